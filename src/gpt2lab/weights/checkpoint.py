@@ -1,0 +1,198 @@
+"""What every checkpoint format is read into, and the checks that every reader shares.
+
+A :class:`Checkpoint` is a shape and a mapping of canonical tensor names to float32 arrays that are read, one at a
+time, when they are asked for. Sizes, offsets, shapes and counts that a file claims are checked here
+(:class:`MappedFile`, :func:`check_tensors`) before anything is allocated for them, so a malformed file costs one
+:class:`CheckpointError` and nothing else. Knows no format: each has a module of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import mmap
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt2lab.config import ModelConfig
+from gpt2lab.errors import CheckpointError, ConfigError
+
+Tensor = NDArray[np.float32]
+MAX_TEXT_FILE = 256 << 20  # bytes of the largest JSON or text file that is read whole
+
+
+@dataclass(frozen=True)
+class TokenizerFiles:
+    """A vocabulary as checkpoints carry it: token → id as in ``encoder.json``, merge lines as in ``vocab.bpe``."""
+
+    encoder: dict[str, int]
+    merges: list[str]
+
+
+@dataclass(frozen=True)
+class StoredTensor:
+    """One tensor of a file: its canonical shape, and how to read it as float32."""
+
+    shape: tuple[int, ...]
+    read: Callable[[], Tensor]
+
+
+class LazyTensors(Mapping[str, Tensor]):
+    """Canonical name → float32 array, read (and where the format has them, checksummed) on each access.
+
+    Nothing is cached: an array lives as long as its user holds it. Arrays may be read-only views of the file.
+    """
+
+    def __init__(self, stored: Mapping[str, StoredTensor]) -> None:
+        self._stored = stored
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._stored[name].read()
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._stored
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._stored)
+
+    def __len__(self) -> int:
+        return len(self._stored)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """An opened checkpoint.
+
+    ``tensors`` maps each name of :func:`tensor_shapes` to a C-contiguous float32 array of that shape;
+    ``tokenizer_files`` is None where the checkpoint carries GPT-2's own vocabulary or none at all;
+    ``format`` is ``openai``, ``huggingface``, ``gguf`` or ``nanogpt``; ``precision`` is what most weights are stored
+    in (``float32``, ``float16``, ``bfloat16``, ``q8_0``, ``q4_0``).
+    """
+
+    config: ModelConfig
+    tensors: Mapping[str, Tensor]
+    tokenizer_files: TokenizerFiles | None
+    format: str
+    precision: str
+    path: Path
+
+
+def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Canonical name → shape of every tensor of a GPT-2, in the order of the forward pass.
+
+    The names are Hugging Face's without ``transformer.``; matrices are ``[in, out]`` as in the original.
+    """
+    n = config.n_embd
+    shapes: dict[str, tuple[int, ...]] = {"wte.weight": (config.n_vocab, n), "wpe.weight": (config.n_ctx, n)}
+    for layer in range(config.n_layer):
+        for name, shape in (
+            ("ln_1", (n,)),
+            ("attn.c_attn", (n, 3 * n)),
+            ("attn.c_proj", (n, n)),
+            ("ln_2", (n,)),
+            ("mlp.c_fc", (n, 4 * n)),
+            ("mlp.c_proj", (4 * n, n)),
+        ):
+            shapes[f"h.{layer}.{name}.weight"] = shape
+            shapes[f"h.{layer}.{name}.bias"] = shape[-1:]
+    return shapes | {"ln_f.weight": (n,), "ln_f.bias": (n,)}
+
+
+def check_tensors(path: Path, config: ModelConfig, stored: Mapping[str, StoredTensor]) -> LazyTensors:
+    """The tensors that ``config`` asks for, in canonical order; others are left out.
+
+    Raises :class:`CheckpointError` if one is missing or has another shape.
+    """
+    if 12 * config.n_layer + 4 > len(stored):  # before listing the names of a claimed billion of layers
+        raise CheckpointError(f"{path}: {len(stored)} tensors are too few for a GPT-2 of {config.n_layer} layers")
+    chosen = {}
+    for name, shape in tensor_shapes(config).items():
+        if name not in stored:
+            raise CheckpointError(f"{path}: tensor {name} is missing")
+        if stored[name].shape != shape:
+            raise CheckpointError(f"{path}: tensor {name} has shape {list(stored[name].shape)}, not {list(shape)}")
+        chosen[name] = stored[name]
+    return LazyTensors(chosen)
+
+
+class MappedFile:
+    """A file mapped read-only; what is asked for beyond its end is a :class:`CheckpointError`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            with path.open("rb") as file:
+                self._map: mmap.mmap | bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except ValueError:  # an empty file cannot be mapped
+            self._map = b""
+        except OSError as error:
+            raise unreadable(path, error) from None
+        self.data = memoryview(self._map)
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def part(self, start: int, size: int) -> memoryview:
+        """``size`` bytes from ``start``, without copying."""
+        if start < 0 or size < 0 or start + size > len(self.data):
+            raise CheckpointError(
+                f"{self.path}: cut short or corrupt (bytes {start} to {start + size} of {len(self.data)} are wanted)"
+            )
+        return self.data[start : start + size]
+
+    def array(self, start: int, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
+        """A read-only view as an array, copied only where it does not lie aligned in the file."""
+        kind = np.dtype(dtype)
+        array = np.frombuffer(self.part(start, kind.itemsize * math.prod(shape)), dtype=kind).reshape(shape)
+        return array if array.flags.aligned else array.copy()
+
+
+def unreadable(path: Path, error: OSError) -> CheckpointError:
+    """The one line for a file that the system does not let us read."""
+    return CheckpointError(f"cannot read {path}: {error.strerror or error}")
+
+
+def read_text(path: Path) -> str:
+    """A whole UTF-8 file with its newlines as they are."""
+    return read_bytes(path).decode("utf-8", errors="surrogateescape")
+
+
+def read_bytes(path: Path) -> bytes:
+    """A whole file of at most 256 MiB."""
+    try:
+        if path.stat().st_size > MAX_TEXT_FILE:
+            raise CheckpointError(f"{path}: larger than the {MAX_TEXT_FILE >> 20} MiB that such a file may have")
+        return path.read_bytes()
+    except OSError as error:
+        raise unreadable(path, error) from None
+
+
+def parse_json(path: Path, text: str | bytes) -> dict[str, Any]:
+    """A JSON object whose keys are all different, or :class:`CheckpointError`."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        result = dict(pairs)
+        if len(result) != len(pairs):
+            raise ValueError("a key occurs twice")
+        return result
+
+    try:
+        value = json.loads(text, object_pairs_hook=unique)
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: not valid JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path}: a JSON object is wanted, not {type(value).__name__}")
+    return value
+
+
+def config_from(path: Path, values: Mapping[str, Any]) -> ModelConfig:
+    """A :class:`ModelConfig` out of a file's values, its complaints naming the file."""
+    try:
+        return ModelConfig.from_hparams(values)
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: {error}") from None
