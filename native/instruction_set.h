@@ -1,0 +1,17 @@
+// Which kernels this CPU can run.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "kernels.h"
+
+namespace gpt2lab {
+
+// Every set of kernels that this build has and this CPU runs, fastest first.
+std::vector<const Kernels*> available_kernels();
+
+// The fastest of them, or the one named `name` if it is not empty; throws std::invalid_argument if there is none so named.
+const Kernels& choose_kernels(const std::string& name);
+
+}  // namespace gpt2lab

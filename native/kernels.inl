@@ -1,0 +1,210 @@
+// The kernels, written once and compiled once per instruction set (kernels_*.cpp).
+//
+// Everything sits in an unnamed namespace and nothing of the standard library's templates is used: an inline function
+// shared with other files could be linked in its AVX-512 form and run on a CPU that lacks it.
+#include "kernels.h"
+#include "vector.inl"
+
+namespace gpt2lab {
+namespace {
+
+constexpr int kPass = kVectors * kWidth;  // columns that one pass over a tile computes
+constexpr int kBlockK = 768;              // depth of a block of a product: its operands stay in the second cache
+static_assert(kTile % kPass == 0);
+
+// tanh-approximated GELU as in the original model.py, with 0.5 · (1 + tanh u) written as 1 / (1 + e^-2u).
+inline Vec gelu(Vec x) {
+  const Vec u = (x + x * x * x * 0.044715f) * 0.7978845608028654f;
+  return x / (exp(u * -2.0f) + 1.0f);
+}
+
+// acc[r][v] += a[r, 0 … k) · b[0 … k, columns of v], k ascending. b's rows are `ldb` floats apart.
+template <int kM, int kV>
+inline void accumulate(Vec (&acc)[kM][kV], const float* a, std::size_t lda, const float* b, std::size_t ldb, int k) {
+  for (int i = 0; i < k; ++i) {
+    Vec row[kV];
+    for (int v = 0; v < kV; ++v) row[v] = load(b + v * kWidth);
+    if constexpr (kM == 1) __builtin_prefetch(b + 24 * kTile);  // one row reads memory as fast as it can
+    for (int r = 0; r < kM; ++r) {
+      const Vec x = splat(a[r * lda + i]);
+      for (int v = 0; v < kV; ++v) acc[r][v] = fma(x, row[v], acc[r][v]);
+    }
+    b += ldb;
+  }
+}
+
+template <int kM, int kV>
+inline void finish(Vec (&acc)[kM][kV], const Product& p, int row, int column) {
+  for (int r = 0; r < kM; ++r) {
+    float* c = p.c + (row + r) * p.ldc + column;
+    for (int v = 0; v < kV; ++v, c += kWidth) {
+      Vec y = acc[r][v];
+      if (p.epilogue == Epilogue::gelu) y = gelu(y);
+      const int room = p.n - column - v * kWidth;
+      if (room >= kWidth) {
+        store(c, p.epilogue == Epilogue::add ? load(c) + y : y);
+      } else {  // the last tile of a matrix whose width is not a multiple of it
+        float lanes[kWidth];
+        store(lanes, y);
+        for (int i = 0; i < room; ++i) c[i] = p.epilogue == Epilogue::add ? c[i] + lanes[i] : lanes[i];
+      }
+    }
+  }
+}
+
+// One block of k of kM rows and one pass of columns: begin from the bias or the sums so far, end with the epilogue.
+template <int kM, int kV>
+void block(const Product& p, int row, int column, int k_begin, int k_end) {
+  const int tile = column / kTile, offset = column % kTile;
+  const std::size_t ldp = std::size_t((p.n + kTile - 1) / kTile) * kTile;
+  Vec acc[kM][kV];
+  for (int r = 0; r < kM; ++r)
+    for (int v = 0; v < kV; ++v) {
+      const int at = column + v * kWidth;
+      if (k_begin > 0) acc[r][v] = load(p.partial + (row + r) * ldp + at);
+      else acc[r][v] = p.bias ? load(p.bias + at) : Vec{};
+    }
+  const float* b = p.b + (std::size_t(tile) * p.k + k_begin) * kTile + offset;
+  accumulate<kM, kV>(acc, p.a + row * p.lda + k_begin, p.lda, b, kTile, k_end - k_begin);
+  if (k_end == p.k) return finish<kM, kV>(acc, p, row, column);
+  for (int r = 0; r < kM; ++r)
+    for (int v = 0; v < kV; ++v) store(p.partial + (row + r) * ldp + column + v * kWidth, acc[r][v]);
+}
+
+using Block = void (*)(const Product&, int row, int column, int k_begin, int k_end);
+
+// blocks[m] computes m rows.
+template <int... kM>
+struct BlockTable {
+  static constexpr Block blocks[] = {nullptr, block<kM, kVectors>...};
+};
+#define GPT2LAB_ROW_COUNTS_2 1, 2
+#define GPT2LAB_ROW_COUNTS_6 GPT2LAB_ROW_COUNTS_2, 3, 4, 5, 6
+#define GPT2LAB_ROW_COUNTS_12 GPT2LAB_ROW_COUNTS_6, 7, 8, 9, 10, 11, 12
+#if defined(__AVX512F__)
+#define GPT2LAB_ROW_COUNTS GPT2LAB_ROW_COUNTS_12
+#elif defined(__AVX2__) || (defined(__ARM_NEON) && defined(__aarch64__))
+#define GPT2LAB_ROW_COUNTS GPT2LAB_ROW_COUNTS_6
+#else
+#define GPT2LAB_ROW_COUNTS GPT2LAB_ROW_COUNTS_2
+#endif
+using Blocks = BlockTable<GPT2LAB_ROW_COUNTS>;
+
+void product(const Product& p, int first_tile, int last_tile) {
+  if (p.m == 1) {  // a whole tile at once, in the order it lies in memory
+    for (int t = first_tile; t < last_tile; ++t) block<1, kTile / kWidth>(p, 0, t * kTile, 0, p.k);
+    return;
+  }
+  const int groups = (p.m + kRows - 1) / kRows;
+  const int block_k = groups == 1 || !p.partial ? p.k : kBlockK;
+  for (int k = 0; k < p.k; k += block_k) {
+    const int k_end = k + block_k < p.k ? k + block_k : p.k;
+    for (int column = first_tile * kTile; column < last_tile * kTile; column += kPass)
+      for (int g = 0; g < groups; ++g) {
+        const int row = int(std::size_t(p.m) * g / groups), next = int(std::size_t(p.m) * (g + 1) / groups);
+        Blocks::blocks[next - row](p, row, column, k, k_end);
+      }
+  }
+}
+
+template <int kM>
+void score_block(const Attention& a, int first_row, int block_index) {
+  for (int c = 0; c < kTile; c += kPass) {
+    Vec acc[kM][kVectors] = {};
+    accumulate<kM, kVectors>(acc, a.q + first_row * a.ldq, a.ldq, a.keys[block_index] + c, kTile, a.head_dim);
+    for (int r = 0; r < kM; ++r)
+      for (int v = 0; v < kVectors; ++v)
+        store(a.scores + (first_row + r) * a.score_stride + block_index * kTile + c + v * kWidth, acc[r][v] * a.scale);
+  }
+}
+
+// Turns one row of scores into unnormalised probabilities up to `padded`, zero beyond `length`; returns 1 / their sum.
+inline float softmax(float* s, int length, int padded) {
+  for (int i = length; i < padded; ++i) s[i] = -__builtin_inff();
+  Vec top = splat(-__builtin_inff());
+  for (int i = 0; i < padded; i += kWidth) top = vmax(top, load(s + i));
+  const Vec largest = splat(max(top));
+  Vec total = {};
+  for (int i = 0; i < padded; i += kWidth) {
+    const Vec e = exp(load(s + i) - largest);
+    store(s + i, e);
+    total += e;
+  }
+  return 1.0f / sum(total);
+}
+
+template <int kM>
+void mix_values(const Attention& a, int first_row, int blocks, const float* norm) {
+  for (int c = 0; c < a.value_stride; c += kPass) {
+    Vec acc[kM][kVectors] = {};
+    for (int b = 0; b < blocks; ++b)
+      accumulate<kM, kVectors>(acc, a.scores + first_row * a.score_stride + b * kTile, a.score_stride,
+                               a.values[b] + c, a.value_stride, kTile);
+    for (int r = 0; r < kM; ++r) {
+      float* out = a.out + (first_row + r) * a.ldo + c;
+      for (int v = 0; v < kVectors; ++v) {
+        const Vec y = acc[r][v] * norm[first_row + r];
+        const int room = a.head_dim - c - v * kWidth;
+        if (room >= kWidth) {
+          store(out + v * kWidth, y);
+        } else {
+          float lanes[kWidth];
+          store(lanes, y);
+          for (int i = 0; i < room; ++i) out[v * kWidth + i] = lanes[i];
+        }
+      }
+    }
+  }
+}
+
+template <int... kM>
+struct AttentionTable {
+  using Score = void (*)(const Attention&, int, int);
+  using Mix = void (*)(const Attention&, int, int, const float*);
+  static constexpr Score score[] = {nullptr, score_block<kM>...};
+  static constexpr Mix mix[] = {nullptr, mix_values<kM>...};
+};
+using AttentionRows = AttentionTable<GPT2LAB_ROW_COUNTS>;
+
+void attention(const Attention& a) {
+  const int blocks = (a.first_position + a.m - 1) / kTile + 1;
+  for (int b = 0; b < blocks; ++b) AttentionRows::score[a.m](a, 0, b);
+  float norm[kRows];
+  for (int r = 0; r < a.m; ++r)
+    norm[r] = softmax(a.scores + r * a.score_stride, a.first_position + r + 1, blocks * kTile);
+  AttentionRows::mix[a.m](a, 0, blocks, norm);
+}
+
+inline float sum_of(const float* x, int n) {
+  Vec total = {};
+  int i = 0;
+  for (; i + kWidth <= n; i += kWidth) total += load(x + i);
+  float s = sum(total);
+  for (; i < n; ++i) s += x[i];
+  return s;
+}
+
+void layer_norm(const float* x, const float* gain, const float* bias, float epsilon, int n, float* out) {
+  const float mean = sum_of(x, n) / float(n);
+  Vec squares = {};
+  int i = 0;
+  for (; i + kWidth <= n; i += kWidth) {
+    const Vec d = load(x + i) - mean;
+    squares = fma(d, d, squares);
+  }
+  float s = sum(squares);
+  for (; i < n; ++i) s += (x[i] - mean) * (x[i] - mean);
+  const float scale = 1.0f / __builtin_sqrtf(s / float(n) + epsilon);
+  for (i = 0; i + kWidth <= n; i += kWidth)
+    store(out + i, fma((load(x + i) - mean) * scale, load(gain + i), load(bias + i)));
+  for (; i < n; ++i) out[i] = (x[i] - mean) * scale * gain[i] + bias[i];
+}
+
+}  // namespace
+
+const Kernels& GPT2LAB_KERNELS() {
+  static constexpr Kernels table{GPT2LAB_KERNELS_NAME, kRows, product, attention, layer_norm};
+  return table;
+}
+
+}  // namespace gpt2lab

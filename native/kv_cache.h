@@ -1,0 +1,70 @@
+// Keys and values of the tokens that sequences have seen, in blocks of kTile positions that sequences can share.
+//
+// A block holds kTile positions of every layer and head: keys as [head_dim][kTile], values as [kTile][value_stride].
+// A forked sequence refers to the same blocks as its parent; a block that two refer to is copied before one writes to
+// it. Knows nothing of tokens or weights. Not safe for use by two threads at once.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <unordered_map>
+#include <vector>
+
+#include "kernels.h"
+#include "memory.h"
+
+namespace gpt2lab {
+
+class KVCache {
+ public:
+  KVCache(int n_layer, int n_head, int head_dim, int n_ctx);
+
+  int create();
+  int fork(int sequence);
+  void free(int sequence);
+  int length(int sequence) const { return find(sequence).length; }
+  void truncate(int sequence, int length);
+
+  // Makes room for `count` more positions that only this sequence refers to and counts them in. Throws
+  // std::bad_alloc, with nothing changed, when there is no memory; the caller has checked n_ctx.
+  void extend(int sequence, int count);
+
+  float* keys(int sequence, int layer, int head, int block) {
+    return block_data(sequence, block) + key_offset(layer, head);
+  }
+  float* values(int sequence, int layer, int head, int block) {
+    return block_data(sequence, block) + key_offset(layer, head) + std::size_t(head_dim_) * kTile;
+  }
+
+  int value_stride() const { return value_stride_; }
+  int blocks_in_use() const { return int(references_.size() - free_.size()); }
+  std::size_t block_bytes() const { return block_size_ * sizeof(float); }
+
+ private:
+  struct Sequence {
+    std::vector<int> blocks;
+    int length = 0;
+  };
+
+  const Sequence& find(int sequence) const;
+  Sequence& find(int sequence) { return const_cast<Sequence&>(static_cast<const KVCache*>(this)->find(sequence)); }
+  float* block_data(int sequence, int block) { return block_at(sequences_.find(sequence)->second.blocks[block]); }
+  float* block_at(int block) { return slabs_[block / kSlab].data() + std::size_t(block % kSlab) * block_size_; }
+  std::size_t key_offset(int layer, int head) const { return (std::size_t(layer) * n_head_ + head) * head_size_; }
+  void reserve(int blocks);
+  int take();
+  void release(int block);
+
+  static constexpr int kSlab = 4;  // blocks taken from the system at once
+
+  int n_head_, head_dim_, n_ctx_, value_stride_;
+  std::size_t head_size_;   // floats of one head's keys and values in a block
+  std::size_t block_size_;  // floats of a block
+  int next_sequence_ = 0;
+  std::unordered_map<int, Sequence> sequences_;
+  std::vector<FloatArray> slabs_;
+  std::vector<int> references_;  // per block
+  std::vector<int> free_;
+};
+
+}  // namespace gpt2lab

@@ -1,0 +1,45 @@
+#include "memory.h"
+
+#include <sys/mman.h>
+
+#include <cstdint>
+#include <new>
+
+namespace gpt2lab {
+namespace {
+
+constexpr std::size_t kHugePage = std::size_t(2) << 20;
+
+std::size_t round_up(std::size_t n, std::size_t unit) { return (n + unit - 1) / unit * unit; }
+
+}  // namespace
+
+FloatArray::FloatArray(std::size_t size) : size_(size) {
+  if (size == 0) return;
+  if (size > SIZE_MAX / sizeof(float) - 2 * kHugePage) throw std::bad_alloc();
+  const std::size_t bytes = size * sizeof(float);
+  const bool huge = bytes >= kHugePage;
+  mapped_ = huge ? round_up(bytes, kHugePage) : round_up(bytes, 4096);
+  // One huge page more than needed, so that an aligned start can be cut out of it.
+  const std::size_t reserve = huge ? mapped_ + kHugePage : mapped_;
+  void* p = mmap(nullptr, reserve, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+  if (p == MAP_FAILED) throw std::bad_alloc();
+  auto start = reinterpret_cast<std::uintptr_t>(p);
+  if (huge) {
+    const std::uintptr_t aligned = round_up(start, kHugePage);
+    if (aligned > start) munmap(p, aligned - start);
+    const std::size_t tail = start + reserve - (aligned + mapped_);
+    if (tail > 0) munmap(reinterpret_cast<void*>(aligned + mapped_), tail);
+    start = aligned;
+#ifdef MADV_HUGEPAGE
+    madvise(reinterpret_cast<void*>(start), mapped_, MADV_HUGEPAGE);
+#endif
+  }
+  data_ = reinterpret_cast<float*>(start);
+}
+
+FloatArray::~FloatArray() {
+  if (data_) munmap(data_, mapped_);
+}
+
+}  // namespace gpt2lab

@@ -1,0 +1,84 @@
+#include "thread_pool.h"
+
+#include <unistd.h>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace gpt2lab {
+namespace {
+
+constexpr int kSpins = 4000;  // some tens of microseconds
+
+inline void pause() {
+#if defined(__x86_64__)
+  _mm_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+}  // namespace
+
+void ThreadPool::wait_while(const std::atomic<std::uint32_t>& value, std::uint32_t old) {
+  for (int i = 0; i < kSpins; ++i) {
+    if (value.load(std::memory_order_acquire) != old) return;
+    pause();
+  }
+  while (value.load(std::memory_order_acquire) == old) value.wait(old, std::memory_order_acquire);
+}
+
+void ThreadPool::member(Team& team, int thread) {
+  for (std::uint32_t seen = 0;; ++seen) {
+    wait_while(team.round, seen);
+    if (team.stopping.load(std::memory_order_acquire)) return;
+    (*team.work)(thread);
+    barrier();
+  }
+}
+
+void ThreadPool::start() {
+  if (team_) (void)team_.release();  // in a forked child: the threads it speaks of do not exist here
+  team_ = std::make_unique<Team>();
+  owner_ = getpid();
+  for (int thread = 1; thread < size_; ++thread)
+    team_->threads.emplace_back([this, team = team_.get(), thread] { member(*team, thread); });
+}
+
+void ThreadPool::run(const std::function<void(int)>& work) {
+  if (size_ == 1) return work(0);
+  if (!team_ || owner_ != getpid()) start();
+  team_->work = &work;
+  team_->round.fetch_add(1, std::memory_order_acq_rel);
+  team_->round.notify_all();
+  work(0);
+  barrier();
+}
+
+void ThreadPool::barrier() {
+  if (size_ == 1) return;
+  Team& team = *team_;
+  const std::uint32_t phase = team.phase.load(std::memory_order_acquire);
+  if (team.arrived.fetch_add(1, std::memory_order_acq_rel) + 1 == std::uint32_t(size_)) {
+    team.arrived.store(0, std::memory_order_relaxed);
+    team.phase.fetch_add(1, std::memory_order_acq_rel);
+    team.phase.notify_all();
+  } else {
+    wait_while(team.phase, phase);
+  }
+}
+
+ThreadPool::~ThreadPool() {
+  if (!team_) return;
+  if (owner_ != getpid()) {
+    (void)team_.release();
+    return;
+  }
+  team_->stopping.store(true, std::memory_order_release);
+  team_->round.fetch_add(1, std::memory_order_acq_rel);
+  team_->round.notify_all();
+  for (std::thread& thread : team_->threads) thread.join();
+}
+
+}  // namespace gpt2lab

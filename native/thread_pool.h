@@ -1,0 +1,52 @@
+// A fixed team of threads that run one function together, with a barrier cheap enough for every layer of every token.
+//
+// Waiting spins for some microseconds, then sleeps in the kernel: a busy decode loop never pays for a wake-up, an idle
+// program uses no CPU.
+#pragma once
+
+#include <sys/types.h>
+
+#include <atomic>
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <thread>
+#include <vector>
+
+namespace gpt2lab {
+
+class ThreadPool {
+ public:
+  // `threads` ≥ 1 counts the calling thread; the others are started at the first run.
+  explicit ThreadPool(int threads) : size_(threads) {}
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+  int size() const { return size_; }
+
+  // Calls work(thread) for thread = 0 … size - 1 at once and returns when all have ended. `work` must not throw.
+  void run(const std::function<void(int)>& work);
+
+  // Inside work: returns when every thread of the team has called it as often as this one.
+  void barrier();
+
+ private:
+  // Shared with the threads, so that a child process can abandon it together with threads it does not have.
+  struct Team {
+    std::atomic<std::uint32_t> round{0}, arrived{0}, phase{0};
+    std::atomic<bool> stopping{false};
+    const std::function<void(int)>* work = nullptr;
+    std::vector<std::thread> threads;
+  };
+
+  void start();
+  static void wait_while(const std::atomic<std::uint32_t>& value, std::uint32_t old);
+  void member(Team& team, int thread);
+
+  int size_;
+  pid_t owner_ = 0;  // the process whose threads these are: fork() copies this object but not its threads
+  std::unique_ptr<Team> team_;
+};
+
+}  // namespace gpt2lab

@@ -1,0 +1,88 @@
+// A vector of floats as wide as the instruction set that this file is compiled for; included by kernels.inl only.
+//
+// Compilers' vector extensions give + - * / and comparisons on every CPU. The fused multiply-add is spelled out, so
+// that which roundings happen is decided here and not by the optimiser.
+#pragma once
+
+#if defined(__AVX512F__) || defined(__AVX2__)
+#include <immintrin.h>
+#elif defined(__ARM_NEON) && defined(__aarch64__)
+#include <arm_neon.h>
+#endif
+
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int kWidth = 16, kVectors = 2, kRows = 12;  // 24 of 32 registers accumulate
+#elif defined(__AVX2__)
+constexpr int kWidth = 8, kVectors = 2, kRows = 6;  // 12 of 16
+#elif defined(__ARM_NEON) && defined(__aarch64__)
+constexpr int kWidth = 4, kVectors = 4, kRows = 6;  // 24 of 32
+#else
+constexpr int kWidth = 4, kVectors = 4, kRows = 2;  // 8 of 16
+#endif
+
+typedef float Vec __attribute__((vector_size(kWidth * 4)));
+typedef int IntVec __attribute__((vector_size(kWidth * 4)));
+typedef float UnalignedVec __attribute__((vector_size(kWidth * 4), aligned(4), may_alias));
+
+inline Vec load(const float* p) { return *reinterpret_cast<const UnalignedVec*>(p); }
+inline void store(float* p, Vec v) { *reinterpret_cast<UnalignedVec*>(p) = v; }
+inline Vec splat(float x) { return Vec{} + x; }
+
+inline Vec fma(Vec a, Vec b, Vec c) {
+#if defined(__AVX512F__)
+  return (Vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(__AVX2__)
+  return (Vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#elif defined(__ARM_NEON) && defined(__aarch64__)
+  return (Vec)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+#else
+  return a * b + c;
+#endif
+}
+
+// Lane-wise `mask ? a : b`, mask lanes being 0 or -1.
+inline Vec select(IntVec mask, Vec a, Vec b) { return (Vec)((mask & (IntVec)a) | (~mask & (IntVec)b)); }
+inline Vec vmax(Vec a, Vec b) { return select(a > b, a, b); }
+inline Vec vmin(Vec a, Vec b) { return select(a < b, a, b); }
+
+// Folds halves together: the order of additions is fixed for a width.
+inline float sum(Vec v) {
+  float lanes[kWidth];
+  store(lanes, v);
+  for (int half = kWidth / 2; half > 0; half /= 2)
+    for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
+  return lanes[0];
+}
+
+inline float max(Vec v) {
+  float lanes[kWidth];
+  store(lanes, v);
+  float m = lanes[0];
+  for (int i = 1; i < kWidth; ++i) m = lanes[i] > m ? lanes[i] : m;
+  return m;
+}
+
+// e^x to about one unit in the last place; x below -87.3 gives 0, above 88.3 the largest power.
+// e^x = 2^n · e^r with n = round(x / ln 2) and |r| ≤ ln 2 / 2; e^r by its Taylor polynomial of degree 7.
+inline Vec exp(Vec x) {
+  const Vec clamped = vmin(vmax(x, splat(-87.33f)), splat(88.37f));
+  const Vec shifted = fma(clamped, splat(1.44269504089f), splat(12582912.0f));  // 1.5 · 2^23: rounds to nearest
+  const Vec n = shifted - 12582912.0f;
+  Vec r = fma(n, splat(-0.693359375f), clamped);
+  r = fma(n, splat(2.12194440e-4f), r);
+  Vec p = splat(1.9841270e-4f);
+  p = fma(p, r, splat(1.3888889e-3f));
+  p = fma(p, r, splat(8.3333333e-3f));
+  p = fma(p, r, splat(4.1666667e-2f));
+  p = fma(p, r, splat(1.6666667e-1f));
+  p = fma(p, r, splat(0.5f));
+  p = fma(p, r, splat(1.0f));
+  p = fma(p, r, splat(1.0f));
+  const IntVec exponent = ((IntVec)shifted - (IntVec)splat(12582912.0f) + 127) << 23;
+  const Vec result = p * (Vec)exponent;
+  return select(x < -87.33f, Vec{}, result);
+}
+
+}  // namespace

@@ -1,0 +1,184 @@
+"""The C++ core behind the engine protocol: GPT-2 on a CPU, float32.
+
+Packs a checkpoint's weights once, then feeds tokens and draws samples. Knows nothing of text, prompts or scheduling.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from gpt2lab import _native
+from gpt2lab.errors import ContextError, SamplingError, UsageError
+from gpt2lab.sampling import SamplingParams
+from gpt2lab.weights.checkpoint import Checkpoint
+
+_OUTPUTS = {"last": 0, "all": 1, "none": 2}
+_LINEARS = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+
+
+class NativeEngine:
+    """Runs ``checkpoint`` in float32 on ``threads`` CPU threads (default: one per physical core).
+
+    A row's logits depend on its sequence alone: not on the other rows of a call, on how a prompt is cut into calls, or
+    on the number of threads. The kernels are the fastest that the CPU has; the environment variable ``GPT2LAB_ISA``
+    (``avx512``, ``avx2``, ``baseline``) asks for others. Raises :class:`UsageError` for a bad number of threads or a
+    set of instructions that the CPU lacks.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, *, threads: int | None = None) -> None:
+        self.config = checkpoint.config
+        threads = physical_cores() if threads is None else threads
+        if not 1 <= threads <= 1024:
+            raise UsageError(f"threads must be from 1 to 1024, got {threads}")
+        shape = self.config
+        try:
+            self._core = _native.Engine(
+                n_vocab=shape.n_vocab,
+                n_ctx=shape.n_ctx,
+                n_embd=shape.n_embd,
+                n_head=shape.n_head,
+                n_layer=shape.n_layer,
+                threads=threads,
+                instruction_set=os.environ.get("GPT2LAB_ISA", ""),
+            )
+        except ValueError as error:
+            raise UsageError(f"GPT2LAB_ISA: {error}") from None
+        self._load(checkpoint)
+
+    def _load(self, checkpoint: Checkpoint) -> None:
+        tensors, core = checkpoint.tensors, self._core
+        core.set_embeddings(tensors["wte.weight"], tensors["wpe.weight"])
+        for layer in range(self.config.n_layer):
+            for norm in ("ln_1", "ln_2"):
+                core.set_norm(norm, layer, tensors[f"h.{layer}.{norm}.weight"], tensors[f"h.{layer}.{norm}.bias"])
+            for name in _LINEARS:
+                core.set_linear(name, layer, tensors[f"h.{layer}.{name}.weight"], tensors[f"h.{layer}.{name}.bias"])
+        core.set_norm("ln_f", 0, tensors["ln_f.weight"], tensors["ln_f.bias"])
+
+    @property
+    def threads(self) -> int:
+        """CPU threads in use."""
+        return int(self._core.threads)
+
+    @property
+    def instruction_set(self) -> str:
+        """Name of the kernels in use."""
+        return str(self._core.instruction_set)
+
+    @property
+    def kv_cache_bytes(self) -> int:
+        """Bytes of keys and values that living sequences hold, shared blocks counted once."""
+        return int(self._core.blocks_in_use * self._core.block_bytes)
+
+    def new_sequence(self) -> int:
+        """An empty sequence; :meth:`free_sequence` gives its memory back."""
+        return int(self._core.new_sequence())
+
+    def fork_sequence(self, sequence: int) -> int:
+        """A new sequence with the same tokens so far; the two share memory until one of them grows."""
+        return int(self._core.fork_sequence(sequence))
+
+    def free_sequence(self, sequence: int) -> None:
+        """Forget a sequence."""
+        self._core.free_sequence(sequence)
+
+    def truncate_sequence(self, sequence: int, length: int) -> None:
+        """Forget all but the first ``length`` tokens of a sequence."""
+        self._core.truncate_sequence(sequence, length)
+
+    def forward(
+        self,
+        sequences: Sequence[int],
+        tokens: Sequence[Sequence[int]],
+        outputs: Literal["last", "all", "none"] = "last",
+    ) -> npt.NDArray[np.float32]:
+        """Append ``tokens[i]`` to ``sequences[i]`` and return float32 logits.
+
+        ``[len(sequences), n_vocab]`` for ``"last"``, ``[all tokens, n_vocab]`` for ``"all"``, ``[0, n_vocab]`` for
+        ``"none"``. Raises :class:`ContextError` if a sequence would exceed ``n_ctx`` tokens.
+        """
+        counts = np.fromiter((len(t) for t in tokens), np.int32, len(tokens))
+        flat = np.concatenate([np.asarray(t, np.int32) for t in tokens]) if len(tokens) else np.empty(0, np.int32)
+        try:
+            logits: npt.NDArray[np.float32] = self._core.forward(
+                np.asarray(sequences, np.int32), flat, counts, _OUTPUTS[outputs]
+            )
+        except ValueError as error:
+            raise ContextError(str(error)) from None
+        except IndexError as error:
+            raise UsageError(str(error)) from None
+        return logits
+
+    def sample(
+        self,
+        logits: npt.NDArray[np.float32],
+        params: Sequence[SamplingParams],
+        seeds: Sequence[int],
+        streams: Sequence[int],
+        positions: Sequence[int],
+        histories: Sequence[Sequence[int]],
+    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+        """Draw one token per row of ``logits`` by the rules of :mod:`gpt2lab.sampling`.
+
+        Returns ids int32 ``[n]`` and the natural logarithms of their probabilities under the unmodified logits,
+        float32 ``[n]``. Raises :class:`SamplingError` for NaN or +inf logits or if no token is left to draw.
+        """
+        numbers = np.array([_numbers(p) for p in params], np.float64).reshape(len(params), 7)
+        streams_of = np.array([seeds, streams, positions], np.uint64).T.copy()
+        used = [h if _penalises(p) else () for p, h in zip(params, histories, strict=True)]
+        history, history_offsets = _ragged(used, np.int32)
+        bias_ids, bias_offsets = _ragged([tuple(p.logit_bias) for p in params], np.int32)
+        bias_values, _ = _ragged([tuple(p.logit_bias.values()) for p in params], np.float64)
+        try:
+            ids, logprobs = self._core.sample(
+                logits, numbers, streams_of, history, history_offsets, bias_ids, bias_values, bias_offsets
+            )
+        except (ValueError, IndexError) as error:
+            raise SamplingError(str(error)) from None
+        return ids, logprobs
+
+
+def _numbers(p: SamplingParams) -> tuple[float, ...]:
+    """The order in which native/bindings.cpp reads them."""
+    return (
+        p.temperature,
+        p.top_k,
+        p.top_p,
+        p.min_p,
+        p.repetition_penalty,
+        p.presence_penalty,
+        p.frequency_penalty,
+    )
+
+
+def _penalises(p: SamplingParams) -> bool:
+    return p.repetition_penalty != 1 or p.presence_penalty != 0 or p.frequency_penalty != 0
+
+
+def _ragged(
+    rows: Sequence[Sequence[float]], dtype: type[np.generic]
+) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.int64]]:
+    """Rows after one another, and where each begins."""
+    offsets = np.zeros(len(rows) + 1, np.int64)
+    np.cumsum([len(row) for row in rows], out=offsets[1:])
+    flat = np.fromiter((value for row in rows for value in row), dtype, int(offsets[-1]))
+    return flat, offsets
+
+
+def physical_cores() -> int:
+    """Physical CPU cores that this process may use; hyper-threads of one core count once."""
+    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    cores = set()
+    for cpu in allowed:
+        path = f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list"
+        try:
+            with open(path, encoding="ascii") as file:  # noqa: PTH123 (start-up time: pathlib is slower)
+                cores.add(file.read())
+        except OSError:
+            cores.add(str(cpu))
+    return len(cores)
