@@ -11,8 +11,9 @@ from __future__ import annotations
 import json
 import math
 import mmap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,8 @@ from gpt2lab.config import ModelConfig
 from gpt2lab.errors import CheckpointError, ConfigError
 
 Tensor = NDArray[np.float32]
+LAYER_NORM_EPSILON = 1e-5
+"""Added to the variance in every layer norm of GPT-2; a checkpoint that says otherwise is refused."""
 MAX_TEXT_FILE = 256 << 20  # bytes of the largest JSON or text file that is read whole
 
 
@@ -120,6 +123,13 @@ def check_tensors(path: Path, config: ModelConfig, stored: Mapping[str, StoredTe
     return LazyTensors(chosen)
 
 
+def check_apart(path: Path, spans: Iterable[tuple[int, int]]) -> None:
+    """Raise :class:`CheckpointError` if two of the ``(offset, size)`` spans overlap."""
+    for (start, size), (following, _) in pairwise(sorted(spans)):
+        if start + size > following:
+            raise CheckpointError(f"{path}: two tensors share the bytes at {following}")
+
+
 class MappedFile:
     """A file mapped read-only; what is asked for beyond its end is a :class:`CheckpointError`."""
 
@@ -145,7 +155,7 @@ class MappedFile:
             )
         return self.data[start : start + size]
 
-    def array(self, start: int, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
+    def array(self, start: int, dtype: str | np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
         """A read-only view as an array, copied only where it does not lie aligned in the file."""
         kind = np.dtype(dtype)
         array = np.frombuffer(self.part(start, kind.itemsize * math.prod(shape)), dtype=kind).reshape(shape)

@@ -22,6 +22,7 @@ from gpt2lab.weights.checkpoint import (
     MappedFile,
     StoredTensor,
     Tensor,
+    check_apart,
     check_tensors,
     config_from,
     parse_json,
@@ -71,10 +72,15 @@ def read_openai(path: Path) -> Checkpoint:
     n_shards = _n_shards(index.path, table.get(b""))
     shards = _Shards(prefix, n_shards)
     stored = {}
+    spans: dict[int, list[tuple[int, int]]] = {}
     for key, value in table.items():
         name = _canonical_name(key)
         if name is not None:
-            stored[name] = _stored_tensor(shards, name, _entry(index.path, name, value))
+            entry = _entry(index.path, name, value)
+            stored[name] = _stored_tensor(shards, name, entry)
+            spans.setdefault(entry.shard, []).append((entry.offset, entry.size))
+    for shard, parts in spans.items():
+        check_apart(shards.file(shard).path, parts)
     hparams = prefix.parent / "hparams.json"
     if hparams.is_file():
         config = config_from(hparams, parse_json(hparams, read_bytes(hparams)))

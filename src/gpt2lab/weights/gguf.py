@@ -1,0 +1,240 @@
+"""GPT-2 in GGUF, as llama.cpp's converter names and shapes it: read and written, tokenizer included.
+
+Matrices are stored ``[out, in]`` there, the transpose of the canonical ``[in, out]``; the output matrix is
+``token_embd.weight`` itself. Vectors and ``position_embd.weight`` stay float32, and a matrix whose rows are no whole
+number of blocks becomes float16, as in llama.cpp. The container is ``gguf_file``'s business.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt2lab.config import ModelConfig
+from gpt2lab.errors import CheckpointError
+from gpt2lab.weights.atomic import new_file
+from gpt2lab.weights.checkpoint import (
+    LAYER_NORM_EPSILON,
+    Checkpoint,
+    StoredTensor,
+    Tensor,
+    TokenizerFiles,
+    check_tensors,
+    config_from,
+    tensor_shapes,
+)
+from gpt2lab.weights.gguf_file import GgufArray, GgufFile, GgufTensor, NewTensor, read_gguf_file, write_gguf_file
+from gpt2lab.weights.quantization import PRECISIONS, Precision, decode, encode
+from gpt2lab.weights.vocabulary import END_OF_TEXT_TOKEN, check_encoder_ids, check_merge_lines, vocabulary_to_write
+
+_TOKENS_SHA256 = "1b0b4d1f2288958613732175557fa89f8db2b619574bc7500c5b8cb8269c16ee"
+_MERGES_SHA256 = "dca569b10de5f0a468dfe0d780bc5db55facb46b3bfbd8c29c9a18d3df1cac41"
+_GPT2_STRINGS = {50257: (758791, _TOKENS_SHA256), 50000: (806304, _MERGES_SHA256)}
+
+_FILE_TYPES = {"float32": 0, "float16": 1, "q4_0": 2, "q8_0": 7, "bfloat16": 32}
+_NORMAL, _CONTROL, _UNUSED = 1, 3, 5  # token types
+
+_PARTS = {
+    "attn_norm": "ln_1",
+    "attn_qkv": "attn.c_attn",
+    "attn_output": "attn.c_proj",
+    "ffn_norm": "ln_2",
+    "ffn_up": "mlp.c_fc",
+    "ffn_down": "mlp.c_proj",
+}
+_WHOLE = {"token_embd": "wte", "position_embd": "wpe", "output_norm": "ln_f"}
+_TO_GGUF = {part: name for name, part in (_PARTS | _WHOLE).items()}
+
+
+def read_gguf(path: Path) -> Checkpoint:
+    """Open a ``.gguf`` file that holds a GPT-2. Raises :class:`CheckpointError` otherwise."""
+    file = read_gguf_file(path, _GPT2_STRINGS)
+    config = _config(file)
+    stored = {}
+    for name, tensor in file.tensors.items():
+        canonical = _canonical_name(name)
+        if canonical is not None:
+            stored[canonical] = _stored_tensor(file, canonical, tensor)
+    tensors = check_tensors(path, config, stored)
+    _check_tied(file)
+    return Checkpoint(config, tensors, _tokenizer_files(file, config), "gguf", _precision(file), path)
+
+
+def _config(file: GgufFile) -> ModelConfig:
+    path, metadata = file.file.path, file.metadata
+    architecture = metadata.get("general.architecture")
+    if architecture != "gpt2":
+        raise CheckpointError(f"{path}: holds a model of architecture {architecture!r}, not gpt2")
+    embedding = file.tensors.get("token_embd.weight")
+    values = {
+        "n_vocab": embedding.shape[0] if embedding and embedding.shape else None,
+        "n_ctx": metadata.get("gpt2.context_length"),
+        "n_embd": metadata.get("gpt2.embedding_length"),
+        "n_head": metadata.get("gpt2.attention.head_count"),
+        "n_layer": metadata.get("gpt2.block_count"),
+    }
+    config = config_from(path, values)
+    if metadata.get("gpt2.feed_forward_length", 4 * config.n_embd) != 4 * config.n_embd:
+        raise CheckpointError(f"{path}: gpt2.feed_forward_length must be four times the embedding length")
+    epsilon = metadata.get("gpt2.attention.layer_norm_epsilon", LAYER_NORM_EPSILON)
+    if not isinstance(epsilon, float) or not math.isclose(epsilon, LAYER_NORM_EPSILON, rel_tol=1e-6):
+        raise CheckpointError(f"{path}: layer_norm_epsilon is {epsilon!r}, only {LAYER_NORM_EPSILON} is supported")
+    return config
+
+
+def _canonical_name(name: str) -> str | None:
+    match = re.fullmatch(r"(?:blk\.(0|[1-9][0-9]{0,8})\.)?([a-z_]+)\.(weight|bias)", name)
+    if not match:
+        return None
+    layer, part, kind = match.groups()
+    if layer is None:
+        return f"{_WHOLE[part]}.{kind}" if part in _WHOLE else None
+    return f"h.{layer}.{_PARTS[part]}.{kind}" if part in _PARTS else None
+
+
+def _stored_tensor(file: GgufFile, name: str, tensor: GgufTensor) -> StoredTensor:
+    if tensor.precision is None:
+        raise CheckpointError(
+            f"{file.file.path}: {name} is of GGML type {tensor.type}; read are {', '.join(PRECISIONS)}"
+        )
+    precision = tensor.precision
+    transposed = len(tensor.shape) == 2 and name not in ("wte.weight", "wpe.weight")
+
+    def read() -> Tensor:
+        values = decode(file.items(tensor), precision, tensor.shape)
+        return np.ascontiguousarray(values.T) if transposed else values
+
+    return StoredTensor(tensor.shape[::-1] if transposed else tensor.shape, read)
+
+
+def _check_tied(file: GgufFile) -> None:
+    """An ``output.weight``, which older converters wrote, must repeat the token embedding."""
+    output, embedding = file.tensors.get("output.weight"), file.tensors["token_embd.weight"]
+    if output is None:
+        return
+    same = (output.shape, output.type) == (embedding.shape, embedding.type)
+    if not same or not np.array_equal(file.items(output).view("u1"), file.items(embedding).view("u1")):
+        raise CheckpointError(f"{file.file.path}: output.weight differs from token_embd.weight; GPT-2 has one for both")
+
+
+def _precision(file: GgufFile) -> str:
+    """What most values are stored in."""
+    counts: dict[str, int] = {}
+    for tensor in file.tensors.values():
+        if tensor.precision is not None:
+            counts[tensor.precision.name] = counts.get(tensor.precision.name, 0) + math.prod(tensor.shape)
+    return max(counts, key=lambda name: counts[name])
+
+
+def _tokenizer_files(file: GgufFile, config: ModelConfig) -> TokenizerFiles | None:
+    """The tokenizer inside, parsed only if it is not GPT-2's own."""
+    path, metadata = file.file.path, file.metadata
+    model, rule = metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.pre")
+    if model in (None, "none", "no_vocab"):
+        return None
+    if model != "gpt2" or rule not in (None, "default", "gpt-2"):
+        raise CheckpointError(f"{path}: its tokenizer ({model!r}, splitting {rule!r}) is not of GPT-2's kind")
+    tokens, merges = metadata.get("tokenizer.ggml.tokens"), metadata.get("tokenizer.ggml.merges")
+    if isinstance(tokens, GgufArray) and isinstance(merges, GgufArray):
+        if tokens.sha256 == _TOKENS_SHA256 and merges.sha256 == _MERGES_SHA256:
+            return None
+        if tokens.count != config.n_vocab:
+            raise CheckpointError(f"{path}: {tokens.count} tokens for a model of {config.n_vocab}")
+    types = _token_types(file, config.n_vocab)
+    named = {id: token for id, token in enumerate(file.strings("tokenizer.ggml.tokens")) if types[id] != _UNUSED}
+    encoder = {token: id for id, token in named.items()}
+    if len(encoder) != len(named):
+        raise CheckpointError(f"{path}: a token occurs twice in its tokenizer")
+    return TokenizerFiles(encoder, check_merge_lines(path, file.strings("tokenizer.ggml.merges")))
+
+
+def _token_types(file: GgufFile, n_vocab: int) -> list[int]:
+    array = file.metadata.get("tokenizer.ggml.token_type")
+    if array is None:
+        return [_NORMAL] * n_vocab
+    if not isinstance(array, GgufArray) or array.type != 5 or array.count != n_vocab:
+        raise CheckpointError(f"{file.file.path}: tokenizer.ggml.token_type must be {n_vocab} int32 numbers")
+    types: list[int] = file.file.array(array.start, "<i4", (n_vocab,)).tolist()
+    return types
+
+
+def write_gguf(checkpoint: Checkpoint, path: Path, *, precision: str, overwrite: bool = False) -> None:
+    """Write ``checkpoint`` as one file that :func:`read_gguf` and llama.cpp load.
+
+    ``precision`` is what matrices are stored in: a name of ``PRECISIONS``. One tensor at a time is in memory.
+    """
+    chosen = PRECISIONS[precision]
+    metadata = _model_metadata(checkpoint, chosen) | _tokenizer_metadata(checkpoint)
+    tensors = [_new_tensor(checkpoint, name, chosen) for name in tensor_shapes(checkpoint.config)]
+    with new_file(path, overwrite=overwrite) as out:
+        write_gguf_file(out, metadata, tensors)
+
+
+def _new_tensor(checkpoint: Checkpoint, name: str, wanted: Precision) -> NewTensor:
+    shape = tensor_shapes(checkpoint.config)[name]
+    transposed = len(shape) == 2 and name not in ("wte.weight", "wpe.weight")
+    stored_shape = shape[::-1] if transposed else shape
+    precision = wanted
+    if len(shape) == 1 or name == "wpe.weight":
+        precision = PRECISIONS["float32"]
+    elif stored_shape[-1] % wanted.block:
+        precision = PRECISIONS["float16"]
+
+    def items() -> NDArray[Any]:
+        values = checkpoint.tensors[name]
+        try:
+            return encode(values.T if transposed else values, precision)
+        except ValueError as error:
+            raise CheckpointError(f"{checkpoint.path}: {name} cannot be stored: {error}") from None
+
+    return NewTensor(_gguf_name(name), stored_shape, precision, items)
+
+
+def _gguf_name(name: str) -> str:
+    """``h.0.attn.c_attn.weight`` → ``blk.0.attn_qkv.weight``."""
+    layer = re.match(r"h\.(\d+)\.", name)
+    part, _, kind = name[layer.end() if layer else 0 :].rpartition(".")
+    return (f"blk.{layer[1]}." if layer else "") + f"{_TO_GGUF[part]}.{kind}"
+
+
+def _model_metadata(checkpoint: Checkpoint, precision: Precision) -> dict[str, Any]:
+    config = checkpoint.config
+    return {
+        "general.architecture": "gpt2",
+        "general.name": checkpoint.path.stem,
+        "general.file_type": _FILE_TYPES[precision.name],
+        "general.quantization_version": 2,
+        "gpt2.vocab_size": config.n_vocab,
+        "gpt2.context_length": config.n_ctx,
+        "gpt2.embedding_length": config.n_embd,
+        "gpt2.feed_forward_length": 4 * config.n_embd,
+        "gpt2.block_count": config.n_layer,
+        "gpt2.attention.head_count": config.n_head,
+        "gpt2.attention.layer_norm_epsilon": LAYER_NORM_EPSILON,
+    }
+
+
+def _tokenizer_metadata(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The tokenizer; ids without a token are named ``[PAD…]`` as llama.cpp wants a name for each."""
+    vocabulary = vocabulary_to_write(checkpoint)
+    if vocabulary is None:
+        return {"tokenizer.ggml.model": "none"}
+    n_vocab = checkpoint.config.n_vocab
+    tokens, types = [f"[PAD{id}]" for id in range(n_vocab)], [_UNUSED] * n_vocab
+    for token, id in check_encoder_ids(checkpoint.path, vocabulary.encoder, n_vocab).items():
+        tokens[id], types[id] = token, _NORMAL
+    metadata: dict[str, Any] = {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "gpt-2"}
+    end_of_text = vocabulary.encoder.get(END_OF_TEXT_TOKEN)
+    if end_of_text is not None:
+        types[end_of_text] = _CONTROL
+        metadata |= {"tokenizer.ggml.bos_token_id": end_of_text, "tokenizer.ggml.eos_token_id": end_of_text}
+    return metadata | {
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.token_type": types,
+        "tokenizer.ggml.merges": vocabulary.merges,
+    }

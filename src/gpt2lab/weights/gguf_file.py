@@ -1,0 +1,273 @@
+"""The GGUF container: typed metadata, tensor directory, aligned tensor data; read and written, versions 2 and 3.
+
+https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Arrays are located when a file is opened and parsed only
+when asked for. Everything that a file claims (counts, lengths, types, offsets) is checked here. Knows nothing of
+GPT-2.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt2lab.errors import CheckpointError
+from gpt2lab.weights.checkpoint import MappedFile, check_apart
+from gpt2lab.weights.quantization import PRECISIONS, Precision
+
+MAGIC = b"GGUF"
+_SCALARS = dict(enumerate(["<u1", "<i1", "<u2", "<i2", "<u4", "<i4", "<f4", "<u1"])) | {10: "<u8", 11: "<i8", 12: "<f8"}
+_UINT32, _INT32, _FLOAT32, _BOOL, _STRING, _ARRAY = 4, 5, 6, 7, 8, 9
+_DEFAULT_ALIGNMENT = 32
+_MAX_DIMENSIONS = 4
+
+TENSOR_TYPES: dict[int, Precision] = {
+    0: PRECISIONS["float32"],
+    1: PRECISIONS["float16"],
+    2: PRECISIONS["q4_0"],
+    8: PRECISIONS["q8_0"],
+    30: PRECISIONS["bfloat16"],
+}
+"""GGML's number of each type that is read and written."""
+
+KnownStrings = Mapping[int, tuple[int, str]]
+"""Number of strings → bytes and SHA-256 of an array that is worth recognising without parsing it."""
+
+
+@dataclass(frozen=True)
+class GgufTensor:
+    """A tensor's place: ``shape`` is row-major (the file's order reversed), ``offset`` from the start of the file."""
+
+    shape: tuple[int, ...]
+    precision: Precision | None  # None: a type that is not read here
+    type: int
+    offset: int
+
+
+@dataclass(frozen=True)
+class GgufArray:
+    """An array's place in the metadata; ``sha256`` is set if it is one of the known ones."""
+
+    type: int
+    count: int
+    start: int
+    sha256: str | None
+
+
+@dataclass(frozen=True)
+class GgufFile:
+    """An opened file: scalars and strings by key, arrays by place, tensors by name."""
+
+    file: MappedFile
+    metadata: dict[str, Any]
+    tensors: dict[str, GgufTensor]
+
+    def strings(self, key: str) -> list[str]:
+        """The strings of a metadata array."""
+        array = self.metadata.get(key)
+        if not isinstance(array, GgufArray) or array.type != _STRING:
+            raise CheckpointError(f"{self.file.path}: {key} is not a list of strings")
+        reader = _Reader(self.file, array.start)
+        return [reader.string() for _ in range(array.count)]
+
+    def items(self, tensor: GgufTensor) -> NDArray[Any]:
+        """What is stored of a tensor, as items of its precision's dtype, in one row."""
+        precision = self._precision(tensor)
+        return self.file.array(tensor.offset, precision.dtype, (math.prod(tensor.shape) // precision.block,))
+
+    def _precision(self, tensor: GgufTensor) -> Precision:
+        if tensor.precision is None:
+            raise CheckpointError(f"{self.file.path}: a tensor is of GGML type {tensor.type}, which is not supported")
+        return tensor.precision
+
+
+class _Reader:
+    """Walks through the header; :class:`MappedFile` keeps it inside the file."""
+
+    def __init__(self, file: MappedFile, at: int) -> None:
+        self.file = file
+        self.at = at
+
+    def bytes(self, size: int) -> memoryview:
+        part = self.file.part(self.at, size)
+        self.at += size
+        return part
+
+    def number(self, kind: int) -> Any:
+        dtype = np.dtype(_SCALARS[kind])
+        return np.frombuffer(self.bytes(dtype.itemsize), dtype)[0].item()
+
+    def uint32(self) -> int:
+        return int.from_bytes(self.bytes(4), "little")
+
+    def uint64(self) -> int:
+        return int.from_bytes(self.bytes(8), "little")
+
+    def string(self) -> str:
+        try:
+            return str(self.bytes(self.uint64()), "utf-8")
+        except UnicodeDecodeError:
+            raise CheckpointError(f"{self.file.path}: a string at byte {self.at} is not UTF-8") from None
+
+    def value(self, known: KnownStrings) -> Any:
+        kind = self.uint32()
+        if kind == _STRING:
+            return self.string()
+        if kind == _ARRAY:
+            return self._array(known)
+        if kind not in _SCALARS:
+            raise CheckpointError(f"{self.file.path}: metadata of unknown type {kind} at byte {self.at}")
+        value = self.number(kind)
+        return bool(value) if kind == _BOOL else value
+
+    def _array(self, known: KnownStrings) -> GgufArray:
+        kind, count = self.uint32(), self.uint64()
+        start, sha256 = self.at, None
+        if kind == _STRING:
+            if count * 8 > len(self.file) - start:
+                raise CheckpointError(f"{self.file.path}: claims a list of {count} strings, longer than the file")
+            sha256 = self._skip_known(known.get(count))
+            if sha256 is None:
+                for _ in range(count):
+                    self.bytes(self.uint64())
+        elif kind in _SCALARS:
+            self.bytes(count * np.dtype(_SCALARS[kind]).itemsize)
+        else:
+            raise CheckpointError(f"{self.file.path}: a list of unsupported type {kind} at byte {start}")
+        return GgufArray(kind, count, start, sha256)
+
+    def _skip_known(self, known: tuple[int, str] | None) -> str | None:
+        """Step over an array of strings whose bytes are the known ones; otherwise stay."""
+        if known is None or self.at + known[0] > len(self.file):
+            return None
+        n_bytes, sha256 = known
+        if hashlib.sha256(self.file.part(self.at, n_bytes)).hexdigest() != sha256:
+            return None
+        self.at += n_bytes
+        return sha256
+
+
+def read_gguf_file(path: Path, known: KnownStrings) -> GgufFile:
+    """Open a file and check its header and where its tensors lie. Reads no tensor data."""
+    file = MappedFile(path)
+    if bytes(file.data[:4]) != MAGIC:
+        raise CheckpointError(f"{path}: not a GGUF file")
+    reader = _Reader(file, 4)
+    version = reader.uint32()
+    if version not in (2, 3):
+        raise CheckpointError(f"{path}: GGUF version {version} is not supported (2 and 3 are)")
+    n_tensors, n_values = reader.uint64(), reader.uint64()
+    metadata: dict[str, Any] = {}
+    for _ in range(n_values):
+        key = reader.string()
+        if key in metadata:
+            raise CheckpointError(f"{path}: metadata {key} occurs twice")
+        metadata[key] = reader.value(known)
+    infos: dict[str, GgufTensor] = {}
+    for _ in range(n_tensors):
+        name = reader.string()
+        if name in infos:
+            raise CheckpointError(f"{path}: tensor {name} occurs twice")
+        infos[name] = _tensor_info(reader)
+    alignment = metadata.get("general.alignment", _DEFAULT_ALIGNMENT)
+    if not isinstance(alignment, int) or not 0 < alignment <= 1 << 20:
+        raise CheckpointError(f"{path}: alignment {alignment!r} is not possible")
+    data_start = -(-reader.at // alignment) * alignment
+    return GgufFile(file, metadata, _place(file, infos, data_start))
+
+
+def _tensor_info(reader: _Reader) -> GgufTensor:
+    """One entry of the directory; its offset still counts from the start of the data."""
+    n_dimensions = reader.uint32()
+    if n_dimensions > _MAX_DIMENSIONS:
+        raise CheckpointError(f"{reader.file.path}: a tensor of {n_dimensions} dimensions")
+    shape = tuple(reader.uint64() for _ in range(n_dimensions))[::-1]
+    kind = reader.uint32()
+    return GgufTensor(shape, TENSOR_TYPES.get(kind), kind, reader.uint64())
+
+
+def _place(file: MappedFile, infos: dict[str, GgufTensor], data_start: int) -> dict[str, GgufTensor]:
+    """The tensors with offsets from the start of the file; those of a type read here lie inside it and apart."""
+    tensors, spans = {}, []
+    for name, info in infos.items():
+        offset = data_start + info.offset
+        tensors[name] = GgufTensor(info.shape, info.precision, info.type, offset)
+        if info.precision is None:
+            continue
+        if not info.shape or info.shape[-1] % info.precision.block:
+            raise CheckpointError(f"{file.path}: {name} of shape {list(info.shape)} cannot be {info.precision.name}")
+        size = info.precision.n_bytes(math.prod(info.shape))
+        file.part(offset, size)
+        spans.append((offset, size))
+    check_apart(file.path, spans)
+    return tensors
+
+
+@dataclass(frozen=True)
+class NewTensor:
+    """A tensor to be written: ``items`` gives its stored items when its turn comes."""
+
+    name: str
+    shape: tuple[int, ...]
+    precision: Precision
+    items: Callable[[], NDArray[Any]]
+
+
+def write_gguf_file(out: IO[bytes], metadata: Mapping[str, Any], tensors: list[NewTensor]) -> None:
+    """Write version 3, aligned to 32 bytes.
+
+    Metadata values are str, bool, int (stored as uint32), float (float32), or a list of str or of int (int32).
+    """
+    header = [MAGIC, struct.pack("<IQQ", 3, len(tensors), len(metadata))]
+    for key, value in metadata.items():
+        header += [_packed_string(key), _packed_value(value)]
+    type_of = {precision.name: number for number, precision in TENSOR_TYPES.items()}
+    offset = 0
+    for tensor in tensors:
+        n_dims = len(tensor.shape)
+        header += [_packed_string(tensor.name), struct.pack(f"<I{n_dims}Q", n_dims, *tensor.shape[::-1])]
+        header.append(struct.pack("<IQ", type_of[tensor.precision.name], offset))
+        offset += _aligned(tensor.precision.n_bytes(math.prod(tensor.shape)))
+    _write_padded(out, b"".join(header))
+    for tensor in tensors:
+        _write_padded(out, tensor.items().view(np.uint8).data)
+
+
+def packed_strings(strings: list[str]) -> bytes:
+    """A list of strings as it lies in a file, without its type and count."""
+    return b"".join(map(_packed_string, strings))
+
+
+def _packed_string(text: str) -> bytes:
+    data = text.encode("utf-8")
+    return struct.pack("<Q", len(data)) + data
+
+
+def _packed_value(value: Any) -> bytes:
+    if isinstance(value, bool):
+        return struct.pack("<I?", _BOOL, value)
+    if isinstance(value, int):
+        return struct.pack("<II", _UINT32, value)
+    if isinstance(value, float):
+        return struct.pack("<If", _FLOAT32, value)
+    if isinstance(value, str):
+        return struct.pack("<I", _STRING) + _packed_string(value)
+    if value and isinstance(value[0], int):
+        return struct.pack(f"<IIQ{len(value)}i", _ARRAY, _INT32, len(value), *value)
+    return struct.pack("<IIQ", _ARRAY, _STRING, len(value)) + packed_strings(value)
+
+
+def _aligned(size: int) -> int:
+    return -(-size // _DEFAULT_ALIGNMENT) * _DEFAULT_ALIGNMENT
+
+
+def _write_padded(out: IO[bytes], data: bytes | memoryview) -> None:
+    out.write(data)
+    out.write(bytes(_aligned(len(data)) - len(data)))

@@ -1,0 +1,143 @@
+"""How numbers are stored: float32, float16, bfloat16, and GGUF's blocks ``q8_0`` and ``q4_0``; each way, in NumPy.
+
+A block is 32 neighbours of a row, a float16 scale ``d`` in front: ``q8_0`` holds int8 ``q`` for values ``d·q``,
+``q4_0`` two 4-bit ``q`` a byte (the first 16 values in the low halves) for values ``d·(q - 8)``. The bits are those
+of llama.cpp's reference (``ggml-quants.c``, ``gguf/quants.py``). Knows nothing of files or tensor names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+BLOCK = 32  # values per block of q8_0 and q4_0
+_CHUNK = 1 << 16  # values worked on at once: intermediates stay in the second-level cache
+
+_Q8_0 = np.dtype([("d", "<f2"), ("q", "i1", (BLOCK,))])
+_Q4_0 = np.dtype([("d", "<f2"), ("q", "u1", (BLOCK // 2,))])
+
+
+@dataclass(frozen=True)
+class Precision:
+    """A way to store numbers: ``block`` values take the bytes of one item of ``dtype``."""
+
+    name: str
+    dtype: np.dtype[Any]
+    block: int = 1
+
+    def n_bytes(self, n_values: int) -> int:
+        """Bytes that ``n_values`` (a multiple of ``block``) take."""
+        return n_values // self.block * self.dtype.itemsize
+
+
+PRECISIONS: dict[str, Precision] = {
+    precision.name: precision
+    for precision in (
+        Precision("float32", np.dtype("<f4")),
+        Precision("float16", np.dtype("<f2")),
+        Precision("bfloat16", np.dtype("<u2")),
+        Precision("q8_0", _Q8_0, BLOCK),
+        Precision("q4_0", _Q4_0, BLOCK),
+    )
+}
+
+
+def decode(stored: NDArray[Any], precision: Precision, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Items of ``precision.dtype`` as float32 ``[shape]``; float32 itself comes back as a view."""
+    if precision.name == "float32":
+        return np.ascontiguousarray(stored, dtype=np.float32).reshape(shape)
+    values = np.empty((len(stored), precision.block), dtype=np.float32)
+    step = max(1, _CHUNK // precision.block)
+    for start in range(0, len(stored), step):
+        _decode_chunk(stored[start : start + step], precision.name, values[start : start + step])
+    return values.reshape(shape)
+
+
+def _decode_chunk(stored: NDArray[Any], precision: str, out: NDArray[np.float32]) -> None:
+    """Fill ``out [n, block]`` from ``stored [n]``."""
+    if precision == "float16":
+        out[:, 0] = stored
+    elif precision == "bfloat16":
+        out.view(np.uint32)[:, 0] = stored
+        out.view(np.uint32)[...] <<= 16
+    elif precision == "q8_0":
+        out[...] = stored["q"]
+        out *= stored["d"].astype(np.float32)[:, None]
+    else:
+        out[:, : BLOCK // 2] = stored["q"] & 0x0F
+        out[:, BLOCK // 2 :] = stored["q"] >> 4
+        out -= 8
+        out *= stored["d"].astype(np.float32)[:, None]
+
+
+def encode(values: NDArray[np.float32], precision: Precision) -> NDArray[Any]:
+    """float32 values (any shape, rows a multiple of ``block``) as items of ``precision.dtype``, in one row.
+
+    Raises ValueError where a value is not finite in ``precision``.
+    """
+    if precision.name == "float32":
+        return np.ascontiguousarray(values, dtype="<f4").reshape(-1)
+    blocks = np.ascontiguousarray(values, dtype=np.float32).reshape(-1, precision.block)
+    stored = np.empty(len(blocks), dtype=precision.dtype)
+    step = max(1, _CHUNK // precision.block)
+    for start in range(0, len(blocks), step):
+        _encode_chunk(blocks[start : start + step], precision.name, stored[start : start + step])
+    return stored
+
+
+def _encode_chunk(blocks: NDArray[np.float32], precision: str, out: NDArray[Any]) -> None:
+    """Fill ``out [n]`` from ``blocks [n, block]``."""
+    if not np.isfinite(blocks).all():
+        raise ValueError(f"{precision} is for finite values")
+    with np.errstate(over="ignore"):
+        if precision == "float16":
+            out[:] = blocks[:, 0]
+        elif precision == "bfloat16":
+            out[:] = _to_bfloat16(blocks[:, 0])
+        elif precision == "q8_0":
+            _encode_q8_0(blocks, out)
+        else:
+            _encode_q4_0(blocks, out)
+    if precision == "bfloat16":
+        overflow = ((out & 0x7F80) == 0x7F80).any()
+    else:
+        overflow = not np.isfinite(out if precision == "float16" else out["d"]).all()
+    if overflow:
+        raise ValueError(f"values up to {np.abs(blocks).max():.3g} are too large for {precision}")
+
+
+def _to_bfloat16(values: NDArray[np.float32]) -> NDArray[np.uint32]:
+    """The upper half of each float32, rounded to nearest, ties to even."""
+    bits = values.view(np.uint32)
+    rounded: NDArray[np.uint32] = (bits + (np.uint32(0x7FFF) + (bits >> 16 & 1))) >> 16
+    return rounded
+
+
+def _encode_q8_0(blocks: NDArray[np.float32], out: NDArray[Any]) -> None:
+    scale = np.abs(blocks).max(axis=1) / np.float32(127)
+    scaled = blocks * _inverse(scale)[:, None]
+    magnitude = np.abs(scaled)
+    whole = np.floor(magnitude)
+    rounded = whole + np.floor(2 * (magnitude - whole))  # halves away from zero, as C's roundf
+    out["d"] = scale
+    out["q"] = np.copysign(rounded, scaled)
+
+
+def _encode_q4_0(blocks: NDArray[np.float32], out: NDArray[Any]) -> None:
+    largest = np.take_along_axis(blocks, np.abs(blocks).argmax(axis=1)[:, None], axis=1)[:, 0]
+    scale = largest / np.float32(-8)  # the largest magnitude gets q = 0, the one value without a counterpart
+    scaled = blocks * _inverse(scale)[:, None]
+    q = (scaled + np.float32(8.5)).astype(np.uint8).clip(0, 15)
+    out["d"] = scale
+    out["q"] = q[:, : BLOCK // 2] | q[:, BLOCK // 2 :] << 4
+
+
+def _inverse(scale: NDArray[np.float32]) -> NDArray[np.float32]:
+    """1/scale, and 0 where that is infinite: blocks of zeros or nearly so, whose float16 scale is 0."""
+    with np.errstate(divide="ignore", over="ignore"):
+        inverse: NDArray[np.float32] = np.float32(1) / scale
+    inverse[np.isinf(inverse)] = 0
+    return inverse
