@@ -68,7 +68,10 @@ class SamplingParams:
 
 @dataclass(frozen=True)
 class Stage:
-    """Logits and probabilities (float64 ``[n_vocab]``) after the stage ``name``; ruled-out tokens have -inf and 0."""
+    """Logits and probabilities (float64 ``[n_vocab]``) after the stage ``name``.
+
+    Tokens that are ruled out have -inf and 0. From ``temperature`` on, logits are relative to the largest.
+    """
 
     name: str
     logits: Floats
@@ -146,7 +149,7 @@ def draw(probabilities: ArrayLike, u: float) -> int:
 
 
 def _bias(logits: Floats, logit_bias: Mapping[int, float]) -> Floats:
-    biased = logits.copy()
+    biased: Floats = logits.copy()
     for token, bias in logit_bias.items():
         if token >= logits.size:
             raise SamplingError(f"logit_bias names token {token}, but the vocabulary ends at {logits.size - 1}")
@@ -158,7 +161,7 @@ def _penalise(logits: Floats, params: SamplingParams, history: Sequence[int]) ->
     tokens, counts = np.unique(np.asarray(history, dtype=np.int64), return_counts=True)
     if tokens.size and not 0 <= tokens[0] <= tokens[-1] < logits.size:
         raise SamplingError(f"the history has token ids outside 0 to {logits.size - 1}")
-    penalised = logits.copy()
+    penalised: Floats = logits.copy()
     seen = logits[tokens]
     with np.errstate(over="ignore", invalid="ignore"):  # absurd penalties give inf, which is reported later
         seen = np.where(seen > 0, seen / params.repetition_penalty, seen * params.repetition_penalty)
@@ -226,7 +229,7 @@ def _check_number(name: str, value: Any, low: float, high: float, allowed: str) 
 
 
 def _is_natural(value: Any) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and value >= 0
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= 0)
 
 
 # ---- random numbers -------------------------------------------------------------------------------------------------

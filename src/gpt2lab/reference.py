@@ -1,0 +1,107 @@
+"""GPT-2's forward pass in NumPy, to be read: what the engines compute, without anything that makes them fast.
+
+Follows ``model.py`` of the original line by line, for one sequence; shapes stand where they change. Weights have the
+names and shapes of ``weights.checkpoint``. Knows nothing of text, sampling, or where weights come from.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt2lab.config import ModelConfig
+from gpt2lab.errors import ContextError
+
+Array = NDArray[np.float32]
+Weights = Mapping[str, Array]
+
+
+def forward(
+    weights: Weights, config: ModelConfig, tokens: Sequence[int], past: Array | None = None
+) -> tuple[Array, Array]:
+    """Logits of the token after each of ``tokens``, and their keys and values.
+
+    Args:
+        weights: all in memory (``dict(checkpoint.tensors)``), since each is looked up on every call.
+        config: the model's shape.
+        tokens: ids ``[n_seq]``, at least one.
+        past: keys and values ``[n_layer, 2, n_head, n_past, head_dim]`` of the tokens before them, None if there
+            are none. To go on, join what this call returned: ``np.concatenate([past, present], axis=-2)``.
+
+    Returns:
+        logits ``[n_seq, n_vocab]`` and present ``[n_layer, 2, n_head, n_seq, head_dim]``, float32.
+
+    Raises :class:`ContextError` if ``n_past + n_seq`` exceeds ``n_ctx``, ``ValueError`` for ids beyond ``n_vocab``.
+    """
+    if past is None:
+        past = np.zeros((config.n_layer, 2, config.n_head, 0, config.head_dim), dtype=np.float32)
+    n_past = past.shape[-2]
+    n_total = n_past + len(tokens)
+    if n_total > config.n_ctx:
+        raise ContextError(f"{n_total} tokens are more than the model's context of {config.n_ctx}")
+    if not 0 <= min(tokens) <= max(tokens) < config.n_vocab:
+        raise ValueError(f"token ids must be from 0 to {config.n_vocab - 1}")
+
+    wte, wpe = weights["wte.weight"], weights["wpe.weight"]
+    x = wte[np.asarray(tokens)] + wpe[n_past:n_total]  # [n_seq, n_embd]
+    present = []
+    for layer in range(config.n_layer):
+        name = f"h.{layer}"
+        attended, keys_values = attention(weights, name, config, layer_norm(weights, f"{name}.ln_1", x), past[layer])
+        x = x + attended  # [n_seq, n_embd]
+        x = x + mlp(weights, name, layer_norm(weights, f"{name}.ln_2", x))  # [n_seq, n_embd]
+        present.append(keys_values)
+    x = layer_norm(weights, "ln_f", x)
+    return x @ wte.T, np.stack(present)  # [n_seq, n_embd] -> [n_seq, n_vocab]
+
+
+def attention(
+    weights: Weights, name: str, config: ModelConfig, x: Array, past: Array
+) -> tuple[Array, Array]:  # x [n_seq, n_embd], past [2, n_head, n_past, head_dim]
+    """Masked self-attention of one layer: its output ``[n_seq, n_embd]``, and the new keys and values."""
+    n_seq = len(x)
+    qkv = linear(weights, f"{name}.attn.c_attn", x)  # [n_seq, n_embd] -> [n_seq, 3*n_embd]
+    qkv = qkv.reshape(n_seq, 3, config.n_head, config.head_dim)
+    q, *present = qkv.transpose(1, 2, 0, 3)  # each [n_head, n_seq, head_dim]
+    k, v = np.concatenate([past, present], axis=-2)  # each [n_head, n_past + n_seq, head_dim]
+
+    scores = q @ k.transpose(0, 2, 1) / math.sqrt(config.head_dim)  # [n_head, n_seq, n_past + n_seq]
+    visible = np.tri(n_seq, k.shape[-2], k=k.shape[-2] - n_seq, dtype=bool)  # a token sees itself and those before
+    out = softmax(np.where(visible, scores, np.float32(-1e10))) @ v  # [n_head, n_seq, head_dim]
+    out = out.transpose(1, 0, 2).reshape(n_seq, config.n_embd)  # heads side by side: [n_seq, n_embd]
+    return linear(weights, f"{name}.attn.c_proj", out), np.stack(present)
+
+
+def mlp(weights: Weights, name: str, x: Array) -> Array:
+    """The two-layer perceptron of one layer, on each token for itself."""
+    hidden = gelu(linear(weights, f"{name}.mlp.c_fc", x))  # [n_seq, n_embd] -> [n_seq, 4*n_embd]
+    return linear(weights, f"{name}.mlp.c_proj", hidden)  # [n_seq, 4*n_embd] -> [n_seq, n_embd]
+
+
+def linear(weights: Weights, name: str, x: Array) -> Array:
+    """``x [n_seq, n_in]`` times the weight ``[n_in, n_out]``, plus the bias."""
+    return x @ weights[f"{name}.weight"] + weights[f"{name}.bias"]
+
+
+def layer_norm(weights: Weights, name: str, x: Array) -> Array:
+    """Each row to mean 0 and variance 1, then scaled and shifted."""
+    centred = x - x.mean(axis=-1, keepdims=True)
+    variance = (centred * centred).mean(axis=-1, keepdims=True)
+    normed: Array = centred / np.sqrt(variance + 1e-5)
+    return normed * weights[f"{name}.weight"] + weights[f"{name}.bias"]
+
+
+def gelu(x: Array) -> Array:
+    """The tanh approximation, with which GPT-2 was trained (Hendrycks & Gimpel 2016)."""
+    tanh: Array = np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x))
+    return 0.5 * x * (1 + tanh)
+
+
+def softmax(x: Array) -> Array:
+    """Over the last axis; the largest is taken off first so that nothing overflows."""
+    exponentials: Array = np.exp(x - x.max(axis=-1, keepdims=True))
+    normed: Array = exponentials / exponentials.sum(axis=-1, keepdims=True)
+    return normed
