@@ -1,0 +1,99 @@
+"""What a machine that computes GPT-2 must be able to do, and where to get one.
+
+An engine holds weights and key/value caches, turns token ids into logits, and draws from logits. It knows nothing of
+text, of requests, or of checkpoint formats. :mod:`gpt2lab.scheduler` is what drives it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from gpt2lab.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from gpt2lab.config import ModelConfig
+    from gpt2lab.sampling import SamplingParams
+    from gpt2lab.weights.checkpoint import Checkpoint
+
+Outputs = Literal["last", "all", "none"]
+"""For which of the tokens fed logits are wanted."""
+
+DEVICES = ("cpu", "reference")
+"""``cpu`` is the native engine; ``reference`` is NumPy: slow, and there to be compared with."""
+
+
+class Engine(Protocol):
+    """A GPT-2 that can run several sequences at once.
+
+    What it computes for a sequence depends on that sequence's tokens alone: not on what else is in the call, nor on
+    how a prompt was cut into calls.
+    """
+
+    config: ModelConfig
+
+    def new_sequence(self) -> int:
+        """The handle of a new, empty sequence. It takes memory until :meth:`free_sequence`."""
+
+    def fork_sequence(self, sequence: int) -> int:
+        """The handle of a copy of ``sequence``: the same tokens so far, their keys and values shared."""
+
+    def free_sequence(self, sequence: int) -> None:
+        """Give back what ``sequence`` holds; its handle is invalid from then on."""
+
+    def truncate_sequence(self, sequence: int, length: int) -> None:
+        """Forget all but the first ``length`` tokens of ``sequence``."""
+
+    def forward(
+        self, sequences: Sequence[int], tokens: Sequence[Sequence[int]], outputs: Outputs = "last"
+    ) -> npt.NDArray[np.float32]:
+        """Feed ``tokens[i]`` (at least one) to ``sequences[i]`` (all different) and return logits.
+
+        Returns float32 logits of the caller's own: ``[len(sequences), n_vocab]`` after the last token of each for
+        ``"last"``; ``[sum of len(tokens[i]), n_vocab]`` for ``"all"``; ``[0, n_vocab]`` for ``"none"``.
+        Raises :class:`~gpt2lab.errors.ContextError` if a sequence would hold more than ``n_ctx`` tokens.
+        """
+
+    def sample(
+        self,
+        logits: npt.NDArray[np.float32],
+        params: Sequence[SamplingParams],
+        seeds: Sequence[int],
+        streams: Sequence[int],
+        positions: Sequence[int],
+        histories: Sequence[Sequence[int]],
+    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+        """Draw one id from each row of ``logits [n, n_vocab]`` by the rules of :mod:`gpt2lab.sampling`.
+
+        Returns ids ``[n]`` and their natural log-probabilities ``[n]`` under softmax(logits), before any filter.
+        ``histories[i]`` are the ids that penalties count; it may be empty where ``params[i]`` has no penalty.
+        """
+
+
+def open_engine(checkpoint: Checkpoint, *, device: str = "cpu", threads: int | None = None) -> Engine:
+    """The engine for ``device`` (one of :data:`DEVICES`) with the weights of ``checkpoint`` in it.
+
+    ``threads`` (default: the physical cores) concerns ``cpu`` alone. Raises
+    :class:`~gpt2lab.errors.UsageError` for an unknown device or a native engine that has not been built.
+    """
+    check_device(device)
+    if device == "reference":
+        from gpt2lab.engines.reference import ReferenceEngine
+
+        return ReferenceEngine(checkpoint)
+    try:
+        from gpt2lab.engines.native import NativeEngine
+    except ImportError as error:
+        raise UsageError(
+            f"the native engine cannot be loaded ({error}): install gpt2lab again, or use device reference (slow)"
+        ) from error
+    return NativeEngine(checkpoint, threads=threads)
+
+
+def check_device(device: str) -> None:
+    """Raise :class:`~gpt2lab.errors.UsageError` unless ``device`` is one of :data:`DEVICES`."""
+    if device not in DEVICES:
+        raise UsageError(f"device {device!r} is not available here: choose one of {', '.join(DEVICES)}")

@@ -1,0 +1,126 @@
+"""What comes back from a model: completions, and how their text is made token by token.
+
+A :class:`Transcript` takes the ids that are drawn and gives text that is final: no half characters, and nothing that
+may still turn out to be the beginning of a stop string. Knows nothing of engines or of how ids are drawn.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from gpt2lab.tokenizer import Tokenizer
+
+FinishReason = Literal["stop", "length", "context"]
+"""Why a sample ended: end of text or a stop string; its length; no room left in the context."""
+
+Prompt = str | Sequence[int]
+"""Text, or token ids."""
+
+
+@dataclass(frozen=True)
+class Completion:
+    """One sample.
+
+    Attributes:
+        prompt: as it was given, text or ids.
+        text: the completion alone, without the stop string that ended it; empty if the model has no tokenizer.
+        tokens: ids drawn, the completion's alone. The end of text that stopped it is left out; the ids that spelled
+            a stop string are not.
+        logprobs: natural log-probability of each of ``tokens`` under softmax(logits) before any filter, if asked for.
+        seed: the seed used, drawn by the system if none was given.
+        index: number of the random stream of ``seed``: place in the list that ``generate`` returns.
+        finish_reason: ``stop``, ``length`` or ``context``.
+    """
+
+    prompt: Prompt
+    text: str
+    tokens: list[int]
+    logprobs: list[float] | None
+    seed: int
+    index: int
+    finish_reason: FinishReason
+
+
+@dataclass(frozen=True)
+class Piece:
+    """What one drawn token adds to one sample.
+
+    Attributes:
+        index: which sample, as :attr:`Completion.index`.
+        text: text that is now certain; often a word, sometimes empty.
+        completion: the whole sample if this is its last piece, else None.
+    """
+
+    index: int
+    text: str
+    completion: Completion | None
+
+
+@dataclass
+class Transcript:
+    """The text of one sample as its tokens come.
+
+    ``end_of_text`` is the id that ends it (None: no id does); ``stop`` are strings that end it wherever they appear
+    in the text. The first stop string to be complete counts, and of several complete at once the longest.
+    """
+
+    tokenizer: Tokenizer | None
+    end_of_text: int | None = None
+    stop: Sequence[str] = ()
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    stopped: bool = False
+    """Whether end of text or a stop string has come."""
+
+    def __post_init__(self) -> None:
+        self._decoder = self.tokenizer.incremental_decoder() if self.tokenizer else None
+        self._pieces: list[str] = []
+        self._held = ""
+
+    @property
+    def text(self) -> str:
+        """All text that is certain."""
+        return "".join(self._pieces)
+
+    def push(self, token: int, logprob: float) -> str:
+        """Take one drawn id and return the text that has become certain by it."""
+        if token == self.end_of_text:
+            self.stopped = True
+            return self.finish()
+        self.tokens.append(token)
+        self.logprobs.append(logprob)
+        return self._add(self._decoder.feed(token)) if self._decoder else ""
+
+    def finish(self) -> str:
+        """Return the text that was held back, for nothing more will come."""
+        text = self._add(self._decoder.flush()) if self._decoder else ""
+        rest, self._held = self._held, ""
+        self._pieces.append(rest)
+        return text + rest
+
+    def _add(self, text: str) -> str:
+        self._held += text
+        cut = self._find_stop()
+        if cut is None:
+            cut = len(self._held) - self._n_pending()
+            certain, self._held = self._held[:cut], self._held[cut:]
+        else:
+            self.stopped = True
+            certain, self._held = self._held[:cut], ""
+        self._pieces.append(certain)
+        return certain
+
+    def _find_stop(self) -> int | None:
+        """Where in the held text the stop string begins that is complete first."""
+        found = [(start + len(stop), start) for stop in self.stop if (start := self._held.find(stop)) >= 0]
+        return min(found)[1] if found else None
+
+    def _n_pending(self) -> int:
+        """Length of the longest end of the held text that begins a stop string."""
+        longest = min(len(self._held), max(map(len, self.stop), default=1) - 1)
+        return next(
+            (n for n in range(longest, 0, -1) if any(stop.startswith(self._held[-n:]) for stop in self.stop)), 0
+        )

@@ -1,0 +1,83 @@
+"""What may come next: the distribution of one token, stage by stage, made to be shown.
+
+The stages themselves are :mod:`gpt2lab.sampling`'s; here their likeliest tokens get their text. Knows nothing of how
+logits are computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gpt2lab.sampling import SamplingParams, stages
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from gpt2lab.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A token that may come next; ``text`` is empty if the model has no tokenizer."""
+
+    id: int
+    text: str
+    logit: float
+    probability: float
+
+
+@dataclass(frozen=True)
+class StageView:
+    """The distribution after one stage of sampling.
+
+    Attributes:
+        name: of the stage, in the order of :mod:`gpt2lab.sampling`.
+        kept: how many tokens have a probability above 0.
+        candidates: the likeliest of them, likeliest first, lower ids first on ties.
+    """
+
+    name: str
+    kept: int
+    candidates: list[Candidate]
+
+
+@dataclass(frozen=True)
+class NextToken:
+    """What may come after ``tokens`` (the prompt's ids), stage by stage."""
+
+    tokens: list[int]
+    stages: list[StageView]
+
+    @property
+    def candidates(self) -> list[Candidate]:
+        """The likeliest tokens of the last stage: what is drawn from."""
+        return self.stages[-1].candidates
+
+
+def next_token(
+    tokens: Sequence[int],
+    logits: npt.NDArray[np.float32],
+    params: SamplingParams,
+    history: Sequence[int],
+    tokenizer: Tokenizer | None,
+    top: int,
+) -> NextToken:
+    """The stages that ``params`` make of ``logits [n_vocab]``, each with its ``top`` likeliest tokens."""
+    views = []
+    for stage in stages(logits, params, history):
+        order = np.argsort(-stage.probabilities, kind="stable")
+        kept = int(np.count_nonzero(stage.probabilities))
+        candidates = [
+            Candidate(id, _text(id, tokenizer), float(stage.logits[id]), float(stage.probabilities[id]))
+            for id in order[: min(top, kept)].tolist()
+        ]
+        views.append(StageView(stage.name, kept, candidates))
+    return NextToken(list(tokens), views)
+
+
+def _text(id: int, tokenizer: Tokenizer | None) -> str:
+    return tokenizer.decode([id]) if tokenizer else ""

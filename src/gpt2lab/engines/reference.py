@@ -1,0 +1,100 @@
+"""An engine made of :mod:`gpt2lab.reference` and :mod:`gpt2lab.sampling`: slow, simple, to be compared with.
+
+Every sequence is computed by itself, so what runs beside it cannot matter. Keys and values are whole NumPy arrays
+that are never changed in place, so a fork shares them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import count
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from gpt2lab import reference, sampling
+from gpt2lab.errors import ContextError
+
+if TYPE_CHECKING:
+    from gpt2lab.engines import Outputs
+    from gpt2lab.sampling import SamplingParams
+    from gpt2lab.weights.checkpoint import Checkpoint
+
+
+class ReferenceEngine:
+    """An :class:`~gpt2lab.engines.Engine` that runs on NumPy; all weights are held as float32."""
+
+    def __init__(self, checkpoint: Checkpoint) -> None:
+        self.config = checkpoint.config
+        self._weights = dict(checkpoint.tensors)
+        self._handles = count()
+        self._past: dict[int, npt.NDArray[np.float32]] = {}  # [n_layer, 2, n_head, n_seq, head_dim]
+
+    @property
+    def n_sequences(self) -> int:
+        """How many sequences are held."""
+        return len(self._past)
+
+    def new_sequence(self) -> int:
+        """An empty sequence."""
+        config = self.config
+        return self._hold(np.zeros((config.n_layer, 2, config.n_head, 0, config.head_dim), np.float32))
+
+    def fork_sequence(self, sequence: int) -> int:
+        """A sequence with the same tokens, sharing their keys and values."""
+        return self._hold(self._past[sequence])
+
+    def free_sequence(self, sequence: int) -> None:
+        """Forget a sequence."""
+        del self._past[sequence]
+
+    def truncate_sequence(self, sequence: int, length: int) -> None:
+        """Forget all but the first ``length`` tokens."""
+        self._past[sequence] = self._past[sequence][:, :, :, :length]
+
+    def forward(
+        self, sequences: Sequence[int], tokens: Sequence[Sequence[int]], outputs: Outputs = "last"
+    ) -> npt.NDArray[np.float32]:
+        """Logits of the tokens fed; see :meth:`gpt2lab.engines.Engine.forward`."""
+        rows = [np.empty((0, self.config.n_vocab), np.float32)]
+        for sequence, ids in zip(sequences, tokens, strict=True):
+            logits = self._feed(sequence, ids)  # [len(ids), n_vocab]
+            if outputs != "none":
+                rows.append(logits if outputs == "all" else logits[-1:])
+        return np.concatenate(rows)
+
+    def sample(
+        self,
+        logits: npt.NDArray[np.float32],
+        params: Sequence[SamplingParams],
+        seeds: Sequence[int],
+        streams: Sequence[int],
+        positions: Sequence[int],
+        histories: Sequence[Sequence[int]],
+    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
+        """Ids and log-probabilities; see :meth:`gpt2lab.engines.Engine.sample`."""
+        ids = np.array(
+            [
+                sampling.sample(row, param, seed=seed, stream=stream, position=position, history=history)
+                for row, param, seed, stream, position, history in zip(
+                    logits, params, seeds, streams, positions, histories, strict=True
+                )
+            ],
+            np.int32,
+        )
+        logprobs = [sampling.logprob(row, id) for row, id in zip(logits, ids.tolist(), strict=True)]
+        return ids, np.array(logprobs, np.float32)
+
+    def _hold(self, past: npt.NDArray[np.float32]) -> int:
+        handle = next(self._handles)
+        self._past[handle] = past
+        return handle
+
+    def _feed(self, sequence: int, ids: Sequence[int]) -> npt.NDArray[np.float32]:
+        past = self._past[sequence]
+        length = past.shape[3] + len(ids)
+        if length > self.config.n_ctx:
+            raise ContextError(f"{length} tokens are more than the {self.config.n_ctx} of the model's context")
+        logits, self._past[sequence] = reference.forward(self._weights, self.config, ids, past)
+        return logits

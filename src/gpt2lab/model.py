@@ -1,0 +1,272 @@
+"""What a user holds: a model that generates, scores and shows its distributions.
+
+Text goes in and comes out here; :mod:`gpt2lab.generation` plans and runs, :mod:`gpt2lab.scoring` reads texts, and an
+engine computes. Knows no checkpoint format and no device.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Literal, TypeGuard, cast, overload
+
+from gpt2lab.completion import Completion, Piece, Prompt
+from gpt2lab.engines import check_device, open_engine
+from gpt2lab.errors import ContextError, UsageError
+from gpt2lab.generation import (
+    GenerationArguments,
+    Options,
+    Plan,
+    SamplingArguments,
+    generate_pieces,
+    in_order,
+    make_options,
+    make_plan,
+    prompt_tokens,
+    sampling_params,
+    start_token,
+)
+from gpt2lab.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+    from typing_extensions import Unpack
+
+    from gpt2lab.distribution import NextToken
+    from gpt2lab.engines import Engine
+    from gpt2lab.scoring import ScoreResult
+    from gpt2lab.weights.checkpoint import Checkpoint
+
+PRECISIONS = ("float32",)
+"""Precisions that the engines compute with; others are converted when they are loaded."""
+
+
+def load(
+    name_or_path: str | os.PathLike[str],
+    *,
+    precision: str | None = None,
+    threads: int | None = None,
+    device: str = "cpu",
+) -> LanguageModel:
+    """Open a model.
+
+    Args:
+        name_or_path: a path, a folder under ``./models``, ``"tales"``, or a released size such as ``"124M"``.
+        precision: ``"float32"``, which is also the default.
+        threads: worker threads; default the physical cores.
+        device: ``"cpu"``, or ``"reference"`` for NumPy (slow, to be compared with).
+
+    Raises:
+        UsageError: for a precision or device that is not available, or ``threads`` below 1.
+        CheckpointError, DownloadError: if there is no such model or it cannot be read.
+    """
+    if precision not in (None, *PRECISIONS):
+        raise UsageError(f"precision {precision!r} is not available: choose {', '.join(PRECISIONS)}")
+    if threads is not None and threads < 1:
+        raise UsageError(f"threads must be at least 1, got {threads}")
+    check_device(device)
+    from gpt2lab.weights import open_checkpoint
+
+    checkpoint = open_checkpoint(name_or_path)
+    return LanguageModel(open_engine(checkpoint, device=device, threads=threads), _tokenizer(checkpoint))
+
+
+def _tokenizer(checkpoint: Checkpoint) -> Tokenizer | None:
+    """The checkpoint's own tokenizer or else GPT-2's, if it is for a vocabulary of the model's size."""
+    files = checkpoint.tokenizer_files
+    tokenizer = Tokenizer.from_files(files.encoder, files.merges) if files else Tokenizer.gpt2()
+    return tokenizer if tokenizer.n_vocab == checkpoint.config.n_vocab else None
+
+
+class LanguageModel:
+    """A GPT-2 in an engine, with its tokenizer; made by :func:`load`.
+
+    Attributes:
+        config: its shape.
+        tokenizer: None if there is none for its vocabulary; prompts are token ids then, and completions too.
+
+    Wherever a prompt is taken it may be text or a sequence of token ids. An empty one stands for the start of a
+    text: the model is given ``<|endoftext|>``, which counts neither as prompt nor as text.
+    """
+
+    def __init__(self, engine: Engine, tokenizer: Tokenizer | None) -> None:
+        self.config = engine.config
+        self.tokenizer = tokenizer
+        self._engine = engine
+
+    @overload
+    def generate(
+        self, prompt: str = "", *, n: Literal[1] = 1, **options: Unpack[GenerationArguments]
+    ) -> Completion: ...
+    @overload
+    def generate(
+        self, prompt: list[str], *, n: int = 1, **options: Unpack[GenerationArguments]
+    ) -> list[Completion]: ...
+    @overload
+    def generate(
+        self, prompt: Prompt | Sequence[Prompt], *, n: int = 1, **options: Unpack[GenerationArguments]
+    ) -> Completion | list[Completion]: ...
+    def generate(
+        self,
+        prompt: Prompt | Sequence[Prompt] = "",
+        *,
+        n: int = 1,
+        length: int | None = None,
+        temperature: float = 1.0,
+        top_k: int = 0,
+        top_p: float = 1.0,
+        min_p: float = 0.0,
+        repetition_penalty: float = 1.0,
+        presence_penalty: float = 0.0,
+        frequency_penalty: float = 0.0,
+        logit_bias: Mapping[int, float] | None = None,
+        seed: int | None = None,
+        stop: str | Sequence[str] = (),
+        ignore_eos: bool = False,
+        overflow: Literal["error", "slide"] = "error",
+        batch_size: int | None = None,
+        logprobs: bool | None = None,
+    ) -> Completion | list[Completion]:
+        """Complete a prompt, or several, ``n`` times each.
+
+        Args:
+            prompt: text, token ids, or a list of prompts.
+            n: samples of each prompt.
+            length: tokens to draw at most. Default: n_ctx for an empty prompt, otherwise n_ctx // 2 or what the
+                context has room for.
+            temperature: logits are divided by it; 0 takes the likeliest token.
+            top_k: keep the k likeliest tokens, and ties of the last; 0 keeps all.
+            top_p: keep the likeliest tokens up to and with the one that brings their sum to p; 1 keeps all.
+            min_p: drop tokens less probable than min_p times the likeliest.
+            repetition_penalty, presence_penalty, frequency_penalty: against tokens of prompt and completion so far.
+            logit_bias: token id → what is added to its logit.
+            seed: 0 … 2^63 - 1; None draws one. Sample i of prompt p is random stream p·n + i of it.
+            stop: one or more strings that end a sample and are left out of its text.
+            ignore_eos: treat ``<|endoftext|>`` as a token like any other.
+            overflow: ``"slide"`` lets text outgrow the context: when that is full, its older half is dropped.
+            batch_size: upper bound for samples that run together; changes speed alone.
+            logprobs: whether completions carry the log-probabilities of their tokens.
+
+        Returns one :class:`Completion` for one prompt with n = 1, otherwise a list, all samples of the first prompt
+        first. Raises :class:`~gpt2lab.errors.SamplingError`, :class:`~gpt2lab.errors.ContextError` or
+        :class:`~gpt2lab.errors.UsageError` before any work is done.
+        """
+        single = _is_prompt(prompt)
+        pieces = self.pieces(
+            prompt,
+            n=n,
+            length=length,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            min_p=min_p,
+            repetition_penalty=repetition_penalty,
+            presence_penalty=presence_penalty,
+            frequency_penalty=frequency_penalty,
+            logit_bias=logit_bias or {},
+            seed=seed,
+            stop=stop,
+            ignore_eos=ignore_eos,
+            overflow=overflow,
+            batch_size=batch_size,
+            logprobs=logprobs,
+        )
+        completions = list(in_order(pieces))
+        return completions[0] if single and n == 1 else completions
+
+    def stream(self, prompt: Prompt = "", **options: Unpack[GenerationArguments]) -> Iterator[str]:
+        """Text of one completion as it is made, in pieces that are final: together they are its ``text``.
+
+        ``options`` are those of :meth:`generate`. Stopping early (``break``, ``close()``) frees what it held.
+        """
+        pieces = self.pieces(prompt, **options)
+        return (piece.text for piece in pieces if piece.text)
+
+    def pieces(
+        self,
+        prompt: Prompt | Sequence[Prompt] = "",
+        *,
+        n: int | None = 1,
+        first_index: int = 0,
+        **options: Unpack[GenerationArguments],
+    ) -> Iterator[Piece]:
+        """What :meth:`generate` does, token by token: for progress, streams of several samples, endless ones.
+
+        ``n=None`` goes on until it is closed (one prompt only). Samples are numbered from ``first_index``, which is
+        also the first random stream used. Errors are raised by the call, not by the first step.
+        """
+        checked = make_options(**options)
+        prompts = [prompt] if _is_prompt(prompt) else cast("Sequence[Prompt]", prompt)
+        if n is None and len(prompts) != 1:
+            raise UsageError(f"samples without end need exactly one prompt, got {len(prompts)}")
+        if n is not None and n < 1:
+            raise UsageError(f"n must be at least 1, got {n}")
+        plans = [self._plan(prompt, checked) for prompt in prompts]
+        return generate_pieces(self._engine, self.tokenizer, plans, n, checked, first_index)
+
+    def logits(self, prompt: Prompt) -> npt.NDArray[np.float32]:
+        """Logits after every token of ``prompt``: float32 [tokens, n_vocab]; one row for an empty prompt.
+
+        Raises :class:`~gpt2lab.errors.ContextError` if it has more than n_ctx tokens.
+        """
+        tokens = self._context(prompt)
+        with self._sequence() as sequence:
+            return self._engine.forward([sequence], [tokens], "all")
+
+    def score(self, text: Prompt, *, stride: int | None = None) -> ScoreResult:
+        """How probable ``text`` is, token by token; any length.
+
+        The first token is conditioned on ``<|endoftext|>``; a model without one scores from the second token on.
+        Longer texts than n_ctx are read in windows that move on by ``stride`` (default n_ctx // 2) tokens.
+        """
+        from gpt2lab.scoring import ScoreResult, check_stride, token_logprobs
+
+        stride = check_stride(stride, self.config.n_ctx)
+        tokens = list(prompt_tokens(text, self.config, self.tokenizer))
+        if self.tokenizer and self.tokenizer.end_of_text is not None:
+            tokens.insert(0, self.tokenizer.end_of_text)
+        scored = tokens[1:]
+        n_bytes = sum(len(self.tokenizer.token_bytes(id)) for id in scored) if self.tokenizer else None
+        return ScoreResult(scored, token_logprobs(self._engine, tokens, stride) if scored else [], n_bytes)
+
+    def next_token(self, prompt: Prompt, *, top: int = 10, **sampling: Unpack[SamplingArguments]) -> NextToken:
+        """The distribution of the token after ``prompt``, stage by stage, with the ``top`` likeliest tokens of each.
+
+        ``sampling`` are temperature, top_k, top_p, min_p, penalties and logit_bias as in :meth:`generate`.
+        """
+        from gpt2lab.distribution import next_token
+
+        if top < 1:
+            raise UsageError(f"top must be at least 1, got {top}")
+        params = sampling_params(sampling)
+        tokens = prompt_tokens(prompt, self.config, self.tokenizer)
+        with self._sequence() as sequence:
+            logits = self._engine.forward([sequence], [self._context(prompt)], "last")[0]
+        return next_token(tokens, logits, params, tokens, self.tokenizer, top)
+
+    def _plan(self, prompt: Prompt, options: Options) -> Plan:
+        return make_plan(prompt, options, self.config, self.tokenizer)
+
+    def _context(self, prompt: Prompt) -> tuple[int, ...]:
+        """Ids to feed for ``prompt``, which must fit the context."""
+        tokens = prompt_tokens(prompt, self.config, self.tokenizer)
+        if len(tokens) > self.config.n_ctx:
+            raise ContextError(
+                f"the prompt has {len(tokens)} tokens, the model's context {self.config.n_ctx}: shorten it"
+            )
+        return tokens or (start_token(self.tokenizer),)
+
+    @contextmanager
+    def _sequence(self) -> Iterator[int]:
+        sequence = self._engine.new_sequence()
+        try:
+            yield sequence
+        finally:
+            self._engine.free_sequence(sequence)
+
+
+def _is_prompt(prompt: Prompt | Sequence[Prompt]) -> TypeGuard[Prompt]:
+    """Whether this is one prompt, text or ids, and not a list of prompts; an empty list is one of no prompts."""
+    return isinstance(prompt, str) or (len(prompt) > 0 and not isinstance(prompt[0], str | Sequence))

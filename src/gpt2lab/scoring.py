@@ -1,0 +1,102 @@
+"""How probable a model finds a text, token by token.
+
+The first token is conditioned on ``<|endoftext|>``. A text longer than the context is read in windows of ``n_ctx``
+tokens that move on by ``stride``: each token is scored once, in the first window that reaches it, with at least
+``n_ctx - stride`` tokens before it once the first window is past. Knows nothing of tokenizers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gpt2lab.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+
+    from gpt2lab.engines import Engine
+
+CHUNK = 64
+"""Tokens whose logits are held at a time: 64 rows of GPT-2's vocabulary are 13 MB."""
+
+
+@dataclass(frozen=True)
+class ScoreResult:
+    """How probable a text is.
+
+    Attributes:
+        tokens: the ids scored.
+        logprobs: natural log-probability of each of ``tokens`` given those before it.
+        n_bytes: bytes of UTF-8 that the tokens spell, None if the model has no tokenizer.
+    """
+
+    tokens: list[int]
+    logprobs: list[float]
+    n_bytes: int | None
+
+    @property
+    def loss(self) -> float:
+        """Mean negative log-probability of a token in nats; NaN for an empty text."""
+        return -math.fsum(self.logprobs) / len(self.tokens) if self.tokens else math.nan
+
+    @property
+    def perplexity(self) -> float:
+        """exp of the loss: per token, not per word; infinite beyond what a float holds."""
+        try:
+            return math.exp(self.loss)
+        except OverflowError:
+            return math.inf
+
+    @property
+    def bits_per_byte(self) -> float | None:
+        """Negative log2-probability of the whole text over its bytes: comparable between vocabularies."""
+        return -math.fsum(self.logprobs) / math.log(2) / self.n_bytes if self.n_bytes else None
+
+
+def check_stride(stride: int | None, n_ctx: int) -> int:
+    """``stride``, or its default ``n_ctx // 2``. Raises :class:`~gpt2lab.errors.UsageError` out of 1 … n_ctx."""
+    if stride is None:
+        return max(1, n_ctx // 2)
+    if not 1 <= stride <= n_ctx:
+        raise UsageError(f"stride must be from 1 to the model's context of {n_ctx}, got {stride}")
+    return stride
+
+
+def windows(n_targets: int, n_ctx: int, stride: int) -> Iterator[tuple[int, int, int]]:
+    """(start, first, end) of each window: targets ``first … end - 1`` are scored with inputs from ``start`` on."""
+    start = first = 0
+    while first < n_targets:
+        end = min(start + n_ctx, n_targets)
+        yield start, first, end
+        start, first = start + stride, end
+
+
+def token_logprobs(engine: Engine, tokens: Sequence[int], stride: int) -> list[float]:
+    """Natural log-probability of each of ``tokens[1:]`` given those before it (all that the window holds)."""
+    inputs, targets = tokens[:-1], np.array(tokens[1:], np.int64)
+    result: list[float] = []
+    for start, first, end in windows(len(targets), engine.config.n_ctx, stride):
+        sequence = engine.new_sequence()
+        try:
+            if first > start:
+                engine.forward([sequence], [inputs[start:first]], "none")
+            for at in range(first, end, CHUNK):
+                chunk = slice(at, min(at + CHUNK, end))
+                logits = engine.forward([sequence], [inputs[chunk]], "all")  # [chunk, n_vocab]
+                result += log_probabilities(logits, targets[chunk]).tolist()
+        finally:
+            engine.free_sequence(sequence)
+    return result
+
+
+def log_probabilities(logits: npt.NDArray[np.float32], ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """Natural log of softmax(logits) at one id a row: [n, n_vocab], [n] -> [n], summed in float64."""
+    shifted = logits - logits.max(axis=-1, keepdims=True)
+    chosen = np.take_along_axis(shifted, ids[:, None], axis=-1)[:, 0].astype(np.float64)
+    result: npt.NDArray[np.float64] = chosen - np.log(np.exp(shifted).sum(axis=-1, dtype=np.float64))
+    return result

@@ -1,0 +1,248 @@
+"""The scheduler on a toy engine: what is drawn, what is fed together, and that nothing is left behind."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+
+import numpy as np
+import pytest
+
+from gpt2lab import sampling
+from gpt2lab.config import ModelConfig
+from gpt2lab.errors import ContextError, UsageError
+from gpt2lab.sampling import SamplingParams
+from gpt2lab.scheduler import PREFILL_CHUNK, Request, Scheduler, window_start
+
+N_VOCAB = 50
+
+
+class ToyEngine:
+    """Logits that are a hash of all tokens of a sequence; records every forward call."""
+
+    def __init__(self, n_ctx: int = 2000) -> None:
+        self.config = ModelConfig(n_vocab=N_VOCAB, n_ctx=n_ctx, n_embd=4, n_head=1, n_layer=1)
+        self.sequences: dict[int, list[int]] = {}
+        self.calls: list[list[list[int]]] = []
+        self.made = 0
+        self.fail_at: int | None = None
+
+    def new_sequence(self) -> int:
+        self.made += 1
+        self.sequences[self.made] = []
+        return self.made
+
+    def fork_sequence(self, sequence: int) -> int:
+        fork = self.new_sequence()
+        self.sequences[fork] = list(self.sequences[sequence])
+        return fork
+
+    def free_sequence(self, sequence: int) -> None:
+        del self.sequences[sequence]
+
+    def truncate_sequence(self, sequence: int, length: int) -> None:
+        del self.sequences[sequence][length:]
+
+    def forward(self, sequences, tokens, outputs="last"):
+        assert len(set(sequences)) == len(sequences)
+        assert all(len(ids) for ids in tokens)
+        self.calls.append([list(ids) for ids in tokens])
+        if len(self.calls) == self.fail_at:
+            raise KeyboardInterrupt
+        rows = []
+        for sequence, ids in zip(sequences, tokens, strict=True):
+            self.sequences[sequence] += ids
+            assert len(self.sequences[sequence]) <= self.config.n_ctx
+            rows.append(toy_logits(self.sequences[sequence]))
+        return np.stack(rows) if outputs == "last" else np.empty((0, N_VOCAB), np.float32)
+
+    def sample(self, logits, params, seeds, streams, positions, histories):
+        rows = zip(logits, params, seeds, streams, positions, histories, strict=True)
+        ids = [sampling.sample(r, p, seed=s, stream=t, position=n, history=h) for r, p, s, t, n, h in rows]
+        logprobs = [sampling.logprob(row, id) for row, id in zip(logits, ids, strict=True)]
+        return np.array(ids, np.int32), np.array(logprobs, np.float32)
+
+
+def toy_logits(tokens: list[int]) -> np.ndarray:
+    return np.random.default_rng(tokens).normal(size=N_VOCAB).astype(np.float32)
+
+
+def request(prompt: Iterable[int] = (1, 2, 3), stream: int = 0, limit: int = 5, **more) -> Request:
+    return Request(tuple(prompt), more.pop("params", SamplingParams()), 7, stream, limit, **more)
+
+
+def run(engine: ToyEngine, requests: list[Request], batch_size: int | None = None) -> dict[int, list[int]]:
+    """Request number → ids drawn."""
+    drawn: dict[int, list[int]] = {n: [] for n in range(len(requests))}
+    with Scheduler(engine, batch_size=batch_size) as scheduler:
+        for wanted in requests:
+            scheduler.submit(wanted)
+        while scheduler.busy:
+            for event in scheduler.step():
+                drawn[event.request].append(event.token)
+    return drawn
+
+
+def by_hand(wanted: Request, n_ctx: int = 2000) -> list[int]:
+    tokens = list(wanted.prompt)
+    for _ in range(wanted.limit):
+        logits = toy_logits(tokens[window_start(len(tokens), n_ctx) :])
+        history = tokens[wanted.implicit :]
+        tokens.append(
+            sampling.sample(
+                logits, wanted.params, seed=wanted.seed, stream=wanted.stream, position=len(tokens), history=history
+            )
+        )
+    return tokens[len(wanted.prompt) :]
+
+
+MIXED = [
+    request(limit=9),
+    request([4], 1, limit=1),
+    request(range(40), 2, limit=30, params=SamplingParams(temperature=0.5)),
+    request(stream=3, limit=12),
+    request([4], 4, limit=7, params=SamplingParams(repetition_penalty=2.0, presence_penalty=1.0), implicit=1),
+    request([4] * 700, 5, limit=3, params=SamplingParams(temperature=0)),
+    request([4] * 700, 6, limit=20),
+]
+
+
+@pytest.mark.parametrize("batch_size", [None, 1, 2, 3, 8])
+def test_what_is_drawn_is_what_each_request_alone_would_draw(batch_size: int | None) -> None:
+    assert run(ToyEngine(), MIXED, batch_size) == {n: by_hand(wanted) for n, wanted in enumerate(MIXED)}
+
+
+@pytest.mark.parametrize("batch_size", [None, 1, 3])
+def test_every_sequence_is_freed_at_the_end(batch_size: int | None) -> None:
+    engine = ToyEngine()
+    run(engine, MIXED, batch_size)
+    assert engine.sequences == {}
+
+
+def test_no_more_than_batch_size_samples_are_fed_together() -> None:
+    engine = ToyEngine()
+    run(engine, [request([n], n) for n in range(10)], batch_size=3)
+    assert max(map(len, engine.calls)) == 3
+
+
+def test_a_prompt_shared_by_samples_is_fed_once() -> None:
+    engine = ToyEngine()
+    run(engine, [request(range(10), n) for n in range(6)], batch_size=2)
+    assert sum(len(ids) == 10 for call in engine.calls for ids in call) == 1
+
+
+def test_equal_prompts_that_are_not_neighbours_are_fed_once() -> None:
+    engine = ToyEngine()
+    run(engine, [request(prompt, n) for n, prompt in enumerate([range(10), range(11), range(10)])], batch_size=1)
+    assert Counter(len(ids) for call in engine.calls for ids in call if len(ids) > 1) == {10: 1, 11: 1}
+
+
+def test_a_lone_sample_takes_its_prompts_sequence_without_a_fork() -> None:
+    engine = ToyEngine()
+    run(engine, [request()])
+    assert engine.made == 1
+
+
+def test_a_long_prompt_comes_in_chunks_while_others_decode() -> None:
+    engine = ToyEngine()
+    run(engine, [request(limit=20), request([5] * 1000, 1)])
+    chunks = [max(map(len, call)) for call in engine.calls]
+    assert chunks[1:5] == [PREFILL_CHUNK] * 3 + [1000 - 3 * PREFILL_CHUNK]
+    assert all(len(call) == 2 for call in engine.calls[1:5])  # one of the two is the other sample's next token
+
+
+def test_a_prompt_is_cut_at_the_same_places_whatever_runs_beside_it() -> None:
+    engine = ToyEngine()
+    run(engine, [request([n] * 600, n) for n in range(3)] + [request([9] * 100, 3)])
+    pieces = [[len(ids) for call in engine.calls for ids in call if len(ids) > 1 and ids[0] == n] for n in range(3)]
+    assert pieces == [[256, 256, 88]] * 3
+    assert all(sum(len(ids) for ids in call if len(ids) > 1) <= PREFILL_CHUNK for call in engine.calls)
+
+
+def test_a_sample_leaves_and_the_next_one_joins_between_steps() -> None:
+    engine = ToyEngine()
+    run(engine, [request([1], 0, limit=2), request([2], 1, limit=8), request([3], 2, limit=4)], batch_size=2)
+    assert [len(call) for call in engine.calls] == [2, 2, 2, 2, 2, 2, 1, 1]
+
+
+def test_the_kv_budget_bounds_the_samples_let_in_but_one_always_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = ToyEngine()
+    monkeypatch.setattr("gpt2lab.scheduler.KV_CACHE_BUDGET", engine.config.kv_cache_bytes(50))
+    assert len(run(engine, [request([1] * 100, n) for n in range(3)])) == 3
+    assert max(map(len, engine.calls)) == 1
+    run(engine, [request([1] * 20, n) for n in range(4)])
+    assert max(map(len, engine.calls)) == 2
+
+
+def test_window_start_drops_the_older_half_when_the_context_is_full() -> None:
+    assert [window_start(n, 8) for n in (1, 8, 9, 12, 13, 16, 17)] == [0, 0, 4, 4, 8, 8, 12]
+    assert [window_start(n, 1) for n in (1, 2, 3)] == [0, 1, 2]
+    assert all(0 < n - window_start(n, n_ctx) <= n_ctx for n_ctx in range(1, 12) for n in range(1, 60))
+
+
+@pytest.mark.parametrize("n_prompt", [1, 7, 8, 9, 30])
+@pytest.mark.parametrize("batch_size", [1, None])
+def test_a_sliding_sample_sees_the_window_of_its_length(n_prompt: int, batch_size: int | None) -> None:
+    engine = ToyEngine(n_ctx=8)
+    wanted = [request(range(n_prompt), n, limit=30, slide=True) for n in range(3)]
+    assert run(engine, wanted, batch_size) == {n: by_hand(r, 8) for n, r in enumerate(wanted)}
+    assert engine.sequences == {}
+
+
+def test_a_request_beyond_the_context_is_refused_unless_it_may_slide() -> None:
+    with Scheduler(ToyEngine(n_ctx=8)) as scheduler:
+        scheduler.submit(request(range(4), limit=5))  # the last token drawn is never fed
+        with pytest.raises(ContextError, match="9 tokens"):
+            scheduler.submit(request(range(4), limit=6))
+
+
+@pytest.mark.parametrize("wanted", [request(limit=0), request([])])
+def test_a_request_without_tokens_is_refused(wanted: Request) -> None:
+    with Scheduler(ToyEngine()) as scheduler, pytest.raises(UsageError):
+        scheduler.submit(wanted)
+
+
+def test_a_batch_size_below_one_is_refused() -> None:
+    with pytest.raises(UsageError, match="batch_size must be at least 1, got 0"):
+        Scheduler(ToyEngine(), batch_size=0)
+
+
+def test_removing_samples_frees_them_wherever_they_are() -> None:
+    engine = ToyEngine()
+    scheduler = Scheduler(engine, batch_size=2)
+    running, long_prompt, waiting, other = (scheduler.submit(r) for r in (MIXED[0], MIXED[5], MIXED[1], MIXED[6]))
+    scheduler.step()
+    for number in (running, long_prompt, waiting, other, other):
+        scheduler.remove(number)
+    assert not scheduler.busy
+    assert engine.sequences == {}
+
+
+def test_removing_one_of_several_leaves_the_prompt_to_the_others() -> None:
+    engine = ToyEngine()
+    scheduler = Scheduler(engine)
+    first, second = scheduler.submit(request(stream=0)), scheduler.submit(request(stream=1))
+    scheduler.remove(first)
+    drawn = []
+    while scheduler.busy:
+        drawn += [event.token for event in scheduler.step() if event.request == second]
+    assert drawn == by_hand(request(stream=1))
+
+
+@pytest.mark.parametrize("call", [1, 2, 5])
+def test_an_interrupt_within_the_engine_leaves_nothing_behind(call: int) -> None:
+    engine = ToyEngine()
+    engine.fail_at = call
+    with pytest.raises(KeyboardInterrupt):
+        run(engine, MIXED)
+    assert engine.sequences == {}
+
+
+def test_events_carry_the_log_probability_of_the_unfiltered_model() -> None:
+    with Scheduler(ToyEngine()) as scheduler:
+        scheduler.submit(request(params=SamplingParams(temperature=0), limit=1))
+        (event,) = scheduler.step()
+    logits = toy_logits([1, 2, 3]).astype(np.float64)
+    assert event.last
+    assert event.token == logits.argmax()
+    assert event.logprob == pytest.approx(logits.max() - np.log(np.exp(logits).sum()), abs=1e-6)
