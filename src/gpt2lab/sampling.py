@@ -222,9 +222,9 @@ def _checked(logits: Floats, stage: str) -> Floats:
 
 
 def _check_number(name: str, value: Any, low: float, high: float, allowed: str) -> None:
-    # `not (low <= value <= high)` is also true of NaN
-    number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    if not number or not low <= value <= high:
+    value = value.item() if isinstance(value, np.generic) else value
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not low <= value <= high:  # NaN is not between either
         raise SamplingError(f"{name} must be {allowed}, got {value!r}")
 
 
