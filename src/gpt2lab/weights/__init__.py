@@ -1,6 +1,7 @@
 """Checkpoints: one module per format, one that finds them by name; see :func:`open_checkpoint`."""
 
 from gpt2lab.weights.checkpoint import Checkpoint, TokenizerFiles, tensor_shapes
-from gpt2lab.weights.find import open_checkpoint
+from gpt2lab.weights.convert import convert
+from gpt2lab.weights.find import find_checkpoint, open_checkpoint
 
-__all__ = ["Checkpoint", "TokenizerFiles", "open_checkpoint", "tensor_shapes"]
+__all__ = ["Checkpoint", "TokenizerFiles", "convert", "find_checkpoint", "open_checkpoint", "tensor_shapes"]

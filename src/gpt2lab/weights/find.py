@@ -1,21 +1,87 @@
-"""From a name or path to an opened checkpoint: where models are looked for, and which format a file has."""
+"""From a name or path to an opened checkpoint: where models are looked for, and which format a file has.
+
+A name is, in this order: a path; a folder or ``.gguf`` file under ``./models``; the packaged ``tales``; a released
+size (``124M``, ``gpt2-xl``, …), from Hugging Face's cache or downloaded. Formats are told by the files that are
+there, never by a folder's name. Each format's module is imported when it is needed.
+"""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
 
+from gpt2lab.config import RELEASED_SIZES, canonical_size
 from gpt2lab.errors import CheckpointError
 from gpt2lab.weights.checkpoint import Checkpoint
-from gpt2lab.weights.openai import is_openai, read_openai
+
+MODELS_DIR = Path("models")
+TALES = Path(__file__).parent.parent / "assets" / "tales.gguf"
 
 
 def open_checkpoint(name_or_path: str | os.PathLike[str]) -> Checkpoint:
-    """Open the checkpoint that a name or path means.
+    """Open the checkpoint that a name or path means; a released size that is nowhere is downloaded.
 
-    Raises :class:`CheckpointError` if there is none or it is malformed.
+    Raises :class:`CheckpointError` if there is none or it is malformed, and :class:`DownloadError` if it cannot be
+    fetched.
     """
-    path = Path(name_or_path)
-    if is_openai(path):
-        return read_openai(path)
-    raise CheckpointError(f"no checkpoint found at {path}")
+    return open_path(find_checkpoint(name_or_path))
+
+
+def find_checkpoint(name_or_path: str | os.PathLike[str], models_dir: Path = MODELS_DIR) -> Path:
+    """Where the checkpoint that a name or path means lies."""
+    name = os.fspath(name_or_path)
+    if not name or "\0" in name:
+        raise CheckpointError(f"{name!r} is no name of a model; give a path, tales or one of {_sizes()}")
+    path = Path(name)
+    if path.exists() or Path(f"{name}.index").is_file():
+        return path
+    if len(path.parts) == 1:
+        size = canonical_size(name)
+        for candidate in (name, f"{name}.gguf", *([size] if size else [])):
+            if (models_dir / candidate).exists():
+                return models_dir / candidate
+        if name == "tales" and TALES.is_file():
+            return TALES
+        if size is not None:
+            from gpt2lab.weights.download import find_or_download
+
+            return find_or_download(size)
+    raise CheckpointError(f"no model at {name}, nor in {models_dir / name}; give a path, tales or one of {_sizes()}")
+
+
+def open_path(path: Path) -> Checkpoint:
+    """Open the checkpoint in a folder or file, whichever format it has."""
+    if path.is_dir():
+        return _open_folder(path)
+    if path.is_file() and path.suffix == ".safetensors":
+        return _open_folder(path.parent)
+    if path.is_file() and path.suffix in (".pt", ".pth"):
+        from gpt2lab.weights.nanogpt import read_nanogpt
+
+        return read_nanogpt(path)
+    if path.is_file() and path.suffix != ".index":
+        from gpt2lab.weights.gguf import read_gguf
+
+        return read_gguf(path)
+    from gpt2lab.weights.openai import read_openai
+
+    return read_openai(path)
+
+
+def _open_folder(folder: Path) -> Checkpoint:
+    from gpt2lab.weights.huggingface import is_huggingface, read_huggingface
+    from gpt2lab.weights.openai import is_openai, read_openai
+
+    if is_huggingface(folder):
+        return read_huggingface(folder)
+    if is_openai(folder):
+        return read_openai(folder)
+    files = sorted(folder.glob("*.gguf")) or sorted(folder.glob("ckpt.pt"))
+    if len(files) == 1:
+        return open_path(files[0])
+    what = f"{len(files)} .gguf files, name one of them" if files else "no checkpoint that is known here"
+    raise CheckpointError(f"{folder}: holds {what}")
+
+
+def _sizes() -> str:
+    return ", ".join(RELEASED_SIZES)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from gpt2lab.config import ModelConfig
 from gpt2lab.errors import CheckpointError
-from gpt2lab.weights.atomic import new_file
+from gpt2lab.tokenizer import END_OF_TEXT_MARKER
 from gpt2lab.weights.checkpoint import (
     LAYER_NORM_EPSILON,
     Checkpoint,
@@ -28,9 +28,10 @@ from gpt2lab.weights.checkpoint import (
     config_from,
     tensor_shapes,
 )
-from gpt2lab.weights.gguf_file import GgufArray, GgufFile, GgufTensor, NewTensor, read_gguf_file, write_gguf_file
-from gpt2lab.weights.quantization import PRECISIONS, Precision, decode, encode
-from gpt2lab.weights.vocabulary import END_OF_TEXT_TOKEN, check_encoder_ids, check_merge_lines, vocabulary_to_write
+from gpt2lab.weights.gguf_file import GgufArray, GgufFile, GgufTensor, read_gguf_file, write_gguf_file
+from gpt2lab.weights.quantization import PRECISIONS, Precision, decode
+from gpt2lab.weights.vocabulary import check_encoder_ids, check_merge_lines, vocabulary_to_write
+from gpt2lab.weights.writing import NewTensor, encoded, new_file
 
 _TOKENS_SHA256 = "1b0b4d1f2288958613732175557fa89f8db2b619574bc7500c5b8cb8269c16ee"
 _MERGES_SHA256 = "dca569b10de5f0a468dfe0d780bc5db55facb46b3bfbd8c29c9a18d3df1cac41"
@@ -186,11 +187,7 @@ def _new_tensor(checkpoint: Checkpoint, name: str, wanted: Precision) -> NewTens
         precision = PRECISIONS["float16"]
 
     def items() -> NDArray[Any]:
-        values = checkpoint.tensors[name]
-        try:
-            return encode(values.T if transposed else values, precision)
-        except ValueError as error:
-            raise CheckpointError(f"{checkpoint.path}: {name} cannot be stored: {error}") from None
+        return encoded(checkpoint, name, precision, transposed=transposed)
 
     return NewTensor(_gguf_name(name), stored_shape, precision, items)
 
@@ -229,7 +226,7 @@ def _tokenizer_metadata(checkpoint: Checkpoint) -> dict[str, Any]:
     for token, id in check_encoder_ids(checkpoint.path, vocabulary.encoder, n_vocab).items():
         tokens[id], types[id] = token, _NORMAL
     metadata: dict[str, Any] = {"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.pre": "gpt-2"}
-    end_of_text = vocabulary.encoder.get(END_OF_TEXT_TOKEN)
+    end_of_text = vocabulary.encoder.get(END_OF_TEXT_MARKER)
     if end_of_text is not None:
         types[end_of_text] = _CONTROL
         metadata |= {"tokenizer.ggml.bos_token_id": end_of_text, "tokenizer.ggml.eos_token_id": end_of_text}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import math
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from gpt2lab.errors import CheckpointError
 from gpt2lab.weights.checkpoint import MappedFile, check_apart
 from gpt2lab.weights.quantization import PRECISIONS, Precision
+from gpt2lab.weights.writing import NewTensor
 
 MAGIC = b"GGUF"
 _SCALARS = dict(enumerate(["<u1", "<i1", "<u2", "<i2", "<u4", "<i4", "<f4", "<u1"])) | {10: "<u8", 11: "<i8", 12: "<f8"}
@@ -208,16 +209,6 @@ def _place(file: MappedFile, infos: dict[str, GgufTensor], data_start: int) -> d
         spans.append((offset, size))
     check_apart(file.path, spans)
     return tensors
-
-
-@dataclass(frozen=True)
-class NewTensor:
-    """A tensor to be written: ``items`` gives its stored items when its turn comes."""
-
-    name: str
-    shape: tuple[int, ...]
-    precision: Precision
-    items: Callable[[], NDArray[Any]]
 
 
 def write_gguf_file(out: IO[bytes], metadata: Mapping[str, Any], tensors: list[NewTensor]) -> None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import Any
 
-from gpt2lab.config import RELEASED_SIZES
 from gpt2lab.errors import CheckpointError
+from gpt2lab.tokenizer import END_OF_TEXT_MARKER, Tokenizer
 from gpt2lab.weights.checkpoint import Checkpoint, TokenizerFiles, parse_json, read_bytes
 
-END_OF_TEXT_TOKEN = "<|endoftext|>"
+GPT2_N_VOCAB = 50257
 GPT2_ENCODER_SHA256 = "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783"
 GPT2_MERGES_SHA256 = "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"
 
@@ -28,23 +29,75 @@ def read_vocabulary(encoder: Path, merges: Path) -> TokenizerFiles | None:
     return TokenizerFiles(check_encoder(encoder, encoder_bytes), check_merges(merges, merges_bytes))
 
 
-def gpt2_vocabulary() -> TokenizerFiles:
-    """GPT-2's own vocabulary, its encoder derived from the packaged merges.
+def read_huggingface_vocabulary(folder: Path, n_vocab: int) -> TokenizerFiles | None:
+    """The vocabulary of a Hugging Face folder, added tokens included; None if it is GPT-2's or there is none.
 
-    Ids are those of ``encoder.json``: the 256 bytes (printable ones first, each as one visible character), the
-    merges' results in order of rank, ``<|endoftext|>``.
+    ``vocab.json`` and ``merges.txt`` (with ``added_tokens.json``) count before ``tokenizer.json``.
     """
-    merges_file = Path(__file__).parent.parent / "assets" / "vocab.bpe"
-    merges = check_merges(merges_file, read_bytes(merges_file))
-    printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
-    characters = [*map(chr, printable), *(chr(256 + n) for n in range(256 - len(printable)))]
-    tokens = [*characters, *(line.replace(" ", "") for line in merges), END_OF_TEXT_TOKEN]
-    return TokenizerFiles({token: id for id, token in enumerate(tokens)}, merges)
+    added = folder / "added_tokens.json"
+    if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
+        vocabulary = read_vocabulary(folder / "vocab.json", folder / "merges.txt")
+        extra = parse_json(added, read_bytes(added)) if added.is_file() and n_vocab != GPT2_N_VOCAB else {}
+    elif (folder / "tokenizer.json").is_file():
+        vocabulary, extra = _read_tokenizer_json(folder / "tokenizer.json"), {}
+        if vocabulary == gpt2_vocabulary():
+            return None
+    else:
+        return None
+    if not extra:
+        return vocabulary
+    base = vocabulary or gpt2_vocabulary()
+    return TokenizerFiles(check_encoder_ids(added, base.encoder | extra, n_vocab), base.merges)
+
+
+def _read_tokenizer_json(path: Path) -> TokenizerFiles:
+    """The vocabulary out of ``tokenizer.json``, all that transformers 5 saves."""
+    content = parse_json(path, read_bytes(path))
+    model = content.get("model")
+    if not isinstance(model, dict) or model.get("type", "BPE") != "BPE" or not _is_byte_level(content):
+        raise CheckpointError(f"{path}: not a byte-level BPE tokenizer as GPT-2 has one")
+    encoder, merges, added = model.get("vocab"), model.get("merges"), content.get("added_tokens") or []
+    if not isinstance(encoder, dict) or not isinstance(merges, list) or not isinstance(added, list):
+        raise CheckpointError(f"{path}: vocab, merges or added_tokens are malformed")
+    for token in added:
+        if not isinstance(token, dict) or not isinstance(token.get("content"), str):
+            raise CheckpointError(f"{path}: an added token is malformed")
+        encoder[token["content"]] = token.get("id")
+    lines = [" ".join(map(str, merge)) if isinstance(merge, list) else str(merge) for merge in merges]
+    return TokenizerFiles(check_encoder_ids(path, encoder, 2**31), check_merge_lines(path, lines))
+
+
+def _is_byte_level(content: dict[str, Any]) -> bool:
+    rule = content.get("pre_tokenizer")
+    return isinstance(rule, dict) and rule.get("type") == "ByteLevel" and not rule.get("add_prefix_space")
+
+
+def tokenizer_json(vocabulary: TokenizerFiles) -> dict[str, Any]:
+    """The vocabulary as the ``tokenizers`` library reads it from ``tokenizer.json``."""
+    byte_level = {"type": "ByteLevel", "trim_offsets": True, "use_regex": True}
+    special = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
+    end_of_text = vocabulary.encoder.get(END_OF_TEXT_MARKER)
+    added = [] if end_of_text is None else [{"id": end_of_text, "content": END_OF_TEXT_MARKER, **special}]
+    return {
+        "version": "1.0",
+        "added_tokens": added,
+        "normalizer": None,
+        "pre_tokenizer": {**byte_level, "add_prefix_space": False},
+        "post_processor": None,
+        "decoder": {**byte_level, "add_prefix_space": True},
+        "model": {"type": "BPE", "vocab": vocabulary.encoder, "merges": vocabulary.merges},
+    }
+
+
+def gpt2_vocabulary() -> TokenizerFiles:
+    """GPT-2's own vocabulary, out of the packaged merges."""
+    tokenizer = Tokenizer.gpt2()
+    return TokenizerFiles(tokenizer.encoder(), tokenizer.merges())
 
 
 def vocabulary_to_write(checkpoint: Checkpoint) -> TokenizerFiles | None:
     """The vocabulary that goes with a checkpoint's copy; None if it has none and cannot have GPT-2's."""
-    if checkpoint.tokenizer_files is None and checkpoint.config.n_vocab == RELEASED_SIZES["124M"].n_vocab:
+    if checkpoint.tokenizer_files is None and checkpoint.config.n_vocab == GPT2_N_VOCAB:
         return gpt2_vocabulary()
     return checkpoint.tokenizer_files
 

@@ -1,7 +1,7 @@
-"""Write files and folders so that nothing half-written is ever found under the name asked for.
+"""What every writer shares: tensors as they will be stored, and files that are whole or not there.
 
 Everything goes to a temporary neighbour first and is renamed at the end; an error, a full disk or Ctrl-C removes the
-neighbour. What exists is left alone unless ``overwrite`` says otherwise. Knows nothing of what is written.
+neighbour. What exists is left alone unless ``overwrite`` says otherwise. Knows no format.
 """
 
 from __future__ import annotations
@@ -9,12 +9,36 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
+
+from numpy.typing import NDArray
 
 from gpt2lab.errors import CheckpointError
+from gpt2lab.weights.checkpoint import Checkpoint
+from gpt2lab.weights.quantization import Precision, encode
+
+
+@dataclass(frozen=True)
+class NewTensor:
+    """A tensor to be written: ``items`` makes its stored items, in one row, when its turn comes."""
+
+    name: str
+    shape: tuple[int, ...]
+    precision: Precision
+    items: Callable[[], NDArray[Any]]
+
+
+def encoded(checkpoint: Checkpoint, name: str, precision: Precision, *, transposed: bool = False) -> NDArray[Any]:
+    """The checkpoint's tensor ``name`` as items of ``precision``; :class:`CheckpointError` where it cannot hold it."""
+    values = checkpoint.tensors[name]
+    try:
+        return encode(values.T if transposed else values, precision)
+    except ValueError as error:
+        raise CheckpointError(f"{checkpoint.path}: {name} cannot be stored: {error}") from None
 
 
 @contextmanager

@@ -1,0 +1,46 @@
+"""From any format that is read to any that is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gpt2lab.errors import UsageError
+from gpt2lab.weights.checkpoint import Checkpoint
+from gpt2lab.weights.quantization import PRECISIONS
+
+FORMATS = ("huggingface", "gguf")
+
+
+def format_of(destination: Path) -> str:
+    """The format that a destination's name means: ``.gguf`` is GGUF, everything else a Hugging Face folder."""
+    return "gguf" if destination.suffix.lower() == ".gguf" else "huggingface"
+
+
+def convert(
+    checkpoint: Checkpoint,
+    destination: Path,
+    *,
+    format: str | None = None,
+    precision: str | None = None,
+    overwrite: bool = False,
+) -> None:
+    """Write ``checkpoint`` to ``destination``: a ``.gguf`` file, or a Hugging Face folder.
+
+    ``format`` defaults to what the name says, ``precision`` to the checkpoint's own where the format has it, else
+    float32. Raises :class:`UsageError` for an unknown format or precision and :class:`CheckpointError` where the
+    destination exists (unless ``overwrite``) or cannot be written; nothing half-written stays.
+    """
+    chosen = format or format_of(destination)
+    if chosen not in FORMATS:
+        raise UsageError(f"format must be one of {', '.join(FORMATS)}, not {chosen!r}")
+    if precision is not None and precision not in PRECISIONS:
+        raise UsageError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
+    if chosen == "gguf":
+        from gpt2lab.weights.gguf import write_gguf
+
+        write_gguf(checkpoint, destination, precision=precision or checkpoint.precision, overwrite=overwrite)
+        return
+    from gpt2lab.weights.huggingface import WRITABLE, write_huggingface
+
+    kept = checkpoint.precision if checkpoint.precision in WRITABLE else "float32"
+    write_huggingface(checkpoint, destination, precision=precision or kept, overwrite=overwrite)

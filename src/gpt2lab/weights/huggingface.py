@@ -1,0 +1,228 @@
+"""GPT-2 as Hugging Face keeps it: a folder with ``config.json``, weights and tokenizer files; read and written.
+
+Weights are ``model.safetensors``, several such files with an index, or ``pytorch_model.bin`` where torch is
+installed; names start with ``transformer.`` or not. A model that is called gpt2 and computed otherwise (another
+activation, cross-attention, …) is refused, not computed wrongly. Does not download.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt2lab.config import ModelConfig
+from gpt2lab.errors import CheckpointError
+from gpt2lab.tokenizer import END_OF_TEXT_MARKER
+from gpt2lab.weights.checkpoint import (
+    LAYER_NORM_EPSILON,
+    Checkpoint,
+    StoredTensor,
+    TokenizerFiles,
+    check_tensors,
+    config_from,
+    parse_json,
+    read_bytes,
+    tensor_shapes,
+)
+from gpt2lab.weights.quantization import PRECISIONS, Precision
+from gpt2lab.weights.safetensors_file import read_safetensors, write_safetensors
+from gpt2lab.weights.torch_file import load_torch, stored_tensor
+from gpt2lab.weights.vocabulary import read_huggingface_vocabulary, tokenizer_json, vocabulary_to_write
+from gpt2lab.weights.writing import NewTensor, encoded, new_folder
+
+WRITABLE = ("float32", "float16", "bfloat16")
+_SINGLE, _SHARDED = "model.safetensors", "model.safetensors.index.json"
+_TORCH_SINGLE, _TORCH_SHARDED = "pytorch_model.bin", "pytorch_model.bin.index.json"
+_MAX_SHARDS = 1000
+
+_REQUIRED: Mapping[str, tuple[Any, ...]] = {
+    "activation_function": ("gelu_new", "gelu_pytorch_tanh"),  # two names of one formula
+    "scale_attn_weights": (True,),
+    "scale_attn_by_inverse_layer_idx": (False,),
+    "add_cross_attention": (False,),
+}
+
+_Stored = dict[str, tuple[StoredTensor, str]]
+
+
+def is_huggingface(path: Path) -> bool:
+    """Whether ``path`` is a folder with a ``config.json``."""
+    return (path / "config.json").is_file()
+
+
+def read_huggingface(path: Path) -> Checkpoint:
+    """Open a folder. Raises :class:`CheckpointError` if it is no GPT-2 that is computed here exactly."""
+    config = _config(path / "config.json")
+    stored = _read_weights(path)
+    tensors = check_tensors(path, config, {name: tensor for name, (tensor, _) in stored.items()})
+    _check_tied(path, stored)
+    vocabulary = read_huggingface_vocabulary(path, config.n_vocab)
+    return Checkpoint(config, tensors, vocabulary, "huggingface", stored["wte.weight"][1], path)
+
+
+def _config(path: Path) -> ModelConfig:
+    values = parse_json(path, read_bytes(path))
+    if values.get("model_type") != "gpt2":
+        raise CheckpointError(f"{path}: model_type is {values.get('model_type')!r}, only 'gpt2' is supported")
+    for name, allowed in _REQUIRED.items():
+        if name in values and values[name] not in allowed:
+            raise CheckpointError(f"{path}: {name} is {values[name]!r}, only {allowed[0]!r} is supported")
+    config = config_from(
+        path,
+        {
+            "n_vocab": values.get("vocab_size"),
+            "n_ctx": values.get("n_positions", values.get("n_ctx")),
+            **{name: values.get(name) for name in ("n_embd", "n_head", "n_layer")},
+        },
+    )
+    if values.get("n_inner") not in (None, 4 * config.n_embd):
+        raise CheckpointError(f"{path}: n_inner is {values['n_inner']!r}, only {4 * config.n_embd} is supported")
+    epsilon = values.get("layer_norm_epsilon", LAYER_NORM_EPSILON)
+    if epsilon != LAYER_NORM_EPSILON:
+        raise CheckpointError(f"{path}: layer_norm_epsilon is {epsilon!r}, only {LAYER_NORM_EPSILON} is supported")
+    return config
+
+
+def _read_weights(folder: Path) -> _Stored:
+    """Canonical name → tensor and precision, from the first kind of file that the folder has."""
+    readers: tuple[tuple[str, str, Callable[[Path], _Stored]], ...] = (
+        (_SINGLE, _SHARDED, _from_safetensors),
+        (_TORCH_SINGLE, _TORCH_SHARDED, _from_torch),
+    )
+    for single, index, read in readers:
+        if (folder / single).is_file():
+            return _canonical(folder, read(folder / single))
+        if (folder / index).is_file():
+            return _canonical(folder, _from_shards(folder / index, read))
+    raise CheckpointError(f"{folder}: has a config.json but no weights ({_SINGLE})")
+
+
+def _from_safetensors(path: Path) -> _Stored:
+    stored = {}
+    for name, tensor in read_safetensors(path).items():
+        if _is_weight(name):
+            how, precision = tensor.stored(name)
+            stored[name] = (how, precision.name)
+    return stored
+
+
+def _from_torch(path: Path) -> _Stored:
+    return {
+        name: stored_tensor(path, name, value)
+        for name, value in load_torch(path).items()
+        if isinstance(name, str) and _is_weight(name)
+    }
+
+
+def _from_shards(index: Path, read: Callable[[Path], _Stored]) -> _Stored:
+    """The tensors that an index lists, each from the file that it names beside itself."""
+    weight_map = parse_json(index, read_bytes(index)).get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
+        raise CheckpointError(f"{index}: weight_map must name a file for each tensor")
+    files = sorted(set(weight_map.values()))
+    if len(files) > _MAX_SHARDS:
+        raise CheckpointError(f"{index}: names {len(files)} files, more than {_MAX_SHARDS}")
+    stored: _Stored = {}
+    for file in files:
+        if "/" in file or "\\" in file or not file.endswith((".safetensors", ".bin")):
+            raise CheckpointError(f"{index}: {file!r} is not the name of a weights file beside it")
+        for name, tensor in read(index.parent / file).items():
+            if weight_map.get(name) == file:
+                stored[name] = tensor
+    missing = [name for name in weight_map if _is_weight(name) and name not in stored]
+    if missing:
+        raise CheckpointError(f"{index}: {missing[0]} is not in {weight_map[missing[0]]}")
+    return stored
+
+
+def _is_weight(name: str) -> bool:
+    """Whether it is a parameter, and not the causal mask that older versions saved among them."""
+    return not name.endswith((".attn.bias", ".attn.masked_bias"))
+
+
+def _canonical(folder: Path, stored: _Stored) -> _Stored:
+    renamed = {name.removeprefix("transformer."): tensor for name, tensor in stored.items()}
+    if len(renamed) != len(stored):
+        raise CheckpointError(f"{folder}: a tensor is there twice, with and without transformer. before its name")
+    return renamed
+
+
+def _check_tied(folder: Path, stored: _Stored) -> None:
+    """An ``lm_head.weight``, if there is one, must be the token embedding."""
+    head = stored.get("lm_head.weight")
+    if head is None:
+        return
+    embedding = stored["wte.weight"][0]
+    if head[0].shape != embedding.shape or not np.array_equal(head[0].read(), embedding.read()):
+        raise CheckpointError(f"{folder}: lm_head.weight differs from wte.weight; GPT-2 has one matrix for both")
+
+
+def write_huggingface(checkpoint: Checkpoint, path: Path, *, precision: str, overwrite: bool = False) -> None:
+    """Write ``checkpoint`` as a folder that ``transformers`` loads by path, tokenizer included.
+
+    ``precision`` is ``float32``, ``float16`` or ``bfloat16``. One tensor at a time is in memory.
+    """
+    if precision not in WRITABLE:
+        raise CheckpointError(
+            f"a Hugging Face folder holds {', '.join(WRITABLE)}, not {precision}; write a .gguf for that"
+        )
+    chosen = PRECISIONS[precision]
+    tensors = [_new_tensor(checkpoint, name, shape, chosen) for name, shape in tensor_shapes(checkpoint.config).items()]
+    vocabulary = vocabulary_to_write(checkpoint)
+    with new_folder(path, overwrite=overwrite, marker="config.json") as folder:
+        with (folder / _SINGLE).open("wb") as out:
+            write_safetensors(out, tensors)
+        _write_json(folder / "config.json", _config_json(checkpoint.config, precision, vocabulary))
+        _write_json(folder / "generation_config.json", _special_ids(vocabulary))
+        if vocabulary is not None:
+            _write_vocabulary(folder, vocabulary, checkpoint.config.n_ctx)
+
+
+def _new_tensor(checkpoint: Checkpoint, name: str, shape: tuple[int, ...], precision: Precision) -> NewTensor:
+    def items() -> NDArray[Any]:
+        return encoded(checkpoint, name, precision)
+
+    return NewTensor(f"transformer.{name}", shape, precision, items)
+
+
+def _config_json(config: ModelConfig, precision: str, vocabulary: TokenizerFiles | None) -> dict[str, Any]:
+    return {
+        "architectures": ["GPT2LMHeadModel"],
+        "model_type": "gpt2",
+        "torch_dtype": precision,
+        "activation_function": "gelu_new",
+        "layer_norm_epsilon": LAYER_NORM_EPSILON,
+        "vocab_size": config.n_vocab,
+        "n_positions": config.n_ctx,
+        "n_ctx": config.n_ctx,
+        "n_embd": config.n_embd,
+        "n_head": config.n_head,
+        "n_layer": config.n_layer,
+        "n_inner": None,
+        **_special_ids(vocabulary),
+    }
+
+
+def _special_ids(vocabulary: TokenizerFiles | None) -> dict[str, int | None]:
+    end_of_text = vocabulary.encoder.get(END_OF_TEXT_MARKER) if vocabulary else None
+    return {"bos_token_id": end_of_text, "eos_token_id": end_of_text}
+
+
+def _write_vocabulary(folder: Path, vocabulary: TokenizerFiles, n_ctx: int) -> None:
+    _write_json(folder / "vocab.json", vocabulary.encoder, indent=None)
+    merges = "\n".join(["#version: 0.2", *vocabulary.merges, ""])
+    (folder / "merges.txt").write_text(merges, encoding="utf-8", newline="\n")
+    _write_json(folder / "tokenizer.json", tokenizer_json(vocabulary), indent=None)
+    marker = END_OF_TEXT_MARKER if END_OF_TEXT_MARKER in vocabulary.encoder else None
+    roles = {f"{role}_token": marker for role in ("bos", "eos", "unk")}
+    settings = {"tokenizer_class": "GPT2Tokenizer", "model_max_length": n_ctx, "add_prefix_space": False}
+    _write_json(folder / "tokenizer_config.json", settings | roles)
+
+
+def _write_json(path: Path, value: Any, indent: int | None = 2) -> None:
+    path.write_text(json.dumps(value, indent=indent), encoding="utf-8")

@@ -1,0 +1,63 @@
+"""nanoGPT's ``ckpt.pt``: a pickle with ``model`` (a PyTorch state dict) and ``model_args``; read, not written.
+
+Linear layers are ``[out, in]`` there, the transpose of the canonical ``[in, out]``; a model trained with
+``bias=False`` gets zeros. Its vocabulary is GPT-2's, padded to 50304 rows that no token trains: those are left out.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpt2lab.errors import CheckpointError
+from gpt2lab.weights.checkpoint import Checkpoint, StoredTensor, Tensor, check_tensors, config_from, tensor_shapes
+from gpt2lab.weights.torch_file import load_torch, stored_tensor
+from gpt2lab.weights.vocabulary import GPT2_N_VOCAB
+
+_PADDED_VOCAB = 50304
+_LINEAR = (".c_attn.weight", ".c_proj.weight", ".c_fc.weight")
+
+
+def read_nanogpt(path: Path) -> Checkpoint:
+    """Open a ``ckpt.pt``; needs torch. Raises :class:`CheckpointError` if it is not nanoGPT's."""
+    content = load_torch(path)
+    arguments, state = content.get("model_args"), content.get("model")
+    if not isinstance(arguments, dict) or not isinstance(state, dict):
+        raise CheckpointError(f"{path}: has no model and model_args, so it is not a nanoGPT checkpoint")
+    stored, precision = _read_state(path, state)
+    n_vocab = arguments.get("vocab_size")
+    if n_vocab == _PADDED_VOCAB and "wte.weight" in stored:
+        stored["wte.weight"] = _without_padding(path, stored["wte.weight"])
+        n_vocab = GPT2_N_VOCAB
+    shape = {"n_vocab": n_vocab, "n_ctx": arguments.get("block_size")}
+    config = config_from(path, shape | {name: arguments.get(name) for name in ("n_embd", "n_head", "n_layer")})
+    if arguments.get("bias") is False and config.n_layer <= len(stored):
+        for name, dimensions in tensor_shapes(config).items():
+            if name.endswith(".bias"):
+                stored.setdefault(name, _zeros(dimensions))
+    return Checkpoint(config, check_tensors(path, config, stored), None, "nanogpt", precision, path)
+
+
+def _read_state(path: Path, state: dict[Any, Any]) -> tuple[dict[str, StoredTensor], str]:
+    stored, precision = {}, "float32"
+    for key, value in state.items():
+        name = str(key).removeprefix("_orig_mod.").removeprefix("transformer.")
+        if name == "lm_head.weight" or name.endswith(".attn.bias"):  # wte again; the causal mask of old versions
+            continue
+        stored[name], precision = stored_tensor(path, name, value, transposed=name.endswith(_LINEAR))
+    return stored, precision
+
+
+def _without_padding(path: Path, padded: StoredTensor) -> StoredTensor:
+    if len(padded.shape) != 2 or padded.shape[0] != _PADDED_VOCAB:
+        raise CheckpointError(f"{path}: wte.weight has shape {list(padded.shape)}, not {_PADDED_VOCAB} rows")
+    return StoredTensor((GPT2_N_VOCAB, padded.shape[1]), lambda: padded.read()[:GPT2_N_VOCAB])
+
+
+def _zeros(shape: tuple[int, ...]) -> StoredTensor:
+    def read() -> Tensor:
+        return np.zeros(shape, dtype=np.float32)
+
+    return StoredTensor(shape, read)

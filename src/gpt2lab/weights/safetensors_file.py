@@ -1,0 +1,93 @@
+"""The safetensors container: a JSON directory of names, dtypes and offsets, then the bytes; read and written.
+
+https://github.com/huggingface/safetensors#format. Done here and not with the ``safetensors`` package, because its
+NumPy face has no bfloat16 and its writer wants every tensor in memory at once; tests hold the two equal. Knows
+nothing of GPT-2.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from gpt2lab.errors import CheckpointError
+from gpt2lab.weights.checkpoint import MappedFile, StoredTensor, Tensor, check_apart, parse_json
+from gpt2lab.weights.quantization import PRECISIONS, Precision, decode
+from gpt2lab.weights.writing import NewTensor
+
+_MAX_HEADER = 100_000_000  # bytes; the limit that the safetensors package sets too
+_DTYPES = {"F32": PRECISIONS["float32"], "F16": PRECISIONS["float16"], "BF16": PRECISIONS["bfloat16"]}
+_NAME_OF = {precision.name: dtype for dtype, precision in _DTYPES.items()}
+
+
+@dataclass(frozen=True)
+class SafeTensor:
+    """A tensor's place in a file; ``start`` counts from the start of the file."""
+
+    file: MappedFile
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    size: int
+
+    def stored(self, name: str) -> tuple[StoredTensor, Precision]:
+        """How to read it, and its precision. Raises :class:`CheckpointError` for a dtype that weights cannot have."""
+        precision = _DTYPES.get(self.dtype)
+        if precision is None:
+            raise CheckpointError(f"{self.file.path}: {name} is of dtype {self.dtype}; read are {', '.join(_DTYPES)}")
+        if self.size != precision.n_bytes(math.prod(self.shape)):
+            raise CheckpointError(f"{self.file.path}: {name} of shape {list(self.shape)} cannot take {self.size} bytes")
+        kind, shape = precision, self.shape
+
+        def read() -> Tensor:
+            return decode(self.file.array(self.start, kind.dtype, (math.prod(shape),)), kind, shape)
+
+        return StoredTensor(shape, read), precision
+
+
+def read_safetensors(path: Path) -> dict[str, SafeTensor]:
+    """The tensors of a file by name, each inside the file and apart from the others. Reads no tensor data."""
+    file = MappedFile(path)
+    header_size = int.from_bytes(file.part(0, 8), "little")
+    if header_size > _MAX_HEADER:
+        raise CheckpointError(f"{path}: not a safetensors file (its header claims {header_size} bytes)")
+    header = parse_json(path, bytes(file.part(8, header_size)))
+    header.pop("__metadata__", None)
+    tensors = {name: _tensor(file, name, info, 8 + header_size) for name, info in header.items()}
+    check_apart(path, ((tensor.start, tensor.size) for tensor in tensors.values()))
+    return tensors
+
+
+def _tensor(file: MappedFile, name: str, info: Any, data_start: int) -> SafeTensor:
+    if isinstance(info, dict):
+        dtype, shape, offsets = info.get("dtype"), _counts(info.get("shape")), _counts(info.get("data_offsets"))
+        if isinstance(dtype, str) and shape is not None and offsets is not None and len(offsets) == 2:
+            start, size = data_start + offsets[0], offsets[1] - offsets[0]
+            file.part(start, size)
+            return SafeTensor(file, dtype, shape, start, size)
+    raise CheckpointError(f"{file.path}: the header's entry for {name!r} is malformed")
+
+
+def _counts(value: Any) -> tuple[int, ...] | None:
+    """A JSON list of whole numbers from 0 as a tuple, else None."""
+    good = isinstance(value, list) and all(type(number) is int and 0 <= number < 2**63 for number in value)
+    return tuple(value) if good else None
+
+
+def write_safetensors(out: IO[bytes], tensors: list[NewTensor]) -> None:
+    """Write ``tensors`` in the order given, one at a time."""
+    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    offset = 0
+    for tensor in tensors:
+        end = offset + tensor.precision.n_bytes(math.prod(tensor.shape))
+        dtype = _NAME_OF[tensor.precision.name]
+        header[tensor.name] = {"dtype": dtype, "shape": list(tensor.shape), "data_offsets": [offset, end]}
+        offset = end
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the data starts aligned
+    out.write(len(text).to_bytes(8, "little") + text)
+    for tensor in tensors:
+        out.write(tensor.items().view("u1").data)

@@ -1,0 +1,51 @@
+"""Tensors out of files that only PyTorch can read (pickles), loaded with ``weights_only=True`` so that no code runs.
+
+Knows nothing of whose checkpoint it is. Imports torch when called; without it the error says how to do without.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpt2lab.errors import CheckpointError
+from gpt2lab.weights.checkpoint import StoredTensor, Tensor
+
+_DTYPES = {"torch.float32": "float32", "torch.float16": "float16", "torch.bfloat16": "bfloat16"}
+
+
+def load_torch(path: Path) -> dict[str, Any]:
+    """What ``torch.save`` wrote to ``path``: a dict, its tensors mapped from the file where its age allows."""
+    try:
+        import zipfile
+
+        import torch
+    except ImportError:
+        raise CheckpointError(
+            f"{path}: reading this format needs PyTorch (pip install 'gpt2lab[train]'); safetensors do not"
+        ) from None
+    if not path.is_file():
+        raise CheckpointError(f"cannot read {path}: there is no such file")
+    try:
+        value = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except Exception as error:  # torch promises no class of error for a malformed file
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise CheckpointError(f"{path}: PyTorch cannot load it ({reason})") from None
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path}: holds a {type(value).__name__}, not a dict of tensors")
+    return value
+
+
+def stored_tensor(path: Path, name: str, value: Any, *, transposed: bool = False) -> tuple[StoredTensor, str]:
+    """How to read a torch tensor as float32, and its precision; ``transposed`` if it is a matrix ``[out, in]``."""
+    dtype = _DTYPES.get(str(getattr(value, "dtype", None)))
+    if dtype is None:
+        raise CheckpointError(f"{path}: {name} is not a tensor of {', '.join(_DTYPES.values())}")
+    tensor = value.detach().T if transposed and value.dim() == 2 else value.detach()
+
+    def read() -> Tensor:
+        return np.ascontiguousarray(tensor.float().numpy())
+
+    return StoredTensor(tuple(tensor.shape), read), dtype
