@@ -28,7 +28,17 @@ typedef float UnalignedVec __attribute__((vector_size(kWidth * 4), aligned(4), m
 
 inline Vec load(const float* p) { return *reinterpret_cast<const UnalignedVec*>(p); }
 inline void store(float* p, Vec v) { *reinterpret_cast<UnalignedVec*>(p) = v; }
-inline Vec splat(float x) { return Vec{} + x; }
+
+// Straight from memory where it can be: adding x to a zero vector would keep a shuffle unit busy for each.
+inline Vec splat(float x) {
+#if defined(__AVX512F__)
+  return (Vec)_mm512_set1_ps(x);
+#elif defined(__AVX2__)
+  return (Vec)_mm256_set1_ps(x);
+#else
+  return Vec{x, x, x, x};
+#endif
+}
 
 inline Vec fma(Vec a, Vec b, Vec c) {
 #if defined(__AVX512F__)

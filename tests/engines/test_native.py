@@ -1,0 +1,294 @@
+"""The native engine against the original code's numbers, and its promise that a row depends on its sequence alone."""
+
+from __future__ import annotations
+
+import multiprocessing
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gpt2lab import _native
+from gpt2lab.config import ModelConfig
+from gpt2lab.engines.native import NativeEngine, physical_cores
+from gpt2lab.errors import ContextError, SamplingError, UsageError
+from gpt2lab.sampling import SamplingParams
+from gpt2lab.weights.checkpoint import Checkpoint, tensor_shapes
+from gpt2lab.weights.openai import read_openai
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+ISAS = _native.instruction_sets()
+
+
+@pytest.fixture(params=ISAS)
+def isa(request, monkeypatch):
+    monkeypatch.setenv("GPT2LAB_ISA", request.param)
+    return request.param
+
+
+@pytest.fixture(params=["tiny", "odd"])
+def golden(request):
+    return read_openai(GOLDEN / request.param), np.load(GOLDEN / request.param / "golden.npz")
+
+
+def random_checkpoint(config: ModelConfig, seed: int = 0, scale: float = 0.1) -> Checkpoint:
+    rng = np.random.default_rng(seed)
+    tensors = {
+        name: (scale * rng.standard_normal(shape)).astype(np.float32) for name, shape in tensor_shapes(config).items()
+    }
+    return Checkpoint(config, tensors, None, "openai", "float32", Path("random"))
+
+
+def run(engine: NativeEngine, tokens, outputs="all"):
+    sequence = engine.new_sequence()
+    try:
+        return engine.forward([sequence], [tokens], outputs)
+    finally:
+        engine.free_sequence(sequence)
+
+
+def test_logits_equal_the_original_codes(golden, isa):
+    checkpoint, numbers = golden
+    engine = NativeEngine(checkpoint, threads=2)
+    logits = np.stack([run(engine, row) for row in numbers["full_tokens"]])
+    if "full_logits" in numbers:
+        np.testing.assert_allclose(logits, numbers["full_logits"], atol=1e-4, rtol=0)
+    else:
+        np.testing.assert_allclose(logits[:, -1], numbers["full_logits_last"], atol=1e-4, rtol=0)
+        np.testing.assert_allclose(logits[..., :64], numbers["full_logits_slice"], atol=1e-4, rtol=0)
+
+
+def test_greedy_tokens_equal_the_original_codes_to_the_end_of_the_context(golden, isa):
+    checkpoint, numbers = golden
+    engine = NativeEngine(checkpoint, threads=1)
+    expected = numbers["greedy_tokens"][0]
+    sequence = engine.new_sequence()
+    tokens = list(numbers["greedy_prompt"][0])
+    logits = engine.forward([sequence], [tokens])
+    while len(tokens) < len(expected):
+        ids, _ = engine.sample(logits, [SamplingParams(temperature=0)], [0], [0], [len(tokens)], [tokens])
+        tokens.append(int(ids[0]))
+        if len(tokens) < len(expected):
+            logits = engine.forward([sequence], [[tokens[-1]]])
+    np.testing.assert_array_equal(tokens, expected)
+
+
+SHAPE = ModelConfig(n_vocab=77, n_ctx=150, n_embd=48, n_head=3, n_layer=2)
+
+
+@pytest.fixture(scope="module")
+def engines():
+    checkpoint = random_checkpoint(SHAPE)
+    return {threads: NativeEngine(checkpoint, threads=threads) for threads in (1, 2, 3)}
+
+
+@given(data=st.data())
+@settings(max_examples=30, deadline=None)
+def test_a_row_does_not_depend_on_neighbours_chunks_or_threads(engines, data):
+    lengths = data.draw(st.lists(st.integers(1, SHAPE.n_ctx), min_size=1, max_size=6))
+    rng = np.random.default_rng(data.draw(st.integers(0, 99)))
+    prompts = [rng.integers(0, SHAPE.n_vocab, n).astype(np.int32) for n in lengths]
+    alone = [run(engines[1], prompt)[-1] for prompt in prompts]
+
+    engine = engines[data.draw(st.sampled_from([1, 2, 3]))]
+    sequences = [engine.new_sequence() for _ in prompts]
+    done = [0] * len(prompts)
+    last: list = [None] * len(prompts)
+    while any(d < len(p) for d, p in zip(done, prompts, strict=True)):
+        chosen = [i for i, p in enumerate(prompts) if done[i] < len(p)]
+        chunks = [data.draw(st.integers(1, len(prompts[i]) - done[i])) for i in chosen]
+        fed = [prompts[i][done[i] : done[i] + n] for i, n in zip(chosen, chunks, strict=True)]
+        logits = engine.forward([sequences[i] for i in chosen], fed)
+        for row, i, n in zip(logits, chosen, chunks, strict=True):
+            done[i] += n
+            last[i] = row
+    for sequence in sequences:
+        engine.free_sequence(sequence)
+    for a, b in zip(alone, last, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_wide_products_do_not_depend_on_the_number_of_rows(isa):
+    checkpoint = random_checkpoint(ModelConfig(n_vocab=50, n_ctx=40, n_embd=832, n_head=13, n_layer=1), scale=0.02)
+    engine = NativeEngine(checkpoint, threads=2)
+    tokens = np.arange(40, dtype=np.int32)
+    together = run(engine, tokens)
+    sequence = engine.new_sequence()
+    one_by_one = np.concatenate([engine.forward([sequence], [[t]]) for t in tokens])
+    np.testing.assert_array_equal(together, one_by_one)
+
+
+def test_more_rows_than_one_pass_holds():
+    engine = NativeEngine(random_checkpoint(ModelConfig(n_vocab=40, n_ctx=1300, n_embd=16, n_head=2, n_layer=2)))
+    tokens = np.arange(1300, dtype=np.int32) % 40
+    whole = run(engine, tokens)
+    sequence = engine.new_sequence()
+    parts = np.concatenate([engine.forward([sequence], [tokens[i : i + 100]], "all") for i in range(0, 1300, 100)])
+    np.testing.assert_array_equal(whole, parts)
+
+
+def test_a_fork_shares_memory_and_then_goes_its_own_way(engines):
+    engine = engines[2]
+    prompt = list(range(40))
+    at_first = engine.kv_cache_bytes
+    sequence = engine.new_sequence()
+    engine.forward([sequence], [prompt], "none")
+    before = engine.kv_cache_bytes
+    fork = engine.fork_sequence(sequence)
+    assert engine.kv_cache_bytes == before
+    both = engine.forward([sequence, fork], [[5], [6]])
+    assert engine.kv_cache_bytes > before
+    for row, token in zip(both, (5, 6), strict=True):
+        np.testing.assert_array_equal(row, run(engine, [*prompt, token], "last")[0])
+    engine.free_sequence(sequence)
+    after = engine.forward([fork], [[7]])
+    np.testing.assert_array_equal(after, run(engine, [*prompt, 6, 7], "last"))
+    engine.free_sequence(fork)
+    assert engine.kv_cache_bytes == at_first
+
+
+@pytest.mark.parametrize("keep", [0, 1, 31, 32, 33, 60])
+def test_a_truncated_sequence_goes_on_as_if_the_rest_had_never_been(engines, keep):
+    engine = engines[2]
+    tokens = [i % 70 for i in range(60)]
+    sequence = engine.new_sequence()
+    engine.forward([sequence], [tokens], "none")
+    engine.truncate_sequence(sequence, keep)
+    np.testing.assert_array_equal(
+        engine.forward([sequence], [[1, 2, 3]]), run(engine, [*tokens[:keep], 1, 2, 3], "last")
+    )
+    engine.free_sequence(sequence)
+
+
+@given(
+    st.integers(0, 2**63 - 1),
+    st.floats(0, 3),
+    st.integers(0, 90),
+    st.floats(0, 1),
+    st.floats(0, 1),
+    st.sampled_from([1.0, 1.3]),
+)
+@settings(max_examples=150, deadline=None)
+def test_draws_equal_the_readable_reference(engines, seed, temperature, top_k, top_p, min_p, penalty):
+    from gpt2lab import sampling
+
+    rng = np.random.default_rng(seed % 1000)
+    logits = (3 * rng.standard_normal((2, SHAPE.n_vocab))).astype(np.float32).round(1)  # rounding makes ties
+    params = SamplingParams(
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        min_p=min_p,
+        repetition_penalty=penalty,
+        presence_penalty=penalty - 1,
+        frequency_penalty=penalty - 1,
+        logit_bias={3: 2.5, 7: -100.0},
+    )
+    history = [1, 2, 2, 9, 9, 9]
+    ids, logprobs = engines[2].sample(logits, [params] * 2, [seed, seed], [0, 5], [17, 18], [history] * 2)
+    for row, (stream, position) in enumerate([(0, 17), (5, 18)]):
+        expected = sampling.sample(logits[row], params, seed=seed, stream=stream, position=position, history=history)
+        assert ids[row] == expected
+        exact = logits[row].astype(np.float64)
+        exact -= np.log(np.exp(exact - exact.max()).sum()) + exact.max()
+        assert logprobs[row] == pytest.approx(exact[expected], abs=1e-5)
+
+
+@given(st.integers(0, 2**63 - 1), st.integers(0, 2**63 - 1), st.integers(0, 2**32 - 1))
+def test_random_numbers_equal_the_readable_reference(seed, stream, position):
+    from gpt2lab import sampling
+
+    assert _native.philox_uniform(seed, stream, position) == sampling.uniform(seed, stream, position)
+
+
+@pytest.mark.parametrize(("bad", "word"), [(np.nan, "NaN"), (np.inf, "inf")])
+def test_logits_that_are_no_numbers_are_refused(engines, bad, word):
+    logits = np.zeros((1, SHAPE.n_vocab), np.float32)
+    logits[0, 4] = bad
+    with pytest.raises(SamplingError, match=word):
+        engines[1].sample(logits, [SamplingParams()], [0], [0], [0], [()])
+
+
+def test_no_token_left_to_draw_is_refused(engines):
+    logits = np.full((1, SHAPE.n_vocab), -np.inf, np.float32)
+    with pytest.raises(SamplingError, match="-inf"):
+        engines[1].sample(logits, [SamplingParams()], [0], [0], [0], [()])
+
+
+def test_a_sequence_cannot_grow_over_the_context(engines):
+    engine = engines[1]
+    sequence = engine.new_sequence()
+    engine.forward([sequence], [[0] * SHAPE.n_ctx], "none")
+    with pytest.raises(ContextError, match="150"):
+        engine.forward([sequence], [[0]])
+    engine.free_sequence(sequence)
+
+
+@pytest.mark.parametrize("token", [-1, SHAPE.n_vocab])
+def test_ids_outside_the_vocabulary_are_refused(engines, token):
+    with pytest.raises(UsageError, match=str(token)):
+        run(engines[1], [0, token])
+
+
+def test_an_unknown_sequence_is_refused(engines):
+    with pytest.raises(UsageError, match="12345"):
+        engines[1].forward([12345], [[0]])
+
+
+@pytest.mark.parametrize("threads", [0, -1, 5000])
+def test_impossible_thread_counts_are_refused(threads):
+    with pytest.raises(UsageError, match=str(threads)):
+        NativeEngine(random_checkpoint(SHAPE), threads=threads)
+
+
+def test_an_instruction_set_that_the_cpu_lacks_is_refused(monkeypatch):
+    monkeypatch.setenv("GPT2LAB_ISA", "mmx")
+    with pytest.raises(UsageError, match=r"GPT2LAB_ISA.*mmx.*baseline"):
+        NativeEngine(random_checkpoint(SHAPE))
+
+
+def test_weights_of_a_wrong_shape_are_refused():
+    checkpoint = random_checkpoint(SHAPE)
+    checkpoint.tensors["h.1.mlp.c_fc.weight"] = np.zeros((48, 48), np.float32)
+    with pytest.raises(ValueError, match=r"mlp.c_fc"):
+        NativeEngine(checkpoint)
+
+
+def test_several_python_threads_can_share_an_engine(engines):
+    engine = engines[3]
+    expected = run(engine, list(range(70)), "last")
+    results = []
+
+    def work():
+        for _ in range(10):
+            results.append(np.array_equal(run(engine, list(range(70)), "last"), expected))
+
+    workers = [threading.Thread(target=work) for _ in range(4)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert results == [True] * 40
+
+
+def _in_child(engine, expected, queue):
+    queue.put(np.array_equal(run(engine, [1, 2, 3]), expected))
+
+
+@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork here")
+def test_a_forked_process_can_go_on_with_an_engine(engines):
+    engine = engines[2]
+    expected = run(engine, [1, 2, 3])
+    context = multiprocessing.get_context("fork")
+    queue = context.Queue()
+    child = context.Process(target=_in_child, args=(engine, expected, queue))
+    child.start()
+    assert queue.get(timeout=30)
+    child.join()
+
+
+def test_default_threads_are_the_physical_cores():
+    assert NativeEngine(random_checkpoint(SHAPE)).threads == physical_cores() >= 1
