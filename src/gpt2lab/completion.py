@@ -50,11 +50,13 @@ class Piece:
 
     Attributes:
         index: which sample, as :attr:`Completion.index`.
+        prompt: its prompt, as it was given.
         text: text that is now certain; often a word, sometimes empty.
         completion: the whole sample if this is its last piece, else None.
     """
 
     index: int
+    prompt: Prompt
     text: str
     completion: Completion | None
 

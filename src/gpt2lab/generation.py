@@ -7,7 +7,7 @@ ids; here they become text, and text decides when a sample ends.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import count
 from operator import index as as_int
@@ -116,6 +116,11 @@ def make_options(**arguments: Unpack[GenerationArguments]) -> Options:
     return options
 
 
+def new_seed() -> int:
+    """A seed from the system's randomness; of 32 bits only, because it is to be read and typed again."""
+    return int.from_bytes(os.urandom(4), "little")
+
+
 def sampling_params(arguments: SamplingArguments) -> SamplingParams:
     """The :class:`~gpt2lab.sampling.SamplingParams` among keyword arguments; others are left alone."""
     given: Mapping[str, object] = arguments
@@ -168,7 +173,7 @@ def generate_pieces(
     n: int | None,
     options: Options,
     first_index: int = 0,
-) -> Iterator[Piece]:
+) -> Generator[Piece, None, None]:
     """Run ``n`` samples of every plan (None: without end, of the only one) and give each token's piece as it comes.
 
     Pieces of samples that run together are interleaved. What the engine holds is freed when the iterator ends or is
@@ -219,7 +224,7 @@ class _Sample:
         text = self._transcript.push(token, logprob)
         if last and not self._transcript.stopped:
             text += self._transcript.finish()
-        return self.end(text) if last or self._transcript.stopped else Piece(self._index, text, None)
+        return self.end(text) if last or self._transcript.stopped else self._piece(text, None)
 
     def end(self, text: str) -> Piece:
         """The last piece, with ``text`` and the whole completion."""
@@ -233,7 +238,10 @@ class _Sample:
             index=self._index,
             finish_reason="stop" if script.stopped else self._plan.at_limit,
         )
-        return Piece(self._index, text, completion)
+        return self._piece(text, completion)
+
+    def _piece(self, text: str, completion: Completion | None) -> Piece:
+        return Piece(self._index, self._plan.prompt, text, completion)
 
 
 def _limit(n_prompt: int, options: Options, n_ctx: int) -> tuple[int, FinishReason]:
@@ -247,10 +255,10 @@ def _limit(n_prompt: int, options: Options, n_ctx: int) -> tuple[int, FinishReas
     if options.length is None and room >= 0:
         return room, "context"
     if room < 0:
-        what = f"the prompt has {n_prompt} tokens, the model's context {n_ctx}: shorten it"
+        what = f"the prompt has {n_prompt} tokens, the model's context {n_ctx}"
     else:
-        what = f"a prompt of {n_prompt} tokens leaves room for {room} in the model's context of {n_ctx}, not {wanted}"
-    raise ContextError(f"{what}, or let the context slide (overflow slide)")
+        what = f"after a prompt of {n_prompt} tokens the model's context of {n_ctx} has room for {room}, not {wanted}"
+    raise ContextError(f"{what}: ask for less, or let the context slide (overflow slide)")
 
 
 def _check_id(id: int, config: ModelConfig) -> None:
@@ -279,7 +287,7 @@ def _request(plan: Plan, index: int, options: Options) -> Request:
 
 def _seed(seed: int | None) -> int:
     if seed is None:
-        return int.from_bytes(os.urandom(4), "little")  # 32 bits are easy to type again
+        return new_seed()
     value = _whole("seed", seed, least=0)
     if value is None or value >= 2**63:
         raise SamplingError(f"seed must be below 2^63, got {seed}")

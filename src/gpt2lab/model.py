@@ -7,8 +7,8 @@ engine computes. Knows no checkpoint format and no device.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Literal, TypeGuard, cast, overload
 
 from gpt2lab.completion import Completion, Piece, Prompt
@@ -70,10 +70,10 @@ def load(
     from gpt2lab.weights import open_checkpoint
 
     checkpoint = open_checkpoint(name_or_path)
-    return LanguageModel(open_engine(checkpoint, device=device, threads=threads), _tokenizer(checkpoint))
+    return LanguageModel(open_engine(checkpoint, device=device, threads=threads), tokenizer_of(checkpoint))
 
 
-def _tokenizer(checkpoint: Checkpoint) -> Tokenizer | None:
+def tokenizer_of(checkpoint: Checkpoint) -> Tokenizer | None:
     """The checkpoint's own tokenizer or else GPT-2's, if it is for a vocabulary of the model's size."""
     files = checkpoint.tokenizer_files
     tokenizer = Tokenizer.from_files(files.encoder, files.merges) if files else Tokenizer.gpt2()
@@ -176,13 +176,12 @@ class LanguageModel:
         completions = list(in_order(pieces))
         return completions[0] if single and n == 1 else completions
 
-    def stream(self, prompt: Prompt = "", **options: Unpack[GenerationArguments]) -> Iterator[str]:
+    def stream(self, prompt: Prompt = "", **options: Unpack[GenerationArguments]) -> Generator[str, None, None]:
         """Text of one completion as it is made, in pieces that are final: together they are its ``text``.
 
         ``options`` are those of :meth:`generate`. Stopping early (``break``, ``close()``) frees what it held.
         """
-        pieces = self.pieces(prompt, **options)
-        return (piece.text for piece in pieces if piece.text)
+        return _texts(self.pieces(prompt, **options))
 
     def pieces(
         self,
@@ -191,7 +190,7 @@ class LanguageModel:
         n: int | None = 1,
         first_index: int = 0,
         **options: Unpack[GenerationArguments],
-    ) -> Iterator[Piece]:
+    ) -> Generator[Piece, None, None]:
         """What :meth:`generate` does, token by token: for progress, streams of several samples, endless ones.
 
         ``n=None`` goes on until it is closed (one prompt only). Samples are numbered from ``first_index``, which is
@@ -270,3 +269,10 @@ class LanguageModel:
 def _is_prompt(prompt: Prompt | Sequence[Prompt]) -> TypeGuard[Prompt]:
     """Whether this is one prompt, text or ids, and not a list of prompts; an empty list is one of no prompts."""
     return isinstance(prompt, str) or (len(prompt) > 0 and not isinstance(prompt[0], str | Sequence))
+
+
+def _texts(pieces: Generator[Piece, None, None]) -> Generator[str, None, None]:
+    with closing(pieces):
+        for piece in pieces:
+            if piece.text:
+                yield piece.text

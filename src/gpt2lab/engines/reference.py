@@ -14,7 +14,6 @@ import numpy as np
 import numpy.typing as npt
 
 from gpt2lab import reference, sampling
-from gpt2lab.errors import ContextError
 
 if TYPE_CHECKING:
     from gpt2lab.engines import Outputs
@@ -93,8 +92,6 @@ class ReferenceEngine:
 
     def _feed(self, sequence: int, ids: Sequence[int]) -> npt.NDArray[np.float32]:
         past = self._past[sequence]
-        length = past.shape[3] + len(ids)
-        if length > self.config.n_ctx:
-            raise ContextError(f"{length} tokens are more than the {self.config.n_ctx} of the model's context")
-        logits, self._past[sequence] = reference.forward(self._weights, self.config, ids, past)
+        logits, present = reference.forward(self._weights, self.config, ids, past)
+        self._past[sequence] = np.concatenate([past, present], axis=-2)
         return logits

@@ -1,0 +1,116 @@
+"""``gpt2lab generate``: samples to standard output or a file, as text to read or as JSON lines."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any, TextIO
+
+import click
+
+from gpt2lab.cli.options import GroupedCommand, generation_options, model_options, option, sampling_options
+from gpt2lab.cli.output import json_line, plain, plain_prompt, print_as_made
+from gpt2lab.cli.progress import Progress
+from gpt2lab.cli.prompts import many_prompts, whole_prompt
+from gpt2lab.completion import Prompt
+from gpt2lab.errors import UsageError
+from gpt2lab.generation import in_order, make_options
+
+
+@click.command(
+    cls=GroupedCommand,
+    short_help="Write text, from a prompt or from nothing.",
+    epilog="""\b
+    Examples:
+      gpt2lab generate "Once upon a time" --length 100 --temperature 0.8 --top_k 40
+      gpt2lab generate --nsamples 0 --seed 1 --out tales.txt
+      echo "The king said" | gpt2lab generate - --nsamples 5
+      gpt2lab generate --prompts prompts.jsonl --json > completions.jsonl
+
+    Options may be spelled with dashes too (--top-k). Text goes to standard output, all else to standard error.
+    """,
+)
+@click.argument("prompt", required=False)
+@option("Prompts", "--prompt_file", metavar="FILE", help="Read one prompt from a file (- is standard input).")
+@option(
+    "Prompts",
+    "--prompts",
+    "prompts_file",
+    metavar="FILE",
+    help='Read several prompts: one a line, or JSON lines with "prompt" (text or token ids).',
+)
+@option(
+    "Samples",
+    "--nsamples",
+    type=click.IntRange(min=0),
+    default=1,
+    help="Samples of each prompt; 0 goes on until stopped.",
+)
+@generation_options
+@sampling_options
+@option("Output", "--json", "as_json", is_flag=True, help="JSON lines: prompt, completion, tokens, seed, index, …")
+@option("Output", "--out", metavar="FILE", help="Append finished samples to a file instead of standard output.")
+@model_options
+@option(
+    "Model",
+    "--batch_size",
+    type=int,
+    help="At most so many samples at a time: changes speed and memory, never text.  [default: chosen for you]",
+)
+def command(
+    prompt: str | None,
+    prompt_file: str | None,
+    prompts_file: str | None,
+    nsamples: int,
+    as_json: bool,
+    out: str | None,
+    model_name: str,
+    threads: int | None,
+    device: str,
+    **arguments: Any,
+) -> None:
+    """Write text that goes on from PROMPT, or starts from nothing if there is none.
+
+    PROMPT is text, or - to read it from standard input. Each sample is printed with its prompt under a line that
+    numbers it; --json keeps prompt and completion apart.
+    """
+    from gpt2lab.model import load
+
+    prompts = _prompts(prompt, prompt_file, prompts_file)
+    arguments["seed"] = make_options(**arguments).seed  # complains before a large model is loaded
+    model = load(model_name, threads=threads, device=device)
+    pieces = model.pieces(prompts, n=nsamples or None, **arguments)
+    one_at_a_time = arguments["batch_size"] == 1 or (nsamples == 1 and len(prompts) == 1)
+    streamed = one_at_a_time and model.tokenizer is not None and not as_json and out is None
+    with (
+        _appended(out) if out else nullcontext(sys.stdout) as file,
+        Progress(nsamples * len(prompts), live=not streamed) as progress,
+    ):
+        print(f"gpt2lab: seed {arguments['seed']}", file=sys.stderr)
+        watched = progress.watch(pieces)
+        if streamed:
+            print_as_made(watched, lambda prompt: plain_prompt(prompt, model.tokenizer))
+            return
+        for completion in in_order(watched):
+            file.write(json_line(completion) if as_json else plain(completion, model.tokenizer))
+            file.flush()
+
+
+def _prompts(prompt: str | None, prompt_file: str | None, prompts_file: str | None) -> list[Prompt]:
+    """The prompts that the command line names: at most one source; without any, one empty prompt."""
+    if sum(source is not None for source in (prompt, prompt_file, prompts_file)) > 1:
+        raise UsageError("give one of PROMPT, --prompt_file and --prompts, not several")
+    if prompts_file is not None:
+        return many_prompts(prompts_file)
+    if prompt_file is not None or prompt == "-":
+        return [whole_prompt(prompt_file or "-")]
+    return [prompt or ""]
+
+
+def _appended(out: str) -> TextIO:
+    """``out`` opened so that what it holds stays; each sample is added by one write when it is finished."""
+    try:
+        return Path(out).open("a", encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise UsageError(f"cannot write {out}: {error.strerror or error}") from None

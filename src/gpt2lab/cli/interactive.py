@@ -1,0 +1,85 @@
+"""``gpt2lab interactive``: type prompts, read completions, as the original's interactive script did."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import closing, suppress
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gpt2lab.cli.options import GroupedCommand, generation_options, model_options, option, sampling_options
+from gpt2lab.cli.output import header, print_as_made
+from gpt2lab.errors import Gpt2LabError
+from gpt2lab.generation import in_order, make_options
+
+if TYPE_CHECKING:
+    from gpt2lab.model import LanguageModel
+
+
+@click.command(
+    cls=GroupedCommand,
+    short_help="Type prompts, read completions.",
+    epilog="""\b
+    Ctrl-C stops a sample, Ctrl-D (Windows: Ctrl-Z, Enter) ends the program.
+
+    \b
+    Example:
+      gpt2lab interactive --model_name 124M --top_k 40 --length 100
+    """,
+)
+@option("Samples", "--nsamples", type=click.IntRange(min=1), default=1, help="Samples of each prompt.")
+@generation_options
+@sampling_options
+@model_options
+@option("Model", "--batch_size", type=int, default=1, help="Samples made together; those of 1 are shown as made.")
+def command(model_name: str, threads: int | None, device: str, nsamples: int, **arguments: Any) -> None:
+    """Read a prompt, print what the model makes of it, and ask again.
+
+    The completion alone is printed. With --seed the n-th prompt of a session always gets the same samples; the same
+    prompt again gets others.
+    """
+    from gpt2lab.model import load
+
+    with suppress(ImportError):
+        import readline  # noqa: F401  (arrow keys and history for input())
+
+    arguments["seed"] = make_options(**arguments).seed
+    model = load(model_name, threads=threads, device=device)
+    model.pieces("", **arguments).close()  # complains of options that do not suit the model now, not at every prompt
+    print(f"gpt2lab: seed {arguments['seed']}", file=sys.stderr)
+    first_index = 0
+    while (prompt := _ask()) is not None:
+        try:
+            _answer(model, prompt, nsamples, first_index, arguments)
+        except KeyboardInterrupt:
+            print("(stopped)", file=sys.stderr)
+        except Gpt2LabError as error:
+            print(f"gpt2lab: error: {error}", file=sys.stderr)
+        print("=" * 80, flush=True)
+        first_index += nsamples
+
+
+def _ask() -> str | None:
+    """The next prompt that is not empty, None at the end of the input."""
+    while True:
+        try:
+            prompt = input("Model prompt >>> ")
+        except EOFError:
+            print()
+            return None
+        except KeyboardInterrupt:
+            print("\n(Ctrl-D ends the program)", file=sys.stderr)
+            continue
+        if prompt:
+            return prompt
+        print("Prompt should not be empty!")
+
+
+def _answer(model: LanguageModel, prompt: str, nsamples: int, first_index: int, arguments: dict[str, Any]) -> None:
+    with closing(model.pieces(prompt, n=nsamples, first_index=first_index, **arguments)) as pieces:
+        if arguments["batch_size"] == 1:
+            print_as_made(pieces, lambda _: "", first_index)
+            return
+        for completion in in_order(pieces, first_index):
+            print(header(completion.index - first_index + 1) + completion.text, flush=True)

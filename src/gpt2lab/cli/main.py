@@ -1,0 +1,117 @@
+"""The ``gpt2lab`` command: finds a subcommand, and turns what goes wrong into one line and an exit status.
+
+0: done. 2: the user's mistake, with ``gpt2lab: error: …`` on stderr. 130: Ctrl-C. 141: nobody reads our output any
+more. Anything else that escapes is a bug and keeps its traceback. Imports no subcommand before it is asked for.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from importlib import import_module
+from io import TextIOWrapper
+from typing import Any
+
+import click
+
+from gpt2lab import __version__
+from gpt2lab.errors import Gpt2LabError
+
+COMMANDS = {
+    "generate": "Write text, from a prompt or from nothing.",
+    "interactive": "Type prompts, read completions.",
+    "tokens": "Show the tokens that a text is made of.",
+    "next": "Show what may come next after a prompt, and how sampling changes it.",
+    "score": "Tell how probable a model finds a text.",
+    "train": "Fine-tune a model, or train one from scratch.",
+    "convert": "Write a checkpoint in another format or precision.",
+    "info": "Tell what a model is: shape, size, precision, memory.",
+    "download": "Fetch a released model.",
+}
+"""Subcommand → what ``gpt2lab --help`` says of it; each is ``command`` in a module of its name."""
+
+
+class Commands(click.Group):
+    """Imports a subcommand's module when it is called for, and reports errors."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Names in the order of the help page."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The subcommand, imported now."""
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = import_module(f"gpt2lab.cli.{cmd_name}").command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the subcommands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the subcommand and see its output off."""
+        try:
+            super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            with suppress(OSError):  # or Python would complain once more when it flushes at exit
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(141)
+
+    def main(self, *args: Any, **more: Any) -> Any:
+        """Run, report what goes wrong, and exit."""
+        _use_utf8()
+        status = 2
+        try:
+            result = super().main(*args, **{**more, "standalone_mode": False})
+            status = result if isinstance(result, int) else 0
+        except Gpt2LabError as error:
+            _complain(str(error))
+        except click.ClickException as error:
+            _complain(error.format_message() + _help_hint(error))
+        except click.Abort:
+            status = 130
+        sys.exit(status)
+
+
+def _use_utf8() -> None:
+    """Text is UTF-8 with plain newlines, whatever the system's habits."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8", newline="\n")
+    if isinstance(sys.stdin, TextIOWrapper):
+        sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
+
+
+def _complain(message: str) -> None:
+    print(f"gpt2lab: error: {message}", file=sys.stderr)
+
+
+def _help_hint(error: click.ClickException) -> str:
+    context = error.ctx if isinstance(error, click.UsageError) else None
+    return f" (see {context.command_path} --help)" if context else ""
+
+
+@click.group(
+    cls=Commands,
+    context_settings={
+        "token_normalize_func": lambda name: name.replace("-", "_"),  # every flag also with dashes
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+    },
+    epilog="""\b
+    gpt2lab generate "Once upon a time" --length 100 --temperature 0.8 --top_k 40
+    gpt2lab generate --help
+    """,
+)
+@click.version_option(__version__, prog_name="gpt2lab")
+def cli() -> None:
+    """GPT-2 on your own machine: run it, look inside it, fine-tune it."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point of ``gpt2lab`` and ``python -m gpt2lab``."""
+    cli.main(arguments, prog_name="gpt2lab")

@@ -1,0 +1,80 @@
+"""``gpt2lab next``: the distribution of the next token, stage by stage."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gpt2lab.cli.options import GroupedCommand, model_options, option, sampling_options
+from gpt2lab.cli.prompts import whole_prompt
+
+if TYPE_CHECKING:
+    from gpt2lab.distribution import NextToken, StageView
+
+BAR_WIDTH = 40
+
+
+@click.command(
+    cls=GroupedCommand,
+    short_help="Show what may come next after a prompt.",
+    epilog="""\b
+    Example:
+      gpt2lab next "The king said to the" --temperature 0.7 --top_k 40 --top 5
+    """,
+)
+@click.argument("prompt")
+@option("Output", "--top", type=int, default=10, help="Show the N likeliest tokens of each stage.")
+@option("Output", "--json", "as_json", is_flag=True, help="One JSON object with every stage and its candidates.")
+@sampling_options
+@model_options
+def command(
+    prompt: str,
+    top: int,
+    as_json: bool,
+    model_name: str,
+    threads: int | None,
+    device: str,
+    **sampling: Any,
+) -> None:
+    """Show which tokens may follow PROMPT (- reads standard input) and how probable each is.
+
+    The first stage is the model's own distribution; every sampling option that is on adds one, in the order in which
+    they are applied. Penalties count the prompt.
+    """
+    from gpt2lab.model import load
+
+    if prompt == "-":
+        prompt = whole_prompt("-")
+    result = load(model_name, threads=threads, device=device).next_token(prompt, top=top, **sampling)
+    if as_json:
+        print(json.dumps(asdict(result), ensure_ascii=False))
+    else:
+        _show(result)
+
+
+def _show(result: NextToken) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    for stage in result.stages:
+        console.print(_table(stage))
+
+
+def _table(stage: StageView) -> Any:
+    """One stage as a rich table: token, probability, a bar in proportion to the likeliest."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=f"{stage.name}: {stage.kept:,} tokens", title_justify="left", box=None, pad_edge=False)
+    table.add_column("token", no_wrap=True)
+    table.add_column("id", justify="right")
+    table.add_column("probability", justify="right")
+    table.add_column("")
+    for candidate in stage.candidates:
+        width = round(BAR_WIDTH * candidate.probability / stage.candidates[0].probability)
+        bar = Text("█" * width, style="cyan")
+        table.add_row(Text(repr(candidate.text)), str(candidate.id), f"{candidate.probability:.4%}", bar)
+    return table

@@ -1,0 +1,116 @@
+"""Command-line options that several commands share, and how help shows them in groups.
+
+Defaults and ranges of sampling parameters are those of :class:`~gpt2lab.sampling.SamplingParams`, their help is in
+:data:`SAMPLING_HELP`: a parameter that either lacks is no option. Options are spelled as in the original, with
+underscores; the main group takes dashes as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any, TypeVar
+
+import click
+
+from gpt2lab.sampling import SamplingParams
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+SAMPLING_HELP = {
+    "temperature": "Divide logits by this: below 1 safer, above 1 wilder; 0 always takes the likeliest token.",
+    "top_k": "Keep the k likeliest tokens and all that tie with the last of them; 0 keeps all.",
+    "top_p": "Keep the likeliest tokens up to and with the one that brings their probability to p; 1 keeps all.",
+    "min_p": "Drop tokens less likely than this fraction of the likeliest one's probability.",
+    "repetition_penalty": "Divide positive logits of tokens already in the text by this (multiply negative); 1 is off.",
+    "presence_penalty": "Subtract this from the logits of tokens already in the text.",
+    "frequency_penalty": "Subtract this from a token's logit for each time it is already in the text.",
+}
+
+
+class GroupedOption(click.Option):
+    """An option with the heading under which help lists it."""
+
+    def __init__(self, *args: Any, group: str = "Options", **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.group = group
+
+
+class GroupedCommand(click.Command):
+    """A command whose help lists options under the headings of their groups."""
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write one section for each group, in order of first appearance, and ``--help`` last."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            if record is not None and isinstance(parameter, click.Option):
+                sections.setdefault(getattr(parameter, "group", "Other"), []).append(record)
+        for heading, records in sections.items():
+            with formatter.section(heading):
+                formatter.write_dl(records)
+
+
+def option(group: str, *names: str, **more: Any) -> Callable[[Decorated], Decorated]:
+    """``click.option`` under the heading ``group``; its default is shown where there is one."""
+    return click.option(*names, cls=GroupedOption, group=group, show_default=more.get("default") is not None, **more)
+
+
+def model_options(function: Decorated) -> Decorated:
+    """``--model_name``, ``--threads``, ``--device``: what :func:`gpt2lab.load` takes."""
+    group = "Model"
+    model = option(
+        group,
+        "--model_name",
+        "--model",
+        default="tales",
+        metavar="NAME",
+        help="A path, a folder under ./models, the built-in tales, or a released size: 124M, 355M, 774M, 1558M.",
+    )
+    threads = option(group, "--threads", type=int, help="Worker threads.  [default: the physical cores]")
+    device = option(
+        group, "--device", default="cpu", metavar="NAME", help="cpu, or reference: NumPy, slow, to compare."
+    )
+    return model(threads(device(function)))
+
+
+def sampling_options(function: Decorated) -> Decorated:
+    """One option for each sampling parameter that has a help text."""
+    for field in reversed(fields(SamplingParams)):
+        if field.name in SAMPLING_HELP:
+            function = option(
+                "Sampling",
+                f"--{field.name}",
+                type=type(field.default),
+                default=field.default,
+                help=SAMPLING_HELP[field.name],
+            )(function)
+    return function
+
+
+def generation_options(function: Decorated) -> Decorated:
+    """What else shapes a sample: length, seed, where it stops."""
+    group = "Samples"
+    options = (
+        option(
+            group,
+            "--length",
+            type=int,
+            help="Tokens to draw at most.  [default: the model's n_ctx without a prompt, half of it after one]",
+        ),
+        option(group, "--seed", type=int, help="Same seed, same text.  [default: a new one, told on stderr]"),
+        option(
+            group, "--stop", multiple=True, metavar="TEXT", help="End a sample where this appears; may be repeated."
+        ),
+        option(group, "--ignore_eos", is_flag=True, help="Go on after <|endoftext|>, as the original did."),
+        option(
+            group,
+            "--overflow",
+            type=click.Choice(["error", "slide"]),
+            default="error",
+            help="When prompt and length exceed the context: refuse, or drop the older half of it whenever it is full.",
+        ),
+    )
+    for decorate in reversed(options):
+        function = decorate(function)
+    return function

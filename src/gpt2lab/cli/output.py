@@ -1,0 +1,72 @@
+"""How samples are written: in the original's format to be read, or as JSON lines."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from gpt2lab.completion import Completion, Piece, Prompt
+
+if TYPE_CHECKING:
+    from gpt2lab.tokenizer import Tokenizer
+
+RULE = "=" * 40
+
+
+def header(number: int) -> str:
+    """The line over sample ``number``, as the original wrote it."""
+    return f"{RULE} SAMPLE {number} {RULE}\n"
+
+
+def plain_prompt(prompt: Prompt, tokenizer: Tokenizer | None) -> str:
+    """A prompt as text; its ids where that is all there is."""
+    if isinstance(prompt, str):
+        return prompt
+    return tokenizer.decode(prompt) if tokenizer else " ".join(map(str, prompt))
+
+
+def plain(completion: Completion, tokenizer: Tokenizer | None) -> str:
+    """A sample under its header, prompt and completion as one text."""
+    if tokenizer is None:
+        text = plain_prompt([*map(int, completion.prompt), *completion.tokens], None)
+    else:
+        text = plain_prompt(completion.prompt, tokenizer) + completion.text
+    return f"{header(completion.index + 1)}{text}\n"
+
+
+def json_line(completion: Completion) -> str:
+    """A sample as one line of JSON."""
+    record = {
+        "prompt": completion.prompt,
+        "completion": completion.text,
+        "tokens": completion.tokens,
+        "seed": completion.seed,
+        "index": completion.index,
+        "finish_reason": completion.finish_reason,
+    }
+    return json.dumps(record, ensure_ascii=False) + "\n"
+
+
+def print_as_made(pieces: Iterable[Piece], prompt_text: Callable[[Prompt], str], first_index: int = 0) -> None:
+    """Print samples that come one after another piece by piece, ``prompt_text`` before each.
+
+    Whatever ends it, the last line is ended too.
+    """
+    current = None
+    try:
+        for piece in pieces:
+            if piece.index != current:
+                current = piece.index
+                sys.stdout.write(header(current - first_index + 1) + prompt_text(piece.prompt))
+            sys.stdout.write(piece.text)
+            if piece.completion:
+                sys.stdout.write("\n")
+                current = None
+            sys.stdout.flush()
+    except KeyboardInterrupt:
+        if current is not None:
+            sys.stdout.write("\n")
+            sys.stdout.flush()
+        raise

@@ -1,0 +1,58 @@
+"""A line on stderr that tells how a long generation is getting on. Knows nothing of what is generated."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterable, Iterator
+
+from gpt2lab.completion import Piece
+
+LONG = 5.0
+"""Seconds after which a job is long, and its speed is told at the end."""
+
+
+class Progress:
+    """Counts pieces as they pass; a context manager that tells the total at the end of a long job.
+
+    ``total`` is the number of samples wanted, None if there is no end. With ``live`` a line is kept up to date twice
+    a second on a terminal; where stderr is none, a line is written every half minute.
+    """
+
+    def __init__(self, total: int | None, *, live: bool) -> None:
+        self._total = total
+        self._live = live
+        self._terminal = sys.stderr.isatty()
+        self._interval = 0.5 if self._terminal else 30.0
+        self._start = time.monotonic()
+        self._shown = self._start
+        self._tokens = 0
+        self._samples = 0
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._live and self._terminal and self._shown > self._start:
+            print("\r\033[K", end="", file=sys.stderr)
+        if time.monotonic() - self._start > LONG:
+            print(f"gpt2lab: {self._line()}", file=sys.stderr, flush=True)
+
+    def watch(self, pieces: Iterable[Piece]) -> Iterator[Piece]:
+        """``pieces`` as they are, counted."""
+        for piece in pieces:
+            self._tokens += 1
+            self._samples += piece.completion is not None
+            if self._live and time.monotonic() - self._shown > self._interval:
+                self._show()
+            yield piece
+
+    def _show(self) -> None:
+        self._shown = time.monotonic()
+        before, after = ("\r\033[K", "") if self._terminal else ("gpt2lab: ", "\n")
+        print(before + self._line(), end=after, file=sys.stderr, flush=True)
+
+    def _line(self) -> str:
+        seconds = max(time.monotonic() - self._start, 1e-9)
+        samples = f"{self._samples:,}" + (f" of {self._total:,}" if self._total else "")
+        return f"{samples} samples, {self._tokens:,} tokens in {seconds:.1f} s ({self._tokens / seconds:.1f} tokens/s)"

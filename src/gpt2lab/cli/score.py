@@ -1,0 +1,83 @@
+"""``gpt2lab score``: how probable a model finds a text."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from gpt2lab.cli.options import GroupedCommand, model_options, option
+from gpt2lab.cli.prompts import read_text
+
+if TYPE_CHECKING:
+    from gpt2lab.scoring import ScoreResult
+    from gpt2lab.tokenizer import Tokenizer
+
+
+@click.command(
+    cls=GroupedCommand,
+    short_help="Tell how probable a model finds a text.",
+    epilog="""\b
+    Examples:
+      gpt2lab score "The cat sat on the mat."
+      gpt2lab score story.txt --model_name 124M --json
+    """,
+)
+@click.argument("text")
+@option(
+    "Options",
+    "--stride",
+    type=int,
+    help="Texts longer than the context are read in windows that move on by this many tokens.  [default: n_ctx // 2]",
+)
+@option("Options", "--json", "as_json", is_flag=True, help="One JSON object, log-probabilities included.")
+@model_options
+def command(text: str, stride: int | None, as_json: bool, model_name: str, threads: int | None, device: str) -> None:
+    """Print the natural log-probability of every token of TEXT, its perplexity and bits per byte.
+
+    TEXT is a file if there is one of that name, - for standard input, and otherwise the text itself. The first token
+    is conditioned on <|endoftext|>.
+    """
+    from gpt2lab.model import load
+
+    source, content = _content(text)
+    model = load(model_name, threads=threads, device=device)
+    result = model.score(content, stride=stride)
+    if as_json:
+        print(json.dumps(_record(result), ensure_ascii=False))
+    else:
+        _show(source, result, model.tokenizer)
+
+
+def _content(text: str) -> tuple[str, str]:
+    """Where the text comes from, in words, and the text."""
+    if text == "-":
+        return "standard input", read_text("-")
+    try:
+        is_file = Path(text).is_file()
+    except (OSError, ValueError):  # too long for a name, or with a null character
+        is_file = False
+    return (text, read_text(text)) if is_file else ("the argument", text)
+
+
+def _record(result: ScoreResult) -> dict[str, object]:
+    """The result for JSON, which has no NaN and no infinity: null stands for them."""
+    numbers = {"loss": result.loss, "perplexity": result.perplexity, "bits_per_byte": result.bits_per_byte}
+    return {
+        "n_tokens": len(result.tokens),
+        "n_bytes": result.n_bytes,
+        **{name: value if value is not None and math.isfinite(value) else None for name, value in numbers.items()},
+        "tokens": result.tokens,
+        "logprobs": result.logprobs,
+    }
+
+
+def _show(source: str, result: ScoreResult, tokenizer: Tokenizer | None) -> None:
+    for id, logprob in zip(result.tokens, result.logprobs, strict=True):
+        print(f"{logprob:9.4f}  {repr(tokenizer.decode([id])) if tokenizer else id}")
+    bits = "-" if result.bits_per_byte is None else f"{result.bits_per_byte:.4f}"
+    print(f"{source}: {len(result.tokens):,} tokens, {result.n_bytes or 0:,} bytes")
+    print(f"loss {result.loss:.4f} nats per token, perplexity {result.perplexity:.3f}, {bits} bits per byte")

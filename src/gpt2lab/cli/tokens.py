@@ -1,0 +1,67 @@
+"""``gpt2lab tokens``: what a text looks like to the model: bytes, pieces, ids."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import click
+
+from gpt2lab.cli.options import GroupedCommand, option
+from gpt2lab.cli.prompts import read_text
+
+if TYPE_CHECKING:
+    from gpt2lab.tokenizer import Tokenizer
+
+
+@click.command(
+    cls=GroupedCommand,
+    short_help="Show the tokens that a text is made of.",
+    epilog="""\b
+    Examples:
+      gpt2lab tokens "Once upon a time"
+      gpt2lab tokens - --json < story.txt
+    """,
+)
+@click.argument("text")
+@option("Options", "--model_name", "--model", metavar="NAME", help="Use this model's vocabulary.  [default: GPT-2's]")
+@option("Options", "--special", is_flag=True, help="Read <|endoftext|> as the one token, not as text.")
+@option(
+    "Options", "--json", "as_json", is_flag=True, help="One JSON object: text, ids, tokens (id, text, bytes in hex)."
+)
+def command(text: str, model_name: str | None, special: bool, as_json: bool) -> None:
+    """Show the tokens of TEXT (- reads standard input): id, bytes, and the piece of text they spell."""
+    from gpt2lab.tokenizer import Tokenizer
+
+    tokenizer = _tokenizer_of(model_name) if model_name else Tokenizer.gpt2()
+    if text == "-":
+        text = read_text("-")
+    ids = tokenizer.encode(text, allow_special=special)
+    pieces = [(id, tokenizer.token_bytes(id)) for id in ids]
+    if as_json:
+        tokens = [{"id": id, "text": piece.decode("utf-8", "replace"), "bytes": piece.hex()} for id, piece in pieces]
+        print(json.dumps({"text": text, "ids": ids, "tokens": tokens}, ensure_ascii=False))
+        return
+    for id, piece in pieces:
+        print(f"{id:>6}  {_quoted(piece):<20}  {piece.hex(' ')}")
+    print(f"{len(ids)} tokens, {len(text.encode('utf-8', 'surrogateescape'))} bytes")
+
+
+def _tokenizer_of(model_name: str) -> Tokenizer:
+    """The tokenizer of a model, whose weights are not read."""
+    from gpt2lab.errors import UsageError
+    from gpt2lab.model import tokenizer_of
+    from gpt2lab.weights import open_checkpoint
+
+    tokenizer = tokenizer_of(open_checkpoint(model_name))
+    if tokenizer is None:
+        raise UsageError(f"{model_name} has no tokenizer")
+    return tokenizer
+
+
+def _quoted(piece: bytes) -> str:
+    """A token in quotes; as escaped bytes if it holds half a character."""
+    try:
+        return repr(piece.decode("utf-8"))
+    except UnicodeDecodeError:
+        return repr(piece)
