@@ -63,7 +63,7 @@ def read_gguf(path: Path) -> Checkpoint:
             stored[canonical] = _stored_tensor(file, canonical, tensor)
     tensors = check_tensors(path, config, stored)
     _check_tied(file)
-    return Checkpoint(config, tensors, _tokenizer_files(file, config), "gguf", _precision(file), path)
+    return Checkpoint(config, tensors, _tokenizer_files(file, config), "gguf", _precision(file), path, (path,))
 
 
 def _config(file: GgufFile) -> ModelConfig:

@@ -58,11 +58,11 @@ def is_huggingface(path: Path) -> bool:
 def read_huggingface(path: Path) -> Checkpoint:
     """Open a folder. Raises :class:`CheckpointError` if it is no GPT-2 that is computed here exactly."""
     config = _config(path / "config.json")
-    stored = _read_weights(path)
+    stored, files = _read_weights(path)
     tensors = check_tensors(path, config, {name: tensor for name, (tensor, _) in stored.items()})
     _check_tied(path, stored)
     vocabulary = read_huggingface_vocabulary(path, config.n_vocab)
-    return Checkpoint(config, tensors, vocabulary, "huggingface", stored["wte.weight"][1], path)
+    return Checkpoint(config, tensors, vocabulary, "huggingface", stored["wte.weight"][1], path, files)
 
 
 def _config(path: Path) -> ModelConfig:
@@ -88,17 +88,18 @@ def _config(path: Path) -> ModelConfig:
     return config
 
 
-def _read_weights(folder: Path) -> _Stored:
-    """Canonical name → tensor and precision, from the first kind of file that the folder has."""
+def _read_weights(folder: Path) -> tuple[_Stored, tuple[Path, ...]]:
+    """Canonical name → tensor and precision, from the first kind of file that the folder has; and those files."""
     readers: tuple[tuple[str, str, Callable[[Path], _Stored]], ...] = (
         (_SINGLE, _SHARDED, _from_safetensors),
         (_TORCH_SINGLE, _TORCH_SHARDED, _from_torch),
     )
     for single, index, read in readers:
         if (folder / single).is_file():
-            return _canonical(folder, read(folder / single))
+            return _canonical(folder, read(folder / single)), (folder / single,)
         if (folder / index).is_file():
-            return _canonical(folder, _from_shards(folder / index, read))
+            stored, files = _from_shards(folder / index, read)
+            return _canonical(folder, stored), files
     raise CheckpointError(f"{folder}: has a config.json but no weights ({_SINGLE})")
 
 
@@ -119,7 +120,7 @@ def _from_torch(path: Path) -> _Stored:
     }
 
 
-def _from_shards(index: Path, read: Callable[[Path], _Stored]) -> _Stored:
+def _from_shards(index: Path, read: Callable[[Path], _Stored]) -> tuple[_Stored, tuple[Path, ...]]:
     """The tensors that an index lists, each from the file that it names beside itself."""
     weight_map = parse_json(index, read_bytes(index)).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
@@ -137,7 +138,7 @@ def _from_shards(index: Path, read: Callable[[Path], _Stored]) -> _Stored:
     missing = [name for name in weight_map if _is_weight(name) and name not in stored]
     if missing:
         raise CheckpointError(f"{index}: {missing[0]} is not in {weight_map[missing[0]]}")
-    return stored
+    return stored, tuple(index.parent / file for file in files)
 
 
 def _is_weight(name: str) -> bool:

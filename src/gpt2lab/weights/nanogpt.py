@@ -37,7 +37,7 @@ def read_nanogpt(path: Path) -> Checkpoint:
         for name, dimensions in tensor_shapes(config).items():
             if name.endswith(".bias"):
                 stored.setdefault(name, _zeros(dimensions))
-    return Checkpoint(config, check_tensors(path, config, stored), None, "nanogpt", precision, path)
+    return Checkpoint(config, check_tensors(path, config, stored), None, "nanogpt", precision, path, (path,))
 
 
 def _read_state(path: Path, state: dict[Any, Any]) -> tuple[dict[str, StoredTensor], str]:

@@ -88,7 +88,8 @@ def read_openai(path: Path) -> Checkpoint:
         config = _released_config(prefix, stored)
     tensors = check_tensors(index.path, config, stored)
     tokenizer = read_vocabulary(prefix.parent / "encoder.json", prefix.parent / "vocab.bpe")
-    return Checkpoint(config, tensors, tokenizer, "openai", "float32", path)
+    files = (index.path, *(shards.file(shard).path for shard in sorted(spans)))
+    return Checkpoint(config, tensors, tokenizer, "openai", "float32", path, files)
 
 
 def _newest(folder: Path) -> Path:

@@ -1,0 +1,33 @@
+"""``gpt2lab convert``: a checkpoint of one format into another. The work is ``weights.convert``'s."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command("convert")
+@click.argument("source", metavar="SRC")
+@click.argument("destination", metavar="DST", type=click.Path(path_type=Path))
+@click.option("--format", type=click.Choice(["huggingface", "gguf"]), help="Default: gguf if DST ends in .gguf.")
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "float16", "bfloat16", "q8_0", "q4_0"]),
+    help="How matrices are stored; q8_0 and q4_0 only in gguf. Default: as in SRC where the format has it.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace DST if it exists.")
+def command(source: str, destination: Path, format: str | None, precision: str | None, overwrite: bool) -> None:
+    """Convert the model SRC to DST: a .gguf file, or a folder that Hugging Face transformers loads.
+
+    SRC is a name (tales, 124M), a folder or a file: OpenAI's and nshepperd's TensorFlow checkpoints, Hugging Face,
+    nanoGPT's ckpt.pt, GGUF. The tokenizer goes along. Nothing is downloaded but a released size that is not here yet.
+
+    \b
+    gpt2lab convert checkpoint/run1 my-model
+    gpt2lab convert 124M gpt2.gguf --precision q8_0
+    """
+    from gpt2lab.weights import convert, open_checkpoint
+
+    convert(open_checkpoint(source), destination, format=format, precision=precision, overwrite=overwrite)
+    click.echo(f"wrote {destination}", err=True)

@@ -1,0 +1,58 @@
+"""``gpt2lab download``: a released size onto this machine. The work is ``weights.download``'s."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+
+@click.command("download")
+@click.argument("size")
+@click.option(
+    "--source",
+    type=click.Choice(["huggingface", "openai"]),
+    default="huggingface",
+    show_default=True,
+    help="huggingface: safetensors from the hub. openai: the original seven TensorFlow files.",
+)
+@click.option(
+    "--models_dir",
+    "--models-dir",
+    type=click.Path(path_type=Path),
+    default=Path("models"),
+    show_default=True,
+    help="The files go into a folder of the size's name in it, where every command finds them.",
+)
+def command(size: str, source: str, models_dir: Path) -> None:
+    """Download the GPT-2 of SIZE: 124M, 355M, 774M or 1558M (0.5, 1.5, 3 or 6 GB).
+
+    117M, 345M, 762M, 1542M, gpt2, gpt2-medium, gpt2-large and gpt2-xl mean the same four. An interrupted download goes
+    on where it stopped; what is complete is checked and not fetched again.
+
+    \b
+    gpt2lab download 124M
+    gpt2lab generate --model_name 124M "In a shocking finding,"
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    from gpt2lab.weights.download import download
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    bars = Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True))
+
+    def start(name: str) -> Callable[[int, int], None]:
+        bars.start()
+        task = bars.add_task(name, total=None)
+        return lambda done, total: bars.update(task, completed=done, total=total)
+
+    try:
+        folder = download(size, source=source, models_dir=models_dir, progress=start)
+    except KeyboardInterrupt:
+        click.echo("\ninterrupted; the same command goes on from here", err=True)
+        raise
+    finally:
+        bars.stop()
+    click.echo(f"{size} is in {folder}", err=True)

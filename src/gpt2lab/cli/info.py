@@ -1,0 +1,43 @@
+"""``gpt2lab info``: what a model is. The facts are ``weights.describe``'s."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+
+@click.command("info")
+@click.argument("model", default="tales")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object; sizes are in bytes.")
+def command(model: str, as_json: bool) -> None:
+    """Describe MODEL: its shape, size, precision, the memory that it takes, its tokenizer, and a hash of its weights.
+
+    The hash is over the tensors as float32, so the same weights have the same hash in every format. MODEL is a name
+    (tales, 124M) or a path; default tales.
+    """
+    from gpt2lab.weights import open_checkpoint
+    from gpt2lab.weights.describe import describe
+
+    facts = describe(open_checkpoint(model))
+    if as_json:
+        click.echo(json.dumps(facts))
+        return
+    shape = " ".join(f"{name} {facts[name]}" for name in ("n_vocab", "n_ctx", "n_embd", "n_head", "n_layer"))
+    lines = {
+        "model": facts["path"],
+        "format": f"{facts['format']}, {facts['precision']}",
+        "shape": shape,
+        "parameters": f"{facts['parameters']:,}",
+        "on disk": _megabytes(facts["file_bytes"]),
+        "in memory": f"{_megabytes(facts['memory_bytes'])} weights as float32, "
+        f"{_megabytes(facts['kv_cache_bytes'])} keys and values of a full context",
+        "tokenizer": facts["tokenizer"],
+        "weights sha256": facts["weights_sha256"],
+    }
+    for name, value in lines.items():
+        click.echo(f"{name:<15} {value}")
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"

@@ -1,0 +1,47 @@
+"""What ``gpt2lab info`` says of a checkpoint, as plain data."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from gpt2lab.weights.checkpoint import Checkpoint
+from gpt2lab.weights.vocabulary import GPT2_N_VOCAB
+
+
+def describe(checkpoint: Checkpoint) -> dict[str, Any]:
+    """Shape, size and identity of ``checkpoint``; reads every tensor once for the hash.
+
+    Sizes are in bytes: ``file_bytes`` of the files with tensors, ``memory_bytes`` of the weights in float32, and
+    ``kv_cache_bytes`` of the keys and values of one full context in float32.
+    """
+    config = checkpoint.config
+    return {
+        "path": str(checkpoint.path),
+        "format": checkpoint.format,
+        "precision": checkpoint.precision,
+        **config.to_hparams(),
+        "parameters": config.n_params,
+        "file_bytes": sum(file.stat().st_size for file in checkpoint.files),
+        "memory_bytes": 4 * config.n_params,
+        "kv_cache_bytes": config.kv_cache_bytes(config.n_ctx),
+        "tokenizer": _tokenizer(checkpoint),
+        "weights_sha256": weights_sha256(checkpoint),
+    }
+
+
+def weights_sha256(checkpoint: Checkpoint) -> str:
+    """SHA-256 over all tensors as little-endian float32, in canonical order and shape.
+
+    The same weights have the same hash in whatever format they lie, as long as nothing was rounded on the way.
+    """
+    digest = hashlib.sha256()
+    for tensor in checkpoint.tensors.values():
+        digest.update(tensor.astype("<f4", copy=False).data)
+    return digest.hexdigest()
+
+
+def _tokenizer(checkpoint: Checkpoint) -> str:
+    if checkpoint.tokenizer_files is not None:
+        return f"its own, {len(checkpoint.tokenizer_files.encoder)} tokens"
+    return "GPT-2's, 50257 tokens" if checkpoint.config.n_vocab == GPT2_N_VOCAB else "none: prompts are token ids"

@@ -1,0 +1,148 @@
+"""One file over HTTP into one place: resumed where it stopped, and never an error page for a file.
+
+Bytes gather in ``NAME.partial`` and get the name when they are all there; what an interruption leaves is gone on
+from with a ``Range`` request. Knows nothing of models.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+from gpt2lab.errors import DownloadError
+
+Progress = Callable[[int, int], None]
+"""Called with the bytes that are here and the bytes that there are."""
+
+_CHUNK = 1 << 20
+_TIMEOUT = 30.0  # seconds without a byte
+_ATTEMPTS = 3  # in a row that bring nothing
+
+
+def fetch(url: str, path: Path, *, sha256: str | None = None, progress: Progress | None = None) -> None:
+    """Download ``url`` to ``path``, going on from ``path.partial`` if there is one.
+
+    Raises :class:`DownloadError` if there is no connection, the server refuses, what comes is a web page, has another
+    length than announced or another ``sha256`` than given. Whatever can be gone on from is kept.
+    """
+    partial = path.with_name(path.name + ".partial")
+    failures = 0
+    while True:
+        before, problem = _size(partial), None
+        try:
+            if _go_on(url, partial, progress or (lambda done, total: None)):
+                break
+        except (http.client.HTTPException, OSError) as error:
+            problem = error
+        failures = 0 if _size(partial) > before else failures + 1
+        if failures == _ATTEMPTS or _is_final(problem):
+            raise _explained(url, partial, problem)
+    if sha256 is not None and sha256_of(partial) != sha256:
+        partial.unlink()
+        raise DownloadError(f"{url}: what came has another sha256 than {sha256}; it was removed, try again")
+    partial.replace(path)
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, in hex."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _go_on(url: str, partial: Path, progress: Progress) -> bool:
+    """One request for what is missing; whether the file is complete after it."""
+    have = _size(partial)
+    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    try:
+        response = urllib.request.urlopen(request, timeout=_TIMEOUT)
+    except urllib.error.HTTPError as error:
+        if error.code != 416 or not have:
+            raise
+        complete = error.headers.get("Content-Range") == f"bytes */{have}"
+        if not complete:
+            partial.unlink()  # longer than the file there: not a beginning of it
+        return complete
+    with response:
+        total = _announced_size(url, response, have)
+        if response.status != 206:
+            have = 0
+        with _opened(partial, have) as file:
+            while chunk := response.read(_CHUNK):
+                if have == 0:
+                    _refuse_page(url, chunk)
+                _write(file, chunk, partial)
+                have += len(chunk)
+                progress(have, total)
+    return have == total
+
+
+def _opened(partial: Path, have: int) -> IO[bytes]:
+    """The file, unbuffered, cut to its first ``have`` bytes, to be written on from there."""
+    try:
+        partial.parent.mkdir(parents=True, exist_ok=True)
+        file = partial.open("ab" if have else "wb", buffering=0)
+        file.truncate(have)
+        return file
+    except OSError as error:
+        raise DownloadError(f"cannot write {partial}: {error.strerror or error}") from None
+
+
+def _write(file: IO[bytes], chunk: bytes, partial: Path) -> None:
+    try:
+        while chunk:
+            chunk = chunk[file.write(chunk) :]
+    except OSError as error:
+        raise DownloadError(f"cannot write {partial}: {error.strerror or error}; what has come is kept") from None
+
+
+def _announced_size(url: str, response: http.client.HTTPResponse, have: int) -> int:
+    """The file's whole size, from the answer's headers."""
+    kind = response.headers.get_content_type()
+    if kind in ("text/html", "application/xhtml+xml", "application/xml", "text/xml"):
+        raise DownloadError(f"{url}: the server sent a page ({kind}) in place of the file; check the address")
+    if response.status == 206:
+        match = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
+        if match is None or int(match[1]) != have:
+            raise DownloadError(f"{url}: the server sent another part than the one asked for")
+        return int(match[2])
+    length = response.headers.get("Content-Length", "")
+    if not length.isdigit():
+        raise DownloadError(f"{url}: the server does not say how long the file is")
+    return int(length)
+
+
+def _refuse_page(url: str, start: bytes) -> None:
+    text = start[:200].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<error")):
+        raise DownloadError(f"{url}: the server sent a page in place of the file; check the address")
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0
+
+
+def _is_final(problem: Exception | None) -> bool:
+    """Whether trying again at once is of no use: the server answered, or there is no way to it."""
+    if isinstance(problem, urllib.error.HTTPError):
+        return problem.code < 500
+    return isinstance(problem, urllib.error.URLError) and not isinstance(problem.reason, TimeoutError | ConnectionError)
+
+
+def _explained(url: str, partial: Path, problem: Exception | None) -> DownloadError:
+    size = _size(partial)
+    kept = f"; {size:,} bytes are kept, run it again to go on" if size else ""
+    if isinstance(problem, urllib.error.HTTPError):
+        return DownloadError(f"{url}: the server answered {problem.code} {problem.reason}{kept}")
+    if problem is None:
+        return DownloadError(f"{url}: the file came cut short{kept}")
+    reason = problem.reason if isinstance(problem, urllib.error.URLError) else problem
+    return DownloadError(f"cannot reach {url} ({reason or type(problem).__name__}): is this machine online?{kept}")
