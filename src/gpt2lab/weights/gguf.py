@@ -29,7 +29,7 @@ from gpt2lab.weights.checkpoint import (
     tensor_shapes,
 )
 from gpt2lab.weights.gguf_file import GgufArray, GgufFile, GgufTensor, read_gguf_file, write_gguf_file
-from gpt2lab.weights.quantization import PRECISIONS, Precision, decode
+from gpt2lab.weights.quantization import PRECISIONS, Precision, decode, decode_transposed
 from gpt2lab.weights.vocabulary import check_encoder_ids, check_merge_lines, vocabulary_to_write
 from gpt2lab.weights.writing import NewTensor, encoded, new_file
 
@@ -107,8 +107,9 @@ def _stored_tensor(file: GgufFile, name: str, tensor: GgufTensor) -> StoredTenso
     transposed = len(tensor.shape) == 2 and name not in ("wte.weight", "wpe.weight")
 
     def read() -> Tensor:
-        values = decode(file.items(tensor), precision, tensor.shape)
-        return np.ascontiguousarray(values.T) if transposed else values
+        if transposed:
+            return decode_transposed(file.items(tensor), precision, *tensor.shape)
+        return decode(file.items(tensor), precision, tensor.shape)
 
     return StoredTensor(tensor.shape[::-1] if transposed else tensor.shape, read)
 

