@@ -80,6 +80,8 @@ def command(
     prompts = _prompts(prompt, prompt_file, prompts_file)
     arguments["seed"] = make_options(**arguments).seed  # complains before a large model is loaded
     model = load(model_name, threads=threads, device=device)
+    if not nsamples and arguments["batch_size"] is None and sys.stdout.isatty() and out is None:
+        arguments["batch_size"] = 1  # somebody is watching: show what comes rather than make much at once
     pieces = model.pieces(prompts, n=nsamples or None, **arguments)
     one_at_a_time = arguments["batch_size"] == 1 or (nsamples == 1 and len(prompts) == 1)
     streamed = one_at_a_time and model.tokenizer is not None and not as_json and out is None

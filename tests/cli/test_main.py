@@ -1,0 +1,60 @@
+"""The command as a whole: help, versions, what it imports."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import gpt2lab as package
+from gpt2lab.cli.main import COMMANDS
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_help_lists_every_command_without_importing_one(gpt2lab) -> None:
+    result = gpt2lab("--help")
+    assert result.exit_code == 0
+    assert all(f"\n  {name} " in result.stdout for name in COMMANDS)
+    code = "from gpt2lab.cli.main import main; main(['--help'])"
+    check = "import sys, atexit; atexit.register(lambda: print('numpy' in sys.modules)); "
+    done = subprocess.run([sys.executable, "-c", check + code], capture_output=True, text=True, check=True)
+    assert done.stdout.endswith("False\n")
+
+
+@pytest.mark.parametrize("name", ["generate", "interactive", "tokens", "next", "score"])
+def test_help_of_each_command_fits_the_screen_and_shows_an_example(gpt2lab, name: str) -> None:
+    result = gpt2lab(name, "--help")
+    assert result.exit_code == 0
+    assert f"gpt2lab {name}" in result.stdout.split("Example")[1]
+    assert max(map(len, result.stdout.splitlines())) <= 100
+
+
+def test_help_of_generate_groups_its_options(gpt2lab) -> None:
+    lines = gpt2lab("generate", "--help").stdout.splitlines()
+    headings = [line for line in lines if line.endswith(":") and not line.startswith(" ")]
+    assert headings == ["Prompts:", "Samples:", "Sampling:", "Output:", "Model:", "Other:"]
+
+
+def test_version(gpt2lab) -> None:
+    assert gpt2lab("--version").stdout == f"gpt2lab, version {package.__version__}\n"
+
+
+def test_an_unknown_command_is_a_mistake(gpt2lab) -> None:
+    result = gpt2lab("genrate")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("gpt2lab: error: No such command 'genrate'.")
+
+
+def test_generating_imports_neither_torch_nor_anything_else_heavy() -> None:
+    code = (
+        "import sys\nfrom gpt2lab.cli.main import cli\n"
+        "try: cli(['generate', '--length', '1', '--model', 'tests/golden/tiny'])\n"
+        "except SystemExit as end: assert end.code == 0, end.code\n"
+        "heavy = {'torch', 'matplotlib', 'huggingface_hub', 'rich', 'importlib.metadata', 'transformers'}\n"
+        "print(heavy & {*sys.modules})"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout.splitlines()[-1] == "set()"
