@@ -1,0 +1,79 @@
+import subprocess
+import sys
+
+import pytest
+
+from gpt2lab.errors import CheckpointError
+from gpt2lab.weights import convert, find, open_checkpoint
+from gpt2lab.weights.find import find_checkpoint
+
+
+@pytest.fixture
+def models(tmp_path, monkeypatch, make_checkpoint):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models").mkdir()
+    return make_checkpoint()
+
+
+def test_a_path_counts_before_models_and_models_before_tales(models, tmp_path):
+    convert(models, tmp_path / "models" / "tales")
+    assert find_checkpoint("tales").resolve() == tmp_path / "models" / "tales"
+    convert(models, tmp_path / "tales")
+    assert find_checkpoint("tales").resolve() == tmp_path / "tales"
+
+
+def test_tales_is_the_packaged_model(models, monkeypatch, tmp_path):
+    packaged = tmp_path / "assets.gguf"
+    packaged.write_bytes(b"x")
+    monkeypatch.setattr(find, "TALES", packaged)
+    assert find_checkpoint("tales") == packaged
+
+
+def test_a_file_in_models_goes_by_its_name(models, same):
+    convert(models, find.MODELS_DIR / "mine.gguf")
+    same(open_checkpoint("mine"), models)
+
+
+@pytest.mark.parametrize("name", ["117M", "124M", "gpt2"])
+def test_aliases_find_a_size_in_models(models, name):
+    convert(models, find.MODELS_DIR / "124M")
+    assert find_checkpoint(name) == find.MODELS_DIR / "124M"
+
+
+def test_a_released_size_that_is_nowhere_is_fetched(models, monkeypatch, tmp_path):
+    monkeypatch.setattr("gpt2lab.weights.download.find_or_download", lambda size: tmp_path / size)
+    assert find_checkpoint("345M") == tmp_path / "355M"
+
+
+@pytest.mark.parametrize("name", ["", "nothing", "no/such/folder", "a\0b", "../124M"])
+def test_an_unknown_name_says_what_there_is(models, name):
+    with pytest.raises(CheckpointError, match="124M, 355M"):
+        open_checkpoint(name)
+
+
+def test_a_folder_of_none_or_several_says_so(models, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CheckpointError, match="no checkpoint"):
+        open_checkpoint("empty")
+    for name in ("a.gguf", "b.gguf"):
+        convert(models, tmp_path / "empty" / name)
+    with pytest.raises(CheckpointError, match="holds 2"):
+        open_checkpoint("empty")
+
+
+def test_a_folder_of_one_gguf_and_a_safetensors_file_are_opened(models, same, tmp_path):
+    convert(models, tmp_path / "one" / "a.gguf")
+    same(open_checkpoint("one"), models)
+    convert(models, tmp_path / "hf")
+    same(open_checkpoint("hf/model.safetensors"), models)
+
+
+def test_opening_a_gguf_imports_nothing_heavy(models, tmp_path):
+    convert(models, tmp_path / "m.gguf")
+    code = (
+        "import sys, gpt2lab.weights as w; dict(w.open_checkpoint('m.gguf').tensors);"
+        "print([m for m in ('torch', 'transformers', 'huggingface_hub', 'safetensors', 'tiktoken', 'tempfile', 'rich')"
+        " if m in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert out.stdout == "[]\n"

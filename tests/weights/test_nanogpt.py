@@ -1,0 +1,53 @@
+import numpy as np
+import pytest
+
+from gpt2lab.config import ModelConfig
+from gpt2lab.errors import CheckpointError
+from gpt2lab.weights import open_checkpoint
+
+torch = pytest.importorskip("torch")
+
+
+def save(path, checkpoint, *, bias=True, rows=None, **changes):
+    """As nanoGPT's train.py saves it: linear layers ``[out, in]``, wte twice, torch.compile's prefix."""
+    state = {}
+    for name, tensor in checkpoint.tensors.items():
+        if name.endswith(".bias") and not bias:
+            continue
+        linear = tensor.ndim == 2 and name.startswith("h.")
+        state[f"_orig_mod.transformer.{name}"] = torch.from_numpy((tensor.T if linear else tensor).copy())
+    if rows:
+        wte = state["_orig_mod.transformer.wte.weight"]
+        state["_orig_mod.transformer.wte.weight"] = torch.cat([wte, torch.zeros(rows - len(wte), wte.shape[1])])
+    state["_orig_mod.lm_head.weight"] = state["_orig_mod.transformer.wte.weight"]
+    config = checkpoint.config
+    arguments = {"n_layer": config.n_layer, "n_head": config.n_head, "n_embd": config.n_embd, "bias": bias}
+    arguments |= {"block_size": config.n_ctx, "vocab_size": rows or config.n_vocab, "dropout": 0.0}
+    content = {"model": state, "model_args": arguments, "iter_num": 5, "best_val_loss": torch.tensor(3.0)}
+    torch.save({**content, **changes}, path)
+    return path
+
+
+def test_linear_layers_are_transposed(tmp_path, make_checkpoint, same):
+    made = make_checkpoint()
+    read = open_checkpoint(save(tmp_path / "ckpt.pt", made))
+    same(read, made)
+    assert read.format == "nanogpt"
+
+
+def test_without_biases_they_are_zero(tmp_path, make_checkpoint):
+    made = make_checkpoint()
+    tensors = open_checkpoint(save(tmp_path / "ckpt.pt", made, bias=False)).tensors
+    np.testing.assert_array_equal(tensors["h.1.attn.c_attn.bias"], np.zeros(192))
+    np.testing.assert_array_equal(tensors["ln_f.weight"], made.tensors["ln_f.weight"])
+
+
+def test_padding_of_gpt2s_vocabulary_is_left_out(tmp_path, make_checkpoint, same):
+    made = make_checkpoint(ModelConfig(n_vocab=50257, n_ctx=4, n_embd=4, n_head=1, n_layer=1))
+    same(open_checkpoint(save(tmp_path / "ckpt.pt", made, rows=50304)), made)
+
+
+@pytest.mark.parametrize("changes", [{"model": None}, {"model_args": {}}, {"model": {"wte.weight": 3}}])
+def test_other_pickles_are_refused(tmp_path, make_checkpoint, changes):
+    with pytest.raises(CheckpointError):
+        open_checkpoint(save(tmp_path / "ckpt.pt", make_checkpoint(), **changes))
