@@ -5,6 +5,7 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <cstring>
 #include <memory>
 #include <mutex>
@@ -52,7 +53,7 @@ class Engine {
       : shape_{n_vocab, n_ctx, n_embd, n_head, n_layer},
         kernels_(choose_kernels(instruction_set)),
         pool_(threads),
-        samplers_(threads) {
+        samplers_(std::max(threads, 1), Sampler(kernels_)) {
     if (n_vocab < 1 || n_ctx < 1 || n_embd < 1 || n_head < 1 || n_layer < 1 || n_embd % n_head != 0)
       throw std::invalid_argument("impossible model shape");
     model_ = std::make_unique<Transformer>(shape_, kernels_, pool_);

@@ -50,6 +50,8 @@ struct Kernels {
   void (*product)(const Product&, int first_tile, int last_tile);
   void (*attention)(const Attention&);
   void (*layer_norm)(const float* x, const float* gain, const float* bias, float epsilon, int n, float* out);
+  double (*exp)(const double* x, int n, double* out);                // out = e^x for x ≤ 0; returns their sum
+  double (*exp_sum)(const float* x, int n, double largest);  // sum of e^(x - largest)
 };
 
 const Kernels& baseline_kernels();  // NEON on Arm, SSE2 on x86-64, whatever the compiler has elsewhere

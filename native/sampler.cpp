@@ -1,6 +1,7 @@
 #include "sampler.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <functional>
 #include <limits>
@@ -11,67 +12,93 @@ namespace gpt2lab {
 namespace {
 
 constexpr double kCut = -std::numeric_limits<double>::infinity();
+constexpr int kStride = 512;              // candidates summed together when one is picked
+constexpr std::size_t kBuckets = 2048;    // of scores, for top-p
+constexpr double kBucketsPerNat = 32;
 
-DrawStatus check(const std::vector<double>& scores) {
-  bool any = false;
-  for (const double s : scores) {
-    if (std::isnan(s)) return DrawStatus::nan_logit;
-    if (s == std::numeric_limits<double>::infinity()) return DrawStatus::infinite_logit;
-    any = any || s != kCut;
+template <typename Float>
+DrawStatus check(const Float* logits, int n) {
+  bool nan = false;
+  Float largest = -std::numeric_limits<Float>::infinity();
+  for (int i = 0; i < n; ++i) {  // without branches, for the compiler to vectorise
+    nan |= logits[i] != logits[i];
+    largest = logits[i] > largest ? logits[i] : largest;
   }
-  return any ? DrawStatus::ok : DrawStatus::no_candidate;
+  if (nan) return DrawStatus::nan_logit;
+  if (largest == std::numeric_limits<Float>::infinity()) return DrawStatus::infinite_logit;
+  return largest > -std::numeric_limits<Float>::infinity() ? DrawStatus::ok : DrawStatus::no_candidate;
 }
 
-std::int32_t argmax(const std::vector<double>& scores) {
-  return std::int32_t(std::max_element(scores.begin(), scores.end()) - scores.begin());
-}
-
-double log_sum_exp(const float* logits, int n) {
-  const double top = *std::max_element(logits, logits + n);
-  double total = 0;
-  for (int i = 0; i < n; ++i) total += std::exp(logits[i] - top);
-  return top + std::log(total);
+template <typename Float>
+Float largest_of(const Float* x, int n) {
+  Float largest = x[0];
+  for (int i = 1; i < n; ++i) largest = x[i] > largest ? x[i] : largest;
+  return largest;
 }
 
 }  // namespace
 
 DrawResult Sampler::draw(const float* logits, int n_vocab, const Draw& draw) {
-  scores_.assign(logits, logits + n_vocab);
   DrawResult result;
-  result.status = check(scores_);
+  result.status = check(logits, n_vocab);
   if (result.status != DrawStatus::ok) return result;
 
+  scores_.assign(logits, logits + n_vocab);
   for (std::size_t i = 0; i < draw.bias_size; ++i) scores_[draw.bias_ids[i]] += draw.bias_values[i];
   apply_penalties(draw);
-  result.status = check(scores_);  // a bias may ban every token
+  result.status = check(scores_.data(), n_vocab);  // a bias may ban every token
   if (result.status != DrawStatus::ok) return result;
 
   const SamplingParams& params = draw.params;
-  const double top = *std::max_element(scores_.begin(), scores_.end());
+  const double largest = largest_of(scores_.data(), n_vocab);
   if (params.temperature == 0) {
-    result.token = argmax(scores_);
+    result.token = std::int32_t(std::find(scores_.begin(), scores_.end(), largest) - scores_.begin());
   } else {
     // Differences from the largest are divided, so that no temperature overflows.
-    for (double& s : scores_) s = (s - top) / params.temperature;
+    for (double& s : scores_) s = (s - largest) / params.temperature;
     keep_top_k(params.top_k);
     probabilities_.resize(n_vocab);
-    for (int i = 0; i < n_vocab; ++i) probabilities_[i] = scores_[i] == kCut ? 0.0 : std::exp(scores_[i]);
-    keep_top_p(params.top_p);
-    for (double& p : probabilities_)  // the largest probability is exp(0) = 1
-      if (p < params.min_p) p = 0;
-    double total = 0;
-    for (const double p : probabilities_) total += p;
-    const double target = philox_uniform(draw.seed, draw.stream, draw.position) * total;
-    double below = 0;
-    for (int i = 0; i < n_vocab; ++i) {
+    double total = kernels_->exp(scores_.data(), n_vocab, probabilities_.data());
+    total = keep_top_p(params.top_p, total);
+    if (params.min_p > 0) {
+      total = 0;
+      for (double& p : probabilities_) {
+        p = p < params.min_p ? 0 : p;
+        total += p;
+      }
+    }
+    result.token = pick(philox_uniform(draw.seed, draw.stream, draw.position) * total);
+  }
+  const double top = largest_of(logits, n_vocab);
+  result.logprob = float(logits[result.token] - top - std::log(kernels_->exp_sum(logits, n_vocab, top)));
+  return result;
+}
+
+// The first token at which the sum of probabilities, in the order of ids, is over `target`.
+std::int32_t Sampler::pick(double target) const {
+  const int n = int(probabilities_.size());
+  std::int32_t last = 0;
+  double below = 0;
+  for (int begin = 0; begin < n; begin += kStride) {
+    const int end = std::min(n, begin + kStride);
+    double stride[4] = {};  // four chains of additions, to wait less for each
+    for (int i = begin; i < end; ++i) stride[i % 4] += probabilities_[i];
+    const double sum = (stride[0] + stride[1]) + (stride[2] + stride[3]);
+    if (sum == 0) continue;
+    if (below + sum <= target && end < n) {
+      below += sum;
+      last = end - 1;
+      continue;
+    }
+    for (int i = begin; i < end; ++i) {
       if (probabilities_[i] == 0) continue;
-      result.token = i;  // stays at the last candidate should rounding leave `target` beyond the sum
+      last = i;
       below += probabilities_[i];
-      if (below > target) break;
+      if (below > target) return last;
     }
   }
-  result.logprob = float(logits[result.token] - log_sum_exp(logits, n_vocab));
-  return result;
+  while (probabilities_[last] == 0) --last;  // rounding has left `target` at the end: the last candidate
+  return last;
 }
 
 void Sampler::apply_penalties(const Draw& draw) {
@@ -98,26 +125,33 @@ void Sampler::keep_top_k(std::int64_t k) {
     if (s < smallest) s = kCut;  // ties with the k-th stay
 }
 
-void Sampler::keep_top_p(double p) {
-  if (p >= 1) return;
-  ranked_.clear();
-  double total = 0;
-  for (std::size_t i = 0; i < probabilities_.size(); ++i) {
-    total += probabilities_[i];
-    if (probabilities_[i] > 0) ranked_.emplace_back(-probabilities_[i], std::int32_t(i));  // sorts by id on ties
-  }
-  // The nucleus is usually small: sort more and more of the candidates until they reach p.
+// Candidates fall into buckets by their score; the bucket in which their sum, from the most likely on, crosses p is the
+// only one that has to be sorted. Returns the sum of what is kept.
+double Sampler::keep_top_p(double p, double total) {
+  if (p >= 1) return total;
+  const auto bucket_of = [](double score) { return std::size_t(std::min(score * -kBucketsPerNat, kBuckets - 1.0)); };
+  std::array<double, kBuckets> mass{};
+  for (std::size_t i = 0; i < scores_.size(); ++i)
+    if (probabilities_[i] > 0) mass[bucket_of(scores_[i])] += probabilities_[i];
   const double target = p * total;
-  double before = 0;  // the probability of all tokens ranked above the next one
-  std::size_t kept = 0, sorted = 0;
-  while (sorted < ranked_.size()) {
-    const std::size_t end = std::min(ranked_.size(), std::max<std::size_t>(64, sorted * 8));
-    std::partial_sort(ranked_.begin() + sorted, ranked_.begin() + end, ranked_.end());
-    sorted = end;
-    while (kept < sorted && (kept == 0 || before < target)) before -= ranked_[kept++].first;
-    if (kept < sorted) break;
+  std::size_t crossing = 0;
+  double kept = 0;
+  while (crossing + 1 < kBuckets && kept + mass[crossing] < target) kept += mass[crossing++];
+
+  ranked_.clear();
+  for (std::size_t i = 0; i < scores_.size(); ++i) {
+    if (probabilities_[i] == 0) continue;
+    const std::size_t bucket = bucket_of(scores_[i]);
+    if (bucket == crossing) ranked_.emplace_back(-probabilities_[i], std::int32_t(i));  // lower id first on ties
+    if (bucket >= crossing) probabilities_[i] = 0;
   }
-  for (std::size_t i = kept; i < ranked_.size(); ++i) probabilities_[ranked_[i].second] = 0;
+  std::sort(ranked_.begin(), ranked_.end());
+  for (const auto& [negative, id] : ranked_) {
+    if (kept > 0 && kept >= target) break;
+    probabilities_[id] = -negative;
+    kept -= negative;
+  }
+  return kept;
 }
 
 }  // namespace gpt2lab

@@ -7,6 +7,8 @@
 #include <utility>
 #include <vector>
 
+#include "kernels.h"
+
 namespace gpt2lab {
 
 // Ranges have been checked by sampling.SamplingParams.
@@ -42,18 +44,22 @@ struct DrawResult {
 // One per thread; keeps its scratch memory between draws.
 class Sampler {
  public:
+  explicit Sampler(const Kernels& kernels) : kernels_(&kernels) {}
+
   DrawResult draw(const float* logits, int n_vocab, const Draw& draw);
 
  private:
   void apply_penalties(const Draw& draw);
   void keep_top_k(std::int64_t k);
-  void keep_top_p(double p);
+  double keep_top_p(double p, double total);
+  std::int32_t pick(double target) const;
 
-  std::vector<double> scores_;          // per token: logit, then logit / temperature; -inf once it is cut
-  std::vector<double> probabilities_;   // per token, not normalised
+  const Kernels* kernels_;
+  std::vector<double> scores_;         // per token: logit, then logit / temperature ≤ 0; -inf once it is cut
+  std::vector<double> probabilities_;  // per token, not normalised; the largest is 1
   std::vector<double> ordered_;
   std::vector<std::pair<double, std::int32_t>> ranked_;
-  std::vector<std::int32_t> counts_;    // per token, zero between draws
+  std::vector<std::int32_t> counts_;   // per token, zero between draws
 };
 
 }  // namespace gpt2lab
