@@ -85,8 +85,7 @@ class Tokenizer:
 
     def __init__(self, vocabulary: _Vocabulary) -> None:
         self._vocabulary = vocabulary
-        self._tokens = vocabulary.tokens
-        self.n_vocab: int = len(vocabulary.tokens)
+        self.n_vocab: int = vocabulary.n_vocab
         self.end_of_text: int | None = vocabulary.end_of_text
 
     @classmethod
@@ -99,7 +98,7 @@ class Tokenizer:
         """The vocabulary of a checkpoint's ``encoder.json`` (token → id) and ``vocab.bpe`` (lines ``"Ġ t"``).
 
         A ``#version`` header and empty lines among the merges are skipped. Tokens that are not spelled in the
-        byte alphabet stand for their own text. The ids may be any permutation of 0 … len(encoder) - 1.
+        byte alphabet stand for their own text. Ids may come in any order and leave gaps, which stand for no text.
         Raises :class:`TokenizerError` if the two do not make one usable vocabulary.
         """
         lines = [line for n, line in enumerate(merges) if line and not (n == 0 and line.startswith("#version"))]
@@ -130,12 +129,9 @@ class Tokenizer:
 
     def token_bytes(self, id: int) -> bytes:
         """The bytes that token ``id`` stands for. Raises :class:`TokenizerError` if there is no such token."""
-        try:
-            if id >= 0:
-                return self._tokens[id]
-        except (IndexError, TypeError):
-            pass
-        raise TokenizerError(f"there is no token {id!r}: ids are whole numbers from 0 to {self.n_vocab - 1}")
+        if not hasattr(id, "__index__") or not 0 <= id < self.n_vocab:
+            raise TokenizerError(f"there is no token {id!r}: ids are whole numbers from 0 to {self.n_vocab - 1}")
+        return self._vocabulary.token_bytes(id)
 
     def encoder(self) -> dict[str, int]:
         """Token → id as in ``encoder.json``, where every byte is spelled as a printable character."""
@@ -167,11 +163,12 @@ def _check_utf8(text: str) -> None:
 
 
 class _Vocabulary(Protocol):
-    """What a :class:`Tokenizer` needs: the tokens by id, and how plain text is merged into them."""
+    """What a :class:`Tokenizer` needs: the tokens, and how plain text is merged into them."""
 
-    tokens: list[bytes]
+    n_vocab: int
     end_of_text: int | None
 
+    def token_bytes(self, id: int) -> bytes: ...
     def encode(self, text: str) -> list[int]: ...
     def encoder(self) -> dict[str, int]: ...
     def merges(self) -> list[str]: ...
@@ -181,9 +178,13 @@ class _Gpt2Vocabulary:
     """GPT-2's own: the 256 bytes, then the product of each merge in order, then ``<|endoftext|>``."""
 
     def __init__(self) -> None:
-        self.tokens = [bytes([byte]) for byte in _VISIBLE] + _read_products() + [END_OF_TEXT_MARKER.encode()]
-        self.end_of_text: int | None = END_OF_TEXT
+        self._tokens = [bytes([byte]) for byte in _VISIBLE] + _read_products() + [END_OF_TEXT_MARKER.encode()]
         self._encoding: tiktoken.Encoding | None = None
+        self.n_vocab = len(self._tokens)
+        self.end_of_text: int | None = END_OF_TEXT
+
+    def token_bytes(self, id: int) -> bytes:
+        return self._tokens[id]
 
     def encode(self, text: str) -> list[int]:
         if self._encoding is None:
@@ -194,11 +195,11 @@ class _Gpt2Vocabulary:
     def _build(self) -> tiktoken.Encoding:
         import tiktoken
 
-        ranks = {token: rank for rank, token in enumerate(self.tokens[:END_OF_TEXT])}
+        ranks = {token: rank for rank, token in enumerate(self._tokens[:END_OF_TEXT])}
         return tiktoken.Encoding("gpt2", pat_str=_SPLIT_TIKTOKEN, mergeable_ranks=ranks, special_tokens={})
 
     def encoder(self) -> dict[str, int]:
-        return {_to_visible(token): id for id, token in enumerate(self.tokens)}
+        return {_to_visible(token): id for id, token in enumerate(self._tokens)}
 
     def merges(self) -> list[str]:
         return VOCAB_FILE.read_text(encoding="utf-8").split("\n")[1:-1]
@@ -236,9 +237,13 @@ class _OwnVocabulary:
         self._encoder = encoder
         self._merges = merges
         self._ranks = _parse_merges(merges, encoder)
-        self.tokens = [_spelled_bytes(token) for token in sorted(encoder, key=encoder.__getitem__)]
-        self.end_of_text = encoder.get(END_OF_TEXT_MARKER)
+        self._tokens = {id: _spelled_bytes(token) for token, id in encoder.items()}
         self._encode_word = lru_cache(maxsize=1 << 16)(self._encode_piece)
+        self.n_vocab = max(encoder.values()) + 1
+        self.end_of_text = encoder.get(END_OF_TEXT_MARKER)
+
+    def token_bytes(self, id: int) -> bytes:
+        return self._tokens.get(id, b"")
 
     def encode(self, text: str) -> list[int]:
         import regex  # as the original, and as tiktoken: the standard library's has no \p
@@ -290,14 +295,11 @@ def _merge(symbols: list[str], ranks: Mapping[tuple[str, str], int]) -> list[str
 
 
 def _check_ids(encoder: Mapping[str, int]) -> None:
-    """Every byte has a token, and the ids are a permutation of 0 … n - 1."""
+    """Every byte has a token, and no two tokens share an id."""
     seen: dict[int, str] = {}
     for token, id in encoder.items():
-        if isinstance(id, bool) or not isinstance(id, int) or not 0 <= id < len(encoder):
-            raise TokenizerError(
-                f"encoder.json gives token {token!r} the id {id!r}; {len(encoder)} tokens take the ids "
-                f"0 to {len(encoder) - 1}: the file is damaged or not the one of this checkpoint"
-            )
+        if isinstance(id, bool) or not isinstance(id, int) or not 0 <= id < 1 << 31:
+            raise TokenizerError(f"encoder.json gives token {token!r} the id {id!r}: ids are whole numbers from 0 on")
         if id in seen:
             raise TokenizerError(f"encoder.json gives the id {id} to two tokens, {seen[id]!r} and {token!r}")
         seen[id] = token
