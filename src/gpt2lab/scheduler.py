@@ -208,7 +208,7 @@ class Scheduler:
             self._engine.free_sequence(self._sequences.pop())
 
     def _admit(self) -> None:
-        reserved = sum(sample.reserve for sample in self._running.values())
+        reserved = sum(sample.reserve for sample in self._running.values()) if self._waiting else 0
         while self._waiting and len(self._running) < self._max_samples:
             reserved += self._waiting[0].reserve
             if self._running and reserved > self._max_tokens:
