@@ -133,7 +133,7 @@ def test_ids_and_text_equal_the_originals_on_the_golden_strings() -> None:
 @example("a" * 500)
 @example(" " * 300 + "x")
 @example("\n \n  \n\t x \u2003\u2003y\x85\x85")
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 def test_ids_equal_the_original_algorithms_on_arbitrary_text(original: Original, text: str) -> None:
     ids = gpt2().encode(text)
     assert ids == original.encode(text)
@@ -257,7 +257,6 @@ def test_gpt2s_own_files_give_gpt2s_tokenizer() -> None:
 
 
 @given(text=texts)
-@settings(deadline=None)
 def test_permuted_ids_stand_for_the_same_tokens(permuted: Tokenizer, text: str) -> None:
     ids = permuted.encode(text)
     assert [permuted.token_bytes(id) for id in ids] == [gpt2().token_bytes(id) for id in gpt2().encode(text)]
@@ -290,7 +289,7 @@ def vocabularies(draw: st.DrawFn) -> tuple[dict[str, int], list[str]]:
 
 
 @given(vocabularies(), st.text("abc ", max_size=40))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_any_merges_are_applied_as_the_original_did(files: tuple[dict[str, int], list[str]], text: str) -> None:
     encoder, merges = files
     mine = own(encoder, merges)
@@ -390,7 +389,7 @@ id_lists = st.lists(
 
 
 @given(id_lists.map(lambda parts: [id for part in parts for id in part]))
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=400)
 def test_pieces_joined_are_the_whole_and_no_piece_ends_in_half_a_character(ids: list[int]) -> None:
     decoder = gpt2().incremental_decoder()
     emitted, seen = "", b""
