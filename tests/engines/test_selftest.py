@@ -1,0 +1,49 @@
+"""The core's own checks, built with sanitizers on this CPU and, where a cross compiler and an emulator are, for Arm."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+NATIVE = Path(__file__).parents[2] / "native"
+SOURCES = ["instruction_set", "kv_cache", "memory", "packing", "sampler", "thread_pool", "transformer"]
+X86_KERNELS = {"avx2": ["-mavx2", "-mfma"], "avx512": [f"-mavx512{x}" for x in ("f", "bw", "dq", "vl")] + ["-mfma"]}
+
+pytestmark = pytest.mark.slow
+
+
+def build(folder: Path, compiler: str, flags: list[str], x86: bool) -> Path:
+    common = [compiler, "-std=c++20", "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", *flags]
+    kernels = {"baseline": [], **(X86_KERNELS if x86 else {})}
+    common += ["-DGPT2LAB_X86_KERNELS"] if x86 else []
+    objects = []
+    for name, extra in [(s, []) for s in SOURCES] + [(f"kernels_{k}", f) for k, f in kernels.items()]:
+        objects.append(folder / f"{name}.o")
+        subprocess.run([*common, *extra, "-c", NATIVE / f"{name}.cpp", "-o", objects[-1]], check=True)
+    program = folder / "selftest"
+    subprocess.run([*common, NATIVE / "tests" / "selftest.cpp", *objects, "-pthread", "-o", program], check=True)
+    return program
+
+
+@pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")
+def test_this_cpu_with_sanitizers(tmp_path):
+    x86 = platform.machine() in ("x86_64", "AMD64")
+    program = build(tmp_path, "c++", ["-fsanitize=address,undefined", "-fno-sanitize-recover=all"], x86)
+    result = subprocess.run([program], capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "ok baseline" in result.stdout
+
+
+@pytest.mark.skipif(
+    shutil.which("aarch64-linux-gnu-g++") is None or shutil.which("qemu-aarch64") is None,
+    reason="no Arm cross compiler and emulator",
+)
+def test_arm_under_an_emulator(tmp_path):
+    program = build(tmp_path, "aarch64-linux-gnu-g++", ["-static"], x86=False)
+    result = subprocess.run(["qemu-aarch64", program], capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "ok baseline" in result.stdout
