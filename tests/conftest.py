@@ -1,9 +1,63 @@
-"""What all tests share."""
+"""Keeps every test on this machine and out of its user's files.
+
+No test reaches beyond the loopback interface, nor reads or fills Hugging Face's cache; subprocesses inherit as much
+of that as environment variables can tell them.
+"""
 
 from __future__ import annotations
 
-from hypothesis import settings
+import ipaddress
+import os
+import socket
+from typing import Any
 
-# A busy machine is no failure: no test has a time limit for each example.
-settings.register_profile("gpt2lab", deadline=None)
-settings.load_profile("gpt2lab")
+import pytest
+
+# Set before any test module imports huggingface_hub or transformers, which read them once.
+os.environ |= {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_OFFLINE": "1",
+    "HF_HUB_DISABLE_TELEMETRY": "1",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "NO_PROXY": "*",
+    "no_proxy": "*",
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    os.environ["HF_HOME"] = str(tmp_path_factory.mktemp("huggingface"))
+
+
+@pytest.fixture(autouse=True)
+def _loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    connect, connect_ex, getaddrinfo = socket.socket.connect, socket.socket.connect_ex, socket.getaddrinfo
+
+    def checked_connect(self: socket.socket, address: Any) -> None:
+        _refuse_foreign(self.family, address)
+        connect(self, address)
+
+    def checked_connect_ex(self: socket.socket, address: Any) -> int:
+        _refuse_foreign(self.family, address)
+        return connect_ex(self, address)
+
+    def checked_getaddrinfo(host: Any, *arguments: Any, **more: Any) -> Any:
+        _refuse_foreign(socket.AF_INET, (host,))
+        return getaddrinfo(host, *arguments, **more)
+
+    monkeypatch.setattr(socket.socket, "connect", checked_connect)
+    monkeypatch.setattr(socket.socket, "connect_ex", checked_connect_ex)
+    monkeypatch.setattr(socket, "getaddrinfo", checked_getaddrinfo)
+
+
+def _refuse_foreign(family: int, address: Any) -> None:
+    """Fail the test if ``address`` is on another machine. Names but ``localhost`` count as that."""
+    if family not in (socket.AF_INET, socket.AF_INET6) or address[0] in (None, "", "localhost", b"localhost"):
+        return
+    host = address[0].decode() if isinstance(address[0], bytes) else str(address[0])
+    try:
+        if ipaddress.ip_address(host).is_loopback:
+            return
+    except ValueError:
+        pass
+    pytest.fail(f"a test tried to reach {host}: tests stay on this machine")
