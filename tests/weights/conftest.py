@@ -1,3 +1,4 @@
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -5,6 +6,8 @@ import pytest
 
 from gpt2lab.config import ModelConfig
 from gpt2lab.weights import Checkpoint, tensor_shapes
+
+sys.path.insert(0, str(Path(__file__).parent))  # for the helpers beside the tests
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 

@@ -40,7 +40,7 @@ def read_huggingface_vocabulary(folder: Path, n_vocab: int) -> TokenizerFiles | 
         extra = parse_json(added, read_bytes(added)) if added.is_file() and n_vocab != GPT2_N_VOCAB else {}
     elif (folder / "tokenizer.json").is_file():
         vocabulary, extra = _read_tokenizer_json(folder / "tokenizer.json"), {}
-        if vocabulary == gpt2_vocabulary():
+        if len(vocabulary.encoder) == GPT2_N_VOCAB and vocabulary == gpt2_vocabulary():
             return None
     else:
         return None
