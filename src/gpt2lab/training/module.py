@@ -1,0 +1,136 @@
+"""GPT-2 as a PyTorch module, for training.
+
+The original's model: layer norm before each sub-block, GELU in its tanh form, the output matrix tied to ``wte``.
+``state_dict()`` has the project's canonical names and ``[in, out]`` shapes, so that a checkpoint is its plain copy.
+Dropout falls on the embeddings and on what each sub-block adds, not on attention weights;
+it is off in ``eval()``. Knows nothing of text, of optimisers or of files.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gpt2lab.config import ModelConfig
+
+INIT_STD = 0.02
+QUERY_BLOCK = 256
+
+
+class Projection(nn.Module):
+    """An affine map whose weight lies ``[in, out]``, as in the original's ``conv1d``."""
+
+    def __init__(self, n_in: int, n_out: int, std: float = INIT_STD) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(n_in, n_out) * std)
+        self.bias = nn.Parameter(torch.zeros(n_out))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[..., n_in] -> [..., n_out]``."""
+        return F.linear(x, self.weight.t(), self.bias)
+
+
+class Attention(nn.Module):
+    """Causal multi-head self-attention."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.n_head = config.n_head
+        self.c_attn = Projection(config.n_embd, 3 * config.n_embd)
+        self.c_proj = Projection(config.n_embd, config.n_embd, residual_std(config))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What the layer adds, ``[batch, time, n_embd]``."""
+        batch, time, n_embd = x.shape
+        qkv = self.c_attn(x).view(batch, time, 3, self.n_head, n_embd // self.n_head)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # 3 x [batch, n_head, time, head_dim]
+        a = causal_attention(q, k, v)
+        return self.c_proj(a.transpose(1, 2).reshape(batch, time, n_embd))
+
+
+class MLP(nn.Module):
+    """The position-wise network, four times as wide inside."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.c_fc = Projection(config.n_embd, 4 * config.n_embd)
+        self.c_proj = Projection(4 * config.n_embd, config.n_embd, residual_std(config))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What the layer adds, ``[batch, time, n_embd]``."""
+        return self.c_proj(F.gelu(self.c_fc(x), approximate="tanh"))  # 4*n_embd wide in between
+
+
+class Block(nn.Module):
+    """One layer: attention, then the MLP, each added to the residual stream."""
+
+    def __init__(self, config: ModelConfig, dropout: float) -> None:
+        super().__init__()
+        self.ln_1 = nn.LayerNorm(config.n_embd)
+        self.attn = Attention(config)
+        self.ln_2 = nn.LayerNorm(config.n_embd)
+        self.mlp = MLP(config)
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[batch, time, n_embd]``, in and out."""
+        x = x + self.drop(self.attn(self.ln_1(x)))
+        return x + self.drop(self.mlp(self.ln_2(x)))
+
+
+class GPT2(nn.Module):
+    """The transformer up to its final layer norm; :meth:`logits` is the tied output matrix.
+
+    They are apart because training never wants all logits at once: ``[batch, time, 50257]`` in float32 is larger
+    than everything else together (see :mod:`gpt2lab.training.loss`).
+    """
+
+    def __init__(self, config: ModelConfig, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.config = config
+        self.wte = nn.Embedding(config.n_vocab, config.n_embd)
+        self.wpe = nn.Embedding(config.n_ctx, config.n_embd)
+        nn.init.normal_(self.wte.weight, std=INIT_STD)
+        nn.init.normal_(self.wpe.weight, std=INIT_STD / 2)
+        self.drop = nn.Dropout(dropout)
+        self.h = nn.ModuleList(Block(config, dropout) for _ in range(config.n_layer))
+        self.ln_f = nn.LayerNorm(config.n_embd)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Hidden states ``[batch, time, n_embd]`` of ``tokens`` int64 ``[batch, time]``, time <= n_ctx."""
+        x = self.drop(self.wte(tokens) + self.wpe.weight[: tokens.shape[1]])
+        for block in self.h:
+            x = block(x)
+        hidden: Tensor = self.ln_f(x)
+        return hidden
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """``[..., n_embd] -> [..., n_vocab]``."""
+        return F.linear(hidden, self.wte.weight)
+
+
+def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Softmax attention of each position to itself and what is before it; all ``[batch, n_head, time, head_dim]``.
+
+    The same as ``scaled_dot_product_attention(q, k, v, is_causal=True)``, whose backward pass in bfloat16 is slow on a
+    CPU (54 ms a layer against 29 ms, 8 x 4 heads x 512 positions, one thread). Queries go in blocks, so that most of
+    the scores that the mask would blank out are never made.
+    """
+    shape, time = q.shape, q.shape[2]
+    q = (q / math.sqrt(shape[-1])).flatten(0, 1)  # [batch*n_head, time, head_dim]
+    k, v = k.flatten(0, 1), v.flatten(0, 1)
+    rows = []
+    for start in range(0, time, QUERY_BLOCK):
+        end = min(start + QUERY_BLOCK, time)
+        future = torch.full((end - start, end), -torch.inf, dtype=q.dtype).triu(start + 1)
+        scores = torch.baddbmm(future, q[:, start:end], k[:, :end].transpose(1, 2))  # [batch*n_head, block, end]
+        rows.append(torch.bmm(scores.softmax(-1).to(v.dtype), v[:, :end]))
+    return torch.cat(rows, dim=1).view(shape)
+
+
+def residual_std(config: ModelConfig) -> float:
+    """Initial deviation of what is added to the residual stream: 2*n_layer such sums keep its variance."""
+    return INIT_STD / math.sqrt(2 * config.n_layer)
