@@ -12,6 +12,7 @@ import socket
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 # Set before any test module imports huggingface_hub or transformers, which read them once.
 os.environ |= {
@@ -22,6 +23,10 @@ os.environ |= {
     "NO_PROXY": "*",
     "no_proxy": "*",
 }
+
+# A busy machine is no failure: property tests have no time limit for each example.
+settings.register_profile("gpt2lab", deadline=None)
+settings.load_profile("gpt2lab")
 
 
 @pytest.fixture(scope="session", autouse=True)
