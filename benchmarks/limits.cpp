@@ -3,6 +3,9 @@
 // limits THREADS MEGABYTES REPEATS prints one JSON object with every repeat's figures. Compiled by machine_limits.py
 // with -O3 -march=native; it is not part of the package.
 #include <sys/mman.h>
+#ifdef __linux__
+#include <sched.h>
+#endif
 
 #include <algorithm>
 #include <atomic>
@@ -26,6 +29,21 @@ double now() {
   return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
 }
 
+// One thread a CPU: so short a run would end before the system had moved two threads apart.
+void pin([[maybe_unused]] int thread) {
+#ifdef __linux__
+  cpu_set_t allowed, one;
+  if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return;
+  for (int cpu = 0, nth = 0; cpu < CPU_SETSIZE; ++cpu)
+    if (CPU_ISSET(cpu, &allowed) && nth++ == thread) {
+      CPU_ZERO(&one);
+      CPU_SET(cpu, &one);
+      sched_setaffinity(0, sizeof one, &one);
+      return;
+    }
+#endif
+}
+
 // Seconds from the moment all threads are ready until the last has done its work.
 template <typename Work>
 double time_threads(int threads, Work work) {
@@ -34,6 +52,7 @@ double time_threads(int threads, Work work) {
   std::vector<std::thread> team;
   for (int t = 0; t < threads; ++t)
     team.emplace_back([&, t] {
+      pin(t);
       ++ready;
       while (ready < threads) {}
       begin[t] = now();
