@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -84,11 +85,10 @@ def find_or_download(size: str) -> Path:
     cached = [try_to_load_from_cache(repository, name) for name in ("config.json", _HUB_WEIGHTS)]
     if all(isinstance(path, str) for path in cached):
         return Path(str(cached[0])).parent
-    for name in (*_HUB_EXTRAS, *_HUB_FILES):
-        path = _hub_file(repository, name, None)
-    assert path is not None  # the weights, which come last, are no extra
-    _check(path.parent)
-    return path.parent
+    for path in _hub_files(repository, [*_HUB_EXTRAS, *_HUB_FILES], None):
+        folder = path.parent
+    _check(folder)
+    return folder
 
 
 class _Manifest:
@@ -142,43 +142,49 @@ def _from_openai(size: str, manifest: _Manifest, progress: FileProgress) -> None
 
 def _from_hub(repository: str, manifest: _Manifest) -> None:
     missing = [name for name in _HUB_FILES if not manifest.has(name)]
-    extras = [name for name in _HUB_EXTRAS if missing and not manifest.has(name)]
-    for name in [*extras, *missing]:
-        if _hub_file(repository, name, manifest.folder) is not None:
-            manifest.add(name)
+    if missing:
+        extras = [name for name in _HUB_EXTRAS if not manifest.has(name)]
+        for path in _hub_files(repository, [*extras, *missing], manifest.folder):
+            manifest.add(path.name)
 
 
-def _hub_file(repository: str, name: str, folder: Path | None) -> Path | None:
-    """Get one file into ``folder``, or into the hub's cache; None if it is an extra that is not there.
+def _hub_files(repository: str, names: list[str], folder: Path | None) -> Iterator[Path]:
+    """Get files into ``folder``, or into the hub's cache, one after the other; extras that are not there are left out.
 
-    The weights' SHA-256 is compared with the one that the hub states.
+    The weights are compared with the SHA-256 that the hub states.
     """
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
+    # asked first, because without a network this fails at once, and a download after half a minute of trying
+    with _hub_errors(repository, _HUB_WEIGHTS):
+        sha256 = get_hf_file_metadata(hf_hub_url(repository, _HUB_WEIGHTS)).etag or ""
+    for name in names:
+        with _hub_errors(repository, name):
+            try:
+                path = Path(hf_hub_download(repository, name, local_dir=folder))
+            except EntryNotFoundError as error:
+                if name not in _HUB_EXTRAS or isinstance(error, LocalEntryNotFoundError):
+                    raise
+                continue
+        if name == _HUB_WEIGHTS and len(sha256) == 64 and sha256_of(path) != sha256:
+            path.resolve().unlink()  # in the cache it is a link
+            path.unlink(missing_ok=True)
+            raise DownloadError(f"{name} of {repository} came with another sha256 than {sha256}; try again")
+        yield path
+
+
+@contextmanager
+def _hub_errors(repository: str, name: str) -> Iterator[None]:
+    """Whatever the hub's client raises as one line: the classes are httpx's or requests', as its version wants it."""
     try:
-        path = Path(hf_hub_download(repository, name, local_dir=folder))
-        etag = get_hf_file_metadata(hf_hub_url(repository, name)).etag if name == _HUB_WEIGHTS else None
-    except Exception as error:  # of httpx or requests, whichever the installed version of the hub's client uses
-        if (
-            name in _HUB_EXTRAS
-            and isinstance(error, EntryNotFoundError)
-            and not isinstance(error, LocalEntryNotFoundError)
-        ):
-            return None
-        raise _hub_error(repository, name, error) from None
-    if etag is not None and len(etag) == 64 and sha256_of(path) != etag:
-        path.unlink()
-        raise DownloadError(f"{name} of {repository} came with another sha256 than {etag}; it was removed, try again")
-    return path
-
-
-def _hub_error(repository: str, name: str, error: Exception) -> DownloadError:
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return DownloadError(
-        f"cannot get {name} of {repository} from the Hugging Face hub ({reason}); "
-        "is this machine online? `--source openai` is another place, `tales` needs none"
-    )
+        yield
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise DownloadError(
+            f"cannot get {name} of {repository} from the Hugging Face hub ({reason}); "
+            "is this machine online? `--source openai` is another place, `tales` needs none"
+        ) from None
 
 
 def _check(folder: Path) -> None:

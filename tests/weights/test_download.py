@@ -1,0 +1,181 @@
+import json
+import shutil
+
+import pytest
+from http_server import Server, hub_headers
+from tf_bundle import write_bundle
+
+from gpt2lab.config import ModelConfig
+from gpt2lab.errors import DownloadError
+from gpt2lab.weights import convert, find_checkpoint, open_checkpoint
+from gpt2lab.weights.download import OPENAI_URL_VARIABLE, download
+from gpt2lab.weights.vocabulary import gpt2_vocabulary
+
+SHAPE = ModelConfig(n_vocab=50257, n_ctx=4, n_embd=4, n_head=1, n_layer=1)
+DATA = "model.ckpt.data-00000-of-00001"
+
+
+@pytest.fixture
+def server(monkeypatch, tmp_path):
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.chdir(tmp_path)
+    running = Server()
+    yield running
+    running.close()
+
+
+@pytest.fixture
+def bucket(server, monkeypatch, tmp_path, make_checkpoint):
+    """A server with the seven files of a 124M that is much smaller."""
+    folder = write_bundle(tmp_path / "source", make_checkpoint(SHAPE))
+    vocabulary = gpt2_vocabulary()
+    (folder / "encoder.json").write_text(json.dumps(vocabulary.encoder))
+    merges = "\n".join(["#version: 0.2", *vocabulary.merges, ""])
+    (folder / "vocab.bpe").write_text(merges, encoding="utf-8", newline="\n")
+    (folder / "model.ckpt.meta").write_bytes(b"meta")
+    for file in folder.iterdir():
+        server.files[f"/models/124M/{file.name}"] = file.read_bytes()
+    monkeypatch.setenv(OPENAI_URL_VARIABLE, f"{server.url}/models/")
+    return server
+
+
+def test_openais_seven_files_make_a_model(bucket, tmp_path, make_checkpoint, same):
+    names = []
+    folder = download("117M", source="openai", progress=lambda name: names.append(name) or (lambda done, total: None))
+    assert str(folder) == "models/124M"
+    assert len(names) == 7
+    same(open_checkpoint("124M"), make_checkpoint(SHAPE))
+
+
+def test_a_second_download_checks_and_fetches_nothing(bucket, tmp_path):
+    download("124M", source="openai")
+    bucket.requests.clear()
+    download("124M", source="openai")
+    assert bucket.requests == []
+
+
+def test_only_what_is_missing_is_fetched(bucket, tmp_path):
+    folder = download("124M", source="openai")
+    (folder / "vocab.bpe").unlink()
+    bucket.requests.clear()
+    download("124M", source="openai")
+    assert [path for _, path, _ in bucket.requests] == ["/models/124M/vocab.bpe"]
+
+
+def test_a_changed_file_is_reported_and_left_alone(bucket):
+    folder = download("124M", source="openai")
+    (folder / "hparams.json").write_text("{}")
+    with pytest.raises(DownloadError, match=r"hparams\.json has changed"):
+        download("124M", source="openai")
+    assert (folder / "hparams.json").read_text() == "{}"
+
+
+def test_a_model_of_other_origin_is_never_replaced(bucket, tmp_path, make_checkpoint):
+    shutil.copytree(write_bundle(tmp_path / "mine", make_checkpoint()), "models/124M")
+    with pytest.raises(DownloadError, match="not downloaded by this command"):
+        download("124M", source="openai")
+
+
+def test_sources_are_not_mixed_in_one_folder(bucket):
+    download("124M", source="openai")
+    with pytest.raises(DownloadError, match="from openai"):
+        download("124M", source="huggingface")
+
+
+def test_weights_with_a_flipped_bit_are_refused(bucket):
+    path = f"/models/124M/{DATA}"
+    bucket.files[path] = bucket.files[path][:-1] + bytes([bucket.files[path][-1] ^ 1])
+    with pytest.raises(DownloadError, match="checksum"):
+        download("124M", source="openai")
+
+
+def test_another_vocabulary_is_refused(bucket):
+    bucket.files["/models/124M/vocab.bpe"] = b"#version: 0.2\na b\n"
+    with pytest.raises(DownloadError, match="sha256"):
+        download("124M", source="openai")
+
+
+def test_a_size_that_the_bucket_lacks_says_so(bucket):
+    with pytest.raises(DownloadError, match="404"):
+        download("1558M", source="openai")
+
+
+@pytest.mark.parametrize(("size", "source"), [("123M", "openai"), ("124M", "ftp"), ("../x", "openai")])
+def test_unknown_sizes_and_sources_are_refused(size, source):
+    with pytest.raises(DownloadError, match="there are"):
+        download(size, source=source)
+
+
+def _point_hub_at(monkeypatch, url):
+    """What the environment variable HF_ENDPOINT does, which is read only when the package is imported."""
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", url)
+    template = url + "/{repo_id}/resolve/{revision}/{filename}"
+    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
+
+
+@pytest.fixture
+def hub(server, monkeypatch, tmp_path, make_checkpoint):
+    """A server with the files of openai-community/gpt2, much smaller."""
+    constants = pytest.importorskip("huggingface_hub.constants")
+    _point_hub_at(monkeypatch, server.url)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    convert(make_checkpoint(SHAPE), tmp_path / "source")
+    for file in (tmp_path / "source").iterdir():
+        path, content = f"/openai-community/gpt2/resolve/main/{file.name}", file.read_bytes()
+        server.files[path] = content
+        server.headers[path] = hub_headers(content, large=file.suffix == ".safetensors")
+    server.headers["404"] = {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": "c" * 40}
+    return server
+
+
+def test_the_hubs_files_make_a_model(hub, make_checkpoint, same):
+    del hub.files["/openai-community/gpt2/resolve/main/generation_config.json"]  # an extra, may be missing
+    folder = download("gpt2")
+    assert str(folder) == "models/124M"
+    same(open_checkpoint("124M"), make_checkpoint(SHAPE))
+    hub.requests.clear()
+    download("gpt2")
+    assert hub.requests == []
+
+
+def test_a_name_alone_downloads_to_the_cache_once(hub, make_checkpoint, same, tmp_path):
+    folder = find_checkpoint("gpt2")
+    assert tmp_path / "cache" in folder.parents
+    same(open_checkpoint(folder), make_checkpoint(SHAPE))
+    hub.requests.clear()
+    assert find_checkpoint("117M") == folder
+    assert hub.requests == []
+
+
+@pytest.mark.parametrize("find", [find_checkpoint, download])
+def test_weights_of_another_sha256_are_refused_and_fetched_again_next_time(hub, make_checkpoint, same, find):
+    path = "/openai-community/gpt2/resolve/main/model.safetensors"
+    content = hub.files[path]
+    hub.files[path] = content[:-1] + bytes([content[-1] ^ 1])
+    with pytest.raises(DownloadError, match="sha256"):
+        find("124M")
+    hub.files[path] = content
+    same(open_checkpoint(find("124M")), make_checkpoint(SHAPE))
+
+
+def test_a_repository_without_weights_is_one_line(hub):
+    del hub.files["/openai-community/gpt2/resolve/main/model.safetensors"]
+    with pytest.raises(DownloadError, match=r"cannot get model\.safetensors of openai-community/gpt2") as raised:
+        download("124M")
+    assert "\n" not in str(raised.value)
+
+
+def test_a_server_that_is_no_hub_is_refused(hub):
+    hub.headers.clear()
+    with pytest.raises(DownloadError, match="cannot get"):
+        download("124M")
+
+
+@pytest.mark.parametrize("find", [find_checkpoint, download])
+def test_offline_is_one_line_that_names_what_works(hub, monkeypatch, find):
+    _point_hub_at(monkeypatch, "http://127.0.0.1:9")
+    with pytest.raises(DownloadError, match=r"is this machine online\?.*tales") as raised:
+        find("124M")
+    assert "\n" not in str(raised.value)
