@@ -100,8 +100,8 @@ class Windows:
     def __post_init__(self) -> None:
         if len(self.tokens) <= self.length:
             raise UsageError(
-                f"the dataset has {len(self.tokens)} tokens, fewer than one window of {self.length} + 1: "
-                "give more text or a smaller n_ctx"
+                f"a training or held-out part of {len(self.tokens)} tokens is smaller than one window of "
+                f"{self.length} + 1: give more text, a smaller n_ctx, or another part to hold out"
             )
 
     def __len__(self) -> int:

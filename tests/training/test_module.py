@@ -1,0 +1,72 @@
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from gpt2lab.config import ModelConfig
+from gpt2lab.training import module
+from gpt2lab.training.loss import cross_entropy
+from gpt2lab.training.module import GPT2, causal_attention
+from gpt2lab.weights import open_checkpoint, tensor_shapes
+
+
+def load(folder):
+    checkpoint = open_checkpoint(folder)
+    model = GPT2(checkpoint.config)
+    model.load_state_dict({name: torch.from_numpy(np.array(t)) for name, t in checkpoint.tensors.items()})
+    return model
+
+
+def test_names_and_shapes_are_the_canonical_ones():
+    config = ModelConfig(n_vocab=11, n_ctx=6, n_embd=8, n_head=2, n_layer=3)
+    assert {name: tuple(t.shape) for name, t in GPT2(config).state_dict().items()} == tensor_shapes(config)
+
+
+@pytest.mark.parametrize(("name", "kept"), [("odd", "full_logits"), ("tiny", "full_logits_slice")])
+def test_logits_are_those_of_the_original_code(golden, name, kept):
+    model, numbers = load(golden / name), np.load(golden / name / "golden.npz")
+    with torch.no_grad():
+        logits = model.logits(model(torch.from_numpy(numbers["full_tokens"])))
+    assert np.abs(logits[..., : numbers[kept].shape[-1]].numpy() - numbers[kept]).max() <= 1e-4
+
+
+@pytest.mark.parametrize("name", ["odd", "tiny"])
+def test_eight_adam_steps_give_the_losses_of_the_original_code(golden, name):
+    model, numbers = load(golden / name), np.load(golden / name / "golden.npz")
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
+
+    def loss_of(batch):
+        tokens = torch.from_numpy(batch)
+        return cross_entropy(model(tokens[:, :-1]).flatten(0, 1), model.wte.weight, tokens[:, 1:].flatten())
+
+    losses = []
+    for batch in numbers["train_batches"]:
+        loss = loss_of(batch)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    np.testing.assert_allclose(losses, numbers["train_losses"], rtol=1e-3)
+    last = loss_of(numbers["train_batches"][0]).item()
+    np.testing.assert_allclose(last, numbers["train_final_loss_first_batch"], rtol=1e-3)
+
+
+@pytest.mark.parametrize("time", [1, 7, 8, 21])
+def test_attention_in_blocks_equals_pytorchs(monkeypatch, time):
+    monkeypatch.setattr(module, "QUERY_BLOCK", 8)
+    q, k, v = torch.randn(3, 2, 3, time, 5).requires_grad_()
+    ours, theirs = causal_attention(q, k, v), F.scaled_dot_product_attention(q, k, v, is_causal=True)
+    torch.testing.assert_close(ours, theirs)
+    upstream = torch.randn_like(ours)
+    for one, other in zip(
+        torch.autograd.grad(ours, (q, k, v), upstream), torch.autograd.grad(theirs, (q, k, v), upstream), strict=True
+    ):
+        torch.testing.assert_close(one, other)
+
+
+def test_dropout_changes_training_and_not_evaluation():
+    model = GPT2(ModelConfig(n_vocab=11, n_ctx=6, n_embd=8, n_head=2, n_layer=1), dropout=0.5)
+    tokens = torch.arange(6)[None]
+    assert not torch.equal(model(tokens), model(tokens))
+    model.eval()
+    assert torch.equal(model(tokens), model(tokens))
