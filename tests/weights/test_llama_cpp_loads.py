@@ -1,0 +1,74 @@
+"""What llama.cpp makes of the GGUF files we write. Needs llama-cpp-python, which pip builds from source."""
+
+import json
+
+import numpy as np
+import pytest
+
+from gpt2lab.config import ModelConfig
+from gpt2lab.reference import forward
+from gpt2lab.tokenizer import Tokenizer
+from gpt2lab.weights import convert, open_checkpoint
+
+llama_cpp = pytest.importorskip("llama_cpp")
+pytestmark = pytest.mark.slow
+
+F32 = 0  # ggml's number; keys and values are float16 otherwise
+
+
+def load(path):
+    return llama_cpp.Llama(str(path), n_ctx=0, n_threads=2, logits_all=True, type_k=F32, type_v=F32, verbose=False)
+
+
+def logits(model, tokens):
+    model.reset()
+    model.eval(tokens)
+    return np.array(model.scores[: len(tokens)])
+
+
+def difference(path, tokens):
+    """Largest difference of logits, in standard deviations of them."""
+    checkpoint = open_checkpoint(path)
+    ours = forward(dict(checkpoint.tensors), checkpoint.config, np.array(tokens))[0]
+    return np.abs(logits(load(path), tokens) - ours).max() / ours.std()
+
+
+@pytest.mark.parametrize("name", ["tiny", "odd"])
+@pytest.mark.parametrize(("precision", "bound"), [("float32", 0.01), ("float16", 0.02), ("bfloat16", 0.1)])
+def test_its_logits_are_ours_of_the_same_file(golden, tmp_path, name, precision, bound):
+    # float32 differs by llama.cpp's table of GELU in float16; the others round activations, too
+    convert(open_checkpoint(golden / name), tmp_path / "m.gguf", precision=precision)
+    assert difference(tmp_path / "m.gguf", np.load(golden / name / "golden.npz")["full_tokens"][0].tolist()) < bound
+
+
+@pytest.mark.parametrize("precision", ["q8_0", "q4_0"])
+def test_its_logits_are_ours_of_the_same_quantised_file(tmp_path, make_checkpoint, precision):
+    # 64 wide at least: with rows of one block, llama.cpp 0.3.36's batched kernel (AMX) contradicts its own single one
+    made = make_checkpoint(ModelConfig(n_vocab=1000, n_ctx=64, n_embd=128, n_head=4, n_layer=2))
+    for name, tensor in made.tensors.items():
+        tensor *= 0.1
+        tensor += name.endswith(".weight") and ".ln_" in f".{name}"
+    convert(made, tmp_path / "m.gguf", precision=precision)
+    assert difference(tmp_path / "m.gguf", list(range(0, 1000, 25))) < 0.15
+
+
+@pytest.mark.parametrize("name", ["tiny", "odd"])
+def test_its_greedy_tokens_are_the_originals(golden, tmp_path, name):
+    convert(open_checkpoint(golden / name), tmp_path / "m.gguf")
+    numbers = np.load(golden / name / "golden.npz")
+    model, tokens = load(tmp_path / "m.gguf"), numbers["greedy_prompt"][0].tolist()
+    while len(tokens) < numbers["greedy_tokens"].shape[1]:
+        tokens.append(int(logits(model, tokens)[-1].argmax()))
+    assert tokens == numbers["greedy_tokens"][0].tolist()
+
+
+def test_its_tokenizer_gives_our_ids(golden, tmp_path):
+    convert(open_checkpoint(golden / "tiny"), tmp_path / "m.gguf")
+    model = load(tmp_path / "m.gguf")
+    differ = 0
+    lines = (golden / "bpe.jsonl").read_text(encoding="utf-8").splitlines()
+    for text in (json.loads(line)["text"] for line in lines):
+        differ += model.tokenize(text.encode(), add_bos=False) != Tokenizer.gpt2().encode(text)
+    assert differ == 0
+    assert model.tokenize(b"a<|endoftext|>", add_bos=False, special=True) == [64, 50256]
+    assert model.token_eos() == 50256
