@@ -1,5 +1,4 @@
 import errno
-from pathlib import Path
 
 import pytest
 
@@ -89,14 +88,17 @@ def test_nothing_half_written_stays(tmp_path, make_checkpoint, monkeypatch, name
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_a_full_disk_is_one_clear_error(tmp_path, make_checkpoint, monkeypatch):
-    def full(*_, **__):
-        return Path("/dev/full").open("wb")
-
-    monkeypatch.setattr("tempfile.NamedTemporaryFile", full)
-    with pytest.raises(CheckpointError, match="No space left"):
-        convert(make_checkpoint(), tmp_path / "m.gguf")
+@pytest.mark.parametrize("name", ["m.gguf", "folder"])
+def test_a_disk_that_takes_no_more_is_one_clear_error(tmp_path, make_checkpoint, name):
+    resource = pytest.importorskip("resource")
+    made, limits = make_checkpoint(), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
+    try:
+        with pytest.raises(CheckpointError, match=f"cannot write .*{name}"):
+            convert(made, tmp_path / name)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_new_files_have_the_permissions_of_any_other(tmp_path, make_checkpoint):
