@@ -38,6 +38,10 @@ def test_help_of_generate_groups_its_options(gpt2lab) -> None:
     assert headings == ["Prompts:", "Samples:", "Sampling:", "Output:", "Model:", "Other:"]
 
 
+def test_without_a_command_it_shows_the_help(gpt2lab) -> None:
+    assert (gpt2lab().exit_code, gpt2lab().stdout) == (0, gpt2lab("--help").stdout)
+
+
 def test_version(gpt2lab) -> None:
     assert gpt2lab("--version").stdout == f"gpt2lab, version {package.__version__}\n"
 

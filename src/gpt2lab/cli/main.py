@@ -97,6 +97,7 @@ def _help_hint(error: click.ClickException) -> str:
 
 @click.group(
     cls=Commands,
+    invoke_without_command=True,
     context_settings={
         "token_normalize_func": lambda name: name.replace("-", "_"),  # every flag also with dashes
         "help_option_names": ["-h", "--help"],
@@ -108,8 +109,11 @@ def _help_hint(error: click.ClickException) -> str:
     """,
 )
 @click.version_option(__version__, prog_name="gpt2lab")
-def cli() -> None:
+@click.pass_context
+def cli(ctx: click.Context) -> None:
     """GPT-2 on your own machine: run it, look inside it, fine-tune it."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
