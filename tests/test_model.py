@@ -96,6 +96,15 @@ def test_a_prompt_alone_gives_what_it_gives_among_others(tiny: LanguageModel) ->
     assert alone == among[2:4]
 
 
+def test_the_number_of_threads_changes_no_text() -> None:
+    pytest.importorskip("gpt2lab._native")
+    one, two = (
+        gpt2lab.load(GOLDEN / "tiny", threads=threads).generate(["A", PROMPT], n=2, length=12, seed=1, logprobs=True)
+        for threads in (1, 2)
+    )
+    assert one == two
+
+
 def test_sample_i_of_prompt_p_is_stream_p_n_plus_i(tiny: LanguageModel) -> None:
     completions = tiny.generate(["A", "B"], n=3, length=6, seed=1)
     assert [c.index for c in completions] == list(range(6))
