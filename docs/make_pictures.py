@@ -1,0 +1,51 @@
+"""Make the pictures in docs/images/ from what the running program prints.
+
+    python docs/make_pictures.py
+
+Needs gpt2lab installed. The same model gives the same files.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from rich.console import Console
+from rich.terminal_theme import MONOKAI
+from rich.text import Text
+
+IMAGES = Path(__file__).parent / "images"
+WIDTH = 78  # characters
+PICTURES = {
+    "next": 'gpt2lab next "The king said to the" --temperature 0.7 --top_k 40 --top 5',
+}
+
+
+def screen(command: str) -> str:
+    """What the command prints on a terminal in colour."""
+    arguments = [sys.executable, "-m", *shlex.split(command)]
+    environment = {**os.environ, "FORCE_COLOR": "1", "TERM": "xterm-256color", "COLUMNS": str(WIDTH)}
+    run = subprocess.run(arguments, env=environment, capture_output=True, text=True, encoding="utf-8", check=True)
+    return "\n".join(line.rstrip() for line in run.stdout.splitlines())
+
+
+def picture(name: str, command: str) -> str:
+    """The command and what it prints, as an SVG that needs no font from elsewhere."""
+    with Path(os.devnull).open("w") as nowhere:
+        console = Console(record=True, width=WIDTH, file=nowhere, force_terminal=True, color_system="truecolor")
+        console.print(Text(f"$ {command}\n", style="bold"))
+        console.print(Text.from_ansi(screen(command)))
+    svg = console.export_svg(title="gpt2lab", theme=MONOKAI, unique_id=name)
+    svg = re.sub(r"@font-face \{.*?\}\s*", "", svg, flags=re.S).replace("Fira Code", "DejaVu Sans Mono, Menlo")
+    return re.sub(r"[ \t]+$", "", svg, flags=re.M).rstrip() + "\n"
+
+
+if __name__ == "__main__":
+    IMAGES.mkdir(exist_ok=True)
+    for name, command in PICTURES.items():
+        (IMAGES / f"{name}.svg").write_text(picture(name, command), encoding="utf-8")
+        print(IMAGES / f"{name}.svg")

@@ -1,0 +1,140 @@
+"""Runs every command and every line of Python in README.md, CONTRIBUTING.md and docs/, and follows every link.
+
+The blocks of a page run in order, in one empty folder: shell blocks with bash, which stops at the first error, Python
+blocks in one namespace. A block is left out if the line before it says why: ``<!-- test: skip (network) -->``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import dedent
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+SHELLS = ("bash", "sh", "shell", "console")
+FENCE = re.compile(
+    r"(?P<marker>^ *<!-- test: skip \(.+\) -->\n+)?^(?P<indent> *)```(?P<language>\w+)\n(?P<code>.*?)^(?P=indent)```$",
+    re.M | re.S,
+)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page."""
+
+    page: Path
+    line: int
+    language: str
+    code: str
+    skipped: bool
+
+    def __str__(self) -> str:
+        return f"{self.page.relative_to(ROOT).as_posix()}:{self.line}"
+
+
+def blocks_of(page: Path) -> list[Block]:
+    """The blocks of a page that name a language, in order."""
+    text = page.read_text(encoding="utf-8")
+    return [
+        Block(
+            page,
+            text.count("\n", 0, match.start("code")) + 1,
+            match["language"],
+            dedent(match["code"]),
+            bool(match["marker"]),
+        )
+        for match in FENCE.finditer(text)
+    ]
+
+
+BLOCKS = [block for page in PAGES for block in blocks_of(page) if not block.skipped]
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], tuple[Path, dict[str, Any]]]:
+    """A page's folder and Python namespace, the same for all of its blocks."""
+    made: dict[Path, tuple[Path, dict[str, Any]]] = {}
+
+    def of(page: Path) -> tuple[Path, dict[str, Any]]:
+        if page not in made:
+            made[page] = tmp_path_factory.mktemp(page.stem), {"__name__": "__docs__"}
+        return made[page]
+
+    return of
+
+
+@pytest.mark.parametrize("block", [block for block in BLOCKS if block.language in SHELLS], ids=str)
+def test_shell_commands_work(block, workspace):
+    folder, _ = workspace(block.page)
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    run = subprocess.run(
+        ["bash", "-e", "-o", "pipefail", "-c", block.code],
+        cwd=folder,
+        env={**os.environ, "PATH": path},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert run.returncode == 0, f"{block}\n{block.code}\n{run.stdout}{run.stderr}"
+
+
+@pytest.mark.parametrize("block", [block for block in BLOCKS if block.language == "python"], ids=str)
+def test_python_works(block, workspace, monkeypatch):
+    folder, namespace = workspace(block.page)
+    monkeypatch.chdir(folder)
+    padding = "\n" * (block.line - 1)  # for line numbers in tracebacks
+    exec(compile(padding + block.code, str(block.page), "exec"), namespace)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_blocks_name_a_language(page):
+    fences = re.findall(r"^ *```(.*)$", page.read_text(encoding="utf-8"), re.M)
+    assert len(fences) % 2 == 0, "a block is not closed"
+    languages = set(fences[::2])
+    assert languages <= {*SHELLS, "python", "text", "json", "yaml", "cpp"}, languages
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    text = re.sub(r"^ *```.*?^ *```$", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
+    targets = re.findall(r"\]\(([^)\s]+)\)", text) + re.findall(r'(?:src|href)="([^"]+)"', text)
+    broken = [target for target in targets if not leads_somewhere(page, target)]
+    assert not broken
+
+
+def leads_somewhere(page: Path, target: str) -> bool:
+    """Whether a link's file, and the heading that it names, are there. Other sites are not asked."""
+    if re.match(r"(https?|mailto):", target):
+        return True
+    name, _, anchor = target.partition("#")
+    file = (page.parent / name) if name else page
+    if not file.exists():
+        return False
+    return not anchor or file.suffix != ".md" or anchor in anchors_of(file)
+
+
+def anchors_of(page: Path) -> set[str]:
+    """The anchors that a page's headings get."""
+    headings = re.findall(r"^#+ +(.+?) *$", page.read_text(encoding="utf-8"), re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_every_page_is_in_the_index():
+    index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    missing = [page.name for page in (ROOT / "docs").glob("*.md") if page.name not in ("README.md", *linked(index))]
+    assert not missing
+
+
+def linked(text: str) -> set[str]:
+    """The targets of a text's links, without anchors."""
+    return {target.partition("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", text)}
