@@ -44,16 +44,13 @@ class Block:
 def blocks_of(page: Path) -> list[Block]:
     """The blocks of a page that name a language, in order."""
     text = page.read_text(encoding="utf-8")
-    return [
-        Block(
-            page,
-            text.count("\n", 0, match.start("code")) + 1,
-            match["language"],
-            dedent(match["code"]),
-            bool(match["marker"]),
-        )
-        for match in FENCE.finditer(text)
-    ]
+    return [block_of(page, text, match) for match in FENCE.finditer(text)]
+
+
+def block_of(page: Path, text: str, match: re.Match[str]) -> Block:
+    """What a match of ``FENCE`` found."""
+    line = text.count("\n", 0, match.start("code")) + 1
+    return Block(page, line, match["language"], dedent(match["code"]), skipped=bool(match["marker"]))
 
 
 BLOCKS = [block for page in PAGES for block in blocks_of(page) if not block.skipped]
