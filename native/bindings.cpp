@@ -194,7 +194,7 @@ class Engine {
       if (count < 1 || std::size_t(count) > tokens.shape(0) - next)
         throw std::invalid_argument("each sequence needs at least one token");
       if (count > shape_.n_ctx - length)
-        throw std::length_error(std::to_string(length) + " tokens and " + std::to_string(count) +
+        throw std::overflow_error(std::to_string(length) + " tokens and " + std::to_string(count) +
                                 " more are over the context of " + std::to_string(shape_.n_ctx));
       feeds.push_back({sequence, tokens.data() + next, count});
       next += count;

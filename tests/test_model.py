@@ -12,10 +12,13 @@ import numpy as np
 import pytest
 
 import gpt2lab
+from gpt2lab.config import ModelConfig
+from gpt2lab.engines.reference import ReferenceEngine
 from gpt2lab.errors import CheckpointError, ContextError, Gpt2LabError, SamplingError, UsageError
 from gpt2lab.generation import in_order
-from gpt2lab.model import LanguageModel
+from gpt2lab.model import LanguageModel, tokenizer_of
 from gpt2lab.scoring import windows
+from gpt2lab.weights.checkpoint import Checkpoint, tensor_shapes
 
 GOLDEN = Path(__file__).parent / "golden"
 END_OF_TEXT = 50256
@@ -449,3 +452,27 @@ def test_every_public_name_is_there() -> None:
     assert set(gpt2lab.__all__) <= set(dir(gpt2lab))
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = gpt2lab.nothing
+
+
+# ---- more ids than the tokenizer has ---------------------------------------------------------------------------------
+
+
+def padded_model(n_vocab: int) -> LanguageModel:
+    """A model whose likeliest ids by far are those that no text has."""
+    config = ModelConfig(n_vocab=n_vocab, n_ctx=16, n_embd=8, n_head=1, n_layer=1)
+    tensors = {name: np.zeros(shape, np.float32) for name, shape in tensor_shapes(config).items()}
+    tensors["ln_f.bias"] += 1
+    tensors["wte.weight"][50257:] = 50
+    checkpoint = Checkpoint(config, tensors, None, "nanogpt", "float32", Path("padded"))
+    return LanguageModel(ReferenceEngine(checkpoint), tokenizer_of(checkpoint))
+
+
+def test_ids_beyond_the_tokenizer_are_never_drawn() -> None:
+    model = padded_model(50304)
+    completion = model.generate("A", length=5, seed=1, logit_bias={7: 1.0}, ignore_eos=True)
+    assert max(completion.tokens) < 50257
+    assert model.next_token("A").stages[-1].candidates[0].id < 50257
+
+
+def test_a_much_larger_vocabulary_is_not_taken_for_gpt2s() -> None:
+    assert padded_model(60000).tokenizer is None

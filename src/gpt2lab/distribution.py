@@ -80,4 +80,4 @@ def next_token(
 
 
 def _text(id: int, tokenizer: Tokenizer | None) -> str:
-    return tokenizer.decode([id]) if tokenizer else ""
+    return tokenizer.decode([id]) if tokenizer and id < tokenizer.n_vocab else ""

@@ -39,6 +39,9 @@ if TYPE_CHECKING:
     from gpt2lab.scoring import ScoreResult
     from gpt2lab.weights.checkpoint import Checkpoint
 
+MAX_PADDING = 512
+"""Ids beyond GPT-2's 50,257 that a model without a tokenizer of its own may have and still be taken for a GPT-2."""
+
 PRECISIONS = ("float32",)
 """Precisions that the engines compute with; others are converted when they are loaded."""
 
@@ -74,10 +77,15 @@ def load(
 
 
 def tokenizer_of(checkpoint: Checkpoint) -> Tokenizer | None:
-    """The checkpoint's own tokenizer or else GPT-2's, if it is for a vocabulary of the model's size."""
+    """The checkpoint's own tokenizer or else GPT-2's, if it can be the model's.
+
+    A model may have a few more ids than its tokenizer: its embedding was rounded up, or tokens were added that no
+    text becomes. GPT-2's own tokenizer is not taken for a much larger vocabulary, which must be another's.
+    """
     files = checkpoint.tokenizer_files
     tokenizer = Tokenizer.from_files(files.encoder, files.merges) if files else Tokenizer.gpt2()
-    return tokenizer if tokenizer.n_vocab == checkpoint.config.n_vocab else None
+    unused = checkpoint.config.n_vocab - tokenizer.n_vocab
+    return tokenizer if unused >= 0 and (files or unused <= MAX_PADDING) else None
 
 
 class LanguageModel:
@@ -95,6 +103,8 @@ class LanguageModel:
         self.config = engine.config
         self.tokenizer = tokenizer
         self._engine = engine
+        known = tokenizer.n_vocab if tokenizer else engine.config.n_vocab
+        self._banned = {id: float("-inf") for id in range(known, engine.config.n_vocab)}  # ids without a text
 
     @overload
     def generate(
@@ -196,6 +206,7 @@ class LanguageModel:
         ``n=None`` goes on until it is closed (one prompt only). Samples are numbered from ``first_index``, which is
         also the first random stream used. Errors are raised by the call, not by the first step.
         """
+        options["logit_bias"] = {**options.get("logit_bias", {}), **self._banned}
         checked = make_options(**options)
         prompts = [prompt] if _is_prompt(prompt) else cast("Sequence[Prompt]", prompt)
         if n is None and len(prompts) != 1:
@@ -239,6 +250,7 @@ class LanguageModel:
 
         if top < 1:
             raise UsageError(f"top must be at least 1, got {top}")
+        sampling["logit_bias"] = {**sampling.get("logit_bias", {}), **self._banned}
         params = sampling_params(sampling)
         tokens = prompt_tokens(prompt, self.config, self.tokenizer)
         with self._sequence() as sequence:

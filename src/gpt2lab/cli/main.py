@@ -75,6 +75,10 @@ class Commands(click.Group):
             _complain(error.format_message() + _help_hint(error))
         except click.Abort:
             status = 130
+        except MemoryError:
+            _complain("not enough memory: a smaller model, batch_size or length needs less")
+        except OSError as error:  # a full disk, a terminal that went away
+            _complain(str(error))
         sys.exit(status)
 
 

@@ -108,7 +108,7 @@ class NativeEngine:
             logits: npt.NDArray[np.float32] = self._core.forward(
                 np.asarray(sequences, np.int32), flat, counts, _OUTPUTS[outputs]
             )
-        except ValueError as error:
+        except OverflowError as error:
             raise ContextError(str(error)) from None
         except IndexError as error:
             raise UsageError(str(error)) from None
@@ -165,6 +165,8 @@ def _ragged(
 ) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.int64]]:
     """Rows after one another, and where each begins."""
     offsets = np.zeros(len(rows) + 1, np.int64)
+    if not any(rows):  # as nearly always, at every step
+        return np.empty(0, dtype), offsets
     np.cumsum([len(row) for row in rows], out=offsets[1:])
     flat = np.fromiter((value for row in rows for value in row), dtype, int(offsets[-1]))
     return flat, offsets
