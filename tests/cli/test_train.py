@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -69,3 +70,22 @@ def test_help_needs_no_torch():
     assert done.returncode == 0, done.stderr
     assert "--from_scratch" in done.stdout
     assert "[default: 0.001]" in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("patience", [0.0, 0.013, 0.041])
+def test_after_a_kill_at_any_moment_the_last_state_is_whole(folder, capsys, patience):
+    """SIGKILL while states are written after every update; what lies there then must load and go on."""
+    options = ["--dataset", str(folder), *TINY, "--held_out", "0", "--save_every", "1", "--steps", "100000"]
+    command = [sys.executable, "-m", "gpt2lab", "train", *options]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        saved = 0
+        while saved < 5:
+            saved += process.stdout.readline().startswith("Saving")
+        time.sleep(patience)
+        process.kill()
+    last = int(states(folder / "checkpoint" / "run1")[-1].name.removeprefix("state-"))
+    assert last >= 5
+    assert run(*options[:-1], str(last + 1)) == 0
+    assert f"[{last + 1} | " in capsys.readouterr().out
