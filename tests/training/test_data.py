@@ -22,6 +22,7 @@ def test_folders_files_and_patterns_name_each_file_once(tmp_path):
         file.write_text("x")
     assert find_files([str(tmp_path), str(files[0]), str(tmp_path / "*.txt")]) == files
     assert find_files([str(tmp_path / "no.md")]) == [tmp_path / "no.md"]
+    assert find_files([str(tmp_path / "b[1].txt")]) == [tmp_path / "b[1].txt"]
 
 
 def test_a_path_with_nothing_is_named(tmp_path):
@@ -40,6 +41,11 @@ def test_what_is_no_text_is_named(tmp_path):
     (tmp_path / "binary").write_bytes(b"ab\xff")
     with pytest.raises(UsageError, match=r"binary is not UTF-8 text \(byte 2\)"):
         read_documents([tmp_path / "binary"], encode)
+
+
+def test_what_cannot_be_read_is_named(tmp_path):
+    with pytest.raises(UsageError, match="cannot read .*gone"):
+        read_documents([tmp_path / "gone"], encode)
 
 
 def test_an_empty_dataset_is_an_error(tmp_path):

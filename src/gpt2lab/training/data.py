@@ -31,8 +31,9 @@ def find_files(paths: Sequence[str]) -> list[Path]:
     """
     found: set[Path] = set()
     for path in paths:
-        folder = Path(path).is_dir()
-        pattern = f"{glob.escape(path)}/**/*.txt" if folder else path
+        pattern = path
+        if Path(path).exists():  # then its name is no pattern, whatever characters it has
+            pattern = glob.escape(path) + ("/**/*.txt" if Path(path).is_dir() else "")
         files = [Path(match) for match in glob.glob(pattern, recursive=True) if Path(match).is_file()]  # noqa: PTH207
         if not files:
             raise UsageError(f"no text files at {path}: give a file, a folder with .txt files, or a pattern")
@@ -43,7 +44,7 @@ def find_files(paths: Sequence[str]) -> list[Path]:
 def read_documents(files: Sequence[Path], encode: Callable[[str], Sequence[int]]) -> list[Tokens]:
     """The token ids of each file (UTF-8). Empty ones are left out.
 
-    Raises :class:`UsageError` for a file that is not UTF-8 text, or if nothing is left.
+    Raises :class:`UsageError` for a file that cannot be read or is not UTF-8 text, or if nothing is left.
     """
     documents = []
     for file in files:
@@ -51,6 +52,8 @@ def read_documents(files: Sequence[Path], encode: Callable[[str], Sequence[int]]
             ids = encode(file.read_text(encoding="utf-8"))
         except UnicodeDecodeError as error:
             raise UsageError(f"{file} is not UTF-8 text (byte {error.start})") from error
+        except OSError as error:
+            raise UsageError(f"cannot read {file}: {error.strerror}") from error
         if ids:
             documents.append(np.asarray(ids, dtype=np.int32))
     if not documents:
