@@ -24,6 +24,10 @@ os.environ |= {
     "no_proxy": "*",
 }
 
+# Threads of torch that wait for each other by spinning take the processor from those they wait for: on two busy cores
+# the tests of training then took four times as long.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 # A busy machine is no failure: property tests have no time limit for each example.
 settings.register_profile("gpt2lab", deadline=None)
 settings.load_profile("gpt2lab")
