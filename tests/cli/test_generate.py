@@ -188,6 +188,8 @@ def test_a_model_without_a_tokenizer_takes_ids_and_gives_the_originals(gpt2lab) 
         (["x", "--prompt_file", "y"], "give one of PROMPT, --prompt_file and --prompts"),
         (["--prompt_file", "no/such/file"], "cannot read no/such/file: No such file or directory"),
         (["--prompts", os.devnull], "holds no prompts"),
+        (["--prompt_file", ""], "cannot read ''"),
+        (["--prompts", str(GOLDEN)], "Is a directory"),
         (["--out", "no/such/folder/file"], "cannot write no/such/folder/file: No such file or directory"),
         (["--prompt_file", str(GOLDEN / "tiny" / "golden.npz")], "is not UTF-8 text"),
         (["x " * 100], "the prompt has 101 tokens, the model's context 64"),
@@ -202,11 +204,32 @@ def test_a_mistake_is_one_line_on_stderr_and_exit_status_2(gpt2lab, arguments: l
     assert result.stderr.count("\n") == 1
 
 
-def test_bad_json_lines_are_named_by_line(gpt2lab) -> None:
-    for second in ("not json", '{"text": 1}', '{"prompt": 5}', "[]"):
-        result = gpt2lab("generate", "--prompts", "-", "--model", TINY, input=f'{{"prompt": "a"}}\n{second}\n')
+@pytest.mark.parametrize(
+    "line",
+    [
+        "not json",
+        "[]",
+        '{"prompt": ',
+        '{"text": 1}',
+        '{"prompt": 5}',
+        '{"prompt": null}',
+        '{"prompt": [true]}',
+        '{"prompt": [1.5]}',
+        '{"prompt": ["a"]}',
+        pytest.param('{"prompt": ' + "[" * 100_000, id="deep"),
+    ],
+)
+def test_bad_json_lines_are_named_by_line(gpt2lab, line: str) -> None:
+    for lines, number in ((f'{{"prompt": "a"}}\n{line}\n', 2), (f'\n{line}\n{{"prompt": "a"}}', 2)):
+        result = gpt2lab("generate", "--prompts", "-", "--model", TINY, input=lines)
         assert result.exit_code == 2
-        assert "line 2: not a JSON object" in result.stderr
+        assert f"line {number}: not a JSON object" in result.stderr
+
+
+def test_lines_without_a_prompt_key_are_text_even_if_they_are_json(gpt2lab) -> None:
+    lines = ["{", "[[" * 50_000, '{"a": 1}', "5"]
+    flags = ("--length", 0, "--overflow", "slide", "--json", "--model", TINY)
+    assert prompts_of(gpt2lab("generate", "--prompts", "-", *flags, input="\n".join(lines))) == lines
 
 
 def test_samples_without_end_are_for_one_prompt(gpt2lab) -> None:
@@ -254,6 +277,48 @@ def test_a_reader_that_leaves_ends_it_quietly(more: list[str]) -> None:
     process.stdout.close()
     assert process.wait(60) == 141
     assert re.fullmatch(rb"gpt2lab: seed \d+\n", process.stderr.read())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="closes streams in a shell")
+@pytest.mark.parametrize(
+    ("arguments", "status", "message"),
+    [
+        ("generate --length 0 >&-", 2, "gpt2lab: error: standard output is closed"),
+        ("generate --length 0 --nsamples 2 >&-", 2, "gpt2lab: error: standard output is closed"),
+        ("generate --length 0 - <&-", 2, "gpt2lab: error: cannot read standard input"),
+        ("generate --length 0 <&-", 0, "gpt2lab: seed"),
+        ("generate --length 0 2>&-", 0, "SAMPLE 1"),
+        ("generate --length 0 --top_k -1 2>&-", 2, ""),
+        ("interactive --length 0 <&-", 2, "gpt2lab: error: standard input is closed"),
+        ("next a | true", 141, ""),
+    ],
+)
+def test_streams_that_are_closed_are_no_traceback(arguments: str, status: int, message: str) -> None:
+    command, _, redirection = arguments.rpartition(" " if "|" not in arguments else " |")
+    line = f"{sys.executable} -m gpt2lab {command} --model {TINY} {'|' if '|' in arguments else ''}{redirection}"
+    result = subprocess.run(["bash", "-c", "set -o pipefail; " + line], capture_output=True, text=True, timeout=60)
+    said = result.stdout + result.stderr
+    assert result.returncode == status
+    assert "Traceback" not in said
+    assert message in said if message else not said
+
+
+@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="needs a device that is full")
+def test_a_full_disk_is_one_line_that_names_the_file(gpt2lab) -> None:
+    result = gpt2lab("generate", "--length", 0, "--model", TINY, "--out", "/dev/full", "--seed", 1)
+    assert result.exit_code == 2
+    assert result.stderr == "gpt2lab: seed 1\ngpt2lab: error: cannot write /dev/full: No space left on device\n"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="SIGTERM is another thing there")
+def test_being_terminated_ends_it_quietly(tmp_path) -> None:
+    process = start("generate", "--nsamples", "0", "--length", "8", "--json")
+    assert process.stdout is not None
+    assert process.stdout.readline()
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert b"Traceback" not in errors
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGINT is another thing there")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -105,14 +106,20 @@ def _prompts(prompt: str | None, prompt_file: str | None, prompts_file: str | No
         raise UsageError("give one of PROMPT, --prompt_file and --prompts, not several")
     if prompts_file is not None:
         return many_prompts(prompts_file)
-    if prompt_file is not None or prompt == "-":
-        return [whole_prompt(prompt_file or "-")]
+    if prompt_file is not None:
+        return [whole_prompt(prompt_file)]
+    if prompt == "-":
+        return [whole_prompt("-")]
     return [prompt or ""]
 
 
-def _appended(out: str) -> TextIO:
+@contextmanager
+def _appended(out: str) -> Iterator[TextIO]:
     """``out`` opened so that what it holds stays; each sample is added by one write when it is finished."""
     try:
-        return Path(out).open("a", encoding="utf-8", newline="\n")
+        with Path(out).open("a", encoding="utf-8", newline="\n") as file:
+            yield file
+    except BrokenPipeError:
+        raise
     except OSError as error:
         raise UsageError(f"cannot write {out}: {error.strerror or error}") from None

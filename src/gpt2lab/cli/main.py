@@ -1,18 +1,21 @@
 """The ``gpt2lab`` command: finds a subcommand, and turns what goes wrong into one line and an exit status.
 
 0: done. 2: the user's mistake, with ``gpt2lab: error: …`` on stderr. 130: Ctrl-C. 141: nobody reads our output any
-more. Anything else that escapes is a bug and keeps its traceback. Imports no subcommand before it is asked for.
+more. 143: SIGTERM, 129: SIGHUP. Anything else that escapes is a bug and keeps its traceback. Imports no subcommand
+before it is asked for.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
-from io import TextIOWrapper
-from typing import Any
+from io import TextIOBase, TextIOWrapper
+from pathlib import Path
+from typing import Any, NoReturn, TextIO, cast
 
 import click
 
@@ -64,6 +67,7 @@ class Commands(click.Group):
 
     def main(self, *args: Any, **more: Any) -> Any:
         """Run, report what goes wrong, and exit."""
+        _replace_closed_streams()
         _use_utf8()
         status = 2
         try:
@@ -78,8 +82,31 @@ class Commands(click.Group):
         except MemoryError:
             _complain("not enough memory: a smaller model, batch_size or length needs less")
         except OSError as error:  # a full disk, a terminal that went away
-            _complain(str(error))
+            _complain(": ".join(str(part) for part in (error.filename, error.strerror or error) if part))
         sys.exit(status)
+
+
+class _Closed(TextIOBase):
+    """Stands for a standard stream that the caller closed: whoever uses it gets an OSError."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def _refuse(self, *_: object) -> NoReturn:
+        raise OSError(f"{self._name} is closed")
+
+    write = readline = _refuse
+    buffer = property(_refuse)
+
+
+def _replace_closed_streams() -> None:
+    """Python has None for a stream that is closed (``>&-``), which would be a traceback wherever it is used."""
+    if sys.stdin is None:
+        sys.stdin = cast("TextIO", _Closed("standard input"))
+    if sys.stdout is None:
+        sys.stdout = cast("TextIO", _Closed("standard output"))
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 (for as long as we run)
 
 
 def _use_utf8() -> None:
@@ -122,4 +149,8 @@ def cli(ctx: click.Context) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of ``gpt2lab`` and ``python -m gpt2lab``."""
+    for name in ("SIGTERM", "SIGHUP"):  # else nobody would remove what is half written
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, lambda number, _: sys.exit(128 + number))
     cli.main(arguments, prog_name="gpt2lab")

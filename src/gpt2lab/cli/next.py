@@ -59,8 +59,10 @@ def _show(result: NextToken) -> None:
     from rich.console import Console
 
     console = Console(highlight=False)
-    for stage in result.stages:
-        console.print(_table(stage))
+    with console.capture() as tables:  # printed by us: rich would leave with status 1 if nobody reads them
+        for stage in result.stages:
+            console.print(_table(stage))
+    print(tables.get(), end="")
 
 
 def _table(stage: StageView) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from gpt2lab.completion import Prompt
 from gpt2lab.errors import UsageError
@@ -13,7 +13,7 @@ from gpt2lab.errors import UsageError
 
 def read_text(source: str) -> str:
     """All of a file, or of standard input if ``source`` is ``-``, newlines as they are."""
-    name = "standard input" if source == "-" else source
+    name = "standard input" if source == "-" else source or "''"
     try:
         data = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
         return data.decode("utf-8-sig")
@@ -32,27 +32,35 @@ def whole_prompt(source: str) -> str:
 def many_prompts(source: str) -> list[Prompt]:
     """The prompts of a file: one a line, or JSON lines with ``"prompt"`` (text or token ids).
 
-    It is JSON lines if its first line that is not empty is an object with that key. Empty lines are skipped.
+    It is JSON lines if any of its lines is an object with that key: then all must be. Empty lines are skipped.
     """
     lines = [(n, line.removesuffix("\r")) for n, line in enumerate(read_text(source).split("\n"), 1)]
     lines = [(n, line) for n, line in lines if line.strip()]
     if not lines:
         raise UsageError(f"{source} holds no prompts")
-    if _prompt_of(lines[0][1]) is None:
+    records = [_record(line) for _, line in lines]
+    if not any("prompt" in record for record in records):
         return [line for _, line in lines]
     prompts: list[Prompt] = []
-    for number, line in lines:
-        prompt = _prompt_of(line)
-        if not isinstance(prompt, str | list):
+    for (number, _), record in zip(lines, records, strict=True):
+        prompt = record.get("prompt")
+        if not _is_prompt(prompt):
             raise UsageError(f'{source}, line {number}: not a JSON object with "prompt" (text or a list of token ids)')
         prompts.append(prompt)
     return prompts
 
 
-def _prompt_of(line: str) -> Any:
-    """The value of ``"prompt"`` if ``line`` is a JSON object that has it, else None."""
+def _record(line: str) -> dict[str, Any]:
+    """The JSON object that ``line`` is; an empty one if it is none."""
+    if not line.lstrip().startswith("{"):
+        return {}
     try:
-        record = json.loads(line)
-    except ValueError:
-        return None
-    return record.get("prompt") if isinstance(record, dict) else None
+        record: dict[str, Any] = json.loads(line)
+    except (ValueError, RecursionError):
+        return {}
+    return record
+
+
+def _is_prompt(value: Any) -> TypeGuard[Prompt]:
+    """Whether ``value`` is text or a list of whole numbers; JSON's true is none, though Python takes it for 1."""
+    return isinstance(value, str) or (isinstance(value, list) and all(type(id) is int for id in value))
