@@ -44,7 +44,7 @@ def test_what_is_no_text_is_named(tmp_path):
 
 
 def test_what_cannot_be_read_is_named(tmp_path):
-    with pytest.raises(UsageError, match="cannot read .*gone"):
+    with pytest.raises(UsageError, match=r"cannot read .*gone"):
         read_documents([tmp_path / "gone"], encode)
 
 
