@@ -18,7 +18,7 @@ import numpy as np
 from machine_limits import measure, summary
 
 from gpt2lab.config import RELEASED_SIZES, ModelConfig
-from gpt2lab.engines.native import NativeEngine, physical_cores
+from gpt2lab.engines.native import NativeEngine, usable_cores
 from gpt2lab.weights.checkpoint import Checkpoint, tensor_shapes
 
 
@@ -70,7 +70,7 @@ def prefill_flop(config: ModelConfig, n_tokens: int) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", choices=RELEASED_SIZES, default="124M")
-    parser.add_argument("--threads", type=int, default=physical_cores())
+    parser.add_argument("--threads", type=int, default=usable_cores())
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     config = RELEASED_SIZES[arguments.size]

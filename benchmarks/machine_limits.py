@@ -8,6 +8,7 @@ Prints one JSON object. Other benchmarks import :func:`measure` to put every spe
 from __future__ import annotations
 
 import argparse
+import atexit
 import json
 import os
 import shutil
@@ -26,13 +27,12 @@ def _compiled() -> str:
     compiler = os.environ.get("CXX") or shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
         sys.exit("machine_limits: a C++ compiler is needed (c++, g++ or clang++)")
-    folder = Path(tempfile.gettempdir()) / f"gpt2lab-limits-{os.getuid()}-{int(SOURCE.stat().st_mtime)}"
-    program = folder / "limits"
-    if not program.exists():
-        folder.mkdir(exist_ok=True, mode=0o700)
-        flags = ["-O3", "-march=native", "-ffp-contract=fast", "-std=c++20", "-pthread"]
-        subprocess.run([compiler, *flags, str(SOURCE), "-o", str(program)], check=True)
-    return str(program)
+    folder = tempfile.mkdtemp(prefix="gpt2lab-limits-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    program = str(Path(folder) / "limits")
+    flags = ["-O3", "-march=native", "-ffp-contract=fast", "-std=c++20", "-pthread"]
+    subprocess.run([compiler, *flags, str(SOURCE), "-o", program], check=True)
+    return program
 
 
 def measure(threads: int, megabytes: int = 480, repeats: int = 5) -> dict[str, list[float]]:

@@ -5,13 +5,19 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <unistd.h>
+
 #include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <cmath>
+#include <cstdint>
 #include <cstring>
 #include <memory>
 #include <mutex>
 #include <stdexcept>
 #include <string>
-#include <type_traits>
+#include <thread>
 #include <unordered_set>
 
 #include "instruction_set.h"
@@ -46,16 +52,52 @@ void check_shape(const Array2<float>& a, std::size_t rows, std::size_t columns, 
                                 std::to_string(columns) + "]");
 }
 
+// Lets the interpreter end while other threads compute: they would end the process if they asked for a GIL that is gone.
+class ExitGate {
+ public:
+  // Counts a call in; once the interpreter ends, whoever comes waits here for ever. Without the GIL.
+  void enter() {
+    ++calls_;
+    if (!closed_) return;
+    --calls_;
+    while (true) std::this_thread::sleep_for(std::chrono::hours(1));
+  }
+  void leave() { --calls_; }
+
+  // Returns when the calls under way have ended. Not for forked processes, which lack the threads that would end them.
+  void close() {
+    closed_ = true;
+    while (calls_ > 0 && owner_ == getpid()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+
+ private:
+  std::atomic<int> calls_{0};
+  std::atomic<bool> closed_{false};
+  pid_t owner_ = getpid();
+};
+
+ExitGate exit_gate;
+
+int checked_threads(int threads) {
+  if (threads < 1 || threads > 1024)
+    throw std::invalid_argument("threads must be from 1 to 1024, got " + std::to_string(threads));
+  return threads;
+}
+
+Shape checked_shape(const Shape& s) {
+  if (s.n_vocab < 1 || s.n_ctx < 1 || s.n_embd < 1 || s.n_head < 1 || s.n_layer < 1 || s.n_embd % s.n_head != 0)
+    throw std::invalid_argument("impossible model shape");
+  return s;
+}
+
 // A model with its KV cache, threads and sampler. Safe to call from several Python threads: calls take turns.
 class Engine {
  public:
   Engine(int n_vocab, int n_ctx, int n_embd, int n_head, int n_layer, int threads, const std::string& instruction_set)
-      : shape_{n_vocab, n_ctx, n_embd, n_head, n_layer},
+      : shape_(checked_shape({n_vocab, n_ctx, n_embd, n_head, n_layer})),
         kernels_(choose_kernels(instruction_set)),
-        pool_(threads),
-        samplers_(std::max(threads, 1), Sampler(kernels_)) {
-    if (n_vocab < 1 || n_ctx < 1 || n_embd < 1 || n_head < 1 || n_layer < 1 || n_embd % n_head != 0)
-      throw std::invalid_argument("impossible model shape");
+        pool_(checked_threads(threads)),
+        samplers_(threads, Sampler(kernels_)) {
     model_ = std::make_unique<Transformer>(shape_, kernels_, pool_);
     model_->weights.layers.resize(n_layer);
   }
@@ -63,6 +105,7 @@ class Engine {
   void set_embeddings(const Array2<float>& wte, const Array2<float>& wpe) {
     check_shape(wte, shape_.n_vocab, shape_.n_embd, "wte");
     check_shape(wpe, shape_.n_ctx, shape_.n_embd, "wpe");
+    const Turn turn = take_turn();
     nb::gil_scoped_release release;
     model_->weights.wte = pack(wte.data(), shape_.n_embd, shape_.n_vocab, Layout::output_major, pool_);
     model_->weights.wpe = FloatArray(wpe.size());
@@ -74,6 +117,7 @@ class Engine {
                  : name == "ln_2" ? at(layer).ln_2
                  : name == "ln_f" ? model_->weights.ln_f
                                   : throw std::invalid_argument("no layer norm '" + name + "'");
+    const Turn turn = take_turn();
     norm = {copy_of(gain, shape_.n_embd, name.c_str()), copy_of(bias, shape_.n_embd, name.c_str())};
   }
 
@@ -89,28 +133,32 @@ class Engine {
                       : name == "mlp.c_proj"  ? Slot{at(layer).mlp_proj, 4 * n, n}
                                               : throw std::invalid_argument("no product '" + name + "'");
     check_shape(weight, slot.k, slot.n, name.c_str());
+    const Turn turn = take_turn();
     slot.linear.bias = copy_of(bias, slot.n, name.c_str());
     nb::gil_scoped_release release;
     slot.linear.weight = pack(weight.data(), slot.k, slot.n, Layout::input_major, pool_);
   }
 
-  int new_sequence() { return locked([&] { return model_->cache().create(); }); }
-  int fork_sequence(int sequence) { return locked([&] { return model_->cache().fork(sequence); }); }
-  void free_sequence(int sequence) { locked([&] { model_->cache().free(sequence); }); }
-  int sequence_length(int sequence) { return locked([&] { return model_->cache().length(sequence); }); }
-  void truncate_sequence(int sequence, int length) { locked([&] { model_->cache().truncate(sequence, length); }); }
+  int new_sequence() { return take_turn()->create(); }
+  int fork_sequence(int sequence) { return take_turn()->fork(sequence); }
+  void free_sequence(int sequence) { take_turn()->free(sequence); }
+  int sequence_length(int sequence) { return take_turn()->length(sequence); }
+  void truncate_sequence(int sequence, int length) { take_turn()->truncate(sequence, length); }
 
   // tokens: all feeds' tokens after one another; counts: how many belong to each sequence. outputs: 0 last, 1 all, 2 none.
   Logits forward(const Array1<std::int32_t>& sequences, const Array1<std::int32_t>& tokens,
                  const Array1<std::int32_t>& counts, int outputs) {
-    std::unique_lock<std::mutex> lock = acquire();
-    const std::vector<Feed> feeds = checked_feeds(sequences, tokens, counts);
+    if (outputs < 0 || outputs > 2) throw std::invalid_argument("outputs must be 0, 1 or 2");
     const auto wanted = outputs == 0 ? Outputs::last : outputs == 1 ? Outputs::all : Outputs::none;
-    const std::size_t rows = wanted == Outputs::last ? feeds.size() : wanted == Outputs::all ? tokens.shape(0) : 0;
+    const std::size_t rows = wanted == Outputs::last ? sequences.shape(0)
+                             : wanted == Outputs::all ? tokens.shape(0)
+                                                      : 0;
     // From the allocator, which gives memory back that is warm: fresh pages cost more than a small model's step.
     std::unique_ptr<float[]> logits(new float[rows * shape_.n_vocab]);
     float* data = logits.get();
     {
+      const Turn turn = take_turn();
+      const std::vector<Feed> feeds = checked_feeds(sequences, tokens, counts);
       nb::gil_scoped_release release;
       if (!feeds.empty()) model_->forward(feeds, wanted, data);
     }
@@ -125,40 +173,29 @@ class Engine {
                    const Array1<std::int64_t>& bias_offsets) {
     const std::size_t rows = logits.shape(0), n_vocab = logits.shape(1);
     check_sampling(rows, n_vocab, params, streams, history, history_offsets, bias_ids, bias_values, bias_offsets);
-    std::unique_lock<std::mutex> lock = acquire();
-    auto* tokens = new std::int32_t[rows];
-    nb::capsule tokens_owner(tokens, [](void* p) noexcept { delete[] static_cast<std::int32_t*>(p); });
-    auto* logprobs = new float[rows];
-    nb::capsule logprobs_owner(logprobs, [](void* p) noexcept { delete[] static_cast<float*>(p); });
-    std::vector<DrawStatus> status(rows);
-    const auto draw_row = [&](std::size_t row, int thread) {
+    std::vector<Draw> draws(rows);
+    for (std::size_t row = 0; row < rows; ++row) {
       const double* p = params.data() + row * 7;
       const std::uint64_t* s = streams.data() + row * 3;
       const std::int64_t h = history_offsets.data()[row], b = bias_offsets.data()[row];
-      const Draw draw{{p[0], std::int64_t(p[1]), p[2], p[3], p[4], p[5], p[6]}, s[0], s[1], std::uint32_t(s[2]),
-                      history.data() + h, std::size_t(history_offsets.data()[row + 1] - h), bias_ids.data() + b,
-                      bias_values.data() + b, std::size_t(bias_offsets.data()[row + 1] - b)};
-      const DrawResult result = samplers_[thread].draw(logits.data() + row * n_vocab, int(n_vocab), draw);
-      tokens[row] = result.token;
-      logprobs[row] = result.logprob;
-      status[row] = result.status;
-    };
-    {
-      nb::gil_scoped_release release;
-      if (rows == 1) draw_row(0, 0);
-      else
-        pool_.run([&](int thread) {
-          for (std::size_t row = thread; row < rows; row += pool_.size()) draw_row(row, thread);
-        });
+      draws[row] = {{p[0], std::int64_t(p[1]), p[2], p[3], p[4], p[5], p[6]}, s[0], s[1], std::uint32_t(s[2]),
+                    history.data() + h, std::size_t(history_offsets.data()[row + 1] - h), bias_ids.data() + b,
+                    bias_values.data() + b, std::size_t(bias_offsets.data()[row + 1] - b)};
     }
-    for (std::size_t row = 0; row < rows; ++row) raise_if_failed(status[row], row);
-    return nb::make_tuple(nb::ndarray<nb::numpy, std::int32_t, nb::ndim<1>>(tokens, {rows}, tokens_owner),
-                          nb::ndarray<nb::numpy, float, nb::ndim<1>>(logprobs, {rows}, logprobs_owner));
+    std::vector<DrawResult> results(rows);
+    {
+      const Turn turn = take_turn();
+      nb::gil_scoped_release release;
+      draw_rows(logits.data(), draws, results);
+    }
+    for (std::size_t row = 0; row < rows; ++row) raise_if_failed(results[row].status, row);
+    return nb::make_tuple(array_of<std::int32_t>(results, &DrawResult::token),
+                          array_of<float>(results, &DrawResult::logprob));
   }
 
   int threads() const { return pool_.size(); }
   std::string instruction_set() const { return kernels_.name; }
-  int blocks_in_use() { return locked([&] { return model_->cache().blocks_in_use(); }); }
+  int blocks_in_use() { return take_turn()->blocks_in_use(); }
   std::size_t block_bytes() { return model_->cache().block_bytes(); }
 
  private:
@@ -167,22 +204,66 @@ class Engine {
     return model_->weights.layers[layer];
   }
 
+  // Holding one is having the engine to oneself. No Python object may be made while one is held: that may run the
+  // garbage collector, and with it somebody's finaliser that frees a sequence.
+  class Turn {
+   public:
+    explicit Turn(Engine& engine) : engine_(engine) {
+      exit_gate.enter();
+      engine_.mutex_.lock();
+    }
+    ~Turn() {
+      engine_.mutex_.unlock();
+      exit_gate.leave();
+    }
+    Turn(const Turn&) = delete;
+    Turn& operator=(const Turn&) = delete;
+    KVCache* operator->() const { return &engine_.model_->cache(); }
+
+   private:
+    Engine& engine_;
+  };
+
   // Waits without the GIL, or a thread that holds the engine and wants the GIL back would wait for this one.
-  std::unique_lock<std::mutex> acquire() {
+  Turn take_turn() {
     nb::gil_scoped_release release;
-    return std::unique_lock<std::mutex>(mutex_);
+    return Turn(*this);
   }
 
-  template <typename F>
-  std::invoke_result_t<F> locked(F&& f) {
-    std::unique_lock<std::mutex> lock = acquire();
-    return f();
+  void draw_rows(const float* logits, const std::vector<Draw>& draws, std::vector<DrawResult>& results) {
+    const std::size_t rows = draws.size(), n_vocab = shape_.n_vocab;
+    const int threads = int(std::min<std::size_t>(rows, pool_.size()));
+    for (int thread = 0; thread < threads; ++thread) samplers_[thread].reserve(shape_.n_vocab);
+    const auto work = [&](int thread) {
+      for (std::size_t row = thread; row < rows; row += pool_.size())
+        results[row] = samplers_[thread].draw(logits + row * n_vocab, shape_.n_vocab, draws[row]);
+    };
+    if (rows == 1) work(0);
+    else pool_.run(work);
+  }
+
+  template <typename T>
+  static nb::ndarray<nb::numpy, T, nb::ndim<1>> array_of(const std::vector<DrawResult>& results, T DrawResult::*field) {
+    auto* values = new T[results.size()];
+    nb::capsule owner(values, [](void* p) noexcept { delete[] static_cast<T*>(p); });
+    for (std::size_t i = 0; i < results.size(); ++i) values[i] = results[i].*field;
+    return nb::ndarray<nb::numpy, T, nb::ndim<1>>(values, {results.size()}, owner);
+  }
+
+  bool has_norm(const Norm& norm) const { return norm.gain.size() > 0; }
+  bool has_all_weights() const {
+    const Weights& w = model_->weights;
+    bool all = w.wte.k > 0 && has_norm(w.ln_f);
+    for (const Layer& l : w.layers)
+      all = all && has_norm(l.ln_1) && has_norm(l.ln_2) && l.attn_qkv.weight.k > 0 && l.attn_proj.weight.k > 0 &&
+            l.mlp_fc.weight.k > 0 && l.mlp_proj.weight.k > 0;
+    return all;
   }
 
   std::vector<Feed> checked_feeds(const Array1<std::int32_t>& sequences, const Array1<std::int32_t>& tokens,
                                   const Array1<std::int32_t>& counts) {
     if (sequences.shape(0) != counts.shape(0)) throw std::invalid_argument("as many counts as sequences are needed");
-    if (model_->weights.wte.k == 0) throw std::invalid_argument("the engine has no weights yet");
+    if (!has_all_weights()) throw std::invalid_argument("the engine lacks some of its weights");
     std::vector<Feed> feeds;
     std::unordered_set<int> seen;
     std::size_t next = 0;
@@ -191,8 +272,8 @@ class Engine {
       const int length = model_->cache().length(sequence);
       if (!seen.insert(sequence).second)
         throw std::invalid_argument("sequence " + std::to_string(sequence) + " is fed twice in one call");
-      if (count < 1 || std::size_t(count) > tokens.shape(0) - next)
-        throw std::invalid_argument("each sequence needs at least one token");
+      if (count < 1) throw std::invalid_argument("each sequence needs at least one token");
+      if (std::size_t(count) > tokens.shape(0) - next) throw std::invalid_argument("fewer tokens than counts add up to");
       if (count > shape_.n_ctx - length)
         throw std::overflow_error(std::to_string(length) + " tokens and " + std::to_string(count) +
                                 " more are over the context of " + std::to_string(shape_.n_ctx));
@@ -218,11 +299,21 @@ class Engine {
     if (n_vocab != std::size_t(shape_.n_vocab)) throw std::invalid_argument("logits do not fit the vocabulary");
     if (params.shape(0) != rows || params.shape(1) != 7) throw std::invalid_argument("params must be [rows, 7]");
     if (streams.shape(0) != rows || streams.shape(1) != 3) throw std::invalid_argument("streams must be [rows, 3]");
+    for (std::size_t row = 0; row < rows; ++row) check_params(params.data() + row * 7);
+    for (std::size_t row = 0; row < rows; ++row)
+      if (streams.data()[row * 3 + 2] > UINT32_MAX) throw std::invalid_argument("positions must be below 2^32");
     check_offsets(history_offsets, rows, history.shape(0));
     check_offsets(bias_offsets, rows, bias_ids.shape(0));
     if (bias_ids.shape(0) != bias_values.shape(0)) throw std::invalid_argument("as many bias values as ids are needed");
     check_ids(history.data(), history.shape(0));
     check_ids(bias_ids.data(), bias_ids.shape(0));
+  }
+
+  static void check_params(const double* p) {
+    const bool good = p[0] >= 0 && std::isfinite(p[0]) && p[1] >= 0 && p[1] <= 9e15 && p[2] >= 0 && p[2] <= 1 &&
+                      p[3] >= 0 && p[3] <= 1 && p[4] > 0 && std::isfinite(p[4]) && std::isfinite(p[5]) &&
+                      std::isfinite(p[6]);
+    if (!good) throw std::invalid_argument("sampling parameters out of range");
   }
 
   static void check_offsets(const Array1<std::int64_t>& offsets, std::size_t rows, std::size_t size) {
@@ -249,6 +340,11 @@ class Engine {
 }  // namespace
 
 NB_MODULE(_native, m) {
+  nb::set_leak_warnings(false);  // an engine that lives until the interpreter ends is not a mistake
+  nb::module_::import_("atexit").attr("register")(nb::cpp_function([] {
+    nb::gil_scoped_release release;
+    exit_gate.close();
+  }));
   m.def("instruction_sets", [] {
     std::vector<std::string> names;
     for (const Kernels* kernels : available_kernels()) names.emplace_back(kernels->name);

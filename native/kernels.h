@@ -20,7 +20,7 @@ struct Product {
   const float* a;       // [m, k], rows lda apart
   std::size_t lda;
   const float* b;       // packed [tiles][k][kTile]
-  const float* bias;    // [n], or null for none
+  const float* bias;    // [n] padded to whole tiles, or null for none
   float* c;             // [m, n], rows ldc apart
   std::size_t ldc;
   float* partial;       // scratch [m, tiles * kTile] for sums between blocks of k, or null to run over k at once

@@ -109,13 +109,13 @@ void product(const Product& p, int first_tile, int last_tile) {
 }
 
 template <int kM>
-void score_block(const Attention& a, int first_row, int block_index) {
+void score_block(const Attention& a, int block_index) {
   for (int c = 0; c < kTile; c += kPass) {
     Vec acc[kM][kVectors] = {};
-    accumulate<kM, kVectors>(acc, a.q + first_row * a.ldq, a.ldq, a.keys[block_index] + c, kTile, a.head_dim);
+    accumulate<kM, kVectors>(acc, a.q, a.ldq, a.keys[block_index] + c, kTile, a.head_dim);
     for (int r = 0; r < kM; ++r)
       for (int v = 0; v < kVectors; ++v)
-        store(a.scores + (first_row + r) * a.score_stride + block_index * kTile + c + v * kWidth, acc[r][v] * a.scale);
+        store(a.scores + r * a.score_stride + block_index * kTile + c + v * kWidth, acc[r][v] * a.scale);
   }
 }
 
@@ -134,17 +134,36 @@ inline float softmax(float* s, int length, int padded) {
   return 1.0f / sum(total);
 }
 
+// acc[r] += probabilities[first … last) · values of those positions, for kM rows.
 template <int kM>
-void mix_values(const Attention& a, int first_row, int blocks, const float* norm) {
+inline void add_values(Vec (&acc)[kM][kVectors], const Attention& a, int row, int column, int first, int last) {
+  for (int position = first; position < last;) {
+    const int slot = position % kTile, count = kTile - slot < last - position ? kTile - slot : last - position;
+    const float* values = a.values[position / kTile] + std::size_t(slot) * a.value_stride + column;
+    accumulate<kM, kVectors>(acc, a.scores + row * a.score_stride + position, a.score_stride, values, a.value_stride,
+                             count);
+    position += count;
+  }
+}
+
+// Reads the values of visible positions only: what lies in the others may be infinite, and 0 · ∞ is not 0. All rows
+// see the positions up to the first row's; the few beyond are added row by row.
+template <int kM>
+void mix_values(const Attention& a, const float* norm) {
   for (int c = 0; c < a.value_stride; c += kPass) {
     Vec acc[kM][kVectors] = {};
-    for (int b = 0; b < blocks; ++b)
-      accumulate<kM, kVectors>(acc, a.scores + first_row * a.score_stride + b * kTile, a.score_stride,
-                               a.values[b] + c, a.value_stride, kTile);
+    const int shared = a.first_position + 1;
+    add_values<kM>(acc, a, 0, c, 0, shared);
+    for (int r = 1; r < kM; ++r) {
+      Vec own[1][kVectors];
+      for (int v = 0; v < kVectors; ++v) own[0][v] = acc[r][v];
+      add_values<1>(own, a, r, c, shared, shared + r);
+      for (int v = 0; v < kVectors; ++v) acc[r][v] = own[0][v];
+    }
     for (int r = 0; r < kM; ++r) {
-      float* out = a.out + (first_row + r) * a.ldo + c;
+      float* out = a.out + r * a.ldo + c;
       for (int v = 0; v < kVectors; ++v) {
-        const Vec y = acc[r][v] * norm[first_row + r];
+        const Vec y = acc[r][v] * norm[r];
         const int room = a.head_dim - c - v * kWidth;
         if (room >= kWidth) {
           store(out + v * kWidth, y);
@@ -160,8 +179,8 @@ void mix_values(const Attention& a, int first_row, int blocks, const float* norm
 
 template <int... kM>
 struct AttentionTable {
-  using Score = void (*)(const Attention&, int, int);
-  using Mix = void (*)(const Attention&, int, int, const float*);
+  using Score = void (*)(const Attention&, int);
+  using Mix = void (*)(const Attention&, const float*);
   static constexpr Score score[] = {nullptr, score_block<kM>...};
   static constexpr Mix mix[] = {nullptr, mix_values<kM>...};
 };
@@ -169,11 +188,11 @@ using AttentionRows = AttentionTable<GPT2LAB_ROW_COUNTS>;
 
 void attention(const Attention& a) {
   const int blocks = (a.first_position + a.m - 1) / kTile + 1;
-  for (int b = 0; b < blocks; ++b) AttentionRows::score[a.m](a, 0, b);
+  for (int b = 0; b < blocks; ++b) AttentionRows::score[a.m](a, b);
   float norm[kRows];
   for (int r = 0; r < a.m; ++r)
     norm[r] = softmax(a.scores + r * a.score_stride, a.first_position + r + 1, blocks * kTile);
-  AttentionRows::mix[a.m](a, 0, blocks, norm);
+  AttentionRows::mix[a.m](a, norm);
 }
 
 inline float sum_of(const float* x, int n) {

@@ -6,8 +6,8 @@
 
 namespace gpt2lab {
 
-KVCache::KVCache(int n_layer, int n_head, int head_dim, int n_ctx)
-    : n_head_(n_head), head_dim_(head_dim), n_ctx_(n_ctx), value_stride_((head_dim + kTile - 1) / kTile * kTile) {
+KVCache::KVCache(int n_layer, int n_head, int head_dim)
+    : n_head_(n_head), head_dim_(head_dim), value_stride_((head_dim + kTile - 1) / kTile * kTile) {
   head_size_ = std::size_t(kTile) * (head_dim + value_stride_);
   block_size_ = head_size_ * n_head * n_layer;
 }
@@ -24,9 +24,8 @@ int KVCache::create() {
 }
 
 int KVCache::fork(int sequence) {
-  Sequence copy = find(sequence);
+  const auto& copy = sequences_.emplace(next_sequence_, Sequence(find(sequence))).first->second;
   for (const int block : copy.blocks) ++references_[block];
-  sequences_.emplace(next_sequence_, std::move(copy));
   return next_sequence_++;
 }
 

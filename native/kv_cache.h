@@ -17,7 +17,7 @@ namespace gpt2lab {
 
 class KVCache {
  public:
-  KVCache(int n_layer, int n_head, int head_dim, int n_ctx);
+  KVCache(int n_layer, int n_head, int head_dim);
 
   int create();
   int fork(int sequence);
@@ -57,7 +57,7 @@ class KVCache {
 
   static constexpr int kSlab = 4;  // blocks taken from the system at once
 
-  int n_head_, head_dim_, n_ctx_, value_stride_;
+  int n_head_, head_dim_, value_stride_;
   std::size_t head_size_;   // floats of one head's keys and values in a block
   std::size_t block_size_;  // floats of a block
   int next_sequence_ = 0;

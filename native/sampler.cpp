@@ -38,6 +38,14 @@ Float largest_of(const Float* x, int n) {
 
 }  // namespace
 
+void Sampler::reserve(int n_vocab) {
+  scores_.reserve(n_vocab);
+  probabilities_.reserve(n_vocab);
+  ordered_.reserve(n_vocab);
+  ranked_.reserve(n_vocab);
+  counts_.resize(n_vocab);
+}
+
 DrawResult Sampler::draw(const float* logits, int n_vocab, const Draw& draw) {
   DrawResult result;
   result.status = check(logits, n_vocab);
@@ -54,9 +62,14 @@ DrawResult Sampler::draw(const float* logits, int n_vocab, const Draw& draw) {
   if (params.temperature == 0) {
     result.token = std::int32_t(std::find(scores_.begin(), scores_.end(), largest) - scores_.begin());
   } else {
-    // Differences from the largest are divided, so that no temperature overflows.
-    for (double& s : scores_) s = (s - largest) / params.temperature;
+    // Differences from the largest are divided, so that no temperature overflows. A temperature of 1 leaves the logits
+    // as they are until top-k has compared them: differences of small numbers from a large one may be equal.
+    const bool tempered = params.temperature != 1;
+    if (tempered)
+      for (double& s : scores_) s = (s - largest) / params.temperature;
     keep_top_k(params.top_k);
+    if (!tempered)
+      for (double& s : scores_) s -= largest;
     probabilities_.resize(n_vocab);
     double total = kernels_->exp(scores_.data(), n_vocab, probabilities_.data());
     total = keep_top_p(params.top_p, total);
@@ -104,14 +117,13 @@ std::int32_t Sampler::pick(double target) const {
 void Sampler::apply_penalties(const Draw& draw) {
   const SamplingParams& params = draw.params;
   if (params.repetition_penalty == 1 && params.presence_penalty == 0 && params.frequency_penalty == 0) return;
-  counts_.resize(scores_.size());
   for (std::size_t i = 0; i < draw.history_size; ++i) ++counts_[draw.history[i]];
   for (std::size_t i = 0; i < draw.history_size; ++i) {
     std::int32_t& count = counts_[draw.history[i]];
     if (count == 0) continue;  // its first occurrence has dealt with it
     double& s = scores_[draw.history[i]];
     s = s > 0 ? s / params.repetition_penalty : s * params.repetition_penalty;
-    s -= params.presence_penalty + params.frequency_penalty * count;
+    s = s - params.presence_penalty - params.frequency_penalty * count;
     count = 0;
   }
 }

@@ -46,6 +46,9 @@ class Sampler {
  public:
   explicit Sampler(const Kernels& kernels) : kernels_(&kernels) {}
 
+  // Takes all memory that draws from n_vocab logits need, so that they throw nothing.
+  void reserve(int n_vocab);
+
   DrawResult draw(const float* logits, int n_vocab, const Draw& draw);
 
  private:

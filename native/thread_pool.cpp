@@ -42,8 +42,21 @@ void ThreadPool::start() {
   if (team_) (void)team_.release();  // in a forked child: the threads it speaks of do not exist here
   team_ = std::make_unique<Team>();
   owner_ = getpid();
-  for (int thread = 1; thread < size_; ++thread)
-    team_->threads.emplace_back([this, team = team_.get(), thread] { member(*team, thread); });
+  try {
+    for (int thread = 1; thread < size_; ++thread)
+      team_->threads.emplace_back([this, team = team_.get(), thread] { member(*team, thread); });
+  } catch (...) {
+    stop();
+    throw;
+  }
+}
+
+void ThreadPool::stop() {
+  team_->stopping.store(true, std::memory_order_release);
+  team_->round.fetch_add(1, std::memory_order_acq_rel);
+  team_->round.notify_all();
+  for (std::thread& thread : team_->threads) thread.join();
+  team_.reset();
 }
 
 void ThreadPool::run(const std::function<void(int)>& work) {
@@ -71,14 +84,8 @@ void ThreadPool::barrier() {
 
 ThreadPool::~ThreadPool() {
   if (!team_) return;
-  if (owner_ != getpid()) {
-    (void)team_.release();
-    return;
-  }
-  team_->stopping.store(true, std::memory_order_release);
-  team_->round.fetch_add(1, std::memory_order_acq_rel);
-  team_->round.notify_all();
-  for (std::thread& thread : team_->threads) thread.join();
+  if (owner_ == getpid()) stop();
+  else (void)team_.release();
 }
 
 }  // namespace gpt2lab

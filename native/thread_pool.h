@@ -25,7 +25,8 @@ class ThreadPool {
 
   int size() const { return size_; }
 
-  // Calls work(thread) for thread = 0 … size - 1 at once and returns when all have ended. `work` must not throw.
+  // Calls work(thread) for thread = 0 … size - 1 at once and returns when all have ended. `work` must not throw; run
+  // throws std::system_error, having called nothing, if the threads cannot be started.
   void run(const std::function<void(int)>& work);
 
   // Inside work: returns when every thread of the team has called it as often as this one.
@@ -41,6 +42,7 @@ class ThreadPool {
   };
 
   void start();
+  void stop();
   static void wait_while(const std::atomic<std::uint32_t>& value, std::uint32_t old);
   void member(Team& team, int thread);
 

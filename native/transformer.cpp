@@ -22,7 +22,7 @@ struct Share {
 
 Transformer::Transformer(const Shape& shape, const Kernels& kernels, ThreadPool& pool)
     : shape_(shape), kernels_(kernels), pool_(pool),
-      cache_(shape.n_layer, shape.n_head, shape.head_dim(), shape.n_ctx) {
+      cache_(shape.n_layer, shape.n_head, shape.head_dim()) {
   const std::size_t padded_ctx = std::size_t(shape.n_ctx + kTile - 1) / kTile * kTile;
   for (int thread = 0; thread < pool.size(); ++thread) {
     thread_normed_.emplace_back(std::size_t(kernels.max_rows) * shape.n_embd);
@@ -46,13 +46,13 @@ void Transformer::forward(const std::vector<Feed>& feeds, Outputs outputs, float
   std::size_t extended = 0;
   try {
     for (; extended < feeds.size(); ++extended) cache_.extend(feeds[extended].sequence, feeds[extended].count);
-  } catch (...) {  // leave every sequence as it was
+    for (std::size_t i = 0; i < rows.size(); i += kPassRows)
+      run_pass({rows.begin() + i, rows.begin() + std::min(rows.size(), i + kPassRows)}, logits);
+  } catch (...) {
     while (extended-- > 0)
       cache_.truncate(feeds[extended].sequence, cache_.length(feeds[extended].sequence) - feeds[extended].count);
     throw;
   }
-  for (std::size_t i = 0; i < rows.size(); i += kPassRows)
-    run_pass({rows.begin() + i, rows.begin() + std::min(rows.size(), i + kPassRows)}, logits);
 }
 
 void Transformer::reserve(int rows) {
@@ -129,8 +129,7 @@ void Transformer::run_layer(int index, const std::vector<Row>& rows, const std::
   multiply(layer.attn_qkv, normalized(layer.ln_1, m, thread), m, qkv_.data(), Epilogue::store, thread);
   pool_.barrier();
 
-  // One item is one head of one span (while decoding) or of all spans, dealt out so that all threads get early, short
-  // and late, long spans alike.
+  // One item is one head of one span; they are dealt out so that all threads get early, short and late, long spans alike.
   if (!decoding) {
     const Share share(m * heads, thread, pool_.size());
     for (int i = share.begin; i < share.end; ++i) store_kv(index, i % heads, rows[i / heads], i / heads);

@@ -59,7 +59,8 @@ class Transformer {
   KVCache& cache() { return cache_; }
 
   // Runs every feed and writes logits [rows, n_vocab]: a row per feed (last), per token (all), or none. Token ids,
-  // counts ≥ 1 and room within n_ctx have been checked by the caller, and no sequence occurs twice.
+  // counts ≥ 1 and room within n_ctx have been checked by the caller, and no sequence occurs twice. If it throws, for
+  // want of memory or threads, every sequence is as it was.
   void forward(const std::vector<Feed>& feeds, Outputs outputs, float* logits);
 
  private:

@@ -10,6 +10,7 @@
 #include <arm_neon.h>
 #endif
 
+namespace gpt2lab {
 namespace {
 
 #if defined(__AVX512F__)
@@ -74,7 +75,7 @@ inline float max(Vec v) {
   return m;
 }
 
-// e^x to about one unit in the last place; x below -87.3 gives 0, above 88.3 the largest power.
+// e^x to about one unit in the last place; x below -87.3 gives 0, above 88.3 the largest power, NaN gives NaN.
 // e^x = 2^n · e^r with n = round(x / ln 2) and |r| ≤ ln 2 / 2; e^r by its Taylor polynomial of degree 7.
 inline Vec exp(Vec x) {
   const Vec clamped = vmin(vmax(x, splat(-87.33f)), splat(88.37f));
@@ -92,7 +93,7 @@ inline Vec exp(Vec x) {
   p = fma(p, r, splat(1.0f));
   const IntVec exponent = ((IntVec)shifted - (IntVec)splat(12582912.0f) + 127) << 23;
   const Vec result = p * (Vec)exponent;
-  return select(x < -87.33f, Vec{}, result);
+  return select(x != x, x, select(x < -87.33f, Vec{}, result));  // NaN stays NaN
 }
 
 // The same in float64, for the sampler.
@@ -132,3 +133,4 @@ inline DoubleVec exp(DoubleVec x) {
 }
 
 }  // namespace
+}  // namespace gpt2lab

@@ -1,3 +1,5 @@
+"""The C++ core; see native/bindings.cpp. :mod:`gpt2lab.engines.native` is what the rest of the package uses."""
+
 from typing import Any
 
 import numpy as np

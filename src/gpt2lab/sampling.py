@@ -188,8 +188,9 @@ def _top_k(logits: Floats, k: int) -> Floats:
 
 def _top_p(stage: Stage, p: float) -> Floats:
     order = np.argsort(-stage.probabilities, kind="stable")  # most likely first, the lower id first on ties
-    cumulative = np.cumsum(stage.probabilities[order])
-    kept = 1 + np.count_nonzero(cumulative[:-1] < p)  # a token stays while those before it have not reached p
+    weights = stage.probabilities[order] / stage.probabilities.max()  # equal ones sum up without rounding
+    cumulative = np.cumsum(weights)
+    kept = 1 + np.count_nonzero(cumulative[:-1] < p * weights.sum())  # while those before have not reached p
     filtered = np.full_like(stage.logits, -np.inf)
     filtered[order[:kept]] = stage.logits[order[:kept]]
     return filtered

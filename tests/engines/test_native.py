@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from hypothesis import strategies as st
 
 from gpt2lab import _native
 from gpt2lab.config import ModelConfig
-from gpt2lab.engines.native import NativeEngine, physical_cores
+from gpt2lab.engines.native import NativeEngine, usable_cores
 from gpt2lab.errors import ContextError, SamplingError, UsageError
 from gpt2lab.sampling import SamplingParams
 from gpt2lab.weights.checkpoint import Checkpoint, tensor_shapes
@@ -290,5 +292,169 @@ def test_a_forked_process_can_go_on_with_an_engine(engines):
     child.join()
 
 
-def test_default_threads_are_the_physical_cores():
-    assert NativeEngine(random_checkpoint(SHAPE)).threads == physical_cores() >= 1
+def test_default_threads_are_the_usable_cores():
+    assert NativeEngine(random_checkpoint(SHAPE)).threads == usable_cores() >= 1
+
+
+# ---- what has gone wrong before --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("top_k", [SHAPE.n_vocab, 2**63, 10**400])
+def test_a_top_k_beyond_the_vocabulary_keeps_everything(engines, top_k):
+    logits = np.random.default_rng(0).standard_normal((1, SHAPE.n_vocab)).astype(np.float32)
+    draws = [engines[1].sample(logits, [SamplingParams(top_k=k)], [1], [0], [5], [()])[0][0] for k in (0, top_k)]
+    assert draws[0] == draws[1] >= 0
+
+
+@pytest.mark.parametrize("raw", [{1: -5.0}, {3: 2.0}, {0: -1.0}, {2: np.nan}, {4: 0.0}, {5: np.inf}])
+def test_the_core_refuses_sampling_parameters_out_of_range(engines, raw):
+    numbers = np.array([[1.0, 0, 1, 0, 1, 0, 0]])
+    for column, value in raw.items():
+        numbers[0, column] = value
+    nothing, offsets = np.empty(0, np.int32), np.zeros(2, np.int64)
+    with pytest.raises(ValueError, match="out of range"):
+        engines[1]._core.sample(
+            np.zeros((1, SHAPE.n_vocab), np.float32),
+            numbers,
+            np.zeros((1, 3), np.uint64),
+            nothing,
+            offsets,
+            nothing,
+            np.empty(0),
+            offsets,
+        )
+
+
+def test_overflow_in_one_token_reaches_no_earlier_token_and_no_other_sequence(isa):
+    checkpoint = random_checkpoint(SHAPE)
+    clean = run(NativeEngine(checkpoint, threads=2), [3] * 60)
+    checkpoint.tensors["wpe.weight"][40] = np.inf
+    engine = NativeEngine(checkpoint, threads=2)
+    for _ in range(2):  # the second time in memory that holds what the first left behind
+        rows = run(engine, [3] * 60)
+        np.testing.assert_array_equal(rows[:40], clean[:40])
+        assert np.isnan(rows[40:]).all()
+    np.testing.assert_array_equal(run(engine, [3] * 5), clean[:5])
+
+
+def test_penalties_are_subtracted_in_the_references_order(engines):
+    from gpt2lab import sampling
+
+    params = SamplingParams(temperature=0, presence_penalty=0.7, frequency_penalty=0.1, logit_bias={1: -0.1})
+    logits = np.full((1, SHAPE.n_vocab), -10, np.float32)
+    logits[0, :2] = 0
+    for history in ([0, 0, 1], [0, 1, 1], [0, 0, 0, 1, 1]):
+        ids, _ = engines[1].sample(logits, [params], [0], [0], [3], [history])
+        assert ids[0] == sampling.sample(logits[0], params, seed=0, stream=0, position=3, history=history)
+
+
+@pytest.mark.parametrize("top_p", [0.1, 0.2, 0.29, 0.5, 0.7])
+@pytest.mark.parametrize("ties", [7, 10, 77])
+def test_top_p_among_equals_keeps_as_many_as_the_reference(engines, top_p, ties):
+    from gpt2lab import sampling
+
+    logits = np.full((1, SHAPE.n_vocab), -np.inf, np.float32)
+    logits[0, :ties] = 1.3
+    params = SamplingParams(top_p=top_p)
+    kept = np.flatnonzero(sampling.distribution(logits[0], params))
+    drawn = {int(engines[1].sample(logits, [params], [0], [0], [i], [()])[0][0]) for i in range(600)}
+    assert drawn == set(kept.tolist())
+
+
+def test_top_k_at_temperature_1_does_not_take_near_ties_for_ties(engines):
+    logits = np.full((1, SHAPE.n_vocab), -np.inf, np.float32)
+    logits[0, :3] = [0.5, 1e-20, 2e-20]
+    drawn = {int(engines[1].sample(logits, [SamplingParams(top_k=2)], [0], [0], [i], [()])[0][0]) for i in range(200)}
+    assert drawn == {0, 2}
+
+
+@pytest.mark.parametrize("tokens", [[1.7], np.array([2**32 + 5]), [2**40], [-(2**40)]])
+def test_ids_that_are_no_int32_are_refused(engines, tokens):
+    with pytest.raises(UsageError, match="whole numbers"):
+        run(engines[1], tokens)
+
+
+@pytest.mark.parametrize(
+    ("seed", "position", "bias"), [(-1, 0, {}), (0, 2**32, {}), (0, -1, {}), (0, 0, {2**40: 1.0}), (0, 0, {99: 1.0})]
+)
+def test_numbers_that_the_core_cannot_hold_are_refused(engines, seed, position, bias):
+    with pytest.raises(SamplingError):
+        engines[1].sample(
+            np.zeros((1, SHAPE.n_vocab), np.float32),
+            [SamplingParams(logit_bias=bias)],
+            [seed],
+            [0],
+            [position],
+            [()],
+        )
+
+
+@pytest.mark.parametrize("threads", [0, -1, 2000])
+def test_the_core_refuses_impossible_thread_counts(threads):
+    with pytest.raises(ValueError, match="threads"):
+        _native.Engine(**SHAPE.to_hparams(), threads=threads, instruction_set="")
+
+
+def test_the_core_refuses_to_run_without_all_weights():
+    core = _native.Engine(**SHAPE.to_hparams(), threads=1, instruction_set="")
+    core.set_embeddings(np.zeros((77, 48), np.float32), np.zeros((150, 48), np.float32))
+    one = np.array([core.new_sequence()], np.int32)
+    with pytest.raises(ValueError, match="weights"):
+        core.forward(one, np.zeros(1, np.int32), np.ones(1, np.int32), 0)
+
+
+def python(code: str) -> subprocess.CompletedProcess[str]:
+    """Run ``code`` in a process of its own, after imports and with an engine."""
+    setup = f"""
+import sys, threading, time, resource
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import numpy as np
+from test_native import *
+engine = NativeEngine(random_checkpoint(SHAPE), threads=2)
+"""
+    return subprocess.run([sys.executable, "-c", setup + code], capture_output=True, text=True, timeout=60)
+
+
+def test_the_interpreter_may_end_while_a_thread_computes():
+    result = python("""
+def work():
+    while True:
+        run(engine, list(range(70)) * 2, "last")
+for _ in range(3):
+    threading.Thread(target=work, daemon=True).start()
+time.sleep(0.2)
+""")
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_a_finaliser_may_free_a_sequence_whenever_it_runs():
+    result = python("""
+import gc
+class Holder:
+    def __init__(self):
+        self.sequence, self.cycle = engine.new_sequence(), self
+    def __del__(self):
+        engine.free_sequence(self.sequence)
+gc.set_threshold(1)
+logits = np.zeros((2, SHAPE.n_vocab), np.float32)
+for i in range(300):
+    Holder()
+    engine.sample(logits, [SamplingParams()] * 2, [0, 0], [0, 1], [i, i], [(), ()])
+    run(engine, [1, 2, 3])
+print("done")
+""")
+    assert result.stdout == "done\n", result.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a limit of address space")
+def test_threads_that_cannot_be_started_get_one_line():
+    result = python("""
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + 2**28, -1))
+for _ in range(2):
+    try:
+        NativeEngine(random_checkpoint(SHAPE), threads=1000)
+    except (UsageError, MemoryError) as error:
+        print(type(error).__name__)
+""")
+    assert result.stdout in ("UsageError\nUsageError\n", "MemoryError\nMemoryError\n"), result.stderr

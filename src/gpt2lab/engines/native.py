@@ -5,6 +5,7 @@ Packs a checkpoint's weights once, then feeds tokens and draws samples. Knows no
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from typing import Literal
@@ -32,23 +33,14 @@ class NativeEngine:
 
     def __init__(self, checkpoint: Checkpoint, *, threads: int | None = None) -> None:
         self.config = checkpoint.config
-        threads = physical_cores() if threads is None else threads
+        threads = usable_cores() if threads is None else threads
         if not 1 <= threads <= 1024:
             raise UsageError(f"threads must be from 1 to 1024, got {threads}")
-        shape = self.config
+        self._core = _native.Engine(**self.config.to_hparams(), threads=threads, instruction_set=_instruction_set())
         try:
-            self._core = _native.Engine(
-                n_vocab=shape.n_vocab,
-                n_ctx=shape.n_ctx,
-                n_embd=shape.n_embd,
-                n_head=shape.n_head,
-                n_layer=shape.n_layer,
-                threads=threads,
-                instruction_set=os.environ.get("GPT2LAB_ISA", ""),
-            )
-        except ValueError as error:
-            raise UsageError(f"GPT2LAB_ISA: {error}") from None
-        self._load(checkpoint)
+            self._load(checkpoint)
+        except RuntimeError as error:
+            raise UsageError(f"{threads} threads could not be started ({error}): use fewer") from None
 
     def _load(self, checkpoint: Checkpoint) -> None:
         tensors, core = checkpoint.tensors, self._core
@@ -103,11 +95,10 @@ class NativeEngine:
         ``"none"``. Raises :class:`ContextError` if a sequence would exceed ``n_ctx`` tokens.
         """
         counts = np.fromiter((len(t) for t in tokens), np.int32, len(tokens))
-        flat = np.concatenate([np.asarray(t, np.int32) for t in tokens]) if len(tokens) else np.empty(0, np.int32)
+        flat = _int32(np.concatenate([np.asarray(t) for t in tokens])) if len(tokens) else np.empty(0, np.int32)
+        handles = _int32(np.asarray(sequences))
         try:
-            logits: npt.NDArray[np.float32] = self._core.forward(
-                np.asarray(sequences, np.int32), flat, counts, _OUTPUTS[outputs]
-            )
+            logits: npt.NDArray[np.float32] = self._core.forward(handles, flat, counts, _OUTPUTS[outputs])
         except OverflowError as error:
             raise ContextError(str(error)) from None
         except IndexError as error:
@@ -128,26 +119,43 @@ class NativeEngine:
         Returns ids int32 ``[n]`` and the natural logarithms of their probabilities under the unmodified logits,
         float32 ``[n]``. Raises :class:`SamplingError` for NaN or +inf logits or if no token is left to draw.
         """
-        numbers = np.array([_numbers(p) for p in params], np.float64).reshape(len(params), 7)
-        streams_of = np.array([seeds, streams, positions], np.uint64).T.copy()
+        numbers = np.array([_numbers(p, self.config.n_vocab) for p in params], np.float64).reshape(len(params), 7)
         used = [h if _penalises(p) else () for p, h in zip(params, histories, strict=True)]
-        history, history_offsets = _ragged(used, np.int32)
-        bias_ids, bias_offsets = _ragged([tuple(p.logit_bias) for p in params], np.int32)
-        bias_values, _ = _ragged([tuple(p.logit_bias.values()) for p in params], np.float64)
         try:
+            streams_of = np.array([seeds, streams, positions], np.uint64).T.copy()
+            history, history_offsets = _ragged(used, np.int32)
+            bias_ids, bias_offsets = _ragged([tuple(p.logit_bias) for p in params], np.int32)
+            bias_values, _ = _ragged([tuple(p.logit_bias.values()) for p in params], np.float64)
             ids, logprobs = self._core.sample(
                 logits, numbers, streams_of, history, history_offsets, bias_ids, bias_values, bias_offsets
             )
-        except (ValueError, IndexError) as error:
+        except (ValueError, IndexError, OverflowError) as error:
             raise SamplingError(str(error)) from None
         return ids, logprobs
 
 
-def _numbers(p: SamplingParams) -> tuple[float, ...]:
+def _instruction_set() -> str:
+    """What ``GPT2LAB_ISA`` asks for, empty if nothing."""
+    name, available = os.environ.get("GPT2LAB_ISA", ""), _native.instruction_sets()
+    if name and name not in available:
+        raise UsageError(f"GPT2LAB_ISA is {name!r}, but this CPU has kernels for {', '.join(available)}")
+    return name
+
+
+def _int32(values: npt.NDArray[np.generic]) -> npt.NDArray[np.int32]:
+    """Whole numbers as int32, or UsageError."""
+    if values.size == 0:
+        return np.empty(0, np.int32)
+    if values.dtype.kind not in "iu" or values.min() < -(2**31) or values.max() >= 2**31:
+        raise UsageError(f"token ids and sequences must be whole numbers below 2^31, got {values}")
+    return np.ascontiguousarray(values, np.int32)
+
+
+def _numbers(p: SamplingParams, n_vocab: int) -> tuple[float, ...]:
     """The order in which native/bindings.cpp reads them."""
     return (
         p.temperature,
-        p.top_k,
+        min(p.top_k, n_vocab),
         p.top_p,
         p.min_p,
         p.repetition_penalty,
@@ -165,15 +173,31 @@ def _ragged(
 ) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.int64]]:
     """Rows after one another, and where each begins."""
     offsets = np.zeros(len(rows) + 1, np.int64)
-    if not any(rows):  # as nearly always, at every step
+    if not any(len(row) for row in rows):  # as nearly always, at every step
         return np.empty(0, dtype), offsets
     np.cumsum([len(row) for row in rows], out=offsets[1:])
     flat = np.fromiter((value for row in rows for value in row), dtype, int(offsets[-1]))
     return flat, offsets
 
 
+def usable_cores() -> int:
+    """Physical CPU cores that this process may use at once: at most its container's share of processor time."""
+    quota = _cpu_quota()
+    return max(1, min(physical_cores(), math.ceil(quota))) if quota else physical_cores()
+
+
+def _cpu_quota() -> float | None:
+    """CPUs' worth of time that Linux's control groups grant, None if they do not limit it."""
+    try:
+        with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as file:  # noqa: PTH123
+            quota, period = file.read().split()
+        return None if quota == "max" else int(quota) / int(period)
+    except (OSError, ValueError):
+        return None
+
+
 def physical_cores() -> int:
-    """Physical CPU cores that this process may use; hyper-threads of one core count once."""
+    """Physical CPU cores that this process may run on; hyper-threads of one core count once."""
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
     cores = set()
     for cpu in allowed:
