@@ -8,6 +8,7 @@ from click.testing import CliRunner
 from gpt2lab.cli.convert import command as convert
 from gpt2lab.cli.download import command as download
 from gpt2lab.cli.info import command as info
+from gpt2lab.cli.main import cli
 from gpt2lab.errors import CheckpointError
 from gpt2lab.weights import open_checkpoint
 from gpt2lab.weights.describe import weights_sha256
@@ -92,3 +93,9 @@ def test_help_reads_well(command):
     text = run(command, "--help").stdout
     assert "gpt2lab" in text or "MODEL" in text
     assert max(map(len, text.splitlines())) <= 80
+
+
+def test_a_download_that_cannot_start_is_one_line():
+    result = CliRunner().invoke(cli, ["download", "125M"])
+    assert result.exit_code == 2
+    assert result.stderr == "gpt2lab: error: there is no released size '125M'; there are 124M, 355M, 774M, 1558M\n"

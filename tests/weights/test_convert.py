@@ -67,6 +67,24 @@ def test_overwriting_a_folder_keeps_its_other_files(tmp_path, make_checkpoint):
     assert (tmp_path / "m" / "notes.txt").read_text() == "mine"
 
 
+def test_what_somebody_else_wrote_meanwhile_is_kept(tmp_path, make_checkpoint, monkeypatch):
+    monkeypatch.setattr("gpt2lab.weights.gguf.write_gguf_file", lambda *_: (tmp_path / "m.gguf").write_text("theirs"))
+    with pytest.raises(CheckpointError, match="meanwhile"):
+        convert(make_checkpoint(), tmp_path / "m.gguf")
+    assert [file.name for file in tmp_path.iterdir()] == ["m.gguf"]
+    assert (tmp_path / "m.gguf").read_text() == "theirs"
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_converting_a_folder_onto_itself(tmp_path, make_checkpoint, same, precision):
+    convert(make_checkpoint(), tmp_path / "m", precision=precision)
+    before = {name: tensor.copy() for name, tensor in open_checkpoint(tmp_path / "m").tensors.items()}
+    convert(open_checkpoint(tmp_path / "m"), tmp_path / "m", overwrite=True)
+    after = open_checkpoint(tmp_path / "m")
+    assert after.precision == precision
+    assert all((after.tensors[name] == tensor).all() for name, tensor in before.items())
+
+
 def test_converting_a_file_onto_itself(tmp_path, make_checkpoint, same):
     made = make_checkpoint()
     convert(made, tmp_path / "m.gguf")

@@ -54,5 +54,6 @@ def command(size: str, source: str, models_dir: Path) -> None:
         click.echo("\ninterrupted; the same command goes on from here", err=True)
         raise
     finally:
-        bars.stop()
+        if bars.live.is_started:  # or it would print an empty line
+            bars.stop()
     click.echo(f"{size} is in {folder}", err=True)

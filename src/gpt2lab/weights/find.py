@@ -51,6 +51,8 @@ def find_checkpoint(name_or_path: str | os.PathLike[str], models_dir: Path = MOD
 
 def open_path(path: Path) -> Checkpoint:
     """Open the checkpoint in a folder or file, whichever format it has."""
+    if path.exists() and not path.is_dir() and not path.is_file():
+        raise CheckpointError(f"{path} is neither a file nor a folder")
     if path.is_dir():
         return _open_folder(path)
     if path.is_file() and path.suffix == ".safetensors":

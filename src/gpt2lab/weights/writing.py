@@ -54,6 +54,8 @@ def new_file(path: Path, *, overwrite: bool = False) -> Iterator[IO[bytes]]:
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
             temporary = Path(file.name)
             yield file
+        if path.exists() and not overwrite:
+            raise CheckpointError(f"{path} was made by somebody else meanwhile; give another name or --overwrite")
         _publish(temporary, path)
         temporary = None
     except OSError as error:
