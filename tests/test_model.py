@@ -319,6 +319,9 @@ def test_a_model_without_a_tokenizer_takes_ids_and_says_so_of_text(odd: Language
     [
         ({"n": 0}, UsageError, "n must be at least 1, got 0"),
         ({"n": -1}, UsageError, "n must be at least 1, got -1"),
+        ({"n": None}, UsageError, "n must be a whole number, got None"),
+        ({"n": 2**65}, UsageError, "samples are numbered below 2\\^64"),
+        ({"stop": None}, UsageError, "stop must be a string or several, got None"),
         ({"length": -1}, UsageError, "length must be at least 0, got -1"),
         ({"length": 1.5}, UsageError, "length must be a whole number, got 1.5"),
         ({"batch_size": 0}, UsageError, "batch_size must be at least 1, got 0"),
@@ -452,6 +455,47 @@ def test_every_public_name_is_there() -> None:
     assert set(gpt2lab.__all__) <= set(dir(gpt2lab))
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         _ = gpt2lab.nothing
+
+
+# ---- what a prompt may be -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("prompt", [np.array([464, 582]), np.array([464, 582], np.uint16), (464, 582), range(464, 466)])
+def test_any_sequence_of_whole_numbers_is_one_prompt(tiny: LanguageModel, prompt) -> None:
+    expected = tiny.generate([int(id) for id in prompt], length=3, seed=1)
+    assert tiny.generate(prompt, length=3, seed=1).tokens == expected.tokens
+    assert np.array_equal(tiny.logits(prompt), tiny.logits([int(id) for id in prompt]))
+
+
+def test_prompts_of_every_kind_may_be_mixed(tiny: LanguageModel) -> None:
+    mixed = tiny.generate(["A", [464], np.array([464]), (464,), "", []], length=3, temperature=0)
+    assert [len(completion.tokens) for completion in mixed] == [3] * 6
+    assert mixed[1].tokens == mixed[2].tokens == mixed[3].tokens
+    assert mixed[4].tokens == mixed[5].tokens
+    rows = tiny.generate(np.array([[464, 582], [464, 582]]), length=3, temperature=0)
+    assert rows[0].tokens == rows[1].tokens
+
+
+@pytest.mark.parametrize("prompt", [None, 5, {1, 2}, {"a": 1}, iter([1]), b"abc", [1, "a"], np.array([1.5])])
+def test_what_is_no_prompt_is_named_in_one_line(tiny: LanguageModel, prompt) -> None:
+    for take in (tiny.generate, tiny.stream, tiny.logits, tiny.score, tiny.next_token):
+        with pytest.raises(UsageError, match="a prompt is text or a sequence of token ids, got ") as raised:
+            take(prompt)
+        assert len(str(raised.value)) < 200
+        assert "\n" not in str(raised.value)
+
+
+def test_a_misspelt_option_is_not_passed_over(tiny: LanguageModel) -> None:
+    for take in (tiny.generate, tiny.stream, tiny.pieces, tiny.next_token):
+        with pytest.raises(TypeError, match="unexpected keyword argument 'temprature'"):
+            take("A", temprature=0.5)
+
+
+def test_a_stream_is_of_one_sample(tiny: LanguageModel) -> None:
+    with pytest.raises(UsageError, match="a stream is of one prompt, got 2"):
+        tiny.stream(["A", "B"])
+    with pytest.raises(TypeError):
+        tiny.stream("A", n=2)
 
 
 # ---- more ids than the tokenizer has ---------------------------------------------------------------------------------

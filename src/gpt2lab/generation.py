@@ -11,6 +11,7 @@ from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from itertools import count
 from operator import index as as_int
+from reprlib import repr as short_repr
 from typing import TYPE_CHECKING, Literal, TypedDict
 
 from gpt2lab.completion import Completion, FinishReason, Piece, Prompt, Transcript
@@ -98,15 +99,18 @@ def make_options(**arguments: Unpack[GenerationArguments]) -> Options:
 
     Raises :class:`~gpt2lab.errors.SamplingError` or :class:`~gpt2lab.errors.UsageError`.
     """
+    check_names(arguments, GenerationArguments)
     stop = arguments.get("stop", ())
+    if not isinstance(stop, Iterable):
+        raise UsageError(f"stop must be a string or several, got {stop!r}")
     options = Options(
         sampling=sampling_params(arguments),
         seed=_seed(arguments.get("seed")),
-        length=_whole("length", arguments.get("length"), least=0),
+        length=_whole_or_none("length", arguments.get("length"), least=0),
         stop=(stop,) if isinstance(stop, str) else tuple(stop),
         ignore_eos=arguments.get("ignore_eos", False),
         overflow=arguments.get("overflow", "error"),
-        batch_size=_whole("batch_size", arguments.get("batch_size"), least=1),
+        batch_size=_whole_or_none("batch_size", arguments.get("batch_size"), least=1),
         logprobs=arguments.get("logprobs"),
     )
     if not all(isinstance(stop, str) and stop for stop in options.stop):
@@ -114,6 +118,13 @@ def make_options(**arguments: Unpack[GenerationArguments]) -> Options:
     if options.overflow not in OVERFLOWS:
         raise UsageError(f"overflow must be one of {', '.join(OVERFLOWS)}, got {options.overflow!r}")
     return options
+
+
+def check_names(arguments: Mapping[str, object], known: type) -> None:
+    """Raise TypeError, as Python does for its functions, for a keyword that the TypedDict ``known`` does not have."""
+    for name in arguments:
+        if name not in known.__annotations__:
+            raise TypeError(f"unexpected keyword argument {name!r}")
 
 
 def new_seed() -> int:
@@ -134,13 +145,20 @@ def prompt_tokens(prompt: Prompt, config: ModelConfig, tokenizer: Tokenizer | No
         if tokenizer is None:
             raise UsageError("this model has no tokenizer: give the prompt as token ids")
         return tuple(tokenizer.encode(prompt))
+    if isinstance(prompt, bytes | bytearray | Mapping) or not hasattr(prompt, "__getitem__"):
+        raise not_a_prompt(prompt)  # though it may give whole numbers
     try:
         ids = tuple(as_int(id) for id in prompt)
     except TypeError:
-        raise UsageError(f"a prompt is text or a sequence of token ids, got {prompt!r}") from None
+        raise not_a_prompt(prompt) from None
     for id in ids:
         _check_id(id, config)
     return ids
+
+
+def not_a_prompt(prompt: object) -> UsageError:
+    """The complaint about what is no prompt, shortened to a line."""
+    return UsageError(f"a prompt is text or a sequence of token ids, got {short_repr(prompt)}")
 
 
 def start_token(tokenizer: Tokenizer | None) -> int:
@@ -288,20 +306,22 @@ def _request(plan: Plan, index: int, options: Options) -> Request:
 def _seed(seed: int | None) -> int:
     if seed is None:
         return new_seed()
-    value = _whole("seed", seed, least=0)
-    if value is None or value >= 2**63:
+    value = whole("seed", seed, least=0)
+    if value >= 2**63:
         raise SamplingError(f"seed must be below 2^63, got {seed}")
     return value
 
 
-def _whole(name: str, value: int | None, *, least: int) -> int | None:
-    """``value`` as an int of at least ``least``, or None."""
-    if value is None:
-        return None
+def whole(name: str, value: int, *, least: int) -> int:
+    """``value`` as an int of at least ``least``; :class:`~gpt2lab.errors.UsageError` if it is none."""
     try:
         number = as_int(value)
     except TypeError:
-        raise UsageError(f"{name} must be a whole number, got {value!r}") from None
+        raise UsageError(f"{name} must be a whole number, got {short_repr(value)}") from None
     if number < least:
         raise UsageError(f"{name} must be at least {least}, got {value}")
     return number
+
+
+def _whole_or_none(name: str, value: int | None, *, least: int) -> int | None:
+    return None if value is None else whole(name, value, least=least)

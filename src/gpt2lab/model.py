@@ -19,13 +19,16 @@ from gpt2lab.generation import (
     Options,
     Plan,
     SamplingArguments,
+    check_names,
     generate_pieces,
     in_order,
     make_options,
     make_plan,
+    not_a_prompt,
     prompt_tokens,
     sampling_params,
     start_token,
+    whole,
 )
 from gpt2lab.tokenizer import Tokenizer
 
@@ -67,8 +70,7 @@ def load(
     """
     if precision not in (None, *PRECISIONS):
         raise UsageError(f"precision {precision!r} is not available: choose {', '.join(PRECISIONS)}")
-    if threads is not None and threads < 1:
-        raise UsageError(f"threads must be at least 1, got {threads}")
+    threads = threads if threads is None else whole("threads", threads, least=1)
     check_device(device)
     from gpt2lab.weights import open_checkpoint
 
@@ -166,7 +168,7 @@ class LanguageModel:
         single = _is_prompt(prompt)
         pieces = self.pieces(
             prompt,
-            n=n,
+            n=whole("n", n, least=1),
             length=length,
             temperature=temperature,
             top_k=top_k,
@@ -191,7 +193,9 @@ class LanguageModel:
 
         ``options`` are those of :meth:`generate`. Stopping early (``break``, ``close()``) frees what it held.
         """
-        return _texts(self.pieces(prompt, **options))
+        if not _is_prompt(prompt):
+            raise UsageError(f"a stream is of one prompt, got {len(prompt)}: use pieces for several")
+        return _texts(self.pieces(prompt, n=1, **options))
 
     def pieces(
         self,
@@ -206,13 +210,13 @@ class LanguageModel:
         ``n=None`` goes on until it is closed (one prompt only). Samples are numbered from ``first_index``, which is
         also the first random stream used. Errors are raised by the call, not by the first step.
         """
-        options["logit_bias"] = {**options.get("logit_bias", {}), **self._banned}
+        options["logit_bias"] = {**(options.get("logit_bias") or {}), **self._banned}
         checked = make_options(**options)
         prompts = [prompt] if _is_prompt(prompt) else cast("Sequence[Prompt]", prompt)
         if n is None and len(prompts) != 1:
             raise UsageError(f"samples without end need exactly one prompt, got {len(prompts)}")
-        if n is not None and n < 1:
-            raise UsageError(f"n must be at least 1, got {n}")
+        if n is not None and whole("first_index", first_index, least=0) + whole("n", n, least=1) * len(prompts) > 2**64:
+            raise UsageError(f"samples are numbered below 2^64: {n} from {first_index} on are too many")
         plans = [self._plan(prompt, checked) for prompt in prompts]
         return generate_pieces(self._engine, self.tokenizer, plans, n, checked, first_index)
 
@@ -248,9 +252,9 @@ class LanguageModel:
         """
         from gpt2lab.distribution import next_token
 
-        if top < 1:
-            raise UsageError(f"top must be at least 1, got {top}")
-        sampling["logit_bias"] = {**sampling.get("logit_bias", {}), **self._banned}
+        top = whole("top", top, least=1)
+        check_names(sampling, SamplingArguments)
+        sampling["logit_bias"] = {**(sampling.get("logit_bias") or {}), **self._banned}
         params = sampling_params(sampling)
         tokens = prompt_tokens(prompt, self.config, self.tokenizer)
         with self._sequence() as sequence:
@@ -280,7 +284,12 @@ class LanguageModel:
 
 def _is_prompt(prompt: Prompt | Sequence[Prompt]) -> TypeGuard[Prompt]:
     """Whether this is one prompt, text or ids, and not a list of prompts; an empty list is one of no prompts."""
-    return isinstance(prompt, str) or (len(prompt) > 0 and not isinstance(prompt[0], str | Sequence))
+    if isinstance(prompt, str):
+        return True
+    try:
+        return len(prompt) > 0 and not hasattr(prompt[0], "__len__")
+    except (TypeError, LookupError):  # no sequence at all: a number, an iterator, a set, a dict
+        raise not_a_prompt(prompt) from None
 
 
 def _texts(pieces: Generator[Piece, None, None]) -> Generator[str, None, None]:
