@@ -16,6 +16,18 @@ END_OF_TEXT = 50256
 """Id of ``<|endoftext|>`` in GPT-2's vocabulary: starts an unconditional sample, ends a document."""
 
 
+_N_VOCAB = 50257
+_MAX_PADDING = 512
+
+
+def takes_gpt2_vocabulary(n_vocab: int) -> bool:
+    """Whether a model of ``n_vocab`` ids that brings no tokenizer can be taken to use GPT-2's.
+
+    It may have up to 512 more ids than there are tokens, as embeddings are often rounded up (to 50304 by nanoGPT).
+    """
+    return _N_VOCAB <= n_vocab <= _N_VOCAB + _MAX_PADDING
+
+
 @dataclass(frozen=True)
 class ModelConfig:
     """The hyperparameters of one GPT-2, under the names of the original ``hparams.json``.

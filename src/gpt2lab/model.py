@@ -12,6 +12,7 @@ from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Literal, TypeGuard, cast, overload
 
 from gpt2lab.completion import Completion, Piece, Prompt
+from gpt2lab.config import takes_gpt2_vocabulary
 from gpt2lab.engines import check_device, open_engine
 from gpt2lab.errors import ContextError, UsageError
 from gpt2lab.generation import (
@@ -41,9 +42,6 @@ if TYPE_CHECKING:
     from gpt2lab.engines import Engine
     from gpt2lab.scoring import ScoreResult
     from gpt2lab.weights.checkpoint import Checkpoint
-
-MAX_PADDING = 512
-"""Ids beyond GPT-2's 50,257 that a model without a tokenizer of its own may have and still be taken for a GPT-2."""
 
 PRECISIONS = ("float32",)
 """Precisions that the engines compute with; others are converted when they are loaded."""
@@ -84,10 +82,11 @@ def tokenizer_of(checkpoint: Checkpoint) -> Tokenizer | None:
     A model may have a few more ids than its tokenizer: its embedding was rounded up, or tokens were added that no
     text becomes. GPT-2's own tokenizer is not taken for a much larger vocabulary, which must be another's.
     """
-    files = checkpoint.tokenizer_files
-    tokenizer = Tokenizer.from_files(files.encoder, files.merges) if files else Tokenizer.gpt2()
-    unused = checkpoint.config.n_vocab - tokenizer.n_vocab
-    return tokenizer if unused >= 0 and (files or unused <= MAX_PADDING) else None
+    files, n_vocab = checkpoint.tokenizer_files, checkpoint.config.n_vocab
+    if files:
+        tokenizer = Tokenizer.from_files(files.encoder, files.merges)
+        return tokenizer if tokenizer.n_vocab <= n_vocab else None
+    return Tokenizer.gpt2() if takes_gpt2_vocabulary(n_vocab) else None
 
 
 class LanguageModel:

@@ -28,7 +28,7 @@ COMMANDS = {
     "tokens": "Show the tokens that a text is made of.",
     "next": "Show what may come next after a prompt, and how sampling changes it.",
     "score": "Tell how probable a model finds a text.",
-    "train": "Fine-tune a model, or train one from scratch.",
+    "train": "Train a model from scratch on your own text.",
     "convert": "Write a checkpoint in another format or precision.",
     "info": "Tell what a model is: shape, size, precision, memory.",
     "download": "Fetch a released model.",
@@ -142,7 +142,7 @@ def _help_hint(error: click.ClickException) -> str:
 @click.version_option(__version__, prog_name="gpt2lab")
 @click.pass_context
 def cli(ctx: click.Context) -> None:
-    """GPT-2 on your own machine: run it, look inside it, fine-tune it."""
+    """GPT-2 on your own machine: run it, look inside it, train it."""
     if ctx.invoked_subcommand is None:
         click.echo(ctx.get_help())
 

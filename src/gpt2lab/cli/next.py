@@ -10,11 +10,14 @@ import click
 
 from gpt2lab.cli.options import GroupedCommand, model_options, option, sampling_options
 from gpt2lab.cli.prompts import whole_prompt
+from gpt2lab.errors import UsageError
 
 if TYPE_CHECKING:
     from gpt2lab.distribution import NextToken, StageView
 
 BAR_WIDTH = 40
+MAX_ROWS = 1000
+"""Of a table: rich takes minutes to lay out a whole vocabulary."""
 
 
 @click.command(
@@ -46,6 +49,8 @@ def command(
     """
     from gpt2lab.model import load
 
+    if top > MAX_ROWS:
+        raise UsageError(f"top must be at most {MAX_ROWS}, got {top}")
     if prompt == "-":
         prompt = whole_prompt("-")
     result = load(model_name, threads=threads, device=device).next_token(prompt, top=top, **sampling)

@@ -76,6 +76,9 @@ def _record(result: ScoreResult) -> dict[str, object]:
 
 
 def _show(source: str, result: ScoreResult, tokenizer: Tokenizer | None) -> None:
+    if not result.tokens:
+        print(f"{source}: no tokens, nothing to score")
+        return
     for id, logprob in zip(result.tokens, result.logprobs, strict=True):
         print(f"{logprob:9.4f}  {repr(tokenizer.decode([id])) if tokenizer else id}")
     bits = "-" if result.bits_per_byte is None else f"{result.bits_per_byte:.4f}"

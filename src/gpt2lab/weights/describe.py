@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 from typing import Any
 
+from gpt2lab.config import takes_gpt2_vocabulary
 from gpt2lab.weights.checkpoint import Checkpoint
-from gpt2lab.weights.vocabulary import GPT2_N_VOCAB
 
 
 def describe(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -44,4 +44,5 @@ def weights_sha256(checkpoint: Checkpoint) -> str:
 def _tokenizer(checkpoint: Checkpoint) -> str:
     if checkpoint.tokenizer_files is not None:
         return f"its own, {len(checkpoint.tokenizer_files.encoder)} tokens"
-    return "GPT-2's, 50257 tokens" if checkpoint.config.n_vocab == GPT2_N_VOCAB else "none: prompts are token ids"
+    known = takes_gpt2_vocabulary(checkpoint.config.n_vocab)
+    return "GPT-2's, 50257 tokens" if known else "none: prompts are token ids"

@@ -10,6 +10,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from gpt2lab.config import takes_gpt2_vocabulary
 from gpt2lab.errors import CheckpointError
 from gpt2lab.tokenizer import END_OF_TEXT_MARKER, Tokenizer
 from gpt2lab.weights.checkpoint import Checkpoint, TokenizerFiles, parse_json, read_bytes
@@ -97,7 +98,7 @@ def gpt2_vocabulary() -> TokenizerFiles:
 
 def vocabulary_to_write(checkpoint: Checkpoint) -> TokenizerFiles | None:
     """The vocabulary that goes with a checkpoint's copy; None if it has none and cannot have GPT-2's."""
-    if checkpoint.tokenizer_files is None and checkpoint.config.n_vocab == GPT2_N_VOCAB:
+    if checkpoint.tokenizer_files is None and takes_gpt2_vocabulary(checkpoint.config.n_vocab):
         return gpt2_vocabulary()
     return checkpoint.tokenizer_files
 
