@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import signal
 import socket
 from typing import Any
 
@@ -27,6 +28,9 @@ os.environ |= {
 # Threads of torch that wait for each other by spinning take the processor from those they wait for: on two busy cores
 # the tests of training then took four times as long.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+# A job in the background of a script ignores Ctrl-C, and so would every process that a test starts and interrupts.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A busy machine is no failure: property tests have no time limit for each example.
 settings.register_profile("gpt2lab", deadline=None)

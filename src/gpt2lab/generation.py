@@ -276,7 +276,7 @@ def _limit(n_prompt: int, options: Options, n_ctx: int) -> tuple[int, FinishReas
         what = f"the prompt has {n_prompt} tokens, the model's context {n_ctx}"
     else:
         what = f"after a prompt of {n_prompt} tokens the model's context of {n_ctx} has room for {room}, not {wanted}"
-    raise ContextError(f"{what}: ask for less, or let the context slide (overflow slide)")
+    raise ContextError(f"{what}: ask for less, or let the context slide (--overflow slide, in Python overflow='slide')")
 
 
 def _check_id(id: int, config: ModelConfig) -> None:

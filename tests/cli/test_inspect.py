@@ -62,7 +62,7 @@ def test_next_shows_every_stage(gpt2lab, model) -> None:
     expected = model.next_token("Hello", temperature=0.7, top_k=5, top=3)
     for stage in expected.stages:
         assert f"{stage.name}: {stage.kept:,} tokens" in result.stdout
-        assert f"{stage.candidates[0].probability:.4%}" in result.stdout
+        assert f"{stage.candidates[0].probability:.2%}" in result.stdout
     assert "█" * 40 in result.stdout
     record = json.loads(gpt2lab(*flags, "--json").stdout)
     assert record == json.loads(json.dumps(asdict(expected)))
@@ -101,3 +101,13 @@ def test_score_prints_a_line_for_each_token_and_the_sums(gpt2lab, model) -> None
 def test_score_of_nothing_has_no_perplexity(gpt2lab) -> None:
     record = json.loads(gpt2lab("score", "", "--json", "--model", TINY).stdout)
     assert (record["n_tokens"], record["perplexity"], record["bits_per_byte"]) == (0, None, None)
+
+
+@pytest.mark.parametrize("columns", [50, 80, 200])
+def test_next_keeps_its_bars_in_proportion_in_a_narrow_terminal(gpt2lab, monkeypatch, columns) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    lines = gpt2lab("next", "Hello", "--model", TINY, "--temperature", 0.01, "--top", 3).stdout.splitlines()
+    bars = [line.count("█") for line in lines if "%" in line]
+    assert all("…" not in line for line in lines if "█" in line)
+    assert len(bars) == 6
+    assert bars[3] > bars[5]

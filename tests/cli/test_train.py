@@ -32,7 +32,7 @@ def test_trains_saves_and_goes_on(folder, capsys):
     assert run(*options, "--steps", "2") == 0
     assert run(*options, "--steps", "3") == 0
     out = capsys.readouterr().out
-    assert "held out are" in out
+    assert "held out: " in out
     assert "Loading checkpoint" in out
     assert [state.name for state in states(folder / "checkpoint" / "mine")] == ["state-0000002", "state-0000003"]
     assert open_checkpoint(folder / "checkpoint" / "mine").config.n_embd == 8

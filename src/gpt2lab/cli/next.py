@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from gpt2lab.distribution import NextToken, StageView
 
 BAR_WIDTH = 40
+NUMBERS_WIDTH = 36
+"""Columns of a table beside its bars, with the longest words that are common."""
 MAX_ROWS = 1000
 """Of a table: rich takes minutes to lay out a whole vocabulary."""
 
@@ -65,23 +67,30 @@ def _show(result: NextToken) -> None:
 
     console = Console(highlight=False)
     with console.capture() as tables:  # printed by us: rich would leave with status 1 if nobody reads them
-        for stage in result.stages:
-            console.print(_table(stage))
-    print(tables.get(), end="")
+        for number, stage in enumerate(result.stages):
+            if number:
+                console.print()
+            console.print(_table(stage, bar_width=min(BAR_WIDTH, console.width - NUMBERS_WIDTH)))
+    print("\n".join(line.rstrip() for line in tables.get().splitlines()))
 
 
-def _table(stage: StageView) -> Any:
-    """One stage as a rich table: token, probability, a bar in proportion to the likeliest."""
+def _table(stage: StageView, bar_width: int) -> Any:
+    """One stage as a rich table: token, probability, a bar in proportion to the likeliest if there is room for it."""
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=f"{stage.name}: {stage.kept:,} tokens", title_justify="left", box=None, pad_edge=False)
+    table = Table(
+        title=f"{stage.name}: {stage.kept:,} token{'s' * (stage.kept != 1)}",
+        title_justify="left",
+        box=None,
+        pad_edge=False,
+    )
     table.add_column("token", no_wrap=True)
     table.add_column("id", justify="right")
     table.add_column("probability", justify="right")
-    table.add_column("")
+    table.add_column("", no_wrap=True, overflow="crop")
     for candidate in stage.candidates:
-        width = round(BAR_WIDTH * candidate.probability / stage.candidates[0].probability)
+        width = round(max(0, bar_width) * candidate.probability / stage.candidates[0].probability)
         bar = Text("█" * width, style="cyan")
-        table.add_row(Text(repr(candidate.text)), str(candidate.id), f"{candidate.probability:.4%}", bar)
+        table.add_row(Text(repr(candidate.text)), str(candidate.id), f"{candidate.probability:.2%}", bar)
     return table

@@ -78,7 +78,10 @@ def settings_options(function: Callable[..., None]) -> Callable[..., None]:
     help="Part of the tokens kept aside for validation, in whole documents where it can be.",
 )
 @option(
-    "Model", "--from_scratch", is_flag=True, help="Begin with random weights: needed, as nothing else is there yet."
+    "Model",
+    "--from_scratch",
+    is_flag=True,
+    help="Begin with random weights: required for now, there is no fine-tuning yet.",
 )
 @option("Model", "--n_ctx", type=int, default=512, help="Longest context, and length of training windows, in tokens.")
 @option("Model", "--n_embd", type=int, default=256, help="Width.")
@@ -128,8 +131,12 @@ def command(
     state = starting_state(run, restore_from)
     if state is not None:
         trainer.restore(state)
+    if trainer.step >= checked.steps:
+        raise UsageError(f"{state} has {trainer.step} updates already: ask for more than {checked.steps} --steps")
     click.echo("Training...")
     trainer.train()
+    if (run / "model.safetensors").exists():
+        click.echo(f"gpt2lab generate --model {run}  writes with it")
 
 
 def load_windows(dataset: tuple[str, ...], n_ctx: int, held_out: float, seed: int) -> tuple[Windows, Windows | None]:
@@ -143,11 +150,11 @@ def load_windows(dataset: tuple[str, ...], n_ctx: int, held_out: float, seed: in
     documents = read_documents(find_files(dataset), Tokenizer.gpt2().encode)
     kept, aside = hold_out(documents, held_out, seed)
     train = Windows(join(kept), n_ctx, seed)
-    click.echo(f"dataset has {len(train.tokens)} tokens in {len(kept)} documents")
+    click.echo(f"dataset has {len(train.tokens)} tokens, documents: {len(kept)}")
     if not aside:
         return train, None
     validation = Windows(join(aside), n_ctx, seed)
-    click.echo(f"held out are {len(validation.tokens)} tokens in {len(aside)} documents")
+    click.echo(f"held out: {len(validation.tokens)} tokens, documents: {len(aside)}")
     return train, validation
 
 

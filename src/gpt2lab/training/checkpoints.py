@@ -62,15 +62,24 @@ def save_state(
     """
     name = f"{progress['step']:07}"
     final, partial = run / f"state-{name}", run / f".partial-{name}"
-    shutil.rmtree(partial, ignore_errors=True)
+    for leftover in run.glob(".partial-*"):  # of a run that was killed while it wrote or removed a state
+        shutil.rmtree(leftover)
     write_model(partial, config, tensors)
     _write_tensors(partial / "optimizer.safetensors", dict(optimizer) | {"rng": torch.get_rng_state()})
     _write_json(partial / "progress.json", progress)
-    shutil.rmtree(final, ignore_errors=True)
+    if final.exists():
+        _remove(final)
     partial.replace(final)
     for old in states(run)[:-KEEP]:
-        shutil.rmtree(old)
+        _remove(old)
     return final
+
+
+def _remove(state: Path) -> None:
+    """Take a state's name away before its files, so that a kill leaves no half of one under it."""
+    doomed = state.with_name(f".partial-old-{state.name}")
+    state.replace(doomed)
+    shutil.rmtree(doomed)
 
 
 def states(run: Path) -> list[Path]:
