@@ -16,7 +16,9 @@ END_OF_TEXT = 50256
 """Id of ``<|endoftext|>`` in GPT-2's vocabulary: starts an unconditional sample, ends a document."""
 
 
-_N_VOCAB = 50257
+GPT2_N_VOCAB = 50257
+"""Tokens of GPT-2's vocabulary, ``<|endoftext|>`` included."""
+
 _MAX_PADDING = 512
 
 
@@ -25,7 +27,7 @@ def takes_gpt2_vocabulary(n_vocab: int) -> bool:
 
     It may have up to 512 more ids than there are tokens, as embeddings are often rounded up (to 50304 by nanoGPT).
     """
-    return _N_VOCAB <= n_vocab <= _N_VOCAB + _MAX_PADDING
+    return GPT2_N_VOCAB <= n_vocab <= GPT2_N_VOCAB + _MAX_PADDING
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,7 @@ class ModelConfig:
     Raises :class:`ConfigError` if a value is not a positive integer or ``n_embd`` is not a multiple of ``n_head``.
     """
 
-    n_vocab: int = 50257
+    n_vocab: int = GPT2_N_VOCAB
     n_ctx: int = 1024
     n_embd: int = 768
     n_head: int = 12

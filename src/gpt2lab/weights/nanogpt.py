@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
+from gpt2lab.config import GPT2_N_VOCAB
 from gpt2lab.errors import CheckpointError
 from gpt2lab.weights.checkpoint import Checkpoint, StoredTensor, Tensor, check_tensors, config_from, tensor_shapes
 from gpt2lab.weights.torch_file import load_torch, stored_tensor
-from gpt2lab.weights.vocabulary import GPT2_N_VOCAB
 
 _PADDED_VOCAB = 50304
 _LINEAR = (".c_attn.weight", ".c_proj.weight", ".c_fc.weight")
