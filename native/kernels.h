@@ -1,39 +1,61 @@
 // The arithmetic of the transformer, as a table of functions with one implementation per instruction set.
 //
-// Contract: every output value is one chain of operations in one fixed order (dot products run over k = 0, 1, 2, …
-// into a single accumulator), so it does not depend on how many rows are computed together, on how the columns are
-// split over threads, or on the cache blocking. Callers have checked every size; kernels check nothing.
+// Contract: every output value is one chain of operations in one fixed order, so it does not depend on how many rows
+// are computed together, on how the columns are split over threads, or on the cache blocking. Float products run over
+// k = 0, 1, 2, … into a single accumulator; quantised ones over blocks of k, whose sums are exact integers. Callers have
+// checked every size; kernels check nothing.
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
+
+#include "precision.h"
 
 namespace gpt2lab {
 
-// Matrices are packed into tiles of kTile output columns: tile t holds [k][kTile] for columns t*kTile ….
-// KV cache blocks hold kTile positions, so that scores of a block come out of the same kind of product.
+// Matrices are packed into tiles of kTile output columns; see packing.h. KV cache blocks hold kTile positions, so that
+// scores of a block come out of the same kind of product.
 constexpr int kTile = 32;
+
+// Rows of quantised inputs lie in groups of kRowGroup, so that a group's part of a block is one tile of a matrix unit.
+constexpr int kRowGroup = 16;
+
+// One block of inputs of one group of rows. Row r's values are about q[r][…] * scale[r].
+struct alignas(64) ActivationBlock {
+  std::int8_t q[kRowGroup][kBlock];
+  float scale[kRowGroup];
+  std::int32_t offset[kRowGroup];  // -zero_point * sum of q[r]: undoes what made the weights unsigned
+};
+
+constexpr int kMaxRows = 512;  // of one product
+constexpr int kPartBlocks = 24;  // blocks of k that a quantised product takes at once
+constexpr std::size_t kScratchBytes = kMaxRows * kTile * sizeof(float) + kPartBlocks * kBlock * kTile;
 
 enum class Epilogue { store, gelu, add };  // c = y | c = gelu(y) | c = c + y
 
 // y[m, n] = a[m, k] · b[k, n] + bias[n], then the epilogue into c.
 struct Product {
-  const float* a;       // [m, k], rows lda apart
+  Precision precision;
+  const float* a;                    // [m, k], rows lda apart; for float32 and bfloat16
   std::size_t lda;
-  const float* b;       // packed [tiles][k][kTile]
-  const float* bias;    // [n] padded to whole tiles, or null for none
-  float* c;             // [m, n], rows ldc apart
+  const ActivationBlock* quantized;  // [row groups][block_count(k)]; for q8_0 and q4_0
+  const std::byte* b;                // packed tiles
+  const float* bias;                 // [n] padded to whole tiles, or null for none
+  float* c;                          // [m, n], rows ldc apart
   std::size_t ldc;
-  float* partial;       // scratch [m, tiles * kTile] for sums between blocks of k, or null to run over k at once
+  float* partial;                    // float products: [m, tiles * kTile] for sums between parts of k, or null for one part
+  std::byte* scratch;                // quantised products: kScratchBytes of this thread's own, 64-byte aligned
   int m, k, n;
   Epilogue epilogue;
 };
 
-// Attention of `m` rows of one sequence (consecutive positions) for one head.
+// Attention of `m` rows of one sequence (consecutive positions) for one head. Keys and values are float, or Half.
 struct Attention {
-  const float* q;             // [m, head_dim], rows ldq apart
+  const float* q;            // [m, head_dim], rows ldq apart
   std::size_t ldq;
-  const float* const* keys;   // per block: [head_dim][kTile], positions innermost
-  const float* const* values; // per block: [kTile][value_stride]
+  bool half;
+  const void* const* keys;    // per block: [head_dim][kTile], positions innermost
+  const void* const* values;  // per block: [kTile][value_stride]
   int value_stride;           // head_dim rounded up to kTile; the padding is zero
   float* out;                 // [m, head_dim], rows ldo apart
   std::size_t ldo;
@@ -46,11 +68,14 @@ struct Attention {
 
 struct Kernels {
   const char* name;
-  int max_rows;  // rows that one pass over a tile computes together; attention takes at most this many
+  int max_rows;  // rows of attention that are computed together
   void (*product)(const Product&, int first_tile, int last_tile);
+  // Row `row` of inputs x[k], in blocks; the tail of the last block is zero.
+  void (*quantize)(const float* x, int k, int zero_point, int row, ActivationBlock* out);
   void (*attention)(const Attention&);
+  void (*to_halves)(const float* x, int n, Half* out);  // saturates at the largest finite float16
   void (*layer_norm)(const float* x, const float* gain, const float* bias, float epsilon, int n, float* out);
-  double (*exp)(const double* x, int n, double* out);                // out = e^x for x ≤ 0; returns their sum
+  double (*exp)(const double* x, int n, double* out);        // out = e^x for x ≤ 0; returns their sum
   double (*exp_sum)(const float* x, int n, double largest);  // sum of e^(x - largest)
 };
 
@@ -58,6 +83,16 @@ const Kernels& baseline_kernels();  // NEON on Arm, SSE2 on x86-64, whatever the
 #ifdef GPT2LAB_X86_KERNELS
 const Kernels& avx2_kernels();
 const Kernels& avx512_kernels();
+const Kernels& avx512vnni_kernels();
+#endif
+#ifdef GPT2LAB_AVXVNNI_KERNELS
+const Kernels& avxvnni_kernels();
+#endif
+#ifdef GPT2LAB_AMX_KERNELS
+const Kernels& amx_kernels();
+#endif
+#ifdef GPT2LAB_DOTPROD_KERNELS
+const Kernels& dotprod_kernels();
 #endif
 
 }  // namespace gpt2lab

@@ -14,10 +14,8 @@ std::size_t round_up(std::size_t n, std::size_t unit) { return (n + unit - 1) / 
 
 }  // namespace
 
-FloatArray::FloatArray(std::size_t size) : size_(size) {
-  if (size == 0) return;
-  if (size > SIZE_MAX / sizeof(float) - 2 * kHugePage) throw std::bad_alloc();
-  const std::size_t bytes = size * sizeof(float);
+Memory::Memory(std::size_t bytes) {
+  if (bytes == 0) return;
   const bool huge = bytes >= kHugePage;
   mapped_ = huge ? round_up(bytes, kHugePage) : round_up(bytes, 4096);
   // One huge page more than needed, so that an aligned start can be cut out of it.
@@ -35,10 +33,10 @@ FloatArray::FloatArray(std::size_t size) : size_(size) {
     madvise(reinterpret_cast<void*>(start), mapped_, MADV_HUGEPAGE);
 #endif
   }
-  data_ = reinterpret_cast<float*>(start);
+  data_ = reinterpret_cast<void*>(start);
 }
 
-FloatArray::~FloatArray() {
+Memory::~Memory() {
   if (data_) munmap(data_, mapped_);
 }
 

@@ -1,33 +1,54 @@
-// Large arrays of floats straight from the operating system: zeroed, aligned, in huge pages where it has them.
+// Large arrays straight from the operating system: zeroed, aligned, in huge pages where it has them.
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
+#include <new>
 #include <utility>
 
 namespace gpt2lab {
 
-// Owns `size` floats, all zero at first; throws std::bad_alloc when there is no memory. Moves, does not copy.
-class FloatArray {
+// Bytes from the system; throws std::bad_alloc when there is no memory. Moves, does not copy.
+class Memory {
  public:
-  FloatArray() = default;
-  explicit FloatArray(std::size_t size);
-  ~FloatArray();
-  FloatArray(FloatArray&& other) noexcept { *this = std::move(other); }
-  FloatArray& operator=(FloatArray&& other) noexcept {
+  Memory() = default;
+  explicit Memory(std::size_t bytes);
+  ~Memory();
+  Memory(Memory&& other) noexcept { *this = std::move(other); }
+  Memory& operator=(Memory&& other) noexcept {
     std::swap(data_, other.data_);
-    std::swap(size_, other.size_);
     std::swap(mapped_, other.mapped_);
     return *this;
   }
 
-  float* data() { return data_; }
-  const float* data() const { return data_; }
+  void* data() const { return data_; }
+
+ private:
+  void* data_ = nullptr;
+  std::size_t mapped_ = 0;
+};
+
+// `size` numbers, all zero at first, at an address that is a multiple of a cache line.
+template <typename T>
+class Array {
+ public:
+  Array() = default;
+  explicit Array(std::size_t size) : memory_(checked(size) * sizeof(T)), size_(size) {}
+
+  T* data() { return static_cast<T*>(memory_.data()); }
+  const T* data() const { return static_cast<const T*>(memory_.data()); }
   std::size_t size() const { return size_; }
 
  private:
-  float* data_ = nullptr;
+  static std::size_t checked(std::size_t size) {
+    if (size > (SIZE_MAX >> 2) / sizeof(T)) throw std::bad_alloc();
+    return size;
+  }
+
+  Memory memory_;
   std::size_t size_ = 0;
-  std::size_t mapped_ = 0;  // bytes taken from the system
 };
+
+using FloatArray = Array<float>;
 
 }  // namespace gpt2lab

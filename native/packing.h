@@ -1,26 +1,38 @@
-// Weights in the order in which the kernels read them.
+// Matrices in the order in which the kernels read them.
+//
+// Tiles of kTile outputs, one after another. In float32 and bfloat16 a tile is [k][kTile] numbers. In q8_0 and q4_0 it is
+// a sequence of blocks of kBlock inputs: two halves of 16 outputs, each [steps][16][4 inputs], then kTile float16
+// scales. q8_0 has 8 steps of int8; q4_0 has 4 steps of bytes, low halves for the first 16 inputs. The encoding is
+// GGUF's, to the bit. Outputs beyond n and inputs beyond k are zero.
 #pragma once
 
 #include <cstddef>
 
-#include "memory.h"
+#include "kernels.h"
 #include "thread_pool.h"
 
 namespace gpt2lab {
 
-// A matrix of `k` inputs and `n` outputs as tiles [n / kTile][k][kTile]; columns beyond n are zero.
+// Changes whenever anything about how weights lie in memory does, so that packed weights of another version are not used.
+constexpr int kPackedLayout = 1;
+
+// A packed matrix of `k` inputs and `n` outputs, in memory that somebody else owns.
 struct PackedMatrix {
-  FloatArray tiles;
+  Precision precision;
+  std::byte* tiles = nullptr;
   int k = 0, n = 0;
 
-  int tile_count() const;
+  int tile_count() const { return (n + kTile - 1) / kTile; }
+  std::size_t tile_bytes() const;
+  std::size_t bytes() const { return tile_count() * tile_bytes(); }
 
-  // Element of input i and output j.
-  float at(int i, int j) const;
+  // The `k` inputs of output j, as float32.
+  void column(int j, float* out) const;
 };
 
 enum class Layout { input_major, output_major };  // source is [k, n] as in the original, or [n, k] as wte is
 
-PackedMatrix pack(const float* source, int k, int n, Layout layout, ThreadPool& pool);
+// Fills `matrix`. False if a value is not finite in its precision (but for float32, which takes all).
+bool pack(const float* source, Layout layout, const PackedMatrix& matrix, ThreadPool& pool);
 
 }  // namespace gpt2lab

@@ -4,10 +4,14 @@
 // that which roundings happen is decided here and not by the optimiser.
 #pragma once
 
+#include "precision.h"
+
 #if defined(__AVX512F__) || defined(__AVX2__)
 #include <immintrin.h>
 #elif defined(__ARM_NEON) && defined(__aarch64__)
 #include <arm_neon.h>
+#elif defined(__SSE2__)
+#include <emmintrin.h>
 #endif
 
 namespace gpt2lab {
@@ -27,8 +31,18 @@ typedef float Vec __attribute__((vector_size(kWidth * 4)));
 typedef int IntVec __attribute__((vector_size(kWidth * 4)));
 typedef float UnalignedVec __attribute__((vector_size(kWidth * 4), aligned(4), may_alias));
 
+typedef unsigned short ShortVec __attribute__((vector_size(kWidth * 2)));
+typedef unsigned short UnalignedShortVec __attribute__((vector_size(kWidth * 2), aligned(2), may_alias));
+typedef unsigned UnsignedVec __attribute__((vector_size(kWidth * 4)));
+
 inline Vec load(const float* p) { return *reinterpret_cast<const UnalignedVec*>(p); }
 inline void store(float* p, Vec v) { *reinterpret_cast<UnalignedVec*>(p) = v; }
+
+inline UnsignedVec widen(const void* p) {
+  return __builtin_convertvector(ShortVec(*static_cast<const UnalignedShortVec*>(p)), UnsignedVec);
+}
+
+inline Vec load(const BFloat16* p) { return (Vec)(widen(p) << 16); }
 
 // Straight from memory where it can be: adding x to a zero vector would keep a shuffle unit busy for each.
 inline Vec splat(float x) {
@@ -58,6 +72,38 @@ inline Vec select(IntVec mask, Vec a, Vec b) { return (Vec)((mask & (IntVec)a) |
 inline Vec vmax(Vec a, Vec b) { return select(a > b, a, b); }
 inline Vec vmin(Vec a, Vec b) { return select(a < b, a, b); }
 
+inline Vec load(const Half* p) {
+#if defined(__AVX512F__)
+  return (Vec)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)));
+#elif defined(__AVX2__)
+  return (Vec)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+#elif defined(__ARM_NEON) && defined(__aarch64__)
+  return (Vec)vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(reinterpret_cast<const std::uint16_t*>(p))));
+#else
+  // Sign, exponent and fraction in their places; 2^112 makes up for the smaller bias, for subnormal numbers too.
+  const UnsignedVec bits = widen(p), magnitude = bits & 0x7fff;
+  const Vec finite = (Vec)(magnitude << 13) * 0x1p112f;
+  const IntVec special = (IntVec)magnitude >= 0x7c00;  // infinite, or NaN
+  return (Vec)((IntVec)((bits & 0x8000) << 16) | (special & (IntVec)(magnitude << 13 | 0x7f800000)) |
+               (~special & (IntVec)finite));
+#endif
+}
+
+// Rounds to nearest; what is too large becomes the largest finite number, NaN stays NaN.
+inline void store(Half* p, Vec v) {
+  constexpr float kLargest = 65504.0f;
+  v = select(v > kLargest, splat(kLargest), select(v < -kLargest, splat(-kLargest), v));
+#if defined(__AVX512F__)
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), _mm512_maskz_cvtps_ph(0xffff, (__m512)v, 0));
+#elif defined(__AVX2__)
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm256_cvtps_ph((__m256)v, 0));
+#elif defined(__ARM_NEON) && defined(__aarch64__)
+  vst1_u16(reinterpret_cast<std::uint16_t*>(p), vreinterpret_u16_f16(vcvt_f16_f32((float32x4_t)v)));
+#else
+  for (int i = 0; i < kWidth; ++i) p[i] = gpt2lab::to_half(v[i]);
+#endif
+}
+
 // Folds halves together: the order of additions is fixed for a width.
 inline float sum(Vec v) {
   float lanes[kWidth];
@@ -73,6 +119,33 @@ inline float max(Vec v) {
   float m = lanes[0];
   for (int i = 1; i < kWidth; ++i) m = lanes[i] > m ? lanes[i] : m;
   return m;
+}
+
+inline int largest_lane(IntVec v) {
+#if defined(__AVX512F__)
+  return _mm512_reduce_max_epi32((__m512i)v);
+#else
+  int m = v[0];
+  for (int i = 1; i < kWidth; ++i) m = v[i] > m ? v[i] : m;
+  return m;
+#endif
+}
+
+inline int sum_lanes(IntVec v) {
+#if defined(__AVX512F__)
+  return _mm512_reduce_add_epi32((__m512i)v);
+#else
+  int total = 0;
+  for (int i = 0; i < kWidth; ++i) total += v[i];
+  return total;
+#endif
+}
+
+// The lowest byte of each lane.
+inline void store_bytes(std::int8_t* p, IntVec v) {
+  typedef signed char Bytes __attribute__((vector_size(kWidth)));
+  const Bytes bytes = __builtin_convertvector(v, Bytes);
+  __builtin_memcpy(p, &bytes, sizeof bytes);
 }
 
 // e^x to about one unit in the last place; x below -87.3 gives 0, above 88.3 the largest power, NaN gives NaN.
@@ -130,6 +203,15 @@ inline DoubleVec exp(DoubleVec x) {
   for (const double c : kInverseFactorials) p = fma(p, r, zero + c);
   const LongVec exponent = ((LongVec)shifted - (LongVec)magic + 1023) << 52;
   return (DoubleVec)(~tiny & (LongVec)(p * (DoubleVec)exponent));
+}
+
+// Calls f<n>() for an n in 1 … kMax that is known only when the program runs.
+template <int kMax, typename F>
+inline void with_count(int n, F&& f) {
+  if constexpr (kMax > 1) {
+    if (n < kMax) return with_count<kMax - 1>(n, f);
+  }
+  f.template operator()<kMax>();
 }
 
 }  // namespace

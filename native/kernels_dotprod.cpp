@@ -1,0 +1,3 @@
+#define GPT2LAB_KERNELS dotprod_kernels
+#define GPT2LAB_KERNELS_NAME "dotprod"
+#include "kernels.inl"

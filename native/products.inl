@@ -1,0 +1,130 @@
+// Products of float rows with float32 or bfloat16 weights; included by kernels.inl only.
+#pragma once
+
+#include "kernels.h"
+#include "vector.inl"
+
+namespace gpt2lab {
+namespace {
+
+constexpr int kPass = kVectors * kWidth;  // columns that one pass over a tile computes
+constexpr int kPartK = 768;               // depth of a part of a product: its operands stay in the second cache
+constexpr int kLine = 64;                 // bytes of a cache line
+constexpr int kAhead = 3072;              // bytes of a stream to ask for ahead: more than the CPU does by itself
+static_assert(kTile % kPass == 0);
+
+// Asks for memory that is read soon, `step` bytes at a time.
+struct Prefetch {
+  const char* next;
+  int step;
+
+  void advance() {
+    __builtin_prefetch(next);
+    if (step > kLine) __builtin_prefetch(next + kLine);
+    next += step;
+  }
+};
+
+// tanh-approximated GELU as in the original model.py, with 0.5 · (1 + tanh u) written as 1 / (1 + e^-2u).
+inline Vec gelu(Vec x) {
+  const Vec u = (x + x * x * x * 0.044715f) * 0.7978845608028654f;
+  return x / (exp(u * -2.0f) + 1.0f);
+}
+
+// acc[r][v] += a[r, 0 … k) · b[0 … k, columns of v], k ascending. b's rows are `ldb` elements apart.
+template <int kM, int kV, typename Element>
+inline void accumulate(Vec (&acc)[kM][kV], const float* a, std::size_t lda, const Element* b, std::size_t ldb, int k,
+                       Prefetch prefetch) {
+  for (int i = 0; i < k; ++i) {
+    Vec row[kV];
+    for (int v = 0; v < kV; ++v) row[v] = load(b + v * kWidth);
+    prefetch.advance();
+    for (int r = 0; r < kM; ++r) {
+      const Vec x = splat(a[r * lda + i]);
+      for (int v = 0; v < kV; ++v) acc[r][v] = fma(x, row[v], acc[r][v]);
+    }
+    b += ldb;
+  }
+}
+
+// What becomes of one vector of finished sums.
+inline void finish(const Product& p, int row, int column, Vec y) {
+  float* c = p.c + row * p.ldc + column;
+  if (p.epilogue == Epilogue::gelu) y = gelu(y);
+  const int room = p.n - column;
+  if (room >= kWidth) {
+    store(c, p.epilogue == Epilogue::add ? load(c) + y : y);
+  } else {  // the last tile of a matrix whose width is not a multiple of it
+    float lanes[kWidth];
+    store(lanes, y);
+    for (int i = 0; i < room; ++i) c[i] = p.epilogue == Epilogue::add ? c[i] + lanes[i] : lanes[i];
+  }
+}
+
+// Where the sums of a row begin: at the bias, or at what an earlier part of k has left.
+inline Vec first_sum(const Product& p, int row, int column, int k_begin) {
+  const std::size_t ldp = std::size_t((p.n + kTile - 1) / kTile) * kTile;
+  if (k_begin > 0) return load(p.partial + row * ldp + column);
+  return p.bias ? load(p.bias + column) : Vec{};
+}
+
+inline void store_partial(const Product& p, int row, int column, Vec sum) {
+  store(p.partial + row * std::size_t((p.n + kTile - 1) / kTile) * kTile + column, sum);
+}
+
+// One part of k of kM rows and one pass of columns.
+template <typename Element, int kM, int kV>
+void block(const Product& p, int row, int column, int k_begin, int k_end, Prefetch prefetch) {
+  Vec acc[kM][kV];
+  for (int r = 0; r < kM; ++r)
+    for (int v = 0; v < kV; ++v) acc[r][v] = first_sum(p, row + r, column + v * kWidth, k_begin);
+  const auto* b = reinterpret_cast<const Element*>(p.b) + (std::size_t(column / kTile) * p.k + k_begin) * kTile;
+  accumulate<kM, kV>(acc, p.a + row * p.lda + k_begin, p.lda, b + column % kTile, kTile, k_end - k_begin, prefetch);
+  for (int r = 0; r < kM; ++r)
+    for (int v = 0; v < kV; ++v) {
+      const int at = column + v * kWidth;
+      k_end == p.k ? finish(p, row + r, at, acc[r][v]) : store_partial(p, row + r, at, acc[r][v]);
+    }
+}
+
+// Rows of one group of `groups` equal ones.
+struct Group {
+  int begin, count;
+  Group(int rows, int group, int groups) : begin(int(std::size_t(rows) * group / groups)) {
+    count = int(std::size_t(rows) * (group + 1) / groups) - begin;
+  }
+};
+
+template <typename Element>
+void float_product(const Product& p, int first_tile, int last_tile) {
+  const std::size_t row_bytes = kTile * sizeof(Element), tile_bytes = p.k * row_bytes;
+  const auto* bytes = reinterpret_cast<const char*>(p.b);
+  if (p.m == 1) {  // a whole tile at once, in the order it lies in memory
+    for (int t = first_tile; t < last_tile; ++t)
+      block<Element, 1, kTile / kWidth>(p, 0, t * kTile, 0, p.k, {bytes + t * tile_bytes + kAhead, int(row_bytes)});
+    return;
+  }
+  const int groups = (p.m + kRows - 1) / kRows;
+  const int part_k = groups == 1 || !p.partial ? p.k : kPartK;
+  constexpr int kPasses = kTile / kPass;
+  for (int k = 0; k < p.k; k += part_k) {
+    const int k_end = k + part_k < p.k ? k + part_k : p.k;
+    for (int column = first_tile * kTile; column < last_tile * kTile; column += kPass)
+      for (int g = 0; g < groups; ++g) {
+        const char* part = bytes + column / kTile * tile_bytes + k * row_bytes;
+        Prefetch prefetch{part + kAhead, int(row_bytes)};
+        if (groups * kPasses > 1) {  // while the tile is in the cache, each pass over it asks for a share of the next
+          const int share = column % kTile / kPass * groups + g;
+          prefetch.step = int(row_bytes) / (groups * kPasses);
+          prefetch.next = part + tile_bytes + std::size_t(share) * prefetch.step * (k_end - k);
+        }
+        const Group rows(p.m, g, groups);
+        with_count<kRows>(rows.count, [&]<int kM>() {
+          block<Element, kM, kVectors>(p, rows.begin, column, k, k_end, prefetch);
+        });
+      }
+  }
+}
+
+}  // namespace
+}  // namespace gpt2lab

@@ -1,0 +1,99 @@
+#include "weights.h"
+
+#include <cstring>
+#include <new>
+
+namespace gpt2lab {
+namespace {
+
+constexpr std::size_t kAlignment = 64;
+
+}  // namespace
+
+// Tensors are placed twice: first to learn how much memory they take, then in it.
+Weights::Weights(const Shape& shape, Precision precision) : shape_(shape), precision_(precision) {
+  place(nullptr);
+  memory_ = Array<std::byte>(used_);
+  place(memory_.data());
+  missing_ = tensors_.size();
+}
+
+void Weights::place(std::byte* memory) {
+  tensors_.clear();
+  layers_.clear();
+  next_ = memory;
+  used_ = 0;
+  const int n = shape_.n_embd;
+  wte_ = place_matrix("wte.weight", shape_.n_vocab, n, n, shape_.n_vocab);
+  wpe_ = place_vector("wpe.weight", shape_.n_ctx, n);
+  for (int i = 0; i < shape_.n_layer; ++i) {
+    const std::string layer = "h." + std::to_string(i) + ".";
+    layers_.emplace_back();
+    layers_.back().ln_1 = place_norm(layer + "ln_1");
+    layers_.back().attn_qkv = place_linear(layer + "attn.c_attn", n, 3 * n);
+    layers_.back().attn_proj = place_linear(layer + "attn.c_proj", n, n);
+    layers_.back().ln_2 = place_norm(layer + "ln_2");
+    layers_.back().mlp_fc = place_linear(layer + "mlp.c_fc", n, 4 * n);
+    layers_.back().mlp_proj = place_linear(layer + "mlp.c_proj", 4 * n, n);
+  }
+  ln_f_ = place_norm("ln_f");
+}
+
+std::byte* Weights::take(std::size_t bytes) {
+  bytes = (bytes + kAlignment - 1) / kAlignment * kAlignment;
+  if (bytes > (SIZE_MAX >> 2) - used_) throw std::bad_alloc();
+  used_ += bytes;
+  if (next_) next_ += bytes;
+  return next_ ? next_ - bytes : nullptr;
+}
+
+// Padded with zeros to whole tiles, for the kernels.
+float* Weights::place_vector(const std::string& name, int rows, int columns) {
+  const std::size_t size = rows > 0 ? std::size_t(rows) * columns : columns;
+  auto* values = reinterpret_cast<float*>(take((size + kTile - 1) / kTile * kTile * sizeof(float)));
+  tensors_.push_back({name, rows, columns, {}, values});
+  return values;
+}
+
+PackedMatrix Weights::place_matrix(const std::string& name, int rows, int columns, int k, int n) {
+  PackedMatrix matrix{precision_, nullptr, k, n};
+  matrix.tiles = take(matrix.bytes());
+  tensors_.push_back({name, rows, columns, matrix, nullptr});
+  return matrix;
+}
+
+Linear Weights::place_linear(const std::string& name, int k, int n) {
+  const PackedMatrix weight = place_matrix(name + ".weight", k, n, k, n);
+  return {weight, place_vector(name + ".bias", 0, n)};
+}
+
+Norm Weights::place_norm(const std::string& name) {
+  const float* gain = place_vector(name + ".weight", 0, shape_.n_embd);
+  return {gain, place_vector(name + ".bias", 0, shape_.n_embd)};
+}
+
+Weights::Tensor* Weights::find(const std::string& name) {
+  for (Tensor& tensor : tensors_)
+    if (tensor.name == name) return &tensor;
+  return nullptr;
+}
+
+bool Weights::set(Tensor& tensor, const float* source, ThreadPool& pool) {
+  if (tensor.values) {
+    const std::size_t size = tensor.rows > 0 ? std::size_t(tensor.rows) * tensor.columns : tensor.columns;
+    std::memcpy(tensor.values, source, size * sizeof(float));
+  } else {
+    const Layout layout = tensor.matrix.tiles == wte_.tiles ? Layout::output_major : Layout::input_major;
+    if (!pack(source, layout, tensor.matrix, pool)) return false;
+  }
+  missing_ -= !tensor.set;
+  tensor.set = true;
+  return true;
+}
+
+void Weights::mark_all_set() {
+  for (Tensor& tensor : tensors_) tensor.set = true;
+  missing_ = 0;
+}
+
+}  // namespace gpt2lab

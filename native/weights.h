@@ -1,0 +1,87 @@
+// All weights of a model in one piece of memory, matrices packed in one precision, everything else float32.
+//
+// Where each tensor lies is a function of shape and precision alone, so the piece can be saved and read back as it is:
+// whatever bytes it holds, no kernel reads outside it.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <vector>
+
+#include "memory.h"
+#include "packing.h"
+#include "thread_pool.h"
+
+namespace gpt2lab {
+
+struct Shape {
+  int n_vocab, n_ctx, n_embd, n_head, n_layer;
+  int head_dim() const { return n_embd / n_head; }
+};
+
+struct Norm {
+  const float *gain, *bias;  // [n_embd]
+};
+
+struct Linear {
+  PackedMatrix weight;
+  const float* bias;  // [n], padded with zeros to whole tiles
+};
+
+struct Layer {
+  Norm ln_1, ln_2;
+  Linear attn_qkv, attn_proj, mlp_fc, mlp_proj;
+};
+
+class Weights {
+ public:
+  Weights(const Shape& shape, Precision precision);
+
+  Precision precision() const { return precision_; }
+  PackedMatrix wte() const { return wte_; }           // k = n_embd, n = n_vocab: the output matrix
+  const float* wpe() const { return wpe_; }           // [n_ctx, n_embd]
+  const Layer& layer(int i) const { return layers_[i]; }
+  const Norm& ln_f() const { return ln_f_; }
+
+  // The bytes of everything.
+  Array<std::byte>& memory() { return memory_; }
+
+  // A tensor by the name that checkpoints give it, in its canonical shape: [rows, columns], or [columns] if rows is 0.
+  struct Tensor {
+    std::string name;
+    int rows, columns;
+    PackedMatrix matrix;  // without tiles if it is no matrix
+    float* values;        // of what is no matrix
+    bool set = false;
+  };
+  // Null if there is none.
+  Tensor* find(const std::string& name);
+
+  // Converts `source` into its place. False if a value is not finite in the precision, which leaves the tensor unset.
+  bool set(Tensor& tensor, const float* source, ThreadPool& pool);
+
+  void mark_all_set();
+  bool complete() const { return missing_ == 0; }
+
+ private:
+  void place(std::byte* memory);
+  float* place_vector(const std::string& name, int rows, int columns);
+  Linear place_linear(const std::string& name, int k, int n);
+  Norm place_norm(const std::string& name);
+  PackedMatrix place_matrix(const std::string& name, int rows, int columns, int k, int n);
+  std::byte* take(std::size_t bytes);
+
+  Shape shape_;
+  Precision precision_;
+  Array<std::byte> memory_;
+  std::byte* next_ = nullptr;  // while tensors are given their places
+  std::size_t used_ = 0;
+  std::size_t missing_ = 0;
+  std::vector<Tensor> tensors_;
+  PackedMatrix wte_;
+  const float* wpe_ = nullptr;
+  std::vector<Layer> layers_;
+  Norm ln_f_{};
+};
+
+}  // namespace gpt2lab
