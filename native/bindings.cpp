@@ -149,18 +149,16 @@ class Engine {
   Logits forward(const Array1<std::int32_t>& sequences, const Array1<std::int32_t>& tokens,
                  const Array1<std::int32_t>& counts, int outputs) {
     if (outputs < 0 || outputs > 2) throw std::invalid_argument("outputs must be 0, 1 or 2");
-    const auto wanted = outputs == 0 ? Outputs::last : outputs == 1 ? Outputs::all : Outputs::none;
-    const std::size_t rows = wanted == Outputs::last ? sequences.shape(0)
-                             : wanted == Outputs::all ? tokens.shape(0)
-                                                      : 0;
+    const std::size_t rows = outputs == 0 ? sequences.shape(0) : outputs == 1 ? tokens.shape(0) : 0;
     // From the allocator, which gives memory back that is warm: fresh pages cost more than a small model's step.
     std::unique_ptr<float[]> logits(new float[rows * shape_.n_vocab]);
     float* data = logits.get();
     {
       const Turn turn = take_turn();
-      const std::vector<Feed> feeds = checked_feeds(sequences, tokens, counts);
+      std::vector<Feed> feeds = checked_feeds(sequences, tokens, counts);
+      for (Feed& feed : feeds) feed.outputs = outputs == 0 ? 1 : outputs == 1 ? feed.count : 0;
       nb::gil_scoped_release release;
-      if (!feeds.empty()) model_->forward(feeds, wanted, data);
+      if (!feeds.empty()) model_->forward(feeds, data);
     }
     nb::capsule owner(logits.release(), [](void* p) noexcept { delete[] static_cast<float*>(p); });
     return Logits(data, {rows, std::size_t(shape_.n_vocab)}, owner);
@@ -277,7 +275,7 @@ class Engine {
       if (count > shape_.n_ctx - length)
         throw std::overflow_error(std::to_string(length) + " tokens and " + std::to_string(count) +
                                 " more are over the context of " + std::to_string(shape_.n_ctx));
-      feeds.push_back({sequence, tokens.data() + next, count});
+      feeds.push_back({sequence, tokens.data() + next, count, 0});
       next += count;
     }
     if (next != tokens.shape(0)) throw std::invalid_argument("more tokens than the counts add up to");

@@ -32,13 +32,13 @@ Transformer::Transformer(const Shape& shape, const Kernels& kernels, ThreadPool&
   }
 }
 
-void Transformer::forward(const std::vector<Feed>& feeds, Outputs outputs, float* logits) {
+void Transformer::forward(const std::vector<Feed>& feeds, float* logits) {
   std::vector<Row> rows;
   std::int64_t output = 0;
   for (const Feed& feed : feeds) {
     const int start = cache_.length(feed.sequence);
     for (int i = 0; i < feed.count; ++i) {
-      const bool wanted = outputs == Outputs::all || (outputs == Outputs::last && i == feed.count - 1);
+      const bool wanted = i >= feed.count - feed.outputs;
       rows.push_back({feed.sequence, start + i, feed.tokens[i], wanted ? output++ : -1});
     }
   }

@@ -41,13 +41,12 @@ struct Weights {
   Norm ln_f;
 };
 
-enum class Outputs { last, all, none };
-
-// `count` tokens appended to one sequence.
+// `count` tokens appended to one sequence; logits are wanted after the last `outputs` of them.
 struct Feed {
   int sequence;
   const std::int32_t* tokens;
   int count;
+  int outputs;
 };
 
 class Transformer {
@@ -58,10 +57,10 @@ class Transformer {
 
   KVCache& cache() { return cache_; }
 
-  // Runs every feed and writes logits [rows, n_vocab]: a row per feed (last), per token (all), or none. Token ids,
-  // counts ≥ 1 and room within n_ctx have been checked by the caller, and no sequence occurs twice. If it throws, for
-  // want of memory or threads, every sequence is as it was.
-  void forward(const std::vector<Feed>& feeds, Outputs outputs, float* logits);
+  // Runs every feed and writes logits [sum of outputs, n_vocab], in the order of the feeds. Token ids, counts ≥ 1,
+  // 0 ≤ outputs ≤ count and room within n_ctx have been checked by the caller, and no sequence occurs twice. If it
+  // throws, for want of memory or threads, every sequence is as it was.
+  void forward(const std::vector<Feed>& feeds, float* logits);
 
  private:
   struct Row {

@@ -118,10 +118,10 @@ void check_transformer(const Kernels& kernels, const Shape& shape) {
 
   std::vector<float> whole(tokens.size() * shape.n_vocab), row(shape.n_vocab);
   const int first = model.cache().create();
-  model.forward({{first, tokens.data(), shape.n_ctx}}, Outputs::all, whole.data());
+  model.forward({{first, tokens.data(), shape.n_ctx, shape.n_ctx}}, whole.data());
   const int second = model.cache().create();
   for (int i = 0; i < shape.n_ctx; ++i) {
-    model.forward({{second, &tokens[i], 1}}, Outputs::last, row.data());
+    model.forward({{second, &tokens[i], 1, 1}}, row.data());
     const float* expected = whole.data() + std::size_t(i) * shape.n_vocab;
     expect(std::memcmp(row.data(), expected, row.size() * sizeof(float)) == 0, "rows alone and together", kernels.name);
   }
@@ -129,7 +129,7 @@ void check_transformer(const Kernels& kernels, const Shape& shape) {
   const int fork = model.cache().fork(second);
   const std::int32_t next[] = {tokens[shape.n_ctx / 2], 0};
   std::vector<float> two(2 * shape.n_vocab);
-  model.forward({{second, &next[0], 1}, {fork, &next[1], 1}}, Outputs::last, two.data());
+  model.forward({{second, &next[0], 1, 1}, {fork, &next[1], 1, 1}}, two.data());
   expect(std::memcmp(two.data(), whole.data() + std::size_t(shape.n_ctx / 2) * shape.n_vocab,
                      row.size() * sizeof(float)) == 0,
          "a fork beside its parent", kernels.name);

@@ -7,7 +7,8 @@ text, of requests, or of checkpoint formats. :mod:`gpt2lab.scheduler` is what dr
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from gpt2lab.errors import UsageError
 
@@ -24,6 +25,34 @@ Outputs = Literal["last", "all", "none"]
 
 DEVICES = ("cpu", "reference")
 """``cpu`` is the native engine; ``reference`` is NumPy: slow, and there to be compared with."""
+
+
+@dataclass(slots=True)
+class Draw:
+    """How to draw from the logits of the last ``count`` of the tokens that a step feeds to a sequence."""
+
+    params: SamplingParams
+    seed: int
+    stream: int
+    """Number of the random stream of ``seed``."""
+    position: int
+    """Position in the stream of the first draw; the next one's is one more, and so on."""
+    history: Sequence[int] = ()
+    """Ids that penalties count, as of the first draw; may be empty if ``params`` has no penalty."""
+    count: int = 1
+    """At least 1, at most the tokens fed. Above 1 the last ``count - 1`` of them are guesses."""
+    top: int = 0
+    """How many of the likeliest ids to report with each draw."""
+
+
+class Drawn(NamedTuple):
+    """One token drawn."""
+
+    token: int
+    logprob: float
+    """Natural log-probability under softmax(logits), before bias, penalties and filters."""
+    top: tuple[tuple[int, float], ...] = ()
+    """The likeliest ids and their log-probabilities, likeliest first, the lower id first of equal ones."""
 
 
 class Engine(Protocol):
@@ -55,6 +84,18 @@ class Engine(Protocol):
         Returns float32 logits of the caller's own: ``[len(sequences), n_vocab]`` after the last token of each for
         ``"last"``; ``[sum of len(tokens[i]), n_vocab]`` for ``"all"``; ``[0, n_vocab]`` for ``"none"``.
         Raises :class:`~gpt2lab.errors.ContextError` if a sequence would hold more than ``n_ctx`` tokens.
+        """
+
+    def step(
+        self, sequences: Sequence[int], tokens: Sequence[Sequence[int]], draws: Sequence[Draw | None]
+    ) -> list[list[Drawn]]:
+        """Feed ``tokens[i]`` (at least one) to ``sequences[i]`` (all different) and draw as ``draws[i]`` says.
+
+        Nothing is drawn where it is None. Where its ``count`` is above 1 the first draw is from the logits before the
+        first guess; as long as the token drawn is the guess that was fed, it joins the history and the next is drawn.
+        So 1 to ``count`` tokens come back, the same as without guesses, and the sequence holds all that was fed.
+        Raises :class:`~gpt2lab.errors.ContextError` if a sequence would hold more than ``n_ctx`` tokens,
+        :class:`~gpt2lab.errors.SamplingError` for NaN or +inf logits or if no token is left to draw.
         """
 
     def sample(

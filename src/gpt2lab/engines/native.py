@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpt2lab import _native
+from gpt2lab.engines import Draw, Drawn
 from gpt2lab.errors import ContextError, SamplingError, UsageError
 from gpt2lab.sampling import SamplingParams
 from gpt2lab.weights.checkpoint import Checkpoint
@@ -104,6 +105,33 @@ class NativeEngine:
         except IndexError as error:
             raise UsageError(str(error)) from None
         return logits
+
+    def step(
+        self, sequences: Sequence[int], tokens: Sequence[Sequence[int]], draws: Sequence[Draw | None]
+    ) -> list[list[Drawn]]:
+        """Feed tokens and draw behind them; see :meth:`gpt2lab.engines.Engine.step`."""
+        logits = self.forward(sequences, tokens, "all")
+        drawn: list[list[Drawn]] = []
+        end = 0
+        for ids, draw in zip(tokens, draws, strict=True):
+            end += len(ids)
+            drawn.append(self._draw(logits[end - draw.count : end], ids[-draw.count :], draw) if draw else [])
+        return drawn
+
+    def _draw(self, logits: npt.NDArray[np.float32], fed: Sequence[int], draw: Draw) -> list[Drawn]:
+        """Tokens drawn from rows of ``logits`` until one differs from the next of the tokens ``fed``."""
+        history = [[*draw.history, *fed[1 : 1 + n]] for n in range(draw.count)]
+        positions = [draw.position + n for n in range(draw.count)]
+        n = draw.count
+        ids, logprobs = self.sample(logits, [draw.params] * n, [draw.seed] * n, [draw.stream] * n, positions, history)
+        drawn: list[Drawn] = []
+        for row, (id, logprob) in enumerate(zip(ids.tolist(), logprobs.tolist(), strict=True)):
+            likeliest = np.argsort(-logits[row], kind="stable")[: draw.top] if draw.top else ()
+            level = logprob - float(logits[row, id])
+            drawn.append(Drawn(id, logprob, tuple((int(i), float(logits[row, i]) + level) for i in likeliest)))
+            if row + 1 < n and fed[row + 1] != id:
+                break
+        return drawn
 
     def sample(
         self,

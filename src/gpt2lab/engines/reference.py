@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpt2lab import reference, sampling
+from gpt2lab.engines import Draw, Drawn
 
 if TYPE_CHECKING:
     from gpt2lab.engines import Outputs
@@ -63,6 +64,16 @@ class ReferenceEngine:
                 rows.append(logits if outputs == "all" else logits[-1:])
         return np.concatenate(rows)
 
+    def step(
+        self, sequences: Sequence[int], tokens: Sequence[Sequence[int]], draws: Sequence[Draw | None]
+    ) -> list[list[Drawn]]:
+        """Tokens drawn behind those fed; see :meth:`gpt2lab.engines.Engine.step`."""
+        drawn: list[list[Drawn]] = []
+        for sequence, ids, draw in zip(sequences, tokens, draws, strict=True):
+            logits = self._feed(sequence, ids)  # [len(ids), n_vocab]
+            drawn.append(_draw(logits[-draw.count :], ids[-draw.count :], draw) if draw else [])
+        return drawn
+
     def sample(
         self,
         logits: npt.NDArray[np.float32],
@@ -95,3 +106,25 @@ class ReferenceEngine:
         logits, present = reference.forward(self._weights, self.config, ids, past)
         self._past[sequence] = np.concatenate([past, present], axis=-2)
         return logits
+
+
+def _draw(logits: npt.NDArray[np.float32], fed: Sequence[int], draw: Draw) -> list[Drawn]:
+    """Tokens drawn from rows of ``logits`` until one differs from the next of the tokens ``fed``, the row's own."""
+    history = list(draw.history)
+    drawn: list[Drawn] = []
+    for row, next_fed in zip(logits, [*fed[1:], None], strict=True):
+        position = draw.position + len(drawn)
+        token = sampling.sample(
+            row, draw.params, seed=draw.seed, stream=draw.stream, position=position, history=history
+        )
+        drawn.append(Drawn(token, sampling.logprob(row, token), _likeliest(row, draw.top)))
+        if token != next_fed:
+            break
+        history.append(token)
+    return drawn
+
+
+def _likeliest(logits: npt.NDArray[np.float32], n: int) -> tuple[tuple[int, float], ...]:
+    """The ``n`` likeliest ids and their log-probabilities, the lower id first of equal ones."""
+    ids = np.argsort(-logits, kind="stable")[:n].tolist()
+    return tuple((id, sampling.logprob(logits, id)) for id in ids)
