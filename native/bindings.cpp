@@ -34,23 +34,9 @@ template <typename T>
 using Array1 = nb::ndarray<const T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 template <typename T>
 using Array2 = nb::ndarray<const T, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Tensor = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
+using Bytes = nb::ndarray<nb::numpy, std::uint8_t, nb::ndim<1>>;
 using Logits = nb::ndarray<nb::numpy, float, nb::ndim<2>>;
-
-FloatArray copy_of(const Array1<float>& a, std::size_t size, const char* name) {
-  if (a.shape(0) != size)
-    throw std::invalid_argument(std::string(name) + " has " + std::to_string(a.shape(0)) + " values, not " +
-                                std::to_string(size));
-  FloatArray copy((size + kTile - 1) / kTile * kTile);  // padded for the kernels
-  std::memcpy(copy.data(), a.data(), size * sizeof(float));
-  return copy;
-}
-
-void check_shape(const Array2<float>& a, std::size_t rows, std::size_t columns, const char* name) {
-  if (a.shape(0) != rows || a.shape(1) != columns)
-    throw std::invalid_argument(std::string(name) + " is [" + std::to_string(a.shape(0)) + ", " +
-                                std::to_string(a.shape(1)) + "], not [" + std::to_string(rows) + ", " +
-                                std::to_string(columns) + "]");
-}
 
 // Lets the interpreter end while other threads compute: they would end the process if they asked for a GIL that is gone.
 class ExitGate {
@@ -90,53 +76,58 @@ Shape checked_shape(const Shape& s) {
   return s;
 }
 
+Precision checked_precision(const std::string& name) {
+  if (name == "float32") return Precision::float32;
+  if (name == "bfloat16") return Precision::bfloat16;
+  if (name == "q8_0") return Precision::q8_0;
+  if (name == "q4_0") return Precision::q4_0;
+  throw std::invalid_argument("no precision '" + name + "'");
+}
+
+bool checked_half(const std::string& kv_precision) {
+  if (kv_precision != "float32" && kv_precision != "float16")
+    throw std::invalid_argument("no precision '" + kv_precision + "' for keys and values");
+  return kv_precision == "float16";
+}
+
 // A model with its KV cache, threads and sampler. Safe to call from several Python threads: calls take turns.
 class Engine {
  public:
-  Engine(int n_vocab, int n_ctx, int n_embd, int n_head, int n_layer, int threads, const std::string& instruction_set)
+  Engine(int n_vocab, int n_ctx, int n_embd, int n_head, int n_layer, int threads, const std::string& instruction_set,
+         const std::string& precision, const std::string& kv_precision)
       : shape_(checked_shape({n_vocab, n_ctx, n_embd, n_head, n_layer})),
         kernels_(choose_kernels(instruction_set)),
         pool_(checked_threads(threads)),
-        samplers_(threads, Sampler(kernels_)) {
-    model_ = std::make_unique<Transformer>(shape_, kernels_, pool_);
-    model_->weights.layers.resize(n_layer);
+        samplers_(threads, Sampler(kernels_)),
+        model_(std::make_unique<Transformer>(shape_, checked_precision(precision), checked_half(kv_precision), kernels_,
+                                             pool_)) {}
+
+  void set_tensor(const std::string& name, const Tensor& values) {
+    const Turn turn = take_turn();
+    Weights::Tensor* tensor = model_->weights.find(name);
+    if (!tensor) throw std::invalid_argument("no tensor '" + name + "' in a model of this shape");
+    const bool matrix = tensor->rows > 0;
+    if (values.ndim() != (matrix ? 2u : 1u) || (matrix && values.shape(0) != std::size_t(tensor->rows)) ||
+        values.shape(values.ndim() - 1) != std::size_t(tensor->columns))
+      throw std::invalid_argument(name + " must be [" + (matrix ? std::to_string(tensor->rows) + ", " : "") +
+                                  std::to_string(tensor->columns) + "]");
+    bool finite;
+    {
+      nb::gil_scoped_release release;
+      finite = model_->weights.set(*tensor, values.data(), pool_);
+    }
+    if (!finite) throw std::invalid_argument(name + " has values that are not finite in this precision");
   }
 
-  void set_embeddings(const Array2<float>& wte, const Array2<float>& wpe) {
-    check_shape(wte, shape_.n_vocab, shape_.n_embd, "wte");
-    check_shape(wpe, shape_.n_ctx, shape_.n_embd, "wpe");
-    const Turn turn = take_turn();
-    nb::gil_scoped_release release;
-    model_->weights.wte = pack(wte.data(), shape_.n_embd, shape_.n_vocab, Layout::output_major, pool_);
-    model_->weights.wpe = FloatArray(wpe.size());
-    std::memcpy(model_->weights.wpe.data(), wpe.data(), wpe.size() * sizeof(float));
+  // The bytes of all weights. Whoever writes to them must see to it that nobody computes meanwhile.
+  Bytes packed() {
+    Array<std::byte>& memory = model_->weights.memory();
+    return Bytes(memory.data(), {memory.size()}, nb::find(this));
   }
 
-  void set_norm(const std::string& name, int layer, const Array1<float>& gain, const Array1<float>& bias) {
-    Norm& norm = name == "ln_1"   ? at(layer).ln_1
-                 : name == "ln_2" ? at(layer).ln_2
-                 : name == "ln_f" ? model_->weights.ln_f
-                                  : throw std::invalid_argument("no layer norm '" + name + "'");
+  void mark_loaded() {
     const Turn turn = take_turn();
-    norm = {copy_of(gain, shape_.n_embd, name.c_str()), copy_of(bias, shape_.n_embd, name.c_str())};
-  }
-
-  void set_linear(const std::string& name, int layer, const Array2<float>& weight, const Array1<float>& bias) {
-    const int n = shape_.n_embd;
-    struct Slot {
-      Linear& linear;
-      int k, n;
-    };
-    const Slot slot = name == "attn.c_attn"   ? Slot{at(layer).attn_qkv, n, 3 * n}
-                      : name == "attn.c_proj" ? Slot{at(layer).attn_proj, n, n}
-                      : name == "mlp.c_fc"    ? Slot{at(layer).mlp_fc, n, 4 * n}
-                      : name == "mlp.c_proj"  ? Slot{at(layer).mlp_proj, 4 * n, n}
-                                              : throw std::invalid_argument("no product '" + name + "'");
-    check_shape(weight, slot.k, slot.n, name.c_str());
-    const Turn turn = take_turn();
-    slot.linear.bias = copy_of(bias, slot.n, name.c_str());
-    nb::gil_scoped_release release;
-    slot.linear.weight = pack(weight.data(), slot.k, slot.n, Layout::input_major, pool_);
+    model_->weights.mark_all_set();
   }
 
   int new_sequence() { return take_turn()->create(); }
@@ -197,11 +188,6 @@ class Engine {
   std::size_t block_bytes() { return model_->cache().block_bytes(); }
 
  private:
-  Layer& at(int layer) {
-    if (layer < 0 || layer >= shape_.n_layer) throw std::invalid_argument("no layer " + std::to_string(layer));
-    return model_->weights.layers[layer];
-  }
-
   // Holding one is having the engine to oneself. No Python object may be made while one is held: that may run the
   // garbage collector, and with it somebody's finaliser that frees a sequence.
   class Turn {
@@ -248,20 +234,10 @@ class Engine {
     return nb::ndarray<nb::numpy, T, nb::ndim<1>>(values, {results.size()}, owner);
   }
 
-  bool has_norm(const Norm& norm) const { return norm.gain.size() > 0; }
-  bool has_all_weights() const {
-    const Weights& w = model_->weights;
-    bool all = w.wte.k > 0 && has_norm(w.ln_f);
-    for (const Layer& l : w.layers)
-      all = all && has_norm(l.ln_1) && has_norm(l.ln_2) && l.attn_qkv.weight.k > 0 && l.attn_proj.weight.k > 0 &&
-            l.mlp_fc.weight.k > 0 && l.mlp_proj.weight.k > 0;
-    return all;
-  }
-
   std::vector<Feed> checked_feeds(const Array1<std::int32_t>& sequences, const Array1<std::int32_t>& tokens,
                                   const Array1<std::int32_t>& counts) {
     if (sequences.shape(0) != counts.shape(0)) throw std::invalid_argument("as many counts as sequences are needed");
-    if (!has_all_weights()) throw std::invalid_argument("the engine lacks some of its weights");
+    if (!model_->weights.complete()) throw std::invalid_argument("the engine lacks some of its weights");
     std::vector<Feed> feeds;
     std::unordered_set<int> seen;
     std::size_t next = 0;
@@ -348,13 +324,19 @@ NB_MODULE(_native, m) {
     for (const Kernels* kernels : available_kernels()) names.emplace_back(kernels->name);
     return names;
   }, "Names of the kernels that this CPU can run, fastest first.");
+  m.attr("PACKED_LAYOUT") = kPackedLayout;
+  m.def("checksum", [](const Array1<std::uint8_t>& bytes) {
+    nb::gil_scoped_release release;
+    return checksum(bytes.data(), bytes.shape(0));
+  }, "A checksum of 64 bits, against damage and not against malice.");
   m.def("philox_uniform", &philox_uniform, nb::arg("seed"), nb::arg("stream"), nb::arg("position"));
   nb::class_<Engine>(m, "Engine")
-      .def(nb::init<int, int, int, int, int, int, const std::string&>(), nb::arg("n_vocab"), nb::arg("n_ctx"),
-           nb::arg("n_embd"), nb::arg("n_head"), nb::arg("n_layer"), nb::arg("threads"), nb::arg("instruction_set"))
-      .def("set_embeddings", &Engine::set_embeddings)
-      .def("set_norm", &Engine::set_norm)
-      .def("set_linear", &Engine::set_linear)
+      .def(nb::init<int, int, int, int, int, int, const std::string&, const std::string&, const std::string&>(),
+           nb::arg("n_vocab"), nb::arg("n_ctx"), nb::arg("n_embd"), nb::arg("n_head"), nb::arg("n_layer"),
+           nb::arg("threads"), nb::arg("instruction_set"), nb::arg("precision"), nb::arg("kv_precision"))
+      .def("set_tensor", &Engine::set_tensor)
+      .def("mark_loaded", &Engine::mark_loaded)
+      .def_prop_ro("packed", &Engine::packed)
       .def("new_sequence", &Engine::new_sequence)
       .def("fork_sequence", &Engine::fork_sequence)
       .def("free_sequence", &Engine::free_sequence)

@@ -2,17 +2,72 @@
 
 #include <stdexcept>
 
+#ifdef GPT2LAB_X86_KERNELS
+#include <cpuid.h>
+#endif
+#ifdef GPT2LAB_DOTPROD_KERNELS
+#if defined(__linux__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
+#endif
+#ifdef GPT2LAB_AMX_KERNELS
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 namespace gpt2lab {
+namespace {
+
+#ifdef GPT2LAB_X86_KERNELS
+// Bit `bit` of register `which` (eax, ebx, ecx, edx) of leaf 7, where the CPU says what newer instructions it has.
+bool has_feature(unsigned subleaf, int which, int bit) {
+  unsigned registers[4] = {};
+  return __get_cpuid_count(7, subleaf, &registers[0], &registers[1], &registers[2], &registers[3]) &&
+         (registers[which] >> bit & 1);
+}
+#endif
+
+#ifdef GPT2LAB_AMX_KERNELS
+// Linux gives a process the registers of the matrix unit when it asks for them.
+bool may_use_matrix_unit() {
+  constexpr long kRequestPermission = 0x1023, kTileData = 18;
+  return has_feature(0, 3, 24) && has_feature(0, 3, 25) && syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+}
+#endif
+
+#ifdef GPT2LAB_DOTPROD_KERNELS
+bool has_dot_products() {
+#if defined(__linux__)
+  return getauxval(AT_HWCAP) & HWCAP_ASIMDDP;
+#else
+  return true;  // every Mac with an Arm processor
+#endif
+}
+#endif
+
+}  // namespace
 
 std::vector<const Kernels*> available_kernels() {
   std::vector<const Kernels*> found;
 #ifdef GPT2LAB_X86_KERNELS
   __builtin_cpu_init();
   const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  if (avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
-    found.push_back(&avx512_kernels());
+  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  const bool avx512vnni = avx512 && has_feature(0, 2, 11);
+#ifdef GPT2LAB_AMX_KERNELS
+  if (avx512vnni && may_use_matrix_unit()) found.push_back(&amx_kernels());
+#endif
+  if (avx512vnni) found.push_back(&avx512vnni_kernels());
+  if (avx512) found.push_back(&avx512_kernels());
+#ifdef GPT2LAB_AVXVNNI_KERNELS
+  if (avx2 && has_feature(1, 0, 4)) found.push_back(&avxvnni_kernels());
+#endif
   if (avx2) found.push_back(&avx2_kernels());
+#endif
+#ifdef GPT2LAB_DOTPROD_KERNELS
+  if (has_dot_products()) found.push_back(&dotprod_kernels());
 #endif
   found.push_back(&baseline_kernels());
   return found;

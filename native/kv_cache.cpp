@@ -6,9 +6,10 @@
 
 namespace gpt2lab {
 
-KVCache::KVCache(int n_layer, int n_head, int head_dim)
-    : n_head_(n_head), head_dim_(head_dim), value_stride_((head_dim + kTile - 1) / kTile * kTile) {
-  head_size_ = std::size_t(kTile) * (head_dim + value_stride_);
+KVCache::KVCache(int n_layer, int n_head, int head_dim, bool half)
+    : n_head_(n_head), head_dim_(head_dim), value_stride_((head_dim + kTile - 1) / kTile * kTile),
+      number_size_(half ? sizeof(Half) : sizeof(float)) {
+  head_size_ = std::size_t(kTile) * (head_dim + value_stride_) * number_size_;
   block_size_ = head_size_ * n_head * n_layer;
 }
 

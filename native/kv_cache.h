@@ -17,7 +17,8 @@ namespace gpt2lab {
 
 class KVCache {
  public:
-  KVCache(int n_layer, int n_head, int head_dim);
+  // Numbers are float, or Half if `half`.
+  KVCache(int n_layer, int n_head, int head_dim, bool half);
 
   int create();
   int fork(int sequence);
@@ -29,16 +30,17 @@ class KVCache {
   // std::bad_alloc, with nothing changed, when there is no memory; the caller has checked n_ctx.
   void extend(int sequence, int count);
 
-  float* keys(int sequence, int layer, int head, int block) {
+  std::byte* keys(int sequence, int layer, int head, int block) {
     return block_data(sequence, block) + key_offset(layer, head);
   }
-  float* values(int sequence, int layer, int head, int block) {
-    return block_data(sequence, block) + key_offset(layer, head) + std::size_t(head_dim_) * kTile;
+  std::byte* values(int sequence, int layer, int head, int block) {
+    return keys(sequence, layer, head, block) + std::size_t(head_dim_) * kTile * number_size_;
   }
 
+  bool half() const { return number_size_ == sizeof(Half); }
   int value_stride() const { return value_stride_; }
   int blocks_in_use() const { return int(references_.size() - free_.size()); }
-  std::size_t block_bytes() const { return block_size_ * sizeof(float); }
+  std::size_t block_bytes() const { return block_size_; }
 
  private:
   struct Sequence {
@@ -48,8 +50,8 @@ class KVCache {
 
   const Sequence& find(int sequence) const;
   Sequence& find(int sequence) { return const_cast<Sequence&>(static_cast<const KVCache*>(this)->find(sequence)); }
-  float* block_data(int sequence, int block) { return block_at(sequences_.find(sequence)->second.blocks[block]); }
-  float* block_at(int block) { return slabs_[block / kSlab].data() + std::size_t(block % kSlab) * block_size_; }
+  std::byte* block_data(int sequence, int block) { return block_at(sequences_.find(sequence)->second.blocks[block]); }
+  std::byte* block_at(int block) { return slabs_[block / kSlab].data() + std::size_t(block % kSlab) * block_size_; }
   std::size_t key_offset(int layer, int head) const { return (std::size_t(layer) * n_head_ + head) * head_size_; }
   void reserve(int blocks);
   int take();
@@ -58,11 +60,12 @@ class KVCache {
   static constexpr int kSlab = 4;  // blocks taken from the system at once
 
   int n_head_, head_dim_, value_stride_;
-  std::size_t head_size_;   // floats of one head's keys and values in a block
-  std::size_t block_size_;  // floats of a block
+  std::size_t number_size_;
+  std::size_t head_size_;   // bytes of one head's keys and values in a block
+  std::size_t block_size_;  // bytes of a block
   int next_sequence_ = 0;
   std::unordered_map<int, Sequence> sequences_;
-  std::vector<FloatArray> slabs_;
+  std::vector<Array<std::byte>> slabs_;
   std::vector<int> references_;  // per block
   std::vector<int> free_;
 };

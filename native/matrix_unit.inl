@@ -20,13 +20,22 @@ struct alignas(64) TileShapes {
 
 using Sums = std::int32_t[kRowGroup][kHalfTile];
 
+// The compiler wants the tiles' numbers as digits.
 template <int kWhich>
 inline void multiply_block(const ActivationBlock& a, const char* weights, Sums& sums) {
-  _tile_loadd(0 + kWhich, a.q, kBlock);
-  _tile_loadd(2 + kWhich, weights, kHalfTile * 4);
-  _tile_zero(4 + kWhich);
-  _tile_dpbssd(4 + kWhich, 0 + kWhich, 2 + kWhich);
-  _tile_stored(4 + kWhich, sums, kHalfTile * 4);
+  if constexpr (kWhich == 0) {
+    _tile_loadd(0, a.q, kBlock);
+    _tile_loadd(2, weights, kHalfTile * 4);
+    _tile_zero(4);
+    _tile_dpbssd(4, 0, 2);
+    _tile_stored(4, sums, kHalfTile * 4);
+  } else {
+    _tile_loadd(1, a.q, kBlock);
+    _tile_loadd(3, weights, kHalfTile * 4);
+    _tile_zero(5);
+    _tile_dpbssd(5, 1, 3);
+    _tile_stored(5, sums, kHalfTile * 4);
+  }
 }
 
 template <int kM>

@@ -7,9 +7,10 @@
 namespace gpt2lab {
 namespace {
 
-constexpr float kEpsilon = 1e-5f;  // of every layer norm, as in the original model.py
-constexpr int kPassRows = 512;     // rows computed together: enough to read each weight rarely
-constexpr int kOutputRows = 64;    // rows of the last layer that the head takes at once
+constexpr float kEpsilon = 1e-5f;    // of every layer norm, as in the original model.py
+constexpr int kPassRows = kMaxRows;  // rows computed together: enough to read each weight rarely
+constexpr int kOutputRows = 64;      // rows of the last layer that the head takes at once
+constexpr int kAloneRows = 2;        // so few rows every thread prepares for itself: cheaper than waiting for one another
 
 // The part of `count` things that belongs to one of `threads`.
 struct Share {
@@ -20,15 +21,22 @@ struct Share {
 
 }  // namespace
 
-Transformer::Transformer(const Shape& shape, const Kernels& kernels, ThreadPool& pool)
-    : shape_(shape), kernels_(kernels), pool_(pool),
-      cache_(shape.n_layer, shape.n_head, shape.head_dim()) {
+Transformer::Transformer(const Shape& shape, Precision precision, bool half_kv, const Kernels& kernels, ThreadPool& pool)
+    : weights(shape, precision), shape_(shape), kernels_(kernels), pool_(pool),
+      cache_(shape.n_layer, shape.n_head, shape.head_dim(), half_kv) {
   const std::size_t padded_ctx = std::size_t(shape.n_ctx + kTile - 1) / kTile * kTile;
   for (int thread = 0; thread < pool.size(); ++thread) {
-    thread_normed_.emplace_back(std::size_t(kernels.max_rows) * shape.n_embd);
-    thread_scores_.emplace_back(kernels.max_rows * padded_ctx);
-    thread_keys_.emplace_back(padded_ctx / kTile);
-    thread_values_.emplace_back(padded_ctx / kTile);
+    Own own;
+    own.normed = FloatArray(std::size_t(kAloneRows) * shape.n_embd);
+    own.scores = FloatArray(kernels.max_rows * padded_ctx);
+    own.halves = Array<Half>(shape.head_dim());
+    own.keys.resize(padded_ctx / kTile);
+    own.values.resize(padded_ctx / kTile);
+    if (is_quantized(precision)) {
+      own.quantized = Array<ActivationBlock>(block_count(4 * shape.n_embd));
+      own.scratch = Array<std::byte>(kScratchBytes);
+    }
+    own_.push_back(std::move(own));
   }
 }
 
@@ -64,96 +72,135 @@ void Transformer::reserve(int rows) {
   qkv_ = FloatArray(m * 3 * n);
   mixed_ = FloatArray(m * n);
   hidden_ = FloatArray(m * 4 * n);
-  partial_ = FloatArray(m * widest);
+  if (is_quantized(weights.precision())) {
+    const std::size_t groups = (m + kRowGroup - 1) / kRowGroup;
+    quantized_ = Array<ActivationBlock>(groups * block_count(4 * shape_.n_embd));
+  } else {
+    partial_ = FloatArray(m * widest);
+  }
   capacity_ = int(m);
 }
 
 void Transformer::embed(const Row& row, float* x) const {
-  const float* position = weights.wpe.data() + std::size_t(row.position) * shape_.n_embd;
-  for (int i = 0; i < shape_.n_embd; ++i) x[i] = weights.wte.at(i, row.token) + position[i];
+  const float* position = weights.wpe() + std::size_t(row.position) * shape_.n_embd;
+  weights.wte().column(row.token, x);
+  for (int i = 0; i < shape_.n_embd; ++i) x[i] += position[i];
 }
 
-// Layer norm of the first `rows` rows of x_. A few rows are done by every thread for itself, which is cheaper than
-// waiting for one another.
-const float* Transformer::normalized(const Norm& norm, int rows, int thread) {
-  const std::size_t n = shape_.n_embd;
-  const bool each = rows <= 2;
-  float* out = each ? thread_normed_[thread].data() : normed_.data();
-  const Share share = each ? Share(rows, 0, 1) : Share(rows, thread, pool_.size());
+// Layer norm of one row of x, to row `row` of the rows or blocks.
+void Transformer::normalize(const Norm& norm, const float* x, int row, float* rows, ActivationBlock* blocks,
+                            int thread) {
+  const int n = shape_.n_embd;
+  if (!is_quantized(weights.precision()))
+    return kernels_.layer_norm(x, norm.gain, norm.bias, kEpsilon, n, rows + std::size_t(row) * n);
+  float* normed = own_[thread].normed.data();
+  kernels_.layer_norm(x, norm.gain, norm.bias, kEpsilon, n, normed);
+  kernels_.quantize(normed, n, zero_point(weights.precision()), row,
+                    blocks + std::size_t(row / kRowGroup) * block_count(n));
+}
+
+// Layer norm of the first `rows` rows of x_.
+Transformer::Inputs Transformer::normalized(const Norm& norm, int rows, int thread) {
+  const bool alone = rows <= kAloneRows;
+  float* out = alone ? own_[thread].normed.data() : normed_.data();
+  ActivationBlock* blocks = alone ? own_[thread].quantized.data() : quantized_.data();
+  const Share share = alone ? Share(rows, 0, 1) : Share(rows, thread, pool_.size());
   for (int r = share.begin; r < share.end; ++r)
-    kernels_.layer_norm(x_.data() + r * n, norm.gain.data(), norm.bias.data(), kEpsilon, int(n), out + r * n);
-  if (!each) pool_.barrier();
-  return out;
+    normalize(norm, x_.data() + std::size_t(r) * shape_.n_embd, r, out, blocks, thread);
+  if (!alone) pool_.barrier();
+  return {out, blocks};
 }
 
-void Transformer::multiply(const Linear& linear, const float* a, int rows, float* c, Epilogue epilogue, int thread) {
-  const PackedMatrix& w = linear.weight;
-  const Product p{a, std::size_t(w.k), w.tiles.data(), linear.bias.data(), c, std::size_t(w.n),
-                  partial_.data(), rows, w.k, w.n, epilogue};
+// The rows of `a` as a matrix of k inputs takes them.
+Transformer::Inputs Transformer::inputs(const float* a, int k, int rows, int thread) {
+  if (!is_quantized(weights.precision())) return {a, nullptr};
+  const bool alone = rows <= kAloneRows;
+  ActivationBlock* blocks = alone ? own_[thread].quantized.data() : quantized_.data();
+  const Share share = alone ? Share(rows, 0, 1) : Share(rows, thread, pool_.size());
+  for (int r = share.begin; r < share.end; ++r)
+    kernels_.quantize(a + std::size_t(r) * k, k, zero_point(weights.precision()), r,
+                      blocks + std::size_t(r / kRowGroup) * block_count(k));
+  if (!alone) pool_.barrier();
+  return {a, blocks};
+}
+
+void Transformer::multiply(const PackedMatrix& w, const float* bias, Inputs a, int rows, float* c, Epilogue epilogue,
+                           int thread) {
+  float* partial = bias ? partial_.data() : nullptr;  // the head, which has no bias, is too wide for it
+  const Product p{w.precision, a.rows, std::size_t(w.k), a.blocks, w.tiles, bias, c, std::size_t(w.n),
+                  partial, own_[thread].scratch.data(), rows, w.k, w.n, epilogue};
   const Share share(w.tile_count(), thread, pool_.size());
   kernels_.product(p, share.begin, share.end);
 }
 
-void Transformer::store_kv(int layer, int head, const Row& row, int index) {
+void Transformer::store_kv(int layer, int head, const Row& row, int index, int thread) {
   const int d = shape_.head_dim(), n = shape_.n_embd;
   const int block = row.position / kTile, slot = row.position % kTile;
   const float* k = qkv_.data() + std::size_t(index) * 3 * n + n + head * d;
-  float* keys = cache_.keys(row.sequence, layer, head, block) + slot;
-  for (int i = 0; i < d; ++i) keys[std::size_t(i) * kTile] = k[i];
-  float* values = cache_.values(row.sequence, layer, head, block) + std::size_t(slot) * cache_.value_stride();
-  std::memcpy(values, k + n, d * sizeof(float));
+  std::byte* keys = cache_.keys(row.sequence, layer, head, block);
+  std::byte* values = cache_.values(row.sequence, layer, head, block);
+  const std::size_t value_at = std::size_t(slot) * cache_.value_stride();
+  if (cache_.half()) {
+    Half* halves = own_[thread].halves.data();
+    kernels_.to_halves(k, d, halves);
+    for (int i = 0; i < d; ++i) reinterpret_cast<Half*>(keys)[std::size_t(i) * kTile + slot] = halves[i];
+    kernels_.to_halves(k + n, d, reinterpret_cast<Half*>(values) + value_at);
+  } else {
+    for (int i = 0; i < d; ++i) reinterpret_cast<float*>(keys)[std::size_t(i) * kTile + slot] = k[i];
+    std::memcpy(reinterpret_cast<float*>(values) + value_at, k + n, d * sizeof(float));
+  }
 }
 
 void Transformer::attend(int layer, int head, const std::vector<Row>& rows, const Span& span, int thread) {
   const int d = shape_.head_dim();
   const Row& first = rows[span.first];
   const int blocks = (first.position + span.count - 1) / kTile + 1;
-  auto& keys = thread_keys_[thread];
-  auto& values = thread_values_[thread];
+  Own& own = own_[thread];
   for (int b = 0; b < blocks; ++b) {
-    keys[b] = cache_.keys(first.sequence, layer, head, b);
-    values[b] = cache_.values(first.sequence, layer, head, b);
+    own.keys[b] = cache_.keys(first.sequence, layer, head, b);
+    own.values[b] = cache_.values(first.sequence, layer, head, b);
   }
   const std::size_t n = shape_.n_embd;
-  kernels_.attention({qkv_.data() + span.first * 3 * n + head * d, 3 * n, keys.data(), values.data(),
-                      cache_.value_stride(), mixed_.data() + span.first * n + head * d, n,
-                      thread_scores_[thread].data(), std::size_t(blocks) * kTile, span.count, d, first.position,
+  kernels_.attention({qkv_.data() + span.first * 3 * n + head * d, 3 * n, cache_.half(), own.keys.data(),
+                      own.values.data(), cache_.value_stride(), mixed_.data() + span.first * n + head * d, n,
+                      own.scores.data(), std::size_t(blocks) * kTile, span.count, d, first.position,
                       1.0f / std::sqrt(float(d))});
 }
 
 void Transformer::run_layer(int index, const std::vector<Row>& rows, const std::vector<Span>& spans, bool decoding,
                             int thread) {
-  const Layer& layer = weights.layers[index];
-  const int m = int(rows.size()), heads = shape_.n_head;
+  const Layer& layer = weights.layer(index);
+  const int m = int(rows.size()), heads = shape_.n_head, n = shape_.n_embd;
 
-  multiply(layer.attn_qkv, normalized(layer.ln_1, m, thread), m, qkv_.data(), Epilogue::store, thread);
+  const auto multiply_with = [&](const Linear& linear, Inputs a, float* c, Epilogue epilogue) {
+    multiply(linear.weight, linear.bias, a, m, c, epilogue, thread);
+  };
+  multiply_with(layer.attn_qkv, normalized(layer.ln_1, m, thread), qkv_.data(), Epilogue::store);
   pool_.barrier();
 
   // One item is one head of one span; they are dealt out so that all threads get early, short and late, long spans alike.
   if (!decoding) {
     const Share share(m * heads, thread, pool_.size());
-    for (int i = share.begin; i < share.end; ++i) store_kv(index, i % heads, rows[i / heads], i / heads);
+    for (int i = share.begin; i < share.end; ++i) store_kv(index, i % heads, rows[i / heads], i / heads, thread);
     pool_.barrier();
   }
   for (int i = thread; i < int(spans.size()) * heads; i += pool_.size()) {
     const Span& span = spans[i / heads];
-    if (decoding) store_kv(index, i % heads, rows[span.first], span.first);
+    if (decoding) store_kv(index, i % heads, rows[span.first], span.first, thread);
     attend(index, i % heads, rows, span, thread);
   }
   pool_.barrier();
 
-  multiply(layer.attn_proj, mixed_.data(), m, x_.data(), Epilogue::add, thread);
+  multiply_with(layer.attn_proj, inputs(mixed_.data(), n, m, thread), x_.data(), Epilogue::add);
   pool_.barrier();
-  multiply(layer.mlp_fc, normalized(layer.ln_2, m, thread), m, hidden_.data(), Epilogue::gelu, thread);
+  multiply_with(layer.mlp_fc, normalized(layer.ln_2, m, thread), hidden_.data(), Epilogue::gelu);
   pool_.barrier();
-  multiply(layer.mlp_proj, hidden_.data(), m, x_.data(), Epilogue::add, thread);
+  multiply_with(layer.mlp_proj, inputs(hidden_.data(), 4 * n, m, thread), x_.data(), Epilogue::add);
   pool_.barrier();
 }
 
 // Final layer norm and the product with wte, for the rows whose logits are wanted, kOutputRows at a time.
 void Transformer::compute_logits(const std::vector<Row>& rows, float* logits, int thread) {
-  const std::size_t n = shape_.n_embd;
-  const Share tiles(weights.wte.tile_count(), thread, pool_.size());
   std::size_t next = 0;
   while (true) {
     int count = 0;
@@ -162,15 +209,13 @@ void Transformer::compute_logits(const std::vector<Row>& rows, float* logits, in
       if (rows[next].output < 0) continue;
       if (first < 0) first = rows[next].output;
       if (count++ % pool_.size() == thread)
-        kernels_.layer_norm(x_.data() + next * n, weights.ln_f.gain.data(), weights.ln_f.bias.data(), kEpsilon, int(n),
-                            normed_.data() + (count - 1) * n);
+        normalize(weights.ln_f(), x_.data() + next * shape_.n_embd, count - 1, normed_.data(), quantized_.data(),
+                  thread);
     }
     if (count == 0) return;
     pool_.barrier();
-    const Product p{normed_.data(), n, weights.wte.tiles.data(), nullptr, logits + first * shape_.n_vocab,
-                    std::size_t(shape_.n_vocab), nullptr, count, shape_.n_embd, shape_.n_vocab,
-                    Epilogue::store};
-    kernels_.product(p, tiles.begin, tiles.end);
+    multiply(weights.wte(), nullptr, {normed_.data(), quantized_.data()}, count, logits + first * shape_.n_vocab,
+             Epilogue::store, thread);
     pool_.barrier();
   }
 }

@@ -1,4 +1,4 @@
-// GPT-2's forward pass over a batch of sequences of different lengths, float32.
+// GPT-2's forward pass over a batch of sequences of different lengths.
 //
 // Knows token ids and positions; nothing of text, sampling or files. What a row computes does not depend on the rows
 // beside it, on how a prompt is cut into calls, or on the number of threads.
@@ -10,36 +10,10 @@
 #include "kernels.h"
 #include "kv_cache.h"
 #include "memory.h"
-#include "packing.h"
 #include "thread_pool.h"
+#include "weights.h"
 
 namespace gpt2lab {
-
-struct Shape {
-  int n_vocab, n_ctx, n_embd, n_head, n_layer;
-  int head_dim() const { return n_embd / n_head; }
-};
-
-struct Norm {
-  FloatArray gain, bias;  // [n_embd]
-};
-
-struct Linear {
-  PackedMatrix weight;
-  FloatArray bias;  // [n], padded with zeros to whole tiles
-};
-
-struct Layer {
-  Norm ln_1, ln_2;
-  Linear attn_qkv, attn_proj, mlp_fc, mlp_proj;
-};
-
-struct Weights {
-  PackedMatrix wte;  // k = n_embd, n = n_vocab: the output matrix; the input embedding is read out of it
-  FloatArray wpe;    // [n_ctx, n_embd]
-  std::vector<Layer> layers;
-  Norm ln_f;
-};
 
 // `count` tokens appended to one sequence; logits are wanted after the last `outputs` of them.
 struct Feed {
@@ -51,7 +25,8 @@ struct Feed {
 
 class Transformer {
  public:
-  Transformer(const Shape& shape, const Kernels& kernels, ThreadPool& pool);
+  // Keys and values are kept as float16 if `half_kv`.
+  Transformer(const Shape& shape, Precision precision, bool half_kv, const Kernels& kernels, ThreadPool& pool);
 
   Weights weights;  // filled by the owner before the first forward
 
@@ -72,13 +47,21 @@ class Transformer {
     int first, count;
   };
 
+  // Rows that a matrix is multiplied with: floats, or blocks if the matrix is quantised.
+  struct Inputs {
+    const float* rows;
+    const ActivationBlock* blocks;
+  };
+
   void run_pass(const std::vector<Row>& rows, float* logits);
   void reserve(int rows);
   void embed(const Row& row, float* x) const;
-  const float* normalized(const Norm& norm, int rows, int thread);
-  void multiply(const Linear& linear, const float* a, int rows, float* c, Epilogue epilogue, int thread);
+  Inputs normalized(const Norm& norm, int rows, int thread);
+  Inputs inputs(const float* a, int k, int rows, int thread);
+  void normalize(const Norm& norm, const float* x, int row, float* rows, ActivationBlock* blocks, int thread);
+  void multiply(const PackedMatrix& w, const float* bias, Inputs a, int rows, float* c, Epilogue epilogue, int thread);
   void run_layer(int index, const std::vector<Row>& rows, const std::vector<Span>& spans, bool decoding, int thread);
-  void store_kv(int layer, int head, const Row& row, int index);
+  void store_kv(int layer, int head, const Row& row, int index, int thread);
   void attend(int layer, int head, const std::vector<Row>& rows, const Span& span, int thread);
   void compute_logits(const std::vector<Row>& rows, float* logits, int thread);
 
@@ -87,10 +70,19 @@ class Transformer {
   ThreadPool& pool_;
   KVCache cache_;
 
+  // What one thread has for itself.
+  struct Own {
+    FloatArray normed, scores;
+    Array<ActivationBlock> quantized;
+    Array<std::byte> scratch;
+    Array<Half> halves;
+    std::vector<const void*> keys, values;
+  };
+
   int capacity_ = 0;  // rows that the buffers below hold
   FloatArray x_, normed_, qkv_, mixed_, hidden_, partial_;
-  std::vector<FloatArray> thread_normed_, thread_scores_;
-  std::vector<std::vector<const float*>> thread_keys_, thread_values_;
+  Array<ActivationBlock> quantized_;
+  std::vector<Own> own_;
 };
 
 }  // namespace gpt2lab

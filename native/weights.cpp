@@ -96,4 +96,25 @@ void Weights::mark_all_set() {
   missing_ = 0;
 }
 
+// Eight chains of FNV-1a over 64-bit words, for the processor to work on at once, then one over their ends.
+std::uint64_t checksum(const void* bytes, std::size_t size) {
+  constexpr std::uint64_t kPrime = 0x100000001b3, kStart = 0xcbf29ce484222325;
+  constexpr std::size_t kChains = 8, kStep = kChains * sizeof(std::uint64_t);
+  const auto* p = static_cast<const unsigned char*>(bytes);
+  std::uint64_t chains[kChains], words[kChains];
+  for (std::uint64_t& h : chains) h = kStart;
+  const auto mix = [](std::uint64_t h, std::uint64_t word) {
+    h = (h ^ word) * kPrime;
+    return h ^ h >> 32;
+  };
+  for (std::size_t i = 0; i + kStep <= size; i += kStep) {
+    std::memcpy(words, p + i, kStep);
+    for (std::size_t c = 0; c < kChains; ++c) chains[c] = mix(chains[c], words[c]);
+  }
+  std::uint64_t h = mix(kStart, size);
+  for (const std::uint64_t chain : chains) h = mix(h, chain);
+  for (std::size_t i = size / kStep * kStep; i < size; ++i) h = mix(h, p[i]);
+  return h;
+}
+
 }  // namespace gpt2lab

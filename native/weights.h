@@ -84,4 +84,7 @@ class Weights {
   Norm ln_f_{};
 };
 
+// Of `size` bytes; at the speed of memory.
+std::uint64_t checksum(const void* bytes, std::size_t size);
+
 }  // namespace gpt2lab
