@@ -1,11 +1,14 @@
 // Checks the core without Python: every set of kernels that this CPU runs against plain loops in float64, and the
 // transformer's promise that a row depends on its sequence alone. Built with the sanitizers, and for other CPUs under
 // an emulator, by tests/engines/test_selftest.py. Prints a line per set of kernels; exits with 1 at the first failure.
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <random>
+#include <string>
+#include <utility>
 #include <vector>
 
 #include "../instruction_set.h"
@@ -15,6 +18,8 @@
 using namespace gpt2lab;
 
 namespace {
+
+constexpr Precision kPrecisions[] = {Precision::float32, Precision::bfloat16, Precision::q8_0, Precision::q4_0};
 
 std::mt19937 generator(1);
 
@@ -40,16 +45,84 @@ void expect(bool holds, const char* what, const char* kernels) {
 
 bool near(double a, double b, double tolerance) { return std::abs(a - b) <= tolerance * (1 + std::abs(b)); }
 
-void check_product(const Kernels& kernels, ThreadPool& pool, int m, int k, int n, Epilogue epilogue) {
-  const auto a = random_floats(std::size_t(m) * k), b = random_floats(std::size_t(k) * n);
+// What pack() is to make of each value, the plain way.
+std::vector<float> stored(const std::vector<float>& b, int k, int n, Precision precision) {
+  std::vector<float> out = b;
+  for (float& x : out) {
+    if (precision != Precision::bfloat16) continue;
+    std::uint32_t bits;
+    std::memcpy(&bits, &x, 4);
+    bits = (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000;
+    std::memcpy(&x, &bits, 4);
+  }
+  for (int first = 0; first < k && is_quantized(precision); first += kBlock)
+    for (int j = 0; j < n; ++j) {
+      const int end = std::min(k, first + kBlock);
+      float largest = 0;
+      for (int i = first; i < end; ++i)
+        if (std::fabs(b[i * n + j]) > std::fabs(largest)) largest = b[i * n + j];
+      const bool q8 = precision == Precision::q8_0;
+      const float scale = q8 ? std::fabs(largest) / 127.0f : largest / -8.0f, inverse = 1.0f / scale;
+      for (int i = first; i < end; ++i) {
+        const float x = b[i * n + j] * inverse;
+        out[i * n + j] = to_float(to_half(scale)) * (q8 ? std::round(x) : float(std::min(15, int(x + 8.5f)) - 8));
+      }
+    }
+  return out;
+}
+
+// Inputs as quantize() leaves them.
+std::vector<float> rounded(const std::vector<float>& a, int m, int k) {
+  std::vector<float> out = a;
+  for (int r = 0; r < m; ++r)
+    for (int first = 0; first < k; first += kBlock) {
+      float largest = 0;
+      for (int i = first; i < std::min(k, first + kBlock); ++i) largest = std::max(largest, std::fabs(a[r * k + i]));
+      for (int i = first; i < std::min(k, first + kBlock); ++i)
+        out[r * k + i] = std::nearbyint(a[r * k + i] * (127.0f / largest)) * (largest * (1.0f / 127.0f));
+    }
+  return out;
+}
+
+struct TestMatrix {
+  Array<std::byte> memory;
+  PackedMatrix packed;
+};
+
+TestMatrix packed_matrix(const std::vector<float>& b, int k, int n, Precision precision, ThreadPool& pool) {
+  TestMatrix matrix{{}, {precision, nullptr, k, n}};
+  matrix.memory = Array<std::byte>(matrix.packed.bytes());
+  matrix.packed.tiles = matrix.memory.data();
+  expect(pack(b.data(), Layout::input_major, matrix.packed, pool), "finite", "pack");
+  return matrix;
+}
+
+void check_product(const Kernels& kernels, ThreadPool& pool, Precision precision, int m, int k, int n,
+                   Epilogue epilogue) {
+  auto a = random_floats(std::size_t(m) * k);
+  const auto source = random_floats(std::size_t(k) * n);
+  const TestMatrix matrix = packed_matrix(source, k, n, precision, pool);
+  const auto b = stored(source, k, n, precision);
+  std::vector<float> column(k);
+  for (int j = 0; j < n; ++j) {
+    matrix.packed.column(j, column.data());
+    for (int i = 0; i < k; ++i) expect(near(column[i], b[i * n + j], 1e-6), "packed values", kernels.name);
+  }
+  const int blocks = block_count(k);
+  Array<ActivationBlock> quantized(std::size_t((m + kRowGroup - 1) / kRowGroup) * blocks);
+  if (is_quantized(precision)) {
+    for (int r = 0; r < m; ++r)
+      kernels.quantize(a.data() + r * k, k, zero_point(precision), r, quantized.data() + r / kRowGroup * blocks);
+    a = rounded(a, m, k);
+  }
   const FloatArray bias = random_array(n, 1);
-  const PackedMatrix packed = pack(b.data(), k, n, Layout::input_major, pool);
   const auto before = random_floats(std::size_t(m) * n);
   auto c = before;
-  std::vector<float> partial(std::size_t(m) * packed.tile_count() * kTile);
-  kernels.product({a.data(), std::size_t(k), packed.tiles.data(), bias.data(), c.data(), std::size_t(n), partial.data(),
-                   m, k, n, epilogue},
-                  0, packed.tile_count());
+  std::vector<float> partial(std::size_t(m) * matrix.packed.tile_count() * kTile);
+  Array<std::byte> scratch(kScratchBytes);
+  kernels.product({precision, a.data(), std::size_t(k), quantized.data(), matrix.packed.tiles, bias.data(), c.data(),
+                   std::size_t(n), partial.data(), scratch.data(), m, k, n, epilogue},
+                  0, matrix.packed.tile_count());
   for (int i = 0; i < m; ++i)
     for (int j = 0; j < n; ++j) {
       double y = bias.data()[j];
@@ -58,6 +131,29 @@ void check_product(const Kernels& kernels, ThreadPool& pool, int m, int k, int n
       if (epilogue == Epilogue::add) y += before[i * n + j];
       expect(near(c[i * n + j], y, 1e-4), "product", kernels.name);
     }
+}
+
+void check_halves(const Kernels& kernels) {
+  std::vector<Half> all(65536), back(65536);
+  std::vector<float> values(65536);
+  for (int i = 0; i < 65536; ++i) {
+    all[i] = {std::uint16_t(i)};
+    values[i] = to_float(all[i]);
+  }
+  kernels.to_halves(values.data(), int(values.size()), back.data());
+  for (int i = 0; i < 65536; ++i) {
+    const bool nan = (i & 0x7fff) > 0x7c00, infinite = (i & 0x7fff) == 0x7c00;
+    const int expected = infinite ? i - 1 : i;  // the largest finite number
+    expect(nan ? (back[i].bits & 0x7fff) > 0x7c00 : back[i].bits == expected, "float16 there and back", kernels.name);
+    expect(nan ? (to_half(values[i]).bits & 0x7fff) > 0x7c00 : to_half(values[i]).bits == i, "to_half", kernels.name);
+  }
+  const float ties[] = {1 + 0x1p-11f, 1 + 3 * 0x1p-11f, 0x1p-25f, 3 * 0x1p-26f, 65519.0f};
+  const std::uint16_t expected[] = {0x3c00, 0x3c02, 0, 1, 0x7bff};
+  for (int i = 0; i < 5; ++i) {
+    Half h;
+    kernels.to_halves(ties + i, 1, &h);
+    expect(h.bits == expected[i] && to_half(ties[i]).bits == expected[i], "float16 rounds to even", kernels.name);
+  }
 }
 
 void check_layer_norm(const Kernels& kernels, int n) {
@@ -84,34 +180,34 @@ void check_exp(const Kernels& kernels) {
   }
 }
 
-Linear random_linear(int k, int n, ThreadPool& pool) {
-  const auto w = random_floats(std::size_t(k) * n);
-  return {pack(w.data(), k, n, Layout::input_major, pool), random_array(n, 0.1f)};
-}
-
-Norm random_norm(int n) { return {random_array(n, 1), random_array(n, 0.1f)}; }
-
 void fill(Transformer& model, const Shape& shape, ThreadPool& pool) {
-  const int n = shape.n_embd;
-  const auto wte = random_floats(std::size_t(shape.n_vocab) * n);
-  model.weights.wte = pack(wte.data(), n, shape.n_vocab, Layout::output_major, pool);
-  model.weights.wpe = random_array(std::size_t(shape.n_ctx) * n, 1);
+  const auto set = [&](const std::string& name, std::size_t size) {
+    Weights::Tensor* tensor = model.weights.find(name);
+    const auto values = random_floats(size);
+    expect(tensor && model.weights.set(*tensor, values.data(), pool), "set", name.c_str());
+  };
+  const std::size_t n = shape.n_embd;
+  set("wte.weight", shape.n_vocab * n);
+  expect(!model.weights.complete(), "incomplete", "weights");
+  set("wpe.weight", shape.n_ctx * n);
   for (int i = 0; i < shape.n_layer; ++i) {
-    Layer layer;
-    layer.ln_1 = random_norm(n);
-    layer.ln_2 = random_norm(n);
-    layer.attn_qkv = random_linear(n, 3 * n, pool);
-    layer.attn_proj = random_linear(n, n, pool);
-    layer.mlp_fc = random_linear(n, 4 * n, pool);
-    layer.mlp_proj = random_linear(4 * n, n, pool);
-    model.weights.layers.push_back(std::move(layer));
+    const std::string layer = "h." + std::to_string(i) + ".";
+    const std::pair<const char*, std::pair<std::size_t, std::size_t>> sizes[] = {
+        {"ln_1", {n, n}},           {"ln_2", {n, n}},           {"attn.c_attn", {3 * n * n, 3 * n}},
+        {"attn.c_proj", {n * n, n}}, {"mlp.c_fc", {4 * n * n, 4 * n}}, {"mlp.c_proj", {4 * n * n, n}}};
+    for (const auto& [name, size] : sizes) {
+      set(layer + name + ".weight", size.first);
+      set(layer + name + ".bias", size.second);
+    }
   }
-  model.weights.ln_f = random_norm(n);
+  set("ln_f.weight", n);
+  set("ln_f.bias", n);
+  expect(model.weights.complete(), "complete", "weights");
 }
 
-void check_transformer(const Kernels& kernels, const Shape& shape) {
+void check_transformer(const Kernels& kernels, const Shape& shape, Precision precision, bool half_kv) {
   ThreadPool pool(2);
-  Transformer model(shape, kernels, pool);
+  Transformer model(shape, precision, half_kv, kernels, pool);
   fill(model, shape, pool);
   std::vector<std::int32_t> tokens(shape.n_ctx);
   for (std::size_t i = 0; i < tokens.size(); ++i) tokens[i] = int(i * 7 % shape.n_vocab);
@@ -159,13 +255,16 @@ void check_sampler(const Kernels& kernels) {
 int main() {
   ThreadPool pool(2);
   for (const Kernels* kernels : available_kernels()) {
-    for (int m = 1; m <= 2 * kernels->max_rows + 1; ++m) check_product(*kernels, pool, m, 19, 45, Epilogue::store);
-    for (Epilogue epilogue : {Epilogue::store, Epilogue::gelu, Epilogue::add})
-      for (int m : {1, 5, 40}) check_product(*kernels, pool, m, 800, 33, epilogue);
+    for (const Precision precision : kPrecisions) {
+      for (int m = 1; m <= 35; ++m) check_product(*kernels, pool, precision, m, 19, 45, Epilogue::store);
+      for (Epilogue epilogue : {Epilogue::store, Epilogue::gelu, Epilogue::add})
+        for (int m : {1, 5, 40}) check_product(*kernels, pool, precision, m, 800, 33, epilogue);
+      check_transformer(*kernels, {50, 70, 60, 5, 2}, precision, false);
+      check_transformer(*kernels, {33, 40, 8, 8, 1}, precision, true);
+    }
+    check_halves(*kernels);
     for (int n : {1, 3, 16, 60, 768}) check_layer_norm(*kernels, n);
     check_exp(*kernels);
-    check_transformer(*kernels, {50, 70, 60, 5, 2});
-    check_transformer(*kernels, {33, 40, 8, 8, 1});
     check_sampler(*kernels);
     std::printf("ok %s\n", kernels->name);
   }

@@ -10,16 +10,26 @@ from pathlib import Path
 import pytest
 
 NATIVE = Path(__file__).parents[2] / "native"
-SOURCES = ["instruction_set", "kv_cache", "memory", "packing", "sampler", "thread_pool", "transformer"]
-X86_KERNELS = {"avx2": ["-mavx2", "-mfma"], "avx512": [f"-mavx512{x}" for x in ("f", "bw", "dq", "vl")] + ["-mfma"]}
+SOURCES = sorted(path.stem for path in NATIVE.glob("*.cpp") if path.stem != "bindings" and "kernels_" not in path.stem)
+AVX2 = ["-mavx2", "-mfma", "-mf16c"]
+AVX512 = [*AVX2, *(f"-mavx512{x}" for x in ("f", "bw", "dq", "vl")), "-Wno-maybe-uninitialized"]
+X86_KERNELS = {
+    "avx2": AVX2,
+    "avxvnni": [*AVX2, "-mavxvnni"],
+    "avx512": AVX512,
+    "avx512vnni": [*AVX512, "-mavx512vnni"],
+    "amx": [*AVX512, "-mavx512vnni", "-mamx-tile", "-mamx-int8"],
+}
+ARM_KERNELS = {"dotprod": ["-march=armv8.2-a+dotprod"]}
+X86_DEFINITIONS = [f"-DGPT2LAB_{name}_KERNELS" for name in ("X86", "AVXVNNI", "AMX")]
 
 pytestmark = pytest.mark.slow
 
 
 def build(folder: Path, compiler: str, flags: list[str], x86: bool) -> Path:
     common = [compiler, "-std=c++20", "-O2", "-g", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", *flags]
-    kernels = {"baseline": [], **(X86_KERNELS if x86 else {})}
-    common += ["-DGPT2LAB_X86_KERNELS"] if x86 else []
+    kernels = {"baseline": [], **(X86_KERNELS if x86 else ARM_KERNELS)}
+    common += X86_DEFINITIONS if x86 else ["-DGPT2LAB_DOTPROD_KERNELS"]
     objects = []
     for name, extra in [(s, []) for s in SOURCES] + [(f"kernels_{k}", f) for k, f in kernels.items()]:
         objects.append(folder / f"{name}.o")
