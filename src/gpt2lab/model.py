@@ -32,6 +32,7 @@ from gpt2lab.generation import (
     start_token,
     whole,
 )
+from gpt2lab.speculation import check_draft
 from gpt2lab.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ def load(
     kv_precision: str | None = None,
     threads: int | None = None,
     device: str = "cpu",
+    draft: str | os.PathLike[str] | None = None,
 ) -> LanguageModel:
     """Open a model.
 
@@ -64,18 +66,23 @@ def load(
         kv_precision: of keys and values: ``"float32"`` (default beside float32 weights) or ``"float16"``.
         threads: worker threads; default the physical cores.
         device: ``"cpu"``, or ``"reference"`` for NumPy (float32, slow, to be compared with).
+        draft: a smaller model with the same vocabulary that guesses tokens ahead: changes speed alone.
 
     Raises:
-        UsageError: for a precision or device that is not available, or ``threads`` below 1.
+        UsageError: for a precision or device that is not available, ``threads`` below 1, or a draft model that does
+            not fit.
         CheckpointError, DownloadError: if there is no such model or it cannot be read.
     """
     check_device(device, precision, kv_precision)
     threads = threads if threads is None else whole("threads", threads, least=1)
     from gpt2lab.weights import open_checkpoint
 
+    def engines_of(checkpoint: Checkpoint) -> Engines:
+        return Engines(checkpoint, device=device, threads=threads, precision=precision, kv_precision=kv_precision)
+
     checkpoint = open_checkpoint(name_or_path)
-    engines = Engines(checkpoint, device=device, threads=threads, precision=precision, kv_precision=kv_precision)
-    return LanguageModel(engines, tokenizer_of(checkpoint))
+    guesser = engines_of(open_checkpoint(draft)) if draft is not None else None
+    return LanguageModel(engines_of(checkpoint), tokenizer_of(checkpoint), guesser)
 
 
 def tokenizer_of(checkpoint: Checkpoint) -> Tokenizer | None:
@@ -104,12 +111,15 @@ class LanguageModel:
     text: the model is given ``<|endoftext|>``, which counts neither as prompt nor as text.
     """
 
-    def __init__(self, engines: Engines, tokenizer: Tokenizer | None) -> None:
+    def __init__(self, engines: Engines, tokenizer: Tokenizer | None, draft: Engines | None = None) -> None:
+        if draft:
+            check_draft(draft.config, engines.config)
         self.config = engines.config
         self.precision = engines.precision
         self.exact_precision = engines.exact_precision
         self.tokenizer = tokenizer
         self._engines = engines
+        self._draft = draft
         known = tokenizer.n_vocab if tokenizer else self.config.n_vocab
         self._banned = {id: float("-inf") for id in range(known, self.config.n_vocab)}  # ids without a text
 
@@ -151,6 +161,7 @@ class LanguageModel:
         overflow: Literal["error", "slide"] = "error",
         batch_size: int | None = None,
         logprobs: bool | None = None,
+        speculation: Literal["auto", "off"] = "auto",
     ) -> Completion | list[Completion]:
         """Complete a prompt, or several, ``n`` times each.
 
@@ -171,6 +182,7 @@ class LanguageModel:
             overflow: ``"slide"`` lets text outgrow the context: when that is full, its older half is dropped.
             batch_size: upper bound for samples that run together; changes speed alone.
             logprobs: whether completions carry the log-probabilities of their tokens.
+            speculation: ``"auto"`` guesses tokens ahead where that pays; changes speed alone.
 
         Returns one :class:`Completion` for one prompt with n = 1, otherwise a list, all samples of the first prompt
         first. Raises :class:`~gpt2lab.errors.SamplingError`, :class:`~gpt2lab.errors.ContextError` or
@@ -195,6 +207,7 @@ class LanguageModel:
             overflow=overflow,
             batch_size=batch_size,
             logprobs=logprobs,
+            speculation=speculation,
         )
         completions = list(in_order(pieces))
         return completions[0] if single and n == 1 else completions
@@ -229,7 +242,8 @@ class LanguageModel:
         if n is not None and whole("first_index", first_index, least=0) + whole("n", n, least=1) * len(prompts) > 2**64:
             raise UsageError(f"samples are numbered below 2^64: {n} from {first_index} on are too many")
         plans = [self._plan(prompt, checked) for prompt in prompts]
-        return generate_pieces(self._engines.generating, self.tokenizer, plans, n, checked, first_index)
+        engine, draft = self._engines.generating, self._draft.generating if self._draft else None
+        return generate_pieces(engine, self.tokenizer, plans, n, checked, first_index, draft)
 
     def logits(self, prompt: Prompt) -> npt.NDArray[np.float32]:
         """Logits after every token of ``prompt``: float32 [tokens, n_vocab]; one row for an empty prompt.

@@ -19,6 +19,7 @@ from gpt2lab.errors import SamplingError, UsageError
 from gpt2lab.window import window_start
 
 if TYPE_CHECKING:
+    from gpt2lab.config import ModelConfig
     from gpt2lab.engines import Engine
 
 MAX_ROWS = 32
@@ -126,17 +127,17 @@ class StepTimes:
 
 
 class Speculation:
-    """Guesses for the samples of one scheduler; ``draft`` is a smaller engine with the same ids, if there is one.
+    """Guesses for the samples of one scheduler; ``draft`` is a smaller engine that :func:`check_draft` has passed.
 
-    Raises :class:`~gpt2lab.errors.UsageError` if its vocabulary is not that of the ``engine`` guessed for.
+    ``config`` is that of the model guessed for.
     """
 
-    def __init__(self, engine: Engine, draft: Engine | None = None) -> None:
+    def __init__(self, config: ModelConfig, draft: Engine | None = None) -> None:
         self.n_guessed = 0
         """Guesses checked so far."""
         self.n_accepted = 0
         """Of these, how many were right."""
-        self._draft = _Draft(draft, engine) if draft else None
+        self._draft = _Draft(draft, min(config.n_ctx, draft.config.n_ctx)) if draft else None
         self._times = StepTimes()
         self._drafting = 0.0  # seconds before this step
         self._draft_time = 0.0  # seconds a guess, smoothed
@@ -229,20 +230,24 @@ def _worthwhile(guesser: Guesser, source: int, price: float) -> int:
     return int(math.log(price) / math.log(min(rate, 0.999)))
 
 
+def check_draft(draft: ModelConfig, config: ModelConfig) -> None:
+    """Raise :class:`~gpt2lab.errors.UsageError` unless ``draft`` has the vocabulary of the model it is to guess for."""
+    if draft.n_vocab != config.n_vocab:
+        raise UsageError(
+            f"the draft model has a vocabulary of {draft.n_vocab}, the model itself one of {config.n_vocab}: "
+            "choose one with the same"
+        )
+
+
 class _Draft:
     """A smaller model that keeps up with the samples' texts and draws what comes next, as they do.
 
     It uses their random numbers, parameters and history, so that it draws the same where it has the same opinion.
     """
 
-    def __init__(self, engine: Engine, target: Engine) -> None:
-        if engine.config.n_vocab != target.config.n_vocab:
-            raise UsageError(
-                f"the draft model has a vocabulary of {engine.config.n_vocab}, the model itself one of "
-                f"{target.config.n_vocab}: choose one with the same"
-            )
+    def __init__(self, engine: Engine, n_ctx: int) -> None:
         self._engine = engine
-        self._n_ctx = min(engine.config.n_ctx, target.config.n_ctx)
+        self._n_ctx = n_ctx
         self._sequences: set[int] = set()
 
     def guess(self, wishes: Sequence[Wish]) -> list[list[int]]:
