@@ -1,7 +1,7 @@
 """Keeps every test on this machine and out of its user's files.
 
-No test reaches beyond the loopback interface, nor reads or fills Hugging Face's cache; subprocesses inherit as much
-of that as environment variables can tell them.
+No test reaches beyond the loopback interface, nor reads or fills a cache, ours or Hugging Face's; subprocesses inherit
+as much of that as environment variables can tell them.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ settings.load_profile("gpt2lab")
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["HF_HOME"] = str(tmp_path_factory.mktemp("huggingface"))
+    os.environ["GPT2LAB_CACHE"] = str(tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture(autouse=True)

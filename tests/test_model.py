@@ -13,7 +13,7 @@ import pytest
 
 import gpt2lab
 from gpt2lab.config import ModelConfig
-from gpt2lab.engines.reference import ReferenceEngine
+from gpt2lab.engines.lazy import Engines
 from gpt2lab.errors import CheckpointError, ContextError, Gpt2LabError, SamplingError, UsageError
 from gpt2lab.generation import in_order
 from gpt2lab.model import LanguageModel, tokenizer_of
@@ -48,9 +48,8 @@ def odd(device: str) -> LanguageModel:
 def nothing_left_behind(request: pytest.FixtureRequest):
     yield
     for name in {"tiny", "odd"} & set(request.fixturenames):
-        engine = request.getfixturevalue(name)._engine
-        held = engine.kv_cache_bytes if hasattr(engine, "kv_cache_bytes") else engine.n_sequences
-        assert held == 0
+        for engine in request.getfixturevalue(name)._engines.opened:
+            assert (engine.kv_cache_bytes if hasattr(engine, "kv_cache_bytes") else engine.n_sequences) == 0
 
 
 def golden(name: str) -> dict[str, np.ndarray]:
@@ -429,8 +428,11 @@ def test_next_token_shows_each_stage_and_its_likeliest_tokens(tiny: LanguageMode
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"precision": "int3"}, "precision 'int3' is not available: choose float32"),
-        ({"device": "tpu"}, "device 'tpu' is not available here: choose one of cpu, reference"),
+        ({"precision": "int3"}, "precision 'int3' is not available: choose one of float32, bfloat16, q8_0, q4_0"),
+        ({"kv_precision": "q8_0"}, "kv_precision 'q8_0' is not available: choose one of float32, float16"),
+        ({"device": "tpu"}, "device 'tpu' is not available: choose one of cpu, reference"),
+        ({"device": "reference", "precision": "q8_0"}, "precision 'q8_0' is not available on device reference"),
+        ({"device": "reference", "kv_precision": "float16"}, "kv_precision 'float16' is not available on device ref"),
         ({"threads": 0}, "threads must be at least 1, got 0"),
     ],
 )
@@ -508,7 +510,7 @@ def padded_model(n_vocab: int) -> LanguageModel:
     tensors["ln_f.bias"] += 1
     tensors["wte.weight"][50257:] = 50
     checkpoint = Checkpoint(config, tensors, None, "nanogpt", "float32", Path("padded"))
-    return LanguageModel(ReferenceEngine(checkpoint), tokenizer_of(checkpoint))
+    return LanguageModel(Engines(checkpoint, device="reference"), tokenizer_of(checkpoint))
 
 
 def test_ids_beyond_the_tokenizer_are_never_drawn() -> None:

@@ -10,9 +10,11 @@ import pytest
 
 from gpt2lab import sampling
 from gpt2lab.config import ModelConfig
+from gpt2lab.engines import Draw, Drawn
 from gpt2lab.errors import ContextError, UsageError
 from gpt2lab.sampling import SamplingParams
-from gpt2lab.scheduler import PREFILL_CHUNK, Request, Scheduler, window_start
+from gpt2lab.scheduler import KV_CACHE_SHARE, PREFILL_CHUNK, Request, Scheduler
+from gpt2lab.window import window_start
 
 N_VOCAB = 50
 
@@ -26,6 +28,7 @@ class ToyEngine:
         self.calls: list[list[list[int]]] = []
         self.made = 0
         self.fail_at: int | None = None
+        self.kv_cache_bytes_per_token = 1
 
     def new_sequence(self) -> int:
         self.made += 1
@@ -43,28 +46,39 @@ class ToyEngine:
     def truncate_sequence(self, sequence: int, length: int) -> None:
         del self.sequences[sequence][length:]
 
-    def forward(self, sequences, tokens, outputs="last"):
+    def step(self, sequences, tokens, draws):
         assert len(set(sequences)) == len(sequences)
         assert all(len(ids) for ids in tokens)
         self.calls.append([list(ids) for ids in tokens])
         if len(self.calls) == self.fail_at:
             raise KeyboardInterrupt
         rows = []
-        for sequence, ids in zip(sequences, tokens, strict=True):
-            self.sequences[sequence] += ids
-            assert len(self.sequences[sequence]) <= self.config.n_ctx
-            rows.append(toy_logits(self.sequences[sequence]))
-        return np.stack(rows) if outputs == "last" else np.empty((0, N_VOCAB), np.float32)
-
-    def sample(self, logits, params, seeds, streams, positions, histories):
-        rows = zip(logits, params, seeds, streams, positions, histories, strict=True)
-        ids = [sampling.sample(r, p, seed=s, stream=t, position=n, history=h) for r, p, s, t, n, h in rows]
-        logprobs = [sampling.logprob(row, id) for row, id in zip(logits, ids, strict=True)]
-        return np.array(ids, np.int32), np.array(logprobs, np.float32)
+        for sequence, ids, draw in zip(sequences, tokens, draws, strict=True):
+            held = self.sequences[sequence]
+            held += ids
+            assert len(held) <= self.config.n_ctx
+            rows.append(toy_draws(held, draw) if draw else [])
+        return rows
 
 
 def toy_logits(tokens: list[int]) -> np.ndarray:
     return np.random.default_rng(tokens).normal(size=N_VOCAB).astype(np.float32)
+
+
+def toy_draws(held: list[int], draw: Draw) -> list[Drawn]:
+    """What :meth:`gpt2lab.engines.Engine.step` promises, read literally."""
+    drawn: list[Drawn] = []
+    for n_fed in range(len(held) - draw.count + 1, len(held) + 1):
+        logits = toy_logits(held[:n_fed])
+        history = [*draw.history, *(token for token, _, _ in drawn)]
+        position = draw.position + len(drawn)
+        id = sampling.sample(
+            logits, draw.params, seed=draw.seed, stream=draw.stream, position=position, history=history
+        )
+        drawn.append(Drawn(id, sampling.logprob(logits, id)))
+        if held[n_fed : n_fed + 1] != [id]:
+            break
+    return drawn
 
 
 def request(prompt: Iterable[int] = (1, 2, 3), stream: int = 0, limit: int = 5, **more) -> Request:
@@ -128,13 +142,14 @@ def test_no_more_than_batch_size_samples_are_fed_together() -> None:
 def test_a_prompt_shared_by_samples_is_fed_once() -> None:
     engine = ToyEngine()
     run(engine, [request(range(10), n) for n in range(6)], batch_size=2)
-    assert sum(len(ids) == 10 for call in engine.calls for ids in call) == 1
+    assert [ids for call in engine.calls for ids in call if len(ids) > 1] == [list(range(9))]
+    assert sum(ids == [9] for call in engine.calls for ids in call) >= 6  # its last token is each sample's first
 
 
 def test_equal_prompts_that_are_not_neighbours_are_fed_once() -> None:
     engine = ToyEngine()
     run(engine, [request(prompt, n) for n, prompt in enumerate([range(10), range(11), range(10)])], batch_size=1)
-    assert Counter(len(ids) for call in engine.calls for ids in call if len(ids) > 1) == {10: 1, 11: 1}
+    assert Counter(len(ids) for call in engine.calls for ids in call if len(ids) > 1) == {9: 1, 11: 1}
 
 
 def test_a_lone_sample_takes_its_prompts_sequence_without_a_fork() -> None:
@@ -167,11 +182,18 @@ def test_a_sample_leaves_and_the_next_one_joins_between_steps() -> None:
 
 def test_the_kv_budget_bounds_the_samples_let_in_but_one_always_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = ToyEngine()
-    monkeypatch.setattr("gpt2lab.scheduler.KV_CACHE_BUDGET", engine.config.kv_cache_bytes(50))
+    monkeypatch.setattr("gpt2lab.scheduler.available_memory", lambda: 50 * KV_CACHE_SHARE)
     assert len(run(engine, [request([1] * 100, n) for n in range(3)])) == 3
     assert max(map(len, engine.calls)) == 1
-    run(engine, [request([1] * 20, n) for n in range(4)])
+    run(engine, [request([n] * 20, n) for n in range(4)])
     assert max(map(len, engine.calls)) == 2
+
+
+def test_the_kv_budget_counts_a_shared_prompt_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = ToyEngine()
+    monkeypatch.setattr("gpt2lab.scheduler.available_memory", lambda: 50 * KV_CACHE_SHARE)
+    run(engine, [request([1] * 20, n) for n in range(8)])
+    assert max(map(len, engine.calls)) == 6  # 19 + 6 · 5 tokens
 
 
 def test_window_start_drops_the_older_half_when_the_context_is_full() -> None:

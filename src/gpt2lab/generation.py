@@ -18,6 +18,7 @@ from gpt2lab.completion import Completion, FinishReason, Piece, Prompt, Transcri
 from gpt2lab.errors import ContextError, SamplingError, TokenizerError, UsageError
 from gpt2lab.sampling import SamplingParams
 from gpt2lab.scheduler import Request, Scheduler
+from gpt2lab.speculation import Speculation
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -31,6 +32,9 @@ LOOKAHEAD = 1024
 
 OVERFLOWS = ("error", "slide")
 """What may happen when prompt and length do not fit the context."""
+
+SPECULATIONS = ("auto", "off")
+"""Whether tokens may be guessed ahead."""
 
 
 class SamplingArguments(TypedDict, total=False):
@@ -56,6 +60,7 @@ class GenerationArguments(SamplingArguments, total=False):
     overflow: Literal["error", "slide"]
     batch_size: int | None
     logprobs: bool | None
+    speculation: Literal["auto", "off"]
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,8 @@ class Options:
     """Upper bound for samples that run together; None: chosen by the scheduler. Changes speed alone."""
     logprobs: bool | None = None
     """Whether completions carry the log-probabilities of their tokens."""
+    speculation: Literal["auto", "off"] = "auto"
+    """Whether tokens are guessed ahead where that pays. Changes speed alone."""
 
 
 @dataclass(frozen=True)
@@ -112,11 +119,13 @@ def make_options(**arguments: Unpack[GenerationArguments]) -> Options:
         overflow=arguments.get("overflow", "error"),
         batch_size=_whole_or_none("batch_size", arguments.get("batch_size"), least=1),
         logprobs=arguments.get("logprobs"),
+        speculation=arguments.get("speculation", "auto"),
     )
     if not all(isinstance(stop, str) and stop for stop in options.stop):
         raise UsageError(f"stop strings must be text and not empty, got {list(options.stop)!r}")
-    if options.overflow not in OVERFLOWS:
-        raise UsageError(f"overflow must be one of {', '.join(OVERFLOWS)}, got {options.overflow!r}")
+    for name, choices in (("overflow", OVERFLOWS), ("speculation", SPECULATIONS)):
+        if getattr(options, name) not in choices:
+            raise UsageError(f"{name} must be one of {', '.join(choices)}, got {getattr(options, name)!r}")
     return options
 
 
@@ -191,15 +200,17 @@ def generate_pieces(
     n: int | None,
     options: Options,
     first_index: int = 0,
+    draft: Engine | None = None,
 ) -> Generator[Piece, None, None]:
     """Run ``n`` samples of every plan (None: without end, of the only one) and give each token's piece as it comes.
 
-    Pieces of samples that run together are interleaved. What the engine holds is freed when the iterator ends or is
-    closed.
+    Pieces of samples that run together are interleaved. ``draft`` is a smaller model that guesses tokens ahead. What
+    the engines hold is freed when the iterator ends or is closed.
     """
     wanted = zip(count(first_index), _repeat(plans, n))
     live: dict[int, _Sample] = {}
-    with Scheduler(engine, batch_size=options.batch_size) as scheduler:
+    speculation = Speculation(engine.config, draft) if options.speculation == "auto" else None
+    with Scheduler(engine, batch_size=options.batch_size, speculation=speculation) as scheduler:
         more = True
         while more or scheduler.busy:
             while more and scheduler.n_waiting < LOOKAHEAD:
@@ -209,11 +220,13 @@ def generate_pieces(
                     live[scheduler.submit(_request(plan, index, options))] = _Sample(index, plan, options, tokenizer)
                 elif plan is not None:
                     yield _Sample(index, plan, options, tokenizer).end("")
-            for event in scheduler.step():
-                piece = live[event.request].push(event.token, event.logprob, last=event.last)
+            for request, token, logprob, last in scheduler.step():
+                if (sample := live.get(request)) is None:
+                    continue  # the text ended with an earlier one of several tokens
+                piece = sample.push(token, logprob, last=last)
                 if piece.completion:
-                    del live[event.request]
-                    scheduler.remove(event.request)
+                    del live[request]
+                    scheduler.remove(request)
                 yield piece
 
 

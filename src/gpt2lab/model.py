@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Literal, TypeGuard, cast, overload
 
 from gpt2lab.completion import Completion, Piece, Prompt
 from gpt2lab.config import takes_gpt2_vocabulary
-from gpt2lab.engines import check_device, open_engine
+from gpt2lab.engines import check_device
+from gpt2lab.engines.lazy import Engines
 from gpt2lab.errors import ContextError, UsageError
 from gpt2lab.generation import (
     GenerationArguments,
@@ -31,6 +32,7 @@ from gpt2lab.generation import (
     start_token,
     whole,
 )
+from gpt2lab.speculation import check_draft
 from gpt2lab.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -39,41 +41,48 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from gpt2lab.distribution import NextToken
-    from gpt2lab.engines import Engine
     from gpt2lab.scoring import ScoreResult
     from gpt2lab.weights.checkpoint import Checkpoint
-
-PRECISIONS = ("float32",)
-"""Precisions that the engines compute with; others are converted when they are loaded."""
 
 
 def load(
     name_or_path: str | os.PathLike[str],
     *,
     precision: str | None = None,
+    kv_precision: str | None = None,
     threads: int | None = None,
     device: str = "cpu",
+    draft: str | os.PathLike[str] | None = None,
 ) -> LanguageModel:
     """Open a model.
 
+    Weights are read when they are first needed, and kept packed for the next time: see ``docs/cache.md``.
+
     Args:
         name_or_path: a path, a folder under ``./models``, ``"tales"``, or a released size such as ``"124M"``.
-        precision: ``"float32"``, which is also the default.
+        precision: of the weights, for everything: ``"float32"``, ``"bfloat16"``, ``"q8_0"`` or ``"q4_0"``. Default:
+            q8_0 where text is made, float32 for :meth:`~LanguageModel.logits`, :meth:`~LanguageModel.score` and
+            :meth:`~LanguageModel.next_token`.
+        kv_precision: of keys and values: ``"float32"`` (default beside float32 weights) or ``"float16"``.
         threads: worker threads; default the physical cores.
-        device: ``"cpu"``, or ``"reference"`` for NumPy (slow, to be compared with).
+        device: ``"cpu"``, or ``"reference"`` for NumPy (float32, slow, to be compared with).
+        draft: a smaller model with the same vocabulary that guesses tokens ahead: changes speed alone.
 
     Raises:
-        UsageError: for a precision or device that is not available, or ``threads`` below 1.
+        UsageError: for a precision or device that is not available, ``threads`` below 1, or a draft model that does
+            not fit.
         CheckpointError, DownloadError: if there is no such model or it cannot be read.
     """
-    if precision not in (None, *PRECISIONS):
-        raise UsageError(f"precision {precision!r} is not available: choose {', '.join(PRECISIONS)}")
+    check_device(device, precision, kv_precision)
     threads = threads if threads is None else whole("threads", threads, least=1)
-    check_device(device)
     from gpt2lab.weights import open_checkpoint
 
+    def engines_of(checkpoint: Checkpoint) -> Engines:
+        return Engines(checkpoint, device=device, threads=threads, precision=precision, kv_precision=kv_precision)
+
     checkpoint = open_checkpoint(name_or_path)
-    return LanguageModel(open_engine(checkpoint, device=device, threads=threads), tokenizer_of(checkpoint))
+    guesser = engines_of(open_checkpoint(draft)) if draft is not None else None
+    return LanguageModel(engines_of(checkpoint), tokenizer_of(checkpoint), guesser)
 
 
 def tokenizer_of(checkpoint: Checkpoint) -> Tokenizer | None:
@@ -90,22 +99,35 @@ def tokenizer_of(checkpoint: Checkpoint) -> Tokenizer | None:
 
 
 class LanguageModel:
-    """A GPT-2 in an engine, with its tokenizer; made by :func:`load`.
+    """A GPT-2 in its engines, with its tokenizer; made by :func:`load`.
 
     Attributes:
         config: its shape.
+        precision: of the weights that text is made with.
+        exact_precision: of the weights behind :meth:`logits`, :meth:`score` and :meth:`next_token`.
         tokenizer: None if there is none for its vocabulary; prompts are token ids then, and completions too.
 
     Wherever a prompt is taken it may be text or a sequence of token ids. An empty one stands for the start of a
     text: the model is given ``<|endoftext|>``, which counts neither as prompt nor as text.
     """
 
-    def __init__(self, engine: Engine, tokenizer: Tokenizer | None) -> None:
-        self.config = engine.config
+    def __init__(self, engines: Engines, tokenizer: Tokenizer | None, draft: Engines | None = None) -> None:
+        if draft:
+            check_draft(draft.config, engines.config)
+        self.config = engines.config
+        self.precision = engines.precision
+        self.exact_precision = engines.exact_precision
         self.tokenizer = tokenizer
-        self._engine = engine
-        known = tokenizer.n_vocab if tokenizer else engine.config.n_vocab
-        self._banned = {id: float("-inf") for id in range(known, engine.config.n_vocab)}  # ids without a text
+        self._engines = engines
+        self._draft = draft
+        known = tokenizer.n_vocab if tokenizer else self.config.n_vocab
+        self._banned = {id: float("-inf") for id in range(known, self.config.n_vocab)}  # ids without a text
+
+    def __repr__(self) -> str:
+        size = f"{self.config.n_params / 1e6:,.1f}M parameters, n_ctx {self.config.n_ctx}"
+        exact = "" if self.exact_precision == self.precision else f", scores in {self.exact_precision}"
+        path, device = str(self._engines.checkpoint.path), self._engines.device
+        return f"<LanguageModel {path!r}: {size}, {self.precision}{exact}, device {device}>"
 
     @overload
     def generate(
@@ -139,6 +161,7 @@ class LanguageModel:
         overflow: Literal["error", "slide"] = "error",
         batch_size: int | None = None,
         logprobs: bool | None = None,
+        speculation: Literal["auto", "off"] = "auto",
     ) -> Completion | list[Completion]:
         """Complete a prompt, or several, ``n`` times each.
 
@@ -159,6 +182,7 @@ class LanguageModel:
             overflow: ``"slide"`` lets text outgrow the context: when that is full, its older half is dropped.
             batch_size: upper bound for samples that run together; changes speed alone.
             logprobs: whether completions carry the log-probabilities of their tokens.
+            speculation: ``"auto"`` guesses tokens ahead where that pays; changes speed alone.
 
         Returns one :class:`Completion` for one prompt with n = 1, otherwise a list, all samples of the first prompt
         first. Raises :class:`~gpt2lab.errors.SamplingError`, :class:`~gpt2lab.errors.ContextError` or
@@ -183,6 +207,7 @@ class LanguageModel:
             overflow=overflow,
             batch_size=batch_size,
             logprobs=logprobs,
+            speculation=speculation,
         )
         completions = list(in_order(pieces))
         return completions[0] if single and n == 1 else completions
@@ -217,7 +242,8 @@ class LanguageModel:
         if n is not None and whole("first_index", first_index, least=0) + whole("n", n, least=1) * len(prompts) > 2**64:
             raise UsageError(f"samples are numbered below 2^64: {n} from {first_index} on are too many")
         plans = [self._plan(prompt, checked) for prompt in prompts]
-        return generate_pieces(self._engine, self.tokenizer, plans, n, checked, first_index)
+        engine, draft = self._engines.generating, self._draft.generating if self._draft else None
+        return generate_pieces(engine, self.tokenizer, plans, n, checked, first_index, draft)
 
     def logits(self, prompt: Prompt) -> npt.NDArray[np.float32]:
         """Logits after every token of ``prompt``: float32 [tokens, n_vocab]; one row for an empty prompt.
@@ -226,7 +252,7 @@ class LanguageModel:
         """
         tokens = self._context(prompt)
         with self._sequence() as sequence:
-            return self._engine.forward([sequence], [tokens], "all")
+            return self._engines.exact.forward([sequence], [tokens], "all")
 
     def score(self, text: Prompt, *, stride: int | None = None) -> ScoreResult:
         """How probable ``text`` is, token by token; any length.
@@ -242,7 +268,7 @@ class LanguageModel:
             tokens.insert(0, self.tokenizer.end_of_text)
         scored = tokens[1:]
         n_bytes = sum(len(self.tokenizer.token_bytes(id)) for id in scored) if self.tokenizer else None
-        return ScoreResult(scored, token_logprobs(self._engine, tokens, stride) if scored else [], n_bytes)
+        return ScoreResult(scored, token_logprobs(self._engines.exact, tokens, stride) if scored else [], n_bytes)
 
     def next_token(self, prompt: Prompt, *, top: int = 10, **sampling: Unpack[SamplingArguments]) -> NextToken:
         """The distribution of the token after ``prompt``, stage by stage, with the ``top`` likeliest tokens of each.
@@ -256,8 +282,9 @@ class LanguageModel:
         sampling["logit_bias"] = {**(sampling.get("logit_bias") or {}), **self._banned}
         params = sampling_params(sampling)
         tokens = prompt_tokens(prompt, self.config, self.tokenizer)
+        context = self._context(prompt)
         with self._sequence() as sequence:
-            logits = self._engine.forward([sequence], [self._context(prompt)], "last")[0]
+            logits = self._engines.exact.forward([sequence], [context], "last")[0]
         return next_token(tokens, logits, params, tokens, self.tokenizer, top)
 
     def _plan(self, prompt: Prompt, options: Options) -> Plan:
@@ -274,11 +301,13 @@ class LanguageModel:
 
     @contextmanager
     def _sequence(self) -> Iterator[int]:
-        sequence = self._engine.new_sequence()
+        """A sequence of the exact engine."""
+        engine = self._engines.exact
+        sequence = engine.new_sequence()
         try:
             yield sequence
         finally:
-            self._engine.free_sequence(sequence)
+            engine.free_sequence(sequence)
 
 
 def _is_prompt(prompt: Prompt | Sequence[Prompt]) -> TypeGuard[Prompt]:

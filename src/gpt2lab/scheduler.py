@@ -1,28 +1,30 @@
 """Requests in, tokens out: continuous batching over an engine.
 
-Samples join and leave between steps; a step is one call of the engine's forward and one of its sampler. A prompt is
-fed once, in chunks so that running samples are not stalled, and forked for every sample that starts from it.
-Which samples run together changes speed alone, never what is drawn. Knows nothing of text: whoever reads the events
-says with :meth:`Scheduler.remove` that a sample is to end before its limit.
+Samples join and leave between steps; a step is one call of the engine, which feeds and draws. A prompt is fed in
+chunks so that running samples are not stalled, and once for all samples that start from it. Which samples run
+together, and what is guessed ahead of them, changes speed alone, never what is drawn. Knows nothing of text: whoever
+reads the events says with :meth:`Scheduler.remove` that a sample is to end before its limit.
 """
 
 from __future__ import annotations
 
+from array import array
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count
-from typing import TYPE_CHECKING
+from time import perf_counter
+from typing import TYPE_CHECKING, NamedTuple
 
-import numpy as np
-
+from gpt2lab.engines import Draw
 from gpt2lab.errors import ContextError, UsageError
+from gpt2lab.memory import available_memory
+from gpt2lab.speculation import Wish
+from gpt2lab.window import window_start
 
 if TYPE_CHECKING:
-    import numpy.typing as npt
-
-    from gpt2lab.engines import Engine
+    from gpt2lab.engines import Drawn, Engine
     from gpt2lab.sampling import SamplingParams
+    from gpt2lab.speculation import Guesser, Speculation
 
 PREFILL_CHUNK = 256
 """Tokens of prompts that one step feeds beside the running samples' one token each."""
@@ -30,8 +32,8 @@ PREFILL_CHUNK = 256
 MAX_BATCH = 64
 """Samples that run together if nothing smaller is asked for; beyond it products are bound by arithmetic."""
 
-KV_CACHE_BUDGET = 2**30
-"""Bytes of keys and values up to which further samples are let in; one sample always runs."""
+KV_CACHE_SHARE = 4
+"""One part in so many of the memory available may fill with keys and values before no further sample is let in."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +49,12 @@ class Request:
     limit: int
     """Draw this many tokens at most; at least one."""
     slide: bool = False
-    """Whether text may outgrow the context; see :func:`window_start`."""
+    """Whether text may outgrow the context; see :func:`~gpt2lab.window.window_start`."""
     implicit: int = 0
     """How many ids at the start of ``prompt`` are not text: penalties do not count them."""
 
 
-@dataclass(frozen=True)
-class Event:
+class Event(NamedTuple):
     """One token that was drawn."""
 
     request: int
@@ -65,72 +66,66 @@ class Event:
     """Whether the sample ended with it because its limit is reached."""
 
 
-def window_start(n_tokens: int, n_ctx: int) -> int:
-    """Where the context of a text of ``n_tokens`` tokens starts when it slides.
-
-    Whenever the context is full the older half of it is dropped. A function of lengths alone, so what is drawn
-    depends on nothing but the text.
-    """
-    if n_tokens <= n_ctx:
-        return 0
-    half = max(1, n_ctx // 2)
-    return half * -((n_ctx - n_tokens) // half)
-
-
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class _Lane:
-    """An engine sequence, and the tokens that it must be fed before its next logits are known."""
+    """An engine sequence that holds ``text[start:fed]``, and is to be fed the rest; None as long as it is empty."""
 
-    todo: list[int]
+    text: list[int]
+    start: int = 0
+    fed: int = 0
     sequence: int | None = None
-    logits: npt.NDArray[np.float32] | None = None
 
 
-@dataclass(eq=False)
-class _Prompt:
-    """A prompt with the number of submitted samples that have not started from it yet."""
+@dataclass(eq=False, slots=True)
+class _Prompt(_Lane):
+    """What samples share that start from the same prompt: all but its last token, which each of them feeds itself."""
 
-    lane: _Lane
-    users: int = 0
+    key: tuple[int, ...] = ()
+    """The whole of what the context holds of the prompt."""
+    unstarted: int = 0
+    """Submitted samples that have not started from it yet."""
+    running: int = 0
+    """Samples let in that have started or will start from it."""
 
 
-@dataclass(eq=False)
-class _Sample:
+@dataclass(eq=False, slots=True, kw_only=True)
+class _Sample(_Lane):
     id: int
     request: Request
-    prompt: tuple[int, ...]
-    """The part of the request's prompt that the context holds: the key of its :class:`_Prompt`."""
+    end: int
+    """Length of ``text`` at which it ends."""
     reserve: int
-    """Tokens of KV cache that it may come to need."""
-    lane: _Lane | None = None
-    drawn: list[int] = field(default_factory=list)
+    """Tokens of KV cache that it may come to need besides its prompt's."""
+    history: array[int] | None
+    """The text so far if a penalty asks for it."""
+    prompt: _Prompt
+    started: bool = False
+    guesser: Guesser | None = None
 
-    @property
-    def n_tokens(self) -> int:
-        return len(self.request.prompt) + len(self.drawn)
-
-    def history(self) -> Sequence[int]:
-        """The text so far if a penalty asks for it."""
-        params = self.request.params
-        if params.repetition_penalty == 1 and not params.presence_penalty and not params.frequency_penalty:
-            return ()
-        return [*self.request.prompt[self.request.implicit :], *self.drawn]
+    def draw(self) -> Draw:
+        """How its next token is drawn."""
+        request = self.request
+        return Draw(request.params, request.seed, request.stream, len(self.text), self.history or ())
 
 
 class Scheduler:
     """Runs requests on ``engine``, at most ``batch_size`` (default: as many as pay and fit) at a time.
 
-    A context manager: on leaving it every sequence it made is freed. Raises
-    :class:`~gpt2lab.errors.UsageError` for a ``batch_size`` below 1.
+    ``speculation`` guesses tokens ahead (default: nothing is guessed). A context manager: on leaving it every
+    sequence it made is freed. Raises :class:`~gpt2lab.errors.UsageError` for a ``batch_size`` below 1.
     """
 
-    def __init__(self, engine: Engine, *, batch_size: int | None = None) -> None:
+    def __init__(
+        self, engine: Engine, *, batch_size: int | None = None, speculation: Speculation | None = None
+    ) -> None:
         if batch_size is not None and batch_size < 1:
             raise UsageError(f"batch_size must be at least 1, got {batch_size}")
         self._engine = engine
+        self._speculation = speculation
         self._n_ctx = engine.config.n_ctx
         self._max_samples = batch_size or MAX_BATCH
-        self._max_tokens = KV_CACHE_BUDGET // engine.config.kv_cache_bytes(1)
+        self._max_tokens = available_memory() // KV_CACHE_SHARE // engine.kv_cache_bytes_per_token
+        self._reserved = 0
         self._ids = count()
         self._waiting: deque[_Sample] = deque()
         self._running: dict[int, _Sample] = {}
@@ -164,149 +159,185 @@ class Scheduler:
         n_fed = n_prompt + request.limit - 1  # the last token drawn is never fed
         if n_fed > self._n_ctx and not request.slide:
             raise ContextError(f"{n_fed} tokens are more than the {self._n_ctx} of the model's context")
-        prompt = request.prompt[window_start(n_prompt, self._n_ctx) :]
-        sample = _Sample(next(self._ids), request, prompt, reserve=min(n_fed, self._n_ctx))
-        self._prompts.setdefault(prompt, _Prompt(_Lane(list(prompt)))).users += 1
+        start = window_start(n_prompt, self._n_ctx)
+        key = request.prompt[start:]
+        prompt = self._prompts.setdefault(key, _Prompt(list(key[:-1]), key=key))
+        prompt.unstarted += 1
+        sample = _Sample(
+            text=list(request.prompt),
+            start=start,
+            id=next(self._ids),
+            request=request,
+            end=n_prompt + request.limit,
+            reserve=request.limit if n_fed <= self._n_ctx else self._n_ctx,
+            history=array("i", request.prompt[request.implicit :]) if _penalises(request.params) else None,
+            prompt=prompt,
+        )
         self._waiting.append(sample)
         return sample.id
 
     def remove(self, request: int) -> None:
         """End a sample, waiting or running, and free what it holds; nothing happens if it has ended."""
         sample = self._running.pop(request, None)
-        if sample is None:
+        if sample is not None:
+            self._leave(sample)
+        else:
             sample = next((waiting for waiting in self._waiting if waiting.id == request), None)
             if sample is None:
                 return
             self._waiting.remove(sample)
-        if sample.lane is not None:
-            self._free(sample.lane)
-        elif not (prompt := self._count_out(sample)).users:
-            self._free(prompt.lane)
+        self._free(sample)
+        if not sample.started:
+            self._count_out(sample)
+            if not sample.prompt.unstarted:
+                self._free(sample.prompt)
 
     def step(self) -> list[Event]:
-        """Let samples in, feed every one that waits for logits, and draw a token for every one that has them.
+        """Let samples in, feed every one, and draw for those whose text has all been fed.
 
-        Returns the tokens drawn, none if all that ran was a part of a long prompt. A sample whose event is
-        ``last`` has been removed.
+        Returns the tokens drawn, those of one sample in their order; none if all that ran was a part of a long
+        prompt. A sample whose event is ``last`` has been removed.
         """
-        self._admit()
-        fed, logits = self._feed()
-        ready = self._ready()
-        if not ready:
+        if self._waiting:
+            self._admit()
+        lanes, tokens, draws = self._work()
+        if not lanes:
             return []
-        lanes = [sample.lane for sample in ready]
-        # While samples only decode, the rows fed are the rows drawn from, and nothing need be copied.
-        rows = logits if lanes == fed else np.stack([lane.logits for lane in lanes if lane and lane.logits is not None])
-        return self._draw(ready, rows)
+        if self._speculation:
+            self._guess(lanes, tokens, draws, self._speculation)
+        began = perf_counter()
+        drawn = self._engine.step([self._sequence(lane) for lane in lanes], tokens, draws)
+        seconds = perf_counter() - began
+        events: list[Event] = []
+        for lane, fed, draw, row in zip(lanes, tokens, draws, drawn, strict=True):
+            lane.fed += len(fed)
+            if draw is not None and isinstance(lane, _Sample):
+                self._advance(lane, draw, row, events)
+        if self._speculation and None not in draws:
+            self._speculation.observe(sum(map(len, tokens)), len(events), seconds)
+        return events
 
     def close(self) -> None:
         """Drop every request and free every sequence."""
         self._waiting.clear()
         self._running.clear()
         self._prompts.clear()
+        self._reserved = 0
         while self._sequences:
             self._engine.free_sequence(self._sequences.pop())
+        if self._speculation:
+            self._speculation.close()
+
+    # ---- who runs ---------------------------------------------------------------------------------------------------
 
     def _admit(self) -> None:
-        reserved = sum(sample.reserve for sample in self._running.values()) if self._waiting else 0
+        """Let in those that have waited longest, while they fit."""
         while self._waiting and len(self._running) < self._max_samples:
-            reserved += self._waiting[0].reserve
-            if self._running and reserved > self._max_tokens:
+            sample = self._waiting[0]
+            needed = sample.reserve + (0 if sample.prompt.running else len(sample.prompt.text))
+            if self._running and self._reserved + needed > self._max_tokens:
                 break
-            sample = self._waiting.popleft()
-            self._running[sample.id] = sample
+            self._running[sample.id] = self._waiting.popleft()
+            self._reserved += needed
+            sample.prompt.running += 1
+            if self._speculation:
+                sample.guesser = self._speculation.start(sample.text)
 
-    def _feed(self) -> tuple[list[_Lane], npt.NDArray[np.float32]]:
-        """One forward pass over all that is to be fed now; the lanes fed and their logits, row by row."""
-        work = self._work()
-        if not work:
-            return [], np.empty((0, self._engine.config.n_vocab), np.float32)
-        for lane, _ in work:
-            if lane.sequence is None:
-                lane.sequence = self._own(self._engine.new_sequence())
-        complete = any(len(tokens) == len(lane.todo) for lane, tokens in work)
-        sequences = [lane.sequence for lane, _ in work if lane.sequence is not None]
-        logits = self._engine.forward(sequences, [tokens for _, tokens in work], "last" if complete else "none")
-        for row, (lane, tokens) in enumerate(work):
-            del lane.todo[: len(tokens)]
-            if not lane.todo:
-                lane.logits = logits[row]
-        return [lane for lane, _ in work], logits
+    def _leave(self, sample: _Sample) -> None:
+        """What a running sample takes with it: its reservation and its guesser."""
+        sample.prompt.running -= 1
+        self._reserved -= sample.reserve + (0 if sample.prompt.running else len(sample.prompt.text))
+        if self._speculation and sample.guesser:
+            self._speculation.stop(sample.guesser)
 
-    def _work(self) -> list[tuple[_Lane, list[int]]]:
-        """Which lanes to feed and what: every single token, and chunks of prompts while they are within bounds.
+    def _start(self, sample: _Sample) -> bool:
+        """Whether the sample runs by itself: its prompt has been read, or no other needs that any more."""
+        prompt = sample.prompt
+        if prompt.unstarted == 1:
+            sample.sequence, prompt.sequence = prompt.sequence, None
+        elif prompt.fed < len(prompt.text):
+            return False
+        elif prompt.sequence is not None:
+            sample.sequence = self._own(self._engine.fork_sequence(prompt.sequence))
+        sample.fed = sample.start + prompt.fed
+        sample.started = True
+        self._count_out(sample)
+        return True
+
+    def _count_out(self, sample: _Sample) -> None:
+        """A sample no longer waits for its prompt."""
+        sample.prompt.unstarted -= 1
+        if not sample.prompt.unstarted:
+            del self._prompts[sample.prompt.key]
+
+    # ---- what a step feeds ------------------------------------------------------------------------------------------
+
+    def _work(self) -> tuple[list[_Lane], list[list[int]], list[Draw | None]]:
+        """Which lanes to feed, what, and what to draw behind it: every single token, and chunks within bounds.
 
         A prompt is cut at multiples of :data:`PREFILL_CHUNK` whatever runs beside it.
         """
-        work: list[tuple[_Lane, list[int]]] = []
+        lanes: list[_Lane] = []
+        tokens: list[list[int]] = []
+        draws: list[Draw | None] = []
         room = PREFILL_CHUNK
-        for lane in self._lanes():
-            tokens = lane.todo[:PREFILL_CHUNK]
-            if len(tokens) > 1:
-                if len(tokens) > room:
-                    continue
-                room -= len(tokens)
-            if tokens:
-                work.append((lane, tokens))
-        return work
-
-    def _lanes(self) -> list[_Lane]:
-        """The lanes of running samples, or of the prompts they wait for, each once, in order of arrival."""
-        lanes = (sample.lane or self._prompts[sample.prompt].lane for sample in self._running.values())
-        return list({id(lane): lane for lane in lanes}.values())
-
-    def _ready(self) -> list[_Sample]:
-        """The running samples that can draw now; those whose prompt has just been read start from it."""
         for sample in self._running.values():
-            if sample.lane is None and self._prompts[sample.prompt].lane.logits is not None:
-                sample.lane = self._start(sample)
-        return [sample for sample in self._running.values() if sample.lane and sample.lane.logits is not None]
+            lane: _Lane = sample if sample.started or self._start(sample) else sample.prompt
+            todo = lane.text[lane.fed : lane.fed + PREFILL_CHUNK]
+            if len(todo) > 1 or lane is not sample:
+                if len(todo) > room or lane in lanes:
+                    continue
+                room -= len(todo)
+            lanes.append(lane)
+            tokens.append(todo)
+            draws.append(sample.draw() if lane is sample and lane.fed + len(todo) == len(lane.text) else None)
+        return lanes, tokens, draws
 
-    def _start(self, sample: _Sample) -> _Lane:
-        """A lane that goes on from the sample's prompt: a fork, or for the last one to start the prompt's own."""
-        prompt = self._count_out(sample)
-        if not prompt.users or prompt.lane.sequence is None or prompt.lane.logits is None:
-            return prompt.lane
-        if prompt.lane.logits.base is not None:
-            prompt.lane.logits = prompt.lane.logits.copy()  # may be kept for long: let go of the whole batch's
-        return _Lane([], self._own(self._engine.fork_sequence(prompt.lane.sequence)), prompt.lane.logits)
+    def _guess(
+        self, lanes: list[_Lane], tokens: list[list[int]], draws: list[Draw | None], speculation: Speculation
+    ) -> None:
+        """Add guesses to what is fed where a token is to be drawn."""
+        places: list[int] = []
+        wishes: list[Wish] = []
+        for place, (lane, draw) in enumerate(zip(lanes, draws, strict=True)):
+            if draw is not None and isinstance(lane, _Sample) and lane.guesser is not None:
+                places.append(place)
+                wishes.append(Wish(lane.guesser, draw, self._room(lane)))
+        guesses = speculation.guess(wishes, sum(map(len, tokens)))
+        for place, wish, row in zip(places, wishes, guesses, strict=True):
+            tokens[place] = tokens[place] + row
+            wish.draw.count += len(row)
 
-    def _count_out(self, sample: _Sample) -> _Prompt:
-        """The prompt of ``sample``, which no longer waits for it."""
-        prompt = self._prompts[sample.prompt]
-        prompt.users -= 1
-        if not prompt.users:
-            del self._prompts[sample.prompt]
-        return prompt
+    def _room(self, sample: _Sample) -> int:
+        """How many tokens may be guessed: none beyond the limit or the context, or where that would slide."""
+        n_tokens = len(sample.text)
+        return min(sample.end - n_tokens - 1, self._n_ctx - (n_tokens - sample.start))
 
-    def _draw(self, samples: list[_Sample], logits: npt.NDArray[np.float32]) -> list[Event]:
-        requests = [sample.request for sample in samples]
-        ids, logprobs = self._engine.sample(
-            logits,
-            [request.params for request in requests],
-            [request.seed for request in requests],
-            [request.stream for request in requests],
-            [sample.n_tokens for sample in samples],
-            [sample.history() for sample in samples],
-        )
-        return [self._advance(*drawn) for drawn in zip(samples, ids.tolist(), logprobs.tolist(), strict=True)]
-
-    def _advance(self, sample: _Sample, token: int, logprob: float) -> Event:
-        """Put ``token`` behind ``sample`` and prepare its next step, or end it at its limit."""
-        start = window_start(sample.n_tokens, self._n_ctx)
-        sample.drawn.append(token)
-        last = len(sample.drawn) == sample.request.limit
+    def _advance(self, sample: _Sample, draw: Draw, drawn: list[Drawn], events: list[Event]) -> None:
+        """Put what was ``drawn`` behind ``sample`` and prepare its next step, or end it at its limit."""
+        text, last = sample.text, len(sample.text) + len(drawn) == sample.end
+        for token, logprob, _ in drawn:
+            text.append(token)
+            events.append(Event(sample.id, token, logprob, last and len(text) == sample.end))
+        if sample.history is not None:
+            sample.history.extend(text[-len(drawn) :])
+        if self._speculation and sample.guesser and draw.count > 1:
+            self._speculation.learn(sample.guesser, draw.count - 1, len(drawn) - 1)
         if last:
             self.remove(sample.id)
-        elif sample.lane is not None:
-            new_start = window_start(sample.n_tokens, self._n_ctx)
-            if new_start == start:
-                sample.lane.todo.append(token)
-                sample.lane.logits = None
-            else:
-                self._free(sample.lane)
-                sample.lane = _Lane([*sample.request.prompt, *sample.drawn][new_start:])
-        return Event(sample.id, token, logprob, last)
+        elif len(text) - sample.start > self._n_ctx:
+            self._free(sample)
+            sample.start = sample.fed = window_start(len(text), self._n_ctx)
+        elif sample.fed >= len(text) and sample.sequence is not None:  # guesses that were wrong
+            sample.fed = len(text) - 1
+            self._engine.truncate_sequence(sample.sequence, sample.fed - sample.start)
+
+    # ---- sequences --------------------------------------------------------------------------------------------------
+
+    def _sequence(self, lane: _Lane) -> int:
+        if lane.sequence is None:
+            lane.sequence = self._own(self._engine.new_sequence())
+        return lane.sequence
 
     def _own(self, sequence: int) -> int:
         self._sequences.add(sequence)
@@ -317,3 +348,7 @@ class Scheduler:
             self._sequences.discard(lane.sequence)
             self._engine.free_sequence(lane.sequence)
             lane.sequence = None
+
+
+def _penalises(params: SamplingParams) -> bool:
+    return params.repetition_penalty != 1 or params.presence_penalty != 0 or params.frequency_penalty != 0

@@ -10,7 +10,14 @@ from typing import Any, TextIO
 
 import click
 
-from gpt2lab.cli.options import GroupedCommand, generation_options, model_options, option, sampling_options
+from gpt2lab.cli.options import (
+    GroupedCommand,
+    generation_options,
+    model_loader,
+    model_options,
+    option,
+    sampling_options,
+)
 from gpt2lab.cli.output import json_line, plain, plain_prompt, print_as_made
 from gpt2lab.cli.progress import Progress
 from gpt2lab.cli.prompts import many_prompts, whole_prompt
@@ -52,7 +59,7 @@ from gpt2lab.generation import in_order, make_options
 @sampling_options
 @option("Output", "--json", "as_json", is_flag=True, help="JSON lines: prompt, completion, tokens, seed, index, …")
 @option("Output", "--out", metavar="FILE", help="Append finished samples to a file instead of standard output.")
-@model_options
+@model_options("q8_0")
 @option(
     "Model",
     "--batch_size",
@@ -66,9 +73,6 @@ def command(
     nsamples: int,
     as_json: bool,
     out: str | None,
-    model_name: str,
-    threads: int | None,
-    device: str,
     **arguments: Any,
 ) -> None:
     """Write text that goes on from PROMPT, or starts from nothing if there is none.
@@ -76,11 +80,10 @@ def command(
     PROMPT is text, or - to read it from standard input. Each sample is printed with its prompt under a line that
     numbers it; --json keeps prompt and completion apart.
     """
-    from gpt2lab.model import load
-
     prompts = _prompts(prompt, prompt_file, prompts_file)
-    arguments["seed"] = make_options(**arguments).seed  # complains before a large model is loaded
-    model = load(model_name, threads=threads, device=device)
+    load = model_loader(arguments)
+    arguments["seed"] = make_options(**arguments).seed  # complains before a model is looked for, or downloaded
+    model = load()
     if not nsamples and arguments["batch_size"] is None and sys.stdout.isatty() and out is None:
         arguments["batch_size"] = 1  # somebody is watching: show what comes rather than make much at once
     pieces = model.pieces(prompts, n=nsamples or None, **arguments)

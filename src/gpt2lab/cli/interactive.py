@@ -8,7 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gpt2lab.cli.options import GroupedCommand, generation_options, model_options, option, sampling_options
+from gpt2lab.cli.options import (
+    GroupedCommand,
+    generation_options,
+    model_loader,
+    model_options,
+    option,
+    sampling_options,
+)
 from gpt2lab.cli.output import header, print_as_made
 from gpt2lab.errors import Gpt2LabError
 from gpt2lab.generation import in_order, make_options
@@ -31,21 +38,20 @@ if TYPE_CHECKING:
 @option("Samples", "--nsamples", type=click.IntRange(min=1), default=1, help="Samples of each prompt.")
 @generation_options
 @sampling_options
-@model_options
+@model_options("q8_0")
 @option("Model", "--batch_size", type=int, default=1, help="Samples made together; those of 1 are shown as made.")
-def command(model_name: str, threads: int | None, device: str, nsamples: int, **arguments: Any) -> None:
+def command(nsamples: int, **arguments: Any) -> None:
     """Read a prompt, print what the model makes of it, and ask again.
 
     The completion alone is printed. With --seed the n-th prompt of a session always gets the same samples; the same
     prompt again gets others.
     """
-    from gpt2lab.model import load
-
     with suppress(ImportError):
         import readline  # noqa: F401  (arrow keys and history for input())
 
+    load = model_loader(arguments)
     arguments["seed"] = make_options(**arguments).seed
-    model = load(model_name, threads=threads, device=device)
+    model = load()
     model.pieces("", **arguments).close()  # complains of options that do not suit the model now, not at every prompt
     print(f"gpt2lab: seed {arguments['seed']}", file=sys.stderr)
     first_index = 0

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gpt2lab.cli.options import GroupedCommand, model_options, option, sampling_options
+from gpt2lab.cli.options import GroupedCommand, model_loader, model_options, option, sampling_options
 from gpt2lab.cli.prompts import whole_prompt
 from gpt2lab.errors import UsageError
 
@@ -34,28 +34,19 @@ MAX_ROWS = 1000
 @option("Output", "--top", type=int, default=10, help="Show the N likeliest tokens of each stage.")
 @option("Output", "--json", "as_json", is_flag=True, help="One JSON object with every stage and its candidates.")
 @sampling_options
-@model_options
-def command(
-    prompt: str,
-    top: int,
-    as_json: bool,
-    model_name: str,
-    threads: int | None,
-    device: str,
-    **sampling: Any,
-) -> None:
+@model_options("float32")
+def command(prompt: str, top: int, as_json: bool, **arguments: Any) -> None:
     """Show which tokens may follow PROMPT (- reads standard input) and how probable each is.
 
     The first stage is the model's own distribution; every sampling option that is on adds one, in the order in which
     they are applied. Penalties count the prompt.
     """
-    from gpt2lab.model import load
-
     if top > MAX_ROWS:
         raise UsageError(f"top must be at most {MAX_ROWS}, got {top}")
     if prompt == "-":
         prompt = whole_prompt("-")
-    result = load(model_name, threads=threads, device=device).next_token(prompt, top=top, **sampling)
+    load = model_loader(arguments)
+    result = load().next_token(prompt, top=top, **arguments)
     if as_json:
         print(json.dumps(asdict(result), ensure_ascii=False))
     else:

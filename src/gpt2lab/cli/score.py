@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from gpt2lab.cli.options import GroupedCommand, model_options, option
+from gpt2lab.cli.options import GroupedCommand, model_loader, model_options, option
 from gpt2lab.cli.prompts import read_text
 
 if TYPE_CHECKING:
@@ -34,17 +34,15 @@ if TYPE_CHECKING:
     help="Texts longer than the context are read in windows that move on by this many tokens.  [default: n_ctx // 2]",
 )
 @option("Options", "--json", "as_json", is_flag=True, help="One JSON object, log-probabilities included.")
-@model_options
-def command(text: str, stride: int | None, as_json: bool, model_name: str, threads: int | None, device: str) -> None:
+@model_options("float32")
+def command(text: str, stride: int | None, as_json: bool, **arguments: Any) -> None:
     """Print the natural log-probability of every token of TEXT, its perplexity and bits per byte.
 
     TEXT is a file if there is one of that name, - for standard input, and otherwise the text itself. The first token
     is conditioned on <|endoftext|>.
     """
-    from gpt2lab.model import load
-
     source, content = _content(text)
-    model = load(model_name, threads=threads, device=device)
+    model = model_loader(arguments)()
     result = model.score(content, stride=stride)
     if as_json:
         print(json.dumps(_record(result), ensure_ascii=False))

@@ -26,6 +26,12 @@ Outputs = Literal["last", "all", "none"]
 DEVICES = ("cpu", "reference")
 """``cpu`` is the native engine; ``reference`` is NumPy: slow, and there to be compared with."""
 
+PRECISIONS = ("float32", "bfloat16", "q8_0", "q4_0")
+"""What the native engine holds matrices in: 32, 16, 8.5 and 4.5 bits a weight. ``reference`` has float32 alone."""
+
+KV_PRECISIONS = ("float32", "float16")
+"""What it holds keys and values in."""
+
 
 @dataclass(slots=True)
 class Draw:
@@ -63,6 +69,10 @@ class Engine(Protocol):
     """
 
     config: ModelConfig
+
+    @property
+    def kv_cache_bytes_per_token(self) -> int:
+        """Bytes of keys and values that a token of a sequence takes."""
 
     def new_sequence(self) -> int:
         """The handle of a new, empty sequence. It takes memory until :meth:`free_sequence`."""
@@ -114,13 +124,21 @@ class Engine(Protocol):
         """
 
 
-def open_engine(checkpoint: Checkpoint, *, device: str = "cpu", threads: int | None = None) -> Engine:
+def open_engine(
+    checkpoint: Checkpoint,
+    *,
+    device: str = "cpu",
+    threads: int | None = None,
+    precision: str = "float32",
+    kv_precision: str | None = None,
+) -> Engine:
     """The engine for ``device`` (one of :data:`DEVICES`) with the weights of ``checkpoint`` in it.
 
-    ``threads`` (default: the physical cores) concerns ``cpu`` alone. Raises
-    :class:`~gpt2lab.errors.UsageError` for an unknown device or a native engine that has not been built.
+    ``threads`` (default: the physical cores) concerns ``cpu`` alone; ``kv_precision`` is float32 by default beside
+    float32 weights, and float16 beside others. Raises :class:`~gpt2lab.errors.UsageError` for what there is not, and
+    for a native engine that has not been built.
     """
-    check_device(device)
+    check_device(device, precision, kv_precision)
     if device == "reference":
         from gpt2lab.engines.reference import ReferenceEngine
 
@@ -131,10 +149,19 @@ def open_engine(checkpoint: Checkpoint, *, device: str = "cpu", threads: int | N
         raise UsageError(
             f"the native engine cannot be loaded ({error}): install gpt2lab again, or use device reference (slow)"
         ) from error
-    return NativeEngine(checkpoint, threads=threads)
+    return NativeEngine(checkpoint, threads=threads, precision=precision, kv_precision=kv_precision)
 
 
-def check_device(device: str) -> None:
-    """Raise :class:`~gpt2lab.errors.UsageError` unless ``device`` is one of :data:`DEVICES`."""
-    if device not in DEVICES:
-        raise UsageError(f"device {device!r} is not available here: choose one of {', '.join(DEVICES)}")
+def check_device(device: str, precision: str | None = None, kv_precision: str | None = None) -> None:
+    """Raise :class:`~gpt2lab.errors.UsageError` unless ``device`` exists and has these precisions (None: any)."""
+    _check_one_of("device", device, DEVICES)
+    for name, value, choices in (("precision", precision, PRECISIONS), ("kv_precision", kv_precision, KV_PRECISIONS)):
+        if value is not None:
+            _check_one_of(name, value, choices)
+        if device == "reference" and value not in (None, "float32"):
+            raise UsageError(f"{name} {value!r} is not available on device reference: it computes in float32")
+
+
+def _check_one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise UsageError(f"{name} {value!r} is not available: choose one of {', '.join(choices)}")

@@ -19,6 +19,7 @@ from gpt2lab.errors import ContextError, SamplingError, UsageError
 from gpt2lab.sampling import SamplingParams
 from gpt2lab.weights.checkpoint import Checkpoint
 
+_BLOCK = 16  # tokens of a KV block: kTile in native/kernels.h
 _OUTPUTS = {"last": 0, "all": 1, "none": 2}
 _LINEARS = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 
@@ -32,7 +33,14 @@ class NativeEngine:
     set of instructions that the CPU lacks.
     """
 
-    def __init__(self, checkpoint: Checkpoint, *, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        threads: int | None = None,
+        precision: str = "float32",
+        kv_precision: str | None = None,
+    ) -> None:
         self.config = checkpoint.config
         threads = usable_cores() if threads is None else threads
         if not 1 <= threads <= 1024:
@@ -67,6 +75,11 @@ class NativeEngine:
     def kv_cache_bytes(self) -> int:
         """Bytes of keys and values that living sequences hold, shared blocks counted once."""
         return int(self._core.blocks_in_use * self._core.block_bytes)
+
+    @property
+    def kv_cache_bytes_per_token(self) -> int:
+        """Bytes of keys and values that a token takes in a full block."""
+        return int(self._core.block_bytes // _BLOCK)
 
     def new_sequence(self) -> int:
         """An empty sequence; :meth:`free_sequence` gives its memory back."""

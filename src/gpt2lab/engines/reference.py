@@ -36,6 +36,11 @@ class ReferenceEngine:
         """How many sequences are held."""
         return len(self._past)
 
+    @property
+    def kv_cache_bytes_per_token(self) -> int:
+        """Bytes of keys and values that a token takes."""
+        return self.config.kv_cache_bytes(1)
+
     def new_sequence(self) -> int:
         """An empty sequence."""
         config = self.config

@@ -1,0 +1,148 @@
+"""What the precisions cost in quality: their distributions of the next token beside float32's, on a text.
+
+    python benchmarks/precision_quality.py --text FILE_OR_FOLDER [--model tales] [--held_out 0.025] [--tokens 20000]
+
+Every engine reads the same windows of ``n_ctx`` tokens. Printed for each: perplexity and by how much it differs from
+float32's (± the standard error of that difference), the Kullback-Leibler divergence of its distributions from
+float32's in nats (mean and 99th percentile over positions), and how often the likeliest token is the same. The last
+line is JSON. ``--held_out`` takes the part of the text that ``gpt2lab train`` holds out. Needs the extra ``train``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt2lab.engines.native import NativeEngine, usable_cores
+from gpt2lab.model import tokenizer_of
+from gpt2lab.training.data import find_files, hold_out, join, read_documents
+from gpt2lab.weights import Checkpoint, open_checkpoint
+
+VARIANTS = [  # of weights and of keys and values; the first is what others are compared with
+    ("float32", "float32"),
+    ("float32", "float16"),
+    ("bfloat16", "float32"),
+    ("q8_0", "float32"),
+    ("q8_0", "float16"),
+    ("q4_0", "float32"),
+    ("q4_0", "float16"),
+]
+CHUNK = 64  # tokens whose logits are held at a time
+Array = NDArray[np.float64]
+
+
+@dataclass
+class Figures:
+    """One number a position for one engine."""
+
+    loss: list[Array] = field(default_factory=list)  # -ln p(next token)
+    divergence: list[Array] = field(default_factory=list)  # nats
+    same_top: list[NDArray[np.bool_]] = field(default_factory=list)
+
+    def report(self, reference: Figures) -> dict[str, float]:
+        loss, reference_loss = np.concatenate(self.loss), np.concatenate(reference.loss)
+        change = loss - reference_loss
+        divergence = np.concatenate(self.divergence)
+        return {
+            "perplexity": math.exp(loss.mean()),
+            "change_percent": 100 * math.expm1(change.mean()),
+            "standard_error_percent": 100 * change.std() / math.sqrt(len(change)),
+            "kl_mean": divergence.mean(),
+            "kl_99": float(np.quantile(divergence, 0.99)),
+            "same_top_percent": 100 * np.concatenate(self.same_top).mean(),
+        }
+
+
+def read_tokens(paths: list[str], checkpoint: Checkpoint, held_out: float | None) -> NDArray[np.int32]:
+    """All documents in a row, ``<|endoftext|>`` before each."""
+    tokenizer = tokenizer_of(checkpoint)
+    if tokenizer is None or tokenizer.end_of_text is None:
+        raise SystemExit("precision_quality: the model needs a tokenizer with an end of text")
+    documents = read_documents(find_files(paths), tokenizer.encode)
+    if held_out is not None:
+        _, documents = hold_out(documents, held_out, seed=0)
+    return join(documents, tokenizer.end_of_text)
+
+
+def windows(tokens: NDArray[np.int32], n_ctx: int, n_tokens: int) -> Iterator[NDArray[np.int32]]:
+    """Windows of ``n_ctx + 1`` tokens spread over the text, ``n_tokens`` to predict together if there are as many."""
+    length = min(n_ctx, len(tokens) - 1)
+    count = max(1, min(n_tokens // length, (len(tokens) - 1) // length))
+    for start in np.linspace(0, len(tokens) - 1 - length, count).astype(int):
+        yield tokens[start : start + length + 1]
+
+
+def log_softmax(logits: NDArray[np.float32]) -> Array:
+    exact = logits.astype(np.float64)
+    exact -= exact.max(axis=-1, keepdims=True)
+    exact -= np.log(np.exp(exact).sum(axis=-1, keepdims=True))
+    return exact
+
+
+def read_window(engines: list[NativeEngine], figures: list[Figures], window: NDArray[np.int32]) -> None:
+    sequences = [engine.new_sequence() for engine in engines]
+    for start in range(0, len(window) - 1, CHUNK):
+        inputs = window[start : min(start + CHUNK, len(window) - 1)]
+        targets = window[start + 1 : start + 1 + len(inputs), None]
+        for engine, sequence, numbers in zip(engines, sequences, figures, strict=True):
+            logprobs = log_softmax(engine.forward([sequence], [inputs], "all"))  # [len(inputs), n_vocab]
+            if engine is engines[0]:
+                expected, probabilities, top = logprobs, np.exp(logprobs), logprobs.argmax(axis=-1)
+            numbers.loss.append(-np.take_along_axis(logprobs, targets, axis=-1)[:, 0])
+            numbers.divergence.append((probabilities * (expected - logprobs)).sum(axis=-1))
+            numbers.same_top.append(logprobs.argmax(axis=-1) == top)
+    for engine, sequence in zip(engines, sequences, strict=True):
+        engine.free_sequence(sequence)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--text", nargs="+", required=True, help="text files or folders of .txt; each file is a document"
+    )
+    parser.add_argument("--model", default="tales", help="a path or a name, as everywhere")
+    parser.add_argument("--held_out", type=float, metavar="FRACTION", help="only what training with it holds out")
+    parser.add_argument("--tokens", type=int, default=20_000, help="tokens to predict (default: 20000)")
+    parser.add_argument("--threads", type=int, default=usable_cores())
+    arguments = parser.parse_args()
+    checkpoint = open_checkpoint(arguments.model)
+    tokens = read_tokens(arguments.text, checkpoint, arguments.held_out)
+    engines = [
+        NativeEngine(checkpoint, precision=precision, kv_precision=kv_precision, threads=arguments.threads)
+        for precision, kv_precision in VARIANTS
+    ]
+    figures = [Figures() for _ in VARIANTS]
+    for window in windows(tokens, checkpoint.config.n_ctx, arguments.tokens):
+        read_window(engines, figures, window)
+    reports = {
+        f"{precision} kv {kv_precision}": numbers.report(figures[0])
+        for (precision, kv_precision), numbers in zip(VARIANTS, figures, strict=True)
+    }
+    print_table(reports)
+    header = {
+        "model": arguments.model,
+        "stored_in": checkpoint.precision,
+        "instruction_set": engines[0].instruction_set,
+    }
+    header["tokens"] = sum(map(len, figures[0].loss))
+    print(json.dumps({**header, "precisions": reports}))
+
+
+def print_table(reports: dict[str, dict[str, float]]) -> None:
+    print(f"{'':20} {'perplexity':>10} {'change %':>18} {'KL mean':>9} {'KL 99 %':>9} {'same top %':>10}")
+    for name, values in reports.items():
+        change = f"{values['change_percent']:+.3f} ± {values['standard_error_percent']:.3f}"
+        print(
+            f"{name:20} {values['perplexity']:10.4f} {change:>18} {values['kl_mean']:9.2e} {values['kl_99']:9.2e} "
+            f"{values['same_top_percent']:10.2f}"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""The engines of one model, each opened when it is first needed.
+
+Text is made in a precision that is fast, numbers that are to be looked at are computed in float32, and who needs only
+one of the two shall not wait for the other. Knows nothing of text or requests.
+"""
+
+from __future__ import annotations
+
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from gpt2lab.engines import check_device, open_engine
+
+if TYPE_CHECKING:
+    from gpt2lab.engines import Engine
+    from gpt2lab.weights.checkpoint import Checkpoint
+
+
+class Engines:
+    """Engines for ``checkpoint`` on ``device``; several threads may ask for them.
+
+    Attributes:
+        precision: in which :attr:`generating` holds its weights: the one asked for, else q8_0 (``reference``: float32).
+        exact_precision: the same of :attr:`exact`: the one asked for, else float32.
+
+    Raises :class:`~gpt2lab.errors.UsageError` for a device or precision that there is not.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        *,
+        device: str = "cpu",
+        threads: int | None = None,
+        precision: str | None = None,
+        kv_precision: str | None = None,
+    ) -> None:
+        check_device(device, precision, kv_precision)
+        self.config = checkpoint.config
+        self.checkpoint = checkpoint
+        self.device = device
+        self.precision = precision or ("q8_0" if device == "cpu" else "float32")
+        self.exact_precision = precision or "float32"
+        self._threads = threads
+        self._kv_precision = kv_precision
+        self._opened: dict[str, Engine] = {}
+        self._opening = Lock()
+
+    @property
+    def generating(self) -> Engine:
+        """The engine that draws text."""
+        return self._open(self.precision)
+
+    @property
+    def exact(self) -> Engine:
+        """The engine whose logits are asked for; the same one if the precisions are."""
+        return self._open(self.exact_precision)
+
+    @property
+    def opened(self) -> list[Engine]:
+        """Those that were needed so far."""
+        return list(self._opened.values())
+
+    def _open(self, precision: str) -> Engine:
+        with self._opening:
+            if precision not in self._opened:
+                self._opened[precision] = open_engine(
+                    self.checkpoint,
+                    device=self.device,
+                    threads=self._threads,
+                    precision=precision,
+                    kv_precision=self._kv_precision,
+                )
+            return self._opened[precision]

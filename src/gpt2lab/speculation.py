@@ -1,0 +1,324 @@
+"""Guessing ahead: tokens that samples will probably draw, so that one step can check several of them.
+
+A step that waits for its weights checks a few tokens more in little more time. As position *t* of a sample always
+uses the same random number, a guess is right only if it is what would have been drawn anyway: guesses change speed
+alone. They come from n-grams of the text so far or from a smaller model; how many are made depends on how many were
+right before and on what a row costs. Knows nothing of where a sample ends, or of other work in a step.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import TYPE_CHECKING, NamedTuple
+
+from gpt2lab.engines import Draw
+from gpt2lab.errors import SamplingError, UsageError
+from gpt2lab.window import window_start
+
+if TYPE_CHECKING:
+    from gpt2lab.config import ModelConfig
+    from gpt2lab.engines import Engine
+
+MAX_ROWS = 32
+"""Rows of a step up to which guesses are added: about where a step's time begins to grow in proportion."""
+
+MAX_TEMPERATURE = 1.5
+"""Above it a text hardly ever repeats an n-gram, and none is looked for."""
+
+CATCH_UP = 256
+"""Tokens of a text that the draft model reads at most before a step."""
+
+ROW_COST = 0.1
+"""Time of another row over that of a step of one, until steps have been timed."""
+
+_LONGEST, _SHORTEST = 4, 2  # lengths of the n-grams that are looked for
+_PRIORS = {2: 0.3, 3: 0.5, 4: 0.7}  # first estimates of how often the next token is that after the earlier n-gram
+_DRAFT, _DRAFT_PRIOR = 0, 0.6
+_LEARN = 0.2  # weight of one guess in the estimate of how many are right
+_FORGET = 1 / 64  # way back to the first estimate at each step for which the guesses did not pay
+_SMOOTH = 0.05  # weight of one step in the estimates of time
+
+
+class NGrams:
+    """Where the n-grams of a growing ``text`` last occurred. Takes constant time for a token."""
+
+    def __init__(self, text: list[int]) -> None:
+        self._text = text
+        self._after: dict[tuple[int, ...], int] = {}  # n-gram -> index of the token behind it
+        self._seen = _SHORTEST  # n-grams that end before this index have been taken in
+
+    def match(self) -> tuple[int, int]:
+        """How many of the last tokens occurred together before, and where that occurrence ended; (0, 0) if none."""
+        text, after = self._text, self._after
+        n_tokens = len(text)
+        for end in range(self._seen, n_tokens):
+            for length in range(_SHORTEST, min(_LONGEST, end) + 1):
+                after[tuple(text[end - length : end])] = end
+        self._seen = max(self._seen, n_tokens)
+        for length in range(min(_LONGEST, n_tokens), _SHORTEST - 1, -1):
+            if end := after.get(tuple(text[-length:]), 0):
+                return length, end
+        return 0, 0
+
+    def copy(self, end: int, n: int) -> list[int]:
+        """The ``n`` tokens from index ``end`` on; beyond the text's own end it goes on repeating itself."""
+        period = len(self._text) - end
+        copied = self._text[end : end + n]
+        return copied if n <= period else [copied[i % period] for i in range(n)]
+
+
+@dataclass(eq=False, slots=True)
+class Guesser:
+    """What is known of one sample; made by :meth:`Speculation.start`."""
+
+    text: list[int]
+    """The sample's tokens; grown by its owner."""
+    ngrams: NGrams
+    source: int = 0
+    """What the last guesses were made from: length of an n-gram, or the draft model."""
+    rates: dict[int, float] = field(default_factory=lambda: {**_PRIORS, _DRAFT: _DRAFT_PRIOR})
+    """Source -> estimate of the probability that its next guess is right if those before it are."""
+    start: int = 0
+    """The draft model's sequence, if there is one, holds ``text[start:fed]`` but for guesses."""
+    fed: int = 0
+    sequence: int | None = None
+
+
+class Wish(NamedTuple):
+    """A sample that can use guesses."""
+
+    guesser: Guesser
+    draw: Draw
+    """Its next draw."""
+    room: int
+    """Guesses it can use at most; may be negative."""
+
+
+class StepTimes:
+    """Seconds a step takes as a line over its rows, fitted to the latest steps; and the pace at which tokens come."""
+
+    def __init__(self) -> None:
+        self._rows = self._seconds = self._variance = self._covariance = self._tokens = self._total = 0.0
+
+    def observe(self, rows: int, tokens: int, seconds: float, drafting: float) -> None:
+        """Take in a step of ``seconds`` that drew ``tokens``, after ``drafting`` seconds for its guesses."""
+        if not self._seconds:
+            self._rows, self._seconds, self._tokens, self._total = rows, seconds, tokens, seconds + drafting
+            return
+        seconds = min(seconds, 4 * self._seconds)  # the machine was busy with something else
+        by_rows, by_seconds = rows - self._rows, seconds - self._seconds
+        self._rows += _SMOOTH * by_rows
+        self._seconds += _SMOOTH * by_seconds
+        self._variance = (1 - _SMOOTH) * (self._variance + _SMOOTH * by_rows * by_rows)
+        self._covariance = (1 - _SMOOTH) * (self._covariance + _SMOOTH * by_rows * by_seconds)
+        self._tokens += _SMOOTH * (tokens - self._tokens)
+        self._total += _SMOOTH * (seconds + drafting - self._total)
+
+    def price(self, extra: float = 0.0) -> float:
+        """Tokens that would be drawn in the time of one more row and ``extra`` seconds."""
+        if not self._seconds:
+            return ROW_COST
+        assumed = self._seconds * ROW_COST / (1 + ROW_COST * self._rows)
+        slope = (self._covariance + 4 * assumed) / (self._variance + 4)  # as if rows had varied by 2 before
+        return (max(slope, assumed / 10) + extra) * self._tokens / self._total
+
+
+class Speculation:
+    """Guesses for the samples of one scheduler; ``draft`` is a smaller engine that :func:`check_draft` has passed.
+
+    ``config`` is that of the model guessed for.
+    """
+
+    def __init__(self, config: ModelConfig, draft: Engine | None = None) -> None:
+        self.n_guessed = 0
+        """Guesses checked so far."""
+        self.n_accepted = 0
+        """Of these, how many were right."""
+        self._draft = _Draft(draft, min(config.n_ctx, draft.config.n_ctx)) if draft else None
+        self._times = StepTimes()
+        self._drafting = 0.0  # seconds before this step
+        self._draft_time = 0.0  # seconds a guess, smoothed
+
+    def start(self, text: list[int]) -> Guesser:
+        """Begin with a sample whose tokens are ``text``, a list that grows as they are drawn."""
+        return Guesser(text, NGrams(text))
+
+    def stop(self, guesser: Guesser) -> None:
+        """Free what is held for a sample."""
+        if self._draft:
+            self._draft.free(guesser)
+
+    def close(self) -> None:
+        """Free what is held for all samples."""
+        if self._draft:
+            self._draft.close()
+
+    def guess(self, wishes: Sequence[Wish], rows: int) -> list[list[int]]:
+        """Guesses for each of ``wishes``, none where they would not pay, for a step of ``rows`` rows without them."""
+        self._drafting = 0.0
+        guesses: list[list[int]] = [[] for _ in wishes]
+        share = (MAX_ROWS - rows) // len(wishes) if wishes else 0
+        if share < 1:
+            return guesses
+        price = self._times.price()
+        drafted: list[int] = []
+        for i, (guesser, draw, room) in enumerate(wishes):
+            room = min(room, share)
+            if room > 0:
+                guesses[i] = self._from_text(guesser, draw, room, price)
+                if not guesses[i]:
+                    drafted.append(i)
+        if self._draft and drafted:
+            self._from_draft(self._draft, wishes, drafted, share, guesses)
+        return guesses
+
+    def learn(self, guesser: Guesser, n_guessed: int, n_accepted: int) -> None:
+        """Of the last guesses for a sample the first ``n_accepted`` were right."""
+        self.n_guessed += n_guessed
+        self.n_accepted += n_accepted
+        rate = 1 - (1 - guesser.rates[guesser.source]) * (1 - _LEARN) ** n_accepted
+        guesser.rates[guesser.source] = rate if n_accepted == n_guessed else rate * (1 - _LEARN)
+
+    def observe(self, rows: int, tokens: int, seconds: float) -> None:
+        """A step of ``rows`` rows that drew ``tokens`` took ``seconds``."""
+        self._times.observe(rows, tokens, seconds, self._drafting)
+
+    def _from_text(self, guesser: Guesser, draw: Draw, room: int, price: float) -> list[int]:
+        if draw.params.temperature > MAX_TEMPERATURE:
+            return []
+        length, end = guesser.ngrams.match()
+        if not length or (self._draft and guesser.rates[length] < guesser.rates[_DRAFT]):
+            return []
+        n = min(room, _worthwhile(guesser, length, price))
+        return guesser.ngrams.copy(end, n) if n else []
+
+    def _from_draft(
+        self, draft: _Draft, wishes: Sequence[Wish], chosen: list[int], share: int, guesses: list[list[int]]
+    ) -> None:
+        """Put the draft model's guesses for the ``chosen`` of ``wishes`` into ``guesses``."""
+        price = self._times.price(self._draft_time)
+        asked = []
+        for i in chosen:
+            guesser, draw, room = wishes[i]
+            if n := min(room, share, _worthwhile(guesser, _DRAFT, price)):
+                asked.append((i, Wish(guesser, draw, n)))
+        if not asked:
+            return
+        began = perf_counter()
+        made = draft.guess([wish for _, wish in asked])
+        self._drafting = perf_counter() - began
+        for (i, _), row in zip(asked, made, strict=True):
+            guesses[i] = row
+        if n_made := sum(map(len, made)):
+            seconds = self._drafting / n_made
+            self._draft_time += (seconds - self._draft_time) * (_SMOOTH if self._draft_time else 1)
+
+
+def _worthwhile(guesser: Guesser, source: int, price: float) -> int:
+    """How many guesses from ``source`` are each right with a probability above ``price``; it becomes the current one.
+
+    Where there are none, their rate goes a little way back to the first estimate, so that they are tried again.
+    """
+    rate = guesser.rates[source]
+    guesser.source = source
+    if rate <= price:
+        guesser.rates[source] += _FORGET * ((_PRIORS.get(source) or _DRAFT_PRIOR) - rate)
+        return 0
+    return int(math.log(price) / math.log(min(rate, 0.999)))
+
+
+def check_draft(draft: ModelConfig, config: ModelConfig) -> None:
+    """Raise :class:`~gpt2lab.errors.UsageError` unless ``draft`` has the vocabulary of the model it is to guess for."""
+    if draft.n_vocab != config.n_vocab:
+        raise UsageError(
+            f"the draft model has a vocabulary of {draft.n_vocab}, the model itself one of {config.n_vocab}: "
+            "choose one with the same"
+        )
+
+
+class _Draft:
+    """A smaller model that keeps up with the samples' texts and draws what comes next, as they do.
+
+    It uses their random numbers, parameters and history, so that it draws the same where it has the same opinion.
+    """
+
+    def __init__(self, engine: Engine, n_ctx: int) -> None:
+        self._engine = engine
+        self._n_ctx = n_ctx
+        self._sequences: set[int] = set()
+
+    def guess(self, wishes: Sequence[Wish]) -> list[list[int]]:
+        """Up to ``room`` tokens for each of ``wishes``; fewer where there is much to be read first."""
+        guesses: list[list[int]] = [[] for _ in wishes]
+        work = self._behind([wish.guesser for wish in wishes])
+        while work:
+            sequences = [self._sequence(wishes[i].guesser) for i in work]
+            draws = [self._draw(wishes[i], tokens, guesses[i]) for i, tokens in work.items()]
+            try:
+                drawn = self._engine.step(sequences, list(work.values()), draws)
+            except SamplingError:  # the model that counts need not fail as well
+                for i in work:
+                    self.free(wishes[i].guesser)
+                break
+            todo: dict[int, list[int]] = {}
+            for (i, tokens), row in zip(work.items(), drawn, strict=True):
+                guesser = wishes[i].guesser
+                guesser.fed += len(tokens)
+                if row:
+                    guesses[i].append(row[0].token)
+                    if len(guesses[i]) < wishes[i].room and guesser.fed - guesser.start < self._n_ctx:
+                        todo[i] = [row[0].token]
+            work = todo
+        return guesses
+
+    def free(self, guesser: Guesser) -> None:
+        """Forget a sample."""
+        if guesser.sequence is not None:
+            self._sequences.discard(guesser.sequence)
+            self._engine.free_sequence(guesser.sequence)
+            guesser.sequence = None
+
+    def close(self) -> None:
+        """Forget all samples."""
+        while self._sequences:
+            self._engine.free_sequence(self._sequences.pop())
+
+    def _behind(self, guessers: Sequence[Guesser]) -> dict[int, list[int]]:
+        """What each has not read of its text, by index; what does not fit into this step is left out or cut."""
+        work: dict[int, list[int]] = {}
+        room = CATCH_UP
+        for i, guesser in enumerate(guessers):
+            self._rewind(guesser)
+            tokens = guesser.text[guesser.fed : guesser.fed + room]
+            room -= len(tokens)
+            if tokens:
+                work[i] = tokens
+        return work
+
+    def _rewind(self, guesser: Guesser) -> None:
+        """Forget guesses that were wrong, and what the context no longer holds."""
+        n_tokens = len(guesser.text)
+        start = window_start(n_tokens, self._n_ctx)
+        if guesser.sequence is None or start != guesser.start:
+            self.free(guesser)
+            guesser.start = guesser.fed = start
+        elif guesser.fed >= n_tokens:
+            guesser.fed = n_tokens - 1
+            self._engine.truncate_sequence(guesser.sequence, guesser.fed - start)
+
+    def _sequence(self, guesser: Guesser) -> int:
+        if guesser.sequence is None:
+            guesser.sequence = self._engine.new_sequence()
+            self._sequences.add(guesser.sequence)
+        return guesser.sequence
+
+    def _draw(self, wish: Wish, tokens: list[int], guesses: list[int]) -> Draw | None:
+        """How to draw behind ``tokens``, None if the text does not end there."""
+        guesser, draw, _ = wish
+        if guesser.fed + len(tokens) < len(guesser.text):
+            return None
+        history = [*draw.history, *guesses] if draw.history else ()
+        return Draw(draw.params, draw.seed, draw.stream, draw.position + len(guesses), history)

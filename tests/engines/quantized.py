@@ -1,0 +1,142 @@
+"""GPT-2 in every precision of the native engine, in NumPy and float64: what its kernels are compared with.
+
+Follows :mod:`gpt2lab.reference`, with weights rounded to a precision, and for ``q8_0`` and ``q4_0`` activations
+rounded to int8 as well, block by block. Two right programs may round an activation that lies half-way between two
+integers to different sides, and differ visibly from there on. So the model also says which rows no such close call
+has touched; those must agree to float rounding. Shares no code with the C++ and knows nothing of its layout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt2lab import reference
+from gpt2lab.config import ModelConfig
+from gpt2lab.weights.checkpoint import Checkpoint
+from gpt2lab.weights.quantization import BLOCK, PRECISIONS, decode, encode
+
+Array = NDArray[np.float64]
+CLOSE = 3e-4
+"""How near a half, in steps of the int8, an activation counts as a close call: float32 errs by 1e-6 of 127 steps."""
+CLOSE_FLOAT16 = 1e-3
+"""The same for keys and values, in steps of float16, which are 2000 of a float32's."""
+LARGEST_FLOAT16 = 65504.0
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A weight ``[n_out, n_in]`` as it is stored: ``values`` times ``scales``, ``n_in`` padded to whole blocks."""
+
+    values: Array  # [n_out, n_blocks, block]; whole numbers in q8_0 and q4_0
+    scales: Array  # [n_out, n_blocks]; ones in float32 and bfloat16
+    n_in: int
+
+    @classmethod
+    def store(cls, weight: NDArray[np.float32], precision: str) -> Matrix:
+        """Round ``weight [n_out, n_in]``."""
+        n_out, n_in = weight.shape
+        if precision not in ("q8_0", "q4_0"):
+            rounded = decode(encode(weight, PRECISIONS[precision]), PRECISIONS[precision], weight.shape)
+            return cls(rounded.astype(np.float64)[:, None], np.ones((n_out, 1)), n_in)
+        padded = np.pad(weight, ((0, 0), (0, -n_in % BLOCK)))  # [n_out, n_blocks * 32]
+        stored = encode(padded, PRECISIONS[precision])
+        scales = stored["d"].astype(np.float64).reshape(n_out, -1)
+        steps = decode(stored, PRECISIONS[precision], (n_out, scales.shape[1], BLOCK)).astype(np.float64)
+        return cls(np.rint(steps / np.where(scales == 0, 1, scales)[..., None]), scales, n_in)
+
+    def rows(self, indices: Sequence[int]) -> Array:
+        """Rows as the numbers they stand for: ``[n, n_in]``."""
+        values = self.values[list(indices)] * self.scales[list(indices)][..., None]
+        return values.reshape(len(indices), -1)[:, : self.n_in]
+
+
+class Model:
+    """A checkpoint in ``precision``, keys and values in ``kv_precision``.
+
+    After :meth:`forward`, ``certain[i]`` says whether neither token i nor one before it had a close call.
+    """
+
+    def __init__(self, checkpoint: Checkpoint, precision: str, kv_precision: str = "float32") -> None:
+        self.config: ModelConfig = checkpoint.config
+        self.integer = precision in ("q8_0", "q4_0")
+        self.kv_precision = kv_precision
+        self.matrices: dict[str, Matrix] = {}
+        self.vectors: dict[str, Array] = {}  # and wpe
+        for name, tensor in checkpoint.tensors.items():
+            if tensor.ndim == 1 or name == "wpe.weight":
+                self.vectors[name] = tensor.astype(np.float64)
+            else:
+                self.matrices[name] = Matrix.store(tensor if name == "wte.weight" else tensor.T, precision)
+
+    def forward(self, tokens: Sequence[int]) -> Array:
+        """Logits after each of ``tokens``: ``[n_seq, n_vocab]``."""
+        self.certain = np.ones(len(tokens), dtype=bool)
+        wte = self.matrices["wte.weight"]
+        x = wte.rows(tokens) + self.vectors["wpe.weight"][: len(tokens)]  # [n_seq, n_embd]
+        for layer in range(self.config.n_layer):
+            name = f"h.{layer}"
+            x = x + self.attention(name, self.layer_norm(f"{name}.ln_1", x))
+            hidden = reference.gelu(self.linear(f"{name}.mlp.c_fc", self.layer_norm(f"{name}.ln_2", x)))
+            x = x + self.linear(f"{name}.mlp.c_proj", hidden)
+        logits = self.product(self.layer_norm("ln_f", x), wte)  # [n_seq, n_embd] -> [n_seq, n_vocab]
+        self.certain = np.logical_and.accumulate(self.certain)
+        return logits
+
+    def attention(self, name: str, x: Array) -> Array:
+        """Masked self-attention of one layer, in float; keys and values rounded as the cache stores them."""
+        n_seq, config = len(x), self.config
+        qkv = self.linear(f"{name}.attn.c_attn", x).reshape(n_seq, 3, config.n_head, config.head_dim)
+        q, k, v = qkv.transpose(1, 2, 0, 3)  # each [n_head, n_seq, head_dim]
+        if self.kv_precision == "float16":
+            for cached in (k, v):
+                cached[...], close = as_float16(cached)
+                self.certain &= ~close.any(axis=(0, 2))
+        scores = q @ k.transpose(0, 2, 1) / np.sqrt(config.head_dim)  # [n_head, n_seq, n_seq]
+        out = reference.softmax(np.where(np.tri(n_seq, dtype=bool), scores, -np.inf)) @ v
+        return self.linear(f"{name}.attn.c_proj", out.transpose(1, 0, 2).reshape(n_seq, config.n_embd))
+
+    def linear(self, name: str, x: Array) -> Array:
+        """``x [n_seq, n_in]`` times the stored weight, plus the bias."""
+        return self.product(x, self.matrices[f"{name}.weight"]) + self.vectors[f"{name}.bias"]
+
+    def product(self, x: Array, matrix: Matrix) -> Array:
+        """``x [n_seq, n_in]`` times the transpose of ``matrix``: whole numbers in a block, floats across blocks."""
+        if not self.integer:
+            return x @ matrix.values[:, 0].T
+        q, scales, close = quantize(x.astype(np.float32))  # [n_seq, n_blocks, 32], [n_seq, n_blocks], [n_seq]
+        self.certain &= ~close
+        sums = np.einsum("mbi,nbi->mnb", q, matrix.values)  # exact: whole numbers below 2^53
+        return np.einsum("mnb,nb,mb->mn", sums, matrix.scales, scales)
+
+    def layer_norm(self, name: str, x: Array) -> Array:
+        """Each row to mean 0 and variance 1, then scaled and shifted."""
+        centred = x - x.mean(axis=-1, keepdims=True)
+        normed = centred / np.sqrt((centred * centred).mean(axis=-1, keepdims=True) + 1e-5)
+        return normed * self.vectors[f"{name}.weight"] + self.vectors[f"{name}.bias"]
+
+
+def quantize(x: NDArray[np.float32]) -> tuple[Array, Array, NDArray[np.bool_]]:
+    """Rows of activations as int8 in blocks of 32, padded with zeros; arithmetic in float32, as the engine's.
+
+    Returns whole numbers ``[n, n_blocks, 32]`` from -127 to 127, scales ``[n, n_blocks]``, and which rows hold a
+    close call ``[n]``.
+    """
+    blocks = np.pad(x, ((0, 0), (0, -x.shape[1] % BLOCK))).reshape(len(x), -1, BLOCK)
+    largest = np.abs(blocks).max(axis=-1, keepdims=True)
+    inverse = np.divide(np.float32(127), largest, out=np.zeros_like(largest), where=largest > 0)
+    steps = blocks * inverse
+    close = np.abs(np.abs(steps - np.rint(steps)) - 0.5) < CLOSE
+    scales = largest[..., 0] / np.float32(127)
+    return np.rint(steps).astype(np.float64), scales.astype(np.float64), close.any(axis=(1, 2))
+
+
+def as_float16(x: Array) -> tuple[Array, NDArray[np.bool_]]:
+    """Each number's nearest float16, what is too large becoming the largest; and which were close calls."""
+    inside = np.clip(x, -LARGEST_FLOAT16, LARGEST_FLOAT16)
+    rounded = inside.astype(np.float16)
+    off = np.abs(inside - rounded) / np.spacing(np.abs(rounded)).astype(np.float64)  # in steps, at most a half
+    return rounded.astype(np.float64), np.abs(off - 0.5) < CLOSE_FLOAT16
