@@ -17,11 +17,10 @@ from gpt2lab import _native
 from gpt2lab.engines import Draw, Drawn
 from gpt2lab.errors import ContextError, SamplingError, UsageError
 from gpt2lab.sampling import SamplingParams
-from gpt2lab.weights.checkpoint import Checkpoint
+from gpt2lab.weights.checkpoint import Checkpoint, tensor_shapes
 
 _BLOCK = 16  # tokens of a KV block: kTile in native/kernels.h
 _OUTPUTS = {"last": 0, "all": 1, "none": 2}
-_LINEARS = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
 
 
 class NativeEngine:
@@ -45,21 +44,22 @@ class NativeEngine:
         threads = usable_cores() if threads is None else threads
         if not 1 <= threads <= 1024:
             raise UsageError(f"threads must be from 1 to 1024, got {threads}")
-        self._core = _native.Engine(**self.config.to_hparams(), threads=threads, instruction_set=_instruction_set())
+        kv_precision = kv_precision or ("float32" if precision == "float32" else "float16")
+        self._core = _native.Engine(
+            **self.config.to_hparams(),
+            threads=threads,
+            instruction_set=_instruction_set(),
+            precision=precision,
+            kv_precision=kv_precision,
+        )
         try:
             self._load(checkpoint)
         except RuntimeError as error:
             raise UsageError(f"{threads} threads could not be started ({error}): use fewer") from None
 
     def _load(self, checkpoint: Checkpoint) -> None:
-        tensors, core = checkpoint.tensors, self._core
-        core.set_embeddings(tensors["wte.weight"], tensors["wpe.weight"])
-        for layer in range(self.config.n_layer):
-            for norm in ("ln_1", "ln_2"):
-                core.set_norm(norm, layer, tensors[f"h.{layer}.{norm}.weight"], tensors[f"h.{layer}.{norm}.bias"])
-            for name in _LINEARS:
-                core.set_linear(name, layer, tensors[f"h.{layer}.{name}.weight"], tensors[f"h.{layer}.{name}.bias"])
-        core.set_norm("ln_f", 0, tensors["ln_f.weight"], tensors["ln_f.bias"])
+        for name in tensor_shapes(self.config):
+            self._core.set_tensor(name, checkpoint.tensors[name])
 
     @property
     def threads(self) -> int:
