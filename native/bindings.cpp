@@ -125,6 +125,8 @@ class Engine {
     return Bytes(memory.data(), {memory.size()}, nb::find(this));
   }
 
+  std::size_t packed_size() { return model_->weights.memory().size(); }
+
   void mark_loaded() {
     const Turn turn = take_turn();
     model_->weights.mark_all_set();
@@ -337,6 +339,7 @@ NB_MODULE(_native, m) {
       .def("set_tensor", &Engine::set_tensor)
       .def("mark_loaded", &Engine::mark_loaded)
       .def_prop_ro("packed", &Engine::packed)
+      .def_prop_ro("packed_size", &Engine::packed_size)
       .def("new_sequence", &Engine::new_sequence)
       .def("fork_sequence", &Engine::fork_sequence)
       .def("free_sequence", &Engine::free_sequence)
