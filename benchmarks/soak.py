@@ -18,14 +18,16 @@ import statistics
 import time
 from collections import Counter
 
-from gpt2lab.engines.native import NativeEngine
+from gpt2lab.engines import Engine
+from gpt2lab.engines.lazy import Engines
 from gpt2lab.model import LanguageModel, tokenizer_of
 from gpt2lab.sampling import SamplingParams
 from gpt2lab.scheduler import Request, Scheduler
+from gpt2lab.speculation import Speculation
 from gpt2lab.weights import open_checkpoint
 
 SAMPLES = 30
-MOST_IN_FLIGHT = 80
+MOST_IN_FLIGHT = 24  # few enough that the most that they ever hold together is soon reached
 
 
 def resident_mb() -> float:
@@ -46,7 +48,7 @@ def random_params(rng: random.Random) -> SamplingParams:
     )
 
 
-def random_request(rng: random.Random, engine: NativeEngine) -> Request:
+def random_request(rng: random.Random, engine: Engine) -> Request:
     """A request that may share its prompt with others, fill the context, or slide beyond it."""
     n_ctx, n_vocab = engine.config.n_ctx, engine.config.n_vocab
     prompt = random.Random(rng.randrange(20)).choices(range(n_vocab), k=rng.choice([1, 5, 40, n_ctx // 2]))
@@ -55,16 +57,14 @@ def random_request(rng: random.Random, engine: NativeEngine) -> Request:
     return Request(tuple(prompt), random_params(rng), rng.getrandbits(62), rng.getrandbits(20), limit, slide)
 
 
-def churn(
-    rng: random.Random, scheduler: Scheduler, engine: NativeEngine, alive: set[int], counts: Counter[str]
-) -> None:
+def churn(rng: random.Random, scheduler: Scheduler, engine: Engine, alive: set[int], counts: Counter[str]) -> None:
     """One step, with what joins and leaves before it."""
     if len(alive) < MOST_IN_FLIGHT and rng.random() < 0.3:
         request = random_request(rng, engine)
         for _ in range(rng.choice([1, 1, 1, 8])):
             alive.add(scheduler.submit(request))
             counts["submitted"] += 1
-    if alive and rng.random() < 0.05:
+    if alive and rng.random() < 0.1:
         leaving = rng.choice(sorted(alive))
         scheduler.remove(leaving)
         alive.remove(leaving)
@@ -86,14 +86,14 @@ def stream_one(rng: random.Random, model: LanguageModel, counts: Counter[str]) -
     counts["streamed"] += 1
 
 
-def soak(model: LanguageModel, engine: NativeEngine, seconds: float, seed: int) -> list[float]:
+def soak(model: LanguageModel, engine: Engine, seconds: float, seed: int) -> list[float]:
     """Megabytes at the end of each of :data:`SAMPLES` parts of the time."""
     rng, alive, counts = random.Random(seed), set[int](), Counter[str]()
     start, sizes = time.monotonic(), list[float]()
-    with Scheduler(engine) as scheduler:
+    with Scheduler(engine, speculation=Speculation(engine.config)) as scheduler:
         while len(sizes) < SAMPLES:
             churn(rng, scheduler, engine, alive, counts)
-            if rng.random() < 0.005:
+            if rng.random() < 0.01:
                 stream_one(rng, model, counts)
             elapsed = time.monotonic() - start
             if elapsed > (len(sizes) + 1) * seconds / SAMPLES:
@@ -110,15 +110,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     checkpoint = open_checkpoint(arguments.model)
-    engine = NativeEngine(checkpoint, precision=arguments.precision)
-    sizes = soak(LanguageModel(engine, tokenizer_of(checkpoint)), engine, 60 * arguments.minutes, arguments.seed)
+    engines = Engines(checkpoint, precision=arguments.precision)
+    engine = engines.generating
+    sizes = soak(LanguageModel(engines, tokenizer_of(checkpoint)), engine, 60 * arguments.minutes, arguments.seed)
     third = len(sizes) // 3
     growth = statistics.median(sizes[2 * third :]) - statistics.median(sizes[third : 2 * third])
-    print(
-        json.dumps(
-            {"minutes": arguments.minutes, "growth_mb": round(growth, 2), "kv_cache_bytes_left": engine.kv_cache_bytes}
-        )
-    )
+    print(json.dumps({"minutes": arguments.minutes, "precision": arguments.precision, "growth_mb": round(growth, 2)}))
 
 
 if __name__ == "__main__":

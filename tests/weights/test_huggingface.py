@@ -71,7 +71,7 @@ def test_shards_are_joined(folder, make_checkpoint, same):
     path = folder(files, model__safetensors__index__json=index)
     read = open_checkpoint(path)
     same(read, made)
-    assert {file.name for file in read.files} == set(files)
+    assert {file.name for file in read.files} == {"model.safetensors.index.json", *files}
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""``gpt2lab info``: what a model is. The facts are ``weights.describe``'s."""
+"""``gpt2lab info``: what a model is. The facts are ``weights.describe``'s, and the engines' of what it takes there."""
 
 from __future__ import annotations
 
@@ -16,10 +16,15 @@ def command(model: str, as_json: bool) -> None:
     The hash is over the tensors as float32, so the same weights have the same hash in every format. MODEL is a name
     (tales, 124M) or a path; default tales.
     """
+    from gpt2lab.engines import PRECISIONS, weight_bytes
+    from gpt2lab.engines.loading import cached_precisions
     from gpt2lab.weights import open_checkpoint
     from gpt2lab.weights.describe import describe
 
-    facts = describe(open_checkpoint(model))
+    checkpoint = open_checkpoint(model)
+    facts = describe(checkpoint)
+    facts["packed_bytes"] = {name: weight_bytes(checkpoint.config, name) for name in PRECISIONS}
+    facts["cached"] = cached_precisions(checkpoint)
     if as_json:
         click.echo(json.dumps(facts))
         return
@@ -30,8 +35,10 @@ def command(model: str, as_json: bool) -> None:
         "shape": shape,
         "parameters": f"{facts['parameters']:,}",
         "on disk": _megabytes(facts["file_bytes"]),
-        "in memory": f"{_megabytes(facts['memory_bytes'])} weights as float32, "
-        f"{_megabytes(facts['kv_cache_bytes'])} keys and values of a full context",
+        "in memory": ", ".join(f"{name} {_megabytes(size)}" for name, size in facts["packed_bytes"].items()),
+        "keys, values": f"float32 {_megabytes(facts['kv_cache_bytes'])}, "
+        f"float16 {_megabytes(facts['kv_cache_bytes'] / 2)} for a full context",
+        "cached": ", ".join(facts["cached"]) or "nothing yet",
         "tokenizer": facts["tokenizer"],
         "weights sha256": facts["weights_sha256"],
     }
@@ -39,5 +46,5 @@ def command(model: str, as_json: bool) -> None:
         click.echo(f"{name:<15} {value}")
 
 
-def _megabytes(size: int) -> str:
+def _megabytes(size: float) -> str:
     return f"{size / 1e6:,.1f} MB"

@@ -26,8 +26,11 @@ Outputs = Literal["last", "all", "none"]
 DEVICES = ("cpu", "reference")
 """``cpu`` is the native engine; ``reference`` is NumPy: slow, and there to be compared with."""
 
-PRECISIONS = ("float32", "bfloat16", "q8_0", "q4_0")
-"""What the native engine holds matrices in: 32, 16, 8.5 and 4.5 bits a weight. ``reference`` has float32 alone."""
+WEIGHT_BITS = {"float32": 32.0, "bfloat16": 16.0, "q8_0": 8.5, "q4_0": 4.5}
+"""Precision → bits that a weight of a matrix takes, scales included; biases, norms and positions are always float32."""
+
+PRECISIONS = tuple(WEIGHT_BITS)
+"""What the native engine holds matrices in; ``reference`` has float32 alone."""
 
 KV_PRECISIONS = ("float32", "float16")
 """What it holds keys and values in."""
@@ -160,6 +163,12 @@ def check_device(device: str, precision: str | None = None, kv_precision: str | 
             _check_one_of(name, value, choices)
         if device == "reference" and value not in (None, "float32"):
             raise UsageError(f"{name} {value!r} is not available on device reference: it computes in float32")
+
+
+def weight_bytes(config: ModelConfig, precision: str) -> int:
+    """Bytes of a model's weights in ``precision``, without what pads them for the kernels."""
+    matrices = config.n_vocab * config.n_embd + 12 * config.n_layer * config.n_embd**2
+    return round(matrices * WEIGHT_BITS[precision] / 8) + 4 * (config.n_params - matrices)
 
 
 def _check_one_of(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -74,7 +74,8 @@ class Checkpoint:
     ``tensors`` maps each name of :func:`tensor_shapes` to a C-contiguous float32 array of that shape;
     ``tokenizer_files`` is None where the checkpoint carries GPT-2's own vocabulary or none at all;
     ``format`` is ``openai``, ``huggingface``, ``gguf`` or ``nanogpt``; ``precision`` is what most weights are stored
-    in (``float32``, ``float16``, ``bfloat16``, ``q8_0``, ``q4_0``); ``files`` are those that hold the tensors.
+    in (``float32``, ``float16``, ``bfloat16``, ``q8_0``, ``q4_0``); ``files`` are those that the tensors are read from,
+    indexes included.
     """
 
     config: ModelConfig

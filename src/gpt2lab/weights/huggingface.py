@@ -138,7 +138,7 @@ def _from_shards(index: Path, read: Callable[[Path], _Stored]) -> tuple[_Stored,
     missing = [name for name in weight_map if _is_weight(name) and name not in stored]
     if missing:
         raise CheckpointError(f"{index}: {missing[0]} is not in {weight_map[missing[0]]}")
-    return stored, tuple(index.parent / file for file in files)
+    return stored, (index, *(index.parent / file for file in files))
 
 
 def _is_weight(name: str) -> bool:

@@ -1,0 +1,90 @@
+"""What a checkpoint's files contain, as one digest, without reading hundreds of megabytes at every start.
+
+The digest of files that were seen before is found by their paths, sizes, times and inodes, in a small record each;
+when any of these differs the files are read again. A file that has only just changed may change once more without its
+times telling, so nothing is concluded from it. Knows nothing of what is in the files or what the digest is for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from gpt2lab.engines.packed import new_file
+
+SETTLED = 2.0
+"""Seconds that a file must have been left alone: the coarsest step of a file system's clock."""
+
+_CHUNK = 1 << 20
+_PIECE = 64 << 20  # bytes that a thread hashes at a time
+_SUFFIX = ".json"
+
+Stamp = list[tuple[str, int, int, int, int]]
+"""Absolute path, size, mtime, ctime (nanoseconds) and inode of every file."""
+
+
+def stamp(files: Sequence[Path]) -> Stamp:
+    """What tells whether ``files`` are as they were. Raises OSError."""
+    return [
+        (str(path), status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
+        for path in map(Path.absolute, files)
+        for status in [path.stat()]
+    ]
+
+
+def settled(of: Stamp) -> bool:
+    """Whether the files were left alone for long enough to trust their times."""
+    return all(time.time_ns() - max(mtime, ctime) > SETTLED * 1e9 for _, _, mtime, ctime, _ in of)
+
+
+def recorded_digest(folder: Path, of: Stamp) -> str | None:
+    """The digest of files with this stamp, None if it is not known."""
+    try:
+        record = json.loads(_record(folder, of).read_bytes())
+        return str(record["digest"]) if [tuple(file) for file in record["stamp"]] == of else None
+    except (OSError, ValueError, TypeError, LookupError):
+        return None
+
+
+def record_digest(folder: Path, of: Stamp, digest: str) -> None:
+    """Remember the digest of files with this stamp, and forget those of files that are gone. Raises OSError."""
+    with new_file(_record(folder, of)) as file:
+        file.write(json.dumps({"digest": digest, "stamp": of}).encode())
+    for path in folder.glob(f"*{_SUFFIX}"):
+        with suppress(OSError, ValueError, TypeError, LookupError):
+            if not all(os.path.exists(name) for name, *_ in json.loads(path.read_bytes())["stamp"]):  # noqa: PTH110
+                path.unlink()
+
+
+def content_digest(files: Sequence[Path]) -> str:
+    """SHA-256 in hexadecimal of the sizes of ``files`` and the SHA-256 of each 64 MB of them. Raises OSError."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    sizes = [path.stat().st_size for path in files]
+    digest = hashlib.sha256(json.dumps(sizes).encode())
+    pieces = [(path, start) for path, size in zip(files, sizes, strict=True) for start in range(0, size, _PIECE)]
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        for piece in threads.map(_digest_of_piece, pieces):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _digest_of_piece(piece: tuple[Path, int]) -> bytes:
+    path, start = piece
+    digest = hashlib.sha256()
+    buffer = memoryview(bytearray(_CHUNK))
+    with path.open("rb", buffering=0) as file:
+        file.seek(start)
+        for _ in range(_PIECE // _CHUNK):
+            digest.update(buffer[: file.readinto(buffer)])
+    return digest.digest()
+
+
+def _record(folder: Path, of: Stamp) -> Path:
+    paths = "\0".join(file[0] for file in of)
+    return folder / (hashlib.sha256(os.fsencode(paths)).hexdigest()[:32] + _SUFFIX)

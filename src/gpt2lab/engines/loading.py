@@ -1,0 +1,113 @@
+"""From a checkpoint to a core that can compute: weights are packed once, and read from the cache at later starts.
+
+A miss costs one pass over the checkpoint for its digest and one for packing; the cache is passed by where that would
+not pay. Nothing about it can fail a load: at worst a warning says that every start packs again.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Protocol
+
+from gpt2lab import _native
+from gpt2lab.engines import PRECISIONS, contents, packed
+from gpt2lab.weights.checkpoint import Checkpoint, Tensor
+
+LEAST_SIZE = 8 << 20
+"""Bytes of packed weights below which packing takes no longer than finding them."""
+
+
+class Core(Protocol):
+    """What :class:`gpt2lab._native.Engine` offers to be filled."""
+
+    packed_size: int
+    packed: packed.Arena
+
+    def set_tensor(self, name: str, values: Tensor) -> None:
+        """Pack one tensor, named and shaped as in a checkpoint, into its place."""
+
+    def mark_loaded(self) -> None:
+        """Take all weights for set: ``packed`` was filled."""
+
+
+def load_weights(core: Core, checkpoint: Checkpoint, precision: str) -> None:
+    """Fill ``core`` with the weights of ``checkpoint`` in ``precision``, from the cache if they are in it.
+
+    Raises :class:`~gpt2lab.errors.CheckpointError` for a tensor that turns out to be corrupt when it is read.
+    """
+    folder = packed.default_folder() if _pays(core, checkpoint, precision) else None
+    key = stamp = None
+    if folder:
+        with _warning_of(folder):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            stamp = contents.stamp(checkpoint.files)
+            key = _key(folder, stamp, checkpoint, precision)
+    if folder and key and packed.read_entry(folder, key, core.packed):
+        return core.mark_loaded()
+    for name in checkpoint.tensors:
+        core.set_tensor(name, checkpoint.tensors[name])  # one at a time is in memory
+    if folder and key:
+        with _warning_of(folder):
+            if contents.stamp(checkpoint.files) == stamp:  # else nobody knows what was packed
+                packed.write_entry(folder, key, core.packed, str(checkpoint.path.absolute()))
+    return None
+
+
+def cached_precisions(checkpoint: Checkpoint) -> list[str]:
+    """The precisions in which the cache has these weights, as far as that is known without reading them."""
+    folder = packed.default_folder()
+    if folder is None:
+        return []
+    try:
+        digest = contents.recorded_digest(folder, contents.stamp(checkpoint.files))
+    except OSError:
+        return []
+    if digest is None:
+        return []
+    return [name for name in PRECISIONS if (folder / _key_of(digest, checkpoint, name).name).is_file()]
+
+
+def _pays(core: Core, checkpoint: Checkpoint, precision: str) -> bool:
+    """Whether these weights are worth their space: float32 is packed as fast as it is read."""
+    return bool(checkpoint.files) and precision != "float32" and core.packed_size >= LEAST_SIZE
+
+
+def _key(folder: Path, stamp: contents.Stamp, checkpoint: Checkpoint, precision: str) -> packed.Key | None:
+    """What the weights are kept under; None for files that have just changed or are changing."""
+    if not contents.settled(stamp):
+        return None
+    digest = contents.recorded_digest(folder, stamp)
+    if digest is None:
+        if not os.access(folder, os.W_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))  # before much is read in vain
+        digest = contents.content_digest(checkpoint.files)
+        if contents.stamp(checkpoint.files) != stamp:
+            return None
+        with suppress(OSError):  # who cannot write this is warned when it comes to the weights
+            contents.record_digest(folder, stamp, digest)
+    return _key_of(digest, checkpoint, precision)
+
+
+def _key_of(digest: str, checkpoint: Checkpoint, precision: str) -> packed.Key:
+    return packed.Key(digest, precision, _native.PACKED_LAYOUT, checkpoint.config.to_hparams())
+
+
+@contextmanager
+def _warning_of(folder: Path) -> Iterator[None]:
+    """Turns an OSError into a warning that names ``folder``."""
+    try:
+        yield
+    except OSError as error:
+        import logging
+
+        logging.getLogger("gpt2lab").warning(
+            "gpt2lab: packed weights cannot be kept in %s (%s), so every start packs them again; "
+            "set %s to another folder, or to off",
+            folder,
+            error.strerror or error,
+            packed.FOLDER_VARIABLE,
+        )

@@ -1,0 +1,225 @@
+"""Packed weights, kept on disk: what was converted once is read straight into the next engine's memory.
+
+An entry is a file of one header and one arena, named after what it depends on: the contents of the checkpoint's
+files, shape, precision and the core's layout. Entries are written under another name and renamed, so several processes
+need no lock and a kill leaves no half entry; whatever is wrong with one, it counts as absent. Knows no tensors and no
+engine: :mod:`gpt2lab.engines.native` says what is packed, :mod:`gpt2lab.engines.contents` what a file contains.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gpt2lab import _native
+
+Arena = npt.NDArray[np.uint8]
+
+FOLDER_VARIABLE = "GPT2LAB_CACHE"
+"""Environment variable: the cache's folder, or ``off`` for none."""
+
+SIZE_LIMIT = 16 << 30
+"""Bytes of all entries, above which the longest unused ones are removed."""
+
+ABANDONED = 15 * 60.0
+"""Seconds after which a temporary file that did not grow has lost its writer."""
+
+_MAGIC = b"gpt2lab packed 1\n"
+_HEADER = 4096  # bytes; the arena after it starts on a page
+_MODEL = 250  # characters of a path that fit the header however they are escaped
+_CHUNK = 4 << 20  # bytes that a thread reads and checks at a time
+_SUFFIX, _TEMPORARY = ".packed", ".tmp"
+
+
+@dataclass(frozen=True)
+class Key:
+    """What an arena of weights is a function of."""
+
+    digest: str
+    """Of the contents of the checkpoint's files, in hexadecimal."""
+    precision: str
+    layout: int
+    """``_native.PACKED_LAYOUT``."""
+    shape: dict[str, int]
+
+    @property
+    def name(self) -> str:
+        """The entry's file name."""
+        shape = "-".join(map(str, self.shape.values()))
+        return f"{self.digest[:32]}-{self.precision}-{self.layout}-{shape}{_SUFFIX}"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file of the cache, as ``gpt2lab cache`` lists it."""
+
+    path: Path
+    model: str
+    """Where the checkpoint lay when it was packed; empty if the file is not readable as an entry."""
+    precision: str
+    size: int
+    """Bytes on disk."""
+    used: float
+    """When it was last read or written, in seconds since 1970."""
+
+
+def default_folder() -> Path | None:
+    """Where packed weights are kept, None if they are not to be: ``$GPT2LAB_CACHE``, or the platform's cache."""
+    chosen = os.environ.get(FOLDER_VARIABLE)
+    if chosen:
+        return None if chosen == "off" else Path(chosen, "packed")
+    try:
+        return _platform_caches() / "gpt2lab" / "packed"
+    except RuntimeError:  # no home folder
+        return None
+
+
+def _platform_caches() -> Path:
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+
+
+def read_entry(folder: Path, key: Key, arena: Arena) -> bool:
+    """Fill ``arena`` with the entry of ``key``; False, with anything in ``arena``, if there is no intact one."""
+    path = folder / key.name
+    try:
+        with path.open("rb", buffering=0) as file:
+            header = _read_header(file)
+            if header is None or header["key"] != asdict(key) or not _has_size(file, len(arena)):
+                return False
+            sums = _read_arena(path, file, arena)
+        with suppress(OSError):  # somebody else's cache that is read only
+            os.utime(path)
+    except OSError:
+        return False
+    return bool(_total(sums) == header["checksum"])
+
+
+def write_entry(folder: Path, key: Key, arena: Arena, model: str) -> None:
+    """Keep ``arena`` as the entry of ``key``, and remove what it supersedes. Raises OSError; leaves no half file."""
+    checksum = _total(_native.checksum(part) for part in _parts(arena))
+    model = model[-_MODEL:]
+    header = {"key": asdict(key), "checksum": checksum, "model": model}
+    with new_file(folder / key.name) as file:
+        file.write((_MAGIC + json.dumps(header).encode()).ljust(_HEADER))
+        file.write(arena.data)
+    with suppress(OSError):
+        _make_room(folder, key, model)
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[IO[bytes]]:
+    """A file that becomes ``path``, in place of what is there, when the block ends without an error."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}{_TEMPORARY}")
+    try:
+        with temporary.open("xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)  # after an error or Ctrl-C; else it is not there any more
+
+
+def entries(folder: Path) -> list[Entry]:
+    """All entries, the last used first."""
+    found = []
+    for path in _files(folder, _SUFFIX):
+        with suppress(OSError):  # removed meanwhile
+            status = path.stat()
+            with path.open("rb") as file:
+                header = _read_header(file) or {"model": "", "key": {"precision": ""}}
+            found.append(Entry(path, header["model"], header["key"]["precision"], status.st_size, status.st_mtime))
+    return sorted(found, key=lambda entry: -entry.used)
+
+
+def clear(folder: Path) -> int:
+    """Remove everything of the cache, what is half written too; the bytes that it took. Engines in use go on."""
+    removed = 0
+    for path in _files(folder):
+        with suppress(FileNotFoundError):  # by another process
+            size = path.stat().st_size
+            path.unlink()
+            removed += size
+    return removed
+
+
+def _files(folder: Path, suffix: str = "") -> list[Path]:
+    try:
+        return [path for path in folder.iterdir() if path.name.endswith(suffix) and path.is_file()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+
+
+def _make_room(folder: Path, key: Key, model: str) -> None:
+    """Remove what nobody will read again: abandoned files, the same model as it was before, what exceeds the limit."""
+    for path in _files(folder, _TEMPORARY):
+        with suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > ABANDONED:
+                path.unlink()
+    total = 0
+    for entry in entries(folder):
+        total += entry.size
+        replaced = (entry.model, entry.precision) == (model, key.precision)
+        if entry.path.name != key.name and (replaced or total > SIZE_LIMIT):
+            entry.path.unlink(missing_ok=True)
+            total -= entry.size
+
+
+def _read_header(file: IO[bytes]) -> dict[str, Any] | None:
+    """The header that ``file`` starts with, None if that is none."""
+    data = file.read(_HEADER)
+    if len(data) < _HEADER or not data.startswith(_MAGIC):
+        return None
+    try:
+        header = json.loads(data[len(_MAGIC) :])
+        header["key"]["precision"], header["checksum"], header["model"] + ""
+    except (ValueError, TypeError, LookupError):
+        return None
+    return header  # type: ignore[no-any-return]
+
+
+def _has_size(file: IO[bytes], size: int) -> bool:
+    return os.fstat(file.fileno()).st_size == _HEADER + size
+
+
+def _parts(arena: Arena) -> list[Arena]:
+    return [arena[start : start + _CHUNK] for start in range(0, len(arena), _CHUNK)]
+
+
+def _total(sums: Iterator[int] | list[int]) -> int:
+    """One checksum of the parts' checksums."""
+    return _native.checksum(np.fromiter(sums, np.uint64).view(np.uint8))
+
+
+def _read_arena(path: Path, file: IO[bytes], arena: Arena) -> list[int]:
+    """Fill ``arena`` from its place in the entry, by two threads, and return the checksums of its parts."""
+    parts = _parts(arena)
+    sums = [0] * len(parts)
+
+    def work(own: IO[bytes], numbers: range) -> None:
+        for number in numbers:
+            own.seek(_HEADER + number * _CHUNK)
+            if own.readinto(parts[number].data) == len(parts[number]):  # type: ignore[attr-defined]
+                sums[number] = _native.checksum(parts[number])
+
+    with path.open("rb", buffering=0) as other:  # its position is its own
+        thread = threading.Thread(target=work, args=(other, range(1, len(parts), 2)))
+        thread.start()
+        work(file, range(0, len(parts), 2))
+        thread.join()
+    return sums

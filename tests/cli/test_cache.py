@@ -1,0 +1,82 @@
+"""``gpt2lab cache``: what is kept between runs, listed and removed; and what ``info`` says of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gpt2lab.engines import contents, loading
+from gpt2lab.engines.packed import Key, write_entry
+
+TINY = str(Path(__file__).parents[1] / "golden" / "tiny")
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("GPT2LAB_CACHE", str(tmp_path))
+    return tmp_path / "packed"
+
+
+@pytest.fixture
+def two_entries(cache: Path) -> None:
+    cache.mkdir()
+    for model, precision, size in (("/models/124M", "q8_0", 1_995_904), ("/m", "q4_0", 995_904)):
+        write_entry(cache, Key("ab" * 32, precision, 1, {}), np.zeros(size, np.uint8), model)
+
+
+def test_the_list_tells_models_precisions_sizes_and_the_sum(gpt2lab, cache: Path, two_entries) -> None:
+    result = gpt2lab("cache")
+    assert result.exit_code == 0
+    rows = [line.split() for line in result.stdout.splitlines()]
+    assert sorted(row[:5] for row in rows[:2]) == [
+        ["/m", "q4_0", "1.0", "MB", "used"],
+        ["/models/124M", "q8_0", "2.0", "MB", "used"],
+    ]
+    assert result.stdout.endswith(f"3.0 MB in {cache}\n")
+
+
+def test_clear_removes_all_and_tells_how_much(gpt2lab, cache: Path, two_entries) -> None:
+    assert gpt2lab("cache", "clear").stdout == f"removed 3.0 MB from {cache}\n"
+    assert gpt2lab("cache").stdout == f"0.0 MB in {cache}\n"
+    assert gpt2lab("cache", "clear").stdout == f"removed 0.0 MB from {cache}\n"
+
+
+def test_a_cache_that_is_off_is_said_to_be(gpt2lab, monkeypatch) -> None:
+    monkeypatch.setenv("GPT2LAB_CACHE", "off")
+    for arguments in (["cache"], ["cache", "clear"]):
+        result = gpt2lab(*arguments)
+        assert result.exit_code == 2
+        assert result.stderr.startswith("gpt2lab: error: there is no cache: GPT2LAB_CACHE is off")
+
+
+def test_generate_fills_the_cache_and_info_shows_it(gpt2lab, cache: Path, monkeypatch) -> None:
+    monkeypatch.setattr(loading, "LEAST_SIZE", 0)
+    monkeypatch.setattr(contents, "SETTLED", -1.0)
+    generate = ("generate", "A", "--model", TINY, "--length", 5, "--seed", 1)
+    assert json.loads(gpt2lab("info", TINY, "--json").stdout)["cached"] == []
+    first = gpt2lab(*generate).stdout
+    facts = json.loads(gpt2lab("info", TINY, "--json").stdout)
+    assert facts["cached"] == ["q8_0"]
+    assert facts["packed_bytes"]["float32"] == facts["memory_bytes"]
+    assert gpt2lab(*generate).stdout == first
+    gpt2lab(*generate, "--precision", "q4_0")
+    assert "cached          q8_0, q4_0" in gpt2lab("info", TINY).stdout
+    assert len(gpt2lab("cache").stdout.splitlines()) == 3
+
+
+def test_nothing_of_the_cache_is_said_on_the_way(gpt2lab, monkeypatch) -> None:
+    assert gpt2lab("generate", "A", "--model", TINY, "--length", 1, "--seed", 1).stderr == "gpt2lab: seed 1\n"
+
+
+def test_a_cache_that_cannot_be_used_is_one_line_on_stderr(gpt2lab, tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setattr(loading, "LEAST_SIZE", 0)
+    monkeypatch.setenv("GPT2LAB_CACHE", str(tmp_path / "file"))
+    result = gpt2lab("generate", "A", "--model", TINY, "--length", 1, "--seed", 1)
+    assert result.exit_code == 0
+    warning, seed = result.stderr.splitlines()
+    assert warning.startswith("gpt2lab: packed weights cannot be kept in ")
+    assert seed == "gpt2lab: seed 1"

@@ -1,0 +1,202 @@
+"""Entries of the cache: what was written comes back or nothing does, whoever else writes, dies or clears meanwhile."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gpt2lab.engines import packed
+from gpt2lab.engines.packed import Key, clear, default_folder, entries, read_entry, write_entry
+
+KEY = Key("ab" * 32, "q8_0", 1, {"n_vocab": 7, "n_ctx": 8, "n_embd": 4, "n_head": 2, "n_layer": 1})
+SIZE = 2 * packed._CHUNK + 12345
+MODEL = "/models/124M"
+
+
+@pytest.fixture(scope="module")
+def arena() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, SIZE, np.uint8)
+
+
+@pytest.fixture
+def entry(tmp_path: Path, arena: np.ndarray) -> Path:
+    write_entry(tmp_path, KEY, arena, MODEL)
+    return tmp_path / KEY.name
+
+
+def is_there(folder: Path, key: Key = KEY, size: int = SIZE) -> bool:
+    return read_entry(folder, key, np.zeros(size, np.uint8))
+
+
+def test_what_was_written_is_read(entry: Path, arena: np.ndarray) -> None:
+    read = np.zeros_like(arena)
+    assert read_entry(entry.parent, KEY, read)
+    assert np.array_equal(read, arena)
+    assert [path.name for path in entry.parent.iterdir()] == [KEY.name]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        replace(KEY, digest="cd" * 32),
+        replace(KEY, precision="q4_0"),
+        replace(KEY, layout=2),
+        replace(KEY, shape={**KEY.shape, "n_head": 1}),
+    ],
+)
+def test_an_entry_is_of_one_content_precision_layout_and_shape(entry: Path, other: Key) -> None:
+    assert not is_there(entry.parent, other)
+    entry.rename(entry.parent / other.name)
+    assert not is_there(entry.parent, other)
+
+
+@pytest.mark.parametrize("place", [0, 20, 60, packed._HEADER, packed._HEADER + packed._CHUNK + 1, -1])
+def test_an_entry_with_one_wrong_byte_counts_as_absent(entry: Path, place: int) -> None:
+    data = bytearray(entry.read_bytes())
+    data[place] ^= 0x40
+    entry.write_bytes(data)
+    assert not is_there(entry.parent)
+
+
+@pytest.mark.parametrize("size", [0, 10, packed._HEADER, packed._HEADER + SIZE - 1, packed._HEADER + SIZE + 1])
+def test_an_entry_of_another_size_counts_as_absent(entry: Path, size: int) -> None:
+    os.truncate(entry, size)
+    assert not is_there(entry.parent)
+
+
+@pytest.mark.parametrize(
+    "text", [b"", b"[]", b"{}", b'{"key": 5}', b'{"key": {"precision": 1}, "checksum": {}}', b"\0"]
+)
+def test_garbage_counts_as_absent_and_is_listed(entry: Path, text: bytes) -> None:
+    entry.write_bytes((packed._MAGIC + text).ljust(packed._HEADER) + bytes(SIZE))
+    assert not is_there(entry.parent)
+    assert [(e.model, e.precision) for e in entries(entry.parent)] == [("", "")]
+
+
+def test_an_entry_for_an_arena_of_another_size_counts_as_absent(entry: Path) -> None:
+    assert not is_there(entry.parent, size=SIZE - 1)
+
+
+def test_a_folder_in_place_of_an_entry_counts_as_absent(tmp_path: Path) -> None:
+    (tmp_path / KEY.name).mkdir()
+    assert not is_there(tmp_path)
+
+
+def test_an_error_while_writing_leaves_nothing(tmp_path: Path, arena: np.ndarray, monkeypatch) -> None:
+    def full(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        write_entry(tmp_path, KEY, arena, MODEL)
+    assert list(tmp_path.iterdir()) == []
+
+
+WRITER = """
+import os, sys, time
+from pathlib import Path
+import numpy as np
+from gpt2lab.engines.packed import Key, write_entry
+def stop(_):
+    print("written", flush=True)
+    time.sleep(60)
+if sys.argv[2] == "stop":
+    os.fsync = stop
+shape = {"n_vocab": 7, "n_ctx": 8, "n_embd": 4, "n_head": 2, "n_layer": 1}
+arena = np.random.default_rng(0).integers(0, 256, int(sys.argv[3]), np.uint8)
+for _ in range(5):
+    write_entry(Path(sys.argv[1]), Key("ab" * 32, "q8_0", 1, shape), arena, "/models/124M")
+"""
+
+
+def writer(folder: Path, how: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", WRITER, str(folder), how, str(SIZE)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs kill -9")
+def test_a_killed_writer_leaves_no_entry_and_is_swept_up_after(tmp_path: Path, arena, monkeypatch) -> None:
+    with writer(tmp_path, "stop") as process:
+        assert process.stdout.readline() == "written\n"
+        process.kill()
+    (left,) = tmp_path.iterdir()
+    assert left.name.endswith(".tmp")
+    assert not is_there(tmp_path)
+    write_entry(tmp_path, KEY, arena, MODEL)
+    assert left.exists()  # it might still be at work
+    monkeypatch.setattr(packed, "ABANDONED", 0.0)
+    write_entry(tmp_path, KEY, arena, MODEL)
+    assert [path.name for path in tmp_path.iterdir()] == [KEY.name]
+
+
+def test_processes_that_write_the_same_entry_at_once_do_not_disturb_each_other(tmp_path: Path, arena) -> None:
+    write_entry(tmp_path, KEY, arena, MODEL)
+    processes = [writer(tmp_path, "go on") for _ in range(3)]
+    while any(process.poll() is None for process in processes):
+        assert is_there(tmp_path)
+    assert [process.wait() for process in processes] == [0, 0, 0]
+    assert [path.name for path in tmp_path.iterdir()] == [KEY.name]
+
+
+def test_the_longest_unused_entries_make_room(tmp_path: Path, arena: np.ndarray, monkeypatch) -> None:
+    keys = [replace(KEY, digest=str(n) * 64) for n in range(4)]
+    for n, key in enumerate(keys[:3]):
+        write_entry(tmp_path, key, arena, f"/models/{n}")
+        os.utime(tmp_path / key.name, (n + 1, n + 1))
+    assert is_there(tmp_path, keys[0])  # the last used from here on
+    monkeypatch.setattr(packed, "SIZE_LIMIT", 2 * (SIZE + packed._HEADER))
+    write_entry(tmp_path, keys[3], arena, "/models/3")
+    assert [entry.model for entry in entries(tmp_path)] == ["/models/3", "/models/0"]
+
+
+def test_an_entry_larger_than_the_limit_is_still_kept(tmp_path: Path, arena: np.ndarray, monkeypatch) -> None:
+    monkeypatch.setattr(packed, "SIZE_LIMIT", 1)
+    write_entry(tmp_path, KEY, arena, MODEL)
+    assert is_there(tmp_path)
+
+
+def test_a_model_that_changed_supersedes_what_it_was(entry: Path, arena: np.ndarray) -> None:
+    changed = replace(KEY, digest="cd" * 32)
+    write_entry(entry.parent, replace(changed, precision="q4_0"), arena, MODEL)
+    write_entry(entry.parent, changed, arena, "/models/other")
+    assert entry.exists()
+    write_entry(entry.parent, changed, arena, MODEL)
+    assert not entry.exists()
+    assert {(e.model, e.precision) for e in entries(entry.parent)} == {(MODEL, "q4_0"), (MODEL, "q8_0")}
+
+
+def test_clearing_removes_everything_and_tells_how_much(entry: Path) -> None:
+    (entry.parent / ".half.tmp").write_bytes(b"123")
+    size = entry.stat().st_size
+    assert clear(entry.parent) == size + 3
+    assert list(entry.parent.iterdir()) == []
+    assert clear(entry.parent) == clear(entry.parent / "nowhere") == 0
+
+
+def test_an_entry_tells_the_end_of_a_path_of_any_length(tmp_path: Path, arena: np.ndarray) -> None:
+    write_entry(tmp_path, KEY, arena, "/😀" * 2000)
+    assert is_there(tmp_path)
+    assert entries(tmp_path)[0].model == ("/😀" * 2000)[-250:]
+
+
+@pytest.mark.parametrize(
+    ("variables", "folder"),
+    [
+        ({"GPT2LAB_CACHE": "/else", "XDG_CACHE_HOME": "/xdg"}, "/else/packed"),
+        ({"GPT2LAB_CACHE": "off"}, None),
+        ({"GPT2LAB_CACHE": "", "XDG_CACHE_HOME": "/xdg"}, "/xdg/gpt2lab/packed"),
+        ({"GPT2LAB_CACHE": "", "XDG_CACHE_HOME": "", "HOME": "/home/me"}, "/home/me/.cache/gpt2lab/packed"),
+    ],
+)
+@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="other folders there")
+def test_the_folder_is_the_users_or_the_platforms(variables: dict, folder: str | None, monkeypatch) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert default_folder() == (folder and Path(folder))
