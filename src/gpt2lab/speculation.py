@@ -159,12 +159,14 @@ class Speculation:
             self._draft.close()
 
     def guess(self, wishes: Sequence[Wish], rows: int) -> list[list[int]]:
-        """Guesses for each of ``wishes``, none where they would not pay, for a step of ``rows`` rows without them."""
-        self._drafting = 0.0
+        """Guesses for each of ``wishes``, none where they would not pay, for a step of ``rows`` rows without them.
+
+        With them the step has at most :data:`MAX_ROWS` rows, or as many as it had.
+        """
         guesses: list[list[int]] = [[] for _ in wishes]
-        share = (MAX_ROWS - rows) // len(wishes) if wishes else 0
-        if share < 1:
+        if not wishes:
             return guesses
+        share = (MAX_ROWS - rows) // len(wishes)
         price = self._times.price(rows)
         drafted: list[int] = []
         for i, (guesser, draw, room) in enumerate(wishes):
@@ -187,6 +189,7 @@ class Speculation:
     def observe(self, rows: int, tokens: int, seconds: float) -> None:
         """A step of ``rows`` rows that drew ``tokens`` took ``seconds``."""
         self._times.observe(rows, tokens, seconds, self._drafting)
+        self._drafting = 0.0
 
     def _from_text(self, guesser: Guesser, draw: Draw, room: int, price: float) -> list[int]:
         if draw.params.temperature > MAX_TEMPERATURE:
