@@ -21,7 +21,9 @@ from gpt2lab.sampling import SamplingParams
 from gpt2lab.scheduler import Request, Scheduler
 from gpt2lab.speculation import MAX_ROWS, MAX_TEMPERATURE, NGrams, Speculation, StepTimes, Wish
 from gpt2lab.weights.checkpoint import Checkpoint, tensor_shapes
+from gpt2lab.weights.openai import read_openai
 
+GOLDEN = Path(__file__).parent / "golden"
 N_VOCAB, N_CTX = 23, 24
 
 
@@ -112,6 +114,28 @@ def test_the_same_tokens_are_drawn_with_speculation_on_and_off(requests, batch_s
         np.testing.assert_allclose([p for _, p in one], [p for _, p in other], atol=1e-4)
     assert speculation.n_accepted <= speculation.n_guessed
     assert not any(engine.n_sequences for engine in DRAFTS.values() if engine)
+
+
+@pytest.mark.parametrize("draft", [False, True])
+def test_64_mixed_requests_at_once_draw_what_each_alone_would_draw(draft: bool) -> None:
+    native = pytest.importorskip("gpt2lab.engines.native")
+    engine = native.NativeEngine(read_openai(GOLDEN / "odd"), threads=2)
+    rng = random.Random(1)
+    prompts = [tuple(rng.randrange(engine.config.n_vocab) for _ in range(n)) for n in (1, 2, 9, 30, 40, 300)]
+    kinds = [
+        SamplingParams(temperature=0),
+        SamplingParams(temperature=0.5, top_k=9),
+        SamplingParams(top_p=0.8, repetition_penalty=1.4),
+        SamplingParams(min_p=0.1, frequency_penalty=0.4, logit_bias=dict.fromkeys(range(5), 3.0)),
+    ]
+    requests = [
+        Request(rng.choice(prompts), rng.choice(kinds), 7, n, rng.randrange(1, 60), slide=True) for n in range(64)
+    ]
+    alone = [run([request], None, engine=engine)[0] for request in requests]
+    for batch_size in (None, 5):
+        speculation = Speculation(engine.config, engine if draft else None)
+        assert run(requests, speculation, batch_size, engine) == alone
+    assert engine.kv_cache_bytes == 0
 
 
 def test_guesses_from_a_text_that_repeats_itself_are_accepted() -> None:
@@ -233,15 +257,13 @@ def test_a_draft_model_that_fails_is_done_without() -> None:
     assert draft.n_sequences == 0
 
 
-def test_a_draft_model_with_another_vocabulary_is_refused(tmp_path: Path) -> None:
-    golden = Path(__file__).parent / "golden"
+def test_a_draft_model_with_another_vocabulary_is_refused() -> None:
     with pytest.raises(UsageError, match="vocabulary of 307, the model itself one of 50257"):
-        gpt2lab.load(golden / "tiny", draft=golden / "odd")
+        gpt2lab.load(GOLDEN / "tiny", draft=GOLDEN / "odd")
 
 
 def test_a_draft_model_loaded_by_name_changes_no_token() -> None:
-    golden = Path(__file__).parent / "golden" / "odd"
-    plain, drafted = gpt2lab.load(golden), gpt2lab.load(golden, draft=golden)
+    plain, drafted = gpt2lab.load(GOLDEN / "odd"), gpt2lab.load(GOLDEN / "odd", draft=GOLDEN / "odd")
     options = {"n": 3, "length": 30, "seed": 4}
     assert drafted.generate([1, 2, 3], **options) == plain.generate([1, 2, 3], **options)
 
