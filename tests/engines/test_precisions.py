@@ -122,6 +122,21 @@ def test_halves_are_rounded_to_even(n_rows, n_embd, precision, isa):
     np.testing.assert_allclose(logits, np.repeat(expected, n_rows, 0), rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
+@pytest.mark.parametrize("precision", ["q8_0", "q4_0"])
+def test_instruction_sets_give_the_same_bits_where_nothing_but_a_product_differs(precision):
+    x = np.random.default_rng(3).standard_normal(800).tolist()
+    checkpoint = head_alone(x, n_vocab=77)
+    expected = Model(checkpoint, precision).forward([0])
+    fused = []
+    for isa in ISAS:
+        logits = np.concatenate(run(make(checkpoint, isa, precision), [[0]] * 21))
+        np.testing.assert_allclose(logits, np.repeat(expected, 21, 0), rtol=0, atol=1e-6 * np.abs(expected).max())
+        if isa != "baseline":  # which may have no fused multiply-add
+            fused.append(logits)
+    for logits in fused:
+        np.testing.assert_array_equal(logits, fused[0])
+
+
 @given(data=st.data())
 @settings(max_examples=25, deadline=None)
 @pytest.mark.parametrize("precision", ["q8_0", "q4_0"])
@@ -265,6 +280,18 @@ def test_wide_products_do_not_depend_on_the_number_of_rows(precision, isa):
     np.testing.assert_array_equal(run(engine, [tokens])[0], one_by_one(engine, tokens))
 
 
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_more_rows_than_one_pass_holds(precision, isa):
+    config = ModelConfig(n_vocab=40, n_ctx=1300, n_embd=40, n_head=2, n_layer=1)
+    engine = make(random_checkpoint(config), isa, precision, threads=2)
+    tokens = [i % 40 for i in range(1300)]
+    (whole,) = run(engine, [tokens])
+    sequence = engine.new_sequence()
+    parts = [engine.forward([sequence], [tokens[i : i + 130]], "all") for i in range(0, 1300, 130)]
+    np.testing.assert_array_equal(whole, np.concatenate(parts))
+
+
 # ---- numbers that are none -------------------------------------------------------------------------------------------
 
 
@@ -293,6 +320,17 @@ def test_huge_and_tiny_numbers_crash_nothing(tensor, isa, precision, kv_precisio
         engine = make(checkpoint, isa, precision, kv_precision, threads=1)
         rows = run(engine, [[3, 4, 5], [6]])
         assert all(row.shape[1] == SHAPE.n_vocab for row in rows)
+
+
+@EVERY
+def test_any_bytes_for_weights_crash_nothing(isa, precision, kv_precision):
+    engine = make(random_checkpoint(SHAPE), isa, precision, kv_precision, threads=2)
+    rng = np.random.default_rng(0)
+    for fill in (rng.integers(0, 256, engine._core.packed_size), 0xFF, 0x80):
+        engine._core.packed[:] = fill
+        engine._core.mark_loaded()
+        for prompts in ([[3]], [[1, 2, 3], [4]] + [[5]] * 20):
+            run(engine, prompts)
 
 
 def complaint(checkpoint: Checkpoint, precision: str) -> Gpt2LabError:
