@@ -98,9 +98,10 @@ class Engine {
       : shape_(checked_shape({n_vocab, n_ctx, n_embd, n_head, n_layer})),
         kernels_(choose_kernels(instruction_set)),
         pool_(checked_threads(threads)),
-        samplers_(threads, Sampler(kernels_)),
         model_(std::make_unique<Transformer>(shape_, checked_precision(precision), checked_half(kv_precision), kernels_,
-                                             pool_)) {}
+                                             pool_)) {
+    for (int thread = 0; thread < threads; ++thread) samplers_.emplace_back(kernels_);
+  }
 
   void set_tensor(const std::string& name, const Tensor& values) {
     const Turn turn = take_turn();
@@ -170,7 +171,7 @@ class Engine {
       const std::uint64_t* s = streams.data() + row * 3;
       const std::int64_t h = history_offsets.data()[row], b = bias_offsets.data()[row];
       draws[row] = {{p[0], std::int64_t(p[1]), p[2], p[3], p[4], p[5], p[6]}, s[0], s[1], std::uint32_t(s[2]),
-                    history.data() + h, std::size_t(history_offsets.data()[row + 1] - h), bias_ids.data() + b,
+                    {history.data() + h, std::size_t(history_offsets.data()[row + 1] - h)}, {}, bias_ids.data() + b,
                     bias_values.data() + b, std::size_t(bias_offsets.data()[row + 1] - b)};
     }
     std::vector<DrawResult> results(rows);

@@ -66,6 +66,21 @@ struct Attention {
   float scale;                // 1 / sqrt(head_dim)
 };
 
+// The sampler looks at a row of n scores in groups of kGroup; bin j of a group holds its scores j, j + kGroupBins, ….
+constexpr int kGroup = 2048;
+constexpr int kGroupBins = 32;
+constexpr int kStride = 512;  // scores whose probabilities are summed together
+
+// Passes over a row of n scores, float32 or float64; NaN compares as less than all.
+template <typename Real>
+struct ScoreKernels {
+  Real (*largest)(const Real* x, int n, Real* bins);  // also writes every bin's largest, -inf for an empty one's
+  // Writes the ids of all scores ≥ threshold, ascending, and returns how many; `ids` has room for n + 16.
+  int (*at_least)(const Real* x, int n, const Real* bins, Real threshold, std::int32_t* ids);
+  // sums[i] = sum of e^((x - largest) · scale) over stride i, in float64 (3e-308 for what is less); returns all's sum.
+  double (*sum_strides)(const Real* x, int n, double largest, double scale, double* sums);
+};
+
 struct Kernels {
   const char* name;
   int max_rows;  // rows of attention that are computed together
@@ -75,8 +90,10 @@ struct Kernels {
   void (*attention)(const Attention&);
   void (*to_halves)(const float* x, int n, Half* out);  // saturates at the largest finite float16
   void (*layer_norm)(const float* x, const float* gain, const float* bias, float epsilon, int n, float* out);
-  double (*exp)(const double* x, int n, double* out);        // out = e^x for x ≤ 0; returns their sum
-  double (*exp_sum)(const float* x, int n, double largest);  // sum of e^(x - largest)
+  double (*exp)(const double* x, int n, double* out);       // out = e^x for x ≤ 0; returns their sum
+  double (*sum_exp)(const float* x, int n, float largest);  // sum of e^(x - largest), each term in float32
+  ScoreKernels<float> logits;
+  ScoreKernels<double> scores;
 };
 
 const Kernels& baseline_kernels();  // NEON on Arm, SSE2 on x86-64, whatever the compiler has elsewhere

@@ -7,6 +7,7 @@
 #include "products.inl"
 #include "quantized.inl"
 #include "reductions.inl"
+#include "sampling.inl"
 
 namespace gpt2lab {
 namespace {
@@ -23,8 +24,10 @@ void product(const Product& p, int first_tile, int last_tile) {
 }  // namespace
 
 const Kernels& GPT2LAB_KERNELS() {
-  static constexpr Kernels table{GPT2LAB_KERNELS_NAME, kRows,      product, quantize, attention,
-                                 to_halves,            layer_norm, exp_all, exp_sum};
+  static constexpr Kernels table{GPT2LAB_KERNELS_NAME, kRows,      product,    quantize, attention,
+                                 to_halves,            layer_norm, exp_all,    sum_exp,
+                                 {largest<float>, at_least<float>, sum_strides<float>},
+                                 {largest<double>, at_least<double>, sum_strides<double>}};
   return table;
 }
 

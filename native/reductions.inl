@@ -1,4 +1,4 @@
-// Sums over rows of numbers: layer norm, and the exponentials of the sampler; included by kernels.inl only.
+// Layer norm; included by kernels.inl only.
 #pragma once
 
 #include "vector.inl"
@@ -29,41 +29,6 @@ void layer_norm(const float* x, const float* gain, const float* bias, float epsi
   for (i = 0; i + kWidth <= n; i += kWidth)
     store(out + i, fma((load(x + i) - mean) * scale, load(gain + i), load(bias + i)));
   for (; i < n; ++i) out[i] = (x[i] - mean) * scale * gain[i] + bias[i];
-}
-
-constexpr int kDoubles = kWidth / 2;
-
-// Sums lane by lane, then over the lanes in order.
-inline double sum_lanes(DoubleVec lanes) {
-  double total = 0;
-  for (int i = 0; i < kDoubles; ++i) total += lanes[i];
-  return total;
-}
-
-double exp_all(const double* x, int n, double* out) {
-  DoubleVec total = {};
-  int i = 0;
-  for (; i + kDoubles <= n; i += kDoubles) {
-    const DoubleVec e = exp(DoubleVec(*reinterpret_cast<const UnalignedDoubleVec*>(x + i)));
-    *reinterpret_cast<UnalignedDoubleVec*>(out + i) = e;
-    total += e;
-  }
-  double rest = 0;
-  for (; i < n; ++i) {
-    const DoubleVec e = exp(DoubleVec{} + x[i]);
-    rest += out[i] = e[0];
-  }
-  return sum_lanes(total) + rest;
-}
-
-double exp_sum(const float* x, int n, double largest) {
-  DoubleVec total = {};
-  int i = 0;
-  for (; i + kDoubles <= n; i += kDoubles)
-    total += exp(__builtin_convertvector(*reinterpret_cast<const HalfVec*>(x + i), DoubleVec) - largest);
-  double rest = 0;
-  for (; i < n; ++i) rest += exp(DoubleVec{} + (x[i] - largest))[0];
-  return sum_lanes(total) + rest;
 }
 
 }  // namespace

@@ -2,168 +2,349 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cmath>
 #include <functional>
 #include <limits>
+#include <numeric>
+#include <type_traits>
 
 #include "philox.h"
 
 namespace gpt2lab {
 namespace {
 
-constexpr double kCut = -std::numeric_limits<double>::infinity();
-constexpr int kStride = 512;              // candidates summed together when one is picked
-constexpr std::size_t kBuckets = 2048;    // of scores, for top-p
-constexpr double kBucketsPerNat = 32;
+constexpr int kBuckets = 2048;         // of candidates by their scores, for top-p
+constexpr double kBucketsPerNat = 32;  // at least
+constexpr int kSample = 8;
+constexpr int kSlack = 16;           // ids that the kernels may write too many
+constexpr double kNothing = 1e-290;  // more than a stride of impossible tokens sums up to
 
-template <typename Float>
-DrawStatus check(const Float* logits, int n) {
-  bool nan = false;
-  Float largest = -std::numeric_limits<Float>::infinity();
-  for (int i = 0; i < n; ++i) {  // without branches, for the compiler to vectorise
-    nan |= logits[i] != logits[i];
-    largest = logits[i] > largest ? logits[i] : largest;
-  }
-  if (nan) return DrawStatus::nan_logit;
-  if (largest == std::numeric_limits<Float>::infinity()) return DrawStatus::infinite_logit;
-  return largest > -std::numeric_limits<Float>::infinity() ? DrawStatus::ok : DrawStatus::no_candidate;
+template <typename Real>
+constexpr Real kBanned = -std::numeric_limits<Real>::infinity();
+template <typename Real>
+constexpr Real kLowest = std::numeric_limits<Real>::lowest();  // of all that are not banned
+
+int bin_count(int n) { return (n + kGroup - 1) / kGroup * kGroupBins; }
+
+// Like sampling.py: differences from the largest are divided, so that no temperature overflows, and a temperature of 1
+// leaves scores as they are: differences of small numbers from a large one may be equal where the numbers are not.
+struct Temper {
+  double largest, temperature;
+  double operator()(double score) const { return temperature == 1 ? score : (score - largest) / temperature; }
+};
+
+double scale_of(double temperature) { return 1 / std::max(temperature, std::numeric_limits<double>::min()); }
+
+// Numbers count up as the reals they stand for do.
+template <typename Real>
+auto to_ordinal(Real x) {
+  using Int = std::conditional_t<sizeof(Real) == 4, std::int32_t, std::int64_t>;
+  const Int bits = std::bit_cast<Int>(x);
+  return bits >= 0 ? bits : std::numeric_limits<Int>::min() - bits;
+}
+template <typename Real, typename Int>
+Real from_ordinal(Int i) {
+  return std::bit_cast<Real>(i >= 0 ? i : std::numeric_limits<Int>::min() - i);
 }
 
-template <typename Float>
-Float largest_of(const Float* x, int n) {
-  Float largest = x[0];
-  for (int i = 1; i < n; ++i) largest = x[i] > largest ? x[i] : largest;
-  return largest;
+// The lowest number of which the rising function f says the same as of x: a threshold at x would cut those ties.
+template <typename Real, typename Function>
+Real lowest_tie(Real x, const Function& f) {
+  if (x <= kLowest<Real>) return x;
+  const auto value = f(x);
+  auto high = to_ordinal(x), low = to_ordinal(kLowest<Real>);
+  if (f(from_ordinal<Real>(high - 1)) != value) return x;
+  while (low < high) {
+    const auto middle = std::midpoint(low, high);
+    if (f(from_ordinal<Real>(middle)) == value) high = middle;
+    else low = middle + 1;
+  }
+  return from_ordinal<Real>(high);
+}
+
+DrawStatus status_of_infinite(const float* logits, int n, float largest) {
+  if (std::any_of(logits, logits + n, [](float x) { return std::isnan(x); })) return DrawStatus::nan_logit;
+  return largest > 0 ? DrawStatus::infinite_logit : DrawStatus::no_candidate;
+}
+
+// Four chains of additions, to wait less for each.
+double sum_of(const double* x, int n) {
+  double a = 0, b = 0, c = 0, d = 0;
+  int i = 0;
+  for (; i + 4 <= n; i += 4) a += x[i], b += x[i + 1], c += x[i + 2], d += x[i + 3];
+  for (; i < n; ++i) a += x[i];
+  return (a + b) + (c + d);
+}
+
+// The first i at which `below`, to which it adds x[0 … i], is over `target`; n if there is none.
+int index_over(double target, const double* x, int n, double& below) {
+  int i = 0;
+  for (; i < n; ++i)
+    if ((below += x[i]) > target) break;
+  return i;
 }
 
 }  // namespace
 
 void Sampler::reserve(int n_vocab) {
-  scores_.reserve(n_vocab);
-  probabilities_.reserve(n_vocab);
-  ordered_.reserve(n_vocab);
-  ranked_.reserve(n_vocab);
-  counts_.resize(n_vocab);
+  if (n_vocab <= reserved_) return;
+  const std::size_t n = n_vocab, bins = bin_count(n_vocab);
+  ids_.reset(new std::int32_t[n + kSlack]);
+  probabilities_.reset(new double[n]);
+  keys_.reset(new double[n]);
+  scores_.reset(new double[n]);
+  logit_bins_.reset(new float[bins]);
+  score_bins_.reset(new double[bins]);
+  order_.reset(new double[std::max(bins, n / kSample)]);
+  ranked_.reset(new Ranked[n + 1]);
+  occurrences_.resize(n);
+  reserved_ = n_vocab;
 }
 
-DrawResult Sampler::draw(const float* logits, int n_vocab, const Draw& draw) {
+DrawResult Sampler::draw(const float* logits, int n_vocab, const Draw& draw, const TopTokens& top) {
+  const float largest = kernels_->logits.largest(logits, n_vocab, logit_bins_.get());
+  if (std::isinf(largest)) return {status_of_infinite(logits, n_vocab, largest)};
+  const double sum = kernels_->sum_exp(logits, n_vocab, largest);
+  if (std::isnan(sum)) return {DrawStatus::nan_logit};
+
   DrawResult result;
-  result.status = check(logits, n_vocab);
-  if (result.status != DrawStatus::ok) return result;
-
-  scores_.assign(logits, logits + n_vocab);
-  for (std::size_t i = 0; i < draw.bias_size; ++i) scores_[draw.bias_ids[i]] += draw.bias_values[i];
-  apply_penalties(draw);
-  result.status = check(scores_.data(), n_vocab);  // a bias may ban every token
-  if (result.status != DrawStatus::ok) return result;
-
-  const SamplingParams& params = draw.params;
-  const double largest = largest_of(scores_.data(), n_vocab);
-  if (params.temperature == 0) {
-    result.token = std::int32_t(std::find(scores_.begin(), scores_.end(), largest) - scores_.begin());
+  const Scores<float> scores{logits, logit_bins_.get(), n_vocab, largest, kernels_->logits};
+  if (draw.bias_size > 0 || draw.params.penalises()) {
+    result.status = adjust(logits, n_vocab, draw);
+    if (result.status != DrawStatus::ok) return result;
+    const double* bins = score_bins_.get();
+    const double largest_score = *std::max_element(bins, bins + bin_count(n_vocab));
+    result.token = choose(Scores<double>{scores_.get(), bins, n_vocab, largest_score, kernels_->scores}, draw);
   } else {
-    // Differences from the largest are divided, so that no temperature overflows. A temperature of 1 leaves the logits
-    // as they are until top-k has compared them: differences of small numbers from a large one may be equal.
-    const bool tempered = params.temperature != 1;
-    if (tempered)
-      for (double& s : scores_) s = (s - largest) / params.temperature;
-    keep_top_k(params.top_k);
-    if (!tempered)
-      for (double& s : scores_) s -= largest;
-    probabilities_.resize(n_vocab);
-    double total = kernels_->exp(scores_.data(), n_vocab, probabilities_.data());
-    total = keep_top_p(params.top_p, total);
-    if (params.min_p > 0) {
-      total = 0;
-      for (double& p : probabilities_) {
-        p = p < params.min_p ? 0 : p;
-        total += p;
-      }
-    }
-    result.token = pick(philox_uniform(draw.seed, draw.stream, draw.position) * total);
+    result.token = choose(scores, draw);
   }
-  const double top = largest_of(logits, n_vocab);
-  result.logprob = float(logits[result.token] - top - std::log(kernels_->exp_sum(logits, n_vocab, top)));
+  result.logprob = float(logits[result.token] - double(largest) - std::log(sum));
+  write_top(scores, std::log(sum), top);
   return result;
 }
 
-// The first token at which the sum of probabilities, in the order of ids, is over `target`.
-std::int32_t Sampler::pick(double target) const {
-  const int n = int(probabilities_.size());
-  std::int32_t last = 0;
-  double below = 0;
-  for (int begin = 0; begin < n; begin += kStride) {
-    const int end = std::min(n, begin + kStride);
-    double stride[4] = {};  // four chains of additions, to wait less for each
-    for (int i = begin; i < end; ++i) stride[i % 4] += probabilities_[i];
-    const double sum = (stride[0] + stride[1]) + (stride[2] + stride[3]);
-    if (sum == 0) continue;
-    if (below + sum <= target && end < n) {
-      below += sum;
-      last = end - 1;
-      continue;
-    }
-    for (int i = begin; i < end; ++i) {
-      if (probabilities_[i] == 0) continue;
-      last = i;
-      below += probabilities_[i];
-      if (below > target) return last;
-    }
+// Fills scores_ and score_bins_.
+DrawStatus Sampler::adjust(const float* logits, int n_vocab, const Draw& draw) {
+  std::copy(logits, logits + n_vocab, scores_.get());
+  for (std::size_t i = 0; i < draw.bias_size; ++i) scores_[draw.bias_ids[i]] += draw.bias_values[i];
+  if (draw.params.penalises()) {
+    for (const Tokens& tokens : {draw.history, draw.recent})
+      for (std::size_t i = 0; i < tokens.size; ++i) ++occurrences_[tokens.ids[i]];
+    for (const Tokens& tokens : {draw.history, draw.recent}) penalise(draw.params, tokens);
+    for (const Tokens& tokens : {draw.history, draw.recent})
+      for (std::size_t i = 0; i < tokens.size; ++i)
+        if (std::isnan(scores_[tokens.ids[i]])) return DrawStatus::nan_logit;
   }
-  while (probabilities_[last] == 0) --last;  // rounding has left `target` at the end: the last candidate
-  return last;
+  const double largest = kernels_->scores.largest(scores_.get(), n_vocab, score_bins_.get());
+  if (!std::isinf(largest)) return DrawStatus::ok;
+  return largest > 0 ? DrawStatus::infinite_logit : DrawStatus::no_candidate;  // a bias may ban every token
 }
 
-void Sampler::apply_penalties(const Draw& draw) {
-  const SamplingParams& params = draw.params;
-  if (params.repetition_penalty == 1 && params.presence_penalty == 0 && params.frequency_penalty == 0) return;
-  for (std::size_t i = 0; i < draw.history_size; ++i) ++counts_[draw.history[i]];
-  for (std::size_t i = 0; i < draw.history_size; ++i) {
-    std::int32_t& count = counts_[draw.history[i]];
+void Sampler::penalise(const SamplingParams& params, const Tokens& tokens) {
+  for (std::size_t i = 0; i < tokens.size; ++i) {
+    std::int32_t& count = occurrences_[tokens.ids[i]];
     if (count == 0) continue;  // its first occurrence has dealt with it
-    double& s = scores_[draw.history[i]];
+    double& s = scores_[tokens.ids[i]];
     s = s > 0 ? s / params.repetition_penalty : s * params.repetition_penalty;
     s = s - params.presence_penalty - params.frequency_penalty * count;
     count = 0;
   }
 }
 
-void Sampler::keep_top_k(std::int64_t k) {
-  if (k == 0 || k >= std::int64_t(scores_.size())) return;
-  ordered_ = scores_;
-  std::nth_element(ordered_.begin(), ordered_.begin() + (k - 1), ordered_.end(), std::greater<>());
-  const double smallest = ordered_[k - 1];
-  for (double& s : scores_)
-    if (s < smallest) s = kCut;  // ties with the k-th stay
+void Sampler::write_top(const Scores<float>& scores, double log_sum, const TopTokens& top) {
+  if (top.size == 0) return;
+  gather_likeliest(scores, top.size, kBanned<float>, [](float score) { return score; });
+  const auto likelier = [&](std::int32_t a, std::int32_t b) {
+    return scores.values[a] != scores.values[b] ? scores.values[a] > scores.values[b] : a < b;
+  };
+  std::partial_sort(ids_.get(), ids_.get() + top.size, ids_.get() + count_, likelier);
+  for (int i = 0; i < top.size; ++i) {
+    top.ids[i] = ids_[i];
+    top.logprobs[i] = float(scores.values[ids_[i]] - double(scores.largest) - log_sum);
+  }
 }
 
-// Candidates fall into buckets by their score; the bucket in which their sum, from the most likely on, crosses p is the
-// only one that has to be sorted. Returns the sum of what is kept.
-double Sampler::keep_top_p(double p, double total) {
-  if (p >= 1) return total;
-  const auto bucket_of = [](double score) { return std::size_t(std::min(score * -kBucketsPerNat, kBuckets - 1.0)); };
+template <typename Real>
+std::int32_t Sampler::choose(const Scores<Real>& scores, const Draw& draw) {
+  const SamplingParams& params = draw.params;
+  const double temperature = params.temperature;
+  if (temperature == 0) {
+    scores.kernels.at_least(scores.values, scores.n, scores.bins, scores.largest, ids_.get());
+    return ids_[0];
+  }
+  const double random = philox_uniform(draw.seed, draw.stream, draw.position);
+  const bool by_k = params.top_k > 0 && params.top_k < scores.n;
+  if (by_k) {
+    const double total = gather_top_k(scores, temperature, int(params.top_k));
+    if (params.top_p < 1) keep_top_p(params.top_p * total);
+  } else if (params.top_p < 1) {
+    keep_top_p(gather_top_p(scores, temperature, params.top_p));
+  } else if (params.min_p > 0) {
+    gather_min_p(scores, temperature, params.min_p);
+  } else {
+    return pick_from_all(scores, temperature, random);
+  }
+  if (params.min_p > 0)
+    for (int i = 0; i < count_; ++i) probabilities_[i] = probabilities_[i] < params.min_p ? 0 : probabilities_[i];
+  return pick(random);
+}
+
+// Without candidates of its own: finds the stride of ids in which the sum of probabilities passes the target.
+template <typename Real>
+std::int32_t Sampler::pick_from_all(const Scores<Real>& scores, double temperature, double random) {
+  const double scale = scale_of(temperature);
+  const double total = scores.kernels.sum_strides(scores.values, scores.n, scores.largest, scale, keys_.get());
+  const double target = random * total;
+  int last = (scores.n - 1) / kStride;
+  while (keys_[last] < kNothing) --last;
+  int stride = 0;
+  double below = 0;
+  while (stride < last && below + keys_[stride] <= target) below += keys_[stride++];
+
+  for (; stride <= last; ++stride) {
+    const int begin = stride * kStride;
+    count_ = std::min(kStride, scores.n - begin);
+    for (int i = 0; i < count_; ++i) probabilities_[i] = (scores.values[begin + i] - double(scores.largest)) * scale;
+    kernels_->exp(probabilities_.get(), count_, probabilities_.get());
+    const int i = index_over(target, probabilities_.get(), count_, below);
+    if (i < count_) return begin + i;
+  }
+  return last * kStride + last_candidate();
+}
+
+// Weighs the candidates in ids_; returns the sum of their probabilities.
+template <typename Real>
+double Sampler::weigh(const Scores<Real>& scores, double temperature) {
+  const double scale = scale_of(temperature), largest = scores.largest;
+  for (int i = 0; i < count_; ++i) keys_[i] = (scores.values[ids_[i]] - largest) * scale;
+  return kernels_->exp(keys_.get(), count_, probabilities_.get());
+}
+
+template <typename Real>
+double Sampler::gather(const Scores<Real>& scores, double temperature, Real threshold) {
+  count_ = scores.kernels.at_least(scores.values, scores.n, scores.bins, std::max(threshold, kLowest<Real>), ids_.get());
+  return weigh(scores, temperature);
+}
+
+// Gathers the ids of the k largest scores, if there are so many, and of some more.
+template <typename Real, typename Function>
+void Sampler::gather_likeliest(const Scores<Real>& scores, int k, Real lowest, const Function& key) {
+  const Real bound = lowest_tie(std::max(guess_of_likeliest(scores, k), lowest), key);
+  count_ = scores.kernels.at_least(scores.values, scores.n, scores.bins, bound, ids_.get());
+  if (count_ < k) count_ = scores.kernels.at_least(scores.values, scores.n, scores.bins, lowest, ids_.get());
+}
+
+// A number that about k scores reach; if k is not over the number of bins, at least k.
+template <typename Real>
+Real Sampler::guess_of_likeliest(const Scores<Real>& scores, int k) {
+  int size = bin_count(scores.n), rank = k;
+  if (k <= size) {
+    std::copy(scores.bins, scores.bins + size, order_.get());
+  } else {  // from every kSample-th score, on the safe side
+    size = scores.n / kSample;
+    rank = k / kSample + 3 * int(std::sqrt(k / kSample)) + 1;
+    if (rank > size) return kBanned<Real>;
+    for (int i = 0; i < size; ++i) order_[i] = scores.values[i * kSample];
+  }
+  std::nth_element(order_.get(), order_.get() + (rank - 1), order_.get() + size, std::greater<>());
+  return Real(order_[rank - 1]);
+}
+
+// Ties with the k-th stay.
+template <typename Real>
+double Sampler::gather_top_k(const Scores<Real>& scores, double temperature, int k) {
+  const Temper temper{scores.largest, temperature};
+  gather_likeliest(scores, k, kLowest<Real>, temper);
+  if (count_ > k) {
+    for (int i = 0; i < count_; ++i) keys_[i] = scores.values[ids_[i]];
+    std::nth_element(keys_.get(), keys_.get() + (k - 1), keys_.get() + count_, std::greater<>());
+    const double smallest = temper(keys_[k - 1]);
+    const auto cut = [&](std::int32_t id) { return temper(scores.values[id]) < smallest; };
+    count_ = int(std::remove_if(ids_.get(), ids_.get() + count_, cut) - ids_.get());
+  }
+  return weigh(scores, temperature);
+}
+
+// Gathers at least the most likely tokens whose probabilities reach the share p of all; returns what they must reach.
+template <typename Real>
+double Sampler::gather_top_p(const Scores<Real>& scores, double temperature, double p) {
+  const double scale = scale_of(temperature);
+  const double target = p * scores.kernels.sum_strides(scores.values, scores.n, scores.largest, scale, keys_.get());
+  const auto probability = [&](Real score) {
+    double value = (score - double(scores.largest)) * scale;
+    return kernels_->exp(&value, 1, &value);
+  };
+  // Hundreds of GPT-2's tokens reach the mean of the bins' largest, thousands the smallest of them.
+  Real smallest = scores.largest;
+  double sum = 0;
+  int finite = 0;
+  for (int bin = 0; bin < bin_count(scores.n); ++bin) {
+    if (scores.bins[bin] == kBanned<Real>) continue;
+    smallest = std::min(smallest, scores.bins[bin]);
+    sum += scores.bins[bin];
+    ++finite;
+  }
+  for (const Real bound : {Real(sum / finite), smallest})
+    if (gather(scores, temperature, lowest_tie(bound, probability)) >= target * (1 + 1e-9)) return target;
+  return p * gather(scores, temperature, kLowest<Real>);
+}
+
+// Gathers at least the tokens that are p times as likely as the most likely one.
+template <typename Real>
+double Sampler::gather_min_p(const Scores<Real>& scores, double temperature, double p) {
+  const double bound = scores.largest + temperature * std::log(p);
+  const double below = bound - 1e-6 * (std::abs(bound) + temperature);  // whatever the roundings
+  return gather(scores, temperature, Real(std::max(below, double(kLowest<Real>))));
+}
+
+// Cuts all but the most likely candidates that reach `target` together. They fall into buckets by their scores; only the
+// bucket in which the sum, from the most likely on, crosses the target has to be sorted.
+void Sampler::keep_top_p(double target) {
+  double lowest = -1 / kBucketsPerNat;
+  for (int i = 0; i < count_; ++i) lowest = std::min(lowest, keys_[i]);
+  const double scale = std::max(kBucketsPerNat, (kBuckets - 1) / -lowest);
+  const auto bucket_of = [&](int i) { return int(std::min(keys_[i] * -scale, kBuckets - 1.0)); };
   std::array<double, kBuckets> mass{};
-  for (std::size_t i = 0; i < scores_.size(); ++i)
-    if (probabilities_[i] > 0) mass[bucket_of(scores_[i])] += probabilities_[i];
-  const double target = p * total;
-  std::size_t crossing = 0;
+  for (int i = 0; i < count_; ++i) mass[bucket_of(i)] += probabilities_[i];
+  int crossing = 0, size = 0;
   double kept = 0;
   while (crossing + 1 < kBuckets && kept + mass[crossing] < target) kept += mass[crossing++];
 
-  ranked_.clear();
-  for (std::size_t i = 0; i < scores_.size(); ++i) {
-    if (probabilities_[i] == 0) continue;
-    const std::size_t bucket = bucket_of(scores_[i]);
-    if (bucket == crossing) ranked_.emplace_back(-probabilities_[i], std::int32_t(i));  // lower id first on ties
-    if (bucket >= crossing) probabilities_[i] = 0;
+  for (int i = 0; i < count_; ++i) {  // without branches, which would be guessed wrong
+    const int bucket = bucket_of(i);
+    ranked_[size] = {probabilities_[i], i};
+    size += (bucket == crossing) & (probabilities_[i] > 0);
+    probabilities_[i] = bucket >= crossing ? 0 : probabilities_[i];
   }
-  std::sort(ranked_.begin(), ranked_.end());
-  for (const auto& [negative, id] : ranked_) {
-    if (kept > 0 && kept >= target) break;
-    probabilities_[id] = -negative;
-    kept -= negative;
+  std::sort(ranked_.get(), ranked_.get() + size, [](const Ranked& a, const Ranked& b) {
+    return a.probability != b.probability ? a.probability > b.probability : a.index < b.index;
+  });
+  for (int i = 0; i < size && (kept == 0 || kept < target); ++i) {
+    probabilities_[ranked_[i].index] = ranked_[i].probability;
+    kept += ranked_[i].probability;
   }
-  return kept;
+}
+
+// The first candidate at which the sum of probabilities, in the order of ids, is over the share `random` of them all.
+std::int32_t Sampler::pick(double random) {
+  double total = 0;
+  for (int begin = 0; begin < count_; begin += kStride)
+    total += keys_[begin / kStride] = sum_of(probabilities_.get() + begin, std::min(kStride, count_ - begin));
+  const double target = random * total;
+  double below = 0;
+  int begin = 0;
+  for (; begin + kStride < count_ && below + keys_[begin / kStride] <= target; begin += kStride)
+    below += keys_[begin / kStride];
+  const int i = begin + index_over(target, probabilities_.get() + begin, count_ - begin, below);
+  return ids_[i < count_ ? i : last_candidate()];
+}
+
+// Where rounding has left the target at the end.
+int Sampler::last_candidate() const {
+  int i = count_ - 1;
+  while (i > 0 && probabilities_[i] == 0) --i;
+  return i;
 }
 
 }  // namespace gpt2lab

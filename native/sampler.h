@@ -1,10 +1,13 @@
-// Logits in, token out: the stages of sampling.py in the same order and, like it, in float64.
+// Logits in, token out: the stages of sampling.py in the same order and, where they decide, in float64 like it.
 //
-// logit bias → penalties → temperature → top-k → top-p → min-p → draw. Knows nothing of sequences or text.
+// logit bias → penalties → temperature → top-k → top-p → min-p → draw. The vocabulary is never sorted: a filter gathers
+// the few ids that it may keep and works on them; without a filter only sums of stretches of the vocabulary are kept.
+// Knows nothing of sequences or text.
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
-#include <utility>
+#include <memory>
 #include <vector>
 
 #include "kernels.h"
@@ -20,14 +23,20 @@ struct SamplingParams {
   double repetition_penalty = 1.0;
   double presence_penalty = 0.0;
   double frequency_penalty = 0.0;
+
+  bool penalises() const { return repetition_penalty != 1 || presence_penalty != 0 || frequency_penalty != 0; }
+};
+
+struct Tokens {
+  const std::int32_t* ids = nullptr;
+  std::size_t size = 0;
 };
 
 struct Draw {
   SamplingParams params;
   std::uint64_t seed = 0, stream = 0;
   std::uint32_t position = 0;
-  const std::int32_t* history = nullptr;  // tokens that the penalties speak of
-  std::size_t history_size = 0;
+  Tokens history, recent;  // tokens that the penalties count, those of both
   const std::int32_t* bias_ids = nullptr;
   const double* bias_values = nullptr;
   std::size_t bias_size = 0;
@@ -41,6 +50,13 @@ struct DrawResult {
   float logprob = 0;  // natural logarithm of the token's probability under the logits as they came
 };
 
+// Where the `size` likeliest tokens go, likeliest first, the lower id first of equal ones.
+struct TopTokens {
+  int size = 0;
+  std::int32_t* ids = nullptr;
+  float* logprobs = nullptr;
+};
+
 // One per thread; keeps its scratch memory between draws.
 class Sampler {
  public:
@@ -49,20 +65,63 @@ class Sampler {
   // Takes all memory that draws from n_vocab logits need, so that they throw nothing.
   void reserve(int n_vocab);
 
-  DrawResult draw(const float* logits, int n_vocab, const Draw& draw);
+  // `top.size` is at most n_vocab; what it points to is written only if the status is ok.
+  DrawResult draw(const float* logits, int n_vocab, const Draw& draw, const TopTokens& top = {});
 
  private:
-  void apply_penalties(const Draw& draw);
-  void keep_top_k(std::int64_t k);
-  double keep_top_p(double p, double total);
-  std::int32_t pick(double target) const;
+  // Logits as they came (float) or with biases and penalties in them (double).
+  template <typename Real>
+  struct Scores {
+    const Real* values;
+    const Real* bins;  // as the kernels write them
+    int n;
+    Real largest;
+    const ScoreKernels<Real>& kernels;
+  };
+  struct Ranked {
+    double probability;
+    int index;  // into the candidates
+  };
+
+  DrawStatus adjust(const float* logits, int n_vocab, const Draw& draw);
+  void penalise(const SamplingParams& params, const Tokens& tokens);
+  void write_top(const Scores<float>& scores, double log_sum, const TopTokens& top);
+  template <typename Real>
+  std::int32_t choose(const Scores<Real>& scores, const Draw& draw);
+  template <typename Real>
+  std::int32_t pick_from_all(const Scores<Real>& scores, double temperature, double random);
+  template <typename Real>
+  double weigh(const Scores<Real>& scores, double temperature);
+  template <typename Real>
+  double gather(const Scores<Real>& scores, double temperature, Real threshold);
+  template <typename Real>
+  double gather_top_k(const Scores<Real>& scores, double temperature, int k);
+  template <typename Real>
+  double gather_top_p(const Scores<Real>& scores, double temperature, double p);
+  template <typename Real>
+  double gather_min_p(const Scores<Real>& scores, double temperature, double p);
+  template <typename Real, typename Function>
+  void gather_likeliest(const Scores<Real>& scores, int k, Real lowest, const Function& key);
+  template <typename Real>
+  Real guess_of_likeliest(const Scores<Real>& scores, int k);
+  void keep_top_p(double target);
+  std::int32_t pick(double random);
+  int last_candidate() const;
+
+  template <typename T>
+  using Scratch = std::unique_ptr<T[]>;
 
   const Kernels* kernels_;
-  std::vector<double> scores_;         // per token: logit, then logit / temperature ≤ 0; -inf once it is cut
-  std::vector<double> probabilities_;  // per token, not normalised; the largest is 1
-  std::vector<double> ordered_;
-  std::vector<std::pair<double, std::int32_t>> ranked_;
-  std::vector<std::int32_t> counts_;   // per token, zero between draws
+  int reserved_ = 0;
+  int count_ = 0;                   // candidates
+  Scratch<std::int32_t> ids_;       // of the candidates, ascending
+  Scratch<double> probabilities_;   // of the candidates, not normalised; 0 once one is cut
+  Scratch<double> keys_;            // per candidate: its exponent; or sums of strides
+  Scratch<double> scores_;          // per token: the logit with biases and penalties
+  Scratch<float> logit_bins_;
+  Scratch<double> score_bins_, order_;
+  Scratch<Ranked> ranked_;
+  std::vector<std::int32_t> occurrences_;  // per token, in the history; zero between draws
 };
 
 }  // namespace gpt2lab

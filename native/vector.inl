@@ -169,42 +169,6 @@ inline Vec exp(Vec x) {
   return select(x != x, x, select(x < -87.33f, Vec{}, result));  // NaN stays NaN
 }
 
-// The same in float64, for the sampler.
-typedef double DoubleVec __attribute__((vector_size(kWidth * 4)));
-typedef long long LongVec __attribute__((vector_size(kWidth * 4)));
-typedef double UnalignedDoubleVec __attribute__((vector_size(kWidth * 4), aligned(8), may_alias));
-typedef float HalfVec __attribute__((vector_size(kWidth * 2), aligned(4), may_alias));
-
-inline DoubleVec fma(DoubleVec a, DoubleVec b, DoubleVec c) {
-#if defined(__AVX512F__)
-  return (DoubleVec)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
-#elif defined(__AVX2__)
-  return (DoubleVec)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
-#elif defined(__ARM_NEON) && defined(__aarch64__)
-  return (DoubleVec)vfmaq_f64((float64x2_t)c, (float64x2_t)a, (float64x2_t)b);
-#else
-  return a * b + c;
-#endif
-}
-
-// e^x for x ≤ 0 to about one unit in the last place; 0 below -708. As above, with the Taylor polynomial of degree 13.
-inline DoubleVec exp(DoubleVec x) {
-  const DoubleVec zero = {}, magic = zero + 6755399441055744.0;  // 1.5 · 2^52
-  const LongVec tiny = x < -708.0;
-  const DoubleVec clamped = (DoubleVec)((~tiny & (LongVec)x) | (tiny & (LongVec)(zero - 708.0)));
-  const DoubleVec shifted = fma(clamped, zero + 1.4426950408889634, magic);
-  const DoubleVec n = shifted - magic;
-  DoubleVec r = fma(n, zero - 0.693147180369123816490, clamped);
-  r = fma(n, zero - 1.90821492927058770002e-10, r);
-  DoubleVec p = zero + 1.0 / 6227020800.0;
-  constexpr double kInverseFactorials[] = {1.0 / 479001600, 1.0 / 39916800, 1.0 / 3628800, 1.0 / 362880, 1.0 / 40320,
-                                           1.0 / 5040,      1.0 / 720,      1.0 / 120,     1.0 / 24,     1.0 / 6,
-                                           0.5,             1.0,            1.0};
-  for (const double c : kInverseFactorials) p = fma(p, r, zero + c);
-  const LongVec exponent = ((LongVec)shifted - (LongVec)magic + 1023) << 52;
-  return (DoubleVec)(~tiny & (LongVec)(p * (DoubleVec)exponent));
-}
-
 // Calls f<n>() for an n in 1 … kMax that is known only when the program runs.
 template <int kMax, typename F>
 inline void with_count(int n, F&& f) {

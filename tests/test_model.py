@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
+import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 
@@ -13,6 +16,7 @@ import pytest
 
 import gpt2lab
 from gpt2lab.config import ModelConfig
+from gpt2lab.engines import PRECISIONS
 from gpt2lab.engines.lazy import Engines
 from gpt2lab.errors import CheckpointError, ContextError, Gpt2LabError, SamplingError, UsageError
 from gpt2lab.generation import in_order
@@ -35,13 +39,13 @@ def device(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="module")
 def tiny(device: str) -> LanguageModel:
     """n_vocab 50257, n_ctx 64."""
-    return gpt2lab.load(GOLDEN / "tiny", device=device)
+    return gpt2lab.load(GOLDEN / "tiny", precision="float32", device=device)
 
 
 @pytest.fixture(scope="module")
 def odd(device: str) -> LanguageModel:
     """n_vocab 307, n_ctx 40, no tokenizer."""
-    return gpt2lab.load(GOLDEN / "odd", device=device)
+    return gpt2lab.load(GOLDEN / "odd", precision="float32", device=device)
 
 
 @pytest.fixture(autouse=True)
@@ -444,6 +448,68 @@ def test_load_names_what_is_available(arguments: dict, message: str) -> None:
 def test_loading_what_is_not_there_is_a_checkpoint_error(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError):
         gpt2lab.load(tmp_path / "nothing")
+
+
+def test_loading_what_is_corrupt_is_a_checkpoint_error_at_once(tmp_path: Path) -> None:
+    for file in (GOLDEN / "tiny").iterdir():
+        shutil.copy(file, tmp_path)
+    os.truncate(tmp_path / "model.ckpt.data-00000-of-00001", 5000)
+    with pytest.raises(CheckpointError, match="cut short or corrupt"):
+        gpt2lab.load(tmp_path)
+
+
+# ---- precisions -----------------------------------------------------------------------------------------------------
+
+
+def test_text_is_made_in_8_bits_and_numbers_in_float32_unless_told_otherwise(device: str) -> None:
+    model = gpt2lab.load(GOLDEN / "odd", device=device)
+    assert model.precision == ("q8_0" if device == "cpu" else "float32")
+    assert model.exact_precision == "float32"
+    exact = gpt2lab.load(GOLDEN / "odd", precision="float32", device=device)
+    assert np.array_equal(model.logits([1, 2, 3]), exact.logits([1, 2, 3]))
+    assert model.score([1, 2, 3]) == exact.score([1, 2, 3])
+    assert model.next_token([1]) == exact.next_token([1])
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_a_precision_that_is_asked_for_is_that_of_everything(precision: str) -> None:
+    pytest.importorskip("gpt2lab._native")
+    model = gpt2lab.load(GOLDEN / "odd", precision=precision)
+    assert (model.precision, model.exact_precision) == (precision, precision)
+    prompt = [1, 2, 3]
+    completion = model.generate(prompt, length=5, temperature=0)
+    for n, token in enumerate(completion.tokens):
+        assert model.logits([*prompt, *completion.tokens[:n]])[-1].argmax() == token
+    assert len(model._engines.opened) == 1
+
+
+def test_an_engine_is_opened_when_it_is_first_needed() -> None:
+    model = gpt2lab.load(GOLDEN / "odd")
+    assert len(model._engines.opened) == 0
+    with pytest.raises(ContextError):
+        model.logits([1] * 100)
+    with pytest.raises(ContextError):
+        model.generate([1] * 100)
+    assert len(model._engines.opened) == 0
+    model.logits([1])
+    assert len(model._engines.opened) == 1
+    model.generate([1], length=1)
+    model.score([1, 2])
+    assert len(model._engines.opened) == 2
+
+
+def test_threads_that_need_an_engine_at_once_open_one() -> None:
+    model = gpt2lab.load(GOLDEN / "odd", threads=1)
+    with ThreadPoolExecutor(8) as threads:
+        completions = list(threads.map(lambda _: model.generate([1], length=3, seed=1), range(8)))
+    assert completions == [completions[0]] * 8
+    assert len(model._engines.opened) == 1
+
+
+def test_a_model_tells_what_it_is(device: str) -> None:
+    model = gpt2lab.load(GOLDEN / "odd", device=device)
+    how = "q8_0, scores in float32, device cpu" if device == "cpu" else "float32, device reference"
+    assert repr(model) == f"<LanguageModel {str(GOLDEN / 'odd')!r}: 0.1M parameters, n_ctx 40, {how}>"
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 from collections.abc import Iterable
 
@@ -14,6 +15,7 @@ from gpt2lab.engines import Draw, Drawn
 from gpt2lab.errors import ContextError, UsageError
 from gpt2lab.sampling import SamplingParams
 from gpt2lab.scheduler import KV_CACHE_SHARE, PREFILL_CHUNK, Request, Scheduler
+from gpt2lab.speculation import Speculation
 from gpt2lab.window import window_start
 
 N_VOCAB = 50
@@ -85,10 +87,15 @@ def request(prompt: Iterable[int] = (1, 2, 3), stream: int = 0, limit: int = 5, 
     return Request(tuple(prompt), more.pop("params", SamplingParams()), 7, stream, limit, **more)
 
 
-def run(engine: ToyEngine, requests: list[Request], batch_size: int | None = None) -> dict[int, list[int]]:
+def run(
+    engine: ToyEngine,
+    requests: list[Request],
+    batch_size: int | None = None,
+    speculation: Speculation | None = None,
+) -> dict[int, list[int]]:
     """Request number → ids drawn."""
     drawn: dict[int, list[int]] = {n: [] for n in range(len(requests))}
-    with Scheduler(engine, batch_size=batch_size) as scheduler:
+    with Scheduler(engine, batch_size=batch_size, speculation=speculation) as scheduler:
         for wanted in requests:
             scheduler.submit(wanted)
         while scheduler.busy:
@@ -124,6 +131,29 @@ MIXED = [
 @pytest.mark.parametrize("batch_size", [None, 1, 2, 3, 8])
 def test_what_is_drawn_is_what_each_request_alone_would_draw(batch_size: int | None) -> None:
     assert run(ToyEngine(), MIXED, batch_size) == {n: by_hand(wanted) for n, wanted in enumerate(MIXED)}
+
+
+def mixed_requests(n: int, n_ctx: int) -> list[Request]:
+    """Lengths, parameters and prompts of all kinds, some of them shared, some with a sliding window."""
+    rng = random.Random(3)
+    prompts = [[rng.randrange(N_VOCAB) for _ in range(length)] for length in (1, 2, 7, 20, n_ctx - 1, 700)]
+    kinds = [
+        SamplingParams(temperature=0),
+        SamplingParams(temperature=0.6, top_k=5),
+        SamplingParams(top_p=0.8, frequency_penalty=0.5),
+        SamplingParams(temperature=2.0, min_p=0.1, repetition_penalty=1.3, logit_bias={3: 2.0, 4: -np.inf}),
+    ]
+    return [
+        request(rng.choice(prompts), n, rng.randrange(1, 50), params=rng.choice(kinds), slide=True) for n in range(n)
+    ]
+
+
+@pytest.mark.parametrize("speculation", [False, True])
+def test_64_mixed_requests_at_once_draw_what_each_alone_would_draw(speculation: bool) -> None:
+    engine, wanted = ToyEngine(n_ctx=40), mixed_requests(64, 40)
+    guesses = Speculation(engine.config, engine) if speculation else None
+    assert run(engine, wanted, speculation=guesses) == {n: by_hand(each, 40) for n, each in enumerate(wanted)}
+    assert engine.sequences == {}
 
 
 @pytest.mark.parametrize("batch_size", [None, 1, 3])

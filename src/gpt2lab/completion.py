@@ -104,6 +104,9 @@ class Transcript:
         return text + rest
 
     def _add(self, text: str) -> str:
+        if not self.stop:  # as nearly always, at every token
+            self._pieces.append(text)
+            return text
         self._held += text
         cut = self._find_stop()
         if cut is None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from gpt2lab.engines import Draw
 from gpt2lab.errors import ContextError, UsageError
 from gpt2lab.memory import available_memory
-from gpt2lab.speculation import Wish
+from gpt2lab.speculation import MAX_ROWS, Wish
 from gpt2lab.window import window_start
 
 if TYPE_CHECKING:
@@ -297,13 +297,16 @@ class Scheduler:
         self, lanes: list[_Lane], tokens: list[list[int]], draws: list[Draw | None], speculation: Speculation
     ) -> None:
         """Add guesses to what is fed where a token is to be drawn."""
+        rows = sum(map(len, tokens))
+        if rows + len(lanes) > MAX_ROWS:
+            return
         places: list[int] = []
         wishes: list[Wish] = []
         for place, (lane, draw) in enumerate(zip(lanes, draws, strict=True)):
             if draw is not None and isinstance(lane, _Sample) and lane.guesser is not None:
                 places.append(place)
                 wishes.append(Wish(lane.guesser, draw, self._room(lane)))
-        guesses = speculation.guess(wishes, sum(map(len, tokens)))
+        guesses = speculation.guess(wishes, rows)
         for place, wish, row in zip(places, wishes, guesses, strict=True):
             tokens[place] = tokens[place] + row
             wish.draw.count += len(row)

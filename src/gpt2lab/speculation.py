@@ -38,7 +38,7 @@ _LONGEST, _SHORTEST = 4, 2  # lengths of the n-grams that are looked for
 _PRIORS = {2: 0.3, 3: 0.5, 4: 0.7}  # first estimates of how often the next token is that after the earlier n-gram
 _DRAFT, _DRAFT_PRIOR = 0, 0.6
 _LEARN = 0.2  # weight of one guess in the estimate of how many are right
-_FORGET = 1 / 64  # way back to the first estimate at each step for which the guesses did not pay
+_FORGET = 1 / 256  # way back to the first estimate at each step for which the guesses did not pay
 _SMOOTH = 0.05  # weight of one step in the estimates of time
 
 
@@ -117,13 +117,15 @@ class StepTimes:
         self._tokens += _SMOOTH * (tokens - self._tokens)
         self._total += _SMOOTH * (seconds + drafting - self._total)
 
-    def price(self, extra: float = 0.0) -> float:
-        """Tokens that would be drawn in the time of one more row and ``extra`` seconds."""
+    def price(self, rows: int, extra: float = 0.0) -> float:
+        """Tokens that would be drawn in the time of one more row and ``extra`` seconds, beside ``rows`` sure ones."""
         if not self._seconds:
             return ROW_COST
         assumed = self._seconds * ROW_COST / (1 + ROW_COST * self._rows)
-        slope = (self._covariance + 4 * assumed) / (self._variance + 4)  # as if rows had varied by 2 before
-        return (max(slope, assumed / 10) + extra) * self._tokens / self._total
+        slope = (self._covariance + assumed / 2) / (self._variance + 1 / 2)  # as if rows had varied a little before
+        slope = max(slope, assumed / 10)
+        pace_without = rows / max(self._seconds + slope * (rows - self._rows), slope * rows)
+        return (slope + extra) * max(self._tokens / self._total, pace_without)
 
 
 class Speculation:
@@ -157,13 +159,15 @@ class Speculation:
             self._draft.close()
 
     def guess(self, wishes: Sequence[Wish], rows: int) -> list[list[int]]:
-        """Guesses for each of ``wishes``, none where they would not pay, for a step of ``rows`` rows without them."""
-        self._drafting = 0.0
+        """Guesses for each of ``wishes``, none where they would not pay, for a step of ``rows`` rows without them.
+
+        With them the step has at most :data:`MAX_ROWS` rows, or as many as it had.
+        """
         guesses: list[list[int]] = [[] for _ in wishes]
-        share = (MAX_ROWS - rows) // len(wishes) if wishes else 0
-        if share < 1:
+        if not wishes:
             return guesses
-        price = self._times.price()
+        share = (MAX_ROWS - rows) // len(wishes)
+        price = self._times.price(rows)
         drafted: list[int] = []
         for i, (guesser, draw, room) in enumerate(wishes):
             room = min(room, share)
@@ -172,7 +176,7 @@ class Speculation:
                 if not guesses[i]:
                     drafted.append(i)
         if self._draft and drafted:
-            self._from_draft(self._draft, wishes, drafted, share, guesses)
+            self._from_draft(self._draft, wishes, drafted, rows, guesses)
         return guesses
 
     def learn(self, guesser: Guesser, n_guessed: int, n_accepted: int) -> None:
@@ -185,6 +189,7 @@ class Speculation:
     def observe(self, rows: int, tokens: int, seconds: float) -> None:
         """A step of ``rows`` rows that drew ``tokens`` took ``seconds``."""
         self._times.observe(rows, tokens, seconds, self._drafting)
+        self._drafting = 0.0
 
     def _from_text(self, guesser: Guesser, draw: Draw, room: int, price: float) -> list[int]:
         if draw.params.temperature > MAX_TEMPERATURE:
@@ -196,10 +201,11 @@ class Speculation:
         return guesser.ngrams.copy(end, n) if n else []
 
     def _from_draft(
-        self, draft: _Draft, wishes: Sequence[Wish], chosen: list[int], share: int, guesses: list[list[int]]
+        self, draft: _Draft, wishes: Sequence[Wish], chosen: list[int], rows: int, guesses: list[list[int]]
     ) -> None:
         """Put the draft model's guesses for the ``chosen`` of ``wishes`` into ``guesses``."""
-        price = self._times.price(self._draft_time)
+        price = self._times.price(rows, self._draft_time)
+        share = (MAX_ROWS - rows) // len(wishes)
         asked = []
         for i in chosen:
             guesser, draw, room = wishes[i]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -71,12 +74,16 @@ def test_nothing_of_the_cache_is_said_on_the_way(gpt2lab, monkeypatch) -> None:
     assert gpt2lab("generate", "A", "--model", TINY, "--length", 1, "--seed", 1).stderr == "gpt2lab: seed 1\n"
 
 
-def test_a_cache_that_cannot_be_used_is_one_line_on_stderr(gpt2lab, tmp_path: Path, monkeypatch) -> None:
+def test_a_cache_that_cannot_be_used_is_one_line_on_stderr(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    monkeypatch.setattr(loading, "LEAST_SIZE", 0)
-    monkeypatch.setenv("GPT2LAB_CACHE", str(tmp_path / "file"))
-    result = gpt2lab("generate", "A", "--model", TINY, "--length", 1, "--seed", 1)
-    assert result.exit_code == 0
-    warning, seed = result.stderr.splitlines()
+    code = f"""
+from gpt2lab.cli.main import main
+from gpt2lab.engines import loading
+loading.LEAST_SIZE = 0
+main(["generate", "A", "--model", {TINY!r}, "--length", "1", "--seed", "1"])
+"""
+    environment = {**os.environ, "GPT2LAB_CACHE": str(tmp_path / "file")}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    warning, seed = done.stderr.splitlines()
     assert warning.startswith("gpt2lab: packed weights cannot be kept in ")
     assert seed == "gpt2lab: seed 1"

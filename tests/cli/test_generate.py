@@ -45,6 +45,19 @@ def test_without_a_prompt_it_writes_to_the_end_of_the_context(gpt2lab, model) ->
     assert result.stdout == HEADER.format(1) + model.generate("", length=64, seed=2, ignore_eos=True).text + "\n"
 
 
+@pytest.mark.parametrize("how", [["--speculation", "off"], ["--speculation", "auto"], ["--draft", TINY]])
+def test_guessing_ahead_changes_no_text(gpt2lab, model, how) -> None:
+    result = gpt2lab("generate", "Once upon", "--length", 30, "--seed", 1, "--model_name", TINY, *how)
+    text = model.generate("Once upon", length=30, seed=1, speculation="off").text
+    assert result.stdout == HEADER.format(1) + "Once upon" + text + "\n"
+
+
+def test_a_draft_model_with_another_vocabulary_is_a_users_error(gpt2lab) -> None:
+    result = gpt2lab("generate", "Once upon", "--model_name", TINY, "--draft", ODD)
+    assert result.exit_code == 2
+    assert "the draft model has a vocabulary of 307" in result.stderr
+
+
 @pytest.mark.parametrize("batch_size", [None, 1, 3, 8])
 def test_samples_are_numbered_and_the_same_at_any_batch_size(gpt2lab, model, batch_size) -> None:
     bound = ["--batch_size", batch_size] if batch_size else []

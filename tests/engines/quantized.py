@@ -25,6 +25,8 @@ CLOSE = 3e-4
 CLOSE_FLOAT16 = 1e-3
 """The same for keys and values, in steps of float16, which are 2000 of a float32's."""
 LARGEST_FLOAT16 = 65504.0
+TINY = np.float32(1e-36)
+"""Blocks of activations below it are taken for zeros: 127 over it would overflow."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,7 @@ def quantize(x: NDArray[np.float32]) -> tuple[Array, Array, NDArray[np.bool_]]:
     """
     blocks = np.pad(x, ((0, 0), (0, -x.shape[1] % BLOCK))).reshape(len(x), -1, BLOCK)
     largest = np.abs(blocks).max(axis=-1, keepdims=True)
-    inverse = np.divide(np.float32(127), largest, out=np.zeros_like(largest), where=largest > 0)
+    inverse = np.divide(np.float32(127), largest, out=np.zeros_like(largest), where=largest > TINY)
     steps = blocks * inverse
     close = np.abs(np.abs(steps - np.rint(steps)) - 0.5) < CLOSE
     scales = largest[..., 0] / np.float32(127)
@@ -138,5 +140,6 @@ def as_float16(x: Array) -> tuple[Array, NDArray[np.bool_]]:
     """Each number's nearest float16, what is too large becoming the largest; and which were close calls."""
     inside = np.clip(x, -LARGEST_FLOAT16, LARGEST_FLOAT16)
     rounded = inside.astype(np.float16)
-    off = np.abs(inside - rounded) / np.spacing(np.abs(rounded)).astype(np.float64)  # in steps, at most a half
+    step = np.spacing(np.minimum(np.abs(rounded), np.float16(32768)))  # of the largest number it would overflow
+    off = np.abs(inside - rounded) / step  # at most a half
     return rounded.astype(np.float64), np.abs(off - 0.5) < CLOSE_FLOAT16

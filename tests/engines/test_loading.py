@@ -13,6 +13,7 @@ import pytest
 from gpt2lab.config import ModelConfig
 from gpt2lab.engines import contents, loading, packed
 from gpt2lab.engines.loading import cached_precisions, load_weights
+from gpt2lab.errors import UsageError
 from gpt2lab.weights.checkpoint import Checkpoint
 
 CONFIG = ModelConfig(n_vocab=7, n_ctx=8, n_embd=4, n_head=2, n_layer=1)
@@ -228,3 +229,20 @@ def test_a_cache_that_can_only_be_read_is_used(model: Path, monkeypatch, caplog)
     monkeypatch.setattr(os, "fsync", refuse)
     assert is_cached(model)
     assert caplog.records == []
+
+
+# ---- what a precision cannot hold ------------------------------------------------------------------------------------
+
+
+def test_values_that_a_precision_cannot_hold_are_one_line_that_names_the_tensor(tmp_path: Path) -> None:
+    from gpt2lab.engines import open_engine
+    from gpt2lab.weights.checkpoint import tensor_shapes
+
+    tensors = {name: np.zeros(shape, np.float32) for name, shape in tensor_shapes(CONFIG).items()}
+    tensors["h.0.mlp.c_fc.weight"][0, 0] = np.inf
+    made = Checkpoint(CONFIG, tensors, None, "made", "float32", tmp_path / "model")
+    with pytest.raises(
+        UsageError, match=r"model cannot be had in q8_0 \(h\.0\.mlp\.c_fc\.weight has values that are not"
+    ):
+        open_engine(made, precision="q8_0")
+    open_engine(made, precision="float32")

@@ -389,15 +389,21 @@ def test_numbers_that_the_core_cannot_hold_are_refused(engines, seed, position, 
         )
 
 
+def core_of(config: ModelConfig, threads: int) -> _native.Engine:
+    return _native.Engine(
+        **config.to_hparams(), threads=threads, instruction_set="", precision="float32", kv_precision="float32"
+    )
+
+
 @pytest.mark.parametrize("threads", [0, -1, 2000])
 def test_the_core_refuses_impossible_thread_counts(threads):
     with pytest.raises(ValueError, match="threads"):
-        _native.Engine(**SHAPE.to_hparams(), threads=threads, instruction_set="")
+        core_of(SHAPE, threads)
 
 
 def test_the_core_refuses_to_run_without_all_weights():
-    core = _native.Engine(**SHAPE.to_hparams(), threads=1, instruction_set="")
-    core.set_embeddings(np.zeros((77, 48), np.float32), np.zeros((150, 48), np.float32))
+    core = core_of(SHAPE, threads=1)
+    core.set_tensor("wte.weight", np.zeros((77, 48), np.float32))
     one = np.array([core.new_sequence()], np.int32)
     with pytest.raises(ValueError, match="weights"):
         core.forward(one, np.zeros(1, np.int32), np.ones(1, np.int32), 0)

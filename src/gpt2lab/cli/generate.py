@@ -17,6 +17,7 @@ from gpt2lab.cli.options import (
     model_options,
     option,
     sampling_options,
+    speculation_options,
 )
 from gpt2lab.cli.output import json_line, plain, plain_prompt, print_as_made
 from gpt2lab.cli.progress import Progress
@@ -66,6 +67,7 @@ from gpt2lab.generation import in_order, make_options
     type=int,
     help="At most so many samples at a time: changes speed and memory, never text.  [default: chosen for you]",
 )
+@speculation_options
 def command(
     prompt: str | None,
     prompt_file: str | None,

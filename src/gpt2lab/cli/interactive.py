@@ -15,6 +15,7 @@ from gpt2lab.cli.options import (
     model_options,
     option,
     sampling_options,
+    speculation_options,
 )
 from gpt2lab.cli.output import header, print_as_made
 from gpt2lab.errors import Gpt2LabError
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 @sampling_options
 @model_options("q8_0")
 @option("Model", "--batch_size", type=int, default=1, help="Samples made together; those of 1 are shown as made.")
+@speculation_options
 def command(nsamples: int, **arguments: Any) -> None:
     """Read a prompt, print what the model makes of it, and ask again.
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from gpt2lab.engines import KV_PRECISIONS, PRECISIONS
+from gpt2lab.generation import SPECULATIONS
 from gpt2lab.sampling import SamplingParams
 
 if TYPE_CHECKING:
@@ -99,16 +100,35 @@ def model_options(default_precision: str) -> Callable[[Decorated], Decorated]:
 
 
 def model_loader(arguments: dict[str, Any]) -> Callable[[], LanguageModel]:
-    """Take what :func:`model_options` describe out of ``arguments``, and return what opens that model."""
-    name = arguments.pop("model_name")
+    """Take what :func:`model_options` and ``--draft`` describe out of ``arguments``; return what opens that model."""
+    name, draft = arguments.pop("model_name"), arguments.pop("draft", None)
     how = {name: arguments.pop(name) for name in ("precision", "kv_precision", "threads", "device")}
 
     def load() -> LanguageModel:
         from gpt2lab.model import load
 
-        return load(name, **how)
+        return load(name, draft=draft, **how)
 
     return load
+
+
+def speculation_options(function: Decorated) -> Decorated:
+    """``--draft``, ``--speculation``: tokens guessed ahead."""
+    draft = option(
+        "Model",
+        "--draft",
+        metavar="NAME",
+        help="A smaller model with the same vocabulary that guesses tokens ahead, e.g. 124M for 1558M: the same text, "
+        "made faster.",
+    )
+    speculation = option(
+        "Model",
+        "--speculation",
+        type=click.Choice(SPECULATIONS),
+        default="auto",
+        help="Guess tokens ahead, also from repetitions in the text, where that pays: changes speed, never text.",
+    )
+    return draft(speculation(function))
 
 
 def sampling_options(function: Decorated) -> Decorated:

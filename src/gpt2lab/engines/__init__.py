@@ -1,6 +1,6 @@
 """What a machine that computes GPT-2 must be able to do, and where to get one.
 
-An engine holds weights and key/value caches, turns token ids into logits, and draws from logits. It knows nothing of
+An engine holds weights and key/value caches, turns token ids into logits, and draws the next ones. It knows nothing of
 text, of requests, or of checkpoint formats. :mod:`gpt2lab.scheduler` is what drives it.
 """
 
@@ -109,21 +109,6 @@ class Engine(Protocol):
         So 1 to ``count`` tokens come back, the same as without guesses, and the sequence holds all that was fed.
         Raises :class:`~gpt2lab.errors.ContextError` if a sequence would hold more than ``n_ctx`` tokens,
         :class:`~gpt2lab.errors.SamplingError` for NaN or +inf logits or if no token is left to draw.
-        """
-
-    def sample(
-        self,
-        logits: npt.NDArray[np.float32],
-        params: Sequence[SamplingParams],
-        seeds: Sequence[int],
-        streams: Sequence[int],
-        positions: Sequence[int],
-        histories: Sequence[Sequence[int]],
-    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
-        """Draw one id from each row of ``logits [n, n_vocab]`` by the rules of :mod:`gpt2lab.sampling`.
-
-        Returns ids ``[n]`` and their natural log-probabilities ``[n]`` under softmax(logits), before any filter.
-        ``histories[i]`` are the ids that penalties count; it may be empty where ``params[i]`` has no penalty.
         """
 
 

@@ -15,6 +15,7 @@ from typing import Protocol
 
 from gpt2lab import _native
 from gpt2lab.engines import PRECISIONS, contents, packed
+from gpt2lab.errors import UsageError
 from gpt2lab.weights.checkpoint import Checkpoint, Tensor
 
 LEAST_SIZE = 8 << 20
@@ -24,11 +25,16 @@ LEAST_SIZE = 8 << 20
 class Core(Protocol):
     """What :class:`gpt2lab._native.Engine` offers to be filled."""
 
-    packed_size: int
-    packed: packed.Arena
+    @property
+    def packed_size(self) -> int:
+        """Bytes of all weights."""
 
-    def set_tensor(self, name: str, values: Tensor) -> None:
-        """Pack one tensor, named and shaped as in a checkpoint, into its place."""
+    @property
+    def packed(self) -> packed.Arena:
+        """Those bytes, to be read and written."""
+
+    def set_tensor(self, name: str, values: Tensor, /) -> None:
+        """Pack one tensor, named and shaped as in a checkpoint. Raises ValueError if it is not finite then."""
 
     def mark_loaded(self) -> None:
         """Take all weights for set: ``packed`` was filled."""
@@ -37,7 +43,8 @@ class Core(Protocol):
 def load_weights(core: Core, checkpoint: Checkpoint, precision: str) -> None:
     """Fill ``core`` with the weights of ``checkpoint`` in ``precision``, from the cache if they are in it.
 
-    Raises :class:`~gpt2lab.errors.CheckpointError` for a tensor that turns out to be corrupt when it is read.
+    Raises :class:`~gpt2lab.errors.CheckpointError` for a tensor that turns out to be corrupt when it is read,
+    :class:`~gpt2lab.errors.UsageError` for one with numbers that ``precision`` has not.
     """
     folder = packed.default_folder() if _pays(core, checkpoint, precision) else None
     key = stamp = None
@@ -49,7 +56,11 @@ def load_weights(core: Core, checkpoint: Checkpoint, precision: str) -> None:
     if folder and key and packed.read_entry(folder, key, core.packed):
         return core.mark_loaded()
     for name in checkpoint.tensors:
-        core.set_tensor(name, checkpoint.tensors[name])  # one at a time is in memory
+        values = checkpoint.tensors[name]  # one at a time is in memory
+        try:
+            core.set_tensor(name, values)
+        except ValueError as error:
+            raise UsageError(f"{checkpoint.path} cannot be had in {precision} ({error}): choose float32") from None
     if folder and key:
         with _warning_of(folder):
             if contents.stamp(checkpoint.files) == stamp:  # else nobody knows what was packed

@@ -1,6 +1,6 @@
-"""The C++ core behind the engine protocol: GPT-2 on a CPU, float32.
+"""The C++ core behind the engine protocol: GPT-2 on a CPU.
 
-Packs a checkpoint's weights once, then feeds tokens and draws samples. Knows nothing of text, prompts or scheduling.
+Packs a checkpoint's weights, then feeds tokens and draws samples. Knows nothing of text, prompts or scheduling.
 """
 
 from __future__ import annotations
@@ -15,21 +15,25 @@ import numpy.typing as npt
 
 from gpt2lab import _native
 from gpt2lab.engines import Draw, Drawn
+from gpt2lab.engines.loading import load_weights
 from gpt2lab.errors import ContextError, SamplingError, UsageError
 from gpt2lab.sampling import SamplingParams
-from gpt2lab.weights.checkpoint import Checkpoint, tensor_shapes
+from gpt2lab.weights.checkpoint import Checkpoint
 
 _BLOCK = 16  # tokens of a KV block: kTile in native/kernels.h
 _OUTPUTS = {"last": 0, "all": 1, "none": 2}
 
 
 class NativeEngine:
-    """Runs ``checkpoint`` in float32 on ``threads`` CPU threads (default: one per physical core).
+    """Runs ``checkpoint`` on ``threads`` CPU threads (default: one per physical core).
+
+    Matrices are held in ``precision``, keys and values in ``kv_precision`` (default: float32 beside float32 weights,
+    else float16); see ``docs/precision.md``. What was packed once is kept: see :mod:`gpt2lab.engines.loading`.
 
     A row's logits depend on its sequence alone: not on the other rows of a call, on how a prompt is cut into calls, or
     on the number of threads. The kernels are the fastest that the CPU has; the environment variable ``GPT2LAB_ISA``
     (``avx512``, ``avx2``, ``baseline``) asks for others. Raises :class:`UsageError` for a bad number of threads or a
-    set of instructions that the CPU lacks.
+    set of instructions that the CPU lacks, :class:`~gpt2lab.errors.CheckpointError` for a tensor that cannot be read.
     """
 
     def __init__(
@@ -53,13 +57,9 @@ class NativeEngine:
             kv_precision=kv_precision,
         )
         try:
-            self._load(checkpoint)
+            load_weights(self._core, checkpoint, precision)
         except RuntimeError as error:
             raise UsageError(f"{threads} threads could not be started ({error}): use fewer") from None
-
-    def _load(self, checkpoint: Checkpoint) -> None:
-        for name in tensor_shapes(self.config):
-            self._core.set_tensor(name, checkpoint.tensors[name])
 
     @property
     def threads(self) -> int:

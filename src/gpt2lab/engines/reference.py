@@ -18,7 +18,6 @@ from gpt2lab.engines import Draw, Drawn
 
 if TYPE_CHECKING:
     from gpt2lab.engines import Outputs
-    from gpt2lab.sampling import SamplingParams
     from gpt2lab.weights.checkpoint import Checkpoint
 
 
@@ -78,28 +77,6 @@ class ReferenceEngine:
             logits = self._feed(sequence, ids)  # [len(ids), n_vocab]
             drawn.append(_draw(logits[-draw.count :], ids[-draw.count :], draw) if draw else [])
         return drawn
-
-    def sample(
-        self,
-        logits: npt.NDArray[np.float32],
-        params: Sequence[SamplingParams],
-        seeds: Sequence[int],
-        streams: Sequence[int],
-        positions: Sequence[int],
-        histories: Sequence[Sequence[int]],
-    ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
-        """Ids and log-probabilities; see :meth:`gpt2lab.engines.Engine.sample`."""
-        ids = np.array(
-            [
-                sampling.sample(row, param, seed=seed, stream=stream, position=position, history=history)
-                for row, param, seed, stream, position, history in zip(
-                    logits, params, seeds, streams, positions, histories, strict=True
-                )
-            ],
-            np.int32,
-        )
-        logprobs = [sampling.logprob(row, id) for row, id in zip(logits, ids.tolist(), strict=True)]
-        return ids, np.array(logprobs, np.float32)
 
     def _hold(self, past: npt.NDArray[np.float32]) -> int:
         handle = next(self._handles)

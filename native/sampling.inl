@@ -1,0 +1,268 @@
+// What the sampler does with a row of as many numbers as the vocabulary has tokens; included by kernels.inl only.
+//
+// Every function passes once over the row and computes the same thing for float32, the logits as they come, and float64,
+// logits with biases and penalties in them. The order of every sum is fixed for an instruction set.
+#pragma once
+
+#include "vector.inl"
+
+namespace gpt2lab {
+namespace {
+
+constexpr int kDoubles = kWidth / 2;
+typedef double DoubleVec __attribute__((vector_size(kWidth * 4)));
+typedef long long LongVec __attribute__((vector_size(kWidth * 4)));
+typedef double UnalignedDoubleVec __attribute__((vector_size(kWidth * 4), aligned(8), may_alias));
+typedef float HalfVec __attribute__((vector_size(kWidth * 2), aligned(4), may_alias));
+
+inline DoubleVec load(const double* p) { return *reinterpret_cast<const UnalignedDoubleVec*>(p); }
+inline void store(double* p, DoubleVec v) { *reinterpret_cast<UnalignedDoubleVec*>(p) = v; }
+inline DoubleVec load_doubles(const double* p) { return load(p); }
+inline DoubleVec load_doubles(const float* p) {
+  return __builtin_convertvector(*reinterpret_cast<const HalfVec*>(p), DoubleVec);
+}
+
+inline DoubleVec splat(double x) {
+#if defined(__AVX512F__)
+  return (DoubleVec)_mm512_set1_pd(x);
+#elif defined(__AVX2__)
+  return (DoubleVec)_mm256_set1_pd(x);
+#else
+  return DoubleVec{x, x};
+#endif
+}
+
+inline DoubleVec fma(DoubleVec a, DoubleVec b, DoubleVec c) {
+#if defined(__AVX512F__)
+  return (DoubleVec)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
+#elif defined(__AVX2__)
+  return (DoubleVec)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
+#elif defined(__ARM_NEON) && defined(__aarch64__)
+  return (DoubleVec)vfmaq_f64((float64x2_t)c, (float64x2_t)a, (float64x2_t)b);
+#else
+  return a * b + c;
+#endif
+}
+
+// Lane-wise `a > b ? a : b`: b if either is NaN. (GCC 12 warns of its own _mm512_max_ps, not of the masked form.)
+inline Vec greater(Vec a, Vec b) {
+#if defined(__AVX512F__)
+  return (Vec)_mm512_maskz_max_ps(0xFFFF, (__m512)a, (__m512)b);
+#elif defined(__AVX2__)
+  return (Vec)_mm256_max_ps((__m256)a, (__m256)b);
+#else
+  return a > b ? a : b;
+#endif
+}
+inline DoubleVec greater(DoubleVec a, DoubleVec b) {
+#if defined(__AVX512F__)
+  return (DoubleVec)_mm512_maskz_max_pd(0xFF, (__m512d)a, (__m512d)b);
+#elif defined(__AVX2__)
+  return (DoubleVec)_mm256_max_pd((__m256d)a, (__m256d)b);
+#else
+  return a > b ? a : b;
+#endif
+}
+
+// Writes `first` + lane for every lane that is at least `threshold` and returns how many; may write up to kWidth more.
+inline int append_at_least(Vec x, Vec threshold, int first, std::int32_t* ids) {
+#if defined(__AVX512F__)
+  const __mmask16 mask = _mm512_cmp_ps_mask((__m512)x, (__m512)threshold, _CMP_GE_OQ);
+  if (!mask) return 0;
+  const __m512i lanes = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+  _mm512_storeu_si512(ids, _mm512_maskz_compress_epi32(mask, _mm512_add_epi32(lanes, _mm512_set1_epi32(first))));
+  return __builtin_popcount(mask);
+#elif defined(__AVX2__)
+  int mask = _mm256_movemask_ps(_mm256_cmp_ps((__m256)x, (__m256)threshold, _CMP_GE_OQ)), count = 0;
+  for (; mask; mask &= mask - 1) ids[count++] = first + __builtin_ctz(mask);
+  return count;
+#else
+  int count = 0;
+  for (int lane = 0; lane < kWidth; ++lane) {
+    ids[count] = first + lane;
+    count += x[lane] >= threshold[lane];
+  }
+  return count;
+#endif
+}
+inline int append_at_least(DoubleVec x, DoubleVec threshold, int first, std::int32_t* ids) {
+#if defined(__AVX512F__)
+  const __mmask8 mask = _mm512_cmp_pd_mask((__m512d)x, (__m512d)threshold, _CMP_GE_OQ);
+  if (!mask) return 0;
+  const __m256i lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+  _mm256_storeu_si256((__m256i*)ids,
+                      _mm256_maskz_compress_epi32(mask, _mm256_add_epi32(lanes, _mm256_set1_epi32(first))));
+  return __builtin_popcount(mask);
+#elif defined(__AVX2__)
+  int mask = _mm256_movemask_pd(_mm256_cmp_pd((__m256d)x, (__m256d)threshold, _CMP_GE_OQ)), count = 0;
+  for (; mask; mask &= mask - 1) ids[count++] = first + __builtin_ctz(mask);
+  return count;
+#else
+  int count = 0;
+  for (int lane = 0; lane < kDoubles; ++lane) {
+    ids[count] = first + lane;
+    count += x[lane] >= threshold[lane];
+  }
+  return count;
+#endif
+}
+
+// e^x for x ≤ 0 to about one unit in the last place; 0 below -708. e^x = 2^n · e^r with n = round(x / ln 2) and
+// |r| ≤ ln 2 / 2; e^r = 1 + r + r² q(r), q being a Chebyshev interpolation, here of degree 9. Adding `magic` rounds to a
+// whole number and leaves n + 1023, the biased exponent of 2^n, in the lowest bits.
+inline DoubleVec exp_negative(DoubleVec x) {
+  const DoubleVec magic = splat(6755399441055744.0 + 1023);  // 1.5 · 2^52 + the bias
+  const LongVec tiny = x < splat(-708.0);
+  const DoubleVec clamped = greater(x, splat(-708.0));
+  const DoubleVec shifted = fma(clamped, splat(1.4426950408889634), magic);
+  const DoubleVec n = shifted - magic;
+  DoubleVec r = fma(n, splat(-0.693147180369123816490), clamped);
+  r = fma(n, splat(-1.90821492927058770002e-10), r);
+  constexpr double kPolynomial[] = {2.7620088445409746e-07, 2.7557268459997064e-06, 2.4801521295954376e-05,
+                                    0.00019841269863053618, 0.0013888888917213717,  0.008333333333330062,
+                                    0.04166666666662413,    0.16666666666666669,    0.5,
+                                    1.0,                    1.0};
+  DoubleVec p = splat(2.510038549551032e-08);
+  for (const double c : kPolynomial) p = fma(p, r, splat(c));
+  return (DoubleVec)(~tiny & (LongVec)(p * (DoubleVec)((LongVec)shifted << 52)));
+}
+
+// The same for sums, with q of degree 7: relative error 1e-13, 3e-308 below -708.
+inline DoubleVec exp_of_many(DoubleVec x) {
+  const DoubleVec magic = splat(6755399441055744.0 + 1023);
+  const DoubleVec clamped = greater(x, splat(-708.0));
+  const DoubleVec shifted = fma(clamped, splat(1.4426950408889634), magic);
+  const DoubleVec r = fma(shifted - magic, splat(-0.6931471805599453), clamped);
+  constexpr double kPolynomial[] = {2.4867883453521802e-05, 0.00019841224581544105, 0.001388883909064138,
+                                    0.008333333344209506,   0.041666666786337556,   0.16666666666662583,
+                                    0.5,                    1.0,                    1.0};
+  DoubleVec p = splat(2.761757684835413e-06);
+  for (const double c : kPolynomial) p = fma(p, r, splat(c));
+  return p * (DoubleVec)((LongVec)shifted << 52);
+}
+
+// The same in float32 with q of degree 4: to a few units in the last place, 1e-38 below -87, NaN for NaN.
+inline Vec exp_negative(Vec x) {
+  const Vec magic = splat(12582912.0f + 127);  // 1.5 · 2^23 + the bias
+  const Vec clamped = greater(splat(-87.0f), x);
+  const Vec shifted = fma(clamped, splat(1.44269504f), magic);
+  const Vec n = shifted - magic;
+  const Vec r = fma(n, splat(-0.693147182f), clamped);
+  constexpr float kPolynomial[] = {8.363179e-3f, 4.1666555e-2f, 1.6666577e-1f, 0.5f, 1.0f, 1.0f};
+  Vec p = splat(1.3926184e-3f);
+  for (const float c : kPolynomial) p = fma(p, r, splat(c));
+  return p * (Vec)((IntVec)shifted << 23);
+}
+
+// Sums lane by lane, then over the lanes in order.
+inline double sum_lanes(DoubleVec lanes) {
+  double total = 0;
+  for (int i = 0; i < kDoubles; ++i) total += lanes[i];
+  return total;
+}
+
+// Vectors of floats or doubles, as many as make kGroupBins numbers.
+template <typename Real>
+struct Bins {
+  using V = decltype(load((const Real*)nullptr));
+  static constexpr int kLanes = sizeof(V) / sizeof(Real), kParts = kGroupBins / kLanes;
+};
+
+template <typename Real>
+Real largest(const Real* x, int n, Real* bins) {
+  using B = Bins<Real>;
+  const Real lowest = -(Real)__builtin_inff();
+  typename B::V all[B::kParts];
+  for (auto& part : all) part = splat(lowest);
+  for (int begin = 0; begin < n; begin += kGroup, bins += kGroupBins) {
+    typename B::V top[B::kParts];
+    for (auto& part : top) part = splat(lowest);
+    const int end = n - begin < kGroup ? n : begin + kGroup;
+    int i = begin;
+    for (; i + kGroupBins <= end; i += kGroupBins)
+      for (int part = 0; part < B::kParts; ++part) top[part] = greater(load(x + i + part * B::kLanes), top[part]);
+    for (int part = 0; part < B::kParts; ++part) store(bins + part * B::kLanes, top[part]);
+    for (int bin = 0; i < end; ++i, ++bin) bins[bin] = x[i] > bins[bin] ? x[i] : bins[bin];
+    for (int part = 0; part < B::kParts; ++part) all[part] = greater(load(bins + part * B::kLanes), all[part]);
+  }
+  Real result = lowest;
+  for (const auto& part : all)
+    for (int lane = 0; lane < B::kLanes; ++lane) result = part[lane] > result ? part[lane] : result;
+  return result;
+}
+
+template <typename Real>
+int at_least(const Real* x, int n, const Real* bins, Real threshold, std::int32_t* ids) {
+  using B = Bins<Real>;
+  const auto thresholds = splat(threshold);
+  int count = 0;
+  for (int begin = 0; begin < n; begin += kGroup, bins += kGroupBins) {
+    bool any = false;
+    for (int bin = 0; bin < kGroupBins; ++bin) any |= bins[bin] >= threshold;
+    if (!any) continue;
+    const int end = n - begin < kGroup ? n : begin + kGroup;
+    int i = begin;
+    for (; i + B::kLanes <= end; i += B::kLanes) count += append_at_least(load(x + i), thresholds, i, ids + count);
+    for (; i < end; ++i)
+      if (x[i] >= threshold) ids[count++] = i;
+  }
+  return count;
+}
+
+// Tempered probabilities of a stretch of the row, not normalised.
+template <typename Real>
+inline double sum_stride(const Real* x, int n, DoubleVec largest, DoubleVec scale) {
+  constexpr int kChains = 4;
+  DoubleVec sums[kChains] = {};
+  int i = 0;
+  for (; i + kChains * kDoubles <= n; i += kChains * kDoubles)
+    for (int chain = 0; chain < kChains; ++chain)
+      sums[chain] += exp_of_many((load_doubles(x + i + chain * kDoubles) - largest) * scale);
+  for (; i + kDoubles <= n; i += kDoubles) sums[0] += exp_of_many((load_doubles(x + i) - largest) * scale);
+  double rest = 0;
+  for (; i < n; ++i) rest += exp_of_many((splat(double(x[i])) - largest) * scale)[0];
+  return sum_lanes((sums[0] + sums[1]) + (sums[2] + sums[3])) + rest;
+}
+
+template <typename Real>
+double sum_strides(const Real* x, int n, double largest, double scale, double* sums) {
+  double total = 0;
+  for (int i = 0; i < n; i += kStride)
+    total += *sums++ = sum_stride(x + i, n - i < kStride ? n - i : kStride, splat(largest), splat(scale));
+  return total;
+}
+
+double sum_exp(const float* x, int n, float largest) {
+  constexpr int kParts = Bins<float>::kParts, kFew = 16;  // additions in float32 before the sum goes on in float64
+  const Vec shift = splat(largest);
+  DoubleVec total = {};
+  double rest = 0;
+  int i = 0;
+  while (i + kGroupBins <= n) {
+    Vec sums[kParts] = {};
+    const int end = (n - i) / kGroupBins < kFew ? n : i + kFew * kGroupBins;
+    for (; i + kGroupBins <= end; i += kGroupBins)
+      for (int part = 0; part < kParts; ++part) sums[part] += exp_negative(load(x + i + part * kWidth) - shift);
+    float lanes[kGroupBins];
+    for (int part = 0; part < kParts; ++part) store(lanes + part * kWidth, sums[part]);
+    for (int lane = 0; lane < kGroupBins; lane += kDoubles) total += load_doubles(lanes + lane);
+  }
+  for (; i < n; ++i) rest += double(exp_negative(splat(x[i]) - shift)[0]);
+  return sum_lanes(total) + rest;
+}
+
+double exp_all(const double* x, int n, double* out) {
+  DoubleVec total = {};
+  double rest = 0;
+  int i = 0;
+  for (; i + kDoubles <= n; i += kDoubles) {
+    const DoubleVec e = exp_negative(load(x + i));
+    store(out + i, e);
+    total += e;
+  }
+  for (; i < n; ++i) rest += out[i] = exp_negative(splat(x[i]))[0];
+  return sum_lanes(total) + rest;
+}
+
+}  // namespace
+}  // namespace gpt2lab
