@@ -27,6 +27,7 @@ struct Part {
   const char* scales;
   std::size_t stride, scale_stride;
   int count;
+  int ahead;  // bytes of the next tile to ask for per block
 };
 
 // Sums of one block. The compiler wants the tiles' numbers as digits.
@@ -55,12 +56,15 @@ inline void add_block(Vec (&acc)[kM], const Sums& sums, const ActivationBlock& a
     acc[r] = fma(__builtin_convertvector(load_ints(sums[r]), Vec), scale * splat(a.scale[r]), acc[r]);
 }
 
-// acc[r] += inputs a[0 … count) · weights for kM rows of a group.
+// acc[r] += inputs a[0 … count) · weights for kM rows of a group. Asks for what comes `next` little by little: at once, it
+// would be waited for.
 template <int kM>
-inline void multiply_part(Vec (&acc)[kM], const ActivationBlock* a, const Part& part) {
+inline void multiply_part(Vec (&acc)[kM], const ActivationBlock* a, const Part& part, const char* next) {
   alignas(64) Sums sums[kBehind];
   int made = 0, added = 0;
   for (; made + 2 <= part.count; made += 2) {
+    for (int at = 0; at < 2 * part.ahead; at += kLine) __builtin_prefetch(next + at, 0, 2);
+    next += 2 * part.ahead;
     multiply_block<false>(a[made], part.weights + made * part.stride, sums[made % kBehind]);
     multiply_block<true>(a[made + 1], part.weights + (made + 1) * part.stride, sums[(made + 1) % kBehind]);
     if (made < kBehind - 2) continue;
@@ -91,23 +95,20 @@ inline void unpack(const char* blocks, int count, char* out) {
 // kM rows of one group: from the bias or the sums `between` parts on, to the next part's or the end.
 template <int kM>
 void multiply_group(const Product& p, int row, int column, const ActivationBlock* a, const Part& part,
-                    const float* between, float* out) {
+                    const char* next, const float* between, float* out) {
   Vec acc[kM];
 #pragma GCC unroll 16
   for (int r = 0; r < kM; ++r)
     acc[r] = between ? load(between + r * kTile) : p.bias ? load(p.bias + column) : Vec{};
-  multiply_part<kM>(acc, a, part);
+  multiply_part<kM>(acc, a, part, next);
 #pragma GCC unroll 16
   for (int r = 0; r < kM; ++r) out ? store(out + r * kTile, acc[r]) : finish(p, row + r, column, acc[r]);
 }
 
 // Blocks begin … begin + count of a tile for all rows. `sums` [m][kTile] keeps what is between such parts of k.
-template <Precision kP>
-void multiply_tile(const Product& p, int tile, int begin, const Part (&halves)[2], float* sums, const char* next_tile) {
+inline void multiply_tile(const Product& p, int tile, int begin, const Part (&halves)[2], float* sums, const char* next) {
   const int blocks = block_count(p.k), groups = (p.m + kRowGroup - 1) / kRowGroup, count = halves[0].count;
-  const std::size_t ahead = std::size_t(count) * WeightBlock<kP>::kBytes / groups + kLine;
-  for (int g = 0; g < groups; ++g, next_tile += ahead) {
-    for (std::size_t at = 0; at < ahead; at += kLine) __builtin_prefetch(next_tile + at, 0, 2);
+  for (int g = 0; g < groups; ++g) {
     const int first = g * kRowGroup, rows = p.m - first < kRowGroup ? p.m - first : kRowGroup;
     const ActivationBlock* a = p.quantized + std::size_t(g) * blocks + begin;
     for (int half = 0; half < 2; ++half) {  // the second one finds the inputs in the first cache
@@ -115,7 +116,10 @@ void multiply_tile(const Product& p, int tile, int begin, const Part (&halves)[2
       float* between = begin > 0 ? kept : nullptr;
       float* out = begin + count < blocks ? kept : nullptr;
       const int column = tile * kTile + half * kHalfTile;
-      with_count<kRowGroup>(rows, [&]<int kM>() { multiply_group<kM>(p, first, column, a, halves[half], between, out); });
+      with_count<kRowGroup>(rows, [&]<int kM>() {
+        multiply_group<kM>(p, first, column, a, halves[half], next, between, out);
+      });
+      next += count * halves[half].ahead;
     }
   }
 }
@@ -125,7 +129,8 @@ void matrix_unit_product(const Product& p, int first_tile, int last_tile) {
   using Block = WeightBlock<kP>;
   constexpr bool kPacked = kP == Precision::q4_0;
   constexpr std::size_t kHalfBytes = WeightBlock<Precision::q8_0>::kHalfBytes;
-  const int blocks = block_count(p.k);
+  const int blocks = block_count(p.k), groups = (p.m + kRowGroup - 1) / kRowGroup;
+  const int ahead = (Block::kBytes + 2 * groups - 1) / (2 * groups);
   auto* sums = reinterpret_cast<float*>(p.scratch);
   char* unpacked = reinterpret_cast<char*>(p.scratch) + kMaxRows * kTile * sizeof(float);
   const TileShapes shapes;
@@ -138,9 +143,10 @@ void matrix_unit_product(const Product& p, int first_tile, int last_tile) {
       const char* weights = kPacked ? unpacked : b;
       const char* scales = b + Block::kScalesAt;
       const std::size_t stride = kPacked ? 2 * kHalfBytes : Block::kBytes;
-      const Part halves[2] = {{weights, scales, stride, Block::kBytes, count},
-                              {weights + kHalfBytes, scales + kHalfTile * sizeof(Half), stride, Block::kBytes, count}};
-      multiply_tile<kP>(p, t, begin, halves, sums, b + std::size_t(blocks) * Block::kBytes);
+      const Part halves[2] = {{weights, scales, stride, Block::kBytes, count, ahead},
+                              {weights + kHalfBytes, scales + kHalfTile * sizeof(Half), stride, Block::kBytes, count,
+                               ahead}};
+      multiply_tile(p, t, begin, halves, sums, b + std::size_t(blocks) * Block::kBytes);
     }
   _tile_release();
 }
