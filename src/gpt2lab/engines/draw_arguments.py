@@ -40,7 +40,7 @@ class ParamArrays:
         except OverflowError:
             largest = max(id for p in params for id in p.logit_bias)
             raise SamplingError(
-                f"logit_bias names token {max(ids)}, but the vocabulary ends at {n_vocab - 1}"
+                f"logit_bias names token {largest}, but the vocabulary ends at {n_vocab - 1}"
             ) from None
         bias_values, _ = ragged([tuple(p.logit_bias.values()) for p in params], np.float64)
         penalised = [row for row, p in enumerate(params) if penalises(p)]
