@@ -71,11 +71,12 @@ def open_path(path: Path) -> Checkpoint:
 
 
 def _open_folder(folder: Path) -> Checkpoint:
-    from gpt2lab.weights.huggingface import is_huggingface, read_huggingface
+    if (folder / "config.json").is_file():
+        from gpt2lab.weights.huggingface import read_huggingface
+
+        return read_huggingface(folder)
     from gpt2lab.weights.openai import is_openai, read_openai
 
-    if is_huggingface(folder):
-        return read_huggingface(folder)
     if is_openai(folder):
         return read_openai(folder)
     files = sorted(folder.glob("*.gguf")) or sorted(folder.glob("ckpt.pt"))
