@@ -15,14 +15,16 @@
 #include <cstring>
 #include <memory>
 #include <mutex>
+#include <optional>
+#include <span>
 #include <stdexcept>
 #include <string>
 #include <thread>
 #include <unordered_set>
 
+#include "draw_arguments.h"
 #include "instruction_set.h"
 #include "philox.h"
-#include "sampler.h"
 #include "transformer.h"
 
 namespace nb = nanobind;
@@ -37,6 +39,11 @@ using Array2 = nb::ndarray<const T, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using Tensor = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
 using Bytes = nb::ndarray<nb::numpy, std::uint8_t, nb::ndim<1>>;
 using Logits = nb::ndarray<nb::numpy, float, nb::ndim<2>>;
+
+template <typename Array>
+auto span_of(const Array& a) {
+  return std::span(a.data(), a.size());
+}
 
 // Lets the interpreter end while other threads compute: they would end the process if they asked for a GIL that is gone.
 class ExitGate {
@@ -99,9 +106,8 @@ class Engine {
         kernels_(choose_kernels(instruction_set)),
         pool_(checked_threads(threads)),
         model_(std::make_unique<Transformer>(shape_, checked_precision(precision), checked_half(kv_precision), kernels_,
-                                             pool_)) {
-    for (int thread = 0; thread < threads; ++thread) samplers_.emplace_back(kernels_);
-  }
+                                             pool_)),
+        stepper_(*model_, kernels_, pool_, n_vocab) {}
 
   void set_tensor(const std::string& name, const Tensor& values) {
     const Turn turn = take_turn();
@@ -149,7 +155,7 @@ class Engine {
     float* data = logits.get();
     {
       const Turn turn = take_turn();
-      std::vector<Feed> feeds = checked_feeds(sequences, tokens, counts);
+      std::vector<Feed> feeds = checked_feeds(span_of(sequences), span_of(tokens), span_of(counts));
       for (Feed& feed : feeds) feed.outputs = outputs == 0 ? 1 : outputs == 1 ? feed.count : 0;
       nb::gil_scoped_release release;
       if (!feeds.empty()) model_->forward(feeds, data);
@@ -164,25 +170,66 @@ class Engine {
                    const Array1<std::int32_t>& bias_ids, const Array1<double>& bias_values,
                    const Array1<std::int64_t>& bias_offsets) {
     const std::size_t rows = logits.shape(0), n_vocab = logits.shape(1);
-    check_sampling(rows, n_vocab, params, streams, history, history_offsets, bias_ids, bias_values, bias_offsets);
-    std::vector<Draw> draws(rows);
-    for (std::size_t row = 0; row < rows; ++row) {
-      const double* p = params.data() + row * 7;
-      const std::uint64_t* s = streams.data() + row * 3;
-      const std::int64_t h = history_offsets.data()[row], b = bias_offsets.data()[row];
-      draws[row] = {{p[0], std::int64_t(p[1]), p[2], p[3], p[4], p[5], p[6]}, s[0], s[1], std::uint32_t(s[2]),
-                    {history.data() + h, std::size_t(history_offsets.data()[row + 1] - h)}, {}, bias_ids.data() + b,
-                    bias_values.data() + b, std::size_t(bias_offsets.data()[row + 1] - b)};
-    }
-    std::vector<DrawResult> results(rows);
+    if (n_vocab != std::size_t(shape_.n_vocab)) throw DrawError("logits do not fit the vocabulary");
+    const std::vector<Draw> draws = checked_draws(
+        {span_of(params), span_of(streams), span_of(history), span_of(history_offsets), span_of(bias_ids),
+         span_of(bias_values), span_of(bias_offsets)},
+        rows, shape_.n_vocab);
+    std::vector<DrawResult> results;
     {
       const Turn turn = take_turn();
       nb::gil_scoped_release release;
-      draw_rows(logits.data(), draws, results);
+      results = stepper_.draw(logits.data(), draws);
     }
     for (std::size_t row = 0; row < rows; ++row) raise_if_failed(results[row].status, row);
     return nb::make_tuple(array_of<std::int32_t>(results, &DrawResult::token),
                           array_of<float>(results, &DrawResult::logprob));
+  }
+
+  template <typename T>
+  using List = std::vector<T>;
+  using StepResult = std::tuple<List<std::int32_t>, List<float>, List<int>, List<std::int32_t>, List<float>>;
+
+  // Feeds counts[i] of `tokens` to sequences[i] and draws behind the last draw_counts[i] of them, going on while what is
+  // drawn is what was fed next, with the top[i] likeliest tokens beside each draw. streams: seed, stream and first
+  // position of each; params, histories and biases as in `sample`. Returns ids and logprobs of all draws, how many each
+  // sequence has, and ids and logprobs of the likeliest. If a draw fails, what was fed is taken back.
+  // What differs from step to step comes and goes in lists: for so few numbers they are cheaper than arrays.
+  StepResult step(const List<std::int32_t>& sequences, const List<std::int32_t>& tokens,
+                  const List<std::int32_t>& counts, const List<std::int32_t>& draw_counts, const Array2<double>& params,
+                  const List<std::uint64_t>& streams, const List<std::int32_t>& history,
+                  const List<std::int64_t>& history_offsets, const Array1<std::int32_t>& bias_ids,
+                  const Array1<double>& bias_values, const Array1<std::int64_t>& bias_offsets,
+                  const List<std::int32_t>& top) {
+    std::optional<Chains> run;
+    bool good;
+    {
+      std::optional<Turn> turn;  // outlives `release`: the interpreter must not end before this thread has its GIL back
+      nb::gil_scoped_release release;
+      turn.emplace(*this);
+      const std::vector<Draw> draws = checked_draws({span_of(params), streams, history, history_offsets,
+                                                     span_of(bias_ids), span_of(bias_values), span_of(bias_offsets)},
+                                                    sequences.size(), shape_.n_vocab);
+      const std::vector<Feed> feeds = checked_feeds(sequences, tokens, counts);
+      run.emplace(draws, feeds, draw_counts, top, shape_.n_vocab);
+      good = stepper_.step(feeds, run->chains);
+    }
+    for (std::size_t i = 0; i < run->chains.size() && !good; ++i)
+      if (const Chain& chain = run->chains[i]; chain.drawn > 0)
+        raise_if_failed(chain.results[chain.drawn - 1].status, i);
+    StepResult result;
+    auto& [ids, logprobs, drawn_counts, top_ids, top_logprobs] = result;
+    for (const Chain& chain : run->chains) {
+      drawn_counts.push_back(chain.drawn);
+      for (int i = 0; i < chain.drawn; ++i) {
+        ids.push_back(chain.results[i].token);
+        logprobs.push_back(chain.results[i].logprob);
+      }
+      const std::size_t likeliest = std::size_t(chain.drawn) * chain.top.size;
+      top_ids.insert(top_ids.end(), chain.top.ids, chain.top.ids + likeliest);
+      top_logprobs.insert(top_logprobs.end(), chain.top.logprobs, chain.top.logprobs + likeliest);
+    }
+    return result;
   }
 
   int threads() const { return pool_.size(); }
@@ -217,18 +264,6 @@ class Engine {
     return Turn(*this);
   }
 
-  void draw_rows(const float* logits, const std::vector<Draw>& draws, std::vector<DrawResult>& results) {
-    const std::size_t rows = draws.size(), n_vocab = shape_.n_vocab;
-    const int threads = int(std::min<std::size_t>(rows, pool_.size()));
-    for (int thread = 0; thread < threads; ++thread) samplers_[thread].reserve(shape_.n_vocab);
-    const auto work = [&](int thread) {
-      for (std::size_t row = thread; row < rows; row += pool_.size())
-        results[row] = samplers_[thread].draw(logits + row * n_vocab, shape_.n_vocab, draws[row]);
-    };
-    if (rows == 1) work(0);
-    else pool_.run(work);
-  }
-
   template <typename T>
   static nb::ndarray<nb::numpy, T, nb::ndim<1>> array_of(const std::vector<DrawResult>& results, T DrawResult::*field) {
     auto* values = new T[results.size()];
@@ -237,27 +272,27 @@ class Engine {
     return nb::ndarray<nb::numpy, T, nb::ndim<1>>(values, {results.size()}, owner);
   }
 
-  std::vector<Feed> checked_feeds(const Array1<std::int32_t>& sequences, const Array1<std::int32_t>& tokens,
-                                  const Array1<std::int32_t>& counts) {
-    if (sequences.shape(0) != counts.shape(0)) throw std::invalid_argument("as many counts as sequences are needed");
+  std::vector<Feed> checked_feeds(std::span<const std::int32_t> sequences, std::span<const std::int32_t> tokens,
+                                  std::span<const std::int32_t> counts) {
+    if (sequences.size() != counts.size()) throw std::invalid_argument("as many counts as sequences are needed");
     if (!model_->weights.complete()) throw std::invalid_argument("the engine lacks some of its weights");
     std::vector<Feed> feeds;
     std::unordered_set<int> seen;
     std::size_t next = 0;
-    for (std::size_t i = 0; i < sequences.shape(0); ++i) {
-      const int sequence = sequences.data()[i], count = counts.data()[i];
+    for (std::size_t i = 0; i < sequences.size(); ++i) {
+      const int sequence = sequences[i], count = counts[i];
       const int length = model_->cache().length(sequence);
       if (!seen.insert(sequence).second)
         throw std::invalid_argument("sequence " + std::to_string(sequence) + " is fed twice in one call");
       if (count < 1) throw std::invalid_argument("each sequence needs at least one token");
-      if (std::size_t(count) > tokens.shape(0) - next) throw std::invalid_argument("fewer tokens than counts add up to");
+      if (std::size_t(count) > tokens.size() - next) throw std::invalid_argument("fewer tokens than counts add up to");
       if (count > shape_.n_ctx - length)
         throw std::overflow_error(std::to_string(length) + " tokens and " + std::to_string(count) +
                                 " more are over the context of " + std::to_string(shape_.n_ctx));
       feeds.push_back({sequence, tokens.data() + next, count, 0});
       next += count;
     }
-    if (next != tokens.shape(0)) throw std::invalid_argument("more tokens than the counts add up to");
+    if (next != tokens.size()) throw std::invalid_argument("more tokens than the counts add up to");
     check_ids(tokens.data(), next);
     return feeds;
   }
@@ -269,48 +304,11 @@ class Engine {
                                 std::to_string(shape_.n_vocab));
   }
 
-  void check_sampling(std::size_t rows, std::size_t n_vocab, const Array2<double>& params,
-                      const Array2<std::uint64_t>& streams, const Array1<std::int32_t>& history,
-                      const Array1<std::int64_t>& history_offsets, const Array1<std::int32_t>& bias_ids,
-                      const Array1<double>& bias_values, const Array1<std::int64_t>& bias_offsets) const {
-    if (n_vocab != std::size_t(shape_.n_vocab)) throw std::invalid_argument("logits do not fit the vocabulary");
-    if (params.shape(0) != rows || params.shape(1) != 7) throw std::invalid_argument("params must be [rows, 7]");
-    if (streams.shape(0) != rows || streams.shape(1) != 3) throw std::invalid_argument("streams must be [rows, 3]");
-    for (std::size_t row = 0; row < rows; ++row) check_params(params.data() + row * 7);
-    for (std::size_t row = 0; row < rows; ++row)
-      if (streams.data()[row * 3 + 2] > UINT32_MAX) throw std::invalid_argument("positions must be below 2^32");
-    check_offsets(history_offsets, rows, history.shape(0));
-    check_offsets(bias_offsets, rows, bias_ids.shape(0));
-    if (bias_ids.shape(0) != bias_values.shape(0)) throw std::invalid_argument("as many bias values as ids are needed");
-    check_ids(history.data(), history.shape(0));
-    check_ids(bias_ids.data(), bias_ids.shape(0));
-  }
-
-  static void check_params(const double* p) {
-    const bool good = p[0] >= 0 && std::isfinite(p[0]) && p[1] >= 0 && p[1] <= 9e15 && p[2] >= 0 && p[2] <= 1 &&
-                      p[3] >= 0 && p[3] <= 1 && p[4] > 0 && std::isfinite(p[4]) && std::isfinite(p[5]) &&
-                      std::isfinite(p[6]);
-    if (!good) throw std::invalid_argument("sampling parameters out of range");
-  }
-
-  static void check_offsets(const Array1<std::int64_t>& offsets, std::size_t rows, std::size_t size) {
-    bool good = offsets.shape(0) == rows + 1 && offsets.data()[0] == 0 && offsets.data()[rows] == std::int64_t(size);
-    for (std::size_t i = 0; good && i < rows; ++i) good = offsets.data()[i] <= offsets.data()[i + 1];
-    if (!good) throw std::invalid_argument("offsets must rise from 0 to the number of values");
-  }
-
-  static void raise_if_failed(DrawStatus status, std::size_t row) {
-    const std::string at = " in row " + std::to_string(row);
-    if (status == DrawStatus::nan_logit) throw std::domain_error("a logit is NaN" + at);
-    if (status == DrawStatus::infinite_logit) throw std::domain_error("a logit is +inf" + at);
-    if (status == DrawStatus::no_candidate) throw std::domain_error("every logit is -inf" + at);
-  }
-
   Shape shape_;
   const Kernels& kernels_;
   ThreadPool pool_;
-  std::vector<Sampler> samplers_;
   std::unique_ptr<Transformer> model_;
+  Stepper stepper_;
   std::mutex mutex_;
 };
 
@@ -333,6 +331,7 @@ NB_MODULE(_native, m) {
     return checksum(bytes.data(), bytes.shape(0));
   }, "A checksum of 64 bits, against damage and not against malice.");
   m.def("philox_uniform", &philox_uniform, nb::arg("seed"), nb::arg("stream"), nb::arg("position"));
+  nb::exception<DrawError>(m, "DrawError", PyExc_ValueError);
   nb::class_<Engine>(m, "Engine")
       .def(nb::init<int, int, int, int, int, int, const std::string&, const std::string&, const std::string&>(),
            nb::arg("n_vocab"), nb::arg("n_ctx"), nb::arg("n_embd"), nb::arg("n_head"), nb::arg("n_layer"),
@@ -348,6 +347,7 @@ NB_MODULE(_native, m) {
       .def("truncate_sequence", &Engine::truncate_sequence)
       .def("forward", &Engine::forward)
       .def("sample", &Engine::sample)
+      .def("step", &Engine::step)
       .def_prop_ro("threads", &Engine::threads)
       .def_prop_ro("instruction_set", &Engine::instruction_set)
       .def_prop_ro("blocks_in_use", &Engine::blocks_in_use)

@@ -69,7 +69,7 @@ def run(
         for request in requests:
             drawn[scheduler.submit(request)] = []
         while scheduler.busy:
-            for number, token, logprob, _ in scheduler.step():
+            for number, token, logprob, *_ in scheduler.step():
                 drawn[number].append((token, logprob))
     return list(drawn.values())
 
@@ -119,7 +119,7 @@ def test_the_same_tokens_are_drawn_with_speculation_on_and_off(requests, batch_s
 @pytest.mark.parametrize("draft", [False, True])
 def test_64_mixed_requests_at_once_draw_what_each_alone_would_draw(draft: bool) -> None:
     native = pytest.importorskip("gpt2lab.engines.native")
-    engine = native.NativeEngine(read_openai(GOLDEN / "odd"), threads=2)
+    engine = native.NativeEngine(read_openai(GOLDEN / "odd"), threads=1)
     rng = random.Random(1)
     prompts = [tuple(rng.randrange(engine.config.n_vocab) for _ in range(n)) for n in (1, 2, 9, 30, 40, 300)]
     kinds = [
@@ -266,6 +266,20 @@ def test_a_draft_model_loaded_by_name_changes_no_token() -> None:
     plain, drafted = gpt2lab.load(GOLDEN / "odd"), gpt2lab.load(GOLDEN / "odd", draft=GOLDEN / "odd")
     options = {"n": 3, "length": 30, "seed": 4}
     assert drafted.generate([1, 2, 3], **options) == plain.generate([1, 2, 3], **options)
+
+
+@pytest.mark.parametrize("speculation", ["auto", "off"])
+@pytest.mark.parametrize("device", ["cpu", "reference"])
+def test_the_likeliest_ids_come_with_every_token_on_request(device: str, speculation: str) -> None:
+    model = gpt2lab.load(GOLDEN / "odd", device=device, precision="float32")
+    options = {"length": 20, "temperature": 0, "logprobs": True, "seed": 1, "speculation": speculation}
+    completion = model.generate([1, 2, 3], top_logprobs=3, **options)
+    assert model.generate([1, 2, 3], **options).tokens == completion.tokens
+    assert [top[0][0] for top in completion.top_logprobs] == completion.tokens
+    assert [top[0][1] for top in completion.top_logprobs] == pytest.approx(completion.logprobs, abs=1e-5)
+    assert all(len(top) == 3 and top[0][1] >= top[1][1] >= top[2][1] for top in completion.top_logprobs)
+    with pytest.raises(UsageError, match="top_logprobs must be at most the vocabulary's 307, got 308"):
+        model.generate([1], top_logprobs=308)
 
 
 def test_an_unknown_kind_of_speculation_is_refused() -> None:

@@ -1,5 +1,6 @@
 """The C++ core; see native/bindings.cpp. :mod:`gpt2lab.engines.native` is what the rest of the package uses."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ PACKED_LAYOUT: int
 def checksum(data: npt.NDArray[np.uint8], /) -> int: ...
 def instruction_sets() -> list[str]: ...
 def philox_uniform(seed: int, stream: int, position: int) -> float: ...
+
+class DrawError(ValueError): ...
 
 class Engine:
     def __init__(
@@ -53,6 +56,22 @@ class Engine:
         bias_values: npt.NDArray[Any],
         bias_offsets: npt.NDArray[np.int64],
     ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]: ...
+    def step(
+        self,
+        sequences: Sequence[int],
+        tokens: Sequence[int],
+        counts: Sequence[int],
+        draw_counts: Sequence[int],
+        params: npt.NDArray[np.float64],
+        streams: Sequence[int],
+        history: Sequence[int],
+        history_offsets: Sequence[int],
+        bias_ids: npt.NDArray[Any],
+        bias_values: npt.NDArray[Any],
+        bias_offsets: npt.NDArray[np.int64],
+        top: Sequence[int],
+        /,
+    ) -> tuple[list[int], list[float], list[int], list[int], list[float]]: ...
     @property
     def threads(self) -> int: ...
     @property

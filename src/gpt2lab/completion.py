@@ -33,6 +33,8 @@ class Completion:
         seed: the seed used, drawn by the system if none was given.
         index: number of the random stream of ``seed``: place in the list that ``generate`` returns.
         finish_reason: ``stop``, ``length`` or ``context``.
+        top_logprobs: for each of ``tokens`` the likeliest ids in its place and their log-probabilities, likeliest
+            first, if asked for.
     """
 
     prompt: Prompt
@@ -42,6 +44,7 @@ class Completion:
     seed: int
     index: int
     finish_reason: FinishReason
+    top_logprobs: list[tuple[tuple[int, float], ...]] | None = None
 
 
 @dataclass(frozen=True)

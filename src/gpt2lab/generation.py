@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal, TypedDict
 from gpt2lab.completion import Completion, FinishReason, Piece, Prompt, Transcript
 from gpt2lab.errors import ContextError, SamplingError, TokenizerError, UsageError
 from gpt2lab.sampling import SamplingParams
-from gpt2lab.scheduler import Request, Scheduler
+from gpt2lab.scheduler import Event, Request, Scheduler
 from gpt2lab.speculation import Speculation
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ class GenerationArguments(SamplingArguments, total=False):
     overflow: Literal["error", "slide"]
     batch_size: int | None
     logprobs: bool | None
+    top_logprobs: int
     speculation: Literal["auto", "off"]
 
 
@@ -82,6 +83,8 @@ class Options:
     """Upper bound for samples that run together; None: chosen by the scheduler. Changes speed alone."""
     logprobs: bool | None = None
     """Whether completions carry the log-probabilities of their tokens."""
+    top_logprobs: int = 0
+    """How many of the likeliest ids they carry for each token."""
     speculation: Literal["auto", "off"] = "auto"
     """Whether tokens are guessed ahead where that pays. Changes speed alone."""
 
@@ -119,6 +122,7 @@ def make_options(**arguments: Unpack[GenerationArguments]) -> Options:
         overflow=arguments.get("overflow", "error"),
         batch_size=_whole_or_none("batch_size", arguments.get("batch_size"), least=1),
         logprobs=arguments.get("logprobs"),
+        top_logprobs=whole("top_logprobs", arguments.get("top_logprobs", 0), least=0),
         speculation=arguments.get("speculation", "auto"),
     )
     if not all(isinstance(stop, str) and stop for stop in options.stop):
@@ -186,6 +190,8 @@ def make_plan(prompt: Prompt, options: Options, config: ModelConfig, tokenizer: 
         raise UsageError("this model has no tokenizer: it makes no text in which a stop string could be found")
     for id in options.sampling.logit_bias:
         _check_id(id, config)
+    if options.top_logprobs > config.n_vocab:
+        raise UsageError(f"top_logprobs must be at most the vocabulary's {config.n_vocab}, got {options.top_logprobs}")
     tokens = prompt_tokens(prompt, config, tokenizer)
     limit, at_limit = _limit(len(tokens), options, config.n_ctx)
     if tokens:
@@ -220,13 +226,13 @@ def generate_pieces(
                     live[scheduler.submit(_request(plan, index, options))] = _Sample(index, plan, options, tokenizer)
                 elif plan is not None:
                     yield _Sample(index, plan, options, tokenizer).end("")
-            for request, token, logprob, last in scheduler.step():
-                if (sample := live.get(request)) is None:
+            for event in scheduler.step():
+                if (sample := live.get(event.request)) is None:
                     continue  # the text ended with an earlier one of several tokens
-                piece = sample.push(token, logprob, last=last)
+                piece = sample.push(event)
                 if piece.completion:
-                    del live[request]
-                    scheduler.remove(request)
+                    del live[event.request]
+                    scheduler.remove(event.request)
                 yield piece
 
 
@@ -250,9 +256,12 @@ class _Sample:
         self._index = index
         self._plan = plan
         self._options = options
+        self._top: list[tuple[tuple[int, float], ...]] = []
 
-    def push(self, token: int, logprob: float, *, last: bool) -> Piece:
-        text = self._transcript.push(token, logprob)
+    def push(self, event: Event) -> Piece:
+        text, last = self._transcript.push(event.token, event.logprob), event.last
+        if event.top:
+            self._top.append(event.top)
         if last and not self._transcript.stopped:
             text += self._transcript.finish()
         return self.end(text) if last or self._transcript.stopped else self._piece(text, None)
@@ -268,6 +277,7 @@ class _Sample:
             seed=self._options.seed,
             index=self._index,
             finish_reason="stop" if script.stopped else self._plan.at_limit,
+            top_logprobs=self._top[: len(script.tokens)] if self._options.top_logprobs else None,
         )
         return self._piece(text, completion)
 
@@ -313,6 +323,7 @@ def _request(plan: Plan, index: int, options: Options) -> Request:
         limit=plan.limit,
         slide=options.overflow == "slide",
         implicit=plan.implicit,
+        top=options.top_logprobs,
     )
 
 

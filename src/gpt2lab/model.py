@@ -161,6 +161,7 @@ class LanguageModel:
         overflow: Literal["error", "slide"] = "error",
         batch_size: int | None = None,
         logprobs: bool | None = None,
+        top_logprobs: int = 0,
         speculation: Literal["auto", "off"] = "auto",
     ) -> Completion | list[Completion]:
         """Complete a prompt, or several, ``n`` times each.
@@ -182,6 +183,7 @@ class LanguageModel:
             overflow: ``"slide"`` lets text outgrow the context: when that is full, its older half is dropped.
             batch_size: upper bound for samples that run together; changes speed alone.
             logprobs: whether completions carry the log-probabilities of their tokens.
+            top_logprobs: how many of the likeliest ids they carry for each token, with their log-probabilities.
             speculation: ``"auto"`` guesses tokens ahead where that pays; changes speed alone.
 
         Returns one :class:`Completion` for one prompt with n = 1, otherwise a list, all samples of the first prompt
@@ -207,6 +209,7 @@ class LanguageModel:
             overflow=overflow,
             batch_size=batch_size,
             logprobs=logprobs,
+            top_logprobs=top_logprobs,
             speculation=speculation,
         )
         completions = list(in_order(pieces))
@@ -241,6 +244,7 @@ class LanguageModel:
             raise UsageError(f"samples without end need exactly one prompt, got {len(prompts)}")
         if n is not None and whole("first_index", first_index, least=0) + whole("n", n, least=1) * len(prompts) > 2**64:
             raise UsageError(f"samples are numbered below 2^64: {n} from {first_index} on are too many")
+        self._engines.open_ahead()  # while prompts are encoded
         plans = [self._plan(prompt, checked) for prompt in prompts]
         engine, draft = self._engines.generating, self._draft.generating if self._draft else None
         return generate_pieces(engine, self.tokenizer, plans, n, checked, first_index, draft)

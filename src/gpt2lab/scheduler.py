@@ -52,6 +52,8 @@ class Request:
     """Whether text may outgrow the context; see :func:`~gpt2lab.window.window_start`."""
     implicit: int = 0
     """How many ids at the start of ``prompt`` are not text: penalties do not count them."""
+    top: int = 0
+    """How many of the likeliest ids events carry."""
 
 
 class Event(NamedTuple):
@@ -64,6 +66,8 @@ class Event(NamedTuple):
     """Natural log-probability under softmax(logits), before any filter."""
     last: bool
     """Whether the sample ended with it because its limit is reached."""
+    top: tuple[tuple[int, float], ...] = ()
+    """The likeliest ids and their log-probabilities, if any were asked for."""
 
 
 @dataclass(eq=False, slots=True)
@@ -105,7 +109,7 @@ class _Sample(_Lane):
     def draw(self) -> Draw:
         """How its next token is drawn."""
         request = self.request
-        return Draw(request.params, request.seed, request.stream, len(self.text), self.history or ())
+        return Draw(request.params, request.seed, request.stream, len(self.text), self.history or (), 1, request.top)
 
 
 class Scheduler:
@@ -319,9 +323,9 @@ class Scheduler:
     def _advance(self, sample: _Sample, draw: Draw, drawn: list[Drawn], events: list[Event]) -> None:
         """Put what was ``drawn`` behind ``sample`` and prepare its next step, or end it at its limit."""
         text, last = sample.text, len(sample.text) + len(drawn) == sample.end
-        for token, logprob, _ in drawn:
+        for token, logprob, top in drawn:
             text.append(token)
-            events.append(Event(sample.id, token, logprob, last and len(text) == sample.end))
+            events.append(Event(sample.id, token, logprob, last and len(text) == sample.end, top))
         if sample.history is not None:
             sample.history.extend(text[-len(drawn) :])
         if self._speculation and sample.guesser and draw.count > 1:

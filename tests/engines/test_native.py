@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from gpt2lab import _native
 from gpt2lab.config import ModelConfig
 from gpt2lab.engines.native import NativeEngine, usable_cores
-from gpt2lab.errors import ContextError, SamplingError, UsageError
+from gpt2lab.errors import ContextError, UsageError
 from gpt2lab.sampling import SamplingParams
 from gpt2lab.weights.checkpoint import Checkpoint, tensor_shapes
 from gpt2lab.weights.openai import read_openai
@@ -165,61 +165,6 @@ def test_a_truncated_sequence_goes_on_as_if_the_rest_had_never_been(engines, kee
     engine.free_sequence(sequence)
 
 
-@given(
-    st.integers(0, 2**63 - 1),
-    st.floats(0, 3),
-    st.integers(0, 90),
-    st.floats(0, 1),
-    st.floats(0, 1),
-    st.sampled_from([1.0, 1.3]),
-)
-@settings(max_examples=150, deadline=None)
-def test_draws_equal_the_readable_reference(engines, seed, temperature, top_k, top_p, min_p, penalty):
-    from gpt2lab import sampling
-
-    rng = np.random.default_rng(seed % 1000)
-    logits = (3 * rng.standard_normal((2, SHAPE.n_vocab))).astype(np.float32).round(1)  # rounding makes ties
-    params = SamplingParams(
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        min_p=min_p,
-        repetition_penalty=penalty,
-        presence_penalty=penalty - 1,
-        frequency_penalty=penalty - 1,
-        logit_bias={3: 2.5, 7: -100.0},
-    )
-    history = [1, 2, 2, 9, 9, 9]
-    ids, logprobs = engines[2].sample(logits, [params] * 2, [seed, seed], [0, 5], [17, 18], [history] * 2)
-    for row, (stream, position) in enumerate([(0, 17), (5, 18)]):
-        expected = sampling.sample(logits[row], params, seed=seed, stream=stream, position=position, history=history)
-        assert ids[row] == expected
-        exact = logits[row].astype(np.float64)
-        exact -= np.log(np.exp(exact - exact.max()).sum()) + exact.max()
-        assert logprobs[row] == pytest.approx(exact[expected], abs=1e-5)
-
-
-@given(st.integers(0, 2**63 - 1), st.integers(0, 2**63 - 1), st.integers(0, 2**32 - 1))
-def test_random_numbers_equal_the_readable_reference(seed, stream, position):
-    from gpt2lab import sampling
-
-    assert _native.philox_uniform(seed, stream, position) == sampling.uniform(seed, stream, position)
-
-
-@pytest.mark.parametrize(("bad", "word"), [(np.nan, "NaN"), (np.inf, "inf")])
-def test_logits_that_are_no_numbers_are_refused(engines, bad, word):
-    logits = np.zeros((1, SHAPE.n_vocab), np.float32)
-    logits[0, 4] = bad
-    with pytest.raises(SamplingError, match=word):
-        engines[1].sample(logits, [SamplingParams()], [0], [0], [0], [()])
-
-
-def test_no_token_left_to_draw_is_refused(engines):
-    logits = np.full((1, SHAPE.n_vocab), -np.inf, np.float32)
-    with pytest.raises(SamplingError, match="-inf"):
-        engines[1].sample(logits, [SamplingParams()], [0], [0], [0], [()])
-
-
 def test_a_sequence_cannot_grow_over_the_context(engines):
     engine = engines[1]
     sequence = engine.new_sequence()
@@ -299,32 +244,6 @@ def test_default_threads_are_the_usable_cores():
 # ---- what has gone wrong before --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("top_k", [SHAPE.n_vocab, 2**63, 10**400])
-def test_a_top_k_beyond_the_vocabulary_keeps_everything(engines, top_k):
-    logits = np.random.default_rng(0).standard_normal((1, SHAPE.n_vocab)).astype(np.float32)
-    draws = [engines[1].sample(logits, [SamplingParams(top_k=k)], [1], [0], [5], [()])[0][0] for k in (0, top_k)]
-    assert draws[0] == draws[1] >= 0
-
-
-@pytest.mark.parametrize("raw", [{1: -5.0}, {3: 2.0}, {0: -1.0}, {2: np.nan}, {4: 0.0}, {5: np.inf}])
-def test_the_core_refuses_sampling_parameters_out_of_range(engines, raw):
-    numbers = np.array([[1.0, 0, 1, 0, 1, 0, 0]])
-    for column, value in raw.items():
-        numbers[0, column] = value
-    nothing, offsets = np.empty(0, np.int32), np.zeros(2, np.int64)
-    with pytest.raises(ValueError, match="out of range"):
-        engines[1]._core.sample(
-            np.zeros((1, SHAPE.n_vocab), np.float32),
-            numbers,
-            np.zeros((1, 3), np.uint64),
-            nothing,
-            offsets,
-            nothing,
-            np.empty(0),
-            offsets,
-        )
-
-
 def test_overflow_in_one_token_reaches_no_earlier_token_and_no_other_sequence(isa):
     checkpoint = random_checkpoint(SHAPE)
     clean = run(NativeEngine(checkpoint, threads=2), [3] * 60)
@@ -337,56 +256,10 @@ def test_overflow_in_one_token_reaches_no_earlier_token_and_no_other_sequence(is
     np.testing.assert_array_equal(run(engine, [3] * 5), clean[:5])
 
 
-def test_penalties_are_subtracted_in_the_references_order(engines):
-    from gpt2lab import sampling
-
-    params = SamplingParams(temperature=0, presence_penalty=0.7, frequency_penalty=0.1, logit_bias={1: -0.1})
-    logits = np.full((1, SHAPE.n_vocab), -10, np.float32)
-    logits[0, :2] = 0
-    for history in ([0, 0, 1], [0, 1, 1], [0, 0, 0, 1, 1]):
-        ids, _ = engines[1].sample(logits, [params], [0], [0], [3], [history])
-        assert ids[0] == sampling.sample(logits[0], params, seed=0, stream=0, position=3, history=history)
-
-
-@pytest.mark.parametrize("top_p", [0.1, 0.2, 0.29, 0.5, 0.7])
-@pytest.mark.parametrize("ties", [7, 10, 77])
-def test_top_p_among_equals_keeps_as_many_as_the_reference(engines, top_p, ties):
-    from gpt2lab import sampling
-
-    logits = np.full((1, SHAPE.n_vocab), -np.inf, np.float32)
-    logits[0, :ties] = 1.3
-    params = SamplingParams(top_p=top_p)
-    kept = np.flatnonzero(sampling.distribution(logits[0], params))
-    drawn = {int(engines[1].sample(logits, [params], [0], [0], [i], [()])[0][0]) for i in range(600)}
-    assert drawn == set(kept.tolist())
-
-
-def test_top_k_at_temperature_1_does_not_take_near_ties_for_ties(engines):
-    logits = np.full((1, SHAPE.n_vocab), -np.inf, np.float32)
-    logits[0, :3] = [0.5, 1e-20, 2e-20]
-    drawn = {int(engines[1].sample(logits, [SamplingParams(top_k=2)], [0], [0], [i], [()])[0][0]) for i in range(200)}
-    assert drawn == {0, 2}
-
-
 @pytest.mark.parametrize("tokens", [[1.7], np.array([2**32 + 5]), [2**40], [-(2**40)]])
 def test_ids_that_are_no_int32_are_refused(engines, tokens):
     with pytest.raises(UsageError, match="whole numbers"):
         run(engines[1], tokens)
-
-
-@pytest.mark.parametrize(
-    ("seed", "position", "bias"), [(-1, 0, {}), (0, 2**32, {}), (0, -1, {}), (0, 0, {2**40: 1.0}), (0, 0, {99: 1.0})]
-)
-def test_numbers_that_the_core_cannot_hold_are_refused(engines, seed, position, bias):
-    with pytest.raises(SamplingError):
-        engines[1].sample(
-            np.zeros((1, SHAPE.n_vocab), np.float32),
-            [SamplingParams(logit_bias=bias)],
-            [seed],
-            [0],
-            [position],
-            [()],
-        )
 
 
 def core_of(config: ModelConfig, threads: int) -> _native.Engine:

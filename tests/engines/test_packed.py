@@ -16,7 +16,7 @@ from gpt2lab.engines import packed
 from gpt2lab.engines.packed import Key, clear, default_folder, entries, read_entry, write_entry
 
 KEY = Key("ab" * 32, "q8_0", 1, {"n_vocab": 7, "n_ctx": 8, "n_embd": 4, "n_head": 2, "n_layer": 1})
-SIZE = 2 * packed._CHUNK + 12345
+SIZE = 8_400_953
 MODEL = "/models/124M"
 
 
@@ -57,7 +57,7 @@ def test_an_entry_is_of_one_content_precision_layout_and_shape(entry: Path, othe
     assert not is_there(entry.parent, other)
 
 
-@pytest.mark.parametrize("place", [0, 20, 60, packed._HEADER, packed._HEADER + packed._CHUNK + 1, -1])
+@pytest.mark.parametrize("place", [0, 20, 60, packed._HEADER, packed._HEADER + SIZE // 2 + 1, -1])
 def test_an_entry_with_one_wrong_byte_counts_as_absent(entry: Path, place: int) -> None:
     data = bytearray(entry.read_bytes())
     data[place] ^= 0x40

@@ -85,3 +85,22 @@ def test_what_is_neither_file_nor_folder_is_named(tmp_path):
     os.mkfifo(tmp_path / "pipe.gguf")
     with pytest.raises(CheckpointError, match="neither a file nor a folder"):
         open_checkpoint(tmp_path / "pipe.gguf")
+
+
+def test_a_released_size_in_hugging_faces_cache_is_found_without_its_library(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    repository = tmp_path / "home" / "hub" / "models--openai-community--gpt2-medium"
+    folder = repository / "snapshots" / ("c" * 40)
+    folder.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("c" * 40)
+    (folder / "config.json").write_text("{}")
+    with pytest.raises(ImportError):  # incomplete: for the library to fetch
+        find_checkpoint("345M")
+    (folder / "model.safetensors").write_bytes(b"")
+    assert find_checkpoint("345M") == folder
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "elsewhere"))
+    with pytest.raises(ImportError):
+        find_checkpoint("345M")

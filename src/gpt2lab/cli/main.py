@@ -31,6 +31,7 @@ COMMANDS = {
     "train": "Train a model from scratch on your own text.",
     "convert": "Write a checkpoint in another format or precision.",
     "info": "Tell what a model is: shape, size, precision, memory.",
+    "bench": "Tell how fast a model generates on this machine.",
     "cache": "Show or clear the weights kept ready for the next start.",
     "download": "Fetch a released model.",
 }

@@ -6,10 +6,12 @@ one of the two shall not wait for the other. Knows nothing of text or requests.
 
 from __future__ import annotations
 
-from threading import Lock
+from contextlib import suppress
+from threading import Lock, Thread
 from typing import TYPE_CHECKING
 
 from gpt2lab.engines import check_device, open_engine
+from gpt2lab.errors import Gpt2LabError
 
 if TYPE_CHECKING:
     from gpt2lab.engines import Engine
@@ -60,6 +62,19 @@ class Engines:
     def opened(self) -> list[Engine]:
         """Those that were needed so far."""
         return list(self._opened.values())
+
+    def open_ahead(self) -> None:
+        """Begin to open :attr:`generating` in a thread, if all there is to do is to read its packed weights."""
+        if self._opened or self.device != "cpu":
+            return
+        from gpt2lab.engines.loading import cached_precisions
+
+        if self.precision in cached_precisions(self.checkpoint):
+            Thread(target=self._try_to_open, daemon=True).start()
+
+    def _try_to_open(self) -> None:
+        with suppress(Gpt2LabError, MemoryError):  # who asks for the engine will be told
+            self._open(self.precision)
 
     def _open(self, precision: str) -> Engine:
         with self._opening:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
+from itertools import chain
 from typing import Literal
 
 import numpy as np
@@ -15,6 +16,15 @@ import numpy.typing as npt
 
 from gpt2lab import _native
 from gpt2lab.engines import Draw, Drawn
+from gpt2lab.engines.draw_arguments import (
+    NO_DRAW,
+    ParamArrays,
+    ParamCache,
+    drawn_lists,
+    penalised_histories,
+    penalises,
+    ragged,
+)
 from gpt2lab.engines.loading import load_weights
 from gpt2lab.errors import ContextError, SamplingError, UsageError
 from gpt2lab.sampling import SamplingParams
@@ -45,6 +55,7 @@ class NativeEngine:
         kv_precision: str | None = None,
     ) -> None:
         self.config = checkpoint.config
+        self._params = ParamCache(checkpoint.config.n_vocab)
         threads = usable_cores() if threads is None else threads
         if not 1 <= threads <= 1024:
             raise UsageError(f"threads must be from 1 to 1024, got {threads}")
@@ -122,29 +133,38 @@ class NativeEngine:
     def step(
         self, sequences: Sequence[int], tokens: Sequence[Sequence[int]], draws: Sequence[Draw | None]
     ) -> list[list[Drawn]]:
-        """Feed tokens and draw behind them; see :meth:`gpt2lab.engines.Engine.step`."""
-        logits = self.forward(sequences, tokens, "all")
-        drawn: list[list[Drawn]] = []
-        end = 0
-        for ids, draw in zip(tokens, draws, strict=True):
-            end += len(ids)
-            drawn.append(self._draw(logits[end - draw.count : end], ids[-draw.count :], draw) if draw else [])
-        return drawn
+        """Feed tokens and draw behind them in one call of the core; see :meth:`gpt2lab.engines.Engine.step`.
 
-    def _draw(self, logits: npt.NDArray[np.float32], fed: Sequence[int], draw: Draw) -> list[Drawn]:
-        """Tokens drawn from rows of ``logits`` until one differs from the next of the tokens ``fed``."""
-        history = [[*draw.history, *fed[1 : 1 + n]] for n in range(draw.count)]
-        positions = [draw.position + n for n in range(draw.count)]
-        n = draw.count
-        ids, logprobs = self.sample(logits, [draw.params] * n, [draw.seed] * n, [draw.stream] * n, positions, history)
-        drawn: list[Drawn] = []
-        for row, (id, logprob) in enumerate(zip(ids.tolist(), logprobs.tolist(), strict=True)):
-            likeliest = np.argsort(-logits[row], kind="stable")[: draw.top] if draw.top else ()
-            level = logprob - float(logits[row, id])
-            drawn.append(Drawn(id, logprob, tuple((int(i), float(logits[row, i]) + level) for i in likeliest)))
-            if row + 1 < n and fed[row + 1] != id:
-                break
-        return drawn
+        What was fed is taken back if anything is raised.
+        """
+        wanted = [draw or NO_DRAW for draw in draws]
+        top = [min(draw.top, self.config.n_vocab) for draw in wanted]
+        params = self._params.arrays([draw.params for draw in wanted])
+        history, history_offsets = penalised_histories(wanted, params.penalised)
+        try:
+            ids, logprobs, counts, top_ids, top_logprobs = self._core.step(
+                sequences,
+                [*chain.from_iterable(tokens)],
+                [len(ids) for ids in tokens],
+                [draw.count for draw in wanted],
+                params.numbers,
+                [number for draw in wanted for number in (draw.seed, draw.stream, draw.position)],
+                history,
+                history_offsets,
+                params.bias_ids,
+                params.bias_values,
+                params.bias_offsets,
+                top,
+            )
+        except _native.DrawError as error:
+            raise SamplingError(str(error)) from None
+        except OverflowError as error:
+            raise ContextError(str(error)) from None
+        except IndexError as error:
+            raise UsageError(str(error)) from None
+        except TypeError as error:
+            raise _no_numbers(sequences, tokens) from error
+        return drawn_lists(ids, logprobs, counts, top, top_ids, top_logprobs)
 
     def sample(
         self,
@@ -160,15 +180,20 @@ class NativeEngine:
         Returns ids int32 ``[n]`` and the natural logarithms of their probabilities under the unmodified logits,
         float32 ``[n]``. Raises :class:`SamplingError` for NaN or +inf logits or if no token is left to draw.
         """
-        numbers = np.array([_numbers(p, self.config.n_vocab) for p in params], np.float64).reshape(len(params), 7)
-        used = [h if _penalises(p) else () for p, h in zip(params, histories, strict=True)]
+        used = [h if penalises(p) else () for p, h in zip(params, histories, strict=True)]
         try:
+            arrays = ParamArrays.of(params, self.config.n_vocab)
             streams_of = np.array([seeds, streams, positions], np.uint64).T.copy()
-            history, history_offsets = _ragged(used, np.int32)
-            bias_ids, bias_offsets = _ragged([tuple(p.logit_bias) for p in params], np.int32)
-            bias_values, _ = _ragged([tuple(p.logit_bias.values()) for p in params], np.float64)
+            history, history_offsets = ragged(used, np.int32)
             ids, logprobs = self._core.sample(
-                logits, numbers, streams_of, history, history_offsets, bias_ids, bias_values, bias_offsets
+                logits,
+                arrays.numbers,
+                streams_of,
+                history,
+                history_offsets,
+                arrays.bias_ids,
+                arrays.bias_values,
+                arrays.bias_offsets,
             )
         except (ValueError, IndexError, OverflowError) as error:
             raise SamplingError(str(error)) from None
@@ -192,33 +217,14 @@ def _int32(values: npt.NDArray[np.generic]) -> npt.NDArray[np.int32]:
     return np.ascontiguousarray(values, np.int32)
 
 
-def _numbers(p: SamplingParams, n_vocab: int) -> tuple[float, ...]:
-    """The order in which native/bindings.cpp reads them."""
-    return (
-        p.temperature,
-        min(p.top_k, n_vocab),
-        p.top_p,
-        p.min_p,
-        p.repetition_penalty,
-        p.presence_penalty,
-        p.frequency_penalty,
-    )
-
-
-def _penalises(p: SamplingParams) -> bool:
-    return p.repetition_penalty != 1 or p.presence_penalty != 0 or p.frequency_penalty != 0
-
-
-def _ragged(
-    rows: Sequence[Sequence[float]], dtype: type[np.generic]
-) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.int64]]:
-    """Rows after one another, and where each begins."""
-    offsets = np.zeros(len(rows) + 1, np.int64)
-    if not any(len(row) for row in rows):  # as nearly always, at every step
-        return np.empty(0, dtype), offsets
-    np.cumsum([len(row) for row in rows], out=offsets[1:])
-    flat = np.fromiter((value for row in rows for value in row), dtype, int(offsets[-1]))
-    return flat, offsets
+def _no_numbers(sequences: Sequence[int], tokens: Sequence[Sequence[int]]) -> UsageError | SamplingError:
+    """What to raise if the core cannot read the arguments of a step."""
+    try:
+        for ids in (sequences, *tokens):
+            _int32(np.asarray(ids))
+    except UsageError as error:
+        return error
+    return SamplingError("seed, stream, position and the ids of the history must be whole numbers from 0, below 2^64")
 
 
 def usable_cores() -> int:

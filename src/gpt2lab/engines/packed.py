@@ -13,7 +13,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -38,7 +38,6 @@ ABANDONED = 15 * 60.0
 _MAGIC = b"gpt2lab packed 1\n"
 _HEADER = 4096  # bytes; the arena after it starts on a page
 _MODEL = 250  # characters of a path that fit the header however they are escaped
-_CHUNK = 4 << 20  # bytes that a thread reads and checks at a time
 _SUFFIX, _TEMPORARY = ".packed", ".tmp"
 
 
@@ -101,7 +100,7 @@ def read_entry(folder: Path, key: Key, arena: Arena) -> bool:
             header = _read_header(file)
             if header is None or header["key"] != asdict(key) or not _has_size(file, len(arena)):
                 return False
-            sums = _read_arena(path, file, arena)
+            sums = _read_arena(path, arena)
         with suppress(OSError):  # somebody else's cache that is read only
             os.utime(path)
     except OSError:
@@ -111,7 +110,7 @@ def read_entry(folder: Path, key: Key, arena: Arena) -> bool:
 
 def write_entry(folder: Path, key: Key, arena: Arena, model: str) -> None:
     """Keep ``arena`` as the entry of ``key``, and remove what it supersedes. Raises OSError; leaves no half file."""
-    checksum = _total(_native.checksum(part) for part in _parts(arena))
+    checksum = _total(map(_native.checksum, _halves(arena)))
     model = model[-_MODEL:]
     header = {"key": asdict(key), "checksum": checksum, "model": model}
     with new_file(folder / key.name) as file:
@@ -197,29 +196,34 @@ def _has_size(file: IO[bytes], size: int) -> bool:
     return os.fstat(file.fileno()).st_size == _HEADER + size
 
 
-def _parts(arena: Arena) -> list[Arena]:
-    return [arena[start : start + _CHUNK] for start in range(0, len(arena), _CHUNK)]
+def _halves(arena: Arena) -> list[Arena]:
+    middle = len(arena) // 2 // _HEADER * _HEADER
+    return [arena[:middle], arena[middle:]]
 
 
-def _total(sums: Iterator[int] | list[int]) -> int:
-    """One checksum of the parts' checksums."""
+def _total(sums: Iterable[int]) -> int:
+    """One checksum of the halves' checksums."""
     return _native.checksum(np.fromiter(sums, np.uint64).view(np.uint8))
 
 
-def _read_arena(path: Path, file: IO[bytes], arena: Arena) -> list[int]:
-    """Fill ``arena`` from its place in the entry, by two threads, and return the checksums of its parts."""
-    parts = _parts(arena)
-    sums = [0] * len(parts)
+def _read_arena(path: Path, arena: Arena) -> list[int]:
+    """Fill ``arena`` from its place in the entry by two threads, and return the checksums of its halves.
 
-    def work(own: IO[bytes], numbers: range) -> None:
-        for number in numbers:
-            own.seek(_HEADER + number * _CHUNK)
-            if own.readinto(parts[number].data) == len(parts[number]):  # type: ignore[attr-defined]
-                sums[number] = _native.checksum(parts[number])
+    Each half is one call without the interpreter's lock, so that other threads are not waited for in between.
+    """
+    sums = [0, 0]
 
-    with path.open("rb", buffering=0) as other:  # its position is its own
-        thread = threading.Thread(target=work, args=(other, range(1, len(parts), 2)))
-        thread.start()
-        work(file, range(0, len(parts), 2))
-        thread.join()
+    def work(number: int, start: int, half: Arena) -> None:
+        with suppress(OSError), path.open("rb", buffering=0) as file:
+            file.seek(start)
+            rest = half.data
+            while len(rest) and (count := file.readinto(rest)):  # Linux gives at most 2 GiB at once
+                rest = rest[count:]
+            sums[number] = _native.checksum(half)
+
+    first, second = _halves(arena)
+    thread = threading.Thread(target=work, args=(1, _HEADER + len(first), second))
+    thread.start()
+    work(0, _HEADER, first)
+    thread.join()
     return sums

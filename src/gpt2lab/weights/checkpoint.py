@@ -39,23 +39,28 @@ class TokenizerFiles:
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """One tensor of a file: its canonical shape, and how to read it as float32."""
+    """One tensor of a file: its canonical shape, how to read it as float32, and the file if that is mapped."""
 
     shape: tuple[int, ...]
     read: Callable[[], Tensor]
+    file: MappedFile | None = None
 
 
 class LazyTensors(Mapping[str, Tensor]):
     """Canonical name → float32 array, read (and where the format has them, checksummed) on each access.
 
-    Nothing is cached: an array lives as long as its user holds it. Arrays may be read-only views of the file.
+    Nothing is cached: an array lives as long as its user holds it, and what was read of a file before counts as this
+    process's memory no longer. Arrays may be read-only views of the file.
     """
 
     def __init__(self, stored: Mapping[str, StoredTensor]) -> None:
         self._stored = stored
 
     def __getitem__(self, name: str) -> Tensor:
-        return self._stored[name].read()
+        stored = self._stored[name]
+        if stored.file is not None:
+            stored.file.let_go()
+        return stored.read()
 
     def __contains__(self, name: object) -> bool:
         return name in self._stored
@@ -148,6 +153,11 @@ class MappedFile:
 
     def __len__(self) -> int:
         return len(self.data)
+
+    def let_go(self) -> None:
+        """Hand the pages that were read back to the system, which still has them; views read them again when used."""
+        if isinstance(self._map, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            self._map.madvise(mmap.MADV_DONTNEED)
 
     def part(self, start: int, size: int) -> memoryview:
         """``size`` bytes from ``start``, without copying."""

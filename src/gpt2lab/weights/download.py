@@ -18,6 +18,7 @@ from gpt2lab.config import RELEASED_SIZES, canonical_size
 from gpt2lab.errors import CheckpointError, DownloadError
 from gpt2lab.weights.checkpoint import parse_json, read_bytes
 from gpt2lab.weights.fetch import Progress, fetch, sha256_of
+from gpt2lab.weights.find import HUB_REPOSITORIES, HUB_WEIGHTS
 from gpt2lab.weights.vocabulary import GPT2_ENCODER_SHA256, GPT2_MERGES_SHA256
 
 SOURCES = ("huggingface", "openai")
@@ -37,14 +38,7 @@ _OPENAI_FILES = {  # small ones first: a wrong address shows at once
     "model.ckpt.data-00000-of-00001": None,
 }
 
-_HUB_REPOSITORIES = {
-    "124M": "openai-community/gpt2",
-    "355M": "openai-community/gpt2-medium",
-    "774M": "openai-community/gpt2-large",
-    "1558M": "openai-community/gpt2-xl",
-}
-_HUB_WEIGHTS = "model.safetensors"
-_HUB_FILES = ("config.json", "vocab.json", "merges.txt", _HUB_WEIGHTS)
+_HUB_FILES = ("config.json", "vocab.json", "merges.txt", HUB_WEIGHTS)
 _HUB_EXTRAS = ("generation_config.json", "tokenizer.json", "tokenizer_config.json")
 
 FileProgress = Callable[[str], Progress]
@@ -70,7 +64,7 @@ def download(
         if source == "openai":
             _from_openai(name, manifest, progress or (lambda file: lambda done, total: None))
         else:
-            _from_hub(_HUB_REPOSITORIES[name], manifest)
+            _from_hub(HUB_REPOSITORIES[name], manifest)
     except OSError as error:
         raise DownloadError(f"cannot write to {folder}: {error.strerror or error}") from None
     _check(folder)
@@ -81,8 +75,8 @@ def find_or_download(size: str) -> Path:
     """The folder of a released size in Hugging Face's cache, downloaded to there if it is not in it yet."""
     from huggingface_hub import try_to_load_from_cache
 
-    repository = _HUB_REPOSITORIES[size]
-    cached = [try_to_load_from_cache(repository, name) for name in ("config.json", _HUB_WEIGHTS)]
+    repository = HUB_REPOSITORIES[size]
+    cached = [try_to_load_from_cache(repository, name) for name in ("config.json", HUB_WEIGHTS)]
     if all(isinstance(path, str) for path in cached):
         return Path(str(cached[0])).parent
     for path in _hub_files(repository, [*_HUB_EXTRAS, *_HUB_FILES], None):
@@ -157,8 +151,8 @@ def _hub_files(repository: str, names: list[str], folder: Path | None) -> Iterat
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     # asked first, because without a network this fails at once, and a download after half a minute of trying
-    with _hub_errors(repository, _HUB_WEIGHTS):
-        sha256 = get_hf_file_metadata(hf_hub_url(repository, _HUB_WEIGHTS)).etag or ""
+    with _hub_errors(repository, HUB_WEIGHTS):
+        sha256 = get_hf_file_metadata(hf_hub_url(repository, HUB_WEIGHTS)).etag or ""
     for name in names:
         with _hub_errors(repository, name):
             try:
@@ -167,7 +161,7 @@ def _hub_files(repository: str, names: list[str], folder: Path | None) -> Iterat
                 if name not in _HUB_EXTRAS or isinstance(error, LocalEntryNotFoundError):
                     raise
                 continue
-        if name == _HUB_WEIGHTS and len(sha256) == 64 and sha256_of(path) != sha256:
+        if name == HUB_WEIGHTS and len(sha256) == 64 and sha256_of(path) != sha256:
             path.resolve().unlink()  # in the cache it is a link
             path.unlink(missing_ok=True)
             raise DownloadError(f"{name} of {repository} came with another sha256 than {sha256}; try again")

@@ -17,6 +17,15 @@ from gpt2lab.weights.checkpoint import Checkpoint
 MODELS_DIR = Path("models")
 TALES = Path(__file__).parent.parent / "assets" / "tales.gguf"
 
+HUB_REPOSITORIES = {
+    "124M": "openai-community/gpt2",
+    "355M": "openai-community/gpt2-medium",
+    "774M": "openai-community/gpt2-large",
+    "1558M": "openai-community/gpt2-xl",
+}
+"""Where the Hugging Face hub has the released sizes."""
+HUB_WEIGHTS = "model.safetensors"
+
 
 def open_checkpoint(name_or_path: str | os.PathLike[str]) -> Checkpoint:
     """Open the checkpoint that a name or path means; a released size that is nowhere is downloaded.
@@ -43,9 +52,7 @@ def find_checkpoint(name_or_path: str | os.PathLike[str], models_dir: Path = MOD
         if name == "tales" and TALES.is_file():
             return TALES
         if size is not None:
-            from gpt2lab.weights.download import find_or_download
-
-            return find_or_download(size)
+            return _in_hub_cache(size) or _from_hub(size)
     raise CheckpointError(f"no model at {name}, nor in {models_dir / name}; give a path, tales or one of {_sizes()}")
 
 
@@ -71,11 +78,12 @@ def open_path(path: Path) -> Checkpoint:
 
 
 def _open_folder(folder: Path) -> Checkpoint:
-    from gpt2lab.weights.huggingface import is_huggingface, read_huggingface
+    if (folder / "config.json").is_file():
+        from gpt2lab.weights.huggingface import read_huggingface
+
+        return read_huggingface(folder)
     from gpt2lab.weights.openai import is_openai, read_openai
 
-    if is_huggingface(folder):
-        return read_huggingface(folder)
     if is_openai(folder):
         return read_openai(folder)
     files = sorted(folder.glob("*.gguf")) or sorted(folder.glob("ckpt.pt"))
@@ -83,6 +91,30 @@ def _open_folder(folder: Path) -> Checkpoint:
         return open_path(files[0])
     what = f"{len(files)} .gguf files, name one of them" if files else "no checkpoint that is known here"
     raise CheckpointError(f"{folder}: holds {what}")
+
+
+def _in_hub_cache(size: str) -> Path | None:
+    """The folder of a released size in Hugging Face's cache.
+
+    Looked up here because importing ``huggingface_hub`` takes longer than all of a start. What is not found where it
+    is by default, ``huggingface_hub`` looks for again.
+    """
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    home = Path(os.environ.get("HF_HOME") or caches / "huggingface")
+    hub = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE") or home / "hub"
+    repository = Path(os.path.expandvars(hub)).expanduser() / f"models--{HUB_REPOSITORIES[size].replace('/', '--')}"
+    try:
+        folder = repository / "snapshots" / (repository / "refs" / "main").read_text(encoding="ascii")
+        complete = all((folder / name).is_file() for name in ("config.json", HUB_WEIGHTS))
+    except (OSError, ValueError, RuntimeError):
+        return None
+    return folder if complete else None
+
+
+def _from_hub(size: str) -> Path:
+    from gpt2lab.weights.download import find_or_download
+
+    return find_or_download(size)
 
 
 def _sizes() -> str:

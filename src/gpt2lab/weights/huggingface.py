@@ -50,11 +50,6 @@ _REQUIRED: Mapping[str, tuple[Any, ...]] = {
 _Stored = dict[str, tuple[StoredTensor, str]]
 
 
-def is_huggingface(path: Path) -> bool:
-    """Whether ``path`` is a folder with a ``config.json``."""
-    return (path / "config.json").is_file()
-
-
 def read_huggingface(path: Path) -> Checkpoint:
     """Open a folder. Raises :class:`CheckpointError` if it is no GPT-2 that is computed here exactly."""
     config = _config(path / "config.json")

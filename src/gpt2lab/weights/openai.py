@@ -227,7 +227,7 @@ def _stored_tensor(shards: _Shards, name: str, entry: _Entry) -> StoredTensor:
             raise CheckpointError(f"{file.path}: checksum of {name} differs, the file is corrupt")
         return np.ascontiguousarray(file.array(entry.offset, "<f4", shape), dtype=np.float32)
 
-    return StoredTensor(shape, read)
+    return StoredTensor(shape, read, file)
 
 
 def _released_config(prefix: Path, stored: dict[str, StoredTensor]) -> ModelConfig:

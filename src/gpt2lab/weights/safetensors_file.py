@@ -45,7 +45,7 @@ class SafeTensor:
         def read() -> Tensor:
             return decode(self.file.array(self.start, kind.dtype, (math.prod(shape),)), kind, shape)
 
-        return StoredTensor(shape, read), precision
+        return StoredTensor(shape, read, self.file), precision
 
 
 def read_safetensors(path: Path) -> dict[str, SafeTensor]:

@@ -1,0 +1,136 @@
+"""How fast a model generates on this machine: decoding, a batch, reading a prompt.
+
+Everything goes through :meth:`LanguageModel.generate <gpt2lab.LanguageModel.generate>`, greedily and without guesses,
+so it is what a user gets for a text that does not repeat itself. A decode step reads every weight once; what that
+comes to in bytes per second is reported beside it, to be held against the machine's memory bandwidth. Measures no
+other program: ``benchmarks/peers.py`` does.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+import time
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gpt2lab.config import RELEASED_SIZES, ModelConfig, canonical_size
+from gpt2lab.engines import weight_bytes
+from gpt2lab.errors import UsageError
+from gpt2lab.weights.checkpoint import Checkpoint, LazyTensors, StoredTensor, Tensor, tensor_shapes
+
+if TYPE_CHECKING:
+    from gpt2lab.model import LanguageModel
+
+
+@dataclass(frozen=True)
+class Workload:
+    """``batch`` prompts of ``prompt`` random ids, each completed by ``new`` tokens."""
+
+    name: str
+    batch: int
+    prompt: int
+    new: int
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What one workload came to.
+
+    ``tokens_s`` has a figure for each round: a prompt's tokens, or those drawn; for a single sequence without the time
+    that its prompt takes. ``gb_s`` is the weights, keys and values read in that time; None where a step's tokens share
+    them.
+    """
+
+    workload: Workload
+    tokens_s: list[float]
+    gb_s: float | None
+
+    def summary(self) -> dict[str, float]:
+        """Median, smallest and largest tokens per second."""
+        figures = {"median": statistics.median(self.tokens_s), "min": min(self.tokens_s), "max": max(self.tokens_s)}
+        return {name: round(figure, 2) for name, figure in figures.items()}
+
+
+def workloads(n_ctx: int) -> list[Workload]:
+    """One sequence, a batch of 8, and a prompt of 512 tokens, each as far as the context goes."""
+    start = min(16, n_ctx // 2)
+    return [
+        Workload("decode", 1, start, min(128, n_ctx - start)),
+        Workload("batch of 8", 8, start, min(64, n_ctx - start)),
+        Workload("prompt", 1, min(512, n_ctx - 1), 1),
+    ]
+
+
+def measure(model: LanguageModel, rounds: int) -> Iterator[Speed]:
+    """Run every workload once to warm up and then ``rounds`` times. Raises UsageError for ``rounds`` below 1."""
+    if rounds < 1:
+        raise UsageError(f"rounds must be at least 1, got {rounds}")
+    for workload in workloads(model.config.n_ctx):
+        _seconds(model, workload, min(workload.new, 4))
+        speeds = [_tokens_per_second(model, workload) for _ in range(rounds)]
+        gb_s = None
+        if workload.batch == 1 and workload.new > 1:
+            context = workload.prompt + workload.new // 2
+            gb_s = bytes_per_step(model.config, model.precision, context) * statistics.median(speeds) / 1e9
+        yield Speed(workload, speeds, gb_s)
+
+
+def bytes_per_step(config: ModelConfig, precision: str, context: int, batch: int = 1) -> int:
+    """Bytes that one decode step of ``batch`` sequences with ``context`` tokens each must read.
+
+    All weights but the table of positions, and keys and values: float32 beside float32 weights, else float16.
+    """
+    kv = config.kv_cache_bytes(context, 4 if precision == "float32" else 2)
+    return weight_bytes(config, precision) - 4 * config.n_ctx * config.n_embd + batch * kv
+
+
+def random_checkpoint(size: str) -> Checkpoint:
+    """A model of a released size (``"124M"``) with random weights, which take no memory until they are read.
+
+    Raises :class:`UsageError` if there is no such size.
+    """
+    name = canonical_size(size)
+    if name is None:
+        raise UsageError(f"{size!r} is no released size; there are {', '.join(RELEASED_SIZES)}")
+    config = RELEASED_SIZES[name]
+    tensors = {
+        name: StoredTensor(shape, partial(_initial, name, shape)) for name, shape in tensor_shapes(config).items()
+    }
+    return Checkpoint(config, LazyTensors(tensors), None, "random", "float32", Path(f"random {name}"))
+
+
+def _initial(name: str, shape: tuple[int, ...]) -> Tensor:
+    """As GPT-2's weights are before training: gains 1, biases 0, matrices normal with deviation 0.02.
+
+    The normal numbers of a matrix repeat after 65,521, which makes them quickly and changes no speed.
+    """
+    if len(shape) == 1:
+        return np.full(shape, name.endswith(".weight"), np.float32)
+    numbers = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(65521, np.float32)
+    return np.resize(numbers * np.float32(0.02), shape)
+
+
+def _tokens_per_second(model: LanguageModel, workload: Workload) -> float:
+    """Of a prompt if one token is drawn, else of what is drawn; for a single sequence from its first token on."""
+    seconds = _seconds(model, workload, workload.new)
+    if workload.new == 1:
+        return workload.prompt / seconds
+    if workload.batch > 1:
+        return workload.batch * workload.new / seconds
+    return (workload.new - 1) / (seconds - _seconds(model, workload, 1))
+
+
+def _seconds(model: LanguageModel, workload: Workload, new: int) -> float:
+    """Time to complete the workload's prompts by ``new`` tokens each."""
+    ids = random.Random(0)
+    prompts = [[ids.randrange(model.config.n_vocab) for _ in range(workload.prompt)] for _ in range(workload.batch)]
+    start = time.perf_counter()
+    model.generate(prompts, length=new, temperature=0.0, ignore_eos=True, speculation="off", logprobs=False)
+    return time.perf_counter() - start

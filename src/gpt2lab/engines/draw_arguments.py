@@ -1,0 +1,127 @@
+"""How the C++ core is told what to draw, and how it tells what it has drawn: flat lists and arrays.
+
+Parameters change rarely, so their arrays are kept from step to step. Knows nothing of engines or sequences; the core
+checks what arrives (native/draw_arguments.cpp).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import numpy.typing as npt
+
+from gpt2lab.engines import Draw, Drawn
+from gpt2lab.errors import SamplingError
+from gpt2lab.sampling import SamplingParams
+
+NO_DRAW = Draw(SamplingParams(), 0, 0, 0, count=0)
+
+
+@dataclass(frozen=True)
+class ParamArrays:
+    """What the core reads of ``n`` :class:`SamplingParams`."""
+
+    numbers: npt.NDArray[np.float64]  # [n, 7]
+    bias_ids: npt.NDArray[np.generic]  # int32: those of all rows after one another
+    bias_values: npt.NDArray[np.generic]  # float64
+    bias_offsets: npt.NDArray[np.int64]  # [n + 1]: where each row's begin
+    penalised: list[int]
+    """Rows whose history counts."""
+
+    @classmethod
+    def of(cls, params: Sequence[SamplingParams], n_vocab: int) -> ParamArrays:
+        """Raises :class:`SamplingError` for a biased id beyond int32."""
+        numbers = np.array([_numbers(p, n_vocab) for p in params], np.float64).reshape(len(params), 7)
+        try:
+            bias_ids, bias_offsets = ragged([tuple(p.logit_bias) for p in params], np.int32)
+        except OverflowError:
+            largest = max(id for p in params for id in p.logit_bias)
+            raise SamplingError(
+                f"logit_bias names token {largest}, but the vocabulary ends at {n_vocab - 1}"
+            ) from None
+        bias_values, _ = ragged([tuple(p.logit_bias.values()) for p in params], np.float64)
+        penalised = [row for row, p in enumerate(params) if penalises(p)]
+        return cls(numbers, bias_ids, bias_values, bias_offsets, penalised)
+
+
+class ParamCache:
+    """The arrays of the parameters seen last, for steps whose draws are those of the step before."""
+
+    def __init__(self, n_vocab: int) -> None:
+        self._n_vocab = n_vocab
+        self._params: list[SamplingParams] = []
+        self._biases: list[dict[int, float]] = []  # copies: who made the parameters may have changed theirs since
+        self._arrays = ParamArrays.of([], n_vocab)
+
+    def arrays(self, params: list[SamplingParams]) -> ParamArrays:
+        """Those of ``params``; raises as :meth:`ParamArrays.of`."""
+        if params != self._params or [p.logit_bias for p in params] != self._biases:
+            self._arrays = ParamArrays.of(params, self._n_vocab)
+            self._params, self._biases = params, [dict(p.logit_bias) for p in params]
+        return self._arrays
+
+
+def penalised_histories(draws: Sequence[Draw], penalised: Sequence[int]) -> tuple[list[int], list[int]]:
+    """The histories of the rows ``penalised`` after one another, and for every row where its begins, and the end."""
+    if not penalised:
+        return [], [0] * (len(draws) + 1)
+    tokens: list[int] = []
+    offsets = [0]
+    rows = set(penalised)
+    for row, draw in enumerate(draws):
+        if row in rows:
+            tokens += draw.history
+        offsets.append(len(tokens))
+    return tokens, offsets
+
+
+def drawn_lists(
+    ids: list[int],
+    logprobs: list[float],
+    counts: list[int],
+    top: Sequence[int],
+    top_ids: list[int],
+    top_logprobs: list[float],
+) -> list[list[Drawn]]:
+    """All draws after one another as lists of ``counts[i]``; each draw of list i has ``top[i]`` likeliest tokens."""
+    drawn: Iterator[Drawn]
+    if top_ids:
+        likeliest = zip(top_ids, top_logprobs, strict=True)
+        sizes = [size for size, count in zip(top, counts, strict=True) for _ in range(count)]
+        drawn = (Drawn(id, p, tuple(islice(likeliest, n))) for id, p, n in zip(ids, logprobs, sizes, strict=True))
+    else:
+        drawn = map(Drawn, ids, logprobs)
+    return [list(islice(drawn, count)) for count in counts]
+
+
+def _numbers(p: SamplingParams, n_vocab: int) -> tuple[float, ...]:
+    """The order in which the core reads them."""
+    return (
+        p.temperature,
+        min(p.top_k, n_vocab),
+        p.top_p,
+        p.min_p,
+        p.repetition_penalty,
+        p.presence_penalty,
+        p.frequency_penalty,
+    )
+
+
+def penalises(p: SamplingParams) -> bool:
+    """Whether the history matters."""
+    return p.repetition_penalty != 1 or p.presence_penalty != 0 or p.frequency_penalty != 0
+
+
+def ragged(
+    rows: Sequence[Sequence[float]], dtype: type[np.generic]
+) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.int64]]:
+    """Rows after one another, and where each begins."""
+    offsets = np.zeros(len(rows) + 1, np.int64)
+    if not any(len(row) for row in rows):  # as nearly always, at every step
+        return np.empty(0, dtype), offsets
+    np.cumsum([len(row) for row in rows], out=offsets[1:])
+    flat = np.fromiter((value for row in rows for value in row), dtype, int(offsets[-1]))
+    return flat, offsets

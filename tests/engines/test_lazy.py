@@ -1,0 +1,62 @@
+"""Engines are opened when they are needed, or just before."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from gpt2lab.engines import contents, loading
+from gpt2lab.engines.lazy import Engines
+from gpt2lab.weights import open_checkpoint
+
+ODD = Path(__file__).parents[1] / "golden" / "odd"
+
+
+@pytest.fixture(autouse=True)
+def everything_is_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GPT2LAB_CACHE", str(tmp_path))
+    monkeypatch.setattr(loading, "LEAST_SIZE", 0)
+    monkeypatch.setattr(contents, "SETTLED", -1.0)
+
+
+def join_others() -> None:
+    for thread in threading.enumerate():
+        if thread is not threading.current_thread() and thread.daemon:
+            thread.join(10)
+
+
+def test_packed_weights_are_read_ahead() -> None:
+    assert Engines(open_checkpoint(ODD)).generating
+    engines = Engines(open_checkpoint(ODD))
+    engines.open_ahead()
+    join_others()
+    (opened,) = engines.opened
+    assert engines.generating is opened
+
+
+def test_nothing_is_packed_ahead() -> None:
+    engines = Engines(open_checkpoint(ODD))
+    engines.open_ahead()
+    join_others()
+    assert engines.opened == []
+
+
+def test_an_engine_that_cannot_be_opened_ahead_is_an_error_when_it_is_needed(monkeypatch, capfd) -> None:
+    from gpt2lab.errors import UsageError
+
+    assert Engines(open_checkpoint(ODD)).generating
+    engines = Engines(open_checkpoint(ODD), threads=5000)
+    engines.open_ahead()
+    join_others()
+    assert capfd.readouterr() == ("", "")
+    with pytest.raises(UsageError, match="threads must be from 1 to 1024"):
+        assert engines.generating
+
+
+def test_one_precision_is_one_engine() -> None:
+    engines = Engines(open_checkpoint(ODD), precision="bfloat16")
+    assert engines.generating is engines.exact
+    both = Engines(open_checkpoint(ODD))
+    assert both.generating is not both.exact

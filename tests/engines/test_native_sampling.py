@@ -1,0 +1,238 @@
+"""What the native engine draws from given logits, held to the readable rules of gpt2lab.sampling."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_native import ISAS, random_checkpoint
+
+from gpt2lab import _native, sampling
+from gpt2lab.config import ModelConfig
+from gpt2lab.engines import Draw
+from gpt2lab.engines.native import NativeEngine
+from gpt2lab.errors import SamplingError
+from gpt2lab.sampling import SamplingParams
+
+N = 77
+LARGE = 5003  # more than two of the sampler's groups, and neither whole groups nor whole vectors
+
+
+def small_engine(n_vocab: int) -> NativeEngine:
+    return NativeEngine(random_checkpoint(ModelConfig(n_vocab=n_vocab, n_ctx=8, n_embd=4, n_head=1, n_layer=1)))
+
+
+@pytest.fixture(scope="module", params=ISAS)
+def by_size(request):
+    """Engines of both sizes for each instruction set."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GPT2LAB_ISA", request.param)
+        return {n: small_engine(n) for n in (N, LARGE)}
+
+
+@pytest.fixture
+def engine(by_size):
+    return by_size[N]
+
+
+@st.composite
+def logits_of(draw, n: int):
+    """Rows of normally distributed logits: flat or peaked, with or without ties and tokens that are ruled out."""
+    rng = np.random.default_rng(draw(st.integers(0, 10**6)))
+    logits = rng.standard_normal(n) * draw(st.sampled_from([0.01, 0.5, 3, 30])) + draw(st.sampled_from([0, -90, 1e4]))
+    decimals = draw(st.sampled_from([None, 0, 1]))
+    logits = logits if decimals is None else logits.round(decimals)
+    logits[rng.random(n) < draw(st.sampled_from([0, 0, 0.5, 0.99]))] = -np.inf
+    logits[rng.integers(n)] = 1.5  # one at least that is not
+    return logits.astype(np.float32)
+
+
+TEMPERATURES = st.sampled_from([0, 5e-324, 1e-300, 1e-4, 0.3, 0.8, 1, 1 + 1e-9, 2.5, 100, 1e300]) | st.floats(0.01, 4)
+SHARES = st.sampled_from([0, 1e-300, 1e-9, 0.01, 0.1, 0.5, 0.9, 0.999, 1]) | st.floats(0, 1)
+
+
+@st.composite
+def params_of(draw, n: int):
+    off = draw(st.booleans())
+    return SamplingParams(
+        temperature=draw(TEMPERATURES),
+        top_k=draw(st.sampled_from([0, 0, 1, 2, 5, 40, 150, 300, 2000, n - 1, n, n + 7])),
+        top_p=draw(st.just(1) | SHARES),
+        min_p=draw(st.just(0) | SHARES),
+        repetition_penalty=1.0 if off else draw(st.floats(0.5, 2)),
+        presence_penalty=0 if off else draw(st.floats(-1, 1)),
+        frequency_penalty=0 if off else draw(st.floats(-1, 1)),
+        logit_bias=draw(st.dictionaries(st.integers(0, n - 1), st.sampled_from([-np.inf, -100, 2.5]), max_size=3)),
+    )
+
+
+def allowed(distribution, u: float) -> set[int]:
+    """The token drawn with u, and its neighbour if u is within rounding of the boundary between them."""
+    return {sampling.draw(distribution, v) for v in (u, max(0, u - 1e-9), min(u + 1e-9, np.nextafter(1, 0)))}
+
+
+@pytest.mark.parametrize("n", [N, LARGE])
+@given(data=st.data())
+@settings(max_examples=150, deadline=None)
+def test_draws_equal_the_readable_reference(by_size, n, data):
+    logits, params = data.draw(logits_of(n)), data.draw(params_of(n))
+    history = data.draw(st.lists(st.integers(0, n - 1), max_size=20))
+    seed = data.draw(st.integers(0, 2**63 - 1))
+    rows = 12
+    try:
+        distribution = sampling.distribution(logits, params, history)
+    except SamplingError:
+        distribution = None
+    draw = (np.stack([logits] * rows), [params] * rows, [seed] * rows, range(rows), [17] * rows, [history] * rows)
+    if distribution is None:
+        with pytest.raises(SamplingError):
+            by_size[n].sample(*draw)
+        return
+    ids, logprobs = by_size[n].sample(*draw)
+    for row, (id, logprob) in enumerate(zip(ids.tolist(), logprobs.tolist(), strict=True)):
+        assert id in allowed(distribution, sampling.uniform(seed, row, 17))
+        assert logprob == pytest.approx(sampling.logprob(logits, id), abs=1e-5, rel=1e-6)
+
+
+@given(data=st.data())
+@settings(max_examples=100, deadline=None)
+def test_the_likeliest_tokens_equal_a_sorted_vocabulary(by_size, data):
+    n = data.draw(st.sampled_from([N, LARGE]))
+    engine = by_size[n]
+    top = data.draw(st.sampled_from([1, 2, 20, 77, 200, n - 1, n, n + 3]))
+    ids = data.draw(st.lists(st.integers(0, n - 1), min_size=2, max_size=2))
+    sequences = [engine.new_sequence() for _ in range(2)]
+    logits = engine.forward(sequences, [[id] for id in ids])
+    for sequence in sequences:
+        engine.truncate_sequence(sequence, 0)
+    drawn = engine.step(
+        sequences, [[id] for id in ids], [Draw(SamplingParams(), 1, 2, 3, top=top), Draw(SamplingParams(), 1, 2, 3)]
+    )
+    for sequence in sequences:
+        engine.free_sequence(sequence)
+    order = np.argsort(-logits[0], kind="stable")[:top]
+    assert [id for id, _ in drawn[0][0].top] == order.tolist()
+    for id, logprob in drawn[0][0].top[:: max(1, top // 50)]:
+        assert logprob == pytest.approx(sampling.logprob(logits[0], id), abs=1e-5)
+    assert drawn[1][0].top == ()
+
+
+@given(st.integers(0, 2**63 - 1), st.integers(0, 2**63 - 1), st.integers(0, 2**32 - 1))
+def test_random_numbers_equal_the_readable_reference(seed, stream, position):
+    assert _native.philox_uniform(seed, stream, position) == sampling.uniform(seed, stream, position)
+
+
+@pytest.mark.parametrize(("bad", "word"), [(np.nan, "NaN"), (np.inf, "inf")])
+@pytest.mark.parametrize("at", [0, 63, 4096, LARGE - 1])
+@pytest.mark.parametrize("rest", [0, -np.inf])
+def test_logits_that_are_no_numbers_are_refused(by_size, bad, word, at, rest):
+    logits = np.full((1, LARGE), rest, np.float32)
+    logits[0, at] = bad
+    with pytest.raises(SamplingError, match=word):
+        by_size[LARGE].sample(logits, [SamplingParams()], [0], [0], [0], [()])
+
+
+def test_no_token_left_to_draw_is_refused(engine):
+    logits = np.full((1, N), -np.inf, np.float32)
+    with pytest.raises(SamplingError, match="-inf"):
+        engine.sample(logits, [SamplingParams()], [0], [0], [0], [()])
+
+
+@pytest.mark.parametrize("params", [{}, {"temperature": 0}, {"top_k": 5}, {"top_p": 0.5}, {"min_p": 0.5}])
+@pytest.mark.parametrize("keep", [0, 76, 2047, 2048, LARGE - 1])
+def test_a_token_that_is_alone_is_drawn(by_size, params, keep):
+    logits = np.full((1, LARGE), -np.inf, np.float32)
+    logits[0, keep] = -1e30
+    for bias in ({}, {keep: 3.0}):
+        ids, logprobs = by_size[LARGE].sample(logits, [SamplingParams(**params, logit_bias=bias)], [0], [0], [5], [()])
+        assert (ids[0], logprobs[0]) == (keep, 0)
+
+
+def test_infinite_temperature_with_top_p_keeps_the_lowest_ids(engine):
+    logits = np.arange(N, dtype=np.float32)[None]
+    params = SamplingParams(temperature=1e300, top_p=0.5)
+    kept = np.flatnonzero(sampling.distribution(logits[0], params))
+    drawn = {int(engine.sample(logits, [params], [0], [0], [i], [()])[0][0]) for i in range(600)}
+    assert drawn == set(kept.tolist()) == set(range(39))
+
+
+def test_a_row_draws_the_same_in_every_company(by_size):
+    engine = by_size[LARGE]
+    logits = np.random.default_rng(0).standard_normal((9, LARGE)).astype(np.float32)
+    params = [SamplingParams(top_k=k, top_p=p) for k in (0, 3, 50) for p in (1, 0.9, 0.3)]
+    together = engine.sample(logits, params, [7] * 9, range(9), [4] * 9, [()] * 9)
+    for row in range(9):
+        alone = engine.sample(logits[row : row + 1], params[row : row + 1], [7], [row], [4], [()])
+        assert (alone[0][0], alone[1][0]) == (together[0][row], together[1][row])
+
+
+# ---- what has gone wrong before --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("top_k", [N, 2**63, 10**400])
+def test_a_top_k_beyond_the_vocabulary_keeps_everything(engine, top_k):
+    logits = np.random.default_rng(0).standard_normal((1, N)).astype(np.float32)
+    draws = [engine.sample(logits, [SamplingParams(top_k=k)], [1], [0], [5], [()])[0][0] for k in (0, top_k)]
+    assert draws[0] == draws[1] >= 0
+
+
+@pytest.mark.parametrize("raw", [{1: -5.0}, {3: 2.0}, {0: -1.0}, {2: np.nan}, {4: 0.0}, {5: np.inf}])
+def test_the_core_refuses_sampling_parameters_out_of_range(engine, raw):
+    numbers = np.array([[1.0, 0, 1, 0, 1, 0, 0]])
+    for column, value in raw.items():
+        numbers[0, column] = value
+    nothing, offsets = np.empty(0, np.int32), np.zeros(2, np.int64)
+    with pytest.raises(ValueError, match="out of range"):
+        engine._core.sample(
+            np.zeros((1, N), np.float32),
+            numbers,
+            np.zeros((1, 3), np.uint64),
+            nothing,
+            offsets,
+            nothing,
+            np.empty(0),
+            offsets,
+        )
+
+
+def test_penalties_are_subtracted_in_the_references_order(engine):
+    params = SamplingParams(temperature=0, presence_penalty=0.7, frequency_penalty=0.1, logit_bias={1: -0.1})
+    logits = np.full((1, N), -10, np.float32)
+    logits[0, :2] = 0
+    for history in ([0, 0, 1], [0, 1, 1], [0, 0, 0, 1, 1]):
+        ids, _ = engine.sample(logits, [params], [0], [0], [3], [history])
+        assert ids[0] == sampling.sample(logits[0], params, seed=0, stream=0, position=3, history=history)
+
+
+@pytest.mark.parametrize("top_p", [0.1, 0.2, 0.29, 0.5, 0.7])
+@pytest.mark.parametrize("ties", [7, 10, 77])
+def test_top_p_among_equals_keeps_as_many_as_the_reference(engine, top_p, ties):
+    logits = np.full((1, N), -np.inf, np.float32)
+    logits[0, :ties] = 1.3
+    params = SamplingParams(top_p=top_p)
+    kept = np.flatnonzero(sampling.distribution(logits[0], params))
+    drawn = {int(engine.sample(logits, [params], [0], [0], [i], [()])[0][0]) for i in range(600)}
+    assert drawn == set(kept.tolist())
+
+
+def test_top_k_at_temperature_1_does_not_take_near_ties_for_ties(engine):
+    logits = np.full((1, N), -np.inf, np.float32)
+    logits[0, :3] = [0.5, 1e-20, 2e-20]
+    drawn = {int(engine.sample(logits, [SamplingParams(top_k=2)], [0], [0], [i], [()])[0][0]) for i in range(200)}
+    assert drawn == {0, 2}
+
+
+@pytest.mark.parametrize(
+    ("seed", "position", "bias"), [(-1, 0, {}), (0, 2**32, {}), (0, -1, {}), (0, 0, {2**40: 1.0}), (0, 0, {99: 1.0})]
+)
+def test_numbers_that_the_core_cannot_hold_are_refused(engine, seed, position, bias):
+    with pytest.raises(SamplingError):
+        engine.sample(
+            np.zeros((1, N), np.float32),
+            [SamplingParams(logit_bias=bias)],
+            [seed],
+            [0],
+            [position],
+            [()],
+        )
