@@ -29,10 +29,11 @@ bool has_feature(unsigned subleaf, int which, int bit) {
 #endif
 
 #ifdef GPT2LAB_AMX_KERNELS
-// Linux gives a process the registers of the matrix unit when it asks for them.
+// Tiles, products of int8 and of bfloat16, and AVX-512's rounding to bfloat16. Linux gives a process the registers of the matrix unit when it asks for them.
 bool may_use_matrix_unit() {
   constexpr long kRequestPermission = 0x1023, kTileData = 18;
-  return has_feature(0, 3, 24) && has_feature(0, 3, 25) && syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+  return has_feature(0, 3, 22) && has_feature(0, 3, 24) && has_feature(0, 3, 25) && has_feature(1, 0, 5) &&
+         syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 }
 #endif
 

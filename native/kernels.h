@@ -27,24 +27,30 @@ struct alignas(64) ActivationBlock {
   std::int32_t offset[kRowGroup];  // -zero_point * sum of q[r]: undoes what made the weights unsigned
 };
 
+// The same as bfloat16, for matrix units that multiply these.
+struct alignas(64) BFloat16Block {
+  BFloat16 x[kRowGroup][kBlock];
+};
+
 constexpr int kMaxRows = 512;  // of one product
-constexpr int kPartBlocks = 24;  // blocks of k that a quantised product takes at once
-constexpr std::size_t kScratchBytes = kMaxRows * kTile * sizeof(float) + kPartBlocks * kBlock * kTile;
+constexpr int kPartBlocks = 24;  // blocks of k that a matrix unit takes at once
+constexpr std::size_t kScratchBytes = kMaxRows * kTile * sizeof(float) + kPartBlocks * kBlock * kTile * sizeof(BFloat16);
 
 enum class Epilogue { store, gelu, add };  // c = y | c = gelu(y) | c = c + y
 
 // y[m, n] = a[m, k] · b[k, n] + bias[n], then the epilogue into c.
 struct Product {
   Precision precision;
-  const float* a;                    // [m, k], rows lda apart; for float32 and bfloat16
+  bool prompt;                // see Kernels::prompts_apart
+  const float* a;             // [m, k], rows lda apart; used if prepared_block is 0
   std::size_t lda;
-  const ActivationBlock* quantized;  // [row groups][block_count(k)]; for q8_0 and q4_0
-  const std::byte* b;                // packed tiles
-  const float* bias;                 // [n] padded to whole tiles, or null for none
-  float* c;                          // [m, n], rows ldc apart
+  const std::byte* prepared;  // [row groups][block_count(k)] blocks that prepare() has made of the rows
+  const std::byte* b;         // packed tiles
+  const float* bias;          // [n] padded to whole tiles, or null for none
+  float* c;                   // [m, n], rows ldc apart
   std::size_t ldc;
-  float* partial;                    // float products: [m, tiles * kTile] for sums between parts of k, or null for one part
-  std::byte* scratch;                // quantised products: kScratchBytes of this thread's own, 64-byte aligned
+  float* partial;             // float products: [m, tiles * kTile] for sums between parts of k, or null for one part
+  std::byte* scratch;         // others: kScratchBytes of this thread's own, 64-byte aligned
   int m, k, n;
   Epilogue epilogue;
 };
@@ -85,8 +91,13 @@ struct Kernels {
   const char* name;
   int max_rows;  // rows of attention that are computed together
   void (*product)(const Product&, int first_tile, int last_tile);
-  // Row `row` of inputs x[k], in blocks; the tail of the last block is zero.
-  void (*quantize)(const float* x, int k, int zero_point, int row, ActivationBlock* out);
+  // Whether rows of prompts are computed in another way than rows that continue them: a matrix unit is faster, and
+  // rounds otherwise. Which way a row goes depends on what it is alone, never on what is computed beside it.
+  bool (*prompts_apart)(Precision);
+  // Bytes of a block that prepare() makes; 0 if products take the rows as they are.
+  std::size_t (*prepared_block)(Precision, bool prompt);
+  // Puts row `row` of inputs x[k] into its place in the blocks of its group; the tail of the last block is zero.
+  void (*prepare)(const float* x, int k, Precision precision, bool prompt, int row, std::byte* group);
   void (*attention)(const Attention&);
   void (*to_halves)(const float* x, int n, Half* out);  // saturates at the largest finite float16
   void (*layer_norm)(const float* x, const float* gain, const float* bias, float epsilon, int n, float* out);

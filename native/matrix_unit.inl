@@ -110,7 +110,7 @@ inline void multiply_tile(const Product& p, int tile, int begin, const Part (&ha
   const int blocks = block_count(p.k), groups = (p.m + kRowGroup - 1) / kRowGroup, count = halves[0].count;
   for (int g = 0; g < groups; ++g) {
     const int first = g * kRowGroup, rows = p.m - first < kRowGroup ? p.m - first : kRowGroup;
-    const ActivationBlock* a = p.quantized + std::size_t(g) * blocks + begin;
+    const auto* a = reinterpret_cast<const ActivationBlock*>(p.prepared) + std::size_t(g) * blocks + begin;
     for (int half = 0; half < 2; ++half) {  // the second one finds the inputs in the first cache
       float* kept = sums + first * kTile + half * kHalfTile;
       float* between = begin > 0 ? kept : nullptr;

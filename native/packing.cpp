@@ -98,16 +98,18 @@ bool encode_q4(const Values& values, std::byte* out) {
   return store_scales(scale, out + 2 * kHalfBytesQ4);
 }
 
-bool encode_bfloat16(const Values& values, int depth, std::byte* out) {
+bool encode_bfloat16(const Values& values, std::byte* out) {
   bool finite = true;
-  for (int i = 0; i < depth; ++i) {
-    std::uint16_t row[kTile];
-    for (int j = 0; j < kTile; ++j) {
-      const auto bits = std::bit_cast<std::uint32_t>(values.at[i][j]);
-      row[j] = std::uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
-      finite &= (bits & 0x7f800000) != 0x7f800000 && (row[j] & 0x7f80) != 0x7f80;
-    }
-    std::memcpy(out + i * sizeof row, row, sizeof row);
+  for (int i = 0; i < kBlock; i += 2) {
+    std::uint16_t pairs[kTile][2];
+    for (int j = 0; j < kTile; ++j)
+      for (int second = 0; second < 2; ++second) {
+        const auto bits = std::bit_cast<std::uint32_t>(values.at[i + second][j]);
+        const auto rounded = std::uint16_t((bits + 0x7fff + (bits >> 16 & 1)) >> 16);
+        pairs[j][second] = rounded;
+        finite &= (bits & 0x7f800000) != 0x7f800000 && (rounded & 0x7f80) != 0x7f80;
+      }
+    std::memcpy(out + i / 2 * sizeof pairs, pairs, sizeof pairs);
   }
   return finite;
 }
@@ -123,9 +125,7 @@ bool pack_tile(const float* source, Layout layout, const PackedMatrix& m, int ti
       case Precision::float32:
         std::memcpy(out + first * sizeof values.at[0], values.at, depth * sizeof values.at[0]);
         break;
-      case Precision::bfloat16:
-        finite &= encode_bfloat16(values, depth, out + std::size_t(first) * kTile * sizeof(BFloat16));
-        break;
+      case Precision::bfloat16: finite &= encode_bfloat16(values, out + first / kBlock * step); break;
       case Precision::q8_0: finite &= encode_q8(values, out + first / kBlock * step); break;
       case Precision::q4_0: finite &= encode_q4(values, out + first / kBlock * step); break;
     }
@@ -138,7 +138,7 @@ bool pack_tile(const float* source, Layout layout, const PackedMatrix& m, int ti
 std::size_t PackedMatrix::tile_bytes() const {
   switch (precision) {
     case Precision::float32: return std::size_t(k) * kTile * sizeof(float);
-    case Precision::bfloat16: return std::size_t(k) * kTile * sizeof(BFloat16);
+    case Precision::bfloat16: return std::size_t(block_count(k)) * kBlock * kTile * sizeof(BFloat16);
     case Precision::q8_0: return block_count(k) * (2 * kHalfBytesQ8 + kScaleBytes);
     case Precision::q4_0: return block_count(k) * (2 * kHalfBytesQ4 + kScaleBytes);
   }
@@ -155,7 +155,7 @@ void PackedMatrix::column(int j, float* out) const {
   if (precision == Precision::bfloat16) {
     for (int i = 0; i < k; ++i) {
       std::uint16_t bits;
-      std::memcpy(&bits, tile + (std::size_t(i) * kTile + in_tile) * 2, 2);
+      std::memcpy(&bits, tile + (std::size_t(i / 2) * kTile + in_tile) * 4 + i % 2 * 2, 2);
       out[i] = std::bit_cast<float>(std::uint32_t(bits) << 16);
     }
     return;

@@ -47,6 +47,30 @@ inline void accumulate(Vec (&acc)[kM][kV], const float* a, std::size_t lda, cons
   }
 }
 
+// The same with bfloat16 weights, which lie in pairs of inputs: [k / 2][kTile][2]. Widened, the second of a pair is the
+// upper half of its 32 bits, and the first what is left when these are shifted out.
+template <int kM, int kV>
+inline void accumulate(Vec (&acc)[kM][kV], const float* a, std::size_t lda, const BFloat16* b, std::size_t ldb, int k,
+                       Prefetch prefetch) {
+  for (int i = 0; i < k; i += 2) {
+    IntVec pairs[kV];
+    for (int v = 0; v < kV; ++v) pairs[v] = load_ints(b + v * 2 * kWidth);
+    prefetch.advance();
+    for (int r = 0; r < kM; ++r) {
+      const Vec x = splat(a[r * lda + i]);
+      for (int v = 0; v < kV; ++v) acc[r][v] = fma(x, (Vec)(pairs[v] << 16), acc[r][v]);
+    }
+    if (i + 1 < k) {
+      for (int v = 0; v < kV; ++v) pairs[v] = pairs[v] & splat_int(int(0xffff0000));
+      for (int r = 0; r < kM; ++r) {
+        const Vec x = splat(a[r * lda + i + 1]);
+        for (int v = 0; v < kV; ++v) acc[r][v] = fma(x, (Vec)pairs[v], acc[r][v]);
+      }
+    }
+    b += 2 * ldb;
+  }
+}
+
 // What becomes of one vector of finished sums.
 inline void finish(const Product& p, int row, int column, Vec y) {
   float* c = p.c + row * p.ldc + column;
@@ -72,14 +96,22 @@ inline void store_partial(const Product& p, int row, int column, Vec sum) {
   store(p.partial + row * std::size_t((p.n + kTile - 1) / kTile) * kTile + column, sum);
 }
 
+template <typename Element>
+inline std::size_t tile_bytes(int k) {
+  if constexpr (sizeof(Element) == sizeof(float)) return std::size_t(k) * kTile * sizeof(float);
+  return std::size_t(block_count(k)) * kBlock * kTile * sizeof(Element);
+}
+
 // One part of k of kM rows and one pass of columns.
 template <typename Element, int kM, int kV>
 void block(const Product& p, int row, int column, int k_begin, int k_end, Prefetch prefetch) {
   Vec acc[kM][kV];
   for (int r = 0; r < kM; ++r)
     for (int v = 0; v < kV; ++v) acc[r][v] = first_sum(p, row + r, column + v * kWidth, k_begin);
-  const auto* b = reinterpret_cast<const Element*>(p.b) + (std::size_t(column / kTile) * p.k + k_begin) * kTile;
-  accumulate<kM, kV>(acc, p.a + row * p.lda + k_begin, p.lda, b + column % kTile, kTile, k_end - k_begin, prefetch);
+  constexpr int kPaired = sizeof(float) / sizeof(Element);  // inputs of one output that lie together
+  const auto* b = reinterpret_cast<const Element*>(p.b + column / kTile * tile_bytes<Element>(p.k)) + k_begin * kTile;
+  accumulate<kM, kV>(acc, p.a + row * p.lda + k_begin, p.lda, b + column % kTile * kPaired, kTile, k_end - k_begin,
+                     prefetch);
   for (int r = 0; r < kM; ++r)
     for (int v = 0; v < kV; ++v) {
       const int at = column + v * kWidth;
@@ -97,11 +129,13 @@ struct Group {
 
 template <typename Element>
 void float_product(const Product& p, int first_tile, int last_tile) {
-  const std::size_t row_bytes = kTile * sizeof(Element), tile_bytes = p.k * row_bytes;
+  // What one turn of accumulate() reads: a row of floats, or of pairs of bfloat16.
+  constexpr int kTurn = kTile * int(sizeof(float)), kInputs = sizeof(float) / sizeof(Element);
+  const std::size_t size = tile_bytes<Element>(p.k);
   const auto* bytes = reinterpret_cast<const char*>(p.b);
   if (p.m == 1) {  // a whole tile at once, in the order it lies in memory
     for (int t = first_tile; t < last_tile; ++t)
-      block<Element, 1, kTile / kWidth>(p, 0, t * kTile, 0, p.k, {bytes + t * tile_bytes + kAhead, int(row_bytes)});
+      block<Element, 1, kTile / kWidth>(p, 0, t * kTile, 0, p.k, {bytes + t * size + kAhead, kTurn});
     return;
   }
   const int groups = (p.m + kRows - 1) / kRows;
@@ -111,12 +145,12 @@ void float_product(const Product& p, int first_tile, int last_tile) {
     const int k_end = k + part_k < p.k ? k + part_k : p.k;
     for (int column = first_tile * kTile; column < last_tile * kTile; column += kPass)
       for (int g = 0; g < groups; ++g) {
-        const char* part = bytes + column / kTile * tile_bytes + k * row_bytes;
-        Prefetch prefetch{part + kAhead, int(row_bytes)};
+        const char* part = bytes + column / kTile * size + std::size_t(k) * kTile * sizeof(Element);
+        Prefetch prefetch{part + kAhead, kTurn};
         if (groups * kPasses > 1) {  // while the tile is in the cache, each pass over it asks for a share of the next
           const int share = column % kTile / kPass * groups + g;
-          prefetch.step = int(row_bytes) / (groups * kPasses);
-          prefetch.next = part + tile_bytes + std::size_t(share) * prefetch.step * (k_end - k);
+          prefetch.step = kTurn / (groups * kPasses);
+          prefetch.next = part + size + std::size_t(share) * prefetch.step * ((k_end - k) / kInputs);
         }
         const Group rows(p.m, g, groups);
         with_count<kRows>(rows.count, [&]<int kM>() {

@@ -45,21 +45,8 @@ struct WeightBlock {
 
 constexpr int kHalfTile = kTile / 2;
 
-typedef IntVec UnalignedIntVec __attribute__((aligned(4), may_alias));
 typedef signed char ByteVec __attribute__((vector_size(kWidth * 4)));
 typedef int Int4 __attribute__((aligned(4), may_alias));
-
-inline IntVec load_ints(const void* p) { return *static_cast<const UnalignedIntVec*>(p); }
-
-inline IntVec splat_int(int x) {
-#if defined(__AVX512F__)
-  return (IntVec)_mm512_set1_epi32(x);
-#elif defined(__AVX2__)
-  return (IntVec)_mm256_set1_epi32(x);
-#else
-  return IntVec{x, x, x, x};
-#endif
-}
 
 // Inputs 4 * step … + 4 of the outputs of a vector; `p` points at its first output in the first step.
 template <Precision kP>
@@ -73,6 +60,15 @@ inline IntVec weights(const char* p, int step) {
     const IntVec q = (step < 4 ? w : w >> 4) & splat_int(0x0f0f0f0f);
     return kUnsigned<kP> ? q : (IntVec)((ByteVec)q - (ByteVec)splat_int(0x08080808));
   }
+}
+
+// The same, always signed.
+template <Precision kP>
+inline IntVec signed_weights(const char* p, int step) {
+  constexpr int kStepBytes = kHalfTile * 4;
+  if constexpr (kP == Precision::q8_0) return load_ints(p + step * kStepBytes);
+  const IntVec w = load_ints(p + step % 4 * kStepBytes);
+  return (IntVec)((ByteVec)((step < 4 ? w : w >> 4) & splat_int(0x0f0f0f0f)) - (ByteVec)splat_int(0x08080808));
 }
 
 // acc[i] += w[4 * i … + 4] · x, where every lane of x holds the same four signed bytes.
@@ -115,7 +111,7 @@ inline IntVec dot(IntVec acc, IntVec w, IntVec x) {
 #endif
 }
 
-// Quantises row `row` of a matrix of inputs; out is its first block, the blocks of a group of rows lie in a row.
+// Quantises row `row` of a matrix of inputs; out is the first block of its group.
 void quantize(const float* x, int k, int zero_point, int row, ActivationBlock* out) {
   constexpr float kTiny = 1e-30f;  // blocks smaller than this are zero: the inverse of their scale would overflow
   constexpr float kRound = 12582912.0f;  // 1.5 · 2^23: adding it rounds to a whole number, ties to even
@@ -154,7 +150,7 @@ template <Precision kP, int kM, int kV>
 void quantized_block(const Product& p, int row, int column, Prefetch prefetch) {
   using Block = WeightBlock<kP>;
   const int blocks = block_count(p.k), slot = row % kRowGroup, in_tile = column % kTile;
-  const ActivationBlock* a = p.quantized + std::size_t(row / kRowGroup) * blocks;
+  const auto* a = reinterpret_cast<const ActivationBlock*>(p.prepared) + std::size_t(row / kRowGroup) * blocks;
   const auto* b = reinterpret_cast<const char*>(p.b) + std::size_t(column / kTile) * blocks * Block::kBytes;
   Vec acc[kM][kV];
   for (int r = 0; r < kM; ++r)

@@ -28,39 +28,45 @@ Transformer::Transformer(const Shape& shape, Precision precision, bool half_kv, 
   for (int thread = 0; thread < pool.size(); ++thread) {
     Own own;
     own.normed = FloatArray(std::size_t(kAloneRows) * shape.n_embd);
+    own.prepared = Array<std::byte>(prepared_bytes(4 * shape.n_embd, kAloneRows));
     own.scores = FloatArray(kernels.max_rows * padded_ctx);
     own.halves = Array<Half>(shape.head_dim());
     own.keys.resize(padded_ctx / kTile);
     own.values.resize(padded_ctx / kTile);
-    if (is_quantized(precision)) {
-      own.quantized = Array<ActivationBlock>(block_count(4 * shape.n_embd));
-      own.scratch = Array<std::byte>(kScratchBytes);
-    }
+    if (own.prepared.size() > 0) own.scratch = Array<std::byte>(kScratchBytes);
     own_.push_back(std::move(own));
   }
 }
 
 void Transformer::forward(const std::vector<Feed>& feeds, float* logits) {
-  std::vector<Row> rows;
+  std::vector<Row> prompts, others;
+  const bool apart = kernels_.prompts_apart(weights.precision());
   std::int64_t output = 0;
   for (const Feed& feed : feeds) {
     const int start = cache_.length(feed.sequence);
     for (int i = 0; i < feed.count; ++i) {
       const bool wanted = i >= feed.count - feed.outputs;
-      rows.push_back({feed.sequence, start + i, feed.tokens[i], wanted ? output++ : -1});
+      const Row row{feed.sequence, start + i, feed.tokens[i], wanted ? output++ : -1};
+      (apart && feed.prompt ? prompts : others).push_back(row);
     }
   }
-  reserve(std::min<int>(int(rows.size()), kPassRows));
+  reserve(std::min<int>(int(std::max(prompts.size(), others.size())), kPassRows));
   std::size_t extended = 0;
   try {
     for (; extended < feeds.size(); ++extended) cache_.extend(feeds[extended].sequence, feeds[extended].count);
-    for (std::size_t i = 0; i < rows.size(); i += kPassRows)
-      run_pass({rows.begin() + i, rows.begin() + std::min(rows.size(), i + kPassRows)}, logits);
+    run_passes(prompts, true, logits);
+    run_passes(others, false, logits);
   } catch (...) {
     while (extended-- > 0)
       cache_.truncate(feeds[extended].sequence, cache_.length(feeds[extended].sequence) - feeds[extended].count);
     throw;
   }
+}
+
+void Transformer::run_passes(const std::vector<Row>& rows, bool prompt, float* logits) {
+  prompt_ = prompt;
+  for (std::size_t i = 0; i < rows.size(); i += kPassRows)
+    run_pass({rows.begin() + i, rows.begin() + std::min(rows.size(), i + kPassRows)}, logits);
 }
 
 void Transformer::reserve(int rows) {
@@ -72,13 +78,16 @@ void Transformer::reserve(int rows) {
   qkv_ = FloatArray(m * 3 * n);
   mixed_ = FloatArray(m * n);
   hidden_ = FloatArray(m * 4 * n);
-  if (is_quantized(weights.precision())) {
-    const std::size_t groups = (m + kRowGroup - 1) / kRowGroup;
-    quantized_ = Array<ActivationBlock>(groups * block_count(4 * shape_.n_embd));
-  } else {
-    partial_ = FloatArray(m * widest);
-  }
+  prepared_ = Array<std::byte>(prepared_bytes(4 * shape_.n_embd, int(m)));
+  if (prepared_.size() == 0) partial_ = FloatArray(m * widest);
   capacity_ = int(m);
+}
+
+// Of the blocks that are made of `rows` rows of k inputs, in prompts or not.
+std::size_t Transformer::prepared_bytes(int k, int rows) const {
+  const std::size_t block = std::max(kernels_.prepared_block(weights.precision(), true),
+                                     kernels_.prepared_block(weights.precision(), false));
+  return (rows + kRowGroup - 1) / kRowGroup * block_count(k) * block;
 }
 
 void Transformer::embed(const Row& row, float* x) const {
@@ -87,23 +96,27 @@ void Transformer::embed(const Row& row, float* x) const {
   for (int i = 0; i < shape_.n_embd; ++i) x[i] += position[i];
 }
 
-// Layer norm of one row of x, to row `row` of the rows or blocks.
-void Transformer::normalize(const Norm& norm, const float* x, int row, float* rows, ActivationBlock* blocks,
-                            int thread) {
+// Row `row` of a matrix of k inputs, into its place among the blocks.
+void Transformer::prepare(const float* x, int k, int row, std::byte* blocks) const {
+  const std::size_t group = block_count(k) * kernels_.prepared_block(weights.precision(), prompt_);
+  kernels_.prepare(x, k, weights.precision(), prompt_, row, blocks + row / kRowGroup * group);
+}
+
+// Layer norm of one row, to row `row` of `rows`, or of the blocks if those are wanted.
+void Transformer::normalize(const Norm& norm, const float* x, int row, float* rows, std::byte* blocks, int thread) {
   const int n = shape_.n_embd;
-  if (!is_quantized(weights.precision()))
-    return kernels_.layer_norm(x, norm.gain, norm.bias, kEpsilon, n, rows + std::size_t(row) * n);
-  float* normed = own_[thread].normed.data();
+  const bool prepares = kernels_.prepared_block(weights.precision(), prompt_) > 0;
+  float* normed = prepares ? own_[thread].normed.data() : rows + std::size_t(row) * n;
   kernels_.layer_norm(x, norm.gain, norm.bias, kEpsilon, n, normed);
-  kernels_.quantize(normed, n, zero_point(weights.precision()), row,
-                    blocks + std::size_t(row / kRowGroup) * block_count(n));
+  if (prepares) prepare(normed, n, row, blocks);
 }
 
 // Layer norm of the first `rows` rows of x_.
 Transformer::Inputs Transformer::normalized(const Norm& norm, int rows, int thread) {
   const bool alone = rows <= kAloneRows;
-  float* out = alone ? own_[thread].normed.data() : normed_.data();
-  ActivationBlock* blocks = alone ? own_[thread].quantized.data() : quantized_.data();
+  Own& own = own_[thread];
+  float* out = alone ? own.normed.data() : normed_.data();
+  std::byte* blocks = alone ? own.prepared.data() : prepared_.data();
   const Share share = alone ? Share(rows, 0, 1) : Share(rows, thread, pool_.size());
   for (int r = share.begin; r < share.end; ++r)
     normalize(norm, x_.data() + std::size_t(r) * shape_.n_embd, r, out, blocks, thread);
@@ -113,13 +126,11 @@ Transformer::Inputs Transformer::normalized(const Norm& norm, int rows, int thre
 
 // The rows of `a` as a matrix of k inputs takes them.
 Transformer::Inputs Transformer::inputs(const float* a, int k, int rows, int thread) {
-  if (!is_quantized(weights.precision())) return {a, nullptr};
+  if (kernels_.prepared_block(weights.precision(), prompt_) == 0) return {a, nullptr};
   const bool alone = rows <= kAloneRows;
-  ActivationBlock* blocks = alone ? own_[thread].quantized.data() : quantized_.data();
+  std::byte* blocks = alone ? own_[thread].prepared.data() : prepared_.data();
   const Share share = alone ? Share(rows, 0, 1) : Share(rows, thread, pool_.size());
-  for (int r = share.begin; r < share.end; ++r)
-    kernels_.quantize(a + std::size_t(r) * k, k, zero_point(weights.precision()), r,
-                      blocks + std::size_t(r / kRowGroup) * block_count(k));
+  for (int r = share.begin; r < share.end; ++r) prepare(a + std::size_t(r) * k, k, r, blocks);
   if (!alone) pool_.barrier();
   return {a, blocks};
 }
@@ -127,7 +138,7 @@ Transformer::Inputs Transformer::inputs(const float* a, int k, int rows, int thr
 void Transformer::multiply(const PackedMatrix& w, const float* bias, Inputs a, int rows, float* c, Epilogue epilogue,
                            int thread) {
   float* partial = bias ? partial_.data() : nullptr;  // the head, which has no bias, is too wide for it
-  const Product p{w.precision, a.rows, std::size_t(w.k), a.blocks, w.tiles, bias, c, std::size_t(w.n),
+  const Product p{w.precision, prompt_, a.rows, std::size_t(w.k), a.prepared, w.tiles, bias, c, std::size_t(w.n),
                   partial, own_[thread].scratch.data(), rows, w.k, w.n, epilogue};
   const Share share(w.tile_count(), thread, pool_.size());
   kernels_.product(p, share.begin, share.end);
@@ -204,17 +215,18 @@ void Transformer::compute_logits(const std::vector<Row>& rows, float* logits, in
   std::size_t next = 0;
   while (true) {
     int count = 0;
-    std::int64_t first = -1;  // wanted rows have consecutive places in the logits
+    std::int64_t first = -1;
     for (; next < rows.size() && count < kOutputRows; ++next) {
       if (rows[next].output < 0) continue;
       if (first < 0) first = rows[next].output;
+      if (rows[next].output != first + count) break;  // those between are of the other kind
       if (count++ % pool_.size() == thread)
-        normalize(weights.ln_f(), x_.data() + next * shape_.n_embd, count - 1, normed_.data(), quantized_.data(),
-                  thread);
+        normalize(weights.ln_f(), x_.data() + next * shape_.n_embd, count - 1, normed_.data(),
+                  prepared_.data(), thread);
     }
     if (count == 0) return;
     pool_.barrier();
-    multiply(weights.wte(), nullptr, {normed_.data(), quantized_.data()}, count, logits + first * shape_.n_vocab,
+    multiply(weights.wte(), nullptr, {normed_.data(), prepared_.data()}, count, logits + first * shape_.n_vocab,
              Epilogue::store, thread);
     pool_.barrier();
   }

@@ -21,6 +21,7 @@ struct Feed {
   const std::int32_t* tokens;
   int count;
   int outputs;
+  bool prompt = true;  // whether the tokens were given, not drawn: see Kernels::prompts_apart
 };
 
 class Transformer {
@@ -47,18 +48,21 @@ class Transformer {
     int first, count;
   };
 
-  // Rows that a matrix is multiplied with: floats, or blocks if the matrix is quantised.
+  // Rows that a matrix is multiplied with, and the blocks that were made of them if it wants such.
   struct Inputs {
     const float* rows;
-    const ActivationBlock* blocks;
+    const std::byte* prepared;
   };
 
+  void run_passes(const std::vector<Row>& rows, bool prompt, float* logits);
   void run_pass(const std::vector<Row>& rows, float* logits);
   void reserve(int rows);
   void embed(const Row& row, float* x) const;
   Inputs normalized(const Norm& norm, int rows, int thread);
   Inputs inputs(const float* a, int k, int rows, int thread);
-  void normalize(const Norm& norm, const float* x, int row, float* rows, ActivationBlock* blocks, int thread);
+  void normalize(const Norm& norm, const float* x, int row, float* rows, std::byte* blocks, int thread);
+  void prepare(const float* x, int k, int row, std::byte* blocks) const;
+  std::size_t prepared_bytes(int k, int rows) const;
   void multiply(const PackedMatrix& w, const float* bias, Inputs a, int rows, float* c, Epilogue epilogue, int thread);
   void run_layer(int index, const std::vector<Row>& rows, const std::vector<Span>& spans, bool decoding, int thread);
   void store_kv(int layer, int head, const Row& row, int index, int thread);
@@ -73,15 +77,15 @@ class Transformer {
   // What one thread has for itself.
   struct Own {
     FloatArray normed, scores;
-    Array<ActivationBlock> quantized;
-    Array<std::byte> scratch;
+    Array<std::byte> prepared, scratch;
     Array<Half> halves;
     std::vector<const void*> keys, values;
   };
 
-  int capacity_ = 0;  // rows that the buffers below hold
+  bool prompt_ = false;  // whether this pass is of rows of prompts
+  int capacity_ = 0;     // rows that the buffers below hold
   FloatArray x_, normed_, qkv_, mixed_, hidden_, partial_;
-  Array<ActivationBlock> quantized_;
+  Array<std::byte> prepared_;
   std::vector<Own> own_;
 };
 

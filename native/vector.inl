@@ -42,8 +42,6 @@ inline UnsignedVec widen(const void* p) {
   return __builtin_convertvector(ShortVec(*static_cast<const UnalignedShortVec*>(p)), UnsignedVec);
 }
 
-inline Vec load(const BFloat16* p) { return (Vec)(widen(p) << 16); }
-
 // Straight from memory where it can be: adding x to a zero vector would keep a shuffle unit busy for each.
 inline Vec splat(float x) {
 #if defined(__AVX512F__)
@@ -52,6 +50,20 @@ inline Vec splat(float x) {
   return (Vec)_mm256_set1_ps(x);
 #else
   return Vec{x, x, x, x};
+#endif
+}
+
+typedef IntVec UnalignedIntVec __attribute__((aligned(4), may_alias));
+
+inline IntVec load_ints(const void* p) { return *static_cast<const UnalignedIntVec*>(p); }
+
+inline IntVec splat_int(int x) {
+#if defined(__AVX512F__)
+  return (IntVec)_mm512_set1_epi32(x);
+#elif defined(__AVX2__)
+  return (IntVec)_mm256_set1_epi32(x);
+#else
+  return IntVec{x, x, x, x};
 #endif
 }
 

@@ -97,22 +97,29 @@ TestMatrix packed_matrix(const std::vector<float>& b, int k, int n, Precision pr
   return matrix;
 }
 
-void check_product(const Kernels& kernels, ThreadPool& pool, Precision precision, int m, int k, int n,
+void check_columns(const PackedMatrix& matrix, const std::vector<float>& expected) {
+  std::vector<float> column(matrix.k);
+  for (int j = 0; j < matrix.n; ++j) {
+    matrix.column(j, column.data());
+    for (int i = 0; i < matrix.k; ++i) expect(near(column[i], expected[i * matrix.n + j], 1e-6), "packed values", "pack");
+  }
+}
+
+void check_product(const Kernels& kernels, ThreadPool& pool, Precision precision, bool prompt, int m, int k, int n,
                    Epilogue epilogue) {
   auto a = random_floats(std::size_t(m) * k);
   const auto source = random_floats(std::size_t(k) * n);
   const TestMatrix matrix = packed_matrix(source, k, n, precision, pool);
-  const auto b = stored(source, k, n, precision);
-  std::vector<float> column(k);
-  for (int j = 0; j < n; ++j) {
-    matrix.packed.column(j, column.data());
-    for (int i = 0; i < k; ++i) expect(near(column[i], b[i * n + j], 1e-6), "packed values", kernels.name);
-  }
-  const int blocks = block_count(k);
-  Array<ActivationBlock> quantized(std::size_t((m + kRowGroup - 1) / kRowGroup) * blocks);
-  if (is_quantized(precision)) {
-    for (int r = 0; r < m; ++r)
-      kernels.quantize(a.data() + r * k, k, zero_point(precision), r, quantized.data() + r / kRowGroup * blocks);
+  check_columns(matrix.packed, stored(source, k, n, precision));
+  const std::size_t block = kernels.prepared_block(precision, prompt), group = block * block_count(k);
+  Array<std::byte> prepared((m + kRowGroup - 1) / kRowGroup * group);
+  for (int r = 0; r < m && block > 0; ++r)
+    kernels.prepare(a.data() + r * k, k, precision, prompt, r, prepared.data() + r / kRowGroup * group);
+  auto b = stored(source, k, n, precision);
+  if (block == sizeof(BFloat16Block)) {
+    a = stored(a, m, k, Precision::bfloat16);
+    b = stored(b, k, n, Precision::bfloat16);
+  } else if (block > 0) {
     a = rounded(a, m, k);
   }
   const FloatArray bias = random_array(n, 1);
@@ -120,7 +127,7 @@ void check_product(const Kernels& kernels, ThreadPool& pool, Precision precision
   auto c = before;
   std::vector<float> partial(std::size_t(m) * matrix.packed.tile_count() * kTile);
   Array<std::byte> scratch(kScratchBytes);
-  kernels.product({precision, a.data(), std::size_t(k), quantized.data(), matrix.packed.tiles, bias.data(), c.data(),
+  kernels.product({precision, prompt, a.data(), std::size_t(k), prepared.data(), matrix.packed.tiles, bias.data(), c.data(),
                    std::size_t(n), partial.data(), scratch.data(), m, k, n, epilogue},
                   0, matrix.packed.tile_count());
   for (int i = 0; i < m; ++i)
@@ -205,7 +212,7 @@ void fill(Transformer& model, const Shape& shape, ThreadPool& pool) {
   expect(model.weights.complete(), "complete", "weights");
 }
 
-void check_transformer(const Kernels& kernels, const Shape& shape, Precision precision, bool half_kv) {
+void check_transformer(const Kernels& kernels, const Shape& shape, Precision precision, bool half_kv, bool prompt) {
   ThreadPool pool(2);
   Transformer model(shape, precision, half_kv, kernels, pool);
   fill(model, shape, pool);
@@ -214,10 +221,10 @@ void check_transformer(const Kernels& kernels, const Shape& shape, Precision pre
 
   std::vector<float> whole(tokens.size() * shape.n_vocab), row(shape.n_vocab);
   const int first = model.cache().create();
-  model.forward({{first, tokens.data(), shape.n_ctx, shape.n_ctx}}, whole.data());
+  model.forward({{first, tokens.data(), shape.n_ctx, shape.n_ctx, prompt}}, whole.data());
   const int second = model.cache().create();
   for (int i = 0; i < shape.n_ctx; ++i) {
-    model.forward({{second, &tokens[i], 1, 1}}, row.data());
+    model.forward({{second, &tokens[i], 1, 1, prompt}}, row.data());
     const float* expected = whole.data() + std::size_t(i) * shape.n_vocab;
     expect(std::memcmp(row.data(), expected, row.size() * sizeof(float)) == 0, "rows alone and together", kernels.name);
   }
@@ -225,7 +232,7 @@ void check_transformer(const Kernels& kernels, const Shape& shape, Precision pre
   const int fork = model.cache().fork(second);
   const std::int32_t next[] = {tokens[shape.n_ctx / 2], 0};
   std::vector<float> two(2 * shape.n_vocab);
-  model.forward({{second, &next[0], 1, 1}, {fork, &next[1], 1, 1}}, two.data());
+  model.forward({{second, &next[0], 1, 1, prompt}, {fork, &next[1], 1, 1, !prompt}}, two.data());
   expect(std::memcmp(two.data(), whole.data() + std::size_t(shape.n_ctx / 2) * shape.n_vocab,
                      row.size() * sizeof(float)) == 0,
          "a fork beside its parent", kernels.name);
@@ -256,11 +263,15 @@ int main() {
   ThreadPool pool(2);
   for (const Kernels* kernels : available_kernels()) {
     for (const Precision precision : kPrecisions) {
-      for (int m = 1; m <= 35; ++m) check_product(*kernels, pool, precision, m, 19, 45, Epilogue::store);
-      for (Epilogue epilogue : {Epilogue::store, Epilogue::gelu, Epilogue::add})
-        for (int m : {1, 5, 40}) check_product(*kernels, pool, precision, m, 800, 33, epilogue);
-      check_transformer(*kernels, {50, 70, 60, 5, 2}, precision, false);
-      check_transformer(*kernels, {33, 40, 8, 8, 1}, precision, true);
+      for (const bool prompt : {false, true}) {
+        for (int m = 1; m <= 35; ++m) check_product(*kernels, pool, precision, prompt, m, 19, 45, Epilogue::store);
+        for (Epilogue epilogue : {Epilogue::store, Epilogue::gelu, Epilogue::add})
+          for (int m : {1, 5, 40}) check_product(*kernels, pool, precision, prompt, m, 800, 33, epilogue);
+      }
+      for (const bool prompt : {false, true}) {
+        check_transformer(*kernels, {50, 70, 60, 5, 2}, precision, false, prompt);
+        check_transformer(*kernels, {33, 40, 8, 8, 1}, precision, true, prompt);
+      }
     }
     check_halves(*kernels);
     for (int n : {1, 3, 16, 60, 768}) check_layer_norm(*kernels, n);
