@@ -156,7 +156,10 @@ class Engine {
     {
       const Turn turn = take_turn();
       std::vector<Feed> feeds = checked_feeds(span_of(sequences), span_of(tokens), span_of(counts));
-      for (Feed& feed : feeds) feed.outputs = outputs == 0 ? 1 : outputs == 1 ? feed.count : 0;
+      for (Feed& feed : feeds) {
+        feed.outputs = outputs == 0 ? 1 : outputs == 1 ? feed.count : 0;
+        feed.given = feed.count;
+      }
       nb::gil_scoped_release release;
       if (!feeds.empty()) model_->forward(feeds, data);
     }
@@ -190,13 +193,15 @@ class Engine {
   using List = std::vector<T>;
   using StepResult = std::tuple<List<std::int32_t>, List<float>, List<int>, List<std::int32_t>, List<float>>;
 
-  // Feeds counts[i] of `tokens` to sequences[i] and draws behind the last draw_counts[i] of them, going on while what is
+  // Feeds counts[i] of `tokens` to sequences[i], the first given[i] of them tokens of a prompt, and draws behind the last
+  // draw_counts[i] of them, going on while what is
   // drawn is what was fed next, with the top[i] likeliest tokens beside each draw. streams: seed, stream and first
   // position of each; params, histories and biases as in `sample`. Returns ids and logprobs of all draws, how many each
   // sequence has, and ids and logprobs of the likeliest. If a draw fails, what was fed is taken back.
   // What differs from step to step comes and goes in lists: for so few numbers they are cheaper than arrays.
   StepResult step(const List<std::int32_t>& sequences, const List<std::int32_t>& tokens,
-                  const List<std::int32_t>& counts, const List<std::int32_t>& draw_counts, const Array2<double>& params,
+                  const List<std::int32_t>& counts, const List<std::int32_t>& given,
+                  const List<std::int32_t>& draw_counts, const Array2<double>& params,
                   const List<std::uint64_t>& streams, const List<std::int32_t>& history,
                   const List<std::int64_t>& history_offsets, const Array1<std::int32_t>& bias_ids,
                   const Array1<double>& bias_values, const Array1<std::int64_t>& bias_offsets,
@@ -210,7 +215,9 @@ class Engine {
       const std::vector<Draw> draws = checked_draws({span_of(params), streams, history, history_offsets,
                                                      span_of(bias_ids), span_of(bias_values), span_of(bias_offsets)},
                                                     sequences.size(), shape_.n_vocab);
-      const std::vector<Feed> feeds = checked_feeds(sequences, tokens, counts);
+      std::vector<Feed> feeds = checked_feeds(sequences, tokens, counts);
+      if (given.size() != feeds.size()) throw std::invalid_argument("as many given as sequences are needed");
+      for (std::size_t i = 0; i < feeds.size(); ++i) feeds[i].given = given[i];
       run.emplace(draws, feeds, draw_counts, top, shape_.n_vocab);
       good = stepper_.step(feeds, run->chains);
     }

@@ -86,7 +86,7 @@ Chains::Chains(const std::vector<Draw>& draws, const std::vector<Feed>& feeds, s
   for (std::size_t i = 0; i < chains.size(); ++i) {
     chains[i].first = draws[i];
     chains[i].count = counts[i];
-    chains[i].guesses = feeds[i].tokens + (feeds[i].count - counts[i]) + 1;
+    if (counts[i] > 0) chains[i].guesses = feeds[i].tokens + (feeds[i].count - counts[i]) + 1;
     chains[i].results = results.data() + total;
     chains[i].top = {top[i], top_ids.data() + top_total, top_logprobs.data() + top_total};
     total += counts[i];

@@ -47,7 +47,7 @@ void Transformer::forward(const std::vector<Feed>& feeds, float* logits) {
     for (int i = 0; i < feed.count; ++i) {
       const bool wanted = i >= feed.count - feed.outputs;
       const Row row{feed.sequence, start + i, feed.tokens[i], wanted ? output++ : -1};
-      (apart && feed.prompt ? prompts : others).push_back(row);
+      (apart && i < feed.given ? prompts : others).push_back(row);
     }
   }
   reserve(std::min<int>(int(std::max(prompts.size(), others.size())), kPassRows));

@@ -21,7 +21,7 @@ struct Feed {
   const std::int32_t* tokens;
   int count;
   int outputs;
-  bool prompt = true;  // whether the tokens were given, not drawn: see Kernels::prompts_apart
+  int given = 0;  // the first so many are of a prompt: see Kernels::prompts_apart
 };
 
 class Transformer {

@@ -11,8 +11,9 @@
 #include <utility>
 #include <vector>
 
+#include "../draw_arguments.h"
 #include "../instruction_set.h"
-#include "../sampler.h"
+#include "../stepper.h"
 #include "../transformer.h"
 
 using namespace gpt2lab;
@@ -212,6 +213,59 @@ void fill(Transformer& model, const Shape& shape, ThreadPool& pool) {
   expect(model.weights.complete(), "complete", "weights");
 }
 
+// Guesses that are right, drawn at once from more rows than a pass has, and a step that fails.
+void check_steps(const Kernels& kernels, Transformer& model, ThreadPool& pool, const Shape& shape) {
+  Stepper stepper(model, kernels, pool, shape.n_vocab);
+  const int n = shape.n_ctx;
+  const std::vector<int> sequences = {model.cache().create(), model.cache().create(), model.cache().create(),
+                                      model.cache().create()};
+  std::vector<Draw> draws(4);
+  for (std::uint64_t stream = 0; stream < 4; ++stream) {
+    draws[stream].stream = stream;
+    draws[stream].params.frequency_penalty = 0.1;
+  }
+  std::vector<std::vector<std::int32_t>> texts(4, {1});
+  for (int i = 0; i + 1 < n; ++i) {
+    std::vector<Feed> feeds;
+    std::vector<Draw> next = draws;
+    for (int s = 0; s < 4; ++s) {
+      feeds.push_back({sequences[s], &texts[s].back(), 1, 0});
+      next[s].position = i;
+      next[s].history = {texts[s].data() + 1, texts[s].size() - 1};
+    }
+    const std::int32_t counts[] = {1, 1, 1, 1}, top[] = {0, 2, 0, 0};
+    Chains chains(next, feeds, counts, top, shape.n_vocab);
+    expect(stepper.step(feeds, chains.chains), "step", kernels.name);
+    for (int s = 0; s < 4; ++s) texts[s].push_back(chains.results[s].token);
+  }
+  for (const int sequence : sequences) model.cache().truncate(sequence, 0);
+
+  std::vector<Feed> feeds;
+  for (int s = 0; s < 4; ++s) feeds.push_back({sequences[s], texts[s].data(), n - 1, 0});
+  const std::vector<std::int32_t> counts(4, n - 1), top = {1, 0, 0, 3};
+  Chains chains(draws, feeds, counts, top, shape.n_vocab);
+  expect(stepper.step(feeds, chains.chains), "step of guesses", kernels.name);
+  for (int s = 0; s < 4; ++s) {
+    expect(chains.chains[s].drawn == n - 1, "right guesses", kernels.name);
+    for (int i = 0; i < n - 1; ++i)
+      expect(chains.chains[s].results[i].token == texts[s][i + 1], "draws of guesses", kernels.name);
+  }
+  for (const int sequence : sequences) model.cache().truncate(sequence, 0);
+
+  const std::vector<double> bans(shape.n_vocab, -INFINITY);
+  std::vector<std::int32_t> all(shape.n_vocab);
+  for (int i = 0; i < shape.n_vocab; ++i) all[i] = i;
+  draws[3].bias_ids = all.data();
+  draws[3].bias_values = bans.data();
+  draws[3].bias_size = all.size();
+  Chains failing(draws, feeds, counts, top, shape.n_vocab);
+  expect(!stepper.step(feeds, failing.chains), "step that fails", kernels.name);
+  for (const int sequence : sequences) {
+    expect(model.cache().length(sequence) == 0, "what was fed is taken back", kernels.name);
+    model.cache().free(sequence);
+  }
+}
+
 void check_transformer(const Kernels& kernels, const Shape& shape, Precision precision, bool half_kv, bool prompt) {
   ThreadPool pool(2);
   Transformer model(shape, precision, half_kv, kernels, pool);
@@ -221,7 +275,7 @@ void check_transformer(const Kernels& kernels, const Shape& shape, Precision pre
 
   std::vector<float> whole(tokens.size() * shape.n_vocab), row(shape.n_vocab);
   const int first = model.cache().create();
-  model.forward({{first, tokens.data(), shape.n_ctx, shape.n_ctx, prompt}}, whole.data());
+  model.forward({{first, tokens.data(), shape.n_ctx, shape.n_ctx, prompt ? shape.n_ctx : 0}}, whole.data());
   const int second = model.cache().create();
   for (int i = 0; i < shape.n_ctx; ++i) {
     model.forward({{second, &tokens[i], 1, 1, prompt}}, row.data());
@@ -237,23 +291,74 @@ void check_transformer(const Kernels& kernels, const Shape& shape, Precision pre
                      row.size() * sizeof(float)) == 0,
          "a fork beside its parent", kernels.name);
   for (const int sequence : {first, second, fork}) model.cache().free(sequence);
+  check_steps(kernels, model, pool, shape);
   expect(model.cache().blocks_in_use() == 0, "blocks given back", kernels.name);
 }
 
+template <typename Real>
+void check_scores(const Kernels& kernels, const ScoreKernels<Real>& scores, int n) {
+  const auto floats = random_floats(n);
+  const std::vector<Real> x(floats.begin(), floats.end());
+  std::vector<Real> bins((n + kGroup - 1) / kGroup * kGroupBins);
+  const Real largest = scores.largest(x.data(), n, bins.data());
+  expect(largest == *std::max_element(x.begin(), x.end()), "largest", kernels.name);
+  expect(largest == *std::max_element(bins.begin(), bins.end()), "bins", kernels.name);
+  for (const Real threshold : {largest, Real(1), Real(-0.5), -Real(INFINITY)}) {
+    std::vector<std::int32_t> ids(n + 16), expected;
+    ids.resize(scores.at_least(x.data(), n, bins.data(), threshold, ids.data()));
+    for (int i = 0; i < n; ++i)
+      if (x[i] >= threshold) expected.push_back(i);
+    expect(ids == expected, "at_least", kernels.name);
+  }
+  std::vector<double> sums((n + kStride - 1) / kStride);
+  const double sum = scores.sum_strides(x.data(), n, largest, 1.5, sums.data());
+  double expected = 0, total = 0;
+  for (const Real v : x) expected += std::exp((v - double(largest)) * 1.5);
+  for (const double s : sums) total += s;
+  expect(std::abs(sum - expected) <= 1e-12 * expected && sum == total, "sum_strides", kernels.name);
+}
+
+void check_sum_exp(const Kernels& kernels, int n) {
+  auto x = random_floats(n);
+  x[0] = -INFINITY;
+  x[n - 1] = 7;
+  double exact = 0;
+  for (const float v : x) exact += std::exp(double(v) - 7);
+  expect(std::abs(kernels.sum_exp(x.data(), n, 7) - exact) <= 1e-6 * exact, "sum_exp", kernels.name);
+  x[n / 2] = NAN;
+  expect(std::isnan(kernels.sum_exp(x.data(), n, 7)), "sum_exp of NaN", kernels.name);
+}
+
+// Every stage on scores of both kinds, in memory that ends where it should.
 void check_sampler(const Kernels& kernels) {
-  Sampler sampler(kernels);
-  for (int n : {1, 2, 7, 8, 9, 600, 5000}) {
+  for (int n : {1, 2, 7, 8, 9, 600, 2049, 5000}) {
+    Sampler sampler(kernels);
+    sampler.reserve(n);
     const auto logits = random_floats(n);
+    const std::vector<std::int32_t> history = {0, n / 2, n - 1, 0};
+    const double bias = 0.25;
     for (double top_p : {0.0, 0.3, 0.9, 1.0})
-      for (std::int64_t top_k : {0, 1, 5, 100000}) {
-        Draw draw;
-        draw.params = {0.7, top_k, top_p, 0.01, 1, 0, 0};
-        for (std::uint32_t position = 0; position < 20; ++position) {
+      for (std::int64_t top_k : {0, 1, 5, 300, 100000})
+        for (std::uint32_t position = 0; position < 24; ++position) {
+          Draw draw;
+          draw.params = {position % 5 * 0.4, top_k, top_p, position % 3 * 0.01, 1, 0, 0};
           draw.position = position;
-          const DrawResult result = sampler.draw(logits.data(), n, draw);
+          if (position % 2) {
+            draw.params.repetition_penalty = 1.2;
+            draw.history = {history.data(), 2};
+            draw.recent = {history.data() + 2, 2};
+            draw.bias_ids = history.data() + 1;
+            draw.bias_values = &bias;
+            draw.bias_size = 1;
+          }
+          const int size = std::min(n, position % 4 == 0 ? 300 : 3);
+          std::vector<std::int32_t> ids(size);
+          std::vector<float> logprobs(size);
+          const DrawResult result = sampler.draw(logits.data(), n, draw, {size, ids.data(), logprobs.data()});
           expect(result.status == DrawStatus::ok && result.token >= 0 && result.token < n, "draw", kernels.name);
+          expect(std::is_sorted(logprobs.rbegin(), logprobs.rend()), "likeliest", kernels.name);
+          expect(logits[ids[0]] == *std::max_element(logits.begin(), logits.end()), "the likeliest", kernels.name);
         }
-      }
   }
 }
 
@@ -276,6 +381,11 @@ int main() {
     check_halves(*kernels);
     for (int n : {1, 3, 16, 60, 768}) check_layer_norm(*kernels, n);
     check_exp(*kernels);
+    for (int n : {1, 2, 31, 33, 511, 600, 2047, 2048, 2081, 5000}) {
+      check_scores(*kernels, kernels->logits, n);
+      check_scores(*kernels, kernels->scores, n);
+      if (n > 1) check_sum_exp(*kernels, n);
+    }
     check_sampler(*kernels);
     std::printf("ok %s\n", kernels->name);
   }

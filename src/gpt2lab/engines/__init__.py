@@ -67,8 +67,8 @@ class Drawn(NamedTuple):
 class Engine(Protocol):
     """A GPT-2 that can run several sequences at once.
 
-    What it computes for a sequence depends on that sequence's tokens alone: not on what else is in the call, nor on
-    how a prompt was cut into calls.
+    What it computes for a sequence depends on that sequence's tokens alone, and on which of them were given and which
+    drawn: not on what else is in the call, nor on how a prompt was cut into calls.
     """
 
     config: ModelConfig
@@ -100,9 +100,17 @@ class Engine(Protocol):
         """
 
     def step(
-        self, sequences: Sequence[int], tokens: Sequence[Sequence[int]], draws: Sequence[Draw | None]
+        self,
+        sequences: Sequence[int],
+        tokens: Sequence[Sequence[int]],
+        draws: Sequence[Draw | None],
+        given: Sequence[int] | None = None,
     ) -> list[list[Drawn]]:
         """Feed ``tokens[i]`` (at least one) to ``sequences[i]`` (all different) and draw as ``draws[i]`` says.
+
+        The first ``given[i]`` of ``tokens[i]`` (default: all) are of a prompt, the others were drawn or guessed. An
+        engine may compute the two in different ways, a prompt's fastest for many, a continuation's for few; each way
+        gives a token the same numbers whatever else is in the call.
 
         Nothing is drawn where it is None. Where its ``count`` is above 1 the first draw is from the logits before the
         first guess; as long as the token drawn is the guess that was fed, it joins the history and the next is drawn.

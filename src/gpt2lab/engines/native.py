@@ -131,21 +131,27 @@ class NativeEngine:
         return logits
 
     def step(
-        self, sequences: Sequence[int], tokens: Sequence[Sequence[int]], draws: Sequence[Draw | None]
+        self,
+        sequences: Sequence[int],
+        tokens: Sequence[Sequence[int]],
+        draws: Sequence[Draw | None],
+        given: Sequence[int] | None = None,
     ) -> list[list[Drawn]]:
         """Feed tokens and draw behind them in one call of the core; see :meth:`gpt2lab.engines.Engine.step`.
 
         What was fed is taken back if anything is raised.
         """
         wanted = [draw or NO_DRAW for draw in draws]
+        counts = [len(ids) for ids in tokens]
         top = [min(draw.top, self.config.n_vocab) for draw in wanted]
         params = self._params.arrays([draw.params for draw in wanted])
         history, history_offsets = penalised_histories(wanted, params.penalised)
         try:
-            ids, logprobs, counts, top_ids, top_logprobs = self._core.step(
+            ids, logprobs, drawn, top_ids, top_logprobs = self._core.step(
                 sequences,
                 [*chain.from_iterable(tokens)],
-                [len(ids) for ids in tokens],
+                counts,
+                counts if given is None else given,
                 [draw.count for draw in wanted],
                 params.numbers,
                 [number for draw in wanted for number in (draw.seed, draw.stream, draw.position)],
@@ -164,7 +170,7 @@ class NativeEngine:
             raise UsageError(str(error)) from None
         except TypeError as error:
             raise _no_numbers(sequences, tokens) from error
-        return drawn_lists(ids, logprobs, counts, top, top_ids, top_logprobs)
+        return drawn_lists(ids, logprobs, drawn, top, top_ids, top_logprobs)
 
     def sample(
         self,

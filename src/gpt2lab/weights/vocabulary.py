@@ -17,6 +17,8 @@ from gpt2lab.weights.checkpoint import Checkpoint, TokenizerFiles, parse_json, r
 
 GPT2_ENCODER_SHA256 = "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783"
 GPT2_MERGES_SHA256 = "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"
+_GPT2_TOKENS_SHA256 = "e35a33a0b2250c932ffdafc4c3a3552aef0cc7af7a11e9ebfddf1d2a6517371f"
+"""Of the tokens in the order of their ids, a newline between them."""
 
 
 def read_vocabulary(encoder: Path, merges: Path) -> TokenizerFiles | None:
@@ -26,7 +28,7 @@ def read_vocabulary(encoder: Path, merges: Path) -> TokenizerFiles | None:
     encoder_bytes, merges_bytes = read_bytes(encoder), read_bytes(merges)
     if _sha256(encoder_bytes) == GPT2_ENCODER_SHA256 and _sha256(merges_bytes) == GPT2_MERGES_SHA256:
         return None
-    return TokenizerFiles(check_encoder(encoder, encoder_bytes), check_merges(merges, merges_bytes))
+    return _unless_gpt2s(TokenizerFiles(check_encoder(encoder, encoder_bytes), check_merges(merges, merges_bytes)))
 
 
 def read_huggingface_vocabulary(folder: Path, n_vocab: int) -> TokenizerFiles | None:
@@ -39,15 +41,23 @@ def read_huggingface_vocabulary(folder: Path, n_vocab: int) -> TokenizerFiles | 
         vocabulary = read_vocabulary(folder / "vocab.json", folder / "merges.txt")
         extra = parse_json(added, read_bytes(added)) if added.is_file() and n_vocab != GPT2_N_VOCAB else {}
     elif (folder / "tokenizer.json").is_file():
-        vocabulary, extra = _read_tokenizer_json(folder / "tokenizer.json"), {}
-        if len(vocabulary.encoder) == GPT2_N_VOCAB and vocabulary == gpt2_vocabulary():
-            return None
+        vocabulary, extra = _unless_gpt2s(_read_tokenizer_json(folder / "tokenizer.json")), {}
     else:
         return None
     if not extra:
         return vocabulary
     base = vocabulary or gpt2_vocabulary()
     return TokenizerFiles(check_encoder_ids(added, base.encoder | extra, n_vocab), base.merges)
+
+
+def _unless_gpt2s(vocabulary: TokenizerFiles) -> TokenizerFiles | None:
+    """The vocabulary itself, None if it is GPT-2's: told by checksums, as to build that for comparison takes 50 ms."""
+    encoder, merges = vocabulary.encoder, vocabulary.merges
+    if len(encoder) != GPT2_N_VOCAB or sorted(encoder.values()) != list(range(GPT2_N_VOCAB)):
+        return vocabulary
+    tokens = "\n".join(sorted(encoder, key=encoder.__getitem__)).encode("utf-8", "surrogatepass")
+    lines = "\n".join(["#version: 0.2", *merges, ""]).encode("utf-8", "surrogatepass")
+    return None if (_sha256(tokens), _sha256(lines)) == (_GPT2_TOKENS_SHA256, GPT2_MERGES_SHA256) else vocabulary
 
 
 def _read_tokenizer_json(path: Path) -> TokenizerFiles:

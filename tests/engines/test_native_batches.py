@@ -1,0 +1,63 @@
+"""Scheduler and native engine together: 64 requests at once draw what each draws alone, in every precision."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from gpt2lab.config import ModelConfig
+from gpt2lab.engines import PRECISIONS
+from gpt2lab.engines.native import NativeEngine
+from gpt2lab.sampling import SamplingParams
+from gpt2lab.scheduler import Request, Scheduler
+from gpt2lab.speculation import Speculation
+from gpt2lab.weights.checkpoint import Checkpoint, tensor_shapes
+
+SHAPE = ModelConfig(n_vocab=90, n_ctx=80, n_embd=64, n_head=2, n_layer=2)
+PARAMS = [
+    SamplingParams(temperature=0),
+    SamplingParams(temperature=0.3, top_k=5),
+    SamplingParams(top_p=0.8, frequency_penalty=0.5),
+    SamplingParams(temperature=1.5, min_p=0.1, repetition_penalty=1.3, logit_bias={3: 2.0}),
+]
+
+
+def random_engine(precision: str, threads: int) -> NativeEngine:
+    rng = np.random.default_rng(0)
+    tensors = {n: (0.2 * rng.standard_normal(s)).astype(np.float32) for n, s in tensor_shapes(SHAPE).items()}
+    checkpoint = Checkpoint(SHAPE, tensors, None, "openai", "float32", Path("random"))
+    return NativeEngine(checkpoint, precision=precision, threads=threads)
+
+
+def mixed_requests() -> list[Request]:
+    """Some share their prompt, some repeat themselves so that guesses are right, some outgrow the context."""
+    rng = random.Random(1)
+    prompts = [tuple(rng.choices(range(6), k=length)) for length in (1, 2, 30, 33, 79)]
+    return [
+        Request(rng.choice(prompts), rng.choice(PARAMS), seed=5, stream=stream, limit=rng.randint(1, 60), slide=True)
+        for stream in range(64)
+    ]
+
+
+def draw(engine: NativeEngine, requests: list[Request], speculation: Speculation | None) -> list[list[int]]:
+    drawn: dict[int, list[int]] = {}
+    with Scheduler(engine, speculation=speculation) as scheduler:
+        for wanted in requests:
+            drawn[scheduler.submit(wanted)] = []
+        while scheduler.busy:
+            for event in scheduler.step():
+                drawn[event.request].append(event.token)
+    return list(drawn.values())
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_64_mixed_requests_at_once_draw_what_each_draws_alone(precision):
+    alone, together = random_engine(precision, threads=1), random_engine(precision, threads=2)
+    wanted = mixed_requests()
+    expected = [draw(alone, [request], None)[0] for request in wanted]
+    for speculation in (None, Speculation(SHAPE), Speculation(SHAPE, alone)):
+        assert draw(together, wanted, speculation) == expected
+    assert together.kv_cache_bytes == alone.kv_cache_bytes == 0
