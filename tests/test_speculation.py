@@ -56,8 +56,8 @@ class Eager(Speculation):
 
 
 class Free(StepTimes):
-    def price(self, rows: int, extra: float = 0.0) -> float:
-        return 0.01
+    def table(self) -> list[float]:
+        return [1 + row / 1000 for row in range(MAX_ROWS + 1)]
 
 
 def run(
@@ -180,7 +180,7 @@ def test_guesses_that_are_wrong_again_and_again_become_rare_but_are_tried_again(
         made.append(len(guesses))
         if guesses:
             speculation.learn(guesser, len(guesses), 0)
-        speculation.observe(1 + len(guesses), 1, 1 + 0.3 * len(guesses))
+        speculation.observe(1 + len(guesses), 1 + 0.3 * len(guesses))
         text.append(rng.randrange(4))
     assert sum(map(bool, made[:50])) > 5
     assert 0 < sum(map(bool, made[100:])) < 100
@@ -188,15 +188,33 @@ def test_guesses_that_are_wrong_again_and_again_become_rare_but_are_tried_again(
 
 def test_a_row_that_costs_a_whole_step_is_not_worth_a_doubtful_guess() -> None:
     def guessed(row: float) -> int:
-        times = StepTimes()
-        for n in range(200):
-            times.observe(1 + n % 9, 1, 1 + row * (n % 9), 0)
         speculation = Speculation(ENGINE.config)
-        speculation._times = times
+        for n in range(400):
+            speculation.observe(1 + n % 9, 1 + row * (n % 9))
         wish = Wish(speculation.start([1, 2, 3, 4] * 9), Draw(SamplingParams(temperature=0), 1, 0, 36), 30)
         return len(speculation.guess([wish], rows=1)[0])
 
     assert guessed(0.02) > guessed(0.2) > guessed(1) == 0
+
+
+def test_times_of_steps_that_were_never_made_lie_between_those_that_were() -> None:
+    times = StepTimes()
+    assert times.table()[1] == 1
+    for rows, seconds in ((1, 1.0), (9, 2.0)) * 100:
+        times.observe(rows, seconds)
+    table = times.table()
+    assert table[1] == pytest.approx(1)
+    assert table[9] == pytest.approx(2, rel=0.05)
+    assert table[5] == pytest.approx(1.5, rel=0.05)
+    assert table[32] > table[10] > table[9]
+
+
+def test_a_step_that_met_a_busy_machine_counts_for_little() -> None:
+    times = StepTimes()
+    for _ in range(50):
+        times.observe(1, 1.0)
+    times.observe(1, 100.0)
+    assert times.table()[1] < 1.2
 
 
 @given(st.lists(st.integers(0, 2), max_size=40), st.integers(1, 50))

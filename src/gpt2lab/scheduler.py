@@ -217,8 +217,10 @@ class Scheduler:
             lane.fed += len(fed)
             if draw is not None and isinstance(lane, _Sample):
                 self._advance(lane, draw, row, events)
-        if self._speculation and None not in draws:
-            self._speculation.observe(sum(map(len, tokens)), len(events), seconds)
+        if self._speculation:
+            rows = sum(map(len, tokens))
+            if rows == sum(draw.count for draw in draws if draw):  # no prompts
+                self._speculation.observe(rows, seconds)
         return events
 
     def close(self) -> None:

@@ -8,9 +8,10 @@ right before and on what a row costs. Knows nothing of where a sample ends, or o
 
 from __future__ import annotations
 
-import math
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -31,15 +32,16 @@ MAX_TEMPERATURE = 1.5
 CATCH_UP = 256
 """Tokens of a text that the draft model reads at most before a step."""
 
-ROW_COST = 0.1
+ROW_COST = 0.07
 """Time of another row over that of a step of one, until steps have been timed."""
 
 _LONGEST, _SHORTEST = 4, 2  # lengths of the n-grams that are looked for
-_PRIORS = {2: 0.3, 3: 0.5, 4: 0.7}  # first estimates of how often the next token is that after the earlier n-gram
-_DRAFT, _DRAFT_PRIOR = 0, 0.6
+_DRAFT = 0
+_PRIORS = {2: 0.2, 3: 0.4, 4: 0.6, _DRAFT: 0.6}  # first estimates of how often a guess is right, by source
 _LEARN = 0.2  # weight of one guess in the estimate of how many are right
 _FORGET = 1 / 256  # way back to the first estimate at each step for which the guesses did not pay
-_SMOOTH = 0.05  # weight of one step in the estimates of time
+_SMOOTH = 0.1  # weight of one step in the estimates of time
+_TOLERANCE = 0.03  # change of such an estimate that is worth a new table
 
 
 class NGrams:
@@ -79,7 +81,7 @@ class Guesser:
     ngrams: NGrams
     source: int = 0
     """What the last guesses were made from: length of an n-gram, or the draft model."""
-    rates: dict[int, float] = field(default_factory=lambda: {**_PRIORS, _DRAFT: _DRAFT_PRIOR})
+    rates: dict[int, float] = field(default_factory=_PRIORS.copy)
     """Source -> estimate of the probability that its next guess is right if those before it are."""
     start: int = 0
     """The draft model's sequence, if there is one, holds ``text[start:fed]`` but for guesses."""
@@ -98,34 +100,45 @@ class Wish(NamedTuple):
 
 
 class StepTimes:
-    """Seconds a step takes as a line over its rows, fitted to the latest steps; and the pace at which tokens come."""
+    """Seconds a step of so many rows takes, learnt from the steps there were."""
 
     def __init__(self) -> None:
-        self._rows = self._seconds = self._variance = self._covariance = self._tokens = self._total = 0.0
+        self._measured: dict[int, float] = {}  # rows -> seconds, smoothed
+        self._table: list[float] = []
 
-    def observe(self, rows: int, tokens: int, seconds: float, drafting: float) -> None:
-        """Take in a step of ``seconds`` that drew ``tokens``, after ``drafting`` seconds for its guesses."""
-        if not self._seconds:
-            self._rows, self._seconds, self._tokens, self._total = rows, seconds, tokens, seconds + drafting
+    def observe(self, rows: int, seconds: float) -> None:
+        """Take in a step of ``rows`` rows. One much slower than expected met a busy machine and counts for little."""
+        if rows > MAX_ROWS:
             return
-        seconds = min(seconds, 4 * self._seconds)  # the machine was busy with something else
-        by_rows, by_seconds = rows - self._rows, seconds - self._seconds
-        self._rows += _SMOOTH * by_rows
-        self._seconds += _SMOOTH * by_seconds
-        self._variance = (1 - _SMOOTH) * (self._variance + _SMOOTH * by_rows * by_rows)
-        self._covariance = (1 - _SMOOTH) * (self._covariance + _SMOOTH * by_rows * by_seconds)
-        self._tokens += _SMOOTH * (tokens - self._tokens)
-        self._total += _SMOOTH * (seconds + drafting - self._total)
+        if not self._measured:
+            self._measured[rows] = seconds
+            return
+        expected = self._measured.get(rows) or self.table()[rows]
+        weight = _SMOOTH if rows in self._measured else 0.5
+        self._measured[rows] = expected + weight * (min(seconds, 2 * expected) - expected)
+        if self._table and abs(self._measured[rows] / self._table[rows] - 1) > _TOLERANCE:
+            self._table = []
 
-    def price(self, rows: int, extra: float = 0.0) -> float:
-        """Tokens that would be drawn in the time of one more row and ``extra`` seconds, beside ``rows`` sure ones."""
-        if not self._seconds:
-            return ROW_COST
-        assumed = self._seconds * ROW_COST / (1 + ROW_COST * self._rows)
-        slope = (self._covariance + assumed / 2) / (self._variance + 1 / 2)  # as if rows had varied a little before
-        slope = max(slope, assumed / 10)
-        pace_without = rows / max(self._seconds + slope * (rows - self._rows), slope * rows)
-        return (slope + extra) * max(self._tokens / self._total, pace_without)
+    def table(self) -> list[float]:
+        """Seconds by rows, 0 to :data:`MAX_ROWS`: a line from each measured number of rows to the next, and beyond
+        the first and the last the slope of :data:`ROW_COST`."""
+        if not self._table:
+            known = sorted(self._measured.items()) or [(1, 1.0)]
+            first, last = known[0], known[-1]
+            slopes = [_assumed_slope(*first)]
+            slopes += [(s1 - s0) / (r1 - r0) for (r0, s0), (r1, s1) in pairwise(known)]
+            slopes.append(_assumed_slope(*last))
+            rows = [row for row, _ in known]
+            for row in range(MAX_ROWS + 1):
+                segment = bisect_right(rows, row)
+                at, seconds = known[max(0, segment - 1)]
+                self._table.append(seconds + (row - at) * slopes[segment])
+        return self._table
+
+
+def _assumed_slope(rows: int, seconds: float) -> float:
+    """Seconds of another row if a step of ``rows`` takes ``seconds``."""
+    return seconds * ROW_COST / (1 + ROW_COST * (rows - 1))
 
 
 class Speculation:
@@ -141,7 +154,6 @@ class Speculation:
         """Of these, how many were right."""
         self._draft = _Draft(draft, min(config.n_ctx, draft.config.n_ctx)) if draft else None
         self._times = StepTimes()
-        self._drafting = 0.0  # seconds before this step
         self._draft_time = 0.0  # seconds a guess, smoothed
 
     def start(self, text: list[int]) -> Guesser:
@@ -163,20 +175,10 @@ class Speculation:
 
         With them the step has at most :data:`MAX_ROWS` rows, or as many as it had.
         """
-        guesses: list[list[int]] = [[] for _ in wishes]
-        if not wishes:
-            return guesses
-        share = (MAX_ROWS - rows) // len(wishes)
-        price = self._times.price(rows)
-        drafted: list[int] = []
-        for i, (guesser, draw, room) in enumerate(wishes):
-            room = min(room, share)
-            if room > 0:
-                guesses[i] = self._from_text(guesser, draw, room, price)
-                if not guesses[i]:
-                    drafted.append(i)
-        if self._draft and drafted:
-            self._from_draft(self._draft, wishes, drafted, rows, guesses)
+        step = _Step(self._times.table(), rows, len(wishes))
+        guesses = [self._from_text(wish, step) for wish in wishes]
+        if self._draft:
+            self._add_drafts(self._draft, wishes, guesses, step)
         return guesses
 
     def learn(self, guesser: Guesser, n_guessed: int, n_accepted: int) -> None:
@@ -186,54 +188,69 @@ class Speculation:
         rate = 1 - (1 - guesser.rates[guesser.source]) * (1 - _LEARN) ** n_accepted
         guesser.rates[guesser.source] = rate if n_accepted == n_guessed else rate * (1 - _LEARN)
 
-    def observe(self, rows: int, tokens: int, seconds: float) -> None:
-        """A step of ``rows`` rows that drew ``tokens`` took ``seconds``."""
-        self._times.observe(rows, tokens, seconds, self._drafting)
-        self._drafting = 0.0
+    def observe(self, rows: int, seconds: float) -> None:
+        """A step of ``rows`` rows took ``seconds``."""
+        self._times.observe(rows, seconds)
 
-    def _from_text(self, guesser: Guesser, draw: Draw, room: int, price: float) -> list[int]:
+    def _from_text(self, wish: Wish, step: _Step) -> list[int]:
+        guesser, draw, room = wish
         if draw.params.temperature > MAX_TEMPERATURE:
             return []
         length, end = guesser.ngrams.match()
         if not length or (self._draft and guesser.rates[length] < guesser.rates[_DRAFT]):
             return []
-        n = min(room, _worthwhile(guesser, length, price))
+        n = step.add(guesser, length, room)
         return guesser.ngrams.copy(end, n) if n else []
 
-    def _from_draft(
-        self, draft: _Draft, wishes: Sequence[Wish], chosen: list[int], rows: int, guesses: list[list[int]]
-    ) -> None:
-        """Put the draft model's guesses for the ``chosen`` of ``wishes`` into ``guesses``."""
-        price = self._times.price(rows, self._draft_time)
-        share = (MAX_ROWS - rows) // len(wishes)
-        asked = []
-        for i in chosen:
-            guesser, draw, room = wishes[i]
-            if n := min(room, share, _worthwhile(guesser, _DRAFT, price)):
-                asked.append((i, Wish(guesser, draw, n)))
+    def _add_drafts(self, draft: _Draft, wishes: Sequence[Wish], guesses: list[list[int]], step: _Step) -> None:
+        """Let the draft model guess where the text gave nothing."""
+        asked: dict[int, Wish] = {}
+        for i, (guesser, draw, room) in enumerate(wishes):
+            if not guesses[i] and (n := step.add(guesser, _DRAFT, room, self._draft_time)):
+                asked[i] = Wish(guesser, draw, n)
         if not asked:
             return
         began = perf_counter()
-        made = draft.guess([wish for _, wish in asked])
-        self._drafting = perf_counter() - began
-        for (i, _), row in zip(asked, made, strict=True):
+        for i, row in zip(asked, draft.guess(list(asked.values())), strict=True):
             guesses[i] = row
-        if n_made := sum(map(len, made)):
-            seconds = self._drafting / n_made
+        if n_made := sum(len(guesses[i]) for i in asked):
+            seconds = (perf_counter() - began) / n_made
             self._draft_time += (seconds - self._draft_time) * (_SMOOTH if self._draft_time else 1)
 
 
-def _worthwhile(guesser: Guesser, source: int, price: float) -> int:
-    """How many guesses from ``source`` are each right with a probability above ``price``; it becomes the current one.
+class _Step:
+    """A step in the making: rows, the tokens it is likely to draw, and seconds of making guesses."""
 
-    Where there are none, their rate goes a little way back to the first estimate, so that they are tried again.
-    """
-    rate = guesser.rates[source]
-    guesser.source = source
-    if rate <= price:
-        guesser.rates[source] += _FORGET * ((_PRIORS.get(source) or _DRAFT_PRIOR) - rate)
-        return 0
-    return int(math.log(price) / math.log(min(rate, 0.999)))
+    def __init__(self, seconds: list[float], rows: int, n_samples: int) -> None:
+        self._seconds = seconds
+        self._rows = rows
+        self._share = (MAX_ROWS - rows) // max(1, n_samples)
+        self._tokens = float(n_samples)
+        self._drafting = 0.0
+
+    def add(self, guesser: Guesser, source: int, room: int, extra: float = 0.0) -> int:
+        """How many guesses from ``source``, at ``extra`` seconds each, bring the most tokens per second; adds them.
+
+        Where that is none, their rate goes a little way back to the first estimate, so that they are tried again.
+        """
+        rate, most = guesser.rates[source], min(room, self._share)
+        if most <= 0:
+            return 0
+        tokens, chance, n, likely = self._tokens, 1.0, 0, self._tokens
+        best = tokens / (self._seconds[self._rows] + self._drafting)
+        for i in range(1, most + 1):
+            chance *= rate
+            tokens += chance
+            pace = tokens / (self._seconds[self._rows + i] + self._drafting + i * extra)
+            if pace > best:
+                best, n, likely = pace, i, tokens
+        guesser.source = source
+        if not n:
+            guesser.rates[source] += _FORGET * (_PRIORS[source] - rate)
+        self._rows += n
+        self._tokens = likely
+        self._drafting += n * extra
+        return n
 
 
 def check_draft(draft: ModelConfig, config: ModelConfig) -> None:

@@ -60,7 +60,7 @@ def load_weights(core: Core, checkpoint: Checkpoint, precision: str) -> None:
         try:
             core.set_tensor(name, values)
         except ValueError as error:
-            raise UsageError(f"{checkpoint.path} cannot be had in {precision} ({error}): choose float32") from None
+            raise UsageError(f"{checkpoint.path} cannot be held in {precision} ({error}): choose float32") from None
     if folder and key:
         with _warning_of(folder):
             if contents.stamp(checkpoint.files) == stamp:  # else nobody knows what was packed
