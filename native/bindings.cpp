@@ -146,8 +146,9 @@ class Engine {
   void truncate_sequence(int sequence, int length) { take_turn()->truncate(sequence, length); }
 
   // tokens: all feeds' tokens after one another; counts: how many belong to each sequence. outputs: 0 last, 1 all, 2 none.
+  // given: whether the tokens count as prompts.
   Logits forward(const Array1<std::int32_t>& sequences, const Array1<std::int32_t>& tokens,
-                 const Array1<std::int32_t>& counts, int outputs) {
+                 const Array1<std::int32_t>& counts, int outputs, bool given) {
     if (outputs < 0 || outputs > 2) throw std::invalid_argument("outputs must be 0, 1 or 2");
     const std::size_t rows = outputs == 0 ? sequences.shape(0) : outputs == 1 ? tokens.shape(0) : 0;
     // From the allocator, which gives memory back that is warm: fresh pages cost more than a small model's step.
@@ -158,7 +159,7 @@ class Engine {
       std::vector<Feed> feeds = checked_feeds(span_of(sequences), span_of(tokens), span_of(counts));
       for (Feed& feed : feeds) {
         feed.outputs = outputs == 0 ? 1 : outputs == 1 ? feed.count : 0;
-        feed.given = feed.count;
+        feed.given = given ? feed.count : 0;
       }
       nb::gil_scoped_release release;
       if (!feeds.empty()) model_->forward(feeds, data);

@@ -114,7 +114,7 @@ void bfloat16_product(const Product& p, int first_tile, int last_tile) {
   const int ahead = (kStored + pairs - 1) / pairs;
   auto* sums = reinterpret_cast<float*>(p.scratch);
   char* unpacked = reinterpret_cast<char*>(p.scratch) + kMaxRows * kTile * sizeof(float);
-  const BFloat16Shapes shapes;
+  static constexpr BFloat16Shapes shapes;  // see matrix_unit_product
   _tile_loadconfig(&shapes);
   for (int t = first_tile; t < last_tile; ++t) {
     const int column = t * kTile;

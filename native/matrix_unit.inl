@@ -133,7 +133,7 @@ void matrix_unit_product(const Product& p, int first_tile, int last_tile) {
   const int ahead = (Block::kBytes + 2 * groups - 1) / (2 * groups);
   auto* sums = reinterpret_cast<float*>(p.scratch);
   char* unpacked = reinterpret_cast<char*>(p.scratch) + kMaxRows * kTile * sizeof(float);
-  const TileShapes shapes;
+  static constexpr TileShapes shapes;  // not on the stack: gcc 12 may leave out its stores
   _tile_loadconfig(&shapes);
   for (int t = first_tile; t < last_tile; ++t)
     for (int begin = 0; begin < blocks; begin += kPartBlocks) {

@@ -48,7 +48,7 @@ class ToyEngine:
     def truncate_sequence(self, sequence: int, length: int) -> None:
         del self.sequences[sequence][length:]
 
-    def step(self, sequences, tokens, draws):
+    def step(self, sequences, tokens, draws, given=None):
         assert len(set(sequences)) == len(sequences)
         assert all(len(ids) for ids in tokens)
         self.calls.append([list(ids) for ids in tokens])

@@ -78,6 +78,8 @@ class _Lane:
     start: int = 0
     fed: int = 0
     sequence: int | None = None
+    given: int = 0
+    """Length of ``text`` up to which it is fed as a prompt: what was asked for, or what a full context slid to."""
 
 
 @dataclass(eq=False, slots=True)
@@ -165,11 +167,12 @@ class Scheduler:
             raise ContextError(f"{n_fed} tokens are more than the {self._n_ctx} of the model's context")
         start = window_start(n_prompt, self._n_ctx)
         key = request.prompt[start:]
-        prompt = self._prompts.setdefault(key, _Prompt(list(key[:-1]), key=key))
+        prompt = self._prompts.setdefault(key, _Prompt(list(key[:-1]), key=key, given=n_prompt))
         prompt.unstarted += 1
         sample = _Sample(
             text=list(request.prompt),
             start=start,
+            given=n_prompt,
             id=next(self._ids),
             request=request,
             end=n_prompt + request.limit,
@@ -210,7 +213,8 @@ class Scheduler:
         if self._speculation:
             self._guess(lanes, tokens, draws, self._speculation)
         began = perf_counter()
-        drawn = self._engine.step([self._sequence(lane) for lane in lanes], tokens, draws)
+        given = [min(max(lane.given - lane.fed, 0), len(ids)) for lane, ids in zip(lanes, tokens, strict=True)]
+        drawn = self._engine.step([self._sequence(lane) for lane in lanes], tokens, draws, given)
         seconds = perf_counter() - began
         events: list[Event] = []
         for lane, fed, draw, row in zip(lanes, tokens, draws, drawn, strict=True):
@@ -337,6 +341,7 @@ class Scheduler:
         elif len(text) - sample.start > self._n_ctx:
             self._free(sample)
             sample.start = sample.fed = window_start(len(text), self._n_ctx)
+            sample.given = len(text)
         elif sample.fed >= len(text) and sample.sequence is not None:  # guesses that were wrong
             sample.fed = len(text) - 1
             self._engine.truncate_sequence(sample.sequence, sample.fed - sample.start)

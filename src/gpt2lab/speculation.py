@@ -29,6 +29,9 @@ MAX_ROWS = 32
 MAX_TEMPERATURE = 1.5
 """Above it a text hardly ever repeats an n-gram, and none is looked for."""
 
+PROMPT = 16
+"""Tokens that a draft model reads at once from which on they are read the way that is fastest for many."""
+
 CATCH_UP = 256
 """Tokens of a text that the draft model reads at most before a step."""
 
@@ -280,8 +283,9 @@ class _Draft:
         while work:
             sequences = [self._sequence(wishes[i].guesser) for i in work]
             draws = [self._draw(wishes[i], tokens, guesses[i]) for i, tokens in work.items()]
+            given = [len(tokens) if len(tokens) >= PROMPT else 0 for tokens in work.values()]
             try:
-                drawn = self._engine.step(sequences, list(work.values()), draws)
+                drawn = self._engine.step(sequences, list(work.values()), draws, given)
             except SamplingError:  # the model that counts need not fail as well
                 for i in work:
                     self.free(wishes[i].guesser)

@@ -113,17 +113,19 @@ class NativeEngine:
         sequences: Sequence[int],
         tokens: Sequence[Sequence[int]],
         outputs: Literal["last", "all", "none"] = "last",
+        *,
+        given: bool = True,
     ) -> npt.NDArray[np.float32]:
         """Append ``tokens[i]`` to ``sequences[i]`` and return float32 logits.
 
         ``[len(sequences), n_vocab]`` for ``"last"``, ``[all tokens, n_vocab]`` for ``"all"``, ``[0, n_vocab]`` for
-        ``"none"``. Raises :class:`ContextError` if a sequence would exceed ``n_ctx`` tokens.
+        ``"none"``. ``given`` says whether the tokens count as prompts, see :meth:`step`. Raises :class:`ContextError` if a sequence would exceed ``n_ctx`` tokens.
         """
         counts = np.fromiter((len(t) for t in tokens), np.int32, len(tokens))
         flat = _int32(np.concatenate([np.asarray(t) for t in tokens])) if len(tokens) else np.empty(0, np.int32)
         handles = _int32(np.asarray(sequences))
         try:
-            logits: npt.NDArray[np.float32] = self._core.forward(handles, flat, counts, _OUTPUTS[outputs])
+            logits: npt.NDArray[np.float32] = self._core.forward(handles, flat, counts, _OUTPUTS[outputs], given)
         except OverflowError as error:
             raise ContextError(str(error)) from None
         except IndexError as error:

@@ -69,7 +69,11 @@ class ReferenceEngine:
         return np.concatenate(rows)
 
     def step(
-        self, sequences: Sequence[int], tokens: Sequence[Sequence[int]], draws: Sequence[Draw | None]
+        self,
+        sequences: Sequence[int],
+        tokens: Sequence[Sequence[int]],
+        draws: Sequence[Draw | None],
+        given: Sequence[int] | None = None,
     ) -> list[list[Drawn]]:
         """Tokens drawn behind those fed; see :meth:`gpt2lab.engines.Engine.step`."""
         drawn: list[list[Drawn]] = []
