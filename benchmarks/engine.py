@@ -1,9 +1,10 @@
 """The native engine beside the limits of the machine: decode against bandwidth, prefill against arithmetic.
 
-    python benchmarks/engine.py [--size 124M] [--threads N] [--rounds 5]
+    python benchmarks/engine.py [--size 124M] [--precision q8_0 ...] [--threads N] [--rounds 5]
 
-Random weights of the real shape. Each round measures the limits and every workload once, one after the other, so that
-a change in the machine's mood meets all alike; medians with min–max are printed, and the last line is JSON.
+Random weights of the real shape; every precision unless some are named. Each round measures the limits and every
+workload once, one after the other, so that a change in the machine's mood meets all alike; medians with min–max are
+printed, and the last line is JSON. What surrounds the engine, the drawing of tokens too, is ``gpt2lab bench``'s.
 """
 
 from __future__ import annotations
@@ -12,23 +13,26 @@ import argparse
 import json
 import time
 from collections import defaultdict
-from pathlib import Path
 
 import numpy as np
 from machine_limits import measure, summary
 
+from gpt2lab.benchmarking import bytes_per_step, random_checkpoint
 from gpt2lab.config import RELEASED_SIZES, ModelConfig
+from gpt2lab.engines import PRECISIONS
 from gpt2lab.engines.native import NativeEngine, usable_cores
-from gpt2lab.weights.checkpoint import Checkpoint, tensor_shapes
 
-
-def random_engine(config: ModelConfig, threads: int) -> NativeEngine:
-    rng = np.random.default_rng(0)
-    tensors = {
-        name: rng.standard_normal(shape, dtype=np.float32) * np.float32(0.02)
-        for name, shape in tensor_shapes(config).items()
-    }
-    return NativeEngine(Checkpoint(config, tensors, None, "random", "float32", Path("random")), threads=threads)
+CONTEXT, STEPS = 64, 32
+BATCHES = (1, 8, 32)
+PREFILLS = (128, 512, 1000)
+EIGHT_BITS = ("int8_tiles_gop_s", "int8_gop_s", "float32_gflop_s")
+ARITHMETIC = {
+    "float32": ("float32_gflop_s",),
+    "bfloat16": ("bfloat16_tiles_gflop_s", "float32_gflop_s"),
+    "q8_0": EIGHT_BITS,
+    "q4_0": EIGHT_BITS,
+}
+"""Precision → the limits of its products; the first one that the machine has counts."""
 
 
 def prefill_seconds(engine: NativeEngine, n_tokens: int) -> float:
@@ -41,12 +45,12 @@ def prefill_seconds(engine: NativeEngine, n_tokens: int) -> float:
     return seconds
 
 
-def decode_seconds(engine: NativeEngine, batch: int, steps: int = 32, context: int = 64) -> float:
-    """Seconds of one step of ``batch`` sequences that hold ``context`` tokens and more."""
+def decode_seconds(engine: NativeEngine, batch: int) -> float:
+    """Seconds of one step of ``batch`` sequences that hold CONTEXT tokens and more."""
     sequences = [engine.new_sequence() for _ in range(batch)]
-    engine.forward(sequences, [np.arange(i, i + context, dtype=np.int32) for i in range(batch)])
+    engine.forward(sequences, [np.arange(i, i + CONTEXT, dtype=np.int32) for i in range(batch)])
     times = []
-    for step in range(steps):
+    for step in range(STEPS):
         start = time.perf_counter()
         engine.forward(sequences, [[step + i] for i in range(batch)])
         times.append(time.perf_counter() - start)
@@ -55,50 +59,56 @@ def decode_seconds(engine: NativeEngine, batch: int, steps: int = 32, context: i
     return float(np.median(times))
 
 
-def bytes_per_step(config: ModelConfig, context: int = 80) -> int:
-    """Bytes that one decode step must read: all weights but the position table, keys and values of the context."""
-    return 4 * (config.n_params - config.n_ctx * config.n_embd) + config.kv_cache_bytes(context)
-
-
-def prefill_flop(config: ModelConfig, n_tokens: int) -> float:
+def prefill_operations(config: ModelConfig, n_tokens: int) -> float:
     """Multiplications and additions of a prompt: products of every layer, attention, the head for one token."""
     products = 2 * 12 * config.n_embd**2 * n_tokens
     attention = 2 * 2 * config.n_embd * n_tokens * (n_tokens + 1) / 2
     return config.n_layer * (products + attention) + 2 * config.n_vocab * config.n_embd
 
 
+def measure_round(engines: dict[str, NativeEngine], config: ModelConfig, threads: int) -> dict[str, float]:
+    """Every figure once: ``"<precision> <what>"``, and the limits."""
+    step_bytes = {name: bytes_per_step(config, name, CONTEXT + STEPS // 2) for name in engines}
+    megabytes = {name: size >> 20 for name, size in step_bytes.items()}
+    figures = {n: float(np.median(v)) for n, v in measure(threads, [*megabytes.values()], repeats=3).items()}
+    for name, engine in engines.items():
+        for batch in BATCHES:
+            figures[f"{name} decode, batch {batch}, tokens/s"] = batch / decode_seconds(engine, batch)
+        achieved = figures[f"{name} decode, batch 1, tokens/s"] * step_bytes[name] / 1e9
+        figures[f"{name} decode, batch 1, of read bandwidth"] = achieved / figures[f"read_gb_s_{megabytes[name]}"]
+        limit = next(limit for limit in ARITHMETIC[name] if limit in figures)
+        for n in PREFILLS:
+            speed = n / prefill_seconds(engine, n)
+            figures[f"{name} prompt of {n}, tokens/s"] = speed
+            share = prefill_operations(config, n) / n * speed / 1e9 / figures[limit]
+            figures[f"{name} prompt of {n}, of {limit}"] = share
+    return figures
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", choices=RELEASED_SIZES, default="124M")
+    parser.add_argument("--precision", choices=PRECISIONS, nargs="+", default=list(PRECISIONS))
     parser.add_argument("--threads", type=int, default=usable_cores())
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
-    config = RELEASED_SIZES[arguments.size]
-    engine = random_engine(config, arguments.threads)
-    prefills = [n for n in (128, 512, 1000) if n <= config.n_ctx]
-    for n in prefills:
-        prefill_seconds(engine, n)  # warm-up: takes the memory that later rounds reuse
+    checkpoint = random_checkpoint(arguments.size)
+    engines = {
+        name: NativeEngine(checkpoint, threads=arguments.threads, precision=name) for name in arguments.precision
+    }
+    for engine in engines.values():
+        prefill_seconds(engine, max(PREFILLS))  # warm-up: takes the memory that later rounds reuse
 
     figures: dict[str, list[float]] = defaultdict(list)
     for _ in range(arguments.rounds):
-        for name, values in measure(arguments.threads, megabytes=4 * config.n_params >> 20, repeats=3).items():
-            figures[name].append(float(np.median(values)))
-        for batch in (1, 8):
-            figures[f"decode_batch_{batch}_tokens_s"].append(batch / decode_seconds(engine, batch))
-        for n in prefills:
-            figures[f"prefill_{n}_tokens_s"].append(n / prefill_seconds(engine, n))
-    for i in range(arguments.rounds):
-        achieved = figures["decode_batch_1_tokens_s"][i] * bytes_per_step(config) / 1e9
-        figures["decode_batch_1_of_read_bandwidth"].append(achieved / figures["read_gb_s"][i])
-        for n in prefills:
-            flops = prefill_flop(config, n) * figures[f"prefill_{n}_tokens_s"][i] / n / 1e9
-            figures[f"prefill_{n}_of_float32_peak"].append(flops / figures["float32_gflop_s"][i])
-
+        for name, value in measure_round(engines, checkpoint.config, arguments.threads).items():
+            figures[name].append(value)
     report = {name: summary(values) for name, values in figures.items()}
     for name, value in report.items():
-        print(f"{name:36} {value['median']:10.2f}  ({value['min']:.2f}–{value['max']:.2f})")
-    header = {"model": arguments.size, "precision": "float32", "threads": arguments.threads}
-    print(json.dumps({**header, "instruction_set": engine.instruction_set, "rounds": arguments.rounds, **report}))
+        print(f"{name:50} {value['median']:10.2f}  ({value['min']:.2f}–{value['max']:.2f})")
+    header = {"model": arguments.size, "threads": arguments.threads, "rounds": arguments.rounds}
+    instruction_set = next(iter(engines.values())).instruction_set
+    print(json.dumps({**header, "instruction_set": instruction_set, **report}))
 
 
 if __name__ == "__main__":

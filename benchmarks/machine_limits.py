@@ -1,4 +1,4 @@
-"""What this machine can do at most, measured: GB/s read from memory and float32 GFLOP/s.
+"""What this machine can do at most, measured: GB/s read from memory, and arithmetic in float32, 8 bits and tiles.
 
     python benchmarks/machine_limits.py [--threads N]
 
@@ -16,6 +16,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -35,11 +36,17 @@ def _compiled() -> str:
     return program
 
 
-def measure(threads: int, megabytes: int = 480, repeats: int = 5) -> dict[str, list[float]]:
-    """Figures of every repeat: ``read_gb_s`` (a buffer of ``megabytes`` in huge pages) and ``float32_gflop_s``."""
-    command = [_compiled(), str(threads), str(megabytes), str(repeats)]
-    result: dict[str, list[float]] = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
-    return result
+def measure(threads: int, megabytes: Sequence[int] = (480,), repeats: int = 5) -> dict[str, list[float]]:
+    """Figures of every repeat.
+
+    ``read_gb_s_480`` and the like, one for each buffer size (huge pages; the smaller the buffer, the more of it stays
+    in the last cache); ``float32_gflop_s``; and where the CPU has them ``int8_gop_s`` (VNNI), ``int8_tiles_gop_s`` and
+    ``bfloat16_tiles_gflop_s`` (AMX).
+    """
+    command = [_compiled(), str(threads), str(repeats), *map(str, megabytes)]
+    figures = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    bandwidths = {f"read_gb_s_{size}": values for size, values in figures.pop("read_gb_s").items()}
+    return {**bandwidths, **figures}
 
 
 def summary(values: list[float]) -> dict[str, float]:
@@ -51,7 +58,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     arguments = parser.parse_args()
-    figures = measure(arguments.threads)
+    figures = measure(arguments.threads, megabytes=(80, 140, 250, 500, 2000))
     print(json.dumps({"threads": arguments.threads, **{name: summary(v) for name, v in figures.items()}}))
 
 

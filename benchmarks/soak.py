@@ -5,7 +5,7 @@
 Requests of all kinds are submitted to a scheduler at random, some are removed before or while they run, and
 completions are streamed through :class:`~gpt2lab.LanguageModel`, half of them closed half-way. Every 30th of the time
 the resident memory is printed, with all that ended counted. The last line is JSON; ``growth_mb`` is what the last
-third's median is above the second's, the first being left for buffers to reach their size.
+third's median is above the second's, the first being left for buffers to reach their size. Linux only.
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ ROW_COST = 0.07
 _LONGEST, _SHORTEST = 4, 2  # lengths of the n-grams that are looked for
 _DRAFT = 0
 _PRIORS = {2: 0.2, 3: 0.4, 4: 0.6, _DRAFT: 0.6}  # first estimates of how often a guess is right, by source
-_LEARN = 0.2  # weight of one guess in the estimate of how many are right
+_PRIOR_WEIGHT, _MEMORY = 3, 30  # guesses that a first estimate counts for, and that an estimate remembers
 _FORGET = 1 / 256  # way back to the first estimate at each step for which the guesses did not pay
 _SMOOTH = 0.1  # weight of one step in the estimates of time
 _TOLERANCE = 0.03  # change of such an estimate that is worth a new table
@@ -86,10 +86,17 @@ class Guesser:
     """What the last guesses were made from: length of an n-gram, or the draft model."""
     rates: dict[int, float] = field(default_factory=_PRIORS.copy)
     """Source -> estimate of the probability that its next guess is right if those before it are."""
+    counts: dict[int, int] = field(default_factory=lambda: dict.fromkeys(_PRIORS, _PRIOR_WEIGHT))
+    """Source -> how many guesses that estimate is from."""
     start: int = 0
     """The draft model's sequence, if there is one, holds ``text[start:fed]`` but for guesses."""
     fed: int = 0
     sequence: int | None = None
+
+    def learn(self, right: bool) -> None:
+        """Take in whether a guess was right."""
+        count = self.counts[self.source] = min(self.counts[self.source] + 1, _MEMORY)
+        self.rates[self.source] += (right - self.rates[self.source]) / count
 
 
 class Wish(NamedTuple):
@@ -188,8 +195,8 @@ class Speculation:
         """Of the last guesses for a sample the first ``n_accepted`` were right."""
         self.n_guessed += n_guessed
         self.n_accepted += n_accepted
-        rate = 1 - (1 - guesser.rates[guesser.source]) * (1 - _LEARN) ** n_accepted
-        guesser.rates[guesser.source] = rate if n_accepted == n_guessed else rate * (1 - _LEARN)
+        for n in range(min(n_accepted + 1, n_guessed)):
+            guesser.learn(n < n_accepted)
 
     def observe(self, rows: int, seconds: float) -> None:
         """A step of ``rows`` rows took ``seconds``."""

@@ -242,7 +242,7 @@ def test_values_that_a_precision_cannot_hold_are_one_line_that_names_the_tensor(
     tensors["h.0.mlp.c_fc.weight"][0, 0] = np.inf
     made = Checkpoint(CONFIG, tensors, None, "made", "float32", tmp_path / "model")
     with pytest.raises(
-        UsageError, match=r"model cannot be had in q8_0 \(h\.0\.mlp\.c_fc\.weight has values that are not"
+        UsageError, match=r"model cannot be held in q8_0 \(h\.0\.mlp\.c_fc\.weight has values that are not"
     ):
         open_engine(made, precision="q8_0")
     open_engine(made, precision="float32")

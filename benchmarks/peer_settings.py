@@ -1,0 +1,81 @@
+"""What ``peers.py`` runs: gpt2lab and its peers in every width, at the settings that were found to suit each best.
+
+Where a peer has several settings in a width, none is best for every workload; the best one counts in each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+WIDTHS = ("float32", "bfloat16", "8-bit", "4-bit")
+PINNED = {"OMP_PROC_BIND": "true", "OMP_PLACES": "cores"}
+"""Environment that keeps OpenMP's threads each on its core: a third faster for llama.cpp on a busy machine."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One way to run one peer."""
+
+    peer: str
+    """Name of the driver, and of the distribution it needs, see :data:`MODULES`."""
+    width: str
+    label: str
+    """Distinguishes the settings of a peer and width; results are filed under it."""
+    model: str
+    """Which conversion of the model it reads, see ``peer_models.py``."""
+    options: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, str] = field(default_factory=dict)
+    threads: int | None = None
+    """None: what ``--threads`` says."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.peer} {self.label}"
+
+
+MODULES = {
+    "gpt2lab": "gpt2lab",
+    "transformers": "transformers",
+    "ctranslate2": "ctranslate2",
+    "llama_cpp": "llama_cpp",
+    "openvino": "openvino_genai",
+}
+"""Peer → the module that shows it is installed."""
+
+GPT2LAB = {"float32": "float32", "bfloat16": "bfloat16", "8-bit": "q8_0", "4-bit": "q4_0"}
+"""Width → what gpt2lab calls it."""
+
+
+# The hint is what activations are rounded to; groups are those in which they are quantised for 8-bit products.
+def _openvino(width: str, weights: str, hint: str, **more: int) -> Setting:
+    label = " ".join([weights, hint, *(f"groups of {size}" for size in more.values())])
+    return Setting("openvino", width, label, f"openvino-{weights}", {"INFERENCE_PRECISION_HINT": hint, **more})
+
+
+def _llama_cpp(width: str, name: str, repack: bool) -> Setting:
+    label = f"{name}{'' if repack else ', plain layout'}"
+    return Setting("llama_cpp", width, label, f"gguf-{name}", {"repack": repack}, PINNED)
+
+
+SETTINGS = [
+    *(Setting("gpt2lab", width, name, "huggingface", {"precision": name}) for width, name in GPT2LAB.items()),
+    Setting("transformers", "float32", "float32", "huggingface", {"dtype": "float32"}, PINNED),
+    Setting("transformers", "bfloat16", "bfloat16", "huggingface", {"dtype": "bfloat16"}, PINNED),
+    Setting("ctranslate2", "float32", "float32", "ctranslate2-float32", {"compute_type": "float32"}, PINNED),
+    Setting("ctranslate2", "8-bit", "int8", "ctranslate2-int8", {"compute_type": "int8"}, PINNED),
+    Setting("ctranslate2", "8-bit", "int8, 1 thread", "ctranslate2-int8", {"compute_type": "int8"}, threads=1),
+    _llama_cpp("float32", "float32", repack=False),
+    _llama_cpp("bfloat16", "bfloat16", repack=False),
+    _llama_cpp("8-bit", "q8_0", repack=True),
+    _llama_cpp("8-bit", "q8_0", repack=False),
+    _llama_cpp("4-bit", "q4_0", repack=True),
+    _llama_cpp("4-bit", "q4_0", repack=False),
+    _openvino("float32", "fp32", "f32"),
+    _openvino("bfloat16", "fp16", "bf16"),
+    _openvino("8-bit", "int8", "f32", DYNAMIC_QUANTIZATION_GROUP_SIZE=32),
+    _openvino("8-bit", "int8", "f32", DYNAMIC_QUANTIZATION_GROUP_SIZE=128),
+    _openvino("8-bit", "int8", "bf16"),
+    _openvino("4-bit", "int4", "f32"),
+    _openvino("4-bit", "int4", "bf16"),
+]
