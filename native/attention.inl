@@ -11,15 +11,34 @@ Prefetch following(const Element* rows, std::size_t stride) {
   return {reinterpret_cast<const char*>(rows) + kAhead, int(stride * sizeof(Element))};
 }
 
-template <typename Element, int kM>
-void score_block(const Attention& a, int block_index) {
-  const auto* keys = static_cast<const Element*>(a.keys[block_index]);
+// Blocks of scores, and vectors of values, that few rows take at once, so that there are sums enough to work on while
+// each waits for its last addition.
+template <int kM>
+constexpr int kScoreBlocks = kM <= 2 && kRows > 2 ? 4 : 1;
+template <int kM>
+constexpr int kValueVectors = kM <= 2 && kRows > 2 ? kTile * 2 / kWidth : kVectors;
+
+template <typename Element, int kM, int kB>
+void score_blocks(const Attention& a, int block_index) {
   for (int c = 0; c < kTile; c += kPass) {
-    Vec acc[kM][kVectors] = {};
-    accumulate<kM, kVectors>(acc, a.q, a.ldq, keys + c, kTile, a.head_dim, following(keys, kTile));
-    for (int r = 0; r < kM; ++r)
-      for (int v = 0; v < kVectors; ++v)
-        store(a.scores + r * a.score_stride + block_index * kTile + c + v * kWidth, acc[r][v] * a.scale);
+    Vec acc[kB][kM][kVectors] = {};
+    const Element* keys[kB];
+    for (int b = 0; b < kB; ++b) keys[b] = static_cast<const Element*>(a.keys[block_index + b]) + c;
+    for (int i = 0; i < a.head_dim; ++i)
+      for (int b = 0; b < kB; ++b) {
+        Vec row[kVectors];
+        for (int v = 0; v < kVectors; ++v) row[v] = load(keys[b] + v * kWidth);
+        __builtin_prefetch(reinterpret_cast<const char*>(keys[b]) + kAhead);
+        keys[b] += kTile;
+        for (int r = 0; r < kM; ++r) {
+          const Vec x = splat(a.q[r * a.ldq + i]);
+          for (int v = 0; v < kVectors; ++v) acc[b][r][v] = fma(x, row[v], acc[b][r][v]);
+        }
+      }
+    for (int b = 0; b < kB; ++b)
+      for (int r = 0; r < kM; ++r)
+        for (int v = 0; v < kVectors; ++v)
+          store(a.scores + r * a.score_stride + (block_index + b) * kTile + c + v * kWidth, acc[b][r][v] * a.scale);
   }
 }
 
@@ -39,53 +58,62 @@ inline float softmax(float* s, int length, int padded) {
 }
 
 // acc[r] += probabilities[first … last) · values of those positions, for kM rows.
-template <typename Element, int kM>
-inline void add_values(Vec (&acc)[kM][kVectors], const Attention& a, int row, int column, int first, int last) {
+template <typename Element, int kM, int kV>
+inline void add_values(Vec (&acc)[kM][kV], const Attention& a, int row, int column, int first, int last) {
   for (int position = first; position < last;) {
     const int slot = position % kTile, count = kTile - slot < last - position ? kTile - slot : last - position;
     const auto* block = static_cast<const Element*>(a.values[position / kTile]);
     const Element* values = block + std::size_t(slot) * a.value_stride + column;
-    accumulate<kM, kVectors>(acc, a.scores + row * a.score_stride + position, a.score_stride, values, a.value_stride,
-                             count, following(values, a.value_stride));
+    accumulate<kM, kV>(acc, a.scores + row * a.score_stride + position, a.score_stride, values, a.value_stride, count,
+                       following(values, a.value_stride));
     position += count;
   }
 }
 
-// Reads the values of visible positions only: what lies in the others may be infinite, and 0 · ∞ is not 0. All rows
-// see the positions up to the first row's; the few beyond are added row by row.
-template <typename Element, int kM>
-void mix_values(const Attention& a, const float* norm) {
-  for (int c = 0; c < a.value_stride; c += kPass) {
-    Vec acc[kM][kVectors] = {};
-    const int shared = a.first_position + 1;
-    add_values<Element, kM>(acc, a, 0, c, 0, shared);
-    for (int r = 1; r < kM; ++r) {
-      Vec own[1][kVectors];
-      for (int v = 0; v < kVectors; ++v) own[0][v] = acc[r][v];
-      add_values<Element, 1>(own, a, r, c, shared, shared + r);
-      for (int v = 0; v < kVectors; ++v) acc[r][v] = own[0][v];
-    }
-    for (int r = 0; r < kM; ++r) {
-      float* out = a.out + r * a.ldo + c;
-      for (int v = 0; v < kVectors; ++v) {
-        const Vec y = acc[r][v] * norm[r];
-        const int room = a.head_dim - c - v * kWidth;
-        if (room >= kWidth) {
-          store(out + v * kWidth, y);
-        } else {
-          float lanes[kWidth];
-          store(lanes, y);
-          for (int i = 0; i < room; ++i) out[v * kWidth + i] = lanes[i];
-        }
+// Columns column … of the values. Reads visible positions only: what lies in the others may be infinite, and 0 · ∞ is
+// not 0. All rows see the positions up to the first row's; the few beyond are added row by row.
+template <typename Element, int kM, int kV>
+void mix_columns(const Attention& a, const float* norm, int column) {
+  Vec acc[kM][kV] = {};
+  const int shared = a.first_position + 1;
+  add_values<Element, kM, kV>(acc, a, 0, column, 0, shared);
+  for (int r = 1; r < kM; ++r) {
+    Vec own[1][kV];
+    for (int v = 0; v < kV; ++v) own[0][v] = acc[r][v];
+    add_values<Element, 1, kV>(own, a, r, column, shared, shared + r);
+    for (int v = 0; v < kV; ++v) acc[r][v] = own[0][v];
+  }
+  for (int r = 0; r < kM; ++r) {
+    float* out = a.out + r * a.ldo + column;
+    for (int v = 0; v < kV; ++v) {
+      const Vec y = acc[r][v] * norm[r];
+      const int room = a.head_dim - column - v * kWidth;
+      if (room >= kWidth) {
+        store(out + v * kWidth, y);
+      } else {
+        float lanes[kWidth];
+        store(lanes, y);
+        for (int i = 0; i < room; ++i) out[v * kWidth + i] = lanes[i];
       }
     }
   }
 }
 
 template <typename Element, int kM>
+void mix_values(const Attention& a, const float* norm) {
+  constexpr int kV = kValueVectors<kM>;
+  int column = 0;
+  for (; column + kV * kWidth <= a.value_stride; column += kV * kWidth) mix_columns<Element, kM, kV>(a, norm, column);
+  for (; column < a.value_stride; column += kPass) mix_columns<Element, kM, kVectors>(a, norm, column);
+}
+
+template <typename Element, int kM>
 void attend(const Attention& a) {
   const int blocks = (a.first_position + kM - 1) / kTile + 1;
-  for (int b = 0; b < blocks; ++b) score_block<Element, kM>(a, b);
+  int block = 0;
+  for (; block + kScoreBlocks<kM> <= blocks; block += kScoreBlocks<kM>)
+    score_blocks<Element, kM, kScoreBlocks<kM>>(a, block);
+  for (; block < blocks; ++block) score_blocks<Element, kM, 1>(a, block);
   float norm[kM];
   for (int r = 0; r < kM; ++r)
     norm[r] = softmax(a.scores + r * a.score_stride, a.first_position + r + 1, blocks * kTile);

@@ -218,7 +218,10 @@ class Engine {
                                                     sequences.size(), shape_.n_vocab);
       std::vector<Feed> feeds = checked_feeds(sequences, tokens, counts);
       if (given.size() != feeds.size()) throw std::invalid_argument("as many given as sequences are needed");
-      for (std::size_t i = 0; i < feeds.size(); ++i) feeds[i].given = given[i];
+      for (std::size_t i = 0; i < feeds.size(); ++i) {
+        if (given[i] < 0 || given[i] > feeds[i].count) throw std::invalid_argument("more tokens given than fed");
+        feeds[i].given = given[i];
+      }
       run.emplace(draws, feeds, draw_counts, top, shape_.n_vocab);
       good = stepper_.step(feeds, run->chains);
     }

@@ -10,6 +10,8 @@
 namespace gpt2lab {
 namespace {
 
+constexpr int kStreamBlocks = 12;  // blocks of k of a tile that stay in the first cache while rows go by
+static_assert(kStreamBlocks <= kPartBlocks);  // what the scratch memory has room for
 constexpr int kPairBytes = kTile * 4;                  // two inputs of all outputs of a tile
 constexpr int kBlockBytes = kBlock / 2 * kPairBytes;  // of bfloat16 weights
 
@@ -92,10 +94,10 @@ inline void multiply_bfloat16(const BFloat16Block* first, const BFloat16Block* s
   }
 }
 
-// Blocks begin … begin + count of a tile for all rows; `sums` [rows in whole groups][kTile].
-inline void multiply_tile_bfloat16(const Product& p, int begin, int count, const char* weights, float* sums,
+// Blocks begin … begin + count of a tile for rows in whole groups; `sums` [rows][kTile].
+inline void multiply_tile_bfloat16(const Product& p, int groups, int begin, int count, const char* weights, float* sums,
                                    const char* next, int ahead) {
-  const int blocks = block_count(p.k), groups = (p.m + kRowGroup - 1) / kRowGroup;
+  const int blocks = block_count(p.k);
   const auto* a = reinterpret_cast<const BFloat16Block*>(p.prepared) + begin;
   for (int g = 0; g < groups; g += 2) {
     const BFloat16Block *first = a + std::size_t(g) * blocks, *second = first + blocks;
@@ -107,29 +109,44 @@ inline void multiply_tile_bfloat16(const Product& p, int begin, int count, const
 }
 
 template <Precision kP>
-void bfloat16_product(const Product& p, int first_tile, int last_tile) {
+void multiply_rows_bfloat16(const Product& p, int first_tile, int last_tile) {
   constexpr bool kUnpacks = kP != Precision::bfloat16;
   constexpr int kStored = kUnpacks ? WeightBlock<kUnpacks ? kP : Precision::q8_0>::kBytes : kBlockBytes;
-  const int blocks = block_count(p.k), pairs = (p.m + 2 * kRowGroup - 1) / (2 * kRowGroup);
+  const int blocks = block_count(p.k), groups = (p.m + kRowGroup - 1) / kRowGroup, pairs = (groups + 1) / 2;
   const int ahead = (kStored + pairs - 1) / pairs;
   auto* sums = reinterpret_cast<float*>(p.scratch);
   char* unpacked = reinterpret_cast<char*>(p.scratch) + kMaxRows * kTile * sizeof(float);
-  static constexpr BFloat16Shapes shapes;  // see matrix_unit_product
-  _tile_loadconfig(&shapes);
   for (int t = first_tile; t < last_tile; ++t) {
     const int column = t * kTile;
     for (int r = 0; r < p.m; ++r)
       for (int v = 0; v < kTile; v += kWidth) store(sums + r * kTile + v, p.bias ? load(p.bias + column + v) : Vec{});
     const auto* b = reinterpret_cast<const char*>(p.b) + std::size_t(t) * blocks * kStored;
     const char* next = b + std::size_t(blocks) * kStored;
-    for (int begin = 0; begin < blocks; begin += kPartBlocks, b += std::size_t(kPartBlocks) * kStored) {
-      const int count = blocks - begin < kPartBlocks ? blocks - begin : kPartBlocks;
+    for (int begin = 0; begin < blocks; begin += kStreamBlocks, b += std::size_t(kStreamBlocks) * kStored) {
+      const int count = blocks - begin < kStreamBlocks ? blocks - begin : kStreamBlocks;
       if constexpr (kUnpacks) unpack_to_bfloat16<kP>(b, count, unpacked);
-      multiply_tile_bfloat16(p, begin, count, kUnpacks ? unpacked : b, sums, next, ahead);
+      multiply_tile_bfloat16(p, groups, begin, count, kUnpacks ? unpacked : b, sums, next, ahead);
       next += std::size_t(count) * kStored;
     }
     for (int r = 0; r < p.m; ++r)
       for (int v = 0; v < kTile; v += kWidth) finish(p, r, column + v, load(sums + r * kTile + v));
+  }
+}
+
+// As many rows at a time as the second cache holds beside the weights.
+template <Precision kP>
+void bfloat16_product(const Product& p, int first_tile, int last_tile) {
+  constexpr int kInputBytes = 1 << 20;
+  static constexpr BFloat16Shapes shapes;  // see matrix_unit_product
+  _tile_loadconfig(&shapes);
+  const int blocks = block_count(p.k), group_bytes = blocks * int(sizeof(BFloat16Block));
+  const int rows = group_bytes > kInputBytes / 2 ? 2 * kRowGroup : kInputBytes / group_bytes / 2 * 2 * kRowGroup;
+  for (int first = 0; first < p.m; first += rows) {
+    Product part = p;
+    part.m = p.m - first < rows ? p.m - first : rows;
+    part.prepared += std::size_t(first / kRowGroup) * group_bytes;
+    part.c += first * p.ldc;
+    multiply_rows_bfloat16<kP>(part, first_tile, last_tile);
   }
   _tile_release();
 }

@@ -9,7 +9,9 @@
 namespace gpt2lab {
 namespace {
 
-constexpr int kMatrixUnitRows = 5;  // from so many rows on it is faster than dot products
+// From so many rows on it is faster than dot products; 4-bit weights have to be unpacked for it.
+template <Precision kP>
+constexpr int kMatrixUnitRows = kP == Precision::q8_0 ? 7 : 13;
 
 // Tiles 0 and 1 hold inputs, 2 and 3 weights, 4 and 5 sums: two of each, so that one is filled while one is used.
 struct alignas(64) TileShapes {

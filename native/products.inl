@@ -35,14 +35,18 @@ inline Vec gelu(Vec x) {
 template <int kM, int kV, typename Element>
 inline void accumulate(Vec (&acc)[kM][kV], const float* a, std::size_t lda, const Element* b, std::size_t ldb, int k,
                        Prefetch prefetch) {
+  // Every third row has a pointer, which leaves registers: those after it are one and two strides away.
+  const float* rows[(kM + 2) / 3];
+  for (int g = 0; g < (kM + 2) / 3; ++g) rows[g] = a + 3 * g * lda;
   for (int i = 0; i < k; ++i) {
     Vec row[kV];
     for (int v = 0; v < kV; ++v) row[v] = load(b + v * kWidth);
     prefetch.advance();
     for (int r = 0; r < kM; ++r) {
-      const Vec x = splat(a[r * lda + i]);
+      const Vec x = splat(rows[r / 3][r % 3 * lda]);
       for (int v = 0; v < kV; ++v) acc[r][v] = fma(x, row[v], acc[r][v]);
     }
+    for (const float*& row_start : rows) ++row_start;
     b += ldb;
   }
 }

@@ -204,7 +204,7 @@ void quantized_product(const Product& p, int first_tile, int last_tile) {
     return;
   }
 #if defined(__AMX_INT8__)
-  if (p.m >= kMatrixUnitRows) return matrix_unit_product<kP>(p, first_tile, last_tile);
+  if (p.m >= kMatrixUnitRows<kP>) return matrix_unit_product<kP>(p, first_tile, last_tile);
 #endif
   for (int t = first_tile; t < last_tile; ++t)
     for (int first = 0; first < p.m; first += kRowGroup) {

@@ -42,7 +42,7 @@ class NativeEngine:
 
     A row's logits depend on its sequence alone: not on the other rows of a call, on how a prompt is cut into calls, or
     on the number of threads. The kernels are the fastest that the CPU has; the environment variable ``GPT2LAB_ISA``
-    (``avx512``, ``avx2``, ``baseline``) asks for others. Raises :class:`UsageError` for a bad number of threads or a
+    (``amx``, ``avx512vnni``, ``avx512``, ``avxvnni``, ``avx2``, ``dotprod``, ``baseline``) asks for others. Raises :class:`UsageError` for a bad number of threads or a
     set of instructions that the CPU lacks, :class:`~gpt2lab.errors.CheckpointError` for a tensor that cannot be read.
     """
 
@@ -119,7 +119,8 @@ class NativeEngine:
         """Append ``tokens[i]`` to ``sequences[i]`` and return float32 logits.
 
         ``[len(sequences), n_vocab]`` for ``"last"``, ``[all tokens, n_vocab]`` for ``"all"``, ``[0, n_vocab]`` for
-        ``"none"``. ``given`` says whether the tokens count as prompts, see :meth:`step`. Raises :class:`ContextError` if a sequence would exceed ``n_ctx`` tokens.
+        ``"none"``. ``given`` says whether the tokens count as a prompt's, see :meth:`step`. Raises
+        :class:`ContextError` if a sequence would exceed ``n_ctx`` tokens.
         """
         counts = np.fromiter((len(t) for t in tokens), np.int32, len(tokens))
         flat = _int32(np.concatenate([np.asarray(t) for t in tokens])) if len(tokens) else np.empty(0, np.int32)
