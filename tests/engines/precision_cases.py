@@ -42,7 +42,7 @@ def random_checkpoint(config: ModelConfig, seed: int = 0) -> Checkpoint:
     return Checkpoint(config, tensors, None, "openai", "float32", Path("random"))
 
 
-def make(checkpoint: Checkpoint, isa: str, precision: str, kv_precision: str = "float32", threads: int = 1):
+def make(checkpoint: Checkpoint, isa: str, precision: str, kv_precision: str | None = "float32", threads: int = 1):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GPT2LAB_ISA", isa)
         return NativeEngine(checkpoint, precision=precision, kv_precision=kv_precision, threads=threads)
