@@ -1,13 +1,15 @@
 """GPT-2 in every precision of the native engine, in NumPy and float64: what its kernels are compared with.
 
-Follows :mod:`gpt2lab.reference`, with weights rounded to a precision, and for ``q8_0`` and ``q4_0`` activations
-rounded to int8 as well, block by block. Two right programs may round an activation that lies half-way between two
-integers to different sides, and differ visibly from there on. So the model also says which rows no such close call
-has touched; those must agree to float rounding. Shares no code with the C++ and knows nothing of its layout.
+Follows :mod:`gpt2lab.reference`, with weights rounded to a precision, and activations as well: for ``q8_0`` and
+``q4_0`` to int8, block by block; to bfloat16 where a matrix unit multiplies these. Two right programs may round an
+activation that lies half-way between two such numbers to different sides, and differ visibly from there on. So the
+model also says which rows no such close call has touched; those must agree to float rounding. Shares no code with the
+C++ and knows nothing of its layout.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,7 +23,8 @@ from gpt2lab.weights.quantization import BLOCK, PRECISIONS, decode, encode
 
 Array = NDArray[np.float64]
 CLOSE = 3e-4
-"""How near a half, in steps of the int8, an activation counts as a close call: float32 errs by 1e-6 of 127 steps."""
+"""How near a half, in steps of the int8 or bfloat16, an activation counts as a close call: float32 errs by 1e-6 of 127
+or 256 steps."""
 CLOSE_FLOAT16 = 1e-3
 """The same for keys and values, in steps of float16, which are 2000 of a float32's."""
 LARGEST_FLOAT16 = 65504.0
@@ -29,7 +32,7 @@ TINY = np.float32(1e-36)
 """Blocks of activations below it are taken for zeros: 127 over it would overflow."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Matrix:
     """A weight ``[n_out, n_in]`` as it is stored: ``values`` times ``scales``, ``n_in`` padded to whole blocks."""
 
@@ -55,16 +58,28 @@ class Matrix:
         values = self.values[list(indices)] * self.scales[list(indices)][..., None]
         return values.reshape(len(indices), -1)[:, : self.n_in]
 
+    @functools.cached_property
+    def as_bfloat16(self) -> Array:
+        """All rows, rounded: ``[n_out, n_in]``."""
+        return as_bfloat16(self.rows(range(len(self.values))))[0]
+
+
+def bfloat16_ways(isa: str, precision: str) -> tuple[bool, bool]:
+    """Whether products round their inputs to bfloat16: those of tokens that were given, and of those drawn."""
+    matrix_unit = isa == "amx"
+    return matrix_unit and precision != "float32", matrix_unit and precision == "bfloat16"
+
 
 class Model:
-    """A checkpoint in ``precision``, keys and values in ``kv_precision``.
+    """A checkpoint in ``precision``, keys and values in ``kv_precision``, on instruction set ``isa``.
 
     After :meth:`forward`, ``certain[i]`` says whether neither token i nor one before it had a close call.
     """
 
-    def __init__(self, checkpoint: Checkpoint, precision: str, kv_precision: str = "float32") -> None:
+    def __init__(self, checkpoint: Checkpoint, precision: str, kv_precision: str = "float32", isa: str = "any") -> None:
         self.config: ModelConfig = checkpoint.config
         self.integer = precision in ("q8_0", "q4_0")
+        self.bfloat16_ways = bfloat16_ways(isa, precision)
         self.kv_precision = kv_precision
         self.matrices: dict[str, Matrix] = {}
         self.vectors: dict[str, Array] = {}  # and wpe
@@ -74,9 +89,10 @@ class Model:
             else:
                 self.matrices[name] = Matrix.store(tensor if name == "wte.weight" else tensor.T, precision)
 
-    def forward(self, tokens: Sequence[int]) -> Array:
-        """Logits after each of ``tokens``: ``[n_seq, n_vocab]``."""
+    def forward(self, tokens: Sequence[int], given: int = 0) -> Array:
+        """Logits after each of ``tokens``, of which the first ``given`` are a prompt: ``[n_seq, n_vocab]``."""
         self.certain = np.ones(len(tokens), dtype=bool)
+        self.bfloat16 = np.where(np.arange(len(tokens)) < given, *self.bfloat16_ways)  # which rows are rounded to it
         wte = self.matrices["wte.weight"]
         x = wte.rows(tokens) + self.vectors["wpe.weight"][: len(tokens)]  # [n_seq, n_embd]
         for layer in range(self.config.n_layer):
@@ -106,11 +122,22 @@ class Model:
         return self.product(x, self.matrices[f"{name}.weight"]) + self.vectors[f"{name}.bias"]
 
     def product(self, x: Array, matrix: Matrix) -> Array:
-        """``x [n_seq, n_in]`` times the transpose of ``matrix``: whole numbers in a block, floats across blocks."""
+        """``x [n_seq, n_in]`` times the transpose of ``matrix``, each row rounded in its way."""
+        out = np.empty((len(x), len(matrix.values)))
+        if self.bfloat16.any():
+            rounded, close = as_bfloat16(x[self.bfloat16])
+            self.certain[self.bfloat16] &= ~close.any(axis=-1)
+            out[self.bfloat16] = rounded @ matrix.as_bfloat16.T
+        if not self.bfloat16.all():
+            out[~self.bfloat16] = self.product_of_drawn(x[~self.bfloat16], matrix)
+        return out
+
+    def product_of_drawn(self, x: Array, matrix: Matrix) -> Array:
+        """The same for rows that are not rounded to bfloat16: whole numbers in a block, floats across blocks."""
         if not self.integer:
             return x @ matrix.values[:, 0].T
-        q, scales, close = quantize(x.astype(np.float32))  # [n_seq, n_blocks, 32], [n_seq, n_blocks], [n_seq]
-        self.certain &= ~close
+        q, scales, close = quantize(x.astype(np.float32))  # [n, n_blocks, 32], [n, n_blocks], [n]
+        self.certain[~self.bfloat16] &= ~close
         sums = np.einsum("mbi,nbi->mnb", q, matrix.values)  # exact: whole numbers below 2^53
         return np.einsum("mnb,nb,mb->mn", sums, matrix.scales, scales)
 
@@ -134,6 +161,18 @@ def quantize(x: NDArray[np.float32]) -> tuple[Array, Array, NDArray[np.bool_]]:
     close = np.abs(np.abs(steps - np.rint(steps)) - 0.5) < CLOSE
     scales = largest[..., 0] / np.float32(127)
     return np.rint(steps).astype(np.float64), scales.astype(np.float64), close.any(axis=(1, 2))
+
+
+def as_bfloat16(x: Array) -> tuple[Array, NDArray[np.bool_]]:
+    """Each number's nearest bfloat16, of two the even one; and which were close calls.
+
+    What lies half-way to the last bit is none: that is a float16 which came out of the cache as it was.
+    """
+    bits = x.astype(np.float32).view(np.uint32)
+    rounded = ((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000).view(np.float32)
+    step = np.spacing(np.abs(rounded)) * 2.0**16
+    off = np.abs(np.abs(x - rounded) / step - 0.5)
+    return rounded.astype(np.float64), (off < CLOSE) & (off > 0)
 
 
 def as_float16(x: Array) -> tuple[Array, NDArray[np.bool_]]:

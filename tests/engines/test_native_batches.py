@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from precision_cases import ISAS, make
 
 from gpt2lab.config import ModelConfig
 from gpt2lab.engines import PRECISIONS
@@ -25,11 +26,10 @@ PARAMS = [
 ]
 
 
-def random_engine(precision: str, threads: int) -> NativeEngine:
+def random_engine(isa: str, precision: str, threads: int) -> NativeEngine:
     rng = np.random.default_rng(0)
     tensors = {n: (0.2 * rng.standard_normal(s)).astype(np.float32) for n, s in tensor_shapes(SHAPE).items()}
-    checkpoint = Checkpoint(SHAPE, tensors, None, "openai", "float32", Path("random"))
-    return NativeEngine(checkpoint, precision=precision, threads=threads)
+    return make(Checkpoint(SHAPE, tensors, None, "openai", "float32", Path("random")), isa, precision, None, threads)
 
 
 def mixed_requests() -> list[Request]:
@@ -42,9 +42,11 @@ def mixed_requests() -> list[Request]:
     ]
 
 
-def draw(engine: NativeEngine, requests: list[Request], speculation: Speculation | None) -> list[list[int]]:
+def draw(
+    engine: NativeEngine, requests: list[Request], speculation: Speculation | None, batch_size: int | None = None
+) -> list[list[int]]:
     drawn: dict[int, list[int]] = {}
-    with Scheduler(engine, speculation=speculation) as scheduler:
+    with Scheduler(engine, speculation=speculation, batch_size=batch_size) as scheduler:
         for wanted in requests:
             drawn[scheduler.submit(wanted)] = []
         while scheduler.busy:
@@ -54,10 +56,12 @@ def draw(engine: NativeEngine, requests: list[Request], speculation: Speculation
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)
-def test_64_mixed_requests_at_once_draw_what_each_draws_alone(precision):
-    alone, together = random_engine(precision, threads=1), random_engine(precision, threads=2)
+@pytest.mark.parametrize("isa", ISAS)
+def test_64_mixed_requests_at_once_draw_what_each_draws_alone(isa, precision):
+    alone, together = (random_engine(isa, precision, threads) for threads in (1, 2))
     wanted = mixed_requests()
     expected = [draw(alone, [request], None)[0] for request in wanted]
-    for speculation in (None, Speculation(SHAPE), Speculation(SHAPE, alone)):
-        assert draw(together, wanted, speculation) == expected
+    for guesses, batch_size in (("none", 7), ("none", None), ("n-grams", 3), ("n-grams", None), ("a model's", None)):
+        speculation = None if guesses == "none" else Speculation(SHAPE, alone if guesses == "a model's" else None)
+        assert draw(together, wanted, speculation, batch_size) == expected
     assert together.kv_cache_bytes == alone.kv_cache_bytes == 0
