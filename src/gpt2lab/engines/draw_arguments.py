@@ -39,9 +39,7 @@ class ParamArrays:
             bias_ids, bias_offsets = ragged([tuple(p.logit_bias) for p in params], np.int32)
         except OverflowError:
             largest = max(id for p in params for id in p.logit_bias)
-            raise SamplingError(
-                f"logit_bias names token {largest}, but the vocabulary ends at {n_vocab - 1}"
-            ) from None
+            raise SamplingError(f"logit_bias names token {largest}, but the vocabulary ends at {n_vocab - 1}") from None
         bias_values, _ = ragged([tuple(p.logit_bias.values()) for p in params], np.float64)
         penalised = [row for row, p in enumerate(params) if penalises(p)]
         return cls(numbers, bias_ids, bias_values, bias_offsets, penalised)
