@@ -2,10 +2,11 @@
 
     python benchmarks/precision_quality.py --text FILE_OR_FOLDER [--model tales] [--held_out 0.025] [--tokens 20000]
 
-Every engine reads the same windows of ``n_ctx`` tokens. Printed for each: perplexity and by how much it differs from
-float32's (± the standard error of that difference), the Kullback-Leibler divergence of its distributions from
-float32's in nats (mean and 99th percentile over positions), and how often the likeliest token is the same. The last
-line is JSON. ``--held_out`` takes the part of the text that ``gpt2lab train`` holds out. Needs the extra ``train``.
+Every engine reads the same windows of ``n_ctx`` tokens, those that compute tokens given (a prompt's) and drawn in two
+ways, as both. Printed for each: perplexity and by how much it differs from float32's (± the standard error of that
+difference), the Kullback-Leibler divergence of its distributions from float32's in nats (mean and 99th percentile over
+positions), and how often the likeliest token is the same. The last line is JSON. ``--held_out`` takes the part of the
+text that ``gpt2lab train`` holds out. Needs the extra ``train``.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from gpt2lab.model import tokenizer_of
 from gpt2lab.training.data import find_files, hold_out, join, read_documents
 from gpt2lab.weights import Checkpoint, open_checkpoint
 
-VARIANTS = [  # of weights and of keys and values; the first is what others are compared with
+ENGINES = [  # precisions of weights and of keys and values; the first is what others are compared with
     ("float32", "float32"),
     ("float32", "float16"),
     ("bfloat16", "float32"),
@@ -32,6 +33,11 @@ VARIANTS = [  # of weights and of keys and values; the first is what others are 
     ("q8_0", "float16"),
     ("q4_0", "float32"),
     ("q4_0", "float16"),
+]
+VARIANTS = [  # index of the engine, and whether its tokens are given; differs for some precisions with a matrix unit
+    (i, given)
+    for i, (precision, _) in enumerate(ENGINES)
+    for given in ((True, False) if precision in ("q8_0", "q4_0") else (True,))
 ]
 CHUNK = 64  # tokens whose logits are held at a time
 Array = NDArray[np.float64]
@@ -86,18 +92,19 @@ def log_softmax(logits: NDArray[np.float32]) -> Array:
 
 
 def read_window(engines: list[NativeEngine], figures: list[Figures], window: NDArray[np.int32]) -> None:
-    sequences = [engine.new_sequence() for engine in engines]
+    readers = [(engines[i], engines[i].new_sequence(), given) for i, given in VARIANTS]
     for start in range(0, len(window) - 1, CHUNK):
         inputs = window[start : min(start + CHUNK, len(window) - 1)]
         targets = window[start + 1 : start + 1 + len(inputs), None]
-        for engine, sequence, numbers in zip(engines, sequences, figures, strict=True):
-            logprobs = log_softmax(engine.forward([sequence], [inputs], "all"))  # [len(inputs), n_vocab]
-            if engine is engines[0]:
+        for (engine, sequence, given), numbers in zip(readers, figures, strict=True):
+            logits = engine.forward([sequence], [inputs.tolist()], "all", given=given)  # [len(inputs), n_vocab]
+            logprobs = log_softmax(logits)
+            if numbers is figures[0]:
                 expected, probabilities, top = logprobs, np.exp(logprobs), logprobs.argmax(axis=-1)
             numbers.loss.append(-np.take_along_axis(logprobs, targets, axis=-1)[:, 0])
             numbers.divergence.append((probabilities * (expected - logprobs)).sum(axis=-1))
             numbers.same_top.append(logprobs.argmax(axis=-1) == top)
-    for engine, sequence in zip(engines, sequences, strict=True):
+    for engine, sequence, _ in readers:
         engine.free_sequence(sequence)
 
 
@@ -115,15 +122,12 @@ def main() -> None:
     tokens = read_tokens(arguments.text, checkpoint, arguments.held_out)
     engines = [
         NativeEngine(checkpoint, precision=precision, kv_precision=kv_precision, threads=arguments.threads)
-        for precision, kv_precision in VARIANTS
+        for precision, kv_precision in ENGINES
     ]
     figures = [Figures() for _ in VARIANTS]
     for window in windows(tokens, checkpoint.config.n_ctx, arguments.tokens):
         read_window(engines, figures, window)
-    reports = {
-        f"{precision} kv {kv_precision}": numbers.report(figures[0])
-        for (precision, kv_precision), numbers in zip(VARIANTS, figures, strict=True)
-    }
+    reports = {name(*variant): numbers.report(figures[0]) for variant, numbers in zip(VARIANTS, figures, strict=True)}
     print_table(reports)
     header = {
         "model": arguments.model,
@@ -134,12 +138,18 @@ def main() -> None:
     print(json.dumps({**header, "precisions": reports}))
 
 
+def name(engine: int, given: bool) -> str:
+    precision, kv_precision = ENGINES[engine]
+    way = (" given" if given else " drawn") if (engine, not given) in VARIANTS else ""
+    return f"{precision} kv {kv_precision}{way}"
+
+
 def print_table(reports: dict[str, dict[str, float]]) -> None:
-    print(f"{'':20} {'perplexity':>10} {'change %':>18} {'KL mean':>9} {'KL 99 %':>9} {'same top %':>10}")
-    for name, values in reports.items():
+    print(f"{'':26} {'perplexity':>10} {'change %':>18} {'KL mean':>9} {'KL 99 %':>9} {'same top %':>10}")
+    for variant, values in reports.items():
         change = f"{values['change_percent']:+.3f} ± {values['standard_error_percent']:.3f}"
         print(
-            f"{name:20} {values['perplexity']:10.4f} {change:>18} {values['kl_mean']:9.2e} {values['kl_99']:9.2e} "
+            f"{variant:26} {values['perplexity']:10.4f} {change:>18} {values['kl_mean']:9.2e} {values['kl_99']:9.2e} "
             f"{values['same_top_percent']:10.2f}"
         )
 

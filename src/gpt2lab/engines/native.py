@@ -40,11 +40,11 @@ class NativeEngine:
     Matrices are held in ``precision``, keys and values in ``kv_precision`` (default: float32 beside float32 weights,
     else float16); see ``docs/precision.md``. What was packed once is kept: see :mod:`gpt2lab.engines.loading`.
 
-    A row's logits depend on its sequence alone: not on the other rows of a call, on how a prompt is cut into calls, or
-    on the number of threads. The kernels are the fastest that the CPU has; the environment variable ``GPT2LAB_ISA``
-    (``amx``, ``avx512vnni``, ``avx512``, ``avxvnni``, ``avx2``, ``dotprod``, ``baseline``) asks for others. Raises
-    :class:`UsageError` for a bad number of threads or a set of instructions that the CPU lacks,
-    :class:`~gpt2lab.errors.CheckpointError` for a tensor that cannot be read.
+    A row's logits depend on its sequence alone, and on which of its tokens were given and which drawn: not on the other
+    rows of a call, on how a prompt is cut into calls, or on the number of threads. The kernels are the fastest that the
+    CPU has; the environment variable ``GPT2LAB_ISA`` (``amx``, ``avx512vnni``, ``avx512``, ``avxvnni``, ``avx2``,
+    ``dotprod``, ``baseline``) asks for others. Raises :class:`UsageError` for a bad number of threads or a set of
+    instructions that the CPU lacks, :class:`~gpt2lab.errors.CheckpointError` for a tensor that cannot be read.
     """
 
     def __init__(
