@@ -6,11 +6,6 @@
 namespace gpt2lab {
 namespace {
 
-template <typename Element>
-Prefetch following(const Element* rows, std::size_t stride) {
-  return {reinterpret_cast<const char*>(rows) + kAhead, int(stride * sizeof(Element))};
-}
-
 // Blocks of scores, and vectors of values, that few rows take at once, so that there are sums enough to work on while
 // each waits for its last addition.
 template <int kM>
@@ -65,7 +60,7 @@ inline void add_values(Vec (&acc)[kM][kV], const Attention& a, int row, int colu
     const auto* block = static_cast<const Element*>(a.values[position / kTile]);
     const Element* values = block + std::size_t(slot) * a.value_stride + column;
     accumulate<kM, kV>(acc, a.scores + row * a.score_stride + position, a.score_stride, values, a.value_stride, count,
-                       following(values, a.value_stride));
+                       {reinterpret_cast<const char*>(values) + kAhead, a.value_stride * int(sizeof(Element))});
     position += count;
   }
 }

@@ -189,16 +189,19 @@ void Transformer::run_layer(int index, const std::vector<Row>& rows, const std::
   multiply_with(layer.attn_qkv, normalized(layer.ln_1, m, thread), qkv_.data(), Epilogue::store);
   pool_.barrier();
 
-  // One item is one head of one span; they are dealt out so that all threads get early, short and late, long spans alike.
   if (!decoding) {
     const Share share(m * heads, thread, pool_.size());
     for (int i = share.begin; i < share.end; ++i) store_kv(index, i % heads, rows[i / heads], i / heads, thread);
     pool_.barrier();
   }
-  for (int i = thread; i < int(spans.size()) * heads; i += pool_.size()) {
-    const Span& span = spans[i / heads];
-    if (decoding) store_kv(index, i % heads, rows[span.first], span.first, thread);
-    attend(index, i % heads, rows, span, thread);
+  // Neighbouring heads, which lie together in the cache, go to one thread; from span to span the shares move on, for
+  // where there are more threads than heads.
+  for (std::size_t s = 0; s < spans.size(); ++s) {
+    const Share share(heads, int((thread + s) % pool_.size()), pool_.size());
+    for (int head = share.begin; head < share.end; ++head) {
+      if (decoding) store_kv(index, head, rows[spans[s].first], spans[s].first, thread);
+      attend(index, head, rows, spans[s], thread);
+    }
   }
   pool_.barrier();
 
