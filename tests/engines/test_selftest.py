@@ -18,7 +18,7 @@ X86_KERNELS = {
     "avxvnni": [*AVX2, "-mavxvnni"],
     "avx512": AVX512,
     "avx512vnni": [*AVX512, "-mavx512vnni"],
-    "amx": [*AVX512, "-mavx512vnni", "-mamx-tile", "-mamx-int8"],
+    "amx": [*AVX512, "-mavx512vnni", "-mavx512bf16", "-mamx-tile", "-mamx-int8", "-mamx-bf16"],
 }
 ARM_KERNELS = {"dotprod": ["-march=armv8.2-a+dotprod"]}
 X86_DEFINITIONS = [f"-DGPT2LAB_{name}_KERNELS" for name in ("X86", "AVXVNNI", "AMX")]
