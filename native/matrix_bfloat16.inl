@@ -121,7 +121,8 @@ void multiply_rows_bfloat16(const Product& p, int first_tile, int last_tile) {
     for (int r = 0; r < p.m; ++r)
       for (int v = 0; v < kTile; v += kWidth) store(sums + r * kTile + v, p.bias ? load(p.bias + column + v) : Vec{});
     const auto* b = reinterpret_cast<const char*>(p.b) + std::size_t(t) * blocks * kStored;
-    const char* next = b + std::size_t(blocks) * kStored;
+    // What is asked for: a little ahead while the tile streams by once, else the next tile.
+    const char* next = b + (pairs == 1 ? std::size_t(2 * kAhead) : std::size_t(blocks) * kStored);
     for (int begin = 0; begin < blocks; begin += kStreamBlocks, b += std::size_t(kStreamBlocks) * kStored) {
       const int count = blocks - begin < kStreamBlocks ? blocks - begin : kStreamBlocks;
       if constexpr (kUnpacks) unpack_to_bfloat16<kP>(b, count, unpacked);

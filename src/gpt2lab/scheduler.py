@@ -285,15 +285,16 @@ class Scheduler:
     def _work(self) -> tuple[list[_Lane], list[list[int]], list[Draw | None]]:
         """Which lanes to feed, what, and what to draw behind it: every single token, and chunks within bounds.
 
-        A prompt is cut at multiples of :data:`PREFILL_CHUNK` whatever runs beside it.
+        A prompt is cut into chunks of :data:`PREFILL_CHUNK`, or of twice that where no sample waits for its next token.
         """
         lanes: list[_Lane] = []
         tokens: list[list[int]] = []
         draws: list[Draw | None] = []
-        room = PREFILL_CHUNK
+        decoding = any(sample.started and sample.fed == len(sample.text) - 1 for sample in self._running.values())
+        room = chunk = PREFILL_CHUNK if decoding else 2 * PREFILL_CHUNK
         for sample in self._running.values():
             lane: _Lane = sample if sample.started or self._start(sample) else sample.prompt
-            todo = lane.text[lane.fed : lane.fed + PREFILL_CHUNK]
+            todo = lane.text[lane.fed : lane.fed + chunk]
             if len(todo) > 1 or lane is not sample:
                 if len(todo) > room or lane in lanes:
                     continue
