@@ -25,7 +25,7 @@ from gpt2lab.engines.native import NativeEngine, usable_cores
 CONTEXT, STEPS = 64, 32
 BATCHES = (1, 8, 32)
 PREFILLS = (128, 512, 1000)
-EIGHT_BITS = ("int8_tiles_gop_s", "int8_gop_s", "float32_gflop_s")
+EIGHT_BITS = ("bfloat16_tiles_gflop_s", "int8_gop_s", "float32_gflop_s")
 ARITHMETIC = {
     "float32": ("float32_gflop_s",),
     "bfloat16": ("bfloat16_tiles_gflop_s", "float32_gflop_s"),

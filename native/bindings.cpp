@@ -48,6 +48,8 @@ auto span_of(const Array& a) {
 // Lets the interpreter end while other threads compute: they would end the process if they asked for a GIL that is gone.
 class ExitGate {
  public:
+  struct Visit;
+
   // Counts a call in; once the interpreter ends, whoever comes waits here for ever. Without the GIL.
   void enter() {
     ++calls_;
@@ -71,6 +73,17 @@ class ExitGate {
 
 ExitGate exit_gate;
 
+// Counted in from its making, with the GIL or without, to its end.
+struct ExitGate::Visit {
+  Visit() {
+    nb::gil_scoped_release release;
+    exit_gate.enter();
+  }
+  ~Visit() { exit_gate.leave(); }
+  Visit(const Visit&) = delete;
+  Visit& operator=(const Visit&) = delete;
+};
+
 int checked_threads(int threads) {
   if (threads < 1 || threads > 1024)
     throw std::invalid_argument("threads must be from 1 to 1024, got " + std::to_string(threads));
@@ -78,6 +91,8 @@ int checked_threads(int threads) {
 }
 
 Shape checked_shape(const Shape& s) {
+  constexpr int kMost = 1 << 24;  // so that no product of two sizes and a small number is over an int's range
+  if (s.n_embd > kMost || s.n_ctx > kMost || s.n_vocab > 1 << 30) throw std::invalid_argument("model shape too large");
   if (s.n_vocab < 1 || s.n_ctx < 1 || s.n_embd < 1 || s.n_head < 1 || s.n_layer < 1 || s.n_embd % s.n_head != 0)
     throw std::invalid_argument("impossible model shape");
   return s;
@@ -337,7 +352,9 @@ NB_MODULE(_native, m) {
     return names;
   }, "Names of the kernels that this CPU can run, fastest first.");
   m.attr("PACKED_LAYOUT") = kPackedLayout;
+  m.attr("KV_BLOCK_TOKENS") = kTile;
   m.def("checksum", [](const Array1<std::uint8_t>& bytes) {
+    const ExitGate::Visit visit;  // outlives `release`: the interpreter must not end before this thread has its GIL back
     nb::gil_scoped_release release;
     return checksum(bytes.data(), bytes.shape(0));
   }, "A checksum of 64 bits, against damage and not against malice.");

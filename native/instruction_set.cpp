@@ -53,7 +53,9 @@ std::vector<const Kernels*> available_kernels() {
   std::vector<const Kernels*> found;
 #ifdef GPT2LAB_X86_KERNELS
   __builtin_cpu_init();
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+  unsigned registers[4] = {};
+  const bool f16c = __get_cpuid(1, &registers[0], &registers[1], &registers[2], &registers[3]) && registers[2] >> 29 & 1;
+  const bool avx2 = f16c && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
   const bool avx512vnni = avx512 && has_feature(0, 2, 11);

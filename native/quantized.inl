@@ -131,16 +131,16 @@ void quantize(const float* x, int k, int zero_point, int row, ActivationBlock* o
       top = magnitude > top ? magnitude : top;
     }
     const float largest = __builtin_bit_cast(float, largest_lane(top));
-    const bool zero = largest < kTiny;
+    const bool zero = !(largest >= kTiny && largest < __builtin_inff());  // of NaN and infinity only the scale tells
     const Vec inverse = splat(zero ? 0.0f : 127.0f / largest);
     IntVec total = {};
     for (int i = 0; i < kParts; ++i) {
       const Vec rounded = load(block + i * kWidth) * inverse + kRound;
-      const IntVec q = (IntVec)rounded - (IntVec)splat(kRound);
+      const IntVec q = zero ? IntVec{} : (IntVec)rounded - (IntVec)splat(kRound);
       total += q;
       store_bytes(out->q[slot] + i * kWidth, q);
     }
-    out->scale[slot] = zero ? 0.0f : largest * (1.0f / 127.0f);
+    out->scale[slot] = largest < kTiny ? 0.0f : largest * (1.0f / 127.0f);
     out->offset[slot] = -zero_point * sum_lanes(total);
   }
 }

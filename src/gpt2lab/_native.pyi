@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+KV_BLOCK_TOKENS: int
 PACKED_LAYOUT: int
 
 def checksum(data: npt.NDArray[np.uint8], /) -> int: ...

@@ -246,3 +246,15 @@ def test_values_that_a_precision_cannot_hold_are_one_line_that_names_the_tensor(
     ):
         open_engine(made, precision="q8_0")
     open_engine(made, precision="float32")
+
+
+def test_a_checkpoint_replaced_since_it_was_opened_neither_takes_nor_leaves_an_entry(model: Path) -> None:
+    opened, core = checkpoint(model), Core()
+    new = model.with_name("new")
+    new.write_bytes(bytes(range(100, 200)))
+    new.replace(model)
+    load_weights(core, opened, "q8_0")
+    assert core.packings == 2
+    assert not is_cached(model)
+    load_weights(core, opened, "q8_0")
+    assert core.packings == 4

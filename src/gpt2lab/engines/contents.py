@@ -47,7 +47,7 @@ def recorded_digest(folder: Path, of: Stamp) -> str | None:
     try:
         record = json.loads(_record(folder, of).read_bytes())
         return str(record["digest"]) if [tuple(file) for file in record["stamp"]] == of else None
-    except (OSError, ValueError, TypeError, LookupError):
+    except (OSError, ValueError, TypeError, LookupError, RecursionError):
         return None
 
 

@@ -50,16 +50,19 @@ class ParamCache:
 
     def __init__(self, n_vocab: int) -> None:
         self._n_vocab = n_vocab
-        self._params: list[SamplingParams] = []
-        self._biases: list[dict[int, float]] = []  # copies: who made the parameters may have changed theirs since
-        self._arrays = ParamArrays.of([], n_vocab)
+        # One tuple, read and replaced as a whole: several threads may be here. Biases are copies, because who made the
+        # parameters may have changed theirs since.
+        nothing = ParamArrays.of([], n_vocab)
+        self._last: tuple[list[SamplingParams], list[dict[int, float]], ParamArrays] = ([], [], nothing)
 
     def arrays(self, params: list[SamplingParams]) -> ParamArrays:
         """Those of ``params``; raises as :meth:`ParamArrays.of`."""
-        if params != self._params or [p.logit_bias for p in params] != self._biases:
-            self._arrays = ParamArrays.of(params, self._n_vocab)
-            self._params, self._biases = params, [dict(p.logit_bias) for p in params]
-        return self._arrays
+        known, biases, arrays = self._last
+        if params != known or [p.logit_bias for p in params] != biases:
+            biases = [dict(p.logit_bias) for p in params]
+            arrays = ParamArrays.of(params, self._n_vocab)
+            self._last = (params, biases, arrays)
+        return arrays
 
 
 def penalised_histories(draws: Sequence[Draw], penalised: Sequence[int]) -> tuple[list[int], list[int]]:

@@ -52,7 +52,10 @@ def load_weights(core: Core, checkpoint: Checkpoint, precision: str) -> None:
         with _warning_of(folder):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             stamp = contents.stamp(checkpoint.files)
-            key = _key(folder, stamp, checkpoint, precision)
+            if tuple(status for _, *status in stamp) != tuple(map(list, checkpoint.opened)):
+                folder = None  # replaced since: what is read is of the old files, which have no name any more
+            else:
+                key = _key(folder, stamp, checkpoint, precision)
     if folder and key and packed.read_entry(folder, key, core.packed):
         return core.mark_loaded()
     for name in checkpoint.tensors:

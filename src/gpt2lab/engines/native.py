@@ -30,7 +30,6 @@ from gpt2lab.errors import ContextError, SamplingError, UsageError
 from gpt2lab.sampling import SamplingParams
 from gpt2lab.weights.checkpoint import Checkpoint
 
-_BLOCK = 16  # tokens of a KV block: kTile in native/kernels.h
 _OUTPUTS = {"last": 0, "all": 1, "none": 2}
 
 
@@ -91,7 +90,7 @@ class NativeEngine:
     @property
     def kv_cache_bytes_per_token(self) -> int:
         """Bytes of keys and values that a token takes in a full block."""
-        return int(self._core.block_bytes // _BLOCK)
+        return int(self._core.block_bytes // _native.KV_BLOCK_TOKENS)
 
     def new_sequence(self) -> int:
         """An empty sequence; :meth:`free_sequence` gives its memory back."""

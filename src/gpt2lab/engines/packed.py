@@ -187,7 +187,7 @@ def _read_header(file: IO[bytes]) -> dict[str, Any] | None:
     try:
         header = json.loads(data[len(_MAGIC) :])
         header["key"]["precision"], header["checksum"], header["model"] + ""
-    except (ValueError, TypeError, LookupError):
+    except (ValueError, TypeError, LookupError, RecursionError):
         return None
     return header  # type: ignore[no-any-return]
 

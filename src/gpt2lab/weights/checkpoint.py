@@ -12,7 +12,7 @@ import json
 import math
 import mmap
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -90,6 +90,13 @@ class Checkpoint:
     precision: str
     path: Path
     files: tuple[Path, ...] = ()
+    opened: tuple[tuple[int, ...], ...] = field(init=False, repr=False, compare=False, default=())
+    """Size, times of change and inode of each of ``files`` when it was opened: what is read is of those."""
+
+    def __post_init__(self) -> None:
+        statuses = [path.stat() for path in self.files if path.exists()]
+        opened = tuple((s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for s in statuses)
+        object.__setattr__(self, "opened", opened)
 
 
 def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
