@@ -58,7 +58,7 @@ def _ctranslate2(source: Path, destination: Path, variant: str, programs: Path) 
     """The converter wants a tokenizer: one whose tokens are t0, t1, … by id, in a folder beside the source."""
     folder = source.with_name(source.name + "-with-tokens")
     folder.mkdir(exist_ok=True)
-    for file in source.iterdir():
+    for file in (source / "config.json", source / "model.safetensors"):  # without the source's own tokenizer
         if not (folder / file.name).exists():
             (folder / file.name).symlink_to(file.resolve())
     tokens = {f"t{id}": id for id in range(50256)} | {"<|endoftext|>": 50256}
