@@ -27,7 +27,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def two_entries(cache: Path) -> None:
     cache.mkdir()
     for model, precision, size in (("/models/124M", "q8_0", 1_995_904), ("/m", "q4_0", 995_904)):
-        write_entry(cache, Key("ab" * 32, precision, 1, {}), np.zeros(size, np.uint8), model)
+        write_entry(cache, Key("ab" * 32, precision, 1, 1, {}), np.zeros(size, np.uint8), model)
 
 
 def test_the_list_tells_models_precisions_sizes_and_the_sum(gpt2lab, cache: Path, two_entries) -> None:
@@ -47,12 +47,32 @@ def test_clear_removes_all_and_tells_how_much(gpt2lab, cache: Path, two_entries)
     assert gpt2lab("cache", "clear").stdout == f"removed 0.0 MB from {cache}\n"
 
 
-def test_a_cache_that_is_off_is_said_to_be(gpt2lab, monkeypatch) -> None:
-    monkeypatch.setenv("GPT2LAB_CACHE", "off")
+def test_an_entry_that_was_cut_is_told_from_good_ones(gpt2lab, cache: Path, two_entries) -> None:
+    for path in cache.iterdir():
+        if "q4_0" in path.name:
+            os.truncate(path, 500_000)
+    lines = {line.split()[0]: line for line in gpt2lab("cache").stdout.splitlines()[:2]}
+    assert lines["/m"].endswith("0.5 MB  damaged, will be made again")
+    assert "  used 20" in lines["/models/124M"]
+
+
+@pytest.mark.parametrize("value", ["off", "OFF", "none", "0"])
+def test_a_cache_that_is_off_is_said_to_be(gpt2lab, monkeypatch, value: str) -> None:
+    monkeypatch.setenv("GPT2LAB_CACHE", value)
     for arguments in (["cache"], ["cache", "clear"]):
         result = gpt2lab(*arguments)
         assert result.exit_code == 2
-        assert result.stderr.startswith("gpt2lab: error: there is no cache: GPT2LAB_CACHE is off")
+        assert result.stderr == f"gpt2lab: error: there is no cache: GPT2LAB_CACHE is {value}\n"
+    assert f"cached          nothing: GPT2LAB_CACHE is {value}\n" in gpt2lab("info", TINY).stdout
+
+
+def test_a_file_in_place_of_the_cache_is_told(gpt2lab, tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("GPT2LAB_CACHE", str(tmp_path / "file"))
+    result = gpt2lab("cache")
+    assert result.exit_code == 2
+    assert result.stderr == f"gpt2lab: error: there is no cache: {tmp_path / 'file'} is not a folder\n"
+    assert f"nothing: {tmp_path / 'file'} is not a folder\n" in gpt2lab("info", TINY).stdout
 
 
 def test_generate_fills_the_cache_and_info_shows_it(gpt2lab, cache: Path, monkeypatch) -> None:

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from gpt2lab.engines import packed
-from gpt2lab.engines.packed import Key, clear, default_folder, entries, read_entry, write_entry
+from gpt2lab.engines.packed import Key, clear, default_folder, entries, has_entry, obstacle, read_entry, write_entry
 
-KEY = Key("ab" * 32, "q8_0", 1, {"n_vocab": 7, "n_ctx": 8, "n_embd": 4, "n_head": 2, "n_layer": 1})
+KEY = Key("ab" * 32, "q8_0", 1, 1, {"n_vocab": 7, "n_ctx": 8, "n_embd": 4, "n_head": 2, "n_layer": 1})
 SIZE = 8_400_953
 MODEL = "/models/124M"
 
@@ -48,10 +48,11 @@ def test_what_was_written_is_read(entry: Path, arena: np.ndarray) -> None:
         replace(KEY, digest="cd" * 32),
         replace(KEY, precision="q4_0"),
         replace(KEY, layout=2),
+        replace(KEY, readers=2),
         replace(KEY, shape={**KEY.shape, "n_head": 1}),
     ],
 )
-def test_an_entry_is_of_one_content_precision_layout_and_shape(entry: Path, other: Key) -> None:
+def test_an_entry_is_of_one_content_precision_layout_version_and_shape(entry: Path, other: Key) -> None:
     assert not is_there(entry.parent, other)
     entry.rename(entry.parent / other.name)
     assert not is_there(entry.parent, other)
@@ -67,8 +68,12 @@ def test_an_entry_with_one_wrong_byte_counts_as_absent(entry: Path, place: int) 
 
 @pytest.mark.parametrize("size", [0, 10, packed._HEADER, packed._HEADER + SIZE - 1, packed._HEADER + SIZE + 1])
 def test_an_entry_of_another_size_counts_as_absent(entry: Path, size: int) -> None:
+    assert has_entry(entry.parent, KEY)
+    assert [e.whole for e in entries(entry.parent)] == [True]
     os.truncate(entry, size)
     assert not is_there(entry.parent)
+    assert not has_entry(entry.parent, KEY)
+    assert [e.whole for e in entries(entry.parent)] == [False]
 
 
 @pytest.mark.parametrize(
@@ -77,7 +82,7 @@ def test_an_entry_of_another_size_counts_as_absent(entry: Path, size: int) -> No
 def test_garbage_counts_as_absent_and_is_listed(entry: Path, text: bytes) -> None:
     entry.write_bytes((packed._MAGIC + text).ljust(packed._HEADER) + bytes(SIZE))
     assert not is_there(entry.parent)
-    assert [(e.model, e.precision) for e in entries(entry.parent)] == [("", "")]
+    assert [(e.model, e.precision, e.whole) for e in entries(entry.parent)] == [("", "", False)]
 
 
 def test_an_entry_for_an_arena_of_another_size_counts_as_absent(entry: Path) -> None:
@@ -112,7 +117,7 @@ if sys.argv[2] == "stop":
 shape = {"n_vocab": 7, "n_ctx": 8, "n_embd": 4, "n_head": 2, "n_layer": 1}
 arena = np.random.default_rng(0).integers(0, 256, int(sys.argv[3]), np.uint8)
 for _ in range(5):
-    write_entry(Path(sys.argv[1]), Key("ab" * 32, "q8_0", 1, shape), arena, "/models/124M")
+    write_entry(Path(sys.argv[1]), Key("ab" * 32, "q8_0", 1, 1, shape), arena, "/models/124M")
 """
 
 
@@ -191,6 +196,9 @@ def test_an_entry_tells_the_end_of_a_path_of_any_length(tmp_path: Path, arena: n
     [
         ({"GPT2LAB_CACHE": "/else", "XDG_CACHE_HOME": "/xdg"}, "/else/packed"),
         ({"GPT2LAB_CACHE": "off"}, None),
+        ({"GPT2LAB_CACHE": "OFF"}, None),
+        ({"GPT2LAB_CACHE": " None "}, None),
+        ({"GPT2LAB_CACHE": "0"}, None),
         ({"GPT2LAB_CACHE": "", "XDG_CACHE_HOME": "/xdg"}, "/xdg/gpt2lab/packed"),
         ({"GPT2LAB_CACHE": "", "XDG_CACHE_HOME": "", "HOME": "/home/me"}, "/home/me/.cache/gpt2lab/packed"),
     ],
@@ -200,3 +208,16 @@ def test_the_folder_is_the_users_or_the_platforms(variables: dict, folder: str |
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert default_folder() == (folder and Path(folder))
+
+
+def test_what_stands_in_the_caches_way_is_told(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    for chosen, reason in (
+        (tmp_path, None),
+        (tmp_path / "nowhere" / "yet", None),
+        (tmp_path / "file", f"{tmp_path / 'file'} is not a folder"),
+        (tmp_path / "file" / "below", f"{tmp_path / 'file'} is not a folder"),
+        ("Off", "GPT2LAB_CACHE is Off"),
+    ):
+        monkeypatch.setenv("GPT2LAB_CACHE", str(chosen))
+        assert obstacle() == reason

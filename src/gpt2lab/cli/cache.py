@@ -31,7 +31,8 @@ def command(ctx: click.Context) -> None:
     width = max((len(_name(entry.model)) for entry in found), default=0)
     for entry in found:
         used = datetime.fromtimestamp(entry.used).strftime("%Y-%m-%d %H:%M")
-        click.echo(f"{_name(entry.model):<{width}}  {entry.precision:<8}  {_megabytes(entry.size):>12}  used {used}")
+        state = f"used {used}" if entry.whole else "damaged, will be made again"
+        click.echo(f"{_name(entry.model):<{width}}  {entry.precision:<8}  {_megabytes(entry.size):>12}  {state}")
     click.echo(f"{_megabytes(sum(entry.size for entry in found))} in {folder}")
 
 
@@ -49,11 +50,11 @@ def clear_command() -> None:
 
 
 def _folder() -> Path:
-    from gpt2lab.engines.packed import FOLDER_VARIABLE, default_folder
+    from gpt2lab.engines.packed import default_folder, obstacle
 
-    folder = default_folder()
-    if folder is None:
-        raise UsageError(f"there is no cache: {FOLDER_VARIABLE} is off, or no home folder is known")
+    folder, reason = default_folder(), obstacle()
+    if folder is None or reason:
+        raise UsageError(f"there is no cache: {reason}")
     return folder
 
 

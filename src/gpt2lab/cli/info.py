@@ -18,6 +18,7 @@ def command(model: str, as_json: bool) -> None:
     """
     from gpt2lab.engines import PRECISIONS, weight_bytes
     from gpt2lab.engines.loading import cached_precisions
+    from gpt2lab.engines.packed import obstacle
     from gpt2lab.weights import open_checkpoint
     from gpt2lab.weights.describe import describe
 
@@ -38,7 +39,7 @@ def command(model: str, as_json: bool) -> None:
         "in memory": ", ".join(f"{name} {_megabytes(size)}" for name, size in facts["packed_bytes"].items()),
         "keys, values": f"float32 {_megabytes(facts['kv_cache_bytes'])}, "
         f"float16 {_megabytes(facts['kv_cache_bytes'] / 2)} for a full context",
-        "cached": ", ".join(facts["cached"]) or "nothing yet",
+        "cached": ", ".join(facts["cached"]) or (f"nothing: {reason}" if (reason := obstacle()) else "nothing yet"),
         "tokenizer": facts["tokenizer"],
         "weights sha256": facts["weights_sha256"],
     }

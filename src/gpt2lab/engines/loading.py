@@ -16,7 +16,7 @@ from typing import Protocol
 from gpt2lab import _native
 from gpt2lab.engines import PRECISIONS, contents, packed
 from gpt2lab.errors import UsageError
-from gpt2lab.weights.checkpoint import Checkpoint, Tensor
+from gpt2lab.weights.checkpoint import READERS, Checkpoint, Tensor
 
 LEAST_SIZE = 8 << 20
 """Bytes of packed weights below which packing takes no longer than finding them."""
@@ -82,7 +82,7 @@ def cached_precisions(checkpoint: Checkpoint) -> list[str]:
         return []
     if digest is None:
         return []
-    return [name for name in PRECISIONS if (folder / _key_of(digest, checkpoint, name).name).is_file()]
+    return [name for name in PRECISIONS if packed.has_entry(folder, _key_of(digest, checkpoint, name))]
 
 
 def _pays(core: Core, checkpoint: Checkpoint, precision: str) -> bool:
@@ -107,7 +107,7 @@ def _key(folder: Path, stamp: contents.Stamp, checkpoint: Checkpoint, precision:
 
 
 def _key_of(digest: str, checkpoint: Checkpoint, precision: str) -> packed.Key:
-    return packed.Key(digest, precision, _native.PACKED_LAYOUT, checkpoint.config.to_hparams())
+    return packed.Key(digest, precision, _native.PACKED_LAYOUT, READERS, checkpoint.config.to_hparams())
 
 
 @contextmanager

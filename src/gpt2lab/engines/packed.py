@@ -27,7 +27,10 @@ from gpt2lab import _native
 Arena = npt.NDArray[np.uint8]
 
 FOLDER_VARIABLE = "GPT2LAB_CACHE"
-"""Environment variable: the cache's folder, or ``off`` for none."""
+"""Environment variable: the cache's folder, or one of :data:`OFF` for none."""
+
+OFF = ("off", "none", "0")
+"""What turns the cache off, in upper case or lower."""
 
 SIZE_LIMIT = 16 << 30
 """Bytes of all entries, above which the longest unused ones are removed."""
@@ -35,7 +38,7 @@ SIZE_LIMIT = 16 << 30
 ABANDONED = 15 * 60.0
 """Seconds after which a temporary file that did not grow has lost its writer."""
 
-_MAGIC = b"gpt2lab packed 1\n"
+_MAGIC = b"gpt2lab packed 2\n"
 _HEADER = 4096  # bytes; the arena after it starts on a page
 _MODEL = 250  # characters of a path that fit the header however they are escaped
 _SUFFIX, _TEMPORARY = ".packed", ".tmp"
@@ -50,13 +53,15 @@ class Key:
     precision: str
     layout: int
     """``_native.PACKED_LAYOUT``."""
+    readers: int
+    """``gpt2lab.weights.checkpoint.READERS``."""
     shape: dict[str, int]
 
     @property
     def name(self) -> str:
         """The entry's file name."""
         shape = "-".join(map(str, self.shape.values()))
-        return f"{self.digest[:32]}-{self.precision}-{self.layout}-{shape}{_SUFFIX}"
+        return f"{self.digest[:32]}-{self.precision}-{self.layout}.{self.readers}-{shape}{_SUFFIX}"
 
 
 @dataclass(frozen=True)
@@ -71,17 +76,31 @@ class Entry:
     """Bytes on disk."""
     used: float
     """When it was last read or written, in seconds since 1970."""
+    whole: bool
+    """Whether it is as long as its header says; only reading it tells whether every byte is right."""
 
 
 def default_folder() -> Path | None:
     """Where packed weights are kept, None if they are not to be: ``$GPT2LAB_CACHE``, or the platform's cache."""
     chosen = os.environ.get(FOLDER_VARIABLE)
     if chosen:
-        return None if chosen == "off" else Path(chosen, "packed")
+        return None if chosen.strip().lower() in OFF else Path(chosen, "packed")
     try:
         return _platform_caches() / "gpt2lab" / "packed"
     except RuntimeError:  # no home folder
         return None
+
+
+def obstacle() -> str | None:
+    """Why nothing can be kept, in a few words; None if nothing is known to stand in the way."""
+    folder = default_folder()
+    if folder is None:
+        chosen = os.environ.get(FOLDER_VARIABLE)
+        return f"{FOLDER_VARIABLE} is {chosen}" if chosen else "no home folder is known"
+    for path in (folder, *folder.parents):
+        if os.path.exists(path) and not os.path.isdir(path):  # noqa: PTH110, PTH112 (which raise what these ignore)
+            return f"{path} is not a folder"
+    return None
 
 
 def _platform_caches() -> Path:
@@ -98,7 +117,9 @@ def read_entry(folder: Path, key: Key, arena: Arena) -> bool:
     try:
         with path.open("rb", buffering=0) as file:
             header = _read_header(file)
-            if header is None or header["key"] != asdict(key) or not _has_size(file, len(arena)):
+            if header is None or header["key"] != asdict(key) or header["size"] != len(arena):
+                return False
+            if not _is_whole(file, header):
                 return False
             sums = _read_arena(path, arena)
         with suppress(OSError):  # somebody else's cache that is read only
@@ -108,11 +129,21 @@ def read_entry(folder: Path, key: Key, arena: Arena) -> bool:
     return bool(_total(sums) == header["checksum"])
 
 
+def has_entry(folder: Path, key: Key) -> bool:
+    """Whether there is an entry of ``key`` that looks intact: its bytes are compared when it is read."""
+    try:
+        with (folder / key.name).open("rb", buffering=0) as file:
+            header = _read_header(file)
+            return header is not None and header["key"] == asdict(key) and _is_whole(file, header)
+    except OSError:
+        return False
+
+
 def write_entry(folder: Path, key: Key, arena: Arena, model: str) -> None:
     """Keep ``arena`` as the entry of ``key``, and remove what it supersedes. Raises OSError; leaves no half file."""
     checksum = _total(map(_native.checksum, _halves(arena)))
     model = model[-_MODEL:]
-    header = {"key": asdict(key), "checksum": checksum, "model": model}
+    header = {"key": asdict(key), "size": len(arena), "checksum": checksum, "model": model}
     with new_file(folder / key.name) as file:
         file.write((_MAGIC + json.dumps(header).encode()).ljust(_HEADER))
         file.write(arena.data)
@@ -141,8 +172,10 @@ def entries(folder: Path) -> list[Entry]:
         with suppress(OSError):  # removed meanwhile
             status = path.stat()
             with path.open("rb") as file:
-                header = _read_header(file) or {"model": "", "key": {"precision": ""}}
-            found.append(Entry(path, header["model"], header["key"]["precision"], status.st_size, status.st_mtime))
+                header = _read_header(file)
+                whole = header is not None and _is_whole(file, header)
+            model, precision = (header["model"], header["key"]["precision"]) if header else ("", "")
+            found.append(Entry(path, model, precision, status.st_size, status.st_mtime, whole))
     return sorted(found, key=lambda entry: -entry.used)
 
 
@@ -186,14 +219,14 @@ def _read_header(file: IO[bytes]) -> dict[str, Any] | None:
         return None
     try:
         header = json.loads(data[len(_MAGIC) :])
-        header["key"]["precision"], header["checksum"], header["model"] + ""
+        header["key"]["precision"], header["checksum"], header["model"] + "", header["size"] + 0
     except (ValueError, TypeError, LookupError, RecursionError):
         return None
     return header  # type: ignore[no-any-return]
 
 
-def _has_size(file: IO[bytes], size: int) -> bool:
-    return os.fstat(file.fileno()).st_size == _HEADER + size
+def _is_whole(file: IO[bytes], header: dict[str, Any]) -> bool:
+    return bool(os.fstat(file.fileno()).st_size == _HEADER + header["size"])
 
 
 def _halves(arena: Arena) -> list[Arena]:

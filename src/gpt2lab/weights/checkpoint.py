@@ -26,6 +26,8 @@ from gpt2lab.errors import CheckpointError, ConfigError
 Tensor = NDArray[np.float32]
 LAYER_NORM_EPSILON = 1e-5
 """Added to the variance in every layer norm of GPT-2; a checkpoint that says otherwise is refused."""
+READERS = 1
+"""Raise this by one when any reader comes to read a file differently, so that nothing packed before is used again."""
 MAX_TEXT_FILE = 256 << 20  # bytes of the largest JSON or text file that is read whole
 
 
