@@ -1,0 +1,83 @@
+"""Which documents are trained on, and which are held out to validate with. Copies no tokens."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt2lab.config import END_OF_TEXT
+from gpt2lab.data.tokens import Documents
+from gpt2lab.data.windows import Ring
+from gpt2lab.errors import UsageError
+
+COMBINE = 50_000
+"""Characters that documents are combined to, as in the original ``train.py``."""
+
+
+def hold_out(
+    documents: Documents, fraction: float, seed: int, *, separator: int = END_OF_TEXT, combine: int = COMBINE
+) -> tuple[Ring, Ring | None]:
+    """Split into (to train on, held out): whole documents in seeded order until ``fraction`` of all tokens is out.
+
+    If even the shortest document is more than that, the end of the last one is held out instead; None if that would
+    be nothing. ``combine``: see :func:`chunk_starts`. Raises :class:`UsageError` if ``fraction`` is not in [0, 1).
+    """
+    if not 0 <= fraction < 1:
+        raise UsageError(f"held_out is a part of the tokens, from 0 to below 1, got {fraction}")
+    if not len(documents):
+        raise UsageError("the dataset is empty: there is no text in it")
+    lengths = documents.lengths
+    order = np.random.default_rng(seed).permutation(len(documents))
+    room = int(fraction * len(documents.tokens))
+    aside, left = _choose(lengths[order], room)
+    begins, ends = documents.starts[order], (documents.starts + lengths)[order]
+    if not aside.any() and left > 0:  # every document is longer than the room
+        last = slice(len(order) - 1, None)
+        held_out = Ring(documents, ends[last] - left, ends[last].copy(), separator)
+        ends[last] -= left
+        return _ring(documents, order, begins, ends, separator, combine), held_out
+    train = _ring(documents, order[~aside], begins[~aside], ends[~aside], separator, combine)
+    if not aside.any():
+        return train, None
+    return train, _ring(documents, order[aside], begins[aside], ends[aside], separator, combine)
+
+
+def _choose(lengths: NDArray[np.int64], room: int) -> tuple[NDArray[np.bool_], int]:
+    """Which documents fit into ``room`` tokens, taken in their order; and the room that is left."""
+    chosen = np.zeros(len(lengths), dtype=bool)
+    shortest = lengths.min()
+    for index, length in enumerate(lengths):
+        if room < shortest:
+            break
+        if length <= room:
+            chosen[index] = True
+            room -= int(length)
+    return chosen, room
+
+
+def _ring(
+    documents: Documents,
+    order: NDArray[np.int64],
+    begins: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    separator: int,
+    combine: int,
+) -> Ring:
+    """A ring of the documents ``order``, with chunks of ``combine`` characters if these are known."""
+    if documents.characters is None:
+        return Ring(documents, begins, ends, separator)
+    first = chunk_starts(documents.characters[order], combine)
+    at = np.concatenate([np.zeros(1, np.int64), np.cumsum(ends - begins + 1)])
+    return Ring(documents, begins, ends, separator, np.append(at[first], at[-1]))
+
+
+def chunk_starts(characters: NDArray[np.int64], combine: int) -> NDArray[np.int64]:
+    """Indices of the documents that begin a chunk: a new one begins once the last has ``combine`` characters."""
+    total = np.cumsum(characters)
+    firsts = [0]
+    while True:
+        before = total[firsts[-1]] - characters[firsts[-1]]
+        after = int(np.searchsorted(total, before + combine)) + 1
+        if after >= len(characters):
+            return np.asarray(firsts, dtype=np.int64)
+        firsts.append(after)

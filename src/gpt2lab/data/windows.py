@@ -1,0 +1,166 @@
+"""Documents strung together into a ring of tokens, and the windows of it that training and validation see.
+
+Which windows a batch holds depends on the seed and the number of windows before it alone, so that number is all there
+is to resume. Knows nothing of text, files or models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt2lab.config import END_OF_TEXT
+from gpt2lab.data.tokens import Documents
+from gpt2lab.errors import UsageError
+
+Sampling = Literal["epoch", "uniform"]
+
+_SCAN = 1 << 22  # tokens looked at together where all are
+
+
+class Ring:
+    """Spans of ``documents.tokens`` with ``separator`` before each; the end meets the beginning. Copies no tokens.
+
+    Args:
+        documents: where the tokens are.
+        begins, ends: of each span, int64 [n]; all documents in their order by default. No span is empty.
+        separator: the id of ``<|endoftext|>``.
+        chunks: ring positions that no window of uniform sampling crosses, int64 ascending from 0 to ``len(ring)``.
+    """
+
+    def __init__(
+        self,
+        documents: Documents,
+        begins: NDArray[np.int64] | None = None,
+        ends: NDArray[np.int64] | None = None,
+        separator: int = END_OF_TEXT,
+        chunks: NDArray[np.int64] | None = None,
+    ) -> None:
+        if begins is None or ends is None:
+            begins, ends = documents.starts, documents.starts + documents.lengths
+        self._documents = documents
+        self._begins = begins
+        self._at = np.concatenate([np.zeros(1, np.int64), np.cumsum(ends - begins + 1)])  # of separators; [n + 1]
+        self.separator = separator
+        self.chunks = np.asarray([0, len(self)]) if chunks is None else chunks
+
+    def __len__(self) -> int:
+        """Tokens, separators included."""
+        return int(self._at[-1])
+
+    @property
+    def n_documents(self) -> int:
+        """Number of spans."""
+        return len(self._begins)
+
+    def take(self, places: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Ids and whether they are trained on, at ``places`` modulo ``len(self)``, both of the shape of ``places``."""
+        places = places % len(self)
+        span = np.searchsorted(self._at, places, side="right") - 1
+        offset = places - self._at[span]
+        marks = offset == 0
+        source = np.where(marks, 0, self._begins[span] + offset - 1)
+        ids = np.where(marks, self.separator, self._documents.tokens.take(source).astype(np.int64))
+        trained = self._documents.trained
+        if trained is None:
+            return ids, np.ones(places.shape, dtype=bool)
+        return ids, trained.take(source).astype(bool) | marks
+
+    def used_ids(self) -> NDArray[np.int64]:
+        """The different ids in the ring, ascending."""
+        used = np.zeros(1 << 16, dtype=bool)
+        for first in range(0, len(self), _SCAN):
+            ids, _ = self.take(np.arange(first, min(first + _SCAN, len(self))))
+            if ids.max() >= len(used):
+                used = np.concatenate([used, np.zeros(int(ids.max()) + 1 - len(used), dtype=bool)])
+            used[ids] = True
+        return np.flatnonzero(used)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Windows of one length.
+
+    Attributes:
+        tokens: what is read, int64 [size, length].
+        targets: the token after each, int64 [size, length].
+        trained: whether a target bears loss, bool [size, length].
+    """
+
+    tokens: NDArray[np.int64]
+    targets: NDArray[np.int64]
+    trained: NDArray[np.bool_]
+
+
+class Windows:
+    """Windows of ``length + 1`` tokens (``length`` inputs and their targets) of a ring, in seeded order.
+
+    With ``sampling="epoch"`` the ring is cut at another seeded place each epoch and its windows are shuffled: an epoch
+    is ``len(self)`` windows and shows every token as a target once, but for a remainder shorter than a window, which
+    is another one each epoch. With ``"uniform"`` each window begins anywhere where it does not cross one of the ring's
+    chunks, as in the original ``train.py``.
+
+    Attributes:
+        ring: where the tokens come from.
+        length: of the windows, in tokens: what was asked for, or what a shorter ring (or chunk) has room for.
+
+    Raises :class:`UsageError` if the ring has less than two tokens.
+    """
+
+    def __init__(self, ring: Ring, length: int, seed: int, sampling: Sampling = "epoch") -> None:
+        if len(ring) < 2:
+            raise UsageError("the dataset is empty: no window can be cut out of it")
+        room = len(ring) if sampling == "epoch" else int(np.diff(ring.chunks).max())
+        self.ring = ring
+        self.length = max(1, min(length, room - 1))
+        self._seed = seed
+        self._sampling = sampling
+        self._epoch = lru_cache(maxsize=2)(self._shuffle)
+        self._free = np.cumsum([0, *np.maximum(0, np.diff(ring.chunks) - self.length)])  # places to begin at, by chunk
+
+    def __len__(self) -> int:
+        """Windows in an epoch."""
+        return len(self.ring) // self.length
+
+    def batch(self, position: int, size: int) -> Batch:
+        """The ``size`` windows from ``position`` on, counted since the start of training."""
+        begin = self._epoch_start if self._sampling == "epoch" else self._uniform_start
+        return self._cut(np.asarray([begin(at) for at in range(position, position + size)], dtype=np.int64))
+
+    def in_order(self, size: int, count: int | None = None) -> Iterator[Batch]:
+        """Windows from the front to the end without overlap, ``size`` at a time: for validation.
+
+        All of them, or ``count`` spread evenly if there are more; always the same.
+        """
+        total = len(self)
+        chosen = np.arange(total) if count is None or count >= total else np.arange(count) * total // count
+        for first in range(0, len(chosen), size):
+            yield self._cut(self.length * chosen[first : first + size])
+
+    def used_ids(self) -> NDArray[np.int64]:
+        """The different ids that windows can hold, ascending."""
+        return self.ring.used_ids()
+
+    def _epoch_start(self, position: int) -> int:
+        return int(self._epoch(position // len(self))[position % len(self)])
+
+    def _shuffle(self, epoch: int) -> NDArray[np.int64]:
+        """Where the windows of an epoch begin, int64 [len(self)], in the order of training."""
+        random = np.random.default_rng([self._seed, epoch])
+        offset = int(random.integers(self.length))
+        starts: NDArray[np.int64] = offset + self.length * random.permutation(len(self))
+        return starts
+
+    def _uniform_start(self, position: int) -> int:
+        place = int(np.random.default_rng([self._seed, 0, position]).integers(self._free[-1]))
+        chunk = int(np.searchsorted(self._free, place, side="right")) - 1
+        return int(self.ring.chunks[chunk] + place - self._free[chunk])
+
+    def _cut(self, starts: NDArray[np.int64]) -> Batch:
+        ids, trained = self.ring.take(starts[:, None] + np.arange(self.length + 1))  # [size, length + 1]
+        return Batch(ids[:, :-1], ids[:, 1:], trained[:, 1:])
