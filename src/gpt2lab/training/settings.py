@@ -1,78 +1,206 @@
-"""How to train: every number of a run but the model's shape, its defaults and its limits.
+"""How to train: every number of a run but the model's shape, with its default, its limits and its help.
 
-Imports no torch, so that the command line can show defaults without it.
+The command line draws its options from here, so this imports no torch. None stands for what :func:`resolved` chooses
+once the model and the amount of text are known.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field, fields, replace
+from typing import Any, Literal
 
+from gpt2lab.config import ModelConfig
 from gpt2lab.errors import UsageError
 
-AT_LEAST_ONE = ("steps", "batch_size", "accumulate_gradients")
-NOT_NEGATIVE = (
-    "warmup_steps",
-    "decay_steps",
-    "narrow_steps",
-    "val_every",
-    "save_every",
-    "patience",
-    "weight_decay",
-    "seed",
-)
+EPOCHS = 3  # unless told otherwise
+FEWEST_STEPS = 100  # of a run whose length nobody gave: a page of text is read more than three times
+LORA_TARGETS = ("attn.q", "attn.k", "attn.v", "attn.proj", "mlp.fc", "mlp.proj")
+
+
+def _setting(group: str, default: Any, help: str, least: float | None = None, **limits: Any) -> Any:
+    """A field with what the command line shows of it. ``least`` is the smallest value; ``above``, ``below`` exclude."""
+    return field(default=default, metadata={"group": group, "help": help, "least": least, **limits})
+
+
+_LENGTH, _BATCHES, _LEARNING = "Length", "Batches", "Learning"
+_LORA, _MACHINE, _WATCHING, _SAVING = "LoRA", "Machine", "Validation and samples", "Saving"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to train. An update (a step) averages ``accumulate_gradients`` batches of ``batch_size`` windows.
+    """How to train. An update (a step) averages over ``accumulate_gradients`` batches of ``batch_size`` windows.
 
     Raises :class:`UsageError` for a number out of range.
     """
 
-    steps: int = 1000
-    batch_size: int = 8
-    accumulate_gradients: int = 1
-    learning_rate: float = 1e-3  # its peak
-    warmup_steps: int = 100
-    schedule: Literal["cosine", "stable-decay"] = "cosine"
-    decay_steps: int = 0  # length of the decay that ends "stable-decay"
-    optimizer: Literal["adamw", "muon"] = "adamw"
-    weight_decay: float = 0.1  # on matrices, not on biases and layer norms
-    clip: float = 1.0  # largest norm of the gradient
-    dropout: float = 0.0
-    precision: Literal["float32", "bfloat16"] = "float32"  # of the arithmetic; weights stay float32
-    narrow_steps: int = 0  # so many first updates choose among the dataset's own tokens only: see Trainer.widen
-    val_every: int = 250  # 0 = only after the last update
-    save_every: int = 250  # 0 = only after the last update
-    patience: int = 0  # stop after so many validations without a better one; 0 = never
-    seed: int = 0
+    steps: int | None = _setting(_LENGTH, None, "Updates in all.  [default: what --epochs makes]", 1)
+    epochs: float | None = _setting(
+        _LENGTH,
+        None,
+        f"Passes through the text, in place of --steps.  [default: {EPOCHS}, and at least {FEWEST_STEPS} updates]",
+        above=0,
+    )
+    stop_after: int = _setting(
+        _LENGTH, 0, "Stop when so many updates are made in all, wherever the schedule is; 0 does not.", 0
+    )
+    patience: int = _setting(_LENGTH, 0, "Stop after so many validations without a better one; 0 never.", 0)
+
+    batch_size: int = _setting(_BATCHES, 4, "Windows computed together; fewer take less memory.", 1)
+    accumulate_gradients: int = _setting(_BATCHES, 2, "Batches in an update.", 1)
+    block_size: int | None = _setting(_BATCHES, None, "Tokens of a window.  [default: the model's n_ctx]", 1)
+    sampling: Literal["epoch", "uniform"] = _setting(
+        _BATCHES, "epoch", "epoch: every token once an epoch; uniform: windows from anywhere, as the original."
+    )
+    noise: float = _setting(
+        _BATCHES, 0.0, "Replace each input token by a random one with this probability; targets stay.", 0, most=1
+    )
+    seed: int = _setting(_BATCHES, 0, "Of weights, dropout, noise, held-out part and order of the text.", 0)
+
+    optimizer: Literal["adamw", "adam", "sgd", "muon"] = _setting(
+        _LEARNING, "adamw", "adam has no weight decay; muon is for the matrices of the layers, with adamw for the rest."
+    )
+    learning_rate: float | None = _setting(
+        _LEARNING,
+        None,
+        "Its peak.  [default: 1e-4 x 768 / n_embd, which is 1e-4 for 124M; ten times that with LoRA; 1e-3 from scratch]",
+        above=0,
+    )
+    schedule: Literal["cosine", "linear", "constant", "stable-decay"] = _setting(
+        _LEARNING, "cosine", "After the warm-up: down to zero as a cosine or a line, not at all, or over --decay_steps."
+    )
+    warmup_steps: int | None = _setting(
+        _LEARNING, None, "Updates until the learning rate is at its peak.  [default: a tenth of all, at most 100]", 0
+    )
+    decay_steps: int = _setting(_LEARNING, 0, "Updates over which stable-decay goes down at the end.", 0)
+    weight_decay: float = _setting(_LEARNING, 0.1, "Of matrices, not of biases and layer norms.", 0)
+    clip: float = _setting(_LEARNING, 1.0, "Largest norm of a gradient.", above=0)
+    dropout: float = _setting(_LEARNING, 0.0, "Part of embeddings and of what layers add that is dropped.", 0, below=1)
+    only_train_transformer_layers: bool = _setting(_LEARNING, False, "Leave the embeddings as they are.")
+    narrow_steps: int = _setting(
+        _LEARNING, 0, "So many first updates choose among the text's own tokens only, which is cheaper.", 0
+    )
+
+    lora: int = _setting(_LORA, 0, "Train adapters of this rank in place of the matrices; 0 trains all weights.", 0)
+    lora_alpha: float | None = _setting(
+        _LORA, None, "Adapters are scaled by alpha / rank.  [default: twice the rank]", above=0
+    )
+    lora_targets: str = _setting(
+        _LORA, "all", f"Which matrices, with commas between: {', '.join(LORA_TARGETS)}; or all."
+    )
+
+    precision: Literal["auto", "float32", "bfloat16"] = _setting(
+        _MACHINE, "auto", "Of the arithmetic; weights stay float32. auto measures which is faster here."
+    )
+    memory_saving_gradients: bool = _setting(
+        _MACHINE, False, "Recompute layers in the backward pass: less memory, more time."
+    )
+    parallel: Literal["ddp", "fsdp"] = _setting(
+        _MACHINE, "ddp", "With several processes: ddp copies the model into each, fsdp spreads it over them."
+    )
+
+    val_every: int = _setting(_WATCHING, 50, "Validate every so many updates, and after the last; 0 never.", 0)
+    val_batch_size: int = _setting(_WATCHING, 2, "Windows in a batch of validation.", 1)
+    val_batch_count: int = _setting(_WATCHING, 40, "Batches of validation: always the same, spread evenly.", 1)
+    sample_every: int = _setting(_WATCHING, 100, "Write samples every so many updates; 0 never.", 0)
+    sample_length: int | None = _setting(
+        _WATCHING, None, "Tokens of a sample.  [default: 256, or n_ctx if that is less]", 1
+    )
+    sample_num: int = _setting(_WATCHING, 1, "Samples at a time.", 1)
+    sample_prompt: str = _setting(_WATCHING, "", "What they begin with.  [default: nothing]")
+    top_k: int = _setting(_WATCHING, 40, "Of samples: draw among the k likeliest tokens; 0 among all.", 0)
+    top_p: float = _setting(
+        _WATCHING, 0.0, "Of samples: draw among the likeliest tokens that make up p; 0 or 1 is off.", 0, most=1
+    )
+
+    save_every: int = _setting(_SAVING, 100, "Save every so many updates, and after the last; 0 only then.", 0)
+    keep: int = _setting(_SAVING, 5, "States to keep.", 1)
 
     def __post_init__(self) -> None:
-        for names, least in ((AT_LEAST_ONE, 1), (NOT_NEGATIVE, 0)):
-            for name in names:
-                if not getattr(self, name) >= least:
-                    raise UsageError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        if not 0 < self.learning_rate < math.inf:
-            raise UsageError(f"learning_rate must be above 0, got {self.learning_rate}")
-        if not self.clip > 0:
-            raise UsageError(f"clip must be above 0, got {self.clip}")
-        if not 0 <= self.dropout < 1:
-            raise UsageError(f"dropout must be from 0 to below 1, got {self.dropout}")
+        for each in fields(self):
+            value, limits = getattr(self, each.name), each.metadata
+            if isinstance(value, bool | str) or value is None:
+                continue
+            least, most = limits["least"], limits.get("most", math.inf)
+            above, below = limits.get("above", -math.inf), limits.get("below", math.inf)
+            if not (least is None or value >= least) or not (above < value < below and value <= most):
+                raise UsageError(f"{each.name} must be {_range(limits)}, got {value}")
+        self.targets()
+
+    @property
+    def windows_per_update(self) -> int:
+        """Windows whose gradients an update averages, however many processes share them."""
+        return self.batch_size * self.accumulate_gradients
+
+    def targets(self) -> tuple[str, ...]:
+        """The names in ``lora_targets``."""
+        names = tuple(self.lora_targets.replace(",", " ").split())
+        chosen = LORA_TARGETS if names == ("all",) else names
+        for name in chosen:
+            if name not in LORA_TARGETS:
+                raise UsageError(f"lora_targets must be among {', '.join(LORA_TARGETS)}, or all; got {name!r}")
+        return chosen
+
+
+def _range(limits: Any) -> str:
+    words = [f"at least {limits['least']}"] if limits["least"] is not None else []
+    words += [f"{name} {limits[key]}" for key, name in _BOUNDS if key in limits]
+    return " and ".join(words)
+
+
+_BOUNDS = (("above", "above"), ("below", "below"), ("most", "at most"))
+
+
+def resolved(settings: Settings, config: ModelConfig, windows: int, *, from_scratch: bool) -> Settings:
+    """``settings`` without a None: what depends on the model's shape and on the number of windows in an epoch.
+
+    ``epochs`` stays None: they have become ``steps``. Raises :class:`UsageError` if both are given, or if a window or a
+    sample is longer than the model's context.
+    """
+    if settings.steps and settings.epochs:
+        raise UsageError("give --steps or --epochs, not both")
+    steps = settings.steps or math.ceil((settings.epochs or EPOCHS) * windows / settings.windows_per_update)
+    if settings.steps is None and settings.epochs is None:
+        steps = max(steps, FEWEST_STEPS)
+    chosen: dict[str, Any] = {
+        "steps": steps,
+        "epochs": None,
+        "block_size": settings.block_size or config.n_ctx,
+        "warmup_steps": min(100, steps // 10) if settings.warmup_steps is None else settings.warmup_steps,
+        "learning_rate": settings.learning_rate or default_learning_rate(settings, config, from_scratch),
+        "lora_alpha": settings.lora_alpha or 2.0 * max(1, settings.lora),
+        "sample_length": settings.sample_length or min(256, config.n_ctx),
+    }
+    for name in ("block_size", "sample_length"):
+        if chosen[name] > config.n_ctx:
+            raise UsageError(f"{name} can be at most the model's context of {config.n_ctx}, got {chosen[name]}")
+    return replace(settings, **chosen)
+
+
+def default_learning_rate(settings: Settings, config: ModelConfig, from_scratch: bool) -> float:
+    """A peak that suits a model of this width: wider ones want smaller steps (Yang et al. 2022)."""
+    if from_scratch:
+        return 1e-3
+    return 1e-4 * 768 / config.n_embd * (10 if settings.lora else 1)
 
 
 def learning_rate(step: int, settings: Settings) -> float:
     """The learning rate of update ``step`` (from 1).
 
-    Linear warm-up to the peak, then a cosine that would reach 0 one update after the last, or a plateau and then a
-    straight line to 0 over the last ``decay_steps``. On a plateau the number of steps may still change (Hu et al. 2024,
-    MiniCPM): resume with another ``steps``.
+    Linear warm-up to the peak, then by ``schedule``: a cosine or a straight line that would reach 0 one update after
+    the last; the peak for ever; or the peak and then a straight line to 0 over the last ``decay_steps``. On such a
+    plateau the number of steps may still change (Hu et al. 2024, MiniCPM): resume with another ``steps``.
+    Takes settings without a None in them.
     """
-    warm, peak = settings.warmup_steps, settings.learning_rate
+    warm, peak, steps = settings.warmup_steps, settings.learning_rate, settings.steps
+    assert warm is not None and peak is not None and steps is not None, "settings are not resolved"
     if step <= warm:
         return peak * step / warm
-    left = settings.steps + 1 - step
+    left = min(1.0, max(0, steps + 1 - step) / max(1, steps - warm))  # part of the way down that is still to go
     if settings.schedule == "cosine":
-        return peak * 0.5 * (1 - math.cos(math.pi * min(1.0, left / max(1, settings.steps - warm))))
-    return peak * min(1.0, left / (settings.decay_steps + 1))
+        return peak * 0.5 * (1 - math.cos(math.pi * left))
+    if settings.schedule == "linear":
+        return peak * left
+    if settings.schedule == "constant":
+        return peak
+    return peak * min(1.0, max(0, steps + 1 - step) / (settings.decay_steps + 1))
