@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 
 import pytest
 
-from gpt2lab.engines import contents, loading
+from gpt2lab.engines import contents, lazy, loading, open_engine
 from gpt2lab.engines.lazy import Engines
 from gpt2lab.weights import open_checkpoint
 
@@ -60,3 +61,34 @@ def test_one_precision_is_one_engine() -> None:
     assert engines.generating is engines.exact
     both = Engines(open_checkpoint(ODD))
     assert both.generating is not both.exact
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork")
+def test_a_child_forked_while_an_engine_is_being_opened_opens_its_own(monkeypatch) -> None:
+    started, go_on, parent = threading.Event(), threading.Event(), os.getpid()
+
+    def slow_in_the_parent(*arguments, **more):
+        if os.getpid() == parent:
+            started.set()
+            go_on.wait(60)
+        return open_engine(*arguments, **more)
+
+    monkeypatch.setattr(lazy, "open_engine", slow_in_the_parent)
+    engines = Engines(open_checkpoint(ODD), device="reference")
+    opener = threading.Thread(target=lambda: engines.generating)
+    opener.start()
+    assert started.wait(60)
+    child = os.fork()
+    if not child:
+        threading.Timer(30, os._exit, [1]).start()  # rather than to hang
+        try:
+            os._exit(0 if engines.generating else 1)
+        finally:
+            os._exit(1)
+    try:
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    finally:
+        go_on.set()
+        opener.join()
+    assert len(engines.opened) == 1

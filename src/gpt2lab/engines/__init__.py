@@ -114,7 +114,8 @@ class Engine(Protocol):
 
         Nothing is drawn where it is None. Where its ``count`` is above 1 the first draw is from the logits before the
         first guess; as long as the token drawn is the guess that was fed, it joins the history and the next is drawn.
-        So 1 to ``count`` tokens come back, the same as without guesses, and the sequence holds all that was fed.
+        So 1 to ``count`` tokens come back, the same as without guesses, and the sequence holds all that was fed; if
+        anything is raised, every sequence is as it was.
         Raises :class:`~gpt2lab.errors.ContextError` if a sequence would hold more than ``n_ctx`` tokens,
         :class:`~gpt2lab.errors.SamplingError` for NaN or +inf logits or if no token is left to draw.
         """

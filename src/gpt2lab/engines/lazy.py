@@ -6,9 +6,11 @@ one of the two shall not wait for the other. Knows nothing of text or requests.
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from threading import Lock, Thread
 from typing import TYPE_CHECKING
+from weakref import WeakSet
 
 from gpt2lab.engines import check_device, open_engine
 from gpt2lab.errors import Gpt2LabError
@@ -47,6 +49,7 @@ class Engines:
         self._kv_precision = kv_precision
         self._opened: dict[str, Engine] = {}
         self._opening = Lock()
+        _all_engines.add(self)
 
     @property
     def generating(self) -> Engine:
@@ -87,3 +90,16 @@ class Engines:
                     kv_precision=self._kv_precision,
                 )
             return self._opened[precision]
+
+
+_all_engines: WeakSet[Engines] = WeakSet()
+
+
+def _unlock_in_child() -> None:
+    """After a fork: the thread that was opening an engine is not in the child, and would never let go of the lock."""
+    for engines in _all_engines:
+        engines._opening = Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_unlock_in_child)

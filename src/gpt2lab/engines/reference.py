@@ -6,7 +6,8 @@ that are never changed in place, so a fork shares them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -62,10 +63,11 @@ class ReferenceEngine:
     ) -> npt.NDArray[np.float32]:
         """Logits of the tokens fed; see :meth:`gpt2lab.engines.Engine.forward`."""
         rows = [np.empty((0, self.config.n_vocab), np.float32)]
-        for sequence, ids in zip(sequences, tokens, strict=True):
-            logits = self._feed(sequence, ids)  # [len(ids), n_vocab]
-            if outputs != "none":
-                rows.append(logits if outputs == "all" else logits[-1:])
+        with self._all_or_nothing(sequences):
+            for sequence, ids in zip(sequences, tokens, strict=True):
+                logits = self._feed(sequence, ids)  # [len(ids), n_vocab]
+                if outputs != "none":
+                    rows.append(logits if outputs == "all" else logits[-1:])
         return np.concatenate(rows)
 
     def step(
@@ -77,10 +79,21 @@ class ReferenceEngine:
     ) -> list[list[Drawn]]:
         """Tokens drawn behind those fed; see :meth:`gpt2lab.engines.Engine.step`."""
         drawn: list[list[Drawn]] = []
-        for sequence, ids, draw in zip(sequences, tokens, draws, strict=True):
-            logits = self._feed(sequence, ids)  # [len(ids), n_vocab]
-            drawn.append(_draw(logits[-draw.count :], ids[-draw.count :], draw) if draw else [])
+        with self._all_or_nothing(sequences):
+            for sequence, ids, draw in zip(sequences, tokens, draws, strict=True):
+                logits = self._feed(sequence, ids)  # [len(ids), n_vocab]
+                drawn.append(_draw(logits[-draw.count :], ids[-draw.count :], draw) if draw else [])
         return drawn
+
+    @contextmanager
+    def _all_or_nothing(self, sequences: Sequence[int]) -> Iterator[None]:
+        """Takes back what was fed to ``sequences`` if anything is raised."""
+        before = {sequence: self._past[sequence] for sequence in sequences}
+        try:
+            yield
+        except BaseException:
+            self._past |= before
+            raise
 
     def _hold(self, past: npt.NDArray[np.float32]) -> int:
         handle = next(self._handles)
