@@ -1,0 +1,304 @@
+"""Several processes that train one model, on one machine or many.
+
+``torchrun`` (or a batch system) starts them and says in the environment which of how many each is; :class:`World` is
+what a process knows of the others. Two ways to share the work: ``ddp`` holds the whole model in every process and
+sums gradients; ``fsdp`` (PyTorch's FSDP2) holds a part of every tensor in each and gathers a layer when it is its turn,
+for models that one process cannot hold. Gradients are **summed** over processes, never averaged: who trains divides by
+the number of targets in the whole update, which may differ from one process to the next.
+
+Without torchrun the world is one process, and nothing here communicates. Knows nothing of data, optimisers or files.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
+from types import TracebackType
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from gpt2lab.errors import Gpt2LabError, UsageError
+
+Parallel = Literal["ddp", "fsdp"]
+LOST_SIGNS = ("gloo", "nccl", "connection", "socket", "timed out")  # in the text of what a dead peer raises
+TIME_TO_REPORT = 3.0  # seconds: torchrun ends everybody when the first process is gone
+
+
+class World:
+    """This process among ``size``; a context manager that ends all of them when one fails.
+
+    Every method but :meth:`share` is a collective: all processes call the same ones in the same order, or they wait for
+    each other forever.
+    """
+
+    def __init__(self, rank: int = 0, size: int = 1, device: str = "cpu", store: Any = None) -> None:
+        self.rank, self.size, self._store = rank, size, store
+        self.device = torch.device(device)
+
+    @classmethod
+    def start(cls, device: str = "cpu") -> World:
+        """Meet the other processes that the environment speaks of: ``RANK``, ``WORLD_SIZE``, ``MASTER_ADDR``, ….
+
+        Raises :class:`UsageError` if they cannot be met.
+        """
+        size = os.environ.get("WORLD_SIZE", "1")
+        if size == "1":
+            return cls(device=device)
+        try:
+            if device == "cuda":
+                torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+            store, rank, number = next(dist.rendezvous("env://"))
+            backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
+            dist.init_process_group(backend, store=store, rank=rank, world_size=number)
+        except (RuntimeError, ValueError) as error:
+            where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+            raise UsageError(
+                f"process {os.environ.get('RANK')} of {size} cannot meet the others at {where} "
+                f"({_first_line(error)}): start them with torchrun"
+            ) from error
+        return cls(rank, number, device, store)
+
+    def close(self) -> None:
+        """Part from the others."""
+        if self.size > 1 and dist.is_initialized():
+            dist.destroy_process_group()
+
+    def __enter__(self) -> World:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        """If this process fails, or another did, see to it that one of them says so and the others end in silence."""
+        if self.size == 1:
+            return
+        try:
+            if isinstance(error, Exception):
+                self._part_in_error(error)
+        finally:
+            self.close()
+
+    def _part_in_error(self, error: Exception) -> None:
+        lost = not isinstance(error, Gpt2LabError) and _is_loss_of_a_peer(error)
+        if not self._is_first_to_fail():
+            time.sleep(TIME_TO_REPORT)
+            raise SystemExit(2) from None
+        if lost:
+            raise UsageError(
+                f"process {self.rank} of {self.size} lost touch with another: it was killed, or its machine or the "
+                f"network went away; training goes on from the last state when it is started again"
+            ) from error
+
+    def _is_first_to_fail(self) -> bool:
+        with suppress(RuntimeError):  # the store went away with its process, which has reported
+            return bool(self._store.add("gpt2lab/failed", 1) == 1)
+        return False
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the process that writes and prints."""
+        return self.rank == 0
+
+    def share(self, count: int) -> int:
+        """This process's equal part of ``count`` windows. Raises :class:`UsageError` if there is none."""
+        if count % self.size:
+            raise UsageError(
+                f"{count} windows an update (batch_size x accumulate_gradients) cannot be shared equally by "
+                f"{self.size} processes: choose a multiple of {self.size}"
+            )
+        return count // self.size
+
+    # Agreeing on small things
+
+    def sum(self, value: float) -> float:
+        """The sum of everybody's ``value``, in float64."""
+        if self.size == 1:
+            return value
+        total = torch.tensor(value, dtype=torch.float64)
+        dist.all_reduce(total)
+        return float(total)
+
+    def any(self, flag: bool) -> bool:
+        """Whether ``flag`` is true for anybody."""
+        return self.sum(float(flag)) > 0
+
+    def barrier(self) -> None:
+        """Wait for everybody."""
+        self.sum(0.0)
+
+    def broadcast(self, value: Any) -> Any:
+        """The main process's ``value``, anything that pickles."""
+        if self.size == 1:
+            return value
+        values = [value]
+        dist.broadcast_object_list(values, src=0)
+        return values[0]
+
+    # The model
+
+    def building(self) -> AbstractContextManager[Any]:
+        """Where to make a model in: real in the main process, without memory in the others until :meth:`wrap`."""
+        return nullcontext() if self.is_main else torch.device("meta")
+
+    def wrap(self, model: nn.Module, parallel: Parallel = "ddp") -> nn.Module:
+        """``model``, to be called in its place; its weights are the main process's from now on.
+
+        With ``fsdp`` the parameters of ``model`` itself become sharded ones: make optimisers afterwards. The model must
+        have its layers in ``h``. Raises :class:`UsageError` if this PyTorch cannot do it.
+        """
+        if self.size == 1:
+            return model.to(self.device)
+        return _shard(model, self) if parallel == "fsdp" else _replicate(model, self)
+
+    def last_micro_batch(self, wrapped: nn.Module, last: bool) -> AbstractContextManager[Any]:
+        """To go forward and backward in. Replicas exchange gradients only in the ``last`` micro-batch of an update.
+
+        Shards exchange them each time, because waiting would take the memory for all of them in every process.
+        """
+        if isinstance(wrapped, DistributedDataParallel) and not last:
+            synchronization: AbstractContextManager[Any] = wrapped.no_sync()
+            return synchronization
+        return nullcontext()
+
+    @torch.no_grad()
+    def clip(self, model: nn.Module, max_norm: float) -> float:
+        """Scale all gradients so that their common norm is at most ``max_norm``; what it was before."""
+        gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+        local = [_local(gradient) for gradient in gradients]
+        norm = math.hypot(*(float(norm) for norm in torch._foreach_norm(local)))
+        if any(_is_sharded(gradient) for gradient in gradients):
+            norm = math.sqrt(self.sum(norm**2))
+        if norm > max_norm:
+            torch._foreach_mul_(local, max_norm / (norm + 1e-6))
+        return norm
+
+    # Whole tensors, to save and to load, whatever the number of processes
+
+    def full_tensors(self, source: nn.Module | Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Whole tensors of a model, or of a mapping, on the CPU of the main process; nothing elsewhere.
+
+        Tensors that are whole already are not copied. Gathers one at a time.
+        """
+        tensors = _unwrapped(source).state_dict() if isinstance(source, nn.Module) else source
+        whole = {}
+        for name, tensor in tensors.items():
+            full = tensor.full_tensor() if _is_sharded(tensor) else tensor
+            if self.is_main:
+                whole[name] = full.detach().cpu()
+        return whole
+
+    def local_tensors(self, model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The inverse: this process's part of the main process's ``tensors``, which the others need not have.
+
+        A tensor is sharded as the parameter of ``model`` is whose name it has up to a colon, if it has its shape too,
+        and the same for everybody else.
+        """
+        if self.size == 1:
+            return dict(tensors)
+        like = _unwrapped(model).state_dict() | dict(_unwrapped(model).named_parameters())
+        known = self.broadcast({name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()})
+        parts = {}
+        for name, (shape, dtype) in known.items():
+            whole = tensors[name].detach() if self.is_main else torch.empty(shape, dtype=dtype)
+            parts[name] = self._part(whole.to(self.device).contiguous(), like.get(name.partition(":")[0]))
+        return parts
+
+    def load_full(self, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+        """Set the model's weights to the main process's ``tensors``. Raises RuntimeError if they do not fit."""
+        _unwrapped(model).load_state_dict(self.local_tensors(model, tensors))
+
+    def _part(self, whole: Tensor, like: Tensor | None) -> Tensor:
+        if like is not None and _is_sharded(like) and like.shape == whole.shape:
+            from torch.distributed.tensor import distribute_tensor
+
+            part: Tensor = distribute_tensor(whole, like.device_mesh, like.placements)
+            return part
+        dist.broadcast(whole, src=0)
+        return whole
+
+
+def threads_per_process() -> int:
+    """The processors of this machine that are ours, shared among the processes that torchrun started on it."""
+    ours = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, ours // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+
+
+def _replicate(model: nn.Module, world: World) -> nn.Module:
+    """DistributedDataParallel, which gives everybody the main process's weights, with sums in place of means."""
+    model.to(world.device) if world.is_main else model.to_empty(device=world.device)
+    wrapped = DistributedDataParallel(
+        model,
+        device_ids=[torch.cuda.current_device()] if world.device.type == "cuda" else None,
+        broadcast_buffers=False,
+        gradient_as_bucket_view=True,  # else every gradient is in memory twice
+    )
+    wrapped.register_comm_hook(None, _sum_bucket)
+    return wrapped
+
+
+def _sum_bucket(_: None, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+    work = dist.all_reduce(bucket.buffer(), async_op=True)
+    summed: torch.futures.Future[Tensor] = work.get_future().then(lambda done: done.value()[0])
+    return summed
+
+
+_sum_bucket.__annotations__.clear()  # DDP compares them with classes, and here they are strings
+
+
+def _shard(model: nn.Module, world: World) -> nn.Module:
+    """FSDP2, a group of parameters for each layer and one for the rest, filled with the main process's weights."""
+    try:
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import FSDPModule, fully_shard
+    except ImportError:
+        raise UsageError(_TOO_OLD) from None
+    if not hasattr(FSDPModule, "set_force_sum_reduction_for_comms"):
+        raise UsageError(_TOO_OLD)
+    weights = {name: parameter.detach() for name, parameter in model.named_parameters()} if world.is_main else {}
+    mesh = init_device_mesh(world.device.type, (world.size,))
+    for part in (*model.h, model):
+        sharded = fully_shard(part, mesh=mesh)
+        sharded.set_gradient_divide_factor(1.0)
+        sharded.set_force_sum_reduction_for_comms(True)  # gloo knows no other; "mean" gives sums without a word
+    if not world.is_main:
+        model.to_empty(device=world.device)  # of shards alone: no process but the main one ever has a whole model
+    parts = world.local_tensors(model, weights)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(parts.pop(name))
+        for buffer in model.buffers():
+            dist.broadcast(buffer, src=0)
+    return model
+
+
+_TOO_OLD = f"--parallel fsdp needs a newer PyTorch than {torch.__version__}: pip install -U torch, or use ddp"
+
+
+def _unwrapped(model: nn.Module) -> nn.Module:
+    inside: nn.Module = model.module if isinstance(model, DistributedDataParallel) else model
+    return inside
+
+
+def _is_sharded(tensor: Tensor) -> bool:
+    return hasattr(tensor, "full_tensor")  # a DTensor, whose module moved between versions of PyTorch
+
+
+def _local(tensor: Tensor) -> Tensor:
+    local: Tensor = tensor.to_local() if _is_sharded(tensor) else tensor
+    return local
+
+
+def _is_loss_of_a_peer(error: Exception) -> bool:
+    if isinstance(error, dist.DistError):
+        return True
+    text = str(error).lower()
+    return isinstance(error, RuntimeError) and any(sign in text for sign in LOST_SIGNS)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
