@@ -22,9 +22,8 @@ from gpt2lab.config import END_OF_TEXT, ModelConfig
 from gpt2lab.errors import CheckpointError
 from gpt2lab.training import checkpoints
 from gpt2lab.training.data import Windows
-from gpt2lab.training.loss import cross_entropy
 from gpt2lab.training.module import GPT2
-from gpt2lab.training.optimizers import load_optimizer_tensors, make_optimizers, optimizer_tensors
+from gpt2lab.training.optimizers import choose_trainable, load_optimizer_tensors, make_optimizers, optimizer_tensors
 from gpt2lab.training.settings import Settings, learning_rate
 
 AVERAGE_DECAY = 0.99  # of the running mean of losses that is printed as avg=, as in the original
@@ -49,6 +48,8 @@ class Trainer:
         torch.manual_seed(settings.seed)
         self.settings, self.windows, self.held_out, self.run, self.say = settings, windows, held_out, run, say
         self.model = GPT2(config, settings.dropout)
+        self.model.precision = "bfloat16" if settings.precision == "bfloat16" else "float32"
+        choose_trainable(self.model, settings)
         self.optimizers = make_optimizers(self.model, settings)
         self.used_ids = used_ids(windows, held_out)
         self.step = 0  # updates made
@@ -123,7 +124,7 @@ class Trainer:
             checkpoints.write_model(self.run, config, tensors)
         names = ("step", "position", "best", "since_best", "average", "seconds")
         progress = {name: getattr(self, name) for name in names}
-        state = checkpoints.save_state(self.run, config, tensors, optimizer_tensors(self.optimizers), progress)
+        state = checkpoints.save_state(self.run, config, tensors, optimizer_tensors(self.model, self.optimizers), progress)
         self.say(f"Saving {state}")
         return state
 
@@ -132,7 +133,7 @@ class Trainer:
         tensors, optimizer, progress = checkpoints.load_state(state)
         try:
             self.model.load_state_dict(tensors)
-            load_optimizer_tensors(self.optimizers, optimizer)
+            load_optimizer_tensors(self.model, self.optimizers, optimizer)
         except (RuntimeError, ValueError, KeyError) as error:
             raise CheckpointError(f"{state} is of another shape or optimizer than asked for: {error}") from error
         for name, value in progress.items():
@@ -140,13 +141,8 @@ class Trainer:
         self.say(f"Loading checkpoint {state}")
 
     def _loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
-        dtype = torch.bfloat16 if self.settings.precision == "bfloat16" else torch.float32
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype is torch.bfloat16):
-            hidden = self.model(tokens)  # [batch, n_ctx, n_embd]
-        weight, targets = self.model.wte.weight, targets.flatten()
-        if self.step <= self.settings.narrow_steps:
-            weight, targets = weight[self.used_ids], torch.searchsorted(self.used_ids, targets)
-        return cross_entropy(hidden.flatten(0, 1).float(), weight, targets, dtype)
+        ids = self.used_ids if self.step <= self.settings.narrow_steps else None
+        return self.model(tokens, targets, ids=ids) / targets.numel()
 
     def _report(self, loss: float) -> None:
         self.average = (AVERAGE_DECAY * self.average[0] + loss, AVERAGE_DECAY * self.average[1] + 1)

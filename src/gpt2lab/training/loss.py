@@ -3,6 +3,7 @@
 The output matrix is most of a small GPT-2's arithmetic, and ``[batch*time, 50257]`` of logits, probabilities and
 their gradients would be most of its memory. Here rows go through in chunks, each chunk's logits turn into
 probabilities and into the gradient in one reused buffer, and the gradients are finished in the forward pass.
+The output matrix is the embedding's as well: :class:`TiedGradient` lets both add to one gradient.
 """
 
 from __future__ import annotations
@@ -12,45 +13,122 @@ from typing import Any
 import torch
 from torch import Tensor
 
-CHUNK_ROWS = 512
+CHUNK_ROWS = 256
+
+
+class TiedGradient:
+    """The gradient of a matrix that is used as output matrix and as embedding, on its way from one to the other.
+
+    Autograd would make one gradient [n_vocab, n_embd] for each use and add them. The output matrix comes last in the
+    forward pass, so first in the backward pass: it leaves its gradient here, and the embedding adds its rows and
+    hands it on.
+    """
+
+    def __init__(self) -> None:
+        self._gradient: Tensor | None = None
+
+    def put(self, gradient: Tensor) -> None:
+        """Leave what the output matrix found."""
+        self._gradient = gradient
+
+    def take(self, weight: Tensor) -> Tensor:
+        """What was left, or zeros if nothing was: a tensor of ``weight``'s shape for the taker to change."""
+        gradient, self._gradient = self._gradient, None
+        return torch.zeros_like(weight) if gradient is None else gradient
+
+
+class _Embedding(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, tokens: Tensor, tied: TiedGradient) -> Tensor:
+        ctx.tied = tied
+        ctx.save_for_backward(weight, tokens)
+        return weight[tokens]
+
+    @staticmethod
+    def backward(ctx: Any, *d_outputs: Tensor) -> tuple[Tensor, None, None]:
+        weight, tokens = ctx.saved_tensors
+        d_weight = ctx.tied.take(weight)
+        return d_weight.index_add_(0, tokens.flatten(), d_outputs[0].flatten(0, -2)), None, None
+
+
+def embedding(tokens: Tensor, weight: Tensor, tied: TiedGradient) -> Tensor:
+    """``weight[tokens]``, int64 [...] -> [..., n_embd]; its gradient goes on top of what is in ``tied``."""
+    rows: Tensor = _Embedding.apply(weight, tokens, tied)
+    return rows
 
 
 class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype, with_gradient: bool
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        rows: Tensor | None,
+        dtype: torch.dtype,
+        tied: TiedGradient | None,
+        with_gradient: bool,
     ) -> Tensor:
-        rows, n_vocab = hidden.shape[0], weight.shape[0]
-        h, w = hidden.detach().to(dtype), weight.detach().to(dtype)
-        d_hidden, d_weight = torch.empty_like(h), torch.zeros_like(weight)
-        buffer = torch.empty(min(CHUNK_ROWS, rows), n_vocab, dtype=dtype)
-        total = 0.0
-        for start in range(0, rows, CHUNK_ROWS):
-            h_chunk = h[start : start + CHUNK_ROWS]
-            chunk = buffer[: len(h_chunk)]
-            chosen = torch.arange(len(h_chunk)), targets[start : start + CHUNK_ROWS]
-            torch.mm(h_chunk, w.t(), out=chunk)  # logits [chunk, n_vocab]
+        ctx.tied = tied
+        needs_hidden, needs_weight = (with_gradient and need for need in ctx.needs_input_grad[:2])
+        w = weight.to(dtype)
+        ctx.d_hidden = torch.zeros_like(hidden) if needs_hidden else None
+        ctx.d_weight = torch.zeros_like(weight) if needs_weight else None
+        count = len(hidden) if rows is None else len(rows)
+        buffer = hidden.new_empty(min(CHUNK_ROWS, count), len(weight), dtype=dtype)
+        total = torch.zeros((), dtype=torch.float32, device=hidden.device)
+        for start in range(0, count, CHUNK_ROWS):
+            end = min(start + CHUNK_ROWS, count)
+            which = slice(start, end) if rows is None else rows[start:end]
+            h, chunk = hidden[which].to(dtype), buffer[: end - start]
+            chosen = targets[which, None]  # [chunk, 1]
+            torch.mm(h, w.t(), out=chunk)  # logits [chunk, n_vocab]
             torch.softmax(chunk, -1, out=chunk)  # probabilities
-            total -= chunk[chosen].float().clamp_min(torch.finfo(torch.float32).tiny).log().sum().item()
-            if with_gradient:
-                chunk[chosen] -= 1  # d loss / d logits, but for the division by `rows`
-                torch.mm(chunk, w, out=d_hidden[start : start + CHUNK_ROWS])
-                d_weight += torch.mm(chunk.t(), h_chunk)
-        if with_gradient:
-            ctx.save_for_backward(d_hidden.to(hidden.dtype).div_(rows), d_weight.div_(rows))
-        return torch.tensor(total / rows)
+            p = chunk.gather(1, chosen)
+            total -= p.float().clamp_min(torch.finfo(torch.float32).tiny).log().sum()
+            chunk.scatter_(1, chosen, p - 1)  # d loss / d logits
+            if ctx.d_hidden is not None:
+                ctx.d_hidden[which] = (chunk @ w).to(hidden.dtype)
+            if ctx.d_weight is not None:
+                _add_product(ctx.d_weight, chunk.t(), h)
+        return total
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
-        d_hidden, d_weight = ctx.saved_tensors
-        return d_hidden * grad_outputs[0], d_weight * grad_outputs[0], None, None, None
+    def backward(ctx: Any, *d_outputs: Tensor) -> Any:
+        scale, d_hidden, d_weight = d_outputs[0], ctx.d_hidden, ctx.d_weight
+        ctx.d_hidden = ctx.d_weight = None  # changed in place below: they serve once
+        if d_hidden is not None:
+            d_hidden.mul_(scale)
+        if d_weight is not None:
+            d_weight.mul_(scale)
+            if ctx.tied is not None:
+                ctx.tied.put(d_weight)
+                d_weight = None
+        return d_hidden, d_weight, None, None, None, None, None
 
 
-def cross_entropy(hidden: Tensor, weight: Tensor, targets: Tensor, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Mean of ``-log softmax(hidden @ weight.T)[target]`` in nats, differentiable once in ``hidden`` and ``weight``.
+def _add_product(total: Tensor, one: Tensor, other: Tensor) -> None:
+    if one.dtype == total.dtype:
+        total.addmm_(one, other)
+    else:
+        total += one @ other
 
-    ``hidden`` [rows, n_embd], ``weight`` [n_vocab, n_embd], ``targets`` int64 [rows]. ``dtype`` is that of the matrix
-    products and of the probabilities kept between them; sums over the vocabulary are float32 either way.
+
+def cross_entropy(
+    hidden: Tensor,
+    weight: Tensor,
+    targets: Tensor,
+    trained: Tensor | None = None,
+    *,
+    dtype: torch.dtype = torch.float32,
+    tied: TiedGradient | None = None,
+) -> Tensor:
+    """Sum of ``-log softmax(hidden @ weight.T)[target]`` in nats, differentiable once in ``hidden`` and ``weight``.
+
+    ``hidden`` [rows, n_embd], ``weight`` [n_vocab, n_embd], ``targets`` int64 [rows], ``trained`` bool [rows]: rows
+    that count (None = all); the others cost nothing. ``dtype`` is that of the matrix products and of the probabilities
+    kept between them. With ``tied`` the gradient of ``weight`` is left there.
     """
-    loss: Tensor = _ChunkedCrossEntropy.apply(hidden, weight, targets, dtype, torch.is_grad_enabled())
+    rows = None if trained is None or bool(trained.all()) else trained.nonzero().squeeze(1)
+    loss: Tensor = _ChunkedCrossEntropy.apply(hidden, weight, targets, rows, dtype, tied, torch.is_grad_enabled())
     return loss

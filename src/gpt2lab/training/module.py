@@ -9,28 +9,44 @@ it is off in ``eval()``. Knows nothing of text, of optimisers or of files.
 from __future__ import annotations
 
 import math
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from gpt2lab.config import ModelConfig
+from gpt2lab.training.affine import NOTHING, Before, affine
+from gpt2lab.training.loss import TiedGradient, cross_entropy, embedding
+
+Precision = Literal["float32", "bfloat16"]
+Recompute = Literal["cheap", "layers", "none"]
 
 INIT_STD = 0.02
 QUERY_BLOCK = 256
 
 
+class How(NamedTuple):
+    """How layers compute, the same for all of a forward pass."""
+
+    dtype: torch.dtype = torch.float32  # of matrix products and attention; the residual stream is float32
+    recompute: bool = True  # norms and GELUs in the backward pass
+
+
 class Projection(nn.Module):
-    """An affine map whose weight lies ``[in, out]``, as in the original's ``conv1d``."""
+    """An affine map whose weight lies ``[in, out]``, as in the original's ``conv1d``. LoRA may give it an adapter."""
 
     def __init__(self, n_in: int, n_out: int, std: float = INIT_STD) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(n_in, n_out) * std)
         self.bias = nn.Parameter(torch.zeros(n_out))
+        self.adapter: nn.Module | None = None
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``[..., n_in] -> [..., n_out]``."""
-        return F.linear(x, self.weight.t(), self.bias)
+    def forward(self, x: Tensor, how: How, before: Before = NOTHING) -> Tensor:
+        """``[..., n_in] -> [..., n_out]``, of ``before(x)``."""
+        low_rank = None if self.adapter is None else self.adapter(x)
+        return affine(x, self.weight, self.bias, before, low_rank, dtype=how.dtype, recompute=how.recompute)
 
 
 class Attention(nn.Module):
@@ -42,13 +58,13 @@ class Attention(nn.Module):
         self.c_attn = Projection(config.n_embd, 3 * config.n_embd)
         self.c_proj = Projection(config.n_embd, config.n_embd, residual_std(config))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, how: How, norm: nn.LayerNorm) -> Tensor:
         """What the layer adds, ``[batch, time, n_embd]``."""
         batch, time, n_embd = x.shape
-        qkv = self.c_attn(x).view(batch, time, 3, self.n_head, n_embd // self.n_head)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4)  # 3 x [batch, n_head, time, head_dim]
+        qkv = self.c_attn(x, how, Before(norm=norm)).view(batch, time, 3, self.n_head, n_embd // self.n_head)
+        q, k, v = (each.transpose(1, 2) for each in qkv.unbind(2))  # [batch, n_head, time, head_dim]
         a = causal_attention(q, k, v)
-        return self.c_proj(a.transpose(1, 2).reshape(batch, time, n_embd))
+        return self.c_proj(a.transpose(1, 2).reshape(batch, time, n_embd), how)
 
 
 class MLP(nn.Module):
@@ -59,9 +75,9 @@ class MLP(nn.Module):
         self.c_fc = Projection(config.n_embd, 4 * config.n_embd)
         self.c_proj = Projection(4 * config.n_embd, config.n_embd, residual_std(config))
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, how: How, norm: nn.LayerNorm) -> Tensor:
         """What the layer adds, ``[batch, time, n_embd]``."""
-        return self.c_proj(F.gelu(self.c_fc(x), approximate="tanh"))  # 4*n_embd wide in between
+        return self.c_proj(self.c_fc(x, how, Before(norm=norm)), how, Before(gelu=True))  # 4*n_embd wide in between
 
 
 class Block(nn.Module):
@@ -75,22 +91,30 @@ class Block(nn.Module):
         self.mlp = MLP(config)
         self.drop = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, how: How) -> Tensor:
         """``[batch, time, n_embd]``, in and out."""
-        x = x + self.drop(self.attn(self.ln_1(x)))
-        return x + self.drop(self.mlp(self.ln_2(x)))
+        x = x + self.drop(self.attn(x, how, self.ln_1))
+        return x + self.drop(self.mlp(x, how, self.ln_2))
 
 
 class GPT2(nn.Module):
-    """The transformer up to its final layer norm; :meth:`logits` is the tied output matrix.
+    """The transformer with its loss.
 
-    They are apart because training never wants all logits at once: ``[batch, time, 50257]`` in float32 is larger
-    than everything else together (see :mod:`gpt2lab.training.loss`).
+    ``precision`` is that of matrix products and attention; weights, norms and the residual stream are float32.
+    ``recompute`` is what the backward pass computes anew rather than keeps: norms and GELUs ("cheap"), whole layers
+    ("layers": least memory), or nothing ("none"); gradients are the same. Both may be changed between updates.
     """
 
-    def __init__(self, config: ModelConfig, dropout: float = 0.0) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        dropout: float = 0.0,
+        *,
+        precision: Precision = "float32",
+        recompute: Recompute = "cheap",
+    ) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.precision, self.recompute = config, precision, recompute
         self.wte = nn.Embedding(config.n_vocab, config.n_embd)
         self.wpe = nn.Embedding(config.n_ctx, config.n_embd)
         nn.init.normal_(self.wte.weight, std=INIT_STD)
@@ -99,17 +123,51 @@ class GPT2(nn.Module):
         self.h = nn.ModuleList(Block(config, dropout) for _ in range(config.n_layer))
         self.ln_f = nn.LayerNorm(config.n_embd)
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(
+        self, tokens: Tensor, targets: Tensor, trained: Tensor | None = None, ids: Tensor | None = None
+    ) -> Tensor:
+        """Sum of ``-log p(target)`` in nats, float32 scalar; not a mean, so that sums over batches are exact.
+
+        ``tokens`` and ``targets`` int64 [batch, time], time <= n_ctx; ``trained`` bool [batch, time] says which targets
+        count (None = all). ``ids`` int64, ascending, restricts the vocabulary to choose from; all targets that count
+        must be among them.
+        """
+        tied = TiedGradient()
+        hidden = self._hidden(tokens, tied).flatten(0, 1)
+        weight, targets = self.wte.weight, targets.flatten()
+        if ids is not None:  # the gradients of the two uses of wte differ in shape: autograd adds them
+            weight, targets = weight[ids], torch.searchsorted(ids, targets).clamp_max_(len(ids) - 1)
+        return cross_entropy(
+            hidden,
+            weight,
+            targets,
+            None if trained is None else trained.flatten(),
+            dtype=self._how().dtype,
+            tied=tied if ids is None and torch.is_grad_enabled() else None,
+        )
+
+    def hidden(self, tokens: Tensor) -> Tensor:
         """Hidden states ``[batch, time, n_embd]`` of ``tokens`` int64 ``[batch, time]``, time <= n_ctx."""
-        x = self.drop(self.wte(tokens) + self.wpe.weight[: tokens.shape[1]])
-        for block in self.h:
-            x = block(x)
-        hidden: Tensor = self.ln_f(x)
-        return hidden
+        return self._hidden(tokens, TiedGradient())
 
     def logits(self, hidden: Tensor) -> Tensor:
         """``[..., n_embd] -> [..., n_vocab]``."""
         return F.linear(hidden, self.wte.weight)
+
+    def _hidden(self, tokens: Tensor, tied: TiedGradient) -> Tensor:
+        x = self.drop(embedding(tokens, self.wte.weight, tied) + self.wpe.weight[: tokens.shape[1]])
+        how = self._how()
+        for block in self.h:
+            if self.recompute == "layers" and torch.is_grad_enabled():
+                x = checkpoint(block, x, how, use_reentrant=False)
+            else:
+                x = block(x, how)
+        hidden: Tensor = self.ln_f(x)
+        return hidden
+
+    def _how(self) -> How:
+        dtype = torch.bfloat16 if self.precision == "bfloat16" else torch.float32
+        return How(dtype, self.recompute != "none")
 
 
 def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""What turns gradients into updates, and its state as named tensors.
+"""What is trained, what turns its gradients into updates, and the state of that as named tensors.
 
-AdamW for everything, or Muon for the matrices inside the layers and AdamW for the rest. Knows the module's names, and
-nothing of schedules or files.
+AdamW, Adam or SGD for everything, or Muon for the matrices inside the layers and AdamW for the rest. Knows the module's
+names, and nothing of schedules or files.
 """
 
 from __future__ import annotations
@@ -9,56 +9,116 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import torch
-from torch import Tensor
-from torch.optim import AdamW, Optimizer
+from torch import Tensor, nn
+from torch.optim import SGD, Adam, AdamW, Optimizer
 
+from gpt2lab.training.lora import add_lora, has_lora
 from gpt2lab.training.module import GPT2
 from gpt2lab.training.settings import Settings
 
 BETAS = (0.9, 0.99)  # the second a longer memory than the usual 0.95, because batches here are small
+ADAM_BETAS = (0.9, 0.999)  # the original's
+
+
+def choose_trainable(model: GPT2, settings: Settings) -> None:
+    """Set ``requires_grad`` of all parameters; with LoRA add the adapters, unless they are there.
+
+    ``only_train_transformer_layers`` leaves out the embeddings and the final norm, as the original did.
+    """
+    if settings.lora:
+        if not has_lora(model):
+            alpha = settings.lora_alpha or 2.0 * settings.lora
+            add_lora(model, settings.lora, alpha, settings.targets(), settings.dropout, seed=settings.seed)
+        return
+    model.requires_grad_(not settings.only_train_transformer_layers)
+    model.h.requires_grad_(True)
 
 
 def make_optimizers(model: GPT2, settings: Settings) -> list[Optimizer]:
-    """The optimisers of ``settings``; learning rates are set before each step by who steps them.
+    """The optimisers of ``settings`` for what requires a gradient; learning rates are set by who steps them.
 
     Muon (Jordan et al. 2024) makes each matrix's update orthogonal; scaled to the size of AdamW's (Liu et al. 2025), so
-    that one learning rate and one weight decay serve both.
+    that one learning rate and one weight decay serve both. Weight decay is on matrices, not on biases and layer norms.
     """
-    hidden = [parameter for parameter in model.h.parameters() if parameter.dim() == 2]
-    tables = [model.wte.weight, model.wpe.weight]
-    vectors = [parameter for parameter in model.parameters() if parameter.dim() == 1]
-    muon = settings.optimizer == "muon"
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    if settings.optimizer == "sgd":
+        return [SGD(trained, lr=0.0, fused=True)]
+    if settings.optimizer == "adam":
+        return [Adam(trained, lr=0.0, betas=ADAM_BETAS, fused=True)]
+    hidden: list[nn.Parameter] = []
+    if settings.optimizer == "muon":
+        hidden = [parameter for parameter in model.h.parameters() if parameter.requires_grad and parameter.dim() == 2]
+    own = {id(parameter) for parameter in hidden}
+    rest = [parameter for parameter in trained if id(parameter) not in own]
     groups = [
-        {"params": tables if muon else tables + hidden, "weight_decay": settings.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
+        {"params": [p for p in rest if p.dim() >= 2], "weight_decay": settings.weight_decay},
+        {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0},
     ]
-    optimizers = [AdamW(groups, lr=0.0, betas=BETAS, fused=True)]
-    if muon:
+    optimizers: list[Optimizer] = []
+    if rest:
+        optimizers.append(AdamW([group for group in groups if group["params"]], lr=0.0, betas=BETAS, fused=True))
+    if hidden:
         decay = settings.weight_decay
         optimizers.append(torch.optim.Muon(hidden, lr=0.0, weight_decay=decay, adjust_lr_fn="match_rms_adamw"))
     return optimizers
 
 
-def optimizer_tensors(optimizers: Sequence[Optimizer]) -> dict[str, Tensor]:
-    """All state of ``optimizers`` as named tensors: ``<optimizer>.<parameter>.<what>``."""
+def optimizer_tensors(model: GPT2, optimizers: Sequence[Optimizer]) -> dict[str, Tensor]:
+    """All state of ``optimizers``, the very tensors: ``<parameter's name>:<what>``, as ``wte.weight:exp_avg``."""
+    names = _names(model, optimizers)
     return {
-        f"{number}.{parameter}.{what}": torch.as_tensor(value)
-        for number, optimizer in enumerate(optimizers)
-        for parameter, state in optimizer.state_dict()["state"].items()
+        f"{names[parameter]}:{what}": value if isinstance(value, Tensor) else torch.as_tensor(value)
+        for optimizer in optimizers
+        for parameter, state in optimizer.state.items()
         for what, value in state.items()
+        if value is not None
     }
 
 
-def load_optimizer_tensors(optimizers: Sequence[Optimizer], tensors: Mapping[str, Tensor]) -> None:
-    """The inverse of :func:`optimizer_tensors`. Raises ValueError if ``tensors`` are of other optimisers."""
-    states: list[dict[int, dict[str, Tensor]]] = [{} for _ in optimizers]
-    for name, tensor in tensors.items():
-        number, parameter, what = name.split(".")
-        if int(number) >= len(optimizers):
-            raise ValueError(f"{len(optimizers)} optimizers, but {name} is saved")
-        states[int(number)].setdefault(int(parameter), {})[what] = tensor
-    for optimizer, state in zip(optimizers, states, strict=True):
-        expected = sum(len(group["params"]) for group in optimizer.param_groups)
-        if len(state) not in (0, expected):
-            raise ValueError(f"{type(optimizer).__name__} has {expected} parameters, {len(state)} are saved")
-        optimizer.load_state_dict(optimizer.state_dict() | {"state": state})
+def load_optimizer_tensors(model: GPT2, optimizers: Sequence[Optimizer], tensors: Mapping[str, Tensor]) -> None:
+    """The inverse of :func:`optimizer_tensors`; no tensors at all is the state before the first step.
+
+    Raises ValueError if ``tensors`` are of other parameters or of another kind of optimizer.
+    """
+    states: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        name, _, what = key.rpartition(":")
+        states.setdefault(name, {})[what] = tensor
+    names = _names(model, optimizers)
+    if states and states.keys() != (needed := _stateful(names, optimizers)):
+        odd = min(states.keys() ^ needed)
+        raise ValueError(f"the state of the optimizer is of other parameters: {odd}")
+    for optimizer in optimizers:
+        optimizer.state.clear()
+        for parameter in _parameters(optimizer):
+            if names[parameter] in states:
+                optimizer.state[parameter] = _checked(names[parameter], states[names[parameter]], optimizer, parameter)
+
+
+def _checked(name: str, state: dict[str, Tensor], optimizer: Optimizer, parameter: Tensor) -> dict[str, Tensor]:
+    expected = _KINDS[type(optimizer).__name__]
+    if state.keys() != expected:
+        kind = type(optimizer).__name__
+        raise ValueError(f"{kind} keeps {', '.join(sorted(expected))}; saved of {name}: {', '.join(sorted(state))}")
+    for what, tensor in state.items():
+        if tensor.dim() and tensor.shape != parameter.shape:
+            raise ValueError(f"{name}:{what} has shape {list(tensor.shape)}, not {list(parameter.shape)}")
+    return state
+
+
+_KINDS = {"Adam": {"step", "exp_avg", "exp_avg_sq"}, "AdamW": {"step", "exp_avg", "exp_avg_sq"}}
+_KINDS |= {"Muon": {"momentum_buffer"}, "SGD": set()}
+
+
+def _parameters(optimizer: Optimizer) -> list[Tensor]:
+    return [parameter for group in optimizer.param_groups for parameter in group["params"]]
+
+
+def _names(model: GPT2, optimizers: Sequence[Optimizer]) -> dict[Tensor, str]:
+    """The names of all parameters of ``optimizers``."""
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    return {parameter: names[parameter] for optimizer in optimizers for parameter in _parameters(optimizer)}
+
+
+def _stateful(names: Mapping[Tensor, str], optimizers: Sequence[Optimizer]) -> set[str]:
+    return {names[p] for optimizer in optimizers if _KINDS[type(optimizer).__name__] for p in _parameters(optimizer)}
