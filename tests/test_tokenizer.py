@@ -12,6 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import regex
 from hypothesis import example, given, settings
@@ -198,6 +199,16 @@ def test_without_end_of_text_in_the_vocabulary_it_stays_text() -> None:
     assert plain.encode("<|endoftext|>", allow_special=True) == list(b"<|endoftext|>")
 
 
+@given(st.lists(texts, max_size=6), st.booleans())
+def test_many_texts_at_once_have_the_ids_of_each(permuted: Tokenizer, many: list[str], own_ids: bool) -> None:
+    tokenizer = permuted if own_ids else gpt2()
+    ids, lengths = tokenizer.encode_many(many)
+    assert [row.tolist() for row in np.split(ids, np.cumsum(lengths)[:-1])][: len(many)] == [
+        tokenizer.encode(text) for text in many
+    ]
+    assert len(lengths) == len(many)
+
+
 # ---- text and ids that cannot be taken ------------------------------------------------------------------------------
 
 
@@ -246,6 +257,9 @@ def test_cutting_long_whitespace_changes_no_id(text: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tokenizer_module, "_LONG_RUN", 2)
         assert gpt2().encode(text) == whole
+        ids, lengths = gpt2().encode_many([text, text])
+        assert ids.tolist() == 2 * whole
+        assert lengths.tolist() == 2 * [len(whole)]
 
 
 # ---- a checkpoint's own vocabulary ----------------------------------------------------------------------------------
