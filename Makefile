@@ -6,7 +6,7 @@
 
 PYTHON = python3
 VENV = .venv
-EXTRAS = test,compare
+EXTRAS = test,compare,train
 PYTEST =
 
 BIN = $(VENV)/bin
