@@ -35,5 +35,9 @@ class DownloadError(Gpt2LabError):
     """A download that failed: no network, wrong size or checksum, an error page in place of a file."""
 
 
+class TrainingError(Gpt2LabError):
+    """Training that cannot go on: its loss is not a number any more."""
+
+
 class UsageError(Gpt2LabError, ValueError):
     """Any other argument that cannot be taken."""

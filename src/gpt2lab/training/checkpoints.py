@@ -1,10 +1,10 @@
 """A training run's folder: what is saved, and how it is found again.
 
     <run>/model.safetensors, config.json     the best model so far, a Hugging Face style folder
-    <run>/state-<step>/                       everything to go on from there: the model too, optimiser, RNG, counters
+    <run>/state-<step>/                       everything to go on from there: weights, optimizer, counters, checksums
 
-Everything is written beside its place and moved there in one step, so a kill at any moment leaves the last state
-whole. Knows nothing of how training goes on in between.
+Everything is written beside its place, one tensor at a time, and moved there in one step, so that a kill, a power cut
+or a full disk at any moment leaves what was there before. Knows nothing of how training goes on in between.
 """
 
 from __future__ import annotations
@@ -12,67 +12,248 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping
+import zlib
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from gpt2lab.config import END_OF_TEXT, ModelConfig
+from gpt2lab.config import ModelConfig
 from gpt2lab.errors import CheckpointError
+from gpt2lab.weights.checkpoint import TokenizerFiles
+from gpt2lab.weights.huggingface import config_json, write_vocabulary
+from gpt2lab.weights.quantization import PRECISIONS
+from gpt2lab.weights.safetensors_file import write_safetensors
+from gpt2lab.weights.writing import NewTensor
 
-KEEP = 2
+Tensors = Mapping[str, Tensor]
+WEIGHTS = ("model", "adapter")
+"""The file of a state with the weights: all of them, or with LoRA only what was added to a model that stays."""
+PREFIX = "transformer."  # of names in model.safetensors, as Hugging Face has it
+_BLOCK = 1 << 24  # bytes read at once for a checksum
 
 
-def write_model(folder: Path, config: ModelConfig, tensors: Mapping[str, Tensor]) -> None:
-    """Write ``model.safetensors`` and ``config.json`` so that Hugging Face's and this project's readers load them."""
-    folder.mkdir(parents=True, exist_ok=True)
-    hugging_face = {
-        "architectures": ["GPT2LMHeadModel"],
-        "model_type": "gpt2",
-        "activation_function": "gelu_new",
-        "vocab_size": config.n_vocab,
-        "n_positions": config.n_ctx,
-        "n_ctx": config.n_ctx,
-        "n_embd": config.n_embd,
-        "n_head": config.n_head,
-        "n_layer": config.n_layer,
-        "layer_norm_epsilon": 1e-5,
-        "bos_token_id": END_OF_TEXT,
-        "eos_token_id": END_OF_TEXT,
-        "tie_word_embeddings": True,
-    }
-    _write_json(folder / "config.json", hugging_face)
-    _write_tensors(folder / "model.safetensors", {f"transformer.{name}": t for name, t in tensors.items()})
+@dataclass(frozen=True)
+class State:
+    """A state folder that was checked. ``weights`` are canonical tensors, or an adapter's if ``kind`` says so."""
+
+    path: Path
+    kind: str
+    weights: Tensors
+    optimizer: Tensors
+    progress: dict[str, Any]
+
+
+def write_model(folder: Path, config: ModelConfig, tensors: Tensors, vocabulary: TokenizerFiles | None = None) -> None:
+    """Write ``model.safetensors`` and ``config.json``, and ``vocabulary`` if there is one, for any reader of such.
+
+    Raises :class:`CheckpointError` where that fails; what was there then stays.
+    """
+    with _writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        described = _json_bytes(config_json(config, "float32", vocabulary))
+        if (folder / "config.json").exists() and (folder / "config.json").read_bytes() != described:
+            (folder / "model.safetensors").unlink(missing_ok=True)  # or a kill could leave it beside another's shape
+        if vocabulary is not None:
+            write_vocabulary(folder, vocabulary, config.n_ctx)
+        _write(folder / "config.json", lambda out: out.write(described))
+        _write(folder / "model.safetensors", lambda out: _write_tensors(out, tensors, PREFIX))
+        _sync_folder(folder)
 
 
 def save_state(
     run: Path,
     config: ModelConfig,
-    tensors: Mapping[str, Tensor],
-    optimizer: Mapping[str, Tensor],
+    kind: str,
+    weights: Tensors,
+    optimizer: Tensors,
     progress: Mapping[str, Any],
+    *,
+    keep: int,
+    vocabulary: TokenizerFiles | None = None,
 ) -> Path:
-    """Write ``state-<step>`` of a run and forget all but the last two.
+    """Write ``state-<step>`` of a run and forget all but the last ``keep``.
 
-    ``progress`` has ``step`` and anything else that JSON holds. Torch's RNG is saved as it is now.
+    ``kind`` is one of :data:`WEIGHTS`; ``progress`` has ``step`` and ``generation`` (see :func:`states`) and anything
+    else that JSON holds. Raises :class:`CheckpointError` where that fails; earlier states then stay.
     """
     name = f"{progress['step']:07}"
     final, partial = run / f"state-{name}", run / f".partial-{name}"
-    for leftover in run.glob(".partial-*"):  # of a run that was killed while it wrote or removed a state
-        shutil.rmtree(leftover)
-    write_model(partial, config, tensors)
-    _write_tensors(partial / "optimizer.safetensors", dict(optimizer) | {"rng": torch.get_rng_state()})
-    _write_json(partial / "progress.json", progress)
-    if final.exists():
-        _remove(final)
-    partial.replace(final)
-    for old in states(run)[:-KEEP]:
-        _remove(old)
+    with _writing(final, partial):
+        for leftover in run.glob(".partial-*"):  # of a run that was killed while it wrote or removed a state
+            shutil.rmtree(leftover)
+        partial.mkdir(parents=True)
+        if kind == "model":  # then the folder is one that every command loads
+            described = _json_bytes(config_json(config, "float32", vocabulary))
+            _write(partial / "config.json", lambda out: out.write(described))
+            if vocabulary is not None:
+                write_vocabulary(partial, vocabulary, config.n_ctx)
+        prefix = PREFIX if kind == "model" else ""
+        files = {
+            f"{kind}.safetensors": _write(
+                partial / f"{kind}.safetensors", lambda out: _write_tensors(out, weights, prefix)
+            ),
+            "optimizer.safetensors": _write(
+                partial / "optimizer.safetensors", lambda out: _write_tensors(out, optimizer, "")
+            ),
+        }
+        content = _json_bytes({**progress, "files": files})
+        _write(partial / "progress.json", lambda out: out.write(content))
+        _sync_folder(partial)
+        if final.exists():
+            _remove(final)
+        partial.replace(final)
+        _sync_folder(run)
+        for old in [state for state in states(run) if state != final][: -(keep - 1) or None]:
+            _remove(old)
     return final
+
+
+def states(run: Path) -> list[Path]:
+    """The states of a run, oldest first.
+
+    A run that begins anew, or goes back to an earlier state, counts steps again: its states have a higher
+    ``generation``. One whose ``progress.json`` cannot be read counts as of the last.
+    """
+    found = [(_generation(state), state) for state in run.glob("state-*") if _step(state) is not None]
+    last = max((generation for generation, _ in found if generation is not None), default=0)
+    return [state for _, _, state in sorted((last if g is None else g, _step(s) or 0, s) for g, s in found)]
+
+
+def next_generation(run: Path) -> int:
+    """A generation for states that shall count as newer than all that are there."""
+    return max((_generation(state) or 0 for state in states(run)), default=-1) + 1
+
+
+def load_state(state: Path) -> State:
+    """Open a state folder and compare its files with their checksums; tensors are read when they are asked for.
+
+    Raises :class:`CheckpointError` if it is not one or is damaged.
+    """
+    try:
+        progress: dict[str, Any] = json.loads((state / "progress.json").read_text(encoding="utf-8"))
+        files = progress.pop("files")
+        for name, expected in files.items():
+            if _checksum(state / name) != expected:
+                raise ValueError(f"{name} is not what was written")
+        kind = next(kind for kind in WEIGHTS if f"{kind}.safetensors" in files)
+        weights = TensorFile(state / f"{kind}.safetensors", PREFIX if kind == "model" else "")
+        return State(state, kind, weights, TensorFile(state / "optimizer.safetensors"), progress)
+    except OSError as error:
+        what = f"{Path(error.filename).name if error.filename else 'it'}: {error.strerror or error}"
+        raise CheckpointError(f"{state} cannot be resumed from ({what})") from None
+    except (ValueError, LookupError, AttributeError, TypeError, StopIteration, SafetensorError) as error:
+        what = f"it lacks {error}" if isinstance(error, KeyError) else str(error) or "it lists no weights"
+        raise CheckpointError(f"{state} cannot be resumed from ({what})") from None
+
+
+def load_latest(run: Path, say: Callable[[str], None]) -> State | None:
+    """The newest state that is whole, None if a run has no states; ``say`` is told of damaged ones.
+
+    Raises :class:`CheckpointError` if there are states and none is whole.
+    """
+    every = states(run)
+    for state in reversed(every):
+        try:
+            return load_state(state)
+        except CheckpointError as error:
+            say(f"{error}: trying the one before")
+    if every:
+        raise CheckpointError(f"no state of {run} is whole: --restore_from fresh begins anew")
+    return None
+
+
+class TensorFile(Mapping[str, Tensor]):
+    """The tensors of a safetensors file, each read when it is asked for; ``prefix`` is left out of their names."""
+
+    def __init__(self, path: Path, prefix: str = "") -> None:
+        self._file: Any = safe_open(path, framework="pt")
+        self._prefix = prefix
+        self._names = [name.removeprefix(prefix) for name in self._file.keys()]  # noqa: SIM118
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name not in self._names:
+            raise KeyError(name)
+        tensor: Tensor = self._file.get_tensor(self._prefix + name)
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+class _Summed:
+    """A file being written, its size and CRC-32 so far."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file, self.size, self.crc = file, 0, 0
+
+    def write(self, data: bytes | memoryview) -> int:
+        self.crc = zlib.crc32(data, self.crc)
+        self.size += len(data)
+        return self._file.write(data)
+
+
+def _write(path: Path, content: Callable[[Any], object]) -> dict[str, int]:
+    """Have ``content`` write a file that appears as ``path`` when it is whole and on the disk; its size and CRC-32."""
+    partial = path.with_name(f".partial-{path.name}")
+    try:
+        with partial.open("wb") as file:
+            out = _Summed(file)
+            content(out)
+            file.flush()
+            os.fsync(file.fileno())  # or a power cut could leave the new name on an empty file
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    return {"bytes": out.size, "crc32": out.crc}
+
+
+def _write_tensors(out: IO[bytes], tensors: Tensors, prefix: str) -> None:
+    def stored(name: str, tensor: Tensor) -> NewTensor:
+        def items() -> NDArray[Any]:
+            return np.ascontiguousarray(tensor.detach().to("cpu", torch.float32).numpy()).reshape(-1)
+
+        return NewTensor(prefix + name, tuple(tensor.shape), PRECISIONS["float32"], items)
+
+    write_safetensors(out, [stored(name, tensor) for name, tensor in tensors.items()])
+
+
+def _json_bytes(value: Mapping[str, Any]) -> bytes:
+    return (json.dumps(value, indent=2) + "\n").encode()
+
+
+def _sync_folder(folder: Path) -> None:
+    """Have the names in a folder on the disk too, where the system lets us."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+@contextmanager
+def _writing(path: Path, partial: Path | None = None) -> Iterator[None]:
+    """Turns what goes wrong into one line, and removes ``partial``."""
+    try:
+        yield
+    except BaseException as error:
+        if partial is not None:
+            shutil.rmtree(partial, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise CheckpointError(f"cannot write {path}: {error.strerror or error}") from None
+        raise
 
 
 def _remove(state: Path) -> None:
@@ -82,39 +263,21 @@ def _remove(state: Path) -> None:
     shutil.rmtree(doomed)
 
 
-def states(run: Path) -> list[Path]:
-    """The complete states of a run, oldest first: by time, as a run begun anew counts from 1 again."""
-    return sorted(run.glob("state-*"), key=lambda state: (state / "progress.json").stat().st_mtime_ns)
+def _step(state: Path) -> int | None:
+    digits = state.name.removeprefix("state-")
+    return int(digits) if digits.isdecimal() and state.is_dir() else None
 
 
-def load_state(state: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, Any]]:
-    """Model tensors, optimiser tensors and progress of a state folder. Sets torch's RNG to where it was.
-
-    Raises :class:`CheckpointError` if it is not one or is damaged.
-    """
+def _generation(state: Path) -> int | None:
     try:
-        tensors = load_file(state / "model.safetensors")
-        optimizer = load_file(state / "optimizer.safetensors")
-        progress: dict[str, Any] = json.loads((state / "progress.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, SafetensorError) as error:
-        raise CheckpointError(f"{state} cannot be resumed from: {error}") from error
-    torch.set_rng_state(optimizer.pop("rng"))
-    return {name.removeprefix("transformer."): t for name, t in tensors.items()}, optimizer, progress
+        return int(json.loads((state / "progress.json").read_text(encoding="utf-8")).get("generation", 0))
+    except (OSError, ValueError, AttributeError, TypeError):
+        return None
 
 
-def _write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    partial = path.with_name(path.name + ".partial")
-    save_file({name: t.detach().contiguous() for name, t in tensors.items()}, partial, metadata={"format": "pt"})
-    _move_into_place(partial, path)
-
-
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
-    _move_into_place(partial, path)
-
-
-def _move_into_place(partial: Path, path: Path) -> None:
-    with partial.open("rb") as written:
-        os.fsync(written.fileno())  # or a power cut could leave the new name on an empty file
-    partial.replace(path)
+def _checksum(path: Path) -> dict[str, int]:
+    size = crc = 0
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            size, crc = size + len(block), zlib.crc32(block, crc)
+    return {"bytes": size, "crc32": crc}

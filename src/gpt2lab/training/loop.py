@@ -1,109 +1,178 @@
-"""The training loop: updates, validation, saving, stopping.
+"""The training loop: updates, validation, samples, saving, stopping.
 
-Everything that the next update depends on is in the saved state, so that a resumed run goes on as if it had never
-stopped. Knows nothing of files but the run folder, nor of text or command lines.
+What an update does depends on the weights, the optimizer's state, the seed and the counters alone, and all of these
+are in a saved state: a resumed run goes on as if it had never stopped. How many processes share the work changes
+nothing but speed. Knows nothing of text, of command lines or of how progress is shown.
 """
 
 from __future__ import annotations
 
 import math
+import os
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gpt2lab.config import END_OF_TEXT, ModelConfig
-from gpt2lab.errors import CheckpointError
+from gpt2lab.data.windows import Batch, Windows
+from gpt2lab.errors import CheckpointError, TrainingError
 from gpt2lab.training import checkpoints
-from gpt2lab.training.data import Windows
+from gpt2lab.training.checkpoints import State
+from gpt2lab.training.distributed import World
+from gpt2lab.training.lora import merged
 from gpt2lab.training.module import GPT2
-from gpt2lab.training.optimizers import choose_trainable, load_optimizer_tensors, make_optimizers, optimizer_tensors
+from gpt2lab.training.optimizers import load_optimizer_tensors, make_optimizers, optimizer_tensors
+from gpt2lab.training.reporting import Reporter, Update, Validation
 from gpt2lab.training.settings import Settings, learning_rate
+from gpt2lab.weights.checkpoint import TokenizerFiles
 
-AVERAGE_DECAY = 0.99  # of the running mean of losses that is printed as avg=, as in the original
+AVERAGE_DECAY = 0.99  # of the running mean of losses that is shown as avg=, as in the original
+COUNTERS = ("step", "position", "best", "since_best", "average", "seconds")
+
+Sampler = Callable[[int, Mapping[str, Tensor]], None]
+"""Writes samples of a model, given the step and its tensors."""
 
 
 class Trainer:
     """A model in training: ``Trainer(...).train()``.
 
-    ``windows`` are trained on; ``held_out`` (None = no validation) never. ``run`` is the folder that it saves into:
-    there lies the best model by held-out loss, or the latest if nothing is held out. ``say`` takes lines of progress.
+    Args:
+        model: with its weights, which the main process's are for all; what is to be trained requires gradients.
+        settings: without a None in them, see :func:`~gpt2lab.training.settings.resolved`.
+        windows: what is trained on.
+        held_out: what is validated with; None = nothing.
+        run: the folder that is saved into: the best model by held-out loss, or the latest if nothing is held out.
+        world: the processes that share the work.
+        reporter: is told of progress.
+        sampler: is called every ``sample_every`` updates in the main process.
+        vocabulary: the model's own, to be saved with it; None = GPT-2's.
+        about: what else is to be remembered in every state.
     """
 
     def __init__(
         self,
-        config: ModelConfig,
+        model: GPT2,
         settings: Settings,
         windows: Windows,
         held_out: Windows | None,
         run: Path,
-        say: Callable[[str], None] = print,
+        world: World | None = None,
+        reporter: Reporter | None = None,
+        *,
+        sampler: Sampler | None = None,
+        vocabulary: TokenizerFiles | None = None,
+        about: Mapping[str, Any] | None = None,
     ) -> None:
-        torch.manual_seed(settings.seed)
-        self.settings, self.windows, self.held_out, self.run, self.say = settings, windows, held_out, run, say
-        self.model = GPT2(config, settings.dropout)
-        self.model.precision = "bfloat16" if settings.precision == "bfloat16" else "float32"
-        choose_trainable(self.model, settings)
-        self.optimizers = make_optimizers(self.model, settings)
-        self.used_ids = used_ids(windows, held_out)
+        self.model, self.settings, self.windows, self.held_out, self.run = model, settings, windows, held_out, run
+        self.world = world or World()
+        self.reporter = reporter or Reporter()
+        self.sampler, self.vocabulary, self.about = sampler, vocabulary, dict(about or {})
+        self.share = self.world.share(settings.windows_per_update)
+        self.wrapped = self.world.wrap(model, settings.parallel)
+        self.optimizers = make_optimizers(model, settings)
+        self.used_ids = used_ids(windows, held_out) if settings.narrow_steps else None
+        self.generation = 0
         self.step = 0  # updates made
         self.position = 0  # windows trained on
         self.best = math.inf
         self.since_best = 0  # validations
         self.average = (0.0, 0.0)  # weighted sum of losses, sum of weights
         self.seconds = 0.0
-        self._stop_because = ""
+        self.last_state: Path | None = None
+        self.interrupted: signal.Signals | None = None
 
-    def train(self) -> None:
-        """Train up to ``settings.steps`` updates, or until patience ends, or Ctrl-C (finishes the update, saves)."""
+    @property
+    def last_step(self) -> int:
+        """The update after which training ends."""
+        steps, stop_after = self.settings.steps or 0, self.settings.stop_after
+        return min(steps, stop_after) if stop_after else steps
+
+    def train(self) -> str:
+        """Train to the last update, or until patience ends, or Ctrl-C, which finishes the update and saves.
+
+        Why it ended: ``finished``, ``no better`` or ``interrupted``. Raises :class:`TrainingError` for a loss that is
+        no number, :class:`CheckpointError` where saving fails; what was saved before is whole.
+        """
         begin = time.perf_counter() - self.seconds
         with self._finish_on_interrupt():
-            while self.step < self.settings.steps and not self._stop_because:
+            if self.step == 0 and self.held_out is not None and self.settings.val_every:
+                self._validate_and_keep_best(self.held_out)
+            while self.step < self.last_step:
+                before = time.perf_counter()
                 loss = self.update()
                 self.seconds = time.perf_counter() - begin
-                self._report(loss)
-                if self._due(self.settings.val_every) and self.held_out is not None:
-                    self._validate_and_keep_best(self.held_out)
-                if self._due(self.settings.save_every):
+                self._report(loss, time.perf_counter() - before)
+                if self.world.any(self.interrupted is not None):
                     self.save()
-        if self._stop_because:
-            self.say(self._stop_because)
+                    return "interrupted"
+                if self._after_update():
+                    return "no better"
+        return "finished"
+
+    def _after_update(self) -> bool:
+        """Validation, samples and saving where they are due; whether patience has ended."""
+        ended = False
+        if self.held_out is not None and self._due(self.settings.val_every) and self.settings.val_every:
+            self._validate_and_keep_best(self.held_out)
+            ended = 0 < self.settings.patience <= self.since_best
+        if self.settings.sample_every and (ended or self._due(self.settings.sample_every)):
+            self.sample()
+        if ended or self._due(self.settings.save_every):
+            self.save()
+        return ended
 
     def update(self) -> float:
-        """One update: mean gradient of the batches, clipped, and a step down. Their mean loss, in nats a token."""
-        self.step += 1
-        if self.step == self.settings.narrow_steps + 1 > 1:
+        """One update: the mean gradient of all trained targets, clipped, and a step. Their mean loss in nats.
+
+        Raises :class:`TrainingError`, and applies nothing, if loss or gradient are not finite.
+        """
+        step = self.step + 1
+        if step == self.settings.narrow_steps + 1 > 1:
             self.widen()
-        self.model.train()
-        parts = self.settings.accumulate_gradients
-        total = 0.0
-        for _ in range(parts):
-            loss = self._loss(*self.windows.batch(self.position, self.settings.batch_size)) / parts
-            loss.backward()
-            total += loss.item()
-            self.position += self.settings.batch_size
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.settings.clip)
+        torch.manual_seed(self._seed_of(step))
+        self.wrapped.train()
+        batches = list(self._batches())
+        total = max(1.0, self.world.sum(float(sum(batch.trained.sum() for batch in batches))))
+        loss = 0.0
+        for number, batch in enumerate(batches, start=1):
+            with self.world.last_micro_batch(self.wrapped, last=number == len(batches)):
+                part = self._loss(batch, step) / total
+                part.backward()
+            loss += part.item()
+        loss = self.world.sum(loss)
+        norm = self.world.clip(self.wrapped, self.settings.clip)
+        if not math.isfinite(loss) or not math.isfinite(norm):
+            self._zero_gradients()
+            raise TrainingError(self._lost(step, loss, norm))
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(self.step, self.settings)
+                group["lr"] = learning_rate(step, self.settings)
             optimizer.step()
-            optimizer.zero_grad()
-        return total
+        self._zero_gradients()
+        self.step, self.position = step, self.position + self.settings.windows_per_update
+        return loss
 
     @torch.no_grad()
     def validate(self, held_out: Windows) -> float:
-        """Mean loss over all windows of ``held_out``, in nats a token, without dropout."""
-        self.model.eval()
-        total = 0.0
-        for tokens, targets in held_out.in_order(self.settings.batch_size):
-            total += self._loss(tokens, targets).item() * len(tokens)
-        return total / len(held_out)
+        """Mean loss over ``val_batch_count`` batches spread over ``held_out``, in nats a token, without dropout."""
+        self.wrapped.eval()
+        size, rank = self.world.size, self.world.rank
+        count = self.settings.val_batch_size * self.settings.val_batch_count
+        batches = list(held_out.in_order(self.settings.val_batch_size, count))
+        loss = targets = 0.0
+        for first in range(0, len(batches), size):  # everybody the same number of times
+            mine = first + rank < len(batches)
+            batch = batches[first + rank if mine else first]
+            value = self._loss(batch, self.step).item()
+            loss, targets = (loss + value, targets + float(batch.trained.sum())) if mine else (loss, targets)
+        return self.world.sum(loss) / max(1.0, self.world.sum(targets))
 
     @torch.no_grad()
     def widen(self) -> None:
@@ -117,56 +186,150 @@ class Trainer:
         unused[self.used_ids] = False
         self.model.wte.weight[unused] = self.model.wte.weight[self.used_ids].mean(0)
 
+    def tensors(self) -> dict[str, Tensor]:
+        """Canonical tensors of the model as it is now, adapters merged, in the main process; nothing elsewhere."""
+        return self.world.full_tensors(merged(self.model) if self.settings.lora else self.model)
+
+    def sample(self) -> None:
+        """Have samples written."""
+        tensors = self.tensors()
+        if self.sampler is not None and self.world.is_main:
+            self.reporter.say("Generating samples...")
+            self.sampler(self.step, tensors)
+        self.world.barrier()  # or others would wait in a collective that has a time limit
+
     def save(self) -> Path:
-        """Write a state to resume from; if nothing is held out also the run folder's model."""
-        config, tensors = self.model.config, self.model.state_dict()
-        if self.held_out is None:
-            checkpoints.write_model(self.run, config, tensors)
-        names = ("step", "position", "best", "since_best", "average", "seconds")
-        progress = {name: getattr(self, name) for name in names}
-        state = checkpoints.save_state(self.run, config, tensors, optimizer_tensors(self.model, self.optimizers), progress)
-        self.say(f"Saving {state}")
+        """Write a state to resume from; if nothing is validated also the run folder's model."""
+        optimizer = self.world.full_tensors(optimizer_tensors(self.model, self.optimizers))
+        kind, weights = ("adapter", self._adapter()) if self.settings.lora else ("model", self.tensors())
+        if math.isinf(self.best):
+            self._write_model()
+        counters = {name: getattr(self, name) for name in COUNTERS}
+        progress = {**self.about, **counters, "best": None if math.isinf(self.best) else self.best}
+        progress |= {"generation": self.generation}
+        state = self.run / f"state-{self.step:07}"
+        self.reporter.say(f"Saving {state}")
+        if self.world.is_main:
+            config, keep = self.model.config, self.settings.keep
+            checkpoints.save_state(
+                self.run, config, kind, weights, optimizer, progress, keep=keep, vocabulary=self.vocabulary
+            )
+            self.reporter.saved()
+        self.last_state = state
+        self.world.barrier()
         return state
 
-    def restore(self, state: Path) -> None:
-        """Go on from ``state``. The settings may differ from those it was made with, the model's shape may not."""
-        tensors, optimizer, progress = checkpoints.load_state(state)
+    def restore(self, state: State) -> None:
+        """Go on from ``state``. The settings may differ from those it was made with, the model's shape may not.
+
+        Raises :class:`CheckpointError` if it does not fit.
+        """
+        kind = "adapter" if self.settings.lora else "model"
+        if state.kind != kind:
+            made = "with" if state.kind == "adapter" else "without"
+            raise CheckpointError(f"{state.path} was made {made} --lora: train as then, or --restore_from fresh")
         try:
-            self.model.load_state_dict(tensors)
-            load_optimizer_tensors(self.model, self.optimizers, optimizer)
+            self._load_weights(state.weights)
+            tensors = self.world.local_tensors(self.model, state.optimizer)
+            load_optimizer_tensors(self.model, self.optimizers, tensors)
         except (RuntimeError, ValueError, KeyError) as error:
-            raise CheckpointError(f"{state} is of another shape or optimizer than asked for: {error}") from error
-        for name, value in progress.items():
+            raise CheckpointError(
+                f"{state.path} is of another shape or optimizer than asked for ({_first_line(error)}): "
+                f"train as then, or --restore_from fresh"
+            ) from error
+        for name in COUNTERS:
+            value = state.progress[name]
             setattr(self, name, tuple(value) if isinstance(value, list) else value)
-        self.say(f"Loading checkpoint {state}")
+        self.best = math.inf if self.best is None else self.best
+        self.generation, self.last_state = state.progress["generation"], state.path
 
-    def _loss(self, tokens: Tensor, targets: Tensor) -> Tensor:
-        ids = self.used_ids if self.step <= self.settings.narrow_steps else None
-        return self.model(tokens, targets, ids=ids) / targets.numel()
+    def _load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        own = dict(self.model.named_parameters())
+        expected = {name for name, parameter in own.items() if parameter.requires_grad or not self.settings.lora}
+        if self.world.is_main and expected != set(weights):
+            raise ValueError(f"{min(expected ^ set(weights))} is on one side only")
+        with torch.no_grad():
+            for name, part in self.world.local_tensors(self.model, weights).items():
+                if own[name].shape != part.shape:
+                    raise ValueError(f"{name} is {list(part.shape)} there, {list(own[name].shape)} here")
+                own[name].copy_(part)
 
-    def _report(self, loss: float) -> None:
+    def _adapter(self) -> dict[str, Tensor]:
+        trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+        return self.world.full_tensors(trained)
+
+    def _write_model(self) -> None:
+        tensors = self.tensors()
+        if self.world.is_main:
+            checkpoints.write_model(self.run, self.model.config, tensors, self.vocabulary)
+
+    def _batches(self) -> Iterator[Batch]:
+        """This process's windows of the next update, up to ``batch_size`` at a time."""
+        first = self.position + self.world.rank * self.share
+        for at in range(first, first + self.share, self.settings.batch_size):
+            size = min(self.settings.batch_size, first + self.share - at)
+            yield self._noisy(self.windows.batch(at, size), at)
+
+    def _noisy(self, batch: Batch, position: int) -> Batch:
+        """``batch`` with input tokens replaced by random ones, targets as they are: ``--noise`` of the original."""
+        if not self.settings.noise:
+            return batch
+        tokens = batch.tokens.copy()
+        for number, window in enumerate(tokens):
+            random = np.random.default_rng([self.settings.seed, 1, position + number])
+            replaced = random.random(len(window)) < self.settings.noise
+            window[replaced] = random.integers(self.model.config.n_vocab, size=int(replaced.sum()))
+        return Batch(tokens, batch.targets, batch.trained)
+
+    def _loss(self, batch: Batch, step: int) -> Tensor:
+        """The sum of losses of the targets that are trained on, float32."""
+        device = self.world.device
+        tokens, targets = torch.from_numpy(batch.tokens).to(device), torch.from_numpy(batch.targets).to(device)
+        trained = None if batch.trained.all() else torch.from_numpy(batch.trained).to(device)
+        ids = self.used_ids if step <= self.settings.narrow_steps else None
+        loss: Tensor = self.wrapped(tokens, targets, trained, ids)
+        return loss
+
+    def _zero_gradients(self) -> None:
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=self.world.size == 1)  # replicas keep them in what they send
+
+    def _seed_of(self, step: int) -> int:
+        """Of all that is drawn in an update: nothing of it needs saving."""
+        sequence = np.random.SeedSequence([self.settings.seed, step, self.world.rank])
+        return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
+
+    def _lost(self, step: int, loss: float, norm: float) -> str:
+        what = f"loss is {loss}" if not math.isfinite(loss) else f"gradient's norm is {norm}"
+        where = f"the last state, {self.last_state}, is whole" if self.last_state else "no state was saved yet"
+        return f"the {what} at update {step}, which was not made; {where}: try a lower --learning_rate"
+
+    def _report(self, loss: float, seconds: float) -> None:
         self.average = (AVERAGE_DECAY * self.average[0] + loss, AVERAGE_DECAY * self.average[1] + 1)
         average = self.average[0] / self.average[1]
-        self.say(f"[{self.step} | {self.seconds:2.2f}] loss={loss:2.2f} avg={average:2.2f}")
+        tokens = self.settings.windows_per_update * self.windows.length
+        rate = learning_rate(self.step, self.settings)
+        self.reporter.update(Update(self.step, self.seconds, loss, average, rate, tokens / max(seconds, 1e-9)))
 
     def _due(self, every: int) -> bool:
-        last = self.step == self.settings.steps or bool(self._stop_because)
-        return last or (every > 0 and self.step % every == 0)
+        return self.step == self.last_step or (every > 0 and self.step % every == 0)
 
     def _validate_and_keep_best(self, held_out: Windows) -> None:
+        self.reporter.status("Calculating validation loss...")
         loss = self.validate(held_out)
-        self.say(f"[{self.step} | {self.seconds:2.2f}] validation loss = {loss:.4f}")
         self.since_best += 1
         if loss < self.best:
             self.best, self.since_best = loss, 0
-            checkpoints.write_model(self.run, self.model.config, self.model.state_dict())
-        if 0 < self.settings.patience <= self.since_best:
-            self._stop_because = f"no better for {self.since_best} validations"
+            self._write_model()
+        self.reporter.validation(Validation(self.step, self.seconds, loss, best=self.since_best == 0))
 
     @contextmanager
     def _finish_on_interrupt(self) -> Iterator[None]:
-        def ask(_number: int, _frame: FrameType | None) -> None:
-            self._stop_because = "interrupted"
+        def ask(number: int, frame: FrameType | None) -> None:
+            if self.interrupted is not None and "TORCHELASTIC_RUN_ID" not in os.environ:  # torchrun sends it twice
+                signal.default_int_handler(number, frame)
+            self.interrupted = signal.Signals(number)
+            self.reporter.status("finishing this update, then saving; once more to stop at once")
 
         previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
@@ -178,5 +341,9 @@ class Trainer:
 
 def used_ids(windows: Windows, held_out: Windows | None) -> Tensor:
     """Ids that occur in the dataset, int64, ascending. Held-out text counts too, or its loss would be undefined."""
-    tokens = [windows.tokens, np.asarray([END_OF_TEXT]), *([held_out.tokens] if held_out else [])]
-    return torch.from_numpy(np.unique(np.concatenate(tokens)).astype(np.int64))
+    parts = [part.used_ids() for part in (windows, held_out) if part is not None]
+    return torch.from_numpy(np.unique(np.concatenate(parts)))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error.args[0] if error.args else error).partition("\n")[0]

@@ -63,7 +63,7 @@ class Settings:
     learning_rate: float | None = _setting(
         _LEARNING,
         None,
-        "Its peak.  [default: 1e-4 x 768 / n_embd, which is 1e-4 for 124M; ten times that with LoRA; 1e-3 from scratch]",
+        "Its peak.  [default: 1e-4 x 768 / n_embd; ten times that with LoRA; 1e-3 from scratch]",
         above=0,
     )
     schedule: Literal["cosine", "linear", "constant", "stable-decay"] = _setting(

@@ -173,10 +173,10 @@ def write_huggingface(checkpoint: Checkpoint, path: Path, *, precision: str, ove
     with new_folder(path, overwrite=overwrite, marker="config.json") as folder:
         with (folder / _SINGLE).open("wb") as out:
             write_safetensors(out, tensors)
-        _write_json(folder / "config.json", _config_json(checkpoint.config, precision, vocabulary))
+        _write_json(folder / "config.json", config_json(checkpoint.config, precision, vocabulary))
         _write_json(folder / "generation_config.json", _special_ids(vocabulary))
         if vocabulary is not None:
-            _write_vocabulary(folder, vocabulary, checkpoint.config.n_ctx)
+            write_vocabulary(folder, vocabulary, checkpoint.config.n_ctx)
 
 
 def _new_tensor(checkpoint: Checkpoint, name: str, shape: tuple[int, ...], precision: Precision) -> NewTensor:
@@ -186,7 +186,8 @@ def _new_tensor(checkpoint: Checkpoint, name: str, shape: tuple[int, ...], preci
     return NewTensor(f"transformer.{name}", shape, precision, items)
 
 
-def _config_json(config: ModelConfig, precision: str, vocabulary: TokenizerFiles | None) -> dict[str, Any]:
+def config_json(config: ModelConfig, precision: str, vocabulary: TokenizerFiles | None) -> dict[str, Any]:
+    """What ``config.json`` holds of a model that is stored in ``precision``."""
     return {
         "architectures": ["GPT2LMHeadModel"],
         "model_type": "gpt2",
@@ -209,7 +210,8 @@ def _special_ids(vocabulary: TokenizerFiles | None) -> dict[str, int | None]:
     return {"bos_token_id": end_of_text, "eos_token_id": end_of_text}
 
 
-def _write_vocabulary(folder: Path, vocabulary: TokenizerFiles, n_ctx: int) -> None:
+def write_vocabulary(folder: Path, vocabulary: TokenizerFiles, n_ctx: int) -> None:
+    """Write the tokenizer's files into ``folder``."""
     _write_json(folder / "vocab.json", vocabulary.encoder, indent=None)
     merges = "\n".join(["#version: 0.2", *vocabulary.merges, ""])
     (folder / "merges.txt").write_text(merges, encoding="utf-8", newline="\n")

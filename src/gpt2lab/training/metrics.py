@@ -1,0 +1,162 @@
+"""The numbers of a training run, in files: ``metrics.jsonl``, TensorBoard's events, pictures of the curve.
+
+``metrics.jsonl`` has an object for each update (``step``, ``loss``, …) and each validation (``step``, ``val_loss``).
+The rest needs packages that may not be installed, and is left out without them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from gpt2lab.errors import CheckpointError
+from gpt2lab.training.reporting import Reporter, Update, Validation
+
+METRICS = "metrics.jsonl"
+
+
+def file_reporters(run: Path, step: int) -> list[Reporter]:
+    """All that can be written here about a run that goes on after ``step`` updates; 0 begins anew."""
+    reporters: list[Reporter] = [Metrics(run, step)]
+    if find_spec("tensorboard"):
+        reporters.append(TensorBoard(run, step))
+    if find_spec("matplotlib"):
+        reporters.append(Curve(run))
+    return reporters
+
+
+class Metrics(Reporter):
+    """Writes ``metrics.jsonl``. What it has of later updates than ``step`` is cut off: they will be made again."""
+
+    def __init__(self, run: Path, step: int) -> None:
+        self._path = run / METRICS
+        try:
+            if step == 0 and self._path.exists():  # of another training under the same name
+                self._path.replace(_unused(run))
+            cut_back(self._path, step)
+            self._file = self._path.open("a", encoding="utf-8")
+        except OSError as error:
+            raise CheckpointError(f"cannot write {self._path}: {error.strerror or error}") from None
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()
+
+    def update(self, made: Update) -> None:
+        """Add an object."""
+        self._add(
+            step=made.step,
+            seconds=round(made.seconds, 3),
+            loss=made.loss,
+            average=made.average,
+            learning_rate=made.learning_rate,
+            tokens_per_second=round(made.tokens_per_second, 1),
+        )
+
+    def validation(self, made: Validation) -> None:
+        """Add an object."""
+        self._add(step=made.step, seconds=round(made.seconds, 3), val_loss=made.loss)
+
+    def _add(self, **record: float) -> None:
+        self._file.write(json.dumps(record) + "\n")
+        self._file.flush()
+
+
+def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
+    """The objects of a ``metrics.jsonl``; none if there is no such file. A line that a kill cut short is left out."""
+    if not path.exists():
+        return
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            record = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(record, dict) and isinstance(record.get("step"), int):
+            yield record
+
+
+def cut_back(path: Path, step: int) -> None:
+    """Leave only what a ``metrics.jsonl`` has of the first ``step`` updates."""
+    if path.exists():
+        kept = [json.dumps(record) + "\n" for record in read_metrics(path) if record["step"] <= step]
+        partial = path.with_name(f".partial-{path.name}")
+        partial.write_text("".join(kept), encoding="utf-8")
+        partial.replace(path)
+
+
+def _unused(run: Path) -> Path:
+    """A name for the metrics of an earlier training, which are kept."""
+    number = 1
+    while (path := run / f"metrics-{number}.jsonl").exists():
+        number += 1
+    return path
+
+
+class TensorBoard(Reporter):
+    """Events under the original's tags: ``loss``, ``val_loss``, ``learning_rate``."""
+
+    def __init__(self, run: Path, step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(str(run), purge_step=step + 1)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._writer.close()
+
+    def update(self, made: Update) -> None:
+        """Add loss and learning rate."""
+        self._writer.add_scalar("loss", made.loss, made.step)
+        self._writer.add_scalar("learning_rate", made.learning_rate, made.step)
+
+    def validation(self, made: Validation) -> None:
+        """Add the loss."""
+        self._writer.add_scalar("val_loss", made.loss, made.step)
+
+    def saved(self) -> None:
+        """Have it on the disk."""
+        self._writer.flush()
+
+
+class Curve(Reporter):
+    """``losses.svg`` and ``losses.png``, drawn anew at each save."""
+
+    def __init__(self, run: Path) -> None:
+        self._run = run
+
+    def saved(self) -> None:
+        """Draw."""
+        files = [self._run / "losses.svg", self._run / "losses.png"]
+        draw_losses(list(read_metrics(self._run / METRICS)), files, self._run.name)
+
+
+def draw_losses(records: list[dict[str, Any]], files: list[Path], title: str) -> None:
+    """Training and held-out loss over updates, into files whose suffixes say the format. Needs matplotlib."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes = figure.add_subplot()
+    trained = [(record["step"], record["loss"], record["average"]) for record in records if "loss" in record]
+    held_out = [(record["step"], record["val_loss"]) for record in records if "val_loss" in record]
+    if trained:
+        steps, losses, averages = zip(*trained, strict=True)
+        axes.plot(steps, losses, color="#9ecae1", linewidth=0.8, label="training")
+        axes.plot(steps, averages, color="#2171b5", linewidth=1.6, label="training, running mean")
+    if held_out:
+        axes.plot(*zip(*held_out, strict=True), color="#d94801", marker="o", markersize=3, label="held out")
+    axes.set(xlabel="updates", ylabel="loss (nats a token)", title=title)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+    if trained or held_out:
+        axes.legend(frameon=False)
+    for file in files:
+        partial = file.with_name(f".partial-{file.name}")
+        figure.savefig(partial, format=file.suffix.removeprefix("."), dpi=150)
+        partial.replace(file)
