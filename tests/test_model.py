@@ -508,8 +508,27 @@ def test_threads_that_need_an_engine_at_once_open_one() -> None:
 
 def test_a_model_tells_what_it_is(device: str) -> None:
     model = gpt2lab.load(GOLDEN / "odd", device=device)
-    how = "q8_0, scores in float32, device cpu" if device == "cpu" else "float32, device reference"
-    assert repr(model) == f"<LanguageModel {str(GOLDEN / 'odd')!r}: 0.1M parameters, n_ctx 40, {how}>"
+    how = "q8_0, keys and values in float16, scores in float32, device cpu"
+    if device == "reference":
+        how = "float32, keys and values in float32, device reference"
+    path = str(GOLDEN / "odd")
+    assert repr(model) == f"<LanguageModel {path!r}: 0.1M parameters, n_ctx 40, {how}>"
+    drafted = gpt2lab.load(GOLDEN / "odd", device=device, draft=model)
+    assert repr(drafted) == f"<LanguageModel {path!r}: 0.1M parameters, n_ctx 40, {how}, draft {path!r}>"
+
+
+def test_keys_and_values_are_held_as_a_model_tells() -> None:
+    wide, narrow = gpt2lab.load(GOLDEN / "odd", kv_precision="float32"), gpt2lab.load(GOLDEN / "odd")
+    assert "q8_0, keys and values in float32" in repr(wide)
+    assert "q8_0, keys and values in float16" in repr(narrow)
+    bytes_of = [model._engines.generating.kv_cache_bytes_per_token for model in (wide, narrow)]
+    assert bytes_of[0] == 2 * bytes_of[1]
+
+
+@pytest.mark.parametrize("arguments", [{"name_or_path": 124}, {"name_or_path": GOLDEN / "odd", "draft": 124}])
+def test_what_names_no_model_is_refused(arguments: dict) -> None:
+    with pytest.raises(UsageError, match="a model is named by text or by a path, got 124"):
+        gpt2lab.load(**arguments)
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:

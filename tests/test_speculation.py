@@ -280,10 +280,20 @@ def test_a_draft_model_with_another_vocabulary_is_refused() -> None:
         gpt2lab.load(GOLDEN / "tiny", draft=GOLDEN / "odd")
 
 
-def test_a_draft_model_loaded_by_name_changes_no_token() -> None:
-    plain, drafted = gpt2lab.load(GOLDEN / "odd"), gpt2lab.load(GOLDEN / "odd", draft=GOLDEN / "odd")
+def test_a_draft_model_by_name_or_loaded_changes_no_token() -> None:
+    plain = gpt2lab.load(GOLDEN / "odd")
     options = {"n": 3, "length": 30, "seed": 4}
-    assert drafted.generate([1, 2, 3], **options) == plain.generate([1, 2, 3], **options)
+    for draft in (GOLDEN / "odd", plain):
+        drafted = gpt2lab.load(GOLDEN / "odd", draft=draft)
+        assert drafted.generate([1, 2, 3], **options) == plain.generate([1, 2, 3], **options)
+
+
+def test_a_draft_model_that_may_not_guess_is_not_opened() -> None:
+    model = gpt2lab.load(GOLDEN / "odd", draft=GOLDEN / "odd")
+    model.generate([1, 2, 3], length=3, speculation="off")
+    assert model._draft.opened == []
+    model.generate([1, 2, 3], length=3)
+    assert len(model._draft.opened) == 1
 
 
 @pytest.mark.parametrize("speculation", ["auto", "off"])

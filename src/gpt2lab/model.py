@@ -52,7 +52,7 @@ def load(
     kv_precision: str | None = None,
     threads: int | None = None,
     device: str = "cpu",
-    draft: str | os.PathLike[str] | None = None,
+    draft: str | os.PathLike[str] | LanguageModel | None = None,
 ) -> LanguageModel:
     """Open a model.
 
@@ -66,7 +66,8 @@ def load(
         kv_precision: of keys and values: ``"float32"`` (default beside float32 weights) or ``"float16"``.
         threads: worker threads; default the physical cores.
         device: ``"cpu"``, or ``"reference"`` for NumPy (float32, slow, to be compared with).
-        draft: a smaller model with the same vocabulary that guesses tokens ahead: changes speed alone.
+        draft: a smaller model with the same vocabulary that guesses tokens ahead: changes speed alone. A name or path,
+            or a model that is loaded already and then shares its engine.
 
     Raises:
         UsageError: for a precision or device that is not available, ``threads`` below 1, or a draft model that does
@@ -81,7 +82,11 @@ def load(
         return Engines(checkpoint, device=device, threads=threads, precision=precision, kv_precision=kv_precision)
 
     checkpoint = open_checkpoint(name_or_path)
-    guesser = engines_of(open_checkpoint(draft)) if draft is not None else None
+    guesser = None
+    if isinstance(draft, LanguageModel):
+        guesser = draft._engines
+    elif draft is not None:
+        guesser = engines_of(open_checkpoint(draft))
     return LanguageModel(engines_of(checkpoint), tokenizer_of(checkpoint), guesser)
 
 
@@ -126,8 +131,10 @@ class LanguageModel:
     def __repr__(self) -> str:
         size = f"{self.config.n_params / 1e6:,.1f}M parameters, n_ctx {self.config.n_ctx}"
         exact = "" if self.exact_precision == self.precision else f", scores in {self.exact_precision}"
+        held = f"{self.precision}, keys and values in {self._engines.kv_precision}{exact}"
         path, device = str(self._engines.checkpoint.path), self._engines.device
-        return f"<LanguageModel {path!r}: {size}, {self.precision}{exact}, device {device}>"
+        draft = f", draft {str(self._draft.checkpoint.path)!r}" if self._draft else ""
+        return f"<LanguageModel {path!r}: {size}, {held}, device {device}{draft}>"
 
     @overload
     def generate(
@@ -246,7 +253,8 @@ class LanguageModel:
             raise UsageError(f"samples are numbered below 2^64: {n} from {first_index} on are too many")
         self._engines.open_ahead()  # while prompts are encoded
         plans = [self._plan(prompt, checked) for prompt in prompts]
-        engine, draft = self._engines.generating, self._draft.generating if self._draft else None
+        engine = self._engines.generating
+        draft = self._draft.generating if self._draft and checked.speculation == "auto" else None
         return generate_pieces(engine, self.tokenizer, plans, n, checked, first_index, draft)
 
     def logits(self, prompt: Prompt) -> npt.NDArray[np.float32]:

@@ -7,6 +7,7 @@ underscores; the main group takes dashes as well.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -103,6 +104,8 @@ def model_loader(arguments: dict[str, Any]) -> Callable[[], LanguageModel]:
     """Take what :func:`model_options` and ``--draft`` describe out of ``arguments``; return what opens that model."""
     name, draft = arguments.pop("model_name"), arguments.pop("draft", None)
     how = {name: arguments.pop(name) for name in ("precision", "kv_precision", "threads", "device")}
+    if draft is not None and arguments.get("speculation") == "off":
+        print("gpt2lab: --draft has no effect with --speculation off", file=sys.stderr)
 
     def load() -> LanguageModel:
         from gpt2lab.model import load

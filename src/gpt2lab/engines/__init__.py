@@ -36,6 +36,11 @@ KV_PRECISIONS = ("float32", "float16")
 """What it holds keys and values in."""
 
 
+def default_kv_precision(precision: str) -> str:
+    """What keys and values are held in beside weights in ``precision`` if nobody says."""
+    return "float32" if precision == "float32" else "float16"
+
+
 @dataclass(slots=True)
 class Draw:
     """How to draw from the logits of the last ``count`` of the tokens that a step feeds to a sequence."""

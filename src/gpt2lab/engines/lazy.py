@@ -12,7 +12,7 @@ from threading import Lock, Thread
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
-from gpt2lab.engines import check_device, open_engine
+from gpt2lab.engines import check_device, default_kv_precision, open_engine
 from gpt2lab.errors import Gpt2LabError
 
 if TYPE_CHECKING:
@@ -60,6 +60,11 @@ class Engines:
     def exact(self) -> Engine:
         """The engine whose logits are asked for; the same one if the precisions are."""
         return self._open(self.exact_precision)
+
+    @property
+    def kv_precision(self) -> str:
+        """In which :attr:`generating` holds keys and values."""
+        return self._kv_precision or default_kv_precision(self.precision)
 
     @property
     def opened(self) -> list[Engine]:

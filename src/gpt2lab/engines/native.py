@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpt2lab import _native
-from gpt2lab.engines import Draw, Drawn
+from gpt2lab.engines import Draw, Drawn, default_kv_precision
 from gpt2lab.engines.draw_arguments import (
     NO_DRAW,
     ParamArrays,
@@ -59,7 +59,7 @@ class NativeEngine:
         threads = usable_cores() if threads is None else threads
         if not 1 <= threads <= 1024:
             raise UsageError(f"threads must be from 1 to 1024, got {threads}")
-        kv_precision = kv_precision or ("float32" if precision == "float32" else "float16")
+        kv_precision = kv_precision or default_kv_precision(precision)
         self._core = _native.Engine(
             **self.config.to_hparams(),
             threads=threads,

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from reprlib import repr as short_repr
 
 from gpt2lab.config import RELEASED_SIZES, canonical_size
-from gpt2lab.errors import CheckpointError
+from gpt2lab.errors import CheckpointError, UsageError
 from gpt2lab.weights.checkpoint import Checkpoint
 
 MODELS_DIR = Path("models")
@@ -37,7 +38,12 @@ def open_checkpoint(name_or_path: str | os.PathLike[str]) -> Checkpoint:
 
 
 def find_checkpoint(name_or_path: str | os.PathLike[str], models_dir: Path = MODELS_DIR) -> Path:
-    """Where the checkpoint that a name or path means lies."""
+    """Where the checkpoint that a name or path means lies.
+
+    Raises :class:`~gpt2lab.errors.UsageError` for what is neither, :class:`CheckpointError` if there is none.
+    """
+    if not isinstance(name_or_path, str | os.PathLike):
+        raise UsageError(f"a model is named by text or by a path, got {short_repr(name_or_path)}")
     name = os.fspath(name_or_path)
     if not name or "\0" in name:
         raise CheckpointError(f"{name!r} is no name of a model; give a path, tales or one of {_sizes()}")
