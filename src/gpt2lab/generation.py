@@ -236,9 +236,14 @@ def generate_pieces(
                 yield piece
 
 
-def in_order(pieces: Iterable[Piece], first_index: int = 0) -> Iterator[Completion]:
-    """The completions among ``pieces``, by index, each as soon as all before it are there."""
-    done: dict[int, Completion] = {}
+def in_order(
+    pieces: Iterable[Piece], first_index: int = 0, early: dict[int, Completion] | None = None
+) -> Iterator[Completion]:
+    """The completions among ``pieces``, by index, each as soon as all before it are there.
+
+    Those that have to wait for that are in ``early`` meanwhile, if that is given.
+    """
+    done = {} if early is None else early
     for piece in pieces:
         if piece.completion:
             done[piece.index] = piece.completion

@@ -16,6 +16,7 @@ import pytest
 
 import gpt2lab as package
 from gpt2lab.cli.options import SAMPLING_HELP
+from gpt2lab.completion import Completion, Piece
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TINY = str(GOLDEN / "tiny")
@@ -50,6 +51,13 @@ def test_guessing_ahead_changes_no_text(gpt2lab, model, how) -> None:
     result = gpt2lab("generate", "Once upon", "--length", 30, "--seed", 1, "--model_name", TINY, *how)
     text = model.generate("Once upon", length=30, seed=1, speculation="off").text
     assert result.stdout == HEADER.format(1) + "Once upon" + text + "\n"
+
+
+@pytest.mark.parametrize("command", ["generate", "interactive"])
+def test_a_draft_model_that_may_not_guess_is_told_to_be_useless(gpt2lab, command) -> None:
+    result = gpt2lab(command, "--length", 1, "--model", TINY, "--draft", TINY, "--speculation", "off", input="")
+    assert result.exit_code == 0
+    assert result.stderr.startswith("gpt2lab: --draft has no effect with --speculation off\n")
 
 
 def test_a_draft_model_with_another_vocabulary_is_a_users_error(gpt2lab) -> None:
@@ -265,7 +273,9 @@ def test_out_appends_and_leaves_standard_output_empty(gpt2lab, tmp_path) -> None
     printed = gpt2lab(*flags).stdout
     (tmp_path / "out.txt").write_text("kept\n")
     for _ in range(2):
-        assert gpt2lab(*flags, "--out", tmp_path / "out.txt").stdout == ""
+        result = gpt2lab(*flags, "--out", tmp_path / "out.txt")
+        assert result.stdout == ""
+        assert result.stderr == f"gpt2lab: seed 1\ngpt2lab: 1 sample appended to {tmp_path / 'out.txt'}\n"
     assert (tmp_path / "out.txt").read_text(encoding="utf-8") == "kept\n" + printed * 2
 
 
@@ -346,8 +356,25 @@ def test_ctrl_c_loses_no_finished_sample(tmp_path) -> None:
     assert process.returncode == 130
     assert b"Traceback" not in errors
     lines = records(out.read_text(encoding="utf-8"))
-    assert [record["index"] for record in lines] == list(range(len(lines)))
+    indices = [record["index"] for record in lines]
+    assert indices == sorted(set(indices))
     assert len(lines) > 5
+    assert f"gpt2lab: {len(lines):,} samples appended to {out}\n".encode() in errors
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit(143)])
+def test_samples_that_wait_for_an_earlier_one_are_written_when_it_is_stopped(gpt2lab, tmp_path, monkeypatch, stop):
+    def pieces(*_, **more):
+        for index in (2, 1):
+            yield Piece(index, "A", "", Completion("A", f"-{index}", [], None, 1, index, "stop"))
+        raise stop
+
+    monkeypatch.setattr(package.LanguageModel, "pieces", pieces)
+    out = tmp_path / "out.jsonl"
+    result = gpt2lab("generate", "A", "--nsamples", 0, "--seed", 1, "--json", "--model", TINY, "--out", out)
+    assert result.exit_code == (130 if stop is KeyboardInterrupt else 143)
+    assert [record["completion"] for record in records(out.read_text())] == ["-1", "-2"]
+    assert result.stderr.splitlines()[:2] == ["gpt2lab: seed 1", f"gpt2lab: 2 samples appended to {out}"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGINT is another thing there")

@@ -70,6 +70,19 @@ def test_options_that_cannot_work_are_told_before_the_first_prompt(gpt2lab, argu
     assert message in result.stderr
 
 
+def test_who_sits_at_a_terminal_is_told_how_to_end_it() -> None:
+    pty = pytest.importorskip("pty")
+    ours, theirs = pty.openpty()
+    command = [sys.executable, "-m", "gpt2lab", "interactive", "--length", "1", "--seed", "1", "--model", TINY]
+    process = subprocess.Popen(command, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    os.close(theirs)
+    os.write(ours, b"\x04")  # Ctrl-D
+    _, errors = process.communicate(timeout=60)
+    os.close(ours)
+    assert process.returncode == 0
+    assert errors == b"gpt2lab: seed 1\ngpt2lab: Ctrl-D ends the program\n"
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="SIGINT is another thing there")
 def test_ctrl_c_stops_the_sample_and_not_the_program() -> None:
     command = [sys.executable, "-m", "gpt2lab", "interactive", "--length", "1000000", "--overflow", "slide"]

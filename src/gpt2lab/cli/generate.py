@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -22,7 +23,7 @@ from gpt2lab.cli.options import (
 from gpt2lab.cli.output import json_line, plain, plain_prompt, print_as_made
 from gpt2lab.cli.progress import Progress
 from gpt2lab.cli.prompts import many_prompts, whole_prompt
-from gpt2lab.completion import Prompt
+from gpt2lab.completion import Completion, Piece, Prompt
 from gpt2lab.errors import UsageError
 from gpt2lab.generation import in_order, make_options
 
@@ -92,7 +93,7 @@ def command(
     one_at_a_time = arguments["batch_size"] == 1 or (nsamples == 1 and len(prompts) == 1)
     streamed = one_at_a_time and model.tokenizer is not None and not as_json and out is None
     with (
-        _appended(out) if out else nullcontext(sys.stdout) as file,
+        _appended(out) if out else nullcontext(_Samples(sys.stdout)) as samples,
         Progress(nsamples * len(prompts), live=not streamed) as progress,
     ):
         print(f"gpt2lab: seed {arguments['seed']}", file=sys.stderr)
@@ -100,9 +101,7 @@ def command(
         if streamed:
             print_as_made(watched, lambda prompt: plain_prompt(prompt, model.tokenizer))
             return
-        for completion in in_order(watched):
-            file.write(json_line(completion) if as_json else plain(completion, model.tokenizer))
-            file.flush()
+        samples.write_all(watched, json_line if as_json else partial(plain, tokenizer=model.tokenizer))
 
 
 def _prompts(prompt: str | None, prompt_file: str | None, prompts_file: str | None) -> list[Prompt]:
@@ -118,12 +117,47 @@ def _prompts(prompt: str | None, prompt_file: str | None, prompts_file: str | No
     return [prompt or ""]
 
 
+class _Samples:
+    """Where finished samples go, each by one write."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self.n_written = 0
+
+    def write_all(self, pieces: Iterable[Piece], text_of: Callable[[Completion], str]) -> None:
+        """Write samples by their numbers. Who is stopped writes those too that still wait for one before them."""
+        early: dict[int, Completion] = {}
+        try:
+            for completion in in_order(pieces, early=early):
+                self._write(text_of(completion))
+        except (KeyboardInterrupt, SystemExit):
+            for index in sorted(early):
+                self._write(text_of(early[index]))
+            raise
+
+    def tell(self, out: str) -> None:
+        """Say on stderr how many there were."""
+        what = "1 sample" if self.n_written == 1 else f"{self.n_written:,} samples"
+        print(f"gpt2lab: {what} appended to {out}", file=sys.stderr)
+
+    def _write(self, text: str) -> None:
+        self._file.write(text)
+        self._file.flush()
+        self.n_written += 1
+
+
 @contextmanager
-def _appended(out: str) -> Iterator[TextIO]:
-    """``out`` opened so that what it holds stays; each sample is added by one write when it is finished."""
+def _appended(out: str) -> Iterator[_Samples]:
+    """``out`` opened so that what it holds stays; tells in the end what came to it, also if that end is Ctrl-C."""
     try:
         with Path(out).open("a", encoding="utf-8", newline="\n") as file:
-            yield file
+            samples = _Samples(file)
+            try:
+                yield samples
+            except (KeyboardInterrupt, SystemExit):
+                samples.tell(out)
+                raise
+            samples.tell(out)
     except BrokenPipeError:
         raise
     except OSError as error:

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from gpt2lab.model import LanguageModel
 
 
+_HOW_TO_END = ("Ctrl-Z and Enter end" if sys.platform == "win32" else "Ctrl-D ends") + " the program"
+
+
 @click.command(
     cls=GroupedCommand,
     short_help="Type prompts, read completions.",
@@ -56,6 +59,8 @@ def command(nsamples: int, **arguments: Any) -> None:
     model = load()
     model.pieces("", **arguments).close()  # complains of options that do not suit the model now, not at every prompt
     print(f"gpt2lab: seed {arguments['seed']}", file=sys.stderr)
+    if sys.stdin.isatty():
+        print(f"gpt2lab: {_HOW_TO_END}", file=sys.stderr)
     first_index = 0
     while (prompt := _ask()) is not None:
         try:
@@ -77,7 +82,7 @@ def _ask() -> str | None:
             print()
             return None
         except KeyboardInterrupt:
-            print("\n(Ctrl-D ends the program)", file=sys.stderr)
+            print(f"\n({_HOW_TO_END})", file=sys.stderr)
             continue
         if prompt:
             return prompt
