@@ -1,6 +1,6 @@
 """How fast a model generates on this machine: decoding, a batch, reading a prompt.
 
-Everything goes through :meth:`LanguageModel.generate <gpt2lab.LanguageModel.generate>`, greedily and without guesses,
+Everything goes through :meth:`LanguageModel.pieces <gpt2lab.LanguageModel.pieces>`, greedily and without guesses,
 so it is what a user gets for a text that does not repeat itself. A decode step reads every weight once; what that
 comes to in bytes per second is reported beside it, to be held against the machine's memory bandwidth. Measures no
 other program: ``benchmarks/peers.py`` does.
@@ -12,7 +12,7 @@ import random
 import statistics
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -58,8 +58,17 @@ class Speed:
         return {name: round(figure, 2) for name, figure in figures.items()}
 
 
+LEAST_CONTEXT = 4
+"""Tokens that a context must hold for a prompt and more than one token after it, whose time can be told apart."""
+
+
 def workloads(n_ctx: int) -> list[Workload]:
-    """One sequence, a batch of 8, and a prompt of 512 tokens, each as far as the context goes."""
+    """One sequence, a batch of 8, and a prompt of 512 tokens, each as far as the context goes.
+
+    Raises :class:`UsageError` if that is not far enough.
+    """
+    if n_ctx < LEAST_CONTEXT:
+        raise UsageError(f"a context of {n_ctx} tokens is too short to be timed: it takes {LEAST_CONTEXT}")
     start = min(16, n_ctx // 2)
     return [
         Workload("decode", 1, start, min(128, n_ctx - start)),
@@ -69,11 +78,18 @@ def workloads(n_ctx: int) -> list[Workload]:
 
 
 def measure(model: LanguageModel, rounds: int) -> Iterator[Speed]:
-    """Run every workload once to warm up and then ``rounds`` times. Raises UsageError for ``rounds`` below 1."""
+    """Run every workload once to warm up and then ``rounds`` times.
+
+    Raises :class:`UsageError` at once for ``rounds`` below 1 or a context that is too short.
+    """
     if rounds < 1:
         raise UsageError(f"rounds must be at least 1, got {rounds}")
-    for workload in workloads(model.config.n_ctx):
-        _seconds(model, workload, min(workload.new, 4))
+    return _measure(model, workloads(model.config.n_ctx), rounds)
+
+
+def _measure(model: LanguageModel, workloads: Sequence[Workload], rounds: int) -> Iterator[Speed]:
+    for workload in workloads:
+        _times(model, workload, min(workload.new, 4))
         speeds = [_tokens_per_second(model, workload) for _ in range(rounds)]
         gb_s = None
         if workload.batch == 1 and workload.new > 1:
@@ -119,18 +135,22 @@ def _initial(name: str, shape: tuple[int, ...]) -> Tensor:
 
 def _tokens_per_second(model: LanguageModel, workload: Workload) -> float:
     """Of a prompt if one token is drawn, else of what is drawn; for a single sequence from its first token on."""
-    seconds = _seconds(model, workload, workload.new)
+    first, last = _times(model, workload, workload.new)
     if workload.new == 1:
-        return workload.prompt / seconds
+        return workload.prompt / last
     if workload.batch > 1:
-        return workload.batch * workload.new / seconds
-    return (workload.new - 1) / (seconds - _seconds(model, workload, 1))
+        return workload.batch * workload.new / last
+    return (workload.new - 1) / (last - first)
 
 
-def _seconds(model: LanguageModel, workload: Workload, new: int) -> float:
-    """Time to complete the workload's prompts by ``new`` tokens each."""
+def _times(model: LanguageModel, workload: Workload, new: int) -> tuple[float, float]:
+    """Seconds until the first token is there and until all are, of ``new`` behind each of the workload's prompts."""
     ids = random.Random(0)
     prompts = [[ids.randrange(model.config.n_vocab) for _ in range(workload.prompt)] for _ in range(workload.batch)]
     start = time.perf_counter()
-    model.generate(prompts, length=new, temperature=0.0, ignore_eos=True, speculation="off", logprobs=False)
-    return time.perf_counter() - start
+    pieces = model.pieces(prompts, length=new, temperature=0.0, ignore_eos=True, speculation="off")
+    next(pieces)
+    first = time.perf_counter() - start
+    for _ in pieces:
+        pass
+    return first, time.perf_counter() - start

@@ -54,6 +54,7 @@ def test_bad_values_are_one_line(gpt2lab, flags, message) -> None:
     assert result.exit_code == 2
     assert message in result.stderr
     assert len(result.stderr.splitlines()) == 1
+    assert result.stdout == ""
 
 
 def test_an_unknown_size_is_one_line(gpt2lab) -> None:
@@ -73,9 +74,17 @@ def test_random_weights_have_the_shape_of_the_size_and_are_the_same_each_time() 
     assert set(checkpoint.tensors["h.3.ln_1.weight"]) == {1.0}
 
 
-@pytest.mark.parametrize("n_ctx", [2, 8, 64, 512, 1024])
+@pytest.mark.parametrize("n_ctx", [4, 5, 8, 64, 512, 1024])
 def test_workloads_fit_the_context(n_ctx: int) -> None:
-    assert all(workload.prompt > 0 and workload.prompt + workload.new <= n_ctx for workload in workloads(n_ctx))
+    made = workloads(n_ctx)
+    assert all(workload.prompt > 0 and workload.prompt + workload.new <= n_ctx for workload in made)
+    assert [workload.new > 1 for workload in made] == [True, True, False]
+
+
+@pytest.mark.parametrize("n_ctx", [1, 3])
+def test_a_context_without_room_for_two_tokens_is_not_timed(n_ctx: int) -> None:
+    with pytest.raises(UsageError, match=f"a context of {n_ctx} tokens is too short"):
+        workloads(n_ctx)
 
 
 def test_bytes_per_step_are_weights_keys_and_values() -> None:
@@ -91,5 +100,6 @@ def test_every_round_has_its_figure() -> None:
     model = package.load(TINY, precision="float32", threads=1)
     speeds = list(measure(model, rounds=3))
     assert [len(speed.tokens_s) for speed in speeds] == [3, 3, 3]
+    assert all(figure > 0 for speed in speeds for figure in speed.tokens_s)
     with pytest.raises(UsageError):
-        next(measure(model, rounds=0))
+        measure(model, rounds=0)

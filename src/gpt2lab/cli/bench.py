@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -48,13 +48,15 @@ def command(model_name: str | None, random: str | None, precisions: tuple[str, .
     and values is read in that time, to be compared with the memory's bandwidth.
     """
     checkpoint = _checkpoint(model_name, random)
-    if not as_json:
-        click.echo(f"{'':<12}{'':<12}{'tokens/s':>10}  {'min - max':^19}{'GB/s':>8}")
+    header = "" if as_json else f"{'':<12}{'':<12}{'tokens/s':>10}  {'min - max':^19}{'GB/s':>8}\n"
     for precision in PRECISIONS if "all" in precisions else dict.fromkeys(precisions):
+        speeds = _speeds(checkpoint, precision, **how)
+        click.echo(header, nl=False)  # once nothing is left to complain of
+        header = ""
         if as_json:
-            click.echo(json.dumps(_record(checkpoint, precision, **how)))
+            click.echo(json.dumps(_record(checkpoint, precision, speeds, **how)))
             continue
-        for speed in _speeds(checkpoint, precision, **how):
+        for speed in speeds:
             click.echo(_line(precision, speed))
 
 
@@ -71,15 +73,18 @@ def _checkpoint(model_name: str | None, random: str | None) -> Checkpoint:
 
 
 def _speeds(checkpoint: Checkpoint, precision: str, *, threads: int | None, rounds: int) -> Iterator[Speed]:
+    """The speeds as they are measured; what is wrong with the arguments, or the model, is told at once."""
     from gpt2lab.benchmarking import measure
     from gpt2lab.engines.lazy import Engines
     from gpt2lab.model import LanguageModel, tokenizer_of
 
     engines = Engines(checkpoint, precision=precision, threads=threads)
-    yield from measure(LanguageModel(engines, tokenizer_of(checkpoint)), rounds)
+    speeds = measure(LanguageModel(engines, tokenizer_of(checkpoint)), rounds)
+    _ = engines.generating  # opens it, or tells why it cannot be
+    return speeds
 
 
-def _record(checkpoint: Checkpoint, precision: str, **how: Any) -> dict[str, Any]:
+def _record(checkpoint: Checkpoint, precision: str, speeds: Iterable[Speed], **how: Any) -> dict[str, Any]:
     """The results of one precision for JSON."""
     results = [
         {
@@ -90,7 +95,7 @@ def _record(checkpoint: Checkpoint, precision: str, **how: Any) -> dict[str, Any
             "tokens_s": speed.summary(),
             "gb_s": speed.gb_s and round(speed.gb_s, 2),
         }
-        for speed in _speeds(checkpoint, precision, **how)
+        for speed in speeds
     ]
     return {"model": str(checkpoint.path), "precision": precision, **how, "results": results}
 
