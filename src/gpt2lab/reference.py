@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +20,26 @@ Array = NDArray[np.float32]
 Weights = Mapping[str, Array]
 
 
+@dataclass(frozen=True)
+class Trace:
+    """What a pass can leave to be looked at.
+
+    Attributes:
+        hidden: what goes into the first layer, then what comes out of each: ``n_layer + 1`` of ``[n_seq, n_embd]``.
+        attention: of each layer, how much a token takes from itself and those before it: ``[n_head, n_seq, n_total]``,
+            rows add up to 1.
+    """
+
+    hidden: list[Array] = field(default_factory=list)
+    attention: list[Array] = field(default_factory=list)
+
+
 def forward(
-    weights: Weights, config: ModelConfig, tokens: Sequence[int], past: Array | None = None
+    weights: Weights,
+    config: ModelConfig,
+    tokens: Sequence[int],
+    past: Array | None = None,
+    trace: Trace | None = None,
 ) -> tuple[Array, Array]:
     """Logits of the token after each of ``tokens``, and their keys and values.
 
@@ -30,6 +49,7 @@ def forward(
         tokens: ids ``[n_seq]``, at least one.
         past: keys and values ``[n_layer, 2, n_head, n_past, head_dim]`` of the tokens before them, None if there
             are none. To go on, join what this call returned: ``np.concatenate([past, present], axis=-2)``.
+        trace: gets hidden states and attention, if given.
 
     Returns:
         logits ``[n_seq, n_vocab]`` and present ``[n_layer, 2, n_head, n_seq, head_dim]``, float32.
@@ -47,19 +67,24 @@ def forward(
 
     wte, wpe = weights["wte.weight"], weights["wpe.weight"]
     x = wte[np.asarray(tokens)] + wpe[n_past:n_total]  # [n_seq, n_embd]
+    if trace:
+        trace.hidden.append(x)
     present = []
     for layer in range(config.n_layer):
         name = f"h.{layer}"
-        attended, keys_values = attention(weights, name, config, layer_norm(weights, f"{name}.ln_1", x), past[layer])
+        normed = layer_norm(weights, f"{name}.ln_1", x)
+        attended, keys_values = attention(weights, name, config, normed, past[layer], trace)
         x = x + attended  # [n_seq, n_embd]
         x = x + mlp(weights, name, layer_norm(weights, f"{name}.ln_2", x))  # [n_seq, n_embd]
         present.append(keys_values)
+        if trace:
+            trace.hidden.append(x)
     x = layer_norm(weights, "ln_f", x)
     return x @ wte.T, np.stack(present)  # [n_seq, n_embd] -> [n_seq, n_vocab]
 
 
 def attention(
-    weights: Weights, name: str, config: ModelConfig, x: Array, past: Array
+    weights: Weights, name: str, config: ModelConfig, x: Array, past: Array, trace: Trace | None = None
 ) -> tuple[Array, Array]:  # x [n_seq, n_embd], past [2, n_head, n_past, head_dim]
     """Masked self-attention of one layer: its output ``[n_seq, n_embd]``, and the new keys and values."""
     n_seq = len(x)
@@ -70,7 +95,10 @@ def attention(
 
     scores = q @ k.transpose(0, 2, 1) / math.sqrt(config.head_dim)  # [n_head, n_seq, n_past + n_seq]
     visible = np.tri(n_seq, k.shape[-2], k=k.shape[-2] - n_seq, dtype=bool)  # a token sees itself and those before
-    out = softmax(np.where(visible, scores, np.float32(-1e10))) @ v  # [n_head, n_seq, head_dim]
+    probabilities = softmax(np.where(visible, scores, np.float32(-1e10)))  # [n_head, n_seq, n_past + n_seq]
+    if trace:
+        trace.attention.append(probabilities)
+    out = probabilities @ v  # [n_head, n_seq, head_dim]
     out = out.transpose(1, 0, 2).reshape(n_seq, config.n_embd)  # heads side by side: [n_seq, n_embd]
     return linear(weights, f"{name}.attn.c_proj", out), np.stack(present)
 

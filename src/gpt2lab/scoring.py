@@ -78,20 +78,30 @@ def windows(n_targets: int, n_ctx: int, stride: int) -> Iterator[tuple[int, int,
 
 def token_logprobs(engine: Engine, tokens: Sequence[int], stride: int) -> list[float]:
     """Natural log-probability of each of ``tokens[1:]`` given those before it (all that the window holds)."""
-    inputs, targets = tokens[:-1], np.array(tokens[1:], np.int64)
     result: list[float] = []
-    for start, first, end in windows(len(targets), engine.config.n_ctx, stride):
+    for at, _, logits in window_logits(engine, tokens, stride):
+        targets = np.array(tokens[at + 1 : at + 1 + len(logits)], np.int64)
+        result += log_probabilities(logits, targets).tolist()
+    return result
+
+
+def window_logits(
+    engine: Engine, tokens: Sequence[int], stride: int
+) -> Iterator[tuple[int, int, npt.NDArray[np.float32]]]:
+    """(at, start, logits ``[n, n_vocab]``) of a few tokens at a time, in order: row i is for ``tokens[at + i + 1]``.
+
+    What the model had before it are ``tokens[start : at + i + 1]``: those of its window.
+    """
+    inputs = tokens[:-1]
+    for start, first, end in windows(len(inputs), engine.config.n_ctx, stride):
         sequence = engine.new_sequence()
         try:
             if first > start:
                 engine.forward([sequence], [inputs[start:first]], "none")
             for at in range(first, end, CHUNK):
-                chunk = slice(at, min(at + CHUNK, end))
-                logits = engine.forward([sequence], [inputs[chunk]], "all")  # [chunk, n_vocab]
-                result += log_probabilities(logits, targets[chunk]).tolist()
+                yield at, start, engine.forward([sequence], [inputs[at : min(at + CHUNK, end)]], "all")
         finally:
             engine.free_sequence(sequence)
-    return result
 
 
 def log_probabilities(logits: npt.NDArray[np.float32], ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
