@@ -234,7 +234,6 @@ def _replicate(model: nn.Module, world: World) -> nn.Module:
     wrapped = DistributedDataParallel(
         model,
         device_ids=[torch.cuda.current_device()] if world.device.type == "cuda" else None,
-        broadcast_buffers=False,
         gradient_as_bucket_view=True,  # else every gradient is in memory twice
     )
     wrapped.register_comm_hook(None, _sum_bucket)

@@ -1,0 +1,230 @@
+"""Data that lies elsewhere: ``s3://``, ``gs://``, ``hf://``, ``https://`` … fetched once, then read like any file.
+
+fsspec knows the protocols, some with a package of their own (s3fs, gcsfs, adlfs). What is under an address goes into
+the cache folder, so that shards can be memory-mapped and the next run, or the next process on this machine, starts at
+once. Each file appears under its name only when it is whole. Knows nothing of what the files hold.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from gpt2lab.errors import DownloadError, UsageError
+
+_ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+://")
+_VERSIONS = ("ETag", "etag", "md5Hash", "generation", "blob_id", "mtime", "LastModified", "last_modified", "created")
+_RECORD = ".fetched.json"
+
+
+def is_remote(path: str) -> bool:
+    """Whether ``path`` is an address with a protocol, not a file's name."""
+    return _ADDRESS.match(path) is not None
+
+
+def fetch(url: str, say: Callable[[str], None] = lambda line: None) -> Path:
+    """A local file or folder with what ``url`` is, or has below it, fetched if it is not here yet or has changed.
+
+    ``say`` gets a line when there is something to fetch. Several processes may call this at once: one fetches, the
+    others wait. Asks each time what is there, but for single files of the web.
+
+    Raises :class:`UsageError` for a protocol that is unknown or needs a package, or if there is nothing at ``url``;
+    :class:`DownloadError` if it cannot be read or kept.
+    """
+    if re.match(r"https?://", url) and not url.endswith("/"):
+        return _fetch_http_file(url, say)
+    source = _Source.at(url)
+    if source.is_local:
+        return Path(source.path)
+    files = source.files()
+    with _kept(url) as folder:
+        _complete(source, files, folder, say)
+    return folder / next(iter(files)) if source.is_file else folder
+
+
+def _fetch_http_file(url: str, say: Callable[[str], None]) -> Path:
+    """One file from a web server: fsspec would need another package for it, and could not go on where it stopped.
+
+    Servers do not always tell a file's version, so it is fetched once and for all.
+    """
+    from gpt2lab.weights.fetch import fetch as fetch_http
+
+    name = PurePosixPath(unquote(urlsplit(url).path)).name or "file"
+    with _kept(url) as folder:
+        if not (folder / name).exists():
+            say(f"Fetching {url} into {folder}")
+            fetch_http(url, folder / name)
+    return folder / name
+
+
+@contextmanager
+def _kept(url: str) -> Iterator[Path]:
+    """The folder of the cache that belongs to ``url``, for this process alone meanwhile."""
+    from filelock import FileLock
+
+    folder = _cache_folder() / _name(url)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder.with_name(f"{folder.name}.lock")):
+            yield folder
+    except OSError as error:
+        raise DownloadError(f"cannot keep {url} in {folder}: {error.strerror or error}") from error
+
+
+@dataclass(frozen=True)
+class _Source:
+    url: str
+    filesystem: Any  # fsspec's
+    path: str  # in it
+    is_file: bool = False
+
+    @classmethod
+    def at(cls, url: str) -> _Source:
+        from fsspec.core import url_to_fs
+
+        protocol = url.partition("://")[0]
+        try:
+            filesystem, path = url_to_fs(url)
+            return cls(url, filesystem, path, filesystem.isfile(path))
+        except ImportError as error:
+            package = re.search(r"[Ii]nstall (\w+)", str(error))
+            wanted = package[1] if package else f"'fsspec[{protocol.removesuffix('s')}]'"  # https: of http
+            raise UsageError(f"reading {protocol}:// needs {wanted}: pip install {wanted}") from error
+        except ValueError as error:
+            raise UsageError(f"{url}: {_first_line(error)}") from error
+        except Exception as error:
+            raise _unreadable(url, error) from error
+
+    @property
+    def is_local(self) -> bool:
+        protocol = self.filesystem.protocol
+        return "file" in ((protocol,) if isinstance(protocol, str) else protocol)
+
+    def files(self) -> dict[str, tuple[int | None, str]]:
+        """Size in bytes (None = not told) and version of each file, by its path below the address."""
+        try:
+            found = self.filesystem.find(self.path, detail=True)
+            if self.is_file and not found:
+                found = {self.path: self.filesystem.info(self.path)}
+        except Exception as error:
+            raise _unreadable(self.url, error) from error
+        if not found:
+            raise UsageError(f"there are no files at {self.url}")
+        return {self._below(path): (info.get("size"), _version(info)) for path, info in sorted(found.items())}
+
+    def get(self, name: str, path: Path) -> None:
+        remote = self.path if self.is_file else f"{self.path.rstrip('/')}/{name}"
+        try:
+            self.filesystem.get_file(remote, str(path))
+        except Exception as error:
+            raise _unreadable(f"{self.url} ({name})", error) from error
+
+    def _below(self, path: str) -> str:
+        name = PurePosixPath(path).name if self.is_file else path[len(self.path.rstrip("/")) :].lstrip("/")
+        if not name or ".." in PurePosixPath(name).parts:  # would leave our folder
+            raise DownloadError(f"{self.url} has a file with a name that cannot be kept: {path}")
+        return name
+
+
+def _complete(
+    source: _Source, files: Mapping[str, tuple[int | None, str]], folder: Path, say: Callable[[str], None]
+) -> None:
+    """Fetch those of ``files`` that ``folder`` does not have, and forget those that are not there any more."""
+    here = _read_record(folder)
+    missing = {name: file for name, file in files.items() if not _is_here(folder / name, file, here.get(name))}
+    if not missing and here.keys() == files.keys():
+        return
+    size = sum(file[0] or 0 for file in missing.values())
+    room = shutil.disk_usage(folder).free
+    if size > room:
+        raise DownloadError(f"{source.url} takes {size:,} bytes and {folder} has room for {room:,}: set GPT2LAB_CACHE")
+    if missing:
+        say(f"Fetching {source.url}: {len(missing)} files, {size / 1e6:,.1f} MB, into {folder}")
+    for name in here.keys() - files.keys():
+        (folder / name).unlink(missing_ok=True)
+    whole = {name: here[name] for name in files if name not in missing}
+    _write_record(folder, whole)
+    for name, (size_there, version) in missing.items():
+        whole[name] = [_get_whole(source, name, size_there, folder / name), version]
+        _write_record(folder, whole)
+
+
+def _get_whole(source: _Source, name: str, size: int | None, path: Path) -> int:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        source.get(name, partial)
+        got = partial.stat().st_size
+        if size is not None and got != size:
+            raise DownloadError(f"{source.url} ({name}): {got:,} bytes came of {size:,}; try again")
+        partial.replace(path)
+        return got
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _is_here(path: Path, there: tuple[int | None, str], recorded: Any) -> bool:
+    with suppress(OSError, TypeError, ValueError):  # also of a record that is not ours
+        size, version = recorded
+        return there in ((size, version), (None, version)) and path.stat().st_size == size
+    return False
+
+
+def _read_record(folder: Path) -> dict[str, Any]:
+    try:
+        record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _write_record(folder: Path, files: Mapping[str, Any]) -> None:
+    partial = folder / f"{_RECORD}.{os.getpid()}.partial"
+    partial.write_text(json.dumps(files), encoding="utf-8")
+    partial.replace(folder / _RECORD)
+
+
+def _version(info: Mapping[str, Any]) -> str:
+    """What an object store says of an object that changes when its contents do; empty if it says nothing."""
+    return next((str(info[key]) for key in _VERSIONS if info.get(key) is not None), "")
+
+
+def _name(url: str) -> str:
+    """A folder's name for ``url``: readable, and another one for another address."""
+    readable = re.sub(r"[^A-Za-z0-9]+", "-", url).strip("-")[-60:].strip("-")
+    return f"{readable}-{hashlib.sha256(url.encode()).hexdigest()[:16]}"
+
+
+def _cache_folder() -> Path:
+    """``$GPT2LAB_CACHE/data``, or ``gpt2lab/data`` in the platform's folder for caches."""
+    chosen = os.environ.get("GPT2LAB_CACHE", "").strip()
+    if chosen and chosen.lower() not in ("off", "none", "0"):
+        return Path(chosen, "data")
+    try:
+        if sys.platform == "win32":
+            caches = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+        elif sys.platform == "darwin":
+            caches = Path.home() / "Library" / "Caches"
+        else:
+            caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    except RuntimeError:
+        raise UsageError("no home folder is known to keep data in: set GPT2LAB_CACHE to a folder") from None
+    return caches / "gpt2lab" / "data"
+
+
+def _unreadable(url: str, error: Exception) -> DownloadError:
+    return DownloadError(f"cannot read {url}: {type(error).__name__}: {_first_line(error)}")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
