@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from gpt2lab.distribution import NextToken
+    from gpt2lab.engines import Engine
     from gpt2lab.scoring import ScoreResult
     from gpt2lab.weights.checkpoint import Checkpoint
 
@@ -135,6 +136,11 @@ class LanguageModel:
         path, device = str(self._engines.checkpoint.path), self._engines.device
         draft = f", draft {str(self._draft.checkpoint.path)!r}" if self._draft else ""
         return f"<LanguageModel {path!r}: {size}, {held}, device {device}{draft}>"
+
+    @property
+    def exact_engine(self) -> Engine:
+        """The engine behind :meth:`logits`, :meth:`score` and :meth:`next_token`; opened when first asked for."""
+        return self._engines.exact
 
     @overload
     def generate(

@@ -57,7 +57,15 @@ _BYTE_OF = {ord(char): byte for byte, char in _VISIBLE.items()}
 _BYTE_OF_LINE = _BYTE_OF | {ord(" "): ord(" ")}
 
 
-def _to_visible(token: bytes) -> str:
+def pieces_of(text: str) -> Iterator[str]:
+    """The pieces, in order, that ``text`` is cut into before merging: no token reaches across two of them."""
+    import regex  # as the original, and as tiktoken: the standard library's has no \p
+
+    return (match.group() for match in regex.finditer(_SPLIT, text))
+
+
+def to_visible(token: bytes) -> str:
+    """``token`` as ``vocab.bpe`` spells it: a printable character for each byte, ``Ġ`` for a space."""
     return token.decode("latin-1").translate(_VISIBLE)
 
 
@@ -242,7 +250,7 @@ class _Gpt2Vocabulary:
         return self._encoding
 
     def encoder(self) -> dict[str, int]:
-        return {_to_visible(self.token_bytes(id)): id for id in range(self.n_vocab)}
+        return {to_visible(self.token_bytes(id)): id for id in range(self.n_vocab)}
 
     def merges(self) -> list[str]:
         return VOCAB_FILE.read_text(encoding="utf-8").split("\n")[1:-1]
@@ -298,11 +306,8 @@ class _OwnVocabulary:
         return self._tokens.get(id, b"")
 
     def encode(self, text: str) -> list[int]:
-        import regex  # as the original, and as tiktoken: the standard library's has no \p
-
         ids: list[int] = []
-        for match in regex.finditer(_SPLIT, text):
-            piece = match.group()
+        for piece in pieces_of(text):
             ids += self._encode_word(piece) if len(piece) < 64 else self._encode_piece(piece)
         return ids
 
@@ -310,7 +315,7 @@ class _OwnVocabulary:
         return _one_by_one(self.encode, texts)
 
     def _encode_piece(self, piece: str) -> list[int]:
-        symbols = _merge(list(_to_visible(piece.encode())), self._ranks)
+        symbols = _merge(list(to_visible(piece.encode())), self._ranks)
         return [self._encoder[symbol] for symbol in symbols]
 
     def encoder(self) -> dict[str, int]:
