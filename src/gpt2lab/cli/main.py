@@ -28,6 +28,7 @@ COMMANDS = {
     "tokens": "Show the tokens that a text is made of.",
     "next": "Show what may come next after a prompt, and how sampling changes it.",
     "score": "Tell how probable a model finds a text.",
+    "eval": "Measure a model: perplexity and published benchmarks.",
     "train": "Train a model from scratch on your own text.",
     "convert": "Write a checkpoint in another format or precision.",
     "info": "Tell what a model is: shape, size, precision, memory.",

@@ -1,0 +1,99 @@
+"""Perplexity of texts, and the benchmarks that GPT-2 was published with, on any engine.
+
+:func:`evaluate` is the way in. Needs NumPy alone; the protocols are defined in ``docs/evaluate.md``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from gpt2lab.errors import UsageError
+from gpt2lab.evaluating.results import Evaluation, Figure
+from gpt2lab.evaluating.run import Run
+
+if TYPE_CHECKING:
+    from gpt2lab.evaluating.datasets import Say
+    from gpt2lab.weights.fetch import Progress
+
+TASKS = {
+    "perplexity": "perplexity and bits per byte of texts of your own",
+    "lambada": "the last word of a passage, in three protocols",
+    "wikitext2": "perplexity of WikiText-2's test set",
+    "wikitext103": "perplexity of WikiText-103's test set",
+    "hellaswag": "which of four endings is likeliest",
+    "cbt-cn": "Children's Book Test, a common noun is missing",
+    "cbt-ne": "Children's Book Test, a name is missing",
+}
+"""Task → what it is."""
+
+TEXTS = ("detokenised", "raw", "guide")
+"""How a data set may be made into text; ``guide`` is for WikiText alone."""
+
+__all__ = ["TASKS", "TEXTS", "Evaluation", "Figure", "Run", "evaluate"]
+
+
+def evaluate(
+    task: str,
+    run: Run,
+    *,
+    data: str | None = None,
+    stride: int | None = None,
+    texts: Sequence[str] = (),
+    say: Say = lambda line: None,
+    progress: Callable[[str], Progress] | None = None,
+) -> Evaluation:
+    """Evaluate a model.
+
+    Args:
+        task: one of :data:`TASKS`.
+        run: the model, and how much of the data is asked.
+        data: path or address of the data set's file, archive or folder; default: the cache, or fetched.
+        stride: of the windows in which long texts are read; default both ``n_ctx`` and half of it.
+        texts: some of :data:`TEXTS`; default: de-tokenised, and for WikiText also raw.
+        say: is told what was fetched.
+        progress: is told how that is getting on.
+
+    Raises :class:`~gpt2lab.errors.UsageError` for options that a task has not, for data that is malformed,
+    :class:`~gpt2lab.errors.DownloadError` if it cannot be fetched.
+    """
+    from gpt2lab.evaluating import corpora, tasks
+    from gpt2lab.evaluating.datasets import find_data, given_path
+    from gpt2lab.evaluating.sources import find_sources
+
+    _check(task, run, data, stride, texts)
+    if task == "perplexity":
+        path = given_path(str(data), say, progress)
+        found = corpora.perplexity(run, find_sources(path, ("*.txt", "*.jsonl", "*.parquet", "*")), stride)
+        return found
+    source = find_data(task, data, say, progress)
+    if task.startswith("wikitext"):
+        found = corpora.wikitext(run, source, stride, texts or TEXTS[:2])
+    elif task.startswith("cbt"):
+        parts = [tasks.cbt(run, source, detokenized=text == "detokenised") for text in texts or TEXTS[:1]]
+        found = replace(parts[0], figures=[figure for part in parts for figure in part.figures])
+    else:
+        found = tasks.lambada(run, source) if task == "lambada" else tasks.hellaswag(run, source)
+    return replace(found, task=task)
+
+
+def _check(task: str, run: Run, data: str | None, stride: int | None, texts: Sequence[str]) -> None:
+    """Refuse what makes no sense before anything is fetched or computed."""
+    from gpt2lab.evaluating.texts import protocol_windows
+
+    if task not in TASKS:
+        raise UsageError(f"there is no task {task!r}; there are {', '.join(TASKS)}")
+    if run.limit is not None and run.limit < 1:
+        raise UsageError(f"limit must be at least 1, got {run.limit}")
+    whole_text = task == "perplexity" or task.startswith("wikitext")
+    if stride is not None and not whole_text:
+        raise UsageError(f"{task} has no stride: its examples are read one by one")
+    if whole_text:
+        protocol_windows(stride, run.engine.config.n_ctx)
+    known = {"wikitext2": TEXTS, "wikitext103": TEXTS, "cbt-cn": TEXTS[:2], "cbt-ne": TEXTS[:2]}.get(task, ())
+    for text in texts:
+        if text not in known:
+            raise UsageError(f"{task} has no text {text!r}; it has {', '.join(known) or 'one kind of text alone'}")
+    if task == "perplexity" and data is None:
+        raise UsageError("perplexity is of a text of yours: give --data FILE")

@@ -1,0 +1,146 @@
+"""Perplexity of whole texts: files of one's own, and WikiText.
+
+Knows how the lines of a source become text, and how many bytes and words that is; :mod:`gpt2lab.evaluating.texts`
+scores it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from gpt2lab.errors import UsageError
+from gpt2lab.evaluating import detokenizing
+from gpt2lab.evaluating.results import Evaluation, Figure
+from gpt2lab.evaluating.run import Run
+from gpt2lab.evaluating.sources import LINE, Source, records, string
+from gpt2lab.evaluating.texts import Pieces, Windows, decoded, protocol_windows, text_losses
+
+DETOKENIZED, PUBLISHED, GUIDE = "de-tokenised", "as published", "guide"
+PREPARATIONS = {"detokenised": DETOKENIZED, "raw": PUBLISHED, "guide": GUIDE}
+"""How WikiText is made into text: name of the option → name of the protocol."""
+
+
+@dataclass
+class _Reading:
+    """One pass over sources: what has been read of them so far."""
+
+    run: Run
+    n_bytes: int = 0
+    n_words: int = 0
+    """As WikiText's authors count: what stands between spaces, and one for the end of each line."""
+    n_lines: int = field(default=0, repr=False)
+
+    def lines(self, source: Source) -> Iterator[bytes]:
+        """Lines of a text file, in parts if they are long, as far as the limit lets them."""
+        for line in source.lines(LINE):
+            if self.full:
+                return
+            self.count(line)
+            yield line
+
+    @property
+    def full(self) -> bool:
+        """Whether the limit is reached."""
+        return self.run.limit is not None and self.n_lines >= self.run.limit
+
+    def count(self, line: bytes) -> None:
+        """Note what is read."""
+        self.n_bytes += len(line)
+        ended = line.endswith(b"\n")
+        self.n_lines += ended
+        self.n_words += len(line.split()) + ended
+        self.run.tick(len(line))
+
+
+def perplexity(run: Run, sources: Sequence[Source], stride: int | None = None) -> Evaluation:
+    """Perplexity and bits per byte of texts: each file, or each record of a JSON-lines file, is one."""
+
+    def documents(reading: _Reading) -> Iterator[Pieces]:
+        for source in sources:
+            if source.kind not in (".jsonl", ".parquet"):
+                yield decoded(reading.lines(source), source.name)
+                continue
+            for where, record in records(source):
+                if reading.full:
+                    return
+                text = string(record, "text", where)
+                reading.count(text.encode(errors="surrogatepass"))
+                reading.n_lines += not text.endswith("\n")
+                yield [text]
+
+    passes = [
+        _Pass(name, documents, windows) for name, windows in protocol_windows(stride, run.engine.config.n_ctx).items()
+    ]
+    return _evaluation("perplexity", run, passes, sources[0].name)
+
+
+def wikitext(run: Run, source: Source, stride: int | None, preparations: Iterable[str]) -> Evaluation:
+    """Perplexity of WikiText's test set per token and per word, prepared in each of the ways named."""
+    passes = []
+    for name in dict.fromkeys(preparations):
+        protocol, n_ctx = PREPARATIONS[name], run.engine.config.n_ctx
+        for how, windows in protocol_windows(stride, n_ctx).items():
+            if protocol == GUIDE:  # its windows hold n_ctx tokens, the last predicted one among them
+                windows = Windows(max(1, n_ctx - 1), windows.stride)
+            passes.append(_Pass(f"{protocol}, {how}", _wikitext_documents(source, protocol), windows, protocol))
+    return _evaluation("wikitext", run, passes, source.name)
+
+
+@dataclass(frozen=True)
+class _Pass:
+    """One way to read everything once."""
+
+    protocol: str
+    documents: Callable[[_Reading], Iterable[Pieces]]
+    windows: Windows
+    preparation: str | None = None
+
+    def figures(self, run: Run, counts: dict[str, int]) -> list[Figure]:
+        """Score all of it; ``counts`` learns how much that was."""
+        reading = _Reading(run)
+        guide = self.preparation == GUIDE
+        losses = text_losses(run.engine, run.tokenizer, self.documents(reading), self.windows, opened=not guide)
+        counts["bytes"] = reading.n_bytes
+        if self.preparation:
+            counts["words"] = reading.n_words
+        counts[f"tokens {self.preparation}" if self.preparation else "tokens"] = sum(losses.tokens)
+        found = losses.figures(self.protocol, reading.n_bytes, reading.n_words if self.preparation else None)
+        return [figure for figure in found if not guide or figure.metric == "perplexity per token"]
+
+
+def _evaluation(task: str, run: Run, passes: list[_Pass], name: str) -> Evaluation:
+    counts: dict[str, int] = {}
+    figures = [figure for each in passes for figure in each.figures(run, counts)]
+    if not counts["bytes"]:
+        raise UsageError(f"{name} is empty: there is nothing to evaluate")
+    return Evaluation(task, figures, counts)
+
+
+def _wikitext_documents(source: Source, protocol: str) -> Callable[[_Reading], Iterator[Pieces]]:
+    def documents(reading: _Reading) -> Iterator[Pieces]:
+        lines = _wikitext_lines(source, reading)
+        if protocol == DETOKENIZED:
+            yield map(detokenizing.wikitext, lines)
+        else:
+            yield _guide(lines) if protocol == GUIDE else lines
+
+    return documents
+
+
+def _wikitext_lines(source: Source, reading: _Reading) -> Iterator[str]:
+    if source.kind != ".parquet":
+        yield from decoded(reading.lines(source), source.name)
+        return
+    for where, record in records(source):
+        if reading.full:
+            return
+        text = string(record, "text", where) or " \n"  # which is how the files have an empty line
+        reading.count(text.encode(errors="surrogatepass"))
+        yield text
+
+
+def _guide(lines: Iterable[str]) -> Iterator[str]:
+    """Rows of the hub's copy joined as in Hugging Face's guide to perplexity: an empty one has no line break."""
+    for number, line in enumerate(lines):
+        yield ("\n\n" if number else "") + (line if line.strip() else "")

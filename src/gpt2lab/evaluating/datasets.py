@@ -1,0 +1,179 @@
+"""Where the published data sets are, and how they come onto this machine.
+
+What is given with ``--data`` is taken as it is: a file, an archive, a folder, or an address. Otherwise a data set is
+fetched from where its authors, or those who keep it for them, have put it, and kept beside the packed weights. Nothing
+is known of what the files should contain but their names: no checksums are published for them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from urllib.parse import urlparse
+
+from gpt2lab.errors import DownloadError, UsageError
+from gpt2lab.evaluating.sources import Source, find_sources
+from gpt2lab.weights.fetch import Progress, fetch
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Place:
+    """A file on the web, or in a data set's repository on the Hugging Face hub."""
+
+    file: str
+    """Address, or path in the repository."""
+    repository: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.file} of {self.repository} on the Hugging Face hub" if self.repository else self.file
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A published data set."""
+
+    name: str
+    patterns: tuple[str, ...]
+    """How the file that is used may be called in an archive or a folder, best first."""
+    places: tuple[Place, ...]
+    """Where it can be had, tried in this order."""
+
+
+_CBT = "http://www.thespermwhale.com/jaseweston/babi/CBTest.tgz"
+
+DATASETS = {
+    "lambada": Dataset(
+        "LAMBADA, the test set as OpenAI detokenised it",
+        ("lambada_test*.jsonl", "lambada*test*.txt", "*test*.parquet"),
+        (
+            Place("https://openaipublic.blob.core.windows.net/gpt-2/data/lambada_test.jsonl"),
+            Place("data/lambada_test.jsonl", "EleutherAI/lambada_openai"),
+        ),
+    ),
+    "wikitext2": Dataset(
+        "WikiText-2 raw, test",
+        ("wiki.test.raw", "wiki.test.tokens", "*test*.txt", "*test*.parquet"),
+        (
+            Place("wikitext-2-raw-v1.zip", "ggml-org/ci"),
+            Place("https://wikitext.smerity.com/wikitext-2-raw-v1.zip"),
+            Place("wikitext-2-raw-v1/test-00000-of-00001.parquet", "Salesforce/wikitext"),
+        ),
+    ),
+    "wikitext103": Dataset(
+        "WikiText-103 raw, test",
+        ("wiki.test.raw", "wiki.test.tokens", "*test*.txt", "*test*.parquet"),
+        (
+            Place("wikitext-103-raw-v1/test-00000-of-00001.parquet", "Salesforce/wikitext"),
+            Place("https://wikitext.smerity.com/wikitext-103-raw-v1.zip"),
+        ),
+    ),
+    "hellaswag": Dataset(
+        "HellaSwag, validation",
+        ("hellaswag_val.jsonl", "*val*.jsonl", "*val*.parquet"),
+        (
+            Place("https://raw.githubusercontent.com/rowanz/hellaswag/master/data/hellaswag_val.jsonl"),
+            Place("data/validation-00000-of-00001.parquet", "Rowan/hellaswag"),
+        ),
+    ),
+    "cbt-cn": Dataset(
+        "Children's Book Test, common nouns, validation",
+        ("cbtest_cn_valid*.txt", "*cn*valid*"),
+        (Place(_CBT), Place("CN/validation-00000-of-00001.parquet", "cam-cst/cbt")),
+    ),
+    "cbt-ne": Dataset(
+        "Children's Book Test, named entities, validation",
+        ("cbtest_ne_valid*.txt", "*ne*valid*"),
+        (Place(_CBT), Place("NE/validation-00000-of-00001.parquet", "cam-cst/cbt")),
+    ),
+}
+
+
+def find_data(
+    task: str, data: str | None, say: Say = lambda line: None, progress: Callable[[str], Progress] | None = None
+) -> Source:
+    """The file of ``task``: in ``data`` (a path or an address), in the cache, or fetched.
+
+    Raises :class:`~gpt2lab.errors.DownloadError` if it can be had from nowhere, :class:`~gpt2lab.errors.UsageError` if
+    there is nothing of that kind in ``data``, or several files.
+    """
+    dataset = DATASETS[task]
+    start = progress or (lambda name: lambda done, total: None)
+    path = _given(data, say, start) if data is not None else _from_places(dataset, say, start)
+    found = find_sources(path, dataset.patterns)
+    if len(found) > 1:
+        raise UsageError(f"{path} holds several such files ({found[0].name}, {found[1].name}, …): give one")
+    return found[0]
+
+
+def is_address(data: str) -> bool:
+    """Whether ``--data`` is something to be fetched."""
+    return urlparse(data).scheme in ("http", "https")
+
+
+def cache_folder() -> Path | None:
+    """Where data sets are kept: beside the packed weights; None if nothing is to be kept."""
+    from gpt2lab.engines.packed import default_folder
+
+    packed = default_folder()
+    return packed.with_name("datasets") if packed else None
+
+
+def given_path(data: str, say: Say = lambda line: None, progress: Callable[[str], Progress] | None = None) -> Path:
+    """``data`` as a path on this machine, fetched if it is an address."""
+    return _given(data, say, progress or (lambda name: lambda done, total: None))
+
+
+def _given(data: str, say: Say, start: Callable[[str], Progress]) -> Path:
+    return _from_web(data, say, start) if is_address(data) else Path(data)
+
+
+def _from_places(dataset: Dataset, say: Say, start: Callable[[str], Progress]) -> Path:
+    problems = []
+    for place in dataset.places:
+        if place.file.endswith(".parquet") and find_spec("pyarrow") is None:
+            continue
+        try:
+            return _from_hub(place, say) if place.repository else _from_web(place.file, say, start)
+        except DownloadError as error:
+            problems.append(str(error))
+    places = " or ".join(map(str, dataset.places))
+    raise DownloadError(
+        f"{dataset.name}: not on this machine, and not to be fetched ({problems[0]}); "
+        f"get {places}, and give the file with --data"
+    )
+
+
+def _from_web(address: str, say: Say, start: Callable[[str], Progress]) -> Path:
+    """The file at ``address``, in the cache under the name that it has there."""
+    folder = cache_folder()
+    if folder is None:
+        raise DownloadError(f"there is no cache to keep {address} in: set GPT2LAB_CACHE, or fetch it and give its path")
+    name = Path(urlparse(address).path).name or "data"
+    path = folder / hashlib.sha256(address.encode()).hexdigest()[:12] / name  # two addresses may end alike
+    if not path.is_file():
+        fetch(address, path, progress=start(name))
+        say(f"{name}: {path.stat().st_size:,} bytes from {address}, kept in {path.parent}")
+    return path
+
+
+def _from_hub(place: Place, say: Say) -> Path:
+    """The file in the hub client's own cache, fetched to there if it is not in it yet."""
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
+
+    repository = str(place.repository)
+    cached = try_to_load_from_cache(repository, place.file, repo_type="dataset")
+    if isinstance(cached, str):
+        return Path(cached)
+    try:  # asked first, because without a network this fails at once, and a download after half a minute of trying
+        get_hf_file_metadata(hf_hub_url(repository, place.file, repo_type="dataset"))
+        path = Path(hf_hub_download(repository, place.file, repo_type="dataset"))
+    except Exception as error:  # the classes are httpx's or requests', as the client's version wants it
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise DownloadError(f"cannot get {place}: {reason}") from None
+    say(f"{path.name}: {path.stat().st_size:,} bytes, {place}, kept in the hub's cache")
+    return path

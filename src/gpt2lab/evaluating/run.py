@@ -1,0 +1,45 @@
+"""A model under evaluation: what tasks ask, and who is told how far they are."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gpt2lab.config import END_OF_TEXT
+from gpt2lab.evaluating.batches import Item, Scores, fitted, score_items
+from gpt2lab.evaluating.sources import Tick
+
+if TYPE_CHECKING:
+    from gpt2lab.engines import Engine
+    from gpt2lab.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Run:
+    """A model, and how much of a data set it is to be asked."""
+
+    engine: Engine
+    tokenizer: Tokenizer
+    limit: int | None = None
+    """The first so many examples alone."""
+    tick: Tick = lambda n: None
+
+    def score(self, items: Iterable[Item], counts: Counter[str], banned: Iterable[int] = ()) -> Iterator[list[Scores]]:
+        """Scores of ``items``; ``counts`` learns of contexts that had to be cut."""
+        n_ctx = self.engine.config.n_ctx
+
+        def counted() -> Iterator[Item]:
+            for item in items:
+                counts["contexts cut at their beginning"] += fitted(item, n_ctx) is not item
+                yield item
+
+        for scores in score_items(self.engine, counted(), tuple(banned)):
+            self.tick(1)
+            yield scores
+
+    def context(self, text: str) -> list[int]:
+        """Ids of a context; an empty one is the start of a text."""
+        end_of_text = self.tokenizer.end_of_text
+        return self.tokenizer.encode(text) or [END_OF_TEXT if end_of_text is None else end_of_text]

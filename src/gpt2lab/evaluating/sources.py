@@ -1,0 +1,187 @@
+"""Data sets as they lie on disk: plain files, archives, JSON lines, Parquet.
+
+Reads lines and records, one after the other, and says where a malformed one is. Knows no benchmark but by the names
+that its files are looked for under.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from fnmatch import fnmatch
+from importlib import import_module
+from importlib.util import find_spec
+from io import BytesIO
+from pathlib import Path
+from typing import IO, Any
+
+from gpt2lab.errors import UsageError
+
+Tick = Callable[[int], None]
+"""Called with the number of examples, or of bytes of a text, that were read since the last call."""
+
+LINE = 1 << 18
+"""Bytes of a longer line that are read at a time where a line need not be whole."""
+
+ARCHIVES = (".zip", ".tgz", ".tar", ".tar.gz", ".tar.bz2", ".tar.xz")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One file, or one member of an archive."""
+
+    path: Path
+    member: str | None = None
+
+    @property
+    def name(self) -> str:
+        """How messages call it."""
+        return f"{self.path}:{self.member}" if self.member else str(self.path)
+
+    @property
+    def kind(self) -> str:
+        """``.jsonl``, ``.parquet``, ``.txt`` …: how its name ends, ``.gz`` left aside."""
+        return Path((self.member or self.path.name).lower().removesuffix(".gz")).suffix
+
+    def lines(self, size: int = -1) -> Iterator[bytes]:
+        """Lines with their ends; with a ``size`` those longer than that in parts."""
+        with _readable(self.path), ExitStack() as stack:
+            file = self._open(stack)
+            while line := file.readline(size):
+                yield line
+
+    def _open(self, stack: ExitStack) -> IO[bytes]:
+        file: Any
+        if self.member is None:
+            file = stack.enter_context(self.path.open("rb"))
+        elif self.path.suffix.lower() == ".zip":
+            file = stack.enter_context(stack.enter_context(zipfile.ZipFile(self.path)).open(self.member))
+        else:
+            tar = stack.enter_context(tarfile.open(self.path))  # noqa: SIM115 (the stack closes it)
+            file = stack.enter_context(tar.extractfile(self.member) or BytesIO())
+        if (self.member or self.path.name).lower().endswith(".gz"):
+            file = stack.enter_context(gzip.GzipFile(fileobj=file))
+        opened: IO[bytes] = file
+        return opened
+
+
+def find_sources(path: Path, patterns: Sequence[str]) -> list[Source]:
+    """The file ``path``, or what in the folder or archive ``path`` is named like the first pattern that fits any.
+
+    Raises :class:`~gpt2lab.errors.UsageError` if there is nothing of that kind.
+    """
+    if path.is_dir():
+        names = sorted(each.relative_to(path).as_posix() for each in path.rglob("*") if each.is_file())
+        found = [Source(path / name) for name in _like(names, patterns)]
+    elif path.name.lower().endswith(ARCHIVES):
+        found = [Source(path, name) for name in _like(_members(path), patterns)]
+    elif path.exists():
+        return [Source(path)]
+    else:
+        raise UsageError(f"there is no file {path}")
+    if not found:
+        raise UsageError(f"{path} holds no file named like {' or '.join(patterns)}")
+    return found
+
+
+def records(source: Source) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Each record of a JSON-lines or Parquet file, and where it is, in words."""
+    if source.kind == ".parquet":
+        yield from _parquet(source)
+        return
+    for where, line in numbered_lines(source):
+        try:
+            record = json.loads(line)
+        except ValueError as error:
+            raise UsageError(f"{where} is no JSON ({error})") from None
+        except RecursionError:
+            raise UsageError(f"{where} is nested too deeply") from None
+        if not isinstance(record, dict):
+            raise UsageError(f"{where} is no JSON object but {type(record).__name__}")
+        yield where, record
+
+
+def numbered_lines(source: Source) -> Iterator[tuple[str, str]]:
+    """The lines of a text file that are not empty, without their ends, and where they are, in words."""
+    for number, line in enumerate(source.lines(), 1):
+        where = f"line {number} of {source.name}"
+        try:
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+        except UnicodeDecodeError as error:
+            raise UsageError(f"{where} is no UTF-8 text ({error.reason}); convert it to UTF-8") from None
+        if text.strip():
+            yield where, text
+
+
+def string(record: dict[str, Any], key: str, where: str) -> str:
+    """A field that must be there and a text."""
+    value = _field(record, key, where)
+    if not isinstance(value, str):
+        raise UsageError(f"{where}: {key!r} must be a text, got {value!r:.60}")
+    return value
+
+
+def strings(record: dict[str, Any], key: str, where: str) -> list[str]:
+    """A field that must be there and a list of at least two texts."""
+    value = _field(record, key, where)
+    if not isinstance(value, list) or len(value) < 2 or not all(isinstance(each, str) for each in value):
+        raise UsageError(f"{where}: {key!r} must be a list of two texts or more, got {value!r:.60}")
+    return value
+
+
+def _field(record: dict[str, Any], key: str, where: str) -> Any:
+    if key not in record:
+        raise UsageError(f"{where} has no {key!r}; its keys are {', '.join(map(repr, record)) or 'none'}")
+    return record[key]
+
+
+def _like(names: list[str], patterns: Sequence[str]) -> list[str]:
+    for pattern in patterns:
+        if found := [name for name in names if fnmatch(name.rsplit("/", 1)[-1].lower(), pattern.lower())]:
+            return found
+    return []
+
+
+def _members(path: Path) -> list[str]:
+    with _readable(path):
+        if path.suffix.lower() == ".zip":
+            with zipfile.ZipFile(path) as archive:
+                return sorted(info.filename for info in archive.infolist() if not info.is_dir())
+        with tarfile.open(path) as tar:
+            return sorted(info.name for info in tar if info.isfile())
+
+
+def _parquet(source: Source) -> Iterator[tuple[str, dict[str, Any]]]:
+    if find_spec("pyarrow") is None:
+        raise UsageError(f"{source.name} needs pyarrow (pip install pyarrow); or give the data as .jsonl or .txt")
+    pyarrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
+    if source.member is not None:
+        raise UsageError(f"{source.name}: take the Parquet file out of its archive first")
+    number = 0
+    try:
+        with _readable(source.path), parquet.ParquetFile(source.path) as file:
+            for batch in file.iter_batches(1024):
+                for record in batch.to_pylist():
+                    number += 1
+                    yield f"row {number} of {source.name}", record
+    except pyarrow.ArrowException as error:
+        raise UsageError(f"{source.name} is no usable Parquet file ({error})") from None
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Whatever reading or unpacking raises as one line."""
+    try:
+        yield
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, gzip.BadGzipFile) as error:
+        raise UsageError(f"{path} is damaged or no archive of its kind ({error})") from None
+    except NotImplementedError as error:
+        raise UsageError(f"{path} cannot be unpacked ({error})") from None
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror or error}") from None

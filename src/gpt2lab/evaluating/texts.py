@@ -1,0 +1,127 @@
+"""Perplexity and bits per byte of texts of any length, in constant memory.
+
+Text comes in pieces, is encoded as it comes and scored window by window; neither the text nor its tokens nor the
+logits are ever held as a whole. Bytes are counted where they are read, not derived from tokens.
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from gpt2lab.errors import UsageError
+from gpt2lab.evaluating.batches import Item, score_items
+from gpt2lab.evaluating.results import Losses
+
+if TYPE_CHECKING:
+    from gpt2lab.engines import Engine
+    from gpt2lab.tokenizer import Tokenizer
+
+Pieces = Iterable[str]
+"""A document in parts that, joined, are its text."""
+
+PIECE = 1 << 18
+"""Characters that are encoded at a time, about."""
+
+# Where GPT-2's pattern always cuts, whatever stands before and after: behind a letter or digit, if a space or a
+# punctuation mark follows that no contraction begins with.
+_CUT = re.compile(r"[^\W_](?=[ \n.,;:!?。，、！？])")
+
+
+@dataclass(frozen=True)
+class Windows:
+    """How a text is cut into windows.
+
+    Attributes:
+        inputs: tokens that a window feeds; as many are predicted, one further on.
+        stride: by how many tokens a window begins after the one before; those predicted before are not scored again.
+    """
+
+    inputs: int
+    stride: int
+
+    def of(self, chunks: Iterable[list[int]]) -> Iterator[Item]:
+        """Windows of a text whose tokens come in chunks; all tokens but the first are scored, each once.
+
+        With a stride above ``inputs`` the first token of each window is not scored: it has nothing before it.
+        """
+        buffer: list[int] = []
+        start = first = 0  # of the next window: its first input, and the last input before the first token scored
+        for chunk in chunks:
+            buffer += chunk
+            while len(buffer) > start + self.inputs:
+                end = start + self.inputs
+                yield Item(buffer[start : first + 1], [buffer[first + 1 : end + 1]])
+                start, first = start + self.stride, max(end, start + self.stride)
+            dropped = min(start, len(buffer))
+            del buffer[:dropped]
+            start, first = start - dropped, first - dropped
+        if first + 1 < len(buffer):
+            yield Item(buffer[start : first + 1], [buffer[first + 1 :]])
+
+
+def decoded(chunks: Iterable[bytes], name: str) -> Iterator[str]:
+    """UTF-8 as text. Raises :class:`~gpt2lab.errors.UsageError` that names the first byte which is none."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    done = 0
+    try:
+        for chunk in chain(chunks, [b""]):
+            done -= len(decoder.getstate()[0])  # the bytes of an unfinished character, which come back below
+            yield decoder.decode(chunk, final=not chunk)
+            done += len(chunk) + len(decoder.getstate()[0])
+    except UnicodeDecodeError as error:
+        byte = error.object[error.start]
+        raise UsageError(
+            f"{name} is no UTF-8 text: byte {done + error.start + 1:,} is 0x{byte:02x}; convert it to UTF-8"
+        ) from None
+
+
+def encoded(pieces: Pieces, tokenizer: Tokenizer) -> Iterator[list[int]]:
+    """Ids of a text that comes in pieces: the same as of the whole."""
+    waiting = ""
+    for piece in pieces:
+        waiting += piece
+        if len(waiting) < PIECE:
+            continue
+        cut = 0
+        for match in _CUT.finditer(waiting, max(0, len(waiting) - PIECE // 2)):
+            cut = match.end()
+        if cut:
+            yield tokenizer.encode(waiting[:cut])
+            waiting = waiting[cut:]
+    if waiting:
+        yield tokenizer.encode(waiting)
+
+
+def protocol_windows(stride: int | None, n_ctx: int) -> dict[str, Windows]:
+    """Protocol name → windows: the stride asked for, or else non-overlapping ones and those that overlap by half.
+
+    Raises :class:`~gpt2lab.errors.UsageError` for a stride out of 1 … n_ctx.
+    """
+    strides = sorted({n_ctx, max(1, n_ctx // 2)}, reverse=True) if stride is None else [stride]
+    found = {}
+    for each in strides:
+        if not 1 <= each <= n_ctx:
+            raise UsageError(f"stride must be from 1 to the model's context of {n_ctx}, got {each}")
+        found[f"{'non-overlapping' if each == n_ctx else 'strided'}, stride {each}"] = Windows(n_ctx, each)
+    return found
+
+
+def text_losses(
+    engine: Engine, tokenizer: Tokenizer, documents: Iterable[Pieces], windows: Windows, *, opened: bool = True
+) -> Losses:
+    """Score every token of ``documents``.
+
+    Each document begins anew, after ``<|endoftext|>`` if ``opened`` and the tokenizer has one; otherwise its first
+    token is not scored.
+    """
+    first = [tokenizer.end_of_text] if opened and tokenizer.end_of_text is not None else []
+    items = (item for pieces in documents for item in windows.of(chain([first], encoded(pieces, tokenizer))))
+    losses = Losses()
+    for (scores,) in score_items(engine, items):
+        losses.add(-scores.total, len(scores.logprobs))
+    return losses
