@@ -1,44 +1,35 @@
-"""``gpt2lab train``: train a GPT-2 of your own on text files, from nothing.
+"""``gpt2lab train``: fine-tune a model on your own text, or train one from nothing.
 
-Turns flags into settings and a dataset into windows, then leaves the rest to :mod:`gpt2lab.training`; torch is
-imported only when the command runs.
+Turns flags, and a file of settings, into what :mod:`gpt2lab.training.start` does; torch is imported only when the
+command runs.
 """
 
 from __future__ import annotations
 
+import difflib
+import sys
 import typing
 from collections.abc import Callable
 from dataclasses import fields
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 from gpt2lab.cli.options import GroupedCommand, option
+from gpt2lab.config import ModelConfig
 from gpt2lab.errors import UsageError
 from gpt2lab.training.settings import Settings
 
-if TYPE_CHECKING:
-    from gpt2lab.training.data import Windows
-
-SETTINGS_HELP = {
-    "steps": "Train up to this many updates.",
-    "batch_size": "Windows of n_ctx tokens in a batch.",
-    "accumulate_gradients": "Batches in an update.",
-    "learning_rate": "Its peak.",
-    "warmup_steps": "Updates until the learning rate is at its peak.",
-    "schedule": "After the warm-up: cosine to zero, or constant and then a linear decay.",
-    "decay_steps": "Length of the decay of stable-decay.",
-    "optimizer": "muon: for the matrices of the layers, with adamw for the rest.",
-    "weight_decay": "Of matrices.",
-    "clip": "Largest norm of a gradient.",
-    "dropout": "Part of embeddings and of what layers add that is dropped.",
-    "precision": "Of the arithmetic. bfloat16 pays on a CPU with AMX.",
-    "narrow_steps": "So many first updates choose among the dataset's own tokens only, which is cheaper.",
-    "val_every": "Validate every so many updates, and after the last.",
-    "save_every": "Save every so many updates, and after the last.",
-    "patience": "Stop after so many validations without a better one; 0 never.",
-    "seed": "Of weights, dropout, held-out part and order of training.",
+SHAPE = {"n_ctx": 512, "n_embd": 256, "n_head": 4, "n_layer": 8}
+"""Of a model of random weights, unless told otherwise."""
+SHAPE_HELP = {
+    "n_ctx": "Longest context, in tokens.",
+    "n_embd": "Width.",
+    "n_head": "Attention heads in a layer.",
+    "n_layer": "Layers.",
 }
 
 
@@ -46,20 +37,91 @@ def settings_options(function: Callable[..., None]) -> Callable[..., None]:
     """One option for each field of :class:`Settings`, with its default and its choices."""
     types = typing.get_type_hints(Settings)
     for field in reversed(fields(Settings)):
-        choices = typing.get_args(types[field.name])
-        kind = click.Choice(choices) if choices else types[field.name]
-        help = SETTINGS_HELP[field.name]
-        function = option("Training", f"--{field.name}", type=kind, default=field.default, help=help)(function)
+        kind, more = types[field.name], {"default": field.default, "help": field.metadata["help"]}
+        if kind is bool:
+            name = f"--{field.name}/--no_{field.name}"
+        else:
+            name = f"--{field.name}"
+            choices = typing.get_args(kind) if typing.get_origin(kind) is typing.Literal else ()
+            more["type"] = click.Choice(choices) if choices else (*typing.get_args(kind), kind)[0]
+        function = option(field.metadata["group"], name, **more)(function)
     return function
+
+
+def shape_options(function: Callable[..., None]) -> Callable[..., None]:
+    """The shape of a new model."""
+    for name, text in reversed(SHAPE_HELP.items()):
+        function = option(
+            "Model", f"--{name}", type=int, help=f"With --from_scratch: {text}  [default: {SHAPE[name]}]"
+        )(function)
+    return function
+
+
+def read_config(context: click.Context, _parameter: click.Parameter, path: str | None) -> str | None:
+    """Let the settings in a file stand in for the defaults: flags that are given still win."""
+    if path is None:
+        return None
+    known = {parameter.name: parameter for parameter in context.command.params if parameter.name != "config"}
+    values = {str(name).replace("-", "_"): value for name, value in _parse(Path(path)).items()}
+    for name, value in values.items():
+        if name not in known:
+            close = difflib.get_close_matches(name, [str(name) for name in known], 1)
+            hint = f"do you mean {close[0]}?" if close else "gpt2lab train --help lists them"
+            raise UsageError(f"{path}: there is no setting {name!r}; {hint}")
+        if isinstance(value, dict) or value is None:
+            raise UsageError(f"{path}: {name} must be a number, a text or a list of texts, not {value!r}")
+        if known[name].multiple:
+            values[name] = value if isinstance(value, list) else [value]
+        elif isinstance(value, list):
+            values[name] = ",".join(map(str, value))
+    context.default_map = values
+    return path
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    """The settings in a TOML or YAML file."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+    try:
+        if path.suffix.lower() == ".toml":
+            values = _toml().loads(text)
+        elif path.suffix.lower() in (".yaml", ".yml"):
+            import yaml
+
+            values = yaml.safe_load(text)
+        else:
+            raise UsageError(f"{path} is neither .toml nor .yaml")
+    except UsageError:
+        raise
+    except Exception as error:  # each of the parsers has its own
+        raise UsageError(f"{path}: {' '.join(str(error).split())}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise UsageError(f"{path}: wanted are lines of the form name = value (TOML) or name: value (YAML)")
+    return values
+
+
+def _toml() -> Any:
+    for module in ("tomllib", "tomli"):  # the first since Python 3.11
+        if find_spec(module):
+            return import_module(module)
+    raise UsageError("TOML needs Python 3.11 or newer, or pip install tomli; YAML does not")
 
 
 @click.command(
     cls=GroupedCommand,
-    short_help="Train a model from scratch.",
+    short_help="Fine-tune a model on your own text, or train one from scratch.",
     epilog="""\b
-    Example:
-      gpt2lab train --dataset stories/ --from_scratch --n_layer 4 --run_name mine --steps 2000
-      gpt2lab generate "Once upon a time" --model checkpoint/mine
+    Examples:
+      gpt2lab train --dataset shakespeare.txt
+      gpt2lab generate "ROMEO:" --model checkpoint/run1
+      gpt2lab train --dataset mail/ --model_name 124M --lora 8 --run_name mail
+      gpt2lab train --dataset stories/ --from_scratch --n_layer 4 --steps 2000 --run_name tiny
+
+    Options may be spelled with dashes too (--batch-size). docs/fine-tuning.md explains them.
     """,
 )
 @option(
@@ -68,102 +130,87 @@ def settings_options(function: Callable[..., None]) -> Callable[..., None]:
     multiple=True,
     required=True,
     metavar="PATH",
-    help="Text file, folder of .txt, or pattern; may be repeated. A file is a document.",
+    help="Text (.txt, .jsonl, .csv, …), a folder, a pattern, or what gpt2lab encode made; may be repeated.",
 )
+@option("Data", "--val_dataset", metavar="PATH", help="Validate with this in place of a part of the dataset.")
 @option(
     "Data",
     "--held_out",
     type=float,
-    default=0.025,
+    default=0.05,
     help="Part of the tokens kept aside for validation, in whole documents where it can be.",
 )
+@option("Data", "--field", metavar="NAME", help="Field of .jsonl that has the text.  [default: see docs/encode.md]")
+@option("Data", "--column", metavar="NAME", help="Column of .csv that has the text.")
+@option("Data", "--encoding", default="utf-8", metavar="NAME", help="Of the text files.")
 @option(
-    "Model",
-    "--from_scratch",
-    is_flag=True,
-    help="Begin with random weights: required for now, there is no fine-tuning yet.",
+    "Data",
+    "--combine",
+    type=click.IntRange(min=1),
+    default=50_000,
+    metavar="CHARS",
+    help="With --sampling uniform: documents are joined to chunks of so many characters, which no window crosses.",
 )
-@option("Model", "--n_ctx", type=int, default=512, help="Longest context, and length of training windows, in tokens.")
-@option("Model", "--n_embd", type=int, default=256, help="Width.")
-@option("Model", "--n_head", type=int, default=4, help="Attention heads in a layer.")
-@option("Model", "--n_layer", type=int, default=8, help="Layers.")
+@option(
+    "Model", "--model_name", "--model", default="tales", metavar="NAME", help="What to begin with: a path or a name."
+)
+@option("Model", "--from_scratch", is_flag=True, help="Begin with random weights instead.")
+@shape_options
 @option("Run", "--run_name", default="run1", metavar="NAME", help="Save into CHECKPOINT_DIR/NAME.")
 @option("Run", "--checkpoint_dir", default="checkpoint", metavar="CHECKPOINT_DIR", help="Where runs are.")
+@option("Run", "--sample_dir", default="samples", metavar="SAMPLE_DIR", help="Samples go into SAMPLE_DIR/NAME.")
 @option(
     "Run",
     "--restore_from",
     default="latest",
     metavar="latest|fresh|PATH",
-    help="Go on from the run's last state if it has one, begin anew, or from a state folder.",
+    help="Go on from the run's last state if it has one, begin anew, or from a state, a run or any checkpoint.",
+)
+@option(
+    "Run",
+    "--config",
+    metavar="FILE",
+    is_eager=True,
+    expose_value=False,
+    callback=read_config,
+    help="Settings by name in a TOML or YAML file; flags win.",
 )
 @settings_options
+@option("Machine", "--threads", type=click.IntRange(min=1), help="Of this process.  [default: its share of the cores]")
+@option("Machine", "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to compute.")
+@click.pass_context
 def command(
+    context: click.Context,
+    /,
     dataset: tuple[str, ...],
-    held_out: float,
     from_scratch: bool,
-    n_ctx: int,
-    n_embd: int,
-    n_head: int,
-    n_layer: int,
-    run_name: str,
-    checkpoint_dir: str,
-    restore_from: str,
-    **settings: Any,
+    threads: int | None,
+    **arguments: Any,
 ) -> None:
-    """Train a GPT-2 on text files, from random weights.
+    """Fine-tune a model on text, or with --from_scratch train a new one.
 
-    CHECKPOINT_DIR/NAME holds the model that did best on the held-out part, for every command to load, and the last two
-    states to go on from. Ctrl-C finishes the update and saves.
+    CHECKPOINT_DIR/NAME holds the model that did best on held-out text, for every command to load, and the last states
+    to go on from: the same command goes on where it stopped. Ctrl-C finishes the update and saves.
     """
-    if not from_scratch:
-        raise UsageError("training starts from random weights only so far: say --from_scratch")
+    shape = {name: arguments.pop(name) for name in SHAPE}
+    settings = Settings(**{field.name: arguments.pop(field.name) for field in fields(Settings)})
+    given = [name for name, value in shape.items() if value is not None]
+    if given and not from_scratch:
+        raise UsageError(f"--{given[0]} is for --from_scratch: a model that is there has its shape")
+    config = ModelConfig(**{name: value or SHAPE[name] for name, value in shape.items()}) if from_scratch else None
     try:
-        from gpt2lab.training.loop import Trainer
+        start = _start(threads)
     except ModuleNotFoundError as error:
         raise UsageError(f"training needs {error.name}: pip install 'gpt2lab[train]'") from error
-    from gpt2lab.config import ModelConfig
-
-    config = ModelConfig(n_ctx=n_ctx, n_embd=n_embd, n_head=n_head, n_layer=n_layer)
-    checked = Settings(**settings)
-    train, validation = load_windows(dataset, n_ctx, held_out, checked.seed)
-    run = Path(checkpoint_dir, run_name)
-    trainer = Trainer(config, checked, train, validation, run, say=click.echo)
-    state = starting_state(run, restore_from)
-    if state is not None:
-        trainer.restore(state)
-    if trainer.step >= checked.steps:
-        raise UsageError(f"{state} has {trainer.step} updates already: ask for more than {checked.steps} --steps")
-    click.echo("Training...")
-    trainer.train()
-    if (run / "model.safetensors").exists():
-        click.echo(f"gpt2lab generate --model {run}  writes with it")
+    job = start.Job(dataset=dataset, config=config, **arguments)
+    context.exit(start.train(job, settings, terminal=sys.stdout.isatty()))
 
 
-def load_windows(dataset: tuple[str, ...], n_ctx: int, held_out: float, seed: int) -> tuple[Windows, Windows | None]:
-    """Read, encode and split the dataset; says how large the parts are."""
-    from gpt2lab.tokenizer import Tokenizer
-    from gpt2lab.training.data import Windows, find_files, hold_out, join, read_documents
+def _start(threads: int | None) -> Any:
+    """:mod:`gpt2lab.training.start`, and with it torch, once the process is prepared for it."""
+    from gpt2lab.training.memory import prepare_process
 
-    if not 0 <= held_out < 1:
-        raise UsageError(f"held_out is a part of the tokens, from 0 to below 1, got {held_out}")
-    click.echo("Loading dataset...")
-    documents = read_documents(find_files(dataset), Tokenizer.gpt2().encode)
-    kept, aside = hold_out(documents, held_out, seed)
-    train = Windows(join(kept), n_ctx, seed)
-    click.echo(f"dataset has {len(train.tokens)} tokens, documents: {len(kept)}")
-    if not aside:
-        return train, None
-    validation = Windows(join(aside), n_ctx, seed)
-    click.echo(f"held out: {len(validation.tokens)} tokens, documents: {len(aside)}")
-    return train, validation
+    prepare_process(threads)
+    from gpt2lab.training import start
 
-
-def starting_state(run: Path, restore_from: str) -> Path | None:
-    """The state folder that ``--restore_from`` means; None to begin anew."""
-    from gpt2lab.training.checkpoints import states
-
-    if restore_from == "fresh":
-        return None
-    if restore_from == "latest":
-        return next(reversed(states(run)), None)
-    return Path(restore_from)
+    return start

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, cast
 
 import numpy as np
 import torch
@@ -127,6 +127,11 @@ def states(run: Path) -> list[Path]:
     return [state for _, _, state in sorted((last if g is None else g, _step(s) or 0, s) for g, s in found)]
 
 
+def is_state(path: Path) -> bool:
+    """Whether ``path`` is a state folder, whole or not."""
+    return (path / "progress.json").is_file() or _step(path) is not None
+
+
 def next_generation(run: Path) -> int:
     """A generation for states that shall count as newer than all that are there."""
     return max((_generation(state) or 0 for state in states(run)), default=-1) + 1
@@ -174,8 +179,7 @@ class TensorFile(Mapping[str, Tensor]):
     """The tensors of a safetensors file, each read when it is asked for; ``prefix`` is left out of their names."""
 
     def __init__(self, path: Path, prefix: str = "") -> None:
-        self._file: Any = safe_open(path, framework="pt")
-        self._prefix = prefix
+        self._file, self._prefix = cast("Any", safe_open(path, framework="pt")), prefix
         self._names = [name.removeprefix(prefix) for name in self._file.keys()]  # noqa: SIM118
 
     def __getitem__(self, name: str) -> Tensor:
@@ -252,7 +256,9 @@ def _writing(path: Path, partial: Path | None = None) -> Iterator[None]:
         if partial is not None:
             shutil.rmtree(partial, ignore_errors=True)
         if isinstance(error, OSError):
-            raise CheckpointError(f"cannot write {path}: {error.strerror or error}") from None
+            raise CheckpointError(
+                f"cannot write {path}: {error.strerror or error}; what was saved before is whole"
+            ) from None
         raise
 
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from types import TracebackType
 from typing import Any, Literal
@@ -182,35 +182,52 @@ class World:
     def full_tensors(self, source: nn.Module | Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Whole tensors of a model, or of a mapping, on the CPU of the main process; nothing elsewhere.
 
-        Tensors that are whole already are not copied. Gathers one at a time.
+        Tensors that are whole already are not copied. See :meth:`on_main` for more than memory holds.
         """
         tensors = _unwrapped(source).state_dict() if isinstance(source, nn.Module) else source
         whole = {}
         for name, tensor in tensors.items():
-            full = tensor.full_tensor() if _is_sharded(tensor) else tensor
+            full = _whole(tensor)
             if self.is_main:
                 whole[name] = full.detach().cpu()
         return whole
 
+    def on_main(self, action: Callable[..., Any], *sources: Mapping[str, Tensor]) -> Any:
+        """``action(*sources)`` in the main process, where the others help to make sharded tensors whole, one at a time.
+
+        What the action gets for a sharded tensor has its ``shape``, and is gathered anew each time ``detach()`` is
+        called. Returns what the action does; None elsewhere.
+        """
+        if self.is_main:
+            gathered = [
+                {name: _Sharded(self, (number, name), t) if _is_sharded(t) else t for name, t in source.items()}
+                for number, source in enumerate(sources)
+            ]
+            try:
+                return action(*gathered)
+            finally:
+                self.broadcast(None)
+        while (asked := self.broadcast(None)) is not None:
+            number, name = asked
+            _whole(sources[number][name])
+        return None
+
     def local_tensors(self, model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The inverse: this process's part of the main process's ``tensors``, which the others need not have.
 
-        A tensor is sharded as the parameter of ``model`` is whose name it has up to a colon, if it has its shape too,
-        and the same for everybody else.
+        A tensor is sharded as the parameter of ``model`` is whose name it has up to a colon, if it has its shape too;
+        any other is the same for everybody. Looks at one tensor at a time.
         """
         if self.size == 1:
             return dict(tensors)
-        like = _unwrapped(model).state_dict() | dict(_unwrapped(model).named_parameters())
-        known = self.broadcast({name: (tensor.shape, tensor.dtype) for name, tensor in tensors.items()})
+        like = dict(_unwrapped(model).named_parameters())
         parts = {}
-        for name, (shape, dtype) in known.items():
-            whole = tensors[name].detach() if self.is_main else torch.empty(shape, dtype=dtype)
-            parts[name] = self._part(whole.to(self.device).contiguous(), like.get(name.partition(":")[0]))
+        for name in self.broadcast(list(tensors)):
+            whole = tensors[name].detach() if self.is_main else None
+            shape, dtype = self.broadcast(None if whole is None else (whole.shape, whole.dtype))
+            whole = torch.empty(shape, dtype=dtype) if whole is None else whole.contiguous()
+            parts[name] = self._part(whole.to(self.device), like.get(name.partition(":")[0]))
         return parts
-
-    def load_full(self, model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-        """Set the model's weights to the main process's ``tensors``. Raises RuntimeError if they do not fit."""
-        _unwrapped(model).load_state_dict(self.local_tensors(model, tensors))
 
     def _part(self, whole: Tensor, like: Tensor | None) -> Tensor:
         if like is not None and _is_sharded(like) and like.shape == whole.shape:
@@ -220,6 +237,18 @@ class World:
             return part
         dist.broadcast(whole, src=0)
         return whole
+
+
+class _Sharded:
+    """Stands for a tensor of which every process has a part, in an action of the main process."""
+
+    def __init__(self, world: World, key: tuple[int, str], tensor: Tensor) -> None:
+        self.shape, self._world, self._key, self._tensor = tensor.shape, world, key, tensor
+
+    def detach(self) -> Tensor:
+        """All of it."""
+        self._world.broadcast(self._key)
+        return _whole(self._tensor).detach()
 
 
 def threads_per_process() -> int:
@@ -285,6 +314,11 @@ def _unwrapped(model: nn.Module) -> nn.Module:
 
 def _is_sharded(tensor: Tensor) -> bool:
     return hasattr(tensor, "full_tensor")  # a DTensor, whose module moved between versions of PyTorch
+
+
+def _whole(tensor: Tensor) -> Tensor:
+    whole: Tensor = tensor.full_tensor() if _is_sharded(tensor) else tensor
+    return whole
 
 
 def _local(tensor: Tensor) -> Tensor:

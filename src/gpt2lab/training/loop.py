@@ -34,7 +34,7 @@ from gpt2lab.training.settings import Settings, learning_rate
 from gpt2lab.weights.checkpoint import TokenizerFiles
 
 AVERAGE_DECAY = 0.99  # of the running mean of losses that is shown as avg=, as in the original
-COUNTERS = ("step", "position", "best", "since_best", "average", "seconds")
+COUNTERS = ("step", "position", "best", "best_step", "since_best", "average", "seconds")
 
 Sampler = Callable[[int, Mapping[str, Tensor]], None]
 """Writes samples of a model, given the step and its tensors."""
@@ -82,6 +82,7 @@ class Trainer:
         self.step = 0  # updates made
         self.position = 0  # windows trained on
         self.best = math.inf
+        self.best_step = 0
         self.since_best = 0  # validations
         self.average = (0.0, 0.0)  # weighted sum of losses, sum of weights
         self.seconds = 0.0
@@ -110,6 +111,7 @@ class Trainer:
                 self.seconds = time.perf_counter() - begin
                 self._report(loss, time.perf_counter() - before)
                 if self.world.any(self.interrupted is not None):
+                    self.reporter.say("interrupted")
                     self.save()
                     return "interrupted"
                 if self._after_update():
@@ -319,7 +321,7 @@ class Trainer:
         loss = self.validate(held_out)
         self.since_best += 1
         if loss < self.best:
-            self.best, self.since_best = loss, 0
+            self.best, self.best_step, self.since_best = loss, self.step, 0
             self._write_model()
         self.reporter.validation(Validation(self.step, self.seconds, loss, best=self.since_best == 0))
 

@@ -1,0 +1,344 @@
+"""From what a user asks for to a trainer that runs: the model, the text, the state to go on from.
+
+What comes before the first update, and what is said after the last. Knows nothing of flags, nor of what an update does.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import zlib
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from gpt2lab.config import ModelConfig
+from gpt2lab.data.open import open_documents
+from gpt2lab.data.split import hold_out
+from gpt2lab.data.windows import Ring, Windows
+from gpt2lab.errors import CheckpointError, UsageError
+from gpt2lab.memory import available_memory
+from gpt2lab.model import tokenizer_of
+from gpt2lab.tokenizer import Tokenizer
+from gpt2lab.training import checkpoints
+from gpt2lab.training.checkpoints import State
+from gpt2lab.training.distributed import World
+from gpt2lab.training.loop import Trainer
+from gpt2lab.training.memory import estimate
+from gpt2lab.training.metrics import file_reporters
+from gpt2lab.training.module import GPT2, Precision
+from gpt2lab.training.optimizers import choose_trainable
+from gpt2lab.training.reporting import Lines, Live, Reporter, Several
+from gpt2lab.training.samples import Samples
+from gpt2lab.training.settings import Settings, resolved
+from gpt2lab.weights import Checkpoint, open_checkpoint
+from gpt2lab.weights.huggingface import write_vocabulary
+from gpt2lab.weights.vocabulary import gpt2_vocabulary
+
+Say = Callable[[str], None]
+
+LEAST_HELD_OUT = 128  # tokens; the loss of fewer says nothing
+PROBE_TOKENS = 512
+GAIN = 0.9  # bfloat16 must take less than this part of float32's time to be chosen
+
+
+@dataclass(frozen=True)
+class Job:
+    """What to train on, what to begin with, and where to save.
+
+    ``config`` is the shape of a model of random weights, None to begin with the checkpoint ``model_name``.
+    """
+
+    dataset: tuple[str, ...]
+    model_name: str = "tales"
+    config: ModelConfig | None = None
+    val_dataset: str | None = None
+    held_out: float = 0.05
+    encoding: str = "utf-8"
+    field: str | None = None
+    column: str | None = None
+    combine: int = 50_000
+    run_name: str = "run1"
+    checkpoint_dir: str = "checkpoint"
+    sample_dir: str = "samples"
+    restore_from: str = "latest"
+    device: str = "cpu"
+
+    @property
+    def run(self) -> Path:
+        """The run folder."""
+        return Path(self.checkpoint_dir, self.run_name)
+
+
+@dataclass(frozen=True)
+class Source:
+    """What training begins with; without a checkpoint it is random."""
+
+    config: ModelConfig
+    tokenizer: Tokenizer
+    checkpoint: Checkpoint | None = None
+
+
+def train(job: Job, settings: Settings, terminal: bool = False) -> int:
+    """Do ``job``; the exit status: 0, or that of the signal that ended it after the state was saved.
+
+    ``terminal`` asks for a live line in place of the original's lines. Raises what is in :mod:`gpt2lab.errors`.
+    """
+    with World.start(_device(job.device)) as world:
+        say: Say = print_line if world.is_main else lambda _: None
+        source, state = _begin_with(job, world, say)
+        windows, held_out = load_windows(job, settings, source, say)
+        settings = resolved(settings, source.config, len(windows), from_scratch=source.checkpoint is None)
+        if world.is_main:
+            _prepare_run(job, settings, source)
+        model = build(source, settings, world, with_weights=state is None or settings.lora > 0)
+        remembered = state.progress.get("precision") if state else None
+        model.precision = choose_precision(model, settings, windows, world, remembered, say)
+        _say_memory(model, settings, world, say)
+        about = {"precision": model.precision, "tokens": len(windows.ring), "base": _base(model, settings, world)}
+        with _reporter(job, settings, state, world, terminal) as reporter:
+            trainer = Trainer(
+                model,
+                settings,
+                windows,
+                held_out,
+                job.run,
+                world,
+                reporter,
+                sampler=Samples(source.config, source.tokenizer, settings, _samples_folder(job), reporter.say),
+                vocabulary=source.checkpoint.tokenizer_files if source.checkpoint else None,
+                about=about,
+            )
+            _go_on(trainer, job, state)
+            reporter.say("Training...")
+            reason = trainer.train()
+        _say_end(trainer, job, reason, say)
+        return 128 + trainer.interrupted if trainer.interrupted else 0
+
+
+def print_line(line: str) -> None:
+    """On standard output, at once."""
+    print(line, flush=True)
+
+
+def open_source(job: Job) -> Source:
+    """The model that training begins with. Raises :class:`UsageError` if it has no tokenizer to read text with."""
+    if job.config is not None:
+        return Source(job.config, Tokenizer.gpt2())
+    checkpoint = open_checkpoint(job.model_name)
+    tokenizer = tokenizer_of(checkpoint)
+    if tokenizer is None or tokenizer.end_of_text is None:
+        what = "no tokenizer" if tokenizer is None else "no <|endoftext|> to put between documents"
+        raise UsageError(f"{job.model_name} has {what}, which training needs")
+    return Source(checkpoint.config, tokenizer, checkpoint)
+
+
+def load_windows(job: Job, settings: Settings, source: Source, say: Say) -> tuple[Windows, Windows | None]:
+    """Read and split the dataset; says how large the parts are. None if there is nothing to validate with."""
+    say("Loading dataset...")
+    block_size = settings.block_size or source.config.n_ctx
+    separator = source.tokenizer.end_of_text or 0
+
+    def read(paths: tuple[str, ...]) -> Any:
+        return open_documents(
+            paths, source.tokenizer, field=job.field, column=job.column, encoding=job.encoding, say=say
+        )
+
+    documents = read(job.dataset)
+
+    def split(fraction: float) -> tuple[Ring, Ring | None]:
+        return hold_out(documents, fraction, settings.seed, separator=separator, combine=job.combine)
+
+    if job.val_dataset is not None:
+        ring, aside = split(0.0)
+        aside = Ring(read((job.val_dataset,)), separator=separator)
+        if {Path(path).resolve() for path in job.dataset} & {Path(job.val_dataset).resolve()}:
+            say(f"{job.val_dataset} is trained on as well: its loss will say how much was learned by heart")
+    else:
+        ring, aside = split(job.held_out)
+        if job.held_out and (aside is None or len(aside) < LEAST_HELD_OUT):
+            say(f"{len(ring) + len(aside or ())} tokens are too few to hold some out: there will be no validation")
+            ring, aside = split(0.0)[0], None
+    train = Windows(ring, block_size, settings.seed, settings.sampling)
+    say(f"dataset has {len(ring)} tokens, documents: {ring.n_documents}")
+    if train.length < block_size:
+        say(f"that is less than a window of {block_size}: windows have {train.length} tokens")
+    if aside is None:
+        return train, None
+    say(f"held out: {len(aside)} tokens, documents: {aside.n_documents}")
+    return train, Windows(aside, block_size, settings.seed)
+
+
+def build(source: Source, settings: Settings, world: World, *, with_weights: bool) -> GPT2:
+    """The model: random, or with the source's weights unless a state will bring all of them."""
+    torch.manual_seed(settings.seed)
+    random = source.checkpoint is None and with_weights
+    with world.building() if random else torch.device("meta"):
+        recompute: Any = "layers" if settings.memory_saving_gradients else "cheap"
+        model = GPT2(source.config, settings.dropout, recompute=recompute)
+    if not random and world.is_main:
+        model.to_empty(device="cpu")
+    if source.checkpoint is not None and with_weights and world.is_main:
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                parameter.copy_(torch.tensor(source.checkpoint.tensors[name]))
+    choose_trainable(model, settings)
+    return model
+
+
+def choose_precision(
+    model: GPT2, settings: Settings, windows: Windows, world: World, remembered: str | None, say: Say
+) -> Precision:
+    """The precision asked for; for ``auto`` what the state remembers, else what a measurement here says."""
+    if settings.precision != "auto":
+        return settings.precision
+    if remembered is not None:
+        return "bfloat16" if remembered == "bfloat16" else "float32"
+    if world.device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+    chosen: Precision = world.broadcast(_measure(model, windows, say) if world.is_main else None)
+    return chosen
+
+
+def _measure(model: GPT2, windows: Windows, say: Say) -> Precision:
+    """Forward and backward passes over the same tokens in both precisions; says what they took."""
+    batch = windows.batch(0, max(1, PROBE_TOKENS // windows.length))
+    tokens = torch.from_numpy(batch.tokens[:, :PROBE_TOKENS].copy())
+    targets = torch.from_numpy(batch.targets[:, :PROBE_TOKENS].copy())
+
+    def seconds(precision: Precision, part: int) -> float:
+        model.precision = precision
+        begin = time.perf_counter()
+        model(tokens[:, :part], targets[:, :part]).backward()
+        return time.perf_counter() - begin
+
+    precisions: tuple[Precision, ...] = ("float32", "bfloat16")
+    first = {precision: seconds(precision, 64) for precision in precisions}  # warms up, and spares the hopeless
+    took = first
+    if first["bfloat16"] < 3 * first["float32"]:
+        rounds = [{precision: seconds(precision, PROBE_TOKENS) for precision in precisions} for _ in range(2)]
+        took = {precision: min(each[precision] for each in rounds) for precision in precisions}
+    for parameter in model.parameters():
+        parameter.grad = None
+    chosen: Precision = "bfloat16" if took["bfloat16"] < GAIN * took["float32"] else "float32"
+    say(f"precision: {chosen} (a pass took {took['float32']:.3f} s in float32, {took['bfloat16']:.3f} s in bfloat16)")
+    return chosen
+
+
+def _begin_with(job: Job, world: World, say: Say) -> tuple[Source, State | None]:
+    """The model, and the state to go on from if there is one."""
+    path = job.restore_from
+    if path not in ("latest", "fresh") and not _has_states(Path(path)):
+        return open_source(replace(job, model_name=path, config=None)), None  # weights of any kind, as in the original
+    state = _find_state(job, say) if world.is_main else None
+    found = world.broadcast(None if state is None else (state.path, state.kind, state.progress))
+    if found is not None and state is None:
+        state = State(found[0], found[1], {}, {}, found[2])  # the main process has the tensors
+    return open_source(job), state
+
+
+def _find_state(job: Job, say: Say) -> State | None:
+    if job.restore_from == "fresh":
+        return None
+    if job.restore_from == "latest":
+        return checkpoints.load_latest(job.run, say)
+    path = Path(job.restore_from)
+    return checkpoints.load_state(path) if checkpoints.is_state(path) else checkpoints.load_latest(path, say)
+
+
+def _has_states(path: Path) -> bool:
+    return checkpoints.is_state(path) or bool(checkpoints.states(path))
+
+
+def _go_on(trainer: Trainer, job: Job, state: State | None) -> None:
+    """Restore ``state``, if there is one. States that will be saved count as newer than all that are there."""
+    say = trainer.reporter.say
+    if state is not None:
+        say(f"Loading checkpoint {state.path}")
+        _check_base(trainer, state, job)
+        trainer.restore(state)
+        before = state.progress.get("tokens", len(trainer.windows.ring))
+        if before != len(trainer.windows.ring):
+            say(f"the dataset had {before} tokens then: training goes on with another text")
+    if trainer.world.is_main and (state is None or job.restore_from != "latest"):
+        trainer.generation = checkpoints.next_generation(job.run)
+    if trainer.step >= trainer.last_step:
+        raise UsageError(
+            f"{job.run} has {trainer.step} updates already, and {trainer.last_step} were asked for: "
+            f"ask for more --steps or --epochs, or --restore_from fresh"
+        )
+
+
+def _base(model: GPT2, settings: Settings, world: World) -> int | None:
+    """A checksum of the weights that LoRA leaves as they are and a state therefore does not hold."""
+    if not settings.lora or not world.is_main:
+        return None
+    crc = 0
+    for parameter in model.parameters():
+        if not parameter.requires_grad:
+            crc = zlib.crc32(np.ascontiguousarray(parameter.detach().numpy()).view("u1").data, crc)
+    return crc
+
+
+def _check_base(trainer: Trainer, state: State, job: Job) -> None:
+    base = trainer.about["base"]
+    if base is not None and state.progress.get("base") not in (None, base):
+        raise CheckpointError(
+            f"{state.path} is an adapter of another model than {job.model_name}: give the --model_name it began with, "
+            f"or --restore_from fresh"
+        )
+
+
+def _prepare_run(job: Job, settings: Settings, source: Source) -> None:
+    """Make the run folder, with the settings and the vocabulary in it. Raises :class:`CheckpointError` if it cannot."""
+    try:
+        job.run.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({**asdict(job), **asdict(settings)}, indent=2) + "\n"
+        (job.run / "settings.json").write_text(text, encoding="utf-8")
+        vocabulary = source.checkpoint.tokenizer_files if source.checkpoint else None
+        write_vocabulary(job.run, vocabulary or gpt2_vocabulary(), source.config.n_ctx)
+    except OSError as error:
+        raise CheckpointError(f"cannot write into {job.run}: {error.strerror or error}") from None
+
+
+def _reporter(job: Job, settings: Settings, state: State | None, world: World, terminal: bool) -> Reporter:
+    if not world.is_main:
+        return Reporter()
+    steps = min(filter(None, (settings.steps, settings.stop_after)))
+    files = file_reporters(job.run, int(state.progress["step"]) if state else 0)
+    return Several(Live(steps) if terminal else Lines(), *files)
+
+
+def _say_memory(model: GPT2, settings: Settings, world: World, say: Say) -> None:
+    needed = estimate(model.config, settings, world.size)
+    say(str(needed))
+    if world.device.type == "cpu" and needed.total > (free := available_memory()):
+        say(
+            f"warning: only {free / 2**30:.1f} GiB are free: a smaller --batch_size, --memory_saving_gradients or "
+            f"--lora needs less"
+        )
+
+
+def _say_end(trainer: Trainer, job: Job, reason: str, say: Say) -> None:
+    if reason == "no better":
+        say(f"no better for {trainer.since_best} validations")
+    if trainer.since_best and trainer.best_step == 0:
+        say(f"no validation was better than before training: {job.run} holds the model as it was then")
+    if (job.run / "model.safetensors").exists():
+        say(f"gpt2lab generate --model {job.run}  writes with it")
+
+
+def _samples_folder(job: Job) -> Path:
+    return Path(job.sample_dir, job.run_name)
+
+
+def _device(name: str) -> str:
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UsageError("there is no CUDA device that this PyTorch can use: --device cpu")
+    return name
