@@ -50,10 +50,11 @@ class Adapter(nn.Module):
 
     def columns(self) -> Tensor:
         """``b`` of all targets as one matrix ``[rank * targets, n_out]``, zero where a target has no columns."""
+        whole = _everywhere(self.b)
         if self.thirds == (None,):
-            return self.b[0]
+            return whole[0]
         rows = []
-        for third, b in zip(self.thirds, self.b, strict=True):
+        for third, b in zip(self.thirds, whole, strict=True):
             assert third is not None
             rows.append(nn.functional.pad(b, (third * b.shape[1], (2 - third) * b.shape[1])))
         return torch.cat(rows)
@@ -61,6 +62,16 @@ class Adapter(nn.Module):
     def product(self) -> Tensor:
         """What is added to the weight, ``[n_in, n_out]``."""
         return self.a @ self.columns() * self.scale
+
+
+def _everywhere(tensor: Tensor) -> Tensor:
+    """All of ``tensor``, of which each process may have a part (FSDP, outside of a forward pass)."""
+    if not hasattr(tensor, "redistribute"):
+        return tensor
+    from torch.distributed.tensor import Replicate
+
+    whole: Tensor = tensor.redistribute(placements=[Replicate()])
+    return whole
 
 
 def add_lora(
