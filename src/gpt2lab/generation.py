@@ -223,7 +223,9 @@ def generate_pieces(
                 index, plan = next(wanted, (0, None))
                 more = plan is not None
                 if plan is not None and plan.limit:
-                    live[scheduler.submit(_request(plan, index, options))] = _Sample(index, plan, options, tokenizer)
+                    live[scheduler.submit(make_request(plan, index, options))] = _Sample(
+                        index, plan, options, tokenizer
+                    )
                 elif plan is not None:
                     yield _Sample(index, plan, options, tokenizer).end("")
             for event in scheduler.step():
@@ -319,7 +321,8 @@ def _repeat(plans: Sequence[Plan], n: int | None) -> Iterator[Plan]:
     return iter(lambda: plan, None)
 
 
-def _request(plan: Plan, index: int, options: Options) -> Request:
+def make_request(plan: Plan, index: int, options: Options) -> Request:
+    """What a scheduler is asked for: sample ``index`` of ``plan``, which draws one token at least."""
     return Request(
         plan.tokens,
         options.sampling,

@@ -32,7 +32,8 @@ from gpt2lab.generation import (
     start_token,
     whole,
 )
-from gpt2lab.speculation import check_draft
+from gpt2lab.scheduler import Scheduler
+from gpt2lab.speculation import Speculation, check_draft
 from gpt2lab.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -136,6 +137,11 @@ class LanguageModel:
         path, device = str(self._engines.checkpoint.path), self._engines.device
         draft = f", draft {str(self._draft.checkpoint.path)!r}" if self._draft else ""
         return f"<LanguageModel {path!r}: {size}, {held}, device {device}{draft}>"
+
+    @property
+    def engine(self) -> Engine:
+        """The engine that makes text; opened when first asked for."""
+        return self._engines.generating
 
     @property
     def exact_engine(self) -> Engine:
@@ -250,18 +256,32 @@ class LanguageModel:
         ``n=None`` goes on until it is closed (one prompt only). Samples are numbered from ``first_index``, which is
         also the first random stream used. Errors are raised by the call, not by the first step.
         """
-        options["logit_bias"] = {**(options.get("logit_bias") or {}), **self._banned}
-        checked = make_options(**options)
         prompts = [prompt] if _is_prompt(prompt) else cast("Sequence[Prompt]", prompt)
         if n is None and len(prompts) != 1:
             raise UsageError(f"samples without end need exactly one prompt, got {len(prompts)}")
         if n is not None and whole("first_index", first_index, least=0) + whole("n", n, least=1) * len(prompts) > 2**64:
             raise UsageError(f"samples are numbered below 2^64: {n} from {first_index} on are too many")
-        self._engines.open_ahead()  # while prompts are encoded
-        plans = [self._plan(prompt, checked) for prompt in prompts]
+        checked, plans = self.plan(prompts, **options)
         engine = self._engines.generating
         draft = self._draft.generating if self._draft and checked.speculation == "auto" else None
         return generate_pieces(engine, self.tokenizer, plans, n, checked, first_index, draft)
+
+    def plan(self, prompts: Sequence[Prompt], **options: Unpack[GenerationArguments]) -> tuple[Options, list[Plan]]:
+        """Options checked and prompts encoded, for those who run a :meth:`scheduler` of their own, as a server does.
+
+        Raises as :meth:`generate`.
+        """
+        options["logit_bias"] = {**(options.get("logit_bias") or {}), **self._banned}
+        checked = make_options(**options)
+        self._engines.open_ahead()  # while prompts are encoded
+        return checked, [self._plan(prompt, checked) for prompt in prompts]
+
+    def scheduler(self, *, batch_size: int | None = None, speculation: Literal["auto", "off"] = "auto") -> Scheduler:
+        """A scheduler over the engine that makes text, for requests of one's own; close it to free what it holds."""
+        engine = self._engines.generating
+        draft = self._draft.generating if self._draft and speculation == "auto" else None
+        guessing = Speculation(self.config, draft) if speculation == "auto" else None
+        return Scheduler(engine, batch_size=batch_size, speculation=guessing)
 
     def logits(self, prompt: Prompt) -> npt.NDArray[np.float32]:
         """Logits after every token of ``prompt``: float32 [tokens, n_vocab]; one row for an empty prompt.
