@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-IdArray = NDArray[np.uint16] | NDArray[np.uint32] | NDArray[np.int32] | NDArray[np.int64]
+IdArray = NDArray[Any]
+"""Token ids, of :func:`id_type`."""
 
 
 def id_type(n_vocab: int) -> type[np.unsignedinteger[Any]]:
@@ -24,12 +25,12 @@ def id_type(n_vocab: int) -> type[np.unsignedinteger[Any]]:
 class Chain:
     """Arrays of one type laid end to end, read like one array, without copying them together."""
 
-    def __init__(self, parts: Sequence[NDArray[Any]]) -> None:
+    def __init__(self, parts: Sequence[NDArray[Any] | Chain]) -> None:
         if not parts:
             raise ValueError("a chain needs at least one array")
         self._parts = list(parts)
         self._begins = np.cumsum([0, *map(len, parts)])  # int64 [parts + 1]
-        self.dtype = parts[0].dtype
+        self.dtype: np.dtype[Any] = parts[0].dtype
 
     def __len__(self) -> int:
         return int(self._begins[-1])

@@ -1,0 +1,156 @@
+"""The ``.npz`` files of the original fork's ``encode.py``: arrays of ids, one for each chunk of combined documents.
+
+Read and written a block at a time. Between documents stands the id of ``<|endoftext|>``; files that the fork wrote
+have the marker's spelling there, in seven tokens, which is read as the same.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.lib import format as npy
+from numpy.typing import NDArray
+
+from gpt2lab.data.encoding import Encoded
+from gpt2lab.data.files import OnBytes
+from gpt2lab.data.tokens import id_type
+from gpt2lab.data.vocabulary import token_sizes
+from gpt2lab.errors import UsageError
+from gpt2lab.tokenizer import END_OF_TEXT_MARKER, Tokenizer
+
+_BLOCK = 1 << 18  # ids
+
+
+def read_npz(path: Path, tokenizer: Tokenizer, on_bytes: OnBytes = lambda _: None) -> Iterator[Encoded]:
+    """The documents of a file whose ids are ``tokenizer``'s; a document ends with its array.
+
+    Raises :class:`UsageError` if it is no such file, or has ids that the vocabulary has not.
+    """
+    byte_sizes, character_sizes = token_sizes(tokenizer)
+    spelled = np.asarray(tokenizer.encode(END_OF_TEXT_MARKER))
+    separator = -1 if tokenizer.end_of_text is None else tokenizer.end_of_text
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if name.endswith(".npy")]
+            for name in sorted(names, key=lambda name: (len(name), name)):  # arr_10 after arr_9
+                with archive.open(name) as file:
+                    blocks = _blocks(file, f"{path}: {name}", tokenizer.n_vocab)
+                    for ids, ends in _documents(blocks, separator, spelled):
+                        yield _encoded(ids, ends, byte_sizes, character_sizes, id_type(tokenizer.n_vocab))
+                on_bytes(archive.getinfo(name).compress_size)
+    except (zipfile.BadZipFile, EOFError, ValueError) as error:
+        if isinstance(error, UsageError):
+            raise
+        raise UsageError(f"{path} is not an .npz file of token ids ({error})") from None
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror or error}") from None
+
+
+def _blocks(file: IO[bytes], name: str, n_vocab: int) -> Iterator[NDArray[np.int64]]:
+    """The ids of one array."""
+    version = npy.read_magic(file)
+    shape, _, dtype = (npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0)(file)
+    if dtype.kind not in "iu" or len(shape) != 1:
+        raise UsageError(f"{name} is an array of {dtype} {list(shape)}, not a row of token ids")
+    left = shape[0]
+    while left:
+        data = file.read(min(left, _BLOCK) * dtype.itemsize)
+        ids = np.frombuffer(data, dtype).astype(np.int64)
+        if not len(ids):
+            raise EOFError("cut short")
+        if ids.min() < 0 or ids.max() >= n_vocab:
+            wrong = ids[(ids < 0) | (ids >= n_vocab)][0]
+            raise UsageError(f"{name} has the token {wrong}: the vocabulary has 0 to {n_vocab - 1}")
+        left -= len(ids)
+        yield ids
+
+
+def _documents(
+    blocks: Iterator[NDArray[np.int64]], separator: int, spelled: NDArray[np.int64]
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Ids without separators, and where among them documents end; the array's end is one."""
+    held = np.empty(0, np.int64)
+    n = len(spelled)
+    for block in blocks:
+        held = np.concatenate([held, block])
+        marks = _find(held, spelled)
+        cut = max(len(held) - n + 1, int(marks[-1]) + n if len(marks) else 0, 0)  # what follows may begin a marker
+        yield _without_separators(held[:cut], marks, separator, n)
+        held = held[cut:]
+    ids, ends = _without_separators(held, _find(held, spelled), separator, n)
+    yield ids, np.append(ends, len(ids))
+
+
+def _find(ids: NDArray[np.int64], spelled: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where the row ``spelled`` begins in ``ids``."""
+    n = len(spelled)
+    found = np.flatnonzero(ids[: max(0, len(ids) - n + 1)] == spelled[0])
+    for offset in range(1, n):
+        found = found[ids[found + offset] == spelled[offset]]
+    return found
+
+
+def _without_separators(
+    ids: NDArray[np.int64], marks: NDArray[np.int64], separator: int, n: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    keep = ids != separator
+    ends = np.union1d(np.flatnonzero(~keep), marks)
+    keep[(marks[:, None] + np.arange(n)).ravel()] = False
+    kept_before = np.concatenate([np.zeros(1, np.int64), np.cumsum(keep)])
+    return ids[keep], kept_before[ends]
+
+
+def _encoded(
+    ids: NDArray[np.int64],
+    ends: NDArray[np.int64],
+    byte_sizes: NDArray[np.int64],
+    character_sizes: NDArray[np.int64],
+    dtype: Any,
+) -> Encoded:
+    """Pieces between the ends, and the open one after the last."""
+    edges = np.concatenate([np.zeros(1, np.int64), ends, np.asarray([len(ids)])])
+    characters = np.concatenate([np.zeros(1, np.int64), np.cumsum(character_sizes[ids])])[edges]
+    closed = np.arange(len(edges) - 1) < len(ends)
+    trained = np.ones(len(closed), dtype=bool)
+    n_bytes = int(byte_sizes[ids].sum())
+    return Encoded(ids.astype(dtype), np.diff(edges), np.diff(characters), closed, trained, n_bytes)
+
+
+def write_npz(out: IO[bytes], stream: Iterable[Encoded], separator: int, combine: int) -> int:
+    """Write chunks of documents with at least ``combine`` characters each; returns the number of tokens.
+
+    Holds one chunk in memory. As in the original a chunk ends with a document, and one of a single document may be as
+    long as that is.
+    """
+    total = 0
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
+        for number, chunk in enumerate(_chunks(stream, separator, combine)):
+            with archive.open(f"arr_{number}.npy", "w", force_zip64=True) as file:
+                npy.write_array(file, chunk, allow_pickle=False)
+            total += len(chunk)
+    return total
+
+
+def _chunks(stream: Iterable[Encoded], separator: int, combine: int) -> Iterator[NDArray[Any]]:
+    """Rows of ids with ``separator`` between their documents."""
+    parts: list[NDArray[Any]] = []
+    characters = in_document = 0
+    for encoded in stream:
+        mark = np.asarray([separator], dtype=encoded.ids.dtype)
+        pieces = np.split(encoded.ids, np.cumsum(encoded.lengths)[:-1])
+        for ids, count, ends in zip(pieces, encoded.characters, encoded.ends, strict=True):
+            if len(ids) and not in_document and parts:
+                parts.append(mark)
+            if len(ids):
+                parts.append(ids)
+            characters += int(count)
+            in_document = 0 if ends else in_document + len(ids)
+            if ends and parts and characters >= combine:
+                yield np.concatenate(parts)
+                parts, characters = [], 0
+    if parts:
+        yield np.concatenate(parts)

@@ -1,0 +1,106 @@
+"""Any dataset as documents of tokens: raw text, ``.npz`` and encoded shards, from here or from elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import chain, groupby
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt2lab.data.encoding import Encoded, collect, encode_pieces
+from gpt2lab.data.files import OnBytes, Reading, Source, find_sources
+from gpt2lab.data.npz import read_npz
+from gpt2lab.data.shards import read_shards
+from gpt2lab.data.sources import Say, read_pieces
+from gpt2lab.data.tokens import Chain, Documents
+from gpt2lab.data.vocabulary import vocabulary_hash
+from gpt2lab.errors import UsageError
+from gpt2lab.tokenizer import Tokenizer
+
+
+def open_documents(
+    paths: Sequence[str],
+    tokenizer: Tokenizer,
+    *,
+    field: str | None = None,
+    column: str | None = None,
+    encoding: str = "utf-8",
+    errors: Any = "strict",
+    jobs: int | None = None,
+    say: Say = lambda line: None,
+    on_bytes: OnBytes = lambda count: None,
+) -> Documents:
+    """The documents of files, folders, patterns, ``-`` or URLs; see :func:`~gpt2lab.data.files.find_sources`.
+
+    Text is encoded in memory, shards are mapped. ``field`` to ``errors``: see :class:`~gpt2lab.data.files.Reading`.
+    ``say`` is told what readers chose and skipped. Raises :class:`UsageError` if there is nothing, or for what
+    readers refuse; :class:`CheckpointError` for damaged shards.
+    """
+    reading = Reading(field, column, encoding, errors)
+    sources = find_sources(local_paths(paths, say), reading)
+    parts: list[Documents] = []
+    for encoded, group in groupby(sources, key=lambda source: source.kind == "shards"):
+        if encoded:
+            vocabulary = vocabulary_hash(tokenizer)
+            found = (read_shards(source.path, tokenizer.n_vocab, vocabulary) for source in group if source.path)
+            parts += chain.from_iterable(found)
+        else:
+            stream = encode_sources(list(group), tokenizer, reading, jobs=jobs, say=say, on_bytes=on_bytes)
+            parts.append(collect(stream, tokenizer.n_vocab))
+    parts = [part for part in parts if len(part)]
+    if not parts:
+        raise UsageError(f"the dataset is empty: there is no text in {', '.join(paths)}")
+    return parts[0] if len(parts) == 1 else _joined(parts)
+
+
+def local_paths(paths: Sequence[str], say: Say) -> list[str]:
+    """``paths`` with copies in place of what is elsewhere."""
+    if not any("://" in path for path in paths):
+        return list(paths)
+    from gpt2lab.data.remote import fetch, is_remote
+
+    return [str(fetch(path, say)) if is_remote(path) else path for path in paths]
+
+
+def encode_sources(
+    sources: Sequence[Source],
+    tokenizer: Tokenizer,
+    reading: Reading,
+    *,
+    jobs: int | None = None,
+    say: Say = lambda line: None,
+    on_bytes: OnBytes = lambda count: None,
+) -> Iterator[Encoded]:
+    """The tokens of sources that are no shards, one source after another."""
+    for is_npz, group in groupby(sources, key=lambda source: source.kind == "npz"):
+        if is_npz:
+            for source in group:
+                if source.path is not None:
+                    yield from read_npz(source.path, tokenizer, on_bytes)
+        else:
+            pieces = (piece for source in group for piece in read_pieces(source, reading, say, on_bytes))
+            yield from encode_pieces(pieces, tokenizer, jobs)
+
+
+def _joined(parts: list[Documents]) -> Documents:
+    """Several as one, their tokens left where they are."""
+    begins = np.cumsum([0, *(len(part.tokens) for part in parts[:-1])])
+    starts = np.concatenate([part.starts + begin for part, begin in zip(parts, begins, strict=True)])
+    tokens = Chain([part.tokens for part in parts])
+    trained = None
+    if any(part.trained is not None for part in parts):
+        trained = Chain([_trained(part) for part in parts])
+    characters: NDArray[np.int64] | None = None
+    known = [part.characters for part in parts if part.characters is not None]
+    if len(known) == len(parts):
+        characters = np.concatenate(known)
+    return Documents(tokens, starts, trained, characters)
+
+
+def _trained(part: Documents) -> NDArray[Any]:
+    """A mask for all of ``part``, which is no chain, uint8."""
+    if part.trained is None:
+        return np.ones(len(part.tokens), np.uint8)
+    return part.trained[:].view(np.uint8)

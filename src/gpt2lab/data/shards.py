@@ -1,0 +1,264 @@
+"""Encoded datasets: a folder of ``tokens-00001.safetensors``, ``tokens-00002.safetensors``, … to be memory-mapped.
+
+Each shard holds whole documents without separators: ``tokens`` (U16, or U32 for a vocabulary beyond 65536),
+``documents`` (I64, where each begins), ``characters`` (I64, of each) and, where not all is to be learned, ``trained``
+(U8, one a token). Its metadata name the vocabulary by :func:`~gpt2lab.data.vocabulary.vocabulary_hash`. A header of
+fixed size is written last, so tokens go to the disk as they come; ``padding`` keeps what follows them aligned.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt2lab.data.encoding import DocumentIndex, Encoded
+from gpt2lab.data.files import SHARD_PATTERN
+from gpt2lab.data.tokens import Documents, id_type
+from gpt2lab.errors import CheckpointError, UsageError
+from gpt2lab.weights.safetensors_file import SafeTensor, read_safetensors
+
+FORMAT = "gpt2lab tokens 1"
+SHARD_TOKENS = 100_000_000
+"""Tokens after which a shard ends, with the document that it is in."""
+
+_HEADER = 1024  # bytes, its length included
+_TYPES = {"U8": np.uint8, "U16": np.uint16, "U32": np.uint32, "I64": np.int64}
+_CODES = {np.dtype(type): code for code, type in _TYPES.items()}
+_COPY = 1 << 20  # bytes copied at once
+
+
+@dataclass(frozen=True)
+class Totals:
+    """What was written."""
+
+    documents: int = 0
+    tokens: int = 0
+    n_bytes: int = 0
+    shards: int = 0
+
+
+# ---- writing --------------------------------------------------------------------------------------------------------
+
+
+class _ShardFile:
+    """One shard while it grows."""
+
+    def __init__(self, path: Path, n_vocab: int, vocabulary: str) -> None:
+        self._path = path
+        self._trained_path = path.with_suffix(".trained")
+        self._metadata = {"format": FORMAT, "n_vocab": str(n_vocab), "vocabulary": vocabulary}
+        self._dtype = id_type(n_vocab)
+        self._index = DocumentIndex()
+        self._file = path.open("wb")
+        self._file.write(bytes(_HEADER))
+        self._trained: IO[bytes] | None = None
+        self.tokens = 0
+        self.n_bytes = 0
+
+    def add(self, encoded: Encoded) -> None:
+        self._index.add(encoded)
+        self._file.write(encoded.ids.tobytes())
+        if self._trained is None and not encoded.trained.all():  # up to here all was
+            self._trained = self._trained_path.open("w+b")
+            for first in range(0, self.tokens, _COPY):
+                self._trained.write(b"\1" * min(_COPY, self.tokens - first))
+        if self._trained is not None:
+            self._trained.write(encoded.trained_tokens().tobytes())
+        self.tokens += len(encoded.ids)
+        self.n_bytes += encoded.n_bytes
+
+    def finish(self) -> int:
+        """Write the rest and the header; returns the number of documents."""
+        starts = self._index.starts()
+        parts: list[tuple[str, Any, int]] = [("tokens", self._dtype, self.tokens)]
+        size = self.tokens * np.dtype(self._dtype).itemsize
+        if self._trained is not None:
+            self._trained.seek(0)
+            shutil.copyfileobj(self._trained, self._file, _COPY)
+            parts.append(("trained", np.uint8, self.tokens))
+            size += self.tokens
+        if size % 8:
+            self._file.write(bytes(-size % 8))
+            parts.append(("padding", np.uint8, -size % 8))
+        for name, row in (("documents", starts), ("characters", self._index.characters())):
+            self._file.write(row.tobytes())
+            parts.append((name, np.int64, len(row)))
+        self._write_header(parts)
+        self.close()
+        return len(starts)
+
+    def _write_header(self, parts: list[tuple[str, Any, int]]) -> None:
+        header: dict[str, Any] = {"__metadata__": {**self._metadata, "bytes": str(self.n_bytes)}}
+        begin = 0
+        for name, dtype, count in parts:
+            end = begin + count * np.dtype(dtype).itemsize
+            header[name] = {"dtype": _CODES[np.dtype(dtype)], "shape": [count], "data_offsets": [begin, end]}
+            begin = end
+        text = json.dumps(header, separators=(",", ":")).encode().ljust(_HEADER - 8)
+        self._file.seek(0)
+        self._file.write(len(text).to_bytes(8, "little") + text)
+
+    def close(self) -> None:
+        self._file.close()
+        if self._trained is not None:
+            self._trained.close()
+            self._trained_path.unlink(missing_ok=True)
+            self._trained = None
+
+
+def write_shards(
+    folder: Path, stream: Iterable[Encoded], n_vocab: int, vocabulary: str, shard_tokens: int = SHARD_TOKENS
+) -> Totals:
+    """Write ``stream`` into shards in an existing folder; ``vocabulary`` is the hash of what it was encoded with."""
+    totals = Totals()
+    shard: _ShardFile | None = None
+    try:
+        for encoded in _with_breaks(stream, shard_tokens):
+            if encoded is None and shard is not None:
+                totals, shard = _closed(totals, shard), None
+            if encoded is not None and len(encoded.ids):
+                path = folder / f"tokens-{totals.shards + 1:05d}.safetensors"
+                shard = shard or _ShardFile(path, n_vocab, vocabulary)
+            if encoded is not None and shard is not None:
+                shard.add(encoded)
+        return totals if shard is None else _closed(totals, shard)
+    finally:
+        if shard is not None:
+            shard.close()
+
+
+def _closed(totals: Totals, shard: _ShardFile) -> Totals:
+    documents = totals.documents + shard.finish()
+    return Totals(documents, totals.tokens + shard.tokens, totals.n_bytes + shard.n_bytes, totals.shards + 1)
+
+
+def _with_breaks(stream: Iterable[Encoded], shard_tokens: int) -> Iterator[Encoded | None]:
+    """``stream``, with None wherever a shard is full and a document ends."""
+    tokens = 0
+    for whole in stream:
+        encoded = whole
+        while True:
+            so_far = tokens + np.cumsum(encoded.lengths)
+            full = np.flatnonzero(encoded.ends & (so_far >= shard_tokens))
+            if not len(full):
+                break
+            before, encoded = _split(encoded, int(full[0]) + 1)
+            yield before
+            yield None
+            tokens = 0
+        tokens += len(encoded.ids)
+        yield encoded
+
+
+def _split(encoded: Encoded, pieces: int) -> tuple[Encoded, Encoded]:
+    """The first ``pieces`` pieces and the others; all of the text counts as the first ones'."""
+    at = int(encoded.lengths[:pieces].sum())
+    first, rest = slice(None, pieces), slice(pieces, None)
+
+    def part(ids: slice, which: slice, n_bytes: int) -> Encoded:
+        return Encoded(
+            encoded.ids[ids],
+            encoded.lengths[which],
+            encoded.characters[which],
+            encoded.ends[which],
+            encoded.trained[which],
+            n_bytes,
+        )
+
+    return part(slice(None, at), first, encoded.n_bytes), part(slice(at, None), rest, 0)
+
+
+@contextmanager
+def new_shards(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """A folder ``<path>.partial`` that becomes ``path`` when the block ends without an error.
+
+    What a killed run left there is removed first. An existing folder of shards is replaced with ``overwrite``. Raises
+    :class:`UsageError` for anything else in the way, or if it cannot be written.
+    """
+    partial = path.with_name(path.name + ".partial")
+    old = path.with_name(path.name + ".old.partial")
+    if old.exists() and not path.exists():  # a kill came between the two renames below
+        old.rename(path)
+    _check_replaceable(path, overwrite)
+    try:
+        for leftover in (partial, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+        partial.mkdir(parents=True)
+        yield partial
+        if path.exists():
+            path.rename(old)
+        partial.rename(path)
+    except OSError as error:
+        raise UsageError(f"cannot write {error.filename or path}: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _check_replaceable(path: Path, overwrite: bool) -> None:
+    if not path.exists() or (path.is_dir() and not any(path.iterdir())):
+        return
+    if not overwrite:
+        raise UsageError(f"{path} exists already; give another name or --overwrite")
+    if not path.is_dir() or any(not file.match(SHARD_PATTERN) for file in path.iterdir()):
+        raise UsageError(f"{path} holds something else than an encoded dataset; give another name")
+
+
+# ---- reading --------------------------------------------------------------------------------------------------------
+
+
+def read_shards(path: Path, n_vocab: int, vocabulary: str) -> list[Documents]:
+    """The documents of a folder of shards, or of one, memory-mapped.
+
+    Raises :class:`UsageError` if one is of another vocabulary, and :class:`CheckpointError` if it is damaged.
+    """
+    files = sorted(path.glob(SHARD_PATTERN)) if path.is_dir() else [path]
+    return [_read_shard(file, n_vocab, vocabulary) for file in files]
+
+
+def _read_shard(path: Path, n_vocab: int, vocabulary: str) -> Documents:
+    tensors = read_safetensors(path)
+    metadata = _metadata(path)
+    if metadata.get("format") != FORMAT:
+        raise UsageError(f"{path} holds no tokens that gpt2lab encode wrote (its format is {metadata.get('format')!r})")
+    if metadata.get("vocabulary") != vocabulary:
+        raise UsageError(
+            f"{path} was encoded with another vocabulary, of {metadata.get('n_vocab')} tokens; encode it again with "
+            "--model_name of the model that it is for"
+        )
+    arrays = {name: _array(path, name, tensor) for name, tensor in tensors.items()}
+    tokens, starts = arrays.get("tokens"), arrays.get("documents")
+    if tokens is None or starts is None or tokens.dtype != id_type(n_vocab) or starts.dtype != np.int64:
+        raise CheckpointError(f"{path}: no tokens and documents in it as gpt2lab encode writes them")
+    edges = np.append(starts, len(tokens))
+    if edges[0] != 0 or (np.diff(edges) <= 0).any():
+        raise CheckpointError(f"{path}: the starts of its documents are damaged")
+    trained, characters = arrays.get("trained"), arrays.get("characters")
+    if (trained is not None and len(trained) != len(tokens)) or (
+        characters is not None and len(characters) != len(starts)
+    ):
+        raise CheckpointError(f"{path}: its rows do not belong together")
+    return Documents(tokens, starts, trained, characters)
+
+
+def _metadata(path: Path) -> dict[str, Any]:
+    """The metadata of a file whose header is known to be sound."""
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        metadata = json.loads(file.read(size)).get("__metadata__")
+    return metadata if isinstance(metadata, dict) else {}
+
+
+def _array(path: Path, name: str, tensor: SafeTensor) -> NDArray[Any]:
+    dtype = _TYPES.get(tensor.dtype)
+    if dtype is None or tensor.shape != (tensor.size // np.dtype(dtype).itemsize,):
+        raise CheckpointError(f"{path}: {name} of type {tensor.dtype} and shape {list(tensor.shape)} is malformed")
+    return tensor.file.array(tensor.start, np.dtype(dtype), tensor.shape)

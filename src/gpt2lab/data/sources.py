@@ -1,0 +1,251 @@
+"""Text files, JSON lines and CSV as a stream of pieces of documents, whatever their size.
+
+A ``.txt`` file is one document, or several with ``<|endoftext|>`` spelled out between them; a JSON object and a row of
+CSV are one each. Records that cannot be taken are skipped, counted and reported, unless it is the first one: then
+nothing fits, and it is an error. Knows nothing of tokens but where a text may be cut without changing them.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, islice
+from typing import Any, NamedTuple
+
+from gpt2lab.data.files import OnBytes, Reading, Source, open_bytes, text_blocks
+from gpt2lab.errors import UsageError
+from gpt2lab.tokenizer import END_OF_TEXT_MARKER
+
+Say = Callable[[str], None]
+
+_CUT = re.compile(r"\S[ \n\t]|[A-Za-z][!-&(-/:-@\[-`{}~]")  # no | after a letter: <|endoftext|> stays whole
+_MAX_FIELD = 1 << 24  # characters in a field of CSV; a quote that is never closed would swallow all that follows
+_NAME = re.compile(r"[^\W\d]\w{0,39}([ -]\w{1,20})?")  # what a heading of a column looks like
+
+
+class Piece(NamedTuple):
+    """Part of a document; ``ends`` says that it is the last, ``trained`` whether it is to be learned."""
+
+    text: str
+    ends: bool
+    trained: bool = True
+
+
+def read_pieces(source: Source, reading: Reading, say: Say, on_bytes: OnBytes = lambda _: None) -> Iterator[Piece]:
+    """The documents of one source. Encoding its pieces one by one gives the ids of each whole document.
+
+    ``say`` is told what was chosen and skipped. Raises :class:`UsageError` as the readers below and those in
+    :mod:`~gpt2lab.data.files` do.
+    """
+    with open_bytes(source, on_bytes) as stream:
+        blocks = text_blocks(stream, source.name, reading)
+        if source.kind == "jsonl":
+            yield from _jsonl(blocks, source.name, reading, say)
+        elif source.kind == "csv":
+            yield from _csv(blocks, source.name, reading.column, say)
+        else:
+            yield from _text(blocks)
+
+
+def _text(blocks: Iterator[str]) -> Iterator[Piece]:
+    """Documents in pieces of about a block."""
+    held = ""
+    for block in blocks:
+        held += block
+        cut = last_cut(held)
+        if cut:
+            *whole, part = held[:cut].split(END_OF_TEXT_MARKER)
+            yield from (Piece(text, ends=True) for text in whole)
+            yield Piece(part, ends=False)
+            held = held[cut:]
+    yield from (Piece(text, ends=True) for text in held.split(END_OF_TEXT_MARKER))
+
+
+def last_cut(text: str) -> int:
+    """The last place in ``text`` where the tokenizer cuts whatever follows; 0 if there is none.
+
+    That is before whitespace after something else, and between an ASCII letter and a sign: no piece of the pattern
+    that texts are split with (see :mod:`gpt2lab.tokenizer`) reaches across, nor looks back.
+    """
+    window = 1 << 12
+    while True:
+        first = max(0, len(text) - window)
+        end = 0
+        for match in _CUT.finditer(text, first):
+            end = match.end() - 1
+        if end or first == 0:
+            return end
+        window *= 4
+
+
+def _lines(blocks: Iterator[str]) -> Iterator[str]:
+    """Lines without their ends."""
+    held: list[str] = []
+    for block in blocks:
+        first, *others = block.split("\n")
+        held.append(first)
+        if others:
+            yield "".join(held)
+            yield from others[:-1]
+            held = [others[-1]]
+    if any(held):
+        yield "".join(held)
+
+
+class _Skipped:
+    """Counts records that were left out, by reason."""
+
+    def __init__(self, name: str, what: str, say: Say) -> None:
+        self._name, self._what, self._say = name, what, say
+        self._reasons: Counter[str] = Counter()
+        self._first = 0
+
+    def add(self, reason: str, line: int) -> None:
+        self._first = self._first or line
+        self._reasons[reason] += 1
+
+    def report(self) -> None:
+        if self._reasons:
+            total = sum(self._reasons.values())
+            reasons = ", ".join(f"{count} {reason}" for reason, count in self._reasons.most_common())
+            self._say(f"{self._name}: {total} {self._what} skipped, the first at line {self._first}: {reasons}")
+
+
+# ---- JSON lines -----------------------------------------------------------------------------------------------------
+
+
+def _jsonl(blocks: Iterator[str], name: str, reading: Reading, say: Say) -> Iterator[Piece]:
+    """Raises :class:`UsageError` if the first record is no object or lacks the fields."""
+    skipped = _Skipped(name, "records", say)
+    fields: list[str] = []
+    for number, line in enumerate(_lines(blocks), 1):
+        if not line.strip():
+            continue
+        record = _object(line)
+        if not fields:
+            fields = _choose_fields(name, number, record, reading.field)
+        if record is None:
+            skipped.add("not a JSON object", number)
+            continue
+        values = [record.get(field) for field in fields]
+        texts = [value for value in values if isinstance(value, str)]
+        if len(texts) < len(values):
+            skipped.add(f"without text in {' or '.join(fields)}", number)
+            continue
+        if "\\u" in line and (mended := [_mended(text) for text in texts]) != texts:
+            if reading.errors == "strict":
+                skipped.add("with half a surrogate pair", number)
+                continue
+            texts = mended
+        yield from _learn_last(texts)
+    skipped.report()
+
+
+def _learn_last(texts: Sequence[str]) -> Iterator[Piece]:
+    """One text as a document; two as a prompt that is not learned and what follows it."""
+    for text in texts[:-1]:
+        yield Piece(text, ends=False, trained=False)
+    yield Piece(texts[-1], ends=True)
+
+
+def _object(line: str) -> dict[str, Any] | None:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _choose_fields(name: str, line: int, record: dict[str, Any] | None, field: str | None) -> list[str]:
+    if record is None:
+        raise UsageError(f"{name}, line {line}: not a JSON object; a .jsonl file has one in each line")
+    if field is None:
+        fields = ["prompt", "completion"] if "text" not in record and "prompt" in record else ["text"]
+    else:
+        fields = field.split(",")
+    if len(fields) > 2:
+        raise UsageError(f"--field is one name, or two for prompt and completion, not {field!r}")
+    for wanted in fields:
+        if not isinstance(record.get(wanted), str):
+            has = ", ".join(key for key, value in record.items() if isinstance(value, str)) or "none"
+            raise UsageError(f"{name}, line {line}: no text in field {wanted!r}; fields with text: {has} (--field)")
+    return fields
+
+
+def _mended(text: str) -> str:
+    """``text`` with ``�`` for halves of surrogate pairs."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+# ---- CSV ------------------------------------------------------------------------------------------------------------
+
+
+def _csv(blocks: Iterator[str], name: str, column: str | None, say: Say) -> Iterator[Piece]:
+    """Raises :class:`UsageError` if there is no such column, or several and none was named."""
+    csv.field_size_limit(max(csv.field_size_limit(), _MAX_FIELD))
+    lines = _lines(blocks)
+    first_line = next(lines, "")
+    delimiter = max(",\t;|", key=lambda mark: len(next(csv.reader([first_line], delimiter=mark), [])))
+    reader = csv.reader((line + "\n" for line in chain([first_line], lines)), delimiter=delimiter, strict=True)
+    rows = _rows(reader)
+    ahead = list(islice(rows, 2))
+    if not ahead:
+        return
+    first = ahead[0][0]
+    if first is None:
+        raise UsageError(f"{name}, line {ahead[0][1]}: not a row of CSV (a quote may be missing)")
+    second = ahead[1][0] if len(ahead) > 1 else None
+    index, header = _choose_column(name, first, second or [], column)
+    heading = "the first line is a header" if header else "there is no header"
+    say(f"{name}: column {first[index] if header else index + 1} of {len(first)}; {heading}")
+    skipped = _Skipped(name, "rows", say)
+    for row, line in chain(ahead[1:] if header else ahead, rows):
+        if row is None:
+            skipped.add("malformed", line)
+        elif len(row) <= index:
+            skipped.add("too short", line)
+        elif not row[index]:
+            skipped.add("empty", line)
+        else:
+            yield Piece(row[index], ends=True)
+    skipped.report()
+
+
+def _rows(reader: Any) -> Iterator[tuple[list[str] | None, int]]:
+    """Rows that are not blank, each with the number of its last line; None for one that is malformed."""
+    while True:
+        try:
+            row = next(reader)
+        except StopIteration:
+            return
+        except csv.Error:
+            yield None, reader.line_num
+        else:
+            if row:
+                yield row, reader.line_num
+
+
+def _choose_column(name: str, first: list[str], second: list[str], column: str | None) -> tuple[int, bool]:
+    """Index of the column, and whether ``first`` is a header."""
+    header = _is_header(first, second)
+    wanted = "text" if column is None else column
+    if wanted in first and (column is not None or header):
+        return first.index(wanted), True
+    if column is not None and column.isdigit() and 1 <= int(column) <= len(first):
+        return int(column) - 1, header
+    if column is None and len(first) == 1:
+        return 0, header
+    names = ", ".join(first) if header else f"1 to {len(first)}"
+    problem = "has several columns" if column is None else f"has no column {column!r}"
+    raise UsageError(f"{name} {problem}; choose one with --column: {names}")
+
+
+def _is_header(first: list[str], second: list[str]) -> bool:
+    """Whether the first row looks like names of columns and the second, which must be there, does not."""
+    named = all(_NAME.fullmatch(cell.strip()) for cell in first) and len(set(first)) == len(first)
+    if not named or not second:
+        return False
+    return not all(_NAME.fullmatch(cell.strip()) for cell in second) or "text" in first
