@@ -67,16 +67,17 @@ class Windows:
 def decoded(chunks: Iterable[bytes], name: str) -> Iterator[str]:
     """UTF-8 as text. Raises :class:`~gpt2lab.errors.UsageError` that names the first byte which is none."""
     decoder = codecs.getincrementaldecoder("utf-8")()
-    done = 0
+    given = before = 0
     try:
         for chunk in chain(chunks, [b""]):
-            done -= len(decoder.getstate()[0])  # the bytes of an unfinished character, which come back below
-            yield decoder.decode(chunk, final=not chunk)
-            done += len(chunk) + len(decoder.getstate()[0])
+            before = given - len(decoder.getstate()[0])  # the beginning of a character waits for its end
+            given += len(chunk)
+            if text := decoder.decode(chunk, final=not chunk):
+                yield text
     except UnicodeDecodeError as error:
         byte = error.object[error.start]
         raise UsageError(
-            f"{name} is no UTF-8 text: byte {done + error.start + 1:,} is 0x{byte:02x}; convert it to UTF-8"
+            f"{name} is no UTF-8 text: byte {before + error.start + 1:,} is 0x{byte:02x}; convert it to UTF-8"
         ) from None
 
 
