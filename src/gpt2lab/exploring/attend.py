@@ -1,0 +1,94 @@
+"""Attention of every layer and head, and the logit lens: what each layer would have said if it were the last.
+
+Both come from :func:`gpt2lab.reference.forward`, the readable forward pass, so there is one definition of what a layer
+is. The logit lens (nostalgebraist 2020) sends what a layer hands on through the last normalisation and the output
+matrix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from gpt2lab.errors import UsageError
+from gpt2lab.exploring.reading import Alternative, likeliest, log_softmax, token_text
+from gpt2lab.generation import prompt_tokens, start_token
+from gpt2lab.reference import Trace, forward, layer_norm
+
+if TYPE_CHECKING:
+    from gpt2lab.completion import Prompt
+    from gpt2lab.config import ModelConfig
+    from gpt2lab.reference import Weights
+    from gpt2lab.tokenizer import Tokenizer
+    from gpt2lab.weights.checkpoint import Checkpoint
+
+MOST_TOKENS = 256
+"""Attention is a picture of tokens by tokens for each head: larger ones cannot be read, and fill files."""
+
+ROWS = 32
+"""Positions whose logits are held at a time."""
+
+
+@dataclass(frozen=True)
+class Attention:
+    """What a model looks at, and what it thinks on the way.
+
+    Attributes:
+        tokens: of the prompt, as text.
+        ids: the same as ids.
+        lens: for the input and then each layer, for each token: the likeliest next ones, ``[n_layer + 1][n_seq][top]``.
+        weights: float32 ``[n_layer, n_head, n_seq, n_seq]``: how much a row's token takes of a column's, adding up
+            to 1.
+    """
+
+    prompt: str
+    tokens: list[str]
+    ids: list[int]
+    lens: list[list[list[Alternative]]]
+    weights: npt.NDArray[np.float32]
+
+
+def attend(checkpoint: Checkpoint, tokenizer: Tokenizer | None, prompt: Prompt, top: int = 3) -> Attention:
+    """Run ``prompt`` (an empty one: what starts a text) through all layers and look.
+
+    Raises :class:`~gpt2lab.errors.UsageError` for more than :data:`MOST_TOKENS` tokens or the model's context.
+    """
+    config = checkpoint.config
+    ids = prompt_tokens(prompt, config, tokenizer) or (start_token(tokenizer),)
+    most = min(MOST_TOKENS, config.n_ctx)
+    if len(ids) > most:
+        raise UsageError(f"the prompt has {len(ids)} tokens, attention is shown of at most {most}: shorten it")
+    trace = Trace()
+    tensors = dict(checkpoint.tensors)
+    forward(tensors, config, ids, trace=trace)
+    return Attention(
+        prompt=prompt if isinstance(prompt, str) else "",
+        tokens=[token_text(tokenizer, id) or f"#{id}" for id in ids],
+        ids=list(ids),
+        lens=[logit_lens(tensors, config, hidden, tokenizer, top) for hidden in trace.hidden],
+        weights=np.stack(trace.attention),
+    )
+
+
+def logit_lens(
+    weights: Weights,
+    config: ModelConfig,
+    hidden: npt.NDArray[np.float32],
+    tokenizer: Tokenizer | None,
+    top: int,
+) -> list[list[Alternative]]:
+    """The likeliest next tokens, for each row of ``hidden [n_seq, n_embd]``, if no further layer came."""
+    known = tokenizer.n_vocab if tokenizer else config.n_vocab
+    result = []
+    for rows in _parts(hidden):
+        logits = layer_norm(weights, "ln_f", rows) @ weights["wte.weight"][:known].T  # [n, n_embd] -> [n, n_vocab]
+        result += [likeliest(row, top, tokenizer) for row in np.exp(log_softmax(logits))]
+    return result
+
+
+def _parts(hidden: npt.NDArray[np.float32]) -> Sequence[npt.NDArray[np.float32]]:
+    return [hidden[i : i + ROWS] for i in range(0, len(hidden), ROWS)]

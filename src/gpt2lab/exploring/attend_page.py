@@ -1,0 +1,95 @@
+"""The HTML report of attention and the logit lens: a grid of heads, one of them large, and what each layer says."""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gpt2lab.exploring import html
+from gpt2lab.exploring.html import escape, percent
+
+if TYPE_CHECKING:
+    from gpt2lab.exploring.attend import Attention
+    from gpt2lab.exploring.reading import Alternative
+
+
+def attend_page(attention: Attention, model_name: str) -> str:
+    """Everything that was looked at, in one file; weights are rounded to 255ths."""
+    n_layer, n_head, n_seq, _ = attention.weights.shape
+    body = f"""<h1>What a model looks at</h1>
+<div class="prompt">{escape(attention.prompt) or "(no prompt: the token that starts a text)"}</div>
+<p class="faint">{escape(model_name)}: {n_layer} layers of {n_head} heads, {n_seq} token{"s" * (n_seq != 1)}.</p>
+<h2>Logit lens: what each layer would have said next</h2>
+<p class="faint">Each cell is the likeliest token after its column's if its layer were the last one; the stronger its
+colour, the more probable. The bottom row is what the model says.</p>
+{_lens(attention)}
+<h2>Attention</h2>
+<p class="faint">A picture for each head: rows are tokens, columns those that they look at, which are itself and what
+stands before it. Colour grows with the square root of the weight. Choose a head to see it large.</p>
+{_grid(n_layer, n_head)}
+<h3 id="head" aria-live="polite"></h3>
+<p id="where" class="faint">Point at or tap a cell, or a token below.</p>
+<div class="wide"><canvas id="large" role="img" aria-labelledby="head"></canvas></div>
+<p class="faint">Where a token looks: choose one, and those that it looks at are coloured.</p>
+<div id="looks" class="tokens" role="group" aria-label="Tokens of the prompt"></div>"""
+    title = f"gpt2lab attend: {attention.prompt[:60]}"
+    return html.page(title, body, scripts=("attend.js",), data=_data(attention))
+
+
+def _data(attention: Attention) -> dict[str, Any]:
+    """What the script draws: the lower triangle of each head, row by row, a byte each."""
+    n_seq = len(attention.ids)
+    rows, columns = np.tril_indices(n_seq)
+    triangle = np.rint(attention.weights[:, :, rows, columns] * 255).astype(np.uint8)  # [n_layer, n_head, n(n+1)/2]
+    return {
+        "tokens": [html.visible(token) for token in attention.tokens],
+        "layers": attention.weights.shape[0],
+        "heads": attention.weights.shape[1],
+        "weights": base64.b64encode(triangle.tobytes()).decode(),
+    }
+
+
+def _grid(n_layer: int, n_head: int) -> str:
+    head = "".join(f'<th scope="col">{n}</th>' for n in range(n_head))
+    rows = []
+    for layer in range(n_layer):
+        cells = "".join(
+            f'<td><button type="button" data-layer="{layer}" data-head="{n}" aria-pressed="false" '
+            f'aria-label="Layer {layer + 1}, head {n}"><canvas></canvas></button></td>'
+            for n in range(n_head)
+        )
+        rows.append(f'<tr><th scope="row">{layer + 1}</th>{cells}</tr>')
+    return (
+        '<div class="wide"><table class="heads"><caption>Layers down, heads across</caption>'
+        f'<thead><tr><th scope="col">layer</th>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+    )
+
+
+def _lens(attention: Attention) -> str:
+    head = "".join(f'<th scope="col">{escape(_shown(token))}</th>' for token in attention.tokens)
+    rows = []
+    for number, layer in enumerate(attention.lens):
+        name = "input" if number == 0 else str(number)
+        rows.append(f'<tr><th scope="row">{name}</th>{"".join(map(_lens_cell, layer))}</tr>')
+    return (
+        '<div class="wide" tabindex="0"><table class="lens">'
+        f'<thead><tr><th scope="col">layer</th>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+    )
+
+
+def _lens_cell(guesses: list[Alternative]) -> str:
+    best = guesses[0]
+    level = sum(best.probability >= border for border in (0.02, 0.1, 0.25, 0.5, 0.8))
+    entries = [(html.visible(each.text) or f"#{each.id}", round(each.probability, 6)) for each in guesses]
+    details = html.details(
+        best.text or f"#{best.id}", [("probability", percent(best.probability))], [("next", entries)]
+    )
+    style = f' class="l{level}"' if level else ""
+    return f'<td{style} data-d="{details}">{escape(_shown(best.text or f"#{best.id}"))}</td>'
+
+
+def _shown(token: str) -> str:
+    """A token in a cell: spaces and line ends as signs."""
+    return token.replace("\n", "↵").replace(" ", "·") if token.strip(" \n") == "" else token.replace("\n", "↵")

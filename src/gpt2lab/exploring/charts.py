@@ -1,0 +1,124 @@
+"""Figures of a sweep as small line charts: what they show, and SVG that follows the page's colours.
+
+:mod:`gpt2lab.exploring.plots` draws the same panels with matplotlib.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gpt2lab.exploring.html import escape
+
+if TYPE_CHECKING:
+    from gpt2lab.exploring.figures import Figures
+    from gpt2lab.exploring.sweep import Sweep
+
+WIDTH, HEIGHT = 380, 230
+LEFT, RIGHT, TOP, BOTTOM = 40, 12, 28, 34
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One chart: a line for each of ``series``, a point for each setting; None is no point."""
+
+    title: str
+    unit: str
+    settings: Sequence[str]
+    series: Mapping[str, Sequence[float | None]]
+    top: float | None = None
+    """Upper end of the scale; None: a round number above all values."""
+
+
+def panels(sweep: Sweep) -> list[Panel]:
+    """The charts that a sweep has figures for."""
+    names = [setting.name for setting in sweep.settings]
+    found: list[Figures] = [setting.figures for setting in sweep.settings]
+    result = [
+        Panel(
+            "Surprise and what is open",
+            "nats a token",
+            names,
+            {
+                "surprisal": [f.surprisal for f in found],
+                "entropy, model": [f.entropy for f in found],
+                "entropy, drawn from": [f.drawn_entropy for f in found],
+            },
+        ),
+        Panel(
+            "Variety",
+            "different n-grams, share",
+            names,
+            {f"distinct-{n + 1}": [f.distinct[n] for f in found] for n in range(3)},
+            1,
+        ),
+        Panel("Repetition", "4-grams seen before, share", names, {"repeated": [f.repeated for f in found]}, 1),
+    ]
+    if any(f.copied for f in found):
+        copied = [float(f.copied.n_words) if f.copied else None for f in found]
+        result.append(Panel("Longest run copied", "words", names, {"copied": copied}))
+    if any(f.unknown_words is not None for f in found):
+        unknown = {"unknown": [f.unknown_words for f in found]}
+        result.append(Panel("Words that the dictionary lacks", "share", names, unknown, 1))
+    return [panel for panel in result if any(v is not None for line in panel.series.values() for v in line)]
+
+
+def round_top(values: Sequence[float]) -> float:
+    """1, 2, 4, 5 or 8 times a power of ten, not below any value."""
+    largest = max([*values, 0.0])
+    if largest == 0:
+        return 1.0
+    scale = 10.0 ** (len(str(int(largest))) - 1) if largest >= 1 else 0.1
+    return next(scale * step for step in (1, 2, 4, 5, 8, 10) if scale * step >= largest)
+
+
+def svg(panel: Panel) -> str:
+    """The chart as an ``<svg>`` element; colours come from the page's style."""
+    values = [v for line in panel.series.values() for v in line if v is not None]
+    top = panel.top or round_top(values)
+    spoken = "; ".join(
+        f"{name}: {', '.join('none' if v is None else f'{v:.3g}' for v in line)}" for name, line in panel.series.items()
+    )
+    parts = [f"<title>{escape(panel.title)} ({escape(panel.unit)}) at {escape(', '.join(panel.settings))}</title>"]
+    parts.append(f"<desc>{escape(spoken)}</desc>")
+    parts += _axes(panel.settings, top)
+    offset = LEFT
+    for number, (name, line) in enumerate(panel.series.items()):
+        parts += _line(f"c{number}", name, panel.settings, line, top)
+        if len(panel.series) > 1:
+            parts.append(f'<text class="c{number}" x="{offset}" y="14">● {escape(name)}</text>')
+            offset += 24 + 6 * len(name)
+    return f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img">{"".join(parts)}</svg>'
+
+
+def _axes(settings: Sequence[str], top: float) -> list[str]:
+    parts = []
+    for part in range(5):
+        y = _y(top * part / 4, top)
+        parts.append(f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text x="{LEFT - 5}" y="{y + 4:.1f}" text-anchor="end">{top * part / 4:g}</text>')
+    for i, name in enumerate(settings):
+        x, y = _x(i, len(settings)), HEIGHT - BOTTOM + 15
+        parts.append(f'<text x="{x:.1f}" y="{y}" text-anchor="middle">{escape(name)}</text>')
+    middle = (LEFT + WIDTH - RIGHT) / 2
+    return [*parts, f'<text x="{middle:.1f}" y="{HEIGHT - 3}" text-anchor="middle">temperature</text>']
+
+
+def _line(style: str, name: str, settings: Sequence[str], values: Sequence[float | None], top: float) -> list[str]:
+    points = [(i, v, _x(i, len(values)), _y(v, top)) for i, v in enumerate(values) if v is not None]
+    path = " ".join(f"{x:.1f},{y:.1f}" for _, _, x, y in points)
+    dots = [
+        f'<circle class="{style}" cx="{x:.1f}" cy="{y:.1f}" r="3.5">'
+        f"<title>{escape(name)} at {escape(settings[i])}: {v:.4g}</title></circle>"
+        for i, v, x, y in points
+    ]
+    return [f'<polyline class="{style}" points="{path}"/>', *dots]
+
+
+def _x(i: int, n: int) -> float:
+    return LEFT + (i + 0.5) * (WIDTH - RIGHT - LEFT) / n
+
+
+def _y(value: float, top: float) -> float:
+    return TOP + (1 - value / top) * (HEIGHT - BOTTOM - TOP)

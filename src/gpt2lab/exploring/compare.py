@@ -1,0 +1,185 @@
+"""Two models and one prompt: what each writes with the same seed, and how far apart their distributions are.
+
+Both read both texts, token by token. KL(A‖B) says how surprised one is, in nats a token, who expects B and gets A.
+Knows nothing of how it is shown.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gpt2lab.errors import UsageError
+from gpt2lab.exploring.figures import mean
+from gpt2lab.exploring.reading import TOP, Alternative, Doubles, likeliest, log_softmax, token_text, without_unknown
+from gpt2lab.exploring.replay import generate_command
+from gpt2lab.generation import new_seed, prompt_tokens, start_token
+from gpt2lab.scoring import window_logits
+
+if TYPE_CHECKING:
+    from gpt2lab.model import LanguageModel
+    from gpt2lab.sampling import SamplingParams
+
+
+@dataclass(frozen=True)
+class Place:
+    """One token of a text that both models have read, and what each expected there."""
+
+    id: int
+    text: str
+    kl: float
+    a: float
+    b: float
+    """Probability of the token under A and under B, both unmodified."""
+    likeliest_a: list[Alternative]
+    likeliest_b: list[Alternative]
+
+
+@dataclass(frozen=True)
+class Written:
+    """One completion by ``author`` (``A`` or ``B``), its places, and the command that makes it again."""
+
+    author: str
+    number: int
+    text: str
+    places: list[Place]
+    command: str
+
+    @property
+    def kl(self) -> float | None:
+        """Mean KL(A‖B) of its places, nats a token."""
+        return mean([place.kl for place in self.places])
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A token that B expects more, or less, than A: mean probabilities over all places of all texts."""
+
+    id: int
+    text: str
+    a: float
+    b: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What came of comparing ``model_a`` with ``model_b``; ``up`` and ``down`` are what moved most, most first."""
+
+    model_a: str
+    model_b: str
+    prompt: str
+    seed: int
+    written: list[Written]
+    kl: float | None
+    up: list[Moved]
+    down: list[Moved]
+
+
+class _Shift:
+    """Sums of both models' probabilities over places."""
+
+    def __init__(self, n_vocab: int) -> None:
+        self.a, self.b, self.n = np.zeros(n_vocab), np.zeros(n_vocab), 0
+
+    def moved(self, model: LanguageModel, top: int, sign: int) -> list[Moved]:
+        """The ``top`` tokens whose mean probability rises (``sign`` 1) or falls (-1) most from A to B."""
+        change = sign * (self.b - self.a)
+        order = np.argsort(-change, kind="stable")[:top].tolist()
+        return [
+            Moved(id, token_text(model.tokenizer, id), float(self.a[id] / self.n), float(self.b[id] / self.n))
+            for id in order
+            if change[id] > 0
+        ]
+
+
+def compare(
+    a: LanguageModel,
+    b: LanguageModel,
+    prompt: str,
+    params: SamplingParams,
+    *,
+    names: tuple[str, str],
+    nsamples: int = 1,
+    length: int = 60,
+    seed: int | None = None,
+    top: int = 10,
+    options: Sequence[str] = (),
+) -> Comparison:
+    """Let both write ``nsamples`` completions, and both read all of them.
+
+    Raises :class:`~gpt2lab.errors.UsageError` if they do not share their vocabulary.
+    """
+    check_same_vocabulary(a, b, names)
+    seed = new_seed() if seed is None else seed
+    shift = _Shift(a.tokenizer.n_vocab if a.tokenizer else 0)
+    sampling: dict[str, Any] = dict(vars(params))
+    written = []
+    for author, model, name in (("A", a, names[0]), ("B", b, names[1])):
+        for number, each in enumerate(model.generate([prompt], n=nsamples, length=length, seed=seed, **sampling), 1):
+            command = generate_command(
+                prompt, params, length=length, seed=seed, nsamples=number, model=["--model_name", name, *options]
+            )
+            written.append(Written(author, number, each.text, _read_both(a, b, prompt, each.tokens, shift), command))
+    return Comparison(
+        model_a=names[0],
+        model_b=names[1],
+        prompt=prompt,
+        seed=seed,
+        written=written,
+        kl=mean([place.kl for each in written for place in each.places]),
+        up=shift.moved(a, top, 1),
+        down=shift.moved(a, top, -1),
+    )
+
+
+def check_same_vocabulary(a: LanguageModel, b: LanguageModel, names: tuple[str, str]) -> None:
+    """Raise :class:`~gpt2lab.errors.UsageError` unless the same ids mean the same to both."""
+    for model, name in zip((a, b), names, strict=True):
+        if model.tokenizer is None:
+            raise UsageError(f"{name} has no tokenizer: its distributions cannot be compared")
+    assert a.tokenizer is not None and b.tokenizer is not None
+    if a.tokenizer is b.tokenizer:
+        return
+    if a.tokenizer.encoder() != b.tokenizer.encoder() or a.tokenizer.merges() != b.tokenizer.merges():
+        raise UsageError(
+            f"{names[0]} and {names[1]} have different vocabularies: only models with the same one can be compared"
+        )
+
+
+def _read_both(
+    a: LanguageModel, b: LanguageModel, prompt: str, completion: Sequence[int], shift: _Shift
+) -> list[Place]:
+    """The places of ``completion``, whose distributions are added to ``shift``."""
+    if not completion:
+        return []
+    before = prompt_tokens(prompt, a.config, a.tokenizer) or (start_token(a.tokenizer),)
+    tokens = [*before, *completion]
+    if len(tokens) > min(a.config.n_ctx, b.config.n_ctx):
+        raise UsageError(f"{len(tokens)} tokens do not fit both models' contexts: ask for a smaller --length")
+    decoder = a.tokenizer.incremental_decoder() if a.tokenizer else None
+    places = []
+    # One window holds all, so that both are cut at the same places.
+    both = (window_logits(model.exact_engine, tokens, model.config.n_ctx) for model in (a, b))
+    for (at, _, rows_a), (_, _, rows_b) in zip(*both, strict=True):
+        known = len(shift.a)
+        logs_a = log_softmax(without_unknown(a, rows_a)[:, :known])
+        logs_b = log_softmax(without_unknown(b, rows_b)[:, :known])
+        for i in range(max(0, len(before) - 1 - at), len(rows_a)):
+            id = tokens[at + i + 1]
+            p_a, p_b = np.exp(logs_a[i]), np.exp(logs_b[i])
+            shift.a += p_a
+            shift.b += p_b
+            shift.n += 1
+            text = decoder.feed(id) if decoder else ""
+            best = likeliest(p_a, TOP, a.tokenizer), likeliest(p_b, TOP, a.tokenizer)
+            places.append(Place(id, text, divergence(logs_a[i], logs_b[i]), float(p_a[id]), float(p_b[id]), *best))
+    return places
+
+
+def divergence(log_a: Doubles, log_b: Doubles) -> float:
+    """KL(A‖B) in nats of two rows of log-probabilities; never below 0."""
+    a = np.exp(log_a)
+    return max(0.0, float(np.sum(a * np.where(a > 0, log_a - log_b, 0.0))))

@@ -1,0 +1,85 @@
+"""How byte-pair encoding gets from a text to ids: bytes, pieces, and one merge after the other.
+
+The same ids as :meth:`gpt2lab.Tokenizer.encode`, by the slow way of the original, so that each step can be shown.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from gpt2lab.errors import UsageError
+from gpt2lab.tokenizer import pieces_of, to_visible
+
+if TYPE_CHECKING:
+    from gpt2lab.tokenizer import Tokenizer
+
+LONGEST_PIECE = 400
+"""Bytes of a piece whose merges are shown: beyond that nobody reads them, and their number grows with its square."""
+
+
+@dataclass(frozen=True)
+class Merge:
+    """One step: the pair that stands first in the list of merges is joined wherever it stands.
+
+    ``rank`` counts from 1, the most frequent pair of the tokenizer's training text; ``symbols`` is the piece after it,
+    in the alphabet of ``vocab.bpe`` (``Ġ`` is a space).
+    """
+
+    rank: int
+    pair: tuple[str, str]
+    symbols: list[str]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A piece of the text across whose ends nothing merges."""
+
+    text: str
+    bytes: str
+    symbols: list[str]
+    merges: list[Merge]
+    ids: list[int]
+
+
+def merge_steps(text: str, tokenizer: Tokenizer) -> list[Piece]:
+    """Every piece of ``text`` with its merges in order.
+
+    Raises :class:`~gpt2lab.errors.UsageError` for pieces longer than :data:`LONGEST_PIECE` bytes,
+    :class:`~gpt2lab.errors.TokenizerError` for text without UTF-8.
+    """
+    tokenizer.encode(text)  # complains about half characters
+    ranks = {tuple(line.split(" ")): rank for rank, line in enumerate(tokenizer.merges(), 1)}
+    encoder = tokenizer.encoder()
+    return [_piece(piece, ranks, encoder) for piece in pieces_of(text)]
+
+
+def _piece(text: str, ranks: dict[tuple[str, ...], int], encoder: dict[str, int]) -> Piece:
+    data = text.encode()
+    if len(data) > LONGEST_PIECE:
+        raise UsageError(
+            f"the piece {text[:20]!r}… has {len(data)} bytes: merges are shown of at most {LONGEST_PIECE}; "
+            "gpt2lab tokens shows the ids alone"
+        )
+    symbols = first = list(to_visible(data))
+    merges = []
+    while known := {pair: ranks[pair] for pair in pairwise(symbols) if pair in ranks}:
+        pair = min(known, key=known.__getitem__)
+        symbols = _joined(symbols, pair)
+        merges.append(Merge(known[pair], pair, symbols))
+    return Piece(text, data.hex(" "), first, merges, [encoder[symbol] for symbol in symbols])
+
+
+def _joined(symbols: list[str], pair: tuple[str, str]) -> list[str]:
+    """``symbols`` with every occurrence of ``pair`` made one, from left to right."""
+    result: list[str] = []
+    i = 0
+    while i < len(symbols):
+        if tuple(symbols[i : i + 2]) == pair:
+            result.append(pair[0] + pair[1])
+            i += 2
+        else:
+            result.append(symbols[i])
+            i += 1
+    return result

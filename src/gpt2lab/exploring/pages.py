@@ -1,0 +1,191 @@
+"""HTML reports of what was explored: one file each, that opens from disk and asks nobody for anything."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gpt2lab.exploring import html
+from gpt2lab.exploring.charts import panels, svg
+from gpt2lab.exploring.html import escape, percent
+from gpt2lab.exploring.reading import LEVELS, level
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from gpt2lab.exploring.compare import Comparison, Moved, Place
+    from gpt2lab.exploring.reading import Alternative, Reading
+    from gpt2lab.exploring.score import Document
+    from gpt2lab.exploring.sweep import Setting, Sweep
+
+LEGEND = [*(f"≥ {border:.1%}".replace(".0%", "%") for border in LEVELS), "less"]
+
+KL_LEVELS = (0.01, 0.05, 0.2, 0.5, 1.0)
+"""Nats that part the colours of a comparison."""
+
+
+def sweep_page(sweep: Sweep) -> str:
+    """Figures, charts, and every sample coloured by how surprising its tokens are."""
+    request = sweep.request
+    about = (
+        f"{sweep.model_name}, seed {request.seed}, {request.nsamples} samples of up to {request.length} tokens at each "
+        f"temperature. Text was made in {sweep.precision}; surprisal, entropy and the probabilities behind each token "
+        "are the unmodified model's (temperature 1, nothing cut)."
+    )
+    charts = "".join(
+        f"<figure><h3>{escape(panel.title)}</h3>{svg(panel)}<figcaption>{escape(panel.unit)}</figcaption></figure>"
+        for panel in panels(sweep)
+    )
+    body = f"""<h1>What temperature does</h1>
+<div class="prompt">{escape(request.prompt) or "(no prompt: a text from its beginning)"}</div>
+<p class="faint">{escape(about)}</p>
+<h2>Figures</h2>
+{html.table(*figure_table(sweep))}
+<p class="faint">{escape(figure_notes(sweep))}</p>
+<div class="columns">{charts}</div>
+<h2>Samples</h2>
+{html.legend(LEGEND, "Probability of a token in the unmodified model:")}
+<p class="faint">Point at, tap, or walk with the arrow keys through the tokens to see what else might have come.</p>
+<div class="columns">{"".join(_column(setting) for setting in sweep.settings)}</div>"""
+    return html.page(f"gpt2lab sweep: {request.prompt[:60]}", body)
+
+
+def figure_table(sweep: Sweep) -> tuple[list[str], list[list[str]]]:
+    """Head and rows: one for each setting, as text; columns without figures are left out."""
+    head = ["temperature", "surprisal", "entropy", "entropy drawn from", "distinct-1", "-2", "-3", "repeated 4-grams"]
+    copied = any(setting.figures.copied for setting in sweep.settings)
+    unknown = any(setting.figures.unknown_words is not None for setting in sweep.settings)
+    rows = []
+    for setting in sweep.settings:
+        f = setting.figures
+        row = [setting.name, *map(_number, (f.surprisal, f.entropy, f.drawn_entropy)), *map(_number, f.distinct)]
+        row.append(_share(f.repeated))
+        row += [f"{f.copied.n_words if f.copied else 0} words"] if copied else []
+        row += [_share(f.unknown_words)] if unknown else []
+        rows.append(row)
+    return head + ["longest copied"] * copied + ["unknown words"] * unknown, rows
+
+
+def figure_notes(sweep: Sweep) -> str:
+    """What the columns mean, in a few sentences."""
+    notes = (
+        "Surprisal and entropies: means over the samples' tokens, in nats. Surprisal is minus the log-probability of "
+        "what was drawn, entropy what the model expected it to be, both of the unmodified model; entropy drawn from is "
+        "what sampling left open. Distinct-n: share of different ones among a sample's n-grams of tokens. Repeated: "
+        "4-grams that stood in the sample before."
+    )
+    if sweep.request.against is not None:
+        notes += f" Copied: most words in a row that also stand in {sweep.request.against}."
+    dictionary = sweep.request.words or sweep.request.against
+    return notes + (f" Unknown: share of words that do not occur in {dictionary}." if dictionary else "")
+
+
+def _column(setting: Setting) -> str:
+    samples = []
+    for number, sample in enumerate(setting.samples, 1):
+        label = f"Sample {number} at temperature {setting.name}"
+        copied = ""
+        if sample.copied and sample.copied.n_words > 1:
+            copied = f'<p class="faint">Copied: {sample.copied.n_words} words, “{escape(sample.copied.text)}”</p>'
+        samples.append(
+            f'<div class="sample">{html.tokens(map(reading_span, sample.readings), label)}{copied}'
+            f"<details><summary>{escape(_ended(sample.finish_reason))} Make it again</summary>"
+            f"{html.command(sample.command)}{_nth(number)}</details></div>"
+        )
+    f = setting.figures
+    line = f"surprisal {_number(f.surprisal)}, entropy {_number(f.entropy)}, repeated {_share(f.repeated)}"
+    return (
+        f'<section class="column"><h3>Temperature {escape(setting.name)}</h3>'
+        f'<div class="faint">{escape(line)}</div>{"".join(samples)}</section>'
+    )
+
+
+def _ended(finish_reason: str) -> str:
+    return "End of text." if finish_reason == "stop" else ""
+
+
+def _nth(number: int) -> str:
+    return f'<p class="faint">It is the last one, number {number}.</p>' if number > 1 else ""
+
+
+def reading_span(reading: Reading, mark: str = "") -> str:
+    """A token coloured by surprisal, with what is known of it."""
+    rows = [
+        ("probability", percent(reading.probability)),
+        ("surprisal", f"{reading.surprisal:.2f} nats, rank {reading.rank:,}"),
+        ("entropy here", f"{reading.entropy:.2f} nats"),
+        ("context", f"{reading.context:,} token{'s' * (reading.context != 1)}"),
+        ("id", str(reading.id)),
+    ]
+    if reading.drawn_probability is not None:
+        rows.insert(1, ("as drawn from", percent(reading.drawn_probability)))
+    lists = [("instead", _entries(reading.alternatives))]
+    return html.token(reading.text, level(reading.probability), rows, lists, mark)
+
+
+def _entries(alternatives: Sequence[Alternative]) -> list[tuple[str, float]]:
+    return [(html.visible(each.text) or f"#{each.id}", round(each.probability, 6)) for each in alternatives]
+
+
+def score_page(document: Document, source: str) -> str:
+    """A text coloured by surprisal, with a mark where the context is cut."""
+    spans = [
+        reading_span(reading, "edge" if number in document.edges else "")
+        for number, reading in enumerate(document.readings)
+    ]
+    body = f"""<h1>How probable a text is</h1>
+<p>{escape(source)}, read by {escape(document.model_name)}: {escape(document.summary)}</p>
+<p class="faint">{escape(document.windows)}</p>
+{html.legend(LEGEND, "Probability of a token:")}
+<h2>Text</h2>
+{html.tokens(spans, "The text, token by token")}"""
+    return html.page(f"gpt2lab score: {source}", body)
+
+
+def compare_page(comparison: Comparison) -> str:
+    """Both models' texts side by side, coloured by how far apart the models are."""
+    c = comparison
+    legend = [*(f"< {border:g}" for border in KL_LEVELS), "more"]
+    samples = "".join(
+        f'<section class="column"><h3>{escape(each.author)} writes, sample {each.number}</h3>'
+        f'<p class="faint">mean KL(A‖B) {_number(each.kl, 4)} nats a token</p>'
+        f"{html.tokens(map(_place_span, each.places), f'Sample {each.number} by {each.author}')}"
+        f"<details><summary>Make it again</summary>{html.command(each.command)}{_nth(each.number)}</details></section>"
+        for each in sorted(c.written, key=lambda each: (each.number, each.author))
+    )
+    body = f"""<h1>Two models, one prompt</h1>
+<div class="prompt">{escape(c.prompt) or "(no prompt)"}</div>
+<p>A is {escape(c.model_a)}, B is {escape(c.model_b)}; seed {c.seed}. Over all texts KL(A‖B) is {_number(c.kl, 4)} nats
+a token.</p>
+<h2>Texts</h2>
+{html.legend(legend, "KL(A‖B) at a token, nats:")}
+<div class="columns">{samples}</div>
+<h2>What moved most</h2>
+<div class="columns"><div>{_moved("B expects more often", c.up)}</div>
+<div>{_moved("B expects less often", c.down)}</div></div>
+<p class="faint">Mean probability of a token at all places of all texts above.</p>"""
+    return html.page(f"gpt2lab compare: {c.model_a} and {c.model_b}", body)
+
+
+def _place_span(place: Place) -> str:
+    steps = sum(place.kl >= border for border in KL_LEVELS)
+    rows = [
+        ("KL(A‖B)", f"{place.kl:.4f} nats"),
+        ("probability in A", percent(place.a)),
+        ("in B", percent(place.b)),
+        ("id", str(place.id)),
+    ]
+    lists = [("A expects", _entries(place.likeliest_a)), ("B expects", _entries(place.likeliest_b))]
+    return html.token(place.text, steps, rows, lists)
+
+
+def _moved(caption: str, moved: Sequence[Moved]) -> str:
+    rows = [[repr(each.text), percent(each.a), percent(each.b)] for each in moved]
+    return html.table(["token", "A", "B"], rows, caption)
+
+
+def _number(value: float | None, digits: int = 2) -> str:
+    return "–" if value is None else f"{value:.{digits}f}"
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1%}"

@@ -1,0 +1,198 @@
+"""A text as the model reads it: for each token how surprising it was, and what else was expected in its place.
+
+All numbers are of the unmodified model, in natural logarithms (nats), unless they say otherwise. Knows nothing of where
+a text comes from or how it is shown.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from gpt2lab.generation import prompt_tokens, start_token
+from gpt2lab.sampling import SamplingParams, distribution
+from gpt2lab.scoring import check_stride, window_logits
+
+if TYPE_CHECKING:
+    from gpt2lab.completion import Prompt
+    from gpt2lab.model import LanguageModel
+    from gpt2lab.tokenizer import Tokenizer
+
+Doubles = npt.NDArray[np.float64]
+
+TOP = 5
+"""Alternatives kept for each token."""
+
+LEVELS = (0.5, 0.2, 0.05, 0.01, 0.001)
+"""Probabilities that part what is shown as expected, in five steps, from what is shown as most surprising."""
+
+
+def level(probability: float) -> int:
+    """0 (expected) to 5 (most surprising): how many of :data:`LEVELS` a probability is below."""
+    return sum(probability < border for border in LEVELS)
+
+
+@dataclass(frozen=True)
+class Alternative:
+    """A token that might have come instead; ``text`` is empty if the model has no tokenizer."""
+
+    id: int
+    text: str
+    probability: float
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the model thought of one token.
+
+    Attributes:
+        id: of the token.
+        text: what it adds to the text: empty while a character is incomplete, or without a tokenizer.
+        logprob: natural logarithm of its probability.
+        rank: 1 for the likeliest token, of equal ones the lower id first.
+        entropy: of the distribution it comes from, in nats.
+        context: how many tokens the model had before it.
+        alternatives: the likeliest tokens in its place.
+        drawn_probability: after all stages of sampling, if it was read as a sample.
+        drawn_entropy: of the distribution after all stages, in nats.
+    """
+
+    id: int
+    text: str
+    logprob: float
+    rank: int
+    entropy: float
+    context: int
+    alternatives: list[Alternative]
+    drawn_probability: float | None = None
+    drawn_entropy: float | None = None
+
+    @property
+    def surprisal(self) -> float:
+        """Minus the log-probability, in nats."""
+        return -self.logprob
+
+    @property
+    def probability(self) -> float:
+        """Of the token."""
+        return math.exp(self.logprob)
+
+
+def read_sample(
+    model: LanguageModel, prompt: Prompt, completion: Sequence[int], params: SamplingParams
+) -> list[Reading]:
+    """What the model thinks of ``completion`` behind ``prompt``, which fit its context together.
+
+    The distribution that ``params`` draw from is looked at too.
+    """
+    given = prompt_tokens(prompt, model.config, model.tokenizer)
+    before = given or (start_token(model.tokenizer),)
+    return list(_read(model, [*before, *completion], len(before), model.config.n_ctx, params, bool(given)))
+
+
+def read_text(model: LanguageModel, text: Prompt, stride: int | None = None) -> list[Reading]:
+    """What the model thinks of a text of any length, read in windows as :mod:`gpt2lab.scoring` says.
+
+    The first token is conditioned on ``<|endoftext|>``; a model without one reads from the second token on. Numbers are
+    those of :meth:`~gpt2lab.LanguageModel.score`.
+    """
+    stride = check_stride(stride, model.config.n_ctx)
+    tokens = list(prompt_tokens(text, model.config, model.tokenizer))
+    if model.tokenizer and model.tokenizer.end_of_text is not None:
+        tokens.insert(0, model.tokenizer.end_of_text)
+    return list(_read(model, tokens, 1, stride, None, False)) if len(tokens) > 1 else []
+
+
+def last_logits(model: LanguageModel, prompt: Prompt) -> npt.NDArray[np.float32]:
+    """Logits ``[n_vocab]`` of the token after ``prompt`` (empty: of the first of a text), -inf for ids without text."""
+    tokens = prompt_tokens(prompt, model.config, model.tokenizer) or (start_token(model.tokenizer),)
+    engine = model.exact_engine
+    sequence = engine.new_sequence()
+    try:
+        row: npt.NDArray[np.float32] = without_unknown(model, engine.forward([sequence], [tokens], "last"))[0]
+        return row
+    finally:
+        engine.free_sequence(sequence)
+
+
+def without_unknown(model: LanguageModel, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """``logits [n, n_vocab]``, in place, with -inf for ids that the model's tokenizer has no text for."""
+    if model.tokenizer:
+        logits[:, model.tokenizer.n_vocab :] = -np.inf
+    return logits
+
+
+def log_softmax(logits: npt.NDArray[np.float32]) -> Doubles:
+    """Natural log of softmax over the last axis, in float64."""
+    shifted = logits.astype(np.float64)
+    shifted -= shifted.max(axis=-1, keepdims=True)
+    result: Doubles = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return result
+
+
+def entropy(probabilities: Doubles) -> Doubles:
+    """In nats, over the last axis; probabilities of 0 add nothing."""
+    logs = np.log(np.where(probabilities > 0, probabilities, 1.0))
+    result: Doubles = np.abs((probabilities * logs).sum(axis=-1))  # every term is 0 or below
+    return result
+
+
+def token_text(tokenizer: Tokenizer | None, id: int) -> str:
+    """The text of one token by itself; empty if there is none."""
+    return tokenizer.decode([id]) if tokenizer and id < tokenizer.n_vocab else ""
+
+
+def _read(
+    model: LanguageModel,
+    tokens: list[int],
+    first: int,
+    stride: int,
+    params: SamplingParams | None,
+    counts_all: bool,
+) -> Iterator[Reading]:
+    """Readings of ``tokens[first:]``. Penalties count all tokens before one, but the first if not ``counts_all``."""
+    decoder = model.tokenizer.incremental_decoder() if model.tokenizer else None
+    known = model.tokenizer.n_vocab if model.tokenizer else 0
+    for at, start, rows in window_logits(model.exact_engine, tokens, stride):
+        skipped = max(0, first - 1 - at)
+        logits = without_unknown(model, rows[skipped:]) if params is not None else rows[skipped:]
+        if not len(logits):
+            continue
+        at += skipped
+        logs = log_softmax(logits)
+        probabilities = np.exp(logs)
+        entropies = entropy(probabilities)
+        for i, row in enumerate(logs):
+            id = tokens[at + i + 1]
+            drawn: tuple[float, float] | tuple[None, None] = (None, None)
+            if params is not None:
+                history = tokens[0 if counts_all else 1 : at + i + 1]
+                drawn_from = distribution(logits[i], params, history)
+                drawn = float(drawn_from[id]), float(entropy(drawn_from))
+            yield Reading(
+                id=id,
+                text=decoder.feed(id) if decoder and id < known else "",
+                logprob=float(row[id]),
+                rank=1 + int(np.count_nonzero(row > row[id])) + int(np.count_nonzero(row[:id] == row[id])),
+                entropy=float(entropies[i]),
+                context=at + i + 1 - start,
+                alternatives=likeliest(probabilities[i], TOP, model.tokenizer),
+                drawn_probability=drawn[0],
+                drawn_entropy=drawn[1],
+            )
+
+
+def likeliest(probabilities: Doubles, top: int, tokenizer: Tokenizer | None) -> list[Alternative]:
+    """The ``top`` likeliest tokens of ``probabilities [n_vocab]``, the lower id first of equal ones, none of 0."""
+    top = min(top, int(np.count_nonzero(probabilities)))
+    if not top:
+        return []
+    least = np.partition(probabilities, -top)[-top]
+    candidates = np.flatnonzero(probabilities >= least)
+    order = candidates[np.argsort(-probabilities[candidates], kind="stable")][:top]
+    return [Alternative(id, token_text(tokenizer, id), float(probabilities[id])) for id in order.tolist()]
