@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch")
+pytest.importorskip("torch")
+
+import torch
 
 from gpt2lab.config import ModelConfig
 from gpt2lab.data.tokens import Documents
@@ -71,9 +73,7 @@ def make_trainer(tmp_path: Path, counting: Windows) -> Callable[..., Trainer]:
     ) -> Trainer:
         defaults = {"steps": 8, "batch_size": 3, "accumulate_gradients": 1, "learning_rate": 1e-2, "warmup_steps": 2}
         others = {"precision": "float32", "save_every": 0, "sample_every": 0}
-        chosen = resolved(
-            Settings(**{**defaults, **others, **settings}), config, len(windows), from_scratch=True
-        )
+        chosen = resolved(Settings(**{**defaults, **others, **settings}), config, len(windows), from_scratch=True)
         torch.manual_seed(chosen.seed)
         model = GPT2(config, chosen.dropout)
         choose_trainable(model, chosen)

@@ -1,6 +1,5 @@
 import math
 import os
-import re
 import signal
 
 import numpy as np
@@ -58,3 +57,223 @@ def test_resuming_equals_not_stopping(make_trainer, counting, settings):
     second.train()
     assert_same(weights(whole), weights(second))
     assert (whole.step, whole.position, whole.average) == (second.step, second.position, second.average)
+
+
+def test_accumulated_batches_equal_a_large_one(make_trainer):
+    large, small = make_trainer(batch_size=6), make_trainer(batch_size=2, accumulate_gradients=3)
+    assert large.update() == pytest.approx(small.update(), rel=1e-5)
+    for one, other in zip(large.model.parameters(), small.model.parameters(), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+
+
+def test_memory_saving_gradients_change_nothing_but_memory(make_trainer):
+    settings = {"batch_size": 2, "accumulate_gradients": 2, "dropout": 0.2}
+    plain, saving = make_trainer(**settings), make_trainer(**settings, memory_saving_gradients=True)
+    assert [plain.update() for _ in range(3)] == [saving.update() for _ in range(3)]
+
+
+class Prompted(Windows):
+    """Windows whose first half bears no loss."""
+
+    def batch(self, position, size):
+        batch = super().batch(position, size)
+        batch.trained[:, : self.length // 2] = False
+        return batch
+
+
+def test_the_loss_is_the_mean_over_trained_targets(make_trainer):
+    prompted = Prompted(Ring(Documents.of([np.arange(1, 51)] * 8), separator=0), 12, seed=3)
+    trainer = make_trainer(windows=prompted, batch_size=2, accumulate_gradients=2)
+    trainer.model.eval()
+    losses = []
+    for position in (0, 2):
+        batch = prompted.batch(position, 2)
+        with torch.no_grad():
+            hidden = trainer.model.hidden(torch.from_numpy(batch.tokens))
+            logprobs = trainer.model.logits(hidden).log_softmax(-1).flatten(0, 1)
+        targets = torch.from_numpy(batch.targets.flatten())
+        losses.append(-logprobs[torch.arange(len(targets)), targets][torch.from_numpy(batch.trained.flatten())])
+    assert trainer.update() == pytest.approx(torch.cat(losses).mean().item(), rel=1e-5)
+
+
+def test_noise_replaces_inputs_and_depends_on_the_window_alone(make_trainer, counting):
+    trainer = make_trainer(noise=0.5, batch_size=4, accumulate_gradients=1)
+    (noisy,) = trainer._batches()
+    clean = counting.batch(0, 4)
+    changed = noisy.tokens != clean.tokens
+    assert 0.3 < changed.mean() < 0.7
+    assert (noisy.targets == clean.targets).all()
+    two_at_a_time = make_trainer(noise=0.5, batch_size=2, accumulate_gradients=2)
+    assert (np.concatenate([batch.tokens for batch in two_at_a_time._batches()]) == noisy.tokens).all()
+
+
+def test_ctrl_c_finishes_the_update_saves_and_says_so(make_trainer):
+    trainer = make_trainer(steps=1000)
+    update = trainer.update
+
+    def interrupted_update():
+        if trainer.step == 2:
+            os.kill(os.getpid(), signal.SIGINT)
+        return update()
+
+    trainer.update = interrupted_update
+    assert trainer.train() == "interrupted"
+    assert (trainer.step, trainer.interrupted) == (3, signal.SIGINT)
+    assert trainer.reporter.said == ["interrupted", f"Saving {trainer.run / 'state-0000003'}"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert open_checkpoint(trainer.run).config == trainer.model.config
+
+
+def test_a_second_ctrl_c_stops_at_once(make_trainer):
+    trainer = make_trainer(steps=1000)
+
+    def update():
+        for _ in range(2):
+            os.kill(os.getpid(), signal.SIGINT)
+        raise AssertionError("it went on")
+
+    trainer.update = update
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train()
+    assert not states(trainer.run)
+
+
+@pytest.mark.parametrize("broken", ["loss", "gradient"])
+def test_what_is_no_number_stops_before_it_is_applied(make_trainer, monkeypatch, broken):
+    trainer = make_trainer(save_every=2)
+    for _ in range(2):
+        trainer.update()
+    trainer.save()
+    before = weights(trainer)
+    if broken == "loss":
+        loss = trainer._loss
+        trainer._loss = lambda *arguments: loss(*arguments) * math.nan
+    else:
+        monkeypatch.setattr(trainer.world, "clip", lambda *_: math.inf)
+    with pytest.raises(TrainingError, match=r"at update 3.*state-0000002.*learning_rate"):
+        trainer.train()
+    assert_same(before, weights(trainer))
+    assert load_state(trainer.last_state).progress["step"] == trainer.step == 2
+
+
+def test_stop_after_counts_all_updates_and_leaves_the_schedule(make_trainer):
+    whole = make_trainer("whole", steps=6)
+    whole.train()
+    parts = make_trainer("parts", steps=6, stop_after=4)
+    parts.train()
+    assert parts.step == 4
+    rates = [update.learning_rate for update in whole.reporter.updates]
+    assert [update.learning_rate for update in parts.reporter.updates] == rates[:4]
+
+
+def test_what_is_due_happens_after_its_update_and_after_the_last(make_trainer, counting):
+    trainer = make_trainer(held_out=counting, steps=7, val_every=3, save_every=2, sample_every=4)
+    sampled = []
+    trainer.sampler = lambda step, tensors: sampled.append((step, sorted(tensors) == sorted(trainer.tensors())))
+    trainer.train()
+    assert [made.step for made in trainer.reporter.validations] == [0, 3, 6, 7]
+    assert [line for line in trainer.reporter.said if "state" in line] == [
+        f"Saving {trainer.run / f'state-000000{step}'}" for step in (2, 4, 6, 7)
+    ]
+    assert sampled == [(4, True), (7, True)]
+
+
+def test_the_run_folder_is_the_best_model_and_loads(make_trainer, counting):
+    trainer = make_trainer(held_out=counting, steps=6, val_every=1)
+    losses = iter([4.0, 3.0, 2.0, 2.5, 2.4, 2.3, 2.2])
+    kept = {}
+
+    def validate(_held_out):
+        kept[trainer.step] = weights(trainer)
+        return next(losses)
+
+    trainer.validate = validate
+    trainer.train()
+    checkpoint = open_checkpoint(trainer.run)
+    assert (trainer.best, trainer.best_step, trainer.since_best) == (2.0, 2, 4)
+    assert checkpoint.config == trainer.model.config
+    assert_same({n: torch.from_numpy(np.array(t)) for n, t in checkpoint.tensors.items()}, kept[2])
+
+
+def test_without_a_held_out_part_the_run_folder_is_the_latest_model(make_trainer):
+    trainer = make_trainer(steps=3)
+    trainer.train()
+    tensors = open_checkpoint(trainer.run).tensors
+    assert_same({n: torch.from_numpy(np.array(t)) for n, t in tensors.items()}, weights(trainer))
+
+
+def test_patience_ends_training(make_trainer, counting):
+    trainer = make_trainer(held_out=counting, steps=50, val_every=1, patience=3)
+    trainer.validate = lambda _held_out: 1.0
+    assert trainer.train() == "no better"
+    assert trainer.step == 3
+    assert [state.name for state in states(trainer.run)] == ["state-0000003"]
+
+
+def test_validation_is_a_mean_over_the_same_evenly_spread_windows_and_leaves_training_alone(make_trainer):
+    held_out = Windows(Ring(Documents.of([np.arange(1, 51)] * 4), separator=0), 12, seed=0)
+    trainer = make_trainer(dropout=0.5, val_batch_size=3, val_batch_count=2)
+    before = weights(trainer)
+    first = trainer.validate(held_out)
+    assert trainer.validate(held_out) == first
+    assert_same(before, weights(trainer))
+    assert first == pytest.approx(math.log(64), abs=0.3)
+    seen = np.concatenate([batch.tokens for batch in held_out.in_order(3, 6)])
+    assert len(seen) == 6 < len(held_out)
+
+
+def test_first_updates_may_choose_among_the_datasets_own_tokens(make_trainer):
+    trainer = make_trainer(narrow_steps=3, weight_decay=0.0, steps=300)
+    start = weights(trainer)["wte.weight"]
+    for _ in range(3):
+        trainer.update()
+    narrow = weights(trainer)["wte.weight"]
+    assert torch.equal(start[51:], narrow[51:])
+    assert not torch.equal(start[1:51], narrow[1:51])
+    for _ in range(200):
+        trainer.update()
+    trainer.model.eval()
+    logits = trainer.model.logits(trainer.model.hidden(torch.arange(1, 13)[None]))
+    assert logits.softmax(-1)[..., 51:].sum(-1).max() < 0.01
+
+
+def test_lora_saves_a_merged_model_and_a_state_of_the_adapter_alone(make_trainer):
+    trainer = make_trainer(lora=2, lora_targets="attn.q,mlp.fc", steps=4)
+    start = {name: t.clone() for name, t in trainer.tensors().items()}
+    trainer.train()
+    state = load_state(trainer.last_state)
+    assert state.kind == "adapter"
+    assert sum(t.numel() for t in state.weights.values()) < 0.2 * sum(t.numel() for t in start.values())
+    merged = {n: torch.from_numpy(np.array(t)) for n, t in open_checkpoint(trainer.run).tensors.items()}
+    changed = {name for name in merged if not torch.equal(merged[name], start[name])}
+    assert changed == {f"h.{i}.{name}.weight" for i in range(2) for name in ("attn.c_attn", "mlp.c_fc")}
+    trainer.model.eval()
+    tokens = torch.arange(12)[None]
+    from gpt2lab.training.module import GPT2
+
+    plain = GPT2(trainer.model.config).eval()
+    plain.load_state_dict(merged)
+    torch.testing.assert_close(plain.hidden(tokens), trainer.model.hidden(tokens), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("made", "asked", "message"),
+    [
+        ({"optimizer": "muon"}, {"optimizer": "adamw"}, "another shape or optimizer"),
+        ({"lora": 2}, {}, "made with --lora"),
+        ({}, {"lora": 2}, "made without --lora"),
+        ({"lora": 2}, {"lora": 4}, "another shape"),
+        (
+            {},
+            {"config": ModelConfig(n_vocab=64, n_ctx=12, n_embd=8, n_head=2, n_layer=2)},
+            r"\[48\] there, \[24\] here",
+        ),
+        ({}, {"config": ModelConfig(n_vocab=64, n_ctx=12, n_embd=16, n_head=2, n_layer=3)}, "h.2"),
+    ],
+)
+def test_a_state_that_does_not_fit_is_refused(make_trainer, made, asked, message):
+    trainer = make_trainer(**made)
+    trainer.update()
+    state = load_state(trainer.save())
+    with pytest.raises(CheckpointError, match=message):
+        make_trainer(**asked).restore(state)

@@ -104,7 +104,7 @@ def save_state(
                 partial / "optimizer.safetensors", lambda out: _write_tensors(out, optimizer, "")
             ),
         }
-        content = _json_bytes({**progress, "files": files})
+        content = _json_bytes({**progress, "files": files, "crc32": _json_crc({**progress, "files": files})})
         _write(partial / "progress.json", lambda out: out.write(content))
         _sync_folder(partial)
         if final.exists():
@@ -144,6 +144,8 @@ def load_state(state: Path) -> State:
     """
     try:
         progress: dict[str, Any] = json.loads((state / "progress.json").read_text(encoding="utf-8"))
+        if progress.pop("crc32") != _json_crc(progress):
+            raise ValueError("progress.json is not what was written")
         files = progress.pop("files")
         for name, expected in files.items():
             if _checksum(state / name) != expected:
@@ -235,6 +237,10 @@ def _write_tensors(out: IO[bytes], tensors: Tensors, prefix: str) -> None:
 
 def _json_bytes(value: Mapping[str, Any]) -> bytes:
     return (json.dumps(value, indent=2) + "\n").encode()
+
+
+def _json_crc(value: Mapping[str, Any]) -> int:
+    return zlib.crc32(json.dumps(value, sort_keys=True).encode())
 
 
 def _sync_folder(folder: Path) -> None:

@@ -26,7 +26,7 @@ from gpt2lab.errors import CheckpointError, TrainingError
 from gpt2lab.training import checkpoints
 from gpt2lab.training.checkpoints import State
 from gpt2lab.training.distributed import World
-from gpt2lab.training.lora import merged
+from gpt2lab.training.lora import adapter_tensors, merged
 from gpt2lab.training.module import GPT2
 from gpt2lab.training.optimizers import load_optimizer_tensors, make_optimizers, optimizer_tensors
 from gpt2lab.training.reporting import Reporter, Update, Validation
@@ -77,7 +77,7 @@ class Trainer:
         self.share = self.world.share(settings.windows_per_update)
         self.wrapped = self.world.wrap(model, settings.parallel)
         self.optimizers = make_optimizers(model, settings)
-        self.used_ids = used_ids(windows, held_out) if settings.narrow_steps else None
+        self.used_ids = used_ids(windows, held_out).to(self.world.device) if settings.narrow_steps else None
         self.generation = 0
         self.step = 0  # updates made
         self.position = 0  # windows trained on
@@ -184,13 +184,16 @@ class Trainer:
         first ``narrow_steps`` updates leave the others out. Then these start at the mean row, close to rare tokens,
         and the remaining updates teach the model over the whole vocabulary that they do not occur.
         """
-        unused = torch.ones(self.model.config.n_vocab, dtype=torch.bool)
+        weight, unused = self.model.wte.weight, torch.ones(self.model.config.n_vocab, dtype=torch.bool)
         unused[self.used_ids] = False
-        self.model.wte.weight[unused] = self.model.wte.weight[self.used_ids].mean(0)
+        whole = self.world.full_tensors({"wte.weight": weight})
+        for rows in whole.values():  # in the main process
+            rows[unused] = rows[~unused].mean(0)
+        weight.copy_(self.world.local_tensors(self.model, whole)["wte.weight"])
 
     def tensors(self) -> dict[str, Tensor]:
         """Canonical tensors of the model as it is now, adapters merged, in the main process; nothing elsewhere."""
-        return self.world.full_tensors(merged(self.model) if self.settings.lora else self.model)
+        return self.world.full_tensors(merged(self.model))
 
     def sample(self) -> None:
         """Have samples written."""
@@ -202,23 +205,23 @@ class Trainer:
 
     def save(self) -> Path:
         """Write a state to resume from; if nothing is validated also the run folder's model."""
-        optimizer = self.world.full_tensors(optimizer_tensors(self.model, self.optimizers))
-        kind, weights = ("adapter", self._adapter()) if self.settings.lora else ("model", self.tensors())
         if math.isinf(self.best):
             self._write_model()
-        counters = {name: getattr(self, name) for name in COUNTERS}
-        progress = {**self.about, **counters, "best": None if math.isinf(self.best) else self.best}
-        progress |= {"generation": self.generation}
+        kind, weights = ("adapter", adapter_tensors) if self.settings.lora else ("model", merged)
+        progress = {**self.about, **{name: getattr(self, name) for name in COUNTERS}, "generation": self.generation}
+        progress["best"] = None if math.isinf(self.best) else self.best  # JSON has no infinity
         state = self.run / f"state-{self.step:07}"
         self.reporter.say(f"Saving {state}")
-        if self.world.is_main:
-            config, keep = self.model.config, self.settings.keep
+
+        def write(weights: Mapping[str, Tensor], optimizer: Mapping[str, Tensor]) -> None:
+            config, keep, vocabulary = self.model.config, self.settings.keep, self.vocabulary
             checkpoints.save_state(
-                self.run, config, kind, weights, optimizer, progress, keep=keep, vocabulary=self.vocabulary
+                self.run, config, kind, weights, optimizer, progress, keep=keep, vocabulary=vocabulary
             )
-            self.reporter.saved()
+
+        self.world.on_main(write, weights(self.model), optimizer_tensors(self.model, self.optimizers))
+        self.reporter.saved()
         self.last_state = state
-        self.world.barrier()
         return state
 
     def restore(self, state: State) -> None:
@@ -246,24 +249,19 @@ class Trainer:
         self.generation, self.last_state = state.progress["generation"], state.path
 
     def _load_weights(self, weights: Mapping[str, Tensor]) -> None:
-        own = dict(self.model.named_parameters())
-        expected = {name for name, parameter in own.items() if parameter.requires_grad or not self.settings.lora}
-        if self.world.is_main and expected != set(weights):
-            raise ValueError(f"{min(expected ^ set(weights))} is on one side only")
-        with torch.no_grad():
-            for name, part in self.world.local_tensors(self.model, weights).items():
-                if own[name].shape != part.shape:
-                    raise ValueError(f"{name} is {list(part.shape)} there, {list(own[name].shape)} here")
-                own[name].copy_(part)
-
-    def _adapter(self) -> dict[str, Tensor]:
-        trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
-        return self.world.full_tensors(trained)
+        own = adapter_tensors(self.model) if self.settings.lora else dict(self.model.named_parameters())
+        if self.world.is_main and own.keys() != weights.keys():
+            raise ValueError(f"{min(own.keys() ^ weights.keys())} is on one side only")
+        for name, part in self.world.local_tensors(self.model, weights).items():
+            if own[name].shape != part.shape:
+                raise ValueError(f"{name} is {list(part.shape)} there, {list(own[name].shape)} here")
+            own[name].data.copy_(part)
 
     def _write_model(self) -> None:
-        tensors = self.tensors()
-        if self.world.is_main:
+        def write(tensors: Mapping[str, Tensor]) -> None:
             checkpoints.write_model(self.run, self.model.config, tensors, self.vocabulary)
+
+        self.world.on_main(write, merged(self.model))
 
     def _batches(self) -> Iterator[Batch]:
         """This process's windows of the next update, up to ``batch_size`` at a time."""

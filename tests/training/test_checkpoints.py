@@ -1,0 +1,171 @@
+"""What lies in a run folder, whatever happens while it is written."""
+
+import errno
+import json
+import os
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from gpt2lab.errors import CheckpointError
+from gpt2lab.training import checkpoints
+from gpt2lab.training.checkpoints import load_latest, load_state, next_generation, states
+from gpt2lab.weights import open_checkpoint
+from gpt2lab.weights.checkpoint import TokenizerFiles
+
+
+def names(run):
+    return [state.name for state in states(run)]
+
+
+def damage(state, name, how):
+    file = state / name
+    content = bytearray(file.read_bytes())
+    if how == "missing":
+        file.unlink()
+    elif how == "cut":
+        file.write_bytes(content[: len(content) // 2])
+    elif name == "progress.json":
+        file.write_bytes(content.replace(b'"step": 2', b'"step": 3'))
+    else:
+        content[-2] ^= 1
+        file.write_bytes(content)
+
+
+def test_a_state_is_a_model_that_loads_and_an_optimizer_by_name(make_trainer):
+    trainer = make_trainer()
+    trainer.update()
+    state = trainer.save()
+    assert open_checkpoint(state).config == trainer.model.config
+    assert "wte.weight:exp_avg" in load_file(state / "optimizer.safetensors")
+    assert load_state(state).progress["step"] == 1
+
+
+def test_only_the_last_states_stay(make_trainer):
+    trainer = make_trainer(steps=7, save_every=1, keep=3)
+    trainer.train()
+    assert names(trainer.run) == ["state-0000005", "state-0000006", "state-0000007"]
+    assert not list(trainer.run.rglob("*partial*"))
+
+
+def test_a_training_begun_anew_under_the_same_name_counts_as_newer(make_trainer):
+    old = make_trainer(steps=6, save_every=2)
+    old.train()
+    new = make_trainer(steps=3, save_every=2)
+    new.generation = next_generation(new.run)
+    new.train()
+    assert names(new.run) == ["state-0000004", "state-0000006", "state-0000002", "state-0000003"]
+    assert load_latest(new.run, print).progress["step"] == 3
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.safetensors", "progress.json"])
+@pytest.mark.parametrize("how", ["missing", "cut", "flipped"])
+def test_a_damaged_newest_state_is_told_and_the_one_before_is_taken(make_trainer, name, how):
+    trainer = make_trainer(steps=2, save_every=1)
+    trainer.train()
+    first, last = states(trainer.run)
+    damage(last, name, how)
+    said = []
+    assert load_latest(trainer.run, said.append).path == first
+    assert len(said) == 1
+    assert last.name in said[0]
+    with pytest.raises(CheckpointError, match=last.name):
+        load_state(last)
+
+
+def test_if_no_state_is_whole_training_does_not_begin_anew_in_silence(make_trainer):
+    trainer = make_trainer(steps=1)
+    trainer.train()
+    damage(states(trainer.run)[0], "optimizer.safetensors", "cut")
+    with pytest.raises(CheckpointError, match="fresh"):
+        load_latest(trainer.run, lambda _: None)
+
+
+def test_no_states_are_none(tmp_path):
+    assert load_latest(tmp_path / "nothing", print) is None
+
+
+@pytest.mark.parametrize("tensors_until_full", [0, 10, 40])
+def test_a_full_disk_leaves_earlier_states_whole(make_trainer, monkeypatch, tensors_until_full):
+    trainer = make_trainer()
+    trainer.update()
+    first = trainer.save()
+    before = {path.name: path.read_bytes() for path in trainer.run.rglob("*") if path.is_file()}
+    trainer.update()
+    written = 0
+
+    class Full(checkpoints._Summed):
+        def write(self, data):
+            nonlocal written
+            written += 1
+            if written > tensors_until_full:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return super().write(data)
+
+    monkeypatch.setattr(checkpoints, "_Summed", Full)
+    with pytest.raises(CheckpointError, match="No space left on device; what was saved before is whole"):
+        trainer.save()
+    assert states(trainer.run) == [first]
+    assert {path.name: path.read_bytes() for path in trainer.run.rglob("*") if path.is_file()} == before
+    load_state(first)
+
+
+def test_what_a_kill_left_half_written_is_cleared_away(make_trainer):
+    trainer = make_trainer()
+    trainer.update()
+    state = trainer.save()
+    shutil.copytree(state, trainer.run / ".partial-0000009")
+    shutil.copytree(state, trainer.run / ".partial-old-state-0000000")
+    trainer.update()
+    trainer.save()
+    assert names(trainer.run) == ["state-0000001", "state-0000002"]
+    assert not list(trainer.run.glob(".partial*"))
+
+
+def test_tensors_are_written_one_at_a_time(tmp_path):
+    class Counted:
+        """A tensor that tells when it is asked for its numbers."""
+
+        asked = 0
+
+        def __init__(self, *shape):
+            self.shape = torch.Size(shape)
+
+        def detach(self):
+            Counted.asked += 1
+            return torch.ones(self.shape)
+
+    tensors = {str(number): Counted(3, 2) for number in range(4)}
+    sizes = []
+
+    class Out:
+        def write(self, data):
+            sizes.append((Counted.asked, len(data)))
+
+    checkpoints._write_tensors(Out(), tensors, "")
+    assert sizes[1:] == [(1, 24), (2, 24), (3, 24), (4, 24)]
+
+
+def test_a_model_of_another_shape_never_lies_beside_the_old_config(make_trainer, monkeypatch):
+    trainer = make_trainer()
+    trainer.save()
+    (trainer.run / "config.json").write_text(json.dumps({"n_layer": 99}))
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoints, "_write", killed)
+    with pytest.raises(KeyboardInterrupt):
+        checkpoints.write_model(trainer.run, trainer.model.config, trainer.tensors())
+    assert not (trainer.run / "model.safetensors").exists()
+
+
+def test_a_models_own_vocabulary_is_saved_with_it(make_trainer):
+    trainer = make_trainer()
+    encoder = {chr(33 + number): number for number in range(64)}
+    trainer.vocabulary = TokenizerFiles(encoder, [])
+    state = trainer.save()
+    for folder in (trainer.run, state):
+        assert open_checkpoint(folder).tokenizer_files.encoder == encoder
