@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from types import TracebackType
 from typing import Any, Literal
+from uuid import uuid4
 
 import torch
 import torch.distributed as dist
@@ -28,6 +29,7 @@ from gpt2lab.errors import Gpt2LabError, UsageError
 
 Parallel = Literal["ddp", "fsdp"]
 LOST_SIGNS = ("gloo", "nccl", "connection", "socket", "timed out")  # in the text of what a dead peer raises
+TIME_TO_MEET = 300.0  # seconds
 TIME_TO_REPORT = 3.0  # seconds: torchrun ends everybody when the first process is gone
 
 
@@ -54,7 +56,8 @@ class World:
         try:
             if device == "cuda":
                 torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
-            store, rank, number = next(dist.rendezvous("env://"))
+            shared, rank, number = next(dist.rendezvous("env://"))
+            store = _fresh_store(shared, rank, number)
             backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
             dist.init_process_group(backend, store=store, rank=rank, world_size=number)
         except (RuntimeError, ValueError) as error:
@@ -237,6 +240,33 @@ class World:
             return part
         dist.broadcast(whole, src=0)
         return whole
+
+
+def _fresh_store(store: Any, rank: int, size: int) -> Any:
+    """A part of ``store`` that nobody wrote to: rank 0 makes its name up and tells everybody.
+
+    Several versions of torchrun keep one store over restarts, in which addresses of dead processes would be believed
+    (pytorch issue 135712), and the number of restarts that it tells is not the same on every machine. Every process
+    therefore greets with a name that was never used, and rank 0 answers greetings until all have confirmed its own.
+    """
+    own = uuid4().hex
+    if rank:
+        store.set(f"gpt2lab/greeting/{rank}", own)
+        answer = store.get(f"gpt2lab/answer/{own}").decode()  # waits
+        store.set(f"gpt2lab/confirmed/{own}/{answer}", "yes")
+        return dist.PrefixStore(answer, store)
+    waiting, begin = set(range(1, size)), time.monotonic()
+    while waiting:
+        for other in sorted(waiting):
+            if store.check([f"gpt2lab/greeting/{other}"]):
+                greeting = store.get(f"gpt2lab/greeting/{other}").decode()  # perhaps a dead process's, for now
+                store.set(f"gpt2lab/answer/{greeting}", own)
+                if store.check([f"gpt2lab/confirmed/{greeting}/{own}"]):
+                    waiting.remove(other)
+        if time.monotonic() - begin > TIME_TO_MEET:
+            raise RuntimeError(f"process {min(waiting)} has not come in {TIME_TO_MEET:.0f} s")
+        time.sleep(0.02)
+    return dist.PrefixStore(own, store)
 
 
 class _Sharded:
