@@ -61,7 +61,7 @@ class Reading:
 
     def __post_init__(self) -> None:
         try:
-            b"".decode(self.encoding)
+            "x".encode(self.encoding)
         except LookupError:
             raise UsageError(f"there is no encoding {self.encoding!r}; try utf-8, cp1252, latin-1 or utf-16") from None
         if self.errors not in get_args(Errors):
@@ -199,6 +199,7 @@ def text_blocks(stream: IO[bytes], name: str, reading: Reading) -> Iterator[str]
     decoder = codecs.getincrementaldecoder(reading.encoding)(reading.errors)
     newlines = io.IncrementalNewlineDecoder(None, translate=True)
     offset = 0
+    begun = False
     while True:
         block = stream.read(BLOCK)
         if offset == 0 and not reading.encoding.lower().startswith(("utf-16", "utf_16", "utf-32", "utf_32")):
@@ -213,7 +214,8 @@ def text_blocks(stream: IO[bytes], name: str, reading: Reading) -> Iterator[str]
                 f"{name} is not {label} text (byte {at}): give its --encoding, or --errors replace"
             ) from None
         text = newlines.decode(text, final=not block)
-        yield text.removeprefix("\ufeff") if offset == 0 else text
+        yield text if begun else text.removeprefix("\ufeff")
+        begun = begun or bool(text)
         offset += len(block)
         if not block:
             return

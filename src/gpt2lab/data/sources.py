@@ -232,7 +232,7 @@ def _choose_column(name: str, first: list[str], second: list[str], column: str |
     """Index of the column, and whether ``first`` is a header."""
     header = _is_header(first, second)
     wanted = "text" if column is None else column
-    if wanted in first and (column is not None or header):
+    if wanted in first and (header or not (column is None or column.isdigit())):
         return first.index(wanted), True
     if column is not None and column.isdigit() and 1 <= int(column) <= len(first):
         return int(column) - 1, header
@@ -244,8 +244,11 @@ def _choose_column(name: str, first: list[str], second: list[str], column: str |
 
 
 def _is_header(first: list[str], second: list[str]) -> bool:
-    """Whether the first row looks like names of columns and the second, which must be there, does not."""
-    named = all(_NAME.fullmatch(cell.strip()) for cell in first) and len(set(first)) == len(first)
-    if not named or not second:
+    """Whether the first row looks like names of columns, and one is ``text`` or the second row does not."""
+    if len(set(first)) < len(first) or not all(map(_looks_like_a_name, first)):
         return False
-    return not all(_NAME.fullmatch(cell.strip()) for cell in second) or "text" in first
+    return "text" in first or (bool(second) and not all(map(_looks_like_a_name, second)))
+
+
+def _looks_like_a_name(cell: str) -> bool:
+    return _NAME.fullmatch(cell.strip()) is not None

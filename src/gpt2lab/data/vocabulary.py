@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,12 +11,14 @@ from numpy.typing import NDArray
 from gpt2lab.tokenizer import Tokenizer
 
 
+@lru_cache(maxsize=2)
 def vocabulary_hash(tokenizer: Tokenizer) -> str:
     """SHA-256, in hex, of all tokens in the order of their ids, each as 4 bytes of length and its own bytes."""
     tokens = (tokenizer.token_bytes(id) for id in range(tokenizer.n_vocab))
     return hashlib.sha256(b"".join(len(token).to_bytes(4, "little") + token for token in tokens)).hexdigest()
 
 
+@lru_cache(maxsize=2)
 def token_sizes(tokenizer: Tokenizer) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Bytes of each token, and how many characters begin in it; int64 [n_vocab] each."""
     tokens = [tokenizer.token_bytes(id) for id in range(tokenizer.n_vocab)]

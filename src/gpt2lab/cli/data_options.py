@@ -1,0 +1,120 @@
+"""Options of the commands that read datasets, and the line that tells how far one has been read."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gpt2lab.cli.options import Decorated, option
+
+if TYPE_CHECKING:
+    from gpt2lab.tokenizer import Tokenizer
+
+
+def reading_options(function: Decorated) -> Decorated:
+    """``--field --column --encoding --errors``: the attributes of :class:`gpt2lab.data.files.Reading`."""
+    group = "Reading"
+    options = (
+        option(
+            group,
+            "--field",
+            metavar="NAME",
+            help="Of a JSON object, the text; PROMPT,COMPLETION trains on the second only.  "
+            "[default: text, or prompt,completion]",
+        ),
+        option(
+            group,
+            "--column",
+            metavar="NAME",
+            help="Of CSV: a name, or a number from 1.  [default: text, or the only one]",
+        ),
+        option(group, "--encoding", default="utf-8", help="Of text, as Python names it: utf-8, cp1252, utf-16, ..."),
+        option(
+            group,
+            "--errors",
+            type=click.Choice(["strict", "replace", "ignore"]),
+            default="strict",
+            help="At bytes that are no text in that encoding: stop, put � there, or leave them out.",
+        ),
+    )
+    for add in reversed(options):
+        function = add(function)
+    return function
+
+
+def vocabulary_option(function: Decorated) -> Decorated:
+    """``--model_name``, for :func:`vocabulary_of`."""
+    return option(
+        "Reading",
+        "--model_name",
+        "--model",
+        metavar="NAME",
+        help="Use this model's vocabulary.  [default: GPT-2's]",
+    )(function)
+
+
+def vocabulary_of(model_name: str | None) -> Tokenizer:
+    """The tokenizer of a model, whose weights are not read; GPT-2's by default."""
+    from gpt2lab.errors import UsageError
+    from gpt2lab.model import tokenizer_of
+    from gpt2lab.tokenizer import Tokenizer
+    from gpt2lab.weights import open_checkpoint
+
+    if model_name is None:
+        return Tokenizer.gpt2()
+    tokenizer = tokenizer_of(open_checkpoint(model_name))
+    if tokenizer is None:
+        raise UsageError(f"{model_name} has no tokenizer")
+    return tokenizer
+
+
+class BytesRead:
+    """Tells on stderr how much of a dataset has been read; a context manager.
+
+    ``total`` is in bytes, 0 if it is not known. The line is kept up to date on a terminal, else written every half
+    minute, and at the end of what took longer than five seconds.
+    """
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._done = 0
+        self._terminal = sys.stderr.isatty()
+        self._interval = 0.2 if self._terminal else 30.0
+        self._start = self._shown = time.monotonic()
+
+    def __enter__(self) -> BytesRead:
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        if self._terminal and self._shown > self._start:
+            print("\r\033[K", end="", file=sys.stderr)
+        if time.monotonic() - self._start > 5:
+            print(f"gpt2lab: {self._line()}", file=sys.stderr, flush=True)
+
+    def add(self, count: int) -> None:
+        """``count`` bytes more have been read."""
+        self._done += count
+        now = time.monotonic()
+        if now - self._shown > self._interval:
+            self._shown = now
+            before, after = ("\r\033[K", "") if self._terminal else ("gpt2lab: ", "\n")
+            print(before + self._line(), end=after, file=sys.stderr, flush=True)
+
+    def say(self, line: str) -> None:
+        """A line of its own."""
+        print(("\r\033[K" if self._terminal else "") + line, file=sys.stderr, flush=True)
+
+    def _line(self) -> str:
+        seconds = max(time.monotonic() - self._start, 1e-9)
+        of = f" of {_megabytes(self._total)} ({self._done / self._total:.0%})" if self._total else ""
+        rate = self._done / seconds
+        left = max(0, self._total - self._done) / rate if rate else 0
+        time_left = f", {left:.0f} s left" if left >= 1 else ""
+        return f"{_megabytes(self._done)}{of} in {seconds:.0f} s, {rate / 1e6:.1f} MB/s{time_left}"
+
+
+def _megabytes(count: int) -> str:
+    return f"{count / 1e6:,.1f} MB"

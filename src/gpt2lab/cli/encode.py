@@ -1,0 +1,117 @@
+"""``gpt2lab encode``: text to tokens once, so that training starts at once and reads them from the disk."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gpt2lab.cli.data_options import BytesRead, reading_options, vocabulary_of, vocabulary_option
+from gpt2lab.cli.options import GroupedCommand, option
+
+if TYPE_CHECKING:
+    from gpt2lab.data.encoding import Encoded
+    from gpt2lab.tokenizer import Tokenizer
+
+
+@click.command(
+    cls=GroupedCommand,
+    short_help="Turn text into tokens, ready for training.",
+    epilog="""\b
+    Examples:
+      gpt2lab encode stories/ stories.tokens
+      gpt2lab encode chats.jsonl.gz chats.tokens --field question,answer
+      zcat dump.gz | gpt2lab encode - dump.tokens
+    """,
+)
+@click.argument("inputs", nargs=-1, required=True, metavar="IN...")
+@click.argument("out", metavar="OUT")
+@reading_options
+@vocabulary_option
+@option(
+    "Writing",
+    "--combine",
+    type=click.IntRange(1),
+    default=50_000,
+    metavar="CHARS",
+    help="For OUT.npz: put documents together into arrays of at least so many characters.",
+)
+@option(
+    "Writing",
+    "--shard_tokens",
+    type=click.IntRange(1),
+    default=100_000_000,
+    metavar="N",
+    help="Begin another file with the document after so many tokens.",
+)
+@option("Writing", "--jobs", type=click.IntRange(1), help="Work on so many cores.  [default: all]")
+@option("Writing", "--overwrite", is_flag=True, help="Replace OUT if it is there.")
+def command(
+    inputs: tuple[str, ...],
+    out: str,
+    model_name: str | None,
+    combine: int,
+    shard_tokens: int,
+    jobs: int | None,
+    overwrite: bool,
+    **reading: Any,
+) -> None:
+    """Encode IN (files, folders, patterns, addresses, or - for standard input) into OUT.
+
+    IN may be .txt (a document each, or several with <|endoftext|> between them), .jsonl, .csv, .tsv, .npz of the
+    original, also with .gz or .zst. OUT is a folder of memory-mappable files; if it ends in .npz, a file as the
+    original's encode.py made it. Memory stays the same however much text there is.
+    """
+    from gpt2lab.data.files import Reading, find_sources
+    from gpt2lab.data.open import encode_sources, local_paths
+    from gpt2lab.errors import UsageError
+
+    tokenizer = vocabulary_of(model_name)
+    how = Reading(**reading)
+    sources = find_sources(local_paths(inputs, lambda line: click.echo(line, err=True)), how)
+    encoded_already = [source.name for source in sources if source.kind == "shards"]
+    if encoded_already:
+        raise UsageError(f"{encoded_already[0]} is encoded already; train reads it as it is")
+    with BytesRead(sum(source.size for source in sources)) as progress:
+        stream = encode_sources(sources, tokenizer, how, jobs=jobs, say=progress.say, on_bytes=progress.add)
+        if out.endswith(".npz"):
+            line = _write_npz(Path(out), stream, tokenizer, combine, overwrite)
+        else:
+            line = _write_shards(Path(out), stream, tokenizer, shard_tokens, overwrite)
+    click.echo(line)
+
+
+def _write_shards(
+    path: Path, stream: Iterator[Encoded], tokenizer: Tokenizer, shard_tokens: int, overwrite: bool
+) -> str:
+    """Write the folder; returns what to say about it."""
+    from gpt2lab.data.shards import new_shards, write_shards
+    from gpt2lab.data.vocabulary import vocabulary_hash
+    from gpt2lab.errors import UsageError
+
+    with new_shards(path, overwrite=overwrite) as folder:
+        totals = write_shards(folder, stream, tokenizer.n_vocab, vocabulary_hash(tokenizer), shard_tokens)
+        if not totals.documents:
+            raise UsageError("the dataset is empty: there is no text in it")
+    files = f"{totals.shards} file" + ("s" if totals.shards > 1 else "")
+    return f"{path}: {totals.tokens} tokens, documents: {totals.documents}, from {totals.n_bytes} bytes; {files}"
+
+
+def _write_npz(path: Path, stream: Iterator[Encoded], tokenizer: Tokenizer, combine: int, overwrite: bool) -> str:
+    """Write the file; returns what to say about it."""
+    from gpt2lab.data.npz import write_npz
+    from gpt2lab.errors import CheckpointError, UsageError
+    from gpt2lab.weights.writing import new_file
+
+    if tokenizer.end_of_text is None:
+        raise UsageError("this vocabulary has no <|endoftext|> to put between documents; give OUT without .npz")
+    try:
+        with new_file(path, overwrite=overwrite) as file:
+            n_tokens = write_npz(file, stream, tokenizer.end_of_text, combine)
+            if not n_tokens:
+                raise UsageError("the dataset is empty: there is no text in it")
+    except CheckpointError as error:
+        raise UsageError(str(error)) from None
+    return f"{path}: {n_tokens} tokens, <|endoftext|> included"

@@ -1,0 +1,155 @@
+import gzip
+import io
+import sys
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpt2lab.data import files
+from gpt2lab.data.files import Reading, Source, find_sources, open_bytes, text_blocks
+from gpt2lab.errors import UsageError
+
+
+def text_of(path, **reading):
+    (source,) = find_sources([str(path)])
+    with open_bytes(source) as stream:
+        return "".join(text_blocks(stream, source.name, Reading(**reading)))
+
+
+def kinds(*paths, **reading):
+    return [(source.path and source.path.name, source.kind) for source in find_sources(paths, Reading(**reading))]
+
+
+# ---- finding --------------------------------------------------------------------------------------------------------
+
+
+def test_folders_files_and_patterns_name_each_file_once(tmp_path):
+    (tmp_path / "deep").mkdir()
+    files = [tmp_path / "a.txt", tmp_path / "b[1].txt", tmp_path / "deep" / "c.txt"]
+    for file in [*files, tmp_path / "no.md"]:
+        file.write_text("x")
+    found = find_sources([str(tmp_path), str(files[0]), str(tmp_path / "*.txt")])
+    assert [source.path for source in found] == files
+    assert kinds(str(tmp_path / "no.md")) == [("no.md", "text")]
+    assert kinds(str(tmp_path / "b[1].txt")) == [("b[1].txt", "text")]
+
+
+def test_a_folder_is_searched_for_all_that_can_be_read(tmp_path):
+    names = ["a.TXT", "b.jsonl.gz", "c.ndjson", "d.csv.zst", "e.tsv", "f.npz", "g.bin", "h.json", "i.safetensors"]
+    for name in names:
+        (tmp_path / name).touch()
+    expected = ["text", "jsonl", "jsonl", "csv", "csv", "npz"]
+    assert kinds(str(tmp_path)) == list(zip(names, expected, strict=False))
+
+
+def test_other_names_are_what_the_options_say(tmp_path):
+    (tmp_path / "data").touch()
+    path = str(tmp_path / "data")
+    assert [kinds(path, **more)[0][1] for more in ({}, {"field": "a"}, {"column": "a"})] == ["text", "jsonl", "csv"]
+    assert kinds("-", field="a") == [(None, "jsonl")]
+
+
+def test_a_folder_of_shards_is_one_source(tmp_path):
+    (tmp_path / "tokens-00001.safetensors").write_bytes(b"12345")
+    (source,) = find_sources([str(tmp_path)])
+    assert (source.kind, source.path, source.size) == ("shards", tmp_path, 5)
+
+
+def test_what_a_killed_run_left_is_no_data(tmp_path):
+    (tmp_path / "x.partial").mkdir()
+    (tmp_path / "x.partial" / "a.txt").touch()
+    (tmp_path / "b.txt").touch()
+    assert kinds(str(tmp_path)) == [("b.txt", "text")]
+
+
+@pytest.mark.parametrize("name", ["nowhere", "*.txt", "."])
+def test_a_path_with_nothing_is_named(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError) as error:
+        find_sources([name])
+    assert f"no text at {name}:" in str(error.value)
+
+
+# ---- reading --------------------------------------------------------------------------------------------------------
+
+
+@given(st.text(), st.sampled_from([1, 2, 3, 1000]), st.sampled_from(["utf-8", "utf-16", "utf-8-sig"]))
+def test_text_is_the_same_however_it_is_cut_into_blocks(text, block, encoding):
+    stream = io.BytesIO(text.encode(encoding, "replace"))
+    expected = io.TextIOWrapper(io.BytesIO(stream.getvalue()), encoding=encoding).read().removeprefix("\ufeff")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(files, "BLOCK", block)
+        if "\0" not in text:
+            assert "".join(text_blocks(stream, "x", Reading(encoding=encoding))) == expected
+
+
+@given(st.binary(max_size=60), st.sampled_from([1, 2, 3, 1000]))
+def test_what_is_no_utf8_is_named_with_its_place(data, block):
+    data = data.replace(b"\0", b"x")
+    try:
+        data.decode()
+    except UnicodeDecodeError as expected:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(files, "BLOCK", block)
+            with pytest.raises(UsageError, match=rf"name is not UTF-8 text \(byte {expected.start}\)"):
+                list(text_blocks(io.BytesIO(data), "name", Reading()))
+
+
+def test_bytes_that_are_no_text_can_be_replaced_or_left_out(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"a\xffb")
+    assert text_of(tmp_path / "a.txt", errors="replace") == "a\ufffdb"
+    assert text_of(tmp_path / "a.txt", errors="ignore") == "ab"
+    assert text_of(tmp_path / "a.txt", encoding="latin-1") == "aÿb"
+
+
+def test_a_binary_file_is_refused(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"\x89PNG\r\n\0")
+    with pytest.raises(UsageError, match=r"a.txt is a binary file, not text \(byte 6 is 0\)"):
+        text_of(tmp_path / "a.txt", errors="replace")
+
+
+@pytest.mark.parametrize("encoding", ["klingon", "hex"])
+def test_an_unknown_encoding_is_named(encoding):
+    with pytest.raises(UsageError, match=f"no encoding '{encoding}'"):
+        Reading(encoding=encoding)
+
+
+def test_compressed_text_is_read_whatever_its_name(tmp_path):
+    (tmp_path / "a.txt").write_bytes(gzip.compress(b"packed " * 1000))
+    assert text_of(tmp_path / "a.txt") == "packed " * 1000
+
+
+def test_zstd_is_read_or_what_it_needs_is_said(tmp_path, monkeypatch):
+    (tmp_path / "a.txt.zst").write_bytes(bytes.fromhex("28b52ffd 20 02 110000 6869".replace(" ", "")))
+    for module in ("compression.zstd", "zstandard"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(UsageError, match="pip install zstandard"):
+        text_of(tmp_path / "a.txt.zst")
+    monkeypatch.undo()
+    try:
+        from compression import zstd  # noqa: F401
+    except ModuleNotFoundError:
+        pytest.importorskip("zstandard")
+    assert text_of(tmp_path / "a.txt.zst") == "hi"
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-9], lambda data: data[:12] + b"\xff\xff\xff\xff" + data[16:]])
+def test_damaged_compression_is_said(tmp_path, damage):
+    (tmp_path / "a.txt.gz").write_bytes(damage(gzip.compress(bytes(range(1, 120)) * 9)))
+    with pytest.raises(UsageError, match=r"a.txt.gz: its compressed data are damaged"):
+        text_of(tmp_path / "a.txt.gz", errors="replace")
+
+
+def test_what_cannot_be_read_is_named(tmp_path):
+    with pytest.raises(UsageError, match=r"cannot read gone"), open_bytes(Source("gone", "text", tmp_path / "x", 0)):
+        pass
+
+
+def test_bytes_are_counted_as_they_are_stored(tmp_path):
+    (tmp_path / "a.txt.gz").write_bytes(gzip.compress(b"x" * 10**6))
+    (source,) = find_sources([str(tmp_path / "a.txt.gz")])
+    counted = []
+    with open_bytes(source, counted.append) as stream:
+        stream.read()
+    assert sum(counted) == source.size < 10_000
