@@ -22,10 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt2lab.config import RELEASED_SIZES, ModelConfig
+from gpt2lab.engines import PRECISIONS, weight_bytes
 from gpt2lab.engines.native import NativeEngine, usable_cores
 from gpt2lab.weights.checkpoint import Checkpoint, LazyTensors, StoredTensor, tensor_shapes
 
-BYTES_PER_WEIGHT = {"float32": 4, "bfloat16": 2, "q8_0": 34 / 32, "q4_0": 18 / 32}
 PREFILL = 128  # tokens
 STEPS = 24
 
@@ -84,13 +84,13 @@ def peak_rss() -> int:
 def fits(config: ModelConfig, precision: str) -> bool:
     """Whether the weights, and the largest tensor in float32 beside them, fit the free memory."""
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    return config.n_params * BYTES_PER_WEIGHT[precision] + 4 * config.n_vocab * config.n_embd + (1 << 29) < free
+    return weight_bytes(config, precision) + 4 * config.n_vocab * config.n_embd + (1 << 29) < free
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", nargs="+", choices=RELEASED_SIZES, default=["355M", "774M", "1558M"])
-    parser.add_argument("--precisions", nargs="+", choices=BYTES_PER_WEIGHT, default=["float32", "q8_0", "q4_0"])
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=["float32", "q8_0", "q4_0"])
     parser.add_argument("--threads", type=int, default=usable_cores())
     parser.add_argument("--here", action="store_true", help="measure the one pair that is given in this process")
     arguments = parser.parse_args()

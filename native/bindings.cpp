@@ -45,7 +45,8 @@ auto span_of(const Array& a) {
   return std::span(a.data(), a.size());
 }
 
-// Lets the interpreter end while other threads compute: they would end the process if they asked for a GIL that is gone.
+// Lets the interpreter end while other threads compute: they would end the process if they asked for a GIL that is no
+// more.
 class ExitGate {
  public:
   struct Visit;
@@ -160,8 +161,8 @@ class Engine {
   int sequence_length(int sequence) { return take_turn()->length(sequence); }
   void truncate_sequence(int sequence, int length) { take_turn()->truncate(sequence, length); }
 
-  // tokens: all feeds' tokens after one another; counts: how many belong to each sequence. outputs: 0 last, 1 all, 2 none.
-  // given: whether the tokens count as prompts.
+  // tokens: all feeds' tokens after one another; counts: how many belong to each sequence. outputs: 0 last, 1 all,
+  // 2 none. given: whether the tokens count as prompts.
   Logits forward(const Array1<std::int32_t>& sequences, const Array1<std::int32_t>& tokens,
                  const Array1<std::int32_t>& counts, int outputs, bool given) {
     if (outputs < 0 || outputs > 2) throw std::invalid_argument("outputs must be 0, 1 or 2");
@@ -209,11 +210,11 @@ class Engine {
   using List = std::vector<T>;
   using StepResult = std::tuple<List<std::int32_t>, List<float>, List<int>, List<std::int32_t>, List<float>>;
 
-  // Feeds counts[i] of `tokens` to sequences[i], the first given[i] of them tokens of a prompt, and draws behind the last
-  // draw_counts[i] of them, going on while what is
-  // drawn is what was fed next, with the top[i] likeliest tokens beside each draw. streams: seed, stream and first
-  // position of each; params, histories and biases as in `sample`. Returns ids and logprobs of all draws, how many each
-  // sequence has, and ids and logprobs of the likeliest. If a draw fails, what was fed is taken back.
+  // Feeds counts[i] of `tokens` to sequences[i], the first given[i] of them tokens of a prompt, and draws behind the
+  // last draw_counts[i] of them, going on while what is drawn is what was fed next, with the top[i] likeliest tokens
+  // beside each draw. streams: seed, stream and first position of each; params, histories and biases as in `sample`.
+  // Returns ids and logprobs of all draws, how many each sequence has, and ids and logprobs of the likeliest. If a draw
+  // fails, what was fed is taken back.
   // What differs from step to step comes and goes in lists: for so few numbers they are cheaper than arrays.
   StepResult step(const List<std::int32_t>& sequences, const List<std::int32_t>& tokens,
                   const List<std::int32_t>& counts, const List<std::int32_t>& given,
@@ -354,7 +355,7 @@ NB_MODULE(_native, m) {
   m.attr("PACKED_LAYOUT") = kPackedLayout;
   m.attr("KV_BLOCK_TOKENS") = kTile;
   m.def("checksum", [](const Array1<std::uint8_t>& bytes) {
-    const ExitGate::Visit visit;  // outlives `release`: the interpreter must not end before this thread has its GIL back
+    const ExitGate::Visit visit;  // outlives `release`, as a Turn does in Engine::step
     nb::gil_scoped_release release;
     return checksum(bytes.data(), bytes.shape(0));
   }, "A checksum of 64 bits, against damage and not against malice.");

@@ -39,6 +39,8 @@ struct Chains {
   // Draws counts[i] times behind feeds[i] with the top[i] likeliest tokens beside each draw. Throws DrawError.
   Chains(const std::vector<Draw>& draws, const std::vector<Feed>& feeds, std::span<const std::int32_t> counts,
          std::span<const std::int32_t> top, int n_vocab);
+  Chains(const Chains&) = delete;  // `chains` points into the others
+  Chains& operator=(const Chains&) = delete;
 
   std::vector<Chain> chains;
   std::vector<DrawResult> results;

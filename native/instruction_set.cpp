@@ -1,5 +1,6 @@
 #include "instruction_set.h"
 
+#include <cstdint>
 #include <stdexcept>
 
 #ifdef GPT2LAB_X86_KERNELS
@@ -29,13 +30,27 @@ bool has_feature(unsigned subleaf, int which, int bit) {
 #endif
 
 #ifdef GPT2LAB_AMX_KERNELS
-// Tiles, products of int8 and of bfloat16, and AVX-512's rounding to bfloat16. Linux gives a process the registers of the matrix unit when it asks for them.
-bool may_use_matrix_unit() {
-  constexpr long kRequestPermission = 0x1023, kTileData = 18;
+constexpr long kTileData = 18;  // the registers of the matrix unit, as the processor numbers what it saves
+
+// Tiles, products of int8 and of bfloat16, and AVX-512's rounding to bfloat16; and a kernel that can save them.
+bool has_matrix_unit() {
+  constexpr long kGetSupported = 0x1021;
+  std::uint64_t supported = 0;
   return has_feature(0, 3, 22) && has_feature(0, 3, 24) && has_feature(0, 3, 25) && has_feature(1, 0, 5) &&
-         syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+         syscall(SYS_arch_prctl, kGetSupported, &supported) == 0 && (supported >> kTileData & 1);
 }
 #endif
+
+// Linux gives a process the registers of the matrix unit when it asks for them; from then on its signal stacks must be
+// larger, so nobody asks who does not compute with them.
+bool may_use(const Kernels& kernels) {
+#ifdef GPT2LAB_AMX_KERNELS
+  constexpr long kRequestPermission = 0x1023;
+  if (&kernels == &amx_kernels()) return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
+#endif
+  (void)kernels;
+  return true;
+}
 
 #ifdef GPT2LAB_DOTPROD_KERNELS
 bool has_dot_products() {
@@ -54,13 +69,14 @@ std::vector<const Kernels*> available_kernels() {
 #ifdef GPT2LAB_X86_KERNELS
   __builtin_cpu_init();
   unsigned registers[4] = {};
-  const bool f16c = __get_cpuid(1, &registers[0], &registers[1], &registers[2], &registers[3]) && registers[2] >> 29 & 1;
+  __get_cpuid(1, &registers[0], &registers[1], &registers[2], &registers[3]);
+  const bool f16c = registers[2] >> 29 & 1;
   const bool avx2 = f16c && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
   const bool avx512vnni = avx512 && has_feature(0, 2, 11);
 #ifdef GPT2LAB_AMX_KERNELS
-  if (avx512vnni && may_use_matrix_unit()) found.push_back(&amx_kernels());
+  if (avx512vnni && has_matrix_unit()) found.push_back(&amx_kernels());
 #endif
   if (avx512vnni) found.push_back(&avx512vnni_kernels());
   if (avx512) found.push_back(&avx512_kernels());
@@ -77,11 +93,9 @@ std::vector<const Kernels*> available_kernels() {
 }
 
 const Kernels& choose_kernels(const std::string& name) {
-  const auto available = available_kernels();
-  if (name.empty()) return *available.front();
   std::string names;
-  for (const Kernels* kernels : available) {
-    if (name == kernels->name) return *kernels;
+  for (const Kernels* kernels : available_kernels()) {
+    if ((name.empty() || name == kernels->name) && may_use(*kernels)) return *kernels;
     names += names.empty() ? kernels->name : std::string(", ") + kernels->name;
   }
   throw std::invalid_argument("no instruction set '" + name + "' on this machine; it has " + names);

@@ -8,10 +8,11 @@
 
 namespace gpt2lab {
 
-// Every set of kernels that this build has and this CPU runs, fastest first.
+// Every set of kernels that this build has and this CPU runs, fastest first. To use one, choose it.
 std::vector<const Kernels*> available_kernels();
 
-// The fastest of them, or the one named `name` if it is not empty; throws std::invalid_argument if there is none so named.
+// The fastest of them, or the one named `name` if it is not empty, ready to be used by all threads of the process.
+// Throws std::invalid_argument if there is none so named.
 const Kernels& choose_kernels(const std::string& name);
 
 }  // namespace gpt2lab

@@ -2,8 +2,9 @@
 //
 // Contract: every output value is one chain of operations in one fixed order, so it does not depend on how many rows
 // are computed together, on how the columns are split over threads, or on the cache blocking. Float products run over
-// k = 0, 1, 2, … into a single accumulator; quantised ones over blocks of k, whose sums are exact integers. Callers have
-// checked every size; kernels check nothing.
+// k = 0, 1, 2, … into a single accumulator; quantised ones over blocks of k, whose sums are exact integers; those of a
+// matrix unit in bfloat16 over pairs of k, in its own arithmetic, into a single accumulator too. Callers have checked
+// every size; kernels check nothing.
 #pragma once
 
 #include <cstddef>
@@ -34,7 +35,8 @@ struct alignas(64) BFloat16Block {
 
 constexpr int kMaxRows = 512;  // of one product
 constexpr int kPartBlocks = 24;  // blocks of k that a matrix unit takes at once
-constexpr std::size_t kScratchBytes = kMaxRows * kTile * sizeof(float) + kPartBlocks * kBlock * kTile * sizeof(BFloat16);
+constexpr std::size_t kScratchBytes =
+    kMaxRows * kTile * sizeof(float) + kPartBlocks * kBlock * kTile * sizeof(BFloat16);
 
 enum class Epilogue { store, gelu, add };  // c = y | c = gelu(y) | c = c + y
 

@@ -1,5 +1,5 @@
-// Products of bfloat16 inputs and weights on the CPU's matrix unit (AMX); included by kernels.inl where it is compiled for
-// one.
+// Products of bfloat16 inputs and weights on the CPU's matrix unit (AMX); included by kernels.inl where it is compiled
+// for one.
 //
 // Every sum is made by the same instructions in the order of k, whatever the number of rows. Quantised weights are
 // unpacked to bfloat16 a part of a tile at a time, which pays for the many rows of a prompt.

@@ -21,7 +21,7 @@ struct alignas(64) TileShapes {
 };
 
 using Sums = std::int32_t[kRowGroup][kHalfTile];
-constexpr int kBehind = 4;  // blocks between making sums and adding them up: read sooner, they would not be in the cache
+constexpr int kHeld = 4;  // blocks whose sums are in memory: two are made, then the two before them are added up
 
 // One half of a tile in one part of k: `count` blocks of weights, `stride` bytes apart, and their scales.
 struct Part {
@@ -58,26 +58,26 @@ inline void add_block(Vec (&acc)[kM], const Sums& sums, const ActivationBlock& a
     acc[r] = fma(__builtin_convertvector(load_ints(sums[r]), Vec), scale * splat(a.scale[r]), acc[r]);
 }
 
-// acc[r] += inputs a[0 … count) · weights for kM rows of a group. Asks for what comes `next` little by little: at once, it
-// would be waited for.
+// acc[r] += inputs a[0 … count) · weights for kM rows of a group. Asks for what comes `next` little by little: at once,
+// it would be waited for.
 template <int kM>
 inline void multiply_part(Vec (&acc)[kM], const ActivationBlock* a, const Part& part, const char* next) {
-  alignas(64) Sums sums[kBehind];
+  alignas(64) Sums sums[kHeld];
   int made = 0, added = 0;
   for (; made + 2 <= part.count; made += 2) {
     for (int at = 0; at < 2 * part.ahead; at += kLine) __builtin_prefetch(next + at, 0, 2);
     next += 2 * part.ahead;
-    multiply_block<false>(a[made], part.weights + made * part.stride, sums[made % kBehind]);
-    multiply_block<true>(a[made + 1], part.weights + (made + 1) * part.stride, sums[(made + 1) % kBehind]);
-    if (made < kBehind - 2) continue;
-    add_block(acc, sums[added % kBehind], a[added], part.scales + added * part.scale_stride);
+    multiply_block<false>(a[made], part.weights + made * part.stride, sums[made % kHeld]);
+    multiply_block<true>(a[made + 1], part.weights + (made + 1) * part.stride, sums[(made + 1) % kHeld]);
+    if (made < kHeld - 2) continue;
+    add_block(acc, sums[added % kHeld], a[added], part.scales + added * part.scale_stride);
     ++added;
-    add_block(acc, sums[added % kBehind], a[added], part.scales + added * part.scale_stride);
+    add_block(acc, sums[added % kHeld], a[added], part.scales + added * part.scale_stride);
     ++added;
   }
-  if (made < part.count) multiply_block<false>(a[made], part.weights + made * part.stride, sums[made % kBehind]);
+  if (made < part.count) multiply_block<false>(a[made], part.weights + made * part.stride, sums[made % kHeld]);
   for (; added < part.count; ++added)
-    add_block(acc, sums[added % kBehind], a[added], part.scales + added * part.scale_stride);
+    add_block(acc, sums[added % kHeld], a[added], part.scales + added * part.scale_stride);
 }
 
 // 4-bit weights of `count` blocks of a tile as bytes, in the layout of q8_0 without scales.
@@ -108,7 +108,8 @@ void multiply_group(const Product& p, int row, int column, const ActivationBlock
 }
 
 // Blocks begin … begin + count of a tile for all rows. `sums` [m][kTile] keeps what is between such parts of k.
-inline void multiply_tile(const Product& p, int tile, int begin, const Part (&halves)[2], float* sums, const char* next) {
+inline void multiply_tile(const Product& p, int tile, int begin, const Part (&halves)[2], float* sums,
+                          const char* next) {
   const int blocks = block_count(p.k), groups = (p.m + kRowGroup - 1) / kRowGroup, count = halves[0].count;
   for (int g = 0; g < groups; ++g) {
     const int first = g * kRowGroup, rows = p.m - first < kRowGroup ? p.m - first : kRowGroup;

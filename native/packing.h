@@ -1,9 +1,9 @@
 // Matrices in the order in which the kernels read them.
 //
 // Tiles of kTile outputs, one after another. In float32 a tile is [k][kTile] numbers, in bfloat16 [k / 2][kTile][2], k
-// rounded up to whole blocks. In q8_0 and q4_0 it is a sequence of blocks of kBlock inputs: two halves of 16 outputs, each [steps][16][4 inputs], then kTile float16
-// scales. q8_0 has 8 steps of int8; q4_0 has 4 steps of bytes, low halves for the first 16 inputs. The encoding is
-// GGUF's, to the bit. Outputs beyond n and inputs beyond k are zero.
+// rounded up to whole blocks. In q8_0 and q4_0 it is a sequence of blocks of kBlock inputs: two halves of 16 outputs,
+// each [steps][16][4 inputs], then kTile float16 scales. q8_0 has 8 steps of int8; q4_0 has 4 steps of bytes, low
+// halves for the first 16 inputs. The encoding is GGUF's, to the bit. Outputs beyond n and inputs beyond k are zero.
 #pragma once
 
 #include <cstddef>
@@ -13,7 +13,8 @@
 
 namespace gpt2lab {
 
-// Changes whenever anything about how weights lie in memory does, so that packed weights of another version are not used.
+// Changes whenever anything about how weights lie in memory does, so that packed weights of another version are not
+// used.
 constexpr int kPackedLayout = 2;
 
 // A packed matrix of `k` inputs and `n` outputs, in memory that somebody else owns.

@@ -145,7 +145,7 @@ void quantize(const float* x, int k, int zero_point, int row, ActivationBlock* o
   }
 }
 
-// Blocks first … last of kM rows (of one group) and kV vectors of columns.
+// kM rows of one group and kV vectors of columns, over all blocks of k.
 template <Precision kP, int kM, int kV>
 void quantized_block(const Product& p, int row, int column, Prefetch prefetch) {
   using Block = WeightBlock<kP>;
@@ -200,7 +200,8 @@ void quantized_product(const Product& p, int first_tile, int last_tile) {
   const auto* bytes = reinterpret_cast<const char*>(p.b);
   if (p.m == 1) {
     for (int t = first_tile; t < last_tile; ++t)
-      quantized_block<kP, 1, kTile / kWidth>(p, 0, t * kTile, {bytes + t * tile_bytes + kAhead, WeightBlock<kP>::kBytes});
+      quantized_block<kP, 1, kTile / kWidth>(p, 0, t * kTile,
+                                             {bytes + t * tile_bytes + kAhead, WeightBlock<kP>::kBytes});
     return;
   }
 #if defined(__AMX_INT8__)

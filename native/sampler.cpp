@@ -223,7 +223,8 @@ double Sampler::weigh(const Scores<Real>& scores, double temperature) {
 
 template <typename Real>
 double Sampler::gather(const Scores<Real>& scores, double temperature, Real threshold) {
-  count_ = scores.kernels.at_least(scores.values, scores.n, scores.bins, std::max(threshold, kLowest<Real>), ids_.get());
+  threshold = std::max(threshold, kLowest<Real>);
+  count_ = scores.kernels.at_least(scores.values, scores.n, scores.bins, threshold, ids_.get());
   return weigh(scores, temperature);
 }
 
@@ -298,8 +299,8 @@ double Sampler::gather_min_p(const Scores<Real>& scores, double temperature, dou
   return gather(scores, temperature, Real(std::max(below, double(kLowest<Real>))));
 }
 
-// Cuts all but the most likely candidates that reach `target` together. They fall into buckets by their scores; only the
-// bucket in which the sum, from the most likely on, crosses the target has to be sorted.
+// Cuts all but the most likely candidates that reach `target` together. They fall into buckets by their scores; only
+// the bucket in which the sum, from the most likely on, crosses the target has to be sorted.
 void Sampler::keep_top_p(double target) {
   double lowest = -1 / kBucketsPerNat;
   for (int i = 0; i < count_; ++i) lowest = std::min(lowest, keys_[i]);

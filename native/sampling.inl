@@ -1,7 +1,7 @@
 // What the sampler does with a row of as many numbers as the vocabulary has tokens; included by kernels.inl only.
 //
-// Every function passes once over the row and computes the same thing for float32, the logits as they come, and float64,
-// logits with biases and penalties in them. The order of every sum is fixed for an instruction set.
+// Every function passes once over the row and computes the same thing for float32, the logits as they come, and
+// float64, logits with biases and penalties in them. The order of every sum is fixed for an instruction set.
 #pragma once
 
 #include "vector.inl"
@@ -108,8 +108,8 @@ inline int append_at_least(DoubleVec x, DoubleVec threshold, int first, std::int
 }
 
 // e^x for x ≤ 0 to about one unit in the last place; 0 below -708. e^x = 2^n · e^r with n = round(x / ln 2) and
-// |r| ≤ ln 2 / 2; e^r = 1 + r + r² q(r), q being a Chebyshev interpolation, here of degree 9. Adding `magic` rounds to a
-// whole number and leaves n + 1023, the biased exponent of 2^n, in the lowest bits.
+// |r| ≤ ln 2 / 2; e^r = 1 + r + r² q(r), q being a Chebyshev interpolation, here of degree 9. Adding `magic` rounds to
+// a whole number and leaves n + 1023, the biased exponent of 2^n, in the lowest bits.
 inline DoubleVec exp_negative(DoubleVec x) {
   const DoubleVec magic = splat(6755399441055744.0 + 1023);  // 1.5 · 2^52 + the bias
   const LongVec tiny = x < splat(-708.0);

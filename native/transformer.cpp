@@ -10,7 +10,7 @@ namespace {
 constexpr float kEpsilon = 1e-5f;    // of every layer norm, as in the original model.py
 constexpr int kPassRows = kMaxRows;  // rows computed together: enough to read each weight rarely
 constexpr int kOutputRows = 64;      // rows of the last layer that the head takes at once
-constexpr int kAloneRows = 2;        // so few rows every thread prepares for itself: cheaper than waiting for one another
+constexpr int kAloneRows = 2;        // so few rows every thread prepares for itself: cheaper than waiting for others
 
 // The part of `count` things that belongs to one of `threads`.
 struct Share {
@@ -21,7 +21,8 @@ struct Share {
 
 }  // namespace
 
-Transformer::Transformer(const Shape& shape, Precision precision, bool half_kv, const Kernels& kernels, ThreadPool& pool)
+Transformer::Transformer(const Shape& shape, Precision precision, bool half_kv, const Kernels& kernels,
+                         ThreadPool& pool)
     : weights(shape, precision), shape_(shape), kernels_(kernels), pool_(pool),
       cache_(shape.n_layer, shape.n_head, shape.head_dim(), half_kv) {
   const std::size_t padded_ctx = std::size_t(shape.n_ctx + kTile - 1) / kTile * kTile;

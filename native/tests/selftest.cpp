@@ -102,7 +102,8 @@ void check_columns(const PackedMatrix& matrix, const std::vector<float>& expecte
   std::vector<float> column(matrix.k);
   for (int j = 0; j < matrix.n; ++j) {
     matrix.column(j, column.data());
-    for (int i = 0; i < matrix.k; ++i) expect(near(column[i], expected[i * matrix.n + j], 1e-6), "packed values", "pack");
+    for (int i = 0; i < matrix.k; ++i)
+      expect(near(column[i], expected[i * matrix.n + j], 1e-6), "packed values", "pack");
   }
 }
 
@@ -128,8 +129,8 @@ void check_product(const Kernels& kernels, ThreadPool& pool, Precision precision
   auto c = before;
   std::vector<float> partial(std::size_t(m) * matrix.packed.tile_count() * kTile);
   Array<std::byte> scratch(kScratchBytes);
-  kernels.product({precision, prompt, a.data(), std::size_t(k), prepared.data(), matrix.packed.tiles, bias.data(), c.data(),
-                   std::size_t(n), partial.data(), scratch.data(), m, k, n, epilogue},
+  kernels.product({precision, prompt, a.data(), std::size_t(k), prepared.data(), matrix.packed.tiles, bias.data(),
+                   c.data(), std::size_t(n), partial.data(), scratch.data(), m, k, n, epilogue},
                   0, matrix.packed.tile_count());
   for (int i = 0; i < m; ++i)
     for (int j = 0; j < n; ++j) {
@@ -366,7 +367,8 @@ void check_sampler(const Kernels& kernels) {
 
 int main() {
   ThreadPool pool(2);
-  for (const Kernels* kernels : available_kernels()) {
+  for (const Kernels* available : available_kernels()) {
+    const Kernels* kernels = &choose_kernels(available->name);
     for (const Precision precision : kPrecisions) {
       for (const bool prompt : {false, true}) {
         for (int m = 1; m <= 35; ++m) check_product(*kernels, pool, precision, prompt, m, 19, 45, Epilogue::store);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +32,7 @@ EVERY_WAY = pytest.mark.parametrize(  # given where it makes a difference
         for given in sorted({False, bfloat16_ways(isa, precision) == (True, False)})
     ],
 )
+EVERY_PRODUCT = pytest.mark.parametrize(("isa", "precision", "given"), list(product(ISAS, PRECISIONS, [False, True])))
 SHAPE = ModelConfig(n_vocab=77, n_ctx=100, n_embd=72, n_head=3, n_layer=2)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import subprocess
 import sys
 import threading
@@ -195,6 +196,31 @@ def test_an_instruction_set_that_the_cpu_lacks_is_refused(monkeypatch):
     monkeypatch.setenv("GPT2LAB_ISA", "mmx")
     with pytest.raises(UsageError, match=r"GPT2LAB_ISA.*mmx.*baseline"):
         NativeEngine(random_checkpoint(SHAPE))
+
+
+PERMISSIONS = """
+import ctypes, os
+from test_native import SHAPE, _native, random_checkpoint
+from gpt2lab.engines.native import NativeEngine
+granted = ctypes.c_uint64()
+for name in (None, "baseline", "amx"):
+    if name is None:
+        _native.instruction_sets()
+    else:
+        os.environ["GPT2LAB_ISA"] = name
+        NativeEngine(random_checkpoint(SHAPE), threads=1)
+    ctypes.CDLL(None).syscall(158, 0x1022, ctypes.byref(granted))  # arch_prctl, ARCH_GET_XCOMP_PERM
+    print(granted.value >> 18 & 1)
+"""
+
+
+@pytest.mark.skipif("amx" not in ISAS, reason="no matrix unit here")
+def test_the_matrix_units_registers_are_asked_for_when_it_is_chosen():
+    """Not before: a process that has them needs larger signal stacks."""
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
+    command = [sys.executable, "-c", PERMISSIONS]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert result.stdout.split() == ["0", "0", "1"]
 
 
 def test_weights_of_a_wrong_shape_are_refused():

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
 from hypothesis import given as examples
 from hypothesis import settings
 from hypothesis import strategies as st
-from precision_cases import EVERY, EVERY_WAY, ISAS, SHAPE, engines, make, random_checkpoint, run, step
+from precision_cases import EVERY, EVERY_PRODUCT, EVERY_WAY, SHAPE, engines, make, random_checkpoint, run, step
 
 from gpt2lab.config import ModelConfig
-from gpt2lab.engines import PRECISIONS
 from gpt2lab.engines.native import NativeEngine
 
 
@@ -123,9 +121,7 @@ def test_forks_and_truncation_change_nothing(isa, precision, kv_precision, given
     engine.free_sequence(fork)
 
 
-@pytest.mark.parametrize("given", [False, True])
-@pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("precision", PRECISIONS)
+@EVERY_PRODUCT
 def test_wide_products_do_not_depend_on_the_number_of_rows(precision, isa, given):
     config = ModelConfig(n_vocab=50, n_ctx=40, n_embd=800, n_head=10, n_layer=1)
     engine = make(random_checkpoint(config), isa, precision, threads=2)
@@ -133,9 +129,7 @@ def test_wide_products_do_not_depend_on_the_number_of_rows(precision, isa, given
     np.testing.assert_array_equal(run(engine, [tokens], given=given)[0], one_by_one(engine, tokens, given=given))
 
 
-@pytest.mark.parametrize("given", [False, True])
-@pytest.mark.parametrize("isa", ISAS)
-@pytest.mark.parametrize("precision", PRECISIONS)
+@EVERY_PRODUCT
 def test_more_rows_than_one_pass_holds(precision, isa, given):
     config = ModelConfig(n_vocab=40, n_ctx=1300, n_embd=40, n_head=2, n_layer=1)
     engine = make(random_checkpoint(config), isa, precision, threads=2)

@@ -1,9 +1,10 @@
 """Packed weights, kept on disk: what was converted once is read straight into the next engine's memory.
 
 An entry is a file of one header and one arena, named after what it depends on: the contents of the checkpoint's
-files, shape, precision and the core's layout. Entries are written under another name and renamed, so several processes
-need no lock and a kill leaves no half entry; whatever is wrong with one, it counts as absent. Knows no tensors and no
-engine: :mod:`gpt2lab.engines.native` says what is packed, :mod:`gpt2lab.engines.contents` what a file contains.
+files, how they are read, shape, precision and the core's layout. Entries are written under another name and renamed, so
+several processes need no lock and a kill leaves no half entry; whatever is wrong with one, it counts as absent. Knows
+no tensors and no engine: :mod:`gpt2lab.engines.loading` says what is packed, :mod:`gpt2lab.engines.contents` what a
+file contains.
 """
 
 from __future__ import annotations
