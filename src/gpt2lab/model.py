@@ -133,10 +133,20 @@ class LanguageModel:
     def __repr__(self) -> str:
         size = f"{self.config.n_params / 1e6:,.1f}M parameters, n_ctx {self.config.n_ctx}"
         exact = "" if self.exact_precision == self.precision else f", scores in {self.exact_precision}"
-        held = f"{self.precision}, keys and values in {self._engines.kv_precision}{exact}"
+        held = f"{self.precision}, keys and values in {self.kv_precision}{exact}"
         path, device = str(self._engines.checkpoint.path), self._engines.device
         draft = f", draft {str(self._draft.checkpoint.path)!r}" if self._draft else ""
         return f"<LanguageModel {path!r}: {size}, {held}, device {device}{draft}>"
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """What it was opened from."""
+        return self._engines.checkpoint
+
+    @property
+    def kv_precision(self) -> str:
+        """In which keys and values are held where text is made."""
+        return self._engines.kv_precision
 
     @property
     def engine(self) -> Engine:

@@ -1,0 +1,255 @@
+"""The routes: OpenAI's completions and models, tokens, health, metrics, and pages that say what is here.
+
+FastAPI, because the request models then are the OpenAPI document too, which clients and schemathesis read; its own
+page of documentation is replaced, for it loads scripts from elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import HTMLResponse, JSONResponse, Response
+
+from gpt2lab import __version__
+from gpt2lab.errors import Gpt2LabError
+from gpt2lab.serving import completions
+from gpt2lab.serving.errors import ApiError, of_validation
+from gpt2lab.serving.guards import RECORD, Guard, Record
+from gpt2lab.serving.metrics import Metrics
+from gpt2lab.serving.models import ServedModel, ServedModels
+from gpt2lab.serving.pages import docs_page, front_page
+from gpt2lab.serving.protocol import (
+    CompletionRequest,
+    CompletionResponse,
+    DetokenizeRequest,
+    ErrorBody,
+    Health,
+    ModelCard,
+    ModelList,
+    Text,
+    TokenizeRequest,
+    Tokens,
+)
+from gpt2lab.serving.streams import EventStream, unless_left
+
+if TYPE_CHECKING:
+    from gpt2lab.model import LanguageModel
+    from gpt2lab.serving.settings import Settings
+
+ROUTES = ("/", "/docs", "/openapi.json", "/health", "/metrics", "/tokenize", "/detokenize", "/v1/models")
+COMPLETIONS = "/v1/completions"
+
+_REFUSALS: dict[int | str, dict[str, Any]] = {
+    400: {"model": ErrorBody, "description": "Something in the request cannot be taken."},
+    401: {"model": ErrorBody, "description": "A key is needed."},
+    404: {"model": ErrorBody, "description": "There is no such model."},
+    408: {"model": ErrorBody, "description": "The body did not come in time."},
+    413: {"model": ErrorBody, "description": "The body is too long."},
+    415: {"model": ErrorBody, "description": "The body is not sent as JSON."},
+}
+_BUSY: dict[int | str, dict[str, Any]] = {
+    429: {"model": ErrorBody, "description": "Too many samples wait."},
+    503: {"model": ErrorBody, "description": "The server is being stopped."},
+}
+
+
+class Service:
+    """What the routes share: models, settings, metrics, and whether new work is taken."""
+
+    def __init__(self, models: Sequence[tuple[str, LanguageModel]], settings: Settings) -> None:
+        self.settings = settings
+        self.metrics = Metrics()
+        self.models = ServedModels(models, settings, self.metrics)
+        self.draining = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether any sample runs or waits."""
+        return any(served.worker.outstanding for served in self.models)
+
+    def abandon(self) -> None:
+        """End all that runs, because there is no more time."""
+        for served in self.models:
+            for job in served.worker.jobs:
+                served.worker.cancel(job, _stopping())
+
+
+def make_app(service: Service) -> FastAPI:
+    """The application; its lifespan starts and stops the models' threads."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        for served in service.models:
+            served.worker.start()
+        yield
+        for served in service.models:
+            served.worker.stop()
+
+    middleware = [Middleware(Record, metrics=service.metrics, routes=(*ROUTES, COMPLETIONS))]
+    if service.settings.cors:
+        headers = ["Authorization", "Content-Type"]
+        origins = service.settings.cors
+        middleware.append(
+            Middleware(CORSMiddleware, allow_origins=origins, allow_methods=["GET", "POST"], allow_headers=headers)
+        )
+    middleware.append(Middleware(Guard, settings=service.settings))
+    app = FastAPI(
+        title="gpt2lab",
+        version=__version__,
+        summary="GPT-2 in the shape of OpenAI's completions.",
+        docs_url=None,
+        redoc_url=None,
+        lifespan=lifespan,
+        middleware=middleware,
+    )
+    _answer_errors(app)
+    _add_completions(app, service)
+    _add_tokens(app, service)
+    _add_models(app, service)
+    _add_pages(app, service)
+    _forget_422(app)
+    return app
+
+
+def _answer_errors(app: FastAPI) -> None:
+    @app.exception_handler(ApiError)
+    async def refuse(_: Request, error: ApiError) -> Response:
+        return error.response()
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, error: RequestValidationError) -> Response:
+        return of_validation(error.errors()).response()
+
+    @app.exception_handler(HTTPException)
+    async def other(_: Request, error: HTTPException) -> Response:
+        message = {404: "there is nothing at this address", 405: "this address takes another method"}
+        text = message.get(error.status_code, str(error.detail))
+        return ApiError(error.status_code, text, headers=error.headers).response()
+
+    @app.exception_handler(Exception)
+    async def bug(_: Request, __: Exception) -> Response:
+        return ApiError(500, "something went wrong here; the server's log says what").response()
+
+
+def _add_completions(app: FastAPI, service: Service) -> None:
+    @app.post(COMPLETIONS, response_model=CompletionResponse, responses={**_REFUSALS, **_BUSY}, tags=["OpenAI"])
+    async def complete(request: Request, body: CompletionRequest) -> Response:
+        """Complete prompts. With ``stream`` the answer is ``text/event-stream``: such objects in pieces."""
+        served = service.models.get(body.model)
+        order = await completions.make_order(body, served, service.settings)
+        if service.draining:
+            raise _stopping()
+        completions.submit(order)
+        record = request.scope[RECORD]
+        record |= {"model": served.name, "id": order.id, "samples": len(order.job.samples)}
+
+        def ended() -> None:
+            served.worker.cancel(order.job)  # if there is anything left of it
+            record.update(read=order.prompt_tokens, drawn=order.completion_tokens)
+            if order.first_token_seconds is not None:
+                record["first"] = f"{order.first_token_seconds:.3f}s"
+
+        if body.stream:
+            usage = bool(body.stream_options and body.stream_options.include_usage)
+            return EventStream(completions.stream(order, usage), ended, service.settings.stall_seconds)
+        try:
+            answer = await unless_left(request.receive, completions.collect(order))
+        finally:
+            ended()
+        if answer is None:
+            record["gone"] = True
+            return Response(status_code=499)  # nobody reads it but the log
+        return JSONResponse(answer)
+
+
+def _add_tokens(app: FastAPI, service: Service) -> None:
+    @app.post("/tokenize", response_model=Tokens, responses=_REFUSALS, tags=["tokens"])
+    async def tokenize(body: TokenizeRequest) -> Response:
+        """Token ids of a text."""
+        served = service.models.get(body.model)
+        tokens = await _or_400("prompt", served.tokenizer.encode, body.prompt)
+        max_model_len = served.model.config.n_ctx
+        return JSONResponse({"count": len(tokens), "max_model_len": max_model_len, "tokens": tokens})
+
+    @app.post("/detokenize", response_model=Text, responses=_REFUSALS, tags=["tokens"])
+    async def detokenize(body: DetokenizeRequest) -> Response:
+        """Text of token ids."""
+        served = service.models.get(body.model)
+        return JSONResponse({"prompt": await _or_400("tokens", served.tokenizer.decode, body.tokens)})
+
+
+async def _or_400(param: str, function: Any, argument: Any) -> Any:
+    """``function(argument)`` in a thread; what it cannot take is the client's mistake."""
+    try:
+        return await run_in_threadpool(function, argument)
+    except Gpt2LabError as error:
+        raise ApiError(400, f"{param}: {error}", param=param) from None
+
+
+def _add_models(app: FastAPI, service: Service) -> None:
+    def card(served: ServedModel) -> dict[str, Any]:
+        facts = {"id": served.name, "object": "model", "created": served.created, "owned_by": "gpt2lab"}
+        return {**facts, "max_model_len": served.model.config.n_ctx}
+
+    @app.get("/v1/models", response_model=ModelList, responses={401: _REFUSALS[401]}, tags=["OpenAI"])
+    async def models() -> Response:
+        """All models that are served."""
+        return JSONResponse({"object": "list", "data": [card(served) for served in service.models]})
+
+    @app.get("/v1/models/{model}", response_model=ModelCard, responses=_REFUSALS, tags=["OpenAI"])
+    async def model(model: str) -> Response:
+        """One of them."""
+        return JSONResponse(card(service.models.get(model)))
+
+
+def _add_pages(app: FastAPI, service: Service) -> None:
+    draining: dict[int | str, dict[str, Any]] = {503: {"model": Health, "description": "The server is being stopped."}}
+
+    @app.get("/health", response_model=Health, responses=draining, tags=["operation"])
+    async def health() -> Response:
+        """Whether new work is taken."""
+        return JSONResponse({"status": "draining"}, 503) if service.draining else JSONResponse({"status": "ok"})
+
+    @app.get("/metrics", response_class=Response, responses={401: _REFUSALS[401]}, tags=["operation"])
+    async def metrics() -> Response:
+        """Counts and times for Prometheus."""
+        return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @app.get("/", include_in_schema=False)
+    async def front() -> Response:
+        return HTMLResponse(front_page(service.models), headers=_PAGE_HEADERS)
+
+    @app.get("/docs", include_in_schema=False)
+    async def docs() -> Response:
+        return HTMLResponse(docs_page(app.openapi()), headers=_PAGE_HEADERS)
+
+
+_PAGE_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+}
+
+
+def _forget_422(app: FastAPI) -> None:
+    """FastAPI documents that it answers 422 to what is invalid; here it is 400, as at OpenAI's."""
+    document = app.openapi()
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            operation["responses"].pop("422", None)
+            body = operation["responses"].get("200", {}).get("content", {})
+            if operation["operationId"].startswith("complete_"):
+                body["text/event-stream"] = {"schema": {"type": "string"}}
+    for name in ("HTTPValidationError", "ValidationError"):
+        document["components"]["schemas"].pop(name, None)
+
+
+def _stopping() -> ApiError:
+    return ApiError(503, "the server is being stopped", code="draining", headers={"Retry-After": "5"})

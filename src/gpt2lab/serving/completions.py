@@ -1,0 +1,321 @@
+"""What becomes of a request for completions: an order that a worker carries out, and its result as JSON or a stream.
+
+Sample i of prompt p draws from random stream p · best_of + i of the seed, as everywhere in gpt2lab, so that it is the
+text that ``gpt2lab generate`` writes, whatever runs beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import AsyncIterator, Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from starlette.concurrency import run_in_threadpool
+
+from gpt2lab.completion import Transcript
+from gpt2lab.errors import ContextError, Gpt2LabError
+from gpt2lab.generation import make_request, prompt_tokens
+from gpt2lab.serving.errors import ApiError
+from gpt2lab.serving.prompt_scores import score_prompt
+from gpt2lab.serving.samples import Delta, Entry, Sample
+from gpt2lab.serving.worker import Full, Job
+
+if TYPE_CHECKING:
+    from gpt2lab.serving.models import ServedModel
+    from gpt2lab.serving.protocol import CompletionRequest
+    from gpt2lab.serving.settings import Settings
+
+DEFAULT_MAX_TOKENS = 16
+"""OpenAI's."""
+
+AT_ONCE = 1 << 13
+"""Characters or ids of prompts up to which a request is planned on the event loop; a thread costs more than that."""
+
+_SAMPLING = (
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "repetition_penalty",
+    "presence_penalty",
+    "frequency_penalty",
+    "logit_bias",
+    "seed",
+    "stop",
+    "ignore_eos",
+)
+
+
+@dataclass
+class Order:
+    """A request that has been found to be possible."""
+
+    served: ServedModel
+    job: Job
+    n: int
+    """Choices for each prompt."""
+    best_of: int
+    """Samples for each prompt."""
+    echoes: list[str]
+    """Texts of the prompts if they are to be repeated, else empty ones."""
+    logprobs: int | None
+    seed: int
+    prompt_tokens: int
+    id: str = field(default_factory=lambda: f"cmpl-{secrets.token_hex(12)}")
+    created: int = field(default_factory=lambda: int(time.time()))
+    began: float = field(default_factory=time.perf_counter)
+    first_token_seconds: float | None = None
+    """Until the first token of a stream."""
+    completion_tokens: int = 0
+    """Drawn so far, by samples that have ended."""
+
+    def head(self) -> dict[str, Any]:
+        """What every answer and every chunk begins with."""
+        return {
+            "id": self.id,
+            "object": "text_completion",
+            "created": self.created,
+            "model": self.served.name,
+            "system_fingerprint": self.served.fingerprint,
+            "seed": self.seed,
+        }
+
+    def usage(self) -> dict[str, int]:
+        """Counts of tokens so far."""
+        total = self.prompt_tokens + self.completion_tokens
+        counts = {"prompt_tokens": self.prompt_tokens, "completion_tokens": self.completion_tokens}
+        return {**counts, "total_tokens": total}
+
+
+async def make_order(body: CompletionRequest, served: ServedModel, settings: Settings) -> Order:
+    """Check ``body`` and prepare its samples. Raises :class:`ApiError`."""
+    check_request(body, settings)
+    size = sum(map(len, body.prompt))
+    if size <= AT_ONCE:
+        return _make_order(body, served, settings)
+    return await run_in_threadpool(_make_order, body, served, settings)
+
+
+def check_request(body: CompletionRequest, settings: Settings) -> None:
+    """What can be said of a request without its model. Raises :class:`ApiError`."""
+    n, best_of = body.n or 1, body.best_of or body.n or 1
+    if body.suffix:
+        raise ApiError(400, "suffix: GPT-2 reads from left to right and cannot fill in the middle", param="suffix")
+    if best_of < n:
+        raise ApiError(400, f"best_of must be at least n, got {best_of} and {n}", param="best_of")
+    if body.stream and best_of > n:
+        raise ApiError(400, "best_of cannot be streamed: the best is only known at the end", param="best_of")
+    if body.stream_options and not body.stream:
+        raise ApiError(400, "stream_options go with stream: true", param="stream_options")
+    if best_of * len(body.prompt) > settings.max_samples:
+        what = f"{len(body.prompt)} prompts × {best_of}" if len(body.prompt) > 1 else f"{best_of}"
+        param = "best_of" if best_of > n else "n" if n > 1 else "prompt"
+        raise ApiError(
+            400, f"{param}: {what} samples are more than the {settings.max_samples} of a request", param=param
+        )
+    if settings.max_tokens is not None and (body.max_tokens or 0) > settings.max_tokens:
+        message = f"max_tokens must be at most {settings.max_tokens} on this server, got {body.max_tokens}"
+        raise ApiError(400, message, param="max_tokens")
+    for place, prompt in enumerate(body.prompt):
+        # A character has at least one byte; what is so long need not be encoded to be refused.
+        if isinstance(prompt, str) and _too_long(prompt, settings.max_prompt_bytes):
+            where = f"prompt[{place}]" if len(body.prompt) > 1 else "prompt"
+            message = f"{where} is longer than the {settings.max_prompt_bytes} bytes of this server"
+            raise ApiError(400, message, param="prompt", code="string_above_max_length")
+
+
+def _too_long(text: str, limit: int) -> bool:
+    return len(text) > limit or len(text.encode("utf-8", "surrogatepass")) > limit
+
+
+def _make_order(body: CompletionRequest, served: ServedModel, settings: Settings) -> Order:
+    try:
+        return _planned(body, served, settings)
+    except ContextError as error:
+        message = str(error).partition(": ask for less")[0]
+        raise ApiError(400, message, param="prompt", code="context_length_exceeded") from None
+    except Gpt2LabError as error:
+        name = str(error).partition(" ")[0].rstrip(":")
+        param = name if name in type(body).model_fields else "prompt"
+        raise ApiError(400, f"{'' if param == name else 'prompt: '}{error}", param=param) from None
+
+
+def _planned(body: CompletionRequest, served: ServedModel, settings: Settings) -> Order:
+    model, tokenizer = served.model, served.tokenizer
+    prompts = [prompt_tokens(prompt, model.config, tokenizer) for prompt in body.prompt]
+    texts = [p if isinstance(p, str) else tokenizer.decode(p) for p in body.prompt]
+    n_top = min(body.logprobs or 0, model.config.n_vocab)
+    given = {name: value for name in _SAMPLING if (value := getattr(body, name)) is not None}
+    length = body.max_tokens
+    if length is None:
+        room = model.config.n_ctx - max(map(len, prompts))
+        length = max(1, min(DEFAULT_MAX_TOKENS, room, settings.max_tokens or room))
+    options, plans = model.plan(prompts, length=length, top_logprobs=n_top, **given)
+    n = body.n or 1
+    best_of = body.best_of or n
+    end_of_text = None if options.ignore_eos else tokenizer.end_of_text
+    samples = []
+    for number in range(len(plans) * best_of):
+        plan = plans[number // best_of]
+        sample = Sample(
+            number,
+            Transcript(tokenizer, end_of_text, options.stop),
+            tokenizer,
+            whole=not body.stream,
+            logprobs=body.logprobs is not None,
+            offset=len(texts[number // best_of]),
+        )
+        samples.append((make_request(plan, number, options) if plan.limit else None, sample))
+    scored = body.echo and body.logprobs is not None
+    readings = [partial(score_prompt, model.engine, tokenizer, prompt, n_top) for prompt in prompts]
+    return Order(
+        served,
+        Job(samples, readings if scored else ()),
+        n,
+        best_of,
+        texts if body.echo else [""] * len(texts),
+        body.logprobs,
+        options.seed,
+        sum(map(len, prompts)),
+    )
+
+
+def submit(order: Order) -> None:
+    """Hand ``order`` to its worker. Raises :class:`ApiError` 429 if too many samples are waiting."""
+    try:
+        order.served.worker.submit(order.job)
+    except Full:
+        order.served.metrics.refused.inc()
+        message = f"too many samples are waiting for {order.served.name}: try again in a moment"
+        raise ApiError(429, message, code="queue_full", headers={"Retry-After": "1"}) from None
+    order.served.metrics.prompt_tokens.inc(order.prompt_tokens)
+
+
+async def collect(order: Order) -> dict[str, Any]:
+    """The answer once all samples have ended. Raises :class:`ApiError` if the model failed."""
+    ends: dict[int, Delta] = {}
+    try:
+        while deltas := await order.job.take():
+            ends |= {delta.sample: delta for delta in deltas}
+    except Exception as error:
+        raise failed(error) from error
+    order.completion_tokens = sum(delta.n_tokens for delta in ends.values())
+    choices = []
+    for index, number in enumerate(_best(order, ends)):
+        delta, prompt = ends[number], number // order.best_of
+        entries = [*order.job.scores[prompt], *delta.entries] if order.job.scores else delta.entries
+        choices.append(
+            {
+                "text": order.echoes[prompt] + delta.text,
+                "index": index,
+                "logprobs": logprobs_of(order, entries),
+                "finish_reason": delta.finish,
+            }
+        )
+    return {**order.head(), "choices": choices, "usage": order.usage()}
+
+
+def _best(order: Order, ends: dict[int, Delta]) -> Iterable[int]:
+    """Numbers of the samples to be returned: of each prompt the n likeliest per token, the likeliest first."""
+    if order.best_of == order.n:
+        return range(len(ends))
+    chosen: list[int] = []
+    for start in range(0, len(ends), order.best_of):
+        group = range(start, start + order.best_of)
+        chosen += sorted(group, key=lambda number: -ends[number].mean_logprob)[: order.n]
+    return chosen
+
+
+def failed(error: Exception) -> ApiError:
+    """What a client is told of an error in the model or at the end of a drain."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, MemoryError):
+        return ApiError(503, "not enough memory: try again with less", code="out_of_memory")
+    return ApiError(500, "the model failed; the server's log says why", code="model_failed")
+
+
+async def stream(order: Order, include_usage: bool) -> AsyncIterator[bytes]:
+    """Server-sent events: a chunk for each piece of text, at the end ``[DONE]``."""
+    chunks = _Chunks(order, include_usage)
+    try:
+        while deltas := await order.job.take():
+            if order.first_token_seconds is None:
+                order.first_token_seconds = time.perf_counter() - order.began
+                order.served.metrics.first_token.observe(order.first_token_seconds)
+            yield b"".join(map(chunks.of, deltas))
+    except Exception as error:
+        yield b"data: " + json.dumps(failed(error).body()).encode() + b"\n\n"
+        return
+    yield chunks.end()
+
+
+class _Chunks:
+    """Deltas as events; what all of them share is written once."""
+
+    def __init__(self, order: Order, include_usage: bool) -> None:
+        self._order = order
+        self._head = "data: " + json.dumps(order.head())[:-1] + ', "choices": [{"text": '
+        self._tail = '}], "usage": null}\n\n' if include_usage else "}]}\n\n"
+        self._include_usage = include_usage
+        self._begun: set[int] = set()
+
+    def of(self, delta: Delta) -> bytes:
+        order, number = self._order, delta.sample
+        text, entries = delta.text, delta.entries
+        if number not in self._begun:
+            self._begun.add(number)
+            prompt = number // order.best_of
+            text = order.echoes[prompt] + text
+            if order.job.scores:
+                entries = (*order.job.scores[prompt], *entries)
+        order.completion_tokens += delta.n_tokens
+        logprobs = "null" if order.logprobs is None else json.dumps(logprobs_of(order, entries))
+        finish = f'"{delta.finish}"' if delta.finish else "null"
+        middle = f'{json.dumps(text)}, "index": {number}, "logprobs": {logprobs}, "finish_reason": {finish}'
+        return (self._head + middle + self._tail).encode()
+
+    def end(self) -> bytes:
+        """The counts, if they are wanted, and the mark that nothing more will come."""
+        usage = b""
+        if self._include_usage:
+            last = {**self._order.head(), "choices": [], "usage": self._order.usage()}
+            usage = b"data: " + json.dumps(last).encode() + b"\n\n"
+        return usage + b"data: [DONE]\n\n"
+
+
+def logprobs_of(order: Order, entries: Sequence[Entry]) -> dict[str, Any] | None:
+    """``entries`` in the shape of OpenAI's legacy completions; the drawn token is always among the likeliest."""
+    if order.logprobs is None:
+        return None
+    spelled = partial(_spelled, order.served)
+    tops: list[dict[str, float] | None] = []
+    for entry in entries:
+        if entry.logprob is None:
+            tops.append(None)
+            continue
+        top = {spelled(id): logprob for id, logprob in entry.top}
+        top.setdefault(spelled(entry.token), entry.logprob)
+        tops.append(top)
+    return {
+        "tokens": [spelled(entry.token) for entry in entries],
+        "token_logprobs": [entry.logprob for entry in entries],
+        "top_logprobs": tops,
+        "text_offset": [entry.offset for entry in entries],
+    }
+
+
+def _spelled(served: ServedModel, token: int) -> str:
+    """A token's text; ``bytes:\\x..`` if it is a part of a character, as in OpenAI's API."""
+    try:
+        data = served.tokenizer.token_bytes(token)
+    except Gpt2LabError:  # an id beyond the vocabulary, which is never drawn but may be among the likeliest
+        return f"token_id:{token}"
+    try:
+        return data.decode()
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in data)

@@ -1,0 +1,75 @@
+"""What is refused, in the shape that OpenAI's clients expect: ``{"error": {message, type, param, code}}``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from starlette.responses import Response
+
+_TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+    500: "server_error",
+    503: "service_unavailable_error",
+}
+_LONGEST = 500  # characters of a message; what a client sent may be in it
+
+
+class ApiError(Exception):
+    """A request that is answered with ``status`` and one line."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.param = param
+        self.code = code
+        self.headers = dict(headers or {})
+
+    def body(self) -> dict[str, Any]:
+        """The JSON object that says it."""
+        message = str(self)
+        return {
+            "error": {
+                "message": message if len(message) <= _LONGEST else message[: _LONGEST - 1] + "…",
+                "type": _TYPES.get(self.status, _TYPES[400 if self.status < 500 else 500]),
+                "param": self.param,
+                "code": self.code,
+            }
+        }
+
+    def response(self) -> Response:
+        """The whole answer."""
+        # Escaped to ASCII: what is repeated of the request may hold half a surrogate pair, which has no UTF-8.
+        return Response(json.dumps(self.body()), self.status, self.headers, "application/json")
+
+
+def of_validation(errors: Sequence[Mapping[str, Any]]) -> ApiError:
+    """The first of pydantic's complaints, with the name of its field."""
+    first = errors[0]
+    kind = first["type"]
+    path = [part for part in first["loc"] if part != "body"]
+    if kind == "json_invalid":
+        return ApiError(400, f"the body is not valid JSON: {first.get('ctx', {}).get('error', 'it cannot be parsed')}")
+    if not path:
+        return ApiError(400, "the body must be a JSON object")
+    name = str(path[0])
+    where = name + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path[1:])
+    if kind == "extra_forbidden":
+        return ApiError(400, f"there is no field {where!r}: leave it out", param=name, code="unknown_field")
+    if kind == "missing":
+        return ApiError(400, f"{where} is missing", param=name)
+    message = first["msg"].removeprefix("Value error, ")
+    message = message if message.startswith(name) else f"{where}: {message[:1].lower()}{message[1:]}"
+    return ApiError(400, message, param=name)

@@ -1,0 +1,182 @@
+"""What every request passes before a route sees it, and what is written down of it afterwards.
+
+:class:`Record` counts and logs; :class:`Guard` asks for a key, and reads a body with limits on its size and time. Both
+are plain ASGI: nothing stands between a stream and its socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hmac
+import logging
+import time
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from typing import TYPE_CHECKING, Any
+
+from starlette.datastructures import Headers
+
+from gpt2lab.serving.errors import ApiError
+
+if TYPE_CHECKING:
+    from gpt2lab.serving.metrics import Metrics
+    from gpt2lab.serving.settings import Settings
+
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+RECORD = "gpt2lab.record"
+"""Key of the scope under which routes leave what the log line is to tell."""
+
+OPEN_TO_ALL = ("/health", "/", "/docs", "/openapi.json")
+"""Paths for which no key is asked."""
+
+DISCARDED = 32 << 20
+"""Bytes of a body that is too long that are still taken, so that its sender comes to read why it is refused."""
+
+log = logging.getLogger("gpt2lab.serving")
+
+
+class Record:
+    """Counts every request and writes one line about it: what it cost, never what it said."""
+
+    def __init__(self, app: App, metrics: Metrics, routes: Iterable[str]) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._routes = frozenset(routes)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on and tell how it went."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.perf_counter()
+        record: dict[str, Any] = {}
+        scope[RECORD] = record
+        status = 499  # the client left before it was answered
+
+        async def sent(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, sent)
+        except BaseException:
+            status = status if status != 499 else 500
+            raise
+        finally:
+            self._write(scope, status, time.perf_counter() - began, record)
+
+    def _write(self, scope: Scope, status: int, seconds: float, record: dict[str, Any]) -> None:
+        path = scope["path"] if scope["path"] in self._routes else "other"
+        self._metrics.requests.labels(path, str(status)).inc()
+        self._metrics.seconds.labels(path).observe(seconds)
+        if record.get("gone"):
+            self._metrics.disconnects.inc()
+        if log.isEnabledFor(logging.INFO):
+            client = (scope.get("client") or ["-"])[0]
+            more = "".join(f" {name}={value}" for name, value in record.items())
+            log.info("%s %s %s %d %.3fs%s", client, scope["method"], path, status, seconds, more)
+
+
+class Guard:
+    """Answers in a route's place where a key is missing or a body is too long, too late or no JSON."""
+
+    def __init__(self, app: App, settings: Settings) -> None:
+        self._app = app
+        self._settings = settings
+        self._keys = [key.encode() for key in settings.api_keys]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, its body read; or refuse it."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        try:
+            headers = Headers(scope=scope)
+            self._check_key(scope["path"], headers)
+            if scope["method"] == "POST":
+                _check_type(headers)
+                receive = _replayed(await self._body(headers, receive), receive)
+        except ApiError as error:
+            await error.response()(scope, receive, send)
+            return
+        except _Gone:
+            scope.get(RECORD, {})["gone"] = True
+            return
+        await self._app(scope, receive, send)
+
+    def _check_key(self, path: str, headers: Headers) -> None:
+        if not self._keys or path in OPEN_TO_ALL:
+            return
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        key = given.strip().encode("latin-1", "replace")
+        # All are compared, each in constant time: how long it takes tells nothing about any of them.
+        matches = [hmac.compare_digest(key, known) for known in self._keys]
+        if scheme.lower() != "bearer" or not any(matches):
+            what = "no API key was given" if not given else "the API key is not known here"
+            message = f"{what}: send the header 'Authorization: Bearer KEY'"
+            raise ApiError(401, message, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
+
+    async def _body(self, headers: Headers, receive: Receive) -> bytes:
+        limit = self._settings.max_body_bytes
+        refusal = ApiError(
+            413, f"the body is longer than the {limit} bytes of this server", headers={"Connection": "close"}
+        )
+        claimed = headers.get("content-length", "0")
+        if not claimed.isdecimal() or len(claimed) > 18 or int(claimed) > DISCARDED:
+            raise refusal
+        try:
+            body = await asyncio.wait_for(_read(receive, limit), self._settings.body_seconds)
+        except asyncio.TimeoutError:
+            raise ApiError(408, "the body did not come in time", headers={"Connection": "close"}) from None
+        if body is None:
+            raise refusal
+        return body
+
+
+class _Gone(Exception):
+    """The client left before its body had come."""
+
+
+async def _read(receive: Receive, limit: int) -> bytes | None:
+    """A body; None if it is longer than ``limit``, and then as much of it is taken as is reasonable."""
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise _Gone
+        part = message.get("body", b"")
+        size += len(part)
+        if size <= limit:
+            parts.append(part)
+        else:
+            parts.clear()
+        if not message.get("more_body", False) or size > DISCARDED:
+            return b"".join(parts) if size <= limit else None
+
+
+def _replayed(body: bytes, receive: Receive) -> Receive:
+    """Gives ``body`` first, and then what really comes."""
+    given = False
+
+    async def replay() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replay
+
+
+def _check_type(headers: Headers) -> None:
+    """Only JSON: a page of another origin can send a form or plain text without asking, but not this."""
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind != "application/json":
+        raise ApiError(415, f"the body must be sent as application/json, not {kind[:100] or 'without a type'}")

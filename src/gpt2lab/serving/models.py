@@ -1,0 +1,86 @@
+"""What a server serves: models under the names that requests call them by, each with its own thread."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gpt2lab import __version__
+from gpt2lab.errors import CheckpointError, UsageError
+from gpt2lab.serving.errors import ApiError
+from gpt2lab.serving.worker import Worker
+
+if TYPE_CHECKING:
+    from gpt2lab.model import LanguageModel
+    from gpt2lab.serving.metrics import Metrics, ModelMetrics
+    from gpt2lab.serving.settings import Settings
+    from gpt2lab.tokenizer import Tokenizer
+
+
+class ServedModel:
+    """A model, its name, and the thread that runs it. Opens its engine.
+
+    Raises :class:`~gpt2lab.errors.UsageError` for a model without a tokenizer.
+    """
+
+    def __init__(self, name: str, model: LanguageModel, settings: Settings, metrics: ModelMetrics) -> None:
+        if model.tokenizer is None:
+            raise UsageError(f"model {name!r} has no tokenizer, so it makes no text: it cannot be served")
+        self.name = name
+        self.model = model
+        self.tokenizer: Tokenizer = model.tokenizer
+        self.metrics = metrics
+        self.created = int(time.time())
+        self.fingerprint = fingerprint(model)
+        self.worker = Worker(model, batch_size=settings.max_batch, capacity=settings.capacity, metrics=metrics)
+
+
+class ServedModels:
+    """All of them; the first answers requests that name none."""
+
+    def __init__(self, models: Sequence[tuple[str, LanguageModel]], settings: Settings, metrics: Metrics) -> None:
+        names = [name for name, _ in models]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise UsageError(f"two models would be served as {twice!r}: rename a folder or file")
+        self._models = {name: ServedModel(name, model, settings, metrics.of_model(name)) for name, model in models}
+
+    def __iter__(self):  # type: ignore[no-untyped-def]
+        return iter(self._models.values())
+
+    def get(self, name: str | None) -> ServedModel:
+        """The model that a request names. Raises :class:`ApiError` 404 if there is none."""
+        if name is None:
+            return next(iter(self._models.values()))
+        if name not in self._models:
+            known = ", ".join(self._models)
+            raise ApiError(404, f"there is no model {name!r} here, but {known}", param="model", code="model_not_found")
+        return self._models[name]
+
+
+def name_of(name_or_path: str) -> str:
+    """What a model is called in requests: its name, or the last part of its path; never the path."""
+    path = Path(name_or_path)
+    return path.name.removesuffix(".gguf").removesuffix(".pt") or path.absolute().name or name_or_path
+
+
+def fingerprint(model: LanguageModel) -> str:
+    """Names all that a text depends on besides its request: weights, precision, kernels and version.
+
+    Raises :class:`~gpt2lab.errors.CheckpointError` if the weights cannot be read.
+    """
+    from gpt2lab.engines import contents, packed
+
+    files = model.checkpoint.files
+    try:
+        folder = packed.default_folder()
+        digest = folder and contents.recorded_digest(folder, contents.stamp(files))
+        digest = digest or contents.content_digest(files)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {model.checkpoint.path}: {error.strerror or error}") from None
+    kernels = getattr(model.engine, "instruction_set", "reference")
+    parts = [__version__, digest, model.precision, model.kv_precision, kernels]
+    return "fp_" + hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]

@@ -1,0 +1,99 @@
+"""Two plain pages without scripts: what is served, and the API's documentation out of its OpenAPI document."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from gpt2lab import __version__
+
+if TYPE_CHECKING:
+    from gpt2lab.serving.models import ServedModel
+
+_STYLE = """
+:root { color-scheme: light dark; font: 1rem/1.5 system-ui, sans-serif }
+body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
+table { border-collapse: collapse; width: 100% }
+th, td { text-align: left; vertical-align: top; padding: .2rem .8rem .2rem 0; border-bottom: 1px solid #8885 }
+code { font-family: ui-monospace, monospace }
+"""
+
+
+def front_page(models: Iterable[ServedModel]) -> str:
+    """What is served and where to go on."""
+    rows = [
+        [
+            _code(served.name),
+            f"{served.model.config.n_params / 1e6:,.1f}M parameters",
+            f"context {served.model.config.n_ctx}",
+            _code(served.model.precision),
+        ]
+        for served in models
+    ]
+    return _page(
+        "gpt2lab",
+        f"<p>This is <code>gpt2lab serve</code>, version {escape(__version__)}: GPT-2 for programs, in the shape of "
+        "OpenAI's completions.</p>"
+        f"<h2>Models</h2>{_table(['name', 'size', '', 'precision'], rows)}"
+        '<h2>Addresses</h2><p><code>POST <a href="/docs#/v1/completions">/v1/completions</a></code> is what programs '
+        'call. <a href="/docs">Documentation of the API</a>, <a href="/openapi.json">the same for programs</a>, '
+        '<a href="/v1/models">models</a>, <a href="/health">health</a>, <a href="/metrics">metrics</a>.</p>',
+    )
+
+
+def docs_page(document: Mapping[str, Any]) -> str:
+    """Every operation with the fields of its request and its answer, and the statuses that it may have."""
+    schemas = document["components"]["schemas"]
+    parts = ['<p>Every answer that is no success is <code>{"error": {message, type, param, code}}</code>.</p>']
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            parts.append(f'<h2 id="{escape(path)}"><code>{method.upper()} {escape(path)}</code></h2>')
+            parts.append(f"<p>{escape(operation.get('description', ''))}</p>")
+            body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema")
+            if body:
+                parts.append(_fields("Request", body, schemas))
+            answers = operation["responses"]
+            answer = answers["200"].get("content", {}).get("application/json", {}).get("schema")
+            if answer and "$ref" in answer:
+                parts.append(_fields("Answer", answer, schemas))
+            rows = [[escape(status), escape(said.get("description", ""))] for status, said in answers.items()]
+            parts.append(f"<h3>Statuses</h3>{_table(['status', ''], rows)}")
+    return _page("gpt2lab: the API", "".join(parts))
+
+
+def _fields(title: str, schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> str:
+    fields = schemas[schema["$ref"].rpartition("/")[2]]["properties"]
+    rows = [[_code(name), escape(_kind(field)), escape(field.get("description", ""))] for name, field in fields.items()]
+    return f"<h3>{title}</h3>{_table(['field', 'type', ''], rows)}"
+
+
+def _kind(field: Mapping[str, Any]) -> str:
+    """A field's type and range in a few words."""
+    if "anyOf" in field:
+        return " or ".join(_kind(kind) for kind in field["anyOf"] if kind.get("type") != "null")
+    if "$ref" in field:
+        return str(field["$ref"].rpartition("/")[2])
+    if field.get("type") == "array":
+        return f"list of {_kind(field.get('items', {}))}"
+    signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+    bounds = [f"{sign} {field[name]:,}" for name, sign in signs.items() if name in field]
+    return " ".join([str(field.get("type", "anything")), ", ".join(bounds)]).strip()
+
+
+def _code(text: str) -> str:
+    return f"<code>{escape(text)}</code>"
+
+
+def _table(heads: list[str], rows: list[list[str]]) -> str:
+    head = "".join(f'<th scope="col">{escape(name)}</th>' for name in heads)
+    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _page(title: str, content: str) -> str:
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<style>{_STYLE}</style></head><body><main><h1>{escape(title)}</h1>{content}</main></body></html>"
+    )

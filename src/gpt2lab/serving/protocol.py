@@ -1,0 +1,270 @@
+"""What requests may hold: OpenAI's legacy completions, with gpt2lab's own sampling parameters beside them.
+
+Numbers are strict: ``true`` is no number, ``"1"`` is none either, NaN and infinities are refused. These models are
+where the OpenAPI document comes from. Limits that a server may change are checked in
+:mod:`~gpt2lab.serving.completions`.
+"""
+
+from __future__ import annotations
+
+from reprlib import repr as short_repr
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
+
+MAX_STOPS = 4
+MAX_STOP_CHARACTERS = 1000
+MAX_LOGPROBS = 20
+MAX_BIASES = 1024
+LARGEST_ID = 1 << 31
+
+_STRINGS = {"type": "array", "items": {"type": "string"}, "minItems": 1}
+_IDS = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
+
+
+def _is_id(value: Any) -> bool:
+    return type(value) is int and 0 <= value < LARGEST_ID
+
+
+def check_ids(name: str, value: Any) -> list[int]:
+    """``value`` if it is a list of whole numbers that may be token ids. Raises ValueError."""
+    if not isinstance(value, list):
+        raise ValueError(f"{name} must be a list of token ids, got {short_repr(value)}")
+    for place, id in enumerate(value):
+        if not _is_id(id):
+            raise ValueError(f"{name}[{place}] is no token id: {short_repr(id)}")
+    return value
+
+
+def check_prompt(value: Any) -> list[str | list[int]]:
+    """One prompt or several, text or ids, as a list of prompts. Raises ValueError."""
+    if isinstance(value, str):
+        return [value]
+    if not isinstance(value, list) or not value:
+        raise ValueError(
+            "prompt must be a string, a list of strings, a list of token ids, or a list of these, not empty; "
+            f"got {short_repr(value)}"
+        )
+    if type(value[0]) is int:
+        return [check_ids("prompt", value)]
+    kind = type(value[0])
+    for place, prompt in enumerate(value):
+        if type(prompt) is not kind or kind not in (str, list):
+            raise ValueError(
+                f"prompt[{place}] is {short_repr(prompt)}: a list holds strings, or token ids, or lists of token ids"
+            )
+        if kind is list:
+            check_ids(f"prompt[{place}]", prompt)
+    return value
+
+
+def _check_stop(value: Any) -> tuple[str, ...]:
+    stops = [value] if isinstance(value, str) else value
+    if stops is None:
+        return ()
+    if not isinstance(stops, list) or len(stops) > MAX_STOPS or not all(isinstance(stop, str) for stop in stops):
+        raise ValueError(f"stop must be a string or a list of up to {MAX_STOPS} strings, got {short_repr(value)}")
+    if not all(0 < len(stop) <= MAX_STOP_CHARACTERS for stop in stops):
+        raise ValueError(f"stop strings must have from 1 to {MAX_STOP_CHARACTERS} characters")
+    return tuple(stops)
+
+
+def _check_bias(value: Any) -> dict[int, float]:
+    if value is None:
+        return {}
+    if not isinstance(value, dict) or len(value) > MAX_BIASES:
+        raise ValueError(f"logit_bias must be an object of up to {MAX_BIASES} token ids, got {short_repr(value)}")
+    biases: dict[int, float] = {}
+    for key, bias in value.items():
+        if not (key.isascii() and key.isdecimal() and len(key) < 11 and int(key) < LARGEST_ID):
+            raise ValueError(f"logit_bias: {short_repr(key)} is no token id")
+        if type(bias) not in (int, float) or not -100 <= bias <= 100:  # NaN is not between either
+            raise ValueError(f"logit_bias[{key}] must be a number from -100 to 100, got {short_repr(bias)}")
+        biases[int(key)] = float(bias)
+    return biases
+
+
+def _one_of(*schemas: dict[str, Any]) -> WithJsonSchema:
+    return WithJsonSchema({"anyOf": list(schemas)})
+
+
+PromptField = Annotated[
+    Any,
+    AfterValidator(check_prompt),
+    _one_of({"type": "string"}, _STRINGS, _IDS, {"type": "array", "items": _IDS, "minItems": 1}),
+]
+StopField = Annotated[
+    Any,
+    AfterValidator(_check_stop),
+    _one_of({"type": "string", "minLength": 1}, {**_STRINGS, "minItems": 0, "maxItems": MAX_STOPS}, {"type": "null"}),
+]
+BiasField = Annotated[
+    Any,
+    AfterValidator(_check_bias),
+    _one_of(
+        {"type": "object", "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100}},
+        {"type": "null"},
+    ),
+]
+IdsField = Annotated[
+    Any, AfterValidator(lambda value: check_ids("tokens", value)), WithJsonSchema({**_IDS, "minItems": 0})
+]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+
+class StreamOptions(_Strict):
+    """How a stream is told."""
+
+    include_usage: bool | None = Field(None, description="Send a last chunk with the counts of tokens.")
+    include_obfuscation: bool | None = Field(None, description="Taken for clients' sake and without effect.")
+
+
+class CompletionRequest(_Strict):
+    """``POST /v1/completions``. null stands for a field's default."""
+
+    model: str | None = Field(None, description="One of /v1/models; default: the first that is served.")
+    prompt: PromptField = Field(
+        default_factory=lambda: [""], description="Text or token ids, or a list of either; empty: start from nothing."
+    )
+    max_tokens: int | None = Field(
+        None, ge=0, description="Tokens to draw at most. Default 16, or what there is room for."
+    )
+    n: int | None = Field(None, ge=1, le=1 << 20, description="Choices for each prompt. Default 1.")
+    best_of: int | None = Field(None, ge=1, le=1 << 20, description="Samples of which the n likeliest are returned.")
+    stream: bool | None = Field(None, description="Send text as it is made, as server-sent events.")
+    stream_options: StreamOptions | None = None
+    stop: StopField = Field(
+        default_factory=tuple, description="Up to 4 strings that end a sample and are left out of its text."
+    )
+    logprobs: int | None = Field(
+        None, ge=0, le=MAX_LOGPROBS, description="Log-probabilities of tokens, and of so many of the likeliest."
+    )
+    echo: bool | None = Field(None, description="Put the prompt before the text.")
+    suffix: str | None = Field(None, description="Refused: GPT-2 cannot fill in the middle.")
+    temperature: float | None = Field(None, ge=0, description="0 takes the likeliest token. Default 1.")
+    top_p: float | None = Field(None, ge=0, le=1, description="Keep the likeliest tokens up to this sum. Default 1.")
+    top_k: int | None = Field(None, ge=0, lt=LARGEST_ID, description="Keep the k likeliest tokens; 0 keeps all.")
+    min_p: float | None = Field(
+        None, ge=0, le=1, description="Drop what is less likely than this part of the likeliest."
+    )
+    presence_penalty: float | None = Field(None, ge=-2, le=2, description="Against tokens of the text so far.")
+    frequency_penalty: float | None = Field(None, ge=-2, le=2, description="The same, for each time they are there.")
+    repetition_penalty: float | None = Field(None, ge=0.01, le=100, description="Divides logits; 1 is off.")
+    logit_bias: BiasField = Field(
+        default_factory=dict, description="Token id → what is added to its logit, from -100 to 100."
+    )
+    seed: int | None = Field(None, ge=0, lt=1 << 63, description="Same seed, same text. Default: drawn, and told.")
+    ignore_eos: bool | None = Field(None, description="Go on after <|endoftext|>.")
+    user: str | None = Field(None, description="Taken for clients' sake; not used and not logged.")
+
+
+class TokenizeRequest(_Strict):
+    """``POST /tokenize``."""
+
+    model: str | None = None
+    prompt: str = Field(description="Text; <|endoftext|> in it is text like any other.")
+
+
+class DetokenizeRequest(_Strict):
+    """``POST /detokenize``."""
+
+    model: str | None = None
+    tokens: IdsField
+
+
+class _Told(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class ErrorDetail(_Told):
+    """What was wrong."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorBody(_Told):
+    """Every answer that is no success."""
+
+    error: ErrorDetail
+
+
+class Logprobs(_Told):
+    """One entry for each token; ``null`` for the first of an echoed prompt, which nothing comes before."""
+
+    tokens: list[str]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None] | None
+    text_offset: list[int] = Field(description="Where each token begins, in characters of prompt and text.")
+
+
+class Choice(_Told):
+    """One completion."""
+
+    text: str
+    index: int
+    logprobs: Logprobs | None
+    finish_reason: str | None
+
+
+class Usage(_Told):
+    """Counts of tokens; those of all best_of samples."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+
+
+class CompletionResponse(_Told):
+    """Choice i of prompt p has the index p·n + i."""
+
+    id: str
+    object: str
+    created: int
+    model: str
+    system_fingerprint: str
+    seed: int
+    choices: list[Choice]
+    usage: Usage | None = None
+
+
+class ModelCard(_Told):
+    """One model that is served."""
+
+    id: str
+    object: str
+    created: int
+    owned_by: str
+    max_model_len: int
+
+
+class ModelList(_Told):
+    """All of them."""
+
+    object: str
+    data: list[ModelCard]
+
+
+class Tokens(_Told):
+    """What a text is made of."""
+
+    count: int
+    max_model_len: int
+    tokens: list[int]
+
+
+class Text(_Told):
+    """What tokens spell; bytes that are no UTF-8 become U+FFFD."""
+
+    prompt: str
+
+
+class Health(_Told):
+    """``ok``, or ``draining`` with status 503."""
+
+    status: str

@@ -1,0 +1,117 @@
+"""The process: a socket, uvicorn on it, and an end that lets running requests finish.
+
+SIGTERM or Ctrl-C: ``/health`` and new requests are answered with 503 while what runs goes on, for as long as the
+settings say; a second signal ends it at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+import sys
+import time
+from collections.abc import Sequence
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+
+from gpt2lab.errors import UsageError
+from gpt2lab.serving.app import Service, make_app
+from gpt2lab.serving.guards import App, Receive, Scope, Send
+
+if TYPE_CHECKING:
+    from gpt2lab.model import LanguageModel
+    from gpt2lab.serving.settings import Settings
+
+SWITCH_SECONDS = 0.001
+"""How long a thread may keep the interpreter while another wants it: the engine's waits for the event loop after each
+step, by default for up to 5 ms."""
+
+LINGER_SECONDS = 5
+"""Time for the last bytes of answers to be read once all work is done."""
+
+log = logging.getLogger("gpt2lab.serving")
+
+
+def listen_on(host: str, port: int) -> socket.socket:
+    """A socket bound to an address, not listening yet: nobody waits while models are opened.
+
+    Raises :class:`~gpt2lab.errors.UsageError` if that cannot be had.
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        bound = socket.socket(family, kind, protocol)
+        if sys.platform != "win32":
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except OSError as error:
+        hint = ": something else uses it, choose another --port" if error.errno == errno.EADDRINUSE else ""
+        raise UsageError(f"cannot listen on {host} port {port} ({error.strerror or error}){hint}") from None
+    except OverflowError:
+        raise UsageError(f"port must be from 0 (any that is free) to 65535, got {port}") from None
+    return bound
+
+
+def url_of(bound: socket.socket) -> str:
+    """How to reach it from this machine."""
+    host, port = bound.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+class Server(uvicorn.Server):
+    """uvicorn that drains before it stops."""
+
+    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+        super().__init__(config)
+        self._service = service
+        self._deadline: float | None = None
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The first signal begins to drain, the second ends."""
+        if self._deadline is not None:
+            self.should_exit = self.force_exit = True
+            return
+        self._service.draining = True
+        self._deadline = time.monotonic() + self._service.settings.drain_seconds
+
+    async def on_tick(self, counter: int) -> bool:
+        """Ten times a second: whether to stop."""
+        if self._deadline is not None and not self.should_exit:
+            late = time.monotonic() > self._deadline
+            if late:
+                self._service.abandon()
+            self.should_exit = late or not self._service.busy
+        return await super().on_tick(counter)
+
+
+def serve(models: Sequence[tuple[str, LanguageModel]], settings: Settings, bound: socket.socket) -> None:
+    """Serve ``models`` on ``bound`` until a signal ends it."""
+    service = Service(models, settings)
+    config = uvicorn.Config(
+        _abortable(make_app(service)),
+        log_level="warning",
+        access_log=False,
+        server_header=False,
+        lifespan="on",
+        ws="none",
+        timeout_graceful_shutdown=LINGER_SECONDS,
+    )
+    sys.setswitchinterval(SWITCH_SECONDS)
+    names = ", ".join(served.name for served in service.models)
+    log.info("serving %s on %s", names, url_of(bound))
+    Server(config, service).run(sockets=[bound])
+    log.info("stopped")
+
+
+def _abortable(app: Any) -> App:
+    """``app`` with a way to cut a connection off in every request's scope: ASGI has none, uvicorn's transport does."""
+
+    async def run(scope: Scope, receive: Receive, send: Send) -> None:
+        transport = getattr(getattr(send, "__self__", None), "transport", None)
+        if transport is not None:
+            scope["gpt2lab.abort"] = transport.abort
+        await app(scope, receive, send)
+
+    return run

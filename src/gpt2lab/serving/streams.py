@@ -1,0 +1,92 @@
+"""Answers while the client may leave: a stream of events, and a result that is waited for.
+
+However either ends, the worker is told at once, so that what the client wanted holds nothing at the next step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from typing import Any, TypeVar
+
+import anyio
+from starlette.background import BackgroundTask
+from starlette.responses import Response
+
+from gpt2lab.serving.guards import RECORD, Receive, Scope, Send
+
+Result = TypeVar("Result")
+
+
+class EventStream(Response):
+    """Sends ``events`` as they come; ``ended`` is called once nothing more will be sent.
+
+    A client that does not take anything for ``stall_seconds`` is cut off.
+    """
+
+    media_type = "text/event-stream"
+
+    def __init__(self, events: AsyncIterator[bytes], ended: Callable[[], None], stall_seconds: float) -> None:
+        self.status_code = 200
+        self.background: BackgroundTask | None = None
+        self._events = events
+        self._ended = ended
+        self._stall_seconds = stall_seconds
+        self.init_headers({"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send until the end, or until the client has gone."""
+        sending = asyncio.ensure_future(self._send(scope, send))
+        leaving = asyncio.ensure_future(_left(receive))
+        try:
+            await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            if not sending.done():
+                scope.get(RECORD, {})["gone"] = True
+        finally:
+            self._ended()
+            await _cancel(leaving)
+            await _cancel(sending)
+        if sending.done() and not sending.cancelled():
+            sending.result()
+
+    async def _send(self, scope: Scope, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        async for event in self._events:
+            with anyio.move_on_after(self._stall_seconds) as limit:
+                await send({"type": "http.response.body", "body": event, "more_body": True})
+            if limit.cancelled_caught:
+                scope.get(RECORD, {})["stalled"] = True
+                _abort(scope)
+                return
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _abort(scope: Scope) -> None:
+    """Close a connection without waiting for what lies in its buffer, which its client does not read."""
+    if abort := scope.get("gpt2lab.abort"):
+        abort()
+
+
+async def unless_left(receive: Receive, work: Awaitable[Result]) -> Result | None:
+    """What ``work`` gives, None if the client leaves before that."""
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(_left(receive))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        return working.result() if working.done() else None
+    finally:
+        await _cancel(leaving)
+        await _cancel(working)
+
+
+async def _left(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _cancel(task: asyncio.Future[Any]) -> None:
+    if not task.done():
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task

@@ -1,0 +1,263 @@
+"""The thread that owns a model's scheduler: jobs come in through a queue, what is drawn goes out to an event loop.
+
+Between two steps the thread takes what has arrived: new jobs, and jobs whose client has gone, which hold nothing any
+more when the next step begins. The event loop is woken once a step, with all that the step drew. A client that reads
+slowly is no matter here: what waits for it is at most what it asked for. Knows nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Generator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from queue import Empty, SimpleQueue
+from threading import Thread
+from typing import TYPE_CHECKING
+
+from gpt2lab.errors import Gpt2LabError
+from gpt2lab.serving.samples import Delta, Entry, Sample
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from gpt2lab.model import LanguageModel
+    from gpt2lab.scheduler import Request, Scheduler
+    from gpt2lab.serving.metrics import ModelMetrics
+
+log = logging.getLogger("gpt2lab.serving")
+
+Reading = Generator[None, None, list[Entry]]
+"""Scores a prompt piece by piece: other samples run in between."""
+
+
+class Full(Exception):
+    """More samples would wait than may."""
+
+
+@dataclass(eq=False)
+class Job:
+    """What one HTTP request wants of a model. All but :attr:`samples` belongs to the event loop."""
+
+    samples: Sequence[tuple[Request | None, Sample]]
+    """What the scheduler is asked for, and who takes it; None where no token is to be drawn."""
+    readings: Sequence[Callable[[], Reading]] = ()
+    """Prompts to be scored before any sample starts."""
+    scores: list[list[Entry]] = field(default_factory=list)
+    """What came of them."""
+    unfinished: int = 0
+    """Samples that have not ended."""
+    arrived: asyncio.Event = field(default_factory=asyncio.Event)
+    deltas: deque[Delta] = field(default_factory=deque)
+    error: Exception | None = None
+    ids: list[int] = field(default_factory=list)
+    """The scheduler's numbers; the thread's."""
+    gone: bool = False
+    """Whether its client has left."""
+
+    async def take(self) -> list[Delta]:
+        """All that has come since the last call, at least one; empty once every sample has ended.
+
+        Raises what the model failed with.
+        """
+        while not self.deltas:
+            if self.error:
+                raise self.error
+            if not self.unfinished:
+                return []
+            self.arrived.clear()
+            await self.arrived.wait()
+        deltas = list(self.deltas)
+        self.deltas.clear()
+        return deltas
+
+
+class Worker:
+    """Runs jobs on ``model``; :meth:`submit` and :meth:`cancel` are for the event loop that called :meth:`start`."""
+
+    def __init__(self, model: LanguageModel, *, batch_size: int, capacity: int, metrics: ModelMetrics) -> None:
+        self._model = model
+        self._capacity = capacity
+        self._metrics = metrics
+        self._make_scheduler: Callable[[], Scheduler] = partial(model.scheduler, batch_size=batch_size)
+        self._commands: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._thread = Thread(target=self._run, name="gpt2lab engine", daemon=True)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._jobs: set[Job] = set()
+        self._outstanding = 0
+        # The thread's own:
+        self._live: dict[int, tuple[Job, Sample]] = {}
+        self._readings: deque[tuple[Job, Generator[None, None, None]]] = deque()
+
+    @property
+    def outstanding(self) -> int:
+        """Samples that run or wait."""
+        return self._outstanding
+
+    @property
+    def jobs(self) -> frozenset[Job]:
+        """Those that have not ended."""
+        return frozenset(self._jobs)
+
+    def start(self) -> None:
+        """Begin, on behalf of the running event loop."""
+        self._loop = asyncio.get_running_loop()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Drop all jobs and end the thread; may take as long as a step."""
+        self._commands.put(None)
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def submit(self, job: Job) -> None:
+        """Run ``job``. Raises :class:`Full` if its samples would be too many with those that run and wait."""
+        n = len(job.samples)
+        if self._outstanding + n > self._capacity:
+            raise Full
+        job.unfinished = n
+        self._outstanding += n
+        self._jobs.add(job)
+        self._metrics.outstanding.set(self._outstanding)
+        self._commands.put(partial(self._begin, job))
+
+    def cancel(self, job: Job, error: Exception | None = None) -> None:
+        """Free what ``job`` holds before the next step; nothing happens if it has ended."""
+        if job in self._jobs:
+            self._commands.put(partial(self._drop, job))
+            self._end(job, error)
+
+    # ---- the event loop's side --------------------------------------------------------------------------------------
+
+    def _deliver(self, deltas: list[tuple[Job, Delta]]) -> None:
+        for job, delta in deltas:
+            if job.gone:
+                continue
+            job.deltas.append(delta)
+            job.arrived.set()
+            if delta.finish:
+                job.unfinished -= 1
+                self._outstanding -= 1
+                if not job.unfinished:
+                    self._jobs.discard(job)
+        self._metrics.outstanding.set(self._outstanding)
+
+    def _end(self, job: Job, error: Exception | None) -> None:
+        if job not in self._jobs:
+            return
+        self._jobs.discard(job)
+        self._outstanding -= job.unfinished
+        self._metrics.outstanding.set(self._outstanding)
+        job.gone, job.unfinished, job.error = True, 0, error
+        job.arrived.set()
+
+    # ---- the thread's side ------------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        self._scheduler = self._make_scheduler()
+        try:
+            while self._obey():
+                try:
+                    self._work()
+                except Exception as error:
+                    self._fail(error)
+        finally:
+            self._scheduler.close()
+
+    def _obey(self) -> bool:
+        """Carry out what was asked meanwhile, and wait for something if there is nothing to do; False to end."""
+        idle = not (self._scheduler.busy or self._readings)
+        with suppress(Empty):
+            while True:
+                command = self._commands.get(block=idle)
+                if command is None:
+                    return False
+                command()
+                idle = idle and not (self._scheduler.busy or self._readings)
+        return True
+
+    def _work(self) -> None:
+        """One piece of a prompt to score, and one step."""
+        if self._readings:
+            _, reading = self._readings[0]
+            try:
+                next(reading)
+            except StopIteration:
+                self._readings.popleft()
+        if not self._scheduler.busy:
+            return
+        events = self._scheduler.step()
+        deltas: list[tuple[Job, Delta]] = []
+        for event in events:
+            live = self._live.get(event.request)
+            if live is None:
+                continue  # its text ended with an earlier one of several tokens
+            job, sample = live
+            if delta := sample.push(event):
+                deltas.append((job, delta))
+            if sample.ended:
+                del self._live[event.request]
+                self._scheduler.remove(event.request)
+        self._metrics.step(len(events))
+        if deltas:
+            self._tell(partial(self._deliver, deltas))
+
+    def _begin(self, job: Job) -> None:
+        if job.readings:
+            self._readings.append((job, self._read(job)))
+        else:
+            self._submit(job)
+
+    def _read(self, job: Job) -> Generator[None, None, None]:
+        """Score what is to be scored, then let its samples start."""
+        scores = []
+        for reading in job.readings:
+            scores.append((yield from reading()))
+        job.scores = scores  # in place before the first delta is
+        self._submit(job)
+
+    def _submit(self, job: Job) -> None:
+        empty: list[tuple[Job, Delta]] = []
+        for number, (request, sample) in enumerate(job.samples):
+            if request is None:
+                empty.append((job, Delta(number, "", finish="length")))
+                continue
+            id = self._scheduler.submit(request)
+            job.ids.append(id)
+            self._live[id] = (job, sample)
+        if empty:
+            self._tell(partial(self._deliver, empty))
+
+    def _drop(self, job: Job) -> None:
+        for id in job.ids:
+            if self._live.pop(id, None):
+                self._scheduler.remove(id)
+        for waiting, reading in [*self._readings]:
+            if waiting is job:
+                reading.close()
+                self._readings.remove((waiting, reading))
+
+    def _fail(self, error: Exception) -> None:
+        """What a step raises concerns all that was in it: every job ends with it, and the model goes on with none."""
+        if not isinstance(error, Gpt2LabError | MemoryError):
+            log.exception("the model failed")
+        else:
+            log.error("the model failed: %s", error)
+        jobs = {job for job, _ in self._live.values()} | {job for job, _ in self._readings}
+        self._live.clear()
+        for _, reading in self._readings:
+            reading.close()
+        self._readings.clear()
+        self._scheduler.close()
+        self._scheduler = self._make_scheduler()
+        self._metrics.failures.inc()
+        for job in jobs:
+            self._tell(partial(self._end, job, error))
+
+    def _tell(self, call: Callable[[], None]) -> None:
+        assert self._loop is not None
+        with suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(call)
