@@ -21,6 +21,11 @@ def test_a_separator_stands_before_each_document_and_the_end_meets_the_beginning
     assert ring.take(np.arange(-1, 6))[0].tolist() == [2, MARK, 1, 1, MARK, 2, MARK]
 
 
+def test_a_vocabulary_without_a_separator_has_nothing_between_documents():
+    ring = Ring(Documents.of([[1, 1], [2]]), separator=None)
+    assert ring.take(np.arange(-1, 4))[0].tolist() == [2, 1, 1, 2, 1]
+
+
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=9), st.integers(0, 3), st.data())
 def test_a_ring_over_several_arrays_is_that_over_one(lengths, cuts, data):
     whole = Documents.of([np.full(length, n) for n, length in enumerate(lengths)])

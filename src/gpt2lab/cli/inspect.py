@@ -45,7 +45,6 @@ def command(
 
     Each window is shown with its targets, the tokens to be predicted. Those in (parentheses) bear no loss.
     """
-    from gpt2lab.config import END_OF_TEXT
     from gpt2lab.data.counts import count
     from gpt2lab.data.open import open_documents
     from gpt2lab.data.windows import Ring, Windows
@@ -54,23 +53,25 @@ def command(
     with BytesRead(0) as progress:
         documents = open_documents(data, tokenizer, say=progress.say, on_bytes=progress.add, **reading)
     counts = count(documents, tokenizer)
-    separator = END_OF_TEXT if tokenizer.end_of_text is None else tokenizer.end_of_text
-    shown = Windows(Ring(documents, separator=separator), block_size, seed).batch(0, batch) if batch else None
+    ring = Ring(documents, separator=tokenizer.end_of_text)
+    shown = Windows(ring, block_size, seed).batch(0, batch) if batch else None
     if as_json:
         print(json.dumps({**counts.as_dict(), "windows": _as_lists(shown) if shown else []}))
         return
-    for line in _lines(counts, tokenizer.n_vocab):
+    for line in _lines(counts, tokenizer):
         print(line)
     for line in _window_lines(shown, tokenizer) if shown else ():
         print(line)
 
 
-def _lines(counts: Counts, n_vocab: int) -> list[str]:
+def _lines(counts: Counts, tokenizer: Tokenizer) -> list[str]:
     """The counts, to be read."""
+    n_vocab = tokenizer.n_vocab
+    between = "no separator" if tokenizer.end_of_text is None else "one <|endoftext|>"
     spread = f"{counts.shortest:,} to {counts.longest:,} tokens, median {counts.median:,}"
     lines = [
         f"documents  {counts.documents:,}, of {spread}",
-        f"tokens     {counts.tokens:,}, and one <|endoftext|> for each document",
+        f"tokens     {counts.tokens:,}, and {between} for each document",
         f"bytes      {counts.n_bytes:,} of UTF-8: {counts.tokens / max(1, counts.n_bytes):.3f} tokens a byte, "
         f"{counts.n_bytes / counts.tokens:.2f} bytes a token",
         f"vocabulary {counts.used:,} of {n_vocab:,} tokens occur; {1 - counts.used / n_vocab:.1%} never do",

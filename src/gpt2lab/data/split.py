@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from gpt2lab.config import END_OF_TEXT
 from gpt2lab.data.tokens import Documents
-from gpt2lab.data.windows import Ring
+from gpt2lab.data.windows import Ring, span_places
 from gpt2lab.errors import UsageError
 
 COMBINE = 50_000
@@ -15,7 +15,7 @@ COMBINE = 50_000
 
 
 def hold_out(
-    documents: Documents, fraction: float, seed: int, *, separator: int = END_OF_TEXT, combine: int = COMBINE
+    documents: Documents, fraction: float, seed: int, *, separator: int | None = END_OF_TEXT, combine: int = COMBINE
 ) -> tuple[Ring, Ring | None]:
     """Split into (to train on, held out): whole documents in seeded order until ``fraction`` of all tokens is out.
 
@@ -60,14 +60,14 @@ def _ring(
     order: NDArray[np.int64],
     begins: NDArray[np.int64],
     ends: NDArray[np.int64],
-    separator: int,
+    separator: int | None,
     combine: int,
 ) -> Ring:
     """A ring of the documents ``order``, with chunks of ``combine`` characters if these are known."""
     if documents.characters is None:
         return Ring(documents, begins, ends, separator)
     first = chunk_starts(documents.characters[order], combine)
-    at = np.concatenate([np.zeros(1, np.int64), np.cumsum(ends - begins + 1)])
+    at = span_places(begins, ends, separator)
     return Ring(documents, begins, ends, separator, np.append(at[first], at[-1]))
 
 

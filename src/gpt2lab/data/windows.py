@@ -29,7 +29,7 @@ class Ring:
     Args:
         documents: where the tokens are.
         begins, ends: of each span, int64 [n]; all documents in their order by default. No span is empty.
-        separator: the id of ``<|endoftext|>``.
+        separator: the id of ``<|endoftext|>``; None for nothing between documents, where a vocabulary has no such id.
         chunks: ring positions that no window of uniform sampling crosses, int64 ascending from 0 to ``len(ring)``.
     """
 
@@ -38,15 +38,15 @@ class Ring:
         documents: Documents,
         begins: NDArray[np.int64] | None = None,
         ends: NDArray[np.int64] | None = None,
-        separator: int = END_OF_TEXT,
+        separator: int | None = END_OF_TEXT,
         chunks: NDArray[np.int64] | None = None,
     ) -> None:
         if begins is None or ends is None:
             begins, ends = documents.starts, documents.starts + documents.lengths
         self._documents = documents
         self._begins = begins
-        self._at = np.concatenate([np.zeros(1, np.int64), np.cumsum(ends - begins + 1)])  # of separators; [n + 1]
         self.separator = separator
+        self._at = span_places(begins, ends, separator)
         self.chunks = np.asarray([0, len(self)]) if chunks is None else chunks
 
     def __len__(self) -> int:
@@ -63,9 +63,14 @@ class Ring:
         places = places % len(self)
         span = np.searchsorted(self._at, places, side="right") - 1
         offset = places - self._at[span]
-        marks = offset == 0
-        source = np.where(marks, 0, self._begins[span] + offset - 1)
-        ids = np.where(marks, self.separator, self._documents.tokens.take(source).astype(np.int64))
+        if self.separator is None:
+            marks = np.zeros(places.shape, dtype=bool)
+            source = self._begins[span] + offset
+        else:
+            marks = offset == 0
+            source = np.where(marks, 0, self._begins[span] + offset - 1)
+        ids = self._documents.tokens.take(source).astype(np.int64)
+        ids[marks] = self.separator or 0
         trained = self._documents.trained
         if trained is None:
             return ids, np.ones(places.shape, dtype=bool)
@@ -80,6 +85,12 @@ class Ring:
                 used = np.concatenate([used, np.zeros(int(ids.max()) + 1 - len(used), dtype=bool)])
             used[ids] = True
         return np.flatnonzero(used)
+
+
+def span_places(begins: NDArray[np.int64], ends: NDArray[np.int64], separator: int | None) -> NDArray[np.int64]:
+    """Where each span, with the separator before it, begins in a ring, and where the ring ends; int64 [n + 1]."""
+    sizes = ends - begins + (separator is not None)
+    return np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
 
 
 @dataclass(frozen=True)
