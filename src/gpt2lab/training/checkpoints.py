@@ -101,7 +101,7 @@ def save_state(
                 partial / f"{kind}.safetensors", lambda out: _write_tensors(out, weights, prefix)
             ),
             "optimizer.safetensors": _write(
-                partial / "optimizer.safetensors", lambda out: _write_tensors(out, optimizer, "")
+                partial / "optimizer.safetensors", lambda out: _write_tensors(out, dict(sorted(optimizer.items())), "")
             ),
         }
         content = _json_bytes({**progress, "files": files, "crc32": _json_crc({**progress, "files": files})})

@@ -161,7 +161,7 @@ def load_windows(job: Job, settings: Settings, source: Source, say: Say) -> tupl
     else:
         ring, aside = split(job.held_out)
         if job.held_out and (aside is None or len(aside) < LEAST_HELD_OUT):
-            say(f"{len(ring) + len(aside or ())} tokens are too few to hold some out: there will be no validation")
+            say(f"{len(documents.tokens)} tokens are too few to hold some out: there will be no validation")
             ring, aside = split(0.0)[0], None
     train = Windows(ring, block_size, settings.seed, settings.sampling)
     say(f"dataset has {len(ring)} tokens, documents: {ring.n_documents}")
