@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 from dataclasses import replace
@@ -11,7 +12,7 @@ import pytest
 
 from gpt2lab import scoring
 from gpt2lab.errors import UsageError
-from gpt2lab.evaluating import corpora, evaluate
+from gpt2lab.evaluating import TEXTS, corpora, evaluate
 from gpt2lab.evaluating.detokenizing import wikitext
 from gpt2lab.evaluating.sources import Source
 
@@ -81,7 +82,7 @@ def test_wikitext_divides_by_its_authors_words_and_bytes(run, data):
     assert found.counts["words"] == words
     assert found.counts["bytes"] == len(raw.encode())
     detokenized = nats(run, "".join(map(wikitext, raw.splitlines(keepends=True))))
-    for protocol, total in (("as published", nats(run, raw)), ("de-tokenised", detokenized)):
+    for protocol, total in (("raw", nats(run, raw)), ("detokenised", detokenized)):
         name = f"{protocol}, non-overlapping, stride 64"
         assert figures(found)[name, "perplexity per word"] == pytest.approx(math.exp(total / words), rel=1e-5)
         assert figures(found)[name, "bits per byte"] == pytest.approx(total / math.log(2) / len(raw.encode()), rel=1e-5)
@@ -101,6 +102,16 @@ def test_the_guides_text_is_that_of_the_hubs_rows_joined(run, data, hf_logprobs)
             math.exp(-np.mean(logprobs)), rel=1e-4
         )
     }
+
+
+def test_the_hubs_parquet_is_the_same_text(run, data, tmp_path):
+    pyarrow = pytest.importorskip("pyarrow")
+    lines = (data / "wiki.test.raw").read_text("utf-8").splitlines(keepends=True)
+    (tmp_path / "wiki.test.raw").write_text("".join(lines[1:]), encoding="utf-8")  # all its empty lines hold a space
+    rows = [{"text": line if line.strip() else ""} for line in lines[1:]]
+    importlib.import_module("pyarrow.parquet").write_table(pyarrow.Table.from_pylist(rows), tmp_path / "x.parquet")
+    found = corpora.wikitext(run, Source(tmp_path / "x.parquet"), None, TEXTS)
+    assert found == corpora.wikitext(run, Source(tmp_path / "wiki.test.raw"), None, TEXTS)
 
 
 def test_options_that_a_task_has_not_are_refused(run):

@@ -10,6 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from gpt2lab.errors import UsageError
+from gpt2lab.evaluating.corpora import TEXTS
 from gpt2lab.evaluating.results import Evaluation, Figure
 from gpt2lab.evaluating.run import Run
 
@@ -27,9 +28,6 @@ TASKS = {
     "cbt-ne": "Children's Book Test, a name is missing",
 }
 """Task → what it is."""
-
-TEXTS = ("detokenised", "raw", "guide")
-"""How a data set may be made into text; ``guide`` is for WikiText alone."""
 
 __all__ = ["TASKS", "TEXTS", "Evaluation", "Figure", "Run", "evaluate"]
 
@@ -51,7 +49,7 @@ def evaluate(
         run: the model, and how much of the data is asked.
         data: path or address of the data set's file, archive or folder; default: the cache, or fetched.
         stride: of the windows in which long texts are read; default both ``n_ctx`` and half of it.
-        texts: some of :data:`TEXTS`; default: de-tokenised, and for WikiText also raw.
+        texts: some of :data:`TEXTS`; default: detokenised, and for WikiText also raw.
         say: is told what was fetched.
         progress: is told how that is getting on.
 
@@ -71,7 +69,7 @@ def evaluate(
     if task.startswith("wikitext"):
         found = corpora.wikitext(run, source, stride, texts or TEXTS[:2])
     elif task.startswith("cbt"):
-        parts = [tasks.cbt(run, source, detokenized=text == "detokenised") for text in texts or TEXTS[:1]]
+        parts = [tasks.cbt(run, source, detokenized=text == TEXTS[0]) for text in texts or TEXTS[:1]]
         found = replace(parts[0], figures=[figure for part in parts for figure in part.figures])
     else:
         found = tasks.lambada(run, source) if task == "lambada" else tasks.hellaswag(run, source)

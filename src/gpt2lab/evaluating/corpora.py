@@ -16,9 +16,8 @@ from gpt2lab.evaluating.run import Run
 from gpt2lab.evaluating.sources import LINE, Source, records, string
 from gpt2lab.evaluating.texts import Pieces, Windows, decoded, protocol_windows, text_losses
 
-DETOKENIZED, PUBLISHED, GUIDE = "de-tokenised", "as published", "guide"
-PREPARATIONS = {"detokenised": DETOKENIZED, "raw": PUBLISHED, "guide": GUIDE}
-"""How WikiText is made into text: name of the option → name of the protocol."""
+TEXTS = DETOKENIZED, RAW, GUIDE = "detokenised", "raw", "guide"
+"""How a data set may be made into text; ``guide``, that of Hugging Face's, is for WikiText alone."""
 
 
 @dataclass
@@ -75,15 +74,15 @@ def perplexity(run: Run, sources: Sequence[Source], stride: int | None = None) -
     return _evaluation("perplexity", run, passes, sources[0].name)
 
 
-def wikitext(run: Run, source: Source, stride: int | None, preparations: Iterable[str]) -> Evaluation:
+def wikitext(run: Run, source: Source, stride: int | None, texts: Iterable[str]) -> Evaluation:
     """Perplexity of WikiText's test set per token and per word, prepared in each of the ways named."""
     passes = []
-    for name in dict.fromkeys(preparations):
-        protocol, n_ctx = PREPARATIONS[name], run.engine.config.n_ctx
+    n_ctx = run.engine.config.n_ctx
+    for text in dict.fromkeys(texts):
         for how, windows in protocol_windows(stride, n_ctx).items():
-            if protocol == GUIDE:  # its windows hold n_ctx tokens, the last predicted one among them
+            if text == GUIDE:  # its windows hold n_ctx tokens, the last predicted one among them
                 windows = Windows(max(1, n_ctx - 1), windows.stride)
-            passes.append(_Pass(f"{protocol}, {how}", _wikitext_documents(source, protocol), windows, protocol))
+            passes.append(_Pass(f"{text}, {how}", _wikitext_documents(source, text), windows, text))
     return _evaluation("wikitext", run, passes, source.name)
 
 
@@ -94,18 +93,18 @@ class _Pass:
     protocol: str
     documents: Callable[[_Reading], Iterable[Pieces]]
     windows: Windows
-    preparation: str | None = None
+    text: str | None = None
 
     def figures(self, run: Run, counts: dict[str, int]) -> list[Figure]:
         """Score all of it; ``counts`` learns how much that was."""
         reading = _Reading(run)
-        guide = self.preparation == GUIDE
+        guide = self.text == GUIDE
         losses = text_losses(run.engine, run.tokenizer, self.documents(reading), self.windows, opened=not guide)
         counts["bytes"] = reading.n_bytes
-        if self.preparation:
+        if self.text:
             counts["words"] = reading.n_words
-        counts[f"tokens {self.preparation}" if self.preparation else "tokens"] = sum(losses.tokens)
-        found = losses.figures(self.protocol, reading.n_bytes, reading.n_words if self.preparation else None)
+        counts[f"tokens {self.text}" if self.text else "tokens"] = sum(losses.tokens)
+        found = losses.figures(self.protocol, reading.n_bytes, reading.n_words if self.text else None)
         return [figure for figure in found if not guide or figure.metric == "perplexity per token"]
 
 
@@ -117,13 +116,13 @@ def _evaluation(task: str, run: Run, passes: list[_Pass], name: str) -> Evaluati
     return Evaluation(task, figures, counts)
 
 
-def _wikitext_documents(source: Source, protocol: str) -> Callable[[_Reading], Iterator[Pieces]]:
+def _wikitext_documents(source: Source, text: str) -> Callable[[_Reading], Iterator[Pieces]]:
     def documents(reading: _Reading) -> Iterator[Pieces]:
         lines = _wikitext_lines(source, reading)
-        if protocol == DETOKENIZED:
+        if text == DETOKENIZED:
             yield map(detokenizing.wikitext, lines)
         else:
-            yield _guide(lines) if protocol == GUIDE else lines
+            yield _guide(lines) if text == GUIDE else lines
 
     return documents
 

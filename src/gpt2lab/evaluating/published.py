@@ -48,7 +48,7 @@ PUBLISHED = (
         "sunil-2000/coherenceBoost",
         _four(46.1, 55.0, 58.76, 61.42),
     ),
-    Published("wikitext2", "perplexity per word", "de-tokenised", _PAPER, _four(29.41, 22.76, 19.93, 18.34)),
+    Published("wikitext2", "perplexity per word", "detokenised", _PAPER, _four(29.41, 22.76, 19.93, 18.34)),
     Published(
         "wikitext2",
         "perplexity per token",
@@ -63,7 +63,7 @@ PUBLISHED = (
         "Hugging Face, Perplexity of fixed-length models",
         {"774M": 16.44},
     ),
-    Published("wikitext103", "perplexity per word", "de-tokenised", _PAPER, _four(37.50, 26.37, 22.05, 17.48)),
+    Published("wikitext103", "perplexity per word", "detokenised", _PAPER, _four(37.50, 26.37, 22.05, 17.48)),
     Published(
         "hellaswag",
         "accuracy, mean",
@@ -79,13 +79,13 @@ PUBLISHED = (
     ),
     Published(
         "hellaswag",
-        "accuracy, per byte",
-        "multiple choice",
+        "accuracy, per character",
+        "the harness's texts",
         "lm-evaluation-harness, quoted there",
         {"124M": 31.14, "1558M": 50.89},
     ),
-    Published("cbt-cn", "accuracy", "de-tokenised", _PAPER, _four(87.65, 92.35, 93.45, 93.30)),
-    Published("cbt-ne", "accuracy", "de-tokenised", _PAPER, _four(83.4, 87.1, 88.0, 89.05)),
+    Published("cbt-cn", "accuracy", "detokenised", _PAPER, _four(87.65, 92.35, 93.45, 93.30)),
+    Published("cbt-ne", "accuracy", "detokenised", _PAPER, _four(83.4, 87.1, 88.0, 89.05)),
 )
 
 

@@ -5,7 +5,6 @@ Each protocol is defined in ``docs/evaluate.md``; comments here say which choice
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -68,10 +67,8 @@ def _passages(source: Source) -> Iterator[tuple[str, str]]:
 
 def _word_item(run: Run, text: str) -> Item:
     """The last word with the space before it, after the rest."""
-    context, _, word = text.rstrip().rpartition(" ")
-    if not context.strip():  # the words are separated by other white space
-        context, word = re.split(r"\s(?=\S+$)", text.rstrip())
-    return Item(run.context(context.rstrip(" ") or context), [run.tokenizer.encode(f" {word}")])
+    context, word = text.rsplit(None, 1)
+    return Item(run.context(context), [run.tokenizer.encode(f" {word}")])
 
 
 # ---- HellaSwag ------------------------------------------------------------------------------------------------------
@@ -131,7 +128,7 @@ def cbt(run: Run, source: Source, *, detokenized: bool = True) -> Evaluation:
         run.score((_cloze_item(run, question, detokenized) for question in questions), counts), questions, strict=True
     ):
         hits.append(question.choices[_best([each.total for each in scores])] == question.answer)
-    return Evaluation("cbt", [accuracy("de-tokenised" if detokenized else "as published", hits)], counts)
+    return Evaluation("cbt", [accuracy("detokenised" if detokenized else "raw", hits)], counts)
 
 
 def _cloze_item(run: Run, question: Cloze, detokenized: bool) -> Item:
