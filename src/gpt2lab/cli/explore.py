@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -27,7 +28,23 @@ _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.I)
 MODEL_OPTIONS = {"model_name": "tales", "precision": None, "kv_precision": None, "device": "cpu"}
 """Options that decide what a model writes, and their defaults."""
 
-HTML = option("Output", "--html", metavar="FILE", help="Write one self-contained page: no network, opens from disk.")
+
+def _to_be_written(_: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Complain before any work is done about a file that cannot be made."""
+    if value is not None and not Path(value).absolute().parent.is_dir():
+        raise UsageError(f"cannot write {value}: there is no folder {Path(value).parent}")
+    if value is not None and parameter.name in ("png", "svg"):
+        from gpt2lab.exploring.plots import check_matplotlib
+
+        check_matplotlib()
+    return value
+
+
+def _file(name: str, text: str) -> Callable[[Decorated], Decorated]:
+    return option("Output", name, metavar="FILE", callback=_to_be_written, help=text)
+
+
+HTML = _file("--html", "Write one self-contained page: no network, opens from disk.")
 JSON = option("Output", "--json", "as_json", is_flag=True, help="One JSON object instead of tables.")
 SEED = option("Samples", "--seed", type=int, help="Same seed, same text.  [default: a new one, shown]")
 
@@ -111,8 +128,8 @@ def _other_sampling_options(function: Decorated) -> Decorated:
 )
 @JSON
 @HTML
-@option("Output", "--png", metavar="FILE", help="The figures as a picture; needs matplotlib.")
-@option("Output", "--svg", metavar="FILE", help="The same, to be scaled.")
+@_file("--png", "The figures as a picture; needs matplotlib.")
+@_file("--svg", "The same, to be scaled; needs matplotlib.")
 @model_options("q8_0; float32 for the figures")
 def sweep_command(
     prompt: str,

@@ -62,7 +62,7 @@ function paintLarge() {
       context.restore();
     });
   }
-  document.getElementById("head").textContent = `Layer ${chosen.layer + 1}, head ${chosen.head}`;
+  document.getElementById("head").textContent = `Layer ${chosen.layer + 1}, head ${chosen.head + 1}`;
   paintLooks();
 }
 

@@ -28,12 +28,12 @@ colour, the more probable. The bottom row is what the model says.</p>
 <h2>Attention</h2>
 <p class="faint">A picture for each head: rows are tokens, columns those that they look at, which are itself and what
 stands before it. Colour grows with the square root of the weight. Choose a head to see it large.</p>
-{_grid(n_layer, n_head)}
-<h3 id="head" aria-live="polite"></h3>
+<div id="attention">{_grid(n_layer, n_head)}
+<div><h3 id="head" aria-live="polite"></h3>
 <p id="where" class="faint">Point at or tap a cell, or a token below.</p>
 <div class="wide"><canvas id="large" role="img" aria-labelledby="head"></canvas></div>
 <p class="faint">Where a token looks: choose one, and those that it looks at are coloured.</p>
-<div id="looks" class="tokens" role="group" aria-label="Tokens of the prompt"></div>"""
+<div id="looks" class="tokens" role="group" aria-label="Tokens of the prompt"></div></div></div>"""
     title = f"gpt2lab attend: {attention.prompt[:60]}"
     return html.page(title, body, scripts=("attend.js",), data=_data(attention))
 
@@ -52,12 +52,12 @@ def _data(attention: Attention) -> dict[str, Any]:
 
 
 def _grid(n_layer: int, n_head: int) -> str:
-    head = "".join(f'<th scope="col">{n}</th>' for n in range(n_head))
+    head = "".join(f'<th scope="col">{n + 1}</th>' for n in range(n_head))
     rows = []
     for layer in range(n_layer):
         cells = "".join(
             f'<td><button type="button" data-layer="{layer}" data-head="{n}" aria-pressed="false" '
-            f'aria-label="Layer {layer + 1}, head {n}"><canvas></canvas></button></td>'
+            f'aria-label="Layer {layer + 1}, head {n + 1}"><canvas></canvas></button></td>'
             for n in range(n_head)
         )
         rows.append(f'<tr><th scope="row">{layer + 1}</th>{cells}</tr>')

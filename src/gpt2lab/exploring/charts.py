@@ -64,19 +64,20 @@ def panels(sweep: Sweep) -> list[Panel]:
     return [panel for panel in result if any(v is not None for line in panel.series.values() for v in line)]
 
 
-def round_top(values: Sequence[float]) -> float:
-    """1, 2, 4, 5 or 8 times a power of ten, not below any value."""
-    largest = max([*values, 0.0])
+def scale_top(panel: Panel) -> float:
+    """The upper end of its scale, which four parts suit: as it says, or not below any value."""
+    if panel.top is not None:
+        return panel.top
+    largest = max([v for line in panel.series.values() for v in line if v is not None], default=0.0)
     if largest == 0:
         return 1.0
     scale = 10.0 ** (len(str(int(largest))) - 1) if largest >= 1 else 0.1
-    return next(scale * step for step in (1, 2, 4, 5, 8, 10) if scale * step >= largest)
+    return next(scale * step for step in (1, 1.2, 1.6, 2, 3, 4, 5, 6, 8, 10) if scale * step >= largest)
 
 
 def svg(panel: Panel) -> str:
     """The chart as an ``<svg>`` element; colours come from the page's style."""
-    values = [v for line in panel.series.values() for v in line if v is not None]
-    top = panel.top or round_top(values)
+    top = scale_top(panel)
     spoken = "; ".join(
         f"{name}: {', '.join('none' if v is None else f'{v:.3g}' for v in line)}" for name, line in panel.series.items()
     )

@@ -12,7 +12,7 @@ from gpt2lab.exploring.reading import LEVELS, level
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from gpt2lab.exploring.compare import Comparison, Moved, Place
+    from gpt2lab.exploring.compare import Comparison, Moved, Place, Written
     from gpt2lab.exploring.reading import Alternative, Reading
     from gpt2lab.exploring.score import Document
     from gpt2lab.exploring.sweep import Setting, Sweep
@@ -145,25 +145,31 @@ def compare_page(comparison: Comparison) -> str:
     """Both models' texts side by side, coloured by how far apart the models are."""
     c = comparison
     legend = [*(f"< {border:g}" for border in KL_LEVELS), "more"]
-    samples = "".join(
-        f'<section class="column"><h3>{escape(each.author)} writes, sample {each.number}</h3>'
-        f'<p class="faint">mean KL(A‖B) {_number(each.kl, 4)} nats a token</p>'
-        f"{html.tokens(map(_place_span, each.places), f'Sample {each.number} by {each.author}')}"
-        f"<details><summary>Make it again</summary>{html.command(each.command)}{_nth(each.number)}</details></section>"
-        for each in sorted(c.written, key=lambda each: (each.number, each.author))
-    )
+    pairs = [[each for each in c.written if each.number == n] for n in sorted({each.number for each in c.written})]
+    samples = "".join(f'<div class="pair">{"".join(map(_written, pair))}</div>' for pair in pairs)
     body = f"""<h1>Two models, one prompt</h1>
 <div class="prompt">{escape(c.prompt) or "(no prompt)"}</div>
 <p>A is {escape(c.model_a)}, B is {escape(c.model_b)}; seed {c.seed}. Over all texts KL(A‖B) is {_number(c.kl, 4)} nats
 a token.</p>
 <h2>Texts</h2>
 {html.legend(legend, "KL(A‖B) at a token, nats:")}
-<div class="columns">{samples}</div>
+{samples}
 <h2>What moved most</h2>
 <div class="columns"><div>{_moved("B expects more often", c.up)}</div>
 <div>{_moved("B expects less often", c.down)}</div></div>
 <p class="faint">Mean probability of a token at all places of all texts above.</p>"""
     return html.page(f"gpt2lab compare: {c.model_a} and {c.model_b}", body)
+
+
+def _written(written: Written) -> str:
+    label = f"Sample {written.number} by {written.author}"
+    return (
+        f'<section class="column"><h3>{escape(written.author)} writes, sample {written.number}</h3>'
+        f'<p class="faint">mean KL(A‖B) {_number(written.kl, 4)} nats a token</p>'
+        f"{html.tokens(map(_place_span, written.places), label)}"
+        f"<details><summary>Make it again</summary>{html.command(written.command)}{_nth(written.number)}</details>"
+        "</section>"
+    )
 
 
 def _place_span(place: Place) -> str:

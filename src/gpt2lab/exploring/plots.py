@@ -6,7 +6,7 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Literal
 
 from gpt2lab.errors import UsageError
-from gpt2lab.exploring.charts import panels
+from gpt2lab.exploring.charts import panels, scale_top
 
 if TYPE_CHECKING:
     from gpt2lab.exploring.sweep import Sweep
@@ -14,16 +14,19 @@ if TYPE_CHECKING:
 COLOURS = ("#c2410c", "#0b5cad", "#4d7c0f")
 
 
-def picture(sweep: Sweep, format: Literal["png", "svg"]) -> bytes:
-    """The picture's file contents; the same sweep gives the same bytes with the same matplotlib.
-
-    Raises :class:`~gpt2lab.errors.UsageError` if matplotlib is not installed.
-    """
+def check_matplotlib() -> None:
+    """Raise :class:`~gpt2lab.errors.UsageError` if matplotlib cannot be imported."""
     try:
-        import matplotlib as mpl
-        from matplotlib.figure import Figure  # no pyplot: nothing global, no window system
+        import matplotlib  # noqa: F401
     except ImportError as error:
-        raise UsageError(f'--{format} needs matplotlib ({error}): pip install "gpt2lab[explore]"') from None
+        raise UsageError(f'a picture needs matplotlib ({error}): pip install "gpt2lab[explore]"') from None
+
+
+def picture(sweep: Sweep, format: Literal["png", "svg"]) -> bytes:
+    """The picture's file contents; the same sweep gives the same bytes with the same matplotlib."""
+    import matplotlib as mpl
+    from matplotlib.figure import Figure  # no pyplot: nothing global, no window system
+
     shown = panels(sweep)
     columns = min(3, len(shown))
     rows = -(-len(shown) // columns)
@@ -35,7 +38,7 @@ def picture(sweep: Sweep, format: Literal["png", "svg"]) -> bytes:
                 heights = [float("nan") if value is None else value for value in values]
                 axes.plot(range(len(heights)), heights, "o-", color=colour, label=name, markersize=4)
             axes.set_xticks(range(len(panel.settings)), panel.settings)
-            axes.set_ylim(0, None if panel.top is None else panel.top * 1.05)
+            axes.set_ylim(0, 1.05 * scale_top(panel))
             axes.set(title=panel.title, ylabel=panel.unit, xlabel="temperature")
             axes.grid(alpha=0.3)
             if len(panel.series) > 1:

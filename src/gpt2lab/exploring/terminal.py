@@ -140,7 +140,8 @@ def _draw_lines(staged: Staged) -> list[str]:
     ]
     if d.generated != d.id:
         other = _token(d.generated_text, d.generated)
-        lines.append(f"  draws {other}: its weights are of another precision, and the number lies close to a border")
+        why = "it holds weights in another precision, and the number lies close to a border"
+        lines.append(f"  draws {other}: {why}; both agree with --precision float32")
     return lines
 
 

@@ -1,0 +1,21 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gpt2lab import LanguageModel, load
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+@pytest.fixture(scope="session")
+def tiny() -> LanguageModel:
+    """GPT-2's vocabulary, a context of 64."""
+    return load(GOLDEN / "tiny")
+
+
+@pytest.fixture(scope="session")
+def exact() -> LanguageModel:
+    """The same, with text made in float32 too."""
+    return load(GOLDEN / "tiny", precision="float32")
