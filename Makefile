@@ -6,7 +6,7 @@
 
 PYTHON = python3
 VENV = .venv
-EXTRAS = test,compare,train
+EXTRAS = test,compare,train,serve
 PYTEST =
 
 BIN = $(VENV)/bin
