@@ -224,6 +224,15 @@ def test_auto_measures_precision_once(folder, capsys):
     assert "precision:" not in capsys.readouterr().out
 
 
+def test_the_recipe_of_tales_runs_in_small(folder):
+    recipe = ["--optimizer", "muon", "--schedule", "stable-decay", "--narrow_steps", 3, "--val_every", 2]
+    run(*FRESH, *recipe, "--steps", 4, "--decay_steps", 2, "--learning_rate", "2e-3")
+    run(*FRESH, *recipe, "--steps", 6, "--decay_steps", 1, "--learning_rate", "1.5e-4")
+    metrics = [json.loads(line) for line in Path("checkpoint/run1/metrics.jsonl").read_text().splitlines()]
+    rates = [record["learning_rate"] for record in metrics if "loss" in record]
+    assert rates == pytest.approx([2e-3, 2e-3, 2e-3 * 2 / 3, 2e-3 / 3, 1.5e-4, 0.75e-4])
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [
@@ -308,6 +317,19 @@ def test_help_needs_no_torch_and_lists_every_setting():
     assert done.returncode == 0, done.stderr
     assert [name for name in vars(Settings()) if f"--{name}" not in done.stdout] == []
     assert "[default: 0.05]" in done.stdout
+
+
+def test_the_table_of_defaults_in_the_docs_is_true():
+    from gpt2lab.cli.train import command
+
+    page = (Path(__file__).parents[2] / "docs" / "fine-tuning.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| `--(\w+)` \| .+? \| (.+?) \|", page, re.M)
+    defaults = {parameter.name: parameter.default for parameter in command.params}
+    assert len(rows) >= 24
+    for name, here in rows:
+        told = re.fullmatch("`([^ ]+)`", here)
+        if told and defaults[name] is not None:
+            assert told[1] == str(defaults[name]), name
 
 
 def test_without_torch_is_one_line(folder):
