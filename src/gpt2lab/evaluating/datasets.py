@@ -133,9 +133,10 @@ def _given(data: str, say: Say, start: Callable[[str], Progress]) -> Path:
 
 
 def _from_places(dataset: Dataset, say: Say, start: Callable[[str], Progress]) -> Path:
-    problems = []
+    problems, hint = [], ""
     for place in dataset.places:
         if place.file.endswith(".parquet") and find_spec("pyarrow") is None:
+            hint = f"install pyarrow, which {place.file} is read with, or "
             continue
         try:
             return _from_hub(place, say) if place.repository else _from_web(place.file, say, start)
@@ -144,7 +145,7 @@ def _from_places(dataset: Dataset, say: Say, start: Callable[[str], Progress]) -
     places = " or ".join(map(str, dataset.places))
     raise DownloadError(
         f"{dataset.name}: not on this machine, and not to be fetched ({problems[0]}); "
-        f"get {places}, and give the file with --data"
+        f"{hint}get {places}, and give the file with --data"
     )
 
 
