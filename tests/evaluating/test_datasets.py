@@ -108,7 +108,7 @@ def test_without_a_cache_nothing_is_fetched(server, places, monkeypatch):
 def test_parquet_is_not_fetched_where_it_cannot_be_read(server, places, monkeypatch):
     monkeypatch.setattr(datasets, "find_spec", lambda name: None)
     places("wikitext103", Place(f"{server.url}/x.parquet"), Place(f"{server.url}/gone.zip"))
-    with pytest.raises(DownloadError, match=r"gone\.zip .*install pyarrow, which .*x\.parquet is read with, or get "):
+    with pytest.raises(DownloadError, match=r"gone\.zip.*install pyarrow, which .*x\.parquet is read with, or get "):
         find_data("wikitext103", None)
     assert {path for _, path, _ in server.requests} == {"/gone.zip"}
 
