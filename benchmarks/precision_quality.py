@@ -20,9 +20,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt2lab.data.open import open_documents
+from gpt2lab.data.split import hold_out
+from gpt2lab.data.windows import Ring
 from gpt2lab.engines.native import NativeEngine, usable_cores
 from gpt2lab.model import tokenizer_of
-from gpt2lab.training.data import find_files, hold_out, join, read_documents
 from gpt2lab.weights import Checkpoint, open_checkpoint
 
 ENGINES = [  # precisions of weights and of keys and values; the first is what others are compared with
@@ -70,10 +72,14 @@ def read_tokens(paths: list[str], checkpoint: Checkpoint, held_out: float | None
     tokenizer = tokenizer_of(checkpoint)
     if tokenizer is None or tokenizer.end_of_text is None:
         raise SystemExit("precision_quality: the model needs a tokenizer with an end of text")
-    documents = read_documents(find_files(paths), tokenizer.encode)
-    if held_out is not None:
-        _, documents = hold_out(documents, held_out, seed=0)
-    return join(documents, tokenizer.end_of_text)
+    documents = open_documents(paths, tokenizer)
+    if held_out is None:
+        ring: Ring | None = Ring(documents, separator=tokenizer.end_of_text)
+    else:
+        _, ring = hold_out(documents, held_out, seed=0, separator=tokenizer.end_of_text)
+    if ring is None:
+        raise SystemExit("precision_quality: too little text to hold anything out")
+    return ring.take(np.arange(len(ring)))[0].astype(np.int32)
 
 
 def windows(tokens: NDArray[np.int32], n_ctx: int, n_tokens: int) -> Iterator[NDArray[np.int32]]:
