@@ -20,7 +20,7 @@ class LowRank(NamedTuple):
 
     a: Tensor
     b: Tensor
-    kept: Tensor | None = None  # bool [rows, n_in]: what dropout leaves of its input; None = all
+    kept: Tensor | None = None  # bool [..., n_in]: what dropout leaves of its input; None = all
     scale: float = 1.0  # of what is left
 
 
@@ -49,19 +49,18 @@ def affine(
     Layer norm is computed in x's own type. ``recompute`` says whether ``before(x)`` is made again in the backward pass
     instead of kept; the result and its gradients are the same.
     """
-    rows = x.reshape(-1, x.shape[-1])  # [rows, n_in]
     norm = before.norm
     if recompute:
         low = adapter or LowRank(None, None)
         vectors = (norm.weight, norm.bias) if norm is not None else (None, None)
-        y = _Affine.apply(rows, *vectors, weight, bias, low.a, low.b, low.kept, low.scale, before, dtype)
-    else:
-        n = _normed(rows, norm.weight, norm.bias, norm.eps)[0] if norm is not None else rows
-        n = (F.gelu(n, approximate="tanh") if before.gelu else n).to(dtype)
-        y = torch.addmm(bias.to(dtype), n, weight.to(dtype))
-        if adapter is not None:
-            y = y + _dropped(n, adapter.kept, adapter.scale) @ adapter.a.to(dtype) @ adapter.b.to(dtype)
-    return y.view(*x.shape[:-1], weight.shape[1])
+        y: Tensor = _Affine.apply(x, *vectors, weight, bias, low.a, low.b, low.kept, low.scale, before, dtype)
+        return y
+    n = norm(x) if norm is not None else x
+    n = (F.gelu(n, approximate="tanh") if before.gelu else n).to(dtype)
+    y = n @ weight.to(dtype) + bias.to(dtype)
+    if adapter is not None:
+        y = y + _dropped(n, adapter.kept, adapter.scale) @ adapter.a.to(dtype) @ adapter.b.to(dtype)
+    return y
 
 
 class _Affine(torch.autograd.Function):
@@ -81,10 +80,13 @@ class _Affine(torch.autograd.Function):
         dtype: torch.dtype,
     ) -> Tensor:
         ctx.before, ctx.scale, ctx.dtype = before, scale, dtype
-        n = _input(x, norm_weight, norm_bias, before)[0].to(dtype)
-        y = torch.addmm(bias.to(dtype), n, weight.to(dtype))
+        # The result's memory is taken before that of what is freed soon: then no hole is left between results.
+        y = x.new_empty(*x.shape[:-1], weight.shape[1], dtype=dtype)
+        rows = y.view(-1, weight.shape[1])
+        n = _input(x.reshape(-1, x.shape[-1]), norm_weight, norm_bias, before)[0].to(dtype)
+        torch.addmm(bias.to(dtype), n, weight.to(dtype), out=rows)
         if a is not None and b is not None:
-            y.addmm_(_dropped(n, kept, scale) @ a.to(dtype), b.to(dtype))
+            rows.addmm_(_dropped(n, kept, scale) @ a.to(dtype), b.to(dtype))
         needs_input = ctx.needs_input_grad[3] or a is not None or before.norm is not None or before.gelu
         ctx.save_for_backward(x if needs_input else None, norm_weight, norm_bias, weight, a, b, kept)
         return y
@@ -93,14 +95,19 @@ class _Affine(torch.autograd.Function):
     def backward(ctx: Any, *d_outputs: Tensor) -> Any:
         x, norm_weight, norm_bias, weight, a, b, kept = ctx.saved_tensors
         needs, dtype = ctx.needs_input_grad, ctx.dtype
-        d_y, d_x, d_weight, d_a, d_b, statistics = d_outputs[0], None, None, None, None, ()
+        shape, d_y = d_outputs[0].shape[:-1], d_outputs[0].reshape(-1, weight.shape[1])
+        x = None if x is None else x.reshape(-1, x.shape[-1])
+        d_x, d_weight, d_a, d_b, statistics = None, None, None, None, ()
         d_bias = d_y.sum(0, dtype=torch.float32) if needs[4] else None
         d_low = None  # [rows, rank]
+        if needs[3] and weight.dtype == dtype:
+            d_weight = torch.empty_like(weight)
         if needs[3] or a is not None:
             n, statistics = _input(x, norm_weight, norm_bias, ctx.before)
             n = n.to(dtype)
             if needs[3]:
-                d_weight = (n.t() @ d_y).to(weight.dtype)
+                product = torch.mm(n.t(), d_y, out=d_weight)
+                d_weight = product.to(weight.dtype)
             if a is not None:
                 n = _dropped(n, kept, ctx.scale)
                 d_low = d_y @ b.to(dtype).t()
@@ -115,6 +122,7 @@ class _Affine(torch.autograd.Function):
                 d_x, *d_norm = _norm_backward(d_x.to(x.dtype), x, norm_weight, norm_bias, statistics, needs[:3])
             elif ctx.before.gelu:
                 torch.ops.aten.gelu_backward.grad_input(d_x, x, approximate="tanh", grad_input=d_x)
+            d_x = None if d_x is None else d_x.view(*shape, -1)
         return d_x, *d_norm, d_weight, d_bias, d_a, d_b, None, None, None, None
 
 
@@ -142,4 +150,4 @@ def _norm_backward(
 
 
 def _dropped(n: Tensor, kept: Tensor | None, scale: float) -> Tensor:
-    return n if kept is None else n * kept * scale
+    return n if kept is None else n * kept.view_as(n) * scale

@@ -45,7 +45,7 @@ class Adapter(nn.Module):
         """What is added to the weight for an input ``[..., n_in]``; dropout is drawn anew for it in training."""
         kept, p = None, self.dropout
         if self.training and p > 0:
-            kept = torch.rand(x.numel() // x.shape[-1], x.shape[-1], device=x.device) >= p
+            kept = torch.rand(x.shape, device=x.device) >= p
         return LowRank(self.a, self.columns() * self.scale, kept, 1 / (1 - p))
 
     def columns(self) -> Tensor:

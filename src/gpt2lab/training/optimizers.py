@@ -44,7 +44,7 @@ def make_optimizers(model: GPT2, settings: Settings) -> list[Optimizer]:
     if settings.optimizer == "sgd":
         return [SGD(trained, lr=0.0, fused=True)]
     if settings.optimizer == "adam":
-        return [Adam(trained, lr=0.0, betas=ADAM_BETAS, fused=True)]
+        return [_with_memory(Adam(trained, lr=0.0, betas=ADAM_BETAS, fused=True))]
     hidden: list[nn.Parameter] = []
     if settings.optimizer == "muon":
         hidden = [parameter for parameter in model.h.parameters() if parameter.requires_grad and parameter.dim() == 2]
@@ -56,11 +56,24 @@ def make_optimizers(model: GPT2, settings: Settings) -> list[Optimizer]:
     ]
     optimizers: list[Optimizer] = []
     if rest:
-        optimizers.append(AdamW([group for group in groups if group["params"]], lr=0.0, betas=BETAS, fused=True))
+        used = [group for group in groups if group["params"]]
+        optimizers.append(_with_memory(AdamW(used, lr=0.0, betas=BETAS, fused=True)))
     if hidden:
         decay = settings.weight_decay
         optimizers.append(torch.optim.Muon(hidden, lr=0.0, weight_decay=decay, adjust_lr_fn="match_rms_adamw"))
     return optimizers
+
+
+def _with_memory(adam: Adam | AdamW) -> Optimizer:
+    """``adam`` with the state that its first step would make.
+
+    Made before the first gradients it does not lie between them in memory, and a lack of memory shows at once.
+    """
+    for parameter in _parameters(adam):
+        step = torch.zeros((), dtype=torch.float32, device=parameter.device)
+        moments = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
+        adam.state[parameter] = {"step": step, **moments}
+    return adam
 
 
 def optimizer_tensors(model: GPT2, optimizers: Sequence[Optimizer]) -> dict[str, Tensor]:

@@ -1,0 +1,121 @@
+"""Memory: how much a training run will need, and a process that handles it well.
+
+Imports no torch, as :func:`prepare_process` has to come before that. Knows nothing of what is trained.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+from dataclasses import dataclass
+
+from gpt2lab.config import ModelConfig
+from gpt2lab.training.settings import Settings
+
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
+_TOP_PAD = 64 << 20
+_FLOAT = 4  # bytes
+_TORCH = 330 << 20  # bytes of torch, its libraries' buffers and NumPy in a process, measured on Linux
+_LOSS_ROWS = 256
+_FRAGMENTS = 1.08  # what lies between tensors, measured
+
+
+def prepare_process(threads: int | None = None) -> None:
+    """Set up this process for training; before torch is imported, or it takes effect in part only.
+
+    Waiting threads sleep instead of spinning, which matters where cores are shared. glibc keeps memory for the next
+    update instead of giving it back to the system after each: fresh pages are dear, above all in virtual machines.
+    Elsewhere than on glibc that part does nothing. What the user has set in the environment stays.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    os.environ.setdefault("GOMP_SPINCOUNT", "0")
+    if threads is not None:
+        os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    if sys.platform != "linux" or any(name.startswith("MALLOC_") for name in os.environ):
+        return
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):  # musl has none
+        return
+    mallopt(_M_MMAP_MAX, 0)
+    mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+    mallopt(_M_TOP_PAD, _TOP_PAD)
+
+
+@dataclass(frozen=True)
+class MemoryEstimate:
+    """Bytes that one process of a run needs at its peak, by what needs them."""
+
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+    loss: int
+    torch: int
+    total: int  # at the peak: gradients and activations are not all there at the same time
+
+    def __str__(self) -> str:
+        parts = ("weights", "gradients", "optimizer", "activations", "loss", "torch")
+        listed = ", ".join(f"{name} {_megabytes(getattr(self, name))}" for name in parts)
+        return f"memory: about {_megabytes(self.total)} at the peak ({listed})"
+
+
+def estimate(config: ModelConfig, settings: Settings, world_size: int = 1) -> MemoryEstimate:
+    """What training ``config`` with ``settings`` (resolved ones) needs in each of ``world_size`` processes."""
+    sharded = world_size if settings.parallel == "fsdp" else 1
+    trained = _trained_parameters(config, settings)
+    head_trained = not settings.lora and not settings.only_train_transformer_layers
+    d_head = config.n_vocab * config.n_embd * _FLOAT if head_trained else 0
+    weights = config.n_params * _FLOAT // sharded + (trained * _FLOAT if settings.lora else 0)
+    gradients = trained * _FLOAT // sharded
+    optimizer = _optimizer_values(config, settings, trained) * _FLOAT // sharded
+    rows = settings.batch_size * (settings.block_size or config.n_ctx)
+    kept, layer = _activations(config, settings, rows)
+    width = 2 if settings.precision == "bfloat16" else 4
+    loss = min(rows, _LOSS_ROWS) * config.n_vocab * width
+    if width == 2:
+        loss += config.n_vocab * config.n_embd * (2 + _FLOAT * head_trained)  # its matrix and products in both types
+    at_loss = kept + loss + d_head + 2 * rows * config.n_embd * _FLOAT
+    at_end = gradients + layer
+    if settings.accumulate_gradients > 1 or world_size > 1:  # gradients of before stay meanwhile
+        at_loss += gradients
+        at_end += d_head
+    if settings.parallel == "fsdp" and world_size > 1:
+        at_loss += (config.n_vocab + config.n_ctx + 12 * config.n_embd) * config.n_embd * _FLOAT  # gathered
+    total = _TORCH + int(_FRAGMENTS * (weights + optimizer + max(at_loss, at_end)))
+    return MemoryEstimate(weights, gradients, optimizer, kept, loss, _TORCH, total)
+
+
+def _trained_parameters(config: ModelConfig, settings: Settings) -> int:
+    n, layers = config.n_embd, config.n_layer
+    if settings.lora:
+        both = {"attn.proj": 2 * n, "mlp.fc": 5 * n, "mlp.proj": 5 * n}  # inputs and outputs of the matrices
+        return layers * settings.lora * sum(both.get(target, 2 * n) for target in settings.targets())
+    outside = (config.n_vocab + config.n_ctx + 2) * n
+    return config.n_params - (outside if settings.only_train_transformer_layers else 0)
+
+
+def _optimizer_values(config: ModelConfig, settings: Settings, trained: int) -> int:
+    if settings.optimizer == "sgd":
+        return 0
+    if settings.optimizer == "muon" and not settings.lora:
+        return 2 * trained - 12 * config.n_embd**2 * config.n_layer  # one value of each matrix in a layer
+    return 2 * trained
+
+
+def _activations(config: ModelConfig, settings: Settings, rows: int) -> tuple[int, int]:
+    """Bytes that the forward pass keeps, and that the backward pass of a layer needs besides."""
+    unit = rows * config.n_embd
+    width = 2 if settings.precision == "bfloat16" else _FLOAT
+    layer = unit * (2 * _FLOAT + 8 * width)  # two inputs; queries, keys, values, attention's output, 4 inside the MLP
+    if settings.dropout:
+        layer += unit * (2 + 2 * bool(settings.lora))
+    transient = unit * 12 * width
+    if settings.memory_saving_gradients:
+        return (config.n_layer + 1) * unit * _FLOAT + layer, layer + transient
+    return config.n_layer * layer + unit * _FLOAT, transient
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.0f} MB"
