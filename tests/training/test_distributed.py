@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -60,12 +59,11 @@ def torchrun(size: int, out: Path, cases: dict[str, Any], *flags: str) -> subpro
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        start_new_session=True,
     ) as process:
         try:
-            output, errors = process.communicate(timeout=200)
+            output, errors = process.communicate(timeout=250)
         except BaseException:
-            os.killpg(process.pid, signal.SIGKILL)
+            process.terminate()  # torchrun ends its workers, which a kill would leave behind
             raise
     return subprocess.CompletedProcess(command, process.returncode, output, errors)
 

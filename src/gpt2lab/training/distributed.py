@@ -83,6 +83,8 @@ class World:
         try:
             if isinstance(error, Exception):
                 self._part_in_error(error)
+            elif error is None:
+                self.barrier()  # one that leaves early can abort another that is still clearing up
         finally:
             self.close()
 
