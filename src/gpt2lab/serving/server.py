@@ -7,7 +7,6 @@ settings say; a second signal ends it at once.
 from __future__ import annotations
 
 import errno
-import logging
 import socket
 import sys
 import time
@@ -32,14 +31,14 @@ step, by default for up to 5 ms."""
 LINGER_SECONDS = 5
 """Time for the last bytes of answers to be read once all work is done."""
 
-log = logging.getLogger("gpt2lab.serving")
-
 
 def listen_on(host: str, port: int) -> socket.socket:
     """A socket bound to an address, not listening yet: nobody waits while models are opened.
 
     Raises :class:`~gpt2lab.errors.UsageError` if that cannot be had.
     """
+    if not 0 <= port <= 65535:
+        raise UsageError(f"port must be from 0 (any that is free) to 65535, got {port}")
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         bound = socket.socket(family, kind, protocol)
@@ -49,8 +48,6 @@ def listen_on(host: str, port: int) -> socket.socket:
     except OSError as error:
         hint = ": something else uses it, choose another --port" if error.errno == errno.EADDRINUSE else ""
         raise UsageError(f"cannot listen on {host} port {port} ({error.strerror or error}){hint}") from None
-    except OverflowError:
-        raise UsageError(f"port must be from 0 (any that is free) to 65535, got {port}") from None
     return bound
 
 
@@ -67,6 +64,13 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._service = service
         self._deadline: float | None = None
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen, and say so."""
+        await super().startup(sockets)
+        names = ", ".join(served.name for served in self._service.models)
+        for bound in sockets or []:
+            print(f"gpt2lab: serving {names} on {url_of(bound)}", file=sys.stderr, flush=True)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first signal begins to drain, the second ends."""
@@ -99,10 +103,7 @@ def serve(models: Sequence[tuple[str, LanguageModel]], settings: Settings, bound
         timeout_graceful_shutdown=LINGER_SECONDS,
     )
     sys.setswitchinterval(SWITCH_SECONDS)
-    names = ", ".join(served.name for served in service.models)
-    log.info("serving %s on %s", names, url_of(bound))
     Server(config, service).run(sockets=[bound])
-    log.info("stopped")
 
 
 def _abortable(app: Any) -> App:

@@ -1,0 +1,122 @@
+"""Servers in threads of this process, on ports of their own, with the embedded model."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from threading import Thread
+from typing import Any
+
+import pytest
+
+try:
+    import httpx
+    import uvicorn
+
+    import gpt2lab
+    from gpt2lab.serving.app import Service, make_app
+    from gpt2lab.serving.server import Server, _abortable, listen_on, url_of
+    from gpt2lab.serving.settings import Settings
+except ImportError:  # without the extra there is nothing to test
+    collect_ignore_glob = ["test_*.py"]
+
+PROMPT = "Once upon a time"
+
+
+@dataclass
+class Running:
+    """A server that answers at ``url``."""
+
+    url: str
+    service: Service
+    server: Server
+    http: httpx.Client
+
+    @property
+    def worker(self):
+        return next(iter(self.service.models)).worker
+
+    def complete(self, **body: Any) -> httpx.Response:
+        return self.http.post("/v1/completions", json=body)
+
+    def events(self, **body: Any) -> list[Any]:
+        """The chunks of a stream; ``[DONE]`` is checked and left out."""
+        with self.http.stream("POST", "/v1/completions", json={**body, "stream": True}) as answer:
+            assert answer.status_code == 200
+            lines = [line for line in answer.iter_lines() if line]
+        assert lines.pop() == "data: [DONE]"
+        return [json.loads(line.removeprefix("data: ")) for line in lines]
+
+    def metric(self, name: str) -> float:
+        """The sum of a counter over its labels."""
+        lines = self.http.get("/metrics").text.splitlines()
+        return sum(float(line.split()[-1]) for line in lines if line.startswith((f"{name}{{", f"{name} ")))
+
+    def raw(self, body: dict[str, Any] | None = None, buffer: int | None = None) -> socket.socket:
+        """A connection of one's own, on which ``body`` has been sent."""
+        host, port = self.url.removeprefix("http://").split(":")
+        connection = socket.socket()
+        if buffer:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+        connection.settimeout(20)
+        connection.connect((host, int(port)))
+        if body is not None:
+            data = json.dumps(body).encode()
+            head = "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            connection.sendall(head.encode() + f"Content-Length: {len(data)}\r\n\r\n".encode() + data)
+        return connection
+
+    def idle(self, seconds: float = 10) -> bool:
+        """Whether all samples end within ``seconds``."""
+        return eventually(lambda: not self.worker.outstanding and not self.worker._live, seconds)
+
+
+def eventually(condition: Callable[[], bool], seconds: float = 10) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+@pytest.fixture(scope="session")
+def tales():
+    return gpt2lab.load("tales")
+
+
+@pytest.fixture(scope="session")
+def start(tales) -> Iterator[Callable[..., Running]]:
+    """``start(settings, models=...)``; stopped at the end of all tests."""
+    running: list[tuple[Running, Thread]] = []
+
+    def begin(settings: Settings | None = None, models: Any = None) -> Running:
+        service = Service(models or [("tales", tales)], settings or Settings())
+        bound = listen_on("127.0.0.1", 0)
+        config = uvicorn.Config(
+            _abortable(make_app(service)), log_level="warning", lifespan="on", timeout_graceful_shutdown=2
+        )
+        server = Server(config, service)
+        thread = Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
+        thread.start()
+        assert eventually(lambda: server.started)
+        running.append(
+            (Running(url_of(bound), service, server, httpx.Client(base_url=url_of(bound), timeout=30)), thread)
+        )
+        return running[-1][0]
+
+    yield begin
+    for each, thread in running:
+        with closing(each.http):
+            each.server.should_exit = True
+            thread.join(10)
+
+
+@pytest.fixture(scope="session")
+def api(start) -> Running:
+    """A server with the default settings."""
+    return start()

@@ -1,0 +1,230 @@
+"""Completions over HTTP: the same text as everywhere, in OpenAI's shape."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from .conftest import PROMPT
+
+
+def test_an_answer_has_openai_s_shape(api):
+    answer = api.complete(prompt=PROMPT, max_tokens=5, seed=1, model="tales").json()
+    assert answer["object"] == "text_completion" and answer["id"].startswith("cmpl-") and answer["model"] == "tales"
+    assert answer["system_fingerprint"].startswith("fp_") and answer["seed"] == 1
+    assert answer["usage"] == {"prompt_tokens": 4, "completion_tokens": 5, "total_tokens": 9}
+    (choice,) = answer["choices"]
+    assert choice["index"] == 0 and choice["finish_reason"] == "length" and choice["logprobs"] is None
+
+
+def test_without_a_seed_one_is_chosen_and_told_and_makes_the_text_again(api):
+    first = api.complete(prompt=PROMPT, max_tokens=20).json()
+    again = api.complete(prompt=PROMPT, max_tokens=20, seed=first["seed"]).json()
+    assert first["choices"] == again["choices"]
+    assert api.complete(prompt=PROMPT, max_tokens=20).json()["seed"] != first["seed"]
+
+
+def test_text_is_the_command_line_s_for_the_same_seed_under_load(api, tales):
+    """Samples with other prompts, lengths and temperatures run beside those that are compared."""
+    settings = {"temperature": 0.9, "top_k": 40, "seed": 7}
+    expected = [c.text for c in tales.generate([PROMPT, "The king"], n=3, length=24, **settings)]
+    with ThreadPoolExecutor(8) as clients:
+        noise = [
+            clients.submit(api.complete, prompt=f"{i} foxes", n=2, max_tokens=20 + 5 * i, temperature=1.3, seed=i)
+            for i in range(6)
+        ]
+        body = {"prompt": [PROMPT, "The king"], "n": 3, "max_tokens": 24, **settings}
+        whole = clients.submit(api.complete, **body)
+        streamed = clients.submit(api.events, **body)
+        texts = [choice["text"] for choice in whole.result().json()["choices"]]
+        pieces: dict[int, str] = {}
+        for event in streamed.result():
+            for choice in event["choices"]:
+                pieces[choice["index"]] = pieces.get(choice["index"], "") + choice["text"]
+        assert all(answer.result().status_code == 200 for answer in noise)
+    assert texts == expected
+    assert [pieces[index] for index in range(6)] == expected
+
+
+@pytest.mark.parametrize("prompt", ["The king", ["The king"], [464, 5822], [[464, 5822]]])
+def test_a_prompt_may_be_text_ids_or_lists_of_them(api, prompt):
+    assert (
+        api.complete(prompt=prompt, max_tokens=8, seed=3).json()["choices"]
+        == (api.complete(prompt="The king", max_tokens=8, seed=3).json()["choices"])
+    )
+
+
+def test_no_prompt_starts_from_nothing(api, tales):
+    answer = api.complete(max_tokens=8, seed=3).json()
+    assert answer["choices"][0]["text"] == tales.generate("", length=8, seed=3).text
+    assert answer["usage"]["prompt_tokens"] == 0
+
+
+def test_null_stands_for_a_default(api):
+    nulls = dict.fromkeys(["n", "best_of", "stop", "logit_bias", "temperature", "top_k", "stream", "suffix", "user"])
+    assert api.complete(prompt=PROMPT, seed=1, **nulls).json()["usage"]["completion_tokens"] == 16
+
+
+def test_sampling_parameters_reach_the_sampler(api, tales):
+    settings = {
+        "temperature": 1.2,
+        "top_k": 50,
+        "top_p": 0.9,
+        "min_p": 0.01,
+        "presence_penalty": 0.5,
+        "frequency_penalty": 0.3,
+        "repetition_penalty": 1.1,
+        "seed": 5,
+    }
+    bias = {"262": -100, "339": 2.5}
+    text = api.complete(prompt=PROMPT, max_tokens=30, logit_bias=bias, **settings).json()["choices"][0]["text"]
+    ids = {int(id): value for id, value in bias.items()}
+    assert text == tales.generate(PROMPT, length=30, logit_bias=ids, **settings).text
+
+
+def test_stop_strings_end_a_sample_and_are_left_out(api, tales):
+    text = tales.generate(PROMPT, length=60, seed=1).text
+    stop = text[20:25]  # across tokens
+    expected = text[: text.index(stop)]
+    body = {"prompt": PROMPT, "max_tokens": 60, "seed": 1, "stop": ["never there", stop], "logprobs": 0}
+    choice = api.complete(**body).json()["choices"][0]
+    assert choice["text"] == expected and choice["finish_reason"] == "stop"
+    assert max(choice["logprobs"]["text_offset"]) < len(PROMPT) + len(expected)
+    events = api.events(**body)
+    assert "".join(event["choices"][0]["text"] for event in events) == expected
+    tokens = [token for event in events for token in event["choices"][0]["logprobs"]["tokens"]]
+    assert tokens == choice["logprobs"]["tokens"]
+
+
+def test_a_stream_ends_with_its_reason_and_the_counts_that_were_asked_for(api):
+    events = api.events(prompt=PROMPT, max_tokens=6, seed=1, stream_options={"include_usage": True})
+    assert [event["choices"][0]["finish_reason"] for event in events[:-1]] == [None] * 5 + ["length"]
+    assert all(event["usage"] is None for event in events[:-1])
+    assert events[-1]["choices"] == []
+    assert events[-1]["usage"] == {"prompt_tokens": 4, "completion_tokens": 6, "total_tokens": 10}
+    assert len({event["id"] for event in events}) == 1
+
+
+def test_a_stream_has_no_half_characters(api):
+    """Tokens 447 and 247 are parts of ’; drawn alternately nothing else is made."""
+    bias = {"447": 100, "247": 100, "250": 100}
+    events = api.events(prompt="It", max_tokens=40, seed=2, logit_bias=bias, temperature=1.0)
+    text = "".join(event["choices"][0]["text"] for event in events)
+    whole = api.complete(prompt="It", max_tokens=40, seed=2, logit_bias=bias).json()["choices"][0]["text"]
+    assert text == whole and ("“" in text or "’" in text)
+    for event in events:
+        event["choices"][0]["text"].encode()
+
+
+def test_logprobs_have_the_legacy_shape(api, tales):
+    completion = tales.generate(PROMPT, length=6, seed=1, logprobs=True, top_logprobs=2)
+    logprobs = api.complete(prompt=PROMPT, max_tokens=6, seed=1, logprobs=2).json()["choices"][0]["logprobs"]
+    assert logprobs["token_logprobs"] == completion.logprobs
+    assert "".join(logprobs["tokens"]) == completion.text
+    starts = [len(PROMPT) + len("".join(logprobs["tokens"][:i])) for i in range(6)]
+    assert logprobs["text_offset"] == starts
+    for token, logprob, top in zip(
+        logprobs["tokens"], logprobs["token_logprobs"], logprobs["top_logprobs"], strict=True
+    ):
+        assert 2 <= len(top) <= 3 and top[token] == pytest.approx(logprob)  # the drawn one is always there
+
+
+def test_logprobs_0_are_of_the_drawn_tokens_alone(api):
+    logprobs = api.complete(prompt=PROMPT, max_tokens=3, seed=1, logprobs=0).json()["choices"][0]["logprobs"]
+    assert [list(top) for top in logprobs["top_logprobs"]] == [[token] for token in logprobs["tokens"]]
+
+
+def test_echo_with_logprobs_scores_the_prompt(api, tales):
+    text = "The king had three sons, and the youngest was called"
+    answer = api.complete(prompt=text, max_tokens=0, echo=True, logprobs=1).json()
+    (choice,) = answer["choices"]
+    assert choice["text"] == text and choice["finish_reason"] == "length"
+    logprobs = choice["logprobs"]
+    assert "".join(logprobs["tokens"]) == text and logprobs["token_logprobs"][0] is None
+    ids = tales.tokenizer.encode(text)
+    logits = tales.logits(ids)  # in float32, while q8_0 is served
+    for place in range(1, len(ids)):
+        row = logits[place - 1].astype(float)
+        exact = row[ids[place]] - np.logaddexp.reduce(row)
+        assert logprobs["token_logprobs"][place] == pytest.approx(exact, abs=0.15)
+    assert answer["usage"]["completion_tokens"] == 0
+
+
+def test_echo_streams_the_prompt_first(api):
+    events = api.events(prompt=[PROMPT, "The king"], max_tokens=2, seed=1, echo=True, logprobs=0)
+    texts = ["", ""]
+    offsets: list[list[int]] = [[], []]
+    for event in events:
+        (choice,) = event["choices"]
+        texts[choice["index"]] += choice["text"]
+        offsets[choice["index"]] += choice["logprobs"]["text_offset"]
+    whole = api.complete(prompt=[PROMPT, "The king"], max_tokens=2, seed=1, echo=True, logprobs=0).json()["choices"]
+    assert texts == [choice["text"] for choice in whole] and texts[0].startswith(PROMPT)
+    assert offsets == [choice["logprobs"]["text_offset"] for choice in whole]
+
+
+def test_best_of_returns_the_likeliest(api):
+    body = {"prompt": [PROMPT, "The fox"], "max_tokens": 12, "seed": 4, "logprobs": 0}
+    every = api.complete(**body, n=4).json()["choices"]
+    answer = api.complete(**body, n=2, best_of=4).json()
+    for prompt in range(2):
+        samples = every[4 * prompt : 4 * prompt + 4]
+        means = [sum(c["logprobs"]["token_logprobs"]) / len(c["logprobs"]["tokens"]) for c in samples]
+        best = [c["text"] for _, c in sorted(zip(means, samples, strict=True), key=lambda pair: -pair[0])][:2]
+        assert [c["text"] for c in answer["choices"][2 * prompt : 2 * prompt + 2]] == best
+    assert [choice["index"] for choice in answer["choices"]] == [0, 1, 2, 3]
+    assert answer["usage"]["completion_tokens"] == 8 * 12
+
+
+def test_max_tokens_defaults_to_what_the_context_has_room_for(api, tales):
+    ids = [262] * (tales.config.n_ctx - 3)
+    assert api.complete(prompt=ids, ignore_eos=True).json()["usage"]["completion_tokens"] == 3
+
+
+def test_models_are_listed(api, tales):
+    (card,) = api.http.get("/v1/models").json()["data"]
+    assert card["id"] == "tales" and card["object"] == "model" and card["max_model_len"] == tales.config.n_ctx
+    assert api.http.get("/v1/models/tales").json() == card
+    assert api.http.get("/v1/models/gpt-5").status_code == 404
+
+
+def test_several_models_answer_under_their_names(start, tales):
+    import gpt2lab
+
+    exact = gpt2lab.load("tales", precision="float32")
+    api = start(models=[("fast", tales), ("exact", exact)])
+    assert [card["id"] for card in api.http.get("/v1/models").json()["data"]] == ["fast", "exact"]
+    answers = [api.complete(model=name, prompt=PROMPT, max_tokens=4, seed=1).json() for name in ("fast", "exact")]
+    assert [answer["model"] for answer in answers] == ["fast", "exact"]
+    assert answers[0]["system_fingerprint"] != answers[1]["system_fingerprint"]
+    assert api.complete(prompt=PROMPT).json()["model"] == "fast"
+
+
+def test_tokens_and_back(api, tales):
+    text = "The king’s 🦊 said: <|endoftext|>"
+    answer = api.http.post("/tokenize", json={"prompt": text}).json()
+    assert answer["tokens"] == tales.tokenizer.encode(text) and answer["count"] == len(answer["tokens"])
+    back = api.http.post("/detokenize", json={"tokens": answer["tokens"], "model": "tales"})
+    assert back.json() == {"prompt": text}
+
+
+def test_metrics_count_tokens_and_requests(api):
+    before = api.metric("gpt2lab_drawn_tokens_total"), api.metric("gpt2lab_time_to_first_token_seconds_count")
+    api.events(prompt=PROMPT, max_tokens=7, ignore_eos=True)
+    assert api.metric("gpt2lab_drawn_tokens_total") == before[0] + 7
+    assert api.metric("gpt2lab_time_to_first_token_seconds_count") == before[1] + 1
+    assert api.metric("gpt2lab_outstanding_samples") == 0
+
+
+def test_pages_say_what_is_served_and_document_the_api(api):
+    front = api.http.get("/")
+    assert (
+        "tales" in front.text and 'href="/docs"' in front.text and front.headers["content-type"].startswith("text/html")
+    )
+    docs = api.http.get("/docs").text
+    assert "/v1/completions" in docs and "best_of" in docs and "http" not in docs.replace("HTTP", "")
+    document = api.http.get("/openapi.json").json()
+    assert "422" not in str(document["paths"]) and document["info"]["title"] == "gpt2lab"
+    assert api.http.get("/health").json() == {"status": "ok"}

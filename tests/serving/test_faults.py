@@ -1,0 +1,137 @@
+"""Clients that leave or do not read, a model that fails, a server that is told to stop."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import httpx
+import pytest
+
+from gpt2lab.errors import UsageError
+from gpt2lab.serving.server import listen_on
+from gpt2lab.serving.settings import Settings
+
+from .conftest import PROMPT, eventually
+
+LONG = {"prompt": PROMPT, "max_tokens": 500, "ignore_eos": True}
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_leaves_frees_what_it_held(api, stream):
+    before = api.metric("gpt2lab_disconnects_total")
+    with api.raw({**LONG, "n": 8, "stream": stream}) as connection:
+        if stream:
+            assert b" 200 " in connection.recv(1000)
+        assert eventually(lambda: api.worker.outstanding == 8)
+    assert api.idle(2), "samples ran on"
+    drawn = api.metric("gpt2lab_drawn_tokens_total")
+    time.sleep(0.05)
+    assert api.metric("gpt2lab_drawn_tokens_total") == drawn
+    assert eventually(lambda: api.metric("gpt2lab_disconnects_total") == before + 1)
+
+
+def test_a_client_that_leaves_while_its_prompt_is_scored_frees_it(api):
+    with api.raw({"prompt": [[262] * 500] * 8, "max_tokens": 1, "echo": True, "logprobs": 5}):
+        assert eventually(lambda: api.worker.outstanding == 8)
+    assert api.idle(3)
+    assert eventually(lambda: not api.worker._readings)
+
+
+def test_a_client_that_leaves_while_sending_is_no_error(api):
+    connection = api.raw()
+    connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n")
+    connection.sendall(b"Content-Length: 100\r\n\r\n{")
+    connection.close()
+    assert api.complete(prompt=PROMPT, max_tokens=1).status_code == 200
+
+
+def test_a_slow_reader_stalls_nobody_and_is_cut_off(start):
+    api = start(Settings(stall_seconds=0.5))
+    # Log-probabilities make its stream much longer than what sockets and uvicorn keep for it.
+    with api.raw({**LONG, "n": 8, "stream": True, "logprobs": 20}, buffer=4096) as slow:
+        assert b" 200 " in slow.recv(100)
+        began = time.monotonic()
+        assert api.complete(prompt=PROMPT, max_tokens=5).status_code == 200
+        assert time.monotonic() - began < 15
+        assert eventually(lambda: not api.server.server_state.tasks, 30), "it is still waited for"
+    assert api.idle(20)
+
+
+def test_a_step_that_fails_ends_its_requests_and_not_the_server(start, tales, monkeypatch):
+    api = start()
+    scheduler = eventually(lambda: hasattr(api.worker, "_scheduler")) and api.worker._scheduler
+    monkeypatch.setattr(scheduler, "step", lambda: 1 / 0)
+    answer = api.complete(prompt=PROMPT)
+    assert answer.status_code == 500 and answer.json()["error"]["code"] == "model_failed"
+    assert api.complete(prompt=PROMPT, max_tokens=2).status_code == 200  # with a scheduler of its own
+    assert api.metric("gpt2lab_failures_total") == 1
+
+
+def test_an_address_that_is_taken_is_a_plain_error():
+    with listen_on("127.0.0.1", 0) as bound:
+        bound.listen()
+        with pytest.raises(UsageError, match="another --port"):
+            listen_on("127.0.0.1", bound.getsockname()[1])
+    with pytest.raises(UsageError, match="port must be"):
+        listen_on("127.0.0.1", 70000)
+
+
+def begin(*arguments: str) -> tuple[subprocess.Popen[str], str]:
+    """``gpt2lab serve`` in a process of its own, and its address."""
+    command = [sys.executable, "-m", "gpt2lab", "serve", "--port", "0", "--threads", "1", *arguments]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    assert process.stderr
+    for line in process.stderr:
+        if found := re.search(r"serving .* on (http://\S+)", line):
+            return process, found[1]
+    pytest.fail("it did not start")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_sigterm_lets_what_runs_finish_refuses_more_and_exits_with_0():
+    process, url = begin()
+    try:
+        with httpx.stream("POST", f"{url}/v1/completions", json={**LONG, "stream": True}, timeout=60) as answer:
+            lines = answer.iter_lines()
+            next(lines)
+            process.send_signal(signal.SIGTERM)
+            assert eventually(lambda: httpx.get(f"{url}/health").status_code == 503)
+            assert httpx.post(f"{url}/v1/completions", json=LONG).status_code == 503
+            received = [line for line in lines if line]
+        assert received[-1] == "data: [DONE]" and '"finish_reason": "length"' in received[-2]
+        assert process.wait(20) == 0
+        assert process.stderr
+        log = process.stderr.read()
+        assert "/v1/completions 200" in log and PROMPT not in log and "Traceback" not in log
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+def test_a_drain_has_an_end_and_a_second_signal_ends_it_at_once():
+    process, url = begin("--drain_seconds", "0.3", "--quiet")
+    try:
+        body = {**LONG, "stream": True, "n": 64}
+        with httpx.stream("POST", f"{url}/v1/completions", json=body, timeout=60) as answer:
+            lines = answer.iter_lines()
+            next(lines)
+            process.send_signal(signal.SIGTERM)
+            assert "draining" in [line for line in lines if line][-1]
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_connection_that_says_nothing_is_no_matter(api):
+    host, port = api.url.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port))) as silent:
+        silent.sendall(b"\xff\xfe\x00 nonsense\r\n\r\n")
+        assert api.complete(prompt=PROMPT, max_tokens=1).status_code == 200

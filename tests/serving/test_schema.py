@@ -1,0 +1,29 @@
+"""schemathesis asks all that the OpenAPI document allows, and much that it does not: nothing is answered with 5xx."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("schemathesis")
+
+
+@pytest.mark.slow
+def test_no_request_makes_the_server_fail(api, tmp_path):
+    program = Path(sys.executable).parent / "schemathesis"
+    checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
+    command = [program, "run", f"{api.url}/openapi.json", "--checks", checks, "--max-examples", "60", "--workers", "2"]
+    run = subprocess.run(
+        [*map(str, command), "--seed", "1", "--no-color"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=280,
+        env={**os.environ, "SCHEMATHESIS_HOOKS": ""},
+    )
+    assert run.returncode == 0, run.stdout[-8000:] + run.stderr[-2000:]
+    assert api.complete(prompt="x", max_tokens=1).status_code == 200
