@@ -1,8 +1,9 @@
 """Make the pictures in docs/images/ from what the running program prints.
 
-    python docs/make_pictures.py
+    python docs/make_pictures.py [STORIES]
 
-Needs gpt2lab installed. The same model gives the same files.
+Needs gpt2lab installed, with its extra ``explore`` for the charts. The same model gives the same files. The charts of
+temperature.md are left as they are unless STORIES is given: the folder of ``tales``' training text (tales.md).
 """
 
 from __future__ import annotations
@@ -22,7 +23,10 @@ IMAGES = Path(__file__).parent / "images"
 WIDTH = 78  # characters
 PICTURES = {
     "next": 'gpt2lab next "The king said to the" --temperature 0.7 --top_k 40 --top 5',
+    "temperatures": 'gpt2lab explore next "The king said to the" --temperatures 0.7 2 100 --seed 6 --top 6',
+    "lens": 'gpt2lab explore attend "The king said to the queen"',
 }
+CHARTS = 'gpt2lab explore sweep "Once upon a time" --nsamples 8 --length 100 --seed 1'
 
 
 def screen(command: str) -> str:
@@ -49,3 +53,6 @@ if __name__ == "__main__":
     for name, command in PICTURES.items():
         (IMAGES / f"{name}.svg").write_text(picture(name, command), encoding="utf-8")
         print(IMAGES / f"{name}.svg")
+    if len(sys.argv) > 1:
+        screen(shlex.join([*shlex.split(CHARTS), "--against", sys.argv[1], "--svg", str(IMAGES / "temperature.svg")]))
+        print(IMAGES / "temperature.svg")

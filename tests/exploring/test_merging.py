@@ -11,7 +11,7 @@ from gpt2lab.errors import UsageError
 from gpt2lab.exploring.merging import merge_steps
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(st.text(max_size=40).filter(lambda text: text.isprintable() or "\n" in text))
 def test_the_ids_are_the_tokenizers(text):
     tokenizer = Tokenizer.gpt2()

@@ -88,7 +88,7 @@ def test_data_for_a_script_cannot_end_it():
 
 
 def test_tokens_carry_what_their_card_says(pages):
-    cards = re.findall(r'data-d="(.*?)"', pages["sweep"])
+    cards = re.findall(r"data-d='(.*?)'", pages["sweep"])
     assert len(cards) >= 8
     import html as standard
 

@@ -87,7 +87,7 @@ def _lens_cell(guesses: list[Alternative]) -> str:
         best.text or f"#{best.id}", [("probability", percent(best.probability))], [("next", entries)]
     )
     style = f' class="l{level}"' if level else ""
-    return f'<td{style} data-d="{details}">{escape(_shown(best.text or f"#{best.id}"))}</td>'
+    return f"<td{style} data-d='{details}'>{escape(_shown(best.text or f'#{best.id}'))}</td>"
 
 
 def _shown(token: str) -> str:

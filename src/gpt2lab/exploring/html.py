@@ -68,13 +68,14 @@ def token(text: str, level: int, rows: Iterable[tuple[str, str]], lists: Iterabl
     ``lists`` are (heading, [(text, probability) …]); ``mark`` is a class for what is special about it.
     """
     classes = " ".join(filter(None, ("t", f"s{level}" if level else "", "nl" if text.startswith("\n") else "", mark)))
-    return f'<span class="{classes}" data-d="{details(text, rows, lists)}">{escape(text)}</span>'
+    return f"<span class='{classes}' data-d='{details(text, rows, lists)}'>{escape(text)}</span>"
 
 
 def details(text: str, rows: Iterable[tuple[str, str]], lists: Iterable[Any] = ()) -> str:
-    """What the card of a token says, for its ``data-d`` attribute; see :func:`token`."""
-    data = {"t": visible(text), "r": list(rows), "l": list(lists)}
-    return html.escape(json.dumps(data, ensure_ascii=False, separators=(",", ":")))
+    """What the card of a token says, for its ``data-d`` attribute in single quotes; see :func:`token`."""
+    record = {"t": visible(text), "r": list(rows), "l": list(lists)}
+    data = json.dumps(record, ensure_ascii=False, separators=(",", ":"))
+    return html.escape(data, quote=False).replace("'", "&#39;")  # double quotes as they are: JSON is full of them
 
 
 def tokens(spans: Iterable[str], label: str) -> str:
