@@ -32,6 +32,8 @@ class Samples:
         folder: Path,
         say: Callable[[str], None],
     ) -> None:
+        if not settings.sample_prompt and tokenizer.end_of_text is None:
+            raise UsageError("this vocabulary has no <|endoftext|> to begin samples with: give --sample_prompt")
         prompt = len(tokenizer.encode(settings.sample_prompt))
         length = settings.sample_length or config.n_ctx
         if prompt + length > config.n_ctx:

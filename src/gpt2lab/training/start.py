@@ -109,7 +109,7 @@ def train(job: Job, settings: Settings, terminal: bool = False) -> int:
                 job.run,
                 world,
                 reporter,
-                sampler=Samples(source.config, source.tokenizer, settings, _samples_folder(job), reporter.say),
+                sampler=_sampler(job, settings, source, reporter),
                 vocabulary=source.checkpoint.tokenizer_files if source.checkpoint else None,
                 about=about,
             )
@@ -131,9 +131,8 @@ def open_source(job: Job) -> Source:
         return Source(job.config, Tokenizer.gpt2())
     checkpoint = open_checkpoint(job.model_name)
     tokenizer = tokenizer_of(checkpoint)
-    if tokenizer is None or tokenizer.end_of_text is None:
-        what = "no tokenizer" if tokenizer is None else "no <|endoftext|> to put between documents"
-        raise UsageError(f"{job.model_name} has {what}, which training needs")
+    if tokenizer is None:
+        raise UsageError(f"{job.model_name} has no tokenizer, which training needs: put its files beside the weights")
     return Source(checkpoint.config, tokenizer, checkpoint)
 
 
@@ -141,7 +140,7 @@ def load_windows(job: Job, settings: Settings, source: Source, say: Say) -> tupl
     """Read and split the dataset; says how large the parts are. None if there is nothing to validate with."""
     say("Loading dataset...")
     block_size = settings.block_size or source.config.n_ctx
-    separator = source.tokenizer.end_of_text or 0
+    separator = source.tokenizer.end_of_text
 
     def read(paths: tuple[str, ...]) -> Any:
         return open_documents(
@@ -332,8 +331,11 @@ def _say_end(trainer: Trainer, job: Job, reason: str, say: Say) -> None:
         say(f"gpt2lab generate --model {job.run}  writes with it")
 
 
-def _samples_folder(job: Job) -> Path:
-    return Path(job.sample_dir, job.run_name)
+def _sampler(job: Job, settings: Settings, source: Source, reporter: Reporter) -> Samples | None:
+    if not settings.sample_every:
+        return None
+    folder = Path(job.sample_dir, job.run_name)
+    return Samples(source.config, source.tokenizer, settings, folder, reporter.say)
 
 
 def _device(name: str) -> str:
