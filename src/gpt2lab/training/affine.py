@@ -121,7 +121,8 @@ class _Affine(torch.autograd.Function):
             if ctx.before.norm is not None:
                 d_x, *d_norm = _norm_backward(d_x.to(x.dtype), x, norm_weight, norm_bias, statistics, needs[:3])
             elif ctx.before.gelu:
-                torch.ops.aten.gelu_backward.grad_input(d_x, x, approximate="tanh", grad_input=d_x)
+                d_n, d_x = d_x, x.detach()  # nothing needs x any more: its gradient takes its memory
+                torch.ops.aten.gelu_backward.grad_input(d_n, d_x, approximate="tanh", grad_input=d_x)
             d_x = None if d_x is None else d_x.view(*shape, -1)
         return d_x, *d_norm, d_weight, d_bias, d_a, d_b, None, None, None, None
 

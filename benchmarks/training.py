@@ -1,0 +1,117 @@
+"""Training steps of 124M beside nanoGPT's model and a plain Hugging Face loop: tokens per second and peak memory.
+
+    python benchmarks/training.py --nanogpt FOLDER [--python peers/bin/python] [--rounds 3] [--threads 2]
+
+``FOLDER`` is a checkout of karpathy/nanoGPT; ``--python`` has torch and, for its rows, transformers. Every setting runs
+in a process of its own, once a round, and every other round in the opposite order. Figures are appended to ``--out`` as
+they come; run again with the same file, what is there is not measured again. Prints medians (smallest–largest) beside
+the arithmetic that PyTorch's own matrix products reach here; the last line is JSON.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+SHAPES = ("1x1024", "4x256")
+SETTINGS: dict[str, list[str]] = {
+    "gpt2lab": ["--program", "gpt2lab"],
+    "gpt2lab, memory saving": ["--program", "gpt2lab", "--recompute", "layers"],
+    "gpt2lab, LoRA": ["--program", "gpt2lab", "--lora", "8"],
+    "gpt2lab, bfloat16": ["--program", "gpt2lab", "--precision", "bfloat16"],
+    "nanoGPT": ["--program", "nanogpt"],
+    "nanoGPT, fused AdamW": ["--program", "nanogpt", "--fused"],
+    "nanoGPT, compiled": ["--program", "nanogpt", "--compile"],
+    "nanoGPT, bfloat16": ["--program", "nanogpt", "--fused", "--precision", "bfloat16"],
+    "transformers": ["--program", "transformers"],
+}
+Record = dict[str, Any]
+
+
+def flops(batch: int, time: int) -> float:
+    """Of an update of 124M: 6 for each weight in a product and token, and causal attention's half square."""
+    products = 12 * 12 * 768**2 + 50257 * 768
+    return batch * time * (6 * products + 6 * 12 * 768 * time)
+
+
+def main() -> None:
+    arguments = parse()
+    lines = arguments.out.read_text().splitlines() if arguments.out.exists() else []
+    records: list[Record] = [json.loads(line) for line in lines if line.endswith("}")]
+    wanted = [(name, shape) for shape in arguments.shapes.split(",") for name in SETTINGS]
+    wanted = [(name, shape) for name, shape in wanted if arguments.nanogpt or not name.startswith("nanoGPT")]
+    for number in range(arguments.rounds):
+        for name, shape in [("limit", ""), *wanted[:: 1 if number % 2 == 0 else -1]]:
+            key = {"name": name, "shape": shape, "round": number, "threads": arguments.threads}
+            if not any(key.items() <= record.items() for record in records):
+                records.append(key | measure(name, shape, arguments))
+                with arguments.out.open("a") as file:
+                    file.write(json.dumps(records[-1]) + "\n")
+                print(records[-1], file=sys.stderr, flush=True)
+    report([record for record in records if record["threads"] == arguments.threads])
+
+
+def measure(name: str, shape: str, arguments: argparse.Namespace) -> Record:
+    command = [arguments.python, str(HERE / "drivers" / "training_driver.py"), "--threads", str(arguments.threads)]
+    if name == "limit":
+        command += ["--program", "limit"]
+    else:
+        batch, time = shape.split("x")
+        command += [*SETTINGS[name], "--batch", batch, "--time", time, "--nanogpt", arguments.nanogpt]
+    source = str(HERE.parent / "src")
+    environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": source}
+    run = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if run.returncode:
+        return {"error": (run.stderr.strip().splitlines() or ["no message"])[-1][-200:]}
+    figures: Record = json.loads(run.stdout.splitlines()[-1])
+    return figures
+
+
+def report(records: list[Record]) -> None:
+    limits = {
+        precision: statistics.median(record[precision] for record in records if precision in record)
+        for precision in ("float32", "bfloat16")
+    }
+    print(f"PyTorch's matrix products: {', '.join(f'{p} {rate:.0f} GFLOP/s' for p, rate in limits.items())}\n")
+    print("| batch | | tokens/s | of the limit | peak MiB | processes |\n|---|---|---|---|---|---|")
+    results = {}
+    for shape in SHAPES:
+        for name in SETTINGS:
+            rows = [r for r in records if r["name"] == name and r["shape"] == shape and "tokens_s" in r]
+            if rows:
+                rates, peaks = [r["tokens_s"] for r in rows], [r["peak_mib"] for r in rows]
+                rate, peak = statistics.median(rates), statistics.median(peaks)
+                batch, time = map(int, shape.split("x"))
+                limit = limits["bfloat16" if "bfloat16" in name else "float32"] * 1e9
+                part = "" if "LoRA" in name else f"{rate * flops(batch, time) / (batch * time) / limit:.2f}"
+                print(f"| {shape} | {name} | {spread(rates)} | {part} | {spread(peaks)} | {len(rows)} |")
+                results[f"{name} {shape}"] = {"tokens_s": round(rate, 1), "peak_mib": round(peak)}
+    print(json.dumps({"limits_gflop_s": limits, "results": results}))
+
+
+def spread(values: list[float]) -> str:
+    return f"{statistics.median(values):,.0f} ({min(values):,.0f}–{max(values):,.0f})"
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--nanogpt", default="", help="folder with nanoGPT's model.py; without it its rows are left out"
+    )
+    parser.add_argument("--python", default=sys.executable, help="Python with torch, and transformers for its rows")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--shapes", default=",".join(SHAPES), help="batch x tokens, comma-separated")
+    parser.add_argument("--out", type=Path, default=Path("training.jsonl"), help="results, appended")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+import pytest
+import torch
+
+from gpt2lab.config import ModelConfig
+from gpt2lab.training.module import GPT2
+from gpt2lab.training.optimizers import choose_trainable, load_optimizer_tensors, make_optimizers, optimizer_tensors
+from gpt2lab.training.settings import Settings
+
+SHAPE = ModelConfig(n_vocab=17, n_ctx=8, n_embd=12, n_head=2, n_layer=2)
+KINDS = ["adamw", "adam", "sgd", "muon"]
+
+
+def make(seed=0, **settings):
+    torch.manual_seed(seed)
+    model, settings = GPT2(SHAPE), Settings(**settings)
+    choose_trainable(model, settings)
+    return model, make_optimizers(model, settings)
+
+
+def step(model, optimizers, seed):
+    generator = torch.Generator().manual_seed(seed)
+    tokens = torch.randint(17, (2, 9), generator=generator)
+    (model(tokens[:, :-1], tokens[:, 1:]) / 16).backward()
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = 0.01
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("lora", [0, 2])
+def test_state_by_name_is_all_that_going_on_needs(kind, lora):
+    model, optimizers = make(optimizer=kind, lora=lora)
+    step(model, optimizers, 1)
+    other, others = make(seed=9, optimizer=kind, lora=lora)
+    other.load_state_dict(model.state_dict())
+    saved = {name: tensor.clone() for name, tensor in optimizer_tensors(model, optimizers).items()}
+    load_optimizer_tensors(other, others, saved)
+    for each in ((model, optimizers), (other, others)):
+        step(*each, 2)
+    for one, two in zip(model.parameters(), other.parameters(), strict=True):
+        assert torch.equal(one, two)
+
+
+def test_names_are_those_of_parameters():
+    names = optimizer_tensors(*make(optimizer="muon"))
+    assert {"wte.weight:exp_avg", "wte.weight:exp_avg_sq", "wte.weight:step"} <= names.keys()
+    model, optimizers = make(optimizer="muon")
+    step(model, optimizers, 1)
+    assert "h.1.mlp.c_fc.weight:momentum_buffer" in optimizer_tensors(model, optimizers)
+
+
+@pytest.mark.parametrize(("saved", "loaded"), [("adamw", "muon"), ("muon", "adamw"), ("adam", "sgd")])
+def test_the_state_of_another_optimizer_is_refused(saved, loaded):
+    model, optimizers = make(optimizer=saved)
+    step(model, optimizers, 1)
+    with pytest.raises(ValueError, match="optimizer|keeps"):
+        load_optimizer_tensors(*make(optimizer=loaded), optimizer_tensors(model, optimizers))
+
+
+def test_layers_alone_are_trained_if_asked():
+    model, optimizers = make(only_train_transformer_layers=True)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    step(model, optimizers, 1)
+    changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert changed == {name for name in before if name.startswith("h.")}
+
+
+def test_weight_decay_is_on_matrices_alone():
+    model, (optimizer,) = make(weight_decay=0.5)
+    for group in optimizer.param_groups:
+        assert {parameter.dim() for parameter in group["params"]} == ({2} if group["weight_decay"] else {1})
+    assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(model.parameters()))
