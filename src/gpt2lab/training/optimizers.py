@@ -42,7 +42,8 @@ def make_optimizers(model: GPT2, settings: Settings) -> list[Optimizer]:
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if settings.optimizer == "sgd":
-        return [SGD(trained, lr=0.0, fused=True)]
+        sharded = any(hasattr(parameter, "full_tensor") for parameter in trained)  # which its fused form does not take
+        return [SGD(trained, lr=0.0, fused=not sharded)]
     if settings.optimizer == "adam":
         return [_with_memory(Adam(trained, lr=0.0, betas=ADAM_BETAS, fused=True))]
     hidden: list[nn.Parameter] = []
