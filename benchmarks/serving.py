@@ -13,10 +13,10 @@ server with ``/v1/completions`` and gets the same load. The last line is JSON.
 from __future__ import annotations
 
 import argparse
-import asyncio
 import json
 import multiprocessing
 import random
+import selectors
 import socket
 import statistics
 import time
@@ -27,6 +27,7 @@ from urllib.parse import urlsplit
 
 PROMPT_TOKENS = 16
 ENGINE_BATCH = 32
+TOP_K = 40  # llama.cpp sorts the whole vocabulary for every token without it, which would be a comparison of that
 
 
 @dataclass
@@ -44,60 +45,98 @@ def prompt_of(number: int) -> list[int]:
     return [ids.randrange(50000) for _ in range(PROMPT_TOKENS)]
 
 
-async def request(host: str, port: int, body: dict[str, Any], result: Result) -> None:
-    """Stream one completion, and count its events as tokens: every server here sends one for each."""
-    reader, writer = await asyncio.open_connection(host, port)
-    data = json.dumps(body).encode()
-    head = f"POST /v1/completions HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nConnection: close\r\n"
-    began = time.perf_counter()
-    writer.write(head.encode() + f"Content-Length: {len(data)}\r\n\r\n".encode() + data)
-    first, rest, received = None, b"", 0
-    usage = b""
-    while part := await reader.read(1 << 16):
-        whole = rest + part
-        count = whole.count(b"data: {")
-        if count and first is None:
-            first = time.perf_counter() - began
-        received += count
-        cut = whole.rfind(b"data: {") + 7 if count else max(0, len(whole) - 6)
-        rest, usage = whole[cut:][-4096:], whole[-2000:]
-    writer.close()
-    if first is None or b"[DONE]" not in usage:
-        result.failures += 1
-        return
-    said = usage.rpartition(b'"completion_tokens":')[2].split(b",")[0].split(b"}")[0]
-    result.tokens += int(said) if said.strip().isdigit() else received
-    result.first_token_seconds.append(first)
+class Client:
+    """Completions one after the other, each streamed on a connection of its own; driven by :func:`load`.
 
+    Events are counted and not parsed: what a client computes is taken from the server, which has the same cores.
+    """
 
-async def client(url: str, numbers: range, tokens: int, model: str | None, peer: bool) -> Result:
-    """A few completions, one after the other."""
-    parts, result = urlsplit(url), Result()
-    for number in numbers:
-        body: dict[str, Any] = {"prompt": prompt_of(number), "max_tokens": tokens, "seed": number, "stream": True}
-        body |= {"stream_options": {"include_usage": True}, "temperature": 1.0, "ignore_eos": True}
-        body |= {"model": model} if model else {}
-        body |= {"top_p": 1.0, "top_k": 0, "min_p": 0.0, "cache_prompt": False} if peer else {}
+    def __init__(self, address: tuple[str, int], bodies: list[bytes]) -> None:
+        self.result = Result()
+        self._address = address
+        self._bodies = bodies[::-1]
+        self.socket = self._next()
+
+    def _next(self) -> socket.socket | None:
+        """A connection on which the next request was sent, None if there is none left."""
+        if not self._bodies:
+            return None
+        body = self._bodies.pop()
+        head = f"POST /v1/completions HTTP/1.1\r\nHost: {self._address[0]}\r\nContent-Type: application/json\r\n"
+        connection = socket.create_connection(self._address)
+        self._began, self._first = time.perf_counter(), False
+        self._events, self._tail = 0, b""
+        connection.sendall(head.encode() + f"Connection: close\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+        connection.setblocking(False)
+        return connection
+
+    def read(self) -> bool:
+        """Take what has come; whether this connection is at its end, and :attr:`socket` another one or None."""
+        assert self.socket
         try:
-            await request(parts.hostname or "", parts.port or 80, body, result)
+            part = self.socket.recv(1 << 16)
+        except BlockingIOError:
+            return False
         except OSError:
-            result.failures += 1
-    return result
+            part = b""
+        if not part:
+            self._finish()
+            self.socket = self._next()
+            return True
+        events = part.count(b"data: {")  # a mark that two parts share is missed; the server's own count is what counts
+        if events and not self._first:
+            self._first = True
+            self.result.first_token_seconds.append(time.perf_counter() - self._began)
+        self._events += events
+        self._tail = part if len(part) > 1500 else (self._tail + part)[-3000:]
+        return False
+
+    def _finish(self) -> None:
+        if not self._first or b"[DONE]" not in self._tail:
+            self.result.failures += 1
+            return
+        said = self._tail.rpartition(b'"completion_tokens":')[2].split(b",")[0].split(b"}")[0].strip()
+        self.result.tokens += int(said) if said.isdigit() else self._events
 
 
-async def load(url: str, clients: int, requests: int, tokens: int, model: str | None, peer: bool) -> dict[str, Any]:
+def body_of(number: int, tokens: int, model: str | None, peer: bool) -> bytes:
+    """One request; a peer's has what it needs to do the same."""
+    body: dict[str, Any] = {"prompt": prompt_of(number), "max_tokens": tokens, "seed": number, "stream": True}
+    body |= {"stream_options": {"include_usage": True}, "temperature": 1.0, "ignore_eos": True}
+    body |= {"top_k": TOP_K, "top_p": 1.0, "min_p": 0.0}
+    body |= {"model": model} if model else {}
+    body |= {"cache_prompt": False} if peer else {}
+    return json.dumps(body).encode()
+
+
+def load(url: str, clients: int, requests: int, tokens: int, model: str | None, peer: bool) -> dict[str, Any]:
     """All clients at once."""
+    parts = urlsplit(url)
+    address = parts.hostname or "", parts.port or 80
+    bodies = [body_of(number, tokens, model, peer) for number in range(clients * requests)]
     began = time.perf_counter()
-    waits = [client(url, range(i * requests, (i + 1) * requests), tokens, model, peer) for i in range(clients)]
-    results = await asyncio.gather(*waits)
+    every = [Client(address, bodies[i * requests : (i + 1) * requests]) for i in range(clients)]
+    with selectors.DefaultSelector() as selector:
+        for client in every:
+            if client.socket:
+                selector.register(client.socket, selectors.EVENT_READ, client)
+        while selector.get_map():
+            for key, _ in selector.select(60):
+                client = key.data
+                before = client.socket
+                if client.read():
+                    selector.unregister(before)
+                    before.close()
+                    if client.socket:
+                        selector.register(client.socket, selectors.EVENT_READ, client)
     seconds = time.perf_counter() - began
-    firsts = sorted(wait for result in results for wait in result.first_token_seconds)
-    total = sum(result.tokens for result in results)
+    firsts = sorted(wait for client in every for wait in client.result.first_token_seconds)
+    total = sum(client.result.tokens for client in every)
     return {
         "tokens_s": round(total / seconds, 1),
         "first_token_p50_s": round(statistics.median(firsts), 3) if firsts else None,
         "first_token_p99_s": round(firsts[min(len(firsts) - 1, round(0.99 * len(firsts)))], 3) if firsts else None,
-        "failures": sum(result.failures for result in results),
+        "failures": sum(client.result.failures for client in every),
         "completions": len(firsts),
         "tokens": total,
     }
@@ -132,7 +171,7 @@ def engine_tokens_s(size: str, precision: str, tokens: int, rounds: int, tell: C
     speeds = []
     for _ in range(rounds):
         began = time.perf_counter()
-        model.generate(prompts, length=tokens, seed=0, ignore_eos=True)
+        model.generate(prompts, length=tokens, seed=0, top_k=TOP_K, ignore_eos=True)
         speeds.append(ENGINE_BATCH * tokens / (time.perf_counter() - began))
     tell(statistics.median(speeds))
 
@@ -180,8 +219,8 @@ def own_figures(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def run_load(url: str, clients: int, arguments: argparse.Namespace, model: str | None, peer: bool) -> dict[str, Any]:
     """A little to warm up, then the load."""
-    asyncio.run(load(url, clients, 1, 8, model, peer))
-    return asyncio.run(load(url, clients, arguments.requests, arguments.tokens, model, peer))
+    load(url, clients, 1, 8, model, peer)
+    return load(url, clients, arguments.requests, arguments.tokens, model, peer)
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ def test_no_request_makes_the_server_fail(api, tmp_path):
         cwd=tmp_path,
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=800,
         env={**os.environ, "SCHEMATHESIS_HOOKS": ""},
     )
     assert run.returncode == 0, run.stdout[-8000:] + run.stderr[-2000:]

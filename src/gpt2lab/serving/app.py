@@ -246,7 +246,7 @@ def _forget_422(app: FastAPI) -> None:
             operation["responses"].pop("422", None)
             body = operation["responses"].get("200", {}).get("content", {})
             if operation["operationId"].startswith("complete_"):
-                body["text/event-stream"] = {"schema": {"type": "string"}}
+                body["text/event-stream"] = {}
     for name in ("HTTPValidationError", "ValidationError"):
         document["components"]["schemas"].pop(name, None)
 

@@ -6,11 +6,11 @@ However either ends, the worker is told at once, so that what the client wanted 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from typing import Any, TypeVar
 
-import anyio
 from starlette.background import BackgroundTask
 from starlette.responses import Response
 
@@ -33,14 +33,15 @@ class EventStream(Response):
         self._events = events
         self._ended = ended
         self._stall_seconds = stall_seconds
+        self._sending_since: float | None = None
         self.init_headers({"Cache-Control": "no-cache", "X-Accel-Buffering": "no"})
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send until the end, or until the client has gone."""
-        sending = asyncio.ensure_future(self._send(scope, send))
+        sending = asyncio.ensure_future(self._send(send))
         leaving = asyncio.ensure_future(_left(receive))
         try:
-            await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
+            await self._wait({sending, leaving}, scope)
             if not sending.done():
                 scope.get(RECORD, {})["gone"] = True
         finally:
@@ -50,16 +51,25 @@ class EventStream(Response):
         if sending.done() and not sending.cancelled():
             sending.result()
 
-    async def _send(self, scope: Scope, send: Send) -> None:
+    async def _send(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         async for event in self._events:
-            with anyio.move_on_after(self._stall_seconds) as limit:
-                await send({"type": "http.response.body", "body": event, "more_body": True})
-            if limit.cancelled_caught:
+            self._sending_since = time.monotonic()
+            await send({"type": "http.response.body", "body": event, "more_body": True})
+            self._sending_since = None
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _wait(self, tasks: set[asyncio.Future[None]], scope: Scope) -> None:
+        """Until one of ``tasks`` is done, or the client has read nothing for too long. (A timer for every event would
+        cost as much as sending it.)"""
+        while True:
+            done, _ = await asyncio.wait(tasks, timeout=self._stall_seconds / 4, return_when=asyncio.FIRST_COMPLETED)
+            if done:
+                return
+            if self._sending_since is not None and time.monotonic() - self._sending_since > self._stall_seconds:
                 scope.get(RECORD, {})["stalled"] = True
                 _abort(scope)
                 return
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 def _abort(scope: Scope) -> None:
