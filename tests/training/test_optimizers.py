@@ -55,7 +55,7 @@ def test_names_are_those_of_parameters():
 def test_the_state_of_another_optimizer_is_refused(saved, loaded):
     model, optimizers = make(optimizer=saved)
     step(model, optimizers, 1)
-    with pytest.raises(ValueError, match="optimizer|keeps"):
+    with pytest.raises(ValueError, match=r"optimizer|keeps"):
         load_optimizer_tensors(*make(optimizer=loaded), optimizer_tensors(model, optimizers))
 
 

@@ -8,6 +8,7 @@ layers.
 
 from __future__ import annotations
 
+import threading
 from typing import Any, NamedTuple
 
 import torch
@@ -63,6 +64,25 @@ def affine(
     return y
 
 
+class _Scratch(threading.local):
+    """Memory that is used again and again for what does not outlive a call; one for each thread and use."""
+
+    def __init__(self) -> None:
+        self._memory: dict[tuple[str, torch.dtype, torch.device], Tensor] = {}
+
+    def take(self, use: str, rows: int, columns: int, like: Tensor) -> Tensor:
+        """``[rows, columns]`` of ``like``'s type and device, with anything in it."""
+        key, size = (use, like.dtype, like.device), rows * columns
+        memory = self._memory.get(key)
+        if memory is None or memory.numel() < size:
+            self._memory.pop(key, None)
+            memory = self._memory[key] = torch.empty(size, dtype=like.dtype, device=like.device)
+        return memory[:size].view(rows, columns)
+
+
+SCRATCH = _Scratch()
+
+
 class _Affine(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -115,12 +135,14 @@ class _Affine(torch.autograd.Function):
             del n
         d_norm: tuple[Tensor | None, Tensor | None] = (None, None)
         if any(needs[:3]):
-            d_x = d_y @ weight.to(dtype).t()
+            inner = ctx.before.norm is not None or ctx.before.gelu  # then this is not yet the gradient of x
+            memory = SCRATCH.take("d_n", len(d_y), len(weight), d_y) if inner else None
+            d_x = torch.mm(d_y, weight.to(dtype).t(), out=memory)
             if d_low is not None:
                 d_x += _dropped(d_low @ a.to(dtype).t(), kept, ctx.scale)
-            if ctx.before.norm is not None:
+            if ctx.before.norm is not None and x is not None:
                 d_x, *d_norm = _norm_backward(d_x.to(x.dtype), x, norm_weight, norm_bias, statistics, needs[:3])
-            elif ctx.before.gelu:
+            elif ctx.before.gelu and x is not None:
                 d_n, d_x = d_x, x.detach()  # nothing needs x any more: its gradient takes its memory
                 torch.ops.aten.gelu_backward.grad_input(d_n, d_x, approximate="tanh", grad_input=d_x)
             d_x = None if d_x is None else d_x.view(*shape, -1)
@@ -134,7 +156,9 @@ def _input(
     if before.norm is not None:
         n, *statistics = _normed(x, norm_weight, norm_bias, before.norm.eps)
         return n, tuple(statistics)
-    return (F.gelu(x, approximate="tanh") if before.gelu else x), ()
+    if before.gelu:
+        return torch.ops.aten.gelu.out(x, approximate="tanh", out=SCRATCH.take("n", x.shape[0], x.shape[1], x)), ()
+    return x, ()
 
 
 def _normed(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:

@@ -9,6 +9,7 @@ import ctypes
 import os
 import sys
 from dataclasses import dataclass
+from functools import cache
 
 from gpt2lab.config import ModelConfig
 from gpt2lab.training.settings import Settings
@@ -32,15 +33,33 @@ def prepare_process(threads: int | None = None) -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     if threads is not None:
         os.environ.setdefault("OMP_NUM_THREADS", str(threads))
-    if sys.platform != "linux" or any(name.startswith("MALLOC_") for name in os.environ):
+    if any(name.startswith("MALLOC_") for name in os.environ):
         return
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (OSError, AttributeError):  # musl has none
+    glibc = _glibc()
+    if glibc is None:
         return
-    mallopt(_M_MMAP_MAX, 0)
-    mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
-    mallopt(_M_TOP_PAD, _TOP_PAD)
+    glibc.mallopt(_M_MMAP_MAX, 0)
+    glibc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+    glibc.mallopt(_M_TOP_PAD, _TOP_PAD)
+
+
+def give_back_holes(*_: object) -> None:
+    """Give the pages of what is free between tensors back to the system; call it where memory is at its fullest.
+
+    glibc finds no use for most holes that a forward pass leaves, and they would add a tenth to the peak. Some
+    milliseconds; elsewhere than on glibc nothing.
+    """
+    glibc = _glibc()
+    if glibc is not None:
+        glibc.malloc_trim(0)
+
+
+@cache
+def _glibc() -> ctypes.CDLL | None:
+    if sys.platform != "linux":
+        return None
+    library = ctypes.CDLL(None)
+    return library if hasattr(library, "mallopt") and hasattr(library, "malloc_trim") else None  # musl has neither
 
 
 @dataclass(frozen=True)

@@ -19,11 +19,13 @@ from torch.utils.checkpoint import checkpoint
 from gpt2lab.config import ModelConfig
 from gpt2lab.training.affine import NOTHING, Before, affine
 from gpt2lab.training.loss import TiedGradient, cross_entropy, embedding
+from gpt2lab.training.memory import give_back_holes
 
 Precision = Literal["float32", "bfloat16"]
 Recompute = Literal["cheap", "layers", "none"]
 
 INIT_STD = 0.02
+LARGE = 1 << 22  # values of the residual stream in all layers: 16 MB, of which every one stands for ten
 
 
 class How(NamedTuple):
@@ -156,13 +158,21 @@ class GPT2(nn.Module):
     def _hidden(self, tokens: Tensor, tied: TiedGradient) -> Tensor:
         x = self.drop(embedding(tokens, self.wte.weight, tied) + self.wpe.weight[: tokens.shape[1]])
         how = self._how()
-        for block in self.h:
+        for number, block in enumerate(self.h):
             if self.recompute == "layers" and torch.is_grad_enabled():
                 x = checkpoint(block, x, how, use_reentrant=False)
             else:
                 x = block(x, how)
+            if number == len(self.h) // 2 and x.requires_grad and self._is_large(x):
+                x.register_hook(give_back_holes)  # half of the gradients are there, and half of the activations
+        if x.requires_grad and self._is_large(x):
+            give_back_holes()
         hidden: Tensor = self.ln_f(x)
         return hidden
+
+    def _is_large(self, x: Tensor) -> bool:
+        """Whether holes between tensors are worth a call: not for small models, whose updates are quick."""
+        return str(x.device) == "cpu" and x.numel() * len(self.h) >= LARGE
 
     def _how(self) -> How:
         dtype = torch.bfloat16 if self.precision == "bfloat16" else torch.float32
