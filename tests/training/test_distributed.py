@@ -17,7 +17,7 @@ import torch
 
 from gpt2lab.config import ModelConfig
 from gpt2lab.errors import UsageError
-from gpt2lab.training.distributed import World, threads_per_process
+from gpt2lab.training.distributed import World, use_threads
 from gpt2lab.training.module import GPT2
 
 pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="this PyTorch knows no other processes")
@@ -222,10 +222,16 @@ def test_a_smaller_gradient_stays_as_it_is():
     assert parameter.weight.grad.tolist() == [[pytest.approx(0.3), pytest.approx(0.4)]]
 
 
-def test_processes_on_a_machine_share_its_processors(monkeypatch):
+@pytest.mark.parametrize(
+    ("given", "processes", "used"),
+    [(None, None, []), (None, "1", []), (None, "3", [2]), (None, "100", [1]), (5, "3", [5])],
+)
+def test_processes_on_a_machine_share_its_processors(given, processes, used, monkeypatch):
+    chosen: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", chosen.append)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(7), raising=False)
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
-    every = threads_per_process()
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    assert threads_per_process() == max(1, every // 2)
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1000")
-    assert threads_per_process() == 1
+    if processes is not None:
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+    use_threads(given)
+    assert chosen == used

@@ -211,6 +211,7 @@ def _start(threads: int | None) -> Any:
     from gpt2lab.training.memory import prepare_process
 
     prepare_process(threads)
-    from gpt2lab.training import start
+    from gpt2lab.training import distributed, start
 
+    distributed.use_threads(threads)
     return start

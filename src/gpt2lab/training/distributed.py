@@ -283,10 +283,18 @@ class _Sharded:
         return _whole(self._tensor).detach()
 
 
-def threads_per_process() -> int:
-    """The processors of this machine that are ours, shared among the processes that torchrun started on it."""
-    ours = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, ours // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
+def use_threads(threads: int | None) -> None:
+    """Compute with so many threads in this process.
+
+    None: a share of the processors if torchrun started several processes on this machine, whose ``OMP_NUM_THREADS=1``
+    would leave most of them idle; else what PyTorch chooses.
+    """
+    several = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    if threads is None and several > 1:
+        ours = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        threads = max(1, ours // several)
+    if threads is not None:
+        torch.set_num_threads(threads)
 
 
 def _replicate(model: nn.Module, world: World) -> nn.Module:
