@@ -1,7 +1,7 @@
 """Matrix products that keep less for the backward pass than autograd would.
 
 ``before(x) @ weight + bias``, where ``before`` is layer norm, GELU or nothing. Autograd would keep ``before(x)`` beside
-``x``; here it is computed once more in the backward pass, which costs a hundredth of the product itself and saves a
+``x``; here it is computed once more in the backward pass, which costs some hundredths of the products' time and saves a
 third of what a layer keeps. A low-rank adapter (LoRA) adds ``(before(x) @ a) @ b`` in the same pass. Knows nothing of
 layers.
 """
