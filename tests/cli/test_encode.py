@@ -125,6 +125,23 @@ def test_a_place_that_cannot_be_written_is_named(gpt2lab, stories, out):
     assert "a.txt" in result.stderr
 
 
+@pytest.mark.parametrize("out", ["", ".", "/"])
+def test_a_place_without_a_name_is_refused(gpt2lab, stories, out):
+    result = gpt2lab("encode", stories, out)
+    assert result.exit_code == 2
+    assert "is no name for an encoded dataset" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_prompts_are_refused_where_they_could_not_be_told_from_what_is_learned(gpt2lab, tmp_path):
+    (tmp_path / "a.jsonl").write_text('{"prompt": "why", "completion": " so"}')
+    result = gpt2lab("encode", tmp_path / "a.jsonl", tmp_path / "out.npz")
+    assert result.exit_code == 2
+    assert "prompts are read but not learned, which .npz cannot tell; give OUT without .npz" in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]
+
+
 def test_shards_are_not_encoded_again(gpt2lab, stories, tmp_path):
     gpt2lab("encode", stories, tmp_path / "out")
     result = gpt2lab("encode", tmp_path / "out", tmp_path / "again")

@@ -124,7 +124,7 @@ def write_npz(out: IO[bytes], stream: Iterable[Encoded], separator: int, combine
     """Write chunks of documents with at least ``combine`` characters each; returns the number of tokens.
 
     Holds one chunk in memory. As in the original a chunk ends with a document, and one of a single document may be as
-    long as that is.
+    long as that is. Raises :class:`UsageError` where something is not to be learned, which this form cannot tell.
     """
     total = 0
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
@@ -140,6 +140,8 @@ def _chunks(stream: Iterable[Encoded], separator: int, combine: int) -> Iterator
     parts: list[NDArray[Any]] = []
     characters = in_document = 0
     for encoded in stream:
+        if not encoded.trained_tokens().all():
+            raise UsageError("prompts are read but not learned, which .npz cannot tell; give OUT without .npz")
         mark = np.asarray([separator], dtype=encoded.ids.dtype)
         pieces = np.split(encoded.ids, np.cumsum(encoded.lengths)[:-1])
         for ids, count, ends in zip(pieces, encoded.characters, encoded.ends, strict=True):

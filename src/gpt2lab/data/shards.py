@@ -183,6 +183,8 @@ def new_shards(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     What a killed run left there is removed first. An existing folder of shards is replaced with ``overwrite``. Raises
     :class:`UsageError` for anything else in the way, or if it cannot be written.
     """
+    if not path.name:
+        raise UsageError(f"{str(path)!r} is no name for an encoded dataset; give a folder that is not there yet")
     partial = path.with_name(path.name + ".partial")
     old = path.with_name(path.name + ".old.partial")
     if old.exists() and not path.exists():  # a kill came between the two renames below
