@@ -68,9 +68,17 @@ def test_an_empty_file_is_refused(run, tmp_path):
         corpora.perplexity(run, [Source(tmp_path / "empty.txt")])
 
 
-def test_a_binary_file_is_refused(run, tmp_path):
-    (tmp_path / "x.txt").write_bytes(b"abc\xff")
-    with pytest.raises(UsageError, match="byte 4 is 0xff"):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"abc\xff", "byte 4 is 0xff"),
+        (b"ab\ncd\0", r"x\.txt is a binary file, not UTF-8 text: byte 6 is 0x00"),
+        ("wide".encode("utf-16-le"), "byte 2 is 0x00"),
+    ],
+)
+def test_a_binary_file_is_refused(run, tmp_path, content, message):
+    (tmp_path / "x.txt").write_bytes(content)
+    with pytest.raises(UsageError, match=message):
         corpora.perplexity(run, [Source(tmp_path / "x.txt")])
 
 

@@ -27,6 +27,8 @@ Pieces = Iterable[str]
 PIECE = 1 << 18
 """Characters that are encoded at a time, about."""
 
+_HEAD = 8192  # bytes that are searched for a zero
+
 # Where GPT-2's pattern always cuts, whatever stands before and after: behind a letter or digit, if a space or a
 # punctuation mark follows that no contraction begins with.
 _CUT = re.compile(r"[^\W_](?=[ \n.,;:!?。，、！？])")
@@ -65,12 +67,18 @@ class Windows:
 
 
 def decoded(chunks: Iterable[bytes], name: str) -> Iterator[str]:
-    """UTF-8 as text. Raises :class:`~gpt2lab.errors.UsageError` that names the first byte which is none."""
+    """UTF-8 as text. Raises :class:`~gpt2lab.errors.UsageError` that names the first byte which is none.
+
+    A zero near the beginning is none either: it stands in binary files and in UTF-16.
+    """
     decoder = codecs.getincrementaldecoder("utf-8")()
     given = before = 0
     try:
         for chunk in chain(chunks, [b""]):
             before = given - len(decoder.getstate()[0])  # the beginning of a character waits for its end
+            zero = chunk.find(b"\0", 0, max(0, _HEAD - given))
+            if zero >= 0:
+                raise UsageError(f"{name} is a binary file, not UTF-8 text: byte {given + zero + 1:,} is 0x00")
             given += len(chunk)
             if text := decoder.decode(chunk, final=not chunk):
                 yield text
