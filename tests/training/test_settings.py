@@ -1,3 +1,5 @@
+import math
+
 import pytest
 
 from gpt2lab.config import ModelConfig
@@ -50,6 +52,13 @@ def test_past_the_last_update_the_rate_is_never_negative(schedule):
 def test_numbers_out_of_range_are_named(name, value):
     with pytest.raises(UsageError, match=name):
         Settings(**{name: value})
+
+
+def test_only_clipping_may_be_endless():
+    assert Settings(clip=math.inf).clip == math.inf
+    for name in ("learning_rate", "weight_decay", "epochs", "lora_alpha"):
+        with pytest.raises(UsageError, match=f"{name} must be .*, got inf"):
+            Settings(**{name: math.inf})
 
 
 def test_a_page_of_text_gets_a_hundred_updates_and_a_book_three_epochs():

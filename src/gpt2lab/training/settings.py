@@ -7,6 +7,8 @@ once the model and the amount of text are known.
 from __future__ import annotations
 
 import math
+import operator
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal
 
@@ -19,7 +21,11 @@ LORA_TARGETS = ("attn.q", "attn.k", "attn.v", "attn.proj", "mlp.fc", "mlp.proj")
 
 
 def _setting(group: str, default: Any, help: str, least: float | None = None, **limits: Any) -> Any:
-    """A field with what the command line shows of it. ``least`` is the smallest value; ``above``, ``below`` exclude."""
+    """A field with what the command line shows of it.
+
+    ``least`` and ``most`` are the smallest and the largest value; ``above``, ``below`` exclude. Only a ``most`` of
+    infinity allows that.
+    """
     return field(default=default, metadata={"group": group, "help": help, "least": least, **limits})
 
 
@@ -74,11 +80,15 @@ class Settings:
     )
     decay_steps: int = _setting(_LEARNING, 0, "Updates over which stable-decay goes down at the end.", 0)
     weight_decay: float = _setting(_LEARNING, 0.1, "Of matrices, not of biases and layer norms.", 0)
-    clip: float = _setting(_LEARNING, 1.0, "Largest norm of a gradient.", above=0)
+    clip: float = _setting(_LEARNING, 1.0, "Largest norm of a gradient; inf lets all be.", above=0, most=math.inf)
     dropout: float = _setting(_LEARNING, 0.0, "Part of embeddings and of what layers add that is dropped.", 0, below=1)
     only_train_transformer_layers: bool = _setting(_LEARNING, False, "Leave the embeddings as they are.")
     narrow_steps: int = _setting(
-        _LEARNING, 0, "So many first updates choose among the text's own tokens only, which is cheaper.", 0
+        _LEARNING,
+        0,
+        "So many first updates choose among the text's own tokens only, which is cheaper; after them the rows of "
+        "all other tokens are overwritten with the mean of these.",
+        0,
     )
 
     lora: int = _setting(_LORA, 0, "Train adapters of this rank in place of the matrices; 0 trains all weights.", 0)
@@ -121,9 +131,9 @@ class Settings:
             value, limits = getattr(self, each.name), each.metadata
             if isinstance(value, bool | str) or value is None:
                 continue
-            least, most = limits["least"], limits.get("most", math.inf)
-            above, below = limits.get("above", -math.inf), limits.get("below", math.inf)
-            if not (least is None or value >= least) or not (above < value < below and value <= most):
+            given = [key for key in _BOUNDS if limits.get(key) is not None]
+            fits = all(_BOUNDS[key][1](value, limits[key]) for key in given)
+            if not fits or not (abs(value) < math.inf or "most" in limits):
                 raise UsageError(f"{each.name} must be {_range(limits)}, got {value}")
         self.targets()
 
@@ -143,12 +153,15 @@ class Settings:
 
 
 def _range(limits: Any) -> str:
-    words = [f"at least {limits['least']}"] if limits["least"] is not None else []
-    words += [f"{name} {limits[key]}" for key, name in _BOUNDS if key in limits]
-    return " and ".join(words)
+    return " and ".join(f"{words} {limits[key]}" for key, (words, _) in _BOUNDS.items() if limits.get(key) is not None)
 
 
-_BOUNDS = (("above", "above"), ("below", "below"), ("most", "at most"))
+_BOUNDS: dict[str, tuple[str, Callable[[Any, Any], bool]]] = {
+    "least": ("at least", operator.ge),
+    "above": ("above", operator.gt),
+    "below": ("below", operator.lt),
+    "most": ("at most", operator.le),
+}
 
 
 def resolved(settings: Settings, config: ModelConfig, windows: int, *, from_scratch: bool) -> Settings:
