@@ -62,10 +62,23 @@ def write_model(folder: Path, config: ModelConfig, tensors: Tensors, vocabulary:
         if (folder / "config.json").exists() and (folder / "config.json").read_bytes() != described:
             (folder / "model.safetensors").unlink(missing_ok=True)  # or a kill could leave it beside another's shape
         if vocabulary is not None:
-            write_vocabulary(folder, vocabulary, config.n_ctx)
+            write_whole(folder, lambda partial: write_vocabulary(partial, vocabulary, config.n_ctx))
         _write(folder / "config.json", lambda out: out.write(described))
         _write(folder / "model.safetensors", lambda out: _write_tensors(out, tensors, PREFIX))
         _sync_folder(folder)
+
+
+def write_whole(folder: Path, write: Callable[[Path], object]) -> None:
+    """Have ``write`` make files in a folder of its own, and move each into ``folder`` when all are written."""
+    partial = folder / ".partial-files"
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir()
+    try:
+        write(partial)
+        for file in sorted(partial.iterdir()):
+            file.replace(folder / file.name)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
 
 
 def save_state(
@@ -88,7 +101,10 @@ def save_state(
     final, partial = run / f"state-{name}", run / f".partial-{name}"
     with _writing(final, partial):
         for leftover in run.glob(".partial-*"):  # of a run that was killed while it wrote or removed a state
-            shutil.rmtree(leftover)
+            if leftover.is_dir():
+                shutil.rmtree(leftover)
+            else:
+                leftover.unlink()
         partial.mkdir(parents=True)
         if kind == "model":  # then the folder is one that every command loads
             described = _json_bytes(config_json(config, "float32", vocabulary))

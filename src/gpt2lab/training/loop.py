@@ -103,7 +103,7 @@ class Trainer:
         """
         begin = time.perf_counter() - self.seconds
         with self._finish_on_interrupt():
-            if self.step == 0 and self.held_out is not None and self.settings.val_every:
+            if self.held_out is not None and self.settings.val_every and math.isinf(self.best):
                 self._validate_and_keep_best(self.held_out)
             while self.step < self.last_step:
                 before = time.perf_counter()
@@ -247,6 +247,10 @@ class Trainer:
             setattr(self, name, tuple(value) if isinstance(value, list) else value)
         self.best = math.inf if self.best is None else self.best
         self.generation, self.last_state = state.progress["generation"], state.path
+
+    def forget_best(self) -> None:
+        """What is validated next is the best so far, and becomes the run folder's model."""
+        self.best, self.best_step, self.since_best = math.inf, 0, 0
 
     def _load_weights(self, weights: Mapping[str, Tensor]) -> None:
         own = adapter_tensors(self.model) if self.settings.lora else dict(self.model.named_parameters())

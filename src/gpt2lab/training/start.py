@@ -93,27 +93,23 @@ def train(job: Job, settings: Settings, terminal: bool = False) -> int:
         source, state = _begin_with(job, world, say)
         windows, held_out = load_windows(job, settings, source, say)
         settings = resolved(settings, source.config, len(windows), from_scratch=source.checkpoint is None)
-        if world.is_main:
-            _prepare_run(job, settings, source)
         model = build(source, settings, world, with_weights=state is None or settings.lora > 0)
         remembered = state.progress.get("precision") if state else None
         model.precision = choose_precision(model, settings, windows, world, remembered, say)
         _say_memory(model, settings, world, say)
         about = {"precision": model.precision, "tokens": len(windows.ring), "base": _base(model, settings, world)}
-        with _reporter(job, settings, state, world, terminal) as reporter:
-            trainer = Trainer(
-                model,
-                settings,
-                windows,
-                held_out,
-                job.run,
-                world,
-                reporter,
-                sampler=_sampler(job, settings, source, reporter),
-                vocabulary=source.checkpoint.tokenizer_files if source.checkpoint else None,
-                about=about,
-            )
-            _go_on(trainer, job, state)
+        vocabulary = source.checkpoint.tokenizer_files if source.checkpoint else None
+        trainer = Trainer(model, settings, windows, held_out, job.run, world, vocabulary=vocabulary, about=about)
+        trainer.sampler = _sampler(job, settings, source, lambda line: trainer.reporter.say(line))
+        _go_on(trainer, job, state, say)
+        if world.is_main:  # all that can be refused was: from here on the run folder changes
+            if not _is_of(state, job):
+                _move_aside(job.run, say)
+            _prepare_run(job, settings, source)
+            if state is None or job.restore_from != "latest":
+                trainer.generation = checkpoints.next_generation(job.run)
+        with _reporter(job, settings, trainer.step, world, terminal) as reporter:
+            trainer.reporter = reporter
             reporter.say("Training...")
             reason = trainer.train()
         _say_end(trainer, job, reason, say)
@@ -253,9 +249,8 @@ def _has_states(path: Path) -> bool:
     return checkpoints.is_state(path) or bool(checkpoints.states(path))
 
 
-def _go_on(trainer: Trainer, job: Job, state: State | None) -> None:
-    """Restore ``state``, if there is one. States that will be saved count as newer than all that are there."""
-    say = trainer.reporter.say
+def _go_on(trainer: Trainer, job: Job, state: State | None, say: Say) -> None:
+    """Restore ``state``, if there is one; nothing is written."""
     if state is not None:
         say(f"Loading checkpoint {state.path}")
         _check_base(trainer, state, job)
@@ -263,13 +258,34 @@ def _go_on(trainer: Trainer, job: Job, state: State | None) -> None:
         before = state.progress.get("tokens", len(trainer.windows.ring))
         if before != len(trainer.windows.ring):
             say(f"the dataset had {before} tokens then: training goes on with another text")
-    if trainer.world.is_main and (state is None or job.restore_from != "latest"):
-        trainer.generation = checkpoints.next_generation(job.run)
+        if not _is_of(state, job):
+            trainer.forget_best()  # it lies in the other folder
     if trainer.step >= trainer.last_step:
         raise UsageError(
             f"{job.run} has {trainer.step} updates already, and {trainer.last_step} were asked for: "
             f"ask for more --steps or --epochs, or --restore_from fresh"
         )
+
+
+def _is_of(state: State | None, job: Job) -> bool:
+    """Whether training goes on in the folder it has been in."""
+    return state is not None and state.path.resolve().parent == job.run.resolve()
+
+
+def _move_aside(run: Path, say: Say) -> None:
+    """Give the folder of an earlier run another name, model, states and all: this one would overwrite them."""
+    if not (run / "model.safetensors").exists() and not checkpoints.states(run):
+        return
+    number = 1
+    while (aside := run.with_name(f"{run.name}-{number}")).exists():
+        number += 1
+    try:
+        run.rename(aside)
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot move the run in {run} to {aside}: {error.strerror or error}; give another --run_name"
+        ) from None
+    say(f"the run that was in {run} is now {aside}")
 
 
 def _base(model: GPT2, settings: Settings, world: World) -> int | None:
@@ -296,19 +312,23 @@ def _prepare_run(job: Job, settings: Settings, source: Source) -> None:
     """Make the run folder, with the settings and the vocabulary in it. Raises :class:`CheckpointError` if it cannot."""
     try:
         job.run.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({**asdict(job), **asdict(settings)}, indent=2) + "\n"
-        (job.run / "settings.json").write_text(text, encoding="utf-8")
-        vocabulary = source.checkpoint.tokenizer_files if source.checkpoint else None
-        write_vocabulary(job.run, vocabulary or gpt2_vocabulary(), source.config.n_ctx)
+        vocabulary = (source.checkpoint.tokenizer_files if source.checkpoint else None) or gpt2_vocabulary()
+
+        def write(folder: Path) -> None:
+            text = json.dumps({**asdict(job), **asdict(settings)}, indent=2) + "\n"
+            (folder / "settings.json").write_text(text, encoding="utf-8")
+            write_vocabulary(folder, vocabulary, source.config.n_ctx)
+
+        checkpoints.write_whole(job.run, write)
     except OSError as error:
         raise CheckpointError(f"cannot write into {job.run}: {error.strerror or error}") from None
 
 
-def _reporter(job: Job, settings: Settings, state: State | None, world: World, terminal: bool) -> Reporter:
+def _reporter(job: Job, settings: Settings, step: int, world: World, terminal: bool) -> Reporter:
     if not world.is_main:
         return Reporter()
     steps = min(filter(None, (settings.steps, settings.stop_after)))
-    files = file_reporters(job.run, int(state.progress["step"]) if state else 0)
+    files = file_reporters(job.run, step)
     return Several(Live(steps) if terminal else Lines(), *files)
 
 
@@ -331,11 +351,11 @@ def _say_end(trainer: Trainer, job: Job, reason: str, say: Say) -> None:
         say(f"gpt2lab generate --model {job.run}  writes with it")
 
 
-def _sampler(job: Job, settings: Settings, source: Source, reporter: Reporter) -> Samples | None:
+def _sampler(job: Job, settings: Settings, source: Source, say: Say) -> Samples | None:
     if not settings.sample_every:
         return None
     folder = Path(job.sample_dir, job.run_name)
-    return Samples(source.config, source.tokenizer, settings, folder, reporter.say)
+    return Samples(source.config, source.tokenizer, settings, folder, say)
 
 
 def _device(name: str) -> str:
