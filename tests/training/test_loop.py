@@ -1,6 +1,7 @@
 import math
 import os
 import signal
+from itertools import permutations
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from gpt2lab.data.windows import Ring, Windows
 from gpt2lab.errors import CheckpointError, TrainingError
 from gpt2lab.training.checkpoints import load_state, states
 from gpt2lab.weights import open_checkpoint
+
+OPTIMIZERS = ("adamw", "adam", "sgd", "muon")
 
 
 def weights(trainer):
@@ -259,7 +262,6 @@ def test_lora_saves_a_merged_model_and_a_state_of_the_adapter_alone(make_trainer
 @pytest.mark.parametrize(
     ("made", "asked", "message"),
     [
-        ({"optimizer": "muon"}, {"optimizer": "adamw"}, "another shape or optimizer"),
         ({"lora": 2}, {}, "made with --lora"),
         ({}, {"lora": 2}, "made without --lora"),
         ({"lora": 2}, {"lora": 4}, "another shape"),
@@ -269,6 +271,8 @@ def test_lora_saves_a_merged_model_and_a_state_of_the_adapter_alone(make_trainer
             r"\[48\] there, \[24\] here",
         ),
         ({}, {"config": ModelConfig(n_vocab=64, n_ctx=12, n_embd=16, n_head=2, n_layer=3)}, "h.2"),
+        ({}, {"config": ModelConfig(n_vocab=64, n_ctx=12, n_embd=16, n_head=4, n_layer=2)}, "n_head is 2 there, 4"),
+        *[({"optimizer": a}, {"optimizer": b}, "another shape or optimizer") for a, b in permutations(OPTIMIZERS, 2)],
     ],
 )
 def test_a_state_that_does_not_fit_is_refused(make_trainer, made, asked, message):
@@ -277,3 +281,83 @@ def test_a_state_that_does_not_fit_is_refused(make_trainer, made, asked, message
     state = load_state(trainer.save())
     with pytest.raises(CheckpointError, match=message):
         make_trainer(**asked).restore(state)
+
+
+def interrupt_at(trainer, step):
+    update = trainer.update
+
+    def interrupted_update():
+        if trainer.step + 1 == step:
+            os.kill(os.getpid(), signal.SIGINT)
+        return update()
+
+    trainer.update = interrupted_update
+
+
+@pytest.mark.parametrize("step", range(1, 6))
+def test_an_interrupt_at_any_step_changes_nothing_of_what_follows(make_trainer, counting, step):
+    settings = {"held_out": counting, "steps": 5, "val_every": 2}
+    whole, first, second = make_trainer("whole", **settings), *(make_trainer("parts", **settings) for _ in range(2))
+    whole.train()
+    interrupt_at(first, step)
+    assert first.train() == "interrupted"
+    second.restore(load_state(first.last_state))
+    assert second.train() == "finished"
+    for name in ("step", "best", "best_step", "since_best"):
+        assert getattr(second, name) == getattr(whole, name), name
+    assert_same(weights(whole), weights(second))
+    assert (second.run / "model.safetensors").read_bytes() == (whole.run / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("other", ["another text", "more of it", "nothing"])
+def test_another_held_out_text_has_its_own_best(make_trainer, counting, other):
+    first = make_trainer(held_out=counting, steps=2, val_every=1, val_batch_count=1)
+    first.train()
+    text = Windows(Ring(Documents.of([np.arange(50, 0, -1)] * 8), separator=0), 12, seed=3)
+    held_out = {"another text": text, "more of it": counting, "nothing": None}[other]
+    count = 2 if other == "more of it" else 1
+    second = make_trainer(held_out=held_out, steps=3, val_every=1, val_batch_count=count)
+    second.restore(load_state(first.last_state))
+    assert second.reporter.said == ["another text is held out than then: the best model is chosen anew"]
+    assert (second.best, second.best_step, second.since_best) == (math.inf, 0, 0)
+    second.train()
+    assert [made.step for made in second.reporter.validations] == ([] if held_out is None else [2, 3])
+
+
+def test_a_state_of_before_these_were_remembered_loads(make_trainer, counting):
+    first = make_trainer(held_out=counting, steps=2, val_every=1)
+    first.train()
+    state = load_state(first.last_state)
+    for name in ("settings", "config", "held_out"):
+        del state.progress[name]
+    second = make_trainer(held_out=counting, steps=3, val_every=1, val_batch_count=1)
+    second.restore(state)
+    assert (second.best, second.best_step) == (first.best, first.best_step)
+
+
+def test_a_run_that_validates_no_more_keeps_its_latest_model(make_trainer, counting):
+    first = make_trainer(held_out=counting, steps=2, val_every=1)
+    first.train()
+    second = make_trainer(held_out=counting, steps=4, val_every=0)
+    second.restore(load_state(first.last_state))
+    second.train()
+    tensors = open_checkpoint(second.run).tensors
+    assert_same({n: torch.from_numpy(np.array(t)) for n, t in tensors.items()}, weights(second))
+
+
+@pytest.mark.parametrize("validated", [True, False])
+def test_weights_that_are_no_numbers_are_not_saved(make_trainer, counting, validated):
+    trainer = make_trainer(held_out=counting if validated else None, steps=2, val_every=2)
+    update = trainer.update
+
+    def breaking_update():
+        loss = update()
+        if trainer.step == trainer.last_step:
+            trainer.model.h[0].mlp.c_fc.weight.data[0, 0] = math.nan
+        return loss
+
+    trainer.update = breaking_update
+    with pytest.raises(TrainingError, match="held-out loss is nan" if validated else "weights are not finite"):
+        trainer.train()
+    assert states(trainer.run) == []
+    assert validated == (trainer.run / "model.safetensors").exists()  # that of before training

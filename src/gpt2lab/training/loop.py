@@ -11,8 +11,10 @@ import math
 import os
 import signal
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -78,6 +80,7 @@ class Trainer:
         self.wrapped = self.world.wrap(model, settings.parallel)
         self.optimizers = make_optimizers(model, settings)
         self.used_ids = used_ids(windows, held_out).to(self.world.device) if settings.narrow_steps else None
+        self.text = self._held_out_text()
         self.generation = 0
         self.step = 0  # updates made
         self.position = 0  # windows trained on
@@ -103,32 +106,44 @@ class Trainer:
         """
         begin = time.perf_counter() - self.seconds
         with self._finish_on_interrupt():
-            if self.held_out is not None and self.settings.val_every and math.isinf(self.best):
-                self._validate_and_keep_best(self.held_out)
+            if self.validated is not None and math.isinf(self.best):
+                self._validate_and_keep_best(self.validated)
             while self.step < self.last_step:
                 before = time.perf_counter()
                 loss = self.update()
                 self.seconds = time.perf_counter() - begin
                 self._report(loss, time.perf_counter() - before)
-                if self.world.any(self.interrupted is not None):
-                    self.reporter.say("interrupted")
-                    self.save()
-                    return "interrupted"
-                if self._after_update():
-                    return "no better"
+                if reason := self._after_update():
+                    return reason
         return "finished"
 
-    def _after_update(self) -> bool:
-        """Validation, samples and saving where they are due; whether patience has ended."""
-        ended = False
-        if self.held_out is not None and self._due(self.settings.val_every) and self.settings.val_every:
-            self._validate_and_keep_best(self.held_out)
-            ended = 0 < self.settings.patience <= self.since_best
+    @property
+    def validated(self) -> Windows | None:
+        """What is validated with; None if nothing is."""
+        return self.held_out if self.settings.val_every else None
+
+    @property
+    def patience_ended(self) -> bool:
+        """Whether the last ``patience`` validations were no better."""
+        return self.validated is not None and 0 < self.settings.patience <= self.since_best
+
+    def _after_update(self) -> str | None:
+        """Validation, samples and saving where they are due; why training ends here, if it does.
+
+        Who interrupts waits for the validation, or the run would miss it for ever, but not for samples.
+        """
+        if self.validated is not None and self._due(self.settings.val_every):
+            self._validate_and_keep_best(self.validated)
+        if self.world.any(self.interrupted is not None):
+            self.reporter.say("interrupted")
+            self.save()
+            return "interrupted"
+        ended = self.patience_ended
         if self.settings.sample_every and (ended or self._due(self.settings.sample_every)):
             self.sample()
         if ended or self._due(self.settings.save_every):
             self.save()
-        return ended
+        return "no better" if ended else None
 
     def update(self) -> float:
         """One update: the mean gradient of all trained targets, clipped, and a step. Their mean loss in nats.
@@ -152,7 +167,8 @@ class Trainer:
         norm = self.world.clip(self.wrapped, self.settings.clip)
         if not math.isfinite(loss) or not math.isfinite(norm):
             self._zero_gradients()
-            raise TrainingError(self._lost(step, loss, norm))
+            what = f"loss is {loss}" if not math.isfinite(loss) else f"gradient's norm is {norm}"
+            raise TrainingError(self._lost(f"the {what} at update {step}, which was not made"))
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step, self.settings)
@@ -205,10 +221,14 @@ class Trainer:
 
     def save(self) -> Path:
         """Write a state to resume from; if nothing is validated also the run folder's model."""
-        if math.isinf(self.best):
+        if self.world.any(not all(bool(_local(p.detach()).isfinite().all()) for p in self.model.parameters())):
+            raise TrainingError(self._lost("the weights are not finite"))
+        if self.validated is None:
+            self.forget_best()
             self._write_model()
         kind, weights = ("adapter", adapter_tensors) if self.settings.lora else ("model", merged)
         progress = {**self.about, **{name: getattr(self, name) for name in COUNTERS}, "generation": self.generation}
+        progress |= {"settings": asdict(self.settings), "config": asdict(self.model.config), "held_out": self.text}
         progress["best"] = None if math.isinf(self.best) else self.best  # JSON has no infinity
         state = self.run / f"state-{self.step:07}"
         self.reporter.say(f"Saving {state}")
@@ -237,6 +257,7 @@ class Trainer:
             self._load_weights(state.weights)
             tensors = self.world.local_tensors(self.model, state.optimizer)
             load_optimizer_tensors(self.model, self.optimizers, tensors)
+            self._check_made_alike(state.progress)
         except (RuntimeError, ValueError, KeyError) as error:
             raise CheckpointError(
                 f"{state.path} is of another shape or optimizer than asked for ({_first_line(error)}): "
@@ -247,6 +268,29 @@ class Trainer:
             setattr(self, name, tuple(value) if isinstance(value, list) else value)
         self.best = math.inf if self.best is None else self.best
         self.generation, self.last_state = state.progress["generation"], state.path
+        if state.progress.get("held_out", self.text) != self.text:
+            self.reporter.say("another text is held out than then: the best model is chosen anew")
+            self.forget_best()
+
+    def _check_made_alike(self, progress: Mapping[str, Any]) -> None:
+        """Raise ValueError for what shapes of tensors don't tell. A state of an older version knows less."""
+        there, here = progress.get("config", {}), asdict(self.model.config)
+        there = {**there, "optimizer": progress.get("settings", {}).get("optimizer", self.settings.optimizer)}
+        here["optimizer"] = self.settings.optimizer
+        for name, value in there.items():
+            if value != here.get(name):
+                raise ValueError(f"{name} is {value} there, {here.get(name)} here")
+
+    def _held_out_text(self) -> list[int] | None:
+        """CRC-32, length and number of the windows that are validated with, as JSON has them; None without."""
+        if self.validated is None:
+            return None
+        crc = count = 0
+        for window in self.validated.in_order(1, self.settings.val_batch_size * self.settings.val_batch_count):
+            for part in (window.tokens, window.targets, window.trained):
+                crc = zlib.crc32(np.ascontiguousarray(part).view("u1").data, crc)
+            count += 1
+        return [crc, self.validated.length, count]
 
     def forget_best(self) -> None:
         """What is validated next is the best so far, and becomes the run folder's model."""
@@ -303,10 +347,9 @@ class Trainer:
         sequence = np.random.SeedSequence([self.settings.seed, step, self.world.rank])
         return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
 
-    def _lost(self, step: int, loss: float, norm: float) -> str:
-        what = f"loss is {loss}" if not math.isfinite(loss) else f"gradient's norm is {norm}"
+    def _lost(self, what: str) -> str:
         where = f"the last state, {self.last_state}, is whole" if self.last_state else "no state was saved yet"
-        return f"the {what} at update {step}, which was not made; {where}: try a lower --learning_rate"
+        return f"{what}; {where}: try a lower --learning_rate"
 
     def _report(self, loss: float, seconds: float) -> None:
         self.average = (AVERAGE_DECAY * self.average[0] + loss, AVERAGE_DECAY * self.average[1] + 1)
@@ -321,6 +364,8 @@ class Trainer:
     def _validate_and_keep_best(self, held_out: Windows) -> None:
         self.reporter.status("Calculating validation loss...")
         loss = self.validate(held_out)
+        if not math.isfinite(loss):
+            raise TrainingError(self._lost(f"the held-out loss is {loss} after {self.step} updates"))
         self.since_best += 1
         if loss < self.best:
             self.best, self.best_step, self.since_best = loss, self.step, 0
@@ -347,6 +392,12 @@ def used_ids(windows: Windows, held_out: Windows | None) -> Tensor:
     """Ids that occur in the dataset, int64, ascending. Held-out text counts too, or its loss would be undefined."""
     parts = [part.used_ids() for part in (windows, held_out) if part is not None]
     return torch.from_numpy(np.unique(np.concatenate(parts)))
+
+
+def _local(tensor: Tensor) -> Tensor:
+    """This process's part of a tensor that may be sharded."""
+    local: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
+    return local
 
 
 def _first_line(error: Exception) -> str:

@@ -99,7 +99,8 @@ def train(job: Job, settings: Settings, terminal: bool = False) -> int:
         _say_memory(model, settings, world, say)
         about = {"precision": model.precision, "tokens": len(windows.ring), "base": _base(model, settings, world)}
         vocabulary = source.checkpoint.tokenizer_files if source.checkpoint else None
-        trainer = Trainer(model, settings, windows, held_out, job.run, world, vocabulary=vocabulary, about=about)
+        plain = Lines() if world.is_main else Reporter()
+        trainer = Trainer(model, settings, windows, held_out, job.run, world, plain, vocabulary=vocabulary, about=about)
         trainer.sampler = _sampler(job, settings, source, lambda line: trainer.reporter.say(line))
         _go_on(trainer, job, state, say)
         if world.is_main:  # all that can be refused was: from here on the run folder changes
