@@ -257,6 +257,11 @@ def test_settings_can_be_in_a_file_and_flags_win(folder, name, text):
         ("a.yaml", "- steps", "name: value"),
         ("a.toml", "steps = ", "a.toml: "),
         ("a.yaml", "steps: many", "'many' is not a valid integer"),
+        ("a.toml", "steps = 2.5", "a.toml: steps must be a whole number, not 2.5"),
+        ("a.toml", "threads = 1.5", "a.toml: threads must be a whole number, not 1.5"),
+        ("a.yaml", "lora: yes", "a.yaml: lora must be a number or a text, not True"),
+        ("a.toml", "dropout = false", "a.toml: dropout must be a number or a text, not False"),
+        ("a.toml", "from_scratch = 2", "a.toml: from_scratch must be true or false, not 2"),
         ("a.txt", "steps: 1", "neither .toml nor .yaml"),
     ],
 )
@@ -275,6 +280,9 @@ def test_a_mistake_in_such_a_file_is_told(folder, capsys, name, text, message):
         ([*FRESH, "--steps", "0"], "steps must be at least 1"),
         ([*FRESH, "--steps", "5", "--epochs", "1"], "not both"),
         ([*FRESH, "--n_head", "3"], "multiple of n_head"),
+        ([*FRESH, "--n_layer", "0"], "n_layer"),
+        (["--dataset", "latin.txt", *SCRATCH], "is not UTF-8 text (byte 3): give its --encoding, or gpt2lab encode it"),
+        ([*FRESH, "--sample_every", "9", "--sample_dir", "tales/0.txt"], "cannot write samples into tales/0.txt/run1"),
         ([*FINE, "--n_layer", "3"], "--n_layer is for --from_scratch"),
         ([*FRESH, "--held_out", "1"], "held_out"),
         ([*FRESH, "--block_size", "17"], "block_size can be at most"),
@@ -289,6 +297,7 @@ def test_a_users_mistake_is_one_line(folder, capsys, arguments, message):
     if "cuda" in arguments and torch.cuda.is_available():
         pytest.skip("there is one")
     Path("empty.txt").write_text("")
+    Path("latin.txt").write_bytes("caf\xe9".encode("latin-1"))
     Path("binary.txt").write_bytes(bytes(range(256)) * 4)
     Path("table.csv").write_text("title,text\na,b\n")
     assert message in error_of(capsys, *arguments)
@@ -297,7 +306,8 @@ def test_a_users_mistake_is_one_line(folder, capsys, arguments, message):
 def test_another_shape_under_the_same_name_is_refused(folder, capsys):
     run(*FRESH, "--steps", 1)
     assert "another shape" in error_of(capsys, *FRESH, "--n_embd", "16", "--steps", 2)
-    assert "has 1 updates already" in error_of(capsys, *FRESH, "--steps", 1)
+    run(*FRESH, "--steps", 2)
+    assert "has 2 updates already" in error_of(capsys, *FRESH, "--steps", 1)
 
 
 def test_a_loss_that_is_no_number_is_one_line(folder, capsys):

@@ -7,6 +7,7 @@ command runs.
 from __future__ import annotations
 
 import difflib
+import os
 import sys
 import typing
 from collections.abc import Callable
@@ -74,8 +75,21 @@ def read_config(context: click.Context, _parameter: click.Parameter, path: str |
             values[name] = value if isinstance(value, list) else [value]
         elif isinstance(value, list):
             values[name] = ",".join(map(str, value))
+        elif wanted := _other_type(known[name], value):
+            raise UsageError(f"{path}: {name} must be {wanted}, not {value!r}")
     context.default_map = values
     return path
+
+
+def _other_type(parameter: click.Parameter, value: Any) -> str | None:
+    """What a value should be that click would make into something else, silently; None if it is right."""
+    if isinstance(parameter, click.Option) and parameter.is_flag:
+        return None if isinstance(value, bool) else "true or false"
+    if isinstance(value, bool):
+        return "a number or a text"
+    if isinstance(value, float) and not value.is_integer() and isinstance(parameter.type, type(click.INT)):
+        return "a whole number"
+    return None
 
 
 def _parse(path: Path) -> dict[str, Any]:
@@ -197,13 +211,25 @@ def command(
     given = [name for name, value in shape.items() if value is not None]
     if given and not from_scratch:
         raise UsageError(f"--{given[0]} is for --from_scratch: a model that is there has its shape")
-    config = ModelConfig(**{name: value or SHAPE[name] for name, value in shape.items()}) if from_scratch else None
+    config = ModelConfig(**{**SHAPE, **{name: shape[name] for name in given}}) if from_scratch else None
+    if settings.sample_every:
+        _check_sample_dir(Path(arguments["sample_dir"], arguments["run_name"]))
     try:
         start = _start(threads)
     except ModuleNotFoundError as error:
         raise UsageError(f"training needs {error.name}: pip install 'gpt2lab[train]'") from error
     job = start.Job(dataset=dataset, config=config, **arguments)
     context.exit(start.train(job, settings, terminal=sys.stdout.isatty()))
+
+
+def _check_sample_dir(folder: Path) -> None:
+    """Raise :class:`UsageError` now rather than after the first updates if nothing can be written there."""
+    try:
+        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    except OSError as error:  # a folder above it that may not be looked into
+        raise UsageError(f"cannot write samples into {folder}: {error.strerror or error}") from None
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise UsageError(f"cannot write samples into {folder}: {there} is no folder that can be written to")
 
 
 def _start(threads: int | None) -> Any:

@@ -211,7 +211,8 @@ def text_blocks(stream: IO[bytes], name: str, reading: Reading) -> Iterator[str]
             label = "UTF-8" if reading.encoding == "utf-8" else reading.encoding
             at = offset - pending + error.start
             raise UsageError(
-                f"{name} is not {label} text (byte {at}): give its --encoding, or --errors replace"
+                f"{name} is not {label} text (byte {at}): give its --encoding, or gpt2lab encode it with "
+                "--errors replace"
             ) from None
         text = newlines.decode(text, final=not block)
         yield text if begun else text.removeprefix("\ufeff")
