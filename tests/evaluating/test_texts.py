@@ -44,7 +44,7 @@ def test_windows_are_those_of_score(n, inputs, stride, size):
     assert found == wanted
 
 
-@given(st.binary(max_size=40), st.integers(1, 5))
+@given(st.binary(max_size=40).map(lambda data: data.replace(b"\0", b"")), st.integers(1, 5))
 def test_the_first_byte_that_is_no_utf8_is_named(data, size):
     chunks = [data[at : at + size] for at in range(0, len(data), size)]
     try:
@@ -54,6 +54,17 @@ def test_the_first_byte_that_is_no_utf8_is_named(data, size):
             list(decoded(chunks, "x"))
     else:
         assert "".join(decoded(chunks, "x")) == text
+
+
+@pytest.mark.parametrize("size", [1, 3, 8192, 20_000])
+def test_a_zero_near_the_beginning_is_no_text(size):
+    def read(at):
+        data = b"a" * at + b"\0" + b"a" * 9000
+        return "".join(decoded([data[at : at + size] for at in range(0, len(data), size)], "x"))
+
+    with pytest.raises(UsageError, match="x is a binary file, not UTF-8 text: byte 8,192 is 0x00"):
+        read(8191)
+    assert len(read(8192)) == 8193 + 9000
 
 
 def hugging_face_perplexity(model, ids, n_ctx, stride):
