@@ -1,6 +1,8 @@
 """What a command finds in a run folder, and what it leaves there."""
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -62,6 +64,8 @@ def test_weights_or_a_state_from_elsewhere_do_not_overwrite_a_run(capsys):
     "asked",
     [
         {"steps": 2},
+        {"narrow_steps": 2, "only_train_transformer_layers": True},
+        {"narrow_steps": 2, "lora": 2},
         {"optimizer": "sgd"},
         {"config": ModelConfig(n_vocab=50257, n_ctx=16, n_embd=16, n_head=2, n_layer=1)},
         {"sample_every": 1, "sample_prompt": "word " * 30},
@@ -70,6 +74,51 @@ def test_weights_or_a_state_from_elsewhere_do_not_overwrite_a_run(capsys):
 def test_a_refused_command_changes_nothing(asked):
     run(3)
     before = contents()
-    with pytest.raises(Gpt2LabError):
+    with pytest.raises(Gpt2LabError, match=r"fresh|sample_prompt|embedding, which"):
         run(**{"steps": 5, **asked})
     assert contents() == before
+
+
+def test_a_run_that_is_finished_says_so(capsys):
+    run(2)
+    before = contents()
+    capsys.readouterr()
+    run(2)
+    said = capsys.readouterr().out.splitlines()
+    assert said[-2] == "checkpoint/run1 is finished after 2 updates: more --steps or --epochs go on"
+    assert said[-1].startswith("gpt2lab generate")
+    assert contents() == before
+
+
+def test_a_run_whose_patience_has_ended_says_so(capsys):
+    settings = {"steps": 50, "val_every": 1, "patience": 2, "learning_rate": 1e-30}
+    run(**settings)
+    before = contents()
+    capsys.readouterr()
+    run(**settings)
+    assert re.search(
+        "ended after [0-9]+ updates, no better for 2 validations: more --patience", capsys.readouterr().out
+    )
+    assert contents() == before
+
+
+def test_settings_that_have_changed_are_told(capsys):
+    run(2, learning_rate=0.001)
+    capsys.readouterr()
+    run(3, learning_rate=0.0003, seed=0)
+    assert "\nchanged since then: learning_rate 0.001 -> 0.0003\nTraining...\n" in capsys.readouterr().out
+
+
+def test_another_held_out_text_is_told(capsys):
+    run(2)
+    capsys.readouterr()
+    run(3, val_dataset="other.txt")
+    out = capsys.readouterr().out
+    assert "another text is held out than then" in out
+    assert "Training...\n[2 | " in out
+
+
+def test_another_number_of_heads_is_refused():
+    run(1)
+    with pytest.raises(Gpt2LabError, match="n_head is 2 there, 4 here"):
+        run(2, config=replace(SHAPE, n_head=4))

@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import time
 import zlib
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +88,7 @@ def train(job: Job, settings: Settings, terminal: bool = False) -> int:
 
     ``terminal`` asks for a live line in place of the original's lines. Raises what is in :mod:`gpt2lab.errors`.
     """
+    _check_narrow(settings)
     with World.start(_device(job.device)) as world:
         say: Say = print_line if world.is_main else lambda _: None
         source, state = _begin_with(job, world, say)
@@ -103,6 +104,10 @@ def train(job: Job, settings: Settings, terminal: bool = False) -> int:
         trainer = Trainer(model, settings, windows, held_out, job.run, world, plain, vocabulary=vocabulary, about=about)
         trainer.sampler = _sampler(job, settings, source, lambda line: trainer.reporter.say(line))
         _go_on(trainer, job, state, say)
+        if ended := _ended(trainer, job):
+            say(ended)
+            _say_end(trainer, job, "ended before", say)
+            return 0
         if world.is_main:  # all that can be refused was: from here on the run folder changes
             if not _is_of(state, job):
                 _move_aside(job.run, say)
@@ -259,13 +264,34 @@ def _go_on(trainer: Trainer, job: Job, state: State | None, say: Say) -> None:
         before = state.progress.get("tokens", len(trainer.windows.ring))
         if before != len(trainer.windows.ring):
             say(f"the dataset had {before} tokens then: training goes on with another text")
+        if changed := _changed(state.progress.get("settings", {}), trainer.settings):
+            say(f"changed since then: {', '.join(changed)}")
         if not _is_of(state, job):
             trainer.forget_best()  # it lies in the other folder
-    if trainer.step >= trainer.last_step:
+    if trainer.step > trainer.last_step:
         raise UsageError(
             f"{job.run} has {trainer.step} updates already, and {trainer.last_step} were asked for: "
             f"ask for more --steps or --epochs, or --restore_from fresh"
         )
+
+
+def _changed(then: Mapping[str, Any], settings: Settings) -> list[str]:
+    """What is set otherwise than when a state was made; how long to train is asked anew each time."""
+    others = [field.name for field in fields(settings) if field.metadata["group"] != "Length"]
+    now = {name: getattr(settings, name) for name in others if name in then}
+    return [f"{name} {then[name]} -> {value}" for name, value in now.items() if then[name] != value]
+
+
+def _ended(trainer: Trainer, job: Job) -> str | None:
+    """Why there is nothing left to do for a run, if there is not."""
+    if trainer.step == trainer.last_step:
+        return f"{job.run} is finished after {trainer.step} updates: more --steps or --epochs go on"
+    if trainer.patience_ended:
+        return (
+            f"{job.run} ended after {trainer.step} updates, no better for {trainer.since_best} validations: "
+            f"more --patience goes on"
+        )
+    return None
 
 
 def _is_of(state: State | None, job: Job) -> bool:
@@ -287,6 +313,13 @@ def _move_aside(run: Path, say: Say) -> None:
             f"cannot move the run in {run} to {aside}: {error.strerror or error}; give another --run_name"
         ) from None
     say(f"the run that was in {run} is now {aside}")
+
+
+def _check_narrow(settings: Settings) -> None:
+    """Raise :class:`UsageError` where what ``narrow_steps`` does to the embedding would be in no state."""
+    other = "lora" if settings.lora else "only_train_transformer_layers"
+    if settings.narrow_steps and getattr(settings, other):
+        raise UsageError(f"--narrow_steps trains the embedding, which --{other} leaves as it is: give one of them")
 
 
 def _base(model: GPT2, settings: Settings, world: World) -> int | None:
