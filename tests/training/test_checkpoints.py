@@ -1,5 +1,6 @@
 """What lies in a run folder, whatever happens while it is written."""
 
+import contextlib
 import errno
 import json
 import os
@@ -121,6 +122,37 @@ def test_what_a_kill_left_half_written_is_cleared_away(make_trainer):
     trainer.update()
     trainer.save()
     assert names(trainer.run) == ["state-0000001", "state-0000002"]
+    assert not list(trainer.run.glob(".partial*"))
+
+
+@pytest.mark.parametrize("killed_at", range(12))
+def test_a_kill_while_the_same_step_is_saved_again_leaves_a_whole_state(make_trainer, monkeypatch, killed_at):
+    trainer = make_trainer()
+    trainer.update()
+    trainer.save()
+    replace, done = type(trainer.run).replace, 0
+
+    def until_killed(path, target):
+        nonlocal done
+        done += 1
+        if done > killed_at:
+            raise SystemExit
+        return replace(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(trainer.run), "replace", until_killed)
+        with contextlib.suppress(SystemExit):
+            trainer.save()
+    assert load_latest(trainer.run, pytest.fail).progress["step"] == 1
+    trainer.save()
+    assert names(trainer.run) == ["state-0000001"]
+
+
+def test_a_file_that_a_kill_left_half_written_is_no_hindrance(make_trainer):
+    trainer = make_trainer()
+    trainer.run.mkdir()
+    (trainer.run / ".partial-config.json").write_text("{")
+    trainer.save()
     assert not list(trainer.run.glob(".partial*"))
 
 

@@ -123,10 +123,15 @@ def save_state(
         content = _json_bytes({**progress, "files": files, "crc32": _json_crc({**progress, "files": files})})
         _write(partial / "progress.json", lambda out: out.write(content))
         _sync_folder(partial)
+        aside = run / f"state-0{name}"  # the same step to :func:`states`, and before ``final``
         if final.exists():
-            _remove(final)
+            if aside.exists():
+                _remove(aside)
+            final.replace(aside)
         partial.replace(final)
         _sync_folder(run)
+        if aside.exists():
+            _remove(aside)
         for old in [state for state in states(run) if state != final][: -(keep - 1) or None]:
             _remove(old)
     return final
