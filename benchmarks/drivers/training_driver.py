@@ -87,7 +87,8 @@ def main() -> None:
     if options.program == "gpt2lab":
         from gpt2lab.training.memory import prepare_process
 
-        prepare_process(options.threads)
+        compact = options.recompute == "layers" or options.lora > 0  # as `gpt2lab train` does
+        prepare_process(options.threads, compact=compact)
     import torch
 
     torch.set_num_threads(options.threads)

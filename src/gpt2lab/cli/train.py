@@ -215,7 +215,7 @@ def command(
     if settings.sample_every:
         _check_sample_dir(Path(arguments["sample_dir"], arguments["run_name"]))
     try:
-        start = _start(threads)
+        start = _start(threads, settings)
     except ModuleNotFoundError as error:
         raise UsageError(f"training needs {error.name}: pip install 'gpt2lab[train]'") from error
     job = start.Job(dataset=dataset, config=config, **arguments)
@@ -232,11 +232,11 @@ def _check_sample_dir(folder: Path) -> None:
         raise UsageError(f"cannot write samples into {folder}: {there} is no folder that can be written to")
 
 
-def _start(threads: int | None) -> Any:
+def _start(threads: int | None, settings: Settings) -> Any:
     """:mod:`gpt2lab.training.start`, and with it torch, once the process is prepared for it."""
-    from gpt2lab.training.memory import prepare_process
+    from gpt2lab.training.memory import prepare_process, wants_little
 
-    prepare_process(threads)
+    prepare_process(threads, compact=wants_little(settings))
     from gpt2lab.training import distributed, start
 
     distributed.use_threads(threads)

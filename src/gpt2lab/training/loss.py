@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-CHUNK_ROWS = 256
+CHUNK_ROWS = 128
 
 
 class TiedGradient:

@@ -14,19 +14,21 @@ from functools import cache
 from gpt2lab.config import ModelConfig
 from gpt2lab.training.settings import Settings
 
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # of glibc's malloc.h
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -2, -3, -4  # of glibc's malloc.h
 _TOP_PAD = 64 << 20
+_MAPPED = 1 << 20  # bytes from which a block is mapped by itself where memory counts more than time
 _FLOAT = 4  # bytes
 _TORCH = 330 << 20  # bytes of torch, its libraries' buffers and NumPy in a process, measured on Linux
-_LOSS_ROWS = 256
+_LOSS_ROWS = 128
 _FRAGMENTS = 1.08  # what lies between tensors, measured
 
 
-def prepare_process(threads: int | None = None) -> None:
+def prepare_process(threads: int | None = None, *, compact: bool = False) -> None:
     """Set up this process for training; before torch is imported, or it takes effect in part only.
 
     Waiting threads sleep instead of spinning, which matters where cores are shared. glibc keeps memory for the next
     update instead of giving it back to the system after each: fresh pages are dear, above all in virtual machines.
+    With ``compact`` it gives each large block back at once, which leaves no holes between tensors and takes more time.
     Elsewhere than on glibc that part does nothing. What the user has set in the environment stays.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -38,9 +40,17 @@ def prepare_process(threads: int | None = None) -> None:
     glibc = _glibc()
     if glibc is None:
         return
+    if compact:
+        glibc.mallopt(_M_MMAP_THRESHOLD, _MAPPED)
+        return
     glibc.mallopt(_M_MMAP_MAX, 0)
     glibc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
     glibc.mallopt(_M_TOP_PAD, _TOP_PAD)
+
+
+def wants_little(settings: Settings) -> bool:
+    """Whether a run that is set up like this is after little memory: then its process should be ``compact``."""
+    return settings.memory_saving_gradients or settings.lora > 0
 
 
 def give_back_holes(*_: object) -> None:
