@@ -12,6 +12,7 @@ from gpt2lab.errors import Gpt2LabError
 from gpt2lab.training.checkpoints import states
 from gpt2lab.training.settings import Settings
 from gpt2lab.training.start import Job, train
+from gpt2lab.weights import open_checkpoint
 
 SHAPE = ModelConfig(n_vocab=50257, n_ctx=16, n_embd=8, n_head=2, n_layer=1)
 QUICK = {"precision": "float32", "batch_size": 2, "accumulate_gradients": 1, "sample_every": 0, "val_batch_count": 2}
@@ -60,6 +61,16 @@ def test_weights_or_a_state_from_elsewhere_do_not_overwrite_a_run(capsys):
     assert Path("checkpoint/run1/model.safetensors").exists()
 
 
+def test_a_run_can_begin_anew_with_its_own_model():
+    run(3)
+    before = contents()
+    asked = job(config=None, model_name="checkpoint/run1", restore_from="fresh")
+    assert train(asked, Settings(steps=1, **QUICK, learning_rate=1e-30)) == 0
+    assert contents("checkpoint/run1-1") == before
+    now, then = (open_checkpoint(f"checkpoint/{name}").tensors for name in ("run1", "run1-1"))
+    assert all((now[name] == then[name]).all() for name in then)
+
+
 @pytest.mark.parametrize(
     "asked",
     [
@@ -85,7 +96,7 @@ def test_a_run_that_is_finished_says_so(capsys):
     capsys.readouterr()
     run(2)
     said = capsys.readouterr().out.splitlines()
-    assert said[-2] == "checkpoint/run1 is finished after 2 updates: more --steps or --epochs go on"
+    assert said[-2] == "checkpoint/run1 is finished after 2 updates: to go on, ask for more --steps or --epochs"
     assert said[-1].startswith("gpt2lab generate")
     assert contents() == before
 
@@ -97,7 +108,8 @@ def test_a_run_whose_patience_has_ended_says_so(capsys):
     capsys.readouterr()
     run(**settings)
     assert re.search(
-        "ended after [0-9]+ updates, no better for 2 validations: more --patience", capsys.readouterr().out
+        "ended after [0-9]+ updates, no better for 2 validations: to go on, ask for more --patience",
+        capsys.readouterr().out,
     )
     assert contents() == before
 

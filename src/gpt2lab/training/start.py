@@ -285,11 +285,12 @@ def _changed(then: Mapping[str, Any], settings: Settings) -> list[str]:
 def _ended(trainer: Trainer, job: Job) -> str | None:
     """Why there is nothing left to do for a run, if there is not."""
     if trainer.step == trainer.last_step:
-        return f"{job.run} is finished after {trainer.step} updates: more --steps or --epochs go on"
+        more = "--steps or --epochs" if trainer.step == trainer.settings.steps else "--stop_after"
+        return f"{job.run} is finished after {trainer.step} updates: to go on, ask for more {more}"
     if trainer.patience_ended:
         return (
             f"{job.run} ended after {trainer.step} updates, no better for {trainer.since_best} validations: "
-            f"more --patience goes on"
+            f"to go on, ask for more --patience"
         )
     return None
 
