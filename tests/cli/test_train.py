@@ -398,3 +398,9 @@ def test_killed_at_random_moments_and_resumed_is_the_same_to_the_last_bit(folder
     assert kills >= 3
     for file in ("state-0000040/model.safetensors", "state-0000040/optimizer.safetensors", "model.safetensors"):
         assert Path("checkpoint/parts", file).read_bytes() == Path("checkpoint/whole", file).read_bytes()
+
+
+def test_a_val_dataset_shorter_than_a_window_is_told(folder, capsys):
+    Path("val.txt").write_text("A mouse.")
+    run(*FRESH, "--steps", 1, "--val_dataset", "val.txt")
+    assert re.search(r"less than a window of 16: windows of validation have \d tokens", capsys.readouterr().out)

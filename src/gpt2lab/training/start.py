@@ -171,7 +171,10 @@ def load_windows(job: Job, settings: Settings, source: Source, say: Say) -> tupl
     if aside is None:
         return train, None
     say(f"held out: {len(aside)} tokens, documents: {aside.n_documents}")
-    return train, Windows(aside, block_size, settings.seed)
+    validation = Windows(aside, block_size, settings.seed)
+    if validation.length < block_size:
+        say(f"that is less than a window of {block_size}: windows of validation have {validation.length} tokens")
+    return train, validation
 
 
 def build(source: Source, settings: Settings, world: World, *, with_weights: bool) -> GPT2:
