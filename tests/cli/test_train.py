@@ -404,3 +404,9 @@ def test_a_val_dataset_shorter_than_a_window_is_told(folder, capsys):
     Path("val.txt").write_text("A mouse.")
     run(*FRESH, "--steps", 1, "--val_dataset", "val.txt")
     assert re.search(r"less than a window of 16: windows of validation have \d tokens", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("name", ["", ".", ".."])
+def test_a_run_needs_a_name(folder, capsys, name):
+    run(*FRESH, "--steps", 1, "--run_name", name, code=2)
+    assert "--run_name must be the name of a folder" in capsys.readouterr().err

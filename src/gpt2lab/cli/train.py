@@ -211,6 +211,8 @@ def command(
     given = [name for name, value in shape.items() if value is not None]
     if given and not from_scratch:
         raise UsageError(f"--{given[0]} is for --from_scratch: a model that is there has its shape")
+    if Path(arguments["run_name"]).name in ("", ".."):
+        raise UsageError(f"--run_name must be the name of a folder for this run, got {arguments['run_name']!r}")
     config = ModelConfig(**{**SHAPE, **{name: shape[name] for name in given}}) if from_scratch else None
     if settings.sample_every:
         _check_sample_dir(Path(arguments["sample_dir"], arguments["run_name"]))
