@@ -1,0 +1,208 @@
+"""A headless Chromium, and ``gpt2lab serve`` beside it in a process of its own.
+
+``page`` opens nothing yet: ``page.goto("/")`` reaches the server of ``tales``. Whatever a page says on its console as an
+error, throws, or asks of another origin fails its test at the end. Without Playwright or a Chromium the tests are
+skipped.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from threading import Thread
+from typing import Any
+
+import pytest
+
+HERE = Path(__file__).parent
+GOLDEN = HERE.parent / "golden"
+PATIENCE_MS = 30_000  # for a machine that does much else
+CHROMIUM_FLAGS = (
+    "--no-sandbox",  # containers have no user namespaces
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-dev-shm-usage",
+    "--disable-gpu",
+    "--no-first-run",
+)
+
+
+def _missing() -> str | None:
+    """Why these tests cannot run here."""
+    try:
+        import fastapi
+        import playwright.sync_api
+        import uvicorn  # noqa: F401
+    except ImportError as error:
+        return f"needs {error.name}: pip install 'gpt2lab[serve,browser]'"
+    if chromium() is None:
+        return "needs chromium or google-chrome on the path"
+    return None
+
+
+def chromium() -> str | None:
+    """Where this machine's Chromium is."""
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    return next((path for path in map(shutil.which, names) if path), None)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = [item for item in items if HERE in item.path.parents]
+    reason = _missing() if here else None
+    for item in here:
+        if reason:
+            item.add_marker(pytest.mark.skip(reason=reason))
+
+
+class Complaints:
+    """What went wrong in a browser's pages, in words; ``forgive(part)`` lets pass what has ``part`` in it."""
+
+    def __init__(self) -> None:
+        self._all: list[str] = []
+        self._forgiven: list[str] = []
+
+    def watch(self, context: Any, origin: str) -> None:
+        def asked(request: Any) -> None:
+            if not request.url.startswith((origin + "/", "data:", "blob:", "about:")):
+                self._all.append(f"a request left the origin: {request.method} {request.url}")
+
+        def said(message: Any) -> None:
+            if message.type == "error":
+                self._all.append(f"on the console: {message.text} ({message.location.get('url', '')})")
+
+        context.on("request", asked)
+        context.on("console", said)
+        context.on("weberror", lambda problem: self._all.append(f"thrown: {problem.error}"))
+
+    def forgive(self, part: str) -> None:
+        self._forgiven.append(part)
+
+    @property
+    def left(self) -> list[str]:
+        return [each for each in self._all if not any(part in each for part in self._forgiven)]
+
+
+# ---- processes: as long as the tests of this folder run --------------------------------------------------------------
+
+
+@pytest.fixture(scope="package")
+def serve(_own_cache: None) -> Iterator[Callable[..., str]]:
+    """``serve(*arguments)`` starts ``gpt2lab serve`` with them on a free port and returns its URL; once for the same."""
+    running: dict[tuple[str, ...], tuple[str, subprocess.Popen[str]]] = {}
+
+    def begin(*arguments: str) -> str:
+        if arguments not in running:
+            running[arguments] = _started(arguments)
+        return running[arguments][0]
+
+    yield begin
+    for _, process in running.values():
+        process.send_signal(signal.SIGTERM)
+        process.send_signal(signal.SIGTERM)  # no test is waited for
+    for _, process in running.values():
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _started(arguments: tuple[str, ...]) -> tuple[str, subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "gpt2lab", "serve", "--port", "0", "--quiet", *arguments]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, encoding="utf-8")
+    said = []
+    for line in process.stderr:
+        said.append(line)
+        if found := re.search(r"serving .* on (http://\S+)", line):
+            Thread(target=_empty, args=(process.stderr,), daemon=True).start()
+            return found[1], process
+    raise AssertionError(f"{command} ended with {process.wait()}: {''.join(said)}")
+
+
+def _empty(pipe: Any) -> None:
+    """A process that nobody reads stops at a full pipe."""
+    for _ in pipe:
+        pass
+
+
+@pytest.fixture(scope="package")
+def server(serve: Callable[..., str]) -> str:
+    """The URL of a server of ``tales``."""
+    return serve()
+
+
+@pytest.fixture(scope="package")
+def pair_server(serve: Callable[..., str]) -> str:
+    """The URL of a server of two models of one vocabulary: ``tales``, and ``tiny`` with random weights."""
+    return serve("--model_name", "tales", "--model_name", str(GOLDEN / "tiny"))
+
+
+@pytest.fixture(scope="package")
+def browser() -> Iterator[Any]:
+    """Chromium. Not for the whole session: while Playwright's loop runs, nobody else may call ``asyncio.run``."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=chromium(), args=list(CHROMIUM_FLAGS))
+        yield started
+        started.close()
+
+
+# ---- pages: one test ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def complaints() -> Iterator[Complaints]:
+    """What the pages of this test did wrong; checked when it ends."""
+    collected = Complaints()
+    yield collected
+    if collected.left:
+        pytest.fail("the page misbehaved:\n" + "\n".join(collected.left))
+
+
+@pytest.fixture
+def new_page(browser: Any, complaints: Complaints, request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
+    """``new_page(url=…, width=…, height=…, **options)``: a page with a profile of its own, watched by ``complaints``.
+
+    ``url`` is the server that addresses are relative to, by default that of ``tales``; ``options`` are those of
+    Playwright's ``new_context``, e.g. ``color_scheme="dark"``, ``has_touch=True``, ``reduced_motion="reduce"``.
+    """
+    contexts = []
+
+    def begin(url: str | None = None, *, width: int = 1280, height: int = 900, **options: Any) -> Any:
+        base = url or request.getfixturevalue("server")
+        context = browser.new_context(base_url=base, viewport={"width": width, "height": height}, **options)
+        contexts.append(context)
+        context.set_default_timeout(PATIENCE_MS)
+        complaints.watch(context, base)
+        return context.new_page()
+
+    yield begin
+    for context in contexts:
+        context.close()
+
+
+@pytest.fixture
+def page(new_page: Callable[..., Any]) -> Any:
+    """A page 1280 wide, of the server of ``tales``."""
+    return new_page()
+
+
+@pytest.fixture
+def evaluate(page: Any) -> Callable[..., Any]:
+    """``evaluate(module, script, argument)``: ``script``, a function ``(m, argument) => …``, given a module of the page.
+
+    For modules that need no document: ``evaluate("sampling.js", "(m, p) => m.entropy(p)", [0.5, 0.5])``.
+    """
+    page.goto("/docs")  # any page of the origin
+
+    def run(module: str, script: str, argument: Any = None) -> Any:
+        call = f"async (a) => {{ const m = await import('/page/{module}'); return await ({script})(m, a); }}"
+        return page.evaluate(call, argument)
+
+    return run
