@@ -1,7 +1,7 @@
 """A headless Chromium, and ``gpt2lab serve`` beside it in a process of its own.
 
-``page`` opens nothing yet: ``page.goto("/")`` reaches the server of ``tales``. Whatever a page says on its console as an
-error, throws, or asks of another origin fails its test at the end. Without Playwright or a Chromium the tests are
+``page`` opens nothing yet: ``page.goto("/")`` reaches the server of ``tales``. Whatever a page says on its console as
+an error, throws, or asks of another origin fails its test at the end. Without Playwright or a Chromium the tests are
 skipped.
 """
 
@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -34,12 +35,9 @@ CHROMIUM_FLAGS = (
 
 def _missing() -> str | None:
     """Why these tests cannot run here."""
-    try:
-        import fastapi
-        import playwright.sync_api
-        import uvicorn  # noqa: F401
-    except ImportError as error:
-        return f"needs {error.name}: pip install 'gpt2lab[serve,browser]'"
+    for module in ("fastapi", "uvicorn", "playwright", "axe_playwright_python"):
+        if find_spec(module) is None:
+            return f"needs {module}: pip install 'gpt2lab[serve,browser]'"
     if chromium() is None:
         return "needs chromium or google-chrome on the path"
     return None
@@ -92,7 +90,7 @@ class Complaints:
 
 @pytest.fixture(scope="package")
 def serve(_own_cache: None) -> Iterator[Callable[..., str]]:
-    """``serve(*arguments)`` starts ``gpt2lab serve`` with them on a free port and returns its URL; once for the same."""
+    """``serve(*arguments)`` starts ``gpt2lab serve`` with them on a free port, once, and returns its URL."""
     running: dict[tuple[str, ...], tuple[str, subprocess.Popen[str]]] = {}
 
     def begin(*arguments: str) -> str:
@@ -195,7 +193,7 @@ def page(new_page: Callable[..., Any]) -> Any:
 
 @pytest.fixture
 def evaluate(page: Any) -> Callable[..., Any]:
-    """``evaluate(module, script, argument)``: ``script``, a function ``(m, argument) => …``, given a module of the page.
+    """``evaluate(module, script, argument)``: the function ``script`` on a module of the page.
 
     For modules that need no document: ``evaluate("sampling.js", "(m, p) => m.entropy(p)", [0.5, 0.5])``.
     """
