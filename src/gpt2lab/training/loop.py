@@ -8,15 +8,12 @@ nothing but speed. Knows nothing of text, of command lines or of how progress is
 from __future__ import annotations
 
 import math
-import os
 import signal
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -28,6 +25,7 @@ from gpt2lab.errors import CheckpointError, TrainingError
 from gpt2lab.training import checkpoints
 from gpt2lab.training.checkpoints import State
 from gpt2lab.training.distributed import World
+from gpt2lab.training.interrupts import Interrupts
 from gpt2lab.training.lora import adapter_tensors, merged
 from gpt2lab.training.module import GPT2
 from gpt2lab.training.optimizers import load_optimizer_tensors, make_optimizers, optimizer_tensors
@@ -90,7 +88,7 @@ class Trainer:
         self.average = (0.0, 0.0)  # weighted sum of losses, sum of weights
         self.seconds = 0.0
         self.last_state: Path | None = None
-        self.interrupted: signal.Signals | None = None
+        self.interrupts = Interrupts(self._say_interrupted)
 
     @property
     def last_step(self) -> int:
@@ -99,13 +97,13 @@ class Trainer:
         return min(steps, stop_after) if stop_after else steps
 
     def train(self) -> str:
-        """Train to the last update, or until patience ends, or Ctrl-C, which finishes the update and saves.
+        """Train to the last update, or until patience ends, or a signal, which finishes the update and saves.
 
         Why it ended: ``finished``, ``no better`` or ``interrupted``. Raises :class:`TrainingError` for a loss that is
         no number, :class:`CheckpointError` where saving fails; what was saved before is whole.
         """
         begin = time.perf_counter() - self.seconds
-        with self._finish_on_interrupt():
+        with self.interrupts:
             if self.validated is not None and math.isinf(self.best):
                 self._validate_and_keep_best(self.validated)
             while self.step < self.last_step:
@@ -116,6 +114,11 @@ class Trainer:
                 if reason := self._after_update():
                     return reason
         return "finished"
+
+    @property
+    def interrupted(self) -> signal.Signals | None:
+        """The signal that asked training to end."""
+        return self.interrupts.asked
 
     @property
     def validated(self) -> Windows | None:
@@ -372,20 +375,8 @@ class Trainer:
             self._write_model()
         self.reporter.validation(Validation(self.step, self.seconds, loss, best=self.since_best == 0))
 
-    @contextmanager
-    def _finish_on_interrupt(self) -> Iterator[None]:
-        def ask(number: int, frame: FrameType | None) -> None:
-            if self.interrupted is not None and "TORCHELASTIC_RUN_ID" not in os.environ:  # torchrun sends it twice
-                signal.default_int_handler(number, frame)
-            self.interrupted = signal.Signals(number)
-            self.reporter.status("finishing this update, then saving; once more to stop at once")
-
-        previous = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
+    def _say_interrupted(self) -> None:
+        self.reporter.status("finishing this update, then saving; once more to stop at once")
 
 
 def used_ids(windows: Windows, held_out: Windows | None) -> Tensor:

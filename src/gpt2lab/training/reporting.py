@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
+from gpt2lab.training.interrupts import output_is_gone
+
 
 @dataclass(frozen=True)
 class Update:
@@ -66,8 +68,11 @@ class Lines(Reporter):
     """The original's lines on standard output."""
 
     def say(self, line: str) -> None:
-        """Print it."""
-        print(line, flush=True)
+        """Print it; if nobody reads it any more, training is asked to end."""
+        try:
+            print(line, flush=True)
+        except OSError as error:
+            output_is_gone(error)
 
     def update(self, made: Update) -> None:
         """``[step | seconds] loss=… avg=…``."""
