@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from gpt2lab.config import ModelConfig
-from gpt2lab.errors import Gpt2LabError
+from gpt2lab.errors import Gpt2LabError, UsageError
 from gpt2lab.training.checkpoints import states
+from gpt2lab.training.holding import Hold
+from gpt2lab.training.job import Job
 from gpt2lab.training.settings import Settings
-from gpt2lab.training.start import Job, train
+from gpt2lab.training.start import train
 from gpt2lab.weights import open_checkpoint
 
 SHAPE = ModelConfig(n_vocab=50257, n_ctx=16, n_embd=8, n_head=2, n_layer=1)
@@ -47,6 +49,18 @@ def test_beginning_anew_leaves_the_old_run_whole_under_another_name(capsys):
     assert [state.name for state in states(Path("checkpoint/run1"))] == ["state-0000001"]
     run(1, restore_from="fresh")
     assert Path("checkpoint/run1-2/state-0000001").exists()
+
+
+def test_two_runs_do_not_share_a_folder():
+    run(1)
+    before = contents()
+    with Hold() as other:
+        other.take(Path("checkpoint/run1"))
+        for restore_from in ("latest", "fresh"):
+            with pytest.raises(UsageError, match="another process trains in checkpoint/run1: wait"):
+                run(2, restore_from=restore_from)
+    assert contents() == before
+    run(2)
 
 
 def test_weights_or_a_state_from_elsewhere_do_not_overwrite_a_run(capsys):

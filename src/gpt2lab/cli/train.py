@@ -220,8 +220,9 @@ def command(
         start = _start(threads, settings)
     except ModuleNotFoundError as error:
         raise UsageError(f"training needs {error.name}: pip install 'gpt2lab[train]'") from error
-    job = start.Job(dataset=dataset, config=config, **arguments)
-    context.exit(start.train(job, settings, terminal=sys.stdout.isatty()))
+    from gpt2lab.training.job import Job
+
+    context.exit(start.train(Job(dataset=dataset, config=config, **arguments), settings, terminal=sys.stdout.isatty()))
 
 
 def _check_sample_dir(folder: Path) -> None:

@@ -7,35 +7,31 @@ from __future__ import annotations
 
 import json
 import time
-import zlib
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from gpt2lab.config import ModelConfig
 from gpt2lab.data.open import open_documents
 from gpt2lab.data.split import hold_out
 from gpt2lab.data.windows import Ring, Windows
 from gpt2lab.errors import CheckpointError, UsageError
 from gpt2lab.memory import available_memory
-from gpt2lab.model import tokenizer_of
-from gpt2lab.tokenizer import Tokenizer
 from gpt2lab.training import checkpoints
-from gpt2lab.training.checkpoints import State
 from gpt2lab.training.distributed import World
+from gpt2lab.training.holding import Hold
+from gpt2lab.training.job import Job, Source
 from gpt2lab.training.loop import Trainer
 from gpt2lab.training.memory import estimate
 from gpt2lab.training.metrics import file_reporters
 from gpt2lab.training.module import GPT2, Precision
 from gpt2lab.training.optimizers import choose_trainable
 from gpt2lab.training.reporting import Lines, Live, Reporter, Several
+from gpt2lab.training.resuming import base_checksum, begin_with, ended, go_on, is_of, move_aside
 from gpt2lab.training.samples import Samples
 from gpt2lab.training.settings import Settings, resolved
-from gpt2lab.weights import Checkpoint, open_checkpoint
 from gpt2lab.weights.huggingface import write_vocabulary
 from gpt2lab.weights.vocabulary import gpt2_vocabulary
 
@@ -46,72 +42,39 @@ PROBE_TOKENS = 512
 GAIN = 0.9  # bfloat16 must take less than this part of float32's time to be chosen
 
 
-@dataclass(frozen=True)
-class Job:
-    """What to train on, what to begin with, and where to save.
-
-    ``config`` is the shape of a model of random weights, None to begin with the checkpoint ``model_name``.
-    """
-
-    dataset: tuple[str, ...]
-    model_name: str = "tales"
-    config: ModelConfig | None = None
-    val_dataset: str | None = None
-    held_out: float = 0.05
-    encoding: str = "utf-8"
-    field: str | None = None
-    column: str | None = None
-    combine: int = 50_000
-    run_name: str = "run1"
-    checkpoint_dir: str = "checkpoint"
-    sample_dir: str = "samples"
-    restore_from: str = "latest"
-    device: str = "cpu"
-
-    @property
-    def run(self) -> Path:
-        """The run folder."""
-        return Path(self.checkpoint_dir, self.run_name)
-
-
-@dataclass(frozen=True)
-class Source:
-    """What training begins with; without a checkpoint it is random."""
-
-    config: ModelConfig
-    tokenizer: Tokenizer
-    checkpoint: Checkpoint | None = None
-
-
 def train(job: Job, settings: Settings, terminal: bool = False) -> int:
     """Do ``job``; the exit status: 0, or that of the signal that ended it after the state was saved.
 
     ``terminal`` asks for a live line in place of the original's lines. Raises what is in :mod:`gpt2lab.errors`.
     """
     _check_narrow(settings)
-    with World.start(_device(job.device)) as world:
+    with World.start(_device(job.device)) as world, Hold() as hold:
+        if world.is_main:
+            hold.take(job.run)
         say: Say = print_line if world.is_main else lambda _: None
-        source, state = _begin_with(job, world, say)
+        source, state = begin_with(job, world, say)
         windows, held_out = load_windows(job, settings, source, say)
         settings = resolved(settings, source.config, len(windows), from_scratch=source.checkpoint is None)
         model = build(source, settings, world, with_weights=state is None or settings.lora > 0)
+        _say_memory(model, settings, world, say)
         remembered = state.progress.get("precision") if state else None
         model.precision = choose_precision(model, settings, windows, world, remembered, say)
-        _say_memory(model, settings, world, say)
-        about = {"precision": model.precision, "tokens": len(windows.ring), "base": _base(model, settings, world)}
+        base = base_checksum(model, settings, world)
+        about = {"precision": model.precision, "tokens": len(windows.ring), "base": base}
         vocabulary = source.checkpoint.tokenizer_files if source.checkpoint else None
         plain = Lines() if world.is_main else Reporter()
         trainer = Trainer(model, settings, windows, held_out, job.run, world, plain, vocabulary=vocabulary, about=about)
         trainer.sampler = _sampler(job, settings, source, lambda line: trainer.reporter.say(line))
-        _go_on(trainer, job, state, say)
-        if ended := _ended(trainer, job):
-            say(ended)
+        go_on(trainer, job, state, say)
+        if reason := ended(trainer, job):
+            say(reason)
             _say_end(trainer, job, "ended before", say)
             return 0
         if world.is_main:  # all that can be refused was: from here on the run folder changes
-            if not _is_of(state, job):
-                _move_aside(job.run, say)
+            if not is_of(state, job):
+                move_aside(job.run, say)
             _prepare_run(job, settings, source)
+            hold.take(job.run)
             if state is None or job.restore_from != "latest":
                 trainer.generation = checkpoints.next_generation(job.run)
         with _reporter(job, settings, trainer.step, world, terminal) as reporter:
@@ -125,17 +88,6 @@ def train(job: Job, settings: Settings, terminal: bool = False) -> int:
 def print_line(line: str) -> None:
     """On standard output, at once."""
     print(line, flush=True)
-
-
-def open_source(job: Job) -> Source:
-    """The model that training begins with. Raises :class:`UsageError` if it has no tokenizer to read text with."""
-    if job.config is not None:
-        return Source(job.config, Tokenizer.gpt2())
-    checkpoint = open_checkpoint(job.model_name)
-    tokenizer = tokenizer_of(checkpoint)
-    if tokenizer is None:
-        raise UsageError(f"{job.model_name} has no tokenizer, which training needs: put its files beside the weights")
-    return Source(checkpoint.config, tokenizer, checkpoint)
 
 
 def load_windows(job: Job, settings: Settings, source: Source, say: Say) -> tuple[Windows, Windows | None]:
@@ -233,117 +185,11 @@ def _measure(model: GPT2, windows: Windows, say: Say) -> Precision:
     return chosen
 
 
-def _begin_with(job: Job, world: World, say: Say) -> tuple[Source, State | None]:
-    """The model, and the state to go on from if there is one."""
-    path = job.restore_from
-    if path not in ("latest", "fresh") and not _has_states(Path(path)):
-        return open_source(replace(job, model_name=path, config=None)), None  # weights of any kind, as in the original
-    state = _find_state(job, say) if world.is_main else None
-    found = world.broadcast(None if state is None else (state.path, state.kind, state.progress))
-    if found is not None and state is None:
-        state = State(found[0], found[1], {}, {}, found[2])  # the main process has the tensors
-    return open_source(job), state
-
-
-def _find_state(job: Job, say: Say) -> State | None:
-    if job.restore_from == "fresh":
-        return None
-    if job.restore_from == "latest":
-        return checkpoints.load_latest(job.run, say)
-    path = Path(job.restore_from)
-    return checkpoints.load_state(path) if checkpoints.is_state(path) else checkpoints.load_latest(path, say)
-
-
-def _has_states(path: Path) -> bool:
-    return checkpoints.is_state(path) or bool(checkpoints.states(path))
-
-
-def _go_on(trainer: Trainer, job: Job, state: State | None, say: Say) -> None:
-    """Restore ``state``, if there is one; nothing is written."""
-    if state is not None:
-        say(f"Loading checkpoint {state.path}")
-        _check_base(trainer, state, job)
-        trainer.restore(state)
-        before = state.progress.get("tokens", len(trainer.windows.ring))
-        if before != len(trainer.windows.ring):
-            say(f"the dataset had {before} tokens then: training goes on with another text")
-        if changed := _changed(state.progress.get("settings", {}), trainer.settings):
-            say(f"changed since then: {', '.join(changed)}")
-        if not _is_of(state, job):
-            trainer.forget_best()  # it lies in the other folder
-    if trainer.step > trainer.last_step:
-        raise UsageError(
-            f"{job.run} has {trainer.step} updates already, and {trainer.last_step} were asked for: "
-            f"ask for more --steps or --epochs, or --restore_from fresh"
-        )
-
-
-def _changed(then: Mapping[str, Any], settings: Settings) -> list[str]:
-    """What is set otherwise than when a state was made; how long to train is asked anew each time."""
-    others = [field.name for field in fields(settings) if field.metadata["group"] != "Length"]
-    now = {name: getattr(settings, name) for name in others if name in then}
-    return [f"{name} {then[name]} -> {value}" for name, value in now.items() if then[name] != value]
-
-
-def _ended(trainer: Trainer, job: Job) -> str | None:
-    """Why there is nothing left to do for a run, if there is not."""
-    if trainer.step == trainer.last_step:
-        more = "--steps or --epochs" if trainer.step == trainer.settings.steps else "--stop_after"
-        return f"{job.run} is finished after {trainer.step} updates: to go on, ask for more {more}"
-    if trainer.patience_ended:
-        return (
-            f"{job.run} ended after {trainer.step} updates, no better for {trainer.since_best} validations: "
-            f"to go on, ask for more --patience"
-        )
-    return None
-
-
-def _is_of(state: State | None, job: Job) -> bool:
-    """Whether training goes on in the folder it has been in."""
-    return state is not None and state.path.resolve().parent == job.run.resolve()
-
-
-def _move_aside(run: Path, say: Say) -> None:
-    """Give the folder of an earlier run another name, model, states and all: this one would overwrite them."""
-    if not (run / "model.safetensors").exists() and not checkpoints.states(run):
-        return
-    number = 1
-    while (aside := run.with_name(f"{run.name}-{number}")).exists():
-        number += 1
-    try:
-        run.rename(aside)
-    except OSError as error:
-        raise CheckpointError(
-            f"cannot move the run in {run} to {aside}: {error.strerror or error}; give another --run_name"
-        ) from None
-    say(f"the run that was in {run} is now {aside}")
-
-
 def _check_narrow(settings: Settings) -> None:
     """Raise :class:`UsageError` where what ``narrow_steps`` does to the embedding would be in no state."""
     other = "lora" if settings.lora else "only_train_transformer_layers"
     if settings.narrow_steps and getattr(settings, other):
         raise UsageError(f"--narrow_steps trains the embedding, which --{other} leaves as it is: give one of them")
-
-
-def _base(model: GPT2, settings: Settings, world: World) -> int | None:
-    """A checksum of the weights that LoRA leaves as they are and a state therefore does not hold."""
-    if not settings.lora or not world.is_main:
-        return None
-    crc = 0
-    for parameter in model.parameters():
-        if not parameter.requires_grad:
-            crc = zlib.crc32(np.ascontiguousarray(parameter.detach().numpy()).view("u1").data, crc)
-    return crc
-
-
-def _check_base(trainer: Trainer, state: State, job: Job) -> None:
-    base = trainer.about["base"]
-    if base is not None and state.progress.get("base") not in (None, base):
-        raise CheckpointError(
-            f"{state.path} is an adapter of another model than {job.model_name}: give the --model_name it began with, "
-            f"or --restore_from fresh"
-        )
 
 
 def _prepare_run(job: Job, settings: Settings, source: Source) -> None:

@@ -1,0 +1,54 @@
+"""One process at a time trains in a folder: two would take each other's states for their own."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from types import TracebackType
+
+from gpt2lab.errors import UsageError
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+
+class Hold:
+    """Folders that are this process's while entered. The system lets go of them however the process ends."""
+
+    def __init__(self) -> None:
+        self._held: dict[tuple[int, int], int] = {}
+
+    def __enter__(self) -> Hold:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for descriptor in self._held.values():
+            os.close(descriptor)
+        self._held.clear()
+
+    def take(self, folder: Path) -> None:
+        """Hold ``folder`` if it is there and the file system can. Raises :class:`UsageError` if another has it."""
+        if fcntl is None:
+            return
+        try:
+            descriptor = os.open(folder, os.O_RDONLY)
+        except OSError:
+            return
+        status = os.fstat(descriptor)
+        key = status.st_dev, status.st_ino
+        try:
+            if key not in self._held:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                self._held[key], descriptor = descriptor, -1
+        except BlockingIOError:
+            message = f"another process trains in {folder}: wait for it, or give another --run_name"
+            raise UsageError(message) from None
+        except OSError:
+            pass  # a file system without locks
+        finally:
+            if descriptor >= 0:
+                os.close(descriptor)

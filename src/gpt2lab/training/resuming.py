@@ -1,0 +1,131 @@
+"""To go on from a saved state: which one, whether it fits, what becomes of the run that was in the folder before.
+
+Knows nothing of text, nor of what an update does.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpt2lab.errors import CheckpointError, UsageError
+from gpt2lab.training import checkpoints
+from gpt2lab.training.checkpoints import State
+from gpt2lab.training.distributed import World
+from gpt2lab.training.job import Job, Source, open_source
+from gpt2lab.training.loop import Trainer
+from gpt2lab.training.module import GPT2
+from gpt2lab.training.settings import Settings
+
+Say = Callable[[str], None]
+
+
+def begin_with(job: Job, world: World, say: Say) -> tuple[Source, State | None]:
+    """The model, and the state to go on from if there is one."""
+    path = job.restore_from
+    if path not in ("latest", "fresh") and not _has_states(Path(path)):
+        return open_source(replace(job, model_name=path, config=None)), None  # weights of any kind, as in the original
+    state = _find_state(job, say) if world.is_main else None
+    found = world.broadcast(None if state is None else (state.path, state.kind, state.progress))
+    if found is not None and state is None:
+        state = State(found[0], found[1], {}, {}, found[2])  # the main process has the tensors
+    return open_source(job), state
+
+
+def _find_state(job: Job, say: Say) -> State | None:
+    if job.restore_from == "fresh":
+        return None
+    if job.restore_from == "latest":
+        return checkpoints.load_latest(job.run, say)
+    path = Path(job.restore_from)
+    return checkpoints.load_state(path) if checkpoints.is_state(path) else checkpoints.load_latest(path, say)
+
+
+def _has_states(path: Path) -> bool:
+    return checkpoints.is_state(path) or bool(checkpoints.states(path))
+
+
+def go_on(trainer: Trainer, job: Job, state: State | None, say: Say) -> None:
+    """Restore ``state``, if there is one; nothing is written."""
+    if state is not None:
+        say(f"Loading checkpoint {state.path}")
+        _check_base(trainer, state, job)
+        trainer.restore(state)
+        before = state.progress.get("tokens", len(trainer.windows.ring))
+        if before != len(trainer.windows.ring):
+            say(f"the dataset had {before} tokens then: training goes on with another text")
+        if changed := _changed(state.progress.get("settings", {}), trainer.settings):
+            say(f"changed since then: {', '.join(changed)}")
+        if not is_of(state, job):
+            trainer.forget_best()  # it lies in the other folder
+    if trainer.step > trainer.last_step:
+        raise UsageError(
+            f"{job.run} has {trainer.step} updates already, and {trainer.last_step} were asked for: "
+            f"ask for more --steps or --epochs, or --restore_from fresh"
+        )
+
+
+def _changed(then: Mapping[str, Any], settings: Settings) -> list[str]:
+    """What is set otherwise than when a state was made; how long to train is asked anew each time."""
+    others = [field.name for field in fields(settings) if field.metadata["group"] != "Length"]
+    now = {name: getattr(settings, name) for name in others if name in then}
+    return [f"{name} {then[name]} -> {value}" for name, value in now.items() if then[name] != value]
+
+
+def ended(trainer: Trainer, job: Job) -> str | None:
+    """Why there is nothing left to do for a run, if there is not."""
+    if trainer.step == trainer.last_step:
+        more = "--steps or --epochs" if trainer.step == trainer.settings.steps else "--stop_after"
+        return f"{job.run} is finished after {trainer.step} updates: to go on, ask for more {more}"
+    if trainer.patience_ended:
+        return (
+            f"{job.run} ended after {trainer.step} updates, no better for {trainer.since_best} validations: "
+            f"to go on, ask for more --patience"
+        )
+    return None
+
+
+def is_of(state: State | None, job: Job) -> bool:
+    """Whether training goes on in the folder it has been in."""
+    return state is not None and state.path.resolve().parent == job.run.resolve()
+
+
+def move_aside(run: Path, say: Say) -> None:
+    """Give the folder of an earlier run another name, model, states and all: this one would overwrite them."""
+    if not (run / "model.safetensors").exists() and not checkpoints.states(run):
+        return
+    number = 1
+    while (aside := run.with_name(f"{run.name}-{number}")).exists():
+        number += 1
+    try:
+        run.rename(aside)
+    except OSError as error:
+        raise CheckpointError(
+            f"cannot move the run in {run} to {aside}: {error.strerror or error}; give another --run_name"
+        ) from None
+    say(f"the run that was in {run} is now {aside}")
+
+
+def base_checksum(model: GPT2, settings: Settings, world: World) -> int | None:
+    """A checksum of the weights that LoRA leaves as they are and a state therefore does not hold."""
+    if not settings.lora or not world.is_main:
+        return None
+    crc = 0
+    for parameter in model.parameters():
+        if not parameter.requires_grad:
+            crc = zlib.crc32(np.ascontiguousarray(parameter.detach().numpy()).view("u1").data, crc)
+    return crc
+
+
+def _check_base(trainer: Trainer, state: State, job: Job) -> None:
+    base = trainer.about["base"]
+    if base is not None and state.progress.get("base") not in (None, base):
+        raise CheckpointError(
+            f"{state.path} is an adapter of another model than {job.model_name}: give the --model_name it began with, "
+            f"or --restore_from fresh"
+        )
