@@ -37,7 +37,7 @@ def test_documents_are_the_ids_of_their_pieces_in_order(gpt2, documents, jobs, b
 
 def test_bytes_of_the_text_are_counted(gpt2):
     (encoded,) = encode_pieces([Piece("é", True), Piece("a日", True)], gpt2)
-    assert encoded.n_bytes == 2 + 4
+    assert encoded.n_bytes.tolist() == [2, 4]
 
 
 def test_more_jobs_work_on_it_at_the_same_time(gpt2, monkeypatch):

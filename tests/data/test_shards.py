@@ -1,3 +1,4 @@
+import json
 import os
 
 import numpy as np
@@ -11,6 +12,7 @@ from gpt2lab.data.shards import new_shards, read_shards, write_shards
 from gpt2lab.data.sources import Piece
 from gpt2lab.data.vocabulary import vocabulary_hash
 from gpt2lab.errors import CheckpointError, UsageError
+from gpt2lab.holding import Hold
 from gpt2lab.tokenizer import Tokenizer
 
 
@@ -185,3 +187,26 @@ def test_a_damaged_shard_is_an_error_of_one_line_or_read(tmp_path_factory, data)
         read(path)
     except (UsageError, CheckpointError) as error:
         assert "\n" not in str(error)
+
+
+def test_a_shard_tells_the_bytes_of_its_own_text(tmp_path):
+    write(tmp_path / "out", texts("one two", "tree", "é"), shard_tokens=1)
+    files = sorted((tmp_path / "out").iterdir())
+    assert [safetensors_metadata(file)["bytes"] for file in files] == ["7", "4", "2"]
+
+
+def safetensors_metadata(path):
+    with path.open("rb") as file:
+        return json.loads(file.read(int.from_bytes(file.read(8), "little")))["__metadata__"]
+
+
+def test_two_processes_do_not_write_the_same_dataset(tmp_path):
+    partial = tmp_path / "out.partial"
+    partial.mkdir()
+    (partial / "begun").touch()
+    with Hold() as other:
+        other.take(partial)
+        with pytest.raises(UsageError, match="another process writes into .*out.partial"):
+            write(tmp_path / "out", texts("new"))
+    assert (partial / "begun").exists()
+    write(tmp_path / "out", texts("new"))

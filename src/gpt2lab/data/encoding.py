@@ -32,7 +32,7 @@ class Encoded:
         characters: of each piece, int64 [n_pieces].
         ends: whether a document ends with the piece, bool [n_pieces].
         trained: whether the piece is to be learned, bool [n_pieces].
-        n_bytes: of the text, as UTF-8.
+        n_bytes: of each piece's text as UTF-8, int64 [n_pieces].
     """
 
     ids: IdArray
@@ -40,7 +40,7 @@ class Encoded:
     characters: NDArray[np.int64]
     ends: NDArray[np.bool_]
     trained: NDArray[np.bool_]
-    n_bytes: int
+    n_bytes: NDArray[np.int64]
 
     def trained_tokens(self) -> NDArray[np.bool_]:
         """Whether each token is to be learned, bool [n_tokens]."""
@@ -125,7 +125,7 @@ def encode_batch(tokenizer: Tokenizer, batch: list[Piece]) -> Encoded:
         np.asarray([len(text) for text in texts], dtype=np.int64),
         np.asarray([piece.ends for piece in batch], dtype=bool),
         np.asarray([piece.trained for piece in batch], dtype=bool),
-        sum(len(text) if text.isascii() else len(text.encode()) for text in texts),
+        np.asarray([len(text) if text.isascii() else len(text.encode()) for text in texts], dtype=np.int64),
     )
 
 

@@ -116,7 +116,7 @@ def _encoded(
     characters = np.concatenate([np.zeros(1, np.int64), np.cumsum(character_sizes[ids])])[edges]
     closed = np.arange(len(edges) - 1) < len(ends)
     trained = np.ones(len(closed), dtype=bool)
-    n_bytes = int(byte_sizes[ids].sum())
+    n_bytes = np.diff(np.concatenate([np.zeros(1, np.int64), np.cumsum(byte_sizes[ids])])[edges])
     return Encoded(ids.astype(dtype), np.diff(edges), np.diff(characters), closed, trained, n_bytes)
 
 

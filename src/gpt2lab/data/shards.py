@@ -23,6 +23,7 @@ from gpt2lab.data.encoding import DocumentIndex, Encoded
 from gpt2lab.data.files import SHARD_PATTERN
 from gpt2lab.data.tokens import Documents, id_type
 from gpt2lab.errors import CheckpointError, UsageError
+from gpt2lab.holding import Hold
 from gpt2lab.weights.safetensors_file import SafeTensor, read_safetensors
 
 FORMAT = "gpt2lab tokens 1"
@@ -73,7 +74,7 @@ class _ShardFile:
         if self._trained is not None:
             self._trained.write(encoded.trained_tokens().tobytes())
         self.tokens += len(encoded.ids)
-        self.n_bytes += encoded.n_bytes
+        self.n_bytes += int(encoded.n_bytes.sum())
 
     def finish(self) -> int:
         """Write the rest and the header; returns the number of documents."""
@@ -159,21 +160,21 @@ def _with_breaks(stream: Iterable[Encoded], shard_tokens: int) -> Iterator[Encod
 
 
 def _split(encoded: Encoded, pieces: int) -> tuple[Encoded, Encoded]:
-    """The first ``pieces`` pieces and the others; all of the text counts as the first ones'."""
+    """The first ``pieces`` pieces and the others."""
     at = int(encoded.lengths[:pieces].sum())
     first, rest = slice(None, pieces), slice(pieces, None)
 
-    def part(ids: slice, which: slice, n_bytes: int) -> Encoded:
+    def part(ids: slice, which: slice) -> Encoded:
         return Encoded(
             encoded.ids[ids],
             encoded.lengths[which],
             encoded.characters[which],
             encoded.ends[which],
             encoded.trained[which],
-            n_bytes,
+            encoded.n_bytes[which],
         )
 
-    return part(slice(None, at), first, encoded.n_bytes), part(slice(at, None), rest, 0)
+    return part(slice(None, at), first), part(slice(at, None), rest)
 
 
 @contextmanager
@@ -181,12 +182,21 @@ def new_shards(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     """A folder ``<path>.partial`` that becomes ``path`` when the block ends without an error.
 
     What a killed run left there is removed first. An existing folder of shards is replaced with ``overwrite``. Raises
-    :class:`UsageError` for anything else in the way, or if it cannot be written.
+    :class:`UsageError` for anything else in the way, if another process is writing it, or if it cannot be written.
     """
     if not path.name:
         raise UsageError(f"{str(path)!r} is no name for an encoded dataset; give a folder that is not there yet")
     partial = path.with_name(path.name + ".partial")
     old = path.with_name(path.name + ".old.partial")
+    with Hold() as hold:
+        hold.take(partial)
+        with _made_anew(path, partial, old, overwrite):
+            hold.take(partial)
+            yield partial
+
+
+@contextmanager
+def _made_anew(path: Path, partial: Path, old: Path, overwrite: bool) -> Iterator[None]:
     if old.exists() and not path.exists():  # a kill came between the two renames below
         old.rename(path)
     _check_replaceable(path, overwrite)
@@ -194,7 +204,7 @@ def new_shards(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
         for leftover in (partial, old):
             shutil.rmtree(leftover, ignore_errors=True)
         partial.mkdir(parents=True)
-        yield partial
+        yield
         if path.exists():
             path.rename(old)
         partial.rename(path)
