@@ -137,6 +137,8 @@ class Scheduler:
         self._running: dict[int, _Sample] = {}
         self._prompts: dict[tuple[int, ...], _Prompt] = {}
         self._sequences: set[int] = set()
+        self.let_in: list[int] = []
+        """Numbers of the samples that the last :meth:`step` let in."""
 
     def __enter__(self) -> Scheduler:
         return self
@@ -205,6 +207,7 @@ class Scheduler:
         Returns the tokens drawn, those of one sample in their order; none if all that ran was a part of a long
         prompt. A sample whose event is ``last`` has been removed.
         """
+        self.let_in.clear()
         if self._waiting:
             self._admit()
         lanes, tokens, draws = self._work()
@@ -248,6 +251,7 @@ class Scheduler:
             if self._running and self._reserved + needed > self._max_tokens:
                 break
             self._running[sample.id] = self._waiting.popleft()
+            self.let_in.append(sample.id)
             self._reserved += needed
             sample.prompt.running += 1
             if self._speculation:

@@ -23,6 +23,7 @@ class OneByOne:
         self.allowed: Queue[None] = Queue()
         self.notes: list[str] = []
         self.samples: list[int] = []
+        self.let_in: list[int] = []
 
     @property
     def busy(self) -> bool:
@@ -31,6 +32,7 @@ class OneByOne:
     def submit(self, request: object) -> int:
         self.samples.append(len(self.notes))
         self.notes.append("submit")
+        self.let_in.append(self.samples[-1])
         return self.samples[-1]
 
     def remove(self, id: int) -> None:
@@ -129,7 +131,7 @@ def test_no_more_samples_wait_than_may():
 
 def test_samples_without_a_token_to_draw_end_at_once():
     async def check(worker: Worker, scheduler: OneByOne) -> None:
-        worker.submit(job := Job([(None, sample())]))
+        worker.submit(job := Job([None]))
         assert [delta.finish for delta in await job.take()] == ["length"]
         assert await job.take() == [] and scheduler.notes == []
 

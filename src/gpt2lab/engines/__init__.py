@@ -95,9 +95,16 @@ class Engine(Protocol):
         """Forget all but the first ``length`` tokens of ``sequence``."""
 
     def forward(
-        self, sequences: Sequence[int], tokens: Sequence[Sequence[int]], outputs: Outputs = "last"
+        self,
+        sequences: Sequence[int],
+        tokens: Sequence[Sequence[int]],
+        outputs: Outputs = "last",
+        *,
+        given: bool = True,
     ) -> npt.NDArray[np.float32]:
         """Feed ``tokens[i]`` (at least one) to ``sequences[i]`` (all different) and return logits.
+
+        ``given`` says whether the tokens count as a prompt's or as drawn, see :meth:`step`.
 
         Returns float32 logits of the caller's own: ``[len(sequences), n_vocab]`` after the last token of each for
         ``"last"``; ``[sum of len(tokens[i]), n_vocab]`` for ``"all"``; ``[0, n_vocab]`` for ``"none"``.

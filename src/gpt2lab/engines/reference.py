@@ -59,7 +59,12 @@ class ReferenceEngine:
         self._past[sequence] = self._past[sequence][:, :, :, :length]
 
     def forward(
-        self, sequences: Sequence[int], tokens: Sequence[Sequence[int]], outputs: Outputs = "last"
+        self,
+        sequences: Sequence[int],
+        tokens: Sequence[Sequence[int]],
+        outputs: Outputs = "last",
+        *,
+        given: bool = True,
     ) -> npt.NDArray[np.float32]:
         """Logits of the tokens fed; see :meth:`gpt2lab.engines.Engine.forward`."""
         rows = [np.empty((0, self.config.n_vocab), np.float32)]

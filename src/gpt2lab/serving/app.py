@@ -1,4 +1,4 @@
-"""The routes: OpenAI's completions and models, tokens, health, metrics, and pages that say what is here.
+"""The routes: OpenAI's completions and models, tokens, health, metrics, the API's documentation.
 
 FastAPI, because the request models then are the OpenAPI document too, which clients and schemathesis read; its own
 page of documentation is replaced, for it loads scripts from elsewhere.
@@ -20,17 +20,18 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from gpt2lab import __version__
 from gpt2lab.errors import Gpt2LabError
-from gpt2lab.serving import completions
-from gpt2lab.serving.errors import ApiError, of_validation
+from gpt2lab.serving import completions, page_files, playground
+from gpt2lab.serving.errors import ApiError, of_validation, stopping
 from gpt2lab.serving.guards import RECORD, Guard, Record
 from gpt2lab.serving.metrics import Metrics
 from gpt2lab.serving.models import ServedModel, ServedModels
-from gpt2lab.serving.pages import docs_page, front_page
+from gpt2lab.serving.pages import docs_page
 from gpt2lab.serving.protocol import (
+    BUSY,
+    REFUSALS,
     CompletionRequest,
     CompletionResponse,
     DetokenizeRequest,
-    ErrorBody,
     Health,
     ModelCard,
     ModelList,
@@ -44,21 +45,18 @@ if TYPE_CHECKING:
     from gpt2lab.model import LanguageModel
     from gpt2lab.serving.settings import Settings
 
-ROUTES = ("/", "/docs", "/openapi.json", "/health", "/metrics", "/tokenize", "/detokenize", "/v1/models")
+ROUTES = (
+    "/",
+    "/docs",
+    "/openapi.json",
+    "/health",
+    "/metrics",
+    "/tokenize",
+    "/detokenize",
+    "/v1/models",
+    *playground.ROUTES,
+)
 COMPLETIONS = "/v1/completions"
-
-_REFUSALS: dict[int | str, dict[str, Any]] = {
-    400: {"model": ErrorBody, "description": "Something in the request cannot be taken."},
-    401: {"model": ErrorBody, "description": "A key is needed."},
-    404: {"model": ErrorBody, "description": "There is no such model."},
-    408: {"model": ErrorBody, "description": "The body did not come in time."},
-    413: {"model": ErrorBody, "description": "The body is too long."},
-    415: {"model": ErrorBody, "description": "The body is not sent as JSON."},
-}
-_BUSY: dict[int | str, dict[str, Any]] = {
-    429: {"model": ErrorBody, "description": "Too many samples wait."},
-    503: {"model": ErrorBody, "description": "The server is being stopped."},
-}
 
 
 class Service:
@@ -79,7 +77,7 @@ class Service:
         """End all that runs, because there is no more time."""
         for served in self.models:
             for job in served.worker.jobs:
-                served.worker.cancel(job, _stopping())
+                served.worker.cancel(job, stopping())
 
 
 def make_app(service: Service) -> FastAPI:
@@ -98,7 +96,13 @@ def make_app(service: Service) -> FastAPI:
         headers = ["Authorization", "Content-Type"]
         origins = service.settings.cors
         middleware.append(
-            Middleware(CORSMiddleware, allow_origins=origins, allow_methods=["GET", "POST"], allow_headers=headers)
+            Middleware(
+                CORSMiddleware,
+                allow_origins=origins,
+                allow_methods=["GET", "POST"],
+                allow_headers=headers,
+                expose_headers=[playground.FINGERPRINT],
+            )
         )
     middleware.append(Middleware(Guard, settings=service.settings))
     app = FastAPI(
@@ -114,7 +118,9 @@ def make_app(service: Service) -> FastAPI:
     _add_completions(app, service)
     _add_tokens(app, service)
     _add_models(app, service)
+    playground.add_playground(app, service)
     _add_pages(app, service)
+    page_files.add_page_files(app)
     _forget_422(app)
     return app
 
@@ -140,13 +146,13 @@ def _answer_errors(app: FastAPI) -> None:
 
 
 def _add_completions(app: FastAPI, service: Service) -> None:
-    @app.post(COMPLETIONS, response_model=CompletionResponse, responses={**_REFUSALS, **_BUSY}, tags=["OpenAI"])
+    @app.post(COMPLETIONS, response_model=CompletionResponse, responses={**REFUSALS, **BUSY}, tags=["OpenAI"])
     async def complete(request: Request, body: CompletionRequest) -> Response:
         """Complete prompts. With ``stream`` the answer is ``text/event-stream``: such objects in pieces."""
         served = service.models.get(body.model)
         order = await completions.make_order(body, served, service.settings)
         if service.draining:
-            raise _stopping()
+            raise stopping()
         completions.submit(order)
         record = request.scope[RECORD]
         record |= {"model": served.name, "id": order.id, "samples": len(order.job.samples)}
@@ -171,7 +177,7 @@ def _add_completions(app: FastAPI, service: Service) -> None:
 
 
 def _add_tokens(app: FastAPI, service: Service) -> None:
-    @app.post("/tokenize", response_model=Tokens, responses=_REFUSALS, tags=["tokens"])
+    @app.post("/tokenize", response_model=Tokens, responses=REFUSALS, tags=["tokens"])
     async def tokenize(body: TokenizeRequest) -> Response:
         """Token ids of a text."""
         served = service.models.get(body.model)
@@ -179,7 +185,7 @@ def _add_tokens(app: FastAPI, service: Service) -> None:
         max_model_len = served.model.config.n_ctx
         return JSONResponse({"count": len(tokens), "max_model_len": max_model_len, "tokens": tokens})
 
-    @app.post("/detokenize", response_model=Text, responses=_REFUSALS, tags=["tokens"])
+    @app.post("/detokenize", response_model=Text, responses=REFUSALS, tags=["tokens"])
     async def detokenize(body: DetokenizeRequest) -> Response:
         """Text of token ids."""
         served = service.models.get(body.model)
@@ -197,14 +203,14 @@ async def _or_400(param: str, function: Any, argument: Any) -> Any:
 def _add_models(app: FastAPI, service: Service) -> None:
     def card(served: ServedModel) -> dict[str, Any]:
         facts = {"id": served.name, "object": "model", "created": served.created, "owned_by": "gpt2lab"}
-        return {**facts, "max_model_len": served.model.config.n_ctx}
+        return {**facts, "max_model_len": served.model.config.n_ctx, "gpt2lab": served.facts()}
 
-    @app.get("/v1/models", response_model=ModelList, responses={401: _REFUSALS[401]}, tags=["OpenAI"])
+    @app.get("/v1/models", response_model=ModelList, responses={401: REFUSALS[401]}, tags=["OpenAI"])
     async def models() -> Response:
         """All models that are served."""
         return JSONResponse({"object": "list", "data": [card(served) for served in service.models]})
 
-    @app.get("/v1/models/{model}", response_model=ModelCard, responses=_REFUSALS, tags=["OpenAI"])
+    @app.get("/v1/models/{model}", response_model=ModelCard, responses=REFUSALS, tags=["OpenAI"])
     async def model(model: str) -> Response:
         """One of them."""
         return JSONResponse(card(service.models.get(model)))
@@ -218,24 +224,14 @@ def _add_pages(app: FastAPI, service: Service) -> None:
         """Whether new work is taken."""
         return JSONResponse({"status": "draining"}, 503) if service.draining else JSONResponse({"status": "ok"})
 
-    @app.get("/metrics", response_class=Response, responses={401: _REFUSALS[401]}, tags=["operation"])
+    @app.get("/metrics", response_class=Response, responses={401: REFUSALS[401]}, tags=["operation"])
     async def metrics() -> Response:
         """Counts and times for Prometheus."""
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    @app.get("/", include_in_schema=False)
-    async def front() -> Response:
-        return HTMLResponse(front_page(service.models), headers=_PAGE_HEADERS)
-
     @app.get("/docs", include_in_schema=False)
     async def docs() -> Response:
-        return HTMLResponse(docs_page(app.openapi()), headers=_PAGE_HEADERS)
-
-
-_PAGE_HEADERS = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'",
-    "X-Content-Type-Options": "nosniff",
-}
+        return HTMLResponse(docs_page(app.openapi(), service.models), headers=page_files.HEADERS)
 
 
 def _forget_422(app: FastAPI) -> None:
@@ -249,7 +245,3 @@ def _forget_422(app: FastAPI) -> None:
                 body["text/event-stream"] = {}
     for name in ("HTTPValidationError", "ValidationError"):
         document["components"]["schemas"].pop(name, None)
-
-
-def _stopping() -> ApiError:
-    return ApiError(503, "the server is being stopped", code="draining", headers={"Retry-After": "5"})

@@ -63,6 +63,8 @@ class Order:
     echoes: list[str]
     """Texts of the prompts if they are to be repeated, else empty ones."""
     logprobs: int | None
+    as_ids: bool
+    """Whether tokens are told as their ids."""
     seed: int
     prompt_tokens: int
     id: str = field(default_factory=lambda: f"cmpl-{secrets.token_hex(12)}")
@@ -89,6 +91,10 @@ class Order:
         total = self.prompt_tokens + self.completion_tokens
         counts = {"prompt_tokens": self.prompt_tokens, "completion_tokens": self.completion_tokens}
         return {**counts, "total_tokens": total}
+
+    def costs(self) -> dict[str, Any]:
+        """Tokens and seconds, as the end of an answer or of a stream tells them."""
+        return {"usage": self.usage(), "timings": self.job.times.spent()}
 
 
 async def make_order(body: CompletionRequest, served: ServedModel, settings: Settings) -> Order:
@@ -161,6 +167,7 @@ def _planned(body: CompletionRequest, served: ServedModel, settings: Settings) -
     n = body.n or 1
     best_of = body.best_of or n
     end_of_text = None if options.ignore_eos else tokenizer.end_of_text
+    as_ids = bool(body.return_tokens_as_token_ids)
     samples = []
     for number in range(len(plans) * best_of):
         plan = plans[number // best_of]
@@ -171,8 +178,9 @@ def _planned(body: CompletionRequest, served: ServedModel, settings: Settings) -
             whole=not body.stream,
             logprobs=body.logprobs is not None,
             offset=len(texts[number // best_of]),
+            every_token=as_ids,
         )
-        samples.append((make_request(plan, number, options) if plan.limit else None, sample))
+        samples.append((make_request(plan, number, options), sample) if plan.limit else None)
     scored = body.echo and body.logprobs is not None
     readings = [partial(score_prompt, model.engine, tokenizer, prompt, n_top) for prompt in prompts]
     return Order(
@@ -182,20 +190,26 @@ def _planned(body: CompletionRequest, served: ServedModel, settings: Settings) -
         best_of,
         texts if body.echo else [""] * len(texts),
         body.logprobs,
+        as_ids,
         options.seed,
         sum(map(len, prompts)),
     )
 
 
 def submit(order: Order) -> None:
-    """Hand ``order`` to its worker. Raises :class:`ApiError` 429 if too many samples are waiting."""
+    """Hand ``order`` to its worker; raises as :func:`hand_over`."""
+    hand_over(order.served, order.job, order.prompt_tokens)
+
+
+def hand_over(served: ServedModel, job: Job, prompt_tokens: int) -> None:
+    """Give ``job`` to its worker and count its tokens. Raises :class:`ApiError` 429 if too many samples are waiting."""
     try:
-        order.served.worker.submit(order.job)
+        served.worker.submit(job)
     except Full:
-        order.served.metrics.refused.inc()
-        message = f"too many samples are waiting for {order.served.name}: try again in a moment"
+        served.metrics.refused.inc()
+        message = f"too many samples are waiting for {served.name}: try again in a moment"
         raise ApiError(429, message, code="queue_full", headers={"Retry-After": "1"}) from None
-    order.served.metrics.prompt_tokens.inc(order.prompt_tokens)
+    served.metrics.prompt_tokens.inc(prompt_tokens)
 
 
 async def collect(order: Order) -> dict[str, Any]:
@@ -210,7 +224,7 @@ async def collect(order: Order) -> dict[str, Any]:
     choices = []
     for index, number in enumerate(_best(order, ends)):
         delta, prompt = ends[number], number // order.best_of
-        entries = [*order.job.scores[prompt], *delta.entries] if order.job.scores else delta.entries
+        entries = [*order.job.found[prompt], *delta.entries] if order.job.found else delta.entries
         choices.append(
             {
                 "text": order.echoes[prompt] + delta.text,
@@ -219,7 +233,7 @@ async def collect(order: Order) -> dict[str, Any]:
                 "finish_reason": delta.finish,
             }
         )
-    return {**order.head(), "choices": choices, "usage": order.usage()}
+    return {**order.head(), "choices": choices, **order.costs()}
 
 
 def _best(order: Order, ends: dict[int, Delta]) -> Iterable[int]:
@@ -274,8 +288,8 @@ class _Chunks:
             self._begun.add(number)
             prompt = number // order.best_of
             text = order.echoes[prompt] + text
-            if order.job.scores:
-                entries = (*order.job.scores[prompt], *entries)
+            if order.job.found:
+                entries = (*order.job.found[prompt], *entries)
         order.completion_tokens += delta.n_tokens
         logprobs = "null" if order.logprobs is None else json.dumps(logprobs_of(order, entries))
         finish = f'"{delta.finish}"' if delta.finish else "null"
@@ -283,10 +297,10 @@ class _Chunks:
         return (self._head + middle + self._tail).encode()
 
     def end(self) -> bytes:
-        """The counts, if they are wanted, and the mark that nothing more will come."""
+        """The counts and times, if they are wanted, and the mark that nothing more will come."""
         usage = b""
         if self._include_usage:
-            last = {**self._order.head(), "choices": [], "usage": self._order.usage()}
+            last = {**self._order.head(), "choices": [], **self._order.costs()}
             usage = b"data: " + json.dumps(last).encode() + b"\n\n"
         return usage + b"data: [DONE]\n\n"
 
@@ -295,7 +309,7 @@ def logprobs_of(order: Order, entries: Sequence[Entry]) -> dict[str, Any] | None
     """``entries`` in the shape of OpenAI's legacy completions; the drawn token is always among the likeliest."""
     if order.logprobs is None:
         return None
-    spelled = partial(_spelled, order.served)
+    spelled = _id_of if order.as_ids else partial(_spelled, order.served)
     tops: list[dict[str, float] | None] = []
     for entry in entries:
         if entry.logprob is None:
@@ -312,12 +326,17 @@ def logprobs_of(order: Order, entries: Sequence[Entry]) -> dict[str, Any] | None
     }
 
 
+def _id_of(token: int) -> str:
+    """As vLLM's server spells a token by its id."""
+    return f"token_id:{token}"
+
+
 def _spelled(served: ServedModel, token: int) -> str:
     """A token's text; ``bytes:\\x..`` if it is a part of a character, as in OpenAI's API."""
     try:
         data = served.tokenizer.token_bytes(token)
     except Gpt2LabError:  # an id beyond the vocabulary, which is never drawn but may be among the likeliest
-        return f"token_id:{token}"
+        return _id_of(token)
     try:
         return data.decode()
     except UnicodeDecodeError:

@@ -55,6 +55,11 @@ class ApiError(Exception):
         return Response(json.dumps(self.body()), self.status, self.headers, "application/json")
 
 
+def stopping() -> ApiError:
+    """What is told while the server drains."""
+    return ApiError(503, "the server is being stopped", code="draining", headers={"Retry-After": "5"})
+
+
 def of_validation(errors: Sequence[Mapping[str, Any]]) -> ApiError:
     """The first of pydantic's complaints, with the name of its field."""
     first = errors[0]

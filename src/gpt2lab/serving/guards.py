@@ -33,6 +33,9 @@ RECORD = "gpt2lab.record"
 OPEN_TO_ALL = ("/health", "/", "/docs", "/openapi.json")
 """Paths for which no key is asked."""
 
+PAGE = "/page/"
+"""What the paths of the page's own files begin with; they hold nothing of anybody's, and the page asks for the key."""
+
 DISCARDED = 32 << 20
 """Bytes of a body that is too long that are still taken, so that its sender comes to read why it is refused."""
 
@@ -72,7 +75,8 @@ class Record:
             self._write(scope, status, time.perf_counter() - began, record)
 
     def _write(self, scope: Scope, status: int, seconds: float, record: dict[str, Any]) -> None:
-        path = scope["path"] if scope["path"] in self._routes else "other"
+        path = scope["path"]
+        path = path if path in self._routes else f"{PAGE}…" if path.startswith(PAGE) else "other"
         self._metrics.requests.labels(path, str(status)).inc()
         self._metrics.seconds.labels(path).observe(seconds)
         if record.get("gone"):
@@ -111,7 +115,7 @@ class Guard:
         await self._app(scope, receive, send)
 
     def _check_key(self, path: str, headers: Headers) -> None:
-        if not self._keys or path in OPEN_TO_ALL:
+        if not self._keys or path in OPEN_TO_ALL or path.startswith(PAGE):
             return
         scheme, _, given = headers.get("authorization", "").partition(" ")
         key = given.strip().encode("latin-1", "replace")

@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gpt2lab import __version__
 from gpt2lab.errors import CheckpointError, UsageError
@@ -37,6 +37,17 @@ class ServedModel:
         self.created = int(time.time())
         self.fingerprint = fingerprint(model)
         self.worker = Worker(model, batch_size=settings.max_batch, capacity=settings.capacity, metrics=metrics)
+
+    def facts(self) -> dict[str, Any]:
+        """What its card tells beyond what OpenAI's has."""
+        config = self.model.config
+        return {
+            "fingerprint": self.fingerprint,
+            "precision": self.model.precision,
+            **config.to_hparams(),
+            "n_parameters": config.n_params,
+            "end_of_text": self.tokenizer.end_of_text,
+        }
 
 
 class ServedModels:

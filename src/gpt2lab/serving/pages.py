@@ -1,4 +1,4 @@
-"""Two plain pages without scripts: what is served, and the API's documentation out of its OpenAPI document."""
+"""A plain page without scripts: what is served, and the API's documentation out of its OpenAPI document."""
 
 from __future__ import annotations
 
@@ -11,44 +11,21 @@ from gpt2lab import __version__
 if TYPE_CHECKING:
     from gpt2lab.serving.models import ServedModel
 
-_STYLE = """
-:root { color-scheme: light dark; font: 1rem/1.5 system-ui, sans-serif }
-body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
-table { border-collapse: collapse; width: 100% }
-th, td { text-align: left; vertical-align: top; padding: .2rem .8rem .2rem 0; border-bottom: 1px solid #8885 }
-code { font-family: ui-monospace, monospace }
-"""
 
-
-def front_page(models: Iterable[ServedModel]) -> str:
-    """What is served and where to go on."""
-    rows = [
-        [
-            _code(served.name),
-            f"{served.model.config.n_params / 1e6:,.1f}M parameters",
-            f"context {served.model.config.n_ctx}",
-            _code(served.model.precision),
-        ]
-        for served in models
-    ]
-    return _page(
-        "gpt2lab",
-        f"<p>This is <code>gpt2lab serve</code>, version {escape(__version__)}: GPT-2 for programs, in the shape of "
-        "OpenAI's completions.</p>"
-        f"<h2>Models</h2>{_table(['name', 'size', '', 'precision'], rows)}"
-        '<h2>Addresses</h2><p><code>POST <a href="/docs#/v1/completions">/v1/completions</a></code> is what programs '
-        'call. <a href="/docs">Documentation of the API</a>, <a href="/openapi.json">the same for programs</a>, '
-        '<a href="/v1/models">models</a>, <a href="/health">health</a>, <a href="/metrics">metrics</a>.</p>',
-    )
-
-
-def docs_page(document: Mapping[str, Any]) -> str:
-    """Every operation with the fields of its request and its answer, and the statuses that it may have."""
+def docs_page(document: Mapping[str, Any], models: Iterable[ServedModel]) -> str:
+    """What is served; every operation with the fields of its request and answer, and the statuses that it may have."""
     schemas = document["components"]["schemas"]
-    parts = ['<p>Every answer that is no success is <code>{"error": {message, type, param, code}}</code>.</p>']
+    parts = [
+        f"<p>This is <code>gpt2lab serve</code>, version {escape(__version__)}: GPT-2 for programs, in the shape of "
+        'OpenAI\'s completions; <a href="/">the playground</a> is a page over the same API. Also here: '
+        '<a href="/openapi.json">this page for programs</a>, <a href="/metrics">metrics</a>.</p>',
+        f"<h2>Models</h2>{_models(models)}",
+        "<h2>Addresses</h2><p>Every answer that is no success is "
+        '<code>{"error": {message, type, param, code}}</code>.</p>',
+    ]
     for path, operations in document["paths"].items():
         for method, operation in operations.items():
-            parts.append(f'<h2 id="{escape(path)}"><code>{method.upper()} {escape(path)}</code></h2>')
+            parts.append(f'<h3 id="{escape(path)}"><code>{method.upper()} {escape(path)}</code></h3>')
             parts.append(f"<p>{escape(operation.get('description', ''))}</p>")
             body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema")
             if body:
@@ -58,14 +35,27 @@ def docs_page(document: Mapping[str, Any]) -> str:
             if answer and "$ref" in answer:
                 parts.append(_fields("Answer", answer, schemas))
             rows = [[escape(status), escape(said.get("description", ""))] for status, said in answers.items()]
-            parts.append(f"<h3>Statuses</h3>{_table(['status', ''], rows)}")
+            parts.append(f"<h4>Statuses</h4>{_table(['status', ''], rows)}")
     return _page("gpt2lab: the API", "".join(parts))
+
+
+def _models(models: Iterable[ServedModel]) -> str:
+    rows = [
+        [
+            _code(served.name),
+            f"{served.model.config.n_params / 1e6:,.1f}M parameters",
+            f"context {served.model.config.n_ctx}",
+            _code(served.model.precision),
+        ]
+        for served in models
+    ]
+    return _table(["name", "size", "", "precision"], rows)
 
 
 def _fields(title: str, schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> str:
     fields = schemas[schema["$ref"].rpartition("/")[2]]["properties"]
     rows = [[_code(name), escape(_kind(field)), escape(field.get("description", ""))] for name, field in fields.items()]
-    return f"<h3>{title}</h3>{_table(['field', 'type', ''], rows)}"
+    return f"<h4>{title}</h4>{_table(['field', 'type', ''], rows)}"
 
 
 def _kind(field: Mapping[str, Any]) -> str:
@@ -95,5 +85,6 @@ def _page(title: str, content: str) -> str:
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<style>{_STYLE}</style></head><body><main><h1>{escape(title)}</h1>{content}</main></body></html>"
+        '<link rel="stylesheet" href="/page/docs.css"></head>'
+        f"<body><main><h1>{escape(title)}</h1>{content}</main></body></html>"
     )

@@ -159,6 +159,19 @@ class CompletionRequest(_Strict):
     seed: int | None = Field(None, ge=0, lt=1 << 63, description="Same seed, same text. Default: drawn, and told.")
     ignore_eos: bool | None = Field(None, description="Go on after <|endoftext|>.")
     user: str | None = Field(None, description="Taken for clients' sake; not used and not logged.")
+    return_tokens_as_token_ids: bool | None = Field(
+        None, description="With logprobs: every token that is drawn, at once and as token_id:123 instead of its text."
+    )
+
+
+class LogitsRequest(_Strict):
+    """``POST /playground/logits``."""
+
+    model: str | None = None
+    tokens: IdsField = Field(description="What comes before; empty: the start of a text.")
+    drawn: int = Field(
+        0, ge=0, description="How many of them, at the end, a completion drew itself; its numbers may differ minutely."
+    )
 
 
 class TokenizeRequest(_Strict):
@@ -194,6 +207,23 @@ class ErrorBody(_Told):
     error: ErrorDetail
 
 
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    400: {"model": ErrorBody, "description": "Something in the request cannot be taken."},
+    401: {"model": ErrorBody, "description": "A key is needed."},
+    404: {"model": ErrorBody, "description": "There is no such model."},
+    408: {"model": ErrorBody, "description": "The body did not come in time."},
+    413: {"model": ErrorBody, "description": "The body is too long."},
+    415: {"model": ErrorBody, "description": "The body is not sent as JSON."},
+}
+"""Answers that most routes may give, for the OpenAPI document."""
+
+BUSY: dict[int | str, dict[str, Any]] = {
+    429: {"model": ErrorBody, "description": "Too many samples wait."},
+    503: {"model": ErrorBody, "description": "The server is being stopped."},
+}
+"""Those of routes that give a model work."""
+
+
 class Logprobs(_Told):
     """One entry for each token; ``null`` for the first of an echoed prompt, which nothing comes before."""
 
@@ -220,6 +250,14 @@ class Usage(_Told):
     total_tokens: int
 
 
+class Timings(_Told):
+    """Seconds that a request waited for a place, that reading its prompts took up to the first token, and the rest."""
+
+    queued: float
+    prompt: float
+    drawing: float
+
+
 class CompletionResponse(_Told):
     """Choice i of prompt p has the index p·n + i."""
 
@@ -231,6 +269,21 @@ class CompletionResponse(_Told):
     seed: int
     choices: list[Choice]
     usage: Usage | None = None
+    timings: Timings | None = None
+
+
+class ModelFacts(_Told):
+    """What a model is."""
+
+    fingerprint: str = Field(description="Of its weights, its precision, the CPU's kernels and the program.")
+    precision: str
+    n_vocab: int
+    n_ctx: int
+    n_layer: int
+    n_head: int
+    n_embd: int
+    n_parameters: int
+    end_of_text: int | None = Field(description="The token that ends a text.")
 
 
 class ModelCard(_Told):
@@ -241,6 +294,7 @@ class ModelCard(_Told):
     created: int
     owned_by: str
     max_model_len: int
+    gpt2lab: ModelFacts
 
 
 class ModelList(_Told):
@@ -262,6 +316,13 @@ class Text(_Told):
     """What tokens spell; bytes that are no UTF-8 become U+FFFD."""
 
     prompt: str
+
+
+class Vocabulary(_Told):
+    """All tokens of a model."""
+
+    model: str
+    tokens: list[str] = Field(description="One for each id; each character, up to U+00FF, is one byte.")
 
 
 class Health(_Told):

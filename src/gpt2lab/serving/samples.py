@@ -1,7 +1,8 @@
 """One sample of a request on its way from drawn ids to what its client is sent.
 
 Text is told when it is certain (:class:`~gpt2lab.completion.Transcript`), and a token's log-probability with the text
-that it begins: what spelled a stop string is never told. Knows nothing of HTTP.
+that it begins: what spelled a stop string is never told. Or every token is told as soon as it is drawn, what ended the
+sample included, for those who look at ids. Knows nothing of HTTP.
 """
 
 from __future__ import annotations
@@ -48,17 +49,27 @@ class Delta(NamedTuple):
 class Sample:
     """A sample under way.
 
-    ``whole``: nothing is told before its end. ``logprobs``: tokens are told. ``offset``: characters of its prompt.
+    ``whole``: nothing is told before its end. ``logprobs``: tokens are told; ``every_token``: all of them, and at once.
+    ``offset``: characters of its prompt.
     """
 
     def __init__(
-        self, number: int, transcript: Transcript, tokenizer: Tokenizer, *, whole: bool, logprobs: bool, offset: int
+        self,
+        number: int,
+        transcript: Transcript,
+        tokenizer: Tokenizer,
+        *,
+        whole: bool,
+        logprobs: bool,
+        offset: int,
+        every_token: bool = False,
     ) -> None:
         self.ended = False
         self._number = number
         self._transcript = transcript
         self._whole = whole
         self._tokens = _Tokens(tokenizer, offset) if logprobs else None
+        self._every_token = every_token
         self._offset = offset
         self._n_characters = offset
 
@@ -67,7 +78,7 @@ class Sample:
         script = self._transcript
         n_tokens = len(script.tokens)
         text = script.push(event.token, event.logprob)
-        if self._tokens and len(script.tokens) > n_tokens:
+        if self._tokens and (len(script.tokens) > n_tokens or self._every_token):
             self._tokens.add(event)
         if event.last and not script.stopped:
             text += script.finish()
@@ -77,19 +88,23 @@ class Sample:
             return self._end(script.text if self._whole else text)
         if self._whole:
             return None
-        entries = self._tokens.before(self._n_characters) if self._tokens else ()
+        entries = self._certain()
         return Delta(self._number, text, entries) if text or entries else None
 
     def _end(self, text: str) -> Delta:
         script = self._transcript
         stopped = script.stopped
-        entries: tuple[Entry, ...] = ()
-        if self._tokens:
-            spelled_stop = stopped and self._tokens.n_characters > self._n_characters
-            entries = self._tokens.before(self._n_characters) if spelled_stop else self._tokens.rest()
+        spelled_stop = stopped and self._tokens is not None and self._tokens.n_characters > self._n_characters
+        entries = self._certain() if spelled_stop or not self._tokens else self._tokens.rest()
         n = len(script.tokens)
         mean = sum(script.logprobs) / n if n else 0.0
         return Delta(self._number, text, entries, "stop" if stopped else "length", n, mean)
+
+    def _certain(self) -> tuple[Entry, ...]:
+        """Tokens that may be told now."""
+        if not self._tokens:
+            return ()
+        return self._tokens.rest() if self._every_token else self._tokens.before(self._n_characters)
 
 
 class _Tokens:

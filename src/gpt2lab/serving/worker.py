@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Generator, Sequence
 from contextlib import suppress
@@ -16,38 +17,60 @@ from dataclasses import dataclass, field
 from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Thread
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gpt2lab.errors import Gpt2LabError
-from gpt2lab.serving.samples import Delta, Entry, Sample
+from gpt2lab.serving.samples import Delta, Sample
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from gpt2lab.model import LanguageModel
-    from gpt2lab.scheduler import Request, Scheduler
+    from gpt2lab.scheduler import Event, Request, Scheduler
     from gpt2lab.serving.metrics import ModelMetrics
 
 log = logging.getLogger("gpt2lab.serving")
 
-Reading = Generator[None, None, list[Entry]]
-"""Scores a prompt piece by piece: other samples run in between."""
+Reading = Generator[None, None, Any]
+"""Reads a prompt piece by piece, while other samples run in between, and returns what it found out."""
 
 
 class Full(Exception):
     """More samples would wait than may."""
 
 
+@dataclass
+class Times:
+    """When what happened to a job, by :func:`time.perf_counter`; written by the worker's thread."""
+
+    submitted: float = field(default_factory=time.perf_counter)
+    began: float | None = None
+    """The first piece of its prompts was about to be read."""
+    first: float | None = None
+    """The first token had been drawn."""
+    last: float | None = None
+    """The latest one had been."""
+
+    def spent(self) -> dict[str, float]:
+        """Seconds until it began, from there to the first token, and from there to the last one."""
+        began = self.submitted if self.began is None else self.began
+        first = began if self.first is None else self.first
+        last = first if self.last is None else self.last
+        parts = {"queued": began - self.submitted, "prompt": first - began, "drawing": last - first}
+        return {name: round(seconds, 6) for name, seconds in parts.items()}
+
+
 @dataclass(eq=False)
 class Job:
-    """What one HTTP request wants of a model. All but :attr:`samples` belongs to the event loop."""
+    """What one HTTP request wants of a model. What has no other owner belongs to the event loop."""
 
-    samples: Sequence[tuple[Request | None, Sample]]
+    samples: Sequence[tuple[Request, Sample] | None]
     """What the scheduler is asked for, and who takes it; None where no token is to be drawn."""
     readings: Sequence[Callable[[], Reading]] = ()
-    """Prompts to be scored before any sample starts."""
-    scores: list[list[Entry]] = field(default_factory=list)
+    """Prompts to be read before any sample starts."""
+    found: list[Any] = field(default_factory=list)
     """What came of them."""
+    times: Times = field(default_factory=Times)
     unfinished: int = 0
     """Samples that have not ended."""
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
@@ -180,16 +203,20 @@ class Worker:
         return True
 
     def _work(self) -> None:
-        """One piece of a prompt to score, and one step."""
+        """One piece of a prompt to be read, and one step."""
+        began = time.perf_counter()
         if self._readings:
-            _, reading = self._readings[0]
+            job, reading = self._readings[0]
+            job.times.began = job.times.began or began
             try:
                 next(reading)
             except StopIteration:
                 self._readings.popleft()
         if not self._scheduler.busy:
             return
+        began = time.perf_counter()
         events = self._scheduler.step()
+        self._note_times(began, events)
         deltas: list[tuple[Job, Delta]] = []
         for event in events:
             live = self._live.get(event.request)
@@ -205,6 +232,18 @@ class Worker:
         if deltas:
             self._tell(partial(self._deliver, deltas))
 
+    def _note_times(self, began: float, events: list[Event]) -> None:
+        """Of the jobs that the step that began then let in or drew for."""
+        for id in self._scheduler.let_in:
+            times = self._live[id][0].times
+            times.began = times.began or began
+        now = time.perf_counter()
+        for event in events:
+            if live := self._live.get(event.request):
+                times = live[0].times
+                times.first = times.first or now
+                times.last = now
+
     def _begin(self, job: Job) -> None:
         if job.readings:
             self._readings.append((job, self._read(job)))
@@ -212,19 +251,20 @@ class Worker:
             self._submit(job)
 
     def _read(self, job: Job) -> Generator[None, None, None]:
-        """Score what is to be scored, then let its samples start."""
-        scores = []
+        """Read what is to be read, then let its samples start."""
+        found = []
         for reading in job.readings:
-            scores.append((yield from reading()))
-        job.scores = scores  # in place before the first delta is
+            found.append((yield from reading()))
+        job.found = found  # in place before the first delta is
         self._submit(job)
 
     def _submit(self, job: Job) -> None:
         empty: list[tuple[Job, Delta]] = []
-        for number, (request, sample) in enumerate(job.samples):
-            if request is None:
+        for number, wanted in enumerate(job.samples):
+            if wanted is None:
                 empty.append((job, Delta(number, "", finish="length")))
                 continue
+            request, sample = wanted
             id = self._scheduler.submit(request)
             job.ids.append(id)
             self._live[id] = (job, sample)

@@ -1,0 +1,70 @@
+"""The files of the playground: what lies in the folder ``page`` beside this module, and nothing else.
+
+Read anew for each request, so that whoever works on the page only reloads it. A browser asks whether a file has changed
+and is told so by its ETag.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from fastapi import FastAPI, Request
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+FOLDER = Path(__file__).parent / "page"
+
+MEDIA_TYPES = {  # not Python's mimetypes: on Windows those depend on what else is installed
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".json": "application/json",
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+    ".ico": "image/x-icon",
+    ".woff2": "font/woff2",
+}
+"""Of the files that are served, by their suffix."""
+
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
+    "img-src 'self' data:; font-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+"""Of every page and every file of it: nothing of another origin is loaded, sent to, or may frame it."""
+
+
+def add_page_files(app: FastAPI) -> None:
+    """``/`` and ``/page/…``."""
+
+    async def index(request: Request) -> Response:
+        return await run_in_threadpool(file_response, request, "index.html")
+
+    async def file(request: Request, name: str) -> Response:
+        return await run_in_threadpool(file_response, request, name)
+
+    for path, endpoint in (("/", index), ("/page/{name}", file)):
+        app.add_api_route(path, endpoint, methods=["GET", "HEAD"], include_in_schema=False)
+
+
+def file_response(request: Request, name: str) -> Response:
+    """The file ``name`` of the page. Raises HTTPException 404 if there is none of that name and of a known kind."""
+    kind = MEDIA_TYPES.get(Path(name).suffix)
+    if kind is None or name not in {path.name for path in FOLDER.iterdir()}:  # so no name leads out of the folder
+        raise HTTPException(404)
+    content = (FOLDER / name).read_bytes()
+    headers = {**HEADERS, "ETag": f'"{hashlib.sha256(content).hexdigest()[:32]}"', "Cache-Control": "no-cache"}
+    if not_modified(request, headers["ETag"]):
+        return Response(status_code=304, headers=headers)
+    return Response(content, headers=headers, media_type=kind)
+
+
+def not_modified(request: Request, etag: str) -> bool:
+    """Whether the client has what ``etag`` names."""
+    known = [each.strip().removeprefix("W/") for each in request.headers.get("if-none-match", "").split(",")]
+    return etag in known or "*" in known

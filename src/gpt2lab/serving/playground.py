@@ -1,0 +1,143 @@
+"""What the page asks for besides completions: a model's vocabulary, and logits from which it makes the stages itself.
+
+Both are for whoever wants them: they are in the API's document, and keys, limits and the drain hold for them too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from fastapi import FastAPI, Request
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
+
+from gpt2lab.generation import start_token
+from gpt2lab.scheduler import PREFILL_CHUNK
+from gpt2lab.serving.completions import failed, hand_over
+from gpt2lab.serving.errors import ApiError, stopping
+from gpt2lab.serving.guards import RECORD
+from gpt2lab.serving.page_files import not_modified
+from gpt2lab.serving.protocol import BUSY, REFUSALS, LogitsRequest, Vocabulary
+from gpt2lab.serving.streams import unless_left
+from gpt2lab.serving.worker import Job
+
+if TYPE_CHECKING:
+    from gpt2lab.engines import Engine
+    from gpt2lab.serving.app import Service
+    from gpt2lab.serving.models import ServedModel
+    from gpt2lab.serving.worker import Reading
+
+ROUTES = ("/playground/vocabulary", "/playground/logits")
+FINGERPRINT = "X-Gpt2lab-Fingerprint"
+"""Header of an answer: :func:`~gpt2lab.serving.models.fingerprint` of the model that made it."""
+
+_NOT_MODIFIED: dict[int | str, dict[str, Any]] = {304: {"description": "It is what If-None-Match names."}}
+_LOGITS: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "float32, little-endian, one for each id of the vocabulary.",
+        "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
+        "headers": {FINGERPRINT: {"schema": {"type": "string"}, "description": "As on the model's card."}},
+    }
+}
+
+
+def add_playground(app: FastAPI, service: Service) -> None:
+    """Add the two routes to ``app``."""
+
+    @app.get(ROUTES[0], response_model=Vocabulary, responses={**_NOT_MODIFIED, **REFUSALS}, tags=["playground"])
+    async def vocabulary(request: Request, model: str | None = None) -> Response:
+        """The bytes of every token."""
+        served = service.models.get(model)
+        body = await run_in_threadpool(vocabulary_of, served)
+        headers = {
+            "ETag": f'"{hashlib.sha256(body).hexdigest()[:32]}"',
+            "Cache-Control": "private, no-cache",
+            FINGERPRINT: served.fingerprint,
+        }
+        if not_modified(request, headers["ETag"]):
+            return Response(status_code=304, headers=headers)
+        return Response(body, headers=headers, media_type="application/json")
+
+    @app.post(ROUTES[1], response_class=Response, responses={**_LOGITS, **REFUSALS, **BUSY}, tags=["playground"])
+    async def logits(request: Request, body: LogitsRequest) -> Response:
+        """What a completion with ``tokens`` for its prompt draws its first token from, before any stage of sampling."""
+        served = service.models.get(body.model)
+        check(body, served)
+        if service.draining:
+            raise stopping()
+        job = Job([None], [partial(read_logits, served, body.tokens, body.drawn)])
+        hand_over(served, job, len(body.tokens))
+        request.scope[RECORD].update(model=served.name, read=len(body.tokens))
+        try:
+            done = await unless_left(request.receive, _end_of(job))
+        finally:
+            served.worker.cancel(job)
+        if done is None:
+            request.scope[RECORD]["gone"] = True
+            return Response(status_code=499)
+        row = job.found[0].astype("<f4", copy=False)
+        return Response(row.tobytes(), headers={FINGERPRINT: served.fingerprint}, media_type="application/octet-stream")
+
+
+def vocabulary_of(served: ServedModel) -> bytes:
+    """The JSON of all tokens; one that stands for no text is empty."""
+    tokenizer = served.tokenizer
+    known = min(tokenizer.n_vocab, served.model.config.n_vocab)
+    tokens = [tokenizer.token_bytes(id).decode("latin-1") for id in range(known)]
+    tokens += [""] * (served.model.config.n_vocab - known)
+    return json.dumps({"model": served.name, "tokens": tokens}, ensure_ascii=False).encode()
+
+
+def check(body: LogitsRequest, served: ServedModel) -> None:
+    """Raise :class:`ApiError` for what the model cannot read."""
+    config = served.model.config
+    if len(body.tokens) > config.n_ctx:
+        message = f"tokens: {len(body.tokens)} are more than the {config.n_ctx} of the model's context"
+        raise ApiError(400, message, param="tokens", code="context_length_exceeded")
+    if unknown := [id for id in body.tokens if id >= config.n_vocab]:
+        message = f"tokens: there is no token {unknown[0]}, ids end at {config.n_vocab - 1}"
+        raise ApiError(400, message, param="tokens")
+    if body.drawn > len(body.tokens):
+        raise ApiError(400, f"drawn: {body.drawn} are more than the {len(body.tokens)} tokens", param="drawn")
+    if not body.tokens and served.tokenizer.end_of_text is None:
+        raise ApiError(400, "tokens: this model has none to start a text from: give some", param="tokens")
+
+
+async def _end_of(job: Job) -> bool:
+    try:
+        while await job.take():
+            pass
+    except Exception as error:
+        raise failed(error) from error
+    return True
+
+
+def read_logits(served: ServedModel, tokens: Sequence[int], drawn: int) -> Reading:
+    """Logits ``[n_vocab]`` (float32) after ``tokens``, of which the last ``drawn`` were not given.
+
+    Yields between pieces. -inf for ids that have no text, which no completion draws.
+    """
+    engine: Engine = served.model.engine
+    tokens, drawn = (tokens, drawn) if tokens else ([start_token(served.tokenizer)], 0)
+    n_given = len(tokens) - drawn
+    pieces = [(part, True) for part in _cut(tokens[:n_given])] + [(part, False) for part in _cut(tokens[n_given:])]
+    sequence = engine.new_sequence()
+    try:
+        for part, given in pieces[:-1]:
+            engine.forward([sequence], [part], "none", given=given)
+            yield
+        part, given = pieces[-1]
+        row = engine.forward([sequence], [part], "last", given=given)[0]
+    finally:
+        engine.free_sequence(sequence)
+    row[served.tokenizer.n_vocab :] = -np.inf
+    return row
+
+
+def _cut(tokens: Sequence[int]) -> list[Sequence[int]]:
+    return [tokens[at : at + PREFILL_CHUNK] for at in range(0, len(tokens), PREFILL_CHUNK)]

@@ -1,0 +1,284 @@
+"""What the page is made from: its files, a model's card and vocabulary, logits, and tokens told as ids."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import gpt2lab
+from gpt2lab.config import ModelConfig
+from gpt2lab.sampling import SamplingParams, sample
+from gpt2lab.serving import page_files
+from gpt2lab.serving.playground import read_logits, vocabulary_of
+from gpt2lab.serving.settings import Settings
+
+from .conftest import PROMPT, eventually
+
+IDS = [7454, 2402, 257, 640]  # the prompt's
+
+
+def ids_of(logprobs):
+    return [int(token.removeprefix("token_id:")) for token in logprobs["tokens"]]
+
+
+def logits_of(api, tokens, **more):
+    answer = api.http.post("/playground/logits", json={"tokens": tokens, **more})
+    assert answer.status_code == 200 and answer.headers["content-type"] == "application/octet-stream", answer.text
+    return np.frombuffer(answer.content, "<f4")
+
+
+# ---- files ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_page_is_served_and_loads_nothing_of_another_origin(api):
+    for path, kind in (("/", "text/html"), ("/page/index.html", "text/html"), ("/page/docs.css", "text/css")):
+        answer = api.http.get(path)
+        assert answer.status_code == 200 and answer.headers["content-type"].startswith(kind)
+        policy = answer.headers["content-security-policy"]
+        assert "default-src 'none'" in policy and "script-src 'self'" in policy and "unsafe" not in policy
+        assert answer.headers["x-content-type-options"] == "nosniff"
+    assert api.http.head("/").status_code == 200 and api.http.head("/").content == b""
+
+
+def test_every_file_of_the_page_has_a_known_kind(api):
+    for path in page_files.FOLDER.iterdir():
+        answer = api.http.get(f"/page/{path.name}")
+        assert answer.status_code == 200 and answer.content == path.read_bytes(), path.name
+
+
+def test_a_file_that_a_browser_has_is_not_sent_again(api):
+    first = api.http.get("/page/docs.css")
+    assert first.headers["cache-control"] == "no-cache"
+    etag = first.headers["etag"]
+    again = api.http.get("/page/docs.css", headers={"If-None-Match": f'"other", W/{etag}'})
+    assert again.status_code == 304 and not again.content and again.headers["etag"] == etag
+    assert api.http.get("/page/docs.css", headers={"If-None-Match": '"other"'}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["../app.py", "%2e%2e/app.py", "..%2fapp.py", "..%5capp.py", "%2fetc%2fpasswd", "nothing.js", "", ".", "a\0.js"],
+)
+def test_nothing_but_the_page_s_files_can_be_had(api, path):
+    with api.raw() as connection:  # clients tidy such paths up
+        path = path.replace("\0", "%00")
+        connection.sendall(f"GET /page/{path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        assert b" 404 " in connection.recv(100)
+
+
+def test_the_page_s_files_need_no_key_and_what_it_asks_for_does(start):
+    api = start(Settings(api_keys=("secret",)))
+    assert api.http.get("/").status_code == api.http.get("/page/docs.css").status_code == 200
+    key = {"Authorization": "Bearer secret"}
+    assert api.http.get("/playground/vocabulary").status_code == 401
+    assert api.http.get("/playground/vocabulary", headers=key).status_code == 200
+    assert api.http.post("/playground/logits", json={"tokens": []}).status_code == 401
+    assert api.http.post("/playground/logits", json={"tokens": []}, headers=key).status_code == 200
+
+
+# ---- cards and vocabulary -------------------------------------------------------------------------------------------
+
+
+def test_a_card_tells_what_a_model_is(api, tales):
+    (card,) = api.http.get("/v1/models").json()["data"]
+    facts = card["gpt2lab"]
+    assert facts["fingerprint"] == api.complete(prompt=PROMPT, max_tokens=1).json()["system_fingerprint"]
+    assert ModelConfig.from_hparams(facts) == tales.config and facts["n_parameters"] == tales.config.n_params
+    assert facts["precision"] == tales.precision and facts["end_of_text"] == 50256
+
+
+def test_the_vocabulary_has_the_bytes_of_every_token(api, tales):
+    answer = api.http.get("/playground/vocabulary", params={"model": "tales"})
+    body = answer.json()
+    assert body["model"] == "tales" and len(body["tokens"]) == tales.config.n_vocab
+    for id in (0, 262, 447, 50000, 50256, *range(100, 50000, 997)):
+        assert body["tokens"][id].encode("latin-1") == tales.tokenizer.token_bytes(id)
+    again = api.http.get("/playground/vocabulary", headers={"If-None-Match": answer.headers["etag"]})
+    assert again.status_code == 304 and not again.content
+    assert api.http.get("/playground/vocabulary", params={"model": "gpt-5"}).status_code == 404
+
+
+# ---- logits ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tokens", [IDS, [], [262] * 400])
+def test_logits_are_what_a_completion_draws_its_first_token_from(api, tokens):
+    params = {"temperature": 1.3, "top_k": 200, "repetition_penalty": 1.2}
+    logits = logits_of(api, tokens)
+    answer = api.complete(
+        prompt=tokens or "", n=40, seed=3, max_tokens=1, logprobs=1, return_tokens_as_token_ids=True, **params
+    )
+    for number, choice in enumerate(answer.json()["choices"]):
+        position = max(1, len(tokens))
+        (id,) = ids_of(choice["logprobs"])
+        assert id == sample(logits, SamplingParams(**params), seed=3, stream=number, position=position, history=tokens)
+        exact = logits.astype(float)
+        logprob = exact[id] - np.logaddexp.reduce(exact)
+        assert choice["logprobs"]["token_logprobs"][0] == pytest.approx(logprob, abs=1e-5)
+
+
+def test_logits_behind_drawn_tokens_are_those_that_the_next_was_drawn_from(api):
+    body = {"prompt": IDS, "max_tokens": 30, "seed": 5, "logprobs": 0, "return_tokens_as_token_ids": True}
+    drawn = ids_of(api.complete(**body, ignore_eos=True).json()["choices"][0]["logprobs"])
+    for place in (1, 10, 29):
+        logits = logits_of(api, IDS + drawn[:place], drawn=place)
+        position = len(IDS) + place
+        assert drawn[place] == sample(logits, SamplingParams(), seed=5, stream=0, position=position)
+
+
+def test_logits_come_while_samples_run(api):
+    alone = logits_of(api, IDS)
+    with ThreadPoolExecutor(5) as clients:
+        running = [clients.submit(api.complete, prompt=PROMPT, n=4, max_tokens=60, ignore_eos=True) for _ in range(2)]
+        assert eventually(lambda: api.worker.outstanding >= 4)
+        rows = [clients.submit(logits_of, api, IDS) for _ in range(3)]
+        assert all(np.array_equal(row.result(), alone) for row in rows)
+        assert all(answer.result().status_code == 200 for answer in running)
+    assert api.idle()
+
+
+def test_a_client_that_leaves_before_its_logits_holds_nothing(api):
+    with ThreadPoolExecutor(1) as clients:
+        long = clients.submit(api.complete, prompt=[[262] * 400] * 4, max_tokens=1, echo=True, logprobs=1)
+        assert eventually(lambda: api.worker.outstanding == 4)
+        body = b'{"tokens": [1]}'
+        with api.raw() as connection:
+            head = f"POST /playground/logits HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+            connection.sendall(head.encode() + b"Content-Type: application/json\r\n\r\n" + body)
+            assert eventually(lambda: api.worker.outstanding == 5)
+        assert eventually(lambda: api.worker.outstanding == 4 or not api.worker.outstanding)
+        assert long.result().status_code == 200
+    assert api.idle() and not api.worker._readings
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({"tokens": [50257]}, "tokens"),
+        ({"tokens": [-1]}, "tokens"),
+        ({"tokens": [True]}, "tokens"),
+        ({"tokens": "text"}, "tokens"),
+        ({"tokens": [262] * 513}, "tokens"),
+        ({"tokens": [1], "drawn": 2}, "drawn"),
+        ({}, "tokens"),
+        ({"tokens": [1], "top": 5}, "top"),
+    ],
+)
+def test_logits_of_what_is_no_context_are_refused(api, body, param):
+    answer = api.http.post("/playground/logits", json=body)
+    assert answer.status_code == 400 and answer.json()["error"]["param"] == param
+
+
+def test_logits_wait_their_turn_and_are_refused_while_draining(start):
+    api = start(Settings(max_batch=1, max_waiting=1, max_samples=2))
+    with api.raw({"prompt": PROMPT, "n": 2, "max_tokens": 500, "ignore_eos": True}):
+        assert eventually(lambda: api.worker.outstanding == 2)
+        answer = api.http.post("/playground/logits", json={"tokens": []})
+        assert answer.status_code == 429 and "retry-after" in answer.headers
+    assert api.idle()
+    api.service.draining = True
+    assert api.http.post("/playground/logits", json={"tokens": []}).status_code == 503
+
+
+def test_ids_without_text_have_no_logit_and_no_bytes(tales):
+    """Of a vocabulary that was rounded up."""
+    padded = SimpleNamespace(n_vocab=50304, n_ctx=8)
+    row = np.zeros((1, 50304), np.float32)
+    engine = SimpleNamespace(new_sequence=lambda: 0, free_sequence=lambda _: None, forward=lambda *_, given: row)
+    model = SimpleNamespace(config=padded, engine=engine)
+    served = SimpleNamespace(name="padded", tokenizer=tales.tokenizer, model=model)
+    with pytest.raises(StopIteration) as ended:
+        next(read_logits(served, [], 0))
+    assert np.isneginf(ended.value.value[50257:]).all() and not ended.value.value[:50257].any()
+    assert json.loads(vocabulary_of(served))["tokens"][50256:] == ["<|endoftext|>", *[""] * 47]
+
+
+# ---- tokens as ids, and times ---------------------------------------------------------------------------------------
+
+
+def test_tokens_are_told_as_ids_where_that_is_asked_for(api, tales):
+    body = {"prompt": PROMPT, "max_tokens": 8, "seed": 1, "logprobs": 3}
+    texts = api.complete(**body).json()["choices"][0]
+    ids = api.complete(**body, return_tokens_as_token_ids=True).json()["choices"][0]
+    assert ids["text"] == texts["text"]
+    assert ids_of(ids["logprobs"]) == tales.generate(PROMPT, length=8, seed=1).tokens
+    for name in ("token_logprobs", "text_offset"):
+        assert ids["logprobs"][name] == texts["logprobs"][name]
+    for top, likeliest in zip(texts["logprobs"]["top_logprobs"], ids["logprobs"]["top_logprobs"], strict=True):
+        assert [tales.tokenizer.decode([int(key[9:])]) for key in likeliest] == list(top)
+
+
+def test_a_prompt_s_tokens_are_told_as_ids_too(api):
+    body = {"prompt": PROMPT, "max_tokens": 0, "echo": True, "logprobs": 0, "return_tokens_as_token_ids": True}
+    assert ids_of(api.complete(**body).json()["choices"][0]["logprobs"]) == IDS
+
+
+def test_without_logprobs_there_are_no_tokens_to_tell(api):
+    answer = api.complete(prompt=PROMPT, max_tokens=2, return_tokens_as_token_ids=True).json()
+    assert answer["choices"][0]["logprobs"] is None
+
+
+def test_every_token_is_told_as_an_id_as_soon_as_it_is_drawn(api):
+    """Parts of characters and what may begin a stop string, for which text is held back."""
+    body = {"prompt": "It", "max_tokens": 40, "seed": 2, "logit_bias": {"447": 100, "247": 100, "250": 100}}
+    body |= {"stop": ["’’’’’’’’’’", "never"], "logprobs": 0, "return_tokens_as_token_ids": True}
+    events = api.events(**body)
+    counts = [len(event["choices"][0]["logprobs"]["tokens"]) for event in events]
+    assert sum(counts) == 40 and set(counts) == {1}
+    assert any(not event["choices"][0]["text"] for event in events)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_ends_a_sample_is_told_as_an_id(api, tales, stream):
+    """The end of a text, and the tokens that spelled a stop string; neither is in the text."""
+    body = {"prompt": PROMPT, "seed": 1, "logprobs": 1, "return_tokens_as_token_ids": True, "max_tokens": 20}
+
+    def told(**more):
+        if stream:
+            *events, last = api.events(**body, **more, stream_options={"include_usage": True})
+        else:
+            last = api.complete(**body, **more).json()
+            events = [last]
+        choices = [event["choices"][0] for event in events]
+        ids = [id for choice in choices for id in ids_of(choice["logprobs"])]
+        return "".join(choice["text"] for choice in choices), ids, last["usage"]["completion_tokens"]
+
+    assert told(logit_bias={"50256": 100}) == ("", [50256], 0)
+    sample = tales.generate(PROMPT, length=20, seed=1)
+    word = tales.tokenizer.decode([sample.tokens[4]])
+    assert told(stop=[word]) == (sample.text[: sample.text.index(word)], sample.tokens[:5], 5)
+
+
+def test_an_answer_tells_where_its_time_went(api):
+    body = {"prompt": [262] * 400, "max_tokens": 20, "ignore_eos": True}
+    began = time.perf_counter()
+    timings = api.complete(**body).json()["timings"]
+    seconds = time.perf_counter() - began
+    assert set(timings) == {"queued", "prompt", "drawing"} and all(value >= 0 for value in timings.values())
+    assert timings["prompt"] > 0 and timings["drawing"] > 0 and sum(timings.values()) <= seconds
+    events = api.events(**body, stream_options={"include_usage": True})
+    assert set(events[-1]["timings"]) == set(timings) and all("timings" not in event for event in events[:-1])
+    empty = api.complete(prompt=PROMPT, max_tokens=0).json()["timings"]
+    assert empty["drawing"] == 0 and math.isfinite(empty["prompt"])
+
+
+def test_time_in_the_queue_is_told_apart(start):
+    api = start(Settings(max_batch=1, max_waiting=8, max_samples=4))
+    with ThreadPoolExecutor(1) as clients:
+        first = clients.submit(api.complete, prompt=PROMPT, max_tokens=150, ignore_eos=True)
+        assert eventually(lambda: api.worker.outstanding == 1)
+        second = api.complete(prompt=PROMPT, max_tokens=2, ignore_eos=True).json()["timings"]
+        running = first.result().json()["timings"]
+    assert second["queued"] > second["drawing"] and running["queued"] < running["drawing"]
+
+
+def test_the_folder_of_the_page_comes_with_the_package():
+    from importlib.resources import files
+
+    assert (files(gpt2lab) / "serving" / "page" / "index.html").is_file()
