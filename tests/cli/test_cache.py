@@ -56,6 +56,19 @@ def test_an_entry_that_was_cut_is_told_from_good_ones(gpt2lab, cache: Path, two_
     assert "  used 20" in lines["/models/124M"]
 
 
+def test_fetched_data_is_listed_and_removed_only_when_asked_for(gpt2lab, cache: Path, two_entries) -> None:
+    for name in ("data", "datasets"):
+        folder = cache.with_name(name) / "some"
+        folder.mkdir(parents=True)
+        (folder / "text.txt").write_bytes(bytes(1_500_000))
+    expected = [f"1.5 MB in {cache.with_name(name)}" for name in ("data", "datasets")]
+    assert gpt2lab("cache").stdout.splitlines()[3:] == expected
+    gpt2lab("cache", "clear")
+    assert gpt2lab("cache").stdout.splitlines()[1:] == expected
+    assert gpt2lab("cache", "clear", "--data").stdout.startswith(f"removed 1.5 MB from {cache.with_name('data')}\n")
+    assert gpt2lab("cache").stdout == f"0.0 MB in {cache}\n"
+
+
 @pytest.mark.parametrize("value", ["off", "OFF", "none", "0"])
 def test_a_cache_that_is_off_is_said_to_be(gpt2lab, monkeypatch, value: str) -> None:
     monkeypatch.setenv("GPT2LAB_CACHE", value)

@@ -206,7 +206,7 @@ def test_two_processes_do_not_write_the_same_dataset(tmp_path):
     (partial / "begun").touch()
     with Hold() as other:
         other.take(partial)
-        with pytest.raises(UsageError, match="another process writes into .*out.partial"):
+        with pytest.raises(UsageError, match=r"another process writes into .*out\.partial"):
             write(tmp_path / "out", texts("new"))
     assert (partial / "begun").exists()
     write(tmp_path / "out", texts("new"))

@@ -9,8 +9,8 @@ import pytest
 
 from gpt2lab.config import ModelConfig
 from gpt2lab.errors import Gpt2LabError, UsageError
+from gpt2lab.holding import Hold
 from gpt2lab.training.checkpoints import states
-from gpt2lab.training.holding import Hold
 from gpt2lab.training.job import Job
 from gpt2lab.training.settings import Settings
 from gpt2lab.training.start import train
@@ -57,7 +57,7 @@ def test_two_runs_do_not_share_a_folder():
     with Hold() as other:
         other.take(Path("checkpoint/run1"))
         for restore_from in ("latest", "fresh"):
-            with pytest.raises(UsageError, match="another process trains in checkpoint/run1: wait"):
+            with pytest.raises(UsageError, match="another process writes into checkpoint/run1: wait"):
                 run(2, restore_from=restore_from)
     assert contents() == before
     run(2)

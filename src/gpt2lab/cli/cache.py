@@ -1,26 +1,29 @@
-"""``gpt2lab cache``: the packed weights that are kept between runs. The work is ``engines.packed``'s."""
+"""``gpt2lab cache``: what is kept between runs: packed weights, and data that was fetched."""
 
 from __future__ import annotations
 
+import shutil
 from datetime import datetime
 from pathlib import Path
 
 import click
 
+from gpt2lab.caches import cache_folder
 from gpt2lab.errors import UsageError
 
 
 @click.group("cache", invoke_without_command=True)
 @click.pass_context
 def command(ctx: click.Context) -> None:
-    """List the packed weights that are kept, so that a model starts at once the second time.
+    """List what is kept: packed weights, so that a model starts at once the second time, and data that was fetched.
 
-    The folder is GPT2LAB_CACHE's, or the platform's folder for caches; GPT2LAB_CACHE=off keeps nothing. Whatever is
-    removed is made again when it is needed.
+    The folder is GPT2LAB_CACHE's, or the platform's folder for caches; GPT2LAB_CACHE=off keeps no weights. Whatever is
+    removed is made, or fetched, again when it is needed.
 
     \b
     gpt2lab cache
     gpt2lab cache clear
+    gpt2lab cache clear --data
     """
     if ctx.invoked_subcommand is not None:
         return
@@ -34,13 +37,22 @@ def command(ctx: click.Context) -> None:
         state = f"used {used}" if entry.whole else "damaged, will be made again"
         click.echo(f"{_name(entry.model):<{width}}  {entry.precision:<8}  {_megabytes(entry.size):>12}  {state}")
     click.echo(f"{_megabytes(sum(entry.size for entry in found))} in {folder}")
+    for data in _data_folders():
+        click.echo(f"{_megabytes(_size(data))} in {data}")
 
 
 @command.command("clear")
-def clear_command() -> None:
+@click.option("--data", is_flag=True, help="Remove data that was fetched instead.")
+def clear_command(data: bool) -> None:
     """Remove all packed weights. Models that are in use go on."""
     from gpt2lab.engines.packed import clear
 
+    if data:
+        for folder in _data_folders():
+            size = _size(folder)
+            shutil.rmtree(folder, ignore_errors=True)
+            click.echo(f"removed {_megabytes(size - _size(folder))} from {folder}")
+        return
     folder = _folder()
     try:
         removed = clear(folder)
@@ -56,6 +68,16 @@ def _folder() -> Path:
     if folder is None or reason:
         raise UsageError(f"there is no cache: {reason}")
     return folder
+
+
+def _data_folders() -> list[Path]:
+    """What ``train`` and ``encode`` fetched, and ``eval``'s data sets."""
+    folders = (cache_folder("data", even_if_off=True), cache_folder("datasets"))
+    return [folder for folder in folders if folder is not None and folder.is_dir()]
+
+
+def _size(folder: Path) -> int:
+    return sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
 
 
 def _name(model: str) -> str:

@@ -12,7 +12,6 @@ import json
 import os
 import re
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from gpt2lab.caches import cache_folder
 from gpt2lab.errors import DownloadError, UsageError
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+://")
@@ -206,20 +206,11 @@ def _name(url: str) -> str:
 
 
 def _cache_folder() -> Path:
-    """``$GPT2LAB_CACHE/data``, or ``gpt2lab/data`` in the platform's folder for caches."""
-    chosen = os.environ.get("GPT2LAB_CACHE", "").strip()
-    if chosen and chosen.lower() not in ("off", "none", "0"):
-        return Path(chosen, "data")
-    try:
-        if sys.platform == "win32":
-            caches = Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-        elif sys.platform == "darwin":
-            caches = Path.home() / "Library" / "Caches"
-        else:
-            caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    except RuntimeError:
-        raise UsageError("no home folder is known to keep data in: set GPT2LAB_CACHE to a folder") from None
-    return caches / "gpt2lab" / "data"
+    """Where data is kept: somewhere, even if caches are off, for it is read from there."""
+    folder = cache_folder("data", even_if_off=True)
+    if folder is None:
+        raise UsageError("no home folder is known to keep data in: set GPT2LAB_CACHE to a folder")
+    return folder
 
 
 def _unreadable(url: str, error: Exception) -> DownloadError:

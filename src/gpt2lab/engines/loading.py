@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
-from gpt2lab import _native
+from gpt2lab import _native, caches
 from gpt2lab.engines import PRECISIONS, contents, packed
 from gpt2lab.errors import UsageError
 from gpt2lab.weights.checkpoint import READERS, Checkpoint, Tensor
@@ -123,5 +123,5 @@ def _warning_of(folder: Path) -> Iterator[None]:
             "set %s to another folder, or to off",
             folder,
             error.strerror or error,
-            packed.FOLDER_VARIABLE,
+            caches.VARIABLE,
         )

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator
@@ -23,15 +22,9 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from gpt2lab import _native
+from gpt2lab import _native, caches
 
 Arena = npt.NDArray[np.uint8]
-
-FOLDER_VARIABLE = "GPT2LAB_CACHE"
-"""Environment variable: the cache's folder, or one of :data:`OFF` for none."""
-
-OFF = ("off", "none", "0")
-"""What turns the cache off, in upper case or lower."""
 
 SIZE_LIMIT = 16 << 30
 """Bytes of all entries, above which the longest unused ones are removed."""
@@ -82,34 +75,20 @@ class Entry:
 
 
 def default_folder() -> Path | None:
-    """Where packed weights are kept, None if they are not to be: ``$GPT2LAB_CACHE``, or the platform's cache."""
-    chosen = os.environ.get(FOLDER_VARIABLE)
-    if chosen:
-        return None if chosen.strip().lower() in OFF else Path(chosen, "packed")
-    try:
-        return _platform_caches() / "gpt2lab" / "packed"
-    except RuntimeError:  # no home folder
-        return None
+    """Where packed weights are kept, None if they are not to be."""
+    return caches.cache_folder("packed")
 
 
 def obstacle() -> str | None:
     """Why nothing can be kept, in a few words; None if nothing is known to stand in the way."""
     folder = default_folder()
     if folder is None:
-        chosen = os.environ.get(FOLDER_VARIABLE)
-        return f"{FOLDER_VARIABLE} is {chosen}" if chosen else "no home folder is known"
+        chosen = os.environ.get(caches.VARIABLE)
+        return f"{caches.VARIABLE} is {chosen}" if chosen else "no home folder is known"
     for path in (folder, *folder.parents):
         if os.path.exists(path) and not os.path.isdir(path):  # noqa: PTH110, PTH112 (which raise what these ignore)
             return f"{path} is not a folder"
     return None
-
-
-def _platform_caches() -> Path:
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
 
 
 def read_entry(folder: Path, key: Key, arena: Arena) -> bool:

@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlparse
 
+from gpt2lab.caches import cache_folder
 from gpt2lab.errors import DownloadError, UsageError
 from gpt2lab.evaluating.sources import Source, find_sources
 from gpt2lab.weights.fetch import Progress, fetch
@@ -115,14 +116,6 @@ def is_address(data: str) -> bool:
     return urlparse(data).scheme in ("http", "https")
 
 
-def cache_folder() -> Path | None:
-    """Where data sets are kept: beside the packed weights; None if nothing is to be kept."""
-    from gpt2lab.engines.packed import default_folder
-
-    packed = default_folder()
-    return packed.with_name("datasets") if packed else None
-
-
 def given_path(data: str, say: Say = lambda line: None, progress: Callable[[str], Progress] | None = None) -> Path:
     """``data`` as a path on this machine, fetched if it is an address."""
     return _given(data, say, progress or (lambda name: lambda done, total: None))
@@ -151,7 +144,7 @@ def _from_places(dataset: Dataset, say: Say, start: Callable[[str], Progress]) -
 
 def _from_web(address: str, say: Say, start: Callable[[str], Progress]) -> Path:
     """The file at ``address``, in the cache under the name that it has there."""
-    folder = cache_folder()
+    folder = cache_folder("datasets")
     if folder is None:
         raise DownloadError(f"there is no cache to keep {address} in: set GPT2LAB_CACHE, or fetch it and give its path")
     name = Path(urlparse(address).path).name or "data"

@@ -18,10 +18,10 @@ from gpt2lab.data.open import open_documents
 from gpt2lab.data.split import hold_out
 from gpt2lab.data.windows import Ring, Windows
 from gpt2lab.errors import CheckpointError, UsageError
+from gpt2lab.holding import Hold
 from gpt2lab.memory import available_memory
 from gpt2lab.training import checkpoints
 from gpt2lab.training.distributed import World
-from gpt2lab.training.holding import Hold
 from gpt2lab.training.job import Job, Source
 from gpt2lab.training.loop import Trainer
 from gpt2lab.training.memory import estimate

@@ -1,17 +1,16 @@
-"""One process at a time trains in a folder: two would take each other's states for their own."""
+"""One process at a time writes into a folder: two would take each other's files for their own."""
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from types import TracebackType
 
 from gpt2lab.errors import UsageError
 
-try:
+if sys.platform != "win32":
     import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
 
 
 class Hold:
@@ -32,7 +31,7 @@ class Hold:
 
     def take(self, folder: Path) -> None:
         """Hold ``folder`` if it is there and the file system can. Raises :class:`UsageError` if another has it."""
-        if fcntl is None:
+        if sys.platform == "win32":
             return
         try:
             descriptor = os.open(folder, os.O_RDONLY)
@@ -45,8 +44,7 @@ class Hold:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 self._held[key], descriptor = descriptor, -1
         except BlockingIOError:
-            message = f"another process trains in {folder}: wait for it, or give another --run_name"
-            raise UsageError(message) from None
+            raise UsageError(f"another process writes into {folder}: wait for it, or give another name") from None
         except OSError:
             pass  # a file system without locks
         finally:
