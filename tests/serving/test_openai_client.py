@@ -58,6 +58,20 @@ def test_errors_are_the_client_s_own_kinds(client, start):
         client.completions.create(model="tales", prompt=PROMPT, suffix="the end")
 
 
+def test_a_chat_is_refused_in_words(client):
+    with pytest.raises(openai.NotFoundError, match="no chat model"):
+        client.chat.completions.create(model="tales", messages=[{"role": "user", "content": "Hello"}])
+
+
+def test_tokens_as_ids(client):
+    own = {"return_tokens_as_token_ids": True}
+    stream = client.completions.create(
+        model="tales", prompt=PROMPT, max_tokens=3, logprobs=2, seed=1, stream=True, extra_body=own
+    )
+    tokens = [token for chunk in stream for token in chunk.choices[0].logprobs.tokens]
+    assert len(tokens) == 3 and all(token.startswith("token_id:") for token in tokens)
+
+
 def test_a_key(start):
     from gpt2lab.serving.settings import Settings
 

@@ -132,8 +132,29 @@ def test_a_body_must_be_sent_as_json(api):
 
 def test_an_unknown_model_address_and_method(api):
     assert error_of(api.complete(prompt="x", model="gpt-5"), 404)["code"] == "model_not_found"
-    error_of(api.http.get("/v2"), 404)
+    error = error_of(api.http.get("/v2"), 404)
+    assert error["code"] == "unknown_url" and "/docs" in error["message"]
     error_of(api.http.get("/v1/completions"), 405)
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/chat/completions", "/v1/responses"])
+def test_gpt2_is_no_chat_model_and_says_so(api, path):
+    body = {"model": "tales", "messages": [{"role": "user", "content": "Hello"}]}
+    message = error_of(api.http.post(path, json=body), 404)["message"]
+    assert "no chat model" in message and "/v1/completions" in message
+
+
+@pytest.mark.parametrize("path", ["/completions", "/models", "/v1/completions/nonsense"])
+def test_a_base_url_without_its_version_is_named(api, path):
+    message = error_of(api.http.post(path, json={"prompt": PROMPT}), 404)["message"]
+    assert ("base_url" in message) == (path.count("/") == 1)
+
+
+@pytest.mark.parametrize("path", ["/v1/models/%ff%fe", "/playground/vocabulary?model=%ff", "/page/%ff.js", "/%ff"])
+def test_an_address_that_is_no_utf8_is_not_found(api, path):
+    with api.raw() as connection:
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        assert b" 404 " in connection.recv(1000)
 
 
 @pytest.mark.parametrize("tokens", [None, "x", [1, "x"], [-1], [50257], [2**80]])

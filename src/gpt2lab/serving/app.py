@@ -21,7 +21,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from gpt2lab import __version__
 from gpt2lab.errors import Gpt2LabError
 from gpt2lab.serving import completions, page_files, playground
-from gpt2lab.serving.errors import ApiError, of_validation, stopping
+from gpt2lab.serving.errors import ApiError, nothing_at, of_validation, stopping
 from gpt2lab.serving.guards import RECORD, Guard, Record
 from gpt2lab.serving.metrics import Metrics
 from gpt2lab.serving.models import ServedModel, ServedModels
@@ -135,10 +135,11 @@ def _answer_errors(app: FastAPI) -> None:
         return of_validation(error.errors()).response()
 
     @app.exception_handler(HTTPException)
-    async def other(_: Request, error: HTTPException) -> Response:
-        message = {404: "there is nothing at this address", 405: "this address takes another method"}
+    async def other(request: Request, error: HTTPException) -> Response:
+        message = {404: nothing_at(request.url.path), 405: "this address takes another method"}
         text = message.get(error.status_code, str(error.detail))
-        return ApiError(error.status_code, text, headers=error.headers).response()
+        code = "unknown_url" if error.status_code == 404 else None
+        return ApiError(error.status_code, text, code=code, headers=error.headers).response()
 
     @app.exception_handler(Exception)
     async def bug(_: Request, __: Exception) -> Response:

@@ -55,6 +55,19 @@ class ApiError(Exception):
         return Response(json.dumps(self.body()), self.status, self.headers, "application/json")
 
 
+def nothing_at(path: str) -> str:
+    """What to tell those who ask for ``path``, where nothing is: clients of OpenAI's API find some by themselves."""
+    name = path.rstrip("/").removeprefix("/v1")
+    if name in ("/chat/completions", "/responses", "/messages"):
+        return (
+            "GPT-2 is no chat model, it goes on with a text: send that as 'prompt' to /v1/completions "
+            "(client.completions.create in OpenAI's client)"
+        )
+    if name in ("/completions", "/models"):  # without /v1, or the route had been found
+        return f"there is nothing at {path}: let the client's base_url end with /v1"
+    return "there is nothing at this address: /docs lists what is here"
+
+
 def stopping() -> ApiError:
     """What is told while the server drains."""
     return ApiError(503, "the server is being stopped", code="draining", headers={"Retry-After": "5"})

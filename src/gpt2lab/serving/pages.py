@@ -17,8 +17,8 @@ def docs_page(document: Mapping[str, Any], models: Iterable[ServedModel]) -> str
     schemas = document["components"]["schemas"]
     parts = [
         f"<p>This is <code>gpt2lab serve</code>, version {escape(__version__)}: GPT-2 for programs, in the shape of "
-        'OpenAI\'s completions; <a href="/">the playground</a> is a page over the same API. Also here: '
-        '<a href="/openapi.json">this page for programs</a>, <a href="/metrics">metrics</a>.</p>',
+        'OpenAI\'s completions; <a href="./">the playground</a> is a page over the same API. Also here: '
+        '<a href="openapi.json">this page for programs</a>, <a href="metrics">metrics</a>.</p>',
         f"<h2>Models</h2>{_models(models)}",
         "<h2>Addresses</h2><p>Every answer that is no success is "
         '<code>{"error": {message, type, param, code}}</code>.</p>',
@@ -85,6 +85,6 @@ def _page(title: str, content: str) -> str:
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<link rel="stylesheet" href="/page/docs.css"></head>'
+        '<link rel="icon" href="data:,"><link rel="stylesheet" href="page/docs.css"></head>'
         f"<body><main><h1>{escape(title)}</h1>{content}</main></body></html>"
     )
