@@ -32,6 +32,34 @@ def is_remote(path: str) -> bool:
     return _ADDRESS.match(path) is not None
 
 
+def filesystem_of(url: str, doing: str) -> tuple[Any, str]:
+    """fsspec's file system for an address, and the path in it; ``doing`` is ``reading`` or ``writing``, for errors.
+
+    Raises :class:`UsageError` for a protocol that is unknown or needs a package, :class:`DownloadError` if it is not
+    to be reached.
+    """
+    from fsspec.core import url_to_fs
+
+    protocol = url.partition("://")[0]
+    try:
+        filesystem, path = url_to_fs(url)
+    except ImportError as error:
+        package = re.search(r"[Ii]nstall (\w+)", str(error))
+        wanted = package[1] if package else f"'fsspec[{protocol.removesuffix('s')}]'"  # https: of http
+        raise UsageError(f"{doing} {protocol}:// needs {wanted}: pip install {wanted}") from error
+    except ValueError as error:
+        raise UsageError(f"{url}: {_first_line(error)}") from error
+    except Exception as error:
+        raise _unreadable(url, error) from error
+    return filesystem, path
+
+
+def is_local(filesystem: Any) -> bool:
+    """Whether an fsspec file system is this machine's own."""
+    protocol = filesystem.protocol
+    return "file" in ((protocol,) if isinstance(protocol, str) else protocol)
+
+
 def fetch(url: str, say: Callable[[str], None] = lambda line: None) -> Path:
     """A local file or folder with what ``url`` is, or has below it, fetched if it is not here yet or has changed.
 
@@ -44,7 +72,7 @@ def fetch(url: str, say: Callable[[str], None] = lambda line: None) -> Path:
     if re.match(r"https?://", url) and not url.endswith("/"):
         return _fetch_http_file(url, say)
     source = _Source.at(url)
-    if source.is_local:
+    if is_local(source.filesystem):
         return Path(source.path)
     files = source.files()
     with _kept(url) as folder:
@@ -90,25 +118,11 @@ class _Source:
 
     @classmethod
     def at(cls, url: str) -> _Source:
-        from fsspec.core import url_to_fs
-
-        protocol = url.partition("://")[0]
+        filesystem, path = filesystem_of(url, "reading")
         try:
-            filesystem, path = url_to_fs(url)
             return cls(url, filesystem, path, filesystem.isfile(path))
-        except ImportError as error:
-            package = re.search(r"[Ii]nstall (\w+)", str(error))
-            wanted = package[1] if package else f"'fsspec[{protocol.removesuffix('s')}]'"  # https: of http
-            raise UsageError(f"reading {protocol}:// needs {wanted}: pip install {wanted}") from error
-        except ValueError as error:
-            raise UsageError(f"{url}: {_first_line(error)}") from error
         except Exception as error:
             raise _unreadable(url, error) from error
-
-    @property
-    def is_local(self) -> bool:
-        protocol = self.filesystem.protocol
-        return "file" in ((protocol,) if isinstance(protocol, str) else protocol)
 
     def files(self) -> dict[str, tuple[int | None, str]]:
         """Size in bytes (None = not told) and version of each file, by its path below the address."""
