@@ -1,0 +1,342 @@
+/**
+ * How the next token is chosen from the logits: the rules of gpt2lab/sampling.py once more, in float64, so that the page
+ * can show them without asking the server again. tests/browser/test_sampling.py holds this file to that one.
+ *
+ * In this order: logit bias, penalties, temperature, top-k, top-p, min-p, draw. Knows nothing of text or of the page.
+ *
+ * @typedef {{temperature?: number, top_k?: number, top_p?: number, min_p?: number, repetition_penalty?: number,
+ *            presence_penalty?: number, frequency_penalty?: number, logit_bias?: Record<string, number>}} SamplingParams
+ * @typedef {{name: string, logits: Float64Array, probabilities: Float64Array}} Stage  ruled out: -Infinity and 0
+ * @typedef {{name: string, kept: number, cut: number, cutProbability: number, entropy: number}} Measure
+ */
+
+export const NAMES = ["model", "logit_bias", "penalties", "temperature", "top_k", "top_p", "min_p"];
+
+export const DEFAULTS = Object.freeze({
+  temperature: 1,
+  top_k: 0,
+  top_p: 1,
+  min_p: 0,
+  repetition_penalty: 1,
+  presence_penalty: 0,
+  frequency_penalty: 0,
+  logit_bias: Object.freeze({}),
+});
+
+export class SamplingError extends Error {}
+
+/**
+ * The way from a model's logits [n_vocab] to the distribution drawn from: "model", then the stages that `params` turn
+ * on, each working on what the one before left, renormalised. From "temperature" on, logits are relative to the largest.
+ *
+ * @param {ArrayLike<number>} logits
+ * @param {SamplingParams} params
+ * @param {Iterable<number>} history  ids of the prompt and the completion so far
+ * @returns {Stage[]}
+ * @throws {SamplingError} for NaN or Infinity among the logits, if no token is left, or for a value out of range
+ */
+export function stages(logits, params = {}, history = []) {
+  const p = checkedParams(params);
+  const result = [];
+  const add = (name, changed) => {
+    check(changed, name);
+    result.push({ name, logits: changed, probabilities: softmax(changed) });
+  };
+  const last = () => result[result.length - 1];
+
+  add("model", new Float64Array(logits));
+  if (Object.keys(p.logit_bias).length) add("logit_bias", biased(last().logits, p.logit_bias));
+  if (p.repetition_penalty !== 1 || p.presence_penalty !== 0 || p.frequency_penalty !== 0)
+    add("penalties", penalised(last().logits, p, history));
+  if (p.temperature !== 1) add("temperature", tempered(last().logits, p.temperature));
+  if (p.top_k > 0 && p.top_k < logits.length) add("top_k", topK(last().logits, p.top_k));
+  if (p.top_p < 1) add("top_p", topP(last(), p.top_p));
+  if (p.min_p > 0) add("min_p", minP(last(), p.min_p));
+  return result;
+}
+
+/** The smallest id whose cumulative probability exceeds `u` times the total; `u` in [0, 1). */
+export function draw(probabilities, u) {
+  const threshold = u * total(probabilities);
+  let cumulative = 0;
+  for (let id = 0; id < probabilities.length; id++) {
+    cumulative += probabilities[id];
+    if (cumulative > threshold) return id;
+  }
+  throw new SamplingError(`nothing to draw from with the number ${u}`);
+}
+
+/** The stretch [low, high) of [0, 1) in which a number draws `id`: stretches lie in order of ids. */
+export function stretch(probabilities, id) {
+  let low = 0;
+  for (let other = 0; other < id; other++) low += probabilities[other];
+  const whole = total(probabilities);
+  return [low / whole, (low + probabilities[id]) / whole];
+}
+
+/** The name of the first stage that leaves `id` a probability of 0, or null if none does. */
+export function cutBy(stages, id) {
+  return stages.find((stage) => stage.probabilities[id] === 0)?.name ?? null;
+}
+
+/** In nats; probabilities of 0 add nothing. */
+export function entropy(probabilities) {
+  let sum = 0;
+  for (const p of probabilities) if (p > 0) sum -= p * Math.log(p);
+  return sum;
+}
+
+/**
+ * What each stage left, cut, and how much it left open.
+ *
+ * @param {Stage[]} stages
+ * @returns {Measure[]}  `cutProbability` is what the tokens cut had before
+ */
+export function measured(stages) {
+  let before = stages[0].probabilities;
+  return stages.map(({ name, probabilities }) => {
+    let [kept, cut, cutProbability] = [0, 0, 0];
+    for (let id = 0; id < probabilities.length; id++) {
+      if (probabilities[id] > 0) kept++;
+      else if (before[id] > 0) [cut, cutProbability] = [cut + 1, cutProbability + before[id]];
+    }
+    before = probabilities;
+    return { name, kept, cut, cutProbability, entropy: entropy(probabilities) };
+  });
+}
+
+/** The `n` ids of the highest values, the lower id first of equal ones. */
+export function likeliest(values, n) {
+  const found = []; // highest first; n is small
+  for (let id = 0; id < values.length; id++) {
+    if (found.length === n && !(values[id] > values[found[n - 1]])) continue;
+    let place = found.length;
+    while (place > 0 && values[found[place - 1]] < values[id]) place--;
+    found.splice(place, 0, id);
+    if (found.length > n) found.pop();
+  }
+  return found;
+}
+
+// ---- the stages -----------------------------------------------------------------------------------------------------
+
+function biased(logits, bias) {
+  const result = logits.slice();
+  for (const [id, added] of Object.entries(bias)) {
+    if (!(id in result)) throw new SamplingError(`logit_bias names token ${id}, but the vocabulary ends at ${logits.length - 1}`);
+    result[id] += added;
+  }
+  return result;
+}
+
+function penalised(logits, params, history) {
+  const result = logits.slice();
+  const counts = new Map();
+  for (const id of history) counts.set(id, (counts.get(id) ?? 0) + 1);
+  for (const [id, count] of counts) {
+    if (!(id in result)) throw new SamplingError(`the history has token ids outside 0 to ${logits.length - 1}`);
+    const repeated = logits[id] > 0 ? logits[id] / params.repetition_penalty : logits[id] * params.repetition_penalty;
+    result[id] = repeated - params.presence_penalty - params.frequency_penalty * count;
+  }
+  return result;
+}
+
+function tempered(logits, temperature) {
+  if (temperature === 0) {
+    const greedy = new Float64Array(logits.length).fill(-Infinity);
+    greedy[likeliest(logits, 1)[0]] = 0; // the lowest id on ties
+    return greedy;
+  }
+  // Taking the largest off first changes no probability, and a temperature of 1e-300 cannot overflow.
+  const most = largest(logits);
+  return each(logits, (logit) => (logit - most) / temperature);
+}
+
+function topK(logits, k) {
+  const least = kthLargest(logits, k);
+  return each(logits, (logit) => (logit >= least ? logit : -Infinity));
+}
+
+function topP({ logits, probabilities }, p) {
+  const most = largest(probabilities); // weights relative to it: equal ones sum up without rounding
+  const enough = p * pairwiseSum(each(probabilities, (probability) => probability / most), 0, probabilities.length);
+  const [least, kept] = nucleus(probabilities, most, enough);
+  let ties = kept - count(probabilities, (probability) => probability > least); // of the least, the lower ids
+  return each(logits, (logit, id) => {
+    const stays = probabilities[id] > least || (probabilities[id] === least && ties-- > 0);
+    return stays ? logit : -Infinity;
+  });
+}
+
+/**
+ * The least probability of the most likely tokens that reach the weight `enough` together, and how many these are: a
+ * selection by weight, which looks only into the part where it is reached, because sorting all takes ten times as long.
+ */
+function nucleus(probabilities, most, enough) {
+  const part = probabilities.slice();
+  let weight = 0; // of those that are known to be kept, which lie behind `high`
+  let [low, high] = [0, part.length - 1];
+  while (low < high) {
+    const [i, j] = partition(part, low, high);
+    let upper = 0;
+    for (let place = high; place >= i; place--) upper += part[place] / most;
+    if (weight + upper >= enough) low = i;
+    else {
+      weight += upper;
+      high = i - 1;
+      if (high > j && weight + part[high] / most >= enough) low = high;
+      else if (high > j) weight += part[high--] / most;
+    }
+  }
+  return [part[low], part.length - low];
+}
+
+function kthLargest(values, k) {
+  const part = values.slice();
+  const place = part.length - k;
+  let [low, high] = [0, part.length - 1];
+  while (low < high) {
+    const [i, j] = partition(part, low, high);
+    if (place >= i) low = i;
+    else if (place <= j) high = j;
+    else break;
+  }
+  return part[place];
+}
+
+/** Hoare's: afterwards part[low..j] <= part[i..high], and what is between them, one or nothing, is between those. */
+function partition(part, low, high) {
+  const pivot = part[(low + high) >> 1];
+  let [i, j] = [low, high];
+  while (i <= j) {
+    while (part[i] < pivot) i++;
+    while (part[j] > pivot) j--;
+    if (i > j) break;
+    const swapped = part[i];
+    part[i++] = part[j];
+    part[j--] = swapped;
+  }
+  return [i, j];
+}
+
+function minP({ logits, probabilities }, share) {
+  const least = share * largest(probabilities);
+  return each(logits, (logit, id) => (probabilities[id] >= least ? logit : -Infinity));
+}
+
+function softmax(logits) {
+  const most = largest(logits);
+  const result = each(logits, (logit) => Math.exp(logit - most));
+  const sum = pairwiseSum(result, 0, result.length);
+  for (let id = 0; id < result.length; id++) result[id] /= sum;
+  return result;
+}
+
+/** In the order in which NumPy adds up, for the last digit's sake. */
+function pairwiseSum(values, from, n) {
+  if (n < 8) {
+    let sum = 0;
+    for (let i = from; i < from + n; i++) sum += values[i];
+    return sum;
+  }
+  if (n <= 128) {
+    const r = values.slice(from, from + 8);
+    let i = 8;
+    for (; i < n - (n % 8); i += 8) for (let lane = 0; lane < 8; lane++) r[lane] += values[from + i + lane];
+    let sum = r[0] + r[1] + (r[2] + r[3]) + (r[4] + r[5] + (r[6] + r[7]));
+    for (; i < n; i++) sum += values[from + i];
+    return sum;
+  }
+  const half = (n >> 1) - ((n >> 1) % 8);
+  return pairwiseSum(values, from, half) + pairwiseSum(values, from + half, n - half);
+}
+
+/** Float64Array.map, which in V8 is several times slower than a loop. */
+function each(values, change) {
+  const result = new Float64Array(values.length);
+  for (let i = 0; i < values.length; i++) result[i] = change(values[i], i);
+  return result;
+}
+
+function total(probabilities) {
+  let sum = 0;
+  for (const p of probabilities) sum += p;
+  return sum;
+}
+
+function largest(values) {
+  let most = -Infinity;
+  for (const value of values) if (value > most) most = value;
+  return most;
+}
+
+function count(values, condition) {
+  let n = 0;
+  for (const value of values) if (condition(value)) n++;
+  return n;
+}
+
+// ---- what cannot be -------------------------------------------------------------------------------------------------
+
+function check(logits, stage) {
+  for (let id = 0; id < logits.length; id++)
+    if (!(logits[id] < Infinity))
+      throw new SamplingError(`the logit of token ${id} is ${logits[id]} after ${stage}: nothing can be sampled`);
+  if (largest(logits) === -Infinity) throw new SamplingError(`no token is left after ${stage}: every logit is -inf`);
+}
+
+const RANGES = [
+  ["temperature", 0, Number.MAX_VALUE, "0 (always the most likely token) or positive"],
+  ["top_p", 0, 1, "between 0 and 1 (off)"],
+  ["min_p", 0, 1, "between 0 (off) and 1"],
+  ["repetition_penalty", Number.MIN_VALUE, Number.MAX_VALUE, "positive; 1 is off"],
+  ["presence_penalty", -Number.MAX_VALUE, Number.MAX_VALUE, "a finite number; 0 is off"],
+  ["frequency_penalty", -Number.MAX_VALUE, Number.MAX_VALUE, "a finite number; 0 is off"],
+];
+
+function checkedParams(params) {
+  const all = { ...DEFAULTS, ...params };
+  if (!Number.isInteger(all.top_k) || all.top_k < 0)
+    throw new SamplingError(`top_k must be 0 (off) or a positive whole number, got ${all.top_k}`);
+  for (const [name, low, high, allowed] of RANGES)
+    if (typeof all[name] !== "number" || !(low <= all[name] && all[name] <= high))
+      throw new SamplingError(`${name} must be ${allowed}, got ${all[name]}`);
+  return all;
+}
+
+// ---- random numbers -------------------------------------------------------------------------------------------------
+
+/**
+ * A number in [0, 1) with 53 random bits, the same for the same three arguments on every machine.
+ *
+ * @param {number | string | bigint} seed  below 2^63; a number only up to 2^53
+ * @param {number | string | bigint} stream  index of the sample, below 2^64
+ * @param {number | string | bigint} position  tokens before the one drawn, an implicit start token counted; below 2^32
+ * @throws {SamplingError}
+ */
+export function uniform(seed, stream, position) {
+  const [s, t, p] = [whole("seed", seed, 63n), whole("stream", stream, 64n), whole("position", position, 32n)];
+  const [x0, x1] = philox4x32([p, 0n, t & LOW, t >> 32n], [s & LOW, s >> 32n]);
+  return (Number(x0 >> 5n) * 2 ** 26 + Number(x1 >> 6n)) / 2 ** 53;
+}
+
+/** Philox4x32-10: four random 32-bit words from a counter and a key (Salmon et al., SC 2011), all BigInt. */
+export function philox4x32([c0, c1, c2, c3], [k0, k1]) {
+  for (let round = 0; round < 10; round++) {
+    const product0 = 0xd2511f53n * c0;
+    const product1 = 0xcd9e8d57n * c2;
+    [c0, c1, c2, c3] = [(product1 >> 32n) ^ c1 ^ k0, product1 & LOW, (product0 >> 32n) ^ c3 ^ k1, product0 & LOW];
+    [k0, k1] = [(k0 + 0x9e3779b9n) & LOW, (k1 + 0xbb67ae85n) & LOW];
+  }
+  return [c0, c1, c2, c3];
+}
+
+const LOW = 0xffffffffn;
+
+function whole(name, value, bits) {
+  const natural = typeof value === "number" ? Number.isSafeInteger(value) : typeof value === "bigint" || /^\d+$/.test(value);
+  const number = natural ? BigInt(value) : -1n;
+  if (number < 0n || number >= 1n << bits)
+    throw new SamplingError(`${name} must be a whole number from 0 to 2^${bits} - 1, got ${value}`);
+  return number;
+}
