@@ -48,12 +48,15 @@ _LOGITS: dict[int | str, dict[str, Any]] = {
 
 def add_playground(app: FastAPI, service: Service) -> None:
     """Add the two routes to ``app``."""
+    vocabularies: dict[str, bytes] = {}
 
     @app.get(ROUTES[0], response_model=Vocabulary, responses={**_NOT_MODIFIED, **REFUSALS}, tags=["playground"])
     async def vocabulary(request: Request, model: str | None = None) -> Response:
         """The bytes of every token."""
         served = service.models.get(model)
-        body = await run_in_threadpool(vocabulary_of, served)
+        if served.name not in vocabularies:
+            vocabularies[served.name] = await run_in_threadpool(vocabulary_of, served)
+        body = vocabularies[served.name]
         headers = {
             "ETag": f'"{hashlib.sha256(body).hexdigest()[:32]}"',
             "Cache-Control": "private, no-cache",
