@@ -49,6 +49,7 @@ def test_metrics_have_an_object_for_each_update_and_validation(tmp_path):
         metrics.update(UPDATE)
         metrics.validation(VALIDATION)
     first, second = (json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines())
+    assert first.pop("memory") > 1 << 20  # bytes
     assert first == {
         "step": 3, "seconds": 4.568, "loss": 2.34567, "average": 2.5, "learning_rate": 1e-4,
         "tokens_per_second": 1234.5,

@@ -51,6 +51,16 @@ def test_beginning_anew_leaves_the_old_run_whole_under_another_name(capsys):
     assert Path("checkpoint/run1-2/state-0000001").exists()
 
 
+def test_samples_go_aside_with_their_run():
+    Path("samples/run1-1").mkdir(parents=True)  # the number is the same for both, and free for both
+    for steps in (2, 1):
+        run(steps, restore_from="fresh", sample_every=1, sample_length=2)
+    assert sorted(str(path) for path in Path("samples").glob("run1*/*")) == [
+        "samples/run1-2/samples-1", "samples/run1-2/samples-2", "samples/run1/samples-1",
+    ]  # fmt: skip
+    assert Path("checkpoint/run1-2/state-0000002").exists()
+
+
 def test_two_runs_do_not_share_a_folder():
     run(1)
     before = contents()

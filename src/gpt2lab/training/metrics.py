@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from gpt2lab.errors import CheckpointError
-from gpt2lab.training.reporting import Reporter, Update, Validation
+from gpt2lab.training.reporting import Reporter, Update, Validation, peak_memory
 
 METRICS = "metrics.jsonl"
 
@@ -56,6 +56,7 @@ class Metrics(Reporter):
             average=made.average,
             learning_rate=made.learning_rate,
             tokens_per_second=round(made.tokens_per_second, 1),
+            memory=peak_memory(),
         )
 
     def validation(self, made: Validation) -> None:

@@ -95,20 +95,31 @@ def is_of(state: State | None, job: Job) -> bool:
     return state is not None and state.path.resolve().parent == job.run.resolve()
 
 
-def move_aside(run: Path, say: Say) -> None:
-    """Give the folder of an earlier run another name, model, states and all: this one would overwrite them."""
+def move_aside(job: Job, say: Say) -> None:
+    """Give the folder of an earlier run another name, model, states and all: this one would overwrite them.
+
+    The folder of its samples goes by the same number.
+    """
+    run, samples = job.run, Path(job.sample_dir, job.run_name)
     if not (run / "model.safetensors").exists() and not checkpoints.states(run):
         return
     number = 1
-    while (aside := run.with_name(f"{run.name}-{number}")).exists():
+    while any(_numbered(folder, number).exists() for folder in (run, samples)):
         number += 1
-    try:
-        run.rename(aside)
-    except OSError as error:
-        raise CheckpointError(
-            f"cannot move the run in {run} to {aside}: {error.strerror or error}; give another --run_name"
-        ) from None
-    say(f"the run that was in {run} is now {aside}")
+    for folder in (run, samples):
+        try:
+            if folder is run or folder.is_dir():
+                folder.rename(_numbered(folder, number))
+        except OSError as error:
+            aside = _numbered(folder, number)
+            raise CheckpointError(
+                f"cannot move the run in {folder} to {aside}: {error.strerror or error}; give another --run_name"
+            ) from None
+    say(f"the run that was in {run} is now {_numbered(run, number)}")
+
+
+def _numbered(folder: Path, number: int) -> Path:
+    return folder.with_name(f"{folder.name}-{number}")
 
 
 def base_checksum(model: GPT2, settings: Settings, world: World) -> int | None:

@@ -72,7 +72,7 @@ def train(job: Job, settings: Settings, terminal: bool = False) -> int:
             return 0
         if world.is_main:  # all that can be refused was: from here on the run folder changes
             if not is_of(state, job):
-                move_aside(job.run, say)
+                move_aside(job, say)
             _prepare_run(job, settings, source)
             hold.take(job.run)
             if state is None or job.restore_from != "latest":
