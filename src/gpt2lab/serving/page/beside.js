@@ -1,0 +1,233 @@
+/**
+ * The same prompt and seed on two models, and what each thinks of the other's text: every token is marked by how much
+ * likelier its own model found it, and where the two texts part both models' distributions stand beside each other.
+ */
+
+import { element, newId } from "./elements.js";
+import { withKey } from "./key.js";
+import { likeliest, stages } from "./sampling.js";
+import { newSeed, samplingParams } from "./settings.js";
+import { probabilityText } from "./tokens.js";
+import { Decoder, tokenLabel } from "./vocabulary.js";
+
+const SHOWN = 6; // tokens in a table
+const STEPS = [0.7, 1.6, 3]; // nats: about 2, 5 and 20 times as likely
+
+/** Whether two of the models that are served have one vocabulary's size, so that their tokens can be compared. */
+export function comparable(models) {
+  const sizes = models.map((card) => card.gpt2lab?.n_vocab);
+  return sizes.some((size, at) => size !== undefined && sizes.indexOf(size) !== at);
+}
+
+/**
+ * @param {HTMLElement} host
+ * @param {{settings: typeof import("./settings.js").settings, api: typeof import("./api.js"), models: object[]}} parts
+ */
+export function mountBeside(host, { settings, api, models }) {
+  const form = besideForm(models);
+  const result = element("div.beside-result");
+  host.classList.add("beside");
+  host.replaceChildren(form.node, result);
+  let stopping = null;
+
+  form.onRun(async () => {
+    const cards = form.cards();
+    if (!cards) return;
+    stopping = new AbortController();
+    form.running(true);
+    try {
+      const seed = settings.get().seed ?? newSeed();
+      await withKey(() => compare(result, cards, { now: settings.get(), seed, api, signal: stopping.signal }));
+      form.say(`Done: seed ${seed}.`);
+    } catch (problem) {
+      form.say(stopping.signal.aborted ? "Stopped." : problem.message);
+    } finally {
+      stopping.abort();
+      form.running(false);
+    }
+  });
+  form.onStop(() => stopping?.abort());
+}
+
+// ---- the comparison -------------------------------------------------------------------------------------------------
+
+async function compare(host, cards, { now, seed, api, signal }) {
+  const vocabulary = await api.vocabulary(cards[0].id);
+  const prompt = await api.tokenize(cards[0].id, now.prompt, { signal });
+  const columns = cards.map((card, at) => new Column(card, cards[1 - at], vocabulary));
+  host.replaceChildren(element("div.beside-columns", {}, ...columns.map(({ node }) => node)));
+  const request = { prompt, max_tokens: now.max_tokens, seed, ...samplingParams(now), logprobs: 0 };
+  const write = async (column) => {
+    for await (const { index, tokens } of api.complete({ model: column.card.id, ...request }, { signal }))
+      if (index !== null) column.add(tokens);
+    column.end();
+  };
+  await Promise.all(columns.map(write));
+  await Promise.all(columns.map((column) => column.judge(prompt, api, signal)));
+  host.append(await parting(cards, columns, { prompt, vocabulary, api, signal }));
+}
+
+/** Where the texts part, and what both models say of that place. */
+async function parting(cards, columns, { prompt, vocabulary, api, signal }) {
+  const [one, other] = columns.map(({ ids }) => ids);
+  const at = one.findIndex((id, place) => id !== other[place]);
+  if (at < 0) return element("p", {}, `Both drew the same ${one.length} tokens.`);
+  const before = [...prompt, ...one.slice(0, at)];
+  const rows = await Promise.all(cards.map(({ id }) => api.logits(id, before, { signal, drawn: at })));
+  const [p, q] = rows.map((logits) => stages(logits)[0].probabilities);
+  const ids = new Set([...likeliest(p, SHOWN), ...likeliest(q, SHOWN), one[at], other[at]].filter((id) => id !== undefined));
+  const order = [...ids].sort((a, b) => Math.max(p[b], q[b]) - Math.max(p[a], q[a]));
+  const longest = Math.max(...order.map((id) => Math.max(p[id], q[id])));
+  const cell = (share) => {
+    const made = element("td", {}, probabilityText(share), element("span.bar"));
+    made.lastChild.style.setProperty("--share", share / longest);
+    return made;
+  };
+  const tokens = order.map((id) => {
+    const drawn = columns.filter(({ ids }) => ids[at] === id).map(({ card }) => card.id);
+    const label = element("th", { scope: "row" }, element("code", {}, tokenLabel(vocabulary, id)));
+    if (drawn.length) label.append(element("small", {}, `drawn by ${drawn.join(" and ")}`));
+    return element("tr", {}, label, cell(p[id]), cell(q[id]), element("td", {}, ratioText(Math.log(p[id] / q[id]))));
+  });
+  const title = at === 0 ? "They part at the first token" : `They part after ${at} ${at === 1 ? "token" : "tokens"}`;
+  const heads = [...cards.map(({ id }) => id), "difference"].map((text) => element("th", { scope: "col" }, text));
+  return element(
+    "section.parting",
+    {},
+    element("h3", {}, title),
+    element("p.hint", {}, `Kullback–Leibler divergence of the two distributions there: ${divergence(p, q).toFixed(2)} nats one way, ${divergence(q, p).toFixed(2)} the other.`),
+    scrolling("Both models where the texts part", element("table", {}, element("thead", {}, element("tr", {}, element("td"), ...heads)), element("tbody", {}, ...tokens))),
+  );
+}
+
+/** Of p from q, in nats. */
+function divergence(p, q) {
+  let sum = 0;
+  for (let id = 0; id < p.length; id++) if (p[id] > 0) sum += p[id] * Math.log(p[id] / q[id]);
+  return sum;
+}
+
+/** A text of one model, marked once the other has read it. */
+class Column {
+  ids = [];
+  #tokens = []; // {id, text, logprob, span}
+  #other;
+  #vocabulary;
+  #decoder;
+  #text = element("p.tokens", { dir: "auto" });
+  #below = element("div.judged", {}, element("p.hint", {}, "Drawing …"));
+
+  constructor(card, other, vocabulary) {
+    this.card = card;
+    this.#other = other;
+    this.#vocabulary = vocabulary;
+    this.#decoder = new Decoder(vocabulary);
+    this.node = element("article.beside-column", { "data-model": card.id }, element("h3", {}, card.id), this.#text, this.#below);
+  }
+
+  /** @param {import("./api.js").Token[]} tokens */
+  add(tokens) {
+    for (const { id, logprob } of tokens) {
+      const text = id === this.card.gpt2lab.end_of_text ? "⏹" : this.#decoder.push(id);
+      const span = element("span.t", {}, text);
+      this.ids.push(id);
+      this.#tokens.push({ id, logprob, span });
+      this.#text.append(span);
+    }
+  }
+
+  end() {
+    this.#text.append(this.#decoder.rest());
+  }
+
+  /** Let the other model read it. */
+  async judge(prompt, api, signal) {
+    const before = prompt.length ? prompt : [this.card.gpt2lab.end_of_text];
+    const scores = await api.score(this.#other.id, [...before, ...this.ids], { signal });
+    this.#tokens.forEach((token, at) => {
+      token.ratio = token.logprob - scores[before.length + at];
+      token.span.classList.add(...marks(token.ratio));
+      token.span.title = this.#words(token);
+    });
+    const mean = this.#tokens.reduce((sum, { ratio }) => sum + ratio, 0) / this.#tokens.length;
+    const most = [...this.#tokens].sort((a, b) => Math.abs(b.ratio) - Math.abs(a.ratio)).slice(0, SHOWN);
+    this.#below.replaceChildren(
+      element("p", {}, `On average a token is ${ratioText(mean)} to ${this.card.id} than to ${this.#other.id} (${mean.toFixed(2)} nats).`),
+      this.#table(most),
+    );
+  }
+
+  #words({ id, logprob, ratio }) {
+    const [own, theirs] = [Math.exp(logprob), Math.exp(logprob - ratio)].map(probabilityText);
+    return `${tokenLabel(this.#vocabulary, id)}: ${this.card.id} ${own}, ${this.#other.id} ${theirs}`;
+  }
+
+  #table(tokens) {
+    const heads = [this.card.id, this.#other.id, ""].map((text) => (text ? element("th", { scope: "col" }, text) : element("td")));
+    const rows = tokens.map(({ id, logprob, ratio }) =>
+      element(
+        "tr",
+        {},
+        element("th", { scope: "row" }, element("code", {}, tokenLabel(this.#vocabulary, id))),
+        ...[logprob, logprob - ratio].map((log) => element("td", {}, probabilityText(Math.exp(log)))),
+        element("td", {}, ratioText(ratio)),
+      ),
+    );
+    const caption = element("caption", {}, "Where they disagree most");
+    const table = element("table", {}, caption, element("thead", {}, element("tr", {}, element("td"), ...heads)), element("tbody", {}, ...rows));
+    return scrolling(`Where ${this.card.id} and ${this.#other.id} disagree most`, table);
+  }
+}
+
+function scrolling(label, table) {
+  return element("div.scrolling", { tabindex: 0, role: "region", "aria-label": label }, table);
+}
+
+/** Classes of a token that its own model finds `ratio` nats likelier than the other. */
+function marks(ratio) {
+  const strength = STEPS.filter((step) => Math.abs(ratio) >= step).length;
+  return strength ? [`${ratio > 0 ? "own" : "theirs"}${strength}`] : [];
+}
+
+/** "3.2 × likelier" for a difference of log-probabilities. */
+function ratioText(nats) {
+  const times = Math.exp(Math.abs(nats));
+  if (!(times >= 1.05)) return "about as likely";
+  const rounded = times < 10 ? times.toFixed(1) : times < 1e6 ? Math.round(times).toLocaleString("en") : "over a million";
+  return `${rounded} × ${nats > 0 ? "likelier" : "unlikelier"}`;
+}
+
+// ---- the form -------------------------------------------------------------------------------------------------------
+
+function besideForm(models) {
+  const choices = [0, 1].map((at) => {
+    const [id, names] = [newId("beside-model"), models.map(({ id }) => id)];
+    const select = element("select", { id }, ...names.map((name, place) => element("option", { value: name, selected: place === at }, name)));
+    return { select, node: element("div.field", {}, element("label", { for: id }, at ? "and" : "Compare"), select) };
+  });
+  const run = element("button.button.primary", { type: "submit" }, "Write with both");
+  const stop = element("button.button", { type: "button", disabled: true }, "Stop");
+  const status = element("span.hint", { role: "status" });
+  const node = element("form.beside-form", {}, ...choices.map((choice) => choice.node), run, stop, status);
+  const say = (text) => {
+    status.textContent = text;
+  };
+
+  const cards = () => {
+    const chosen = choices.map(({ select }) => models.find(({ id }) => id === select.value));
+    if (chosen[0] === chosen[1]) return say("Choose two different models.");
+    if (chosen[0].gpt2lab.n_vocab !== chosen[1].gpt2lab.n_vocab) return say("These two have different vocabularies: their tokens cannot be compared.");
+    return chosen;
+  };
+  const running = (now) => {
+    run.disabled = now;
+    stop.disabled = !now;
+    if (now) say("Drawing …");
+  };
+  const onRun = (listener) =>
+    node.addEventListener("submit", (event) => {
+      event.preventDefault();
+      if (!run.disabled) listener();
+    });
+  return { node, say, cards, running, onRun, onStop: (listener) => stop.addEventListener("click", listener) };
+}

@@ -1,0 +1,131 @@
+/**
+ * Sliders with a number beside each, bound to the settings both ways: what is set elsewhere shows here. A slider covers
+ * the sensible part of its range; the number takes all of it.
+ */
+
+import { element, newId } from "./elements.js";
+import { ARTICLE, SCALES, STEPS } from "./scales.js";
+import { DEFAULTS, LIMITS, isSeed, isValid, newSeed } from "./settings.js";
+
+/** In the order of the stages. `off` is the value at which a stage does nothing. */
+const STAGES = [
+  { name: "temperature", title: "Temperature", hint: "0 takes the likeliest; above 1 flattens" },
+  { name: "top_k", title: "Top-k", hint: "keep the k likeliest", off: 0 },
+  { name: "top_p", title: "Top-p", hint: "keep the likeliest that reach p together", off: 1 },
+  { name: "min_p", title: "Min-p", hint: "drop what is below this share of the likeliest", off: 0 },
+];
+const PENALTIES = [
+  { name: "repetition_penalty", title: "Repetition", hint: "divides the logits of tokens that were there", off: 1 },
+  { name: "presence_penalty", title: "Presence", hint: "taken off for having been there", off: 0 },
+  { name: "frequency_penalty", title: "Frequency", hint: "taken off for each time", off: 0 },
+];
+const LENGTH = { name: "max_tokens", title: "Length", hint: "tokens at most" };
+const SAMPLING = [...STAGES, ...PENALTIES].map(({ name }) => name);
+
+/**
+ * @param {HTMLElement} host
+ * @param {typeof import("./settings.js").settings} settings
+ * @returns {() => void}  what takes the controls away again
+ */
+export function mountControls(host, settings) {
+  const fields = [...STAGES, ...PENALTIES, LENGTH].map((what) => numberField(what, settings));
+  const seed = seedField(settings);
+  const penalties = element("details.penalties", {}, element("summary", {}, "Penalties"));
+  penalties.open = PENALTIES.some(({ name, off }) => settings.get()[name] !== off);
+  const [stages, rest] = [fields.slice(0, STAGES.length), fields.slice(STAGES.length)];
+  penalties.append(...rest.slice(0, PENALTIES.length).map(({ node }) => node));
+  stages[0].node.append(articleButtons(settings));
+  const reset = element("button.button.quiet", { type: "button" }, "As the model has it");
+  reset.title = "Temperature 1, nothing cut, no penalties";
+  reset.addEventListener("click", () => settings.set(Object.fromEntries(SAMPLING.map((name) => [name, DEFAULTS[name]]))));
+  const length = rest[rest.length - 1];
+  host.classList.add("controls");
+  host.replaceChildren(...stages.map(({ node }) => node), penalties, reset, length.node, seed.node);
+  const show = (now) => [...fields, seed].forEach((field) => field.show(now));
+  show(settings.get());
+  return settings.subscribe(show);
+}
+
+// ---- one number -----------------------------------------------------------------------------------------------------
+
+function numberField({ name, title, hint, off }, settings) {
+  const [scale, { least, most, whole }] = [SCALES[name], LIMITS[name]];
+  const [id, hintId] = [newId(name), newId(`${name}-hint`)];
+  const label = element("label", { for: id }, title);
+  const number = element("input", { id, type: "number", min: least, max: most, step: whole ? 1 : "any", "aria-describedby": hintId });
+  const slider = element("input", { type: "range", min: 0, max: STEPS, step: 1, "aria-label": `${title}, slider` });
+  const said = element("span.hint", { id: hintId }, hint);
+  slider.dataset.setting = number.dataset.setting = name;
+
+  const wrong = () => `${title} is ${whole ? "a whole number " : ""}from ${least} to ${most.toLocaleString("en")}`;
+  const mark = (bad) => {
+    number.setAttribute("aria-invalid", String(bad));
+    said.textContent = bad ? wrong() : hint;
+  };
+  slider.addEventListener("input", () => settings.set({ [name]: scale.value(slider.valueAsNumber) }));
+  number.addEventListener("input", () => {
+    const good = isValid(name, number.valueAsNumber);
+    mark(!good);
+    if (good) settings.set({ [name]: number.valueAsNumber });
+  });
+  number.addEventListener("blur", () => {
+    number.value = String(settings.get()[name]); // what is no value is taken back
+    mark(false);
+  });
+
+  const show = (now) => {
+    const value = now[name];
+    // Neither is moved under the hand that moves it: a slider's place has more digits than its value.
+    if (number.valueAsNumber !== value) number.value = String(value);
+    if (scale.value(slider.valueAsNumber) !== value || slider.valueAsNumber === undefined) slider.value = String(scale.position(value));
+    slider.setAttribute("aria-valuetext", value === off ? "off" : String(value));
+    node.classList.toggle("is-off", value === off);
+    mark(false);
+  };
+  const node = element("div.field.slider", {}, label, number, slider, said);
+  return { node, show };
+}
+
+function articleButtons(settings) {
+  const buttons = ARTICLE.map((temperature) => {
+    const button = element("button", { type: "button", "aria-pressed": "false" }, String(temperature));
+    button.addEventListener("click", () => settings.set({ temperature }));
+    return button;
+  });
+  const show = ({ temperature }) =>
+    ARTICLE.forEach((each, at) => buttons[at].setAttribute("aria-pressed", String(each === temperature)));
+  settings.subscribe(show);
+  show(settings.get());
+  return element("div.chips", { role: "group", "aria-label": "Temperatures to try" }, ...buttons);
+}
+
+// ---- the seed -------------------------------------------------------------------------------------------------------
+
+function seedField(settings) {
+  const [id, hintId] = [newId("seed"), newId("seed-hint")];
+  const input = element("input", { id, inputmode: "numeric", autocomplete: "off", placeholder: "a new one each time" });
+  input.setAttribute("aria-describedby", hintId);
+  input.dataset.setting = "seed";
+  const said = element("span.hint", { id: hintId });
+  const fresh = element("button.button.quiet", { type: "button" }, "New");
+  fresh.setAttribute("aria-label", "A new seed, kept for the next runs");
+  fresh.addEventListener("click", () => settings.set({ seed: newSeed() }));
+  const hint = "the same seed draws the same text again";
+  const mark = (bad) => {
+    input.setAttribute("aria-invalid", String(bad));
+    said.textContent = bad ? "A seed is a whole number below 2^63, or nothing" : hint;
+  };
+  input.addEventListener("input", () => {
+    const text = input.value.trim();
+    const seed = text === "" ? null : Number.isSafeInteger(Number(text)) ? Number(text) : text;
+    const good = text === "" || (/^\d+$/.test(text) && isSeed(seed));
+    mark(!good);
+    if (good) settings.set({ seed });
+  });
+  const show = ({ seed }) => {
+    if (input.value.trim() !== String(seed ?? "")) input.value = String(seed ?? "");
+    mark(false);
+  };
+  const label = element("label", { for: id }, "Seed");
+  return { node: element("div.field.seed", {}, label, input, fresh, said), show };
+}

@@ -1,0 +1,32 @@
+/** What samples say in numbers, as `gpt2lab explore sweep` counts it (gpt2lab/exploring/figures.py). */
+
+/**
+ * @typedef {{id: number, logprob: number}[]} Sample
+ * @typedef {{tokens: number, surprisal: number | null, distinct: (number | null)[], repeated: number | null}} TextFigures
+ *   surprisal: mean of minus the log-probability under the unmodified model, nats a token; distinct: share of different
+ *   ones among a sample's single tokens, pairs and triples; repeated: share of runs of four that were there before
+ */
+
+/** @param {Sample[]} samples @returns {TextFigures} null stands for what cannot be said */
+export function textFigures(samples) {
+  const all = samples.flat();
+  const ids = samples.map((sample) => sample.map(({ id }) => id));
+  const four = distinct(ids, 4);
+  return {
+    tokens: all.length,
+    surprisal: all.length ? all.reduce((sum, { logprob }) => sum - logprob, 0) / all.length : null,
+    distinct: [1, 2, 3].map((n) => distinct(ids, n)),
+    repeated: four === null ? null : 1 - four,
+  };
+}
+
+/** Different n-grams within each sample, over all n-grams; null if there is none. */
+function distinct(samples, n) {
+  let [different, total] = [0, 0];
+  for (const ids of samples) {
+    const grams = ids.slice(0, Math.max(0, ids.length - n + 1)).map((_, at) => ids.slice(at, at + n).join());
+    different += new Set(grams).size;
+    total += grams.length;
+  }
+  return total ? different / total : null;
+}
