@@ -1,0 +1,277 @@
+/**
+ * What the page asks its server: models, vocabularies, logits, token ids, and completions as they are drawn.
+ *
+ * Addresses are relative to the page, so that it works behind a proxy's prefix. Everything that goes wrong is an
+ * {@link ApiError} with a sentence for a reader. Knows nothing of the document.
+ */
+
+const KEY = "gpt2lab.key"; // of sessionStorage: a key is gone with its tab
+const LOGITS_KEPT = 64; // of 200 kB each with GPT-2's vocabulary
+const TOP = 20; // the server's most
+
+/** Something that the server refused, or that hindered asking it. */
+export class ApiError extends Error {
+  /**
+   * @param {string} message  for a reader
+   * @param {object} [facts]
+   * @param {number} [facts.status]  of HTTP; 0 if there was no answer
+   * @param {string|null} [facts.param]  the field of the request that it is about
+   * @param {number|null} [facts.retryAfter]  seconds after which to ask again
+   */
+  constructor(message, { status = 0, param = null, retryAfter = null } = {}) {
+    super(message);
+    this.name = "ApiError";
+    this.status = status;
+    this.param = param;
+    this.retryAfter = retryAfter;
+  }
+}
+
+// ---- the key ---------------------------------------------------------------------------------------------------
+
+/** The headers that bring this tab's key, if it has one. */
+export function headers() {
+  const key = sessionStorage.getItem(KEY);
+  return key ? { Authorization: `Bearer ${key}` } : {};
+}
+
+/** Use `key` from now on, in this tab. */
+export function setKey(key) {
+  sessionStorage.setItem(KEY, key);
+}
+
+// ---- small questions -------------------------------------------------------------------------------------------
+
+/** The models that are served: `[{id, max_model_len, gpt2lab: {fingerprint, n_ctx, …}}]`. */
+export async function models() {
+  return (await json("v1/models")).data;
+}
+
+/** Token ids of a text. @returns {Promise<number[]>} */
+export async function tokenize(model, prompt, { signal } = {}) {
+  if (prompt === "") return [];
+  return (await json("tokenize", { model, prompt }, signal)).tokens;
+}
+
+/** Log-probabilities of `ids` under the model itself; null for the first. @returns {Promise<(number|null)[]>} */
+export async function score(model, ids, { signal } = {}) {
+  const body = { model, prompt: ids, max_tokens: 0, echo: true, logprobs: 0, return_tokens_as_token_ids: true };
+  return (await json("v1/completions", body, signal)).choices[0].logprobs.token_logprobs;
+}
+
+const vocabularies = new Map();
+
+/** The bytes of every token, as {@link module:vocabulary} takes them; asked for once. @returns {Promise<string[]>} */
+export function vocabulary(model) {
+  let found = vocabularies.get(model);
+  if (!found) {
+    found = json(`playground/vocabulary?model=${encodeURIComponent(model)}`).then((answer) => answer.tokens);
+    found.catch(() => vocabularies.delete(model));
+    vocabularies.set(model, found);
+  }
+  return found;
+}
+
+// ---- logits ----------------------------------------------------------------------------------------------------
+
+const answered = new Map(); // key -> Float32Array, the least recently used first
+const asked = new Map(); // key -> {promise, controller, waiting}
+
+/**
+ * What the model says of the token after `ids`, `[n_vocab]`. `drawn`: how many of the last ids a completion drew; with
+ * it, the logits are to the last bit those that it drew the next one from. Equal questions at the same time are asked once; the
+ * question is withdrawn when everybody who waits for it has left.
+ * @returns {Promise<Float32Array>}
+ */
+export async function logits(model, ids, { signal, drawn = 0 } = {}) {
+  const key = `${model}\n${drawn}\n${ids}`;
+  const known = answered.get(key);
+  if (known) {
+    answered.delete(key);
+    answered.set(key, known);
+    return known;
+  }
+  signal?.throwIfAborted();
+  const question = asked.get(key) ?? ask(key, { model, tokens: ids, drawn });
+  question.waiting += 1;
+  const leave = () => {
+    question.waiting -= 1;
+    if (!question.waiting) {
+      asked.delete(key);
+      question.controller.abort();
+    }
+  };
+  signal?.addEventListener("abort", leave, { once: true });
+  try {
+    return await unlessAborted(question.promise, signal);
+  } finally {
+    signal?.removeEventListener("abort", leave);
+  }
+}
+
+function ask(key, body) {
+  const controller = new AbortController();
+  const question = { controller, waiting: 0, promise: null };
+  question.promise = fetchLogits(body, controller.signal)
+    .then((values) => {
+      answered.set(key, values);
+      if (answered.size > LOGITS_KEPT) answered.delete(answered.keys().next().value);
+      return values;
+    })
+    .finally(() => {
+      if (asked.get(key) === question) asked.delete(key);
+    });
+  question.promise.catch(() => {}); // those who wait hear of it
+  asked.set(key, question);
+  return question;
+}
+
+async function fetchLogits(body, signal) {
+  const answer = await post("playground/logits", body, signal);
+  return new Float32Array(await answer.arrayBuffer()); // little-endian, as is every machine with a browser
+}
+
+function unlessAborted(promise, signal) {
+  if (!signal) return promise;
+  return new Promise((resolve, reject) => {
+    signal.addEventListener("abort", () => reject(signal.reason), { once: true });
+    promise.then(resolve, reject);
+  });
+}
+
+// ---- completions -----------------------------------------------------------------------------------------------
+
+/**
+ * @typedef {object} Token
+ * @property {number} id
+ * @property {number} logprob  natural, under the model itself
+ * @property {[number, number][]} top  the likeliest ids and their log-probabilities, the likeliest first
+ *
+ * @typedef {object} Piece
+ * @property {number|null} index  which sample; null for the last piece, which has the counts
+ * @property {Token[]} tokens
+ * @property {"stop"|"length"|null} finish
+ * @property {object} [usage]
+ * @property {{queued: number, prompt: number, drawing: number}} [timings]  seconds
+ * @property {string} [fingerprint]
+ */
+
+/**
+ * Draw completions; each piece comes as soon as the server has it. `request` is the body of `/v1/completions`; what a
+ * stream of tokens needs is filled in. A seed may be a number, or digits beyond 2^53.
+ * @returns {AsyncGenerator<Piece>}
+ */
+export async function* complete(request, { signal } = {}) {
+  const body = {
+    logprobs: TOP,
+    ...request,
+    stream: true,
+    stream_options: { include_usage: true },
+    return_tokens_as_token_ids: true,
+  };
+  const answer = await post("v1/completions", body, signal);
+  for await (const data of events(answer.body, signal)) {
+    if (data === "[DONE]") return;
+    const chunk = JSON.parse(data);
+    if (chunk.error) throw ofBody(chunk.error, chunk.error.code === "draining" ? 503 : 500);
+    yield pieceOf(chunk);
+  }
+  throw new ApiError("The connection to the server ended before the text did.");
+}
+
+function pieceOf(chunk) {
+  const [choice] = chunk.choices;
+  return {
+    index: choice?.index ?? null,
+    tokens: choice?.logprobs ? tokensOf(choice.logprobs) : [],
+    finish: choice?.finish_reason ?? null,
+    usage: chunk.usage ?? undefined,
+    timings: chunk.timings ?? undefined,
+    fingerprint: chunk.system_fingerprint,
+    seed: chunk.seed,
+  };
+}
+
+function tokensOf({ tokens, token_logprobs, top_logprobs }) {
+  return tokens.map((token, place) => {
+    const top = Object.entries(top_logprobs?.[place] ?? {}).map(([name, logprob]) => [idOf(name), logprob]);
+    return { id: idOf(token), logprob: token_logprobs[place], top: top.sort((a, b) => b[1] - a[1] || a[0] - b[0]) };
+  });
+}
+
+function idOf(name) {
+  return Number(name.slice("token_id:".length));
+}
+
+/** The data of each server-sent event. */
+async function* events(stream, signal) {
+  const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  try {
+    for (;;) {
+      const { done, value } = await reader.read().catch(() => {
+        throw signal?.aborted ? signal.reason : lost();
+      });
+      if (done) return;
+      const parts = (rest + value).split("\n\n");
+      rest = parts.pop();
+      for (const part of parts) if (part.startsWith("data: ")) yield part.slice("data: ".length);
+    }
+  } finally {
+    reader.cancel().catch(() => {}); // the server frees what it held
+  }
+}
+
+// ---- asking ----------------------------------------------------------------------------------------------------
+
+async function json(address, body, signal) {
+  const answer = body ? await post(address, body, signal) : await send(address, { signal });
+  return await answer.json();
+}
+
+function post(address, body, signal) {
+  const { seed, ...rest } = body;
+  const digits = seed === undefined || seed === null ? "" : `"seed":${BigInt(seed)},`; // JSON has no limit, doubles do
+  return send(address, {
+    method: "POST",
+    headers: { "Content-Type": "application/json" },
+    body: `{${digits}${JSON.stringify(rest).slice(1)}`,
+    signal,
+  });
+}
+
+async function send(address, options) {
+  let answer;
+  try {
+    answer = await fetch(address, { ...options, headers: { ...options.headers, ...headers() } });
+  } catch {
+    throw options.signal?.aborted ? options.signal.reason : lost();
+  }
+  if (answer.ok) return answer;
+  const body = await answer.json().catch(() => ({}));
+  throw ofBody(body.error ?? {}, answer.status, answer.headers.get("Retry-After"));
+}
+
+function lost() {
+  return new ApiError("The server does not answer. Is gpt2lab serve still running?");
+}
+
+const SENTENCES = {
+  401: "This server asks for a key.",
+  404: null,
+  413: "That is longer than this server takes.",
+  429: "The server is busy: too many texts wait for their turn.",
+  503: "The server is being stopped.",
+};
+
+function ofBody({ message, param = null }, status, retryAfter = null) {
+  const seconds = retryAfter === null ? NaN : Number(retryAfter);
+  const facts = { status, param, retryAfter: Number.isFinite(seconds) ? seconds : null };
+  return new ApiError(SENTENCES[status] ?? sentence(message) ?? `The server answered with status ${status}.`, facts);
+}
+
+/** The server's line as a sentence. */
+function sentence(message) {
+  if (!message) return null;
+  return message[0].toUpperCase() + message.slice(1) + (/[.!?]$/.test(message) ? "" : ".");
+}

@@ -1,0 +1,70 @@
+/**
+ * The playground: puts the parts together. What each of them does is in its own file.
+ */
+
+import * as api from "./api.js";
+import { StageBars } from "./bars.js";
+import { mountControls } from "./controls.js";
+import { withKey } from "./key.js";
+import { Messages } from "./messages.js";
+import { settings } from "./settings.js";
+import { Desk } from "./desk.js";
+
+const $ = (id) => document.getElementById(id);
+const NARROW = matchMedia("(max-width: 63.99rem)");
+
+const messages = new Messages($("status"), $("alert"));
+const desk = new Desk(document, { settings, messages, bars: new StageBars($("bars")) });
+
+mountControls($("controls"), settings);
+$("settings").open = !NARROW.matches;
+bindPrompt();
+start();
+
+/** Ask what is served, and begin. */
+async function start() {
+  let cards;
+  try {
+    cards = await withKey(api.models);
+  } catch (problem) {
+    if (!(problem instanceof api.ApiError)) throw problem;
+    messages.tell(problem.message, { actions: [["Try again", start]] });
+    return;
+  }
+  bindModels(cards);
+  document.documentElement.dataset.ready = "true"; // what tests and timings wait for
+  performance.mark("ready");
+  const { mountSweep } = await import("./sweep.js").catch(() => ({ mountSweep: () => {} }));
+  mountSweep($("sweep"), { settings, api });
+  await desk.begin(cards);
+}
+
+function bindPrompt() {
+  const prompt = $("prompt");
+  const show = ({ prompt: text }) => {
+    if (prompt.value !== text) prompt.value = text;
+  };
+  show(settings.get());
+  settings.subscribe(show);
+  prompt.addEventListener("input", () => settings.set({ prompt: prompt.value }));
+}
+
+function bindModels(cards) {
+  const select = $("model");
+  select.replaceChildren(...cards.map(({ id }) => new Option(id, id)));
+  select.disabled = cards.length < 2;
+  select.addEventListener("change", () => settings.set({ model: select.value }));
+  const show = ({ model }) => {
+    const card = cards.find(({ id }) => id === model) ?? cards[0];
+    select.value = card.id;
+    $("model-facts").textContent = factsOf(card.gpt2lab);
+  };
+  show(settings.get());
+  settings.subscribe(show);
+}
+
+/** "11.4M parameters · 6 layers · context 256 · q8_0". */
+function factsOf({ n_parameters: n, n_layer: layers, n_ctx: context, precision }) {
+  const size = n >= 1e9 ? `${(n / 1e9).toFixed(1)}B` : n >= 1e6 ? `${(n / 1e6).toFixed(n < 1e7 ? 1 : 0)}M` : n.toLocaleString("en");
+  return `${size} parameters · ${layers} layers · context ${context.toLocaleString("en")} · ${precision}`;
+}

@@ -1,0 +1,115 @@
+/**
+ * Looks into one place of a run: what might stand there, and how the settings shape the choice.
+ *
+ * The logits are asked for once; whatever the settings become after that is computed here, so that a slider's move shows
+ * at once. Knows nothing of how runs are drawn.
+ */
+
+import { logits } from "./api.js";
+import { SamplingError, stages, uniform } from "./sampling.js";
+import { sameSampling, samplingParams } from "./settings.js";
+
+const REST_MS = 60; // a place that is only passed is not asked about
+
+export class PlaceView {
+  #alternatives;
+  #bars;
+  #settings;
+  #failed;
+  #now = null; // {run, place, vocabulary, pinned, question, logits}
+  #asking = null;
+  #frame = null;
+
+  /**
+   * @param {object} parts
+   * @param {import("./hover.js").Alternatives} parts.alternatives
+   * @param {{show(view: object): void, clear(): void}} parts.bars
+   * @param {typeof import("./settings.js").settings} parts.settings
+   * @param {(problem: Error) => void} parts.failed  the logits did not come
+   */
+  constructor({ alternatives, bars, settings, failed }) {
+    this.#alternatives = alternatives;
+    this.#bars = bars;
+    this.#settings = settings;
+    this.#failed = failed;
+    settings.subscribe(() => this.#refresh());
+  }
+
+  /** The place that is looked into; null if there is none. */
+  get place() {
+    return this.#now?.place ?? null;
+  }
+
+  get pinned() {
+    return this.#now?.pinned ?? false;
+  }
+
+  /** Let the place go with the pointer. */
+  unpin() {
+    if (this.#now) this.#now.pinned = false;
+  }
+
+  /** Look into `place` of `run`; `pinned` if it is to stay while the pointer wanders. */
+  look(run, place, vocabulary, pinned) {
+    const same = this.#now?.run === run && this.#now.place === place && this.#now.drawn === run.drawn;
+    const known = same && this.#now.vocabulary === vocabulary && this.#now.chosen === (run.at(place)?.id ?? null);
+    if (known && this.#now.logits) {
+      this.#now.pinned = pinned;
+      return;
+    }
+    this.#asking?.abort();
+    this.#asking = new AbortController();
+    const chosen = run.at(place)?.id ?? null;
+    this.#now = { run, place, vocabulary, pinned, chosen, drawn: run.drawn, question: run.questionAt(place), logits: null };
+    this.#show();
+    this.#ask(this.#now, this.#asking.signal);
+  }
+
+  async #ask(now, signal) {
+    const { ids, drawn } = now.question;
+    try {
+      await new Promise((resolve) => setTimeout(resolve, REST_MS));
+      if (signal.aborted) return;
+      now.logits = await logits(now.run.story.origin.model, ids, { signal, drawn });
+    } catch (problem) {
+      if (!signal.aborted) this.#failed(problem);
+      return;
+    }
+    if (this.#now === now) this.#show();
+  }
+
+  #refresh() {
+    if (!this.#now?.logits) return;
+    this.#frame ??= requestAnimationFrame(() => {
+      this.#frame = null;
+      this.#show();
+    });
+  }
+
+  #show() {
+    const { run, place, vocabulary, question, chosen } = this.#now;
+    const token = run.at(place) ?? null;
+    const owner = run.ownerOf(place);
+    const params = samplingParams(this.#settings.get());
+    const history = question.ids;
+    const drawnHere = place >= owner.inherited.length;
+    const known = owner.plan.seed !== null && (drawnHere || token === null);
+    const u = known ? uniform(owner.plan.seed, 0, run.positionOf(place)) : null;
+    const made = this.#now.logits ? stagesOrNull(this.#now.logits, params, history) : null;
+    const note = token && drawnHere && !sameSampling(owner.plan.params, params) ? OTHER_SETTINGS : "";
+    this.#alternatives.show({ vocabulary, token, top: token?.top ?? null, stages: made, u, note });
+    if (made) this.#bars.show({ logits: this.#now.logits, params, history, vocabulary, u, chosen, stages: made });
+  }
+}
+
+const OTHER_SETTINGS = "The text was drawn with other settings; this is what those of now make of it.";
+
+/** Nothing where the settings leave no token, which the bars then say. */
+function stagesOrNull(values, params, history) {
+  try {
+    return stages(values, params, history);
+  } catch (problem) {
+    if (problem instanceof SamplingError) return null;
+    throw problem;
+  }
+}

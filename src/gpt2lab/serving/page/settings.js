@@ -1,0 +1,149 @@
+/**
+ * One observable store of what a user has set. It survives a reload, and what it holds is always within its limits:
+ * a stored value that is not is forgotten. Knows nothing of the document.
+ */
+
+/**
+ * @typedef {object} Settings
+ * @property {string|null} model  name of a served model; null: the first
+ * @property {string} prompt
+ * @property {number} temperature
+ * @property {number} top_k  0 is off
+ * @property {number} top_p  1 is off
+ * @property {number} min_p  0 is off
+ * @property {number} repetition_penalty  1 is off
+ * @property {number} presence_penalty
+ * @property {number} frequency_penalty
+ * @property {number|string|null} seed  digits beyond 2^53 are a string; null: a new one for each run
+ * @property {number} max_tokens
+ * @property {number} n  samples in a column of the sweep
+ */
+
+const STORED = "gpt2lab.settings";
+const WRITE_AFTER_MS = 150;
+
+/** @type {Readonly<Settings>} */
+export const DEFAULTS = Object.freeze({
+  model: null,
+  prompt: "Once upon a time",
+  temperature: 1,
+  top_k: 0,
+  top_p: 1,
+  min_p: 0,
+  repetition_penalty: 1,
+  presence_penalty: 0,
+  frequency_penalty: 0,
+  seed: null,
+  max_tokens: 120,
+  n: 3,
+});
+
+/** The least and the largest value of each number, as the server takes them; whole numbers have `whole`. */
+export const LIMITS = Object.freeze({
+  temperature: { least: 0, most: 1e6 },
+  top_k: { least: 0, most: 2 ** 31 - 1, whole: true },
+  top_p: { least: 0, most: 1 },
+  min_p: { least: 0, most: 1 },
+  repetition_penalty: { least: 0.01, most: 100 },
+  presence_penalty: { least: -2, most: 2 },
+  frequency_penalty: { least: -2, most: 2 },
+  max_tokens: { least: 1, most: 2 ** 20, whole: true },
+  n: { least: 1, most: 64, whole: true },
+});
+
+const SAMPLING = [
+  "temperature",
+  "top_k",
+  "top_p",
+  "min_p",
+  "repetition_penalty",
+  "presence_penalty",
+  "frequency_penalty",
+];
+
+/** Those of `settings` that say how a token is drawn, for a completion and for `stages`. */
+export function samplingParams(settings) {
+  return Object.fromEntries(SAMPLING.map((name) => [name, settings[name]]));
+}
+
+/** Whether two sets of sampling parameters draw alike. */
+export function sameSampling(one, other) {
+  return SAMPLING.every((name) => one[name] === other[name]);
+}
+
+/** Whether `value` is a seed: a whole number below 2^63, or its digits. */
+export function isSeed(value) {
+  if (typeof value === "number") return Number.isSafeInteger(value) && value >= 0;
+  return typeof value === "string" && /^\d{1,19}$/.test(value) && BigInt(value) < 2n ** 63n;
+}
+
+/** Whether a setting may have this value. */
+export function isValid(name, value) {
+  if (name === "seed") return value === null || isSeed(value);
+  if (name === "model") return value === null || typeof value === "string";
+  if (name === "prompt") return typeof value === "string";
+  const { least, most, whole = false } = LIMITS[name] ?? {};
+  return typeof value === "number" && value >= least && value <= most && (!whole || Number.isInteger(value));
+}
+
+/** A seed for a run that names none; of 32 bits only, because it is to be read and typed again. */
+export function newSeed() {
+  return crypto.getRandomValues(new Uint32Array(1))[0];
+}
+
+class Store {
+  #now = Object.freeze({ ...DEFAULTS, ...stored() });
+  #listeners = new Set();
+  #timer = null;
+
+  constructor() {
+    addEventListener("pagehide", () => this.#write());
+  }
+
+  /** @returns {Readonly<Settings>} */
+  get() {
+    return this.#now;
+  }
+
+  /** Change some; what is no possible value of its setting throws a RangeError. Listeners hear of real changes. */
+  set(changes) {
+    const before = this.#now;
+    const changed = Object.entries(changes).filter(([name, value]) => {
+      if (!(name in DEFAULTS) || !isValid(name, value)) throw new RangeError(`${name} cannot be ${value}`);
+      return before[name] !== value;
+    });
+    if (!changed.length) return;
+    this.#now = Object.freeze({ ...before, ...Object.fromEntries(changed) });
+    this.#timer ??= setTimeout(() => this.#write(), WRITE_AFTER_MS);
+    for (const listener of [...this.#listeners]) listener(this.#now, before);
+  }
+
+  /** Call `listener(now, before)` after each change. @returns {() => void} what ends it */
+  subscribe(listener) {
+    this.#listeners.add(listener);
+    return () => this.#listeners.delete(listener);
+  }
+
+  #write() {
+    if (this.#timer === null) return;
+    clearTimeout(this.#timer);
+    this.#timer = null;
+    try {
+      localStorage.setItem(STORED, JSON.stringify(this.#now));
+    } catch {
+      // Storage is full or forbidden: the page works, and forgets.
+    }
+  }
+}
+
+/** What an earlier visit left, without what is no setting any more. */
+function stored() {
+  try {
+    const found = JSON.parse(localStorage.getItem(STORED) ?? "{}");
+    return Object.fromEntries(Object.entries(found).filter(([name, value]) => name in DEFAULTS && isValid(name, value)));
+  } catch {
+    return {};
+  }
+}
+
+export const settings = new Store();

@@ -1,0 +1,135 @@
+/**
+ * A story as a link or a file: what it was drawn from, not its text. Whoever opens it draws it again; a checksum for each
+ * run tells whether the same tokens came. Knows nothing of the document or the network.
+ */
+
+import { DEFAULTS, isSeed, isValid, samplingParams } from "./settings.js";
+
+const VERSION = 1;
+const MAX_BRANCHES = 1000;
+const MAX_ID = 2 ** 31;
+
+/** A link or file that holds no story, with a sentence for a reader. */
+export class ShareError extends Error {}
+
+/**
+ * @typedef {object} Part  how one run is drawn
+ * @property {Record<string, number>} params
+ * @property {number|string} seed
+ * @property {number} limit
+ * @property {[number, string]} check  how many tokens came of it, and their checksum
+ *
+ * @typedef {Part & {parent: number, place: number, token: number|null}} SharedBranch  parent: 0 is the first run
+ *
+ * @typedef {object} Shared
+ * @property {string} model
+ * @property {string} fingerprint
+ * @property {string} prompt
+ * @property {Part} first
+ * @property {SharedBranch[]} branches
+ */
+
+/** The checksum of token ids: FNV-1a of their 32-bit words. */
+export function checksum(ids) {
+  let hash = 0x811c9dc5;
+  for (const id of ids) {
+    for (let shift = 0; shift < 32; shift += 8) hash = Math.imul(hash ^ ((id >>> shift) & 0xff), 0x01000193) >>> 0;
+  }
+  return hash.toString(16).padStart(8, "0");
+}
+
+/** What `run` has drawn, to be compared with. @returns {[number, string]} */
+export function checkOf(run) {
+  return [run.drawn.length, checksum(run.drawn.map(({ id }) => id))];
+}
+
+/** What is shared of `story`. @returns {object} for JSON */
+export function pack(story) {
+  const runs = story.runs();
+  const branches = runs.slice(1).map((run) => {
+    const from = { parent: runs.indexOf(run.parent), place: run.place, token: run.token };
+    return { ...from, ...packedPart(run) };
+  });
+  return {
+    gpt2lab: VERSION,
+    model: story.origin.model,
+    fingerprint: story.origin.fingerprint,
+    prompt: story.prompt,
+    ...packedPart(story.root),
+    branches,
+  };
+}
+
+function packedPart(run) {
+  const { params, seed, limit } = run.plan;
+  const changed = Object.entries(params).filter(([name, value]) => value !== DEFAULTS[name]);
+  return { settings: Object.fromEntries(changed), seed, max_tokens: limit, check: checkOf(run) };
+}
+
+/** What `packed` says, checked: it may come from anybody. @returns {Shared} */
+export function unpack(packed) {
+  if (typeof packed !== "object" || packed === null || !("gpt2lab" in packed)) throw damaged();
+  if (packed.gpt2lab !== VERSION) throw new ShareError("It was made by another version of gpt2lab.");
+  const { model, fingerprint, prompt, branches } = packed;
+  if (![model, fingerprint, prompt].every((value) => typeof value === "string")) throw damaged();
+  if (!Array.isArray(branches) || branches.length > MAX_BRANCHES) throw damaged();
+  return { model, fingerprint, prompt, first: partOf(packed), branches: branches.map(branchOf) };
+}
+
+function branchOf(packed, number) {
+  if (typeof packed !== "object" || packed === null) throw damaged();
+  const { parent, place, token } = packed;
+  if (!isWhole(parent, number + 1) || !isWhole(place, MAX_ID)) throw damaged();
+  if (token !== null && !isWhole(token, MAX_ID)) throw damaged();
+  return { parent, place, token, ...partOf(packed) };
+}
+
+function partOf({ settings = {}, seed, max_tokens: limit, check }) {
+  const params = { ...samplingParams(DEFAULTS), ...settings };
+  const known = Object.keys(samplingParams(DEFAULTS));
+  if (Object.keys(params).length !== known.length) throw damaged();
+  if (!known.every((name) => isValid(name, params[name])) || !isSeed(seed)) throw damaged();
+  if (!isValid("max_tokens", limit)) throw damaged();
+  if (!Array.isArray(check) || !isWhole(check[0], MAX_ID) || typeof check[1] !== "string") throw damaged();
+  return { params, seed, limit, check: [check[0], check[1]] };
+}
+
+function isWhole(value, below) {
+  return Number.isInteger(value) && value >= 0 && value < below;
+}
+
+function damaged() {
+  return new ShareError("It is damaged, or no story of gpt2lab.");
+}
+
+/** `#…` with all of `packed` in it. */
+export function toHash(packed) {
+  const bytes = new TextEncoder().encode(JSON.stringify(packed));
+  const text = Array.from(bytes, (byte) => String.fromCharCode(byte)).join("");
+  return `#${btoa(text).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "")}`;
+}
+
+/** What a link's hash holds. @returns {Shared} */
+export function fromHash(hash) {
+  try {
+    const text = atob(hash.slice(1).replaceAll("-", "+").replaceAll("_", "/"));
+    const bytes = Uint8Array.from(text, (character) => character.charCodeAt(0));
+    return unpack(JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes)));
+  } catch (problem) {
+    throw problem instanceof ShareError ? problem : damaged();
+  }
+}
+
+/** A file's text: the link's contents, and below them what was written, for people. */
+export function toFile(packed, texts) {
+  return `${JSON.stringify({ ...packed, texts }, null, 1)}\n`;
+}
+
+/** What a file holds. @returns {Shared} */
+export function fromFile(text) {
+  try {
+    return unpack(JSON.parse(text));
+  } catch (problem) {
+    throw problem instanceof ShareError ? problem : damaged();
+  }
+}

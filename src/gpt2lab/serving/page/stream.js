@@ -1,0 +1,97 @@
+/**
+ * Draws a run: asks the server, waits its turn where the server is busy, and takes the tokens as they come.
+ * Knows nothing of the document.
+ */
+
+import { ApiError, complete } from "./api.js";
+
+const ATTEMPTS = 6; // at a busy server
+const WAIT_S = 1; // where the server does not say
+
+/**
+ * Draw `run` from its beginning to its end; it may have failed then, or been stopped.
+ * @param {import("./story.js").Run} run
+ * @param {object} [options]
+ * @param {AbortSignal} [options.signal]  stops it; what is drawn stays
+ * @param {() => void} [options.changed]  called whenever there is something new to show
+ * @param {(seconds: number) => void} [options.busy]  the server asks to come back after `seconds`
+ * @returns {Promise<ApiError|null>} what hindered it
+ */
+export async function draw(run, { signal, changed = () => {}, busy = () => {} } = {}) {
+  run.reset();
+  run.state = "waiting";
+  changed();
+  try {
+    await withPatience(() => drawOnce(run, signal, changed), { run, signal, busy });
+    run.state = "done";
+    return null;
+  } catch (problem) {
+    return ended(run, problem, signal);
+  } finally {
+    changed();
+  }
+}
+
+/** What is drawn can be drawn again: a run that was stopped is one that was to be so long. */
+function ended(run, problem, signal) {
+  if (signal?.aborted) {
+    run.state = "stopped";
+    run.plan.limit = Math.max(1, run.drawn.length);
+    return null;
+  }
+  if (!(problem instanceof ApiError)) throw problem;
+  run.state = "failed";
+  run.problem = problem.message;
+  return problem;
+}
+
+async function withPatience(attempt, { run, signal, busy }) {
+  for (let left = ATTEMPTS; ; left -= 1) {
+    try {
+      return await attempt();
+    } catch (problem) {
+      if (problem.status !== 429 || run.drawn.length || left <= 1) throw problem;
+      const seconds = problem.retryAfter ?? WAIT_S;
+      busy(seconds);
+      await pause(seconds * 1000, signal);
+    }
+  }
+}
+
+async function drawOnce(run, signal, changed) {
+  const asked = performance.now();
+  for await (const piece of complete(requestOf(run), { signal })) {
+    const now = performance.now();
+    if (piece.tokens.length) {
+      run.firstTokenMs ??= now - asked;
+      run.drawingMs = now - asked - run.firstTokenMs;
+      run.state = "drawing";
+      run.push(piece.tokens);
+    }
+    run.finish = piece.finish ?? run.finish;
+    run.timings = piece.timings ?? run.timings;
+    run.fingerprint = piece.fingerprint ?? run.fingerprint;
+    changed();
+  }
+}
+
+/** The body of the request that draws `run`. */
+export function requestOf(run) {
+  const { params, seed, limit } = run.plan;
+  const { prompt } = run;
+  return { model: run.story.origin.model, prompt: prompt.length ? prompt : "", max_tokens: limit, seed, ...params };
+}
+
+function pause(milliseconds, signal) {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(resolve, milliseconds);
+    signal?.addEventListener(
+      "abort",
+      () => {
+        clearTimeout(timer);
+        reject(signal.reason);
+      },
+      { once: true },
+    );
+  });
+}
