@@ -5,12 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
 import click
 
+from gpt2lab.cli.jobs import JobOptions, job_options, order_maker, run_job
 from gpt2lab.cli.options import (
     GroupedCommand,
     generation_options,
@@ -37,6 +39,7 @@ from gpt2lab.generation import in_order, make_options
       gpt2lab generate --nsamples 0 --seed 1 --out tales.txt
       echo "The king said" | gpt2lab generate - --nsamples 5
       gpt2lab generate --prompts prompts.jsonl --json > completions.jsonl
+      gpt2lab generate --prompts s3://mine/prompts.jsonl --json --out s3://mine/completions.jsonl --ray
 
     Options may be spelled with dashes too (--top-k). Text goes to standard output, all else to standard error.
     """,
@@ -48,7 +51,7 @@ from gpt2lab.generation import in_order, make_options
     "--prompts",
     "prompts_file",
     metavar="FILE",
-    help='Read several prompts: one a line, or JSON lines with "prompt" (text or token ids).',
+    help='Read several prompts, from here or an address: one a line, or JSON lines with "prompt" (text or token ids).',
 )
 @option(
     "Samples",
@@ -60,7 +63,13 @@ from gpt2lab.generation import in_order, make_options
 @generation_options
 @sampling_options
 @option("Output", "--json", "as_json", is_flag=True, help="JSON lines: prompt, completion, tokens, seed, index, …")
-@option("Output", "--out", metavar="FILE", help="Append finished samples to a file instead of standard output.")
+@option(
+    "Output",
+    "--out",
+    metavar="FILE",
+    help="Append finished samples to a file instead of standard output. With --prompts: "
+    "make that file, or address, as a job that goes on where it was interrupted.",
+)
 @model_options("q8_0")
 @option(
     "Model",
@@ -69,6 +78,7 @@ from gpt2lab.generation import in_order, make_options
     help="At most so many samples at a time: changes speed and memory, never text.  [default: chosen for you]",
 )
 @speculation_options
+@job_options
 def command(
     prompt: str | None,
     prompt_file: str | None,
@@ -83,8 +93,13 @@ def command(
     PROMPT is text, or - to read it from standard input. Each sample is printed with its prompt under a line that
     numbers it; --json keeps prompt and completion apart.
     """
+    job = JobOptions(**{field.name: arguments.pop(field.name) for field in fields(JobOptions)})
+    job.check(wanted=prompts_file is not None and out is not None)
     prompts = _prompts(prompt, prompt_file, prompts_file)
+    model_arguments = {key: arguments[name] for key, name in _MODEL_ARGUMENTS.items()}
     load = model_loader(arguments)
+    if prompts_file is not None and out is not None:
+        return run_job(prompts, out, load, order_maker(model_arguments, arguments, nsamples, as_json, job), job)
     arguments["seed"] = make_options(**arguments).seed  # complains before a model is looked for, or downloaded
     model = load()
     if not nsamples and arguments["batch_size"] is None and sys.stdout.isatty() and out is None:
@@ -102,6 +117,13 @@ def command(
             print_as_made(watched, lambda prompt: plain_prompt(prompt, model.tokenizer))
             return
         samples.write_all(watched, json_line if as_json else partial(plain, tokenizer=model.tokenizer))
+
+
+_MODEL_ARGUMENTS = {
+    "name_or_path": "model_name",
+    **{name: name for name in ("draft", "precision", "kv_precision", "threads", "device")},
+}
+"""Arguments of :func:`gpt2lab.load`, and the options that give them."""
 
 
 def _prompts(prompt: str | None, prompt_file: str | None, prompts_file: str | None) -> list[Prompt]:

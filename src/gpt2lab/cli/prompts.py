@@ -1,4 +1,4 @@
-"""Where prompts come from: an argument, a file, standard input. Text is UTF-8; a byte-order mark is dropped."""
+"""Where prompts come from: an argument, a file, an address, standard input. Text is UTF-8 without a byte-order mark."""
 
 from __future__ import annotations
 
@@ -12,15 +12,24 @@ from gpt2lab.errors import UsageError
 
 
 def read_text(source: str) -> str:
-    """All of a file, or of standard input if ``source`` is ``-``, newlines as they are."""
+    """All of a file, of what is at an address, or of standard input if ``source`` is ``-``; newlines as they are."""
     name = "standard input" if source == "-" else source or "''"
     try:
-        data = sys.stdin.buffer.read() if source == "-" else Path(source).read_bytes()
+        data = sys.stdin.buffer.read() if source == "-" else _file_of(source).read_bytes()
         return data.decode("utf-8-sig")
     except OSError as error:
         raise UsageError(f"cannot read {name}: {error.strerror or error}") from None
     except UnicodeDecodeError as error:
         raise UsageError(f"{name} is not UTF-8 text (byte {error.start})") from None
+
+
+def _file_of(source: str) -> Path:
+    """The file that is ``source``, or that what is at this address was fetched into."""
+    if "://" not in source:
+        return Path(source)
+    from gpt2lab.data.remote import fetch, is_remote
+
+    return fetch(source) if is_remote(source) else Path(source)
 
 
 def whole_prompt(source: str) -> str:

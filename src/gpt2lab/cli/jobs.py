@@ -1,0 +1,199 @@
+"""What ``gpt2lab generate --prompts … --out …`` does: a job in parts, here or on a Ray cluster."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from gpt2lab.cli.options import Decorated, option
+from gpt2lab.cli.output import json_line, plain
+from gpt2lab.cli.progress import Progress
+from gpt2lab.errors import UsageError
+from gpt2lab.generation import make_options
+
+if TYPE_CHECKING:
+    from gpt2lab.completion import Completion, Prompt
+    from gpt2lab.jobs.generating import Order
+    from gpt2lab.jobs.parts import Parts
+    from gpt2lab.model import LanguageModel
+    from gpt2lab.tokenizer import Tokenizer
+
+_TELL_SECONDS = 30
+
+
+def ray_options(function: Decorated) -> Decorated:
+    """``--ray --ray_address --workers``."""
+    group = "Cluster"
+    options = (
+        option(group, "--ray", is_flag=True, help="Work on a Ray cluster, or on Ray's workers on this machine."),
+        option(
+            group,
+            "--ray_address",
+            metavar="HOST:PORT",
+            help="The cluster; auto is the one that this machine is part of.  [default: the variable RAY_ADDRESS, or "
+            "one of this machine's cores for as long as the job takes]",
+        ),
+        option(
+            group,
+            "--workers",
+            type=click.IntRange(1),
+            metavar="N",
+            help="So many workers.  [default: as many as the cluster has CPUs for]",
+        ),
+    )
+    for add in reversed(options):
+        function = add(function)
+    return function
+
+
+def job_options(function: Decorated) -> Decorated:
+    """What is for many prompts into one file."""
+    group = "Many prompts into a file"
+    size = option(
+        group,
+        "--part_size",
+        type=click.IntRange(1),
+        default=64,
+        metavar="N",
+        help="Prompts that are written, and given to a worker, together.",
+    )
+    overwrite = option(group, "--overwrite", is_flag=True, help="Replace OUT if it is there, and begin anew.")
+    return size(overwrite(ray_options(function)))
+
+
+@dataclass(frozen=True)
+class JobOptions:
+    """The values of :func:`job_options`."""
+
+    part_size: int
+    overwrite: bool
+    ray: bool
+    ray_address: str | None
+    workers: int | None
+
+    def check(self, *, wanted: bool) -> None:
+        """Complain about options that nothing would come of; ``wanted`` says whether there is a job."""
+        check_ray(self.ray, self.ray_address, self.workers)
+        given = "ray" if self.ray else "overwrite" if self.overwrite else None
+        if given and not wanted:
+            raise UsageError(f"--{given} is for many prompts into a file: give --prompts and --out")
+
+
+def check_ray(ray: bool, address: str | None, workers: int | None) -> None:
+    """Complain about options of a cluster where none is asked for."""
+    given = "workers" if workers else "ray_address" if address else None
+    if given and not ray:
+        raise UsageError(f"--{given} is for a cluster: give --ray too")
+
+
+def run_job(
+    prompts: Sequence[Prompt],
+    out: str,
+    load: Callable[[], LanguageModel],
+    make_order: Callable[[LanguageModel, int | None], Order],
+    how: JobOptions,
+) -> None:
+    """Make all samples of ``prompts`` into ``out``; goes on with what an interrupted run left.
+
+    ``make_order`` is told the model and the seed of that run, None if there was none.
+    """
+    from gpt2lab.jobs.generating import check_prompts
+    from gpt2lab.jobs.outputs import output_at
+    from gpt2lab.jobs.parts import Parts, recorded_settings
+
+    output = output_at(out)
+    with output.held():
+        recorded = {} if how.overwrite else recorded_settings(output) or {}
+        model = load()
+        order = make_order(model, recorded.get("seed"))
+        check_prompts(prompts, order, model)
+        parts = Parts(output, order.n_parts(prompts))
+        missing = parts.begin(order.settings(prompts, model), overwrite=how.overwrite)
+        print(f"gpt2lab: seed {order.options['seed']}", file=sys.stderr)
+        if there := order.n_parts(prompts) - len(missing):
+            print(f"gpt2lab: {there:,} of {there + len(missing):,} parts are there already", file=sys.stderr)
+        with parts.kept():
+            if how.ray and missing:
+                _on_ray(prompts, order, parts, missing, how)
+            elif missing:
+                _here(prompts, order, parts, missing, model)
+        parts.finish(overwrite=how.overwrite)
+    print(f"gpt2lab: {len(prompts) * order.nsamples:,} samples written to {out}", file=sys.stderr)
+
+
+def order_maker(
+    model_arguments: dict[str, Any], options: dict[str, Any], nsamples: int, as_json: bool, how: JobOptions
+) -> Callable[[LanguageModel, int | None], Order]:
+    """What :func:`run_job` makes its order with. Raises for options that cannot be taken."""
+    from gpt2lab.jobs.generating import Order, digest_of, kernels_of
+
+    if not nsamples:
+        raise UsageError("--nsamples 0 has no end: give a number for --prompts with --out")
+    drawn = make_options(**options).seed  # complains before a model is looked for, or downloaded
+
+    def order_of(model: LanguageModel, recorded_seed: int | None) -> Order:
+        seed = drawn if options["seed"] is not None or recorded_seed is None else recorded_seed
+        return Order(
+            model=_found_from_anywhere(model_arguments, threads=1 if how.ray else None),
+            options={**options, "seed": seed},
+            nsamples=nsamples,
+            part_size=how.part_size,
+            text_of=_json if as_json else plain,
+            kernels=kernels_of(model_arguments["device"]),
+            digest=digest_of(model),
+        )
+
+    return order_of
+
+
+def _here(prompts: Sequence[Prompt], order: Order, parts: Parts, missing: list[int], model: LanguageModel) -> None:
+    from gpt2lab.jobs.generating import make_parts, runs
+
+    n_samples = sum(len(order.prompts_of(part, prompts)) for part in missing) * order.nsamples
+    with Progress(n_samples, live=True) as progress:
+        for first, count in runs(missing):
+            of_run = order.prompts_of(first, prompts, count)
+            for number, data in make_parts(model, of_run, first, order, progress.watch):
+                parts.add(number, data)
+
+
+def _on_ray(prompts: Sequence[Prompt], order: Order, parts: Parts, missing: list[int], how: JobOptions) -> None:
+    from gpt2lab.jobs.cluster import Row, Stage, connected, rows
+    from gpt2lab.jobs.generating import Writer
+
+    given = [Row(part, "", json.dumps(order.prompts_of(part, prompts)).encode()) for part in missing]
+    stage = Stage(Writer, {"order": order}, cpus=order.model["threads"], workers=how.workers)
+    with connected(how.ray_address) as ray:
+        for part in told(rows(ray, given, [stage]), len(given), "parts"):
+            parts.add(part.number, part.data)
+
+
+def told(items: Iterator[Any], total: int, what: str) -> Iterator[Any]:
+    """``items`` as they are; how many there were is told on stderr now and then."""
+    shown = time.monotonic()
+    for number, item in enumerate(items, 1):
+        yield item
+        if time.monotonic() - shown > _TELL_SECONDS:
+            shown = time.monotonic()
+            print(f"gpt2lab: {number:,} of {total:,} {what}", file=sys.stderr, flush=True)
+
+
+def _found_from_anywhere(model_arguments: dict[str, Any], threads: int | None) -> dict[str, Any]:
+    """``model_arguments`` with paths that mean the same in another working folder, and ``threads`` if none are said."""
+    found = dict(model_arguments)
+    for key in ("name_or_path", "draft"):
+        name = found[key]
+        if name is not None and (here := next((p for p in (Path(name), Path("models", name)) if p.exists()), None)):
+            found[key] = str(here.absolute())
+    return {**found, "threads": found["threads"] or threads}
+
+
+def _json(completion: Completion, _: Tokenizer | None) -> str:
+    return json_line(completion)

@@ -1,0 +1,182 @@
+"""Samples of many prompts as a job: what it takes, and who makes the parts.
+
+A part is the samples of so many successive prompts, as they will stand in the output. Sample i of prompt p is random
+stream p·n + i wherever it is made, so parts may be made in any order, by any process, with any batch. What else text
+depends on (weights, precision, kernels, version) is settled when the job begins and checked by everybody who works on
+it. Knows nothing of clusters.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from gpt2lab import __version__
+from gpt2lab.completion import Completion, Piece, Prompt
+from gpt2lab.errors import CheckpointError, UsageError
+from gpt2lab.generation import in_order, make_options, make_plan
+from gpt2lab.jobs.parts import Settings
+
+if TYPE_CHECKING:
+    from gpt2lab.model import LanguageModel
+    from gpt2lab.tokenizer import Tokenizer
+
+TextOf = Callable[[Completion, "Tokenizer | None"], str]
+"""How a sample is written; a module's function, so that another process finds it."""
+
+_SPEED_ALONE = ("batch_size", "speculation")  # options that change no text
+
+
+@dataclass(frozen=True)
+class Order:
+    """All that a worker needs to know, wherever it is.
+
+    Attributes:
+        model: keyword arguments of :func:`gpt2lab.load`.
+        options: keyword arguments of generation, with a seed.
+        nsamples: of each prompt.
+        part_size: prompts of a part.
+        text_of: how a sample is written.
+        kernels: instruction set to compute with; None for the reference engine.
+        digest: of the checkpoint's files.
+        version: of gpt2lab.
+    """
+
+    model: dict[str, Any]
+    options: dict[str, Any]
+    nsamples: int
+    part_size: int
+    text_of: TextOf
+    kernels: str | None
+    digest: str
+    version: str = __version__
+
+    def settings(self, prompts: Sequence[Prompt], model: LanguageModel) -> Settings:
+        """Everything that the output depends on, for the record of the job."""
+        options = asdict(make_options(**self.options))
+        sampling = options.pop("sampling")
+        del sampling["logit_bias"]  # has ids for keys, and the command line has none
+        held = {"precision": model.precision, "kv_precision": model.kv_precision, "kernels": self.kernels}
+        settings = {
+            "version": self.version,
+            "prompts": hashlib.sha256(json.dumps(list(prompts)).encode()).hexdigest()[:16],
+            "model": self.digest[:16],
+            **held,
+            "nsamples": self.nsamples,
+            "part_size": self.part_size,
+            "form": self.text_of.__name__.strip("_"),
+            **{name: value for name, value in {**sampling, **options}.items() if name not in _SPEED_ALONE},
+        }
+        as_read: Settings = json.loads(json.dumps(settings))  # tuples become lists
+        return as_read
+
+    def n_parts(self, prompts: Sequence[Prompt]) -> int:
+        """How many parts ``prompts`` make."""
+        return -(-len(prompts) // self.part_size)
+
+    def prompts_of(self, part: int, prompts: Sequence[Prompt], count: int = 1) -> Sequence[Prompt]:
+        """The prompts of ``count`` parts from ``part`` on."""
+        return prompts[part * self.part_size : (part + count) * self.part_size]
+
+
+def check_prompts(prompts: Sequence[Prompt], order: Order, model: LanguageModel) -> None:
+    """Find what is wrong with prompts before any work is done; raises as :meth:`LanguageModel.generate` does."""
+    options = make_options(**order.options)
+    for prompt in prompts:
+        make_plan(prompt, options, model.config, model.tokenizer)
+
+
+def make_parts(
+    model: LanguageModel,
+    prompts: Sequence[Prompt],
+    first_part: int,
+    order: Order,
+    watch: Callable[[Iterable[Piece]], Iterable[Piece]] = iter,
+) -> Iterator[tuple[int, bytes]]:
+    """The parts of ``prompts``, which are those from part ``first_part`` on, each with its number.
+
+    ``watch`` passes on the pieces that it is given.
+    """
+    size = order.part_size * order.nsamples
+    first_index = first_part * size
+    pieces = model.pieces(prompts, n=order.nsamples, first_index=first_index, **order.options)
+    texts: list[str] = []
+    number = first_part
+    with closing(pieces):
+        for completion in in_order(watch(pieces), first_index):
+            texts.append(order.text_of(completion, model.tokenizer))
+            if len(texts) == size:
+                yield number, "".join(texts).encode()
+                number, texts = number + 1, []
+    if texts:
+        yield number, "".join(texts).encode()
+
+
+def runs(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Ascending numbers as runs of successive ones: the first of each, and how many."""
+    first = count = 0
+    for number in numbers:
+        if count and number == first + count:
+            count += 1
+            continue
+        if count:
+            yield first, count
+        first, count = number, 1
+    if count:
+        yield first, count
+
+
+class Writer:
+    """Makes single parts in a process that was only told the :class:`Order`.
+
+    Raises :class:`~gpt2lab.errors.UsageError` where text would be another than on the machine where the job began.
+    """
+
+    def __init__(self, order: Order) -> None:
+        from gpt2lab.model import load
+
+        if order.version != __version__:
+            raise UsageError(
+                f"the job was begun by gpt2lab {order.version}, a worker has {__version__}: install the same"
+            )
+        if order.kernels:
+            os.environ["GPT2LAB_ISA"] = order.kernels
+        self._order = order
+        self._model = load(**order.model)
+        if digest_of(self._model) != order.digest:
+            name = order.model["name_or_path"]
+            raise UsageError(
+                f"the model {name} of a worker has other weights than that of the machine that began the job"
+            )
+
+    def __call__(self, number: int, data: bytes) -> Iterator[tuple[int, str, bytes]]:
+        """Part ``number`` of the prompts in ``data``, which are JSON."""
+        for part, text in make_parts(self._model, json.loads(data), number, self._order):
+            yield part, "", text
+
+
+def digest_of(model: LanguageModel) -> str:
+    """Of the contents of the model's files. Raises :class:`~gpt2lab.errors.CheckpointError` if they cannot be read."""
+    from gpt2lab.engines import contents, packed
+
+    files = model.checkpoint.files
+    try:
+        folder = packed.default_folder()
+        digest = contents.recorded_digest(folder, contents.stamp(files)) if folder else None
+        return digest or contents.content_digest(files)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {model.checkpoint.path}: {error.strerror or error}") from None
+
+
+def kernels_of(device: str) -> str | None:
+    """The instruction set that this machine would compute with, or is told to by ``GPT2LAB_ISA``."""
+    if device != "cpu":
+        return None
+    from gpt2lab import _native
+
+    return os.environ.get("GPT2LAB_ISA") or _native.instruction_sets()[0]

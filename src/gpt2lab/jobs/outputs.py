@@ -1,0 +1,199 @@
+"""Where the result of a job goes, and where its finished parts wait for the others: beside it, in ``<OUT>.parts``.
+
+OUT is a file here or, through fsspec, an object elsewhere (``s3://`` …). Each part appears under its name when it is
+whole, and so does OUT. Knows nothing of what parts hold.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO, Any, Protocol
+
+from gpt2lab.data.remote import filesystem_of, is_local, is_remote
+from gpt2lab.errors import CheckpointError, UsageError
+from gpt2lab.holding import Hold
+from gpt2lab.weights.writing import new_file
+
+SUFFIX = ".parts"
+
+
+class Output(Protocol):
+    """OUT and its parts. All methods raise :class:`~gpt2lab.errors.UsageError` for what cannot be read or written."""
+
+    name: str
+    parts_name: str
+
+    def held(self) -> AbstractContextManager[None]:
+        """For this process alone meanwhile, where that can be had."""
+
+    def exists(self) -> bool:
+        """Whether there is an OUT already."""
+
+    def parts(self) -> set[str]:
+        """Names of the parts that are there."""
+
+    def read(self, part: str) -> bytes:
+        """What a part holds."""
+
+    def write(self, part: str, data: bytes) -> None:
+        """Make or replace a part."""
+
+    def join(self, parts: Iterable[str], *, overwrite: bool) -> None:
+        """Make OUT of parts, one after another."""
+
+    def forget(self) -> None:
+        """Remove all parts."""
+
+
+def output_at(out: str) -> Output:
+    """The output that a path or an address stands for. Raises :class:`~gpt2lab.errors.UsageError` if there is no
+    way to it."""
+    if not is_remote(out):
+        return LocalOutput(Path(out))
+    filesystem, path = filesystem_of(out, "writing")
+    return LocalOutput(Path(path)) if is_local(filesystem) else RemoteOutput(out, filesystem, path)
+
+
+class LocalOutput:
+    """A file of this machine, or of a folder that it shares with others."""
+
+    def __init__(self, path: Path) -> None:
+        if not path.name:
+            raise UsageError(f"{str(path)!r} is no name for a file: give another --out")
+        self.name = str(path)
+        self._path = path
+        self._folder = path.with_name(path.name + SUFFIX)
+        self.parts_name = str(self._folder)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Nobody else on machines that share the folder's locks writes parts meanwhile."""
+        with Hold() as hold:
+            with self._complaining("write", self._folder):
+                self._folder.mkdir(parents=True, exist_ok=True)
+                hold.take(self._folder)
+            try:
+                yield
+            finally:
+                with suppress(OSError):  # it stays if there is something in it
+                    self._folder.rmdir()
+
+    def exists(self) -> bool:
+        """Whether there is such a file."""
+        return self._path.exists()
+
+    def parts(self) -> set[str]:
+        """Names of the files beside it."""
+        with self._complaining("read", self._folder):
+            return {path.name for path in self._folder.iterdir() if not path.name.startswith(".")}
+
+    def read(self, part: str) -> bytes:
+        """A file."""
+        with self._complaining("read", self._folder / part):
+            return (self._folder / part).read_bytes()
+
+    def write(self, part: str, data: bytes) -> None:
+        """A file, renamed when it is whole."""
+        with self._complaining("write", self._folder / part), new_file(self._folder / part, overwrite=True) as file:
+            file.write(data)
+
+    def join(self, parts: Iterable[str], *, overwrite: bool) -> None:
+        """A file, renamed when it is whole."""
+        with self._complaining("write", self._path), new_file(self._path, overwrite=overwrite) as file:
+            for part in parts:
+                with (self._folder / part).open("rb") as source:
+                    shutil.copyfileobj(source, file, 1 << 20)
+
+    def forget(self) -> None:
+        """Remove the files beside it."""
+        with self._complaining("remove", self._folder):
+            for path in self._folder.iterdir():
+                path.unlink()
+
+    @contextmanager
+    def _complaining(self, verb: str, path: Path) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UsageError(f"cannot {verb} {error.filename or path}: {error.strerror or error}") from None
+        except CheckpointError as error:  # new_file's, which says it all
+            raise UsageError(str(error)) from None
+
+
+class RemoteOutput:
+    """An object in a store that fsspec knows, where whatever is put appears whole."""
+
+    def __init__(self, url: str, filesystem: Any, path: str) -> None:
+        self.name = url
+        self.parts_name = url + SUFFIX
+        self._filesystem = filesystem
+        self._path = path
+        self._folder = path + SUFFIX
+
+    def held(self) -> AbstractContextManager[None]:
+        """Nothing: stores have no locks. What two processes write at once is the same."""
+        return nullcontext()
+
+    def exists(self) -> bool:
+        """Whether there is such an object."""
+        with self._complaining("read", self.name):
+            return bool(self._filesystem.exists(self._path))
+
+    def parts(self) -> set[str]:
+        """Names of the objects beside it, as the store tells now."""
+        with self._complaining("read", self.parts_name):
+            self._filesystem.invalidate_cache()
+            try:
+                found = self._filesystem.ls(self._folder, detail=False)
+            except FileNotFoundError:
+                return set()
+            return {path.rstrip("/").rpartition("/")[2] for path in found}
+
+    def read(self, part: str) -> bytes:
+        """An object."""
+        with self._complaining("read", f"{self.parts_name}/{part}"):
+            return bytes(self._filesystem.cat_file(f"{self._folder}/{part}"))
+
+    def write(self, part: str, data: bytes) -> None:
+        """An object, put at once."""
+        with self._complaining("write", f"{self.parts_name}/{part}"):
+            self._filesystem.pipe_file(f"{self._folder}/{part}", data)
+
+    def join(self, parts: Iterable[str], *, overwrite: bool) -> None:
+        """An object, put together in a file here first."""
+        if self.exists() and not overwrite:
+            raise UsageError(f"{self.name} exists already; give another name or --overwrite")
+        with TemporaryFile() as whole:
+            for part in parts:
+                whole.write(self.read(part))
+            whole.seek(0)
+            with self._complaining("write", self.name):
+                self._put(whole)
+
+    def _put(self, whole: IO[bytes]) -> None:
+        """Upload a file; what is broken off half way is discarded."""
+        with self._filesystem.transaction, self._filesystem.open(self._path, "wb") as file:
+            shutil.copyfileobj(whole, file, 8 << 20)
+
+    def forget(self) -> None:
+        """Remove the objects beside it."""
+        with self._complaining("write", self.parts_name):
+            self._filesystem.invalidate_cache()
+            if self._filesystem.exists(self._folder):
+                self._filesystem.rm(self._folder, recursive=True)
+
+    @contextmanager
+    def _complaining(self, verb: str, name: str) -> Iterator[None]:
+        try:
+            yield
+        except UsageError:
+            raise
+        except NotImplementedError:
+            raise UsageError(f"cannot {verb} {name}: fsspec only reads such addresses") from None
+        except Exception as error:  # each store has its own
+            said = str(error).strip().partition("\n")[0]
+            raise UsageError(f"cannot {verb} {name}: {type(error).__name__}: {said}") from error
