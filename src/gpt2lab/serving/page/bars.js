@@ -82,6 +82,7 @@ function table(view, rows) {
     "table",
     {},
     element("caption.visually-hidden", {}, "Probability of the likeliest tokens after each stage of sampling"),
+    element("colgroup", {}, element("col.token"), ...columns.map(({ stage }) => element(stage ? "col.on" : "col.off"))),
     element("thead", {}, element("tr", {}, element("td"), ...columns.map(heading))),
     element("tbody", {}, ...rows.map((id) => tokenRow(view, columns, id, longest))),
     element(
@@ -89,7 +90,7 @@ function table(view, rows) {
       {},
       row(`${count(others)} others`, columns, ({ stage }) => probabilityText(restOf(stage, rows))),
       row("left", columns, ({ measure }) => `${count(measure.kept)} tokens`),
-      row("cut here", columns, ({ measure }) => (measure.cut ? `${count(measure.cut)} = ${probabilityText(measure.cutProbability)}` : "–")),
+      row("cut here", columns, ({ measure }) => cutText(measure)),
       row("entropy", columns, ({ measure }) => `${measure.entropy.toFixed(2)} nats`),
     ),
   );
@@ -139,6 +140,10 @@ function tokenRow(view, columns, id, longest) {
 function row(title, columns, textOf) {
   const cells = columns.map((column) => (column.stage ? element("td", {}, textOf(column)) : element("td.off", {}, "·")));
   return element("tr", {}, element("th", { scope: "row" }, title), ...cells);
+}
+
+function cutText({ cut, cutProbability }) {
+  return cut ? `${probabilityText(cutProbability)}: ${count(cut)} tokens` : "–";
 }
 
 function restOf({ probabilities }, rows) {

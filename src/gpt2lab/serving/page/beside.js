@@ -7,7 +7,7 @@ import { element, newId } from "./elements.js";
 import { withKey } from "./key.js";
 import { likeliest, stages } from "./sampling.js";
 import { newSeed, samplingParams } from "./settings.js";
-import { probabilityText } from "./tokens.js";
+import { probabilityText, tokenNodes } from "./tokens.js";
 import { Decoder, tokenLabel } from "./vocabulary.js";
 
 const SHOWN = 6; // tokens in a table
@@ -114,7 +114,7 @@ class Column {
   #other;
   #vocabulary;
   #decoder;
-  #text = element("p.tokens", { dir: "auto" });
+  #text = element("p.sample", { dir: "auto" });
   #below = element("div.judged", {}, element("p.hint", {}, "Drawing …"));
 
   constructor(card, other, vocabulary) {
@@ -129,10 +129,10 @@ class Column {
   add(tokens) {
     for (const { id, logprob } of tokens) {
       const text = id === this.card.gpt2lab.end_of_text ? "⏹" : this.#decoder.push(id);
-      const span = element("span.t", {}, text);
+      const nodes = tokenNodes(text, null);
       this.ids.push(id);
-      this.#tokens.push({ id, logprob, span });
-      this.#text.append(span);
+      this.#tokens.push({ id, logprob, span: nodes[nodes.length - 1] });
+      this.#text.append(...nodes);
     }
   }
 

@@ -39,8 +39,9 @@ export function mountControls(host, settings) {
   reset.title = "Temperature 1, nothing cut, no penalties";
   reset.addEventListener("click", () => settings.set(Object.fromEntries(SAMPLING.map((name) => [name, DEFAULTS[name]]))));
   const length = rest[rest.length - 1];
+  const more = element("div.more", {}, penalties, reset);
   host.classList.add("controls");
-  host.replaceChildren(...stages.map(({ node }) => node), penalties, reset, length.node, seed.node);
+  host.replaceChildren(...stages.map(({ node }) => node), more, length.node, seed.node);
   const show = (now) => [...fields, seed].forEach((field) => field.show(now));
   show(settings.get());
   return settings.subscribe(show);
@@ -54,13 +55,14 @@ function numberField({ name, title, hint, off }, settings) {
   const label = element("label", { for: id }, title);
   const number = element("input", { id, type: "number", min: least, max: most, step: whole ? 1 : "any", "aria-describedby": hintId });
   const slider = element("input", { type: "range", min: 0, max: STEPS, step: 1, "aria-label": `${title}, slider` });
-  const said = element("span.hint", { id: hintId }, hint);
+  const said = element("span.hint.visually-hidden", { id: hintId }, hint);
   slider.dataset.setting = number.dataset.setting = name;
 
   const wrong = () => `${title} is ${whole ? "a whole number " : ""}from ${least} to ${most.toLocaleString("en")}`;
   const mark = (bad) => {
     number.setAttribute("aria-invalid", String(bad));
     said.textContent = bad ? wrong() : hint;
+    said.classList.toggle("visually-hidden", !bad);
   };
   slider.addEventListener("input", () => settings.set({ [name]: scale.value(slider.valueAsNumber) }));
   number.addEventListener("input", () => {
@@ -77,12 +79,12 @@ function numberField({ name, title, hint, off }, settings) {
     const value = now[name];
     // Neither is moved under the hand that moves it: a slider's place has more digits than its value.
     if (number.valueAsNumber !== value) number.value = String(value);
-    if (scale.value(slider.valueAsNumber) !== value || slider.valueAsNumber === undefined) slider.value = String(scale.position(value));
+    if (scale.value(slider.valueAsNumber) !== value) slider.value = String(scale.position(value));
     slider.setAttribute("aria-valuetext", value === off ? "off" : String(value));
     node.classList.toggle("is-off", value === off);
     mark(false);
   };
-  const node = element("div.field.slider", {}, label, number, slider, said);
+  const node = element("div.field.slider", { title: hint }, label, slider, number, said);
   return { node, show };
 }
 
@@ -106,7 +108,7 @@ function seedField(settings) {
   const input = element("input", { id, inputmode: "numeric", autocomplete: "off", placeholder: "a new one each time" });
   input.setAttribute("aria-describedby", hintId);
   input.dataset.setting = "seed";
-  const said = element("span.hint", { id: hintId });
+  const said = element("span.hint.visually-hidden", { id: hintId });
   const fresh = element("button.button.quiet", { type: "button" }, "New");
   fresh.setAttribute("aria-label", "A new seed, kept for the next runs");
   fresh.addEventListener("click", () => settings.set({ seed: newSeed() }));
@@ -114,6 +116,7 @@ function seedField(settings) {
   const mark = (bad) => {
     input.setAttribute("aria-invalid", String(bad));
     said.textContent = bad ? "A seed is a whole number below 2^63, or nothing" : hint;
+    said.classList.toggle("visually-hidden", !bad);
   };
   input.addEventListener("input", () => {
     const text = input.value.trim();
@@ -127,5 +130,5 @@ function seedField(settings) {
     mark(false);
   };
   const label = element("label", { for: id }, "Seed");
-  return { node: element("div.field.seed", {}, label, input, fresh, said), show };
+  return { node: element("div.field.seed", { title: hint }, label, input, fresh, said), show };
 }

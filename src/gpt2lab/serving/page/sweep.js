@@ -8,7 +8,7 @@ import { withKey } from "./key.js";
 import { ARTICLE } from "./scales.js";
 import { LIMITS, isValid, newSeed, samplingParams } from "./settings.js";
 import { textFigures } from "./texts.js";
-import { tokenSpan } from "./tokens.js";
+import { tokenNodes } from "./tokens.js";
 import { Decoder } from "./vocabulary.js";
 
 const AT_ONCE = 3; // requests: browsers hold six connections to a server, and the rest of the page wants some
@@ -132,12 +132,13 @@ class Column {
   #figures = element("dl.text-figures");
   #endOfText;
 
-  constructor(temperature, { seed, prompt, max_tokens, n, params }, { card, vocabulary, settings }) {
+  constructor(temperature, { seed, prompt, max_tokens, n: most, params }, { card, vocabulary, settings }) {
+    const n = temperature === 0 ? 1 : most; // without chance all samples are one
     this.request = { model: card.id, prompt, max_tokens, n, seed, ...params, temperature, logprobs: 0 };
     this.#endOfText = card.gpt2lab?.end_of_text ?? null;
     this.#samples = Array.from({ length: n }, () => []);
     this.#decoders = this.#samples.map(() => new Decoder(vocabulary));
-    this.#texts = this.#samples.map((_, at) => element("p.tokens", { "aria-label": `Sample ${at + 1}`, role: "group", dir: "auto" }));
+    this.#texts = this.#samples.map((_, at) => element("p.sample", { "aria-label": `Sample ${at + 1}`, role: "group", dir: "auto" }));
     const use = element("button.button.quiet", { type: "button" }, "Use");
     use.setAttribute("aria-label", `Use temperature ${temperature} and this seed above`);
     use.addEventListener("click", () => settings.set({ temperature, seed }));
@@ -152,7 +153,7 @@ class Column {
     for (const { id, logprob } of tokens) {
       const text = id === this.#endOfText ? "⏹" : this.#decoders[index].push(id);
       this.#samples[index].push({ id, logprob });
-      this.#texts[index].append(tokenSpan(text, Math.exp(logprob)));
+      this.#texts[index].append(...tokenNodes(text, Math.exp(logprob)));
     }
   }
 
