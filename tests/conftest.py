@@ -6,10 +6,12 @@ as much of that as environment variables can tell them.
 
 from __future__ import annotations
 
+import importlib.util
 import ipaddress
 import os
 import signal
 import socket
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -29,6 +31,11 @@ os.environ |= {
 # the tests of training then took four times as long.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+# Where pytest-xdist's workers keep the processors busy already, one thread each is quickest, for the same reason.
+IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
+if IS_WORKER:
+    os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+
 # A job in the background of a script ignores Ctrl-C, and so would every process that a test starts and interrupts.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -41,6 +48,24 @@ settings.load_profile("gpt2lab")
 def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
     os.environ["HF_HOME"] = str(tmp_path_factory.mktemp("huggingface"))
     os.environ["GPT2LAB_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread_each() -> Iterator[None]:
+    """Engines in a worker compute with one thread unless a test asks for more."""
+    with pytest.MonkeyPatch.context() as patch:
+        if IS_WORKER and importlib.util.find_spec("gpt2lab._native"):
+            patch.setattr("gpt2lab.engines.native.usable_cores", lambda: 1)
+        yield
+
+
+@pytest.fixture
+def no_curve(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training draws no pictures of its losses, which would take longer than training a tiny model does."""
+    found = importlib.util.find_spec
+    monkeypatch.setattr(
+        "gpt2lab.training.metrics.find_spec", lambda name: None if name == "matplotlib" else found(name)
+    )
 
 
 @pytest.fixture(autouse=True)

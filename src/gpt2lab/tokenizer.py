@@ -250,7 +250,8 @@ class _Gpt2Vocabulary:
         return self._encoding
 
     def encoder(self) -> dict[str, int]:
-        return {to_visible(self.token_bytes(id)): id for id in range(self.n_vocab)}
+        products = (line.replace(" ", "") for line in self.merges())
+        return {token: id for id, token in enumerate([*_VISIBLE.values(), *products, END_OF_TEXT_MARKER])}
 
     def merges(self) -> list[str]:
         return VOCAB_FILE.read_text(encoding="utf-8").split("\n")[1:-1]

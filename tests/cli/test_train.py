@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,9 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from gpt2lab.cli.main import main  # noqa: E402
+from gpt2lab.training import metrics  # noqa: E402
 from gpt2lab.training.checkpoints import states  # noqa: E402
+from gpt2lab.training.loop import Trainer  # noqa: E402
 from gpt2lab.training.settings import Settings  # noqa: E402
 from gpt2lab.weights import open_checkpoint  # noqa: E402
 
@@ -35,6 +38,9 @@ QUICK = [
 ]
 FINE = ["--dataset", "tales", "--model_name", TINY, *QUICK, "--block_size", "16", "--val_batch_count", "2"]
 FRESH = ["--dataset", "tales", *SCRATCH, *QUICK, "--val_batch_count", "2"]
+
+
+pytestmark = pytest.mark.usefixtures("no_curve")
 
 
 @pytest.fixture
@@ -358,17 +364,41 @@ def started(*options):
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_a_signal_finishes_the_update_saves_and_says_where(folder, number, code):
+def assert_saved_and_said_where(lines):
+    at = lines.index("interrupted")
+    assert lines[at + 1] == f"Saving checkpoint/run1/{names()[-1]}"
+    assert lines[-1].startswith("gpt2lab generate --model checkpoint/run1")
+
+
+def test_ctrl_c_finishes_the_update_saves_and_says_where(folder):
     with started(*FRESH, "--steps", 100000, "--val_every", 0) as process:
         while not process.stdout.readline().startswith("[5 |"):
             pass
-        process.send_signal(number)
+        process.send_signal(signal.SIGINT)
         rest = process.stdout.read().splitlines()
-    assert process.returncode == code
-    at = rest.index("interrupted")
-    assert rest[at + 1] == f"Saving checkpoint/run1/{names()[-1]}"
-    assert rest[-1].startswith("gpt2lab generate --model checkpoint/run1")
+    assert process.returncode == 130
+    assert_saved_and_said_where(rest)
+
+
+def test_sigterm_finishes_the_update_saves_and_says_where(folder, capsys, monkeypatch):
+    update = Trainer.update
+
+    def disturbed(self):
+        if self.step == 2:
+            signal.raise_signal(signal.SIGTERM)
+        return update(self)
+
+    monkeypatch.setattr(Trainer, "update", disturbed)
+    run(*FRESH, "--steps", 100000, "--val_every", 0, code=143)
+    assert names() == ["state-0000003"]
+    assert_saved_and_said_where(capsys.readouterr().out.splitlines())
+
+
+def test_the_losses_are_drawn_where_matplotlib_is(folder, monkeypatch):
+    pytest.importorskip("matplotlib")
+    monkeypatch.setattr(metrics, "find_spec", find_spec)  # undoes no_curve
+    run(*FRESH, "--steps", 1)
+    assert {"losses.svg", "losses.png"} < {file.name for file in Path("checkpoint/run1").iterdir()}
 
 
 @pytest.mark.slow

@@ -58,10 +58,12 @@ def draw(
 @pytest.mark.parametrize("precision", PRECISIONS)
 @pytest.mark.parametrize("isa", ISAS)
 def test_64_mixed_requests_at_once_draw_what_each_draws_alone(isa, precision):
-    alone, together = (random_engine(isa, precision, threads) for threads in (1, 2))
+    alone, one, two = (random_engine(isa, precision, threads) for threads in (1, 1, 2))
     wanted = mixed_requests()
     expected = [draw(alone, [request], None)[0] for request in wanted]
-    for guesses, batch_size in (("none", 7), ("none", None), ("n-grams", 3), ("n-grams", None), ("a model's", None)):
-        speculation = None if guesses == "none" else Speculation(SHAPE, alone if guesses == "a model's" else None)
-        assert draw(together, wanted, speculation, batch_size) == expected
-    assert together.kv_cache_bytes == alone.kv_cache_bytes == 0
+    assert draw(one, wanted, None, batch_size=7) == expected
+    assert draw(two, wanted, None) == expected
+    for batch_size in (3, None):
+        assert draw(one, wanted, Speculation(SHAPE, None), batch_size) == expected
+    assert draw(one, wanted, Speculation(SHAPE, alone)) == expected
+    assert [engine.kv_cache_bytes for engine in (alone, one, two)] == [0, 0, 0]

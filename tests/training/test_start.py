@@ -20,6 +20,9 @@ SHAPE = ModelConfig(n_vocab=50257, n_ctx=16, n_embd=8, n_head=2, n_layer=1)
 QUICK = {"precision": "float32", "batch_size": 2, "accumulate_gradients": 1, "sample_every": 0, "val_batch_count": 2}
 
 
+pytestmark = pytest.mark.usefixtures("no_curve")
+
+
 @pytest.fixture(autouse=True)
 def _folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
