@@ -1,13 +1,17 @@
-"""Streaming clients against ``gpt2lab serve``, beside the engine's own figure and, if one is named, another server.
+"""Streaming clients against ``gpt2lab serve``, beside the engine's own figure and llama.cpp's server, in the same run.
 
-    python benchmarks/serving.py [--size 124M] [--precision q8_0] [--clients 16 64] [--requests 2] [--tokens 128]
-    python benchmarks/serving.py --peer http://127.0.0.1:8081 [--peer_only]
+    python benchmarks/serving.py [--size 124M] [--precision q8_0] [--clients 16 64] [--rounds 3]
+    python benchmarks/serving.py --llama_server PROGRAM [--models FOLDER]
+    python benchmarks/serving.py --peer http://127.0.0.1:8081
 
-Random weights of the real shape. N clients stream at once, each a few completions of ``--tokens`` tokens one after the
-other, each with another prompt; server and clients are processes of their own on the same machine. Tokens per second
-are all tokens that arrived over the time from the first request to the last byte, the time to the first token is from
-a request to the first event with text. "engine" is a batch of 32 on the scheduler, without a server. A peer is any
-server with ``/v1/completions`` and gets the same load. The last line is JSON.
+Random weights of the real shape. N clients stream at once, each ``--requests`` completions of ``--tokens`` tokens one
+after the other, each with another prompt; servers and clients are processes of their own on one machine. Tokens per
+second are all tokens that arrived over the time from the first request to the last byte; the time to the first token is
+from a request, its connection included, to the first event with text. "engine" is a batch of 32 on the scheduler,
+without a server. llama.cpp's server gets the same weights as a GGUF file, which is made in ``--models`` if it is not
+there, as many slots as there are clients and as many threads. Any other server with ``/v1/completions`` that runs
+already may be a peer. Every round measures everything once, in turns; medians are printed, times to the first token are
+those of all rounds together. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -19,9 +23,13 @@ import random
 import selectors
 import socket
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -109,7 +117,16 @@ def body_of(number: int, tokens: int, model: str | None, peer: bool) -> bytes:
     return json.dumps(body).encode()
 
 
-def load(url: str, clients: int, requests: int, tokens: int, model: str | None, peer: bool) -> dict[str, Any]:
+@dataclass
+class Load:
+    """What all clients of one load saw."""
+
+    tokens_s: float
+    firsts: list[float]
+    failures: int
+
+
+def load(url: str, clients: int, requests: int, tokens: int, model: str | None, peer: bool) -> Load:
     """All clients at once."""
     parts = urlsplit(url)
     address = parts.hostname or "", parts.port or 80
@@ -130,15 +147,21 @@ def load(url: str, clients: int, requests: int, tokens: int, model: str | None, 
                     if client.socket:
                         selector.register(client.socket, selectors.EVENT_READ, client)
     seconds = time.perf_counter() - began
-    firsts = sorted(wait for client in every for wait in client.result.first_token_seconds)
+    firsts = [wait for client in every for wait in client.result.first_token_seconds]
     total = sum(client.result.tokens for client in every)
+    return Load(total / seconds, firsts, sum(client.result.failures for client in every))
+
+
+def summary(loads: list[Load]) -> dict[str, Any]:
+    """Several rounds of the same load."""
+    firsts = sorted(wait for each in loads for wait in each.firsts)
     return {
-        "tokens_s": round(total / seconds, 1),
+        "tokens_s": round(statistics.median(each.tokens_s for each in loads), 1),
+        "rounds": [round(each.tokens_s, 1) for each in loads],
         "first_token_p50_s": round(statistics.median(firsts), 3) if firsts else None,
         "first_token_p99_s": round(firsts[min(len(firsts) - 1, round(0.99 * len(firsts)))], 3) if firsts else None,
-        "failures": sum(client.result.failures for client in every),
+        "failures": sum(each.failures for each in loads),
         "completions": len(firsts),
-        "tokens": total,
     }
 
 
@@ -163,95 +186,145 @@ def run_server(size: str, precision: str, bound: socket.socket) -> None:
     serve([(size, model_of(size, precision))], Settings(), bound)
 
 
-def engine_tokens_s(size: str, precision: str, tokens: int, rounds: int, tell: Callable[[float], None]) -> None:
-    """Tokens per second of a batch of 32 that the scheduler runs without a server: medians of ``rounds``."""
+def engine_tokens_s(size: str, precision: str, tokens: int, tell: Callable[[float], None]) -> None:
+    """Tokens per second of a batch of 32 that the scheduler runs without a server: the median of three."""
     model = model_of(size, precision)
     prompts = [prompt_of(number) for number in range(ENGINE_BATCH)]
     model.generate(prompts, length=8, seed=0, ignore_eos=True)
     speeds = []
-    for _ in range(rounds):
+    for _ in range(3):
         began = time.perf_counter()
         model.generate(prompts, length=tokens, seed=0, top_k=TOP_K, ignore_eos=True)
         speeds.append(ENGINE_BATCH * tokens / (time.perf_counter() - began))
     tell(statistics.median(speeds))
 
 
-def wait_for(url: str) -> None:
-    """Return once something listens there."""
+def engine(arguments: argparse.Namespace) -> float:
+    """:func:`engine_tokens_s` in a process of its own."""
+    spawn = multiprocessing.get_context("spawn")
+    queue: Any = spawn.Queue()
+    given = (arguments.size, arguments.precision, arguments.tokens, queue.put)
+    process = spawn.Process(target=engine_tokens_s, args=given)
+    process.start()
+    figure: float = queue.get(timeout=600)
+    process.join()
+    return figure
+
+
+@contextmanager
+def own_server(arguments: argparse.Namespace) -> Iterator[str]:
+    """Our server's address."""
+    from gpt2lab.serving.server import listen_on, url_of
+
+    bound = listen_on("127.0.0.1", 0)
+    given = (arguments.size, arguments.precision, bound)
+    process = multiprocessing.get_context("spawn").Process(target=run_server, args=given)
+    process.start()
+    try:
+        yield wait_for(url_of(bound))
+    finally:
+        process.terminate()
+        process.join(30)
+
+
+@contextmanager
+def llama_server(arguments: argparse.Namespace) -> Iterator[str]:
+    """llama.cpp's server with the same weights; each slot has room for a prompt and its completion."""
+    from peer_models import prepare
+
+    from gpt2lab.engines.native import usable_cores
+
+    model = prepare(f"gguf-{arguments.precision}", arguments.size, arguments.models, Path(sys.executable).parent)
+    slots = max(arguments.clients)
+    room = -(-(PROMPT_TOKENS + arguments.tokens + 8) // 256) * 256
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    command = [arguments.llama_server, "--model", str(model), "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--parallel", str(slots), "--ctx-size", str(slots * room), "--threads", str(usable_cores())]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        yield wait_for(f"http://127.0.0.1:{port}", "/health")
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+@contextmanager
+def running_server(arguments: argparse.Namespace) -> Iterator[str]:
+    """One that somebody else has started."""
+    yield wait_for(arguments.peer)
+
+
+def wait_for(url: str, path: str | None = None) -> str:
+    """Return ``url`` once something listens there, and answers 200 at ``path`` if one is given."""
     parts = urlsplit(url)
     for _ in range(600):
         try:
-            socket.create_connection((parts.hostname or "", parts.port or 80)).close()
-            return
+            with socket.create_connection((parts.hostname or "", parts.port or 80)) as connection:
+                if path is None:
+                    return url
+                connection.sendall(f"GET {path} HTTP/1.0\r\nHost: x\r\n\r\n".encode())
+                if b" 200 " in connection.recv(100):
+                    return url
         except OSError:
-            time.sleep(0.1)
+            pass
+        time.sleep(0.1)
     raise SystemExit(f"nothing answers at {url}")
 
 
-def own_figures(arguments: argparse.Namespace) -> dict[str, Any]:
-    """The engine before and after, and the server in between: the machine's mood changes."""
-    from gpt2lab.serving.server import listen_on, url_of
-
-    spawn = multiprocessing.get_context("spawn")
-    queue: Any = spawn.Queue()
-    how = (arguments.size, arguments.precision)
-
-    def engine() -> float:
-        process = spawn.Process(target=engine_tokens_s, args=(*how, arguments.tokens, 3, queue.put))
-        process.start()
-        figure: float = queue.get(timeout=600)
-        process.join()
-        return figure
-
-    before = engine()
-    bound = listen_on("127.0.0.1", 0)
-    server = spawn.Process(target=run_server, args=(*how, bound))
-    server.start()
-    try:
-        wait_for(url_of(bound))
-        figures = {n: run_load(url_of(bound), n, arguments, arguments.size, peer=False) for n in arguments.clients}
-    finally:
-        server.terminate()
-        server.join(30)
-    engines = [before, engine()]
-    return {"engine_batch_32": [round(figure, 1) for figure in engines], "gpt2lab": figures}
+def measure(
+    server: Callable[..., Any], arguments: argparse.Namespace, model: str | None, peer: bool
+) -> dict[int, Load]:
+    """A little to warm up, then each load."""
+    loads = {}
+    with server(arguments) as url:
+        for clients in arguments.clients:
+            load(url, clients, 1, 8, model, peer)
+            loads[clients] = load(url, clients, arguments.requests, arguments.tokens, model, peer)
+    return loads
 
 
-def run_load(url: str, clients: int, arguments: argparse.Namespace, model: str | None, peer: bool) -> dict[str, Any]:
-    """A little to warm up, then the load."""
-    load(url, clients, 1, 8, model, peer)
-    return load(url, clients, arguments.requests, arguments.tokens, model, peer)
-
-
-def main() -> None:
+def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", default="124M")
     parser.add_argument("--precision", default="q8_0")
     parser.add_argument("--clients", type=int, nargs="+", default=[16, 64])
     parser.add_argument("--requests", type=int, default=2, help="completions of each client")
-    parser.add_argument("--tokens", type=int, default=128, help="of each completion")
+    parser.add_argument("--tokens", type=int, default=96, help="of each completion")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--llama_server", metavar="PROGRAM", help="llama.cpp's server, to be started and measured")
+    parser.add_argument("--models", type=Path, default=Path("peers/models"), help="where its GGUF file is, or is made")
     parser.add_argument("--peer", metavar="URL", help="another server with /v1/completions, running already")
-    parser.add_argument("--peer_only", action="store_true")
-    arguments = parser.parse_args()
-    report: dict[str, Any] = {"model": arguments.size, "precision": arguments.precision, "tokens": arguments.tokens}
-    if not arguments.peer_only:
-        report |= own_figures(arguments)
-        print(f"engine, batch of {ENGINE_BATCH}: {report['engine_batch_32']} tokens/s, before and after")
-        show("gpt2lab", report["gpt2lab"])
-    if arguments.peer:
-        figures = {n: run_load(arguments.peer, n, arguments, None, peer=True) for n in arguments.clients}
-        report["peer"] = figures
-        show("peer", figures)
-    if "engine_batch_32" in report:
-        engine = statistics.mean(report["engine_batch_32"])
-        report["of_engine"] = {n: round(f["tokens_s"] / engine, 3) for n, f in report["gpt2lab"].items()}
-    print(json.dumps(report))
+    return parser.parse_args()
 
 
-def show(name: str, figures: dict[int, dict[str, Any]]) -> None:
+def main() -> None:
+    arguments = parse()
+    servers: dict[str, Callable[..., Any]] = {"gpt2lab": own_server}
+    servers |= {"llama-server": llama_server} if arguments.llama_server else {}
+    servers |= {"peer": running_server} if arguments.peer else {}
+    engines: list[float] = []
+    rounds: dict[str, list[dict[int, Load]]] = {name: [] for name in servers}
+    for number in range(arguments.rounds):
+        engines.append(engine(arguments))
+        for name, server in servers.items():
+            own = name == "gpt2lab"
+            rounds[name].append(measure(server, arguments, arguments.size if own else None, peer=not own))
+        print(f"round {number + 1} of {arguments.rounds} is done", file=sys.stderr, flush=True)
+    alone = statistics.median(engines)
+    figures = {name: {n: summary([each[n] for each in of]) for n in arguments.clients} for name, of in rounds.items()}
+    print(f"engine, batch of {ENGINE_BATCH}: {alone:.0f} tokens/s ({min(engines):.0f} to {max(engines):.0f})")
+    for name, of in figures.items():
+        show(name, of, alone)
+    report = {"model": arguments.size, "precision": arguments.precision, "tokens": arguments.tokens}
+    print(json.dumps({**report, "engine_batch_32": [round(each, 1) for each in engines], **figures}))
+
+
+def show(name: str, figures: dict[int, dict[str, Any]], alone: float) -> None:
     for clients, figure in figures.items():
         first = f"first token p50 {figure['first_token_p50_s']} s, p99 {figure['first_token_p99_s']} s"
-        print(f"{name}, {clients} clients: {figure['tokens_s']} tokens/s, {first}, {figure['failures']} failures")
+        speed = f"{figure['tokens_s']} tokens/s, {figure['tokens_s'] / alone:.2f} of the engine's"
+        print(f"{name}, {clients} clients: {speed}, {first}, {figure['failures']} failures")
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
 
 The server is a process of its own. Clients ask one thing after the other, drawn at random: whole answers, streams with
 log-probabilities, streams that are left half-way or read slowly, echoes, logits, the vocabulary, pages, tokens, bodies
-that are cut, too long, no UTF-8 or absurd. Every status is checked. The server's resident memory is looked at every half
+that are cut, too long, no UTF-8 or absurd. Every status is checked. The server's resident memory is looked at twice a
 second: what requests need for a moment comes and goes, so the least of every 30th of the time is what counts, and the
 most is told beside it. Growth is the median of the last third of these above that of the second, the first being left
 for buffers to reach their size; 1 is the exit status if it is more than ``--allow_mb``, if any status was wrong, or if

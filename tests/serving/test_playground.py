@@ -14,8 +14,9 @@ import pytest
 import gpt2lab
 from gpt2lab.config import ModelConfig
 from gpt2lab.sampling import SamplingParams, sample
-from gpt2lab.serving import page_files
-from gpt2lab.serving.playground import read_logits, vocabulary_of
+from gpt2lab.serving import page_files, worker
+from gpt2lab.serving.logit_reader import LogitReader
+from gpt2lab.serving.playground import vocabulary_of
 from gpt2lab.serving.settings import Settings
 
 from .conftest import PROMPT, eventually
@@ -31,6 +32,12 @@ def logits_of(api, tokens, **more):
     answer = api.http.post("/playground/logits", json={"tokens": tokens, **more})
     assert answer.status_code == 200 and answer.headers["content-type"] == "application/octet-stream", answer.text
     return np.frombuffer(answer.content, "<f4")
+
+
+@pytest.fixture(scope="module")
+def exact():
+    """``tales`` once more, with an engine that no other server uses."""
+    return gpt2lab.load("tales", precision="q8_0", threads=1)
 
 
 # ---- files ----------------------------------------------------------------------------------------------------------
@@ -186,16 +193,87 @@ def test_logits_wait_their_turn_and_are_refused_while_draining(start):
     assert api.http.post("/playground/logits", json={"tokens": []}).status_code == 503
 
 
+class Counting:
+    """The engine of ``tales``; counts what it is fed."""
+
+    def __init__(self, engine) -> None:
+        self.fed = 0
+        self._engine = engine
+
+    def forward(self, sequences, tokens, outputs, *, given):
+        self.fed += len(tokens[0])
+        return self._engine.forward(sequences, tokens, outputs, given=given)
+
+    def __getattr__(self, name):
+        return getattr(self._engine, name)
+
+
+def row_of(reading):
+    with pytest.raises(StopIteration) as ended:
+        while True:
+            next(reading)
+    return ended.value.value
+
+
+def first_reading(engine, tokens, drawn):
+    reader = LogitReader(engine, 50257)
+    row = row_of(reader.read(tokens, drawn))
+    reader.forget()
+    return row
+
+
+def test_looking_around_in_a_text_reads_only_what_is_new(exact):
+    """Logits are those of a first reading to the bit; tokens are fed again only where texts part."""
+    engine = Counting(exact.engine)
+    reader = LogitReader(engine, 50257)
+    text, other = list(range(1000, 1300)), [7] * 20
+    for tokens, drawn, fed in [
+        (text[:100], 0, 100),
+        (text[:101], 0, 1),
+        (text[:300], 0, 199),
+        (text[:50], 0, 1),  # what is kept stays
+        (text[:299], 0, 1),
+        (text[:200] + other, 0, 20),  # a branch
+        (text[:210], 0, 10),
+        (text[:210], 30, 30),  # the same, but its end was drawn
+        ([5], 0, 1),
+    ]:
+        before = engine.fed
+        row = row_of(reader.read(tokens, drawn))
+        assert engine.fed - before == fed, (len(tokens), drawn)
+        assert np.array_equal(row, first_reading(exact.engine, tokens, drawn))
+    reader.forget()
+
+
+def test_a_reader_keeps_one_sequence_and_gives_it_back(exact):
+    before = exact.engine.kv_cache_bytes
+    reader = LogitReader(exact.engine, 50257)
+    for tokens in ([1, 2, 3], [1, 2], [9] * 40, [1, 5]):
+        row_of(reader.read(tokens, 0))
+    half = reader.read([8] * 300, 0)
+    next(half)
+    half.close()  # whoever asked has left
+    reader.forget()
+    assert exact.engine.kv_cache_bytes == before
+
+
+def test_a_model_that_rests_gives_back_what_was_kept_for_the_next_look(start, exact, monkeypatch):
+    monkeypatch.setattr(worker, "REST_SECONDS", 0.3)
+    api = start(models=[("exact", exact)])
+    logits_of(api, IDS)
+    assert exact.engine.kv_cache_bytes
+    assert eventually(lambda: not exact.engine.kv_cache_bytes)
+    logits_of(api, IDS)
+
+
 def test_ids_without_text_have_no_logit_and_no_bytes(tales):
     """Of a vocabulary that was rounded up."""
-    padded = SimpleNamespace(n_vocab=50304, n_ctx=8)
     row = np.zeros((1, 50304), np.float32)
-    engine = SimpleNamespace(new_sequence=lambda: 0, free_sequence=lambda _: None, forward=lambda *_, given: row)
-    model = SimpleNamespace(config=padded, engine=engine)
+    engine = SimpleNamespace(new_sequence=lambda: 0, forward=lambda *_, given: row)
+    read = row_of(LogitReader(engine, tales.tokenizer.n_vocab).read([1], 0))
+    assert np.isneginf(read[50257:]).all() and not read[:50257].any()
+    model = SimpleNamespace(config=SimpleNamespace(n_vocab=50304))
     served = SimpleNamespace(name="padded", tokenizer=tales.tokenizer, model=model)
-    with pytest.raises(StopIteration) as ended:
-        next(read_logits(served, [], 0))
-    assert np.isneginf(ended.value.value[50257:]).all() and not ended.value.value[:50257].any()
     assert json.loads(vocabulary_of(served))["tokens"][50256:] == ["<|endoftext|>", *[""] * 47]
 
 

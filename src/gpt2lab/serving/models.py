@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from gpt2lab import __version__
 from gpt2lab.errors import CheckpointError, UsageError
 from gpt2lab.serving.errors import ApiError
+from gpt2lab.serving.logit_reader import LogitReader
 from gpt2lab.serving.worker import Worker
 
 if TYPE_CHECKING:
@@ -36,7 +37,9 @@ class ServedModel:
         self.metrics = metrics
         self.created = int(time.time())
         self.fingerprint = fingerprint(model)
+        self.logits = LogitReader(model.engine, self.tokenizer.n_vocab)
         self.worker = Worker(model, batch_size=settings.max_batch, capacity=settings.capacity, metrics=metrics)
+        self.worker.at_rest = self.logits.forget
 
     def facts(self) -> dict[str, Any]:
         """What its card tells beyond what OpenAI's has."""

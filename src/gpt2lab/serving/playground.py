@@ -7,17 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from fastapi import FastAPI, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from gpt2lab.generation import start_token
-from gpt2lab.scheduler import PREFILL_CHUNK
 from gpt2lab.serving.completions import failed, hand_over
 from gpt2lab.serving.errors import ApiError, stopping
 from gpt2lab.serving.guards import RECORD
@@ -27,10 +24,8 @@ from gpt2lab.serving.streams import unless_left
 from gpt2lab.serving.worker import Job
 
 if TYPE_CHECKING:
-    from gpt2lab.engines import Engine
     from gpt2lab.serving.app import Service
     from gpt2lab.serving.models import ServedModel
-    from gpt2lab.serving.worker import Reading
 
 ROUTES = ("/playground/vocabulary", "/playground/logits")
 FINGERPRINT = "X-Gpt2lab-Fingerprint"
@@ -73,7 +68,8 @@ def add_playground(app: FastAPI, service: Service) -> None:
         check(body, served)
         if service.draining:
             raise stopping()
-        job = Job([None], [partial(read_logits, served, body.tokens, body.drawn)])
+        tokens = body.tokens or [start_token(served.tokenizer)]
+        job = Job([None], [partial(served.logits.read, tokens, body.drawn)])
         hand_over(served, job, len(body.tokens))
         request.scope[RECORD].update(model=served.name, read=len(body.tokens))
         try:
@@ -118,29 +114,3 @@ async def _end_of(job: Job) -> bool:
     except Exception as error:
         raise failed(error) from error
     return True
-
-
-def read_logits(served: ServedModel, tokens: Sequence[int], drawn: int) -> Reading:
-    """Logits ``[n_vocab]`` (float32) after ``tokens``, of which the last ``drawn`` were not given.
-
-    Yields between pieces. -inf for ids that have no text, which no completion draws.
-    """
-    engine: Engine = served.model.engine
-    tokens, drawn = (tokens, drawn) if tokens else ([start_token(served.tokenizer)], 0)
-    n_given = len(tokens) - drawn
-    pieces = [(part, True) for part in _cut(tokens[:n_given])] + [(part, False) for part in _cut(tokens[n_given:])]
-    sequence = engine.new_sequence()
-    try:
-        for part, given in pieces[:-1]:
-            engine.forward([sequence], [part], "none", given=given)
-            yield
-        part, given = pieces[-1]
-        row = engine.forward([sequence], [part], "last", given=given)[0]
-    finally:
-        engine.free_sequence(sequence)
-    row[served.tokenizer.n_vocab :] = -np.inf
-    return row
-
-
-def _cut(tokens: Sequence[int]) -> list[Sequence[int]]:
-    return [tokens[at : at + PREFILL_CHUNK] for at in range(0, len(tokens), PREFILL_CHUNK)]

@@ -35,6 +35,10 @@ Reading = Generator[None, None, Any]
 """Reads a prompt piece by piece, while other samples run in between, and returns what it found out."""
 
 
+REST_SECONDS = 60.0
+"""Time without any work after which what is only kept for the next request is given back."""
+
+
 class Full(Exception):
     """More samples would wait than may."""
 
@@ -109,6 +113,8 @@ class Worker:
         self._commands: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread = Thread(target=self._run, name="gpt2lab engine", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
+        self.at_rest: Callable[[], None] = lambda: None
+        """Called by the thread when it has had nothing to do for :data:`REST_SECONDS`."""
         self._jobs: set[Job] = set()
         self._outstanding = 0
         # The thread's own:
@@ -189,17 +195,21 @@ class Worker:
                     self._fail(error)
         finally:
             self._scheduler.close()
+            self.at_rest()
 
     def _obey(self) -> bool:
         """Carry out what was asked meanwhile, and wait for something if there is nothing to do; False to end."""
         idle = not (self._scheduler.busy or self._readings)
-        with suppress(Empty):
+        try:
             while True:
-                command = self._commands.get(block=idle)
+                command = self._commands.get(block=idle, timeout=REST_SECONDS)
                 if command is None:
                     return False
                 command()
                 idle = idle and not (self._scheduler.busy or self._readings)
+        except Empty:
+            if idle:
+                self.at_rest()
         return True
 
     def _work(self) -> None:

@@ -1,0 +1,89 @@
+"""Logits after any tokens, for whoever looks around in a text: what two looks have in common is read once.
+
+Runs on the worker's thread, in pieces between two steps. What it keeps is one sequence of the engine, until the model
+has rested for a while. Knows nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gpt2lab.scheduler import PREFILL_CHUNK
+
+if TYPE_CHECKING:
+    from gpt2lab.engines import Engine
+    from gpt2lab.serving.worker import Reading
+
+Marked = list[tuple[int, bool]]
+"""Ids, each with whether it was given (or drawn): an engine may compute the two in different ways."""
+
+
+class LogitReader:
+    """Reads with ``engine``; ids from ``n_known`` on have no text."""
+
+    def __init__(self, engine: Engine, n_known: int) -> None:
+        self._engine = engine
+        self._n_known = n_known
+        self._kept: Marked = []
+        self._sequence: int | None = None
+
+    def read(self, tokens: Sequence[int], drawn: int) -> Reading:
+        """Logits ``[n_vocab]`` (float32) after ``tokens`` (at least one), of which the last ``drawn`` were not given.
+
+        Yields between pieces. -inf for ids that have no text, which no completion draws.
+        """
+        n_given = len(tokens) - drawn
+        marked = [(id, place < n_given) for place, id in enumerate(tokens)]
+        known = min(_n_common(marked, self._kept), len(marked) - 1)  # the last is fed in any case, for its logits
+        sequence = self._begin(known)
+        try:
+            *pieces, last = _pieces(marked[known:])
+            for ids, given in pieces:
+                self._engine.forward([sequence], [ids], "none", given=given)
+                yield
+            row = self._engine.forward([sequence], [last[0]], "last", given=last[1])[0]
+        except BaseException:
+            self._engine.free_sequence(sequence)
+            raise
+        self._keep(sequence, marked)
+        row[self._n_known :] = -np.inf
+        return row
+
+    def forget(self) -> None:
+        """Give back what is kept."""
+        if self._sequence is not None:
+            self._engine.free_sequence(self._sequence)
+        self._sequence, self._kept = None, []
+
+    def _begin(self, known: int) -> int:
+        """A sequence that holds the first ``known`` tokens of what is kept."""
+        if self._sequence is None or not known:
+            return self._engine.new_sequence()
+        sequence = self._engine.fork_sequence(self._sequence)
+        self._engine.truncate_sequence(sequence, known)
+        return sequence
+
+    def _keep(self, sequence: int, marked: Marked) -> None:
+        """Keep what has just been read, unless what is kept goes on where it ends."""
+        if marked == self._kept[: len(marked)]:
+            self._engine.free_sequence(sequence)
+            return
+        self.forget()
+        self._sequence, self._kept = sequence, marked
+
+
+def _n_common(a: Marked, b: Marked) -> int:
+    """How many elements both begin with."""
+    return next((place for place, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+
+
+def _pieces(marked: Marked) -> Iterator[tuple[list[int], bool]]:
+    """Runs of ids that were all given or all drawn, none longer than a step may feed beside others."""
+    for given, run in groupby(marked, key=lambda each: each[1]):
+        ids = [id for id, _ in run]
+        for at in range(0, len(ids), PREFILL_CHUNK):
+            yield ids[at : at + PREFILL_CHUNK], given
