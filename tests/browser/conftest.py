@@ -13,6 +13,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 from threading import Thread
@@ -80,9 +81,12 @@ class Complaints:
     def forgive(self, part: str) -> None:
         self._forgiven.append(part)
 
-    @property
-    def left(self) -> list[str]:
-        return [each for each in self._all if not any(part in each for part in self._forgiven)]
+    def check(self) -> None:
+        """Fail the test if there are any; begin anew."""
+        left = [each for each in self._all if not any(part in each for part in self._forgiven)]
+        self._all.clear()
+        if left:
+            pytest.fail("the page misbehaved:\n" + "\n".join(left))
 
 
 # ---- processes: as long as the tests of this folder run --------------------------------------------------------------
@@ -159,8 +163,7 @@ def complaints() -> Iterator[Complaints]:
     """What the pages of this test did wrong; checked when it ends."""
     collected = Complaints()
     yield collected
-    if collected.left:
-        pytest.fail("the page misbehaved:\n" + "\n".join(collected.left))
+    collected.check()
 
 
 @pytest.fixture
@@ -191,16 +194,38 @@ def page(new_page: Callable[..., Any]) -> Any:
     return new_page()
 
 
+@pytest.fixture(scope="package")
+def _plain_page(browser: Any, server: str) -> Iterator[tuple[Any, Complaints]]:
+    """One page for all tests of modules alone: a page for each takes longer than most of them."""
+    with closing(browser.new_context(base_url=server)) as context:
+        context.set_default_timeout(PATIENCE_MS)
+        collected = Complaints()
+        collected.watch(context, server)
+        page = context.new_page()
+        page.goto("/docs")  # any page of the origin
+        yield page, collected
+
+
 @pytest.fixture
-def evaluate(page: Any) -> Callable[..., Any]:
+def evaluate(_plain_page: tuple[Any, Complaints]) -> Iterator[Callable[..., Any]]:
     """``evaluate(module, script, argument)``: the function ``script`` on a module of the page.
 
     For modules that need no document: ``evaluate("sampling.js", "(m, p) => m.entropy(p)", [0.5, 0.5])``.
     """
-    page.goto("/docs")  # any page of the origin
+    page, collected = _plain_page
 
     def run(module: str, script: str, argument: Any = None) -> Any:
         call = f"async (a) => {{ const m = await import('/page/{module}'); return await ({script})(m, a); }}"
         return page.evaluate(call, argument)
 
-    return run
+    yield run
+    collected.check()
+
+
+@pytest.fixture
+def expect() -> Any:
+    """Playwright's ``expect``, patient. Instead of ``page.wait_for_function``, for the page's CSP forbids ``eval``."""
+    from playwright.sync_api import expect
+
+    expect.set_options(timeout=PATIENCE_MS)
+    return expect

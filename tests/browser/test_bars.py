@@ -1,0 +1,161 @@
+"""The staged bars: what they show is what gpt2lab.sampling says, and a slider's move asks nothing of the server."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+
+from gpt2lab.exploring.reading import entropy
+from gpt2lab.sampling import SamplingParams, draw, stages, uniform
+
+VOCABULARY = [f" w{id}" for id in range(12)]
+LOGITS = [3.0, 2.5, 2.0, 1.5, 1.0, 0.5, 0.0, -0.5, -1.0, -1.5, -2.0, -20.0]
+PARAMS = {"temperature": 1.3, "top_k": 8, "top_p": 0.9, "min_p": 0.1, "repetition_penalty": 1.5}
+HISTORY = [0, 3, 3]
+
+SHOW = """(m, place) => {
+  const host = document.createElement("div");
+  document.body.append(host);
+  new m.StageBars(host).show(place);
+  const text = (row, cell) => [...row.querySelectorAll(cell)].map((each) => each.firstChild?.textContent ?? "");
+  return {
+    heads: text(host.querySelector("thead"), "th"),
+    rows: Object.fromEntries([...host.querySelectorAll("tbody tr")].map((row) => [row.dataset.id, text(row, "td")])),
+    feet: [...host.querySelectorAll("tfoot tr")].map((row) => text(row, "td")),
+    drawn: host.querySelector("tr.is-drawn")?.dataset.id,
+    draw: host.querySelector(".draw").textContent,
+    parts: host.querySelectorAll(".draw-line .part").length,
+  };
+}"""
+
+
+def percent(probability: float) -> str:
+    """As the page writes it, from 1 % on."""
+    return f"{100 * probability:.1f} %"
+
+
+@pytest.fixture
+def show(evaluate: Any) -> Any:
+    def run(**changes: Any) -> dict[str, Any]:
+        place = {"logits": LOGITS, "params": PARAMS, "history": HISTORY, "vocabulary": VOCABULARY, "u": 0.5}
+        return evaluate("bars.js", SHOW, {**place, "chosen": None, **changes})
+
+    return run
+
+
+def test_each_stage_has_a_column_with_its_probabilities(show):
+    found = show()
+    expected = stages(LOGITS, SamplingParams(**PARAMS), HISTORY)
+    assert found["heads"] == ["model", "penalties", "temperature", "top-k", "top-p", "min-p"]
+    for id in range(4):
+        cells = found["rows"][str(id)]
+        for cell, stage in zip(cells, expected, strict=True):
+            if stage.probabilities[id] > 0.01:
+                assert cell == percent(stage.probabilities[id])
+
+
+def test_a_token_is_marked_where_it_is_cut(show):
+    cells = show()["rows"]
+    expected = stages(LOGITS, SamplingParams(**PARAMS), HISTORY)
+    for id, row in cells.items():
+        gone = [stage.probabilities[int(id)] == 0 for stage in expected]
+        assert [cell in ("✕ cut", "–") for cell in row] == gone
+        assert row.count("✕ cut") == any(gone)
+
+
+def test_below_stand_the_rest_what_is_left_what_was_cut_and_the_entropy(show):
+    _, left, cut, open_ = show()["feet"]
+    expected = stages(LOGITS, SamplingParams(**PARAMS), HISTORY)
+    assert left == [f"{(stage.probabilities > 0).sum()} tokens" for stage in expected]
+    top_k = expected[2].probabilities[expected[3].probabilities == 0]
+    assert cut[3] == f"{percent(top_k.sum())}: {len(top_k)} tokens"
+    assert open_ == [f"{float(entropy(stage.probabilities)):.2f} nats" for stage in expected]
+
+
+def test_a_stage_that_is_off_has_an_empty_column(show):
+    found = show(params={"temperature": 2})
+    assert found["rows"]["0"][1] == "·" and found["rows"]["0"][2] != "·"
+    assert [cell == "·" for cell in found["feet"][1]] == [False, True, False, True, True, True]
+
+
+@pytest.mark.parametrize("u", [0.0, 0.3, 0.77, 0.999999])
+def test_the_draw_is_that_of_python(show, u):
+    probabilities = stages(LOGITS, SamplingParams(**PARAMS), HISTORY)[-1].probabilities
+    found = show(u=u, chosen=0)
+    id = draw(probabilities, u)
+    assert found["drawn"] == str(id)
+    assert f"{u:.6f} draws ␣w{id}," in found["draw"]
+    assert ("The text has" in found["draw"]) == (id != 0)
+    assert found["parts"] == (probabilities > 0).sum()
+
+
+def test_without_a_seed_no_draw_is_claimed(show):
+    found = show(u=None)
+    assert "No seed" in found["draw"] and found["drawn"] is None
+
+
+def test_an_unlikely_token_that_was_chosen_by_hand_has_a_row(show):
+    assert show(chosen=11)["rows"]["11"][0] not in ("", "·")
+
+
+# ---- in the playground ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def write(expect: Any) -> Any:
+    """``write(page, **settings)`` lets the playground write with these, and waits for its end."""
+
+    def run(page: Any, **settings: Any) -> None:
+        page.goto("/")
+        page.wait_for_selector("[data-ready]")
+        page.evaluate("(s) => import('/page/settings.js').then((m) => m.settings.set(s))", settings)
+        page.click("#run")
+        expect(page.locator("#status")).to_have_text(re.compile("Done"))
+
+    return run
+
+
+def test_what_the_bars_draw_is_what_the_server_drew(page, write, expect):
+    write(page, prompt="The king", seed=5, max_tokens=24, **PARAMS)
+    tokens = page.locator("#tokens .t.drawn")
+    assert tokens.count() == 24
+    seen = set()
+    for place in (0, 1, 5, 11, 23):
+        tokens.nth(place).click()
+        number = f"{uniform(5, 0, 2 + place):.6f}"
+        expect(page.locator("#bars .draw b")).to_have_text(number)
+        said = page.text_content("#bars .draw")
+        assert "The text has" not in said, said
+        seen.add(said)
+    assert len(seen) == 5
+
+
+def test_a_slider_redraws_the_bars_and_asks_nothing_of_the_server(page, write, expect):
+    write(page, prompt="The king", seed=5, max_tokens=8)
+    page.locator("#tokens .t.drawn").nth(3).click()
+    expect(page.locator("#bars .draw b")).to_have_text(f"{uniform(5, 0, 5):.6f}")
+    assert "off" in page.get_attribute("#bars th[data-stage=top_k]", "class")
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    for name, stage in (("temperature", "temperature"), ("top_k", "top_k"), ("top_p", "top_p"), ("min_p", "min_p")):
+        before = page.text_content("#bars table")
+        page.locator(f"#controls input[type=range][data-setting={name}]").focus()
+        for _ in range(3):
+            page.keyboard.press("PageUp" if name in ("temperature", "min_p") else "PageDown")
+        expect(page.locator("#bars table")).not_to_have_text(before)
+        assert page.get_attribute(f"#bars th[data-stage={stage}]", "class") in (None, "")
+    page.wait_for_timeout(200)
+    assert asked == []
+
+
+def test_on_a_narrow_screen_the_bars_scroll_and_the_page_does_not(new_page, write):
+    page = new_page(width=320, height=640)
+    write(page, seed=5, max_tokens=8, **PARAMS)
+    page.locator("#tokens .t.drawn").nth(3).click()
+    page.wait_for_selector("#bars .draw b", state="attached")
+    assert page.evaluate("document.documentElement.scrollWidth") == 320
+    assert page.evaluate(
+        "(() => { const e = document.querySelector('.bars-scroll'); return e.scrollWidth > e.clientWidth })()"
+    )
