@@ -36,11 +36,16 @@ EVERY_PRODUCT = pytest.mark.parametrize(("isa", "precision", "given"), list(prod
 SHAPE = ModelConfig(n_vocab=77, n_ctx=100, n_embd=72, n_head=3, n_layer=2)
 
 
-def random_checkpoint(config: ModelConfig, seed: int = 0) -> Checkpoint:
+@functools.lru_cache(maxsize=4)
+def random_tensors(config: ModelConfig, seed: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
-    tensors = {
+    return {
         name: (0.1 * rng.standard_normal(shape)).astype(np.float32) for name, shape in tensor_shapes(config).items()
     }
+
+
+def random_checkpoint(config: ModelConfig, seed: int = 0) -> Checkpoint:
+    tensors = {name: tensor.copy() for name, tensor in random_tensors(config, seed).items()}  # which tests change
     return Checkpoint(config, tensors, None, "openai", "float32", Path("random"))
 
 

@@ -23,12 +23,20 @@ def small_engine(n_vocab: int) -> NativeEngine:
     return NativeEngine(random_checkpoint(ModelConfig(n_vocab=n_vocab, n_ctx=8, n_embd=4, n_head=1, n_layer=1)))
 
 
-@pytest.fixture(scope="module", params=ISAS)
-def by_size(request):
+@pytest.fixture(scope="module")
+def by_isa():
     """Engines of both sizes for each instruction set."""
+    made = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GPT2LAB_ISA", request.param)
-        return {n: small_engine(n) for n in (N, LARGE)}
+        for isa in ISAS:
+            patch.setenv("GPT2LAB_ISA", isa)
+            made[isa] = {n: small_engine(n) for n in (N, LARGE)}
+    return made
+
+
+@pytest.fixture(scope="module", params=ISAS)
+def by_size(request, by_isa):
+    return by_isa[request.param]
 
 
 @pytest.fixture
@@ -50,21 +58,31 @@ def logits_of(draw, n: int):
 
 TEMPERATURES = st.sampled_from([0, 5e-324, 1e-300, 1e-4, 0.3, 0.8, 1, 1 + 1e-9, 2.5, 100, 1e300]) | st.floats(0.01, 4)
 SHARES = st.sampled_from([0, 1e-300, 1e-9, 0.01, 0.1, 0.5, 0.9, 0.999, 1]) | st.floats(0, 1)
+PENALTIES = st.fixed_dictionaries(
+    {
+        "repetition_penalty": st.floats(0.5, 2),
+        "presence_penalty": st.floats(-1, 1),
+        "frequency_penalty": st.floats(-1, 1),
+    }
+)
 
 
-@st.composite
-def params_of(draw, n: int):
-    off = draw(st.booleans())
-    return SamplingParams(
-        temperature=draw(TEMPERATURES),
-        top_k=draw(st.sampled_from([0, 0, 1, 2, 5, 40, 150, 300, 2000, n - 1, n, n + 7])),
-        top_p=draw(st.just(1) | SHARES),
-        min_p=draw(st.just(0) | SHARES),
-        repetition_penalty=1.0 if off else draw(st.floats(0.5, 2)),
-        presence_penalty=0 if off else draw(st.floats(-1, 1)),
-        frequency_penalty=0 if off else draw(st.floats(-1, 1)),
-        logit_bias=draw(st.dictionaries(st.integers(0, n - 1), st.sampled_from([-np.inf, -100, 2.5]), max_size=3)),
-    )
+def params_of(n: int):
+    filters = {
+        "temperature": TEMPERATURES,
+        "top_k": st.sampled_from([0, 0, 1, 2, 5, 40, 150, 300, 2000, n - 1, n, n + 7]),
+        "top_p": st.just(1) | SHARES,
+        "min_p": st.just(0) | SHARES,
+        "logit_bias": st.dictionaries(st.integers(0, n - 1), st.sampled_from([-np.inf, -100, 2.5]), max_size=3),
+    }
+    both = st.tuples(st.fixed_dictionaries(filters), st.just({}) | PENALTIES)
+    return both.map(lambda parts: SamplingParams(**parts[0], **parts[1]))
+
+
+CASES = {  # logits, parameters, history, seed
+    n: st.tuples(logits_of(n), params_of(n), st.lists(st.integers(0, n - 1), max_size=20), st.integers(0, 2**63 - 1))
+    for n in (N, LARGE)
+}
 
 
 def allowed(distribution, u: float) -> set[int]:
@@ -74,25 +92,24 @@ def allowed(distribution, u: float) -> set[int]:
 
 @pytest.mark.parametrize("n", [N, LARGE])
 @given(data=st.data())
-@settings(max_examples=150, deadline=None)
-def test_draws_equal_the_readable_reference(by_size, n, data):
-    logits, params = data.draw(logits_of(n)), data.draw(params_of(n))
-    history = data.draw(st.lists(st.integers(0, n - 1), max_size=20))
-    seed = data.draw(st.integers(0, 2**63 - 1))
+@settings(max_examples=250, deadline=None)
+def test_draws_equal_the_readable_reference(by_isa, n, data):
+    logits, params, history, seed = data.draw(CASES[n])
     rows = 12
+    draw = (np.stack([logits] * rows), [params] * rows, [seed] * rows, range(rows), [17] * rows, [history] * rows)
     try:
         distribution = sampling.distribution(logits, params, history)
     except SamplingError:
-        distribution = None
-    draw = (np.stack([logits] * rows), [params] * rows, [seed] * rows, range(rows), [17] * rows, [history] * rows)
-    if distribution is None:
-        with pytest.raises(SamplingError):
-            by_size[n].sample(*draw)
+        for engines in by_isa.values():
+            with pytest.raises(SamplingError):
+                engines[n].sample(*draw)
         return
-    ids, logprobs = by_size[n].sample(*draw)
-    for row, (id, logprob) in enumerate(zip(ids.tolist(), logprobs.tolist(), strict=True)):
-        assert id in allowed(distribution, sampling.uniform(seed, row, 17))
-        assert logprob == pytest.approx(sampling.logprob(logits, id), abs=1e-5, rel=1e-6)
+    choices = [allowed(distribution, sampling.uniform(seed, row, 17)) for row in range(rows)]
+    logprobs = {id: sampling.logprob(logits, id) for id in set().union(*choices)}
+    for isa, engines in by_isa.items():
+        for id, logprob, choice in zip(*engines[n].sample(*draw), choices, strict=True):
+            assert id in choice, isa
+            assert logprob == pytest.approx(logprobs[id], abs=1e-5, rel=1e-6), isa
 
 
 @given(data=st.data())

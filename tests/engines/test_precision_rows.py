@@ -104,19 +104,20 @@ def test_every_number_of_rows_gives_the_same_row(isa, precision, kv_precision, g
 )
 @settings(max_examples=3, deadline=None)
 def test_forks_and_truncation_change_nothing(isa, precision, kv_precision, given, shared, grown, keep):
-    engine = engines(isa, precision, kv_precision)[2]
+    made = engines(isa, precision, kv_precision)
+    alone, engine = made[1], made[2]
     prompt = [i % 70 for i in range(shared)]
     sequence = engine.new_sequence()
     engine.forward([sequence], [prompt], "none", given=given)
     fork = engine.fork_sequence(sequence)
     engine.forward([sequence], [[1] * 20], "none", given=not given)
     logits = engine.forward([fork], [grown], "all", given=given)
-    np.testing.assert_array_equal(logits, one_by_one(engine, prompt + grown, given=given)[shared:])
+    np.testing.assert_array_equal(logits, one_by_one(alone, prompt + grown, given=given)[shared:])
     keep = min(keep, shared + len(grown))
     engine.truncate_sequence(fork, keep)
     engine.free_sequence(sequence)
     logits = engine.forward([fork], [[7, 8, 9]], "all", given=given)
-    expected = one_by_one(engine, [*(prompt + grown)[:keep], 7, 8, 9], given=given)
+    expected = one_by_one(alone, [*(prompt + grown)[:keep], 7, 8, 9], given=given)
     np.testing.assert_array_equal(logits, expected[keep:])
     engine.free_sequence(fork)
 
@@ -124,9 +125,9 @@ def test_forks_and_truncation_change_nothing(isa, precision, kv_precision, given
 @EVERY_PRODUCT
 def test_wide_products_do_not_depend_on_the_number_of_rows(precision, isa, given):
     config = ModelConfig(n_vocab=50, n_ctx=40, n_embd=800, n_head=10, n_layer=1)
-    engine = make(random_checkpoint(config), isa, precision, threads=2)
+    one, two = (make(random_checkpoint(config), isa, precision, threads=threads) for threads in (1, 2))
     tokens = list(range(40))
-    np.testing.assert_array_equal(run(engine, [tokens], given=given)[0], one_by_one(engine, tokens, given=given))
+    np.testing.assert_array_equal(run(two, [tokens], given=given)[0], one_by_one(one, tokens, given=given))
 
 
 @EVERY_PRODUCT
