@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from gpt2lab.cli.data_options import BytesRead, reading_options, vocabulary_of, vocabulary_option
+from gpt2lab.cli.jobs import check_ray, ray_options
 from gpt2lab.cli.options import GroupedCommand, option
 
 if TYPE_CHECKING:
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
       gpt2lab encode stories/ stories.tokens
       gpt2lab encode chats.jsonl.gz chats.tokens --field question,answer
       zcat dump.gz | gpt2lab encode - dump.tokens
+      gpt2lab encode dumps/ dumps.tokens --ray --ray_address auto
     """,
 )
 @click.argument("inputs", nargs=-1, required=True, metavar="IN...")
@@ -48,6 +51,7 @@ if TYPE_CHECKING:
 )
 @option("Writing", "--jobs", type=click.IntRange(1), help="Work on so many cores.  [default: all]")
 @option("Writing", "--overwrite", is_flag=True, help="Replace OUT if it is there.")
+@ray_options
 def command(
     inputs: tuple[str, ...],
     out: str,
@@ -56,6 +60,9 @@ def command(
     shard_tokens: int,
     jobs: int | None,
     overwrite: bool,
+    ray: bool,
+    ray_address: str | None,
+    workers: int | None,
     **reading: Any,
 ) -> None:
     """Encode IN (files, folders, patterns, addresses, or - for standard input) into OUT.
@@ -68,6 +75,9 @@ def command(
     from gpt2lab.data.open import encode_sources, local_paths
     from gpt2lab.errors import UsageError
 
+    check_ray(ray, ray_address, workers)
+    if ray and jobs:
+        raise UsageError("--jobs is for this machine alone; with --ray it is --workers")
     tokenizer = vocabulary_of(model_name)
     how = Reading(**reading)
     sources = find_sources(local_paths(inputs, lambda line: click.echo(line, err=True)), how)
@@ -75,11 +85,20 @@ def command(
     if encoded_already:
         raise UsageError(f"{encoded_already[0]} is encoded already; train reads it as it is")
     with BytesRead(sum(source.size for source in sources)) as progress:
-        stream = encode_sources(sources, tokenizer, how, jobs=jobs, say=progress.say, on_bytes=progress.add)
-        if out.endswith(".npz"):
-            line = _write_npz(Path(out), stream, tokenizer, combine, overwrite)
+        told: dict[str, Any] = {"say": progress.say, "on_bytes": progress.add}
+        encoded: AbstractContextManager[Iterator[Encoded]]
+        if ray:
+            from gpt2lab.jobs.encoding import encoded_on_ray
+
+            cluster: dict[str, Any] = {"address": ray_address, "workers": workers}
+            encoded = encoded_on_ray(out, sources, tokenizer, how, **cluster, **told)
         else:
-            line = _write_shards(Path(out), stream, tokenizer, shard_tokens, overwrite)
+            encoded = nullcontext(encode_sources(sources, tokenizer, how, jobs=jobs, **told))
+        with encoded as stream:
+            if out.endswith(".npz"):
+                line = _write_npz(Path(out), stream, tokenizer, combine, overwrite)
+            else:
+                line = _write_shards(Path(out), stream, tokenizer, shard_tokens, overwrite)
     click.echo(line)
 
 

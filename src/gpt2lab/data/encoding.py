@@ -92,7 +92,7 @@ def encode_pieces(pieces: Iterable[Piece], tokenizer: Tokenizer, jobs: int | Non
     ``jobs`` is by default the number of cores.
     """
     jobs = jobs or usable_cores()
-    batches = _batches(pieces)
+    batches = batches_of(pieces)
     for batch in batches:
         yield encode_batch(tokenizer, batch)  # builds the vocabulary, and for little text that is all
         break
@@ -129,7 +129,7 @@ def encode_batch(tokenizer: Tokenizer, batch: list[Piece]) -> Encoded:
     )
 
 
-def _batches(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
+def batches_of(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
     """Pieces in lists of about a block of text."""
     batch: list[Piece] = []
     size = 0

@@ -98,8 +98,20 @@ class LocalOutput:
 
     def write(self, part: str, data: bytes) -> None:
         """A file, renamed when it is whole."""
-        with self._complaining("write", self._folder / part), new_file(self._folder / part, overwrite=True) as file:
+        with self.writing(part) as file:
             file.write(data)
+
+    @contextmanager
+    def writing(self, part: str) -> Iterator[IO[bytes]]:
+        """A file that is a part when the block ends without an error."""
+        with self._complaining("write", self._folder / part), new_file(self._folder / part, overwrite=True) as file:
+            yield file
+
+    @contextmanager
+    def opened(self, part: str) -> Iterator[IO[bytes]]:
+        """A part, to be read bit by bit."""
+        with self._complaining("read", self._folder / part), (self._folder / part).open("rb") as file:
+            yield file
 
     def join(self, parts: Iterable[str], *, overwrite: bool) -> None:
         """A file, renamed when it is whole."""

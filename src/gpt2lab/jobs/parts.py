@@ -79,9 +79,9 @@ class Parts:
         """Keep a part."""
         self._output.write(self._names[number], data)
 
-    def read(self, number: int) -> bytes:
-        """What part ``number`` holds."""
-        return self._output.read(self._names[number])
+    def name_of(self, number: int) -> str:
+        """What a part is called at the output, for those who write it there themselves."""
+        return self._names[number]
 
     def finish(self, *, overwrite: bool = False) -> None:
         """Make the output of all parts, and remove them."""

@@ -1,0 +1,208 @@
+"""``gpt2lab encode`` with the encoding done by a Ray cluster: the same tokens in the same order.
+
+Files are read on the machine where the command runs, some at a time, and cut as they are without a cluster; workers
+anywhere make tokens of the pieces. What comes back is kept as parts, some files each, until all are there, so that a
+run that was interrupted does not encode them again; then they are written as a dataset. Knows nothing of shards.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from itertools import groupby
+from operator import attrgetter
+from pathlib import Path
+from typing import IO, Any
+
+from numpy.lib import format as npy
+
+from gpt2lab import __version__
+from gpt2lab.data.encoding import Encoded, batches_of, encode_batch, usable_cores
+from gpt2lab.data.files import OnBytes, Reading, Source
+from gpt2lab.data.npz import read_npz
+from gpt2lab.data.sources import Piece, Say, read_pieces
+from gpt2lab.data.vocabulary import vocabulary_hash
+from gpt2lab.errors import UsageError
+from gpt2lab.jobs.cluster import Row, Stage, connected, rows
+from gpt2lab.jobs.outputs import LocalOutput
+from gpt2lab.jobs.parts import Parts, Settings
+from gpt2lab.tokenizer import Tokenizer
+
+PART_BYTES = 64 << 20
+"""A part is of files that have so many bytes together, or of one that is larger."""
+
+_ENCODED, _SAID, _END = "encoded", "said", "end"  # kinds of rows
+_ARRAYS = ("ids", "lengths", "characters", "ends", "trained", "n_bytes")
+
+
+@contextmanager
+def encoded_on_ray(
+    out: str,
+    sources: Sequence[Source],
+    tokenizer: Tokenizer,
+    reading: Reading,
+    *,
+    address: str | None = None,
+    workers: int | None = None,
+    say: Say = lambda line: None,
+    on_bytes: OnBytes = lambda count: None,
+) -> Iterator[Iterator[Encoded]]:
+    """What :func:`~gpt2lab.data.open.encode_sources` gives, made by a cluster when it is first asked for.
+
+    Parts are kept beside ``out`` until the block ends without an error. Raises :class:`UsageError` for standard input,
+    which other processes cannot read, and as the readers and :func:`~gpt2lab.jobs.cluster.connected` do.
+    """
+    if any(source.path is None for source in sources):
+        raise UsageError("--ray reads in other processes, which have no part in this one's standard input: name a file")
+    files = parts_of(sources)
+    output = LocalOutput(Path(out))
+    with output.held():
+        parts = Parts(output, len(files))
+        missing = parts.begin(_settings(files, tokenizer, reading), overwrite=True)
+        if there := len(files) - len(missing):
+            say(f"gpt2lab: {there:,} of {len(files):,} parts are there already")
+
+        def stream() -> Iterator[Encoded]:
+            if missing:
+                with connected(address) as ray:
+                    made = rows(ray, *_work(files, missing, tokenizer, reading, workers), in_order=True)
+                    _keep(made, output, parts, say, lambda part: on_bytes(sum(source.size for source in files[part])))
+            for part in range(len(files)):
+                with output.opened(parts.name_of(part)) as file:
+                    yield from read_encoded(file)
+
+        with parts.kept():
+            yield stream()
+        output.forget()
+
+
+def parts_of(sources: Sequence[Source], size: int | None = None) -> list[list[Source]]:
+    """``sources`` in their order, as lists of about ``size`` bytes; arrays of tokens apart from text."""
+    size = PART_BYTES if size is None else size
+    found: list[list[Source]] = []
+    full = 0
+    for source in sources:
+        if not found or full >= size or (found[-1][-1].kind == "npz") != (source.kind == "npz"):
+            found.append([])
+            full = 0
+        found[-1].append(source)
+        full += source.size
+    return found
+
+
+def _settings(files: Sequence[Sequence[Source]], tokenizer: Tokenizer, reading: Reading) -> Settings:
+    """What the parts depend on."""
+    told = [[(s.name, s.size, s.path.stat().st_mtime_ns if s.path else 0) for s in part] for part in files]
+    return {
+        "version": __version__,
+        "input": hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16],
+        "vocabulary": vocabulary_hash(tokenizer),
+        "reading": asdict(reading),
+    }
+
+
+def _work(
+    files: Sequence[Sequence[Source]],
+    missing: Sequence[int],
+    tokenizer: Tokenizer,
+    reading: Reading,
+    workers: int | None,
+) -> tuple[list[Row], list[Stage]]:
+    """Rows that name files, and the stages that make tokens of them."""
+    given = [
+        Row(
+            part,
+            "",
+            json.dumps([[s.name, s.kind, str(Path(s.path or "").absolute()), s.size] for s in files[part]]).encode(),
+        )
+        for part in missing
+    ]
+    own = tokenizer is not Tokenizer.gpt2()
+    vocabulary = (tokenizer.encoder(), tokenizer.merges()) if own else None
+    readers = max(1, min(4, usable_cores() // 2))
+    return given, [
+        Stage(Reader, {"reading": reading, "vocabulary": vocabulary}, workers=readers, here=True),
+        Stage(Encoder, {"vocabulary": vocabulary}, workers=workers),
+    ]
+
+
+def _keep(made: Iterable[Row], output: LocalOutput, parts: Parts, say: Say, done: Callable[[int], None]) -> None:
+    """Write what comes into parts, one after another."""
+    for number, of_part in groupby(made, attrgetter("number")):
+        with output.writing(parts.name_of(number)) as file:
+            for row in of_part:
+                if row.kind == _SAID:
+                    say(row.data.decode())
+                elif row.kind == _ENCODED:
+                    file.write(row.data)
+        done(number)
+
+
+Vocabulary = tuple[dict[str, int], list[str]] | None
+"""What a tokenizer is made of; None: GPT-2's."""
+
+
+def _tokenizer(vocabulary: Vocabulary) -> Tokenizer:
+    return Tokenizer.from_files(*vocabulary) if vocabulary else Tokenizer.gpt2()
+
+
+class Reader:
+    """Reads the files of a part: rows of pieces of text, or of tokens where the files have these already."""
+
+    def __init__(self, reading: Reading, vocabulary: Vocabulary) -> None:
+        self._reading = reading
+        self._vocabulary = vocabulary
+
+    def __call__(self, number: int, data: bytes) -> Iterator[tuple[int, str, bytes]]:
+        """Rows of part ``number``, whose files are in ``data``; the last one says that it is the last."""
+        said: list[str] = []
+        for kind, made in self._rows(
+            [Source(n, k, Path(path), size) for n, k, path, size in json.loads(data)], said.append
+        ):
+            yield number, kind, made
+        yield from ((number, _SAID, line.encode()) for line in said)
+        yield number, _END, b""
+
+    def _rows(self, sources: Sequence[Source], say: Say) -> Iterator[tuple[str, bytes]]:
+        if sources[0].kind == "npz":
+            for source in sources:
+                if source.path is not None:
+                    yield from (
+                        (_ENCODED, write_encoded(e)) for e in read_npz(source.path, _tokenizer(self._vocabulary))
+                    )
+            return
+        pieces = (piece for source in sources for piece in read_pieces(source, self._reading, say))
+        for batch in batches_of(pieces):
+            yield "", json.dumps(batch).encode()
+
+
+class Encoder:
+    """Makes tokens of pieces of text."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._tokenizer = _tokenizer(vocabulary)
+
+    def __call__(self, number: int, data: bytes) -> Iterator[tuple[int, str, bytes]]:
+        """The tokens of the pieces in ``data``."""
+        batch = [Piece(*piece) for piece in json.loads(data)]
+        yield number, _ENCODED, write_encoded(encode_batch(self._tokenizer, batch))
+
+
+def write_encoded(encoded: Encoded) -> bytes:
+    """For :func:`read_encoded`; several may follow each other in a file."""
+    out = io.BytesIO()
+    for name in _ARRAYS:
+        npy.write_array(out, getattr(encoded, name), allow_pickle=False)
+    return out.getvalue()
+
+
+def read_encoded(file: IO[bytes]) -> Iterator[Encoded]:
+    """All that was written into a file."""
+    while file.read(1):
+        file.seek(-1, 1)
+        arrays: dict[str, Any] = {name: npy.read_array(file, allow_pickle=False) for name in _ARRAYS}
+        yield Encoded(**arrays)
