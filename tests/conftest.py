@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import importlib.util
 import ipaddress
+import json
 import os
 import signal
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -100,3 +102,41 @@ def _refuse_foreign(family: int, address: Any) -> None:
     except ValueError:
         pass
     pytest.fail(f"a test tried to reach {host}: tests stay on this machine")
+
+
+class RunFolder:
+    """What a training would write, written by hand: the run ``run1`` in ``base``, at ``path``. Nothing is there yet."""
+
+    def __init__(self, base: Path) -> None:
+        self.path = base / "checkpoint" / "run1"
+        self.samples = base / "samples" / "run1"
+        self.metrics = self.path / "metrics.jsonl"
+
+    def settings(self, **values: Any) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        values = {"checkpoint_dir": "checkpoint", "sample_dir": "samples", "run_name": "run1", **values}
+        (self.path / "settings.json").write_text(json.dumps(values))
+
+    def update(self, step: int, loss: float = 2.0, *, mode: str = "a", **more: Any) -> None:
+        """The record of an update; half a second each."""
+        record = {"step": step, "seconds": step / 2, "loss": loss, "average": loss, "learning_rate": 1e-3}
+        self.record(**{**record, "tokens_per_second": 100.0, "memory": 1 << 30, **more}, mode=mode)
+
+    def validation(self, step: int, loss: float) -> None:
+        self.record(step=step, seconds=step / 2, val_loss=loss)
+
+    def record(self, *, mode: str = "a", **record: Any) -> None:
+        self.path.mkdir(parents=True, exist_ok=True)
+        with self.metrics.open(mode) as file:
+            file.write(json.dumps(record) + "\n")
+
+    def sample(self, step: int, *texts: str) -> None:
+        self.samples.mkdir(parents=True, exist_ok=True)
+        blocks = (f"======== SAMPLE {number} ========\n{text}\n" for number, text in enumerate(texts, start=1))
+        (self.samples / f"samples-{step}").write_text("\n".join(blocks), encoding="utf-8", newline="\n")
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path) -> RunFolder:
+    """The folder of a run that has not begun."""
+    return RunFolder(tmp_path)

@@ -50,3 +50,20 @@ class Hold:
         finally:
             if descriptor >= 0:
                 os.close(descriptor)
+
+
+def is_held(folder: Path) -> bool | None:
+    """Whether some process holds ``folder``, asked without disturbing who wants to; None where that cannot be told.
+
+    False is what a file system that numbers its files otherwise than its locks would say, too.
+    """
+    try:
+        status = folder.stat()
+        locks = Path("/proc/locks").read_text(encoding="ascii")
+    except OSError:
+        return None
+    device = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}"
+    return any(
+        "FLOCK" in line and "WRITE" in line and f"{device}:{status.st_ino}" in line.split()
+        for line in locks.splitlines()
+    )

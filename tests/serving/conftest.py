@@ -91,11 +91,11 @@ def tales():
 
 @pytest.fixture(scope="session")
 def start(tales) -> Iterator[Callable[..., Running]]:
-    """``start(settings, models=...)``; stopped at the end of all tests."""
+    """``start(settings, models=…, runs=…)``; stopped at the end of all tests."""
     running: list[tuple[Running, Thread]] = []
 
-    def begin(settings: Settings | None = None, models: Any = None) -> Running:
-        service = Service(models or [("tales", tales)], settings or Settings())
+    def begin(settings: Settings | None = None, models: Any = None, runs: Any = ()) -> Running:
+        service = Service(models or [("tales", tales)], settings or Settings(), runs)
         bound = listen_on("127.0.0.1", 0)
         config = uvicorn.Config(
             _abortable(make_app(service)), log_level="warning", lifespan="on", timeout_graceful_shutdown=2

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +13,9 @@ from gpt2lab.cli.options import GroupedCommand, option
 from gpt2lab.engines import KV_PRECISIONS, PRECISIONS
 from gpt2lab.errors import UsageError
 from gpt2lab.serving.settings import KEYS_VARIABLE, Settings, read_api_keys
+
+if TYPE_CHECKING:
+    from gpt2lab.serving.watching import Run
 
 _DEFAULTS = Settings()
 
@@ -24,6 +28,7 @@ _DEFAULTS = Settings()
       gpt2lab serve
       gpt2lab serve --model_name 124M --model_name checkpoint/run1 --port 8080
       gpt2lab serve --host 0.0.0.0 --api_key_file keys.txt
+      gpt2lab serve --watch checkpoint/run1
 
     The documentation of the API is at /docs of the server. Ctrl-C lets running requests finish; twice, it does not.
     """,
@@ -34,9 +39,18 @@ _DEFAULTS = Settings()
     "--model",
     "model_names",
     multiple=True,
-    default=["tales"],
     metavar="NAME",
-    help="A name or path as for generate; may be repeated. Requests call it by its name or the path's last part.",
+    help="A name or path as for generate; may be repeated. Requests call it by its name or the path's last part.  "
+    "[default: tales, after the models of the runs that are watched]",
+)
+@option(
+    "Models",
+    "--watch",
+    "watched",
+    multiple=True,
+    metavar="RUN",
+    help="Show the training in this run folder, such as checkpoint/run1, at /watch. It need not be there yet. "
+    "May be repeated.",
 )
 @option("Models", "--precision", type=click.Choice(PRECISIONS), help="How weights are held.  [default: q8_0]")
 @option("Models", "--kv_precision", type=click.Choice(KV_PRECISIONS), help="How keys and values are held.")
@@ -80,6 +94,7 @@ _DEFAULTS = Settings()
 @option("Output", "--quiet", is_flag=True, help="No line for each request.")
 def command(
     model_names: tuple[str, ...],
+    watched: tuple[str, ...],
     host: str,
     port: int,
     api_key_file: str | None,
@@ -102,12 +117,20 @@ def command(
         raise UsageError(f"serving needs {error.name}: pip install 'gpt2lab[serve]'") from None
     import gpt2lab.model
     from gpt2lab.serving.models import name_of
+    from gpt2lab.serving.watching import open_runs
 
     _log(quiet)
     load = partial(gpt2lab.model.load, precision=precision, kv_precision=kv_precision, threads=threads, device=device)
+    runs = open_runs(watched)
     with server.listen_on(host, port) as bound:
-        models = [(name_of(name), load(name)) for name in dict.fromkeys(model_names)]
-        server.serve(models, settings, bound)
+        names = dict.fromkeys(model_names) or _models_of(runs)
+        server.serve([(name_of(name), load(name)) for name in names], settings, bound, runs)
+
+
+def _models_of(runs: Sequence[Run]) -> list[str]:
+    """What is served if nobody says what: the models that runs have so far, and ``tales`` unless one is called so."""
+    found = {run.folder.name: str(run.folder) for run in reversed(runs) if (run.folder / "model.safetensors").is_file()}
+    return [*reversed(found.values()), *(["tales"] if "tales" not in found else [])]
 
 
 def _log(quiet: bool) -> None:

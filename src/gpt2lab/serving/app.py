@@ -20,7 +20,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from gpt2lab import __version__
 from gpt2lab.errors import Gpt2LabError
-from gpt2lab.serving import completions, page_files, playground
+from gpt2lab.serving import completions, page_files, playground, watching_routes
 from gpt2lab.serving.errors import ApiError, nothing_at, of_validation, stopping
 from gpt2lab.serving.guards import RECORD, Guard, Record
 from gpt2lab.serving.metrics import Metrics
@@ -44,6 +44,7 @@ from gpt2lab.serving.streams import EventStream, unless_left
 if TYPE_CHECKING:
     from gpt2lab.model import LanguageModel
     from gpt2lab.serving.settings import Settings
+    from gpt2lab.serving.watching import Run
 
 ROUTES = (
     "/",
@@ -55,15 +56,19 @@ ROUTES = (
     "/detokenize",
     "/v1/models",
     *playground.ROUTES,
+    *watching_routes.ROUTES,
 )
 COMPLETIONS = "/v1/completions"
 
 
 class Service:
-    """What the routes share: models, settings, metrics, and whether new work is taken."""
+    """What the routes share: models, watched runs, settings, metrics, and whether new work is taken."""
 
-    def __init__(self, models: Sequence[tuple[str, LanguageModel]], settings: Settings) -> None:
+    def __init__(
+        self, models: Sequence[tuple[str, LanguageModel]], settings: Settings, runs: Sequence[Run] = ()
+    ) -> None:
         self.settings = settings
+        self.runs = tuple(runs)
         self.metrics = Metrics()
         self.models = ServedModels(models, settings, self.metrics)
         self.draining = False
@@ -121,6 +126,7 @@ def make_app(service: Service) -> FastAPI:
     playground.add_playground(app, service)
     _add_pages(app, service)
     page_files.add_page_files(app)
+    watching_routes.add_watching(app, service)
     _forget_422(app)
     return app
 

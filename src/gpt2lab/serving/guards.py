@@ -30,7 +30,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 RECORD = "gpt2lab.record"
 """Key of the scope under which routes leave what the log line is to tell."""
 
-OPEN_TO_ALL = ("/health", "/", "/docs", "/openapi.json")
+OPEN_TO_ALL = ("/health", "/", "/docs", "/openapi.json", "/watch")
 """Paths for which no key is asked."""
 
 PAGE = "/page/"

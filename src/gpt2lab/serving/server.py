@@ -23,6 +23,7 @@ from gpt2lab.serving.guards import App, Receive, Scope, Send
 if TYPE_CHECKING:
     from gpt2lab.model import LanguageModel
     from gpt2lab.serving.settings import Settings
+    from gpt2lab.serving.watching import Run
 
 SWITCH_SECONDS = 0.001
 """How long a thread may keep the interpreter while another wants it: the engine's waits for the event loop after each
@@ -71,6 +72,8 @@ class Server(uvicorn.Server):
         names = ", ".join(served.name for served in self._service.models)
         for bound in sockets or []:
             print(f"gpt2lab: serving {names} on {url_of(bound)}", file=sys.stderr, flush=True)
+            for run in self._service.runs:
+                print(f"gpt2lab: watching {run.name} on {url_of(bound)}/watch", file=sys.stderr, flush=True)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The first signal begins to drain, the second ends."""
@@ -90,9 +93,11 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter)
 
 
-def serve(models: Sequence[tuple[str, LanguageModel]], settings: Settings, bound: socket.socket) -> None:
-    """Serve ``models`` on ``bound`` until a signal ends it."""
-    service = Service(models, settings)
+def serve(
+    models: Sequence[tuple[str, LanguageModel]], settings: Settings, bound: socket.socket, runs: Sequence[Run] = ()
+) -> None:
+    """Serve ``models``, and what there is to see of ``runs``, on ``bound`` until a signal ends it."""
+    service = Service(models, settings, runs)
     config = uvicorn.Config(
         _abortable(make_app(service)),
         log_level="warning",

@@ -1,0 +1,340 @@
+"""Training runs that are looked at from outside: what their folders tell of how they get on.
+
+Reads what ``gpt2lab train`` writes (``metrics.jsonl``, ``settings.json``, ``samples-*``), whether that has begun, goes
+on or ended long ago, and keeps little of it however long it is. Writes nothing, and knows nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import stat
+import threading
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+from typing import Any
+
+from gpt2lab.errors import UsageError
+from gpt2lab.holding import is_held
+from gpt2lab.serving.watching_curve import Curve, Seen
+from gpt2lab.serving.watching_files import Lines, Samples, Tail, is_folder, list_samples, read_samples
+
+METRICS, SETTINGS = "metrics.jsonl", "settings.json"
+
+RECENT = 200
+"""Updates over which speed and pace are averaged."""
+QUIET_SECONDS = 60.0
+QUIET_PACES = 20.0
+"""After so long without a line, and as many times its pace, a run whose process cannot be seen counts as quiet."""
+_MOST_SETTINGS = 1 << 20  # bytes
+_MOST_STEPS = 1 << 53  # beyond it a browser's numbers are no whole ones
+_LARGEST = 1e300
+_NUMBERS = ("loss", "val_loss", "seconds", "average", "learning_rate", "tokens_per_second", "memory")
+
+TOLD = (
+    "model_name", "dataset", "val_dataset", "steps", "stop_after", "patience", "batch_size", "accumulate_gradients",
+    "block_size", "optimizer", "learning_rate", "schedule", "warmup_steps", "weight_decay", "dropout", "lora", "seed",
+    "val_every", "save_every", "sample_every", "sample_prompt", "top_k", "top_p",
+)  # fmt: skip
+"""Settings of a run that are passed on; of paths, the last part."""
+_PATHS = ("model_name", "dataset", "val_dataset")
+
+
+@dataclass
+class Cursor:
+    """What somebody has been told of a run already."""
+
+    updates: Seen = field(default_factory=Seen)
+    validations: Seen = field(default_factory=Seen)
+    told: dict[str, Any] = field(default_factory=dict)
+
+
+class Run:
+    """A run folder, there or not. :meth:`look` reads on, :meth:`news` tells; both may be called from any thread."""
+
+    def __init__(self, folder: Path, name: str) -> None:
+        self.name = name
+        self.folder = folder.absolute()
+        self._lock = threading.Lock()
+        self._tail = Tail(self.folder / METRICS)
+        self._settings: dict[str, Any] = {}
+        self._settings_stamp: tuple[int, ...] | None = None
+        self._samples: list[tuple[int, str]] = []
+        self._held: bool | None = None
+        self._was_held = False
+        self._there = False
+        self._problem: str | None = None
+        self._begin_anew()
+
+    def look(self) -> bool:
+        """Read what is new; whether there is more to be read at once."""
+        with self._lock:
+            try:
+                lines = self._tail.read()
+                self._problem = None
+            except OSError as error:
+                lines, self._problem = None, f"cannot read {METRICS}: {error.strerror or error}"
+            self._there = lines is not None
+            if lines is not None:
+                self._take(lines)
+            if lines is None or not lines.more:
+                self._look_around()
+            return lines is not None and lines.more
+
+    def news(self, cursor: Cursor) -> dict[str, Any] | None:
+        """What ``cursor`` has not been told, for JSON, and it is told herewith; None if there is nothing."""
+        with self._lock:
+            facts = self._facts()
+            news = {name: value for name, value in facts.items() if cursor.told.get(name, cursor) != value}
+            cursor.told = facts
+            for name, curve in (("updates", self._updates), ("validations", self._validations)):
+                if found := curve.since(getattr(cursor, name)):
+                    seen, news[name] = found
+                    setattr(cursor, name, seen)
+            return {"run": self.name, **news} if news else None
+
+    def samples(self, step: int) -> Samples | None:
+        """The samples written after ``step`` updates; None if there are none."""
+        return read_samples(self._samples_folder(), step)
+
+    # ---- reading
+
+    def _begin_anew(self) -> None:
+        self._updates, self._validations = getattr(self, "_updates", Curve()), getattr(self, "_validations", Curve())
+        self._updates.clear()
+        self._validations.clear()
+        self._recent: deque[tuple[int, float, float]] = deque(maxlen=RECENT)  # step, seconds, tokens/s
+        self._last: dict[str, Any] = {}
+        self._last_validation: dict[str, Any] | None = None
+        self._unread = 0
+        self._part = 1.0
+        self._changed_at: float | None = None
+
+    def _take(self, lines: Lines) -> None:
+        if lines.anew:
+            self._begin_anew()
+        for record in _records(lines.lines):
+            if record is None:
+                self._unread += 1
+            elif "loss" in record:
+                self._take_update(record)
+            else:
+                self._take_validation(record)
+        self._part, self._changed_at = lines.part, lines.changed_at
+
+    def _take_update(self, record: dict[str, Any]) -> None:
+        step, rate, speed = record["step"], record.get("learning_rate"), record.get("tokens_per_second")
+        if self._last and step <= self._last["step"]:
+            self._validations.take_back(step)
+            self._recent.clear()
+        self._updates.add(step, record["loss"], _or_nan(rate), _or_nan(speed))
+        self._recent.append((step, _or_nan(record.get("seconds")), _or_nan(speed)))
+        self._last = record
+
+    def _take_validation(self, record: dict[str, Any]) -> None:
+        self._validations.add(record["step"], record["val_loss"])
+        self._last_validation = {"step": record["step"], "loss": record["val_loss"]}
+
+    def _look_around(self) -> None:
+        """Settings, samples, and whether a process is at work."""
+        path = self.folder / SETTINGS
+        stamp = _stamp(path)
+        if stamp != self._settings_stamp and stamp is not None:  # a folder that is gone leaves what was known
+            self._settings = _read_settings(path)
+        self._settings_stamp = stamp
+        self._samples = list_samples(self._samples_folder())
+        self._held = is_held(self.folder)
+        self._was_held = self._was_held or bool(self._held)
+
+    def _samples_folder(self) -> Path:
+        """Where the run's samples are, or will be: :class:`Job`'s folders are relative to where training was begun."""
+        of_runs, of_samples = (
+            PurePath(str(self._settings.get(name) or default))
+            for name, default in (("checkpoint_dir", "checkpoint"), ("sample_dir", "samples"))
+        )
+        bases = [self.folder.parent.parent, Path.cwd()]
+        beneath = (*of_runs.parts, self.folder.name)
+        if not of_runs.is_absolute() and self.folder.parts[-len(beneath) :] == beneath:
+            bases.insert(0, Path(*self.folder.parts[: -len(beneath)]))
+        folders = [base / of_samples / self.folder.name for base in bases]
+        return next((folder for folder in folders if is_folder(folder)), folders[0])
+
+    # ---- telling
+
+    def _facts(self) -> dict[str, Any]:
+        """All there is to tell but the curves."""
+        last = self._last
+        state = self._state()
+        facts = {name: last.get(name) for name in ("step", "seconds", "loss", "average", "learning_rate", "memory")}
+        return {
+            **facts,
+            "state": state,
+            "problem": self._problem,
+            "reading": round(self._part, 3) if self._part < 1 else None,
+            "unread": self._unread,
+            "changed_at": self._changed_at,
+            "last_step": self._last_step,
+            "tokens_per_second": _mean(speed for _, _, speed in self._recent),
+            "ends_at": self._ends_at() if state == "running" else None,
+            "validation": self._last_validation if self._validations.rows else None,
+            "best": _step_and_loss(self._validations.lowest),
+            "settings": _told(self._settings),
+            "samples": [list(each) for each in self._samples],
+        }
+
+    def _state(self) -> str:
+        """``waiting``, ``starting``, ``running``, ``finished``, ``stopped``, ``quiet``, or ``gone``.
+
+        ``stopped``: no process holds the folder, and one did. ``quiet``: there is nothing new, and no way to know why.
+        """
+        if not self._there and (self._last or self._last_validation):
+            return "gone"
+        if self._held:
+            return "running" if self._last else "starting"
+        if not self._last:
+            return "starting" if is_folder(self.folder) else "waiting"
+        finished = self._last_step is not None and self._last["step"] >= self._last_step
+        if finished:
+            return "finished"
+        if self._was_held:
+            return "stopped"
+        silence = time.time() - (self._changed_at or 0.0)
+        return "quiet" if silence > max(QUIET_SECONDS, QUIET_PACES * (self._pace() or 0.0)) else "running"
+
+    @property
+    def _last_step(self) -> int | None:
+        """The update after which training is to end."""
+        limits = [_step(self._settings.get(name)) for name in ("steps", "stop_after")]
+        return min((limit for limit in limits if limit), default=None)
+
+    def _pace(self) -> float | None:
+        """Seconds from one update to the next, validation and all."""
+        if len(self._recent) < 2:
+            return None
+        (first, began, _), (last, ended, _) = self._recent[0], self._recent[-1]
+        pace = (ended - began) / (last - first)
+        return pace if pace >= 0 else None  # which a NaN is not either
+
+    def _ends_at(self) -> float | None:
+        """When the last update will be made, at the pace of late, in Unix seconds."""
+        pace, last_step = self._pace(), self._last_step
+        if pace is None or last_step is None or self._changed_at is None:
+            return None
+        return round(self._changed_at + pace * (last_step - self._last["step"]), 1)
+
+
+def open_runs(paths: Sequence[str]) -> list[Run]:
+    """The runs in ``paths``, each under the last part of its path, and more of it where that names several.
+
+    Raises :class:`~gpt2lab.errors.UsageError` for what is a file, or a folder of run folders.
+    """
+    folders = list(dict.fromkeys(Path(path).absolute() for path in paths))
+    for folder in folders:
+        _check_folder(folder)
+    return [Run(folder, _name(folder, folders)) for folder in folders]
+
+
+def _check_folder(folder: Path) -> None:
+    try:
+        if folder.is_file():
+            raise UsageError(f"{folder} is a file: --watch takes a run folder, such as checkpoint/run1")
+        inside = [] if (folder / METRICS).exists() else sorted(folder.glob(f"*/{METRICS}"))
+    except OSError:
+        return  # nobody may look into it, which the page says
+    if inside:
+        raise UsageError(f"{folder} is no run folder but has some in it: --watch {inside[0].parent}")
+
+
+def _name(folder: Path, folders: Sequence[Path]) -> str:
+    """As many last parts of a path as no other path ends with."""
+    for count in range(1, len(folder.parts)):
+        ending = folder.parts[-count:]
+        if sum(other.parts[-count:] == ending for other in folders) == 1:
+            return "/".join(ending)
+    return folder.as_posix()
+
+
+def _records(lines: list[bytes]) -> Iterator[dict[str, Any] | None]:
+    """The object of each line, with a ``step`` and a finite ``loss`` or ``val_loss``; None for a line without."""
+    texts = [text for line in lines if (text := line.decode("utf-8", "replace").strip())]
+    try:
+        values = json.loads(f"[{','.join(texts)}]")  # at once, because that takes half the time
+    except (ValueError, RecursionError):
+        values = [_parsed(text) for text in texts]
+    for value in values:
+        yield _checked(value) if isinstance(value, dict) else None
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _checked(record: dict[str, Any]) -> dict[str, Any] | None:
+    step = _step(record.get("step"))
+    numbers = {name: value for name in _NUMBERS if _is_number(value := record.get(name))}
+    if step is None or not ("loss" in numbers or "val_loss" in numbers):
+        return None
+    return {**numbers, "step": step}
+
+
+def _step(value: Any) -> int | None:
+    return value if type(value) is int and 0 <= value < _MOST_STEPS else None
+
+
+def _is_number(value: Any) -> bool:
+    """Whether it is a number that JSON in a browser can have: neither NaN nor infinite, nor a bool."""
+    return type(value) in (int, float) and -_LARGEST < value < _LARGEST
+
+
+def _or_nan(value: float | None) -> float:
+    return math.nan if value is None else value
+
+
+def _mean(values: Iterable[float]) -> float | None:
+    known = [value for value in values if not math.isnan(value)]
+    return round(sum(known) / len(known), 1) if known else None
+
+
+def _step_and_loss(found: tuple[int, float] | None) -> dict[str, Any] | None:
+    return {"step": found[0], "loss": found[1]} if found else None
+
+
+def _stamp(path: Path) -> tuple[int, ...] | None:
+    """What tells whether a file has changed; None if there is none."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return (status.st_ino, status.st_mtime_ns, status.st_size) if stat.S_ISREG(status.st_mode) else None
+
+
+def _read_settings(path: Path) -> dict[str, Any]:
+    """The object in a ``settings.json``; empty if there is none."""
+    try:
+        if path.stat().st_size > _MOST_SETTINGS:
+            return {}
+        settings = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return settings if isinstance(settings, dict) else {}
+
+
+def _told(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a run's settings is passed on, without where on this machine things are."""
+
+    def plain(name: str, value: Any) -> Any:
+        if isinstance(value, list):
+            return ", ".join(str(plain(name, each)) for each in value[:20])
+        if isinstance(value, str):
+            return (re.split(r"[/\\]", value.rstrip("/\\"))[-1] if name in _PATHS else value)[:200]
+        return value if isinstance(value, bool) or _is_number(value) else None
+
+    found = {name: plain(name, settings[name]) for name in TOLD if name in settings}
+    return {name: value for name, value in found.items() if value not in (None, "")}

@@ -1,0 +1,129 @@
+"""``/watch``: a page that shows training runs, the events that keep it up to date, and samples.
+
+Runs are looked at once a second while somebody watches, by one task for all who do; each watcher is told what it does
+not know yet, so that one who reads slowly misses steps in between and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from fastapi import FastAPI, Request
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import JSONResponse, Response
+
+from gpt2lab.serving.errors import ApiError, stopping
+from gpt2lab.serving.page_files import file_response
+from gpt2lab.serving.streams import EventStream
+from gpt2lab.serving.watching import Cursor, Run
+
+if TYPE_CHECKING:
+    from gpt2lab.serving.app import Service
+
+PAGE = "/watch"
+EVENTS, SAMPLES = "/watch/events", "/watch/samples"
+ROUTES = (PAGE, EVENTS, SAMPLES)
+
+LOOK_SECONDS = 1.0
+"""Between two looks at the runs."""
+REST_SECONDS = 0.2
+"""Between two events of a watcher, however much there is to be told."""
+BEAT_SECONDS = 15.0
+"""After which something is sent even if there is nothing new, so that a dead connection is noticed on either side."""
+MOST_WATCHERS = 64
+
+log = logging.getLogger("gpt2lab.serving")
+
+
+def add_watching(app: FastAPI, service: Service) -> None:
+    """Add the routes to ``app``."""
+    watch = Watch(service.runs)
+
+    async def page(request: Request) -> Response:
+        return await run_in_threadpool(file_response, request, "watch.html")
+
+    async def events() -> Response:
+        """What there is to tell of every run, and then what is new, as server-sent events."""
+        if service.draining:
+            raise stopping()
+        if watch.watchers >= MOST_WATCHERS:
+            raise ApiError(429, f"{MOST_WATCHERS} pages watch already", headers={"Retry-After": "10"})
+        watch.enter()
+        return EventStream(watch.events(lambda: service.draining), watch.leave, service.settings.stall_seconds)
+
+    async def samples(run: str, step: int) -> Response:
+        """The samples of a run after ``step`` updates."""
+        if run not in watch.runs:
+            raise ApiError(404, f"no run {run!r} is watched here", param="run")
+        found = await run_in_threadpool(watch.runs[run].samples, step)
+        if found is None:
+            raise ApiError(404, f"{run} has no samples of step {step}", param="step")
+        return JSONResponse({"run": run, "step": step, "texts": found.texts, "cut": found.cut})
+
+    app.add_api_route(PAGE, page, methods=["GET", "HEAD"], include_in_schema=False)
+    app.add_api_route(EVENTS, events, methods=["GET"], include_in_schema=False)
+    app.add_api_route(SAMPLES, samples, methods=["GET"], include_in_schema=False)
+
+
+class Watch:
+    """The runs of a server and who watches them. Belongs to the event loop."""
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        self.runs: Mapping[str, Run] = {run.name: run for run in runs}
+        self.watchers = 0
+        self._looked = asyncio.Event()
+        self._looking: asyncio.Task[None] | None = None
+        self._fresh = False  # whether that task has looked once
+
+    def enter(self) -> None:
+        """There is one more who watches."""
+        self.watchers += 1
+        if self._looking is None or self._looking.done():
+            self._fresh = False
+            self._looking = asyncio.get_running_loop().create_task(self._look())
+
+    def leave(self) -> None:
+        """There is one less."""
+        self.watchers -= 1
+
+    async def events(self, ending: Callable[[], bool]) -> AsyncIterator[bytes]:
+        """Server-sent events until ``ending()``: ``runs`` with all names, then a ``run`` for each that has news."""
+        yield _event("runs", {"runs": list(self.runs), "now": time.time()})
+        cursors = {name: Cursor() for name in self.runs}
+        spoke = time.monotonic()
+        if not self._fresh:
+            await self._looked.wait()
+        while not ending():
+            looked = self._looked
+            for name, run in self.runs.items():
+                if news := await run_in_threadpool(run.news, cursors[name]):
+                    yield _event("run", news)
+                    spoke = time.monotonic()
+            if time.monotonic() - spoke > BEAT_SECONDS:
+                yield _event("beat", {"now": time.time()})
+                spoke = time.monotonic()
+            await asyncio.sleep(REST_SECONDS)
+            await looked.wait()
+
+    async def _look(self) -> None:
+        """Look at all runs, again and again while anybody watches."""
+        while self.watchers:
+            more = False
+            for run in self.runs.values():
+                try:
+                    more = await run_in_threadpool(run.look) or more
+                except Exception:
+                    log.exception("watching %s", run.name)
+            looked, self._looked = self._looked, asyncio.Event()
+            looked.set()
+            self._fresh = True
+            await asyncio.sleep(0 if more else LOOK_SECONDS)
+
+
+def _event(name: str, data: Mapping[str, Any]) -> bytes:
+    return f"event: {name}\ndata: {json.dumps(data, allow_nan=False)}\n\n".encode()
