@@ -50,3 +50,30 @@ def prompts(tmp_path) -> Path:
     path = tmp_path / "prompts.jsonl"
     path.write_text("".join(json.dumps({"prompt": f"Tale {number}"}) + "\n" for number in range(10)))
     return path
+
+
+@pytest.fixture
+def ray_workers() -> Callable[[subprocess.Popen], dict[int, str]]:
+    """``ray_workers(process)``: process ids of Ray's actors below one, with what Ray calls them."""
+    return workers_of
+
+
+def workers_of(process: subprocess.Popen) -> dict[int, str]:
+    """Process ids of Ray's actors below ``process``, with what Ray calls them."""
+    found, parents = {}, {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                parents[int(entry.name)] = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                found[int(entry.name)] = (entry / "cmdline").read_bytes().split(b"\0")[0].decode()
+            except (OSError, ValueError):
+                pass
+
+    def is_below(pid: int) -> bool:
+        while pid > 1:
+            if pid == process.pid:
+                return True
+            pid = parents.get(pid, 0)
+        return False
+
+    return {pid: name for pid, name in found.items() if name.startswith("ray::MapWorker") and is_below(pid)}

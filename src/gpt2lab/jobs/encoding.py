@@ -13,8 +13,6 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
-from itertools import groupby
-from operator import attrgetter
 from pathlib import Path
 from typing import IO, Any
 
@@ -71,9 +69,14 @@ def encoded_on_ray(
                 with connected(address) as ray:
                     made = rows(ray, *_work(files, missing, tokenizer, reading, workers), in_order=True)
                     _keep(made, output, parts, say, lambda part: on_bytes(sum(source.size for source in files[part])))
+            empty = True
             for part in range(len(files)):
                 with output.opened(parts.name_of(part)) as file:
-                    yield from read_encoded(file)
+                    for encoded in read_encoded(file):
+                        empty = empty and not len(encoded.ids)
+                        yield encoded
+            if empty:  # which is a mistake, and no work to be kept
+                output.forget()
 
         with parts.kept():
             yield stream()
@@ -132,14 +135,17 @@ def _work(
 
 def _keep(made: Iterable[Row], output: LocalOutput, parts: Parts, say: Say, done: Callable[[int], None]) -> None:
     """Write what comes into parts, one after another."""
-    for number, of_part in groupby(made, attrgetter("number")):
-        with output.writing(parts.name_of(number)) as file:
-            for row in of_part:
+    following = iter(made)
+    for first in following:
+        row = first
+        with output.writing(parts.name_of(row.number)) as file:
+            while row.kind != _END:
                 if row.kind == _SAID:
                     say(row.data.decode())
                 elif row.kind == _ENCODED:
                     file.write(row.data)
-        done(number)
+                row = next(following)
+        done(row.number)
 
 
 Vocabulary = tuple[dict[str, int], list[str]] | None

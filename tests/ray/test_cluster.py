@@ -1,0 +1,82 @@
+"""Jobs on a Ray cluster of this machine: two workers, one of which is killed, and what cannot work."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+TINY = str(Path(__file__).parents[1] / "golden" / "tiny")
+
+needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs ray")
+
+
+def lines_of(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+# ---- mistakes, without a cluster ------------------------------------------------------------------------------------
+
+
+def test_a_missing_extra_is_named(gpt2lab, prompts, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    flags = ("--prompts", prompts, "--out", tmp_path / "out", "--seed", 1, "--model", TINY, "--length", 1)
+    result = gpt2lab("generate", *flags, "--ray")
+    assert result.exit_code == 2
+    assert result.stderr == "gpt2lab: seed 1\ngpt2lab: error: --ray needs ray: pip install 'gpt2lab[ray]'\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["prompts.jsonl"]
+
+
+@needs_ray
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("127.0.0.1:1", "there is no Ray cluster at 127.0.0.1:1 ("),
+        ("ray://127.0.0.1:10001", "run gpt2lab on a machine of the cluster (ray job submit)"),
+        ("nonsense", "'nonsense' is no address of a Ray cluster: give host:port, or auto"),
+        ("127.0.0.1:99999", "there is no Ray cluster at 127.0.0.1:99999"),
+    ],
+)
+def test_a_cluster_that_is_not_there_is_said_in_a_line(gpt2lab, prompts, tmp_path, address, message):
+    flags = ("--prompts", prompts, "--out", tmp_path / "out", "--seed", 1, "--model", TINY, "--length", 1)
+    result = gpt2lab("generate", *flags, "--ray", "--ray_address", address)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert result.stderr.count("\n") == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["prompts.jsonl"]
+
+
+# ---- two workers ----------------------------------------------------------------------------------------------------
+
+
+@needs_ray
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the workers in /proc")
+def test_a_worker_that_is_killed_loses_and_doubles_nothing(start, gpt2lab, tmp_path, ray_workers):
+    (tmp_path / "prompts.txt").write_text("".join(f"Tale {number}\n" for number in range(40)))
+    flags = ("--prompts", tmp_path / "prompts.txt", "--nsamples", 2, "--seed", 7, "--json", "--model", TINY)
+    flags = (*flags, "--length", 500, "--overflow", "slide", "--part_size", 4)
+    out = tmp_path / "out.jsonl"
+    process = start("generate", *flags, "--out", out, "--ray", "--workers", 2)
+    killed = None
+    while process.poll() is None and killed is None:
+        if list(tmp_path.glob("out.jsonl.parts/part-*")) and len(workers := ray_workers(process)) == 2:
+            killed = next(iter(workers))
+            os.kill(killed, signal.SIGKILL)
+        time.sleep(0.02)
+    made_before = len(list(tmp_path.glob("out.jsonl.parts/part-*")))
+    _, errors = process.communicate(timeout=280)
+    assert process.returncode == 0, errors
+    assert killed is not None
+    assert 0 < made_before < 10
+    assert [line["index"] for line in lines_of(out)] == list(range(80))
+    assert gpt2lab("generate", *flags, "--out", tmp_path / "here.jsonl").exit_code == 0
+    assert out.read_bytes() == (tmp_path / "here.jsonl").read_bytes()
+    said = [line for line in errors.splitlines() if "parts" not in line]
+    assert said == ["gpt2lab: seed 7", f"gpt2lab: 80 samples written to {out}"]
