@@ -56,8 +56,8 @@ export class Desk {
     this.#tokens = new TokenView(ui("tokens"), {
       rest: (place) => this.#look(place, false),
       choose: (place) => this.#pin(place),
-      enter: (place) => {
-        this.#look(place, true);
+      enter: async (place) => {
+        await this.#look(place, true);
         this.#alternatives.focus();
       },
       leave: () => this.#unpin(),

@@ -7,7 +7,7 @@ import { cutBy, likeliest } from "./sampling.js";
 import { probabilityText } from "./tokens.js";
 import { tokenLabel, tokenName } from "./vocabulary.js";
 
-const SHOWN = 12;
+const SHOWN = 10;
 
 const CUTS = {
   model: "never",
@@ -35,6 +35,7 @@ export class Alternatives {
   #events;
   #title = make("p", "place-title");
   #facts = make("p", "hint");
+  #head = make("p", "alternative-head");
   #list = make("ol", "alternatives");
   #note = make("p", "hint");
 
@@ -45,6 +46,8 @@ export class Alternatives {
   constructor(element, events) {
     this.#element = element;
     this.#events = events;
+    this.#head.append(make("span", "", "token"), make("span", "", "model"), make("span", "", "as set"));
+    this.#head.setAttribute("aria-hidden", "true"); // each button says it
     this.#list.setAttribute("aria-label", "Likeliest tokens here");
     this.#list.addEventListener("click", (event) => this.#clicked(event));
     this.#list.addEventListener("keydown", (event) => this.#pressed(event));
@@ -53,7 +56,8 @@ export class Alternatives {
 
   /** @param {View} view */
   show(view) {
-    this.#element.replaceChildren(this.#title, this.#facts, this.#list, this.#note);
+    const parts = [this.#title, this.#facts, this.#head, this.#list, this.#note];
+    if (!this.#list.isConnected) this.#element.replaceChildren(...parts); // once: what is moved loses the focus
     const rows = rowsOf(view);
     this.#showTitle(view, rows);
     this.#note.textContent = view.note ?? "";
@@ -83,10 +87,8 @@ export class Alternatives {
     const probability = own?.probability ?? (token.logprob === null ? null : Math.exp(token.logprob));
     const facts = [
       probability === null ? null : probabilityText(probability),
-      own?.rank ? (own.rank === 1 ? "the likeliest" : `number ${own.rank.toLocaleString("en")} of ${size(stages)}`) : null,
-      { given: "in the prompt", chosen: "chosen by you", drawn: u === null ? "drawn" : `drawn with u = ${u.toFixed(4)}` }[
-        token.kind
-      ],
+      own?.rank ? (own.rank === 1 ? "the likeliest" : `rank ${own.rank.toLocaleString("en")}${size(stages)}`) : null,
+      { given: "in the prompt", chosen: "chosen by you", drawn: u === null ? "drawn" : `drawn at ${u.toFixed(4)}` }[token.kind],
     ];
     this.#facts.textContent = facts.filter(Boolean).join(" · ");
   }
@@ -143,7 +145,7 @@ function rankOf(values, id) {
 }
 
 function size(stages) {
-  return stages ? stages[0].probabilities.length.toLocaleString("en") : "many";
+  return stages ? ` of ${stages[0].probabilities.length.toLocaleString("en")}` : "";
 }
 
 function newRow() {

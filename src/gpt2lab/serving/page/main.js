@@ -4,11 +4,13 @@
 
 import * as api from "./api.js";
 import { StageBars } from "./bars.js";
+import { comparable, mountBeside } from "./beside.js";
 import { mountControls } from "./controls.js";
+import { Desk } from "./desk.js";
 import { withKey } from "./key.js";
 import { Messages } from "./messages.js";
 import { settings } from "./settings.js";
-import { Desk } from "./desk.js";
+import { mountSweep } from "./sweep.js";
 
 const $ = (id) => document.getElementById(id);
 const NARROW = matchMedia("(max-width: 63.99rem)");
@@ -34,8 +36,11 @@ async function start() {
   bindModels(cards);
   document.documentElement.dataset.ready = "true"; // what tests and timings wait for
   performance.mark("ready");
-  const { mountSweep } = await import("./sweep.js").catch(() => ({ mountSweep: () => {} }));
   mountSweep($("sweep"), { settings, api });
+  if (comparable(cards)) {
+    $("beside-section").hidden = false;
+    mountBeside($("beside"), { settings, api, models: cards });
+  }
   await desk.begin(cards);
 }
 

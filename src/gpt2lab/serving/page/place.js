@@ -67,10 +67,12 @@ export class PlaceView {
 
   async #ask(now, signal) {
     const { ids, drawn } = now.question;
+    const { model, contextSize } = now.run.story.origin;
+    if (ids.length > contextSize) return; // the model cannot read so far
     try {
       await new Promise((resolve) => setTimeout(resolve, REST_MS));
       if (signal.aborted) return;
-      now.logits = await logits(now.run.story.origin.model, ids, { signal, drawn });
+      now.logits = await logits(model, ids, { signal, drawn });
     } catch (problem) {
       if (!signal.aborted) this.#failed(problem);
       return;

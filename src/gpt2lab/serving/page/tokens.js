@@ -37,6 +37,13 @@ export function tokenSpan(text, probability) {
   return span;
 }
 
+/** A token as nodes of a text: the space before a word stays outside the tint, which hugs the word. */
+export function tokenNodes(text, probability) {
+  const word = /^ (?=\S)/.test(text);
+  const span = tokenSpan(word ? text.slice(1) : text, probability);
+  return word ? [" ", span] : [span];
+}
+
 /** The tokens of one run, and the place after the last. */
 export class TokenView {
   #element;
@@ -47,7 +54,7 @@ export class TokenView {
   #shown = 0;
   #drawn = null; // the run's list; another one once it is drawn anew
   #next; // the place after the last token
-  #stop = 0; // the place that Tab leads to
+  #stop = null; // the token that Tab leads to
   #timer = null;
 
   /**
@@ -73,7 +80,7 @@ export class TokenView {
   show(run, vocabulary) {
     if (run !== this.#run || vocabulary !== this.#vocabulary || run.drawn !== this.#drawn) this.#begin(run, vocabulary);
     const added = document.createDocumentFragment();
-    for (; this.#shown < run.length; this.#shown += 1) added.append(this.#made(this.#shown));
+    for (; this.#shown < run.length; this.#shown += 1) added.append(...this.#made(this.#shown));
     this.#next.before(added);
     this.#next.classList.toggle("drawing", run.busy);
     this.#next.dataset.place = run.length;
@@ -96,6 +103,7 @@ export class TokenView {
     if (!span) return;
     span.classList.add("here");
     span.classList.toggle("pinned", pinned);
+    if (pinned) span.scrollIntoView({ block: "nearest" });
     span.setAttribute("aria-selected", "true");
     this.#lead(span);
   }
@@ -120,7 +128,8 @@ export class TokenView {
     const { id, logprob, kind, run } = this.#run.at(place);
     const end = id === run.story.origin.endOfText;
     const text = end ? this.#decoder.rest() + "⏹" : this.#decoder.push(id);
-    const span = tokenSpan(text, kind === "given" || logprob === null ? null : Math.exp(logprob));
+    const nodes = tokenNodes(text, kind === "given" || logprob === null ? null : Math.exp(logprob));
+    const span = nodes[nodes.length - 1];
     span.classList.add(kind);
     if (end) span.classList.add("end");
     if (kind === "drawn" && run !== this.#run) span.classList.add("inherited");
@@ -128,7 +137,7 @@ export class TokenView {
     span.setAttribute("role", "option");
     span.setAttribute("aria-selected", "false");
     span.tabIndex = -1;
-    return span;
+    return nodes;
   }
 
   #span(place) {
@@ -137,10 +146,9 @@ export class TokenView {
 
   /** Make `span` the one that Tab leads to. */
   #lead(span) {
-    const old = this.#span(this.#stop);
-    if (old) old.tabIndex = -1;
+    if (this.#stop) this.#stop.tabIndex = -1;
     span.tabIndex = 0;
-    this.#stop = Number(span.dataset.place ?? 0);
+    this.#stop = span;
   }
 
   /** What a screen reader says of a place; made when it is needed, for there may be thousands. */
