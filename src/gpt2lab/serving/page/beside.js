@@ -56,14 +56,20 @@ async function compare(host, cards, { now, seed, api, signal }) {
   const prompt = await api.tokenize(cards[0].id, now.prompt, { signal });
   const columns = cards.map((card, at) => new Column(card, cards[1 - at], vocabulary));
   host.replaceChildren(element("div.beside-columns", {}, ...columns.map(({ node }) => node)));
-  const request = { prompt, max_tokens: now.max_tokens, seed, ...samplingParams(now), logprobs: 0 };
+  const room = Math.min(...cards.map((card) => card.gpt2lab.n_ctx)) - Math.max(1, prompt.length);
+  const max_tokens = room > 0 ? Math.min(room, now.max_tokens) : now.max_tokens; // the server says what is wrong
+  const request = { prompt, max_tokens, seed, ...samplingParams(now), logprobs: 0 };
   const write = async (column) => {
     for await (const { index, tokens } of api.complete({ model: column.card.id, ...request }, { signal }))
       if (index !== null) column.add(tokens);
     column.end();
   };
-  await Promise.all(columns.map(write));
-  await Promise.all(columns.map((column) => column.judge(prompt, api, signal)));
+  try {
+    await Promise.all(columns.map(write));
+    await Promise.all(columns.map((column) => column.judge(prompt, api, signal)));
+  } finally {
+    columns.forEach((column) => column.settle());
+  }
   host.append(await parting(cards, columns, { prompt, vocabulary, api, signal }));
 }
 
@@ -115,7 +121,7 @@ class Column {
   #vocabulary;
   #decoder;
   #text = element("p.sample", { dir: "auto" });
-  #below = element("div.judged", {}, element("p.hint", {}, "Drawing …"));
+  #below = element("div.judged", {}, element("p.hint.waits", {}, "Drawing …"));
 
   constructor(card, other, vocabulary) {
     this.card = card;
@@ -138,6 +144,11 @@ class Column {
 
   end() {
     this.#text.append(this.#decoder.rest());
+  }
+
+  /** Nothing more comes. */
+  settle() {
+    this.#below.querySelector(".waits")?.remove();
   }
 
   /** Let the other model read it. */
