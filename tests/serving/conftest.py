@@ -91,12 +91,16 @@ def tales():
 
 @pytest.fixture(scope="session")
 def start(tales) -> Iterator[Callable[..., Running]]:
-    """``start(settings, models=…, runs=…)``; stopped at the end of all tests."""
+    """``start(settings, models=…, runs=…, send_buffer=bytes)``; stopped at the end of all tests."""
     running: list[tuple[Running, Thread]] = []
 
-    def begin(settings: Settings | None = None, models: Any = None, runs: Any = ()) -> Running:
+    def begin(
+        settings: Settings | None = None, models: Any = None, runs: Any = (), send_buffer: int | None = None
+    ) -> Running:
         service = Service(models or [("tales", tales)], settings or Settings(), runs)
         bound = listen_on("127.0.0.1", 0)
+        if send_buffer:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)  # connections inherit it
         config = uvicorn.Config(
             _abortable(make_app(service)), log_level="warning", lifespan="on", timeout_graceful_shutdown=2
         )

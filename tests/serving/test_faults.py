@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 
 import httpx
 import pytest
@@ -52,14 +53,19 @@ def test_a_client_that_leaves_while_sending_is_no_error(api):
 
 
 def test_a_slow_reader_stalls_nobody_and_is_cut_off(start):
-    api = start(Settings(stall_seconds=0.5))
+    api = start(Settings(stall_seconds=0.4), send_buffer=4096)
     # Log-probabilities make its stream much longer than what sockets and uvicorn keep for it.
-    with api.raw({**LONG, "n": 8, "stream": True, "logprobs": 20}, buffer=4096) as slow:
+    with api.raw({**LONG, "max_tokens": 150, "stream": True, "logprobs": 20}, buffer=4096) as slow:
         assert b" 200 " in slow.recv(100)
         began = time.monotonic()
         assert api.complete(prompt=PROMPT, max_tokens=5).status_code == 200
         assert time.monotonic() - began < 15
         assert eventually(lambda: not api.server.server_state.tasks, 30), "it is still waited for"
+        received = [b""]
+        with suppress(ConnectionResetError):
+            while part := slow.recv(1 << 16):
+                received.append(part)
+        assert b"[DONE]" not in received[-1]
     assert api.idle(20)
 
 
