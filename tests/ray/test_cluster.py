@@ -57,11 +57,12 @@ def test_a_cluster_that_is_not_there_is_said_in_a_line(gpt2lab, prompts, tmp_pat
 
 @needs_ray
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the workers in /proc")
 def test_a_worker_that_is_killed_loses_and_doubles_nothing(start, gpt2lab, tmp_path, ray_workers):
-    (tmp_path / "prompts.txt").write_text("".join(f"Tale {number}\n" for number in range(40)))
+    (tmp_path / "prompts.txt").write_text("".join(f"Tale {number}\n" for number in range(24)))
     flags = ("--prompts", tmp_path / "prompts.txt", "--nsamples", 2, "--seed", 7, "--json", "--model", TINY)
-    flags = (*flags, "--length", 500, "--overflow", "slide", "--part_size", 4)
+    flags = (*flags, "--length", 300, "--overflow", "slide", "--part_size", 3)
     out = tmp_path / "out.jsonl"
     process = start("generate", *flags, "--out", out, "--ray", "--workers", 2)
     killed = None
@@ -71,12 +72,12 @@ def test_a_worker_that_is_killed_loses_and_doubles_nothing(start, gpt2lab, tmp_p
             os.kill(killed, signal.SIGKILL)
         time.sleep(0.02)
     made_before = len(list(tmp_path.glob("out.jsonl.parts/part-*")))
-    _, errors = process.communicate(timeout=280)
+    _, errors = process.communicate(timeout=580)
     assert process.returncode == 0, errors
     assert killed is not None
-    assert 0 < made_before < 10
-    assert [line["index"] for line in lines_of(out)] == list(range(80))
+    assert 0 < made_before < 8
+    assert [line["index"] for line in lines_of(out)] == list(range(48))
     assert gpt2lab("generate", *flags, "--out", tmp_path / "here.jsonl").exit_code == 0
     assert out.read_bytes() == (tmp_path / "here.jsonl").read_bytes()
     said = [line for line in errors.splitlines() if "parts" not in line]
-    assert said == ["gpt2lab: seed 7", f"gpt2lab: 80 samples written to {out}"]
+    assert said == ["gpt2lab: seed 7", f"gpt2lab: 48 samples written to {out}"]
