@@ -6,7 +6,7 @@
 
 PYTHON = python3
 VENV = .venv
-EXTRAS = test,compare,train,serve
+EXTRAS = test,compare,train,serve,ray,browser
 PYTEST =
 
 BIN = $(VENV)/bin
@@ -15,6 +15,8 @@ export PIP_CONSTRAINT = constraints.txt
 export PIP_BUILD_CONSTRAINT = constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 PIP_INSTALL = $(BIN)/python -m pip install -qq
+# A process for each processor, but each takes half a gigabyte. A file's tests share fixtures, and stay together.
+RUN_TESTS = $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 SOURCES = CMakeLists.txt pyproject.toml constraints.txt README.md LICENSE NOTICE \
           $(shell find native src -type f ! -name '*.so' ! -name '*.pyc')
 
@@ -32,10 +34,10 @@ story: $(VENV)/.installed
 	@$(BIN)/gpt2lab generate "Once upon a time" --length 150 --temperature 0.8 --top_k 40
 
 test: $(VENV)/.tests
-	@$(BIN)/python -m pytest -m "not slow" $(PYTEST)
+	@$(RUN_TESTS) -m "not slow" $(PYTEST)
 
 test-all: $(VENV)/.tests
-	@$(BIN)/python -m pytest $(PYTEST)
+	@$(RUN_TESTS) $(PYTEST)
 
 lint: $(VENV)/.lint
 	@$(BIN)/ruff check

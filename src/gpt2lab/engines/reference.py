@@ -130,5 +130,5 @@ def _draw(logits: npt.NDArray[np.float32], fed: Sequence[int], draw: Draw) -> li
 
 def _likeliest(logits: npt.NDArray[np.float32], n: int) -> tuple[tuple[int, float], ...]:
     """The ``n`` likeliest ids and their log-probabilities, the lower id first of equal ones."""
-    ids = np.argsort(-logits, kind="stable")[:n].tolist()
+    ids = np.argsort(-logits, kind="stable")[:n].tolist() if n else []
     return tuple((id, sampling.logprob(logits, id)) for id in ids)
