@@ -1,0 +1,210 @@
+/**
+ * The page at /watch: which run is shown, its state in words, its curves, and the samples of its checkpoints, as the
+ * server tells of them.
+ */
+
+import { element } from "./elements.js";
+import { askForKey } from "./key.js";
+import { follow } from "./watch_events.js";
+import { Curves } from "./watch_curves.js";
+import { Run, ago, bytesText, clock, count, lossText, rateText } from "./watch_run.js";
+import { Samples } from "./watch_samples.js";
+
+const byId = (id) => document.getElementById(id);
+
+/** @type {Map<string, Run>} */
+const runs = new Map();
+let chosen = null;
+let serverAhead = 0; // seconds by which the server's clock is ahead of this one
+let due = false;
+
+const curves = new Curves();
+const samples = new Samples((step) => {
+  if (curves.mark(step)) redraw();
+});
+
+// ---- what comes in ---------------------------------------------------------------------------------------------
+
+const takers = {
+  runs({ runs: names, now }) {
+    serverAhead = now - Date.now() / 1000;
+    for (const name of [...runs.keys()]) if (!names.includes(name)) runs.delete(name);
+    for (const name of names) if (!runs.has(name)) runs.set(name, new Run(name));
+    const wished = decodeURIComponent(location.hash.slice(1));
+    if (!runs.has(chosen)) chosen = runs.has(wished) ? wished : (names[0] ?? null);
+    byId("run").replaceChildren(...names.map((name) => element("option", { value: name }, name)));
+    byId("run").value = chosen ?? "";
+    byId("run").disabled = names.length < 2;
+  },
+  run(data) {
+    runs.get(data.run)?.take(data);
+  },
+  beat({ now }) {
+    serverAhead = now - Date.now() / 1000;
+  },
+};
+
+function redraw() {
+  if (due) return;
+  due = true;
+  requestAnimationFrame(() => {
+    due = false;
+    draw();
+  });
+}
+
+function draw() {
+  const run = runs.get(chosen);
+  note(run);
+  byId("run-title").textContent = run?.name ?? "Training";
+  document.title = titleOf(run);
+  const facts = run?.facts ?? {};
+  const known = Boolean(facts.step ?? facts.validation);
+  byId("figures").hidden = !run || !(run.updates.length + run.validations.length);
+  byId("state").textContent = run ? stateOf(facts) : "";
+  byId("state").dataset.state = facts.state ?? "";
+  progress(facts);
+  tiles(facts, known);
+  settings(facts.settings ?? {});
+  if (!run) return;
+  samples.show(run);
+  curves.show(run, [...runs.values()].filter((other) => other !== run));
+}
+
+// ---- words -----------------------------------------------------------------------------------------------------
+
+const serverNow = () => Date.now() / 1000 + serverAhead;
+
+function stateOf({ state, reading, changed_at: changedAt }) {
+  if (reading !== null && reading !== undefined) return `reading what there is: ${Math.floor(100 * reading)} %`;
+  const words = {
+    waiting: "not there yet",
+    starting: "about to begin",
+    running: "in training",
+    finished: "finished",
+    stopped: "stopped",
+    quiet: `quiet for ${ago(serverNow() - changedAt)}`,
+    gone: "its folder is gone",
+  };
+  return words[state] ?? "";
+}
+
+function note(run) {
+  const words = noteOf(run);
+  const place = byId("note");
+  place.hidden = !words;
+  if (place.firstElementChild.textContent !== words) place.firstElementChild.textContent = words;
+}
+
+function noteOf(run) {
+  if (!run) return runs.has(chosen) || !live ? "" : "No run is watched here. Start the server with one: gpt2lab serve --watch checkpoint/run1";
+  const { state, problem, unread } = run.facts;
+  if (problem) return `The server ${problem}.`;
+  const words = {
+    waiting: `${run.name} is not there yet. This page waits for it; gpt2lab train --run_name ${run.name.split("/").at(-1)} begins it.`,
+    starting: `${run.name} has no updates yet. Reading the text and the first update may take a while.`,
+    gone: "The folder of this run is not there any more. What was seen of it stays here until the page is closed, or a new run begins there.",
+    stopped: "The process that trained has ended before the last update. The same command goes on from the last saved state.",
+  };
+  if (words[state]) return words[state];
+  return unread ? `${count(unread)} lines of metrics.jsonl could not be read and are left out.` : "";
+}
+
+function titleOf(run) {
+  const { step, last_step: last, loss } = run?.facts ?? {};
+  if (!step) return "gpt2lab: training";
+  return `${step}${last ? `/${last}` : ""} · ${lossText(loss)} · ${run.name}`;
+}
+
+// ---- figures ---------------------------------------------------------------------------------------------------
+
+function progress({ step, last_step: last, state, ends_at: end }) {
+  byId("progress").hidden = !step || !last;
+  if (!step || !last) return;
+  const share = Math.min(1, step / last);
+  byId("bar").value = share;
+  const words = [`${count(step)} of ${count(last)} updates`, `${Math.floor(100 * share)} %`];
+  if (state === "running" && end) {
+    const at = new Date((end - serverAhead) * 1000);
+    const today = at.toDateString() === new Date().toDateString();
+    const when = at.toLocaleString([], today ? { timeStyle: "short" } : { dateStyle: "medium", timeStyle: "short" });
+    words.push(`${clock(end - serverNow())} to go, until ${when}`);
+  }
+  byId("progress-text").textContent = words.join(" · ");
+}
+
+function tiles(facts, known) {
+  byId("tiles").hidden = !known;
+  if (!known) return;
+  const { validation, best } = facts;
+  const shown = [
+    ["training loss", facts.loss, lossText],
+    ["running mean of it", facts.average, lossText],
+    ["held-out loss", validation?.loss, lossText],
+    ["best held-out loss", best, (value) => `${lossText(value.loss)} at ${count(value.step)}`],
+    ["learning rate", facts.learning_rate, rateText],
+    ["tokens a second", facts.tokens_per_second, count],
+    ["trained for", facts.seconds, clock],
+    ["memory at its peak", facts.memory, bytesText],
+  ].filter(([, value]) => value !== null && value !== undefined);
+  const place = byId("tiles");
+  const names = shown.map(([name]) => name).join();
+  if (place.dataset.names !== names) {
+    place.dataset.names = names;
+    place.replaceChildren(...shown.map(([name]) => element("div", {}, element("dt", {}, name), element("dd"))));
+  }
+  place.querySelectorAll("dd").forEach((value, at) => {
+    value.textContent = shown[at][2](shown[at][1]);
+  });
+}
+
+function settings(values) {
+  const entries = Object.entries(values);
+  const place = byId("settings");
+  place.hidden = !entries.length;
+  const list = place.querySelector("dl");
+  const key = JSON.stringify(values);
+  if (list.dataset.key === key) return;
+  list.dataset.key = key;
+  list.replaceChildren(
+    ...entries.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, String(value)))),
+  );
+}
+
+// ---- the connection --------------------------------------------------------------------------------------------
+
+let live = false;
+
+function tell(state, seconds) {
+  live = state === "live";
+  const words = {
+    connecting: "connecting …",
+    live: "live",
+    lost: `no connection; again in ${seconds} s`,
+    key: "the server asks for a key",
+  };
+  byId("connection").textContent = words[state];
+  byId("connection").dataset.state = state;
+  byId("connect").hidden = state !== "key";
+  redraw();
+}
+
+function connect() {
+  follow({
+    take(event, data) {
+      takers[event]?.(data);
+      redraw();
+    },
+    tell,
+    ask: async () => Boolean(await askForKey()),
+  });
+}
+
+byId("connect").addEventListener("click", connect);
+byId("run").addEventListener("change", () => {
+  chosen = byId("run").value;
+  history.replaceState(null, "", `#${encodeURIComponent(chosen)}`);
+  redraw();
+});
+setInterval(redraw, 5000); // times go on when nothing else does
+connect();

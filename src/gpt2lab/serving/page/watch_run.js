@@ -1,0 +1,160 @@
+/**
+ * A training run as the page knows it, and the arithmetic on its curves. Knows nothing of the document.
+ *
+ * A row of a curve is `[first, last, count, low step, low, high, mean, …]`: on a long curve one row has many updates.
+ * Of updates, learning rate and tokens a second follow the mean loss.
+ */
+
+export const [FIRST, LAST, COUNT, LOW_STEP, LOW, HIGH, MEAN, RATE, SPEED] = [0, 1, 2, 3, 4, 5, 6, 7, 8];
+
+export class Run {
+  /** @param {string} name */
+  constructor(name) {
+    this.name = name;
+    this.facts = {}; // the latest of everything that is no curve: state, step, last_step, loss, samples, …
+    this.updates = [];
+    this.validations = [];
+  }
+
+  /** Take the data of a `run` event: facts that changed, and the rows that take the place of those from one on. */
+  take({ updates, validations, ...facts }) {
+    if (updates) replace(this.updates, updates);
+    if (validations) replace(this.validations, validations);
+    Object.assign(this.facts, facts);
+  }
+}
+
+function replace(rows, { from, rows: later }) {
+  rows.length = from;
+  for (const row of later) rows.push(row);
+}
+
+/**
+ * Exponential moving average of the loss, a value for each row. `decay` is that from one update to the next, so a row
+ * of many updates weighs as much as they would; early values are not drawn to zero.
+ * @returns {number[]}
+ */
+export function smoothed(rows, decay) {
+  let sum = 0;
+  let weight = 0;
+  return rows.map((row) => {
+    const kept = decay ** row[COUNT];
+    sum = kept * sum + (1 - kept) * row[MEAN];
+    weight = kept * weight + (1 - kept);
+    return sum / weight;
+  });
+}
+
+/** The decay at a position of the slider: 0, then ever closer to 1 (0.9 at 33, 0.99 at 67, 0.999 at 100). */
+export function decayAt(position) {
+  return 1 - 10 ** (-position / (100 / 3));
+}
+
+/** The middle of the updates that a row has. */
+export function middle(row) {
+  return (row[FIRST] + row[LAST]) / 2;
+}
+
+/** Where the row lies whose place is nearest to `step`; rows ascend. -1 if there are none. */
+export function nearest(rows, step) {
+  let low = 0;
+  let high = rows.length - 1;
+  while (low < high) {
+    const between = (low + high) >> 1;
+    if ((middle(rows[between]) + middle(rows[between + 1])) / 2 < step) low = between + 1;
+    else high = between;
+  }
+  return high < 0 ? -1 : low;
+}
+
+/** The last row that begins at `step` or before; null if there is none. */
+export function upTo(rows, step) {
+  let found = null;
+  let low = 0;
+  let high = rows.length;
+  while (low < high) {
+    const between = (low + high) >> 1;
+    if (rows[between][FIRST] <= step) {
+      found = rows[between];
+      low = between + 1;
+    } else high = between;
+  }
+  return found;
+}
+
+/** At most `most` of the places 0 to `count` - 1, evenly, with the first and the last. */
+export function evenly(count, most) {
+  if (count <= most) return Array.from({ length: count }, (_, at) => at);
+  return Array.from({ length: most }, (_, at) => Math.round((at * (count - 1)) / (most - 1)));
+}
+
+/**
+ * Round numbers in a range, for an axis.
+ * @param {boolean} log  on a logarithmic axis: powers of ten with 2 and 5 between, if those are enough
+ */
+export function ticks(low, high, most, log = false) {
+  if (log) {
+    const found = logTicks(low, high);
+    if (found.length >= 3) return found.length <= most ? found : found.filter((_, at) => at % Math.ceil(found.length / most) === 0);
+  }
+  const rough = (high - low) / Math.max(1, most - 1);
+  if (!(rough > 0)) return [low];
+  const power = 10 ** Math.floor(Math.log10(rough));
+  const step = [1, 2, 5, 10].find((factor) => factor * power >= rough * 0.999) * power;
+  const found = [];
+  for (let at = Math.ceil(low / step - 1e-9); at * step <= high + step * 1e-9; at += 1) found.push(Number((at * step).toPrecision(12)));
+  return found;
+}
+
+function logTicks(low, high) {
+  const found = [];
+  for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power += 1)
+    for (const factor of [1, 2, 5]) {
+      const value = Number((factor * 10 ** power).toPrecision(12));
+      if (value >= low && value <= high) found.push(value);
+    }
+  return found;
+}
+
+// ---- in words --------------------------------------------------------------------------------------------------
+
+/** `1:02:03` or `2:03`. */
+export function clock(seconds) {
+  const whole = Math.max(0, Math.round(seconds));
+  const pad = (value) => String(value).padStart(2, "0");
+  const [hours, minutes, rest] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60, whole % 60];
+  return hours ? `${hours}:${pad(minutes)}:${pad(rest)}` : `${minutes}:${pad(rest)}`;
+}
+
+/** A time long ago in round words. */
+export function ago(seconds) {
+  if (seconds < 90) return `${Math.max(1, Math.round(seconds))} s`;
+  if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
+  if (seconds < 129_600) return `${Math.round(seconds / 3600)} h`;
+  return `${Math.round(seconds / 86_400)} days`;
+}
+
+export function count(value) {
+  return Math.round(value).toLocaleString("en-US");
+}
+
+export function lossText(value) {
+  return value < 100 ? value.toFixed(3) : value.toPrecision(4);
+}
+
+export function rateText(value) {
+  return value === 0 ? "0" : value.toExponential(1).replace("e+", "e");
+}
+
+export function bytesText(value) {
+  return value >= 2 ** 30 ? `${(value / 2 ** 30).toFixed(1)} GiB` : `${Math.round(value / 2 ** 20)} MiB`;
+}
+
+/** A number at a tick of an axis. */
+export function tickText(value) {
+  const size = Math.abs(value);
+  if (size >= 1e6) return `${Number((value / 1e6).toPrecision(3))}M`;
+  if (size >= 1e4) return `${Number((value / 1e3).toPrecision(3))}k`;
+  if (size > 0 && size < 1e-3) return value.toExponential().replace("e+", "e");
+  return String(Number(value.toPrecision(4)));
+}

@@ -1,0 +1,50 @@
+/** What is new in a text against another, by words. Knows nothing of the document. */
+
+const MOST_WORDS = 1500; // of either text: the table below has a cell for each pair
+
+/**
+ * A text in pieces, with the words that are not in `before` at their place (longest common subsequence).
+ * @param {string} before
+ * @param {string} after
+ * @returns {{text: string, isNew: boolean}[]} pieces that make `after`; null if the texts are too long to be compared
+ */
+export function whatIsNew(before, after) {
+  const [old, now] = [words(before), words(after)];
+  if (old.length > MOST_WORDS || now.length > MOST_WORDS) return null;
+  const kept = inBoth(old, now);
+  const pieces = [];
+  now.forEach((word, at) => {
+    const isNew = !kept.has(at);
+    const last = pieces.at(-1);
+    if (last && last.isNew === isNew) last.text += word;
+    else pieces.push({ text: word, isNew });
+  });
+  return pieces;
+}
+
+/** Words with the space before them; what is left at the end is a piece of its own. */
+function words(text) {
+  return text.match(/\s*\S+|\s+$/g) ?? [];
+}
+
+/** Places of `now` whose words are in `old` too, in the same order. */
+function inBoth(old, now) {
+  const width = now.length + 1;
+  const lengths = new Uint16Array((old.length + 1) * width);
+  for (let i = old.length - 1; i >= 0; i -= 1)
+    for (let j = now.length - 1; j >= 0; j -= 1)
+      lengths[i * width + j] =
+        old[i].trim() === now[j].trim()
+          ? lengths[(i + 1) * width + j + 1] + 1
+          : Math.max(lengths[(i + 1) * width + j], lengths[i * width + j + 1]);
+  const places = new Set();
+  for (let i = 0, j = 0; i < old.length && j < now.length; ) {
+    if (old[i].trim() === now[j].trim()) {
+      places.add(j);
+      i += 1;
+      j += 1;
+    } else if (lengths[(i + 1) * width + j] >= lengths[i * width + j + 1]) i += 1;
+    else j += 1;
+  }
+  return places;
+}
