@@ -9,9 +9,9 @@ after the other, each with another prompt; servers and clients are processes of 
 second are all tokens that arrived over the time from the first request to the last byte; the time to the first token is
 from a request, its connection included, to the first event with text. "engine" is a batch of 32 on the scheduler,
 without a server. llama.cpp's server gets the same weights as a GGUF file, which is made in ``--models`` if it is not
-there, as many slots as there are clients and as many threads. Any other server with ``/v1/completions`` that runs
-already may be a peer. Every round measures everything once, in turns; medians are printed, times to the first token are
-those of all rounds together. The last line is JSON.
+there, as many threads, and for each number of clients as many slots, which suits it best. Any other server with
+``/v1/completions`` that runs already may be a peer. Every round measures everything once, in turns; medians are
+printed, times to the first token are those of all rounds together. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -212,7 +212,7 @@ def engine(arguments: argparse.Namespace) -> float:
 
 
 @contextmanager
-def own_server(arguments: argparse.Namespace) -> Iterator[str]:
+def own_server(arguments: argparse.Namespace, _: int) -> Iterator[str]:
     """Our server's address."""
     from gpt2lab.serving.server import listen_on, url_of
 
@@ -228,14 +228,13 @@ def own_server(arguments: argparse.Namespace) -> Iterator[str]:
 
 
 @contextmanager
-def llama_server(arguments: argparse.Namespace) -> Iterator[str]:
+def llama_server(arguments: argparse.Namespace, slots: int) -> Iterator[str]:
     """llama.cpp's server with the same weights; each slot has room for a prompt and its completion."""
     from peer_models import prepare
 
     from gpt2lab.engines.native import usable_cores
 
     model = prepare(f"gguf-{arguments.precision}", arguments.size, arguments.models, Path(sys.executable).parent)
-    slots = max(arguments.clients)
     room = -(-(PROMPT_TOKENS + arguments.tokens + 8) // 256) * 256
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -250,7 +249,7 @@ def llama_server(arguments: argparse.Namespace) -> Iterator[str]:
 
 
 @contextmanager
-def running_server(arguments: argparse.Namespace) -> Iterator[str]:
+def running_server(arguments: argparse.Namespace, _: int) -> Iterator[str]:
     """One that somebody else has started."""
     yield wait_for(arguments.peer)
 
@@ -275,10 +274,10 @@ def wait_for(url: str, path: str | None = None) -> str:
 def measure(
     server: Callable[..., Any], arguments: argparse.Namespace, model: str | None, peer: bool
 ) -> dict[int, Load]:
-    """A little to warm up, then each load."""
+    """Each load on a server that has just been started, after a little to warm up."""
     loads = {}
-    with server(arguments) as url:
-        for clients in arguments.clients:
+    for clients in arguments.clients:
+        with server(arguments, clients) as url:
             load(url, clients, 1, 8, model, peer)
             loads[clients] = load(url, clients, arguments.requests, arguments.tokens, model, peer)
     return loads

@@ -136,6 +136,16 @@ def test_a_drain_has_an_end_and_a_second_signal_ends_it_at_once():
         process.wait()
 
 
+def test_connections_without_a_whole_request_are_closed_in_the_end(start):
+    api = start(Settings(body_seconds=0.2))
+    with api.raw() as mute, api.raw() as slow, api.raw() as second:
+        slow.sendall(b"GET / HT")
+        second.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\nPOST /v1")
+        assert mute.recv(100) == slow.recv(100) == b""
+        assert b"".join(iter(lambda: second.recv(1 << 16), b"")).startswith(b"HTTP/1.1 200")
+    assert api.complete(prompt=PROMPT, max_tokens=2).status_code == 200
+
+
 def test_a_connection_that_says_nothing_is_no_matter(api):
     host, port = api.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as silent:

@@ -65,6 +65,7 @@ class Server(uvicorn.Server):
         super().__init__(config)
         self._service = service
         self._deadline: float | None = None
+        self._silent: dict[Any, tuple[Any, float]] = {}
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, and say so."""
@@ -85,12 +86,29 @@ class Server(uvicorn.Server):
 
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second: whether to stop."""
+        if counter % 10 == 0:
+            self._close_silent()
         if self._deadline is not None and not self.should_exit:
             late = time.monotonic() > self._deadline
             if late:
                 self._service.abandon()
             self.should_exit = late or not self._service.busy
         return await super().on_tick(counter)
+
+    def _close_silent(self) -> None:
+        """Close connections that have had no whole request to answer for as long as one may take to come: uvicorn waits
+        without end for the head of a first one, and who opens many such connections would leave none for others."""
+        now = time.monotonic()
+        before, self._silent = self._silent, {}
+        for connection in self.server_state.connections:
+            cycle = getattr(connection, "cycle", None)  # of the latest request
+            if cycle is not None and not cycle.response_complete:
+                continue
+            same, since = before.get(connection, (None, now))
+            since = since if same is cycle else now
+            self._silent[connection] = cycle, since
+            if now - since > self._service.settings.body_seconds and connection.transport:
+                connection.transport.close()
 
 
 def serve(

@@ -30,7 +30,7 @@ class Settings:
     max_body_bytes: int = 2 << 20
     """Bytes of a request's body, which is not parsed beyond them."""
     body_seconds: float = 30.0
-    """Time in which a request's body must have come."""
+    """Time in which a request must have come: its head on a connection, and then its body."""
     stall_seconds: float = 60.0
     """Time after which a client that reads nothing of its stream is cut off."""
     drain_seconds: float = 30.0
