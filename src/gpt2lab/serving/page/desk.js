@@ -7,12 +7,14 @@ import { Figures } from "./figures.js";
 import { Alternatives } from "./hover.js";
 import { withKey } from "./key.js";
 import { PlaceView } from "./place.js";
+import { fromFile, pack } from "./share.js";
 import { download, isLong, linkTo, readFile, readLink, verdict } from "./sharing.js";
 import { showLegend, TokenView } from "./tokens.js";
 import { TreeView } from "./tree.js";
 import { textOf } from "./vocabulary.js";
 import { Hindrance, Workbench } from "./workbench.js";
 
+const LEFT = "gpt2lab.left"; // of sessionStorage
 const DRAFT_AFTER_MS = 200; // without a key being pressed
 const TREE_TOKENS = 16; // more of a text do not change its line in the tree
 
@@ -75,7 +77,10 @@ export class Desk {
       open: (run) => this.#bench.open(run),
       vocabularyOf: (story) => this.#vocabularies.get(story.origin.model) ?? [],
     });
-    this.#figures = new Figures(ui("figures"));
+    this.#figures = new Figures(ui("figures"), (seed) => {
+      this.#settings.set({ seed });
+      this.#messages.say(`The next texts are drawn with the seed ${seed}.`);
+    });
     showLegend(ui("legend"));
   }
 
@@ -87,7 +92,7 @@ export class Desk {
       back: () => bench.go(-1),
       forth: () => bench.go(1),
       replay: () => this.#replay(),
-      continue: () => bench.branch(bench.run, bench.run.length, null),
+      continue: () => bench.branch(bench.run, { place: bench.run.length, token: null }),
       copy: () => this.#copy(this.#text()),
       share: () => this.#share(),
       save: () => download(bench.run.story, this.#vocabulary()),
@@ -115,7 +120,18 @@ export class Desk {
     this.#bench.cards = cards;
     this.#began = true;
     addEventListener("hashchange", () => this.#try(() => this.#openLink()));
+    const left = takeLeft();
+    addEventListener("pagehide", () => this.#leave());
     await this.#try(() => (location.hash.length > 1 ? this.#openLink() : this.#showDraft()));
+    if (left && !location.hash) {
+      const actions = [["Draw it again", () => this.#try(() => this.#openShared(left))]];
+      this.#messages.tell("There was a text here before the page was loaded anew.", { kind: "good", actions });
+    }
+  }
+
+  /** Keep for this tab what the text on display was drawn from. */
+  #leave() {
+    if (!this.#isDraft() && !this.#bench.busy) sessionStorage.setItem(LEFT, JSON.stringify(pack(this.#bench.run.story)));
   }
 
   // ---- doing ------------------------------------------------------------------------------------------------------
@@ -156,7 +172,8 @@ export class Desk {
     const inList = this.#ui("place").contains(document.activeElement);
     this.#unpin();
     this.#forgetLink();
-    const done = this.#bench.branch(run, place, id);
+    const logprob = id === null ? null : this.#place.logprob(id);
+    const done = this.#bench.branch(run, { place, token: id, logprob });
     if (inList) requestAnimationFrame(() => requestAnimationFrame(() => this.#tokens.focus(place)));
     await done;
   }
@@ -272,7 +289,13 @@ export class Desk {
     if (problem) this.#failed(problem, [["Try again", () => this.#try(() => this.#bench.draw(run))]]);
     else if (run.state === "stopped") this.#messages.say("Stopped.");
     else this.#messages.say(endOf(run));
+    if (run.fingerprint && run.fingerprint !== run.story.origin.fingerprint) this.#tellOfChange();
     if (run === this.#bench.run) this.#lookAtFirst(run);
+  }
+
+  #tellOfChange() {
+    const actions = [["Load the page anew", () => location.reload()]];
+    this.#messages.tell("The server has another model under this name than when the page was loaded.", { actions });
   }
 
   /** The place shown where nobody has chosen one: the first that was drawn. */
@@ -362,6 +385,17 @@ export class Desk {
   #text() {
     const { run } = this.#bench;
     return run && this.#vocabulary() ? textOf(this.#vocabulary(), run.entries().map(({ id }) => id)) : "";
+  }
+}
+
+/** The text that this tab was left with, if there was one. */
+function takeLeft() {
+  const left = sessionStorage.getItem(LEFT);
+  sessionStorage.removeItem(LEFT);
+  try {
+    return left && fromFile(left);
+  } catch {
+    return null; // left by another version
   }
 }
 

@@ -26,8 +26,10 @@ export class Figures {
   #split;
   #words;
 
-  /** @param {HTMLElement} element */
-  constructor(element) {
+  #run = null;
+
+  /** @param {HTMLElement} element @param {(seed: number|string) => void} keepSeed  a user wants to go on with it */
+  constructor(element, keepSeed) {
     const list = document.createElement("dl");
     for (const [name, label] of [
       ["tokens", "tokens"],
@@ -44,6 +46,7 @@ export class Figures {
       list.append(pair);
       this.#values[name] = value;
     }
+    this.#values.seed.append(this.#seedButton(keepSeed));
     const time = document.createElement("div");
     time.className = "times";
     this.#split = document.createElement("div");
@@ -57,13 +60,22 @@ export class Figures {
     element.replaceChildren(list, time);
   }
 
+  #seedButton(keepSeed) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.title = "Keep this seed for the next texts";
+    button.addEventListener("click", () => keepSeed(this.#run.plan.seed));
+    return button;
+  }
+
   /** @param {import("./story.js").Run|null} run */
   show(run) {
+    this.#run = run;
     const speed = run && rate(run);
     this.#values.tokens.textContent = run?.state === "new" || !run ? "–" : String(run.drawn.length);
     this.#values.rate.textContent = speed ? speed.toFixed(speed < 10 ? 1 : 0) : "–";
     this.#values.first.textContent = run?.firstTokenMs != null ? duration(run.firstTokenMs / 1000) : "–";
-    this.#values.seed.textContent = run && run.state !== "new" ? String(run.plan.seed) : "–";
+    this.#values.seed.firstChild.textContent = run && run.state !== "new" ? String(run.plan.seed) : "–";
     this.#showTimes(run?.timings ?? null);
   }
 

@@ -51,7 +51,6 @@ export class Alternatives {
     this.#list.setAttribute("aria-label", "Likeliest tokens here");
     this.#list.addEventListener("click", (event) => this.#clicked(event));
     this.#list.addEventListener("keydown", (event) => this.#pressed(event));
-    this.#facts.setAttribute("aria-live", "polite");
   }
 
   /** @param {View} view */

@@ -16,7 +16,7 @@ export class PlaceView {
   #bars;
   #settings;
   #failed;
-  #now = null; // {run, place, vocabulary, pinned, question, logits}
+  #now = null; // {run, place, vocabulary, pinned, chosen, drawn, question; logits, stages once they are there}
   #asking = null;
   #frame = null;
 
@@ -44,6 +44,12 @@ export class PlaceView {
     return this.#now?.pinned ?? false;
   }
 
+  /** The model's log-probability of `id` at this place; null before the logits are there. */
+  logprob(id) {
+    const model = this.#now?.stages?.[0].probabilities;
+    return model ? Math.log(model[id]) : null;
+  }
+
   /** Let the place go with the pointer. */
   unpin() {
     if (this.#now) this.#now.pinned = false;
@@ -60,7 +66,7 @@ export class PlaceView {
     this.#asking?.abort();
     this.#asking = new AbortController();
     const chosen = run.at(place)?.id ?? null;
-    this.#now = { run, place, vocabulary, pinned, chosen, drawn: run.drawn, question: run.questionAt(place), logits: null };
+    this.#now = { run, place, vocabulary, pinned, chosen, drawn: run.drawn, question: run.questionAt(place) };
     this.#show();
     this.#ask(this.#now, this.#asking.signal);
   }
@@ -98,6 +104,7 @@ export class PlaceView {
     const known = owner.plan.seed !== null && (drawnHere || token === null);
     const u = known ? uniform(owner.plan.seed, 0, run.positionOf(place)) : null;
     const made = this.#now.logits ? stagesOrNull(this.#now.logits, params, history) : null;
+    this.#now.stages = made;
     const note = token && drawnHere && !sameSampling(owner.plan.params, params) ? OTHER_SETTINGS : "";
     this.#alternatives.show({ vocabulary, token, top: token?.top ?? null, stages: made, u, note });
     if (made) this.#bars.show({ logits: this.#now.logits, params, history, vocabulary, u, chosen, stages: made });

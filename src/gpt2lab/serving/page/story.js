@@ -47,7 +47,8 @@ export class Run {
   /**
    * @param {Story} story
    * @param {Plan} plan
-   * @param {{parent: Run, place: number, token: number|null}|null} from  token null: drawn on from that place
+   * @param {{parent: Run, place: number, token: number|null, logprob?: number|null}|null} from  token null: drawn on
+   *   from that place; logprob of the token, where it is known
    */
   constructor(story, plan, from) {
     this.story = story;
@@ -56,15 +57,15 @@ export class Run {
     this.place = from?.place ?? story.promptIds.length;
     this.token = from?.token ?? null;
     /** @type {Entry[]} what it begins with */
-    this.inherited = from ? this.#inherit() : story.promptIds.map((id) => entry(id, "given", this));
+    this.inherited = from ? this.#inherit(from.logprob ?? null) : story.promptIds.map((id) => entry(id, "given", this));
   }
 
-  #inherit() {
+  #inherit(logprob) {
     const before = this.parent.entries().slice(0, this.place);
     if (this.token === null) return before;
     const top = this.parent.at(this.place)?.top ?? null;
-    const logprob = top?.find(([id]) => id === this.token)?.[1] ?? null;
-    return [...before, { ...entry(this.token, "chosen", this), logprob, top }];
+    const known = top?.find(([id]) => id === this.token)?.[1];
+    return [...before, { ...entry(this.token, "chosen", this), logprob: known ?? logprob, top }];
   }
 
   /** Tokens so far, prompt and all. */
@@ -159,17 +160,17 @@ export class Story {
     this.root = new Run(this, plan, null);
   }
 
-  /** A branch of `run` at `place`, where `token` is chosen, or drawn again if it is null. */
-  branch(run, place, token, plan) {
+  /** A branch of `run` at `place`, where `token` is chosen, or drawn if it is null. */
+  branch(run, { place, token, logprob }, plan) {
     const parent = run.ownerOf(place);
-    const made = new Run(this, plan, { parent, place, token });
+    const made = new Run(this, plan, { parent, place, token, logprob });
     parent.branches.push(made);
     parent.branches.sort((one, other) => one.place - other.place);
     return made;
   }
 
   /** A branch that is there already and would draw the same, if there is one. */
-  found(run, place, token, { seed, params }) {
+  found(run, { place, token }, { seed, params }) {
     return run.ownerOf(place).branches.find((branch) => {
       const alike = Object.keys(params).every((name) => branch.plan.params[name] === params[name]);
       return branch.place === place && branch.token === token && String(branch.plan.seed) === String(seed) && alike;

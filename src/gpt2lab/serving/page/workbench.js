@@ -77,8 +77,14 @@ export class Workbench {
     await this.draw(story.root);
   }
 
-  /** Branch off `run` at `place` with `token`; null draws on from there, with a new seed if something stands there. */
-  async branch(run, place, token) {
+  /**
+   * Branch off `run`. @param {object} at
+   * @param {number} at.place
+   * @param {number|null} at.token  what is to stand there; null draws on, with a new seed if something stands there
+   * @param {number|null} [at.logprob]  of the token, if it is known
+   */
+  async branch(run, at) {
+    const { place, token } = at;
     const { story } = run;
     if (!this.stories.includes(story)) {
       story.root.plan.seed ??= newSeed();
@@ -86,12 +92,12 @@ export class Workbench {
     }
     const again = token === null && place < run.length;
     const plan = this.#plan(again ? newSeed() : (this.#settings.get().seed ?? run.plan.seed));
-    const found = story.found(run, place, token, plan);
+    const found = story.found(run, at, plan);
     if (found) {
       this.open(found);
       return;
     }
-    const made = story.branch(run, place, token, plan);
+    const made = story.branch(run, at, plan);
     try {
       this.#fit(made);
     } catch (problem) {
@@ -243,7 +249,7 @@ export class Workbench {
   /** A shared branch; null where its parent turned out too short to have one there. */
   #attach(story, parent, { place, token, ...part }) {
     if (!parent || place > parent.length) return null;
-    return story.branch(parent, place, token, planOf(part));
+    return story.branch(parent, { place, token }, planOf(part));
   }
 }
 
