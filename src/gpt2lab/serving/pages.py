@@ -29,13 +29,13 @@ def docs_page(document: Mapping[str, Any], models: Iterable[ServedModel]) -> str
             parts.append(f"<p>{escape(operation.get('description', ''))}</p>")
             body = operation.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema")
             if body:
-                parts.append(_fields("Request", body, schemas))
+                parts.append(_fields("Request", path, body, schemas))
             answers = operation["responses"]
             answer = answers["200"].get("content", {}).get("application/json", {}).get("schema")
             if answer and "$ref" in answer:
-                parts.append(_fields("Answer", answer, schemas))
+                parts.append(_fields("Answer", path, answer, schemas))
             rows = [[escape(status), escape(said.get("description", ""))] for status, said in answers.items()]
-            parts.append(f"<h4>Statuses</h4>{_table(['status', ''], rows)}")
+            parts.append(f"<h4>Statuses</h4>{_table(f'Statuses of {path}', ['status', 'meaning'], rows)}")
     return _page("gpt2lab: the API", "".join(parts))
 
 
@@ -44,18 +44,18 @@ def _models(models: Iterable[ServedModel]) -> str:
         [
             _code(served.name),
             f"{served.model.config.n_params / 1e6:,.1f}M parameters",
-            f"context {served.model.config.n_ctx}",
+            f"{served.model.config.n_ctx} tokens",
             _code(served.model.precision),
         ]
         for served in models
     ]
-    return _table(["name", "size", "", "precision"], rows)
+    return _table("Models", ["name", "size", "context", "precision"], rows)
 
 
-def _fields(title: str, schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> str:
+def _fields(title: str, path: str, schema: Mapping[str, Any], schemas: Mapping[str, Any]) -> str:
     fields = schemas[schema["$ref"].rpartition("/")[2]]["properties"]
     rows = [[_code(name), escape(_kind(field)), escape(field.get("description", ""))] for name, field in fields.items()]
-    return f"<h4>{title}</h4>{_table(['field', 'type', ''], rows)}"
+    return f"<h4>{title}</h4>{_table(f'{title} of {path}', ['field', 'type', 'meaning'], rows)}"
 
 
 def _kind(field: Mapping[str, Any]) -> str:
@@ -75,10 +75,12 @@ def _code(text: str) -> str:
     return f"<code>{escape(text)}</code>"
 
 
-def _table(heads: list[str], rows: list[list[str]]) -> str:
+def _table(label: str, heads: list[str], rows: list[list[str]]) -> str:
+    """In a box of its own, which a narrow screen scrolls, also with the keyboard."""
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in heads)
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    return f'<div class="table" role="region" aria-label="{escape(label)}" tabindex="0">{table}</div>'
 
 
 def _page(title: str, content: str) -> str:
