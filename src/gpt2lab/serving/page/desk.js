@@ -7,14 +7,12 @@ import { Figures } from "./figures.js";
 import { Alternatives } from "./hover.js";
 import { withKey } from "./key.js";
 import { PlaceView } from "./place.js";
-import { fromFile, pack } from "./share.js";
-import { download, isLong, linkTo, readFile, readLink, verdict } from "./sharing.js";
+import { download, Sharing } from "./sharing.js";
 import { showLegend, TokenView } from "./tokens.js";
 import { TreeView } from "./tree.js";
 import { textOf } from "./vocabulary.js";
 import { Hindrance, Workbench } from "./workbench.js";
 
-const LEFT = "gpt2lab.left"; // of sessionStorage
 const DRAFT_AFTER_MS = 200; // without a key being pressed
 const TREE_TOKENS = 16; // more of a text do not change its line in the tree
 
@@ -26,6 +24,7 @@ export class Desk {
   #tokens;
   #tree;
   #figures;
+  #sharing;
   #place;
   #alternatives;
   #vocabularies = new Map(); // model -> string[]
@@ -47,6 +46,8 @@ export class Desk {
       say: (text) => messages.say(text),
     });
     this.#buildViews(bars);
+    const before = () => this.#holdDraft();
+    this.#sharing = new Sharing({ ui: this.#ui, settings, messages, bench: this.#bench, before });
     this.#bindButtons();
     this.#bindKeys(document);
     settings.subscribe((now, before) => this.#set(now, before));
@@ -94,7 +95,7 @@ export class Desk {
       replay: () => this.#replay(),
       continue: () => bench.branch(bench.run, { place: bench.run.length, token: null }),
       copy: () => this.#copy(this.#text()),
-      share: () => this.#share(),
+      share: () => this.#sharing.share(bench.run.story, (link) => this.#copy(link)),
       save: () => download(bench.run.story, this.#vocabulary()),
       load: () => this.#ui("file").click(),
       redraw: () => this.#branch(null),
@@ -102,15 +103,13 @@ export class Desk {
       remove: () => bench.remove(bench.run),
     };
     for (const [id, act] of Object.entries(actions)) this.#ui(id).addEventListener("click", () => this.#try(act));
-    const file = this.#ui("file");
-    file.addEventListener("change", () => this.#try(() => this.#openFile(file)));
-    this.#ui("link").addEventListener("focus", (event) => event.target.select());
+    this.#ui("file").addEventListener("change", (event) => this.#try(() => this.#sharing.openFile(event.target)));
     this.#ui("plain").parentElement.addEventListener("toggle", () => this.#render());
   }
 
   #bindKeys(document) {
     document.addEventListener("keydown", (event) => {
-      if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) this.#try(() => this.#write());
+      if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !event.repeat) this.#try(() => this.#write());
       else if (event.key === "Escape" && this.#bench.busy) this.#bench.stop();
     });
   }
@@ -120,18 +119,13 @@ export class Desk {
     this.#bench.cards = cards;
     this.#began = true;
     addEventListener("hashchange", () => this.#try(() => this.#openLink()));
-    const left = takeLeft();
-    addEventListener("pagehide", () => this.#leave());
-    await this.#try(() => (location.hash.length > 1 ? this.#openLink() : this.#showDraft()));
-    if (left && !location.hash) {
-      const actions = [["Draw it again", () => this.#try(() => this.#openShared(left))]];
-      this.#messages.tell("There was a text here before the page was loaded anew.", { kind: "good", actions });
-    }
+    await this.#openLink();
+    this.#sharing.offerLeft((open) => this.#try(open));
+    addEventListener("pagehide", () => this.#sharing.leave(this.#isDraft() ? null : this.#bench.run.story));
   }
 
-  /** Keep for this tab what the text on display was drawn from. */
-  #leave() {
-    if (!this.#isDraft() && !this.#bench.busy) sessionStorage.setItem(LEFT, JSON.stringify(pack(this.#bench.run.story)));
+  async #openLink() {
+    if (!(await this.#try(() => this.#sharing.openLink())) && this.#isDraft()) await this.#try(() => this.#showDraft());
   }
 
   // ---- doing ------------------------------------------------------------------------------------------------------
@@ -155,9 +149,9 @@ export class Desk {
 
   async #write() {
     if (!this.#began) return;
-    this.#draft.abort();
+    this.#holdDraft();
     this.#messages.clear();
-    this.#forgetLink();
+    this.#sharing.forget();
     await this.#bench.start();
   }
 
@@ -171,7 +165,7 @@ export class Desk {
     }
     const inList = this.#ui("place").contains(document.activeElement);
     this.#unpin();
-    this.#forgetLink();
+    this.#sharing.forget();
     const logprob = id === null ? null : this.#place.logprob(id);
     const done = this.#bench.branch(run, { place, token: id, logprob });
     if (inList) requestAnimationFrame(() => requestAnimationFrame(() => this.#tokens.focus(place)));
@@ -197,48 +191,6 @@ export class Desk {
     }
   }
 
-  async #share() {
-    const link = linkTo(this.#bench.run.story);
-    this.#ui("shared").hidden = false;
-    this.#ui("link").value = link;
-    this.#ui("link").focus();
-    if (isLong(link)) this.#messages.tell("This link is long, and some programs cut such links: a file is safer.");
-    if (await this.#copy(link)) this.#messages.say("The link is copied.");
-  }
-
-  async #openFile(file) {
-    const [chosen] = file.files;
-    if (!chosen) return;
-    const shared = await readFile(chosen, (text) => this.#messages.tell(text));
-    file.value = "";
-    if (shared) await this.#openShared(shared);
-  }
-
-  async #openLink() {
-    if (this.#ui(location.hash.slice(1))) return; // a place in this page
-    const shared = readLink(location.hash, (text) => this.#messages.tell(text));
-    if (shared) await this.#openShared(shared);
-    else await this.#showDraft();
-  }
-
-  async #openShared(shared) {
-    const card = this.#bench.modelFor(shared);
-    const { params, seed, limit } = shared.first;
-    this.#settings.set({ model: card.id, prompt: shared.prompt, ...params, seed, max_tokens: limit });
-    this.#draft.abort();
-    clearTimeout(this.#draftTimer);
-    const result = await this.#bench.replayShared(shared, card);
-    this.#messages.say("");
-    const [text, kind] = verdict(shared, card, result);
-    this.#messages.tell(text, { kind });
-  }
-
-  /** The address no longer says what is on display. */
-  #forgetLink() {
-    this.#ui("shared").hidden = true;
-    if (location.hash) history.replaceState(null, "", location.pathname + location.search);
-  }
-
   // ---- the prompt before anything is drawn ---------------------------------------------------------------------------
 
   #set(now, before) {
@@ -253,8 +205,13 @@ export class Desk {
     return run === null || !stories.includes(run.story);
   }
 
-  async #showDraft() {
+  #holdDraft() {
+    clearTimeout(this.#draftTimer);
     this.#draft.abort();
+  }
+
+  async #showDraft() {
+    this.#holdDraft();
     this.#draft = new AbortController();
     const { signal } = this.#draft;
     const story = await this.#bench.draft(signal);
@@ -305,8 +262,8 @@ export class Desk {
 
   async #look(place, pinned, chosen = true) {
     const { run } = this.#bench;
-    const words = await this.#loaded(run.story.origin.model);
-    if (run !== this.#bench.run || (this.#place.pinned && !pinned)) return;
+    const words = await this.#try(() => this.#loaded(run.story.origin.model));
+    if (!words || run !== this.#bench.run || (this.#place.pinned && !pinned)) return;
     if (chosen) this.#chosen = run;
     this.#place.look(run, place, words, pinned);
     this.#tokens.mark(place, pinned);
@@ -385,17 +342,6 @@ export class Desk {
   #text() {
     const { run } = this.#bench;
     return run && this.#vocabulary() ? textOf(this.#vocabulary(), run.entries().map(({ id }) => id)) : "";
-  }
-}
-
-/** The text that this tab was left with, if there was one. */
-function takeLeft() {
-  const left = sessionStorage.getItem(LEFT);
-  sessionStorage.removeItem(LEFT);
-  try {
-    return left && fromFile(left);
-  } catch {
-    return null; // left by another version
   }
 }
 

@@ -7,14 +7,111 @@ import { textOf } from "./vocabulary.js";
 
 const LONG_LINK = 8000; // some programs cut what is longer
 
-/** The address that draws `story` again. */
-export function linkTo(story) {
-  return `${location.href.replace(/#.*/, "")}${toHash(pack(story))}`;
+const LEFT = "gpt2lab.left"; // of sessionStorage
+
+/** Opens what was shared, and shares. */
+export class Sharing {
+  #ui;
+  #settings;
+  #messages;
+  #bench;
+  #before;
+
+  /**
+   * @param {object} parts
+   * @param {(id: string) => HTMLElement} parts.ui
+   * @param {object} parts.settings
+   * @param {import("./messages.js").Messages} parts.messages
+   * @param {import("./workbench.js").Workbench} parts.bench
+   * @param {() => void} parts.before  a story is about to be opened
+   */
+  constructor({ ui, settings, messages, bench, before }) {
+    this.#ui = ui;
+    this.#settings = settings;
+    this.#messages = messages;
+    this.#bench = bench;
+    this.#before = before;
+    ui("link").addEventListener("focus", (event) => event.target.select());
+  }
+
+  /** Show and copy the link to `story`. */
+  async share(story, copy) {
+    const link = linkTo(story);
+    const field = this.#ui("link");
+    this.#ui("shared").hidden = false;
+    field.value = link;
+    field.focus();
+    if (link.length > LONG_LINK) this.#messages.tell("This link is long, and some programs cut such links: a file is safer.");
+    if (await copy(link)) this.#messages.say("The link is copied.");
+  }
+
+  /** The address no longer says what is on display. */
+  forget() {
+    this.#ui("shared").hidden = true;
+    if (location.hash) history.replaceState(null, "", location.pathname + location.search);
+  }
+
+  /** Open the file that was chosen in `input`. */
+  async openFile(input) {
+    const [file] = input.files;
+    if (!file) return;
+    const text = await file.text();
+    input.value = "";
+    const shared = this.#read(fromFile, text, file.name);
+    if (shared) await this.#open(shared);
+  }
+
+  /** Open what the address shares; whether it shares anything. */
+  async openLink() {
+    if (location.hash.length < 2 || this.#ui(location.hash.slice(1))) return false; // nothing, or a place in this page
+    const shared = this.#read(fromHash, location.hash, "This link");
+    if (shared) await this.#open(shared);
+    return shared !== null;
+  }
+
+  /** Keep for this tab what `story` was drawn from. */
+  leave(story) {
+    if (story && !this.#bench.busy) sessionStorage.setItem(LEFT, JSON.stringify(pack(story)));
+  }
+
+  /** Offer the text that this tab was left with, if there was one. @param {(open: () => void) => void} whenWanted */
+  offerLeft(whenWanted) {
+    const left = sessionStorage.getItem(LEFT);
+    sessionStorage.removeItem(LEFT);
+    if (!left || location.hash.length > 1) return;
+    const shared = this.#read(fromFile, left, "The text of before");
+    if (!shared) return;
+    const actions = [["Draw it again", () => whenWanted(() => this.#open(shared, false))]];
+    this.#messages.tell("There was a text here before the page was loaded anew.", { kind: "good", actions });
+  }
+
+  #read(reader, text, name) {
+    try {
+      return reader(text);
+    } catch (problem) {
+      if (!(problem instanceof ShareError)) throw problem;
+      this.#messages.tell(`${name} cannot be opened. ${problem.message}`);
+      return null;
+    }
+  }
+
+  /** Draw it again, and tell how that compares; `adopt` its prompt and settings. */
+  async #open(shared, adopt = true) {
+    const card = this.#bench.modelFor(shared);
+    const { params, seed, limit } = shared.first;
+    if (adopt) this.#settings.set({ model: card.id, prompt: shared.prompt, ...params, seed, max_tokens: limit });
+    this.#before();
+    const result = await this.#bench.replayShared(shared, card);
+    if (!result) return;
+    this.#messages.say("");
+    const [text, kind] = verdict(shared, card, result);
+    this.#messages.tell(text, { kind });
+  }
 }
 
-/** Whether a link may be too long for a mail or a chat. */
-export function isLong(link) {
-  return link.length > LONG_LINK;
+/** The address that draws `story` again. */
+function linkTo(story) {
+  return `${location.href.replace(/#.*/, "")}${toHash(pack(story))}`;
 }
 
 /** Hand `story` to the browser as a file. */
@@ -28,25 +125,6 @@ export function download(story, vocabulary) {
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }
 
-/** What a file or a link holds, or null with a word about why not. @param {(text: string) => void} tell */
-export async function readFile(file, tell) {
-  return read(fromFile, await file.text(), (why) => tell(`${file.name} cannot be opened. ${why}`));
-}
-
-export function readLink(hash, tell) {
-  return read(fromHash, hash, (why) => tell(`This link cannot be opened. ${why}`));
-}
-
-function read(reader, text, tell) {
-  try {
-    return reader(text);
-  } catch (problem) {
-    if (!(problem instanceof ShareError)) throw problem;
-    tell(problem.message);
-    return null;
-  }
-}
-
 /**
  * What is said once a shared story has been drawn again.
  * @param {import("./share.js").Shared} shared
@@ -54,7 +132,7 @@ function read(reader, text, tell) {
  * @param {{same: number, of: number, stopped: boolean}} result
  * @returns {[string, "good"|"warn"]}
  */
-export function verdict(shared, card, { same, of, stopped }) {
+function verdict(shared, card, { same, of, stopped }) {
   const equal = card.gpt2lab.fingerprint === shared.fingerprint;
   const other = equal
     ? ""

@@ -225,7 +225,8 @@ export class Workbench {
   /**
    * Draw all of a shared story with the model of `card`.
    * @param {import("./share.js").Shared} shared
-   * @returns {Promise<{same: number, of: number, stopped: boolean}>} how many runs came out as they were
+   * @returns {Promise<{same: number, of: number, stopped: boolean}|null>} how many runs came out as they were; null if
+   *   something hindered it, which has been told
    */
   async replayShared(shared, card) {
     const ids = await withKey(() => tokenize(card.id, shared.prompt));
@@ -239,7 +240,7 @@ export class Workbench {
       if (number) made.push(this.#attach(story, made[part.parent], part));
       const run = made[number];
       this.#events.say(`Drawing ${number + 1} of ${parts.length} …`);
-      if (run && part.check[0]) await this.draw(run);
+      if (run && part.check[0] && (await this.draw(run))) return null;
       if (run?.state === "stopped") return { same, of: parts.length, stopped: true };
       if (run && String(checkOf(run)) === String(part.check)) same += 1;
     }
