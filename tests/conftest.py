@@ -105,16 +105,16 @@ def _refuse_foreign(family: int, address: Any) -> None:
 
 
 class RunFolder:
-    """What a training would write, written by hand: the run ``run1`` in ``base``, at ``path``. Nothing is there yet."""
+    """What a training would write, written by hand: the run ``name`` in ``base``, at ``path``. Nothing is there yet."""
 
-    def __init__(self, base: Path) -> None:
-        self.path = base / "checkpoint" / "run1"
-        self.samples = base / "samples" / "run1"
+    def __init__(self, base: Path, name: str = "run1") -> None:
+        self.path = base / "checkpoint" / name
+        self.samples = base / "samples" / name
         self.metrics = self.path / "metrics.jsonl"
 
     def settings(self, **values: Any) -> None:
         self.path.mkdir(parents=True, exist_ok=True)
-        values = {"checkpoint_dir": "checkpoint", "sample_dir": "samples", "run_name": "run1", **values}
+        values = {"checkpoint_dir": "checkpoint", "sample_dir": "samples", "run_name": self.path.name, **values}
         (self.path / "settings.json").write_text(json.dumps(values))
 
     def update(self, step: int, loss: float = 2.0, *, mode: str = "a", **more: Any) -> None:
@@ -134,6 +134,12 @@ class RunFolder:
         self.samples.mkdir(parents=True, exist_ok=True)
         blocks = (f"======== SAMPLE {number} ========\n{text}\n" for number, text in enumerate(texts, start=1))
         (self.samples / f"samples-{step}").write_text("\n".join(blocks), encoding="utf-8", newline="\n")
+
+
+@pytest.fixture(scope="session")
+def run_folders() -> type[RunFolder]:
+    """For several of them."""
+    return RunFolder
 
 
 @pytest.fixture

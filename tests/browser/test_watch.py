@@ -1,0 +1,384 @@
+"""The page at /watch: a run's curves and texts as they are written, read off, and stepped through."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .test_accessibility import LOOKS, settled, violations
+
+NAMES = ["begins", "read", "texts", "anew", "axe", "lost", "one", "two"]
+HOSTILE = "<img src=x onerror=\"console.error('run')\">\u202e<script>console.error('run')</script>&amp;\x00"
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("watched")
+
+
+@pytest.fixture(scope="module")
+def url(serve: Callable[..., str], base: Path) -> str:
+    """A server that watches a run for each test; none of them is there yet."""
+    return serve(*(argument for name in NAMES for argument in ("--watch", str(base / "checkpoint" / name))))
+
+
+@pytest.fixture
+def folder(run_folders: Any, base: Path) -> Callable[[str], Any]:
+    return lambda name: run_folders(base, name)
+
+
+@pytest.fixture
+def watch(new_page: Callable[..., Any], url: str, expect: Any) -> Callable[..., Any]:
+    """``watch(name)``: a page that shows this run and is live."""
+
+    def begin(name: str, **options: Any) -> Any:
+        page = new_page(url, **options)
+        page.goto(f"/watch#{name}")
+        expect(page.locator("#connection")).to_have_text("live")
+        expect(page.locator("#run-title")).to_have_text(name)
+        return page
+
+    return begin
+
+
+def fill(run: Any, last: int, *, every: int = 10) -> None:
+    for step in range(1, last + 1):
+        run.update(step, 5 - 2 * step / last)
+        if step % every == 0:
+            run.validation(step, 5.5 - 2 * step / last)
+
+
+def place(page: Any, kind: str) -> list[float]:
+    """Heights of a line's points in pixels, from the top."""
+    path = page.locator(f"#loss-chart path.line.{kind}").get_attribute("d")
+    return [float(point.split(" ")[1]) for point in path[1:].split("L")]
+
+
+# ---- a run that goes on ----------------------------------------------------------------------------------------------
+
+
+def test_a_run_is_seen_from_before_it_begins_to_its_end(watch, folder, expect):
+    run, page = folder("begins"), watch("begins")
+    expect(page.locator("#state")).to_have_text("not there yet")
+    expect(page.locator("#note")).to_contain_text("gpt2lab train --run_name begins")
+    expect(page.locator("#figures")).to_be_hidden()
+    run.settings(steps=30, model_name="tales", sample_prompt="Once")
+    expect(page.locator("#state")).to_have_text("about to begin")
+    for step in range(1, 21):
+        run.update(step, 5.0 - step / 10)
+    run.validation(10, 4.125)
+    run.sample(10, "Once upon a time")
+    expect(page.locator("#state")).to_have_text("in training")
+    expect(page.locator("#note")).to_be_hidden()
+    expect(page.locator("#progress-text")).to_have_text(re.compile(r"20 of 30 updates · 66 % · 0:0\d to go, until "))
+    expect(page.locator("#tiles")).to_contain_text("4.125")
+    expect(page.locator("#readout")).to_contain_text("update 20 · loss 3.000 · smoothed")
+    expect(page.locator("#sample-title")).to_have_text("After 10 updates · 1 of 1 · held-out loss 4.125")
+    expect(page.locator("#texts")).to_contain_text("Once upon a time")
+    before = len(place(page, "smoothed"))
+    for step in range(21, 31):
+        run.update(step, 3.0)
+    run.sample(30, "Once upon a hill")
+    expect(page.locator("#state")).to_have_text("finished")
+    expect(page.locator("#readout")).to_contain_text("update 30 ·")  # the cursor stays at the newest
+    expect(page.locator("#sample-title")).to_contain_text("After 30 updates · 2 of 2")
+    assert (before, len(place(page, "smoothed"))) == (20, 30)
+    assert "30/30" in page.title()
+
+
+def test_a_training_begun_anew_takes_the_place_of_the_one_before(watch, folder, expect):
+    run = folder("anew")
+    run.settings(steps=40)
+    fill(run, 40)
+    for step in (20, 40):
+        run.sample(step, f"text {step}")
+    page = watch("anew")
+    expect(page.locator("#readout")).to_contain_text("update 40 ·")
+    run.path.rename(run.path.with_name("anew-1"))
+    expect(page.locator("#state")).to_have_text("its folder is gone")
+    expect(page.locator("#note")).to_contain_text("stays here until")
+    assert len(place(page, "raw")) == 40
+    run.settings(steps=40)
+    fill(run, 25)
+    expect(page.locator("#readout")).to_contain_text("update 25 ·")
+    assert len(place(page, "raw")) == 25
+    expect(page.locator("#sample-title")).to_contain_text("After 20 updates")  # the newest of this training
+    page.get_by_role("button", name="Later checkpoint").click()
+    expect(page.locator("#sample-title")).to_contain_text("of an earlier training: this one has not come so far")
+
+
+def test_a_lost_connection_is_told_and_comes_back(watch, folder, expect, complaints):
+    complaints.forgive("Failed to load resource")
+    run = folder("lost")
+    fill(run, 5)
+    page = watch("lost")
+    expect(page.locator("#readout")).to_contain_text("update 5 ·")
+    page.route("**/watch/events", lambda route: route.abort())
+    page.reload()  # which loses it
+    expect(page.locator("#connection")).to_have_text(re.compile(r"no connection; again in \d+ s"))
+    run.update(6)
+    page.unroute("**/watch/events")
+    page.evaluate("() => dispatchEvent(new Event('online'))")
+    expect(page.locator("#connection")).to_have_text("live")
+    expect(page.locator("#readout")).to_contain_text("update 6 ·")
+
+
+# ---- reading off -----------------------------------------------------------------------------------------------------
+
+
+def test_curves_are_read_off_with_pointer_and_keys(watch, folder, expect):
+    run = folder("read")
+    run.settings(steps=100)
+    fill(run, 50)
+    page = watch("read")
+    readout, cursor = page.locator("#readout"), page.get_by_label("Read off at an update")
+    expect(readout).to_contain_text("update 50 · loss 3.000 · smoothed 3")
+    expect(readout).to_contain_text("held out 3.500 at 50 · learning rate 1.0e-3 · 100 tokens a second")
+    box = page.locator("#loss-chart").bounding_box()
+    page.mouse.move(box["x"] + 46 + (box["width"] - 60) * (20 - 1) / 99, box["y"] + 50)
+    expect(readout).to_contain_text("update 20 · loss 4.200")
+    expect(page.locator("#loss-chart .cursor-mark circle.held-out")).to_have_count(1)
+    page.mouse.move(0, 0)
+    expect(readout).to_contain_text("update 50 ·")
+    cursor.focus()
+    page.keyboard.press("Home")
+    expect(readout).to_contain_text("update 1 · loss 4.960")
+    page.keyboard.press("ArrowRight")
+    expect(readout).to_contain_text("update 2 ·")
+    assert cursor.get_attribute("aria-valuetext") == readout.inner_text()
+    run.update(51, 2.9)
+    expect(page.locator("#tiles")).to_contain_text("2.900")
+    expect(readout).to_contain_text("update 2 ·")  # who reads is not disturbed
+
+
+def test_axes_and_smoothing_are_chosen_and_kept(watch, folder, expect):
+    run = folder("read")
+    if not run.metrics.exists():
+        fill(run, 50)
+    page = watch("read")
+    expect(page.locator("#loss-chart path.raw")).to_be_attached()
+    linear = place(page, "raw")
+    page.get_by_label("Smoothing").fill("0")
+    expect(page.locator("#smoothing-value")).to_have_text("none")
+    assert place(page, "smoothed") == place(page, "raw")
+    page.get_by_label("Loss axis").select_option("logarithmic")
+    page.get_by_label("Update axis").select_option("logarithmic")
+    bent = place(page, "raw")
+    assert bent != linear and bent == sorted(bent)
+    page.reload()
+    expect(page.get_by_label("Loss axis")).to_have_value("log")
+    expect(page.locator("#smoothing-value")).to_have_text("none")
+    expect(page.locator("#loss-chart path.raw")).to_be_attached()
+    assert place(page, "raw") == bent
+
+
+def test_the_numbers_are_in_a_table_too(watch, folder, expect):
+    run = folder("read")
+    if not run.metrics.exists():
+        fill(run, 50)
+    page = watch("read")
+    page.get_by_text("The numbers as a table").click()
+    rows = page.locator("#table tbody tr")
+    expect(rows).to_have_count(40)
+    cells = rows.nth(0).locator("th, td").all_inner_texts()
+    assert cells == ["1", "4.960", "4.960", "–", "1.0e-3", "100"]
+    assert page.locator("#table tbody th[scope=row]").count() == 40
+    label = page.locator("#loss-chart svg").get_attribute("aria-label")
+    assert re.match(r"Loss of read over updates\. In training from 4\.96 to .* Held out at best 3\.500 after 50", label)
+
+
+# ---- texts -----------------------------------------------------------------------------------------------------------
+
+
+def test_texts_are_stepped_through_and_nothing_in_them_is_run(watch, folder, expect):
+    run = folder("texts")
+    run.settings(steps=30, sample_prompt="The king")
+    fill(run, 30)
+    run.sample(10, "The king is here.", "second at 10")
+    run.sample(20, "The king was not here.", "second at 20")
+    run.sample(30, "The king was " + HOSTILE, "second at 30")
+    page = watch("texts")
+    title, texts = page.locator("#sample-title"), page.locator("#texts .sample-text")
+    expect(title).to_contain_text("After 30 updates · 3 of 3 · held-out loss 3.500")
+    expect(texts).to_have_count(2)
+    assert texts.nth(1).evaluate("e => e.textContent") == "The king was " + HOSTILE
+    assert texts.nth(1).locator("*:not(mark, .given)").count() == 0
+    page.get_by_role("button", name="Earlier checkpoint").click()
+    expect(title).to_contain_text("After 20 updates")
+    expect(page.get_by_label("follow the newest")).not_to_be_checked()
+    expect(texts.nth(0)).to_have_text("The king is here.")
+    assert texts.nth(1).locator("mark").all_inner_texts() == ["was not"]
+    assert texts.nth(1).locator(".given").inner_text() == "The king"
+    run.sample(31, "The king", "second at 31")
+    expect(title).to_contain_text("2 of 4")  # nor is who reads disturbed here
+    slider = page.get_by_role("slider", name="Checkpoint")
+    slider.focus()
+    page.keyboard.press("Home")
+    expect(title).to_contain_text("After 10 updates · 1 of 4")
+    assert slider.get_attribute("aria-valuetext") == "After 10 updates, 1 of 4, held-out loss 4.833"
+    expect(texts).to_have_count(1)
+    page.get_by_label("Compare").select_option("with nothing")
+    page.locator("#number").select_option("2")
+    expect(texts).to_have_text(["second at 10"])
+    expect(page.get_by_role("button", name="Earlier checkpoint")).to_be_disabled()
+    run.sample(10, "The king", "written again")
+    expect(texts).to_have_text(["written again"])
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "new"),
+    [
+        ("a b c", "a b c", []),
+        ("a b c", "a x c", [" x"]),
+        ("", "all new ", ["all new "]),
+        ("all gone", "", []),
+        ("a b", "a  b\n", []),
+        ("one two three four", "zero one three five four", ["zero", " five"]),
+    ],
+)
+def test_what_is_new_is_what_is_not_in_both(evaluate, before, after, new):
+    call = "(m, [before, after]) => m.whatIsNew(before, after)"
+    pieces = evaluate("watch_words.js", call, [before, after])
+    assert "".join(piece["text"] for piece in pieces) == after
+    assert [piece["text"] for piece in pieces if piece["isNew"] and piece["text"].strip()] == new
+
+
+def test_texts_too_long_to_compare_are_not(evaluate):
+    assert evaluate("watch_words.js", "(m) => m.whatIsNew('a '.repeat(2000), 'b')") is None
+
+
+# ---- arithmetic ------------------------------------------------------------------------------------------------------
+
+
+def test_smoothing_is_the_trainers_running_mean_whatever_is_put_together(evaluate):
+    losses = [3.0, 1.0, 2.0, 5.0, 4.0, 4.0]
+    single = [[step, step, 1, step, loss, loss, loss] for step, loss in enumerate(losses, start=1)]
+    average, weight, expected = 0.0, 0.0, []
+    for loss in losses:
+        average, weight = 0.9 * average + loss, 0.9 * weight + 1
+        expected.append(average / weight)
+    call = "(m, [rows, decay]) => m.smoothed(rows, decay)"
+    assert evaluate("watch_run.js", call, [single, 0.9]) == pytest.approx(expected)
+    double = [[step, step + 1, 2, step, 0, 9, 4.0] for step in (1, 3, 5)]
+    assert evaluate("watch_run.js", call, [double, 0.9]) == pytest.approx([4.0] * 3)
+    assert evaluate("watch_run.js", call, [single, 0]) == losses
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "log", "expected"),
+    [
+        (0, 100, False, [0, 20, 40, 60, 80, 100]),
+        (3.9, 6.6, False, [4, 5, 6]),
+        (2, 2, False, [2]),
+        (1, 1000, True, [1, 5, 20, 100, 500]),
+        (4.1, 4.4, True, [4.1, 4.2, 4.3, 4.4]),
+        (0, 3e-4, False, [0, 1e-4, 2e-4, 3e-4]),
+    ],
+)
+def test_axes_have_round_numbers(evaluate, low, high, log, expected):
+    assert evaluate("watch_run.js", "(m, [low, high, log]) => m.ticks(low, high, 6, log)", [low, high, log]) == expected
+
+
+# ---- everybody can use it --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("scheme", "width"), LOOKS)
+def test_nothing_serious_is_in_the_way(watch, folder, expect, scheme, width):
+    run = folder("axe")
+    if not run.metrics.exists():
+        run.settings(steps=60, model_name="tales", sample_prompt="Once")
+        fill(run, 50)
+        for step in (20, 40):
+            run.sample(step, f"Once upon {step} times " + "there was a mouse " * step, "x")
+    page = watch("axe", color_scheme=scheme, width=width)
+    expect(page.locator("#texts figure")).to_have_count(2)
+    page.get_by_text("The numbers as a table").click()
+    page.get_by_text("Settings of the run").click()
+    settled(page)
+    assert violations(page) == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_several_runs_are_chosen_from_and_drawn_together(watch, folder, expect):
+    for name, last in (("one", 10), ("two", 20)):
+        fill(folder(name), last)
+    page = watch("one")
+    expect(page.locator("#readout")).to_contain_text("update 10 ·")
+    page.get_by_label("other runs too").check()
+    expect(page.locator("#loss-chart path.other")).not_to_have_count(0)
+    assert "two" in page.locator("#loss-chart text.name").all_text_contents()
+    page.get_by_label("Run", exact=True).select_option("two")
+    expect(page.locator("#readout")).to_contain_text("update 20 ·")
+    page.reload()
+    expect(page.locator("#run-title")).to_have_text("two")
+
+
+def test_without_a_run_the_page_says_how_to_watch_one(page, expect):
+    page.goto("/watch")
+    expect(page.locator("#note")).to_contain_text("gpt2lab serve --watch checkpoint/run1")
+    page.get_by_role("link", name="Playground").click()
+    page.get_by_role("link", name="Training").click()
+    expect(page.locator("#note")).to_be_visible()
+
+
+def test_a_server_with_keys_is_given_one(new_page, serve, folder, tmp_path, expect, complaints):
+    complaints.forgive("status of 401")
+    (tmp_path / "keys").write_text("secret\n")
+    run = folder("one")
+    if not run.metrics.exists():
+        fill(run, 10)
+    page = new_page(serve("--api_key_file", str(tmp_path / "keys"), "--watch", str(run.path)))
+    page.goto("/watch")
+    page.get_by_role("button", name="Cancel").click()
+    expect(page.locator("#connection")).to_have_text("the server asks for a key")
+    page.get_by_role("button", name="Give the key").click()
+    page.get_by_label("API key").fill("secret")
+    page.get_by_role("button", name="Use this key").click()
+    expect(page.locator("#connection")).to_have_text("live")
+    expect(page.locator("#readout")).to_contain_text("update 10 ·")
+
+
+# ---- a training ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_training_is_watched_while_it_runs(new_page, serve, tmp_path, expect):
+    pytest.importorskip("torch")
+    (tmp_path / "tales.txt").write_text(
+        "Once upon a time there was a mouse who danced until the moon went down. " * 200
+    )
+    page = new_page(serve("--watch", str(tmp_path / "checkpoint" / "run1")))
+    page.goto("/watch")
+    expect(page.locator("#state")).to_have_text("not there yet")
+    shape = "--from_scratch --n_ctx 32 --n_embd 16 --n_head 2 --n_layer 1 --precision float32 --batch_size 1"
+    often = "--steps 1000000 --schedule constant --val_every 10 --sample_every 10 --sample_length 10"
+    command = [sys.executable, "-m", "gpt2lab", "train", "--dataset", "tales.txt", *shape.split(), *often.split()]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    training = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, env=environment)
+    try:
+        patience = {"timeout": 250_000}
+        expect(page.locator("#state")).to_have_text("in training", **patience)
+        expect(page.locator("#sample-title")).to_contain_text(re.compile(r"After \d+ updates · [3-9]"), **patience)
+        expect(page.locator("#loss-chart path.held-out")).to_be_attached(**patience)
+        expect(page.locator("#texts figure")).to_have_count(2)
+        first = page.title()
+        expect(page).not_to_have_title(first, **patience)  # it goes on
+        assert float(re.search(r" · (\d+\.\d+) · ", page.title())[1]) < 10.9
+        training.send_signal(signal.SIGINT)
+        assert training.wait(120) == 128 + signal.SIGINT
+        if sys.platform == "linux":
+            expect(page.locator("#state")).to_have_text("stopped")
+    finally:
+        training.kill()
+        training.wait()
+    shutil.rmtree(tmp_path / "checkpoint")
+    expect(page.locator("#state")).to_have_text("its folder is gone")
