@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -77,6 +78,14 @@ def test_nothing_but_the_page_s_files_can_be_had(api, path):
         path = path.replace("\0", "%00")
         connection.sendall(f"GET /page/{path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
         assert b" 404 " in connection.recv(100)
+
+
+def test_the_page_s_files_fill_no_log_unless_one_is_missing(api, caplog):
+    with caplog.at_level(logging.INFO, "gpt2lab.serving"):
+        for path in ("/", "/page/docs.css", "/page/nothing.js", "/health"):
+            api.http.get(path)
+        assert eventually(lambda: "/health 200" in caplog.text)
+    assert "GET / 200" in caplog.text and "GET /page/… 404" in caplog.text and "GET /page/… 200" not in caplog.text
 
 
 def test_the_page_s_files_need_no_key_and_what_it_asks_for_does(start):

@@ -81,7 +81,7 @@ class Record:
         self._metrics.seconds.labels(path).observe(seconds)
         if record.get("gone"):
             self._metrics.disconnects.inc()
-        if log.isEnabledFor(logging.INFO):
+        if log.isEnabledFor(logging.INFO) and not (path == f"{PAGE}…" and status < 400):  # a page is dozens of files
             client = (scope.get("client") or ["-"])[0]
             more = "".join(f" {name}={value}" for name, value in record.items())
             log.info("%s %s %s %d %.3fs%s", client, scope["method"], path, status, seconds, more)
