@@ -1,0 +1,126 @@
+"""Requests per second and core of examples/ray_serve.py beside plain ``gpt2lab serve``, on one machine.
+
+    python benchmarks/ray_serve.py [--size 124M] [--clients 16] [--requests 4] [--tokens 32]
+
+Random weights of the real shape, q8_0. N clients stream at once, each some completions one after the other, each with
+another prompt. Servers, Ray and clients share the cores, by which requests per second are divided. Plain is one process
+with all cores; Ray Serve has the same cores as one replica, and as a replica for each. Plain runs before and after: the
+machine's mood changes. The last line is JSON. Needs ``pip install 'gpt2lab[serve]' 'ray[serve]'``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from serving import load, summary, wait_for
+
+from gpt2lab.benchmarking import random_checkpoint
+from gpt2lab.engines.native import usable_cores
+from gpt2lab.weights import convert
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+PORTS = {"plain": 8971, "ray": 8972}
+CORES = usable_cores()
+
+
+@contextmanager
+def plain(model: Path) -> Iterator[str]:
+    """``gpt2lab serve``."""
+    command = [
+        sys.executable,
+        "-m",
+        "gpt2lab",
+        "serve",
+        "--model",
+        str(model),
+        "--port",
+        str(PORTS["plain"]),
+        "--quiet",
+    ]
+    process = subprocess.Popen([*command, "--threads", str(CORES)], stderr=subprocess.DEVNULL)
+    url = f"http://127.0.0.1:{PORTS['plain']}"
+    try:
+        wait_for(url)
+        yield url
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+@contextmanager
+def on_ray(model: Path, replicas: int) -> Iterator[str]:
+    """The example, its replicas sharing the cores."""
+    from examples.ray_serve import app
+    from ray import serve
+
+    threads = CORES // replicas
+    serve.run(app({"model": str(model), "threads": str(threads), "replicas": str(replicas)}))
+    try:
+        yield f"http://127.0.0.1:{PORTS['ray']}"
+    finally:
+        serve.delete("default")
+
+
+@contextmanager
+def ray_here() -> Iterator[None]:
+    """A cluster of this machine with Ray Serve's proxy; idle while it is not asked."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    import ray
+    from ray import serve
+
+    quiet = {"logging_level": logging.ERROR, "log_to_driver": False, "include_dashboard": False}
+    ray.init(address="local", num_cpus=CORES, _node_ip_address="127.0.0.1", object_store_memory=100 << 20, **quiet)
+    try:
+        serve.start(
+            http_options={"host": "127.0.0.1", "port": PORTS["ray"]}, logging_config={"enable_access_log": False}
+        )
+        yield
+        serve.shutdown()
+    finally:
+        ray.shutdown()
+
+
+def measure(url: str, arguments: argparse.Namespace) -> dict[str, Any]:
+    """A little to warm up, then the load; ``requests_s_core`` is completions per second and core."""
+    load(url, arguments.clients, 1, 4, None, peer=False)
+    figures = summary([load(url, arguments.clients, arguments.requests, arguments.tokens, None, peer=False)])
+    return {**figures, "requests_s_core": round(figures["tokens_s"] / arguments.tokens / CORES, 3)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--size", default="124M")
+    parser.add_argument("--clients", type=int, default=16)
+    parser.add_argument("--requests", type=int, default=4, help="completions of each client")
+    parser.add_argument("--tokens", type=int, default=32, help="of each completion")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder) / "random.gguf"
+        convert(random_checkpoint(arguments.size), model, precision="q8_0")
+        with plain(model) as url:
+            first = measure(url, arguments)
+        with ray_here():
+            figures = {}
+            for replicas in dict.fromkeys((1, CORES)):
+                with on_ray(model, replicas) as url:
+                    figures[f"ray_serve_{replicas}"] = measure(url, arguments)
+        with plain(model) as url:
+            report = {"plain": first, **figures, "plain_again": measure(url, arguments)}
+    for name, figure in report.items():
+        rate, tokens, failures = figure["requests_s_core"], figure["tokens_s"], figure["failures"]
+        print(f"{name:12} {rate} requests/s per core, {tokens} tokens/s, {failures} failures")
+    print(json.dumps({"size": arguments.size, "clients": arguments.clients, "tokens": arguments.tokens, **report}))
+
+
+if __name__ == "__main__":
+    main()
