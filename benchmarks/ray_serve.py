@@ -2,10 +2,10 @@
 
     python benchmarks/ray_serve.py [--size 124M] [--clients 16] [--requests 4] [--tokens 32]
 
-Random weights of the real shape, q8_0. N clients stream at once, each some completions one after the other, each with
-another prompt. Servers, Ray and clients share the cores, by which requests per second are divided. Plain is one process
-with all cores; Ray Serve has the same cores as one replica, and as a replica for each. Plain runs before and after: the
-machine's mood changes. The last line is JSON. Needs ``pip install 'gpt2lab[serve]' 'ray[serve]'``.
+Random weights of the real shape, q8_0. N clients ask at once, each for some completions one after the other, each with
+another prompt: streamed, a token an event, and whole. Servers, Ray and clients share the cores, by which requests per
+second are divided. Plain is one process with all cores; Ray Serve has the same cores as one replica, and as a replica
+for each. Plain runs before and after: the machine's mood changes. The last line is JSON. Needs ``pip install 'gpt2lab[serve]' 'ray[serve]'``.
 """
 
 from __future__ import annotations
@@ -17,12 +17,15 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
+import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from serving import load, summary, wait_for
+from serving import body_of, load, summary, wait_for
 
 from gpt2lab.benchmarking import random_checkpoint
 from gpt2lab.engines.native import usable_cores
@@ -91,10 +94,34 @@ def ray_here() -> Iterator[None]:
 
 
 def measure(url: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """A little to warm up, then the load; ``requests_s_core`` is completions per second and core."""
-    load(url, arguments.clients, 1, 4, None, peer=False)
-    figures = summary([load(url, arguments.clients, arguments.requests, arguments.tokens, None, peer=False)])
-    return {**figures, "requests_s_core": round(figures["tokens_s"] / arguments.tokens / CORES, 3)}
+    """A little to warm up, then both loads: completions per second and core."""
+    clients, requests, tokens = arguments.clients, arguments.requests, arguments.tokens
+    load(url, clients, 1, 4, None, peer=False)
+    streamed = summary([load(url, clients, requests, tokens, None, peer=False)])
+    if streamed["failures"]:
+        raise SystemExit(f"{url}: {streamed['failures']} requests failed")
+    return {
+        "streamed": round(streamed["tokens_s"] / tokens / CORES, 2),
+        "whole": round(clients * requests / seconds_of_whole(url, clients, requests, tokens) / CORES, 2),
+        "first_token_p50_s": streamed["first_token_p50_s"],
+    }
+
+
+def seconds_of_whole(url: str, clients: int, requests: int, tokens: int) -> float:
+    """Time for the same completions where each comes in one piece."""
+
+    def ask(number: int) -> None:
+        body = {**json.loads(body_of(number, tokens, None, peer=False)), "stream": False}
+        del body["stream_options"]
+        request = urllib.request.Request(f"{url}/v1/completions", json.dumps(body).encode())
+        request.add_header("Content-Type", "application/json")
+        with urllib.request.urlopen(request) as answer:
+            answer.read()
+
+    began = time.perf_counter()
+    with ThreadPoolExecutor(clients) as threads:
+        list(threads.map(ask, range(clients * requests)))
+    return time.perf_counter() - began
 
 
 def main() -> None:
@@ -117,8 +144,7 @@ def main() -> None:
         with plain(model) as url:
             report = {"plain": first, **figures, "plain_again": measure(url, arguments)}
     for name, figure in report.items():
-        rate, tokens, failures = figure["requests_s_core"], figure["tokens_s"], figure["failures"]
-        print(f"{name:12} {rate} requests/s per core, {tokens} tokens/s, {failures} failures")
+        print(f"{name:12} {figure['streamed']} requests/s per core streamed, {figure['whole']} whole")
     print(json.dumps({"size": arguments.size, "clients": arguments.clients, "tokens": arguments.tokens, **report}))
 
 
