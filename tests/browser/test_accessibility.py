@@ -7,7 +7,12 @@ from typing import Any
 
 import pytest
 
-LOOKS = [("light", 1280), ("light", 320), ("dark", 1280), ("dark", 320)]
+LOOKS = [
+    ("light", 1280),
+    ("dark", 320),
+    pytest.param("light", 320, marks=pytest.mark.slow),
+    pytest.param("dark", 1280, marks=pytest.mark.slow),
+]
 
 
 def violations(page: Any) -> list[str]:

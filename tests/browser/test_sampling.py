@@ -113,10 +113,9 @@ def test_stages_measures_and_draws_are_those_of_python(evaluate):
 
 def test_so_are_those_of_the_whole_vocabulary(evaluate):
     random = np.random.default_rng(2)
-    for _ in range(2):
-        cases = [random_case(random, N_VOCAB) for _ in range(4)]
-        for case, found in zip(cases, run(evaluate, cases), strict=True):
-            compare(case, found)
+    cases = [random_case(random, N_VOCAB) for _ in range(4)]
+    for case, found in zip(cases, run(evaluate, cases), strict=True):
+        compare(case, found)
 
 
 def test_random_numbers_are_those_of_python(evaluate):

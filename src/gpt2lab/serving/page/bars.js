@@ -36,6 +36,8 @@ const SHOWN = ["model", "penalties", "temperature", "top_k", "top_p", "min_p"];
 
 export class StageBars {
   #element;
+  #wide = element("div.bars-scroll", { tabindex: 0, role: "region", "aria-label": "Stages of sampling" });
+  #below = element("div");
 
   /** @param {HTMLElement} element  it becomes the bars' own */
   constructor(element) {
@@ -56,11 +58,9 @@ export class StageBars {
     const drawn = u === null ? null : draw(left, u);
     const view = { stages, measures: measured(stages), params, vocabulary, u, chosen, drawn, left };
     const rows = rowsOf(view);
-    const scroll = this.#element.querySelector(".bars-scroll")?.scrollLeft ?? 0;
-    const wide = element("div.bars-scroll", { tabindex: 0, role: "region", "aria-label": "Stages of sampling" });
-    wide.append(table(view, rows));
-    this.#element.replaceChildren(wide, ...drawOf(view, rows));
-    wide.scrollLeft = scroll;
+    this.#wide.replaceChildren(table(view, rows));
+    this.#below.replaceChildren(...drawOf(view, rows));
+    if (!this.#wide.isConnected) this.#element.replaceChildren(this.#wide, this.#below); // else focus and scroll stay
   }
 }
 
@@ -117,8 +117,13 @@ function settingOf(name, params) {
 }
 
 function heading({ name, setting, stage }) {
-  const value = stage ? setting : "off";
-  return element(stage ? "th" : "th.off", { scope: "col", "data-stage": name }, TITLES[name], element("small", {}, value));
+  const value = stage ? setting || "\u00a0" : "off";
+  return element(
+    stage ? "th" : "th.off",
+    { scope: "col", "data-stage": name },
+    TITLES[name],
+    element("small", {}, value),
+  );
 }
 
 function tokenRow(view, columns, id, longest) {
@@ -138,7 +143,9 @@ function tokenRow(view, columns, id, longest) {
 }
 
 function row(title, columns, textOf) {
-  const cells = columns.map((column) => (column.stage ? element("td", {}, textOf(column)) : element("td.off", {}, "·")));
+  const cells = columns.map((column) =>
+    column.stage ? element("td", {}, textOf(column)) : element("td.off", {}, "·"),
+  );
   return element("tr", {}, element("th", { scope: "row" }, title), ...cells);
 }
 
@@ -153,7 +160,8 @@ function restOf({ probabilities }, rows) {
 // ---- the draw -------------------------------------------------------------------------------------------------------
 
 function drawOf(view, rows) {
-  if (view.u === null) return [element("p.draw", {}, "No seed is set, so the number that draws here is not known yet.")];
+  if (view.u === null)
+    return [element("p.draw", {}, "No seed is set, so the number that draws here is not known yet.")];
   const [low, high] = stretch(view.left, view.drawn);
   return [element("p.draw", {}, ...sentence(view, low, high)), line(view, rows)];
 }
@@ -161,7 +169,9 @@ function drawOf(view, rows) {
 function sentence({ u, drawn, chosen, vocabulary, left }, low, high) {
   const quoted = (id) => element("code", {}, tokenLabel(vocabulary, id));
   const parts = ["The number ", element("b", {}, u.toFixed(6)), " draws ", quoted(drawn)];
-  parts.push(`, which has ${low.toFixed(4)} to ${high.toFixed(4)} of the line below (${probabilityText(left[drawn])}).`);
+  parts.push(
+    `, which has ${low.toFixed(4)} to ${high.toFixed(4)} of the line below (${probabilityText(left[drawn])}).`,
+  );
   if (chosen !== null && chosen !== drawn) parts.push(" The text has ", quoted(chosen), " here.");
   return parts;
 }

@@ -81,29 +81,36 @@ async function parting(cards, columns, { prompt, vocabulary, api, signal }) {
   const before = [...prompt, ...one.slice(0, at)];
   const rows = await Promise.all(cards.map(({ id }) => api.logits(id, before, { signal, drawn: at })));
   const [p, q] = rows.map((logits) => stages(logits)[0].probabilities);
-  const ids = new Set([...likeliest(p, SHOWN), ...likeliest(q, SHOWN), one[at], other[at]].filter((id) => id !== undefined));
-  const order = [...ids].sort((a, b) => Math.max(p[b], q[b]) - Math.max(p[a], q[a]));
-  const longest = Math.max(...order.map((id) => Math.max(p[id], q[id])));
+  const title = at === 0 ? "They part at the first token" : `They part after ${at} ${at === 1 ? "token" : "tokens"}`;
+  const [there, back] = [divergence(p, q), divergence(q, p)].map((nats) => nats.toFixed(2));
+  const said = `Kullback–Leibler divergence of the distributions there: ${there} nats one way, ${back} the other.`;
+  return element(
+    "section.parting",
+    {},
+    element("h3", {}, title),
+    element("p.hint", {}, said),
+    partingTable(cards, columns, { p, q, at, vocabulary }),
+  );
+}
+
+/** The likeliest tokens of both at the place, and those that were drawn. */
+function partingTable(cards, columns, { p, q, at, vocabulary }) {
+  const drawn = columns.map(({ ids }) => ids[at]).filter((id) => id !== undefined);
+  const ids = [...new Set([...likeliest(p, SHOWN), ...likeliest(q, SHOWN), ...drawn])];
+  ids.sort((a, b) => Math.max(p[b], q[b]) - Math.max(p[a], q[a]));
+  const longest = Math.max(p[ids[0]], q[ids[0]]);
   const cell = (share) => {
     const made = element("td", {}, probabilityText(share), element("span.bar"));
     made.lastChild.style.setProperty("--share", share / longest);
     return made;
   };
-  const tokens = order.map((id) => {
-    const drawn = columns.filter(({ ids }) => ids[at] === id).map(({ card }) => card.id);
-    const label = element("th", { scope: "row" }, element("code", {}, tokenLabel(vocabulary, id)));
-    if (drawn.length) label.append(element("small", {}, `drawn by ${drawn.join(" and ")}`));
+  const rows = ids.map((id) => {
+    const by = columns.filter((column) => column.ids[at] === id).map(({ card }) => card.id);
+    const label = tokenHead(vocabulary, id);
+    if (by.length) label.append(element("small", {}, `drawn by ${by.join(" and ")}`));
     return element("tr", {}, label, cell(p[id]), cell(q[id]), element("td", {}, ratioText(Math.log(p[id] / q[id]))));
   });
-  const title = at === 0 ? "They part at the first token" : `They part after ${at} ${at === 1 ? "token" : "tokens"}`;
-  const heads = [...cards.map(({ id }) => id), "difference"].map((text) => element("th", { scope: "col" }, text));
-  return element(
-    "section.parting",
-    {},
-    element("h3", {}, title),
-    element("p.hint", {}, `Kullback–Leibler divergence of the two distributions there: ${divergence(p, q).toFixed(2)} nats one way, ${divergence(q, p).toFixed(2)} the other.`),
-    scrolling("Both models where the texts part", element("table", {}, element("thead", {}, element("tr", {}, element("td"), ...heads)), element("tbody", {}, ...tokens))),
-  );
+  return table("Both models where the texts part", null, [...cards.map(({ id }) => id), "difference"], rows);
 }
 
 /** Of p from q, in nats. */
@@ -128,13 +135,19 @@ class Column {
     this.#other = other;
     this.#vocabulary = vocabulary;
     this.#decoder = new Decoder(vocabulary);
-    this.node = element("article.beside-column", { "data-model": card.id }, element("h3", {}, card.id), this.#text, this.#below);
+    this.node = element(
+      "article.beside-column",
+      { "data-model": card.id },
+      element("h3", {}, card.id),
+      this.#text,
+      this.#below,
+    );
   }
 
   /** @param {import("./api.js").Token[]} tokens */
   add(tokens) {
     for (const { id, logprob } of tokens) {
-      const text = id === this.card.gpt2lab.end_of_text ? "⏹" : this.#decoder.push(id);
+      const text = id === this.card.gpt2lab.end_of_text ? "∎" : this.#decoder.push(id);
       const nodes = tokenNodes(text, null);
       this.ids.push(id);
       this.#tokens.push({ id, logprob, span: nodes[nodes.length - 1] });
@@ -160,12 +173,14 @@ class Column {
       token.span.classList.add(...marks(token.ratio));
       token.span.title = this.#words(token);
     });
-    const mean = this.#tokens.reduce((sum, { ratio }) => sum + ratio, 0) / this.#tokens.length;
     const most = [...this.#tokens].sort((a, b) => Math.abs(b.ratio) - Math.abs(a.ratio)).slice(0, SHOWN);
-    this.#below.replaceChildren(
-      element("p", {}, `On average a token is ${ratioText(mean)} to ${this.card.id} than to ${this.#other.id} (${mean.toFixed(2)} nats).`),
-      this.#table(most),
-    );
+    this.#below.replaceChildren(element("p", {}, this.#average()), this.#table(most));
+  }
+
+  #average() {
+    const mean = this.#tokens.reduce((sum, { ratio }) => sum + ratio, 0) / this.#tokens.length;
+    const times = alike(mean) ? "as likely as" : `${ratioText(mean)} than`;
+    return `On average ${this.card.id} finds these tokens ${times} ${this.#other.id} does (${mean.toFixed(2)} nats).`;
   }
 
   #words({ id, logprob, ratio }) {
@@ -174,24 +189,39 @@ class Column {
   }
 
   #table(tokens) {
-    const heads = [this.card.id, this.#other.id, ""].map((text) => (text ? element("th", { scope: "col" }, text) : element("td")));
     const rows = tokens.map(({ id, logprob, ratio }) =>
       element(
         "tr",
         {},
-        element("th", { scope: "row" }, element("code", {}, tokenLabel(this.#vocabulary, id))),
+        tokenHead(this.#vocabulary, id),
         ...[logprob, logprob - ratio].map((log) => element("td", {}, probabilityText(Math.exp(log)))),
         element("td", {}, ratioText(ratio)),
       ),
     );
-    const caption = element("caption", {}, "Where they disagree most");
-    const table = element("table", {}, caption, element("thead", {}, element("tr", {}, element("td"), ...heads)), element("tbody", {}, ...rows));
-    return scrolling(`Where ${this.card.id} and ${this.#other.id} disagree most`, table);
+    const names = [this.card.id, this.#other.id];
+    const label = `Where ${names.join(" and ")} disagree most about this text`;
+    return table(label, "Where they disagree most", [...names, "difference"], rows);
   }
 }
 
-function scrolling(label, table) {
-  return element("div.scrolling", { tabindex: 0, role: "region", "aria-label": label }, table);
+function tokenHead(vocabulary, id) {
+  return element("th", { scope: "row" }, element("code", {}, tokenLabel(vocabulary, id)));
+}
+
+/** A table of tokens in a box that scrolls. */
+function table(label, caption, heads, rows) {
+  const head = element("tr", {}, element("td"), ...heads.map((text) => element("th", { scope: "col" }, text)));
+  return element(
+    "div.scrolling",
+    { tabindex: 0, role: "region", "aria-label": label },
+    element(
+      "table",
+      {},
+      caption && element("caption", {}, caption),
+      element("thead", {}, head),
+      element("tbody", {}, ...rows),
+    ),
+  );
 }
 
 /** Classes of a token that its own model finds `ratio` nats likelier than the other. */
@@ -200,11 +230,16 @@ function marks(ratio) {
   return strength ? [`${ratio > 0 ? "own" : "theirs"}${strength}`] : [];
 }
 
+function alike(nats) {
+  return !(Math.abs(nats) >= 0.05);
+}
+
 /** "3.2 × likelier" for a difference of log-probabilities. */
 function ratioText(nats) {
+  if (alike(nats)) return "as likely";
   const times = Math.exp(Math.abs(nats));
-  if (!(times >= 1.05)) return "about as likely";
-  const rounded = times < 10 ? times.toFixed(1) : times < 1e6 ? Math.round(times).toLocaleString("en") : "over a million";
+  const rounded =
+    times < 10 ? times.toFixed(1) : times < 1e6 ? Math.round(times).toLocaleString("en") : "over a million";
   return `${rounded} × ${nats > 0 ? "likelier" : "unlikelier"}`;
 }
 
@@ -213,7 +248,11 @@ function ratioText(nats) {
 function besideForm(models) {
   const choices = [0, 1].map((at) => {
     const [id, names] = [newId("beside-model"), models.map(({ id }) => id)];
-    const select = element("select", { id }, ...names.map((name, place) => element("option", { value: name, selected: place === at }, name)));
+    const select = element(
+      "select",
+      { id },
+      ...names.map((name, place) => element("option", { value: name, selected: place === at }, name)),
+    );
     return { select, node: element("div.field", {}, element("label", { for: id }, at ? "and" : "Compare"), select) };
   });
   const run = element("button.button.primary", { type: "submit" }, "Write with both");
@@ -227,7 +266,8 @@ function besideForm(models) {
   const cards = () => {
     const chosen = choices.map(({ select }) => models.find(({ id }) => id === select.value));
     if (chosen[0] === chosen[1]) return say("Choose two different models.");
-    if (chosen[0].gpt2lab.n_vocab !== chosen[1].gpt2lab.n_vocab) return say("These two have different vocabularies: their tokens cannot be compared.");
+    if (chosen[0].gpt2lab.n_vocab !== chosen[1].gpt2lab.n_vocab)
+      return say("These two have different vocabularies: their tokens cannot be compared.");
     return chosen;
   };
   const running = (now) => {

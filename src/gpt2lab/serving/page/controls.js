@@ -37,7 +37,9 @@ export function mountControls(host, settings) {
   stages[0].node.append(articleButtons(settings));
   const reset = element("button.button.quiet", { type: "button" }, "As the model has it");
   reset.title = "Temperature 1, nothing cut, no penalties";
-  reset.addEventListener("click", () => settings.set(Object.fromEntries(SAMPLING.map((name) => [name, DEFAULTS[name]]))));
+  reset.addEventListener("click", () =>
+    settings.set(Object.fromEntries(SAMPLING.map((name) => [name, DEFAULTS[name]]))),
+  );
   const length = rest[rest.length - 1];
   const more = element("div.more", {}, penalties, reset);
   host.classList.add("controls");
@@ -53,7 +55,14 @@ function numberField({ name, title, hint, off }, settings) {
   const [scale, { least, most, whole }] = [SCALES[name], LIMITS[name]];
   const [id, hintId] = [newId(name), newId(`${name}-hint`)];
   const label = element("label", { for: id }, title);
-  const number = element("input", { id, type: "number", min: least, max: most, step: whole ? 1 : "any", "aria-describedby": hintId });
+  const number = element("input", {
+    id,
+    type: "number",
+    min: least,
+    max: most,
+    step: whole ? 1 : "any",
+    "aria-describedby": hintId,
+  });
   const slider = element("input", { type: "range", min: 0, max: STEPS, step: 1, "aria-label": `${title}, slider` });
   const said = element("span.hint.visually-hidden", { id: hintId }, hint);
   slider.dataset.setting = number.dataset.setting = name;

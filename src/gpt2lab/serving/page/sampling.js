@@ -123,7 +123,8 @@ export function likeliest(values, n) {
 function biased(logits, bias) {
   const result = logits.slice();
   for (const [id, added] of Object.entries(bias)) {
-    if (!(id in result)) throw new SamplingError(`logit_bias names token ${id}, but the vocabulary ends at ${logits.length - 1}`);
+    if (!(id in result))
+      throw new SamplingError(`logit_bias names token ${id}, but the vocabulary ends at ${logits.length - 1}`);
     result[id] += added;
   }
   return result;
@@ -159,7 +160,13 @@ function topK(logits, k) {
 
 function topP({ logits, probabilities }, p) {
   const most = largest(probabilities); // weights relative to it: equal ones sum up without rounding
-  const enough = p * pairwiseSum(each(probabilities, (probability) => probability / most), 0, probabilities.length);
+  const enough =
+    p *
+    pairwiseSum(
+      each(probabilities, (probability) => probability / most),
+      0,
+      probabilities.length,
+    );
   const [least, kept] = nucleus(probabilities, most, enough);
   let ties = kept - count(probabilities, (probability) => probability > least); // of the least, the lower ids
   return each(logits, (logit, id) => {
@@ -334,7 +341,8 @@ export function philox4x32([c0, c1, c2, c3], [k0, k1]) {
 const LOW = 0xffffffffn;
 
 function whole(name, value, bits) {
-  const natural = typeof value === "number" ? Number.isSafeInteger(value) : typeof value === "bigint" || /^\d+$/.test(value);
+  const natural =
+    typeof value === "number" ? Number.isSafeInteger(value) : typeof value === "bigint" || /^\d+$/.test(value);
   const number = natural ? BigInt(value) : -1n;
   if (number < 0n || number >= 1n << bits)
     throw new SamplingError(`${name} must be a whole number from 0 to 2^${bits} - 1, got ${value}`);

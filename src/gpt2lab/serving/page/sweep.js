@@ -13,6 +13,9 @@ import { Decoder } from "./vocabulary.js";
 
 const AT_ONCE = 3; // requests: browsers hold six connections to a server, and the rest of the page wants some
 const MOST = 16; // columns
+const HINT =
+  "Prompt, length and the other settings are those above. Every column draws with the same random numbers; " +
+  "at temperature 0 nothing is drawn, so there is one sample.";
 
 /**
  * @param {HTMLElement} host
@@ -66,7 +69,12 @@ async function sweep(host, plan, { settings, api, say, signal }) {
 
 function sweepForm(settings) {
   const [listId, countId, hintId] = ["sweep-temperatures", "sweep-n", "sweep-hint"].map(newId);
-  const list = element("input", { id: listId, value: ARTICLE.join(" "), autocomplete: "off", "aria-describedby": hintId });
+  const list = element("input", {
+    id: listId,
+    value: ARTICLE.join(" "),
+    autocomplete: "off",
+    "aria-describedby": hintId,
+  });
   const number = element("input", { id: countId, type: "number", min: 1, max: 16, step: 1 });
   const run = element("button.button.primary", { type: "submit" }, "Sweep");
   const stop = element("button.button", { type: "button", disabled: true }, "Stop");
@@ -82,7 +90,7 @@ function sweepForm(settings) {
     run,
     stop,
     status,
-    element("p.hint", { id: hintId }, "Prompt, length and the other settings are those above; every column draws with the same seed."),
+    element("p.hint", { id: hintId }, HINT),
   );
   number.addEventListener("input", () => {
     if (isValid("n", number.valueAsNumber)) settings.set({ n: number.valueAsNumber });
@@ -96,7 +104,8 @@ function sweepForm(settings) {
   const plan = () => {
     const temperatures = parsed(list.value);
     list.setAttribute("aria-invalid", String(!temperatures));
-    if (!temperatures) say(`Temperatures are numbers from 0 to ${LIMITS.temperature.most}, with spaces between, at most ${MOST}.`);
+    if (!temperatures)
+      say(`Temperatures are numbers from 0 to ${LIMITS.temperature.most}, with spaces between, at most ${MOST}.`);
     return temperatures && { temperatures, seed: settings.get().seed ?? newSeed(), ...pick(settings.get()) };
   };
   const running = (now) => {
@@ -118,8 +127,16 @@ function pick({ prompt, max_tokens, n, ...rest }) {
 
 /** @returns {number[] | null} */
 function parsed(text) {
-  const numbers = [...new Set(text.split(/[\s,;]+/).filter(Boolean).map(Number))];
-  const good = numbers.length > 0 && numbers.length <= MOST && numbers.every((number) => isValid("temperature", number));
+  const numbers = [
+    ...new Set(
+      text
+        .split(/[\s,;]+/)
+        .filter(Boolean)
+        .map(Number),
+    ),
+  ];
+  const good =
+    numbers.length > 0 && numbers.length <= MOST && numbers.every((number) => isValid("temperature", number));
   return good ? numbers : null;
 }
 
@@ -138,12 +155,25 @@ class Column {
     this.#endOfText = card.gpt2lab?.end_of_text ?? null;
     this.#samples = Array.from({ length: n }, () => []);
     this.#decoders = this.#samples.map(() => new Decoder(vocabulary));
-    this.#texts = this.#samples.map((_, at) => element("p.sample", { "aria-label": `Sample ${at + 1}`, role: "group", dir: "auto" }));
+    this.#texts = this.#samples.map((_, at) =>
+      element("p.sample", { "aria-label": `Sample ${at + 1}`, role: "group", dir: "auto" }),
+    );
     const use = element("button.button.quiet", { type: "button" }, "Use");
     use.setAttribute("aria-label", `Use temperature ${temperature} and this seed above`);
     use.addEventListener("click", () => settings.set({ temperature, seed }));
-    const head = element("header", {}, element("h3", {}, element("small", {}, "temperature "), String(temperature)), use);
-    this.node = element("article.sweep-column", { "data-temperature": temperature }, head, this.#figures, ...this.#texts);
+    const head = element(
+      "header",
+      {},
+      element("h3", {}, element("small", {}, "temperature "), String(temperature)),
+      use,
+    );
+    this.node = element(
+      "article.sweep-column",
+      { "data-temperature": temperature },
+      head,
+      this.#figures,
+      ...this.#texts,
+    );
     this.#count();
   }
 
@@ -151,7 +181,7 @@ class Column {
   add({ index, tokens }) {
     if (index === null) return;
     for (const { id, logprob } of tokens) {
-      const text = id === this.#endOfText ? "⏹" : this.#decoders[index].push(id);
+      const text = id === this.#endOfText ? "∎" : this.#decoders[index].push(id);
       this.#samples[index].push({ id, logprob });
       this.#texts[index].append(...tokenNodes(text, Math.exp(logprob)));
     }

@@ -1,0 +1,221 @@
+"""Make the screenshots in docs/images/ from the running program, in a headless Chromium.
+
+    python docs/make_screenshots.py [RUN]
+
+Needs gpt2lab installed with its extras ``serve`` and ``browser``, Pillow (which matplotlib brings along), and a
+Chromium on the path. The same model gives the same texts; only times differ. The pictures of two models side by side
+and of a training watched are left as they are unless RUN is given: the folder of a run that fine-tuned ``tales``, such
+as fine-tuning.md makes.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
+
+IMAGES = Path(__file__).parent / "images"
+FLAGS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--hide-scrollbars"]
+COLOURS = 128  # of a palette: a third of the bytes, and no difference to be seen
+PATIENCE_MS = 120_000
+REPORT_WIDTH, REPORT_HEIGHT = 960, 1000
+PROMPT = "The king said to the"
+SETTINGS = {"prompt": PROMPT, "seed": 12, "max_tokens": 90, "temperature": 1.1, "top_k": 60, "min_p": 0.02}
+REPORTS = {
+    "report-sweep": 'explore sweep "Once upon a time" --temperatures 0 0.7 1 2 --nsamples 1 --length 60 --seed 1',
+    "report-score": "explore score tale.txt",
+    "report-attend": 'explore attend "The king said to the queen"',
+}
+TALE = "The king and the queen lived in a castle by the sea. One day a mackerel came and asked for their tax return.\n"
+
+
+def main() -> None:
+    """All pictures."""
+    run = Path(sys.argv[1]) if len(sys.argv) > 1 else None
+    IMAGES.mkdir(exist_ok=True)
+    expect.set_options(timeout=PATIENCE_MS)
+    with sync_playwright() as playwright:
+        chromium = shutil.which("chromium") or shutil.which("google-chrome")
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        with serving() as url:
+            for scheme, name in (("light", "playground"), ("dark", "playground-dark")):
+                playground(browser, url, scheme, name)
+            hover(browser, url)
+            branches(browser, url)
+            sweep(browser, url)
+        reports(browser)
+        if run:
+            with serving("--model_name", "tales", "--model_name", str(run)) as url:
+                beside(browser, url)
+            with serving("--watch", str(run)) as url:
+                watch(browser, url)
+        browser.close()
+
+
+# ---- the playground -------------------------------------------------------------------------------------------------
+
+
+def playground(browser: Browser, url: str, scheme: str, name: str) -> None:
+    """The first screen, with a text and a look into one of its tokens."""
+    page = opened(browser, url, scheme=scheme, height=880)
+    write(page)
+    look(page, 5)
+    save(name, page.screenshot())
+    page.context.close()
+
+
+def hover(browser: Browser, url: str) -> None:
+    """From the logits to the draw, where every stage cuts something."""
+    page = opened(browser, url, top_k=9, top_p=0.85, min_p=0.1, temperature=1.3, repetition_penalty=1.2)
+    write(page)
+    look(page, 5)
+    picture(page.locator("section.stages"), "bars")
+    picture(page.locator("#place"), "alternatives")
+    page.context.close()
+
+
+def branches(browser: Browser, url: str) -> None:
+    """A text, branches of it, and a branch of a branch."""
+    page = opened(browser, url, max_tokens=40)
+    write(page)
+    for place, rank in ((4, 1), (9, 2), (20, 1)):
+        look(page, place)
+        page.locator(".alternative:not(.own)").nth(rank).click()
+        done(page)
+    picture(page.locator("section.branches"), "branches")
+    page.context.close()
+
+
+def sweep(browser: Browser, url: str) -> None:
+    """Four of the article's temperatures."""
+    page = opened(browser, url, prompt="Once upon a time", seed=3, max_tokens=50, n=1, top_k=0, min_p=0, temperature=1)
+    page.get_by_label("Temperatures", exact=True).fill("0 0.5 1 1.1 1.2 1.3 2 100")
+    page.locator("#sweep button[type=submit]").click()
+    expect(page.locator("#sweep [role=status]")).to_have_text(re.compile("Done"))
+    picture(page.locator("section.wide").first, "sweep")
+    page.context.close()
+
+
+def beside(browser: Browser, url: str) -> None:
+    """``tales`` and what fine-tuning made of it."""
+    page = opened(browser, url, max_tokens=60)
+    page.locator("#beside button[type=submit]").click()
+    expect(page.locator("#beside [role=status]")).to_have_text(re.compile("Done"))
+    picture(page.locator("#beside-section"), "beside")
+    page.context.close()
+
+
+def watch(browser: Browser, url: str) -> None:
+    """A training's curves and samples."""
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.goto(f"{url}/watch")
+    page.wait_for_load_state("load")
+    page.wait_for_timeout(2000)  # its stream of events never ends
+    save("watch", page.screenshot())
+    page.close()
+
+
+def opened(browser: Browser, url: str, *, scheme: str = "light", height: int = 900, **settings: Any) -> Page:
+    """The playground with :data:`SETTINGS` changed by ``settings``."""
+    context = browser.new_context(
+        base_url=url, viewport={"width": 1280, "height": height}, color_scheme=scheme, reduced_motion="reduce"
+    )
+    context.set_default_timeout(PATIENCE_MS)
+    page = context.new_page()
+    page.goto("/")
+    page.wait_for_selector("#sweep form")
+    page.evaluate("(s) => import('/page/settings.js').then((m) => m.settings.set(s))", {**SETTINGS, **settings})
+    return page
+
+
+def write(page: Page) -> None:
+    """Let it write, to the end."""
+    page.click("#run")
+    done(page)
+
+
+def done(page: Page) -> None:
+    """Wait for the end of what is written."""
+    expect(page.locator("#status")).to_have_text(re.compile("^Done"))
+
+
+def look(page: Page, place: int) -> None:
+    """Look into the ``place``-th token that was drawn or chosen."""
+    page.locator("#tokens .drawn, #tokens .chosen").nth(place).click()
+    page.locator("#tokens .pinned").wait_for()
+    page.locator(".alternative .left", has_text="%").first.wait_for()
+    page.mouse.move(0, 0)
+
+
+# ---- reports --------------------------------------------------------------------------------------------------------
+
+
+def reports(browser: Browser) -> None:
+    """The pages that ``gpt2lab explore --html`` writes, opened from disk."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "tale.txt").write_text(TALE, encoding="utf-8")
+        for name, command in REPORTS.items():
+            gpt2lab = [sys.executable, "-m", "gpt2lab", *shlex.split(command), "--html", "report.html"]
+            subprocess.run(gpt2lab, check=True, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            page = browser.new_page(viewport={"width": REPORT_WIDTH, "height": 900})
+            page.goto(Path(folder, "report.html").as_uri())
+            bottom = page.evaluate(
+                "Math.max(...[...document.querySelectorAll('main *')].map((e) => e.getBoundingClientRect().bottom))"
+            )
+            height = min(REPORT_HEIGHT, bottom + 24)
+            page.set_viewport_size({"width": REPORT_WIDTH, "height": int(height)})
+            save(name, page.screenshot())
+            page.close()
+
+
+# ---- pictures and servers -------------------------------------------------------------------------------------------
+
+
+def picture(part: Locator, name: str) -> None:
+    """A part of a page, with a margin."""
+    part.scroll_into_view_if_needed()
+    part.page.set_viewport_size({"width": 1280, "height": 2400})  # nothing sticks, nothing is cut off
+    box = part.bounding_box()
+    margin = 12
+    clip = {"x": max(0, box["x"] - margin), "y": max(0, box["y"] - margin)}
+    clip |= {"width": box["width"] + 2 * margin, "height": box["height"] + 2 * margin}
+    save(name, part.page.screenshot(clip=clip))
+
+
+def save(name: str, png: bytes) -> None:
+    """As a PNG with a palette."""
+    image = Image.open(io.BytesIO(png)).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+    path = IMAGES / f"{name}.png"
+    image.save(path, optimize=True)
+    print(f"{path} {path.stat().st_size // 1000} kB")
+
+
+@contextmanager
+def serving(*arguments: str) -> Iterator[str]:
+    """``gpt2lab serve`` with ``arguments`` in a process of its own; its URL."""
+    command = [sys.executable, "-m", "gpt2lab", "serve", "--port", "0", "--quiet", *arguments]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True, encoding="utf-8") as process:
+        try:
+            for line in process.stderr:
+                if found := re.search(r"serving .* on (http://\S+)", line):
+                    yield found[1]
+                    break
+            else:
+                raise SystemExit(f"{' '.join(command)} ended with {process.wait()}")
+        finally:
+            process.terminate()
+
+
+if __name__ == "__main__":
+    main()
