@@ -87,7 +87,7 @@ export class Alternatives {
     const facts = [
       probability === null ? null : probabilityText(probability),
       own?.rank ? (own.rank === 1 ? "the likeliest" : `rank ${own.rank.toLocaleString("en")}${size(stages)}`) : null,
-      { given: "in the prompt", chosen: "chosen by you", drawn: u === null ? "drawn" : `drawn at ${u.toFixed(4)}` }[token.kind],
+      { given: "in the prompt", chosen: "chosen by you", drawn: u === null ? "drawn" : `drawn by ${u.toFixed(4)}` }[token.kind],
     ];
     this.#facts.textContent = facts.filter(Boolean).join(" · ");
   }

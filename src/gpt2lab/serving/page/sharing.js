@@ -41,6 +41,7 @@ export class Sharing {
     this.#ui("shared").hidden = false;
     field.value = link;
     field.focus();
+    field.scrollLeft = 0;
     if (link.length > LONG_LINK) this.#messages.tell("This link is long, and some programs cut such links: a file is safer.");
     if (await copy(link)) this.#messages.say("The link is copied.");
   }
