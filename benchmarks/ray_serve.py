@@ -5,7 +5,8 @@
 Random weights of the real shape, q8_0. N clients ask at once, each for some completions one after the other, each with
 another prompt: streamed, a token an event, and whole. Servers, Ray and clients share the cores, by which requests per
 second are divided. Plain is one process with all cores; Ray Serve has the same cores as one replica, and as a replica
-for each. Plain runs before and after: the machine's mood changes. The last line is JSON. Needs ``pip install 'gpt2lab[serve]' 'ray[serve]'``.
+for each. Plain runs before and after: the machine's mood changes. The last line is JSON. Needs
+``pip install 'gpt2lab[serve]' 'ray[serve]'``.
 """
 
 from __future__ import annotations

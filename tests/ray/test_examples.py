@@ -113,7 +113,7 @@ def test_ray_serve_gives_the_text_of_the_command(gpt2lab):
     flags = [sys.executable, "-c", ASK, str(tiny)]
     told = subprocess.run(flags, capture_output=True, text=True, cwd=EXAMPLES.parent, timeout=580)
     assert told.returncode == 0, told.stderr
-    whole, stream, refused = json.loads(next(line for line in told.stdout.splitlines() if line.startswith("[\"")))
+    whole, stream, refused = json.loads(next(line for line in told.stdout.splitlines() if line.startswith('["')))
     expected = gpt2lab("generate", "A tale", "--seed", 1, "--length", 5, "--model", tiny, "--json").stdout
     assert json.loads(whole)["choices"][0]["text"] == json.loads(expected)["completion"]
     events = [line.removeprefix("data: ") for line in stream.splitlines() if line.startswith("data: {")]
