@@ -1,8 +1,9 @@
-"""How much memory this machine has to spare."""
+"""How much memory this machine has to spare, and how much this process has taken."""
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 _UNKNOWN = 2**32
@@ -20,6 +21,22 @@ def available_memory() -> int:
     Within a container that has a limit of its own, at most what is left of that.
     """
     return min(bytes for bytes in (_of_machine(), _of_container()) if bytes is not None)
+
+
+def peak_memory() -> int:
+    """Bytes of the largest resident set of this process so far; 0 where the system does not tell."""
+    try:
+        for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
+            if line.startswith("VmHWM:"):  # getrusage counts what the parent had when it began this process
+                return int(line.split()[1]) * 1024
+    except (OSError, ValueError):
+        pass
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _of_machine() -> int:

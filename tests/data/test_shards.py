@@ -1,5 +1,6 @@
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -125,6 +126,22 @@ def test_a_dataset_that_a_kill_moved_aside_is_found_again(tmp_path):
     with pytest.raises(UsageError, match="exists already"):
         write(tmp_path / "out", texts("new"))
     assert read(tmp_path / "out")[0] == [Tokenizer.gpt2().encode("old")]
+
+
+def test_an_interrupt_between_the_two_renames_leaves_the_old_dataset(tmp_path, monkeypatch):
+    write(tmp_path / "out", texts("old"))
+    rename = Path.rename
+
+    def interrupted(path, target):
+        if path.name == "out.partial":
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "rename", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write(tmp_path / "out", texts("new"), overwrite=True)
+    assert read(tmp_path / "out")[0] == [Tokenizer.gpt2().encode("old")]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_overwriting_leaves_none_of_the_old_files(tmp_path):

@@ -7,12 +7,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gpt2lab.data import files
+from gpt2lab.data.cuts import last_cut
 from gpt2lab.data.files import Reading, find_sources
-from gpt2lab.data.sources import last_cut, read_pieces
+from gpt2lab.data.sources import read_pieces
 from gpt2lab.errors import UsageError
 from gpt2lab.tokenizer import Tokenizer
 
-WORDS = [*" \n\t.,'|_-é日\x1c\xa0", "a", "Ab", "'s", "'ll", "7", "  ", "<|endoftext|>", "x.y", "\r\n"]
+WORDS = [*" \n\t.,。！“'|_-é日\x1c\xa0", "a", "Ab", "'s", "'ll", "7", "  ", "<|endoftext|>", "x.y", "\r\n"]
 texts = st.lists(st.sampled_from(WORDS), max_size=40).map("".join)
 
 
@@ -62,6 +63,8 @@ def test_the_spelled_out_marker_separates_documents(write):
 
 @given(texts)
 @example("a" * 20_000 + " b")
+@example("猫在睡觉。狗在跑")
+@example("７、八！it's 9:30—“no”…")
 def test_a_text_is_cut_where_no_id_changes(text):
     cut = last_cut(text)
     encode = Tokenizer.gpt2().encode
@@ -76,6 +79,12 @@ def test_pieces_of_a_text_have_the_ids_of_the_whole(tmp_path_factory, text, bloc
     encode = Tokenizer.gpt2().encode
     found = [[id for text, _ in document for id in encode(text)] for document in documents_of(path, block=block)]
     assert found == [encode(document) for document in whole]
+
+
+@pytest.mark.parametrize("sentence", ["猫在睡觉，狗在跑。", "ニャー、と鳴いた。", "a-b."])
+def test_a_text_without_blanks_comes_in_pieces_too(write, sentence):
+    lengths = [len(piece.text) for piece in pieces_of(write("a.txt", sentence * 5_000), block=4096)]
+    assert max(lengths) < 5000
 
 
 def test_a_long_text_comes_in_pieces_of_about_a_block(write):

@@ -28,8 +28,20 @@ def test_held_out_documents_are_never_trained_on(lengths, fraction, seed):
     assert sum(map(len, held_out)) <= fraction * sum(lengths)
     assert sorted(id for d in train + held_out for id in d) == documents(*lengths).tokens.tolist()
     whole = [d[0] for d in held_out if len(d) == lengths[d[0] - 1]]
-    assert len(held_out) <= 1 or len(whole) == len(held_out)
+    assert len(held_out) - len(whole) <= 1
     assert not {d[0] for d in train} & set(whole)
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=20), st.floats(0, 0.5), st.integers(0, 5))
+def test_at_least_half_of_what_is_asked_for_is_held_out(lengths, fraction, seed):
+    _, held_out = hold_out(documents(*lengths), fraction, seed, separator=MARK)
+    assert 2 * sum(map(len, contents(held_out))) >= int(fraction * sum(lengths))
+
+
+def test_a_note_beside_a_book_does_not_take_the_books_place():
+    train, held_out = (contents(ring) for ring in hold_out(documents(400, 3), 0.05, 0, separator=MARK))
+    assert held_out == [[2] * 3, [1] * 17]
+    assert train == [[1] * 383]
 
 
 def test_of_one_document_the_end_is_held_out():

@@ -127,6 +127,37 @@ def test_ctrl_c_finishes_the_update_saves_and_says_so(make_trainer):
     assert open_checkpoint(trainer.run).config == trainer.model.config
 
 
+def test_losses_before_and_after_widening_are_not_compared(make_trainer, counting):
+    trainer = make_trainer(held_out=counting, steps=6, narrow_steps=3, val_every=2, patience=1)
+    losses = {}
+
+    def validate(held_out):
+        losses[trainer.step] = 1.0 + trainer.step  # worse each time
+        return losses[trainer.step]
+
+    trainer.validate = validate
+    assert trainer.train() == "no better"
+    assert list(losses) == [
+        0,
+        2,
+        4,
+        6,
+    ]  # patience does not end what is narrow yet; right after widening, 4, is the best
+    assert (trainer.best_step, trainer.step) == (4, 6)
+
+
+def test_a_state_is_saved_before_samples_which_may_fail(make_trainer):
+    trainer = make_trainer(steps=2, sample_every=2, save_every=2)
+
+    def full(step, tensors):
+        raise OSError(28, "No space left on device")
+
+    trainer.sampler = full
+    with pytest.raises(OSError, match="No space"):
+        trainer.train()
+    assert [state.name for state in states(trainer.run)] == ["state-0000002"]
+
+
 def test_a_second_ctrl_c_stops_at_once(make_trainer):
     trainer = make_trainer(steps=1000)
 

@@ -104,6 +104,7 @@ def test_a_run_can_begin_anew_with_its_own_model():
         {"steps": 2},
         {"narrow_steps": 2, "only_train_transformer_layers": True},
         {"narrow_steps": 2, "lora": 2},
+        {"narrow_steps": 5},
         {"optimizer": "sgd"},
         {"config": ModelConfig(n_vocab=50257, n_ctx=16, n_embd=16, n_head=2, n_layer=1)},
         {"sample_every": 1, "sample_prompt": "word " * 30},
@@ -112,9 +113,29 @@ def test_a_run_can_begin_anew_with_its_own_model():
 def test_a_refused_command_changes_nothing(asked):
     run(3)
     before = contents()
-    with pytest.raises(Gpt2LabError, match=r"fresh|sample_prompt|embedding, which"):
+    with pytest.raises(Gpt2LabError, match=r"fresh|sample_prompt|embedding, which|narrow_steps must be below"):
         run(**{"steps": 5, **asked})
     assert contents() == before
+
+
+@pytest.mark.parametrize("restore_from", ["fresh", "checkpoint/other/state-0000002", "checkpoint/other"])
+def test_after_a_restart_by_torchrun_a_run_goes_on_with_what_it_saved(monkeypatch, capsys, restore_from):
+    run(2, run_name="other")
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "0")
+    run(3, restore_from=restore_from)
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    run(4, restore_from=restore_from)
+    assert "Loading checkpoint checkpoint/run1/state-0000003" in capsys.readouterr().out
+    assert not Path("checkpoint/run1-1").exists()
+
+
+def test_a_restart_does_not_go_on_with_another_runs_states(monkeypatch):
+    run(3)
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    run(2, restore_from="fresh")
+    assert [state.name for state in states(Path("checkpoint/run1"))] == ["state-0000002"]
 
 
 def test_a_run_that_is_finished_says_so(capsys):

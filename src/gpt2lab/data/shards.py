@@ -211,6 +211,8 @@ def _made_anew(path: Path, partial: Path, old: Path, overwrite: bool) -> Iterato
     except OSError as error:
         raise UsageError(f"cannot write {error.filename or path}: {error.strerror or error}") from None
     finally:
+        if old.exists() and not path.exists():  # something came between the two renames
+            old.rename(path)
         shutil.rmtree(partial, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
 

@@ -2,7 +2,7 @@
 
 A ``.txt`` file is one document, or several with ``<|endoftext|>`` spelled out between them; a JSON object and a row of
 CSV are one each. Records that cannot be taken are skipped, counted and reported, unless it is the first one: then
-nothing fits, and it is an error. Knows nothing of tokens but where a text may be cut without changing them.
+nothing fits, and it is an error. Knows nothing of tokens.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice
 from typing import Any, NamedTuple
 
+from gpt2lab.data.cuts import last_cut
 from gpt2lab.data.files import OnBytes, Reading, Source, open_bytes, text_blocks
 from gpt2lab.errors import UsageError
 from gpt2lab.tokenizer import END_OF_TEXT_MARKER
 
 Say = Callable[[str], None]
 
-_CUT = re.compile(r"\S[ \n\t]|[A-Za-z][!-&(-/:-@\[-`{}~]")  # no | after a letter: <|endoftext|> stays whole
 _MAX_FIELD = 1 << 24  # characters in a field of CSV; a quote that is never closed would swallow all that follows
 _NAME = re.compile(r"[^\W\d]\w{0,39}([ -]\w{1,20})?")  # what a heading of a column looks like
 
@@ -54,31 +54,13 @@ def _text(blocks: Iterator[str]) -> Iterator[Piece]:
     """Documents in pieces of about a block."""
     held = ""
     for block in blocks:
-        held += block
-        cut = last_cut(held)
-        if cut:
+        searched, held = max(0, len(held) - 1), held + block
+        if cut := last_cut(held, searched):
             *whole, part = held[:cut].split(END_OF_TEXT_MARKER)
             yield from (Piece(text, ends=True) for text in whole)
             yield Piece(part, ends=False)
             held = held[cut:]
     yield from (Piece(text, ends=True) for text in held.split(END_OF_TEXT_MARKER))
-
-
-def last_cut(text: str) -> int:
-    """The last place in ``text`` where the tokenizer cuts whatever follows; 0 if there is none.
-
-    That is before whitespace after something else, and between an ASCII letter and a sign: no piece of the pattern
-    that texts are split with (see :mod:`gpt2lab.tokenizer`) reaches across, nor looks back.
-    """
-    window = 1 << 12
-    while True:
-        first = max(0, len(text) - window)
-        end = 0
-        for match in _CUT.finditer(text, first):
-            end = match.end() - 1
-        if end or first == 0:
-            return end
-        window *= 4
 
 
 def _lines(blocks: Iterator[str]) -> Iterator[str]:

@@ -19,8 +19,9 @@ def hold_out(
 ) -> tuple[Ring, Ring | None]:
     """Split into (to train on, held out): whole documents in seeded order until ``fraction`` of all tokens is out.
 
-    If even the shortest document is more than that, the end of the last one is held out instead; None if that would
-    be nothing. ``combine``: see :func:`chunk_starts`. Raises :class:`UsageError` if ``fraction`` is not in [0, 1).
+    If these are less than half of it, because the others are longer, the end of one that is trained on makes up for
+    the rest. None if nothing would be held out. ``combine``: see :func:`chunk_starts`.
+    Raises :class:`UsageError` if ``fraction`` is not in [0, 1).
     """
     if not 0 <= fraction < 1:
         raise UsageError(f"held_out is a part of the tokens, from 0 to below 1, got {fraction}")
@@ -31,15 +32,15 @@ def hold_out(
     room = int(fraction * len(documents.tokens))
     aside, left = _choose(lengths[order], room)
     begins, ends = documents.starts[order], (documents.starts + lengths)[order]
-    if not aside.any() and left > 0:  # every document is longer than the room
-        last = slice(len(order) - 1, None)
-        held_out = Ring(documents, ends[last] - left, ends[last].copy(), separator)
-        ends[last] -= left
-        return _ring(documents, order, begins, ends, separator, combine), held_out
-    train = _ring(documents, order[~aside], begins[~aside], ends[~aside], separator, combine)
-    if not aside.any():
-        return train, None
-    return train, _ring(documents, order[aside], begins[aside], ends[aside], separator, combine)
+    train, out = np.flatnonzero(~aside), np.flatnonzero(aside)
+    if 2 * left <= room:
+        held_out = _ring(documents, order[out], begins[out], ends[out], separator, combine) if len(out) else None
+    else:  # too little: also the end of a document, each of which is longer than what is left
+        last = train[-1]
+        cut = ends[last] - left
+        held_out = Ring(documents, np.append(begins[out], cut), np.append(ends[out], ends[last]), separator)
+        ends[last] = cut
+    return _ring(documents, order[train], begins[train], ends[train], separator, combine), held_out
 
 
 def _choose(lengths: NDArray[np.int64], room: int) -> tuple[NDArray[np.bool_], int]:

@@ -7,12 +7,12 @@ logits are ever held as a whole. Bytes are counted where they are read, not deri
 from __future__ import annotations
 
 import codecs
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from gpt2lab.data.cuts import last_cut
 from gpt2lab.errors import UsageError
 from gpt2lab.evaluating.batches import Item, score_items
 from gpt2lab.evaluating.results import Losses
@@ -28,10 +28,6 @@ PIECE = 1 << 18
 """Characters that are encoded at a time, about."""
 
 _HEAD = 8192  # bytes that are searched for a zero
-
-# Where GPT-2's pattern always cuts, whatever stands before and after: behind a letter or digit, if a space or a
-# punctuation mark follows that no contraction begins with.
-_CUT = re.compile(r"[^\W_](?=[ \n.,;:!?。，、！？])")
 
 
 @dataclass(frozen=True)
@@ -96,10 +92,7 @@ def encoded(pieces: Pieces, tokenizer: Tokenizer) -> Iterator[list[int]]:
         waiting += piece
         if len(waiting) < PIECE:
             continue
-        cut = 0
-        for match in _CUT.finditer(waiting, max(0, len(waiting) - PIECE // 2)):
-            cut = match.end()
-        if cut:
+        if cut := last_cut(waiting, max(0, len(waiting) - PIECE // 2)):
             yield tokenizer.encode(waiting[:cut])
             waiting = waiting[cut:]
     if waiting:

@@ -141,7 +141,9 @@ class _Affine(torch.autograd.Function):
             if d_low is not None:
                 d_x += _dropped(d_low @ a.to(dtype).t(), kept, ctx.scale)
             if ctx.before.norm is not None and x is not None:
-                d_x, *d_norm = _norm_backward(d_x.to(x.dtype), x, norm_weight, norm_bias, statistics, needs[:3])
+                d_x, *d_norm = _norm_backward(
+                    d_x.to(x.dtype), x, norm_weight, norm_bias, ctx.before.norm.eps, statistics, needs[:3]
+                )
             elif ctx.before.gelu and x is not None:
                 d_n, d_x = d_x, x.detach()  # nothing needs x any more: its gradient takes its memory
                 torch.ops.aten.gelu_backward.grad_input(d_n, d_x, approximate="tanh", grad_input=d_x)
@@ -167,10 +169,16 @@ def _normed(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -
 
 
 def _norm_backward(
-    d_n: Tensor, x: Tensor, weight: Tensor, bias: Tensor, statistics: tuple[Tensor, ...], needs: tuple[bool, ...]
+    d_n: Tensor,
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    eps: float,
+    statistics: tuple[Tensor, ...],
+    needs: tuple[bool, ...],
 ) -> Any:
     if not statistics:  # nothing else needed the normed input
-        statistics = _normed(x, weight, bias, 1e-5)[1:]
+        statistics = _normed(x, weight, bias, eps)[1:]
     return torch.ops.aten.native_layer_norm_backward(d_n, x, x.shape[-1:], *statistics, weight, bias, list(needs))
 
 

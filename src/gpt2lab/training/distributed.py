@@ -16,6 +16,7 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
+from datetime import timedelta
 from types import TracebackType
 from typing import Any, Literal
 from uuid import uuid4
@@ -30,6 +31,7 @@ from gpt2lab.errors import Gpt2LabError, UsageError
 Parallel = Literal["ddp", "fsdp"]
 LOST_SIGNS = ("gloo", "nccl", "connection", "socket", "timed out")  # in the text of what a dead peer raises
 TIME_TO_MEET = 300.0  # seconds
+TIME_TO_ANSWER = timedelta(hours=4)  # one may have data to fetch, or samples to write, while the others wait
 TIME_TO_REPORT = 3.0  # seconds: torchrun ends everybody when the first process is gone
 
 
@@ -59,7 +61,7 @@ class World:
             shared, rank, number = next(dist.rendezvous("env://"))
             store = _fresh_store(shared, rank, number)
             backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
-            dist.init_process_group(backend, store=store, rank=rank, world_size=number)
+            dist.init_process_group(backend, store=store, rank=rank, world_size=number, timeout=TIME_TO_ANSWER)
         except (RuntimeError, ValueError) as error:
             where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
             raise UsageError(
@@ -217,14 +219,14 @@ class World:
             _whole(sources[number][name])
         return None
 
-    def local_tensors(self, model: nn.Module, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def local_tensors(self, model: nn.Module, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
         """The inverse: this process's part of the main process's ``tensors``, which the others need not have.
 
         A tensor is sharded as the parameter of ``model`` is whose name it has up to a colon, if it has its shape too;
         any other is the same for everybody. Looks at one tensor at a time.
         """
         if self.size == 1:
-            return dict(tensors)
+            return tensors
         like = dict(_unwrapped(model).named_parameters())
         parts = {}
         for name in self.broadcast(list(tensors)):
@@ -335,7 +337,7 @@ def _shard(model: nn.Module, world: World) -> nn.Module:
         sharded.set_force_sum_reduction_for_comms(True)  # gloo knows no other; "mean" gives sums without a word
     if not world.is_main:
         model.to_empty(device=world.device)  # of shards alone: no process but the main one ever has a whole model
-    parts = world.local_tensors(model, weights)
+    parts = dict(world.local_tensors(model, weights))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             parameter.copy_(parts.pop(name))

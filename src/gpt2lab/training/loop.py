@@ -128,24 +128,30 @@ class Trainer:
     @property
     def patience_ended(self) -> bool:
         """Whether the last ``patience`` validations were no better."""
-        return self.validated is not None and 0 < self.settings.patience <= self.since_best
+        return self.validated is not None and 0 < self.settings.patience <= self.since_best and not self.narrow
+
+    @property
+    def narrow(self) -> bool:
+        """Whether tokens that the dataset lacks are still left out."""
+        return self.step <= self.settings.narrow_steps > 0
 
     def _after_update(self) -> str | None:
         """Validation, samples and saving where they are due; why training ends here, if it does.
 
         Who interrupts waits for the validation, or the run would miss it for ever, but not for samples.
         """
-        if self.validated is not None and self._due(self.settings.val_every):
+        widened = self.step == self.settings.narrow_steps + 1 > 1
+        if self.validated is not None and (widened or self._due(self.settings.val_every)):
             self._validate_and_keep_best(self.validated)
         if self.world.any(self.interrupted is not None):
             self.reporter.say("interrupted")
             self.save()
             return "interrupted"
         ended = self.patience_ended
+        if ended or self._due(self.settings.save_every):
+            self.save()  # before samples, which may fail
         if self.settings.sample_every and (ended or self._due(self.settings.sample_every)):
             self.sample()
-        if ended or self._due(self.settings.save_every):
-            self.save()
         return "no better" if ended else None
 
     def update(self) -> float:
@@ -201,10 +207,13 @@ class Trainer:
 
         A small corpus has half of GPT-2's tokens, and the output matrix is most of a small model's arithmetic: the
         first ``narrow_steps`` updates leave the others out. Then these start at the mean row, close to rare tokens,
-        and the remaining updates teach the model over the whole vocabulary that they do not occur.
+        and the remaining updates teach the model over the whole vocabulary that they do not occur. Losses of before
+        were over fewer tokens: the best is chosen anew.
         """
+        self.forget_best()
         weight, unused = self.model.wte.weight, torch.ones(self.model.config.n_vocab, dtype=torch.bool)
-        unused[self.used_ids] = False
+        assert self.used_ids is not None, "there were no narrow steps"
+        unused[self.used_ids.cpu()] = False
         whole = self.world.full_tensors({"wte.weight": weight})
         for rows in whole.values():  # in the main process
             rows[unused] = rows[~unused].mean(0)
@@ -220,7 +229,7 @@ class Trainer:
         if self.sampler is not None and self.world.is_main:
             self.reporter.say("Generating samples...")
             self.sampler(self.step, tensors)
-        self.world.barrier()  # or others would wait in a collective that has a time limit
+        self.world.barrier()
 
     def save(self) -> Path:
         """Write a state to resume from; if nothing is validated also the run folder's model."""

@@ -14,7 +14,8 @@ from types import TracebackType
 from typing import Any
 
 from gpt2lab.errors import CheckpointError
-from gpt2lab.training.reporting import Reporter, Update, Validation, peak_memory
+from gpt2lab.memory import peak_memory
+from gpt2lab.training.reporting import Reporter, Update, Validation
 
 METRICS = "metrics.jsonl"
 
@@ -137,6 +138,9 @@ class Curve(Reporter):
         draw_losses(list(read_metrics(self._run / METRICS)), files, self._run.name)
 
 
+MOST_POINTS = 2000  # of a line: more cannot be seen, and drawing takes as long as there are points
+
+
 def draw_losses(records: list[dict[str, Any]], files: list[Path], title: str) -> None:
     """Training and held-out loss over updates, into files whose suffixes say the format. Needs matplotlib."""
     from matplotlib.figure import Figure
@@ -145,6 +149,7 @@ def draw_losses(records: list[dict[str, Any]], files: list[Path], title: str) ->
     figure = Figure(figsize=(7, 4.2), layout="constrained")
     axes = figure.add_subplot()
     trained = [(record["step"], record["loss"], record["average"]) for record in records if "loss" in record]
+    trained = trained[:: len(trained) // MOST_POINTS + 1]
     held_out = [(record["step"], record["val_loss"]) for record in records if "val_loss" in record]
     if trained:
         steps, losses, averages = zip(*trained, strict=True)

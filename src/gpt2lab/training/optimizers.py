@@ -7,6 +7,7 @@ names, and nothing of schedules or files.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -94,30 +95,40 @@ def load_optimizer_tensors(model: GPT2, optimizers: Sequence[Optimizer], tensors
 
     Raises ValueError if ``tensors`` are of other parameters or of another kind of optimizer.
     """
-    states: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
+    kept: dict[str, set[str]] = {}
+    for key in tensors:
         name, _, what = key.rpartition(":")
-        states.setdefault(name, {})[what] = tensor
+        kept.setdefault(name, set()).add(what)
     names = _names(model, optimizers)
-    if states and states.keys() != (needed := _stateful(names, optimizers)):
-        odd = min(states.keys() ^ needed)
+    if kept and kept.keys() != (needed := _stateful(names, optimizers)):
+        odd = min(kept.keys() ^ needed)
         raise ValueError(f"the state of the optimizer is of other parameters: {odd}")
     for optimizer in optimizers:
-        optimizer.state.clear()
+        if not kept:
+            optimizer.state.clear()
+            continue
+        expected = _KINDS[type(optimizer).__name__]
         for parameter in _parameters(optimizer):
-            if names[parameter] in states:
-                optimizer.state[parameter] = _checked(names[parameter], states[names[parameter]], optimizer, parameter)
+            name = names[parameter]
+            if expected and kept[name] != expected:
+                raise ValueError(
+                    f"{type(optimizer).__name__} keeps {', '.join(sorted(expected))}; "
+                    f"saved of {name}: {', '.join(sorted(kept[name]))}"
+                )
+            for what in sorted(expected):
+                _restore(optimizer.state[parameter], what, tensors[f"{name}:{what}"], name, parameter)
 
 
-def _checked(name: str, state: dict[str, Tensor], optimizer: Optimizer, parameter: Tensor) -> dict[str, Tensor]:
-    expected = _KINDS[type(optimizer).__name__]
-    if state.keys() != expected:
-        kind = type(optimizer).__name__
-        raise ValueError(f"{kind} keeps {', '.join(sorted(expected))}; saved of {name}: {', '.join(sorted(state))}")
-    for what, tensor in state.items():
-        if tensor.dim() and tensor.shape != parameter.shape:
-            raise ValueError(f"{name}:{what} has shape {list(tensor.shape)}, not {list(parameter.shape)}")
-    return state
+@torch.no_grad()
+def _restore(state: dict[str, Any], what: str, tensor: Tensor, name: str, parameter: Tensor) -> None:
+    """Copy ``tensor``, which may be a file's own memory, to where the parameter is."""
+    if tensor.dim() and tensor.shape != parameter.shape:
+        raise ValueError(f"{name}:{what} has shape {list(tensor.shape)}, not {list(parameter.shape)}")
+    there = state.get(what)
+    if there is None:
+        state[what] = tensor.detach().clone().to(parameter.device)
+    else:
+        there.copy_(tensor)
 
 
 _KINDS = {"Adam": {"step", "exp_avg", "exp_avg_sq"}, "AdamW": {"step", "exp_avg", "exp_avg_sq"}}

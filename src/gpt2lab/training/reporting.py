@@ -6,12 +6,12 @@ original ``train.py``. A trainer tells a :class:`Reporter`; knows nothing of mod
 
 from __future__ import annotations
 
-import sys
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
+from gpt2lab.memory import peak_memory
 from gpt2lab.training.interrupts import output_is_gone
 
 
@@ -190,16 +190,6 @@ class Several(Reporter):
 def validation_line(made: Validation) -> str:
     """The original's, with two more digits."""
     return f"[{made.step} | {made.seconds:2.2f}] validation loss = {made.loss:.4f}"
-
-
-def peak_memory() -> int:
-    """Bytes of the largest resident set of this process so far; 0 where the system does not tell."""
-    try:
-        import resource
-    except ImportError:
-        return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def clock(seconds: float) -> str:

@@ -5,6 +5,7 @@ Knows nothing of text, nor of what an update does.
 
 from __future__ import annotations
 
+import os
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
@@ -25,9 +26,39 @@ from gpt2lab.training.settings import Settings
 Say = Callable[[str], None]
 
 
+def torchrun_job() -> str | None:
+    """What tells the processes of one call of torchrun, restarted ones too, from those of another; None without it."""
+    run_id = os.environ.get("TORCHELASTIC_RUN_ID")
+    return f"none/{os.getppid()}" if run_id == "none" else run_id  # the parent is torchrun's agent
+
+
+def after_restart(job: Job, world: World) -> Job:
+    """``job``, or to go on from what it has saved itself if torchrun had to start its processes again.
+
+    Without this, ``--restore_from fresh`` or another place would begin anew each time one of them dies.
+    """
+    saved = world.is_main and job.restore_from != "latest" and _has_saved(job)
+    if not world.broadcast(saved):
+        return job
+    if job.restore_from == "fresh" or _has_states(Path(job.restore_from)):
+        return replace(job, restore_from="latest")
+    return replace(job, restore_from="latest", model_name=job.restore_from, config=None)
+
+
+def _has_saved(job: Job) -> bool:
+    if os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0":
+        return False
+    state = checkpoints.load_latest(job.run, lambda _: None)
+    return state is not None and state.progress.get("torchrun") == torchrun_job()
+
+
 def begin_with(job: Job, world: World, say: Say) -> tuple[Source, State | None]:
     """The model, and the state to go on from if there is one."""
     path = job.restore_from
+    if job.config and path not in ("latest", "fresh") and not _has_states(Path(path)):
+        raise UsageError(
+            f"--from_scratch begins with random weights, --restore_from {path} with others: give one of them"
+        )
     if path not in ("latest", "fresh") and not _has_states(Path(path)):
         return open_source(replace(job, model_name=path, config=None)), None  # weights of any kind, as in the original
     state = _find_state(job, say) if world.is_main else None
@@ -59,7 +90,10 @@ def go_on(trainer: Trainer, job: Job, state: State | None, say: Say) -> None:
         before = state.progress.get("tokens", len(trainer.windows.ring))
         if before != len(trainer.windows.ring):
             say(f"the dataset had {before} tokens then: training goes on with another text")
-        if changed := _changed(state.progress.get("settings", {}), trainer.settings):
+        changed = _changed(state.progress.get("settings", {}), trainer.settings)
+        if (name := state.progress.get("model_name", job.model_name)) not in (job.model_name, None) and not job.config:
+            changed.append(f"model_name {name} -> {job.model_name}, whose weights are not used: the state has its own")
+        if changed:
             say(f"changed since then: {', '.join(changed)}")
         if not is_of(state, job):
             trainer.forget_best()  # it lies in the other folder

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,16 @@ from gpt2lab.training.metrics import file_reporters
 from gpt2lab.training.module import GPT2, Precision
 from gpt2lab.training.optimizers import choose_trainable
 from gpt2lab.training.reporting import Lines, Live, Reporter, Several
-from gpt2lab.training.resuming import base_checksum, begin_with, ended, go_on, is_of, move_aside
+from gpt2lab.training.resuming import (
+    after_restart,
+    base_checksum,
+    begin_with,
+    ended,
+    go_on,
+    is_of,
+    move_aside,
+    torchrun_job,
+)
 from gpt2lab.training.samples import Samples
 from gpt2lab.training.settings import Settings, resolved
 from gpt2lab.weights.huggingface import write_vocabulary
@@ -47,35 +56,35 @@ def train(job: Job, settings: Settings, terminal: bool = False) -> int:
 
     ``terminal`` asks for a live line in place of the original's lines. Raises what is in :mod:`gpt2lab.errors`.
     """
-    _check_narrow(settings)
     with World.start(_device(job.device)) as world, Hold() as hold:
         if world.is_main:
             hold.take(job.run)
         say: Say = print_line if world.is_main else lambda _: None
+        job = after_restart(job, world)
         source, state = begin_with(job, world, say)
         windows, held_out = load_windows(job, settings, source, say)
         settings = resolved(settings, source.config, len(windows), from_scratch=source.checkpoint is None)
+        _check_narrow(settings)
         model = build(source, settings, world, with_weights=state is None or settings.lora > 0)
-        _say_memory(model, settings, world, say)
+        if settings.patience and (held_out is None or not settings.val_every):
+            say(f"--patience {settings.patience} does nothing: there is no validation to become no better")
         remembered = state.progress.get("precision") if state else None
+        _say_memory(model, settings, world, remembered, say)
         model.precision = choose_precision(model, settings, windows, world, remembered, say)
-        base = base_checksum(model, settings, world)
-        about = {"precision": model.precision, "tokens": len(windows.ring), "base": base}
-        vocabulary = source.checkpoint.tokenizer_files if source.checkpoint else None
-        plain = Lines() if world.is_main else Reporter()
-        trainer = Trainer(model, settings, windows, held_out, job.run, world, plain, vocabulary=vocabulary, about=about)
-        trainer.sampler = _sampler(job, settings, source, lambda line: trainer.reporter.say(line))
+        trainer = _trainer(job, settings, source, model, windows, held_out, world)
         go_on(trainer, job, state, say)
+        goes_on, newer = is_of(state, job), state is None or job.restore_from != "latest"
+        del state  # or its files stay open, and in memory, to the end
         if reason := ended(trainer, job):
             say(reason)
             _say_end(trainer, job, "ended before", say)
             return 0
         if world.is_main:  # all that can be refused was: from here on the run folder changes
-            if not is_of(state, job):
+            if not goes_on:
                 move_aside(job, say)
             _prepare_run(job, settings, source)
             hold.take(job.run)
-            if state is None or job.restore_from != "latest":
+            if newer:
                 trainer.generation = checkpoints.next_generation(job.run)
         with _reporter(job, settings, trainer.step, world, terminal) as reporter:
             trainer.reporter = reporter
@@ -83,6 +92,29 @@ def train(job: Job, settings: Settings, terminal: bool = False) -> int:
             reason = trainer.train()
         _say_end(trainer, job, reason, say)
         return 128 + trainer.interrupted if trainer.interrupted else 0
+
+
+def _trainer(
+    job: Job,
+    settings: Settings,
+    source: Source,
+    model: GPT2,
+    windows: Windows,
+    held_out: Windows | None,
+    world: World,
+) -> Trainer:
+    about = {
+        "precision": model.precision,
+        "tokens": len(windows.ring),
+        "base": base_checksum(model, settings, world),
+        "model_name": job.model_name if source.checkpoint else None,
+        "torchrun": torchrun_job(),
+    }
+    vocabulary = source.checkpoint.tokenizer_files if source.checkpoint else None
+    plain = Lines() if world.is_main else Reporter()
+    trainer = Trainer(model, settings, windows, held_out, job.run, world, plain, vocabulary=vocabulary, about=about)
+    trainer.sampler = _sampler(job, settings, source, lambda line: trainer.reporter.say(line))
+    return trainer
 
 
 def print_line(line: str) -> None:
@@ -109,7 +141,7 @@ def load_windows(job: Job, settings: Settings, source: Source, say: Say) -> tupl
     if job.val_dataset is not None:
         ring, aside = split(0.0)
         aside = Ring(read((job.val_dataset,)), separator=separator)
-        if {Path(path).resolve() for path in job.dataset} & {Path(job.val_dataset).resolve()}:
+        if _is_within(job.val_dataset, job.dataset):
             say(f"{job.val_dataset} is trained on as well: its loss will say how much was learned by heart")
     else:
         ring, aside = split(job.held_out)
@@ -127,6 +159,12 @@ def load_windows(job: Job, settings: Settings, source: Source, say: Say) -> tupl
     if validation.length < block_size:
         say(f"that is less than a window of {block_size}: windows of validation have {validation.length} tokens")
     return train, validation
+
+
+def _is_within(path: str, others: tuple[str, ...]) -> bool:
+    """Whether a file or folder is one of ``others``, or in one of them."""
+    place = Path(path).resolve()
+    return bool({place, *place.parents} & {Path(other).resolve() for other in others})
 
 
 def build(source: Source, settings: Settings, world: World, *, with_weights: bool) -> GPT2:
@@ -186,10 +224,14 @@ def _measure(model: GPT2, windows: Windows, say: Say) -> Precision:
 
 
 def _check_narrow(settings: Settings) -> None:
-    """Raise :class:`UsageError` where what ``narrow_steps`` does to the embedding would be in no state."""
+    """Raise :class:`UsageError` where what ``narrow_steps`` does to the embedding would be in no state, or undone."""
     other = "lora" if settings.lora else "only_train_transformer_layers"
     if settings.narrow_steps and getattr(settings, other):
         raise UsageError(f"--narrow_steps trains the embedding, which --{other} leaves as it is: give one of them")
+    if settings.narrow_steps >= (settings.steps or 0) > 0:
+        raise UsageError(
+            f"--narrow_steps must be below the {settings.steps} updates in all, got {settings.narrow_steps}"
+        )
 
 
 def _prepare_run(job: Job, settings: Settings, source: Source) -> None:
@@ -216,8 +258,14 @@ def _reporter(job: Job, settings: Settings, step: int, world: World, terminal: b
     return Several(Live(steps) if terminal else Lines(), *files)
 
 
-def _say_memory(model: GPT2, settings: Settings, world: World, say: Say) -> None:
-    needed = estimate(model.config, settings, world.size)
+def _say_memory(model: GPT2, settings: Settings, world: World, remembered: str | None, say: Say) -> None:
+    """What training will take; of a precision that is not chosen yet, what the hungrier one takes."""
+    precisions: tuple[Precision, ...] = (
+        ("float32", "bfloat16") if settings.precision == "auto" else (settings.precision,)
+    )
+    precisions = tuple(each for each in precisions if remembered in (each, None)) or precisions
+    each = [estimate(model.config, replace(settings, precision=precision), world.size) for precision in precisions]
+    needed = max(each, key=lambda one: one.total)
     say(str(needed))
     if world.device.type == "cpu" and needed.total > (free := available_memory()):
         say(
