@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,35 +23,41 @@ def everything_is_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(contents, "SETTLED", -1.0)
 
 
-def join_others() -> None:
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread() and thread.daemon:
+@pytest.fixture
+def join_opener() -> Callable[[], None]:
+    """Waits for the threads that the test has started."""
+    before = set(threading.enumerate())
+
+    def join() -> None:
+        for thread in set(threading.enumerate()) - before:
             thread.join(10)
 
+    return join
 
-def test_packed_weights_are_read_ahead() -> None:
+
+def test_packed_weights_are_read_ahead(join_opener) -> None:
     assert Engines(open_checkpoint(ODD)).generating
     engines = Engines(open_checkpoint(ODD))
     engines.open_ahead()
-    join_others()
+    join_opener()
     (opened,) = engines.opened
     assert engines.generating is opened
 
 
-def test_nothing_is_packed_ahead() -> None:
+def test_nothing_is_packed_ahead(join_opener) -> None:
     engines = Engines(open_checkpoint(ODD))
     engines.open_ahead()
-    join_others()
+    join_opener()
     assert engines.opened == []
 
 
-def test_an_engine_that_cannot_be_opened_ahead_is_an_error_when_it_is_needed(monkeypatch, capfd) -> None:
+def test_an_engine_that_cannot_be_opened_ahead_is_an_error_when_it_is_needed(monkeypatch, capfd, join_opener) -> None:
     from gpt2lab.errors import UsageError
 
     assert Engines(open_checkpoint(ODD)).generating
     engines = Engines(open_checkpoint(ODD), threads=5000)
     engines.open_ahead()
-    join_others()
+    join_opener()
     assert capfd.readouterr() == ("", "")
     with pytest.raises(UsageError, match="threads must be from 1 to 1024"):
         assert engines.generating
