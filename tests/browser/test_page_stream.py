@@ -146,4 +146,40 @@ def test_the_seed_of_a_text_can_be_kept(page):
     write(visit(page, seed=None))
     seed = page.locator("[data-figure=seed]").text_content()
     page.get_by_role("button", name=seed).click()
-    assert page.evaluate("() => import('/page/settings.js').then(({ settings }) => String(settings.get().seed))") == seed
+    assert (
+        page.evaluate("() => import('/page/settings.js').then(({ settings }) => String(settings.get().seed))") == seed
+    )
+
+
+def test_the_end_of_text_is_a_token_that_was_drawn_and_can_be_looked_into(page):
+    visit(page)
+    prompt = "and they lived happily ever after."
+    bodies = ({"prompt": prompt, "max_tokens": 24, "seed": seed} for seed in range(50))
+    seed = next(body["seed"] for body in bodies if asked(page, **body)["choices"][0]["finish_reason"] == "stop")
+    write(visit(page, prompt=prompt, seed=seed))
+    assert page.locator("#status").text_content().endswith("the model ended its text.")
+    page.locator("#tokens .drawn.end").click()
+    page.locator('.alternative.own[data-id="50256"]').wait_for()
+
+
+def test_another_model_chosen_reads_the_prompt(pair_server, new_page):
+    page = visit(new_page(pair_server))
+    page.locator("#tokens .given").first.wait_for()
+    page.select_option("#model", "tiny")
+    page.locator("#model-facts", has_text="context 64").wait_for()
+    write(page)
+    assert page.locator("#tokens .drawn").count() == 24
+
+
+def test_what_the_server_has_changed_meanwhile_is_told(page):
+    visit(page)
+    page.locator("#tokens .given").first.wait_for()
+    fingerprint = page.request.get("/v1/models").json()["data"][0]["gpt2lab"]["fingerprint"]
+
+    def other(route):
+        answer = route.fetch()
+        route.fulfill(response=answer, body=answer.text().replace(fingerprint, "fp_other"))
+
+    page.route("**/v1/completions", other)
+    write(page)
+    page.locator("[role=alert]", has_text="another model under this name").wait_for()

@@ -59,7 +59,7 @@ export class PlaceView {
   look(run, place, vocabulary, pinned) {
     const same = this.#now?.run === run && this.#now.place === place && this.#now.drawn === run.drawn;
     const known = same && this.#now.vocabulary === vocabulary && this.#now.chosen === (run.at(place)?.id ?? null);
-    if (known && this.#now.logits) {
+    if (known && !this.#now.failed) {
       this.#now.pinned = pinned;
       return;
     }
@@ -80,6 +80,7 @@ export class PlaceView {
       if (signal.aborted) return;
       now.logits = await logits(model, ids, { signal, drawn });
     } catch (problem) {
+      now.failed = true;
       if (!signal.aborted) this.#failed(problem);
       return;
     }
@@ -103,22 +104,23 @@ export class PlaceView {
     const drawnHere = place >= owner.inherited.length;
     const known = owner.plan.seed !== null && (drawnHere || token === null);
     const u = known ? uniform(owner.plan.seed, 0, run.positionOf(place)) : null;
-    const made = this.#now.logits ? stagesOrNull(this.#now.logits, params, history) : null;
+    const [made, problem] = this.#now.logits ? stagesOr(this.#now.logits, params, history) : [null, ""];
     this.#now.stages = made;
-    const note = token && drawnHere && !sameSampling(owner.plan.params, params) ? OTHER_SETTINGS : "";
-    this.#alternatives.show({ vocabulary, token, top: token?.top ?? null, stages: made, u, note });
+    const others = token && drawnHere && !sameSampling(owner.plan.params, params) ? OTHER_SETTINGS : "";
+    this.#alternatives.show({ vocabulary, token, top: token?.top ?? null, stages: made, u, note: problem || others });
     if (made) this.#bars.show({ logits: this.#now.logits, params, history, vocabulary, u, chosen, stages: made });
+    else if (problem) this.#bars.clear();
   }
 }
 
 const OTHER_SETTINGS = "The text was drawn with other settings; this is what those of now make of it.";
 
-/** Nothing where the settings leave no token, which the bars then say. */
-function stagesOrNull(values, params, history) {
+/** The stages; or why there are none: a model may give logits that are no numbers. */
+function stagesOr(values, params, history) {
   try {
-    return stages(values, params, history);
+    return [stages(values, params, history), ""];
   } catch (problem) {
-    if (problem instanceof SamplingError) return null;
+    if (problem instanceof SamplingError) return [null, problem.message];
     throw problem;
   }
 }
