@@ -192,30 +192,40 @@ def test_events_end_when_the_server_is_stopped(watched):
     assert watched.http.get("/watch/events").status_code == 503
 
 
-def test_the_commands_runs_are_watched_and_their_models_served(folder, tmp_path, monkeypatch):
-    from click.testing import CliRunner
-
-    from gpt2lab.cli.serve import command
+def test_the_commands_runs_are_watched_and_their_models_served(run_folders, tmp_path, monkeypatch, capsys):
+    from gpt2lab.cli.main import main
+    from gpt2lab.errors import CheckpointError
     from gpt2lab.serving import server
 
     served = []
+
+    def load(name, **_):
+        if name.endswith("run3"):
+            raise CheckpointError("it is damaged")
+        return name
+
     monkeypatch.setattr(server, "serve", lambda models, _, __, runs: served.append((models, runs)))
-    monkeypatch.setattr("gpt2lab.model.load", lambda name, **_: name)
-    other = tmp_path / "checkpoint" / "run2"
-    other.mkdir(parents=True)
-    (other / "model.safetensors").touch()
-    watch = ["--port", "0", "--watch", str(folder.path), "--watch", str(other)]
+    monkeypatch.setattr("gpt2lab.model.load", load)
+    runs = [run_folders(tmp_path, name).path for name in ("run1", "run2", "run3")]
+    for run in runs[1:]:
+        run.mkdir(parents=True)
+        (run / "model.safetensors").touch()
+    watch = ["serve", "--port", "0", *(argument for run in runs for argument in ("--watch", str(run)))]
     for arguments in (watch, [*watch, "--model_name", "124M"]):
-        done = CliRunner().invoke(command, arguments, catch_exceptions=False)
-        assert done.exit_code == 0
-    (models, runs), (named, _) = served
-    assert [run.name for run in runs] == ["run1", "run2"]
-    assert models == [("run2", str(other)), ("tales", "tales")]
+        with pytest.raises(SystemExit, match="0"):
+            main(arguments)
+    (models, watched), (named, _) = served
+    assert [run.name for run in watched] == ["run1", "run2", "run3"]
+    assert models == [("run2", str(runs[1])), ("tales", "tales")]
     assert named == [("124M", "124M")]
+    assert "gpt2lab: the model of run3 is not served: it is damaged\n" in capsys.readouterr().err
 
 
 def test_watching_counts_in_the_metrics_by_its_routes(watched):
     with events(watched) as pairs:
         next(pairs)
     watched.http.get("/watch")
-    assert httpx.get(f"{watched.url}/metrics").text.count('route="/watch"') > 0
+    assert status_of_events(watched) == 200
+    text = httpx.get(f"{watched.url}/metrics").text
+    assert 'route="/watch"' in text and 'route="/watch/events"' in text
+    assert "gpt2lab_disconnects_total 0.0" in text  # who closes the page leaves nothing unfinished

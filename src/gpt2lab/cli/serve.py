@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,10 +12,11 @@ import click
 
 from gpt2lab.cli.options import GroupedCommand, option
 from gpt2lab.engines import KV_PRECISIONS, PRECISIONS
-from gpt2lab.errors import UsageError
+from gpt2lab.errors import Gpt2LabError, UsageError
 from gpt2lab.serving.settings import KEYS_VARIABLE, Settings, read_api_keys
 
 if TYPE_CHECKING:
+    from gpt2lab.model import LanguageModel
     from gpt2lab.serving.watching import Run
 
 _DEFAULTS = Settings()
@@ -123,14 +125,25 @@ def command(
     load = partial(gpt2lab.model.load, precision=precision, kv_precision=kv_precision, threads=threads, device=device)
     runs = open_runs(watched)
     with server.listen_on(host, port) as bound:
-        names = dict.fromkeys(model_names) or _models_of(runs)
-        server.serve([(name_of(name), load(name)) for name in names], settings, bound, runs)
+        if model_names:
+            models = [(name_of(name), load(name)) for name in dict.fromkeys(model_names)]
+        else:
+            models = _models_of(runs, load)
+        server.serve(models, settings, bound, runs)
 
 
-def _models_of(runs: Sequence[Run]) -> list[str]:
+def _models_of(runs: Sequence[Run], load: Callable[[str], LanguageModel]) -> list[tuple[str, LanguageModel]]:
     """What is served if nobody says what: the models that runs have so far, and ``tales`` unless one is called so."""
-    found = {run.folder.name: str(run.folder) for run in reversed(runs) if (run.folder / "model.safetensors").is_file()}
-    return [*reversed(found.values()), *(["tales"] if "tales" not in found else [])]
+    models: dict[str, LanguageModel] = {}
+    for run in runs:
+        try:
+            if run.has_model:
+                models.setdefault(run.folder.name, load(str(run.folder)))
+        except Gpt2LabError as error:
+            print(f"gpt2lab: the model of {run.name} is not served: {error}", file=sys.stderr)
+    if "tales" not in models:
+        models["tales"] = load("tales")
+    return list(models.items())
 
 
 def _log(quiet: bool) -> None:

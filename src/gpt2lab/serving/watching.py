@@ -101,6 +101,11 @@ class Run:
         """The samples written after ``step`` updates; None if there are none."""
         return read_samples(self._samples_folder(), step)
 
+    @property
+    def has_model(self) -> bool:
+        """Whether training has written one yet."""
+        return _stamp(self.folder / "model.safetensors") is not None
+
     # ---- reading
 
     def _begin_anew(self) -> None:

@@ -11,13 +11,16 @@ import json
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import anyio
+import anyio.to_thread
 from fastapi import FastAPI, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse, Response
 
 from gpt2lab.serving.errors import ApiError, stopping
+from gpt2lab.serving.guards import RECORD
 from gpt2lab.serving.page_files import file_response
 from gpt2lab.serving.streams import EventStream
 from gpt2lab.serving.watching import Cursor, Run
@@ -36,6 +39,10 @@ REST_SECONDS = 0.2
 BEAT_SECONDS = 15.0
 """After which something is sent even if there is nothing new, so that a dead connection is noticed on either side."""
 MOST_WATCHERS = 64
+THREADS = 4
+"""That read files: a disk of another machine that does not answer is to hold up those who watch and nobody else."""
+
+Result = TypeVar("Result")
 
 log = logging.getLogger("gpt2lab.serving")
 
@@ -47,20 +54,25 @@ def add_watching(app: FastAPI, service: Service) -> None:
     async def page(request: Request) -> Response:
         return await run_in_threadpool(file_response, request, "watch.html")
 
-    async def events() -> Response:
+    async def events(request: Request) -> Response:
         """What there is to tell of every run, and then what is new, as server-sent events."""
         if service.draining:
             raise stopping()
         if watch.watchers >= MOST_WATCHERS:
             raise ApiError(429, f"{MOST_WATCHERS} pages watch already", headers={"Retry-After": "10"})
         watch.enter()
-        return EventStream(watch.events(lambda: service.draining), watch.leave, service.settings.stall_seconds)
+
+        def left() -> None:
+            watch.leave()
+            request.scope[RECORD].pop("gone", None)  # it has no end that a client could leave before
+
+        return EventStream(watch.events(lambda: service.draining), left, service.settings.stall_seconds)
 
     async def samples(run: str, step: int) -> Response:
         """The samples of a run after ``step`` updates."""
         if run not in watch.runs:
             raise ApiError(404, f"no run {run!r} is watched here", param="run")
-        found = await run_in_threadpool(watch.runs[run].samples, step)
+        found = await watch.in_thread(watch.runs[run].samples, step)
         if found is None:
             raise ApiError(404, f"{run} has no samples of step {step}", param="step")
         return JSONResponse({"run": run, "step": step, "texts": found.texts, "cut": found.cut})
@@ -79,6 +91,11 @@ class Watch:
         self._looked = asyncio.Event()
         self._looking: asyncio.Task[None] | None = None
         self._fresh = False  # whether that task has looked once
+        self._threads = anyio.CapacityLimiter(THREADS)
+
+    async def in_thread(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """``function(*arguments)`` in one of the few threads in which files are read."""
+        return await anyio.to_thread.run_sync(function, *arguments, limiter=self._threads)
 
     def enter(self) -> None:
         """There is one more who watches."""
@@ -101,7 +118,7 @@ class Watch:
         while not ending():
             looked = self._looked
             for name, run in self.runs.items():
-                if news := await run_in_threadpool(run.news, cursors[name]):
+                if news := await self.in_thread(run.news, cursors[name]):
                     yield _event("run", news)
                     spoke = time.monotonic()
             if time.monotonic() - spoke > BEAT_SECONDS:
@@ -116,7 +133,7 @@ class Watch:
             more = False
             for run in self.runs.values():
                 try:
-                    more = await run_in_threadpool(run.look) or more
+                    more = await self.in_thread(run.look) or more
                 except Exception:
                     log.exception("watching %s", run.name)
             looked, self._looked = self._looked, asyncio.Event()

@@ -45,6 +45,7 @@ const takers = {
 };
 
 function redraw() {
+  if (document.hidden) document.title = titleOf(runs.get(chosen)); // nothing else of it is to be seen then
   if (due) return;
   due = true;
   requestAnimationFrame(() => {
@@ -62,7 +63,7 @@ function draw() {
   const known = Boolean(facts.step ?? facts.validation);
   byId("figures").hidden = !run || !(run.updates.length + run.validations.length);
   byId("state").textContent = run ? stateOf(facts) : "";
-  byId("state").dataset.state = facts.state ?? "";
+  announce(run);
   progress(facts);
   tiles(facts, known);
   settings(facts.settings ?? {});
@@ -87,6 +88,16 @@ function stateOf({ state, reading, changed_at: changedAt }) {
     gone: "its folder is gone",
   };
   return words[state] ?? "";
+}
+
+/** Have it read aloud when a run's state changes, and not whenever the page does. */
+function announce(run) {
+  const { state = "" } = run?.facts ?? {};
+  const key = `${chosen} ${state}`;
+  if (!state || byId("announcement").dataset.key === key) return;
+  byId("announcement").dataset.key = key;
+  byId("announcement").textContent = `${run.name}: ${stateOf(run.facts)}`;
+  byId("state").dataset.state = state;
 }
 
 function note(run) {

@@ -85,7 +85,7 @@ export class Samples {
   /** The newest step that is this training's: a run of the same name may have left later ones. */
   #newestOwn() {
     const listed = this.#listed;
-    return (listed.findLast(([step]) => !this.#isForeign(step)) ?? listed.at(-1))[0];
+    return ([...listed].reverse().find(([step]) => !this.#isForeign(step)) ?? listed.at(-1))[0];
   }
 
   #isForeign(step) {
