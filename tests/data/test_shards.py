@@ -227,3 +227,10 @@ def test_two_processes_do_not_write_the_same_dataset(tmp_path):
             write(tmp_path / "out", texts("new"))
     assert (partial / "begun").exists()
     write(tmp_path / "out", texts("new"))
+
+
+def test_a_missing_shard_is_told(tmp_path):
+    write(tmp_path / "out", texts("one", "two", "three"), shard_tokens=1)
+    (tmp_path / "out" / "tokens-00002.safetensors").unlink()
+    with pytest.raises(CheckpointError, match=r"lacks tokens-00002\.safetensors: encode it again"):
+        read(tmp_path / "out")

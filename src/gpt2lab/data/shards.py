@@ -126,7 +126,7 @@ def write_shards(
             if encoded is None and shard is not None:
                 totals, shard = _closed(totals, shard), None
             if encoded is not None and len(encoded.ids):
-                path = folder / f"tokens-{totals.shards + 1:05d}.safetensors"
+                path = folder / _file_name(totals.shards + 1)
                 shard = shard or _ShardFile(path, n_vocab, vocabulary)
             if encoded is not None and shard is not None:
                 shard.add(encoded)
@@ -229,12 +229,19 @@ def _check_replaceable(path: Path, overwrite: bool) -> None:
 # ---- reading --------------------------------------------------------------------------------------------------------
 
 
+def _file_name(number: int) -> str:
+    return f"tokens-{number:05d}.safetensors"
+
+
 def read_shards(path: Path, n_vocab: int, vocabulary: str) -> list[Documents]:
     """The documents of a folder of shards, or of one, memory-mapped.
 
     Raises :class:`UsageError` if one is of another vocabulary, and :class:`CheckpointError` if it is damaged.
     """
     files = sorted(path.glob(SHARD_PATTERN)) if path.is_dir() else [path]
+    for number, file in enumerate(files, start=1):
+        if path.is_dir() and file.name != _file_name(number):
+            raise CheckpointError(f"{path} lacks {_file_name(number)}: encode it again, or fetch it whole")
     return [_read_shard(file, n_vocab, vocabulary) for file in files]
 
 
