@@ -5,7 +5,8 @@
 Needs gpt2lab installed with its extras ``serve`` and ``browser``, Pillow (which matplotlib brings along), and a
 Chromium on the path. The same model gives the same texts; only times differ. The pictures of two models side by side
 and of a training watched are left as they are unless RUN is given: the folder of a run that fine-tuned ``tales``, such
-as fine-tuning.md makes.
+as fine-tuning.md makes, here with ``--steps 120 --batch_size 4 --block_size 256 --val_every 20 --sample_every 40
+--sample_length 100 --sample_prompt "The king said to the" --run_name shakespeare``.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 IMAGES = Path(__file__).parent / "images"
 FLAGS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--hide-scrollbars"]
-COLOURS = 128  # of a palette: a third of the bytes, and no difference to be seen
+COLOURS = 256  # of a palette: a third of the bytes, and no difference to be seen
 PATIENCE_MS = 120_000
-REPORT_WIDTH, REPORT_HEIGHT = 960, 1000
+REPORT_WIDTH, REPORT_HEIGHT = 1040, 1000
 PROMPT = "The king said to the"
 SETTINGS = {"prompt": PROMPT, "seed": 12, "max_tokens": 90, "temperature": 1.1, "top_k": 60, "min_p": 0.02}
 REPORTS = {
@@ -68,7 +69,7 @@ def main() -> None:
 
 def playground(browser: Browser, url: str, scheme: str, name: str) -> None:
     """The first screen, with a text and a look into one of its tokens."""
-    page = opened(browser, url, scheme=scheme, height=880)
+    page = opened(browser, url, scheme=scheme, height=850)
     write(page)
     look(page, 5)
     save(name, page.screenshot())
@@ -89,9 +90,10 @@ def branches(browser: Browser, url: str) -> None:
     """A text, branches of it, and a branch of a branch."""
     page = opened(browser, url, max_tokens=40)
     write(page)
-    for place, rank in ((4, 1), (9, 2), (20, 1)):
+    for place, rank in ((5, 0), (9, 2), (20, 1)):
         look(page, place)
         page.locator(".alternative:not(.own)").nth(rank).click()
+        expect(page.locator("#tree")).not_to_contain_text("waiting")
         done(page)
     picture(page.locator("section.branches"), "branches")
     page.context.close()
@@ -118,7 +120,7 @@ def beside(browser: Browser, url: str) -> None:
 
 def watch(browser: Browser, url: str) -> None:
     """A training's curves and samples."""
-    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page = browser.new_page(viewport={"width": 1280, "height": 1500})
     page.goto(f"{url}/watch")
     page.wait_for_load_state("load")
     page.wait_for_timeout(2000)  # its stream of events never ends

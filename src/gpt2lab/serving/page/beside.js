@@ -110,7 +110,7 @@ function partingTable(cards, columns, { p, q, at, vocabulary }) {
     if (by.length) label.append(element("small", {}, `drawn by ${by.join(" and ")}`));
     return element("tr", {}, label, cell(p[id]), cell(q[id]), element("td", {}, ratioText(Math.log(p[id] / q[id]))));
   });
-  return table("Both models where the texts part", null, [...cards.map(({ id }) => id), "difference"], rows);
+  return table("Both models where the texts part", null, [...cards.map(({ id }) => id), `to ${cards[0].id}`], rows);
 }
 
 /** Of p from q, in nats. */
@@ -200,7 +200,7 @@ class Column {
     );
     const names = [this.card.id, this.#other.id];
     const label = `Where ${names.join(" and ")} disagree most about this text`;
-    return table(label, "Where they disagree most", [...names, "difference"], rows);
+    return table(label, "Where they disagree most", [...names, `to ${this.card.id}`], rows);
   }
 }
 
