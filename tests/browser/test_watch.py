@@ -89,6 +89,7 @@ def test_a_run_is_seen_from_before_it_begins_to_its_end(watch, folder, expect):
         run.update(step, 3.0)
     run.sample(30, "Once upon a hill")
     expect(page.locator("#state")).to_have_text("finished")
+    expect(page.locator("#announcement")).to_have_text("begins: finished")
     expect(page.locator("#readout")).to_contain_text("update 30 ·")  # the cursor stays at the newest
     expect(page.locator("#sample-title")).to_contain_text("After 30 updates · 2 of 2")
     assert (before, len(place(page, "smoothed"))) == (20, 30)
