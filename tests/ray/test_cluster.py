@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -81,3 +82,48 @@ def test_a_worker_that_is_killed_loses_and_doubles_nothing(start, gpt2lab, tmp_p
     assert out.read_bytes() == (tmp_path / "here.jsonl").read_bytes()
     said = [line for line in errors.splitlines() if "parts" not in line]
     assert said == ["gpt2lab: seed 7", f"gpt2lab: 48 samples written to {out}"]
+
+
+# ---- a worker in this process ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def order():
+    """What a worker is told."""
+    from gpt2lab import load
+    from gpt2lab.cli.jobs import _json
+    from gpt2lab.jobs.generating import Order, digest_of
+
+    options = {"seed": 1, "length": 5}
+    return Order({"name_or_path": TINY, "threads": 1}, options, 2, 3, _json, None, digest_of(load(TINY)))
+
+
+def test_a_worker_makes_the_part_that_it_is_given(order, gpt2lab, prompts):
+    from gpt2lab.jobs.generating import Writer
+
+    given = json.dumps(["Tale 3", "Tale 4", "Tale 5"]).encode()
+    ((number, kind, data),) = Writer(order)(1, given)
+    flags = ("--nsamples", 2, "--seed", 1, "--length", 5, "--json", "--model", TINY)
+    lines = gpt2lab("generate", "--prompts", prompts, *flags).stdout.splitlines(keepends=True)
+    assert (number, kind) == (1, "")
+    assert data.decode() == "".join(lines[6:12])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"version": "0.0.0"}, "begun by gpt2lab 0.0.0, a worker has"),
+        ({"digest": "another"}, "has other weights than that of the machine that began the job"),
+        ({"model": {"name_or_path": "/not/here"}}, "no model at /not/here"),
+    ],
+)
+def test_a_worker_that_would_make_another_text_refuses_as_a_row(order, change, message):
+    pytest.importorskip("pyarrow")
+    from gpt2lab.jobs.cluster import ERROR, Row, _Actor, _rows_of, _table
+    from gpt2lab.jobs.generating import Writer
+
+    actor = _Actor(Writer, {"order": dataclasses.replace(order, **change)})
+    (table,) = actor(_table([Row(4, "", b'["A"]')]))
+    ((number, kind, data),) = _rows_of(table)
+    assert (number, kind) == (4, ERROR)
+    assert message in data.decode()

@@ -88,9 +88,9 @@ def connected(address: str | None = None) -> Iterator[Any]:
         else:
             own = {"num_cpus": usable_cores(), "object_store_memory": LOCAL_STORE, "_node_ip_address": "127.0.0.1"}
             _start_quietly(partial(ray.init, address="local", include_dashboard=False, **own, **quiet))
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
-        if isinstance(error, UsageError):
-            raise
+    except UsageError:
+        raise
+    except Exception as error:  # Ray raises that class itself where a machine is too busy to start in time
         what = f"there is no Ray cluster at {address}" if address else "Ray cannot be started here"
         raise UsageError(f"{what} ({_first_line(error)})") from None
     finally:
