@@ -18,7 +18,7 @@ def test_no_request_makes_the_server_fail(api, tmp_path):
     checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
     command = [program, "run", f"{api.url}/openapi.json", "--checks", checks, "--max-examples", "60", "--workers", "2"]
     run = subprocess.run(
-        [*map(str, command), "--seed", "1", "--no-color"],
+        [*map(str, command), "--request-timeout", "60", "--seed", "1", "--no-color"],  # 10 is little on a busy machine
         cwd=tmp_path,
         capture_output=True,
         text=True,
