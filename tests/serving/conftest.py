@@ -86,7 +86,7 @@ def eventually(condition: Callable[[], bool], seconds: float = 10) -> bool:
 
 @pytest.fixture(scope="session")
 def tales():
-    return gpt2lab.load("tales")
+    return gpt2lab.load("tales", threads=1)  # several would wait for each other where other tests use the cores
 
 
 @pytest.fixture(scope="session")
