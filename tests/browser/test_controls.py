@@ -2,20 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import closing
 from itertools import pairwise
 from typing import Any
 
 import pytest
 
+from .conftest import PATIENCE_MS, Complaints
+
 ARTICLE = [0, 0.5, 1, 1.1, 1.2, 1.3, 2, 100]
 
 
+@pytest.fixture(scope="module")
+def _playground(browser: Any, server: str) -> Iterator[tuple[Any, Complaints]]:
+    with closing(browser.new_context(base_url=server)) as context:
+        context.set_default_timeout(PATIENCE_MS)
+        complaints = Complaints()
+        complaints.watch(context, server)
+        page = context.new_page()
+        page.goto("/")
+        page.wait_for_selector("[data-ready]")
+        yield page, complaints
+
+
 @pytest.fixture
-def controls(page: Any) -> Any:
-    """The playground's page, with the settings as they are at first."""
-    page.goto("/")
-    page.wait_for_selector("[data-ready]")
-    return page
+def controls(_playground: tuple[Any, Complaints]) -> Iterator[Any]:
+    """The playground, one page for all tests here, with the settings as they are at first."""
+    page, complaints = _playground
+    page.evaluate("import('/page/settings.js').then((m) => m.settings.set(m.DEFAULTS))")
+    yield page
+    complaints.check()
 
 
 def settings(page: Any) -> dict[str, Any]:

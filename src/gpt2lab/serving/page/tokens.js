@@ -90,7 +90,7 @@ export class TokenView {
   clear() {
     this.#run = null;
     this.#element.replaceChildren();
-    this.#element.removeAttribute("role");
+    this.#element.setAttribute("role", "group"); // a list box without options is none, a label without a role neither
   }
 
   /** Mark `place` as the one that is looked into; `pinned` if it stays when the pointer goes. */
