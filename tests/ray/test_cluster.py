@@ -60,7 +60,7 @@ def test_a_cluster_that_is_not_there_is_said_in_a_line(gpt2lab, prompts, tmp_pat
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the workers in /proc")
-def test_a_worker_that_is_killed_loses_and_doubles_nothing(start, gpt2lab, tmp_path, ray_workers):
+def test_a_worker_that_is_killed_loses_and_doubles_nothing(start, gpt2lab, tmp_path, ray_workers, ended):
     (tmp_path / "prompts.txt").write_text("".join(f"Tale {number}\n" for number in range(24)))
     flags = ("--prompts", tmp_path / "prompts.txt", "--nsamples", 2, "--seed", 7, "--json", "--model", TINY)
     flags = (*flags, "--length", 300, "--overflow", "slide", "--part_size", 3)
@@ -74,6 +74,7 @@ def test_a_worker_that_is_killed_loses_and_doubles_nothing(start, gpt2lab, tmp_p
         time.sleep(0.02)
     made_before = len(list(tmp_path.glob("out.jsonl.parts/part-*")))
     _, errors = process.communicate(timeout=580)
+    ended(errors)
     assert process.returncode == 0, errors
     assert killed is not None
     assert 0 < made_before < 8

@@ -197,7 +197,7 @@ def test_tokens_come_back_as_they_were_written(tmp_path_factory, batches):
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the workers in /proc")
-def test_a_worker_that_is_killed_loses_and_doubles_no_token(start, gpt2lab, texts, tmp_path, ray_workers):
+def test_a_worker_that_is_killed_loses_and_doubles_no_token(start, gpt2lab, texts, tmp_path, ray_workers, ended):
     draw = random.Random(2)
     words = [" the", " king", ",", " said\n", " 日本", " é", " slept."]
     for number in range(8):
@@ -211,6 +211,7 @@ def test_a_worker_that_is_killed_loses_and_doubles_no_token(start, gpt2lab, text
                 killed.add(pid)
         time.sleep(0.05)
     _, errors = process.communicate(timeout=580)
+    ended(errors)
     assert process.returncode == 0, errors
     assert killed
     assert gpt2lab("encode", texts, tmp_path / "here", "--shard_tokens", 200_000).exit_code == 0
@@ -220,10 +221,11 @@ def test_a_worker_that_is_killed_loses_and_doubles_no_token(start, gpt2lab, text
 @needs_ray
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_what_a_worker_cannot_read_is_one_line(start, tmp_path):
+def test_what_a_worker_cannot_read_is_one_line(start, tmp_path, ended):
     (tmp_path / "bad.txt").write_bytes(b"fine until here\xff")
     process = start("encode", tmp_path / "bad.txt", tmp_path / "out", "--ray")
     _, errors = process.communicate(timeout=580)
+    ended(errors)
     assert process.returncode == 2
     assert errors.splitlines()[-1].startswith(f"gpt2lab: error: {tmp_path / 'bad.txt'} is not UTF-8 text (byte 15)")
     assert "Traceback" not in errors

@@ -108,10 +108,11 @@ def test_ray_serves_own_schema_takes_the_application(manifests):
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.skipif(not all(map(importlib.util.find_spec, ("ray", "aiohttp", "fastapi"))), reason="needs ray[serve]")
-def test_ray_serve_gives_the_text_of_the_command(gpt2lab):
+def test_ray_serve_gives_the_text_of_the_command(gpt2lab, ended):
     tiny = EXAMPLES.parent / "tests" / "golden" / "tiny"
     flags = [sys.executable, "-c", ASK, str(tiny)]
     told = subprocess.run(flags, capture_output=True, text=True, cwd=EXAMPLES.parent, timeout=580)
+    ended(told.stderr)
     assert told.returncode == 0, told.stderr
     whole, stream, refused = json.loads(next(line for line in told.stdout.splitlines() if line.startswith('["')))
     expected = gpt2lab("generate", "A tale", "--seed", 1, "--length", 5, "--model", tiny, "--json").stdout
