@@ -35,7 +35,8 @@ def test_help_of_each_command_fits_the_screen_and_shows_an_example(gpt2lab, name
 def test_help_of_generate_groups_its_options(gpt2lab) -> None:
     lines = gpt2lab("generate", "--help").stdout.splitlines()
     headings = [line for line in lines if line.endswith(":") and not line.startswith(" ")]
-    assert headings == ["Prompts:", "Samples:", "Sampling:", "Output:", "Model:", "Other:"]
+    jobs = ["Many prompts into a file:", "Cluster:"]
+    assert headings == ["Prompts:", "Samples:", "Sampling:", "Output:", "Model:", *jobs, "Other:"]
 
 
 def test_without_a_command_it_shows_the_help(gpt2lab) -> None:

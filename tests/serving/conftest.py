@@ -6,7 +6,6 @@ import json
 import socket
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from dataclasses import dataclass
 from threading import Thread
 from typing import Any
@@ -114,10 +113,11 @@ def start(tales) -> Iterator[Callable[..., Running]]:
         return running[-1][0]
 
     yield begin
-    for each, thread in running:
-        with closing(each.http):
-            each.server.should_exit = True
-            thread.join(10)
+    for each, _ in running:
+        each.http.close()
+        each.server.should_exit = True
+    for _, thread in running:
+        thread.join(10)
 
 
 @pytest.fixture(scope="session")

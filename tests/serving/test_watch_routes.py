@@ -206,6 +206,7 @@ def test_the_commands_runs_are_watched_and_their_models_served(run_folders, tmp_
 
     monkeypatch.setattr(server, "serve", lambda models, _, __, runs: served.append((models, runs)))
     monkeypatch.setattr("gpt2lab.model.load", load)
+    monkeypatch.setattr("gpt2lab.cli.serve._log", lambda _: None)  # its handler would outlive the test
     runs = [run_folders(tmp_path, name).path for name in ("run1", "run2", "run3")]
     for run in runs[1:]:
         run.mkdir(parents=True)

@@ -39,7 +39,7 @@ from gpt2lab.generation import in_order, make_options
       gpt2lab generate --nsamples 0 --seed 1 --out tales.txt
       echo "The king said" | gpt2lab generate - --nsamples 5
       gpt2lab generate --prompts prompts.jsonl --json > completions.jsonl
-      gpt2lab generate --prompts s3://mine/prompts.jsonl --json --out s3://mine/completions.jsonl --ray
+      gpt2lab generate --prompts s3://mine/prompts.jsonl --json --out s3://mine/tales.jsonl --ray
 
     Options may be spelled with dashes too (--top-k). Text goes to standard output, all else to standard error.
     """,
