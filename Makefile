@@ -15,8 +15,9 @@ export PIP_CONSTRAINT = constraints.txt
 export PIP_BUILD_CONSTRAINT = constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 PIP_INSTALL = $(BIN)/python -m pip install -qq
-# A process for each processor, but each takes half a gigabyte. A file's tests share fixtures, and stay together.
-RUN_TESTS = $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+# A process for each processor, but each takes half a gigabyte. A file's tests share fixtures, and stay together; files
+# in their order begin with the longest, those in a browser.
+RUN_TESTS = $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 SOURCES = CMakeLists.txt pyproject.toml constraints.txt README.md LICENSE NOTICE \
           $(shell find native src -type f ! -name '*.so' ! -name '*.pyc')
 
