@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.slow  # a browser that clicks through the page
+
 LOOKS = [
     ("light", 1280),
     ("dark", 320),

@@ -10,6 +10,8 @@ import pytest
 from gpt2lab.exploring.reading import entropy
 from gpt2lab.sampling import SamplingParams, draw, stages, uniform
 
+pytestmark = pytest.mark.slow  # a browser that clicks through the page
+
 VOCABULARY = [f" w{id}" for id in range(12)]
 LOGITS = [3.0, 2.5, 2.0, 1.5, 1.0, 0.5, 0.0, -0.5, -1.0, -1.5, -2.0, -20.0]
 PARAMS = {"temperature": 1.3, "top_k": 8, "top_p": 0.9, "min_p": 0.1, "repetition_penalty": 1.5}

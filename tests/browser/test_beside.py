@@ -13,6 +13,8 @@ import gpt2lab
 
 from .conftest import GOLDEN
 
+pytestmark = pytest.mark.slow  # a browser that clicks through the page
+
 PROMPT = "The king"
 LENGTH = 12
 SETTINGS = {"prompt": PROMPT, "seed": 3, "max_tokens": LENGTH, "temperature": 0.9, "top_k": 30}

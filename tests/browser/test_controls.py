@@ -11,6 +11,8 @@ import pytest
 
 from .conftest import PATIENCE_MS, Complaints
 
+pytestmark = pytest.mark.slow  # a browser that clicks through the page
+
 ARTICLE = [0, 0.5, 1, 1.1, 1.2, 1.3, 2, 100]
 
 

@@ -12,6 +12,8 @@ import gpt2lab
 from gpt2lab.exploring.figures import figures
 from gpt2lab.exploring.reading import Reading
 
+pytestmark = pytest.mark.slow  # a browser that clicks through the page
+
 PROMPT = "The king"
 LENGTH = 24
 

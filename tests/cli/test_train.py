@@ -79,7 +79,7 @@ def test_fine_tunes_and_goes_on(folder, capsys):
     assert re.search(r"dataset has \d+ tokens, documents: \d\nheld out: \d+ tokens", out)
     assert "Training...\n[0 | 0.00] validation loss = " in out
     assert "Loading checkpoint checkpoint/mine/state-0000002\nTraining...\n[3 | " in out
-    assert out.endswith("gpt2lab generate --model checkpoint/mine  writes with it\n")
+    assert out.endswith("to write with it:  gpt2lab generate --model checkpoint/mine\n")
     assert names("mine") == ["state-0000002", "state-0000003"]
     assert open_checkpoint("checkpoint/mine").config == open_checkpoint(TINY).config
 
@@ -368,7 +368,10 @@ def started(*options):
 def assert_saved_and_said_where(lines):
     at = lines.index("interrupted")
     assert lines[at + 1] == f"Saving checkpoint/run1/{names()[-1]}"
-    assert lines[-1].startswith("gpt2lab generate --model checkpoint/run1")
+    assert lines[at + 2 :] == [
+        "the same command goes on from there",
+        "to write with it:  gpt2lab generate --model checkpoint/run1",
+    ]
 
 
 def test_ctrl_c_finishes_the_update_saves_and_says_where(folder):

@@ -50,6 +50,13 @@ def test_other_names_are_what_the_options_say(tmp_path):
     assert kinds("-", field="a") == [(None, "jsonl")]
 
 
+def test_hidden_files_of_a_folder_are_left_out(tmp_path):
+    for name in ("a.txt", ".b.txt", ".git/c.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("text")
+    assert [source.name for source in find_sources([str(tmp_path)])] == [str(tmp_path / "a.txt")]
+
+
 def test_a_folder_of_shards_is_one_source(tmp_path):
     (tmp_path / "tokens-00001.safetensors").write_bytes(b"12345")
     (source,) = find_sources([str(tmp_path)])

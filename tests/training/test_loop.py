@@ -146,6 +146,14 @@ def test_losses_before_and_after_widening_are_not_compared(make_trainer, countin
     assert (trainer.best_step, trainer.step) == (4, 6)
 
 
+def test_a_state_is_saved_when_the_last_is_long_ago(make_trainer, monkeypatch):
+    clock = iter(range(0, 10_000, 40))  # seconds; it is looked at once an update, and after a save
+    monkeypatch.setattr("gpt2lab.training.loop.time.monotonic", lambda: float(next(clock)))
+    trainer = make_trainer(steps=6, save_minutes=1.5)
+    trainer.train()
+    assert [state.name for state in states(trainer.run)] == ["state-0000003", "state-0000006"]
+
+
 def test_a_state_is_saved_before_samples_which_may_fail(make_trainer):
     trainer = make_trainer(steps=2, sample_every=2, save_every=2)
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from gpt2lab.errors import Gpt2LabError, UsageError
 from gpt2lab.holding import Hold
 from gpt2lab.training.checkpoints import states
 from gpt2lab.training.job import Job
+from gpt2lab.training.loop import Trainer
 from gpt2lab.training.settings import Settings
 from gpt2lab.training.start import train
 from gpt2lab.weights import open_checkpoint
@@ -138,6 +140,20 @@ def test_a_restart_does_not_go_on_with_another_runs_states(monkeypatch):
     assert [state.name for state in states(Path("checkpoint/run1"))] == ["state-0000002"]
 
 
+def test_a_second_text_under_the_name_of_a_finished_run_is_refused():
+    run(2)
+    before = contents()
+    Path("text.txt").write_text("Something else altogether. " * 90)
+    with pytest.raises(UsageError, match=r"is finished after 2 updates on another text, .* give another --run_name"):
+        run(2)
+    assert contents() == before
+
+
+def test_a_misspelt_fresh_is_told():
+    with pytest.raises(UsageError, match="no fesh to --restore_from: do you mean fresh"):
+        run(1, restore_from="fesh")
+
+
 def test_a_run_that_is_finished_says_so(capsys):
     run(2)
     before = contents()
@@ -145,8 +161,25 @@ def test_a_run_that_is_finished_says_so(capsys):
     run(2)
     said = capsys.readouterr().out.splitlines()
     assert said[-2] == "checkpoint/run1 is finished after 2 updates: to go on, ask for more --steps or --epochs"
-    assert said[-1].startswith("gpt2lab generate")
+    assert said[-1] == "to write with it:  gpt2lab generate --model checkpoint/run1"
     assert contents() == before
+
+
+def test_an_interrupted_run_says_which_model_is_where(capsys, monkeypatch):
+    update = Trainer.update
+
+    def interrupted(trainer):
+        signal.raise_signal(signal.SIGINT)
+        return update(trainer)
+
+    monkeypatch.setattr(Trainer, "update", interrupted)
+    run(5, code=130, val_every=2)
+    assert capsys.readouterr().out.splitlines()[-3:] == [
+        "the same command goes on from there",
+        "checkpoint/run1 holds the model of update 0, the best on held-out text so far; "
+        "checkpoint/run1/state-0000001 that of update 1",
+        "to write with the newest:  gpt2lab generate --model checkpoint/run1/state-0000001",
+    ]
 
 
 def test_a_run_whose_patience_has_ended_says_so(capsys):

@@ -12,6 +12,7 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
+from difflib import get_close_matches
 from importlib import import_module
 from io import TextIOBase, TextIOWrapper
 from pathlib import Path
@@ -32,7 +33,7 @@ COMMANDS = {
     "encode": "Turn text into tokens, ready for training.",
     "inspect": "Tell what a dataset is made of; show a batch of it.",
     "explore": "Look inside: what temperature does, the next token, attention, two models.",
-    "train": "Train a model from scratch on your own text.",
+    "train": "Fine-tune a model on your own text, or train one from scratch.",
     "convert": "Write a checkpoint in another format or precision.",
     "info": "Tell what a model is: shape, size, precision, memory.",
     "bench": "Tell how fast a model generates on this machine.",
@@ -56,6 +57,17 @@ class Commands(click.Group):
             return None
         command: click.Command = import_module(f"gpt2lab.cli.{cmd_name}").command
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """The subcommand that is meant; of a misspelt one the nearest is named."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            if close := get_close_matches(args[0], COMMANDS, 1):
+                raise click.UsageError(f"{error.message.rstrip('.')}. Did you mean {close[0]!r}?", ctx) from None
+            raise
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the subcommands without importing them."""

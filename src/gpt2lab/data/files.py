@@ -108,9 +108,13 @@ def _matches(path: str) -> list[Path]:
 
 
 def _in_folder(folder: Path) -> list[Path]:
-    """The files below a folder whose names say that they are data; not the shards and what is half written."""
+    """The files below a folder whose names say that they are data; not the shards, what is half written or hidden."""
     files = (file for file in folder.rglob("*") if _kind(file) not in (None, "shards") and file.is_file())
-    return [file for file in files if not any(part.endswith(".partial") for part in file.parts)]
+
+    def aside(file: Path) -> bool:
+        return any(part.endswith(".partial") or part.startswith(".") for part in file.relative_to(folder).parts)
+
+    return [file for file in files if not aside(file)]
 
 
 def is_shards(path: Path) -> bool:

@@ -88,6 +88,7 @@ class Trainer:
         self.average = (0.0, 0.0)  # weighted sum of losses, sum of weights
         self.seconds = 0.0
         self.last_state: Path | None = None
+        self.saved_at = time.monotonic()
         self.interrupts = Interrupts(self._say_interrupted)
 
     @property
@@ -143,16 +144,24 @@ class Trainer:
         widened = self.step == self.settings.narrow_steps + 1 > 1
         if self.validated is not None and (widened or self._due(self.settings.val_every)):
             self._validate_and_keep_best(self.validated)
-        if self.world.any(self.interrupted is not None):
+        interrupted, long_since = self._agreed()
+        if interrupted:
             self.reporter.say("interrupted")
             self.save()
             return "interrupted"
         ended = self.patience_ended
-        if ended or self._due(self.settings.save_every):
+        if ended or long_since or self._due(self.settings.save_every):
             self.save()  # before samples, which may fail
         if self.settings.sample_every and (ended or self._due(self.settings.sample_every)):
             self.sample()
         return "no better" if ended else None
+
+    def _agreed(self) -> tuple[bool, bool]:
+        """Whether anybody was interrupted, and whether the last state is too long ago: told in one exchange."""
+        size, minutes = self.world.size, self.settings.save_minutes
+        long_since = self.world.is_main and minutes > 0 and time.monotonic() - self.saved_at >= 60 * minutes
+        told = self.world.sum(float(self.interrupted is not None) + (size + 1) * float(long_since))
+        return told % (size + 1) > 0, told > size
 
     def update(self) -> float:
         """One update: the mean gradient of all trained targets, clipped, and a step. Their mean loss in nats.
@@ -253,7 +262,7 @@ class Trainer:
 
         self.world.on_main(write, weights(self.model), optimizer_tensors(self.model, self.optimizers))
         self.reporter.saved()
-        self.last_state = state
+        self.last_state, self.saved_at = state, time.monotonic()
         return state
 
     def restore(self, state: State) -> None:

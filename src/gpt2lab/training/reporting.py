@@ -141,7 +141,8 @@ class Live(Reporter):
     def _show(self) -> None:
         from rich.text import Text
 
-        self._live.update(Text("  ".join(filter(None, (self._numbers, self._status))), no_wrap=True))
+        shown = f"{self._numbers.partition('  ')[0]}  {self._status}" if self._status else self._numbers
+        self._live.update(Text(shown.strip(), no_wrap=True))  # a status must not be cut off at the end of the line
 
 
 class Several(Reporter):

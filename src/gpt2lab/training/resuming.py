@@ -9,6 +9,7 @@ import os
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import fields, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,9 @@ def _has_saved(job: Job) -> bool:
 def begin_with(job: Job, world: World, say: Say) -> tuple[Source, State | None]:
     """The model, and the state to go on from if there is one."""
     path = job.restore_from
+    close = get_close_matches(path, ["fresh", "latest"], 1, 0.7)
+    if close and path != close[0] and not Path(path).exists():
+        raise UsageError(f"there is no {path} to --restore_from: do you mean {close[0]}?")
     if job.config and path not in ("latest", "fresh") and not _has_states(Path(path)):
         raise UsageError(
             f"--from_scratch begins with random weights, --restore_from {path} with others: give one of them"
@@ -87,8 +91,13 @@ def go_on(trainer: Trainer, job: Job, state: State | None, say: Say) -> None:
         say(f"Loading checkpoint {state.path}")
         _check_base(trainer, state, job)
         trainer.restore(state)
-        before = state.progress.get("tokens", len(trainer.windows.ring))
-        if before != len(trainer.windows.ring):
+        before, now = state.progress.get("tokens"), len(trainer.windows.ring)
+        if before not in (now, None):
+            if trainer.step >= trainer.last_step and is_of(state, job):
+                raise UsageError(
+                    f"{job.run} is finished after {trainer.step} updates on another text, of {before} tokens "
+                    f"({now} here): give another --run_name, or --restore_from fresh, which renames the old run"
+                )
             say(f"the dataset had {before} tokens then: training goes on with another text")
         changed = _changed(state.progress.get("settings", {}), trainer.settings)
         if (name := state.progress.get("model_name", job.model_name)) not in (job.model_name, None) and not job.config:

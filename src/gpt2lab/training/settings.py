@@ -117,13 +117,14 @@ class Settings:
         _WATCHING, None, "Tokens of a sample.  [default: 256, or n_ctx if that is less]", 1
     )
     sample_num: int = _setting(_WATCHING, 1, "Samples at a time.", 1)
-    sample_prompt: str = _setting(_WATCHING, "", "What they begin with.  [default: nothing]")
+    sample_prompt: str = _setting(_WATCHING, "", "What they begin with; nothing if it is empty.")
     top_k: int = _setting(_WATCHING, 40, "Of samples: draw among the k likeliest tokens; 0 among all.", 0)
     top_p: float = _setting(
         _WATCHING, 0.0, "Of samples: draw among the likeliest tokens that make up p; 0 or 1 is off.", 0, most=1
     )
 
     save_every: int = _setting(_SAVING, 100, "Save every so many updates, and after the last; 0 only then.", 0)
+    save_minutes: float = _setting(_SAVING, 10.0, "Save too when the last time is so many minutes ago; 0 is off.", 0)
     keep: int = _setting(_SAVING, 5, "States to keep.", 1)
 
     def __post_init__(self) -> None:

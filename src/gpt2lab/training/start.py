@@ -6,6 +6,7 @@ What comes before the first update, and what is said after the last. Knows nothi
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, replace
@@ -70,6 +71,7 @@ def train(job: Job, settings: Settings, terminal: bool = False) -> int:
             say(f"--patience {settings.patience} does nothing: there is no validation to become no better")
         remembered = state.progress.get("precision") if state else None
         _say_memory(model, settings, world, remembered, say)
+        _say_disk(job, model, settings, say)
         model.precision = choose_precision(model, settings, windows, world, remembered, say)
         trainer = _trainer(job, settings, source, model, windows, held_out, world)
         go_on(trainer, job, state, say)
@@ -274,13 +276,35 @@ def _say_memory(model: GPT2, settings: Settings, world: World, remembered: str |
         )
 
 
+def _say_disk(job: Job, model: GPT2, settings: Settings, say: Say) -> None:
+    """What the run folder will take: the best model, the last states, and one that is being written."""
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    saved = trained if settings.lora else model.config.n_params
+    kept = {"sgd": 0, "muon": 1}.get(settings.optimizer, 2)  # numbers for each that is trained, about
+    needed = 4 * (model.config.n_params + (settings.keep + 1) * (saved + kept * trained))
+    there = next(path for path in job.run.absolute().parents if path.exists())
+    free = shutil.disk_usage(there).free
+    say(f"disk: up to {needed / 1e9:.2f} GB for the model and {settings.keep} states in {job.run}")
+    if needed > free:
+        say(f"warning: only {free / 1e9:.2f} GB are free there: a smaller --keep needs less")
+
+
 def _say_end(trainer: Trainer, job: Job, reason: str, say: Say) -> None:
     if reason == "no better":
         say(f"no better for {trainer.since_best} validations")
     if trainer.since_best and trainer.best_step == 0:
         say(f"no validation was better than before training: {job.run} holds the model as it was then")
+    if reason == "interrupted":
+        say("the same command goes on from there")
+        if trainer.validated is not None and trainer.best_step < trainer.step and not trainer.settings.lora:
+            say(
+                f"{job.run} holds the model of update {trainer.best_step}, the best on held-out text so far; "
+                f"{trainer.last_state} that of update {trainer.step}"
+            )
+            say(f"to write with the newest:  gpt2lab generate --model {trainer.last_state}")
+            return
     if (job.run / "model.safetensors").exists():
-        say(f"gpt2lab generate --model {job.run}  writes with it")
+        say(f"to write with it:  gpt2lab generate --model {job.run}")
 
 
 def _sampler(job: Job, settings: Settings, source: Source, say: Say) -> Samples | None:
