@@ -139,12 +139,13 @@ def test_logits_are_what_a_completion_draws_its_first_token_from(api, tokens):
         assert choice["logprobs"]["token_logprobs"][0] == pytest.approx(logprob, abs=1e-5)
 
 
-def test_logits_behind_drawn_tokens_are_those_that_the_next_was_drawn_from(api):
-    body = {"prompt": IDS, "max_tokens": 30, "seed": 5, "logprobs": 0, "return_tokens_as_token_ids": True}
+@pytest.mark.parametrize("prompt", [IDS, []], ids=["a prompt", "nothing"])
+def test_logits_behind_drawn_tokens_are_those_that_the_next_was_drawn_from(api, prompt):
+    body = {"prompt": prompt or "", "max_tokens": 30, "seed": 5, "logprobs": 0, "return_tokens_as_token_ids": True}
     drawn = ids_of(api.complete(**body, ignore_eos=True).json()["choices"][0]["logprobs"])
     for place in (1, 10, 29):
-        logits = logits_of(api, IDS + drawn[:place], drawn=place)
-        position = len(IDS) + place
+        logits = logits_of(api, prompt + drawn[:place], drawn=place)
+        position = max(1, len(prompt)) + place
         assert drawn[place] == sample(logits, SamplingParams(), seed=5, stream=0, position=position)
 
 

@@ -138,7 +138,7 @@ def _models_of(runs: Sequence[Run], load: Callable[[str], LanguageModel]) -> lis
     for run in runs:
         try:
             if run.has_model:
-                models.setdefault(run.folder.name, load(str(run.folder)))
+                models[run.name] = load(str(run.folder))
         except Gpt2LabError as error:
             print(f"gpt2lab: the model of {run.name} is not served: {error}", file=sys.stderr)
     if "tales" not in models:

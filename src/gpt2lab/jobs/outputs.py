@@ -20,6 +20,9 @@ from gpt2lab.weights.writing import new_file
 
 SUFFIX = ".parts"
 
+RECORD = "job.json"
+"""The file beside the parts of a job that says what they are parts of."""
+
 
 class Output(Protocol):
     """OUT and its parts. All methods raise :class:`~gpt2lab.errors.UsageError` for what cannot be read or written."""
@@ -121,9 +124,9 @@ class LocalOutput:
                     shutil.copyfileobj(source, file, 1 << 20)
 
     def forget(self) -> None:
-        """Remove the files beside it."""
+        """Remove the files beside it, the record last: by it what is left after a kill is known."""
         with self._complaining("remove", self._folder):
-            for path in self._folder.iterdir():
+            for path in sorted(self._folder.iterdir(), key=lambda path: path.name == RECORD):
                 path.unlink()
 
     @contextmanager
@@ -196,6 +199,9 @@ class RemoteOutput:
         with self._complaining("write", self.parts_name):
             self._filesystem.invalidate_cache()
             if self._filesystem.exists(self._folder):
+                for path in self._filesystem.find(self._folder):
+                    if not path.endswith(f"/{RECORD}"):
+                        self._filesystem.rm(path)
                 self._filesystem.rm(self._folder, recursive=True)
 
     @contextmanager

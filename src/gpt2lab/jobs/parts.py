@@ -13,26 +13,24 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from gpt2lab.errors import UsageError
-from gpt2lab.jobs.outputs import Output
+from gpt2lab.jobs.outputs import RECORD, Output
 
 Settings = Mapping[str, Any]
-
-_RECORD = "job.json"
 
 
 def recorded_settings(output: Output) -> dict[str, Any] | None:
     """What the parts beside ``output`` were made with; None if no job was begun there."""
     parts = output.parts()
-    if _RECORD not in parts:
+    if RECORD not in parts:
         if parts:
-            raise UsageError(f"{output.parts_name} holds something else (it has no {_RECORD}); give another --out")
+            raise UsageError(f"{output.parts_name} holds something else (it has no {RECORD}); give another --out")
         return None
     try:
-        settings = json.loads(output.read(_RECORD))["settings"]
+        settings = json.loads(output.read(RECORD))["settings"]
     except (ValueError, LookupError, TypeError):
         settings = None
     if not isinstance(settings, dict):
-        raise UsageError(f"{output.parts_name}/{_RECORD} is damaged; --overwrite begins anew")
+        raise UsageError(f"{output.parts_name}/{RECORD} is damaged; --overwrite begins anew")
     return settings
 
 
@@ -60,7 +58,7 @@ class Parts:
             self._output.forget()
             recorded = None
         if recorded is None:
-            self._output.write(_RECORD, json.dumps({"settings": settings}, indent=1).encode())
+            self._output.write(RECORD, json.dumps({"settings": settings}, indent=1).encode())
         there = self._output.parts()
         return [number for number, name in enumerate(self._names) if name not in there]
 
@@ -71,7 +69,7 @@ class Parts:
             yield
         except BaseException:
             with suppress(UsageError):
-                if self._output.parts() == {_RECORD}:
+                if self._output.parts() == {RECORD}:
                     self._output.forget()
             raise
 
@@ -89,7 +87,7 @@ class Parts:
         self._output.forget()
 
     def _is_foreign(self) -> bool:
-        return _RECORD not in self._output.parts()
+        return RECORD not in self._output.parts()
 
     def _check_same(self, recorded: Settings, settings: Settings) -> None:
         for name in (*settings, *recorded):

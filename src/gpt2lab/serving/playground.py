@@ -68,7 +68,8 @@ def add_playground(app: FastAPI, service: Service) -> None:
         check(body, served)
         if service.draining:
             raise stopping()
-        tokens = body.tokens or [start_token(served.tokenizer)]
+        given = body.tokens[: len(body.tokens) - body.drawn] or [start_token(served.tokenizer)]
+        tokens = given + body.tokens[len(body.tokens) - body.drawn :]
         job = Job([None], [partial(served.logits.read, tokens, body.drawn)])
         hand_over(served, job, len(body.tokens))
         request.scope[RECORD].update(model=served.name, read=len(body.tokens))
@@ -95,15 +96,16 @@ def vocabulary_of(served: ServedModel) -> bytes:
 def check(body: LogitsRequest, served: ServedModel) -> None:
     """Raise :class:`ApiError` for what the model cannot read."""
     config = served.model.config
-    if len(body.tokens) > config.n_ctx:
-        message = f"tokens: {len(body.tokens)} are more than the {config.n_ctx} of the model's context"
+    from_nothing = body.drawn == len(body.tokens)  # then the text begins with the start token, which takes a place
+    if len(body.tokens) + from_nothing > config.n_ctx:
+        message = f"tokens: {len(body.tokens) + from_nothing} are more than the {config.n_ctx} of the model's context"
         raise ApiError(400, message, param="tokens", code="context_length_exceeded")
     if unknown := [id for id in body.tokens if id >= config.n_vocab]:
         message = f"tokens: there is no token {unknown[0]}, ids end at {config.n_vocab - 1}"
         raise ApiError(400, message, param="tokens")
     if body.drawn > len(body.tokens):
         raise ApiError(400, f"drawn: {body.drawn} are more than the {len(body.tokens)} tokens", param="drawn")
-    if not body.tokens and served.tokenizer.end_of_text is None:
+    if from_nothing and served.tokenizer.end_of_text is None:
         raise ApiError(400, "tokens: this model has none to start a text from: give some", param="tokens")
 
 

@@ -103,7 +103,7 @@ def is_folder(path: Path) -> bool:
     """Whether there is a folder that can be seen."""
     try:
         return stat.S_ISDIR(path.stat().st_mode)
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a zero in a name
         return False
 
 
@@ -117,7 +117,7 @@ def list_samples(folder: Path) -> list[tuple[int, str]]:
                 if match and entry.is_file(follow_symlinks=False):
                     status = entry.stat(follow_symlinks=False)
                     found[int(match[1])] = f"{status.st_mtime_ns:x}-{status.st_size:x}"
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a zero in a name
         pass  # not there yet, or taken away meanwhile: what was seen is what there is
     steps = sorted(found)
     if len(steps) > MOST_SAMPLES:
@@ -141,7 +141,7 @@ def read_samples(folder: Path, step: int) -> Samples | None:
             return None
         with path.open("rb") as file:
             data = file.read(LONGEST_SAMPLES + 1)
-    except OSError:
+    except (OSError, ValueError):  # ValueError: a zero in a name
         return None
     cut = len(data) > LONGEST_SAMPLES
     return Samples(_split(data[:LONGEST_SAMPLES].decode("utf-8", "ignore" if cut else "replace")), cut)

@@ -58,7 +58,7 @@ async function compare(host, cards, { now, seed, api, signal }) {
   host.replaceChildren(element("div.beside-columns", {}, ...columns.map(({ node }) => node)));
   const room = Math.min(...cards.map((card) => card.gpt2lab.n_ctx)) - Math.max(1, prompt.length);
   const max_tokens = room > 0 ? Math.min(room, now.max_tokens) : now.max_tokens; // the server says what is wrong
-  const request = { prompt, max_tokens, seed, ...samplingParams(now), logprobs: 0 };
+  const request = { prompt: prompt.length ? prompt : "", max_tokens, seed, ...samplingParams(now), logprobs: 0 };
   const write = async (column) => {
     for await (const { index, tokens } of api.complete({ model: column.card.id, ...request }, { signal }))
       if (index !== null) column.add(tokens);

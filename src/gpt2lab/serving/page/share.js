@@ -63,7 +63,9 @@ export function pack(story) {
 function packedPart(run) {
   const { params, seed, limit } = run.plan;
   const changed = Object.entries(params).filter(([name, value]) => value !== DEFAULTS[name]);
-  return { settings: Object.fromEntries(changed), seed, max_tokens: limit, check: checkOf(run) };
+  // Of a draw that failed midway only what is there can come out the same again.
+  const most = run.state === "failed" ? Math.max(1, run.drawn.length) : limit;
+  return { settings: Object.fromEntries(changed), seed, max_tokens: most, check: checkOf(run) };
 }
 
 /** What `packed` says, checked: it may come from anybody. @returns {Shared} */

@@ -30,7 +30,7 @@ const takers = {
     serverAhead = now - Date.now() / 1000;
     for (const name of [...runs.keys()]) if (!names.includes(name)) runs.delete(name);
     for (const name of names) if (!runs.has(name)) runs.set(name, new Run(name));
-    const wished = decodeURIComponent(location.hash.slice(1));
+    const wished = wishedRun();
     if (!runs.has(chosen)) chosen = runs.has(wished) ? wished : (names[0] ?? null);
     byId("run").replaceChildren(...names.map((name) => element("option", { value: name }, name)));
     byId("run").value = chosen ?? "";
@@ -219,3 +219,12 @@ byId("run").addEventListener("change", () => {
 });
 setInterval(redraw, 5000); // times go on when nothing else does
 connect();
+
+/** The run that the address names; "" for what is no name. */
+function wishedRun() {
+  try {
+    return decodeURIComponent(location.hash.slice(1));
+  } catch {
+    return "";
+  }
+}

@@ -119,10 +119,12 @@ export class Workbench {
   /** Draw `run` once more, and tell whether it came out the same. */
   async replay(run) {
     const [n, sum] = checkOf(run);
-    const drawn = run.drawn;
+    const { drawn, state } = run;
+    const { limit } = run.plan;
     const problem = await this.draw(run);
     if (problem || run.state === "stopped") {
-      run.drawn = drawn;
+      Object.assign(run, { drawn, state });
+      run.plan.limit = limit; // a stopped draw lowers it to what it drew
       this.#events.changed(run);
       return null;
     }
