@@ -95,15 +95,16 @@ def test_a_number_beyond_the_slider_is_taken(controls):
 
 
 @pytest.mark.parametrize(("name", "value"), [("temperature", "-1"), ("top_p", "1.5"), ("top_k", "1.5"), ("min_p", "")])
-def test_what_is_no_value_is_said_and_taken_back(controls, name, value):
+def test_what_is_no_value_is_said_and_not_used(controls, name, value):
     before = settings(controls)[name]
     number(controls, name).fill(value)
     assert number(controls, name).get_attribute("aria-invalid") == "true"
     assert controls.locator(".controls .hint:not(.visually-hidden)").count() == 1
     assert settings(controls)[name] == before
     number(controls, name).blur()
+    assert number(controls, name).get_attribute("aria-invalid") == "true"  # until it is corrected
+    number(controls, name).fill(str(before))
     assert number(controls, name).get_attribute("aria-invalid") == "false"
-    assert float(number(controls, name).input_value()) == before
 
 
 def test_a_button_for_each_temperature_of_the_article(controls):

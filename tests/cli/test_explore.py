@@ -158,3 +158,10 @@ def test_the_group_lists_its_commands(gpt2lab):
         name for name in ("sweep", "next", "score", "compare", "tokens", "attend") if name not in result.stdout
     ] == []
     assert gpt2lab("explore", "sweep", "x", "--top-k", "x").exit_code == 2  # dashes are taken here too
+
+
+def test_a_page_does_not_take_the_place_of_the_text(gpt2lab, tmp_path):
+    (tmp_path / "tale.txt").write_text("Once upon a time")
+    result = gpt2lab("explore", "score", tmp_path / "tale.txt", "--html", tmp_path / "tale.txt")
+    assert (result.exit_code, "is what is read" in result.stderr) == (2, True)
+    assert (tmp_path / "tale.txt").read_text() == "Once upon a time"

@@ -118,7 +118,9 @@ def test_what_exists_is_kept_unless_told(job, store, expected, tmp_path, out):
 def test_an_interrupted_job_goes_on_where_it_stopped(job, store, expected, tmp_path, monkeypatch, broken_off, out):
     name = str(tmp_path / "out.jsonl") if out == "here" else "memory://bucket/out.jsonl"
     broken_off(2)
-    assert job(name).exit_code == 130
+    result = job(name)
+    assert result.exit_code == 130
+    assert "stopped with 2 of 4 parts done: the same command goes on from there" in result.stderr
     assert not (tmp_path / "out.jsonl").exists()
     assert not store.exists("/bucket/out.jsonl")
     monkeypatch.undo()
@@ -175,12 +177,20 @@ def test_a_job_goes_on_only_as_it_was_begun(job, tmp_path, monkeypatch, broken_o
     assert "already" not in result.stderr
 
 
+def test_the_output_is_never_the_prompts(job, prompts):
+    before = prompts.read_bytes()
+    result = job(prompts, "--overwrite")
+    assert result.exit_code == 2
+    assert f"{prompts} is what is read: give the output another name" in result.stderr
+    assert prompts.read_bytes() == before
+
+
 def test_other_prompts_are_another_job(job, prompts, tmp_path, monkeypatch, broken_off):
     broken_off(2)
     job(tmp_path / "out.jsonl")
     monkeypatch.undo()
     prompts.write_text(prompts.read_text().replace("Tale 9", "Tale 8"))
-    assert "was begun with another prompts" in job(tmp_path / "out.jsonl").stderr
+    assert "was begun with other prompts" in job(tmp_path / "out.jsonl").stderr
 
 
 def test_speed_may_change(job, expected, tmp_path, monkeypatch, broken_off):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from gpt2lab.cli.options import SAMPLING_HELP, GroupedCommand, model_loader, model_options, option, sampling_options
+from gpt2lab.cli.output import check_not_input
 from gpt2lab.cli.prompts import read_text, whole_prompt
 from gpt2lab.engines import PRECISIONS
 from gpt2lab.errors import UsageError
@@ -233,6 +234,7 @@ def score_command(file: str, stride: int | None, as_json: bool, html: str | None
     """
     from gpt2lab.exploring.score import read_document
 
+    check_not_input(html, file)
     load, named = model_loader_and_names(arguments)
     text = read_text(file)
     document = read_document(load(), text, _model_name(named), stride)

@@ -22,7 +22,7 @@ from gpt2lab.cli.options import (
     sampling_options,
     speculation_options,
 )
-from gpt2lab.cli.output import json_line, plain, plain_prompt, print_as_made
+from gpt2lab.cli.output import check_not_input, json_line, plain, plain_prompt, print_as_made
 from gpt2lab.cli.progress import Progress
 from gpt2lab.cli.prompts import many_prompts, whole_prompt
 from gpt2lab.completion import Completion, Piece, Prompt
@@ -95,6 +95,7 @@ def command(
     """
     job = JobOptions(**{field.name: arguments.pop(field.name) for field in fields(JobOptions)})
     job.check(wanted=prompts_file is not None and out is not None)
+    check_not_input(out, prompts_file, prompt_file)
     prompts = _prompts(prompt, prompt_file, prompts_file)
     model_arguments = {key: arguments[name] for key, name in _MODEL_ARGUMENTS.items()}
     load = model_loader(arguments)

@@ -119,11 +119,15 @@ def run_job(
         print(f"gpt2lab: seed {order.options['seed']}", file=sys.stderr)
         if there := order.n_parts(prompts) - len(missing):
             print(f"gpt2lab: {there:,} of {there + len(missing):,} parts are there already", file=sys.stderr)
-        with parts.kept():
-            if how.ray and missing:
-                _on_ray(prompts, order, parts, missing, how)
-            elif missing:
-                _here(prompts, order, parts, missing, model)
+        try:
+            with parts.kept():
+                if how.ray and missing:
+                    _on_ray(prompts, order, parts, missing, how)
+                elif missing:
+                    _here(prompts, order, parts, missing, model)
+        except KeyboardInterrupt:
+            print(f"gpt2lab: {parts.state()}", file=sys.stderr)
+            raise
         parts.finish(overwrite=how.overwrite)
     print(f"gpt2lab: {len(prompts) * order.nsamples:,} samples written to {out}", file=sys.stderr)
 

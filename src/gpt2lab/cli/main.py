@@ -37,7 +37,7 @@ COMMANDS = {
     "convert": "Write a checkpoint in another format or precision.",
     "info": "Tell what a model is: shape, size, precision, memory.",
     "bench": "Tell how fast a model generates on this machine.",
-    "serve": "Answer programs over HTTP, as OpenAI's API does.",
+    "serve": "Serve a playground for the browser, and OpenAI's API for programs.",
     "cache": "Show or clear the weights kept ready for the next start.",
     "download": "Fetch a released model.",
 }

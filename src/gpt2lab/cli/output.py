@@ -5,14 +5,29 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpt2lab.completion import Completion, Piece, Prompt
+from gpt2lab.errors import UsageError
 
 if TYPE_CHECKING:
     from gpt2lab.tokenizer import Tokenizer
 
 RULE = "=" * 40
+
+
+def check_not_input(out: str | None, *inputs: str | None) -> None:
+    """Raise :class:`~gpt2lab.errors.UsageError` if what is to be written is a file that is read."""
+    if out is not None and any(given is not None and _same_file(out, given) for given in inputs):
+        raise UsageError(f"{out} is what is read: give the output another name")
+
+
+def _same_file(one: str, other: str) -> bool:
+    try:
+        return Path(one).samefile(other)
+    except (OSError, ValueError):  # an address, or a file that is not there
+        return False
 
 
 def header(number: int) -> str:

@@ -24,7 +24,7 @@ _DEFAULTS = Settings()
 
 @click.command(
     cls=GroupedCommand,
-    short_help="Answer programs over HTTP, as OpenAI's API does.",
+    short_help="Serve a playground for the browser, and OpenAI's API for programs.",
     epilog="""\b
     Examples:
       gpt2lab serve
@@ -107,7 +107,7 @@ def command(
     device: str,
     **limits: Any,
 ) -> None:
-    """Serve models to programs: POST /v1/completions and what goes with it.
+    """Serve a page to play with models at /, and models to programs: POST /v1/completions and what goes with it.
 
     Without keys anybody who reaches the address may ask, which by default is this machine alone. One line for each
     request goes to standard error; it tells times and counts, never text.

@@ -73,6 +73,13 @@ class Parts:
                     self._output.forget()
             raise
 
+    def state(self) -> str:
+        """How far the job is, and how to go on, in a line."""
+        there = len(self._output.parts() & set(self._names))
+        if not there:
+            return "stopped before a part was done: nothing is kept (a smaller --part_size keeps more)"
+        return f"stopped with {there:,} of {len(self._names):,} parts done: the same command goes on from there"
+
     def add(self, number: int, data: bytes) -> None:
         """Keep a part."""
         self._output.write(self._names[number], data)
@@ -94,7 +101,8 @@ class Parts:
             if (was := recorded.get(name)) != (now := settings.get(name)):
                 what = name.replace("_", " ")
                 told = f" ({was!r}, not {now!r})" if len(f"{was!r}{now!r}") < 60 else ""
+                an = "" if what.endswith("s") else "an"
                 raise UsageError(
-                    f"{self._output.parts_name} was begun with another {what}{told}: give the same, another --out, "
+                    f"{self._output.parts_name} was begun with {an}other {what}{told}: give the same, another --out, "
                     "or --overwrite to begin anew"
                 )

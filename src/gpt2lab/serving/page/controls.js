@@ -79,11 +79,6 @@ function numberField({ name, title, hint, off }, settings) {
     mark(!good);
     if (good) settings.set({ [name]: number.valueAsNumber });
   });
-  number.addEventListener("blur", () => {
-    number.value = String(settings.get()[name]); // what is no value is taken back
-    mark(false);
-  });
-
   const show = (now) => {
     const value = now[name];
     // Neither is moved under the hand that moves it: a slider's place has more digits than its value.

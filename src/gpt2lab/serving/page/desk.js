@@ -152,6 +152,13 @@ export class Desk {
     this.#holdDraft();
     this.#messages.clear();
     this.#sharing.forget();
+    const wrong = this.#ui("settings").querySelector("[aria-invalid=true]");
+    if (wrong) {
+      this.#ui("settings").open = true;
+      wrong.focus();
+      this.#messages.tell("A setting is no value that can be used: correct it, and write again.");
+      return;
+    }
     await this.#bench.start();
   }
 

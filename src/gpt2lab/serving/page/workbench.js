@@ -74,6 +74,7 @@ export class Workbench {
     this.#fit(story.root);
     this.stories.push(story);
     this.open(story.root);
+    this.#events.say("Drawing …");
     await this.draw(story.root);
   }
 
@@ -105,6 +106,7 @@ export class Workbench {
       throw problem;
     }
     this.open(made);
+    this.#events.say("Drawing …");
     await this.draw(made);
   }
 
