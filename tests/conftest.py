@@ -146,3 +146,9 @@ def run_folders() -> type[RunFolder]:
 def run_folder(tmp_path: Path) -> RunFolder:
     """The folder of a run that has not begun."""
     return RunFolder(tmp_path)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files that take longest first, so that no process ends up alone with one of them."""
+    longest = ("test_docs.py", "test_train.py", "test_start.py", "test_distributed.py")
+    items.sort(key=lambda item: item.path.name not in longest)
