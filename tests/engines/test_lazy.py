@@ -25,12 +25,12 @@ def everything_is_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.fixture
 def join_opener() -> Callable[[], None]:
-    """Waits for the threads that the test has started."""
-    before = set(threading.enumerate())
+    """Waits for engines that are being opened ahead. Other tests' servers have threads in this process as well."""
 
     def join() -> None:
-        for thread in set(threading.enumerate()) - before:
-            thread.join(10)
+        for thread in threading.enumerate():
+            if thread.name == lazy.OPENER:
+                thread.join(10)
 
     return join
 

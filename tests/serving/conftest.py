@@ -115,10 +115,11 @@ def start(tales) -> Iterator[Callable[..., Running]]:
     yield begin
     for each, _ in running:
         each.http.close()
-        each.server.should_exit = each.server.force_exit = True  # how servers drain is tested in processes
-    deadline = time.monotonic() + 10
+        each.server.should_exit = True
+    deadline = time.monotonic() + 20
     for _, thread in running:
         thread.join(max(0.0, deadline - time.monotonic()))
+    assert not any(thread.is_alive() for _, thread in running), "a server did not end when it was told to"
 
 
 @pytest.fixture(scope="session")

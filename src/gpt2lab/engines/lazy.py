@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from gpt2lab.engines import Engine
     from gpt2lab.weights.checkpoint import Checkpoint
 
+OPENER = "gpt2lab opens an engine"  # the name of the threads that do
+
 
 class Engines:
     """Engines for ``checkpoint`` on ``device``; several threads may ask for them.
@@ -78,7 +80,7 @@ class Engines:
         from gpt2lab.engines.loading import cached_precisions
 
         if self.precision in cached_precisions(self.checkpoint):
-            Thread(target=self._try_to_open, daemon=True).start()
+            Thread(target=self._try_to_open, name=OPENER, daemon=True).start()
 
     def _try_to_open(self) -> None:
         with suppress(Gpt2LabError, MemoryError):  # who asks for the engine will be told
