@@ -1,6 +1,7 @@
 // The only file that knows Python: checks every argument, then hands plain arrays to the core with the GIL released.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
@@ -24,6 +25,7 @@
 
 #include "draw_arguments.h"
 #include "instruction_set.h"
+#include "matmul.h"
 #include "philox.h"
 #include "transformer.h"
 
@@ -339,6 +341,45 @@ class Engine {
   std::mutex mutex_;
 };
 
+// Matmul for strided arrays. Safe to call from several Python threads: calls take turns.
+class MatrixProducts {
+ public:
+  using Matrix = nb::ndarray<const float, nb::ndim<2>, nb::device::cpu>;
+  using Result = nb::ndarray<float, nb::ndim<2>, nb::device::cpu>;
+
+  MatrixProducts(int threads, const std::string& instruction_set)
+      : kernels_(choose_kernels(instruction_set)), matmul_(kernels_, checked_threads(threads)) {}
+
+  // out[m, n] = a[m, k] · b[k, n] + bias[n], or out += a · b.
+  void multiply(const Matrix& a, const Matrix& b, const Result& out, const std::optional<Array1<float>>& bias,
+                bool add) {
+    constexpr std::size_t kMost = 1 << 30;
+    const std::size_t m = a.shape(0), k = a.shape(1), n = b.shape(1);
+    if (b.shape(0) != k || out.shape(0) != m || out.shape(1) != n || (bias && bias->shape(0) != n))
+      throw std::invalid_argument("shapes of the matrices do not fit");
+    if (m < 1 || n < 1 || k < 1 || m > kMost || n > kMost || k > kMost)
+      throw std::invalid_argument("matrices must have from 1 to 2^30 rows and columns");
+    if (bias && add) throw std::invalid_argument("there is no bias where products are added");
+    if (out.stride(1) != 1 || out.stride(0) < std::int64_t(n)) throw std::invalid_argument("out must have whole rows");
+    const MatrixView left = view(a), right = view(b);
+    const ExitGate::Visit visit;
+    nb::gil_scoped_release release;
+    const std::lock_guard<std::mutex> turn(mutex_);
+    matmul_.run(left, right, bias ? bias->data() : nullptr, add, out.data(), out.stride(0), int(m), int(n), int(k));
+  }
+
+ private:
+  static MatrixView view(const Matrix& x) {
+    if (x.stride(0) < 1 || x.stride(1) < 1 || (x.stride(0) != 1 && x.stride(1) != 1))
+      throw std::invalid_argument("rows or columns of a matrix must lie together");
+    return {x.data(), std::size_t(x.stride(0)), std::size_t(x.stride(1))};
+  }
+
+  const Kernels& kernels_;
+  Matmul matmul_;
+  std::mutex mutex_;
+};
+
 }  // namespace
 
 NB_MODULE(_native, m) {
@@ -352,6 +393,7 @@ NB_MODULE(_native, m) {
     for (const Kernels* kernels : available_kernels()) names.emplace_back(kernels->name);
     return names;
   }, "Names of the kernels that this CPU can run, fastest first.");
+  m.def("cpu_vendor", &cpu_vendor, "What the CPU says of its maker; empty elsewhere than on x86-64.");
   m.attr("PACKED_LAYOUT") = kPackedLayout;
   m.attr("KV_BLOCK_TOKENS") = kTile;
   m.def("checksum", [](const Array1<std::uint8_t>& bytes) {
@@ -360,6 +402,10 @@ NB_MODULE(_native, m) {
     return checksum(bytes.data(), bytes.shape(0));
   }, "A checksum of 64 bits, against damage and not against malice.");
   m.def("philox_uniform", &philox_uniform, nb::arg("seed"), nb::arg("stream"), nb::arg("position"));
+  nb::class_<MatrixProducts>(m, "MatrixProducts")
+      .def(nb::init<int, const std::string&>(), nb::arg("threads"), nb::arg("instruction_set"))
+      .def("multiply", &MatrixProducts::multiply, nb::arg("a").noconvert(), nb::arg("b").noconvert(),
+           nb::arg("out").noconvert(), nb::arg("bias").noconvert() = nb::none(), nb::arg("add") = false);
   nb::exception<DrawError>(m, "DrawError", PyExc_ValueError);
   nb::class_<Engine>(m, "Engine")
       .def(nb::init<int, int, int, int, int, int, const std::string&, const std::string&, const std::string&>(),

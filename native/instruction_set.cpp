@@ -101,4 +101,13 @@ const Kernels& choose_kernels(const std::string& name) {
   throw std::invalid_argument("no instruction set '" + name + "' on this machine; it has " + names);
 }
 
+std::string cpu_vendor() {
+#ifdef GPT2LAB_X86_KERNELS
+  unsigned highest = 0, name[3] = {};
+  if (__get_cpuid(0, &highest, &name[0], &name[2], &name[1]))
+    return std::string(reinterpret_cast<const char*>(name), sizeof name);
+#endif
+  return "";
+}
+
 }  // namespace gpt2lab

@@ -15,4 +15,7 @@ std::vector<const Kernels*> available_kernels();
 // Throws std::invalid_argument if there is none so named.
 const Kernels& choose_kernels(const std::string& name);
 
+// What the CPU says of its maker, such as "GenuineIntel"; empty elsewhere than on x86-64.
+std::string cpu_vendor();
+
 }  // namespace gpt2lab

@@ -57,6 +57,18 @@ struct Product {
   Epilogue epilogue;
 };
 
+// c[m, n] = a · b + bias, or c += a · b, of panels that the kernels' packers have made: a's [max_rows] rows and b's
+// [panel_columns] columns wide, k deep.
+struct MatmulPart {
+  const float* a;
+  const float* b;
+  float* c;
+  std::size_t ldc;
+  const float* bias;  // null for none; unused if add
+  bool add;
+  int m, n, k;
+};
+
 // Attention of `m` rows of one sequence (consecutive positions) for one head. Keys and values are float, or Half.
 struct Attention {
   const float* q;            // [m, head_dim], rows ldq apart
@@ -91,8 +103,14 @@ struct ScoreKernels {
 
 struct Kernels {
   const char* name;
-  int max_rows;  // rows of attention that are computed together
+  int max_rows;       // rows of attention, or of a panel, that are computed together
+  int panel_columns;  // of a panel
   void (*product)(const Product&, int first_tile, int last_tile);
+  void (*matmul_part)(const MatmulPart&);
+  // Put `count` lines of k numbers side by side in panels of max_rows or panel_columns lines, the last filled up with
+  // zeros. Lines lie `line`, numbers of a line `step` apart.
+  void (*pack_rows)(const float* x, std::size_t line, std::size_t step, int count, int k, float* out);
+  void (*pack_columns)(const float* x, std::size_t line, std::size_t step, int count, int k, float* out);
   // Whether rows of prompts are computed in another way than rows that continue them: a matrix unit is faster, and
   // rounds otherwise. Which way a row goes depends on what it is alone, never on what is computed beside it.
   bool (*prompts_apart)(Precision);

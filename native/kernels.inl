@@ -4,6 +4,7 @@
 // shared with other files could be linked in its AVX-512 form and run on a CPU that lacks it.
 #include "attention.inl"
 #include "kernels.h"
+#include "matmul.inl"
 #include "products.inl"
 #include "quantized.inl"
 #if defined(__AMX_BF16__)
@@ -63,7 +64,8 @@ void product(const Product& p, int first_tile, int last_tile) {
 
 const Kernels& GPT2LAB_KERNELS() {
   static constexpr Kernels table{
-      GPT2LAB_KERNELS_NAME, kRows, product, prompts_apart, prepared_block, prepare, attention, to_halves, layer_norm,
+      GPT2LAB_KERNELS_NAME, kRows, kPanelColumns, product, matmul_part, pack_panels<kRows>, pack_panels<kPanelColumns>,
+      prompts_apart, prepared_block, prepare, attention, to_halves, layer_norm,
       exp_all, sum_exp,
       {largest<float>, at_least<float>, sum_strides<float>},
       {largest<double>, at_least<double>, sum_strides<double>}};

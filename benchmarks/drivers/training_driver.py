@@ -18,9 +18,11 @@ def gpt2lab(options: argparse.Namespace) -> tuple[Any, list[Any], Callable[..., 
     from gpt2lab.config import ModelConfig
     from gpt2lab.training.module import GPT2
     from gpt2lab.training.optimizers import choose_trainable, make_optimizers
+    from gpt2lab.training.products import native_is_faster
     from gpt2lab.training.settings import Settings
 
     model = GPT2(ModelConfig(**SHAPE), precision=options.precision, recompute=options.recompute)
+    model.native = native_is_faster() if options.products == "auto" else options.products == "native"
     settings = Settings(lora=options.lora, lora_targets="attn.q,attn.v")
     choose_trainable(model, settings)
     optimizers = make_optimizers(model, settings)
@@ -133,6 +135,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--lora", type=int, default=0)
     parser.add_argument("--fused", action="store_true")
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument(
+        "--products", choices=["auto", "native", "torch"], default="auto", help="gpt2lab's float32 ones"
+    )
     parser.add_argument("--nanogpt", default="")
     return parser.parse_args()
 

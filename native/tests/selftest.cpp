@@ -13,6 +13,7 @@
 
 #include "../draw_arguments.h"
 #include "../instruction_set.h"
+#include "../matmul.h"
 #include "../stepper.h"
 #include "../transformer.h"
 
@@ -139,6 +140,36 @@ void check_product(const Kernels& kernels, ThreadPool& pool, Precision precision
       if (epilogue == Epilogue::gelu) y = 0.5 * y * (1 + std::tanh(0.7978845608028654 * (y + 0.044715 * y * y * y)));
       if (epilogue == Epilogue::add) y += before[i * n + j];
       expect(near(c[i * n + j], y, 1e-4), "product", kernels.name);
+    }
+}
+
+// Views of [rows, columns] numbers that lie row after row, or column after column.
+MatrixView view_of(const std::vector<float>& x, int rows, int columns, bool transposed) {
+  if (transposed) return {x.data(), 1, std::size_t(rows)};
+  return {x.data(), std::size_t(columns), 1};
+}
+
+void check_matmul(const Kernels& kernels, int m, int k, int n, bool transposed, bool add) {
+  const auto a = random_floats(std::size_t(m) * k), b = random_floats(std::size_t(k) * n), bias = random_floats(n);
+  const MatrixView left = view_of(a, m, k, transposed), right = view_of(b, k, n, !transposed);
+  const auto before = random_floats(std::size_t(m) * (n + 3));
+  std::vector<float> first;
+  for (int threads = 1; threads <= 3; ++threads) {
+    Matmul matmul(kernels, threads);
+    auto c = before;
+    matmul.run(left, right, add ? nullptr : bias.data(), add, c.data(), n + 3, m, n, k);
+    if (threads == 1) first = c;
+    expect(c == first, "the same sums in every number of threads", kernels.name);
+  }
+  for (int i = 0; i < m; ++i)
+    for (int j = 0; j < n + 3; ++j) {
+      double y = before[i * (n + 3) + j];
+      if (j < n) {
+        if (!add) y = bias[j];
+        for (int x = 0; x < k; ++x)
+          y += double(left.data[i * left.row + x * left.column]) * right.data[x * right.row + j * right.column];
+      }
+      expect(near(first[i * (n + 3) + j], y, 1e-4), "product of two matrices", kernels.name);
     }
 }
 
@@ -380,6 +411,12 @@ int main() {
         check_transformer(*kernels, {33, 40, 8, 8, 1}, precision, true, prompt);
       }
     }
+    for (const bool transposed : {false, true})
+      for (const bool add : {false, true}) {
+        for (int m : {1, 2, 13, 40}) check_matmul(*kernels, m, 19, 45, transposed, add);
+        check_matmul(*kernels, 30, 1030, 600, transposed, add);
+        check_matmul(*kernels, 1600, 5, 33, transposed, add);
+      }
     check_halves(*kernels);
     for (int n : {1, 3, 16, 60, 768}) check_layer_norm(*kernels, n);
     check_exp(*kernels);

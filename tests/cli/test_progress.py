@@ -23,7 +23,7 @@ def pieces(n_tokens: int):
 def clock(monkeypatch):
     """Time that passes by ten seconds whenever somebody looks."""
     seconds = iter(range(0, 10**6, 10))
-    monkeypatch.setattr(progress.time, "monotonic", lambda: next(seconds))
+    monkeypatch.setattr(progress, "monotonic", lambda: next(seconds))
 
 
 def test_a_long_job_tells_its_tokens_per_second(clock, capsys) -> None:

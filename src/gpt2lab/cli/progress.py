@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Iterable, Iterator
+from time import monotonic
 
 from gpt2lab.completion import Piece
 
@@ -24,7 +24,7 @@ class Progress:
         self._live = live
         self._terminal = sys.stderr.isatty()
         self._interval = 0.5 if self._terminal else 30.0
-        self._start = time.monotonic()
+        self._start = monotonic()
         self._shown = self._start
         self._tokens = 0
         self._samples = 0
@@ -35,7 +35,7 @@ class Progress:
     def __exit__(self, *exc: object) -> None:
         if self._live and self._terminal and self._shown > self._start:
             print("\r\033[K", end="", file=sys.stderr)
-        if time.monotonic() - self._start > LONG:
+        if monotonic() - self._start > LONG:
             print(f"gpt2lab: {self._line()}", file=sys.stderr, flush=True)
 
     def watch(self, pieces: Iterable[Piece]) -> Iterator[Piece]:
@@ -43,16 +43,16 @@ class Progress:
         for piece in pieces:
             self._tokens += 1
             self._samples += piece.completion is not None
-            if self._live and time.monotonic() - self._shown > self._interval:
+            if self._live and monotonic() - self._shown > self._interval:
                 self._show()
             yield piece
 
     def _show(self) -> None:
-        self._shown = time.monotonic()
+        self._shown = monotonic()
         before, after = ("\r\033[K", "") if self._terminal else ("gpt2lab: ", "\n")
         print(before + self._line(), end=after, file=sys.stderr, flush=True)
 
     def _line(self) -> str:
-        seconds = max(time.monotonic() - self._start, 1e-9)
+        seconds = max(monotonic() - self._start, 1e-9)
         samples = f"{self._samples:,}" + (f" of {self._total:,}" if self._total else "")
         return f"{samples} samples, {self._tokens:,} tokens in {seconds:.1f} s ({self._tokens / seconds:.1f} tokens/s)"

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gpt2lab.training.products import multiply
+
 
 class LowRank(NamedTuple):
     """An addition to a weight ``[n_in, n_out]``: ``a`` [n_in, rank] times ``b`` [rank, n_out]."""
@@ -44,17 +46,18 @@ def affine(
     *,
     dtype: torch.dtype = torch.float32,
     recompute: bool = True,
+    native: bool = False,
 ) -> Tensor:
     """``before(x) @ weight + bias`` in ``dtype``; ``x`` [..., n_in], ``weight`` [n_in, n_out] -> [..., n_out].
 
     Layer norm is computed in x's own type. ``recompute`` says whether ``before(x)`` is made again in the backward pass
-    instead of kept; the result and its gradients are the same.
+    instead of kept; the result and its gradients are the same. ``native`` has it multiplied by the native core.
     """
     norm = before.norm
     if recompute:
         low = adapter or LowRank(None, None)
         vectors = (norm.weight, norm.bias) if norm is not None else (None, None)
-        y: Tensor = _Affine.apply(x, *vectors, weight, bias, low.a, low.b, low.kept, low.scale, before, dtype)
+        y: Tensor = _Affine.apply(x, *vectors, weight, bias, low.a, low.b, low.kept, low.scale, before, dtype, native)
         return y
     n = norm(x) if norm is not None else x
     n = (F.gelu(n, approximate="tanh") if before.gelu else n).to(dtype)
@@ -98,13 +101,14 @@ class _Affine(torch.autograd.Function):
         scale: float,
         before: Before,
         dtype: torch.dtype,
+        native: bool,
     ) -> Tensor:
-        ctx.before, ctx.scale, ctx.dtype = before, scale, dtype
+        ctx.before, ctx.scale, ctx.dtype, ctx.native = before, scale, dtype, native
         # The result's memory is taken before that of what is freed soon: then no hole is left between results.
         y = x.new_empty(*x.shape[:-1], weight.shape[1], dtype=dtype)
         rows = y.view(-1, weight.shape[1])
         n = _input(x.reshape(-1, x.shape[-1]), norm_weight, norm_bias, before)[0].to(dtype)
-        torch.addmm(bias.to(dtype), n, weight.to(dtype), out=rows)
+        multiply(n, weight.to(dtype), rows, bias=bias.to(dtype), native=native)
         if a is not None and b is not None:
             rows.addmm_(_dropped(n, kept, scale) @ a.to(dtype), b.to(dtype))
         needs_input = ctx.needs_input_grad[3] or a is not None or before.norm is not None or before.gelu
@@ -114,20 +118,19 @@ class _Affine(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *d_outputs: Tensor) -> Any:
         x, norm_weight, norm_bias, weight, a, b, kept = ctx.saved_tensors
-        needs, dtype = ctx.needs_input_grad, ctx.dtype
+        needs, dtype, native = ctx.needs_input_grad, ctx.dtype, ctx.native
         shape, d_y = d_outputs[0].shape[:-1], d_outputs[0].reshape(-1, weight.shape[1])
         x = None if x is None else x.reshape(-1, x.shape[-1])
         d_x, d_weight, d_a, d_b, statistics = None, None, None, None, ()
         d_bias = d_y.sum(0, dtype=torch.float32) if needs[4] else None
         d_low = None  # [rows, rank]
-        if needs[3] and weight.dtype == dtype:
-            d_weight = torch.empty_like(weight)
+        if needs[3]:
+            d_weight = torch.empty_like(weight, dtype=dtype)
         if needs[3] or a is not None:
             n, statistics = _input(x, norm_weight, norm_bias, ctx.before)
             n = n.to(dtype)
             if needs[3]:
-                product = torch.mm(n.t(), d_y, out=d_weight)
-                d_weight = product.to(weight.dtype)
+                d_weight = multiply(n.t(), d_y, d_weight, native=native).to(weight.dtype)
             if a is not None:
                 n = _dropped(n, kept, ctx.scale)
                 d_low = d_y @ b.to(dtype).t()
@@ -136,8 +139,9 @@ class _Affine(torch.autograd.Function):
         d_norm: tuple[Tensor | None, Tensor | None] = (None, None)
         if any(needs[:3]):
             inner = ctx.before.norm is not None or ctx.before.gelu  # then this is not yet the gradient of x
-            memory = SCRATCH.take("d_n", len(d_y), len(weight), d_y) if inner else None
-            d_x = torch.mm(d_y, weight.to(dtype).t(), out=memory)
+            size = len(d_y), len(weight)
+            memory = SCRATCH.take("d_n", *size, d_y) if inner else d_y.new_empty(size)
+            d_x = multiply(d_y, weight.to(dtype).t(), memory, native=native)
             if d_low is not None:
                 d_x += _dropped(d_low @ a.to(dtype).t(), kept, ctx.scale)
             if ctx.before.norm is not None and x is not None:
@@ -148,7 +152,7 @@ class _Affine(torch.autograd.Function):
                 d_n, d_x = d_x, x.detach()  # nothing needs x any more: its gradient takes its memory
                 torch.ops.aten.gelu_backward.grad_input(d_n, d_x, approximate="tanh", grad_input=d_x)
             d_x = None if d_x is None else d_x.view(*shape, -1)
-        return d_x, *d_norm, d_weight, d_bias, d_a, d_b, None, None, None, None
+        return d_x, *d_norm, d_weight, d_bias, d_a, d_b, None, None, None, None, None
 
 
 def _input(

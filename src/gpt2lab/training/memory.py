@@ -19,7 +19,7 @@ _TOP_PAD = 64 << 20
 _MAPPED = 1 << 20  # bytes from which a block is mapped by itself where memory counts more than time
 _FLOAT = 4  # bytes
 _TORCH = 330 << 20  # bytes of torch, its libraries' buffers and NumPy in a process, measured on Linux
-_LOSS_ROWS = 128
+_LOSS_ROWS = 192
 _FRAGMENTS = 1.08  # what lies between tensors, measured
 
 

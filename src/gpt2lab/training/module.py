@@ -33,6 +33,7 @@ class How(NamedTuple):
 
     dtype: torch.dtype = torch.float32  # of matrix products and attention; the residual stream is float32
     recompute: bool = True  # norms and GELUs in the backward pass
+    native: bool = False  # products in the native core
 
 
 class Projection(nn.Module):
@@ -47,7 +48,7 @@ class Projection(nn.Module):
     def forward(self, x: Tensor, how: How, before: Before = NOTHING) -> Tensor:
         """``[..., n_in] -> [..., n_out]``, of ``before(x)``."""
         low_rank = None if self.adapter is None else self.adapter(x)
-        return affine(x, self.weight, self.bias, before, low_rank, dtype=how.dtype, recompute=how.recompute)
+        return affine(x, self.weight, self.bias, before, low_rank, **how._asdict())
 
 
 class Attention(nn.Module):
@@ -103,7 +104,8 @@ class GPT2(nn.Module):
 
     ``precision`` is that of matrix products and attention; weights, norms and the residual stream are float32.
     ``recompute`` is what the backward pass computes anew rather than keeps: norms and GELUs ("cheap"), whole layers
-    ("layers": least memory), or nothing ("none"); gradients are the same. Both may be changed between updates.
+    ("layers": least memory), or nothing ("none"); gradients are the same. ``native`` says whether the native core is
+    to multiply what is in float32 and on a CPU, instead of PyTorch. All three may be changed between updates.
     """
 
     def __init__(
@@ -113,9 +115,10 @@ class GPT2(nn.Module):
         *,
         precision: Precision = "float32",
         recompute: Recompute = "cheap",
+        native: bool = False,
     ) -> None:
         super().__init__()
-        self.config, self.precision, self.recompute = config, precision, recompute
+        self.config, self.precision, self.recompute, self.native = config, precision, recompute, native
         self.wte = nn.Embedding(config.n_vocab, config.n_embd)
         self.wpe = nn.Embedding(config.n_ctx, config.n_embd)
         nn.init.normal_(self.wte.weight, std=INIT_STD)
@@ -145,6 +148,7 @@ class GPT2(nn.Module):
             None if trained is None else trained.flatten(),
             dtype=self._how().dtype,
             tied=tied if ids is None and torch.is_grad_enabled() else None,
+            native=self.native,
         )
 
     def hidden(self, tokens: Tensor) -> Tensor:
@@ -176,7 +180,7 @@ class GPT2(nn.Module):
 
     def _how(self) -> How:
         dtype = torch.bfloat16 if self.precision == "bfloat16" else torch.float32
-        return How(dtype, self.recompute != "none")
+        return How(dtype, self.recompute != "none", self.native)
 
 
 def added(y: Tensor, x: Tensor) -> Tensor:

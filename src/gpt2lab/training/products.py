@@ -1,0 +1,57 @@
+"""Products of float32 matrices on a CPU, by the native core or by PyTorch.
+
+PyTorch's come from a library that knows some makers' CPUs better than others' and suffers from GPT-2's vocabulary, a
+width that is no round number. Which of the two computes changes the last bits. Knows nothing of layers.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from gpt2lab import _native
+
+LEAST = 32  # rows and columns; what is smaller is not worth the way there
+
+
+def multiply(
+    a: Tensor, b: Tensor, out: Tensor, *, bias: Tensor | None = None, add: bool = False, native: bool = False
+) -> Tensor:
+    """``out = a @ b + bias``, or ``out += a @ b`` with ``add``, which excludes ``bias``. Outside of autograd.
+
+    ``a`` [m, k], ``b`` [k, n], ``bias`` [n], ``out`` [m, n], all of one type and device. ``native`` asks for the native
+    core, whose sums do not depend on the number of threads; what it cannot multiply, PyTorch does.
+    """
+    if native and all(map(_suits, (a, b, out))):
+        _products(torch.get_num_threads()).multiply(
+            a.detach(), b.detach(), out.detach(), None if bias is None else bias.detach(), add
+        )
+        return out
+    if add:
+        return out.addmm_(a, b)
+    return torch.mm(a, b, out=out) if bias is None else torch.addmm(bias, a, b, out=out)
+
+
+@cache
+def native_is_faster() -> bool:
+    """Whether the native core multiplies faster than PyTorch here.
+
+    Told by the CPU's maker and not by a stopwatch: the same command is to give the same bits every time. On AMD's, MKL
+    reaches 0.7 to 0.85 of the peak and 0.3 with GPT-2's vocabulary, the native core 0.9 and 0.8 (docs/LOG.md); on
+    Intel's, MKL is at home. Other architectures have not been measured.
+    """
+    vectors = _native.instruction_sets()[0].startswith(("avx", "amx"))
+    return vectors and _native.cpu_vendor() != "GenuineIntel"
+
+
+@cache
+def _products(threads: int) -> _native.MatrixProducts:
+    return _native.MatrixProducts(threads, "")  # the fastest instruction set
+
+
+def _suits(x: Tensor) -> bool:
+    rows, columns = x.stride()
+    lies_together = min(rows, columns) == 1
+    return x.dtype == torch.float32 and x.device.type == "cpu" and lies_together and min(x.shape) >= LEAST

@@ -1,0 +1,149 @@
+"""Products of the native core beside NumPy's in float64, and that training may use them."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gpt2lab import _native
+from gpt2lab.config import ModelConfig
+from gpt2lab.training import products
+from gpt2lab.training.module import GPT2
+from gpt2lab.training.products import multiply, native_is_faster
+
+SIZES = st.integers(1, 70) | st.sampled_from([513, 1030])
+
+
+def random(rng, rows, columns, transposed):
+    return (
+        rng.normal(size=(columns, rows)).astype("f4").T if transposed else rng.normal(size=(rows, columns)).astype("f4")
+    )
+
+
+@pytest.mark.parametrize("isa", _native.instruction_sets())
+@given(m=SIZES, k=SIZES, n=SIZES, turned=st.tuples(st.booleans(), st.booleans()), threads=st.integers(1, 3),
+       begin=st.sampled_from(["nothing", "bias", "sums"]))  # fmt: skip
+def test_products_are_those_of_numpy(isa, m, k, n, turned, threads, begin):
+    rng = np.random.default_rng(m * k + n)
+    a, b = random(rng, m, k, turned[0]), random(rng, k, n, turned[1])
+    bias, out = rng.normal(size=n).astype("f4"), rng.normal(size=(m, n)).astype("f4")
+    expected = a.astype("f8") @ b + {"nothing": 0, "bias": bias, "sums": out}[begin]
+    bias_or_none = bias if begin == "bias" else None
+    _native.MatrixProducts(threads, isa).multiply(a, b, out, bias_or_none, begin == "sums")
+    assert np.abs(out - expected).max() <= 1e-6 * k + 1e-5
+
+
+@pytest.mark.parametrize("isa", _native.instruction_sets())
+def test_the_number_of_threads_changes_no_bit(isa):
+    rng = np.random.default_rng(1)
+    a, b = random(rng, 200, 1100, False), random(rng, 1100, 333, True)
+    results = [np.empty((200, 333), "f4") for _ in range(3)]
+    for threads, out in enumerate(results, start=1):
+        _native.MatrixProducts(threads, isa).multiply(a, b, out)
+    assert np.array_equal(results[0], results[1])
+    assert np.array_equal(results[0], results[2])
+
+
+@pytest.mark.parametrize("isa", _native.instruction_sets())
+def test_what_is_not_finite_stays_in_its_row_and_column(isa):
+    a, b, out = np.ones((13, 40), "f4"), np.ones((40, 35), "f4"), np.empty((13, 35), "f4")
+    a[12, 0], b[1, 34] = np.inf, np.nan
+    _native.MatrixProducts(1, isa).multiply(a, b, out)
+    assert np.isfinite(out[:12, :34]).all()
+    assert np.isinf(out[12, :34]).all()
+    assert np.isnan(out[:, 34]).all()
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "out", "bias", "add", "message"),
+    [
+        ((3, 4), (5, 6), (3, 6), None, False, "do not fit"),
+        ((3, 4), (4, 6), (3, 5), None, False, "do not fit"),
+        ((3, 4), (4, 6), (3, 6), 5, False, "do not fit"),
+        ((3, 0), (0, 6), (3, 6), None, False, "rows and columns"),
+        ((3, 4), (4, 6), (3, 6), 6, True, "no bias"),
+    ],
+)
+def test_what_does_not_fit_is_refused(a, b, out, bias, add, message):
+    matrices = [np.zeros(shape, "f4") for shape in (a, b, out)]
+    with pytest.raises(ValueError, match=message):
+        _native.MatrixProducts(1, "").multiply(*matrices, None if bias is None else np.zeros(bias, "f4"), add)
+
+
+def test_rows_that_are_not_whole_are_refused():
+    a, b, wide = np.zeros((6, 8), "f4"), np.zeros((4, 5), "f4"), np.zeros((6, 10), "f4")
+    core = _native.MatrixProducts(1, "")
+    with pytest.raises(ValueError, match="lie together"):
+        core.multiply(a[::2, ::2], b, np.zeros((3, 5), "f4"))
+    with pytest.raises(ValueError, match="lie together"):
+        core.multiply(np.broadcast_to(np.float32(1), (6, 4)), b, np.zeros((6, 5), "f4"))
+    with pytest.raises(ValueError, match="whole rows"):
+        core.multiply(a[:, :4], b, wide[:, ::2])
+
+
+def test_other_types_are_refused_and_not_converted():
+    matrices = [np.ones((4, 4), "f4") for _ in range(3)]
+    for place in range(3):
+        others = [matrix.astype("f8") if i == place else matrix for i, matrix in enumerate(matrices)]
+        with pytest.raises(TypeError):
+            _native.MatrixProducts(1, "").multiply(*others)
+
+
+@pytest.mark.parametrize("threads", [0, -1, 5000])
+def test_impossible_numbers_of_threads_are_refused(threads):
+    with pytest.raises(ValueError, match="threads must be from 1 to 1024"):
+        _native.MatrixProducts(threads, "")
+
+
+def test_what_the_native_core_cannot_multiply_is_left_to_pytorch():
+    column = torch.arange(64.0)[:, None].expand(64, 64)  # whose numbers all lie in one place
+    product = multiply(column, torch.ones(64, 64), torch.empty(64, 64), native=True)
+    torch.testing.assert_close(product, column @ torch.ones(64, 64))
+    halves = torch.ones(64, 64, dtype=torch.bfloat16)
+    assert multiply(halves, halves, torch.empty_like(halves), native=True)[0, 0] == 64
+
+
+def gradients(native, recompute, monkeypatch):
+    monkeypatch.setattr(products, "LEAST", 1)
+    torch.manual_seed(1)
+    model = GPT2(ModelConfig(n_vocab=301, n_ctx=40, n_embd=24, n_head=3, n_layer=2), recompute=recompute, native=native)
+    tokens = torch.randint(0, 301, (3, 40))
+    loss = model(tokens, tokens.flip(0), torch.rand(3, 40) < 0.8)
+    loss.backward()
+    return {"loss": loss.detach(), **{name: p.grad for name, p in model.named_parameters()}}
+
+
+@pytest.mark.parametrize("recompute", ["cheap", "layers", "none"])
+def test_losses_and_gradients_are_those_of_pytorch(recompute, monkeypatch):
+    ours, theirs = gradients(True, recompute, monkeypatch), gradients(False, recompute, monkeypatch)
+    for name, gradient in theirs.items():
+        torch.testing.assert_close(ours[name], gradient, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_the_native_core_is_asked_where_it_is_faster(monkeypatch):
+    native_is_faster.cache_clear()
+    monkeypatch.setattr(_native, "instruction_sets", lambda: ["avx512", "avx2", "baseline"])
+    monkeypatch.setattr(_native, "cpu_vendor", lambda: "AuthenticAMD")
+    assert native_is_faster()
+    native_is_faster.cache_clear()
+    monkeypatch.setattr(_native, "cpu_vendor", lambda: "GenuineIntel")
+    assert not native_is_faster()
+    native_is_faster.cache_clear()
+
+
+def test_the_interpreter_ends_while_matrices_are_multiplied():
+    code = """
+import threading, numpy as np
+from gpt2lab import _native
+a, out = np.ones((900, 900), "f4"), np.empty((900, 900), "f4")
+core = _native.MatrixProducts(2, "")
+def work():
+    while True: core.multiply(a, a, out)
+threading.Thread(target=work, daemon=True).start()
+core.multiply(a, a, out)
+"""
+    assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
