@@ -414,8 +414,9 @@ int main() {
     for (const bool transposed : {false, true})
       for (const bool add : {false, true}) {
         for (int m : {1, 2, 13, 40}) check_matmul(*kernels, m, 19, 45, transposed, add);
-        check_matmul(*kernels, 30, 1030, 600, transposed, add);
-        check_matmul(*kernels, 1600, 5, 33, transposed, add);
+        check_matmul(*kernels, 14, 1030, 40, transposed, add);  // more than a part of k, of columns, of rows
+        check_matmul(*kernels, 14, 3, 600, transposed, add);
+        check_matmul(*kernels, 1600, 3, 5, transposed, add);
       }
     check_halves(*kernels);
     for (int n : {1, 3, 16, 60, 768}) check_layer_norm(*kernels, n);
