@@ -5,7 +5,7 @@
 ``FOLDER`` is a checkout of karpathy/nanoGPT; ``--python`` has torch and, for its rows, transformers. Every setting runs
 in a process of its own, once a round, and every other round in the opposite order. Figures are appended to ``--out`` as
 they come; run again with the same file, what is there is not measured again. Prints medians (smallest–largest) beside
-the arithmetic that PyTorch's own matrix products reach here; the last line is JSON.
+the arithmetic limit, which takes a C++ compiler, and what PyTorch's own matrix products reach; the last line is JSON.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+
+import machine_limits
 
 HERE = Path(__file__).parent
 SHAPES = ("1x1024", "4x256")
@@ -71,15 +73,23 @@ def measure(name: str, shape: str, arguments: argparse.Namespace) -> Record:
     if run.returncode:
         return {"error": (run.stderr.strip().splitlines() or ["no message"])[-1][-200:]}
     figures: Record = json.loads(run.stdout.splitlines()[-1])
+    if name == "limit":
+        peaks = machine_limits.measure(arguments.threads)
+        tiles = peaks.get("bfloat16_tiles_gflop_s")  # without these bfloat16 has no peak of its own
+        figures |= {"float32_peak": statistics.median(peaks["float32_gflop_s"])}
+        figures |= {"bfloat16_peak": statistics.median(tiles) if tiles else figures["bfloat16"]}
     return figures
 
 
 def report(records: list[Record]) -> None:
-    limits = {
-        precision: statistics.median(record[precision] for record in records if precision in record)
-        for precision in ("float32", "bfloat16")
-    }
-    print(f"PyTorch's matrix products: {', '.join(f'{p} {rate:.0f} GFLOP/s' for p, rate in limits.items())}\n")
+    limits, products = (
+        {
+            precision: statistics.median(record[precision + kind] for record in records if precision + kind in record)
+            for precision in ("float32", "bfloat16")
+        }
+        for kind in ("_peak", "")
+    )
+    print(", ".join(f"{p}: limit {limits[p]:.0f} GFLOP/s, PyTorch's products {products[p]:.0f}" for p in limits) + "\n")
     print("| batch | | tokens/s | of the limit | peak MiB | processes |\n|---|---|---|---|---|---|")
     results = {}
     for shape in SHAPES:
@@ -93,7 +103,7 @@ def report(records: list[Record]) -> None:
                 part = "" if "LoRA" in name else f"{rate * flops(batch, time) / (batch * time) / limit:.2f}"
                 print(f"| {shape} | {name} | {spread(rates)} | {part} | {spread(peaks)} | {len(rows)} |")
                 results[f"{name} {shape}"] = {"tokens_s": round(rate, 1), "peak_mib": round(peak)}
-    print(json.dumps({"limits_gflop_s": limits, "results": results}))
+    print(json.dumps({"limits_gflop_s": limits, "pytorch_products_gflop_s": products, "results": results}))
 
 
 def spread(values: list[float]) -> str:
