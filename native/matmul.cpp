@@ -1,13 +1,14 @@
 #include "matmul.h"
 
 #include <algorithm>
+#include <cstdint>
 
 namespace gpt2lab {
 namespace {
 
 constexpr int kDepth = 512;       // of k in a part
 constexpr int kMostRows = 1536;   // of a in a part
-constexpr int kPanelsAtOnce = 8;  // of b, for one thread: with kDepth half a megabyte, in the second cache
+constexpr int kPanelsAtOnce = 8;  // of b, for one thread: with kDepth at most half a megabyte, in the second cache
 
 int rounded_up(int x, int multiple) { return (x + multiple - 1) / multiple * multiple; }
 
@@ -26,17 +27,23 @@ struct Matmul::Task {
   float* c;
   std::size_t ldc;
   int m, n, k;
-  int width;  // columns that a thread takes at once
+  int parts;  // of the columns, one of which a thread takes at a time
+
+  // The first column of a part.
+  int begin(int part, int panel) const {
+    const std::int64_t panels = (n + panel - 1) / panel;
+    return std::min(n, int(panels * part / parts) * panel);
+  }
 };
 
 void Matmul::run(MatrixView a, MatrixView b, const float* bias, bool add, float* c, std::size_t ldc, int m, int n,
                  int k) {
   const int panel = kernels_.panel_columns;
-  const int share = rounded_up((n + pool_.size() - 1) / pool_.size(), panel);  // so that nobody is left without
-  const int width = std::min(rounded_up(part_of(share, kPanelsAtOnce * panel), panel), kPanelsAtOnce * panel);
-  const Task task{a, b, bias, add, c, ldc, m, n, k, width};
+  const int at_once = pool_.size() * kPanelsAtOnce * panel;
+  const int parts = (n + at_once - 1) / at_once * pool_.size();  // as many for each thread
+  const Task task{a, b, bias, add, c, ldc, m, n, k, parts};
   const int depth = part_of(k, kDepth), height = rounded_up(part_of(m, kMostRows), kernels_.max_rows);
-  reserve(std::min(height, rounded_up(m, kernels_.max_rows)), depth);
+  reserve(height, depth);
   next_ = 0;
   pool_.run([&](int thread) {
     for (int row = 0; row < m; row += height)
@@ -45,12 +52,14 @@ void Matmul::run(MatrixView a, MatrixView b, const float* bias, bool add, float*
         const int panels = (rows + kernels_.max_rows - 1) / kernels_.max_rows;
         const int first = panels * thread / pool_.size() * kernels_.max_rows;
         const int last = std::min(panels * (thread + 1) / pool_.size() * kernels_.max_rows, rows);
-        pack_rows(task, row + first, last - first, at, deep);
+        if (last > first) {
+          const float* from = a.data + std::size_t(row + first) * a.row + std::size_t(at) * a.column;
+          kernels_.pack_rows(from, a.row, a.column, last - first, deep, rows_.data() + std::size_t(first) * deep);
+        }
         pool_.barrier();
         columns(task, thread, row, rows, at, deep);
         pool_.barrier();
-        if (thread == 0) next_ = 0;
-        pool_.barrier();
+        if (thread == 0) next_ = 0;  // before anybody is past the next barrier
       }
   });
 }
@@ -62,18 +71,12 @@ void Matmul::reserve(int m, int k) {
   if (columns_.size() < columns) columns_ = FloatArray(columns);
 }
 
-void Matmul::pack_rows(const Task& task, int first_row, int rows, int first_k, int depth) {
-  if (rows <= 0) return;
-  const int within = first_row % rounded_up(part_of(task.m, kMostRows), kernels_.max_rows);
-  const float* from = task.a.data + first_row * task.a.row + first_k * task.a.column;
-  kernels_.pack_rows(from, task.a.row, task.a.column, rows, depth, rows_.data() + std::size_t(within) * depth);
-}
-
 void Matmul::columns(const Task& task, int thread, int first_row, int rows, int first_k, int depth) {
   float* packed = columns_.data() + std::size_t(thread) * (columns_.size() / pool_.size());
-  const int parts = (task.n + task.width - 1) / task.width;
-  for (int part; (part = next_.fetch_add(1, std::memory_order_relaxed)) < parts;) {
-    const int column = part * task.width, width = std::min(task.width, task.n - column);
+  for (int part; (part = next_.fetch_add(1, std::memory_order_relaxed)) < task.parts;) {
+    const int column = task.begin(part, kernels_.panel_columns);
+    const int width = task.begin(part + 1, kernels_.panel_columns) - column;
+    if (width == 0) continue;  // fewer panels than threads
     kernels_.pack_columns(task.b.data + first_k * task.b.row + column * task.b.column, task.b.column, task.b.row, width,
                           depth, packed);
     const bool begun = first_k > 0;

@@ -23,8 +23,8 @@ class Matmul {
  public:
   Matmul(const Kernels& kernels, int threads) : kernels_(kernels), pool_(threads) {}
 
-  // c[m, n] = a[m, k] · b[k, n] + bias[n], or c += a · b; `bias` null for none, rows of c `ldc` apart. Throws
-  // std::bad_alloc, or std::system_error if the threads cannot be started, having written nothing.
+  // c[m, n] = a[m, k] · b[k, n] + bias[n], or c += a · b; `bias` null for none, rows of c `ldc` apart. c shares no
+  // memory with the others. Throws std::bad_alloc, or std::system_error if the threads cannot be started, having written nothing.
   void run(MatrixView a, MatrixView b, const float* bias, bool add, float* c, std::size_t ldc, int m, int n, int k);
 
   int threads() const { return pool_.size(); }
@@ -32,7 +32,6 @@ class Matmul {
  private:
   struct Task;
   void reserve(int m, int k);
-  void pack_rows(const Task& task, int first_row, int rows, int first_k, int depth);
   void columns(const Task& task, int thread, int first_row, int rows, int first_k, int depth);
 
   const Kernels& kernels_;

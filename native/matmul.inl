@@ -106,9 +106,11 @@ void pack_panels(const float* x, std::size_t line, std::size_t step, int count, 
       for (int begin = 0; begin < k; begin += kSome) {
         const int end = begin + kSome < k ? begin + kSome : k, even = end - (end - begin) % 4;
         for (int j = 0; j + 4 <= kSize; j += 4)
-          for (int i = begin; i < even; i += 4) transpose(from + j * line + i, line, out + std::size_t(i) * kSize + j, kSize);
+          for (int i = begin; i < even; i += 4)
+            transpose(from + j * line + i, line, out + std::size_t(i) * kSize + j, kSize);
         for (int j = 0; j < kSize; ++j)
-          for (int i = j < kSize / 4 * 4 ? even : begin; i < end; ++i) out[std::size_t(i) * kSize + j] = from[j * line + i];
+          for (int i = j < kSize / 4 * 4 ? even : begin; i < end; ++i)
+            out[std::size_t(i) * kSize + j] = from[j * line + i];
       }
     }
   }

@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 
 from gpt2lab import _native
 from gpt2lab.config import ModelConfig
-from gpt2lab.training import products
+from gpt2lab.training import loss, memory, products
 from gpt2lab.training.module import GPT2
+from gpt2lab.training.optimizers import choose_trainable
 from gpt2lab.training.products import multiply, native_is_faster
+from gpt2lab.training.settings import Settings
 
 SIZES = st.integers(1, 70)
 
@@ -25,8 +27,14 @@ def random(rng, rows, columns, transposed):
 
 
 @pytest.mark.parametrize("isa", _native.instruction_sets())
-@given(m=SIZES, k=SIZES | st.sampled_from([513, 1030]), n=SIZES, turned=st.tuples(st.booleans(), st.booleans()), threads=st.integers(1, 3),
-       begin=st.sampled_from(["nothing", "bias", "sums"]))  # fmt: skip
+@given(
+    m=SIZES,
+    k=SIZES | st.sampled_from([513, 1030]),
+    n=SIZES,
+    turned=st.tuples(st.booleans(), st.booleans()),
+    threads=st.integers(1, 3),
+    begin=st.sampled_from(["nothing", "bias", "sums"]),
+)
 def test_products_are_those_of_numpy(isa, m, k, n, turned, threads, begin):
     rng = np.random.default_rng(m * k + n)
     a, b = random(rng, m, k, turned[0]), random(rng, k, n, turned[1])
@@ -103,25 +111,46 @@ def test_what_the_native_core_cannot_multiply_is_left_to_pytorch():
     column = torch.arange(64.0)[:, None].expand(64, 64)  # whose numbers all lie in one place
     product = multiply(column, torch.ones(64, 64), torch.empty(64, 64), native=True)
     torch.testing.assert_close(product, column @ torch.ones(64, 64))
+    turned = multiply(column, torch.ones(64, 64), torch.empty(64, 64).t(), native=True)
+    torch.testing.assert_close(turned, product)
+    every_second = torch.arange(128.0)[::2]
+    biased = multiply(torch.ones(64, 64), torch.ones(64, 64), torch.empty(64, 64), bias=every_second, native=True)
+    torch.testing.assert_close(biased, 64 + every_second.expand(64, 64))
     halves = torch.ones(64, 64, dtype=torch.bfloat16)
     assert multiply(halves, halves, torch.empty_like(halves), native=True)[0, 0] == 64
 
 
-def gradients(native, recompute, monkeypatch):
+def gradients(native, monkeypatch, recompute="cheap", lora=0, share=0.8):
     monkeypatch.setattr(products, "LEAST", 1)
+    monkeypatch.setattr(loss, "CHUNK_ROWS", 50)  # gradients of several chunks are added
     torch.manual_seed(1)
     model = GPT2(ModelConfig(n_vocab=301, n_ctx=40, n_embd=24, n_head=3, n_layer=2), recompute=recompute, native=native)
+    choose_trainable(model, Settings(lora=lora))
     tokens = torch.randint(0, 301, (3, 40))
-    loss = model(tokens, tokens.flip(0), torch.rand(3, 40) < 0.8)
-    loss.backward()
-    return {"loss": loss.detach(), **{name: p.grad for name, p in model.named_parameters()}}
+    value = model(tokens, tokens.flip(0), torch.rand(3, 40) < share)
+    value.backward()
+    return {"loss": value.detach(), **{name: p.grad for name, p in model.named_parameters() if p.requires_grad}}
 
 
-@pytest.mark.parametrize("recompute", ["cheap", "layers", "none"])
-def test_losses_and_gradients_are_those_of_pytorch(recompute, monkeypatch):
-    ours, theirs = gradients(True, recompute, monkeypatch), gradients(False, recompute, monkeypatch)
+@pytest.mark.parametrize("setup", [{}, {"recompute": "layers"}, {"lora": 4}, {"share": 1.0}, {"share": 0.0}], ids=str)
+def test_losses_and_gradients_are_those_of_pytorch(setup, monkeypatch):
+    ours, theirs = gradients(True, monkeypatch, **setup), gradients(False, monkeypatch, **setup)
     for name, gradient in theirs.items():
         torch.testing.assert_close(ours[name], gradient, rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_the_native_core_is_what_multiplies(monkeypatch):
+    class Counting:
+        calls = 0
+
+        def multiply(self, *arguments):
+            Counting.calls += 1
+            core.multiply(*arguments)
+
+    core = _native.MatrixProducts(1, "")
+    monkeypatch.setattr(products, "_products", lambda threads: Counting())
+    gradients(True, monkeypatch)
+    assert Counting.calls == 2 * 4 * 3 + 2 * 3  # each matrix of each layer, and each of two chunks of logits
 
 
 def test_the_native_core_is_asked_where_it_is_faster(monkeypatch):
@@ -147,3 +176,7 @@ threading.Thread(target=work, daemon=True).start()
 core.multiply(a, a, out)
 """
     assert subprocess.run([sys.executable, "-c", code], timeout=60).returncode == 0
+
+
+def test_the_estimate_of_memory_knows_the_rows_of_logits():
+    assert memory.LOSS_ROWS == loss.CHUNK_ROWS

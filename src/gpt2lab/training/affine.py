@@ -51,7 +51,8 @@ def affine(
     """``before(x) @ weight + bias`` in ``dtype``; ``x`` [..., n_in], ``weight`` [n_in, n_out] -> [..., n_out].
 
     Layer norm is computed in x's own type. ``recompute`` says whether ``before(x)`` is made again in the backward pass
-    instead of kept; the result and its gradients are the same. ``native`` has it multiplied by the native core.
+    instead of kept; the result and its gradients are the same. ``native`` has the native core multiply if it
+    is made again; what is kept is autograd's, and PyTorch's.
     """
     norm = before.norm
     if recompute:
@@ -68,14 +69,14 @@ def affine(
 
 
 class _Scratch(threading.local):
-    """Memory that is used again and again for what does not outlive a call; one for each thread and use."""
+    """Memory that is used again and again for what does not outlive a call, or the next taking; one for each thread."""
 
     def __init__(self) -> None:
-        self._memory: dict[tuple[str, torch.dtype, torch.device], Tensor] = {}
+        self._memory: dict[tuple[torch.dtype, torch.device], Tensor] = {}
 
-    def take(self, use: str, rows: int, columns: int, like: Tensor) -> Tensor:
-        """``[rows, columns]`` of ``like``'s type and device, with anything in it."""
-        key, size = (use, like.dtype, like.device), rows * columns
+    def take(self, rows: int, columns: int, like: Tensor) -> Tensor:
+        """``[rows, columns]`` of ``like``'s type and device, with anything in it, where the last one was."""
+        key, size = (like.dtype, like.device), rows * columns
         memory = self._memory.get(key)
         if memory is None or memory.numel() < size:
             self._memory.pop(key, None)
@@ -140,7 +141,7 @@ class _Affine(torch.autograd.Function):
         if any(needs[:3]):
             inner = ctx.before.norm is not None or ctx.before.gelu  # then this is not yet the gradient of x
             size = len(d_y), len(weight)
-            memory = SCRATCH.take("d_n", *size, d_y) if inner else d_y.new_empty(size)
+            memory = SCRATCH.take(*size, d_y) if inner else d_y.new_empty(size)
             d_x = multiply(d_y, weight.to(dtype).t(), memory, native=native)
             if d_low is not None:
                 d_x += _dropped(d_low @ a.to(dtype).t(), kept, ctx.scale)
@@ -163,7 +164,7 @@ def _input(
         n, *statistics = _normed(x, norm_weight, norm_bias, before.norm.eps)
         return n, tuple(statistics)
     if before.gelu:
-        return torch.ops.aten.gelu.out(x, approximate="tanh", out=SCRATCH.take("n", x.shape[0], x.shape[1], x)), ()
+        return torch.ops.aten.gelu.out(x, approximate="tanh", out=SCRATCH.take(x.shape[0], x.shape[1], x)), ()
     return x, ()
 
 

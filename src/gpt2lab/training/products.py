@@ -6,6 +6,7 @@ width that is no round number. Which of the two computes changes the last bits. 
 
 from __future__ import annotations
 
+import os
 from functools import cache
 
 import torch
@@ -13,7 +14,8 @@ from torch import Tensor
 
 from gpt2lab import _native
 
-LEAST = 32  # rows and columns; what is smaller is not worth the way there
+LEAST = 32  # rows and columns
+MOST_THREADS = 1024
 
 
 def multiply(
@@ -21,11 +23,13 @@ def multiply(
 ) -> Tensor:
     """``out = a @ b + bias``, or ``out += a @ b`` with ``add``, which excludes ``bias``. Outside of autograd.
 
-    ``a`` [m, k], ``b`` [k, n], ``bias`` [n], ``out`` [m, n], all of one type and device. ``native`` asks for the native
-    core, whose sums do not depend on the number of threads; what it cannot multiply, PyTorch does.
+    ``a`` [m, k], ``b`` [k, n], ``bias`` [n], ``out`` [m, n], all of one type and device; ``out`` shares no memory with
+    the others. ``native`` asks for the native core, whose sums do not depend on the number of threads; what it cannot
+    multiply, or what is too small to be worth the way there, PyTorch does.
     """
-    if native and all(map(_suits, (a, b, out))):
-        _products(torch.get_num_threads()).multiply(
+    plain = out.stride(1) == 1 and (bias is None or bias.is_contiguous())
+    if native and plain and all(map(_suits, (a, b, out))):
+        _products(min(torch.get_num_threads(), MOST_THREADS)).multiply(
             a.detach(), b.detach(), out.detach(), None if bias is None else bias.detach(), add
         )
         return out
@@ -48,7 +52,7 @@ def native_is_faster() -> bool:
 
 @cache
 def _products(threads: int) -> _native.MatrixProducts:
-    return _native.MatrixProducts(threads, "")  # the fastest instruction set
+    return _native.MatrixProducts(threads, os.environ.get("GPT2LAB_ISA", ""))
 
 
 def _suits(x: Tensor) -> bool:
