@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from gpt2lab import _native
 from gpt2lab.config import ModelConfig
+from gpt2lab.errors import UsageError
 from gpt2lab.training import loss, memory, products
 from gpt2lab.training.module import GPT2
 from gpt2lab.training.optimizers import choose_trainable
@@ -153,15 +154,26 @@ def test_the_native_core_is_what_multiplies(monkeypatch):
     assert Counting.calls == 2 * 4 * 3 + 2 * 3  # each matrix of each layer, and each of two chunks of logits
 
 
-def test_the_native_core_is_asked_where_it_is_faster(monkeypatch):
-    native_is_faster.cache_clear()
+@pytest.mark.parametrize(
+    ("asked", "vendor", "native"),
+    [
+        ("", "AuthenticAMD", True),
+        ("avx2", "AuthenticAMD", True),
+        ("baseline", "AuthenticAMD", False),
+        ("", "GenuineIntel", False),
+    ],
+)
+def test_the_native_core_is_asked_where_it_is_faster(monkeypatch, asked, vendor, native):
+    monkeypatch.setenv("GPT2LAB_ISA", asked)
     monkeypatch.setattr(_native, "instruction_sets", lambda: ["avx512", "avx2", "baseline"])
-    monkeypatch.setattr(_native, "cpu_vendor", lambda: "AuthenticAMD")
-    assert native_is_faster()
-    native_is_faster.cache_clear()
-    monkeypatch.setattr(_native, "cpu_vendor", lambda: "GenuineIntel")
-    assert not native_is_faster()
-    native_is_faster.cache_clear()
+    monkeypatch.setattr(_native, "cpu_vendor", lambda: vendor)
+    assert native_is_faster() is native
+
+
+def test_an_instruction_set_that_is_not_there_is_a_users_error(monkeypatch):
+    monkeypatch.setenv("GPT2LAB_ISA", "mmx")
+    with pytest.raises(UsageError, match="GPT2LAB_ISA is 'mmx'"):
+        native_is_faster()
 
 
 def test_the_interpreter_ends_while_matrices_are_multiplied():

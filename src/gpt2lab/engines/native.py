@@ -63,7 +63,7 @@ class NativeEngine:
         self._core = _native.Engine(
             **self.config.to_hparams(),
             threads=threads,
-            instruction_set=_instruction_set(),
+            instruction_set=asked_instruction_set(),
             precision=precision,
             kv_precision=kv_precision,
         )
@@ -209,8 +209,8 @@ class NativeEngine:
         return ids, logprobs
 
 
-def _instruction_set() -> str:
-    """What ``GPT2LAB_ISA`` asks for, empty if nothing."""
+def asked_instruction_set() -> str:
+    """What ``GPT2LAB_ISA`` asks for, empty if nothing. Raises UsageError for what this CPU has not."""
     name, available = os.environ.get("GPT2LAB_ISA", ""), _native.instruction_sets()
     if name and name not in available:
         raise UsageError(f"GPT2LAB_ISA is {name!r}, but this CPU has kernels for {', '.join(available)}")

@@ -6,13 +6,13 @@ width that is no round number. Which of the two computes changes the last bits. 
 
 from __future__ import annotations
 
-import os
 from functools import cache
 
 import torch
 from torch import Tensor
 
 from gpt2lab import _native
+from gpt2lab.engines.native import asked_instruction_set
 
 LEAST = 32  # rows and columns
 MOST_THREADS = 1024
@@ -38,21 +38,21 @@ def multiply(
     return torch.mm(a, b, out=out) if bias is None else torch.addmm(bias, a, b, out=out)
 
 
-@cache
 def native_is_faster() -> bool:
     """Whether the native core multiplies faster than PyTorch here.
 
     Told by the CPU's maker and not by a stopwatch: the same command is to give the same bits every time. On AMD's, MKL
     reaches 0.7 to 0.85 of the peak and 0.3 with GPT-2's vocabulary, the native core 0.9 and 0.8 (docs/LOG.md); on
-    Intel's, MKL is at home. Other architectures have not been measured.
+    Intel's, MKL is at home. Other architectures have not been measured. With ``GPT2LAB_ISA=baseline`` it is PyTorch.
+    Raises :class:`~gpt2lab.errors.UsageError` if that asks for instructions that this CPU has not.
     """
-    vectors = _native.instruction_sets()[0].startswith(("avx", "amx"))
-    return vectors and _native.cpu_vendor() != "GenuineIntel"
+    name = asked_instruction_set() or _native.instruction_sets()[0]
+    return name.startswith(("avx", "amx")) and _native.cpu_vendor() != "GenuineIntel"
 
 
 @cache
 def _products(threads: int) -> _native.MatrixProducts:
-    return _native.MatrixProducts(threads, os.environ.get("GPT2LAB_ISA", ""))
+    return _native.MatrixProducts(threads, asked_instruction_set())
 
 
 def _suits(x: Tensor) -> bool:
