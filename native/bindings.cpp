@@ -23,6 +23,7 @@
 #include <thread>
 #include <unordered_set>
 
+#include "causal_attention.h"
 #include "draw_arguments.h"
 #include "instruction_set.h"
 #include "matmul.h"
@@ -341,14 +342,38 @@ class Engine {
   std::mutex mutex_;
 };
 
-// Matmul for strided arrays. Safe to call from several Python threads: calls take turns.
-class MatrixProducts {
+// Matmul and CausalAttention for arrays. Safe to call from several Python threads: calls take turns.
+class TrainingCore {
  public:
   using Matrix = nb::ndarray<const float, nb::ndim<2>, nb::device::cpu>;
   using Result = nb::ndarray<float, nb::ndim<2>, nb::device::cpu>;
+  using Queries = nb::ndarray<float, nb::ndim<5>, nb::c_contig, nb::device::cpu>;
+  using Outputs = nb::ndarray<float, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
+  using LogSums = nb::ndarray<float, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 
-  MatrixProducts(int threads, const std::string& instruction_set)
-      : kernels_(choose_kernels(instruction_set)), matmul_(kernels_, checked_threads(threads)) {}
+  TrainingCore(int threads, const std::string& instruction_set)
+      : kernels_(choose_kernels(instruction_set)), matmul_(kernels_, checked_threads(threads)), attention_(kernels_, threads) {}
+
+  // See causal_attention.h; log_sums [batch, n_head, time].
+  void attend(const Queries& qkv, const Outputs& out, const LogSums& log_sums) {
+    const AttentionShape shape = checked_shape_of(qkv, out, log_sums);
+    const ExitGate::Visit visit;
+    nb::gil_scoped_release release;
+    const std::lock_guard<std::mutex> turn(mutex_);
+    attention_.forward(shape, qkv.data(), out.data(), log_sums.data());
+  }
+
+  void attend_backward(const Queries& qkv, const Outputs& out, const LogSums& log_sums, const Outputs& d_out,
+                       const Queries& d_qkv) {
+    const AttentionShape shape = checked_shape_of(qkv, out, log_sums);
+    checked_shape_of(d_qkv, d_out, log_sums);
+    for (int i = 0; i < 5; ++i)
+      if (d_qkv.shape(i) != qkv.shape(i)) throw std::invalid_argument("a gradient has the shape of what it is of");
+    const ExitGate::Visit visit;
+    nb::gil_scoped_release release;
+    const std::lock_guard<std::mutex> turn(mutex_);
+    attention_.backward(shape, qkv.data(), out.data(), log_sums.data(), d_out.data(), d_qkv.data());
+  }
 
   // out[m, n] = a[m, k] · b[k, n] + bias[n], or out += a · b.
   void multiply(const Matrix& a, const Matrix& b, const Result& out, const std::optional<Array1<float>>& bias,
@@ -375,8 +400,22 @@ class MatrixProducts {
     return {x.data(), std::size_t(x.stride(0)), std::size_t(x.stride(1))};
   }
 
+  static AttentionShape checked_shape_of(const Queries& qkv, const Outputs& out, const LogSums& log_sums) {
+    const std::size_t batch = qkv.shape(0), time = qkv.shape(1), n_head = qkv.shape(3), head_dim = qkv.shape(4);
+    constexpr std::size_t kMost = 1 << 20;
+    if (qkv.shape(2) != 3 || out.shape(0) != batch || out.shape(1) != time || out.shape(2) != n_head ||
+        out.shape(3) != head_dim || log_sums.shape(0) != batch || log_sums.shape(1) != n_head ||
+        log_sums.shape(2) != time)
+      throw std::invalid_argument("shapes of queries, results and sums do not fit");
+    for (const std::size_t size : {batch, time, n_head, head_dim})
+      if (size < 1 || size > kMost) throw std::invalid_argument("sizes of attention must be from 1 to 2^20");
+    if (batch * n_head > kMost) throw std::invalid_argument("there must be no more than 2^20 heads in all");
+    return {int(batch), int(time), int(n_head), int(head_dim)};
+  }
+
   const Kernels& kernels_;
   Matmul matmul_;
+  CausalAttention attention_;
   std::mutex mutex_;
 };
 
@@ -402,10 +441,14 @@ NB_MODULE(_native, m) {
     return checksum(bytes.data(), bytes.shape(0));
   }, "A checksum of 64 bits, against damage and not against malice.");
   m.def("philox_uniform", &philox_uniform, nb::arg("seed"), nb::arg("stream"), nb::arg("position"));
-  nb::class_<MatrixProducts>(m, "MatrixProducts")
+  nb::class_<TrainingCore>(m, "TrainingCore")
       .def(nb::init<int, const std::string&>(), nb::arg("threads"), nb::arg("instruction_set"))
-      .def("multiply", &MatrixProducts::multiply, nb::arg("a").noconvert(), nb::arg("b").noconvert(),
-           nb::arg("out").noconvert(), nb::arg("bias").noconvert() = nb::none(), nb::arg("add") = false);
+      .def("multiply", &TrainingCore::multiply, nb::arg("a").noconvert(), nb::arg("b").noconvert(),
+           nb::arg("out").noconvert(), nb::arg("bias").noconvert() = nb::none(), nb::arg("add") = false)
+      .def("attend", &TrainingCore::attend, nb::arg("qkv").noconvert(), nb::arg("out").noconvert(),
+           nb::arg("log_sums").noconvert())
+      .def("attend_backward", &TrainingCore::attend_backward, nb::arg("qkv").noconvert(), nb::arg("out").noconvert(),
+           nb::arg("log_sums").noconvert(), nb::arg("d_out").noconvert(), nb::arg("d_qkv").noconvert());
   nb::exception<DrawError>(m, "DrawError", PyExc_ValueError);
   nb::class_<Engine>(m, "Engine")
       .def(nb::init<int, int, int, int, int, int, const std::string&, const std::string&, const std::string&>(),

@@ -67,6 +67,7 @@ struct MatmulPart {
   const float* bias;  // null for none; unused if add
   bool add;
   int m, n, k;
+  int b_depth;  // of b's panels, k or more
 };
 
 // Attention of `m` rows of one sequence (consecutive positions) for one head. Keys and values are float, or Half.
@@ -111,6 +112,12 @@ struct Kernels {
   // zeros. Lines lie `line`, numbers of a line `step` apart.
   void (*pack_rows)(const float* x, std::size_t line, std::size_t step, int count, int k, float* out);
   void (*pack_columns)(const float* x, std::size_t line, std::size_t step, int count, int k, float* out);
+  // A row of attention's scores s becomes e^(scale · s - log_sum) up to `length`, and zero from there to `padded`, a
+  // multiple of kTile. softmax_row() finds the log_sum that makes their sum 1, and returns it.
+  float (*softmax_row)(float* s, int length, int padded, float scale);
+  void (*softmax_again)(float* s, int length, int padded, float scale, float log_sum);
+  // The gradient d of probabilities p becomes that of the scores, p · (d - mean) · scale.
+  void (*softmax_gradient)(float* d, const float* p, int padded, float mean, float scale);
   // Whether rows of prompts are computed in another way than rows that continue them: a matrix unit is faster, and
   // rounds otherwise. Which way a row goes depends on what it is alone, never on what is computed beside it.
   bool (*prompts_apart)(Precision);

@@ -12,6 +12,7 @@
 #endif
 #include "reductions.inl"
 #include "sampling.inl"
+#include "softmax.inl"
 
 namespace gpt2lab {
 namespace {
@@ -65,6 +66,7 @@ void product(const Product& p, int first_tile, int last_tile) {
 const Kernels& GPT2LAB_KERNELS() {
   static constexpr Kernels table{
       GPT2LAB_KERNELS_NAME, kRows, kPanelColumns, product, matmul_part, pack_panels<kRows>, pack_panels<kPanelColumns>,
+      softmax_row, softmax_again, softmax_gradient,
       prompts_apart, prepared_block, prepare, attention, to_halves, layer_norm,
       exp_all, sum_exp,
       {largest<float>, at_least<float>, sum_strides<float>},

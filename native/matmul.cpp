@@ -81,7 +81,7 @@ void Matmul::columns(const Task& task, int thread, int first_row, int rows, int 
                           depth, packed);
     const bool begun = first_k > 0;
     kernels_.matmul_part({rows_.data(), packed, task.c + first_row * task.ldc + column, task.ldc,
-                          begun || !task.bias ? nullptr : task.bias + column, task.add || begun, rows, width, depth});
+                          begun || !task.bias ? nullptr : task.bias + column, task.add || begun, rows, width, depth, depth});
   }
 }
 

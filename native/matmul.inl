@@ -47,7 +47,7 @@ void matmul_part(const MatmulPart& p) {
   for (int row = 0; row < p.m; row += kRows) {  // a panel of a stays in the first cache, all of b in the second
     const float* a = p.a + std::size_t(row) * p.k;
     for (int column = 0; column < p.n; column += kPanelColumns) {
-      const float* b = p.b + std::size_t(column) * p.k;
+      const float* b = p.b + std::size_t(column) * p.b_depth;
       float* c = p.c + row * p.ldc + column;
       const float* bias = p.bias ? p.bias + column : nullptr;
       if (p.m - row < kRows || p.n - column < kPanelColumns) {

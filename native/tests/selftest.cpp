@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "../draw_arguments.h"
+#include "../causal_attention.h"
 #include "../instruction_set.h"
 #include "../matmul.h"
 #include "../stepper.h"
@@ -171,6 +172,22 @@ void check_matmul(const Kernels& kernels, int m, int k, int n, bool transposed, 
       }
       expect(near(first[i * (n + 3) + j], y, 1e-4), "product of two matrices", kernels.name);
     }
+}
+
+// Rows that see one position only are its values; memory and threads are what the sanitizers look at.
+void check_attention(const Kernels& kernels, const AttentionShape& shape) {
+  const std::size_t size = std::size_t(shape.batch) * shape.time * shape.width();
+  const auto qkv = random_floats(3 * size), d_out = random_floats(size);
+  std::vector<float> out(size), sums(std::size_t(shape.batch) * shape.n_head * shape.time), d_qkv(3 * size);
+  CausalAttention attention(kernels, 2);
+  attention.forward(shape, qkv.data(), out.data(), sums.data());
+  attention.backward(shape, qkv.data(), out.data(), sums.data(), d_out.data(), d_qkv.data());
+  for (int b = 0; b < shape.batch; ++b) {
+    const std::size_t first = std::size_t(b) * shape.time * shape.width();
+    for (std::size_t i = 0; i < shape.width(); ++i)
+      expect(near(out[first + i], qkv[3 * first + 2 * shape.width() + i], 1e-6), "attention", kernels.name);
+  }
+  for (const float d : d_qkv) expect(std::isfinite(d), "gradient of attention", kernels.name);
 }
 
 void check_halves(const Kernels& kernels) {
@@ -418,6 +435,8 @@ int main() {
         check_matmul(*kernels, 14, 3, 600, transposed, add);
         check_matmul(*kernels, 1600, 3, 5, transposed, add);
       }
+    for (const AttentionShape& shape : {AttentionShape{1, 1, 1, 1}, {2, 99, 3, 33}, {1, 200, 1, 64}})
+      check_attention(*kernels, shape);
     check_halves(*kernels);
     for (int n : {1, 3, 16, 60, 768}) check_layer_norm(*kernels, n);
     check_exp(*kernels);

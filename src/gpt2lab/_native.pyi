@@ -14,15 +14,27 @@ def cpu_vendor() -> str: ...
 def instruction_sets() -> list[str]: ...
 def philox_uniform(seed: int, stream: int, position: int) -> float: ...
 
-class MatrixProducts:
-    """``out[m, n] = a[m, k] @ b[k, n] + bias[n]``, or ``out += a @ b`` with ``add``, in float32.
+class TrainingCore:
+    """What training computes, in float32, on NumPy's arrays or what exports DLPack from a CPU.
 
-    NumPy's arrays or what exports DLPack from a CPU; rows or columns of ``a`` and ``b`` and the rows of ``out`` lie
-    together. Raises ValueError for what does not fit, TypeError for other types.
+    Raises ValueError for what does not fit, TypeError for other types.
     """
 
     def __init__(self, threads: int, instruction_set: str) -> None: ...
-    def multiply(self, a: Any, b: Any, out: Any, bias: Any = None, add: bool = False) -> None: ...
+    def multiply(self, a: Any, b: Any, out: Any, bias: Any = None, add: bool = False) -> None:
+        """``out[m, n] = a[m, k] @ b[k, n] + bias[n]``, or ``out += a @ b`` with ``add``.
+
+        Rows or columns of ``a`` and ``b`` and the rows of ``out`` lie together.
+        """
+
+    def attend(self, qkv: Any, out: Any, log_sums: Any) -> None:
+        """Causal attention of ``qkv`` [batch, time, 3, n_head, head_dim].
+
+        Writes ``out`` [batch, time, n_head, head_dim], and the logarithms of the softmax's sums, [batch, n_head, time].
+        """
+
+    def attend_backward(self, qkv: Any, out: Any, log_sums: Any, d_out: Any, d_qkv: Any) -> None:
+        """Writes ``d_qkv`` from what :meth:`attend` was given and made, and from ``d_out``."""
 
 class DrawError(ValueError): ...
 

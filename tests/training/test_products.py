@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from gpt2lab import _native
 from gpt2lab.config import ModelConfig
 from gpt2lab.errors import UsageError
-from gpt2lab.training import loss, memory, products
+from gpt2lab.training import attention, loss, memory, products
 from gpt2lab.training.module import GPT2
 from gpt2lab.training.optimizers import choose_trainable
 from gpt2lab.training.products import multiply, native_is_faster
@@ -42,7 +42,7 @@ def test_products_are_those_of_numpy(isa, m, k, n, turned, threads, begin):
     bias, out = rng.normal(size=n).astype("f4"), rng.normal(size=(m, n)).astype("f4")
     expected = a.astype("f8") @ b + {"nothing": 0, "bias": bias, "sums": out}[begin]
     bias_or_none = bias if begin == "bias" else None
-    _native.MatrixProducts(threads, isa).multiply(a, b, out, bias_or_none, begin == "sums")
+    _native.TrainingCore(threads, isa).multiply(a, b, out, bias_or_none, begin == "sums")
     assert np.abs(out - expected).max() <= 1e-6 * k + 1e-5
 
 
@@ -52,7 +52,7 @@ def test_the_number_of_threads_changes_no_bit(isa):
     a, b = random(rng, 200, 1100, False), random(rng, 1100, 333, True)
     results = [np.empty((200, 333), "f4") for _ in range(3)]
     for threads, out in enumerate(results, start=1):
-        _native.MatrixProducts(threads, isa).multiply(a, b, out)
+        _native.TrainingCore(threads, isa).multiply(a, b, out)
     assert np.array_equal(results[0], results[1])
     assert np.array_equal(results[0], results[2])
 
@@ -61,7 +61,7 @@ def test_the_number_of_threads_changes_no_bit(isa):
 def test_what_is_not_finite_stays_in_its_row_and_column(isa):
     a, b, out = np.ones((13, 40), "f4"), np.ones((40, 35), "f4"), np.empty((13, 35), "f4")
     a[12, 0], b[1, 34] = np.inf, np.nan
-    _native.MatrixProducts(1, isa).multiply(a, b, out)
+    _native.TrainingCore(1, isa).multiply(a, b, out)
     assert np.isfinite(out[:12, :34]).all()
     assert np.isinf(out[12, :34]).all()
     assert np.isnan(out[:, 34]).all()
@@ -80,12 +80,12 @@ def test_what_is_not_finite_stays_in_its_row_and_column(isa):
 def test_what_does_not_fit_is_refused(a, b, out, bias, add, message):
     matrices = [np.zeros(shape, "f4") for shape in (a, b, out)]
     with pytest.raises(ValueError, match=message):
-        _native.MatrixProducts(1, "").multiply(*matrices, None if bias is None else np.zeros(bias, "f4"), add)
+        _native.TrainingCore(1, "").multiply(*matrices, None if bias is None else np.zeros(bias, "f4"), add)
 
 
 def test_rows_that_are_not_whole_are_refused():
     a, b, wide = np.zeros((6, 8), "f4"), np.zeros((4, 5), "f4"), np.zeros((6, 10), "f4")
-    core = _native.MatrixProducts(1, "")
+    core = _native.TrainingCore(1, "")
     with pytest.raises(ValueError, match="lie together"):
         core.multiply(a[::2, ::2], b, np.zeros((3, 5), "f4"))
     with pytest.raises(ValueError, match="lie together"):
@@ -99,13 +99,13 @@ def test_other_types_are_refused_and_not_converted():
     for place in range(3):
         others = [matrix.astype("f8") if i == place else matrix for i, matrix in enumerate(matrices)]
         with pytest.raises(TypeError):
-            _native.MatrixProducts(1, "").multiply(*others)
+            _native.TrainingCore(1, "").multiply(*others)
 
 
 @pytest.mark.parametrize("threads", [0, -1, 5000])
 def test_impossible_numbers_of_threads_are_refused(threads):
     with pytest.raises(ValueError, match="threads must be from 1 to 1024"):
-        _native.MatrixProducts(threads, "")
+        _native.TrainingCore(threads, "")
 
 
 def test_what_the_native_core_cannot_multiply_is_left_to_pytorch():
@@ -146,10 +146,11 @@ def test_the_native_core_is_what_multiplies(monkeypatch):
 
         def multiply(self, *arguments):
             Counting.calls += 1
-            core.multiply(*arguments)
+            native.multiply(*arguments)
 
-    core = _native.MatrixProducts(1, "")
-    monkeypatch.setattr(products, "_products", lambda threads: Counting())
+    native = _native.TrainingCore(1, "")
+    monkeypatch.setattr(products, "_core", lambda threads: Counting())
+    monkeypatch.setattr(attention, "core", lambda: native)
     gradients(True, monkeypatch)
     assert Counting.calls == 2 * 4 * 3 + 2 * 3  # each matrix of each layer, and each of two chunks of logits
 
@@ -181,7 +182,7 @@ def test_the_interpreter_ends_while_matrices_are_multiplied():
 import threading, numpy as np
 from gpt2lab import _native
 a, out = np.ones((900, 900), "f4"), np.empty((900, 900), "f4")
-core = _native.MatrixProducts(2, "")
+core = _native.TrainingCore(2, "")
 def work():
     while True: core.multiply(a, a, out)
 threading.Thread(target=work, daemon=True).start()

@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from gpt2lab.config import ModelConfig
 from gpt2lab.training.affine import NOTHING, Before, affine
+from gpt2lab.training.attention import causal_attention
 from gpt2lab.training.loss import TiedGradient, cross_entropy, embedding
 from gpt2lab.training.memory import give_back_holes
 
@@ -33,7 +34,7 @@ class How(NamedTuple):
 
     dtype: torch.dtype = torch.float32  # of matrix products and attention; the residual stream is float32
     recompute: bool = True  # norms and GELUs in the backward pass
-    native: bool = False  # products in the native core
+    native: bool = False  # products and attention in the native core
 
 
 class Projection(nn.Module):
@@ -62,11 +63,8 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, how: How, norm: nn.LayerNorm) -> Tensor:
         """What the layer adds, ``[batch, time, n_embd]``."""
-        batch, time, n_embd = x.shape
-        qkv = self.c_attn(x, how, Before(norm=norm)).view(batch, time, 3, self.n_head, n_embd // self.n_head)
-        q, k, v = (each.transpose(1, 2) for each in qkv.unbind(2))  # [batch, n_head, time, head_dim]
-        a = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        return self.c_proj(a.transpose(1, 2).reshape(batch, time, n_embd), how)
+        qkv = self.c_attn(x, how, Before(norm=norm))  # [batch, time, 3*n_embd]
+        return self.c_proj(causal_attention(qkv, self.n_head, native=how.native), how)
 
 
 class MLP(nn.Module):
@@ -105,7 +103,7 @@ class GPT2(nn.Module):
     ``precision`` is that of matrix products and attention; weights, norms and the residual stream are float32.
     ``recompute`` is what the backward pass computes anew rather than keeps: norms and GELUs ("cheap"), whole layers
     ("layers": least memory), or nothing ("none"); gradients are the same. ``native`` says whether the native core is
-    to multiply what is in float32 and on a CPU, instead of PyTorch. All three may be changed between updates.
+    to compute products and attention in float32 on a CPU, instead of PyTorch. All three may be changed between updates.
     """
 
     def __init__(

@@ -29,9 +29,7 @@ def multiply(
     """
     plain = out.stride(1) == 1 and (bias is None or bias.is_contiguous())
     if native and plain and all(map(_suits, (a, b, out))):
-        _products(min(torch.get_num_threads(), MOST_THREADS)).multiply(
-            a.detach(), b.detach(), out.detach(), None if bias is None else bias.detach(), add
-        )
+        core().multiply(a.detach(), b.detach(), out.detach(), None if bias is None else bias.detach(), add)
         return out
     if add:
         return out.addmm_(a, b)
@@ -50,9 +48,14 @@ def native_is_faster() -> bool:
     return name.startswith(("avx", "amx")) and _native.cpu_vendor() != "GenuineIntel"
 
 
+def core() -> _native.TrainingCore:
+    """The native core with as many threads as PyTorch has."""
+    return _core(min(torch.get_num_threads(), MOST_THREADS))
+
+
 @cache
-def _products(threads: int) -> _native.MatrixProducts:
-    return _native.MatrixProducts(threads, asked_instruction_set())
+def _core(threads: int) -> _native.TrainingCore:
+    return _native.TrainingCore(threads, asked_instruction_set())
 
 
 def _suits(x: Tensor) -> bool:

@@ -1,0 +1,141 @@
+#include "causal_attention.h"
+
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+
+namespace gpt2lab {
+namespace {
+
+constexpr int kPanels = 8;  // of rows of scores that are computed together
+
+int rounded_up(int x, int multiple) { return (x + multiple - 1) / multiple * multiple; }
+
+}  // namespace
+
+// One head of one sequence.
+struct CausalAttention::Head {
+  int time, dim, rows;          // rows of scores at a time
+  int padded_time, padded_dim;  // to whole panels of columns
+  std::size_t ld, ldo;          // between positions of q, k, v and of out
+  float scale;
+  std::size_t position, column, sums;  // of its first numbers in [batch * time], in out's rows, in log_sums
+
+  std::size_t scores() const { return std::size_t(rows) * padded_time; }
+  std::size_t panels() const { return std::size_t(padded_time) * padded_dim; }  // of one of q, k, v
+  std::size_t block() const { return std::size_t(rows) * padded_dim; }
+  std::size_t turned(int panel) const { return std::size_t(padded_time + panel) * rows; }
+  int count(int row) const { return std::min(rows, time - row); }
+  // Where queries (0), keys (1) or values (2) begin, and where out does.
+  std::size_t at(int which) const { return position * ld + which * ldo + column; }
+  std::size_t out_at() const { return position * ldo + column; }
+};
+
+template <typename F>
+void CausalAttention::for_each_head(const AttentionShape& shape, F&& work) {
+  Head head{};
+  head.time = shape.time, head.dim = shape.head_dim, head.rows = kPanels * kernels_.max_rows;
+  head.padded_time = rounded_up(shape.time, kTile), head.padded_dim = rounded_up(shape.head_dim, kTile);
+  head.ld = 3 * shape.width(), head.ldo = shape.width(), head.scale = 1 / std::sqrt(float(shape.head_dim));
+  const std::size_t floats = 3 * (head.panels() + head.scores() + head.block()) + head.turned(kernels_.max_rows) + 256;
+  if (memory_.size() < floats * pool_.size()) memory_ = FloatArray(floats * pool_.size());
+  std::atomic<int> next{0};
+  const int heads = shape.batch * shape.n_head;
+  pool_.run([&](int thread) {
+    for (int number; (number = next.fetch_add(1, std::memory_order_relaxed)) < heads;) {
+      Head mine = head;
+      mine.position = std::size_t(number / shape.n_head) * shape.time;
+      mine.column = std::size_t(number % shape.n_head) * shape.head_dim;
+      mine.sums = std::size_t(number) * shape.time;
+      work(mine, memory_.data() + thread * floats);
+    }
+  });
+}
+
+namespace {
+
+// Pieces of a thread's memory, one after another.
+struct Stack {
+  float* next;
+  float* take(std::size_t floats) {
+    float* taken = next;
+    next += (floats + 15) / 16 * 16;
+    return taken;
+  }
+};
+
+}  // namespace
+
+void CausalAttention::forward(const AttentionShape& shape, const float* qkv, float* out, float* log_sums) {
+  for_each_head(shape, [&](const Head& head, float* memory) { forward(head, qkv, out, log_sums, memory); });
+}
+
+void CausalAttention::forward(const Head& h, const float* qkv, float* out, float* log_sums, float* memory) const {
+  const float *q = qkv + h.at(0), *k = qkv + h.at(1), *v = qkv + h.at(2);
+  Stack stack{memory};
+  float *keys = stack.take(h.panels()), *values = stack.take(h.panels());
+  float *scores = stack.take(h.scores()), *packed = stack.take(h.scores()), *queries = stack.take(h.block());
+  kernels_.pack_columns(k, h.ld, 1, h.time, h.dim, keys);
+  kernels_.pack_columns(v, 1, h.ld, h.dim, h.time, values);
+  for (int row = 0; row < h.time; row += h.rows) {
+    const int m = h.count(row), seen = row + m, padded = rounded_up(seen, kTile);
+    kernels_.pack_rows(q + row * h.ld, h.ld, 1, m, h.dim, queries);
+    kernels_.matmul_part({queries, keys, scores, std::size_t(h.padded_time), nullptr, false, m, padded, h.dim, h.dim});
+    for (int r = 0; r < m; ++r)
+      log_sums[h.sums + row + r] = kernels_.softmax_row(scores + std::size_t(r) * h.padded_time, row + r + 1, padded, h.scale);
+    kernels_.pack_rows(scores, h.padded_time, 1, m, seen, packed);
+    kernels_.matmul_part({packed, values, out + h.out_at() + row * h.ldo, h.ldo, nullptr, false, m, h.dim, seen, h.time});
+  }
+}
+
+void CausalAttention::backward(const AttentionShape& shape, const float* qkv, const float* out, const float* log_sums,
+                               const float* d_out, float* d_qkv) {
+  for_each_head(shape, [&](const Head& head, float* memory) {
+    backward(head, qkv, out, log_sums, d_out, d_qkv, memory);
+  });
+}
+
+void CausalAttention::backward(const Head& h, const float* qkv, const float* out, const float* log_sums,
+                               const float* d_out, float* d_qkv, float* memory) const {
+  const float *k = qkv + h.at(1), *v = qkv + h.at(2);
+  float *d_q = d_qkv + h.at(0), *d_k = d_qkv + h.at(1), *d_v = d_qkv + h.at(2);
+  Stack stack{memory};
+  float *keys = stack.take(h.panels()), *values = stack.take(h.panels()), *keys_down = stack.take(h.panels());
+  float *p = stack.take(h.scores()), *d = stack.take(h.scores()), *packed = stack.take(h.scores());
+  float* turned = stack.take(h.turned(kernels_.max_rows));
+  float *rows = stack.take(h.block()), *queries = stack.take(h.block()), *gradients = stack.take(h.block());
+  const std::size_t lds = h.padded_time;
+  kernels_.pack_columns(k, h.ld, 1, h.time, h.dim, keys);
+  kernels_.pack_columns(v, h.ld, 1, h.time, h.dim, values);
+  kernels_.pack_columns(k, 1, h.ld, h.dim, h.time, keys_down);
+  for (int i = 0; i < h.time; ++i) {
+    std::fill_n(d_k + i * h.ld, h.dim, 0.0f);
+    std::fill_n(d_v + i * h.ld, h.dim, 0.0f);
+  }
+  for (int row = 0; row < h.time; row += h.rows) {
+    const int m = h.count(row), seen = row + m, padded = rounded_up(seen, kTile);
+    const float *q = qkv + h.at(0) + row * h.ld, *o = out + h.out_at() + row * h.ldo;
+    const float* d_o = d_out + h.out_at() + row * h.ldo;
+    kernels_.pack_rows(q, h.ld, 1, m, h.dim, rows);  // p = softmax(q · k)
+    kernels_.matmul_part({rows, keys, p, lds, nullptr, false, m, padded, h.dim, h.dim});
+    for (int r = 0; r < m; ++r)
+      kernels_.softmax_again(p + r * lds, row + r + 1, padded, h.scale, log_sums[h.sums + row + r]);
+    kernels_.pack_rows(d_o, h.ldo, 1, m, h.dim, rows);  // d p = d out · v, then d scores
+    kernels_.matmul_part({rows, values, d, lds, nullptr, false, m, padded, h.dim, h.dim});
+    for (int r = 0; r < m; ++r) {
+      float mean = 0;
+      for (int i = 0; i < h.dim; ++i) mean += d_o[r * h.ldo + i] * o[r * h.ldo + i];
+      kernels_.softmax_gradient(d + r * lds, p + r * lds, padded, mean, h.scale);
+    }
+    kernels_.pack_rows(d, lds, 1, m, seen, packed);  // d q = d scores · k
+    kernels_.matmul_part({packed, keys_down, d_q + row * h.ld, h.ld, nullptr, false, m, h.dim, seen, h.time});
+    kernels_.pack_rows(d, 1, lds, seen, m, turned);  // d k += d scores, turned, · q
+    kernels_.pack_columns(q, 1, h.ld, h.dim, m, queries);
+    kernels_.matmul_part({turned, queries, d_k, h.ld, nullptr, true, seen, h.dim, m, m});
+    kernels_.pack_rows(p, 1, lds, seen, m, turned);  // d v += p, turned, · d out
+    kernels_.pack_columns(d_o, 1, h.ldo, h.dim, m, gradients);
+    kernels_.matmul_part({turned, gradients, d_v, h.ld, nullptr, true, seen, h.dim, m, m});
+  }
+}
+
+}  // namespace gpt2lab
