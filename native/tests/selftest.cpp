@@ -11,8 +11,8 @@
 #include <utility>
 #include <vector>
 
-#include "../draw_arguments.h"
 #include "../causal_attention.h"
+#include "../draw_arguments.h"
 #include "../instruction_set.h"
 #include "../matmul.h"
 #include "../stepper.h"
