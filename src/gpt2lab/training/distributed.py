@@ -87,8 +87,17 @@ class World:
                 self._part_in_error(error)
             elif error is None:
                 self.barrier()  # one that leaves early can abort another that is still clearing up
+                self._leave_together()
         finally:
             self.close()
+
+    def _leave_together(self) -> None:
+        """Wait until everybody is past the last exchange: gloo aborts a process in one when a connection closes."""
+        deadline = time.monotonic() + TIME_TO_REPORT
+        with suppress(RuntimeError):  # the store goes away with its process, which leaves when all are here
+            self._store.add("gpt2lab/left", 1)
+            while self._store.add("gpt2lab/left", 0) < self.size and time.monotonic() < deadline:
+                time.sleep(0.01)
 
     def _part_in_error(self, error: Exception) -> None:
         lost = not isinstance(error, Gpt2LabError) and _is_loss_of_a_peer(error)
