@@ -352,7 +352,9 @@ class TrainingCore {
   using LogSums = nb::ndarray<float, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 
   TrainingCore(int threads, const std::string& instruction_set)
-      : kernels_(choose_kernels(instruction_set)), matmul_(kernels_, checked_threads(threads)), attention_(kernels_, threads) {}
+      : kernels_(choose_kernels(instruction_set)),
+        matmul_(kernels_, checked_threads(threads)),
+        attention_(kernels_, threads) {}
 
   // See causal_attention.h; log_sums [batch, n_head, time].
   void attend(const Queries& qkv, const Outputs& out, const LogSums& log_sums) {

@@ -7,7 +7,7 @@
 namespace gpt2lab {
 namespace {
 
-constexpr int kPanels = 8;  // of rows of scores that are computed together
+constexpr int kPanels = 8;  // of rows, in one block of scores
 
 int rounded_up(int x, int multiple) { return (x + multiple - 1) / multiple * multiple; }
 
@@ -15,7 +15,8 @@ int rounded_up(int x, int multiple) { return (x + multiple - 1) / multiple * mul
 
 // One head of one sequence.
 struct CausalAttention::Head {
-  int time, dim, rows;          // rows of scores at a time
+  int time, dim;
+  int rows;                     // of scores, that are computed together
   int padded_time, padded_dim;  // to whole panels of columns
   std::size_t ld, ldo;          // between positions of q, k, v and of out
   float scale;

@@ -95,6 +95,7 @@ def train(world: World, out: Path, name: str, case: dict[str, Any]) -> None:
         torch.manual_seed(5)
         model = GPT2(CONFIG, chosen.dropout, recompute="layers" if chosen.memory_saving_gradients else "cheap")
         choose_trainable(model, chosen)
+    model.native = True  # its attention; the products are too small for it
     reporter = Losses()
     trainer = Disturbed(model, chosen, train_on, windows(2), out / name, world, reporter)
     trainer.disturbance = disturbance
