@@ -25,6 +25,7 @@ from gpt2lab.cli.options import (
 from gpt2lab.cli.output import check_not_input, json_line, plain, plain_prompt, print_as_made
 from gpt2lab.cli.progress import Progress
 from gpt2lab.cli.prompts import many_prompts, whole_prompt
+from gpt2lab.cli.stopping import StoppedBetween
 from gpt2lab.completion import Completion, Piece, Prompt
 from gpt2lab.errors import UsageError
 from gpt2lab.generation import in_order, make_options
@@ -111,9 +112,10 @@ def command(
     with (
         _appended(out) if out else nullcontext(_Samples(sys.stdout)) as samples,
         Progress(nsamples * len(prompts), live=not streamed) as progress,
+        StoppedBetween() if out else nullcontext() as stopped,  # a pipe that nobody reads may be stopped in a write
     ):
         print(f"gpt2lab: seed {arguments['seed']}", file=sys.stderr)
-        watched = progress.watch(pieces)
+        watched = progress.watch(stopped.items(pieces) if stopped else pieces)
         if streamed:
             print_as_made(watched, lambda prompt: plain_prompt(prompt, model.tokenizer))
             return
