@@ -11,6 +11,14 @@ needs_hangup = pytest.mark.skipif(interrupts.SIGHUP is None, reason="this system
 
 
 @pytest.fixture
+def hangup():
+    """SIGHUP as it is for a process that was not started by nohup."""
+    previous = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, previous)
+
+
+@pytest.fixture
 def asked(monkeypatch):
     monkeypatch.delenv("TORCHELASTIC_RUN_ID", raising=False)
     monkeypatch.setattr(interrupts, "silence", lambda: None)
@@ -33,7 +41,7 @@ def test_another_signal_later_does_not_end_at_once(asked):
 
 
 @needs_hangup
-def test_a_closed_terminal_may_say_so_as_often_as_it_likes(asked):
+def test_a_closed_terminal_may_say_so_as_often_as_it_likes(hangup, asked):
     for _ in range(3):
         signal.raise_signal(signal.SIGHUP)
     assert asked.asked == signal.SIGHUP
