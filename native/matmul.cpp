@@ -6,9 +6,9 @@
 namespace gpt2lab {
 namespace {
 
-constexpr int kDepth = 512;       // of k in a part
+constexpr int kDepth = 768;       // of k in a part
 constexpr int kMostRows = 1536;   // of a in a part
-constexpr int kPanelsAtOnce = 8;  // of b, for one thread: with kDepth at most half a megabyte, in the second cache
+constexpr int kPanelsAtOnce = 6;  // of b, for one thread: with kDepth about half a megabyte, in the second cache
 
 int rounded_up(int x, int multiple) { return (x + multiple - 1) / multiple * multiple; }
 

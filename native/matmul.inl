@@ -88,29 +88,44 @@ inline void transpose(const float* x, std::size_t line, float* out, std::size_t 
   for (int r = 0; r < 4; ++r) *reinterpret_cast<UnalignedFour*>(out + r * out_line) = turned[r];
 }
 
+// Panels whose lines lie side by side in memory: a few panels at a time, so that a page is not met again for each.
+template <int kSize, int kPanels>
+inline void pack_across(const float* x, std::size_t step, int k, float* out) {
+  for (int i = 0; i < k; ++i) {
+    for (int p = 0; p < kPanels; ++p)
+      for (int j = 0; j < kSize; ++j) out[std::size_t(p) * kSize * k + j] = x[p * kSize + j];
+    x += step;
+    out += kSize;
+  }
+}
+
 // `count` lines of `k` numbers side by side in panels of kSize lines: [panel][k][kSize], the last filled up with zeros.
 // `line` is the distance of two lines in memory, `step` that of two numbers of a line; one of them is 1.
 template <int kSize>
 void pack_panels(const float* x, std::size_t line, std::size_t step, int count, int k, float* out) {
-  for (int first = 0; first < count; first += kSize, out += std::size_t(kSize) * k) {
+  constexpr int kTogether = 4;
+  int first = 0;
+  for (; line == 1 && first + kTogether * kSize <= count; first += kTogether * kSize)
+    pack_across<kSize, kTogether>(x + first, step, k, out + std::size_t(first) * k);
+  for (; first < count; first += kSize) {
     const float* from = x + first * line;
+    float* panel = out + std::size_t(first) * k;
     const int lines = count - first < kSize ? count - first : kSize;
     if (lines < kSize) {
       for (int i = 0; i < k; ++i)
-        for (int j = 0; j < kSize; ++j) out[std::size_t(i) * kSize + j] = j < lines ? from[j * line + i * step] : 0.0f;
+        for (int j = 0; j < kSize; ++j) panel[std::size_t(i) * kSize + j] = j < lines ? from[j * line + i * step] : 0.0f;
     } else if (line == 1) {
-      for (int i = 0; i < k; ++i)
-        for (int j = 0; j < kSize; ++j) out[std::size_t(i) * kSize + j] = from[i * step + j];
+      pack_across<kSize, 1>(from, step, k, panel);
     } else {  // a cache line of every line at a time, or more would be under way than the first cache has ways
       constexpr int kSome = 16;
       for (int begin = 0; begin < k; begin += kSome) {
         const int end = begin + kSome < k ? begin + kSome : k, even = end - (end - begin) % 4;
         for (int j = 0; j + 4 <= kSize; j += 4)
           for (int i = begin; i < even; i += 4)
-            transpose(from + j * line + i, line, out + std::size_t(i) * kSize + j, kSize);
+            transpose(from + j * line + i, line, panel + std::size_t(i) * kSize + j, kSize);
         for (int j = 0; j < kSize; ++j)
           for (int i = j < kSize / 4 * 4 ? even : begin; i < end; ++i)
-            out[std::size_t(i) * kSize + j] = from[j * line + i];
+            panel[std::size_t(i) * kSize + j] = from[j * line + i];
       }
     }
   }
