@@ -1,4 +1,5 @@
 // The only file that knows Python: checks every argument, then hands plain arrays to the core with the GIL released.
+#include <climits>
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
@@ -342,7 +343,7 @@ class Engine {
   std::mutex mutex_;
 };
 
-// Matmul and CausalAttention for arrays. Safe to call from several Python threads: calls take turns.
+// Matmul, CausalAttention and GELU for arrays. Safe to call from several Python threads: calls take turns.
 class TrainingCore {
  public:
   using Matrix = nb::ndarray<const float, nb::ndim<2>, nb::device::cpu>;
@@ -353,8 +354,9 @@ class TrainingCore {
 
   TrainingCore(int threads, const std::string& instruction_set)
       : kernels_(choose_kernels(instruction_set)),
-        matmul_(kernels_, checked_threads(threads)),
-        attention_(kernels_, threads) {}
+        pool_(checked_threads(threads)),
+        matmul_(kernels_, pool_),
+        attention_(kernels_, pool_) {}
 
   // See causal_attention.h; log_sums [batch, n_head, time].
   void attend(const Queries& qkv, const Outputs& out, const LogSums& log_sums) {
@@ -377,9 +379,30 @@ class TrainingCore {
     attention_.backward(shape, qkv.data(), out.data(), log_sums.data(), d_out.data(), d_qkv.data());
   }
 
-  // out[m, n] = a[m, k] · b[k, n] + bias[n], or out += a · b.
-  void multiply(const Matrix& a, const Matrix& b, const Result& out, const std::optional<Array1<float>>& bias,
-                bool add) {
+  // out = d · gelu'(x), of as many numbers each; out may be x or d.
+  void gelu_gradient(const Matrix& x, const Matrix& d, const Result& out) {
+    for (const std::size_t axis : {0, 1})
+      if (d.shape(axis) != x.shape(axis) || out.shape(axis) != x.shape(axis))
+        throw std::invalid_argument("a gradient has the shape of what it is of");
+    const std::size_t rows = x.shape(0), columns = x.shape(1);
+    if (columns > INT_MAX) throw std::invalid_argument("rows are too long");
+    for (const std::int64_t stride : {x.stride(1), d.stride(1), out.stride(1)})
+      if (stride != 1) throw std::invalid_argument("numbers of a row must lie together");
+    if (out.stride(0) < std::int64_t(columns)) throw std::invalid_argument("out must have whole rows");
+    const ExitGate::Visit visit;
+    nb::gil_scoped_release release;
+    const std::lock_guard<std::mutex> turn(mutex_);
+    pool_.run([&](int thread) {
+      const std::size_t end = rows * (thread + 1) / pool_.size();
+      for (std::size_t row = rows * thread / pool_.size(); row < end; ++row)
+        kernels_.gelu_gradient(x.data() + row * x.stride(0), d.data() + row * d.stride(0), int(columns),
+                               out.data() + row * out.stride(0));
+    });
+  }
+
+  // out[m, n] = a[m, k] · b[k, n] + bias[n], or out += a · b, with gelu(a) in place of a if asked for.
+  void multiply(const Matrix& a, const Matrix& b, const Result& out, const std::optional<Array1<float>>& bias, bool add,
+                bool gelu) {
     constexpr std::size_t kMost = 1 << 30;
     const std::size_t m = a.shape(0), k = a.shape(1), n = b.shape(1);
     if (b.shape(0) != k || out.shape(0) != m || out.shape(1) != n || (bias && bias->shape(0) != n))
@@ -392,7 +415,8 @@ class TrainingCore {
     const ExitGate::Visit visit;
     nb::gil_scoped_release release;
     const std::lock_guard<std::mutex> turn(mutex_);
-    matmul_.run(left, right, bias ? bias->data() : nullptr, add, out.data(), out.stride(0), int(m), int(n), int(k));
+    const Terms terms{bias ? bias->data() : nullptr, add, gelu};
+    matmul_.run(left, right, terms, out.data(), out.stride(0), int(m), int(n), int(k));
   }
 
  private:
@@ -416,6 +440,7 @@ class TrainingCore {
   }
 
   const Kernels& kernels_;
+  ThreadPool pool_;
   Matmul matmul_;
   CausalAttention attention_;
   std::mutex mutex_;
@@ -446,7 +471,10 @@ NB_MODULE(_native, m) {
   nb::class_<TrainingCore>(m, "TrainingCore")
       .def(nb::init<int, const std::string&>(), nb::arg("threads"), nb::arg("instruction_set"))
       .def("multiply", &TrainingCore::multiply, nb::arg("a").noconvert(), nb::arg("b").noconvert(),
-           nb::arg("out").noconvert(), nb::arg("bias").noconvert() = nb::none(), nb::arg("add") = false)
+           nb::arg("out").noconvert(), nb::arg("bias").noconvert() = nb::none(), nb::arg("add") = false,
+           nb::arg("gelu") = false)
+      .def("gelu_gradient", &TrainingCore::gelu_gradient, nb::arg("x").noconvert(), nb::arg("d").noconvert(),
+           nb::arg("out").noconvert())
       .def("attend", &TrainingCore::attend, nb::arg("qkv").noconvert(), nb::arg("out").noconvert(),
            nb::arg("log_sums").noconvert())
       .def("attend_backward", &TrainingCore::attend_backward, nb::arg("qkv").noconvert(), nb::arg("out").noconvert(),

@@ -22,7 +22,7 @@ struct AttentionShape {
 
 class CausalAttention {
  public:
-  CausalAttention(const Kernels& kernels, int threads) : kernels_(kernels), pool_(threads) {}
+  CausalAttention(const Kernels& kernels, ThreadPool& pool) : kernels_(kernels), pool_(pool) {}
 
   // out [batch, time, n_head, head_dim], log_sums [batch, n_head, time]. Throws like Matmul::run.
   void forward(const AttentionShape& shape, const float* qkv, float* out, float* log_sums);
@@ -40,7 +40,7 @@ class CausalAttention {
                 float* d_qkv, float* memory) const;
 
   const Kernels& kernels_;
-  ThreadPool pool_;
+  ThreadPool& pool_;
   FloatArray memory_;  // of each thread
 };
 

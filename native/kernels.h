@@ -112,6 +112,8 @@ struct Kernels {
   // zeros. Lines lie `line`, numbers of a line `step` apart.
   void (*pack_rows)(const float* x, std::size_t line, std::size_t step, int count, int k, float* out);
   void (*pack_columns)(const float* x, std::size_t line, std::size_t step, int count, int k, float* out);
+  void (*gelu)(float* x, int n);  // in place
+  void (*gelu_gradient)(const float* x, const float* d, int n, float* out);  // out = d · gelu'(x); may be x or d
   // A row of attention's scores s becomes e^(scale · s - log_sum) up to `length`, and zero from there to `padded`, a
   // multiple of kTile. softmax_row() finds the log_sum that makes their sum 1, and returns it.
   float (*softmax_row)(float* s, int length, int padded, float scale);

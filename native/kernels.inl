@@ -3,6 +3,7 @@
 // Everything sits in an unnamed namespace and nothing of the standard library's templates is used: an inline function
 // shared with other files could be linked in its AVX-512 form and run on a CPU that lacks it.
 #include "attention.inl"
+#include "gelu.inl"
 #include "kernels.h"
 #include "matmul.inl"
 #include "products.inl"
@@ -66,7 +67,7 @@ void product(const Product& p, int first_tile, int last_tile) {
 const Kernels& GPT2LAB_KERNELS() {
   static constexpr Kernels table{
       GPT2LAB_KERNELS_NAME, kRows, kPanelColumns, product, matmul_part, pack_panels<kRows>, pack_panels<kPanelColumns>,
-      softmax_row, softmax_again, softmax_gradient,
+      gelu_all, gelu_gradient, softmax_row, softmax_again, softmax_gradient,
       prompts_apart, prepared_block, prepare, attention, to_halves, layer_norm,
       exp_all, sum_exp,
       {largest<float>, at_least<float>, sum_strides<float>},

@@ -6,6 +6,7 @@
 namespace gpt2lab {
 namespace {
 
+constexpr int kRowPanels = 4;     // of a, that are made together
 constexpr int kDepth = 768;       // of k in a part
 constexpr int kMostRows = 1536;   // of a in a part
 constexpr int kPanelsAtOnce = 6;  // of b, for one thread: with kDepth about half a megabyte, in the second cache
@@ -22,8 +23,7 @@ int part_of(int whole, int most) {
 
 struct Matmul::Task {
   MatrixView a, b;
-  const float* bias;
-  bool add;
+  Terms terms;
   float* c;
   std::size_t ldc;
   int m, n, k;
@@ -36,12 +36,11 @@ struct Matmul::Task {
   }
 };
 
-void Matmul::run(MatrixView a, MatrixView b, const float* bias, bool add, float* c, std::size_t ldc, int m, int n,
-                 int k) {
+void Matmul::run(MatrixView a, MatrixView b, Terms terms, float* c, std::size_t ldc, int m, int n, int k) {
   const int panel = kernels_.panel_columns;
   const int at_once = pool_.size() * kPanelsAtOnce * panel;
   const int parts = (n + at_once - 1) / at_once * pool_.size();  // as many for each thread
-  const Task task{a, b, bias, add, c, ldc, m, n, k, parts};
+  const Task task{a, b, terms, c, ldc, m, n, k, parts};
   const int depth = part_of(k, kDepth), height = rounded_up(part_of(m, kMostRows), kernels_.max_rows);
   reserve(height, depth);
   next_ = 0;
@@ -49,13 +48,7 @@ void Matmul::run(MatrixView a, MatrixView b, const float* bias, bool add, float*
     for (int row = 0; row < m; row += height)
       for (int at = 0; at < k; at += depth) {
         const int rows = std::min(height, m - row), deep = std::min(depth, k - at);
-        const int panels = (rows + kernels_.max_rows - 1) / kernels_.max_rows;
-        const int first = panels * thread / pool_.size() * kernels_.max_rows;
-        const int last = std::min(panels * (thread + 1) / pool_.size() * kernels_.max_rows, rows);
-        if (last > first) {
-          const float* from = a.data + std::size_t(row + first) * a.row + std::size_t(at) * a.column;
-          kernels_.pack_rows(from, a.row, a.column, last - first, deep, rows_.data() + std::size_t(first) * deep);
-        }
+        pack_rows(task, thread, row, rows, at, deep);
         pool_.barrier();
         columns(task, thread, row, rows, at, deep);
         pool_.barrier();
@@ -71,6 +64,19 @@ void Matmul::reserve(int m, int k) {
   if (columns_.size() < columns) columns_ = FloatArray(columns);
 }
 
+// A thread's share of the panels of a.
+void Matmul::pack_rows(const Task& task, int thread, int row, int rows, int at, int depth) {
+  const int panels = (rows + kernels_.max_rows - 1) / kernels_.max_rows, end = panels * (thread + 1) / pool_.size();
+  const MatrixView& a = task.a;
+  for (int panel = panels * thread / pool_.size(); panel < end; panel += kRowPanels) {
+    const int first = panel * kernels_.max_rows, last = std::min(panel + kRowPanels, end) * kernels_.max_rows;
+    float* packed = rows_.data() + std::size_t(first) * depth;
+    kernels_.pack_rows(a.data + std::size_t(row + first) * a.row + std::size_t(at) * a.column, a.row, a.column,
+                       std::min(last, rows) - first, depth, packed);
+    if (task.terms.gelu) kernels_.gelu(packed, (last - first) * depth);  // zeros stay zeros
+  }
+}
+
 void Matmul::columns(const Task& task, int thread, int first_row, int rows, int first_k, int depth) {
   float* packed = columns_.data() + std::size_t(thread) * (columns_.size() / pool_.size());
   for (int part; (part = next_.fetch_add(1, std::memory_order_relaxed)) < task.parts;) {
@@ -81,7 +87,8 @@ void Matmul::columns(const Task& task, int thread, int first_row, int rows, int 
                           depth, packed);
     const bool begun = first_k > 0;
     kernels_.matmul_part({rows_.data(), packed, task.c + first_row * task.ldc + column, task.ldc,
-                          begun || !task.bias ? nullptr : task.bias + column, task.add || begun, rows, width, depth, depth});
+                          begun || !task.terms.bias ? nullptr : task.terms.bias + column, task.terms.add || begun, rows,
+                          width, depth, depth});
   }
 }
 

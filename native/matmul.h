@@ -19,23 +19,29 @@ struct MatrixView {
   std::size_t row, column;
 };
 
+// What goes into a product besides its matrices.
+struct Terms {
+  const float* bias = nullptr;  // [n], begins the sums; null for none
+  bool add = false;             // to what is in c, instead of a bias
+  bool gelu = false;            // of every element of a, first
+};
+
 class Matmul {
  public:
-  Matmul(const Kernels& kernels, int threads) : kernels_(kernels), pool_(threads) {}
+  Matmul(const Kernels& kernels, ThreadPool& pool) : kernels_(kernels), pool_(pool) {}
 
-  // c[m, n] = a[m, k] · b[k, n] + bias[n], or c += a · b; `bias` null for none, rows of c `ldc` apart. c shares no
-  // memory with the others. Throws std::bad_alloc, or std::system_error if the threads cannot be started, having written nothing.
-  void run(MatrixView a, MatrixView b, const float* bias, bool add, float* c, std::size_t ldc, int m, int n, int k);
-
-  int threads() const { return pool_.size(); }
+  // c[m, n] = a[m, k] · b[k, n], with `terms`; rows of c `ldc` apart. c shares no memory with the others. Throws
+  // std::bad_alloc, or std::system_error if the threads cannot be started, having written nothing.
+  void run(MatrixView a, MatrixView b, Terms terms, float* c, std::size_t ldc, int m, int n, int k);
 
  private:
   struct Task;
   void reserve(int m, int k);
+  void pack_rows(const Task& task, int thread, int row, int rows, int at, int depth);
   void columns(const Task& task, int thread, int first_row, int rows, int first_k, int depth);
 
   const Kernels& kernels_;
-  ThreadPool pool_;
+  ThreadPool& pool_;
   FloatArray rows_;     // panels of a part of a, which all threads read
   FloatArray columns_;  // for each thread the panels of its part of b
   std::atomic<int> next_{0};

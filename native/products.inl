@@ -1,6 +1,7 @@
 // Products of float rows with float32 or bfloat16 weights; included by kernels.inl only.
 #pragma once
 
+#include "gelu.inl"
 #include "kernels.h"
 #include "vector.inl"
 
@@ -24,12 +25,6 @@ struct Prefetch {
     next += step;
   }
 };
-
-// tanh-approximated GELU as in the original model.py, with 0.5 · (1 + tanh u) written as 1 / (1 + e^-2u).
-inline Vec gelu(Vec x) {
-  const Vec u = (x + x * x * x * 0.044715f) * 0.7978845608028654f;
-  return x / (exp(u * -2.0f) + 1.0f);
-}
 
 // acc[r][v] += a[r, 0 … k) · b[0 … k, columns of v], k ascending. b's rows are `ldb` elements apart.
 template <int kM, int kV, typename Element>

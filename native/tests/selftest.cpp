@@ -109,6 +109,16 @@ void check_columns(const PackedMatrix& matrix, const std::vector<float>& expecte
   }
 }
 
+double gelu(double x) { return 0.5 * x * (1 + std::tanh(0.7978845608028654 * (x + 0.044715 * x * x * x))); }
+
+void check_gelu_gradient(const Kernels& kernels) {
+  const auto x = random_floats(37), d = random_floats(37);
+  std::vector<float> out(37);
+  kernels.gelu_gradient(x.data(), d.data(), 37, out.data());
+  for (int i = 0; i < 37; ++i)
+    expect(near(out[i], d[i] * (gelu(x[i] + 1e-5) - gelu(x[i] - 1e-5)) / 2e-5, 1e-4), "gradient of GELU", kernels.name);
+}
+
 void check_product(const Kernels& kernels, ThreadPool& pool, Precision precision, bool prompt, int m, int k, int n,
                    Epilogue epilogue) {
   auto a = random_floats(std::size_t(m) * k);
@@ -138,7 +148,7 @@ void check_product(const Kernels& kernels, ThreadPool& pool, Precision precision
     for (int j = 0; j < n; ++j) {
       double y = bias.data()[j];
       for (int x = 0; x < k; ++x) y += double(a[i * k + x]) * b[x * n + j];
-      if (epilogue == Epilogue::gelu) y = 0.5 * y * (1 + std::tanh(0.7978845608028654 * (y + 0.044715 * y * y * y)));
+      if (epilogue == Epilogue::gelu) y = gelu(y);
       if (epilogue == Epilogue::add) y += before[i * n + j];
       expect(near(c[i * n + j], y, 1e-4), "product", kernels.name);
     }
@@ -156,9 +166,10 @@ void check_matmul(const Kernels& kernels, int m, int k, int n, bool transposed, 
   const auto before = random_floats(std::size_t(m) * (n + 3));
   std::vector<float> first;
   for (int threads = 1; threads <= 3; ++threads) {
-    Matmul matmul(kernels, threads);
+    ThreadPool pool(threads);
+    Matmul matmul(kernels, pool);
     auto c = before;
-    matmul.run(left, right, add ? nullptr : bias.data(), add, c.data(), n + 3, m, n, k);
+    matmul.run(left, right, {add ? nullptr : bias.data(), add, add}, c.data(), n + 3, m, n, k);
     if (threads == 1) first = c;
     expect(c == first, "the same sums in every number of threads", kernels.name);
   }
@@ -167,8 +178,10 @@ void check_matmul(const Kernels& kernels, int m, int k, int n, bool transposed, 
       double y = before[i * (n + 3) + j];
       if (j < n) {
         if (!add) y = bias[j];
-        for (int x = 0; x < k; ++x)
-          y += double(left.data[i * left.row + x * left.column]) * right.data[x * right.row + j * right.column];
+        for (int x = 0; x < k; ++x) {
+          const double one = left.data[i * left.row + x * left.column];
+          y += (add ? gelu(one) : one) * right.data[x * right.row + j * right.column];
+        }
       }
       expect(near(first[i * (n + 3) + j], y, 1e-4), "product of two matrices", kernels.name);
     }
@@ -179,7 +192,8 @@ void check_attention(const Kernels& kernels, const AttentionShape& shape) {
   const std::size_t size = std::size_t(shape.batch) * shape.time * shape.width();
   const auto qkv = random_floats(3 * size), d_out = random_floats(size);
   std::vector<float> out(size), sums(std::size_t(shape.batch) * shape.n_head * shape.time), d_qkv(3 * size);
-  CausalAttention attention(kernels, 2);
+  ThreadPool pool(2);
+  CausalAttention attention(kernels, pool);
   attention.forward(shape, qkv.data(), out.data(), sums.data());
   attention.backward(shape, qkv.data(), out.data(), sums.data(), d_out.data(), d_qkv.data());
   for (int b = 0; b < shape.batch; ++b) {
@@ -431,13 +445,14 @@ int main() {
     for (const bool transposed : {false, true})
       for (const bool add : {false, true}) {
         for (int m : {1, 2, 13, 40}) check_matmul(*kernels, m, 19, 45, transposed, add);
-        check_matmul(*kernels, 14, 1030, 40, transposed, add);  // more than a part of k, of columns, of rows
+        check_matmul(*kernels, 14, 1540, 40, transposed, add);  // more than a part of k, of columns, of rows
         check_matmul(*kernels, 14, 3, 600, transposed, add);
         check_matmul(*kernels, 1600, 3, 5, transposed, add);
       }
     for (const AttentionShape& shape : {AttentionShape{1, 1, 1, 1}, {2, 99, 3, 33}, {1, 200, 1, 64}})
       check_attention(*kernels, shape);
     check_halves(*kernels);
+    check_gelu_gradient(*kernels);
     for (int n : {1, 3, 16, 60, 768}) check_layer_norm(*kernels, n);
     check_exp(*kernels);
     for (int n : {1, 2, 31, 33, 511, 600, 2047, 2048, 2081, 5000}) {

@@ -21,11 +21,14 @@ class TrainingCore:
     """
 
     def __init__(self, threads: int, instruction_set: str) -> None: ...
-    def multiply(self, a: Any, b: Any, out: Any, bias: Any = None, add: bool = False) -> None:
-        """``out[m, n] = a[m, k] @ b[k, n] + bias[n]``, or ``out += a @ b`` with ``add``.
+    def multiply(self, a: Any, b: Any, out: Any, bias: Any = None, add: bool = False, gelu: bool = False) -> None:
+        """``out[m, n] = a[m, k] @ b[k, n] + bias[n]``, or ``out += a @ b`` with ``add``; of GELU of ``a`` with ``gelu``.
 
         Rows or columns of ``a`` and ``b`` and the rows of ``out`` lie together.
         """
+
+    def gelu_gradient(self, x: Any, d: Any, out: Any) -> None:
+        """``out = d * gelu'(x)``, matrices with whole rows; ``out`` may be one of the others."""
 
     def attend(self, qkv: Any, out: Any, log_sums: Any) -> None:
         """Causal attention of ``qkv`` [batch, time, 3, n_head, head_dim].

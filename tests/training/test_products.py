@@ -30,7 +30,7 @@ def random(rng, rows, columns, transposed):
 @pytest.mark.parametrize("isa", _native.instruction_sets())
 @given(
     m=SIZES,
-    k=SIZES | st.sampled_from([513, 1030]),
+    k=SIZES | st.sampled_from([769, 1540]),
     n=SIZES,
     turned=st.tuples(st.booleans(), st.booleans()),
     threads=st.integers(1, 3),
@@ -47,9 +47,43 @@ def test_products_are_those_of_numpy(isa, m, k, n, turned, threads, begin):
 
 
 @pytest.mark.parametrize("isa", _native.instruction_sets())
+@pytest.mark.parametrize(("turned", "begin"), [(False, "bias"), (True, "sums")])
+def test_gelu_may_come_before_a_product(isa, turned, begin):
+    rng = np.random.default_rng(2)
+    a, b = 3 * random(rng, 61, 769, turned), random(rng, 769, 40, not turned)
+    out, bias = np.ones((61, 40), "f4"), rng.normal(size=40).astype("f4")
+    expected = gelu(a.astype("f8")) @ b + (bias if begin == "bias" else out)
+    _native.TrainingCore(2, isa).multiply(a, b, out, bias if begin == "bias" else None, begin == "sums", True)
+    assert np.abs(out - expected).max() <= 1e-3
+
+
+def gelu(x):
+    return 0.5 * x * (1 + np.tanh(0.7978845608028654 * (x + 0.044715 * x**3)))
+
+
+@pytest.mark.parametrize("isa", _native.instruction_sets())
+@given(x=st.lists(st.floats(-1e6, 1e6, width=32), min_size=1, max_size=40), threads=st.integers(1, 3))
+def test_the_gradient_of_gelu_is_that_of_pytorch(isa, x, threads):
+    numbers = torch.tensor(x, dtype=torch.float64, requires_grad=True)
+    torch.nn.functional.gelu(numbers, approximate="tanh").sum().backward()
+    rows = np.tile(np.array(x, "f4"), (3, 1))
+    _native.TrainingCore(threads, isa).gelu_gradient(rows, np.full_like(rows, 2), rows)
+    assert np.abs(rows - 2 * numbers.grad.numpy()).max() <= 1e-5
+
+
+def test_a_gradient_of_another_shape_is_refused():
+    x, d, wide = np.zeros((3, 4), "f4"), np.zeros((3, 5), "f4"), np.zeros((3, 8), "f4")
+    core = _native.TrainingCore(1, "")
+    with pytest.raises(ValueError, match="the shape"):
+        core.gelu_gradient(x, d, x)
+    with pytest.raises(ValueError, match="lie together"):
+        core.gelu_gradient(x, wide[:, ::2], x)
+
+
+@pytest.mark.parametrize("isa", _native.instruction_sets())
 def test_the_number_of_threads_changes_no_bit(isa):
     rng = np.random.default_rng(1)
-    a, b = random(rng, 200, 1100, False), random(rng, 1100, 333, True)
+    a, b = random(rng, 200, 1600, False), random(rng, 1600, 333, True)
     results = [np.empty((200, 333), "f4") for _ in range(3)]
     for threads, out in enumerate(results, start=1):
         _native.TrainingCore(threads, isa).multiply(a, b, out)
@@ -142,17 +176,22 @@ def test_losses_and_gradients_are_those_of_pytorch(setup, monkeypatch):
 
 def test_the_native_core_is_what_multiplies(monkeypatch):
     class Counting:
-        calls = 0
+        calls = gelus = 0
 
         def multiply(self, *arguments):
             Counting.calls += 1
             native.multiply(*arguments)
+
+        def gelu_gradient(self, *arguments):
+            Counting.gelus += 1
+            native.gelu_gradient(*arguments)
 
     native = _native.TrainingCore(1, "")
     monkeypatch.setattr(products, "_core", lambda threads: Counting())
     monkeypatch.setattr(attention, "core", lambda: native)
     gradients(True, monkeypatch)
     assert Counting.calls == 2 * 4 * 3 + 2 * 3  # each matrix of each layer, and each of two chunks of logits
+    assert Counting.gelus == 2
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gpt2lab.training.products import multiply
+from gpt2lab.training.products import gelu_gradient, multiply
 
 
 class LowRank(NamedTuple):
@@ -108,8 +108,9 @@ class _Affine(torch.autograd.Function):
         # The result's memory is taken before that of what is freed soon: then no hole is left between results.
         y = x.new_empty(*x.shape[:-1], weight.shape[1], dtype=dtype)
         rows = y.view(-1, weight.shape[1])
-        n = _input(x.reshape(-1, x.shape[-1]), norm_weight, norm_bias, before)[0].to(dtype)
-        multiply(n, weight.to(dtype), rows, bias=bias.to(dtype), native=native)
+        fused = _is_fused(before, a, native)
+        n = _input(x.reshape(-1, x.shape[-1]), norm_weight, norm_bias, NOTHING if fused else before)[0].to(dtype)
+        multiply(n, weight.to(dtype), rows, bias=bias.to(dtype), gelu=fused, native=native)
         if a is not None and b is not None:
             rows.addmm_(_dropped(n, kept, scale) @ a.to(dtype), b.to(dtype))
         needs_input = ctx.needs_input_grad[3] or a is not None or before.norm is not None or before.gelu
@@ -128,10 +129,11 @@ class _Affine(torch.autograd.Function):
         if needs[3]:
             d_weight = torch.empty_like(weight, dtype=dtype)
         if needs[3] or a is not None:
-            n, statistics = _input(x, norm_weight, norm_bias, ctx.before)
+            fused = _is_fused(ctx.before, a, native)
+            n, statistics = _input(x, norm_weight, norm_bias, NOTHING if fused else ctx.before)
             n = n.to(dtype)
             if needs[3]:
-                d_weight = multiply(n.t(), d_y, d_weight, native=native).to(weight.dtype)
+                d_weight = multiply(n.t(), d_y, d_weight, gelu=fused, native=native).to(weight.dtype)
             if a is not None:
                 n = _dropped(n, kept, ctx.scale)
                 d_low = d_y @ b.to(dtype).t()
@@ -150,10 +152,14 @@ class _Affine(torch.autograd.Function):
                     d_x.to(x.dtype), x, norm_weight, norm_bias, ctx.before.norm.eps, statistics, needs[:3]
                 )
             elif ctx.before.gelu and x is not None:
-                d_n, d_x = d_x, x.detach()  # nothing needs x any more: its gradient takes its memory
-                torch.ops.aten.gelu_backward.grad_input(d_n, d_x, approximate="tanh", grad_input=d_x)
+                d_x = gelu_gradient(x.detach(), d_x, native=native)  # in the memory of x, which nothing needs any more
             d_x = None if d_x is None else d_x.view(*shape, -1)
         return d_x, *d_norm, d_weight, d_bias, d_a, d_b, None, None, None, None, None
+
+
+def _is_fused(before: Before, a: Tensor | None, native: bool) -> bool:
+    """Whether GELU is a part of the product: it need not be written down then. An adapter would need it twice."""
+    return native and before.gelu and a is None
 
 
 def _input(

@@ -1,7 +1,7 @@
-"""Products of float32 matrices on a CPU, by the native core or by PyTorch.
+"""Products of float32 matrices on a CPU, and GELU, by the native core or by PyTorch.
 
-PyTorch's come from a library that knows some makers' CPUs better than others' and suffers from GPT-2's vocabulary, a
-width that is no round number. Which of the two computes changes the last bits. Knows nothing of layers.
+PyTorch's products come from a library that knows some makers' CPUs better than others' and suffers from GPT-2's
+vocabulary, a width that is no round number. Which of the two computes changes the last bits. Knows nothing of layers.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from functools import cache
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from gpt2lab import _native
 from gpt2lab.engines.native import asked_instruction_set
@@ -19,21 +20,39 @@ MOST_THREADS = 1024
 
 
 def multiply(
-    a: Tensor, b: Tensor, out: Tensor, *, bias: Tensor | None = None, add: bool = False, native: bool = False
+    a: Tensor,
+    b: Tensor,
+    out: Tensor,
+    *,
+    bias: Tensor | None = None,
+    add: bool = False,
+    gelu: bool = False,
+    native: bool = False,
 ) -> Tensor:
     """``out = a @ b + bias``, or ``out += a @ b`` with ``add``, which excludes ``bias``. Outside of autograd.
 
     ``a`` [m, k], ``b`` [k, n], ``bias`` [n], ``out`` [m, n], all of one type and device; ``out`` shares no memory with
-    the others. ``native`` asks for the native core, whose sums do not depend on the number of threads; what it cannot
-    multiply, or what is too small to be worth the way there, PyTorch does.
+    the others. With ``gelu`` it is GELU of ``a``, in its tanh form. ``native`` asks for the native core, whose sums
+    do not depend on the number of threads; what it cannot multiply, or what is too small to be worth the way there,
+    PyTorch does.
     """
     plain = out.stride(1) == 1 and (bias is None or bias.is_contiguous())
     if native and plain and all(map(_suits, (a, b, out))):
-        core().multiply(a.detach(), b.detach(), out.detach(), None if bias is None else bias.detach(), add)
+        core().multiply(a.detach(), b.detach(), out.detach(), None if bias is None else bias.detach(), add, gelu)
         return out
+    if gelu:
+        a = F.gelu(a, approximate="tanh")
     if add:
         return out.addmm_(a, b)
     return torch.mm(a, b, out=out) if bias is None else torch.addmm(bias, a, b, out=out)
+
+
+def gelu_gradient(x: Tensor, d: Tensor, *, native: bool = False) -> Tensor:
+    """``d * gelu'(x)``, in the memory of ``x``; both [m, n], of one type and device. Outside of autograd."""
+    if native and all(map(_suits, (x, d))) and x.stride(1) == d.stride(1) == 1:
+        core().gelu_gradient(x.detach(), d.detach(), x.detach())
+        return x
+    return torch.ops.aten.gelu_backward.grad_input(d, x, approximate="tanh", grad_input=x)
 
 
 def native_is_faster() -> bool:

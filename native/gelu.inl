@@ -1,0 +1,44 @@
+// GELU and its gradient; included by kernels.inl only.
+#pragma once
+
+#include "vector.inl"
+
+namespace gpt2lab {
+namespace {
+
+// The inner function of GELU in its tanh form, u: that of the original model.py.
+inline Vec gelu_inner(Vec x) { return (x + x * x * x * 0.044715f) * 0.7978845608028654f; }
+
+// With 0.5 · (1 + tanh u) written as 1 / (1 + e^-2u).
+inline Vec gelu(Vec x) { return x / (exp(gelu_inner(x) * -2.0f) + 1.0f); }
+
+// d gelu / d x, of s = 1 / (1 + e^-2u): s + x · s · (1 - s) · 2u'.
+inline Vec gelu_slope(Vec x) {
+  const Vec e = exp(gelu_inner(x) * -2.0f), s = splat(1.0f) / (e + 1.0f);
+  const Vec inner_slope = fma(x * x, splat(0.1070322243f), splat(0.7978845608f));
+  return fma(x * s * (e * s), inner_slope * 2.0f, s);
+}
+
+// out[i] = f(a[i], b[i]), of vectors; the last is filled up with zeros.
+template <typename F>
+inline void map(const float* a, const float* b, int n, float* out, F&& f) {
+  int i = 0;
+  for (; i + kWidth <= n; i += kWidth) store(out + i, f(load(a + i), load(b + i)));
+  if (i < n) {
+    float last[2][kWidth] = {};
+    for (int j = 0; i + j < n; ++j) last[0][j] = a[i + j], last[1][j] = b[i + j];
+    store(last[0], f(load(last[0]), load(last[1])));
+    for (int j = 0; i + j < n; ++j) out[i + j] = last[0][j];
+  }
+}
+
+void gelu_all(float* x, int n) {
+  map(x, x, n, x, [](Vec v, Vec) { return gelu(v); });
+}
+
+void gelu_gradient(const float* x, const float* d, int n, float* out) {
+  map(x, d, n, out, [](Vec v, Vec g) { return g * gelu_slope(v); });
+}
+
+}  // namespace
+}  // namespace gpt2lab
