@@ -8,6 +8,7 @@ namespace gpt2lab {
 namespace {
 
 constexpr int kPanels = 8;  // of rows, in one block of scores
+constexpr int kApart = 16;  // floats between rows of scores: distances of a page would meet in one set of a cache
 
 int rounded_up(int x, int multiple) { return (x + multiple - 1) / multiple * multiple; }
 
@@ -18,14 +19,14 @@ struct CausalAttention::Head {
   int time, dim;
   int rows;                     // of scores, that are computed together
   int padded_time, padded_dim;  // to whole panels of columns
+  std::size_t lds;              // between rows of scores
   std::size_t ld, ldo;          // between positions of q, k, v and of out
   float scale;
   std::size_t position, column, sums;  // of its first numbers in [batch * time], in out's rows, in log_sums
 
-  std::size_t scores() const { return std::size_t(rows) * padded_time; }
+  std::size_t scores() const { return rows * lds; }
   std::size_t panels() const { return std::size_t(padded_time) * padded_dim; }  // of one of q, k, v
   std::size_t block() const { return std::size_t(rows) * padded_dim; }
-  std::size_t turned(int panel) const { return std::size_t(padded_time + panel) * rows; }
   int count(int row) const { return std::min(rows, time - row); }
   // Where queries (0), keys (1) or values (2) begin, and where out does.
   std::size_t at(int which) const { return position * ld + which * ldo + column; }
@@ -37,8 +38,9 @@ void CausalAttention::for_each_head(const AttentionShape& shape, F&& work) {
   Head head{};
   head.time = shape.time, head.dim = shape.head_dim, head.rows = kPanels * kernels_.max_rows;
   head.padded_time = rounded_up(shape.time, kTile), head.padded_dim = rounded_up(shape.head_dim, kTile);
+  head.lds = head.padded_time + kApart;
   head.ld = 3 * shape.width(), head.ldo = shape.width(), head.scale = 1 / std::sqrt(float(shape.head_dim));
-  const std::size_t floats = 3 * (head.panels() + head.scores() + head.block()) + head.turned(kernels_.max_rows) + 256;
+  const std::size_t floats = 3 * (head.panels() + head.block()) + 2 * head.scores() + head.rows + 256;
   if (memory_.size() < floats * pool_.size()) memory_ = FloatArray(floats * pool_.size());
   std::atomic<int> next{0};
   const int heads = shape.batch * shape.n_head;
@@ -54,6 +56,18 @@ void CausalAttention::for_each_head(const AttentionShape& shape, F&& work) {
 }
 
 namespace {
+
+// Eight sums, added in the end.
+float dot(const float* a, const float* b, int n) {
+  float sums[8] = {};
+  int i = 0;
+  for (; i + 8 <= n; i += 8)
+    for (int j = 0; j < 8; ++j) sums[j] += a[i + j] * b[i + j];
+  for (; i < n; ++i) sums[0] += a[i] * b[i];
+  for (int j = 4; j > 0; j /= 2)
+    for (int l = 0; l < j; ++l) sums[l] += sums[l + j];
+  return sums[0];
+}
 
 // Pieces of a thread's memory, one after another.
 struct Stack {
@@ -73,19 +87,25 @@ void CausalAttention::forward(const AttentionShape& shape, const float* qkv, flo
 
 void CausalAttention::forward(const Head& h, const float* qkv, float* out, float* log_sums, float* memory) const {
   const float *q = qkv + h.at(0), *k = qkv + h.at(1), *v = qkv + h.at(2);
+  const std::size_t panel = kernels_.max_rows, lds = h.lds;
   Stack stack{memory};
   float *keys = stack.take(h.panels()), *values = stack.take(h.panels());
-  float *scores = stack.take(h.scores()), *packed = stack.take(h.scores()), *queries = stack.take(h.block());
+  float *scores = stack.take(h.scores()), *queries = stack.take(h.block()), *sums = stack.take(h.rows);
   kernels_.pack_columns(k, h.ld, 1, h.time, h.dim, keys);
   kernels_.pack_columns(v, 1, h.ld, h.dim, h.time, values);
   for (int row = 0; row < h.time; row += h.rows) {
     const int m = h.count(row), seen = row + m, padded = rounded_up(seen, kTile);
+    float* o = out + h.out_at() + row * h.ldo;
     kernels_.pack_rows(q + row * h.ld, h.ld, 1, m, h.dim, queries);
-    kernels_.matmul_part({queries, keys, scores, std::size_t(h.padded_time), nullptr, false, m, padded, h.dim, h.dim});
+    kernels_.matmul_part({{queries, 1, panel, panel * h.dim}, keys, scores, lds, nullptr, false, m, padded, h.dim, h.dim});
+    for (int r = 0; r < m; ++r) {
+      const RowSum row_sum = kernels_.softmax_row(scores + r * lds, row + r + 1, padded, h.scale);
+      log_sums[h.sums + row + r] = row_sum.offset + std::log(row_sum.sum);
+      sums[r] = row_sum.sum;
+    }
+    kernels_.matmul_part({{scores, lds, 1, panel * lds}, values, o, h.ldo, nullptr, false, m, h.dim, seen, h.time});
     for (int r = 0; r < m; ++r)
-      log_sums[h.sums + row + r] = kernels_.softmax_row(scores + std::size_t(r) * h.padded_time, row + r + 1, padded, h.scale);
-    kernels_.pack_rows(scores, h.padded_time, 1, m, seen, packed);
-    kernels_.matmul_part({packed, values, out + h.out_at() + row * h.ldo, h.ldo, nullptr, false, m, h.dim, seen, h.time});
+      for (int i = 0; i < h.dim; ++i) o[r * h.ldo + i] /= sums[r];
   }
 }
 
@@ -100,12 +120,12 @@ void CausalAttention::backward(const Head& h, const float* qkv, const float* out
                                const float* d_out, float* d_qkv, float* memory) const {
   const float *k = qkv + h.at(1), *v = qkv + h.at(2);
   float *d_q = d_qkv + h.at(0), *d_k = d_qkv + h.at(1), *d_v = d_qkv + h.at(2);
+  const std::size_t panel = kernels_.max_rows, lds = h.lds;
   Stack stack{memory};
   float *keys = stack.take(h.panels()), *values = stack.take(h.panels()), *keys_down = stack.take(h.panels());
-  float *p = stack.take(h.scores()), *d = stack.take(h.scores()), *packed = stack.take(h.scores());
-  float* turned = stack.take(h.turned(kernels_.max_rows));
+  float *p = stack.take(h.scores()), *d = stack.take(h.scores());
   float *rows = stack.take(h.block()), *queries = stack.take(h.block()), *gradients = stack.take(h.block());
-  const std::size_t lds = h.padded_time;
+  const RowPanels block{rows, 1, panel, panel * h.dim};
   kernels_.pack_columns(k, h.ld, 1, h.time, h.dim, keys);
   kernels_.pack_columns(v, h.ld, 1, h.time, h.dim, values);
   kernels_.pack_columns(k, 1, h.ld, h.dim, h.time, keys_down);
@@ -118,24 +138,19 @@ void CausalAttention::backward(const Head& h, const float* qkv, const float* out
     const float *q = qkv + h.at(0) + row * h.ld, *o = out + h.out_at() + row * h.ldo;
     const float* d_o = d_out + h.out_at() + row * h.ldo;
     kernels_.pack_rows(q, h.ld, 1, m, h.dim, rows);  // p = softmax(q · k)
-    kernels_.matmul_part({rows, keys, p, lds, nullptr, false, m, padded, h.dim, h.dim});
+    kernels_.matmul_part({block, keys, p, lds, nullptr, false, m, padded, h.dim, h.dim});
     for (int r = 0; r < m; ++r)
       kernels_.softmax_again(p + r * lds, row + r + 1, padded, h.scale, log_sums[h.sums + row + r]);
     kernels_.pack_rows(d_o, h.ldo, 1, m, h.dim, rows);  // d p = d out · v, then d scores
-    kernels_.matmul_part({rows, values, d, lds, nullptr, false, m, padded, h.dim, h.dim});
-    for (int r = 0; r < m; ++r) {
-      float mean = 0;
-      for (int i = 0; i < h.dim; ++i) mean += d_o[r * h.ldo + i] * o[r * h.ldo + i];
-      kernels_.softmax_gradient(d + r * lds, p + r * lds, padded, mean, h.scale);
-    }
-    kernels_.pack_rows(d, lds, 1, m, seen, packed);  // d q = d scores · k
-    kernels_.matmul_part({packed, keys_down, d_q + row * h.ld, h.ld, nullptr, false, m, h.dim, seen, h.time});
-    kernels_.pack_rows(d, 1, lds, seen, m, turned);  // d k += d scores, turned, · q
+    kernels_.matmul_part({block, values, d, lds, nullptr, false, m, padded, h.dim, h.dim});
+    for (int r = 0; r < m; ++r)
+      kernels_.softmax_gradient(d + r * lds, p + r * lds, padded, dot(d_o + r * h.ldo, o + r * h.ldo, h.dim), h.scale);
+    // d q = d scores · k; then d k += d scores, turned, · q; then d v += p, turned, · d out
+    kernels_.matmul_part({{d, lds, 1, panel * lds}, keys_down, d_q + row * h.ld, h.ld, nullptr, false, m, h.dim, seen, h.time});
     kernels_.pack_columns(q, 1, h.ld, h.dim, m, queries);
-    kernels_.matmul_part({turned, queries, d_k, h.ld, nullptr, true, seen, h.dim, m, m});
-    kernels_.pack_rows(p, 1, lds, seen, m, turned);  // d v += p, turned, · d out
+    kernels_.matmul_part({{d, 1, lds, panel}, queries, d_k, h.ld, nullptr, true, seen, h.dim, m, m});
     kernels_.pack_columns(d_o, 1, h.ldo, h.dim, m, gradients);
-    kernels_.matmul_part({turned, gradients, d_v, h.ld, nullptr, true, seen, h.dim, m, m});
+    kernels_.matmul_part({{p, 1, lds, panel}, gradients, d_v, h.ld, nullptr, true, seen, h.dim, m, m});
   }
 }
 

@@ -57,10 +57,16 @@ struct Product {
   Epilogue epilogue;
 };
 
-// c[m, n] = a · b + bias, or c += a · b, of panels that the kernels' packers have made: a's [max_rows] rows and b's
-// [panel_columns] columns wide, k deep.
+// Where a matrix has its numbers: in panels of max_rows rows, one of them at [r · row + i · step], the next `panel` on.
+// `row` or `step` is 1. The last panel is read as a whole.
+struct RowPanels {
+  const float* data;
+  std::size_t row, step, panel;
+};
+
+// c[m, n] = a · b + bias, or c += a · b; b in panels that the kernels' packer has made, panel_columns wide.
 struct MatmulPart {
-  const float* a;
+  RowPanels a;
   const float* b;
   float* c;
   std::size_t ldc;
@@ -102,6 +108,10 @@ struct ScoreKernels {
   double (*sum_strides)(const Real* x, int n, double largest, double scale, double* sums);
 };
 
+struct RowSum {
+  float offset, sum;  // of what softmax_row() makes
+};
+
 struct Kernels {
   const char* name;
   int max_rows;       // rows of attention, or of a panel, that are computed together
@@ -114,10 +124,10 @@ struct Kernels {
   void (*pack_columns)(const float* x, std::size_t line, std::size_t step, int count, int k, float* out);
   void (*gelu)(float* x, int n);  // in place
   void (*gelu_gradient)(const float* x, const float* d, int n, float* out);  // out = d · gelu'(x); may be x or d
-  // A row of attention's scores s becomes e^(scale · s - log_sum) up to `length`, and zero from there to `padded`, a
-  // multiple of kTile. softmax_row() finds the log_sum that makes their sum 1, and returns it.
-  float (*softmax_row)(float* s, int length, int padded, float scale);
-  void (*softmax_again)(float* s, int length, int padded, float scale, float log_sum);
+  // A row of attention's scores s becomes e^(scale · s - offset) up to `length`, and zero from there to `padded`, a
+  // multiple of kTile. softmax_row() takes the largest scale · s for the offset.
+  RowSum (*softmax_row)(float* s, int length, int padded, float scale);
+  void (*softmax_again)(float* s, int length, int padded, float scale, float offset);
   // The gradient d of probabilities p becomes that of the scores, p · (d - mean) · scale.
   void (*softmax_gradient)(float* d, const float* p, int padded, float mean, float scale);
   // Whether rows of prompts are computed in another way than rows that continue them: a matrix unit is faster, and

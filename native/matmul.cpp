@@ -86,7 +86,8 @@ void Matmul::columns(const Task& task, int thread, int first_row, int rows, int 
     kernels_.pack_columns(task.b.data + first_k * task.b.row + column * task.b.column, task.b.column, task.b.row, width,
                           depth, packed);
     const bool begun = first_k > 0;
-    kernels_.matmul_part({rows_.data(), packed, task.c + first_row * task.ldc + column, task.ldc,
+    const std::size_t panel = kernels_.max_rows;
+    kernels_.matmul_part({{rows_.data(), 1, panel, panel * depth}, packed, task.c + first_row * task.ldc + column, task.ldc,
                           begun || !task.terms.bias ? nullptr : task.terms.bias + column, task.terms.add || begun, rows,
                           width, depth, depth});
   }

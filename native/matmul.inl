@@ -10,8 +10,10 @@ namespace {
 constexpr int kPanelColumns = kVectors * kWidth;
 
 // kRows rows by kPanelColumns columns: c = first + a · b, where `first` is c itself, a row of biases, or zero.
-inline void panel_product(const float* a, const float* b, int k, const float* c, std::size_t ldc, const float* bias,
-                          Vec (&sums)[kRows][kVectors]) {
+// kApart: rows of a lie apart, and the numbers of each together.
+template <bool kApart>
+inline void panel_product(const float* a, std::size_t distance, const float* b, int k, const float* c, std::size_t ldc,
+                          const float* bias, Vec (&sums)[kRows][kVectors]) {
   for (int r = 0; r < kRows; ++r)
     for (int v = 0; v < kVectors; ++v)
       sums[r][v] = c ? load(c + r * ldc + v * kWidth) : bias ? load(bias + v * kWidth) : Vec{};
@@ -20,15 +22,16 @@ inline void panel_product(const float* a, const float* b, int k, const float* c,
     for (int v = 0; v < kVectors; ++v) row[v] = load(b + v * kWidth);
     __builtin_prefetch(b + 8 * kPanelColumns);
     for (int r = 0; r < kRows; ++r) {
-      const Vec x = splat(a[r]);
+      const Vec x = splat(kApart ? a[r * distance] : a[r]);
       for (int v = 0; v < kVectors; ++v) sums[r][v] = fma(x, row[v], sums[r][v]);
     }
-    a += kRows;
+    a += kApart ? 1 : distance;
     b += kPanelColumns;
   }
 }
 
 // A panel at the edge, whose rows or columns are not all there.
+template <bool kApart>
 inline void edge_product(const MatmulPart& p, const float* a, const float* b, float* c, const float* bias, int rows,
                          int columns) {
   float first[kRows * kPanelColumns] = {};
@@ -36,32 +39,35 @@ inline void edge_product(const MatmulPart& p, const float* a, const float* b, fl
     for (int j = 0; j < columns; ++j)
       first[r * kPanelColumns + j] = p.add ? c[r * p.ldc + j] : bias ? bias[j] : 0.0f;
   Vec sums[kRows][kVectors];
-  panel_product(a, b, p.k, first, kPanelColumns, nullptr, sums);
+  panel_product<kApart>(a, kApart ? p.a.row : p.a.step, b, p.k, first, kPanelColumns, nullptr, sums);
   for (int r = 0; r < kRows; ++r)
     for (int v = 0; v < kVectors; ++v) store(first + r * kPanelColumns + v * kWidth, sums[r][v]);
   for (int r = 0; r < rows; ++r)
     for (int j = 0; j < columns; ++j) c[r * p.ldc + j] = first[r * kPanelColumns + j];
 }
 
-void matmul_part(const MatmulPart& p) {
-  for (int row = 0; row < p.m; row += kRows) {  // a panel of a stays in the first cache, all of b in the second
-    const float* a = p.a + std::size_t(row) * p.k;
+template <bool kApart>
+inline void matmul_rows(const MatmulPart& p) {
+  const float* a = p.a.data;
+  for (int row = 0; row < p.m; row += kRows, a += p.a.panel) {  // a panel of a stays in the first cache, b in the second
     for (int column = 0; column < p.n; column += kPanelColumns) {
       const float* b = p.b + std::size_t(column) * p.b_depth;
       float* c = p.c + row * p.ldc + column;
       const float* bias = p.bias ? p.bias + column : nullptr;
       if (p.m - row < kRows || p.n - column < kPanelColumns) {
-        edge_product(p, a, b, c, bias, p.m - row < kRows ? p.m - row : kRows,
+        edge_product<kApart>(p, a, b, c, bias, p.m - row < kRows ? p.m - row : kRows,
                      p.n - column < kPanelColumns ? p.n - column : kPanelColumns);
         continue;
       }
       Vec sums[kRows][kVectors];
-      panel_product(a, b, p.k, p.add ? c : nullptr, p.ldc, bias, sums);
+      panel_product<kApart>(a, kApart ? p.a.row : p.a.step, b, p.k, p.add ? c : nullptr, p.ldc, bias, sums);
       for (int r = 0; r < kRows; ++r)
         for (int v = 0; v < kVectors; ++v) store(c + r * p.ldc + v * kWidth, sums[r][v]);
     }
   }
 }
+
+void matmul_part(const MatmulPart& p) { p.a.row == 1 ? matmul_rows<false>(p) : matmul_rows<true>(p); }
 
 typedef float Four __attribute__((vector_size(16)));
 typedef float UnalignedFour __attribute__((vector_size(16), aligned(4), may_alias));

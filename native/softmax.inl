@@ -1,19 +1,20 @@
 // Rows of attention's probabilities and of their gradients; included by kernels.inl only.
 #pragma once
 
+#include "kernels.h"
 #include "vector.inl"
 
 namespace gpt2lab {
 namespace {
 
-// s = e^(scale · s - log_sum) up to `length`, zero from there to `padded`, a multiple of kTile.
-void softmax_again(float* s, int length, int padded, float scale, float log_sum) {
+// s = e^(scale · s - offset) up to `length`, zero from there to `padded`, a multiple of kTile.
+void softmax_again(float* s, int length, int padded, float scale, float offset) {
   for (int i = length; i < padded; ++i) s[i] = -__builtin_inff();
-  for (int i = 0; i < padded; i += kWidth) store(s + i, exp(load(s + i) * scale - log_sum));
+  for (int i = 0; i < padded; i += kWidth) store(s + i, exp(load(s + i) * scale - offset));
 }
 
-// The same with the log_sum that makes a softmax of it, which is returned.
-float softmax_row(float* s, int length, int padded, float scale) {
+// The same with the largest scale · s for the offset.
+RowSum softmax_row(float* s, int length, int padded, float scale) {
   for (int i = length; i < padded; ++i) s[i] = -__builtin_inff();
   Vec top = splat(-__builtin_inff());
   for (int i = 0; i < padded; i += kWidth) top = vmax(top, load(s + i));
@@ -24,9 +25,7 @@ float softmax_row(float* s, int length, int padded, float scale) {
     store(s + i, e);
     total += e;
   }
-  const float all = sum(total);
-  for (int i = 0; i < padded; i += kWidth) store(s + i, load(s + i) / all);
-  return largest + __builtin_logf(all);
+  return {largest, sum(total)};
 }
 
 // d = p · (d - mean) · scale, where `mean` is that of d by p.

@@ -22,9 +22,9 @@ class TrainingCore:
 
     def __init__(self, threads: int, instruction_set: str) -> None: ...
     def multiply(self, a: Any, b: Any, out: Any, bias: Any = None, add: bool = False, gelu: bool = False) -> None:
-        """``out[m, n] = a[m, k] @ b[k, n] + bias[n]``, or ``out += a @ b`` with ``add``; of GELU of ``a`` with ``gelu``.
+        """``out[m, n] = a[m, k] @ b[k, n] + bias[n]``, or ``out += a @ b`` with ``add``.
 
-        Rows or columns of ``a`` and ``b`` and the rows of ``out`` lie together.
+        With ``gelu`` it is GELU of ``a``. Rows or columns of ``a`` and ``b`` and the rows of ``out`` lie together.
         """
 
     def gelu_gradient(self, x: Any, d: Any, out: Any) -> None:
