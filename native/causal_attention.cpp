@@ -145,9 +145,9 @@ void CausalAttention::backward(const Head& h, const float* qkv, const float* out
     kernels_.matmul_part({block, values, d, lds, nullptr, false, m, padded, h.dim, h.dim});
     for (int r = 0; r < m; ++r)
       kernels_.softmax_gradient(d + r * lds, p + r * lds, padded, dot(d_o + r * h.ldo, o + r * h.ldo, h.dim), h.scale);
+    kernels_.pack_columns(q, 1, h.ld, h.dim, m, queries);  // for the last time: d q may take their place
     // d q = d scores · k; then d k += d scores, turned, · q; then d v += p, turned, · d out
     kernels_.matmul_part({{d, lds, 1, panel * lds}, keys_down, d_q + row * h.ld, h.ld, nullptr, false, m, h.dim, seen, h.time});
-    kernels_.pack_columns(q, 1, h.ld, h.dim, m, queries);
     kernels_.matmul_part({{d, 1, lds, panel}, queries, d_k, h.ld, nullptr, true, seen, h.dim, m, m});
     kernels_.pack_columns(d_o, 1, h.ldo, h.dim, m, gradients);
     kernels_.matmul_part({{p, 1, lds, panel}, gradients, d_v, h.ld, nullptr, true, seen, h.dim, m, m});

@@ -27,7 +27,7 @@ class CausalAttention {
   // out [batch, time, n_head, head_dim], log_sums [batch, n_head, time]. Throws like Matmul::run.
   void forward(const AttentionShape& shape, const float* qkv, float* out, float* log_sums);
 
-  // d_qkv, like qkv, from what forward() was given and made, and from d_out.
+  // d_qkv, like qkv or in its place, from what forward() was given and made, and from d_out.
   void backward(const AttentionShape& shape, const float* qkv, const float* out, const float* log_sums,
                 const float* d_out, float* d_qkv);
 

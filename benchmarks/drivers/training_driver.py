@@ -18,11 +18,13 @@ def gpt2lab(options: argparse.Namespace) -> tuple[Any, list[Any], Callable[..., 
     from gpt2lab.config import ModelConfig
     from gpt2lab.training.module import GPT2
     from gpt2lab.training.optimizers import choose_trainable, make_optimizers
+    from gpt2lab.training.pool import Pool
     from gpt2lab.training.products import native_is_faster
     from gpt2lab.training.settings import Settings
 
     model = GPT2(ModelConfig(**SHAPE), precision=options.precision, recompute=options.recompute)
     model.native = native_is_faster() if options.products == "auto" else options.products == "native"
+    model.pool = Pool() if options.lora else None
     settings = Settings(lora=options.lora, lora_targets="attn.q,attn.v")
     choose_trainable(model, settings)
     optimizers = make_optimizers(model, settings)

@@ -37,7 +37,7 @@ class TrainingCore:
         """
 
     def attend_backward(self, qkv: Any, out: Any, log_sums: Any, d_out: Any, d_qkv: Any) -> None:
-        """Writes ``d_qkv`` from what :meth:`attend` was given and made, and from ``d_out``."""
+        """Writes ``d_qkv``, which may be ``qkv``, from what :meth:`attend` was given and made, and from ``d_out``."""
 
 class DrawError(ValueError): ...
 

@@ -36,7 +36,7 @@ def test_values_and_gradients_are_the_plain_ones(isa, batch, time, n_head, head_
     qkv = 2 * torch.randn(batch, time, 3 * n_head * head_dim)
     weights = torch.randn(batch, time, n_head * head_dim)
     ours, theirs = qkv.clone().requires_grad_(), qkv.double().requires_grad_()
-    out, expected = causal_attention(ours, n_head, native=True), plain(theirs, n_head)
+    out, expected = causal_attention(ours * 1, n_head, native=True), plain(theirs, n_head)
     torch.testing.assert_close(out, expected.float(), rtol=1e-5, atol=1e-5)
     (out * weights).sum().backward()
     (expected * weights).sum().backward()

@@ -231,4 +231,4 @@ core.multiply(a, a, out)
 
 
 def test_the_estimate_of_memory_knows_the_rows_of_logits():
-    assert memory.LOSS_ROWS == loss.CHUNK_ROWS
+    assert (memory.LOSS_ROWS, memory.LORA_LOSS_ROWS) == (loss.CHUNK_ROWS, loss.SCRATCH_ROWS)

@@ -8,13 +8,13 @@ layers.
 
 from __future__ import annotations
 
-import threading
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gpt2lab.training.pool import SCRATCH, Pool, empty
 from gpt2lab.training.products import gelu_gradient, multiply
 
 
@@ -47,18 +47,21 @@ def affine(
     dtype: torch.dtype = torch.float32,
     recompute: bool = True,
     native: bool = False,
+    pool: Pool | None = None,
 ) -> Tensor:
     """``before(x) @ weight + bias`` in ``dtype``; ``x`` [..., n_in], ``weight`` [n_in, n_out] -> [..., n_out].
 
     Layer norm is computed in x's own type. ``recompute`` says whether ``before(x)`` is made again in the backward pass
     instead of kept; the result and its gradients are the same. ``native`` has the native core multiply if it
-    is made again; what is kept is autograd's, and PyTorch's.
+    is made again; what is kept is autograd's, and PyTorch's. So is ``pool``, the memory of results and of gradients.
     """
     norm = before.norm
     if recompute:
         low = adapter or LowRank(None, None)
         vectors = (norm.weight, norm.bias) if norm is not None else (None, None)
-        y: Tensor = _Affine.apply(x, *vectors, weight, bias, low.a, low.b, low.kept, low.scale, before, dtype, native)
+        y: Tensor = _Affine.apply(
+            x, *vectors, weight, bias, low.a, low.b, low.kept, low.scale, before, dtype, native, pool
+        )
         return y
     n = norm(x) if norm is not None else x
     n = (F.gelu(n, approximate="tanh") if before.gelu else n).to(dtype)
@@ -66,25 +69,6 @@ def affine(
     if adapter is not None:
         y = y + _dropped(n, adapter.kept, adapter.scale) @ adapter.a.to(dtype) @ adapter.b.to(dtype)
     return y
-
-
-class _Scratch(threading.local):
-    """Memory that is used again and again for what does not outlive a call, or the next taking; one for each thread."""
-
-    def __init__(self) -> None:
-        self._memory: dict[tuple[torch.dtype, torch.device], Tensor] = {}
-
-    def take(self, rows: int, columns: int, like: Tensor) -> Tensor:
-        """``[rows, columns]`` of ``like``'s type and device, with anything in it, where the last one was."""
-        key, size = (like.dtype, like.device), rows * columns
-        memory = self._memory.get(key)
-        if memory is None or memory.numel() < size:
-            self._memory.pop(key, None)
-            memory = self._memory[key] = torch.empty(size, dtype=like.dtype, device=like.device)
-        return memory[:size].view(rows, columns)
-
-
-SCRATCH = _Scratch()
 
 
 class _Affine(torch.autograd.Function):
@@ -103,10 +87,11 @@ class _Affine(torch.autograd.Function):
         before: Before,
         dtype: torch.dtype,
         native: bool,
+        pool: Pool | None,
     ) -> Tensor:
-        ctx.before, ctx.scale, ctx.dtype, ctx.native = before, scale, dtype, native
+        ctx.before, ctx.scale, ctx.dtype, ctx.native, ctx.pool = before, scale, dtype, native, pool
         # The result's memory is taken before that of what is freed soon: then no hole is left between results.
-        y = x.new_empty(*x.shape[:-1], weight.shape[1], dtype=dtype)
+        y = empty(*x.shape[:-1], weight.shape[1], like=x.new_empty(0, dtype=dtype), pool=pool)
         rows = y.view(-1, weight.shape[1])
         fused = _is_fused(before, a, native)
         n = _input(x.reshape(-1, x.shape[-1]), norm_weight, norm_bias, NOTHING if fused else before)[0].to(dtype)
@@ -143,7 +128,7 @@ class _Affine(torch.autograd.Function):
         if any(needs[:3]):
             inner = ctx.before.norm is not None or ctx.before.gelu  # then this is not yet the gradient of x
             size = len(d_y), len(weight)
-            memory = SCRATCH.take(*size, d_y) if inner else d_y.new_empty(size)
+            memory = SCRATCH.take(*size, d_y) if inner else empty(*size, like=d_y, pool=ctx.pool)
             d_x = multiply(d_y, weight.to(dtype).t(), memory, native=native)
             if d_low is not None:
                 d_x += _dropped(d_low @ a.to(dtype).t(), kept, ctx.scale)
@@ -154,7 +139,7 @@ class _Affine(torch.autograd.Function):
             elif ctx.before.gelu and x is not None:
                 d_x = gelu_gradient(x.detach(), d_x, native=native)  # in the memory of x, which nothing needs any more
             d_x = None if d_x is None else d_x.view(*shape, -1)
-        return d_x, *d_norm, d_weight, d_bias, d_a, d_b, None, None, None, None, None
+        return d_x, *d_norm, d_weight, d_bias, d_a, d_b, None, None, None, None, None, None
 
 
 def _is_fused(before: Before, a: Tensor | None, native: bool) -> bool:

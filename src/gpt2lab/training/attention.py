@@ -12,20 +12,22 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from gpt2lab.training.pool import Pool, empty
 from gpt2lab.training.products import core
 
 
-def causal_attention(qkv: Tensor, n_head: int, *, native: bool = False) -> Tensor:
+def causal_attention(qkv: Tensor, n_head: int, *, native: bool = False, pool: Pool | None = None) -> Tensor:
     """``[batch, time, 3 * n_embd]`` of queries, keys and values side by side -> ``[batch, time, n_embd]``.
 
     ``native`` asks for the native core, whose threads take a head at a time; PyTorch computes what is not in float32 or
-    not on a CPU, and all where there are fewer heads than threads.
+    not on a CPU, and all where there are fewer heads than threads. The core's backward pass puts the gradient of
+    ``qkv`` in the place of ``qkv``, which must not be needed by anything else. Its result may be from ``pool``.
     """
     batch, time, width = qkv.shape
     split = qkv.view(batch, time, 3, n_head, width // 3 // n_head)
     suits = qkv.dtype == torch.float32 and qkv.device.type == "cpu" and batch * n_head >= torch.get_num_threads()
     if native and suits and split.is_contiguous():
-        out: Tensor = _Native.apply(split)
+        out: Tensor = _Native.apply(split, pool)
         return out.view(batch, time, width // 3)
     q, k, v = (each.transpose(1, 2) for each in split.unbind(2))  # [batch, n_head, time, head_dim]
     return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(batch, time, width // 3)
@@ -33,16 +35,17 @@ def causal_attention(qkv: Tensor, n_head: int, *, native: bool = False) -> Tenso
 
 class _Native(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, qkv: Tensor) -> Tensor:
+    def forward(ctx: Any, qkv: Tensor, pool: Pool | None) -> Tensor:
         batch, time, _, n_head, head_dim = qkv.shape
-        out, log_sums = qkv.new_empty(batch, time, n_head, head_dim), qkv.new_empty(batch, n_head, time)
+        out = empty(batch, time, n_head, head_dim, like=qkv, pool=pool)
+        log_sums = qkv.new_empty(batch, n_head, time)
         core().attend(qkv.detach(), out, log_sums)
         ctx.save_for_backward(qkv, out, log_sums)
         return out
 
     @staticmethod
-    def backward(ctx: Any, *d_outputs: Tensor) -> Tensor:
+    def backward(ctx: Any, *d_outputs: Tensor) -> tuple[Tensor, None]:
         qkv, out, log_sums = ctx.saved_tensors
-        d_qkv = torch.empty_like(qkv)
-        core().attend_backward(qkv.detach(), out.detach(), log_sums, d_outputs[0].contiguous().detach(), d_qkv)
-        return d_qkv
+        d_qkv = qkv.detach()
+        core().attend_backward(d_qkv, out.detach(), log_sums, d_outputs[0].contiguous().detach(), d_qkv)
+        return d_qkv, None

@@ -13,9 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gpt2lab.training.pool import SCRATCH
 from gpt2lab.training.products import multiply
 
-CHUNK_ROWS = 256  # each chunk reads the matrix twice and its gradient once; memory.estimate() knows the number
+CHUNK_ROWS = 256  # each chunk reads the matrix twice and its gradient once; memory.estimate() knows the numbers
+SCRATCH_ROWS = 192  # of a chunk where memory counts more than time
 
 
 class TiedGradient:
@@ -71,6 +73,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         tied: TiedGradient | None,
         with_gradient: bool,
         native: bool,
+        scratch: bool,
     ) -> Tensor:
         ctx.tied = tied
         needs_hidden, needs_weight = (with_gradient and need for need in ctx.needs_input_grad[:2])
@@ -78,10 +81,12 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         ctx.d_hidden = torch.zeros_like(hidden) if needs_hidden else None
         count = len(hidden) if rows is None else len(rows)
         ctx.d_weight = (torch.empty_like if count else torch.zeros_like)(weight) if needs_weight else None
-        buffer = hidden.new_empty(min(CHUNK_ROWS, count), len(weight), dtype=dtype)
+        most = SCRATCH_ROWS if scratch else CHUNK_ROWS
+        size, like = (min(most, count), len(weight)), hidden.new_empty(0, dtype=dtype)
+        buffer = SCRATCH.take(*size, like) if scratch else like.new_empty(size)
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
-        for start in range(0, count, CHUNK_ROWS):
-            end = min(start + CHUNK_ROWS, count)
+        for start in range(0, count, most):
+            end = min(start + most, count)
             which = slice(start, end) if rows is None else rows[start:end]
             h, chunk = hidden[which].to(dtype), buffer[: end - start]
             chosen = targets[which, None]  # [chunk, 1]
@@ -107,7 +112,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             if ctx.tied is not None:
                 ctx.tied.put(d_weight)
                 d_weight = None
-        return d_hidden, d_weight, None, None, None, None, None, None
+        return d_hidden, d_weight, None, None, None, None, None, None, None
 
 
 def _product_into(total: Tensor, one: Tensor, other: Tensor, *, add: bool, native: bool) -> None:
@@ -128,15 +133,18 @@ def cross_entropy(
     dtype: torch.dtype = torch.float32,
     tied: TiedGradient | None = None,
     native: bool = False,
+    scratch: bool = False,
 ) -> Tensor:
     """Sum of ``-log softmax(hidden @ weight.T)[target]`` in nats, differentiable once in ``hidden`` and ``weight``.
 
     ``hidden`` [rows, n_embd], ``weight`` [n_vocab, n_embd], ``targets`` int64 [rows], ``trained`` bool [rows]: rows
     that count (None = all); the others cost nothing. ``dtype`` is that of the matrix products and of the probabilities
     kept between them. With ``tied`` the gradient of ``weight`` is left there. ``native`` has it multiplied by the
-    native core.
+    native core. ``scratch`` puts logits where the layers' backward pass has its scratch, which then stays as large.
     """
     rows = None if trained is None or bool(trained.all()) else trained.nonzero().squeeze(1)
     with_gradient = torch.is_grad_enabled()
-    loss: Tensor = _ChunkedCrossEntropy.apply(hidden, weight, targets, rows, dtype, tied, with_gradient, native)
+    loss: Tensor = _ChunkedCrossEntropy.apply(
+        hidden, weight, targets, rows, dtype, tied, with_gradient, native, scratch
+    )
     return loss

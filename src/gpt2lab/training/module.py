@@ -21,6 +21,7 @@ from gpt2lab.training.affine import NOTHING, Before, affine
 from gpt2lab.training.attention import causal_attention
 from gpt2lab.training.loss import TiedGradient, cross_entropy, embedding
 from gpt2lab.training.memory import give_back_holes
+from gpt2lab.training.pool import Pool
 
 Precision = Literal["float32", "bfloat16"]
 Recompute = Literal["cheap", "layers", "none"]
@@ -35,6 +36,7 @@ class How(NamedTuple):
     dtype: torch.dtype = torch.float32  # of matrix products and attention; the residual stream is float32
     recompute: bool = True  # norms and GELUs in the backward pass
     native: bool = False  # products and attention in the native core
+    pool: Pool | None = None  # memory of what layers hand on
 
 
 class Projection(nn.Module):
@@ -64,7 +66,7 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, how: How, norm: nn.LayerNorm) -> Tensor:
         """What the layer adds, ``[batch, time, n_embd]``."""
         qkv = self.c_attn(x, how, Before(norm=norm))  # [batch, time, 3*n_embd]
-        return self.c_proj(causal_attention(qkv, self.n_head, native=how.native), how)
+        return self.c_proj(causal_attention(qkv, self.n_head, native=how.native, pool=how.pool), how)
 
 
 class MLP(nn.Module):
@@ -103,7 +105,8 @@ class GPT2(nn.Module):
     ``precision`` is that of matrix products and attention; weights, norms and the residual stream are float32.
     ``recompute`` is what the backward pass computes anew rather than keeps: norms and GELUs ("cheap"), whole layers
     ("layers": least memory), or nothing ("none"); gradients are the same. ``native`` says whether the native core is
-    to compute products and attention in float32 on a CPU, instead of PyTorch. All three may be changed between updates.
+    to compute products and attention in float32 on a CPU, instead of PyTorch. All three may be changed between updates,
+    and so may ``pool``, from which the layers' results are taken if there is one.
     """
 
     def __init__(
@@ -117,6 +120,7 @@ class GPT2(nn.Module):
     ) -> None:
         super().__init__()
         self.config, self.precision, self.recompute, self.native = config, precision, recompute, native
+        self.pool: Pool | None = None
         self.wte = nn.Embedding(config.n_vocab, config.n_embd)
         self.wpe = nn.Embedding(config.n_ctx, config.n_embd)
         nn.init.normal_(self.wte.weight, std=INIT_STD)
@@ -135,6 +139,7 @@ class GPT2(nn.Module):
         must be among them.
         """
         tied = TiedGradient()
+        how = self._how()
         hidden = self._hidden(tokens, tied).flatten(0, 1)
         weight, targets = self.wte.weight, targets.flatten()
         if ids is not None:  # the gradients of the two uses of wte differ in shape: autograd adds them
@@ -144,9 +149,10 @@ class GPT2(nn.Module):
             weight,
             targets,
             None if trained is None else trained.flatten(),
-            dtype=self._how().dtype,
+            dtype=how.dtype,
             tied=tied if ids is None and torch.is_grad_enabled() else None,
             native=self.native,
+            scratch=how.pool is not None,
         )
 
     def hidden(self, tokens: Tensor) -> Tensor:
@@ -178,7 +184,8 @@ class GPT2(nn.Module):
 
     def _how(self) -> How:
         dtype = torch.bfloat16 if self.precision == "bfloat16" else torch.float32
-        return How(dtype, self.recompute != "none", self.native)
+        pool = self.pool if torch.is_grad_enabled() else None  # other sizes than training's would stay in it
+        return How(dtype, self.recompute != "none", self.native, pool)
 
 
 def added(y: Tensor, x: Tensor) -> Tensor:

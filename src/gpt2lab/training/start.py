@@ -29,6 +29,7 @@ from gpt2lab.training.memory import estimate
 from gpt2lab.training.metrics import file_reporters
 from gpt2lab.training.module import GPT2, Precision
 from gpt2lab.training.optimizers import choose_trainable
+from gpt2lab.training.pool import Pool
 from gpt2lab.training.products import native_is_faster
 from gpt2lab.training.reporting import Lines, Live, Reporter, Several
 from gpt2lab.training.resuming import (
@@ -73,7 +74,7 @@ def train(job: Job, settings: Settings, terminal: bool = False) -> int:
         remembered = state.progress.get("precision") if state else None
         _say_memory(model, settings, world, remembered, say)
         _say_disk(job, model, settings, say)
-        model.native = native_is_faster()
+        model.native, model.pool = native_is_faster(), Pool() if settings.lora else None
         model.precision = choose_precision(model, settings, windows, world, remembered, say)
         trainer = _trainer(job, settings, source, model, windows, held_out, world)
         go_on(trainer, job, state, say)

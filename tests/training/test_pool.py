@@ -1,0 +1,129 @@
+"""Memory that is lent again, but never while anybody has it."""
+
+import gc
+import weakref
+
+import pytest
+import torch
+
+from gpt2lab.config import ModelConfig
+from gpt2lab.training import loss
+from gpt2lab.training import pool as pools
+from gpt2lab.training.module import GPT2
+from gpt2lab.training.optimizers import choose_trainable
+from gpt2lab.training.pool import Pool, empty
+from gpt2lab.training.settings import Settings
+
+FLOAT = torch.empty(0)
+
+
+@pytest.fixture
+def small(monkeypatch):
+    monkeypatch.setattr(pools, "LEAST", 1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_tensor_is_an_ordinary_one(dtype, small):
+    tensor = Pool().empty(3, 5, like=torch.empty(0, dtype=dtype))
+    assert (tensor.shape, tensor.dtype, tensor.is_contiguous()) == ((3, 5), dtype, True)
+    tensor.fill_(2).add_(1)
+    assert tensor.sum() == 45
+
+
+def test_memory_is_lent_again_when_its_tensor_is_gone(small):
+    pool = Pool()
+    first = pool.empty(4, 6, like=FLOAT)
+    place = first.data_ptr()
+    del first
+    assert pool.empty(8, 3, like=FLOAT).data_ptr() == place
+
+
+def test_memory_is_not_lent_while_anything_has_it(small):
+    pool = Pool()
+    first = pool.empty(4, 6, like=FLOAT)
+    place, part = first.data_ptr(), first[2:]
+    del first
+    second = pool.empty(4, 6, like=FLOAT)
+    assert second.data_ptr() != place
+    part.fill_(7)
+    second.fill_(1)
+    assert (part == 7).all()
+
+
+def test_what_autograd_has_saved_is_not_lent(small):
+    pool = Pool()
+    x = torch.ones(4, 6, requires_grad=True)
+    saved = pool.empty(4, 6, like=FLOAT).fill_(3)
+    y = (x * saved).sum()
+    del saved
+    pool.empty(4, 6, like=FLOAT).fill_(5)
+    y.backward()
+    assert (x.grad == 3).all()
+
+
+def test_tensors_that_are_alive_share_nothing(small):
+    pool = Pool()
+    for _ in range(3):
+        tensors = [pool.empty(2, 3, like=FLOAT).fill_(i) for i in range(5)]
+        assert [int(tensor.sum()) for tensor in tensors] == [0, 6, 12, 18, 24]
+
+
+def test_small_tensors_and_other_devices_are_left_to_pytorch():
+    pool = Pool()
+    assert pool.empty(2, 3, like=FLOAT).shape == (2, 3)
+    assert pool.empty(1 << 20, like=torch.empty(0, device="meta")).device.type == "meta"
+    assert pool._free == {}
+
+
+def test_without_a_pool_it_is_a_plain_tensor():
+    assert empty(2, 3, like=FLOAT, pool=None).shape == (2, 3)
+
+
+def test_a_pool_that_is_gone_gives_its_memory_back(small):
+    pool = Pool()
+    tensor = pool.empty(4, 6, like=FLOAT)
+    del tensor
+    memory = weakref.ref(pool._free[4 * 6 * 4][0])
+    del pool
+    gc.collect()
+    assert memory() is None
+
+
+@pytest.fixture
+def one_chunk(monkeypatch):
+    """Of logits, however many rows: with a pool there are fewer in a chunk, and other sums."""
+    monkeypatch.setattr(loss, "SCRATCH_ROWS", loss.CHUNK_ROWS)
+
+
+@pytest.mark.parametrize("native", [True, False])
+@pytest.mark.parametrize("recompute", ["cheap", "layers", "none"])
+@pytest.mark.parametrize("lora", [0, 4])
+def test_losses_and_gradients_are_those_without_a_pool(small, one_chunk, native, recompute, lora):
+    results = []
+    for pool in (None, Pool()):
+        torch.manual_seed(1)
+        config = ModelConfig(n_vocab=301, n_ctx=40, n_embd=24, n_head=3, n_layer=2)
+        model = GPT2(config, dropout=0.1, recompute=recompute, native=native)
+        model.pool = pool
+        choose_trainable(model, Settings(lora=lora, dropout=0.1))
+        tokens = torch.randint(0, 301, (3, 40))
+        for _ in range(2):  # the second time in the same memory
+            value = model(tokens, tokens.flip(0))
+            value.backward()
+        results.append({"loss": value, **{name: p.grad for name, p in model.named_parameters() if p.requires_grad}})
+    assert bool(pool._free) == (native or recompute != "none")
+    for name, tensor in results[0].items():
+        torch.testing.assert_close(results[1][name], tensor, rtol=0, atol=0, msg=name)
+
+
+def test_two_forward_passes_before_a_backward_pass_do_not_meet(small):
+    model = GPT2(ModelConfig(n_vocab=301, n_ctx=40, n_embd=24, n_head=3, n_layer=2), native=True)
+    tokens = torch.randint(0, 301, (2, 3, 40))
+    gradients = []
+    for pool in (None, Pool()):
+        model.pool = pool
+        model.zero_grad()
+        (model(tokens[0], tokens[0]) + 2 * model(tokens[1], tokens[1])).backward()
+        gradients.append([p.grad.clone() for p in model.parameters()])
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=0)
