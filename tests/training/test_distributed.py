@@ -55,7 +55,7 @@ def torchrun(size: int, out: Path, cases: dict[str, Any], *flags: str) -> subpro
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={size}", *flags]
     with subprocess.Popen(
         [*command, str(SCRIPT), str(out), json.dumps(cases)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONFAULTHANDLER": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -127,9 +127,11 @@ def test_muon_rounds_more_but_trains_as_one(several, tmp_path):
 @pytest.mark.parametrize(("first", "then"), [("ddp", "fsdp"), ("fsdp", "ddp")])
 def test_a_run_goes_on_with_another_number_of_processes_and_another_way(first, then, alone, tmp_path):
     begun = {"begun": {"parallel": first, "save_every": 10, "steps": 20, "stop_after": 10}}
-    assert torchrun(2, tmp_path, begun).returncode == 0
+    run = torchrun(2, tmp_path, begun)
+    assert run.returncode == 0, run.stderr
     rest = {"rest": {"parallel": then, "restore": str(tmp_path / "begun" / "state-0000010")}}
-    assert torchrun(4, tmp_path, rest).returncode == 0
+    run = torchrun(4, tmp_path, rest)
+    assert run.returncode == 0, run.stderr
     joined = result(tmp_path, "begun")["losses"] + result(tmp_path, "rest")["losses"]
     assert joined == pytest.approx(alone("ddp")["losses"], abs=TOLERANCE)
 
@@ -137,7 +139,8 @@ def test_a_run_goes_on_with_another_number_of_processes_and_another_way(first, t
 @pytest.mark.slow
 def test_a_sharded_run_goes_on_in_one_process(several, alone, tmp_path):
     begun = {"begun": {"parallel": "fsdp", "save_every": 10, "stop_after": 10}}
-    assert torchrun(2, tmp_path, begun).returncode == 0
+    run = torchrun(2, tmp_path, begun)
+    assert run.returncode == 0, run.stderr
     several.main(tmp_path, {"rest": {"restore": str(tmp_path / "begun" / "state-0000010")}})
     assert result(tmp_path, "rest")["losses"] == pytest.approx(alone("ddp")["losses"][10:], abs=TOLERANCE)
 
