@@ -35,6 +35,7 @@ class StoppedBetween:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._making = True  # from here on nothing is kept
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         if kind is None:

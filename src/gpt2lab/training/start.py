@@ -74,8 +74,9 @@ def train(job: Job, settings: Settings, terminal: bool = False) -> int:
         remembered = state.progress.get("precision") if state else None
         _say_memory(model, settings, world, remembered, say)
         _say_disk(job, model, settings, say)
-        model.native, model.pool = native_is_faster(), Pool() if settings.lora else None
+        model.native = native_is_faster()
         model.precision = choose_precision(model, settings, windows, world, remembered, say)
+        model.pool = Pool() if settings.lora else None  # not before: the measurement's memory would stay in it
         trainer = _trainer(job, settings, source, model, windows, held_out, world)
         go_on(trainer, job, state, say)
         goes_on, newer = is_of(state, job), state is None or job.restore_from != "latest"
