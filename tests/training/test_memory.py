@@ -40,9 +40,11 @@ import torch
 from gpt2lab.config import ModelConfig
 from gpt2lab.training.module import GPT2
 from gpt2lab.training.optimizers import choose_trainable, make_optimizers
+from gpt2lab.training.pool import Pool
 from gpt2lab.training.settings import Settings
 settings = Settings(**{settings})
 model = GPT2(ModelConfig(**{shape}), recompute="layers" if settings.memory_saving_gradients else "cheap")
+model.pool = Pool() if settings.lora else None
 choose_trainable(model, settings)
 optimizers = make_optimizers(model, settings)
 for _ in range(3):

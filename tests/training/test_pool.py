@@ -79,6 +79,31 @@ def test_without_a_pool_it_is_a_plain_tensor():
     assert empty(2, 3, like=FLOAT, pool=None).shape == (2, 3)
 
 
+def test_another_size_does_not_come_on_top_of_what_is_free(small):
+    pool = Pool()
+    tensors = [pool.empty(4, 6, like=FLOAT) for _ in range(3)]
+    kept = tensors.pop()
+    tensors.clear()
+    free = [weakref.ref(memory) for memory in pool._free[4 * 6 * 4]]
+    pool.empty(5, 5, like=FLOAT)
+    gc.collect()
+    assert [memory() for memory in free] == [None, None]
+    place = kept.data_ptr()
+    del kept
+    assert pool.empty(4, 6, like=FLOAT).data_ptr() == place  # what was lent meanwhile comes back as ever
+
+
+def test_an_update_like_the_one_before_takes_no_new_memory(small):
+    model = GPT2(ModelConfig(n_vocab=301, n_ctx=40, n_embd=24, n_head=3, n_layer=2), native=True)
+    model.pool, tokens = Pool(), torch.randint(0, 301, (3, 40))
+    places = []
+    for _ in range(3):
+        model(tokens, tokens).backward()
+        places.append({memory.ctypes.data for free in model.pool._free.values() for memory in free})
+    assert places[0]
+    assert places[1] == places[2]
+
+
 def test_a_pool_that_is_gone_gives_its_memory_back(small):
     pool = Pool()
     tensor = pool.empty(4, 6, like=FLOAT)

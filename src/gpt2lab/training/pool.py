@@ -17,8 +17,8 @@ class Pool:
     """Keeps the memory of tensors on a CPU that are gone for the next ones of their size.
 
     A system's allocator either gives large blocks back at once, and each new one costs page faults, or keeps them and
-    cuts them up. This pool never gives anything back, so it suits what is the same in every update and is of no
-    use to anything else.
+    cuts them up. This pool suits what is the same in every update. Asked for a size that it has none left of, it gives
+    all that is free back first: a smaller batch does not come on top of a larger one.
     """
 
     def __init__(self) -> None:
@@ -30,6 +30,9 @@ class Pool:
         if like.device.type != "cpu" or size < LEAST:
             return like.new_empty(shape)
         free = self._free.setdefault(size, [])
+        if not free:
+            for others in self._free.values():
+                others.clear()
         memory = free.pop() if free else torch.empty(size, dtype=torch.uint8, device="cpu").numpy()
         lent = memory[:]  # an object of its own, which lives as long as any tensor that has this memory
         weakref.finalize(lent, free.append, memory).atexit = False
