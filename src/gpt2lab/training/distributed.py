@@ -33,6 +33,7 @@ LOST_SIGNS = ("gloo", "nccl", "connection", "socket", "timed out")  # in the tex
 TIME_TO_MEET = 300.0  # seconds
 TIME_TO_ANSWER = timedelta(hours=4)  # one may have data to fetch, or samples to write, while the others wait
 TIME_TO_REPORT = 3.0  # seconds: torchrun ends everybody when the first process is gone
+TIME_TO_LET_GO = 0.2  # seconds in which gloo's threads get the interpreter's lock, to let go of the last tensors
 
 
 class World:
@@ -73,6 +74,7 @@ class World:
     def close(self) -> None:
         """Part from the others."""
         if self.size > 1 and dist.is_initialized():
+            time.sleep(TIME_TO_LET_GO)  # one that waits for the lock when the interpreter ends aborts the process
             dist.destroy_process_group()
 
     def __enter__(self) -> World:
@@ -87,17 +89,8 @@ class World:
                 self._part_in_error(error)
             elif error is None:
                 self.barrier()  # one that leaves early can abort another that is still clearing up
-                self._leave_together()
         finally:
             self.close()
-
-    def _leave_together(self) -> None:
-        """Wait until everybody is past the last exchange: gloo aborts a process in one when a connection closes."""
-        deadline = time.monotonic() + TIME_TO_REPORT
-        with suppress(RuntimeError):  # the store goes away with its process, which leaves when all are here
-            self._store.add("gpt2lab/left", 1)
-            while self._store.add("gpt2lab/left", 0) < self.size and time.monotonic() < deadline:
-                time.sleep(0.01)
 
     def _part_in_error(self, error: Exception) -> None:
         lost = not isinstance(error, Gpt2LabError) and _is_loss_of_a_peer(error)
