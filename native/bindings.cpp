@@ -15,6 +15,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <initializer_list>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -23,10 +24,12 @@
 #include <string>
 #include <thread>
 #include <unordered_set>
+#include <utility>
 
 #include "causal_attention.h"
 #include "draw_arguments.h"
 #include "instruction_set.h"
+#include "layer_norm.h"
 #include "matmul.h"
 #include "philox.h"
 #include "transformer.h"
@@ -343,20 +346,23 @@ class Engine {
   std::mutex mutex_;
 };
 
-// Matmul, CausalAttention and GELU for arrays. Safe to call from several Python threads: calls take turns.
+// Matmul, CausalAttention, LayerNorm and GELU for arrays. Safe to call from several Python threads: calls take turns.
 class TrainingCore {
  public:
   using Matrix = nb::ndarray<const float, nb::ndim<2>, nb::device::cpu>;
   using Result = nb::ndarray<float, nb::ndim<2>, nb::device::cpu>;
   using Queries = nb::ndarray<float, nb::ndim<5>, nb::c_contig, nb::device::cpu>;
   using Outputs = nb::ndarray<float, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
+  using Rows = nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+  using Vector = nb::ndarray<float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
   using LogSums = nb::ndarray<float, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 
   TrainingCore(int threads, const std::string& instruction_set)
       : kernels_(choose_kernels(instruction_set)),
         pool_(checked_threads(threads)),
         matmul_(kernels_, pool_),
-        attention_(kernels_, pool_) {}
+        attention_(kernels_, pool_),
+        norm_(kernels_, pool_) {}
 
   // See causal_attention.h; log_sums [batch, n_head, time].
   void attend(const Queries& qkv, const Outputs& out, const LogSums& log_sums) {
@@ -400,6 +406,24 @@ class TrainingCore {
     });
   }
 
+  // See layer_norm.h.
+  void layer_norm(const Rows& x, const Array1<float>& gain, const Array1<float>& bias, float epsilon, const Rows& out) {
+    const auto [rows, n] = checked_shape_of(x, out, {gain.shape(0), bias.shape(0)});
+    const ExitGate::Visit visit;
+    nb::gil_scoped_release release;
+    const std::lock_guard<std::mutex> turn(mutex_);
+    norm_.forward(x.data(), gain.data(), bias.data(), epsilon, rows, n, out.data());
+  }
+
+  void layer_norm_gradient(const Rows& x, const Array1<float>& gain, float epsilon, const Rows& d,
+                           const Vector& d_gain, const Vector& d_bias) {
+    const auto [rows, n] = checked_shape_of(x, d, {gain.shape(0), d_gain.shape(0), d_bias.shape(0)});
+    const ExitGate::Visit visit;
+    nb::gil_scoped_release release;
+    const std::lock_guard<std::mutex> turn(mutex_);
+    norm_.backward(x.data(), gain.data(), epsilon, rows, n, d.data(), d_gain.data(), d_bias.data());
+  }
+
   // out[m, n] = a[m, k] · b[k, n] + bias[n], or out += a · b, with gelu(a) in place of a if asked for.
   void multiply(const Matrix& a, const Matrix& b, const Result& out, const std::optional<Array1<float>>& bias, bool add,
                 bool gelu) {
@@ -426,6 +450,18 @@ class TrainingCore {
     return {x.data(), std::size_t(x.stride(0)), std::size_t(x.stride(1))};
   }
 
+  // Rows and columns of a layer norm's matrices.
+  static std::pair<int, int> checked_shape_of(const Rows& x, const Rows& other,
+                                              std::initializer_list<std::size_t> vectors) {
+    const std::size_t rows = x.shape(0), n = x.shape(1);
+    if (rows < 1 || n < 1 || rows > INT_MAX || n > INT_MAX)
+      throw std::invalid_argument("matrices must have from 1 to 2^31 - 1 rows and columns");
+    if (other.shape(0) != rows || other.shape(1) != n) throw std::invalid_argument("both matrices must have one shape");
+    for (const std::size_t length : vectors)
+      if (length != n) throw std::invalid_argument("vectors must be as long as a row");
+    return {int(rows), int(n)};
+  }
+
   static AttentionShape checked_shape_of(const Queries& qkv, const Outputs& out, const LogSums& log_sums) {
     const std::size_t batch = qkv.shape(0), time = qkv.shape(1), n_head = qkv.shape(3), head_dim = qkv.shape(4);
     constexpr std::size_t kMost = 1 << 20;
@@ -443,6 +479,7 @@ class TrainingCore {
   ThreadPool pool_;
   Matmul matmul_;
   CausalAttention attention_;
+  LayerNorm norm_;
   std::mutex mutex_;
 };
 
@@ -475,6 +512,11 @@ NB_MODULE(_native, m) {
            nb::arg("gelu") = false)
       .def("gelu_gradient", &TrainingCore::gelu_gradient, nb::arg("x").noconvert(), nb::arg("d").noconvert(),
            nb::arg("out").noconvert())
+      .def("layer_norm", &TrainingCore::layer_norm, nb::arg("x").noconvert(), nb::arg("gain").noconvert(),
+           nb::arg("bias").noconvert(), nb::arg("epsilon"), nb::arg("out").noconvert())
+      .def("layer_norm_gradient", &TrainingCore::layer_norm_gradient, nb::arg("x").noconvert(),
+           nb::arg("gain").noconvert(), nb::arg("epsilon"), nb::arg("d").noconvert(), nb::arg("d_gain").noconvert(),
+           nb::arg("d_bias").noconvert())
       .def("attend", &TrainingCore::attend, nb::arg("qkv").noconvert(), nb::arg("out").noconvert(),
            nb::arg("log_sums").noconvert())
       .def("attend_backward", &TrainingCore::attend_backward, nb::arg("qkv").noconvert(), nb::arg("out").noconvert(),

@@ -140,6 +140,9 @@ struct Kernels {
   void (*attention)(const Attention&);
   void (*to_halves)(const float* x, int n, Half* out);  // saturates at the largest finite float16
   void (*layer_norm)(const float* x, const float* gain, const float* bias, float epsilon, int n, float* out);
+  // out = the gradient of x from d, that of what layer_norm() makes; may be d. Adds to d_gain and d_bias.
+  void (*layer_norm_gradient)(const float* x, const float* d, const float* gain, float epsilon, int n, float* out,
+                              float* d_gain, float* d_bias);
   double (*exp)(const double* x, int n, double* out);       // out = e^x for x ≤ 0; returns their sum
   double (*sum_exp)(const float* x, int n, float largest);  // sum of e^(x - largest), each term in float32
   ScoreKernels<float> logits;

@@ -68,7 +68,7 @@ const Kernels& GPT2LAB_KERNELS() {
   static constexpr Kernels table{
       GPT2LAB_KERNELS_NAME, kRows, kPanelColumns, product, matmul_part, pack_panels<kRows>, pack_panels<kPanelColumns>,
       gelu_all, gelu_gradient, softmax_row, softmax_again, softmax_gradient,
-      prompts_apart, prepared_block, prepare, attention, to_halves, layer_norm,
+      prompts_apart, prepared_block, prepare, attention, to_halves, layer_norm, layer_norm_gradient,
       exp_all, sum_exp,
       {largest<float>, at_least<float>, sum_strides<float>},
       {largest<double>, at_least<double>, sum_strides<double>}};

@@ -24,7 +24,7 @@ def gpt2lab(options: argparse.Namespace) -> tuple[Any, list[Any], Callable[..., 
 
     model = GPT2(ModelConfig(**SHAPE), precision=options.precision, recompute=options.recompute)
     model.native = native_is_faster() if options.products == "auto" else options.products == "native"
-    model.pool = Pool() if options.lora else None
+    model.pool = Pool(4 << 30)  # of address space
     settings = Settings(lora=options.lora, lora_targets="attn.q,attn.v")
     choose_trainable(model, settings)
     optimizers = make_optimizers(model, settings)
@@ -91,8 +91,7 @@ def main() -> None:
     if options.program == "gpt2lab":
         from gpt2lab.training.memory import prepare_process
 
-        compact = options.recompute == "layers" or options.lora > 0  # as `gpt2lab train` does
-        prepare_process(options.threads, compact=compact)
+        prepare_process(options.threads)
     import torch
 
     torch.set_num_threads(options.threads)

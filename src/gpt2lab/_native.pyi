@@ -30,6 +30,15 @@ class TrainingCore:
     def gelu_gradient(self, x: Any, d: Any, out: Any) -> None:
         """``out = d * gelu'(x)``, matrices with whole rows; ``out`` may be one of the others."""
 
+    def layer_norm(self, x: Any, gain: Any, bias: Any, epsilon: float, out: Any) -> None:
+        """Layer norm of each row of ``x`` [rows, n] to ``out``; ``gain`` and ``bias`` [n]. All lie together."""
+
+    def layer_norm_gradient(self, x: Any, gain: Any, epsilon: float, d: Any, d_gain: Any, d_bias: Any) -> None:
+        """``d`` [rows, n], the gradient of what :meth:`layer_norm` made, becomes that of ``x``.
+
+        Writes ``d_gain`` and ``d_bias`` [n].
+        """
+
     def attend(self, qkv: Any, out: Any, log_sums: Any) -> None:
         """Causal attention of ``qkv`` [batch, time, 3, n_head, head_dim].
 

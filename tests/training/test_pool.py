@@ -1,13 +1,15 @@
 """Memory that is lent again, but never while anybody has it."""
 
 import gc
+import mmap
 import weakref
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gpt2lab.config import ModelConfig
-from gpt2lab.training import loss
 from gpt2lab.training import pool as pools
 from gpt2lab.training.module import GPT2
 from gpt2lab.training.optimizers import choose_trainable
@@ -15,6 +17,9 @@ from gpt2lab.training.pool import Pool, empty
 from gpt2lab.training.settings import Settings
 
 FLOAT = torch.empty(0)
+BYTE = torch.empty(0, dtype=torch.uint8)
+PAGE = mmap.PAGESIZE
+CAPACITY = 1 << 24  # bytes
 
 
 @pytest.fixture
@@ -24,14 +29,14 @@ def small(monkeypatch):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_tensor_is_an_ordinary_one(dtype, small):
-    tensor = Pool().empty(3, 5, like=torch.empty(0, dtype=dtype))
+    tensor = Pool(CAPACITY).empty(3, 5, like=torch.empty(0, dtype=dtype))
     assert (tensor.shape, tensor.dtype, tensor.is_contiguous()) == ((3, 5), dtype, True)
     tensor.fill_(2).add_(1)
     assert tensor.sum() == 45
 
 
 def test_memory_is_lent_again_when_its_tensor_is_gone(small):
-    pool = Pool()
+    pool = Pool(CAPACITY)
     first = pool.empty(4, 6, like=FLOAT)
     place = first.data_ptr()
     del first
@@ -39,7 +44,7 @@ def test_memory_is_lent_again_when_its_tensor_is_gone(small):
 
 
 def test_memory_is_not_lent_while_anything_has_it(small):
-    pool = Pool()
+    pool = Pool(CAPACITY)
     first = pool.empty(4, 6, like=FLOAT)
     place, part = first.data_ptr(), first[2:]
     del first
@@ -51,7 +56,7 @@ def test_memory_is_not_lent_while_anything_has_it(small):
 
 
 def test_what_autograd_has_saved_is_not_lent(small):
-    pool = Pool()
+    pool = Pool(CAPACITY)
     x = torch.ones(4, 6, requires_grad=True)
     saved = pool.empty(4, 6, like=FLOAT).fill_(3)
     y = (x * saved).sum()
@@ -62,70 +67,99 @@ def test_what_autograd_has_saved_is_not_lent(small):
 
 
 def test_tensors_that_are_alive_share_nothing(small):
-    pool = Pool()
+    pool = Pool(CAPACITY)
     for _ in range(3):
         tensors = [pool.empty(2, 3, like=FLOAT).fill_(i) for i in range(5)]
         assert [int(tensor.sum()) for tensor in tensors] == [0, 6, 12, 18, 24]
 
 
 def test_small_tensors_and_other_devices_are_left_to_pytorch():
-    pool = Pool()
+    pool = Pool(CAPACITY)
     assert pool.empty(2, 3, like=FLOAT).shape == (2, 3)
     assert pool.empty(1 << 20, like=torch.empty(0, device="meta")).device.type == "meta"
-    assert pool._free == {}
+    assert pool._free == [(0, CAPACITY)]
 
 
 def test_without_a_pool_it_is_a_plain_tensor():
     assert empty(2, 3, like=FLOAT, pool=None).shape == (2, 3)
 
 
-def test_another_size_does_not_come_on_top_of_what_is_free(small):
-    pool = Pool()
-    tensors = [pool.empty(4, 6, like=FLOAT) for _ in range(3)]
-    kept = tensors.pop()
-    tensors.clear()
-    free = [weakref.ref(memory) for memory in pool._free[4 * 6 * 4]]
-    pool.empty(5, 5, like=FLOAT)
-    gc.collect()
-    assert [memory() for memory in free] == [None, None]
-    place = kept.data_ptr()
-    del kept
-    assert pool.empty(4, 6, like=FLOAT).data_ptr() == place  # what was lent meanwhile comes back as ever
+def test_memory_of_gone_tensors_fits_one_of_another_size(small):
+    pool = Pool(2 * PAGE)
+    two = [pool.empty(PAGE, like=BYTE) for _ in range(2)]
+    place = two[0].data_ptr()
+    two.clear()
+    assert pool.empty(2 * PAGE, like=BYTE).data_ptr() == place
+
+
+def test_a_tensor_lies_as_low_as_it_fits(small):
+    pool = Pool(CAPACITY)
+    low, middle, high = (pool.empty(size * PAGE, like=BYTE) for size in (2, 1, 1))
+    place = low.data_ptr()
+    del low
+    assert pool.empty(3 * PAGE, like=BYTE).data_ptr() == high.data_ptr() + PAGE
+    one = pool.empty(PAGE + 1, like=BYTE)
+    assert (one.data_ptr(), middle.data_ptr() - place) == (place, 2 * PAGE)
+
+
+def test_what_does_not_fit_is_left_to_pytorch(small):
+    pool = Pool(2 * PAGE)
+    first = pool.empty(PAGE, like=BYTE)
+    place = first.data_ptr()
+    second = pool.empty(PAGE + 1, like=BYTE).fill_(7)
+    assert not place <= second.data_ptr() < place + 2 * PAGE
+    assert (second == 7).all()
+
+
+def test_without_address_space_all_is_left_to_pytorch(small):
+    assert Pool(1 << 62).empty(3, like=FLOAT).fill_(2).sum() == 6
+
+
+@given(st.lists(st.tuples(st.integers(1, 5 * PAGE), st.integers(0, 9)), max_size=60))
+def test_tensors_of_any_sizes_in_any_order_keep_what_is_theirs(steps):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pools, "LEAST", 1)
+        pool, alive = Pool(12 * PAGE), {}
+        for size, name in steps:  # a new one in the place of the last of that name
+            alive.pop(name, None)
+            alive[name] = pool.empty(size, like=BYTE).fill_(name)
+            for each, tensor in alive.items():
+                assert (tensor == each).all()
+        tensor = None
+        alive.clear()
+        assert pool.empty(12 * PAGE, like=BYTE).shape == (12 * PAGE,)
+        assert pool._free == []
 
 
 def test_an_update_like_the_one_before_takes_no_new_memory(small):
     model = GPT2(ModelConfig(n_vocab=301, n_ctx=40, n_embd=24, n_head=3, n_layer=2), native=True)
-    model.pool, tokens = Pool(), torch.randint(0, 301, (3, 40))
+    model.pool, tokens = Pool(CAPACITY), torch.randint(0, 301, (3, 40))
     places = []
     for _ in range(3):
         model(tokens, tokens).backward()
-        places.append({memory.ctypes.data for free in model.pool._free.values() for memory in free})
-    assert places[0]
-    assert places[1] == places[2]
+        places.append([p.grad.data_ptr() for p in model.h.parameters() if p.dim() == 2])
+        model.zero_grad()
+    assert places[0] == places[1] == places[2]
 
 
 def test_a_pool_that_is_gone_gives_its_memory_back(small):
-    pool = Pool()
+    pool = Pool(CAPACITY)
     tensor = pool.empty(4, 6, like=FLOAT)
-    del tensor
-    memory = weakref.ref(pool._free[4 * 6 * 4][0])
+    memory = weakref.ref(pool._memory)
     del pool
     gc.collect()
+    tensor.fill_(3)  # as long as a tensor has some of it, it stays
+    del tensor
+    gc.collect()
     assert memory() is None
-
-
-@pytest.fixture
-def one_chunk(monkeypatch):
-    """Of logits, however many rows: with a pool there are fewer in a chunk, and other sums."""
-    monkeypatch.setattr(loss, "SCRATCH_ROWS", loss.CHUNK_ROWS)
 
 
 @pytest.mark.parametrize("native", [True, False])
 @pytest.mark.parametrize("recompute", ["cheap", "layers", "none"])
 @pytest.mark.parametrize("lora", [0, 4])
-def test_losses_and_gradients_are_those_without_a_pool(small, one_chunk, native, recompute, lora):
+def test_losses_and_gradients_are_those_without_a_pool(small, native, recompute, lora):
     results = []
-    for pool in (None, Pool()):
+    for pool in (None, Pool(CAPACITY)):
         torch.manual_seed(1)
         config = ModelConfig(n_vocab=301, n_ctx=40, n_embd=24, n_head=3, n_layer=2)
         model = GPT2(config, dropout=0.1, recompute=recompute, native=native)
@@ -136,7 +170,6 @@ def test_losses_and_gradients_are_those_without_a_pool(small, one_chunk, native,
             value = model(tokens, tokens.flip(0))
             value.backward()
         results.append({"loss": value, **{name: p.grad for name, p in model.named_parameters() if p.requires_grad}})
-    assert bool(pool._free) == (native or recompute != "none")
     for name, tensor in results[0].items():
         torch.testing.assert_close(results[1][name], tensor, rtol=0, atol=0, msg=name)
 
@@ -145,7 +178,7 @@ def test_two_forward_passes_before_a_backward_pass_do_not_meet(small):
     model = GPT2(ModelConfig(n_vocab=301, n_ctx=40, n_embd=24, n_head=3, n_layer=2), native=True)
     tokens = torch.randint(0, 301, (2, 3, 40))
     gradients = []
-    for pool in (None, Pool()):
+    for pool in (None, Pool(CAPACITY)):
         model.pool = pool
         model.zero_grad()
         (model(tokens[0], tokens[0]) + 2 * model(tokens[1], tokens[1])).backward()

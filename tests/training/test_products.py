@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from gpt2lab import _native
 from gpt2lab.config import ModelConfig
 from gpt2lab.errors import UsageError
-from gpt2lab.training import attention, loss, memory, products
+from gpt2lab.training import attention, loss, memory, norms, products
 from gpt2lab.training.module import GPT2
 from gpt2lab.training.optimizers import choose_trainable
 from gpt2lab.training.products import multiply, native_is_faster
@@ -188,7 +188,8 @@ def test_the_native_core_is_what_multiplies(monkeypatch):
 
     native = _native.TrainingCore(1, "")
     monkeypatch.setattr(products, "_core", lambda threads: Counting())
-    monkeypatch.setattr(attention, "core", lambda: native)
+    for module in (attention, norms):
+        monkeypatch.setattr(module, "core", lambda: native)
     gradients(True, monkeypatch)
     assert Counting.calls == 2 * 4 * 3 + 2 * 3  # each matrix of each layer, and each of two chunks of logits
     assert Counting.gelus == 2
@@ -231,4 +232,4 @@ core.multiply(a, a, out)
 
 
 def test_the_estimate_of_memory_knows_the_rows_of_logits():
-    assert (memory.LOSS_ROWS, memory.LORA_LOSS_ROWS) == (loss.CHUNK_ROWS, loss.SCRATCH_ROWS)
+    assert memory.LOSS_ROWS == loss.CHUNK_ROWS

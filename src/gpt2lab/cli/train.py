@@ -217,7 +217,7 @@ def command(
     if settings.sample_every:
         _check_sample_dir(Path(arguments["sample_dir"], arguments["run_name"]))
     try:
-        start = _start(threads, settings)
+        start = _start(threads)
     except ModuleNotFoundError as error:
         raise UsageError(f"training needs {error.name}: pip install 'gpt2lab[train]'") from error
     from gpt2lab.training.job import Job
@@ -235,11 +235,11 @@ def _check_sample_dir(folder: Path) -> None:
         raise UsageError(f"cannot write samples into {folder}: {there} is no folder that can be written to")
 
 
-def _start(threads: int | None, settings: Settings) -> Any:
+def _start(threads: int | None) -> Any:
     """:mod:`gpt2lab.training.start`, and with it torch, once the process is prepared for it."""
-    from gpt2lab.training.memory import prepare_process, wants_little
+    from gpt2lab.training.memory import prepare_process
 
-    prepare_process(threads, compact=wants_little(settings))
+    prepare_process(threads)
     from gpt2lab.training import distributed, start
 
     distributed.use_threads(threads)

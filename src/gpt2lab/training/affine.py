@@ -8,13 +8,15 @@ layers.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gpt2lab.training.pool import SCRATCH, Pool, empty
+from gpt2lab.training.norms import norm_gradient, normed
+from gpt2lab.training.pool import Pool, converted, empty
 from gpt2lab.training.products import gelu_gradient, multiply
 
 
@@ -94,8 +96,9 @@ class _Affine(torch.autograd.Function):
         y = empty(*x.shape[:-1], weight.shape[1], like=x.new_empty(0, dtype=dtype), pool=pool)
         rows = y.view(-1, weight.shape[1])
         fused = _is_fused(before, a, native)
-        n = _input(x.reshape(-1, x.shape[-1]), norm_weight, norm_bias, NOTHING if fused else before)[0].to(dtype)
-        multiply(n, weight.to(dtype), rows, bias=bias.to(dtype), gelu=fused, native=native)
+        n = _input(x.reshape(-1, x.shape[-1]), norm_weight, norm_bias, NOTHING if fused else before, pool)
+        n, w = converted(n, dtype, pool), converted(weight, dtype, pool)
+        multiply(n, w, rows, bias=bias.to(dtype), gelu=fused, native=native)
         if a is not None and b is not None:
             rows.addmm_(_dropped(n, kept, scale) @ a.to(dtype), b.to(dtype))
         needs_input = ctx.needs_input_grad[3] or a is not None or before.norm is not None or before.gelu
@@ -105,37 +108,33 @@ class _Affine(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *d_outputs: Tensor) -> Any:
         x, norm_weight, norm_bias, weight, a, b, kept = ctx.saved_tensors
-        needs, dtype, native = ctx.needs_input_grad, ctx.dtype, ctx.native
+        needs, dtype, native, pool = ctx.needs_input_grad, ctx.dtype, ctx.native, ctx.pool
         shape, d_y = d_outputs[0].shape[:-1], d_outputs[0].reshape(-1, weight.shape[1])
         x = None if x is None else x.reshape(-1, x.shape[-1])
-        d_x, d_weight, d_a, d_b, statistics = None, None, None, None, ()
+        d_x, d_weight, d_a, d_b = None, None, None, None
         d_bias = d_y.sum(0, dtype=torch.float32) if needs[4] else None
         d_low = None  # [rows, rank]
         if needs[3]:
-            d_weight = torch.empty_like(weight, dtype=dtype)
+            d_weight = empty(*weight.shape, like=weight.new_empty(0, dtype=dtype), pool=pool)
         if needs[3] or a is not None:
             fused = _is_fused(ctx.before, a, native)
-            n, statistics = _input(x, norm_weight, norm_bias, NOTHING if fused else ctx.before)
-            n = n.to(dtype)
+            n = converted(_input(x, norm_weight, norm_bias, NOTHING if fused else ctx.before, pool), dtype, pool)
             if needs[3]:
-                d_weight = multiply(n.t(), d_y, d_weight, gelu=fused, native=native).to(weight.dtype)
+                d_weight = converted(multiply(n.t(), d_y, d_weight, gelu=fused, native=native), weight.dtype, pool)
             if a is not None:
                 n = _dropped(n, kept, ctx.scale)
                 d_low = d_y @ b.to(dtype).t()
                 d_a, d_b = (n.t() @ d_low).to(a.dtype), ((n @ a.to(dtype)).t() @ d_y).to(b.dtype)
             del n
-        d_norm: tuple[Tensor | None, Tensor | None] = (None, None)
+        d_norm: Sequence[Tensor | None] = (None, None)
         if any(needs[:3]):
-            inner = ctx.before.norm is not None or ctx.before.gelu  # then this is not yet the gradient of x
-            size = len(d_y), len(weight)
-            memory = SCRATCH.take(*size, d_y) if inner else empty(*size, like=d_y, pool=ctx.pool)
-            d_x = multiply(d_y, weight.to(dtype).t(), memory, native=native)
+            memory = empty(len(d_y), len(weight), like=d_y, pool=pool)
+            d_x = multiply(d_y, converted(weight, dtype, pool).t(), memory, native=native)
             if d_low is not None:
                 d_x += _dropped(d_low @ a.to(dtype).t(), kept, ctx.scale)
             if ctx.before.norm is not None and x is not None:
-                d_x, *d_norm = _norm_backward(
-                    d_x.to(x.dtype), x, norm_weight, norm_bias, ctx.before.norm.eps, statistics, needs[:3]
-                )
+                d_x = converted(d_x, x.dtype, pool)
+                d_x, *d_norm = norm_gradient(d_x, x, norm_weight, norm_bias, ctx.before.norm.eps)
             elif ctx.before.gelu and x is not None:
                 d_x = gelu_gradient(x.detach(), d_x, native=native)  # in the memory of x, which nothing needs any more
             d_x = None if d_x is None else d_x.view(*shape, -1)
@@ -148,34 +147,14 @@ def _is_fused(before: Before, a: Tensor | None, native: bool) -> bool:
 
 
 def _input(
-    x: Tensor, norm_weight: Tensor | None, norm_bias: Tensor | None, before: Before
-) -> tuple[Tensor, tuple[Tensor, ...]]:
-    """What is multiplied by the weight, and the layer norm's mean and reciprocal deviation."""
+    x: Tensor, norm_weight: Tensor | None, norm_bias: Tensor | None, before: Before, pool: Pool | None
+) -> Tensor:
+    """What is multiplied by the weight."""
     if before.norm is not None:
-        n, *statistics = _normed(x, norm_weight, norm_bias, before.norm.eps)
-        return n, tuple(statistics)
+        return normed(x, norm_weight, norm_bias, before.norm.eps, pool)
     if before.gelu:
-        return torch.ops.aten.gelu.out(x, approximate="tanh", out=SCRATCH.take(x.shape[0], x.shape[1], x)), ()
-    return x, ()
-
-
-def _normed(x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    normed: tuple[Tensor, Tensor, Tensor] = torch.native_layer_norm(x, x.shape[-1:], weight, bias, eps)
-    return normed
-
-
-def _norm_backward(
-    d_n: Tensor,
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    eps: float,
-    statistics: tuple[Tensor, ...],
-    needs: tuple[bool, ...],
-) -> Any:
-    if not statistics:  # nothing else needed the normed input
-        statistics = _normed(x, weight, bias, eps)[1:]
-    return torch.ops.aten.native_layer_norm_backward(d_n, x, x.shape[-1:], *statistics, weight, bias, list(needs))
+        return torch.ops.aten.gelu.out(x, approximate="tanh", out=empty(*x.shape, like=x, pool=pool))
+    return x
 
 
 def _dropped(n: Tensor, kept: Tensor | None, scale: float) -> Tensor:

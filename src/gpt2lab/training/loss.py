@@ -13,11 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gpt2lab.training.pool import SCRATCH
+from gpt2lab.training.pool import Pool, converted, empty
 from gpt2lab.training.products import multiply
 
-CHUNK_ROWS = 256  # each chunk reads the matrix twice and its gradient once; memory.estimate() knows the numbers
-SCRATCH_ROWS = 192  # of a chunk where memory counts more than time
+CHUNK_ROWS = 256  # each chunk reads the matrix twice and its gradient once; memory.estimate() knows the number
 
 
 class TiedGradient:
@@ -43,21 +42,23 @@ class TiedGradient:
 
 class _Embedding(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, tokens: Tensor, tied: TiedGradient) -> Tensor:
+    def forward(ctx: Any, weight: Tensor, tokens: Tensor, tied: TiedGradient, pool: Pool | None) -> Tensor:
         ctx.tied = tied
         ctx.save_for_backward(weight, tokens)
-        return weight[tokens]
+        rows = empty(*tokens.shape, weight.shape[1], like=weight, pool=pool)
+        torch.index_select(weight, 0, tokens.flatten(), out=rows.view(-1, weight.shape[1]))
+        return rows
 
     @staticmethod
-    def backward(ctx: Any, *d_outputs: Tensor) -> tuple[Tensor, None, None]:
+    def backward(ctx: Any, *d_outputs: Tensor) -> tuple[Tensor, None, None, None]:
         weight, tokens = ctx.saved_tensors
         d_weight = ctx.tied.take(weight)
-        return d_weight.index_add_(0, tokens.flatten(), d_outputs[0].flatten(0, -2)), None, None
+        return d_weight.index_add_(0, tokens.flatten(), d_outputs[0].flatten(0, -2)), None, None, None
 
 
-def embedding(tokens: Tensor, weight: Tensor, tied: TiedGradient) -> Tensor:
+def embedding(tokens: Tensor, weight: Tensor, tied: TiedGradient, pool: Pool | None = None) -> Tensor:
     """``weight[tokens]``, int64 [...] -> [..., n_embd]; its gradient goes on top of what is in ``tied``."""
-    rows: Tensor = _Embedding.apply(weight, tokens, tied)
+    rows: Tensor = _Embedding.apply(weight, tokens, tied, pool)
     return rows
 
 
@@ -73,20 +74,20 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         tied: TiedGradient | None,
         with_gradient: bool,
         native: bool,
-        scratch: bool,
+        pool: Pool | None,
     ) -> Tensor:
         ctx.tied = tied
         needs_hidden, needs_weight = (with_gradient and need for need in ctx.needs_input_grad[:2])
-        w = weight.to(dtype)
-        ctx.d_hidden = torch.zeros_like(hidden) if needs_hidden else None
+        w = converted(weight, dtype, pool)
+        ctx.d_hidden = empty(*hidden.shape, like=hidden, pool=pool).zero_() if needs_hidden else None
         count = len(hidden) if rows is None else len(rows)
-        ctx.d_weight = (torch.empty_like if count else torch.zeros_like)(weight) if needs_weight else None
-        most = SCRATCH_ROWS if scratch else CHUNK_ROWS
-        size, like = (min(most, count), len(weight)), hidden.new_empty(0, dtype=dtype)
-        buffer = SCRATCH.take(*size, like) if scratch else like.new_empty(size)
+        ctx.d_weight = empty(*weight.shape, like=weight, pool=pool) if needs_weight else None
+        if needs_weight and not count:
+            ctx.d_weight.zero_()
+        buffer = empty(min(CHUNK_ROWS, count), len(weight), like=hidden.new_empty(0, dtype=dtype), pool=pool)
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
-        for start in range(0, count, most):
-            end = min(start + most, count)
+        for start in range(0, count, CHUNK_ROWS):
+            end = min(start + CHUNK_ROWS, count)
             which = slice(start, end) if rows is None else rows[start:end]
             h, chunk = hidden[which].to(dtype), buffer[: end - start]
             chosen = targets[which, None]  # [chunk, 1]
@@ -133,18 +134,16 @@ def cross_entropy(
     dtype: torch.dtype = torch.float32,
     tied: TiedGradient | None = None,
     native: bool = False,
-    scratch: bool = False,
+    pool: Pool | None = None,
 ) -> Tensor:
     """Sum of ``-log softmax(hidden @ weight.T)[target]`` in nats, differentiable once in ``hidden`` and ``weight``.
 
     ``hidden`` [rows, n_embd], ``weight`` [n_vocab, n_embd], ``targets`` int64 [rows], ``trained`` bool [rows]: rows
     that count (None = all); the others cost nothing. ``dtype`` is that of the matrix products and of the probabilities
     kept between them. With ``tied`` the gradient of ``weight`` is left there. ``native`` has it multiplied by the
-    native core. ``scratch`` puts logits where the layers' backward pass has its scratch, which then stays as large.
+    native core. Memory of logits and gradients may be from ``pool``.
     """
     rows = None if trained is None or bool(trained.all()) else trained.nonzero().squeeze(1)
     with_gradient = torch.is_grad_enabled()
-    loss: Tensor = _ChunkedCrossEntropy.apply(
-        hidden, weight, targets, rows, dtype, tied, with_gradient, native, scratch
-    )
+    loss: Tensor = _ChunkedCrossEntropy.apply(hidden, weight, targets, rows, dtype, tied, with_gradient, native, pool)
     return loss

@@ -9,67 +9,35 @@ import ctypes
 import os
 import sys
 from dataclasses import dataclass
-from functools import cache
 
 from gpt2lab.config import ModelConfig
 from gpt2lab.training.settings import Settings
 
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD, _M_MMAP_MAX = -1, -2, -3, -4  # of glibc's malloc.h
-_TOP_PAD = 64 << 20
-_MAPPED = 1 << 20  # bytes from which a block is mapped by itself where memory counts more than time
+_M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
+_MAPPED = 1 << 20  # bytes from which a block is mapped by itself
 _FLOAT = 4  # bytes
 _TORCH = 330 << 20  # bytes of torch, its libraries' buffers and NumPy in a process, measured on Linux
-LOSS_ROWS, LORA_LOSS_ROWS = 256, 192  # loss.CHUNK_ROWS and SCRATCH_ROWS, which cannot be imported without torch
+LOSS_ROWS = 256  # loss.CHUNK_ROWS, which cannot be imported without torch
 _FRAGMENTS = 1.08  # what lies between tensors, measured
 
 
-def prepare_process(threads: int | None = None, *, compact: bool = False) -> None:
+def prepare_process(threads: int | None = None) -> None:
     """Set up this process for training; before torch is imported, or it takes effect in part only.
 
-    Waiting threads sleep instead of spinning, which matters where cores are shared. glibc keeps memory for the next
-    update instead of giving it back to the system after each: fresh pages are dear, above all in virtual machines.
-    With ``compact`` it gives each large block back at once, which leaves no holes between tensors and takes more time.
-    Elsewhere than on glibc that part does nothing. What the user has set in the environment stays.
+    Waiting threads sleep instead of spinning, which matters where cores are shared. glibc gives large blocks back at
+    once and keeps no holes between them: what an update needs again and again is in a
+    :class:`~gpt2lab.training.pool.Pool`. Elsewhere than on glibc that part does nothing. What the user has set in the
+    environment stays.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     if threads is not None:
         os.environ.setdefault("OMP_NUM_THREADS", str(threads))
-    if any(name.startswith("MALLOC_") for name in os.environ):
+    if sys.platform != "linux" or any(name.startswith("MALLOC_") for name in os.environ):
         return
-    glibc = _glibc()
-    if glibc is None:
-        return
-    if compact:
-        glibc.mallopt(_M_MMAP_THRESHOLD, _MAPPED)
-        return
-    glibc.mallopt(_M_MMAP_MAX, 0)
-    glibc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
-    glibc.mallopt(_M_TOP_PAD, _TOP_PAD)
-
-
-def wants_little(settings: Settings) -> bool:
-    """Whether a run that is set up like this is after little memory: then its process should be ``compact``."""
-    return settings.memory_saving_gradients or settings.lora > 0
-
-
-def give_back_holes(*_: object) -> None:
-    """Give the pages of what is free between tensors back to the system; call it where memory is at its fullest.
-
-    glibc finds no use for many holes that a forward pass leaves: 90 of 2,560 MiB at the peak of 124M. Costs some
-    milliseconds; elsewhere than on glibc it does nothing.
-    """
-    glibc = _glibc()
-    if glibc is not None:
-        glibc.malloc_trim(0)
-
-
-@cache
-def _glibc() -> ctypes.CDLL | None:
-    if sys.platform != "linux":
-        return None
     library = ctypes.CDLL(None)
-    return library if hasattr(library, "mallopt") and hasattr(library, "malloc_trim") else None  # musl has neither
+    if hasattr(library, "mallopt"):  # musl has none
+        library.mallopt(_M_MMAP_THRESHOLD, _MAPPED)
 
 
 @dataclass(frozen=True)
@@ -102,7 +70,7 @@ def estimate(config: ModelConfig, settings: Settings, world_size: int = 1) -> Me
     rows = settings.batch_size * (settings.block_size or config.n_ctx)
     kept, layer = _activations(config, settings, rows)
     width = 2 if settings.precision == "bfloat16" else 4
-    loss = min(rows, LORA_LOSS_ROWS if settings.lora else LOSS_ROWS) * config.n_vocab * width
+    loss = min(rows, LOSS_ROWS) * config.n_vocab * width
     if width == 2:
         loss += config.n_vocab * config.n_embd * (2 + _FLOAT * head_trained)  # its matrix and products in both types
     at_loss = kept + loss + d_head + 2 * rows * config.n_embd * _FLOAT

@@ -20,14 +20,13 @@ from gpt2lab.config import ModelConfig
 from gpt2lab.training.affine import NOTHING, Before, affine
 from gpt2lab.training.attention import causal_attention
 from gpt2lab.training.loss import TiedGradient, cross_entropy, embedding
-from gpt2lab.training.memory import give_back_holes
+from gpt2lab.training.norms import layer_norm
 from gpt2lab.training.pool import Pool
 
 Precision = Literal["float32", "bfloat16"]
 Recompute = Literal["cheap", "layers", "none"]
 
 INIT_STD = 0.02
-LARGE = 1 << 22  # values of the residual stream in all layers: 16 MB, of which every one stands for ten
 
 
 class How(NamedTuple):
@@ -36,7 +35,7 @@ class How(NamedTuple):
     dtype: torch.dtype = torch.float32  # of matrix products and attention; the residual stream is float32
     recompute: bool = True  # norms and GELUs in the backward pass
     native: bool = False  # products and attention in the native core
-    pool: Pool | None = None  # memory of what layers hand on
+    pool: Pool | None = None  # memory of results and gradients
 
 
 class Projection(nn.Module):
@@ -106,7 +105,7 @@ class GPT2(nn.Module):
     ``recompute`` is what the backward pass computes anew rather than keeps: norms and GELUs ("cheap"), whole layers
     ("layers": least memory), or nothing ("none"); gradients are the same. ``native`` says whether the native core is
     to compute products and attention in float32 on a CPU, instead of PyTorch. All three may be changed between updates,
-    and so may ``pool``, from which the layers' results are taken if there is one.
+    and so may ``pool``, the memory of results and gradients if there is one.
     """
 
     def __init__(
@@ -152,7 +151,7 @@ class GPT2(nn.Module):
             dtype=how.dtype,
             tied=tied if ids is None and torch.is_grad_enabled() else None,
             native=self.native,
-            scratch=how.pool is not None,
+            pool=how.pool,
         )
 
     def hidden(self, tokens: Tensor) -> Tensor:
@@ -164,28 +163,19 @@ class GPT2(nn.Module):
         return F.linear(hidden, self.wte.weight)
 
     def _hidden(self, tokens: Tensor, tied: TiedGradient) -> Tensor:
-        x = self.drop(embedding(tokens, self.wte.weight, tied) + self.wpe.weight[: tokens.shape[1]])
         how = self._how()
-        for number, block in enumerate(self.h):
+        rows = embedding(tokens, self.wte.weight, tied, how.pool)
+        x = self.drop(added(rows, self.wpe.weight[: tokens.shape[1]]))
+        for block in self.h:
             if self.recompute == "layers" and torch.is_grad_enabled():
                 x = checkpoint(block, x, how, use_reentrant=False)
             else:
                 x = block(x, how)
-            if number == len(self.h) // 2 and x.requires_grad and self._is_large(x):
-                x.register_hook(give_back_holes)  # half of the gradients are there, and half of the activations
-        if x.requires_grad and self._is_large(x):
-            give_back_holes()
-        hidden: Tensor = self.ln_f(x)
-        return hidden
-
-    def _is_large(self, x: Tensor) -> bool:
-        """Whether holes between tensors are worth a call: not for small models, whose updates are quick."""
-        return str(x.device) == "cpu" and x.numel() * len(self.h) >= LARGE
+        return layer_norm(x, self.ln_f, how.pool)
 
     def _how(self) -> How:
         dtype = torch.bfloat16 if self.precision == "bfloat16" else torch.float32
-        pool = self.pool if torch.is_grad_enabled() else None  # other sizes than training's would stay in it
-        return How(dtype, self.recompute != "none", self.native, pool)
+        return How(dtype, self.recompute != "none", self.native, self.pool)
 
 
 def added(y: Tensor, x: Tensor) -> Tensor:

@@ -1,43 +1,74 @@
-"""Memory for large tensors that come and go in the same few sizes. Knows nothing of what is in them."""
+"""Memory for large tensors that come and go in every update. Knows nothing of what is in them."""
 
 from __future__ import annotations
 
+import bisect
 import math
-import threading
+import mmap
+import sys
 import weakref
+from collections import deque
 
 import numpy as np
 import torch
 from torch import Tensor
 
 LEAST = 1 << 20  # bytes; what is smaller is left to PyTorch
+_NORESERVE = 0x4000 if sys.platform == "linux" else 0  # mmap.MAP_NORESERVE of later Pythons
 
 
 class Pool:
-    """Keeps the memory of tensors on a CPU that are gone for the next ones of their size.
+    """A piece of memory on a CPU, cut up for tensors and put together again, whose pages stay with the process.
 
     A system's allocator either gives large blocks back at once, and each new one costs page faults, or keeps them and
-    cuts them up. This pool suits what is the same in every update. Asked for a size that it has none left of, it gives
-    all that is free back first: a smaller batch does not come on top of a larger one.
+    leaves holes that nothing fits. Here a tensor lies as low as there is room for it, so that gradients come to lie
+    where activations were, and an update needs as much as is alive at its fullest. What does not fit into ``capacity``
+    bytes, of which only those count that have once been used, PyTorch makes as ever.
     """
 
-    def __init__(self) -> None:
-        self._free: dict[int, list[np.ndarray]] = {}
+    def __init__(self, capacity: int) -> None:
+        self._free: list[tuple[int, int]] = []  # from, to; ascending, and something lies between any two
+        self._returned: deque[tuple[int, int]] = deque()  # by tensors that are gone; any thread may add to it
+        pages = -(-capacity // mmap.PAGESIZE) * mmap.PAGESIZE
+        try:
+            if sys.platform == "win32":
+                memory = mmap.mmap(-1, pages)
+            else:
+                memory = mmap.mmap(-1, pages, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE)
+        except (OSError, OverflowError):  # so much address space is not to be had
+            return
+        self._memory = np.frombuffer(memory, np.uint8)
+        self._free.append((0, pages))
 
     def empty(self, *shape: int, like: Tensor) -> Tensor:
         """A tensor of ``like``'s type and device, with anything in it; its memory comes back when it is gone."""
         size = math.prod(shape) * like.element_size()
-        if like.device.type != "cpu" or size < LEAST:
+        place = self._take(size) if like.device.type == "cpu" and size >= LEAST else None
+        if place is None:
             return like.new_empty(shape)
-        free = self._free.setdefault(size, [])
-        if not free:
-            for others in self._free.values():
-                others.clear()
-        memory = free.pop() if free else torch.empty(size, dtype=torch.uint8, device="cpu").numpy()
-        lent = memory[:]  # an object of its own, which lives as long as any tensor that has this memory
-        weakref.finalize(lent, free.append, memory).atexit = False
+        lent = self._memory[place[0] : place[0] + size]  # an object that lives as long as any tensor with this memory
+        weakref.finalize(lent, self._returned.append, place).atexit = False
         storage = torch.from_numpy(lent).untyped_storage()
         return like.new_empty(0).set_(storage, 0, shape)  # not a view, which may not be changed in place everywhere
+
+    def _take(self, size: int) -> tuple[int, int] | None:
+        while self._returned:
+            self._put_back(*self._returned.popleft())
+        size = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
+        for index, (start, end) in enumerate(self._free):
+            if end - start >= size:
+                self._free[index : index + 1] = [(start + size, end)] if end - start > size else []
+                return start, start + size
+        return None
+
+    def _put_back(self, start: int, end: int) -> None:
+        index = bisect.bisect(self._free, (start, end))
+        if index < len(self._free) and self._free[index][0] == end:
+            end = self._free.pop(index)[1]
+        if index and self._free[index - 1][1] == start:
+            index -= 1
+            start = self._free.pop(index)[0]
+        self._free.insert(index, (start, end))
 
 
 def empty(*shape: int, like: Tensor, pool: Pool | None) -> Tensor:
@@ -45,20 +76,6 @@ def empty(*shape: int, like: Tensor, pool: Pool | None) -> Tensor:
     return like.new_empty(shape) if pool is None else pool.empty(*shape, like=like)
 
 
-class _Scratch(threading.local):
-    """Memory that is used again and again for what does not outlive a call, or the next taking; one for each thread."""
-
-    def __init__(self) -> None:
-        self._memory: dict[tuple[torch.dtype, torch.device], Tensor] = {}
-
-    def take(self, rows: int, columns: int, like: Tensor) -> Tensor:
-        """``[rows, columns]`` of ``like``'s type and device, with anything in it, where the last one was."""
-        key, size = (like.dtype, like.device), rows * columns
-        memory = self._memory.get(key)
-        if memory is None or memory.numel() < size:
-            self._memory.pop(key, None)
-            memory = self._memory[key] = torch.empty(size, dtype=like.dtype, device=like.device)
-        return memory[:size].view(rows, columns)
-
-
-SCRATCH = _Scratch()
+def converted(x: Tensor, dtype: torch.dtype, pool: Pool | None) -> Tensor:
+    """``x.to(dtype)``, in memory of ``pool`` if there is one. Outside of autograd."""
+    return x if x.dtype == dtype else empty(*x.shape, like=x.new_empty(0, dtype=dtype), pool=pool).copy_(x)

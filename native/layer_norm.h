@@ -1,0 +1,33 @@
+// Layer norm of many rows and its gradient, for training.
+//
+// Contract: sums over rows are made in an order that does not depend on the number of threads. Callers have checked
+// every size.
+#pragma once
+
+#include <cstddef>
+
+#include "kernels.h"
+#include "memory.h"
+#include "thread_pool.h"
+
+namespace gpt2lab {
+
+class LayerNorm {
+ public:
+  LayerNorm(const Kernels& kernels, ThreadPool& pool) : kernels_(kernels), pool_(pool) {}
+
+  // out[rows, n] = layer norm of each row of x[rows, n].
+  void forward(const float* x, const float* gain, const float* bias, float epsilon, int rows, int n, float* out);
+
+  // d[rows, n], the gradient of what forward() made, becomes that of x. Writes d_gain[n] and d_bias[n]. Throws
+  // std::bad_alloc, or std::system_error if the threads cannot be started, having written nothing.
+  void backward(const float* x, const float* gain, float epsilon, int rows, int n, float* d, float* d_gain,
+                float* d_bias);
+
+ private:
+  const Kernels& kernels_;
+  ThreadPool& pool_;
+  FloatArray sums_;  // [groups of rows][2][n]: of d_gain and of d_bias
+};
+
+}  // namespace gpt2lab

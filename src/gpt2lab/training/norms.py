@@ -1,0 +1,62 @@
+"""Layer norm of rows and its gradient, by the native core or by PyTorch. Knows nothing of layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gpt2lab.training.pool import Pool, empty
+from gpt2lab.training.products import core
+
+
+def normed(x: Tensor, weight: Tensor, bias: Tensor, eps: float, pool: Pool | None = None) -> Tensor:
+    """Layer norm of each row of ``x`` [rows, n]; ``weight`` and ``bias`` [n]. Outside of autograd."""
+    if not _suits(x, weight, bias):
+        return torch.native_layer_norm(x, x.shape[-1:], weight, bias, eps)[0]
+    out = empty(*x.shape, like=x, pool=pool)
+    core().layer_norm(x.detach(), weight.detach(), bias.detach(), eps, out)
+    return out
+
+
+def norm_gradient(d: Tensor, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
+    """The gradients of ``x``, ``weight`` and ``bias`` from ``d``, that of the result; the first may be in its memory.
+
+    Mean and deviation are computed anew, as they cost next to nothing.
+    """
+    if not _suits(x, weight, bias, d):
+        statistics = torch.native_layer_norm(x, x.shape[-1:], weight, bias, eps)[1:]
+        three: tuple[Tensor, Tensor, Tensor] = torch.ops.aten.native_layer_norm_backward(
+            d, x, x.shape[-1:], *statistics, weight, bias, [True] * 3
+        )
+        return three
+    d_weight, d_bias = torch.empty_like(weight), torch.empty_like(bias)
+    core().layer_norm_gradient(x.detach(), weight.detach(), eps, d.detach(), d_weight, d_bias)
+    return d, d_weight, d_bias
+
+
+class _LayerNorm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, pool: Pool | None) -> Tensor:
+        ctx.eps, ctx.pool = eps, pool
+        ctx.save_for_backward(x, weight, bias)
+        return normed(x.reshape(-1, x.shape[-1]), weight, bias, eps, pool).view(x.shape)
+
+    @staticmethod
+    def backward(ctx: Any, *d_outputs: Tensor) -> Any:
+        x, weight, bias = ctx.saved_tensors
+        d = empty(*x.shape, like=x, pool=ctx.pool).copy_(d_outputs[0])  # what autograd hands out is not ours to change
+        rows = (-1, x.shape[-1])
+        d_x, d_weight, d_bias = norm_gradient(d.view(rows), x.reshape(rows), weight, bias, ctx.eps)
+        return d_x.view(x.shape), d_weight, d_bias, None, None
+
+
+def layer_norm(x: Tensor, norm: nn.LayerNorm, pool: Pool | None = None) -> Tensor:
+    """``norm(x)``, differentiable; ``x`` [..., n]. Its memory and its gradient's may be from ``pool``."""
+    y: Tensor = _LayerNorm.apply(x, norm.weight, norm.bias, norm.eps, pool)
+    return y
+
+
+def _suits(*tensors: Tensor) -> bool:
+    return all(x.dtype == torch.float32 and x.device.type == "cpu" and x.is_contiguous() and x.numel() for x in tensors)
