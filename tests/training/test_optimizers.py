@@ -1,9 +1,19 @@
+import subprocess
+import sys
+
 import pytest
 import torch
 
 from gpt2lab.config import ModelConfig
 from gpt2lab.training.module import GPT2
-from gpt2lab.training.optimizers import choose_trainable, load_optimizer_tensors, make_optimizers, optimizer_tensors
+from gpt2lab.training.optimizers import (
+    ADAM_BETAS,
+    BETAS,
+    choose_trainable,
+    load_optimizer_tensors,
+    make_optimizers,
+    optimizer_tensors,
+)
 from gpt2lab.training.settings import Settings
 
 SHAPE = ModelConfig(n_vocab=17, n_ctx=8, n_embd=12, n_head=2, n_layer=2)
@@ -72,3 +82,64 @@ def test_weight_decay_is_on_matrices_alone():
     for group in optimizer.param_groups:
         assert {parameter.dim() for parameter in group["params"]} == ({2} if group["weight_decay"] else {1})
     assert sum(len(group["params"]) for group in optimizer.param_groups) == len(list(model.parameters()))
+
+
+@pytest.mark.parametrize("kind", ["adam", "adamw"])
+def test_adam_is_that_of_pytorch(kind):
+    model, (ours,) = make(optimizer=kind, weight_decay=0.1)
+    other, _ = make(optimizer=kind)
+    theirs = {
+        "adam": lambda: torch.optim.Adam(other.parameters(), lr=0.01, betas=ADAM_BETAS),
+        "adamw": lambda: torch.optim.AdamW(
+            [
+                {"params": [p for p in other.parameters() if p.dim() == 2], "weight_decay": 0.1},
+                {"params": [p for p in other.parameters() if p.dim() == 1], "weight_decay": 0.0},
+            ],
+            lr=0.01,
+            betas=BETAS,
+        ),
+    }[kind]()
+    for seed in range(3):
+        step(model, [ours], seed)
+        step(other, [theirs], seed)
+    for one, two in zip(model.parameters(), other.parameters(), strict=True):
+        torch.testing.assert_close(one, two)
+
+
+def test_what_has_no_gradient_does_not_move():
+    model, (optimizer,) = make()
+    before = [parameter.clone() for parameter in model.parameters()]
+    model.wpe.weight.grad = torch.ones_like(model.wpe.weight)
+    optimizer.param_groups[0]["lr"] = 0.01
+    optimizer.step()
+    moved = [not torch.equal(one, two) for one, two in zip(before, model.parameters(), strict=True)]
+    assert moved == [name == "wpe.weight" for name, _ in model.named_parameters()]
+
+
+@pytest.mark.parametrize("to_none", [True, False])
+def test_gradients_are_forgotten(to_none):
+    model, (optimizer,) = make()
+    model.wpe.weight.grad = torch.ones_like(model.wpe.weight)
+    optimizer.zero_grad(set_to_none=to_none)
+    assert model.wpe.weight.grad is None if to_none else (model.wpe.weight.grad == 0).all()
+    assert model.wte.weight.grad is None
+
+
+def test_training_does_without_the_compiler_of_pytorch():
+    code = """
+import sys, torch
+from gpt2lab.config import ModelConfig
+from gpt2lab.training import start
+from gpt2lab.training.module import GPT2
+from gpt2lab.training.optimizers import make_optimizers
+from gpt2lab.training.settings import Settings
+model = GPT2(ModelConfig(n_vocab=17, n_ctx=8, n_embd=12, n_head=2, n_layer=2))
+(optimizer,) = make_optimizers(model, Settings())
+tokens = torch.zeros(1, 8, dtype=torch.int64)
+model(tokens, tokens).backward()
+torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+optimizer.step()
+optimizer.zero_grad()
+assert "torch._dynamo" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

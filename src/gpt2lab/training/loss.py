@@ -16,7 +16,8 @@ from torch import Tensor
 from gpt2lab.training.pool import Pool, converted, empty
 from gpt2lab.training.products import multiply
 
-CHUNK_ROWS = 256  # each chunk reads the matrix twice and its gradient once; memory.estimate() knows the number
+CHUNK_ROWS = 256  # each chunk reads the matrix twice and its gradient once; memory.estimate() knows the numbers
+FROZEN_CHUNK_ROWS = 128  # of a matrix without a gradient, which lets the chunks be smaller
 
 
 class TiedGradient:
@@ -84,10 +85,11 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         ctx.d_weight = empty(*weight.shape, like=weight, pool=pool) if needs_weight else None
         if needs_weight and not count:
             ctx.d_weight.zero_()
-        buffer = empty(min(CHUNK_ROWS, count), len(weight), like=hidden.new_empty(0, dtype=dtype), pool=pool)
+        most = CHUNK_ROWS if needs_weight else FROZEN_CHUNK_ROWS
+        buffer = empty(min(most, count), len(weight), like=hidden.new_empty(0, dtype=dtype), pool=pool)
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
-        for start in range(0, count, CHUNK_ROWS):
-            end = min(start + CHUNK_ROWS, count)
+        for start in range(0, count, most):
+            end = min(start + most, count)
             which = slice(start, end) if rows is None else rows[start:end]
             h, chunk = hidden[which].to(dtype), buffer[: end - start]
             chosen = targets[which, None]  # [chunk, 1]

@@ -17,7 +17,7 @@ _M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
 _MAPPED = 1 << 20  # bytes from which a block is mapped by itself
 _FLOAT = 4  # bytes
 _TORCH = 330 << 20  # bytes of torch, its libraries' buffers and NumPy in a process, measured on Linux
-LOSS_ROWS = 256  # loss.CHUNK_ROWS, which cannot be imported without torch
+LOSS_ROWS, FROZEN_LOSS_ROWS = 256, 128  # of loss.py, which cannot be imported without torch
 _FRAGMENTS = 1.08  # what lies between tensors, measured
 
 
@@ -70,7 +70,7 @@ def estimate(config: ModelConfig, settings: Settings, world_size: int = 1) -> Me
     rows = settings.batch_size * (settings.block_size or config.n_ctx)
     kept, layer = _activations(config, settings, rows)
     width = 2 if settings.precision == "bfloat16" else 4
-    loss = min(rows, LOSS_ROWS) * config.n_vocab * width
+    loss = min(rows, LOSS_ROWS if head_trained else FROZEN_LOSS_ROWS) * config.n_vocab * width
     if width == 2:
         loss += config.n_vocab * config.n_embd * (2 + _FLOAT * head_trained)  # its matrix and products in both types
     at_loss = kept + loss + d_head + 2 * rows * config.n_embd * _FLOAT

@@ -7,18 +7,19 @@ names, and nothing of schedules or files.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.optim import SGD, Adam, AdamW, Optimizer
 
+from gpt2lab.training.adam import Adam
 from gpt2lab.training.lora import add_lora, has_lora
 from gpt2lab.training.module import GPT2
 from gpt2lab.training.settings import Settings
 
 BETAS = (0.9, 0.99)  # the second a longer memory than the usual 0.95, because batches here are small
 ADAM_BETAS = (0.9, 0.999)  # the original's
+AnyOptimizer: TypeAlias = Adam | torch.optim.Optimizer
 
 
 def choose_trainable(model: GPT2, settings: Settings) -> None:
@@ -35,7 +36,7 @@ def choose_trainable(model: GPT2, settings: Settings) -> None:
     model.h.requires_grad_(True)
 
 
-def make_optimizers(model: GPT2, settings: Settings) -> list[Optimizer]:
+def make_optimizers(model: GPT2, settings: Settings) -> list[AnyOptimizer]:
     """The optimisers of ``settings`` for what requires a gradient; learning rates are set by who steps them.
 
     Muon (Jordan et al. 2024) makes each matrix's update orthogonal; scaled to the size of AdamW's (Liu et al. 2025), so
@@ -44,9 +45,9 @@ def make_optimizers(model: GPT2, settings: Settings) -> list[Optimizer]:
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if settings.optimizer == "sgd":
         sharded = any(hasattr(parameter, "full_tensor") for parameter in trained)  # which its fused form does not take
-        return [SGD(trained, lr=0.0, fused=not sharded)]
+        return [torch.optim.SGD(trained, lr=0.0, fused=not sharded)]
     if settings.optimizer == "adam":
-        return [_with_memory(Adam(trained, lr=0.0, betas=ADAM_BETAS, fused=True))]
+        return [Adam([{"params": trained}], ADAM_BETAS)]
     hidden: list[nn.Parameter] = []
     if settings.optimizer == "muon":
         hidden = [parameter for parameter in model.h.parameters() if parameter.requires_grad and parameter.dim() == 2]
@@ -56,29 +57,17 @@ def make_optimizers(model: GPT2, settings: Settings) -> list[Optimizer]:
         {"params": [p for p in rest if p.dim() >= 2], "weight_decay": settings.weight_decay},
         {"params": [p for p in rest if p.dim() < 2], "weight_decay": 0.0},
     ]
-    optimizers: list[Optimizer] = []
+    optimizers: list[AnyOptimizer] = []
     if rest:
         used = [group for group in groups if group["params"]]
-        optimizers.append(_with_memory(AdamW(used, lr=0.0, betas=BETAS, fused=True)))
+        optimizers.append(Adam(used, BETAS, decoupled=True))
     if hidden:
         decay = settings.weight_decay
         optimizers.append(torch.optim.Muon(hidden, lr=0.0, weight_decay=decay, adjust_lr_fn="match_rms_adamw"))
     return optimizers
 
 
-def _with_memory(adam: Adam | AdamW) -> Optimizer:
-    """``adam`` with the state that its first step would make.
-
-    Made before the first gradients it does not lie between them in memory, and a lack of memory shows at once.
-    """
-    for parameter in _parameters(adam):
-        step = torch.zeros((), dtype=torch.float32, device=parameter.device)
-        moments = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
-        adam.state[parameter] = {"step": step, **moments}
-    return adam
-
-
-def optimizer_tensors(model: GPT2, optimizers: Sequence[Optimizer]) -> dict[str, Tensor]:
+def optimizer_tensors(model: GPT2, optimizers: Sequence[AnyOptimizer]) -> dict[str, Tensor]:
     """All state of ``optimizers``, the very tensors: ``<parameter's name>:<what>``, as ``wte.weight:exp_avg``."""
     names = _names(model, optimizers)
     return {
@@ -90,7 +79,7 @@ def optimizer_tensors(model: GPT2, optimizers: Sequence[Optimizer]) -> dict[str,
     }
 
 
-def load_optimizer_tensors(model: GPT2, optimizers: Sequence[Optimizer], tensors: Mapping[str, Tensor]) -> None:
+def load_optimizer_tensors(model: GPT2, optimizers: Sequence[AnyOptimizer], tensors: Mapping[str, Tensor]) -> None:
     """The inverse of :func:`optimizer_tensors`; no tensors at all is the state before the first step.
 
     Raises ValueError if ``tensors`` are of other parameters or of another kind of optimizer.
@@ -131,19 +120,18 @@ def _restore(state: dict[str, Any], what: str, tensor: Tensor, name: str, parame
         there.copy_(tensor)
 
 
-_KINDS = {"Adam": {"step", "exp_avg", "exp_avg_sq"}, "AdamW": {"step", "exp_avg", "exp_avg_sq"}}
-_KINDS |= {"Muon": {"momentum_buffer"}, "SGD": set()}
+_KINDS: dict[str, set[str]] = {"Adam": {"step", "exp_avg", "exp_avg_sq"}, "Muon": {"momentum_buffer"}, "SGD": set()}
 
 
-def _parameters(optimizer: Optimizer) -> list[Tensor]:
+def _parameters(optimizer: AnyOptimizer) -> list[Tensor]:
     return [parameter for group in optimizer.param_groups for parameter in group["params"]]
 
 
-def _names(model: GPT2, optimizers: Sequence[Optimizer]) -> dict[Tensor, str]:
+def _names(model: GPT2, optimizers: Sequence[AnyOptimizer]) -> dict[Tensor, str]:
     """The names of all parameters of ``optimizers``."""
     names = {parameter: name for name, parameter in model.named_parameters()}
     return {parameter: names[parameter] for optimizer in optimizers for parameter in _parameters(optimizer)}
 
 
-def _stateful(names: Mapping[Tensor, str], optimizers: Sequence[Optimizer]) -> set[str]:
+def _stateful(names: Mapping[Tensor, str], optimizers: Sequence[AnyOptimizer]) -> set[str]:
     return {names[p] for optimizer in optimizers if _KINDS[type(optimizer).__name__] for p in _parameters(optimizer)}
