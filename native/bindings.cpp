@@ -373,16 +373,14 @@ class TrainingCore {
     attention_.forward(shape, qkv.data(), out.data(), log_sums.data());
   }
 
-  void attend_backward(const Queries& qkv, const Outputs& out, const LogSums& log_sums, const Outputs& d_out,
-                       const Queries& d_qkv) {
-    const AttentionShape shape = checked_shape_of(qkv, out, log_sums);
-    checked_shape_of(d_qkv, d_out, log_sums);
+  void attend_backward(const Queries& qkv, const LogSums& log_sums, const Outputs& d_out, const Queries& d_qkv) {
+    const AttentionShape shape = checked_shape_of(qkv, d_out, log_sums);
     for (int i = 0; i < 5; ++i)
       if (d_qkv.shape(i) != qkv.shape(i)) throw std::invalid_argument("a gradient has the shape of what it is of");
     const ExitGate::Visit visit;
     nb::gil_scoped_release release;
     const std::lock_guard<std::mutex> turn(mutex_);
-    attention_.backward(shape, qkv.data(), out.data(), log_sums.data(), d_out.data(), d_qkv.data());
+    attention_.backward(shape, qkv.data(), log_sums.data(), d_out.data(), d_qkv.data());
   }
 
   // out = d · gelu'(x), of as many numbers each; out may be x or d.
@@ -519,7 +517,7 @@ NB_MODULE(_native, m) {
            nb::arg("d_bias").noconvert())
       .def("attend", &TrainingCore::attend, nb::arg("qkv").noconvert(), nb::arg("out").noconvert(),
            nb::arg("log_sums").noconvert())
-      .def("attend_backward", &TrainingCore::attend_backward, nb::arg("qkv").noconvert(), nb::arg("out").noconvert(),
+      .def("attend_backward", &TrainingCore::attend_backward, nb::arg("qkv").noconvert(),
            nb::arg("log_sums").noconvert(), nb::arg("d_out").noconvert(), nb::arg("d_qkv").noconvert());
   nb::exception<DrawError>(m, "DrawError", PyExc_ValueError);
   nb::class_<Engine>(m, "Engine")

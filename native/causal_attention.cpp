@@ -57,18 +57,6 @@ void CausalAttention::for_each_head(const AttentionShape& shape, F&& work) {
 
 namespace {
 
-// Eight sums, added in the end.
-float dot(const float* a, const float* b, int n) {
-  float sums[8] = {};
-  int i = 0;
-  for (; i + 8 <= n; i += 8)
-    for (int j = 0; j < 8; ++j) sums[j] += a[i + j] * b[i + j];
-  for (; i < n; ++i) sums[0] += a[i] * b[i];
-  for (int j = 4; j > 0; j /= 2)
-    for (int l = 0; l < j; ++l) sums[l] += sums[l + j];
-  return sums[0];
-}
-
 // Pieces of a thread's memory, one after another.
 struct Stack {
   float* next;
@@ -109,15 +97,13 @@ void CausalAttention::forward(const Head& h, const float* qkv, float* out, float
   }
 }
 
-void CausalAttention::backward(const AttentionShape& shape, const float* qkv, const float* out, const float* log_sums,
-                               const float* d_out, float* d_qkv) {
-  for_each_head(shape, [&](const Head& head, float* memory) {
-    backward(head, qkv, out, log_sums, d_out, d_qkv, memory);
-  });
+void CausalAttention::backward(const AttentionShape& shape, const float* qkv, const float* log_sums, const float* d_out,
+                               float* d_qkv) {
+  for_each_head(shape, [&](const Head& head, float* memory) { backward(head, qkv, log_sums, d_out, d_qkv, memory); });
 }
 
-void CausalAttention::backward(const Head& h, const float* qkv, const float* out, const float* log_sums,
-                               const float* d_out, float* d_qkv, float* memory) const {
+void CausalAttention::backward(const Head& h, const float* qkv, const float* log_sums, const float* d_out, float* d_qkv,
+                               float* memory) const {
   const float *k = qkv + h.at(1), *v = qkv + h.at(2);
   float *d_q = d_qkv + h.at(0), *d_k = d_qkv + h.at(1), *d_v = d_qkv + h.at(2);
   const std::size_t panel = kernels_.max_rows, lds = h.lds;
@@ -135,16 +121,14 @@ void CausalAttention::backward(const Head& h, const float* qkv, const float* out
   }
   for (int row = 0; row < h.time; row += h.rows) {
     const int m = h.count(row), seen = row + m, padded = rounded_up(seen, kTile);
-    const float *q = qkv + h.at(0) + row * h.ld, *o = out + h.out_at() + row * h.ldo;
-    const float* d_o = d_out + h.out_at() + row * h.ldo;
+    const float *q = qkv + h.at(0) + row * h.ld, *d_o = d_out + h.out_at() + row * h.ldo;
     kernels_.pack_rows(q, h.ld, 1, m, h.dim, rows);  // p = softmax(q · k)
     kernels_.matmul_part({block, keys, p, lds, nullptr, false, m, padded, h.dim, h.dim});
     for (int r = 0; r < m; ++r)
       kernels_.softmax_again(p + r * lds, row + r + 1, padded, h.scale, log_sums[h.sums + row + r]);
     kernels_.pack_rows(d_o, h.ldo, 1, m, h.dim, rows);  // d p = d out · v, then d scores
     kernels_.matmul_part({block, values, d, lds, nullptr, false, m, padded, h.dim, h.dim});
-    for (int r = 0; r < m; ++r)
-      kernels_.softmax_gradient(d + r * lds, p + r * lds, padded, dot(d_o + r * h.ldo, o + r * h.ldo, h.dim), h.scale);
+    for (int r = 0; r < m; ++r) kernels_.softmax_gradient(d + r * lds, p + r * lds, padded, h.scale);
     kernels_.pack_columns(q, 1, h.ld, h.dim, m, queries);  // for the last time: d q may take their place
     // d q = d scores · k; then d k += d scores, turned, · q; then d v += p, turned, · d out
     kernels_.matmul_part({{d, lds, 1, panel * lds}, keys_down, d_q + row * h.ld, h.ld, nullptr, false, m, h.dim, seen, h.time});

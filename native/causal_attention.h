@@ -27,17 +27,16 @@ class CausalAttention {
   // out [batch, time, n_head, head_dim], log_sums [batch, n_head, time]. Throws like Matmul::run.
   void forward(const AttentionShape& shape, const float* qkv, float* out, float* log_sums);
 
-  // d_qkv, like qkv or in its place, from what forward() was given and made, and from d_out.
-  void backward(const AttentionShape& shape, const float* qkv, const float* out, const float* log_sums,
-                const float* d_out, float* d_qkv);
+  // d_qkv, like qkv or in its place, from forward()'s queries and sums and from d_out.
+  void backward(const AttentionShape& shape, const float* qkv, const float* log_sums, const float* d_out, float* d_qkv);
 
  private:
   struct Head;
   template <typename F>
   void for_each_head(const AttentionShape& shape, F&& work);
   void forward(const Head& head, const float* qkv, float* out, float* log_sums, float* memory) const;
-  void backward(const Head& head, const float* qkv, const float* out, const float* log_sums, const float* d_out,
-                float* d_qkv, float* memory) const;
+  void backward(const Head& head, const float* qkv, const float* log_sums, const float* d_out, float* d_qkv,
+                float* memory) const;
 
   const Kernels& kernels_;
   ThreadPool& pool_;

@@ -128,8 +128,8 @@ struct Kernels {
   // multiple of kTile. softmax_row() takes the largest scale · s for the offset.
   RowSum (*softmax_row)(float* s, int length, int padded, float scale);
   void (*softmax_again)(float* s, int length, int padded, float scale, float offset);
-  // The gradient d of probabilities p becomes that of the scores, p · (d - mean) · scale.
-  void (*softmax_gradient)(float* d, const float* p, int padded, float mean, float scale);
+  // The gradient d of probabilities p becomes that of the scores, p · (d - mean of d by p) · scale.
+  void (*softmax_gradient)(float* d, const float* p, int padded, float scale);
   // Whether rows of prompts are computed in another way than rows that continue them: a matrix unit is faster, and
   // rounds otherwise. Which way a row goes depends on what it is alone, never on what is computed beside it.
   bool (*prompts_apart)(Precision);

@@ -45,8 +45,8 @@ class TrainingCore:
         Writes ``out`` [batch, time, n_head, head_dim], and the logarithms of the softmax's sums, [batch, n_head, time].
         """
 
-    def attend_backward(self, qkv: Any, out: Any, log_sums: Any, d_out: Any, d_qkv: Any) -> None:
-        """Writes ``d_qkv``, which may be ``qkv``, from what :meth:`attend` was given and made, and from ``d_out``."""
+    def attend_backward(self, qkv: Any, log_sums: Any, d_out: Any, d_qkv: Any) -> None:
+        """Writes ``d_qkv``, which may be ``qkv``, from what :meth:`attend` was given and summed, and from ``d_out``."""
 
 class DrawError(ValueError): ...
 

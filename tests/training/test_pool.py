@@ -92,14 +92,13 @@ def test_memory_of_gone_tensors_fits_one_of_another_size(small):
     assert pool.empty(2 * PAGE, like=BYTE).data_ptr() == place
 
 
-def test_a_tensor_lies_as_low_as_it_fits(small):
+def test_a_tensor_gets_the_smallest_hole_that_it_fits_into(small):
     pool = Pool(CAPACITY)
-    low, middle, high = (pool.empty(size * PAGE, like=BYTE) for size in (2, 1, 1))
-    place = low.data_ptr()
-    del low
-    assert pool.empty(3 * PAGE, like=BYTE).data_ptr() == high.data_ptr() + PAGE
-    one = pool.empty(PAGE + 1, like=BYTE)
-    assert (one.data_ptr(), middle.data_ptr() - place) == (place, 2 * PAGE)
+    large, _, small_one, between = (pool.empty(size * PAGE, like=BYTE) for size in (3, 1, 2, 1))
+    places = large.data_ptr(), small_one.data_ptr()
+    del large, small_one
+    lent = [pool.empty(size * PAGE - 1, like=BYTE) for size in (2, 2, 3)]
+    assert [one.data_ptr() for one in lent] == [places[1], places[0], between.data_ptr() + PAGE]
 
 
 def test_what_does_not_fit_is_left_to_pytorch(small):

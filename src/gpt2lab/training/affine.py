@@ -131,7 +131,9 @@ class _Affine(torch.autograd.Function):
             memory = empty(len(d_y), len(weight), like=d_y, pool=pool)
             d_x = multiply(d_y, converted(weight, dtype, pool).t(), memory, native=native)
             if d_low is not None:
-                d_x += _dropped(d_low @ a.to(dtype).t(), kept, ctx.scale)
+                d_n = empty(*d_x.shape, like=d_x, pool=pool)
+                d_x += _dropped(torch.mm(d_low, a.to(dtype).t(), out=d_n), kept, ctx.scale)
+                del d_n
             if ctx.before.norm is not None and x is not None:
                 d_x = converted(d_x, x.dtype, pool)
                 d_x, *d_norm = norm_gradient(d_x, x, norm_weight, norm_bias, ctx.before.norm.eps)

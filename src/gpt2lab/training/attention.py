@@ -40,12 +40,12 @@ class _Native(torch.autograd.Function):
         out = empty(batch, time, n_head, head_dim, like=qkv, pool=pool)
         log_sums = qkv.new_empty(batch, n_head, time)
         core().attend(qkv.detach(), out, log_sums)
-        ctx.save_for_backward(qkv, out, log_sums)
+        ctx.save_for_backward(qkv, log_sums)
         return out
 
     @staticmethod
     def backward(ctx: Any, *d_outputs: Tensor) -> tuple[Tensor, None]:
-        qkv, out, log_sums = ctx.saved_tensors
+        qkv, log_sums = ctx.saved_tensors
         d_qkv = qkv.detach()
-        core().attend_backward(d_qkv, out.detach(), log_sums, d_outputs[0].contiguous().detach(), d_qkv)
+        core().attend_backward(d_qkv, log_sums, d_outputs[0].contiguous().detach(), d_qkv)
         return d_qkv, None

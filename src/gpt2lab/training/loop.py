@@ -242,7 +242,7 @@ class Trainer:
 
     def save(self) -> Path:
         """Write a state to resume from; if nothing is validated also the run folder's model."""
-        if self.world.any(not all(bool(_local(p.detach()).isfinite().all()) for p in self.model.parameters())):
+        if self.world.any(not all(_is_finite(_local(p.detach())) for p in self.model.parameters())):
             raise TrainingError(self._lost("the weights are not finite"))
         if self.validated is None:
             self.forget_best()
@@ -407,6 +407,11 @@ def _local(tensor: Tensor) -> Tensor:
     """This process's part of a tensor that may be sharded."""
     local: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
     return local
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """Whether all numbers are; ``isfinite()`` would need more memory than the tensor has."""
+    return not tensor.numel() or all(bool(bound.isfinite()) for bound in tensor.aminmax())
 
 
 def _first_line(error: Exception) -> str:

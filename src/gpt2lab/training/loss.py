@@ -17,7 +17,7 @@ from gpt2lab.training.pool import Pool, converted, empty
 from gpt2lab.training.products import multiply
 
 CHUNK_ROWS = 256  # each chunk reads the matrix twice and its gradient once; memory.estimate() knows the numbers
-FROZEN_CHUNK_ROWS = 128  # of a matrix without a gradient, which lets the chunks be smaller
+FROZEN_CHUNK_ROWS = 192  # of a matrix without a gradient, which lets the chunks be smaller
 
 
 class TiedGradient:

@@ -17,8 +17,9 @@ _M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
 _MAPPED = 1 << 20  # bytes from which a block is mapped by itself
 _FLOAT = 4  # bytes
 _TORCH = 330 << 20  # bytes of torch, its libraries' buffers and NumPy in a process, measured on Linux
-LOSS_ROWS, FROZEN_LOSS_ROWS = 256, 128  # of loss.py, which cannot be imported without torch
-_FRAGMENTS = 1.08  # what lies between tensors, measured
+LOSS_ROWS, FROZEN_LOSS_ROWS = 256, 192  # of loss.py, which cannot be imported without torch
+_COMPILER = 70 << 20  # which torch.optim's optimizers import
+_FRAGMENTS = 1.02  # what lies between tensors, measured
 
 
 def prepare_process(threads: int | None = None) -> None:
@@ -80,8 +81,9 @@ def estimate(config: ModelConfig, settings: Settings, world_size: int = 1) -> Me
         at_end += d_head
     if settings.parallel == "fsdp" and world_size > 1:
         at_loss += (config.n_vocab + config.n_ctx + 12 * config.n_embd) * config.n_embd * _FLOAT  # gathered
-    total = _TORCH + int(_FRAGMENTS * (weights + optimizer + max(at_loss, at_end)))
-    return MemoryEstimate(weights, gradients, optimizer, kept, loss, _TORCH, total)
+    torch = _TORCH + _COMPILER * (settings.optimizer in ("sgd", "muon"))
+    total = torch + int(_FRAGMENTS * (weights + optimizer + max(at_loss, at_end)))
+    return MemoryEstimate(weights, gradients, optimizer, kept, loss, torch, total)
 
 
 def _trained_parameters(config: ModelConfig, settings: Settings) -> int:
@@ -105,7 +107,9 @@ def _activations(config: ModelConfig, settings: Settings, rows: int) -> tuple[in
     """Bytes that the forward pass keeps, and that the backward pass of a layer needs besides."""
     unit = rows * config.n_embd
     width = 2 if settings.precision == "bfloat16" else _FLOAT
-    layer = unit * (2 * _FLOAT + 8 * width)  # two inputs; queries, keys, values, attention's output, 4 inside the MLP
+    layer = unit * (2 * _FLOAT + 7 * width)  # two inputs; queries, keys, values, 4 inside the MLP
+    if not settings.lora or "attn.proj" in settings.targets():
+        layer += unit * width  # what attention made, for the gradient of its output's weight
     if settings.dropout:
         layer += unit * (2 + 2 * bool(settings.lora))
     transient = unit * 12 * width

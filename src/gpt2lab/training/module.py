@@ -9,12 +9,12 @@ it is off in ``eval()``. Knows nothing of text, of optimisers or of files.
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from gpt2lab.config import ModelConfig
 from gpt2lab.training.affine import NOTHING, Before, affine
@@ -22,6 +22,7 @@ from gpt2lab.training.attention import causal_attention
 from gpt2lab.training.loss import TiedGradient, cross_entropy, embedding
 from gpt2lab.training.norms import layer_norm
 from gpt2lab.training.pool import Pool
+from gpt2lab.training.recomputing import recomputed
 
 Precision = Literal["float32", "bfloat16"]
 Recompute = Literal["cheap", "layers", "none"]
@@ -168,7 +169,7 @@ class GPT2(nn.Module):
         x = self.drop(added(rows, self.wpe.weight[: tokens.shape[1]]))
         for block in self.h:
             if self.recompute == "layers" and torch.is_grad_enabled():
-                x = checkpoint(block, x, how, use_reentrant=False)
+                x = recomputed(partial(block, how=how), x)
             else:
                 x = block(x, how)
         return layer_norm(x, self.ln_f, how.pool)

