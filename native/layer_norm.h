@@ -16,7 +16,7 @@ class LayerNorm {
  public:
   LayerNorm(const Kernels& kernels, ThreadPool& pool) : kernels_(kernels), pool_(pool) {}
 
-  // out[rows, n] = layer norm of each row of x[rows, n].
+  // out[rows, n] = layer norm of each row of x[rows, n]. Throws std::system_error if the threads cannot be started.
   void forward(const float* x, const float* gain, const float* bias, float epsilon, int rows, int n, float* out);
 
   // d[rows, n], the gradient of what forward() made, becomes that of x. Writes d_gain[n] and d_bias[n]. Throws

@@ -28,13 +28,15 @@ RowSum softmax_row(float* s, int length, int padded, float scale) {
   return {largest, sum(total)};
 }
 
-// d = p · (d - mean) · scale, where `mean` is that of d by p, which is also the product of the row's result and gradient.
+// d = p · (d - mean) · scale, where `mean` is that of d by p. Where scores are large, p adds up to a little more or less
+// than 1, and without dividing by its sum the result would not add up to 0.
 void softmax_gradient(float* d, const float* p, int padded, float scale) {
-  Vec sums[2] = {};
-  int i = 0;
-  for (; i + 2 * kWidth <= padded; i += 2 * kWidth)
-    for (int j = 0; j < 2; ++j) sums[j] = fma(load(p + i + j * kWidth), load(d + i + j * kWidth), sums[j]);
-  const float mean = sum(sums[0] + sums[1]);
+  Vec products = {}, total = {};
+  for (int i = 0; i < padded; i += kWidth) {
+    products = fma(load(p + i), load(d + i), products);
+    total += load(p + i);
+  }
+  const float mean = sum(products) / sum(total);
   for (int i = 0; i < padded; i += kWidth) store(d + i, load(p + i) * (load(d + i) - mean) * scale);
 }
 

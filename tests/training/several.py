@@ -23,11 +23,13 @@ from gpt2lab.config import ModelConfig
 from gpt2lab.data.tokens import Documents
 from gpt2lab.data.windows import Ring, Windows
 from gpt2lab.errors import UsageError
+from gpt2lab.training import pool as pools
 from gpt2lab.training.checkpoints import load_latest, load_state
 from gpt2lab.training.distributed import World
 from gpt2lab.training.loop import Trainer
 from gpt2lab.training.module import GPT2
 from gpt2lab.training.optimizers import choose_trainable
+from gpt2lab.training.pool import Pool
 from gpt2lab.training.reporting import Reporter, Update, Validation
 from gpt2lab.training.settings import Settings, resolved
 
@@ -96,6 +98,7 @@ def train(world: World, out: Path, name: str, case: dict[str, Any]) -> None:
         model = GPT2(CONFIG, chosen.dropout, recompute="layers" if chosen.memory_saving_gradients else "cheap")
         choose_trainable(model, chosen)
     model.native = True  # its attention; the products are too small for it
+    model.pool = Pool(1 << 24)
     reporter = Losses()
     trainer = Disturbed(model, chosen, train_on, windows(2), out / name, world, reporter)
     trainer.disturbance = disturbance
@@ -119,6 +122,7 @@ if __name__ == "__main__":
     from gpt2lab.errors import Gpt2LabError
 
     torch.set_num_threads(1)
+    pools.LEAST = 1  # byte, so that these small tensors are from it
     try:
         main(Path(sys.argv[1]), json.loads(sys.argv[2]))
     except Gpt2LabError as error:  # as the command line does

@@ -50,6 +50,16 @@ def test_large_scores_do_not_overflow(isa):
     )
 
 
+def test_gradients_are_right_where_scores_are_large(isa):
+    qkv = 12 * torch.randn(1, 200, 3 * 2 * 16)
+    ours, theirs = qkv.clone().requires_grad_(), qkv.double().requires_grad_()
+    weights = torch.randn(1, 200, 2 * 16)
+    (causal_attention(ours, 2, native=True) * weights).sum().backward()
+    (plain(theirs, 2) * weights).sum().backward()
+    scale = theirs.grad.abs().max()
+    assert (ours.grad - theirs.grad).abs().max() <= 1e-4 * scale
+
+
 @pytest.mark.parametrize("name", ISAS)
 def test_the_number_of_threads_changes_no_bit(name):
     rng = np.random.default_rng(1)

@@ -15,7 +15,7 @@ def adapted(*targets, dropout=0.0, trained=True):
     add_lora(model, 2, 6.0, targets or list(PLACES), dropout, seed=5)
     if trained:
         for tensor in adapter_tensors(model).values():
-            tensor.normal_(std=0.1)  # with much more, softmax makes much of a rounding
+            tensor.normal_()
     return model
 
 

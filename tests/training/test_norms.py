@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from gpt2lab import _native
 from gpt2lab.training import norms
+from gpt2lab.training import pool as pools
 from gpt2lab.training.norms import layer_norm
 from gpt2lab.training.pool import Pool
 
@@ -66,6 +67,19 @@ def test_a_row_that_is_not_a_number_spoils_no_other():
         assert np.isnan(result).any(1).tolist() == [False, False, False, True, False]
 
 
+@pytest.mark.parametrize("isa", _native.instruction_sets())
+@pytest.mark.parametrize("n", [1, 3, 40])
+def test_a_row_of_one_number_becomes_the_bias(isa, n):
+    x, d, gain, bias = matrices(2, n)
+    x[:] = 7
+    out = np.empty_like(x)
+    _native.TrainingCore(1, isa).layer_norm(x, gain, bias, EPS, out)
+    assert np.array_equal(out, np.tile(bias, (2, 1)))
+    scale, centred = 1 / np.sqrt(EPS), d * gain - (d * gain).mean(1, keepdims=True)
+    _native.TrainingCore(1, isa).layer_norm_gradient(x, gain, EPS, d, np.empty_like(gain), np.empty_like(bias))
+    np.testing.assert_allclose(d, centred * scale, rtol=1e-4, atol=1e-4)
+
+
 def test_other_shapes_and_types_are_refused():
     core, x, vector = _native.TrainingCore(1, ""), np.zeros((3, 4), "f4"), np.zeros(4, "f4")
     with pytest.raises(ValueError, match="one shape"):
@@ -85,6 +99,7 @@ def test_other_shapes_and_types_are_refused():
 @pytest.mark.parametrize("native", [True, False])
 @pytest.mark.parametrize("pool", [None, Pool(1 << 20)])
 def test_gradients_through_a_norm_are_those_of_its_module(native, pool, monkeypatch):
+    monkeypatch.setattr(pools, "LEAST", 1)
     if not native:
         monkeypatch.setattr(norms, "_suits", lambda *_: False)
     torch.manual_seed(0)

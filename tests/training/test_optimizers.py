@@ -69,6 +69,20 @@ def test_the_state_of_another_optimizer_is_refused(saved, loaded):
         load_optimizer_tensors(*make(optimizer=loaded), optimizer_tensors(model, optimizers))
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_state_at_all_is_that_of_the_beginning(kind):
+    model, optimizers = make(optimizer=kind)
+    weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    results = []
+    for _ in range(2):
+        model.load_state_dict(weights)
+        load_optimizer_tensors(model, optimizers, {})
+        step(model, optimizers, 1)
+        results.append([parameter.clone() for parameter in model.parameters()])
+    for one, other in zip(*results, strict=True):
+        assert torch.equal(one, other)
+
+
 def test_layers_alone_are_trained_if_asked():
     model, optimizers = make(only_train_transformer_layers=True)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -133,7 +147,7 @@ from gpt2lab.training import start
 from gpt2lab.training.module import GPT2
 from gpt2lab.training.optimizers import make_optimizers
 from gpt2lab.training.settings import Settings
-model = GPT2(ModelConfig(n_vocab=17, n_ctx=8, n_embd=12, n_head=2, n_layer=2))
+model = GPT2(ModelConfig(n_vocab=17, n_ctx=8, n_embd=12, n_head=2, n_layer=2), dropout=0.1, recompute="layers")
 (optimizer,) = make_optimizers(model, Settings())
 tokens = torch.zeros(1, 8, dtype=torch.int64)
 model(tokens, tokens).backward()

@@ -2,6 +2,7 @@
 
 import gc
 import mmap
+import sys
 import weakref
 
 import pytest
@@ -133,12 +134,23 @@ def test_tensors_of_any_sizes_in_any_order_keep_what_is_theirs(steps):
 def test_an_update_like_the_one_before_takes_no_new_memory(small):
     model = GPT2(ModelConfig(n_vocab=301, n_ctx=40, n_embd=24, n_head=3, n_layer=2), native=True)
     model.pool, tokens = Pool(CAPACITY), torch.randint(0, 301, (3, 40))
-    places = []
+    places, start = [], model.pool._memory.ctypes.data
     for _ in range(3):
         model(tokens, tokens).backward()
-        places.append([p.grad.data_ptr() for p in model.h.parameters() if p.dim() == 2])
+        places.append([p.grad.data_ptr() - start for p in model.h.parameters() if p.dim() == 2])
         model.zero_grad()
     assert places[0] == places[1] == places[2]
+    assert all(0 <= place < CAPACITY for place in places[0])
+
+
+def test_what_nobody_has_may_be_given_back(small):
+    pool = Pool(CAPACITY)
+    kept, gone = (pool.empty(PAGE, like=BYTE).fill_(7) for _ in range(2))
+    del gone
+    pool.give_back()
+    assert (kept == 7).all()
+    assert (pool.empty(PAGE, like=BYTE) == 0).all() or sys.platform != "linux"  # a fresh page
+    Pool(1 << 62).give_back()
 
 
 def test_a_pool_that_is_gone_gives_its_memory_back(small):

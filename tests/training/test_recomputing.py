@@ -1,5 +1,7 @@
 """What is computed again has the gradients of what was kept."""
 
+import weakref
+
 import pytest
 import torch
 from torch import nn
@@ -57,10 +59,45 @@ def test_an_input_without_a_gradient_is_fine():
 
 
 def test_nothing_but_the_input_is_kept():
-    part, x, kept = Part(), torch.randn(3, 6, requires_grad=True), []
-    with torch.autograd.graph.saved_tensors_hooks(lambda tensor: kept.append(tensor) or tensor, lambda tensor: tensor):
-        recomputed(part, x)
-    assert kept == []
+    made = []
+
+    def function(x):
+        for _ in range(3):
+            x = x * x
+            made.append(weakref.ref(x.untyped_storage()))
+        return x
+
+    x = torch.ones(2, requires_grad=True)
+    y = recomputed(function, x)
+    assert [storage() is not None for storage in made] == [False, False, True]  # the last is y's
+    y.sum().backward()
+    assert (x.grad == 8).all()
+
+
+def test_an_input_that_was_changed_meanwhile_is_found_out():
+    x = torch.ones(2, requires_grad=True)
+    between = x * 1
+    y = recomputed(lambda x: x * x, between)
+    with torch.no_grad():
+        between.add_(1)
+    with pytest.raises(RuntimeError, match="changed in place"):
+        y.sum().backward()
+
+
+def test_a_second_run_that_fails_leaves_nothing_half_done():
+    x, fails = torch.full((2,), 3.0, requires_grad=True), iter([False, True, False])
+
+    def function(x):
+        x = x * x
+        if next(fails):
+            raise KeyboardInterrupt
+        return x * x
+
+    y = recomputed(function, x).sum()
+    with pytest.raises(KeyboardInterrupt):
+        y.backward(retain_graph=True)
+    y.backward()
+    assert (x.grad == 4 * 27).all()
 
 
 def test_a_function_that_does_something_else_the_second_time_is_found_out():

@@ -68,7 +68,7 @@ class Adam:
     @torch.no_grad()
     def zero_grad(self, set_to_none: bool = True) -> None:
         """Forget the gradients, or with ``set_to_none=False`` set them to zero."""
-        for parameter in self.state:
+        for parameter in (parameter for group in self.param_groups for parameter in group["params"]):
             if set_to_none or parameter.grad is None:
                 parameter.grad = None
             else:

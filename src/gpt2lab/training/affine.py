@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gpt2lab.training.norms import norm_gradient, normed
+from gpt2lab.training.norms import layer_norm, norm_gradient, normed
 from gpt2lab.training.pool import Pool, converted, empty
 from gpt2lab.training.products import gelu_gradient, multiply
 
@@ -65,7 +65,7 @@ def affine(
             x, *vectors, weight, bias, low.a, low.b, low.kept, low.scale, before, dtype, native, pool
         )
         return y
-    n = norm(x) if norm is not None else x
+    n = layer_norm(x, norm, pool) if norm is not None else x
     n = (F.gelu(n, approximate="tanh") if before.gelu else n).to(dtype)
     y = n @ weight.to(dtype) + bias.to(dtype)
     if adapter is not None:
@@ -139,7 +139,7 @@ class _Affine(torch.autograd.Function):
                 d_x, *d_norm = norm_gradient(d_x, x, norm_weight, norm_bias, ctx.before.norm.eps)
             elif ctx.before.gelu and x is not None:
                 d_x = gelu_gradient(x.detach(), d_x, native=native)  # in the memory of x, which nothing needs any more
-            d_x = None if d_x is None else d_x.view(*shape, -1)
+            d_x = d_x.view(*shape, -1)
         return d_x, *d_norm, d_weight, d_bias, d_a, d_b, None, None, None, None, None, None
 
 

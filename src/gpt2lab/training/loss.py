@@ -58,7 +58,10 @@ class _Embedding(torch.autograd.Function):
 
 
 def embedding(tokens: Tensor, weight: Tensor, tied: TiedGradient, pool: Pool | None = None) -> Tensor:
-    """``weight[tokens]``, int64 [...] -> [..., n_embd]; its gradient goes on top of what is in ``tied``."""
+    """``weight[tokens]``, int64 [...] -> [..., n_embd]; its gradient goes on top of what is in ``tied``.
+
+    The rows' memory may be from ``pool``.
+    """
     rows: Tensor = _Embedding.apply(weight, tokens, tied, pool)
     return rows
 
@@ -101,7 +104,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             if ctx.d_hidden is not None:
                 ctx.d_hidden[which] = multiply(chunk, w, torch.empty_like(h), native=native).to(hidden.dtype)
             if ctx.d_weight is not None:
-                _product_into(ctx.d_weight, chunk.t(), h, add=start > 0, native=native)
+                _product_into(ctx.d_weight, chunk.t(), h, add=start > 0, native=native, pool=pool)
         return total
 
     @staticmethod
@@ -118,13 +121,15 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         return d_hidden, d_weight, None, None, None, None, None, None, None
 
 
-def _product_into(total: Tensor, one: Tensor, other: Tensor, *, add: bool, native: bool) -> None:
+def _product_into(total: Tensor, one: Tensor, other: Tensor, *, add: bool, native: bool, pool: Pool | None) -> None:
     if one.dtype == total.dtype:
         multiply(one, other, total, add=add, native=native)
-    elif add:
-        total += one @ other
+        return
+    product = torch.mm(one, other, out=empty(*total.shape, like=one.new_empty(0), pool=pool))
+    if add:
+        total += product
     else:
-        total.copy_(one @ other)
+        total.copy_(product)
 
 
 def cross_entropy(

@@ -18,7 +18,7 @@ _MAPPED = 1 << 20  # bytes from which a block is mapped by itself
 _FLOAT = 4  # bytes
 _TORCH = 330 << 20  # bytes of torch, its libraries' buffers and NumPy in a process, measured on Linux
 LOSS_ROWS, FROZEN_LOSS_ROWS = 256, 192  # of loss.py, which cannot be imported without torch
-_COMPILER = 70 << 20  # which torch.optim's optimizers import
+_COMPILER = 70 << 20  # which torch.optim's optimizers and several processes import
 _FRAGMENTS = 1.02  # what lies between tensors, measured
 
 
@@ -81,7 +81,7 @@ def estimate(config: ModelConfig, settings: Settings, world_size: int = 1) -> Me
         at_end += d_head
     if settings.parallel == "fsdp" and world_size > 1:
         at_loss += (config.n_vocab + config.n_ctx + 12 * config.n_embd) * config.n_embd * _FLOAT  # gathered
-    torch = _TORCH + _COMPILER * (settings.optimizer in ("sgd", "muon"))
+    torch = _TORCH + _COMPILER * (world_size > 1 or settings.optimizer in ("sgd", "muon"))
     total = torch + int(_FRAGMENTS * (weights + optimizer + max(at_loss, at_end)))
     return MemoryEstimate(weights, gradients, optimizer, kept, loss, torch, total)
 

@@ -104,9 +104,10 @@ class GPT2(nn.Module):
 
     ``precision`` is that of matrix products and attention; weights, norms and the residual stream are float32.
     ``recompute`` is what the backward pass computes anew rather than keeps: norms and GELUs ("cheap"), whole layers
-    ("layers": least memory), or nothing ("none"); gradients are the same. ``native`` says whether the native core is
-    to compute products and attention in float32 on a CPU, instead of PyTorch. All three may be changed between updates,
-    and so may ``pool``, the memory of results and gradients if there is one.
+    ("layers": least memory), or nothing ("none"); gradients are the same, up to rounding. ``native`` says whether the
+    native core is to compute products and attention in float32 on a CPU, instead of PyTorch; norms there are always the
+    core's. All three may be changed between updates, and so may ``pool``, the memory of results and gradients if there
+    is one.
     """
 
     def __init__(

@@ -12,18 +12,19 @@ from gpt2lab.training.products import core
 
 
 def normed(x: Tensor, weight: Tensor, bias: Tensor, eps: float, pool: Pool | None = None) -> Tensor:
-    """Layer norm of each row of ``x`` [rows, n]; ``weight`` and ``bias`` [n]. Outside of autograd."""
+    """Layer norm of each row of ``x`` [..., n]; ``weight`` and ``bias`` [n]. Outside of autograd."""
     if not _suits(x, weight, bias):
         return torch.native_layer_norm(x, x.shape[-1:], weight, bias, eps)[0]
     out = empty(*x.shape, like=x, pool=pool)
-    core().layer_norm(x.detach(), weight.detach(), bias.detach(), eps, out)
+    rows = (-1, x.shape[-1])
+    core().layer_norm(x.detach().view(rows), weight.detach(), bias.detach(), eps, out.view(rows))
     return out
 
 
 def norm_gradient(d: Tensor, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of ``x``, ``weight`` and ``bias`` from ``d``, that of the result; the first may be in its memory.
+    """The gradients of ``x`` [rows, n], ``weight`` and ``bias`` [n] from ``d`` [rows, n], that of the result.
 
-    Mean and deviation are computed anew, as they cost next to nothing.
+    The first may be in the memory of ``d``. Mean and deviation are computed anew: they cost the core next to nothing.
     """
     if not _suits(x, weight, bias, d):
         statistics = torch.native_layer_norm(x, x.shape[-1:], weight, bias, eps)[1:]
@@ -41,12 +42,12 @@ class _LayerNorm(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, pool: Pool | None) -> Tensor:
         ctx.eps, ctx.pool = eps, pool
         ctx.save_for_backward(x, weight, bias)
-        return normed(x.reshape(-1, x.shape[-1]), weight, bias, eps, pool).view(x.shape)
+        return normed(x, weight, bias, eps, pool)
 
     @staticmethod
     def backward(ctx: Any, *d_outputs: Tensor) -> Any:
         x, weight, bias = ctx.saved_tensors
-        d = empty(*x.shape, like=x, pool=ctx.pool).copy_(d_outputs[0])  # what autograd hands out is not ours to change
+        d = empty(*x.shape, like=x, pool=ctx.pool).copy_(d_outputs[0])  # which is not ours to change
         rows = (-1, x.shape[-1])
         d_x, d_weight, d_bias = norm_gradient(d.view(rows), x.reshape(rows), weight, bias, ctx.eps)
         return d_x.view(x.shape), d_weight, d_bias, None, None

@@ -94,7 +94,10 @@ def load_optimizer_tensors(model: GPT2, optimizers: Sequence[AnyOptimizer], tens
         raise ValueError(f"the state of the optimizer is of other parameters: {odd}")
     for optimizer in optimizers:
         if not kept:
-            optimizer.state.clear()
+            with torch.no_grad():
+                for state in optimizer.state.values():
+                    for tensor in state.values():
+                        tensor.zero_()
             continue
         expected = _KINDS[type(optimizer).__name__]
         for parameter in _parameters(optimizer):

@@ -16,9 +16,10 @@ def recomputed(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """``function(x)``, differentiable in ``x`` and in parameters; of what autograd would keep only ``x`` is kept.
 
     ``function`` runs a second time when a gradient goes through it, from the same random state, and must do then what
-    it did before. One backward pass may go through the result.
+    it did before: else RuntimeError is raised, as it is when a second backward pass goes through the result.
     """
     random = _random_states(x)
+    version = x._version  # counts changes in place
     made: list[Tensor | None] = []
     count = 0
 
@@ -29,15 +30,19 @@ def recomputed(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
     def make_again(index: int) -> Tensor:
         if not made:
+            if x._version != version:
+                raise RuntimeError("what is to be computed again was changed in place meanwhile")
             now = _random_states(x)
             _set_random_states(x, random)
             try:
-                with torch.enable_grad(), saved_tensors_hooks(lambda tensor: made.append(tensor.detach()), _none):
+                again: list[Tensor] = []
+                with torch.enable_grad(), saved_tensors_hooks(lambda tensor: again.append(tensor.detach()), _none):
                     function(x.detach().requires_grad_(x.requires_grad))
             finally:
                 _set_random_states(x, now)
-            if len(made) != count:
-                raise RuntimeError(f"the second time {len(made)} tensors were kept, the first time {count}")
+            if len(again) != count:
+                raise RuntimeError(f"the second time {len(again)} tensors were kept, the first time {count}")
+            made.extend(again)
         tensor, made[index] = made[index], None
         if tensor is None:
             raise RuntimeError("a second backward pass through what is not kept")
@@ -53,7 +58,7 @@ def _none(_: object) -> Tensor:
 
 def _random_states(x: Tensor) -> tuple[Tensor, ...]:
     """Of the generators that dropout on ``x`` may use."""
-    others = (getattr(torch, x.device.type).get_rng_state(),) if x.device.type in ("cuda", "mps") else ()
+    others = (getattr(torch, x.device.type).get_rng_state(),) if x.device.type == "cuda" else ()
     return torch.get_rng_state(), *others
 
 

@@ -76,8 +76,9 @@ def train(job: Job, settings: Settings, terminal: bool = False) -> int:
         _say_disk(job, model, settings, say)
         model.native = native_is_faster()
         model.precision = choose_precision(model, settings, windows, world, remembered, say)
-        needed = estimate(model.config, replace(settings, precision=model.precision), world.size)
-        model.pool = Pool(needed.total)  # not before: the measurement's memory would stay in it
+        if world.device.type == "cpu":
+            needed = estimate(model.config, replace(settings, precision=model.precision), world.size)
+            model.pool = Pool(needed.total)  # not before: the measurement's memory would stay in it
         trainer = _trainer(job, settings, source, model, windows, held_out, world)
         go_on(trainer, job, state, say)
         goes_on, newer = is_of(state, job), state is None or job.restore_from != "latest"
