@@ -14,6 +14,7 @@
 #include "../causal_attention.h"
 #include "../draw_arguments.h"
 #include "../instruction_set.h"
+#include "../layer_norm.h"
 #include "../matmul.h"
 #include "../stepper.h"
 #include "../transformer.h"
@@ -195,7 +196,7 @@ void check_attention(const Kernels& kernels, const AttentionShape& shape) {
   ThreadPool pool(2);
   CausalAttention attention(kernels, pool);
   attention.forward(shape, qkv.data(), out.data(), sums.data());
-  attention.backward(shape, qkv.data(), out.data(), sums.data(), d_out.data(), d_qkv.data());
+  attention.backward(shape, qkv.data(), sums.data(), d_out.data(), d_qkv.data());
   for (int b = 0; b < shape.batch; ++b) {
     const std::size_t first = std::size_t(b) * shape.time * shape.width();
     for (std::size_t i = 0; i < shape.width(); ++i)
@@ -237,6 +238,37 @@ void check_layer_norm(const Kernels& kernels, int n) {
   for (int i = 0; i < n; ++i)
     expect(near(out[i], (x[i] - mean) / std::sqrt(variance + 1e-5) * gain[i] + bias[i], 1e-5), "layer norm",
            kernels.name);
+}
+
+// What must hold of the gradients' sums, and the same in every number of threads.
+void check_layer_norm_gradient(const Kernels& kernels, int rows, int n) {
+  const std::size_t size = std::size_t(rows) * n;
+  const auto x = random_floats(size), gain = random_floats(n), bias = random_floats(n), d = random_floats(size);
+  std::vector<float> first;
+  for (int threads = 1; threads <= 3; ++threads) {
+    ThreadPool pool(threads);
+    LayerNorm norm(kernels, pool);
+    std::vector<float> out(size), d_x = d, d_gain(n), d_bias(n);
+    norm.forward(x.data(), gain.data(), bias.data(), 1e-5f, rows, n, out.data());
+    norm.backward(x.data(), gain.data(), 1e-5f, rows, n, d_x.data(), d_gain.data(), d_bias.data());
+    for (int i = 0; i < n; ++i) {
+      double along = 0, plain = 0;
+      for (int r = 0; r < rows; ++r) {
+        along += d[r * n + i] * (out[r * n + i] - bias[i]);
+        plain += d[r * n + i];
+      }
+      expect(near(d_gain[i] * gain[i], along, 1e-3) && near(d_bias[i], plain, 1e-3), "gradient of gain and bias",
+             kernels.name);
+    }
+    for (int r = 0; r < rows; ++r) {  // adding a number to a whole row changes nothing
+      double total = 0;
+      for (int i = 0; i < n; ++i) total += d_x[r * n + i];
+      expect(std::abs(total) < 1e-2, "gradient of layer norm", kernels.name);
+    }
+    d_x.insert(d_x.end(), d_gain.begin(), d_gain.end());
+    if (threads == 1) first = d_x;
+    expect(d_x == first, "the same gradients in every number of threads", kernels.name);
+  }
 }
 
 void check_exp(const Kernels& kernels) {
@@ -454,6 +486,7 @@ int main() {
     check_halves(*kernels);
     check_gelu_gradient(*kernels);
     for (int n : {1, 3, 16, 60, 768}) check_layer_norm(*kernels, n);
+    for (int rows : {1, 70, 200}) check_layer_norm_gradient(*kernels, rows, 50);
     check_exp(*kernels);
     for (int n : {1, 2, 31, 33, 511, 600, 2047, 2048, 2081, 5000}) {
       check_scores(*kernels, kernels->logits, n);
