@@ -93,7 +93,7 @@ class _Affine(torch.autograd.Function):
     ) -> Tensor:
         ctx.before, ctx.scale, ctx.dtype, ctx.native, ctx.pool = before, scale, dtype, native, pool
         # The result's memory is taken before that of what is freed soon: then no hole is left between results.
-        y = empty(*x.shape[:-1], weight.shape[1], like=x.new_empty(0, dtype=dtype), pool=pool)
+        y = empty(*x.shape[:-1], weight.shape[1], like=x, pool=pool, dtype=dtype)
         rows = y.view(-1, weight.shape[1])
         fused = _is_fused(before, a, native)
         n = _input(x.reshape(-1, x.shape[-1]), norm_weight, norm_bias, NOTHING if fused else before, pool)
@@ -115,7 +115,7 @@ class _Affine(torch.autograd.Function):
         d_bias = d_y.sum(0, dtype=torch.float32) if needs[4] else None
         d_low = None  # [rows, rank]
         if needs[3]:
-            d_weight = empty(*weight.shape, like=weight.new_empty(0, dtype=dtype), pool=pool)
+            d_weight = empty(*weight.shape, like=weight, pool=pool, dtype=dtype)
         if needs[3] or a is not None:
             fused = _is_fused(ctx.before, a, native)
             n = converted(_input(x, norm_weight, norm_bias, NOTHING if fused else ctx.before, pool), dtype, pool)

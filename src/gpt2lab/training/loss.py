@@ -89,7 +89,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         if needs_weight and not count:
             ctx.d_weight.zero_()
         most = CHUNK_ROWS if needs_weight else FROZEN_CHUNK_ROWS
-        buffer = empty(min(most, count), len(weight), like=hidden.new_empty(0, dtype=dtype), pool=pool)
+        buffer = empty(min(most, count), len(weight), like=hidden, pool=pool, dtype=dtype)
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         for start in range(0, count, most):
             end = min(start + most, count)
@@ -125,7 +125,7 @@ def _product_into(total: Tensor, one: Tensor, other: Tensor, *, add: bool, nativ
     if one.dtype == total.dtype:
         multiply(one, other, total, add=add, native=native)
         return
-    product = torch.mm(one, other, out=empty(*total.shape, like=one.new_empty(0), pool=pool))
+    product = torch.mm(one, other, out=empty(*total.shape, like=one, pool=pool))
     if add:
         total += product
     else:
