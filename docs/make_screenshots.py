@@ -82,7 +82,7 @@ def hover(browser: Browser, url: str) -> None:
     write(page)
     look(page, 5)
     picture(page.locator("section.stages"), "bars")
-    picture(page.locator("#place"), "alternatives")
+    picture(page.locator("#inspector"), "alternatives")
     page.context.close()
 
 
@@ -112,9 +112,9 @@ def sweep(browser: Browser, url: str) -> None:
 def beside(browser: Browser, url: str) -> None:
     """``tales`` and what fine-tuning made of it."""
     page = opened(browser, url, max_tokens=60)
-    page.locator("#beside button[type=submit]").click()
-    expect(page.locator("#beside [role=status]")).to_have_text(re.compile("Done"))
-    picture(page.locator("#beside-section"), "beside")
+    page.locator("#compare button[type=submit]").click()
+    expect(page.locator("#compare [role=status]")).to_have_text(re.compile("Done"))
+    picture(page.locator("#compare-section"), "beside")
     page.context.close()
 
 

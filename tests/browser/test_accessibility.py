@@ -38,16 +38,16 @@ def settled(page: Any) -> None:
 def test_the_playground(new_page, expect, pair_server, scheme, width):
     page = new_page(pair_server, color_scheme=scheme, width=width, reduced_motion="reduce")
     page.goto("/")
-    page.wait_for_selector("#beside form", state="attached")
+    page.wait_for_selector("#compare form", state="attached")
     assert violations(page) == []
     values = {"seed": 3, "max_tokens": 30, "n": 1, "temperature": 1.2, "top_k": 40, "min_p": 0.02}
     page.evaluate("(s) => import('/page/settings.js').then((m) => m.settings.set(s))", values)
     page.click("#run")
     expect(page.locator("#status")).to_have_text(re.compile("Done"))
     page.locator("#tokens .t.drawn").nth(3).click()
-    expect(page.locator("#bars .draw b")).to_be_attached()
+    expect(page.locator("#stage-table .draw b")).to_be_attached()
     page.get_by_label("Temperatures", exact=True).fill("0 2")
-    for part in ("#sweep", "#beside"):
+    for part in ("#sweep", "#compare"):
         page.locator(f"{part} button[type=submit]").focus()
         page.keyboard.press("Enter")
         expect(page.locator(f"{part} [role=status]")).to_have_text(re.compile("Done"))

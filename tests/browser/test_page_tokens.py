@@ -158,10 +158,10 @@ def test_the_keyboard_alone_reaches_an_alternative_and_branches(page):
 def test_on_a_narrow_screen_a_tap_opens_the_alternatives_and_the_text_fits(new_page):
     page = new_page(width=320, height=640, has_touch=True)
     write(visit(page))
-    assert page.locator("#place").is_hidden()
+    assert page.locator("#inspector").is_hidden()
     page.locator("#tokens .drawn").nth(4).tap()
-    page.locator("#place").wait_for()
+    page.locator("#inspector").wait_for()
     alternatives(page)
     page.get_by_role("button", name="Close").click()
-    assert page.locator("#place").is_hidden()
+    assert page.locator("#inspector").is_hidden()
     assert page.evaluate("() => document.documentElement.scrollWidth") <= 320

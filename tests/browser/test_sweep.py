@@ -28,7 +28,7 @@ def test_figures_are_those_of_python(evaluate, sizes):
     samples = [[(int(random.integers(6)), -float(random.exponential())) for _ in range(size)] for size in sizes]
     expected = figures([[reading(*token) for token in sample] for sample in samples], [], None, None)
     given = [[{"id": id, "logprob": logprob} for id, logprob in sample] for sample in samples]
-    found = evaluate("texts.js", "(m, samples) => m.textFigures(samples)", given)
+    found = evaluate("text_figures.js", "(m, samples) => m.textFigures(samples)", given)
     assert found["tokens"] == expected.n_tokens
     for value, wanted in zip(
         [found["surprisal"], *found["distinct"], found["repeated"]],

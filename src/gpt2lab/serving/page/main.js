@@ -3,20 +3,20 @@
  */
 
 import * as api from "./api.js";
-import { StageBars } from "./bars.js";
-import { comparable, mountBeside } from "./beside.js";
+import { withKey } from "./api_key.js";
+import { comparable, mountCompare } from "./compare.js";
 import { mountControls } from "./controls.js";
-import { Desk } from "./desk.js";
-import { withKey } from "./key.js";
 import { Messages } from "./messages.js";
 import { settings } from "./settings.js";
+import { StageTable } from "./stage_table.js";
 import { mountSweep } from "./sweep.js";
+import { TextPanel } from "./text_panel.js";
 
 const $ = (id) => document.getElementById(id);
 const NARROW = matchMedia("(max-width: 63.99rem)");
 
 const messages = new Messages($("status"), $("alert"));
-const desk = new Desk(document, { settings, messages, bars: new StageBars($("bars")) });
+const panel = new TextPanel(document, { settings, messages, stageTable: new StageTable($("stage-table")) });
 
 mountControls($("controls"), settings);
 $("settings").open = !NARROW.matches;
@@ -38,10 +38,10 @@ async function start() {
   performance.mark("ready");
   mountSweep($("sweep"), { settings, api });
   if (comparable(cards)) {
-    $("beside-section").hidden = false;
-    mountBeside($("beside"), { settings, api, models: cards });
+    $("compare-section").hidden = false;
+    mountCompare($("compare"), { settings, api, models: cards });
   }
-  await desk.begin(cards);
+  await panel.begin(cards);
 }
 
 function bindPrompt() {

@@ -10,7 +10,7 @@ const WAIT_S = 1; // where the server does not say
 
 /**
  * Draw `run` from its beginning to its end; it may have failed then, or been stopped.
- * @param {import("./story.js").Run} run
+ * @param {import("./branches.js").Run} run
  * @param {object} [options]
  * @param {AbortSignal} [options.signal]  stops it; what is drawn stays
  * @param {() => void} [options.changed]  called whenever there is something new to show
@@ -79,7 +79,7 @@ async function drawOnce(run, signal, changed) {
 export function requestOf(run) {
   const { params, seed, limit } = run.plan;
   const { prompt } = run;
-  return { model: run.story.origin.model, prompt: prompt.length ? prompt : "", max_tokens: limit, seed, ...params };
+  return { model: run.tree.origin.model, prompt: prompt.length ? prompt : "", max_tokens: limit, seed, ...params };
 }
 
 function pause(milliseconds, signal) {

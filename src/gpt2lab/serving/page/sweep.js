@@ -3,11 +3,11 @@
  * how surprising, varied and repetitive they are. All columns use the same random numbers.
  */
 
+import { withKey } from "./api_key.js";
 import { element, newId } from "./elements.js";
-import { withKey } from "./key.js";
 import { ARTICLE } from "./scales.js";
 import { LIMITS, isValid, newSeed, samplingParams } from "./settings.js";
-import { textFigures } from "./texts.js";
+import { textFigures } from "./text_figures.js";
 import { tokenNodes } from "./tokens.js";
 import { Decoder } from "./vocabulary.js";
 

@@ -126,7 +126,7 @@ export class TokenView {
 
   #made(place) {
     const { id, logprob, kind, run } = this.#run.at(place);
-    const end = id === run.story.origin.endOfText;
+    const end = id === run.tree.origin.endOfText;
     const text = end ? this.#decoder.rest() + "∎" : this.#decoder.push(id);
     const nodes = tokenNodes(text, kind === "given" || logprob === null ? null : Math.exp(logprob));
     const span = nodes[nodes.length - 1];

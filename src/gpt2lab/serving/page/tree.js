@@ -19,7 +19,7 @@ export class TreeView {
 
   /**
    * @param {HTMLElement} element
-   * @param {{open(run: object): void, vocabularyOf(story: object): string[]}} with_
+   * @param {{open(run: object): void, vocabularyOf(tree: object): string[]}} with_
    */
   constructor(element, { open, vocabularyOf }) {
     this.#element = element;
@@ -29,14 +29,14 @@ export class TreeView {
     element.addEventListener("keydown", (event) => this.#pressed(event));
   }
 
-  /** Show `stories`, of which `current` is the run on display. */
-  show(stories, current) {
-    this.#last = [stories, current];
+  /** Show `trees`, of which `current` is the run on display. */
+  show(trees, current) {
+    this.#last = [trees, current];
     const focused = this.#element.contains(document.activeElement);
     if (!focused) this.#stop = current;
     this.#runs = [];
     this.#items.clear();
-    this.#element.replaceChildren(...stories.map(({ root }) => this.#item(root, 1, current)));
+    this.#element.replaceChildren(...trees.map(({ root }) => this.#item(root, 1, current)));
     if (!this.#items.has(this.#stop)) this.#stop = current ?? this.#runs[0] ?? null;
     const stop = this.#items.get(this.#stop);
     if (!stop) return;
@@ -81,8 +81,8 @@ export class TreeView {
 
   /** What sets `run` apart. */
   #label(run) {
-    const vocabulary = this.#vocabularyOf(run.story);
-    if (!run.parent) return run.story.prompt.trim() ? shortened(run.story.prompt) : "(from nothing)";
+    const vocabulary = this.#vocabularyOf(run.tree);
+    if (!run.parent) return run.tree.prompt.trim() ? shortened(run.tree.prompt) : "(from nothing)";
     const there = run.parent.at(run.place);
     const name = (id) => `“${tokenName(vocabulary, id)}”`;
     if (run.token === null) return there ? `${name(there.id)} drawn again, seed ${run.plan.seed}` : "continued";
@@ -94,7 +94,7 @@ export class TreeView {
     if (run.state === "failed") return run.problem;
     if (!run.drawn.length) return "nothing drawn yet";
     const ids = run.drawn.slice(0, SNIPPET_TOKENS).map(({ id }) => id);
-    const text = textOf(this.#vocabularyOf(run.story), ids).replace(/\s+/g, " ").trim();
+    const text = textOf(this.#vocabularyOf(run.tree), ids).replace(/\s+/g, " ").trim();
     return `${text}${run.drawn.length > SNIPPET_TOKENS ? " …" : ""}`;
   }
 

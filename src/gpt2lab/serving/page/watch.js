@@ -3,10 +3,10 @@
  * server tells of them.
  */
 
+import { askForKey } from "./api_key.js";
 import { element } from "./elements.js";
-import { askForKey } from "./key.js";
-import { follow } from "./watch_events.js";
 import { Curves } from "./watch_curves.js";
+import { follow } from "./watch_events.js";
 import { Run, ago, bytesText, clock, count, lossText, rateText } from "./watch_run.js";
 import { Samples } from "./watch_samples.js";
 

@@ -33,7 +33,7 @@ const CUTS = {
 export class Alternatives {
   #element;
   #events;
-  #title = make("p", "place-title");
+  #title = make("p", "inspector-title");
   #facts = make("p", "hint");
   #head = make("p", "alternative-head");
   #list = make("ol", "alternatives");

@@ -34,15 +34,15 @@ const SHOWN = ["model", "penalties", "temperature", "top_k", "top_p", "min_p"];
  * @property {import("./sampling.js").Stage[]} [stages]  of these logits and parameters, if they are known already
  */
 
-export class StageBars {
+export class StageTable {
   #element;
-  #wide = element("div.bars-scroll", { tabindex: 0, role: "region", "aria-label": "Stages of sampling" });
+  #wide = element("div.stage-table-scroll", { tabindex: 0, role: "region", "aria-label": "Stages of sampling" });
   #below = element("div");
 
   /** @param {HTMLElement} element  it becomes the bars' own */
   constructor(element) {
     this.#element = element;
-    element.classList.add("bars");
+    element.classList.add("stage-table");
     this.clear();
   }
 

@@ -1,22 +1,22 @@
 /**
  * What a user does with texts: draw one, branch off, go on, go back and forth, draw again, open what was shared.
- * Holds the stories and says when something changed; shows nothing itself.
+ * Holds the trees and says when something changed; shows nothing itself.
  */
 
 import { tokenize } from "./api.js";
-import { withKey } from "./key.js";
+import { withKey } from "./api_key.js";
+import { BranchTree } from "./branches.js";
+import { checkOf } from "./permalink.js";
 import { newSeed, samplingParams } from "./settings.js";
-import { checkOf } from "./share.js";
-import { Story } from "./story.js";
 import { draw } from "./stream.js";
 
 /** Something that cannot be done, with a sentence for a reader. */
 export class Hindrance extends Error {}
 
-export class Workbench {
-  /** @type {Story[]} */
-  stories = [];
-  /** @type {import("./story.js").Run|null} the run on display */
+export class PageState {
+  /** @type {BranchTree[]} */
+  trees = [];
+  /** @type {import("./branches.js").Run|null} the run on display */
   run = null;
   #settings;
   #events;
@@ -53,29 +53,29 @@ export class Workbench {
   }
 
   get busy() {
-    return this.stories.some((story) => story.runs().some((run) => run.busy));
+    return this.trees.some((tree) => tree.runs().some((run) => run.busy));
   }
 
   // ---- drawing ----------------------------------------------------------------------------------------------------
 
-  /** A story that is not drawn yet, of the prompt and the settings of now. */
+  /** A tree that is not drawn yet, of the prompt and the settings of now. */
   async draft(signal) {
     const { prompt, seed } = this.#settings.get();
     const { card } = this;
     const ids = await withKey(() => tokenize(card.id, prompt, { signal }));
-    return new Story(prompt, ids, originOf(card), this.#plan(seed));
+    return new BranchTree(prompt, ids, originOf(card), this.#plan(seed));
   }
 
   /** Draw a text for the prompt. */
   async start() {
     this.#events.say("Reading the prompt …");
-    const story = await this.draft();
-    story.root.plan = this.#plan();
-    this.#fit(story.root);
-    this.stories.push(story);
-    this.open(story.root);
+    const tree = await this.draft();
+    tree.root.plan = this.#plan();
+    this.#fit(tree.root);
+    this.trees.push(tree);
+    this.open(tree.root);
     this.#events.say("Drawing …");
-    await this.draw(story.root);
+    await this.draw(tree.root);
   }
 
   /**
@@ -86,23 +86,23 @@ export class Workbench {
    */
   async branch(run, at) {
     const { place, token } = at;
-    const { story } = run;
-    if (!this.stories.includes(story)) {
-      story.root.plan.seed ??= newSeed();
-      this.stories.push(story);
+    const { tree } = run;
+    if (!this.trees.includes(tree)) {
+      tree.root.plan.seed ??= newSeed();
+      this.trees.push(tree);
     }
     const again = token === null && place < run.length;
     const plan = this.#plan(again ? newSeed() : (this.#settings.get().seed ?? run.plan.seed));
-    const found = story.found(run, at, plan);
+    const found = tree.found(run, at, plan);
     if (found) {
       this.open(found);
       return;
     }
-    const made = story.branch(run, at, plan);
+    const made = tree.branch(run, at, plan);
     try {
       this.#fit(made);
     } catch (problem) {
-      story.remove(made);
+      tree.remove(made);
       throw problem;
     }
     this.open(made);
@@ -166,7 +166,7 @@ export class Workbench {
   /** Ask for no more than the model's context has room for. */
   #fit(run) {
     if (run.room < 1) {
-      const size = run.story.origin.contextSize;
+      const size = run.tree.origin.contextSize;
       throw new Hindrance(`There is no room left: this model reads ${size} tokens at most, and ${run.length} are there.`);
     }
     run.plan.limit = Math.min(run.plan.limit, run.room);
@@ -183,7 +183,7 @@ export class Workbench {
     this.#display(run);
   }
 
-  /** Put a story on display that is not drawn yet. */
+  /** Put a tree on display that is not drawn yet. */
   preview(run) {
     this.#display(run);
   }
@@ -207,19 +207,19 @@ export class Workbench {
   /** Take `run` and its branches away. */
   remove(run) {
     const gone = new Set([run, ...below(run)]);
-    if (run.parent) run.story.remove(run);
-    else this.stories.splice(this.stories.indexOf(run.story), 1);
+    if (run.parent) run.tree.remove(run);
+    else this.trees.splice(this.trees.indexOf(run.tree), 1);
     const here = this.#visited.slice(0, this.#at + 1).filter((each) => !gone.has(each));
     this.#visited = this.#visited.filter((each) => !gone.has(each));
     this.#at = here.length - 1;
-    const next = run.parent ?? this.stories[this.stories.length - 1]?.root ?? null;
+    const next = run.parent ?? this.trees[this.trees.length - 1]?.root ?? null;
     if (next) this.open(next);
     else this.#display(null);
   }
 
   // ---- what was shared --------------------------------------------------------------------------------------------
 
-  /** The model here that a shared story is drawn with: the same, or one of its name, or the one chosen. */
+  /** The model here that a shared tree is drawn with: the same, or one of its name, or the one chosen. */
   modelFor({ model, fingerprint }) {
     const named = this.#cards.find(({ id }) => id === model);
     if (named?.gpt2lab.fingerprint === fingerprint) return named;
@@ -227,21 +227,21 @@ export class Workbench {
   }
 
   /**
-   * Draw all of a shared story with the model of `card`.
-   * @param {import("./share.js").Shared} shared
+   * Draw all of a shared tree with the model of `card`.
+   * @param {import("./permalink.js").Shared} shared
    * @returns {Promise<{same: number, of: number, stopped: boolean}|null>} how many runs came out as they were; null if
    *   something hindered it, which has been told
    */
   async replayShared(shared, card) {
     const ids = await withKey(() => tokenize(card.id, shared.prompt));
-    const story = new Story(shared.prompt, ids, originOf(card), planOf(shared.first));
-    this.stories.push(story);
-    this.open(story.root);
-    const made = [story.root];
+    const tree = new BranchTree(shared.prompt, ids, originOf(card), planOf(shared.first));
+    this.trees.push(tree);
+    this.open(tree.root);
+    const made = [tree.root];
     const parts = [shared.first, ...shared.branches];
     let same = 0;
     for (const [number, part] of parts.entries()) {
-      if (number) made.push(this.#attach(story, made[part.parent], part));
+      if (number) made.push(this.#attach(tree, made[part.parent], part));
       const run = made[number];
       this.#events.say(`Drawing ${number + 1} of ${parts.length} …`);
       if (run && part.check[0] && (await this.draw(run))) return null;
@@ -252,9 +252,9 @@ export class Workbench {
   }
 
   /** A shared branch; null where its parent turned out too short to have one there. */
-  #attach(story, parent, { place, token, ...part }) {
+  #attach(tree, parent, { place, token, ...part }) {
     if (!parent || place > parent.length) return null;
-    return story.branch(parent, { place, token }, planOf(part));
+    return tree.branch(parent, { place, token }, planOf(part));
   }
 }
 

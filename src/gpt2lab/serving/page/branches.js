@@ -45,19 +45,19 @@ export class Run {
   fingerprint = null;
 
   /**
-   * @param {Story} story
+   * @param {BranchTree} tree
    * @param {Plan} plan
    * @param {{parent: Run, place: number, token: number|null, logprob?: number|null}|null} from  token null: drawn on
    *   from that place; logprob of the token, where it is known
    */
-  constructor(story, plan, from) {
-    this.story = story;
+  constructor(tree, plan, from) {
+    this.tree = tree;
     this.plan = plan;
     this.parent = from?.parent ?? null;
-    this.place = from?.place ?? story.promptIds.length;
+    this.place = from?.place ?? tree.promptIds.length;
     this.token = from?.token ?? null;
     /** @type {Entry[]} what it begins with */
-    this.inherited = from ? this.#inherit(from.logprob ?? null) : story.promptIds.map((id) => entry(id, "given", this));
+    this.inherited = from ? this.#inherit(from.logprob ?? null) : tree.promptIds.map((id) => entry(id, "given", this));
   }
 
   #inherit(logprob) {
@@ -86,7 +86,7 @@ export class Run {
   /** What the server is asked to go on from. */
   get prompt() {
     const ids = this.inherited.map(({ id }) => id);
-    return this.parent && ids.length ? [...this.story.leadIds, ...ids] : ids;
+    return this.parent && ids.length ? [...this.tree.leadIds, ...ids] : ids;
   }
 
   /**
@@ -103,7 +103,7 @@ export class Run {
 
   /** The position of the random number that draws the token at `place`. */
   positionOf(place) {
-    return place + this.story.leadIds.length;
+    return place + this.tree.leadIds.length;
   }
 
   /** Whose text the token at `place` is: a branch there is a branch of that run. */
@@ -115,7 +115,7 @@ export class Run {
 
   /** How many tokens may still come within the model's context. */
   get room() {
-    return this.story.origin.contextSize - Math.max(1, this.length + this.story.leadIds.length);
+    return this.tree.origin.contextSize - Math.max(1, this.length + this.tree.leadIds.length);
   }
 
   get busy() {
@@ -144,7 +144,7 @@ function entry(id, kind, run) {
 }
 
 /** A prompt, the text after it, and all that branched off. */
-export class Story {
+export class BranchTree {
   /**
    * @param {string} prompt
    * @param {number[]} promptIds

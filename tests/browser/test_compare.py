@@ -24,7 +24,7 @@ SETTINGS = {"prompt": PROMPT, "seed": 3, "max_tokens": LENGTH, "temperature": 0.
 def opened(new_page: Any, pair_server: str) -> Any:
     page = new_page(pair_server)
     page.goto("/")
-    page.wait_for_selector("#beside form")
+    page.wait_for_selector("#compare form")
     page.evaluate("(s) => import('/page/settings.js').then((m) => m.settings.set(s))", SETTINGS)
     return page
 
@@ -43,18 +43,18 @@ def log_softmax(logits: Any) -> np.ndarray:
 def test_with_one_model_there_is_nothing_to_compare(page):
     page.goto("/")
     page.wait_for_selector("#sweep form")
-    assert page.locator("#beside-section").is_hidden()
+    assert page.locator("#compare-section").is_hidden()
 
 
 def test_each_writes_what_it_writes_alone_and_reads_the_other(opened, expect, models):
-    opened.locator("#beside button[type=submit]").click()
-    expect(opened.locator("#beside [role=status]")).to_have_text("Done: seed 3.")
+    opened.locator("#compare button[type=submit]").click()
+    expect(opened.locator("#compare [role=status]")).to_have_text("Done: seed 3.")
     parameters = {"length": LENGTH, "temperature": 0.9, "top_k": 30, "seed": 3, "logprobs": True}
     ids = {}
     for name, other in (("tales", "tiny"), ("tiny", "tales")):
         [alone] = models[name].generate([PROMPT], **parameters)
         ids[name] = alone.tokens
-        column = opened.locator(f"#beside [data-model={name}]")
+        column = opened.locator(f"#compare [data-model={name}]")
         assert column.locator(".sample").text_content() == alone.text
         prompt = models[name].tokenizer.encode(PROMPT)
         rows = log_softmax(models[other].logits([*prompt, *alone.tokens]))[len(prompt) - 1 : -1]
@@ -68,15 +68,15 @@ def test_each_writes_what_it_writes_alone_and_reads_the_other(opened, expect, mo
 
 def _parting_is_right(page: Any, models: dict[str, Any], ids: dict[str, list[int]]) -> None:
     at = next(place for place, (a, b) in enumerate(zip(ids["tales"], ids["tiny"], strict=True)) if a != b)
-    title = page.locator("#beside .parting h3").text_content()
+    title = page.locator("#compare .parting h3").text_content()
     assert ("first token" in title) if at == 0 else (f"after {at} token" in title)
     prompt = models["tales"].tokenizer.encode(PROMPT)
     p, q = (log_softmax(models[name].logits([*prompt, *ids["tales"][:at]])[-1]) for name in ("tales", "tiny"))
-    said = page.locator("#beside .parting .hint").text_content()
+    said = page.locator("#compare .parting .hint").text_content()
     numbers = [float(number) for number in re.findall(r"[\d.]+(?= nats| the other)", said)]
     expected = [float(np.sum(np.exp(a) * (a - b))) for a, b in ((p, q), (q, p))]
     assert numbers == pytest.approx(expected, abs=0.1)
-    first = page.locator("#beside .parting tbody tr").first
+    first = page.locator("#compare .parting tbody tr").first
     likeliest = max(np.exp(p).max(), np.exp(q).max())
     assert first.locator("td").first.text_content().endswith("%")
     assert math.isclose(
@@ -88,19 +88,19 @@ def _parting_is_right(page: Any, models: dict[str, Any], ids: dict[str, list[int
 
 def test_a_text_is_no_longer_than_both_have_room_for(opened, expect):
     opened.evaluate("import('/page/settings.js').then((m) => m.settings.set({max_tokens: 500}))")
-    opened.locator("#beside button[type=submit]").click()
-    expect(opened.locator("#beside [role=status]")).to_have_text("Done: seed 3.")
-    assert opened.locator("#beside [data-model=tiny] .sample .t").count() == 64 - 2
+    opened.locator("#compare button[type=submit]").click()
+    expect(opened.locator("#compare [role=status]")).to_have_text("Done: seed 3.")
+    assert opened.locator("#compare [data-model=tiny] .sample .t").count() == 64 - 2
 
 
 def test_a_model_is_not_compared_with_itself(opened, expect):
-    for select in opened.locator("#beside select").all():
+    for select in opened.locator("#compare select").all():
         select.select_option("tales")
-    opened.locator("#beside button[type=submit]").click()
-    expect(opened.locator("#beside [role=status]")).to_have_text("Choose two different models.")
+    opened.locator("#compare button[type=submit]").click()
+    expect(opened.locator("#compare [role=status]")).to_have_text("Choose two different models.")
 
 
 def test_models_of_different_vocabularies_are_not_compared(evaluate):
     cards = [{"id": name, "gpt2lab": {"n_vocab": size}} for name, size in (("a", 10), ("b", 20))]
-    assert evaluate("beside.js", "(m, cards) => m.comparable(cards)", cards) is False
-    assert evaluate("beside.js", "(m, cards) => m.comparable([...cards, cards[0]])", cards) is True
+    assert evaluate("compare.js", "(m, cards) => m.comparable(cards)", cards) is False
+    assert evaluate("compare.js", "(m, cards) => m.comparable([...cards, cards[0]])", cards) is True

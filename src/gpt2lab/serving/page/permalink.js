@@ -1,6 +1,6 @@
 /**
- * A story as a link or a file: what it was drawn from, not its text. Whoever opens it draws it again; a checksum for each
- * run tells whether the same tokens came. Knows nothing of the document or the network.
+ * A text with its branches as a link or a file: what it was drawn from, not what was drawn. Whoever opens it draws it
+ * again; a checksum for each run tells whether the same tokens came. Knows nothing of the document or the network.
  */
 
 import { DEFAULTS, isSeed, isValid, samplingParams } from "./settings.js";
@@ -43,19 +43,19 @@ export function checkOf(run) {
   return [run.drawn.length, checksum(run.drawn.map(({ id }) => id))];
 }
 
-/** What is shared of `story`. @returns {object} for JSON */
-export function pack(story) {
-  const runs = story.runs();
+/** What is shared of `tree`. @returns {object} for JSON */
+export function pack(tree) {
+  const runs = tree.runs();
   const branches = runs.slice(1).map((run) => {
     const from = { parent: runs.indexOf(run.parent), place: run.place, token: run.token };
     return { ...from, ...packedPart(run) };
   });
   return {
     gpt2lab: VERSION,
-    model: story.origin.model,
-    fingerprint: story.origin.fingerprint,
-    prompt: story.prompt,
-    ...packedPart(story.root),
+    model: tree.origin.model,
+    fingerprint: tree.origin.fingerprint,
+    prompt: tree.prompt,
+    ...packedPart(tree.root),
     branches,
   };
 }

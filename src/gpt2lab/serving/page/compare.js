@@ -3,8 +3,8 @@
  * likelier its own model found it, and where the two texts part both models' distributions stand beside each other.
  */
 
+import { withKey } from "./api_key.js";
 import { element, newId } from "./elements.js";
-import { withKey } from "./key.js";
 import { likeliest, stages } from "./sampling.js";
 import { newSeed, samplingParams } from "./settings.js";
 import { probabilityText, tokenNodes } from "./tokens.js";
@@ -23,10 +23,10 @@ export function comparable(models) {
  * @param {HTMLElement} host
  * @param {{settings: typeof import("./settings.js").settings, api: typeof import("./api.js"), models: object[]}} parts
  */
-export function mountBeside(host, { settings, api, models }) {
-  const form = besideForm(models);
-  const result = element("div.beside-result");
-  host.classList.add("beside");
+export function mountCompare(host, { settings, api, models }) {
+  const form = compareForm(models);
+  const result = element("div.compare-result");
+  host.classList.add("compare");
   host.replaceChildren(form.node, result);
   let stopping = null;
 
@@ -55,7 +55,7 @@ async function compare(host, cards, { now, seed, api, signal }) {
   const vocabulary = await api.vocabulary(cards[0].id);
   const prompt = await api.tokenize(cards[0].id, now.prompt, { signal });
   const columns = cards.map((card, at) => new Column(card, cards[1 - at], vocabulary));
-  host.replaceChildren(element("div.beside-columns", {}, ...columns.map(({ node }) => node)));
+  host.replaceChildren(element("div.compare-columns", {}, ...columns.map(({ node }) => node)));
   const room = Math.min(...cards.map((card) => card.gpt2lab.n_ctx)) - Math.max(1, prompt.length);
   const max_tokens = room > 0 ? Math.min(room, now.max_tokens) : now.max_tokens; // the server says what is wrong
   const request = { prompt: prompt.length ? prompt : "", max_tokens, seed, ...samplingParams(now), logprobs: 0 };
@@ -136,7 +136,7 @@ class Column {
     this.#vocabulary = vocabulary;
     this.#decoder = new Decoder(vocabulary);
     this.node = element(
-      "article.beside-column",
+      "article.compare-column",
       { "data-model": card.id },
       element("h3", {}, card.id),
       this.#text,
@@ -245,9 +245,9 @@ function ratioText(nats) {
 
 // ---- the form -------------------------------------------------------------------------------------------------------
 
-function besideForm(models) {
+function compareForm(models) {
   const choices = [0, 1].map((at) => {
-    const [id, names] = [newId("beside-model"), models.map(({ id }) => id)];
+    const [id, names] = [newId("compare-model"), models.map(({ id }) => id)];
     const select = element(
       "select",
       { id },
@@ -258,7 +258,7 @@ function besideForm(models) {
   const run = element("button.button.primary", { type: "submit" }, "Write with both");
   const stop = element("button.button", { type: "button", disabled: true }, "Stop");
   const status = element("span.hint", { role: "status" });
-  const node = element("form.beside-form", {}, ...choices.map((choice) => choice.node), run, stop, status);
+  const node = element("form.compare-form", {}, ...choices.map((choice) => choice.node), run, stop, status);
   const say = (text) => {
     status.textContent = text;
   };

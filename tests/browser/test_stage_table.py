@@ -1,4 +1,4 @@
-"""The staged bars: what they show is what gpt2lab.sampling says, and a slider's move asks nothing of the server."""
+"""The table of stages: what it shows is what gpt2lab.sampling says, and a slider's move asks nothing of the server."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ HISTORY = [0, 3, 3]
 SHOW = """(m, place) => {
   const host = document.createElement("div");
   document.body.append(host);
-  new m.StageBars(host).show(place);
+  new m.StageTable(host).show(place);
   const text = (row, cell) => [...row.querySelectorAll(cell)].map((each) => each.firstChild?.textContent ?? "");
   return {
     heads: text(host.querySelector("thead"), "th"),
@@ -42,7 +42,7 @@ def percent(probability: float) -> str:
 def show(evaluate: Any) -> Any:
     def run(**changes: Any) -> dict[str, Any]:
         place = {"logits": LOGITS, "params": PARAMS, "history": HISTORY, "vocabulary": VOCABULARY, "u": 0.5}
-        return evaluate("bars.js", SHOW, {**place, "chosen": None, **changes})
+        return evaluate("stage_table.js", SHOW, {**place, "chosen": None, **changes})
 
     return run
 
@@ -119,7 +119,7 @@ def write(expect: Any) -> Any:
     return run
 
 
-def test_what_the_bars_draw_is_what_the_server_drew(page, write, expect):
+def test_what_the_table_draws_is_what_the_server_drew(page, write, expect):
     write(page, prompt="The king", seed=5, max_tokens=24, **PARAMS)
     tokens = page.locator("#tokens .t.drawn")
     assert tokens.count() == 24
@@ -127,37 +127,37 @@ def test_what_the_bars_draw_is_what_the_server_drew(page, write, expect):
     for place in (0, 1, 5, 11, 23):
         tokens.nth(place).click()
         number = f"{uniform(5, 0, 2 + place):.6f}"
-        expect(page.locator("#bars .draw b")).to_have_text(number)
-        said = page.text_content("#bars .draw")
+        expect(page.locator("#stage-table .draw b")).to_have_text(number)
+        said = page.text_content("#stage-table .draw")
         assert "The text has" not in said, said
         seen.add(said)
     assert len(seen) == 5
 
 
-def test_a_slider_redraws_the_bars_and_asks_nothing_of_the_server(page, write, expect):
+def test_a_slider_redraws_the_table_and_asks_nothing_of_the_server(page, write, expect):
     write(page, prompt="The king", seed=5, max_tokens=8)
     page.locator("#tokens .t.drawn").nth(3).click()
-    expect(page.locator("#bars .draw b")).to_have_text(f"{uniform(5, 0, 5):.6f}")
-    assert "off" in page.get_attribute("#bars th[data-stage=top_k]", "class")
+    expect(page.locator("#stage-table .draw b")).to_have_text(f"{uniform(5, 0, 5):.6f}")
+    assert "off" in page.get_attribute("#stage-table th[data-stage=top_k]", "class")
     asked = []
     page.on("request", lambda request: asked.append(request.url))
     for name, stage in (("temperature", "temperature"), ("top_k", "top_k"), ("top_p", "top_p"), ("min_p", "min_p")):
-        before = page.text_content("#bars table")
+        before = page.text_content("#stage-table table")
         page.locator(f"#controls input[type=range][data-setting={name}]").focus()
         for _ in range(3):
             page.keyboard.press("PageUp" if name in ("temperature", "min_p") else "PageDown")
-        expect(page.locator("#bars table")).not_to_have_text(before)
-        assert page.get_attribute(f"#bars th[data-stage={stage}]", "class") in (None, "")
+        expect(page.locator("#stage-table table")).not_to_have_text(before)
+        assert page.get_attribute(f"#stage-table th[data-stage={stage}]", "class") in (None, "")
     page.wait_for_timeout(200)
     assert asked == []
 
 
-def test_on_a_narrow_screen_the_bars_scroll_and_the_page_does_not(new_page, write):
+def test_on_a_narrow_screen_the_table_scrolls_and_the_page_does_not(new_page, write):
     page = new_page(width=320, height=640)
     write(page, seed=5, max_tokens=8, **PARAMS)
     page.locator("#tokens .t.drawn").nth(3).click()
-    page.wait_for_selector("#bars .draw b", state="attached")
+    page.wait_for_selector("#stage-table .draw b", state="attached")
     assert page.evaluate("document.documentElement.scrollWidth") == 320
     assert page.evaluate(
-        "(() => { const e = document.querySelector('.bars-scroll'); return e.scrollWidth > e.clientWidth })()"
+        "(() => { const e = document.querySelector('.stage-table-scroll'); return e.scrollWidth > e.clientWidth })()"
     )

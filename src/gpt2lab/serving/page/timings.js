@@ -21,7 +21,7 @@ export function rate(run) {
   return n > 1 && run.drawingMs > 0 ? (1000 * (n - 1)) / run.drawingMs : null;
 }
 
-export class Figures {
+export class TimingsView {
   #values = {};
   #split;
   #words;
@@ -68,7 +68,7 @@ export class Figures {
     return button;
   }
 
-  /** @param {import("./story.js").Run|null} run */
+  /** @param {import("./branches.js").Run|null} run */
   show(run) {
     this.#run = run;
     const speed = run && rate(run);

@@ -1,8 +1,8 @@
 /**
- * Links and files of a story: made for others, and opened from them.
+ * Links to and files of a text with its branches: made for others, and opened from them.
  */
 
-import { fromFile, fromHash, pack, ShareError, toFile, toHash } from "./share.js";
+import { fromFile, fromHash, pack, ShareError, toFile, toHash } from "./permalink.js";
 import { textOf } from "./vocabulary.js";
 
 const LONG_LINK = 8000; // some programs cut what is longer
@@ -10,11 +10,11 @@ const LONG_LINK = 8000; // some programs cut what is longer
 const LEFT = "gpt2lab.left"; // of sessionStorage
 
 /** Opens what was shared, and shares. */
-export class Sharing {
+export class SharePanel {
   #ui;
   #settings;
   #messages;
-  #bench;
+  #state;
   #before;
 
   /**
@@ -22,21 +22,21 @@ export class Sharing {
    * @param {(id: string) => HTMLElement} parts.ui
    * @param {object} parts.settings
    * @param {import("./messages.js").Messages} parts.messages
-   * @param {import("./workbench.js").Workbench} parts.bench
-   * @param {() => void} parts.before  a story is about to be opened
+   * @param {import("./page_state.js").PageState} parts.state
+   * @param {() => void} parts.before  a tree is about to be opened
    */
-  constructor({ ui, settings, messages, bench, before }) {
+  constructor({ ui, settings, messages, state, before }) {
     this.#ui = ui;
     this.#settings = settings;
     this.#messages = messages;
-    this.#bench = bench;
+    this.#state = state;
     this.#before = before;
     ui("link").addEventListener("focus", (event) => event.target.select());
   }
 
-  /** Show and copy the link to `story`. */
-  async share(story, copy) {
-    const link = linkTo(story);
+  /** Show and copy the link to `tree`. */
+  async share(tree, copy) {
+    const link = linkTo(tree);
     const field = this.#ui("link");
     this.#ui("shared").hidden = false;
     field.value = link;
@@ -70,9 +70,9 @@ export class Sharing {
     return shared !== null;
   }
 
-  /** Keep for this tab what `story` was drawn from. */
-  leave(story) {
-    if (story && !this.#bench.busy) sessionStorage.setItem(LEFT, JSON.stringify(pack(story)));
+  /** Keep for this tab what `tree` was drawn from. */
+  leave(tree) {
+    if (tree && !this.#state.busy) sessionStorage.setItem(LEFT, JSON.stringify(pack(tree)));
   }
 
   /** Offer the text that this tab was left with, if there was one. @param {(open: () => void) => void} whenWanted */
@@ -98,11 +98,11 @@ export class Sharing {
 
   /** Draw it again, and tell how that compares; `adopt` its prompt and settings. */
   async #open(shared, adopt = true) {
-    const card = this.#bench.modelFor(shared);
+    const card = this.#state.modelFor(shared);
     const { params, seed, limit } = shared.first;
     if (adopt) this.#settings.set({ model: card.id, prompt: shared.prompt, ...params, seed, max_tokens: limit });
     this.#before();
-    const result = await this.#bench.replayShared(shared, card);
+    const result = await this.#state.replayShared(shared, card);
     if (!result) return;
     this.#messages.say("");
     const [text, kind] = verdict(shared, card, result);
@@ -110,25 +110,25 @@ export class Sharing {
   }
 }
 
-/** The address that draws `story` again. */
-function linkTo(story) {
-  return `${location.href.replace(/#.*/, "")}${toHash(pack(story))}`;
+/** The address that draws `tree` again. */
+function linkTo(tree) {
+  return `${location.href.replace(/#.*/, "")}${toHash(pack(tree))}`;
 }
 
-/** Hand `story` to the browser as a file. */
-export function download(story, vocabulary) {
-  const texts = story.runs().map((run) => textOf(vocabulary, run.entries().map(({ id }) => id)));
-  const url = URL.createObjectURL(new Blob([toFile(pack(story), texts)], { type: "application/json" }));
+/** Hand `tree` to the browser as a file. */
+export function download(tree, vocabulary) {
+  const texts = tree.runs().map((run) => textOf(vocabulary, run.entries().map(({ id }) => id)));
+  const url = URL.createObjectURL(new Blob([toFile(pack(tree), texts)], { type: "application/json" }));
   const link = document.createElement("a");
   link.href = url;
-  link.download = `gpt2lab-${story.origin.model}-${story.root.plan.seed}.json`.replace(/[^\w.-]+/g, "_");
+  link.download = `gpt2lab-${tree.origin.model}-${tree.root.plan.seed}.json`.replace(/[^\w.-]+/g, "_");
   link.click();
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }
 
 /**
- * What is said once a shared story has been drawn again.
- * @param {import("./share.js").Shared} shared
+ * What is said once a shared tree has been drawn again.
+ * @param {import("./permalink.js").Shared} shared
  * @param {{id: string, gpt2lab: {fingerprint: string}}} card  the model it was drawn with here
  * @param {{same: number, of: number, stopped: boolean}} result
  * @returns {[string, "good"|"warn"]}

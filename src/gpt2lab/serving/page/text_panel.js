@@ -2,30 +2,30 @@
  * The text on display and everything around it: tokens, the place that is looked into, branches, buttons.
  */
 
+import { Alternatives } from "./alternatives.js";
 import { ApiError, vocabulary } from "./api.js";
-import { Figures } from "./figures.js";
-import { Alternatives } from "./hover.js";
-import { withKey } from "./key.js";
-import { PlaceView } from "./place.js";
-import { download, Sharing } from "./sharing.js";
+import { withKey } from "./api_key.js";
+import { Hindrance, PageState } from "./page_state.js";
+import { download, SharePanel } from "./share_panel.js";
+import { TimingsView } from "./timings.js";
+import { TokenInspector } from "./token_inspector.js";
 import { showLegend, TokenView } from "./tokens.js";
 import { TreeView } from "./tree.js";
 import { textOf } from "./vocabulary.js";
-import { Hindrance, Workbench } from "./workbench.js";
 
 const DRAFT_AFTER_MS = 200; // without a key being pressed
 const TREE_TOKENS = 16; // more of a text do not change its line in the tree
 
-export class Desk {
+export class TextPanel {
   #ui;
   #settings;
   #messages;
-  #bench;
+  #state;
   #tokens;
-  #tree;
-  #figures;
-  #sharing;
-  #place;
+  #treeView;
+  #timings;
+  #sharePanel;
+  #inspector;
   #alternatives;
   #vocabularies = new Map(); // model -> string[]
   #chosen = null; // the run in which a user has chosen a place
@@ -34,26 +34,26 @@ export class Desk {
   #frame = null;
   #began = false;
 
-  /** @param {Document} document @param {{settings: object, messages: object, bars: object}} parts */
-  constructor(document, { settings, messages, bars }) {
+  /** @param {Document} document @param {{settings: object, messages: object, stageTable: object}} parts */
+  constructor(document, { settings, messages, stageTable }) {
     this.#ui = (id) => document.getElementById(id);
     this.#settings = settings;
     this.#messages = messages;
-    this.#bench = new Workbench(settings, {
+    this.#state = new PageState(settings, {
       opened: (run) => this.#opened(run),
       changed: (run) => this.#changed(run),
       ended: (run, problem) => this.#ended(run, problem),
       say: (text) => messages.say(text),
     });
-    this.#buildViews(bars);
+    this.#buildViews(stageTable);
     const before = () => this.#holdDraft();
-    this.#sharing = new Sharing({ ui: this.#ui, settings, messages, bench: this.#bench, before });
+    this.#sharePanel = new SharePanel({ ui: this.#ui, settings, messages, state: this.#state, before });
     this.#bindButtons();
     this.#bindKeys(document);
     settings.subscribe((now, before) => this.#set(now, before));
   }
 
-  #buildViews(bars) {
+  #buildViews(stageTable) {
     const ui = this.#ui;
     const failed = (problem) => this.#failed(problem);
     this.#tokens = new TokenView(ui("tokens"), {
@@ -68,17 +68,17 @@ export class Desk {
     this.#alternatives = new Alternatives(ui("alternatives"), {
       branch: (id) => this.#try(() => this.#branch(id)),
       leave: () => {
-        const { place } = this.#place;
+        const { place } = this.#inspector;
         this.#unpin();
         this.#tokens.focus(place);
       },
     });
-    this.#place = new PlaceView({ alternatives: this.#alternatives, bars, settings: this.#settings, failed });
-    this.#tree = new TreeView(ui("tree"), {
-      open: (run) => this.#bench.open(run),
-      vocabularyOf: (story) => this.#vocabularies.get(story.origin.model) ?? [],
+    this.#inspector = new TokenInspector({ alternatives: this.#alternatives, stageTable, settings: this.#settings, failed });
+    this.#treeView = new TreeView(ui("tree"), {
+      open: (run) => this.#state.open(run),
+      vocabularyOf: (tree) => this.#vocabularies.get(tree.origin.model) ?? [],
     });
-    this.#figures = new Figures(ui("figures"), (seed) => {
+    this.#timings = new TimingsView(ui("timings"), (seed) => {
       this.#settings.set({ seed });
       this.#messages.say(`The next texts are drawn with the seed ${seed}.`);
     });
@@ -86,46 +86,46 @@ export class Desk {
   }
 
   #bindButtons() {
-    const bench = this.#bench;
+    const state = this.#state;
     const actions = {
       run: () => this.#write(),
-      stop: () => bench.stop(),
-      back: () => bench.go(-1),
-      forth: () => bench.go(1),
+      stop: () => state.stop(),
+      back: () => state.go(-1),
+      forth: () => state.go(1),
       replay: () => this.#replay(),
-      continue: () => bench.branch(bench.run, { place: bench.run.length, token: null }),
+      continue: () => state.branch(state.run, { place: state.run.length, token: null }),
       copy: () => this.#copy(this.#text()),
-      share: () => this.#sharing.share(bench.run.story, (link) => this.#copy(link)),
-      save: () => download(bench.run.story, this.#vocabulary()),
+      share: () => this.#sharePanel.share(state.run.tree, (link) => this.#copy(link)),
+      save: () => download(state.run.tree, this.#vocabulary()),
       load: () => this.#ui("file").click(),
       redraw: () => this.#branch(null),
-      "close-place": () => this.#unpin(),
-      remove: () => bench.remove(bench.run),
+      "close-inspector": () => this.#unpin(),
+      remove: () => state.remove(state.run),
     };
     for (const [id, act] of Object.entries(actions)) this.#ui(id).addEventListener("click", () => this.#try(act));
-    this.#ui("file").addEventListener("change", (event) => this.#try(() => this.#sharing.openFile(event.target)));
+    this.#ui("file").addEventListener("change", (event) => this.#try(() => this.#sharePanel.openFile(event.target)));
     this.#ui("plain").parentElement.addEventListener("toggle", () => this.#render());
   }
 
   #bindKeys(document) {
     document.addEventListener("keydown", (event) => {
       if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !event.repeat) this.#try(() => this.#write());
-      else if (event.key === "Escape" && this.#bench.busy) this.#bench.stop();
+      else if (event.key === "Escape" && this.#state.busy) this.#state.stop();
     });
   }
 
   /** The models are known: show the prompt, or what the link shares. */
   async begin(cards) {
-    this.#bench.cards = cards;
+    this.#state.cards = cards;
     this.#began = true;
     addEventListener("hashchange", () => this.#try(() => this.#openLink()));
     await this.#openLink();
-    this.#sharing.offerLeft((open) => this.#try(open));
-    addEventListener("pagehide", () => this.#sharing.leave(this.#isDraft() ? null : this.#bench.run.story));
+    this.#sharePanel.offerLeft((open) => this.#try(open));
+    addEventListener("pagehide", () => this.#sharePanel.leave(this.#isDraft() ? null : this.#state.run.tree));
   }
 
   async #openLink() {
-    if (!(await this.#try(() => this.#sharing.openLink())) && this.#isDraft()) await this.#try(() => this.#showDraft());
+    if (!(await this.#try(() => this.#sharePanel.openLink())) && this.#isDraft()) await this.#try(() => this.#showDraft());
   }
 
   // ---- doing ------------------------------------------------------------------------------------------------------
@@ -151,7 +151,7 @@ export class Desk {
     if (!this.#began) return;
     this.#holdDraft();
     this.#messages.clear();
-    this.#sharing.forget();
+    this.#sharePanel.forget();
     const wrong = this.#ui("settings").querySelector("[aria-invalid=true]");
     if (wrong) {
       this.#ui("settings").open = true;
@@ -159,29 +159,29 @@ export class Desk {
       this.#messages.tell("A setting is no value that can be used: correct it, and write again.");
       return;
     }
-    await this.#bench.start();
+    await this.#state.start();
   }
 
   async #branch(id) {
-    const { run } = this.#bench;
-    const { place } = this.#place;
+    const { run } = this.#state;
+    const { place } = this.#inspector;
     this.#messages.clear();
     if (run.at(place)?.id === id) {
       this.#messages.say("That is the token that stands there.");
       return;
     }
-    const inList = this.#ui("place").contains(document.activeElement);
+    const inList = this.#ui("inspector").contains(document.activeElement);
     this.#unpin();
-    this.#sharing.forget();
-    const logprob = id === null ? null : this.#place.logprob(id);
-    const done = this.#bench.branch(run, { place, token: id, logprob });
+    this.#sharePanel.forget();
+    const logprob = id === null ? null : this.#inspector.logprob(id);
+    const done = this.#state.branch(run, { place, token: id, logprob });
     if (inList) requestAnimationFrame(() => requestAnimationFrame(() => this.#tokens.focus(place)));
     await done;
   }
 
   async #replay() {
-    const { run } = this.#bench;
-    const same = await this.#bench.replay(run);
+    const { run } = this.#state;
+    const same = await this.#state.replay(run);
     if (same === null) return;
     if (same) this.#messages.say(`The same ${run.drawn.length} tokens again.`);
     else this.#messages.tell("This time other tokens were drawn: the server's model has changed.");
@@ -208,8 +208,8 @@ export class Desk {
   }
 
   #isDraft() {
-    const { run, stories } = this.#bench;
-    return run === null || !stories.includes(run.story);
+    const { run, trees } = this.#state;
+    return run === null || !trees.includes(run.tree);
   }
 
   #holdDraft() {
@@ -221,18 +221,18 @@ export class Desk {
     this.#holdDraft();
     this.#draft = new AbortController();
     const { signal } = this.#draft;
-    const story = await this.#bench.draft(signal);
+    const tree = await this.#state.draft(signal);
     if (signal.aborted || !this.#isDraft()) return;
     this.#chosen = null;
-    this.#bench.preview(story.root);
+    this.#state.preview(tree.root);
   }
 
   // ---- showing ----------------------------------------------------------------------------------------------------
 
   #opened(run) {
     this.#chosen = null;
-    this.#place.unpin();
-    this.#ui("place").classList.remove("open");
+    this.#inspector.unpin();
+    this.#ui("inspector").classList.remove("open");
     if (!run) {
       this.#tokens.clear();
       this.#try(() => this.#showDraft());
@@ -242,7 +242,7 @@ export class Desk {
   }
 
   #changed(run) {
-    if (run !== this.#bench.run && run?.busy && run.drawn.length > TREE_TOKENS) return;
+    if (run !== this.#state.run && run?.busy && run.drawn.length > TREE_TOKENS) return;
     this.#frame ??= requestAnimationFrame(() => {
       this.#frame = null;
       this.#render();
@@ -250,11 +250,11 @@ export class Desk {
   }
 
   #ended(run, problem) {
-    if (problem) this.#failed(problem, [["Try again", () => this.#try(() => this.#bench.draw(run))]]);
+    if (problem) this.#failed(problem, [["Try again", () => this.#try(() => this.#state.draw(run))]]);
     else if (run.state === "stopped") this.#messages.say("Stopped.");
     else this.#messages.say(endOf(run));
-    if (run.fingerprint && run.fingerprint !== run.story.origin.fingerprint) this.#tellOfChange();
-    if (run === this.#bench.run) this.#lookAtFirst(run);
+    if (run.fingerprint && run.fingerprint !== run.tree.origin.fingerprint) this.#tellOfChange();
+    if (run === this.#state.run) this.#lookAtFirst(run);
   }
 
   #tellOfChange() {
@@ -268,28 +268,28 @@ export class Desk {
   }
 
   async #look(place, pinned, chosen = true) {
-    const { run } = this.#bench;
-    const words = await this.#try(() => this.#loaded(run.story.origin.model));
-    if (!words || run !== this.#bench.run || (this.#place.pinned && !pinned)) return;
+    const { run } = this.#state;
+    const words = await this.#try(() => this.#loaded(run.tree.origin.model));
+    if (!words || run !== this.#state.run || (this.#inspector.pinned && !pinned)) return;
     if (chosen) this.#chosen = run;
-    this.#place.look(run, place, words, pinned);
+    this.#inspector.look(run, place, words, pinned);
     this.#tokens.mark(place, pinned);
-    this.#ui("place").classList.toggle("open", pinned);
+    this.#ui("inspector").classList.toggle("open", pinned);
     this.#showButtons();
   }
 
   #pin(place) {
-    if (this.#place.pinned && this.#place.place === place) this.#unpin();
+    if (this.#inspector.pinned && this.#inspector.place === place) this.#unpin();
     else {
-      this.#place.unpin();
+      this.#inspector.unpin();
       this.#look(place, true);
     }
   }
 
   #unpin() {
-    this.#place.unpin();
-    this.#ui("place").classList.remove("open");
-    this.#tokens.mark(this.#place.place, false);
+    this.#inspector.unpin();
+    this.#ui("inspector").classList.remove("open");
+    this.#tokens.mark(this.#inspector.place, false);
   }
 
   /** The vocabulary of a model, asked for once. */
@@ -302,52 +302,52 @@ export class Desk {
   }
 
   #vocabulary() {
-    return this.#vocabularies.get(this.#bench.run.story.origin.model);
+    return this.#vocabularies.get(this.#state.run.tree.origin.model);
   }
 
   #render() {
-    const { run, stories } = this.#bench;
+    const { run, trees } = this.#state;
     if (run && !this.#vocabulary()) {
       this.#try(async () => {
-        await this.#loaded(run.story.origin.model);
+        await this.#loaded(run.tree.origin.model);
         this.#render();
       });
       return;
     }
     if (run) this.#tokens.show(run, this.#vocabulary());
-    this.#figures.show(run);
-    this.#tree.show(stories, run);
-    this.#ui("tree").hidden = !stories.length;
-    this.#ui("no-branches").hidden = stories.length > 0;
+    this.#timings.show(run);
+    this.#treeView.show(trees, run);
+    this.#ui("tree").hidden = !trees.length;
+    this.#ui("no-branches").hidden = trees.length > 0;
     const draft = this.#isDraft();
     this.#ui("teach").hidden = !draft;
-    this.#ui("figures").hidden = draft;
+    this.#ui("timings").hidden = draft;
     const plain = this.#ui("plain");
     if (plain.parentElement.open) plain.textContent = this.#text();
     this.#showButtons();
   }
 
   #showButtons() {
-    const { run } = this.#bench;
+    const { run } = this.#state;
     const draft = this.#isDraft();
     const still = run && !draft && !run.busy;
     const enabled = {
-      stop: this.#bench.busy,
-      back: this.#bench.canGo(-1),
-      forth: this.#bench.canGo(1),
+      stop: this.#state.busy,
+      back: this.#state.canGo(-1),
+      forth: this.#state.canGo(1),
       replay: still && run.drawn.length,
       continue: still && run.room > 0,
       copy: run?.length,
-      share: still && !this.#bench.busy,
-      save: still && !this.#bench.busy,
-      remove: still && !this.#bench.busy,
-      redraw: still && this.#place.place !== null && this.#place.place >= run.story.promptIds.length,
+      share: still && !this.#state.busy,
+      save: still && !this.#state.busy,
+      remove: still && !this.#state.busy,
+      redraw: still && this.#inspector.place !== null && this.#inspector.place >= run.tree.promptIds.length,
     };
     for (const [id, on] of Object.entries(enabled)) this.#ui(id).disabled = !on;
   }
 
   #text() {
-    const { run } = this.#bench;
+    const { run } = this.#state;
     return run && this.#vocabulary() ? textOf(this.#vocabulary(), run.entries().map(({ id }) => id)) : "";
   }
 }
@@ -355,6 +355,6 @@ export class Desk {
 /** A sentence on a run that has ended by itself. */
 function endOf(run) {
   const last = run.drawn[run.drawn.length - 1]?.id;
-  const why = last === run.story.origin.endOfText ? ": the model ended its text" : "";
+  const why = last === run.tree.origin.endOfText ? ": the model ended its text" : "";
   return `Done, ${run.drawn.length} tokens${why}.`;
 }

@@ -11,9 +11,9 @@ import { sameSampling, samplingParams } from "./settings.js";
 
 const REST_MS = 60; // a place that is only passed is not asked about
 
-export class PlaceView {
+export class TokenInspector {
   #alternatives;
-  #bars;
+  #stageTable;
   #settings;
   #failed;
   #now = null; // {run, place, vocabulary, pinned, chosen, drawn, question; logits, stages once they are there}
@@ -22,14 +22,14 @@ export class PlaceView {
 
   /**
    * @param {object} parts
-   * @param {import("./hover.js").Alternatives} parts.alternatives
-   * @param {{show(view: object): void, clear(): void}} parts.bars
+   * @param {import("./alternatives.js").Alternatives} parts.alternatives
+   * @param {{show(view: object): void, clear(): void}} parts.stageTable
    * @param {typeof import("./settings.js").settings} parts.settings
    * @param {(problem: Error) => void} parts.failed  the logits did not come
    */
-  constructor({ alternatives, bars, settings, failed }) {
+  constructor({ alternatives, stageTable, settings, failed }) {
     this.#alternatives = alternatives;
-    this.#bars = bars;
+    this.#stageTable = stageTable;
     this.#settings = settings;
     this.#failed = failed;
     settings.subscribe(() => this.#refresh());
@@ -73,7 +73,7 @@ export class PlaceView {
 
   async #ask(now, signal) {
     const { ids, drawn } = now.question;
-    const { model, contextSize } = now.run.story.origin;
+    const { model, contextSize } = now.run.tree.origin;
     if (ids.length > contextSize) return; // the model cannot read so far
     try {
       await new Promise((resolve) => setTimeout(resolve, REST_MS));
@@ -108,8 +108,8 @@ export class PlaceView {
     this.#now.stages = made;
     const others = token && drawnHere && !sameSampling(owner.plan.params, params) ? OTHER_SETTINGS : "";
     this.#alternatives.show({ vocabulary, token, top: token?.top ?? null, stages: made, u, note: problem || others });
-    if (made) this.#bars.show({ logits: this.#now.logits, params, history, vocabulary, u, chosen, stages: made });
-    else if (problem) this.#bars.clear();
+    if (made) this.#stageTable.show({ logits: this.#now.logits, params, history, vocabulary, u, chosen, stages: made });
+    else if (problem) this.#stageTable.clear();
   }
 }
 
