@@ -19,8 +19,8 @@ from machine_limits import measure, summary
 
 from gpt2lab.benchmarking import bytes_per_step, random_checkpoint
 from gpt2lab.config import RELEASED_SIZES, ModelConfig
-from gpt2lab.engines import PRECISIONS
 from gpt2lab.engines.native import NativeEngine, usable_cores
+from gpt2lab.engines.precision import PRECISIONS
 
 CONTEXT, STEPS = 64, 32
 BATCHES = (1, 8, 32)

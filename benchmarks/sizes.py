@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt2lab.config import RELEASED_SIZES, ModelConfig
-from gpt2lab.engines import PRECISIONS, weight_bytes
 from gpt2lab.engines.native import NativeEngine, usable_cores
+from gpt2lab.engines.precision import PRECISIONS, weight_bytes
 from gpt2lab.weights.checkpoint import Checkpoint, LazyTensors, StoredTensor, tensor_shapes
 
 PREFILL = 128  # tokens

@@ -18,12 +18,12 @@ import statistics
 import time
 from collections import Counter
 
-from gpt2lab.engines import Engine
 from gpt2lab.engines.lazy import Engines
+from gpt2lab.engines.protocol import Engine
+from gpt2lab.generation.scheduler import Request, Scheduler
+from gpt2lab.generation.speculation import Speculation
 from gpt2lab.model import LanguageModel, tokenizer_of
 from gpt2lab.sampling import SamplingParams
-from gpt2lab.scheduler import Request, Scheduler
-from gpt2lab.speculation import Speculation
 from gpt2lab.weights import open_checkpoint
 
 SAMPLES = 30

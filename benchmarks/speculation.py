@@ -19,10 +19,12 @@ import numpy as np
 import numpy.typing as npt
 
 from gpt2lab.config import RELEASED_SIZES
-from gpt2lab.engines import PRECISIONS, Engine, open_engine
+from gpt2lab.engines import open_engine
+from gpt2lab.engines.precision import PRECISIONS
+from gpt2lab.engines.protocol import Engine
+from gpt2lab.generation.scheduler import Request, Scheduler
+from gpt2lab.generation.speculation import Speculation
 from gpt2lab.sampling import SamplingParams
-from gpt2lab.scheduler import Request, Scheduler
-from gpt2lab.speculation import Speculation
 from gpt2lab.weights import Checkpoint, open_checkpoint, tensor_shapes
 
 TEMPERATURES = (0.0, 0.7, 1.0)

@@ -24,9 +24,10 @@ def app(arguments: dict[str, str]) -> serve.Application:
     def build() -> Any:
         """The ASGI application of one replica, made there."""
         from gpt2lab import load
-        from gpt2lab.serving.app import Service, make_app
+        from gpt2lab.serving.app import make_app
         from gpt2lab.serving.models import name_of
         from gpt2lab.serving.server import SWITCH_SECONDS
+        from gpt2lab.serving.service import Service
         from gpt2lab.serving.settings import Settings, read_api_keys
 
         sys.setswitchinterval(SWITCH_SECONDS)  # the engine's thread and the event loop take turns

@@ -16,10 +16,10 @@ import pytest
 
 import gpt2lab
 from gpt2lab.config import ModelConfig
-from gpt2lab.engines import PRECISIONS
 from gpt2lab.engines.lazy import Engines
+from gpt2lab.engines.precision import PRECISIONS
 from gpt2lab.errors import CheckpointError, ContextError, Gpt2LabError, SamplingError, UsageError
-from gpt2lab.generation import in_order
+from gpt2lab.generation.run import in_order
 from gpt2lab.model import LanguageModel, tokenizer_of
 from gpt2lab.scoring import windows
 from gpt2lab.weights.checkpoint import Checkpoint, tensor_shapes

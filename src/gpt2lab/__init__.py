@@ -5,16 +5,16 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from gpt2lab.version import __version__
+
 if TYPE_CHECKING:
-    from gpt2lab.completion import Completion
     from gpt2lab.config import ModelConfig
     from gpt2lab.errors import Gpt2LabError
+    from gpt2lab.generation.completion import Completion
     from gpt2lab.model import LanguageModel, load
     from gpt2lab.sampling import SamplingParams
     from gpt2lab.scoring import ScoreResult
     from gpt2lab.tokenizer import Tokenizer
-
-__version__ = "0.1.0"
 
 __all__ = [
     "Completion",
@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "Completion": "completion",
+    "Completion": "generation.completion",
     "Gpt2LabError": "errors",
     "LanguageModel": "model",
     "ModelConfig": "config",

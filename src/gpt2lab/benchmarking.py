@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gpt2lab.config import RELEASED_SIZES, ModelConfig, canonical_size
-from gpt2lab.engines import weight_bytes
+from gpt2lab.engines.precision import weight_bytes
 from gpt2lab.errors import UsageError
 from gpt2lab.weights.checkpoint import Checkpoint, LazyTensors, StoredTensor, Tensor, tensor_shapes
 

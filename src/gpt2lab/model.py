@@ -11,29 +11,24 @@ from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Literal, TypeGuard, cast, overload
 
-from gpt2lab.completion import Completion, Piece, Prompt
 from gpt2lab.config import takes_gpt2_vocabulary
-from gpt2lab.engines import check_device
 from gpt2lab.engines.lazy import Engines
+from gpt2lab.engines.precision import check_device
 from gpt2lab.errors import ContextError, UsageError
-from gpt2lab.generation import (
+from gpt2lab.generation.completion import Completion, Piece, Prompt
+from gpt2lab.generation.options import (
     GenerationArguments,
     Options,
-    Plan,
     SamplingArguments,
     check_names,
-    generate_pieces,
-    in_order,
     make_options,
-    make_plan,
-    not_a_prompt,
-    prompt_tokens,
     sampling_params,
-    start_token,
     whole,
 )
-from gpt2lab.scheduler import Scheduler
-from gpt2lab.speculation import Speculation, check_draft
+from gpt2lab.generation.plan import Plan, make_plan, not_a_prompt, prompt_tokens, start_token
+from gpt2lab.generation.run import generate_pieces, in_order
+from gpt2lab.generation.scheduler import Scheduler
+from gpt2lab.generation.speculation import Speculation, check_draft
 from gpt2lab.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -42,7 +37,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from gpt2lab.distribution import NextToken
-    from gpt2lab.engines import Engine
+    from gpt2lab.engines.protocol import Engine
     from gpt2lab.scoring import ScoreResult
     from gpt2lab.weights.checkpoint import Checkpoint
 

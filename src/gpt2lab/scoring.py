@@ -19,7 +19,7 @@ from gpt2lab.errors import UsageError
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from gpt2lab.engines import Engine
+    from gpt2lab.engines.protocol import Engine
 
 CHUNK = 64
 """Tokens whose logits are held at a time: 64 rows of GPT-2's vocabulary are 13 MB."""

@@ -11,7 +11,7 @@ import pytest
 import gpt2lab as package
 from gpt2lab.benchmarking import bytes_per_step, measure, random_checkpoint, workloads
 from gpt2lab.config import RELEASED_SIZES, ModelConfig
-from gpt2lab.engines import PRECISIONS
+from gpt2lab.engines.precision import PRECISIONS
 from gpt2lab.errors import UsageError
 from gpt2lab.weights import tensor_shapes
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpt2lab.engines import contents, loading
-from gpt2lab.engines.packed import Key, write_entry
+from gpt2lab.engines import digests, loading
+from gpt2lab.engines.packed_cache import Key, write_entry
 
 TINY = str(Path(__file__).parents[1] / "golden" / "tiny")
 
@@ -90,7 +90,7 @@ def test_a_file_in_place_of_the_cache_is_told(gpt2lab, tmp_path: Path, monkeypat
 
 def test_generate_fills_the_cache_and_info_shows_it(gpt2lab, cache: Path, monkeypatch) -> None:
     monkeypatch.setattr(loading, "LEAST_SIZE", 0)
-    monkeypatch.setattr(contents, "SETTLED", -1.0)
+    monkeypatch.setattr(digests, "SETTLED", -1.0)
     generate = ("generate", "A", "--model", TINY, "--length", 5, "--seed", 1)
     assert json.loads(gpt2lab("info", TINY, "--json").stdout)["cached"] == []
     first = gpt2lab(*generate).stdout

@@ -16,7 +16,7 @@ import pytest
 
 import gpt2lab as package
 from gpt2lab.cli.options import SAMPLING_HELP
-from gpt2lab.completion import Completion, Piece
+from gpt2lab.generation.completion import Completion, Piece
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TINY = str(GOLDEN / "tiny")

@@ -9,7 +9,7 @@ import pytest
 from gpt2lab.cli import progress
 from gpt2lab.cli.output import header, print_as_made
 from gpt2lab.cli.progress import Progress
-from gpt2lab.completion import Completion, Piece
+from gpt2lab.generation.completion import Completion, Piece
 
 
 def pieces(n_tokens: int):

@@ -13,7 +13,7 @@ from gpt2lab.data.shards import new_shards, read_shards, write_shards
 from gpt2lab.data.sources import Piece
 from gpt2lab.data.vocabulary import vocabulary_hash
 from gpt2lab.errors import CheckpointError, UsageError
-from gpt2lab.holding import Hold
+from gpt2lab.system.locks import Hold
 from gpt2lab.tokenizer import Tokenizer
 
 

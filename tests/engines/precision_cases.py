@@ -12,8 +12,9 @@ from quantized import bfloat16_ways
 
 from gpt2lab import _native
 from gpt2lab.config import ModelConfig
-from gpt2lab.engines import KV_PRECISIONS, PRECISIONS, Draw
 from gpt2lab.engines.native import NativeEngine
+from gpt2lab.engines.precision import KV_PRECISIONS, PRECISIONS
+from gpt2lab.engines.protocol import Draw
 from gpt2lab.sampling import SamplingParams
 from gpt2lab.weights.checkpoint import Checkpoint, tensor_shapes
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gpt2lab.engines import contents, lazy, loading, open_engine
+from gpt2lab.engines import digests, lazy, loading, open_engine
 from gpt2lab.engines.lazy import Engines
 from gpt2lab.weights import open_checkpoint
 
@@ -20,7 +20,7 @@ ODD = Path(__file__).parents[1] / "golden" / "odd"
 def everything_is_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GPT2LAB_CACHE", str(tmp_path))
     monkeypatch.setattr(loading, "LEAST_SIZE", 0)
-    monkeypatch.setattr(contents, "SETTLED", -1.0)
+    monkeypatch.setattr(digests, "SETTLED", -1.0)
 
 
 @pytest.fixture

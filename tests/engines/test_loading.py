@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from gpt2lab.config import ModelConfig
-from gpt2lab.engines import contents, loading, packed
+from gpt2lab.engines import digests, loading, packed_cache
 from gpt2lab.engines.loading import cached_precisions, load_weights
 from gpt2lab.errors import UsageError
 from gpt2lab.weights.checkpoint import Checkpoint
@@ -63,7 +63,7 @@ def model(tmp_path: Path) -> Path:
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("GPT2LAB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(loading, "LEAST_SIZE", 100)
-    monkeypatch.setattr(contents, "SETTLED", -1.0)
+    monkeypatch.setattr(digests, "SETTLED", -1.0)
     return tmp_path / "cache" / "packed"
 
 
@@ -86,7 +86,7 @@ def test_the_second_start_packs_nothing(model: Path) -> None:
 
 def test_the_second_start_does_not_read_the_checkpoint(model: Path, monkeypatch) -> None:
     load(model)
-    monkeypatch.setattr(contents, "content_digest", None)
+    monkeypatch.setattr(digests, "content_digest", None)
     assert is_cached(model)
 
 
@@ -135,20 +135,20 @@ def test_a_checkpoint_that_changes_while_it_is_packed_is_not_kept(model: Path, m
 
 
 def test_a_checkpoint_that_changes_while_it_is_hashed_is_not_kept(model: Path, cache: Path, monkeypatch) -> None:
-    digest = contents.content_digest
+    digest = digests.content_digest
 
     def slow(files):
         result = digest(files)
         model.write_bytes(bytes(range(50, 150)))
         return result
 
-    monkeypatch.setattr(contents, "content_digest", slow)
+    monkeypatch.setattr(digests, "content_digest", slow)
     load(model)
     assert list(cache.iterdir()) == []
 
 
 def test_a_checkpoint_that_has_just_been_written_is_not_kept(model: Path, cache: Path, monkeypatch) -> None:
-    monkeypatch.setattr(contents, "SETTLED", 60.0)
+    monkeypatch.setattr(digests, "SETTLED", 60.0)
     load(model)
     assert list(cache.iterdir()) == []
 
@@ -165,7 +165,7 @@ def test_a_damaged_entry_is_made_again(model: Path, cache: Path, damage) -> None
 def test_clearing_leaves_a_loaded_model_alone(model: Path, cache: Path) -> None:
     load(model)
     core = load(model)
-    packed.clear(cache)
+    packed_cache.clear(cache)
     assert bytes(core.packed[:100]) == model.read_bytes()
     assert not is_cached(model)
 
@@ -203,7 +203,7 @@ def test_a_folder_that_cannot_be_made_is_one_warning(model: Path, tmp_path: Path
 def test_a_folder_that_cannot_be_written_to_is_one_warning_and_no_digest(model, cache, monkeypatch, caplog) -> None:
     cache.mkdir(parents=True)
     monkeypatch.setattr(os, "access", lambda path, mode: path != cache)
-    monkeypatch.setattr(contents, "content_digest", None)
+    monkeypatch.setattr(digests, "content_digest", None)
     load(model)
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
 

@@ -10,11 +10,11 @@ import pytest
 from precision_cases import ISAS, make
 
 from gpt2lab.config import ModelConfig
-from gpt2lab.engines import PRECISIONS
 from gpt2lab.engines.native import NativeEngine
+from gpt2lab.engines.precision import PRECISIONS
+from gpt2lab.generation.scheduler import Request, Scheduler
+from gpt2lab.generation.speculation import Speculation
 from gpt2lab.sampling import SamplingParams
-from gpt2lab.scheduler import Request, Scheduler
-from gpt2lab.speculation import Speculation
 from gpt2lab.weights.checkpoint import Checkpoint, tensor_shapes
 
 SHAPE = ModelConfig(n_vocab=90, n_ctx=80, n_embd=64, n_head=2, n_layer=2)

@@ -10,8 +10,8 @@ from test_native import ISAS, random_checkpoint
 
 from gpt2lab import _native, sampling
 from gpt2lab.config import ModelConfig
-from gpt2lab.engines import Draw
 from gpt2lab.engines.native import NativeEngine
+from gpt2lab.engines.protocol import Draw
 from gpt2lab.errors import SamplingError
 from gpt2lab.sampling import SamplingParams
 

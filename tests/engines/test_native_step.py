@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_native import SHAPE, random_checkpoint
 
-from gpt2lab.engines import Draw, Drawn
 from gpt2lab.engines.native import NativeEngine
+from gpt2lab.engines.protocol import Draw, Drawn
 from gpt2lab.errors import ContextError, SamplingError, UsageError
 from gpt2lab.sampling import SamplingParams
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from precision_cases import EVERY_WAY, ISAS, SHAPE, engines, make, random_checkpoint, run
 
-from gpt2lab.engines import PRECISIONS
+from gpt2lab.engines.precision import PRECISIONS
 from gpt2lab.errors import Gpt2LabError, SamplingError
 from gpt2lab.sampling import SamplingParams
 from gpt2lab.weights.checkpoint import Checkpoint

@@ -16,7 +16,7 @@ from precision_cases import EVERY, EVERY_WAY, ISAS, make, random_checkpoint, run
 from quantized import Model, bfloat16_ways
 
 from gpt2lab.config import ModelConfig
-from gpt2lab.engines import KV_PRECISIONS, PRECISIONS
+from gpt2lab.engines.precision import KV_PRECISIONS, PRECISIONS
 from gpt2lab.weights.checkpoint import Checkpoint
 
 SHAPES = {

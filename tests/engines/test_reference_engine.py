@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpt2lab.engines import Draw
+from gpt2lab.engines.protocol import Draw
 from gpt2lab.engines.reference import ReferenceEngine
 from gpt2lab.errors import ContextError, SamplingError
 from gpt2lab.sampling import SamplingParams

@@ -17,8 +17,9 @@ try:
     import uvicorn
 
     import gpt2lab
-    from gpt2lab.serving.app import Service, make_app
+    from gpt2lab.serving.app import make_app
     from gpt2lab.serving.server import Server, _abortable, listen_on, url_of
+    from gpt2lab.serving.service import Service
     from gpt2lab.serving.settings import Settings
 except ImportError:  # without the extra there is nothing to test
     collect_ignore_glob = ["test_*.py"]

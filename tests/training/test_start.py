@@ -10,7 +10,7 @@ import pytest
 
 from gpt2lab.config import ModelConfig
 from gpt2lab.errors import Gpt2LabError, UsageError
-from gpt2lab.holding import Hold
+from gpt2lab.system.locks import Hold
 from gpt2lab.training.checkpoints import states
 from gpt2lab.training.job import Job
 from gpt2lab.training.loop import Trainer

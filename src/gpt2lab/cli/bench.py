@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gpt2lab.cli.options import GroupedCommand, option
-from gpt2lab.engines import PRECISIONS
+from gpt2lab.engines.precision import PRECISIONS
 from gpt2lab.errors import UsageError
 
 if TYPE_CHECKING:

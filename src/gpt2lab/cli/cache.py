@@ -8,8 +8,8 @@ from pathlib import Path
 
 import click
 
-from gpt2lab.caches import cache_folder
 from gpt2lab.errors import UsageError
+from gpt2lab.system.caches import cache_folder
 
 
 @click.group("cache", invoke_without_command=True)
@@ -27,7 +27,7 @@ def command(ctx: click.Context) -> None:
     """
     if ctx.invoked_subcommand is not None:
         return
-    from gpt2lab.engines.packed import entries
+    from gpt2lab.engines.packed_cache import entries
 
     folder = _folder()
     found = entries(folder)
@@ -45,7 +45,7 @@ def command(ctx: click.Context) -> None:
 @click.option("--data", is_flag=True, help="Remove data that was fetched instead.")
 def clear_command(data: bool) -> None:
     """Remove all packed weights. Models that are in use go on."""
-    from gpt2lab.engines.packed import clear
+    from gpt2lab.engines.packed_cache import clear
 
     if data:
         for folder in _data_folders():
@@ -62,7 +62,7 @@ def clear_command(data: bool) -> None:
 
 
 def _folder() -> Path:
-    from gpt2lab.engines.packed import default_folder, obstacle
+    from gpt2lab.engines.packed_cache import default_folder, obstacle
 
     folder, reason = default_folder(), obstacle()
     if folder is None or reason:

@@ -15,7 +15,7 @@ import click
 from gpt2lab.cli.options import SAMPLING_HELP, GroupedCommand, model_loader, model_options, option, sampling_options
 from gpt2lab.cli.output import check_not_input
 from gpt2lab.cli.prompts import read_text, whole_prompt
-from gpt2lab.engines import PRECISIONS
+from gpt2lab.engines.precision import PRECISIONS
 from gpt2lab.errors import UsageError
 from gpt2lab.sampling import SamplingParams
 

@@ -26,9 +26,10 @@ from gpt2lab.cli.output import check_not_input, json_line, plain, plain_prompt, 
 from gpt2lab.cli.progress import Progress
 from gpt2lab.cli.prompts import many_prompts, whole_prompt
 from gpt2lab.cli.stopping import StoppedBetween
-from gpt2lab.completion import Completion, Piece, Prompt
 from gpt2lab.errors import UsageError
-from gpt2lab.generation import in_order, make_options
+from gpt2lab.generation.completion import Completion, Piece, Prompt
+from gpt2lab.generation.options import make_options
+from gpt2lab.generation.run import in_order
 
 
 @click.command(

@@ -16,9 +16,9 @@ def command(model: str, as_json: bool) -> None:
     The hash is over the tensors as float32, so the same weights have the same hash in every format. MODEL is a name
     (tales, 124M) or a path; default tales.
     """
-    from gpt2lab.engines import PRECISIONS, weight_bytes
     from gpt2lab.engines.loading import cached_precisions
-    from gpt2lab.engines.packed import obstacle
+    from gpt2lab.engines.packed_cache import obstacle
+    from gpt2lab.engines.precision import PRECISIONS, weight_bytes
     from gpt2lab.weights import open_checkpoint
     from gpt2lab.weights.describe import describe
 

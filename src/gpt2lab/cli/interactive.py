@@ -19,7 +19,8 @@ from gpt2lab.cli.options import (
 )
 from gpt2lab.cli.output import header, print_as_made
 from gpt2lab.errors import Gpt2LabError
-from gpt2lab.generation import in_order, make_options
+from gpt2lab.generation.options import make_options
+from gpt2lab.generation.run import in_order
 
 if TYPE_CHECKING:
     from gpt2lab.model import LanguageModel

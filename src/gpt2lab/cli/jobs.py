@@ -16,10 +16,10 @@ from gpt2lab.cli.options import Decorated, option
 from gpt2lab.cli.output import json_line, plain
 from gpt2lab.cli.progress import Progress
 from gpt2lab.errors import UsageError
-from gpt2lab.generation import make_options
+from gpt2lab.generation.options import make_options
 
 if TYPE_CHECKING:
-    from gpt2lab.completion import Completion, Prompt
+    from gpt2lab.generation.completion import Completion, Prompt
     from gpt2lab.jobs.generating import Order
     from gpt2lab.jobs.parts import Parts
     from gpt2lab.model import LanguageModel

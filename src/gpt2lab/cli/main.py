@@ -20,8 +20,8 @@ from typing import Any, NoReturn, TextIO, cast
 
 import click
 
-from gpt2lab import __version__
 from gpt2lab.errors import Gpt2LabError
+from gpt2lab.version import __version__
 
 COMMANDS = {
     "generate": "Write text, from a prompt or from nothing.",

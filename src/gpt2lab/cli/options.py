@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from gpt2lab.engines import KV_PRECISIONS, PRECISIONS
-from gpt2lab.generation import SPECULATIONS
+from gpt2lab.engines.precision import KV_PRECISIONS, PRECISIONS
+from gpt2lab.generation.options import SPECULATIONS
 from gpt2lab.sampling import SamplingParams
 
 if TYPE_CHECKING:

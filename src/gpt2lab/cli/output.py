@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gpt2lab.completion import Completion, Piece, Prompt
 from gpt2lab.errors import UsageError
+from gpt2lab.generation.completion import Completion, Piece, Prompt
 
 if TYPE_CHECKING:
     from gpt2lab.tokenizer import Tokenizer

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from time import monotonic
 
-from gpt2lab.completion import Piece
+from gpt2lab.generation.completion import Piece
 
 LONG = 5.0
 """Seconds after which a job is long, and its speed is told at the end."""

@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from gpt2lab.completion import Prompt
 from gpt2lab.errors import UsageError
+from gpt2lab.generation.completion import Prompt
 
 
 def read_text(source: str) -> str:

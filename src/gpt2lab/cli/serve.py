@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gpt2lab.cli.options import GroupedCommand, option
-from gpt2lab.engines import KV_PRECISIONS, PRECISIONS
+from gpt2lab.engines.precision import KV_PRECISIONS, PRECISIONS
 from gpt2lab.errors import Gpt2LabError, UsageError
 from gpt2lab.serving.settings import KEYS_VARIABLE, Settings, read_api_keys
 
 if TYPE_CHECKING:
     from gpt2lab.model import LanguageModel
-    from gpt2lab.serving.watching import Run
+    from gpt2lab.serving.watch.run import Run
 
 _DEFAULTS = Settings()
 
@@ -119,7 +119,7 @@ def command(
         raise UsageError(f"serving needs {error.name}: pip install 'gpt2lab[serve]'") from None
     import gpt2lab.model
     from gpt2lab.serving.models import name_of
-    from gpt2lab.serving.watching import open_runs
+    from gpt2lab.serving.watch.run import open_runs
 
     _log(quiet)
     load = partial(gpt2lab.model.load, precision=precision, kv_precision=kv_precision, threads=threads, device=device)

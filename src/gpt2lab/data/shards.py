@@ -23,7 +23,7 @@ from gpt2lab.data.encoding import DocumentIndex, Encoded
 from gpt2lab.data.files import SHARD_PATTERN
 from gpt2lab.data.tokens import Documents, id_type
 from gpt2lab.errors import CheckpointError, UsageError
-from gpt2lab.holding import Hold
+from gpt2lab.system.locks import Hold
 from gpt2lab.weights.safetensors_file import SafeTensor, read_safetensors
 
 FORMAT = "gpt2lab tokens 1"

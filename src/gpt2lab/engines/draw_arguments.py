@@ -13,7 +13,7 @@ from itertools import islice
 import numpy as np
 import numpy.typing as npt
 
-from gpt2lab.engines import Draw, Drawn
+from gpt2lab.engines.protocol import Draw, Drawn
 from gpt2lab.errors import SamplingError
 from gpt2lab.sampling import SamplingParams
 

@@ -12,11 +12,12 @@ from threading import Lock, Thread
 from typing import TYPE_CHECKING
 from weakref import WeakSet
 
-from gpt2lab.engines import check_device, default_kv_precision, open_engine
+from gpt2lab.engines import open_engine
+from gpt2lab.engines.precision import check_device, default_kv_precision
 from gpt2lab.errors import Gpt2LabError
 
 if TYPE_CHECKING:
-    from gpt2lab.engines import Engine
+    from gpt2lab.engines.protocol import Engine
     from gpt2lab.weights.checkpoint import Checkpoint
 
 OPENER = "gpt2lab opens an engine"  # the name of the threads that do

@@ -13,9 +13,11 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
-from gpt2lab import _native, caches
-from gpt2lab.engines import PRECISIONS, contents, packed
+from gpt2lab import _native
+from gpt2lab.engines import digests, packed_cache
+from gpt2lab.engines.precision import PRECISIONS
 from gpt2lab.errors import UsageError
+from gpt2lab.system import caches
 from gpt2lab.weights.checkpoint import READERS, Checkpoint, Tensor
 
 LEAST_SIZE = 8 << 20
@@ -30,7 +32,7 @@ class Core(Protocol):
         """Bytes of all weights."""
 
     @property
-    def packed(self) -> packed.Arena:
+    def packed(self) -> packed_cache.Arena:
         """Those bytes, to be read and written."""
 
     def set_tensor(self, name: str, values: Tensor, /) -> None:
@@ -46,17 +48,17 @@ def load_weights(core: Core, checkpoint: Checkpoint, precision: str) -> None:
     Raises :class:`~gpt2lab.errors.CheckpointError` for a tensor that turns out to be corrupt when it is read,
     :class:`~gpt2lab.errors.UsageError` for one with numbers that ``precision`` has not.
     """
-    folder = packed.default_folder() if _pays(core, checkpoint, precision) else None
+    folder = packed_cache.default_folder() if _pays(core, checkpoint, precision) else None
     key = stamp = None
     if folder:
         with _warning_of(folder):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            stamp = contents.stamp(checkpoint.files)
+            stamp = digests.stamp(checkpoint.files)
             if tuple(status for _, *status in stamp) != tuple(map(list, checkpoint.opened)):
                 folder = None  # replaced since: what is read is of the old files, which have no name any more
             else:
                 key = _key(folder, stamp, checkpoint, precision)
-    if folder and key and packed.read_entry(folder, key, core.packed):
+    if folder and key and packed_cache.read_entry(folder, key, core.packed):
         return core.mark_loaded()
     for name in checkpoint.tensors:
         values = checkpoint.tensors[name]  # one at a time is in memory
@@ -66,23 +68,23 @@ def load_weights(core: Core, checkpoint: Checkpoint, precision: str) -> None:
             raise UsageError(f"{checkpoint.path} cannot be held in {precision} ({error}): choose float32") from None
     if folder and key:
         with _warning_of(folder):
-            if contents.stamp(checkpoint.files) == stamp:  # else nobody knows what was packed
-                packed.write_entry(folder, key, core.packed, str(checkpoint.path.absolute()))
+            if digests.stamp(checkpoint.files) == stamp:  # else nobody knows what was packed
+                packed_cache.write_entry(folder, key, core.packed, str(checkpoint.path.absolute()))
     return None
 
 
 def cached_precisions(checkpoint: Checkpoint) -> list[str]:
     """The precisions in which the cache has these weights, as far as that is known without reading them."""
-    folder = packed.default_folder()
+    folder = packed_cache.default_folder()
     if folder is None:
         return []
     try:
-        digest = contents.recorded_digest(folder, contents.stamp(checkpoint.files))
+        digest = digests.recorded_digest(folder, digests.stamp(checkpoint.files))
     except OSError:
         return []
     if digest is None:
         return []
-    return [name for name in PRECISIONS if packed.has_entry(folder, _key_of(digest, checkpoint, name))]
+    return [name for name in PRECISIONS if packed_cache.has_entry(folder, _key_of(digest, checkpoint, name))]
 
 
 def _pays(core: Core, checkpoint: Checkpoint, precision: str) -> bool:
@@ -90,24 +92,24 @@ def _pays(core: Core, checkpoint: Checkpoint, precision: str) -> bool:
     return bool(checkpoint.files) and precision != "float32" and core.packed_size >= LEAST_SIZE
 
 
-def _key(folder: Path, stamp: contents.Stamp, checkpoint: Checkpoint, precision: str) -> packed.Key | None:
+def _key(folder: Path, stamp: digests.Stamp, checkpoint: Checkpoint, precision: str) -> packed_cache.Key | None:
     """What the weights are kept under; None for files that have just changed or are changing."""
-    if not contents.settled(stamp):
+    if not digests.settled(stamp):
         return None
-    digest = contents.recorded_digest(folder, stamp)
+    digest = digests.recorded_digest(folder, stamp)
     if digest is None:
         if not os.access(folder, os.W_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))  # before much is read in vain
-        digest = contents.content_digest(checkpoint.files)
-        if contents.stamp(checkpoint.files) != stamp:
+        digest = digests.content_digest(checkpoint.files)
+        if digests.stamp(checkpoint.files) != stamp:
             return None
         with suppress(OSError):  # who cannot write this is warned when it comes to the weights
-            contents.record_digest(folder, stamp, digest)
+            digests.record_digest(folder, stamp, digest)
     return _key_of(digest, checkpoint, precision)
 
 
-def _key_of(digest: str, checkpoint: Checkpoint, precision: str) -> packed.Key:
-    return packed.Key(digest, precision, _native.PACKED_LAYOUT, READERS, checkpoint.config.to_hparams())
+def _key_of(digest: str, checkpoint: Checkpoint, precision: str) -> packed_cache.Key:
+    return packed_cache.Key(digest, precision, _native.PACKED_LAYOUT, READERS, checkpoint.config.to_hparams())
 
 
 @contextmanager

@@ -15,7 +15,6 @@ import numpy as np
 import numpy.typing as npt
 
 from gpt2lab import _native
-from gpt2lab.engines import Draw, Drawn, default_kv_precision
 from gpt2lab.engines.draw_arguments import (
     NO_DRAW,
     ParamArrays,
@@ -26,6 +25,8 @@ from gpt2lab.engines.draw_arguments import (
     ragged,
 )
 from gpt2lab.engines.loading import load_weights
+from gpt2lab.engines.precision import default_kv_precision
+from gpt2lab.engines.protocol import Draw, Drawn
 from gpt2lab.errors import ContextError, SamplingError, UsageError
 from gpt2lab.sampling import SamplingParams
 from gpt2lab.weights.checkpoint import Checkpoint
@@ -140,7 +141,7 @@ class NativeEngine:
         draws: Sequence[Draw | None],
         given: Sequence[int] | None = None,
     ) -> list[list[Drawn]]:
-        """Feed tokens and draw behind them in one call of the core; see :meth:`gpt2lab.engines.Engine.step`.
+        """Feed tokens and draw behind them in one call of the core; see :meth:`gpt2lab.engines.protocol.Engine.step`.
 
         What was fed is taken back if anything is raised.
         """

@@ -15,15 +15,15 @@ import numpy as np
 import numpy.typing as npt
 
 from gpt2lab import reference, sampling
-from gpt2lab.engines import Draw, Drawn
+from gpt2lab.engines.protocol import Draw, Drawn
 
 if TYPE_CHECKING:
-    from gpt2lab.engines import Outputs
+    from gpt2lab.engines.protocol import Outputs
     from gpt2lab.weights.checkpoint import Checkpoint
 
 
 class ReferenceEngine:
-    """An :class:`~gpt2lab.engines.Engine` that runs on NumPy; all weights are held as float32."""
+    """An :class:`~gpt2lab.engines.protocol.Engine` that runs on NumPy; all weights are held as float32."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.config = checkpoint.config
@@ -66,7 +66,7 @@ class ReferenceEngine:
         *,
         given: bool = True,
     ) -> npt.NDArray[np.float32]:
-        """Logits of the tokens fed; see :meth:`gpt2lab.engines.Engine.forward`."""
+        """Logits of the tokens fed; see :meth:`gpt2lab.engines.protocol.Engine.forward`."""
         rows = [np.empty((0, self.config.n_vocab), np.float32)]
         with self._all_or_nothing(sequences):
             for sequence, ids in zip(sequences, tokens, strict=True):
@@ -82,7 +82,7 @@ class ReferenceEngine:
         draws: Sequence[Draw | None],
         given: Sequence[int] | None = None,
     ) -> list[list[Drawn]]:
-        """Tokens drawn behind those fed; see :meth:`gpt2lab.engines.Engine.step`."""
+        """Tokens drawn behind those fed; see :meth:`gpt2lab.engines.protocol.Engine.step`."""
         drawn: list[list[Drawn]] = []
         with self._all_or_nothing(sequences):
             for sequence, ids, draw in zip(sequences, tokens, draws, strict=True):

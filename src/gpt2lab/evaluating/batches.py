@@ -19,7 +19,7 @@ from gpt2lab.errors import ContextError
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from gpt2lab.engines import Engine
+    from gpt2lab.engines.protocol import Engine
 
 BATCH_TOKENS = 2048
 """Tokens of the items that run together, about: enough to share a pass over the weights, few enough for their keys."""

@@ -14,9 +14,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlparse
 
-from gpt2lab.caches import cache_folder
 from gpt2lab.errors import DownloadError, UsageError
 from gpt2lab.evaluating.sources import Source, find_sources
+from gpt2lab.system.caches import cache_folder
 from gpt2lab.weights.fetch import Progress, fetch
 
 Say = Callable[[str], None]

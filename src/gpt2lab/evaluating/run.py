@@ -12,7 +12,7 @@ from gpt2lab.evaluating.batches import Item, Scores, fitted, score_items
 from gpt2lab.evaluating.sources import Tick
 
 if TYPE_CHECKING:
-    from gpt2lab.engines import Engine
+    from gpt2lab.engines.protocol import Engine
     from gpt2lab.tokenizer import Tokenizer
 
 

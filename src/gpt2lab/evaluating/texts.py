@@ -18,7 +18,7 @@ from gpt2lab.evaluating.batches import Item, score_items
 from gpt2lab.evaluating.results import Losses
 
 if TYPE_CHECKING:
-    from gpt2lab.engines import Engine
+    from gpt2lab.engines.protocol import Engine
     from gpt2lab.tokenizer import Tokenizer
 
 Pieces = Iterable[str]

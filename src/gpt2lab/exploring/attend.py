@@ -16,12 +16,12 @@ import numpy.typing as npt
 
 from gpt2lab.errors import UsageError
 from gpt2lab.exploring.reading import Alternative, likeliest, log_softmax, token_text
-from gpt2lab.generation import prompt_tokens, start_token
+from gpt2lab.generation.plan import prompt_tokens, start_token
 from gpt2lab.reference import Trace, forward, layer_norm
 
 if TYPE_CHECKING:
-    from gpt2lab.completion import Prompt
     from gpt2lab.config import ModelConfig
+    from gpt2lab.generation.completion import Prompt
     from gpt2lab.reference import Weights
     from gpt2lab.tokenizer import Tokenizer
     from gpt2lab.weights.checkpoint import Checkpoint

@@ -16,7 +16,8 @@ from gpt2lab.errors import UsageError
 from gpt2lab.exploring.figures import mean
 from gpt2lab.exploring.reading import TOP, Alternative, Doubles, likeliest, log_softmax, token_text, without_unknown
 from gpt2lab.exploring.replay import generate_command
-from gpt2lab.generation import new_seed, prompt_tokens, start_token
+from gpt2lab.generation.options import new_seed
+from gpt2lab.generation.plan import prompt_tokens, start_token
 from gpt2lab.scoring import window_logits
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ import numpy as np
 
 from gpt2lab.exploring.reading import Doubles, entropy, last_logits, likeliest, token_text
 from gpt2lab.exploring.replay import generate_command
-from gpt2lab.generation import new_seed, prompt_tokens, whole
+from gpt2lab.generation.options import new_seed, whole
+from gpt2lab.generation.plan import prompt_tokens
 from gpt2lab.sampling import SamplingParams, draw, stages, uniform
 
 if TYPE_CHECKING:

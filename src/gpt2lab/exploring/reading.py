@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from gpt2lab.generation import prompt_tokens, start_token
+from gpt2lab.generation.plan import prompt_tokens, start_token
 from gpt2lab.sampling import SamplingParams, distribution
 from gpt2lab.scoring import check_stride, window_logits
 
 if TYPE_CHECKING:
-    from gpt2lab.completion import Prompt
+    from gpt2lab.generation.completion import Prompt
     from gpt2lab.model import LanguageModel
     from gpt2lab.tokenizer import Tokenizer
 

@@ -15,11 +15,11 @@ from gpt2lab.exploring.copying import longest_runs, read_corpus, vocabulary
 from gpt2lab.exploring.figures import Figures, figures
 from gpt2lab.exploring.reading import Reading, read_sample
 from gpt2lab.exploring.replay import generate_command
-from gpt2lab.generation import new_seed
+from gpt2lab.generation.options import new_seed
 
 if TYPE_CHECKING:
-    from gpt2lab.completion import Completion, FinishReason
     from gpt2lab.exploring.copying import Run
+    from gpt2lab.generation.completion import Completion, FinishReason
     from gpt2lab.model import LanguageModel
     from gpt2lab.sampling import SamplingParams
 

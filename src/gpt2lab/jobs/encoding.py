@@ -18,7 +18,6 @@ from typing import IO, Any
 
 from numpy.lib import format as npy
 
-from gpt2lab import __version__
 from gpt2lab.data.encoding import Encoded, batches_of, encode_batch, usable_cores
 from gpt2lab.data.files import OnBytes, Reading, Source
 from gpt2lab.data.npz import read_npz
@@ -29,6 +28,7 @@ from gpt2lab.jobs.cluster import Row, Stage, connected, rows
 from gpt2lab.jobs.outputs import LocalOutput
 from gpt2lab.jobs.parts import Parts, Settings
 from gpt2lab.tokenizer import Tokenizer
+from gpt2lab.version import __version__
 
 PART_BYTES = 64 << 20
 """A part is of files that have so many bytes together, or of one that is larger."""

@@ -16,11 +16,13 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from gpt2lab import __version__
-from gpt2lab.completion import Completion, Piece, Prompt
 from gpt2lab.errors import CheckpointError, UsageError
-from gpt2lab.generation import in_order, make_options, make_plan
+from gpt2lab.generation.completion import Completion, Piece, Prompt
+from gpt2lab.generation.options import make_options
+from gpt2lab.generation.plan import make_plan
+from gpt2lab.generation.run import in_order
 from gpt2lab.jobs.parts import Settings
+from gpt2lab.version import __version__
 
 if TYPE_CHECKING:
     from gpt2lab.model import LanguageModel
@@ -162,13 +164,13 @@ class Writer:
 
 def digest_of(model: LanguageModel) -> str:
     """Of the contents of the model's files. Raises :class:`~gpt2lab.errors.CheckpointError` if they cannot be read."""
-    from gpt2lab.engines import contents, packed
+    from gpt2lab.engines import digests, packed_cache
 
     files = model.checkpoint.files
     try:
-        folder = packed.default_folder()
-        digest = contents.recorded_digest(folder, contents.stamp(files)) if folder else None
-        return digest or contents.content_digest(files)
+        folder = packed_cache.default_folder()
+        digest = digests.recorded_digest(folder, digests.stamp(files)) if folder else None
+        return digest or digests.content_digest(files)
     except OSError as error:
         raise CheckpointError(f"cannot read {model.checkpoint.path}: {error.strerror or error}") from None
 

@@ -15,7 +15,7 @@ from typing import IO, Any, Protocol
 
 from gpt2lab.data.remote import filesystem_of, is_local, is_remote
 from gpt2lab.errors import CheckpointError, UsageError
-from gpt2lab.holding import Hold
+from gpt2lab.system.locks import Hold
 from gpt2lab.weights.writing import new_file
 
 SUFFIX = ".parts"

@@ -6,9 +6,9 @@ page of documentation is replaced, for it loads scripts from elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -18,13 +18,11 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
-from gpt2lab import __version__
 from gpt2lab.errors import Gpt2LabError
-from gpt2lab.serving import completions, page_files, playground, watching_routes
+from gpt2lab.serving import completions, page_files, playground
 from gpt2lab.serving.errors import ApiError, nothing_at, of_validation, stopping
 from gpt2lab.serving.guards import RECORD, Guard, Record
-from gpt2lab.serving.metrics import Metrics
-from gpt2lab.serving.models import ServedModel, ServedModels
+from gpt2lab.serving.models import ServedModel
 from gpt2lab.serving.pages import docs_page
 from gpt2lab.serving.protocol import (
     BUSY,
@@ -39,12 +37,10 @@ from gpt2lab.serving.protocol import (
     TokenizeRequest,
     Tokens,
 )
+from gpt2lab.serving.service import Service
 from gpt2lab.serving.streams import EventStream, unless_left
-
-if TYPE_CHECKING:
-    from gpt2lab.model import LanguageModel
-    from gpt2lab.serving.settings import Settings
-    from gpt2lab.serving.watching import Run
+from gpt2lab.serving.watch import routes
+from gpt2lab.version import __version__
 
 ROUTES = (
     "/",
@@ -56,33 +52,9 @@ ROUTES = (
     "/detokenize",
     "/v1/models",
     *playground.ROUTES,
-    *watching_routes.ROUTES,
+    *routes.ROUTES,
 )
 COMPLETIONS = "/v1/completions"
-
-
-class Service:
-    """What the routes share: models, watched runs, settings, metrics, and whether new work is taken."""
-
-    def __init__(
-        self, models: Sequence[tuple[str, LanguageModel]], settings: Settings, runs: Sequence[Run] = ()
-    ) -> None:
-        self.settings = settings
-        self.runs = tuple(runs)
-        self.metrics = Metrics()
-        self.models = ServedModels(models, settings, self.metrics)
-        self.draining = False
-
-    @property
-    def busy(self) -> bool:
-        """Whether any sample runs or waits."""
-        return any(served.worker.outstanding for served in self.models)
-
-    def abandon(self) -> None:
-        """End all that runs, because there is no more time."""
-        for served in self.models:
-            for job in served.worker.jobs:
-                served.worker.cancel(job, stopping())
 
 
 def make_app(service: Service) -> FastAPI:
@@ -126,7 +98,7 @@ def make_app(service: Service) -> FastAPI:
     playground.add_playground(app, service)
     _add_pages(app, service)
     page_files.add_page_files(app)
-    watching_routes.add_watching(app, service)
+    routes.add_watching(app, service)
     _forget_422(app)
     return app
 

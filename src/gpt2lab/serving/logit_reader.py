@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gpt2lab.scheduler import PREFILL_CHUNK
+from gpt2lab.generation.scheduler import PREFILL_CHUNK
 
 if TYPE_CHECKING:
-    from gpt2lab.engines import Engine
+    from gpt2lab.engines.protocol import Engine
     from gpt2lab.serving.worker import Reading
 
 Marked = list[tuple[int, bool]]

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpt2lab import __version__
 from gpt2lab.errors import CheckpointError, UsageError
 from gpt2lab.serving.errors import ApiError
 from gpt2lab.serving.logit_reader import LogitReader
 from gpt2lab.serving.worker import Worker
+from gpt2lab.version import __version__
 
 if TYPE_CHECKING:
     from gpt2lab.model import LanguageModel
@@ -86,13 +86,13 @@ def fingerprint(model: LanguageModel) -> str:
 
     Raises :class:`~gpt2lab.errors.CheckpointError` if the weights cannot be read.
     """
-    from gpt2lab.engines import contents, packed
+    from gpt2lab.engines import digests, packed_cache
 
     files = model.checkpoint.files
     try:
-        folder = packed.default_folder()
-        digest = folder and contents.recorded_digest(folder, contents.stamp(files))
-        digest = digest or contents.content_digest(files)
+        folder = packed_cache.default_folder()
+        digest = folder and digests.recorded_digest(folder, digests.stamp(files))
+        digest = digest or digests.content_digest(files)
     except OSError as error:
         raise CheckpointError(f"cannot read {model.checkpoint.path}: {error.strerror or error}") from None
     kernels = getattr(model.engine, "instruction_set", "reference")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from gpt2lab import __version__
+from gpt2lab.version import __version__
 
 if TYPE_CHECKING:
     from gpt2lab.serving.models import ServedModel

@@ -14,7 +14,7 @@ from fastapi import FastAPI, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from gpt2lab.generation import start_token
+from gpt2lab.generation.plan import start_token
 from gpt2lab.serving.completions import failed, hand_over
 from gpt2lab.serving.errors import ApiError, stopping
 from gpt2lab.serving.guards import RECORD
@@ -24,8 +24,8 @@ from gpt2lab.serving.streams import unless_left
 from gpt2lab.serving.worker import Job
 
 if TYPE_CHECKING:
-    from gpt2lab.serving.app import Service
     from gpt2lab.serving.models import ServedModel
+    from gpt2lab.serving.service import Service
 
 ROUTES = ("/playground/vocabulary", "/playground/logits")
 FINGERPRINT = "X-Gpt2lab-Fingerprint"

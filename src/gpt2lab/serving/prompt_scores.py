@@ -17,7 +17,7 @@ from gpt2lab.serving.samples import Entry, Top
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from gpt2lab.engines import Engine
+    from gpt2lab.engines.protocol import Engine
     from gpt2lab.serving.worker import Reading
     from gpt2lab.tokenizer import Tokenizer
 

@@ -1,6 +1,6 @@
 """One sample of a request on its way from drawn ids to what its client is sent.
 
-Text is told when it is certain (:class:`~gpt2lab.completion.Transcript`), and a token's log-probability with the text
+Text is told when it is certain (``Transcript``), and a token's log-probability with the text
 that it begins: what spelled a stop string is never told. Or every token is told as soon as it is drawn, what ended the
 sample included, for those who look at ids. Knows nothing of HTTP.
 """
@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
-from gpt2lab.completion import Transcript
+from gpt2lab.generation.completion import Transcript
 
 if TYPE_CHECKING:
-    from gpt2lab.scheduler import Event
+    from gpt2lab.generation.scheduler import Event
     from gpt2lab.tokenizer import Tokenizer
 
 Top = tuple[tuple[int, float], ...]

@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 import uvicorn
 
 from gpt2lab.errors import UsageError
-from gpt2lab.serving.app import Service, make_app
+from gpt2lab.serving.app import make_app
 from gpt2lab.serving.guards import App, Receive, Scope, Send
+from gpt2lab.serving.service import Service
 
 if TYPE_CHECKING:
     from gpt2lab.model import LanguageModel
     from gpt2lab.serving.settings import Settings
-    from gpt2lab.serving.watching import Run
+    from gpt2lab.serving.watch.run import Run
 
 SWITCH_SECONDS = 0.001
 """How long a thread may keep the interpreter while another wants it: the engine's waits for the event loop after each

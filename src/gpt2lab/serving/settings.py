@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpt2lab.errors import UsageError
-from gpt2lab.scheduler import MAX_BATCH
+from gpt2lab.generation.scheduler import MAX_BATCH
 
 KEYS_VARIABLE = "GPT2LAB_API_KEYS"
 """Environment variable: API keys, separated by commas."""

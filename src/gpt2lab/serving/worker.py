@@ -25,8 +25,8 @@ from gpt2lab.serving.samples import Delta, Sample
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from gpt2lab.generation.scheduler import Event, Request, Scheduler
     from gpt2lab.model import LanguageModel
-    from gpt2lab.scheduler import Event, Request, Scheduler
     from gpt2lab.serving.metrics import ModelMetrics
 
 log = logging.getLogger("gpt2lab.serving")

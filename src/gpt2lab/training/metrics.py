@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from gpt2lab.errors import CheckpointError
-from gpt2lab.memory import peak_memory
+from gpt2lab.system.memory import peak_memory
 from gpt2lab.training.reporting import Reporter, Update, Validation
 
 METRICS = "metrics.jsonl"

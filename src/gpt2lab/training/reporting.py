@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from gpt2lab.memory import peak_memory
+from gpt2lab.system.memory import peak_memory
 from gpt2lab.training.interrupts import output_is_gone
 
 

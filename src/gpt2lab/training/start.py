@@ -19,8 +19,8 @@ from gpt2lab.data.open import open_documents
 from gpt2lab.data.split import hold_out
 from gpt2lab.data.windows import Ring, Windows
 from gpt2lab.errors import CheckpointError, UsageError
-from gpt2lab.holding import Hold
-from gpt2lab.memory import available_memory
+from gpt2lab.system.locks import Hold
+from gpt2lab.system.memory import available_memory
 from gpt2lab.training import checkpoints
 from gpt2lab.training.distributed import World
 from gpt2lab.training.job import Job, Source

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from gpt2lab.config import RELEASED_SIZES, canonical_size
-from gpt2lab.errors import CheckpointError, DownloadError
+from gpt2lab.errors import DownloadError
+from gpt2lab.system.hashing import sha256_of
 from gpt2lab.weights.checkpoint import parse_json, read_bytes
-from gpt2lab.weights.fetch import Progress, fetch, sha256_of
-from gpt2lab.weights.find import HUB_REPOSITORIES, HUB_WEIGHTS
+from gpt2lab.weights.fetch import Progress, fetch
+from gpt2lab.weights.hub import HUB_EXTRAS, HUB_FILES, HUB_REPOSITORIES, check_download, hub_files
 from gpt2lab.weights.vocabulary import GPT2_ENCODER_SHA256, GPT2_MERGES_SHA256
 
 SOURCES = ("huggingface", "openai")
@@ -37,9 +37,6 @@ _OPENAI_FILES = {  # small ones first: a wrong address shows at once
     "model.ckpt.meta": None,
     "model.ckpt.data-00000-of-00001": None,
 }
-
-_HUB_FILES = ("config.json", "vocab.json", "merges.txt", HUB_WEIGHTS)
-_HUB_EXTRAS = ("generation_config.json", "tokenizer.json", "tokenizer_config.json")
 
 FileProgress = Callable[[str], Progress]
 """Called with a file's name when it starts; what it returns is told how far it has come."""
@@ -67,21 +64,7 @@ def download(
             _from_hub(HUB_REPOSITORIES[name], manifest)
     except OSError as error:
         raise DownloadError(f"cannot write to {folder}: {error.strerror or error}") from None
-    _check(folder)
-    return folder
-
-
-def find_or_download(size: str) -> Path:
-    """The folder of a released size in Hugging Face's cache, downloaded to there if it is not in it yet."""
-    from huggingface_hub import try_to_load_from_cache
-
-    repository = HUB_REPOSITORIES[size]
-    cached = [try_to_load_from_cache(repository, name) for name in ("config.json", HUB_WEIGHTS)]
-    if all(isinstance(path, str) for path in cached):
-        return Path(str(cached[0])).parent
-    for path in _hub_files(repository, [*_HUB_EXTRAS, *_HUB_FILES], None):
-        folder = path.parent
-    _check(folder)
+    check_download(folder)
     return folder
 
 
@@ -135,60 +118,8 @@ def _from_openai(size: str, manifest: _Manifest, progress: FileProgress) -> None
 
 
 def _from_hub(repository: str, manifest: _Manifest) -> None:
-    missing = [name for name in _HUB_FILES if not manifest.has(name)]
+    missing = [name for name in HUB_FILES if not manifest.has(name)]
     if missing:
-        extras = [name for name in _HUB_EXTRAS if not manifest.has(name)]
-        for path in _hub_files(repository, [*extras, *missing], manifest.folder):
+        extras = [name for name in HUB_EXTRAS if not manifest.has(name)]
+        for path in hub_files(repository, [*extras, *missing], manifest.folder):
             manifest.add(path.name)
-
-
-def _hub_files(repository: str, names: list[str], folder: Path | None) -> Iterator[Path]:
-    """Get files into ``folder``, or into the hub's cache, one after the other; extras that are not there are left out.
-
-    The weights are compared with the SHA-256 that the hub states.
-    """
-    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-
-    # asked first, because without a network this fails at once, and a download after half a minute of trying
-    with _hub_errors(repository, HUB_WEIGHTS):
-        sha256 = get_hf_file_metadata(hf_hub_url(repository, HUB_WEIGHTS)).etag or ""
-    for name in names:
-        with _hub_errors(repository, name):
-            try:
-                path = Path(hf_hub_download(repository, name, local_dir=folder))
-            except EntryNotFoundError as error:
-                if name not in _HUB_EXTRAS or isinstance(error, LocalEntryNotFoundError):
-                    raise
-                continue
-        if name == HUB_WEIGHTS and len(sha256) == 64 and sha256_of(path) != sha256:
-            path.resolve().unlink()  # in the cache it is a link
-            path.unlink(missing_ok=True)
-            raise DownloadError(f"{name} of {repository} came with another sha256 than {sha256}; try again")
-        yield path
-
-
-@contextmanager
-def _hub_errors(repository: str, name: str) -> Iterator[None]:
-    """Whatever the hub's client raises as one line: the classes are httpx's or requests', as its version wants it."""
-    try:
-        yield
-    except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise DownloadError(
-            f"cannot get {name} of {repository} from the Hugging Face hub ({reason}); "
-            "is this machine online? `--source openai` is another place, `tales` needs none"
-        ) from None
-
-
-def _check(folder: Path) -> None:
-    """Open what has come; TensorFlow's files carry a checksum of each tensor, which reading compares."""
-    from gpt2lab.weights.find import open_path
-
-    try:
-        checkpoint = open_path(folder)
-        if checkpoint.format == "openai":
-            for name in checkpoint.tensors:
-                checkpoint.tensors[name]
-    except CheckpointError as error:
-        raise DownloadError(f"what was downloaded is not a usable model: {error}") from None

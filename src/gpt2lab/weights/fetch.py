@@ -6,7 +6,6 @@ from with a ``Range`` request. Knows nothing of models.
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import re
 import urllib.error
@@ -16,6 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from gpt2lab.errors import DownloadError
+from gpt2lab.system.hashing import sha256_of
 
 Progress = Callable[[int, int], None]
 """Called with the bytes that are here and the bytes that there are."""
@@ -47,15 +47,6 @@ def fetch(url: str, path: Path, *, sha256: str | None = None, progress: Progress
         partial.unlink()
         raise DownloadError(f"{url}: what came has another sha256 than {sha256}; it was removed, try again")
     partial.replace(path)
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, in hex."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _go_on(url: str, partial: Path, progress: Progress) -> bool:

@@ -13,17 +13,19 @@ from hypothesis import strategies as st
 
 import gpt2lab
 from gpt2lab.config import ModelConfig
-from gpt2lab.engines import Draw, Engine
+from gpt2lab.engines.protocol import Draw, Engine
 from gpt2lab.engines.reference import ReferenceEngine
 from gpt2lab.errors import SamplingError, UsageError
-from gpt2lab.generation import generate_pieces, in_order, make_options, make_plan
+from gpt2lab.generation.options import make_options
+from gpt2lab.generation.plan import make_plan
+from gpt2lab.generation.run import generate_pieces, in_order
+from gpt2lab.generation.scheduler import Request, Scheduler
+from gpt2lab.generation.speculation import MAX_ROWS, MAX_TEMPERATURE, NGrams, Speculation, StepTimes, Wish
 from gpt2lab.sampling import SamplingParams
-from gpt2lab.scheduler import Request, Scheduler
-from gpt2lab.speculation import MAX_ROWS, MAX_TEMPERATURE, NGrams, Speculation, StepTimes, Wish
 from gpt2lab.weights.checkpoint import Checkpoint, tensor_shapes
 from gpt2lab.weights.openai import read_openai
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parent.parent / "golden"
 N_VOCAB, N_CTX = 23, 24
 
 

@@ -11,12 +11,12 @@ import pytest
 
 from gpt2lab import sampling
 from gpt2lab.config import ModelConfig
-from gpt2lab.engines import Draw, Drawn
+from gpt2lab.engines.protocol import Draw, Drawn
 from gpt2lab.errors import ContextError, UsageError
+from gpt2lab.generation.scheduler import KV_CACHE_SHARE, PREFILL_CHUNK, Request, Scheduler
+from gpt2lab.generation.speculation import Speculation
+from gpt2lab.generation.window import window_start
 from gpt2lab.sampling import SamplingParams
-from gpt2lab.scheduler import KV_CACHE_SHARE, PREFILL_CHUNK, Request, Scheduler
-from gpt2lab.speculation import Speculation
-from gpt2lab.window import window_start
 
 N_VOCAB = 50
 
@@ -70,7 +70,7 @@ def toy_logits(tokens: list[int]) -> np.ndarray:
 
 
 def toy_draws(held: list[int], draw: Draw) -> list[Drawn]:
-    """What :meth:`gpt2lab.engines.Engine.step` promises, read literally."""
+    """What :meth:`gpt2lab.engines.protocol.Engine.step` promises, read literally."""
     drawn: list[Drawn] = []
     for n_fed in range(len(held) - draw.count + 1, len(held) + 1):
         logits = toy_logits(held[:n_fed])
@@ -221,7 +221,7 @@ def test_a_sample_leaves_and_the_next_one_joins_between_steps() -> None:
 
 def test_the_kv_budget_bounds_the_samples_let_in_but_one_always_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = ToyEngine()
-    monkeypatch.setattr("gpt2lab.scheduler.available_memory", lambda: 50 * KV_CACHE_SHARE)
+    monkeypatch.setattr("gpt2lab.generation.scheduler.available_memory", lambda: 50 * KV_CACHE_SHARE)
     assert len(run(engine, [request([1] * 100, n) for n in range(3)])) == 3
     assert max(map(len, engine.calls)) == 1
     run(engine, [request([n] * 20, n) for n in range(4)])
@@ -230,7 +230,7 @@ def test_the_kv_budget_bounds_the_samples_let_in_but_one_always_runs(monkeypatch
 
 def test_the_kv_budget_counts_a_shared_prompt_once(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = ToyEngine()
-    monkeypatch.setattr("gpt2lab.scheduler.available_memory", lambda: 50 * KV_CACHE_SHARE)
+    monkeypatch.setattr("gpt2lab.generation.scheduler.available_memory", lambda: 50 * KV_CACHE_SHARE)
     run(engine, [request([1] * 20, n) for n in range(8)])
     assert max(map(len, engine.calls)) == 6  # 19 + 6 · 5 tokens
 

@@ -3,7 +3,7 @@
 An entry is a file of one header and one arena, named after what it depends on: the contents of the checkpoint's
 files, how they are read, shape, precision and the core's layout. Entries are written under another name and renamed, so
 several processes need no lock and a kill leaves no half entry; whatever is wrong with one, it counts as absent. Knows
-no tensors and no engine: :mod:`gpt2lab.engines.loading` says what is packed, :mod:`gpt2lab.engines.contents` what a
+no tensors and no engine: :mod:`gpt2lab.engines.loading` says what is packed, :mod:`gpt2lab.engines.digests` what a
 file contains.
 """
 
@@ -22,7 +22,8 @@ from typing import IO, Any
 import numpy as np
 import numpy.typing as npt
 
-from gpt2lab import _native, caches
+from gpt2lab import _native
+from gpt2lab.system import caches
 
 Arena = npt.NDArray[np.uint8]
 

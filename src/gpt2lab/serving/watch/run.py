@@ -19,9 +19,9 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from gpt2lab.errors import UsageError
-from gpt2lab.holding import is_held
-from gpt2lab.serving.watching_curve import Curve, Seen
-from gpt2lab.serving.watching_files import Lines, Samples, Tail, is_folder, list_samples, read_samples
+from gpt2lab.serving.watch.curve import Curve, Seen
+from gpt2lab.serving.watch.files import Lines, Samples, Tail, is_folder, list_samples, read_samples
+from gpt2lab.system.locks import is_held
 
 METRICS, SETTINGS = "metrics.jsonl", "settings.json"
 

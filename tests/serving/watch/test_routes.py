@@ -10,17 +10,17 @@ from contextlib import contextmanager
 import httpx
 import pytest
 
-from gpt2lab.serving import watching_routes
 from gpt2lab.serving.settings import Settings
-from gpt2lab.serving.watching import open_runs
+from gpt2lab.serving.watch import routes
+from gpt2lab.serving.watch.run import open_runs
 
 KEY = {"Authorization": "Bearer secret"}
 
 
 @pytest.fixture(autouse=True)
 def _soon(monkeypatch):
-    monkeypatch.setattr(watching_routes, "LOOK_SECONDS", 0.02)
-    monkeypatch.setattr(watching_routes, "REST_SECONDS", 0.01)
+    monkeypatch.setattr(routes, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(routes, "REST_SECONDS", 0.01)
 
 
 @pytest.fixture
@@ -110,7 +110,7 @@ def test_nobody_looks_when_nobody_watches(watched, folder, monkeypatch):
 
 
 def test_a_beat_tells_that_the_connection_lives(watched, monkeypatch):
-    monkeypatch.setattr(watching_routes, "BEAT_SECONDS", 0.05)
+    monkeypatch.setattr(routes, "BEAT_SECONDS", 0.05)
     with events(watched) as pairs:
         assert next(data for name, data in pairs if name == "beat")["now"] > 1e9
 
@@ -175,7 +175,7 @@ def test_samples_that_are_not_there_are_refused_in_words(watched, query, status,
 
 
 def test_there_is_a_limit_to_those_who_watch(watched, monkeypatch):
-    monkeypatch.setattr(watching_routes, "MOST_WATCHERS", 1)
+    monkeypatch.setattr(routes, "MOST_WATCHERS", 1)
     with events(watched) as pairs:
         next(pairs)
         answer = watched.http.get("/watch/events")

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from gpt2lab.engines.packed import new_file
+from gpt2lab.engines.packed_cache import new_file
 
 SETTLED = 2.0
 """Seconds that a file must have been left alone: the coarsest step of a file system's clock."""

@@ -14,11 +14,12 @@ import tracemalloc
 import pytest
 
 from gpt2lab.errors import UsageError
-from gpt2lab.holding import Hold, is_held
-from gpt2lab.serving import watching, watching_files
-from gpt2lab.serving.watching import Cursor, Run, open_runs
-from gpt2lab.serving.watching_curve import Curve, Seen
-from gpt2lab.serving.watching_files import list_samples, read_samples
+from gpt2lab.serving.watch import files
+from gpt2lab.serving.watch import run as run_module
+from gpt2lab.serving.watch.curve import Curve, Seen
+from gpt2lab.serving.watch.files import list_samples, read_samples
+from gpt2lab.serving.watch.run import Cursor, Run, open_runs
+from gpt2lab.system.locks import Hold, is_held
 
 
 @pytest.fixture
@@ -105,7 +106,7 @@ def test_a_run_that_has_not_been_heard_of_for_long_is_quiet(run, folder):
 
 
 def test_when_it_will_end_follows_from_the_pace_of_late(run, folder, monkeypatch):
-    monkeypatch.setattr(watching, "RECENT", 4)
+    monkeypatch.setattr(run_module, "RECENT", 4)
     folder.settings(steps=100)
     run = Run(folder.path, "run1")
     seconds = [10, 20, 21, 22, 23, 24]  # the first ones were slow
@@ -218,7 +219,7 @@ def test_lines_that_are_no_records_are_counted_and_passed_over(run, folder):
 
 
 def test_a_line_without_end_is_passed_over_in_pieces(run, folder, monkeypatch):
-    monkeypatch.setattr(watching_files, "CHUNK", 1000)
+    monkeypatch.setattr(files, "CHUNK", 1000)
     folder.path.mkdir(parents=True)
     folder.metrics.write_bytes(b"x" * 2500 + b'\n{"step": 1, "loss": 2.0}\n')
     assert steps(look(run)) == [1]
@@ -294,7 +295,7 @@ def test_steps_far_apart_take_no_more_rows():
 
 
 def test_a_huge_file_takes_little_memory_and_little_at_a_time(run, folder, monkeypatch):
-    monkeypatch.setattr(watching_files, "CHUNK", 1 << 14)
+    monkeypatch.setattr(files, "CHUNK", 1 << 14)
     folder.path.mkdir(parents=True)
     with folder.metrics.open("w") as file:
         for step in range(1, 12_001):
@@ -360,7 +361,7 @@ def test_texts_come_back_as_they_were_drawn(folder, texts):
 
 
 def test_a_file_of_samples_that_is_too_long_is_cut_and_says_so(folder, monkeypatch):
-    monkeypatch.setattr(watching_files, "LONGEST_SAMPLES", 100)
+    monkeypatch.setattr(files, "LONGEST_SAMPLES", 100)
     folder.sample(1, "é" * 100)
     found = read_samples(folder.samples, 1)
     assert found.cut and set(found.texts[0]) == {"é"}
@@ -379,7 +380,7 @@ def test_other_files_and_links_are_no_samples(folder):
 
 
 def test_of_very_many_samples_some_are_listed(folder, monkeypatch):
-    monkeypatch.setattr(watching_files, "MOST_SAMPLES", 10)
+    monkeypatch.setattr(files, "MOST_SAMPLES", 10)
     for step in range(100):
         folder.sample(step, "")
     listed = [step for step, _ in list_samples(folder.samples)]
@@ -404,6 +405,6 @@ def test_a_file_and_a_folder_of_runs_are_refused(folder):
 
 
 def test_watching_imports_no_torch():
-    code = "import sys, gpt2lab.serving.watching_routes, gpt2lab.cli.serve; print('torch' in sys.modules)"
+    code = "import sys, gpt2lab.serving.watch.routes, gpt2lab.cli.serve; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

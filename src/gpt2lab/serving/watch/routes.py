@@ -23,10 +23,10 @@ from gpt2lab.serving.errors import ApiError, stopping
 from gpt2lab.serving.guards import RECORD
 from gpt2lab.serving.page_files import file_response
 from gpt2lab.serving.streams import EventStream
-from gpt2lab.serving.watching import Cursor, Run
+from gpt2lab.serving.watch.run import Cursor, Run
 
 if TYPE_CHECKING:
-    from gpt2lab.serving.app import Service
+    from gpt2lab.serving.service import Service
 
 PAGE = "/watch"
 EVENTS, SAMPLES = "/watch/events", "/watch/samples"

@@ -15,16 +15,16 @@ from itertools import count
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
 
-from gpt2lab.engines import Draw
+from gpt2lab.engines.protocol import Draw
 from gpt2lab.errors import ContextError, UsageError
-from gpt2lab.memory import available_memory
-from gpt2lab.speculation import MAX_ROWS, Wish
-from gpt2lab.window import window_start
+from gpt2lab.generation.speculation import MAX_ROWS, Wish
+from gpt2lab.generation.window import window_start
+from gpt2lab.system.memory import available_memory
 
 if TYPE_CHECKING:
-    from gpt2lab.engines import Drawn, Engine
+    from gpt2lab.engines.protocol import Drawn, Engine
+    from gpt2lab.generation.speculation import Guesser, Speculation
     from gpt2lab.sampling import SamplingParams
-    from gpt2lab.speculation import Guesser, Speculation
 
 PREFILL_CHUNK = 256
 """Tokens of prompts that one step feeds beside the running samples' one token each."""
@@ -49,7 +49,7 @@ class Request:
     limit: int
     """Draw this many tokens at most; at least one."""
     slide: bool = False
-    """Whether text may outgrow the context; see :func:`~gpt2lab.window.window_start`."""
+    """Whether text may outgrow the context; see :func:`~gpt2lab.generation.window.window_start`."""
     implicit: int = 0
     """How many ids at the start of ``prompt`` are not text: penalties do not count them."""
     top: int = 0

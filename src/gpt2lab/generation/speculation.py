@@ -15,13 +15,13 @@ from itertools import pairwise
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
 
-from gpt2lab.engines import Draw
+from gpt2lab.engines.protocol import Draw
 from gpt2lab.errors import SamplingError, UsageError
-from gpt2lab.window import window_start
+from gpt2lab.generation.window import window_start
 
 if TYPE_CHECKING:
     from gpt2lab.config import ModelConfig
-    from gpt2lab.engines import Engine
+    from gpt2lab.engines.protocol import Engine
 
 MAX_ROWS = 32
 """Rows of a step up to which guesses are added: about where a step's time begins to grow in proportion."""

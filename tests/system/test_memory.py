@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gpt2lab import memory
+from gpt2lab.system import memory
 
 V2 = ("memory.max", "memory.current", "memory.stat", "inactive_file")
 V1 = (

@@ -12,8 +12,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpt2lab.engines import packed
-from gpt2lab.engines.packed import Key, clear, default_folder, entries, has_entry, obstacle, read_entry, write_entry
+from gpt2lab.engines import packed_cache
+from gpt2lab.engines.packed_cache import (
+    Key,
+    clear,
+    default_folder,
+    entries,
+    has_entry,
+    obstacle,
+    read_entry,
+    write_entry,
+)
 
 KEY = Key("ab" * 32, "q8_0", 1, 1, {"n_vocab": 7, "n_ctx": 8, "n_embd": 4, "n_head": 2, "n_layer": 1})
 SIZE = 8_400_953
@@ -58,7 +67,7 @@ def test_an_entry_is_of_one_content_precision_layout_version_and_shape(entry: Pa
     assert not is_there(entry.parent, other)
 
 
-@pytest.mark.parametrize("place", [0, 20, 60, packed._HEADER, packed._HEADER + SIZE // 2 + 1, -1])
+@pytest.mark.parametrize("place", [0, 20, 60, packed_cache._HEADER, packed_cache._HEADER + SIZE // 2 + 1, -1])
 def test_an_entry_with_one_wrong_byte_counts_as_absent(entry: Path, place: int) -> None:
     data = bytearray(entry.read_bytes())
     data[place] ^= 0x40
@@ -66,7 +75,9 @@ def test_an_entry_with_one_wrong_byte_counts_as_absent(entry: Path, place: int) 
     assert not is_there(entry.parent)
 
 
-@pytest.mark.parametrize("size", [0, 10, packed._HEADER, packed._HEADER + SIZE - 1, packed._HEADER + SIZE + 1])
+@pytest.mark.parametrize(
+    "size", [0, 10, packed_cache._HEADER, packed_cache._HEADER + SIZE - 1, packed_cache._HEADER + SIZE + 1]
+)
 def test_an_entry_of_another_size_counts_as_absent(entry: Path, size: int) -> None:
     assert has_entry(entry.parent, KEY)
     assert [e.whole for e in entries(entry.parent)] == [True]
@@ -80,7 +91,7 @@ def test_an_entry_of_another_size_counts_as_absent(entry: Path, size: int) -> No
     "text", [b"", b"[]", b"{}", b'{"key": 5}', b'{"key": {"precision": 1}, "checksum": {}}', b"\0"]
 )
 def test_garbage_counts_as_absent_and_is_listed(entry: Path, text: bytes) -> None:
-    entry.write_bytes((packed._MAGIC + text).ljust(packed._HEADER) + bytes(SIZE))
+    entry.write_bytes((packed_cache._MAGIC + text).ljust(packed_cache._HEADER) + bytes(SIZE))
     assert not is_there(entry.parent)
     assert [(e.model, e.precision, e.whole) for e in entries(entry.parent)] == [("", "", False)]
 
@@ -108,7 +119,7 @@ WRITER = """
 import os, sys, time
 from pathlib import Path
 import numpy as np
-from gpt2lab.engines.packed import Key, write_entry
+from gpt2lab.engines.packed_cache import Key, write_entry
 def stop(_):
     print("written", flush=True)
     time.sleep(60)
@@ -136,7 +147,7 @@ def test_a_killed_writer_leaves_no_entry_and_is_swept_up_after(tmp_path: Path, a
     assert not is_there(tmp_path)
     write_entry(tmp_path, KEY, arena, MODEL)
     assert left.exists()  # it might still be at work
-    monkeypatch.setattr(packed, "ABANDONED", 0.0)
+    monkeypatch.setattr(packed_cache, "ABANDONED", 0.0)
     write_entry(tmp_path, KEY, arena, MODEL)
     assert [path.name for path in tmp_path.iterdir()] == [KEY.name]
 
@@ -156,13 +167,13 @@ def test_the_longest_unused_entries_make_room(tmp_path: Path, arena: np.ndarray,
         write_entry(tmp_path, key, arena, f"/models/{n}")
         os.utime(tmp_path / key.name, (n + 1, n + 1))
     assert is_there(tmp_path, keys[0])  # the last used from here on
-    monkeypatch.setattr(packed, "SIZE_LIMIT", 2 * (SIZE + packed._HEADER))
+    monkeypatch.setattr(packed_cache, "SIZE_LIMIT", 2 * (SIZE + packed_cache._HEADER))
     write_entry(tmp_path, keys[3], arena, "/models/3")
     assert [entry.model for entry in entries(tmp_path)] == ["/models/3", "/models/0"]
 
 
 def test_an_entry_larger_than_the_limit_is_still_kept(tmp_path: Path, arena: np.ndarray, monkeypatch) -> None:
-    monkeypatch.setattr(packed, "SIZE_LIMIT", 1)
+    monkeypatch.setattr(packed_cache, "SIZE_LIMIT", 1)
     write_entry(tmp_path, KEY, arena, MODEL)
     assert is_there(tmp_path)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpt2lab.completion import Transcript
+from gpt2lab.generation.completion import Transcript
 from gpt2lab.tokenizer import Tokenizer
 
 

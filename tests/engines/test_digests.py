@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from gpt2lab.engines import contents
-from gpt2lab.engines.contents import content_digest, record_digest, recorded_digest, settled, stamp
+from gpt2lab.engines import digests
+from gpt2lab.engines.digests import content_digest, record_digest, recorded_digest, settled, stamp
 
 
 @pytest.fixture
@@ -52,7 +52,7 @@ def test_a_file_that_was_replaced_has_another_stamp(files: list[Path], folder: P
 
 def test_a_file_that_has_just_changed_is_not_settled(files: list[Path], monkeypatch) -> None:
     assert not settled(stamp(files))
-    monkeypatch.setattr(contents, "SETTLED", -1.0)
+    monkeypatch.setattr(digests, "SETTLED", -1.0)
     assert settled(stamp(files))
 
 
@@ -84,21 +84,21 @@ def test_the_digest_is_of_the_contents_alone(files: list[Path], tmp_path: Path, 
 
 
 def test_what_moves_from_one_file_to_the_next_is_another_content(tmp_path: Path) -> None:
-    digests = set()
+    found = set()
     for first, second in ((b"ab", b"c"), (b"a", b"bc"), (b"abc", b"")):
         (tmp_path / "a").write_bytes(first)
         (tmp_path / "b").write_bytes(second)
-        digests.add(content_digest([tmp_path / "a", tmp_path / "b"]))
-    assert len(digests) == 3
+        found.add(content_digest([tmp_path / "a", tmp_path / "b"]))
+    assert len(found) == 3
 
 
 def test_every_byte_of_a_file_of_several_pieces_counts(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(contents, "_PIECE", 32)
-    monkeypatch.setattr(contents, "_CHUNK", 16)
-    data, digests = bytearray(range(100)), set()
+    monkeypatch.setattr(digests, "_PIECE", 32)
+    monkeypatch.setattr(digests, "_CHUNK", 16)
+    data, found = bytearray(range(100)), set()
     for place in (0, 15, 16, 31, 32, 63, 64, 99):
         changed = data.copy()
         changed[place] ^= 1
         (tmp_path / "a").write_bytes(changed)
-        digests.add(content_digest([tmp_path / "a"]))
-    assert len(digests) == 8
+        found.add(content_digest([tmp_path / "a"]))
+    assert len(found) == 8

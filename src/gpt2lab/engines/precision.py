@@ -1,0 +1,48 @@
+"""The devices and precisions that there are, and the bytes that weights take in each."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from gpt2lab.errors import UsageError
+
+if TYPE_CHECKING:
+    from gpt2lab.config import ModelConfig
+
+DEVICES = ("cpu", "reference")
+"""``cpu`` is the native engine; ``reference`` is NumPy: slow, and there to be compared with."""
+
+WEIGHT_BITS = {"float32": 32.0, "bfloat16": 16.0, "q8_0": 8.5, "q4_0": 4.5}
+"""Precision → bits that a weight of a matrix takes, scales included; biases, norms and positions are always float32."""
+
+PRECISIONS = tuple(WEIGHT_BITS)
+"""What the native engine holds matrices in; ``reference`` has float32 alone."""
+
+KV_PRECISIONS = ("float32", "float16")
+"""What it holds keys and values in."""
+
+
+def default_kv_precision(precision: str) -> str:
+    """What keys and values are held in beside weights in ``precision`` if nobody says."""
+    return "float32" if precision == "float32" else "float16"
+
+
+def weight_bytes(config: ModelConfig, precision: str) -> int:
+    """Bytes of a model's weights in ``precision``, without what pads them for the kernels."""
+    matrices = config.n_vocab * config.n_embd + 12 * config.n_layer * config.n_embd**2
+    return round(matrices * WEIGHT_BITS[precision] / 8) + 4 * (config.n_params - matrices)
+
+
+def check_device(device: str, precision: str | None = None, kv_precision: str | None = None) -> None:
+    """Raise :class:`~gpt2lab.errors.UsageError` unless ``device`` exists and has these precisions (None: any)."""
+    _check_one_of("device", device, DEVICES)
+    for name, value, choices in (("precision", precision, PRECISIONS), ("kv_precision", kv_precision, KV_PRECISIONS)):
+        if value is not None:
+            _check_one_of(name, value, choices)
+        if device == "reference" and value not in (None, "float32"):
+            raise UsageError(f"{name} {value!r} is not available on device reference: it computes in float32")
+
+
+def _check_one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise UsageError(f"{name} {value!r} is not available: choose one of {', '.join(choices)}")

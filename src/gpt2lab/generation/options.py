@@ -1,0 +1,148 @@
+"""How to generate: keyword arguments, their defaults and their checks.
+
+Knows nothing of prompts or models: :mod:`gpt2lab.generation.plan` finds what those make impossible.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from operator import index as as_int
+from reprlib import repr as short_repr
+from typing import TYPE_CHECKING, Literal, TypedDict
+
+from gpt2lab.errors import SamplingError, UsageError
+from gpt2lab.sampling import SamplingParams
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+OVERFLOWS = ("error", "slide")
+"""What may happen when prompt and length do not fit the context."""
+
+SPECULATIONS = ("auto", "off")
+"""Whether tokens may be guessed ahead."""
+
+
+class SamplingArguments(TypedDict, total=False):
+    """Keyword arguments that become a :class:`~gpt2lab.sampling.SamplingParams`."""
+
+    temperature: float
+    top_k: int
+    top_p: float
+    min_p: float
+    repetition_penalty: float
+    presence_penalty: float
+    frequency_penalty: float
+    logit_bias: Mapping[int, float]
+
+
+class GenerationArguments(SamplingArguments, total=False):
+    """Keyword arguments of generation, with the meanings and defaults of :class:`Options`."""
+
+    length: int | None
+    seed: int | None
+    stop: str | Sequence[str]
+    ignore_eos: bool
+    overflow: Literal["error", "slide"]
+    batch_size: int | None
+    logprobs: bool | None
+    top_logprobs: int
+    speculation: Literal["auto", "off"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to generate; made and checked by :func:`make_options`."""
+
+    sampling: SamplingParams
+    seed: int
+    """0 <= seed < 2**63; drawn by the system if none was given."""
+    length: int | None = None
+    """Tokens to draw at most; None: n_ctx without a prompt, else n_ctx // 2 or what the context has room for."""
+    stop: tuple[str, ...] = ()
+    """Strings that end a sample; not part of its text."""
+    ignore_eos: bool = False
+    """Whether ``<|endoftext|>`` is a token like any other, as it was in the original."""
+    overflow: Literal["error", "slide"] = "error"
+    """Whether prompt and length may outgrow the context, the older half of which is then dropped when it is full."""
+    batch_size: int | None = None
+    """Upper bound for samples that run together; None: chosen by the scheduler. Changes speed alone."""
+    logprobs: bool | None = None
+    """Whether completions carry the log-probabilities of their tokens."""
+    top_logprobs: int = 0
+    """How many of the likeliest ids they carry for each token."""
+    speculation: Literal["auto", "off"] = "auto"
+    """Whether tokens are guessed ahead where that pays. Changes speed alone."""
+
+
+def make_options(**arguments: Unpack[GenerationArguments]) -> Options:
+    """Check keyword arguments of generation and fill in the defaults.
+
+    Raises :class:`~gpt2lab.errors.SamplingError` or :class:`~gpt2lab.errors.UsageError`.
+    """
+    check_names(arguments, GenerationArguments)
+    stop = arguments.get("stop", ())
+    if not isinstance(stop, Iterable):
+        raise UsageError(f"stop must be a string or several, got {stop!r}")
+    options = Options(
+        sampling=sampling_params(arguments),
+        seed=_seed(arguments.get("seed")),
+        length=_whole_or_none("length", arguments.get("length"), least=0),
+        stop=(stop,) if isinstance(stop, str) else tuple(stop),
+        ignore_eos=arguments.get("ignore_eos", False),
+        overflow=arguments.get("overflow", "error"),
+        batch_size=_whole_or_none("batch_size", arguments.get("batch_size"), least=1),
+        logprobs=arguments.get("logprobs"),
+        top_logprobs=whole("top_logprobs", arguments.get("top_logprobs", 0), least=0),
+        speculation=arguments.get("speculation", "auto"),
+    )
+    if not all(isinstance(stop, str) and stop for stop in options.stop):
+        raise UsageError(f"stop strings must be text and not empty, got {list(options.stop)!r}")
+    for name, choices in (("overflow", OVERFLOWS), ("speculation", SPECULATIONS)):
+        if getattr(options, name) not in choices:
+            raise UsageError(f"{name} must be one of {', '.join(choices)}, got {getattr(options, name)!r}")
+    return options
+
+
+def check_names(arguments: Mapping[str, object], known: type) -> None:
+    """Raise TypeError, as Python does for its functions, for a keyword that the TypedDict ``known`` does not have."""
+    for name in arguments:
+        if name not in known.__annotations__:
+            raise TypeError(f"unexpected keyword argument {name!r}")
+
+
+def new_seed() -> int:
+    """A seed from the system's randomness; of 32 bits only, because it is to be read and typed again."""
+    return int.from_bytes(os.urandom(4), "little")
+
+
+def sampling_params(arguments: SamplingArguments) -> SamplingParams:
+    """The :class:`~gpt2lab.sampling.SamplingParams` among keyword arguments; others are left alone."""
+    given: Mapping[str, object] = arguments
+    return SamplingParams(**{f.name: given[f.name] for f in fields(SamplingParams) if f.name in given})  # type: ignore[arg-type]
+
+
+def _seed(seed: int | None) -> int:
+    if seed is None:
+        return new_seed()
+    value = whole("seed", seed, least=0)
+    if value >= 2**63:
+        raise SamplingError(f"seed must be below 2^63, got {seed}")
+    return value
+
+
+def whole(name: str, value: int, *, least: int) -> int:
+    """``value`` as an int of at least ``least``; :class:`~gpt2lab.errors.UsageError` if it is none."""
+    try:
+        number = as_int(value)
+    except TypeError:
+        raise UsageError(f"{name} must be a whole number, got {short_repr(value)}") from None
+    if number < least:
+        raise UsageError(f"{name} must be at least {least}, got {value}")
+    return number
+
+
+def _whole_or_none(name: str, value: int | None, *, least: int) -> int | None:
+    return None if value is None else whole(name, value, least=least)

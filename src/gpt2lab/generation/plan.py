@@ -1,0 +1,120 @@
+"""What is to be done for one prompt: its ids, how many tokens may follow, and the request that a scheduler takes.
+
+All that can be wrong with a prompt is found here, before any work is done. Draws nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from operator import index as as_int
+from reprlib import repr as short_repr
+from typing import TYPE_CHECKING
+
+from gpt2lab.errors import ContextError, TokenizerError, UsageError
+from gpt2lab.generation.completion import FinishReason, Prompt
+from gpt2lab.generation.scheduler import Request
+
+if TYPE_CHECKING:
+    from gpt2lab.config import ModelConfig
+    from gpt2lab.generation.options import Options
+    from gpt2lab.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be done for one prompt."""
+
+    prompt: Prompt
+    tokens: tuple[int, ...]
+    """Ids to feed: the prompt's, or the one that starts a text if the prompt is empty."""
+    implicit: int
+    """1 if the first of ``tokens`` is not part of the text."""
+    limit: int
+    """Tokens to draw at most."""
+    at_limit: FinishReason
+    """Why a sample that reaches ``limit`` has ended."""
+
+
+def make_plan(prompt: Prompt, options: Options, config: ModelConfig, tokenizer: Tokenizer | None) -> Plan:
+    """Encode ``prompt`` and settle how many tokens may follow.
+
+    Raises :class:`~gpt2lab.errors.ContextError` if prompt and length do not fit the context and may not slide.
+    """
+    if options.stop and tokenizer is None:
+        raise UsageError("this model has no tokenizer: it makes no text in which a stop string could be found")
+    for id in options.sampling.logit_bias:
+        _check_id(id, config)
+    if options.top_logprobs > config.n_vocab:
+        raise UsageError(f"top_logprobs must be at most the vocabulary's {config.n_vocab}, got {options.top_logprobs}")
+    tokens = prompt_tokens(prompt, config, tokenizer)
+    limit, at_limit = _limit(len(tokens), options, config.n_ctx)
+    if tokens:
+        return Plan(prompt, tokens, 0, limit, at_limit)
+    return Plan(prompt, (start_token(tokenizer),), 1, limit, at_limit)
+
+
+def make_request(plan: Plan, index: int, options: Options) -> Request:
+    """What a scheduler is asked for: sample ``index`` of ``plan``, which draws one token at least."""
+    return Request(
+        plan.tokens,
+        options.sampling,
+        seed=options.seed,
+        stream=index,
+        limit=plan.limit,
+        slide=options.overflow == "slide",
+        implicit=plan.implicit,
+        top=options.top_logprobs,
+    )
+
+
+def prompt_tokens(prompt: Prompt, config: ModelConfig, tokenizer: Tokenizer | None) -> tuple[int, ...]:
+    """Ids of a prompt. Raises :class:`~gpt2lab.errors.UsageError` for ids that the model does not have, or text
+    where it has no tokenizer."""
+    if isinstance(prompt, str):
+        if tokenizer is None:
+            raise UsageError("this model has no tokenizer: give the prompt as token ids")
+        return tuple(tokenizer.encode(prompt))
+    if isinstance(prompt, bytes | bytearray | Mapping) or not hasattr(prompt, "__getitem__"):
+        raise not_a_prompt(prompt)  # though it may give whole numbers
+    try:
+        ids = tuple(as_int(id) for id in prompt)
+    except TypeError:
+        raise not_a_prompt(prompt) from None
+    for id in ids:
+        _check_id(id, config)
+    return ids
+
+
+def not_a_prompt(prompt: object) -> UsageError:
+    """The complaint about what is no prompt, shortened to a line."""
+    return UsageError(f"a prompt is text or a sequence of token ids, got {short_repr(prompt)}")
+
+
+def start_token(tokenizer: Tokenizer | None) -> int:
+    """The id that comes before a text: ``<|endoftext|>``."""
+    if tokenizer is None or tokenizer.end_of_text is None:
+        raise TokenizerError("this model's vocabulary has no <|endoftext|> to start from: give a prompt")
+    return tokenizer.end_of_text
+
+
+def _limit(n_prompt: int, options: Options, n_ctx: int) -> tuple[int, FinishReason]:
+    """How many tokens may follow a prompt, and why the sample ends there."""
+    wanted = options.length
+    if wanted is None:
+        wanted = n_ctx // 2 if n_prompt else n_ctx
+    room = n_ctx - n_prompt
+    if wanted <= room or options.overflow == "slide":
+        return wanted, "length"
+    if options.length is None and room >= 0:
+        return room, "context"
+    if room < 0:
+        what = f"the prompt has {n_prompt} tokens, the model's context {n_ctx}"
+    else:
+        what = f"after a prompt of {n_prompt} tokens the model's context of {n_ctx} has room for {room}, not {wanted}"
+    raise ContextError(f"{what}: ask for less, or let the context slide (--overflow slide, in Python overflow='slide')")
+
+
+def _check_id(id: int, config: ModelConfig) -> None:
+    if not 0 <= id < config.n_vocab:
+        raise UsageError(f"token id {id} is not in the model's vocabulary of {config.n_vocab}")

@@ -1,0 +1,121 @@
+"""The loop that carries out plans: ids that the scheduler draws become pieces of text, and text ends samples."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from itertools import count
+from typing import TYPE_CHECKING
+
+from gpt2lab.generation.completion import Completion, Piece, Transcript
+from gpt2lab.generation.plan import make_request
+from gpt2lab.generation.scheduler import Event, Scheduler
+from gpt2lab.generation.speculation import Speculation
+
+if TYPE_CHECKING:
+    from gpt2lab.engines.protocol import Engine
+    from gpt2lab.generation.options import Options
+    from gpt2lab.generation.plan import Plan
+    from gpt2lab.tokenizer import Tokenizer
+
+LOOKAHEAD = 1024
+"""Requests that wait in the scheduler at a time; equal prompts among them are read once."""
+
+
+def generate_pieces(
+    engine: Engine,
+    tokenizer: Tokenizer | None,
+    plans: Sequence[Plan],
+    n: int | None,
+    options: Options,
+    first_index: int = 0,
+    draft: Engine | None = None,
+) -> Generator[Piece, None, None]:
+    """Run ``n`` samples of every plan (None: without end, of the only one) and give each token's piece as it comes.
+
+    Pieces of samples that run together are interleaved. ``draft`` is a smaller model that guesses tokens ahead. What
+    the engines hold is freed when the iterator ends or is closed.
+    """
+    wanted = zip(count(first_index), _repeat(plans, n))
+    live: dict[int, _Sample] = {}
+    speculation = Speculation(engine.config, draft) if options.speculation == "auto" else None
+    with Scheduler(engine, batch_size=options.batch_size, speculation=speculation) as scheduler:
+        more = True
+        while more or scheduler.busy:
+            while more and scheduler.n_waiting < LOOKAHEAD:
+                index, plan = next(wanted, (0, None))
+                more = plan is not None
+                if plan is not None and plan.limit:
+                    live[scheduler.submit(make_request(plan, index, options))] = _Sample(
+                        index, plan, options, tokenizer
+                    )
+                elif plan is not None:
+                    yield _Sample(index, plan, options, tokenizer).end("")
+            for event in scheduler.step():
+                if (sample := live.get(event.request)) is None:
+                    continue  # the text ended with an earlier one of several tokens
+                piece = sample.push(event)
+                if piece.completion:
+                    del live[event.request]
+                    scheduler.remove(event.request)
+                yield piece
+
+
+def in_order(
+    pieces: Iterable[Piece], first_index: int = 0, early: dict[int, Completion] | None = None
+) -> Iterator[Completion]:
+    """The completions among ``pieces``, by index, each as soon as all before it are there.
+
+    Those that have to wait for that are in ``early`` meanwhile, if that is given.
+    """
+    done = {} if early is None else early
+    for piece in pieces:
+        if piece.completion:
+            done[piece.index] = piece.completion
+        while first_index in done:
+            yield done.pop(first_index)
+            first_index += 1
+
+
+class _Sample:
+    """A sample under way: ids in, pieces out."""
+
+    def __init__(self, index: int, plan: Plan, options: Options, tokenizer: Tokenizer | None) -> None:
+        end_of_text = tokenizer.end_of_text if tokenizer and not options.ignore_eos else None
+        self._transcript = Transcript(tokenizer, end_of_text, options.stop)
+        self._index = index
+        self._plan = plan
+        self._options = options
+        self._top: list[tuple[tuple[int, float], ...]] = []
+
+    def push(self, event: Event) -> Piece:
+        text, last = self._transcript.push(event.token, event.logprob), event.last
+        if event.top:
+            self._top.append(event.top)
+        if last and not self._transcript.stopped:
+            text += self._transcript.finish()
+        return self.end(text) if last or self._transcript.stopped else self._piece(text, None)
+
+    def end(self, text: str) -> Piece:
+        """The last piece, with ``text`` and the whole completion."""
+        script = self._transcript
+        completion = Completion(
+            prompt=self._plan.prompt,
+            text=script.text,
+            tokens=script.tokens,
+            logprobs=script.logprobs if self._options.logprobs else None,
+            seed=self._options.seed,
+            index=self._index,
+            finish_reason="stop" if script.stopped else self._plan.at_limit,
+            top_logprobs=self._top[: len(script.tokens)] if self._options.top_logprobs else None,
+        )
+        return self._piece(text, completion)
+
+    def _piece(self, text: str, completion: Completion | None) -> Piece:
+        return Piece(self._index, self._plan.prompt, text, completion)
+
+
+def _repeat(plans: Sequence[Plan], n: int | None) -> Iterator[Plan]:
+    if n is not None:
+        return (plan for plan in plans for _ in range(n))
+    (plan,) = plans
+    return iter(lambda: plan, None)

@@ -1,0 +1,39 @@
+"""What the routes of a server share: models, watched runs, settings, metrics, and whether new work is taken."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from gpt2lab.serving.errors import stopping
+from gpt2lab.serving.metrics import Metrics
+from gpt2lab.serving.models import ServedModels
+
+if TYPE_CHECKING:
+    from gpt2lab.model import LanguageModel
+    from gpt2lab.serving.settings import Settings
+    from gpt2lab.serving.watch.run import Run
+
+
+class Service:
+    """What the routes share: models, watched runs, settings, metrics, and whether new work is taken."""
+
+    def __init__(
+        self, models: Sequence[tuple[str, LanguageModel]], settings: Settings, runs: Sequence[Run] = ()
+    ) -> None:
+        self.settings = settings
+        self.runs = tuple(runs)
+        self.metrics = Metrics()
+        self.models = ServedModels(models, settings, self.metrics)
+        self.draining = False
+
+    @property
+    def busy(self) -> bool:
+        """Whether any sample runs or waits."""
+        return any(served.worker.outstanding for served in self.models)
+
+    def abandon(self) -> None:
+        """End all that runs, because there is no more time."""
+        for served in self.models:
+            for job in served.worker.jobs:
+                served.worker.cancel(job, stopping())

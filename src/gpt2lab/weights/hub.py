@@ -1,0 +1,111 @@
+"""The released sizes on the Hugging Face hub, and in its cache on this machine.
+
+``huggingface_hub`` is imported when something has to be fetched.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from gpt2lab.errors import CheckpointError, DownloadError
+from gpt2lab.system.hashing import sha256_of
+from gpt2lab.weights.formats import open_path
+
+HUB_REPOSITORIES = {
+    "124M": "openai-community/gpt2",
+    "355M": "openai-community/gpt2-medium",
+    "774M": "openai-community/gpt2-large",
+    "1558M": "openai-community/gpt2-xl",
+}
+"""Where the Hugging Face hub has the released sizes."""
+
+HUB_WEIGHTS = "model.safetensors"
+HUB_FILES = ("config.json", "vocab.json", "merges.txt", HUB_WEIGHTS)
+
+HUB_EXTRAS = ("generation_config.json", "tokenizer.json", "tokenizer_config.json")
+
+
+def in_hub_cache(size: str) -> Path | None:
+    """The folder of a released size in Hugging Face's cache.
+
+    Looked up here because importing ``huggingface_hub`` takes longer than all of a start. What is not found where it
+    is by default, ``huggingface_hub`` looks for again.
+    """
+    caches = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
+    home = Path(os.environ.get("HF_HOME") or caches / "huggingface")
+    hub = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE") or home / "hub"
+    repository = Path(os.path.expandvars(hub)).expanduser() / f"models--{HUB_REPOSITORIES[size].replace('/', '--')}"
+    try:
+        folder = repository / "snapshots" / (repository / "refs" / "main").read_text(encoding="ascii")
+        complete = all((folder / name).is_file() for name in ("config.json", HUB_WEIGHTS))
+    except (OSError, ValueError, RuntimeError):
+        return None
+    return folder if complete else None
+
+
+def find_or_download(size: str) -> Path:
+    """The folder of a released size in Hugging Face's cache, downloaded to there if it is not in it yet."""
+    from huggingface_hub import try_to_load_from_cache
+
+    repository = HUB_REPOSITORIES[size]
+    cached = [try_to_load_from_cache(repository, name) for name in ("config.json", HUB_WEIGHTS)]
+    if all(isinstance(path, str) for path in cached):
+        return Path(str(cached[0])).parent
+    for path in hub_files(repository, [*HUB_EXTRAS, *HUB_FILES], None):
+        folder = path.parent
+    check_download(folder)
+    return folder
+
+
+def hub_files(repository: str, names: list[str], folder: Path | None) -> Iterator[Path]:
+    """Get files into ``folder``, or into the hub's cache, one after the other; extras that are not there are left out.
+
+    The weights are compared with the SHA-256 that the hub states.
+    """
+    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    # asked first, because without a network this fails at once, and a download after half a minute of trying
+    with _hub_errors(repository, HUB_WEIGHTS):
+        sha256 = get_hf_file_metadata(hf_hub_url(repository, HUB_WEIGHTS)).etag or ""
+    for name in names:
+        with _hub_errors(repository, name):
+            try:
+                path = Path(hf_hub_download(repository, name, local_dir=folder))
+            except EntryNotFoundError as error:
+                if name not in HUB_EXTRAS or isinstance(error, LocalEntryNotFoundError):
+                    raise
+                continue
+        if name == HUB_WEIGHTS and len(sha256) == 64 and sha256_of(path) != sha256:
+            path.resolve().unlink()  # in the cache it is a link
+            path.unlink(missing_ok=True)
+            raise DownloadError(f"{name} of {repository} came with another sha256 than {sha256}; try again")
+        yield path
+
+
+@contextmanager
+def _hub_errors(repository: str, name: str) -> Iterator[None]:
+    """Whatever the hub's client raises as one line: the classes are httpx's or requests', as its version wants it."""
+    try:
+        yield
+    except Exception as error:
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise DownloadError(
+            f"cannot get {name} of {repository} from the Hugging Face hub ({reason}); "
+            "is this machine online? `--source openai` is another place, `tales` needs none"
+        ) from None
+
+
+def check_download(folder: Path) -> None:
+    """Open what has come; TensorFlow's files carry a checksum of each tensor, which reading compares."""
+
+    try:
+        checkpoint = open_path(folder)
+        if checkpoint.format == "openai":
+            for name in checkpoint.tensors:
+                checkpoint.tensors[name]
+    except CheckpointError as error:
+        raise DownloadError(f"what was downloaded is not a usable model: {error}") from None
