@@ -23,13 +23,13 @@ from gpt2lab.config import ModelConfig
 from gpt2lab.data.tokens import Documents
 from gpt2lab.data.windows import Ring, Windows
 from gpt2lab.errors import UsageError
-from gpt2lab.training import pool as pools
 from gpt2lab.training.checkpoints import load_latest, load_state
 from gpt2lab.training.distributed import World
 from gpt2lab.training.loop import Trainer
 from gpt2lab.training.module import GPT2
+from gpt2lab.training.ops import pool as pools
+from gpt2lab.training.ops.pool import Pool
 from gpt2lab.training.optimizers import choose_trainable
-from gpt2lab.training.pool import Pool
 from gpt2lab.training.reporting import Reporter, Update, Validation
 from gpt2lab.training.settings import Settings, resolved
 

@@ -40,7 +40,7 @@ import torch
 from gpt2lab.config import ModelConfig
 from gpt2lab.training.module import GPT2
 from gpt2lab.training.optimizers import choose_trainable, make_optimizers
-from gpt2lab.training.pool import Pool
+from gpt2lab.training.ops.pool import Pool
 from gpt2lab.training.settings import Settings
 settings = Settings(**{settings})
 model = GPT2(ModelConfig(**{shape}), recompute="layers" if settings.memory_saving_gradients else "cheap")

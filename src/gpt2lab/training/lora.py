@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from gpt2lab.errors import UsageError
-from gpt2lab.training.affine import LowRank
 from gpt2lab.training.module import GPT2, Projection
+from gpt2lab.training.ops.affine import LowRank
 
 PLACES = {  # target: its projection within a layer, and its third of the columns if it has but one
     "attn.q": ("attn.c_attn", 0),

@@ -17,7 +17,7 @@ _M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
 _MAPPED = 1 << 20  # bytes from which a block is mapped by itself
 _FLOAT = 4  # bytes
 _TORCH = 330 << 20  # bytes of torch, its libraries' buffers and NumPy in a process, measured on Linux
-LOSS_ROWS, FROZEN_LOSS_ROWS = 256, 192  # of loss.py, which cannot be imported without torch
+LOSS_ROWS, FROZEN_LOSS_ROWS = 256, 192  # of ops.loss, which cannot be imported without torch
 _COMPILER = 70 << 20  # which torch.optim's optimizers and several processes import
 _FRAGMENTS = 1.02  # what lies between tensors, measured
 
@@ -27,8 +27,8 @@ def prepare_process(threads: int | None = None) -> None:
 
     Waiting threads sleep instead of spinning, which matters where cores are shared. glibc gives large blocks back at
     once and keeps no holes between them: what an update needs again and again is in a
-    :class:`~gpt2lab.training.pool.Pool`. Elsewhere than on glibc that part does nothing. What the user has set in the
-    environment stays.
+    :class:`~gpt2lab.training.ops.pool.Pool`. Elsewhere than on glibc that part does nothing. What the user has set in
+    the environment stays.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("GOMP_SPINCOUNT", "0")

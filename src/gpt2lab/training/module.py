@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gpt2lab.config import ModelConfig
-from gpt2lab.training.affine import NOTHING, Before, affine
-from gpt2lab.training.attention import causal_attention
-from gpt2lab.training.loss import TiedGradient, cross_entropy, embedding
-from gpt2lab.training.norms import layer_norm
-from gpt2lab.training.pool import Pool
-from gpt2lab.training.recomputing import recomputed
+from gpt2lab.training.ops.affine import NOTHING, Before, affine
+from gpt2lab.training.ops.attention import causal_attention
+from gpt2lab.training.ops.loss import TiedGradient, cross_entropy, embedding
+from gpt2lab.training.ops.norms import layer_norm
+from gpt2lab.training.ops.pool import Pool
+from gpt2lab.training.ops.recomputing import recomputed
 
 Precision = Literal["float32", "bfloat16"]
 Recompute = Literal["cheap", "layers", "none"]

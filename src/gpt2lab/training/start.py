@@ -28,9 +28,9 @@ from gpt2lab.training.loop import Trainer
 from gpt2lab.training.memory import estimate
 from gpt2lab.training.metrics import file_reporters
 from gpt2lab.training.module import GPT2, Precision
+from gpt2lab.training.ops.pool import Pool
+from gpt2lab.training.ops.products import native_is_faster
 from gpt2lab.training.optimizers import choose_trainable
-from gpt2lab.training.pool import Pool
-from gpt2lab.training.products import native_is_faster
 from gpt2lab.training.reporting import Lines, Live, Reporter, Several
 from gpt2lab.training.resuming import (
     after_restart,

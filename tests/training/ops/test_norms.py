@@ -9,10 +9,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from gpt2lab import _native
-from gpt2lab.training import norms
-from gpt2lab.training import pool as pools
-from gpt2lab.training.norms import layer_norm
-from gpt2lab.training.pool import Pool
+from gpt2lab.training.ops import norms
+from gpt2lab.training.ops import pool as pools
+from gpt2lab.training.ops.norms import layer_norm
+from gpt2lab.training.ops.pool import Pool
 
 EPS = 1e-5
 

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gpt2lab.training.norms import layer_norm, norm_gradient, normed
-from gpt2lab.training.pool import Pool, converted, empty
-from gpt2lab.training.products import gelu_gradient, multiply
+from gpt2lab.training.ops.norms import layer_norm, norm_gradient, normed
+from gpt2lab.training.ops.pool import Pool, converted, empty
+from gpt2lab.training.ops.products import gelu_gradient, multiply
 
 
 class LowRank(NamedTuple):

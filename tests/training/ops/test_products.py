@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 from gpt2lab import _native
 from gpt2lab.config import ModelConfig
 from gpt2lab.errors import UsageError
-from gpt2lab.training import attention, loss, memory, norms, products
+from gpt2lab.training import memory
 from gpt2lab.training.module import GPT2
+from gpt2lab.training.ops import attention, loss, norms, products
+from gpt2lab.training.ops.products import multiply, native_is_faster
 from gpt2lab.training.optimizers import choose_trainable
-from gpt2lab.training.products import multiply, native_is_faster
 from gpt2lab.training.settings import Settings
 
 SIZES = st.integers(1, 70)

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from gpt2lab.training import loss
-from gpt2lab.training.loss import cross_entropy
+from gpt2lab.training.ops import loss
+from gpt2lab.training.ops.loss import cross_entropy
 
 
 def example(rows=23, n_embd=6, n_vocab=37):

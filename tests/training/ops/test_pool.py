@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gpt2lab.config import ModelConfig
-from gpt2lab.training import pool as pools
 from gpt2lab.training.module import GPT2
+from gpt2lab.training.ops import pool as pools
+from gpt2lab.training.ops.pool import Pool, empty
 from gpt2lab.training.optimizers import choose_trainable
-from gpt2lab.training.pool import Pool, empty
 from gpt2lab.training.settings import Settings
 
 FLOAT = torch.empty(0)

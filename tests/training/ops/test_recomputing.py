@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from gpt2lab.training.recomputing import recomputed
+from gpt2lab.training.ops.recomputing import recomputed
 
 
 class Part(nn.Module):

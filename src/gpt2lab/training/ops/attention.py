@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gpt2lab.training.pool import Pool, empty
-from gpt2lab.training.products import core
+from gpt2lab.training.ops.pool import Pool, empty
+from gpt2lab.training.ops.products import core
 
 
 def causal_attention(qkv: Tensor, n_head: int, *, native: bool = False, pool: Pool | None = None) -> Tensor:

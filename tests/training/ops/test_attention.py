@@ -6,8 +6,8 @@ import torch
 from torch.nn import functional as F
 
 from gpt2lab import _native
-from gpt2lab.training import attention, products
-from gpt2lab.training.attention import causal_attention
+from gpt2lab.training.ops import attention, products
+from gpt2lab.training.ops.attention import causal_attention
 
 ISAS = _native.instruction_sets()
 

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gpt2lab.training.pool import Pool, empty
-from gpt2lab.training.products import core
+from gpt2lab.training.ops.pool import Pool, empty
+from gpt2lab.training.ops.products import core
 
 
 def normed(x: Tensor, weight: Tensor, bias: Tensor, eps: float, pool: Pool | None = None) -> Tensor:

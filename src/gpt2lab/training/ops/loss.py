@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gpt2lab.training.pool import Pool, converted, empty
-from gpt2lab.training.products import multiply
+from gpt2lab.training.ops.pool import Pool, converted, empty
+from gpt2lab.training.ops.products import multiply
 
 CHUNK_ROWS = 256  # each chunk reads the matrix twice and its gradient once; memory.estimate() knows the numbers
 FROZEN_CHUNK_ROWS = 192  # of a matrix without a gradient, which lets the chunks be smaller

@@ -1,0 +1,1 @@
+"""The arithmetic of an update, below the layers: products, attention, norms and the loss, each with its gradient."""
