@@ -1,6 +1,6 @@
 // What callers say about draws, as flat arrays: checked here, so that nothing behind can read beyond its memory.
 //
-// Knows nothing of Python; bindings.cpp brings the arrays.
+// Knows nothing of Python; bindings/engine.cpp brings the arrays.
 #pragma once
 
 #include <cstddef>

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 NATIVE = Path(__file__).parents[2] / "native"
-SOURCES = sorted(path.stem for path in NATIVE.glob("*.cpp") if path.stem != "bindings" and "kernels_" not in path.stem)
+SOURCES = sorted(path.stem for path in NATIVE.glob("*.cpp") if "kernels_" not in path.stem)
 AVX2 = ["-mavx2", "-mfma", "-mf16c"]
 QUIET = ["-Wno-unknown-warning-option", "-Wno-maybe-uninitialized"]  # gcc 12's own headers; clang knows the first
 AVX512 = [*AVX2, *(f"-mavx512{x}" for x in ("f", "bw", "dq", "vl")), *QUIET]

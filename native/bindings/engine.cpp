@@ -1,102 +1,35 @@
-// The only file that knows Python: checks every argument, then hands plain arrays to the core with the GIL released.
-#include <climits>
+// The class Engine of the module: the transformer and the sampler for Python's arrays and lists.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
-#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
-#include <unistd.h>
-
-#include <algorithm>
-#include <atomic>
-#include <chrono>
-#include <cmath>
+#include <cstddef>
 #include <cstdint>
-#include <cstring>
-#include <initializer_list>
 #include <memory>
 #include <mutex>
 #include <optional>
 #include <span>
 #include <stdexcept>
 #include <string>
-#include <thread>
+#include <tuple>
 #include <unordered_set>
-#include <utility>
+#include <vector>
 
-#include "causal_attention.h"
+#include "arguments.h"
 #include "draw_arguments.h"
+#include "exit_gate.h"
 #include "instruction_set.h"
-#include "layer_norm.h"
-#include "matmul.h"
-#include "philox.h"
+#include "stepper.h"
 #include "transformer.h"
-
-namespace nb = nanobind;
 
 namespace gpt2lab {
 namespace {
 
-template <typename T>
-using Array1 = nb::ndarray<const T, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-template <typename T>
-using Array2 = nb::ndarray<const T, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
 using Tensor = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
 using Bytes = nb::ndarray<nb::numpy, std::uint8_t, nb::ndim<1>>;
 using Logits = nb::ndarray<nb::numpy, float, nb::ndim<2>>;
-
-template <typename Array>
-auto span_of(const Array& a) {
-  return std::span(a.data(), a.size());
-}
-
-// Lets the interpreter end while other threads compute: they would end the process if they asked for a GIL that is no
-// more.
-class ExitGate {
- public:
-  struct Visit;
-
-  // Counts a call in; once the interpreter ends, whoever comes waits here for ever. Without the GIL.
-  void enter() {
-    ++calls_;
-    if (!closed_) return;
-    --calls_;
-    while (true) std::this_thread::sleep_for(std::chrono::hours(1));
-  }
-  void leave() { --calls_; }
-
-  // Returns when the calls under way have ended. Not for forked processes, which lack the threads that would end them.
-  void close() {
-    closed_ = true;
-    while (calls_ > 0 && owner_ == getpid()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
-  }
-
- private:
-  std::atomic<int> calls_{0};
-  std::atomic<bool> closed_{false};
-  pid_t owner_ = getpid();
-};
-
-ExitGate exit_gate;
-
-// Counted in from its making, with the GIL or without, to its end.
-struct ExitGate::Visit {
-  Visit() {
-    nb::gil_scoped_release release;
-    exit_gate.enter();
-  }
-  ~Visit() { exit_gate.leave(); }
-  Visit(const Visit&) = delete;
-  Visit& operator=(const Visit&) = delete;
-};
-
-int checked_threads(int threads) {
-  if (threads < 1 || threads > 1024)
-    throw std::invalid_argument("threads must be from 1 to 1024, got " + std::to_string(threads));
-  return threads;
-}
 
 Shape checked_shape(const Shape& s) {
   constexpr int kMost = 1 << 24;  // so that no product of two sizes and a small number is over an int's range
@@ -240,30 +173,14 @@ class Engine {
                                                      span_of(bias_ids), span_of(bias_values), span_of(bias_offsets)},
                                                     sequences.size(), shape_.n_vocab);
       std::vector<Feed> feeds = checked_feeds(sequences, tokens, counts);
-      if (given.size() != feeds.size()) throw std::invalid_argument("as many given as sequences are needed");
-      for (std::size_t i = 0; i < feeds.size(); ++i) {
-        if (given[i] < 0 || given[i] > feeds[i].count) throw std::invalid_argument("more tokens given than fed");
-        feeds[i].given = given[i];
-      }
+      set_given(feeds, given);
       run.emplace(draws, feeds, draw_counts, top, shape_.n_vocab);
       good = stepper_.step(feeds, run->chains);
     }
     for (std::size_t i = 0; i < run->chains.size() && !good; ++i)
       if (const Chain& chain = run->chains[i]; chain.drawn > 0)
         raise_if_failed(chain.results[chain.drawn - 1].status, i);
-    StepResult result;
-    auto& [ids, logprobs, drawn_counts, top_ids, top_logprobs] = result;
-    for (const Chain& chain : run->chains) {
-      drawn_counts.push_back(chain.drawn);
-      for (int i = 0; i < chain.drawn; ++i) {
-        ids.push_back(chain.results[i].token);
-        logprobs.push_back(chain.results[i].logprob);
-      }
-      const std::size_t likeliest = std::size_t(chain.drawn) * chain.top.size;
-      top_ids.insert(top_ids.end(), chain.top.ids, chain.top.ids + likeliest);
-      top_logprobs.insert(top_logprobs.end(), chain.top.logprobs, chain.top.logprobs + likeliest);
-    }
-    return result;
+    return lists_of(run->chains);
   }
 
   int threads() const { return pool_.size(); }
@@ -306,6 +223,30 @@ class Engine {
     return nb::ndarray<nb::numpy, T, nb::ndim<1>>(values, {results.size()}, owner);
   }
 
+  static StepResult lists_of(const std::vector<Chain>& chains) {
+    StepResult result;
+    auto& [ids, logprobs, drawn_counts, top_ids, top_logprobs] = result;
+    for (const Chain& chain : chains) {
+      drawn_counts.push_back(chain.drawn);
+      for (int i = 0; i < chain.drawn; ++i) {
+        ids.push_back(chain.results[i].token);
+        logprobs.push_back(chain.results[i].logprob);
+      }
+      const std::size_t likeliest = std::size_t(chain.drawn) * chain.top.size;
+      top_ids.insert(top_ids.end(), chain.top.ids, chain.top.ids + likeliest);
+      top_logprobs.insert(top_logprobs.end(), chain.top.logprobs, chain.top.logprobs + likeliest);
+    }
+    return result;
+  }
+
+  static void set_given(std::vector<Feed>& feeds, const List<std::int32_t>& given) {
+    if (given.size() != feeds.size()) throw std::invalid_argument("as many given as sequences are needed");
+    for (std::size_t i = 0; i < feeds.size(); ++i) {
+      if (given[i] < 0 || given[i] > feeds[i].count) throw std::invalid_argument("more tokens given than fed");
+      feeds[i].given = given[i];
+    }
+  }
+
   std::vector<Feed> checked_feeds(std::span<const std::int32_t> sequences, std::span<const std::int32_t> tokens,
                                   std::span<const std::int32_t> counts) {
     if (sequences.size() != counts.size()) throw std::invalid_argument("as many counts as sequences are needed");
@@ -346,179 +287,9 @@ class Engine {
   std::mutex mutex_;
 };
 
-// Matmul, CausalAttention, LayerNorm and GELU for arrays. Safe to call from several Python threads: calls take turns.
-class TrainingCore {
- public:
-  using Matrix = nb::ndarray<const float, nb::ndim<2>, nb::device::cpu>;
-  using Result = nb::ndarray<float, nb::ndim<2>, nb::device::cpu>;
-  using Queries = nb::ndarray<float, nb::ndim<5>, nb::c_contig, nb::device::cpu>;
-  using Outputs = nb::ndarray<float, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
-  using Rows = nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
-  using Vector = nb::ndarray<float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-  using LogSums = nb::ndarray<float, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
-
-  TrainingCore(int threads, const std::string& instruction_set)
-      : kernels_(choose_kernels(instruction_set)),
-        pool_(checked_threads(threads)),
-        matmul_(kernels_, pool_),
-        attention_(kernels_, pool_),
-        norm_(kernels_, pool_) {}
-
-  // See causal_attention.h; log_sums [batch, n_head, time].
-  void attend(const Queries& qkv, const Outputs& out, const LogSums& log_sums) {
-    const AttentionShape shape = checked_shape_of(qkv, out, log_sums);
-    const ExitGate::Visit visit;
-    nb::gil_scoped_release release;
-    const std::lock_guard<std::mutex> turn(mutex_);
-    attention_.forward(shape, qkv.data(), out.data(), log_sums.data());
-  }
-
-  void attend_backward(const Queries& qkv, const LogSums& log_sums, const Outputs& d_out, const Queries& d_qkv) {
-    const AttentionShape shape = checked_shape_of(qkv, d_out, log_sums);
-    for (int i = 0; i < 5; ++i)
-      if (d_qkv.shape(i) != qkv.shape(i)) throw std::invalid_argument("a gradient has the shape of what it is of");
-    const ExitGate::Visit visit;
-    nb::gil_scoped_release release;
-    const std::lock_guard<std::mutex> turn(mutex_);
-    attention_.backward(shape, qkv.data(), log_sums.data(), d_out.data(), d_qkv.data());
-  }
-
-  // out = d · gelu'(x), of as many numbers each; out may be x or d.
-  void gelu_gradient(const Matrix& x, const Matrix& d, const Result& out) {
-    for (const std::size_t axis : {0, 1})
-      if (d.shape(axis) != x.shape(axis) || out.shape(axis) != x.shape(axis))
-        throw std::invalid_argument("a gradient has the shape of what it is of");
-    const std::size_t rows = x.shape(0), columns = x.shape(1);
-    if (columns > INT_MAX) throw std::invalid_argument("rows are too long");
-    for (const std::int64_t stride : {x.stride(1), d.stride(1), out.stride(1)})
-      if (stride != 1) throw std::invalid_argument("numbers of a row must lie together");
-    if (out.stride(0) < std::int64_t(columns)) throw std::invalid_argument("out must have whole rows");
-    const ExitGate::Visit visit;
-    nb::gil_scoped_release release;
-    const std::lock_guard<std::mutex> turn(mutex_);
-    pool_.run([&](int thread) {
-      const std::size_t end = rows * (thread + 1) / pool_.size();
-      for (std::size_t row = rows * thread / pool_.size(); row < end; ++row)
-        kernels_.gelu_gradient(x.data() + row * x.stride(0), d.data() + row * d.stride(0), int(columns),
-                               out.data() + row * out.stride(0));
-    });
-  }
-
-  // See layer_norm.h.
-  void layer_norm(const Rows& x, const Array1<float>& gain, const Array1<float>& bias, float epsilon, const Rows& out) {
-    const auto [rows, n] = checked_shape_of(x, out, {gain.shape(0), bias.shape(0)});
-    const ExitGate::Visit visit;
-    nb::gil_scoped_release release;
-    const std::lock_guard<std::mutex> turn(mutex_);
-    norm_.forward(x.data(), gain.data(), bias.data(), epsilon, rows, n, out.data());
-  }
-
-  void layer_norm_gradient(const Rows& x, const Array1<float>& gain, float epsilon, const Rows& d,
-                           const Vector& d_gain, const Vector& d_bias) {
-    const auto [rows, n] = checked_shape_of(x, d, {gain.shape(0), d_gain.shape(0), d_bias.shape(0)});
-    const ExitGate::Visit visit;
-    nb::gil_scoped_release release;
-    const std::lock_guard<std::mutex> turn(mutex_);
-    norm_.backward(x.data(), gain.data(), epsilon, rows, n, d.data(), d_gain.data(), d_bias.data());
-  }
-
-  // out[m, n] = a[m, k] · b[k, n] + bias[n], or out += a · b, with gelu(a) in place of a if asked for.
-  void multiply(const Matrix& a, const Matrix& b, const Result& out, const std::optional<Array1<float>>& bias, bool add,
-                bool gelu) {
-    constexpr std::size_t kMost = 1 << 30;
-    const std::size_t m = a.shape(0), k = a.shape(1), n = b.shape(1);
-    if (b.shape(0) != k || out.shape(0) != m || out.shape(1) != n || (bias && bias->shape(0) != n))
-      throw std::invalid_argument("shapes of the matrices do not fit");
-    if (m < 1 || n < 1 || k < 1 || m > kMost || n > kMost || k > kMost)
-      throw std::invalid_argument("matrices must have from 1 to 2^30 rows and columns");
-    if (bias && add) throw std::invalid_argument("there is no bias where products are added");
-    if (out.stride(1) != 1 || out.stride(0) < std::int64_t(n)) throw std::invalid_argument("out must have whole rows");
-    const MatrixView left = view(a), right = view(b);
-    const ExitGate::Visit visit;
-    nb::gil_scoped_release release;
-    const std::lock_guard<std::mutex> turn(mutex_);
-    const Terms terms{bias ? bias->data() : nullptr, add, gelu};
-    matmul_.run(left, right, terms, out.data(), out.stride(0), int(m), int(n), int(k));
-  }
-
- private:
-  static MatrixView view(const Matrix& x) {
-    if (x.stride(0) < 1 || x.stride(1) < 1 || (x.stride(0) != 1 && x.stride(1) != 1))
-      throw std::invalid_argument("rows or columns of a matrix must lie together");
-    return {x.data(), std::size_t(x.stride(0)), std::size_t(x.stride(1))};
-  }
-
-  // Rows and columns of a layer norm's matrices.
-  static std::pair<int, int> checked_shape_of(const Rows& x, const Rows& other,
-                                              std::initializer_list<std::size_t> vectors) {
-    const std::size_t rows = x.shape(0), n = x.shape(1);
-    if (rows < 1 || n < 1 || rows > INT_MAX || n > INT_MAX)
-      throw std::invalid_argument("matrices must have from 1 to 2^31 - 1 rows and columns");
-    if (other.shape(0) != rows || other.shape(1) != n) throw std::invalid_argument("both matrices must have one shape");
-    for (const std::size_t length : vectors)
-      if (length != n) throw std::invalid_argument("vectors must be as long as a row");
-    return {int(rows), int(n)};
-  }
-
-  static AttentionShape checked_shape_of(const Queries& qkv, const Outputs& out, const LogSums& log_sums) {
-    const std::size_t batch = qkv.shape(0), time = qkv.shape(1), n_head = qkv.shape(3), head_dim = qkv.shape(4);
-    constexpr std::size_t kMost = 1 << 20;
-    if (qkv.shape(2) != 3 || out.shape(0) != batch || out.shape(1) != time || out.shape(2) != n_head ||
-        out.shape(3) != head_dim || log_sums.shape(0) != batch || log_sums.shape(1) != n_head ||
-        log_sums.shape(2) != time)
-      throw std::invalid_argument("shapes of queries, results and sums do not fit");
-    for (const std::size_t size : {batch, time, n_head, head_dim})
-      if (size < 1 || size > kMost) throw std::invalid_argument("sizes of attention must be from 1 to 2^20");
-    if (batch * n_head > kMost) throw std::invalid_argument("there must be no more than 2^20 heads in all");
-    return {int(batch), int(time), int(n_head), int(head_dim)};
-  }
-
-  const Kernels& kernels_;
-  ThreadPool pool_;
-  Matmul matmul_;
-  CausalAttention attention_;
-  LayerNorm norm_;
-  std::mutex mutex_;
-};
-
 }  // namespace
 
-NB_MODULE(_native, m) {
-  nb::set_leak_warnings(false);  // an engine that lives until the interpreter ends is not a mistake
-  nb::module_::import_("atexit").attr("register")(nb::cpp_function([] {
-    nb::gil_scoped_release release;
-    exit_gate.close();
-  }));
-  m.def("instruction_sets", [] {
-    std::vector<std::string> names;
-    for (const Kernels* kernels : available_kernels()) names.emplace_back(kernels->name);
-    return names;
-  }, "Names of the kernels that this CPU can run, fastest first.");
-  m.def("cpu_vendor", &cpu_vendor, "What the CPU says of its maker; empty elsewhere than on x86-64.");
-  m.attr("PACKED_LAYOUT") = kPackedLayout;
-  m.attr("KV_BLOCK_TOKENS") = kTile;
-  m.def("checksum", [](const Array1<std::uint8_t>& bytes) {
-    const ExitGate::Visit visit;  // outlives `release`, as a Turn does in Engine::step
-    nb::gil_scoped_release release;
-    return checksum(bytes.data(), bytes.shape(0));
-  }, "A checksum of 64 bits, against damage and not against malice.");
-  m.def("philox_uniform", &philox_uniform, nb::arg("seed"), nb::arg("stream"), nb::arg("position"));
-  nb::class_<TrainingCore>(m, "TrainingCore")
-      .def(nb::init<int, const std::string&>(), nb::arg("threads"), nb::arg("instruction_set"))
-      .def("multiply", &TrainingCore::multiply, nb::arg("a").noconvert(), nb::arg("b").noconvert(),
-           nb::arg("out").noconvert(), nb::arg("bias").noconvert() = nb::none(), nb::arg("add") = false,
-           nb::arg("gelu") = false)
-      .def("gelu_gradient", &TrainingCore::gelu_gradient, nb::arg("x").noconvert(), nb::arg("d").noconvert(),
-           nb::arg("out").noconvert())
-      .def("layer_norm", &TrainingCore::layer_norm, nb::arg("x").noconvert(), nb::arg("gain").noconvert(),
-           nb::arg("bias").noconvert(), nb::arg("epsilon"), nb::arg("out").noconvert())
-      .def("layer_norm_gradient", &TrainingCore::layer_norm_gradient, nb::arg("x").noconvert(),
-           nb::arg("gain").noconvert(), nb::arg("epsilon"), nb::arg("d").noconvert(), nb::arg("d_gain").noconvert(),
-           nb::arg("d_bias").noconvert())
-      .def("attend", &TrainingCore::attend, nb::arg("qkv").noconvert(), nb::arg("out").noconvert(),
-           nb::arg("log_sums").noconvert())
-      .def("attend_backward", &TrainingCore::attend_backward, nb::arg("qkv").noconvert(),
-           nb::arg("log_sums").noconvert(), nb::arg("d_out").noconvert(), nb::arg("d_qkv").noconvert());
+void bind_engine(nb::module_& m) {
   nb::exception<DrawError>(m, "DrawError", PyExc_ValueError);
   nb::class_<Engine>(m, "Engine")
       .def(nb::init<int, int, int, int, int, int, const std::string&, const std::string&, const std::string&>(),

@@ -1,0 +1,186 @@
+// The class TrainingCore of the module: what training computes, on Python's arrays.
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
+#include <nanobind/stl/string.h>
+
+#include <climits>
+#include <cstddef>
+#include <cstdint>
+#include <initializer_list>
+#include <mutex>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+#include "arguments.h"
+#include "causal_attention.h"
+#include "exit_gate.h"
+#include "instruction_set.h"
+#include "layer_norm.h"
+#include "matmul.h"
+
+namespace gpt2lab {
+namespace {
+
+// Matmul, CausalAttention, LayerNorm and GELU for arrays. Safe to call from several Python threads: calls take turns.
+class TrainingCore {
+ public:
+  using Matrix = nb::ndarray<const float, nb::ndim<2>, nb::device::cpu>;
+  using Result = nb::ndarray<float, nb::ndim<2>, nb::device::cpu>;
+  using Queries = nb::ndarray<float, nb::ndim<5>, nb::c_contig, nb::device::cpu>;
+  using Outputs = nb::ndarray<float, nb::ndim<4>, nb::c_contig, nb::device::cpu>;
+  using Rows = nb::ndarray<float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+  using Vector = nb::ndarray<float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+  using LogSums = nb::ndarray<float, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
+
+  TrainingCore(int threads, const std::string& instruction_set)
+      : kernels_(choose_kernels(instruction_set)),
+        pool_(checked_threads(threads)),
+        matmul_(kernels_, pool_),
+        attention_(kernels_, pool_),
+        norm_(kernels_, pool_) {}
+
+  // See causal_attention.h; log_sums [batch, n_head, time].
+  void attend(const Queries& qkv, const Outputs& out, const LogSums& log_sums) {
+    const AttentionShape shape = checked_shape_of(qkv, out, log_sums);
+    const Turn turn(mutex_);
+    attention_.forward(shape, qkv.data(), out.data(), log_sums.data());
+  }
+
+  void attend_backward(const Queries& qkv, const LogSums& log_sums, const Outputs& d_out, const Queries& d_qkv) {
+    const AttentionShape shape = checked_shape_of(qkv, d_out, log_sums);
+    check_gradient(d_qkv, qkv);
+    const Turn turn(mutex_);
+    attention_.backward(shape, qkv.data(), log_sums.data(), d_out.data(), d_qkv.data());
+  }
+
+  // out = d · gelu'(x), of as many numbers each; out may be x or d.
+  void gelu_gradient(const Matrix& x, const Matrix& d, const Result& out) {
+    check_gradient(d, x);
+    check_gradient(out, x);
+    const std::size_t rows = x.shape(0), columns = x.shape(1);
+    if (columns > INT_MAX) throw std::invalid_argument("rows are too long");
+    for (const std::int64_t stride : {x.stride(1), d.stride(1), out.stride(1)})
+      if (stride != 1) throw std::invalid_argument("numbers of a row must lie together");
+    if (out.stride(0) < std::int64_t(columns)) throw std::invalid_argument("out must have whole rows");
+    const Turn turn(mutex_);
+    pool_.run([&](int thread) {
+      const std::size_t end = rows * (thread + 1) / pool_.size();
+      for (std::size_t row = rows * thread / pool_.size(); row < end; ++row)
+        kernels_.gelu_gradient(x.data() + row * x.stride(0), d.data() + row * d.stride(0), int(columns),
+                               out.data() + row * out.stride(0));
+    });
+  }
+
+  // See layer_norm.h.
+  void layer_norm(const Rows& x, const Array1<float>& gain, const Array1<float>& bias, float epsilon, const Rows& out) {
+    const auto [rows, n] = checked_shape_of(x, out, {gain.shape(0), bias.shape(0)});
+    const Turn turn(mutex_);
+    norm_.forward(x.data(), gain.data(), bias.data(), epsilon, rows, n, out.data());
+  }
+
+  void layer_norm_gradient(const Rows& x, const Array1<float>& gain, float epsilon, const Rows& d,
+                           const Vector& d_gain, const Vector& d_bias) {
+    const auto [rows, n] = checked_shape_of(x, d, {gain.shape(0), d_gain.shape(0), d_bias.shape(0)});
+    const Turn turn(mutex_);
+    norm_.backward(x.data(), gain.data(), epsilon, rows, n, d.data(), d_gain.data(), d_bias.data());
+  }
+
+  // out[m, n] = a[m, k] · b[k, n] + bias[n], or out += a · b, with gelu(a) in place of a if asked for.
+  void multiply(const Matrix& a, const Matrix& b, const Result& out, const std::optional<Array1<float>>& bias, bool add,
+                bool gelu) {
+    constexpr std::size_t kMost = 1 << 30;
+    const std::size_t m = a.shape(0), k = a.shape(1), n = b.shape(1);
+    if (b.shape(0) != k || out.shape(0) != m || out.shape(1) != n || (bias && bias->shape(0) != n))
+      throw std::invalid_argument("shapes of the matrices do not fit");
+    if (m < 1 || n < 1 || k < 1 || m > kMost || n > kMost || k > kMost)
+      throw std::invalid_argument("matrices must have from 1 to 2^30 rows and columns");
+    if (bias && add) throw std::invalid_argument("there is no bias where products are added");
+    if (out.stride(1) != 1 || out.stride(0) < std::int64_t(n)) throw std::invalid_argument("out must have whole rows");
+    const MatrixView left = view(a), right = view(b);
+    const Turn turn(mutex_);
+    const Terms terms{bias ? bias->data() : nullptr, add, gelu};
+    matmul_.run(left, right, terms, out.data(), out.stride(0), int(m), int(n), int(k));
+  }
+
+ private:
+  // Holding one is having the core to oneself, without the GIL. The members' order matters: the interpreter must not end
+  // before this thread has its GIL back.
+  struct Turn {
+    explicit Turn(std::mutex& mutex) : lock(mutex) {}
+    ExitGate::Visit visit;
+    nb::gil_scoped_release release;
+    std::lock_guard<std::mutex> lock;
+  };
+
+  // Throws unless two arrays of as many dimensions have one shape.
+  template <typename A, typename B>
+  static void check_gradient(const A& gradient, const B& x) {
+    for (std::size_t axis = 0; axis < x.ndim(); ++axis)
+      if (gradient.shape(axis) != x.shape(axis))
+        throw std::invalid_argument("a gradient has the shape of what it is of");
+  }
+
+  static MatrixView view(const Matrix& x) {
+    if (x.stride(0) < 1 || x.stride(1) < 1 || (x.stride(0) != 1 && x.stride(1) != 1))
+      throw std::invalid_argument("rows or columns of a matrix must lie together");
+    return {x.data(), std::size_t(x.stride(0)), std::size_t(x.stride(1))};
+  }
+
+  // Rows and columns of a layer norm's matrices.
+  static std::pair<int, int> checked_shape_of(const Rows& x, const Rows& other,
+                                              std::initializer_list<std::size_t> vectors) {
+    const std::size_t rows = x.shape(0), n = x.shape(1);
+    if (rows < 1 || n < 1 || rows > INT_MAX || n > INT_MAX)
+      throw std::invalid_argument("matrices must have from 1 to 2^31 - 1 rows and columns");
+    if (other.shape(0) != rows || other.shape(1) != n) throw std::invalid_argument("both matrices must have one shape");
+    for (const std::size_t length : vectors)
+      if (length != n) throw std::invalid_argument("vectors must be as long as a row");
+    return {int(rows), int(n)};
+  }
+
+  static AttentionShape checked_shape_of(const Queries& qkv, const Outputs& out, const LogSums& log_sums) {
+    const std::size_t batch = qkv.shape(0), time = qkv.shape(1), n_head = qkv.shape(3), head_dim = qkv.shape(4);
+    constexpr std::size_t kMost = 1 << 20;
+    if (qkv.shape(2) != 3 || out.shape(0) != batch || out.shape(1) != time || out.shape(2) != n_head ||
+        out.shape(3) != head_dim || log_sums.shape(0) != batch || log_sums.shape(1) != n_head ||
+        log_sums.shape(2) != time)
+      throw std::invalid_argument("shapes of queries, results and sums do not fit");
+    for (const std::size_t size : {batch, time, n_head, head_dim})
+      if (size < 1 || size > kMost) throw std::invalid_argument("sizes of attention must be from 1 to 2^20");
+    if (batch * n_head > kMost) throw std::invalid_argument("there must be no more than 2^20 heads in all");
+    return {int(batch), int(time), int(n_head), int(head_dim)};
+  }
+
+  const Kernels& kernels_;
+  ThreadPool pool_;
+  Matmul matmul_;
+  CausalAttention attention_;
+  LayerNorm norm_;
+  std::mutex mutex_;
+};
+
+}  // namespace
+
+void bind_training(nb::module_& m) {
+  nb::class_<TrainingCore>(m, "TrainingCore")
+      .def(nb::init<int, const std::string&>(), nb::arg("threads"), nb::arg("instruction_set"))
+      .def("multiply", &TrainingCore::multiply, nb::arg("a").noconvert(), nb::arg("b").noconvert(),
+           nb::arg("out").noconvert(), nb::arg("bias").noconvert() = nb::none(), nb::arg("add") = false,
+           nb::arg("gelu") = false)
+      .def("gelu_gradient", &TrainingCore::gelu_gradient, nb::arg("x").noconvert(), nb::arg("d").noconvert(),
+           nb::arg("out").noconvert())
+      .def("layer_norm", &TrainingCore::layer_norm, nb::arg("x").noconvert(), nb::arg("gain").noconvert(),
+           nb::arg("bias").noconvert(), nb::arg("epsilon"), nb::arg("out").noconvert())
+      .def("layer_norm_gradient", &TrainingCore::layer_norm_gradient, nb::arg("x").noconvert(),
+           nb::arg("gain").noconvert(), nb::arg("epsilon"), nb::arg("d").noconvert(), nb::arg("d_gain").noconvert(),
+           nb::arg("d_bias").noconvert())
+      .def("attend", &TrainingCore::attend, nb::arg("qkv").noconvert(), nb::arg("out").noconvert(),
+           nb::arg("log_sums").noconvert())
+      .def("attend_backward", &TrainingCore::attend_backward, nb::arg("qkv").noconvert(),
+           nb::arg("log_sums").noconvert(), nb::arg("d_out").noconvert(), nb::arg("d_qkv").noconvert());
+}
+
+}  // namespace gpt2lab
