@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from collections.abc import Callable, Iterator
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gpt2lab.cli.options import GroupedCommand, model_options, option
+from gpt2lab.cli.output import print_json
 from gpt2lab.errors import UsageError
 from gpt2lab.evaluating import TASKS, TEXTS
 
@@ -72,7 +72,7 @@ def command(tasks: tuple[str, ...], data: str | None, as_json: bool, limit: int 
         with _progress(task, run) as (counted, download):
             found = evaluate(task, counted, data=data, stride=stride, texts=texts, say=_say, progress=download)
         if as_json:
-            print(json.dumps(_record(found, run.engine.config, more), ensure_ascii=False), flush=True)
+            print_json(_record(found, run.engine.config, more))
         else:
             _show(found, run.engine.config)
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from gpt2lab.cli.options import GroupedCommand, model_loader, model_options, option, sampling_options
-from gpt2lab.cli.prompts import whole_prompt
+from gpt2lab.cli.output import print_json
+from gpt2lab.cli.prompts import prompt_argument
 from gpt2lab.errors import UsageError
 
 if TYPE_CHECKING:
@@ -43,12 +43,11 @@ def command(prompt: str, top: int, as_json: bool, **arguments: Any) -> None:
     """
     if top > MAX_ROWS:
         raise UsageError(f"top must be at most {MAX_ROWS}, got {top}")
-    if prompt == "-":
-        prompt = whole_prompt("-")
+    prompt = prompt_argument(prompt)
     load = model_loader(arguments)
     result = load().next_token(prompt, top=top, **arguments)
     if as_json:
-        print(json.dumps(asdict(result), ensure_ascii=False))
+        print_json(asdict(result))
     else:
         _show(result)
 

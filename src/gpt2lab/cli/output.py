@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gpt2lab.errors import UsageError
 from gpt2lab.generation.completion import Completion, Piece, Prompt
@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from gpt2lab.tokenizer import Tokenizer
 
 RULE = "=" * 40
+
+
+def print_json(data: Any) -> None:
+    """Print one JSON object on a line, for programs."""
+    print(json.dumps(data, ensure_ascii=False), flush=True)
 
 
 def check_not_input(out: str | None, *inputs: str | None) -> None:

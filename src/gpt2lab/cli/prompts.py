@@ -38,6 +38,11 @@ def whole_prompt(source: str) -> str:
     return text.removesuffix("\n").removesuffix("\r")
 
 
+def prompt_argument(prompt: str) -> str:
+    """The prompt that a command was given: ``-`` stands for standard input."""
+    return whole_prompt("-") if prompt == "-" else prompt
+
+
 def many_prompts(source: str) -> list[Prompt]:
     """The prompts of a file: one a line, or JSON lines with ``"prompt"`` (text or token ids).
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gpt2lab.cli.options import GroupedCommand, model_loader, model_options, option
+from gpt2lab.cli.output import print_json
 from gpt2lab.cli.prompts import read_text
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def command(text: str, stride: int | None, as_json: bool, **arguments: Any) -> N
     model = model_loader(arguments)()
     result = model.score(content, stride=stride)
     if as_json:
-        print(json.dumps(_record(result), ensure_ascii=False))
+        print_json(_record(result))
     else:
         _show(source, result, model.tokenizer)
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 import click
 
 from gpt2lab.cli.options import GroupedCommand, option
+from gpt2lab.cli.output import print_json
 from gpt2lab.cli.prompts import read_text
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def command(text: str, model_name: str | None, special: bool, as_json: bool) -> 
     pieces = [(id, tokenizer.token_bytes(id)) for id in ids]
     if as_json:
         tokens = [{"id": id, "text": piece.decode("utf-8", "replace"), "bytes": piece.hex()} for id, piece in pieces]
-        print(json.dumps({"text": text, "ids": ids, "tokens": tokens}, ensure_ascii=False))
+        print_json({"text": text, "ids": ids, "tokens": tokens})
         return
     for id, piece in pieces:
         print(f"{id:>6}  {_quoted(piece):<20}  {piece.hex(' ')}")

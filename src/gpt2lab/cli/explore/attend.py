@@ -1,0 +1,43 @@
+"""``gpt2lab explore attend``: attention of every head, and what each layer would say."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, fields
+
+import click
+
+from gpt2lab.cli.explore.shared import HTML, JSON, write_file
+from gpt2lab.cli.options import GroupedCommand, option
+from gpt2lab.cli.output import print_json
+from gpt2lab.cli.prompts import prompt_argument
+
+
+@click.command(cls=GroupedCommand, short_help="Attention of every head, and what each layer would say.")
+@click.argument("prompt")
+@option("Output", "--top", type=click.IntRange(1, 100), default=3, help="Guesses kept for each layer and token.")
+@JSON
+@HTML
+@option("Model", "--model_name", "--model", default="tales", metavar="NAME", help="As in gpt2lab generate.")
+def command(prompt: str, top: int, as_json: bool, html: str | None, model_name: str) -> None:
+    """Show the logit lens of PROMPT (- reads standard input): what each layer would have said next.
+
+    --html adds attention for every layer and head. The readable NumPy model computes it, in float32.
+    """
+    from gpt2lab.exploring.attend import attend
+    from gpt2lab.model import tokenizer_of
+    from gpt2lab.weights import open_checkpoint
+
+    checkpoint = open_checkpoint(model_name)
+    result = attend(checkpoint, tokenizer_of(checkpoint), prompt_argument(prompt), top)
+    if as_json:
+        record = {field.name: getattr(result, field.name) for field in fields(result)}
+        lens = [[[asdict(guess) for guess in place] for place in layer] for layer in result.lens]
+        print_json({**record, "lens": lens, "weights": result.weights.round(5).tolist()})
+    else:
+        from gpt2lab.exploring.terminal import show_lens
+
+        show_lens(result)
+    if html:
+        from gpt2lab.exploring.attend_page import attend_page
+
+        write_file(html, attend_page(result, model_name))

@@ -1,0 +1,44 @@
+"""``gpt2lab explore score``: a text coloured by how surprising it is."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from gpt2lab.cli.explore.shared import HTML, JSON, loader_and_names, model_name, write_file
+from gpt2lab.cli.options import GroupedCommand, model_options, option
+from gpt2lab.cli.output import check_not_input, print_json
+from gpt2lab.cli.prompts import read_text
+
+
+@click.command(cls=GroupedCommand, short_help="A text coloured by how surprising it is.")
+@click.argument("file")
+@option("Options", "--stride", type=int, help="Windows move on by so many tokens.  [default: n_ctx // 2]")
+@JSON
+@HTML
+@model_options("float32")
+def command(file: str, stride: int | None, as_json: bool, html: str | None, **arguments: Any) -> None:
+    """Show FILE (- is standard input) with every token coloured by its probability.
+
+    Texts longer than the context are read in overlapping windows; where one takes over is marked, and --json and
+    --html tell how many tokens each one had before it.
+    """
+    from gpt2lab.exploring.score import read_document
+
+    check_not_input(html, file)
+    load, named = loader_and_names(arguments)
+    text = read_text(file)
+    document = read_document(load(), text, model_name(named), stride)
+    source = "standard input" if file == "-" else file
+    if as_json:
+        print_json(asdict(document))
+    else:
+        from gpt2lab.exploring.terminal import show_score
+
+        show_score(document, source)
+    if html:
+        from gpt2lab.exploring.pages import score_page
+
+        write_file(html, score_page(document, source))

@@ -1,0 +1,118 @@
+"""What the subcommands of ``gpt2lab explore`` share: options, and how they read prompts and write results."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from gpt2lab.cli.options import SAMPLING_HELP, GroupedCommand, model_loader, option
+from gpt2lab.errors import UsageError
+from gpt2lab.sampling import SamplingParams
+
+if TYPE_CHECKING:
+    from gpt2lab.model import LanguageModel
+
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.I)
+
+MODEL_OPTIONS = {"model_name": "tales", "precision": None, "kv_precision": None, "device": "cpu"}
+"""Options that decide what a model writes, and their defaults."""
+
+
+def _to_be_written(_: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Complain before any work is done about a file that cannot be made."""
+    if value is not None and not Path(value).absolute().parent.is_dir():
+        raise UsageError(f"cannot write {value}: there is no folder {Path(value).parent}")
+    if value is not None and parameter.name in ("png", "svg"):
+        from gpt2lab.exploring.plots import check_matplotlib
+
+        check_matplotlib()
+    return value
+
+
+def file_option(name: str, text: str) -> Callable[[Decorated], Decorated]:
+    """An option that names a file to write; ``text`` is its help."""
+    return option("Output", name, metavar="FILE", callback=_to_be_written, help=text)
+
+
+HTML = file_option("--html", "Write one self-contained page: no network, opens from disk.")
+
+JSON = option("Output", "--json", "as_json", is_flag=True, help="One JSON object instead of tables.")
+
+SEED = option("Samples", "--seed", type=int, help="Same seed, same text.  [default: a new one, shown]")
+
+
+class ManyNumbers(GroupedCommand):
+    """A command whose ``--temperatures`` takes all the numbers behind it."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Give each number behind ``--temperatures`` that option to itself, as click wants it."""
+        spread: list[str] = []
+        rest = list(args)
+        while rest:
+            word = rest.pop(0)
+            if word == "--":
+                spread += [word, *rest]
+                break
+            if word != "--temperatures":
+                spread.append(word)
+                continue
+            first = True
+            while rest and (first or _NUMBER.fullmatch(rest[0])):
+                spread += [word, rest.pop(0)]
+                first = False
+            if first:
+                spread.append(word)  # click says that it lacks its argument
+        return super().parse_args(ctx, spread)
+
+
+def temperatures_option(default: str) -> Callable[[Decorated], Decorated]:
+    """``--temperatures``, whose help names ``default``."""
+    return option(
+        "Sampling",
+        "--temperatures",
+        type=float,
+        multiple=True,
+        metavar="T T …",
+        help=f"One or more, side by side; 0 takes the likeliest token.  [default: {default}]",
+    )
+
+
+def all_but_temperature(function: Decorated) -> Decorated:
+    """Every sampling option but the temperature."""
+    for field in reversed(fields(SamplingParams)):
+        if field.name in SAMPLING_HELP and field.name != "temperature":
+            kind, text = type(field.default), SAMPLING_HELP[field.name]
+            function = option("Sampling", f"--{field.name}", type=kind, default=field.default, help=text)(function)
+    return function
+
+
+def loader_and_names(arguments: dict[str, Any]) -> tuple[Callable[[], LanguageModel], list[str]]:
+    """What opens the model, and those of its options that are not the defaults, as they are typed."""
+    given = [
+        word
+        for name, default in MODEL_OPTIONS.items()
+        if arguments[name] != default
+        for word in (f"--{name}", str(arguments[name]))
+    ]
+    return model_loader(arguments), given
+
+
+def model_name(named: Sequence[str]) -> str:
+    """The model among the options that :func:`loader_and_names` returns."""
+    return named[named.index("--model_name") + 1] if "--model_name" in named else str(MODEL_OPTIONS["model_name"])
+
+
+def write_file(path: str, content: str | bytes) -> None:
+    """Write a result and say so on stderr."""
+    from gpt2lab.exploring.html import write
+
+    write(path, content)
+    print(f"gpt2lab: wrote {path}", file=sys.stderr)

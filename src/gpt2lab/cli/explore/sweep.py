@@ -1,0 +1,111 @@
+"""``gpt2lab explore sweep``: samples at several temperatures, with figures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from gpt2lab.cli.explore.shared import (
+    HTML,
+    JSON,
+    SEED,
+    ManyNumbers,
+    all_but_temperature,
+    file_option,
+    loader_and_names,
+    model_name,
+    temperatures_option,
+    write_file,
+)
+from gpt2lab.cli.options import model_options, option
+from gpt2lab.cli.output import print_json
+from gpt2lab.cli.prompts import prompt_argument
+from gpt2lab.sampling import SamplingParams
+
+
+@click.command(
+    cls=ManyNumbers,
+    short_help="Samples at several temperatures, with figures.",
+    epilog="""\b
+    Example:
+      gpt2lab explore sweep "Once upon a time" --temperatures 0 0.5 1 1.5 --seed 1 --html sweep.html
+    """,
+)
+@click.argument("prompt")
+@option("Samples", "--nsamples", type=click.IntRange(min=1), default=3, help="Samples at each temperature.")
+@option("Samples", "--length", type=click.IntRange(min=1), default=60, help="Tokens of a sample at most.")
+@SEED
+@option("Samples", "--ignore_eos", is_flag=True, help="Go on after <|endoftext|>, as the original did.")
+@temperatures_option("0 0.5 1 1.1 1.2 1.3 2 100")
+@all_but_temperature
+@option(
+    "Figures",
+    "--against",
+    metavar="FILE",
+    help="The training text (or a folder of .txt files): report the longest run of words copied from it.",
+)
+@option(
+    "Figures",
+    "--words",
+    metavar="FILE",
+    help="A word list or any text: report the share of words that do not occur in it.  [default: what --against names]",
+)
+@JSON
+@HTML
+@file_option("--png", "The figures as a picture; needs matplotlib.")
+@file_option("--svg", "The same, to be scaled; needs matplotlib.")
+@model_options("q8_0; float32 for the figures")
+def command(
+    prompt: str,
+    temperatures: Sequence[float],
+    nsamples: int,
+    length: int,
+    seed: int | None,
+    ignore_eos: bool,
+    against: str | None,
+    words: str | None,
+    as_json: bool,
+    html: str | None,
+    png: str | None,
+    svg: str | None,
+    **arguments: Any,
+) -> None:
+    """Continue PROMPT (- reads standard input, "" is none) at several temperatures with the same random numbers.
+
+    Every sample is shown with the command that makes it again. Figures are of the unmodified model: see
+    docs/temperature.md.
+    """
+    from gpt2lab.exploring.sweep import TEMPERATURES, Request, sweep
+
+    load, named = loader_and_names(arguments)
+    request = Request(
+        prompt=prompt_argument(prompt),
+        params=SamplingParams(**arguments),
+        temperatures=tuple(temperatures) or TEMPERATURES,
+        nsamples=nsamples,
+        length=length,
+        seed=seed,
+        ignore_eos=ignore_eos,
+        model=named,
+        against=against,
+        words=words,
+    )
+    result = sweep(load(), request, model_name(named))
+    if as_json:
+        print_json(asdict(result))
+    else:
+        from gpt2lab.exploring.terminal import show_sweep
+
+        show_sweep(result)
+    if html:
+        from gpt2lab.exploring.pages import sweep_page
+
+        write_file(html, sweep_page(result))
+    for path, format in ((png, "png"), (svg, "svg")):
+        if path:
+            from gpt2lab.exploring.plots import picture
+
+            write_file(path, picture(result, format))  # type: ignore[arg-type]

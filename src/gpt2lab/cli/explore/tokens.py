@@ -1,0 +1,40 @@
+"""``gpt2lab explore tokens``: from bytes to ids, merge by merge."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import click
+
+from gpt2lab.cli.explore.shared import JSON
+from gpt2lab.cli.options import GroupedCommand, option
+from gpt2lab.cli.output import print_json
+from gpt2lab.cli.prompts import read_text
+from gpt2lab.errors import UsageError
+
+
+@click.command(cls=GroupedCommand, short_help="From bytes to ids, merge by merge.")
+@click.argument("text")
+@option("Options", "--model_name", "--model", metavar="NAME", help="Use this model's vocabulary.  [default: GPT-2's]")
+@JSON
+def command(text: str, model_name: str | None, as_json: bool) -> None:
+    """Show how byte-pair encoding makes the tokens of TEXT (- reads standard input): pieces, merges, ids.
+
+    Bytes are written as in vocab.bpe, where Ġ is a space. A merge joins the pair that stands first in the vocabulary's
+    list; its number is the place in that list.
+    """
+    from gpt2lab.exploring.merging import merge_steps
+    from gpt2lab.exploring.terminal import show_merges
+    from gpt2lab.tokenizer import Tokenizer
+
+    tokenizer = Tokenizer.gpt2()
+    if model_name:
+        from gpt2lab.model import tokenizer_of
+        from gpt2lab.weights import open_checkpoint
+
+        own = tokenizer_of(open_checkpoint(model_name))
+        if own is None:
+            raise UsageError(f"{model_name} has no tokenizer")
+        tokenizer = own
+    pieces = merge_steps(read_text("-") if text == "-" else text, tokenizer)
+    print_json([asdict(piece) for piece in pieces]) if as_json else show_merges(pieces)
