@@ -25,8 +25,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from gpt2lab.data.encoding import usable_cores
 from gpt2lab.data.open import open_documents
+from gpt2lab.system.cores import logical_cores
 from gpt2lab.tokenizer import Tokenizer
 from gpt2lab.weights.vocabulary import gpt2_vocabulary, tokenizer_json
 
@@ -58,7 +58,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--text", type=Path, nargs="+", required=True, help="files to repeat")
     parser.add_argument("--megabytes", type=float, default=500)
-    parser.add_argument("--jobs", type=int, default=usable_cores())
+    parser.add_argument("--jobs", type=int, default=logical_cores())
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--programs", nargs="*", choices=PEERS, default=list(PEERS), help="ways of the peer to measure")
     parser.add_argument("--peer_python", default=sys.executable, help="Python of the peer's environment")

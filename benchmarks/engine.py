@@ -19,8 +19,9 @@ from machine_limits import measure, summary
 
 from gpt2lab.benchmarking import bytes_per_step, random_checkpoint
 from gpt2lab.config import RELEASED_SIZES, ModelConfig
-from gpt2lab.engines.native import NativeEngine, usable_cores
+from gpt2lab.engines.native import NativeEngine
 from gpt2lab.engines.precision import PRECISIONS
+from gpt2lab.system.cores import physical_cores
 
 CONTEXT, STEPS = 64, 32
 BATCHES = (1, 8, 32)
@@ -89,7 +90,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", choices=RELEASED_SIZES, default="124M")
     parser.add_argument("--precision", choices=PRECISIONS, nargs="+", default=list(PRECISIONS))
-    parser.add_argument("--threads", type=int, default=usable_cores())
+    parser.add_argument("--threads", type=int, default=physical_cores())
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     checkpoint = random_checkpoint(arguments.size)

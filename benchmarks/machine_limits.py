@@ -20,6 +20,8 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+from gpt2lab.system.cores import logical_cores
+
 SOURCE = Path(__file__).with_name("limits.cpp")
 
 
@@ -56,7 +58,7 @@ def summary(values: list[float]) -> dict[str, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--threads", type=int, default=logical_cores())
     arguments = parser.parse_args()
     figures = measure(arguments.threads, megabytes=(80, 140, 250, 500, 2000))
     print(json.dumps({"threads": arguments.threads, **{name: summary(v) for name, v in figures.items()}}))

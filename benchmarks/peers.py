@@ -28,7 +28,7 @@ from peer_settings import GPT2LAB, MODULES, SETTINGS, WIDTHS, Setting
 
 from gpt2lab.benchmarking import bytes_per_step
 from gpt2lab.config import RELEASED_SIZES
-from gpt2lab.engines.native import usable_cores
+from gpt2lab.system.cores import physical_cores
 
 HERE = Path(__file__).parent
 LIMIT = 600
@@ -65,7 +65,7 @@ def parse() -> argparse.Namespace:
     workloads = [*WORKLOADS, "cold"]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", choices=RELEASED_SIZES, default="124M")
-    parser.add_argument("--threads", type=int, default=usable_cores())
+    parser.add_argument("--threads", type=int, default=physical_cores())
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--peers", type=some_of(MODULES), default=list(MODULES), help="comma-separated; default all")
     parser.add_argument("--precisions", type=some_of(WIDTHS), default=list(WIDTHS))

@@ -23,8 +23,9 @@ from numpy.typing import NDArray
 from gpt2lab.data.open import open_documents
 from gpt2lab.data.split import hold_out
 from gpt2lab.data.windows import Ring
-from gpt2lab.engines.native import NativeEngine, usable_cores
+from gpt2lab.engines.native import NativeEngine
 from gpt2lab.model import tokenizer_of
+from gpt2lab.system.cores import physical_cores
 from gpt2lab.weights import Checkpoint, open_checkpoint
 
 ENGINES = [  # precisions of weights and of keys and values; the first is what others are compared with
@@ -122,7 +123,7 @@ def main() -> None:
     parser.add_argument("--model", default="tales", help="a path or a name, as everywhere")
     parser.add_argument("--held_out", type=float, metavar="FRACTION", help="only what training with it holds out")
     parser.add_argument("--tokens", type=int, default=20_000, help="tokens to predict (default: 20000)")
-    parser.add_argument("--threads", type=int, default=usable_cores())
+    parser.add_argument("--threads", type=int, default=physical_cores())
     arguments = parser.parse_args()
     checkpoint = open_checkpoint(arguments.model)
     tokens = read_tokens(arguments.text, checkpoint, arguments.held_out)

@@ -29,12 +29,12 @@ from typing import Any
 from serving import body_of, load, summary, wait_for
 
 from gpt2lab.benchmarking import random_checkpoint
-from gpt2lab.engines.native import usable_cores
+from gpt2lab.system.cores import physical_cores
 from gpt2lab.weights import convert
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 PORTS = {"plain": 8971, "ray": 8972}
-CORES = usable_cores()
+CORES = physical_cores()
 
 
 @contextmanager

@@ -232,14 +232,14 @@ def llama_server(arguments: argparse.Namespace, slots: int) -> Iterator[str]:
     """llama.cpp's server with the same weights; each slot has room for a prompt and its completion."""
     from peer_models import prepare
 
-    from gpt2lab.engines.native import usable_cores
+    from gpt2lab.system.cores import physical_cores
 
     model = prepare(f"gguf-{arguments.precision}", arguments.size, arguments.models, Path(sys.executable).parent)
     room = -(-(PROMPT_TOKENS + arguments.tokens + 8) // 256) * 256
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     command = [arguments.llama_server, "--model", str(model), "--host", "127.0.0.1", "--port", str(port)]
-    command += ["--parallel", str(slots), "--ctx-size", str(slots * room), "--threads", str(usable_cores())]
+    command += ["--parallel", str(slots), "--ctx-size", str(slots * room), "--threads", str(physical_cores())]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
         yield wait_for(f"http://127.0.0.1:{port}", "/health")

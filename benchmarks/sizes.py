@@ -22,8 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt2lab.config import RELEASED_SIZES, ModelConfig
-from gpt2lab.engines.native import NativeEngine, usable_cores
+from gpt2lab.engines.native import NativeEngine
 from gpt2lab.engines.precision import PRECISIONS, weight_bytes
+from gpt2lab.system.cores import physical_cores
 from gpt2lab.weights.checkpoint import Checkpoint, LazyTensors, StoredTensor, tensor_shapes
 
 PREFILL = 128  # tokens
@@ -91,7 +92,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", nargs="+", choices=RELEASED_SIZES, default=["355M", "774M", "1558M"])
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=["float32", "q8_0", "q4_0"])
-    parser.add_argument("--threads", type=int, default=usable_cores())
+    parser.add_argument("--threads", type=int, default=physical_cores())
     parser.add_argument("--here", action="store_true", help="measure the one pair that is given in this process")
     arguments = parser.parse_args()
     if arguments.here:

@@ -57,7 +57,7 @@ def _one_thread_each() -> Iterator[None]:
     """Engines in a worker compute with one thread unless a test asks for more."""
     with pytest.MonkeyPatch.context() as patch:
         if IS_WORKER and importlib.util.find_spec("gpt2lab._native"):
-            patch.setattr("gpt2lab.engines.native.usable_cores", lambda: 1)
+            patch.setattr("gpt2lab.engines.native.physical_cores", lambda: 1)
         yield
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from gpt2lab import _native
 from gpt2lab.config import ModelConfig
-from gpt2lab.engines.native import NativeEngine, usable_cores
+from gpt2lab.engines.native import NativeEngine
 from gpt2lab.errors import ContextError, UsageError
 from gpt2lab.sampling import SamplingParams
 from gpt2lab.weights.checkpoint import Checkpoint, tensor_shapes
@@ -263,10 +263,9 @@ def test_a_forked_process_can_go_on_with_an_engine(engines):
     child.join()
 
 
-def test_default_threads_are_the_usable_cores(monkeypatch):
-    monkeypatch.setattr("gpt2lab.engines.native.usable_cores", lambda: 3)
+def test_default_threads_are_the_physical_cores(monkeypatch):
+    monkeypatch.setattr("gpt2lab.engines.native.physical_cores", lambda: 3)
     assert NativeEngine(random_checkpoint(SHAPE)).threads == 3
-    assert usable_cores() >= 1
 
 
 # ---- what has gone wrong before --------------------------------------------------------------------------------------

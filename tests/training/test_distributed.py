@@ -232,9 +232,23 @@ def test_a_smaller_gradient_stays_as_it_is():
 def test_processes_on_a_machine_share_its_processors(given, processes, used, monkeypatch):
     chosen: list[int] = []
     monkeypatch.setattr(torch, "set_num_threads", chosen.append)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(7), raising=False)
+    monkeypatch.setattr("gpt2lab.training.distributed.logical_cores", lambda: 7)
     monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
     if processes is not None:
         monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
     use_threads(given)
+    assert chosen == used
+
+
+@pytest.mark.parametrize(("granted", "wish", "used"), [(2, None, [2]), (64, None, []), (128, None, []), (2, "64", [])])
+def test_a_process_that_is_alone_takes_no_more_than_its_container_grants(granted, wish, used, monkeypatch):
+    chosen: list[int] = []
+    monkeypatch.setattr(torch, "set_num_threads", chosen.append)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
+    monkeypatch.setattr("gpt2lab.training.distributed.logical_cores", lambda: granted)
+    for name in ("LOCAL_WORLD_SIZE", "OMP_NUM_THREADS"):
+        monkeypatch.delenv(name, raising=False)
+    if wish is not None:
+        monkeypatch.setenv("OMP_NUM_THREADS", wish)
+    use_threads(None)
     assert chosen == used

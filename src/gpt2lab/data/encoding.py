@@ -7,7 +7,6 @@ Python. Knows nothing of files.
 from __future__ import annotations
 
 import multiprocessing
-import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from gpt2lab.data.files import BLOCK
 from gpt2lab.data.sources import Piece
 from gpt2lab.data.tokens import Documents, IdArray, id_type
+from gpt2lab.system.cores import logical_cores
 from gpt2lab.tokenizer import Tokenizer
 
 
@@ -81,17 +81,12 @@ class DocumentIndex:
         return np.concatenate([np.empty(0, np.int64), *self._characters])
 
 
-def usable_cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def encode_pieces(pieces: Iterable[Piece], tokenizer: Tokenizer, jobs: int | None = None) -> Iterator[Encoded]:
     """The tokens of ``pieces`` in their order, some hundred kilobytes of text at a time, ``jobs`` at once.
 
     ``jobs`` is by default the number of cores.
     """
-    jobs = jobs or usable_cores()
+    jobs = jobs or logical_cores()
     batches = batches_of(pieces)
     for batch in batches:
         yield encode_batch(tokenizer, batch)  # builds the vocabulary, and for little text that is all

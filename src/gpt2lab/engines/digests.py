@@ -16,6 +16,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from gpt2lab.engines.packed_cache import new_file
+from gpt2lab.system.cores import logical_cores
 
 SETTLED = 2.0
 """Seconds that a file must have been left alone: the coarsest step of a file system's clock."""
@@ -68,7 +69,7 @@ def content_digest(files: Sequence[Path]) -> str:
     sizes = [path.stat().st_size for path in files]
     digest = hashlib.sha256(json.dumps(sizes).encode())
     pieces = [(path, start) for path, size in zip(files, sizes, strict=True) for start in range(0, size, _PIECE)]
-    with ThreadPoolExecutor(os.cpu_count()) as threads:
+    with ThreadPoolExecutor(logical_cores()) as threads:
         for piece in threads.map(_digest_of_piece, pieces):
             digest.update(piece)
     return digest.hexdigest()

@@ -5,7 +5,6 @@ Packs a checkpoint's weights, then feeds tokens and draws samples. Knows nothing
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Sequence
 from itertools import chain
@@ -29,6 +28,7 @@ from gpt2lab.engines.precision import default_kv_precision
 from gpt2lab.engines.protocol import Draw, Drawn
 from gpt2lab.errors import ContextError, SamplingError, UsageError
 from gpt2lab.sampling import SamplingParams
+from gpt2lab.system.cores import physical_cores
 from gpt2lab.weights.checkpoint import Checkpoint
 
 _OUTPUTS = {"last": 0, "all": 1, "none": 2}
@@ -57,7 +57,7 @@ class NativeEngine:
     ) -> None:
         self.config = checkpoint.config
         self._params = ParamCache(checkpoint.config.n_vocab)
-        threads = usable_cores() if threads is None else threads
+        threads = physical_cores() if threads is None else threads
         if not 1 <= threads <= 1024:
             raise UsageError(f"threads must be from 1 to 1024, got {threads}")
         kv_precision = kv_precision or default_kv_precision(precision)
@@ -235,33 +235,3 @@ def _no_numbers(sequences: Sequence[int], tokens: Sequence[Sequence[int]]) -> Us
     except UsageError as error:
         return error
     return SamplingError("seed, stream, position and the ids of the history must be whole numbers from 0, below 2^64")
-
-
-def usable_cores() -> int:
-    """Physical CPU cores that this process may use at once: at most its container's share of processor time."""
-    quota = _cpu_quota()
-    return max(1, min(physical_cores(), math.ceil(quota))) if quota else physical_cores()
-
-
-def _cpu_quota() -> float | None:
-    """CPUs' worth of time that Linux's control groups grant, None if they do not limit it."""
-    try:
-        with open("/sys/fs/cgroup/cpu.max", encoding="ascii") as file:  # noqa: PTH123
-            quota, period = file.read().split()
-        return None if quota == "max" else int(quota) / int(period)
-    except (OSError, ValueError):
-        return None
-
-
-def physical_cores() -> int:
-    """Physical CPU cores that this process may run on; hyper-threads of one core count once."""
-    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
-    cores = set()
-    for cpu in allowed:
-        path = f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list"
-        try:
-            with open(path, encoding="ascii") as file:  # noqa: PTH123 (start-up time: pathlib is slower)
-                cores.add(file.read())
-        except OSError:
-            cores.add(str(cpu))
-    return len(cores)

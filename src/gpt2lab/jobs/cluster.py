@@ -17,8 +17,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gpt2lab.data.encoding import usable_cores
 from gpt2lab.errors import Gpt2LabError, UsageError
+from gpt2lab.system.cores import logical_cores
 
 ADDRESS_VARIABLE = "RAY_ADDRESS"
 LOCAL_STORE = 512 << 20
@@ -86,7 +86,7 @@ def connected(address: str | None = None) -> Iterator[Any]:
             _check_reachable(address)
             _start_quietly(partial(ray.init, address=address, **quiet))
         else:
-            own = {"num_cpus": usable_cores(), "object_store_memory": LOCAL_STORE, "_node_ip_address": "127.0.0.1"}
+            own = {"num_cpus": logical_cores(), "object_store_memory": LOCAL_STORE, "_node_ip_address": "127.0.0.1"}
             _start_quietly(partial(ray.init, address="local", include_dashboard=False, **own, **quiet))
     except UsageError:
         raise

@@ -18,7 +18,7 @@ from typing import IO, Any
 
 from numpy.lib import format as npy
 
-from gpt2lab.data.encoding import Encoded, batches_of, encode_batch, usable_cores
+from gpt2lab.data.encoding import Encoded, batches_of, encode_batch
 from gpt2lab.data.files import OnBytes, Reading, Source
 from gpt2lab.data.npz import read_npz
 from gpt2lab.data.sources import Piece, Say, read_pieces
@@ -27,6 +27,7 @@ from gpt2lab.errors import UsageError
 from gpt2lab.jobs.cluster import Row, Stage, connected, rows
 from gpt2lab.jobs.outputs import LocalOutput
 from gpt2lab.jobs.parts import Parts, Settings
+from gpt2lab.system.cores import logical_cores
 from gpt2lab.tokenizer import Tokenizer
 from gpt2lab.version import __version__
 
@@ -126,7 +127,7 @@ def _work(
     ]
     own = tokenizer is not Tokenizer.gpt2()
     vocabulary = (tokenizer.encoder(), tokenizer.merges()) if own else None
-    readers = max(1, min(4, usable_cores() // 2))
+    readers = max(1, min(4, logical_cores() // 2))
     return given, [
         Stage(Reader, {"reading": reading, "vocabulary": vocabulary}, workers=readers, here=True),
         Stage(Encoder, {"vocabulary": vocabulary}, workers=workers),

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from gpt2lab.errors import Gpt2LabError, UsageError
+from gpt2lab.system.cores import logical_cores
 
 Parallel = Literal["ddp", "fsdp"]
 LOST_SIGNS = ("gloo", "nccl", "connection", "socket", "timed out")  # in the text of what a dead peer raises
@@ -291,12 +292,14 @@ def use_threads(threads: int | None) -> None:
     """Compute with so many threads in this process.
 
     None: a share of the processors if torchrun started several processes on this machine, whose ``OMP_NUM_THREADS=1``
-    would leave most of them idle; else what PyTorch chooses.
+    would leave most of them idle; else what PyTorch chooses, but no more than the processors that a container grants,
+    which PyTorch does not ask for.
     """
     several = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if threads is None and several > 1:
-        ours = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-        threads = max(1, ours // several)
+        threads = max(1, logical_cores() // several)
+    elif threads is None and "OMP_NUM_THREADS" not in os.environ and logical_cores() < torch.get_num_threads():
+        threads = logical_cores()
     if threads is not None:
         torch.set_num_threads(threads)
 
