@@ -17,14 +17,15 @@ SHAPE = {"n_vocab": 50257, "n_ctx": 1024, "n_embd": 768, "n_head": 12, "n_layer"
 def gpt2lab(options: argparse.Namespace) -> tuple[Any, list[Any], Callable[..., Any]]:
     from gpt2lab.config import ModelConfig
     from gpt2lab.training.module import GPT2
+    from gpt2lab.training.ops.compute import Compute
     from gpt2lab.training.ops.pool import Pool
     from gpt2lab.training.ops.products import native_is_faster
     from gpt2lab.training.optimizers import choose_trainable, make_optimizers
     from gpt2lab.training.settings import Settings
 
-    model = GPT2(ModelConfig(**SHAPE), precision=options.precision, recompute=options.recompute)
-    model.native = native_is_faster() if options.products == "auto" else options.products == "native"
-    model.pool = Pool(4 << 30)  # of address space
+    native = native_is_faster() if options.products == "auto" else options.products == "native"
+    pool = Pool(4 << 30)  # of address space
+    model = GPT2(ModelConfig(**SHAPE), compute=Compute(options.precision, options.recompute, native, pool))
     settings = Settings(lora=options.lora, lora_targets="attn.q,attn.v")
     choose_trainable(model, settings)
     optimizers = make_optimizers(model, settings)

@@ -28,6 +28,7 @@ from gpt2lab.training.distributed import World
 from gpt2lab.training.loop import Trainer
 from gpt2lab.training.module import GPT2
 from gpt2lab.training.ops import pool as pools
+from gpt2lab.training.ops.compute import Compute
 from gpt2lab.training.ops.pool import Pool
 from gpt2lab.training.optimizers import choose_trainable
 from gpt2lab.training.reporting import Reporter, Update, Validation
@@ -93,12 +94,12 @@ def train(world: World, out: Path, name: str, case: dict[str, Any]) -> None:
     disturbance = {key: case.pop(key) for key in ("fail_on", "signal_on", "kill_on") if key in case}
     train_on = windows(1)
     chosen = resolved(Settings(**{**DEFAULTS, **case}), CONFIG, len(train_on), from_scratch=True)
+    recompute = "layers" if chosen.memory_saving_gradients else "cheap"
+    compute = Compute("float32", recompute, native=True, pool=Pool(1 << 24))  # products are too small to be native
     with world.building():
         torch.manual_seed(5)
-        model = GPT2(CONFIG, chosen.dropout, recompute="layers" if chosen.memory_saving_gradients else "cheap")
+        model = GPT2(CONFIG, chosen.dropout, compute)
         choose_trainable(model, chosen)
-    model.native = True  # its attention; the products are too small for it
-    model.pool = Pool(1 << 24)
     reporter = Losses()
     trainer = Disturbed(model, chosen, train_on, windows(2), out / name, world, reporter)
     trainer.disturbance = disturbance

@@ -40,11 +40,12 @@ import torch
 from gpt2lab.config import ModelConfig
 from gpt2lab.training.module import GPT2
 from gpt2lab.training.optimizers import choose_trainable, make_optimizers
+from gpt2lab.training.ops.compute import Compute
 from gpt2lab.training.ops.pool import Pool
 from gpt2lab.training.settings import Settings
 settings = Settings(**{settings})
-model = GPT2(ModelConfig(**{shape}), recompute="layers" if settings.memory_saving_gradients else "cheap")
-model.pool = Pool(4 << 30)
+recompute = "layers" if settings.memory_saving_gradients else "cheap"
+model = GPT2(ModelConfig(**{shape}), compute=Compute(recompute=recompute, pool=Pool(4 << 30)))
 choose_trainable(model, settings)
 optimizers = make_optimizers(model, settings)
 for _ in range(3):

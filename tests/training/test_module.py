@@ -5,6 +5,7 @@ from torch.nn import functional as F
 
 from gpt2lab.config import ModelConfig
 from gpt2lab.training.module import GPT2
+from gpt2lab.training.ops.compute import Compute
 from gpt2lab.weights import open_checkpoint, tensor_shapes
 
 
@@ -103,7 +104,7 @@ def gradients(model):
 @pytest.mark.parametrize("what", ["all", "trained", "ids", "nothing"])
 def test_loss_and_gradients_are_those_of_plain_pytorch(recompute, what):
     model, tokens, targets = case()
-    model.recompute = recompute
+    model.compute = Compute(recompute=recompute)
     trained = {"trained": torch.rand(2, 11) < 0.4, "nothing": torch.zeros(2, 11, dtype=torch.bool)}.get(what)
     ids = torch.cat([tokens, targets]).unique() if what == "ids" else None
     ours = model(tokens, targets, trained, ids)
@@ -132,7 +133,7 @@ def test_dropout_is_the_same_whatever_is_recomputed():
     found = []
     for recompute in ("none", "cheap", "layers"):
         torch.manual_seed(1)
-        model = GPT2(SHAPE, dropout=0.3, recompute=recompute)
+        model = GPT2(SHAPE, dropout=0.3, compute=Compute(recompute=recompute))
         model(*case()[1:]).backward()
         found.append(gradients(model))
     for other in found[1:]:
@@ -147,7 +148,7 @@ def test_bfloat16_is_near_and_its_gradients_are_float32(recompute):
     exact.backward()
     expected = gradients(model)
     model.zero_grad()
-    model.precision, model.recompute = "bfloat16", recompute
+    model.compute = Compute("bfloat16", recompute)
     near = model(tokens, targets)
     near.backward()
     assert near.dtype == torch.float32

@@ -145,9 +145,11 @@ import sys, torch
 from gpt2lab.config import ModelConfig
 from gpt2lab.training import start
 from gpt2lab.training.module import GPT2
+from gpt2lab.training.ops.compute import Compute
 from gpt2lab.training.optimizers import make_optimizers
 from gpt2lab.training.settings import Settings
-model = GPT2(ModelConfig(n_vocab=17, n_ctx=8, n_embd=12, n_head=2, n_layer=2), dropout=0.1, recompute="layers")
+config = ModelConfig(n_vocab=17, n_ctx=8, n_embd=12, n_head=2, n_layer=2)
+model = GPT2(config, dropout=0.1, compute=Compute(recompute="layers"))
 (optimizer,) = make_optimizers(model, Settings())
 tokens = torch.zeros(1, 8, dtype=torch.int64)
 model(tokens, tokens).backward()

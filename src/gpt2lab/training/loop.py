@@ -237,8 +237,8 @@ class Trainer:
         tensors = self.tensors()
         if self.sampler is not None and self.world.is_main:
             self.reporter.say("Generating samples...")
-            if self.model.pool is not None:
-                self.model.pool.give_back()
+            if self.model.compute.pool is not None:
+                self.model.compute.pool.give_back()
             self.sampler(self.step, tensors)
         self.world.barrier()
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -19,24 +18,12 @@ from torch.nn import functional as F
 from gpt2lab.config import ModelConfig
 from gpt2lab.training.ops.affine import NOTHING, Before, affine
 from gpt2lab.training.ops.attention import causal_attention
+from gpt2lab.training.ops.compute import PLAIN, Compute
 from gpt2lab.training.ops.loss import TiedGradient, cross_entropy, embedding
 from gpt2lab.training.ops.norms import layer_norm
-from gpt2lab.training.ops.pool import Pool
 from gpt2lab.training.ops.recomputing import recomputed
 
-Precision = Literal["float32", "bfloat16"]
-Recompute = Literal["cheap", "layers", "none"]
-
 INIT_STD = 0.02
-
-
-class How(NamedTuple):
-    """How layers compute, the same for all of a forward pass."""
-
-    dtype: torch.dtype = torch.float32  # of matrix products and attention; the residual stream is float32
-    recompute: bool = True  # norms and GELUs in the backward pass
-    native: bool = False  # products and attention in the native core
-    pool: Pool | None = None  # memory of results and gradients
 
 
 class Projection(nn.Module):
@@ -48,10 +35,10 @@ class Projection(nn.Module):
         self.bias = nn.Parameter(torch.zeros(n_out))
         self.adapter: nn.Module | None = None
 
-    def forward(self, x: Tensor, how: How, before: Before = NOTHING) -> Tensor:
+    def forward(self, x: Tensor, compute: Compute, before: Before = NOTHING) -> Tensor:
         """``[..., n_in] -> [..., n_out]``, of ``before(x)``."""
         low_rank = None if self.adapter is None else self.adapter(x)
-        return affine(x, self.weight, self.bias, before, low_rank, **how._asdict())
+        return affine(x, self.weight, self.bias, before, low_rank, compute)
 
 
 class Attention(nn.Module):
@@ -63,10 +50,10 @@ class Attention(nn.Module):
         self.c_attn = Projection(config.n_embd, 3 * config.n_embd)
         self.c_proj = Projection(config.n_embd, config.n_embd, residual_std(config))
 
-    def forward(self, x: Tensor, how: How, norm: nn.LayerNorm) -> Tensor:
+    def forward(self, x: Tensor, compute: Compute, norm: nn.LayerNorm) -> Tensor:
         """What the layer adds, ``[batch, time, n_embd]``."""
-        qkv = self.c_attn(x, how, Before(norm=norm))  # [batch, time, 3*n_embd]
-        return self.c_proj(causal_attention(qkv, self.n_head, native=how.native, pool=how.pool), how)
+        qkv = self.c_attn(x, compute, Before(norm=norm))  # [batch, time, 3*n_embd]
+        return self.c_proj(causal_attention(qkv, self.n_head, compute), compute)
 
 
 class MLP(nn.Module):
@@ -77,9 +64,10 @@ class MLP(nn.Module):
         self.c_fc = Projection(config.n_embd, 4 * config.n_embd)
         self.c_proj = Projection(4 * config.n_embd, config.n_embd, residual_std(config))
 
-    def forward(self, x: Tensor, how: How, norm: nn.LayerNorm) -> Tensor:
+    def forward(self, x: Tensor, compute: Compute, norm: nn.LayerNorm) -> Tensor:
         """What the layer adds, ``[batch, time, n_embd]``."""
-        return self.c_proj(self.c_fc(x, how, Before(norm=norm)), how, Before(gelu=True))  # 4*n_embd wide in between
+        inner = self.c_fc(x, compute, Before(norm=norm))  # [batch, time, 4*n_embd]
+        return self.c_proj(inner, compute, Before(gelu=True))
 
 
 class Block(nn.Module):
@@ -93,35 +81,18 @@ class Block(nn.Module):
         self.mlp = MLP(config)
         self.drop = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, how: How) -> Tensor:
+    def forward(self, x: Tensor, compute: Compute) -> Tensor:
         """``[batch, time, n_embd]``, in and out."""
-        x = added(self.drop(self.attn(x, how, self.ln_1)), x)
-        return added(self.drop(self.mlp(x, how, self.ln_2)), x)
+        x = added(self.drop(self.attn(x, compute, self.ln_1)), x)
+        return added(self.drop(self.mlp(x, compute, self.ln_2)), x)
 
 
 class GPT2(nn.Module):
-    """The transformer with its loss.
+    """The transformer with its loss. ``compute`` says how it computes, and may be another one between updates."""
 
-    ``precision`` is that of matrix products and attention; weights, norms and the residual stream are float32.
-    ``recompute`` is what the backward pass computes anew rather than keeps: norms and GELUs ("cheap"), whole layers
-    ("layers": least memory), or nothing ("none"); gradients are the same, up to rounding. ``native`` says whether the
-    native core is to compute products and attention in float32 on a CPU, instead of PyTorch; norms there are always the
-    core's. All three may be changed between updates, and so may ``pool``, the memory of results and gradients if there
-    is one.
-    """
-
-    def __init__(
-        self,
-        config: ModelConfig,
-        dropout: float = 0.0,
-        *,
-        precision: Precision = "float32",
-        recompute: Recompute = "cheap",
-        native: bool = False,
-    ) -> None:
+    def __init__(self, config: ModelConfig, dropout: float = 0.0, compute: Compute = PLAIN) -> None:
         super().__init__()
-        self.config, self.precision, self.recompute, self.native = config, precision, recompute, native
-        self.pool: Pool | None = None
+        self.config, self.compute = config, compute
         self.wte = nn.Embedding(config.n_vocab, config.n_embd)
         self.wpe = nn.Embedding(config.n_ctx, config.n_embd)
         nn.init.normal_(self.wte.weight, std=INIT_STD)
@@ -140,7 +111,6 @@ class GPT2(nn.Module):
         must be among them.
         """
         tied = TiedGradient()
-        how = self._how()
         hidden = self._hidden(tokens, tied).flatten(0, 1)
         weight, targets = self.wte.weight, targets.flatten()
         if ids is not None:  # the gradients of the two uses of wte differ in shape: autograd adds them
@@ -150,10 +120,8 @@ class GPT2(nn.Module):
             weight,
             targets,
             None if trained is None else trained.flatten(),
-            dtype=how.dtype,
             tied=tied if ids is None and torch.is_grad_enabled() else None,
-            native=self.native,
-            pool=how.pool,
+            compute=self.compute,
         )
 
     def hidden(self, tokens: Tensor) -> Tensor:
@@ -165,19 +133,14 @@ class GPT2(nn.Module):
         return F.linear(hidden, self.wte.weight)
 
     def _hidden(self, tokens: Tensor, tied: TiedGradient) -> Tensor:
-        how = self._how()
-        rows = embedding(tokens, self.wte.weight, tied, how.pool)
+        rows = embedding(tokens, self.wte.weight, tied, self.compute)
         x = self.drop(added(rows, self.wpe.weight[: tokens.shape[1]]))
         for block in self.h:
-            if self.recompute == "layers" and torch.is_grad_enabled():
-                x = recomputed(partial(block, how=how), x)
+            if self.compute.recompute == "layers" and torch.is_grad_enabled():
+                x = recomputed(partial(block, compute=self.compute), x)
             else:
-                x = block(x, how)
-        return layer_norm(x, self.ln_f, how.pool)
-
-    def _how(self) -> How:
-        dtype = torch.bfloat16 if self.precision == "bfloat16" else torch.float32
-        return How(dtype, self.recompute != "none", self.native, self.pool)
+                x = block(x, self.compute)
+        return layer_norm(x, self.ln_f, self.compute)
 
 
 def added(y: Tensor, x: Tensor) -> Tensor:

@@ -27,7 +27,8 @@ from gpt2lab.training.job import Job, Source
 from gpt2lab.training.loop import Trainer
 from gpt2lab.training.memory import estimate
 from gpt2lab.training.metrics import file_reporters
-from gpt2lab.training.module import GPT2, Precision
+from gpt2lab.training.module import GPT2
+from gpt2lab.training.ops.compute import Compute, Precision
 from gpt2lab.training.ops.pool import Pool
 from gpt2lab.training.ops.products import native_is_faster
 from gpt2lab.training.optimizers import choose_trainable
@@ -74,11 +75,13 @@ def train(job: Job, settings: Settings, terminal: bool = False) -> int:
         remembered = state.progress.get("precision") if state else None
         _say_memory(model, settings, world, remembered, say)
         _say_disk(job, model, settings, say)
-        model.native = native_is_faster()
-        model.precision = choose_precision(model, settings, windows, world, remembered, say)
+        model.compute = replace(model.compute, native=native_is_faster())
+        precision = choose_precision(model, settings, windows, world, remembered, say)
+        model.compute = replace(model.compute, precision=precision)
         if world.device.type == "cpu":
-            needed = estimate(model.config, replace(settings, precision=model.precision), world.size)
-            model.pool = Pool(needed.total)  # not before: the measurement's memory would stay in it
+            needed = estimate(model.config, replace(settings, precision=precision), world.size)
+            pool = Pool(needed.total)  # not before: the measurement's memory would stay in it
+            model.compute = replace(model.compute, pool=pool)
         trainer = _trainer(job, settings, source, model, windows, held_out, world)
         go_on(trainer, job, state, say)
         goes_on, newer = is_of(state, job), state is None or job.restore_from != "latest"
@@ -112,7 +115,7 @@ def _trainer(
     world: World,
 ) -> Trainer:
     about = {
-        "precision": model.precision,
+        "precision": model.compute.precision,
         "tokens": len(windows.ring),
         "base": base_checksum(model, settings, world),
         "model_name": job.model_name if source.checkpoint else None,
@@ -180,8 +183,8 @@ def build(source: Source, settings: Settings, world: World, *, with_weights: boo
     torch.manual_seed(settings.seed)
     random = source.checkpoint is None and with_weights
     with world.building() if random else torch.device("meta"):
-        recompute: Any = "layers" if settings.memory_saving_gradients else "cheap"
-        model = GPT2(source.config, settings.dropout, recompute=recompute)
+        compute = Compute(recompute="layers" if settings.memory_saving_gradients else "cheap")
+        model = GPT2(source.config, settings.dropout, compute)
     if not random and world.is_main:
         model.to_empty(device="cpu")
     if source.checkpoint is not None and with_weights and world.is_main:
@@ -213,7 +216,7 @@ def _measure(model: GPT2, windows: Windows, say: Say) -> Precision:
     targets = torch.from_numpy(batch.targets[:, :PROBE_TOKENS].copy())
 
     def seconds(precision: Precision, part: int) -> float:
-        model.precision = precision
+        model.compute = replace(model.compute, precision=precision)
         begin = time.perf_counter()
         model(tokens[:, :part], targets[:, :part]).backward()
         return time.perf_counter() - begin

@@ -8,8 +8,10 @@ from torch.nn import functional as F
 from gpt2lab import _native
 from gpt2lab.training.ops import attention, products
 from gpt2lab.training.ops.attention import causal_attention
+from gpt2lab.training.ops.compute import Compute
 
 ISAS = _native.instruction_sets()
+NATIVE = Compute(native=True)
 
 
 def plain(qkv, n_head):
@@ -36,7 +38,7 @@ def test_values_and_gradients_are_the_plain_ones(isa, batch, time, n_head, head_
     qkv = 2 * torch.randn(batch, time, 3 * n_head * head_dim)
     weights = torch.randn(batch, time, n_head * head_dim)
     ours, theirs = qkv.clone().requires_grad_(), qkv.double().requires_grad_()
-    out, expected = causal_attention(ours * 1, n_head, native=True), plain(theirs, n_head)
+    out, expected = causal_attention(ours * 1, n_head, NATIVE), plain(theirs, n_head)
     torch.testing.assert_close(out, expected.float(), rtol=1e-5, atol=1e-5)
     (out * weights).sum().backward()
     (expected * weights).sum().backward()
@@ -45,16 +47,14 @@ def test_values_and_gradients_are_the_plain_ones(isa, batch, time, n_head, head_
 
 def test_large_scores_do_not_overflow(isa):
     qkv = 100 * torch.randn(1, 40, 3 * 2 * 16)
-    torch.testing.assert_close(
-        causal_attention(qkv, 2, native=True), plain(qkv.double(), 2).float(), rtol=1e-3, atol=1e-2
-    )
+    torch.testing.assert_close(causal_attention(qkv, 2, NATIVE), plain(qkv.double(), 2).float(), rtol=1e-3, atol=1e-2)
 
 
 def test_gradients_are_right_where_scores_are_large(isa):
     qkv = 12 * torch.randn(1, 200, 3 * 2 * 16)
     ours, theirs = qkv.clone().requires_grad_(), qkv.double().requires_grad_()
     weights = torch.randn(1, 200, 2 * 16)
-    (causal_attention(ours, 2, native=True) * weights).sum().backward()
+    (causal_attention(ours, 2, NATIVE) * weights).sum().backward()
     (plain(theirs, 2) * weights).sum().backward()
     scale = theirs.grad.abs().max()
     assert (ours.grad - theirs.grad).abs().max() <= 1e-4 * scale
@@ -78,9 +78,9 @@ def test_what_the_native_core_does_not_take_is_left_to_pytorch(monkeypatch):
     monkeypatch.setattr(attention, "core", lambda: pytest.fail("it was asked"))
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     qkv = torch.randn(1, 10, 3 * 2 * 4)
-    torch.testing.assert_close(causal_attention(qkv, 2, native=True), plain(qkv, 2))  # fewer heads than threads
+    torch.testing.assert_close(causal_attention(qkv, 2, NATIVE), plain(qkv, 2))  # fewer heads than threads
     halves = torch.randn(2, 10, 3 * 2 * 4).bfloat16()
-    assert causal_attention(halves, 2, native=True).dtype == torch.bfloat16
+    assert causal_attention(halves, 2, NATIVE).dtype == torch.bfloat16
 
 
 def test_it_is_the_native_core_that_computes(monkeypatch):
@@ -88,7 +88,7 @@ def test_it_is_the_native_core_that_computes(monkeypatch):
     real = products.core()
     monkeypatch.setattr(attention, "core", lambda: calls.append(1) or real)
     qkv = torch.randn(2, 10, 3 * 2 * 4, requires_grad=True)
-    causal_attention(qkv, 2, native=True).sum().backward()
+    causal_attention(qkv, 2, NATIVE).sum().backward()
     assert len(calls) == 2
 
 

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from gpt2lab import _native
 from gpt2lab.training.ops import norms
 from gpt2lab.training.ops import pool as pools
+from gpt2lab.training.ops.compute import Compute
 from gpt2lab.training.ops.norms import layer_norm
 from gpt2lab.training.ops.pool import Pool
 
@@ -106,7 +107,7 @@ def test_gradients_through_a_norm_are_those_of_its_module(native, pool, monkeypa
     norm = nn.LayerNorm(20)
     nn.init.normal_(norm.weight)
     results = []
-    for function in (norm, lambda x: layer_norm(x, norm, pool)):
+    for function in (norm, lambda x: layer_norm(x, norm, Compute(pool=pool))):
         x = torch.from_numpy(matrices(6, 20)[0]).view(2, 3, 20).requires_grad_()
         norm.zero_grad()
         y = function(x)

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from gpt2lab.config import ModelConfig
 from gpt2lab.training.module import GPT2
 from gpt2lab.training.ops import pool as pools
-from gpt2lab.training.ops.pool import Pool, empty
+from gpt2lab.training.ops.compute import Compute
+from gpt2lab.training.ops.pool import Pool
 from gpt2lab.training.optimizers import choose_trainable
 from gpt2lab.training.settings import Settings
 
@@ -82,7 +83,7 @@ def test_small_tensors_and_other_devices_are_left_to_pytorch():
 
 
 def test_without_a_pool_it_is_a_plain_tensor():
-    assert empty(2, 3, like=FLOAT, pool=None).shape == (2, 3)
+    assert Compute().empty(2, 3, like=FLOAT).shape == (2, 3)
 
 
 def test_memory_of_gone_tensors_fits_one_of_another_size(small):
@@ -132,9 +133,10 @@ def test_tensors_of_any_sizes_in_any_order_keep_what_is_theirs(steps):
 
 
 def test_an_update_like_the_one_before_takes_no_new_memory(small):
-    model = GPT2(ModelConfig(n_vocab=301, n_ctx=40, n_embd=24, n_head=3, n_layer=2), native=True)
-    model.pool, tokens = Pool(CAPACITY), torch.randint(0, 301, (3, 40))
-    places, start = [], model.pool._memory.ctypes.data
+    pool, tokens = Pool(CAPACITY), torch.randint(0, 301, (3, 40))
+    config = ModelConfig(n_vocab=301, n_ctx=40, n_embd=24, n_head=3, n_layer=2)
+    model = GPT2(config, compute=Compute(native=True, pool=pool))
+    places, start = [], pool._memory.ctypes.data
     for _ in range(3):
         model(tokens, tokens).backward()
         places.append([p.grad.data_ptr() - start for p in model.h.parameters() if p.dim() == 2])
@@ -173,8 +175,7 @@ def test_losses_and_gradients_are_those_without_a_pool(small, native, recompute,
     for pool in (None, Pool(CAPACITY)):
         torch.manual_seed(1)
         config = ModelConfig(n_vocab=301, n_ctx=40, n_embd=24, n_head=3, n_layer=2)
-        model = GPT2(config, dropout=0.1, recompute=recompute, native=native)
-        model.pool = pool
+        model = GPT2(config, 0.1, Compute(recompute=recompute, native=native, pool=pool))
         choose_trainable(model, Settings(lora=lora, dropout=0.1))
         tokens = torch.randint(0, 301, (3, 40))
         for _ in range(2):  # the second time in the same memory
@@ -186,11 +187,11 @@ def test_losses_and_gradients_are_those_without_a_pool(small, native, recompute,
 
 
 def test_two_forward_passes_before_a_backward_pass_do_not_meet(small):
-    model = GPT2(ModelConfig(n_vocab=301, n_ctx=40, n_embd=24, n_head=3, n_layer=2), native=True)
+    model = GPT2(ModelConfig(n_vocab=301, n_ctx=40, n_embd=24, n_head=3, n_layer=2))
     tokens = torch.randint(0, 301, (2, 3, 40))
     gradients = []
     for pool in (None, Pool(CAPACITY)):
-        model.pool = pool
+        model.compute = Compute(native=True, pool=pool)
         model.zero_grad()
         (model(tokens[0], tokens[0]) + 2 * model(tokens[1], tokens[1])).backward()
         gradients.append([p.grad.clone() for p in model.parameters()])

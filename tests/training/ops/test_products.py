@@ -15,11 +15,13 @@ from gpt2lab.errors import UsageError
 from gpt2lab.training import memory
 from gpt2lab.training.module import GPT2
 from gpt2lab.training.ops import attention, loss, norms, products
+from gpt2lab.training.ops.compute import Compute
 from gpt2lab.training.ops.products import multiply, native_is_faster
 from gpt2lab.training.optimizers import choose_trainable
 from gpt2lab.training.settings import Settings
 
 SIZES = st.integers(1, 70)
+NATIVE = Compute(native=True)
 
 
 def random(rng, rows, columns, transposed):
@@ -145,22 +147,23 @@ def test_impossible_numbers_of_threads_are_refused(threads):
 
 def test_what_the_native_core_cannot_multiply_is_left_to_pytorch():
     column = torch.arange(64.0)[:, None].expand(64, 64)  # whose numbers all lie in one place
-    product = multiply(column, torch.ones(64, 64), torch.empty(64, 64), native=True)
+    product = multiply(column, torch.ones(64, 64), torch.empty(64, 64), NATIVE)
     torch.testing.assert_close(product, column @ torch.ones(64, 64))
-    turned = multiply(column, torch.ones(64, 64), torch.empty(64, 64).t(), native=True)
+    turned = multiply(column, torch.ones(64, 64), torch.empty(64, 64).t(), NATIVE)
     torch.testing.assert_close(turned, product)
     every_second = torch.arange(128.0)[::2]
-    biased = multiply(torch.ones(64, 64), torch.ones(64, 64), torch.empty(64, 64), bias=every_second, native=True)
+    biased = multiply(torch.ones(64, 64), torch.ones(64, 64), torch.empty(64, 64), NATIVE, bias=every_second)
     torch.testing.assert_close(biased, 64 + every_second.expand(64, 64))
     halves = torch.ones(64, 64, dtype=torch.bfloat16)
-    assert multiply(halves, halves, torch.empty_like(halves), native=True)[0, 0] == 64
+    assert multiply(halves, halves, torch.empty_like(halves), NATIVE)[0, 0] == 64
 
 
 def gradients(native, monkeypatch, recompute="cheap", lora=0, share=0.8):
     monkeypatch.setattr(products, "LEAST", 1)
     monkeypatch.setattr(loss, "CHUNK_ROWS", 50)  # gradients of several chunks are added
     torch.manual_seed(1)
-    model = GPT2(ModelConfig(n_vocab=301, n_ctx=40, n_embd=24, n_head=3, n_layer=2), recompute=recompute, native=native)
+    config = ModelConfig(n_vocab=301, n_ctx=40, n_embd=24, n_head=3, n_layer=2)
+    model = GPT2(config, compute=Compute(recompute=recompute, native=native))
     choose_trainable(model, Settings(lora=lora))
     tokens = torch.randint(0, 301, (3, 40))
     value = model(tokens, tokens.flip(0), torch.rand(3, 40) < share)

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gpt2lab.training.ops.compute import PLAIN, Compute
 from gpt2lab.training.ops.norms import layer_norm, norm_gradient, normed
-from gpt2lab.training.ops.pool import Pool, converted, empty
 from gpt2lab.training.ops.products import gelu_gradient, multiply
 
 
@@ -45,27 +45,20 @@ def affine(
     bias: Tensor,
     before: Before = NOTHING,
     adapter: LowRank | None = None,
-    *,
-    dtype: torch.dtype = torch.float32,
-    recompute: bool = True,
-    native: bool = False,
-    pool: Pool | None = None,
+    compute: Compute = PLAIN,
 ) -> Tensor:
-    """``before(x) @ weight + bias`` in ``dtype``; ``x`` [..., n_in], ``weight`` [n_in, n_out] -> [..., n_out].
+    """``before(x) @ weight + bias``; ``x`` [..., n_in], ``weight`` [n_in, n_out] -> [..., n_out].
 
-    Layer norm is computed in x's own type. ``recompute`` says whether ``before(x)`` is made again in the backward pass
-    instead of kept; the result and its gradients are the same. ``native`` has the native core multiply if it
-    is made again; what is kept is autograd's, and PyTorch's. So is ``pool``, the memory of results and of gradients.
+    Layer norm is computed in x's own type. If nothing is to be recomputed, autograd keeps ``before(x)`` and PyTorch
+    multiplies, in its own memory.
     """
-    norm = before.norm
-    if recompute:
+    norm, dtype = before.norm, compute.dtype
+    if compute.recompute != "none":
         low = adapter or LowRank(None, None)
         vectors = (norm.weight, norm.bias) if norm is not None else (None, None)
-        y: Tensor = _Affine.apply(
-            x, *vectors, weight, bias, low.a, low.b, low.kept, low.scale, before, dtype, native, pool
-        )
+        y: Tensor = _Affine.apply(x, *vectors, weight, bias, low.a, low.b, low.kept, low.scale, before, compute)
         return y
-    n = layer_norm(x, norm, pool) if norm is not None else x
+    n = layer_norm(x, norm, compute) if norm is not None else x
     n = (F.gelu(n, approximate="tanh") if before.gelu else n).to(dtype)
     y = n @ weight.to(dtype) + bias.to(dtype)
     if adapter is not None:
@@ -87,18 +80,16 @@ class _Affine(torch.autograd.Function):
         kept: Tensor | None,
         scale: float,
         before: Before,
-        dtype: torch.dtype,
-        native: bool,
-        pool: Pool | None,
+        compute: Compute,
     ) -> Tensor:
-        ctx.before, ctx.scale, ctx.dtype, ctx.native, ctx.pool = before, scale, dtype, native, pool
+        ctx.before, ctx.scale, ctx.compute, dtype = before, scale, compute, compute.dtype
         # The result's memory is taken before that of what is freed soon: then no hole is left between results.
-        y = empty(*x.shape[:-1], weight.shape[1], like=x, pool=pool, dtype=dtype)
+        y = compute.empty(*x.shape[:-1], weight.shape[1], like=x, dtype=dtype)
         rows = y.view(-1, weight.shape[1])
-        fused = _is_fused(before, a, native)
-        n = _input(x.reshape(-1, x.shape[-1]), norm_weight, norm_bias, NOTHING if fused else before, pool)
-        n, w = converted(n, dtype, pool), converted(weight, dtype, pool)
-        multiply(n, w, rows, bias=bias.to(dtype), gelu=fused, native=native)
+        fused = _is_fused(before, a, compute)
+        n = _input(x.reshape(-1, x.shape[-1]), norm_weight, norm_bias, NOTHING if fused else before, compute)
+        n, w = compute.converted(n, dtype), compute.converted(weight, dtype)
+        multiply(n, w, rows, compute, bias=bias.to(dtype), gelu=fused)
         if a is not None and b is not None:
             rows.addmm_(_dropped(n, kept, scale) @ a.to(dtype), b.to(dtype))
         needs_input = ctx.needs_input_grad[3] or a is not None or before.norm is not None or before.gelu
@@ -108,19 +99,20 @@ class _Affine(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *d_outputs: Tensor) -> Any:
         x, norm_weight, norm_bias, weight, a, b, kept = ctx.saved_tensors
-        needs, dtype, native, pool = ctx.needs_input_grad, ctx.dtype, ctx.native, ctx.pool
+        needs, compute, dtype = ctx.needs_input_grad, ctx.compute, ctx.compute.dtype
         shape, d_y = d_outputs[0].shape[:-1], d_outputs[0].reshape(-1, weight.shape[1])
         x = None if x is None else x.reshape(-1, x.shape[-1])
         d_x, d_weight, d_a, d_b = None, None, None, None
         d_bias = d_y.sum(0, dtype=torch.float32) if needs[4] else None
         d_low = None  # [rows, rank]
         if needs[3]:
-            d_weight = empty(*weight.shape, like=weight, pool=pool, dtype=dtype)
+            d_weight = compute.empty(*weight.shape, like=weight, dtype=dtype)
         if needs[3] or a is not None:
-            fused = _is_fused(ctx.before, a, native)
-            n = converted(_input(x, norm_weight, norm_bias, NOTHING if fused else ctx.before, pool), dtype, pool)
+            fused = _is_fused(ctx.before, a, compute)
+            n = _input(x, norm_weight, norm_bias, NOTHING if fused else ctx.before, compute)
+            n = compute.converted(n, dtype)
             if needs[3]:
-                d_weight = converted(multiply(n.t(), d_y, d_weight, gelu=fused, native=native), weight.dtype, pool)
+                d_weight = compute.converted(multiply(n.t(), d_y, d_weight, compute, gelu=fused), weight.dtype)
             if a is not None:
                 n = _dropped(n, kept, ctx.scale)
                 d_low = d_y @ b.to(dtype).t()
@@ -128,34 +120,32 @@ class _Affine(torch.autograd.Function):
             del n
         d_norm: Sequence[Tensor | None] = (None, None)
         if any(needs[:3]):
-            memory = empty(len(d_y), len(weight), like=d_y, pool=pool)
-            d_x = multiply(d_y, converted(weight, dtype, pool).t(), memory, native=native)
+            memory = compute.empty(len(d_y), len(weight), like=d_y)
+            d_x = multiply(d_y, compute.converted(weight, dtype).t(), memory, compute)
             if d_low is not None:
-                d_n = empty(*d_x.shape, like=d_x, pool=pool)
+                d_n = compute.empty(*d_x.shape, like=d_x)
                 d_x += _dropped(torch.mm(d_low, a.to(dtype).t(), out=d_n), kept, ctx.scale)
                 del d_n
             if ctx.before.norm is not None and x is not None:
-                d_x = converted(d_x, x.dtype, pool)
+                d_x = compute.converted(d_x, x.dtype)
                 d_x, *d_norm = norm_gradient(d_x, x, norm_weight, norm_bias, ctx.before.norm.eps)
             elif ctx.before.gelu and x is not None:
-                d_x = gelu_gradient(x.detach(), d_x, native=native)  # in the memory of x, which nothing needs any more
+                d_x = gelu_gradient(x.detach(), d_x, compute)  # in the memory of x, which nothing needs any more
             d_x = d_x.view(*shape, -1)
-        return d_x, *d_norm, d_weight, d_bias, d_a, d_b, None, None, None, None, None, None
+        return d_x, *d_norm, d_weight, d_bias, d_a, d_b, None, None, None, None
 
 
-def _is_fused(before: Before, a: Tensor | None, native: bool) -> bool:
+def _is_fused(before: Before, a: Tensor | None, compute: Compute) -> bool:
     """Whether GELU is a part of the product: it need not be written down then. An adapter would need it twice."""
-    return native and before.gelu and a is None
+    return compute.native and before.gelu and a is None
 
 
-def _input(
-    x: Tensor, norm_weight: Tensor | None, norm_bias: Tensor | None, before: Before, pool: Pool | None
-) -> Tensor:
+def _input(x: Tensor, norm_weight: Tensor | None, norm_bias: Tensor | None, before: Before, compute: Compute) -> Tensor:
     """What is multiplied by the weight."""
     if before.norm is not None:
-        return normed(x, norm_weight, norm_bias, before.norm.eps, pool)
+        return normed(x, norm_weight, norm_bias, before.norm.eps, compute)
     if before.gelu:
-        return torch.ops.aten.gelu.out(x, approximate="tanh", out=empty(*x.shape, like=x, pool=pool))
+        return torch.ops.aten.gelu.out(x, approximate="tanh", out=compute.empty(*x.shape, like=x))
     return x
 
 

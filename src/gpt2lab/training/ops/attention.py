@@ -12,22 +12,22 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gpt2lab.training.ops.pool import Pool, empty
+from gpt2lab.training.ops.compute import PLAIN, Compute
 from gpt2lab.training.ops.products import core
 
 
-def causal_attention(qkv: Tensor, n_head: int, *, native: bool = False, pool: Pool | None = None) -> Tensor:
+def causal_attention(qkv: Tensor, n_head: int, compute: Compute = PLAIN) -> Tensor:
     """``[batch, time, 3 * n_embd]`` of queries, keys and values side by side -> ``[batch, time, n_embd]``.
 
-    ``native`` asks for the native core, whose threads take a head at a time; PyTorch computes what is not in float32 or
-    not on a CPU, and all where there are fewer heads than threads. The core's backward pass puts the gradient of
-    ``qkv`` in the place of ``qkv``, which must not be needed by anything else. Its result may be from ``pool``.
+    The native core's threads take a head at a time; PyTorch computes what is not in float32 or not on a CPU, and all
+    where there are fewer heads than threads. The core's backward pass puts the gradient of ``qkv`` in the place of
+    ``qkv``, which must not be needed by anything else.
     """
     batch, time, width = qkv.shape
     split = qkv.view(batch, time, 3, n_head, width // 3 // n_head)
     suits = qkv.dtype == torch.float32 and qkv.device.type == "cpu" and batch * n_head >= torch.get_num_threads()
-    if native and suits and split.is_contiguous():
-        out: Tensor = _Native.apply(split, pool)
+    if compute.native and suits and split.is_contiguous():
+        out: Tensor = _Native.apply(split, compute)
         return out.view(batch, time, width // 3)
     q, k, v = (each.transpose(1, 2) for each in split.unbind(2))  # [batch, n_head, time, head_dim]
     return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(batch, time, width // 3)
@@ -35,9 +35,9 @@ def causal_attention(qkv: Tensor, n_head: int, *, native: bool = False, pool: Po
 
 class _Native(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, qkv: Tensor, pool: Pool | None) -> Tensor:
+    def forward(ctx: Any, qkv: Tensor, compute: Compute) -> Tensor:
         batch, time, _, n_head, head_dim = qkv.shape
-        out = empty(batch, time, n_head, head_dim, like=qkv, pool=pool)
+        out = compute.empty(batch, time, n_head, head_dim, like=qkv)
         log_sums = qkv.new_empty(batch, n_head, time)
         core().attend(qkv.detach(), out, log_sums)
         ctx.save_for_backward(qkv, log_sums)

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gpt2lab.training.ops.pool import Pool, converted, empty
+from gpt2lab.training.ops.compute import PLAIN, Compute
 from gpt2lab.training.ops.products import multiply
 
 CHUNK_ROWS = 256  # each chunk reads the matrix twice and its gradient once; memory.estimate() knows the numbers
@@ -43,10 +43,10 @@ class TiedGradient:
 
 class _Embedding(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, tokens: Tensor, tied: TiedGradient, pool: Pool | None) -> Tensor:
+    def forward(ctx: Any, weight: Tensor, tokens: Tensor, tied: TiedGradient, compute: Compute) -> Tensor:
         ctx.tied = tied
         ctx.save_for_backward(weight, tokens)
-        rows = empty(*tokens.shape, weight.shape[1], like=weight, pool=pool)
+        rows = compute.empty(*tokens.shape, weight.shape[1], like=weight)
         torch.index_select(weight, 0, tokens.flatten(), out=rows.view(-1, weight.shape[1]))
         return rows
 
@@ -57,12 +57,9 @@ class _Embedding(torch.autograd.Function):
         return d_weight.index_add_(0, tokens.flatten(), d_outputs[0].flatten(0, -2)), None, None, None
 
 
-def embedding(tokens: Tensor, weight: Tensor, tied: TiedGradient, pool: Pool | None = None) -> Tensor:
-    """``weight[tokens]``, int64 [...] -> [..., n_embd]; its gradient goes on top of what is in ``tied``.
-
-    The rows' memory may be from ``pool``.
-    """
-    rows: Tensor = _Embedding.apply(weight, tokens, tied, pool)
+def embedding(tokens: Tensor, weight: Tensor, tied: TiedGradient, compute: Compute) -> Tensor:
+    """``weight[tokens]``, int64 [...] -> [..., n_embd]; its gradient goes on top of what is in ``tied``."""
+    rows: Tensor = _Embedding.apply(weight, tokens, tied, compute)
     return rows
 
 
@@ -74,37 +71,35 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         weight: Tensor,
         targets: Tensor,
         rows: Tensor | None,
-        dtype: torch.dtype,
         tied: TiedGradient | None,
         with_gradient: bool,
-        native: bool,
-        pool: Pool | None,
+        compute: Compute,
     ) -> Tensor:
         ctx.tied = tied
         needs_hidden, needs_weight = (with_gradient and need for need in ctx.needs_input_grad[:2])
-        w = converted(weight, dtype, pool)
-        ctx.d_hidden = empty(*hidden.shape, like=hidden, pool=pool).zero_() if needs_hidden else None
+        w = compute.converted(weight, compute.dtype)
+        ctx.d_hidden = compute.empty(*hidden.shape, like=hidden).zero_() if needs_hidden else None
         count = len(hidden) if rows is None else len(rows)
-        ctx.d_weight = empty(*weight.shape, like=weight, pool=pool) if needs_weight else None
+        ctx.d_weight = compute.empty(*weight.shape, like=weight) if needs_weight else None
         if needs_weight and not count:
             ctx.d_weight.zero_()
         most = CHUNK_ROWS if needs_weight else FROZEN_CHUNK_ROWS
-        buffer = empty(min(most, count), len(weight), like=hidden, pool=pool, dtype=dtype)
+        buffer = compute.empty(min(most, count), len(weight), like=hidden, dtype=compute.dtype)
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
         for start in range(0, count, most):
             end = min(start + most, count)
             which = slice(start, end) if rows is None else rows[start:end]
-            h, chunk = hidden[which].to(dtype), buffer[: end - start]
+            h, chunk = hidden[which].to(compute.dtype), buffer[: end - start]
             chosen = targets[which, None]  # [chunk, 1]
-            multiply(h, w.t(), chunk, native=native)  # logits [chunk, n_vocab]
+            multiply(h, w.t(), chunk, compute)  # logits [chunk, n_vocab]
             torch.softmax(chunk, -1, out=chunk)  # probabilities
             p = chunk.gather(1, chosen)
             total -= p.float().clamp_min(torch.finfo(torch.float32).tiny).log().sum()
             chunk.scatter_(1, chosen, p - 1)  # d loss / d logits
             if ctx.d_hidden is not None:
-                ctx.d_hidden[which] = multiply(chunk, w, torch.empty_like(h), native=native).to(hidden.dtype)
+                ctx.d_hidden[which] = multiply(chunk, w, torch.empty_like(h), compute).to(hidden.dtype)
             if ctx.d_weight is not None:
-                _product_into(ctx.d_weight, chunk.t(), h, add=start > 0, native=native, pool=pool)
+                _product_into(ctx.d_weight, chunk.t(), h, compute, add=start > 0)
         return total
 
     @staticmethod
@@ -118,14 +113,14 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             if ctx.tied is not None:
                 ctx.tied.put(d_weight)
                 d_weight = None
-        return d_hidden, d_weight, None, None, None, None, None, None, None
+        return d_hidden, d_weight, None, None, None, None, None
 
 
-def _product_into(total: Tensor, one: Tensor, other: Tensor, *, add: bool, native: bool, pool: Pool | None) -> None:
+def _product_into(total: Tensor, one: Tensor, other: Tensor, compute: Compute, *, add: bool) -> None:
     if one.dtype == total.dtype:
-        multiply(one, other, total, add=add, native=native)
+        multiply(one, other, total, compute, add=add)
         return
-    product = torch.mm(one, other, out=empty(*total.shape, like=one, pool=pool))
+    product = torch.mm(one, other, out=compute.empty(*total.shape, like=one))
     if add:
         total += product
     else:
@@ -138,19 +133,16 @@ def cross_entropy(
     targets: Tensor,
     trained: Tensor | None = None,
     *,
-    dtype: torch.dtype = torch.float32,
     tied: TiedGradient | None = None,
-    native: bool = False,
-    pool: Pool | None = None,
+    compute: Compute = PLAIN,
 ) -> Tensor:
     """Sum of ``-log softmax(hidden @ weight.T)[target]`` in nats, differentiable once in ``hidden`` and ``weight``.
 
     ``hidden`` [rows, n_embd], ``weight`` [n_vocab, n_embd], ``targets`` int64 [rows], ``trained`` bool [rows]: rows
-    that count (None = all); the others cost nothing. ``dtype`` is that of the matrix products and of the probabilities
-    kept between them. With ``tied`` the gradient of ``weight`` is left there. ``native`` has it multiplied by the
-    native core. Memory of logits and gradients may be from ``pool``.
+    that count (None = all); the others cost nothing. Probabilities are of the matrix products' type. With ``tied`` the
+    gradient of ``weight`` is left there.
     """
     rows = None if trained is None or bool(trained.all()) else trained.nonzero().squeeze(1)
     with_gradient = torch.is_grad_enabled()
-    loss: Tensor = _ChunkedCrossEntropy.apply(hidden, weight, targets, rows, dtype, tied, with_gradient, native, pool)
+    loss: Tensor = _ChunkedCrossEntropy.apply(hidden, weight, targets, rows, tied, with_gradient, compute)
     return loss

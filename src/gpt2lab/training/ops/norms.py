@@ -7,15 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gpt2lab.training.ops.pool import Pool, empty
+from gpt2lab.training.ops.compute import PLAIN, Compute
 from gpt2lab.training.ops.products import core
 
 
-def normed(x: Tensor, weight: Tensor, bias: Tensor, eps: float, pool: Pool | None = None) -> Tensor:
+def normed(x: Tensor, weight: Tensor, bias: Tensor, eps: float, compute: Compute) -> Tensor:
     """Layer norm of each row of ``x`` [..., n]; ``weight`` and ``bias`` [n]. Outside of autograd."""
     if not _suits(x, weight, bias):
         return torch.native_layer_norm(x, x.shape[-1:], weight, bias, eps)[0]
-    out = empty(*x.shape, like=x, pool=pool)
+    out = compute.empty(*x.shape, like=x)
     rows = (-1, x.shape[-1])
     core().layer_norm(x.detach().view(rows), weight.detach(), bias.detach(), eps, out.view(rows))
     return out
@@ -39,23 +39,23 @@ def norm_gradient(d: Tensor, x: Tensor, weight: Tensor, bias: Tensor, eps: float
 
 class _LayerNorm(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, pool: Pool | None) -> Tensor:
-        ctx.eps, ctx.pool = eps, pool
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, compute: Compute) -> Tensor:
+        ctx.eps, ctx.compute = eps, compute
         ctx.save_for_backward(x, weight, bias)
-        return normed(x, weight, bias, eps, pool)
+        return normed(x, weight, bias, eps, compute)
 
     @staticmethod
     def backward(ctx: Any, *d_outputs: Tensor) -> Any:
         x, weight, bias = ctx.saved_tensors
-        d = empty(*x.shape, like=x, pool=ctx.pool).copy_(d_outputs[0])  # which is not ours to change
+        d = ctx.compute.empty(*x.shape, like=x).copy_(d_outputs[0])  # which is not ours to change
         rows = (-1, x.shape[-1])
         d_x, d_weight, d_bias = norm_gradient(d.view(rows), x.reshape(rows), weight, bias, ctx.eps)
         return d_x.view(x.shape), d_weight, d_bias, None, None
 
 
-def layer_norm(x: Tensor, norm: nn.LayerNorm, pool: Pool | None = None) -> Tensor:
-    """``norm(x)``, differentiable; ``x`` [..., n]. Its memory and its gradient's may be from ``pool``."""
-    y: Tensor = _LayerNorm.apply(x, norm.weight, norm.bias, norm.eps, pool)
+def layer_norm(x: Tensor, norm: nn.LayerNorm, compute: Compute = PLAIN) -> Tensor:
+    """``norm(x)``, differentiable; ``x`` [..., n]."""
+    y: Tensor = _LayerNorm.apply(x, norm.weight, norm.bias, norm.eps, compute)
     return y
 
 

@@ -81,14 +81,3 @@ class Pool:
             index -= 1
             start = self._free.pop(index)[0]
         self._free.insert(index, (start, end))
-
-
-def empty(*shape: int, like: Tensor, pool: Pool | None, dtype: torch.dtype | None = None) -> Tensor:
-    """As :meth:`Pool.empty`, or without a pool as PyTorch makes it; of ``dtype`` (None = that of ``like``)."""
-    like = like if dtype in (None, like.dtype) else like.new_empty(0, dtype=dtype)
-    return like.new_empty(shape) if pool is None else pool.empty(*shape, like=like)
-
-
-def converted(x: Tensor, dtype: torch.dtype, pool: Pool | None) -> Tensor:
-    """``x.to(dtype)``, in memory of ``pool`` if there is one. Outside of autograd."""
-    return x if x.dtype == dtype else empty(*x.shape, like=x, pool=pool, dtype=dtype).copy_(x)

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from gpt2lab import _native
 from gpt2lab.engines.native import asked_instruction_set
+from gpt2lab.training.ops.compute import Compute
 
 LEAST = 32  # rows and columns
 MOST_THREADS = 1024
@@ -23,21 +24,20 @@ def multiply(
     a: Tensor,
     b: Tensor,
     out: Tensor,
+    compute: Compute,
     *,
     bias: Tensor | None = None,
     add: bool = False,
     gelu: bool = False,
-    native: bool = False,
 ) -> Tensor:
     """``out = a @ b + bias``, or ``out += a @ b`` with ``add``, which excludes ``bias``. Outside of autograd.
 
     ``a`` [m, k], ``b`` [k, n], ``bias`` [n], ``out`` [m, n], all of one type and device; ``out`` shares no memory with
-    the others. With ``gelu`` it is GELU of ``a``, in its tanh form. ``native`` asks for the native core, whose sums
-    do not depend on the number of threads; what it cannot multiply, or what is too small to be worth the way there,
-    PyTorch does.
+    the others. With ``gelu`` it is GELU of ``a``, in its tanh form. The sums of the native core do not depend on the
+    number of threads; what it cannot multiply, or what is too small to be worth the way there, PyTorch does.
     """
     plain = out.stride(1) == 1 and (bias is None or bias.is_contiguous())
-    if native and plain and all(map(_suits, (a, b, out))):
+    if compute.native and plain and all(map(_suits, (a, b, out))):
         core().multiply(a.detach(), b.detach(), out.detach(), None if bias is None else bias.detach(), add, gelu)
         return out
     if gelu:
@@ -47,9 +47,9 @@ def multiply(
     return torch.mm(a, b, out=out) if bias is None else torch.addmm(bias, a, b, out=out)
 
 
-def gelu_gradient(x: Tensor, d: Tensor, *, native: bool = False) -> Tensor:
+def gelu_gradient(x: Tensor, d: Tensor, compute: Compute) -> Tensor:
     """``d * gelu'(x)``, in the memory of ``x``; both [m, n], of one type and device. Outside of autograd."""
-    if native and all(map(_suits, (x, d))) and x.stride(1) == d.stride(1) == 1:
+    if compute.native and all(map(_suits, (x, d))) and x.stride(1) == d.stride(1) == 1:
         core().gelu_gradient(x.detach(), d.detach(), x.detach())
         return x
     return torch.ops.aten.gelu_backward.grad_input(d, x, approximate="tanh", grad_input=x)
