@@ -16,7 +16,7 @@ import gpt2lab
 SOURCE = Path(gpt2lab.__file__).parent
 LAYERS = (  # lowest first; docs/architecture.md draws them
     ("version", "errors", "system", "_native"),
-    ("config", "tokenizer", "sampling", "reference"),
+    ("config", "bpe", "tokenizer", "sampling", "reference"),
     ("weights", "data"),
     ("engines",),
     ("generation", "scoring", "distribution"),

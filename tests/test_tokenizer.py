@@ -18,7 +18,7 @@ import regex
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from gpt2lab import tokenizer as tokenizer_module
+from gpt2lab import bpe
 from gpt2lab.errors import TokenizerError
 from gpt2lab.tokenizer import Tokenizer
 
@@ -77,7 +77,7 @@ class Original:
     """The original encoder for GPT-2's vocabulary; parsing the merges once keeps the property test quick."""
 
     def __init__(self) -> None:
-        self.merges = tokenizer_module.VOCAB_FILE.read_text(encoding="utf-8").split("\n")[1:-1]
+        self.merges = bpe.VOCAB_FILE.read_text(encoding="utf-8").split("\n")[1:-1]
         printable = [char for byte, char in VISIBLE.items() if char == chr(byte)]
         others = [char for byte, char in VISIBLE.items() if char != chr(byte)]
         tokens = [*printable, *others, *(line.replace(" ", "") for line in self.merges), "<|endoftext|>"]
@@ -163,7 +163,7 @@ def test_each_merge_is_the_last_step_to_its_token() -> None:
         spans = range(len(word) + 1)
         cuts = {(word[i:j], word[j:k]) for i in spans for j in spans[i + 1 :] for k in spans[j + 1 :]}
         earlier = {cut: ranks[cut] for cut in cuts if ranks.get(cut, rank) < rank}
-        assert tuple(tokenizer_module._merge(list(word), earlier)) == pair
+        assert tuple(bpe._merge(list(word), earlier)) == pair
 
 
 def test_gpt2_is_built_once() -> None:
@@ -255,7 +255,7 @@ def test_a_million_like_characters_neither_hang_nor_crash(text: str, n_tokens: i
 def test_cutting_long_whitespace_changes_no_id(text: str) -> None:
     whole = gpt2().encode(text)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tokenizer_module, "_LONG_RUN", 2)
+        patch.setattr(bpe, "_LONG_RUN", 2)
         assert gpt2().encode(text) == whole
         ids, lengths = gpt2().encode_many([text, text])
         assert ids.tolist() == 2 * whole

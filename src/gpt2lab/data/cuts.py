@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-# No piece of the pattern that texts are split with (see gpt2lab.tokenizer) reaches across, nor looks back, from before
+# No piece of the pattern that texts are split with (see gpt2lab.bpe) reaches across, nor looks back, from before
 # whitespace to what follows it, nor from a letter or digit to a sign. Signs are listed, as newer versions of Unicode
 # know letters that Python does not. No | among them: <|endoftext|> stays whole.
 _CUT = re.compile(r"\S[ \n\t]|[^\W_][!-&(-/:-@\[-`{}~。，、；：！？…—·《》〈〉「」『』【】（）“”]")

@@ -15,12 +15,13 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
+from gpt2lab.bpe import END_OF_TEXT_MARKER
 from gpt2lab.data.encoding import Encoded
 from gpt2lab.data.files import OnBytes
 from gpt2lab.data.tokens import id_type
 from gpt2lab.data.vocabulary import token_sizes
 from gpt2lab.errors import UsageError
-from gpt2lab.tokenizer import END_OF_TEXT_MARKER, Tokenizer
+from gpt2lab.tokenizer import Tokenizer
 
 _BLOCK = 1 << 18  # ids
 

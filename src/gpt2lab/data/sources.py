@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice
 from typing import Any, NamedTuple
 
+from gpt2lab.bpe import END_OF_TEXT_MARKER
 from gpt2lab.data.cuts import last_cut
 from gpt2lab.data.files import OnBytes, Reading, Source, open_bytes, text_blocks
 from gpt2lab.errors import UsageError
-from gpt2lab.tokenizer import END_OF_TEXT_MARKER
 
 Say = Callable[[str], None]
 

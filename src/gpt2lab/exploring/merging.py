@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from gpt2lab.bpe import pieces_of, to_visible
 from gpt2lab.errors import UsageError
-from gpt2lab.tokenizer import pieces_of, to_visible
 
 if TYPE_CHECKING:
     from gpt2lab.tokenizer import Tokenizer

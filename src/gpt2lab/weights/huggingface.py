@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt2lab.bpe import END_OF_TEXT_MARKER
 from gpt2lab.config import ModelConfig
 from gpt2lab.errors import CheckpointError
-from gpt2lab.tokenizer import END_OF_TEXT_MARKER
 from gpt2lab.weights.checkpoint import (
     LAYER_NORM_EPSILON,
     Checkpoint,

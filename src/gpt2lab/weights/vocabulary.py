@@ -10,9 +10,10 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from gpt2lab.bpe import END_OF_TEXT_MARKER
 from gpt2lab.config import GPT2_N_VOCAB, takes_gpt2_vocabulary
 from gpt2lab.errors import CheckpointError
-from gpt2lab.tokenizer import END_OF_TEXT_MARKER, Tokenizer
+from gpt2lab.tokenizer import Tokenizer
 from gpt2lab.weights.checkpoint import Checkpoint, TokenizerFiles, parse_json, read_bytes
 
 GPT2_ENCODER_SHA256 = "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783"
