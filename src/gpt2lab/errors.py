@@ -27,6 +27,10 @@ class SamplingError(Gpt2LabError, ValueError):
     """Sampling parameters out of range, or logits that no distribution can be made of."""
 
 
+class StageError(SamplingError):
+    """A custom stage that raised something, its ``__cause__``, or that returned no logits."""
+
+
 class ContextError(Gpt2LabError, ValueError):
     """More tokens than the model's context holds."""
 

@@ -1,7 +1,7 @@
 """How the next token is chosen from the logits: the rules, in NumPy and float64, to be read.
 
-In this order: logit bias, penalties, temperature, top-k, top-p, min-p, draw. The engines have faster versions of
-their own; tests hold them to this one. Random numbers come from Philox4x32-10, a function of (seed, stream,
+The stages are declared in :mod:`gpt2lab.sampling_stages`, in their order; the draw follows. The engines have faster
+versions of their own; tests hold them to this one. Random numbers come from Philox4x32-10, a function of (seed, stream,
 position) without state, so a sample depends on nothing that was drawn before it or beside it.
 Knows nothing of text, of models, or of when to stop.
 """
@@ -9,61 +9,20 @@ Knows nothing of text, of models, or of when to stop.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpt2lab.errors import SamplingError
+from gpt2lab.sampling_stages import STAGES, SamplingParams
+
+if TYPE_CHECKING:
+    from gpt2lab.custom_stages import CustomStage
 
 Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True)
-class SamplingParams:
-    """How to choose a token. The defaults sample from the model's own distribution.
-
-    Attributes:
-        temperature: 0 takes the most likely token (the lowest id of several); below 1 sharpens, above 1 flattens.
-        top_k: keep the k most likely tokens, and all that tie with the k-th; 0 or at least n_vocab is off.
-        top_p: keep the most likely tokens until their probabilities reach p, the one that crosses p included
-            (nucleus sampling, Holtzman et al. 2019); 1 is off, 0 keeps one token.
-        min_p: drop tokens less likely than min_p times the most likely one; 0 is off.
-        repetition_penalty: positive logits of tokens in the history are divided by it, negative ones multiplied
-            (CTRL, Keskar et al. 2019); 1 is off.
-        presence_penalty: subtracted from the logit of every token in the history.
-        frequency_penalty: subtracted from a token's logit once for each time it is in the history.
-        logit_bias: token id → what is added to its logit; ``-inf`` rules the token out.
-
-    The history is the prompt and the completion so far. Raises :class:`SamplingError` for a value out of range.
-    """
-
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    logit_bias: Mapping[int, float] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        largest = math.nextafter(math.inf, 0)
-        _check_number("temperature", self.temperature, 0, largest, "0 (always the most likely token) or positive")
-        if not _is_natural(self.top_k):
-            raise SamplingError(f"top_k must be 0 (off) or a positive whole number, got {self.top_k!r}")
-        _check_number("top_p", self.top_p, 0, 1, "between 0 and 1 (off)")
-        _check_number("min_p", self.min_p, 0, 1, "between 0 (off) and 1")
-        smallest = math.nextafter(0, 1)
-        _check_number("repetition_penalty", self.repetition_penalty, smallest, largest, "positive; 1 is off")
-        _check_number("presence_penalty", self.presence_penalty, -largest, largest, "a finite number; 0 is off")
-        _check_number("frequency_penalty", self.frequency_penalty, -largest, largest, "a finite number; 0 is off")
-        for token, bias in self.logit_bias.items():
-            if not _is_natural(token):
-                raise SamplingError(f"logit_bias: {token!r} is no token id")
-            _check_number(f"logit_bias of token {token}", bias, -math.inf, largest, "a finite number or -inf")
 
 
 @dataclass(frozen=True)
@@ -78,37 +37,41 @@ class Stage:
     probabilities: Floats
 
 
-def stages(logits: ArrayLike, params: SamplingParams, history: Sequence[int] = ()) -> list[Stage]:
+def stages(
+    logits: ArrayLike, params: SamplingParams, history: Sequence[int] = (), custom: Sequence[CustomStage] = ()
+) -> list[Stage]:
     """The way from a model's logits ``[n_vocab]`` to the distribution drawn from.
 
-    First ``model``, then those of ``logit_bias``, ``penalties``, ``temperature``, ``top_k``, ``top_p``, ``min_p``
-    that ``params`` turns on, in this order; each works on what the one before left, renormalised.
-    Raises :class:`SamplingError` for NaN or +inf among the logits, if no token is left, or for ids beyond n_vocab.
+    First ``model``, then those of :data:`~gpt2lab.sampling_stages.STAGES` that ``params`` turns on, in this order, with
+    ``custom`` ones at their places; each works on what the one before left, renormalised.
+    Raises :class:`SamplingError` for NaN or +inf among the logits, if no token is left, or for ids beyond n_vocab, and
+    :class:`~gpt2lab.errors.StageError` for what a custom stage does.
     """
-    current = _checked(np.asarray(logits, dtype=np.float64), "model")
-    result = [Stage("model", current, _softmax(current))]
+    result: list[Stage] = []
 
     def add(name: str, changed: Floats) -> None:
         result.append(Stage(name, _checked(changed, name), _softmax(changed)))
 
-    if params.logit_bias:
-        add("logit_bias", _bias(result[-1].logits, params.logit_bias))
-    if params.repetition_penalty != 1 or params.presence_penalty != 0 or params.frequency_penalty != 0:
-        add("penalties", _penalise(result[-1].logits, params, history))
-    if params.temperature != 1:
-        add("temperature", _temper(result[-1].logits, params.temperature))
-    if 0 < params.top_k < current.size:
-        add("top_k", _top_k(result[-1].logits, params.top_k))
-    if params.top_p < 1:
-        add("top_p", _top_p(result[-1], params.top_p))
-    if params.min_p > 0:
-        add("min_p", _min_p(result[-1], params.min_p))
+    add("model", np.asarray(logits, dtype=np.float64))
+    for name in (*STAGES, "draw"):
+        for stage in custom:
+            if stage.place == name:
+                add(
+                    stage.name,
+                    stage.apply(result[-1].logits, history, params.ruled_out if name != "logit_bias" else ()),
+                )
+        if name != "draw" and params.turns_on(name):
+            changed = _RULES[name](result[-1], params, history)
+            if changed is not None:
+                add(name, changed)
     return result
 
 
-def distribution(logits: ArrayLike, params: SamplingParams, history: Sequence[int] = ()) -> Floats:
+def distribution(
+    logits: ArrayLike, params: SamplingParams, history: Sequence[int] = (), custom: Sequence[CustomStage] = ()
+) -> Floats:
     """Probabilities ``[n_vocab]`` of the next token, float64, after all stages. Raises as :func:`stages`."""
-    return stages(logits, params, history)[-1].probabilities
+    return stages(logits, params, history, custom)[-1].probabilities
 
 
 def sample(
@@ -119,9 +82,10 @@ def sample(
     stream: int,
     position: int,
     history: Sequence[int] = (),
+    custom: Sequence[CustomStage] = (),
 ) -> int:
     """The id of the next token: :func:`draw` from :func:`distribution` with :func:`uniform`."""
-    return draw(distribution(logits, params, history), uniform(seed, stream, position))
+    return draw(distribution(logits, params, history, custom), uniform(seed, stream, position))
 
 
 def logprob(logits: ArrayLike, token: int) -> float:
@@ -148,16 +112,17 @@ def draw(probabilities: ArrayLike, u: float) -> int:
 # ---- the stages -----------------------------------------------------------------------------------------------------
 
 
-def _bias(logits: Floats, logit_bias: Mapping[int, float]) -> Floats:
-    biased: Floats = logits.copy()
-    for token, bias in logit_bias.items():
-        if token >= logits.size:
-            raise SamplingError(f"logit_bias names token {token}, but the vocabulary ends at {logits.size - 1}")
+def _bias(stage: Stage, params: SamplingParams, history: Sequence[int]) -> Floats:
+    biased: Floats = stage.logits.copy()
+    for token, bias in params.logit_bias.items():
+        if token >= biased.size:
+            raise SamplingError(f"logit_bias names token {token}, but the vocabulary ends at {biased.size - 1}")
         biased[token] += bias
     return biased
 
 
-def _penalise(logits: Floats, params: SamplingParams, history: Sequence[int]) -> Floats:
+def _penalise(stage: Stage, params: SamplingParams, history: Sequence[int]) -> Floats:
+    logits = stage.logits
     tokens, counts = np.unique(np.asarray(history, dtype=np.int64), return_counts=True)
     if tokens.size and not 0 <= tokens[0] <= tokens[-1] < logits.size:
         raise SamplingError(f"the history has token ids outside 0 to {logits.size - 1}")
@@ -169,37 +134,51 @@ def _penalise(logits: Floats, params: SamplingParams, history: Sequence[int]) ->
     return penalised
 
 
-def _temper(logits: Floats, temperature: float) -> Floats:
-    if temperature == 0:
+def _temper(stage: Stage, params: SamplingParams, history: Sequence[int]) -> Floats:
+    logits = stage.logits
+    if params.temperature == 0:
         greedy = np.full_like(logits, -np.inf)
         greedy[np.argmax(logits)] = 0.0  # argmax takes the lowest id on ties
         return greedy
     # Taking the largest off first changes no probability, and a temperature of 1e-300 cannot overflow.
     with np.errstate(over="ignore"):
-        tempered: Floats = (logits - logits.max()) / temperature
+        tempered: Floats = (logits - logits.max()) / params.temperature
     return tempered
 
 
-def _top_k(logits: Floats, k: int) -> Floats:
-    kth_largest = np.partition(logits, -k)[-k]
-    kept: Floats = np.where(logits >= kth_largest, logits, -np.inf)
+def _top_k(stage: Stage, params: SamplingParams, history: Sequence[int]) -> Floats | None:
+    if params.top_k >= stage.logits.size:
+        return None
+    kth_largest = np.partition(stage.logits, -params.top_k)[-params.top_k]
+    kept: Floats = np.where(stage.logits >= kth_largest, stage.logits, -np.inf)
     return kept
 
 
-def _top_p(stage: Stage, p: float) -> Floats:
+def _top_p(stage: Stage, params: SamplingParams, history: Sequence[int]) -> Floats:
     order = np.argsort(-stage.probabilities, kind="stable")  # most likely first, the lower id first on ties
     weights = stage.probabilities[order] / stage.probabilities.max()  # equal ones sum up without rounding
     cumulative = np.cumsum(weights)
-    kept = 1 + np.count_nonzero(cumulative[:-1] < p * weights.sum())  # while those before have not reached p
+    kept = 1 + np.count_nonzero(cumulative[:-1] < params.top_p * weights.sum())  # while those before have not reached p
     filtered = np.full_like(stage.logits, -np.inf)
     filtered[order[:kept]] = stage.logits[order[:kept]]
     return filtered
 
 
-def _min_p(stage: Stage, min_p: float) -> Floats:
-    likely = stage.probabilities >= min_p * stage.probabilities.max()
+def _min_p(stage: Stage, params: SamplingParams, history: Sequence[int]) -> Floats:
+    likely = stage.probabilities >= params.min_p * stage.probabilities.max()
     kept: Floats = np.where(likely, stage.logits, -np.inf)
     return kept
+
+
+_RULES: dict[str, Callable[[Stage, SamplingParams, Sequence[int]], Floats | None]] = {
+    "logit_bias": _bias,
+    "penalties": _penalise,
+    "temperature": _temper,
+    "top_k": _top_k,
+    "top_p": _top_p,
+    "min_p": _min_p,
+}
+"""What each stage makes of what the one before left; None: nothing that would show."""
 
 
 def _softmax(logits: Floats) -> Floats:
@@ -220,17 +199,6 @@ def _checked(logits: Floats, stage: str) -> Floats:
     if logits.max() == -np.inf:
         raise SamplingError(f"no token is left after {stage}: every logit is -inf")
     return logits
-
-
-def _check_number(name: str, value: Any, low: float, high: float, allowed: str) -> None:
-    value = value.item() if isinstance(value, np.generic) else value
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not low <= value <= high:  # NaN is not between either
-        raise SamplingError(f"{name} must be {allowed}, got {value!r}")
-
-
-def _is_natural(value: Any) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= 0)
 
 
 # ---- random numbers -------------------------------------------------------------------------------------------------

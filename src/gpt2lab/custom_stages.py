@@ -1,0 +1,113 @@
+"""Stages of sampling that are a user's own: Python functions between the built-in ones.
+
+A function gets copies, so that it may change what it is given, and what it returns is checked. Knows nothing of the
+built-in stages but their names and order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt2lab.errors import StageError, UsageError
+from gpt2lab.sampling_stages import STAGES
+
+StageFunction = Callable[[NDArray[np.float32], NDArray[np.int64]], Any]
+"""``f(logits, tokens) -> logits``."""
+
+_PLACES = ("model", *STAGES, "draw")
+
+
+@dataclass(frozen=True)
+class CustomStage:
+    """A stage of sampling of your own, and its place among the built-in ones.
+
+    The function is called as ``function(logits, tokens)`` once for each token that is drawn. ``logits`` is float32
+    ``[n_vocab]``, as the stages before left it; -inf rules a token out. ``tokens`` is int64 ``[n]``: the ids of prompt
+    and completion so far, in an array of its own. Both are copies that the function may change. It returns the logits
+    that the next stage gets, ``[n_vocab]`` numbers of any precision. Samples run together, and tokens are guessed
+    ahead, so the text is the same at any batch size only if what it returns depends on its arguments alone.
+
+    Attributes:
+        function: the stage.
+        before, after: name of a built-in stage, at most one of the two; ``after="model"`` comes first of all,
+            ``before="draw"`` last. Default: before the temperature, so that the logits are the model's own with biases
+            and penalties, and temperature 0 takes the likeliest token of what the function left.
+    """
+
+    function: StageFunction
+    before: str | None = None
+    after: str | None = None
+
+    def __post_init__(self) -> None:
+        if not callable(self.function):
+            raise UsageError(f"a stage must be a function of logits and tokens, got {self.function!r}")
+        if self.before is not None and self.after is not None:
+            raise UsageError(f"stage {self.name}: give one of before and after, not both")
+        for where, place, places in (("before", self.before, _PLACES[1:]), ("after", self.after, _PLACES[:-1])):
+            if place is not None and place not in places:
+                raise UsageError(f"stage {self.name}: {where} must be one of {', '.join(places)}, got {place!r}")
+
+    @property
+    def name(self) -> str:
+        """Of the function."""
+        return getattr(self.function, "__name__", type(self.function).__name__)
+
+    @property
+    def place(self) -> str:
+        """The built-in stage, or ``draw``, that comes next."""
+        if self.after is not None:
+            return _PLACES[_PLACES.index(self.after) + 1]
+        return self.before or "temperature"
+
+    def apply(
+        self, logits: NDArray[np.float64], history: Sequence[int], ruled_out: Sequence[int] = ()
+    ) -> NDArray[np.float64]:
+        """What the function makes of ``logits [n_vocab]``; ``ruled_out`` are ids that it cannot bring back.
+
+        A logit that it returns as it came keeps its float64 value: a filter rounds nothing. Raises
+        :class:`~gpt2lab.errors.StageError`.
+        """
+        with np.errstate(over="ignore"):  # absurd penalties and temperatures leave what is infinite in float32
+            given = logits.astype(np.float32)
+        try:
+            returned = self.function(given.copy(), np.array(history, dtype=np.int64))
+        except Exception as error:
+            raise StageError(f"stage {self.name} failed: {_one_line(error)}") from error
+        checked = self._checked(returned, given)
+        changed = np.where(checked == given, logits, checked)
+        changed[ruled_out] = -np.inf
+        if changed.max() == -np.inf:
+            raise StageError(f"stage {self.name} left no token to draw")
+        return changed
+
+    def _checked(self, returned: Any, given: NDArray[np.float32]) -> NDArray[np.float64]:
+        if returned is None:
+            raise StageError(f"stage {self.name} returned None: it must return the logits")
+        try:
+            array = np.asarray(returned)
+        except Exception as error:
+            raise StageError(f"stage {self.name} returned no array: {_one_line(error)}") from error
+        if array.shape != given.shape or array.dtype.kind not in "fiu":
+            what = f"{array.dtype} of the shape {list(array.shape)}"
+            raise StageError(f"stage {self.name} must return {given.size} numbers, one for each token, got {what}")
+        bad = ~(array < np.inf) & (array != given)
+        if bad.any():
+            token = int(np.argmax(bad))
+            raise StageError(f"stage {self.name} returned {array[token]} as the logit of token {token}")
+        return array.astype(np.float64)
+
+
+def custom_stages(given: Iterable[StageFunction | CustomStage]) -> tuple[CustomStage, ...]:
+    """Functions as stages at the default place. Raises :class:`~gpt2lab.errors.UsageError` for what is none."""
+    if not isinstance(given, Iterable):
+        raise UsageError(f"stages must be a list of functions, got {given!r}")
+    return tuple(stage if isinstance(stage, CustomStage) else CustomStage(stage) for stage in given)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())
