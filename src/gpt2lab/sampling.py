@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpt2lab.errors import SamplingError
-from gpt2lab.sampling_stages import STAGES, SamplingParams
+from gpt2lab.sampling_stages import STAGES
+from gpt2lab.sampling_stages import SamplingParams as SamplingParams
 
 if TYPE_CHECKING:
     from gpt2lab.custom_stages import CustomStage
@@ -56,10 +57,8 @@ def stages(
     for name in (*STAGES, "draw"):
         for stage in custom:
             if stage.place == name:
-                add(
-                    stage.name,
-                    stage.apply(result[-1].logits, history, params.ruled_out if name != "logit_bias" else ()),
-                )
+                ruled_out = () if name == "logit_bias" else params.ruled_out
+                add(stage.name, stage.apply(result[-1].logits, history, ruled_out))
         if name != "draw" and params.turns_on(name):
             changed = _RULES[name](result[-1], params, history)
             if changed is not None:

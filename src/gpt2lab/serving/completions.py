@@ -19,6 +19,7 @@ from starlette.concurrency import run_in_threadpool
 from gpt2lab.errors import ContextError, Gpt2LabError
 from gpt2lab.generation.completion import Transcript
 from gpt2lab.generation.plan import make_request, prompt_tokens
+from gpt2lab.sampling_stages import PARAMETERS
 from gpt2lab.serving.errors import ApiError
 from gpt2lab.serving.prompt_scores import score_prompt
 from gpt2lab.serving.samples import Delta, Entry, Sample
@@ -35,19 +36,7 @@ DEFAULT_MAX_TOKENS = 16
 AT_ONCE = 1 << 13
 """Characters or ids of prompts up to which a request is planned on the event loop; a thread costs more than that."""
 
-_SAMPLING = (
-    "temperature",
-    "top_k",
-    "top_p",
-    "min_p",
-    "repetition_penalty",
-    "presence_penalty",
-    "frequency_penalty",
-    "logit_bias",
-    "seed",
-    "stop",
-    "ignore_eos",
-)
+_SAMPLING = (*PARAMETERS, "logit_bias", "seed", "stop", "ignore_eos")
 
 
 @dataclass

@@ -1,4 +1,5 @@
-"""The files of the playground: what lies in the folder ``page`` beside this module, and nothing else.
+"""The files of the playground: what lies in the folder ``page`` beside this module, and the module that is made of the
+declaration of sampling's stages; nothing else.
 
 Read anew for each request, so that whoever works on the page only reloads it. A browser asks whether a file has changed
 and is told so by its ETag.
@@ -7,14 +8,25 @@ and is told so by its ETag.
 from __future__ import annotations
 
 import hashlib
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from gpt2lab.sampling_stages import PARAMETERS, STAGES, Parameter
+
 FOLDER = Path(__file__).parent / "page"
+
+STAGES_MODULE = "stages.js"
+
+_MOST = 1e6  # of a control, where the server has no bound
 
 MEDIA_TYPES = {  # not Python's mimetypes: on Windows those depend on what else is installed
     ".html": "text/html; charset=utf-8",
@@ -55,13 +67,31 @@ def add_page_files(app: FastAPI) -> None:
 def file_response(request: Request, name: str) -> Response:
     """The file ``name`` of the page. Raises HTTPException 404 if there is none of that name and of a known kind."""
     kind = MEDIA_TYPES.get(Path(name).suffix)
-    if kind is None or name not in {path.name for path in FOLDER.iterdir()}:  # so no name leads out of the folder
+    if kind is None or name not in {STAGES_MODULE, *(path.name for path in FOLDER.iterdir())}:  # none leads out of it
         raise HTTPException(404)
-    content = (FOLDER / name).read_bytes()
+    content = stages_module().encode() if name == STAGES_MODULE else (FOLDER / name).read_bytes()
     headers = {**HEADERS, "ETag": f'"{hashlib.sha256(content).hexdigest()[:32]}"', "Cache-Control": "no-cache"}
     if not_modified(request, headers["ETag"]):
         return Response(status_code=304, headers=headers)
     return Response(content, headers=headers, media_type=kind)
+
+
+def stages_module() -> str:
+    """An ES module with the titles of the stages by name, and everything that the page shows of each parameter."""
+    parameters = [_shown(parameter) for parameter in PARAMETERS.values()]
+    data = {"STAGES": STAGES, "PARAMETERS": parameters}
+    return "".join(f"export const {name} = {json.dumps(value)};\n" for name, value in data.items())
+
+
+def _shown(parameter: Parameter) -> dict[str, Any]:
+    slider = parameter.slider
+    return {
+        **asdict(parameter),
+        "whole": parameter.whole,
+        "off": parameter.default if parameter.shown_off else None,
+        "most": _MOST if math.isinf(parameter.most) else parameter.most,
+        "slider": list(slider.items()) if isinstance(slider, Mapping) else slider,
+    }
 
 
 def not_modified(request: Request, etag: str) -> bool:

@@ -7,10 +7,13 @@ where the OpenAPI document comes from. Limits that a server may change are check
 
 from __future__ import annotations
 
+from math import isinf
 from reprlib import repr as short_repr
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, create_model
+
+from gpt2lab.sampling_stages import PARAMETERS
 
 MAX_STOPS = 4
 MAX_STOP_CHARACTERS = 1000
@@ -122,9 +125,7 @@ class StreamOptions(_Strict):
     include_obfuscation: bool | None = Field(None, description="Taken for clients' sake and without effect.")
 
 
-class CompletionRequest(_Strict):
-    """``POST /v1/completions``. null stands for a field's default."""
-
+class _BeforeSampling(_Strict):
     model: str | None = Field(None, description="One of /v1/models; default: the first that is served.")
     prompt: PromptField = Field(
         default_factory=lambda: [""], description="Text or token ids, or a list of either; empty: start from nothing."
@@ -144,15 +145,26 @@ class CompletionRequest(_Strict):
     )
     echo: bool | None = Field(None, description="Put the prompt before the text.")
     suffix: str | None = Field(None, description="Refused: GPT-2 cannot fill in the middle.")
-    temperature: float | None = Field(None, ge=0, description="0 takes the likeliest token. Default 1.")
-    top_p: float | None = Field(None, ge=0, le=1, description="Keep the likeliest tokens up to this sum. Default 1.")
-    top_k: int | None = Field(None, ge=0, lt=LARGEST_ID, description="Keep the k likeliest tokens; 0 keeps all.")
-    min_p: float | None = Field(
-        None, ge=0, le=1, description="Drop what is less likely than this part of the likeliest."
-    )
-    presence_penalty: float | None = Field(None, ge=-2, le=2, description="Against tokens of the text so far.")
-    frequency_penalty: float | None = Field(None, ge=-2, le=2, description="The same, for each time they are there.")
-    repetition_penalty: float | None = Field(None, ge=0.01, le=100, description="Divides logits; 1 is off.")
+
+
+def _sampling_fields() -> dict[str, Any]:
+    """One for each parameter that a stage of sampling declares."""
+    fields: dict[str, Any] = {}
+    for p in PARAMETERS.values():
+        bound = {"lt": int(p.most) + 1} if p.whole else {} if isinf(p.most) else {"le": p.most}
+        fields[p.name] = (type(p.default) | None, Field(None, ge=p.least, **bound, description=p.served))
+    return fields
+
+
+if TYPE_CHECKING:
+    _WithSampling = _BeforeSampling
+else:
+    _WithSampling = create_model("_WithSampling", __base__=_BeforeSampling, **_sampling_fields())
+
+
+class CompletionRequest(_WithSampling):
+    """``POST /v1/completions``. null stands for a field's default."""
+
     logit_bias: BiasField = Field(
         default_factory=dict, description="Token id → what is added to its logit, from -100 to 100."
     )

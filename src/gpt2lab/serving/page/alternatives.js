@@ -4,20 +4,13 @@
  */
 
 import { cutBy, likeliest } from "./sampling.js";
+import { STAGES } from "./stages.js";
 import { probabilityText } from "./tokens.js";
 import { tokenLabel, tokenName } from "./vocabulary.js";
 
 const SHOWN = 10;
 
-const CUTS = {
-  model: "never",
-  logit_bias: "bias",
-  penalties: "penalties",
-  temperature: "temperature",
-  top_k: "top-k",
-  top_p: "top-p",
-  min_p: "min-p",
-};
+const CUTS = { model: "never", ...STAGES };
 
 /**
  * @typedef {object} View

@@ -5,22 +5,12 @@
 
 import { element, newId } from "./elements.js";
 import { ARTICLE, SCALES, STEPS } from "./scales.js";
-import { DEFAULTS, LIMITS, isSeed, isValid, newSeed } from "./settings.js";
+import { DEFAULTS, LIMITS, isSeed, isValid, newSeed, samplingParams } from "./settings.js";
+import { PARAMETERS } from "./stages.js";
 
-/** In the order of the stages. `off` is the value at which a stage does nothing. */
-const STAGES = [
-  { name: "temperature", title: "Temperature", hint: "0 takes the likeliest; above 1 flattens" },
-  { name: "top_k", title: "Top-k", hint: "keep the k likeliest", off: 0 },
-  { name: "top_p", title: "Top-p", hint: "keep the likeliest that reach p together", off: 1 },
-  { name: "min_p", title: "Min-p", hint: "drop what is below this share of the likeliest", off: 0 },
-];
-const PENALTIES = [
-  { name: "repetition_penalty", title: "Repetition", hint: "divides the logits of tokens that were there", off: 1 },
-  { name: "presence_penalty", title: "Presence", hint: "taken off for having been there", off: 0 },
-  { name: "frequency_penalty", title: "Frequency", hint: "taken off for each time", off: 0 },
-];
+const PENALTIES = PARAMETERS.filter(({ stage }) => stage === "penalties");
+const STAGES = PARAMETERS.filter((each) => !PENALTIES.includes(each));
 const LENGTH = { name: "max_tokens", title: "Length", hint: "tokens at most" };
-const SAMPLING = [...STAGES, ...PENALTIES].map(({ name }) => name);
 
 /**
  * @param {HTMLElement} host
@@ -37,9 +27,7 @@ export function mountControls(host, settings) {
   stages[0].node.append(articleButtons(settings));
   const reset = element("button.button.quiet", { type: "button" }, "As the model has it");
   reset.title = "Temperature 1, nothing cut, no penalties";
-  reset.addEventListener("click", () =>
-    settings.set(Object.fromEntries(SAMPLING.map((name) => [name, DEFAULTS[name]]))),
-  );
+  reset.addEventListener("click", () => settings.set(samplingParams(DEFAULTS)));
   const length = rest[rest.length - 1];
   const more = element("div.more", {}, penalties, reset);
   host.classList.add("controls");

@@ -2,7 +2,8 @@
  * How the next token is chosen from the logits: the rules of gpt2lab/sampling.py once more, in float64, so that the page
  * can show them without asking the server again. tests/browser/test_sampling.py holds this file to that one.
  *
- * In this order: logit bias, penalties, temperature, top-k, top-p, min-p, draw. Knows nothing of text or of the page.
+ * The stages and their parameters are declared in gpt2lab/sampling_stages.py, which the server makes stages.js from.
+ * Knows nothing of text or of the page.
  *
  * @typedef {{temperature?: number, top_k?: number, top_p?: number, min_p?: number, repetition_penalty?: number,
  *            presence_penalty?: number, frequency_penalty?: number, logit_bias?: Record<string, number>}} SamplingParams
@@ -10,18 +11,9 @@
  * @typedef {{name: string, kept: number, cut: number, cutProbability: number, entropy: number}} Measure
  */
 
-export const NAMES = ["model", "logit_bias", "penalties", "temperature", "top_k", "top_p", "min_p"];
+import { PARAMETERS, STAGES } from "./stages.js";
 
-export const DEFAULTS = Object.freeze({
-  temperature: 1,
-  top_k: 0,
-  top_p: 1,
-  min_p: 0,
-  repetition_penalty: 1,
-  presence_penalty: 0,
-  frequency_penalty: 0,
-  logit_bias: Object.freeze({}),
-});
+const DEFAULTS = { ...Object.fromEntries(PARAMETERS.map((each) => [each.name, each.default])), logit_bias: {} };
 
 export class SamplingError extends Error {}
 
@@ -42,16 +34,11 @@ export function stages(logits, params = {}, history = []) {
     check(changed, name);
     result.push({ name, logits: changed, probabilities: softmax(changed) });
   };
-  const last = () => result[result.length - 1];
-
   add("model", new Float64Array(logits));
-  if (Object.keys(p.logit_bias).length) add("logit_bias", biased(last().logits, p.logit_bias));
-  if (p.repetition_penalty !== 1 || p.presence_penalty !== 0 || p.frequency_penalty !== 0)
-    add("penalties", penalised(last().logits, p, history));
-  if (p.temperature !== 1) add("temperature", tempered(last().logits, p.temperature));
-  if (p.top_k > 0 && p.top_k < logits.length) add("top_k", topK(last().logits, p.top_k));
-  if (p.top_p < 1) add("top_p", topP(last(), p.top_p));
-  if (p.min_p > 0) add("min_p", minP(last(), p.min_p));
+  for (const name of Object.keys(STAGES)) {
+    const changed = turnsOn(p, name) ? RULES[name](result[result.length - 1], p, history) : null;
+    if (changed) add(name, changed);
+  }
   return result;
 }
 
@@ -120,9 +107,24 @@ export function likeliest(values, n) {
 
 // ---- the stages -----------------------------------------------------------------------------------------------------
 
-function biased(logits, bias) {
+/** What each makes of what the one before left; null: nothing that would show. */
+const RULES = {
+  logit_bias: biased,
+  penalties: penalised,
+  temperature: tempered,
+  top_k: topK,
+  top_p: topP,
+  min_p: minP,
+};
+
+function turnsOn(params, name) {
+  if (name === "logit_bias") return Object.keys(params.logit_bias).length > 0;
+  return PARAMETERS.some((each) => each.stage === name && params[each.name] !== each.default);
+}
+
+function biased({ logits }, { logit_bias }) {
   const result = logits.slice();
-  for (const [id, added] of Object.entries(bias)) {
+  for (const [id, added] of Object.entries(logit_bias)) {
     if (!(id in result))
       throw new SamplingError(`logit_bias names token ${id}, but the vocabulary ends at ${logits.length - 1}`);
     result[id] += added;
@@ -130,7 +132,7 @@ function biased(logits, bias) {
   return result;
 }
 
-function penalised(logits, params, history) {
+function penalised({ logits }, params, history) {
   const result = logits.slice();
   const counts = new Map();
   for (const id of history) counts.set(id, (counts.get(id) ?? 0) + 1);
@@ -142,7 +144,7 @@ function penalised(logits, params, history) {
   return result;
 }
 
-function tempered(logits, temperature) {
+function tempered({ logits }, { temperature }) {
   if (temperature === 0) {
     const greedy = new Float64Array(logits.length).fill(-Infinity);
     greedy[likeliest(logits, 1)[0]] = 0; // the lowest id on ties
@@ -153,15 +155,16 @@ function tempered(logits, temperature) {
   return each(logits, (logit) => (logit - most) / temperature);
 }
 
-function topK(logits, k) {
-  const least = kthLargest(logits, k);
+function topK({ logits }, { top_k }) {
+  if (top_k >= logits.length) return null;
+  const least = kthLargest(logits, top_k);
   return each(logits, (logit) => (logit >= least ? logit : -Infinity));
 }
 
-function topP({ logits, probabilities }, p) {
+function topP({ logits, probabilities }, { top_p }) {
   const most = largest(probabilities); // weights relative to it: equal ones sum up without rounding
   const enough =
-    p *
+    top_p *
     pairwiseSum(
       each(probabilities, (probability) => probability / most),
       0,
@@ -226,8 +229,8 @@ function partition(part, low, high) {
   return [i, j];
 }
 
-function minP({ logits, probabilities }, share) {
-  const least = share * largest(probabilities);
+function minP({ logits, probabilities }, { min_p }) {
+  const least = min_p * largest(probabilities);
   return each(logits, (logit, id) => (probabilities[id] >= least ? logit : -Infinity));
 }
 
@@ -293,21 +296,10 @@ function check(logits, stage) {
   if (largest(logits) === -Infinity) throw new SamplingError(`no token is left after ${stage}: every logit is -inf`);
 }
 
-const RANGES = [
-  ["temperature", 0, Number.MAX_VALUE, "0 (always the most likely token) or positive"],
-  ["top_p", 0, 1, "between 0 and 1 (off)"],
-  ["min_p", 0, 1, "between 0 (off) and 1"],
-  ["repetition_penalty", Number.MIN_VALUE, Number.MAX_VALUE, "positive; 1 is off"],
-  ["presence_penalty", -Number.MAX_VALUE, Number.MAX_VALUE, "a finite number; 0 is off"],
-  ["frequency_penalty", -Number.MAX_VALUE, Number.MAX_VALUE, "a finite number; 0 is off"],
-];
-
 function checkedParams(params) {
   const all = { ...DEFAULTS, ...params };
-  if (!Number.isInteger(all.top_k) || all.top_k < 0)
-    throw new SamplingError(`top_k must be 0 (off) or a positive whole number, got ${all.top_k}`);
-  for (const [name, low, high, allowed] of RANGES)
-    if (typeof all[name] !== "number" || !(low <= all[name] && all[name] <= high))
+  for (const { name, low, high, whole, allowed } of PARAMETERS)
+    if (!(whole ? Number.isInteger(all[name]) : typeof all[name] === "number") || !(low <= all[name] && all[name] <= high))
       throw new SamplingError(`${name} must be ${allowed}, got ${all[name]}`);
   return all;
 }

@@ -3,6 +3,8 @@
  * points with their values and is straight between them; what is read off has the digits that can be told apart there.
  */
 
+import { PARAMETERS } from "./stages.js";
+
 export const STEPS = 1000; // positions of a slider: 0 to this
 
 /** The temperatures that the article tried by hand, each at a point of the scale. */
@@ -50,28 +52,13 @@ export class Scale {
 
 /** A scale for each setting that has a slider. */
 export const SCALES = Object.freeze({
-  temperature: new Scale([
-    [0, 0],
-    [140, 0.5],
-    [280, 1],
-    [380, 1.1],
-    [480, 1.2],
-    [580, 1.3],
-    [700, 2],
-    [790, 5],
-    [850, 10],
-    [900, 20],
-    [950, 50],
-    [1000, 100],
-  ]),
-  top_k: new Scale(evenly([1, 10, 40, 100, 200, 500, 1000, 5000, 20_000, 50_000]), { digits: 0, end: 0 }),
-  top_p: new Scale(evenly([0, 0.5, 0.8, 0.9, 0.95, 0.99, 1])),
-  min_p: new Scale(evenly([0, 0.01, 0.05, 0.1, 0.2, 0.5, 1])),
-  repetition_penalty: new Scale(evenly([0.5, 1, 1.1, 1.2, 1.5, 2]), { digits: 2 }),
-  presence_penalty: new Scale(evenly([-2, 2]), { digits: 1 }),
-  frequency_penalty: new Scale(evenly([-2, 2]), { digits: 1 }),
+  ...Object.fromEntries(PARAMETERS.map((each) => [each.name, scaleOf(each)])),
   max_tokens: new Scale(evenly([1, 20, 50, 100, 200, 500, 1000]), { digits: 0 }),
 });
+
+function scaleOf({ slider, digits, off_last, off }) {
+  return new Scale(Array.isArray(slider[0]) ? slider : evenly(slider), { digits, end: off_last ? off : null });
+}
 
 function evenly(values) {
   return values.map((value, at) => [Math.round((at / (values.length - 1)) * STEPS), value]);

@@ -3,20 +3,17 @@
  * a stored value that is not is forgotten. Knows nothing of the document.
  */
 
+import { PARAMETERS } from "./stages.js";
+
 /**
- * @typedef {object} Settings
+ * @typedef {object} OtherSettings
  * @property {string|null} model  name of a served model; null: the first
  * @property {string} prompt
- * @property {number} temperature
- * @property {number} top_k  0 is off
- * @property {number} top_p  1 is off
- * @property {number} min_p  0 is off
- * @property {number} repetition_penalty  1 is off
- * @property {number} presence_penalty
- * @property {number} frequency_penalty
  * @property {number|string|null} seed  digits beyond 2^53 are a string; null: a new one for each run
  * @property {number} max_tokens
  * @property {number} n  samples in a column of the sweep
+ *
+ * @typedef {OtherSettings & Required<Omit<import("./sampling.js").SamplingParams, "logit_bias">>} Settings
  */
 
 const STORED = "gpt2lab.settings";
@@ -26,13 +23,7 @@ const WRITE_AFTER_MS = 150;
 export const DEFAULTS = Object.freeze({
   model: null,
   prompt: "Once upon a time",
-  temperature: 1,
-  top_k: 0,
-  top_p: 1,
-  min_p: 0,
-  repetition_penalty: 1,
-  presence_penalty: 0,
-  frequency_penalty: 0,
+  ...sampling((each) => each.default),
   seed: null,
   max_tokens: 120,
   n: 3,
@@ -40,35 +31,24 @@ export const DEFAULTS = Object.freeze({
 
 /** The least and the largest value of each number, as the server takes them; whole numbers have `whole`. */
 export const LIMITS = Object.freeze({
-  temperature: { least: 0, most: 1e6 },
-  top_k: { least: 0, most: 2 ** 31 - 1, whole: true },
-  top_p: { least: 0, most: 1 },
-  min_p: { least: 0, most: 1 },
-  repetition_penalty: { least: 0.01, most: 100 },
-  presence_penalty: { least: -2, most: 2 },
-  frequency_penalty: { least: -2, most: 2 },
+  ...sampling(({ least, most, whole }) => ({ least, most, whole })),
   max_tokens: { least: 1, most: 2 ** 20, whole: true },
   n: { least: 1, most: 64, whole: true },
 });
 
-const SAMPLING = [
-  "temperature",
-  "top_k",
-  "top_p",
-  "min_p",
-  "repetition_penalty",
-  "presence_penalty",
-  "frequency_penalty",
-];
+/** An entry for each sampling parameter. */
+function sampling(of) {
+  return Object.fromEntries(PARAMETERS.map((each) => [each.name, of(each)]));
+}
 
 /** Those of `settings` that say how a token is drawn, for a completion and for `stages`. */
 export function samplingParams(settings) {
-  return Object.fromEntries(SAMPLING.map((name) => [name, settings[name]]));
+  return sampling(({ name }) => settings[name]);
 }
 
 /** Whether two sets of sampling parameters draw alike. */
 export function sameSampling(one, other) {
-  return SAMPLING.every((name) => one[name] === other[name]);
+  return PARAMETERS.every(({ name }) => one[name] === other[name]);
 }
 
 /** Whether `value` is a seed: a whole number below 2^63, or its digits. */

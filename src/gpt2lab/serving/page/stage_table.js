@@ -7,21 +7,13 @@
 
 import { element } from "./elements.js";
 import { cutBy, draw, likeliest, measured, stages as stagesOf, stretch } from "./sampling.js";
+import { PARAMETERS, STAGES } from "./stages.js";
 import { probabilityText } from "./tokens.js";
 import { tokenLabel, tokenName } from "./vocabulary.js";
 
 const TOP = 10; // rows for the likeliest tokens of the model
 const TOP_LEFT = 3; // and for those of what is left, where penalties moved others up
-const TITLES = {
-  model: "model",
-  logit_bias: "bias",
-  penalties: "penalties",
-  temperature: "temperature",
-  top_k: "top-k",
-  top_p: "top-p",
-  min_p: "min-p",
-};
-const SHOWN = ["model", "penalties", "temperature", "top_k", "top_p", "min_p"];
+const TITLES = { model: "model", ...STAGES };
 
 /**
  * @typedef {object} Place
@@ -98,7 +90,8 @@ function table(view, rows) {
 
 /** One for each stage there may be: `{name, setting, stage, measure}`, without the last two if it is off. */
 function columnsOf({ stages, measures, params }) {
-  const names = stages.some(({ name }) => name === "logit_bias") ? ["model", "logit_bias", ...SHOWN.slice(1)] : SHOWN;
+  const settable = new Set(["model", ...PARAMETERS.map(({ stage }) => stage)]);
+  const names = Object.keys(TITLES).filter((name) => settable.has(name) || stages.some((stage) => stage.name === name));
   return names.map((name) => {
     const at = stages.findIndex((stage) => stage.name === name);
     return { name, setting: settingOf(name, params), stage: stages[at] ?? null, measure: measures[at] ?? null, at };
