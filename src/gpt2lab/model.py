@@ -7,7 +7,7 @@ engine computes. Knows no checkpoint format and no device.
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Literal, TypeGuard, cast, overload
 
@@ -19,8 +19,8 @@ from gpt2lab.generation.completion import Completion, Piece, Prompt
 from gpt2lab.generation.options import (
     GenerationArguments,
     Options,
-    SamplingArguments,
     check_names,
+    documented,
     make_options,
     sampling_params,
     whole,
@@ -29,6 +29,7 @@ from gpt2lab.generation.plan import Plan, make_plan, not_a_prompt, prompt_tokens
 from gpt2lab.generation.run import generate_pieces, in_order
 from gpt2lab.generation.scheduler import Scheduler
 from gpt2lab.generation.speculation import Speculation, check_draft
+from gpt2lab.sampling_stages import SamplingArguments
 from gpt2lab.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -165,28 +166,13 @@ class LanguageModel:
     def generate(
         self, prompt: Prompt | Sequence[Prompt], *, n: int = 1, **options: Unpack[GenerationArguments]
     ) -> Completion | list[Completion]: ...
+    @documented(GenerationArguments)
     def generate(
         self,
         prompt: Prompt | Sequence[Prompt] = "",
         *,
         n: int = 1,
-        length: int | None = None,
-        temperature: float = 1.0,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        min_p: float = 0.0,
-        repetition_penalty: float = 1.0,
-        presence_penalty: float = 0.0,
-        frequency_penalty: float = 0.0,
-        logit_bias: Mapping[int, float] | None = None,
-        seed: int | None = None,
-        stop: str | Sequence[str] = (),
-        ignore_eos: bool = False,
-        overflow: Literal["error", "slide"] = "error",
-        batch_size: int | None = None,
-        logprobs: bool | None = None,
-        top_logprobs: int = 0,
-        speculation: Literal["auto", "off"] = "auto",
+        **options: Unpack[GenerationArguments],
     ) -> Completion | list[Completion]:
         """Complete a prompt, or several, ``n`` times each.
 
@@ -195,11 +181,7 @@ class LanguageModel:
             n: samples of each prompt.
             length: tokens to draw at most. Default: n_ctx for an empty prompt, otherwise n_ctx // 2 or what the
                 context has room for.
-            temperature: logits are divided by it; 0 takes the likeliest token.
-            top_k: keep the k likeliest tokens, and ties of the last; 0 keeps all.
-            top_p: keep the likeliest tokens up to and with the one that brings their sum to p; 1 keeps all.
-            min_p: drop tokens less probable than min_p times the likeliest.
-            repetition_penalty, presence_penalty, frequency_penalty: against tokens of prompt and completion so far.
+            sampling: each parameter of :class:`~gpt2lab.SamplingParams`, by its name.
             logit_bias: token id → what is added to its logit.
             seed: 0 … 2^63 - 1; None draws one. Sample i of prompt p is random stream p·n + i of it.
             stop: one or more strings that end a sample and are left out of its text.
@@ -214,31 +196,13 @@ class LanguageModel:
         first. Raises :class:`~gpt2lab.errors.SamplingError`, :class:`~gpt2lab.errors.ContextError` or
         :class:`~gpt2lab.errors.UsageError` before any work is done.
         """
+        check_names(options, GenerationArguments, "LanguageModel.generate() got an ")
         single = _is_prompt(prompt)
-        pieces = self.pieces(
-            prompt,
-            n=whole("n", n, least=1),
-            length=length,
-            temperature=temperature,
-            top_k=top_k,
-            top_p=top_p,
-            min_p=min_p,
-            repetition_penalty=repetition_penalty,
-            presence_penalty=presence_penalty,
-            frequency_penalty=frequency_penalty,
-            logit_bias=logit_bias or {},
-            seed=seed,
-            stop=stop,
-            ignore_eos=ignore_eos,
-            overflow=overflow,
-            batch_size=batch_size,
-            logprobs=logprobs,
-            top_logprobs=top_logprobs,
-            speculation=speculation,
-        )
+        pieces = self.pieces(prompt, n=whole("n", n, least=1), **options)
         completions = list(in_order(pieces))
         return completions[0] if single and n == 1 else completions
 
+    @documented(GenerationArguments)
     def stream(self, prompt: Prompt = "", **options: Unpack[GenerationArguments]) -> Generator[str, None, None]:
         """Text of one completion as it is made, in pieces that are final: together they are its ``text``.
 
@@ -248,6 +212,7 @@ class LanguageModel:
             raise UsageError(f"a stream is of one prompt, got {len(prompt)}: use pieces for several")
         return _texts(self.pieces(prompt, n=1, **options))
 
+    @documented(GenerationArguments)
     def pieces(
         self,
         prompt: Prompt | Sequence[Prompt] = "",
@@ -313,10 +278,11 @@ class LanguageModel:
         n_bytes = sum(len(self.tokenizer.token_bytes(id)) for id in scored) if self.tokenizer else None
         return ScoreResult(scored, token_logprobs(self._engines.exact, tokens, stride) if scored else [], n_bytes)
 
+    @documented(SamplingArguments)
     def next_token(self, prompt: Prompt, *, top: int = 10, **sampling: Unpack[SamplingArguments]) -> NextToken:
         """The distribution of the token after ``prompt``, stage by stage, with the ``top`` likeliest tokens of each.
 
-        ``sampling`` are temperature, top_k, top_p, min_p, penalties and logit_bias as in :meth:`generate`.
+        ``sampling`` are the parameters of :class:`~gpt2lab.SamplingParams`, as in :meth:`generate`.
         """
         from gpt2lab.distribution import next_token
 

@@ -11,14 +11,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import Any, TypedDict
 
 import numpy as np
 
 from gpt2lab.errors import SamplingError
-
-if TYPE_CHECKING:
-    from gpt2lab.custom_stages import CustomStage, StageFunction
 
 STAGES = {
     "logit_bias": "bias",
@@ -226,7 +223,7 @@ class SamplingParams:
 
 
 class SamplingArguments(TypedDict, total=False):
-    """Keyword arguments that say how to choose a token: those of :class:`SamplingParams`, and stages of your own."""
+    """Keyword arguments that say how to choose a token: those of :class:`SamplingParams`."""
 
     temperature: float
     top_k: int
@@ -236,7 +233,6 @@ class SamplingArguments(TypedDict, total=False):
     presence_penalty: float
     frequency_penalty: float
     logit_bias: Mapping[int, float] | None
-    stages: Sequence[StageFunction | CustomStage]
 
 
 def _declared(name: str, default: Any, declared: Mapping[str, Any]) -> Parameter:

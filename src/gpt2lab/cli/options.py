@@ -1,7 +1,6 @@
 """Command-line options that several commands share, and how help shows them in groups.
 
-Defaults and ranges of sampling parameters are those of :class:`~gpt2lab.sampling.SamplingParams`, their help is in
-:data:`SAMPLING_HELP`: a parameter that either lacks is no option. Options are spelled as in the original, with
+Those of sampling are declared in :mod:`gpt2lab.sampling_stages`. Options are spelled as in the original, with
 underscores; the main group takes dashes as well.
 """
 
@@ -9,29 +8,18 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from gpt2lab.engines.precision import KV_PRECISIONS, PRECISIONS
 from gpt2lab.generation.options import SPECULATIONS
-from gpt2lab.sampling import SamplingParams
+from gpt2lab.sampling_stages import PARAMETERS
 
 if TYPE_CHECKING:
     from gpt2lab.model import LanguageModel
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
-
-SAMPLING_HELP = {
-    "temperature": "Divide logits by this: below 1 safer, above 1 wilder; 0 always takes the likeliest token.",
-    "top_k": "Keep the k likeliest tokens and all that tie with the last of them; 0 keeps all.",
-    "top_p": "Keep the likeliest tokens up to and with the one that brings their probability to p; 1 keeps all.",
-    "min_p": "Drop tokens less likely than this fraction of the likeliest one's probability.",
-    "repetition_penalty": "Divide positive logits of tokens already in the text by this (multiply negative); 1 is off.",
-    "presence_penalty": "Subtract this from the logits of tokens already in the text.",
-    "frequency_penalty": "Subtract this from a token's logit for each time it is already in the text.",
-}
 
 
 class GroupedOption(click.Option):
@@ -134,17 +122,12 @@ def speculation_options(function: Decorated) -> Decorated:
     return draft(speculation(function))
 
 
-def sampling_options(function: Decorated) -> Decorated:
-    """One option for each sampling parameter that has a help text."""
-    for field in reversed(fields(SamplingParams)):
-        if field.name in SAMPLING_HELP:
-            function = option(
-                "Sampling",
-                f"--{field.name}",
-                type=type(field.default),
-                default=field.default,
-                help=SAMPLING_HELP[field.name],
-            )(function)
+def sampling_options(function: Decorated, without: str = "") -> Decorated:
+    """One option for each sampling parameter, but for the one named ``without``."""
+    for p in reversed(PARAMETERS.values()):
+        if p.name != without:
+            kind = type(p.default)
+            function = option("Sampling", f"--{p.name}", type=kind, default=p.default, help=p.help)(function)
     return function
 
 

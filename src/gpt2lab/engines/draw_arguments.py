@@ -16,6 +16,9 @@ import numpy.typing as npt
 from gpt2lab.engines.protocol import Draw, Drawn
 from gpt2lab.errors import SamplingError
 from gpt2lab.sampling import SamplingParams
+from gpt2lab.sampling_stages import PARAMETERS
+
+_LARGEST = 2**31  # of whole numbers: more tokens than any vocabulary has, and float64 has it
 
 NO_DRAW = Draw(SamplingParams(), 0, 0, 0, count=0)
 
@@ -24,7 +27,7 @@ NO_DRAW = Draw(SamplingParams(), 0, 0, 0, count=0)
 class ParamArrays:
     """What the core reads of ``n`` :class:`SamplingParams`."""
 
-    numbers: npt.NDArray[np.float64]  # [n, 7]
+    numbers: npt.NDArray[np.float64]  # [n, parameters], in the order of PARAMETERS
     bias_ids: npt.NDArray[np.generic]  # int32: those of all rows after one another
     bias_values: npt.NDArray[np.generic]  # float64
     bias_offsets: npt.NDArray[np.int64]  # [n + 1]: where each row's begin
@@ -34,14 +37,14 @@ class ParamArrays:
     @classmethod
     def of(cls, params: Sequence[SamplingParams], n_vocab: int) -> ParamArrays:
         """Raises :class:`SamplingError` for a biased id beyond int32."""
-        numbers = np.array([_numbers(p, n_vocab) for p in params], np.float64).reshape(len(params), 7)
+        numbers = np.array([_numbers(p) for p in params], np.float64).reshape(len(params), len(PARAMETERS))
         try:
             bias_ids, bias_offsets = ragged([tuple(p.logit_bias) for p in params], np.int32)
         except OverflowError:
             largest = max(id for p in params for id in p.logit_bias)
             raise SamplingError(f"logit_bias names token {largest}, but the vocabulary ends at {n_vocab - 1}") from None
         bias_values, _ = ragged([tuple(p.logit_bias.values()) for p in params], np.float64)
-        penalised = [row for row, p in enumerate(params) if penalises(p)]
+        penalised = [row for row, p in enumerate(params) if p.penalises]
         return cls(numbers, bias_ids, bias_values, bias_offsets, penalised)
 
 
@@ -98,22 +101,12 @@ def drawn_lists(
     return [list(islice(drawn, count)) for count in counts]
 
 
-def _numbers(p: SamplingParams, n_vocab: int) -> tuple[float, ...]:
+def _numbers(p: SamplingParams) -> list[float]:
     """The order in which the core reads them."""
-    return (
-        p.temperature,
-        min(p.top_k, n_vocab),
-        p.top_p,
-        p.min_p,
-        p.repetition_penalty,
-        p.presence_penalty,
-        p.frequency_penalty,
-    )
-
-
-def penalises(p: SamplingParams) -> bool:
-    """Whether the history matters."""
-    return p.repetition_penalty != 1 or p.presence_penalty != 0 or p.frequency_penalty != 0
+    return [
+        min(getattr(p, parameter.name), _LARGEST) if parameter.whole else getattr(p, parameter.name)
+        for parameter in PARAMETERS.values()
+    ]
 
 
 def ragged(

@@ -20,7 +20,6 @@ from gpt2lab.engines.draw_arguments import (
     ParamCache,
     drawn_lists,
     penalised_histories,
-    penalises,
     ragged,
 )
 from gpt2lab.engines.loading import load_weights
@@ -190,7 +189,7 @@ class NativeEngine:
         Returns ids int32 ``[n]`` and the natural logarithms of their probabilities under the unmodified logits,
         float32 ``[n]``. Raises :class:`SamplingError` for NaN or +inf logits or if no token is left to draw.
         """
-        used = [h if penalises(p) else () for p, h in zip(params, histories, strict=True)]
+        used = [h if p.penalises else () for p, h in zip(params, histories, strict=True)]
         try:
             arrays = ParamArrays.of(params, self.config.n_vocab)
             streams_of = np.array([seeds, streams, positions], np.uint64).T.copy()

@@ -6,36 +6,27 @@ Knows nothing of prompts or models: :mod:`gpt2lab.generation.plan` finds what th
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
+from inspect import Parameter, signature
 from operator import index as as_int
 from reprlib import repr as short_repr
-from typing import TYPE_CHECKING, Literal, TypedDict
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from gpt2lab.errors import SamplingError, UsageError
-from gpt2lab.sampling import SamplingParams
+from gpt2lab.sampling_stages import PARAMETERS, SamplingArguments, SamplingParams
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 OVERFLOWS = ("error", "slide")
 """What may happen when prompt and length do not fit the context."""
 
 SPECULATIONS = ("auto", "off")
 """Whether tokens may be guessed ahead."""
-
-
-class SamplingArguments(TypedDict, total=False):
-    """Keyword arguments that become a :class:`~gpt2lab.sampling.SamplingParams`."""
-
-    temperature: float
-    top_k: int
-    top_p: float
-    min_p: float
-    repetition_penalty: float
-    presence_penalty: float
-    frequency_penalty: float
-    logit_bias: Mapping[int, float]
 
 
 class GenerationArguments(SamplingArguments, total=False):
@@ -106,11 +97,44 @@ def make_options(**arguments: Unpack[GenerationArguments]) -> Options:
     return options
 
 
-def check_names(arguments: Mapping[str, object], known: type) -> None:
+def check_names(arguments: Mapping[str, object], known: type, where: str = "") -> None:
     """Raise TypeError, as Python does for its functions, for a keyword that the TypedDict ``known`` does not have."""
     for name in arguments:
-        if name not in known.__annotations__:
-            raise TypeError(f"unexpected keyword argument {name!r}")
+        if name not in known.__annotations__ and name not in PARAMETERS:
+            raise TypeError(f"{where}unexpected keyword argument {name!r}")
+
+
+def documented(known: type) -> Callable[[Function], Function]:
+    """Show each option of the TypedDict ``known`` where a function takes ``**options``: in signature and docstring.
+
+    A line ``sampling: …`` of the docstring becomes one line for each parameter.
+    """
+
+    def decorate(function: Function) -> Function:
+        own = signature(function)
+        shown = [p for p in own.parameters.values() if p.kind is not Parameter.VAR_KEYWORD]
+        for name, annotation in _annotations(known).items():
+            if name not in own.parameters:
+                shown.append(Parameter(name, Parameter.KEYWORD_ONLY, default=_default(name), annotation=annotation))
+        setattr(function, "__signature__", own.replace(parameters=shown))  # noqa: B010 (mypy knows no such attribute)
+        lines = "\n".join(f"{' ' * 12}{p.name}: {p.help}" for p in PARAMETERS.values())
+        function.__doc__ = re.sub(r"^ +sampling: .*$", lines, function.__doc__ or "", flags=re.M)
+        return function
+
+    return decorate
+
+
+def _annotations(known: type) -> dict[str, str]:
+    named = {name: getattr(kind, "__forward_arg__", str(kind)) for name, kind in known.__annotations__.items()}
+    return {**{p.name: type(p.default).__name__ for p in PARAMETERS.values()}, **named}
+
+
+def _default(name: str) -> Any:
+    """Of an option, as a caller sees it."""
+    if name in PARAMETERS:
+        return PARAMETERS[name].default
+    found = next((field.default for field in fields(Options) if field.name == name), None)
+    return None if found is MISSING else found
 
 
 def new_seed() -> int:

@@ -179,7 +179,7 @@ class Scheduler:
             request=request,
             end=n_prompt + request.limit,
             reserve=request.limit if n_fed <= self._n_ctx else self._n_ctx,
-            history=array("i", request.prompt[request.implicit :]) if _penalises(request.params) else None,
+            history=array("i", request.prompt[request.implicit :]) if request.params.penalises else None,
             prompt=prompt,
         )
         self._waiting.append(sample)
@@ -367,7 +367,3 @@ class Scheduler:
             self._sequences.discard(lane.sequence)
             self._engine.free_sequence(lane.sequence)
             lane.sequence = None
-
-
-def _penalises(params: SamplingParams) -> bool:
-    return params.repetition_penalty != 1 or params.presence_penalty != 0 or params.frequency_penalty != 0

@@ -5,15 +5,13 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from gpt2lab.cli.options import SAMPLING_HELP, GroupedCommand, model_loader, option
+from gpt2lab.cli.options import GroupedCommand, model_loader, option
 from gpt2lab.errors import UsageError
-from gpt2lab.sampling import SamplingParams
 
 if TYPE_CHECKING:
     from gpt2lab.model import LanguageModel
@@ -83,15 +81,6 @@ def temperatures_option(default: str) -> Callable[[Decorated], Decorated]:
         metavar="T T …",
         help=f"One or more, side by side; 0 takes the likeliest token.  [default: {default}]",
     )
-
-
-def all_but_temperature(function: Decorated) -> Decorated:
-    """Every sampling option but the temperature."""
-    for field in reversed(fields(SamplingParams)):
-        if field.name in SAMPLING_HELP and field.name != "temperature":
-            kind, text = type(field.default), SAMPLING_HELP[field.name]
-            function = option("Sampling", f"--{field.name}", type=kind, default=field.default, help=text)(function)
-    return function
 
 
 def loader_and_names(arguments: dict[str, Any]) -> tuple[Callable[[], LanguageModel], list[str]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import click
@@ -13,14 +14,13 @@ from gpt2lab.cli.explore.shared import (
     JSON,
     SEED,
     ManyNumbers,
-    all_but_temperature,
     file_option,
     loader_and_names,
     model_name,
     temperatures_option,
     write_file,
 )
-from gpt2lab.cli.options import model_options, option
+from gpt2lab.cli.options import model_options, option, sampling_options
 from gpt2lab.cli.output import print_json
 from gpt2lab.cli.prompts import prompt_argument
 from gpt2lab.sampling import SamplingParams
@@ -40,7 +40,7 @@ from gpt2lab.sampling import SamplingParams
 @SEED
 @option("Samples", "--ignore_eos", is_flag=True, help="Go on after <|endoftext|>, as the original did.")
 @temperatures_option("0 0.5 1 1.1 1.2 1.3 2 100")
-@all_but_temperature
+@partial(sampling_options, without="temperature")
 @option(
     "Figures",
     "--against",
