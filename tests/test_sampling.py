@@ -13,7 +13,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from gpt2lab.errors import SamplingError
-from gpt2lab.sampling import SamplingParams, distribution, draw, logprob, philox4x32, sample, stages, uniform
+from gpt2lab.sampling.declaration import SamplingParams
+from gpt2lab.sampling.rules import distribution, draw, logprob, philox4x32, sample, stages, uniform
 
 GOLDEN = Path(__file__).parent / "golden"
 TEMPERATURES = [0, 1e-300, 1e-30, 0.5, 1, 1.1, 1.2, 1.3, 2, 100, 1e30, 1e300]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from gpt2lab.errors import Gpt2LabError
     from gpt2lab.generation.completion import Completion
     from gpt2lab.model import LanguageModel, load
-    from gpt2lab.sampling import SamplingParams
+    from gpt2lab.sampling.declaration import SamplingParams
     from gpt2lab.scoring import ScoreResult
     from gpt2lab.tokenizer import Tokenizer
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gpt2lab.sampling import SamplingParams, stages
+from gpt2lab.sampling.declaration import SamplingParams
+from gpt2lab.sampling.rules import stages
 
 if TYPE_CHECKING:
     import numpy.typing as npt

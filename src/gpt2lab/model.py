@@ -29,7 +29,7 @@ from gpt2lab.generation.plan import Plan, make_plan, not_a_prompt, prompt_tokens
 from gpt2lab.generation.run import generate_pieces, in_order
 from gpt2lab.generation.scheduler import Scheduler
 from gpt2lab.generation.speculation import Speculation, check_draft
-from gpt2lab.sampling_stages import SamplingArguments
+from gpt2lab.sampling.declaration import SamplingArguments
 from gpt2lab.tokenizer import Tokenizer
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ import pytest
 
 from gpt2lab.errors import SamplingError
 from gpt2lab.exploring.reading import entropy
-from gpt2lab.sampling import SamplingParams, draw, philox4x32, stages, uniform
+from gpt2lab.sampling.declaration import SamplingParams
+from gpt2lab.sampling.rules import draw, philox4x32, stages, uniform
 
 N_VOCAB = 50_257
 N_CASES = 200

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from gpt2lab.exploring.reading import entropy
-from gpt2lab.sampling import SamplingParams, draw, stages, uniform
+from gpt2lab.sampling.declaration import SamplingParams
+from gpt2lab.sampling.rules import draw, stages, uniform
 
 pytestmark = pytest.mark.slow  # a browser that clicks through the page
 

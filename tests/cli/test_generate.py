@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 import gpt2lab as package
-from gpt2lab.cli.options import SAMPLING_HELP
 from gpt2lab.generation.completion import Completion, Piece
+from gpt2lab.sampling.declaration import PARAMETERS
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TINY = str(GOLDEN / "tiny")
@@ -91,7 +91,7 @@ def test_every_sampling_parameter_reaches_the_sampler(gpt2lab, model) -> None:
         "presence_penalty": 0.5,
         "frequency_penalty": 0.25,
     }
-    assert values.keys() == SAMPLING_HELP.keys()
+    assert values.keys() == PARAMETERS.keys()
     flags = [flag for name, value in values.items() for flag in (f"--{name}", value)]
     result = gpt2lab("generate", "A", "--length", 9, "--seed", 3, "--json", "--model", TINY, *flags)
     assert records(result.stdout)[0]["completion"] == model.generate("A", length=9, seed=3, **values).text

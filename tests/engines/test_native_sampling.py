@@ -8,12 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_native import ISAS, random_checkpoint
 
-from gpt2lab import _native, sampling
+from gpt2lab import _native
 from gpt2lab.config import ModelConfig
 from gpt2lab.engines.native import NativeEngine
 from gpt2lab.engines.protocol import Draw
 from gpt2lab.errors import SamplingError
-from gpt2lab.sampling import SamplingParams
+from gpt2lab.sampling import rules
+from gpt2lab.sampling.declaration import SamplingParams
 
 N = 77
 LARGE = 5003  # more than two of the sampler's groups, and neither whole groups nor whole vectors
@@ -87,7 +88,7 @@ CASES = {  # logits, parameters, history, seed
 
 def allowed(distribution, u: float) -> set[int]:
     """The token drawn with u, and its neighbour if u is within rounding of the boundary between them."""
-    return {sampling.draw(distribution, v) for v in (u, max(0, u - 1e-9), min(u + 1e-9, np.nextafter(1, 0)))}
+    return {rules.draw(distribution, v) for v in (u, max(0, u - 1e-9), min(u + 1e-9, np.nextafter(1, 0)))}
 
 
 @pytest.mark.parametrize("n", [N, LARGE])
@@ -98,14 +99,14 @@ def test_draws_equal_the_readable_reference(by_isa, n, data):
     rows = 12
     draw = (np.stack([logits] * rows), [params] * rows, [seed] * rows, range(rows), [17] * rows, [history] * rows)
     try:
-        distribution = sampling.distribution(logits, params, history)
+        distribution = rules.distribution(logits, params, history)
     except SamplingError:
         for engines in by_isa.values():
             with pytest.raises(SamplingError):
                 engines[n].sample(*draw)
         return
-    choices = [allowed(distribution, sampling.uniform(seed, row, 17)) for row in range(rows)]
-    logprobs = {id: sampling.logprob(logits, id) for id in set().union(*choices)}
+    choices = [allowed(distribution, rules.uniform(seed, row, 17)) for row in range(rows)]
+    logprobs = {id: rules.logprob(logits, id) for id in set().union(*choices)}
     for isa, engines in by_isa.items():
         for id, logprob, choice in zip(*engines[n].sample(*draw), choices, strict=True):
             assert id in choice, isa
@@ -131,13 +132,13 @@ def test_the_likeliest_tokens_equal_a_sorted_vocabulary(by_size, data):
     order = np.argsort(-logits[0], kind="stable")[:top]
     assert [id for id, _ in drawn[0][0].top] == order.tolist()
     for id, logprob in drawn[0][0].top[:: max(1, top // 50)]:
-        assert logprob == pytest.approx(sampling.logprob(logits[0], id), abs=1e-5)
+        assert logprob == pytest.approx(rules.logprob(logits[0], id), abs=1e-5)
     assert drawn[1][0].top == ()
 
 
 @given(st.integers(0, 2**63 - 1), st.integers(0, 2**63 - 1), st.integers(0, 2**32 - 1))
 def test_random_numbers_equal_the_readable_reference(seed, stream, position):
-    assert _native.philox_uniform(seed, stream, position) == sampling.uniform(seed, stream, position)
+    assert _native.philox_uniform(seed, stream, position) == rules.uniform(seed, stream, position)
 
 
 @pytest.mark.parametrize(("bad", "word"), [(np.nan, "NaN"), (np.inf, "inf")])
@@ -169,7 +170,7 @@ def test_a_token_that_is_alone_is_drawn(by_size, params, keep):
 def test_infinite_temperature_with_top_p_keeps_the_lowest_ids(engine):
     logits = np.arange(N, dtype=np.float32)[None]
     params = SamplingParams(temperature=1e300, top_p=0.5)
-    kept = np.flatnonzero(sampling.distribution(logits[0], params))
+    kept = np.flatnonzero(rules.distribution(logits[0], params))
     drawn = {int(engine.sample(logits, [params], [0], [0], [i], [()])[0][0]) for i in range(600)}
     assert drawn == set(kept.tolist()) == set(range(39))
 
@@ -219,7 +220,7 @@ def test_penalties_are_subtracted_in_the_references_order(engine):
     logits[0, :2] = 0
     for history in ([0, 0, 1], [0, 1, 1], [0, 0, 0, 1, 1]):
         ids, _ = engine.sample(logits, [params], [0], [0], [3], [history])
-        assert ids[0] == sampling.sample(logits[0], params, seed=0, stream=0, position=3, history=history)
+        assert ids[0] == rules.sample(logits[0], params, seed=0, stream=0, position=3, history=history)
 
 
 @pytest.mark.parametrize("top_p", [0.1, 0.2, 0.29, 0.5, 0.7])
@@ -228,7 +229,7 @@ def test_top_p_among_equals_keeps_as_many_as_the_reference(engine, top_p, ties):
     logits = np.full((1, N), -np.inf, np.float32)
     logits[0, :ties] = 1.3
     params = SamplingParams(top_p=top_p)
-    kept = np.flatnonzero(sampling.distribution(logits[0], params))
+    kept = np.flatnonzero(rules.distribution(logits[0], params))
     drawn = {int(engine.sample(logits, [params], [0], [0], [i], [()])[0][0]) for i in range(600)}
     assert drawn == set(kept.tolist())
 

@@ -7,7 +7,8 @@ import pytest
 
 from gpt2lab.exploring.reading import entropy, last_logits, level, likeliest, read_sample, read_text
 from gpt2lab.exploring.score import read_document
-from gpt2lab.sampling import SamplingParams, distribution
+from gpt2lab.sampling.declaration import SamplingParams
+from gpt2lab.sampling.rules import distribution
 
 LONG = "The king and the queen lived in a castle. " * 12
 

@@ -9,14 +9,14 @@ from collections.abc import Iterable
 import numpy as np
 import pytest
 
-from gpt2lab import sampling
 from gpt2lab.config import ModelConfig
 from gpt2lab.engines.protocol import Draw, Drawn
 from gpt2lab.errors import ContextError, UsageError
 from gpt2lab.generation.scheduler import KV_CACHE_SHARE, PREFILL_CHUNK, Request, Scheduler
 from gpt2lab.generation.speculation import Speculation
 from gpt2lab.generation.window import window_start
-from gpt2lab.sampling import SamplingParams
+from gpt2lab.sampling import rules
+from gpt2lab.sampling.declaration import SamplingParams
 
 N_VOCAB = 50
 
@@ -76,10 +76,8 @@ def toy_draws(held: list[int], draw: Draw) -> list[Drawn]:
         logits = toy_logits(held[:n_fed])
         history = [*draw.history, *(token for token, _, _ in drawn)]
         position = draw.position + len(drawn)
-        id = sampling.sample(
-            logits, draw.params, seed=draw.seed, stream=draw.stream, position=position, history=history
-        )
-        drawn.append(Drawn(id, sampling.logprob(logits, id)))
+        id = rules.sample(logits, draw.params, seed=draw.seed, stream=draw.stream, position=position, history=history)
+        drawn.append(Drawn(id, rules.logprob(logits, id)))
         if held[n_fed : n_fed + 1] != [id]:
             break
     return drawn
@@ -112,7 +110,7 @@ def by_hand(wanted: Request, n_ctx: int = 2000) -> list[int]:
         logits = toy_logits(tokens[window_start(len(tokens), n_ctx) :])
         history = tokens[wanted.implicit :]
         tokens.append(
-            sampling.sample(
+            rules.sample(
                 logits, wanted.params, seed=wanted.seed, stream=wanted.stream, position=len(tokens), history=history
             )
         )

@@ -14,7 +14,8 @@ import pytest
 
 import gpt2lab
 from gpt2lab.config import ModelConfig
-from gpt2lab.sampling import SamplingParams, sample
+from gpt2lab.sampling.declaration import SamplingParams
+from gpt2lab.sampling.rules import sample
 from gpt2lab.serving import page_files, worker
 from gpt2lab.serving.logit_reader import LogitReader
 from gpt2lab.serving.playground import vocabulary_of

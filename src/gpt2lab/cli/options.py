@@ -1,6 +1,6 @@
 """Command-line options that several commands share, and how help shows them in groups.
 
-Those of sampling are declared in :mod:`gpt2lab.sampling_stages`. Options are spelled as in the original, with
+Those of sampling are declared in :mod:`gpt2lab.sampling.declaration`. Options are spelled as in the original, with
 underscores; the main group takes dashes as well.
 """
 
@@ -14,7 +14,7 @@ import click
 
 from gpt2lab.engines.precision import KV_PRECISIONS, PRECISIONS
 from gpt2lab.generation.options import SPECULATIONS
-from gpt2lab.sampling_stages import PARAMETERS
+from gpt2lab.sampling.declaration import PARAMETERS
 
 if TYPE_CHECKING:
     from gpt2lab.model import LanguageModel

@@ -15,8 +15,7 @@ import numpy.typing as npt
 
 from gpt2lab.engines.protocol import Draw, Drawn
 from gpt2lab.errors import SamplingError
-from gpt2lab.sampling import SamplingParams
-from gpt2lab.sampling_stages import PARAMETERS
+from gpt2lab.sampling.declaration import PARAMETERS, SamplingParams
 
 _LARGEST = 2**31  # of whole numbers: more tokens than any vocabulary has, and float64 has it
 

@@ -26,7 +26,7 @@ from gpt2lab.engines.loading import load_weights
 from gpt2lab.engines.precision import default_kv_precision
 from gpt2lab.engines.protocol import Draw, Drawn
 from gpt2lab.errors import ContextError, SamplingError, UsageError
-from gpt2lab.sampling import SamplingParams
+from gpt2lab.sampling.declaration import SamplingParams
 from gpt2lab.system.cores import physical_cores
 from gpt2lab.weights.checkpoint import Checkpoint
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from gpt2lab.config import ModelConfig
-    from gpt2lab.sampling import SamplingParams
+    from gpt2lab.sampling.declaration import SamplingParams
 
 Outputs = Literal["last", "all", "none"]
 """For which of the tokens fed logits are wanted."""

@@ -1,4 +1,4 @@
-"""An engine made of :mod:`gpt2lab.reference` and :mod:`gpt2lab.sampling`: slow, simple, to be compared with.
+"""An engine made of :mod:`gpt2lab.reference` and :mod:`gpt2lab.sampling.rules`: slow, simple, to be compared with.
 
 Every sequence is computed by itself, so what runs beside it cannot matter. Keys and values are whole NumPy arrays
 that are never changed in place, so a fork shares them.
@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from gpt2lab import reference, sampling
+from gpt2lab import reference
 from gpt2lab.engines.protocol import Draw, Drawn
+from gpt2lab.sampling import rules
 
 if TYPE_CHECKING:
     from gpt2lab.engines.protocol import Outputs
@@ -118,10 +119,8 @@ def _draw(logits: npt.NDArray[np.float32], fed: Sequence[int], draw: Draw) -> li
     drawn: list[Drawn] = []
     for row, next_fed in zip(logits, [*fed[1:], None], strict=True):
         position = draw.position + len(drawn)
-        token = sampling.sample(
-            row, draw.params, seed=draw.seed, stream=draw.stream, position=position, history=history
-        )
-        drawn.append(Drawn(token, sampling.logprob(row, token), _likeliest(row, draw.top)))
+        token = rules.sample(row, draw.params, seed=draw.seed, stream=draw.stream, position=position, history=history)
+        drawn.append(Drawn(token, rules.logprob(row, token), _likeliest(row, draw.top)))
         if token != next_fed:
             break
         history.append(token)
@@ -131,4 +130,4 @@ def _draw(logits: npt.NDArray[np.float32], fed: Sequence[int], draw: Draw) -> li
 def _likeliest(logits: npt.NDArray[np.float32], n: int) -> tuple[tuple[int, float], ...]:
     """The ``n`` likeliest ids and their log-probabilities, the lower id first of equal ones."""
     ids = np.argsort(-logits, kind="stable")[:n].tolist() if n else []
-    return tuple((id, sampling.logprob(logits, id)) for id in ids)
+    return tuple((id, rules.logprob(logits, id)) for id in ids)

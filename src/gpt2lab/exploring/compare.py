@@ -22,7 +22,7 @@ from gpt2lab.scoring import window_logits
 
 if TYPE_CHECKING:
     from gpt2lab.model import LanguageModel
-    from gpt2lab.sampling import SamplingParams
+    from gpt2lab.sampling.declaration import SamplingParams
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,12 @@ from gpt2lab.exploring.reading import Doubles, entropy, last_logits, likeliest, 
 from gpt2lab.exploring.replay import generate_command
 from gpt2lab.generation.options import new_seed, whole
 from gpt2lab.generation.plan import prompt_tokens
-from gpt2lab.sampling import SamplingParams, draw, stages, uniform
+from gpt2lab.sampling.declaration import SamplingParams
+from gpt2lab.sampling.rules import draw, stages, uniform
 
 if TYPE_CHECKING:
     from gpt2lab.model import LanguageModel
-    from gpt2lab.sampling import Stage
+    from gpt2lab.sampling.rules import Stage
 
 
 @dataclass(frozen=True)

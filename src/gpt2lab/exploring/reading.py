@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gpt2lab.generation.plan import prompt_tokens, start_token
-from gpt2lab.sampling import SamplingParams, distribution
+from gpt2lab.sampling.declaration import SamplingParams
+from gpt2lab.sampling.rules import distribution
 from gpt2lab.scoring import check_stride, window_logits
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 
-from gpt2lab.sampling import SamplingParams
+from gpt2lab.sampling.declaration import SamplingParams
 
 
 def generate_command(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from gpt2lab.exploring.copying import Run
     from gpt2lab.generation.completion import Completion, FinishReason
     from gpt2lab.model import LanguageModel
-    from gpt2lab.sampling import SamplingParams
+    from gpt2lab.sampling.declaration import SamplingParams
 
 TEMPERATURES = (0.0, 0.5, 1.0, 1.1, 1.2, 1.3, 2.0, 100.0)
 """Those that were once tried by hand to find out what temperature does."""

@@ -15,7 +15,7 @@ from reprlib import repr as short_repr
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from gpt2lab.errors import SamplingError, UsageError
-from gpt2lab.sampling_stages import PARAMETERS, SamplingArguments, SamplingParams
+from gpt2lab.sampling.declaration import PARAMETERS, SamplingArguments, SamplingParams
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

@@ -24,7 +24,7 @@ from gpt2lab.system.memory import available_memory
 if TYPE_CHECKING:
     from gpt2lab.engines.protocol import Drawn, Engine
     from gpt2lab.generation.speculation import Guesser, Speculation
-    from gpt2lab.sampling import SamplingParams
+    from gpt2lab.sampling.declaration import SamplingParams
 
 PREFILL_CHUNK = 256
 """Tokens of prompts that one step feeds beside the running samples' one token each."""

@@ -19,7 +19,7 @@ from starlette.concurrency import run_in_threadpool
 from gpt2lab.errors import ContextError, Gpt2LabError
 from gpt2lab.generation.completion import Transcript
 from gpt2lab.generation.plan import make_request, prompt_tokens
-from gpt2lab.sampling_stages import PARAMETERS
+from gpt2lab.sampling.declaration import PARAMETERS
 from gpt2lab.serving.errors import ApiError
 from gpt2lab.serving.prompt_scores import score_prompt
 from gpt2lab.serving.samples import Delta, Entry, Sample

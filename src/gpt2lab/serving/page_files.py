@@ -20,7 +20,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
-from gpt2lab.sampling_stages import PARAMETERS, STAGES, Parameter
+from gpt2lab.sampling.declaration import PARAMETERS, STAGES, Parameter
 
 FOLDER = Path(__file__).parent / "page"
 

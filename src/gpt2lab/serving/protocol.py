@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, create_model
 
-from gpt2lab.sampling_stages import PARAMETERS
+from gpt2lab.sampling.declaration import PARAMETERS
 
 MAX_STOPS = 4
 MAX_STOP_CHARACTERS = 1000

@@ -12,7 +12,7 @@ from gpt2lab.cli.options import GroupedCommand, option, sampling_options
 from gpt2lab.cli.output import print_json
 from gpt2lab.cli.prompts import prompt_argument
 from gpt2lab.engines.precision import PRECISIONS
-from gpt2lab.sampling import SamplingParams
+from gpt2lab.sampling.declaration import SamplingParams
 
 if TYPE_CHECKING:
     from gpt2lab.model import LanguageModel

@@ -12,7 +12,7 @@ from gpt2lab.cli.explore.shared import JSON, SEED, ManyNumbers, loader_and_names
 from gpt2lab.cli.options import model_options, option, sampling_options
 from gpt2lab.cli.output import print_json
 from gpt2lab.cli.prompts import prompt_argument
-from gpt2lab.sampling import SamplingParams
+from gpt2lab.sampling.declaration import SamplingParams
 
 
 @click.command(

@@ -23,7 +23,7 @@ from gpt2lab.cli.explore.shared import (
 from gpt2lab.cli.options import model_options, option, sampling_options
 from gpt2lab.cli.output import print_json
 from gpt2lab.cli.prompts import prompt_argument
-from gpt2lab.sampling import SamplingParams
+from gpt2lab.sampling.declaration import SamplingParams
 
 
 @click.command(

@@ -1,8 +1,8 @@
 /**
- * How the next token is chosen from the logits: the rules of gpt2lab/sampling.py once more, in float64, so that the page
+ * How the next token is chosen from the logits: the rules of gpt2lab/sampling/rules.py once more, in float64, so that the page
  * can show them without asking the server again. tests/browser/test_sampling.py holds this file to that one.
  *
- * The stages and their parameters are declared in gpt2lab/sampling_stages.py, which the server makes stages.js from.
+ * The stages and their parameters are declared in gpt2lab/sampling/declaration.py, which the server makes stages.js from.
  * Knows nothing of text or of the page.
  *
  * @typedef {{temperature?: number, top_k?: number, top_p?: number, min_p?: number, repetition_penalty?: number,

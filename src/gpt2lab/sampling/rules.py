@@ -1,8 +1,8 @@
 """How the next token is chosen from the logits: the rules, in NumPy and float64, to be read.
 
-The stages are declared in :mod:`gpt2lab.sampling_stages`, in their order; the draw follows. The engines have faster
-versions of their own; tests hold them to this one. Random numbers come from Philox4x32-10, a function of (seed, stream,
-position) without state, so a sample depends on nothing that was drawn before it or beside it.
+The stages are declared in :mod:`gpt2lab.sampling.declaration`, in their order; the draw follows. The engines have
+faster versions of their own; tests hold them to this one. Random numbers come from Philox4x32-10, a function of (seed,
+stream, position) without state, so a sample depends on nothing that was drawn before it or beside it.
 Knows nothing of text, of models, or of when to stop.
 """
 
@@ -17,11 +17,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gpt2lab.errors import SamplingError
-from gpt2lab.sampling_stages import STAGES
-from gpt2lab.sampling_stages import SamplingParams as SamplingParams
+from gpt2lab.sampling.declaration import STAGES, SamplingParams
 
 if TYPE_CHECKING:
-    from gpt2lab.custom_stages import CustomStage
+    from gpt2lab.sampling.custom import CustomStage
 
 Floats = NDArray[np.float64]
 
@@ -43,8 +42,8 @@ def stages(
 ) -> list[Stage]:
     """The way from a model's logits ``[n_vocab]`` to the distribution drawn from.
 
-    First ``model``, then those of :data:`~gpt2lab.sampling_stages.STAGES` that ``params`` turns on, in this order, with
-    ``custom`` ones at their places; each works on what the one before left, renormalised.
+    First ``model``, then those of :data:`~gpt2lab.sampling.declaration.STAGES` that ``params`` turns on, in this order,
+    with ``custom`` ones at their places; each works on what the one before left, renormalised.
     Raises :class:`SamplingError` for NaN or +inf among the logits, if no token is left, or for ids beyond n_vocab, and
     :class:`~gpt2lab.errors.StageError` for what a custom stage does.
     """

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt2lab.errors import StageError, UsageError
-from gpt2lab.sampling_stages import STAGES
+from gpt2lab.sampling.declaration import STAGES
 
 StageFunction = Callable[[NDArray[np.float32], NDArray[np.int64]], Any]
 """``f(logits, tokens) -> logits``."""

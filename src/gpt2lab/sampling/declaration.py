@@ -2,7 +2,7 @@
 
 The command line, the Python API, the server, the playground and the tables of the docs are made from this module. A
 new stage is an entry of :data:`STAGES` and a field of :class:`SamplingParams` with its type in
-:class:`SamplingArguments`; its arithmetic is in ``sampling.py``, ``native/sampler.cpp`` and ``page/sampling.js``.
+:class:`SamplingArguments`; its arithmetic is in ``rules.py``, ``native/sampler.cpp`` and ``page/sampling.js``.
 Knows nothing of that arithmetic, or of how anything is shown.
 """
 
