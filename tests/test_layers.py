@@ -14,7 +14,7 @@ from pathlib import Path
 import gpt2lab
 
 SOURCE = Path(gpt2lab.__file__).parent
-LAYERS = (  # lowest first; docs/architecture.md draws them
+LAYERS = (  # lowest first
     ("version", "errors", "system", "_native"),
     ("config", "bpe", "tokenizer", "sampling", "reference"),
     ("weights", "data"),

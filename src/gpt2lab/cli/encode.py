@@ -79,10 +79,8 @@ def command(
     if ray and jobs:
         raise UsageError("--jobs is for this machine alone; with --ray it is --workers")
     tokenizer = vocabulary_of(model_name)
-    how = Reading(**reading)
-    sources = find_sources(local_paths(inputs, lambda line: click.echo(line, err=True)), how)
-    encoded_already = [source.name for source in sources if source.kind == "shards"]
-    if encoded_already:
+    sources = find_sources(local_paths(inputs, lambda line: click.echo(line, err=True)), how := Reading(**reading))
+    if encoded_already := [source.name for source in sources if source.kind == "shards"]:
         raise UsageError(f"{encoded_already[0]} is encoded already; train reads it as it is")
     with BytesRead(sum(source.size for source in sources)) as progress:
         told: dict[str, Any] = {"say": progress.say, "on_bytes": progress.add}
@@ -90,8 +88,7 @@ def command(
         if ray:
             from gpt2lab.jobs.encoding import encoded_on_ray
 
-            cluster: dict[str, Any] = {"address": ray_address, "workers": workers}
-            encoded = encoded_on_ray(out, sources, tokenizer, how, **cluster, **told)
+            encoded = encoded_on_ray(out, sources, tokenizer, how, address=ray_address, workers=workers, **told)
         else:
             encoded = nullcontext(encode_sources(sources, tokenizer, how, jobs=jobs, **told))
         with encoded as stream:

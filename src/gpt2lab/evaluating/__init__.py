@@ -63,8 +63,7 @@ def evaluate(
     _check(task, run, data, stride, texts)
     if task == "perplexity":
         path = given_path(str(data), say, progress)
-        found = corpora.perplexity(run, find_sources(path, ("*.txt", "*.jsonl", "*.parquet", "*")), stride)
-        return found
+        return corpora.perplexity(run, find_sources(path, ("*.txt", "*.jsonl", "*.parquet", "*")), stride)
     source = find_data(task, data, say, progress)
     if task.startswith("wikitext"):
         found = corpora.wikitext(run, source, stride, texts or TEXTS[:2])
