@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import gpt2lab as package
-from gpt2lab.cli.main import COMMANDS
+from gpt2lab.cli.main import COMMANDS, SCRIPTS
 
 ROOT = Path(__file__).parents[2]
 
@@ -51,6 +52,33 @@ def test_an_unknown_command_is_a_mistake(gpt2lab) -> None:
     result = gpt2lab("genrate")
     assert result.exit_code == 2
     assert result.stderr.startswith("gpt2lab: error: No such command 'genrate'.")
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_script_of_the_original_is_answered_with_the_command_to_use(gpt2lab, script: str) -> None:
+    result = gpt2lab(f"{script}.py", "--model_name=345M", "--temperature=0")
+    command, difference = SCRIPTS[script]
+    use = f"use 'gpt2lab {command}', {difference} (see gpt2lab {command} --help)"
+    assert result.exit_code == 2
+    assert result.stderr == f"gpt2lab: error: {script}.py is a script of the original: {use}\n"
+
+
+SPELLINGS = ["train-horovod", "train_horovod", "./train-horovod.py", "src/train_horovod.py", "src\\train-horovod.py"]
+
+
+@pytest.mark.parametrize("typed", SPELLINGS)
+def test_a_script_of_the_original_is_recognised_however_it_is_spelled(gpt2lab, typed: str) -> None:
+    assert gpt2lab(typed).stderr.startswith(f"gpt2lab: error: {typed} is a script of the original: ")
+
+
+def test_a_command_with_the_name_of_a_script_is_a_command(gpt2lab) -> None:
+    assert all(gpt2lab(name, "--help").exit_code == 0 for name in SCRIPTS.keys() & COMMANDS.keys())
+
+
+def test_the_hints_for_scripts_name_flags_that_exist(gpt2lab) -> None:
+    for command, difference in SCRIPTS.values():
+        named = {*re.findall(r"--[a-z_]+(?![a-z_-])", difference)} - {"--models_dir"}
+        assert named <= {*re.findall(r"--[a-z_]+", gpt2lab(command, "--help").stdout)}
 
 
 def test_generating_imports_neither_torch_nor_anything_else_heavy() -> None:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from difflib import get_close_matches
 from importlib import import_module
 from io import TextIOBase, TextIOWrapper
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Any, NoReturn, TextIO, cast
 
 import click
@@ -43,6 +43,34 @@ COMMANDS = {
 }
 """Subcommand → what ``gpt2lab --help`` says of it; each is ``command`` in a module of its name."""
 
+SCRIPTS = {
+    "generate_unconditional_samples": (
+        "generate",
+        "with the same flags; by default it makes one sample with the built-in model tales; "
+        "--model_name takes a path in place of --models_dir",
+    ),
+    "interactive_conditional_samples": (
+        "interactive",
+        "with the same flags; the default model is the built-in tales; "
+        "--model_name takes a path in place of --models_dir",
+    ),
+    "train": ("train", "with the same flags; it ends by itself: see --epochs and --steps"),
+    "train_horovod": (
+        "train",
+        "started as 'torchrun --nproc-per-node N -m gpt2lab train', with the same flags; an update of all processes "
+        "together has --batch_size times --accumulate_gradients windows",
+    ),
+    "encode": ("encode", "with the same arguments; it writes a folder unless OUT ends in .npz"),
+    "download_model": ("download", "with the same names, one at a time"),
+    "encoder": ("tokens", "which shows the tokens of a text"),
+    "load_dataset": ("inspect", "which shows what training reads of a dataset"),
+    "model": ("info", "which describes a model"),
+    "sample": ("next", "which shows how a token is chosen; 'gpt2lab generate' writes text"),
+    "accumulate": ("train", "with --accumulate_gradients N"),
+    "memory_saving_gradients": ("train", "with --memory_saving_gradients"),
+}
+"""Script of OpenAI's code or of its fine-tunable forks → the subcommand to use, and what differs."""
+
 
 class Commands(click.Group):
     """Imports a subcommand's module when it is called for, and reports errors."""
@@ -61,10 +89,14 @@ class Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The subcommand that is meant; of a misspelt one the nearest is named."""
+        """The subcommand that is meant. For a script of the original or a misspelt name the error says what to use."""
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
+            if script := SCRIPTS.get(PureWindowsPath(args[0]).stem.replace("-", "_")):  # with / or \\, .py or not
+                command, difference = script
+                message = f"{args[0]} is a script of the original: use 'gpt2lab {command}', {difference}"
+                raise click.UsageError(f"{message} (see gpt2lab {command} --help)") from None
             if close := get_close_matches(args[0], COMMANDS, 1):
                 raise click.UsageError(f"{error.message.rstrip('.')}. Did you mean {close[0]!r}?", ctx) from None
             raise
