@@ -19,6 +19,8 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
+from skips import Skips
+
 # Set before any test module imports huggingface_hub or transformers, which read them once.
 os.environ |= {
     "HF_HUB_OFFLINE": "1",
@@ -146,6 +148,16 @@ def run_folders() -> type[RunFolder]:
 def run_folder(tmp_path: Path) -> RunFolder:
     """The folder of a run that has not begun."""
     return RunFolder(tmp_path)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    about = "extras that are installed: fail if a test is skipped that could run with these on this machine"
+    parser.addoption("--installed", metavar="EXTRAS", help=about)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    extras = config.getoption("--installed")
+    config.pluginmanager.register(Skips(None if extras is None else frozenset(extras.split(","))))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

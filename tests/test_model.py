@@ -31,8 +31,6 @@ PROMPT = "The cat"
 
 @pytest.fixture(scope="module", params=["cpu", "reference"])
 def device(request: pytest.FixtureRequest) -> str:
-    if request.param == "cpu":
-        pytest.importorskip("gpt2lab._native")
     return str(request.param)
 
 
@@ -103,7 +101,6 @@ def test_a_prompt_alone_gives_what_it_gives_among_others(tiny: LanguageModel) ->
 
 
 def test_the_number_of_threads_changes_no_text() -> None:
-    pytest.importorskip("gpt2lab._native")
     one, two = (
         gpt2lab.load(GOLDEN / "tiny", threads=threads).generate(["A", PROMPT], n=2, length=12, seed=1, logprobs=True)
         for threads in (1, 2)
@@ -473,7 +470,6 @@ def test_text_is_made_in_8_bits_and_numbers_in_float32_unless_told_otherwise(dev
 
 @pytest.mark.parametrize("precision", PRECISIONS)
 def test_a_precision_that_is_asked_for_is_that_of_everything(precision: str) -> None:
-    pytest.importorskip("gpt2lab._native")
     model = gpt2lab.load(GOLDEN / "odd", precision=precision)
     assert (model.precision, model.exact_precision) == (precision, precision)
     prompt = [1, 2, 3]

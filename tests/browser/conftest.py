@@ -8,18 +8,18 @@ skipped.
 from __future__ import annotations
 
 import re
-import shutil
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from importlib.util import find_spec
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
 import pytest
+
+import needs
 
 HERE = Path(__file__).parent
 GOLDEN = HERE.parent / "golden"
@@ -34,28 +34,12 @@ CHROMIUM_FLAGS = (
 )
 
 
-def _missing() -> str | None:
-    """Why these tests cannot run here."""
-    for module in ("fastapi", "uvicorn", "playwright", "axe_playwright_python"):
-        if find_spec(module) is None:
-            return f"needs {module}: pip install 'gpt2lab[serve,browser]'"
-    if chromium() is None:
-        return "needs chromium or google-chrome on the path"
-    return None
-
-
-def chromium() -> str | None:
-    """Where this machine's Chromium is."""
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    return next((path for path in map(shutil.which, names) if path), None)
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     here = [item for item in items if HERE in item.path.parents]
-    reason = _missing() if here else None
-    for item in here:
-        if reason:
-            item.add_marker(pytest.mark.skip(reason=reason))
+    if here:
+        needed = needs.mark("fastapi", "uvicorn", "playwright", "axe_playwright_python", "Chromium")
+        for item in here:
+            item.add_marker(needed)
 
 
 class Complaints:
@@ -150,7 +134,7 @@ def browser() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=chromium(), args=list(CHROMIUM_FLAGS))
+        started = playwright.chromium.launch(executable_path=needs.chromium(), args=list(CHROMIUM_FLAGS))
         yield started
         started.close()
 

@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+import needs
+
 from .test_accessibility import LOOKS, settled, violations
 
 NAMES = ["begins", "read", "texts", "anew", "axe", "lost", "one", "two"]
@@ -353,7 +355,7 @@ def test_a_server_with_keys_is_given_one(new_page, serve, folder, tmp_path, expe
 
 @pytest.mark.slow
 def test_a_training_is_watched_while_it_runs(new_page, serve, tmp_path, expect):
-    pytest.importorskip("torch")
+    needs.check("torch")
     (tmp_path / "tales.txt").write_text(
         "Once upon a time there was a mouse who danced until the moon went down. " * 200
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import needs
 from gpt2lab.data.open import open_documents
 from gpt2lab.tokenizer import Tokenizer
 
@@ -149,7 +149,7 @@ def test_shards_are_not_encoded_again(gpt2lab, stories, tmp_path):
     assert "is encoded already" in result.stderr
 
 
-@pytest.mark.skipif(os.name != "posix", reason="pipes and signals")
+@needs.mark("POSIX")
 def test_a_kill_leaves_no_dataset_and_the_next_run_cleans_up(gpt2lab, tmp_path):
     command = [sys.executable, "-m", "gpt2lab", "encode", "-", str(tmp_path / "out")]
     process = subprocess.Popen(command, stdin=subprocess.PIPE)

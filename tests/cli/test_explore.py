@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import needs
+
 GOLDEN = Path(__file__).parents[1] / "golden"
 TINY = str(GOLDEN / "tiny")
 ODD = str(GOLDEN / "odd")
@@ -67,7 +69,7 @@ def test_sweep_shows_figures_texts_and_commands(gpt2lab, monkeypatch):
 
 
 def test_sweep_writes_a_page_and_pictures(gpt2lab, tmp_path):
-    pytest.importorskip("matplotlib")
+    needs.check("matplotlib")
     flags = ("--temperatures", 0, 1, "--nsamples", 1, "--length", 4, "--model", TINY)
     files = ("--html", tmp_path / "a.html", "--png", tmp_path / "a.png", "--svg", tmp_path / "a.svg")
     result = gpt2lab("explore", "sweep", "Hello", *flags, *files)

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 import gpt2lab as package
+import needs
 from gpt2lab.generation.completion import Completion, Piece
 from gpt2lab.sampling.declaration import PARAMETERS
 
@@ -291,7 +292,7 @@ def test_output_is_utf8_whatever_the_locale() -> None:
     assert json.loads(out.decode("utf-8"))["prompt"] == "😀 é"
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="pipes break otherwise there")
+@needs.mark("POSIX")
 @pytest.mark.parametrize("more", [["--json"], [], ["--batch_size", "1"]])
 def test_a_reader_that_leaves_ends_it_quietly(more: list[str]) -> None:
     process = start("generate", "--nsamples", "0", "--length", "8", *more)
@@ -302,7 +303,7 @@ def test_a_reader_that_leaves_ends_it_quietly(more: list[str]) -> None:
     assert re.fullmatch(rb"gpt2lab: seed \d+\n", process.stderr.read())
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="closes streams in a shell")
+@needs.mark("POSIX")
 @pytest.mark.parametrize(
     ("arguments", "status", "message"),
     [
@@ -326,14 +327,14 @@ def test_streams_that_are_closed_are_no_traceback(arguments: str, status: int, m
     assert message in said if message else not said
 
 
-@pytest.mark.skipif(not Path("/dev/full").is_char_device(), reason="needs a device that is full")
+@needs.mark("/dev/full")
 def test_a_full_disk_is_one_line_that_names_the_file(gpt2lab) -> None:
     result = gpt2lab("generate", "--length", 0, "--model", TINY, "--out", "/dev/full", "--seed", 1)
     assert result.exit_code == 2
     assert result.stderr == "gpt2lab: seed 1\ngpt2lab: error: cannot write /dev/full: No space left on device\n"
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="SIGTERM is another thing there")
+@needs.mark("POSIX")
 def test_being_terminated_ends_it_quietly(tmp_path) -> None:
     process = start("generate", "--nsamples", "0", "--length", "8", "--json")
     assert process.stdout is not None
@@ -344,7 +345,7 @@ def test_being_terminated_ends_it_quietly(tmp_path) -> None:
     assert b"Traceback" not in errors
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="SIGINT is another thing there")
+@needs.mark("POSIX")
 def test_ctrl_c_loses_no_finished_sample(tmp_path) -> None:
     out = tmp_path / "out.jsonl"
     process = start("generate", "--nsamples", "0", "--length", "8", "--seed", "1", "--json", "--out", str(out))
@@ -377,7 +378,7 @@ def test_samples_that_wait_for_an_earlier_one_are_written_when_it_is_stopped(gpt
     assert result.stderr.splitlines()[:2] == ["gpt2lab: seed 1", f"gpt2lab: 2 samples appended to {out}"]
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="SIGINT is another thing there")
+@needs.mark("POSIX")
 def test_ctrl_c_in_a_streamed_sample_ends_its_line() -> None:
     process = start("generate", "--nsamples", "0", "--batch_size", "1", "--overflow", "slide", "--length", "1000000")
     assert process.stdout is not None

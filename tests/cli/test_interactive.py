@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import gpt2lab as package
+import needs
 
 TINY = str(Path(__file__).parents[1] / "golden" / "tiny")
 ASK = "Model prompt >>> "
@@ -70,9 +71,9 @@ def test_options_that_cannot_work_are_told_before_the_first_prompt(gpt2lab, argu
     assert message in result.stderr
 
 
+@needs.mark("POSIX")
 def test_who_sits_at_a_terminal_is_told_how_to_end_it() -> None:
-    pty = pytest.importorskip("pty")
-    ours, theirs = pty.openpty()
+    ours, theirs = os.openpty()
     command = [sys.executable, "-m", "gpt2lab", "interactive", "--length", "1", "--seed", "1", "--model", TINY]
     process = subprocess.Popen(command, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     os.close(theirs)
@@ -83,7 +84,7 @@ def test_who_sits_at_a_terminal_is_told_how_to_end_it() -> None:
     assert errors == b"gpt2lab: seed 1\ngpt2lab: Ctrl-D ends the program\n"
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="SIGINT is another thing there")
+@needs.mark("POSIX")
 def test_ctrl_c_stops_the_sample_and_not_the_program() -> None:
     command = [sys.executable, "-m", "gpt2lab", "interactive", "--length", "1000000", "--overflow", "slide"]
     process = subprocess.Popen(

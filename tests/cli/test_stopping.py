@@ -5,9 +5,10 @@ import threading
 
 import pytest
 
+import needs
 from gpt2lab.cli.stopping import StoppedBetween
 
-pytestmark = pytest.mark.skipif(threading.current_thread() is not threading.main_thread(), reason="needs signals")
+pytestmark = needs.mark("the main thread")
 
 
 def three(at: int | None = None):

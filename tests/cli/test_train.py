@@ -12,7 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-torch = pytest.importorskip("torch")
+import needs
+
+torch = needs.package("torch")
 
 from gpt2lab.cli.main import main  # noqa: E402
 from gpt2lab.training import metrics  # noqa: E402
@@ -301,8 +303,8 @@ def test_a_mistake_in_such_a_file_is_told(folder, capsys, name, text, message):
     ],
 )
 def test_a_users_mistake_is_one_line(folder, capsys, arguments, message):
-    if "cuda" in arguments and torch.cuda.is_available():
-        pytest.skip("there is one")
+    if "cuda" in arguments:
+        needs.check("a machine without CUDA")
     Path("empty.txt").write_text("")
     Path("latin.txt").write_bytes("caf\xe9".encode("latin-1"))
     Path("binary.txt").write_bytes(bytes(range(256)) * 4)
@@ -399,7 +401,7 @@ def test_sigterm_finishes_the_update_saves_and_says_where(folder, capsys, monkey
 
 
 def test_the_losses_are_drawn_where_matplotlib_is(folder, monkeypatch):
-    pytest.importorskip("matplotlib")
+    needs.check("matplotlib")
     monkeypatch.setattr(metrics, "find_spec", find_spec)  # undoes no_curve
     run(*FRESH, "--steps", 1)
     assert {"losses.svg", "losses.png"} < {file.name for file in Path("checkpoint/run1").iterdir()}

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import needs
 from gpt2lab.data import files
 from gpt2lab.data.files import Reading, Source, find_sources, open_bytes, text_blocks
 from gpt2lab.errors import UsageError
@@ -137,7 +138,7 @@ def test_zstd_is_read_or_what_it_needs_is_said(tmp_path, monkeypatch):
     try:
         from compression import zstd  # noqa: F401
     except ModuleNotFoundError:
-        pytest.importorskip("zstandard")
+        needs.check("zstandard")
     assert text_of(tmp_path / "a.txt.zst") == "hi"
 
 

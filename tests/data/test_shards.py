@@ -1,12 +1,13 @@
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.numpy
 from hypothesis import given
 from hypothesis import strategies as st
 
+import needs
 from gpt2lab.data.encoding import encode_pieces
 from gpt2lab.data.open import open_documents
 from gpt2lab.data.shards import new_shards, read_shards, write_shards
@@ -58,9 +59,8 @@ def test_what_is_not_learned_is_marked_where_there_is_any(tmp_path):
 
 
 def test_the_safetensors_package_reads_them(tmp_path):
-    safetensors = pytest.importorskip("safetensors.numpy")
     write(tmp_path / "out", texts("one two three", "four five"))
-    tensors = safetensors.load_file(tmp_path / "out" / "tokens-00001.safetensors")
+    tensors = safetensors.numpy.load_file(tmp_path / "out" / "tokens-00001.safetensors")
     assert tensors["tokens"].dtype == np.uint16
     assert tensors["documents"].tolist() == [0, 3]
     assert tensors["characters"].tolist() == [13, 9]
@@ -159,7 +159,7 @@ def test_what_is_something_else_is_never_overwritten(tmp_path):
     assert (tmp_path / "out" / "diary.txt").read_text() == "dear"
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
+@needs.mark("a user other than root")
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "closed").mkdir(mode=0o555)
     with pytest.raises(UsageError, match="cannot write"):
@@ -182,8 +182,7 @@ def test_another_vocabulary_is_refused(tmp_path, bytewise):
 
 
 def test_weights_are_no_tokens(tmp_path):
-    safetensors = pytest.importorskip("safetensors.numpy")
-    safetensors.save_file({"wte.weight": np.zeros(3, np.float32)}, tmp_path / "tokens-00001.safetensors")
+    safetensors.numpy.save_file({"wte.weight": np.zeros(3, np.float32)}, tmp_path / "tokens-00001.safetensors")
     with pytest.raises(UsageError, match="holds no tokens that gpt2lab encode wrote"):
         read(tmp_path)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import needs
 from gpt2lab.engines import digests, lazy, loading, open_engine
 from gpt2lab.engines.lazy import Engines
 from gpt2lab.weights import open_checkpoint
@@ -70,7 +71,7 @@ def test_one_precision_is_one_engine() -> None:
     assert both.generating is not both.exact
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@needs.mark("POSIX")
 @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork")
 def test_a_child_forked_while_an_engine_is_being_opened_opens_its_own(monkeypatch) -> None:
     started, go_on, parent = threading.Event(), threading.Event(), os.getpid()

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import needs
 from gpt2lab import _native
 from gpt2lab.config import ModelConfig
 from gpt2lab.engines.native import NativeEngine
@@ -214,7 +215,7 @@ for name in (None, "baseline", "amx"):
 """
 
 
-@pytest.mark.skipif("amx" not in ISAS, reason="no matrix unit here")
+@needs.mark("a CPU with AMX")
 def test_the_matrix_units_registers_are_asked_for_when_it_is_chosen():
     """Not before: a process that has them needs larger signal stacks."""
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
@@ -251,7 +252,7 @@ def _in_child(engine, expected, queue):
     queue.put(np.array_equal(run(engine, [1, 2, 3]), expected))
 
 
-@pytest.mark.skipif("fork" not in multiprocessing.get_all_start_methods(), reason="no fork here")
+@needs.mark("POSIX")
 def test_a_forked_process_can_go_on_with_an_engine(engines):
     engine = engines[2]
     expected = run(engine, [1, 2, 3])
@@ -352,7 +353,7 @@ print("done")
     assert result.stdout == "done\n", result.stderr
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="needs a limit of address space")
+@needs.mark("Linux")
 def test_threads_that_cannot_be_started_get_one_line():
     result = python("""
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()

@@ -7,13 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import needs
 from gpt2lab.config import ModelConfig
 from gpt2lab.engines.native import NativeEngine
 from gpt2lab.sampling import SamplingParams
 from gpt2lab.weights.checkpoint import Checkpoint, tensor_shapes
 
-torch = pytest.importorskip("torch")
-transformers = pytest.importorskip("transformers")
+torch = needs.package("torch")
+transformers = needs.package("transformers")
 
 SMALL = ModelConfig(n_vocab=1000, n_ctx=128, n_embd=96, n_head=6, n_layer=3)
 LARGE = [

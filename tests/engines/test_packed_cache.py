@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import needs
 from gpt2lab.engines import packed_cache
 from gpt2lab.engines.packed_cache import (
     Key,
@@ -137,7 +137,7 @@ def writer(folder: Path, how: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
-@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs kill -9")
+@needs.mark("POSIX")
 def test_a_killed_writer_leaves_no_entry_and_is_swept_up_after(tmp_path: Path, arena, monkeypatch) -> None:
     with writer(tmp_path, "stop") as process:
         assert process.stdout.readline() == "written\n"
@@ -214,7 +214,7 @@ def test_an_entry_tells_the_end_of_a_path_of_any_length(tmp_path: Path, arena: n
         ({"GPT2LAB_CACHE": "", "XDG_CACHE_HOME": "", "HOME": "/home/me"}, "/home/me/.cache/gpt2lab/packed"),
     ],
 )
-@pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="other folders there")
+@needs.mark("Linux")
 def test_the_folder_is_the_users_or_the_platforms(variables: dict, folder: str | None, monkeypatch) -> None:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from precision_cases import EVERY, EVERY_WAY, ISAS, make, random_checkpoint, run, step
 from quantized import Model, bfloat16_ways
 
+import needs
 from gpt2lab.config import ModelConfig
 from gpt2lab.engines.precision import KV_PRECISIONS, PRECISIONS
 from gpt2lab.weights.checkpoint import Checkpoint
@@ -141,8 +142,7 @@ def test_halves_are_rounded_to_even(n_rows, n_embd, precision, isa):
 @pytest.mark.parametrize("n_embd", [1, 32, 33, 96, 130])
 @pytest.mark.parametrize("n_rows", [1, 3, 16, 39])
 def test_a_matrix_unit_rounds_prompts_to_the_even_one_of_two_bfloat16(n_rows, n_embd, precision):
-    if "amx" not in ISAS:
-        pytest.skip("this CPU has no matrix unit")
+    needs.check("a CPU with AMX")
     x = (1 + (2 * np.arange(n_embd) + 1) / 256) * np.where(np.arange(n_embd) % 3, 1, -1)  # half-way
     checkpoint = head_alone(x.tolist())
     expected = Model(checkpoint, precision, isa="amx").forward([0], given=1)

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+import needs
+
 NATIVE = Path(__file__).parents[2] / "native"
 SOURCES = sorted(path.stem for path in NATIVE.glob("*.cpp") if "kernels_" not in path.stem)
 AVX2 = ["-mavx2", "-mfma", "-mf16c"]
@@ -40,7 +42,7 @@ def build(folder: Path, compiler: str, flags: list[str], x86: bool) -> Path:
     return program
 
 
-@pytest.mark.skipif(shutil.which("c++") is None, reason="no C++ compiler")
+@needs.mark("a C++ compiler")
 @pytest.mark.parametrize("sanitizers", ["address,undefined", "thread"])
 def test_this_cpu_with_sanitizers(tmp_path, sanitizers):
     x86 = platform.machine() in ("x86_64", "AMD64")
@@ -52,10 +54,7 @@ def test_this_cpu_with_sanitizers(tmp_path, sanitizers):
     assert "ok baseline" in result.stdout
 
 
-@pytest.mark.skipif(
-    shutil.which("aarch64-linux-gnu-g++") is None or shutil.which("qemu-aarch64") is None,
-    reason="no Arm cross compiler and emulator",
-)
+@needs.mark("a cross compiler and an emulator for Arm")
 def test_arm_under_an_emulator(tmp_path):
     program = build(tmp_path, "aarch64-linux-gnu-g++", ["-static"], x86=False)
     result = subprocess.run(["qemu-aarch64", program], capture_output=True, text=True)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import needs
 from gpt2lab import Tokenizer
 from gpt2lab.config import ModelConfig
 from gpt2lab.engines.native import NativeEngine
@@ -22,8 +23,8 @@ CONFIG = ModelConfig(n_vocab=50257, n_ctx=64, n_embd=32, n_head=2, n_layer=2)
 @pytest.fixture(scope="session")
 def twins():
     """(native engine, transformers' model) with the same weights, large enough to have opinions."""
-    torch = pytest.importorskip("torch")
-    transformers = pytest.importorskip("transformers")
+    torch = needs.package("torch")
+    transformers = needs.package("transformers")
     torch.manual_seed(0)
     model = transformers.GPT2LMHeadModel(
         transformers.GPT2Config(n_positions=CONFIG.n_ctx, n_embd=CONFIG.n_embd, n_head=CONFIG.n_head, n_layer=2)

@@ -10,6 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+import needs
 from gpt2lab import scoring
 from gpt2lab.errors import UsageError
 from gpt2lab.evaluating import TEXTS, corpora, evaluate
@@ -113,7 +114,7 @@ def test_the_guides_text_is_that_of_the_hubs_rows_joined(run, data, hf_logprobs)
 
 
 def test_the_hubs_parquet_is_the_same_text(run, data, tmp_path):
-    pyarrow = pytest.importorskip("pyarrow")
+    pyarrow = needs.package("pyarrow")
     lines = (data / "wiki.test.raw").read_text("utf-8").splitlines(keepends=True)
     (tmp_path / "wiki.test.raw").write_text("".join(lines[1:]), encoding="utf-8")  # all its empty lines hold a space
     rows = [{"text": line if line.strip() else ""} for line in lines[1:]]

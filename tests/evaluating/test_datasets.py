@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from http_server import hub_headers
+from huggingface_hub import constants
 
 from gpt2lab.errors import DownloadError, UsageError
 from gpt2lab.evaluating import datasets
@@ -28,7 +29,6 @@ def places(monkeypatch):
 @pytest.fixture
 def hub(server, monkeypatch, tmp_path):
     """A server that answers as the Hugging Face hub; the environment variable is read only at import."""
-    constants = pytest.importorskip("huggingface_hub.constants")
     monkeypatch.setattr(constants, "ENDPOINT", server.url)
     monkeypatch.setattr(
         constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}"

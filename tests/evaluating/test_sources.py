@@ -10,6 +10,7 @@ import zipfile
 
 import pytest
 
+import needs
 from gpt2lab.errors import UsageError
 from gpt2lab.evaluating import sources
 from gpt2lab.evaluating.sources import Source, find_sources, records
@@ -114,7 +115,7 @@ def test_parquet_asks_for_pyarrow_where_it_is_missing(tmp_path, monkeypatch):
 
 
 def test_parquet_is_read_where_pyarrow_is(tmp_path):
-    pyarrow = pytest.importorskip("pyarrow")
+    pyarrow = needs.package("pyarrow")
     parquet = importlib.import_module("pyarrow.parquet")
     rows = [{"text": "one two", "options": ["a", "b"]}, {"text": "three four", "options": []}]
     parquet.write_table(pyarrow.Table.from_pylist(rows), tmp_path / "x.parquet")

@@ -4,6 +4,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
+import needs
 from gpt2lab.exploring.charts import Panel, panels, scale_top, svg
 from gpt2lab.exploring.plots import picture
 from gpt2lab.exploring.sweep import Request, sweep
@@ -33,7 +34,7 @@ def test_scales_end_at_a_number_that_four_parts_suit(largest, top):
 
 
 def test_pictures_are_files_of_their_kind_and_always_the_same(swept):
-    pytest.importorskip("matplotlib")
+    needs.check("matplotlib")
     assert picture(swept, "png").startswith(b"\x89PNG")
     drawn = picture(swept, "svg")
     assert b"<svg" in drawn and drawn == picture(swept, "svg")

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 import gpt2lab
 from gpt2lab.config import ModelConfig
+from gpt2lab.engines.native import NativeEngine
 from gpt2lab.engines.protocol import Draw, Engine
 from gpt2lab.engines.reference import ReferenceEngine
 from gpt2lab.errors import SamplingError, UsageError
@@ -120,8 +121,7 @@ def test_the_same_tokens_are_drawn_with_speculation_on_and_off(requests, batch_s
 
 @pytest.mark.parametrize("draft", [False, True])
 def test_64_mixed_requests_at_once_draw_what_each_alone_would_draw(draft: bool) -> None:
-    native = pytest.importorskip("gpt2lab.engines.native")
-    engine = native.NativeEngine(read_openai(GOLDEN / "odd"), threads=1)
+    engine = NativeEngine(read_openai(GOLDEN / "odd"), threads=1)
     rng = random.Random(1)
     prompts = [tuple(rng.randrange(engine.config.n_vocab) for _ in range(n)) for n in (1, 2, 9, 30, 40, 300)]
     kinds = [

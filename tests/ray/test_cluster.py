@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import json
 import os
 import signal
@@ -13,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-TINY = str(Path(__file__).parents[1] / "golden" / "tiny")
+import needs
 
-needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs ray")
+TINY = str(Path(__file__).parents[1] / "golden" / "tiny")
 
 
 def lines_of(path: Path) -> list[dict]:
@@ -34,7 +33,7 @@ def test_a_missing_extra_is_named(gpt2lab, prompts, tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["prompts.jsonl"]
 
 
-@needs_ray
+@needs.mark("ray")
 @pytest.mark.parametrize(
     ("address", "message"),
     [
@@ -56,10 +55,9 @@ def test_a_cluster_that_is_not_there_is_said_in_a_line(gpt2lab, prompts, tmp_pat
 # ---- two workers ----------------------------------------------------------------------------------------------------
 
 
-@needs_ray
+@needs.mark("ray", "Linux")
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.skipif(sys.platform != "linux", reason="finds the workers in /proc")
 def test_a_worker_that_is_killed_loses_and_doubles_nothing(start, gpt2lab, tmp_path, ray_workers, ended):
     (tmp_path / "prompts.txt").write_text("".join(f"Tale {number}\n" for number in range(24)))
     flags = ("--prompts", tmp_path / "prompts.txt", "--nsamples", 2, "--seed", 7, "--json", "--model", TINY)
@@ -119,7 +117,7 @@ def test_a_worker_makes_the_part_that_it_is_given(order, gpt2lab, prompts):
     ],
 )
 def test_a_worker_that_would_make_another_text_refuses_as_a_row(order, change, message):
-    pytest.importorskip("pyarrow")
+    needs.check("pyarrow")
     from gpt2lab.jobs.cluster import ERROR, Row, _Actor, _rows_of, _table
     from gpt2lab.jobs.generating import Writer
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import random
 import shutil
 import signal
-import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -17,6 +15,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import needs
 from gpt2lab.data import encoding as data_encoding
 from gpt2lab.data.encoding import encode_batch
 from gpt2lab.data.files import Source
@@ -26,8 +25,6 @@ from gpt2lab.jobs.cluster import Row
 from gpt2lab.tokenizer import Tokenizer
 
 ODD = Path(__file__).parents[1] / "golden" / "odd"
-
-needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="needs ray")
 
 
 @pytest.fixture
@@ -193,10 +190,9 @@ def test_tokens_come_back_as_they_were_written(tmp_path_factory, batches):
 # ---- with Ray -------------------------------------------------------------------------------------------------------
 
 
-@needs_ray
+@needs.mark("ray", "Linux")
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.skipif(sys.platform != "linux", reason="finds the workers in /proc")
 def test_a_worker_that_is_killed_loses_and_doubles_no_token(start, gpt2lab, texts, tmp_path, ray_workers, ended):
     draw = random.Random(2)
     words = [" the", " king", ",", " said\n", " 日本", " é", " slept."]
@@ -218,7 +214,7 @@ def test_a_worker_that_is_killed_loses_and_doubles_no_token(start, gpt2lab, text
     assert files_in(tmp_path / "ray") == files_in(tmp_path / "here")
 
 
-@needs_ray
+@needs.mark("ray")
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_what_a_worker_cannot_read_is_one_line(start, tmp_path, ended):

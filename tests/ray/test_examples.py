@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import subprocess
 import sys
@@ -10,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
+import needs
 from gpt2lab.cli.serve import command as serve_command
 from gpt2lab.serving.settings import KEYS_VARIABLE
 
@@ -48,7 +49,6 @@ serve.shutdown()
 @pytest.fixture(scope="module")
 def manifests() -> dict[str, Any]:
     """The documents of all manifests by their kind."""
-    yaml = pytest.importorskip("yaml")
     files = sorted((EXAMPLES / "kubernetes").glob("*.yaml"))
     return {found["kind"]: found for file in files for found in yaml.safe_load_all(file.read_text(encoding="utf-8"))}
 
@@ -92,8 +92,9 @@ def test_the_ray_service_is_one(manifests):
 
 
 def test_ray_serves_own_schema_takes_the_application(manifests):
-    yaml = pytest.importorskip("yaml")
-    schema = pytest.importorskip("ray.serve.schema")
+    needs.check("ray", "aiohttp", "fastapi")
+    from ray.serve import schema
+
     text = manifests["RayService"]["spec"]["serveConfigV2"]
     deployed = schema.ServeDeploySchema.model_validate(yaml.safe_load(text))
     (application,) = deployed.applications
@@ -107,7 +108,7 @@ def test_ray_serves_own_schema_takes_the_application(manifests):
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.skipif(not all(map(importlib.util.find_spec, ("ray", "aiohttp", "fastapi"))), reason="needs ray[serve]")
+@needs.mark("ray", "aiohttp", "fastapi")
 def test_ray_serve_gives_the_text_of_the_command(gpt2lab, ended):
     tiny = EXAMPLES.parent / "tests" / "golden" / "tiny"
     flags = [sys.executable, "-c", ASK, str(tiny)]

@@ -12,17 +12,18 @@ from typing import Any
 
 import pytest
 
-try:
-    import httpx
-    import uvicorn
+import needs
 
-    import gpt2lab
-    from gpt2lab.serving.app import make_app
-    from gpt2lab.serving.server import Server, _abortable, listen_on, url_of
-    from gpt2lab.serving.service import Service
-    from gpt2lab.serving.settings import Settings
-except ImportError:  # without the extra there is nothing to test
-    collect_ignore_glob = ["test_*.py"]
+needs.check("fastapi", "uvicorn", "httpx")  # for all tests in this folder
+
+import httpx
+import uvicorn
+
+import gpt2lab
+from gpt2lab.serving.app import make_app
+from gpt2lab.serving.server import Server, _abortable, listen_on, url_of
+from gpt2lab.serving.service import Service
+from gpt2lab.serving.settings import Settings
 
 PROMPT = "Once upon a time"
 

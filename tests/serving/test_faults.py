@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import socket
@@ -14,6 +13,7 @@ from contextlib import suppress
 import httpx
 import pytest
 
+import needs
 from gpt2lab.errors import UsageError
 from gpt2lab.serving.server import listen_on
 from gpt2lab.serving.settings import Settings
@@ -99,7 +99,7 @@ def begin(*arguments: str) -> tuple[subprocess.Popen[str], str]:
     pytest.fail("it did not start")
 
 
-@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+@needs.mark("POSIX")
 def test_sigterm_lets_what_runs_finish_refuses_more_and_exits_with_0():
     process, url = begin()
     try:
@@ -120,7 +120,7 @@ def test_sigterm_lets_what_runs_finish_refuses_more_and_exits_with_0():
         process.wait()
 
 
-@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+@needs.mark("POSIX")
 def test_a_drain_has_an_end_and_a_second_signal_ends_it_at_once():
     process, url = begin("--drain_seconds", "0.3", "--quiet")
     try:

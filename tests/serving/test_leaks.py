@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import os
 import re
 import signal
 import socket
@@ -17,6 +16,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+
+import needs
 
 from .conftest import PROMPT, eventually
 from .test_faults import LONG, begin
@@ -95,7 +96,7 @@ def test_clients_that_vanish_mid_stream(api):
         assert eventually(lambda: not api.worker.outstanding, 5)
 
 
-@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+@needs.mark("POSIX")
 def test_a_client_that_is_killed_mid_stream(api):
     script = (
         "import json, sys, urllib.request\n"
@@ -134,7 +135,7 @@ def last_line(url: str, stays: bool) -> str | None:
         return [*lines][-1] if stays else None
 
 
-@pytest.mark.skipif(os.name == "nt", reason="POSIX signals")
+@needs.mark("POSIX")
 def test_sigterm_under_load_ends_every_stream_and_the_process():
     """Sixteen stream, eight at a time; every fourth client leaves; more requests come."""
     process, url = begin("--max_batch", "8")
@@ -157,7 +158,7 @@ def test_sigterm_under_load_ends_every_stream_and_the_process():
         process.wait()
 
 
-@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="counts what Linux says is open")
+@needs.mark("Linux")
 def test_many_faults_leave_no_thread_and_no_open_file(api):
     def held() -> tuple[int, int]:
         gc.collect()

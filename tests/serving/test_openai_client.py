@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+import needs
+
 from .conftest import PROMPT
 
-openai = pytest.importorskip("openai")
+openai = needs.package("openai")
 
 
 @pytest.fixture

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("schemathesis")
+import needs
+
+needs.check("schemathesis")
 
 
 @pytest.mark.slow

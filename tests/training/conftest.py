@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("torch")
+import needs
+
+needs.check("torch")
 
 import torch
 

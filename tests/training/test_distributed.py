@@ -15,12 +15,13 @@ from typing import Any
 import pytest
 import torch
 
+import needs
 from gpt2lab.config import ModelConfig
 from gpt2lab.errors import UsageError
 from gpt2lab.training.distributed import World, use_threads
 from gpt2lab.training.module import GPT2
 
-pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="this PyTorch knows no other processes")
+pytestmark = needs.mark("torch.distributed")
 
 SCRIPT = Path(__file__).with_name("several.py")
 TOLERANCE = 1e-5
@@ -204,8 +205,7 @@ def test_others_that_cannot_be_met_are_told(monkeypatch):
 
 
 def test_fsdp_says_when_pytorch_is_too_old(monkeypatch):
-    fsdp = pytest.importorskip("torch.distributed.fsdp")
-    monkeypatch.delattr(fsdp, "fully_shard", raising=False)
+    monkeypatch.delattr("torch.distributed.fsdp.fully_shard", raising=False)
     model = GPT2(ModelConfig(n_vocab=8, n_ctx=4, n_embd=4, n_head=2, n_layer=1))
     with pytest.raises(UsageError, match="fsdp needs a newer PyTorch"):
         World(size=2).wrap(model, "fsdp")

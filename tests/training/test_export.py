@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import gpt2lab
+import needs
 from gpt2lab.weights import convert, open_checkpoint
 
 TOKENS = [1, 2, 3, 4, 5, 6]
@@ -27,7 +28,7 @@ def test_the_run_folder_and_its_gguf_give_the_modules_logits(trainer, tmp_path):
 
 
 def test_transformers_reads_the_run_folder(trainer):
-    transformers = pytest.importorskip("transformers")
+    transformers = needs.package("transformers")
     trainer.model.eval()
     theirs = transformers.GPT2LMHeadModel.from_pretrained(trainer.run)
     with torch.no_grad():

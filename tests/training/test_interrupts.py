@@ -4,10 +4,11 @@ import sys
 
 import pytest
 
+import needs
 from gpt2lab.training import interrupts
 from gpt2lab.training.interrupts import Interrupts
 
-needs_hangup = pytest.mark.skipif(interrupts.SIGHUP is None, reason="this system has no SIGHUP")
+needs_hangup = needs.mark("POSIX")
 
 
 @pytest.fixture

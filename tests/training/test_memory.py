@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+import needs
 from gpt2lab.config import RELEASED_SIZES, ModelConfig
 from gpt2lab.training.memory import estimate
 from gpt2lab.training.settings import Settings
@@ -59,7 +60,7 @@ print(*(line.split()[1] for line in open("/proc/self/status") if line.startswith
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="measured on Linux")
+@needs.mark("Linux")
 @pytest.mark.parametrize("extra", [{}, {"memory_saving_gradients": True}, {"lora": 8}])
 def test_the_estimate_is_near_the_measured_peak(extra):
     shape = {"n_ctx": 512, "n_embd": 512, "n_head": 8, "n_layer": 8}

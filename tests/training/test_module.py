@@ -3,6 +3,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+import needs
 from gpt2lab.config import ModelConfig
 from gpt2lab.training.module import GPT2
 from gpt2lab.training.ops.compute import Compute
@@ -169,7 +170,7 @@ def test_frozen_weights_get_no_gradient():
 
 
 def test_transformers_finds_the_same_loss_and_gradients():
-    transformers = pytest.importorskip("transformers")
+    transformers = needs.package("transformers")
     model, tokens, _ = case()
     config = transformers.GPT2Config(
         vocab_size=37, n_positions=16, n_embd=24, n_head=3, n_layer=3, resid_pdrop=0, embd_pdrop=0, attn_pdrop=0

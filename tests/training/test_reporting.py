@@ -6,6 +6,7 @@ from dataclasses import astuple
 
 import pytest
 
+import needs
 from gpt2lab.training import reporting
 from gpt2lab.training.metrics import Curve, Metrics, TensorBoard, file_reporters, read_metrics
 from gpt2lab.training.reporting import Lines, Live, Reporter, Several, Update, Validation, clock
@@ -80,7 +81,7 @@ def test_a_training_begun_anew_keeps_the_metrics_of_the_one_before(tmp_path):
 
 
 def test_tensorboard_has_the_originals_tags(tmp_path):
-    pytest.importorskip("tensorboard")
+    needs.check("tensorboard")
     with TensorBoard(tmp_path, 0) as board:
         board.update(UPDATE)
         board.validation(VALIDATION)
@@ -94,7 +95,7 @@ def test_tensorboard_has_the_originals_tags(tmp_path):
 
 
 def test_the_curve_is_drawn_at_saves(tmp_path):
-    pytest.importorskip("matplotlib")
+    needs.check("matplotlib")
     with Metrics(tmp_path, 0) as metrics:
         for step in range(1, 30):
             metrics.update(Update(step, step, 3 / step, 3 / step + 0.1, 1e-4, 100.0))

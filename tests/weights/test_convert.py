@@ -1,4 +1,5 @@
 import errno
+import resource
 
 import pytest
 
@@ -108,7 +109,6 @@ def test_nothing_half_written_stays(tmp_path, make_checkpoint, monkeypatch, name
 
 @pytest.mark.parametrize("name", ["m.gguf", "folder"])
 def test_a_disk_that_takes_no_more_is_one_clear_error(tmp_path, make_checkpoint, name):
-    resource = pytest.importorskip("resource")
     made, limits = make_checkpoint(), resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, limits[1]))
     try:

@@ -3,6 +3,7 @@ import shutil
 
 import pytest
 from http_server import Server, hub_headers
+from huggingface_hub import constants
 from tf_bundle import write_bundle
 
 from gpt2lab.config import ModelConfig
@@ -116,7 +117,6 @@ def _point_hub_at(monkeypatch, url):
 @pytest.fixture
 def hub(server, monkeypatch, tmp_path, make_checkpoint):
     """A server with the files of openai-community/gpt2, much smaller."""
-    constants = pytest.importorskip("huggingface_hub.constants")
     _point_hub_at(monkeypatch, server.url)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)

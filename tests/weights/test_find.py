@@ -4,6 +4,7 @@ import sys
 
 import pytest
 
+import needs
 from gpt2lab.errors import CheckpointError
 from gpt2lab.weights import convert, find, open_checkpoint
 from gpt2lab.weights.find import find_checkpoint
@@ -80,7 +81,7 @@ def test_opening_a_gguf_imports_nothing_heavy(models, tmp_path):
     assert out.stdout == "[]\n"
 
 
-@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes here")
+@needs.mark("POSIX")
 def test_what_is_neither_file_nor_folder_is_named(tmp_path):
     os.mkfifo(tmp_path / "pipe.gguf")
     with pytest.raises(CheckpointError, match="neither a file nor a folder"):

@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tf_bundle import entry, table, variables, varint, write_bundle
 
+import needs
 from gpt2lab.config import ModelConfig
 from gpt2lab.errors import CheckpointError
 from gpt2lab.weights import Checkpoint, TokenizerFiles, convert, open_checkpoint, tensor_shapes
@@ -188,7 +189,7 @@ def test_tensorflow_entries_that_lie_behind_a_good_checksum(samples, fresh, data
 @settings(quick, max_examples=25)
 @given(data=st.data())
 def test_torch_files(tmp_path, data):
-    torch = pytest.importorskip("torch")
+    torch = needs.package("torch")
     arguments = {"n_layer": 1, "n_head": 2, "n_embd": 4, "block_size": 2, "vocab_size": 5, "bias": True}
     path = tmp_path / "ckpt.pt"
     torch.save({"model": {n: torch.from_numpy(t) for n, t in TENSORS.items()}, "model_args": arguments}, path)

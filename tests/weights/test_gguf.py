@@ -3,6 +3,7 @@ import struct
 import numpy as np
 import pytest
 
+import needs
 from gpt2lab.config import ModelConfig
 from gpt2lab.errors import CheckpointError
 from gpt2lab.weights import TokenizerFiles, open_checkpoint
@@ -74,7 +75,7 @@ def test_rows_that_are_no_whole_blocks_fall_back_to_float16(written):
 
 
 def test_the_gguf_package_reads_what_llama_cpp_expects(written):
-    gguf = pytest.importorskip("gguf")
+    gguf = needs.package("gguf")
     made, path = written("q8_0", tokenizer_files=OWN)
     reader = gguf.GGUFReader(path)
     field = lambda key: reader.fields[key].contents()  # noqa: E731
@@ -107,7 +108,7 @@ def test_the_gguf_package_reads_what_llama_cpp_expects(written):
 
 
 def test_a_file_by_the_gguf_package_is_read(tmp_path, make_checkpoint, same):
-    gguf = pytest.importorskip("gguf")
+    gguf = needs.package("gguf")
     made = make_checkpoint(tokenizer_files=TokenizerFiles({chr(97 + n): n for n in range(23)}, ["a b"]))
     writer = gguf.GGUFWriter(tmp_path / "theirs.gguf", "gpt2")
     writer.add_block_count(2)

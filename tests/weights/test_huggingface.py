@@ -2,7 +2,9 @@ import json
 
 import numpy as np
 import pytest
+import safetensors.numpy
 
+import needs
 from gpt2lab.config import ModelConfig
 from gpt2lab.errors import CheckpointError
 from gpt2lab.weights import TokenizerFiles, open_checkpoint
@@ -16,14 +18,13 @@ GPT2_SHAPE = ModelConfig(n_vocab=50257, n_ctx=16, n_embd=8, n_head=2, n_layer=1)
 @pytest.fixture
 def folder(tmp_path):
     """Make a folder out of a config, tensors by file, and other files."""
-    numpy = pytest.importorskip("safetensors.numpy")
 
     def make(weights, config=None, **files):
         path = tmp_path / "hf"
         path.mkdir(exist_ok=True)
         (path / "config.json").write_text(json.dumps({**CONFIG, **(config or {})}))
         for name, tensors in weights.items():
-            numpy.save_file(dict(tensors), path / name)
+            safetensors.numpy.save_file(dict(tensors), path / name)
         for name, content in files.items():
             (path / name.replace("__", ".")).write_text(json.dumps(content))
         return path
@@ -45,10 +46,9 @@ def test_round_trip(tmp_path, make_checkpoint, same, precision):
 
 
 def test_the_safetensors_package_reads_what_is_written(tmp_path, make_checkpoint):
-    numpy = pytest.importorskip("safetensors.numpy")
     made = make_checkpoint()
     write_huggingface(made, tmp_path / "hf", precision="float32")
-    tensors = numpy.load_file(tmp_path / "hf" / "model.safetensors")
+    tensors = safetensors.numpy.load_file(tmp_path / "hf" / "model.safetensors")
     assert set(tensors) == {f"transformer.{name}" for name in made.tensors}
     np.testing.assert_array_equal(tensors["transformer.wpe.weight"], made.tensors["wpe.weight"])
 
@@ -146,7 +146,7 @@ def test_quantised_precisions_are_refused(tmp_path, make_checkpoint):
 
 
 def test_bin_files_are_read_with_torch(folder, make_checkpoint, same):
-    torch = pytest.importorskip("torch")
+    torch = needs.package("torch")
     made = make_checkpoint()
     path = folder({})
     torch.save({f"transformer.{n}": torch.from_numpy(t) for n, t in made.tensors.items()}, path / "pytorch_model.bin")
@@ -164,7 +164,7 @@ def test_bin_files_without_torch_say_what_to_do(folder, monkeypatch):
 
 
 def test_a_pickle_that_would_run_code_is_refused(folder):
-    torch = pytest.importorskip("torch")
+    torch = needs.package("torch")
 
     class Evil:
         def __reduce__(self):

@@ -5,12 +5,13 @@ import json
 import numpy as np
 import pytest
 
+import needs
 from gpt2lab.config import ModelConfig
 from gpt2lab.reference import forward
 from gpt2lab.tokenizer import Tokenizer
 from gpt2lab.weights import convert, open_checkpoint
 
-llama_cpp = pytest.importorskip("llama_cpp")
+llama_cpp = needs.package("llama_cpp")
 pytestmark = pytest.mark.slow
 
 F32 = 0  # ggml's number; keys and values are float16 otherwise

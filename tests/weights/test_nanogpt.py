@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
 
+import needs
 from gpt2lab.config import ModelConfig
 from gpt2lab.errors import CheckpointError
 from gpt2lab.weights import open_checkpoint
 
-torch = pytest.importorskip("torch")
+torch = needs.package("torch")
 
 
 def save(path, checkpoint, *, bias=True, rows=None, **changes):

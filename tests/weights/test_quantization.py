@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+import needs
 from gpt2lab.weights.quantization import PRECISIONS, decode, decode_transposed, encode
 
 NUMBERS = arrays(np.float32, (3, 64), elements=st.floats(-1000, 1000, width=32, allow_subnormal=False))
@@ -13,8 +14,8 @@ GGUF_TYPES = {"float16": "F16", "bfloat16": "BF16", "q8_0": "Q8_0", "q4_0": "Q4_
 @pytest.mark.parametrize("name", GGUF_TYPES)
 @given(values=NUMBERS)
 def test_bits_are_those_of_the_gguf_package(name, values):
-    quants = pytest.importorskip("gguf.quants")
-    kind = pytest.importorskip("gguf").GGMLQuantizationType[GGUF_TYPES[name]]
+    quants = needs.package("gguf.quants")
+    kind = needs.package("gguf").GGMLQuantizationType[GGUF_TYPES[name]]
     values[np.abs(values) < 1e-4] = 0
     theirs = quants.quantize(values, kind)
     ours = encode(values, PRECISIONS[name])

@@ -5,11 +5,12 @@ import json
 import numpy as np
 import pytest
 
+import needs
 from gpt2lab.tokenizer import Tokenizer
 from gpt2lab.weights import convert, open_checkpoint
 
-transformers = pytest.importorskip("transformers")
-torch = pytest.importorskip("torch")
+transformers = needs.package("transformers")
+torch = needs.package("torch")
 
 
 @pytest.mark.parametrize("name", ["tiny", "odd"])

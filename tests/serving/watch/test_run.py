@@ -13,6 +13,7 @@ import tracemalloc
 
 import pytest
 
+import needs
 from gpt2lab.errors import UsageError
 from gpt2lab.serving.watch import files
 from gpt2lab.serving.watch import run as run_module
@@ -84,7 +85,7 @@ def test_the_end_is_told_by_the_steps_and_by_who_holds_the_folder(run, folder):
     assert look(run)["state"] == "finished"
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="who holds a folder is told on Linux alone")
+@needs.mark("Linux")
 def test_a_run_whose_process_is_gone_has_stopped(run, folder):
     folder.settings(steps=20)
     folder.update(1)
@@ -234,7 +235,7 @@ def test_what_is_no_file_is_not_read(folder):
         assert look(Run(folder.path, "run1"))["state"] == "starting"
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may read everything")
+@needs.mark("a user other than root")
 def test_a_file_that_may_not_be_read_is_told(run, folder):
     folder.update(1)
     folder.metrics.chmod(0)

@@ -1,0 +1,48 @@
+"""Print what pyproject.toml requires, one requirement a line, for ``pip install -r``.
+
+    python tools/requirements.py lint             what gpt2lab and its extra `lint` need, without gpt2lab
+    python tools/requirements.py --lowest test    the oldest versions of that
+    python tools/requirements.py --build          what a build needs
+
+``--lowest`` turns ``>=`` into ``==`` and leaves all else as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10, whose pip has brought it along
+    from pip._vendor import tomli as tomllib
+
+ROOT = Path(__file__).parents[1]
+
+
+def main() -> None:
+    """Read the command line, print."""
+    parser = argparse.ArgumentParser(description="Print what pyproject.toml requires.")
+    parser.add_argument("--lowest", action="store_true", help="the oldest versions")
+    parser.add_argument("--build", action="store_true", help="of a build, not of the package")
+    parser.add_argument("extras", nargs="*", help="of the package, beside its base")
+    options = parser.parse_args()
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    if options.build:
+        required = declared["build-system"]["requires"]
+    else:
+        required = list(declared["project"]["dependencies"])
+        for extra in options.extras:
+            required += declared["project"]["optional-dependencies"][extra]
+    for line in required:
+        print(lowest(line) if options.lowest else line)
+
+
+def lowest(requirement: str) -> str:
+    """``numpy>=1.23; python_version < '3.11'`` as ``numpy==1.23; python_version < '3.11'``."""
+    package, semicolon, marker = requirement.partition(";")
+    return package.replace(">=", "==") + semicolon + marker
+
+
+if __name__ == "__main__":
+    main()
