@@ -22,6 +22,7 @@ import click
 from gpt2lab.cli.options import GroupedCommand, option
 from gpt2lab.config import ModelConfig
 from gpt2lab.errors import UsageError
+from gpt2lab.training.job import Job
 from gpt2lab.training.settings import Settings
 
 SHAPE = {"n_ctx": 512, "n_embd": 256, "n_head": 4, "n_layer": 8}
@@ -214,15 +215,14 @@ def command(
     if Path(arguments["run_name"]).name in ("", ".."):
         raise UsageError(f"--run_name must be the name of a folder for this run, got {arguments['run_name']!r}")
     config = ModelConfig(**{**SHAPE, **{name: shape[name] for name in given}}) if from_scratch else None
+    job = Job(dataset=dataset, config=config, **arguments)
     if settings.sample_every:
-        _check_sample_dir(Path(arguments["sample_dir"], arguments["run_name"]))
+        _check_sample_dir(job.samples)
     try:
         start = _start(threads)
     except ModuleNotFoundError as error:
         raise UsageError(f"training needs {error.name}: pip install 'gpt2lab[train]'") from error
-    from gpt2lab.training.job import Job
-
-    context.exit(start.train(Job(dataset=dataset, config=config, **arguments), settings, terminal=sys.stdout.isatty()))
+    context.exit(start.train(job, settings, terminal=sys.stdout.isatty()))
 
 
 def _check_sample_dir(folder: Path) -> None:

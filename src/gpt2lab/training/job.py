@@ -1,4 +1,4 @@
-"""What a training run is to be made of: its text, the model it begins with, and its folders."""
+"""What a training run is asked to do: its text, the model it begins with, and its folders. Opens none of them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gpt2lab.config import ModelConfig
-from gpt2lab.errors import UsageError
-from gpt2lab.model import tokenizer_of
-from gpt2lab.tokenizer import Tokenizer
-from gpt2lab.weights import Checkpoint, open_checkpoint
 
 
 @dataclass(frozen=True)
@@ -39,22 +35,7 @@ class Job:
         """The run folder."""
         return Path(self.checkpoint_dir, self.run_name)
 
-
-@dataclass(frozen=True)
-class Source:
-    """What training begins with; without a checkpoint it is random."""
-
-    config: ModelConfig
-    tokenizer: Tokenizer
-    checkpoint: Checkpoint | None = None
-
-
-def open_source(job: Job) -> Source:
-    """The model that training begins with. Raises :class:`UsageError` if it has no tokenizer to read text with."""
-    if job.config is not None:
-        return Source(job.config, Tokenizer.gpt2())
-    checkpoint = open_checkpoint(job.model_name)
-    tokenizer = tokenizer_of(checkpoint)
-    if tokenizer is None:
-        raise UsageError(f"{job.model_name} has no tokenizer, which training needs: put its files beside the weights")
-    return Source(checkpoint.config, tokenizer, checkpoint)
+    @property
+    def samples(self) -> Path:
+        """The folder of its samples."""
+        return Path(self.sample_dir, self.run_name)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -19,12 +19,11 @@ from gpt2lab.errors import CheckpointError, UsageError
 from gpt2lab.training import checkpoints
 from gpt2lab.training.checkpoints import State
 from gpt2lab.training.distributed import World
-from gpt2lab.training.job import Job, Source, open_source
+from gpt2lab.training.job import Job
 from gpt2lab.training.loop import Trainer
 from gpt2lab.training.module import GPT2
 from gpt2lab.training.settings import Settings
-
-Say = Callable[[str], None]
+from gpt2lab.training.setup import Setup, open_source, print_line
 
 
 def torchrun_job() -> str | None:
@@ -33,7 +32,22 @@ def torchrun_job() -> str | None:
     return f"none/{os.getppid()}" if run_id == "none" else run_id  # the parent is torchrun's agent
 
 
-def after_restart(job: Job, world: World) -> Job:
+def begin(job: Job, settings: Settings, world: World) -> tuple[Setup, State | None]:
+    """The model that a run begins with, and the state to go on from if there is one."""
+    job = _after_restart(job, world)
+    _check_restore_from(job)
+    path = job.restore_from
+    if path not in ("latest", "fresh") and not _has_states(Path(path)):
+        other = replace(job, model_name=path, config=None)  # weights of any kind, as in the original
+        return Setup(job, settings, open_source(other), world), None
+    state = _find_state(job) if world.is_main else None
+    found = world.broadcast(None if state is None else (state.path, state.kind, state.progress))
+    if found is not None and state is None:
+        state = State(found[0], found[1], {}, {}, found[2])  # the main process has the tensors
+    return Setup(job, settings, open_source(job), world), state
+
+
+def _after_restart(job: Job, world: World) -> Job:
     """``job``, or to go on from what it has saved itself if torchrun had to start its processes again.
 
     Without this, ``--restore_from fresh`` or another place would begin anew each time one of them dies.
@@ -53,8 +67,8 @@ def _has_saved(job: Job) -> bool:
     return state is not None and state.progress.get("torchrun") == torchrun_job()
 
 
-def begin_with(job: Job, world: World, say: Say) -> tuple[Source, State | None]:
-    """The model, and the state to go on from if there is one."""
+def _check_restore_from(job: Job) -> None:
+    """Raise :class:`UsageError` for a misspelt word, and for weights beside random ones."""
     path = job.restore_from
     close = get_close_matches(path, ["fresh", "latest"], 1, 0.7)
     if close and path != close[0] and not Path(path).exists():
@@ -63,54 +77,54 @@ def begin_with(job: Job, world: World, say: Say) -> tuple[Source, State | None]:
         raise UsageError(
             f"--from_scratch begins with random weights, --restore_from {path} with others: give one of them"
         )
-    if path not in ("latest", "fresh") and not _has_states(Path(path)):
-        return open_source(replace(job, model_name=path, config=None)), None  # weights of any kind, as in the original
-    state = _find_state(job, say) if world.is_main else None
-    found = world.broadcast(None if state is None else (state.path, state.kind, state.progress))
-    if found is not None and state is None:
-        state = State(found[0], found[1], {}, {}, found[2])  # the main process has the tensors
-    return open_source(job), state
 
 
-def _find_state(job: Job, say: Say) -> State | None:
+def _find_state(job: Job) -> State | None:
+    """In the main process."""
     if job.restore_from == "fresh":
         return None
     if job.restore_from == "latest":
-        return checkpoints.load_latest(job.run, say)
+        return checkpoints.load_latest(job.run, print_line)
     path = Path(job.restore_from)
-    return checkpoints.load_state(path) if checkpoints.is_state(path) else checkpoints.load_latest(path, say)
+    return checkpoints.load_state(path) if checkpoints.is_state(path) else checkpoints.load_latest(path, print_line)
 
 
 def _has_states(path: Path) -> bool:
     return checkpoints.is_state(path) or bool(checkpoints.states(path))
 
 
-def go_on(trainer: Trainer, job: Job, state: State | None, say: Say) -> None:
+def go_on(trainer: Trainer, setup: Setup, state: State | None) -> None:
     """Restore ``state``, if there is one; nothing is written."""
     if state is not None:
-        say(f"Loading checkpoint {state.path}")
-        _check_base(trainer, state, job)
+        setup.say(f"Loading checkpoint {state.path}")
+        _check_base(trainer, state, setup.job)
         trainer.restore(state)
-        before, now = state.progress.get("tokens"), len(trainer.windows.ring)
-        if before not in (now, None):
-            if trainer.step >= trainer.last_step and is_of(state, job):
-                raise UsageError(
-                    f"{job.run} is finished after {trainer.step} updates on another text, of {before} tokens "
-                    f"({now} here): give another --run_name, or --restore_from fresh, which renames the old run"
-                )
-            say(f"the dataset had {before} tokens then: training goes on with another text")
-        changed = _changed(state.progress.get("settings", {}), trainer.settings)
-        if (name := state.progress.get("model_name", job.model_name)) not in (job.model_name, None) and not job.config:
-            changed.append(f"model_name {name} -> {job.model_name}, whose weights are not used: the state has its own")
-        if changed:
-            say(f"changed since then: {', '.join(changed)}")
-        if not is_of(state, job):
+        _say_changes(trainer, setup, state)
+        if not is_of(state, trainer.run):
             trainer.forget_best()  # it lies in the other folder
     if trainer.step > trainer.last_step:
         raise UsageError(
-            f"{job.run} has {trainer.step} updates already, and {trainer.last_step} were asked for: "
+            f"{trainer.run} has {trainer.step} updates already, and {trainer.last_step} were asked for: "
             f"ask for more --steps or --epochs, or --restore_from fresh"
         )
+
+
+def _say_changes(trainer: Trainer, setup: Setup, state: State) -> None:
+    """What is otherwise than when ``state`` was made. Raises :class:`UsageError` for another text and nothing to do."""
+    job = setup.job
+    before, now = state.progress.get("tokens"), len(trainer.windows.ring)
+    if before not in (now, None):
+        if trainer.step >= trainer.last_step and is_of(state, trainer.run):
+            raise UsageError(
+                f"{job.run} is finished after {trainer.step} updates on another text, of {before} tokens "
+                f"({now} here): give another --run_name, or --restore_from fresh, which renames the old run"
+            )
+        setup.say(f"the dataset had {before} tokens then: training goes on with another text")
+    changed = _changed(state.progress.get("settings", {}), trainer.settings)
+    if (name := state.progress.get("model_name", job.model_name)) not in (job.model_name, None) and not job.config:
+        changed.append(f"model_name {name} -> {job.model_name}, whose weights are not used: the state has its own")
+    if changed:
+        setup.say(f"changed since then: {', '.join(changed)}")
 
 
 def _changed(then: Mapping[str, Any], settings: Settings) -> list[str]:
@@ -120,30 +134,30 @@ def _changed(then: Mapping[str, Any], settings: Settings) -> list[str]:
     return [f"{name} {then[name]} -> {value}" for name, value in now.items() if then[name] != value]
 
 
-def ended(trainer: Trainer, job: Job) -> str | None:
+def ended(trainer: Trainer) -> str | None:
     """Why there is nothing left to do for a run, if there is not."""
     if trainer.step == trainer.last_step:
         more = "--steps or --epochs" if trainer.step == trainer.settings.steps else "--stop_after"
-        return f"{job.run} is finished after {trainer.step} updates: to go on, ask for more {more}"
+        return f"{trainer.run} is finished after {trainer.step} updates: to go on, ask for more {more}"
     if trainer.patience_ended:
         return (
-            f"{job.run} ended after {trainer.step} updates, no better for {trainer.since_best} validations: "
+            f"{trainer.run} ended after {trainer.step} updates, no better for {trainer.since_best} validations: "
             f"to go on, ask for more --patience"
         )
     return None
 
 
-def is_of(state: State | None, job: Job) -> bool:
+def is_of(state: State | None, run: Path) -> bool:
     """Whether training goes on in the folder it has been in."""
-    return state is not None and state.path.resolve().parent == job.run.resolve()
+    return state is not None and state.path.resolve().parent == run.resolve()
 
 
-def move_aside(job: Job, say: Say) -> None:
+def move_aside(job: Job) -> None:
     """Give the folder of an earlier run another name, model, states and all: this one would overwrite them.
 
     The folder of its samples goes by the same number.
     """
-    run, samples = job.run, Path(job.sample_dir, job.run_name)
+    run, samples = job.run, job.samples
     if not (run / "model.safetensors").exists() and not checkpoints.states(run):
         return
     number = 1
@@ -158,16 +172,16 @@ def move_aside(job: Job, say: Say) -> None:
             raise CheckpointError(
                 f"cannot move the run in {folder} to {aside}: {error.strerror or error}; give another --run_name"
             ) from None
-    say(f"the run that was in {run} is now {_numbered(run, number)}")
+    print_line(f"the run that was in {run} is now {_numbered(run, number)}")
 
 
 def _numbered(folder: Path, number: int) -> Path:
     return folder.with_name(f"{folder.name}-{number}")
 
 
-def base_checksum(model: GPT2, settings: Settings, world: World) -> int | None:
+def base_checksum(setup: Setup, model: GPT2) -> int | None:
     """A checksum of the weights that LoRA leaves as they are and a state therefore does not hold."""
-    if not settings.lora or not world.is_main:
+    if not setup.settings.lora or not setup.world.is_main:
         return None
     crc = 0
     for parameter in model.parameters():

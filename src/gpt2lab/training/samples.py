@@ -16,22 +16,15 @@ from gpt2lab.config import ModelConfig
 from gpt2lab.engines.lazy import Engines
 from gpt2lab.errors import CheckpointError, UsageError
 from gpt2lab.model import LanguageModel
-from gpt2lab.tokenizer import Tokenizer
-from gpt2lab.training.settings import Settings
+from gpt2lab.training.setup import Setup
 from gpt2lab.weights.checkpoint import Checkpoint, tensor_shapes
 
 
 class Samples:
     """Writes ``<folder>/samples-<step>``, in the original's form, and says the last sample; called with the tensors."""
 
-    def __init__(
-        self,
-        config: ModelConfig,
-        tokenizer: Tokenizer,
-        settings: Settings,
-        folder: Path,
-        say: Callable[[str], None],
-    ) -> None:
+    def __init__(self, setup: Setup, say: Callable[[str], None]) -> None:
+        settings, config, tokenizer = setup.settings, setup.source.config, setup.source.tokenizer
         if not settings.sample_prompt and tokenizer.end_of_text is None:
             raise UsageError("this vocabulary has no <|endoftext|> to begin samples with: give --sample_prompt")
         prompt = len(tokenizer.encode(settings.sample_prompt))
@@ -42,7 +35,7 @@ class Samples:
                 f"model's context of {config.n_ctx}"
             )
         self._config, self._tokenizer, self._settings = config, tokenizer, settings
-        self._folder, self._say = folder, say
+        self._folder, self._say = setup.job.samples, say
 
     def __call__(self, step: int, tensors: Mapping[str, Tensor]) -> None:
         """Draw and write."""

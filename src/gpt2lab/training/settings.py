@@ -168,8 +168,8 @@ _BOUNDS: dict[str, tuple[str, Callable[[Any, Any], bool]]] = {
 def resolved(settings: Settings, config: ModelConfig, windows: int, *, from_scratch: bool) -> Settings:
     """``settings`` without a None: what depends on the model's shape and on the number of windows in an epoch.
 
-    ``epochs`` stays None: they have become ``steps``. Raises :class:`UsageError` if both are given, or if a window or a
-    sample is longer than the model's context.
+    ``epochs`` stays None: they have become ``steps``. Raises :class:`UsageError` if both are given, if a window or a
+    sample is longer than the model's context, or if ``narrow_steps`` do not go with the rest.
     """
     if settings.steps and settings.epochs:
         raise UsageError("give --steps or --epochs, not both")
@@ -188,7 +188,17 @@ def resolved(settings: Settings, config: ModelConfig, windows: int, *, from_scra
     for name in ("block_size", "sample_length"):
         if chosen[name] > config.n_ctx:
             raise UsageError(f"{name} can be at most the model's context of {config.n_ctx}, got {chosen[name]}")
+    _check_narrow(settings, steps)
     return replace(settings, **chosen)
+
+
+def _check_narrow(settings: Settings, steps: int) -> None:
+    """Raise :class:`UsageError` where what ``narrow_steps`` does to the embedding would be in no state, or undone."""
+    other = "lora" if settings.lora else "only_train_transformer_layers"
+    if settings.narrow_steps and getattr(settings, other):
+        raise UsageError(f"--narrow_steps trains the embedding, which --{other} leaves as it is: give one of them")
+    if settings.narrow_steps >= steps:
+        raise UsageError(f"--narrow_steps must be below the {steps} updates in all, got {settings.narrow_steps}")
 
 
 def default_learning_rate(settings: Settings, config: ModelConfig, from_scratch: bool) -> float:

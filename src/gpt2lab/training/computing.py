@@ -1,0 +1,72 @@
+"""How a run computes: what the settings ask for, and what this machine does best where they leave it open.
+
+Knows nothing of what is trained, beyond passes over a few windows to measure with.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+
+import torch
+
+from gpt2lab.data.windows import Windows
+from gpt2lab.training.memory import estimate
+from gpt2lab.training.module import GPT2
+from gpt2lab.training.ops.compute import Precision
+from gpt2lab.training.ops.pool import Pool
+from gpt2lab.training.ops.products import native_is_faster
+from gpt2lab.training.setup import Setup
+
+PROBE_TOKENS = 512
+GAIN = 0.9  # bfloat16 must take less than this part of float32's time to be chosen
+
+
+def choose_compute(setup: Setup, model: GPT2, windows: Windows, remembered: str | None) -> None:
+    """Set how ``model`` computes. ``remembered`` is the precision of the state to go on from, None without one."""
+    model.compute = replace(model.compute, native=native_is_faster())
+    precision, pool = _precision(setup, model, windows, remembered), None
+    if setup.world.device.type == "cpu":
+        needed = estimate(model.config, replace(setup.settings, precision=precision), setup.world.size)
+        pool = Pool(needed.total)  # not before: the measurement's memory would stay in it
+    model.compute = replace(model.compute, precision=precision, pool=pool)
+
+
+def _precision(setup: Setup, model: GPT2, windows: Windows, remembered: str | None) -> Precision:
+    """The precision asked for; for ``auto`` what the state remembers, else what a measurement here says."""
+    world = setup.world
+    if setup.settings.precision != "auto":
+        return setup.settings.precision
+    if remembered is not None:
+        return "bfloat16" if remembered == "bfloat16" else "float32"
+    if world.device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+    chosen: Precision = world.broadcast(_measured(setup, model, windows) if world.is_main else None)
+    return chosen
+
+
+def _measured(setup: Setup, model: GPT2, windows: Windows) -> Precision:
+    """Forward and backward passes over the same tokens in both precisions; says what they took."""
+    batch = windows.batch(0, max(1, PROBE_TOKENS // windows.length))
+    tokens = torch.from_numpy(batch.tokens[:, :PROBE_TOKENS].copy())
+    targets = torch.from_numpy(batch.targets[:, :PROBE_TOKENS].copy())
+
+    def seconds(precision: Precision, part: int) -> float:
+        model.compute = replace(model.compute, precision=precision)
+        begin = time.perf_counter()
+        model(tokens[:, :part], targets[:, :part]).backward()
+        return time.perf_counter() - begin
+
+    precisions: tuple[Precision, ...] = ("float32", "bfloat16")
+    first = {precision: seconds(precision, 64) for precision in precisions}  # warms up, and spares the hopeless
+    took = first
+    if first["bfloat16"] < 3 * first["float32"]:
+        rounds = [{precision: seconds(precision, PROBE_TOKENS) for precision in precisions} for _ in range(2)]
+        took = {precision: min(each[precision] for each in rounds) for precision in precisions}
+    for parameter in model.parameters():
+        parameter.grad = None
+    chosen: Precision = "bfloat16" if took["bfloat16"] < GAIN * took["float32"] else "float32"
+    setup.say(
+        f"precision: {chosen} (a pass took {took['float32']:.3f} s in float32, {took['bfloat16']:.3f} s in bfloat16)"
+    )
+    return chosen

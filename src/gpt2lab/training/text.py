@@ -1,0 +1,75 @@
+"""The text of a run: read, split into what is trained on and what is held out, and cut into windows.
+
+Says how much of each there is. Knows nothing of the model but its tokenizer and its context.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from gpt2lab.data.open import open_documents
+from gpt2lab.data.split import hold_out
+from gpt2lab.data.tokens import Documents
+from gpt2lab.data.windows import Ring, Windows
+from gpt2lab.training.setup import Setup
+
+LEAST_HELD_OUT = 128  # tokens; the loss of fewer says nothing
+
+
+class Text(NamedTuple):
+    """Windows to train on, and others to validate with if there is anything to."""
+
+    windows: Windows
+    held_out: Windows | None
+
+
+def load_text(setup: Setup) -> Text:
+    """Read and split the dataset; says how large the parts are."""
+    settings, say = setup.settings, setup.say
+    say("Loading dataset...")
+    ring, aside = _split(setup)
+    block_size = settings.block_size or setup.source.config.n_ctx
+    train = Windows(ring, block_size, settings.seed, settings.sampling)
+    say(f"dataset has {len(ring)} tokens, documents: {ring.n_documents}")
+    if train.length < block_size:
+        say(f"that is less than a window of {block_size}: windows have {train.length} tokens")
+    if aside is None:
+        return Text(train, None)
+    say(f"held out: {len(aside)} tokens, documents: {aside.n_documents}")
+    validation = Windows(aside, block_size, settings.seed)
+    if validation.length < block_size:
+        say(f"that is less than a window of {block_size}: windows of validation have {validation.length} tokens")
+    return Text(train, validation)
+
+
+def _split(setup: Setup) -> tuple[Ring, Ring | None]:
+    """What is trained on and what is held out; None if there is nothing to validate with."""
+    job, separator = setup.job, setup.source.tokenizer.end_of_text
+    documents = _read(setup, job.dataset)
+
+    def split(fraction: float) -> tuple[Ring, Ring | None]:
+        return hold_out(documents, fraction, setup.settings.seed, separator=separator, combine=job.combine)
+
+    if job.val_dataset is not None:
+        ring, _ = split(0.0)
+        aside = Ring(_read(setup, (job.val_dataset,)), separator=separator)
+        if _is_within(job.val_dataset, job.dataset):
+            setup.say(f"{job.val_dataset} is trained on as well: its loss will say how much was learned by heart")
+        return ring, aside
+    ring, held_out = split(job.held_out)
+    if job.held_out and (held_out is None or len(held_out) < LEAST_HELD_OUT):
+        setup.say(f"{len(documents.tokens)} tokens are too few to hold some out: there will be no validation")
+        return split(0.0)[0], None
+    return ring, held_out
+
+
+def _read(setup: Setup, paths: tuple[str, ...]) -> Documents:
+    job, tokenizer = setup.job, setup.source.tokenizer
+    return open_documents(paths, tokenizer, field=job.field, column=job.column, encoding=job.encoding, say=setup.say)
+
+
+def _is_within(path: str, others: tuple[str, ...]) -> bool:
+    """Whether a file or folder is one of ``others``, or in one of them."""
+    place = Path(path).resolve()
+    return bool({place, *place.parents} & {Path(other).resolve() for other in others})
