@@ -40,6 +40,12 @@ def test_help_of_generate_groups_its_options(gpt2lab) -> None:
     assert headings == ["Prompts:", "Samples:", "Sampling:", "Output:", "Model:", *jobs, "Other:"]
 
 
+@pytest.mark.parametrize("name", ["generate", "interactive", "score", "next"])
+def test_help_of_precision_says_which_is_exact(gpt2lab, name: str) -> None:
+    words = " ".join(gpt2lab(name, "--help").stdout.split())
+    assert "float32 exactly, so the likeliest tokens are the original's" in words
+
+
 def test_without_a_command_it_shows_the_help(gpt2lab) -> None:
     assert (gpt2lab().exit_code, gpt2lab().stdout) == (0, gpt2lab("--help").stdout)
 

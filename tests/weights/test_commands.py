@@ -44,6 +44,7 @@ def test_info_says_what_a_model_is(golden):
     assert lines["shape"].split() == ["n_vocab", "307", "n_ctx", "40", "n_embd", "60", "n_head", "5", "n_layer", "2"]
     assert lines["format"] == "openai, float32"
     assert lines["tokenizer"] == "none: prompts are token ids"
+    assert lines["exact"].startswith("float32 alone: the others round")
 
 
 def test_info_json_counts_exactly(golden):

@@ -66,8 +66,9 @@ def model_options(default_precision: str) -> Callable[[Decorated], Decorated]:
             group,
             "--precision",
             type=click.Choice(PRECISIONS),
-            help="How weights are held: float32 as they are; bfloat16 takes half of its memory and time, q8_0 a "
-            "quarter, both with hardly a loss; q4_0 a seventh, and writes a little worse.  "
+            help="How weights are held: float32 exactly, so the likeliest tokens are the original's; the others "
+            "are rounded: bfloat16 takes half of its memory and time, q8_0 a quarter, both with hardly a loss; q4_0 a "
+            "seventh, and writes a little worse.  "
             f"[default: {default_precision}]",
         ),
         option(
