@@ -1,0 +1,155 @@
+"""Read the import graph of the package: its layers, who imports whom, and a drawing of both.
+
+    python tools/import_graph.py docs/images/architecture.svg
+
+Every import counts: at the top of a module, inside a function, and for types alone. ``tests/test_layers.py`` holds the
+package to :data:`LAYERS`.
+"""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from xml.sax.saxutils import escape
+
+LAYERS = (  # lowest first
+    ("version", "errors", "system", "_native"),
+    ("config", "bpe", "tokenizer", "sampling", "reference"),
+    ("weights", "data"),
+    ("engines",),
+    ("generation", "scoring", "distribution"),
+    ("model",),
+    ("training", "evaluating", "exploring", "jobs", "serving", "benchmarking"),
+    ("cli",),
+    ("__main__", "__init__"),
+)
+HEIGHT = {part: height for height, layer in enumerate(LAYERS) for part in layer}
+SOURCE = Path(__file__).parents[1] / "src" / "gpt2lab"
+
+Graph = Mapping[str, frozenset[str]]
+
+BOX, GAP, ROW, MARGIN = (118, 40), 14, 84, 16  # width and height of a box, between boxes, between layers, around all
+
+
+def modules(source: Path = SOURCE) -> Graph:
+    """Module → the modules it imports, each by its dotted name within the package."""
+    files = {_name(path, source): path for path in source.rglob("*.py")}
+    known = {*files, "_native"}
+    return {name: frozenset(imported(path, known)) for name, path in files.items()}
+
+
+def parts(graph: Graph) -> Graph:
+    """The same for the top-level parts that modules belong to."""
+    found: dict[str, set[str]] = {part_of(module): set() for module in graph}
+    for module, others in graph.items():
+        found[part_of(module)] |= {part_of(other) for other in others} - {part_of(module)}
+    return {part: frozenset(others) for part, others in found.items()}
+
+
+def part_of(module: str) -> str:
+    """The top-level module or package that ``module`` is or lies in."""
+    return module.partition(".")[0]
+
+
+def imported(path: Path, known: set[str]) -> Iterator[str]:
+    """Those of the ``known`` modules that a file imports."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        else:
+            continue
+        for name in names:
+            package, _, rest = name.partition(".")
+            if package == "gpt2lab":
+                yield _module(rest, known)
+
+
+def _name(path: Path, source: Path) -> str:
+    names = path.relative_to(source).with_suffix("").parts
+    return ".".join(names[:-1] if names[-1] == "__init__" and len(names) > 1 else names)
+
+
+def _module(name: str, known: set[str]) -> str:
+    """The module that ``name`` is, or that it is a name in."""
+    while name and name not in known:
+        name = name.rpartition(".")[0]
+    return name or "__init__"
+
+
+def direct(graph: Graph) -> Graph:
+    """The imports of ``graph`` without those that others imply."""
+    return {
+        part: frozenset(other for other in others if not any(other in _below(graph, third) for third in others))
+        for part, others in graph.items()
+    }
+
+
+def _below(graph: Graph, part: str) -> set[str]:
+    """All that ``part`` imports, directly or through others."""
+    found: set[str] = set()
+    todo = list(graph.get(part, ()))
+    while todo:
+        if (other := todo.pop()) not in found:
+            found.add(other)
+            todo += graph.get(other, ())
+    return found
+
+
+def drawing(graph: Graph) -> str:
+    """The parts in their layers, the highest on top, and an arrow for each import that no other one implies.
+
+    The entry points are left out, and arrows to what every part may import.
+    """
+    layers = LAYERS[-2::-1]
+    width = 2 * MARGIN + max(map(len, layers)) * (BOX[0] + GAP) - GAP
+    places = {}
+    for row, layer in enumerate(layers):
+        left = (width - len(layer) * (BOX[0] + GAP) + GAP) / 2
+        for column, part in enumerate(layer):
+            places[part] = (left + column * (BOX[0] + GAP), MARGIN + row * ROW)
+    height = 2 * MARGIN + (len(layers) - 1) * ROW + BOX[1]
+    sizes = {part: sum(part_of(module) == part for module in graph) for part in places}
+    arrows = direct({part: others - {"version", "errors"} for part, others in parts(graph).items()})
+    lines = [_arrow(places[a], places[b]) for a in places for b in sorted(arrows.get(a, ()))]
+    boxes = [_box(part, sizes[part], *place) for part, place in places.items()]
+    style = "text{font:13px sans-serif;text-anchor:middle;fill:#222}.n{font-size:10px;fill:#666}"
+    return "\n".join([
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" width="{width:g}">',
+        "<title>The parts of gpt2lab in their layers; an arrow leads from a part to one that it imports</title>",
+        f"<style>{style}line{{stroke:#99a;stroke-width:1.2;marker-end:url(#tip)}}</style>",
+        '<defs><marker id="tip" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
+        '<path d="M0 0L8 4L0 8z" fill="#99a"/></marker></defs>',
+        f'<rect width="{width:g}" height="{height:g}" fill="#fff"/>',
+        *lines,
+        *boxes,
+        "</svg>\n",
+    ])  # fmt: skip
+
+
+def _box(part: str, size: int, x: float, y: float) -> str:
+    middle = x + BOX[0] / 2
+    name, note = ("native/", "C++") if part == "_native" else (part, f"{size} module{'s' * (size > 1)}")
+    return (
+        f'<rect x="{x:g}" y="{y:g}" width="{BOX[0]}" height="{BOX[1]}" rx="6" fill="#eef2f8" stroke="#557"/>'
+        f'<text x="{middle:g}" y="{y + 18:g}">{escape(name)}</text>'
+        f'<text class="n" x="{middle:g}" y="{y + 32:g}">{escape(note)}</text>'
+    )
+
+
+def _arrow(start: tuple[float, float], end: tuple[float, float]) -> str:
+    """From the lower edge of one box to the upper edge of the other; along the row if they stand in one."""
+    if start[1] == end[1]:
+        right = end[0] > start[0]
+        y = start[1] + BOX[1] / 2
+        x1, x2 = (start[0] + BOX[0], end[0]) if right else (start[0], end[0] + BOX[0])
+        return f'<line x1="{x1:g}" y1="{y:g}" x2="{x2:g}" y2="{y:g}"/>'
+    middle = BOX[0] / 2
+    return f'<line x1="{start[0] + middle:g}" y1="{start[1] + BOX[1]:g}" x2="{end[0] + middle:g}" y2="{end[1]:g}"/>'
+
+
+if __name__ == "__main__":
+    Path(sys.argv[1]).write_text(drawing(modules()), encoding="utf-8")
