@@ -3,11 +3,18 @@
 #   PYTHON    the Python that .venv is made with          make story PYTHON=python3.12
 #   EXTRAS    extras installed for the tests; "test" leaves out torch and transformers, whose tests are then skipped
 #   PYTEST    more arguments for pytest                   make test PYTEST="-k sampling -x"
+#   WHEEL     1 installs a wheel, as users do, in place of the sources where they lie
+#   STRICT    1 fails if a test is skipped that could run with EXTRAS on this machine
+#
+# The Python files are used where they lie: after an edit there is nothing to do. The core is compiled again after an
+# edit in native/, as far as that goes.
 
 PYTHON = python3
 VENV = .venv
 EXTRAS = test,compare,train,serve,ray,browser
 PYTEST =
+WHEEL =
+STRICT =
 
 BIN = $(VENV)/bin
 # constraints.txt says which version of everything is installed, in the isolated build too (new pips read the second).
@@ -15,32 +22,38 @@ export PIP_CONSTRAINT = constraints.txt
 export PIP_BUILD_CONSTRAINT = constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 PIP_INSTALL = $(BIN)/python -m pip install -qq
+SHOW_INSTALL = $(BIN)/python tools/with_progress.py $(BIN)/python -m pip install --verbose
 # A process for each processor, but each takes half a gigabyte. A file's tests share fixtures, and stay together; files
 # in their order begin with the longest, those in a browser.
-RUN_TESTS = $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
-SOURCES = CMakeLists.txt pyproject.toml constraints.txt README.md LICENSE NOTICE \
-          $(shell find native src -type f ! -name '*.so' ! -name '*.pyc')
+RUN_TESTS = $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
+            $(if $(STRICT),--installed=$(EXTRAS))
+CORE = CMakeLists.txt pyproject.toml $(shell find native -type f)
+PACKAGE = README.md LICENSE NOTICE $(shell find src -type f ! -name '*.so' ! -name '*.pyc')
 
-.PHONY: help story test test-all lint format wheel clean
+.PHONY: help story test test-slow lint lint-python format wheel clean
 help:
-	@echo "make story     set up and write a tale"
-	@echo "make test      set up and run the tests that take seconds"
-	@echo "make test-all  all tests"
-	@echo "make lint      ruff and mypy"
-	@echo "make format    let ruff rewrite the sources"
-	@echo "make wheel     a wheel for this kind of machine, in dist/"
-	@echo "make clean     remove .venv and what was built"
+	@echo "make story      set up and write a tale"
+	@echo "make test       set up and run the tests that take seconds"
+	@echo "make test-slow  the tests that take longer, and other sets of packages"
+	@echo "make lint       ruff and mypy"
+	@echo "make format     let ruff rewrite the sources"
+	@echo "make wheel      a wheel for this kind of machine, in dist/"
+	@echo "make clean      remove .venv and what was built"
 
 story: $(VENV)/.installed
 	@$(BIN)/gpt2lab generate "Once upon a time" --length 150 --temperature 0.8 --top_k 40
 
-test: $(VENV)/.tests
-	@$(RUN_TESTS) -m "not slow" $(PYTEST)
+test: $(VENV)/.with-$(EXTRAS)
+	@$(RUN_TESTS) -m "not slow and not nightly" $(PYTEST)
 
-test-all: $(VENV)/.tests
-	@$(RUN_TESTS) $(PYTEST)
+# With PYTEST, e.g. PYTEST=tests/weights, the slow tests of that part alone.
+test-slow: $(VENV)/.with-$(EXTRAS)
+	@$(RUN_TESTS) -m "slow or nightly" $(PYTEST)
+	@$(if $(PYTEST),,.ci/slow)
 
-lint: $(VENV)/.lint
+lint: lint-python
+
+lint-python: $(VENV)/.lint
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
@@ -63,18 +76,40 @@ $(VENV)/.python:
 	@$(PYTHON) -m venv $(VENV)
 	@touch $@
 
-$(VENV)/.installed: $(VENV)/.python $(SOURCES)
-	@echo "* building and installing gpt2lab (a minute or so the first time)" >&2
-	@$(PIP_INSTALL) .
+ifeq ($(WHEEL),)
+$(VENV)/.installed: $(VENV)/.tools $(VENV)/.modules $(CORE)
+	@echo "* installing gpt2lab, with Python files where they lie; the core takes minutes to compile the first time" >&2
+	@$(SHOW_INSTALL) --no-build-isolation --editable .
+	@touch $@
+else
+$(VENV)/.installed: $(VENV)/.python $(CORE) $(PACKAGE)
+	@echo "* building a wheel of gpt2lab and installing it" >&2
+	@$(SHOW_INSTALL) .
+	@touch $@
+endif
+
+# The build's tools stay, so that CMake finds them again and compiles only what has changed; CMake and ninja themselves
+# are installed only where the machine has none.
+$(VENV)/.tools: pyproject.toml constraints.txt | $(VENV)/.python
+	@echo "* installing what builds it" >&2
+	@$(BIN)/python tools/requirements.py --build | $(PIP_INSTALL) -r /dev/stdin
+	@$(BIN)/python -c 'from scikit_build_core.build import *; print(*get_requires_for_build_editable())' \
+	  | xargs $(PIP_INSTALL) pip
 	@touch $@
 
+# An editable install knows its modules by name: it is renewed when one comes, goes or moves, not when it changes.
+.PHONY: always
+$(VENV)/.modules: always | $(VENV)/.python
+	@find src -name '*.py' | sort > $@.new
+	@cmp -s $@ $@.new && rm $@.new || mv $@.new $@
+
 # gpt2lab is installed already, so that this adds the packages of its extras alone.
-$(VENV)/.tests: pyproject.toml constraints.txt | $(VENV)/.installed
+$(VENV)/.with-$(EXTRAS): pyproject.toml constraints.txt $(VENV)/.installed
 	@echo "* installing what the tests need ($(EXTRAS); some minutes the first time)" >&2
 	@$(PIP_INSTALL) "gpt2lab[$(EXTRAS)]"
 	@touch $@
 
-$(VENV)/.lint: pyproject.toml constraints.txt | $(VENV)/.installed
+$(VENV)/.lint: pyproject.toml constraints.txt | $(VENV)/.python
 	@echo "* installing ruff and mypy" >&2
-	@$(PIP_INSTALL) "gpt2lab[lint]"
+	@$(BIN)/python tools/requirements.py lint | $(PIP_INSTALL) -r /dev/stdin
 	@touch $@

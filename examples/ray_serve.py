@@ -1,6 +1,6 @@
 """GPT-2 behind Ray Serve: the API of ``gpt2lab serve``, its replicas on as many machines as the cluster has.
 
-    pip install 'gpt2lab[serve]' 'ray[serve]'
+    pip install 'gpt2lab[serve,ray-serve]'
     serve run examples.ray_serve:app model=124M threads=4 replicas=2
     curl localhost:8000/v1/completions -d '{"prompt": "Once upon a time"}' -H 'Content-Type: application/json'
 

@@ -55,6 +55,7 @@ def test_this_cpu_with_sanitizers(tmp_path, sanitizers):
 
 
 @needs.mark("a cross compiler and an emulator for Arm")
+@pytest.mark.nightly
 def test_arm_under_an_emulator(tmp_path):
     program = build(tmp_path, "aarch64-linux-gnu-g++", ["-static"], x86=False)
     result = subprocess.run(["qemu-aarch64", program], capture_output=True, text=True)

@@ -12,7 +12,7 @@ from gpt2lab.tokenizer import Tokenizer
 from gpt2lab.weights import convert, open_checkpoint
 
 llama_cpp = needs.package("llama_cpp")
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly
 
 F32 = 0  # ggml's number; keys and values are float16 otherwise
 
