@@ -106,7 +106,7 @@ def train(world: World, out: Path, name: str, case: dict[str, Any]) -> None:
     if restore is not None:
         state = load_latest(out / name, print) if restore == "latest" else load_state(Path(restore))
         if state is not None:
-            trainer.restore(state)
+            restore(trainer, state)
     ended = trainer.train()
     if world.is_main:
         result = {"losses": reporter.losses, "validations": reporter.validations, "ended": ended, "step": trainer.step}

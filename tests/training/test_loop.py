@@ -12,6 +12,7 @@ from gpt2lab.data.tokens import Documents
 from gpt2lab.data.windows import Ring, Windows
 from gpt2lab.errors import CheckpointError, TrainingError
 from gpt2lab.training.checkpoints import load_state, states
+from gpt2lab.training.restoring import restore
 from gpt2lab.weights import open_checkpoint
 
 OPTIMIZERS = ("adamw", "adam", "sgd", "muon")
@@ -56,7 +57,7 @@ def test_resuming_equals_not_stopping(make_trainer, counting, settings):
     first.train()
     torch.manual_seed(99)
     second = make_trainer("parts", held_out=counting, **settings)
-    second.restore(load_state(first.last_state))
+    restore(second, load_state(first.last_state))
     second.train()
     assert_same(weights(whole), weights(second))
     assert (whole.step, whole.position, whole.average) == (second.step, second.position, second.average)
@@ -101,13 +102,13 @@ def test_the_loss_is_the_mean_over_trained_targets(make_trainer):
 
 def test_noise_replaces_inputs_and_depends_on_the_window_alone(make_trainer, counting):
     trainer = make_trainer(noise=0.5, batch_size=4, accumulate_gradients=1)
-    (noisy,) = trainer._batches()
+    (noisy,) = trainer.batches.of_update(0)
     clean = counting.batch(0, 4)
     changed = noisy.tokens != clean.tokens
     assert 0.3 < changed.mean() < 0.7
     assert (noisy.targets == clean.targets).all()
     two_at_a_time = make_trainer(noise=0.5, batch_size=2, accumulate_gradients=2)
-    assert (np.concatenate([batch.tokens for batch in two_at_a_time._batches()]) == noisy.tokens).all()
+    assert (np.concatenate([batch.tokens for batch in two_at_a_time.batches.of_update(0)]) == noisy.tokens).all()
 
 
 def test_ctrl_c_finishes_the_update_saves_and_says_so(make_trainer):
@@ -309,6 +310,7 @@ def test_lora_saves_a_merged_model_and_a_state_of_the_adapter_alone(make_trainer
         ({"lora": 2}, {}, "made with --lora"),
         ({}, {"lora": 2}, "made without --lora"),
         ({"lora": 2}, {"lora": 4}, "another shape"),
+        ({"lora": 2, "lora_targets": "attn.q"}, {"lora": 2}, "is on one side only"),
         (
             {},
             {"config": ModelConfig(n_vocab=64, n_ctx=12, n_embd=8, n_head=2, n_layer=2)},
@@ -324,7 +326,7 @@ def test_a_state_that_does_not_fit_is_refused(make_trainer, made, asked, message
     trainer.update()
     state = load_state(trainer.save())
     with pytest.raises(CheckpointError, match=message):
-        make_trainer(**asked).restore(state)
+        restore(make_trainer(**asked), state)
 
 
 def interrupt_at(trainer, step):
@@ -345,7 +347,7 @@ def test_an_interrupt_at_any_step_changes_nothing_of_what_follows(make_trainer, 
     whole.train()
     interrupt_at(first, step)
     assert first.train() == "interrupted"
-    second.restore(load_state(first.last_state))
+    restore(second, load_state(first.last_state))
     assert second.train() == "finished"
     for name in ("step", "best", "best_step", "since_best"):
         assert getattr(second, name) == getattr(whole, name), name
@@ -361,7 +363,7 @@ def test_another_held_out_text_has_its_own_best(make_trainer, counting, other):
     held_out = {"another text": text, "more of it": counting, "nothing": None}[other]
     count = 2 if other == "more of it" else 1
     second = make_trainer(held_out=held_out, steps=3, val_every=1, val_batch_count=count)
-    second.restore(load_state(first.last_state))
+    restore(second, load_state(first.last_state))
     assert second.reporter.said == ["another text is held out than then: the best model is chosen anew"]
     assert (second.best, second.best_step, second.since_best) == (math.inf, 0, 0)
     second.train()
@@ -375,7 +377,7 @@ def test_a_state_of_before_these_were_remembered_loads(make_trainer, counting):
     for name in ("settings", "config", "held_out"):
         del state.progress[name]
     second = make_trainer(held_out=counting, steps=3, val_every=1, val_batch_count=1)
-    second.restore(state)
+    restore(second, state)
     assert (second.best, second.best_step) == (first.best, first.best_step)
 
 
@@ -383,7 +385,7 @@ def test_a_run_that_validates_no_more_keeps_its_latest_model(make_trainer, count
     first = make_trainer(held_out=counting, steps=2, val_every=1)
     first.train()
     second = make_trainer(held_out=counting, steps=4, val_every=0)
-    second.restore(load_state(first.last_state))
+    restore(second, load_state(first.last_state))
     second.train()
     tensors = open_checkpoint(second.run).tensors
     assert_same({n: torch.from_numpy(np.array(t)) for n, t in tensors.items()}, weights(second))

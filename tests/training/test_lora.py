@@ -3,7 +3,7 @@ import torch
 
 from gpt2lab.config import ModelConfig
 from gpt2lab.errors import UsageError
-from gpt2lab.training.lora import PLACES, adapter_tensors, add_lora, load_adapter_tensors, merged
+from gpt2lab.training.lora import PLACES, adapter_tensors, add_lora, merged
 from gpt2lab.training.module import GPT2
 from gpt2lab.training.ops.compute import Compute
 
@@ -78,15 +78,6 @@ def test_first_matrices_depend_on_the_seed_alone():
     add_lora(again, 2, 6.0, list(PLACES), seed=6)
     assert not torch.equal(again.h[0].mlp.c_fc.adapter.a, one.h[0].mlp.c_fc.adapter.a)
     assert not torch.equal(one.h[0].mlp.c_fc.adapter.a, one.h[1].mlp.c_fc.adapter.a)
-
-
-def test_adapters_are_saved_and_loaded():
-    model, other = adapted(), adapted(trained=False)
-    load_adapter_tensors(other, adapter_tensors(model))
-    tokens, targets = text()
-    assert model(tokens, targets).item() == other(tokens, targets).item()
-    with pytest.raises(ValueError, match="other targets"):
-        load_adapter_tensors(adapted("attn.q"), adapter_tensors(model))
 
 
 def test_mistakes_are_told():

@@ -19,7 +19,6 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from datetime import timedelta
 from types import TracebackType
 from typing import Any, Literal
-from uuid import uuid4
 
 import torch
 import torch.distributed as dist
@@ -28,10 +27,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 from gpt2lab.errors import Gpt2LabError, UsageError
 from gpt2lab.system.cores import logical_cores
+from gpt2lab.training.meeting import fresh_store
+from gpt2lab.training.sharded import gathered, is_sharded, local_part, part_like
+from gpt2lab.training.wrapping import replicate, shard, unwrapped
 
 Parallel = Literal["ddp", "fsdp"]
 LOST_SIGNS = ("gloo", "nccl", "connection", "socket", "timed out")  # in the text of what a dead peer raises
-TIME_TO_MEET = 300.0  # seconds
 TIME_TO_ANSWER = timedelta(hours=4)  # one may have data to fetch, or samples to write, while the others wait
 TIME_TO_REPORT = 3.0  # seconds: torchrun ends everybody when the first process is gone
 TIME_TO_LET_GO = 0.2  # seconds in which gloo's threads get the interpreter's lock, to let go of the last tensors
@@ -61,7 +62,7 @@ class World:
             if device == "cuda":
                 torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
             shared, rank, number = next(dist.rendezvous("env://"))
-            store = _fresh_store(shared, rank, number)
+            store = fresh_store(shared, rank, number)
             backend = "cpu:gloo,cuda:nccl" if device == "cuda" else "gloo"
             dist.init_process_group(backend, store=store, rank=rank, world_size=number, timeout=TIME_TO_ANSWER)
         except (RuntimeError, ValueError) as error:
@@ -163,7 +164,19 @@ class World:
         """
         if self.size == 1:
             return model.to(self.device)
-        return _shard(model, self) if parallel == "fsdp" else _replicate(model, self)
+        if parallel == "ddp":
+            return replicate(model, self.device, is_main=self.is_main)
+        weights = {name: parameter.detach() for name, parameter in model.named_parameters()} if self.is_main else {}
+        shard(model, self.device, self.size)
+        if not self.is_main:
+            model.to_empty(device=self.device)  # of shards alone: no process but the main one ever has a whole model
+        parts = dict(self.local_tensors(model, weights))
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                parameter.copy_(parts.pop(name))
+            for buffer in model.buffers():
+                dist.broadcast(buffer, src=0)
+        return model
 
     def last_micro_batch(self, wrapped: nn.Module, last: bool) -> AbstractContextManager[Any]:
         """To go forward and backward in. Replicas exchange gradients only in the ``last`` micro-batch of an update.
@@ -179,9 +192,9 @@ class World:
     def clip(self, model: nn.Module, max_norm: float) -> float:
         """Scale all gradients so that their common norm is at most ``max_norm``; what it was before."""
         gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
-        local = [_local(gradient) for gradient in gradients]
+        local = [local_part(gradient) for gradient in gradients]
         norm = math.hypot(*(float(norm) for norm in torch._foreach_norm(local)))
-        if any(_is_sharded(gradient) for gradient in gradients):
+        if any(is_sharded(gradient) for gradient in gradients):
             norm = math.sqrt(self.sum(norm**2))
         if norm > max_norm:
             torch._foreach_mul_(local, max_norm / (norm + 1e-6))
@@ -194,10 +207,10 @@ class World:
 
         Tensors that are whole already are not copied. See :meth:`on_main` for more than memory holds.
         """
-        tensors = _unwrapped(source).state_dict() if isinstance(source, nn.Module) else source
+        tensors = unwrapped(source).state_dict() if isinstance(source, nn.Module) else source
         whole = {}
         for name, tensor in tensors.items():
-            full = _whole(tensor)
+            full = gathered(tensor)
             if self.is_main:
                 whole[name] = full.detach().cpu()
         return whole
@@ -209,17 +222,17 @@ class World:
         called. Returns what the action does; None elsewhere.
         """
         if self.is_main:
-            gathered = [
-                {name: _Sharded(self, (number, name), t) if _is_sharded(t) else t for name, t in source.items()}
+            stand_ins = [
+                {name: _Sharded(self, (number, name), t) if is_sharded(t) else t for name, t in source.items()}
                 for number, source in enumerate(sources)
             ]
             try:
-                return action(*gathered)
+                return action(*stand_ins)
             finally:
                 self.broadcast(None)
         while (asked := self.broadcast(None)) is not None:
             number, name = asked
-            _whole(sources[number][name])
+            gathered(sources[number][name])
         return None
 
     def local_tensors(self, model: nn.Module, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
@@ -230,7 +243,7 @@ class World:
         """
         if self.size == 1:
             return tensors
-        like = dict(_unwrapped(model).named_parameters())
+        like = dict(unwrapped(model).named_parameters())
         parts = {}
         for name in self.broadcast(list(tensors)):
             whole = tensors[name].detach() if self.is_main else None
@@ -240,40 +253,10 @@ class World:
         return parts
 
     def _part(self, whole: Tensor, like: Tensor | None) -> Tensor:
-        if like is not None and _is_sharded(like) and like.shape == whole.shape:
-            from torch.distributed.tensor import distribute_tensor
-
-            part: Tensor = distribute_tensor(whole, like.device_mesh, like.placements)
-            return part
+        if like is not None and is_sharded(like) and like.shape == whole.shape:
+            return part_like(whole, like)
         dist.broadcast(whole, src=0)
         return whole
-
-
-def _fresh_store(store: Any, rank: int, size: int) -> Any:
-    """A part of ``store`` that nobody wrote to: rank 0 makes its name up and tells everybody.
-
-    Several versions of torchrun keep one store over restarts, in which addresses of dead processes would be believed
-    (pytorch issue 135712), and the number of restarts that it tells is not the same on every machine. Every process
-    therefore greets with a name that was never used, and rank 0 answers greetings until all have confirmed its own.
-    """
-    own = uuid4().hex
-    if rank:
-        store.set(f"gpt2lab/greeting/{rank}", own)
-        answer = store.get(f"gpt2lab/answer/{own}").decode()  # waits
-        store.set(f"gpt2lab/confirmed/{own}/{answer}", "yes")
-        return dist.PrefixStore(answer, store)
-    waiting, begin = set(range(1, size)), time.monotonic()
-    while waiting:
-        for other in sorted(waiting):
-            if store.check([f"gpt2lab/greeting/{other}"]):
-                greeting = store.get(f"gpt2lab/greeting/{other}").decode()  # perhaps a dead process's, for now
-                store.set(f"gpt2lab/answer/{greeting}", own)
-                if store.check([f"gpt2lab/confirmed/{greeting}/{own}"]):
-                    waiting.remove(other)
-        if time.monotonic() - begin > TIME_TO_MEET:
-            raise RuntimeError(f"process {min(waiting)} has not come in {TIME_TO_MEET:.0f} s")
-        time.sleep(0.02)
-    return dist.PrefixStore(own, store)
 
 
 class _Sharded:
@@ -285,7 +268,7 @@ class _Sharded:
     def detach(self) -> Tensor:
         """All of it."""
         self._world.broadcast(self._key)
-        return _whole(self._tensor).detach()
+        return gathered(self._tensor).detach()
 
 
 def use_threads(threads: int | None) -> None:
@@ -302,75 +285,6 @@ def use_threads(threads: int | None) -> None:
         threads = logical_cores()
     if threads is not None:
         torch.set_num_threads(threads)
-
-
-def _replicate(model: nn.Module, world: World) -> nn.Module:
-    """DistributedDataParallel, which gives everybody the main process's weights, with sums in place of means."""
-    model.to(world.device) if world.is_main else model.to_empty(device=world.device)
-    wrapped = DistributedDataParallel(
-        model,
-        device_ids=[torch.cuda.current_device()] if world.device.type == "cuda" else None,
-        gradient_as_bucket_view=True,  # else every gradient is in memory twice
-    )
-    wrapped.register_comm_hook(None, _sum_bucket)
-    return wrapped
-
-
-def _sum_bucket(_: None, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
-    work = dist.all_reduce(bucket.buffer(), async_op=True)
-    summed: torch.futures.Future[Tensor] = work.get_future().then(lambda done: done.value()[0])
-    return summed
-
-
-_sum_bucket.__annotations__.clear()  # DDP compares them with classes, and here they are strings
-
-
-def _shard(model: nn.Module, world: World) -> nn.Module:
-    """FSDP2, a group of parameters for each layer and one for the rest, filled with the main process's weights."""
-    try:
-        from torch.distributed.device_mesh import init_device_mesh
-        from torch.distributed.fsdp import FSDPModule, fully_shard
-    except ImportError:
-        raise UsageError(_TOO_OLD) from None
-    if not hasattr(FSDPModule, "set_force_sum_reduction_for_comms"):
-        raise UsageError(_TOO_OLD)
-    weights = {name: parameter.detach() for name, parameter in model.named_parameters()} if world.is_main else {}
-    mesh = init_device_mesh(world.device.type, (world.size,))
-    for part in (*model.h, model):
-        sharded = fully_shard(part, mesh=mesh)
-        sharded.set_gradient_divide_factor(1.0)
-        sharded.set_force_sum_reduction_for_comms(True)  # gloo knows no other; "mean" gives sums without a word
-    if not world.is_main:
-        model.to_empty(device=world.device)  # of shards alone: no process but the main one ever has a whole model
-    parts = dict(world.local_tensors(model, weights))
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(parts.pop(name))
-        for buffer in model.buffers():
-            dist.broadcast(buffer, src=0)
-    return model
-
-
-_TOO_OLD = f"--parallel fsdp needs a newer PyTorch than {torch.__version__}: pip install -U torch, or use ddp"
-
-
-def _unwrapped(model: nn.Module) -> nn.Module:
-    inside: nn.Module = model.module if isinstance(model, DistributedDataParallel) else model
-    return inside
-
-
-def _is_sharded(tensor: Tensor) -> bool:
-    return hasattr(tensor, "full_tensor")  # a DTensor, whose module moved between versions of PyTorch
-
-
-def _whole(tensor: Tensor) -> Tensor:
-    whole: Tensor = tensor.full_tensor() if _is_sharded(tensor) else tensor
-    return whole
-
-
-def _local(tensor: Tensor) -> Tensor:
-    local: Tensor = tensor.to_local() if _is_sharded(tensor) else tensor
-    return local
 
 
 def _is_loss_of_a_peer(error: Exception) -> bool:

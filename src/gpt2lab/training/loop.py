@@ -10,8 +10,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -21,16 +20,18 @@ import torch
 from torch import Tensor
 
 from gpt2lab.data.windows import Batch, Windows
-from gpt2lab.errors import CheckpointError, TrainingError
+from gpt2lab.errors import TrainingError
 from gpt2lab.training import checkpoints
-from gpt2lab.training.checkpoints import State
+from gpt2lab.training.batches import Batches, fingerprint
 from gpt2lab.training.distributed import World
 from gpt2lab.training.interrupts import Interrupts
 from gpt2lab.training.lora import adapter_tensors, merged
 from gpt2lab.training.module import GPT2
-from gpt2lab.training.optimizers import load_optimizer_tensors, make_optimizers, optimizer_tensors
+from gpt2lab.training.narrowing import used_ids, widen
+from gpt2lab.training.optimizers import make_optimizers, optimizer_tensors
 from gpt2lab.training.reporting import Reporter, Update, Validation
 from gpt2lab.training.settings import Settings, learning_rate
+from gpt2lab.training.sharded import local_part
 from gpt2lab.weights.checkpoint import TokenizerFiles
 
 AVERAGE_DECAY = 0.99  # of the running mean of losses that is shown as avg=, as in the original
@@ -74,11 +75,13 @@ class Trainer:
         self.world = world or World()
         self.reporter = reporter or Reporter()
         self.sampler, self.vocabulary, self.about = sampler, vocabulary, dict(about or {})
-        self.share = self.world.share(settings.windows_per_update)
+        self.batches = Batches(windows, settings, self.world, model.config.n_vocab)
         self.wrapped = self.world.wrap(model, settings.parallel)
         self.optimizers = make_optimizers(model, settings)
         self.used_ids = used_ids(windows, held_out).to(self.world.device) if settings.narrow_steps else None
-        self.text = self._held_out_text()
+        self.text = None  # a fingerprint of what is validated with
+        if self.validated is not None:
+            self.text = fingerprint(self.validated, settings.val_batch_size * settings.val_batch_count)
         self.generation = 0
         self.step = 0  # updates made
         self.position = 0  # windows trained on
@@ -170,10 +173,12 @@ class Trainer:
         """
         step = self.step + 1
         if step == self.settings.narrow_steps + 1 > 1:
-            self.widen()
+            assert self.used_ids is not None, "there were no narrow steps"
+            self.forget_best()  # whose loss was over fewer tokens
+            widen(self.model, self.used_ids, self.world)
         torch.manual_seed(self._seed_of(step))
         self.wrapped.train()
-        batches = list(self._batches())
+        batches = list(self.batches.of_update(self.position))
         total = max(1.0, self.world.sum(float(sum(batch.trained.sum() for batch in batches))))
         loss = 0.0
         for number, batch in enumerate(batches, start=1):
@@ -210,24 +215,6 @@ class Trainer:
             loss, targets = (loss + value, targets + float(batch.trained.sum())) if mine else (loss, targets)
         return self.world.sum(loss) / max(1.0, self.world.sum(targets))
 
-    @torch.no_grad()
-    def widen(self) -> None:
-        """Give every token that the dataset lacks a row of ``wte`` to learn from.
-
-        A small corpus has half of GPT-2's tokens, and the output matrix is most of a small model's arithmetic: the
-        first ``narrow_steps`` updates leave the others out. Then these start at the mean row, close to rare tokens,
-        and the remaining updates teach the model over the whole vocabulary that they do not occur. Losses of before
-        were over fewer tokens: the best is chosen anew.
-        """
-        self.forget_best()
-        weight, unused = self.model.wte.weight, torch.ones(self.model.config.n_vocab, dtype=torch.bool)
-        assert self.used_ids is not None, "there were no narrow steps"
-        unused[self.used_ids.cpu()] = False
-        whole = self.world.full_tensors({"wte.weight": weight})
-        for rows in whole.values():  # in the main process
-            rows[unused] = rows[~unused].mean(0)
-        weight.copy_(self.world.local_tensors(self.model, whole)["wte.weight"])
-
     def tensors(self) -> dict[str, Tensor]:
         """Canonical tensors of the model as it is now, adapters merged, in the main process; nothing elsewhere."""
         return self.world.full_tensors(merged(self.model))
@@ -244,7 +231,7 @@ class Trainer:
 
     def save(self) -> Path:
         """Write a state to resume from; if nothing is validated also the run folder's model."""
-        if self.world.any(not all(_is_finite(_local(p.detach())) for p in self.model.parameters())):
+        if self.world.any(not all(_is_finite(local_part(p.detach())) for p in self.model.parameters())):
             raise TrainingError(self._lost("the weights are not finite"))
         if self.validated is None:
             self.forget_best()
@@ -267,90 +254,15 @@ class Trainer:
         self.last_state, self.saved_at = state, time.monotonic()
         return state
 
-    def restore(self, state: State) -> None:
-        """Go on from ``state``. The settings may differ from those it was made with, the model's shape may not.
-
-        Raises :class:`CheckpointError` if it does not fit.
-        """
-        kind = "adapter" if self.settings.lora else "model"
-        if state.kind != kind:
-            made = "with" if state.kind == "adapter" else "without"
-            raise CheckpointError(f"{state.path} was made {made} --lora: train as then, or --restore_from fresh")
-        try:
-            self._load_weights(state.weights)
-            tensors = self.world.local_tensors(self.model, state.optimizer)
-            load_optimizer_tensors(self.model, self.optimizers, tensors)
-            self._check_made_alike(state.progress)
-        except (RuntimeError, ValueError, KeyError) as error:
-            raise CheckpointError(
-                f"{state.path} is of another shape or optimizer than asked for ({_first_line(error)}): "
-                f"train as then, or --restore_from fresh"
-            ) from error
-        for name in COUNTERS:
-            value = state.progress[name]
-            setattr(self, name, tuple(value) if isinstance(value, list) else value)
-        self.best = math.inf if self.best is None else self.best
-        self.generation, self.last_state = state.progress["generation"], state.path
-        if state.progress.get("held_out", self.text) != self.text:
-            self.reporter.say("another text is held out than then: the best model is chosen anew")
-            self.forget_best()
-
-    def _check_made_alike(self, progress: Mapping[str, Any]) -> None:
-        """Raise ValueError for what shapes of tensors don't tell. A state of an older version knows less."""
-        there, here = progress.get("config", {}), asdict(self.model.config)
-        there = {**there, "optimizer": progress.get("settings", {}).get("optimizer", self.settings.optimizer)}
-        here["optimizer"] = self.settings.optimizer
-        for name, value in there.items():
-            if value != here.get(name):
-                raise ValueError(f"{name} is {value} there, {here.get(name)} here")
-
-    def _held_out_text(self) -> list[int] | None:
-        """CRC-32, length and number of the windows that are validated with, as JSON has them; None without."""
-        if self.validated is None:
-            return None
-        crc = count = 0
-        for window in self.validated.in_order(1, self.settings.val_batch_size * self.settings.val_batch_count):
-            for part in (window.tokens, window.targets, window.trained):
-                crc = zlib.crc32(np.ascontiguousarray(part).view("u1").data, crc)
-            count += 1
-        return [crc, self.validated.length, count]
-
     def forget_best(self) -> None:
         """What is validated next is the best so far, and becomes the run folder's model."""
         self.best, self.best_step, self.since_best = math.inf, 0, 0
-
-    def _load_weights(self, weights: Mapping[str, Tensor]) -> None:
-        own = adapter_tensors(self.model) if self.settings.lora else dict(self.model.named_parameters())
-        if self.world.is_main and own.keys() != weights.keys():
-            raise ValueError(f"{min(own.keys() ^ weights.keys())} is on one side only")
-        for name, part in self.world.local_tensors(self.model, weights).items():
-            if own[name].shape != part.shape:
-                raise ValueError(f"{name} is {list(part.shape)} there, {list(own[name].shape)} here")
-            own[name].data.copy_(part)
 
     def _write_model(self) -> None:
         def write(tensors: Mapping[str, Tensor]) -> None:
             checkpoints.write_model(self.run, self.model.config, tensors, self.vocabulary)
 
         self.world.on_main(write, merged(self.model))
-
-    def _batches(self) -> Iterator[Batch]:
-        """This process's windows of the next update, up to ``batch_size`` at a time."""
-        first = self.position + self.world.rank * self.share
-        for at in range(first, first + self.share, self.settings.batch_size):
-            size = min(self.settings.batch_size, first + self.share - at)
-            yield self._noisy(self.windows.batch(at, size), at)
-
-    def _noisy(self, batch: Batch, position: int) -> Batch:
-        """``batch`` with input tokens replaced by random ones, targets as they are: ``--noise`` of the original."""
-        if not self.settings.noise:
-            return batch
-        tokens = batch.tokens.copy()
-        for number, window in enumerate(tokens):
-            random = np.random.default_rng([self.settings.seed, 1, position + number])
-            replaced = random.random(len(window)) < self.settings.noise
-            window[replaced] = random.integers(self.model.config.n_vocab, size=int(replaced.sum()))
-        return Batch(tokens, batch.targets, batch.trained)
 
     def _loss(self, batch: Batch, step: int) -> Tensor:
         """The sum of losses of the targets that are trained on, float32."""
@@ -399,22 +311,6 @@ class Trainer:
         self.reporter.status("finishing this update, then saving; once more to stop at once")
 
 
-def used_ids(windows: Windows, held_out: Windows | None) -> Tensor:
-    """Ids that occur in the dataset, int64, ascending. Held-out text counts too, or its loss would be undefined."""
-    parts = [part.used_ids() for part in (windows, held_out) if part is not None]
-    return torch.from_numpy(np.unique(np.concatenate(parts)))
-
-
-def _local(tensor: Tensor) -> Tensor:
-    """This process's part of a tensor that may be sharded."""
-    local: Tensor = tensor.to_local() if hasattr(tensor, "to_local") else tensor
-    return local
-
-
 def _is_finite(tensor: Tensor) -> bool:
     """Whether all numbers are; ``isfinite()`` would need more memory than the tensor has."""
     return not tensor.numel() or all(bool(bound.isfinite()) for bound in tensor.aminmax())
-
-
-def _first_line(error: Exception) -> str:
-    return str(error.args[0] if error.args else error).partition("\n")[0]

@@ -8,7 +8,7 @@ starts as what it was. Queries, keys and values are one matrix in GPT-2 but thre
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -119,15 +119,6 @@ def merged(model: GPT2) -> dict[str, Tensor]:
 def adapter_tensors(model: GPT2) -> dict[str, Tensor]:
     """The adapters alone, by name: all that LoRA trains."""
     return {name: tensor for name, tensor in model.state_dict().items() if _MARK in name}
-
-
-def load_adapter_tensors(model: GPT2, tensors: Mapping[str, Tensor]) -> None:
-    """The inverse of :func:`adapter_tensors`. Raises ValueError if they are of other targets or of another rank."""
-    own = adapter_tensors(model)
-    for name in sorted(own.keys() | tensors.keys()):
-        if name not in tensors or name not in own or own[name].shape != tensors[name].shape:
-            raise ValueError(f"adapters are of other targets or another rank: {name}")
-    model.load_state_dict(dict(tensors), strict=False)
 
 
 def _uniform(like: Tensor, shape: tuple[int, ...], bound: float, seed: int) -> Tensor:

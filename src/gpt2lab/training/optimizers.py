@@ -16,6 +16,7 @@ from gpt2lab.training.adam import Adam
 from gpt2lab.training.lora import add_lora, has_lora
 from gpt2lab.training.module import GPT2
 from gpt2lab.training.settings import Settings
+from gpt2lab.training.sharded import is_sharded
 
 BETAS = (0.9, 0.99)  # the second a longer memory than the usual 0.95, because batches here are small
 ADAM_BETAS = (0.9, 0.999)  # the original's
@@ -44,7 +45,7 @@ def make_optimizers(model: GPT2, settings: Settings) -> list[AnyOptimizer]:
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if settings.optimizer == "sgd":
-        sharded = any(hasattr(parameter, "full_tensor") for parameter in trained)  # which its fused form does not take
+        sharded = any(map(is_sharded, trained))  # which its fused form does not take
         return [torch.optim.SGD(trained, lr=0.0, fused=not sharded)]
     if settings.optimizer == "adam":
         return [Adam([{"params": trained}], ADAM_BETAS)]

@@ -1,6 +1,6 @@
-"""To go on from a saved state: which one, whether it fits, what becomes of the run that was in the folder before.
+"""A run and the states that were saved before: which one to go on from, what has changed since, what is left to do.
 
-Knows nothing of text, nor of what an update does.
+Moves a run aside that another would overwrite. Knows nothing of text, nor of what an update does.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from gpt2lab.training.distributed import World
 from gpt2lab.training.job import Job
 from gpt2lab.training.loop import Trainer
 from gpt2lab.training.module import GPT2
+from gpt2lab.training.restoring import restore
 from gpt2lab.training.settings import Settings
 from gpt2lab.training.setup import Setup, open_source, print_line
 
@@ -98,7 +99,7 @@ def go_on(trainer: Trainer, setup: Setup, state: State | None) -> None:
     if state is not None:
         setup.say(f"Loading checkpoint {state.path}")
         _check_base(trainer, state, setup.job)
-        trainer.restore(state)
+        restore(trainer, state)
         _say_changes(trainer, setup, state)
         if not is_of(state, trainer.run):
             trainer.forget_best()  # it lies in the other folder

@@ -1,0 +1,36 @@
+"""First updates that choose among the dataset's own tokens alone, and the step from there to the whole vocabulary.
+
+A small corpus has half of GPT-2's tokens, and the output matrix is most of a small model's arithmetic: the first
+``narrow_steps`` updates leave the other tokens out. Knows nothing of updates.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gpt2lab.data.windows import Windows
+from gpt2lab.training.distributed import World
+from gpt2lab.training.module import GPT2
+
+
+def used_ids(windows: Windows, held_out: Windows | None) -> Tensor:
+    """Ids that occur in the dataset, int64, ascending. Held-out text counts too, or its loss would be undefined."""
+    parts = [part.used_ids() for part in (windows, held_out) if part is not None]
+    return torch.from_numpy(np.unique(np.concatenate(parts)))
+
+
+@torch.no_grad()
+def widen(model: GPT2, used: Tensor, world: World) -> None:
+    """Give every token but the ``used`` ids a row of ``wte`` to learn from.
+
+    They start at the mean row, close to rare tokens, and the remaining updates teach the model over the whole
+    vocabulary that they do not occur.
+    """
+    weight, unused = model.wte.weight, torch.ones(model.config.n_vocab, dtype=torch.bool)
+    unused[used.cpu()] = False
+    whole = world.full_tensors({"wte.weight": weight})
+    for rows in whole.values():  # in the main process
+        rows[unused] = rows[~unused].mean(0)
+    weight.copy_(world.local_tensors(model, whole)["wte.weight"])

@@ -1,0 +1,73 @@
+"""A trainer as it was when a state was saved: weights, the optimizer's state and the counters.
+
+Refuses a state that another model, optimizer or kind of training made. Knows nothing of where states are.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from torch import Tensor
+
+from gpt2lab.errors import CheckpointError
+from gpt2lab.training.checkpoints import State
+from gpt2lab.training.loop import COUNTERS, Trainer
+from gpt2lab.training.lora import adapter_tensors
+from gpt2lab.training.optimizers import load_optimizer_tensors
+
+
+def restore(trainer: Trainer, state: State) -> None:
+    """Have ``trainer`` go on from ``state``.
+
+    The settings may differ from those it was made with, the model's shape may not. Raises :class:`CheckpointError` if
+    it does not fit.
+    """
+    kind = "adapter" if trainer.settings.lora else "model"
+    if state.kind != kind:
+        made = "with" if state.kind == "adapter" else "without"
+        raise CheckpointError(f"{state.path} was made {made} --lora: train as then, or --restore_from fresh")
+    try:
+        _load_weights(trainer, state.weights)
+        tensors = trainer.world.local_tensors(trainer.model, state.optimizer)
+        load_optimizer_tensors(trainer.model, trainer.optimizers, tensors)
+        _check_made_alike(trainer, state.progress)
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise CheckpointError(
+            f"{state.path} is of another shape or optimizer than asked for ({_first_line(error)}): "
+            f"train as then, or --restore_from fresh"
+        ) from error
+    for name in COUNTERS:
+        value = state.progress[name]
+        setattr(trainer, name, tuple(value) if isinstance(value, list) else value)
+    trainer.best = math.inf if trainer.best is None else trainer.best
+    trainer.generation, trainer.last_state = state.progress["generation"], state.path
+    if state.progress.get("held_out", trainer.text) != trainer.text:
+        trainer.reporter.say("another text is held out than then: the best model is chosen anew")
+        trainer.forget_best()
+
+
+def _load_weights(trainer: Trainer, weights: Mapping[str, Tensor]) -> None:
+    own = adapter_tensors(trainer.model) if trainer.settings.lora else dict(trainer.model.named_parameters())
+    if trainer.world.is_main and own.keys() != weights.keys():
+        raise ValueError(f"{min(own.keys() ^ weights.keys())} is on one side only")
+    for name, part in trainer.world.local_tensors(trainer.model, weights).items():
+        if own[name].shape != part.shape:
+            raise ValueError(f"{name} is {list(part.shape)} there, {list(own[name].shape)} here")
+        own[name].data.copy_(part)
+
+
+def _check_made_alike(trainer: Trainer, progress: Mapping[str, Any]) -> None:
+    """Raise ValueError for what shapes of tensors don't tell. A state of an older version knows less."""
+    there, here = progress.get("config", {}), asdict(trainer.model.config)
+    there = {**there, "optimizer": progress.get("settings", {}).get("optimizer", trainer.settings.optimizer)}
+    here["optimizer"] = trainer.settings.optimizer
+    for name, value in there.items():
+        if value != here.get(name):
+            raise ValueError(f"{name} is {value} there, {here.get(name)} here")
+
+
+def _first_line(error: Exception) -> str:
+    return str(error.args[0] if error.args else error).partition("\n")[0]

@@ -1,0 +1,62 @@
+"""A model as each of several processes calls it: replicated (DistributedDataParallel) or sharded (FSDP2).
+
+Gradients are summed over processes, never averaged. Knows nothing of how processes meet.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from gpt2lab.errors import UsageError
+
+
+def replicate(model: nn.Module, device: torch.device, *, is_main: bool) -> nn.Module:
+    """DistributedDataParallel, which gives everybody the main process's weights, with sums in place of means."""
+    model.to(device) if is_main else model.to_empty(device=device)
+    wrapped = DistributedDataParallel(
+        model,
+        device_ids=[torch.cuda.current_device()] if device.type == "cuda" else None,
+        gradient_as_bucket_view=True,  # else every gradient is in memory twice
+    )
+    wrapped.register_comm_hook(None, _sum_bucket)
+    return wrapped
+
+
+def _sum_bucket(_: None, bucket: dist.GradBucket) -> torch.futures.Future[Tensor]:
+    work = dist.all_reduce(bucket.buffer(), async_op=True)
+    summed: torch.futures.Future[Tensor] = work.get_future().then(lambda done: done.value()[0])
+    return summed
+
+
+_sum_bucket.__annotations__.clear()  # DDP compares them with classes, and here they are strings
+
+
+def shard(model: nn.Module, device: torch.device, size: int) -> None:
+    """Make parameters sharded ones (FSDP2): a group for each layer in ``h`` and one for the rest.
+
+    Raises :class:`UsageError` if this PyTorch cannot do it.
+    """
+    try:
+        from torch.distributed.device_mesh import init_device_mesh
+        from torch.distributed.fsdp import FSDPModule, fully_shard
+    except ImportError:
+        raise UsageError(_TOO_OLD) from None
+    if not hasattr(FSDPModule, "set_force_sum_reduction_for_comms"):
+        raise UsageError(_TOO_OLD)
+    mesh = init_device_mesh(device.type, (size,))
+    for part in (*model.h, model):
+        sharded = fully_shard(part, mesh=mesh)
+        sharded.set_gradient_divide_factor(1.0)
+        sharded.set_force_sum_reduction_for_comms(True)  # gloo knows no other; "mean" gives sums without a word
+
+
+_TOO_OLD = f"--parallel fsdp needs a newer PyTorch than {torch.__version__}: pip install -U torch, or use ddp"
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """The model inside of a replicated one."""
+    inside: nn.Module = model.module if isinstance(model, DistributedDataParallel) else model
+    return inside
