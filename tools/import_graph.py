@@ -30,7 +30,7 @@ SOURCE = Path(__file__).parents[1] / "src" / "gpt2lab"
 
 Graph = Mapping[str, frozenset[str]]
 
-BOX, GAP, ROW, MARGIN = (118, 40), 14, 84, 16  # width and height of a box, between boxes, between layers, around all
+BOX, GAP, ROW, MARGIN = (112, 32), 16, 76, 12  # width and height of a box, between boxes, between layers, around all
 
 
 def modules(source: Path = SOURCE) -> Graph:
@@ -112,15 +112,14 @@ def drawing(graph: Graph) -> str:
         for column, part in enumerate(layer):
             places[part] = (left + column * (BOX[0] + GAP), MARGIN + row * ROW)
     height = 2 * MARGIN + (len(layers) - 1) * ROW + BOX[1]
-    sizes = {part: sum(part_of(module) == part for module in graph) for part in places}
     arrows = direct({part: others - {"version", "errors"} for part, others in parts(graph).items()})
     lines = [_arrow(places[a], places[b]) for a in places for b in sorted(arrows.get(a, ()))]
-    boxes = [_box(part, sizes[part], *place) for part, place in places.items()]
-    style = "text{font:13px sans-serif;text-anchor:middle;fill:#222}.n{font-size:10px;fill:#666}"
+    boxes = [_box(part, *place) for part, place in places.items()]
     return "\n".join([
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height:g}" width="{width:g}">',
         "<title>The parts of gpt2lab in their layers; an arrow leads from a part to one that it imports</title>",
-        f"<style>{style}line{{stroke:#99a;stroke-width:1.2;marker-end:url(#tip)}}</style>",
+        "<style>text{font:13px sans-serif;text-anchor:middle;fill:#222}"
+        "line{stroke:#99a;stroke-width:1.2;marker-end:url(#tip)}</style>",
         '<defs><marker id="tip" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
         '<path d="M0 0L8 4L0 8z" fill="#99a"/></marker></defs>',
         f'<rect width="{width:g}" height="{height:g}" fill="#fff"/>',
@@ -130,13 +129,11 @@ def drawing(graph: Graph) -> str:
     ])  # fmt: skip
 
 
-def _box(part: str, size: int, x: float, y: float) -> str:
-    middle = x + BOX[0] / 2
-    name, note = ("native/", "C++") if part == "_native" else (part, f"{size} module{'s' * (size > 1)}")
+def _box(part: str, x: float, y: float) -> str:
+    name = "native/ (C++)" if part == "_native" else part
     return (
         f'<rect x="{x:g}" y="{y:g}" width="{BOX[0]}" height="{BOX[1]}" rx="6" fill="#eef2f8" stroke="#557"/>'
-        f'<text x="{middle:g}" y="{y + 18:g}">{escape(name)}</text>'
-        f'<text class="n" x="{middle:g}" y="{y + 32:g}">{escape(note)}</text>'
+        f'<text x="{x + BOX[0] / 2:g}" y="{y + BOX[1] / 2 + 5:g}">{escape(name)}</text>'
     )
 
 
