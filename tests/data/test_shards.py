@@ -130,14 +130,14 @@ def test_a_dataset_that_a_kill_moved_aside_is_found_again(tmp_path):
 
 def test_an_interrupt_between_the_two_renames_leaves_the_old_dataset(tmp_path, monkeypatch):
     write(tmp_path / "out", texts("old"))
-    rename = Path.rename
+    replace = Path.replace
 
     def interrupted(path, target):
         if path.name == "out.partial":
             raise KeyboardInterrupt
-        return rename(path, target)
+        return replace(path, target)
 
-    monkeypatch.setattr(Path, "rename", interrupted)
+    monkeypatch.setattr(Path, "replace", interrupted)
     with pytest.raises(KeyboardInterrupt):
         write(tmp_path / "out", texts("new"), overwrite=True)
     assert read(tmp_path / "out")[0] == [Tokenizer.gpt2().encode("old")]

@@ -23,6 +23,7 @@ from gpt2lab.engines.packed_cache import (
     read_entry,
     write_entry,
 )
+from gpt2lab.system.atomic import PARTIAL
 
 KEY = Key("ab" * 32, "q8_0", 1, 1, {"n_vocab": 7, "n_ctx": 8, "n_embd": 4, "n_head": 2, "n_layer": 1})
 SIZE = 8_400_953
@@ -143,7 +144,7 @@ def test_a_killed_writer_leaves_no_entry_and_is_swept_up_after(tmp_path: Path, a
         assert process.stdout.readline() == "written\n"
         process.kill()
     (left,) = tmp_path.iterdir()
-    assert left.name.endswith(".tmp")
+    assert left.name.endswith(PARTIAL)
     assert not is_there(tmp_path)
     write_entry(tmp_path, KEY, arena, MODEL)
     assert left.exists()  # it might still be at work
@@ -189,7 +190,7 @@ def test_a_model_that_changed_supersedes_what_it_was(entry: Path, arena: np.ndar
 
 
 def test_clearing_removes_everything_and_tells_how_much(entry: Path) -> None:
-    (entry.parent / ".half.tmp").write_bytes(b"123")
+    (entry.parent / f".half{PARTIAL}").write_bytes(b"123")
     size = entry.stat().st_size
     assert clear(entry.parent) == size + 3
     assert list(entry.parent.iterdir()) == []

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from gpt2lab.errors import CheckpointError
+from gpt2lab.system.atomic import PARTIAL
 from gpt2lab.training import checkpoints
 from gpt2lab.training.checkpoints import load_latest, load_state, next_generation, states
 from gpt2lab.weights import open_checkpoint
@@ -48,7 +49,7 @@ def test_only_the_last_states_stay(make_trainer):
     trainer = make_trainer(steps=7, save_every=1, keep=3)
     trainer.train()
     assert names(trainer.run) == ["state-0000005", "state-0000006", "state-0000007"]
-    assert not list(trainer.run.rglob("*partial*"))
+    assert not list(trainer.run.rglob(f"*{PARTIAL}"))
 
 
 def test_a_training_begun_anew_under_the_same_name_counts_as_newer(make_trainer):
@@ -117,12 +118,12 @@ def test_what_a_kill_left_half_written_is_cleared_away(make_trainer):
     trainer = make_trainer()
     trainer.update()
     state = trainer.save()
-    shutil.copytree(state, trainer.run / ".partial-0000009")
-    shutil.copytree(state, trainer.run / ".partial-old-state-0000000")
+    shutil.copytree(state, trainer.run / f".state-0000009.12345678{PARTIAL}")
+    shutil.copytree(state, trainer.run / f".state-0000000{PARTIAL}")
     trainer.update()
     trainer.save()
     assert names(trainer.run) == ["state-0000001", "state-0000002"]
-    assert not list(trainer.run.glob(".partial*"))
+    assert not list(trainer.run.glob(f"*{PARTIAL}"))
 
 
 @pytest.mark.parametrize("killed_at", range(12))
@@ -151,12 +152,12 @@ def test_a_kill_while_the_same_step_is_saved_again_leaves_a_whole_state(make_tra
 def test_a_file_that_a_kill_left_half_written_is_no_hindrance(make_trainer):
     trainer = make_trainer()
     trainer.run.mkdir()
-    (trainer.run / ".partial-config.json").write_text("{")
+    (trainer.run / f".config.json.12345678{PARTIAL}").write_text("{")
     trainer.save()
-    assert not list(trainer.run.glob(".partial*"))
+    assert not list(trainer.run.glob(f"*{PARTIAL}"))
 
 
-def test_tensors_are_written_one_at_a_time(tmp_path):
+def test_tensors_are_written_one_at_a_time(tmp_path, monkeypatch):
     class Counted:
         """A tensor that tells when it is asked for its numbers."""
 
@@ -172,11 +173,13 @@ def test_tensors_are_written_one_at_a_time(tmp_path):
     tensors = {str(number): Counted(3, 2) for number in range(4)}
     sizes = []
 
-    class Out:
+    class Out(checkpoints._Summed):
         def write(self, data):
             sizes.append((Counted.asked, len(data)))
+            return super().write(data)
 
-    checkpoints._write_tensors(Out(), tensors, "")
+    monkeypatch.setattr(checkpoints, "_Summed", Out)
+    checkpoints._write_tensors(tmp_path / "tensors", tensors, "")
     assert sizes[1:] == [(1, 24), (2, 24), (3, 24), (4, 24)]
 
 
@@ -185,13 +188,33 @@ def test_a_model_of_another_shape_never_lies_beside_the_old_config(make_trainer,
     trainer.save()
     (trainer.run / "config.json").write_text(json.dumps({"n_layer": 99}))
 
-    def killed(*_):
-        raise KeyboardInterrupt
+    replace = type(trainer.run).replace
 
-    monkeypatch.setattr(checkpoints, "_write", killed)
+    def killed(path, target):
+        if path.name == "model.safetensors":
+            raise KeyboardInterrupt
+        return replace(path, target)
+
+    monkeypatch.setattr(type(trainer.run), "replace", killed)
     with pytest.raises(KeyboardInterrupt):
         checkpoints.write_model(trainer.run, trainer.model.config, trainer.tensors())
+    assert json.loads((trainer.run / "config.json").read_text())["n_layer"] != 99
     assert not (trainer.run / "model.safetensors").exists()
+
+
+def test_a_full_disk_leaves_the_model_of_another_shape(make_trainer, monkeypatch):
+    trainer = make_trainer()
+    trainer.save()
+    (trainer.run / "config.json").write_text(json.dumps({"n_layer": 99}))
+    before = {path.name: path.read_bytes() for path in trainer.run.iterdir() if path.is_file()}
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(checkpoints, "write_safetensors", full)
+    with pytest.raises(CheckpointError, match="No space left on device; what was saved before is whole"):
+        checkpoints.write_model(trainer.run, trainer.model.config, trainer.tensors())
+    assert {path.name: path.read_bytes() for path in trainer.run.iterdir() if path.is_file()} == before
 
 
 def test_a_models_own_vocabulary_is_saved_with_it(make_trainer):

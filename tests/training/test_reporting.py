@@ -105,7 +105,7 @@ def test_the_curve_is_drawn_at_saves(tmp_path):
     assert "<svg" in svg
     width, height = struct.unpack(">II", png[16:24])
     assert width > height > 400
-    assert not list(tmp_path.glob(".partial*"))
+    assert not list(tmp_path.glob("*.partial"))
 
 
 def test_files_that_need_missing_packages_are_left_out(tmp_path, monkeypatch):

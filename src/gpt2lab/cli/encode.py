@@ -119,12 +119,12 @@ def _write_npz(path: Path, stream: Iterator[Encoded], tokenizer: Tokenizer, comb
     """Write the file; returns what to say about it."""
     from gpt2lab.data.npz import write_npz
     from gpt2lab.errors import CheckpointError, UsageError
-    from gpt2lab.weights.writing import new_file
+    from gpt2lab.weights.writing import destination_file
 
     if tokenizer.end_of_text is None:
         raise UsageError("this vocabulary has no <|endoftext|> to put between documents; give OUT without .npz")
     try:
-        with new_file(path, overwrite=overwrite) as file:
+        with destination_file(path, overwrite=overwrite) as file:
             n_tokens = write_npz(file, stream, tokenizer.end_of_text, combine)
             if not n_tokens:
                 raise UsageError("the dataset is empty: there is no text in it")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -20,6 +19,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from gpt2lab.errors import DownloadError, UsageError
+from gpt2lab.system.atomic import new_file, write_file
 from gpt2lab.system.caches import cache_folder
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+://")
@@ -174,17 +174,13 @@ def _complete(
 
 
 def _get_whole(source: _Source, name: str, size: int | None, path: Path) -> int:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with new_file(path, sync=False) as file:
+        partial = Path(file.name)
         source.get(name, partial)
         got = partial.stat().st_size
         if size is not None and got != size:
             raise DownloadError(f"{source.url} ({name}): {got:,} bytes came of {size:,}; try again")
-        partial.replace(path)
-        return got
-    finally:
-        partial.unlink(missing_ok=True)
+    return got
 
 
 def _is_here(path: Path, there: tuple[int | None, str], recorded: Any) -> bool:
@@ -203,9 +199,7 @@ def _read_record(folder: Path) -> dict[str, Any]:
 
 
 def _write_record(folder: Path, files: Mapping[str, Any]) -> None:
-    partial = folder / f"{_RECORD}.{os.getpid()}.partial"
-    partial.write_text(json.dumps(files), encoding="utf-8")
-    partial.replace(folder / _RECORD)
+    write_file(folder / _RECORD, json.dumps(files).encode(), sync=False)
 
 
 def _version(info: Mapping[str, Any]) -> str:

@@ -23,6 +23,7 @@ from gpt2lab.data.encoding import DocumentIndex, Encoded
 from gpt2lab.data.files import SHARD_PATTERN
 from gpt2lab.data.tokens import Documents, id_type
 from gpt2lab.errors import CheckpointError, UsageError
+from gpt2lab.system.atomic import new_folder
 from gpt2lab.system.locks import Hold
 from gpt2lab.weights.safetensors_file import SafeTensor, read_safetensors
 
@@ -190,31 +191,19 @@ def new_shards(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     old = path.with_name(path.name + ".old.partial")
     with Hold() as hold:
         hold.take(partial)
-        with _made_anew(path, partial, old, overwrite):
-            hold.take(partial)
-            yield partial
-
-
-@contextmanager
-def _made_anew(path: Path, partial: Path, old: Path, overwrite: bool) -> Iterator[None]:
-    if old.exists() and not path.exists():  # a kill came between the two renames below
-        old.rename(path)
-    _check_replaceable(path, overwrite)
-    try:
-        for leftover in (partial, old):
-            shutil.rmtree(leftover, ignore_errors=True)
-        partial.mkdir(parents=True)
-        yield
-        if path.exists():
-            path.rename(old)
-        partial.rename(path)
-    except OSError as error:
-        raise UsageError(f"cannot write {error.filename or path}: {error.strerror or error}") from None
-    finally:
-        if old.exists() and not path.exists():  # something came between the two renames
-            old.rename(path)
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+        if old.exists() and not path.exists():  # a kill came when the old one was aside and the new one not in place
+            old.replace(path)
+        _check_replaceable(path, overwrite)
+        try:
+            for leftover in (partial, old):
+                shutil.rmtree(leftover, ignore_errors=True)
+            with new_folder(path, sync=False, partial=partial, aside=old):
+                hold.take(partial)
+                yield partial
+        except OSError as error:
+            raise UsageError(f"cannot write {error.filename or path}: {error.strerror or error}") from None
+        finally:
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def _check_replaceable(path: Path, overwrite: bool) -> None:

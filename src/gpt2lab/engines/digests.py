@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from gpt2lab.engines.packed_cache import new_file
+from gpt2lab.system.atomic import write_file
 from gpt2lab.system.cores import logical_cores
 
 SETTLED = 2.0
@@ -54,8 +54,7 @@ def recorded_digest(folder: Path, of: Stamp) -> str | None:
 
 def record_digest(folder: Path, of: Stamp, digest: str) -> None:
     """Remember the digest of files with this stamp, and forget those of files that are gone. Raises OSError."""
-    with new_file(_record(folder, of)) as file:
-        file.write(json.dumps({"digest": digest, "stamp": of}).encode())
+    write_file(_record(folder, of), json.dumps({"digest": digest, "stamp": of}).encode(), sync=True)
     for path in folder.glob(f"*{_SUFFIX}"):
         with suppress(OSError, ValueError, TypeError, LookupError):
             if not all(os.path.exists(name) for name, *_ in json.loads(path.read_bytes())["stamp"]):  # noqa: PTH110

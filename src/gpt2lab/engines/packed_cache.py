@@ -13,8 +13,8 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from gpt2lab import _native
 from gpt2lab.system import caches
+from gpt2lab.system.atomic import PARTIAL, new_file
 
 Arena = npt.NDArray[np.uint8]
 
@@ -36,7 +37,7 @@ ABANDONED = 15 * 60.0
 _MAGIC = b"gpt2lab packed 2\n"
 _HEADER = 4096  # bytes; the arena after it starts on a page
 _MODEL = 250  # characters of a path that fit the header however they are escaped
-_SUFFIX, _TEMPORARY = ".packed", ".tmp"
+_SUFFIX = ".packed"
 
 
 @dataclass(frozen=True)
@@ -125,31 +126,17 @@ def write_entry(folder: Path, key: Key, arena: Arena, model: str) -> None:
     checksum = _total(map(_native.checksum, _halves(arena)))
     model = model[-_MODEL:]
     header = {"key": asdict(key), "size": len(arena), "checksum": checksum, "model": model}
-    with new_file(folder / key.name) as file:
+    with new_file(folder / key.name, sync=True) as file:
         file.write((_MAGIC + json.dumps(header).encode()).ljust(_HEADER))
         file.write(arena.data)
     with suppress(OSError):
         _make_room(folder, key, model)
 
 
-@contextmanager
-def new_file(path: Path) -> Iterator[IO[bytes]]:
-    """A file that becomes ``path``, in place of what is there, when the block ends without an error."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{os.urandom(4).hex()}{_TEMPORARY}")
-    try:
-        with temporary.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)  # after an error or Ctrl-C; else it is not there any more
-
-
 def entries(folder: Path) -> list[Entry]:
     """All entries, the last used first."""
     found = []
-    for path in _files(folder, _SUFFIX):
+    for path in _files(folder, f"*{_SUFFIX}"):
         with suppress(OSError):  # removed meanwhile
             status = path.stat()
             with path.open("rb") as file:
@@ -171,16 +158,16 @@ def clear(folder: Path) -> int:
     return removed
 
 
-def _files(folder: Path, suffix: str = "") -> list[Path]:
+def _files(folder: Path, pattern: str = "*") -> list[Path]:
     try:
-        return [path for path in folder.iterdir() if path.name.endswith(suffix) and path.is_file()]
+        return [path for path in folder.iterdir() if path.match(pattern) and path.is_file()]
     except (FileNotFoundError, NotADirectoryError):
         return []
 
 
 def _make_room(folder: Path, key: Key, model: str) -> None:
     """Remove what nobody will read again: abandoned files, the same model as it was before, what exceeds the limit."""
-    for path in _files(folder, _TEMPORARY):
+    for path in _files(folder, f"*{PARTIAL}"):
         with suppress(FileNotFoundError):
             if time.time() - path.stat().st_mtime > ABANDONED:
                 path.unlink()

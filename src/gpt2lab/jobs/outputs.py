@@ -15,8 +15,9 @@ from typing import IO, Any, Protocol
 
 from gpt2lab.data.remote import filesystem_of, is_local, is_remote
 from gpt2lab.errors import CheckpointError, UsageError
+from gpt2lab.system.atomic import new_file, write_file
 from gpt2lab.system.locks import Hold
-from gpt2lab.weights.writing import new_file
+from gpt2lab.weights.writing import destination_file
 
 SUFFIX = ".parts"
 
@@ -101,13 +102,13 @@ class LocalOutput:
 
     def write(self, part: str, data: bytes) -> None:
         """A file, renamed when it is whole."""
-        with self.writing(part) as file:
-            file.write(data)
+        with self._complaining("write", self._folder / part):
+            write_file(self._folder / part, data, sync=False)
 
     @contextmanager
     def writing(self, part: str) -> Iterator[IO[bytes]]:
         """A file that is a part when the block ends without an error."""
-        with self._complaining("write", self._folder / part), new_file(self._folder / part, overwrite=True) as file:
+        with self._complaining("write", self._folder / part), new_file(self._folder / part, sync=False) as file:
             yield file
 
     @contextmanager
@@ -118,7 +119,7 @@ class LocalOutput:
 
     def join(self, parts: Iterable[str], *, overwrite: bool) -> None:
         """A file, renamed when it is whole."""
-        with self._complaining("write", self._path), new_file(self._path, overwrite=overwrite) as file:
+        with self._complaining("write", self._path), destination_file(self._path, overwrite=overwrite) as file:
             for part in parts:
                 with (self._folder / part).open("rb") as source:
                     shutil.copyfileobj(source, file, 1 << 20)
@@ -135,7 +136,7 @@ class LocalOutput:
             yield
         except OSError as error:
             raise UsageError(f"cannot {verb} {error.filename or path}: {error.strerror or error}") from None
-        except CheckpointError as error:  # new_file's, which says it all
+        except CheckpointError as error:  # destination_file's, which says it all
             raise UsageError(str(error)) from None
 
 

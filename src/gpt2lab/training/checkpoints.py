@@ -10,11 +10,10 @@ or a full disk at any moment leaves what was there before. Knows nothing of how 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
@@ -27,6 +26,7 @@ from torch import Tensor
 
 from gpt2lab.config import ModelConfig
 from gpt2lab.errors import CheckpointError
+from gpt2lab.system.atomic import PARTIAL, new_files, new_folder
 from gpt2lab.weights.checkpoint import TokenizerFiles
 from gpt2lab.weights.huggingface import config_json, write_vocabulary
 from gpt2lab.weights.quantization import PRECISIONS
@@ -56,29 +56,13 @@ def write_model(folder: Path, config: ModelConfig, tensors: Tensors, vocabulary:
 
     Raises :class:`CheckpointError` where that fails; what was there then stays.
     """
-    with _writing(folder):
+    with _complaining(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        described = _json_bytes(config_json(config, "float32", vocabulary))
-        if (folder / "config.json").exists() and (folder / "config.json").read_bytes() != described:
-            (folder / "model.safetensors").unlink(missing_ok=True)  # or a kill could leave it beside another's shape
-        if vocabulary is not None:
-            write_whole(folder, lambda partial: write_vocabulary(partial, vocabulary, config.n_ctx))
-        _write(folder / "config.json", lambda out: out.write(described))
-        _write(folder / "model.safetensors", lambda out: _write_tensors(out, tensors, PREFIX))
-        _sync_folder(folder)
-
-
-def write_whole(folder: Path, write: Callable[[Path], object]) -> None:
-    """Have ``write`` make files in a folder of its own, and move each into ``folder`` when all are written."""
-    partial = folder / ".partial-files"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir()
-    try:
-        write(partial)
-        for file in sorted(partial.iterdir()):
-            file.replace(folder / file.name)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        with new_files(folder, sync=True) as partial:
+            described = _write_description(partial, config, vocabulary)
+            _write_tensors(partial / "model.safetensors", tensors, PREFIX)
+            if (folder / "config.json").exists() and (folder / "config.json").read_bytes() != described:
+                (folder / "model.safetensors").unlink(missing_ok=True)  # or a kill leaves it beside another's shape
 
 
 def save_state(
@@ -98,38 +82,28 @@ def save_state(
     else that JSON holds. Raises :class:`CheckpointError` where that fails; earlier states then stay.
     """
     name = f"{progress['step']:07}"
-    final, partial = run / f"state-{name}", run / f".partial-{name}"
-    with _writing(final, partial):
-        for leftover in run.glob(".partial-*"):  # of a run that was killed while it wrote or removed a state
+    final = run / f"state-{name}"
+    aside = run / f"state-0{name}"  # the same step to :func:`states`, and before ``final``
+    with _complaining(final):
+        for leftover in run.glob(f".*{PARTIAL}"):  # of a run that was killed while it wrote or removed a state
             if leftover.is_dir():
                 shutil.rmtree(leftover)
             else:
                 leftover.unlink()
-        partial.mkdir(parents=True)
-        if kind == "model":  # then the folder is one that every command loads
-            described = _json_bytes(config_json(config, "float32", vocabulary))
-            _write(partial / "config.json", lambda out: out.write(described))
-            if vocabulary is not None:
-                write_vocabulary(partial, vocabulary, config.n_ctx)
-        prefix = PREFIX if kind == "model" else ""
-        files = {
-            f"{kind}.safetensors": _write(
-                partial / f"{kind}.safetensors", lambda out: _write_tensors(out, weights, prefix)
-            ),
-            "optimizer.safetensors": _write(
-                partial / "optimizer.safetensors", lambda out: _write_tensors(out, dict(sorted(optimizer.items())), "")
-            ),
-        }
-        content = _json_bytes({**progress, "files": files, "crc32": _json_crc({**progress, "files": files})})
-        _write(partial / "progress.json", lambda out: out.write(content))
-        _sync_folder(partial)
-        aside = run / f"state-0{name}"  # the same step to :func:`states`, and before ``final``
-        if final.exists():
-            if aside.exists():
-                _remove(aside)
-            final.replace(aside)
-        partial.replace(final)
-        _sync_folder(run)
+        if final.exists() and aside.exists():
+            _remove(aside)
+        with new_folder(final, sync=True, aside=aside) as partial:
+            if kind == "model":  # then the folder is one that every command loads
+                _write_description(partial, config, vocabulary)
+            parts = {kind: weights, "optimizer": dict(sorted(optimizer.items()))}
+            files = {
+                f"{part}.safetensors": _write_tensors(
+                    partial / f"{part}.safetensors", tensors, PREFIX if part == "model" else ""
+                )
+                for part, tensors in parts.items()
+            }
+            content = {**progress, "files": files, "crc32": _json_crc({**progress, "files": files})}
+            (partial / "progress.json").write_bytes(_json_bytes(content))
         if aside.exists():
             _remove(aside)
         for old in [state for state in states(run) if state != final][: -(keep - 1) or None]:
@@ -230,30 +204,28 @@ class _Summed:
         return self._file.write(data)
 
 
-def _write(path: Path, content: Callable[[Any], object]) -> dict[str, int]:
-    """Have ``content`` write a file that appears as ``path`` when it is whole and on the disk; its size and CRC-32."""
-    partial = path.with_name(f".partial-{path.name}")
-    try:
-        with partial.open("wb") as file:
-            out = _Summed(file)
-            content(out)
-            file.flush()
-            os.fsync(file.fileno())  # or a power cut could leave the new name on an empty file
-        partial.replace(path)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    return {"bytes": out.size, "crc32": out.crc}
+def _write_description(folder: Path, config: ModelConfig, vocabulary: TokenizerFiles | None) -> bytes:
+    """Write what a model's folder holds besides weights; what ``config.json`` got."""
+    described = _json_bytes(config_json(config, "float32", vocabulary))
+    (folder / "config.json").write_bytes(described)
+    if vocabulary is not None:
+        write_vocabulary(folder, vocabulary, config.n_ctx)
+    return described
 
 
-def _write_tensors(out: IO[bytes], tensors: Tensors, prefix: str) -> None:
+def _write_tensors(path: Path, tensors: Tensors, prefix: str) -> dict[str, int]:
+    """Write a file of tensors; its size and CRC-32."""
+
     def stored(name: str, tensor: Tensor) -> NewTensor:
         def items() -> NDArray[Any]:
             return np.ascontiguousarray(tensor.detach().to("cpu", torch.float32).numpy()).reshape(-1)
 
         return NewTensor(prefix + name, tuple(tensor.shape), PRECISIONS["float32"], items)
 
-    write_safetensors(out, [stored(name, tensor) for name, tensor in tensors.items()])
+    with path.open("wb") as file:
+        out = _Summed(file)
+        write_safetensors(cast("IO[bytes]", out), [stored(name, tensor) for name, tensor in tensors.items()])
+    return {"bytes": out.size, "crc32": out.crc}
 
 
 def _json_bytes(value: Mapping[str, Any]) -> bytes:
@@ -264,34 +236,19 @@ def _json_crc(value: Mapping[str, Any]) -> int:
     return zlib.crc32(json.dumps(value, sort_keys=True).encode())
 
 
-def _sync_folder(folder: Path) -> None:
-    """Have the names in a folder on the disk too, where the system lets us."""
-    with suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-
-
 @contextmanager
-def _writing(path: Path, partial: Path | None = None) -> Iterator[None]:
-    """Turns what goes wrong into one line, and removes ``partial``."""
+def _complaining(path: Path) -> Iterator[None]:
+    """Turns what the system refuses into one line."""
     try:
         yield
-    except BaseException as error:
-        if partial is not None:
-            shutil.rmtree(partial, ignore_errors=True)
-        if isinstance(error, OSError):
-            raise CheckpointError(
-                f"cannot write {path}: {error.strerror or error}; what was saved before is whole"
-            ) from None
-        raise
+    except OSError as error:
+        why = error.strerror or error
+        raise CheckpointError(f"cannot write {path}: {why}; what was saved before is whole") from None
 
 
 def _remove(state: Path) -> None:
     """Take a state's name away before its files, so that a kill leaves no half of one under it."""
-    doomed = state.with_name(f".partial-old-{state.name}")
+    doomed = state.with_name(f".{state.name}{PARTIAL}")
     state.replace(doomed)
     shutil.rmtree(doomed)
 

@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any
 
 from gpt2lab.errors import CheckpointError
+from gpt2lab.system.atomic import new_file, write_file
 from gpt2lab.system.memory import peak_memory
 from gpt2lab.training.reporting import Reporter, Update, Validation
 
@@ -86,9 +87,7 @@ def cut_back(path: Path, step: int) -> None:
     """Leave only what a ``metrics.jsonl`` has of the first ``step`` updates."""
     if path.exists():
         kept = [json.dumps(record) + "\n" for record in read_metrics(path) if record["step"] <= step]
-        partial = path.with_name(f".partial-{path.name}")
-        partial.write_text("".join(kept), encoding="utf-8")
-        partial.replace(path)
+        write_file(path, "".join(kept).encode(), sync=False)
 
 
 def _unused(run: Path) -> Path:
@@ -163,6 +162,5 @@ def draw_losses(records: list[dict[str, Any]], files: list[Path], title: str) ->
     if trained or held_out:
         axes.legend(frameon=False)
     for file in files:
-        partial = file.with_name(f".partial-{file.name}")
-        figure.savefig(partial, format=file.suffix.removeprefix("."), dpi=150)
-        partial.replace(file)
+        with new_file(file, sync=False) as out:
+            figure.savefig(out, format=file.suffix.removeprefix("."), dpi=150)

@@ -16,6 +16,7 @@ from gpt2lab.config import ModelConfig
 from gpt2lab.engines.lazy import Engines
 from gpt2lab.errors import CheckpointError, UsageError
 from gpt2lab.model import LanguageModel
+from gpt2lab.system.atomic import write_file
 from gpt2lab.training.setup import Setup
 from gpt2lab.weights.checkpoint import Checkpoint, tensor_shapes
 
@@ -53,8 +54,7 @@ class Samples:
         blocks = [f"======== SAMPLE {number} ========\n{text}\n" for number, text in enumerate(texts, start=1)]
         path = self._folder / f"samples-{step}"
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            path.write_text("\n".join(blocks), encoding="utf-8", newline="\n")
+            write_file(path, "\n".join(blocks).encode(), sync=False)
         except OSError as error:
             raise CheckpointError(f"cannot write {path}: {error.strerror or error}") from None
         self._say(blocks[-1])

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 
 from gpt2lab.errors import CheckpointError, UsageError
+from gpt2lab.system.atomic import new_files
 from gpt2lab.system.locks import Hold
 from gpt2lab.training import checkpoints
 from gpt2lab.training.checkpoints import State
@@ -117,13 +118,10 @@ def _prepare_run(setup: Setup) -> None:
     try:
         job.run.mkdir(parents=True, exist_ok=True)
         vocabulary = setup.source.vocabulary or gpt2_vocabulary()
-
-        def write(folder: Path) -> None:
+        with new_files(job.run, sync=False) as folder:
             text = json.dumps({**asdict(job), **asdict(setup.settings)}, indent=2) + "\n"
             (folder / "settings.json").write_text(text, encoding="utf-8")
             write_vocabulary(folder, vocabulary, setup.source.config.n_ctx)
-
-        checkpoints.write_whole(job.run, write)
     except OSError as error:
         raise CheckpointError(f"cannot write into {job.run}: {error.strerror or error}") from None
 

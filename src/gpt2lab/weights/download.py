@@ -15,6 +15,7 @@ from typing import Any
 
 from gpt2lab.config import RELEASED_SIZES, canonical_size
 from gpt2lab.errors import DownloadError
+from gpt2lab.system.atomic import write_file
 from gpt2lab.system.hashing import sha256_of
 from gpt2lab.weights.checkpoint import parse_json, read_bytes
 from gpt2lab.weights.fetch import Progress, fetch
@@ -99,9 +100,7 @@ class _Manifest:
     def add(self, name: str, sha256: str | None = None) -> None:
         """Record a file that has just come."""
         self._content["files"][name] = sha256 or sha256_of(self.folder / name)
-        temporary = self._path.with_name(f".{MANIFEST}.partial")
-        temporary.write_text(json.dumps(self._content, indent=2) + "\n", encoding="utf-8")
-        temporary.replace(self._path)
+        write_file(self._path, (json.dumps(self._content, indent=2) + "\n").encode(), sync=False)
 
 
 def _is_unfinished(path: Path) -> bool:

@@ -31,7 +31,7 @@ from gpt2lab.weights.checkpoint import (
 from gpt2lab.weights.gguf_file import GgufArray, GgufFile, GgufTensor, read_gguf_file, write_gguf_file
 from gpt2lab.weights.quantization import PRECISIONS, Precision, decode, decode_transposed
 from gpt2lab.weights.vocabulary import check_encoder_ids, check_merge_lines, vocabulary_to_write
-from gpt2lab.weights.writing import NewTensor, encoded, new_file
+from gpt2lab.weights.writing import NewTensor, destination_file, encoded
 
 _TOKENS_SHA256 = "1b0b4d1f2288958613732175557fa89f8db2b619574bc7500c5b8cb8269c16ee"
 _MERGES_SHA256 = "dca569b10de5f0a468dfe0d780bc5db55facb46b3bfbd8c29c9a18d3df1cac41"
@@ -173,7 +173,7 @@ def write_gguf(checkpoint: Checkpoint, path: Path, *, precision: str, overwrite:
     chosen = PRECISIONS[precision]
     metadata = _model_metadata(checkpoint, chosen) | _tokenizer_metadata(checkpoint)
     tensors = [_new_tensor(checkpoint, name, chosen) for name in tensor_shapes(checkpoint.config)]
-    with new_file(path, overwrite=overwrite) as out:
+    with destination_file(path, overwrite=overwrite) as out:
         write_gguf_file(out, metadata, tensors)
 
 

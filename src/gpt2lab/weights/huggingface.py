@@ -33,7 +33,7 @@ from gpt2lab.weights.quantization import PRECISIONS, Precision
 from gpt2lab.weights.safetensors_file import read_safetensors, write_safetensors
 from gpt2lab.weights.torch_file import load_torch, stored_tensor
 from gpt2lab.weights.vocabulary import read_huggingface_vocabulary, tokenizer_json, vocabulary_to_write
-from gpt2lab.weights.writing import NewTensor, encoded, new_folder
+from gpt2lab.weights.writing import NewTensor, destination_folder, encoded
 
 WRITABLE = ("float32", "float16", "bfloat16")
 _SINGLE, _SHARDED = "model.safetensors", "model.safetensors.index.json"
@@ -170,7 +170,7 @@ def write_huggingface(checkpoint: Checkpoint, path: Path, *, precision: str, ove
     chosen = PRECISIONS[precision]
     tensors = [_new_tensor(checkpoint, name, shape, chosen) for name, shape in tensor_shapes(checkpoint.config).items()]
     vocabulary = vocabulary_to_write(checkpoint)
-    with new_folder(path, overwrite=overwrite, marker="config.json") as folder:
+    with destination_folder(path, overwrite=overwrite, marker="config.json") as folder:
         with (folder / _SINGLE).open("wb") as out:
             write_safetensors(out, tensors)
         _write_json(folder / "config.json", config_json(checkpoint.config, precision, vocabulary))

@@ -149,7 +149,7 @@ def test_a_resumed_run_whose_file_was_cut_back_is_read_anew(run, folder):
     folder.validation(8, 1.0)
     cursor = Cursor()
     look(run, cursor)
-    partial = folder.path / ".partial-metrics.jsonl"
+    partial = folder.path / ".metrics.jsonl.12345678.partial"
     partial.write_text("".join(folder.metrics.read_text().splitlines(keepends=True)[:3]))
     partial.replace(folder.metrics)
     news = look(run, cursor)
