@@ -1,5 +1,5 @@
 // What this machine can do at most: bytes read per second from memory, multiplications and additions per second in
-// float32, in 8-bit integers (VNNI) and in tiles (AMX, 8-bit and bfloat16), as far as the CPU and the compiler have them.
+// float32, in 8-bit integers (VNNI) and in tiles (AMX, 8-bit and bfloat16), where the CPU and the compiler have them.
 //
 // limits THREADS REPEATS MEGABYTES... prints one JSON object: every repeat's figures, bandwidth for each buffer size.
 // Compiled by machine_limits.py with -O3 -march=native; it is not part of the package.

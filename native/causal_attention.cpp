@@ -79,13 +79,14 @@ void CausalAttention::forward(const Head& h, const float* qkv, float* out, float
   Stack stack{memory};
   float *keys = stack.take(h.panels()), *values = stack.take(h.panels());
   float *scores = stack.take(h.scores()), *queries = stack.take(h.block()), *sums = stack.take(h.rows);
+  const RowPanels block{queries, 1, panel, panel * h.dim};
   kernels_.pack_columns(k, h.ld, 1, h.time, h.dim, keys);
   kernels_.pack_columns(v, 1, h.ld, h.dim, h.time, values);
   for (int row = 0; row < h.time; row += h.rows) {
     const int m = h.count(row), seen = row + m, padded = rounded_up(seen, kTile);
     float* o = out + h.out_at() + row * h.ldo;
     kernels_.pack_rows(q + row * h.ld, h.ld, 1, m, h.dim, queries);
-    kernels_.matmul_part({{queries, 1, panel, panel * h.dim}, keys, scores, lds, nullptr, false, m, padded, h.dim, h.dim});
+    kernels_.matmul_part({block, keys, scores, lds, nullptr, false, m, padded, h.dim, h.dim});
     for (int r = 0; r < m; ++r) {
       const RowSum row_sum = kernels_.softmax_row(scores + r * lds, row + r + 1, padded, h.scale);
       log_sums[h.sums + row + r] = row_sum.offset + std::log(row_sum.sum);
@@ -105,7 +106,7 @@ void CausalAttention::backward(const AttentionShape& shape, const float* qkv, co
 void CausalAttention::backward(const Head& h, const float* qkv, const float* log_sums, const float* d_out, float* d_qkv,
                                float* memory) const {
   const float *k = qkv + h.at(1), *v = qkv + h.at(2);
-  float *d_q = d_qkv + h.at(0), *d_k = d_qkv + h.at(1), *d_v = d_qkv + h.at(2);
+  float *d_k = d_qkv + h.at(1), *d_v = d_qkv + h.at(2);
   const std::size_t panel = kernels_.max_rows, lds = h.lds;
   Stack stack{memory};
   float *keys = stack.take(h.panels()), *values = stack.take(h.panels()), *keys_down = stack.take(h.panels());
@@ -122,6 +123,7 @@ void CausalAttention::backward(const Head& h, const float* qkv, const float* log
   for (int row = 0; row < h.time; row += h.rows) {
     const int m = h.count(row), seen = row + m, padded = rounded_up(seen, kTile);
     const float *q = qkv + h.at(0) + row * h.ld, *d_o = d_out + h.out_at() + row * h.ldo;
+    float* d_q = d_qkv + h.at(0) + row * h.ld;
     kernels_.pack_rows(q, h.ld, 1, m, h.dim, rows);  // p = softmax(q · k)
     kernels_.matmul_part({block, keys, p, lds, nullptr, false, m, padded, h.dim, h.dim});
     for (int r = 0; r < m; ++r)
@@ -131,7 +133,7 @@ void CausalAttention::backward(const Head& h, const float* qkv, const float* log
     for (int r = 0; r < m; ++r) kernels_.softmax_gradient(d + r * lds, p + r * lds, padded, h.scale);
     kernels_.pack_columns(q, 1, h.ld, h.dim, m, queries);  // for the last time: d q may take their place
     // d q = d scores · k; then d k += d scores, turned, · q; then d v += p, turned, · d out
-    kernels_.matmul_part({{d, lds, 1, panel * lds}, keys_down, d_q + row * h.ld, h.ld, nullptr, false, m, h.dim, seen, h.time});
+    kernels_.matmul_part({{d, lds, 1, panel * lds}, keys_down, d_q, h.ld, nullptr, false, m, h.dim, seen, h.time});
     kernels_.matmul_part({{d, 1, lds, panel}, queries, d_k, h.ld, nullptr, true, seen, h.dim, m, m});
     kernels_.pack_columns(d_o, 1, h.ldo, h.dim, m, gradients);
     kernels_.matmul_part({{p, 1, lds, panel}, gradients, d_v, h.ld, nullptr, true, seen, h.dim, m, m});

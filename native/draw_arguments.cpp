@@ -57,9 +57,12 @@ std::vector<Draw> checked_draws(const DrawArguments& a, std::size_t n, int n_voc
     check_params(p);
     check_position(s[2], 1);
     const std::size_t h = a.history_offsets[i], b = a.bias_offsets[i];
-    draws[i] = {{p[0], std::int64_t(p[1]), p[2], p[3], p[4], p[5], p[6]}, s[0], s[1], std::uint32_t(s[2]),
-                {a.history.data() + h, std::size_t(a.history_offsets[i + 1]) - h}, {}, a.bias_ids.data() + b,
-                a.bias_values.data() + b, std::size_t(a.bias_offsets[i + 1]) - b};
+    Draw& draw = draws[i];
+    draw.params = {p[0], std::int64_t(p[1]), p[2], p[3], p[4], p[5], p[6]};
+    draw.seed = s[0], draw.stream = s[1], draw.position = std::uint32_t(s[2]);
+    draw.history = {a.history.data() + h, std::size_t(a.history_offsets[i + 1]) - h};
+    draw.bias_ids = a.bias_ids.data() + b, draw.bias_values = a.bias_values.data() + b;
+    draw.bias_size = std::size_t(a.bias_offsets[i + 1]) - b;
   }
   return draws;
 }

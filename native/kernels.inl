@@ -65,6 +65,7 @@ void product(const Product& p, int first_tile, int last_tile) {
 }  // namespace
 
 const Kernels& GPT2LAB_KERNELS() {
+  // clang-format off
   static constexpr Kernels table{
       GPT2LAB_KERNELS_NAME, kRows, kPanelColumns, product, matmul_part, pack_panels<kRows>, pack_panels<kPanelColumns>,
       gelu_all, gelu_gradient, softmax_row, softmax_again, softmax_gradient,
@@ -72,6 +73,7 @@ const Kernels& GPT2LAB_KERNELS() {
       exp_all, sum_exp,
       {largest<float>, at_least<float>, sum_strides<float>},
       {largest<double>, at_least<double>, sum_strides<double>}};
+  // clang-format on
   return table;
 }
 

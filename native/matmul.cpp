@@ -86,10 +86,11 @@ void Matmul::columns(const Task& task, int thread, int first_row, int rows, int 
     kernels_.pack_columns(task.b.data + first_k * task.b.row + column * task.b.column, task.b.column, task.b.row, width,
                           depth, packed);
     const bool begun = first_k > 0;
+    const float* bias = begun || !task.terms.bias ? nullptr : task.terms.bias + column;
     const std::size_t panel = kernels_.max_rows;
-    kernels_.matmul_part({{rows_.data(), 1, panel, panel * depth}, packed, task.c + first_row * task.ldc + column, task.ldc,
-                          begun || !task.terms.bias ? nullptr : task.terms.bias + column, task.terms.add || begun, rows,
-                          width, depth, depth});
+    const RowPanels a{rows_.data(), 1, panel, panel * depth};
+    float* c = task.c + first_row * task.ldc + column;
+    kernels_.matmul_part({a, packed, c, task.ldc, bias, task.terms.add || begun, rows, width, depth, depth});
   }
 }
 

@@ -49,7 +49,8 @@ inline void edge_product(const MatmulPart& p, const float* a, const float* b, fl
 template <bool kApart>
 inline void matmul_rows(const MatmulPart& p) {
   const float* a = p.a.data;
-  for (int row = 0; row < p.m; row += kRows, a += p.a.panel) {  // a panel of a stays in the first cache, b in the second
+  // A panel of a stays in the first cache, b in the second.
+  for (int row = 0; row < p.m; row += kRows, a += p.a.panel) {
     for (int column = 0; column < p.n; column += kPanelColumns) {
       const float* b = p.b + std::size_t(column) * p.b_depth;
       float* c = p.c + row * p.ldc + column;

@@ -11,9 +11,9 @@ namespace gpt2lab {
 namespace {
 
 constexpr int kStreamBlocks = 12;  // blocks of k of a tile that stay in the first cache while rows go by
-static_assert(kStreamBlocks <= kPartBlocks);  // what the scratch memory has room for
-constexpr int kPairBytes = kTile * 4;                  // two inputs of all outputs of a tile
+constexpr int kPairBytes = kTile * 4;  // two inputs of all outputs of a tile
 constexpr int kBlockBytes = kBlock / 2 * kPairBytes;  // of bfloat16 weights
+static_assert(kStreamBlocks <= kPartBlocks);  // what the scratch memory has room for
 
 // Tiles 0 and 1 hold inputs of two groups of rows, 2 and 3 the halves of a tile of weights, 4 to 7 the sums.
 struct alignas(64) BFloat16Shapes {
@@ -111,7 +111,8 @@ inline void multiply_tile_bfloat16(const Product& p, int groups, int begin, int 
 template <Precision kP>
 void multiply_rows_bfloat16(const Product& p, int first_tile, int last_tile) {
   constexpr bool kUnpacks = kP != Precision::bfloat16;
-  constexpr int kStored = kUnpacks ? WeightBlock<kUnpacks ? kP : Precision::q8_0>::kBytes : kBlockBytes;
+  constexpr Precision kBlocks = kUnpacks ? kP : Precision::q8_0;  // bfloat16 has no WeightBlock
+  constexpr int kStored = kUnpacks ? WeightBlock<kBlocks>::kBytes : kBlockBytes;
   const int blocks = block_count(p.k), groups = (p.m + kRowGroup - 1) / kRowGroup, pairs = (groups + 1) / 2;
   const int ahead = (kStored + pairs - 1) / pairs;
   auto* sums = reinterpret_cast<float*>(p.scratch);

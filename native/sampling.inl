@@ -120,8 +120,8 @@ inline DoubleVec exp_negative(DoubleVec x) {
   r = fma(n, splat(-1.90821492927058770002e-10), r);
   constexpr double kPolynomial[] = {2.7620088445409746e-07, 2.7557268459997064e-06, 2.4801521295954376e-05,
                                     0.00019841269863053618, 0.0013888888917213717,  0.008333333333330062,
-                                    0.04166666666662413,    0.16666666666666669,    0.5,
-                                    1.0,                    1.0};
+                                    0.04166666666662413,    0.16666666666666669,    0.50000000000000000,
+                                    1.0000000000000000,     1.0000000000000000};
   DoubleVec p = splat(2.510038549551032e-08);
   for (const double c : kPolynomial) p = fma(p, r, splat(c));
   return (DoubleVec)(~tiny & (LongVec)(p * (DoubleVec)((LongVec)shifted << 52)));
@@ -135,7 +135,7 @@ inline DoubleVec exp_of_many(DoubleVec x) {
   const DoubleVec r = fma(shifted - magic, splat(-0.6931471805599453), clamped);
   constexpr double kPolynomial[] = {2.4867883453521802e-05, 0.00019841224581544105, 0.001388883909064138,
                                     0.008333333344209506,   0.041666666786337556,   0.16666666666662583,
-                                    0.5,                    1.0,                    1.0};
+                                    0.5000000000000000,     1.0000000000000000,     1.0000000000000000};
   DoubleVec p = splat(2.761757684835413e-06);
   for (const double c : kPolynomial) p = fma(p, r, splat(c));
   return p * (DoubleVec)((LongVec)shifted << 52);
@@ -228,7 +228,7 @@ template <typename Real>
 double sum_strides(const Real* x, int n, double largest, double scale, double* sums) {
   double total = 0;
   for (int i = 0; i < n; i += kStride)
-    total += *sums++ = sum_stride(x + i, n - i < kStride ? n - i : kStride, splat(largest), splat(scale));
+    total += (*sums++ = sum_stride(x + i, n - i < kStride ? n - i : kStride, splat(largest), splat(scale)));
   return total;
 }
 

@@ -139,8 +139,21 @@ Transformer::Inputs Transformer::inputs(const float* a, int k, int rows, int thr
 void Transformer::multiply(const PackedMatrix& w, const float* bias, Inputs a, int rows, float* c, Epilogue epilogue,
                            int thread) {
   float* partial = bias ? partial_.data() : nullptr;  // the head, which has no bias, is too wide for it
-  const Product p{w.precision, prompt_, a.rows, std::size_t(w.k), a.prepared, w.tiles, bias, c, std::size_t(w.n),
-                  partial, own_[thread].scratch.data(), rows, w.k, w.n, epilogue};
+  const Product p{.precision = w.precision,
+                  .prompt = prompt_,
+                  .a = a.rows,
+                  .lda = std::size_t(w.k),
+                  .prepared = a.prepared,
+                  .b = w.tiles,
+                  .bias = bias,
+                  .c = c,
+                  .ldc = std::size_t(w.n),
+                  .partial = partial,
+                  .scratch = own_[thread].scratch.data(),
+                  .m = rows,
+                  .k = w.k,
+                  .n = w.n,
+                  .epilogue = epilogue};
   const Share share(w.tile_count(), thread, pool_.size());
   kernels_.product(p, share.begin, share.end);
 }

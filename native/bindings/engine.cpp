@@ -28,7 +28,8 @@ namespace gpt2lab {
 namespace {
 
 using Tensor = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
-using Bytes = nb::ndarray<nb::numpy, std::uint8_t, nb::ndim<1>>;
+template <typename T>
+using Result = nb::ndarray<nb::numpy, T, nb::ndim<1>>;
 using Logits = nb::ndarray<nb::numpy, float, nb::ndim<2>>;
 
 Shape checked_shape(const Shape& s) {
@@ -83,9 +84,9 @@ class Engine {
   }
 
   // The bytes of all weights. Whoever writes to them must see to it that nobody computes meanwhile.
-  Bytes packed() {
+  Result<std::uint8_t> packed() {
     Array<std::byte>& memory = model_->weights.memory();
-    return Bytes(memory.data(), {memory.size()}, nb::find(this));
+    return Result<std::uint8_t>(memory.data(), {memory.size()}, nb::find(this));
   }
 
   std::size_t packed_size() { return model_->weights.memory().size(); }
@@ -131,10 +132,9 @@ class Engine {
                    const Array1<std::int64_t>& bias_offsets) {
     const std::size_t rows = logits.shape(0), n_vocab = logits.shape(1);
     if (n_vocab != std::size_t(shape_.n_vocab)) throw DrawError("logits do not fit the vocabulary");
-    const std::vector<Draw> draws = checked_draws(
-        {span_of(params), span_of(streams), span_of(history), span_of(history_offsets), span_of(bias_ids),
-         span_of(bias_values), span_of(bias_offsets)},
-        rows, shape_.n_vocab);
+    const DrawArguments arguments{span_of(params), span_of(streams), span_of(history), span_of(history_offsets),
+                                  span_of(bias_ids), span_of(bias_values), span_of(bias_offsets)};
+    const std::vector<Draw> draws = checked_draws(arguments, rows, shape_.n_vocab);
     std::vector<DrawResult> results;
     {
       const Turn turn = take_turn();
@@ -169,9 +169,9 @@ class Engine {
       std::optional<Turn> turn;  // outlives `release`: the interpreter must not end before this thread has its GIL back
       nb::gil_scoped_release release;
       turn.emplace(*this);
-      const std::vector<Draw> draws = checked_draws({span_of(params), streams, history, history_offsets,
-                                                     span_of(bias_ids), span_of(bias_values), span_of(bias_offsets)},
-                                                    sequences.size(), shape_.n_vocab);
+      const DrawArguments arguments{span_of(params), streams, history, history_offsets, span_of(bias_ids),
+                                    span_of(bias_values), span_of(bias_offsets)};
+      const std::vector<Draw> draws = checked_draws(arguments, sequences.size(), shape_.n_vocab);
       std::vector<Feed> feeds = checked_feeds(sequences, tokens, counts);
       set_given(feeds, given);
       run.emplace(draws, feeds, draw_counts, top, shape_.n_vocab);
@@ -216,11 +216,11 @@ class Engine {
   }
 
   template <typename T>
-  static nb::ndarray<nb::numpy, T, nb::ndim<1>> array_of(const std::vector<DrawResult>& results, T DrawResult::*field) {
+  static Result<T> array_of(const std::vector<DrawResult>& results, T DrawResult::* field) {
     auto* values = new T[results.size()];
     nb::capsule owner(values, [](void* p) noexcept { delete[] static_cast<T*>(p); });
     for (std::size_t i = 0; i < results.size(); ++i) values[i] = results[i].*field;
-    return nb::ndarray<nb::numpy, T, nb::ndim<1>>(values, {results.size()}, owner);
+    return Result<T>(values, {results.size()}, owner);
   }
 
   static StepResult lists_of(const std::vector<Chain>& chains) {
