@@ -31,9 +31,7 @@ constexpr int kWidth = 4;
 #endif
 typedef float Vec __attribute__((vector_size(kWidth * 4)));
 
-double now() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
+double now() { return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count(); }
 
 // One thread a CPU: so short a run would end before the system had moved two threads apart.
 void pin([[maybe_unused]] int thread) {

@@ -33,7 +33,7 @@ struct alignas(64) BFloat16Block {
   BFloat16 x[kRowGroup][kBlock];
 };
 
-constexpr int kMaxRows = 512;  // of one product
+constexpr int kMaxRows = 512;    // of one product
 constexpr int kPartBlocks = 24;  // blocks of k that a matrix unit takes at once
 constexpr std::size_t kScratchBytes =
     kMaxRows * kTile * sizeof(float) + kPartBlocks * kBlock * kTile * sizeof(BFloat16);
@@ -43,16 +43,16 @@ enum class Epilogue { store, gelu, add };  // c = y | c = gelu(y) | c = c + y
 // y[m, n] = a[m, k] · b[k, n] + bias[n], then the epilogue into c.
 struct Product {
   Precision precision;
-  bool prompt;                // see Kernels::prompts_apart
-  const float* a;             // [m, k], rows lda apart; used if prepared_block is 0
+  bool prompt;     // see Kernels::prompts_apart
+  const float* a;  // [m, k], rows lda apart; used if prepared_block is 0
   std::size_t lda;
   const std::byte* prepared;  // [row groups][block_count(k)] blocks that prepare() has made of the rows
   const std::byte* b;         // packed tiles
   const float* bias;          // [n] padded to whole tiles, or null for none
   float* c;                   // [m, n], rows ldc apart
   std::size_t ldc;
-  float* partial;             // float products: [m, tiles * kTile] for sums between parts of k, or null for one part
-  std::byte* scratch;         // others: kScratchBytes of this thread's own, 64-byte aligned
+  float* partial;      // float products: [m, tiles * kTile] for sums between parts of k, or null for one part
+  std::byte* scratch;  // others: kScratchBytes of this thread's own, 64-byte aligned
   int m, k, n;
   Epilogue epilogue;
 };
@@ -78,7 +78,7 @@ struct MatmulPart {
 
 // Attention of `m` rows of one sequence (consecutive positions) for one head. Keys and values are float, or Half.
 struct Attention {
-  const float* q;            // [m, head_dim], rows ldq apart
+  const float* q;  // [m, head_dim], rows ldq apart
   std::size_t ldq;
   bool half;
   const void* const* keys;    // per block: [head_dim][kTile], positions innermost
@@ -86,11 +86,11 @@ struct Attention {
   int value_stride;           // head_dim rounded up to kTile; the padding is zero
   float* out;                 // [m, head_dim], rows ldo apart
   std::size_t ldo;
-  float* scores;              // scratch [m, score_stride]
-  std::size_t score_stride;   // at least the number of blocks * kTile
+  float* scores;             // scratch [m, score_stride]
+  std::size_t score_stride;  // at least the number of blocks * kTile
   int m, head_dim;
-  int first_position;         // of row 0; row r sees positions 0 … first_position + r
-  float scale;                // 1 / sqrt(head_dim)
+  int first_position;  // of row 0; row r sees positions 0 … first_position + r
+  float scale;         // 1 / sqrt(head_dim)
 };
 
 // The sampler looks at a row of n scores in groups of kGroup; bin j of a group holds its scores j, j + kGroupBins, ….
@@ -122,7 +122,7 @@ struct Kernels {
   // zeros. Lines lie `line`, numbers of a line `step` apart.
   void (*pack_rows)(const float* x, std::size_t line, std::size_t step, int count, int k, float* out);
   void (*pack_columns)(const float* x, std::size_t line, std::size_t step, int count, int k, float* out);
-  void (*gelu)(float* x, int n);  // in place
+  void (*gelu)(float* x, int n);                                             // in place
   void (*gelu_gradient)(const float* x, const float* d, int n, float* out);  // out = d · gelu'(x); may be x or d
   // A row of attention's scores s becomes e^(scale · s - offset) up to `length`, and zero from there to `padded`, a
   // multiple of kTile. softmax_row() takes the largest scale · s for the offset.

@@ -36,8 +36,7 @@ inline void edge_product(const MatmulPart& p, const float* a, const float* b, fl
                          int columns) {
   float first[kRows * kPanelColumns] = {};
   for (int r = 0; r < rows; ++r)
-    for (int j = 0; j < columns; ++j)
-      first[r * kPanelColumns + j] = p.add ? c[r * p.ldc + j] : bias ? bias[j] : 0.0f;
+    for (int j = 0; j < columns; ++j) first[r * kPanelColumns + j] = p.add ? c[r * p.ldc + j] : bias ? bias[j] : 0.0f;
   Vec sums[kRows][kVectors];
   panel_product<kApart>(a, kApart ? p.a.row : p.a.step, b, p.k, first, kPanelColumns, nullptr, sums);
   for (int r = 0; r < kRows; ++r)
@@ -57,7 +56,7 @@ inline void matmul_rows(const MatmulPart& p) {
       const float* bias = p.bias ? p.bias + column : nullptr;
       if (p.m - row < kRows || p.n - column < kPanelColumns) {
         edge_product<kApart>(p, a, b, c, bias, p.m - row < kRows ? p.m - row : kRows,
-                     p.n - column < kPanelColumns ? p.n - column : kPanelColumns);
+                             p.n - column < kPanelColumns ? p.n - column : kPanelColumns);
         continue;
       }
       Vec sums[kRows][kVectors];
@@ -120,7 +119,8 @@ void pack_panels(const float* x, std::size_t line, std::size_t step, int count, 
     const int lines = count - first < kSize ? count - first : kSize;
     if (lines < kSize) {
       for (int i = 0; i < k; ++i)
-        for (int j = 0; j < kSize; ++j) panel[std::size_t(i) * kSize + j] = j < lines ? from[j * line + i * step] : 0.0f;
+        for (int j = 0; j < kSize; ++j)
+          panel[std::size_t(i) * kSize + j] = j < lines ? from[j * line + i * step] : 0.0f;
     } else if (line == 1) {
       pack_across<kSize, 1>(from, step, k, panel);
     } else {  // a cache line of every line at a time, or more would be under way than the first cache has ways

@@ -10,10 +10,10 @@
 namespace gpt2lab {
 namespace {
 
-constexpr int kStreamBlocks = 12;  // blocks of k of a tile that stay in the first cache while rows go by
+constexpr int kStreamBlocks = 12;      // blocks of k of a tile that stay in the first cache while rows go by
 constexpr int kPairBytes = kTile * 4;  // two inputs of all outputs of a tile
 constexpr int kBlockBytes = kBlock / 2 * kPairBytes;  // of bfloat16 weights
-static_assert(kStreamBlocks <= kPartBlocks);  // what the scratch memory has room for
+static_assert(kStreamBlocks <= kPartBlocks);          // what the scratch memory has room for
 
 // Tiles 0 and 1 hold inputs of two groups of rows, 2 and 3 the halves of a tile of weights, 4 to 7 the sums.
 struct alignas(64) BFloat16Shapes {

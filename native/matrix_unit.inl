@@ -96,12 +96,11 @@ inline void unpack(const char* blocks, int count, char* out) {
 
 // kM rows of one group: from the bias or the sums `between` parts on, to the next part's or the end.
 template <int kM>
-void multiply_group(const Product& p, int row, int column, const ActivationBlock* a, const Part& part,
-                    const char* next, const float* between, float* out) {
+void multiply_group(const Product& p, int row, int column, const ActivationBlock* a, const Part& part, const char* next,
+                    const float* between, float* out) {
   Vec acc[kM];
 #pragma GCC unroll 16
-  for (int r = 0; r < kM; ++r)
-    acc[r] = between ? load(between + r * kTile) : p.bias ? load(p.bias + column) : Vec{};
+  for (int r = 0; r < kM; ++r) acc[r] = between ? load(between + r * kTile) : p.bias ? load(p.bias + column) : Vec{};
   multiply_part<kM>(acc, a, part, next);
 #pragma GCC unroll 16
   for (int r = 0; r < kM; ++r) out ? store(out + r * kTile, acc[r]) : finish(p, row + r, column, acc[r]);

@@ -152,9 +152,8 @@ void float_product(const Product& p, int first_tile, int last_tile) {
           prefetch.next = part + size + std::size_t(share) * prefetch.step * ((k_end - k) / kInputs);
         }
         const Group rows(p.m, g, groups);
-        with_count<kRows>(rows.count, [&]<int kM>() {
-          block<Element, kM, kVectors>(p, rows.begin, column, k, k_end, prefetch);
-        });
+        with_count<kRows>(rows.count,
+                          [&]<int kM>() { block<Element, kM, kVectors>(p, rows.begin, column, k, k_end, prefetch); });
       }
   }
 }

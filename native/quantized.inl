@@ -90,10 +90,8 @@ inline IntVec dot(IntVec acc, IntVec w, IntVec x) {
   return (IntVec)_mm256_dpbusd_avx_epi32((__m256i)acc, (__m256i)w, (__m256i)x);
 #elif defined(__AVX2__)
   __m256i products;
-  if constexpr (kUnsigned<kP>)
-    products = _mm256_maddubs_epi16((__m256i)w, (__m256i)x);
-  else
-    products = _mm256_maddubs_epi16(_mm256_abs_epi8((__m256i)x), _mm256_sign_epi8((__m256i)w, (__m256i)x));
+  if constexpr (kUnsigned<kP>) products = _mm256_maddubs_epi16((__m256i)w, (__m256i)x);
+  else products = _mm256_maddubs_epi16(_mm256_abs_epi8((__m256i)x), _mm256_sign_epi8((__m256i)w, (__m256i)x));
   return acc + (IntVec)_mm256_madd_epi16(products, _mm256_set1_epi16(1));
 #elif defined(__ARM_FEATURE_DOTPROD)
   return (IntVec)vdotq_s32((int32x4_t)acc, (int8x16_t)w, (int8x16_t)x);
@@ -113,7 +111,7 @@ inline IntVec dot(IntVec acc, IntVec w, IntVec x) {
 
 // Quantises row `row` of a matrix of inputs; out is the first block of its group.
 void quantize(const float* x, int k, int zero_point, int row, ActivationBlock* out) {
-  constexpr float kTiny = 1e-30f;  // blocks smaller than this are zero: the inverse of their scale would overflow
+  constexpr float kTiny = 1e-30f;        // blocks smaller than this are zero: the inverse of their scale would overflow
   constexpr float kRound = 12582912.0f;  // 1.5 · 2^23: adding it rounds to a whole number, ties to even
   constexpr int kParts = kBlock / kWidth;
   const int slot = row % kRowGroup;

@@ -113,11 +113,11 @@ class Sampler {
 
   const Kernels* kernels_;
   int reserved_ = 0;
-  int count_ = 0;                   // candidates
-  Scratch<std::int32_t> ids_;       // of the candidates, ascending
-  Scratch<double> probabilities_;   // of the candidates, not normalised; 0 once one is cut
-  Scratch<double> keys_;            // per candidate: its exponent; or sums of strides
-  Scratch<double> scores_;          // per token: the logit with biases and penalties
+  int count_ = 0;                  // candidates
+  Scratch<std::int32_t> ids_;      // of the candidates, ascending
+  Scratch<double> probabilities_;  // of the candidates, not normalised; 0 once one is cut
+  Scratch<double> keys_;           // per candidate: its exponent; or sums of strides
+  Scratch<double> scores_;         // per token: the logit with biases and penalties
   Scratch<float> logit_bins_;
   Scratch<double> score_bins_, order_;
   Scratch<Ranked> ranked_;

@@ -28,8 +28,8 @@ RowSum softmax_row(float* s, int length, int padded, float scale) {
   return {largest, sum(total)};
 }
 
-// d = p · (d - mean) · scale, where `mean` is that of d by p. Where scores are large, p adds up to a little more or less
-// than 1, and without dividing by its sum the result would not add up to 0.
+// d = p · (d - mean) · scale, where `mean` is that of d by p. Where scores are large, p adds up to a little more or
+// less than 1, and without dividing by its sum the result would not add up to 0.
 void softmax_gradient(float* d, const float* p, int padded, float scale) {
   Vec products = {}, total = {};
   for (int i = 0; i < padded; i += kWidth) {

@@ -86,8 +86,8 @@ void Transformer::reserve(int rows) {
 
 // Of the blocks that are made of `rows` rows of k inputs, in prompts or not.
 std::size_t Transformer::prepared_bytes(int k, int rows) const {
-  const std::size_t block = std::max(kernels_.prepared_block(weights.precision(), true),
-                                     kernels_.prepared_block(weights.precision(), false));
+  const std::size_t block =
+      std::max(kernels_.prepared_block(weights.precision(), true), kernels_.prepared_block(weights.precision(), false));
   return (rows + kRowGroup - 1) / kRowGroup * block_count(k) * block;
 }
 
@@ -238,8 +238,8 @@ void Transformer::compute_logits(const std::vector<Row>& rows, float* logits, in
       if (first < 0) first = rows[next].output;
       if (rows[next].output != first + count) break;  // those between are of the other kind
       if (count++ % pool_.size() == thread)
-        normalize(weights.ln_f(), x_.data() + next * shape_.n_embd, count - 1, normed_.data(),
-                  prepared_.data(), thread);
+        normalize(weights.ln_f(), x_.data() + next * shape_.n_embd, count - 1, normed_.data(), prepared_.data(),
+                  thread);
     }
     if (count == 0) return;
     pool_.barrier();

@@ -38,8 +38,8 @@ class Weights {
   Weights(const Shape& shape, Precision precision);
 
   Precision precision() const { return precision_; }
-  PackedMatrix wte() const { return wte_; }           // k = n_embd, n = n_vocab: the output matrix
-  const float* wpe() const { return wpe_; }           // [n_ctx, n_embd]
+  PackedMatrix wte() const { return wte_; }  // k = n_embd, n = n_vocab: the output matrix
+  const float* wpe() const { return wpe_; }  // [n_ctx, n_embd]
   const Layer& layer(int i) const { return layers_[i]; }
   const Norm& ln_f() const { return ln_f_; }
 

@@ -59,8 +59,7 @@ class Engine {
  public:
   Engine(int n_vocab, int n_ctx, int n_embd, int n_head, int n_layer, int threads, const std::string& instruction_set,
          const std::string& precision, const std::string& kv_precision)
-      : shape_(checked_shape({n_vocab, n_ctx, n_embd, n_head, n_layer})),
-        kernels_(choose_kernels(instruction_set)),
+      : shape_(checked_shape({n_vocab, n_ctx, n_embd, n_head, n_layer})), kernels_(choose_kernels(instruction_set)),
         pool_(checked_threads(threads)),
         model_(std::make_unique<Transformer>(shape_, checked_precision(precision), checked_half(kv_precision), kernels_,
                                              pool_)),
@@ -132,8 +131,9 @@ class Engine {
                    const Array1<std::int64_t>& bias_offsets) {
     const std::size_t rows = logits.shape(0), n_vocab = logits.shape(1);
     if (n_vocab != std::size_t(shape_.n_vocab)) throw DrawError("logits do not fit the vocabulary");
-    const DrawArguments arguments{span_of(params), span_of(streams), span_of(history), span_of(history_offsets),
-                                  span_of(bias_ids), span_of(bias_values), span_of(bias_offsets)};
+    const DrawArguments arguments{span_of(params),          span_of(streams),  span_of(history),
+                                  span_of(history_offsets), span_of(bias_ids), span_of(bias_values),
+                                  span_of(bias_offsets)};
     const std::vector<Draw> draws = checked_draws(arguments, rows, shape_.n_vocab);
     std::vector<DrawResult> results;
     {
@@ -169,8 +169,9 @@ class Engine {
       std::optional<Turn> turn;  // outlives `release`: the interpreter must not end before this thread has its GIL back
       nb::gil_scoped_release release;
       turn.emplace(*this);
-      const DrawArguments arguments{span_of(params), streams, history, history_offsets, span_of(bias_ids),
-                                    span_of(bias_values), span_of(bias_offsets)};
+      const DrawArguments arguments{span_of(params),      streams,           history,
+                                    history_offsets,      span_of(bias_ids), span_of(bias_values),
+                                    span_of(bias_offsets)};
       const std::vector<Draw> draws = checked_draws(arguments, sequences.size(), shape_.n_vocab);
       std::vector<Feed> feeds = checked_feeds(sequences, tokens, counts);
       set_given(feeds, given);
@@ -263,7 +264,7 @@ class Engine {
       if (std::size_t(count) > tokens.size() - next) throw std::invalid_argument("fewer tokens than counts add up to");
       if (count > shape_.n_ctx - length)
         throw std::overflow_error(std::to_string(length) + " tokens and " + std::to_string(count) +
-                                " more are over the context of " + std::to_string(shape_.n_ctx));
+                                  " more are over the context of " + std::to_string(shape_.n_ctx));
       feeds.push_back({sequence, tokens.data() + next, count, 0});
       next += count;
     }

@@ -36,11 +36,8 @@ class TrainingCore {
   using LogSums = nb::ndarray<float, nb::ndim<3>, nb::c_contig, nb::device::cpu>;
 
   TrainingCore(int threads, const std::string& instruction_set)
-      : kernels_(choose_kernels(instruction_set)),
-        pool_(checked_threads(threads)),
-        matmul_(kernels_, pool_),
-        attention_(kernels_, pool_),
-        norm_(kernels_, pool_) {}
+      : kernels_(choose_kernels(instruction_set)), pool_(checked_threads(threads)), matmul_(kernels_, pool_),
+        attention_(kernels_, pool_), norm_(kernels_, pool_) {}
 
   // See causal_attention.h; log_sums [batch, n_head, time].
   void attend(const Queries& qkv, const Outputs& out, const LogSums& log_sums) {
@@ -81,8 +78,8 @@ class TrainingCore {
     norm_.forward(x.data(), gain.data(), bias.data(), epsilon, rows, n, out.data());
   }
 
-  void layer_norm_gradient(const Rows& x, const Array1<float>& gain, float epsilon, const Rows& d,
-                           const Vector& d_gain, const Vector& d_bias) {
+  void layer_norm_gradient(const Rows& x, const Array1<float>& gain, float epsilon, const Rows& d, const Vector& d_gain,
+                           const Vector& d_bias) {
     const auto [rows, n] = checked_shape_of(x, d, {gain.shape(0), d_gain.shape(0), d_bias.shape(0)});
     const Turn turn(mutex_);
     norm_.backward(x.data(), gain.data(), epsilon, rows, n, d.data(), d_gain.data(), d_bias.data());
@@ -106,8 +103,8 @@ class TrainingCore {
   }
 
  private:
-  // Holding one is having the core to oneself, without the GIL. The members' order matters: the interpreter must not end
-  // before this thread has its GIL back.
+  // Holding one is having the core to oneself, without the GIL. The members' order matters: the interpreter must not
+  // end before this thread has its GIL back.
   struct Turn {
     explicit Turn(std::mutex& mutex) : lock(mutex) {}
     ExitGate::Visit visit;

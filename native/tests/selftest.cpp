@@ -295,9 +295,12 @@ void fill(Transformer& model, const Shape& shape, ThreadPool& pool) {
   set("wpe.weight", shape.n_ctx * n);
   for (int i = 0; i < shape.n_layer; ++i) {
     const std::string layer = "h." + std::to_string(i) + ".";
-    const std::pair<const char*, std::pair<std::size_t, std::size_t>> sizes[] = {
-        {"ln_1", {n, n}},           {"ln_2", {n, n}},           {"attn.c_attn", {3 * n * n, 3 * n}},
-        {"attn.c_proj", {n * n, n}}, {"mlp.c_fc", {4 * n * n, 4 * n}}, {"mlp.c_proj", {4 * n * n, n}}};
+    const std::pair<const char*, std::pair<std::size_t, std::size_t>> sizes[] = {{"ln_1", {n, n}},
+                                                                                 {"ln_2", {n, n}},
+                                                                                 {"attn.c_attn", {3 * n * n, 3 * n}},
+                                                                                 {"attn.c_proj", {n * n, n}},
+                                                                                 {"mlp.c_fc", {4 * n * n, 4 * n}},
+                                                                                 {"mlp.c_proj", {4 * n * n, n}}};
     for (const auto& [name, size] : sizes) {
       set(layer + name + ".weight", size.first);
       set(layer + name + ".bias", size.second);
