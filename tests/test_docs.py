@@ -2,6 +2,10 @@
 
 The blocks of a page run in order, in one empty folder: shell blocks with bash, which stops at the first error, Python
 blocks in one namespace. A block is left out if the line before it says why: ``<!-- test: skip (network) -->``.
+
+A block of ``text`` is what the shell block above it prints to standard output, if nothing stands between the two or the
+line before it says ``<!-- test: output -->``. The two are compared: every run of white space counts as one space, so a
+page may wrap lines, and ``…`` stands for whatever is left out. Any other block of ``text`` says why it is skipped.
 """
 
 from __future__ import annotations
@@ -11,7 +15,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -22,7 +26,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SHELLS = ("bash", "sh", "shell", "console")
 FENCE = re.compile(
-    r"(?P<marker>^ *<!-- test: skip \([^\n]+\) -->\n+)?"
+    r"(?P<marker>^ *<!-- test: (?P<test>skip|output)(?: \([^\n]+\))? -->\n+)?"
     r"^(?P<indent> *)```(?P<language>\w+)\n(?P<code>.*?)^(?P=indent)```$",
     re.M | re.S,
 )
@@ -37,6 +41,8 @@ class Block:
     language: str
     code: str
     skipped: bool
+    output: str | None = None
+    """What the page shows as the output of a shell block."""
 
     def __str__(self) -> str:
         return f"{self.page.relative_to(ROOT).as_posix()}:{self.line}"
@@ -45,13 +51,31 @@ class Block:
 def blocks_of(page: Path) -> list[Block]:
     """The blocks of a page that name a language, in order."""
     text = page.read_text(encoding="utf-8")
-    return [block_of(page, text, match) for match in FENCE.finditer(text)]
+    blocks: list[Block] = []
+    end = 0
+    for match in FENCE.finditer(text):
+        block = block_of(page, text, match)
+        above = [i for i, before in enumerate(blocks) if before.language in SHELLS]
+        directly = above[-1:] == [len(blocks) - 1] and not text[end : match.start()].strip()
+        tied = block.language == "text" and not block.skipped and (directly or match["test"] == "output")
+        if tied and above and not blocks[above[-1]].skipped:
+            blocks[above[-1]] = replace(blocks[above[-1]], output=block.code)
+            block = replace(block, skipped=True)
+        blocks.append(block)
+        end = match.end()
+    return blocks
 
 
 def block_of(page: Path, text: str, match: re.Match[str]) -> Block:
     """What a match of ``FENCE`` found."""
     line = text.count("\n", 0, match.start("code")) + 1
-    return Block(page, line, match["language"], dedent(match["code"]), skipped=bool(match["marker"]))
+    return Block(page, line, match["language"], dedent(match["code"]), skipped=match["test"] == "skip")
+
+
+def shows(shown: str, printed: str) -> bool:
+    """Whether what a page shows is what was printed, but for white space and what ``…`` stands for."""
+    parts = [re.escape(" ".join(part.split())) for part in shown.split("…")]
+    return re.fullmatch(r"\s?.*\s?".join(parts), " ".join(printed.split())) is not None
 
 
 BLOCKS = [block for page in PAGES for block in blocks_of(page) if not block.skipped]
@@ -84,6 +108,46 @@ def test_shell_commands_work(block, workspace):
         timeout=120,
     )
     assert run.returncode == 0, f"{block}\n{block.code}\n{run.stdout}{run.stderr}"
+    if block.output is not None:
+        assert shows(block.output, run.stdout), f"{block}\n{block.output}\nis not what it prints:\n{run.stdout}"
+
+
+def test_text_is_the_output_of_a_command_that_is_run_or_says_why_not():
+    assert [str(block) for block in BLOCKS if block.language == "text"] == []
+
+
+@pytest.mark.parametrize(
+    ("shown", "printed", "same"),
+    [
+        ("a wrapped\n  line", "a wrapped line\n", True),
+        ("{…}\nthe end", "{1, 2}\nthe end", True),
+        ("once upon …", "once upon a time", True),
+        ("once upon …", "twice upon a time", False),
+        ("one line", "one line\nand another", False),
+        ("one … three", "one two four", False),
+        ("a.c", "abc", False),
+    ],
+)
+def test_output_is_compared_but_for_white_space_and_what_is_left_out(shown, printed, same):
+    assert shows(shown, printed) is same
+
+
+def test_a_page_ties_output_to_the_command_above_it(tmp_path):
+    page = tmp_path / "page.md"
+    fence = "```"
+    page.write_text(
+        f"{fence}bash\necho 1\n{fence}\n\n{fence}text\n1\n{fence}\n\nProse.\n\n"
+        f"{fence}bash\necho 2\n{fence}\n\nprints\n\n<!-- test: output -->\n{fence}text\n2\n{fence}\n\n"
+        f"{fence}bash\necho 3\n{fence}\n\nProse.\n\n{fence}text\nuntied\n{fence}\n\n"
+        f"<!-- test: skip (network) -->\n{fence}bash\necho 4\n{fence}\n\n{fence}text\nnot run\n{fence}\n",
+        encoding="utf-8",
+    )
+    blocks = blocks_of(page)
+    assert [block.output for block in blocks if block.language == "bash"] == ["1\n", "2\n", None, None]
+    assert [block.code for block in blocks if block.language == "text" and not block.skipped] == [
+        "untied\n",
+        "not run\n",
+    ]
 
 
 @pytest.mark.parametrize("block", [block for block in BLOCKS if block.language == "python"], ids=str)
