@@ -28,8 +28,7 @@ from torch.nn.parallel import DistributedDataParallel
 from gpt2lab.errors import Gpt2LabError, UsageError
 from gpt2lab.system.cores import logical_cores
 from gpt2lab.training.meeting import fresh_store
-from gpt2lab.training.sharded import gathered, is_sharded, local_part, part_like
-from gpt2lab.training.wrapping import replicate, shard, unwrapped
+from gpt2lab.training.parallel import gathered, is_sharded, local_part, part_like, replicate, shard, unwrapped
 
 Parallel = Literal["ddp", "fsdp"]
 LOST_SIGNS = ("gloo", "nccl", "connection", "socket", "timed out")  # in the text of what a dead peer raises

@@ -29,9 +29,9 @@ from gpt2lab.training.lora import adapter_tensors, merged
 from gpt2lab.training.module import GPT2
 from gpt2lab.training.narrowing import used_ids, widen
 from gpt2lab.training.optimizers import make_optimizers, optimizer_tensors
+from gpt2lab.training.parallel import local_part
 from gpt2lab.training.reporting import Reporter, Update, Validation
 from gpt2lab.training.settings import Settings, learning_rate
-from gpt2lab.training.sharded import local_part
 from gpt2lab.weights.checkpoint import TokenizerFiles
 
 AVERAGE_DECAY = 0.99  # of the running mean of losses that is shown as avg=, as in the original

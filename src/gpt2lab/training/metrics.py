@@ -10,7 +10,6 @@ import json
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from gpt2lab.errors import CheckpointError
@@ -44,9 +43,7 @@ class Metrics(Reporter):
         except OSError as error:
             raise CheckpointError(f"cannot write {self._path}: {error.strerror or error}") from None
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._file.close()
 
     def update(self, made: Update) -> None:
@@ -106,9 +103,7 @@ class TensorBoard(Reporter):
 
         self._writer = SummaryWriter(str(run), purge_step=step + 1)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._writer.close()
 
     def update(self, made: Update) -> None:

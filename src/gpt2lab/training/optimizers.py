@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from gpt2lab.training.adam import Adam
 from gpt2lab.training.lora import add_lora, has_lora
 from gpt2lab.training.module import GPT2
+from gpt2lab.training.parallel import is_sharded
 from gpt2lab.training.settings import Settings
-from gpt2lab.training.sharded import is_sharded
 
 BETAS = (0.9, 0.99)  # the second a longer memory than the usual 0.95, because batches here are small
 ADAM_BETAS = (0.9, 0.999)  # the original's

@@ -16,13 +16,12 @@ from gpt2lab.system.atomic import new_files
 from gpt2lab.system.locks import Hold
 from gpt2lab.training import checkpoints
 from gpt2lab.training.checkpoints import State
-from gpt2lab.training.computing import choose_compute
 from gpt2lab.training.distributed import World
 from gpt2lab.training.job import Job
 from gpt2lab.training.loop import Trainer
+from gpt2lab.training.machine import choose_compute, say_disk, say_memory
 from gpt2lab.training.metrics import file_reporters
 from gpt2lab.training.module import GPT2
-from gpt2lab.training.needs import say_disk, say_memory
 from gpt2lab.training.ops.compute import Compute
 from gpt2lab.training.optimizers import choose_trainable
 from gpt2lab.training.reporting import Lines, Live, Reporter, Several

@@ -1,6 +1,7 @@
-"""A model as each of several processes calls it: replicated (DistributedDataParallel) or sharded (FSDP2).
+"""A model among several processes: replicated (DistributedDataParallel) or sharded (FSDP2), and its sharded tensors.
 
-Gradients are summed over processes, never averaged. Knows nothing of how processes meet.
+Gradients are summed over processes, never averaged. A sharded tensor is PyTorch's DTensor, whose module moved between
+versions: what it can do tells it from a plain one. Knows nothing of how processes meet.
 """
 
 from __future__ import annotations
@@ -60,3 +61,28 @@ def unwrapped(model: nn.Module) -> nn.Module:
     """The model inside of a replicated one."""
     inside: nn.Module = model.module if isinstance(model, DistributedDataParallel) else model
     return inside
+
+
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether every process has only a part of ``tensor``."""
+    return hasattr(tensor, "full_tensor")
+
+
+def gathered(tensor: Tensor) -> Tensor:
+    """All of ``tensor``. A collective if it is sharded."""
+    whole: Tensor = tensor.full_tensor() if is_sharded(tensor) else tensor
+    return whole
+
+
+def local_part(tensor: Tensor) -> Tensor:
+    """This process's part of ``tensor``."""
+    part: Tensor = tensor.to_local() if is_sharded(tensor) else tensor
+    return part
+
+
+def part_like(tensor: Tensor, like: Tensor) -> Tensor:
+    """This process's part of the main process's whole ``tensor``, sharded as ``like`` is. A collective."""
+    from torch.distributed.tensor import distribute_tensor
+
+    part: Tensor = distribute_tensor(tensor, like.device_mesh, like.placements)
+    return part
