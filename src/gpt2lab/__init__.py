@@ -12,12 +12,14 @@ if TYPE_CHECKING:
     from gpt2lab.errors import Gpt2LabError
     from gpt2lab.generation.completion import Completion
     from gpt2lab.model import LanguageModel, load
+    from gpt2lab.sampling.custom import CustomStage
     from gpt2lab.sampling.declaration import SamplingParams
     from gpt2lab.scoring import ScoreResult
     from gpt2lab.tokenizer import Tokenizer
 
 __all__ = [
     "Completion",
+    "CustomStage",
     "Gpt2LabError",
     "LanguageModel",
     "ModelConfig",
@@ -30,6 +32,7 @@ __all__ = [
 
 _MODULES = {
     "Completion": "generation.completion",
+    "CustomStage": "sampling.custom",
     "Gpt2LabError": "errors",
     "LanguageModel": "model",
     "ModelConfig": "config",

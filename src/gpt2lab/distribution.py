@@ -18,6 +18,7 @@ from gpt2lab.sampling.rules import stages
 if TYPE_CHECKING:
     import numpy.typing as npt
 
+    from gpt2lab.sampling.custom import CustomStage
     from gpt2lab.tokenizer import Tokenizer
 
 
@@ -66,10 +67,12 @@ def next_token(
     history: Sequence[int],
     tokenizer: Tokenizer | None,
     top: int,
+    custom: Sequence[CustomStage] = (),
 ) -> NextToken:
-    """The stages that ``params`` make of ``logits [n_vocab]``, each with its ``top`` likeliest tokens."""
+    """The stages that ``params`` make of ``logits [n_vocab]``, each with its ``top`` likeliest tokens, ``custom`` ones
+    among them."""
     views = []
-    for stage in stages(logits, params, history):
+    for stage in stages(logits, params, history, custom):
         order = np.argsort(-stage.probabilities, kind="stable")
         kept = int(np.count_nonzero(stage.probabilities))
         candidates = [

@@ -7,6 +7,7 @@ engine computes. Knows no checkpoint format and no device.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Literal, TypeGuard, cast, overload
@@ -19,6 +20,7 @@ from gpt2lab.generation.completion import Completion, Piece, Prompt
 from gpt2lab.generation.options import (
     GenerationArguments,
     Options,
+    SamplingArguments,
     check_names,
     documented,
     make_options,
@@ -29,7 +31,7 @@ from gpt2lab.generation.plan import Plan, make_plan, not_a_prompt, prompt_tokens
 from gpt2lab.generation.run import generate_pieces, in_order
 from gpt2lab.generation.scheduler import Scheduler
 from gpt2lab.generation.speculation import Speculation, check_draft
-from gpt2lab.sampling.declaration import SamplingArguments
+from gpt2lab.sampling.custom import custom_stages
 from gpt2lab.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -183,6 +185,7 @@ class LanguageModel:
                 context has room for.
             sampling: each parameter of :class:`~gpt2lab.SamplingParams`, by its name.
             logit_bias: token id → what is added to its logit.
+            stages: stages of your own: functions of logits and tokens, or :class:`~gpt2lab.CustomStage`.
             seed: 0 … 2^63 - 1; None draws one. Sample i of prompt p is random stream p·n + i of it.
             stop: one or more strings that end a sample and are left out of its text.
             ignore_eos: treat ``<|endoftext|>`` as a token like any other.
@@ -194,12 +197,18 @@ class LanguageModel:
 
         Returns one :class:`Completion` for one prompt with n = 1, otherwise a list, all samples of the first prompt
         first. Raises :class:`~gpt2lab.errors.SamplingError`, :class:`~gpt2lab.errors.ContextError` or
-        :class:`~gpt2lab.errors.UsageError` before any work is done.
+        :class:`~gpt2lab.errors.UsageError` before any work is done. An error in one of ``stages`` ends that sample
+        alone, see :attr:`Completion.error`; if it ends every sample, the first one's is raised.
         """
         check_names(options, GenerationArguments, "LanguageModel.generate() got an ")
         single = _is_prompt(prompt)
         pieces = self.pieces(prompt, n=whole("n", n, least=1), **options)
         completions = list(in_order(pieces))
+        errors = [completion.error for completion in completions if completion.error]
+        if errors and len(errors) == len(completions):
+            raise errors[0]
+        if errors:
+            warnings.warn(f"{errors[0]} ({len(errors)} of {len(completions)} samples: see error)", stacklevel=2)
         return completions[0] if single and n == 1 else completions
 
     @documented(GenerationArguments)
@@ -282,19 +291,19 @@ class LanguageModel:
     def next_token(self, prompt: Prompt, *, top: int = 10, **sampling: Unpack[SamplingArguments]) -> NextToken:
         """The distribution of the token after ``prompt``, stage by stage, with the ``top`` likeliest tokens of each.
 
-        ``sampling`` are the parameters of :class:`~gpt2lab.SamplingParams`, as in :meth:`generate`.
+        ``sampling`` are the parameters of :class:`~gpt2lab.SamplingParams` and ``stages``, as in :meth:`generate`.
         """
         from gpt2lab.distribution import next_token
 
         top = whole("top", top, least=1)
         check_names(sampling, SamplingArguments)
         sampling["logit_bias"] = {**(sampling.get("logit_bias") or {}), **self._banned}
-        params = sampling_params(sampling)
+        params, custom = sampling_params(sampling), custom_stages(sampling.get("stages", ()))
         tokens = prompt_tokens(prompt, self.config, self.tokenizer)
         context = self._context(prompt)
         with self._sequence() as sequence:
             logits = self._engines.exact.forward([sequence], [context], "last")[0]
-        return next_token(tokens, logits, params, tokens, self.tokenizer, top)
+        return next_token(tokens, logits, params, tokens, self.tokenizer, top, custom)
 
     def _plan(self, prompt: Prompt, options: Options) -> Plan:
         return make_plan(prompt, options, self.config, self.tokenizer)
@@ -334,3 +343,5 @@ def _texts(pieces: Generator[Piece, None, None]) -> Generator[str, None, None]:
         for piece in pieces:
             if piece.text:
                 yield piece.text
+            if piece.completion and piece.completion.error:
+                raise piece.completion.error

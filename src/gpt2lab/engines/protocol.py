@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from gpt2lab.config import ModelConfig
+    from gpt2lab.sampling.custom import CustomStage
     from gpt2lab.sampling.declaration import SamplingParams
 
 Outputs = Literal["last", "all", "none"]
@@ -32,11 +33,13 @@ class Draw:
     position: int
     """Position in the stream of the first draw; the next one's is one more, and so on."""
     history: Sequence[int] = ()
-    """Ids that penalties count, as of the first draw; may be empty if ``params`` has no penalty."""
+    """Ids so far, as of the first draw, for penalties and ``stages``; may be empty if there are none of these."""
     count: int = 1
     """At least 1, at most the tokens fed. Above 1 the last ``count - 1`` of them are guesses."""
     top: int = 0
     """How many of the likeliest ids to report with each draw."""
+    stages: Sequence[CustomStage] = ()
+    """Stages that are a user's own. An engine need not know them: see :mod:`gpt2lab.generation.custom_draws`."""
 
 
 class Drawn(NamedTuple):

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from gpt2lab import reference
 from gpt2lab.engines.protocol import Draw, Drawn
-from gpt2lab.sampling import rules
+from gpt2lab.engines.python_draws import draw_rows
 
 if TYPE_CHECKING:
     from gpt2lab.engines.protocol import Outputs
@@ -88,7 +88,7 @@ class ReferenceEngine:
         with self._all_or_nothing(sequences):
             for sequence, ids, draw in zip(sequences, tokens, draws, strict=True):
                 logits = self._feed(sequence, ids)  # [len(ids), n_vocab]
-                drawn.append(_draw(logits[-draw.count :], ids[-draw.count :], draw) if draw else [])
+                drawn.append([*draw_rows(logits[-draw.count :], ids[-draw.count :], draw)] if draw else [])
         return drawn
 
     @contextmanager
@@ -111,23 +111,3 @@ class ReferenceEngine:
         logits, present = reference.forward(self._weights, self.config, ids, past)
         self._past[sequence] = np.concatenate([past, present], axis=-2)
         return logits
-
-
-def _draw(logits: npt.NDArray[np.float32], fed: Sequence[int], draw: Draw) -> list[Drawn]:
-    """Tokens drawn from rows of ``logits`` until one differs from the next of the tokens ``fed``, the row's own."""
-    history = list(draw.history)
-    drawn: list[Drawn] = []
-    for row, next_fed in zip(logits, [*fed[1:], None], strict=True):
-        position = draw.position + len(drawn)
-        token = rules.sample(row, draw.params, seed=draw.seed, stream=draw.stream, position=position, history=history)
-        drawn.append(Drawn(token, rules.logprob(row, token), _likeliest(row, draw.top)))
-        if token != next_fed:
-            break
-        history.append(token)
-    return drawn
-
-
-def _likeliest(logits: npt.NDArray[np.float32], n: int) -> tuple[tuple[int, float], ...]:
-    """The ``n`` likeliest ids and their log-probabilities, the lower id first of equal ones."""
-    ids = np.argsort(-logits, kind="stable")[:n].tolist() if n else []
-    return tuple((id, rules.logprob(logits, id)) for id in ids)

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
+    from gpt2lab.errors import StageError
     from gpt2lab.tokenizer import Tokenizer
 
-FinishReason = Literal["stop", "length", "context"]
-"""Why a sample ended: end of text or a stop string; its length; no room left in the context."""
+FinishReason = Literal["stop", "length", "context", "error"]
+"""Why a sample ended: end of text or a stop string; its length; no room left in the context; a stage of the user's."""
 
 Prompt = str | Sequence[int]
 """Text, or token ids."""
@@ -32,9 +33,10 @@ class Completion:
         logprobs: natural log-probability of each of ``tokens`` under softmax(logits) before any filter, if asked for.
         seed: the seed used, drawn by the system if none was given.
         index: number of the random stream of ``seed``: place in the list that ``generate`` returns.
-        finish_reason: ``stop``, ``length`` or ``context``.
+        finish_reason: ``stop``, ``length``, ``context`` or ``error``.
         top_logprobs: for each of ``tokens`` the likeliest ids in its place and their log-probabilities, likeliest
             first, if asked for.
+        error: what ended it if a stage of the user's did; its ``__cause__`` is what that raised, with its traceback.
     """
 
     prompt: Prompt
@@ -45,6 +47,7 @@ class Completion:
     index: int
     finish_reason: FinishReason
     top_logprobs: list[tuple[tuple[int, float], ...]] | None = None
+    error: StageError | None = None
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ from reprlib import repr as short_repr
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from gpt2lab.errors import SamplingError, UsageError
-from gpt2lab.sampling.declaration import PARAMETERS, SamplingArguments, SamplingParams
+from gpt2lab.sampling.custom import CustomStage, StageFunction, custom_stages
+from gpt2lab.sampling.declaration import PARAMETERS, ParameterArguments, SamplingParams
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -27,6 +28,12 @@ OVERFLOWS = ("error", "slide")
 
 SPECULATIONS = ("auto", "off")
 """Whether tokens may be guessed ahead."""
+
+
+class SamplingArguments(ParameterArguments, total=False):
+    """Keyword arguments that say how to choose a token."""
+
+    stages: Sequence[StageFunction | CustomStage]
 
 
 class GenerationArguments(SamplingArguments, total=False):
@@ -66,6 +73,8 @@ class Options:
     """How many of the likeliest ids they carry for each token."""
     speculation: Literal["auto", "off"] = "auto"
     """Whether tokens are guessed ahead where that pays. Changes speed alone."""
+    stages: tuple[CustomStage, ...] = ()
+    """Stages of sampling that are the user's own."""
 
 
 def make_options(**arguments: Unpack[GenerationArguments]) -> Options:
@@ -79,6 +88,7 @@ def make_options(**arguments: Unpack[GenerationArguments]) -> Options:
         raise UsageError(f"stop must be a string or several, got {stop!r}")
     options = Options(
         sampling=sampling_params(arguments),
+        stages=custom_stages(arguments.get("stages", ())),
         seed=_seed(arguments.get("seed")),
         length=_whole_or_none("length", arguments.get("length"), least=0),
         stop=(stop,) if isinstance(stop, str) else tuple(stop),

@@ -65,6 +65,7 @@ def make_request(plan: Plan, index: int, options: Options) -> Request:
         slide=options.overflow == "slide",
         implicit=plan.implicit,
         top=options.top_logprobs,
+        stages=options.stages,
     )
 
 

@@ -13,6 +13,7 @@ from gpt2lab.generation.speculation import Speculation
 
 if TYPE_CHECKING:
     from gpt2lab.engines.protocol import Engine
+    from gpt2lab.errors import StageError
     from gpt2lab.generation.options import Options
     from gpt2lab.generation.plan import Plan
     from gpt2lab.tokenizer import Tokenizer
@@ -88,6 +89,8 @@ class _Sample:
         self._top: list[tuple[tuple[int, float], ...]] = []
 
     def push(self, event: Event) -> Piece:
+        if event.error:
+            return self.end(self._transcript.finish(), event.error)
         text, last = self._transcript.push(event.token, event.logprob), event.last
         if event.top:
             self._top.append(event.top)
@@ -95,7 +98,7 @@ class _Sample:
             text += self._transcript.finish()
         return self.end(text) if last or self._transcript.stopped else self._piece(text, None)
 
-    def end(self, text: str) -> Piece:
+    def end(self, text: str, error: StageError | None = None) -> Piece:
         """The last piece, with ``text`` and the whole completion."""
         script = self._transcript
         completion = Completion(
@@ -105,8 +108,9 @@ class _Sample:
             logprobs=script.logprobs if self._options.logprobs else None,
             seed=self._options.seed,
             index=self._index,
-            finish_reason="stop" if script.stopped else self._plan.at_limit,
+            finish_reason="error" if error else "stop" if script.stopped else self._plan.at_limit,
             top_logprobs=self._top[: len(script.tokens)] if self._options.top_logprobs else None,
+            error=error,
         )
         return self._piece(text, completion)
 

@@ -12,18 +12,22 @@ from array import array
 from collections import deque
 from dataclasses import dataclass
 from itertools import count
+from math import nan
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from gpt2lab.engines.protocol import Draw
 from gpt2lab.errors import ContextError, UsageError
+from gpt2lab.generation import custom_draws
 from gpt2lab.generation.speculation import MAX_ROWS, Wish
 from gpt2lab.generation.window import window_start
 from gpt2lab.system.memory import available_memory
 
 if TYPE_CHECKING:
     from gpt2lab.engines.protocol import Drawn, Engine
+    from gpt2lab.errors import StageError
     from gpt2lab.generation.speculation import Guesser, Speculation
+    from gpt2lab.sampling.custom import CustomStage
     from gpt2lab.sampling.declaration import SamplingParams
 
 PREFILL_CHUNK = 256
@@ -54,10 +58,12 @@ class Request:
     """How many ids at the start of ``prompt`` are not text: penalties do not count them."""
     top: int = 0
     """How many of the likeliest ids events carry."""
+    stages: tuple[CustomStage, ...] = ()
+    """Stages that are a user's own."""
 
 
 class Event(NamedTuple):
-    """One token that was drawn."""
+    """One token that was drawn; or no token, -1, and the error of a stage, which ends the sample."""
 
     request: int
     """What :meth:`Scheduler.submit` returned."""
@@ -68,6 +74,7 @@ class Event(NamedTuple):
     """Whether the sample ended with it because its limit is reached."""
     top: tuple[tuple[int, float], ...] = ()
     """The likeliest ids and their log-probabilities, if any were asked for."""
+    error: StageError | None = None
 
 
 @dataclass(eq=False, slots=True)
@@ -103,15 +110,15 @@ class _Sample(_Lane):
     reserve: int
     """Tokens of KV cache that it may come to need besides its prompt's."""
     history: array[int] | None
-    """The text so far if a penalty asks for it."""
+    """The text so far if a penalty or a stage of the user's asks for it."""
     prompt: _Prompt
     started: bool = False
     guesser: Guesser | None = None
 
     def draw(self) -> Draw:
         """How its next token is drawn."""
-        request = self.request
-        return Draw(request.params, request.seed, request.stream, len(self.text), self.history or (), 1, request.top)
+        asked, history = self.request, self.history or ()
+        return Draw(asked.params, asked.seed, asked.stream, len(self.text), history, top=asked.top, stages=asked.stages)
 
 
 class Scheduler:
@@ -171,6 +178,7 @@ class Scheduler:
         key = request.prompt[start:]
         prompt = self._prompts.setdefault(key, _Prompt(list(key[:-1]), key=key, given=n_prompt))
         prompt.unstarted += 1
+        counts = request.params.penalises or request.stages
         sample = _Sample(
             text=list(request.prompt),
             start=start,
@@ -179,7 +187,7 @@ class Scheduler:
             request=request,
             end=n_prompt + request.limit,
             reserve=request.limit if n_fed <= self._n_ctx else self._n_ctx,
-            history=array("i", request.prompt[request.implicit :]) if request.params.penalises else None,
+            history=array("i", request.prompt[request.implicit :]) if counts else None,
             prompt=prompt,
         )
         self._waiting.append(sample)
@@ -217,13 +225,14 @@ class Scheduler:
             self._guess(lanes, tokens, draws, self._speculation)
         began = perf_counter()
         given = [min(max(lane.given - lane.fed, 0), len(ids)) for lane, ids in zip(lanes, tokens, strict=True)]
-        drawn = self._engine.step([self._sequence(lane) for lane in lanes], tokens, draws, given)
+        sequences = [self._sequence(lane) for lane in lanes]
+        drawn, errors = custom_draws.step(self._engine, sequences, tokens, draws, given)
         seconds = perf_counter() - began
         events: list[Event] = []
-        for lane, fed, draw, row in zip(lanes, tokens, draws, drawn, strict=True):
+        for place, (lane, fed, draw, row) in enumerate(zip(lanes, tokens, draws, drawn, strict=True)):
             lane.fed += len(fed)
             if draw is not None and isinstance(lane, _Sample):
-                self._advance(lane, draw, row, events)
+                self._advance(lane, draw, row, errors.get(place), events)
         if self._speculation:
             rows = sum(map(len, tokens))
             if rows == sum(draw.count for draw in draws if draw):  # no prompts
@@ -331,12 +340,18 @@ class Scheduler:
         n_tokens = len(sample.text)
         return min(sample.end - n_tokens - 1, self._n_ctx - (n_tokens - sample.start))
 
-    def _advance(self, sample: _Sample, draw: Draw, drawn: list[Drawn], events: list[Event]) -> None:
-        """Put what was ``drawn`` behind ``sample`` and prepare its next step, or end it at its limit."""
+    def _advance(
+        self, sample: _Sample, draw: Draw, drawn: list[Drawn], error: StageError | None, events: list[Event]
+    ) -> None:
+        """Put what was ``drawn`` behind ``sample`` and prepare its next step; end it at its limit or by ``error``."""
         text, last = sample.text, len(sample.text) + len(drawn) == sample.end
         for token, logprob, top in drawn:
             text.append(token)
             events.append(Event(sample.id, token, logprob, last and len(text) == sample.end, top))
+        if error:
+            events.append(Event(sample.id, -1, nan, True, error=error))
+            self.remove(sample.id)
+            return
         if sample.history is not None:
             sample.history.extend(text[-len(drawn) :])
         if self._speculation and sample.guesser and draw.count > 1:

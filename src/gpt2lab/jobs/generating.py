@@ -62,7 +62,7 @@ class Order:
         """Everything that the output depends on, for the record of the job."""
         options = asdict(make_options(**self.options))
         sampling = options.pop("sampling")
-        del sampling["logit_bias"]  # has ids for keys, and the command line has none
+        del sampling["logit_bias"], options["stages"]  # ids for keys, and functions: the command line has neither
         held = {"precision": model.precision, "kv_precision": model.kv_precision, "kernels": self.kernels}
         settings = {
             "version": self.version,

@@ -77,10 +77,10 @@ class CustomStage:
         try:
             returned = self.function(given.copy(), np.array(history, dtype=np.int64))
         except Exception as error:
-            raise StageError(f"stage {self.name} failed: {_one_line(error)}") from error
+            raise StageError(f"stage {self.name} failed after {len(history)} tokens: {_one_line(error)}") from error
         checked = self._checked(returned, given)
         changed = np.where(checked == given, logits, checked)
-        changed[ruled_out] = -np.inf
+        changed[list(ruled_out)] = -np.inf
         if changed.max() == -np.inf:
             raise StageError(f"stage {self.name} left no token to draw")
         return changed

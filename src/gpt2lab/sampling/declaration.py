@@ -2,7 +2,7 @@
 
 The command line, the Python API, the server, the playground and the tables of the docs are made from this module. A
 new stage is an entry of :data:`STAGES` and a field of :class:`SamplingParams` with its type in
-:class:`SamplingArguments`; its arithmetic is in ``rules.py``, ``native/sampler.cpp`` and ``page/sampling.js``.
+:class:`ParameterArguments`; its arithmetic is in ``rules.py``, ``native/sampler.cpp`` and ``page/sampling.js``.
 Knows nothing of that arithmetic, or of how anything is shown.
 """
 
@@ -222,8 +222,8 @@ class SamplingParams:
         return [token for token, bias in self.logit_bias.items() if bias == -math.inf]
 
 
-class SamplingArguments(TypedDict, total=False):
-    """Keyword arguments that say how to choose a token: those of :class:`SamplingParams`."""
+class ParameterArguments(TypedDict, total=False):
+    """Keyword arguments that become a :class:`SamplingParams`."""
 
     temperature: float
     top_k: int

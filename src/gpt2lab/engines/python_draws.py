@@ -1,0 +1,31 @@
+"""Draws from logits by the readable rules of :mod:`gpt2lab.sampling.rules`: for the reference engine, and for stages
+that are a user's own Python. Knows nothing of how logits are computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from gpt2lab.engines.protocol import Draw, Drawn
+from gpt2lab.sampling import rules
+
+
+def draw_rows(logits: npt.NDArray[np.float32], fed: Sequence[int], draw: Draw) -> Iterator[Drawn]:
+    """Tokens drawn from rows of ``logits`` until one differs from the next of the tokens ``fed``, the rows' own."""
+    history = list(draw.history)
+    for n, (row, next_fed) in enumerate(zip(logits, [*fed[1:], None], strict=True)):
+        place = {"seed": draw.seed, "stream": draw.stream, "position": draw.position + n}
+        token = rules.sample(row, draw.params, **place, history=history, custom=draw.stages)
+        yield Drawn(token, rules.logprob(row, token), _likeliest(row, draw.top))
+        if token != next_fed:
+            return
+        history.append(token)
+
+
+def _likeliest(logits: npt.NDArray[np.float32], n: int) -> tuple[tuple[int, float], ...]:
+    """The ``n`` likeliest ids and their log-probabilities, the lower id first of equal ones."""
+    ids = np.argsort(-logits, kind="stable")[:n].tolist() if n else []
+    return tuple((id, rules.logprob(logits, id)) for id in ids)
