@@ -34,7 +34,7 @@ for command in ("generate", "interactive", "next", "explore next", "explore swee
     except SystemExit:
         print("<end>")
 """
-    *texts, rest = with_floor(code).split("<end>")
+    *texts, _ = with_floor(code).split("<end>")
     assert len(texts) == 6
     for text in texts:
         assert "--floor FLOAT Drop tokens below this probability. [default: 0.0]" in " ".join(text.split())
