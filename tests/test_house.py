@@ -45,6 +45,26 @@ def test_extras_that_are_installed_exist():
     assert any("browser" in row["extras"] for row in matrix["include"])
 
 
+def sourced(command: str) -> str:
+    """What bash prints that knows the functions of .ci/steps."""
+    script = f". '{ROOT}/.ci/steps'; {command}"
+    return subprocess.run(["bash", "-euc", script], capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.parametrize("extras", ["test,browser,ray", "browser,test,ray", "test,ray,browser"])
+def test_without_a_chromium_the_browsers_extra_is_not_asked_for(extras):
+    assert sourced(f"without browser {extras}") == "test,ray\n"
+    assert sourced("without browser browser") == "\n"
+
+
+@pytest.mark.parametrize("programs, user, expected", [("dnf", 0, "yes"), ("dnf", 1000, "no"), ("brew", 0, "no")])
+def test_packages_are_installed_as_root_by_a_known_manager(tmp_path, programs, user, expected):
+    (tmp_path / programs).write_text("#!/bin/sh\n")
+    (tmp_path / programs).chmod(0o755)
+    fake = f"PATH='{tmp_path}'; id() {{ echo {user}; }}; "
+    assert sourced(fake + "can_install && echo yes || echo no") == f"{expected}\n"
+
+
 @pytest.mark.parametrize("name", ["run", "slow", "steps"])
 def test_scripts_are_sound_bash(name):
     subprocess.run(["bash", "-n", ROOT / ".ci" / name], check=True)
