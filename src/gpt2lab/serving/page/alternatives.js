@@ -3,13 +3,15 @@
  * A token's button begins a branch with it. Knows nothing of runs or of the network.
  */
 
+import { around, element } from "./elements.js";
 import { cutBy, likeliest } from "./sampling.js";
 import { STAGES } from "./stages.js";
-import { probabilityText } from "./tokens.js";
+import { probabilityText } from "./token_spans.js";
 import { tokenLabel, tokenName } from "./vocabulary.js";
 
 const SHOWN = 10;
 
+/** @type {Record<string, string>} */
 const CUTS = { model: "never", ...STAGES };
 
 /**
@@ -19,29 +21,38 @@ const CUTS = { model: "never", ...STAGES };
  * @property {[number, number][]|null} top  the likeliest ids and their log-probabilities, if they are known already
  * @property {import("./sampling.js").Stage[]|null} stages  of this place, once its logits are there
  * @property {number|null} u  the random number of the draw
- * @property {boolean} pinned
- * @property {string} [note]  a sentence about the settings
+ * @property {string} note  a sentence about the settings
+ *
+ * @typedef {object} Row
+ * @property {number} id
+ * @property {number | null} rank  from 1; null where it is not known
+ * @property {number | null} probability  by the model
+ * @property {number | null} left  with the settings
+ * @property {string | null} cut  the stage that takes it away
  */
 
 export class Alternatives {
-  #element;
+  #host;
   #events;
-  #title = make("p", "inspector-title");
-  #facts = make("p", "hint");
-  #head = make("p", "alternative-head");
-  #list = make("ol", "alternatives");
-  #note = make("p", "hint");
+  #title = element("p.inspector-title");
+  #facts = element("p.hint");
+  #head = element(
+    "p.alternative-head",
+    { "aria-hidden": "true" }, // each button says it
+    element("span", {}, "token"),
+    element("span", {}, "model"),
+    element("span", {}, "as set"),
+  );
+  #list = element("ol.alternatives", { "aria-label": "Likeliest tokens here" });
+  #note = element("p.hint");
 
   /**
-   * @param {HTMLElement} element
+   * @param {HTMLElement} host
    * @param {{branch(id: number): void, leave(): void}} events  a token is chosen; Escape is pressed
    */
-  constructor(element, events) {
-    this.#element = element;
+  constructor(host, events) {
+    this.#host = host;
     this.#events = events;
-    this.#head.append(make("span", "", "token"), make("span", "", "model"), make("span", "", "as set"));
-    this.#head.setAttribute("aria-hidden", "true"); // each button says it
-    this.#list.setAttribute("aria-label", "Likeliest tokens here");
     this.#list.addEventListener("click", (event) => this.#clicked(event));
     this.#list.addEventListener("keydown", (event) => this.#pressed(event));
   }
@@ -49,16 +60,17 @@ export class Alternatives {
   /** @param {View} view */
   show(view) {
     const parts = [this.#title, this.#facts, this.#head, this.#list, this.#note];
-    if (!this.#list.isConnected) this.#element.replaceChildren(...parts); // once: what is moved loses the focus
+    if (!this.#list.isConnected) this.#host.replaceChildren(...parts); // once: what is moved loses the focus
     const rows = rowsOf(view);
     this.#showTitle(view, rows);
-    this.#note.textContent = view.note ?? "";
+    this.#note.textContent = view.note;
     this.#note.hidden = !view.note;
-    const focused = this.#list.contains(document.activeElement) ? document.activeElement.dataset.id : null;
+    const focused = this.#buttons().find((button) => button === document.activeElement)?.dataset.id;
     while (this.#list.children.length < rows.length) this.#list.append(newRow());
-    while (this.#list.children.length > rows.length) this.#list.lastChild.remove();
-    rows.forEach((row, place) => fillRow(this.#list.children[place], row, view));
-    this.#lead(this.#buttons().find((button) => button.dataset.id === focused) ?? this.#buttons()[0]);
+    while (this.#list.children.length > rows.length) this.#list.lastElementChild?.remove();
+    const buttons = this.#buttons();
+    rows.forEach((row, place) => fillButton(buttons[place], row, view));
+    this.#lead(buttons.find((button) => button.dataset.id === focused) ?? buttons[0]);
   }
 
   /** Move the keyboard to the list. */
@@ -68,13 +80,14 @@ export class Alternatives {
       ?.focus();
   }
 
+  /** @param {View} view @param {Row[]} rows */
   #showTitle({ vocabulary, token, u, stages }, rows) {
     if (!token) {
-      this.#title.replaceChildren(make("span", "hint", "What comes next?"));
+      this.#title.replaceChildren(element("span.hint", {}, "What comes next?"));
       this.#facts.textContent = rows.length ? `Likeliest: ${tokenName(vocabulary, rows[0].id)}` : "Asking the model …";
       return;
     }
-    this.#title.replaceChildren(make("span", "token-label", tokenLabel(vocabulary, token.id)));
+    this.#title.replaceChildren(element("span.token-label", {}, tokenLabel(vocabulary, token.id)));
     const own = rows.find(({ id }) => id === token.id);
     const probability = own?.probability ?? (token.logprob === null ? null : Math.exp(token.logprob));
     const facts = [
@@ -89,22 +102,27 @@ export class Alternatives {
     return [...this.#list.querySelectorAll("button")];
   }
 
+  /** @param {HTMLButtonElement} [button] */
   #lead(button) {
     for (const other of this.#buttons()) other.tabIndex = other === button ? 0 : -1;
   }
 
+  /** @param {Event} event */
   #clicked(event) {
-    const button = event.target.closest("button");
-    if (button) this.#events.branch(Number(button.dataset.id));
+    const button = around(event, "button");
+    if (button instanceof HTMLElement) this.#events.branch(Number(button.dataset.id));
   }
 
+  /** @param {KeyboardEvent} event */
   #pressed(event) {
     const buttons = this.#buttons();
-    const place = buttons.indexOf(event.target);
-    const target = { ArrowDown: place + 1, ArrowUp: place - 1, Home: 0, End: buttons.length - 1 }[event.key];
+    const place = buttons.findIndex((button) => button === event.target);
+    /** @type {Record<string, number | undefined>} */
+    const targets = { ArrowDown: place + 1, ArrowUp: place - 1, Home: 0, End: buttons.length - 1 };
+    const target = targets[event.key];
     if (event.key === "Escape") this.#events.leave();
     else if (target === undefined || place < 0) return;
-    const button = buttons[target];
+    const button = buttons[target ?? -1];
     if (button) {
       this.#lead(button);
       button.focus();
@@ -113,21 +131,26 @@ export class Alternatives {
   }
 }
 
-/** Rows of the list: the likeliest tokens, and the one that stands there if it is not among them. */
+/**
+ * Rows of the list: the likeliest tokens, and the one that stands there if it is not among them.
+ * @param {View} view @returns {Row[]}
+ */
 function rowsOf({ top, stages, token }) {
   const model = stages?.[0].probabilities;
+  const last = stages?.[stages.length - 1].probabilities;
   const ids = model ? likeliest(model, SHOWN) : (top ?? []).slice(0, SHOWN).map(([id]) => id);
   const known = new Map(top ?? []);
-  const of = (id) => (model ? model[id] : known.has(id) ? Math.exp(known.get(id)) : null);
-  const rows = ids.map((id, place) => ({ id, rank: place + 1, probability: of(id) }));
-  if (token && !ids.includes(token.id)) {
-    const probability = model ? model[token.id] : token.logprob === null ? null : Math.exp(token.logprob);
-    rows.push({ id: token.id, rank: model ? rankOf(model, token.id) : null, probability });
-  }
-  const last = stages?.[stages.length - 1].probabilities;
-  return rows.map((row) => ({ ...row, left: last?.[row.id] ?? null, cut: stages ? cutBy(stages, row.id) : null }));
+  /** @type {(id: number, rank: number | null, logprob?: number | null) => Row} */
+  const rowOf = (id, rank, logprob = null) => {
+    const probability = model ? model[id] : logprob === null ? null : Math.exp(logprob);
+    return { id, rank, probability, left: last?.[id] ?? null, cut: stages ? cutBy(stages, id) : null };
+  };
+  const rows = ids.map((id, place) => rowOf(id, place + 1, known.get(id)));
+  if (token && !ids.includes(token.id)) rows.push(rowOf(token.id, model ? rankOf(model, token.id) : null, token.logprob));
+  return rows;
 }
 
+/** @param {ArrayLike<number>} values @param {number} id */
 function rankOf(values, id) {
   let rank = 1;
   for (let other = 0; other < values.length; other += 1) {
@@ -136,24 +159,21 @@ function rankOf(values, id) {
   return rank;
 }
 
+/** @param {import("./sampling.js").Stage[] | null} stages */
 function size(stages) {
   return stages ? ` of ${stages[0].probabilities.length.toLocaleString("en")}` : "";
 }
 
 function newRow() {
-  const row = make("li");
-  const button = make("button", "alternative");
-  button.type = "button";
-  button.append(make("span", "bar"), make("span", "token-label"), make("span", "model"), make("span", "left"));
-  row.append(button);
-  return row;
+  const parts = [element("span.bar"), element("span.token-label"), element("span.model"), element("span.left")];
+  return element("li", {}, element("button.alternative", { type: "button" }, ...parts));
 }
 
-function fillRow(row, { id, probability, left, cut }, { vocabulary, token }) {
-  const button = row.firstChild;
-  const [bar, label, model, rest] = button.children;
+/** @param {HTMLButtonElement} button @param {Row} row @param {View} view */
+function fillButton(button, { id, probability, left, cut }, { vocabulary, token }) {
+  const [bar, label, model, rest] = button.querySelectorAll("span");
   const own = id === token?.id;
-  button.dataset.id = id;
+  button.dataset.id = String(id);
   button.classList.toggle("own", own);
   button.classList.toggle("cut", cut !== null);
   button.setAttribute("aria-current", String(own));
@@ -165,17 +185,11 @@ function fillRow(row, { id, probability, left, cut }, { vocabulary, token }) {
   button.setAttribute("aria-label", spoken({ vocabulary, id, own, probability, left, cut }));
 }
 
+/** @param {{vocabulary: string[], own: boolean} & Omit<Row, "rank">} row */
 function spoken({ vocabulary, id, own, probability, left, cut }) {
   const parts = [`${tokenName(vocabulary, id)}${own ? ", as it stands" : ""}`];
   if (probability !== null) parts.push(`${probabilityText(probability)} by the model`);
   if (cut) parts.push(`cut by ${CUTS[cut]}`);
   else if (left !== null) parts.push(`${probabilityText(left)} with the settings`);
   return `${parts.join(", ")}. Branch with it.`;
-}
-
-function make(name, className = "", text = "") {
-  const element = document.createElement(name);
-  if (className) element.className = className;
-  element.textContent = text;
-  return element;
 }

@@ -5,6 +5,8 @@
  * {@link ApiError} with a sentence for a reader. Knows nothing of the document.
  */
 
+import { serverEvents } from "./event_stream.js";
+
 const KEY = "gpt2lab.key"; // of sessionStorage: a key is gone with its tab
 const LOGITS_KEPT = 64; // of 200 kB each with GPT-2's vocabulary
 const TOP = 20; // the server's most
@@ -29,58 +31,83 @@ export class ApiError extends Error {
 
 // ---- the key ---------------------------------------------------------------------------------------------------
 
-/** The headers that bring this tab's key, if it has one. */
-export function headers() {
+/** The headers that bring this tab's key, if it has one. @returns {Record<string, string>} */
+function headers() {
   const key = sessionStorage.getItem(KEY);
   return key ? { Authorization: `Bearer ${key}` } : {};
 }
 
-/** Use `key` from now on, in this tab. */
+/** Use `key` from now on, in this tab. @param {string} key */
 export function setKey(key) {
   sessionStorage.setItem(KEY, key);
 }
 
 // ---- small questions -------------------------------------------------------------------------------------------
 
-/** The models that are served: `[{id, max_model_len, gpt2lab: {fingerprint, n_ctx, …}}]`. */
+/**
+ * @typedef {object} ModelFacts
+ * @property {string} fingerprint
+ * @property {number} n_ctx
+ * @property {number} n_vocab
+ * @property {number} n_layer
+ * @property {number} n_parameters
+ * @property {string} precision
+ * @property {number | null} end_of_text
+ *
+ * @typedef {{id: string, gpt2lab: ModelFacts}} ModelCard
+ * @typedef {{signal?: AbortSignal}} Stop
+ */
+
+/** The models that are served. @returns {Promise<ModelCard[]>} */
 export async function models() {
   return (await json("v1/models")).data;
 }
 
-/** Token ids of a text. @returns {Promise<number[]>} */
+/** Token ids of a text. @param {string} model @param {string} prompt @param {Stop} [stop] @returns {Promise<number[]>} */
 export async function tokenize(model, prompt, { signal } = {}) {
   if (prompt === "") return [];
   return (await json("tokenize", { model, prompt }, signal)).tokens;
 }
 
-/** Log-probabilities of `ids` under the model itself; null for the first. @returns {Promise<(number|null)[]>} */
+/**
+ * Log-probabilities of `ids` under the model itself; null for the first.
+ * @param {string} model @param {number[]} ids @param {Stop} [stop] @returns {Promise<(number|null)[]>}
+ */
 export async function score(model, ids, { signal } = {}) {
   const body = { model, prompt: ids, max_tokens: 0, echo: true, logprobs: 0, return_tokens_as_token_ids: true };
   return (await json("v1/completions", body, signal)).choices[0].logprobs.token_logprobs;
 }
 
+/** @type {Map<string, Promise<string[]>>} */
 const vocabularies = new Map();
 
-/** The bytes of every token, as {@link module:vocabulary} takes them; asked for once. @returns {Promise<string[]>} */
+/**
+ * The bytes of every token, as {@link module:vocabulary} takes them; asked for once.
+ * @param {string} model @returns {Promise<string[]>}
+ */
 export function vocabulary(model) {
-  let found = vocabularies.get(model);
-  if (!found) {
-    found = json(`playground/vocabulary?model=${encodeURIComponent(model)}`).then((answer) => answer.tokens);
-    found.catch(() => vocabularies.delete(model));
-    vocabularies.set(model, found);
-  }
+  const known = vocabularies.get(model);
+  if (known) return known;
+  const found = json(`playground/vocabulary?model=${encodeURIComponent(model)}`).then((answer) => answer.tokens);
+  found.catch(() => vocabularies.delete(model));
+  vocabularies.set(model, found);
   return found;
 }
 
 // ---- logits ----------------------------------------------------------------------------------------------------
 
-const answered = new Map(); // key -> Float32Array, the least recently used first
-const asked = new Map(); // key -> {promise, controller, waiting}
+/** @typedef {{promise: Promise<Float32Array>, controller: AbortController, waiting: number}} Question */
+
+/** @type {Map<string, Float32Array>} */
+const answered = new Map(); // the least recently used first
+/** @type {Map<string, Question>} */
+const asked = new Map();
 
 /**
  * What the model says of the token after `ids`, `[n_vocab]`. `drawn`: how many of the last ids a completion drew; with
  * it, the logits are to the last bit those that it drew the next one from. Equal questions at the same time are asked once; the
  * question is withdrawn when everybody who waits for it has left.
+ * @param {string} model @param {number[]} ids @param {Stop & {drawn?: number}} [options]
  * @returns {Promise<Float32Array>}
  */
 export async function logits(model, ids, { signal, drawn = 0 } = {}) {
@@ -109,28 +136,31 @@ export async function logits(model, ids, { signal, drawn = 0 } = {}) {
   }
 }
 
+/** @param {string} key @param {object} body */
 function ask(key, body) {
   const controller = new AbortController();
-  const question = { controller, waiting: 0, promise: null };
-  question.promise = fetchLogits(body, controller.signal)
+  const promise = fetchLogits(body, controller.signal)
     .then((values) => {
       answered.set(key, values);
-      if (answered.size > LOGITS_KEPT) answered.delete(answered.keys().next().value);
+      for (const oldest of answered.keys()) if (answered.size > LOGITS_KEPT) answered.delete(oldest);
       return values;
     })
     .finally(() => {
       if (asked.get(key) === question) asked.delete(key);
     });
-  question.promise.catch(() => {}); // those who wait hear of it
+  promise.catch(() => {}); // those who wait hear of it
+  const question = { controller, promise, waiting: 0 };
   asked.set(key, question);
   return question;
 }
 
+/** @param {object} body @param {AbortSignal} signal */
 async function fetchLogits(body, signal) {
   const answer = await post("playground/logits", body, signal);
   return new Float32Array(await answer.arrayBuffer()); // little-endian, as is every machine with a browser
 }
 
+/** @template T @param {Promise<T>} promise @param {AbortSignal} [signal] @returns {Promise<T>} */
 function unlessAborted(promise, signal) {
   if (!signal) return promise;
   return new Promise((resolve, reject) => {
@@ -150,27 +180,35 @@ function unlessAborted(promise, signal) {
  * @typedef {object} Piece
  * @property {number|null} index  which sample; null for the last piece, which has the counts
  * @property {Token[]} tokens
- * @property {"stop"|"length"|null} finish
  * @property {object} [usage]
  * @property {{queued: number, prompt: number, drawing: number}} [timings]  seconds
  * @property {string} [fingerprint]
+ *
+ * @typedef {object} CompletionRequest  the body of `/v1/completions`
+ * @property {string} [model]
+ * @property {string | number[]} prompt
+ * @property {number} max_tokens
+ * @property {number | string | null} [seed]
+ * @property {number} [n]
+ * @property {number} [logprobs]
  */
 
 /**
- * Draw completions; each piece comes as soon as the server has it. `request` is the body of `/v1/completions`; what a
- * stream of tokens needs is filled in. A seed may be a number, or digits beyond 2^53.
+ * Draw completions; each piece comes as soon as the server has it. What a stream of tokens needs is filled in. A seed may
+ * be a number, or digits beyond 2^53.
+ * @param {CompletionRequest & Record<string, unknown>} details @param {Stop} [stop]
  * @returns {AsyncGenerator<Piece>}
  */
-export async function* complete(request, { signal } = {}) {
+export async function* complete(details, { signal } = {}) {
   const body = {
     logprobs: TOP,
-    ...request,
+    ...details,
     stream: true,
     stream_options: { include_usage: true },
     return_tokens_as_token_ids: true,
   };
   const answer = await post("v1/completions", body, signal);
-  for await (const data of events(answer.body, signal)) {
+  for await (const { data } of events(answer, { signal })) {
     if (data === "[DONE]") return;
     const chunk = JSON.parse(data);
     if (chunk.error) throw ofBody(chunk.error, chunk.error.code === "draining" ? 503 : 500);
@@ -179,60 +217,58 @@ export async function* complete(request, { signal } = {}) {
   throw new ApiError("The connection to the server ended before the text did.");
 }
 
+/** @param {any} chunk @returns {Piece} */
 function pieceOf(chunk) {
   const [choice] = chunk.choices;
   return {
     index: choice?.index ?? null,
     tokens: choice?.logprobs ? tokensOf(choice.logprobs) : [],
-    finish: choice?.finish_reason ?? null,
     usage: chunk.usage ?? undefined,
     timings: chunk.timings ?? undefined,
     fingerprint: chunk.system_fingerprint,
-    seed: chunk.seed,
   };
 }
 
+/** @param {any} logprobs @returns {Token[]} */
 function tokensOf({ tokens, token_logprobs, top_logprobs }) {
-  return tokens.map((token, place) => {
-    const top = Object.entries(top_logprobs?.[place] ?? {}).map(([name, logprob]) => [idOf(name), logprob]);
+  return tokens.map((/** @type {string} */ token, /** @type {number} */ place) => {
+    /** @type {[number, number][]} */
+    const top = Object.entries(top_logprobs?.[place] ?? {}).map(([name, logprob]) => [idOf(name), Number(logprob)]);
     return { id: idOf(token), logprob: token_logprobs[place], top: top.sort((a, b) => b[1] - a[1] || a[0] - b[0]) };
   });
 }
 
+/** @param {string} name */
 function idOf(name) {
   return Number(name.slice("token_id:".length));
 }
 
-/** The data of each server-sent event. */
-async function* events(stream, signal) {
-  const reader = stream.pipeThrough(new TextDecoderStream()).getReader();
-  let rest = "";
+// ---- asking ----------------------------------------------------------------------------------------------------
+
+/**
+ * The server-sent events of an answer; a connection that is lost is an {@link ApiError}.
+ * @param {Response} answer @param {Stop & {heard?: () => void}} [options]
+ */
+export async function* events(answer, { signal, heard } = {}) {
+  const body = /** @type {NonNullable<Response["body"]>} */ (answer.body);
   try {
-    for (;;) {
-      const { done, value } = await reader.read().catch(() => {
-        throw signal?.aborted ? signal.reason : lost();
-      });
-      if (done) return;
-      const parts = (rest + value).split("\n\n");
-      rest = parts.pop();
-      for (const part of parts) if (part.startsWith("data: ")) yield part.slice("data: ".length);
-    }
-  } finally {
-    reader.cancel().catch(() => {}); // the server frees what it held
+    yield* serverEvents(body, heard);
+  } catch {
+    throw signal?.aborted ? signal.reason : lost();
   }
 }
 
-// ---- asking ----------------------------------------------------------------------------------------------------
-
+/** @param {string} address @param {object} [body] @param {AbortSignal} [signal] @returns {Promise<any>} */
 async function json(address, body, signal) {
-  const answer = body ? await post(address, body, signal) : await send(address, { signal });
+  const answer = body ? await post(address, body, signal) : await request(address, { signal });
   return await answer.json();
 }
 
+/** @param {string} address @param {{seed?: number | string | null}} body @param {AbortSignal} [signal] */
 function post(address, body, signal) {
   const { seed, ...rest } = body;
   const digits = seed === undefined || seed === null ? "" : `"seed":${BigInt(seed)},`; // JSON has no limit, doubles do
-  return send(address, {
+  return request(address, {
     method: "POST",
     headers: { "Content-Type": "application/json" },
     body: `{${digits}${JSON.stringify(rest).slice(1)}`,
@@ -240,7 +276,12 @@ function post(address, body, signal) {
   });
 }
 
-async function send(address, options) {
+/**
+ * An answer of the server, asked with this tab's key.
+ * @param {string} address @param {RequestInit} [options]
+ * @throws {ApiError} for whatever is no answer of status 2xx
+ */
+export async function request(address, options = {}) {
   let answer;
   try {
     answer = await fetch(address, { ...options, headers: { ...options.headers, ...headers() } });
@@ -256,6 +297,7 @@ function lost() {
   return new ApiError("The server does not answer. Is gpt2lab serve still running?");
 }
 
+/** @type {Record<number, string | null>} */
 const SENTENCES = {
   401: "This server asks for a key.",
   404: null,
@@ -264,13 +306,14 @@ const SENTENCES = {
   503: "The server is being stopped.",
 };
 
+/** @param {{message?: string, param?: string | null}} body @param {number} status @param {string | null} [retryAfter] */
 function ofBody({ message, param = null }, status, retryAfter = null) {
   const seconds = retryAfter === null ? NaN : Number(retryAfter);
   const facts = { status, param, retryAfter: Number.isFinite(seconds) ? seconds : null };
   return new ApiError(SENTENCES[status] ?? sentence(message) ?? `The server answered with status ${status}.`, facts);
 }
 
-/** The server's line as a sentence. */
+/** The server's line as a sentence. @param {string} [message] */
 function sentence(message) {
   if (!message) return null;
   return message[0].toUpperCase() + message.slice(1) + (/[.!?]$/.test(message) ? "" : ".");

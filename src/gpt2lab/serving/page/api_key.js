@@ -3,7 +3,9 @@
  */
 
 import { ApiError, setKey } from "./api.js";
+import { element } from "./elements.js";
 
+/** @type {Promise<string | null> | null} */
 let asking = null;
 
 /**
@@ -18,7 +20,10 @@ export function askForKey(message = "This server asks for a key.") {
   return asking;
 }
 
-/** What `work` gives; if it needs a key, ask for one and try once more, for as long as keys are given. */
+/**
+ * What `work` gives; if it needs a key, ask for one and try once more, for as long as keys are given.
+ * @template T @param {() => Promise<T>} work @returns {Promise<T>}
+ */
 export async function withKey(work) {
   for (let again = false; ; again = true) {
     try {
@@ -30,32 +35,26 @@ export async function withKey(work) {
   }
 }
 
+/** @param {string} message @returns {Promise<string | null>} */
 function ask(message) {
-  const dialog = document.createElement("dialog");
-  dialog.className = "key-dialog";
-  dialog.setAttribute("aria-labelledby", "key-title");
-  const form = document.createElement("form");
-  form.method = "dialog";
-  const title = text("h2", message);
-  title.id = "key-title";
-  const label = text("label", "API key");
-  const input = document.createElement("input");
   const printable = "[!-~]+"; // what a header can carry
-  Object.assign(input, { type: "password", required: true, pattern: printable, autocomplete: "off", name: "key" });
-  label.append(input);
-  const hint = text("p", "Whoever started the server has it. It is kept in this tab alone.");
-  hint.className = "hint";
-  const give = text("button", "Use this key");
-  give.className = "button primary";
-  const leave = text("button", "Cancel");
-  Object.assign(leave, { type: "button", className: "button quiet" });
+  const input = element("input", { type: "password", required: true, pattern: printable, autocomplete: "off", name: "key" });
+  const leave = element("button.button.quiet", { type: "button" }, "Cancel");
+  const form = element(
+    "form",
+    { method: "dialog" },
+    element("h2", { id: "key-title" }, message),
+    element("label", {}, "API key", input),
+    element("p.hint", {}, "Whoever started the server has it. It is kept in this tab alone."),
+    element("button.button.primary", {}, "Use this key"),
+    leave,
+  );
+  const dialog = element("dialog.key-dialog", { "aria-labelledby": "key-title" }, form);
   leave.addEventListener("click", () => dialog.close(""));
-  form.append(title, label, hint, give, leave);
   form.addEventListener("submit", (event) => {
     event.preventDefault();
     dialog.close(input.value.trim());
   });
-  dialog.append(form);
   document.body.append(dialog);
   dialog.showModal();
   return new Promise((resolve) => {
@@ -65,10 +64,4 @@ function ask(message) {
       resolve(dialog.returnValue || null);
     });
   });
-}
-
-function text(name, words) {
-  const element = document.createElement(name);
-  element.textContent = words;
-  return element;
 }

@@ -22,8 +22,13 @@
  *
  * @typedef {object} Plan
  * @property {Record<string, number>} params  how tokens are drawn
- * @property {number|string} seed
+ * @property {number|string|null} seed  null for a text that is not drawn yet
  * @property {number} limit  tokens to draw at most
+ *
+ * @typedef {{parent: Run, place: number, token: number|null, logprob?: number|null}} Beginning  token null: drawn on from
+ *   that place; logprob of the token, where it is known
+ * @typedef {Omit<Beginning, "parent">} At
+ * @typedef {{queued: number, prompt: number, drawing: number}} ServerTimings  seconds
  */
 
 /** One stretch of drawn tokens after a prompt, or after a place in another run. */
@@ -34,38 +39,39 @@ export class Run {
   drawn = [];
   /** @type {"new"|"waiting"|"drawing"|"done"|"stopped"|"failed"} */
   state = "new";
-  finish = null;
-  /** Why it failed, for a reader. */
+  /** Why it failed, for a reader. @type {string|null} */
   problem = null;
-  /** Milliseconds from asking to the first token; from the first to the last so far. */
+  /** Milliseconds from asking to the first token; from the first to the last so far. @type {number|null} */
   firstTokenMs = null;
   drawingMs = 0;
-  /** The server's seconds: queued, prompt, drawing. */
+  /** @type {ServerTimings|null} */
   timings = null;
+  /** @type {string|null} */
   fingerprint = null;
 
   /**
    * @param {BranchTree} tree
    * @param {Plan} plan
-   * @param {{parent: Run, place: number, token: number|null, logprob?: number|null}|null} from  token null: drawn on
-   *   from that place; logprob of the token, where it is known
+   * @param {Beginning|null} from
    */
   constructor(tree, plan, from) {
     this.tree = tree;
     this.plan = plan;
+    /** @type {Run|null} */
     this.parent = from?.parent ?? null;
     this.place = from?.place ?? tree.promptIds.length;
     this.token = from?.token ?? null;
     /** @type {Entry[]} what it begins with */
-    this.inherited = from ? this.#inherit(from.logprob ?? null) : tree.promptIds.map((id) => entry(id, "given", this));
+    this.inherited = from ? this.#inherit(from) : tree.promptIds.map((id) => entry(id, "given", this));
   }
 
-  #inherit(logprob) {
-    const before = this.parent.entries().slice(0, this.place);
-    if (this.token === null) return before;
-    const top = this.parent.at(this.place)?.top ?? null;
-    const known = top?.find(([id]) => id === this.token)?.[1];
-    return [...before, { ...entry(this.token, "chosen", this), logprob: known ?? logprob, top }];
+  /** @param {Beginning} from @returns {Entry[]} */
+  #inherit({ parent, place, token, logprob = null }) {
+    const before = parent.entries().slice(0, place);
+    if (token === null) return before;
+    const top = parent.at(place)?.top ?? null;
+    const known = top?.find(([id]) => id === token)?.[1];
+    return [...before, { ...entry(token, "chosen", this), logprob: known ?? logprob, top }];
   }
 
   /** Tokens so far, prompt and all. */
@@ -73,7 +79,7 @@ export class Run {
     return this.inherited.length + this.drawn.length;
   }
 
-  /** @returns {Entry|undefined} */
+  /** @param {number} place @returns {Entry|undefined} */
   at(place) {
     return place < this.inherited.length ? this.inherited[place] : this.drawn[place - this.inherited.length];
   }
@@ -92,6 +98,7 @@ export class Run {
   /**
    * What the server is asked for the logits of `place`: `ids`, of which the last `drawn` were drawn and not given,
    * which other kernels may have computed. Penalties count the same ids.
+   * @param {number} place
    */
   questionAt(place) {
     const owner = this.ownerOf(place);
@@ -101,16 +108,14 @@ export class Run {
       : { ids: owner.prompt.slice(0, place), drawn: 0 };
   }
 
-  /** The position of the random number that draws the token at `place`. */
+  /** The position of the random number that draws the token at `place`. @param {number} place */
   positionOf(place) {
     return place + this.tree.leadIds.length;
   }
 
-  /** Whose text the token at `place` is: a branch there is a branch of that run. */
+  /** Whose text the token at `place` is: a branch there is a branch of that run. @param {number} place @returns {Run} */
   ownerOf(place) {
-    let run = this;
-    while (run.parent && place < run.inherited.length) run = run.parent;
-    return run;
+    return this.parent && place < this.inherited.length ? this.parent.ownerOf(place) : this;
   }
 
   /** How many tokens may still come within the model's context. */
@@ -122,23 +127,20 @@ export class Run {
     return this.state === "waiting" || this.state === "drawing";
   }
 
-  /** Take drawn tokens. */
+  /** Take drawn tokens. @param {import("./api.js").Token[]} tokens */
   push(tokens) {
     for (const { id, logprob, top } of tokens) this.drawn.push({ id, logprob, top, kind: "drawn", run: this });
   }
 
   /** Forget what was drawn, to draw it anew. */
   reset() {
-    Object.assign(this, { drawn: [], state: "new", finish: null, problem: null, timings: null });
+    Object.assign(this, { drawn: [], state: "new", problem: null, timings: null });
     Object.assign(this, { firstTokenMs: null, drawingMs: 0, fingerprint: null });
   }
 
-  /** The runs from the first to this one. */
-  path() {
-    return this.parent ? [...this.parent.path(), this] : [this];
-  }
 }
 
+/** @param {number} id @param {Entry["kind"]} kind @param {Run} run @returns {Entry} */
 function entry(id, kind, run) {
   return { id, logprob: null, top: null, kind, run };
 }
@@ -160,7 +162,7 @@ export class BranchTree {
     this.root = new Run(this, plan, null);
   }
 
-  /** A branch of `run` at `place`, where `token` is chosen, or drawn if it is null. */
+  /** A branch of `run` at `place`, where `token` is chosen, or drawn if it is null. @param {Run} run @param {At} at @param {Plan} plan */
   branch(run, { place, token, logprob }, plan) {
     const parent = run.ownerOf(place);
     const made = new Run(this, plan, { parent, place, token, logprob });
@@ -169,7 +171,10 @@ export class BranchTree {
     return made;
   }
 
-  /** A branch that is there already and would draw the same, if there is one. */
+  /**
+   * A branch that is there already and would draw the same, if there is one.
+   * @param {Run} run @param {At} at @param {Plan} plan
+   */
   found(run, { place, token }, { seed, params }) {
     return run.ownerOf(place).branches.find((branch) => {
       const alike = Object.keys(params).every((name) => branch.plan.params[name] === params[name]);
@@ -177,14 +182,15 @@ export class BranchTree {
     });
   }
 
-  /** Take `run` and its branches out. */
+  /** Take `run`, which is a branch, and its branches out. @param {Run} run */
   remove(run) {
-    const { branches } = run.parent;
+    const branches = run.parent?.branches ?? [];
     branches.splice(branches.indexOf(run), 1);
   }
 
   /** All runs, each after its parent. @returns {Run[]} */
   runs() {
+    /** @type {(run: Run) => Run[]} */
     const collect = (run) => [run, ...run.branches.flatMap(collect)];
     return collect(this.root);
   }

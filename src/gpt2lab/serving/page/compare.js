@@ -3,17 +3,34 @@
  * likelier its own model found it, and where the two texts part both models' distributions stand beside each other.
  */
 
-import { withKey } from "./api_key.js";
-import { element, newId } from "./elements.js";
+import { bar, element, newId } from "./elements.js";
+import { runForm } from "./run_form.js";
 import { likeliest, stages } from "./sampling.js";
 import { newSeed, samplingParams } from "./settings.js";
-import { probabilityText, tokenNodes } from "./tokens.js";
+import { probabilityText, tokenNodes } from "./token_spans.js";
 import { Decoder, tokenLabel } from "./vocabulary.js";
+
+/**
+ * @typedef {typeof import("./api.js")} Api
+ * @typedef {import("./api.js").ModelCard} ModelCard
+ * @typedef {import("./settings.js").Settings} Settings
+ *
+ * @typedef {object} Plan
+ * @property {[ModelCard, ModelCard]} cards
+ * @property {Readonly<Settings>} now
+ * @property {number | string} seed
+ *
+ * @typedef {object} Drawn  a token of one model's text
+ * @property {number} id
+ * @property {number} logprob  by its own model
+ * @property {number} ratio  of that to the other's, in nats
+ * @property {HTMLElement} span
+ */
 
 const SHOWN = 6; // tokens in a table
 const STEPS = [0.7, 1.6, 3]; // nats: about 2, 5 and 20 times as likely
 
-/** Whether two of the models that are served have one vocabulary's size, so that their tokens can be compared. */
+/** Whether two of the models that are served have one vocabulary's size, so that their tokens can be compared. @param {ModelCard[]} models */
 export function comparable(models) {
   const sizes = models.map((card) => card.gpt2lab?.n_vocab);
   return sizes.some((size, at) => size !== undefined && sizes.indexOf(size) !== at);
@@ -21,37 +38,48 @@ export function comparable(models) {
 
 /**
  * @param {HTMLElement} host
- * @param {{settings: typeof import("./settings.js").settings, api: typeof import("./api.js"), models: object[]}} parts
+ * @param {{settings: typeof import("./settings.js").settings, api: Api, models: ModelCard[]}} parts
  */
 export function mountCompare(host, { settings, api, models }) {
-  const form = compareForm(models);
+  const [one, other] = [modelField(models, "Compare", 0), modelField(models, "and", 1)];
   const result = element("div.compare-result");
-  host.classList.add("compare");
-  host.replaceChildren(form.node, result);
-  let stopping = null;
-
-  form.onRun(async () => {
-    const cards = form.cards();
-    if (!cards) return;
-    stopping = new AbortController();
-    form.running(true);
-    try {
-      const seed = settings.get().seed ?? newSeed();
-      await withKey(() => compare(result, cards, { now: settings.get(), seed, api, signal: stopping.signal }));
-      form.say(`Done: seed ${seed}.`);
-    } catch (problem) {
-      form.say(stopping.signal.aborted ? "Stopped." : problem.message);
-    } finally {
-      stopping.abort();
-      form.running(false);
-    }
+  const form = runForm("compare-form", {
+    label: "Write with both",
+    fields: [one.node, other.node],
+    plan: (say) => {
+      const [first, second] = [one.card(), other.card()];
+      const hindrance = hindranceOf(first, second);
+      if (hindrance) say(hindrance);
+      const now = settings.get();
+      return hindrance ? null : { cards: [first, second], now, seed: now.seed ?? newSeed() };
+    },
+    work: (plan, { signal }) => compare(result, plan, api, signal),
+    done: ({ seed }) => `Done: seed ${seed}.`,
   });
-  form.onStop(() => stopping?.abort());
+  host.classList.add("compare");
+  host.replaceChildren(form, result);
+}
+
+/** One of the two models. @param {ModelCard[]} models @param {string} label @param {number} initial */
+function modelField(models, label, initial) {
+  const id = newId("compare-model");
+  const options = models.map((card, at) => element("option", { value: card.id, selected: at === initial }, card.id));
+  const select = element("select", { id }, ...options);
+  const card = () => models[select.selectedIndex];
+  return { node: element("div.field", {}, element("label", { for: id }, label), select), card };
+}
+
+/** Why two models cannot be compared; "" if they can. @param {ModelCard} one @param {ModelCard} other */
+function hindranceOf(one, other) {
+  if (one === other) return "Choose two different models.";
+  if (one.gpt2lab.n_vocab === other.gpt2lab.n_vocab) return "";
+  return "These two have different vocabularies: their tokens cannot be compared.";
 }
 
 // ---- the comparison -------------------------------------------------------------------------------------------------
 
-async function compare(host, cards, { now, seed, api, signal }) {
+/** @param {HTMLElement} host @param {Plan} plan @param {Api} api @param {AbortSignal} signal */
+async function compare(host, { cards, now, seed }, api, signal) {
   const vocabulary = await api.vocabulary(cards[0].id);
   const prompt = await api.tokenize(cards[0].id, now.prompt, { signal });
   const columns = cards.map((card, at) => new Column(card, cards[1 - at], vocabulary));
@@ -59,7 +87,7 @@ async function compare(host, cards, { now, seed, api, signal }) {
   const room = Math.min(...cards.map((card) => card.gpt2lab.n_ctx)) - Math.max(1, prompt.length);
   const max_tokens = room > 0 ? Math.min(room, now.max_tokens) : now.max_tokens; // the server says what is wrong
   const request = { prompt: prompt.length ? prompt : "", max_tokens, seed, ...samplingParams(now), logprobs: 0 };
-  const write = async (column) => {
+  const write = async (/** @type {Column} */ column) => {
     for await (const { index, tokens } of api.complete({ model: column.card.id, ...request }, { signal }))
       if (index !== null) column.add(tokens);
     column.end();
@@ -73,7 +101,11 @@ async function compare(host, cards, { now, seed, api, signal }) {
   host.append(await parting(cards, columns, { prompt, vocabulary, api, signal }));
 }
 
-/** Where the texts part, and what both models say of that place. */
+/**
+ * Where the texts part, and what both models say of that place.
+ * @param {ModelCard[]} cards @param {Column[]} columns
+ * @param {{prompt: number[], vocabulary: string[], api: Api, signal: AbortSignal}} parts
+ */
 async function parting(cards, columns, { prompt, vocabulary, api, signal }) {
   const [one, other] = columns.map(({ ids }) => ids);
   const at = one.findIndex((id, place) => id !== other[place]);
@@ -93,17 +125,17 @@ async function parting(cards, columns, { prompt, vocabulary, api, signal }) {
   );
 }
 
-/** The likeliest tokens of both at the place, and those that were drawn. */
+/**
+ * The likeliest tokens of both at the place, and those that were drawn.
+ * @param {ModelCard[]} cards @param {Column[]} columns
+ * @param {{p: Float64Array, q: Float64Array, at: number, vocabulary: string[]}} place
+ */
 function partingTable(cards, columns, { p, q, at, vocabulary }) {
   const drawn = columns.map(({ ids }) => ids[at]).filter((id) => id !== undefined);
   const ids = [...new Set([...likeliest(p, SHOWN), ...likeliest(q, SHOWN), ...drawn])];
   ids.sort((a, b) => Math.max(p[b], q[b]) - Math.max(p[a], q[a]));
   const longest = Math.max(p[ids[0]], q[ids[0]]);
-  const cell = (share) => {
-    const made = element("td", {}, probabilityText(share), element("span.bar"));
-    made.lastChild.style.setProperty("--share", share / longest);
-    return made;
-  };
+  const cell = (/** @type {number} */ share) => element("td", {}, probabilityText(share), bar(share / longest));
   const rows = ids.map((id) => {
     const by = columns.filter((column) => column.ids[at] === id).map(({ card }) => card.id);
     const label = tokenHead(vocabulary, id);
@@ -113,7 +145,7 @@ function partingTable(cards, columns, { p, q, at, vocabulary }) {
   return table("Both models where the texts part", null, [...cards.map(({ id }) => id), `to ${cards[0].id}`], rows);
 }
 
-/** Of p from q, in nats. */
+/** Of p from q, in nats. @param {Float64Array} p @param {Float64Array} q */
 function divergence(p, q) {
   let sum = 0;
   for (let id = 0; id < p.length; id++) if (p[id] > 0) sum += p[id] * Math.log(p[id] / q[id]);
@@ -122,14 +154,17 @@ function divergence(p, q) {
 
 /** A text of one model, marked once the other has read it. */
 class Column {
+  /** @type {number[]} */
   ids = [];
-  #tokens = []; // {id, text, logprob, span}
+  /** @type {Drawn[]} */
+  #tokens = [];
   #other;
   #vocabulary;
   #decoder;
   #text = element("p.sample", { dir: "auto" });
   #below = element("div.judged", {}, element("p.hint.waits", {}, "Drawing …"));
 
+  /** @param {ModelCard} card @param {ModelCard} other @param {string[]} vocabulary */
   constructor(card, other, vocabulary) {
     this.card = card;
     this.#other = other;
@@ -148,9 +183,9 @@ class Column {
   add(tokens) {
     for (const { id, logprob } of tokens) {
       const text = id === this.card.gpt2lab.end_of_text ? "∎" : this.#decoder.push(id);
-      const nodes = tokenNodes(text, null);
+      const { nodes, span } = tokenNodes(text, null);
       this.ids.push(id);
-      this.#tokens.push({ id, logprob, span: nodes[nodes.length - 1] });
+      this.#tokens.push({ id, logprob, ratio: 0, span });
       this.#text.append(...nodes);
     }
   }
@@ -164,12 +199,13 @@ class Column {
     this.#below.querySelector(".waits")?.remove();
   }
 
-  /** Let the other model read it. */
+  /** Let the other model read it. @param {number[]} prompt @param {Api} api @param {AbortSignal} signal */
   async judge(prompt, api, signal) {
-    const before = prompt.length ? prompt : [this.card.gpt2lab.end_of_text];
+    const { end_of_text: start } = this.card.gpt2lab;
+    const before = prompt.length || start === null ? prompt : [start];
     const scores = await api.score(this.#other.id, [...before, ...this.ids], { signal });
     this.#tokens.forEach((token, at) => {
-      token.ratio = token.logprob - scores[before.length + at];
+      token.ratio = token.logprob - (scores[before.length + at] ?? 0);
       token.span.classList.add(...marks(token.ratio));
       token.span.title = this.#words(token);
     });
@@ -183,11 +219,13 @@ class Column {
     return `On average ${this.card.id} finds these tokens ${times} ${this.#other.id} does (${mean.toFixed(2)} nats).`;
   }
 
+  /** @param {Drawn} token */
   #words({ id, logprob, ratio }) {
     const [own, theirs] = [Math.exp(logprob), Math.exp(logprob - ratio)].map(probabilityText);
     return `${tokenLabel(this.#vocabulary, id)}: ${this.card.id} ${own}, ${this.#other.id} ${theirs}`;
   }
 
+  /** @param {Drawn[]} tokens */
   #table(tokens) {
     const rows = tokens.map(({ id, logprob, ratio }) =>
       element(
@@ -204,11 +242,15 @@ class Column {
   }
 }
 
+/** @param {string[]} vocabulary @param {number} id */
 function tokenHead(vocabulary, id) {
   return element("th", { scope: "row" }, element("code", {}, tokenLabel(vocabulary, id)));
 }
 
-/** A table of tokens in a box that scrolls. */
+/**
+ * A table of tokens in a box that scrolls.
+ * @param {string} label @param {string | null} caption @param {string[]} heads @param {HTMLElement[]} rows
+ */
 function table(label, caption, heads, rows) {
   const head = element("tr", {}, element("td"), ...heads.map((text) => element("th", { scope: "col" }, text)));
   return element(
@@ -224,61 +266,22 @@ function table(label, caption, heads, rows) {
   );
 }
 
-/** Classes of a token that its own model finds `ratio` nats likelier than the other. */
+/** Classes of a token that its own model finds `ratio` nats likelier than the other. @param {number} ratio */
 function marks(ratio) {
   const strength = STEPS.filter((step) => Math.abs(ratio) >= step).length;
   return strength ? [`${ratio > 0 ? "own" : "theirs"}${strength}`] : [];
 }
 
+/** @param {number} nats */
 function alike(nats) {
   return !(Math.abs(nats) >= 0.05);
 }
 
-/** "3.2 × likelier" for a difference of log-probabilities. */
+/** "3.2 × likelier" for a difference of log-probabilities. @param {number} nats */
 function ratioText(nats) {
   if (alike(nats)) return "as likely";
   const times = Math.exp(Math.abs(nats));
   const rounded =
     times < 10 ? times.toFixed(1) : times < 1e6 ? Math.round(times).toLocaleString("en") : "over a million";
   return `${rounded} × ${nats > 0 ? "likelier" : "unlikelier"}`;
-}
-
-// ---- the form -------------------------------------------------------------------------------------------------------
-
-function compareForm(models) {
-  const choices = [0, 1].map((at) => {
-    const [id, names] = [newId("compare-model"), models.map(({ id }) => id)];
-    const select = element(
-      "select",
-      { id },
-      ...names.map((name, place) => element("option", { value: name, selected: place === at }, name)),
-    );
-    return { select, node: element("div.field", {}, element("label", { for: id }, at ? "and" : "Compare"), select) };
-  });
-  const run = element("button.button.primary", { type: "submit" }, "Write with both");
-  const stop = element("button.button", { type: "button", disabled: true }, "Stop");
-  const status = element("span.hint", { role: "status" });
-  const node = element("form.compare-form", {}, ...choices.map((choice) => choice.node), run, stop, status);
-  const say = (text) => {
-    status.textContent = text;
-  };
-
-  const cards = () => {
-    const chosen = choices.map(({ select }) => models.find(({ id }) => id === select.value));
-    if (chosen[0] === chosen[1]) return say("Choose two different models.");
-    if (chosen[0].gpt2lab.n_vocab !== chosen[1].gpt2lab.n_vocab)
-      return say("These two have different vocabularies: their tokens cannot be compared.");
-    return chosen;
-  };
-  const running = (now) => {
-    run.disabled = now;
-    stop.disabled = !now;
-    if (now) say("Drawing …");
-  };
-  const onRun = (listener) =>
-    node.addEventListener("submit", (event) => {
-      event.preventDefault();
-      if (!run.disabled) listener();
-    });
-  return { node, say, cards, running, onRun, onStop: (listener) => stop.addEventListener("click", listener) };
 }

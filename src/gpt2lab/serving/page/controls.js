@@ -8,20 +8,26 @@ import { ARTICLE, SCALES, STEPS } from "./scales.js";
 import { DEFAULTS, LIMITS, isSeed, isValid, newSeed, samplingParams } from "./settings.js";
 import { PARAMETERS } from "./stages.js";
 
+/**
+ * @typedef {typeof import("./settings.js").settings} Store
+ * @typedef {import("./settings.js").Settings} Settings
+ */
+
 const PENALTIES = PARAMETERS.filter(({ stage }) => stage === "penalties");
 const STAGES = PARAMETERS.filter((each) => !PENALTIES.includes(each));
 const LENGTH = { name: "max_tokens", title: "Length", hint: "tokens at most" };
 
 /**
  * @param {HTMLElement} host
- * @param {typeof import("./settings.js").settings} settings
+ * @param {Store} settings
  * @returns {() => void}  what takes the controls away again
  */
 export function mountControls(host, settings) {
   const fields = [...STAGES, ...PENALTIES, LENGTH].map((what) => numberField(what, settings));
   const seed = seedField(settings);
   const penalties = element("details.penalties", {}, element("summary", {}, "Penalties"));
-  penalties.open = PENALTIES.some(({ name, off }) => settings.get()[name] !== off);
+  const initial = samplingParams(settings.get());
+  penalties.open = PENALTIES.some(({ name, off }) => initial[name] !== off);
   const [stages, rest] = [fields.slice(0, STAGES.length), fields.slice(STAGES.length)];
   penalties.append(...rest.slice(0, PENALTIES.length).map(({ node }) => node));
   stages[0].node.append(articleButtons(settings));
@@ -32,13 +38,14 @@ export function mountControls(host, settings) {
   const more = element("div.more", {}, penalties, reset);
   host.classList.add("controls");
   host.replaceChildren(...stages.map(({ node }) => node), more, length.node, seed.node);
-  const show = (now) => [...fields, seed].forEach((field) => field.show(now));
+  const show = (/** @type {Readonly<Settings>} */ now) => [...fields, seed].forEach((field) => field.show(now));
   show(settings.get());
   return settings.subscribe(show);
 }
 
 // ---- one number -----------------------------------------------------------------------------------------------------
 
+/** @param {{name: string, title: string, hint: string, off?: number | null}} field @param {Store} settings */
 function numberField({ name, title, hint, off }, settings) {
   const [scale, { least, most, whole }] = [SCALES[name], LIMITS[name]];
   const [id, hintId] = [newId(name), newId(`${name}-hint`)];
@@ -56,7 +63,7 @@ function numberField({ name, title, hint, off }, settings) {
   slider.dataset.setting = number.dataset.setting = name;
 
   const wrong = () => `${title} is ${whole ? "a whole number " : ""}from ${least} to ${most.toLocaleString("en")}`;
-  const mark = (bad) => {
+  const mark = (/** @type {boolean} */ bad) => {
     number.setAttribute("aria-invalid", String(bad));
     said.textContent = bad ? wrong() : hint;
     said.classList.toggle("visually-hidden", !bad);
@@ -67,7 +74,7 @@ function numberField({ name, title, hint, off }, settings) {
     mark(!good);
     if (good) settings.set({ [name]: number.valueAsNumber });
   });
-  const show = (now) => {
+  const show = (/** @type {Readonly<Record<string, any>>} */ now) => {
     const value = now[name];
     // Neither is moved under the hand that moves it: a slider's place has more digits than its value.
     if (number.valueAsNumber !== value) number.value = String(value);
@@ -80,13 +87,14 @@ function numberField({ name, title, hint, off }, settings) {
   return { node, show };
 }
 
+/** @param {Store} settings */
 function articleButtons(settings) {
   const buttons = ARTICLE.map((temperature) => {
     const button = element("button", { type: "button", "aria-pressed": "false" }, String(temperature));
     button.addEventListener("click", () => settings.set({ temperature }));
     return button;
   });
-  const show = ({ temperature }) =>
+  const show = (/** @type {{temperature: number}} */ { temperature }) =>
     ARTICLE.forEach((each, at) => buttons[at].setAttribute("aria-pressed", String(each === temperature)));
   settings.subscribe(show);
   show(settings.get());
@@ -95,6 +103,7 @@ function articleButtons(settings) {
 
 // ---- the seed -------------------------------------------------------------------------------------------------------
 
+/** @param {Store} settings */
 function seedField(settings) {
   const [id, hintId] = [newId("seed"), newId("seed-hint")];
   const input = element("input", { id, inputmode: "numeric", autocomplete: "off", placeholder: "a new one each time" });
@@ -105,7 +114,7 @@ function seedField(settings) {
   fresh.setAttribute("aria-label", "A new seed, kept for the next runs");
   fresh.addEventListener("click", () => settings.set({ seed: newSeed() }));
   const hint = "the same seed draws the same text again";
-  const mark = (bad) => {
+  const mark = (/** @type {boolean} */ bad) => {
     input.setAttribute("aria-invalid", String(bad));
     said.textContent = bad ? "A seed is a whole number below 2^63, or nothing" : hint;
     said.classList.toggle("visually-hidden", !bad);
@@ -117,7 +126,7 @@ function seedField(settings) {
     mark(!good);
     if (good) settings.set({ seed });
   });
-  const show = ({ seed }) => {
+  const show = (/** @type {{seed: number | string | null}} */ { seed }) => {
     if (input.value.trim() !== String(seed ?? "")) input.value = String(seed ?? "");
     mark(false);
   };

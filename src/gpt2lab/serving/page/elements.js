@@ -1,24 +1,80 @@
-/** Making elements, for modules that make many. */
+/** Making elements, and finding those that the page's HTML has. */
 
 /**
- * @param {string} tag  with classes after dots: "td.cut"
- * @param {Record<string, string | number | boolean | null>} attributes  false and null are left out, true is empty
+ * The kind of element that `element(tag)` makes.
+ * @template {string} Tag
+ * @typedef {Tag extends `${infer Name}.${string}` ? Made<Name>
+ *   : Tag extends keyof HTMLElementTagNameMap ? HTMLElementTagNameMap[Tag] : HTMLElement} Made
+ */
+
+/** @typedef {Record<string, string | number | boolean | null>} Attributes  false and null are left out, true is empty */
+
+/**
+ * @template {string} Tag
+ * @param {Tag} tag  with classes after dots: "td.cut"
+ * @param {Attributes} [attributes]
  * @param {...(Node | string | null)} children
+ * @returns {Made<Tag>}
  */
 export function element(tag, attributes = {}, ...children) {
   const [name, ...classes] = tag.split(".");
   const made = document.createElement(name);
   if (classes.length) made.className = classes.join(" ");
-  for (const [key, value] of Object.entries(attributes))
-    if (value !== null && value !== false) made.setAttribute(key, value === true ? "" : String(value));
-  made.append(...children.filter((child) => child !== null));
+  fill(made, attributes, children);
+  return /** @type {Made<Tag>} */ (made);
+}
+
+/**
+ * @param {keyof SVGElementTagNameMap} name
+ * @param {Attributes} attributes
+ * @param {...(Node | string | null)} children
+ */
+export function svgElement(name, attributes, ...children) {
+  const made = document.createElementNS("http://www.w3.org/2000/svg", name);
+  fill(made, attributes, children);
   return made;
 }
 
-let made = 0;
+/** @param {Element} made @param {Attributes} attributes @param {(Node | string | null)[]} children */
+function fill(made, attributes, children) {
+  for (const [key, value] of Object.entries(attributes))
+    if (value !== null && value !== false) made.setAttribute(key, value === true ? "" : String(value));
+  made.append(...children.filter((child) => child !== null));
+}
 
-/** An id that no other element has. */
+/**
+ * The element of the page's HTML that has this id.
+ * @template {HTMLElement} [T=HTMLElement]
+ * @param {string} id
+ * @param {new () => T} [kind]
+ * @returns {T}
+ */
+export function byId(id, kind) {
+  const found = document.getElementById(id);
+  if (!(found instanceof (kind ?? HTMLElement))) throw new Error(`the page has no ${kind?.name ?? "element"} #${id}`);
+  return /** @type {T} */ (found);
+}
+
+/**
+ * Where an event came from, or an element around it that matches `selector`.
+ * @param {Event} event
+ * @param {string} selector
+ */
+export function around(event, selector) {
+  return event.target instanceof Element ? event.target.closest(selector) : null;
+}
+
+/** A bar of a table; `share` is of the longest. @param {number} share */
+export function bar(share) {
+  const made = element("span.bar");
+  made.style.setProperty("--share", String(share));
+  return made;
+}
+
+let ids = 0;
+
+/** An id that no other element has. @param {string} prefix */
 export function newId(prefix) {
-  made += 1;
-  return `${prefix}-${made}`;
+  ids += 1;
+  return `${prefix}-${ids}`;
 }

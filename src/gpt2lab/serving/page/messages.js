@@ -2,6 +2,10 @@
  * What the page says: a line of status, and a box for what went wrong, with what to do about it.
  */
 
+import { element } from "./elements.js";
+
+/** @typedef {[string, () => void]} Action  what a button says and does */
+
 export class Messages {
   #status;
   #box;
@@ -12,7 +16,7 @@ export class Messages {
     this.#box = box;
   }
 
-  /** A sentence that may be overlooked. */
+  /** A sentence that may be overlooked. @param {string} text */
   say(text) {
     this.#status.textContent = text;
   }
@@ -20,19 +24,21 @@ export class Messages {
   /**
    * A sentence that must be seen; it stays until it is dismissed or something else is said.
    * @param {string} text
-   * @param {{kind?: "warn"|"good", actions?: [string, () => void][]}} [options]
+   * @param {{kind?: "warn"|"good", actions?: Action[]}} [options]
    */
   tell(text, { kind = "warn", actions = [] } = {}) {
-    const words = document.createElement("p");
-    words.textContent = text;
-    const buttons = [...actions, ["Dismiss", () => {}]].map(([label, act]) =>
-      button(label, () => {
+    /** @type {Action} */
+    const dismiss = ["Dismiss", () => {}];
+    const buttons = [...actions, dismiss].map(([label, act]) => {
+      const button = element("button.button.quiet", { type: "button" }, label);
+      button.addEventListener("click", () => {
         this.clear();
         act();
-      }),
-    );
+      });
+      return button;
+    });
     this.#box.className = `message ${kind}`;
-    this.#box.replaceChildren(words, ...buttons);
+    this.#box.replaceChildren(element("p", {}, text), ...buttons);
     this.#box.hidden = false;
   }
 
@@ -40,13 +46,4 @@ export class Messages {
     this.#box.hidden = true;
     this.#box.replaceChildren();
   }
-}
-
-function button(label, act) {
-  const element = document.createElement("button");
-  element.type = "button";
-  element.className = "button quiet";
-  element.textContent = label;
-  element.addEventListener("click", act);
-  return element;
 }

@@ -1,6 +1,7 @@
 /**
  * What a user does with texts: draw one, branch off, go on, go back and forth, draw again, open what was shared.
- * Holds the trees and says when something changed; shows nothing itself.
+ * Holds the texts with their branches and says when something changed; what is on display is the {@link Focus}'s to say.
+ * Shows nothing itself.
  */
 
 import { tokenize } from "./api.js";
@@ -13,43 +14,43 @@ import { draw } from "./stream.js";
 /** Something that cannot be done, with a sentence for a reader. */
 export class Hindrance extends Error {}
 
+/**
+ * @typedef {import("./branches.js").Run} Run
+ * @typedef {import("./branches.js").Plan} Plan
+ * @typedef {import("./api.js").ModelCard} ModelCard
+ * @typedef {import("./permalink.js").Part} Part
+ */
+
 export class PageState {
   /** @type {BranchTree[]} */
   trees = [];
-  /** @type {import("./branches.js").Run|null} the run on display */
-  run = null;
+  /** @type {ModelCard[]}  that are served, as `/v1/models` tells them */
+  cards = [];
   #settings;
+  #focus;
   #events;
-  #cards = [];
   #stopping = new AbortController();
+  /** @type {Run[]} */
   #visited = [];
   #at = -1; // in the runs visited
 
   /**
    * @param {typeof import("./settings.js").settings} settings
+   * @param {import("./focus.js").Focus} focus
    * @param {object} events
-   * @param {(run: object|null) => void} events.opened  another run is on display
-   * @param {(run: object) => void} events.changed  a run has new tokens or another state
-   * @param {(run: object, problem: Error|null) => void} events.ended
+   * @param {(run: Run) => void} events.changed  a run has new tokens or another state
+   * @param {(run: Run, problem: Error|null) => void} events.ended
    * @param {(text: string) => void} events.say
    */
-  constructor(settings, events) {
+  constructor(settings, focus, events) {
     this.#settings = settings;
+    this.#focus = focus;
     this.#events = events;
-  }
-
-  /** The models that are served, as `/v1/models` tells them. */
-  set cards(cards) {
-    this.#cards = cards;
-  }
-
-  get cards() {
-    return this.#cards;
   }
 
   /** The model that is chosen, or the first. */
   get card() {
-    return this.#cards.find(({ id }) => id === this.#settings.get().model) ?? this.#cards[0];
+    return this.cards.find(({ id }) => id === this.#settings.get().model) ?? this.cards[0];
   }
 
   get busy() {
@@ -58,7 +59,7 @@ export class PageState {
 
   // ---- drawing ----------------------------------------------------------------------------------------------------
 
-  /** A tree that is not drawn yet, of the prompt and the settings of now. */
+  /** A tree that is not drawn yet, of the prompt and the settings of now. @param {AbortSignal} [signal] */
   async draft(signal) {
     const { prompt, seed } = this.#settings.get();
     const { card } = this;
@@ -79,7 +80,9 @@ export class PageState {
   }
 
   /**
-   * Branch off `run`. @param {object} at
+   * Branch off `run`.
+   * @param {Run} run
+   * @param {object} at
    * @param {number} at.place
    * @param {number|null} at.token  what is to stand there; null draws on, with a new seed if something stands there
    * @param {number|null} [at.logprob]  of the token, if it is known
@@ -90,6 +93,7 @@ export class PageState {
     if (!this.trees.includes(tree)) {
       tree.root.plan.seed ??= newSeed();
       this.trees.push(tree);
+      this.#focus.keep();
     }
     const again = token === null && place < run.length;
     const plan = this.#plan(again ? newSeed() : (this.#settings.get().seed ?? run.plan.seed));
@@ -110,7 +114,7 @@ export class PageState {
     await this.draw(made);
   }
 
-  /** Draw `run`, and say how that went. Stopped by {@link stop}. */
+  /** Draw `run`, and say how that went. Stopped by {@link stop}. @param {Run} run */
   async draw(run) {
     const { signal } = this.#stopping;
     const problem = await this.#drawn(run, signal);
@@ -118,7 +122,7 @@ export class PageState {
     return problem;
   }
 
-  /** Draw `run` once more, and tell whether it came out the same. */
+  /** Draw `run` once more, and tell whether it came out the same; null if it did not come to its end. @param {Run} run */
   async replay(run) {
     const [n, sum] = checkOf(run);
     const { drawn, state } = run;
@@ -134,12 +138,14 @@ export class PageState {
     return n === again && sum === sumAgain;
   }
 
+  /** @param {Run} run @param {AbortSignal} signal */
   async #drawn(run, signal) {
     const options = {
       signal,
       changed: () => this.#events.changed(run),
-      busy: (seconds) => this.#events.say(`The server is busy; asking again in ${seconds} s …`),
+      busy: (/** @type {number} */ seconds) => this.#events.say(`The server is busy; asking again in ${seconds} s …`),
     };
+    /** @type {import("./api.js").ApiError | null} */
     let problem = null;
     try {
       await withKey(async () => {
@@ -158,12 +164,13 @@ export class PageState {
     this.#stopping = new AbortController();
   }
 
+  /** @param {Plan["seed"]} [seed] @returns {Plan} */
   #plan(seed = this.#settings.get().seed ?? newSeed()) {
     const now = this.#settings.get();
     return { params: samplingParams(now), seed, limit: now.max_tokens };
   }
 
-  /** Ask for no more than the model's context has room for. */
+  /** Ask for no more than the model's context has room for. @param {Run} run */
   #fit(run) {
     if (run.room < 1) {
       const size = run.tree.origin.contextSize;
@@ -174,37 +181,28 @@ export class PageState {
 
   // ---- going about ------------------------------------------------------------------------------------------------
 
-  /** Put `run` on display. */
+  /** Put `run` on display. @param {Run} run */
   open(run) {
-    if (run && run !== this.run) {
+    if (run !== this.#focus.run) {
       this.#visited.splice(this.#at + 1, Infinity, run);
       this.#at = this.#visited.length - 1;
     }
-    this.#display(run);
+    this.#focus.display(run);
   }
 
-  /** Put a tree on display that is not drawn yet. */
-  preview(run) {
-    this.#display(run);
-  }
-
-  #display(run) {
-    this.run = run;
-    this.#events.opened(run);
-  }
-
-  /** Whether there is a run `step` back (-1) or forth (1), and going there. */
+  /** Whether there is a run `step` back (-1) or forth (1), and going there. @param {number} step */
   canGo(step) {
     return this.#at + step >= 0 && this.#at + step < this.#visited.length;
   }
 
+  /** @param {number} step */
   go(step) {
     if (!this.canGo(step)) return;
     this.#at += step;
-    this.#display(this.#visited[this.#at]);
+    this.#focus.display(this.#visited[this.#at]);
   }
 
-  /** Take `run` and its branches away. */
+  /** Take `run` and its branches away. @param {Run} run */
   remove(run) {
     const gone = new Set([run, ...below(run)]);
     if (run.parent) run.tree.remove(run);
@@ -214,21 +212,25 @@ export class PageState {
     this.#at = here.length - 1;
     const next = run.parent ?? this.trees[this.trees.length - 1]?.root ?? null;
     if (next) this.open(next);
-    else this.#display(null);
+    else this.#focus.display(null);
   }
 
   // ---- what was shared --------------------------------------------------------------------------------------------
 
-  /** The model here that a shared tree is drawn with: the same, or one of its name, or the one chosen. */
+  /**
+   * The model here that a shared tree is drawn with: the same, or one of its name, or the one chosen.
+   * @param {{model: string, fingerprint: string}} shared
+   */
   modelFor({ model, fingerprint }) {
-    const named = this.#cards.find(({ id }) => id === model);
+    const named = this.cards.find(({ id }) => id === model);
     if (named?.gpt2lab.fingerprint === fingerprint) return named;
-    return this.#cards.find((card) => card.gpt2lab.fingerprint === fingerprint) ?? named ?? this.card;
+    return this.cards.find((card) => card.gpt2lab.fingerprint === fingerprint) ?? named ?? this.card;
   }
 
   /**
    * Draw all of a shared tree with the model of `card`.
    * @param {import("./permalink.js").Shared} shared
+   * @param {ModelCard} card
    * @returns {Promise<{same: number, of: number, stopped: boolean}|null>} how many runs came out as they were; null if
    *   something hindered it, which has been told
    */
@@ -237,35 +239,45 @@ export class PageState {
     const tree = new BranchTree(shared.prompt, ids, originOf(card), planOf(shared.first));
     this.trees.push(tree);
     this.open(tree.root);
-    const made = [tree.root];
-    const parts = [shared.first, ...shared.branches];
+    /** @type {(Run | null)[]} */
+    const made = [];
+    const of = 1 + shared.branches.length;
     let same = 0;
-    for (const [number, part] of parts.entries()) {
-      if (number) made.push(this.#attach(tree, made[part.parent], part));
-      const run = made[number];
-      this.#events.say(`Drawing ${number + 1} of ${parts.length} …`);
-      if (run && part.check[0] && (await this.draw(run))) return null;
-      if (run?.state === "stopped") return { same, of: parts.length, stopped: true };
-      if (run && String(checkOf(run)) === String(part.check)) same += 1;
+    for (let number = 0; number < of; number += 1) {
+      const branch = number ? shared.branches[number - 1] : null;
+      const { check } = branch ?? shared.first;
+      const run = branch ? attached(tree, made[branch.parent], branch) : tree.root;
+      made.push(run);
+      this.#events.say(`Drawing ${number + 1} of ${of} …`);
+      if (run && check[0] && (await this.draw(run))) return null;
+      if (run?.state === "stopped") return { same, of, stopped: true };
+      if (run && String(checkOf(run)) === String(check)) same += 1;
     }
-    return { same, of: parts.length, stopped: false };
-  }
-
-  /** A shared branch; null where its parent turned out too short to have one there. */
-  #attach(tree, parent, { place, token, ...part }) {
-    if (!parent || place > parent.length) return null;
-    return tree.branch(parent, { place, token }, planOf(part));
+    return { same, of, stopped: false };
   }
 }
 
+/**
+ * A shared branch; null where its parent turned out too short to have one there.
+ * @param {BranchTree} tree @param {Run | null} parent @param {import("./permalink.js").SharedBranch} branch
+ */
+function attached(tree, parent, branch) {
+  if (!parent || branch.place > parent.length) return null;
+  const { place, token } = branch;
+  return tree.branch(parent, { place, token }, planOf(branch));
+}
+
+/** @param {Run} run @returns {Run[]} */
 function below(run) {
   return run.branches.flatMap((branch) => [branch, ...below(branch)]);
 }
 
+/** @param {Part} part @returns {Plan} */
 function planOf({ params, seed, limit }) {
   return { params, seed, limit };
 }
 
+/** @param {ModelCard} card @returns {import("./branches.js").Origin} */
 function originOf({ id, gpt2lab }) {
   const { fingerprint, n_ctx: contextSize, end_of_text: endOfText } = gpt2lab;
   return { model: id, fingerprint, contextSize, endOfText };

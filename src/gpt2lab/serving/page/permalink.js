@@ -13,9 +13,11 @@ const MAX_ID = 2 ** 31;
 export class ShareError extends Error {}
 
 /**
+ * @typedef {import("./branches.js").Run} Run
+ *
  * @typedef {object} Part  how one run is drawn
  * @property {Record<string, number>} params
- * @property {number|string} seed
+ * @property {number|string|null} seed
  * @property {number} limit
  * @property {[number, string]} check  how many tokens came of it, and their checksum
  *
@@ -29,7 +31,7 @@ export class ShareError extends Error {}
  * @property {SharedBranch[]} branches
  */
 
-/** The checksum of token ids: FNV-1a of their 32-bit words. */
+/** The checksum of token ids: FNV-1a of their 32-bit words. @param {number[]} ids */
 export function checksum(ids) {
   let hash = 0x811c9dc5;
   for (const id of ids) {
@@ -38,16 +40,16 @@ export function checksum(ids) {
   return hash.toString(16).padStart(8, "0");
 }
 
-/** What `run` has drawn, to be compared with. @returns {[number, string]} */
+/** What `run` has drawn, to be compared with. @param {Run} run @returns {[number, string]} */
 export function checkOf(run) {
   return [run.drawn.length, checksum(run.drawn.map(({ id }) => id))];
 }
 
-/** What is shared of `tree`. @returns {object} for JSON */
+/** What is shared of `tree`. @param {import("./branches.js").BranchTree} tree @returns {object} for JSON */
 export function pack(tree) {
   const runs = tree.runs();
   const branches = runs.slice(1).map((run) => {
-    const from = { parent: runs.indexOf(run.parent), place: run.place, token: run.token };
+    const from = { parent: runs.findIndex((each) => each === run.parent), place: run.place, token: run.token };
     return { ...from, ...packedPart(run) };
   });
   return {
@@ -60,15 +62,17 @@ export function pack(tree) {
   };
 }
 
+/** @param {Run} run */
 function packedPart(run) {
   const { params, seed, limit } = run.plan;
-  const changed = Object.entries(params).filter(([name, value]) => value !== DEFAULTS[name]);
+  const initial = samplingParams(DEFAULTS);
+  const changed = Object.entries(params).filter(([name, value]) => value !== initial[name]);
   // Of a draw that failed midway only what is there can come out the same again.
   const most = run.state === "failed" ? Math.max(1, run.drawn.length) : limit;
   return { settings: Object.fromEntries(changed), seed, max_tokens: most, check: checkOf(run) };
 }
 
-/** What `packed` says, checked: it may come from anybody. @returns {Shared} */
+/** What `packed` says, checked: it may come from anybody. @param {any} packed @returns {Shared} */
 export function unpack(packed) {
   if (typeof packed !== "object" || packed === null || !("gpt2lab" in packed)) throw damaged();
   if (packed.gpt2lab !== VERSION) throw new ShareError("It was made by another version of gpt2lab.");
@@ -78,6 +82,7 @@ export function unpack(packed) {
   return { model, fingerprint, prompt, first: partOf(packed), branches: branches.map(branchOf) };
 }
 
+/** @param {any} packed @param {number} number @returns {SharedBranch} */
 function branchOf(packed, number) {
   if (typeof packed !== "object" || packed === null) throw damaged();
   const { parent, place, token } = packed;
@@ -86,6 +91,7 @@ function branchOf(packed, number) {
   return { parent, place, token, ...partOf(packed) };
 }
 
+/** @param {any} packed @returns {Part} */
 function partOf({ settings = {}, seed, max_tokens: limit, check }) {
   const params = { ...samplingParams(DEFAULTS), ...settings };
   const known = Object.keys(samplingParams(DEFAULTS));
@@ -96,6 +102,7 @@ function partOf({ settings = {}, seed, max_tokens: limit, check }) {
   return { params, seed, limit, check: [check[0], check[1]] };
 }
 
+/** @param {any} value @param {number} below */
 function isWhole(value, below) {
   return Number.isInteger(value) && value >= 0 && value < below;
 }
@@ -104,14 +111,14 @@ function damaged() {
   return new ShareError("It is damaged, or no story of gpt2lab.");
 }
 
-/** `#…` with all of `packed` in it. */
+/** `#…` with all of `packed` in it. @param {object} packed */
 export function toHash(packed) {
   const bytes = new TextEncoder().encode(JSON.stringify(packed));
   const text = Array.from(bytes, (byte) => String.fromCharCode(byte)).join("");
   return `#${btoa(text).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "")}`;
 }
 
-/** What a link's hash holds. @returns {Shared} */
+/** What a link's hash holds. @param {string} hash @returns {Shared} */
 export function fromHash(hash) {
   try {
     const text = atob(hash.slice(1).replaceAll("-", "+").replaceAll("_", "/"));
@@ -122,12 +129,12 @@ export function fromHash(hash) {
   }
 }
 
-/** A file's text: the link's contents, and below them what was written, for people. */
+/** A file's text: the link's contents, and below them what was written, for people. @param {object} packed @param {string[]} texts */
 export function toFile(packed, texts) {
   return `${JSON.stringify({ ...packed, texts }, null, 1)}\n`;
 }
 
-/** What a file holds. @returns {Shared} */
+/** What a file holds. @param {string} text @returns {Shared} */
 export function fromFile(text) {
   try {
     return unpack(JSON.parse(text));

@@ -7,13 +7,16 @@
  *
  * @typedef {{temperature?: number, top_k?: number, top_p?: number, min_p?: number, repetition_penalty?: number,
  *            presence_penalty?: number, frequency_penalty?: number, logit_bias?: Record<string, number>}} SamplingParams
- * @typedef {{name: string, logits: Float64Array, probabilities: Float64Array}} Stage  ruled out: -Infinity and 0
+ * @typedef {Required<SamplingParams> & Record<string, any>} All
+ * @typedef {Float64Array<ArrayBuffer>} Doubles  [n_vocab]
+ * @typedef {{name: string, logits: Doubles, probabilities: Doubles}} Stage  ruled out: -Infinity and 0
  * @typedef {{name: string, kept: number, cut: number, cutProbability: number, entropy: number}} Measure
  */
 
 import { PARAMETERS, STAGES } from "./stages.js";
 
-const DEFAULTS = { ...Object.fromEntries(PARAMETERS.map((each) => [each.name, each.default])), logit_bias: {} };
+/** @type {All} */
+const DEFAULTS = { ...Object.fromEntries(PARAMETERS.map((parameter) => [parameter.name, parameter.default])), logit_bias: {} };
 
 export class SamplingError extends Error {}
 
@@ -29,8 +32,9 @@ export class SamplingError extends Error {}
  */
 export function stages(logits, params = {}, history = []) {
   const p = checkedParams(params);
+  /** @type {Stage[]} */
   const result = [];
-  const add = (name, changed) => {
+  const add = (/** @type {string} */ name, /** @type {Doubles} */ changed) => {
     check(changed, name);
     result.push({ name, logits: changed, probabilities: softmax(changed) });
   };
@@ -42,7 +46,10 @@ export function stages(logits, params = {}, history = []) {
   return result;
 }
 
-/** The smallest id whose cumulative probability exceeds `u` times the total; `u` in [0, 1). */
+/**
+ * The smallest id whose cumulative probability exceeds `u` times the total.
+ * @param {Doubles} probabilities @param {number} u  in [0, 1)
+ */
 export function draw(probabilities, u) {
   const threshold = u * total(probabilities);
   let cumulative = 0;
@@ -53,20 +60,26 @@ export function draw(probabilities, u) {
   throw new SamplingError(`nothing to draw from with the number ${u}`);
 }
 
-/** The stretch [low, high) of [0, 1) in which a number draws `id`: stretches lie in order of ids. */
+/**
+ * The stretch [low, high) of [0, 1) in which a number draws `id`: stretches lie in order of ids.
+ * @param {Doubles} probabilities @param {number} id
+ */
 export function stretch(probabilities, id) {
   let low = 0;
   for (let other = 0; other < id; other++) low += probabilities[other];
-  const whole = total(probabilities);
-  return [low / whole, (low + probabilities[id]) / whole];
+  const sum = total(probabilities);
+  return [low / sum, (low + probabilities[id]) / sum];
 }
 
-/** The name of the first stage that leaves `id` a probability of 0, or null if none does. */
-export function cutBy(stages, id) {
-  return stages.find((stage) => stage.probabilities[id] === 0)?.name ?? null;
+/**
+ * The name of the first stage that leaves `id` a probability of 0, or null if none does.
+ * @param {Stage[]} made @param {number} id
+ */
+export function cutBy(made, id) {
+  return made.find((stage) => stage.probabilities[id] === 0)?.name ?? null;
 }
 
-/** In nats; probabilities of 0 add nothing. */
+/** In nats; probabilities of 0 add nothing. @param {Iterable<number>} probabilities */
 export function entropy(probabilities) {
   let sum = 0;
   for (const p of probabilities) if (p > 0) sum -= p * Math.log(p);
@@ -76,12 +89,12 @@ export function entropy(probabilities) {
 /**
  * What each stage left, cut, and how much it left open.
  *
- * @param {Stage[]} stages
+ * @param {Stage[]} made
  * @returns {Measure[]}  `cutProbability` is what the tokens cut had before
  */
-export function measured(stages) {
-  let before = stages[0].probabilities;
-  return stages.map(({ name, probabilities }) => {
+export function measured(made) {
+  let before = made[0].probabilities;
+  return made.map(({ name, probabilities }) => {
     let [kept, cut, cutProbability] = [0, 0, 0];
     for (let id = 0; id < probabilities.length; id++) {
       if (probabilities[id] > 0) kept++;
@@ -92,8 +105,9 @@ export function measured(stages) {
   });
 }
 
-/** The `n` ids of the highest values, the lower id first of equal ones. */
+/** The `n` ids of the highest values, the lower id first of equal ones. @param {ArrayLike<number>} values @param {number} n */
 export function likeliest(values, n) {
+  /** @type {number[]} */
   const found = []; // highest first; n is small
   for (let id = 0; id < values.length; id++) {
     if (found.length === n && !(values[id] > values[found[n - 1]])) continue;
@@ -107,7 +121,10 @@ export function likeliest(values, n) {
 
 // ---- the stages -----------------------------------------------------------------------------------------------------
 
-/** What each makes of what the one before left; null: nothing that would show. */
+/**
+ * What each makes of what the one before left; null: nothing that would show.
+ * @type {Record<string, (before: Stage, params: All, history: Iterable<number>) => Doubles | null>}
+ */
 const RULES = {
   logit_bias: biased,
   penalties: penalised,
@@ -117,33 +134,37 @@ const RULES = {
   min_p: minP,
 };
 
+/** @param {All} params @param {string} name */
 function turnsOn(params, name) {
   if (name === "logit_bias") return Object.keys(params.logit_bias).length > 0;
-  return PARAMETERS.some((each) => each.stage === name && params[each.name] !== each.default);
+  return PARAMETERS.some((parameter) => parameter.stage === name && params[parameter.name] !== parameter.default);
 }
 
+/** @param {Stage} before @param {All} params */
 function biased({ logits }, { logit_bias }) {
   const result = logits.slice();
   for (const [id, added] of Object.entries(logit_bias)) {
     if (!(id in result))
       throw new SamplingError(`logit_bias names token ${id}, but the vocabulary ends at ${logits.length - 1}`);
-    result[id] += added;
+    result[Number(id)] += added;
   }
   return result;
 }
 
+/** @param {Stage} before @param {All} params @param {Iterable<number>} history */
 function penalised({ logits }, params, history) {
   const result = logits.slice();
   const counts = new Map();
   for (const id of history) counts.set(id, (counts.get(id) ?? 0) + 1);
-  for (const [id, count] of counts) {
+  for (const [id, times] of counts) {
     if (!(id in result)) throw new SamplingError(`the history has token ids outside 0 to ${logits.length - 1}`);
     const repeated = logits[id] > 0 ? logits[id] / params.repetition_penalty : logits[id] * params.repetition_penalty;
-    result[id] = repeated - params.presence_penalty - params.frequency_penalty * count;
+    result[id] = repeated - params.presence_penalty - params.frequency_penalty * times;
   }
   return result;
 }
 
+/** @param {Stage} before @param {All} params */
 function tempered({ logits }, { temperature }) {
   if (temperature === 0) {
     const greedy = new Float64Array(logits.length).fill(-Infinity);
@@ -155,12 +176,14 @@ function tempered({ logits }, { temperature }) {
   return each(logits, (logit) => (logit - most) / temperature);
 }
 
+/** @param {Stage} before @param {All} params */
 function topK({ logits }, { top_k }) {
   if (top_k >= logits.length) return null;
   const least = kthLargest(logits, top_k);
   return each(logits, (logit) => (logit >= least ? logit : -Infinity));
 }
 
+/** @param {Stage} before @param {All} params */
 function topP({ logits, probabilities }, { top_p }) {
   const most = largest(probabilities); // weights relative to it: equal ones sum up without rounding
   const enough =
@@ -181,6 +204,7 @@ function topP({ logits, probabilities }, { top_p }) {
 /**
  * The least probability of the most likely tokens that reach the weight `enough` together, and how many these are: a
  * selection by weight, which looks only into the part where it is reached, because sorting all takes ten times as long.
+ * @param {Doubles} probabilities @param {number} most @param {number} enough
  */
 function nucleus(probabilities, most, enough) {
   const part = probabilities.slice();
@@ -201,6 +225,7 @@ function nucleus(probabilities, most, enough) {
   return [part[low], part.length - low];
 }
 
+/** @param {Doubles} values @param {number} k */
 function kthLargest(values, k) {
   const part = values.slice();
   const place = part.length - k;
@@ -214,7 +239,10 @@ function kthLargest(values, k) {
   return part[place];
 }
 
-/** Hoare's: afterwards part[low..j] <= part[i..high], and what is between them, one or nothing, is between those. */
+/**
+ * Hoare's: afterwards part[low..j] <= part[i..high], and what is between them, one or nothing, is between those.
+ * @param {Doubles} part @param {number} low @param {number} high
+ */
 function partition(part, low, high) {
   const pivot = part[(low + high) >> 1];
   let [i, j] = [low, high];
@@ -229,11 +257,13 @@ function partition(part, low, high) {
   return [i, j];
 }
 
+/** @param {Stage} before @param {All} params */
 function minP({ logits, probabilities }, { min_p }) {
   const least = min_p * largest(probabilities);
   return each(logits, (logit, id) => (probabilities[id] >= least ? logit : -Infinity));
 }
 
+/** @param {Doubles} logits */
 function softmax(logits) {
   const most = largest(logits);
   const result = new Float64Array(logits.length); // a loop of its own: this is where the time goes
@@ -243,7 +273,7 @@ function softmax(logits) {
   return result;
 }
 
-/** In the order in which NumPy adds up, for the last digit's sake. */
+/** In the order in which NumPy adds up, for the last digit's sake. @param {Doubles} values @param {number} from @param {number} n @returns {number} */
 function pairwiseSum(values, from, n) {
   if (n < 8) {
     let sum = 0;
@@ -262,25 +292,28 @@ function pairwiseSum(values, from, n) {
   return pairwiseSum(values, from, half) + pairwiseSum(values, from + half, n - half);
 }
 
-/** Float64Array.map, which in V8 is several times slower than a loop. */
+/** Float64Array.map, which in V8 is several times slower than a loop. @param {Doubles} values @param {(value: number, id: number) => number} change */
 function each(values, change) {
   const result = new Float64Array(values.length);
   for (let i = 0; i < values.length; i++) result[i] = change(values[i], i);
   return result;
 }
 
+/** @param {Doubles} probabilities */
 function total(probabilities) {
   let sum = 0;
   for (const p of probabilities) sum += p;
   return sum;
 }
 
+/** @param {Doubles} values */
 function largest(values) {
   let most = -Infinity;
   for (const value of values) if (value > most) most = value;
   return most;
 }
 
+/** @param {Doubles} values @param {(value: number) => boolean} condition */
 function count(values, condition) {
   let n = 0;
   for (const value of values) if (condition(value)) n++;
@@ -289,6 +322,7 @@ function count(values, condition) {
 
 // ---- what cannot be -------------------------------------------------------------------------------------------------
 
+/** @param {Doubles} logits @param {string} stage */
 function check(logits, stage) {
   for (let id = 0; id < logits.length; id++)
     if (!(logits[id] < Infinity))
@@ -296,6 +330,7 @@ function check(logits, stage) {
   if (largest(logits) === -Infinity) throw new SamplingError(`no token is left after ${stage}: every logit is -inf`);
 }
 
+/** @param {SamplingParams} params @returns {All} */
 function checkedParams(params) {
   const all = { ...DEFAULTS, ...params };
   for (const { name, low, high, whole, allowed } of PARAMETERS)
@@ -315,13 +350,18 @@ function checkedParams(params) {
  * @throws {SamplingError}
  */
 export function uniform(seed, stream, position) {
-  const [s, t, p] = [whole("seed", seed, 63n), whole("stream", stream, 64n), whole("position", position, 32n)];
+  const [s, t, p] = [wholeNumber("seed", seed, 63n), wholeNumber("stream", stream, 64n), wholeNumber("position", position, 32n)];
   const [x0, x1] = philox4x32([p, 0n, t & LOW, t >> 32n], [s & LOW, s >> 32n]);
   return (Number(x0 >> 5n) * 2 ** 26 + Number(x1 >> 6n)) / 2 ** 53;
 }
 
-/** Philox4x32-10: four random 32-bit words from a counter and a key (Salmon et al., SC 2011), all BigInt. */
-export function philox4x32([c0, c1, c2, c3], [k0, k1]) {
+/**
+ * Philox4x32-10: four random 32-bit words from a counter and a key (Salmon et al., SC 2011).
+ * @param {bigint[]} counter @param {bigint[]} key
+ */
+export function philox4x32(counter, key) {
+  let [c0, c1, c2, c3] = counter;
+  let [k0, k1] = key;
   for (let round = 0; round < 10; round++) {
     const product0 = 0xd2511f53n * c0;
     const product1 = 0xcd9e8d57n * c2;
@@ -333,7 +373,8 @@ export function philox4x32([c0, c1, c2, c3], [k0, k1]) {
 
 const LOW = 0xffffffffn;
 
-function whole(name, value, bits) {
+/** @param {string} name @param {number | string | bigint} value @param {bigint} bits */
+function wholeNumber(name, value, bits) {
   const natural =
     typeof value === "number" ? Number.isSafeInteger(value) : typeof value === "bigint" || /^\d+$/.test(value);
   const number = natural ? BigInt(value) : -1n;

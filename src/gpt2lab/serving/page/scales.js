@@ -17,7 +17,7 @@ export class Scale {
 
   /**
    * @param {[number, number][]} points  position and value, both ascending
-   * @param {{digits?: number, end?: number}} how  the most digits behind the point; what the last position means instead
+   * @param {{digits?: number, end?: number | null}} [how]  the most digits behind the point; what the last position means instead
    */
   constructor(points, { digits = 4, end = null } = {}) {
     this.#points = points;
@@ -25,7 +25,7 @@ export class Scale {
     this.#end = end;
   }
 
-  /** The value at a position. */
+  /** The value at a position. @param {number} position */
   value(position) {
     if (this.#end !== null && position >= STEPS) return this.#end;
     const [[x0, y0], [x1, y1]] = this.#segment((point) => position <= point[0]);
@@ -34,7 +34,7 @@ export class Scale {
     return Number((y0 + (position - x0) * slope).toFixed(digits));
   }
 
-  /** The position of a value; the nearest end for one beyond. */
+  /** The position of a value; the nearest end for one beyond. @param {number} value */
   position(value) {
     if (value === this.#end) return STEPS;
     const [[x0, y0], [x1, y1]] = this.#segment((point) => value <= point[1]);
@@ -42,7 +42,7 @@ export class Scale {
     return Math.min(Math.max(position, 0), this.#end === null ? STEPS : STEPS - 1);
   }
 
-  /** The two points around what is `reached` first at the second of them. */
+  /** The two points around what is `reached` first at the second of them. @param {(point: [number, number]) => boolean} reached */
   #segment(reached) {
     const found = this.#points.findIndex(reached);
     const after = found < 0 ? this.#points.length - 1 : Math.max(found, 1);
@@ -50,16 +50,24 @@ export class Scale {
   }
 }
 
-/** A scale for each setting that has a slider. */
+/** A scale for each setting that has a slider. @type {Readonly<Record<string, Scale>>} */
 export const SCALES = Object.freeze({
   ...Object.fromEntries(PARAMETERS.map((each) => [each.name, scaleOf(each)])),
   max_tokens: new Scale(evenly([1, 20, 50, 100, 200, 500, 1000]), { digits: 0 }),
 });
 
+/** @param {import("./stages.js").Parameter} parameter */
 function scaleOf({ slider, digits, off_last, off }) {
-  return new Scale(Array.isArray(slider[0]) ? slider : evenly(slider), { digits, end: off_last ? off : null });
+  const points = slider.map((each, at) => (typeof each === "number" ? placed(each, at, slider.length) : each));
+  return new Scale(points, { digits, end: off_last ? off : null });
 }
 
+/** @param {number[]} values @returns {[number, number][]} */
 function evenly(values) {
-  return values.map((value, at) => [Math.round((at / (values.length - 1)) * STEPS), value]);
+  return values.map((value, at) => placed(value, at, values.length));
+}
+
+/** The `at`-th of `n` values at even distances. @param {number} value @param {number} at @param {number} n @returns {[number, number]} */
+function placed(value, at, n) {
+  return [Math.round((at / (n - 1)) * STEPS), value];
 }

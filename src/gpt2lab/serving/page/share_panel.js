@@ -2,6 +2,7 @@
  * Links to and files of a text with its branches: made for others, and opened from them.
  */
 
+import { byId, element } from "./elements.js";
 import { fromFile, fromHash, pack, ShareError, toFile, toHash } from "./permalink.js";
 import { textOf } from "./vocabulary.js";
 
@@ -9,9 +10,13 @@ const LONG_LINK = 8000; // some programs cut what is longer
 
 const LEFT = "gpt2lab.left"; // of sessionStorage
 
+/** @typedef {import("./branches.js").BranchTree} BranchTree */
+/** @typedef {import("./permalink.js").Shared} Shared */
+
 /** Opens what was shared, and shares. */
 export class SharePanel {
-  #ui;
+  #link = byId("link", HTMLInputElement);
+  #shared = byId("shared");
   #settings;
   #messages;
   #state;
@@ -19,73 +24,69 @@ export class SharePanel {
 
   /**
    * @param {object} parts
-   * @param {(id: string) => HTMLElement} parts.ui
-   * @param {object} parts.settings
+   * @param {typeof import("./settings.js").settings} parts.settings
    * @param {import("./messages.js").Messages} parts.messages
    * @param {import("./page_state.js").PageState} parts.state
    * @param {() => void} parts.before  a tree is about to be opened
    */
-  constructor({ ui, settings, messages, state, before }) {
-    this.#ui = ui;
+  constructor({ settings, messages, state, before }) {
     this.#settings = settings;
     this.#messages = messages;
     this.#state = state;
     this.#before = before;
-    ui("link").addEventListener("focus", (event) => event.target.select());
+    this.#link.addEventListener("focus", () => this.#link.select());
   }
 
-  /** Show and copy the link to `tree`. */
+  /** Show and copy the link to `tree`. @param {BranchTree} tree @param {(text: string) => Promise<boolean>} copy */
   async share(tree, copy) {
     const link = linkTo(tree);
-    const field = this.#ui("link");
-    this.#ui("shared").hidden = false;
-    field.value = link;
-    field.focus();
-    field.scrollLeft = 0;
+    this.#shared.hidden = false;
+    this.#link.value = link;
+    this.#link.focus();
+    this.#link.scrollLeft = 0;
     if (link.length > LONG_LINK) this.#messages.tell("This link is long, and some programs cut such links: a file is safer.");
     if (await copy(link)) this.#messages.say("The link is copied.");
   }
 
   /** The address no longer says what is on display. */
   forget() {
-    this.#ui("shared").hidden = true;
+    this.#shared.hidden = true;
     if (location.hash) history.replaceState(null, "", location.pathname + location.search);
   }
 
-  /** Open the file that was chosen in `input`. */
-  async openFile(input) {
-    const [file] = input.files;
-    if (!file) return;
+  /** Open `file`. @param {File} file */
+  async openFile(file) {
     const text = await file.text();
-    input.value = "";
     const shared = this.#read(fromFile, text, file.name);
     if (shared) await this.#open(shared);
   }
 
   /** Open what the address shares; whether it shares anything. */
   async openLink() {
-    if (location.hash.length < 2 || this.#ui(location.hash.slice(1))) return false; // nothing, or a place in this page
+    if (location.hash.length < 2 || document.getElementById(location.hash.slice(1))) return false; // nothing, or a place in this page
     const shared = this.#read(fromHash, location.hash, "This link");
     if (shared) await this.#open(shared);
     return shared !== null;
   }
 
-  /** Keep for this tab what `tree` was drawn from. */
+  /** Keep for this tab what `tree` was drawn from. @param {BranchTree | null} tree */
   leave(tree) {
     if (tree && !this.#state.busy) sessionStorage.setItem(LEFT, JSON.stringify(pack(tree)));
   }
 
-  /** Offer the text that this tab was left with, if there was one. @param {(open: () => void) => void} whenWanted */
+  /** Offer the text that this tab was left with, if there was one. @param {(open: () => Promise<void>) => void} whenWanted */
   offerLeft(whenWanted) {
     const left = sessionStorage.getItem(LEFT);
     sessionStorage.removeItem(LEFT);
     if (!left || location.hash.length > 1) return;
     const shared = this.#read(fromFile, left, "The text of before");
     if (!shared) return;
-    const actions = [["Draw it again", () => whenWanted(() => this.#open(shared, false))]];
-    this.#messages.tell("There was a text here before the page was loaded anew.", { kind: "good", actions });
+    /** @type {import("./messages.js").Action} */
+    const again = ["Draw it again", () => whenWanted(() => this.#open(shared, false))];
+    this.#messages.tell("There was a text here before the page was loaded anew.", { kind: "good", actions: [again] });
   }
 
+  /** @param {(text: string) => Shared} reader @param {string} text @param {string} name */
   #read(reader, text, name) {
     try {
       return reader(text);
@@ -96,7 +97,7 @@ export class SharePanel {
     }
   }
 
-  /** Draw it again, and tell how that compares; `adopt` its prompt and settings. */
+  /** Draw it again, and tell how that compares; `adopt` its prompt and settings. @param {Shared} shared */
   async #open(shared, adopt = true) {
     const card = this.#state.modelFor(shared);
     const { params, seed, limit } = shared.first;
@@ -110,25 +111,23 @@ export class SharePanel {
   }
 }
 
-/** The address that draws `tree` again. */
+/** The address that draws `tree` again. @param {BranchTree} tree */
 function linkTo(tree) {
   return `${location.href.replace(/#.*/, "")}${toHash(pack(tree))}`;
 }
 
-/** Hand `tree` to the browser as a file. */
+/** Hand `tree` to the browser as a file. @param {BranchTree} tree @param {string[]} vocabulary */
 export function download(tree, vocabulary) {
   const texts = tree.runs().map((run) => textOf(vocabulary, run.entries().map(({ id }) => id)));
   const url = URL.createObjectURL(new Blob([toFile(pack(tree), texts)], { type: "application/json" }));
-  const link = document.createElement("a");
-  link.href = url;
-  link.download = `gpt2lab-${tree.origin.model}-${tree.root.plan.seed}.json`.replace(/[^\w.-]+/g, "_");
-  link.click();
+  const name = `gpt2lab-${tree.origin.model}-${tree.root.plan.seed}.json`.replace(/[^\w.-]+/g, "_");
+  element("a", { href: url, download: name }).click();
   setTimeout(() => URL.revokeObjectURL(url), 10_000);
 }
 
 /**
  * What is said once a shared tree has been drawn again.
- * @param {import("./permalink.js").Shared} shared
+ * @param {Shared} shared
  * @param {{id: string, gpt2lab: {fingerprint: string}}} card  the model it was drawn with here
  * @param {{same: number, of: number, stopped: boolean}} result
  * @returns {[string, "good"|"warn"]}

@@ -5,14 +5,15 @@
  * Everything is computed here from the logits, so that moving a slider needs nothing from the server.
  */
 
-import { element } from "./elements.js";
+import { bar, element } from "./elements.js";
 import { cutBy, draw, likeliest, measured, stages as stagesOf, stretch } from "./sampling.js";
 import { PARAMETERS, STAGES } from "./stages.js";
-import { probabilityText } from "./tokens.js";
+import { probabilityText } from "./token_spans.js";
 import { tokenLabel, tokenName } from "./vocabulary.js";
 
 const TOP = 10; // rows for the likeliest tokens of the model
 const TOP_LEFT = 3; // and for those of what is left, where penalties moved others up
+/** @type {Record<string, string>} */
 const TITLES = { model: "model", ...STAGES };
 
 /**
@@ -23,23 +24,39 @@ const TITLES = { model: "model", ...STAGES };
  * @property {string[]} vocabulary
  * @property {number | null} u  the number that draws; null if there is none yet
  * @property {number | null} chosen  the id that stands at the place
- * @property {import("./sampling.js").Stage[]} [stages]  of these logits and parameters, if they are known already
+ * @property {Stage[]} [stages]  of these logits and parameters, if they are known already
+ *
+ * @typedef {import("./sampling.js").Stage} Stage
+ * @typedef {import("./sampling.js").Measure} Measure
+ *
+ * @typedef {object} View
+ * @property {Stage[]} stages
+ * @property {Measure[]} measures
+ * @property {Record<string, any>} params
+ * @property {string[]} vocabulary
+ * @property {number | null} chosen
+ * @property {Draw | null} draw  null if the number that draws is not known yet
+ * @property {import("./sampling.js").Doubles} left  probabilities after the last stage
+ *
+ * @typedef {{u: number, id: number}} Draw  a number and the token that it draws
+ * @typedef {{name: string, setting: string, at: number, stage: Stage | null, measure: Measure | null}} Column  at: place of
+ *   the stage; -1 and null if it is off
  */
 
 export class StageTable {
-  #element;
+  #host;
   #wide = element("div.stage-table-scroll", { tabindex: 0, role: "region", "aria-label": "Stages of sampling" });
   #below = element("div");
 
-  /** @param {HTMLElement} element  it becomes the bars' own */
-  constructor(element) {
-    this.#element = element;
-    element.classList.add("stage-table");
+  /** @param {HTMLElement} host  it becomes the table's own */
+  constructor(host) {
+    this.#host = host;
+    host.classList.add("stage-table");
     this.clear();
   }
 
   clear() {
-    this.#element.replaceChildren(
+    this.#host.replaceChildren(
       element("p.hint", {}, "Point at a token, or move to it with the arrow keys, to see how it was drawn."),
     );
   }
@@ -47,25 +64,27 @@ export class StageTable {
   /** @param {Place} place */
   show({ logits, params, history, vocabulary, u, chosen, stages = stagesOf(logits, params, history) }) {
     const left = stages[stages.length - 1].probabilities;
-    const drawn = u === null ? null : draw(left, u);
-    const view = { stages, measures: measured(stages), params, vocabulary, u, chosen, drawn, left };
+    const drawn = u === null ? null : { u, id: draw(left, u) };
+    const view = { stages, measures: measured(stages), params, vocabulary, chosen, draw: drawn, left };
     const rows = rowsOf(view);
     this.#wide.replaceChildren(table(view, rows));
     this.#below.replaceChildren(...drawOf(view, rows));
-    if (!this.#wide.isConnected) this.#element.replaceChildren(this.#wide, this.#below); // else focus and scroll stay
+    if (!this.#wide.isConnected) this.#host.replaceChildren(this.#wide, this.#below); // else focus and scroll stay
   }
 }
 
-/** Ids of the rows, the model's likeliest first. */
-function rowsOf({ stages, left, chosen, drawn }) {
+/** Ids of the rows, the model's likeliest first. @param {View} view */
+function rowsOf({ stages, left, chosen, draw: drawn }) {
   const model = stages[0].probabilities;
   const ids = new Set([...likeliest(model, TOP), ...likeliest(left, TOP_LEFT)]);
-  for (const id of [chosen, drawn]) if (id !== null) ids.add(id);
+  if (chosen !== null) ids.add(chosen);
+  if (drawn) ids.add(drawn.id);
   return [...ids].filter((id) => model[id] > 0 || id === chosen).sort((a, b) => model[b] - model[a] || a - b);
 }
 
 // ---- the table ------------------------------------------------------------------------------------------------------
 
+/** @param {View} view @param {number[]} rows */
 function table(view, rows) {
   const columns = columnsOf(view);
   const longest = Math.max(...view.stages.flatMap(({ probabilities }) => rows.map((id) => probabilities[id])));
@@ -80,15 +99,15 @@ function table(view, rows) {
     element(
       "tfoot",
       {},
-      row(`${count(others)} others`, columns, ({ stage }) => probabilityText(restOf(stage, rows))),
-      row("left", columns, ({ measure }) => `${count(measure.kept)} tokens`),
-      row("cut here", columns, ({ measure }) => cutText(measure)),
-      row("entropy", columns, ({ measure }) => `${measure.entropy.toFixed(2)} nats`),
+      row(`${count(others)} others`, columns, (_, stage) => probabilityText(restOf(stage, rows))),
+      row("left", columns, ({ kept }) => `${count(kept)} tokens`),
+      row("cut here", columns, cutText),
+      row("entropy", columns, ({ entropy }) => `${entropy.toFixed(2)} nats`),
     ),
   );
 }
 
-/** One for each stage there may be: `{name, setting, stage, measure}`, without the last two if it is off. */
+/** One for each stage there may be. @param {View} view @returns {Column[]} */
 function columnsOf({ stages, measures, params }) {
   const settable = new Set(["model", ...PARAMETERS.map(({ stage }) => stage)]);
   const names = Object.keys(TITLES).filter((name) => settable.has(name) || stages.some((stage) => stage.name === name));
@@ -98,6 +117,7 @@ function columnsOf({ stages, measures, params }) {
   });
 }
 
+/** @param {string} name @param {Record<string, any>} params */
 function settingOf(name, params) {
   if (name !== "penalties") return params[name] === undefined ? "" : String(params[name]);
   const { repetition_penalty = 1, presence_penalty = 0, frequency_penalty = 0 } = params;
@@ -109,6 +129,7 @@ function settingOf(name, params) {
   return parts.filter(Boolean).join(" ").replaceAll("−-", "+");
 }
 
+/** @param {Column} column */
 function heading({ name, setting, stage }) {
   const value = stage ? setting || "\u00a0" : "off";
   return element(
@@ -119,48 +140,54 @@ function heading({ name, setting, stage }) {
   );
 }
 
+/** @param {View} view @param {Column[]} columns @param {number} id @param {number} longest */
 function tokenRow(view, columns, id, longest) {
+  const isDrawn = id === view.draw?.id;
   const label = element("th", { scope: "row" }, element("code", {}, tokenLabel(view.vocabulary, id)));
-  if (id === view.drawn) label.append(element("small.drawn", {}, "drawn"));
+  if (isDrawn) label.append(element("small.drawn", {}, "drawn"));
   else if (id === view.chosen) label.append(element("small", {}, "here"));
   const cutAt = view.stages.findIndex(({ name }) => name === cutBy(view.stages, id));
   const cells = columns.map(({ stage, at }) => {
     if (!stage) return element("td.off", {}, "·");
     if (cutAt >= 0 && at >= cutAt) return element("td.cut", {}, at === cutAt ? "✕ cut" : "–");
-    const cell = element("td", {}, probabilityText(stage.probabilities[id]), element("span.bar"));
-    cell.lastChild.style.setProperty("--share", stage.probabilities[id] / longest);
-    return cell;
+    const probability = stage.probabilities[id];
+    return element("td", {}, probabilityText(probability), bar(probability / longest));
   });
-  const state = id === view.drawn ? "tr.is-drawn" : id === view.chosen ? "tr.is-chosen" : "tr";
+  const state = isDrawn ? "tr.is-drawn" : id === view.chosen ? "tr.is-chosen" : "tr";
   return element(state, { "data-id": id }, label, ...cells);
 }
 
+/** @param {string} title @param {Column[]} columns @param {(measure: Measure, stage: Stage) => string} textOf */
 function row(title, columns, textOf) {
-  const cells = columns.map((column) =>
-    column.stage ? element("td", {}, textOf(column)) : element("td.off", {}, "·"),
+  const cells = columns.map(({ measure, stage }) =>
+    measure && stage ? element("td", {}, textOf(measure, stage)) : element("td.off", {}, "·"),
   );
   return element("tr", {}, element("th", { scope: "row" }, title), ...cells);
 }
 
+/** @param {Measure} measure */
 function cutText({ cut, cutProbability }) {
   return cut ? `${probabilityText(cutProbability)}: ${count(cut)} tokens` : "–";
 }
 
+/** @param {Stage} stage @param {number[]} rows */
 function restOf({ probabilities }, rows) {
   return Math.max(0, 1 - rows.reduce((sum, id) => sum + probabilities[id], 0));
 }
 
 // ---- the draw -------------------------------------------------------------------------------------------------------
 
+/** @param {View} view @param {number[]} rows */
 function drawOf(view, rows) {
-  if (view.u === null)
-    return [element("p.draw", {}, "No seed is set, so the number that draws here is not known yet.")];
-  const [low, high] = stretch(view.left, view.drawn);
-  return [element("p.draw", {}, ...sentence(view, low, high)), line(view, rows)];
+  if (!view.draw) return [element("p.draw", {}, "No seed is set, so the number that draws here is not known yet.")];
+  return [element("p.draw", {}, ...sentence(view, view.draw)), line(view, view.draw, rows)];
 }
 
-function sentence({ u, drawn, chosen, vocabulary, left }, low, high) {
-  const quoted = (id) => element("code", {}, tokenLabel(vocabulary, id));
+/** @param {View} view @param {Draw} draw */
+function sentence({ chosen, vocabulary, left }, { u, id: drawn }) {
+  const [low, high] = stretch(left, drawn);
+  const quoted = (/** @type {number} */ id) => element("code", {}, tokenLabel(vocabulary, id));
+  /** @type {(string | Node)[]} */
   const parts = ["The number ", element("b", {}, u.toFixed(6)), " draws ", quoted(drawn)];
   parts.push(
     `, which has ${low.toFixed(4)} to ${high.toFixed(4)} of the line below (${probabilityText(left[drawn])}).`,
@@ -169,26 +196,32 @@ function sentence({ u, drawn, chosen, vocabulary, left }, low, high) {
   return parts;
 }
 
-/** The line from 0 to 1: tokens in order of their ids, each as long as it is probable, and the number on it. */
-function line({ left, vocabulary, u, drawn }, rows) {
+/**
+ * The line from 0 to 1: tokens in order of their ids, each as long as it is probable, and the number on it.
+ * @param {View} view @param {Draw} draw @param {number[]} rows
+ */
+function line({ left, vocabulary }, { u, id: drawn }, rows) {
   const name = `From 0 to 1, in order of token ids; ${u.toFixed(3)} falls on ${tokenName(vocabulary, drawn)}`;
   const strip = element("div.draw-line", { role: "img", "aria-label": name });
   const ends = cumulative(left, rows);
   for (const id of rows.filter((each) => left[each] > 0)) {
+    const [low, high] = ends.get(id) ?? [0, 0];
     const part = element(id === drawn ? "span.part.is-drawn" : "span.part", { title: tokenLabel(vocabulary, id) });
-    const share = ends.get(id)[1] - ends.get(id)[0];
-    if (share > 0.045) part.append(tokenLabel(vocabulary, id));
-    part.style.setProperty("--from", ends.get(id)[0]);
-    part.style.setProperty("--share", share);
+    if (high - low > 0.045) part.append(tokenLabel(vocabulary, id));
+    part.style.setProperty("--from", String(low));
+    part.style.setProperty("--share", String(high - low));
     strip.append(part);
   }
   const mark = element("span.mark");
-  mark.style.setProperty("--from", u);
+  mark.style.setProperty("--from", String(u));
   strip.append(mark);
   return strip;
 }
 
-/** The stretch of each of `ids`, in one pass. @returns {Map<number, [number, number]>} */
+/**
+ * The stretch of each of `ids`, in one pass.
+ * @param {import("./sampling.js").Doubles} probabilities @param {number[]} ids @returns {Map<number, [number, number]>}
+ */
 function cumulative(probabilities, ids) {
   const wanted = new Set(ids);
   const found = new Map();
@@ -201,6 +234,7 @@ function cumulative(probabilities, ids) {
   return found;
 }
 
+/** @param {number} number */
 function count(number) {
   return number.toLocaleString("en");
 }

@@ -5,12 +5,14 @@
 
 import { ApiError, complete } from "./api.js";
 
+/** @typedef {import("./branches.js").Run} Run */
+
 const ATTEMPTS = 6; // at a busy server
 const WAIT_S = 1; // where the server does not say
 
 /**
  * Draw `run` from its beginning to its end; it may have failed then, or been stopped.
- * @param {import("./branches.js").Run} run
+ * @param {Run} run
  * @param {object} [options]
  * @param {AbortSignal} [options.signal]  stops it; what is drawn stays
  * @param {() => void} [options.changed]  called whenever there is something new to show
@@ -32,7 +34,10 @@ export async function draw(run, { signal, changed = () => {}, busy = () => {} } 
   }
 }
 
-/** What is drawn can be drawn again: a run that was stopped is one that was to be so long. */
+/**
+ * What is drawn can be drawn again: a run that was stopped is one that was to be so long.
+ * @param {Run} run @param {unknown} problem @param {AbortSignal} [signal]
+ */
 function ended(run, problem, signal) {
   if (signal?.aborted) {
     run.state = "stopped";
@@ -45,12 +50,16 @@ function ended(run, problem, signal) {
   return problem;
 }
 
+/**
+ * @param {() => Promise<void>} attempt
+ * @param {{run: Run, signal?: AbortSignal, busy: (seconds: number) => void}} options
+ */
 async function withPatience(attempt, { run, signal, busy }) {
   for (let left = ATTEMPTS; ; left -= 1) {
     try {
       return await attempt();
     } catch (problem) {
-      if (problem.status !== 429 || run.drawn.length || left <= 1) throw problem;
+      if (!(problem instanceof ApiError) || problem.status !== 429 || run.drawn.length || left <= 1) throw problem;
       const seconds = problem.retryAfter ?? WAIT_S;
       busy(seconds);
       await pause(seconds * 1000, signal);
@@ -58,6 +67,7 @@ async function withPatience(attempt, { run, signal, busy }) {
   }
 }
 
+/** @param {Run} run @param {AbortSignal | undefined} signal @param {() => void} changed */
 async function drawOnce(run, signal, changed) {
   const asked = performance.now();
   for await (const piece of complete(requestOf(run), { signal })) {
@@ -68,20 +78,20 @@ async function drawOnce(run, signal, changed) {
       run.state = "drawing";
       run.push(piece.tokens);
     }
-    run.finish = piece.finish ?? run.finish;
     run.timings = piece.timings ?? run.timings;
     run.fingerprint = piece.fingerprint ?? run.fingerprint;
     changed();
   }
 }
 
-/** The body of the request that draws `run`. */
+/** The body of the request that draws `run`. @param {Run} run */
 export function requestOf(run) {
   const { params, seed, limit } = run.plan;
   const { prompt } = run;
   return { model: run.tree.origin.model, prompt: prompt.length ? prompt : "", max_tokens: limit, seed, ...params };
 }
 
+/** @param {number} milliseconds @param {AbortSignal} [signal] */
 function pause(milliseconds, signal) {
   return new Promise((resolve, reject) => {
     const timer = setTimeout(resolve, milliseconds);

@@ -3,12 +3,12 @@
  * how surprising, varied and repetitive they are. All columns use the same random numbers.
  */
 
-import { withKey } from "./api_key.js";
 import { element, newId } from "./elements.js";
+import { runForm } from "./run_form.js";
 import { ARTICLE } from "./scales.js";
 import { LIMITS, isValid, newSeed, samplingParams } from "./settings.js";
 import { textFigures } from "./text_figures.js";
-import { tokenNodes } from "./tokens.js";
+import { tokenNodes } from "./token_spans.js";
 import { Decoder } from "./vocabulary.js";
 
 const AT_ONCE = 3; // requests: browsers hold six connections to a server, and the rest of the page wants some
@@ -18,34 +18,51 @@ const HINT =
   "at temperature 0 nothing is drawn, so there is one sample.";
 
 /**
- * @param {HTMLElement} host
- * @param {{settings: typeof import("./settings.js").settings, api: typeof import("./api.js")}} parts
+ * @typedef {typeof import("./api.js")} Api
+ * @typedef {typeof import("./settings.js").settings} Store
+ *
+ * @typedef {object} Plan
+ * @property {number[]} temperatures
+ * @property {number | string} seed
+ * @property {string} prompt
+ * @property {number} max_tokens
+ * @property {number} n  samples in a column
+ * @property {Record<string, number>} params
  */
-export function mountSweep(host, { settings, api }) {
-  const form = sweepForm(settings);
-  const columns = element("div.sweep-columns");
-  host.classList.add("sweep");
-  host.replaceChildren(form.node, columns);
-  let stopping = null;
 
-  form.onRun(async () => {
-    const plan = form.plan();
-    if (!plan) return;
-    stopping = new AbortController();
-    form.running(true);
-    try {
-      await withKey(() => sweep(columns, plan, { settings, api, say: form.say, signal: stopping.signal }));
-      form.say(`Done: ${plan.temperatures.length} temperatures, seed ${plan.seed}.`);
-    } catch (problem) {
-      form.say(stopping.signal.aborted ? "Stopped." : problem.message);
-    } finally {
-      stopping.abort(); // one column failed: the others need not go on
-      form.running(false);
-    }
+/** @param {HTMLElement} host @param {{settings: Store, api: Api}} parts */
+export function mountSweep(host, { settings, api }) {
+  const [list, number] = [temperaturesField(), samplesField(settings)];
+  const columns = element("div.sweep-columns");
+  const form = runForm("sweep-form", {
+    label: "Sweep",
+    attributes: { novalidate: true },
+    fields: [list.node, number],
+    after: [list.hint],
+    plan: (say) => {
+      const temperatures = list.temperatures();
+      if (temperatures) return planOf(temperatures, settings.get());
+      say(`Temperatures are numbers from 0 to ${LIMITS.temperature.most}, with spaces between, at most ${MOST}.`);
+      return null;
+    },
+    work: (plan, { say, signal }) => sweep(columns, plan, { settings, api, say, signal }),
+    done: ({ temperatures, seed }) => `Done: ${temperatures.length} temperatures, seed ${seed}.`,
   });
-  form.onStop(() => stopping?.abort());
+  host.classList.add("sweep");
+  host.replaceChildren(form, columns);
 }
 
+/** @param {number[]} temperatures @param {Readonly<import("./settings.js").Settings>} now @returns {Plan} */
+function planOf(temperatures, now) {
+  const { seed, prompt, max_tokens, n } = now;
+  return { temperatures, seed: seed ?? newSeed(), prompt, max_tokens, n, params: samplingParams(now) };
+}
+
+/**
+ * @param {HTMLElement} host
+ * @param {Plan} plan
+ * @param {{settings: Store, api: Api, say: (text: string) => void, signal: AbortSignal}} parts
+ */
 async function sweep(host, plan, { settings, api, say, signal }) {
   const cards = await api.models();
   const card = cards.find(({ id }) => id === settings.get().model) ?? cards[0];
@@ -67,65 +84,35 @@ async function sweep(host, plan, { settings, api, say, signal }) {
 
 // ---- the form -------------------------------------------------------------------------------------------------------
 
-function sweepForm(settings) {
-  const [listId, countId, hintId] = ["sweep-temperatures", "sweep-n", "sweep-hint"].map(newId);
-  const list = element("input", {
-    id: listId,
-    value: ARTICLE.join(" "),
-    autocomplete: "off",
-    "aria-describedby": hintId,
-  });
-  const number = element("input", { id: countId, type: "number", min: 1, max: 16, step: 1 });
-  const run = element("button.button.primary", { type: "submit" }, "Sweep");
-  const stop = element("button.button", { type: "button", disabled: true }, "Stop");
-  const status = element("span.hint", { role: "status" });
-  const say = (text) => {
-    status.textContent = text;
+function temperaturesField() {
+  const [id, hintId] = [newId("sweep-temperatures"), newId("sweep-hint")];
+  const value = ARTICLE.join(" ");
+  const input = element("input", { id, value, autocomplete: "off", "aria-describedby": hintId });
+  const temperatures = () => {
+    const found = parsed(input.value);
+    input.setAttribute("aria-invalid", String(!found));
+    return found;
   };
-  const node = element(
-    "form.sweep-form",
-    { novalidate: true },
-    element("div.field", {}, element("label", { for: listId }, "Temperatures"), list),
-    element("div.field", {}, element("label", { for: countId }, "Samples each"), number),
-    run,
-    stop,
-    status,
-    element("p.hint", { id: hintId }, HINT),
-  );
+  const node = element("div.field", {}, element("label", { for: id }, "Temperatures"), input);
+  return { node, hint: element("p.hint", { id: hintId }, HINT), temperatures };
+}
+
+/** @param {Store} settings */
+function samplesField(settings) {
+  const id = newId("sweep-n");
+  const number = element("input", { id, type: "number", min: 1, max: 16, step: 1 });
   number.addEventListener("input", () => {
     if (isValid("n", number.valueAsNumber)) settings.set({ n: number.valueAsNumber });
   });
-  const show = ({ n }) => {
+  const show = (/** @type {{n: number}} */ { n }) => {
     if (number.valueAsNumber !== n) number.value = String(n);
   };
   settings.subscribe(show);
   show(settings.get());
-
-  const plan = () => {
-    const temperatures = parsed(list.value);
-    list.setAttribute("aria-invalid", String(!temperatures));
-    if (!temperatures)
-      say(`Temperatures are numbers from 0 to ${LIMITS.temperature.most}, with spaces between, at most ${MOST}.`);
-    return temperatures && { temperatures, seed: settings.get().seed ?? newSeed(), ...pick(settings.get()) };
-  };
-  const running = (now) => {
-    run.disabled = now;
-    stop.disabled = !now;
-    if (now) say("Drawing …");
-  };
-  const onRun = (listener) =>
-    node.addEventListener("submit", (event) => {
-      event.preventDefault();
-      if (!run.disabled) listener();
-    });
-  return { node, say, plan, running, onRun, onStop: (listener) => stop.addEventListener("click", listener) };
+  return element("div.field", {}, element("label", { for: id }, "Samples each"), number);
 }
 
-function pick({ prompt, max_tokens, n, ...rest }) {
-  return { prompt, max_tokens, n, params: samplingParams(rest) };
-}
-
-/** @returns {number[] | null} */
+/** @param {string} text @returns {number[] | null} */
 function parsed(text) {
   const numbers = [
     ...new Set(
@@ -143,12 +130,18 @@ function parsed(text) {
 // ---- a column -------------------------------------------------------------------------------------------------------
 
 class Column {
+  /** @type {import("./text_figures.js").Sample[]} */
   #samples;
   #texts;
   #decoders;
   #figures = element("dl.text-figures");
   #endOfText;
 
+  /**
+   * @param {number} temperature
+   * @param {Plan} plan
+   * @param {{card: import("./api.js").ModelCard, vocabulary: string[], settings: Store}} parts
+   */
   constructor(temperature, { seed, prompt, max_tokens, n: most, params }, { card, vocabulary, settings }) {
     const n = temperature === 0 ? 1 : most; // without chance all samples are one
     this.request = { model: card.id, prompt, max_tokens, n, seed, ...params, temperature, logprobs: 0 };
@@ -183,7 +176,7 @@ class Column {
     for (const { id, logprob } of tokens) {
       const text = id === this.#endOfText ? "∎" : this.#decoders[index].push(id);
       this.#samples[index].push({ id, logprob });
-      this.#texts[index].append(...tokenNodes(text, Math.exp(logprob)));
+      this.#texts[index].append(...tokenNodes(text, Math.exp(logprob)).nodes);
     }
   }
 
@@ -206,6 +199,7 @@ class Column {
   }
 }
 
+/** @param {number | null} share */
 function percent(share) {
   return share === null ? "–" : `${(100 * share).toFixed(0)} %`;
 }

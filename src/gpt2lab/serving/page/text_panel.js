@@ -5,21 +5,29 @@
 import { Alternatives } from "./alternatives.js";
 import { ApiError, vocabulary } from "./api.js";
 import { withKey } from "./api_key.js";
+import { byId } from "./elements.js";
+import { Focus } from "./focus.js";
 import { Hindrance, PageState } from "./page_state.js";
 import { download, SharePanel } from "./share_panel.js";
 import { TimingsView } from "./timings.js";
 import { TokenInspector } from "./token_inspector.js";
-import { showLegend, TokenView } from "./tokens.js";
+import { showLegend } from "./token_spans.js";
+import { TokenView } from "./tokens.js";
 import { TreeView } from "./tree.js";
 import { textOf } from "./vocabulary.js";
 
 const DRAFT_AFTER_MS = 200; // without a key being pressed
 const TREE_TOKENS = 16; // more of a text do not change its line in the tree
 
+/**
+ * @typedef {import("./branches.js").Run} Run
+ * @typedef {import("./settings.js").Settings} Settings
+ * @typedef {import("./messages.js").Action} Action
+ */
+
 export class TextPanel {
-  #ui;
-  #settings;
   #messages;
+  #focus = new Focus({ displayed: () => this.#displayed(), looked: () => this.#looked() });
   #state;
   #tokens;
   #treeView;
@@ -27,110 +35,118 @@ export class TextPanel {
   #sharePanel;
   #inspector;
   #alternatives;
-  #vocabularies = new Map(); // model -> string[]
-  #chosen = null; // the run in which a user has chosen a place
+  /** @type {Map<string, string[]>} */
+  #vocabularies = new Map(); // by model
   #draft = new AbortController();
-  #draftTimer = null;
-  #frame = null;
+  #draftTimer = 0;
+  #rendering = false;
   #began = false;
 
-  /** @param {Document} document @param {{settings: object, messages: object, stageTable: object}} parts */
-  constructor(document, { settings, messages, stageTable }) {
-    this.#ui = (id) => document.getElementById(id);
-    this.#settings = settings;
+  /**
+   * @param {object} parts
+   * @param {typeof import("./settings.js").settings} parts.settings
+   * @param {import("./messages.js").Messages} parts.messages
+   * @param {import("./stage_table.js").StageTable} parts.stageTable
+   */
+  constructor({ settings, messages, stageTable }) {
     this.#messages = messages;
-    this.#state = new PageState(settings, {
-      opened: (run) => this.#opened(run),
+    const state = new PageState(settings, this.#focus, {
       changed: (run) => this.#changed(run),
       ended: (run, problem) => this.#ended(run, problem),
       say: (text) => messages.say(text),
     });
-    this.#buildViews(stageTable);
-    const before = () => this.#holdDraft();
-    this.#sharePanel = new SharePanel({ ui: this.#ui, settings, messages, state: this.#state, before });
+    this.#state = state;
+    this.#tokens = this.#tokenView();
+    this.#alternatives = new Alternatives(byId("alternatives"), {
+      branch: (id) => this.#try(() => this.#branch(id)),
+      leave: () => {
+        this.#focus.unpin();
+        if (this.#focus.place !== null) this.#tokens.focus(this.#focus.place);
+      },
+    });
+    const failed = (/** @type {unknown} */ problem) => this.#failed(problem);
+    this.#inspector = new TokenInspector({ alternatives: this.#alternatives, stageTable, settings, failed });
+    this.#treeView = new TreeView(byId("tree"), {
+      open: (run) => state.open(run),
+      vocabularyOf: (tree) => this.#vocabularies.get(tree.origin.model) ?? [],
+    });
+    this.#timings = new TimingsView(byId("timings"), (seed) => {
+      settings.set({ seed });
+      messages.say(`The next texts are drawn with the seed ${seed}.`);
+    });
+    showLegend(byId("legend"));
+    this.#sharePanel = new SharePanel({ settings, messages, state, before: () => this.#holdDraft() });
     this.#bindButtons();
-    this.#bindKeys(document);
+    this.#bindKeys();
     settings.subscribe((now, before) => this.#set(now, before));
   }
 
-  #buildViews(stageTable) {
-    const ui = this.#ui;
-    const failed = (problem) => this.#failed(problem);
-    this.#tokens = new TokenView(ui("tokens"), {
-      rest: (place) => this.#look(place, false),
-      choose: (place) => this.#pin(place),
-      enter: async (place) => {
-        await this.#look(place, true);
+  #tokenView() {
+    const focus = this.#focus;
+    return new TokenView(byId("tokens"), {
+      rest: (place) => focus.point(place),
+      choose: (place) => focus.toggle(place),
+      enter: (place) => {
+        focus.pin(place);
         this.#alternatives.focus();
       },
-      leave: () => this.#unpin(),
+      leave: () => focus.unpin(),
     });
-    this.#alternatives = new Alternatives(ui("alternatives"), {
-      branch: (id) => this.#try(() => this.#branch(id)),
-      leave: () => {
-        const { place } = this.#inspector;
-        this.#unpin();
-        this.#tokens.focus(place);
-      },
-    });
-    this.#inspector = new TokenInspector({ alternatives: this.#alternatives, stageTable, settings: this.#settings, failed });
-    this.#treeView = new TreeView(ui("tree"), {
-      open: (run) => this.#state.open(run),
-      vocabularyOf: (tree) => this.#vocabularies.get(tree.origin.model) ?? [],
-    });
-    this.#timings = new TimingsView(ui("timings"), (seed) => {
-      this.#settings.set({ seed });
-      this.#messages.say(`The next texts are drawn with the seed ${seed}.`);
-    });
-    showLegend(ui("legend"));
   }
 
   #bindButtons() {
     const state = this.#state;
+    const file = byId("file", HTMLInputElement);
+    /** @type {Record<string, (run: Run) => unknown>} */
     const actions = {
-      run: () => this.#write(),
-      stop: () => state.stop(),
       back: () => state.go(-1),
       forth: () => state.go(1),
-      replay: () => this.#replay(),
-      continue: () => state.branch(state.run, { place: state.run.length, token: null }),
+      replay: (run) => this.#replay(run),
+      continue: (run) => state.branch(run, { place: run.length, token: null }),
       copy: () => this.#copy(this.#text()),
-      share: () => this.#sharePanel.share(state.run.tree, (link) => this.#copy(link)),
-      save: () => download(state.run.tree, this.#vocabulary()),
-      load: () => this.#ui("file").click(),
+      share: (run) => this.#sharePanel.share(run.tree, (link) => this.#copy(link)),
+      save: (run) => download(run.tree, this.#vocabulary() ?? []),
       redraw: () => this.#branch(null),
-      "close-inspector": () => this.#unpin(),
-      remove: () => state.remove(state.run),
+      remove: (run) => state.remove(run),
     };
-    for (const [id, act] of Object.entries(actions)) this.#ui(id).addEventListener("click", () => this.#try(act));
-    this.#ui("file").addEventListener("change", (event) => this.#try(() => this.#sharePanel.openFile(event.target)));
-    this.#ui("plain").parentElement.addEventListener("toggle", () => this.#render());
+    for (const [id, act] of Object.entries(actions))
+      byId(id).addEventListener("click", () => this.#try(async () => this.#focus.run && (await act(this.#focus.run))));
+    byId("run").addEventListener("click", () => this.#try(() => this.#write()));
+    byId("stop").addEventListener("click", () => state.stop());
+    byId("close-inspector").addEventListener("click", () => this.#focus.unpin());
+    byId("load").addEventListener("click", () => file.click());
+    file.addEventListener("change", () => {
+      const [chosen] = file.files ?? [];
+      file.value = "";
+      if (chosen) this.#try(() => this.#sharePanel.openFile(chosen));
+    });
+    byId("plain-text").addEventListener("toggle", () => this.#render());
   }
 
-  #bindKeys(document) {
+  #bindKeys() {
     document.addEventListener("keydown", (event) => {
       if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !event.repeat) this.#try(() => this.#write());
       else if (event.key === "Escape" && this.#state.busy) this.#state.stop();
     });
   }
 
-  /** The models are known: show the prompt, or what the link shares. */
+  /** The models are known: show the prompt, or what the link shares. @param {import("./api.js").ModelCard[]} cards */
   async begin(cards) {
     this.#state.cards = cards;
     this.#began = true;
     addEventListener("hashchange", () => this.#try(() => this.#openLink()));
     await this.#openLink();
     this.#sharePanel.offerLeft((open) => this.#try(open));
-    addEventListener("pagehide", () => this.#sharePanel.leave(this.#isDraft() ? null : this.#state.run.tree));
+    addEventListener("pagehide", () => this.#sharePanel.leave(this.#focus.draft ? null : (this.#focus.run?.tree ?? null)));
   }
 
   async #openLink() {
-    if (!(await this.#try(() => this.#sharePanel.openLink())) && this.#isDraft()) await this.#try(() => this.#showDraft());
+    if (!(await this.#try(() => this.#sharePanel.openLink())) && this.#focus.draft) await this.#try(() => this.#showDraft());
   }
 
   // ---- doing ------------------------------------------------------------------------------------------------------
 
-  /** Do what a user asked for; what hinders it is told. */
+  /** Do what a user asked for; what hinders it is told. @template T @param {() => T | Promise<T>} act */
   async #try(act) {
     try {
       return await act();
@@ -140,8 +156,9 @@ export class TextPanel {
     }
   }
 
+  /** @param {unknown} problem @param {Action[]} [actions] */
   #failed(problem, actions = []) {
-    if (problem?.name === "AbortError") return;
+    if (problem instanceof DOMException && problem.name === "AbortError") return;
     if (!(problem instanceof ApiError || problem instanceof Hindrance)) throw problem;
     this.#messages.say("");
     this.#messages.tell(problem.message, { actions });
@@ -152,9 +169,10 @@ export class TextPanel {
     this.#holdDraft();
     this.#messages.clear();
     this.#sharePanel.forget();
-    const wrong = this.#ui("settings").querySelector("[aria-invalid=true]");
-    if (wrong) {
-      this.#ui("settings").open = true;
+    const set = byId("settings", HTMLDetailsElement);
+    const wrong = set.querySelector("[aria-invalid=true]");
+    if (wrong instanceof HTMLElement) {
+      set.open = true;
       wrong.focus();
       this.#messages.tell("A setting is no value that can be used: correct it, and write again.");
       return;
@@ -162,16 +180,17 @@ export class TextPanel {
     await this.#state.start();
   }
 
+  /** @param {number | null} id  the token that is chosen at the place looked into; null draws there */
   async #branch(id) {
-    const { run } = this.#state;
-    const { place } = this.#inspector;
+    const { run, place } = this.#focus;
+    if (!run || place === null) return;
     this.#messages.clear();
     if (run.at(place)?.id === id) {
       this.#messages.say("That is the token that stands there.");
       return;
     }
-    const inList = this.#ui("inspector").contains(document.activeElement);
-    this.#unpin();
+    const inList = byId("inspector").contains(document.activeElement);
+    this.#focus.unpin();
     this.#sharePanel.forget();
     const logprob = id === null ? null : this.#inspector.logprob(id);
     const done = this.#state.branch(run, { place, token: id, logprob });
@@ -179,14 +198,15 @@ export class TextPanel {
     await done;
   }
 
-  async #replay() {
-    const { run } = this.#state;
+  /** @param {Run} run */
+  async #replay(run) {
     const same = await this.#state.replay(run);
     if (same === null) return;
     if (same) this.#messages.say(`The same ${run.drawn.length} tokens again.`);
     else this.#messages.tell("This time other tokens were drawn: the server's model has changed.");
   }
 
+  /** @param {string} text */
   async #copy(text) {
     try {
       await navigator.clipboard.writeText(text);
@@ -200,16 +220,12 @@ export class TextPanel {
 
   // ---- the prompt before anything is drawn ---------------------------------------------------------------------------
 
+  /** @param {Readonly<Settings>} now @param {Readonly<Settings>} before */
   #set(now, before) {
-    const drafted = ["prompt", "model", "seed"].some((name) => now[name] !== before[name]);
-    if (!drafted || !this.#began || !this.#isDraft()) return;
+    const drafted = now.prompt !== before.prompt || now.model !== before.model || now.seed !== before.seed;
+    if (!drafted || !this.#began || !this.#focus.draft) return;
     clearTimeout(this.#draftTimer);
     this.#draftTimer = setTimeout(() => this.#try(() => this.#showDraft()), DRAFT_AFTER_MS);
-  }
-
-  #isDraft() {
-    const { run, trees } = this.#state;
-    return run === null || !trees.includes(run.tree);
   }
 
   #holdDraft() {
@@ -222,137 +238,124 @@ export class TextPanel {
     this.#draft = new AbortController();
     const { signal } = this.#draft;
     const tree = await this.#state.draft(signal);
-    if (signal.aborted || !this.#isDraft()) return;
-    this.#chosen = null;
-    this.#state.preview(tree.root);
+    if (!signal.aborted && this.#focus.draft) this.#focus.display(tree.root, { draft: true });
   }
 
   // ---- showing ----------------------------------------------------------------------------------------------------
 
-  #opened(run) {
-    this.#chosen = null;
-    this.#inspector.unpin();
-    this.#ui("inspector").classList.remove("open");
+  #displayed() {
+    const { run } = this.#focus;
+    byId("inspector").classList.remove("open");
     if (!run) {
       this.#tokens.clear();
       this.#try(() => this.#showDraft());
     }
     this.#changed(run);
-    if (run && !run.busy) this.#lookAtFirst(run);
+    if (run) this.#suggest(run);
   }
 
+  /** @param {Run | null} run */
   #changed(run) {
-    if (run !== this.#state.run && run?.busy && run.drawn.length > TREE_TOKENS) return;
-    this.#frame ??= requestAnimationFrame(() => {
-      this.#frame = null;
+    if (this.#rendering || (run !== this.#focus.run && run?.busy && run.drawn.length > TREE_TOKENS)) return;
+    this.#rendering = true;
+    requestAnimationFrame(() => {
+      this.#rendering = false;
       this.#render();
     });
   }
 
+  /** @param {Run} run @param {Error | null} problem */
   #ended(run, problem) {
     if (problem) this.#failed(problem, [["Try again", () => this.#try(() => this.#state.draw(run))]]);
     else if (run.state === "stopped") this.#messages.say("Stopped.");
     else this.#messages.say(endOf(run));
     if (run.fingerprint && run.fingerprint !== run.tree.origin.fingerprint) this.#tellOfChange();
-    if (run === this.#state.run) this.#lookAtFirst(run);
+    if (run === this.#focus.run) this.#suggest(run);
   }
 
   #tellOfChange() {
-    const actions = [["Load the page anew", () => location.reload()]];
-    this.#messages.tell("The server has another model under this name than when the page was loaded.", { actions });
+    /** @type {Action} */
+    const reload = ["Load the page anew", () => location.reload()];
+    this.#messages.tell("The server has another model under this name than when the page was loaded.", { actions: [reload] });
   }
 
-  /** The place shown where nobody has chosen one: the first that was drawn. */
-  #lookAtFirst(run) {
-    if (this.#chosen !== run && !run.busy) this.#look(Math.min(run.inherited.length, run.length), false, false);
+  /** Look into the first token that was drawn. @param {Run} run */
+  #suggest(run) {
+    if (!run.busy) this.#focus.suggest(Math.min(run.inherited.length, run.length));
   }
 
-  async #look(place, pinned, chosen = true) {
-    const { run } = this.#state;
-    const words = await this.#try(() => this.#loaded(run.tree.origin.model));
-    if (!words || run !== this.#state.run || (this.#inspector.pinned && !pinned)) return;
-    if (chosen) this.#chosen = run;
-    this.#inspector.look(run, place, words, pinned);
-    this.#tokens.mark(place, pinned);
-    this.#ui("inspector").classList.toggle("open", pinned);
+  /** Show the place that is looked into. */
+  async #looked() {
+    const { at } = this.#focus;
+    byId("inspector").classList.toggle("open", this.#focus.pinned);
+    if (!at) return;
+    const { model } = at.run.tree.origin;
+    const words = this.#vocabularies.get(model) ?? (await this.#try(() => this.#loaded(model)));
+    if (!words || at !== this.#focus.at || at.run !== this.#focus.run) return;
+    this.#inspector.look(at.run, at.place, words);
+    this.#tokens.mark(at.place, this.#focus.pinned);
     this.#showButtons();
   }
 
-  #pin(place) {
-    if (this.#inspector.pinned && this.#inspector.place === place) this.#unpin();
-    else {
-      this.#inspector.unpin();
-      this.#look(place, true);
-    }
-  }
-
-  #unpin() {
-    this.#inspector.unpin();
-    this.#ui("inspector").classList.remove("open");
-    this.#tokens.mark(this.#inspector.place, false);
-  }
-
-  /** The vocabulary of a model, asked for once. */
+  /** The vocabulary of a model, asked for once. @param {string} model */
   async #loaded(model) {
-    const known = this.#vocabularies.get(model);
-    if (known) return known;
     const words = await withKey(() => vocabulary(model));
     this.#vocabularies.set(model, words);
     return words;
   }
 
   #vocabulary() {
-    return this.#vocabularies.get(this.#state.run.tree.origin.model);
+    return this.#vocabularies.get(this.#focus.run?.tree.origin.model ?? "");
   }
 
   #render() {
-    const { run, trees } = this.#state;
-    if (run && !this.#vocabulary()) {
+    const { run, draft } = this.#focus;
+    const { trees } = this.#state;
+    const words = this.#vocabulary();
+    if (run && !words) {
       this.#try(async () => {
         await this.#loaded(run.tree.origin.model);
         this.#render();
       });
       return;
     }
-    if (run) this.#tokens.show(run, this.#vocabulary());
+    if (run && words) this.#tokens.show(run, words);
     this.#timings.show(run);
     this.#treeView.show(trees, run);
-    this.#ui("tree").hidden = !trees.length;
-    this.#ui("no-branches").hidden = trees.length > 0;
-    const draft = this.#isDraft();
-    this.#ui("teach").hidden = !draft;
-    this.#ui("timings").hidden = draft;
-    const plain = this.#ui("plain");
-    if (plain.parentElement.open) plain.textContent = this.#text();
+    byId("tree").hidden = !trees.length;
+    byId("no-branches").hidden = trees.length > 0;
+    byId("teach").hidden = !draft;
+    byId("timings").hidden = draft;
+    if (byId("plain-text", HTMLDetailsElement).open) byId("plain").textContent = this.#text();
     this.#showButtons();
   }
 
   #showButtons() {
-    const { run } = this.#state;
-    const draft = this.#isDraft();
-    const still = run && !draft && !run.busy;
+    const { run, draft, place } = this.#focus;
+    const still = run !== null && !draft && !run.busy;
+    const settled = still && !this.#state.busy;
     const enabled = {
       stop: this.#state.busy,
       back: this.#state.canGo(-1),
       forth: this.#state.canGo(1),
-      replay: still && run.drawn.length,
+      replay: still && run.drawn.length > 0,
       continue: still && run.room > 0,
-      copy: run?.length,
-      share: still && !this.#state.busy,
-      save: still && !this.#state.busy,
-      remove: still && !this.#state.busy,
-      redraw: still && this.#inspector.place !== null && this.#inspector.place >= run.tree.promptIds.length,
+      copy: run !== null && run.length > 0,
+      share: settled,
+      save: settled,
+      remove: settled,
+      redraw: still && place !== null && place >= run.tree.promptIds.length,
     };
-    for (const [id, on] of Object.entries(enabled)) this.#ui(id).disabled = !on;
+    for (const [id, on] of Object.entries(enabled)) byId(id, HTMLButtonElement).disabled = !on;
   }
 
   #text() {
-    const { run } = this.#state;
-    return run && this.#vocabulary() ? textOf(this.#vocabulary(), run.entries().map(({ id }) => id)) : "";
+    const [words, run] = [this.#vocabulary(), this.#focus.run];
+    return run && words ? textOf(words, run.entries().map(({ id }) => id)) : "";
   }
 }
 
-/** A sentence on a run that has ended by itself. */
+/** A sentence on a run that has ended by itself. @param {Run} run */
 function endOf(run) {
   const last = run.drawn[run.drawn.length - 1]?.id;
   const why = last === run.tree.origin.endOfText ? ": the model ended its text" : "";

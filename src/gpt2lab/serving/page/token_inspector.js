@@ -11,21 +11,38 @@ import { sameSampling, samplingParams } from "./settings.js";
 
 const REST_MS = 60; // a place that is only passed is not asked about
 
+/**
+ * @typedef {import("./branches.js").Run} Run
+ * @typedef {import("./sampling.js").Stage} Stage
+ *
+ * @typedef {object} Look
+ * @property {Run} run
+ * @property {number} place
+ * @property {string[]} vocabulary
+ * @property {number | null} chosen  the id that stands there
+ * @property {Run["drawn"]} drawn  the run's list; another one once it is drawn anew
+ * @property {{ids: number[], drawn: number}} question
+ * @property {Float32Array} [logits]
+ * @property {Stage[] | null} [stages]
+ * @property {boolean} [failed]
+ */
+
 export class TokenInspector {
   #alternatives;
   #stageTable;
   #settings;
   #failed;
-  #now = null; // {run, place, vocabulary, pinned, chosen, drawn, question; logits, stages once they are there}
-  #asking = null;
-  #frame = null;
+  /** @type {Look | null} */
+  #now = null;
+  #asking = new AbortController();
+  #drawing = false;
 
   /**
    * @param {object} parts
    * @param {import("./alternatives.js").Alternatives} parts.alternatives
-   * @param {{show(view: object): void, clear(): void}} parts.stageTable
+   * @param {import("./stage_table.js").StageTable} parts.stageTable
    * @param {typeof import("./settings.js").settings} parts.settings
-   * @param {(problem: Error) => void} parts.failed  the logits did not come
+   * @param {(problem: unknown) => void} parts.failed  the logits did not come
    */
   constructor({ alternatives, stageTable, settings, failed }) {
     this.#alternatives = alternatives;
@@ -35,48 +52,35 @@ export class TokenInspector {
     settings.subscribe(() => this.#refresh());
   }
 
-  /** The place that is looked into; null if there is none. */
-  get place() {
-    return this.#now?.place ?? null;
-  }
-
-  get pinned() {
-    return this.#now?.pinned ?? false;
-  }
-
-  /** The model's log-probability of `id` at this place; null before the logits are there. */
+  /** The model's log-probability of `id` at this place; null before the logits are there. @param {number} id */
   logprob(id) {
     const model = this.#now?.stages?.[0].probabilities;
     return model ? Math.log(model[id]) : null;
   }
 
-  /** Let the place go with the pointer. */
-  unpin() {
-    if (this.#now) this.#now.pinned = false;
-  }
-
-  /** Look into `place` of `run`; `pinned` if it is to stay while the pointer wanders. */
-  look(run, place, vocabulary, pinned) {
-    const same = this.#now?.run === run && this.#now.place === place && this.#now.drawn === run.drawn;
-    const known = same && this.#now.vocabulary === vocabulary && this.#now.chosen === (run.at(place)?.id ?? null);
-    if (known && !this.#now.failed) {
-      this.#now.pinned = pinned;
-      return;
-    }
-    this.#asking?.abort();
-    this.#asking = new AbortController();
+  /** Look into `place` of `run`. @param {Run} run @param {number} place @param {string[]} vocabulary */
+  look(run, place, vocabulary) {
     const chosen = run.at(place)?.id ?? null;
-    this.#now = { run, place, vocabulary, pinned, chosen, drawn: run.drawn, question: run.questionAt(place) };
-    this.#show();
-    this.#ask(this.#now, this.#asking.signal);
+    const old = this.#now;
+    const same = old?.run === run && old.place === place && old.drawn === run.drawn;
+    if (same && old.vocabulary === vocabulary && old.chosen === chosen && !old.failed) return;
+    this.#asking.abort();
+    this.#asking = new AbortController();
+    const now = { run, place, vocabulary, chosen, drawn: run.drawn, question: run.questionAt(place) };
+    this.#now = now;
+    this.#show(now);
+    this.#ask(now, this.#asking.signal);
   }
 
+  /** @param {Look} now @param {AbortSignal} signal */
   async #ask(now, signal) {
     const { ids, drawn } = now.question;
     const { model, contextSize } = now.run.tree.origin;
     if (ids.length > contextSize) return; // the model cannot read so far
     try {
-      await new Promise((resolve) => setTimeout(resolve, REST_MS));
+      await new Promise((resolve) => {
+        setTimeout(resolve, REST_MS);
+      });
       if (signal.aborted) return;
       now.logits = await logits(model, ids, { signal, drawn });
     } catch (problem) {
@@ -84,38 +88,44 @@ export class TokenInspector {
       if (!signal.aborted) this.#failed(problem);
       return;
     }
-    if (this.#now === now) this.#show();
+    if (this.#now === now) this.#show(now);
   }
 
   #refresh() {
-    if (!this.#now?.logits) return;
-    this.#frame ??= requestAnimationFrame(() => {
-      this.#frame = null;
-      this.#show();
+    if (!this.#now?.logits || this.#drawing) return;
+    this.#drawing = true;
+    requestAnimationFrame(() => {
+      this.#drawing = false;
+      if (this.#now) this.#show(this.#now);
     });
   }
 
-  #show() {
-    const { run, place, vocabulary, question, chosen } = this.#now;
+  /** @param {Look} now */
+  #show(now) {
+    const { run, place, vocabulary, question, chosen } = now;
     const token = run.at(place) ?? null;
     const owner = run.ownerOf(place);
     const params = samplingParams(this.#settings.get());
     const history = question.ids;
     const drawnHere = place >= owner.inherited.length;
-    const known = owner.plan.seed !== null && (drawnHere || token === null);
-    const u = known ? uniform(owner.plan.seed, 0, run.positionOf(place)) : null;
-    const [made, problem] = this.#now.logits ? stagesOr(this.#now.logits, params, history) : [null, ""];
-    this.#now.stages = made;
+    const { seed } = owner.plan;
+    const u = seed !== null && (drawnHere || token === null) ? uniform(seed, 0, run.positionOf(place)) : null;
+    const [made, problem] = now.logits ? stagesOr(now.logits, params, history) : [null, ""];
+    now.stages = made;
     const others = token && drawnHere && !sameSampling(owner.plan.params, params) ? OTHER_SETTINGS : "";
     this.#alternatives.show({ vocabulary, token, top: token?.top ?? null, stages: made, u, note: problem || others });
-    if (made) this.#stageTable.show({ logits: this.#now.logits, params, history, vocabulary, u, chosen, stages: made });
+    if (made && now.logits) this.#stageTable.show({ logits: now.logits, params, history, vocabulary, u, chosen, stages: made });
     else if (problem) this.#stageTable.clear();
   }
 }
 
 const OTHER_SETTINGS = "The text was drawn with other settings; this is what those of now make of it.";
 
-/** The stages; or why there are none: a model may give logits that are no numbers. */
+/**
+ * The stages; or why there are none: a model may give logits that are no numbers.
+ * @param {Float32Array} values @param {Record<string, number>} params @param {number[]} history
+ * @returns {[Stage[] | null, string]}
+ */
 function stagesOr(values, params, history) {
   try {
     return [stages(values, params, history), ""];

@@ -5,101 +5,75 @@
  * probability of the token that it is on. Knows nothing of where tokens come from.
  */
 
+import { around, element } from "./elements.js";
+import { probabilityText, tokenNodes } from "./token_spans.js";
 import { Decoder, tokenName } from "./vocabulary.js";
 
-/** Probabilities at which the next tint begins. */
-export const EDGES = Object.freeze([0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8]);
+/**
+ * @typedef {import("./branches.js").Run} Run
+ *
+ * @typedef {object} Shown
+ * @property {Run} run
+ * @property {string[]} vocabulary
+ * @property {Run["drawn"]} drawn  the run's list; another one once it is drawn anew
+ * @property {Decoder} decoder
+ * @property {number} length  tokens
+ */
 
 const REST_MS = 70; // how long a pointer rests on a token before it counts
 
-/** The tint of a probability: 0 for the unlikeliest … 9 for what is nearly certain. */
-export function level(probability) {
-  return EDGES.filter((edge) => probability >= edge).length;
-}
-
-/** "12.3 %", with as many digits as say something. */
-export function probabilityText(probability) {
-  const percent = 100 * probability;
-  if (percent === 0) return "0 %";
-  if (percent < 0.001) return "< 0.001 %";
-  if (percent > 99.9 && percent < 100) return "> 99.9 %";
-  const digits = percent >= 99.95 ? 0 : percent >= 1 ? 1 : percent >= 0.1 ? 2 : 3;
-  return `${percent.toFixed(digits)} %`;
-}
-
-/** A coloured token. */
-export function tokenSpan(text, probability) {
-  const span = document.createElement("span");
-  span.className = probability === null ? "t" : `t p${level(probability)}`;
-  if (text === "") span.classList.add("part"); // bytes of a character that is not whole yet
-  if (text.includes("\n")) span.classList.add("newline");
-  span.textContent = text;
-  return span;
-}
-
-/** A token as nodes of a text: the space before a word stays outside the tint, which hugs the word. */
-export function tokenNodes(text, probability) {
-  const word = /^ (?=\S)/.test(text);
-  const span = tokenSpan(word ? text.slice(1) : text, probability);
-  return word ? [" ", span] : [span];
-}
-
 /** The tokens of one run, and the place after the last. */
 export class TokenView {
-  #element;
+  #host;
   #events;
-  #run = null;
-  #vocabulary = null;
-  #decoder = null;
-  #shown = 0;
-  #drawn = null; // the run's list; another one once it is drawn anew
-  #next; // the place after the last token
+  /** @type {Shown | null} */
+  #shown = null;
+  #next = element("span.t.next", { role: "option" }, "\u200b"); // the place after the last token
+  /** @type {HTMLElement | null} */
   #stop = null; // the token that Tab leads to
-  #timer = null;
+  #timer = 0;
 
   /**
-   * @param {HTMLElement} element
+   * @param {HTMLElement} host
    * @param {{rest(place: number): void, choose(place: number): void, enter(place: number): void, leave(): void}} events
    *   a pointer rests on a place or the keyboard is on it; it is clicked; Enter is pressed on it; Escape is
    */
-  constructor(element, events) {
-    this.#element = element;
+  constructor(host, events) {
+    this.#host = host;
     this.#events = events;
-    this.#next = document.createElement("span");
-    this.#next.className = "t next";
-    this.#next.setAttribute("role", "option");
-    this.#next.textContent = "\u200b";
-    element.addEventListener("pointerover", (event) => this.#pointed(event));
-    element.addEventListener("pointerleave", () => clearTimeout(this.#timer));
-    element.addEventListener("click", (event) => this.#clicked(event));
-    element.addEventListener("keydown", (event) => this.#pressed(event));
-    element.addEventListener("focusin", (event) => this.#focused(event));
+    host.addEventListener("pointerover", (event) => this.#pointed(event));
+    host.addEventListener("pointerleave", () => clearTimeout(this.#timer));
+    host.addEventListener("click", (event) => this.#clicked(event));
+    host.addEventListener("keydown", (event) => this.#pressed(event));
+    host.addEventListener("focusin", (event) => this.#focused(event));
   }
 
-  /** Show `run`, or what is new of it if it is there already. */
+  /** Show `run`, or what is new of it if it is there already. @param {Run} run @param {string[]} vocabulary */
   show(run, vocabulary) {
-    if (run !== this.#run || vocabulary !== this.#vocabulary || run.drawn !== this.#drawn) this.#begin(run, vocabulary);
+    const old = this.#shown;
+    const same = old?.run === run && old.vocabulary === vocabulary && old.drawn === run.drawn;
+    const shown = same ? old : this.#begin(run, vocabulary);
     const added = document.createDocumentFragment();
-    for (; this.#shown < run.length; this.#shown += 1) added.append(...this.#made(this.#shown));
+    for (let entry = run.at(shown.length); entry; entry = run.at(shown.length)) added.append(...this.#made(entry, shown));
     this.#next.before(added);
     this.#next.classList.toggle("drawing", run.busy);
-    this.#next.dataset.place = run.length;
+    this.#next.dataset.place = String(run.length);
   }
 
   /** Nothing is shown any more. */
   clear() {
-    this.#run = null;
-    this.#element.replaceChildren();
-    this.#element.setAttribute("role", "group"); // a list box without options is none, a label without a role neither
+    this.#shown = null;
+    this.#host.replaceChildren();
+    this.#host.setAttribute("role", "group"); // a list box without options is none, a label without a role neither
   }
 
-  /** Mark `place` as the one that is looked into; `pinned` if it stays when the pointer goes. */
+  /** Mark `place` as the one that is looked into; `pinned` if it stays when the pointer goes. @param {number} place @param {boolean} pinned */
   mark(place, pinned) {
-    for (const old of this.#element.querySelectorAll(".here")) {
+    for (const old of this.#host.querySelectorAll(".here")) {
       old.classList.remove("here", "pinned");
       old.setAttribute("aria-selected", "false");
     }
-    const span = place === null ? null : this.#span(place);
+    const span = this.#span(place);
     if (!span) return;
     span.classList.add("here");
     span.classList.toggle("pinned", pinned);
@@ -108,64 +82,66 @@ export class TokenView {
     this.#lead(span);
   }
 
-  /** Move the keyboard to `place`. */
+  /** Move the keyboard to `place`. @param {number} place */
   focus(place) {
     this.#span(place)?.focus();
   }
 
+  /** @param {Run} run @param {string[]} vocabulary */
   #begin(run, vocabulary) {
-    this.#run = run;
-    this.#vocabulary = vocabulary;
-    this.#decoder = new Decoder(vocabulary);
-    this.#drawn = run.drawn;
-    this.#shown = 0;
-    this.#element.setAttribute("role", "listbox");
-    this.#element.replaceChildren(this.#next);
+    const shown = { run, vocabulary, drawn: run.drawn, decoder: new Decoder(vocabulary), length: 0 };
+    this.#shown = shown;
+    this.#host.setAttribute("role", "listbox");
+    this.#host.replaceChildren(this.#next);
     this.#lead(this.#next);
+    return shown;
   }
 
-  #made(place) {
-    const { id, logprob, kind, run } = this.#run.at(place);
+  /** @param {import("./branches.js").Entry} entry @param {Shown} shown */
+  #made({ id, logprob, kind, run }, shown) {
     const end = id === run.tree.origin.endOfText;
-    const text = end ? this.#decoder.rest() + "∎" : this.#decoder.push(id);
-    const nodes = tokenNodes(text, kind === "given" || logprob === null ? null : Math.exp(logprob));
-    const span = nodes[nodes.length - 1];
+    const text = end ? `${shown.decoder.rest()}∎` : shown.decoder.push(id);
+    const { nodes, span } = tokenNodes(text, kind === "given" || logprob === null ? null : Math.exp(logprob));
     span.classList.add(kind);
     if (end) span.classList.add("end");
-    if (kind === "drawn" && run !== this.#run) span.classList.add("inherited");
-    span.dataset.place = place;
+    if (kind === "drawn" && run !== shown.run) span.classList.add("inherited");
+    span.dataset.place = String(shown.length);
     span.setAttribute("role", "option");
     span.setAttribute("aria-selected", "false");
     span.tabIndex = -1;
+    shown.length += 1;
     return nodes;
   }
 
+  /** @param {number} place */
   #span(place) {
-    return this.#element.children[place];
+    return /** @type {HTMLElement | undefined} */ (this.#host.children[place]);
   }
 
-  /** Make `span` the one that Tab leads to. */
+  /** Make `span` the one that Tab leads to. @param {HTMLElement} span */
   #lead(span) {
     if (this.#stop) this.#stop.tabIndex = -1;
     span.tabIndex = 0;
     this.#stop = span;
   }
 
-  /** What a screen reader says of a place; made when it is needed, for there may be thousands. */
+  /** What a screen reader says of a place; made when it is needed, for there may be thousands. @param {number} place */
   #name(place) {
-    const token = this.#run.at(place);
-    if (!token) return "What comes next";
-    const name = tokenName(this.#vocabulary, token.id);
+    const token = this.#shown?.run.at(place);
+    if (!this.#shown || !token) return "What comes next";
+    const name = tokenName(this.#shown.vocabulary, token.id);
     if (token.logprob === null) return `${name}, ${token.kind === "given" ? "prompt" : "chosen"}`;
     const chosen = token.kind === "chosen" ? ", chosen" : "";
     return `${name}, ${probabilityText(Math.exp(token.logprob))}${chosen}`;
   }
 
+  /** @param {Event} event */
   #placeOf(event) {
-    const span = event.target.closest?.("[data-place]");
-    return span && this.#run ? Number(span.dataset.place) : null;
+    const span = around(event, "[data-place]");
+    return span instanceof HTMLElement && this.#shown ? Number(span.dataset.place) : null;
   }
 
+  /** @param {PointerEvent} event */
   #pointed(event) {
     const place = this.#placeOf(event);
     clearTimeout(this.#timer);
@@ -173,21 +149,25 @@ export class TokenView {
     this.#timer = setTimeout(() => this.#events.rest(place), REST_MS);
   }
 
+  /** @param {Event} event */
   #clicked(event) {
     const place = this.#placeOf(event);
-    if (place === null || !getSelection().isCollapsed) return; // text is being selected
+    if (place === null || !getSelection()?.isCollapsed) return; // text is being selected
     clearTimeout(this.#timer);
     this.#events.choose(place);
   }
 
+  /** @param {Event} event */
   #focused(event) {
     const place = this.#placeOf(event);
-    if (place === null) return;
-    event.target.setAttribute("aria-label", this.#name(place));
-    this.#lead(event.target);
-    if (event.target.matches(":focus-visible")) this.#events.rest(place);
+    const span = event.target;
+    if (place === null || !(span instanceof HTMLElement)) return;
+    span.setAttribute("aria-label", this.#name(place));
+    this.#lead(span);
+    if (span.matches(":focus-visible")) this.#events.rest(place);
   }
 
+  /** @param {KeyboardEvent} event */
   #pressed(event) {
     const place = this.#placeOf(event);
     if (place === null || event.altKey || event.metaKey) return;
@@ -197,29 +177,33 @@ export class TokenView {
     event.preventDefault();
   }
 
+  /** Whether the key of `event` moves from `place`; it does it. @param {KeyboardEvent} event @param {number} place */
   #move(event, place) {
-    const last = this.#run.length;
-    const target = {
+    const last = this.#host.children.length - 1;
+    /** @type {Record<string, () => number>} */
+    const targets = {
       ArrowLeft: () => place - 1,
       ArrowRight: () => place + 1,
       ArrowUp: () => this.#line(place, -1),
       ArrowDown: () => this.#line(place, 1),
       Home: () => (event.ctrlKey ? 0 : this.#edge(place, -1)),
       End: () => (event.ctrlKey ? last : this.#edge(place, 1)),
-    }[event.key]?.();
+    };
+    const target = targets[event.key]?.();
     if (target === undefined) return false;
     this.focus(Math.min(Math.max(target, 0), last));
     return true;
   }
 
-  /** The place above or below `place`. */
+  /** The place above or below `place`. @param {number} place @param {1 | -1} step */
   #line(place, step) {
-    const { left, top, height } = box(this.#span(place));
+    const spans = this.#host.children;
+    const { left, top, height } = box(spans[place]);
     let best = place;
     let found = null;
     let distance = Infinity;
-    for (let other = place + step; other >= 0 && other <= this.#run.length; other += step) {
-      const there = box(this.#span(other));
+    for (let other = place + step; other >= 0 && other < spans.length; other += step) {
+      const there = box(spans[other]);
       if (Math.abs(there.top - top) < height / 2) continue;
       found ??= there.top;
       if (Math.abs(there.top - found) > height / 2) break;
@@ -228,29 +212,17 @@ export class TokenView {
     return best;
   }
 
-  /** The first or last place of the line. */
+  /** The first or last place of the line. @param {number} place @param {1 | -1} step */
   #edge(place, step) {
-    const { top, height } = box(this.#span(place));
+    const spans = this.#host.children;
+    const { top, height } = box(spans[place]);
     let other = place;
-    while (this.#span(other + step) && Math.abs(box(this.#span(other + step)).top - top) < height / 2) other += step;
+    while (spans[other + step] && Math.abs(box(spans[other + step]).top - top) < height / 2) other += step;
     return other;
   }
 }
 
-/** Where a token begins: its first line's box, for one that holds a new line has several. */
+/** Where a token begins: its first line's box, for one that holds a new line has several. @param {Element} span */
 function box(span) {
   return span.getClientRects()[0] ?? span.getBoundingClientRect();
-}
-
-/** Fill `element` with the tints and what they stand for. */
-export function showLegend(element) {
-  const words = ["under 0.1 %", "0.1", "0.5", "2", "5", "10", "20", "40", "60", "80 % and more"];
-  element.replaceChildren(
-    ...words.map((word, tint) => {
-      const item = document.createElement("li");
-      item.className = `t p${tint}`;
-      item.textContent = word;
-      return item;
-    }),
-  );
 }

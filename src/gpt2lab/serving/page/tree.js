@@ -3,92 +3,88 @@
  * Knows nothing of how runs are drawn.
  */
 
+import { around, element } from "./elements.js";
 import { textOf, tokenName } from "./vocabulary.js";
+
+/** @typedef {import("./branches.js").Run} Run */
+/** @typedef {import("./branches.js").BranchTree} BranchTree */
 
 const SNIPPET_TOKENS = 14;
 
 export class TreeView {
-  #element;
+  #host;
   #open;
   #vocabularyOf;
-  #runs = []; // those that can be seen, from top to bottom
-  #items = new Map(); // run -> its <li>
+  /** @type {Map<Run, HTMLElement>} */
+  #items = new Map(); // of those that can be seen, from top to bottom
   #folded = new WeakSet();
+  /** @type {Run | null} */
   #stop = null; // the run that Tab leads to
+  /** @type {[BranchTree[], Run | null]} */
   #last = [[], null];
 
   /**
-   * @param {HTMLElement} element
-   * @param {{open(run: object): void, vocabularyOf(tree: object): string[]}} with_
+   * @param {HTMLElement} host
+   * @param {{open(run: Run): void, vocabularyOf(tree: BranchTree): string[]}} with_
    */
-  constructor(element, { open, vocabularyOf }) {
-    this.#element = element;
+  constructor(host, { open, vocabularyOf }) {
+    this.#host = host;
     this.#open = open;
     this.#vocabularyOf = vocabularyOf;
-    element.addEventListener("click", (event) => this.#clicked(event));
-    element.addEventListener("keydown", (event) => this.#pressed(event));
+    host.addEventListener("click", (event) => this.#clicked(event));
+    host.addEventListener("keydown", (event) => this.#pressed(event));
   }
 
-  /** Show `trees`, of which `current` is the run on display. */
+  /** Show `trees`, of which `current` is the run on display. @param {BranchTree[]} trees @param {Run | null} current */
   show(trees, current) {
     this.#last = [trees, current];
-    const focused = this.#element.contains(document.activeElement);
+    const focused = this.#host.contains(document.activeElement);
     if (!focused) this.#stop = current;
-    this.#runs = [];
     this.#items.clear();
-    this.#element.replaceChildren(...trees.map(({ root }) => this.#item(root, 1, current)));
-    if (!this.#items.has(this.#stop)) this.#stop = current ?? this.#runs[0] ?? null;
-    const stop = this.#items.get(this.#stop);
+    this.#host.replaceChildren(...trees.map(({ root }) => this.#item(root, 1, current)));
+    if (!this.#stop || !this.#items.has(this.#stop)) this.#stop = current ?? this.#runs[0] ?? null;
+    const stop = this.#stop && this.#items.get(this.#stop);
     if (!stop) return;
     stop.tabIndex = 0;
     if (focused) stop.focus();
   }
 
+  get #runs() {
+    return [...this.#items.keys()];
+  }
+
+  /** @param {Run} run @param {number} depth @param {Run | null} current */
   #item(run, depth, current) {
-    const item = document.createElement("li");
-    item.setAttribute("role", "treeitem");
-    item.setAttribute("aria-level", String(depth));
-    item.setAttribute("aria-selected", String(run === current));
-    item.tabIndex = -1;
-    this.#runs.push(run);
+    const selected = String(run === current);
+    const item = element("li", { role: "treeitem", "aria-level": depth, "aria-selected": selected, tabindex: -1 });
     this.#items.set(run, item);
     item.append(this.#row(run));
     if (!run.branches.length) return item;
     const open = !this.#folded.has(run);
     item.setAttribute("aria-expanded", String(open));
-    const group = document.createElement("ul");
-    group.setAttribute("role", "group");
+    const group = element("ul", { role: "group" });
     if (open) group.append(...run.branches.map((branch) => this.#item(branch, depth + 1, current)));
     item.append(group);
     return item;
   }
 
+  /** @param {Run} run */
   #row(run) {
-    const row = document.createElement("div");
-    row.className = "row";
-    const twist = document.createElement("span");
-    twist.className = "twist";
-    twist.setAttribute("aria-hidden", "true");
-    const label = document.createElement("span");
-    label.className = "label";
-    label.textContent = this.#label(run);
-    const rest = document.createElement("span");
-    rest.className = "snippet";
-    rest.textContent = this.#snippet(run);
-    row.append(twist, label, rest);
-    return row;
+    const twist = element("span.twist", { "aria-hidden": "true" });
+    return element("div.row", {}, twist, element("span.label", {}, this.#label(run)), element("span.snippet", {}, this.#snippet(run)));
   }
 
-  /** What sets `run` apart. */
+  /** What sets `run` apart. @param {Run} run */
   #label(run) {
     const vocabulary = this.#vocabularyOf(run.tree);
     if (!run.parent) return run.tree.prompt.trim() ? shortened(run.tree.prompt) : "(from nothing)";
     const there = run.parent.at(run.place);
-    const name = (id) => `“${tokenName(vocabulary, id)}”`;
+    const name = (/** @type {number} */ id) => `“${tokenName(vocabulary, id)}”`;
     if (run.token === null) return there ? `${name(there.id)} drawn again, seed ${run.plan.seed}` : "continued";
     return there ? `${name(there.id)} → ${name(run.token)}` : `then ${name(run.token)}`;
   }
 
+  /** @param {Run} run */
   #snippet(run) {
     if (run.state === "waiting") return "waiting …";
     if (run.state === "failed") return run.problem;
@@ -98,28 +94,32 @@ export class TreeView {
     return `${text}${run.drawn.length > SNIPPET_TOKENS ? " …" : ""}`;
   }
 
+  /** @param {Event} event */
   #clicked(event) {
-    const run = this.#runOf(event.target);
+    const run = this.#runOf(event);
     if (!run) return;
-    if (event.target.closest(".twist") && run.branches.length) this.#fold(run, !this.#folded.has(run));
+    if (around(event, ".twist") && run.branches.length) this.#fold(run, !this.#folded.has(run));
     else {
       this.#stop = run;
       this.#open(run);
     }
   }
 
+  /** @param {KeyboardEvent} event */
   #pressed(event) {
-    const run = this.#runOf(event.target);
+    const run = this.#runOf(event);
     if (!run || event.altKey || event.ctrlKey || event.metaKey) return;
-    const place = this.#runs.indexOf(run);
+    const runs = this.#runs;
+    const place = runs.indexOf(run);
+    /** @type {Record<string, () => void>} */
     const actions = {
-      ArrowDown: () => this.#focus(this.#runs[place + 1]),
-      ArrowUp: () => this.#focus(this.#runs[place - 1]),
-      Home: () => this.#focus(this.#runs[0]),
-      End: () => this.#focus(this.#runs[this.#runs.length - 1]),
+      ArrowDown: () => this.#focus(runs[place + 1]),
+      ArrowUp: () => this.#focus(runs[place - 1]),
+      Home: () => this.#focus(runs[0]),
+      End: () => this.#focus(runs[runs.length - 1]),
       ArrowRight: () => (this.#folded.has(run) ? this.#fold(run, false) : this.#focus(run.branches[0])),
       ArrowLeft: () =>
-        run.branches.length && !this.#folded.has(run) ? this.#fold(run, true) : this.#focus(run.parent ?? undefined),
+        run.branches.length && !this.#folded.has(run) ? this.#fold(run, true) : this.#focus(run.parent),
       Enter: () => this.#open(run),
       " ": () => this.#open(run),
     };
@@ -128,21 +128,24 @@ export class TreeView {
     actions[event.key]();
   }
 
-  #runOf(element) {
-    const item = element.closest("[role=treeitem]");
+  /** @param {Event} event */
+  #runOf(event) {
+    const item = around(event, "[role=treeitem]");
     return [...this.#items].find(([, other]) => other === item)?.[0];
   }
 
+  /** @param {Run | null} [run] */
   #focus(run) {
-    const item = this.#items.get(run);
-    if (!item) return;
-    const old = this.#items.get(this.#stop);
+    const item = run && this.#items.get(run);
+    if (!run || !item) return;
+    const old = this.#stop && this.#items.get(this.#stop);
     if (old) old.tabIndex = -1;
     this.#stop = run;
     item.tabIndex = 0;
     item.focus();
   }
 
+  /** @param {Run} run @param {boolean} closed */
   #fold(run, closed) {
     if (closed) this.#folded.add(run);
     else this.#folded.delete(run);
@@ -152,6 +155,7 @@ export class TreeView {
   }
 }
 
+/** @param {string} text */
 function shortened(text) {
   const line = text.trim().replace(/\s+/g, " ");
   return line.length > 60 ? `${line.slice(0, 59)}…` : line;

@@ -3,7 +3,7 @@
  * byte (U+0000 to U+00FF): tokens may end in the middle of a character. Knows nothing of the document.
  */
 
-/** The bytes of token `id`; none for an id that the vocabulary does not have. */
+/** The bytes of token `id`; none for an id that the vocabulary does not have. @param {string[]} vocabulary @param {number} id */
 export function tokenBytes(vocabulary, id) {
   return Uint8Array.from(vocabulary[id] ?? "", (character) => character.charCodeAt(0));
 }
@@ -18,7 +18,7 @@ export class Decoder {
     this.#vocabulary = vocabulary;
   }
 
-  /** Text that is certain once token `id` is known. */
+  /** Text that is certain once token `id` is known. @param {number} id */
   push(id) {
     return this.#decoder.decode(tokenBytes(this.#vocabulary, id), { stream: true });
   }
@@ -29,7 +29,7 @@ export class Decoder {
   }
 }
 
-/** The text of `ids`. */
+/** The text of `ids`. @param {string[]} vocabulary @param {number[]} ids */
 export function textOf(vocabulary, ids) {
   const decoder = new Decoder(vocabulary);
   return ids.map((id) => decoder.push(id)).join("") + decoder.rest();
@@ -43,7 +43,7 @@ const VISIBLE = new Map([
 ]);
 const strict = new TextDecoder("utf-8", { ignoreBOM: true, fatal: true });
 
-/** A token for bars and lists: white space visible, bytes that are no text as `\xNN`. */
+/** A token for bars and lists: white space visible, bytes that are no text as `\xNN`. @param {string[]} vocabulary @param {number} id */
 export function tokenLabel(vocabulary, id) {
   if (vocabulary[id] === undefined || vocabulary[id] === "") return `token ${id}`;
   const bytes = tokenBytes(vocabulary, id);
@@ -54,7 +54,10 @@ export function tokenLabel(vocabulary, id) {
   }
 }
 
-/** A token as it is read aloud and quoted in sentences: without marks where it can do without. */
+/**
+ * A token as it is read aloud and quoted in sentences: without marks where it can do without.
+ * @param {string[]} vocabulary @param {number} id
+ */
 export function tokenName(vocabulary, id) {
   const label = tokenLabel(vocabulary, id);
   const bare = label.replace(/^␣/, "");
@@ -63,12 +66,14 @@ export function tokenName(vocabulary, id) {
   return bare;
 }
 
+/** @param {string} character */
 function visible(character) {
   const known = VISIBLE.get(character);
   if (known) return known;
   return /\p{C}|\p{Z}/u.test(character) ? Array.from(new TextEncoder().encode(character), hex).join("") : character;
 }
 
+/** @param {number} byte */
 function hex(byte) {
   return `\\x${byte.toString(16).padStart(2, "0").toUpperCase()}`;
 }

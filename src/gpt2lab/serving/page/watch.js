@@ -4,20 +4,20 @@
  */
 
 import { askForKey } from "./api_key.js";
-import { element } from "./elements.js";
+import { byId, element } from "./elements.js";
 import { Curves } from "./watch_curves.js";
 import { follow } from "./watch_events.js";
 import { Run, ago, bytesText, clock, count, lossText, rateText } from "./watch_run.js";
 import { Samples } from "./watch_samples.js";
 
-const byId = (id) => document.getElementById(id);
-
 /** @type {Map<string, Run>} */
 const runs = new Map();
+/** @type {string | null} */
 let chosen = null;
 let serverAhead = 0; // seconds by which the server's clock is ahead of this one
 let due = false;
 
+const select = byId("run", HTMLSelectElement);
 const curves = new Curves();
 const samples = new Samples((step) => {
   if (curves.mark(step)) redraw();
@@ -25,16 +25,17 @@ const samples = new Samples((step) => {
 
 // ---- what comes in ---------------------------------------------------------------------------------------------
 
+/** @type {Record<string, (data: any) => void>} */
 const takers = {
   runs({ runs: names, now }) {
     serverAhead = now - Date.now() / 1000;
     for (const name of [...runs.keys()]) if (!names.includes(name)) runs.delete(name);
     for (const name of names) if (!runs.has(name)) runs.set(name, new Run(name));
     const wished = wishedRun();
-    if (!runs.has(chosen)) chosen = runs.has(wished) ? wished : (names[0] ?? null);
-    byId("run").replaceChildren(...names.map((name) => element("option", { value: name }, name)));
-    byId("run").value = chosen ?? "";
-    byId("run").disabled = names.length < 2;
+    if (!chosenRun()) chosen = runs.has(wished) ? wished : (names[0] ?? null);
+    select.replaceChildren(...names.map((/** @type {string} */ name) => element("option", { value: name }, name)));
+    select.value = chosen ?? "";
+    select.disabled = names.length < 2;
   },
   run(data) {
     runs.get(data.run)?.take(data);
@@ -44,8 +45,12 @@ const takers = {
   },
 };
 
+function chosenRun() {
+  return chosen === null ? undefined : runs.get(chosen);
+}
+
 function redraw() {
-  if (document.hidden) document.title = titleOf(runs.get(chosen)); // nothing else of it is to be seen then
+  if (document.hidden) document.title = titleOf(chosenRun()); // nothing else of it is to be seen then
   if (due) return;
   due = true;
   requestAnimationFrame(() => {
@@ -55,7 +60,7 @@ function redraw() {
 }
 
 function draw() {
-  const run = runs.get(chosen);
+  const run = chosenRun();
   note(run);
   byId("run-title").textContent = run?.name ?? "Training";
   document.title = titleOf(run);
@@ -63,7 +68,7 @@ function draw() {
   const known = Boolean(facts.step ?? facts.validation);
   byId("figures").hidden = !run || !(run.updates.length + run.validations.length);
   byId("state").textContent = run ? stateOf(facts) : "";
-  announce(run);
+  if (run) announce(run);
   progress(facts);
   tiles(facts, known);
   settings(facts.settings ?? {});
@@ -76,23 +81,25 @@ function draw() {
 
 const serverNow = () => Date.now() / 1000 + serverAhead;
 
-function stateOf({ state, reading, changed_at: changedAt }) {
+/** @param {import("./watch_run.js").Facts} facts */
+function stateOf({ state = "", reading, changed_at: changedAt }) {
   if (reading !== null && reading !== undefined) return `reading what there is: ${Math.floor(100 * reading)} %`;
+  /** @type {Record<string, string>} */
   const words = {
     waiting: "not there yet",
     starting: "about to begin",
     running: "in training",
     finished: "finished",
     stopped: "stopped",
-    quiet: `quiet for ${ago(serverNow() - changedAt)}`,
+    quiet: `quiet for ${ago(serverNow() - (changedAt ?? 0))}`,
     gone: "its folder is gone",
   };
   return words[state] ?? "";
 }
 
-/** Have it read aloud when a run's state changes, and not whenever the page does. */
+/** Have it read aloud when a run's state changes, and not whenever the page does. @param {Run} run */
 function announce(run) {
-  const { state = "" } = run?.facts ?? {};
+  const { state = "" } = run.facts;
   const key = `${chosen} ${state}`;
   if (!state || byId("announcement").dataset.key === key) return;
   byId("announcement").dataset.key = key;
@@ -100,17 +107,20 @@ function announce(run) {
   byId("state").dataset.state = state;
 }
 
+/** @param {Run} [run] */
 function note(run) {
   const words = noteOf(run);
   const place = byId("note");
   place.hidden = !words;
-  if (place.firstElementChild.textContent !== words) place.firstElementChild.textContent = words;
+  if (place.textContent !== words) place.replaceChildren(element("p", {}, words));
 }
 
+/** @param {Run} [run] */
 function noteOf(run) {
-  if (!run) return runs.has(chosen) || !live ? "" : "No run is watched here. Start the server with one: gpt2lab serve --watch checkpoint/run1";
-  const { state, problem, unread } = run.facts;
+  if (!run) return !live ? "" : "No run is watched here. Start the server with one: gpt2lab serve --watch checkpoint/run1";
+  const { state = "", problem, unread } = run.facts;
   if (problem) return `The server ${problem}.`;
+  /** @type {Record<string, string>} */
   const words = {
     waiting: `${run.name} is not there yet. This page waits for it; gpt2lab train --run_name ${run.name.split("/").at(-1)} begins it.`,
     starting: `${run.name} has no updates yet. Reading the text and the first update may take a while.`,
@@ -121,43 +131,48 @@ function noteOf(run) {
   return unread ? `${count(unread)} lines of metrics.jsonl could not be read and are left out.` : "";
 }
 
+/** @param {Run} [run] */
 function titleOf(run) {
   const { step, last_step: last, loss } = run?.facts ?? {};
-  if (!step) return "gpt2lab: training";
-  return `${step}${last ? `/${last}` : ""} · ${lossText(loss)} · ${run.name}`;
+  if (!run || !step) return "gpt2lab: training";
+  return `${step}${last ? `/${last}` : ""} · ${lossText(loss ?? NaN)} · ${run.name}`;
 }
 
 // ---- figures ---------------------------------------------------------------------------------------------------
 
+/** @param {import("./watch_run.js").Facts} facts */
 function progress({ step, last_step: last, state, ends_at: end }) {
   byId("progress").hidden = !step || !last;
   if (!step || !last) return;
   const share = Math.min(1, step / last);
-  byId("bar").value = share;
+  byId("bar", HTMLProgressElement).value = share;
   const words = [`${count(step)} of ${count(last)} updates`, `${Math.floor(100 * share)} %`];
   if (state === "running" && end) {
     const at = new Date((end - serverAhead) * 1000);
     const today = at.toDateString() === new Date().toDateString();
-    const when = at.toLocaleString([], today ? { timeStyle: "short" } : { dateStyle: "medium", timeStyle: "short" });
+    const when = at.toLocaleString([], { timeStyle: "short", ...(today ? {} : { dateStyle: "medium" }) });
     words.push(`${clock(end - serverNow())} to go, until ${when}`);
   }
   byId("progress-text").textContent = words.join(" · ");
 }
 
+/** @param {import("./watch_run.js").Facts} facts @param {boolean} known */
 function tiles(facts, known) {
   byId("tiles").hidden = !known;
   if (!known) return;
   const { validation, best } = facts;
-  const shown = [
-    ["training loss", facts.loss, lossText],
-    ["running mean of it", facts.average, lossText],
-    ["held-out loss", validation?.loss, lossText],
-    ["best held-out loss", best, (value) => `${lossText(value.loss)} at ${count(value.step)}`],
-    ["learning rate", facts.learning_rate, rateText],
-    ["tokens a second", facts.tokens_per_second, count],
-    ["trained for", facts.seconds, clock],
-    ["memory at its peak", facts.memory, bytesText],
-  ].filter(([, value]) => value !== null && value !== undefined);
+  /** @type {(value: number | null | undefined, text: (value: number) => string) => string | null} */
+  const told = (value, text) => (value === null || value === undefined ? null : text(value));
+  const shown = Object.entries({
+    "training loss": told(facts.loss, lossText),
+    "running mean of it": told(facts.average, lossText),
+    "held-out loss": told(validation?.loss, lossText),
+    "best held-out loss": best ? `${lossText(best.loss)} at ${count(best.step)}` : null,
+    "learning rate": told(facts.learning_rate, rateText),
+    "tokens a second": told(facts.tokens_per_second, count),
+    "trained for": told(facts.seconds, clock),
+    "memory at its peak": told(facts.memory, bytesText),
+  }).filter(([, value]) => value !== null);
   const place = byId("tiles");
   const names = shown.map(([name]) => name).join();
   if (place.dataset.names !== names) {
@@ -165,17 +180,18 @@ function tiles(facts, known) {
     place.replaceChildren(...shown.map(([name]) => element("div", {}, element("dt", {}, name), element("dd"))));
   }
   place.querySelectorAll("dd").forEach((value, at) => {
-    value.textContent = shown[at][2](shown[at][1]);
+    value.textContent = shown[at][1];
   });
 }
 
+/** @param {Record<string, unknown>} values */
 function settings(values) {
   const entries = Object.entries(values);
   const place = byId("settings");
   place.hidden = !entries.length;
   const list = place.querySelector("dl");
   const key = JSON.stringify(values);
-  if (list.dataset.key === key) return;
+  if (!list || list.dataset.key === key) return;
   list.dataset.key = key;
   list.replaceChildren(
     ...entries.map(([name, value]) => element("div", {}, element("dt", {}, name), element("dd", {}, String(value)))),
@@ -186,6 +202,7 @@ function settings(values) {
 
 let live = false;
 
+/** @param {"connecting" | "live" | "lost" | "key"} state @param {number} [seconds] */
 function tell(state, seconds) {
   live = state === "live";
   const words = {
@@ -212,8 +229,8 @@ function connect() {
 }
 
 byId("connect").addEventListener("click", connect);
-byId("run").addEventListener("change", () => {
-  chosen = byId("run").value;
+select.addEventListener("change", () => {
+  chosen = select.value;
   history.replaceState(null, "", `#${encodeURIComponent(chosen)}`);
   redraw();
 });

@@ -4,9 +4,9 @@
  * Colours and strokes are the style sheet's, by the class of a line; every kind of line differs in more than colour.
  */
 
+import { svgElement } from "./elements.js";
 import { tickText, ticks } from "./watch_run.js";
 
-const SVG = "http://www.w3.org/2000/svg";
 const MARGIN = { left: 46, right: 14, top: 10, bottom: 24 };
 const MOST_DOTS = 80;
 
@@ -18,13 +18,15 @@ const MOST_DOTS = 80;
  * @property {boolean} [dots]  whether single points are to be seen
  * @property {string} [label]  at the end of the line
  *
+ * @typedef {[number, number]} Range
+ *
  * @typedef {object} Figure
  * @property {Line[]} lines
  * @property {string} title  what there is to see, in a sentence
  * @property {boolean} [logX]
  * @property {boolean} [logY]
  * @property {boolean} [zero]  the axis of values begins at zero
- * @property {number} [end]  the last update of the axis
+ * @property {number | null} [end]  the last update of the axis
  * @property {number[]} [marks]  updates that are marked beneath
  * @property {{step: number, value: number}|null} [best]
  * @property {(value: number) => string} [text]  a value at the axis
@@ -32,9 +34,13 @@ const MOST_DOTS = 80;
 
 export class Chart {
   #element;
+  /** @type {Figure | null} */
   #figure = null;
+  /** @type {Axis | null} */
   #x = null;
+  /** @type {Axis | null} */
   #y = null;
+  /** @type {Element | null} */
   #cursor = null;
 
   /**
@@ -57,17 +63,21 @@ export class Chart {
     this.#draw();
   }
 
-  /** Put the cursor at an update, with a dot for each of `values`, which may be null; or nowhere. */
-  point(step, values = []) {
+  /**
+   * Put the cursor at an update, with a dot for each of `values`, which may be null; or nowhere.
+   * @param {number | null} step @param {[string, number | null][]} values  with the kinds of their lines
+   */
+  point(step, values) {
     this.#cursor?.remove();
     this.#cursor = null;
     const [x, y] = [this.#x, this.#y];
     const svg = this.#element.querySelector("svg");
-    if (step === null || !svg || !x) return;
+    if (step === null || !svg || !x || !y) return;
     const at = x.place(step);
-    this.#cursor = made("g", { class: "cursor-mark" }, line(at, y.to, at, y.from));
-    for (const [kind, value] of values)
-      if (value !== null && y.has(value)) this.#cursor.append(made("circle", { class: kind, cx: at, cy: y.place(value), r: 4 }));
+    const dots = values.map(([kind, value]) =>
+      value !== null && y.has(value) ? svgElement("circle", { class: kind, cx: at, cy: y.place(value), r: 4 }) : null,
+    );
+    this.#cursor = svgElement("g", { class: "cursor-mark" }, line(at, y.to, at, y.from), ...dots);
     svg.append(this.#cursor);
   }
 
@@ -77,15 +87,14 @@ export class Chart {
     const figure = this.#figure;
     const domain = domainOf(figure);
     this.#cursor = null;
-    const svg = made("svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": figure.title });
-    this.#x = this.#y = null;
-    if (domain) {
-      this.#x = new Axis(domain.x, MARGIN.left, width - MARGIN.right, figure.logX);
-      this.#y = new Axis(domain.y, height - MARGIN.bottom, MARGIN.top, figure.logY);
-      svg.append(...frame(this.#x, this.#y, figure.text ?? tickText));
-      for (const each of figure.lines) svg.append(...drawn(each, this.#x, this.#y));
-      svg.append(...names(figure.lines, this.#x, this.#y));
-      svg.append(...marks(figure, this.#x, this.#y));
+    const svg = svgElement("svg", { viewBox: `0 0 ${width} ${height}`, width, height, role: "img", "aria-label": figure.title });
+    this.#x = domain && new Axis(domain.x, MARGIN.left, width - MARGIN.right, figure.logX);
+    this.#y = domain && new Axis(domain.y, height - MARGIN.bottom, MARGIN.top, figure.logY);
+    const [x, y] = [this.#x, this.#y];
+    if (x && y) {
+      svg.append(frame(x, y, figure.text ?? tickText));
+      for (const each of figure.lines) svg.append(...drawn(each, x, y));
+      svg.append(...names(figure.lines, x, y), ...marks(figure, x, y));
     }
     this.#element.replaceChildren(svg);
   }
@@ -93,35 +102,45 @@ export class Chart {
 
 /** Where values lie on an axis; a logarithmic one has places for what is above zero alone. */
 class Axis {
+  /** @param {Range} range @param {number} from @param {number} to @param {boolean} [log] */
   constructor([low, high], from, to, log = false) {
-    Object.assign(this, { low, high, from, to, log });
-    this.scale = log ? Math.log : (value) => value;
+    this.low = low;
+    this.high = high;
+    this.from = from;
+    this.to = to;
+    this.log = log;
+    this.scale = log ? Math.log : (/** @type {number} */ value) => value;
     this.begin = this.scale(low);
     this.unit = (to - from) / (this.scale(high) - this.begin);
   }
 
+  /** @param {number} value */
   has(value) {
     return Number.isFinite(value) && (!this.log || value > 0);
   }
 
+  /** @param {number} value */
   place(value) {
     return Math.round((this.from + (this.scale(Math.max(value, this.log ? this.low : -Infinity)) - this.begin) * this.unit) * 10) / 10;
   }
 
+  /** @param {number} place */
   invert(place) {
     const value = this.begin + (place - this.from) / this.unit;
     return this.log ? Math.exp(value) : value;
   }
 
+  /** @param {number} distance */
   ticks(distance) {
     return ticks(this.low, this.high, Math.max(2, Math.floor(Math.abs(this.to - this.from) / distance) + 1), this.log);
   }
 }
 
-/** The ranges of a figure; null if there is nothing in it. */
+/** The ranges of a figure; null if there is nothing in it. @param {Figure} figure @returns {{x: Range, y: Range} | null} */
 function domainOf({ lines, logX, logY, zero, end }) {
-  const x = [Infinity, -Infinity];
-  const y = [Infinity, -Infinity];
+  /** @type {[Range, Range]} */
+  const [x, y] = [[Infinity, -Infinity], [Infinity, -Infinity]];
+  /** @type {(range: Range, value: number, log?: boolean) => void} */
   const widen = (range, value, log) => {
     if (!Number.isFinite(value) || (log && value <= 0)) return;
     range[0] = Math.min(range[0], value);
@@ -144,6 +163,7 @@ function domainOf({ lines, logX, logY, zero, end }) {
   return { x, y: padded(y, logY, zero) };
 }
 
+/** @param {Range} range @param {boolean} [log] @param {boolean} [zero] @returns {Range} */
 function padded([low, high], log, zero) {
   if (log) {
     const factor = low === high ? 1.2 : (high / low) ** 0.04;
@@ -155,8 +175,9 @@ function padded([low, high], log, zero) {
 
 // ---- pieces ----------------------------------------------------------------------------------------------------
 
+/** @param {Axis} x @param {Axis} y @param {(value: number) => string} text */
 function frame(x, y, text) {
-  const grid = made("g", { class: "grid", "aria-hidden": "true" });
+  const grid = svgElement("g", { class: "grid", "aria-hidden": "true" });
   for (const value of y.ticks(y.from - y.to > 200 ? 46 : 34)) {
     const at = y.place(value);
     grid.append(line(x.from, at, x.to, at), label(text(value), x.from - 7, at + 4, "end"));
@@ -166,26 +187,28 @@ function frame(x, y, text) {
     grid.append(line(at, y.from, at, y.from + 4), label(tickText(value), at, y.from + 17, "middle"));
   }
   grid.append(line(x.from, y.from, x.to, y.from));
-  return [grid];
+  return grid;
 }
 
+/** @param {Line} line @param {Axis} x @param {Axis} y */
 function drawn({ kind, points, band = [], dots }, x, y) {
   const parts = [];
   if (band.length > 1) {
+    /** @type {(rows: typeof band, side: 1 | 2) => string[]} */
     const edge = (rows, side) => rows.map((row) => `${x.place(row[0])} ${y.place(row[side])}`);
-    parts.push(made("path", { class: `band ${kind}`, d: `M${edge(band, 2).join("L")}L${edge([...band].reverse(), 1).join("L")}Z` }));
+    parts.push(svgElement("path", { class: `band ${kind}`, d: `M${edge(band, 2).join("L")}L${edge([...band].reverse(), 1).join("L")}Z` }));
   }
   const seen = points.filter(([step, value]) => x.has(step) && y.has(value)).map(([step, value]) => [x.place(step), y.place(value)]);
-  if (seen.length > 1) parts.push(made("path", { class: `line ${kind}`, d: `M${seen.map((each) => each.join(" ")).join("L")}` }));
+  if (seen.length > 1) parts.push(svgElement("path", { class: `line ${kind}`, d: `M${seen.map((each) => each.join(" ")).join("L")}` }));
   if (seen.length === 1 || (dots && seen.length <= MOST_DOTS))
-    parts.push(...seen.map(([cx, cy]) => made("circle", { class: `dot ${kind}`, cx, cy, r: 3 })));
+    parts.push(...seen.map(([cx, cy]) => svgElement("circle", { class: `dot ${kind}`, cx, cy, r: 3 })));
   return parts;
 }
 
-/** The names of lines at their ends, one below the other where they would meet. */
+/** The names of lines at their ends, one below the other where they would meet. @param {Line[]} lines @param {Axis} x @param {Axis} y */
 function names(lines, x, y) {
-  const ends = lines.filter(({ label: name, points }) => name && points.length).map(({ label: name, points }) => {
-    const [step, value] = points.at(-1);
+  const ends = lines.filter(({ label: name, points }) => name && points.length).map(({ label: name = "", points }) => {
+    const [step, value] = points[points.length - 1];
     return { name, at: x.place(step), height: y.has(value) ? y.place(value) : y.from };
   });
   ends.sort((a, b) => a.height - b.height);
@@ -196,29 +219,23 @@ function names(lines, x, y) {
   });
 }
 
+/** @param {Figure} figure @param {Axis} x @param {Axis} y */
 function marks({ marks: steps = [], best = null }, x, y) {
   const parts = steps.filter((step) => x.has(step) && step <= x.high).map((step) => {
     const at = x.place(step);
-    return made("path", { class: "sample-mark", d: `M${at} ${y.from - 8}l4 7h-8z` });
+    return svgElement("path", { class: "sample-mark", d: `M${at} ${y.from - 8}l4 7h-8z` });
   });
   if (best && y.has(best.value) && x.has(best.step))
-    parts.push(made("circle", { class: "best", cx: x.place(best.step), cy: y.place(best.value), r: 7 }));
+    parts.push(svgElement("circle", { class: "best", cx: x.place(best.step), cy: y.place(best.value), r: 7 }));
   return parts;
 }
 
+/** @param {number} x1 @param {number} y1 @param {number} x2 @param {number} y2 */
 function line(x1, y1, x2, y2) {
-  return made("line", { x1, y1, x2, y2 });
+  return svgElement("line", { x1, y1, x2, y2 });
 }
 
+/** @param {string} words @param {number} x @param {number} y @param {"middle" | "end"} anchor @param {string} [kind] */
 function label(words, x, y, anchor, kind = "tick") {
-  const text = made("text", { x, y, "text-anchor": anchor, class: kind });
-  text.textContent = words;
-  return text;
-}
-
-function made(name, attributes, ...children) {
-  const element = document.createElementNS(SVG, name);
-  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
-  element.append(...children);
-  return element;
+  return svgElement("text", { x, y, "text-anchor": anchor, class: kind }, words);
 }

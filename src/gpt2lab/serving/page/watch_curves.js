@@ -2,7 +2,7 @@
  * The curves of a run with what one can do to them: axes, smoothing, a cursor that reads them off, the numbers as a table.
  */
 
-import { element } from "./elements.js";
+import { byId, element } from "./elements.js";
 import { Chart } from "./watch_chart.js";
 import {
   COUNT, FIRST, HIGH, LAST, LOW, MEAN, RATE, SPEED,
@@ -11,48 +11,69 @@ import {
 
 const TABLE_ROWS = 40;
 const TABLE_PAUSE_MS = 5000; // between two tables: nobody can read one that changes every second
-const CHOICES = ["loss-scale", "step-scale", "smoothing", "others"];
 const STORED = "gpt2lab.watch";
 const SMOOTHING = 43; // a decay of 0.95
 
+/** @typedef {import("./watch_run.js").Run} Run */
+/** @typedef {import("./watch_run.js").Row} Row */
+/** @typedef {HTMLInputElement | HTMLSelectElement} Control */
+
 export class Curves {
-  #parts;
+  #parts = {
+    lossScale: byId("loss-scale", HTMLSelectElement),
+    stepScale: byId("step-scale", HTMLSelectElement),
+    smoothing: byId("smoothing", HTMLInputElement),
+    smoothingValue: byId("smoothing-value"),
+    others: byId("others", HTMLInputElement),
+    othersChoice: byId("others-choice"),
+    legend: byId("legend"),
+    cursor: byId("cursor", HTMLInputElement),
+    readout: byId("readout"),
+    numbers: byId("numbers", HTMLDetailsElement),
+    table: byId("table"),
+  };
+  /** @type {Control[]} */
+  #choices;
   #charts;
+  /** @type {Run | null} */
   #run = null;
+  /** @type {Run[]} */
   #others = [];
+  /** @type {number[]} */
   #means = [];
+  /** @type {number | null} */
   #mark = null;
   #following = true; // the cursor is at the newest row
   #tabled = 0;
 
   constructor() {
-    const names = [...CHOICES, "smoothing-value", "others-choice", "legend", "cursor", "readout", "numbers", "table"];
-    this.#parts = Object.fromEntries(names.map((name) => [name, document.getElementById(name)]));
-    const pointed = (step) => {
-      if (this.#run) this.#read(step === null ? this.#cursorAt() : nearest(this.#run.updates, step));
+    const { lossScale, stepScale, smoothing, others, cursor, numbers } = this.#parts;
+    this.#choices = [lossScale, stepScale, smoothing, others];
+    const pointed = (/** @type {number | null} */ step) => {
+      if (this.#run) this.#read(this.#run, step === null ? this.#cursorAt() : nearest(this.#run.updates, step));
     };
-    this.#charts = Object.fromEntries(
-      ["loss", "rate", "speed"].map((name) => [name, new Chart(document.getElementById(`${name}-chart`), pointed)]),
-    );
+    const chart = (/** @type {string} */ name) => new Chart(byId(`${name}-chart`), pointed);
+    this.#charts = { loss: chart("loss"), rate: chart("rate"), speed: chart("speed") };
     this.#restore();
-    for (const name of CHOICES) this.#parts[name].addEventListener("input", () => this.#choose());
-    this.#parts.cursor.addEventListener("input", () => {
+    for (const choice of this.#choices) choice.addEventListener("input", () => this.#choose());
+    cursor.addEventListener("input", () => {
+      if (!this.#run) return;
       this.#following = this.#cursorAt() === this.#run.updates.length - 1;
-      this.#read(this.#cursorAt());
+      this.#read(this.#run, this.#cursorAt());
     });
-    this.#parts.numbers.addEventListener("toggle", () => this.#table(true));
+    numbers.addEventListener("toggle", () => this.#run && this.#table(this.#run, true));
   }
 
-  /** Draw `run`, and `others` if that is chosen. */
+  /** Draw `run`, and `others` if that is chosen. @param {Run} run @param {Run[]} others */
   show(run, others) {
     if (run !== this.#run) this.#following = true;
     this.#run = run;
     this.#others = others;
-    this.#parts["others-choice"].hidden = !others.length;
-    this.#draw();
+    this.#parts.othersChoice.hidden = !others.length;
+    this.#draw(run);
   }
 
-  /** Mark the checkpoint whose samples are shown; null for none. Whether that is another than before. */
+  /** Mark the checkpoint whose samples are shown; null for none. Whether that is another than before. @param {number | null} step */
   mark(step) {
     const changed = step !== this.#mark;
     this.#mark = step;
@@ -62,13 +83,13 @@ export class Curves {
   // ---- choices
 
   #choose() {
-    const values = Object.fromEntries(CHOICES.map((name) => [name, valueOf(this.#parts[name])]));
+    const values = Object.fromEntries(this.#choices.map((choice) => [choice.id, valueOf(choice)]));
     try {
       localStorage.setItem(STORED, JSON.stringify(values));
     } catch {
       // it is chosen anew next time
     }
-    if (this.#run) this.#draw();
+    if (this.#run) this.#draw(this.#run);
     this.#label();
   }
 
@@ -76,7 +97,7 @@ export class Curves {
     this.#parts.smoothing.value = String(SMOOTHING);
     try {
       const values = JSON.parse(localStorage.getItem(STORED) ?? "{}");
-      for (const name of CHOICES) if (name in values) give(this.#parts[name], values[name]);
+      for (const choice of this.#choices) if (choice.id in values) give(choice, values[choice.id]);
     } catch {
       // something else wrote it
     }
@@ -84,7 +105,7 @@ export class Curves {
   }
 
   #label() {
-    const { smoothing, "smoothing-value": shown } = this.#parts;
+    const { smoothing, smoothingValue: shown } = this.#parts;
     shown.textContent = this.#decay ? String(Number(this.#decay.toPrecision(3 + Math.floor(Number(smoothing.value) / 67)))) : "none";
     smoothing.setAttribute("aria-valuetext", shown.textContent);
   }
@@ -95,50 +116,50 @@ export class Curves {
 
   // ---- drawing
 
-  #draw() {
-    const { updates, validations, facts } = this.#run;
+  /** @param {Run} run */
+  #draw(run) {
+    const { updates, validations, facts } = run;
     this.#means = smoothed(updates, this.#decay);
-    const common = { logX: this.#parts["step-scale"].value === "log", end: facts.last_step };
+    const common = { logX: this.#parts.stepScale.value === "log", end: facts.last_step };
     this.#charts.loss.show({
       ...common,
-      lines: this.#lossLines(),
-      logY: this.#parts["loss-scale"].value === "log",
+      lines: this.#lossLines(run),
+      logY: this.#parts.lossScale.value === "log",
       best: facts.best && validations.length > 1 ? { step: facts.best.step, value: facts.best.loss } : null,
       marks: this.#mark === null ? [] : [this.#mark],
-      title: lossTitle(this.#run, this.#means),
+      title: lossTitle(run, this.#means),
     });
-    for (const [name, column, title] of [["rate", RATE, "Learning rate"], ["speed", SPEED, "Tokens a second"]]) {
-      const points = updates.filter((row) => row[column] !== null).map((row) => [middle(row), row[column]]);
-      this.#charts[name].show({ ...common, lines: [{ kind: name, points }], zero: true, title: `${title} over updates.` });
-    }
-    this.#legend();
-    this.#moveCursor();
-    this.#table(false);
+    this.#charts.rate.show({ ...common, ...single(updates, "rate", RATE, "Learning rate") });
+    this.#charts.speed.show({ ...common, ...single(updates, "speed", SPEED, "Tokens a second") });
+    this.#legend(run);
+    this.#moveCursor(run);
+    this.#table(run, false);
   }
 
-  #lossLines() {
-    const { updates, validations } = this.#run;
+  /** @param {Run} run @returns {import("./watch_chart.js").Line[]} */
+  #lossLines({ updates, validations }) {
     const means = this.#means;
     const thick = updates.filter((row) => row[COUNT] > 1).length > updates.length / 2;
+    /** @type {import("./watch_chart.js").Line[]} */
     const lines = [
       {
         kind: "raw",
-        points: updates.map((row) => [middle(row), row[MEAN]]),
+        points: updates.map((row) => point(row, row[MEAN])),
         band: thick ? updates.map((row) => [middle(row), row[LOW], row[HIGH]]) : [],
       },
-      { kind: "smoothed", points: updates.map((row, at) => [middle(row), means[at]]) },
-      { kind: "held-out", points: validations.map((row) => [middle(row), row[MEAN]]), dots: true },
+      { kind: "smoothed", points: updates.map((row, at) => point(row, means[at])) },
+      { kind: "held-out", points: validations.map((row) => point(row, row[MEAN])), dots: true },
     ];
     if (!this.#parts.others.checked) return lines;
     const others = this.#others.filter((run) => run.updates.length).map((run) => {
       const theirs = smoothed(run.updates, this.#decay);
-      return { kind: "other", points: run.updates.map((row, at) => [middle(row), theirs[at]]), label: run.name };
+      return { kind: "other", points: run.updates.map((row, at) => point(row, theirs[at])), label: run.name };
     });
     return [...others, ...lines];
   }
 
-  #legend() {
-    const { validations } = this.#run;
+  /** @param {Run} run */
+  #legend({ validations }) {
     const shown = [["raw", "training, each update"], ["smoothed", "training, smoothed"]];
     if (validations.length) shown.push(["held-out", "held out"]);
     if (validations.length > 1) shown.push(["best", "the best, which is kept as the model"]);
@@ -157,21 +178,23 @@ export class Curves {
     return Number(this.#parts.cursor.value);
   }
 
-  #moveCursor() {
-    const { cursor } = this.#parts;
-    const last = this.#run.updates.length - 1;
-    cursor.closest("label").hidden = this.#parts.readout.hidden = last < 0;
+  /** @param {Run} run */
+  #moveCursor(run) {
+    const { cursor, readout: words } = this.#parts;
+    const last = run.updates.length - 1;
+    if (cursor.parentElement) cursor.parentElement.hidden = last < 0;
+    words.hidden = last < 0;
     if (last < 0) return;
     cursor.max = String(last);
     if (this.#following) cursor.value = String(last);
-    this.#read(this.#cursorAt());
+    this.#read(run, this.#cursorAt());
   }
 
-  /** Tell the numbers of row `at` and put the cursor there. */
-  #read(at) {
-    const row = this.#run.updates[at];
+  /** Tell the numbers of row `at` and put the cursor there. @param {Run} run @param {number} at */
+  #read({ updates, validations }, at) {
+    const row = updates[at];
     if (!row) return;
-    const held = upTo(this.#run.validations, row[LAST]);
+    const held = upTo(validations, row[LAST]);
     const words = readout(row, this.#means[at], held);
     this.#parts.readout.textContent = words;
     this.#parts.cursor.setAttribute("aria-valuetext", words);
@@ -184,47 +207,61 @@ export class Curves {
 
   // ---- the table
 
-  #table(now) {
-    if (!this.#parts.numbers.open || !this.#run) return;
+  /** @param {Run} run @param {boolean} now */
+  #table({ name, updates, validations }, now) {
+    if (!this.#parts.numbers.open) return;
     if (!now && performance.now() - this.#tabled < TABLE_PAUSE_MS) return;
     this.#tabled = performance.now();
     const heads = ["Updates", "Training loss", "Smoothed", "Held-out loss", "Learning rate", "Tokens a second"];
-    const { updates, validations } = this.#run;
     const rows = evenly(updates.length, TABLE_ROWS).map((at) => {
       const row = updates[at];
       const held = upTo(validations, row[LAST]);
-      return [lossText(row[MEAN]), lossText(this.#means[at]), held ? lossText(held[MEAN]) : "–", optional(row[RATE], rateText),
-        optional(row[SPEED], count), span(row)];
+      const cells = [lossText(row[MEAN]), lossText(this.#means[at]), held ? lossText(held[MEAN]) : "–",
+        optional(row[RATE], rateText), optional(row[SPEED], count)];
+      return element("tr", {}, element("th", { scope: "row" }, span(row)), ...cells.map((cell) => element("td", {}, cell)));
     });
     this.#parts.table.replaceChildren(
       element("table", {},
-        element("caption", {}, `${this.#run.name}: ${rows.length} of ${count(updates.length)} rows; held-out losses are the latest so far.`),
+        element("caption", {}, `${name}: ${rows.length} of ${count(updates.length)} rows; held-out losses are the latest so far.`),
         element("thead", {}, element("tr", {}, ...heads.map((head) => element("th", { scope: "col" }, head)))),
-        element("tbody", {}, ...rows.map((cells) => {
-          const head = cells.pop();
-          return element("tr", {}, element("th", { scope: "row" }, head), ...cells.map((cell) => element("td", {}, cell)));
-        }))),
+        element("tbody", {}, ...rows)),
     );
   }
 }
 
+/** @param {Control} control */
 function valueOf(control) {
-  return control.type === "checkbox" ? control.checked : control.value;
+  return control instanceof HTMLInputElement && control.type === "checkbox" ? control.checked : control.value;
 }
 
+/** @param {Control} control @param {unknown} value */
 function give(control, value) {
-  if (control.type === "checkbox") control.checked = value === true;
+  if (control instanceof HTMLInputElement && control.type === "checkbox") control.checked = value === true;
   else if (typeof value === "string") control.value = value;
 }
 
+/** A point of a curve. @param {Row} row @param {number} value @returns {[number, number]} */
+function point(row, value) {
+  return [middle(row), value];
+}
+
+/** A chart of one column. @param {Row[]} rows @param {string} kind @param {7 | 8} column @param {string} title */
+function single(rows, kind, column, title) {
+  const points = rows.flatMap((row) => (row[column] === null ? [] : [point(row, row[column])]));
+  return { lines: [{ kind, points }], zero: true, title: `${title} over updates.` };
+}
+
+/** @param {Row} row */
 function span(row) {
   return row[FIRST] === row[LAST] ? count(row[FIRST]) : `${count(row[FIRST])}–${count(row[LAST])}`;
 }
 
+/** @param {number | null | undefined} value @param {(value: number) => string} text */
 function optional(value, text) {
   return value === null || value === undefined ? "–" : text(value);
 }
 
+/** @param {Row} row @param {number} mean @param {Row | null} held */
 function readout(row, mean, held) {
   const words = [`update ${span(row)}`, `loss ${lossText(row[MEAN])}`];
   if (row[COUNT] > 1) words[1] += ` (${lossText(row[LOW])} to ${lossText(row[HIGH])})`;
@@ -235,9 +272,11 @@ function readout(row, mean, held) {
   return words.join(" · ");
 }
 
+/** @param {Run} run @param {number[]} means */
 function lossTitle({ name, updates, validations, facts }, means) {
   const words = [`Loss of ${name} over updates.`];
-  if (updates.length) words.push(`In training from ${tickText(means[0])} to ${tickText(means.at(-1))} after ${count(updates.at(-1)[LAST])} updates, smoothed.`);
+  const [mean, last] = [means[means.length - 1], updates[updates.length - 1]];
+  if (last) words.push(`In training from ${tickText(means[0])} to ${tickText(mean)} after ${count(last[LAST])} updates, smoothed.`);
   if (facts.best && validations.length) words.push(`Held out at best ${lossText(facts.best.loss)} after ${count(facts.best.step)} updates.`);
   return words.join(" ");
 }

@@ -5,18 +5,57 @@
  * Of updates, learning rate and tokens a second follow the mean loss.
  */
 
-export const [FIRST, LAST, COUNT, LOW_STEP, LOW, HIGH, MEAN, RATE, SPEED] = [0, 1, 2, 3, 4, 5, 6, 7, 8];
+export const FIRST = 0;
+export const LAST = 1;
+export const COUNT = 2;
+export const LOW = 4;
+export const HIGH = 5;
+export const MEAN = 6;
+export const RATE = 7;
+export const SPEED = 8;
+
+/**
+ * @typedef {[number, number, number, number, number, number, number, number | null, number | null]} Row  a validation's
+ *   row ends with the mean
+ * @typedef {{from: number, rows: Row[]}} Change
+ *
+ * @typedef {object} Facts  the latest of everything that is no curve; unknown ones are null or missing
+ * @property {string} [state]
+ * @property {string | null} [problem]
+ * @property {number | null} [unread]  lines that could not be read
+ * @property {number | null} [reading]  the share of the file that is read, while it is read for the first time
+ * @property {number | null} [changed_at]
+ * @property {number | null} [ends_at]
+ * @property {number | null} [step]
+ * @property {number | null} [last_step]
+ * @property {number | null} [loss]
+ * @property {number | null} [average]
+ * @property {number | null} [learning_rate]
+ * @property {number | null} [tokens_per_second]
+ * @property {number | null} [seconds]
+ * @property {number | null} [memory]
+ * @property {{step: number, loss: number} | null} [validation]
+ * @property {{step: number, loss: number} | null} [best]
+ * @property {Record<string, any> | null} [settings]
+ * @property {[number, number][]} [samples]  steps and versions
+ */
 
 export class Run {
   /** @param {string} name */
   constructor(name) {
     this.name = name;
-    this.facts = {}; // the latest of everything that is no curve: state, step, last_step, loss, samples, …
+    /** @type {Facts} */
+    this.facts = {};
+    /** @type {Row[]} */
     this.updates = [];
+    /** @type {Row[]} */
     this.validations = [];
   }
 
-  /** Take the data of a `run` event: facts that changed, and the rows that take the place of those from one on. */
+  /**
+   * Take the data of a `run` event: facts that changed, and the rows that take the place of those from one on.
+   * @param {{updates?: Change, validations?: Change} & Facts} data
+   */
   take({ updates, validations, ...facts }) {
     if (updates) replace(this.updates, updates);
     if (validations) replace(this.validations, validations);
@@ -24,6 +63,7 @@ export class Run {
   }
 }
 
+/** @param {Row[]} rows @param {Change} change */
 function replace(rows, { from, rows: later }) {
   rows.length = from;
   for (const row of later) rows.push(row);
@@ -32,6 +72,7 @@ function replace(rows, { from, rows: later }) {
 /**
  * Exponential moving average of the loss, a value for each row. `decay` is that from one update to the next, so a row
  * of many updates weighs as much as they would; early values are not drawn to zero.
+ * @param {Row[]} rows @param {number} decay
  * @returns {number[]}
  */
 export function smoothed(rows, decay) {
@@ -45,17 +86,17 @@ export function smoothed(rows, decay) {
   });
 }
 
-/** The decay at a position of the slider: 0, then ever closer to 1 (0.9 at 33, 0.99 at 67, 0.999 at 100). */
+/** The decay at a position of the slider: 0, then ever closer to 1 (0.9 at 33, 0.99 at 67, 0.999 at 100). @param {number} position */
 export function decayAt(position) {
   return 1 - 10 ** (-position / (100 / 3));
 }
 
-/** The middle of the updates that a row has. */
+/** The middle of the updates that a row has. @param {Row} row */
 export function middle(row) {
   return (row[FIRST] + row[LAST]) / 2;
 }
 
-/** Where the row lies whose place is nearest to `step`; rows ascend. -1 if there are none. */
+/** Where the row lies whose place is nearest to `step`; rows ascend. -1 if there are none. @param {Row[]} rows @param {number} step */
 export function nearest(rows, step) {
   let low = 0;
   let high = rows.length - 1;
@@ -67,7 +108,7 @@ export function nearest(rows, step) {
   return high < 0 ? -1 : low;
 }
 
-/** The last row that begins at `step` or before; null if there is none. */
+/** The last row that begins at `step` or before; null if there is none. @param {Row[]} rows @param {number} step */
 export function upTo(rows, step) {
   let found = null;
   let low = 0;
@@ -82,15 +123,16 @@ export function upTo(rows, step) {
   return found;
 }
 
-/** At most `most` of the places 0 to `count` - 1, evenly, with the first and the last. */
-export function evenly(count, most) {
-  if (count <= most) return Array.from({ length: count }, (_, at) => at);
-  return Array.from({ length: most }, (_, at) => Math.round((at * (count - 1)) / (most - 1)));
+/** At most `most` of the places 0 to `n` - 1, evenly, with the first and the last. @param {number} n @param {number} most */
+export function evenly(n, most) {
+  if (n <= most) return Array.from({ length: n }, (_, at) => at);
+  return Array.from({ length: most }, (_, at) => Math.round((at * (n - 1)) / (most - 1)));
 }
 
 /**
  * Round numbers in a range, for an axis.
- * @param {boolean} log  on a logarithmic axis: powers of ten with 2 and 5 between, if those are enough
+ * @param {number} low @param {number} high @param {number} most
+ * @param {boolean} [log]  on a logarithmic axis: powers of ten with 2 and 5 between, if those are enough
  */
 export function ticks(low, high, most, log = false) {
   if (log) {
@@ -100,12 +142,13 @@ export function ticks(low, high, most, log = false) {
   const rough = (high - low) / Math.max(1, most - 1);
   if (!(rough > 0)) return [low];
   const power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 5, 10].find((factor) => factor * power >= rough * 0.999) * power;
+  const step = ([1, 2, 5].find((factor) => factor * power >= rough * 0.999) ?? 10) * power;
   const found = [];
   for (let at = Math.ceil(low / step - 1e-9); at * step <= high + step * 1e-9; at += 1) found.push(Number((at * step).toPrecision(12)));
   return found;
 }
 
+/** @param {number} low @param {number} high */
 function logTicks(low, high) {
   const found = [];
   for (let power = Math.floor(Math.log10(low)); power <= Math.log10(high); power += 1)
@@ -118,15 +161,15 @@ function logTicks(low, high) {
 
 // ---- in words --------------------------------------------------------------------------------------------------
 
-/** `1:02:03` or `2:03`. */
+/** `1:02:03` or `2:03`. @param {number} seconds */
 export function clock(seconds) {
   const whole = Math.max(0, Math.round(seconds));
-  const pad = (value) => String(value).padStart(2, "0");
+  const pad = (/** @type {number} */ value) => String(value).padStart(2, "0");
   const [hours, minutes, rest] = [Math.floor(whole / 3600), Math.floor(whole / 60) % 60, whole % 60];
   return hours ? `${hours}:${pad(minutes)}:${pad(rest)}` : `${minutes}:${pad(rest)}`;
 }
 
-/** A time long ago in round words. */
+/** A time long ago in round words. @param {number} seconds */
 export function ago(seconds) {
   if (seconds < 90) return `${Math.max(1, Math.round(seconds))} s`;
   if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
@@ -134,23 +177,27 @@ export function ago(seconds) {
   return `${Math.round(seconds / 86_400)} days`;
 }
 
+/** @param {number} value */
 export function count(value) {
   return Math.round(value).toLocaleString("en-US");
 }
 
+/** @param {number} value */
 export function lossText(value) {
   return value < 100 ? value.toFixed(3) : value.toPrecision(4);
 }
 
+/** @param {number} value */
 export function rateText(value) {
   return value === 0 ? "0" : value.toExponential(1).replace("e+", "e");
 }
 
+/** @param {number} value */
 export function bytesText(value) {
   return value >= 2 ** 30 ? `${(value / 2 ** 30).toFixed(1)} GiB` : `${Math.round(value / 2 ** 20)} MiB`;
 }
 
-/** A number at a tick of an axis. */
+/** A number at a tick of an axis. @param {number} value */
 export function tickText(value) {
   const size = Math.abs(value);
   if (size >= 1e6) return `${Number((value / 1e6).toPrecision(3))}M`;

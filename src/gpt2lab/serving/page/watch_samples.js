@@ -4,42 +4,62 @@
  * Texts are a model's, so anything may be in them: they are put into the page as text alone.
  */
 
-import { ApiError, headers } from "./api.js";
-import { element } from "./elements.js";
+import { ApiError, request } from "./api.js";
+import { byId, element } from "./elements.js";
 import { count, lossText, upTo, LOW } from "./watch_run.js";
 import { whatIsNew } from "./watch_words.js";
 
 const KEPT = 200; // files of samples
 
-const files = new Map(); // address and version -> promise of {texts, cut}
+/** @typedef {{texts: string[], cut: boolean}} File */
 
-/** The samples of a step; asked for once, unless they were written again. */
+/** @type {Map<string, Promise<File>>} */
+const files = new Map(); // by address and version
+
+/**
+ * The samples of a step; asked for once, unless they were written again.
+ * @param {string} run @param {[number, number]} sample
+ */
 function fetchSamples(run, [step, version]) {
   const address = `watch/samples?run=${encodeURIComponent(run)}&step=${step}`;
   const key = `${address} ${version}`;
-  if (!files.has(key)) {
-    const asked = ask(address);
-    asked.catch(() => files.delete(key));
-    files.set(key, asked);
-    if (files.size > KEPT) files.delete(files.keys().next().value);
-  }
-  return files.get(key);
+  const known = files.get(key);
+  if (known) return known;
+  const asked = ask(address);
+  asked.catch(() => files.delete(key));
+  files.set(key, asked);
+  for (const oldest of files.keys()) if (files.size > KEPT) files.delete(oldest);
+  return asked;
 }
 
+/** @param {string} address @returns {Promise<File>} */
 async function ask(address) {
-  let answer;
   try {
-    answer = await fetch(address, { headers: headers(), cache: "no-store" });
-  } catch {
-    throw new ApiError("The server does not answer.");
+    return await (await request(address, { cache: "no-store" })).json();
+  } catch (problem) {
+    if (!(problem instanceof ApiError)) throw problem;
+    const { status } = problem;
+    throw new ApiError(status ? "These samples are not there any more." : "The server does not answer.", { status });
   }
-  if (!answer.ok) throw new ApiError("These samples are not there any more.", { status: answer.status });
-  return await answer.json();
 }
 
 export class Samples {
-  #parts;
+  #parts = {
+    samples: byId("samples"),
+    hint: byId("samples-hint"),
+    timeline: byId("timeline", HTMLInputElement),
+    earlier: byId("earlier", HTMLButtonElement),
+    later: byId("later", HTMLButtonElement),
+    newest: byId("newest", HTMLInputElement),
+    number: byId("number", HTMLSelectElement),
+    numberChoice: byId("number-choice"),
+    compare: byId("compare", HTMLSelectElement),
+    title: byId("sample-title"),
+    texts: byId("texts"),
+  };
+  /** @type {import("./watch_run.js").Run | null} */
   #run = null;
+  /** @type {number | null} */
   #chosen = null; // the step that is shown
   #shown = ""; // what the texts on the page were made from
   #onChoice;
@@ -47,18 +67,15 @@ export class Samples {
   /** @param {(step: number|null) => void} onChoice  another checkpoint is shown */
   constructor(onChoice) {
     this.#onChoice = onChoice;
-    const names = ["samples", "samples-hint", "timeline", "earlier", "later", "newest", "number", "number-choice"];
-    names.push("compare", "sample-title", "texts");
-    this.#parts = Object.fromEntries(names.map((name) => [name, document.getElementById(name)]));
     const { timeline, earlier, later, newest, number, compare } = this.#parts;
     timeline.addEventListener("input", () => this.#go(Number(timeline.value)));
     earlier.addEventListener("click", () => this.#go(this.#place - 1));
     later.addEventListener("click", () => this.#go(this.#place + 1));
-    newest.addEventListener("change", () => this.show(this.#run));
+    newest.addEventListener("change", () => this.#run && this.show(this.#run));
     for (const choice of [number, compare]) choice.addEventListener("change", () => this.#write());
   }
 
-  /** Show what `run` has; again for the same run keeps the checkpoint that was chosen. */
+  /** Show what `run` has; again for the same run keeps the checkpoint that was chosen. @param {import("./watch_run.js").Run} run */
   show(run) {
     if (run !== this.#run) this.#chosen = null;
     this.#run = run;
@@ -84,15 +101,17 @@ export class Samples {
 
   /** The newest step that is this training's: a run of the same name may have left later ones. */
   #newestOwn() {
-    const listed = this.#listed;
-    return ([...listed].reverse().find(([step]) => !this.#isForeign(step)) ?? listed.at(-1))[0];
+    const steps = this.#listed.map(([step]) => step);
+    return [...steps].reverse().find((step) => !this.#isForeign(step)) ?? steps[steps.length - 1];
   }
 
+  /** @param {number} step */
   #isForeign(step) {
-    const { step: last, reading } = this.#run.facts;
-    return reading === null && last !== null && last !== undefined && step > last;
+    const { step: last = null, reading } = this.#run?.facts ?? {};
+    return reading === null && last !== null && step > last;
   }
 
+  /** @param {number} place */
   #go(place) {
     const listed = this.#listed;
     this.#chosen = listed[Math.min(Math.max(place, 0), listed.length - 1)][0];
@@ -105,32 +124,36 @@ export class Samples {
     const run = this.#run;
     const [listed, place] = [this.#listed, this.#place];
     const own = listed[place];
+    if (!run || !own) return;
     const other = this.#other(place);
-    this.#label(place);
+    this.#label(run, own[0], place);
     this.#onChoice(own[0]);
     const wanted = JSON.stringify([run.name, own, other, this.#parts.number.value]);
     if (wanted === this.#shown) return;
     this.#shown = wanted;
     try {
       const [file, earlier] = await Promise.all([fetchSamples(run.name, own), other && fetchSamples(run.name, other)]);
-      if (this.#shown === wanted) this.#texts(file, earlier, own[0], other?.[0]);
+      if (this.#shown === wanted) this.#texts(file, own[0], earlier && other ? { file: earlier, step: other[0] } : null);
     } catch (problem) {
+      if (!(problem instanceof Error)) throw problem;
       if (this.#shown !== wanted) return;
       this.#shown = "";
       this.#parts.texts.replaceChildren(element("p.hint", {}, problem.message));
     }
   }
 
-  /** The checkpoint to compare with, if one is asked for and there is one. */
+  /** The checkpoint to compare with, if one is asked for and there is one. @param {number} place */
   #other(place) {
-    const wanted = { none: -1, before: place - 1, first: 0 }[this.#parts.compare.value];
+    /** @type {Record<string, number>} */
+    const places = { none: -1, before: place - 1, first: 0 };
+    const wanted = places[this.#parts.compare.value];
     return wanted >= 0 && wanted < place ? this.#listed[wanted] : null;
   }
 
-  #label(place) {
-    const { timeline, earlier, later, "sample-title": title, "samples-hint": hint } = this.#parts;
-    const step = this.#chosen;
-    const loss = upTo(this.#run.validations, step);
+  /** @param {import("./watch_run.js").Run} run @param {number} step @param {number} place */
+  #label(run, step, place) {
+    const { timeline, earlier, later, title, hint } = this.#parts;
+    const loss = upTo(run.validations, step);
     const words = [`After ${count(step)} ${step === 1 ? "update" : "updates"}`, `${place + 1} of ${this.#listed.length}`];
     if (loss) words.push(`held-out loss ${lossText(loss[LOW])}`);
     if (this.#isForeign(step)) words.push("of an earlier training: this one has not come so far");
@@ -139,23 +162,25 @@ export class Samples {
     timeline.setAttribute("aria-valuetext", words.join(", "));
     earlier.disabled = place <= 0;
     later.disabled = place >= this.#listed.length - 1;
-    hint.textContent = hintOf(this.#run.facts.settings ?? {});
+    hint.textContent = hintOf(run.facts.settings ?? {});
   }
 
-  #texts({ texts, cut }, earlier, step, otherStep) {
-    const { number, "number-choice": choice, texts: place } = this.#parts;
-    choice.hidden = texts.length < 2;
+  /** @param {File} own @param {number} step @param {{file: File, step: number} | null} earlier */
+  #texts({ texts, cut }, step, earlier) {
+    const { number, numberChoice, texts: place } = this.#parts;
+    numberChoice.hidden = texts.length < 2;
     if (number.options.length !== texts.length) {
       const chosen = Math.min(Math.max(number.selectedIndex, 0), texts.length - 1);
       number.replaceChildren(...texts.map((_, at) => element("option", { value: at }, String(at + 1))));
       number.selectedIndex = chosen;
     }
     const at = Math.max(number.selectedIndex, 0);
-    const prompt = this.#run.facts.settings?.sample_prompt ?? "";
+    const prompt = this.#run?.facts.settings?.sample_prompt ?? "";
     const own = texts[at] ?? "";
-    const before = earlier?.texts[at];
+    const before = earlier?.file.texts[at];
     const figures = [];
-    if (before !== undefined) figures.push(figure(`After ${count(otherStep)} updates`, [{ text: before, isNew: false }], prompt));
+    if (earlier && before !== undefined)
+      figures.push(figure(`After ${count(earlier.step)} updates`, [{ text: before, isNew: false }], prompt));
     const pieces = before === undefined ? null : whatIsNew(before, own);
     const note = pieces ? "what is new is underlined" : cut ? "only the beginning is shown" : null;
     figures.push(figure(`After ${count(step)} updates`, pieces ?? [{ text: own, isNew: false }], prompt, note));
@@ -163,6 +188,7 @@ export class Samples {
   }
 }
 
+/** @param {string} title @param {import("./watch_words.js").Piece[]} pieces @param {string} prompt @param {string | null} [note] */
 function figure(title, pieces, prompt, note = null) {
   const text = element("div.sample-text", { dir: "auto" });
   let left = pieces.map(({ text: part }) => part).join("").startsWith(prompt) ? prompt.length : 0;
@@ -179,6 +205,7 @@ function figure(title, pieces, prompt, note = null) {
   return element("figure", {}, element("figcaption", {}, note ? `${title} · ${note}` : title), text);
 }
 
+/** @param {Record<string, any>} settings */
 function hintOf({ sample_prompt: prompt, top_k: k, seed }) {
   const words = [prompt ? `It begins with “${prompt}”` : "It begins with nothing"];
   if (k) words.push(`top-k ${k}`);

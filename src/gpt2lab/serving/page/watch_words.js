@@ -1,17 +1,20 @@
 /** What is new in a text against another, by words. Knows nothing of the document. */
 
+/** @typedef {{text: string, isNew: boolean}} Piece */
+
 const MOST_WORDS = 1500; // of either text: the table below has a cell for each pair
 
 /**
  * A text in pieces, with the words that are not in `before` at their place (longest common subsequence).
  * @param {string} before
  * @param {string} after
- * @returns {{text: string, isNew: boolean}[]} pieces that make `after`; null if the texts are too long to be compared
+ * @returns {Piece[] | null} pieces that make `after`; null if the texts are too long to be compared
  */
 export function whatIsNew(before, after) {
   const [old, now] = [words(before), words(after)];
   if (old.length > MOST_WORDS || now.length > MOST_WORDS) return null;
   const kept = inBoth(old, now);
+  /** @type {Piece[]} */
   const pieces = [];
   now.forEach((word, at) => {
     const isNew = !kept.has(at);
@@ -22,12 +25,12 @@ export function whatIsNew(before, after) {
   return pieces;
 }
 
-/** Words with the space before them; what is left at the end is a piece of its own. */
+/** Words with the space before them; what is left at the end is a piece of its own. @param {string} text @returns {string[]} */
 function words(text) {
   return text.match(/\s*\S+|\s+$/g) ?? [];
 }
 
-/** Places of `now` whose words are in `old` too, in the same order. */
+/** Places of `now` whose words are in `old` too, in the same order. @param {string[]} old @param {string[]} now */
 function inBoth(old, now) {
   const width = now.length + 1;
   const lengths = new Uint16Array((old.length + 1) * width);

@@ -1,0 +1,57 @@
+/**
+ * A form with a button that runs something of the server's and one that stops it: what a user sees of it while it runs, when
+ * it is done, and when it fails. Knows nothing of what is run.
+ */
+
+import { withKey } from "./api_key.js";
+import { element } from "./elements.js";
+
+/**
+ * @template Plan
+ * @param {string} kind  of form: its class
+ * @param {object} parts
+ * @param {string} parts.label  of the button that runs
+ * @param {Node[]} parts.fields  before the buttons
+ * @param {Node[]} [parts.after]  after them
+ * @param {import("./elements.js").Attributes} [parts.attributes]
+ * @param {(say: (text: string) => void) => Plan | null} parts.plan  what is to be run; null if nothing is, which it has said
+ * @param {(plan: Plan, options: {say: (text: string) => void, signal: AbortSignal}) => Promise<void>} parts.work
+ * @param {(plan: Plan) => string} parts.done  what is said in the end
+ */
+export function runForm(kind, { label, fields, after = [], attributes = {}, plan, work, done }) {
+  const run = element("button.button.primary", { type: "submit" }, label);
+  const stop = element("button.button", { type: "button", disabled: true }, "Stop");
+  const status = element("span.hint", { role: "status" });
+  const say = (/** @type {string} */ text) => {
+    status.textContent = text;
+  };
+  let stopping = new AbortController();
+
+  const start = async () => {
+    const planned = plan(say);
+    if (planned === null) return;
+    stopping = new AbortController();
+    const { signal } = stopping;
+    run.disabled = true;
+    stop.disabled = false;
+    say("Drawing …");
+    try {
+      await withKey(() => work(planned, { say, signal }));
+      say(done(planned));
+    } catch (problem) {
+      if (!(problem instanceof Error)) throw problem;
+      say(signal.aborted ? "Stopped." : problem.message);
+    } finally {
+      stopping.abort(); // where one request failed, the others need not go on
+      run.disabled = false;
+      stop.disabled = true;
+    }
+  };
+  const node = element(`form.${kind}`, attributes, ...fields, run, stop, status, ...after);
+  node.addEventListener("submit", (event) => {
+    event.preventDefault();
+    if (!run.disabled) start();
+  });
+  stop.addEventListener("click", () => stopping.abort());
+  return node;
+}
