@@ -15,7 +15,7 @@ BEGIN = """(m, steps) => {
 
 @pytest.fixture
 def focus(evaluate):
-    """``focus(("display", "one"), ("pin", 3))``: what is looked at after these transitions; runs are only names here."""
+    """``focus(("display", "one"), ("pin", 3))``: what is looked at after these transitions; here runs are names."""
     return lambda *steps: evaluate("focus.js", BEGIN, steps)
 
 

@@ -88,13 +88,19 @@ def test_data_for_a_script_cannot_end_it():
 
 
 def test_tokens_carry_what_their_card_says(pages):
-    cards = re.findall(r"data-d='(.*?)'", pages["sweep"])
-    assert len(cards) >= 8
+    texts = re.findall(r"data-tokens='(.*?)'", pages["sweep"])
+    assert len(texts) == 4  # two at each temperature
     import html as standard
 
-    card = json.loads(standard.unescape(cards[0]))
-    assert [name for name, _ in card["r"]][:2] == ["probability", "as drawn from"]
-    assert len(card["l"][0][1]) == 5
+    token = json.loads(standard.unescape(texts[0]))[0]
+    assert [name for name, _ in token["rows"]][:2] == ["probability", "as drawn from"]
+    assert len(token["lists"][0][1]) == 5
+
+
+def test_a_text_can_be_read_without_its_script(pages):
+    shown = Elements()
+    shown.feed(pages["score"])
+    assert "alert('1')</script><img src=x onerror=" in shown.text
 
 
 def test_percentages_keep_two_digits_where_they_are_small():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gpt2lab.exploring.reading import entropy, last_logits, level, likeliest, read_sample, read_text
+from gpt2lab.exploring.reading import entropy, last_logits, likeliest, read_sample, read_text
 from gpt2lab.exploring.score import read_document
 from gpt2lab.sampling.declaration import SamplingParams
 from gpt2lab.sampling.rules import distribution
@@ -70,7 +70,3 @@ def test_the_likeliest_are_in_order_with_lower_ids_first_and_none_of_zero():
     found = likeliest(np.array([0.2, 0.0, 0.4, 0.2, 0.2]), 10, None)
     assert [alternative.id for alternative in found] == [2, 0, 3, 4]
     assert [alternative.id for alternative in likeliest(np.array([0.2, 0.0, 0.4, 0.2, 0.2]), 2, None)] == [2, 0]
-
-
-def test_levels_grow_as_probabilities_shrink():
-    assert [level(p) for p in (1, 0.5, 0.3, 0.1, 0.02, 0.002, 0)] == [0, 0, 1, 2, 3, 4, 5]

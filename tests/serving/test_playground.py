@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
 import time
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
@@ -53,6 +54,21 @@ def test_the_page_is_served_and_loads_nothing_of_another_origin(api):
         assert "default-src 'none'" in policy and "script-src 'self'" in policy and "unsafe" not in policy
         assert answer.headers["x-content-type-options"] == "nosniff"
     assert api.http.head("/").status_code == 200 and api.http.head("/").content == b""
+
+
+def test_the_playground_asks_for_all_its_modules_at_once():
+    found: set[str] = set()
+    wanted = ["main.js"]
+    while wanted:
+        name = wanted.pop()
+        source = page_files.FOLDER / name
+        new = name not in found and source.exists()  # stages.js is made, and imports nothing
+        wanted += re.findall(r'^(?:import|}).* from "\./(\w+\.js)";', source.read_text("utf-8"), re.M) if new else []
+        found.add(name)
+    preloaded = re.findall(
+        r'"modulepreload" href="page/(\w+\.js)"', (page_files.FOLDER / "index.html").read_text("utf-8")
+    )
+    assert sorted(preloaded) == sorted(found - {"main.js"})
 
 
 def test_every_file_of_the_page_has_a_known_kind(api):

@@ -83,11 +83,11 @@ def _lens_cell(guesses: list[Alternative]) -> str:
     best = guesses[0]
     level = sum(best.probability >= border for border in (0.02, 0.1, 0.25, 0.5, 0.8))
     entries = [(html.visible(each.text) or f"#{each.id}", round(each.probability, 6)) for each in guesses]
-    details = html.details(
-        best.text or f"#{best.id}", [("probability", percent(best.probability))], [("next", entries)]
-    )
-    style = f' class="l{level}"' if level else ""
-    return f"<td{style} data-d='{details}'>{escape(_shown(best.text or f'#{best.id}'))}</td>"
+    text = best.text or f"#{best.id}"
+    rows = [("probability", percent(best.probability))]
+    record: html.Record = {"text": html.visible(text), "rows": rows, "lists": [("next", entries)]}
+    style = f"known l{level}" if level else "known"
+    return f"<td class=\"{style}\" data-token='{html.in_attribute(record)}'>{escape(_shown(text))}</td>"
 
 
 def _shown(token: str) -> str:

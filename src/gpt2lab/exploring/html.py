@@ -7,13 +7,35 @@ from __future__ import annotations
 
 import html
 import json
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from gpt2lab.errors import UsageError
 
 HERE = Path(__file__).parent
+PLAYGROUND = HERE.parent / "serving" / "page"
+
+SCRIPTS = (PLAYGROUND / "elements.js", PLAYGROUND / "token_spans.js", HERE / "report.js")
+"""Modules of every page, each after those that it imports: tokens look as they do in the playground."""
+
+STYLES = (PLAYGROUND / "tokens.css", HERE / "report.css")
+
+
+class Record(TypedDict, total=False):
+    """A token of a coloured text: its text, and what the card that it shows says."""
+
+    text: str
+    probability: float
+    """It gives the tint; without one there is none."""
+    classes: list[str]
+    """For what is special about it."""
+    rows: list[tuple[str, str]]
+    """Names and values."""
+    lists: list[tuple[str, list[tuple[str, float]]]]
+    """Headings, each with texts and their probabilities."""
+
 
 _CONTROLS = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in "\n\t"} | {127: "␡"}
 
@@ -30,8 +52,8 @@ def escape(text: object) -> str:
 
 def page(title: str, body: str, *, scripts: Sequence[str] = (), data: Any = None) -> str:
     """A whole page: ``body`` is markup, ``data`` goes to the ``scripts`` (names of files beside this one)."""
-    script = "\n".join((HERE / name).read_text(encoding="utf-8") for name in ("report.js", *scripts))
-    style = (HERE / "report.css").read_text(encoding="utf-8")
+    script = one_module([*SCRIPTS, *(HERE / name for name in scripts)])
+    style = "".join(path.read_text(encoding="utf-8") for path in STYLES)
     json_data = "" if data is None else f'<script type="application/json" id="data">{json_in_html(data)}</script>\n'
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -50,11 +72,16 @@ script-src 'unsafe-inline'; img-src data:">
 {body}
 </main>
 <div id="card" role="status" hidden></div>
-{json_data}<script>
+{json_data}<script type="module">
 {script}</script>
 </body>
 </html>
 """
+
+
+def one_module(paths: Iterable[Path]) -> str:
+    """The modules in ``paths`` as one, for a page that cannot import: they share a scope, so no two name alike."""
+    return "\n".join(re.sub(r"^import .*?;\n", "", path.read_text(encoding="utf-8"), flags=re.M) for path in paths)
 
 
 def json_in_html(data: Any) -> str:
@@ -62,29 +89,27 @@ def json_in_html(data: Any) -> str:
     return json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
-def token(text: str, level: int, rows: Iterable[tuple[str, str]], lists: Iterable[Any] = (), mark: str = "") -> str:
-    """One token of a coloured text; ``rows`` and ``lists`` are on the card that it shows.
-
-    ``lists`` are (heading, [(text, probability) …]); ``mark`` is a class for what is special about it.
-    """
-    classes = " ".join(filter(None, ("t", f"s{level}" if level else "", "nl" if text.startswith("\n") else "", mark)))
-    return f"<span class='{classes}' data-d='{details(text, rows, lists)}'>{escape(text)}</span>"
+def in_attribute(data: Any) -> str:
+    """JSON for an attribute in single quotes."""
+    written = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    return html.escape(written, quote=False).replace("'", "&#39;")  # double quotes as they are: JSON is full of them
 
 
-def details(text: str, rows: Iterable[tuple[str, str]], lists: Iterable[Any] = ()) -> str:
-    """What the card of a token says, for its ``data-d`` attribute in single quotes; see :func:`token`."""
-    record = {"t": visible(text), "r": list(rows), "l": list(lists)}
-    data = json.dumps(record, ensure_ascii=False, separators=(",", ":"))
-    return html.escape(data, quote=False).replace("'", "&#39;")  # double quotes as they are: JSON is full of them
+def tokens(records: Sequence[Record], label: str) -> str:
+    """A coloured text that arrow keys walk through; plain until the script has coloured it."""
+    text = escape("".join(record["text"] for record in records))
+    name = escape(label)
+    data = in_attribute(records)
+    return f"<div class='tokens' tabindex='0' role='group' aria-label=\"{name}\" data-tokens='{data}'>{text}</div>"
 
 
-def tokens(spans: Iterable[str], label: str) -> str:
-    """A coloured text that arrow keys walk through."""
-    return f'<div class="tokens" tabindex="0" role="group" aria-label="{escape(label)}">{"".join(spans)}</div>'
+def tints(title: str) -> str:
+    """What the tints of probabilities stand for."""
+    return f'<div class="legend">{escape(title)}<ol class="tints"></ol></div>'
 
 
 def legend(labels: Sequence[str], title: str) -> str:
-    """What the six colours mean."""
+    """What the six colours of another figure mean."""
     keys = "".join(f'<span class="key s{n}">{escape(label)}</span>' for n, label in enumerate(labels))
     return f'<p class="legend">{escape(title)} {keys}</p>'
 

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from gpt2lab.exploring import html
 from gpt2lab.exploring.charts import panels, svg
 from gpt2lab.exploring.html import escape, percent
-from gpt2lab.exploring.reading import LEVELS, level
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -16,8 +15,6 @@ if TYPE_CHECKING:
     from gpt2lab.exploring.reading import Alternative, Reading
     from gpt2lab.exploring.score import Document
     from gpt2lab.exploring.sweep import Setting, Sweep
-
-LEGEND = [*(f"≥ {border:.1%}".replace(".0%", "%") for border in LEVELS), "less"]
 
 KL_LEVELS = (0.01, 0.05, 0.2, 0.5, 1.0)
 """Nats that part the colours of a comparison."""
@@ -43,7 +40,7 @@ def sweep_page(sweep: Sweep) -> str:
 <p class="faint">{escape(figure_notes(sweep))}</p>
 <div class="columns">{charts}</div>
 <h2>Samples</h2>
-{html.legend(LEGEND, "Probability of a token in the unmodified model:")}
+{html.tints("Probability of a token in the unmodified model:")}
 <p class="faint">Point at, tap, or walk with the arrow keys through the tokens to see what else might have come.</p>
 <div class="columns">{"".join(_column(setting) for setting in sweep.settings)}</div>"""
     return html.page(f"gpt2lab sweep: {request.prompt[:60]}", body)
@@ -87,7 +84,7 @@ def _column(setting: Setting) -> str:
         if sample.copied and sample.copied.n_words > 1:
             copied = f'<p class="faint">Copied: {sample.copied.n_words} words, “{escape(sample.copied.text)}”</p>'
         samples.append(
-            f'<div class="sample">{html.tokens(map(reading_span, sample.readings), label)}{copied}'
+            f'<div class="sample">{html.tokens([*map(reading_record, sample.readings)], label)}{copied}'
             f"<details><summary>{escape(_ended(sample.finish_reason))} Make it again</summary>"
             f"{html.command(sample.command)}{_nth(number)}</details></div>"
         )
@@ -107,8 +104,8 @@ def _nth(number: int) -> str:
     return f'<p class="faint">It is the last one, number {number}.</p>' if number > 1 else ""
 
 
-def reading_span(reading: Reading, mark: str = "") -> str:
-    """A token coloured by surprisal, with what is known of it."""
+def reading_record(reading: Reading) -> html.Record:
+    """A token coloured by its probability, with what is known of it."""
     rows = [
         ("probability", percent(reading.probability)),
         ("surprisal", f"{reading.surprisal:.2f} nats, rank {reading.rank:,}"),
@@ -119,7 +116,12 @@ def reading_span(reading: Reading, mark: str = "") -> str:
     if reading.drawn_probability is not None:
         rows.insert(1, ("as drawn from", percent(reading.drawn_probability)))
     lists = [("instead", _entries(reading.alternatives))]
-    return html.token(reading.text, level(reading.probability), rows, lists, mark)
+    return {
+        "text": html.visible(reading.text),
+        "probability": float(f"{reading.probability:.6g}"),
+        "rows": rows,
+        "lists": lists,
+    }
 
 
 def _entries(alternatives: Sequence[Alternative]) -> list[tuple[str, float]]:
@@ -128,16 +130,15 @@ def _entries(alternatives: Sequence[Alternative]) -> list[tuple[str, float]]:
 
 def score_page(document: Document, source: str) -> str:
     """A text coloured by surprisal, with a mark where the context is cut."""
-    spans = [
-        reading_span(reading, "edge" if number in document.edges else "")
-        for number, reading in enumerate(document.readings)
-    ]
+    records = [*map(reading_record, document.readings)]
+    for number in document.edges:
+        records[number]["classes"] = ["edge"]
     body = f"""<h1>How probable a text is</h1>
 <p>{escape(source)}, read by {escape(document.model_name)}: {escape(document.summary)}</p>
 <p class="faint">{escape(document.windows)}</p>
-{html.legend(LEGEND, "Probability of a token:")}
+{html.tints("Probability of a token:")}
 <h2>Text</h2>
-{html.tokens(spans, "The text, token by token")}"""
+{html.tokens(records, "The text, token by token")}"""
     return html.page(f"gpt2lab score: {source}", body)
 
 
@@ -166,13 +167,13 @@ def _written(written: Written) -> str:
     return (
         f'<section class="column"><h3>{escape(written.author)} writes, sample {written.number}</h3>'
         f'<p class="faint">mean KL(A‖B) {_number(written.kl, 4)} nats a token</p>'
-        f"{html.tokens(map(_place_span, written.places), label)}"
+        f"{html.tokens([*map(_place_record, written.places)], label)}"
         f"<details><summary>Make it again</summary>{html.command(written.command)}{_nth(written.number)}</details>"
         "</section>"
     )
 
 
-def _place_span(place: Place) -> str:
+def _place_record(place: Place) -> html.Record:
     steps = sum(place.kl >= border for border in KL_LEVELS)
     rows = [
         ("KL(A‖B)", f"{place.kl:.4f} nats"),
@@ -181,7 +182,7 @@ def _place_span(place: Place) -> str:
         ("id", str(place.id)),
     ]
     lists = [("A expects", _entries(place.likeliest_a)), ("B expects", _entries(place.likeliest_b))]
-    return html.token(place.text, steps, rows, lists)
+    return {"text": html.visible(place.text), "classes": [f"s{steps}"] if steps else [], "rows": rows, "lists": lists}
 
 
 def _moved(caption: str, moved: Sequence[Moved]) -> str:

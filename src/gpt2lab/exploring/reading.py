@@ -29,14 +29,6 @@ Doubles = npt.NDArray[np.float64]
 TOP = 5
 """Alternatives kept for each token."""
 
-LEVELS = (0.5, 0.2, 0.05, 0.01, 0.001)
-"""Probabilities that part what is shown as expected, in five steps, from what is shown as most surprising."""
-
-
-def level(probability: float) -> int:
-    """0 (expected) to 5 (most surprising): how many of :data:`LEVELS` a probability is below."""
-    return sum(probability < border for border in LEVELS)
-
 
 @dataclass(frozen=True)
 class Alternative:

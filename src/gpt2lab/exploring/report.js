@@ -1,49 +1,63 @@
-"use strict";
-// A card with what is known of a token: on hover, on tap, and as arrow keys walk through a text.
-const card = document.getElementById("card");
+/**
+ * What a report does in a browser: it shows its texts as tokens, and a card with what is known of a token, on hover, on tap, and
+ * as arrow keys walk through a text.
+ */
 
-function row(parent, cells) {
-  const line = parent.insertRow();
-  for (const cell of cells) {
-    const place = line.appendChild(document.createElement(line.cells.length ? "td" : "th"));
-    if (cell instanceof Node) place.append(cell);
-    else place.textContent = cell;
-  }
+import { around, bar, byId, element } from "../serving/page/elements.js";
+import { showLegend, tokenNodes } from "../serving/page/token_spans.js";
+
+/**
+ * @typedef {object} Details  see `Record` in html.py
+ * @property {string} text
+ * @property {number} [probability]
+ * @property {string[]} [classes]
+ * @property {[string, string][]} rows
+ * @property {[string, [string, number][]][]} lists
+ */
+
+/** @type {WeakMap<Element, Details>} */
+const known = new WeakMap();
+const card = byId("card");
+
+/** @param {Details} details */
+function nodesOf(details) {
+  const { nodes, span } = tokenNodes(details.text, details.probability ?? null);
+  span.classList.add("known", ...(details.classes ?? []));
+  known.set(span, details);
+  return nodes;
 }
 
+/** @param {(string | Node)[][]} rows */
+function table(rows) {
+  const lines = rows.map(([head, ...cells]) =>
+    element("tr", {}, element("th", {}, head), ...cells.map((cell) => element("td", {}, cell))),
+  );
+  return element("table", {}, element("tbody", {}, ...lines));
+}
+
+/** @param {number} p */
 function percent(p) {
-  return p >= 0.001 || p === 0 ? (100 * p).toFixed(1) + "%" : p.toExponential(1);
+  return p >= 0.001 || p === 0 ? `${(100 * p).toFixed(1)}%` : p.toExponential(1);
 }
 
-function bar(p) {
-  const box = document.createElement("span");
-  box.className = "bar";
-  box.style.width = (5 * p).toFixed(2) + "rem";
-  return box;
-}
-
+/** @param {Element} token */
 function show(token) {
-  const details = JSON.parse(token.dataset.d);
-  const name = document.createElement("b");
-  name.textContent = JSON.stringify(details.t);
-  const facts = document.createElement("table");
-  for (const cells of details.r) row(facts, cells);
-  card.replaceChildren(name, facts);
-  for (const [heading, entries] of details.l) {
-    const list = document.createElement("table");
-    list.createCaption().textContent = heading;
-    for (const [text, p] of entries) row(list, [JSON.stringify(text), percent(p), bar(p)]);
-    card.append(list);
-  }
-  document.querySelectorAll(".here").forEach((other) => other.classList.remove("here"));
+  const details = known.get(token);
+  if (!details) return;
+  const lists = details.lists.map(([heading, entries]) => {
+    const list = table(entries.map(([text, p]) => [JSON.stringify(text), percent(p), bar(p)]));
+    list.prepend(element("caption", {}, heading));
+    return list;
+  });
+  card.replaceChildren(element("b", {}, JSON.stringify(details.text)), table(details.rows), ...lists);
+  hide();
   token.classList.add("here");
   card.hidden = false;
-  const rects = token.getClientRects();
-  const place = rects[0] || token.getBoundingClientRect();
+  const place = token.getClientRects()[0] ?? token.getBoundingClientRect();
   const left = Math.min(place.left, innerWidth - card.offsetWidth - 8);
   const below = place.bottom + 6 + card.offsetHeight < innerHeight;
-  card.style.left = Math.max(8, left) + "px";
-  card.style.top = (below ? place.bottom + 6 : Math.max(4, place.top - card.offsetHeight - 6)) + "px";
+  card.style.left = `${Math.max(8, left)}px`;
+  card.style.top = `${below ? place.bottom + 6 : Math.max(4, place.top - card.offsetHeight - 6)}px`;
 }
 
 function hide() {
@@ -51,23 +65,34 @@ function hide() {
   document.querySelectorAll(".here").forEach((other) => other.classList.remove("here"));
 }
 
+/** @param {KeyboardEvent} event */
+function walk(event) {
+  if (event.key === "Escape") hide();
+  const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
+  const text = document.activeElement;
+  if (!step || !text?.classList.contains("tokens")) return;
+  event.preventDefault();
+  const all = [...text.querySelectorAll(".known")];
+  const at = all.findIndex((token) => token.classList.contains("here"));
+  const next = at < 0 ? 0 : Math.min(all.length - 1, Math.max(0, at + step));
+  if (all.length) show(all[next]);
+}
+
+for (const text of document.querySelectorAll("[data-tokens]")) {
+  const details = JSON.parse(text.getAttribute("data-tokens") ?? "[]");
+  text.replaceChildren(...details.flatMap(nodesOf));
+}
+for (const cell of document.querySelectorAll(".known[data-token]"))
+  known.set(cell, JSON.parse(cell.getAttribute("data-token") ?? "{}"));
+for (const list of document.querySelectorAll("ol.tints")) if (list instanceof HTMLElement) showLegend(list);
+
 document.addEventListener("pointerover", (event) => {
-  const token = event.target.closest("[data-d]");
+  const token = around(event, ".known");
   if (token) show(token);
   else if (event.pointerType === "mouse") hide();
 });
 document.addEventListener("pointerdown", (event) => {
-  if (!event.target.closest("[data-d]")) hide();
+  if (!around(event, ".known")) hide();
 });
 document.addEventListener("focusout", hide);
-document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape") hide();
-  const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-  const text = document.activeElement;
-  if (!step || !text.classList.contains("tokens")) return;
-  event.preventDefault();
-  const all = [...text.querySelectorAll("[data-d]")];
-  const at = all.findIndex((token) => token.classList.contains("here"));
-  const next = at < 0 ? 0 : Math.min(all.length - 1, Math.max(0, at + step));
-  if (all.length) show(all[next]);
-});
+document.addEventListener("keydown", walk);

@@ -13,8 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gpt2lab.exploring.html import percent, visible
-from gpt2lab.exploring.pages import KL_LEVELS, LEGEND, figure_notes, figure_table
-from gpt2lab.exploring.reading import level
+from gpt2lab.exploring.pages import KL_LEVELS, figure_notes, figure_table
 
 if TYPE_CHECKING:
     from gpt2lab.exploring.attend import Attention
@@ -24,6 +23,11 @@ if TYPE_CHECKING:
     from gpt2lab.exploring.reading import Reading
     from gpt2lab.exploring.score import Document
     from gpt2lab.exploring.sweep import Sweep
+
+LEVELS = (0.5, 0.2, 0.05, 0.01, 0.001)
+"""Probabilities that part what is shown as expected, in five steps, from what is shown as most surprising."""
+
+LEGEND = [*(f"≥ {border:.1%}".replace(".0%", "%") for border in LEVELS), "less"]
 
 STYLES = (
     "",
@@ -47,6 +51,11 @@ SHORT = {
     "unknown words": "unknown",
 }
 """Headings for narrow terminals."""
+
+
+def level(probability: float) -> int:
+    """0 (expected) to 5 (most surprising): how many of :data:`LEVELS` a probability is below."""
+    return sum(probability < border for border in LEVELS)
 
 
 def show(*parts: Any) -> None:

@@ -15,7 +15,7 @@
 
 import { PARAMETERS, STAGES } from "./stages.js";
 
-/** @type {All} */
+/** @type {Record<string, any>} */
 const DEFAULTS = { ...Object.fromEntries(PARAMETERS.map((parameter) => [parameter.name, parameter.default])), logit_bias: {} };
 
 export class SamplingError extends Error {}
@@ -332,7 +332,7 @@ function check(logits, stage) {
 
 /** @param {SamplingParams} params @returns {All} */
 function checkedParams(params) {
-  const all = { ...DEFAULTS, ...params };
+  const all = /** @type {All} */ ({ ...DEFAULTS, ...params });
   for (const { name, low, high, whole, allowed } of PARAMETERS)
     if (!(whole ? Number.isInteger(all[name]) : typeof all[name] === "number") || !(low <= all[name] && all[name] <= high))
       throw new SamplingError(`${name} must be ${allowed}, got ${all[name]}`);

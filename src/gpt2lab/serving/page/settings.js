@@ -23,7 +23,7 @@ const WRITE_AFTER_MS = 150;
 export const DEFAULTS = Object.freeze({
   model: null,
   prompt: "Once upon a time",
-  ...sampling((each) => each.default),
+  .../** @type {any} */ (sampling((each) => each.default)),
   seed: null,
   max_tokens: 120,
   n: 3,

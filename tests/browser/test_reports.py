@@ -1,0 +1,87 @@
+"""The HTML reports of `gpt2lab explore` in a browser: one file, tokens as in the playground, cards that show."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from gpt2lab import Tokenizer
+from gpt2lab.exploring import html
+from gpt2lab.exploring.attend import attend
+from gpt2lab.exploring.attend_page import attend_page
+from gpt2lab.weights import open_checkpoint
+
+from .conftest import GOLDEN
+
+PROBABILITIES = [0.0005, 0.003, 0.01, 0.03, 0.07, 0.15, 0.3, 0.5, 0.7, 0.9]
+WORDS = [*(f" word{n}" for n in range(len(PROBABILITIES))), "\n\n", ""]
+
+
+@pytest.fixture
+def opened(page: Any) -> Callable[[str], Any]:
+    """``opened(report)``: the page, once it shows ``report``."""
+
+    def show(report: str) -> Any:
+        page.route("**/report", lambda route: route.fulfill(body=report, content_type="text/html"))
+        page.goto("/report")
+        return page
+
+    return show
+
+
+def report_of(words: list[str]) -> str:
+    records: list[html.Record] = [
+        {"text": word, "rows": [("id", str(n))], "lists": [("instead", [("other", 0.25)])]}
+        for n, word in enumerate(words)
+    ]
+    for record, probability in zip(records, PROBABILITIES, strict=False):
+        record["probability"] = probability
+    return html.page("A report", html.tints("Probability:") + html.tokens(records, "The text"))
+
+
+def test_tokens_have_the_tints_of_the_playground(opened, evaluate):
+    page = opened(report_of(WORDS))
+    classes = [span.get_attribute("class").split() for span in page.locator(".tokens .t").all()]
+    levels = evaluate("token_spans.js", "(m, p) => p.map(m.level)", PROBABILITIES)
+    assert levels == list(range(10))
+    assert [names[:2] for names in classes[:10]] == [["t", f"p{level}"] for level in levels]
+    assert [names[1] for names in classes[10:]] == ["newline", "part"]
+    assert page.locator(".tokens").text_content() == "".join(WORDS)
+
+
+def test_the_legend_is_the_playgrounds(opened):
+    shown = opened(report_of(WORDS)).locator(".tints li").all_text_contents()
+    assert shown == ["under 0.1 %", "0.1", "0.5", "2", "5", "10", "20", "40", "60", "80 % and more"]
+
+
+def test_a_token_pointed_at_shows_its_card(opened):
+    page = opened(report_of(WORDS))
+    page.locator(".tokens .t").nth(3).hover()
+    card = page.locator("#card")
+    card.wait_for()
+    assert card.locator("b").text_content() == '" word3"'
+    assert card.locator("td").all_text_contents() == ["3", "25.0%", ""]
+    page.keyboard.press("Escape")
+    assert card.is_hidden()
+
+
+def test_arrow_keys_walk_through_a_text(opened):
+    page = opened(report_of(WORDS))
+    page.locator(".tokens").focus()
+    for key in ("ArrowRight", "ArrowRight", "ArrowRight", "ArrowLeft"):
+        page.keyboard.press(key)
+    assert page.locator("#card b").text_content() == '" word1"'
+
+
+def test_a_page_of_attention_paints_the_head_that_is_chosen(opened):
+    attention = attend(open_checkpoint(GOLDEN / "tiny"), Tokenizer.gpt2(), "One two three")
+    page = opened(attend_page(attention, "tiny"))
+    assert page.locator("#head").text_content() == "Layer 1, head 1"
+    page.locator("[data-layer='1'][data-head='1']").click()
+    assert page.locator("#head").text_content() == "Layer 2, head 2"
+    assert page.locator("[data-layer='1'][data-head='1']").get_attribute("aria-pressed") == "true"
+    assert page.locator("#looks .t").all_text_contents() == ["One", "two", "three"]
+    page.locator(".lens td").first.hover()
+    assert page.locator("#card caption").text_content() == "next"
