@@ -91,3 +91,19 @@ def test_a_seed_beyond_doubles_reaches_the_server_whole(page):
     answer = page.request.post("/v1/completions", data=body).json()
     tokens = answer["choices"][0]["logprobs"]["tokens"]
     assert [f"token_id:{id}" for id in page.evaluate(script)] == tokens
+
+
+def test_server_sent_events_are_read_across_chunks_and_what_has_no_data_is_left_out(evaluate):
+    script = """async (m, chunks) => {
+        const body = new ReadableStream({
+            start(controller) {
+                for (const chunk of chunks) controller.enqueue(new TextEncoder().encode(chunk));
+                controller.close();
+            },
+        });
+        const events = [];
+        for await (const { event, data } of m.serverEvents(body)) events.push([event, data]);
+        return events;
+    }"""
+    chunks = ["event: run\nda", 'ta: {"a": 1}\n', "\n: a comment\n\ndata:2\n\n", "data: cut off"]
+    assert evaluate("event_stream.js", script, chunks) == [["run", '{"a": 1}'], ["message", "2"]]

@@ -15,7 +15,7 @@ export default [
       "consistent-this": "error",
       "default-case-last": "error",
       eqeqeq: ["error", "always", { null: "ignore" }],
-      "max-len": ["error", { code: 160 }],
+      "max-len": ["error", { code: 150 }],
       "max-lines": ["error", { max: 350, skipBlankLines: true, skipComments: true }],
       "max-lines-per-function": ["error", { max: 40, skipBlankLines: true, skipComments: true }],
       "no-constant-condition": "error",

@@ -50,7 +50,10 @@ function short(token) {
 const size = Math.max(3, Math.min(26, Math.floor(560 / n)));
 const margin = size >= 9 ? 96 : 0;
 
-/** A canvas's context, once it is `side` pixels wide and high. @param {HTMLCanvasElement} canvas @param {number} side */
+/**
+ * A canvas's context, once it is `side` pixels wide and high.
+ * @param {HTMLCanvasElement} canvas @param {number} side
+ */
 function sized(canvas, side) {
   canvas.width = canvas.height = side;
   return /** @type {CanvasRenderingContext2D} */ (canvas.getContext("2d"));

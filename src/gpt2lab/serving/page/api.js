@@ -63,7 +63,10 @@ export async function models() {
   return (await json("v1/models")).data;
 }
 
-/** Token ids of a text. @param {string} model @param {string} prompt @param {Stop} [stop] @returns {Promise<number[]>} */
+/**
+ * Token ids of a text.
+ * @param {string} model @param {string} prompt @param {Stop} [stop] @returns {Promise<number[]>}
+ */
 export async function tokenize(model, prompt, { signal } = {}) {
   if (prompt === "") return [];
   return (await json("tokenize", { model, prompt }, signal)).tokens;
@@ -306,7 +309,9 @@ const SENTENCES = {
   503: "The server is being stopped.",
 };
 
-/** @param {{message?: string, param?: string | null}} body @param {number} status @param {string | null} [retryAfter] */
+/**
+ * @param {{message?: string, param?: string | null}} body @param {number} status @param {string | null} [retryAfter]
+ */
 function ofBody({ message, param = null }, status, retryAfter = null) {
   const seconds = retryAfter === null ? NaN : Number(retryAfter);
   const facts = { status, param, retryAfter: Number.isFinite(seconds) ? seconds : null };

@@ -113,7 +113,10 @@ export class Run {
     return place + this.tree.leadIds.length;
   }
 
-  /** Whose text the token at `place` is: a branch there is a branch of that run. @param {number} place @returns {Run} */
+  /**
+   * Whose text the token at `place` is: a branch there is a branch of that run.
+   * @param {number} place @returns {Run}
+   */
   ownerOf(place) {
     return this.parent && place < this.inherited.length ? this.parent.ownerOf(place) : this;
   }
@@ -162,7 +165,10 @@ export class BranchTree {
     this.root = new Run(this, plan, null);
   }
 
-  /** A branch of `run` at `place`, where `token` is chosen, or drawn if it is null. @param {Run} run @param {At} at @param {Plan} plan */
+  /**
+   * A branch of `run` at `place`, where `token` is chosen, or drawn if it is null.
+   * @param {Run} run @param {At} at @param {Plan} plan
+   */
   branch(run, { place, token, logprob }, plan) {
     const parent = run.ownerOf(place);
     const made = new Run(this, plan, { parent, place, token, logprob });

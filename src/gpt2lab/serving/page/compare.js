@@ -30,7 +30,10 @@ import { Decoder, tokenLabel } from "./vocabulary.js";
 const SHOWN = 6; // tokens in a table
 const STEPS = [0.7, 1.6, 3]; // nats: about 2, 5 and 20 times as likely
 
-/** Whether two of the models that are served have one vocabulary's size, so that their tokens can be compared. @param {ModelCard[]} models */
+/**
+ * Whether two of the models that are served have one vocabulary's size, so that their tokens can be compared.
+ * @param {ModelCard[]} models
+ */
 export function comparable(models) {
   const sizes = models.map((card) => card.gpt2lab?.n_vocab);
   return sizes.some((size, at) => size !== undefined && sizes.indexOf(size) !== at);

@@ -51,7 +51,10 @@ export class Focus {
     return this.#state.at?.place ?? null;
   }
 
-  /** Put `run` on display: nothing is pinned or chosen there. @param {Run | null} run @param {{draft?: boolean}} [kind] */
+  /**
+   * Put `run` on display: nothing is pinned or chosen there.
+   * @param {Run | null} run @param {{draft?: boolean}} [kind]
+   */
   display(run, { draft = run === null } = {}) {
     this.#set({ run, draft, pinned: false, chosen: false });
     this.#displayed();

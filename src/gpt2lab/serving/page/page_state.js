@@ -122,7 +122,10 @@ export class PageState {
     return problem;
   }
 
-  /** Draw `run` once more, and tell whether it came out the same; null if it did not come to its end. @param {Run} run */
+  /**
+   * Draw `run` once more, and tell whether it came out the same; null if it did not come to its end.
+   * @param {Run} run
+   */
   async replay(run) {
     const [n, sum] = checkOf(run);
     const { drawn, state } = run;

@@ -129,7 +129,10 @@ export function fromHash(hash) {
   }
 }
 
-/** A file's text: the link's contents, and below them what was written, for people. @param {object} packed @param {string[]} texts */
+/**
+ * A file's text: the link's contents, and below them what was written, for people.
+ * @param {object} packed @param {string[]} texts
+ */
 export function toFile(packed, texts) {
   return `${JSON.stringify({ ...packed, texts }, null, 1)}\n`;
 }

@@ -105,7 +105,10 @@ export function measured(made) {
   });
 }
 
-/** The `n` ids of the highest values, the lower id first of equal ones. @param {ArrayLike<number>} values @param {number} n */
+/**
+ * The `n` ids of the highest values, the lower id first of equal ones.
+ * @param {ArrayLike<number>} values @param {number} n
+ */
 export function likeliest(values, n) {
   /** @type {number[]} */
   const found = []; // highest first; n is small
@@ -273,7 +276,10 @@ function softmax(logits) {
   return result;
 }
 
-/** In the order in which NumPy adds up, for the last digit's sake. @param {Doubles} values @param {number} from @param {number} n @returns {number} */
+/**
+ * In the order in which NumPy adds up, for the last digit's sake.
+ * @param {Doubles} values @param {number} from @param {number} n @returns {number}
+ */
 function pairwiseSum(values, from, n) {
   if (n < 8) {
     let sum = 0;
@@ -292,7 +298,10 @@ function pairwiseSum(values, from, n) {
   return pairwiseSum(values, from, half) + pairwiseSum(values, from + half, n - half);
 }
 
-/** Float64Array.map, which in V8 is several times slower than a loop. @param {Doubles} values @param {(value: number, id: number) => number} change */
+/**
+ * Float64Array.map, which in V8 is several times slower than a loop.
+ * @param {Doubles} values @param {(value: number, id: number) => number} change
+ */
 function each(values, change) {
   const result = new Float64Array(values.length);
   for (let i = 0; i < values.length; i++) result[i] = change(values[i], i);

@@ -42,7 +42,10 @@ export class Scale {
     return Math.min(Math.max(position, 0), this.#end === null ? STEPS : STEPS - 1);
   }
 
-  /** The two points around what is `reached` first at the second of them. @param {(point: [number, number]) => boolean} reached */
+  /**
+   * The two points around what is `reached` first at the second of them.
+   * @param {(point: [number, number]) => boolean} reached
+   */
   #segment(reached) {
     const found = this.#points.findIndex(reached);
     const after = found < 0 ? this.#points.length - 1 : Math.max(found, 1);
@@ -67,7 +70,10 @@ function evenly(values) {
   return values.map((value, at) => placed(value, at, values.length));
 }
 
-/** The `at`-th of `n` values at even distances. @param {number} value @param {number} at @param {number} n @returns {[number, number]} */
+/**
+ * The `at`-th of `n` values at even distances.
+ * @param {number} value @param {number} at @param {number} n @returns {[number, number]}
+ */
 function placed(value, at, n) {
   return [Math.round((at / (n - 1)) * STEPS), value];
 }

@@ -55,7 +55,10 @@ export function samplingParams(values) {
   return sampling(({ name }) => values[name]);
 }
 
-/** Whether two sets of sampling parameters draw alike. @param {Record<string, number>} one @param {Record<string, number>} other */
+/**
+ * Whether two sets of sampling parameters draw alike.
+ * @param {Record<string, number>} one @param {Record<string, number>} other
+ */
 export function sameSampling(one, other) {
   return PARAMETERS.every(({ name }) => one[name] === other[name]);
 }

@@ -74,7 +74,10 @@ export class SharePanel {
     if (tree && !this.#state.busy) sessionStorage.setItem(LEFT, JSON.stringify(pack(tree)));
   }
 
-  /** Offer the text that this tab was left with, if there was one. @param {(open: () => Promise<void>) => void} whenWanted */
+  /**
+   * Offer the text that this tab was left with, if there was one.
+   * @param {(open: () => Promise<void>) => void} whenWanted
+   */
   offerLeft(whenWanted) {
     const left = sessionStorage.getItem(LEFT);
     sessionStorage.removeItem(LEFT);

@@ -20,7 +20,10 @@ export function textFigures(samples) {
   };
 }
 
-/** Different n-grams within each sample, over all n-grams; null if there is none. @param {number[][]} samples @param {number} n */
+/**
+ * Different n-grams within each sample, over all n-grams; null if there is none.
+ * @param {number[][]} samples @param {number} n
+ */
 function distinct(samples, n) {
   let [different, total] = [0, 0];
   for (const ids of samples) {

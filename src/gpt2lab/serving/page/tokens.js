@@ -67,7 +67,10 @@ export class TokenView {
     this.#host.setAttribute("role", "group"); // a list box without options is none, a label without a role neither
   }
 
-  /** Mark `place` as the one that is looked into; `pinned` if it stays when the pointer goes. @param {number} place @param {boolean} pinned */
+  /**
+   * Mark `place` as the one that is looked into; `pinned` if it stays when the pointer goes.
+   * @param {number} place @param {boolean} pinned
+   */
   mark(place, pinned) {
     for (const old of this.#host.querySelectorAll(".here")) {
       old.classList.remove("here", "pinned");

@@ -3,7 +3,10 @@
  * byte (U+0000 to U+00FF): tokens may end in the middle of a character. Knows nothing of the document.
  */
 
-/** The bytes of token `id`; none for an id that the vocabulary does not have. @param {string[]} vocabulary @param {number} id */
+/**
+ * The bytes of token `id`; none for an id that the vocabulary does not have.
+ * @param {string[]} vocabulary @param {number} id
+ */
 export function tokenBytes(vocabulary, id) {
   return Uint8Array.from(vocabulary[id] ?? "", (character) => character.charCodeAt(0));
 }
@@ -43,7 +46,10 @@ const VISIBLE = new Map([
 ]);
 const strict = new TextDecoder("utf-8", { ignoreBOM: true, fatal: true });
 
-/** A token for bars and lists: white space visible, bytes that are no text as `\xNN`. @param {string[]} vocabulary @param {number} id */
+/**
+ * A token for bars and lists: white space visible, bytes that are no text as `\xNN`.
+ * @param {string[]} vocabulary @param {number} id
+ */
 export function tokenLabel(vocabulary, id) {
   if (vocabulary[id] === undefined || vocabulary[id] === "") return `token ${id}`;
   const bytes = tokenBytes(vocabulary, id);

@@ -136,7 +136,10 @@ class Axis {
   }
 }
 
-/** The ranges of a figure; null if there is nothing in it. @param {Figure} figure @returns {{x: Range, y: Range} | null} */
+/**
+ * The ranges of a figure; null if there is nothing in it.
+ * @param {Figure} figure @returns {{x: Range, y: Range} | null}
+ */
 function domainOf({ lines, logX, logY, zero, end }) {
   /** @type {[Range, Range]} */
   const [x, y] = [[Infinity, -Infinity], [Infinity, -Infinity]];
@@ -205,7 +208,10 @@ function drawn({ kind, points, band = [], dots }, x, y) {
   return parts;
 }
 
-/** The names of lines at their ends, one below the other where they would meet. @param {Line[]} lines @param {Axis} x @param {Axis} y */
+/**
+ * The names of lines at their ends, one below the other where they would meet.
+ * @param {Line[]} lines @param {Axis} x @param {Axis} y
+ */
 function names(lines, x, y) {
   const ends = lines.filter(({ label: name, points }) => name && points.length).map(({ label: name = "", points }) => {
     const [step, value] = points[points.length - 1];

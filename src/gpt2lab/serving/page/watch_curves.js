@@ -73,7 +73,10 @@ export class Curves {
     this.#draw(run);
   }
 
-  /** Mark the checkpoint whose samples are shown; null for none. Whether that is another than before. @param {number | null} step */
+  /**
+   * Mark the checkpoint whose samples are shown; null for none. Whether that is another than before.
+   * @param {number | null} step
+   */
   mark(step) {
     const changed = step !== this.#mark;
     this.#mark = step;

@@ -40,7 +40,10 @@ export async function follow({ take, tell, ask }) {
   }
 }
 
-/** One connection. Throws when it is lost, refused, or silent for too long. @param {(event: string, data: any) => void} take */
+/**
+ * One connection. Throws when it is lost, refused, or silent for too long.
+ * @param {(event: string, data: any) => void} take
+ */
 async function listen(take) {
   const controller = new AbortController();
   let watchdog = 0;
@@ -58,7 +61,10 @@ async function listen(take) {
   }
 }
 
-/** Wait, but no longer than until the network or the reader is back. @param {number} milliseconds @returns {Promise<void>} */
+/**
+ * Wait, but no longer than until the network or the reader is back.
+ * @param {number} milliseconds @returns {Promise<void>}
+ */
 function pause(milliseconds) {
   return new Promise((resolve) => {
     const back = () => {

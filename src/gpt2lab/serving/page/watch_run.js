@@ -86,7 +86,10 @@ export function smoothed(rows, decay) {
   });
 }
 
-/** The decay at a position of the slider: 0, then ever closer to 1 (0.9 at 33, 0.99 at 67, 0.999 at 100). @param {number} position */
+/**
+ * The decay at a position of the slider: 0, then ever closer to 1 (0.9 at 33, 0.99 at 67, 0.999 at 100).
+ * @param {number} position
+ */
 export function decayAt(position) {
   return 1 - 10 ** (-position / (100 / 3));
 }
@@ -96,7 +99,10 @@ export function middle(row) {
   return (row[FIRST] + row[LAST]) / 2;
 }
 
-/** Where the row lies whose place is nearest to `step`; rows ascend. -1 if there are none. @param {Row[]} rows @param {number} step */
+/**
+ * Where the row lies whose place is nearest to `step`; rows ascend. -1 if there are none.
+ * @param {Row[]} rows @param {number} step
+ */
 export function nearest(rows, step) {
   let low = 0;
   let high = rows.length - 1;
@@ -123,7 +129,10 @@ export function upTo(rows, step) {
   return found;
 }
 
-/** At most `most` of the places 0 to `n` - 1, evenly, with the first and the last. @param {number} n @param {number} most */
+/**
+ * At most `most` of the places 0 to `n` - 1, evenly, with the first and the last.
+ * @param {number} n @param {number} most
+ */
 export function evenly(n, most) {
   if (n <= most) return Array.from({ length: n }, (_, at) => at);
   return Array.from({ length: most }, (_, at) => Math.round((at * (n - 1)) / (most - 1)));

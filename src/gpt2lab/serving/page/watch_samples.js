@@ -75,7 +75,10 @@ export class Samples {
     for (const choice of [number, compare]) choice.addEventListener("change", () => this.#write());
   }
 
-  /** Show what `run` has; again for the same run keeps the checkpoint that was chosen. @param {import("./watch_run.js").Run} run */
+  /**
+   * Show what `run` has; again for the same run keeps the checkpoint that was chosen.
+   * @param {import("./watch_run.js").Run} run
+   */
   show(run) {
     if (run !== this.#run) this.#chosen = null;
     this.#run = run;
@@ -188,7 +191,12 @@ export class Samples {
   }
 }
 
-/** @param {string} title @param {import("./watch_words.js").Piece[]} pieces @param {string} prompt @param {string | null} [note] */
+/**
+ * @param {string} title
+ * @param {import("./watch_words.js").Piece[]} pieces
+ * @param {string} prompt
+ * @param {string | null} [note]
+ */
 function figure(title, pieces, prompt, note = null) {
   const text = element("div.sample-text", { dir: "auto" });
   let left = pieces.map(({ text: part }) => part).join("").startsWith(prompt) ? prompt.length : 0;

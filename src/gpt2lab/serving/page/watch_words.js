@@ -25,7 +25,10 @@ export function whatIsNew(before, after) {
   return pieces;
 }
 
-/** Words with the space before them; what is left at the end is a piece of its own. @param {string} text @returns {string[]} */
+/**
+ * Words with the space before them; what is left at the end is a piece of its own.
+ * @param {string} text @returns {string[]}
+ */
 function words(text) {
   return text.match(/\s*\S+|\s+$/g) ?? [];
 }
