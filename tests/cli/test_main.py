@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -85,6 +86,23 @@ def test_the_hints_for_scripts_name_flags_that_exist(gpt2lab) -> None:
     for command, difference in SCRIPTS.values():
         named = {*re.findall(r"--[a-z_]+(?![a-z_-])", difference)} - {"--models_dir"}
         assert named <= {*re.findall(r"--[a-z_]+", gpt2lab(command, "--help").stdout)}
+
+
+COMPLETING = {
+    "bash": ("plain,{}", {"COMP_CWORD": "3"}),
+    "zsh": ("plain\n{}\n_", {"COMP_CWORD": "3"}),
+    "fish": ("plain,{}", {"COMP_CWORD": ""}),
+}
+"""Shell → how a choice is answered, and what the shell says of the word that is completed."""
+
+
+@pytest.mark.parametrize("shell", COMPLETING)
+def test_a_shell_completes_the_choices_of_an_option(shell: str) -> None:
+    answer, word = COMPLETING[shell]
+    asked = {"_GPT2LAB_COMPLETE": f"{shell}_complete", "COMP_WORDS": "gpt2lab generate --precision ", **word}
+    code = "from gpt2lab.cli.main import main; main([])"
+    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, **asked}, capture_output=True, text=True)
+    assert done.stdout == "".join(answer.format(name) + "\n" for name in ("float32", "bfloat16", "q8_0", "q4_0"))
 
 
 def test_generating_imports_neither_torch_nor_anything_else_heavy() -> None:
