@@ -119,7 +119,7 @@ DrawResult Sampler::draw(const float* logits, int n_vocab, const Draw& draw, con
   } else {
     result.token = choose(scores, draw);
   }
-  result.logprob = float(logits[result.token] - double(largest) - std::log(sum));
+  result.logprob = float(double(logits[result.token]) - double(largest) - std::log(sum));
   write_top(scores, std::log(sum), top);
   return result;
 }
@@ -161,7 +161,7 @@ void Sampler::write_top(const Scores<float>& scores, double log_sum, const TopTo
   std::partial_sort(ids_.get(), ids_.get() + top.size, ids_.get() + count_, likelier);
   for (int i = 0; i < top.size; ++i) {
     top.ids[i] = ids_[i];
-    top.logprobs[i] = float(scores.values[ids_[i]] - double(scores.largest) - log_sum);
+    top.logprobs[i] = float(double(scores.values[ids_[i]]) - double(scores.largest) - log_sum);
   }
 }
 
@@ -205,7 +205,8 @@ std::int32_t Sampler::pick_from_all(const Scores<Real>& scores, double temperatu
   for (; stride <= last; ++stride) {
     const int begin = stride * kStride;
     count_ = std::min(kStride, scores.n - begin);
-    for (int i = 0; i < count_; ++i) probabilities_[i] = (scores.values[begin + i] - double(scores.largest)) * scale;
+    for (int i = 0; i < count_; ++i)
+      probabilities_[i] = (double(scores.values[begin + i]) - double(scores.largest)) * scale;
     kernels_->exp(probabilities_.get(), count_, probabilities_.get());
     const int i = index_over(target, probabilities_.get(), count_, below);
     if (i < count_) return begin + i;
@@ -217,7 +218,7 @@ std::int32_t Sampler::pick_from_all(const Scores<Real>& scores, double temperatu
 template <typename Real>
 double Sampler::weigh(const Scores<Real>& scores, double temperature) {
   const double scale = scale_of(temperature), largest = scores.largest;
-  for (int i = 0; i < count_; ++i) keys_[i] = (scores.values[ids_[i]] - largest) * scale;
+  for (int i = 0; i < count_; ++i) keys_[i] = (double(scores.values[ids_[i]]) - largest) * scale;
   return kernels_->exp(keys_.get(), count_, probabilities_.get());
 }
 
@@ -273,7 +274,7 @@ double Sampler::gather_top_p(const Scores<Real>& scores, double temperature, dou
   const double scale = scale_of(temperature);
   const double target = p * scores.kernels.sum_strides(scores.values, scores.n, scores.largest, scale, keys_.get());
   const auto probability = [&](Real score) {
-    double value = (score - double(scores.largest)) * scale;
+    double value = (double(score) - double(scores.largest)) * scale;
     return kernels_->exp(&value, 1, &value);
   };
   // Hundreds of GPT-2's tokens reach the mean of the bins' largest, thousands the smallest of them.
@@ -283,7 +284,7 @@ double Sampler::gather_top_p(const Scores<Real>& scores, double temperature, dou
   for (int bin = 0; bin < bin_count(scores.n); ++bin) {
     if (scores.bins[bin] == kBanned<Real>) continue;
     smallest = std::min(smallest, scores.bins[bin]);
-    sum += scores.bins[bin];
+    sum += double(scores.bins[bin]);
     ++finite;
   }
   for (const Real bound : {Real(sum / finite), smallest})
@@ -294,7 +295,7 @@ double Sampler::gather_top_p(const Scores<Real>& scores, double temperature, dou
 // Gathers at least the tokens that are p times as likely as the most likely one.
 template <typename Real>
 double Sampler::gather_min_p(const Scores<Real>& scores, double temperature, double p) {
-  const double bound = scores.largest + temperature * std::log(p);
+  const double bound = double(scores.largest) + temperature * std::log(p);
   const double below = bound - 1e-6 * (std::abs(bound) + temperature);  // whatever the roundings
   return gather(scores, temperature, Real(std::max(below, double(kLowest<Real>))));
 }
