@@ -218,9 +218,7 @@ for name in (None, "baseline", "amx"):
 @needs.mark("a CPU with AMX")
 def test_the_matrix_units_registers_are_asked_for_when_it_is_chosen():
     """Not before: a process that has them needs larger signal stacks."""
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parent)}
-    command = [sys.executable, "-c", PERMISSIONS]
-    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    result = in_a_process(PERMISSIONS)
     assert result.stdout.split() == ["0", "0", "1"]
 
 
@@ -312,14 +310,19 @@ def test_the_core_refuses_to_run_without_all_weights():
 
 def python(code: str) -> subprocess.CompletedProcess[str]:
     """Run ``code`` in a process of its own, after imports and with an engine."""
-    setup = f"""
+    setup = """
 import sys, threading, time, resource
-sys.path.insert(0, {str(Path(__file__).parent)!r})
 import numpy as np
 from test_native import *
 engine = NativeEngine(random_checkpoint(SHAPE), threads=2)
 """
-    return subprocess.run([sys.executable, "-c", setup + code], capture_output=True, text=True, timeout=60)
+    return in_a_process(setup + code)
+
+
+def in_a_process(code: str) -> subprocess.CompletedProcess[str]:
+    """Run ``code`` in a process of its own, which finds the modules that the tests find."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
 
 
 def test_the_interpreter_may_end_while_a_thread_computes():
