@@ -52,13 +52,13 @@ def main() -> None:
         with serving() as url:
             for scheme, name in (("light", "playground"), ("dark", "playground-dark")):
                 playground(browser, url, scheme, name)
-            hover(browser, url)
+            alternatives(browser, url)
             branches(browser, url)
             sweep(browser, url)
         reports(browser)
         if run:
             with serving("--model_name", "tales", "--model_name", str(run)) as url:
-                beside(browser, url)
+                compare(browser, url)
             with serving("--watch", str(run)) as url:
                 watch(browser, url)
         browser.close()
@@ -76,12 +76,12 @@ def playground(browser: Browser, url: str, scheme: str, name: str) -> None:
     page.context.close()
 
 
-def hover(browser: Browser, url: str) -> None:
+def alternatives(browser: Browser, url: str) -> None:
     """From the logits to the draw, where every stage cuts something."""
     page = opened(browser, url, top_k=9, top_p=0.85, min_p=0.1, temperature=1.3, repetition_penalty=1.2)
     write(page)
     look(page, 5)
-    picture(page.locator("section.stages"), "bars")
+    picture(page.locator("section.stages"), "stage-table")
     picture(page.locator("#inspector"), "alternatives")
     page.context.close()
 
@@ -109,12 +109,12 @@ def sweep(browser: Browser, url: str) -> None:
     page.context.close()
 
 
-def beside(browser: Browser, url: str) -> None:
+def compare(browser: Browser, url: str) -> None:
     """``tales`` and what fine-tuning made of it."""
     page = opened(browser, url, max_tokens=60)
     page.locator("#compare button[type=submit]").click()
     expect(page.locator("#compare [role=status]")).to_have_text(re.compile("Done"))
-    picture(page.locator("#compare-section"), "beside")
+    picture(page.locator("#compare-section"), "compare")
     page.context.close()
 
 
