@@ -25,6 +25,7 @@ from gpt2lab.data.split import hold_out
 from gpt2lab.data.windows import Ring
 from gpt2lab.engines.native import NativeEngine
 from gpt2lab.model import tokenizer_of
+from gpt2lab.sampling.rules import log_softmax
 from gpt2lab.system.cores import physical_cores
 from gpt2lab.weights import Checkpoint, open_checkpoint
 
@@ -89,13 +90,6 @@ def windows(tokens: NDArray[np.int32], n_ctx: int, n_tokens: int) -> Iterator[ND
     count = max(1, min(n_tokens // length, (len(tokens) - 1) // length))
     for start in np.linspace(0, len(tokens) - 1 - length, count).astype(int):
         yield tokens[start : start + length + 1]
-
-
-def log_softmax(logits: NDArray[np.float32]) -> Array:
-    exact = logits.astype(np.float64)
-    exact -= exact.max(axis=-1, keepdims=True)
-    exact -= np.log(np.exp(exact).sum(axis=-1, keepdims=True))
-    return exact
 
 
 def read_window(engines: list[NativeEngine], figures: list[Figures], window: NDArray[np.int32]) -> None:

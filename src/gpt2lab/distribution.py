@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gpt2lab.sampling.declaration import SamplingParams
-from gpt2lab.sampling.rules import stages
+from gpt2lab.sampling.rules import largest, stages
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -73,15 +73,22 @@ def next_token(
     among them."""
     views = []
     for stage in stages(logits, params, history, custom):
-        order = np.argsort(-stage.probabilities, kind="stable")
         kept = int(np.count_nonzero(stage.probabilities))
         candidates = [
-            Candidate(id, _text(id, tokenizer), float(stage.logits[id]), float(stage.probabilities[id]))
-            for id in order[: min(top, kept)].tolist()
+            Candidate(id, token_text(tokenizer, id), float(stage.logits[id]), float(stage.probabilities[id]))
+            for id in largest(stage.probabilities, min(top, kept)).tolist()
         ]
         views.append(StageView(stage.name, kept, candidates))
     return NextToken(list(tokens), views)
 
 
-def _text(id: int, tokenizer: Tokenizer | None) -> str:
+def token_text(tokenizer: Tokenizer | None, id: int) -> str:
+    """The text of one token by itself; empty if there is none."""
     return tokenizer.decode([id]) if tokenizer and id < tokenizer.n_vocab else ""
+
+
+def without_text(logits: npt.NDArray[np.float32], tokenizer: Tokenizer | None) -> npt.NDArray[np.float32]:
+    """``logits [..., n_vocab]``, in place, with -inf for ids that ``tokenizer`` has no text for."""
+    if tokenizer:
+        logits[..., tokenizer.n_vocab :] = -np.inf
+    return logits

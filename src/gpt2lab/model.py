@@ -27,7 +27,7 @@ from gpt2lab.generation.options import (
     sampling_params,
     whole,
 )
-from gpt2lab.generation.plan import Plan, make_plan, not_a_prompt, prompt_tokens, start_token
+from gpt2lab.generation.plan import Plan, make_plan, not_a_prompt, opened_tokens, or_start, prompt_tokens
 from gpt2lab.generation.run import generate_pieces, in_order
 from gpt2lab.generation.scheduler import Scheduler
 from gpt2lab.generation.speculation import Speculation, check_draft
@@ -280,9 +280,7 @@ class LanguageModel:
         from gpt2lab.scoring import ScoreResult, check_stride, token_logprobs
 
         stride = check_stride(stride, self.config.n_ctx)
-        tokens = list(prompt_tokens(text, self.config, self.tokenizer))
-        if self.tokenizer and self.tokenizer.end_of_text is not None:
-            tokens.insert(0, self.tokenizer.end_of_text)
+        tokens = opened_tokens(text, self.config, self.tokenizer)
         scored = tokens[1:]
         n_bytes = sum(len(self.tokenizer.token_bytes(id)) for id in scored) if self.tokenizer else None
         return ScoreResult(scored, token_logprobs(self._engines.exact, tokens, stride) if scored else [], n_bytes)
@@ -315,7 +313,7 @@ class LanguageModel:
             raise ContextError(
                 f"the prompt has {len(tokens)} tokens, the model's context {self.config.n_ctx}: shorten it"
             )
-        return tokens or (start_token(self.tokenizer),)
+        return or_start(tokens, self.tokenizer)
 
     @contextmanager
     def _sequence(self) -> Iterator[int]:

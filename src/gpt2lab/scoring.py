@@ -8,7 +8,7 @@ tokens that move on by ``stride``: each token is scored once, in the first windo
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -87,7 +87,7 @@ def token_logprobs(engine: Engine, tokens: Sequence[int], stride: int) -> list[f
 
 def window_logits(
     engine: Engine, tokens: Sequence[int], stride: int
-) -> Iterator[tuple[int, int, npt.NDArray[np.float32]]]:
+) -> Generator[tuple[int, int, npt.NDArray[np.float32]], None, None]:
     """(at, start, logits ``[n, n_vocab]``) of a few tokens at a time, in order: row i is for ``tokens[at + i + 1]``.
 
     What the model had before it are ``tokens[start : at + i + 1]``: those of its window.

@@ -6,8 +6,8 @@ import pytest
 from gpt2lab import LanguageModel, Tokenizer
 from gpt2lab.errors import UsageError
 from gpt2lab.exploring.compare import check_same_vocabulary, compare, divergence
-from gpt2lab.exploring.reading import log_softmax
 from gpt2lab.sampling import SamplingParams
+from gpt2lab.sampling.rules import log_softmax
 
 
 def test_a_model_does_not_differ_from_itself(tiny):

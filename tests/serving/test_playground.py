@@ -21,6 +21,7 @@ from gpt2lab.serving import page_files, worker
 from gpt2lab.serving.logit_reader import LogitReader
 from gpt2lab.serving.playground import vocabulary_of
 from gpt2lab.serving.settings import Settings
+from gpt2lab.tokenizer import Tokenizer
 
 from .conftest import PROMPT, eventually
 
@@ -243,7 +244,7 @@ def row_of(reading):
 
 
 def first_reading(engine, tokens, drawn):
-    reader = LogitReader(engine, 50257)
+    reader = LogitReader(engine, Tokenizer.gpt2())
     row = row_of(reader.read(tokens, drawn))
     reader.forget()
     return row
@@ -252,7 +253,7 @@ def first_reading(engine, tokens, drawn):
 def test_looking_around_in_a_text_reads_only_what_is_new(exact):
     """Logits are those of a first reading to the bit; tokens are fed again only where texts part."""
     engine = Counting(exact.engine)
-    reader = LogitReader(engine, 50257)
+    reader = LogitReader(engine, Tokenizer.gpt2())
     text, other = list(range(1000, 1300)), [7] * 20
     for tokens, drawn, fed in [
         (text[:100], 0, 100),
@@ -274,7 +275,7 @@ def test_looking_around_in_a_text_reads_only_what_is_new(exact):
 
 def test_a_reader_keeps_one_sequence_and_gives_it_back(exact):
     before = exact.engine.kv_cache_bytes
-    reader = LogitReader(exact.engine, 50257)
+    reader = LogitReader(exact.engine, exact.tokenizer)
     for tokens in ([1, 2, 3], [1, 2], [9] * 40, [1, 5]):
         row_of(reader.read(tokens, 0))
     half = reader.read([8] * 300, 0)
@@ -297,7 +298,7 @@ def test_ids_without_text_have_no_logit_and_no_bytes(tales):
     """Of a vocabulary that was rounded up."""
     row = np.zeros((1, 50304), np.float32)
     engine = SimpleNamespace(new_sequence=lambda: 0, forward=lambda *_, given: row)
-    read = row_of(LogitReader(engine, tales.tokenizer.n_vocab).read([1], 0))
+    read = row_of(LogitReader(engine, tales.tokenizer).read([1], 0))
     assert np.isneginf(read[50257:]).all() and not read[:50257].any()
     model = SimpleNamespace(config=SimpleNamespace(n_vocab=50304))
     served = SimpleNamespace(name="padded", tokenizer=tales.tokenizer, model=model)

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import click
 
+from gpt2lab.cli.data_options import vocabulary_of
 from gpt2lab.cli.options import GroupedCommand, option
 from gpt2lab.cli.output import print_json
 from gpt2lab.cli.prompts import read_text
-
-if TYPE_CHECKING:
-    from gpt2lab.tokenizer import Tokenizer
 
 
 @click.command(
@@ -31,9 +27,7 @@ if TYPE_CHECKING:
 )
 def command(text: str, model_name: str | None, special: bool, as_json: bool) -> None:
     """Show the tokens of TEXT (- reads standard input): id, bytes, and the piece of text they spell."""
-    from gpt2lab.tokenizer import Tokenizer
-
-    tokenizer = _tokenizer_of(model_name) if model_name else Tokenizer.gpt2()
+    tokenizer = vocabulary_of(model_name or None)
     if text == "-":
         text = read_text("-")
     ids = tokenizer.encode(text, allow_special=special)
@@ -45,18 +39,6 @@ def command(text: str, model_name: str | None, special: bool, as_json: bool) -> 
     for id, piece in pieces:
         print(f"{id:>6}  {_quoted(piece):<20}  {piece.hex(' ')}")
     print(f"{len(ids)} tokens, {len(text.encode('utf-8', 'surrogateescape'))} bytes")
-
-
-def _tokenizer_of(model_name: str) -> Tokenizer:
-    """The tokenizer of a model, whose weights are not read."""
-    from gpt2lab.errors import UsageError
-    from gpt2lab.model import tokenizer_of
-    from gpt2lab.weights import open_checkpoint
-
-    tokenizer = tokenizer_of(open_checkpoint(model_name))
-    if tokenizer is None:
-        raise UsageError(f"{model_name} has no tokenizer")
-    return tokenizer
 
 
 def _quoted(piece: bytes) -> str:

@@ -14,10 +14,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from gpt2lab.distribution import token_text
 from gpt2lab.errors import UsageError
-from gpt2lab.exploring.reading import Alternative, likeliest, log_softmax, token_text
-from gpt2lab.generation.plan import prompt_tokens, start_token
+from gpt2lab.exploring.reading import Alternative, likeliest
+from gpt2lab.generation.plan import fed_tokens
 from gpt2lab.reference import Trace, forward, layer_norm
+from gpt2lab.sampling.rules import log_softmax
 
 if TYPE_CHECKING:
     from gpt2lab.config import ModelConfig
@@ -58,7 +60,7 @@ def attend(checkpoint: Checkpoint, tokenizer: Tokenizer | None, prompt: Prompt, 
     Raises :class:`~gpt2lab.errors.UsageError` for more than :data:`MOST_TOKENS` tokens or the model's context.
     """
     config = checkpoint.config
-    ids = prompt_tokens(prompt, config, tokenizer) or (start_token(tokenizer),)
+    ids = fed_tokens(prompt, config, tokenizer)
     most = min(MOST_TOKENS, config.n_ctx)
     if len(ids) > most:
         raise UsageError(f"the prompt has {len(ids)} tokens, attention is shown of at most {most}: shorten it")

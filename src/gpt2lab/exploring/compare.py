@@ -12,12 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gpt2lab.distribution import token_text, without_text
 from gpt2lab.errors import UsageError
 from gpt2lab.exploring.figures import mean
-from gpt2lab.exploring.reading import TOP, Alternative, Doubles, likeliest, log_softmax, token_text, without_unknown
+from gpt2lab.exploring.reading import TOP, Alternative, Doubles, likeliest
 from gpt2lab.exploring.replay import generate_command
 from gpt2lab.generation.options import new_seed
-from gpt2lab.generation.plan import prompt_tokens, start_token
+from gpt2lab.generation.plan import fed_tokens
+from gpt2lab.sampling.rules import largest, log_softmax
 from gpt2lab.scoring import window_logits
 
 if TYPE_CHECKING:
@@ -88,10 +90,9 @@ class _Shift:
     def moved(self, model: LanguageModel, top: int, sign: int) -> list[Moved]:
         """The ``top`` tokens whose mean probability rises (``sign`` 1) or falls (-1) most from A to B."""
         change = sign * (self.b - self.a)
-        order = np.argsort(-change, kind="stable")[:top].tolist()
         return [
             Moved(id, token_text(model.tokenizer, id), float(self.a[id] / self.n), float(self.b[id] / self.n))
-            for id in order
+            for id in largest(change, top).tolist()
             if change[id] > 0
         ]
 
@@ -156,7 +157,7 @@ def _read_both(
     """The places of ``completion``, whose distributions are added to ``shift``."""
     if not completion:
         return []
-    before = prompt_tokens(prompt, a.config, a.tokenizer) or (start_token(a.tokenizer),)
+    before = fed_tokens(prompt, a.config, a.tokenizer)
     tokens = [*before, *completion]
     if len(tokens) > min(a.config.n_ctx, b.config.n_ctx):
         raise UsageError(f"{len(tokens)} tokens do not fit both models' contexts: ask for a smaller --length")
@@ -166,8 +167,8 @@ def _read_both(
     both = (window_logits(model.exact_engine, tokens, model.config.n_ctx) for model in (a, b))
     for (at, _, rows_a), (_, _, rows_b) in zip(*both, strict=True):
         known = len(shift.a)
-        logs_a = log_softmax(without_unknown(a, rows_a)[:, :known])
-        logs_b = log_softmax(without_unknown(b, rows_b)[:, :known])
+        logs_a = log_softmax(without_text(rows_a, a.tokenizer)[:, :known])
+        logs_b = log_softmax(without_text(rows_b, b.tokenizer)[:, :known])
         for i in range(max(0, len(before) - 1 - at), len(rows_a)):
             id = tokens[at + i + 1]
             p_a, p_b = np.exp(logs_a[i]), np.exp(logs_b[i])

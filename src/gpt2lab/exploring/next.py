@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpt2lab.exploring.reading import Doubles, entropy, last_logits, likeliest, token_text
+from gpt2lab.distribution import token_text
+from gpt2lab.exploring.reading import Doubles, entropy, last_logits, likeliest
 from gpt2lab.exploring.replay import generate_command
 from gpt2lab.generation.options import new_seed, whole
 from gpt2lab.generation.plan import prompt_tokens

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from gpt2lab.generation.plan import prompt_tokens, start_token
+from gpt2lab.distribution import token_text, without_text
+from gpt2lab.generation.plan import fed_tokens, opened_tokens, or_start, prompt_tokens
 from gpt2lab.sampling.declaration import SamplingParams
-from gpt2lab.sampling.rules import distribution
+from gpt2lab.sampling.rules import distribution, largest, log_softmax
 from gpt2lab.scoring import check_stride, window_logits
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def read_sample(
     The distribution that ``params`` draw from is looked at too.
     """
     given = prompt_tokens(prompt, model.config, model.tokenizer)
-    before = given or (start_token(model.tokenizer),)
+    before = or_start(given, model.tokenizer)
     return list(_read(model, [*before, *completion], len(before), model.config.n_ctx, params, bool(given)))
 
 
@@ -95,37 +96,20 @@ def read_text(model: LanguageModel, text: Prompt, stride: int | None = None) -> 
     those of :meth:`~gpt2lab.LanguageModel.score`.
     """
     stride = check_stride(stride, model.config.n_ctx)
-    tokens = list(prompt_tokens(text, model.config, model.tokenizer))
-    if model.tokenizer and model.tokenizer.end_of_text is not None:
-        tokens.insert(0, model.tokenizer.end_of_text)
+    tokens = opened_tokens(text, model.config, model.tokenizer)
     return list(_read(model, tokens, 1, stride, None, False)) if len(tokens) > 1 else []
 
 
 def last_logits(model: LanguageModel, prompt: Prompt) -> npt.NDArray[np.float32]:
     """Logits ``[n_vocab]`` of the token after ``prompt`` (empty: of the first of a text), -inf for ids without text."""
-    tokens = prompt_tokens(prompt, model.config, model.tokenizer) or (start_token(model.tokenizer),)
+    tokens = fed_tokens(prompt, model.config, model.tokenizer)
     engine = model.exact_engine
     sequence = engine.new_sequence()
     try:
-        row: npt.NDArray[np.float32] = without_unknown(model, engine.forward([sequence], [tokens], "last"))[0]
+        row: npt.NDArray[np.float32] = without_text(engine.forward([sequence], [tokens], "last"), model.tokenizer)[0]
         return row
     finally:
         engine.free_sequence(sequence)
-
-
-def without_unknown(model: LanguageModel, logits: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """``logits [n, n_vocab]``, in place, with -inf for ids that the model's tokenizer has no text for."""
-    if model.tokenizer:
-        logits[:, model.tokenizer.n_vocab :] = -np.inf
-    return logits
-
-
-def log_softmax(logits: npt.NDArray[np.float32]) -> Doubles:
-    """Natural log of softmax over the last axis, in float64."""
-    shifted = logits.astype(np.float64)
-    shifted -= shifted.max(axis=-1, keepdims=True)
-    result: Doubles = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    return result
 
 
 def entropy(probabilities: Doubles) -> Doubles:
@@ -133,11 +117,6 @@ def entropy(probabilities: Doubles) -> Doubles:
     logs = np.log(np.where(probabilities > 0, probabilities, 1.0))
     result: Doubles = np.abs((probabilities * logs).sum(axis=-1))  # every term is 0 or below
     return result
-
-
-def token_text(tokenizer: Tokenizer | None, id: int) -> str:
-    """The text of one token by itself; empty if there is none."""
-    return tokenizer.decode([id]) if tokenizer and id < tokenizer.n_vocab else ""
 
 
 def _read(
@@ -153,7 +132,7 @@ def _read(
     known = model.tokenizer.n_vocab if model.tokenizer else 0
     for at, start, rows in window_logits(model.exact_engine, tokens, stride):
         skipped = max(0, first - 1 - at)
-        logits = without_unknown(model, rows[skipped:]) if params is not None else rows[skipped:]
+        logits = without_text(rows[skipped:], model.tokenizer) if params is not None else rows[skipped:]
         if not len(logits):
             continue
         at += skipped
@@ -182,10 +161,5 @@ def _read(
 
 def likeliest(probabilities: Doubles, top: int, tokenizer: Tokenizer | None) -> list[Alternative]:
     """The ``top`` likeliest tokens of ``probabilities [n_vocab]``, the lower id first of equal ones, none of 0."""
-    top = min(top, int(np.count_nonzero(probabilities)))
-    if not top:
-        return []
-    least = np.partition(probabilities, -top)[-top]
-    candidates = np.flatnonzero(probabilities >= least)
-    order = candidates[np.argsort(-probabilities[candidates], kind="stable")][:top]
-    return [Alternative(id, token_text(tokenizer, id), float(probabilities[id])) for id in order.tolist()]
+    ids = largest(probabilities, min(top, int(np.count_nonzero(probabilities)))).tolist()
+    return [Alternative(id, token_text(tokenizer, id), float(probabilities[id])) for id in ids]

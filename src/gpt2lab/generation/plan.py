@@ -5,7 +5,7 @@ All that can be wrong with a prompt is found here, before any work is done. Draw
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import index as as_int
 from reprlib import repr as short_repr
@@ -49,9 +49,7 @@ def make_plan(prompt: Prompt, options: Options, config: ModelConfig, tokenizer: 
         raise UsageError(f"top_logprobs must be at most the vocabulary's {config.n_vocab}, got {options.top_logprobs}")
     tokens = prompt_tokens(prompt, config, tokenizer)
     limit, at_limit = _limit(len(tokens), options, config.n_ctx)
-    if tokens:
-        return Plan(prompt, tokens, 0, limit, at_limit)
-    return Plan(prompt, (start_token(tokenizer),), 1, limit, at_limit)
+    return Plan(prompt, or_start(tokens, tokenizer), int(not tokens), limit, at_limit)
 
 
 def make_request(plan: Plan, index: int, options: Options) -> Request:
@@ -92,11 +90,24 @@ def not_a_prompt(prompt: object) -> UsageError:
     return UsageError(f"a prompt is text or a sequence of token ids, got {short_repr(prompt)}")
 
 
-def start_token(tokenizer: Tokenizer | None) -> int:
-    """The id that comes before a text: ``<|endoftext|>``."""
+def or_start(tokens: Sequence[int], tokenizer: Tokenizer | None) -> tuple[int, ...]:
+    """``tokens`` or, if there are none, the id that comes before a text: ``<|endoftext|>``."""
+    if tokens:
+        return tuple(tokens)
     if tokenizer is None or tokenizer.end_of_text is None:
         raise TokenizerError("this model's vocabulary has no <|endoftext|> to start from: give a prompt")
-    return tokenizer.end_of_text
+    return (tokenizer.end_of_text,)
+
+
+def fed_tokens(prompt: Prompt, config: ModelConfig, tokenizer: Tokenizer | None) -> tuple[int, ...]:
+    """Ids to feed for a prompt, at least one: see :func:`or_start`. Raises as :func:`prompt_tokens`."""
+    return or_start(prompt_tokens(prompt, config, tokenizer), tokenizer)
+
+
+def opened_tokens(text: Prompt, config: ModelConfig, tokenizer: Tokenizer | None) -> list[int]:
+    """Ids of a text to be read, after ``<|endoftext|>`` where there is one. Raises as :func:`prompt_tokens`."""
+    start = [] if tokenizer is None or tokenizer.end_of_text is None else [tokenizer.end_of_text]
+    return [*start, *prompt_tokens(text, config, tokenizer)]
 
 
 def _limit(n_prompt: int, options: Options, n_ctx: int) -> tuple[int, FinishReason]:

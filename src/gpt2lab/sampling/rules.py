@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -88,10 +88,25 @@ def sample(
 
 def logprob(logits: ArrayLike, token: int) -> float:
     """Natural log of the model's own probability of ``token``: temperature 1, nothing filtered or penalised."""
-    raw = _checked(np.asarray(logits, dtype=np.float64), "model")
+    return float(log_softmax(_checked(np.asarray(logits, dtype=np.float64), "model"))[token])
+
+
+def log_softmax(logits: ArrayLike) -> Floats:
+    """Natural log of softmax over the last axis, in float64."""
+    raw = np.asarray(logits, dtype=np.float64)
     with np.errstate(over="ignore"):
-        shifted = raw - raw.max()
-    return float(shifted[token] - np.log(np.exp(shifted).sum()))
+        shifted = raw - raw.max(axis=-1, keepdims=True)
+    result: Floats = shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return result
+
+
+def largest(values: NDArray[np.floating[Any]], n: int) -> NDArray[np.intp]:
+    """Ids of the ``n`` largest of ``values [n_vocab]``, largest first, the lower id first of equal ones."""
+    n = min(n, values.size)
+    if not n:
+        return np.empty(0, np.intp)
+    candidates = np.flatnonzero(values >= np.partition(values, -n)[-n])  # in order of ids, and ties of the last too
+    return candidates[np.argsort(-values[candidates], kind="stable")][:n]
 
 
 def draw(probabilities: ArrayLike, u: float) -> int:

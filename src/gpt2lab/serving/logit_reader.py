@@ -10,24 +10,24 @@ from collections.abc import Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from gpt2lab.distribution import without_text
 from gpt2lab.generation.scheduler import PREFILL_CHUNK
 
 if TYPE_CHECKING:
     from gpt2lab.engines.protocol import Engine
     from gpt2lab.serving.worker import Reading
+    from gpt2lab.tokenizer import Tokenizer
 
 Marked = list[tuple[int, bool]]
 """Ids, each with whether it was given (or drawn): an engine may compute the two in different ways."""
 
 
 class LogitReader:
-    """Reads with ``engine``; ids from ``n_known`` on have no text."""
+    """Reads with ``engine``."""
 
-    def __init__(self, engine: Engine, n_known: int) -> None:
+    def __init__(self, engine: Engine, tokenizer: Tokenizer) -> None:
         self._engine = engine
-        self._n_known = n_known
+        self._tokenizer = tokenizer
         self._kept: Marked = []
         self._sequence: int | None = None
 
@@ -50,8 +50,7 @@ class LogitReader:
             self._engine.free_sequence(sequence)
             raise
         self._keep(sequence, marked)
-        row[self._n_known :] = -np.inf
-        return row
+        return without_text(row, self._tokenizer)
 
     def forget(self) -> None:
         """Give back what is kept."""

@@ -37,7 +37,7 @@ class ServedModel:
         self.metrics = metrics
         self.created = int(time.time())
         self.fingerprint = fingerprint(model)
-        self.logits = LogitReader(model.engine, self.tokenizer.n_vocab)
+        self.logits = LogitReader(model.engine, self.tokenizer)
         self.worker = Worker(model, batch_size=settings.max_batch, capacity=settings.capacity, metrics=metrics)
         self.worker.at_rest = self.logits.forget
 

@@ -14,7 +14,7 @@ from fastapi import FastAPI, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
-from gpt2lab.generation.plan import start_token
+from gpt2lab.generation.plan import or_start
 from gpt2lab.serving.completions import failed, hand_over
 from gpt2lab.serving.errors import ApiError, stopping
 from gpt2lab.serving.guards import RECORD
@@ -68,8 +68,8 @@ def add_playground(app: FastAPI, service: Service) -> None:
         check(body, served)
         if service.draining:
             raise stopping()
-        given = body.tokens[: len(body.tokens) - body.drawn] or [start_token(served.tokenizer)]
-        tokens = given + body.tokens[len(body.tokens) - body.drawn :]
+        n_given = len(body.tokens) - body.drawn
+        tokens = [*or_start(body.tokens[:n_given], served.tokenizer), *body.tokens[n_given:]]
         job = Job([None], [partial(served.logits.read, tokens, body.drawn)])
         hand_over(served, job, len(body.tokens))
         request.scope[RECORD].update(model=served.name, read=len(body.tokens))

@@ -7,11 +7,14 @@ API has it. ``gpt2lab score`` is in float32 and conditions the first token on ``
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gpt2lab.scoring import CHUNK, log_probabilities
+from gpt2lab.sampling.rules import largest
+from gpt2lab.scoring import log_probabilities, window_logits
 from gpt2lab.serving.samples import Entry, Top
 
 if TYPE_CHECKING:
@@ -27,17 +30,12 @@ def score_prompt(engine: Engine, tokenizer: Tokenizer, tokens: Sequence[int], n_
     if not tokens:
         return []
     scored: list[tuple[float | None, Top]] = [(None, ())]
-    sequence = engine.new_sequence()
-    try:
-        for at in range(0, len(tokens) - 1, CHUNK):
-            fed = tokens[at : min(at + CHUNK, len(tokens) - 1)]
-            logits = engine.forward([sequence], [fed], "all")  # [fed, n_vocab]
-            targets = np.array(tokens[at + 1 : at + 1 + len(fed)], np.int64)
+    with closing(window_logits(engine, tokens, engine.config.n_ctx)) as pieces:  # one window: a prompt fits the context
+        for at, _, logits in pieces:
+            targets = np.array(tokens[at + 1 : at + 1 + len(logits)], np.int64)
             logprobs = log_probabilities(logits, targets).tolist()
-            scored += zip(logprobs, _likeliest(logits, n_top), strict=True)
+            scored += zip(logprobs, map(partial(_likeliest, n_top), logits), strict=True)
             yield
-    finally:
-        engine.free_sequence(sequence)
     decoder, n_characters = tokenizer.incremental_decoder(), 0
     entries = []
     for token, (logprob, top) in zip(tokens, scored, strict=True):
@@ -46,15 +44,8 @@ def score_prompt(engine: Engine, tokenizer: Tokenizer, tokens: Sequence[int], n_
     return entries
 
 
-def _likeliest(logits: npt.NDArray[np.float32], n: int) -> list[Top]:
-    """The ``n`` likeliest ids of each row and their log-probabilities, the lower id first of equal ones."""
-    if not n:
-        return [()] * len(logits)
-    tops = []
-    for row in logits:
-        least = np.partition(row, -n)[-n]
-        candidates = np.flatnonzero(row >= least)  # in order of ids, and ties of the last among them
-        ids = candidates[np.argsort(-row[candidates], kind="stable")][:n]
-        values = log_probabilities(np.broadcast_to(row, (n, row.size)), ids)
-        tops.append(tuple(zip(ids.tolist(), values.tolist(), strict=True)))
-    return tops
+def _likeliest(n: int, row: npt.NDArray[np.float32]) -> Top:
+    """The ``n`` likeliest ids and their log-probabilities, the lower id first of equal ones."""
+    ids = largest(row, n)
+    values = log_probabilities(np.broadcast_to(row, (len(ids), row.size)), ids)
+    return tuple(zip(ids.tolist(), values.tolist(), strict=True))

@@ -6,11 +6,11 @@ from dataclasses import asdict
 
 import click
 
+from gpt2lab.cli.data_options import vocabulary_of
 from gpt2lab.cli.explore.shared import JSON
 from gpt2lab.cli.options import GroupedCommand, option
 from gpt2lab.cli.output import print_json
 from gpt2lab.cli.prompts import read_text
-from gpt2lab.errors import UsageError
 
 
 @click.command(cls=GroupedCommand, short_help="From bytes to ids, merge by merge.")
@@ -25,16 +25,6 @@ def command(text: str, model_name: str | None, as_json: bool) -> None:
     """
     from gpt2lab.exploring.merging import merge_steps
     from gpt2lab.exploring.terminal import show_merges
-    from gpt2lab.tokenizer import Tokenizer
 
-    tokenizer = Tokenizer.gpt2()
-    if model_name:
-        from gpt2lab.model import tokenizer_of
-        from gpt2lab.weights import open_checkpoint
-
-        own = tokenizer_of(open_checkpoint(model_name))
-        if own is None:
-            raise UsageError(f"{model_name} has no tokenizer")
-        tokenizer = own
-    pieces = merge_steps(read_text("-") if text == "-" else text, tokenizer)
+    pieces = merge_steps(read_text("-") if text == "-" else text, vocabulary_of(model_name or None))
     print_json([asdict(piece) for piece in pieces]) if as_json else show_merges(pieces)
