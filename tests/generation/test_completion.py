@@ -104,6 +104,20 @@ def test_pieces_together_are_the_decoded_tokens(text: str) -> None:
     assert "".join(pieces) == transcript.text == text == tokenizer.decode(ids)
 
 
+def test_the_last_token_brings_what_was_held_back() -> None:
+    tokenizer = Tokenizer.gpt2()
+    transcript = Transcript(tokenizer, stop=("!!",))
+    (id,) = tokenizer.encode("!")
+    assert (transcript.push(id, -1.0, last=True), transcript.text, transcript.stopped) == ("!", "!", False)
+
+
+def test_a_stop_string_that_the_last_token_completes_is_left_out() -> None:
+    tokenizer = Tokenizer.gpt2()
+    transcript = Transcript(tokenizer, stop=("!",))
+    (id,) = tokenizer.encode("!")
+    assert (transcript.push(id, -1.0, last=True), transcript.text, transcript.stopped) == ("", "", True)
+
+
 def test_end_of_text_stops_and_is_neither_text_nor_token() -> None:
     tokenizer = Tokenizer.gpt2()
     transcript = Transcript(tokenizer, end_of_text=tokenizer.end_of_text)

@@ -73,7 +73,7 @@ class Running:
 
     def idle(self, seconds: float = 10) -> bool:
         """Whether all samples end within ``seconds``."""
-        return eventually(lambda: not self.worker.outstanding and not self.worker._live, seconds)
+        return eventually(lambda: not self.worker.outstanding and not self.worker._running.takers, seconds)
 
 
 def eventually(condition: Callable[[], bool], seconds: float = 10) -> bool:

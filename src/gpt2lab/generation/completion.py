@@ -93,14 +93,15 @@ class Transcript:
         """All text that is certain."""
         return "".join(self._pieces)
 
-    def push(self, token: int, logprob: float) -> str:
-        """Take one drawn id and return the text that has become certain by it."""
+    def push(self, token: int, logprob: float, last: bool = False) -> str:
+        """Take one drawn id and return the text that has become certain by it; after the ``last`` one, all of it."""
         if token == self.end_of_text:
             self.stopped = True
             return self.finish()
         self.tokens.append(token)
         self.logprobs.append(logprob)
-        return self._add(self._decoder.feed(token)) if self._decoder else ""
+        text = self._add(self._decoder.feed(token)) if self._decoder else ""
+        return text + self.finish() if last and not self.stopped else text
 
     def finish(self) -> str:
         """Return the text that was held back, for nothing more will come."""

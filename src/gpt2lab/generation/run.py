@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from gpt2lab.generation.completion import Completion, Piece, Transcript
 from gpt2lab.generation.plan import make_request
-from gpt2lab.generation.scheduler import Event, Scheduler
+from gpt2lab.generation.scheduler import Event, Request, Scheduler
 from gpt2lab.generation.speculation import Speculation
 
 if TYPE_CHECKING:
@@ -37,28 +37,64 @@ def generate_pieces(
     the engines hold is freed when the iterator ends or is closed.
     """
     wanted = zip(count(first_index), _repeat(plans, n))
-    live: dict[int, _Sample] = {}
     speculation = Speculation(engine.config, draft) if options.speculation == "auto" else None
     with Scheduler(engine, batch_size=options.batch_size, speculation=speculation) as scheduler:
+        running: Running[_Sample] = Running(scheduler)
         more = True
         while more or scheduler.busy:
             while more and scheduler.n_waiting < LOOKAHEAD:
                 index, plan = next(wanted, (0, None))
                 more = plan is not None
                 if plan is not None and plan.limit:
-                    live[scheduler.submit(make_request(plan, index, options))] = _Sample(
-                        index, plan, options, tokenizer
-                    )
+                    running.submit(make_request(plan, index, options), _Sample(index, plan, options, tokenizer))
                 elif plan is not None:
                     yield _Sample(index, plan, options, tokenizer).end("")
-            for event in scheduler.step():
-                if (sample := live.get(event.request)) is None:
-                    continue  # the text ended with an earlier one of several tokens
-                piece = sample.push(event)
-                if piece.completion:
-                    del live[event.request]
-                    scheduler.remove(event.request)
+            for _, piece in running.push(scheduler.step()):
                 yield piece
+
+
+class Taker(Protocol):
+    """Takes the tokens of one sample as they are drawn."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the sample ended with what was taken last."""
+
+    def push(self, event: Event) -> Any:
+        """Take a token; what there is to tell because of it."""
+
+
+TakerT = TypeVar("TakerT", bound=Taker)
+
+
+class Running(Generic[TakerT]):
+    """The samples of ``scheduler`` that have not ended, and who takes their tokens: ``takers``, by its numbers."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self.takers: dict[int, TakerT] = {}
+        self._scheduler = scheduler
+
+    def submit(self, request: Request, taker: TakerT) -> int:
+        """Queue a sample; its number."""
+        id = self._scheduler.submit(request)
+        self.takers[id] = taker
+        return id
+
+    def push(self, events: Iterable[Event]) -> Iterator[tuple[TakerT, Any]]:
+        """Give a step's events to their takers: each with what it tells. What ends with one leaves the scheduler."""
+        for event in events:
+            taker = self.takers.get(event.request)
+            if taker is None:
+                continue  # the text ended with an earlier one of several tokens
+            told = taker.push(event)
+            if taker.ended:
+                self.remove(event.request)
+            yield taker, told
+
+    def remove(self, id: int) -> None:
+        """End a sample; nothing happens if it has ended."""
+        if self.takers.pop(id, None) is not None:
+            self._scheduler.remove(id)
 
 
 def in_order(
@@ -87,19 +123,19 @@ class _Sample:
         self._plan = plan
         self._options = options
         self._top: list[tuple[tuple[int, float], ...]] = []
+        self.ended = False
 
     def push(self, event: Event) -> Piece:
         if event.error:
             return self.end(self._transcript.finish(), event.error)
-        text, last = self._transcript.push(event.token, event.logprob), event.last
+        text = self._transcript.push(event.token, event.logprob, event.last)
         if event.top:
             self._top.append(event.top)
-        if last and not self._transcript.stopped:
-            text += self._transcript.finish()
-        return self.end(text) if last or self._transcript.stopped else self._piece(text, None)
+        return self.end(text) if event.last or self._transcript.stopped else self._piece(text, None)
 
     def end(self, text: str, error: StageError | None = None) -> Piece:
         """The last piece, with ``text`` and the whole completion."""
+        self.ended = True
         script = self._transcript
         completion = Completion(
             prompt=self._plan.prompt,

@@ -77,11 +77,9 @@ class Sample:
         """Take one drawn token; what there is to tell because of it."""
         script = self._transcript
         n_tokens = len(script.tokens)
-        text = script.push(event.token, event.logprob)
+        text = script.push(event.token, event.logprob, event.last)
         if self._tokens and (len(script.tokens) > n_tokens or self._every_token):
             self._tokens.add(event)
-        if event.last and not script.stopped:
-            text += script.finish()
         self._n_characters += len(text)
         self.ended = event.last or script.stopped
         if self.ended:

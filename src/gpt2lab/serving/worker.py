@@ -17,9 +17,10 @@ from dataclasses import dataclass, field
 from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Thread
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gpt2lab.errors import Gpt2LabError
+from gpt2lab.generation.run import Running
 from gpt2lab.serving.samples import Delta, Sample
 
 if TYPE_CHECKING:
@@ -102,6 +103,20 @@ class Job:
         return deltas
 
 
+class _Taker(NamedTuple):
+    """A sample under way, and the job that it is of."""
+
+    job: Job
+    sample: Sample
+
+    @property
+    def ended(self) -> bool:
+        return self.sample.ended
+
+    def push(self, event: Event) -> Delta | None:
+        return self.sample.push(event)
+
+
 class Worker:
     """Runs jobs on ``model``; :meth:`submit` and :meth:`cancel` are for the event loop that called :meth:`start`."""
 
@@ -118,7 +133,6 @@ class Worker:
         self._jobs: set[Job] = set()
         self._outstanding = 0
         # The thread's own:
-        self._live: dict[int, tuple[Job, Sample]] = {}
         self._readings: deque[tuple[Job, Generator[None, None, None]]] = deque()
 
     @property
@@ -186,7 +200,7 @@ class Worker:
     # ---- the thread's side ------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
-        self._scheduler = self._make_scheduler()
+        self._open_scheduler()
         try:
             while self._obey():
                 try:
@@ -196,6 +210,10 @@ class Worker:
         finally:
             self._scheduler.close()
             self.at_rest()
+
+    def _open_scheduler(self) -> None:
+        self._scheduler = self._make_scheduler()
+        self._running: Running[_Taker] = Running(self._scheduler)
 
     def _obey(self) -> bool:
         """Carry out what was asked meanwhile, and wait for something if there is nothing to do; False to end."""
@@ -227,17 +245,7 @@ class Worker:
         began = time.perf_counter()
         events = self._scheduler.step()
         self._note_times(began, events)
-        deltas: list[tuple[Job, Delta]] = []
-        for event in events:
-            live = self._live.get(event.request)
-            if live is None:
-                continue  # its text ended with an earlier one of several tokens
-            job, sample = live
-            if delta := sample.push(event):
-                deltas.append((job, delta))
-            if sample.ended:
-                del self._live[event.request]
-                self._scheduler.remove(event.request)
+        deltas = [(taker.job, delta) for taker, delta in self._running.push(events) if delta]
         self._metrics.step(len(events))
         if deltas:
             self._tell(partial(self._deliver, deltas))
@@ -245,12 +253,12 @@ class Worker:
     def _note_times(self, began: float, events: list[Event]) -> None:
         """Of the jobs that the step that began then let in or drew for."""
         for id in self._scheduler.let_in:
-            times = self._live[id][0].times
+            times = self._running.takers[id].job.times
             times.began = times.began or began
         now = time.perf_counter()
         for event in events:
-            if live := self._live.get(event.request):
-                times = live[0].times
+            if taker := self._running.takers.get(event.request):
+                times = taker.job.times
                 times.first = times.first or now
                 times.last = now
 
@@ -275,16 +283,13 @@ class Worker:
                 empty.append((job, Delta(number, "", finish="length")))
                 continue
             request, sample = wanted
-            id = self._scheduler.submit(request)
-            job.ids.append(id)
-            self._live[id] = (job, sample)
+            job.ids.append(self._running.submit(request, _Taker(job, sample)))
         if empty:
             self._tell(partial(self._deliver, empty))
 
     def _drop(self, job: Job) -> None:
         for id in job.ids:
-            if self._live.pop(id, None):
-                self._scheduler.remove(id)
+            self._running.remove(id)
         for waiting, reading in [*self._readings]:
             if waiting is job:
                 reading.close()
@@ -296,13 +301,12 @@ class Worker:
             log.exception("the model failed")
         else:
             log.error("the model failed: %s", error)
-        jobs = {job for job, _ in self._live.values()} | {job for job, _ in self._readings}
-        self._live.clear()
+        jobs = {taker.job for taker in self._running.takers.values()} | {job for job, _ in self._readings}
         for _, reading in self._readings:
             reading.close()
         self._readings.clear()
         self._scheduler.close()
-        self._scheduler = self._make_scheduler()
+        self._open_scheduler()
         self._metrics.failures.inc()
         for job in jobs:
             self._tell(partial(self._end, job, error))
