@@ -6,13 +6,6 @@
 namespace gpt2lab {
 namespace {
 
-void check_params(const double* p) {
-  const bool good = p[0] >= 0 && std::isfinite(p[0]) && p[1] >= 0 && p[1] <= 9e15 && p[2] >= 0 && p[2] <= 1 &&
-                    p[3] >= 0 && p[3] <= 1 && p[4] > 0 && std::isfinite(p[4]) && std::isfinite(p[5]) &&
-                    std::isfinite(p[6]);
-  if (!good) throw DrawError("sampling parameters out of range");
-}
-
 void check_offsets(std::span<const std::int64_t> offsets, std::size_t n, std::size_t size) {
   bool good = offsets.size() == n + 1 && offsets[0] == 0 && offsets[n] == std::int64_t(size);
   for (std::size_t i = 0; good && i < n; ++i) good = offsets[i] <= offsets[i + 1];
@@ -40,7 +33,8 @@ void raise_if_failed(DrawStatus status, std::size_t row) {
 }
 
 std::vector<Draw> checked_draws(const DrawArguments& a, std::size_t n, int n_vocab) {
-  if (a.params.size() != n * 7) throw DrawError("params must be [draws, 7]");
+  constexpr std::size_t kCount = SamplingParams::kCount;
+  if (a.params.size() != n * kCount) throw DrawError("params must be [draws, " + std::to_string(kCount) + "]");
   if (a.streams.size() != n * 3) throw DrawError("streams must be [draws, 3]");
   check_offsets(a.history_offsets, n, a.history.size());
   check_offsets(a.bias_offsets, n, a.bias_ids.size());
@@ -52,13 +46,13 @@ std::vector<Draw> checked_draws(const DrawArguments& a, std::size_t n, int n_voc
 
   std::vector<Draw> draws(n);
   for (std::size_t i = 0; i < n; ++i) {
-    const double* p = &a.params[i * 7];
+    const auto params = SamplingParams::read(&a.params[i * kCount]);
+    if (!params) throw DrawError("sampling parameters out of range");
     const std::uint64_t* s = &a.streams[i * 3];
-    check_params(p);
     check_position(s[2], 1);
     const std::size_t h = a.history_offsets[i], b = a.bias_offsets[i];
     Draw& draw = draws[i];
-    draw.params = {p[0], std::int64_t(p[1]), p[2], p[3], p[4], p[5], p[6]};
+    draw.params = *params;
     draw.seed = s[0], draw.stream = s[1], draw.position = std::uint32_t(s[2]);
     draw.history = {a.history.data() + h, std::size_t(a.history_offsets[i + 1]) - h};
     draw.bias_ids = a.bias_ids.data() + b, draw.bias_values = a.bias_values.data() + b;

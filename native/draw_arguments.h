@@ -22,7 +22,7 @@ void raise_if_failed(DrawStatus status, std::size_t row);
 
 // Arguments of n draws; history and biases of draw i lie at offsets[i] … offsets[i + 1].
 struct DrawArguments {
-  std::span<const double> params;          // [n, 7] in the order of SamplingParams
+  std::span<const double> params;          // [n, SamplingParams::kCount]
   std::span<const std::uint64_t> streams;  // [n, 3] seed, stream, position
   std::span<const std::int32_t> history;
   std::span<const std::int64_t> history_offsets;  // [n + 1]

@@ -27,8 +27,8 @@ constexpr Real kLowest = std::numeric_limits<Real>::lowest();  // of all that ar
 
 int bin_count(int n) { return (n + kGroup - 1) / kGroup * kGroupBins; }
 
-// Like sampling.py: differences from the largest are divided, so that no temperature overflows, and a temperature of 1
-// leaves scores as they are: differences of small numbers from a large one may be equal where the numbers are not.
+// Like sampling/rules.py: differences from the largest are divided, so that no temperature overflows, and a temperature
+// of 1 leaves scores as they are: differences of small numbers from a large one may be equal where the numbers are not.
 struct Temper {
   double largest, temperature;
   double operator()(double score) const { return temperature == 1 ? score : (score - largest) / temperature; }
@@ -86,6 +86,14 @@ int index_over(double target, const double* x, int n, double& below) {
 }
 
 }  // namespace
+
+std::optional<SamplingParams> SamplingParams::read(const double* p) {
+  const bool good = p[0] >= 0 && std::isfinite(p[0]) && p[1] >= 0 && p[1] <= 9e15 && p[2] >= 0 && p[2] <= 1 &&
+                    p[3] >= 0 && p[3] <= 1 && p[4] > 0 && std::isfinite(p[4]) && std::isfinite(p[5]) &&
+                    std::isfinite(p[6]);
+  if (!good) return std::nullopt;
+  return SamplingParams{p[0], std::int64_t(p[1]), p[2], p[3], p[4], p[5], p[6]};
+}
 
 void Sampler::reserve(int n_vocab) {
   if (n_vocab <= reserved_) return;

@@ -1,4 +1,4 @@
-// Logits in, token out: the stages of sampling.py in the same order and, where they decide, in float64 like it.
+// Logits in, token out: the stages of sampling/rules.py in the same order and, where they decide, in float64 like it.
 //
 // logit bias → penalties → temperature → top-k → top-p → min-p → draw. The vocabulary is never sorted: a filter gathers
 // the few ids that it may keep and works on them; without a filter only sums of stretches of the vocabulary are kept.
@@ -8,13 +8,14 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "kernels.h"
 
 namespace gpt2lab {
 
-// Ranges have been checked by sampling.SamplingParams.
+// Declared in sampling/declaration.py, which also checks the ranges and gives the order.
 struct SamplingParams {
   double temperature = 1.0;  // 0 takes the largest logit, the lowest id on ties
   std::int64_t top_k = 0;    // 0: all
@@ -23,6 +24,11 @@ struct SamplingParams {
   double repetition_penalty = 1.0;
   double presence_penalty = 0.0;
   double frequency_penalty = 0.0;
+
+  static constexpr std::size_t kCount = 7;
+
+  // From kCount numbers; nothing if one is out of the range that the stages can work with.
+  static std::optional<SamplingParams> read(const double* numbers);
 
   bool penalises() const { return repetition_penalty != 1 || presence_penalty != 0 || frequency_penalty != 0; }
 };

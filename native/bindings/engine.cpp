@@ -124,7 +124,7 @@ class Engine {
     return Logits(data, {rows, std::size_t(shape_.n_vocab)}, owner);
   }
 
-  // params: per row the seven numbers of SamplingParams. History and bias of row i lie at offsets[i] … offsets[i + 1].
+  // params: per row the numbers of SamplingParams. History and bias of row i lie at offsets[i] … offsets[i + 1].
   nb::tuple sample(const Array2<float>& logits, const Array2<double>& params, const Array2<std::uint64_t>& streams,
                    const Array1<std::int32_t>& history, const Array1<std::int64_t>& history_offsets,
                    const Array1<std::int32_t>& bias_ids, const Array1<double>& bias_values,

@@ -439,7 +439,8 @@ void check_sampler(const Kernels& kernels) {
       for (std::int64_t top_k : {0, 1, 5, 300, 100000})
         for (std::uint32_t position = 0; position < 24; ++position) {
           Draw draw;
-          draw.params = {position % 5 * 0.4, top_k, top_p, position % 3 * 0.01, 1, 0, 0};
+          draw.params = {
+              .temperature = position % 5 * 0.4, .top_k = top_k, .top_p = top_p, .min_p = position % 3 * 0.01};
           draw.position = position;
           if (position % 2) {
             draw.params.repetition_penalty = 1.2;
