@@ -32,6 +32,7 @@ from gpt2lab.training.ops.compute import Compute
 from gpt2lab.training.ops.pool import Pool
 from gpt2lab.training.optimizers import choose_trainable
 from gpt2lab.training.reporting import Reporter, Update, Validation
+from gpt2lab.training.restoring import restore
 from gpt2lab.training.settings import Settings, resolved
 
 CONFIG = ModelConfig(n_vocab=67, n_ctx=12, n_embd=16, n_head=2, n_layer=2)  # 67 rows: shards of unequal size
@@ -90,7 +91,7 @@ def windows(seed: int) -> Windows:
 
 def train(world: World, out: Path, name: str, case: dict[str, Any]) -> None:
     case = dict(case)
-    restore = case.pop("restore", None)
+    restore_from = case.pop("restore", None)
     disturbance = {key: case.pop(key) for key in ("fail_on", "signal_on", "kill_on") if key in case}
     train_on = windows(1)
     chosen = resolved(Settings(**{**DEFAULTS, **case}), CONFIG, len(train_on), from_scratch=True)
@@ -103,8 +104,8 @@ def train(world: World, out: Path, name: str, case: dict[str, Any]) -> None:
     reporter = Losses()
     trainer = Disturbed(model, chosen, train_on, windows(2), out / name, world, reporter)
     trainer.disturbance = disturbance
-    if restore is not None:
-        state = load_latest(out / name, print) if restore == "latest" else load_state(Path(restore))
+    if restore_from is not None:
+        state = load_latest(out / name, print) if restore_from == "latest" else load_state(Path(restore_from))
         if state is not None:
             restore(trainer, state)
     ended = trainer.train()
