@@ -27,5 +27,4 @@ def draw_rows(logits: npt.NDArray[np.float32], fed: Sequence[int], draw: Draw) -
 
 def _likeliest(logits: npt.NDArray[np.float32], n: int) -> tuple[tuple[int, float], ...]:
     """The ``n`` likeliest ids and their log-probabilities, the lower id first of equal ones."""
-    ids = np.argsort(-logits, kind="stable")[:n].tolist() if n else []
-    return tuple((id, rules.logprob(logits, id)) for id in ids)
+    return tuple((id, rules.logprob(logits, id)) for id in rules.largest(logits, n).tolist())

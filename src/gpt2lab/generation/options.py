@@ -52,7 +52,7 @@ class GenerationArguments(SamplingArguments, total=False):
 
 @dataclass(frozen=True)
 class Options:
-    """How to generate; made and checked by :func:`make_options`."""
+    """How to generate. Raises :class:`~gpt2lab.errors.SamplingError` or :class:`~gpt2lab.errors.UsageError`."""
 
     sampling: SamplingParams
     seed: int
@@ -76,6 +76,25 @@ class Options:
     stages: tuple[CustomStage, ...] = ()
     """Stages of sampling that are the user's own."""
 
+    def __post_init__(self) -> None:
+        self._make_whole("seed", least=0)
+        if self.seed >= 2**63:
+            raise SamplingError(f"seed must be below 2^63, got {self.seed}")
+        if self.length is not None:
+            self._make_whole("length", least=0)
+        if self.batch_size is not None:
+            self._make_whole("batch_size", least=1)
+        self._make_whole("top_logprobs", least=0)
+        if not all(isinstance(stop, str) and stop for stop in self.stop):
+            raise UsageError(f"stop strings must be text and not empty, got {list(self.stop)!r}")
+        for name, choices in (("overflow", OVERFLOWS), ("speculation", SPECULATIONS)):
+            if getattr(self, name) not in choices:
+                raise UsageError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
+
+    def _make_whole(self, name: str, *, least: int) -> None:
+        """An int of what may be one of NumPy's."""
+        object.__setattr__(self, name, whole(name, getattr(self, name), least=least))
+
 
 def make_options(**arguments: Unpack[GenerationArguments]) -> Options:
     """Check keyword arguments of generation and fill in the defaults.
@@ -86,25 +105,13 @@ def make_options(**arguments: Unpack[GenerationArguments]) -> Options:
     stop = arguments.get("stop", ())
     if not isinstance(stop, Iterable):
         raise UsageError(f"stop must be a string or several, got {stop!r}")
-    options = Options(
-        sampling=sampling_params(arguments),
-        stages=custom_stages(arguments.get("stages", ())),
-        seed=_seed(arguments.get("seed")),
-        length=_whole_or_none("length", arguments.get("length"), least=0),
-        stop=(stop,) if isinstance(stop, str) else tuple(stop),
-        ignore_eos=arguments.get("ignore_eos", False),
-        overflow=arguments.get("overflow", "error"),
-        batch_size=_whole_or_none("batch_size", arguments.get("batch_size"), least=1),
-        logprobs=arguments.get("logprobs"),
-        top_logprobs=whole("top_logprobs", arguments.get("top_logprobs", 0), least=0),
-        speculation=arguments.get("speculation", "auto"),
-    )
-    if not all(isinstance(stop, str) and stop for stop in options.stop):
-        raise UsageError(f"stop strings must be text and not empty, got {list(options.stop)!r}")
-    for name, choices in (("overflow", OVERFLOWS), ("speculation", SPECULATIONS)):
-        if getattr(options, name) not in choices:
-            raise UsageError(f"{name} must be one of {', '.join(choices)}, got {getattr(options, name)!r}")
-    return options
+    names = {field.name for field in fields(Options)}
+    given: dict[str, Any] = {name: value for name, value in arguments.items() if name in names}
+    given["sampling"] = sampling_params(arguments)
+    given["stages"] = custom_stages(arguments.get("stages", ()))
+    given["seed"] = new_seed() if given.get("seed") is None else given["seed"]
+    given["stop"] = (stop,) if isinstance(stop, str) else tuple(stop)
+    return Options(**given)
 
 
 def check_names(arguments: Mapping[str, object], known: type, where: str = "") -> None:
@@ -158,15 +165,6 @@ def sampling_params(arguments: SamplingArguments) -> SamplingParams:
     return SamplingParams(**{f.name: given[f.name] for f in fields(SamplingParams) if f.name in given})  # type: ignore[arg-type]
 
 
-def _seed(seed: int | None) -> int:
-    if seed is None:
-        return new_seed()
-    value = whole("seed", seed, least=0)
-    if value >= 2**63:
-        raise SamplingError(f"seed must be below 2^63, got {seed}")
-    return value
-
-
 def whole(name: str, value: int, *, least: int) -> int:
     """``value`` as an int of at least ``least``; :class:`~gpt2lab.errors.UsageError` if it is none."""
     try:
@@ -176,7 +174,3 @@ def whole(name: str, value: int, *, least: int) -> int:
     if number < least:
         raise UsageError(f"{name} must be at least {least}, got {value}")
     return number
-
-
-def _whole_or_none(name: str, value: int | None, *, least: int) -> int | None:
-    return None if value is None else whole(name, value, least=least)
