@@ -20,7 +20,8 @@ from collections import Counter
 
 from gpt2lab.engines.lazy import Engines
 from gpt2lab.engines.protocol import Engine
-from gpt2lab.generation.scheduler import Request, Scheduler
+from gpt2lab.generation.requests import Request
+from gpt2lab.generation.scheduler import Scheduler
 from gpt2lab.generation.speculation import Speculation
 from gpt2lab.model import LanguageModel, tokenizer_of
 from gpt2lab.sampling import SamplingParams

@@ -22,7 +22,8 @@ from gpt2lab.config import RELEASED_SIZES
 from gpt2lab.engines import open_engine
 from gpt2lab.engines.precision import PRECISIONS
 from gpt2lab.engines.protocol import Engine
-from gpt2lab.generation.scheduler import Request, Scheduler
+from gpt2lab.generation.requests import Request
+from gpt2lab.generation.scheduler import Scheduler
 from gpt2lab.generation.speculation import Speculation
 from gpt2lab.sampling import SamplingParams
 from gpt2lab.weights import Checkpoint, open_checkpoint, tensor_shapes

@@ -12,7 +12,8 @@ from precision_cases import ISAS, make
 from gpt2lab.config import ModelConfig
 from gpt2lab.engines.native import NativeEngine
 from gpt2lab.engines.precision import PRECISIONS
-from gpt2lab.generation.scheduler import Request, Scheduler
+from gpt2lab.generation.requests import Request
+from gpt2lab.generation.scheduler import Scheduler
 from gpt2lab.generation.speculation import Speculation
 from gpt2lab.sampling import SamplingParams
 from gpt2lab.weights.checkpoint import Checkpoint, tensor_shapes

@@ -13,7 +13,8 @@ import pytest
 import gpt2lab
 from gpt2lab import CustomStage
 from gpt2lab.errors import StageError, UsageError
-from gpt2lab.generation.scheduler import Request, Scheduler
+from gpt2lab.generation.requests import Request
+from gpt2lab.generation.scheduler import Scheduler
 from gpt2lab.generation.speculation import Speculation
 from gpt2lab.model import LanguageModel
 from gpt2lab.sampling import SamplingParams, rules

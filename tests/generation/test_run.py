@@ -6,8 +6,8 @@ from itertools import count
 
 import pytest
 
+from gpt2lab.generation.requests import Event, Request
 from gpt2lab.generation.run import Running
-from gpt2lab.generation.scheduler import Event, Request
 from gpt2lab.sampling import SamplingParams
 
 REQUEST = Request((1,), SamplingParams(), seed=0, stream=0, limit=9)

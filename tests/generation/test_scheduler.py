@@ -12,7 +12,8 @@ import pytest
 from gpt2lab.config import ModelConfig
 from gpt2lab.engines.protocol import Draw, Drawn
 from gpt2lab.errors import ContextError, UsageError
-from gpt2lab.generation.scheduler import KV_CACHE_SHARE, PREFILL_CHUNK, Request, Scheduler
+from gpt2lab.generation.requests import Request
+from gpt2lab.generation.scheduler import KV_CACHE_SHARE, PREFILL_CHUNK, Scheduler
 from gpt2lab.generation.speculation import Speculation
 from gpt2lab.generation.window import window_start
 from gpt2lab.sampling import rules

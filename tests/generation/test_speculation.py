@@ -19,9 +19,11 @@ from gpt2lab.engines.reference import ReferenceEngine
 from gpt2lab.errors import SamplingError, UsageError
 from gpt2lab.generation.options import make_options
 from gpt2lab.generation.plan import make_plan
+from gpt2lab.generation.requests import Request
 from gpt2lab.generation.run import generate_pieces, in_order
-from gpt2lab.generation.scheduler import Request, Scheduler
-from gpt2lab.generation.speculation import MAX_ROWS, MAX_TEMPERATURE, NGrams, Speculation, StepTimes, Wish
+from gpt2lab.generation.scheduler import Scheduler
+from gpt2lab.generation.speculation import MAX_TEMPERATURE, NGrams, Speculation, Wish
+from gpt2lab.generation.step_times import MAX_ROWS, StepTimes
 from gpt2lab.sampling import SamplingParams
 from gpt2lab.weights.checkpoint import Checkpoint, tensor_shapes
 from gpt2lab.weights.openai import read_openai

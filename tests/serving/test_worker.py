@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from gpt2lab.generation.completion import Transcript
-from gpt2lab.generation.scheduler import Event
+from gpt2lab.generation.requests import Event
 from gpt2lab.serving.metrics import Metrics
 from gpt2lab.serving.samples import Sample
 from gpt2lab.serving.worker import Full, Job, Worker

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from gpt2lab.errors import ContextError, TokenizerError, UsageError
 from gpt2lab.generation.completion import FinishReason, Prompt
-from gpt2lab.generation.scheduler import Request
+from gpt2lab.generation.requests import Request
 
 if TYPE_CHECKING:
     from gpt2lab.config import ModelConfig

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from gpt2lab.generation.completion import Completion, Piece, Transcript
 from gpt2lab.generation.plan import make_request
-from gpt2lab.generation.scheduler import Event, Request, Scheduler
+from gpt2lab.generation.requests import Event, Request
+from gpt2lab.generation.scheduler import Scheduler
 from gpt2lab.generation.speculation import Speculation
 
 if TYPE_CHECKING:

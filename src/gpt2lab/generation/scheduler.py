@@ -10,25 +10,24 @@ from __future__ import annotations
 
 from array import array
 from collections import deque
-from dataclasses import dataclass
 from itertools import count
 from math import nan
 from time import perf_counter
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from gpt2lab.engines.protocol import Draw
 from gpt2lab.errors import ContextError, UsageError
 from gpt2lab.generation import custom_draws
-from gpt2lab.generation.speculation import MAX_ROWS, Wish
+from gpt2lab.generation.requests import Event, Lane, PromptLane, Request, SampleLane
+from gpt2lab.generation.speculation import Wish
+from gpt2lab.generation.step_times import MAX_ROWS
 from gpt2lab.generation.window import window_start
 from gpt2lab.system.memory import available_memory
 
 if TYPE_CHECKING:
     from gpt2lab.engines.protocol import Drawn, Engine
     from gpt2lab.errors import StageError
-    from gpt2lab.generation.speculation import Guesser, Speculation
-    from gpt2lab.sampling.custom import CustomStage
-    from gpt2lab.sampling.declaration import SamplingParams
+    from gpt2lab.generation.speculation import Speculation
 
 PREFILL_CHUNK = 256
 """Tokens of prompts that one step feeds beside the running samples' one token each."""
@@ -38,87 +37,6 @@ MAX_BATCH = 64
 
 KV_CACHE_SHARE = 4
 """One part in so many of the memory available may fill with keys and values before no further sample is let in."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """One sample that is wanted."""
-
-    prompt: tuple[int, ...]
-    """Ids that come before the first draw; at least one."""
-    params: SamplingParams
-    seed: int
-    stream: int
-    """Number of the random stream of ``seed``."""
-    limit: int
-    """Draw this many tokens at most; at least one."""
-    slide: bool = False
-    """Whether text may outgrow the context; see :func:`~gpt2lab.generation.window.window_start`."""
-    implicit: int = 0
-    """How many ids at the start of ``prompt`` are not text: penalties do not count them."""
-    top: int = 0
-    """How many of the likeliest ids events carry."""
-    stages: tuple[CustomStage, ...] = ()
-    """Stages that are a user's own."""
-
-
-class Event(NamedTuple):
-    """One token that was drawn; or no token, -1, and the error of a stage, which ends the sample."""
-
-    request: int
-    """What :meth:`Scheduler.submit` returned."""
-    token: int
-    logprob: float
-    """Natural log-probability under softmax(logits), before any filter."""
-    last: bool
-    """Whether the sample ended with it because its limit is reached."""
-    top: tuple[tuple[int, float], ...] = ()
-    """The likeliest ids and their log-probabilities, if any were asked for."""
-    error: StageError | None = None
-
-
-@dataclass(eq=False, slots=True)
-class _Lane:
-    """An engine sequence that holds ``text[start:fed]``, and is to be fed the rest; None as long as it is empty."""
-
-    text: list[int]
-    start: int = 0
-    fed: int = 0
-    sequence: int | None = None
-    given: int = 0
-    """Length of ``text`` up to which it is fed as a prompt: what was asked for, or what a full context slid to."""
-
-
-@dataclass(eq=False, slots=True)
-class _Prompt(_Lane):
-    """What samples share that start from the same prompt: all but its last token, which each of them feeds itself."""
-
-    key: tuple[int, ...] = ()
-    """The whole of what the context holds of the prompt."""
-    unstarted: int = 0
-    """Submitted samples that have not started from it yet."""
-    running: int = 0
-    """Samples let in that have started or will start from it."""
-
-
-@dataclass(eq=False, slots=True, kw_only=True)
-class _Sample(_Lane):
-    id: int
-    request: Request
-    end: int
-    """Length of ``text`` at which it ends."""
-    reserve: int
-    """Tokens of KV cache that it may come to need besides its prompt's."""
-    history: array[int] | None
-    """The text so far if a penalty or a stage of the user's asks for it."""
-    prompt: _Prompt
-    started: bool = False
-    guesser: Guesser | None = None
-
-    def draw(self) -> Draw:
-        """How its next token is drawn."""
-        asked, history = self.request, self.history or ()
-        return Draw(asked.params, asked.seed, asked.stream, len(self.text), history, top=asked.top, stages=asked.stages)
 
 
 class Scheduler:
@@ -140,9 +58,9 @@ class Scheduler:
         self._max_tokens = available_memory() // KV_CACHE_SHARE // engine.kv_cache_bytes_per_token
         self._reserved = 0
         self._ids = count()
-        self._waiting: deque[_Sample] = deque()
-        self._running: dict[int, _Sample] = {}
-        self._prompts: dict[tuple[int, ...], _Prompt] = {}
+        self._waiting: deque[SampleLane] = deque()
+        self._running: dict[int, SampleLane] = {}
+        self._prompts: dict[tuple[int, ...], PromptLane] = {}
         self._sequences: set[int] = set()
         self.let_in: list[int] = []
         """Numbers of the samples that the last :meth:`step` let in."""
@@ -176,10 +94,10 @@ class Scheduler:
             raise ContextError(f"{n_fed} tokens are more than the {self._n_ctx} of the model's context")
         start = window_start(n_prompt, self._n_ctx)
         key = request.prompt[start:]
-        prompt = self._prompts.setdefault(key, _Prompt(list(key[:-1]), key=key, given=n_prompt))
+        prompt = self._prompts.setdefault(key, PromptLane(list(key[:-1]), key=key, given=n_prompt))
         prompt.unstarted += 1
         counts = request.params.penalises or request.stages
-        sample = _Sample(
+        sample = SampleLane(
             text=list(request.prompt),
             start=start,
             given=n_prompt,
@@ -231,7 +149,7 @@ class Scheduler:
         events: list[Event] = []
         for place, (lane, fed, draw, row) in enumerate(zip(lanes, tokens, draws, drawn, strict=True)):
             lane.fed += len(fed)
-            if draw is not None and isinstance(lane, _Sample):
+            if draw is not None and isinstance(lane, SampleLane):
                 self._advance(lane, draw, row, errors.get(place), events)
         if self._speculation:
             rows = sum(map(len, tokens))
@@ -266,14 +184,14 @@ class Scheduler:
             if self._speculation:
                 sample.guesser = self._speculation.start(sample.text)
 
-    def _leave(self, sample: _Sample) -> None:
+    def _leave(self, sample: SampleLane) -> None:
         """What a running sample takes with it: its reservation and its guesser."""
         sample.prompt.running -= 1
         self._reserved -= sample.reserve + (0 if sample.prompt.running else len(sample.prompt.text))
         if self._speculation and sample.guesser:
             self._speculation.stop(sample.guesser)
 
-    def _start(self, sample: _Sample) -> bool:
+    def _start(self, sample: SampleLane) -> bool:
         """Whether the sample runs by itself: its prompt has been read, or no other needs that any more."""
         prompt = sample.prompt
         if prompt.unstarted == 1:
@@ -287,7 +205,7 @@ class Scheduler:
         self._count_out(sample)
         return True
 
-    def _count_out(self, sample: _Sample) -> None:
+    def _count_out(self, sample: SampleLane) -> None:
         """A sample no longer waits for its prompt."""
         sample.prompt.unstarted -= 1
         if not sample.prompt.unstarted:
@@ -295,18 +213,18 @@ class Scheduler:
 
     # ---- what a step feeds ------------------------------------------------------------------------------------------
 
-    def _work(self) -> tuple[list[_Lane], list[list[int]], list[Draw | None]]:
+    def _work(self) -> tuple[list[Lane], list[list[int]], list[Draw | None]]:
         """Which lanes to feed, what, and what to draw behind it: every single token, and chunks within bounds.
 
         A prompt is cut into chunks of :data:`PREFILL_CHUNK`, or of twice that where no sample waits for its next token.
         """
-        lanes: list[_Lane] = []
+        lanes: list[Lane] = []
         tokens: list[list[int]] = []
         draws: list[Draw | None] = []
         decoding = any(sample.started and sample.fed == len(sample.text) - 1 for sample in self._running.values())
         room = chunk = PREFILL_CHUNK if decoding else 2 * PREFILL_CHUNK
         for sample in self._running.values():
-            lane: _Lane = sample if sample.started or self._start(sample) else sample.prompt
+            lane: Lane = sample if sample.started or self._start(sample) else sample.prompt
             todo = lane.text[lane.fed : lane.fed + chunk]
             if len(todo) > 1 or lane is not sample:
                 if len(todo) > room or lane in lanes:
@@ -318,7 +236,7 @@ class Scheduler:
         return lanes, tokens, draws
 
     def _guess(
-        self, lanes: list[_Lane], tokens: list[list[int]], draws: list[Draw | None], speculation: Speculation
+        self, lanes: list[Lane], tokens: list[list[int]], draws: list[Draw | None], speculation: Speculation
     ) -> None:
         """Add guesses to what is fed where a token is to be drawn."""
         rows = sum(map(len, tokens))
@@ -327,7 +245,7 @@ class Scheduler:
         places: list[int] = []
         wishes: list[Wish] = []
         for place, (lane, draw) in enumerate(zip(lanes, draws, strict=True)):
-            if draw is not None and isinstance(lane, _Sample) and lane.guesser is not None:
+            if draw is not None and isinstance(lane, SampleLane) and lane.guesser is not None:
                 places.append(place)
                 wishes.append(Wish(lane.guesser, draw, self._room(lane)))
         guesses = speculation.guess(wishes, rows)
@@ -335,13 +253,13 @@ class Scheduler:
             tokens[place] = tokens[place] + row
             wish.draw.count += len(row)
 
-    def _room(self, sample: _Sample) -> int:
+    def _room(self, sample: SampleLane) -> int:
         """How many tokens may be guessed: none beyond the limit or the context, or where that would slide."""
         n_tokens = len(sample.text)
         return min(sample.end - n_tokens - 1, self._n_ctx - (n_tokens - sample.start))
 
     def _advance(
-        self, sample: _Sample, draw: Draw, drawn: list[Drawn], error: StageError | None, events: list[Event]
+        self, sample: SampleLane, draw: Draw, drawn: list[Drawn], error: StageError | None, events: list[Event]
     ) -> None:
         """Put what was ``drawn`` behind ``sample`` and prepare its next step; end it at its limit or by ``error``."""
         text, last = sample.text, len(sample.text) + len(drawn) == sample.end
@@ -368,7 +286,7 @@ class Scheduler:
 
     # ---- sequences --------------------------------------------------------------------------------------------------
 
-    def _sequence(self, lane: _Lane) -> int:
+    def _sequence(self, lane: Lane) -> int:
         if lane.sequence is None:
             lane.sequence = self._own(self._engine.new_sequence())
         return lane.sequence
@@ -377,7 +295,7 @@ class Scheduler:
         self._sequences.add(sequence)
         return sequence
 
-    def _free(self, lane: _Lane) -> None:
+    def _free(self, lane: Lane) -> None:
         if lane.sequence is not None:
             self._sequences.discard(lane.sequence)
             self._engine.free_sequence(lane.sequence)

@@ -8,23 +8,19 @@ right before and on what a row costs. Knows nothing of where a sample ends, or o
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from time import perf_counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from gpt2lab.engines.protocol import Draw
 from gpt2lab.errors import SamplingError, UsageError
+from gpt2lab.generation.step_times import MAX_ROWS, SMOOTH, StepTimes
 from gpt2lab.generation.window import window_start
 
 if TYPE_CHECKING:
     from gpt2lab.config import ModelConfig
     from gpt2lab.engines.protocol import Engine
-
-MAX_ROWS = 32
-"""Rows of a step up to which guesses are added: about where a step's time begins to grow in proportion."""
 
 MAX_TEMPERATURE = 1.5
 """Above it a text hardly ever repeats an n-gram, and none is looked for."""
@@ -35,16 +31,11 @@ PROMPT = 16
 CATCH_UP = 256
 """Tokens of a text that the draft model reads at most before a step."""
 
-ROW_COST = 0.07
-"""Time of another row over that of a step of one, until steps have been timed."""
-
 _LONGEST, _SHORTEST = 4, 2  # lengths of the n-grams that are looked for
 _DRAFT = 0
 _PRIORS = {2: 0.2, 3: 0.4, 4: 0.6, _DRAFT: 0.6}  # first estimates of how often a guess is right, by source
 _PRIOR_WEIGHT, _MEMORY = 3, 30  # guesses that a first estimate counts for, and that an estimate remembers
 _FORGET = 1 / 256  # way back to the first estimate at each step for which the guesses did not pay
-_SMOOTH = 0.1  # weight of one step in the estimates of time
-_TOLERANCE = 0.03  # change of such an estimate that is worth a new table
 
 
 class NGrams:
@@ -107,48 +98,6 @@ class Wish(NamedTuple):
     """Its next draw."""
     room: int
     """Guesses it can use at most; may be negative."""
-
-
-class StepTimes:
-    """Seconds a step of so many rows takes, learnt from the steps there were."""
-
-    def __init__(self) -> None:
-        self._measured: dict[int, float] = {}  # rows -> seconds, smoothed
-        self._table: list[float] = []
-
-    def observe(self, rows: int, seconds: float) -> None:
-        """Take in a step of ``rows`` rows. One much slower than expected met a busy machine and counts for little."""
-        if rows > MAX_ROWS:
-            return
-        if not self._measured:
-            self._measured[rows] = seconds
-            return
-        expected = self._measured.get(rows) or self.table()[rows]
-        weight = _SMOOTH if rows in self._measured else 0.5
-        self._measured[rows] = expected + weight * (min(seconds, 2 * expected) - expected)
-        if self._table and abs(self._measured[rows] / self._table[rows] - 1) > _TOLERANCE:
-            self._table = []
-
-    def table(self) -> list[float]:
-        """Seconds by rows, 0 to :data:`MAX_ROWS`: a line from each measured number of rows to the next, and beyond
-        the first and the last the slope of :data:`ROW_COST`."""
-        if not self._table:
-            known = sorted(self._measured.items()) or [(1, 1.0)]
-            first, last = known[0], known[-1]
-            slopes = [_assumed_slope(*first)]
-            slopes += [(s1 - s0) / (r1 - r0) for (r0, s0), (r1, s1) in pairwise(known)]
-            slopes.append(_assumed_slope(*last))
-            rows = [row for row, _ in known]
-            for row in range(MAX_ROWS + 1):
-                segment = bisect_right(rows, row)
-                at, seconds = known[max(0, segment - 1)]
-                self._table.append(seconds + (row - at) * slopes[segment])
-        return self._table
-
-
-def _assumed_slope(rows: int, seconds: float) -> float:
-    """Seconds of another row if a step of ``rows`` takes ``seconds``."""
-    return seconds * ROW_COST / (1 + ROW_COST * (rows - 1))
 
 
 class Speculation:
@@ -225,7 +174,7 @@ class Speculation:
             guesses[i] = row
         if n_made := sum(len(guesses[i]) for i in asked):
             seconds = (perf_counter() - began) / n_made
-            self._draft_time += (seconds - self._draft_time) * (_SMOOTH if self._draft_time else 1)
+            self._draft_time += (seconds - self._draft_time) * (SMOOTH if self._draft_time else 1)
 
 
 class _Step:

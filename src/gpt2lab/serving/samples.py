@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from gpt2lab.generation.completion import Transcript
 
 if TYPE_CHECKING:
-    from gpt2lab.generation.scheduler import Event
+    from gpt2lab.generation.requests import Event
     from gpt2lab.tokenizer import Tokenizer
 
 Top = tuple[tuple[int, float], ...]

@@ -26,7 +26,8 @@ from gpt2lab.serving.samples import Delta, Sample
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from gpt2lab.generation.scheduler import Event, Request, Scheduler
+    from gpt2lab.generation.requests import Event, Request
+    from gpt2lab.generation.scheduler import Scheduler
     from gpt2lab.model import LanguageModel
     from gpt2lab.serving.metrics import ModelMetrics
 
