@@ -10,7 +10,7 @@ export const STEPS = 1000; // positions of a slider: 0 to this
 /** The temperatures that the article tried by hand, each at a point of the scale. */
 export const ARTICLE = Object.freeze([0, 0.5, 1, 1.1, 1.2, 1.3, 2, 100]);
 
-export class Scale {
+class Scale {
   #points;
   #digits;
   #end;

@@ -85,7 +85,7 @@ async function drawOnce(run, signal, changed) {
 }
 
 /** The body of the request that draws `run`. @param {Run} run */
-export function requestOf(run) {
+function requestOf(run) {
   const { params, seed, limit } = run.plan;
   const { prompt } = run;
   return { model: run.tree.origin.model, prompt: prompt.length ? prompt : "", max_tokens: limit, seed, ...params };

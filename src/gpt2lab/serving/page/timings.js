@@ -15,13 +15,13 @@ const PARTS = [
 ];
 
 /** "18 ms", "1.24 s". @param {number} seconds */
-export function duration(seconds) {
+function duration(seconds) {
   if (seconds < 0.0095) return `${(1000 * seconds).toFixed(1)} ms`;
   return seconds < 0.9995 ? `${Math.round(1000 * seconds)} ms` : `${seconds.toFixed(2)} s`;
 }
 
 /** Tokens in a second, by the server's clock once it has told it; null before there are two. @param {Run} run */
-export function rate(run) {
+function rate(run) {
   const n = run.drawn.length;
   if (run.timings && run.timings.drawing > 0 && n) return n / run.timings.drawing;
   return n > 1 && run.drawingMs > 0 ? (1000 * (n - 1)) / run.drawingMs : null;

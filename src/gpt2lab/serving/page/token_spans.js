@@ -6,7 +6,7 @@
 import { element } from "./elements.js";
 
 /** Probabilities at which the next tint begins. */
-export const EDGES = Object.freeze([0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8]);
+const EDGES = Object.freeze([0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8]);
 
 /** The tint of a probability: 0 for the unlikeliest … 9 for what is nearly certain. @param {number} probability */
 export function level(probability) {
@@ -24,7 +24,7 @@ export function probabilityText(probability) {
 }
 
 /** A coloured token. @param {string} text @param {number | null} probability  null for one without a tint */
-export function tokenSpan(text, probability) {
+function tokenSpan(text, probability) {
   const span = element(probability === null ? "span.t" : `span.t.p${level(probability)}`, {}, text);
   if (text === "") span.classList.add("part"); // bytes of a character that is not whole yet
   if (text.includes("\n")) span.classList.add("newline");

@@ -7,7 +7,7 @@
  * The bytes of token `id`; none for an id that the vocabulary does not have.
  * @param {string[]} vocabulary @param {number} id
  */
-export function tokenBytes(vocabulary, id) {
+function tokenBytes(vocabulary, id) {
   return Uint8Array.from(vocabulary[id] ?? "", (character) => character.charCodeAt(0));
 }
 

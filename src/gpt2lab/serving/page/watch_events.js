@@ -5,7 +5,7 @@
 
 import { ApiError, events, request } from "./api.js";
 
-export const SILENCE_MS = 40_000; // the server says something every 15 seconds
+const SILENCE_MS = 40_000; // the server says something every 15 seconds
 const FIRST_WAIT_MS = 1000;
 const LONGEST_WAIT_MS = 15_000;
 
