@@ -85,11 +85,7 @@ def save_state(
     final = run / f"state-{name}"
     aside = run / f"state-0{name}"  # the same step to :func:`states`, and before ``final``
     with _complaining(final):
-        for leftover in run.glob(f".*{PARTIAL}"):  # of a run that was killed while it wrote or removed a state
-            if leftover.is_dir():
-                shutil.rmtree(leftover)
-            else:
-                leftover.unlink()
+        _sweep(run)
         if final.exists() and aside.exists():
             _remove(aside)
         with new_folder(final, sync=True, aside=aside) as partial:
@@ -244,6 +240,15 @@ def _complaining(path: Path) -> Iterator[None]:
     except OSError as error:
         why = error.strerror or error
         raise CheckpointError(f"cannot write {path}: {why}; what was saved before is whole") from None
+
+
+def _sweep(run: Path) -> None:
+    """Delete what a run left that was killed while it wrote or removed a state."""
+    for leftover in run.glob(f".*{PARTIAL}"):
+        if leftover.is_dir():
+            shutil.rmtree(leftover)
+        else:
+            leftover.unlink()
 
 
 def _remove(state: Path) -> None:
