@@ -45,3 +45,9 @@ class TrainingError(Gpt2LabError):
 
 class UsageError(Gpt2LabError, ValueError):
     """Any other argument that cannot be taken."""
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what another library's error says; empty if it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else ""

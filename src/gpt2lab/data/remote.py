@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from gpt2lab.errors import DownloadError, UsageError
+from gpt2lab.errors import DownloadError, UsageError, first_line
 from gpt2lab.system.atomic import new_file, write_file
 from gpt2lab.system.caches import cache_folder
 
@@ -48,7 +48,7 @@ def filesystem_of(url: str, doing: str) -> tuple[Any, str]:
         wanted = package[1] if package else f"'fsspec[{protocol.removesuffix('s')}]'"  # https: of http
         raise UsageError(f"{doing} {protocol}:// needs {wanted}: pip install {wanted}") from error
     except ValueError as error:
-        raise UsageError(f"{url}: {_first_line(error)}") from error
+        raise UsageError(f"{url}: {first_line(error)}") from error
     except Exception as error:
         raise _unreadable(url, error) from error
     return filesystem, path
@@ -222,8 +222,4 @@ def _cache_folder() -> Path:
 
 
 def _unreadable(url: str, error: Exception) -> DownloadError:
-    return DownloadError(f"cannot read {url}: {type(error).__name__}: {_first_line(error)}")
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
+    return DownloadError(f"cannot read {url}: {type(error).__name__}: {first_line(error)}")

@@ -14,7 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlparse
 
-from gpt2lab.errors import DownloadError, UsageError
+from gpt2lab.errors import DownloadError, UsageError, first_line
 from gpt2lab.evaluating.sources import Source, find_sources
 from gpt2lab.system.caches import cache_folder
 from gpt2lab.weights.fetch import Progress, fetch
@@ -167,7 +167,7 @@ def _from_hub(place: Place, say: Say) -> Path:
         get_hf_file_metadata(hf_hub_url(repository, place.file, repo_type="dataset"))
         path = Path(hf_hub_download(repository, place.file, repo_type="dataset"))
     except Exception as error:  # the classes are httpx's or requests', as the client's version wants it
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error) or type(error).__name__
         raise DownloadError(f"cannot get {place}: {reason}") from None
     say(f"{path.name}: {path.stat().st_size:,} bytes, {place}, kept in the hub's cache")
     return path

@@ -16,6 +16,7 @@ from gpt2lab.data.cuts import last_cut
 from gpt2lab.errors import UsageError
 from gpt2lab.evaluating.batches import Item, score_items
 from gpt2lab.evaluating.results import Losses
+from gpt2lab.scoring import check_stride
 
 if TYPE_CHECKING:
     from gpt2lab.engines.protocol import Engine
@@ -104,13 +105,11 @@ def protocol_windows(stride: int | None, n_ctx: int) -> dict[str, Windows]:
 
     Raises :class:`~gpt2lab.errors.UsageError` for a stride out of 1 … n_ctx.
     """
-    strides = sorted({n_ctx, max(1, n_ctx // 2)}, reverse=True) if stride is None else [stride]
-    found = {}
-    for each in strides:
-        if not 1 <= each <= n_ctx:
-            raise UsageError(f"stride must be from 1 to the model's context of {n_ctx}, got {each}")
-        found[f"{'non-overlapping' if each == n_ctx else 'strided'}, stride {each}"] = Windows(n_ctx, each)
-    return found
+    chosen = check_stride(stride, n_ctx)
+    strides = [chosen] if stride is not None else sorted({n_ctx, chosen}, reverse=True)
+    return {
+        f"{'non-overlapping' if each == n_ctx else 'strided'}, stride {each}": Windows(n_ctx, each) for each in strides
+    }
 
 
 def text_losses(

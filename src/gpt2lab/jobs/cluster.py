@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gpt2lab.errors import Gpt2LabError, UsageError
+from gpt2lab.errors import Gpt2LabError, UsageError, first_line
 from gpt2lab.system.cores import logical_cores
 
 ADDRESS_VARIABLE = "RAY_ADDRESS"
@@ -92,7 +92,7 @@ def connected(address: str | None = None) -> Iterator[Any]:
         raise
     except Exception as error:  # Ray raises that class itself where a machine is too busy to start in time
         what = f"there is no Ray cluster at {address}" if address else "Ray cannot be started here"
-        raise UsageError(f"{what} ({_first_line(error)})") from None
+        raise UsageError(f"{what} ({first_line(error)})") from None
     finally:
         with suppress(ValueError):  # in a thread nobody may set them, and Ray did not
             for number, handler in handlers.items():
@@ -222,10 +222,6 @@ def _check_reachable(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
     except (OSError, OverflowError) as error:
         raise UsageError(f"there is no Ray cluster at {address} ({error})") from None
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]
 
 
 def _last_line(error: Exception) -> str:

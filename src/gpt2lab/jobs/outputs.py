@@ -14,7 +14,7 @@ from tempfile import TemporaryFile
 from typing import IO, Any, Protocol
 
 from gpt2lab.data.remote import filesystem_of, is_local, is_remote
-from gpt2lab.errors import CheckpointError, UsageError
+from gpt2lab.errors import CheckpointError, UsageError, first_line
 from gpt2lab.system.atomic import new_file, write_file
 from gpt2lab.system.locks import Hold
 from gpt2lab.weights.writing import destination_file
@@ -214,5 +214,4 @@ class RemoteOutput:
         except NotImplementedError:
             raise UsageError(f"cannot {verb} {name}: fsspec only reads such addresses") from None
         except Exception as error:  # each store has its own
-            said = str(error).strip().partition("\n")[0]
-            raise UsageError(f"cannot {verb} {name}: {type(error).__name__}: {said}") from error
+            raise UsageError(f"cannot {verb} {name}: {type(error).__name__}: {first_line(error)}") from error

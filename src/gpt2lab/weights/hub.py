@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from gpt2lab.errors import CheckpointError, DownloadError
+from gpt2lab.errors import CheckpointError, DownloadError, first_line
 from gpt2lab.system.hashing import sha256_of
 from gpt2lab.weights.formats import open_path
 
@@ -92,7 +92,7 @@ def _hub_errors(repository: str, name: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error) or type(error).__name__
         raise DownloadError(
             f"cannot get {name} of {repository} from the Hugging Face hub ({reason}); "
             "is this machine online? `--source openai` is another place, `tales` needs none"

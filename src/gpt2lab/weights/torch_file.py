@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from gpt2lab.errors import CheckpointError
+from gpt2lab.errors import CheckpointError, first_line
 from gpt2lab.weights.checkpoint import StoredTensor, Tensor
 
 _DTYPES = {"torch.float32": "float32", "torch.float16": "float16", "torch.bfloat16": "bfloat16"}
@@ -31,7 +31,7 @@ def load_torch(path: Path) -> dict[str, Any]:
     try:
         value = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # torch promises no class of error for a malformed file
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error) or type(error).__name__
         raise CheckpointError(f"{path}: PyTorch cannot load it ({reason})") from None
     if not isinstance(value, dict):
         raise CheckpointError(f"{path}: holds a {type(value).__name__}, not a dict of tensors")
