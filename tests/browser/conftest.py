@@ -99,8 +99,13 @@ def serve(_own_cache: None) -> Iterator[Callable[..., str]]:
 
 
 def _started(arguments: tuple[str, ...]) -> tuple[str, subprocess.Popen[str]]:
-    command = [sys.executable, "-m", "gpt2lab", "serve", "--port", "0", "--quiet", *arguments]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, encoding="utf-8")
+    return served([sys.executable, "-m", "gpt2lab", "serve", *arguments])
+
+
+def served(command: list[str], **how: Any) -> tuple[str, subprocess.Popen[str]]:
+    """The URL of a server that ``command`` starts as ``how`` says, and its process."""
+    command = [*command, "--port", "0", "--quiet"]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, encoding="utf-8", **how)
     said = []
     for line in process.stderr:
         said.append(line)

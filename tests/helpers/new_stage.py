@@ -61,6 +61,10 @@ function minP(""",
 """All that is written by hand for it, but for C++: file → what is replaced, each once."""
 
 
+FROM_PATH = "import sys; sys.meta_path[:] = [finder for finder in sys.meta_path if isinstance(finder, type)]\n"
+"""Code that lets Python import from the path alone, whatever an editable install has set up."""
+
+
 def copy_with_new_stage(folder: Path) -> dict[str, str]:
     """Make the copy in ``folder``; the environment in which Python imports it."""
     copied = folder / "gpt2lab"
@@ -77,9 +81,8 @@ def copy_with_new_stage(folder: Path) -> dict[str, str]:
 
 
 def python(code: str, environment: dict[str, str], cwd: Path) -> str:
-    """What a Python of its own prints; it imports from the path alone, whatever an editable install has set up."""
-    from_path = "import sys; sys.meta_path[:] = [finder for finder in sys.meta_path if isinstance(finder, type)]\n"
-    command = [sys.executable, "-c", from_path + code]
+    """What a Python of its own prints that has the copy."""
+    command = [sys.executable, "-c", FROM_PATH + code]
     run = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, encoding="utf-8")
     assert run.returncode == 0, run.stderr
     return run.stdout
