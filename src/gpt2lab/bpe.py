@@ -1,8 +1,9 @@
-"""Byte-level BPE: the byte alphabet, GPT-2's own vocabulary, and those that checkpoints bring.
+"""Byte-level BPE: the byte alphabet, GPT-2's own vocabulary, and the vocabularies of checkpoints.
 
-GPT-2's own vocabulary is the packaged ``vocab.bpe`` alone, merged by tiktoken; a checkpoint's own vocabulary is merged
-pair by pair as the original did, because tiktoken takes a token's rank for its id and knows no pairs. Nothing is read
-before the first use, and nothing is ever fetched. Knows nothing of special tokens in text or of decoding streams.
+GPT-2's own vocabulary comes from the packaged ``vocab.bpe`` alone, and tiktoken merges it. A checkpoint's own
+vocabulary is merged pair by pair, as in the original, because tiktoken treats a token's rank as its id and knows no
+pairs. Nothing is read before first use, and nothing is ever downloaded. Knows nothing of special tokens in text or of
+decoding streams.
 """
 
 from __future__ import annotations
@@ -24,10 +25,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 END_OF_TEXT_MARKER = "<|endoftext|>"
-"""How the token between documents is spelled. In text it is plain text unless the caller says otherwise."""
+"""The spelling of the token between documents. Inside text it is plain text unless the caller says otherwise."""
 
 VOCAB_FILE = Path(__file__).parent / "assets" / "vocab.bpe"
-"""OpenAI's ``vocab.bpe``: a header, then one merge a line, most frequent first."""
+"""OpenAI's ``vocab.bpe``: a header, then one merge per line, most frequent first."""
 
 # How encoder.py cuts text into pieces that no merge crosses, and tiktoken's equivalent without needless backtracking.
 _SPLIT = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
@@ -41,9 +42,9 @@ _WHITE_SPACE = r"[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u300
 
 
 def _visible_bytes() -> dict[int, str]:
-    """Byte → the printable character that stands for it in ``vocab.bpe`` (``bytes_to_unicode`` of the original).
+    """Map each byte to the printable character for it in ``vocab.bpe`` (``bytes_to_unicode`` of the original).
 
-    The order matters: it is the order of the first 256 ids.
+    The order matters: it is that of the first 256 ids.
     """
     printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = [byte for byte in range(256) if byte not in printable]
@@ -58,43 +59,43 @@ _BYTE_OF_LINE = _BYTE_OF | {ord(" "): ord(" ")}
 
 
 def pieces_of(text: str) -> Iterator[str]:
-    """The pieces, in order, that ``text`` is cut into before merging: no token reaches across two of them."""
-    import regex  # as the original, and as tiktoken: the standard library's has no \p
+    """Cut ``text`` into the pieces within which merging happens, in order: no token spans two of them."""
+    import regex  # as the original does; the standard library's re has no \p
 
     return (match.group() for match in regex.finditer(_SPLIT, text))
 
 
 def to_visible(token: bytes) -> str:
-    """``token`` as ``vocab.bpe`` spells it: a printable character for each byte, ``Ġ`` for a space."""
+    """Spell ``token`` as ``vocab.bpe`` does: a printable character for each byte, ``Ġ`` for a space."""
     return token.decode("latin-1").translate(_VISIBLE)
 
 
 class Vocabulary(Protocol):
-    """What a :class:`Tokenizer` needs: the tokens, and how plain text is merged into them."""
+    """The interface that a :class:`Tokenizer` needs: the tokens, and the merging of plain text into them."""
 
     n_vocab: int
     end_of_text: int | None
 
     def token_bytes(self, id: int) -> bytes:
-        """The bytes of token ``id``, which is below ``n_vocab``; none for a gap in the ids."""
+        """Return the bytes of token ``id``, which is below ``n_vocab``; empty for a gap in the ids."""
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of ``text``, in which ``<|endoftext|>`` is text."""
+        """Return the token ids of ``text``, in which ``<|endoftext|>`` is plain text."""
 
     def encode_many(self, texts: Sequence[str]) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
-        """Token ids of all ``texts`` in one row, and how many belong to each."""
+        """Return the token ids of all ``texts`` in one row, and the number for each text."""
 
     def encoder(self) -> dict[str, int]:
-        """Token → id, every byte spelled as a printable character."""
+        """Return token → id, with every byte spelled as a printable character."""
 
     def merges(self) -> list[str]:
-        """The lines of ``vocab.bpe`` in order of rank, without the header."""
+        """Return the lines of ``vocab.bpe`` in order of rank, without the header."""
 
 
 class Gpt2Vocabulary:
-    """GPT-2's own: the 256 bytes, then the product of each merge in order, then ``<|endoftext|>``.
+    """GPT-2's own vocabulary: the 256 bytes, then the product of each merge in order, then ``<|endoftext|>``.
 
-    The products are read when the first token is asked for, and spelled out one by one: few tokens are ever seen.
+    The products are read when the first token is requested, and decoded one by one, because few tokens are ever used.
     """
 
     def __init__(self) -> None:
@@ -121,7 +122,7 @@ class Gpt2Vocabulary:
         encode = self._built().encode_to_numpy
         joined = END_OF_TEXT_MARKER.join(texts)  # one call instead of many; nothing merges across the marker
         parts = [joined] if len(joined) < _LONG_RUN else list(_cut_long_runs(joined))
-        if len(parts) > 1 < len(texts):  # whitespace at the end of a text is not cut as that before a word
+        if len(parts) > 1 < len(texts):  # whitespace at the end of a text splits unlike that before a word
             return _one_by_one(self.encode, texts)
         rows = [encode(part, allowed_special={END_OF_TEXT_MARKER}, disallowed_special=()) for part in parts]
         ids = rows[0] if len(rows) == 1 else np.concatenate(rows)
@@ -160,20 +161,20 @@ def _one_by_one(
 
 
 def _read_tokens() -> list[bytes]:
-    """The tokens in order of their ids, for :func:`_spelled`: a merge of ``vocab.bpe`` makes what its line spells."""
+    """Read the tokens in id order, for :func:`_spelled`: a line of ``vocab.bpe`` spells the product of its merge."""
     products = VOCAB_FILE.read_bytes().replace(b" ", b"").replace("Ġ".encode(), b" ").split(b"\n")[1:-1]
     return [*(char.encode() for char in _VISIBLE.values()), *products, END_OF_TEXT_MARKER.encode()]
 
 
 def _spelled(line: bytes) -> bytes:
-    """The bytes of a token; most are ASCII, which is as it should be once ``Ġ`` is a space again."""
+    """Return the bytes of a token; most lines are ASCII and need no change once ``Ġ`` is a space again."""
     return line if line.isascii() else line.decode().translate(_BYTE_OF_LINE).encode("latin-1")
 
 
 def _cut_long_runs(text: str) -> Iterator[str]:
-    """``text`` in parts that encode as the whole does, cut before the last character of each long whitespace run.
+    """Cut ``text`` before the last character of each long whitespace run; the parts encode as the whole does.
 
-    That is where the pattern itself cuts: the last whitespace character belongs to the word after it.
+    The pattern itself cuts there: the last whitespace character belongs to the word after it.
     """
     start = 0
     for run in re.finditer(_WHITE_SPACE + "{2,}", text):
@@ -184,7 +185,7 @@ def _cut_long_runs(text: str) -> Iterator[str]:
 
 
 class OwnVocabulary:
-    """A checkpoint's own: any ids, any merges, merged as in ``encoder.py``."""
+    """A checkpoint's own vocabulary: any ids, any merges, merged as in ``encoder.py``."""
 
     def __init__(self, encoder: dict[str, int], merges: list[str]) -> None:
         _check_ids(encoder)
@@ -220,10 +221,10 @@ class OwnVocabulary:
 
 
 def _merge(symbols: list[str], ranks: Mapping[tuple[str, str], int]) -> list[str]:
-    """Join neighbours, always the pair of lowest rank next, everywhere it stands and from left to right.
+    """Repeatedly join the neighbouring pair of lowest rank, at every place it occurs, from left to right.
 
     The original rebuilds the word at every step, which takes hours for a piece of a million letters; a heap of
-    candidate pairs and links to the neighbours give the same in n log n.
+    candidate pairs and links to the neighbours give the same result in n log n.
     """
     after = list(range(1, len(symbols) + 1))
     before = list(range(-1, len(symbols) - 1))
@@ -249,7 +250,7 @@ def _merge(symbols: list[str], ranks: Mapping[tuple[str, str], int]) -> list[str
 
 
 def _check_ids(encoder: Mapping[str, int]) -> None:
-    """Every byte has a token, and no two tokens share an id."""
+    """Check that every byte has a token and that no two tokens share an id."""
     seen: dict[int, str] = {}
     for token, id in encoder.items():
         if isinstance(id, bool) or not isinstance(id, int) or not 0 <= id < 1 << 31:
@@ -263,7 +264,7 @@ def _check_ids(encoder: Mapping[str, int]) -> None:
 
 
 def _parse_merges(merges: Sequence[str], encoder: Mapping[str, int]) -> dict[tuple[str, str], int]:
-    """Pair → rank. Both halves and the product must be tokens."""
+    """Map each pair to its rank. Both halves and the product must be tokens."""
     ranks: dict[tuple[str, str], int] = {}
     for rank, line in enumerate(merges):
         left, _, right = line.partition(" ")
@@ -279,7 +280,7 @@ def _parse_merges(merges: Sequence[str], encoder: Mapping[str, int]) -> dict[tup
 
 
 def _spelled_bytes(token: str) -> bytes:
-    """Bytes that ``token`` spells in the byte alphabet, or its own UTF-8 if it is not spelled in it."""
+    """Return the bytes that ``token`` spells in the byte alphabet, or its own UTF-8 if it is not spelled in it."""
     try:
         if all(ord(char) in _BYTE_OF for char in token):
             return bytes(_BYTE_OF[ord(char)] for char in token)

@@ -1,7 +1,7 @@
 """The shape of a GPT-2, and the shapes OpenAI released.
 
 Knows the five numbers of ``hparams.json`` and what follows from them (parameter count, bytes of KV cache).
-Does not know where weights are stored or how they are computed with.
+Does not know where weights are stored or how the engines use them.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ END_OF_TEXT = 50256
 
 
 GPT2_N_VOCAB = 50257
-"""Tokens of GPT-2's vocabulary, ``<|endoftext|>`` included."""
+"""The number of tokens in GPT-2's vocabulary, including ``<|endoftext|>``."""
 
 _MAX_PADDING = 512
 
 
 def takes_gpt2_vocabulary(n_vocab: int) -> bool:
-    """Whether a model of ``n_vocab`` ids that brings no tokenizer can be taken to use GPT-2's.
+    """Return whether a model of ``n_vocab`` ids without its own tokenizer can be assumed to use GPT-2's.
 
-    It may have up to 512 more ids than there are tokens, as embeddings are often rounded up (to 50304 by nanoGPT).
+    It may have up to 512 more ids than tokens, because embeddings are often padded (nanoGPT pads them to 50304).
     """
     return GPT2_N_VOCAB <= n_vocab <= GPT2_N_VOCAB + _MAX_PADDING
 
@@ -59,7 +59,7 @@ class ModelConfig:
         return cls(**{name: hparams[name] for name in cls.__dataclass_fields__})
 
     def to_hparams(self) -> dict[str, int]:
-        """The five numbers as in ``hparams.json``."""
+        """Return the five numbers as in ``hparams.json``."""
         return asdict(self)
 
     @property
@@ -69,13 +69,13 @@ class ModelConfig:
 
     @property
     def n_params(self) -> int:
-        """Number of parameters; the output matrix is ``wte`` itself and counts once."""
+        """Number of parameters; the output matrix is ``wte`` itself, so it counts once."""
         n = self.n_embd
         layer = 2 * 2 * n + (n * 3 * n + 3 * n) + (n * n + n) + (n * 4 * n + 4 * n) + (4 * n * n + n)
         return self.n_vocab * n + self.n_ctx * n + self.n_layer * layer + 2 * n
 
     def kv_cache_bytes(self, n_tokens: int, bytes_per_value: int = 4) -> int:
-        """Bytes that keys and values of ``n_tokens`` tokens take."""
+        """Return the bytes that the keys and values of ``n_tokens`` tokens take."""
         return 2 * self.n_layer * n_tokens * self.n_embd * bytes_per_value
 
 
@@ -97,11 +97,11 @@ SIZE_ALIASES: dict[str, str] = {
     "gpt2-large": "774M",
     "gpt2-xl": "1558M",
 }
-"""Names that OpenAI's first release (parameters counted wrongly) and Hugging Face use for the same models."""
+"""Names of the same models in OpenAI's first release (which miscounted the parameters) and at Hugging Face."""
 
 
 def canonical_size(name: str) -> str | None:
-    """The released size that ``name`` means (``"117M"`` → ``"124M"``), or None if it names none."""
+    """Return the released size that ``name`` means (``"117M"`` → ``"124M"``), or None if it means none."""
     if name in RELEASED_SIZES:
         return name
     return SIZE_ALIASES.get(name)

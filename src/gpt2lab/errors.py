@@ -1,7 +1,7 @@
-"""What can go wrong by a user's doing.
+"""Errors that a user can cause.
 
-Every such error derives from :class:`Gpt2LabError` and carries one line: the thing, its value, what to do. The
-command line prints that line and exits with 2; anything else that escapes is a bug of ours and keeps its traceback.
+Each derives from :class:`Gpt2LabError` and carries one line: the thing, its value, what to do. The command line prints
+that line and exits with 2; any other exception that escapes is a bug of ours and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -16,19 +16,19 @@ class ConfigError(Gpt2LabError, ValueError):
 
 
 class CheckpointError(Gpt2LabError):
-    """A checkpoint that is absent, of no known format, corrupt, or not a GPT-2."""
+    """A checkpoint that is missing, in an unknown format, corrupt, or not a GPT-2."""
 
 
 class TokenizerError(Gpt2LabError, ValueError):
-    """A vocabulary that cannot be used, or ids and text that it cannot take."""
+    """A vocabulary that cannot be used, or ids or text that it cannot handle."""
 
 
 class SamplingError(Gpt2LabError, ValueError):
-    """Sampling parameters out of range, or logits that no distribution can be made of."""
+    """Sampling parameters out of range, or logits that give no distribution."""
 
 
 class StageError(SamplingError):
-    """A custom stage that raised something, its ``__cause__``, or that returned no logits."""
+    """A custom stage that raised an exception (the ``__cause__``) or returned no logits."""
 
 
 class ContextError(Gpt2LabError, ValueError):
@@ -40,14 +40,14 @@ class DownloadError(Gpt2LabError):
 
 
 class TrainingError(Gpt2LabError):
-    """Training that cannot go on: its loss is not a number any more."""
+    """Training that cannot continue because its loss is no longer a number."""
 
 
 class UsageError(Gpt2LabError, ValueError):
-    """Any other argument that cannot be taken."""
+    """Any other invalid argument."""
 
 
 def first_line(error: Exception) -> str:
-    """The first line of what another library's error says; empty if it says nothing."""
+    """Return the first line of another library's error message; empty if it has none."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else ""

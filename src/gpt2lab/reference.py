@@ -1,7 +1,7 @@
-"""GPT-2's forward pass in NumPy, to be read: what the engines compute, without anything that makes them fast.
+"""GPT-2's forward pass in NumPy, written to be read: what the engines compute, without any optimization.
 
-Follows ``model.py`` of the original line by line, for one sequence; shapes stand where they change. Weights have the
-names and shapes of ``weights.checkpoint``. Knows nothing of text, sampling, or where weights come from.
+Follows the original's ``model.py`` line by line, for one sequence; comments give shapes where they change. Weights have
+the names and shapes of ``weights.checkpoint``. Knows nothing of text, sampling, or where weights come from.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ Weights = Mapping[str, Array]
 
 @dataclass(frozen=True)
 class Trace:
-    """What a pass can leave to be looked at.
+    """The intermediate results of a pass, for inspection.
 
     Attributes:
-        hidden: what goes into the first layer, then what comes out of each: ``n_layer + 1`` of ``[n_seq, n_embd]``.
-        attention: of each layer, how much a token takes from itself and those before it: ``[n_head, n_seq, n_total]``,
-            rows add up to 1.
+        hidden: the input of the first layer, then the output of each layer: ``n_layer + 1`` of ``[n_seq, n_embd]``.
+        attention: for each layer, the weight each token gives to itself and the tokens before it:
+            ``[n_head, n_seq, n_total]``; rows add up to 1.
     """
 
     hidden: list[Array] = field(default_factory=list)
@@ -41,15 +41,15 @@ def forward(
     past: Array | None = None,
     trace: Trace | None = None,
 ) -> tuple[Array, Array]:
-    """Logits of the token after each of ``tokens``, and their keys and values.
+    """Return the logits of the token after each of ``tokens``, and the keys and values of ``tokens``.
 
     Args:
-        weights: all in memory (``dict(checkpoint.tensors)``), since each is looked up on every call.
+        weights: all in memory (``dict(checkpoint.tensors)``), because every call looks up each tensor.
         config: the model's shape.
         tokens: ids ``[n_seq]``, at least one.
-        past: keys and values ``[n_layer, 2, n_head, n_past, head_dim]`` of the tokens before them, None if there
-            are none. To go on, join what this call returned: ``np.concatenate([past, present], axis=-2)``.
-        trace: gets hidden states and attention, if given.
+        past: keys and values ``[n_layer, 2, n_head, n_past, head_dim]`` of the preceding tokens, None if there
+            are none. To continue, append what this call returns: ``np.concatenate([past, present], axis=-2)``.
+        trace: receives the hidden states and attention, if given.
 
     Returns:
         logits ``[n_seq, n_vocab]`` and present ``[n_layer, 2, n_head, n_seq, head_dim]``, float32.
@@ -86,7 +86,7 @@ def forward(
 def attention(
     weights: Weights, name: str, config: ModelConfig, x: Array, past: Array, trace: Trace | None = None
 ) -> tuple[Array, Array]:  # x [n_seq, n_embd], past [2, n_head, n_past, head_dim]
-    """Masked self-attention of one layer: its output ``[n_seq, n_embd]``, and the new keys and values."""
+    """Compute one layer's masked self-attention: its output ``[n_seq, n_embd]``, and the new keys and values."""
     n_seq = len(x)
     qkv = linear(weights, f"{name}.attn.c_attn", x)  # [n_seq, n_embd] -> [n_seq, 3*n_embd]
     qkv = qkv.reshape(n_seq, 3, config.n_head, config.head_dim)
@@ -94,7 +94,7 @@ def attention(
     k, v = np.concatenate([past, present], axis=-2)  # each [n_head, n_past + n_seq, head_dim]
 
     scores = q @ k.transpose(0, 2, 1) / math.sqrt(config.head_dim)  # [n_head, n_seq, n_past + n_seq]
-    visible = np.tri(n_seq, k.shape[-2], k=k.shape[-2] - n_seq, dtype=bool)  # a token sees itself and those before
+    visible = np.tri(n_seq, k.shape[-2], k=k.shape[-2] - n_seq, dtype=bool)  # a token sees itself and earlier ones
     probabilities = softmax(np.where(visible, scores, np.float32(-1e10)))  # [n_head, n_seq, n_past + n_seq]
     if trace:
         trace.attention.append(probabilities)
@@ -104,18 +104,18 @@ def attention(
 
 
 def mlp(weights: Weights, name: str, x: Array) -> Array:
-    """The two-layer perceptron of one layer, on each token for itself."""
+    """Apply one layer's two-layer perceptron to each token separately."""
     hidden = gelu(linear(weights, f"{name}.mlp.c_fc", x))  # [n_seq, n_embd] -> [n_seq, 4*n_embd]
     return linear(weights, f"{name}.mlp.c_proj", hidden)  # [n_seq, 4*n_embd] -> [n_seq, n_embd]
 
 
 def linear(weights: Weights, name: str, x: Array) -> Array:
-    """``x [n_seq, n_in]`` times the weight ``[n_in, n_out]``, plus the bias."""
+    """Multiply ``x [n_seq, n_in]`` by the weight ``[n_in, n_out]`` and add the bias."""
     return x @ weights[f"{name}.weight"] + weights[f"{name}.bias"]
 
 
 def layer_norm(weights: Weights, name: str, x: Array) -> Array:
-    """Each row to mean 0 and variance 1, then scaled and shifted."""
+    """Normalize each row to mean 0 and variance 1, then scale and shift it."""
     centred = x - x.mean(axis=-1, keepdims=True)
     variance = (centred * centred).mean(axis=-1, keepdims=True)
     normed: Array = centred / np.sqrt(variance + 1e-5)
@@ -123,13 +123,13 @@ def layer_norm(weights: Weights, name: str, x: Array) -> Array:
 
 
 def gelu(x: Array) -> Array:
-    """The tanh approximation, with which GPT-2 was trained (Hendrycks & Gimpel 2016)."""
+    """Apply the tanh approximation of GELU, with which GPT-2 was trained (Hendrycks & Gimpel 2016)."""
     tanh: Array = np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x))
     return 0.5 * x * (1 + tanh)
 
 
 def softmax(x: Array) -> Array:
-    """Over the last axis; the largest is taken off first so that nothing overflows."""
+    """Apply softmax over the last axis, after subtracting the largest value so that nothing overflows."""
     exponentials: Array = np.exp(x - x.max(axis=-1, keepdims=True))
     normed: Array = exponentials / exponentials.sum(axis=-1, keepdims=True)
     return normed

@@ -1,7 +1,7 @@
 """Text to token ids and back, with the ids of the original ``encoder.py``.
 
-Knows nothing of models, contexts or files of checkpoints: who has an ``encoder.json`` reads it and hands the contents
-over. How text is merged into tokens is :mod:`gpt2lab.bpe`.
+Knows nothing of models, contexts or checkpoint files: a caller that has an ``encoder.json`` reads it and passes its
+contents. :mod:`gpt2lab.bpe` merges text into tokens.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 
 class IncrementalDecoder:
-    """Turns ids into text as they come, holding back the bytes of a character until it is whole.
+    """A decoder that turns ids into text as they arrive, and holds back a character's bytes until it is complete.
 
-    All pieces and the final :meth:`flush` joined are what :meth:`Tokenizer.decode` gives for the same ids.
+    All pieces and the final :meth:`flush`, joined, equal the result of :meth:`Tokenizer.decode` for the same ids.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -30,11 +30,11 @@ class IncrementalDecoder:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
 
     def feed(self, id: int) -> str:
-        """Text that is certain once token ``id`` is known; empty while a character is still in pieces."""
+        """Return the text that token ``id`` completes; empty while a character is still incomplete."""
         return self._decoder.decode(self._token_bytes(id))
 
     def flush(self) -> str:
-        """What is left at the end: ``\\ufffd`` for an unfinished character, else nothing."""
+        """Return what is left at the end: ``\\ufffd`` for an unfinished character, else nothing."""
         return self._decoder.decode(b"", final=True)
 
 
@@ -53,15 +53,15 @@ class Tokenizer:
 
     @classmethod
     def gpt2(cls) -> Tokenizer:
-        """GPT-2's vocabulary of 50257 tokens; built once, on the first call."""
+        """Return GPT-2's vocabulary of 50257 tokens, built once, on the first call."""
         return _gpt2()
 
     @classmethod
     def from_files(cls, encoder: Mapping[str, int], merges: Sequence[str]) -> Tokenizer:
-        """The vocabulary of a checkpoint's ``encoder.json`` (token → id) and ``vocab.bpe`` (lines ``"Ġ t"``).
+        """Build the vocabulary of a checkpoint's ``encoder.json`` (token → id) and ``vocab.bpe`` (lines ``"Ġ t"``).
 
-        A ``#version`` header and empty lines among the merges are skipped. Tokens that are not spelled in the
-        byte alphabet stand for their own text. Ids may come in any order and leave gaps, which stand for no text.
+        A ``#version`` header and empty lines among the merges are skipped. Tokens not spelled in the byte alphabet
+        stand for their own text. Ids may come in any order and leave gaps; a missing id stands for no text.
         Raises :class:`TokenizerError` if the two do not make one usable vocabulary.
         """
         lines = [line for n, line in enumerate(merges) if line and not (n == 0 and line.startswith("#version"))]
@@ -71,10 +71,10 @@ class Tokenizer:
         return cls(OwnVocabulary(dict(encoder), lines))
 
     def encode(self, text: str, *, allow_special: bool = False) -> list[int]:
-        """Token ids of ``text``.
+        """Return the token ids of ``text``.
 
-        With ``allow_special``, each ``<|endoftext|>`` becomes its one id (where the vocabulary has it); by default
-        it is text like any other, as in the original. Raises :class:`TokenizerError` for text that has no UTF-8.
+        With ``allow_special``, each ``<|endoftext|>`` becomes its single id (if the vocabulary has it); by default
+        it is text like any other, as in the original. Raises :class:`TokenizerError` for text that UTF-8 cannot encode.
         """
         _check_utf8(text)
         if not allow_special or self.end_of_text is None:
@@ -87,35 +87,35 @@ class Tokenizer:
         return ids
 
     def encode_many(self, texts: Sequence[str]) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
-        """Token ids of all ``texts`` in one row, and how many belong to each; ``<|endoftext|>`` in them is text.
+        """Return the token ids of all ``texts`` in one row, and the number for each; ``<|endoftext|>`` is plain text.
 
-        The same ids as :meth:`encode` gives, without a Python object for each. With GPT-2's vocabulary other threads
-        run meanwhile. Raises :class:`TokenizerError` for text that has no UTF-8.
+        The ids equal those of :meth:`encode`, without a Python object for each. With GPT-2's vocabulary, other
+        threads run meanwhile. Raises :class:`TokenizerError` for text that UTF-8 cannot encode.
         """
         for text in texts:
             _check_utf8(text)
         return self._vocabulary.encode_many(texts)
 
     def decode(self, ids: Sequence[int]) -> str:
-        """Text of ``ids``; bytes that are no UTF-8 become ``\\ufffd``. Raises as :meth:`token_bytes`."""
+        """Return the text of ``ids``; bytes that are not UTF-8 become ``\\ufffd``. Raises as :meth:`token_bytes`."""
         return b"".join(map(self.token_bytes, ids)).decode("utf-8", errors="replace")
 
     def token_bytes(self, id: int) -> bytes:
-        """The bytes that token ``id`` stands for. Raises :class:`TokenizerError` if there is no such token."""
+        """Return the bytes that token ``id`` stands for. Raises :class:`TokenizerError` if there is no such token."""
         if not hasattr(id, "__index__") or not 0 <= id < self.n_vocab:
             raise TokenizerError(f"there is no token {id!r}: ids are whole numbers from 0 to {self.n_vocab - 1}")
         return self._vocabulary.token_bytes(id)
 
     def encoder(self) -> dict[str, int]:
-        """Token → id as in ``encoder.json``, where every byte is spelled as a printable character."""
+        """Return token → id as in ``encoder.json``, where every byte is spelled as a printable character."""
         return self._vocabulary.encoder()
 
     def merges(self) -> list[str]:
-        """The lines of ``vocab.bpe`` in order of rank, without the header."""
+        """Return the lines of ``vocab.bpe`` in order of rank, without the header."""
         return self._vocabulary.merges()
 
     def incremental_decoder(self) -> IncrementalDecoder:
-        """A decoder for one stream of ids."""
+        """Return a decoder for one stream of ids."""
         return IncrementalDecoder(self)
 
 

@@ -1,4 +1,4 @@
-"""How the next token is chosen from the logits: parameters, stages, the draw."""
+"""The choice of the next token from the logits: parameters, stages, the draw."""
 
 from gpt2lab.sampling.declaration import SamplingParams
 from gpt2lab.sampling.rules import stages, uniform

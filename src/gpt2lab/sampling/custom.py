@@ -1,7 +1,7 @@
-"""Stages of sampling that are a user's own: Python functions between the built-in ones.
+"""Custom sampling stages: the user's Python functions between the built-in stages.
 
-A function gets copies, so that it may change what it is given, and what it returns is checked. Knows nothing of the
-built-in stages but their names and order.
+A function gets copies, which it may change, and its result is checked. Knows nothing of the built-in stages except
+their names and order.
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ _PLACES = ("model", *STAGES, "draw")
 
 @dataclass(frozen=True)
 class CustomStage:
-    """A stage of sampling of your own, and its place among the built-in ones.
+    """A custom sampling stage, and its place among the built-in ones.
 
-    The function is called as ``function(logits, tokens)`` once for each token that is drawn. ``logits`` is float32
-    ``[n_vocab]``, as the stages before left it; -inf rules a token out. ``tokens`` is int64 ``[n]``: the ids of prompt
-    and completion so far, in an array of its own. Both are copies that the function may change. It returns the logits
-    that the next stage gets, ``[n_vocab]`` numbers of any precision. Samples run together, and tokens are guessed
-    ahead, so the text is the same at any batch size only if what it returns depends on its arguments alone.
+    The function is called as ``function(logits, tokens)`` once for each token drawn. ``logits`` is float32
+    ``[n_vocab]``, the output of the previous stage; -inf rules a token out. ``tokens`` is int64 ``[n]``: the ids of the
+    prompt and the completion so far. Both are copies that the function may change. It returns the logits for the next
+    stage: ``[n_vocab]`` numbers of any precision. Samples run in batches, and tokens are guessed ahead, so the text is
+    the same at any batch size only if the result depends on the arguments alone.
 
     Attributes:
         function: the stage.
-        before, after: name of a built-in stage, at most one of the two; ``after="model"`` comes first of all,
+        before, after: name of a built-in stage, at most one of the two; ``after="model"`` comes first,
             ``before="draw"`` last. Default: before the temperature, so that the logits are the model's own with biases
-            and penalties, and temperature 0 takes the likeliest token of what the function left.
+            and penalties, and temperature 0 takes the most likely token that the function leaves.
     """
 
     function: StageFunction
@@ -54,12 +54,12 @@ class CustomStage:
 
     @property
     def name(self) -> str:
-        """Of the function."""
+        """The function's name."""
         return getattr(self.function, "__name__", type(self.function).__name__)
 
     @property
     def place(self) -> str:
-        """The built-in stage, or ``draw``, that comes next."""
+        """The next built-in stage, or ``draw``."""
         if self.after is not None:
             return _PLACES[_PLACES.index(self.after) + 1]
         return self.before or "temperature"
@@ -67,12 +67,12 @@ class CustomStage:
     def apply(
         self, logits: NDArray[np.float64], history: Sequence[int], ruled_out: Sequence[int] = ()
     ) -> NDArray[np.float64]:
-        """What the function makes of ``logits [n_vocab]``; ``ruled_out`` are ids that it cannot bring back.
+        """Apply the function to ``logits [n_vocab]``; it cannot bring back the ids in ``ruled_out``.
 
-        A logit that it returns as it came keeps its float64 value: a filter rounds nothing. Raises
+        A logit that the function leaves unchanged keeps its float64 value: a filter rounds nothing. Raises
         :class:`~gpt2lab.errors.StageError`.
         """
-        with np.errstate(over="ignore"):  # absurd penalties and temperatures leave what is infinite in float32
+        with np.errstate(over="ignore"):  # absurd penalties and temperatures overflow float32
             given = logits.astype(np.float32)
         try:
             returned = self.function(given.copy(), np.array(history, dtype=np.int64))
@@ -103,7 +103,7 @@ class CustomStage:
 
 
 def custom_stages(given: Iterable[StageFunction | CustomStage]) -> tuple[CustomStage, ...]:
-    """Functions as stages at the default place. Raises :class:`~gpt2lab.errors.UsageError` for what is none."""
+    """Wrap functions as stages at the default place. Raises :class:`~gpt2lab.errors.UsageError` for anything else."""
     if not isinstance(given, Iterable):
         raise UsageError(f"stages must be a list of functions, got {given!r}")
     return tuple(stage if isinstance(stage, CustomStage) else CustomStage(stage) for stage in given)

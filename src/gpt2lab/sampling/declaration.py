@@ -1,9 +1,9 @@
 """The stages of sampling, declared once: their order, and the name, default, range and texts of each parameter.
 
-The command line, the Python API, the server, the playground and the tables of the docs are made from this module. A
-new stage is an entry of :data:`STAGES` and a field of :class:`SamplingParams` with its type in
-:class:`ParameterArguments`; its arithmetic is in ``rules.py``, ``native/sampler.cpp`` and ``page/sampling.js``.
-Knows nothing of that arithmetic, or of how anything is shown.
+The command line, the Python API, the server, the playground and the tables in the docs are generated from this module.
+A new stage needs an entry in :data:`STAGES` and a field of :class:`SamplingParams` with its type in
+:class:`ParameterArguments`; its arithmetic goes into ``rules.py``, ``native/sampler.cpp`` and ``page/sampling.js``.
+Knows nothing of that arithmetic, or of how anything is displayed.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Parameter:
         """Raise :class:`SamplingError` unless it may have ``value``."""
         value = value.item() if isinstance(value, np.generic) else value
         number = isinstance(value, int if self.whole else int | float) and not isinstance(value, bool)
-        if not number or not self.low <= value <= self.high:  # NaN is not between either
+        if not number or not self.low <= value <= self.high:  # NaN fails this comparison too
             raise SamplingError(f"{self.name} must be {self.allowed}, got {value!r}")
 
 

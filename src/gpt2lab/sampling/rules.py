@@ -1,8 +1,8 @@
-"""How the next token is chosen from the logits: the rules, in NumPy and float64, to be read.
+"""The rules that choose the next token from the logits, in NumPy and float64, written to be read.
 
-The stages are declared in :mod:`gpt2lab.sampling.declaration`, in their order; the draw follows. The engines have
-faster versions of their own; tests hold them to this one. Random numbers come from Philox4x32-10, a function of (seed,
-stream, position) without state, so a sample depends on nothing that was drawn before it or beside it.
+:mod:`gpt2lab.sampling.declaration` declares the stages, in order; the draw follows. The engines have faster versions
+of their own; tests compare them with this one. Random numbers come from Philox4x32-10, a stateless function of (seed,
+stream, position), so a sample does not depend on other draws, earlier or in the same batch.
 Knows nothing of text, of models, or of when to stop.
 """
 
@@ -29,7 +29,7 @@ Floats = NDArray[np.float64]
 class Stage:
     """Logits and probabilities (float64 ``[n_vocab]``) after the stage ``name``.
 
-    Tokens that are ruled out have -inf and 0. From ``temperature`` on, logits are relative to the largest.
+    Excluded tokens have logit -inf and probability 0. From ``temperature`` on, logits are relative to the largest.
     """
 
     name: str
@@ -40,12 +40,12 @@ class Stage:
 def stages(
     logits: ArrayLike, params: SamplingParams, history: Sequence[int] = (), custom: Sequence[CustomStage] = ()
 ) -> list[Stage]:
-    """The way from a model's logits ``[n_vocab]`` to the distribution drawn from.
+    """Return every stage between a model's logits ``[n_vocab]`` and the distribution to draw from.
 
-    First ``model``, then those of :data:`~gpt2lab.sampling.declaration.STAGES` that ``params`` turns on, in this order,
-    with ``custom`` ones at their places; each works on what the one before left, renormalised.
+    ``model`` comes first, then the :data:`~gpt2lab.sampling.declaration.STAGES` that ``params`` turns on, in their
+    order, with the ``custom`` ones at their places; each works on the renormalised result of the previous one.
     Raises :class:`SamplingError` for NaN or +inf among the logits, if no token is left, or for ids beyond n_vocab, and
-    :class:`~gpt2lab.errors.StageError` for what a custom stage does.
+    :class:`~gpt2lab.errors.StageError` if a custom stage fails.
     """
     result: list[Stage] = []
 
@@ -68,7 +68,7 @@ def stages(
 def distribution(
     logits: ArrayLike, params: SamplingParams, history: Sequence[int] = (), custom: Sequence[CustomStage] = ()
 ) -> Floats:
-    """Probabilities ``[n_vocab]`` of the next token, float64, after all stages. Raises as :func:`stages`."""
+    """Return the probabilities ``[n_vocab]`` of the next token, float64, after all stages. Raises as :func:`stages`."""
     return stages(logits, params, history, custom)[-1].probabilities
 
 
@@ -82,17 +82,17 @@ def sample(
     history: Sequence[int] = (),
     custom: Sequence[CustomStage] = (),
 ) -> int:
-    """The id of the next token: :func:`draw` from :func:`distribution` with :func:`uniform`."""
+    """Return the id of the next token: :func:`draw` from :func:`distribution` with :func:`uniform`."""
     return draw(distribution(logits, params, history, custom), uniform(seed, stream, position))
 
 
 def logprob(logits: ArrayLike, token: int) -> float:
-    """Natural log of the model's own probability of ``token``: temperature 1, nothing filtered or penalised."""
+    """Return the natural log of the model's own probability of ``token``: temperature 1, no filters, no penalties."""
     return float(log_softmax(_checked(np.asarray(logits, dtype=np.float64), "model"))[token])
 
 
 def log_softmax(logits: ArrayLike) -> Floats:
-    """Natural log of softmax over the last axis, in float64."""
+    """Return the natural log of softmax over the last axis, in float64."""
     raw = np.asarray(logits, dtype=np.float64)
     with np.errstate(over="ignore"):
         shifted = raw - raw.max(axis=-1, keepdims=True)
@@ -101,18 +101,18 @@ def log_softmax(logits: ArrayLike) -> Floats:
 
 
 def largest(values: NDArray[np.floating[Any]], n: int) -> NDArray[np.intp]:
-    """Ids of the ``n`` largest of ``values [n_vocab]``, largest first, the lower id first of equal ones."""
+    """Return the ids of the ``n`` largest ``values [n_vocab]``, largest first; among ties, the lower id comes first."""
     n = min(n, values.size)
     if not n:
         return np.empty(0, np.intp)
-    candidates = np.flatnonzero(values >= np.partition(values, -n)[-n])  # in order of ids, and ties of the last too
+    candidates = np.flatnonzero(values >= np.partition(values, -n)[-n])  # in id order, including all ties of the n-th
     return candidates[np.argsort(-values[candidates], kind="stable")][:n]
 
 
 def draw(probabilities: ArrayLike, u: float) -> int:
-    """The smallest id whose cumulative probability exceeds ``u`` times the total; ``u`` in [0, 1).
+    """Return the smallest id whose cumulative probability exceeds ``u`` times the total; ``u`` in [0, 1).
 
-    Never an id of probability 0. The probabilities need not add up to 1.
+    Never returns an id of probability 0. The probabilities need not add up to 1.
     """
     cumulative = np.cumsum(np.asarray(probabilities, dtype=np.float64))
     if not 0 <= u < 1:
@@ -153,7 +153,7 @@ def _temper(stage: Stage, params: SamplingParams, history: Sequence[int]) -> Flo
         greedy = np.full_like(logits, -np.inf)
         greedy[np.argmax(logits)] = 0.0  # argmax takes the lowest id on ties
         return greedy
-    # Taking the largest off first changes no probability, and a temperature of 1e-300 cannot overflow.
+    # Subtracting the largest first changes no probability, and a temperature of 1e-300 cannot overflow.
     with np.errstate(over="ignore"):
         tempered: Floats = (logits - logits.max()) / params.temperature
     return tempered
@@ -168,10 +168,10 @@ def _top_k(stage: Stage, params: SamplingParams, history: Sequence[int]) -> Floa
 
 
 def _top_p(stage: Stage, params: SamplingParams, history: Sequence[int]) -> Floats:
-    order = np.argsort(-stage.probabilities, kind="stable")  # most likely first, the lower id first on ties
-    weights = stage.probabilities[order] / stage.probabilities.max()  # equal ones sum up without rounding
+    order = np.argsort(-stage.probabilities, kind="stable")  # most likely first; on ties, the lower id first
+    weights = stage.probabilities[order] / stage.probabilities.max()  # equal weights add up without rounding
     cumulative = np.cumsum(weights)
-    kept = 1 + np.count_nonzero(cumulative[:-1] < params.top_p * weights.sum())  # while those before have not reached p
+    kept = 1 + np.count_nonzero(cumulative[:-1] < params.top_p * weights.sum())  # while the sum before is below p
     filtered = np.full_like(stage.logits, -np.inf)
     filtered[order[:kept]] = stage.logits[order[:kept]]
     return filtered
@@ -191,7 +191,7 @@ _RULES: dict[str, Callable[[Stage, SamplingParams, Sequence[int]], Floats | None
     "top_p": _top_p,
     "min_p": _min_p,
 }
-"""What each stage makes of what the one before left; None: nothing that would show."""
+"""Each stage's rule, applied to the previous stage's result; a rule returns None if it changes nothing."""
 
 
 def _softmax(logits: Floats) -> Floats:
@@ -202,7 +202,7 @@ def _softmax(logits: Floats) -> Floats:
 
 
 def _checked(logits: Floats, stage: str) -> Floats:
-    """``logits`` if a distribution can be made of them: no NaN, no +inf, not all -inf."""
+    """Return ``logits`` if they give a distribution: no NaN, no +inf, not all -inf."""
     if logits.ndim != 1 or logits.size == 0:
         raise SamplingError(f"logits must be one row [n_vocab], got the shape {list(logits.shape)}")
     bad = ~(logits < np.inf)
@@ -218,10 +218,11 @@ def _checked(logits: Floats, stage: str) -> Floats:
 
 
 def uniform(seed: int, stream: int, position: int) -> float:
-    """A number in [0, 1) with 53 random bits, the same for the same three arguments on every machine.
+    """Return a number in [0, 1) with 53 random bits, the same for the same three arguments on every machine.
 
-    ``seed`` below 2^63, ``stream`` (index of the sample) below 2^64, ``position`` (number of tokens before the one
-    drawn: prompt and completion so far, the implicit start token counted) below 2^32. Raises :class:`SamplingError`.
+    ``seed`` must be below 2^63, ``stream`` (the sample's index) below 2^64, and ``position`` (the number of tokens
+    before the one drawn: prompt and completion so far, including the implicit start token) below 2^32. Raises
+    :class:`SamplingError`.
     """
     for name, value, bits in (("seed", seed, 63), ("stream", stream, 64), ("position", position, 32)):
         if not 0 <= value < 1 << bits:
@@ -232,7 +233,7 @@ def uniform(seed: int, stream: int, position: int) -> float:
 
 
 def philox4x32(counter: tuple[int, int, int, int], key: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Philox4x32-10: four random 32-bit words from a counter and a key (Salmon et al., SC 2011)."""
+    """Return four random 32-bit words of Philox4x32-10 from a counter and a key (Salmon et al., SC 2011)."""
     low = 0xFFFFFFFF
     c0, c1, c2, c3 = counter
     k0, k1 = key
