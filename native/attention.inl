@@ -6,8 +6,8 @@
 namespace gpt2lab {
 namespace {
 
-// Blocks of scores, and vectors of values, that few rows take at once, so that there are sums enough to work on while
-// each waits for its last addition.
+// The blocks of scores and the vectors of values that a pass computes at once. A few rows alone would give too few
+// independent sums to work on while each waits for its last addition.
 template <int kM>
 constexpr int kScoreBlocks = kM <= 2 && kRows > 2 ? 4 : 1;
 template <int kM>
@@ -37,7 +37,7 @@ void score_blocks(const Attention& a, int block_index) {
   }
 }
 
-// Turns one row of scores into unnormalised probabilities up to `padded`, zero beyond `length`; returns 1 / their sum.
+// Turns one row of scores into unnormalised probabilities, zero from `length` to `padded`; returns 1 / their sum.
 inline float softmax(float* s, int length, int padded) {
   for (int i = length; i < padded; ++i) s[i] = -__builtin_inff();
   Vec top = splat(-__builtin_inff());
@@ -52,7 +52,7 @@ inline float softmax(float* s, int length, int padded) {
   return 1.0f / sum(total);
 }
 
-// acc[r] += probabilities[first … last) · values of those positions, for kM rows.
+// Adds probabilities[first … last) · values of those positions to acc[r], for kM rows.
 template <typename Element, int kM, int kV>
 inline void add_values(Vec (&acc)[kM][kV], const Attention& a, int row, int column, int first, int last) {
   for (int position = first; position < last;) {
@@ -65,8 +65,8 @@ inline void add_values(Vec (&acc)[kM][kV], const Attention& a, int row, int colu
   }
 }
 
-// Columns column … of the values. Reads visible positions only: what lies in the others may be infinite, and 0 · ∞ is
-// not 0. All rows see the positions up to the first row's; the few beyond are added row by row.
+// Computes the output columns from `column` on. Reads visible positions only: the others may hold infinite numbers, and
+// 0 · ∞ is not 0. All rows see the positions up to the first row's; the few later ones are added row by row.
 template <typename Element, int kM, int kV>
 void mix_columns(const Attention& a, const float* norm, int column) {
   Vec acc[kM][kV] = {};

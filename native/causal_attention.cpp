@@ -7,8 +7,8 @@
 namespace gpt2lab {
 namespace {
 
-constexpr int kPanels = 8;  // of rows, in one block of scores
-constexpr int kApart = 16;  // floats between rows of scores: distances of a page would meet in one set of a cache
+constexpr int kPanels = 8;  // panels of rows in one block of scores
+constexpr int kApart = 16;  // extra floats between rows of scores: rows a page apart would share one set of a cache
 
 int rounded_up(int x, int multiple) { return (x + multiple - 1) / multiple * multiple; }
 
@@ -17,18 +17,18 @@ int rounded_up(int x, int multiple) { return (x + multiple - 1) / multiple * mul
 // One head of one sequence.
 struct CausalAttention::Head {
   int time, dim;
-  int rows;                     // of scores, that are computed together
-  int padded_time, padded_dim;  // to whole panels of columns
-  std::size_t lds;              // between rows of scores
-  std::size_t ld, ldo;          // between positions of q, k, v and of out
+  int rows;                     // rows of scores computed together
+  int padded_time, padded_dim;  // rounded up to whole panels of columns
+  std::size_t lds;              // distance between rows of scores
+  std::size_t ld, ldo;          // distance between positions of q, k, v and of out
   float scale;
-  std::size_t position, column, sums;  // of its first numbers in [batch * time], in out's rows, in log_sums
+  std::size_t position, column, sums;  // where it begins in [batch * time], in out's rows and in log_sums
 
   std::size_t scores() const { return rows * lds; }
-  std::size_t panels() const { return std::size_t(padded_time) * padded_dim; }  // of one of q, k, v
+  std::size_t panels() const { return std::size_t(padded_time) * padded_dim; }  // numbers in the panels of q, k or v
   std::size_t block() const { return std::size_t(rows) * padded_dim; }
   int count(int row) const { return std::min(rows, time - row); }
-  // Where queries (0), keys (1) or values (2) begin, and where out does.
+  // Return where queries (0), keys (1) or values (2) begin, and where out does.
   std::size_t at(int which) const { return position * ld + which * ldo + column; }
   std::size_t out_at() const { return position * ldo + column; }
 };
@@ -57,7 +57,7 @@ void CausalAttention::for_each_head(const AttentionShape& shape, F&& work) {
 
 namespace {
 
-// Pieces of a thread's memory, one after another.
+// A stack that hands out pieces of a thread's memory.
 struct Stack {
   float* next;
   float* take(std::size_t floats) {
@@ -131,8 +131,8 @@ void CausalAttention::backward(const Head& h, const float* qkv, const float* log
     kernels_.pack_rows(d_o, h.ldo, 1, m, h.dim, rows);  // d p = d out · v, then d scores
     kernels_.matmul_part({block, values, d, lds, nullptr, false, m, padded, h.dim, h.dim});
     for (int r = 0; r < m; ++r) kernels_.softmax_gradient(d + r * lds, p + r * lds, padded, h.scale);
-    kernels_.pack_columns(q, 1, h.ld, h.dim, m, queries);  // for the last time: d q may take their place
-    // d q = d scores · k; then d k += d scores, turned, · q; then d v += p, turned, · d out
+    kernels_.pack_columns(q, 1, h.ld, h.dim, m, queries);  // the last read of q: d q may take its place
+    // d q = d scores · k; then d k += transposed d scores · q; then d v += transposed p · d out
     kernels_.matmul_part({{d, lds, 1, panel * lds}, keys_down, d_q, h.ld, nullptr, false, m, h.dim, seen, h.time});
     kernels_.matmul_part({{d, 1, lds, panel}, queries, d_k, h.ld, nullptr, true, seen, h.dim, m, m});
     kernels_.pack_columns(d_o, 1, h.ldo, h.dim, m, gradients);

@@ -1,8 +1,8 @@
 // Causal self-attention for training: whole sequences in float32, and its gradient.
 //
-// Contract: what comes out of a head depends on that head's numbers alone, in one order of sums, so on no number of
-// threads. Scores of some rows at a time are all that is ever held of a head's [time, time]; the backward pass computes
-// them again from the logarithms of the softmax's sums. Callers have checked every size.
+// Contract: a head's output depends on that head's numbers alone, summed in one fixed order, so the number of threads
+// does not change it. Only the scores of a few rows of a head's [time, time] are in memory at a time; the backward pass
+// recomputes them from the logarithms of the softmax's sums. Callers have checked every size.
 #pragma once
 
 #include <cstddef>
@@ -13,7 +13,7 @@
 
 namespace gpt2lab {
 
-// [batch, time, 3, n_head, head_dim]: queries, keys and values side by side, as c_attn makes them.
+// The shape of qkv, [batch, time, 3, n_head, head_dim]: queries, keys and values side by side, as c_attn makes them.
 struct AttentionShape {
   int batch, time, n_head, head_dim;
 
@@ -24,10 +24,10 @@ class CausalAttention {
  public:
   CausalAttention(const Kernels& kernels, ThreadPool& pool) : kernels_(kernels), pool_(pool) {}
 
-  // out [batch, time, n_head, head_dim], log_sums [batch, n_head, time]. Throws like Matmul::run.
+  // Writes out [batch, time, n_head, head_dim] and log_sums [batch, n_head, time]. Throws like Matmul::run.
   void forward(const AttentionShape& shape, const float* qkv, float* out, float* log_sums);
 
-  // d_qkv, like qkv or in its place, from forward()'s queries and sums and from d_out.
+  // Writes d_qkv, laid out like qkv (and possibly in its place), from forward()'s qkv and log_sums and from d_out.
   void backward(const AttentionShape& shape, const float* qkv, const float* log_sums, const float* d_out, float* d_qkv);
 
  private:
@@ -40,7 +40,7 @@ class CausalAttention {
 
   const Kernels& kernels_;
   ThreadPool& pool_;
-  FloatArray memory_;  // of each thread
+  FloatArray memory_;  // one equal part per thread
 };
 
 }  // namespace gpt2lab

@@ -1,6 +1,6 @@
-// What callers say about draws, as flat arrays: checked here, so that nothing behind can read beyond its memory.
+// The callers' arguments of draws, as flat arrays: checked here, so that no later code reads beyond its memory.
 //
-// Knows nothing of Python; bindings/engine.cpp brings the arrays.
+// Knows nothing of Python; bindings/engine.cpp passes the arrays in.
 #pragma once
 
 #include <cstddef>
@@ -13,14 +13,14 @@
 
 namespace gpt2lab {
 
-// Something about a draw is wrong: an argument, or the logits it is to be made from.
+// An error in a draw's arguments or in the logits that it draws from.
 struct DrawError : std::domain_error {
   using std::domain_error::domain_error;
 };
 
 void raise_if_failed(DrawStatus status, std::size_t row);
 
-// Arguments of n draws; history and biases of draw i lie at offsets[i] … offsets[i + 1].
+// The arguments of n draws; history and biases of draw i lie at offsets[i] … offsets[i + 1].
 struct DrawArguments {
   std::span<const double> params;          // [n, SamplingParams::kCount]
   std::span<const std::uint64_t> streams;  // [n, 3] seed, stream, position
@@ -31,15 +31,15 @@ struct DrawArguments {
   std::span<const std::int64_t> bias_offsets;  // [n + 1]
 };
 
-// Throws DrawError. The draws point into the arguments' memory.
+// Checks the arguments and returns n draws, which point into the arguments' memory. Throws DrawError.
 std::vector<Draw> checked_draws(const DrawArguments& arguments, std::size_t n, int n_vocab);
 
-// Chains of draws behind feeds, with the memory that their results need.
+// Chains of draws that follow feeds, with the memory for their results.
 struct Chains {
-  // Draws counts[i] times behind feeds[i] with the top[i] likeliest tokens beside each draw. Throws DrawError.
+  // Prepares counts[i] draws after feeds[i], each with the top[i] likeliest tokens. Throws DrawError.
   Chains(const std::vector<Draw>& draws, const std::vector<Feed>& feeds, std::span<const std::int32_t> counts,
          std::span<const std::int32_t> top, int n_vocab);
-  Chains(const Chains&) = delete;  // `chains` points into the others
+  Chains(const Chains&) = delete;  // `chains` points into the other members
   Chains& operator=(const Chains&) = delete;
 
   std::vector<Chain> chains;

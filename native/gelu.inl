@@ -6,20 +6,20 @@
 namespace gpt2lab {
 namespace {
 
-// The inner function of GELU in its tanh form, u: that of the original model.py.
+// Computes u, the inner function of GELU in its tanh form, as in the original model.py.
 inline Vec gelu_inner(Vec x) { return (x + x * x * x * 0.044715f) * 0.7978845608028654f; }
 
-// With 0.5 · (1 + tanh u) written as 1 / (1 + e^-2u).
+// Computes GELU with 0.5 · (1 + tanh u) written as 1 / (1 + e^-2u).
 inline Vec gelu(Vec x) { return x / (exp(gelu_inner(x) * -2.0f) + 1.0f); }
 
-// d gelu / d x, of s = 1 / (1 + e^-2u): s + x · s · (1 - s) · 2u'.
+// Computes d gelu / d x = s + x · s · (1 - s) · 2u', where s = 1 / (1 + e^-2u).
 inline Vec gelu_slope(Vec x) {
   const Vec e = exp(gelu_inner(x) * -2.0f), s = splat(1.0f) / (e + 1.0f);
   const Vec inner_slope = fma(x * x, splat(0.1070322243f), splat(0.7978845608f));
   return fma(x * s * (e * s), inner_slope * 2.0f, s);
 }
 
-// out[i] = f(a[i], b[i]), of vectors; the last is filled up with zeros.
+// Computes out[i] = f(a[i], b[i]) vector by vector; zeros fill the last vector.
 template <typename F>
 inline void map(const float* a, const float* b, int n, float* out, F&& f) {
   int i = 0;

@@ -21,7 +21,7 @@ namespace gpt2lab {
 namespace {
 
 #ifdef GPT2LAB_X86_KERNELS
-// Bit `bit` of register `which` (eax, ebx, ecx, edx) of leaf 7, where the CPU says what newer instructions it has.
+// Returns bit `bit` of register `which` (eax, ebx, ecx, edx) of CPUID leaf 7, which lists newer instructions.
 bool has_feature(unsigned subleaf, int which, int bit) {
   unsigned registers[4] = {};
   return __get_cpuid_count(7, subleaf, &registers[0], &registers[1], &registers[2], &registers[3]) &&
@@ -30,9 +30,9 @@ bool has_feature(unsigned subleaf, int which, int bit) {
 #endif
 
 #ifdef GPT2LAB_AMX_KERNELS
-constexpr long kTileData = 18;  // the registers of the matrix unit, as the processor numbers what it saves
+constexpr long kTileData = 18;  // number of the matrix unit's registers among the processor's state components
 
-// Tiles, products of int8 and of bfloat16, and AVX-512's rounding to bfloat16; and a kernel that can save them.
+// Checks for tiles, products of int8 and of bfloat16, AVX-512's rounding to bfloat16, and a kernel that saves tiles.
 bool has_matrix_unit() {
   constexpr long kGetSupported = 0x1021;
   std::uint64_t supported = 0;
@@ -41,8 +41,8 @@ bool has_matrix_unit() {
 }
 #endif
 
-// Linux gives a process the registers of the matrix unit when it asks for them; from then on its signal stacks must be
-// larger, so nobody asks who does not compute with them.
+// Asks for the CPU state that the kernels need. Linux gives a process the registers of the matrix unit only on request;
+// from then on its signal stacks must be larger, so only a process that computes with the unit asks.
 bool may_use(const Kernels& kernels) {
 #ifdef GPT2LAB_AMX_KERNELS
   constexpr long kRequestPermission = 0x1023;

@@ -1,4 +1,4 @@
-// Which kernels this CPU can run.
+// The choice of kernels that this CPU can run.
 #pragma once
 
 #include <string>
@@ -8,14 +8,14 @@
 
 namespace gpt2lab {
 
-// Every set of kernels that this build has and this CPU runs, fastest first. To use one, choose it.
+// Returns every set of kernels that this build has and this CPU runs, fastest first. Choose one before you use it.
 std::vector<const Kernels*> available_kernels();
 
-// The fastest of them, or the one named `name` if it is not empty, ready to be used by all threads of the process.
-// Throws std::invalid_argument if there is none so named.
+// Returns the kernels named `name`, or the fastest if `name` is empty, ready for all threads of the process. Throws
+// std::invalid_argument if no available kernels have that name.
 const Kernels& choose_kernels(const std::string& name);
 
-// What the CPU says of its maker, such as "GenuineIntel"; empty elsewhere than on x86-64.
+// Returns the CPU's vendor string, such as "GenuineIntel"; empty except on x86-64.
 std::string cpu_vendor();
 
 }  // namespace gpt2lab

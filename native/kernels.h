@@ -2,9 +2,9 @@
 //
 // Contract: every output value is one chain of operations in one fixed order, so it does not depend on how many rows
 // are computed together, on how the columns are split over threads, or on the cache blocking. Float products run over
-// k = 0, 1, 2, … into a single accumulator; quantised ones over blocks of k, whose sums are exact integers; those of a
-// matrix unit in bfloat16 over pairs of k, in its own arithmetic, into a single accumulator too. Callers have checked
-// every size; kernels check nothing.
+// k = 0, 1, 2, … into a single accumulator. Quantised products run over blocks of k, whose sums are exact integers. A
+// matrix unit's bfloat16 products run over pairs of k, in the unit's own arithmetic, also into a single accumulator.
+// Callers have checked every size; kernels check nothing.
 #pragma once
 
 #include <cstddef>
@@ -14,26 +14,26 @@
 
 namespace gpt2lab {
 
-// Matrices are packed into tiles of kTile output columns; see packing.h. KV cache blocks hold kTile positions, so that
-// scores of a block come out of the same kind of product.
+// The width of a tile: matrices are packed into tiles of kTile output columns; see packing.h. KV cache blocks hold
+// kTile positions, so the same kind of product computes a block's scores.
 constexpr int kTile = 32;
 
-// Rows of quantised inputs lie in groups of kRowGroup, so that a group's part of a block is one tile of a matrix unit.
+// The size of a group of rows of quantised inputs. A group's part of a block is one tile of a matrix unit.
 constexpr int kRowGroup = 16;
 
 // One block of inputs of one group of rows. Row r's values are about q[r][…] * scale[r].
 struct alignas(64) ActivationBlock {
   std::int8_t q[kRowGroup][kBlock];
   float scale[kRowGroup];
-  std::int32_t offset[kRowGroup];  // -zero_point * sum of q[r]: undoes what made the weights unsigned
+  std::int32_t offset[kRowGroup];  // -zero_point * sum of q[r]: undoes the shift that makes the weights unsigned
 };
 
-// The same as bfloat16, for matrix units that multiply these.
+// The same block as bfloat16, for matrix units that multiply bfloat16.
 struct alignas(64) BFloat16Block {
   BFloat16 x[kRowGroup][kBlock];
 };
 
-constexpr int kMaxRows = 512;    // of one product
+constexpr int kMaxRows = 512;    // rows of one product
 constexpr int kPartBlocks = 24;  // blocks of k that a matrix unit takes at once
 constexpr std::size_t kScratchBytes =
     kMaxRows * kTile * sizeof(float) + kPartBlocks * kBlock * kTile * sizeof(BFloat16);
@@ -46,25 +46,25 @@ struct Product {
   bool prompt;     // see Kernels::prompts_apart
   const float* a;  // [m, k], rows lda apart; used if prepared_block is 0
   std::size_t lda;
-  const std::byte* prepared;  // [row groups][block_count(k)] blocks that prepare() has made of the rows
+  const std::byte* prepared;  // [row groups][block_count(k)] blocks that prepare() has made from the rows
   const std::byte* b;         // packed tiles
   const float* bias;          // [n] padded to whole tiles, or null for none
   float* c;                   // [m, n], rows ldc apart
   std::size_t ldc;
   float* partial;      // float products: [m, tiles * kTile] for sums between parts of k, or null for one part
-  std::byte* scratch;  // others: kScratchBytes of this thread's own, 64-byte aligned
+  std::byte* scratch;  // other products: this thread's own kScratchBytes, 64-byte aligned
   int m, k, n;
   Epilogue epilogue;
 };
 
-// Where a matrix has its numbers: in panels of max_rows rows, one of them at [r · row + i · step], the next `panel` on.
-// `row` or `step` is 1. The last panel is read as a whole.
+// A matrix in panels of max_rows rows. Number i of row r of a panel lies at [r · row + i · step], and the next panel
+// begins `panel` numbers later. `row` or `step` is 1. The kernels read the whole last panel.
 struct RowPanels {
   const float* data;
   std::size_t row, step, panel;
 };
 
-// c[m, n] = a · b + bias, or c += a · b; b in panels that the kernels' packer has made, panel_columns wide.
+// c[m, n] = a · b + bias, or c += a · b; b lies in panels from pack_columns(), panel_columns wide.
 struct MatmulPart {
   RowPanels a;
   const float* b;
@@ -73,10 +73,10 @@ struct MatmulPart {
   const float* bias;  // null for none; unused if add
   bool add;
   int m, n, k;
-  int b_depth;  // of b's panels, k or more
+  int b_depth;  // depth of b's panels, k or more
 };
 
-// Attention of `m` rows of one sequence (consecutive positions) for one head. Keys and values are float, or Half.
+// Attention of `m` rows (consecutive positions) of one sequence for one head. Keys and values are float, or Half.
 struct Attention {
   const float* q;  // [m, head_dim], rows ldq apart
   std::size_t ldq;
@@ -89,58 +89,60 @@ struct Attention {
   float* scores;             // scratch [m, score_stride]
   std::size_t score_stride;  // at least the number of blocks * kTile
   int m, head_dim;
-  int first_position;  // of row 0; row r sees positions 0 … first_position + r
+  int first_position;  // position of row 0; row r sees positions 0 … first_position + r
   float scale;         // 1 / sqrt(head_dim)
 };
 
-// The sampler looks at a row of n scores in groups of kGroup; bin j of a group holds its scores j, j + kGroupBins, ….
+// The sampler divides a row of n scores into groups of kGroup; bin j of a group holds its scores j, j + kGroupBins, ….
 constexpr int kGroup = 2048;
 constexpr int kGroupBins = 32;
 constexpr int kStride = 512;  // scores whose probabilities are summed together
 
-// Passes over a row of n scores, float32 or float64; NaN compares as less than all.
+// Passes over a row of n scores, float32 or float64; NaN compares as less than every number.
 template <typename Real>
 struct ScoreKernels {
-  Real (*largest)(const Real* x, int n, Real* bins);  // also writes every bin's largest, -inf for an empty one's
-  // Writes the ids of all scores ≥ threshold, ascending, and returns how many; `ids` has room for n + 16.
+  Real (*largest)(const Real* x, int n, Real* bins);  // also writes the largest of every bin, -inf for an empty bin
+  // Writes the ids of all scores ≥ threshold, ascending, and returns their number; `ids` has room for n + 16.
   int (*at_least)(const Real* x, int n, const Real* bins, Real threshold, std::int32_t* ids);
-  // sums[i] = sum of e^((x - largest) · scale) over stride i, in float64 (3e-308 for what is less); returns all's sum.
+  // Computes sums[i], the sum of e^((x - largest) · scale) over stride i in float64 (terms below 3e-308 count as
+  // 3e-308), and returns the total.
   double (*sum_strides)(const Real* x, int n, double largest, double scale, double* sums);
 };
 
 struct RowSum {
-  float offset, sum;  // of what softmax_row() makes
+  float offset, sum;  // softmax_row()'s offset, and the sum of the values that it writes
 };
 
 struct Kernels {
   const char* name;
   int max_rows;       // rows of attention, or of a panel, that are computed together
-  int panel_columns;  // of a panel
+  int panel_columns;  // columns of a panel
   void (*product)(const Product&, int first_tile, int last_tile);
   void (*matmul_part)(const MatmulPart&);
-  // Put `count` lines of k numbers side by side in panels of max_rows or panel_columns lines, the last filled up with
-  // zeros. Lines lie `line`, numbers of a line `step` apart.
+  // Pack `count` lines of k numbers side by side into panels of max_rows or panel_columns lines; zeros fill the last
+  // panel. Lines lie `line` apart, numbers of a line `step` apart.
   void (*pack_rows)(const float* x, std::size_t line, std::size_t step, int count, int k, float* out);
   void (*pack_columns)(const float* x, std::size_t line, std::size_t step, int count, int k, float* out);
   void (*gelu)(float* x, int n);                                             // in place
   void (*gelu_gradient)(const float* x, const float* d, int n, float* out);  // out = d · gelu'(x); may be x or d
-  // A row of attention's scores s becomes e^(scale · s - offset) up to `length`, and zero from there to `padded`, a
-  // multiple of kTile. softmax_row() takes the largest scale · s for the offset.
+  // Turn a row of attention scores s into e^(scale · s - offset) up to `length`, and into zeros from there to `padded`,
+  // a multiple of kTile. softmax_row() uses the largest scale · s as the offset.
   RowSum (*softmax_row)(float* s, int length, int padded, float scale);
   void (*softmax_again)(float* s, int length, int padded, float scale, float offset);
-  // The gradient d of probabilities p becomes that of the scores, p · (d - mean of d by p) · scale.
+  // Turns the gradient d of the probabilities p into that of the scores: p · (d - mean of d weighted by p) · scale.
   void (*softmax_gradient)(float* d, const float* p, int padded, float scale);
-  // Whether rows of prompts are computed in another way than rows that continue them: a matrix unit is faster, and
-  // rounds otherwise. Which way a row goes depends on what it is alone, never on what is computed beside it.
+  // Whether rows of prompts are computed differently from rows that continue them: a matrix unit is faster, but rounds
+  // differently. The choice depends on the row alone, never on the rows computed beside it.
   bool (*prompts_apart)(Precision);
-  // Bytes of a block that prepare() makes; 0 if products take the rows as they are.
+  // Bytes of a block that prepare() makes; 0 if products read the rows directly.
   std::size_t (*prepared_block)(Precision, bool prompt);
-  // Puts row `row` of inputs x[k] into its place in the blocks of its group; the tail of the last block is zero.
+  // Writes the inputs x[k] as row `row` of its group's blocks; the tail of the last block is zero.
   void (*prepare)(const float* x, int k, Precision precision, bool prompt, int row, std::byte* group);
   void (*attention)(const Attention&);
   void (*to_halves)(const float* x, int n, Half* out);  // saturates at the largest finite float16
   void (*layer_norm)(const float* x, const float* gain, const float* bias, float epsilon, int n, float* out);
-  // out = the gradient of x from d, that of what layer_norm() makes; may be d. Adds to d_gain and d_bias.
+  // Computes out, the gradient of x, from d, the gradient of layer_norm()'s output; out may be d. Adds to d_gain and
+  // d_bias.
   void (*layer_norm_gradient)(const float* x, const float* d, const float* gain, float epsilon, int n, float* out,
                               float* d_gain, float* d_bias);
   double (*exp)(const double* x, int n, double* out);       // out = e^x for x ≤ 0; returns their sum
@@ -149,7 +151,7 @@ struct Kernels {
   ScoreKernels<double> scores;
 };
 
-const Kernels& baseline_kernels();  // NEON on Arm, SSE2 on x86-64, whatever the compiler has elsewhere
+const Kernels& baseline_kernels();  // NEON on Arm, SSE2 on x86-64, the compiler's default elsewhere
 #ifdef GPT2LAB_X86_KERNELS
 const Kernels& avx2_kernels();
 const Kernels& avx512_kernels();

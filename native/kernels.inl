@@ -1,7 +1,7 @@
 // The kernels, written once and compiled once per instruction set (kernels_*.cpp).
 //
-// Everything sits in an unnamed namespace and nothing of the standard library's templates is used: an inline function
-// shared with other files could be linked in its AVX-512 form and run on a CPU that lacks it.
+// Everything is in an unnamed namespace and uses no templates of the standard library: the linker could keep the
+// AVX-512 form of an inline function shared with other files, which would then run on a CPU that lacks AVX-512.
 #include "attention.inl"
 #include "gelu.inl"
 #include "kernels.h"

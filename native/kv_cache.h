@@ -1,8 +1,8 @@
-// Keys and values of the tokens that sequences have seen, in blocks of kTile positions that sequences can share.
+// The KV cache: keys and values of each sequence's tokens, in blocks of kTile positions that sequences can share.
 //
 // A block holds kTile positions of every layer and head: keys as [head_dim][kTile], values as [kTile][value_stride].
-// A forked sequence refers to the same blocks as its parent; a block that two refer to is copied before one writes to
-// it. Knows nothing of tokens or weights. Not safe for use by two threads at once.
+// A forked sequence refers to the same blocks as its parent; a shared block is copied before a sequence writes to it.
+// Knows nothing of tokens or weights. Not safe for use by two threads at once.
 #pragma once
 
 #include <cstddef>
@@ -17,7 +17,7 @@ namespace gpt2lab {
 
 class KVCache {
  public:
-  // Numbers are float, or Half if `half`.
+  // Makes a cache of float numbers, or of Half if `half`.
   KVCache(int n_layer, int n_head, int head_dim, bool half);
 
   int create();
@@ -26,8 +26,8 @@ class KVCache {
   int length(int sequence) const { return find(sequence).length; }
   void truncate(int sequence, int length);
 
-  // Makes room for `count` more positions that only this sequence refers to and counts them in. Throws
-  // std::bad_alloc, with nothing changed, when there is no memory; the caller has checked n_ctx.
+  // Extends the sequence by `count` positions, in blocks that no other sequence shares. Throws std::bad_alloc, with
+  // nothing changed, when there is no memory; the caller has checked n_ctx.
   void extend(int sequence, int count);
 
   std::byte* keys(int sequence, int layer, int head, int block) {
@@ -66,7 +66,7 @@ class KVCache {
   int next_sequence_ = 0;
   std::unordered_map<int, Sequence> sequences_;
   std::vector<Array<std::byte>> slabs_;
-  std::vector<int> references_;  // per block
+  std::vector<int> references_;  // number of sequences per block
   std::vector<int> free_;
 };
 

@@ -5,7 +5,7 @@
 namespace gpt2lab {
 namespace {
 
-constexpr int kGroupRows = 64;  // whose sums are made one after the other
+constexpr int kGroupRows = 64;  // rows that one thread sums one after the other
 
 }  // namespace
 

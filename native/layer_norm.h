@@ -1,7 +1,6 @@
 // Layer norm of many rows and its gradient, for training.
 //
-// Contract: sums over rows are made in an order that does not depend on the number of threads. Callers have checked
-// every size.
+// Contract: the order of sums over rows does not depend on the number of threads. Callers have checked every size.
 #pragma once
 
 #include <cstddef>
@@ -16,18 +15,19 @@ class LayerNorm {
  public:
   LayerNorm(const Kernels& kernels, ThreadPool& pool) : kernels_(kernels), pool_(pool) {}
 
-  // out[rows, n] = layer norm of each row of x[rows, n]. Throws std::system_error if the threads cannot be started.
+  // Writes out[rows, n], the layer norm of each row of x[rows, n]. Throws std::system_error if the threads cannot be
+  // started.
   void forward(const float* x, const float* gain, const float* bias, float epsilon, int rows, int n, float* out);
 
-  // d[rows, n], the gradient of what forward() made, becomes that of x. Writes d_gain[n] and d_bias[n]. Throws
-  // std::bad_alloc, or std::system_error if the threads cannot be started, having written nothing.
+  // Replaces d[rows, n], the gradient of forward()'s output, by the gradient of x. Writes d_gain[n] and d_bias[n].
+  // Throws std::bad_alloc, or std::system_error if the threads cannot be started, before it writes anything.
   void backward(const float* x, const float* gain, float epsilon, int rows, int n, float* d, float* d_gain,
                 float* d_bias);
 
  private:
   const Kernels& kernels_;
   ThreadPool& pool_;
-  FloatArray sums_;  // [groups of rows][2][n]: of d_gain and of d_bias
+  FloatArray sums_;  // [groups of rows][2][n]: partial sums of d_gain and of d_bias
 };
 
 }  // namespace gpt2lab

@@ -6,14 +6,14 @@
 namespace gpt2lab {
 namespace {
 
-constexpr int kRowPanels = 4;     // of a, that are made together
-constexpr int kDepth = 768;       // of k in a part
-constexpr int kMostRows = 1536;   // of a in a part
-constexpr int kPanelsAtOnce = 6;  // of b, for one thread: with kDepth about half a megabyte, in the second cache
+constexpr int kRowPanels = 4;     // panels of a packed together
+constexpr int kDepth = 768;       // most of k in a part
+constexpr int kMostRows = 1536;   // most rows of a in a part
+constexpr int kPanelsAtOnce = 6;  // panels of b per thread: at kDepth half a megabyte, for the second-level cache
 
 int rounded_up(int x, int multiple) { return (x + multiple - 1) / multiple * multiple; }
 
-// The length of equal parts, none longer than `most`.
+// Returns the length of equal parts, at most `most`.
 int part_of(int whole, int most) {
   const int parts = (whole + most - 1) / most;
   return (whole + parts - 1) / parts;
@@ -27,9 +27,9 @@ struct Matmul::Task {
   float* c;
   std::size_t ldc;
   int m, n, k;
-  int parts;  // of the columns, one of which a thread takes at a time
+  int parts;  // parts of the columns; a thread takes one at a time
 
-  // The first column of a part.
+  // Returns the first column of a part.
   int begin(int part, int panel) const {
     const std::int64_t panels = (n + panel - 1) / panel;
     return std::min(n, int(panels * part / parts) * panel);
@@ -39,7 +39,7 @@ struct Matmul::Task {
 void Matmul::run(MatrixView a, MatrixView b, Terms terms, float* c, std::size_t ldc, int m, int n, int k) {
   const int panel = kernels_.panel_columns;
   const int at_once = pool_.size() * kPanelsAtOnce * panel;
-  const int parts = (n + at_once - 1) / at_once * pool_.size();  // as many for each thread
+  const int parts = (n + at_once - 1) / at_once * pool_.size();  // the same number for each thread
   const Task task{a, b, terms, c, ldc, m, n, k, parts};
   const int depth = part_of(k, kDepth), height = rounded_up(part_of(m, kMostRows), kernels_.max_rows);
   reserve(height, depth);
@@ -52,7 +52,7 @@ void Matmul::run(MatrixView a, MatrixView b, Terms terms, float* c, std::size_t 
         pool_.barrier();
         columns(task, thread, row, rows, at, deep);
         pool_.barrier();
-        if (thread == 0) next_ = 0;  // before anybody is past the next barrier
+        if (thread == 0) next_ = 0;  // before any thread passes the next barrier
       }
   });
 }
@@ -64,7 +64,7 @@ void Matmul::reserve(int m, int k) {
   if (columns_.size() < columns) columns_ = FloatArray(columns);
 }
 
-// A thread's share of the panels of a.
+// Packs the thread's share of the panels of a.
 void Matmul::pack_rows(const Task& task, int thread, int row, int rows, int at, int depth) {
   const int panels = (rows + kernels_.max_rows - 1) / kernels_.max_rows, end = panels * (thread + 1) / pool_.size();
   const MatrixView& a = task.a;

@@ -1,4 +1,4 @@
-// Products of matrices that both come as they are, in panels made on the way; included by kernels.inl only.
+// Products of two unpacked matrices, which are packed into panels on the way; included by kernels.inl only.
 #pragma once
 
 #include "kernels.h"
@@ -9,8 +9,8 @@ namespace {
 
 constexpr int kPanelColumns = kVectors * kWidth;
 
-// kRows rows by kPanelColumns columns: c = first + a · b, where `first` is c itself, a row of biases, or zero.
-// kApart: rows of a lie apart, and the numbers of each together.
+// Computes first + a · b for kRows rows by kPanelColumns columns, where `first` is c, a row of biases, or zero.
+// kApart: the rows of a lie apart, and the numbers of each row side by side.
 template <bool kApart>
 inline void panel_product(const float* a, std::size_t distance, const float* b, int k, const float* c, std::size_t ldc,
                           const float* bias, Vec (&sums)[kRows][kVectors]) {
@@ -30,7 +30,7 @@ inline void panel_product(const float* a, std::size_t distance, const float* b, 
   }
 }
 
-// A panel at the edge, whose rows or columns are not all there.
+// Computes a panel at the edge, where rows or columns are missing.
 template <bool kApart>
 inline void edge_product(const MatmulPart& p, const float* a, const float* b, float* c, const float* bias, int rows,
                          int columns) {
@@ -48,7 +48,7 @@ inline void edge_product(const MatmulPart& p, const float* a, const float* b, fl
 template <bool kApart>
 inline void matmul_rows(const MatmulPart& p) {
   const float* a = p.a.data;
-  // A panel of a stays in the first cache, b in the second.
+  // A panel of a stays in the first-level cache, b in the second-level cache.
   for (int row = 0; row < p.m; row += kRows, a += p.a.panel) {
     for (int column = 0; column < p.n; column += kPanelColumns) {
       const float* b = p.b + std::size_t(column) * p.b_depth;
@@ -72,7 +72,7 @@ void matmul_part(const MatmulPart& p) { p.a.row == 1 ? matmul_rows<false>(p) : m
 typedef float Four __attribute__((vector_size(16)));
 typedef float UnalignedFour __attribute__((vector_size(16), aligned(4), may_alias));
 
-// Four numbers of four lines become four lines.
+// Transposes four numbers of four lines into four lines.
 inline void transpose(const float* x, std::size_t line, float* out, std::size_t out_line) {
   Four rows[4];
   for (int r = 0; r < 4; ++r) rows[r] = *reinterpret_cast<const UnalignedFour*>(x + r * line);
@@ -94,7 +94,8 @@ inline void transpose(const float* x, std::size_t line, float* out, std::size_t 
   for (int r = 0; r < 4; ++r) *reinterpret_cast<UnalignedFour*>(out + r * out_line) = turned[r];
 }
 
-// Panels whose lines lie side by side in memory: a few panels at a time, so that a page is not met again for each.
+// Packs panels whose lines lie side by side in memory, a few panels at a time: one at a time would visit every page
+// again for each panel.
 template <int kSize, int kPanels>
 inline void pack_across(const float* x, std::size_t step, int k, float* out) {
   for (int i = 0; i < k; ++i) {
@@ -105,8 +106,8 @@ inline void pack_across(const float* x, std::size_t step, int k, float* out) {
   }
 }
 
-// `count` lines of `k` numbers side by side in panels of kSize lines: [panel][k][kSize], the last filled up with zeros.
-// `line` is the distance of two lines in memory, `step` that of two numbers of a line; one of them is 1.
+// Packs `count` lines of `k` numbers side by side into panels of kSize lines: [panel][k][kSize]. Zeros fill the last
+// panel. `line` is the distance of two lines in memory, `step` that of two numbers of a line; one of them is 1.
 template <int kSize>
 void pack_panels(const float* x, std::size_t line, std::size_t step, int count, int k, float* out) {
   constexpr int kTogether = 4;
@@ -123,7 +124,7 @@ void pack_panels(const float* x, std::size_t line, std::size_t step, int count, 
           panel[std::size_t(i) * kSize + j] = j < lines ? from[j * line + i * step] : 0.0f;
     } else if (line == 1) {
       pack_across<kSize, 1>(from, step, k, panel);
-    } else {  // a cache line of every line at a time, or more would be under way than the first cache has ways
+    } else {  // one cache line of every line at a time: more would exceed the ways of the first-level cache
       constexpr int kSome = 16;
       for (int begin = 0; begin < k; begin += kSome) {
         const int end = begin + kSome < k ? begin + kSome : k, even = end - (end - begin) % 4;

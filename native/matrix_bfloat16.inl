@@ -1,8 +1,8 @@
-// Products of bfloat16 inputs and weights on the CPU's matrix unit (AMX); included by kernels.inl where it is compiled
-// for one.
+// Products of bfloat16 inputs and weights on the CPU's matrix unit (AMX); kernels.inl includes this file when it is
+// compiled for one.
 //
-// Every sum is made by the same instructions in the order of k, whatever the number of rows. Quantised weights are
-// unpacked to bfloat16 a part of a tile at a time, which pays for the many rows of a prompt.
+// The same instructions compute every sum in the order of k, whatever the number of rows. Quantised weights are
+// unpacked to bfloat16 one part of a tile at a time, which pays off for the many rows of a prompt.
 #pragma once
 
 #include "matrix_unit.inl"
@@ -10,10 +10,10 @@
 namespace gpt2lab {
 namespace {
 
-constexpr int kStreamBlocks = 12;      // blocks of k of a tile that stay in the first cache while rows go by
+constexpr int kStreamBlocks = 12;      // blocks of k of a tile that stay in the first-level cache while rows pass
 constexpr int kPairBytes = kTile * 4;  // two inputs of all outputs of a tile
-constexpr int kBlockBytes = kBlock / 2 * kPairBytes;  // of bfloat16 weights
-static_assert(kStreamBlocks <= kPartBlocks);          // what the scratch memory has room for
+constexpr int kBlockBytes = kBlock / 2 * kPairBytes;  // bytes of a block of bfloat16 weights
+static_assert(kStreamBlocks <= kPartBlocks);          // the scratch memory holds kPartBlocks
 
 // Tiles 0 and 1 hold inputs of two groups of rows, 2 and 3 the halves of a tile of weights, 4 to 7 the sums.
 struct alignas(64) BFloat16Shapes {
@@ -35,7 +35,7 @@ void round_inputs(const float* x, int k, int row, BFloat16Block* out) {
   }
 }
 
-// Four inputs of 16 outputs as two rows of pairs: [2][16][2].
+// Stores four inputs of 16 outputs as two rows of pairs: [2][16][2].
 inline void store_pairs(IntVec bytes, Vec scale, char* out) {
   const auto rounded = [&](IntVec q) {
     return _mm512_cvtepu16_epi32((__m256i)_mm512_cvtneps_pbh((__m512)(__builtin_convertvector(q, Vec) * scale)));
@@ -60,7 +60,7 @@ void unpack_to_bfloat16(const char* blocks, int count, char* out) {
     }
 }
 
-// sums[group][row][kTile] += inputs · weights for one group of rows or two, `count` blocks of k.
+// Adds inputs · weights to sums[group][row][kTile] for one or two groups of rows and `count` blocks of k.
 template <bool kTwo>
 inline void multiply_bfloat16(const BFloat16Block* first, const BFloat16Block* second, const char* weights, int count,
                               float* sums, const char* next, int ahead) {
@@ -94,7 +94,7 @@ inline void multiply_bfloat16(const BFloat16Block* first, const BFloat16Block* s
   }
 }
 
-// Blocks begin … begin + count of a tile for rows in whole groups; `sums` [rows][kTile].
+// Multiplies blocks begin … begin + count of a tile for whole groups of rows; `sums` is [rows][kTile].
 inline void multiply_tile_bfloat16(const Product& p, int groups, int begin, int count, const char* weights, float* sums,
                                    const char* next, int ahead) {
   const int blocks = block_count(p.k);
@@ -122,7 +122,7 @@ void multiply_rows_bfloat16(const Product& p, int first_tile, int last_tile) {
     for (int r = 0; r < p.m; ++r)
       for (int v = 0; v < kTile; v += kWidth) store(sums + r * kTile + v, p.bias ? load(p.bias + column + v) : Vec{});
     const auto* b = reinterpret_cast<const char*>(p.b) + std::size_t(t) * blocks * kStored;
-    // What is asked for: a little ahead while the tile streams by once, else the next tile.
+    // Prefetches a little ahead if the tile is read only once, otherwise the next tile.
     const char* next = b + (pairs == 1 ? std::size_t(2 * kAhead) : std::size_t(blocks) * kStored);
     for (int begin = 0; begin < blocks; begin += kStreamBlocks, b += std::size_t(kStreamBlocks) * kStored) {
       const int count = blocks - begin < kStreamBlocks ? blocks - begin : kStreamBlocks;
@@ -135,7 +135,7 @@ void multiply_rows_bfloat16(const Product& p, int first_tile, int last_tile) {
   }
 }
 
-// As many rows at a time as the second cache holds beside the weights.
+// Takes as many rows at a time as fit into the second-level cache beside the weights.
 template <Precision kP>
 void bfloat16_product(const Product& p, int first_tile, int last_tile) {
   constexpr int kInputBytes = 1 << 20;

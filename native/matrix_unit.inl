@@ -1,7 +1,8 @@
-// Products of quantised weights on the CPU's matrix unit (AMX); included by quantized.inl where it is compiled for one.
+// Products of quantised weights on the CPU's matrix unit (AMX); quantized.inl includes this file when it is compiled
+// for one.
 //
-// One instruction multiplies a block of 16 rows with 16 outputs. The sums are the same integers as everywhere, and the
-// float arithmetic behind them the same chain, so the result is the same to the bit.
+// One instruction multiplies a block of 16 rows by 16 outputs. The sums are the same integers as in the other kernels,
+// and the same chain of float operations follows, so the result is the same to the bit.
 #pragma once
 
 #include "quantized.inl"
@@ -9,7 +10,7 @@
 namespace gpt2lab {
 namespace {
 
-// From so many rows on it is faster than dot products; 4-bit weights have to be unpacked for it.
+// The number of rows from which the matrix unit is faster than dot products; it needs 4-bit weights unpacked.
 template <Precision kP>
 constexpr int kMatrixUnitRows = kP == Precision::q8_0 ? 7 : 13;
 
@@ -21,7 +22,7 @@ struct alignas(64) TileShapes {
 };
 
 using Sums = std::int32_t[kRowGroup][kHalfTile];
-constexpr int kHeld = 4;  // blocks whose sums are in memory: two are made, then the two before them are added up
+constexpr int kHeld = 4;  // blocks whose sums are in memory: two are computed, then the two before them are added
 
 // One half of a tile in one part of k: `count` blocks of weights, `stride` bytes apart, and their scales.
 struct Part {
@@ -29,10 +30,10 @@ struct Part {
   const char* scales;
   std::size_t stride, scale_stride;
   int count;
-  int ahead;  // bytes of the next tile to ask for per block
+  int ahead;  // bytes of the next tile to prefetch per block
 };
 
-// Sums of one block. The compiler wants the tiles' numbers as digits.
+// Computes the sums of one block. The compiler requires literal tile numbers.
 template <bool kOdd>
 inline void multiply_block(const ActivationBlock& a, const char* weights, Sums& sums) {
   if constexpr (kOdd) {
@@ -58,8 +59,8 @@ inline void add_block(Vec (&acc)[kM], const Sums& sums, const ActivationBlock& a
     acc[r] = fma(__builtin_convertvector(load_ints(sums[r]), Vec), scale * splat(a.scale[r]), acc[r]);
 }
 
-// acc[r] += inputs a[0 … count) · weights for kM rows of a group. Asks for what comes `next` little by little: at once,
-// it would be waited for.
+// Adds inputs a[0 … count) · weights to acc[r] for kM rows of a group. Prefetches from `next` little by little, because
+// one large request would stall.
 template <int kM>
 inline void multiply_part(Vec (&acc)[kM], const ActivationBlock* a, const Part& part, const char* next) {
   alignas(64) Sums sums[kHeld];
@@ -80,7 +81,7 @@ inline void multiply_part(Vec (&acc)[kM], const ActivationBlock* a, const Part& 
     add_block(acc, sums[added % kHeld], a[added], part.scales + added * part.scale_stride);
 }
 
-// 4-bit weights of `count` blocks of a tile as bytes, in the layout of q8_0 without scales.
+// Unpacks the 4-bit weights of `count` blocks of a tile to bytes, in the layout of q8_0 without scales.
 inline void unpack(const char* blocks, int count, char* out) {
   using Block = WeightBlock<Precision::q4_0>;
   const __m512i low = _mm512_set1_epi8(0x0f), eight = _mm512_set1_epi8(8);
@@ -94,7 +95,8 @@ inline void unpack(const char* blocks, int count, char* out) {
       }
 }
 
-// kM rows of one group: from the bias or the sums `between` parts on, to the next part's or the end.
+// Computes one part of k for kM rows of one group. It starts from the sums `between` parts, or from the bias if that is
+// null, and writes the sums to `out`, or the finished outputs if that is null.
 template <int kM>
 void multiply_group(const Product& p, int row, int column, const ActivationBlock* a, const Part& part, const char* next,
                     const float* between, float* out) {
@@ -106,14 +108,14 @@ void multiply_group(const Product& p, int row, int column, const ActivationBlock
   for (int r = 0; r < kM; ++r) out ? store(out + r * kTile, acc[r]) : finish(p, row + r, column, acc[r]);
 }
 
-// Blocks begin … begin + count of a tile for all rows. `sums` [m][kTile] keeps what is between such parts of k.
+// Multiplies blocks begin … begin + count of a tile for all rows. `sums` [m][kTile] keeps the sums between parts of k.
 inline void multiply_tile(const Product& p, int tile, int begin, const Part (&halves)[2], float* sums,
                           const char* next) {
   const int blocks = block_count(p.k), groups = (p.m + kRowGroup - 1) / kRowGroup, count = halves[0].count;
   for (int g = 0; g < groups; ++g) {
     const int first = g * kRowGroup, rows = p.m - first < kRowGroup ? p.m - first : kRowGroup;
     const auto* a = reinterpret_cast<const ActivationBlock*>(p.prepared) + std::size_t(g) * blocks + begin;
-    for (int half = 0; half < 2; ++half) {  // the second one finds the inputs in the first cache
+    for (int half = 0; half < 2; ++half) {  // the second half finds the inputs in the first-level cache
       float* kept = sums + first * kTile + half * kHalfTile;
       float* between = begin > 0 ? kept : nullptr;
       float* out = begin + count < blocks ? kept : nullptr;

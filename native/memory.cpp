@@ -18,7 +18,7 @@ Memory::Memory(std::size_t bytes) {
   if (bytes == 0) return;
   const bool huge = bytes >= kHugePage;
   mapped_ = huge ? round_up(bytes, kHugePage) : round_up(bytes, 4096);
-  // One huge page more than needed, so that an aligned start can be cut out of it.
+  // Reserve one huge page more than needed, so that the mapping can be cut to an aligned start.
   const std::size_t reserve = huge ? mapped_ + kHugePage : mapped_;
   void* p = mmap(nullptr, reserve, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
   if (p == MAP_FAILED) throw std::bad_alloc();

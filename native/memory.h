@@ -1,4 +1,4 @@
-// Large arrays straight from the operating system: zeroed, aligned, in huge pages where it has them.
+// Large arrays from the operating system: zeroed, aligned, and in huge pages where available.
 #pragma once
 
 #include <cstddef>
@@ -8,7 +8,7 @@
 
 namespace gpt2lab {
 
-// Bytes from the system; throws std::bad_alloc when there is no memory. Moves, does not copy.
+// Bytes from the system. Movable, not copyable. The constructor throws std::bad_alloc when there is no memory.
 class Memory {
  public:
   Memory() = default;
@@ -28,7 +28,7 @@ class Memory {
   std::size_t mapped_ = 0;
 };
 
-// `size` numbers, all zero at first, at an address that is a multiple of a cache line.
+// An array of `size` numbers, initially zero, aligned to a cache line.
 template <typename T>
 class Array {
  public:

@@ -14,7 +14,7 @@ constexpr int kHalfTile = kTile / 2, kSteps = kBlock / 4;
 constexpr std::size_t kHalfBytesQ8 = kHalfTile * kBlock, kHalfBytesQ4 = kHalfBytesQ8 / 2;
 constexpr std::size_t kScaleBytes = kTile * sizeof(Half);
 
-// Inputs first … first + kBlock of the outputs of a tile; rows are inputs.
+// The inputs of one block for the outputs of a tile; rows are inputs.
 struct Values {
   float at[kBlock][kTile];
 };
@@ -35,7 +35,7 @@ float inverse(float scale) {
   return std::isinf(x) ? 0.0f : x;
 }
 
-// False if a scale is not finite.
+// Stores the scales; returns false if one is not finite.
 bool store_scales(const float* scale, std::byte* out) {
   bool finite = true;
   Half halves[kTile];
@@ -53,7 +53,7 @@ bool encode_q8(const Values& values, std::byte* out) {
   for (int i = 0; i < kBlock; ++i)
     for (int j = 0; j < kTile; ++j) {
       const float magnitude = std::fabs(values.at[i][j]);
-      finite &= magnitude <= std::numeric_limits<float>::max();  // not for NaN
+      finite &= magnitude <= std::numeric_limits<float>::max();  // false for NaN
       scale[j] = magnitude > scale[j] ? magnitude : scale[j];
     }
   if (!finite) return false;
@@ -63,7 +63,7 @@ bool encode_q8(const Values& values, std::byte* out) {
   }
   for (int i = 0; i < kBlock; ++i) {
     std::int8_t row[kTile];
-    for (int j = 0; j < kTile; ++j) {  // halves away from zero, as C's roundf
+    for (int j = 0; j < kTile; ++j) {  // rounds halves away from zero, like C's roundf
       const float scaled = values.at[i][j] * invert[j], magnitude = std::fabs(scaled);
       const int whole = int(magnitude), rounded = whole + (magnitude - float(whole) >= 0.5f);
       row[j] = std::int8_t(scaled < 0 ? -rounded : rounded);

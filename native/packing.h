@@ -1,9 +1,10 @@
 // Matrices in the order in which the kernels read them.
 //
-// Tiles of kTile outputs, one after another. In float32 a tile is [k][kTile] numbers, in bfloat16 [k / 2][kTile][2], k
-// rounded up to whole blocks. In q8_0 and q4_0 it is a sequence of blocks of kBlock inputs: two halves of 16 outputs,
-// each [steps][16][4 inputs], then kTile float16 scales. q8_0 has 8 steps of int8; q4_0 has 4 steps of bytes, low
-// halves for the first 16 inputs. The encoding is GGUF's, to the bit. Outputs beyond n and inputs beyond k are zero.
+// A packed matrix is a sequence of tiles of kTile outputs. In float32 a tile is [k][kTile] numbers; in bfloat16 it is
+// [k / 2][kTile][2], with k rounded up to whole blocks. In q8_0 and q4_0 a tile is a sequence of blocks of kBlock
+// inputs: two halves of 16 outputs, each [steps][16][4 inputs], then kTile float16 scales. q8_0 has 8 steps of int8;
+// q4_0 has 4 steps of bytes, whose low halves hold the first 16 inputs. The encoding is GGUF's, to the bit. Outputs
+// beyond n and inputs beyond k are zero.
 #pragma once
 
 #include <cstddef>
@@ -13,11 +14,11 @@
 
 namespace gpt2lab {
 
-// Changes whenever anything about how weights lie in memory does, so that packed weights of another version are not
-// used.
+// The version of the layout of weights in memory. It changes with the layout, so packed weights of another version are
+// not used.
 constexpr int kPackedLayout = 2;
 
-// A packed matrix of `k` inputs and `n` outputs, in memory that somebody else owns.
+// A packed matrix of `k` inputs and `n` outputs, in memory that it does not own.
 struct PackedMatrix {
   Precision precision;
   std::byte* tiles = nullptr;
@@ -27,13 +28,13 @@ struct PackedMatrix {
   std::size_t tile_bytes() const;
   std::size_t bytes() const { return tile_count() * tile_bytes(); }
 
-  // The `k` inputs of output j, as float32.
+  // Writes the `k` inputs of output j as float32.
   void column(int j, float* out) const;
 };
 
 enum class Layout { input_major, output_major };  // source is [k, n] as in the original, or [n, k] as wte is
 
-// Fills `matrix`. False if a value is not finite in its precision (but for float32, which takes all).
+// Fills `matrix`. Returns false if a value is not finite in its precision (float32 accepts every value).
 bool pack(const float* source, Layout layout, const PackedMatrix& matrix, ThreadPool& pool);
 
 }  // namespace gpt2lab

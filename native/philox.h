@@ -1,5 +1,5 @@
 // Philox4x32-10, a counter-based random number generator (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3",
-// SC 2011): any number of any stream is computed on its own, in any order.
+// SC 2011). Every number of every stream is computed independently, in any order.
 #pragma once
 
 #include <array>
@@ -21,7 +21,8 @@ inline PhiloxBlock philox4x32(PhiloxBlock counter, std::array<std::uint32_t, 2> 
   return counter;
 }
 
-// Uniform in [0, 1) with 53 random bits: the number that draws the token at `position` of stream `stream` of `seed`.
+// Returns a number uniform in [0, 1) with 53 random bits: the one that draws the token at `position` of stream `stream`
+// of `seed`.
 inline double philox_uniform(std::uint64_t seed, std::uint64_t stream, std::uint32_t position) {
   const PhiloxBlock x = philox4x32({position, 0, std::uint32_t(stream), std::uint32_t(stream >> 32)},
                                    {std::uint32_t(seed), std::uint32_t(seed >> 32)});

@@ -1,4 +1,4 @@
-// What weights, keys and values may be stored in.
+// The formats in which weights, keys and values are stored.
 #pragma once
 
 #include <cstddef>
@@ -21,12 +21,12 @@ struct BFloat16 {
 
 constexpr bool is_quantized(Precision p) { return p == Precision::q8_0 || p == Precision::q4_0; }
 
-// What makes a quantised weight unsigned, as some instruction sets want it.
+// Returns the number that, added to a quantised weight, makes it unsigned, as some instruction sets require.
 constexpr int zero_point(Precision p) { return p == Precision::q8_0 ? 128 : 8; }
 
 constexpr int block_count(int k) { return (k + kBlock - 1) / kBlock; }
 
-// To nearest, ties to even; too large becomes infinite.
+// Rounds to nearest, ties to even; numbers that are too large become infinite.
 Half to_half(float x);
 float to_float(Half h);
 

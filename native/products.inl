@@ -9,12 +9,12 @@ namespace gpt2lab {
 namespace {
 
 constexpr int kPass = kVectors * kWidth;  // columns that one pass over a tile computes
-constexpr int kPartK = 768;               // depth of a part of a product: its operands stay in the second cache
+constexpr int kPartK = 768;               // depth of a part of a product: its operands stay in the second-level cache
 constexpr int kLine = 64;                 // bytes of a cache line
-constexpr int kAhead = 3072;              // bytes of a stream to ask for ahead: more than the CPU does by itself
+constexpr int kAhead = 3072;              // distance of prefetches in bytes: farther than the CPU's own
 static_assert(kTile % kPass == 0);
 
-// Asks for memory that is read soon, `step` bytes at a time.
+// A prefetcher of memory that is read soon, `step` bytes at a time.
 struct Prefetch {
   const char* next;
   int step;
@@ -26,11 +26,11 @@ struct Prefetch {
   }
 };
 
-// acc[r][v] += a[r, 0 … k) · b[0 … k, columns of v], k ascending. b's rows are `ldb` elements apart.
+// Adds a[r, 0 … k) · b[0 … k, columns of v] to acc[r][v], k ascending. b's rows are `ldb` elements apart.
 template <int kM, int kV, typename Element>
 inline void accumulate(Vec (&acc)[kM][kV], const float* a, std::size_t lda, const Element* b, std::size_t ldb, int k,
                        Prefetch prefetch) {
-  // Every third row has a pointer, which leaves registers: those after it are one and two strides away.
+  // Only every third row has a pointer, which saves registers: the next two rows are one and two strides away.
   const float* rows[(kM + 2) / 3];
   for (int g = 0; g < (kM + 2) / 3; ++g) rows[g] = a + 3 * g * lda;
   for (int i = 0; i < k; ++i) {
@@ -46,8 +46,8 @@ inline void accumulate(Vec (&acc)[kM][kV], const float* a, std::size_t lda, cons
   }
 }
 
-// The same with bfloat16 weights, which lie in pairs of inputs: [k / 2][kTile][2]. Widened, the second of a pair is the
-// upper half of its 32 bits, and the first what is left when these are shifted out.
+// Does the same with bfloat16 weights, which lie in pairs of inputs: [k / 2][kTile][2]. In a pair's 32 bits, the upper
+// half is the second number as a float32; a left shift by 16 gives the first.
 template <int kM, int kV>
 inline void accumulate(Vec (&acc)[kM][kV], const float* a, std::size_t lda, const BFloat16* b, std::size_t ldb, int k,
                        Prefetch prefetch) {
@@ -70,21 +70,21 @@ inline void accumulate(Vec (&acc)[kM][kV], const float* a, std::size_t lda, cons
   }
 }
 
-// What becomes of one vector of finished sums.
+// Applies the epilogue to one vector of finished sums and stores it.
 inline void finish(const Product& p, int row, int column, Vec y) {
   float* c = p.c + row * p.ldc + column;
   if (p.epilogue == Epilogue::gelu) y = gelu(y);
   const int room = p.n - column;
   if (room >= kWidth) {
     store(c, p.epilogue == Epilogue::add ? load(c) + y : y);
-  } else {  // the last tile of a matrix whose width is not a multiple of it
+  } else {  // the last tile, if the matrix's width is not a multiple of kTile
     float lanes[kWidth];
     store(lanes, y);
     for (int i = 0; i < room; ++i) c[i] = p.epilogue == Epilogue::add ? c[i] + lanes[i] : lanes[i];
   }
 }
 
-// Where the sums of a row begin: at the bias, or at what an earlier part of k has left.
+// Returns the first value of a row's sums: the bias, or the sums of the earlier parts of k.
 inline Vec first_sum(const Product& p, int row, int column, int k_begin) {
   const std::size_t ldp = std::size_t((p.n + kTile - 1) / kTile) * kTile;
   if (k_begin > 0) return load(p.partial + row * ldp + column);
@@ -101,13 +101,13 @@ inline std::size_t tile_bytes(int k) {
   return std::size_t(block_count(k)) * kBlock * kTile * sizeof(Element);
 }
 
-// One part of k of kM rows and one pass of columns.
+// Computes one part of k for kM rows and one pass of columns.
 template <typename Element, int kM, int kV>
 void block(const Product& p, int row, int column, int k_begin, int k_end, Prefetch prefetch) {
   Vec acc[kM][kV];
   for (int r = 0; r < kM; ++r)
     for (int v = 0; v < kV; ++v) acc[r][v] = first_sum(p, row + r, column + v * kWidth, k_begin);
-  constexpr int kPaired = sizeof(float) / sizeof(Element);  // inputs of one output that lie together
+  constexpr int kPaired = sizeof(float) / sizeof(Element);  // inputs of one output that lie side by side
   const auto* b = reinterpret_cast<const Element*>(p.b + column / kTile * tile_bytes<Element>(p.k)) + k_begin * kTile;
   accumulate<kM, kV>(acc, p.a + row * p.lda + k_begin, p.lda, b + column % kTile * kPaired, kTile, k_end - k_begin,
                      prefetch);
@@ -118,7 +118,7 @@ void block(const Product& p, int row, int column, int k_begin, int k_end, Prefet
     }
 }
 
-// Rows of one group of `groups` equal ones.
+// The rows of one of `groups` equal groups.
 struct Group {
   int begin, count;
   Group(int rows, int group, int groups) : begin(int(std::size_t(rows) * group / groups)) {
@@ -128,7 +128,7 @@ struct Group {
 
 template <typename Element>
 void float_product(const Product& p, int first_tile, int last_tile) {
-  // What one turn of accumulate() reads: a row of floats, or of pairs of bfloat16.
+  // Bytes that one turn of accumulate() reads: a row of floats, or of pairs of bfloat16.
   constexpr int kTurn = kTile * int(sizeof(float)), kInputs = sizeof(float) / sizeof(Element);
   const std::size_t size = tile_bytes<Element>(p.k);
   const auto* bytes = reinterpret_cast<const char*>(p.b);
@@ -146,7 +146,7 @@ void float_product(const Product& p, int first_tile, int last_tile) {
       for (int g = 0; g < groups; ++g) {
         const char* part = bytes + column / kTile * size + std::size_t(k) * kTile * sizeof(Element);
         Prefetch prefetch{part + kAhead, kTurn};
-        if (groups * kPasses > 1) {  // while the tile is in the cache, each pass over it asks for a share of the next
+        if (groups * kPasses > 1) {  // while the tile is in the cache, each pass over it prefetches a share of the next
           const int share = column % kTile / kPass * groups + g;
           prefetch.step = kTurn / (groups * kPasses);
           prefetch.next = part + size + std::size_t(share) * prefetch.step * ((k_end - k) / kInputs);

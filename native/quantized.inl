@@ -1,7 +1,7 @@
 // Products of q8_0 and q4_0 weights with inputs that are quantised block by block; included by kernels.inl only.
 //
-// Inside a block everything is an exact integer, so it does not matter which instructions add it up; the float sums
-// over blocks are a chain of fused multiply-adds in the order of k, the same on every path.
+// The sums inside a block are exact integers, so it does not matter which instructions add them; the float sums over
+// blocks are a chain of fused multiply-adds in the order of k, the same on every path.
 #pragma once
 
 #include "kernels.h"
@@ -23,19 +23,19 @@ constexpr int kQuantizedRows = 3;
 constexpr int kQuantizedRows = 1;
 #endif
 
-// Whether the weights are made unsigned (ActivationBlock::offset puts that right) for instructions that want them so.
+// Whether to make the weights unsigned, as some instructions require; ActivationBlock::offset corrects the sums.
 template <Precision kP>
 constexpr bool kUnsigned =
 #if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
     true;
 #elif defined(__AVX2__)
-    kP == Precision::q4_0;  // two products of 4 bits and 8 fit the 16 bits of an intermediate sum, of 8 and 8 do not
+    kP == Precision::q4_0;  // an intermediate sum's 16 bits hold two products of 4 and 8 bits, but not of 8 and 8
 #else
     false;
 #endif
 
-// A block of a tile: two halves of 16 outputs, each [kBlock / 4][16][4], then the scales. In q4_0 the low halves of the
-// bytes hold the first 16 inputs, the high halves the others.
+// The layout of a block of a tile: two halves of 16 outputs, each [kBlock / 4][16][4], then the scales. In q4_0 the low
+// halves of the bytes hold the first 16 inputs, the high halves the others.
 template <Precision kP>
 struct WeightBlock {
   static constexpr int kHalfBytes = kP == Precision::q8_0 ? 512 : 256;
@@ -48,7 +48,7 @@ constexpr int kHalfTile = kTile / 2;
 typedef signed char ByteVec __attribute__((vector_size(kWidth * 4)));
 typedef int Int4 __attribute__((aligned(4), may_alias));
 
-// Inputs 4 * step … + 4 of the outputs of a vector; `p` points at its first output in the first step.
+// Loads inputs 4 * step … + 4 of a vector of outputs; `p` points at the first of these outputs in the first step.
 template <Precision kP>
 inline IntVec weights(const char* p, int step) {
   constexpr int kStepBytes = kHalfTile * 4;
@@ -62,7 +62,7 @@ inline IntVec weights(const char* p, int step) {
   }
 }
 
-// The same, always signed.
+// Loads the same weights, always signed.
 template <Precision kP>
 inline IntVec signed_weights(const char* p, int step) {
   constexpr int kStepBytes = kHalfTile * 4;
@@ -71,7 +71,7 @@ inline IntVec signed_weights(const char* p, int step) {
   return (IntVec)((ByteVec)((step < 4 ? w : w >> 4) & splat_int(0x0f0f0f0f)) - (ByteVec)splat_int(0x08080808));
 }
 
-// acc[i] += w[4 * i … + 4] · x, where every lane of x holds the same four signed bytes.
+// Adds w[4 * i … + 4] · x to acc[i], where every lane of x holds the same four signed bytes.
 template <Precision kP>
 inline IntVec dot(IntVec acc, IntVec w, IntVec x) {
 #if defined(__AVX512VNNI__)
@@ -80,7 +80,7 @@ inline IntVec dot(IntVec acc, IntVec w, IntVec x) {
   __m512i products;
   if constexpr (kUnsigned<kP>) {
     products = _mm512_maddubs_epi16((__m512i)w, (__m512i)x);
-  } else {  // the sign of x goes over to w
+  } else {  // move the sign of x to w
     const __mmask64 negative = _mm512_movepi8_mask((__m512i)x);
     const __m512i signed_w = _mm512_mask_sub_epi8((__m512i)w, negative, _mm512_setzero_si512(), (__m512i)w);
     products = _mm512_maddubs_epi16(_mm512_abs_epi8((__m512i)x), signed_w);
@@ -122,14 +122,14 @@ void quantize(const float* x, int k, int zero_point, int row, ActivationBlock* o
       __builtin_memcpy(padded, block, (k - begin) * sizeof(float));
       block = padded;
     }
-    // The largest magnitude by its bits, so that NaN and infinity win and reach the scale.
+    // Compare magnitudes by their bits, so that NaN and infinity win and reach the scale.
     IntVec top = {};
     for (int i = 0; i < kParts; ++i) {
       const IntVec magnitude = (IntVec)load(block + i * kWidth) & splat_int(0x7fffffff);
       top = magnitude > top ? magnitude : top;
     }
     const float largest = __builtin_bit_cast(float, largest_lane(top));
-    const bool zero = !(largest >= kTiny && largest < __builtin_inff());  // of NaN and infinity only the scale tells
+    const bool zero = !(largest >= kTiny && largest < __builtin_inff());  // only the scale reports NaN and infinity
     const Vec inverse = splat(zero ? 0.0f : 127.0f / largest);
     IntVec total = {};
     for (int i = 0; i < kParts; ++i) {
@@ -143,7 +143,7 @@ void quantize(const float* x, int k, int zero_point, int row, ActivationBlock* o
   }
 }
 
-// kM rows of one group and kV vectors of columns, over all blocks of k.
+// Computes kM rows of one group by kV vectors of columns, over all blocks of k.
 template <Precision kP, int kM, int kV>
 void quantized_block(const Product& p, int row, int column, Prefetch prefetch) {
   using Block = WeightBlock<kP>;
@@ -212,7 +212,7 @@ void quantized_product(const Product& p, int first_tile, int last_tile) {
       for (int column = t * kTile; column < (t + 1) * kTile; column += kPass)
         for (int g = 0; g < groups; ++g) {
           const Group group(rows, g, groups);
-          // The first pass over a tile streams it; the others find it in the cache and ask for the next.
+          // The first pass over a tile streams it; the others find it in the cache and prefetch the next.
           Prefetch prefetch{bytes + t * tile_bytes + kAhead, WeightBlock<kP>::kBytes};
           if (first > 0 || g > 0 || column % kTile > 0) prefetch.next += tile_bytes;
           with_count<kQuantizedRows>(group.count, [&]<int kM>() {

@@ -16,7 +16,7 @@ inline float sum_of(const float* x, int n) {
 }
 
 struct Moments {
-  float mean, scale;  // of a row; the scale is one over the standard deviation
+  float mean, scale;  // of one row; the scale is one over the standard deviation
 };
 
 inline Moments moments(const float* x, float epsilon, int n) {
@@ -40,7 +40,7 @@ void layer_norm(const float* x, const float* gain, const float* bias, float epsi
   for (; i < n; ++i) out[i] = (x[i] - mean) * scale * gain[i] + bias[i];
 }
 
-// With h = (x - mean) · scale and g = d · gain: (g - mean of g - h · mean of g · h) · scale.
+// Computes (g - mean of g - h · mean of g · h) · scale, where h = (x - mean) · scale and g = d · gain.
 void layer_norm_gradient(const float* x, const float* d, const float* gain, float epsilon, int n, float* out,
                          float* d_gain, float* d_bias) {
   const auto [mean, scale] = moments(x, epsilon, n);

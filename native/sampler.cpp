@@ -14,21 +14,22 @@
 namespace gpt2lab {
 namespace {
 
-constexpr int kBuckets = 2048;         // of candidates by their scores, for top-p
+constexpr int kBuckets = 2048;         // buckets of candidates by their scores, for top-p
 constexpr double kBucketsPerNat = 32;  // at least
 constexpr int kSample = 8;
-constexpr int kSlack = 16;           // ids that the kernels may write too many
-constexpr double kNothing = 1e-290;  // more than a stride of impossible tokens sums up to
+constexpr int kSlack = 16;           // extra ids that the kernels may write
+constexpr double kNothing = 1e-290;  // more than the sum of a stride of impossible tokens
 
 template <typename Real>
 constexpr Real kBanned = -std::numeric_limits<Real>::infinity();
 template <typename Real>
-constexpr Real kLowest = std::numeric_limits<Real>::lowest();  // of all that are not banned
+constexpr Real kLowest = std::numeric_limits<Real>::lowest();  // of the scores that are not banned
 
 int bin_count(int n) { return (n + kGroup - 1) / kGroup * kGroupBins; }
 
-// Like sampling/rules.py: differences from the largest are divided, so that no temperature overflows, and a temperature
-// of 1 leaves scores as they are: differences of small numbers from a large one may be equal where the numbers are not.
+// The temperature, as in sampling/rules.py. It divides differences from the largest score, so that no temperature
+// overflows. A temperature of 1 leaves the scores unchanged: two different small numbers may have equal differences
+// from a large one.
 struct Temper {
   double largest, temperature;
   double operator()(double score) const { return temperature == 1 ? score : (score - largest) / temperature; }
@@ -36,7 +37,7 @@ struct Temper {
 
 double scale_of(double temperature) { return 1 / std::max(temperature, std::numeric_limits<double>::min()); }
 
-// Numbers count up as the reals they stand for do.
+// Maps reals to integers of the same order.
 template <typename Real>
 auto to_ordinal(Real x) {
   using Int = std::conditional_t<sizeof(Real) == 4, std::int32_t, std::int64_t>;
@@ -48,7 +49,7 @@ Real from_ordinal(Int i) {
   return std::bit_cast<Real>(i >= 0 ? i : std::numeric_limits<Int>::min() - i);
 }
 
-// The lowest number of which the rising function f says the same as of x: a threshold at x would cut those ties.
+// Returns the lowest number with f(number) = f(x) for a non-decreasing f: a threshold at x would cut those ties.
 template <typename Real, typename Function>
 Real lowest_tie(Real x, const Function& f) {
   if (x <= kLowest<Real>) return x;
@@ -68,7 +69,7 @@ DrawStatus status_of_infinite(const float* logits, int n, float largest) {
   return largest > 0 ? DrawStatus::infinite_logit : DrawStatus::no_candidate;
 }
 
-// Four chains of additions, to wait less for each.
+// Adds in four chains, to wait less for each addition.
 double sum_of(const double* x, int n) {
   double a = 0, b = 0, c = 0, d = 0;
   int i = 0;
@@ -77,7 +78,7 @@ double sum_of(const double* x, int n) {
   return (a + b) + (c + d);
 }
 
-// The first i at which `below`, to which it adds x[0 … i], is over `target`; n if there is none.
+// Adds x[0], x[1], … to `below`; returns the first i at which it exceeds `target`, or n.
 int index_over(double target, const double* x, int n, double& below) {
   int i = 0;
   for (; i < n; ++i)
@@ -152,7 +153,7 @@ DrawStatus Sampler::adjust(const float* logits, int n_vocab, const Draw& draw) {
 void Sampler::penalise(const SamplingParams& params, const Tokens& tokens) {
   for (std::size_t i = 0; i < tokens.size; ++i) {
     std::int32_t& count = occurrences_[tokens.ids[i]];
-    if (count == 0) continue;  // its first occurrence has dealt with it
+    if (count == 0) continue;  // already penalised at the first occurrence
     double& s = scores_[tokens.ids[i]];
     s = s > 0 ? s / params.repetition_penalty : s * params.repetition_penalty;
     s = s - params.presence_penalty - params.frequency_penalty * count;
@@ -198,7 +199,7 @@ std::int32_t Sampler::choose(const Scores<Real>& scores, const Draw& draw) {
   return pick(random);
 }
 
-// Without candidates of its own: finds the stride of ids in which the sum of probabilities passes the target.
+// Draws from the whole vocabulary: finds the stride of ids in which the sum of probabilities passes the target.
 template <typename Real>
 std::int32_t Sampler::pick_from_all(const Scores<Real>& scores, double temperature, double random) {
   const double scale = scale_of(temperature);
@@ -237,7 +238,7 @@ double Sampler::gather(const Scores<Real>& scores, double temperature, Real thre
   return weigh(scores, temperature);
 }
 
-// Gathers the ids of the k largest scores, if there are so many, and of some more.
+// Gathers the ids of the k largest scores, or of all if there are fewer, and some more.
 template <typename Real, typename Function>
 void Sampler::gather_likeliest(const Scores<Real>& scores, int k, Real lowest, const Function& key) {
   const Real bound = lowest_tie(std::max(guess_of_likeliest(scores, k), lowest), key);
@@ -245,13 +246,13 @@ void Sampler::gather_likeliest(const Scores<Real>& scores, int k, Real lowest, c
   if (count_ < k) count_ = scores.kernels.at_least(scores.values, scores.n, scores.bins, lowest, ids_.get());
 }
 
-// A number that about k scores reach; if k is not over the number of bins, at least k.
+// Returns a number that about k scores reach; at least k, if k is not larger than the number of bins.
 template <typename Real>
 Real Sampler::guess_of_likeliest(const Scores<Real>& scores, int k) {
   int size = bin_count(scores.n), rank = k;
   if (k <= size) {
     std::copy(scores.bins, scores.bins + size, order_.get());
-  } else {  // from every kSample-th score, on the safe side
+  } else {  // from every kSample-th score, with a margin
     size = scores.n / kSample;
     rank = k / kSample + 3 * int(std::sqrt(k / kSample)) + 1;
     if (rank > size) return kBanned<Real>;
@@ -261,7 +262,7 @@ Real Sampler::guess_of_likeliest(const Scores<Real>& scores, int k) {
   return Real(order_[rank - 1]);
 }
 
-// Ties with the k-th stay.
+// Gathers the k largest scores and all ties with the k-th.
 template <typename Real>
 double Sampler::gather_top_k(const Scores<Real>& scores, double temperature, int k) {
   const Temper temper{scores.largest, temperature};
@@ -276,7 +277,7 @@ double Sampler::gather_top_k(const Scores<Real>& scores, double temperature, int
   return weigh(scores, temperature);
 }
 
-// Gathers at least the most likely tokens whose probabilities reach the share p of all; returns what they must reach.
+// Gathers at least the most likely tokens whose probabilities reach the share p of the total; returns this target.
 template <typename Real>
 double Sampler::gather_top_p(const Scores<Real>& scores, double temperature, double p) {
   const double scale = scale_of(temperature);
@@ -285,7 +286,8 @@ double Sampler::gather_top_p(const Scores<Real>& scores, double temperature, dou
     double value = (double(score) - double(scores.largest)) * scale;
     return kernels_->exp(&value, 1, &value);
   };
-  // Hundreds of GPT-2's tokens reach the mean of the bins' largest, thousands the smallest of them.
+  // With GPT-2, hundreds of tokens reach the mean of the bins' largest scores, and thousands reach the smallest of
+  // them.
   Real smallest = scores.largest;
   double sum = 0;
   int finite = 0;
@@ -300,16 +302,16 @@ double Sampler::gather_top_p(const Scores<Real>& scores, double temperature, dou
   return p * gather(scores, temperature, kLowest<Real>);
 }
 
-// Gathers at least the tokens that are p times as likely as the most likely one.
+// Gathers at least the tokens that are at least p times as likely as the most likely one.
 template <typename Real>
 double Sampler::gather_min_p(const Scores<Real>& scores, double temperature, double p) {
   const double bound = double(scores.largest) + temperature * std::log(p);
-  const double below = bound - 1e-6 * (std::abs(bound) + temperature);  // whatever the roundings
+  const double below = bound - 1e-6 * (std::abs(bound) + temperature);  // a margin for rounding
   return gather(scores, temperature, Real(std::max(below, double(kLowest<Real>))));
 }
 
-// Cuts all but the most likely candidates that reach `target` together. They fall into buckets by their scores; only
-// the bucket in which the sum, from the most likely on, crosses the target has to be sorted.
+// Cuts all but the most likely candidates that together reach `target`. Candidates fall into buckets by their scores;
+// only the bucket in which the sum, from the most likely on, crosses the target needs sorting.
 void Sampler::keep_top_p(double target) {
   double lowest = -1 / kBucketsPerNat;
   for (int i = 0; i < count_; ++i) lowest = std::min(lowest, keys_[i]);
@@ -321,7 +323,7 @@ void Sampler::keep_top_p(double target) {
   double kept = 0;
   while (crossing + 1 < kBuckets && kept + mass[crossing] < target) kept += mass[crossing++];
 
-  for (int i = 0; i < count_; ++i) {  // without branches, which would be guessed wrong
+  for (int i = 0; i < count_; ++i) {  // without branches, which the CPU would mispredict
     const int bucket = bucket_of(i);
     ranked_[size] = {probabilities_[i], i};
     size += (bucket == crossing) & (probabilities_[i] > 0);
@@ -336,7 +338,7 @@ void Sampler::keep_top_p(double target) {
   }
 }
 
-// The first candidate at which the sum of probabilities, in the order of ids, is over the share `random` of them all.
+// Returns the first candidate at which the sum of probabilities, in the order of ids, exceeds `random` of the total.
 std::int32_t Sampler::pick(double random) {
   double total = 0;
   for (int begin = 0; begin < count_; begin += kStride)
@@ -350,7 +352,7 @@ std::int32_t Sampler::pick(double random) {
   return ids_[i < count_ ? i : last_candidate()];
 }
 
-// Where rounding has left the target at the end.
+// Returns the last candidate that is not cut, for when rounding puts the target beyond the sum.
 int Sampler::last_candidate() const {
   int i = count_ - 1;
   while (i > 0 && probabilities_[i] == 0) --i;

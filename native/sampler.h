@@ -1,7 +1,8 @@
-// Logits in, token out: the stages of sampling/rules.py in the same order and, where they decide, in float64 like it.
+// The sampler: logits in, token out. It runs the stages of sampling/rules.py in the same order and makes their
+// decisions in float64 too.
 //
 // logit bias → penalties → temperature → top-k → top-p → min-p → draw. The vocabulary is never sorted: a filter gathers
-// the few ids that it may keep and works on them; without a filter only sums of stretches of the vocabulary are kept.
+// the few ids that it may keep and works on them; without a filter, the sampler only sums stretches of the vocabulary.
 // Knows nothing of sequences or text.
 #pragma once
 
@@ -15,10 +16,10 @@
 
 namespace gpt2lab {
 
-// Declared in sampling/declaration.py, which also checks the ranges and gives the order.
+// The sampling parameters, as declared in sampling/declaration.py, which also checks the ranges and sets the order.
 struct SamplingParams {
-  double temperature = 1.0;  // 0 takes the largest logit, the lowest id on ties
-  std::int64_t top_k = 0;    // 0: all
+  double temperature = 1.0;  // 0: the largest logit, the lowest id on ties
+  std::int64_t top_k = 0;    // 0: no limit
   double top_p = 1.0;
   double min_p = 0.0;
   double repetition_penalty = 1.0;
@@ -27,7 +28,7 @@ struct SamplingParams {
 
   static constexpr std::size_t kCount = 7;
 
-  // From kCount numbers; nothing if one is out of the range that the stages can work with.
+  // Reads kCount numbers; returns nothing if one is outside the range that the stages support.
   static std::optional<SamplingParams> read(const double* numbers);
 
   bool penalises() const { return repetition_penalty != 1 || presence_penalty != 0 || frequency_penalty != 0; }
@@ -42,7 +43,7 @@ struct Draw {
   SamplingParams params;
   std::uint64_t seed = 0, stream = 0;
   std::uint32_t position = 0;
-  Tokens history, recent;  // tokens that the penalties count, those of both
+  Tokens history, recent;  // the penalties count the tokens of both
   const std::int32_t* bias_ids = nullptr;
   const double* bias_values = nullptr;
   std::size_t bias_size = 0;
@@ -53,33 +54,33 @@ enum class DrawStatus { ok, nan_logit, infinite_logit, no_candidate };
 struct DrawResult {
   DrawStatus status = DrawStatus::ok;
   std::int32_t token = 0;
-  float logprob = 0;  // natural logarithm of the token's probability under the logits as they came
+  float logprob = 0;  // natural logarithm of the token's probability under the original logits
 };
 
-// Where the `size` likeliest tokens go, likeliest first, the lower id first of equal ones.
+// Room for the `size` likeliest tokens, likeliest first; among equals the lower id comes first.
 struct TopTokens {
   int size = 0;
   std::int32_t* ids = nullptr;
   float* logprobs = nullptr;
 };
 
-// One per thread; keeps its scratch memory between draws.
+// A sampler for one thread; keeps its scratch memory between draws.
 class Sampler {
  public:
   explicit Sampler(const Kernels& kernels) : kernels_(&kernels) {}
 
-  // Takes all memory that draws from n_vocab logits need, so that they throw nothing.
+  // Allocates all memory that draws from n_vocab logits need, so that draw() does not throw.
   void reserve(int n_vocab);
 
-  // `top.size` is at most n_vocab; what it points to is written only if the status is ok.
+  // Draws a token and fills `top`, but only if the status is ok. `top.size` is at most n_vocab.
   DrawResult draw(const float* logits, int n_vocab, const Draw& draw, const TopTokens& top = {});
 
  private:
-  // Logits as they came (float) or with biases and penalties in them (double).
+  // The original logits (float), or the logits with biases and penalties applied (double).
   template <typename Real>
   struct Scores {
     const Real* values;
-    const Real* bins;  // as the kernels write them
+    const Real* bins;  // from ScoreKernels::largest
     int n;
     Real largest;
     const ScoreKernels<Real>& kernels;
@@ -119,15 +120,15 @@ class Sampler {
 
   const Kernels* kernels_;
   int reserved_ = 0;
-  int count_ = 0;                  // candidates
-  Scratch<std::int32_t> ids_;      // of the candidates, ascending
-  Scratch<double> probabilities_;  // of the candidates, not normalised; 0 once one is cut
+  int count_ = 0;                  // number of candidates
+  Scratch<std::int32_t> ids_;      // ids of the candidates, ascending
+  Scratch<double> probabilities_;  // per candidate, not normalised; 0 once the candidate is cut
   Scratch<double> keys_;           // per candidate: its exponent; or sums of strides
   Scratch<double> scores_;         // per token: the logit with biases and penalties
   Scratch<float> logit_bins_;
   Scratch<double> score_bins_, order_;
   Scratch<Ranked> ranked_;
-  std::vector<std::int32_t> occurrences_;  // per token, in the history; zero between draws
+  std::vector<std::int32_t> occurrences_;  // per token: its count in the history; zero between draws
 };
 
 }  // namespace gpt2lab

@@ -1,7 +1,7 @@
-// What the sampler does with a row of as many numbers as the vocabulary has tokens; included by kernels.inl only.
+// The sampler's passes over a row of one number per token of the vocabulary; included by kernels.inl only.
 //
-// Every function passes once over the row and computes the same thing for float32, the logits as they come, and
-// float64, logits with biases and penalties in them. The order of every sum is fixed for an instruction set.
+// Every function passes over the row once. It computes the same for float32, the original logits, and for float64, the
+// logits with biases and penalties. The order of every sum is fixed for an instruction set.
 #pragma once
 
 #include "vector.inl"
@@ -44,7 +44,8 @@ inline DoubleVec fma(DoubleVec a, DoubleVec b, DoubleVec c) {
 #endif
 }
 
-// Lane-wise `a > b ? a : b`: b if either is NaN. (GCC 12 warns of its own _mm512_max_ps, not of the masked form.)
+// Computes `a > b ? a : b` per lane: b if either is NaN. (GCC 12 warns about its own _mm512_max_ps, but not about the
+// masked form.)
 inline Vec greater(Vec a, Vec b) {
 #if defined(__AVX512F__)
   return (Vec)_mm512_maskz_max_ps(0xFFFF, (__m512)a, (__m512)b);
@@ -64,7 +65,8 @@ inline DoubleVec greater(DoubleVec a, DoubleVec b) {
 #endif
 }
 
-// Writes `first` + lane for every lane that is at least `threshold` and returns how many; may write up to kWidth more.
+// Writes `first` + lane for every lane that is at least `threshold`, and returns their number; may write up to kWidth
+// more ids.
 inline int append_at_least(Vec x, Vec threshold, int first, std::int32_t* ids) {
 #if defined(__AVX512F__)
   const __mmask16 mask = _mm512_cmp_ps_mask((__m512)x, (__m512)threshold, _CMP_GE_OQ);
@@ -107,9 +109,9 @@ inline int append_at_least(DoubleVec x, DoubleVec threshold, int first, std::int
 #endif
 }
 
-// e^x for x ≤ 0 to about one unit in the last place; 0 below -708. e^x = 2^n · e^r with n = round(x / ln 2) and
-// |r| ≤ ln 2 / 2; e^r = 1 + r + r² q(r), q being a Chebyshev interpolation, here of degree 9. Adding `magic` rounds to
-// a whole number and leaves n + 1023, the biased exponent of 2^n, in the lowest bits.
+// Computes e^x for x ≤ 0 to about one unit in the last place; 0 below -708. e^x = 2^n · e^r with n = round(x / ln 2)
+// and |r| ≤ ln 2 / 2; e^r = 1 + r + r² q(r), where q is a Chebyshev interpolation, here of degree 9. Adding `magic`
+// rounds to a whole number and leaves n + 1023, the biased exponent of 2^n, in the lowest bits.
 inline DoubleVec exp_negative(DoubleVec x) {
   const DoubleVec magic = splat(6755399441055744.0 + 1023);  // 1.5 · 2^52 + the bias
   const LongVec tiny = x < splat(-708.0);
@@ -127,7 +129,7 @@ inline DoubleVec exp_negative(DoubleVec x) {
   return (DoubleVec)(~tiny & (LongVec)(p * (DoubleVec)((LongVec)shifted << 52)));
 }
 
-// The same for sums, with q of degree 7: relative error 1e-13, 3e-308 below -708.
+// Computes e^x for sums, with q of degree 7: relative error 1e-13, 3e-308 below -708.
 inline DoubleVec exp_of_many(DoubleVec x) {
   const DoubleVec magic = splat(6755399441055744.0 + 1023);
   const DoubleVec clamped = greater(x, splat(-708.0));
@@ -141,7 +143,7 @@ inline DoubleVec exp_of_many(DoubleVec x) {
   return p * (DoubleVec)((LongVec)shifted << 52);
 }
 
-// The same in float32 with q of degree 4: to a few units in the last place, 1e-38 below -87, NaN for NaN.
+// Computes e^x in float32, with q of degree 4: to a few units in the last place, 1e-38 below -87, NaN for NaN.
 inline Vec exp_negative(Vec x) {
   const Vec magic = splat(12582912.0f + 127);  // 1.5 · 2^23 + the bias
   const Vec clamped = greater(splat(-87.0f), x);
@@ -154,14 +156,14 @@ inline Vec exp_negative(Vec x) {
   return p * (Vec)((IntVec)shifted << 23);
 }
 
-// Sums lane by lane, then over the lanes in order.
+// Adds the lanes in order.
 inline double sum_lanes(DoubleVec lanes) {
   double total = 0;
   for (int i = 0; i < kDoubles; ++i) total += lanes[i];
   return total;
 }
 
-// Vectors of floats or doubles, as many as make kGroupBins numbers.
+// The vectors of floats or doubles that hold kGroupBins numbers.
 template <typename Real>
 struct Bins {
   using V = decltype(load((const Real*)nullptr));
@@ -209,7 +211,7 @@ int at_least(const Real* x, int n, const Real* bins, Real threshold, std::int32_
   return count;
 }
 
-// Tempered probabilities of a stretch of the row, not normalised.
+// Computes the probabilities of a stretch of the row with the temperature applied, not normalised.
 template <typename Real>
 inline double sum_stride(const Real* x, int n, DoubleVec largest, DoubleVec scale) {
   constexpr int kChains = 4;
@@ -233,7 +235,7 @@ double sum_strides(const Real* x, int n, double largest, double scale, double* s
 }
 
 double sum_exp(const float* x, int n, float largest) {
-  constexpr int kParts = Bins<float>::kParts, kFew = 16;  // additions in float32 before the sum goes on in float64
+  constexpr int kParts = Bins<float>::kParts, kFew = 16;  // kFew additions in float32, then one in float64
   const Vec shift = splat(largest);
   DoubleVec total = {};
   double rest = 0;

@@ -7,13 +7,13 @@
 namespace gpt2lab {
 namespace {
 
-// s = e^(scale · s - offset) up to `length`, zero from there to `padded`, a multiple of kTile.
+// Turns s into e^(scale · s - offset) up to `length`, and into zeros from there to `padded`, a multiple of kTile.
 void softmax_again(float* s, int length, int padded, float scale, float offset) {
   for (int i = length; i < padded; ++i) s[i] = -__builtin_inff();
   for (int i = 0; i < padded; i += kWidth) store(s + i, exp(load(s + i) * scale - offset));
 }
 
-// The same with the largest scale · s for the offset.
+// Does the same with the largest scale · s as the offset.
 RowSum softmax_row(float* s, int length, int padded, float scale) {
   for (int i = length; i < padded; ++i) s[i] = -__builtin_inff();
   Vec top = splat(-__builtin_inff());
@@ -28,8 +28,8 @@ RowSum softmax_row(float* s, int length, int padded, float scale) {
   return {largest, sum(total)};
 }
 
-// d = p · (d - mean) · scale, where `mean` is that of d by p. Where scores are large, p adds up to a little more or
-// less than 1, and without dividing by its sum the result would not add up to 0.
+// Computes d = p · (d - mean) · scale, where `mean` is the mean of d weighted by p. Where scores are large, p adds up
+// to slightly more or less than 1; without a division by its sum the result would not add up to 0.
 void softmax_gradient(float* d, const float* p, int padded, float scale) {
   Vec products = {}, total = {};
   for (int i = 0; i < padded; i += kWidth) {

@@ -80,7 +80,7 @@ std::vector<DrawResult> Stepper::draw(const float* logits, const std::vector<Dra
   return results;
 }
 
-// Whichever thread is free takes the next chain: what a sampler draws does not depend on what it has drawn before.
+// A free thread takes the next chain: a sampler's draws do not depend on its earlier draws.
 void Stepper::draw_parts(const std::vector<Part>& parts) {
   const std::size_t threads = std::min<std::size_t>(parts.size(), pool_.size());
   for (std::size_t thread = 0; thread < threads; ++thread) samplers_[thread].reserve(n_vocab_);
@@ -99,7 +99,7 @@ void Stepper::draw_part(const Part& part, Sampler& sampler) const {
   for (int row = 0; row < part.rows && !chain.ended; ++row) {
     Draw draw = chain.first;
     draw.position += std::uint32_t(chain.drawn);
-    draw.recent = {chain.guesses, std::size_t(chain.drawn)};  // all of which were drawn
+    draw.recent = {chain.guesses, std::size_t(chain.drawn)};  // all guesses so far were drawn
     const std::size_t offset = std::size_t(chain.drawn) * chain.top.size;
     const TopTokens top{chain.top.size, chain.top.ids + offset, chain.top.logprobs + offset};
     const DrawResult result = sampler.draw(part.logits + std::size_t(row) * n_vocab_, n_vocab_, draw, top);

@@ -1,4 +1,4 @@
-// One step of many sequences: tokens in, tokens drawn behind them out; the logits between the two stay here.
+// One step of many sequences: it takes tokens and returns the tokens drawn after them; the logits stay in here.
 //
 // Knows nothing of text or of when a sequence ends.
 #pragma once
@@ -13,14 +13,14 @@
 
 namespace gpt2lab {
 
-// Draws from consecutive rows of logits of one sequence, each as long as the one before has drawn what was guessed.
+// Draws from consecutive rows of logits of one sequence. The chain goes on while each draw gives the guessed token.
 struct Chain {
-  Draw first;                             // of the draws; those after it have later positions and longer histories
-  int count = 0;                          // rows; may be 0
+  Draw first;                             // first draw; the later ones have later positions and longer histories
+  int count = 0;                          // number of rows; may be 0
   const std::int32_t* guesses = nullptr;  // [count - 1] tokens
   DrawResult* results = nullptr;          // [count]
-  TopTokens top;                          // of the first draw; room for `count` of them
-  int drawn = 0;                          // results that were written; the last one may have failed
+  TopTokens top;                          // the first draw's; there is room for `count` of them
+  int drawn = 0;                          // number of results written; the last one may have failed
   bool ended = false;
 };
 
@@ -28,9 +28,9 @@ class Stepper {
  public:
   Stepper(Transformer& model, const Kernels& kernels, ThreadPool& pool, int n_vocab);
 
-  // Runs feeds[i], checked as Transformer::forward wants them, and draws chains[i] from the logits of its last tokens.
-  // Returns true, or false if a draw failed. Then, and if it throws for want of memory or threads, every sequence is as
-  // it was.
+  // Runs feeds[i], checked as Transformer::forward requires, and draws chains[i] from the logits of its last tokens.
+  // Returns false if a draw failed. Every sequence is then as it was before the call, and also if the call throws for
+  // lack of memory or threads.
   bool step(const std::vector<Feed>& feeds, std::vector<Chain>& chains);
 
   // Draws one token from each row of logits [draws, n_vocab].
@@ -43,7 +43,7 @@ class Stepper {
     const float* logits;
     int rows;
   };
-  // What one forward pass does.
+  // The work of one forward pass.
   struct Pass {
     std::vector<Feed> feeds;
     std::vector<Part> parts;

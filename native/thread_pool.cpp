@@ -39,7 +39,7 @@ void ThreadPool::member(Team& team, int thread) {
 }
 
 void ThreadPool::start() {
-  if (team_) (void)team_.release();  // in a forked child: the threads it speaks of do not exist here
+  if (team_) (void)team_.release();  // in a forked child: the team's threads do not exist here
   team_ = std::make_unique<Team>();
   owner_ = getpid();
   try {

@@ -1,7 +1,7 @@
 // A fixed team of threads that run one function together, with a barrier cheap enough for every layer of every token.
 //
-// Waiting spins for some microseconds, then sleeps in the kernel: a busy decode loop never pays for a wake-up, an idle
-// program uses no CPU.
+// A waiting thread spins for some microseconds, then sleeps in the kernel: a busy decode loop never pays for a wake-up,
+// and an idle program uses no CPU.
 #pragma once
 
 #include <sys/types.h>
@@ -17,7 +17,7 @@ namespace gpt2lab {
 
 class ThreadPool {
  public:
-  // `threads` ≥ 1 counts the calling thread; the others are started at the first run.
+  // `threads` ≥ 1 includes the calling thread; the first run starts the others.
   explicit ThreadPool(int threads) : size_(threads) {}
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
@@ -25,15 +25,15 @@ class ThreadPool {
 
   int size() const { return size_; }
 
-  // Calls work(thread) for thread = 0 … size - 1 at once and returns when all have ended. `work` must not throw; run
-  // throws std::system_error, having called nothing, if the threads cannot be started.
+  // Calls work(thread) for thread = 0 … size - 1 at once and returns when all calls have ended. `work` must not throw.
+  // Throws std::system_error, before any call, if the threads cannot be started.
   void run(const std::function<void(int)>& work);
 
-  // Inside work: returns when every thread of the team has called it as often as this one.
+  // Call it inside work. It returns when every thread of the team has called it as often as this one.
   void barrier();
 
  private:
-  // Shared with the threads, so that a child process can abandon it together with threads it does not have.
+  // The state shared with the threads. A forked child abandons it, together with the threads that it does not have.
   struct Team {
     std::atomic<std::uint32_t> round{0}, arrived{0}, phase{0};
     std::atomic<bool> stopping{false};

@@ -7,12 +7,12 @@
 namespace gpt2lab {
 namespace {
 
-constexpr float kEpsilon = 1e-5f;    // of every layer norm, as in the original model.py
+constexpr float kEpsilon = 1e-5f;    // for every layer norm, as in the original model.py
 constexpr int kPassRows = kMaxRows;  // rows computed together: enough to read each weight rarely
 constexpr int kOutputRows = 64;      // rows of the last layer that the head takes at once
-constexpr int kAloneRows = 2;        // so few rows every thread prepares for itself: cheaper than waiting for others
+constexpr int kAloneRows = 2;        // up to 2 rows, each thread prepares all for itself: cheaper than waiting
 
-// The part of `count` things that belongs to one of `threads`.
+// One thread's share of `count` things.
 struct Share {
   int begin, end;
   Share(int count, int thread, int threads)
@@ -84,7 +84,7 @@ void Transformer::reserve(int rows) {
   capacity_ = int(m);
 }
 
-// Of the blocks that are made of `rows` rows of k inputs, in prompts or not.
+// Returns the bytes needed for the blocks prepared from `rows` rows of k inputs, of prompts or not.
 std::size_t Transformer::prepared_bytes(int k, int rows) const {
   const std::size_t block =
       std::max(kernels_.prepared_block(weights.precision(), true), kernels_.prepared_block(weights.precision(), false));
@@ -97,13 +97,13 @@ void Transformer::embed(const Row& row, float* x) const {
   for (int i = 0; i < shape_.n_embd; ++i) x[i] += position[i];
 }
 
-// Row `row` of a matrix of k inputs, into its place among the blocks.
+// Writes row `row` of a matrix of k inputs to its place in the blocks.
 void Transformer::prepare(const float* x, int k, int row, std::byte* blocks) const {
   const std::size_t group = block_count(k) * kernels_.prepared_block(weights.precision(), prompt_);
   kernels_.prepare(x, k, weights.precision(), prompt_, row, blocks + row / kRowGroup * group);
 }
 
-// Layer norm of one row, to row `row` of `rows`, or of the blocks if those are wanted.
+// Writes the layer norm of one row to row `row` of `rows`, or of the blocks if products need blocks.
 void Transformer::normalize(const Norm& norm, const float* x, int row, float* rows, std::byte* blocks, int thread) {
   const int n = shape_.n_embd;
   const bool prepares = kernels_.prepared_block(weights.precision(), prompt_) > 0;
@@ -112,7 +112,7 @@ void Transformer::normalize(const Norm& norm, const float* x, int row, float* ro
   if (prepares) prepare(normed, n, row, blocks);
 }
 
-// Layer norm of the first `rows` rows of x_.
+// Computes the layer norm of the first `rows` rows of x_.
 Transformer::Inputs Transformer::normalized(const Norm& norm, int rows, int thread) {
   const bool alone = rows <= kAloneRows;
   Own& own = own_[thread];
@@ -125,7 +125,7 @@ Transformer::Inputs Transformer::normalized(const Norm& norm, int rows, int thre
   return {out, blocks};
 }
 
-// The rows of `a` as a matrix of k inputs takes them.
+// Returns the rows of `a`, prepared for a product with a matrix of k inputs.
 Transformer::Inputs Transformer::inputs(const float* a, int k, int rows, int thread) {
   if (kernels_.prepared_block(weights.precision(), prompt_) == 0) return {a, nullptr};
   const bool alone = rows <= kAloneRows;
@@ -138,7 +138,7 @@ Transformer::Inputs Transformer::inputs(const float* a, int k, int rows, int thr
 
 void Transformer::multiply(const PackedMatrix& w, const float* bias, Inputs a, int rows, float* c, Epilogue epilogue,
                            int thread) {
-  float* partial = bias ? partial_.data() : nullptr;  // the head, which has no bias, is too wide for it
+  float* partial = bias ? partial_.data() : nullptr;  // the head, which has no bias, is too wide for partial_
   const Product p{.precision = w.precision,
                   .prompt = prompt_,
                   .a = a.rows,
@@ -208,8 +208,8 @@ void Transformer::run_layer(int index, const std::vector<Row>& rows, const std::
     for (int i = share.begin; i < share.end; ++i) store_kv(index, i % heads, rows[i / heads], i / heads, thread);
     pool_.barrier();
   }
-  // Neighbouring heads, which lie together in the cache, go to one thread; from span to span the shares move on, for
-  // where there are more threads than heads.
+  // Neighbouring heads, which are adjacent in the cache, go to one thread. The shares rotate from span to span, so that
+  // every thread gets work where there are more threads than heads.
   for (std::size_t s = 0; s < spans.size(); ++s) {
     const Share share(heads, int((thread + s) % pool_.size()), pool_.size());
     for (int head = share.begin; head < share.end; ++head) {
@@ -227,7 +227,7 @@ void Transformer::run_layer(int index, const std::vector<Row>& rows, const std::
   pool_.barrier();
 }
 
-// Final layer norm and the product with wte, for the rows whose logits are wanted, kOutputRows at a time.
+// Computes the final layer norm and the product with wte for the rows that need logits, kOutputRows at a time.
 void Transformer::compute_logits(const std::vector<Row>& rows, float* logits, int thread) {
   std::size_t next = 0;
   while (true) {
@@ -236,7 +236,7 @@ void Transformer::compute_logits(const std::vector<Row>& rows, float* logits, in
     for (; next < rows.size() && count < kOutputRows; ++next) {
       if (rows[next].output < 0) continue;
       if (first < 0) first = rows[next].output;
-      if (rows[next].output != first + count) break;  // those between are of the other kind
+      if (rows[next].output != first + count) break;  // another pass computes the rows between
       if (count++ % pool_.size() == thread)
         normalize(weights.ln_f(), x_.data() + next * shape_.n_embd, count - 1, normed_.data(), prepared_.data(),
                   thread);
@@ -251,7 +251,7 @@ void Transformer::compute_logits(const std::vector<Row>& rows, float* logits, in
 
 void Transformer::run_pass(const std::vector<Row>& rows, float* logits) {
   std::vector<Span> spans;
-  bool decoding = true;  // one row per sequence: nobody waits for another row's keys and values
+  bool decoding = true;  // one row per sequence: no row waits for another row's keys and values
   for (int i = 0; i < int(rows.size()); ++i) {
     const bool continues = i > 0 && rows[i].sequence == rows[i - 1].sequence;
     decoding = decoding && !continues;

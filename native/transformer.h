@@ -1,7 +1,7 @@
 // GPT-2's forward pass over a batch of sequences of different lengths.
 //
-// Knows token ids and positions; nothing of text, sampling or files. What a row computes does not depend on the rows
-// beside it, on how a prompt is cut into calls, or on the number of threads.
+// Knows token ids and positions; nothing of text, sampling or files. A row's result does not depend on the rows beside
+// it, on how a prompt is cut into calls, or on the number of threads.
 #pragma once
 
 #include <cstdint>
@@ -15,27 +15,27 @@
 
 namespace gpt2lab {
 
-// `count` tokens appended to one sequence; logits are wanted after the last `outputs` of them.
+// `count` tokens to append to one sequence, with logits for the last `outputs` of them.
 struct Feed {
   int sequence;
   const std::int32_t* tokens;
   int count;
   int outputs;
-  int given = 0;  // the first so many are of a prompt: see Kernels::prompts_apart
+  int given = 0;  // the first `given` tokens belong to a prompt: see Kernels::prompts_apart
 };
 
 class Transformer {
  public:
-  // Keys and values are kept as float16 if `half_kv`.
+  // Stores keys and values as float16 if `half_kv`.
   Transformer(const Shape& shape, Precision precision, bool half_kv, const Kernels& kernels, ThreadPool& pool);
 
   Weights weights;  // filled by the owner before the first forward
 
   KVCache& cache() { return cache_; }
 
-  // Runs every feed and writes logits [sum of outputs, n_vocab], in the order of the feeds. Token ids, counts ≥ 1,
-  // 0 ≤ outputs ≤ count and room within n_ctx have been checked by the caller, and no sequence occurs twice. If it
-  // throws, for want of memory or threads, every sequence is as it was.
+  // Runs every feed and writes logits [sum of outputs, n_vocab], in the order of the feeds. The caller has checked
+  // token ids, counts ≥ 1, 0 ≤ outputs ≤ count, room within n_ctx, and that no sequence occurs twice. If the call
+  // throws, for lack of memory or threads, every sequence is as it was before.
   void forward(const std::vector<Feed>& feeds, float* logits);
 
  private:
@@ -48,7 +48,7 @@ class Transformer {
     int first, count;
   };
 
-  // Rows that a matrix is multiplied with, and the blocks that were made of them if it wants such.
+  // The rows of inputs of a product, and the blocks prepared from them if the product needs such blocks.
   struct Inputs {
     const float* rows;
     const std::byte* prepared;
@@ -74,7 +74,7 @@ class Transformer {
   ThreadPool& pool_;
   KVCache cache_;
 
-  // What one thread has for itself.
+  // One thread's own memory.
   struct Own {
     FloatArray normed, scores;
     Array<std::byte> prepared, scratch;
@@ -82,7 +82,7 @@ class Transformer {
     std::vector<const void*> keys, values;
   };
 
-  bool prompt_ = false;  // whether this pass is of rows of prompts
+  bool prompt_ = false;  // whether this pass computes rows of prompts
   int capacity_ = 0;     // rows that the buffers below hold
   FloatArray x_, normed_, qkv_, mixed_, hidden_, partial_;
   Array<std::byte> prepared_;

@@ -1,7 +1,7 @@
 // A vector of floats as wide as the instruction set that this file is compiled for; included by kernels.inl only.
 //
-// Compilers' vector extensions give + - * / and comparisons on every CPU. The fused multiply-add is spelled out, so
-// that which roundings happen is decided here and not by the optimiser.
+// Compilers' vector extensions give + - * / and comparisons on every CPU. The fused multiply-add is explicit, so that
+// this file and not the optimiser decides where rounding happens.
 #pragma once
 
 #include "precision.h"
@@ -42,7 +42,7 @@ inline UnsignedVec widen(const void* p) {
   return __builtin_convertvector(ShortVec(*static_cast<const UnalignedShortVec*>(p)), UnsignedVec);
 }
 
-// Straight from memory where it can be: adding x to a zero vector would keep a shuffle unit busy for each.
+// Broadcasts x, straight from memory where possible: adding x to a zero vector would cost a shuffle each time.
 inline Vec splat(float x) {
 #if defined(__AVX512F__)
   return (Vec)_mm512_set1_ps(x);
@@ -79,7 +79,7 @@ inline Vec fma(Vec a, Vec b, Vec c) {
 #endif
 }
 
-// Lane-wise `mask ? a : b`, mask lanes being 0 or -1.
+// Computes `mask ? a : b` per lane; mask lanes are 0 or -1.
 inline Vec select(IntVec mask, Vec a, Vec b) { return (Vec)((mask & (IntVec)a) | (~mask & (IntVec)b)); }
 inline Vec vmax(Vec a, Vec b) { return select(a > b, a, b); }
 inline Vec vmin(Vec a, Vec b) { return select(a < b, a, b); }
@@ -92,7 +92,7 @@ inline Vec load(const Half* p) {
 #elif defined(__ARM_NEON) && defined(__aarch64__)
   return (Vec)vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(reinterpret_cast<const std::uint16_t*>(p))));
 #else
-  // Sign, exponent and fraction in their places; 2^112 makes up for the smaller bias, for subnormal numbers too.
+  // Move sign, exponent and fraction into place; 2^112 corrects for the smaller bias, for subnormal numbers too.
   const UnsignedVec bits = widen(p), magnitude = bits & 0x7fff;
   const Vec finite = (Vec)(magnitude << 13) * 0x1p112f;
   const IntVec special = (IntVec)magnitude >= 0x7c00;  // infinite, or NaN
@@ -101,7 +101,7 @@ inline Vec load(const Half* p) {
 #endif
 }
 
-// Rounds to nearest; what is too large becomes the largest finite number, NaN stays NaN.
+// Rounds to nearest; numbers that are too large become the largest finite number, NaN stays NaN.
 inline void store(Half* p, Vec v) {
   constexpr float kLargest = 65504.0f;
   v = select(v > kLargest, splat(kLargest), select(v < -kLargest, splat(-kLargest), v));
@@ -116,7 +116,7 @@ inline void store(Half* p, Vec v) {
 #endif
 }
 
-// Folds halves together: the order of additions is fixed for a width.
+// Adds the lanes by folding halves together, in an order of additions that is fixed for a width.
 inline float sum(Vec v) {
   float lanes[kWidth];
   store(lanes, v);
@@ -153,15 +153,15 @@ inline int sum_lanes(IntVec v) {
 #endif
 }
 
-// The lowest byte of each lane.
+// Stores the lowest byte of each lane.
 inline void store_bytes(std::int8_t* p, IntVec v) {
   typedef signed char Bytes __attribute__((vector_size(kWidth)));
   const Bytes bytes = __builtin_convertvector(v, Bytes);
   __builtin_memcpy(p, &bytes, sizeof bytes);
 }
 
-// e^x to about one unit in the last place; x below -87.3 gives 0, above 88.3 the largest power, NaN gives NaN.
-// e^x = 2^n · e^r with n = round(x / ln 2) and |r| ≤ ln 2 / 2; e^r by its Taylor polynomial of degree 7.
+// Computes e^x to about one unit in the last place; x below -87.3 gives 0, above 88.3 the largest power, NaN gives NaN.
+// e^x = 2^n · e^r with n = round(x / ln 2) and |r| ≤ ln 2 / 2; a Taylor polynomial of degree 7 gives e^r.
 inline Vec exp(Vec x) {
   const Vec clamped = vmin(vmax(x, splat(-87.33f)), splat(88.37f));
   const Vec shifted = fma(clamped, splat(1.44269504089f), splat(12582912.0f));  // 1.5 · 2^23: rounds to nearest
@@ -181,7 +181,7 @@ inline Vec exp(Vec x) {
   return select(x != x, x, select(x < -87.33f, Vec{}, result));  // NaN stays NaN
 }
 
-// Calls f<n>() for an n in 1 … kMax that is known only when the program runs.
+// Calls f<n>() for an n in 1 … kMax that is known only at run time.
 template <int kMax, typename F>
 inline void with_count(int n, F&& f) {
   if constexpr (kMax > 1) {

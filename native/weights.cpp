@@ -10,7 +10,7 @@ constexpr std::size_t kAlignment = 64;
 
 }  // namespace
 
-// Tensors are placed twice: first to learn how much memory they take, then in it.
+// Places the tensors twice: first to compute how much memory they need, then in that memory.
 Weights::Weights(const Shape& shape, Precision precision) : shape_(shape), precision_(precision) {
   place(nullptr);
   memory_ = Array<std::byte>(used_);
@@ -47,7 +47,7 @@ std::byte* Weights::take(std::size_t bytes) {
   return next_ ? next_ - bytes : nullptr;
 }
 
-// Padded with zeros to whole tiles, for the kernels.
+// Places a vector, padded with zeros to whole tiles for the kernels.
 float* Weights::place_vector(const std::string& name, int rows, int columns) {
   const std::size_t size = rows > 0 ? std::size_t(rows) * columns : columns;
   auto* values = reinterpret_cast<float*>(take((size + kTile - 1) / kTile * kTile * sizeof(float)));
@@ -96,7 +96,7 @@ void Weights::mark_all_set() {
   missing_ = 0;
 }
 
-// Eight chains of FNV-1a over 64-bit words, for the processor to work on at once, then one over their ends.
+// Runs eight chains of FNV-1a over 64-bit words, which the CPU computes in parallel, then one over their ends.
 std::uint64_t checksum(const void* bytes, std::size_t size) {
   constexpr std::uint64_t kPrime = 0x100000001b3, kStart = 0xcbf29ce484222325;
   constexpr std::size_t kChains = 8, kStep = kChains * sizeof(std::uint64_t);

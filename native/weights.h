@@ -1,7 +1,7 @@
-// All weights of a model in one piece of memory, matrices packed in one precision, everything else float32.
+// All weights of a model in one piece of memory: matrices packed in one precision, everything else float32.
 //
-// Where each tensor lies is a function of shape and precision alone, so the piece can be saved and read back as it is:
-// whatever bytes it holds, no kernel reads outside it.
+// The place of each tensor depends on shape and precision alone, so the piece can be saved and read back unchanged, and
+// no kernel reads outside it, whatever bytes it holds.
 #pragma once
 
 #include <cstddef>
@@ -43,21 +43,22 @@ class Weights {
   const Layer& layer(int i) const { return layers_[i]; }
   const Norm& ln_f() const { return ln_f_; }
 
-  // The bytes of everything.
+  // Returns the memory of all weights.
   Array<std::byte>& memory() { return memory_; }
 
-  // A tensor by the name that checkpoints give it, in its canonical shape: [rows, columns], or [columns] if rows is 0.
+  // A tensor under its name in checkpoints, in its canonical shape: [rows, columns], or [columns] if rows is 0.
   struct Tensor {
     std::string name;
     int rows, columns;
-    PackedMatrix matrix;  // without tiles if it is no matrix
-    float* values;        // of what is no matrix
+    PackedMatrix matrix;  // without tiles if the tensor is not a matrix
+    float* values;        // the numbers of a tensor that is not a matrix
     bool set = false;
   };
-  // Null if there is none.
+  // Returns the tensor of that name, or null.
   Tensor* find(const std::string& name);
 
-  // Converts `source` into its place. False if a value is not finite in the precision, which leaves the tensor unset.
+  // Converts `source` into the tensor's place. If a value is not finite in the precision, the tensor stays unset and
+  // the result is false.
   bool set(Tensor& tensor, const float* source, ThreadPool& pool);
 
   void mark_all_set();
@@ -74,7 +75,7 @@ class Weights {
   Shape shape_;
   Precision precision_;
   Array<std::byte> memory_;
-  std::byte* next_ = nullptr;  // while tensors are given their places
+  std::byte* next_ = nullptr;  // the next free place, while tensors are being placed
   std::size_t used_ = 0;
   std::size_t missing_ = 0;
   std::vector<Tensor> tensors_;
@@ -84,7 +85,7 @@ class Weights {
   Norm ln_f_{};
 };
 
-// Of `size` bytes; at the speed of memory.
+// Returns a checksum of `size` bytes, at the speed of memory.
 std::uint64_t checksum(const void* bytes, std::size_t size);
 
 }  // namespace gpt2lab

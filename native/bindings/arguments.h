@@ -1,6 +1,6 @@
-// What the bindings share: the types of arrays that they take, and the checks of arguments that two of them have.
+// The code that the bindings share: types of array arguments, and checks of arguments.
 //
-// This folder alone knows Python. It checks every argument, then hands plain arrays to the core with the GIL released.
+// Only this folder knows Python. It checks every argument, then passes plain arrays to the core with the GIL released.
 #pragma once
 
 #include <nanobind/nanobind.h>
@@ -30,7 +30,7 @@ inline int checked_threads(int threads) {
   return threads;
 }
 
-// Each adds its class to the module.
+// Add the classes Engine and TrainingCore to the module.
 void bind_engine(nb::module_& m);
 void bind_training(nb::module_& m);
 

@@ -1,4 +1,4 @@
-// The class Engine of the module: the transformer and the sampler for Python's arrays and lists.
+// The module's class Engine: the transformer and the sampler on Python's arrays and lists.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/string.h>
@@ -33,7 +33,7 @@ using Result = nb::ndarray<nb::numpy, T, nb::ndim<1>>;
 using Logits = nb::ndarray<nb::numpy, float, nb::ndim<2>>;
 
 Shape checked_shape(const Shape& s) {
-  constexpr int kMost = 1 << 24;  // so that no product of two sizes and a small number is over an int's range
+  constexpr int kMost = 1 << 24;  // a size times a small number fits an int
   if (s.n_embd > kMost || s.n_ctx > kMost || s.n_vocab > 1 << 30) throw std::invalid_argument("model shape too large");
   if (s.n_vocab < 1 || s.n_ctx < 1 || s.n_embd < 1 || s.n_head < 1 || s.n_layer < 1 || s.n_embd % s.n_head != 0)
     throw std::invalid_argument("impossible model shape");
@@ -54,7 +54,7 @@ bool checked_half(const std::string& kv_precision) {
   return kv_precision == "float16";
 }
 
-// A model with its KV cache, threads and sampler. Safe to call from several Python threads: calls take turns.
+// A model with its KV cache, threads and sampler. Several Python threads may call it: calls take turns.
 class Engine {
  public:
   Engine(int n_vocab, int n_ctx, int n_embd, int n_head, int n_layer, int threads, const std::string& instruction_set,
@@ -82,7 +82,7 @@ class Engine {
     if (!finite) throw std::invalid_argument(name + " has values that are not finite in this precision");
   }
 
-  // The bytes of all weights. Whoever writes to them must see to it that nobody computes meanwhile.
+  // Returns the bytes of all weights. A caller that writes to them must make sure that no thread computes meanwhile.
   Result<std::uint8_t> packed() {
     Array<std::byte>& memory = model_->weights.memory();
     return Result<std::uint8_t>(memory.data(), {memory.size()}, nb::find(this));
@@ -101,13 +101,13 @@ class Engine {
   int sequence_length(int sequence) { return take_turn()->length(sequence); }
   void truncate_sequence(int sequence, int length) { take_turn()->truncate(sequence, length); }
 
-  // tokens: all feeds' tokens after one another; counts: how many belong to each sequence. outputs: 0 last, 1 all,
-  // 2 none. given: whether the tokens count as prompts.
+  // Runs a forward pass and returns logits. tokens: the tokens of all feeds, concatenated; counts: the number of tokens
+  // per sequence; outputs: logits of 0 the last, 1 all, 2 no tokens; given: whether the tokens count as prompts.
   Logits forward(const Array1<std::int32_t>& sequences, const Array1<std::int32_t>& tokens,
                  const Array1<std::int32_t>& counts, int outputs, bool given) {
     if (outputs < 0 || outputs > 2) throw std::invalid_argument("outputs must be 0, 1 or 2");
     const std::size_t rows = outputs == 0 ? sequences.shape(0) : outputs == 1 ? tokens.shape(0) : 0;
-    // From the allocator, which gives memory back that is warm: fresh pages cost more than a small model's step.
+    // The allocator reuses warm memory: fresh pages would cost more than a small model's step.
     std::unique_ptr<float[]> logits(new float[rows * shape_.n_vocab]);
     float* data = logits.get();
     {
@@ -124,7 +124,8 @@ class Engine {
     return Logits(data, {rows, std::size_t(shape_.n_vocab)}, owner);
   }
 
-  // params: per row the numbers of SamplingParams. History and bias of row i lie at offsets[i] … offsets[i + 1].
+  // Draws one token per row of logits. params: the numbers of SamplingParams per row. The history and biases of row i
+  // lie at offsets[i] … offsets[i + 1].
   nb::tuple sample(const Array2<float>& logits, const Array2<double>& params, const Array2<std::uint64_t>& streams,
                    const Array1<std::int32_t>& history, const Array1<std::int64_t>& history_offsets,
                    const Array1<std::int32_t>& bias_ids, const Array1<double>& bias_values,
@@ -150,12 +151,12 @@ class Engine {
   using List = std::vector<T>;
   using StepResult = std::tuple<List<std::int32_t>, List<float>, List<int>, List<std::int32_t>, List<float>>;
 
-  // Feeds counts[i] of `tokens` to sequences[i], the first given[i] of them tokens of a prompt, and draws behind the
-  // last draw_counts[i] of them, going on while what is drawn is what was fed next, with the top[i] likeliest tokens
-  // beside each draw. streams: seed, stream and first position of each; params, histories and biases as in `sample`.
-  // Returns ids and logprobs of all draws, how many each sequence has, and ids and logprobs of the likeliest. If a draw
-  // fails, what was fed is taken back.
-  // What differs from step to step comes and goes in lists: for so few numbers they are cheaper than arrays.
+  // Feeds counts[i] of `tokens` to sequences[i], the first given[i] of them from a prompt. Draws after each of the last
+  // draw_counts[i] tokens, as long as the drawn token is the one that was fed next, with the top[i] likeliest tokens
+  // for each draw. streams: seed, stream and first position of each; params, histories and biases are as in `sample`.
+  // Returns the ids and logprobs of all draws, the number of draws per sequence, and the ids and logprobs of the
+  // likeliest tokens. If a draw fails, the tokens fed are removed again.
+  // Arguments that change with every step, and results, are lists: for so few numbers they are cheaper than arrays.
   StepResult step(const List<std::int32_t>& sequences, const List<std::int32_t>& tokens,
                   const List<std::int32_t>& counts, const List<std::int32_t>& given,
                   const List<std::int32_t>& draw_counts, const Array2<double>& params,
@@ -190,8 +191,8 @@ class Engine {
   std::size_t block_bytes() { return model_->cache().block_bytes(); }
 
  private:
-  // Holding one is having the engine to oneself. No Python object may be made while one is held: that may run the
-  // garbage collector, and with it somebody's finaliser that frees a sequence.
+  // Exclusive use of the engine. While you hold one, make no Python object: that may run the garbage collector, and
+  // with it a finaliser that frees a sequence.
   class Turn {
    public:
     explicit Turn(Engine& engine) : engine_(engine) {
@@ -210,7 +211,7 @@ class Engine {
     Engine& engine_;
   };
 
-  // Waits without the GIL, or a thread that holds the engine and wants the GIL back would wait for this one.
+  // Waits without the GIL; otherwise a thread that holds the engine and needs the GIL again would wait for this one.
   Turn take_turn() {
     nb::gil_scoped_release release;
     return Turn(*this);

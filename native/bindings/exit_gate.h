@@ -1,5 +1,5 @@
-// Keeps the interpreter alive while other threads compute: they would abort the process if they asked for the GIL of an
-// interpreter that has ended.
+// Keeps the interpreter alive while other threads compute: a thread that asks for the GIL of an interpreter that has
+// ended aborts the process.
 #pragma once
 
 #include <nanobind/nanobind.h>
@@ -15,7 +15,7 @@ class ExitGate {
  public:
   struct Visit;
 
-  // Counts a call in. Once the interpreter ends, a caller waits here for ever. Call it without the GIL.
+  // Counts a call as under way. Once the interpreter ends, callers wait here forever. Call it without the GIL.
   void enter() {
     ++calls_;
     if (!closed_) return;
@@ -24,8 +24,8 @@ class ExitGate {
   }
   void leave() { --calls_; }
 
-  // Returns when the calls under way have ended, at once in a forked process, which lacks the threads that would end
-  // them.
+  // Waits until the calls under way have ended. In a forked process, which lacks the threads that run them, returns at
+  // once.
   void close() {
     closed_ = true;
     while (calls_ > 0 && owner_ == getpid()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
@@ -39,7 +39,8 @@ class ExitGate {
 
 inline ExitGate exit_gate;
 
-// A call, counted in for as long as this lives, whether or not the GIL is held meanwhile. Made with the GIL.
+// A call that counts as under way for the lifetime of this object, whether or not the thread holds the GIL meanwhile.
+// Construct it with the GIL.
 struct ExitGate::Visit {
   Visit() {
     nanobind::gil_scoped_release release;

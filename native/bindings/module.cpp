@@ -1,4 +1,4 @@
-// The module gpt2lab._native: its functions and constants; its classes are added by engine.cpp and training.cpp.
+// The functions and constants of the module gpt2lab._native; engine.cpp and training.cpp add its classes.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>

@@ -1,4 +1,4 @@
-// The class TrainingCore of the module: what training computes, on Python's arrays.
+// The module's class TrainingCore: the computations of training on Python's arrays.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 #include <nanobind/stl/optional.h>
@@ -24,7 +24,7 @@
 namespace gpt2lab {
 namespace {
 
-// Matmul, CausalAttention, LayerNorm and GELU for arrays. Safe to call from several Python threads: calls take turns.
+// Matmul, CausalAttention, LayerNorm and GELU for arrays. Several Python threads may call it: calls take turns.
 class TrainingCore {
  public:
   using Matrix = nb::ndarray<const float, nb::ndim<2>, nb::device::cpu>;
@@ -53,7 +53,7 @@ class TrainingCore {
     attention_.backward(shape, qkv.data(), log_sums.data(), d_out.data(), d_qkv.data());
   }
 
-  // out = d · gelu'(x), of as many numbers each; out may be x or d.
+  // Computes out = d · gelu'(x); all have the same size, and out may be x or d.
   void gelu_gradient(const Matrix& x, const Matrix& d, const Result& out) {
     check_gradient(d, x);
     check_gradient(out, x);
@@ -85,7 +85,7 @@ class TrainingCore {
     norm_.backward(x.data(), gain.data(), epsilon, rows, n, d.data(), d_gain.data(), d_bias.data());
   }
 
-  // out[m, n] = a[m, k] · b[k, n] + bias[n], or out += a · b, with gelu(a) in place of a if asked for.
+  // Computes out[m, n] = a[m, k] · b[k, n] + bias[n], or out += a · b, with gelu(a) in place of a if `gelu`.
   void multiply(const Matrix& a, const Matrix& b, const Result& out, const std::optional<Array1<float>>& bias, bool add,
                 bool gelu) {
     constexpr std::size_t kMost = 1 << 30;
@@ -103,8 +103,8 @@ class TrainingCore {
   }
 
  private:
-  // Holding one is having the core to oneself, without the GIL. The members' order matters: the interpreter must not
-  // end before this thread has its GIL back.
+  // Exclusive use of the core, without the GIL. The members' order matters: the interpreter must not end before this
+  // thread has its GIL back.
   struct Turn {
     explicit Turn(std::mutex& mutex) : lock(mutex) {}
     ExitGate::Visit visit;
@@ -112,7 +112,7 @@ class TrainingCore {
     std::lock_guard<std::mutex> lock;
   };
 
-  // Throws unless two arrays of as many dimensions have one shape.
+  // Throws unless two arrays with the same number of dimensions have the same shape.
   template <typename A, typename B>
   static void check_gradient(const A& gradient, const B& x) {
     for (std::size_t axis = 0; axis < x.ndim(); ++axis)
@@ -126,7 +126,7 @@ class TrainingCore {
     return {x.data(), std::size_t(x.stride(0)), std::size_t(x.stride(1))};
   }
 
-  // Rows and columns of a layer norm's matrices.
+  // Checks a layer norm's arguments and returns the rows and columns of its matrices.
   static std::pair<int, int> checked_shape_of(const Rows& x, const Rows& other,
                                               std::initializer_list<std::size_t> vectors) {
     const std::size_t rows = x.shape(0), n = x.shape(1);
