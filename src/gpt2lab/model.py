@@ -1,7 +1,7 @@
-"""What a user holds: a model that generates, scores and shows its distributions.
+"""The public model object: it generates, scores and shows next-token distributions.
 
 Text goes in and comes out here; :mod:`gpt2lab.generation` plans and runs, :mod:`gpt2lab.scoring` reads texts, and an
-engine computes. Knows no checkpoint format and no device.
+engine computes. This module knows no checkpoint format and no device.
 """
 
 from __future__ import annotations
@@ -56,22 +56,22 @@ def load(
 ) -> LanguageModel:
     """Open a model.
 
-    Weights are read when they are first needed, and kept packed for the next time: see ``docs/cache.md``.
+    Weights are read when they are first needed, and their packed form is cached: see ``docs/cache.md``.
 
     Args:
         name_or_path: a path, a folder under ``./models``, ``"tales"``, or a released size such as ``"124M"``.
-        precision: of the weights, for everything: ``"float32"``, ``"bfloat16"``, ``"q8_0"`` or ``"q4_0"``. Default:
-            q8_0 where text is made, float32 for :meth:`~LanguageModel.logits`, :meth:`~LanguageModel.score` and
+        precision: precision of the weights, for everything: ``"float32"``, ``"bfloat16"``, ``"q8_0"`` or ``"q4_0"``.
+            Default: q8_0 for generation, float32 for :meth:`~LanguageModel.logits`, :meth:`~LanguageModel.score` and
             :meth:`~LanguageModel.next_token`.
-        kv_precision: of keys and values: ``"float32"`` (default beside float32 weights) or ``"float16"``.
-        threads: worker threads; default the physical cores.
-        device: ``"cpu"``, or ``"reference"`` for NumPy (float32, slow, to be compared with).
-        draft: a smaller model with the same vocabulary that guesses tokens ahead: changes speed alone. A name or path,
-            or a model that is loaded already and then shares its engine.
+        kv_precision: precision of the KV cache: ``"float32"`` (default with float32 weights) or ``"float16"``.
+        threads: number of worker threads; default: the number of physical cores.
+        device: ``"cpu"``, or ``"reference"`` for NumPy (float32, slow, for comparison).
+        draft: a smaller model with the same vocabulary that guesses tokens ahead: changes only the speed. A name, a
+            path, or a loaded model, which then shares its engine.
 
     Raises:
-        UsageError: for a precision or device that is not available, ``threads`` below 1, or a draft model that does
-            not fit.
+        UsageError: if a precision or device is not available, ``threads`` is below 1, or the draft model has another
+            vocabulary.
         CheckpointError, DownloadError: if there is no such model or it cannot be read.
     """
     check_device(device, precision, kv_precision)
@@ -91,10 +91,10 @@ def load(
 
 
 def tokenizer_of(checkpoint: Checkpoint) -> Tokenizer | None:
-    """The checkpoint's own tokenizer or else GPT-2's, if it can be the model's.
+    """Return the checkpoint's own tokenizer, or else GPT-2's; None if that does not fit the model's vocabulary.
 
     A model may have a few more ids than its tokenizer: its embedding was rounded up, or tokens were added that no
-    text becomes. GPT-2's own tokenizer is not taken for a much larger vocabulary, which must be another's.
+    text encodes to. A much larger vocabulary must belong to another tokenizer, so GPT-2's is not used for it.
     """
     files, n_vocab = checkpoint.tokenizer_files, checkpoint.config.n_vocab
     if files:
@@ -107,13 +107,13 @@ class LanguageModel:
     """A GPT-2 in its engines, with its tokenizer; made by :func:`load`.
 
     Attributes:
-        config: its shape.
-        precision: of the weights that text is made with.
-        exact_precision: of the weights behind :meth:`logits`, :meth:`score` and :meth:`next_token`.
-        tokenizer: None if there is none for its vocabulary; prompts are token ids then, and completions too.
+        config: the model's shape.
+        precision: precision of the weights used for generation.
+        exact_precision: precision of the weights behind :meth:`logits`, :meth:`score` and :meth:`next_token`.
+        tokenizer: the tokenizer; None if none fits the vocabulary: prompts and completions are then token ids.
 
-    Wherever a prompt is taken it may be text or a sequence of token ids. An empty one stands for the start of a
-    text: the model is given ``<|endoftext|>``, which counts neither as prompt nor as text.
+    Every prompt may be text or a sequence of token ids. An empty prompt stands for the start of a text: the model is
+    fed ``<|endoftext|>``, which counts neither as prompt nor as text.
     """
 
     def __init__(self, engines: Engines, tokenizer: Tokenizer | None, draft: Engines | None = None) -> None:
@@ -138,22 +138,22 @@ class LanguageModel:
 
     @property
     def checkpoint(self) -> Checkpoint:
-        """What it was opened from."""
+        """The checkpoint this model was opened from."""
         return self._engines.checkpoint
 
     @property
     def kv_precision(self) -> str:
-        """In which keys and values are held where text is made."""
+        """The precision of the KV cache used for generation."""
         return self._engines.kv_precision
 
     @property
     def engine(self) -> Engine:
-        """The engine that makes text; opened when first asked for."""
+        """The engine that generates text; opened on first use."""
         return self._engines.generating
 
     @property
     def exact_engine(self) -> Engine:
-        """The engine behind :meth:`logits`, :meth:`score` and :meth:`next_token`; opened when first asked for."""
+        """The engine behind :meth:`logits`, :meth:`score` and :meth:`next_token`; opened on first use."""
         return self._engines.exact
 
     @overload
@@ -176,29 +176,29 @@ class LanguageModel:
         n: int = 1,
         **options: Unpack[GenerationArguments],
     ) -> Completion | list[Completion]:
-        """Complete a prompt, or several, ``n`` times each.
+        """Complete one prompt or several, ``n`` times each.
 
         Args:
             prompt: text, token ids, or a list of prompts.
-            n: samples of each prompt.
-            length: tokens to draw at most. Default: n_ctx for an empty prompt, otherwise n_ctx // 2 or what the
+            n: number of samples of each prompt.
+            length: the most tokens to draw. Default: n_ctx for an empty prompt, otherwise n_ctx // 2 or what the
                 context has room for.
             sampling: each parameter of :class:`~gpt2lab.SamplingParams`, by its name.
-            logit_bias: token id → what is added to its logit.
-            stages: stages of your own: functions of logits and tokens, or :class:`~gpt2lab.CustomStage`.
-            seed: 0 … 2^63 - 1; None draws one. Sample i of prompt p is random stream p·n + i of it.
+            logit_bias: token id → number added to its logit.
+            stages: your own sampling stages: functions of logits and tokens, or :class:`~gpt2lab.CustomStage`.
+            seed: 0 … 2^63 - 1; None draws one. Sample i of prompt p uses the seed's random stream p·n + i.
             stop: one or more strings that end a sample and are left out of its text.
             ignore_eos: treat ``<|endoftext|>`` as a token like any other.
-            overflow: ``"slide"`` lets text outgrow the context: when that is full, its older half is dropped.
-            batch_size: upper bound for samples that run together; changes speed alone.
+            overflow: ``"slide"`` lets text outgrow the context: whenever it is full, its older half is dropped.
+            batch_size: the most samples that run together; changes only the speed.
             logprobs: whether completions carry the log-probabilities of their tokens.
-            top_logprobs: how many of the likeliest ids they carry for each token, with their log-probabilities.
-            speculation: ``"auto"`` guesses tokens ahead where that pays; changes speed alone.
+            top_logprobs: the number of likeliest ids to carry for each token, with their log-probabilities.
+            speculation: ``"auto"`` guesses tokens ahead where that pays; changes only the speed.
 
-        Returns one :class:`Completion` for one prompt with n = 1, otherwise a list, all samples of the first prompt
-        first. Raises :class:`~gpt2lab.errors.SamplingError`, :class:`~gpt2lab.errors.ContextError` or
-        :class:`~gpt2lab.errors.UsageError` before any work is done. An error in one of ``stages`` ends that sample
-        alone, see :attr:`Completion.error`; if it ends every sample, the first one's is raised.
+        Returns one :class:`Completion` for one prompt with n = 1, otherwise a list that begins with all samples of
+        the first prompt. Raises :class:`~gpt2lab.errors.SamplingError`, :class:`~gpt2lab.errors.ContextError` or
+        :class:`~gpt2lab.errors.UsageError` before any work is done. An error in one of ``stages`` ends only the
+        sample it occurs in, see :attr:`Completion.error`; if every sample ends so, the first error is raised.
         """
         check_names(options, GenerationArguments, "LanguageModel.generate() got an ")
         single = _is_prompt(prompt)
@@ -213,9 +213,9 @@ class LanguageModel:
 
     @documented(GenerationArguments)
     def stream(self, prompt: Prompt = "", **options: Unpack[GenerationArguments]) -> Generator[str, None, None]:
-        """Text of one completion as it is made, in pieces that are final: together they are its ``text``.
+        """Yield the text of one completion as it is generated. Its pieces are final: joined, they are its ``text``.
 
-        ``options`` are those of :meth:`generate`. Stopping early (``break``, ``close()``) frees what it held.
+        ``options`` are those of :meth:`generate`. Stopping early (``break``, ``close()``) frees everything it held.
         """
         if not _is_prompt(prompt):
             raise UsageError(f"a stream is of one prompt, got {len(prompt)}: use pieces for several")
@@ -230,10 +230,10 @@ class LanguageModel:
         first_index: int = 0,
         **options: Unpack[GenerationArguments],
     ) -> Generator[Piece, None, None]:
-        """What :meth:`generate` does, token by token: for progress, streams of several samples, endless ones.
+        """Generate as :meth:`generate` does, but yield token by token: for progress, or to stream several samples.
 
         ``n=None`` goes on until it is closed (one prompt only). Samples are numbered from ``first_index``, which is
-        also the first random stream used. Errors are raised by the call, not by the first step.
+        also the first random stream used. The call itself raises errors, not the first step.
         """
         prompts = [prompt] if _is_prompt(prompt) else cast("Sequence[Prompt]", prompt)
         if n is None and len(prompts) != 1:
@@ -246,9 +246,9 @@ class LanguageModel:
         return generate_pieces(engine, self.tokenizer, plans, n, checked, first_index, draft)
 
     def plan(self, prompts: Sequence[Prompt], **options: Unpack[GenerationArguments]) -> tuple[Options, list[Plan]]:
-        """Options checked and prompts encoded, for those who run a :meth:`scheduler` of their own, as a server does.
+        """Check the options and encode the prompts, for callers with their own :meth:`scheduler`, such as the server.
 
-        Raises as :meth:`generate`.
+        Raises the errors of :meth:`generate`.
         """
         options["logit_bias"] = {**(options.get("logit_bias") or {}), **self._banned}
         checked = make_options(**options)
@@ -256,26 +256,26 @@ class LanguageModel:
         return checked, [self._plan(prompt, checked) for prompt in prompts]
 
     def scheduler(self, *, batch_size: int | None = None, speculation: Literal["auto", "off"] = "auto") -> Scheduler:
-        """A scheduler over the engine that makes text, for requests of one's own; close it to free what it holds."""
+        """Return a scheduler on the generating engine, for the caller's own requests; close it to free its memory."""
         engine = self._engines.generating
         draft = self._draft.generating if self._draft and speculation == "auto" else None
         guessing = Speculation(self.config, draft) if speculation == "auto" else None
         return Scheduler(engine, batch_size=batch_size, speculation=guessing)
 
     def logits(self, prompt: Prompt) -> npt.NDArray[np.float32]:
-        """Logits after every token of ``prompt``: float32 [tokens, n_vocab]; one row for an empty prompt.
+        """Return the logits after every token of ``prompt``: float32 [tokens, n_vocab]; one row for an empty prompt.
 
-        Raises :class:`~gpt2lab.errors.ContextError` if it has more than n_ctx tokens.
+        Raises :class:`~gpt2lab.errors.ContextError` if the prompt has more than n_ctx tokens.
         """
         tokens = self._context(prompt)
         with self._sequence() as sequence:
             return self._engines.exact.forward([sequence], [tokens], "all")
 
     def score(self, text: Prompt, *, stride: int | None = None) -> ScoreResult:
-        """How probable ``text`` is, token by token; any length.
+        """Score how probable ``text``, of any length, is, token by token.
 
         The first token is conditioned on ``<|endoftext|>``; a model without one scores from the second token on.
-        Longer texts than n_ctx are read in windows that move on by ``stride`` (default n_ctx // 2) tokens.
+        Texts longer than n_ctx are read in windows that advance by ``stride`` (default n_ctx // 2) tokens.
         """
         from gpt2lab.scoring import ScoreResult, check_stride, token_logprobs
 
@@ -287,7 +287,7 @@ class LanguageModel:
 
     @documented(SamplingArguments)
     def next_token(self, prompt: Prompt, *, top: int = 10, **sampling: Unpack[SamplingArguments]) -> NextToken:
-        """The distribution of the token after ``prompt``, stage by stage, with the ``top`` likeliest tokens of each.
+        """Return the distribution of the token after ``prompt``, with the ``top`` likeliest tokens of each stage.
 
         ``sampling`` are the parameters of :class:`~gpt2lab.SamplingParams` and ``stages``, as in :meth:`generate`.
         """
@@ -307,7 +307,7 @@ class LanguageModel:
         return make_plan(prompt, options, self.config, self.tokenizer)
 
     def _context(self, prompt: Prompt) -> tuple[int, ...]:
-        """Ids to feed for ``prompt``, which must fit the context."""
+        """Return the ids to feed for ``prompt``, which must fit the context."""
         tokens = prompt_tokens(prompt, self.config, self.tokenizer)
         if len(tokens) > self.config.n_ctx:
             raise ContextError(
@@ -317,7 +317,7 @@ class LanguageModel:
 
     @contextmanager
     def _sequence(self) -> Iterator[int]:
-        """A sequence of the exact engine."""
+        """Hold a sequence of the exact engine, freed at the end."""
         engine = self._engines.exact
         sequence = engine.new_sequence()
         try:
@@ -327,12 +327,12 @@ class LanguageModel:
 
 
 def _is_prompt(prompt: Prompt | Sequence[Prompt]) -> TypeGuard[Prompt]:
-    """Whether this is one prompt, text or ids, and not a list of prompts; an empty list is one of no prompts."""
+    """Return whether this is one prompt (text or ids), not a list of prompts. An empty list is a list of no prompts."""
     if isinstance(prompt, str):
         return True
     try:
         return len(prompt) > 0 and not hasattr(prompt[0], "__len__")
-    except (TypeError, LookupError):  # no sequence at all: a number, an iterator, a set, a dict
+    except (TypeError, LookupError):  # not a sequence: a number, an iterator, a set, a dict
         raise not_a_prompt(prompt) from None
 
 

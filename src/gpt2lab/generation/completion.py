@@ -1,7 +1,7 @@
-"""What comes back from a model: completions, and how their text is made token by token.
+"""The results of generation: completions, and how their text is built token by token.
 
 A :class:`Transcript` takes the ids that are drawn and gives text that is final: no half characters, and nothing that
-may still turn out to be the beginning of a stop string. Knows nothing of engines or of how ids are drawn.
+may still turn out to be the beginning of a stop string. It knows nothing of engines or of how ids are drawn.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from gpt2lab.tokenizer import Tokenizer
 
 FinishReason = Literal["stop", "length", "context", "error"]
-"""Why a sample ended: end of text or a stop string; its length; no room left in the context; a stage of the user's."""
+"""Why a sample ended: end of text or a stop string; its length; a full context; an error in a stage of the user's."""
 
 Prompt = str | Sequence[int]
 """Text, or token ids."""
@@ -26,17 +26,19 @@ class Completion:
     """One sample.
 
     Attributes:
-        prompt: as it was given, text or ids.
-        text: the completion alone, without the stop string that ended it; empty if the model has no tokenizer.
-        tokens: ids drawn, the completion's alone. The end of text that stopped it is left out; the ids that spelled
-            a stop string are not.
-        logprobs: natural log-probability of each of ``tokens`` under softmax(logits) before any filter, if asked for.
+        prompt: the prompt as it was given, text or ids.
+        text: the completion without its prompt and without the stop string that ended it; empty if the model has no
+            tokenizer.
+        tokens: the ids drawn, without the prompt's. An end of text that stopped the sample is left out; the ids that
+            spelled a stop string are not.
+        logprobs: natural log-probability of each of ``tokens`` under softmax(logits) before any filter, if requested.
         seed: the seed used, drawn by the system if none was given.
-        index: number of the random stream of ``seed``: place in the list that ``generate`` returns.
+        index: number of the random stream of ``seed``, and the place in the list that ``generate`` returns.
         finish_reason: ``stop``, ``length``, ``context`` or ``error``.
         top_logprobs: for each of ``tokens`` the likeliest ids in its place and their log-probabilities, likeliest
-            first, if asked for.
-        error: what ended it if a stage of the user's did; its ``__cause__`` is what that raised, with its traceback.
+            first, if requested.
+        error: the error if a stage of the user's ended the sample; its ``__cause__`` is the exception that the stage
+            raised, with its traceback.
     """
 
     prompt: Prompt
@@ -52,12 +54,12 @@ class Completion:
 
 @dataclass(frozen=True)
 class Piece:
-    """What one drawn token adds to one sample.
+    """The text that one drawn token adds to one sample.
 
     Attributes:
-        index: which sample, as :attr:`Completion.index`.
+        index: the sample's number, as :attr:`Completion.index`.
         prompt: its prompt, as it was given.
-        text: text that is now certain; often a word, sometimes empty.
+        text: text that is now final; often a word, sometimes empty.
         completion: the whole sample if this is its last piece, else None.
     """
 
@@ -69,10 +71,10 @@ class Piece:
 
 @dataclass
 class Transcript:
-    """The text of one sample as its tokens come.
+    """The text of one sample, built as its tokens arrive.
 
     ``end_of_text`` is the id that ends it (None: no id does); ``stop`` are strings that end it wherever they appear
-    in the text. The first stop string to be complete counts, and of several complete at once the longest.
+    in the text. The stop string that is complete first counts; if several are complete at once, the longest.
     """
 
     tokenizer: Tokenizer | None
@@ -81,7 +83,7 @@ class Transcript:
     tokens: list[int] = field(default_factory=list)
     logprobs: list[float] = field(default_factory=list)
     stopped: bool = False
-    """Whether end of text or a stop string has come."""
+    """Whether end of text or a stop string has been reached."""
 
     def __post_init__(self) -> None:
         self._decoder = self.tokenizer.incremental_decoder() if self.tokenizer else None
@@ -90,11 +92,11 @@ class Transcript:
 
     @property
     def text(self) -> str:
-        """All text that is certain."""
+        """All text that is final."""
         return "".join(self._pieces)
 
     def push(self, token: int, logprob: float, last: bool = False) -> str:
-        """Take one drawn id and return the text that has become certain by it; after the ``last`` one, all of it."""
+        """Take one drawn id and return the text that it makes final; after the ``last`` id, that is all the rest."""
         if token == self.end_of_text:
             self.stopped = True
             return self.finish()
@@ -104,14 +106,14 @@ class Transcript:
         return text + self.finish() if last and not self.stopped else text
 
     def finish(self) -> str:
-        """Return the text that was held back, for nothing more will come."""
+        """Return the text that was held back, since no more tokens follow."""
         text = self._add(self._decoder.flush()) if self._decoder else ""
         rest, self._held = self._held, ""
         self._pieces.append(rest)
         return text + rest
 
     def _add(self, text: str) -> str:
-        if not self.stop:  # as nearly always, at every token
+        if not self.stop:  # the usual case, and this runs for every token
             self._pieces.append(text)
             return text
         self._held += text
@@ -126,12 +128,12 @@ class Transcript:
         return certain
 
     def _find_stop(self) -> int | None:
-        """Where in the held text the stop string begins that is complete first."""
+        """Return where in the held text the stop string that is complete first begins."""
         found = [(start + len(stop), start) for stop in self.stop if (start := self._held.find(stop)) >= 0]
         return min(found)[1] if found else None
 
     def _n_pending(self) -> int:
-        """Length of the longest end of the held text that begins a stop string."""
+        """Return the length of the longest suffix of the held text that begins a stop string."""
         longest = min(len(self._held), max(map(len, self.stop), default=1) - 1)
         return next(
             (n for n in range(longest, 0, -1) if any(stop.startswith(self._held[-n:]) for stop in self.stop)), 0

@@ -1,7 +1,7 @@
-"""A step of an engine in which draws may go through stages that are a user's own.
+"""An engine step in which draws may go through the user's own stages.
 
-The engine computes the logits as it does in every step, bit for bit; sampling runs in Python. What a stage raises
-concerns its own sample alone. Knows nothing of samples beyond one step.
+The engine computes the logits exactly as in every step, bit for bit; sampling runs in Python. An error in a stage
+affects only its own sample. This module knows nothing of samples beyond one step.
 """
 
 from __future__ import annotations
@@ -27,9 +27,12 @@ def step(
     draws: Sequence[Draw | None],
     given: Sequence[int],
 ) -> tuple[list[list[Drawn]], dict[int, StageError]]:
-    """As :meth:`gpt2lab.engines.protocol.Engine.step`; and what stages raised, by place: those draws end before it."""
+    """Run :meth:`gpt2lab.engines.protocol.Engine.step`, with custom stages.
+
+    Returns the tokens drawn, and the errors of stages by place: the draws of that place end before the error.
+    """
     custom = {i: draw for i, draw in enumerate(draws) if draw and draw.stages}
-    if not custom:  # as nearly always
+    if not custom:  # the usual case
         return engine.step(sequences, tokens, draws, given), {}
     drawn: list[list[Drawn]] = [[] for _ in sequences]
     errors: dict[int, StageError] = {}
@@ -58,7 +61,7 @@ def step(
 def _last_logits(
     engine: Engine, sequences: Sequence[int], tokens: Sequence[Sequence[int]], given: Sequence[int]
 ) -> list[npt.NDArray[np.float32]]:
-    """Feed ``tokens[i]``; the logits after the last that was given and after each that was drawn or guessed."""
+    """Feed ``tokens[i]``; return the logits after the last given token and after each drawn or guessed token."""
     rows: list[list[npt.NDArray[np.float32]]] = [[] for _ in sequences]
     prompts = [i for i, n in enumerate(given) if n]
     if prompts:

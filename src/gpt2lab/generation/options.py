@@ -1,6 +1,6 @@
-"""How to generate: keyword arguments, their defaults and their checks.
+"""Options of generation: keyword arguments, their defaults and their checks.
 
-Knows nothing of prompts or models: :mod:`gpt2lab.generation.plan` finds what those make impossible.
+This module knows nothing of prompts or models: :mod:`gpt2lab.generation.plan` checks the options against them.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 OVERFLOWS = ("error", "slide")
-"""What may happen when prompt and length do not fit the context."""
+"""Behaviours to choose from when prompt and length do not fit the context."""
 
 SPECULATIONS = ("auto", "off")
-"""Whether tokens may be guessed ahead."""
+"""Choices for guessing tokens ahead."""
 
 
 class SamplingArguments(ParameterArguments, total=False):
-    """Keyword arguments that say how to choose a token."""
+    """Keyword arguments that control how a token is chosen."""
 
     stages: Sequence[StageFunction | CustomStage]
 
@@ -52,29 +52,32 @@ class GenerationArguments(SamplingArguments, total=False):
 
 @dataclass(frozen=True)
 class Options:
-    """How to generate. Raises :class:`~gpt2lab.errors.SamplingError` or :class:`~gpt2lab.errors.UsageError`."""
+    """Checked options of generation.
+
+    Raises :class:`~gpt2lab.errors.SamplingError` or :class:`~gpt2lab.errors.UsageError`.
+    """
 
     sampling: SamplingParams
     seed: int
     """0 <= seed < 2**63; drawn by the system if none was given."""
     length: int | None = None
-    """Tokens to draw at most; None: n_ctx without a prompt, else n_ctx // 2 or what the context has room for."""
+    """The most tokens to draw; None: n_ctx without a prompt, else n_ctx // 2 or what the context has room for."""
     stop: tuple[str, ...] = ()
-    """Strings that end a sample; not part of its text."""
+    """Strings that end a sample and are left out of its text."""
     ignore_eos: bool = False
     """Whether ``<|endoftext|>`` is a token like any other, as it was in the original."""
     overflow: Literal["error", "slide"] = "error"
-    """Whether prompt and length may outgrow the context, the older half of which is then dropped when it is full."""
+    """Whether prompt and length may outgrow the context; if so, its older half is dropped whenever it is full."""
     batch_size: int | None = None
-    """Upper bound for samples that run together; None: chosen by the scheduler. Changes speed alone."""
+    """The most samples that run together; None: chosen by the scheduler. Changes only the speed."""
     logprobs: bool | None = None
     """Whether completions carry the log-probabilities of their tokens."""
     top_logprobs: int = 0
-    """How many of the likeliest ids they carry for each token."""
+    """The number of likeliest ids that completions carry for each token."""
     speculation: Literal["auto", "off"] = "auto"
-    """Whether tokens are guessed ahead where that pays. Changes speed alone."""
+    """Whether tokens are guessed ahead where that pays. Changes only the speed."""
     stages: tuple[CustomStage, ...] = ()
-    """Stages of sampling that are the user's own."""
+    """The user's own sampling stages."""
 
     def __post_init__(self) -> None:
         self._make_whole("seed", least=0)
@@ -92,7 +95,7 @@ class Options:
                 raise UsageError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
 
     def _make_whole(self, name: str, *, least: int) -> None:
-        """An int of what may be one of NumPy's."""
+        """Convert a field, which may hold a NumPy integer, to an int."""
         object.__setattr__(self, name, whole(name, getattr(self, name), least=least))
 
 
@@ -122,9 +125,9 @@ def check_names(arguments: Mapping[str, object], known: type, where: str = "") -
 
 
 def documented(known: type) -> Callable[[Function], Function]:
-    """Show each option of the TypedDict ``known`` where a function takes ``**options``: in signature and docstring.
+    """Spell out a function's ``**options``, those of the TypedDict ``known``, in its signature and docstring.
 
-    A line ``sampling: …`` of the docstring becomes one line for each parameter.
+    A line ``sampling: …`` in the docstring becomes one line for each parameter.
     """
 
     def decorate(function: Function) -> Function:
@@ -147,7 +150,7 @@ def _annotations(known: type) -> dict[str, str]:
 
 
 def _default(name: str) -> Any:
-    """Of an option, as a caller sees it."""
+    """Return an option's default as a caller sees it."""
     if name in PARAMETERS:
         return PARAMETERS[name].default
     found = next((field.default for field in fields(Options) if field.name == name), None)
@@ -155,18 +158,18 @@ def _default(name: str) -> Any:
 
 
 def new_seed() -> int:
-    """A seed from the system's randomness; of 32 bits only, because it is to be read and typed again."""
+    """Return a seed from the system's randomness; only 32 bits, because users read it and type it again."""
     return int.from_bytes(os.urandom(4), "little")
 
 
 def sampling_params(arguments: SamplingArguments) -> SamplingParams:
-    """The :class:`~gpt2lab.sampling.SamplingParams` among keyword arguments; others are left alone."""
+    """Make :class:`~gpt2lab.sampling.SamplingParams` from the keyword arguments that are its fields; ignore others."""
     given: Mapping[str, object] = arguments
     return SamplingParams(**{f.name: given[f.name] for f in fields(SamplingParams) if f.name in given})  # type: ignore[arg-type]
 
 
 def whole(name: str, value: int, *, least: int) -> int:
-    """``value`` as an int of at least ``least``; :class:`~gpt2lab.errors.UsageError` if it is none."""
+    """Return ``value`` as an int; raise :class:`~gpt2lab.errors.UsageError` unless it is one of at least ``least``."""
     try:
         number = as_int(value)
     except TypeError:

@@ -1,6 +1,6 @@
-"""What is to be done for one prompt: its ids, how many tokens may follow, and the request that a scheduler takes.
+"""Plans for prompts: a prompt's ids, how many tokens may follow, and the request that a scheduler takes.
 
-All that can be wrong with a prompt is found here, before any work is done. Draws nothing.
+Everything that can be wrong with a prompt is found here, before any work is done. This module draws nothing.
 """
 
 from __future__ import annotations
@@ -23,23 +23,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be done for one prompt."""
+    """The work to do for one prompt."""
 
     prompt: Prompt
     tokens: tuple[int, ...]
-    """Ids to feed: the prompt's, or the one that starts a text if the prompt is empty."""
+    """Ids to feed: the prompt's, or the id that starts a text if the prompt is empty."""
     implicit: int
     """1 if the first of ``tokens`` is not part of the text."""
     limit: int
-    """Tokens to draw at most."""
+    """The most tokens to draw."""
     at_limit: FinishReason
-    """Why a sample that reaches ``limit`` has ended."""
+    """The finish reason of a sample that reaches ``limit``."""
 
 
 def make_plan(prompt: Prompt, options: Options, config: ModelConfig, tokenizer: Tokenizer | None) -> Plan:
-    """Encode ``prompt`` and settle how many tokens may follow.
+    """Encode ``prompt`` and determine how many tokens may follow.
 
-    Raises :class:`~gpt2lab.errors.ContextError` if prompt and length do not fit the context and may not slide.
+    Raises :class:`~gpt2lab.errors.ContextError` if prompt and length do not fit the context and it may not slide.
     """
     if options.stop and tokenizer is None:
         raise UsageError("this model has no tokenizer: it makes no text in which a stop string could be found")
@@ -53,7 +53,7 @@ def make_plan(prompt: Prompt, options: Options, config: ModelConfig, tokenizer: 
 
 
 def make_request(plan: Plan, index: int, options: Options) -> Request:
-    """What a scheduler is asked for: sample ``index`` of ``plan``, which draws one token at least."""
+    """Return the scheduler request for sample ``index`` of ``plan``, which draws at least one token."""
     return Request(
         plan.tokens,
         options.sampling,
@@ -68,14 +68,16 @@ def make_request(plan: Plan, index: int, options: Options) -> Request:
 
 
 def prompt_tokens(prompt: Prompt, config: ModelConfig, tokenizer: Tokenizer | None) -> tuple[int, ...]:
-    """Ids of a prompt. Raises :class:`~gpt2lab.errors.UsageError` for ids that the model does not have, or text
-    where it has no tokenizer."""
+    """Return the ids of a prompt.
+
+    Raises :class:`~gpt2lab.errors.UsageError` for an id that the model does not have, or a text if it has no tokenizer.
+    """
     if isinstance(prompt, str):
         if tokenizer is None:
             raise UsageError("this model has no tokenizer: give the prompt as token ids")
         return tuple(tokenizer.encode(prompt))
     if isinstance(prompt, bytes | bytearray | Mapping) or not hasattr(prompt, "__getitem__"):
-        raise not_a_prompt(prompt)  # though it may give whole numbers
+        raise not_a_prompt(prompt)  # even if iterating over it gives whole numbers
     try:
         ids = tuple(as_int(id) for id in prompt)
     except TypeError:
@@ -86,12 +88,12 @@ def prompt_tokens(prompt: Prompt, config: ModelConfig, tokenizer: Tokenizer | No
 
 
 def not_a_prompt(prompt: object) -> UsageError:
-    """The complaint about what is no prompt, shortened to a line."""
+    """Return the error for an object that is not a prompt, shown on one line."""
     return UsageError(f"a prompt is text or a sequence of token ids, got {short_repr(prompt)}")
 
 
 def or_start(tokens: Sequence[int], tokenizer: Tokenizer | None) -> tuple[int, ...]:
-    """``tokens`` or, if there are none, the id that comes before a text: ``<|endoftext|>``."""
+    """Return ``tokens`` or, if there are none, the id that starts a text: ``<|endoftext|>``."""
     if tokens:
         return tuple(tokens)
     if tokenizer is None or tokenizer.end_of_text is None:
@@ -100,18 +102,21 @@ def or_start(tokens: Sequence[int], tokenizer: Tokenizer | None) -> tuple[int, .
 
 
 def fed_tokens(prompt: Prompt, config: ModelConfig, tokenizer: Tokenizer | None) -> tuple[int, ...]:
-    """Ids to feed for a prompt, at least one: see :func:`or_start`. Raises as :func:`prompt_tokens`."""
+    """Return the ids to feed for a prompt, at least one: see :func:`or_start`. Raises as :func:`prompt_tokens` does."""
     return or_start(prompt_tokens(prompt, config, tokenizer), tokenizer)
 
 
 def opened_tokens(text: Prompt, config: ModelConfig, tokenizer: Tokenizer | None) -> list[int]:
-    """Ids of a text to be read, after ``<|endoftext|>`` where there is one. Raises as :func:`prompt_tokens`."""
+    """Return the ids of a text to score, after ``<|endoftext|>`` if the vocabulary has one.
+
+    Raises as :func:`prompt_tokens` does.
+    """
     start = [] if tokenizer is None or tokenizer.end_of_text is None else [tokenizer.end_of_text]
     return [*start, *prompt_tokens(text, config, tokenizer)]
 
 
 def _limit(n_prompt: int, options: Options, n_ctx: int) -> tuple[int, FinishReason]:
-    """How many tokens may follow a prompt, and why the sample ends there."""
+    """Return how many tokens may follow a prompt, and why the sample ends there."""
     wanted = options.length
     if wanted is None:
         wanted = n_ctx // 2 if n_prompt else n_ctx

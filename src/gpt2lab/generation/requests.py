@@ -1,4 +1,4 @@
-"""What a scheduler is asked for, what it hands out, and what it keeps of both while a sample runs."""
+"""The scheduler's input, its output, and its records of a running sample."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Request:
-    """One sample that is wanted."""
+    """A request for one sample."""
 
     prompt: tuple[int, ...]
     """Ids that come before the first draw; at least one."""
@@ -26,73 +26,73 @@ class Request:
     stream: int
     """Number of the random stream of ``seed``."""
     limit: int
-    """Draw this many tokens at most; at least one."""
+    """The most tokens to draw; at least 1."""
     slide: bool = False
     """Whether text may outgrow the context; see :func:`~gpt2lab.generation.window.window_start`."""
     implicit: int = 0
-    """How many ids at the start of ``prompt`` are not text: penalties do not count them."""
+    """The number of ids at the start of ``prompt`` that are not text: penalties do not count them."""
     top: int = 0
-    """How many of the likeliest ids events carry."""
+    """The number of likeliest ids that events carry."""
     stages: tuple[CustomStage, ...] = ()
-    """Stages that are a user's own."""
+    """The user's own sampling stages."""
 
 
 class Event(NamedTuple):
-    """One token that was drawn; or no token, -1, and the error of a stage, which ends the sample."""
+    """One drawn token; or -1 for no token, with the error of a stage, which ends the sample."""
 
     request: int
-    """What :meth:`Scheduler.submit` returned."""
+    """The number that :meth:`Scheduler.submit` returned."""
     token: int
     logprob: float
     """Natural log-probability under softmax(logits), before any filter."""
     last: bool
-    """Whether the sample ended with it because its limit is reached."""
+    """Whether the sample ends with this token because its limit is reached."""
     top: tuple[tuple[int, float], ...] = ()
-    """The likeliest ids and their log-probabilities, if any were asked for."""
+    """The likeliest ids and their log-probabilities, if requested."""
     error: StageError | None = None
 
 
 @dataclass(eq=False, slots=True)
 class Lane:
-    """An engine sequence that holds ``text[start:fed]``, and is to be fed the rest; None as long as it is empty."""
+    """A text that an engine sequence is fed: it holds ``text[start:fed]``; it is None until something is fed."""
 
     text: list[int]
     start: int = 0
     fed: int = 0
     sequence: int | None = None
     given: int = 0
-    """Length of ``text`` up to which it is fed as a prompt: what was asked for, or what a full context slid to."""
+    """Length of the part of ``text`` that is fed as a prompt: the request's prompt, or all text once it slid."""
 
 
 @dataclass(eq=False, slots=True)
 class PromptLane(Lane):
-    """What samples share that start from the same prompt: all but its last token, which each of them feeds itself."""
+    """The part that samples with the same prompt share: all but its last token, which each sample feeds itself."""
 
     key: tuple[int, ...] = ()
-    """The whole of what the context holds of the prompt."""
+    """The part of the prompt that the context holds, with its last token."""
     unstarted: int = 0
-    """Submitted samples that have not started from it yet."""
+    """The number of submitted samples that have not started from it yet."""
     running: int = 0
-    """Samples let in that have started or will start from it."""
+    """The number of admitted samples that have started or will start from it."""
 
 
 @dataclass(eq=False, slots=True, kw_only=True)
 class SampleLane(Lane):
-    """A sample under way."""
+    """A sample that waits or runs."""
 
     id: int
     request: Request
     end: int
-    """Length of ``text`` at which it ends."""
+    """Length of ``text`` at which the sample ends."""
     reserve: int
-    """Tokens of KV cache that it may come to need besides its prompt's."""
+    """The most tokens of KV cache that it may need beyond its prompt's."""
     history: array[int] | None
-    """The text so far if a penalty or a stage of the user's asks for it."""
+    """The text so far, if a penalty or a stage of the user's needs it."""
     prompt: PromptLane
     started: bool = False
     guesser: Guesser | None = None
 
     def draw(self) -> Draw:
-        """How its next token is drawn."""
+        """Return how to draw its next token."""
         asked, history = self.request, self.history or ()
         return Draw(asked.params, asked.seed, asked.stream, len(self.text), history, top=asked.top, stages=asked.stages)

@@ -1,4 +1,4 @@
-"""The loop that carries out plans: ids that the scheduler draws become pieces of text, and text ends samples."""
+"""The loop that runs plans: ids that the scheduler draws become pieces of text, and text ends samples."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from gpt2lab.tokenizer import Tokenizer
 
 LOOKAHEAD = 1024
-"""Requests that wait in the scheduler at a time; equal prompts among them are read once."""
+"""The most requests that wait in the scheduler at a time; equal prompts among them are fed once."""
 
 
 def generate_pieces(
@@ -32,10 +32,10 @@ def generate_pieces(
     first_index: int = 0,
     draft: Engine | None = None,
 ) -> Generator[Piece, None, None]:
-    """Run ``n`` samples of every plan (None: without end, of the only one) and give each token's piece as it comes.
+    """Run ``n`` samples of every plan (None: endless samples of the only plan) and yield a piece for each token drawn.
 
-    Pieces of samples that run together are interleaved. ``draft`` is a smaller model that guesses tokens ahead. What
-    the engines hold is freed when the iterator ends or is closed.
+    Pieces of samples that run together are interleaved. ``draft`` is a smaller model that guesses tokens ahead.
+    Everything that the engines hold is freed when the iterator ends or is closed.
     """
     wanted = zip(count(first_index), _repeat(plans, n))
     speculation = Speculation(engine.config, draft) if options.speculation == "auto" else None
@@ -59,30 +59,30 @@ class Taker(Protocol):
 
     @property
     def ended(self) -> bool:
-        """Whether the sample ended with what was taken last."""
+        """Whether the sample ended with the last event taken."""
 
     def push(self, event: Event) -> Any:
-        """Take a token; what there is to tell because of it."""
+        """Take an event and return what it leads to."""
 
 
 TakerT = TypeVar("TakerT", bound=Taker)
 
 
 class Running(Generic[TakerT]):
-    """The samples of ``scheduler`` that have not ended, and who takes their tokens: ``takers``, by its numbers."""
+    """The samples of ``scheduler`` that have not ended, and the ``takers`` of their tokens, by sample number."""
 
     def __init__(self, scheduler: Scheduler) -> None:
         self.takers: dict[int, TakerT] = {}
         self._scheduler = scheduler
 
     def submit(self, request: Request, taker: TakerT) -> int:
-        """Queue a sample; its number."""
+        """Queue a sample and return its number."""
         id = self._scheduler.submit(request)
         self.takers[id] = taker
         return id
 
     def push(self, events: Iterable[Event]) -> Iterator[tuple[TakerT, Any]]:
-        """Give a step's events to their takers: each with what it tells. What ends with one leaves the scheduler."""
+        """Give a step's events to their takers; yield each taker with what it returns. Ended samples are removed."""
         for event in events:
             taker = self.takers.get(event.request)
             if taker is None:
@@ -93,7 +93,7 @@ class Running(Generic[TakerT]):
             yield taker, told
 
     def remove(self, id: int) -> None:
-        """End a sample; nothing happens if it has ended."""
+        """End a sample; do nothing if it has ended."""
         if self.takers.pop(id, None) is not None:
             self._scheduler.remove(id)
 
@@ -101,9 +101,9 @@ class Running(Generic[TakerT]):
 def in_order(
     pieces: Iterable[Piece], first_index: int = 0, early: dict[int, Completion] | None = None
 ) -> Iterator[Completion]:
-    """The completions among ``pieces``, by index, each as soon as all before it are there.
+    """Yield the completions among ``pieces`` by index, each as soon as all before it have come.
 
-    Those that have to wait for that are in ``early`` meanwhile, if that is given.
+    Completions that come earlier wait in ``early``, if it is given.
     """
     done = {} if early is None else early
     for piece in pieces:
@@ -115,7 +115,7 @@ def in_order(
 
 
 class _Sample:
-    """A sample under way: ids in, pieces out."""
+    """A running sample: ids in, pieces out."""
 
     def __init__(self, index: int, plan: Plan, options: Options, tokenizer: Tokenizer | None) -> None:
         end_of_text = tokenizer.end_of_text if tokenizer and not options.ignore_eos else None
@@ -135,7 +135,7 @@ class _Sample:
         return self.end(text) if event.last or self._transcript.stopped else self._piece(text, None)
 
     def end(self, text: str, error: StageError | None = None) -> Piece:
-        """The last piece, with ``text`` and the whole completion."""
+        """End the sample; return its last piece, with ``text`` and the whole completion."""
         self.ended = True
         script = self._transcript
         completion = Completion(

@@ -1,9 +1,9 @@
 """Requests in, tokens out: continuous batching over an engine.
 
 Samples join and leave between steps; a step is one call of the engine, which feeds and draws. A prompt is fed in
-chunks so that running samples are not stalled, and once for all samples that start from it. Which samples run
-together, and what is guessed ahead of them, changes speed alone, never what is drawn. Knows nothing of text: whoever
-reads the events says with :meth:`Scheduler.remove` that a sample is to end before its limit.
+chunks so that running samples are not stalled, and once for all samples that start from it. Batching and guessing
+ahead change only the speed, never the tokens drawn. The scheduler knows nothing of text: the reader of the events
+calls :meth:`Scheduler.remove` to end a sample before its limit.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ if TYPE_CHECKING:
     from gpt2lab.generation.speculation import Speculation
 
 PREFILL_CHUNK = 256
-"""Tokens of prompts that one step feeds beside the running samples' one token each."""
+"""Prompt tokens that one step feeds in addition to one token for each running sample."""
 
 MAX_BATCH = 64
-"""Samples that run together if nothing smaller is asked for; beyond it products are bound by arithmetic."""
+"""The most samples that run together by default; larger batches gain nothing, as products are bound by arithmetic."""
 
 KV_CACHE_SHARE = 4
-"""One part in so many of the memory available may fill with keys and values before no further sample is let in."""
+"""N if running samples may reserve 1/N of the available memory for keys and values; beyond it none is admitted."""
 
 
 class Scheduler:
-    """Runs requests on ``engine``, at most ``batch_size`` (default: as many as pay and fit) at a time.
+    """A continuous-batching scheduler on ``engine`` that runs at most ``batch_size`` (default: as many as fit) samples.
 
-    ``speculation`` guesses tokens ahead (default: nothing is guessed). A context manager: on leaving it every
-    sequence it made is freed. Raises :class:`~gpt2lab.errors.UsageError` for a ``batch_size`` below 1.
+    ``speculation`` guesses tokens ahead (default: nothing is guessed). A context manager: leaving it frees every
+    sequence it made. Raises :class:`~gpt2lab.errors.UsageError` for a ``batch_size`` below 1.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Scheduler:
         self._prompts: dict[tuple[int, ...], PromptLane] = {}
         self._sequences: set[int] = set()
         self.let_in: list[int] = []
-        """Numbers of the samples that the last :meth:`step` let in."""
+        """Numbers of the samples that the last :meth:`step` admitted."""
 
     def __enter__(self) -> Scheduler:
         return self
@@ -73,7 +73,7 @@ class Scheduler:
 
     @property
     def n_waiting(self) -> int:
-        """Samples submitted and not yet let in."""
+        """The number of submitted samples that are not yet admitted."""
         return len(self._waiting)
 
     @property
@@ -84,7 +84,7 @@ class Scheduler:
     def submit(self, request: Request) -> int:
         """Queue ``request``; its events carry the number returned.
 
-        Raises :class:`~gpt2lab.errors.ContextError` if it cannot fit the context and may not slide.
+        Raises :class:`~gpt2lab.errors.ContextError` if the request does not fit the context and may not slide.
         """
         n_prompt = len(request.prompt)
         if n_prompt < 1 or request.limit < 1:
@@ -112,7 +112,7 @@ class Scheduler:
         return sample.id
 
     def remove(self, request: int) -> None:
-        """End a sample, waiting or running, and free what it holds; nothing happens if it has ended."""
+        """End a sample, waiting or running, and free what it holds; do nothing if it has ended."""
         sample = self._running.pop(request, None)
         if sample is not None:
             self._leave(sample)
@@ -128,10 +128,10 @@ class Scheduler:
                 self._free(sample.prompt)
 
     def step(self) -> list[Event]:
-        """Let samples in, feed every one, and draw for those whose text has all been fed.
+        """Admit samples, feed them, and draw for each sample whose text has all been fed.
 
-        Returns the tokens drawn, those of one sample in their order; none if all that ran was a part of a long
-        prompt. A sample whose event is ``last`` has been removed.
+        Returns the tokens drawn, those of one sample in order; none if the step only fed part of a long prompt. A
+        sample whose event is ``last`` has been removed.
         """
         self.let_in.clear()
         if self._waiting:
@@ -168,10 +168,10 @@ class Scheduler:
         if self._speculation:
             self._speculation.close()
 
-    # ---- who runs ---------------------------------------------------------------------------------------------------
+    # ---- admission --------------------------------------------------------------------------------------------------
 
     def _admit(self) -> None:
-        """Let in those that have waited longest, while they fit."""
+        """Admit the samples that have waited longest, as long as they fit."""
         while self._waiting and len(self._running) < self._max_samples:
             sample = self._waiting[0]
             needed = sample.reserve + (0 if sample.prompt.running else len(sample.prompt.text))
@@ -185,14 +185,17 @@ class Scheduler:
                 sample.guesser = self._speculation.start(sample.text)
 
     def _leave(self, sample: SampleLane) -> None:
-        """What a running sample takes with it: its reservation and its guesser."""
+        """Release a running sample's reservation and its guesser."""
         sample.prompt.running -= 1
         self._reserved -= sample.reserve + (0 if sample.prompt.running else len(sample.prompt.text))
         if self._speculation and sample.guesser:
             self._speculation.stop(sample.guesser)
 
     def _start(self, sample: SampleLane) -> bool:
-        """Whether the sample runs by itself: its prompt has been read, or no other needs that any more."""
+        """Start a sample unless it must wait for its prompt; return whether it started.
+
+        It starts when the shared part of its prompt has been fed, or when no other sample needs that part.
+        """
         prompt = sample.prompt
         if prompt.unstarted == 1:
             sample.sequence, prompt.sequence = prompt.sequence, None
@@ -206,17 +209,17 @@ class Scheduler:
         return True
 
     def _count_out(self, sample: SampleLane) -> None:
-        """A sample no longer waits for its prompt."""
+        """Note that a sample no longer waits for its prompt."""
         sample.prompt.unstarted -= 1
         if not sample.prompt.unstarted:
             del self._prompts[sample.prompt.key]
 
-    # ---- what a step feeds ------------------------------------------------------------------------------------------
+    # ---- feeding ----------------------------------------------------------------------------------------------------
 
     def _work(self) -> tuple[list[Lane], list[list[int]], list[Draw | None]]:
-        """Which lanes to feed, what, and what to draw behind it: every single token, and chunks within bounds.
+        """Return the lanes to feed, their tokens, and the draws after them: all single tokens, and chunks that fit.
 
-        A prompt is cut into chunks of :data:`PREFILL_CHUNK`, or of twice that where no sample waits for its next token.
+        A prompt is cut into chunks of :data:`PREFILL_CHUNK`, or of twice that if no sample waits for its next token.
         """
         lanes: list[Lane] = []
         tokens: list[list[int]] = []
@@ -238,7 +241,7 @@ class Scheduler:
     def _guess(
         self, lanes: list[Lane], tokens: list[list[int]], draws: list[Draw | None], speculation: Speculation
     ) -> None:
-        """Add guesses to what is fed where a token is to be drawn."""
+        """Add guesses to the tokens of samples that draw."""
         rows = sum(map(len, tokens))
         if rows + len(lanes) > MAX_ROWS:
             return
@@ -254,14 +257,14 @@ class Scheduler:
             wish.draw.count += len(row)
 
     def _room(self, sample: SampleLane) -> int:
-        """How many tokens may be guessed: none beyond the limit or the context, or where that would slide."""
+        """Return how many tokens may be guessed: none beyond the limit or a full context."""
         n_tokens = len(sample.text)
         return min(sample.end - n_tokens - 1, self._n_ctx - (n_tokens - sample.start))
 
     def _advance(
         self, sample: SampleLane, draw: Draw, drawn: list[Drawn], error: StageError | None, events: list[Event]
     ) -> None:
-        """Put what was ``drawn`` behind ``sample`` and prepare its next step; end it at its limit or by ``error``."""
+        """Append ``drawn`` to ``sample`` and prepare its next step; end it at its limit or on ``error``."""
         text, last = sample.text, len(sample.text) + len(drawn) == sample.end
         for token, logprob, top in drawn:
             text.append(token)
@@ -280,7 +283,7 @@ class Scheduler:
             self._free(sample)
             sample.start = sample.fed = window_start(len(text), self._n_ctx)
             sample.given = len(text)
-        elif sample.fed >= len(text) and sample.sequence is not None:  # guesses that were wrong
+        elif sample.fed >= len(text) and sample.sequence is not None:  # wrong guesses were fed
             sample.fed = len(text) - 1
             self._engine.truncate_sequence(sample.sequence, sample.fed - sample.start)
 

@@ -1,9 +1,10 @@
 """Guessing ahead: tokens that samples will probably draw, so that one step can check several of them.
 
-A step that waits for its weights checks a few tokens more in little more time. As position *t* of a sample always
-uses the same random number, a guess is right only if it is what would have been drawn anyway: guesses change speed
-alone. They come from n-grams of the text so far or from a smaller model; how many are made depends on how many were
-right before and on what a row costs. Knows nothing of where a sample ends, or of other work in a step.
+A step that is bound by reading weights checks a few more tokens in little more time. As position *t* of a sample
+always uses the same random number, a guess is right only if the same token would have been drawn anyway: guesses
+change only the speed. They come from n-grams of the text so far or from a smaller model; their number depends on how
+many were right before and on the cost of a row. This module knows nothing of where a sample ends, or of other work in
+a step.
 """
 
 from __future__ import annotations
@@ -23,31 +24,31 @@ if TYPE_CHECKING:
     from gpt2lab.engines.protocol import Engine
 
 MAX_TEMPERATURE = 1.5
-"""Above it a text hardly ever repeats an n-gram, and none is looked for."""
+"""The highest temperature at which n-grams are looked up; above it a text hardly ever repeats one."""
 
 PROMPT = 16
-"""Tokens that a draft model reads at once from which on they are read the way that is fastest for many."""
+"""The fewest tokens that a draft model is fed as a prompt, the way that is fastest for many tokens."""
 
 CATCH_UP = 256
-"""Tokens of a text that the draft model reads at most before a step."""
+"""The most tokens of the texts that the draft model is fed to catch up before a step."""
 
-_LONGEST, _SHORTEST = 4, 2  # lengths of the n-grams that are looked for
+_LONGEST, _SHORTEST = 4, 2  # lengths of the n-grams that are looked up
 _DRAFT = 0
 _PRIORS = {2: 0.2, 3: 0.4, 4: 0.6, _DRAFT: 0.6}  # first estimates of how often a guess is right, by source
-_PRIOR_WEIGHT, _MEMORY = 3, 30  # guesses that a first estimate counts for, and that an estimate remembers
-_FORGET = 1 / 256  # way back to the first estimate at each step for which the guesses did not pay
+_PRIOR_WEIGHT, _MEMORY = 3, 30  # number of guesses that a first estimate counts as, and that an estimate remembers
+_FORGET = 1 / 256  # part of the way back to the first estimate, taken at each step for which guesses do not pay
 
 
 class NGrams:
-    """Where the n-grams of a growing ``text`` last occurred. Takes constant time for a token."""
+    """An index of where the n-grams of a growing ``text`` last occurred. It takes constant time per token."""
 
     def __init__(self, text: list[int]) -> None:
         self._text = text
-        self._after: dict[tuple[int, ...], int] = {}  # n-gram -> index of the token behind it
-        self._seen = _SHORTEST  # n-grams that end before this index have been taken in
+        self._after: dict[tuple[int, ...], int] = {}  # n-gram -> index of the token after it
+        self._seen = _SHORTEST  # n-grams that end before this index are indexed
 
     def match(self) -> tuple[int, int]:
-        """How many of the last tokens occurred together before, and where that occurrence ended; (0, 0) if none."""
+        """Return the length of the longest final n-gram that occurred before, and where it ended; (0, 0) if none."""
         text, after = self._text, self._after
         n_tokens = len(text)
         for end in range(self._seen, n_tokens):
@@ -60,7 +61,7 @@ class NGrams:
         return 0, 0
 
     def copy(self, end: int, n: int) -> list[int]:
-        """The ``n`` tokens from index ``end`` on; beyond the text's own end it goes on repeating itself."""
+        """Return the ``n`` tokens from index ``end`` on; beyond the end of the text they repeat."""
         period = len(self._text) - end
         copied = self._text[end : end + n]
         return copied if n <= period else [copied[i % period] for i in range(n)]
@@ -68,24 +69,24 @@ class NGrams:
 
 @dataclass(eq=False, slots=True)
 class Guesser:
-    """What is known of one sample; made by :meth:`Speculation.start`."""
+    """The record of one sample; made by :meth:`Speculation.start`."""
 
     text: list[int]
-    """The sample's tokens; grown by its owner."""
+    """The sample's tokens; its owner appends to them."""
     ngrams: NGrams
     source: int = 0
-    """What the last guesses were made from: length of an n-gram, or the draft model."""
+    """The source of the last guesses: length of an n-gram, or the draft model."""
     rates: dict[int, float] = field(default_factory=_PRIORS.copy)
-    """Source -> estimate of the probability that its next guess is right if those before it are."""
+    """Source -> estimated probability that its next guess is right if those before it are."""
     counts: dict[int, int] = field(default_factory=lambda: dict.fromkeys(_PRIORS, _PRIOR_WEIGHT))
-    """Source -> how many guesses that estimate is from."""
+    """Source -> number of guesses behind that estimate."""
     start: int = 0
-    """The draft model's sequence, if there is one, holds ``text[start:fed]`` but for guesses."""
+    """Start of the draft model's sequence, which holds ``text[start:fed]`` apart from guesses, if it exists."""
     fed: int = 0
     sequence: int | None = None
 
     def learn(self, right: bool) -> None:
-        """Take in whether a guess was right."""
+        """Record whether a guess was right."""
         count = self.counts[self.source] = min(self.counts[self.source] + 1, _MEMORY)
         self.rates[self.source] += (right - self.rates[self.source]) / count
 
@@ -95,28 +96,28 @@ class Wish(NamedTuple):
 
     guesser: Guesser
     draw: Draw
-    """Its next draw."""
+    """The sample's next draw."""
     room: int
-    """Guesses it can use at most; may be negative."""
+    """The most guesses it can use; may be negative."""
 
 
 class Speculation:
     """Guesses for the samples of one scheduler; ``draft`` is a smaller engine that :func:`check_draft` has passed.
 
-    ``config`` is that of the model guessed for.
+    ``config`` is the config of the model that the guesses are for.
     """
 
     def __init__(self, config: ModelConfig, draft: Engine | None = None) -> None:
         self.n_guessed = 0
-        """Guesses checked so far."""
+        """The number of guesses checked so far."""
         self.n_accepted = 0
-        """Of these, how many were right."""
+        """The number of those that were right."""
         self._draft = _Draft(draft, min(config.n_ctx, draft.config.n_ctx)) if draft else None
         self._times = StepTimes()
-        self._draft_time = 0.0  # seconds a guess, smoothed
+        self._draft_time = 0.0  # seconds per guess, smoothed
 
     def start(self, text: list[int]) -> Guesser:
-        """Begin with a sample whose tokens are ``text``, a list that grows as they are drawn."""
+        """Start guessing for a sample whose tokens are ``text``, a list that grows as they are drawn."""
         return Guesser(text, NGrams(text))
 
     def stop(self, guesser: Guesser) -> None:
@@ -130,7 +131,7 @@ class Speculation:
             self._draft.close()
 
     def guess(self, wishes: Sequence[Wish], rows: int) -> list[list[int]]:
-        """Guesses for each of ``wishes``, none where they would not pay, for a step of ``rows`` rows without them.
+        """Return guesses for each of ``wishes`` (none if they would not pay), for a step of ``rows`` rows without them.
 
         With them the step has at most :data:`MAX_ROWS` rows, or as many as it had.
         """
@@ -141,14 +142,14 @@ class Speculation:
         return guesses
 
     def learn(self, guesser: Guesser, n_guessed: int, n_accepted: int) -> None:
-        """Of the last guesses for a sample the first ``n_accepted`` were right."""
+        """Record that the first ``n_accepted`` of the last guesses for a sample were right."""
         self.n_guessed += n_guessed
         self.n_accepted += n_accepted
         for n in range(min(n_accepted + 1, n_guessed)):
             guesser.learn(n < n_accepted)
 
     def observe(self, rows: int, seconds: float) -> None:
-        """A step of ``rows`` rows took ``seconds``."""
+        """Record that a step of ``rows`` rows took ``seconds``."""
         self._times.observe(rows, seconds)
 
     def _from_text(self, wish: Wish, step: _Step) -> list[int]:
@@ -162,7 +163,7 @@ class Speculation:
         return guesser.ngrams.copy(end, n) if n else []
 
     def _add_drafts(self, draft: _Draft, wishes: Sequence[Wish], guesses: list[list[int]], step: _Step) -> None:
-        """Let the draft model guess where the text gave nothing."""
+        """Let the draft model guess for samples whose own text gave no guesses."""
         asked: dict[int, Wish] = {}
         for i, (guesser, draw, room) in enumerate(wishes):
             if not guesses[i] and (n := step.add(guesser, _DRAFT, room, self._draft_time)):
@@ -178,7 +179,7 @@ class Speculation:
 
 
 class _Step:
-    """A step in the making: rows, the tokens it is likely to draw, and seconds of making guesses."""
+    """A step being planned: its rows, the tokens it is likely to draw, and the seconds spent on guesses."""
 
     def __init__(self, seconds: list[float], rows: int, n_samples: int) -> None:
         self._seconds = seconds
@@ -188,9 +189,10 @@ class _Step:
         self._drafting = 0.0
 
     def add(self, guesser: Guesser, source: int, room: int, extra: float = 0.0) -> int:
-        """How many guesses from ``source``, at ``extra`` seconds each, bring the most tokens per second; adds them.
+        """Add as many guesses from ``source``, at ``extra`` seconds each, as bring the most tokens per second.
 
-        Where that is none, their rate goes a little way back to the first estimate, so that they are tried again.
+        Returns their number. If that is 0, their rate moves a little back to the first estimate, so that they are
+        tried again.
         """
         rate, most = guesser.rates[source], min(room, self._share)
         if most <= 0:
@@ -213,7 +215,7 @@ class _Step:
 
 
 def check_draft(draft: ModelConfig, config: ModelConfig) -> None:
-    """Raise :class:`~gpt2lab.errors.UsageError` unless ``draft`` has the vocabulary of the model it is to guess for."""
+    """Raise :class:`~gpt2lab.errors.UsageError` unless ``draft`` has the vocabulary of the model it guesses for."""
     if draft.n_vocab != config.n_vocab:
         raise UsageError(
             f"the draft model has a vocabulary of {draft.n_vocab}, the model itself one of {config.n_vocab}: "
@@ -224,7 +226,7 @@ def check_draft(draft: ModelConfig, config: ModelConfig) -> None:
 class _Draft:
     """A smaller model that keeps up with the samples' texts and draws what comes next, as they do.
 
-    It uses their random numbers, parameters and history, so that it draws the same where it has the same opinion.
+    It uses their random numbers, parameters and history, so it draws the same token where its distribution agrees.
     """
 
     def __init__(self, engine: Engine, n_ctx: int) -> None:
@@ -233,7 +235,7 @@ class _Draft:
         self._sequences: set[int] = set()
 
     def guess(self, wishes: Sequence[Wish]) -> list[list[int]]:
-        """Up to ``room`` tokens for each of ``wishes``; fewer where there is much to be read first."""
+        """Return up to ``room`` tokens for each of ``wishes``; fewer if the draft has much text to catch up on."""
         guesses: list[list[int]] = [[] for _ in wishes]
         work = self._behind([wish.guesser for wish in wishes])
         while work:
@@ -242,7 +244,7 @@ class _Draft:
             given = [len(tokens) if len(tokens) >= PROMPT else 0 for tokens in work.values()]
             try:
                 drawn = self._engine.step(sequences, list(work.values()), draws, given)
-            except SamplingError:  # the model that counts need not fail as well
+            except SamplingError:  # the main model may well succeed
                 for i in work:
                     self.free(wishes[i].guesser)
                 break
@@ -270,7 +272,7 @@ class _Draft:
             self._engine.free_sequence(self._sequences.pop())
 
     def _behind(self, guessers: Sequence[Guesser]) -> dict[int, list[int]]:
-        """What each has not read of its text, by index; what does not fit into this step is left out or cut."""
+        """Return the unread part of each text, by index; parts that do not fit into this step are cut or left out."""
         work: dict[int, list[int]] = {}
         room = CATCH_UP
         for i, guesser in enumerate(guessers):
@@ -282,7 +284,7 @@ class _Draft:
         return work
 
     def _rewind(self, guesser: Guesser) -> None:
-        """Forget guesses that were wrong, and what the context no longer holds."""
+        """Forget wrong guesses, and tokens that the context no longer holds."""
         n_tokens = len(guesser.text)
         start = window_start(n_tokens, self._n_ctx)
         if guesser.sequence is None or start != guesser.start:
@@ -299,7 +301,7 @@ class _Draft:
         return guesser.sequence
 
     def _draw(self, wish: Wish, tokens: list[int], guesses: list[int]) -> Draw | None:
-        """How to draw behind ``tokens``, None if the text does not end there."""
+        """Return how to draw after ``tokens``, None if the text does not end there."""
         guesser, draw, _ = wish
         if guesser.fed + len(tokens) < len(guesser.text):
             return None

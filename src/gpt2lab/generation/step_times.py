@@ -1,4 +1,4 @@
-"""How long a step takes, by the number of its rows: learnt from the steps there were, for speculation to weigh."""
+"""Step times by number of rows: learnt from past steps, used by speculation."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ from bisect import bisect_right
 from itertools import pairwise
 
 MAX_ROWS = 32
-"""Rows of a step up to which guesses are added: about where a step's time begins to grow in proportion."""
+"""The most rows of a step with guesses: about where a step's time begins to grow in proportion to its rows."""
 
 ROW_COST = 0.07
-"""Time of another row over that of a step of one, until steps have been timed."""
+"""Time of one more row, relative to a step of one row; used until steps have been timed."""
 
 SMOOTH = 0.1
 """Weight of one step in the estimates of time."""
 
-_TOLERANCE = 0.03  # change of such an estimate that is worth a new table
+_TOLERANCE = 0.03  # relative change of an estimate that is worth a new table
 
 
 class StepTimes:
-    """Seconds a step of so many rows takes, learnt from the steps there were."""
+    """The seconds that a step of N rows takes, learnt from past steps."""
 
     def __init__(self) -> None:
         self._measured: dict[int, float] = {}  # rows -> seconds, smoothed
         self._table: list[float] = []
 
     def observe(self, rows: int, seconds: float) -> None:
-        """Take in a step of ``rows`` rows. One much slower than expected met a busy machine and counts for little."""
+        """Record a step of ``rows`` rows. A step much slower than expected met a busy machine and counts for little."""
         if rows > MAX_ROWS:
             return
         if not self._measured:
@@ -38,8 +38,11 @@ class StepTimes:
             self._table = []
 
     def table(self) -> list[float]:
-        """Seconds by rows, 0 to :data:`MAX_ROWS`: a line from each measured number of rows to the next, and beyond
-        the first and the last the slope of :data:`ROW_COST`."""
+        """Return the seconds for 0 to :data:`MAX_ROWS` rows.
+
+        They lie on straight lines between measured numbers of rows; beyond the first and last, :data:`ROW_COST` gives
+        the slope.
+        """
         if not self._table:
             known = sorted(self._measured.items()) or [(1, 1.0)]
             first, last = known[0], known[-1]
@@ -55,5 +58,5 @@ class StepTimes:
 
 
 def _assumed_slope(rows: int, seconds: float) -> float:
-    """Seconds of another row if a step of ``rows`` takes ``seconds``."""
+    """Return the seconds that one more row takes if a step of ``rows`` rows takes ``seconds``."""
     return seconds * ROW_COST / (1 + ROW_COST * (rows - 1))

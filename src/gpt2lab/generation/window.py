@@ -1,13 +1,13 @@
-"""Which part of a text is its context once it has outgrown what the model can hold."""
+"""The context of a text that has outgrown what the model can hold."""
 
 from __future__ import annotations
 
 
 def window_start(n_tokens: int, n_ctx: int) -> int:
-    """Where the context of a text of ``n_tokens`` tokens starts when it slides.
+    """Return where the context of a text of ``n_tokens`` tokens starts when it slides.
 
-    Whenever the context is full the older half of it is dropped. A function of lengths alone, so what is drawn
-    depends on nothing but the text.
+    Whenever the context is full, its older half is dropped. The result depends on lengths alone, so the tokens drawn
+    depend on nothing but the text.
     """
     if n_tokens <= n_ctx:
         return 0
