@@ -1,7 +1,7 @@
 """Adam and AdamW in PyTorch's fused form.
 
-``torch.optim.Optimizer`` imports PyTorch's compiler when the first one is made: 70 MB, and more than a second. So these
-share its names, and call the same function.
+The first ``torch.optim.Optimizer`` of a process imports PyTorch's compiler, which takes 70 MB and more than a second.
+These classes therefore only share its names and call the same functions.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ EPS = 1e-8
 class Adam:
     """Adam (Kingma and Ba, 2015), or AdamW (Loshchilov and Hutter, 2019) if weight decay is ``decoupled``.
 
-    A group has ``params``, ``lr`` and ``weight_decay``, the latter two 0 if left out. ``state`` has for each parameter
-    ``step``, ``exp_avg`` and ``exp_avg_sq``, from the beginning: made before the first gradients the moments do not lie
-    between them in memory, and a lack of memory shows at once.
+    A group has ``params``, ``lr`` and ``weight_decay``; the latter two default to 0. ``state`` holds ``step``,
+    ``exp_avg`` and ``exp_avg_sq`` for each parameter. They are allocated here, before the first gradients, so that they
+    do not end up between these in memory, and so that a lack of memory shows at once.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class Adam:
 
     @torch.no_grad()
     def step(self) -> None:
-        """Move what has a gradient by it."""
+        """Update every parameter that has a gradient."""
         for group in self.param_groups:
             moved = [parameter for parameter in group["params"] if parameter.grad is not None]
             steps, first, second = (
@@ -67,9 +67,9 @@ class Adam:
 
     @torch.no_grad()
     def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget the gradients, or with ``set_to_none=False`` set them to zero."""
+        """Drop the gradients, or set them to zero with ``set_to_none=False``."""
         for parameter in (parameter for group in self.param_groups for parameter in group["params"]):
             if set_to_none or parameter.grad is None:
                 parameter.grad = None
             else:
-                parameter.grad.zero_()  # it may be a part of what replicas send
+                parameter.grad.zero_()  # in place: it may be a view of the buffer that replicas send

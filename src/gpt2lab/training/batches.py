@@ -1,7 +1,7 @@
-"""What the updates of one process read: its share of every update's windows, a batch at a time.
+"""The batches that one process reads: its share of every update's windows, a batch at a time.
 
-Which windows these are depends on the position in the text alone, and so does the noise in them: a resumed run reads
-what it would have read. Knows nothing of models.
+The windows and the noise in them depend only on the position in the text (and the seed), so a resumed run reads what it
+would have read without the interruption. Knows nothing of models.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ class Batches:
         self._offset = world.rank * self._share
 
     def of_update(self, position: int) -> Iterator[Batch]:
-        """This process's windows of the update that begins at window ``position``, up to ``batch_size`` at a time."""
+        """Yield this process's windows of the update that starts at ``position``, up to ``batch_size`` at a time."""
         first, batch_size = position + self._offset, self._settings.batch_size
         for at in range(first, first + self._share, batch_size):
             size = min(batch_size, first + self._share - at)
             yield self._noisy(self._windows.batch(at, size), at)
 
     def _noisy(self, batch: Batch, position: int) -> Batch:
-        """``batch`` with input tokens replaced by random ones, targets as they are: ``--noise`` of the original."""
+        """Return ``batch`` with some input tokens replaced at random, as the original's ``--noise``; targets stay."""
         if not self._settings.noise:
             return batch
         tokens = batch.tokens.copy()
@@ -47,7 +47,7 @@ class Batches:
 
 
 def fingerprint(windows: Windows, count: int) -> list[int]:
-    """CRC-32, length and number of the up to ``count`` windows that a validation reads, as JSON has them."""
+    """Return CRC-32, length and number of the (at most ``count``) windows that a validation reads, ready for JSON."""
     crc = number = 0
     for window in windows.in_order(1, count):
         for part in (window.tokens, window.targets, window.trained):

@@ -1,10 +1,10 @@
-"""A training run's folder: what is saved, and how it is found again.
+"""A training run's folder: saving models and states, and finding them again.
 
     <run>/model.safetensors, config.json     the best model so far, a Hugging Face style folder
-    <run>/state-<step>/                       everything to go on from there: weights, optimizer, counters, checksums
+    <run>/state-<step>/                       everything needed to resume: weights, optimizer, counters, checksums
 
-Everything is written beside its place, one tensor at a time, and moved there in one step, so that a kill, a power cut
-or a full disk at any moment leaves what was there before. Knows nothing of how training goes on in between.
+Files are written beside their final place, one tensor at a time, and moved there in one step. A kill, a power cut or a
+full disk at any moment therefore leaves the previous files intact. Knows nothing of the training loop.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ from gpt2lab.weights.writing import NewTensor
 
 Tensors = Mapping[str, Tensor]
 WEIGHTS = ("model", "adapter")
-"""The file of a state with the weights: all of them, or with LoRA only what was added to a model that stays."""
-PREFIX = "transformer."  # of names in model.safetensors, as Hugging Face has it
-_BLOCK = 1 << 24  # bytes read at once for a checksum
+"""The file with a state's weights: the whole model, or with LoRA only the adapter."""
+PREFIX = "transformer."  # before each name in model.safetensors, as in Hugging Face's files
+_BLOCK = 1 << 24  # bytes per read when computing a checksum
 
 
 @dataclass(frozen=True)
 class State:
-    """A state folder that was checked. ``weights`` are canonical tensors, or an adapter's if ``kind`` says so."""
+    """A checked state folder. ``weights`` are canonical tensors, or an adapter's if ``kind`` is "adapter"."""
 
     path: Path
     kind: str
@@ -52,9 +52,9 @@ class State:
 
 
 def write_model(folder: Path, config: ModelConfig, tensors: Tensors, vocabulary: TokenizerFiles | None = None) -> None:
-    """Write ``model.safetensors`` and ``config.json``, and ``vocabulary`` if there is one, for any reader of such.
+    """Write ``model.safetensors``, ``config.json`` and ``vocabulary``, if given, as a Hugging Face style folder.
 
-    Raises :class:`CheckpointError` where that fails; what was there then stays.
+    Raises :class:`CheckpointError` on failure; the previous files then stay.
     """
     with _complaining(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -62,7 +62,7 @@ def write_model(folder: Path, config: ModelConfig, tensors: Tensors, vocabulary:
             described = _write_description(partial, config, vocabulary)
             _write_tensors(partial / "model.safetensors", tensors, PREFIX)
             if (folder / "config.json").exists() and (folder / "config.json").read_bytes() != described:
-                (folder / "model.safetensors").unlink(missing_ok=True)  # or a kill leaves it beside another's shape
+                (folder / "model.safetensors").unlink(missing_ok=True)  # or a kill leaves it with another config
 
 
 def save_state(
@@ -76,20 +76,20 @@ def save_state(
     keep: int,
     vocabulary: TokenizerFiles | None = None,
 ) -> Path:
-    """Write ``state-<step>`` of a run and forget all but the last ``keep``.
+    """Write ``state-<step>`` of a run and delete all but the last ``keep`` states.
 
     ``kind`` is one of :data:`WEIGHTS`; ``progress`` has ``step`` and ``generation`` (see :func:`states`) and anything
-    else that JSON holds. Raises :class:`CheckpointError` where that fails; earlier states then stay.
+    else that JSON can hold. Raises :class:`CheckpointError` on failure; earlier states then stay.
     """
     name = f"{progress['step']:07}"
     final = run / f"state-{name}"
-    aside = run / f"state-0{name}"  # the same step to :func:`states`, and before ``final``
+    aside = run / f"state-0{name}"  # :func:`states` reads the same step from it, and sorts it before ``final``
     with _complaining(final):
         _sweep(run)
         if final.exists() and aside.exists():
             _remove(aside)
         with new_folder(final, sync=True, aside=aside) as partial:
-            if kind == "model":  # then the folder is one that every command loads
+            if kind == "model":  # every command can then load the folder
                 _write_description(partial, config, vocabulary)
             parts = {kind: weights, "optimizer": dict(sorted(optimizer.items()))}
             files = {
@@ -108,10 +108,10 @@ def save_state(
 
 
 def states(run: Path) -> list[Path]:
-    """The states of a run, oldest first.
+    """Return the states of a run, oldest first.
 
-    A run that begins anew, or goes back to an earlier state, counts steps again: its states have a higher
-    ``generation``. One whose ``progress.json`` cannot be read counts as of the last.
+    A run that starts over, or goes back to an earlier state, repeats step numbers: its states have a higher
+    ``generation``. A state whose ``progress.json`` cannot be read counts as one of the last generation.
     """
     found = [(_generation(state), state) for state in run.glob("state-*") if _step(state) is not None]
     last = max((generation for generation, _ in found if generation is not None), default=0)
@@ -119,19 +119,19 @@ def states(run: Path) -> list[Path]:
 
 
 def is_state(path: Path) -> bool:
-    """Whether ``path`` is a state folder, whole or not."""
+    """Return whether ``path`` is a state folder, whole or not."""
     return (path / "progress.json").is_file() or _step(path) is not None
 
 
 def next_generation(run: Path) -> int:
-    """A generation for states that shall count as newer than all that are there."""
+    """Return a generation that makes new states count as newer than all existing ones."""
     return max((_generation(state) or 0 for state in states(run)), default=-1) + 1
 
 
 def load_state(state: Path) -> State:
-    """Open a state folder and compare its files with their checksums; tensors are read when they are asked for.
+    """Open a state folder and compare its files with their checksums; tensors are read on access.
 
-    Raises :class:`CheckpointError` if it is not one or is damaged.
+    Raises :class:`CheckpointError` if the folder is not a state or is damaged.
     """
     try:
         progress: dict[str, Any] = json.loads((state / "progress.json").read_text(encoding="utf-8"))
@@ -153,9 +153,9 @@ def load_state(state: Path) -> State:
 
 
 def load_latest(run: Path, say: Callable[[str], None]) -> State | None:
-    """The newest state that is whole, None if a run has no states; ``say`` is told of damaged ones.
+    """Return the newest intact state, None if the run has no states; damaged ones are reported through ``say``.
 
-    Raises :class:`CheckpointError` if there are states and none is whole.
+    Raises :class:`CheckpointError` if there are states but none is intact.
     """
     every = states(run)
     for state in reversed(every):
@@ -169,7 +169,7 @@ def load_latest(run: Path, say: Callable[[str], None]) -> State | None:
 
 
 class TensorFile(Mapping[str, Tensor]):
-    """The tensors of a safetensors file, each read when it is asked for; ``prefix`` is left out of their names."""
+    """The tensors of a safetensors file, each read on access; their names come without ``prefix``."""
 
     def __init__(self, path: Path, prefix: str = "") -> None:
         self._file, self._prefix = cast("Any", safe_open(path, framework="pt")), prefix
@@ -189,7 +189,7 @@ class TensorFile(Mapping[str, Tensor]):
 
 
 class _Summed:
-    """A file being written, its size and CRC-32 so far."""
+    """A file being written, with its size and CRC-32 so far."""
 
     def __init__(self, file: IO[bytes]) -> None:
         self._file, self.size, self.crc = file, 0, 0
@@ -201,7 +201,7 @@ class _Summed:
 
 
 def _write_description(folder: Path, config: ModelConfig, vocabulary: TokenizerFiles | None) -> bytes:
-    """Write what a model's folder holds besides weights; what ``config.json`` got."""
+    """Write a model folder's files other than the weights; return the content of ``config.json``."""
     described = _json_bytes(config_json(config, "float32", vocabulary))
     (folder / "config.json").write_bytes(described)
     if vocabulary is not None:
@@ -210,7 +210,7 @@ def _write_description(folder: Path, config: ModelConfig, vocabulary: TokenizerF
 
 
 def _write_tensors(path: Path, tensors: Tensors, prefix: str) -> dict[str, int]:
-    """Write a file of tensors; its size and CRC-32."""
+    """Write a file of tensors; return its size and CRC-32."""
 
     def stored(name: str, tensor: Tensor) -> NewTensor:
         def items() -> NDArray[Any]:
@@ -252,7 +252,7 @@ def _sweep(run: Path) -> None:
 
 
 def _remove(state: Path) -> None:
-    """Take a state's name away before its files, so that a kill leaves no half of one under it."""
+    """Rename a state before deleting its files, so that a kill leaves no partial state under its name."""
     doomed = state.with_name(f".{state.name}{PARTIAL}")
     state.replace(doomed)
     shutil.rmtree(doomed)

@@ -1,12 +1,12 @@
 """Several processes that train one model, on one machine or many.
 
-``torchrun`` (or a batch system) starts them and says in the environment which of how many each is; :class:`World` is
-what a process knows of the others. Two ways to share the work: ``ddp`` holds the whole model in every process and
-sums gradients; ``fsdp`` (PyTorch's FSDP2) holds a part of every tensor in each and gathers a layer when it is its turn,
-for models that one process cannot hold. Gradients are **summed** over processes, never averaged: who trains divides by
-the number of targets in the whole update, which may differ from one process to the next.
+``torchrun`` (or a batch system) starts them and sets rank and world size in the environment; :class:`World` is what a
+process knows of the others. There are two ways to share the work. ``ddp`` holds the whole model in every process and
+sums gradients. ``fsdp`` (PyTorch's FSDP2) is for models that one process cannot hold: each process holds a part of
+every tensor, and layers are gathered one at a time. Gradients are **summed** over processes, never averaged: the
+trainer divides by the number of targets in the whole update, because each process may have a different number.
 
-Without torchrun the world is one process, and nothing here communicates. Knows nothing of data, optimisers or files.
+Without torchrun the world is one process, and nothing here communicates. Knows nothing of data, optimizers or files.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from gpt2lab.training.meeting import fresh_store
 from gpt2lab.training.parallel import gathered, is_sharded, local_part, part_like, replicate, shard, unwrapped
 
 Parallel = Literal["ddp", "fsdp"]
-LOST_SIGNS = ("gloo", "nccl", "connection", "socket", "timed out")  # in the text of what a dead peer raises
+LOST_SIGNS = ("gloo", "nccl", "connection", "socket", "timed out")  # in the error messages that a dead peer causes
 TIME_TO_ANSWER = timedelta(hours=4)  # one may have data to fetch, or samples to write, while the others wait
-TIME_TO_REPORT = 3.0  # seconds: torchrun ends everybody when the first process is gone
-TIME_TO_LET_GO = 0.2  # seconds in which gloo's threads get the interpreter's lock, to let go of the last tensors
+TIME_TO_REPORT = 3.0  # seconds: torchrun ends all processes when the first one is gone
+TIME_TO_LET_GO = 0.2  # seconds for gloo's threads to take the interpreter's lock and release the last tensors
 
 
 class World:
-    """This process among ``size``; a context manager that ends all of them when one fails.
+    """This process among ``size`` processes; a context manager that ends all of them when one fails.
 
-    Every method but :meth:`share` is a collective: all processes call the same ones in the same order, or they wait for
-    each other forever.
+    Every method but :meth:`share` is a collective: all processes must call the same ones in the same order, or they
+    wait for each other forever.
     """
 
     def __init__(self, rank: int = 0, size: int = 1, device: str = "cpu", store: Any = None) -> None:
@@ -50,9 +50,9 @@ class World:
 
     @classmethod
     def start(cls, device: str = "cpu") -> World:
-        """Meet the other processes that the environment speaks of: ``RANK``, ``WORLD_SIZE``, ``MASTER_ADDR``, ….
+        """Connect to the other processes that the environment names (``RANK``, ``WORLD_SIZE``, ``MASTER_ADDR``, …).
 
-        Raises :class:`UsageError` if they cannot be met.
+        Raises :class:`UsageError` if that fails.
         """
         size = os.environ.get("WORLD_SIZE", "1")
         if size == "1":
@@ -73,23 +73,23 @@ class World:
         return cls(rank, number, device, store)
 
     def close(self) -> None:
-        """Part from the others."""
+        """Disconnect from the other processes."""
         if self.size > 1 and dist.is_initialized():
-            time.sleep(TIME_TO_LET_GO)  # one that waits for the lock when the interpreter ends aborts the process
+            time.sleep(TIME_TO_LET_GO)  # a thread still waiting for the lock at exit aborts the process
             dist.destroy_process_group()
 
     def __enter__(self) -> World:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        """If this process fails, or another did, see to it that one of them says so and the others end in silence."""
+        """If this process or another failed, make one of them report it and the others end silently."""
         if self.size == 1:
             return
         try:
             if isinstance(error, Exception):
                 self._part_in_error(error)
             elif error is None:
-                self.barrier()  # one that leaves early can abort another that is still clearing up
+                self.barrier()  # a process that leaves early can abort another that is still cleaning up
         finally:
             self.close()
 
@@ -105,7 +105,7 @@ class World:
             ) from error
 
     def _is_first_to_fail(self) -> bool:
-        with suppress(RuntimeError):  # the store went away with its process, which has reported
+        with suppress(RuntimeError):  # the store is gone with its process, which has reported the failure
             return bool(self._store.add("gpt2lab/failed", 1) == 1)
         return False
 
@@ -115,7 +115,7 @@ class World:
         return self.rank == 0
 
     def share(self, count: int) -> int:
-        """This process's equal part of ``count`` windows. Raises :class:`UsageError` if there is none."""
+        """Return this process's equal share of ``count`` windows. Raises :class:`UsageError` if they do not divide."""
         if count % self.size:
             raise UsageError(
                 f"{count} windows an update (batch_size x accumulate_gradients) cannot be shared equally by "
@@ -126,7 +126,7 @@ class World:
     # Agreeing on small things
 
     def sum(self, value: float) -> float:
-        """The sum of everybody's ``value``, in float64."""
+        """Return the sum of ``value`` over all processes, in float64."""
         if self.size == 1:
             return value
         total = torch.tensor(value, dtype=torch.float64)
@@ -134,15 +134,15 @@ class World:
         return float(total)
 
     def any(self, flag: bool) -> bool:
-        """Whether ``flag`` is true for anybody."""
+        """Return whether ``flag`` is true in any process."""
         return self.sum(float(flag)) > 0
 
     def barrier(self) -> None:
-        """Wait for everybody."""
+        """Wait for all processes."""
         self.sum(0.0)
 
     def broadcast(self, value: Any) -> Any:
-        """The main process's ``value``, anything that pickles."""
+        """Return the main process's ``value``, which can be anything that pickles."""
         if self.size == 1:
             return value
         values = [value]
@@ -152,14 +152,14 @@ class World:
     # The model
 
     def building(self) -> AbstractContextManager[Any]:
-        """Where to make a model in: real in the main process, without memory in the others until :meth:`wrap`."""
+        """Return a context to build a model in: real in the main process, on the meta device in the others."""
         return nullcontext() if self.is_main else torch.device("meta")
 
     def wrap(self, model: nn.Module, parallel: Parallel = "ddp") -> nn.Module:
-        """``model``, to be called in its place; its weights are the main process's from now on.
+        """Return the module to call in place of ``model``; its weights become the main process's.
 
-        With ``fsdp`` the parameters of ``model`` itself become sharded ones: make optimisers afterwards. The model must
-        have its layers in ``h``. Raises :class:`UsageError` if this PyTorch cannot do it.
+        With ``fsdp`` the parameters of ``model`` itself become sharded: make the optimizers afterwards. The model must
+        have its layers in ``h``. Raises :class:`UsageError` if this PyTorch lacks the support.
         """
         if self.size == 1:
             return model.to(self.device)
@@ -168,7 +168,7 @@ class World:
         weights = {name: parameter.detach() for name, parameter in model.named_parameters()} if self.is_main else {}
         shard(model, self.device, self.size)
         if not self.is_main:
-            model.to_empty(device=self.device)  # of shards alone: no process but the main one ever has a whole model
+            model.to_empty(device=self.device)  # shards only: no process but the main one ever has a whole model
         parts = dict(self.local_tensors(model, weights))
         with torch.no_grad():
             for name, parameter in model.named_parameters():
@@ -178,9 +178,9 @@ class World:
         return model
 
     def last_micro_batch(self, wrapped: nn.Module, last: bool) -> AbstractContextManager[Any]:
-        """To go forward and backward in. Replicas exchange gradients only in the ``last`` micro-batch of an update.
+        """Return a context for a forward and backward pass: replicas exchange gradients only in the ``last`` one.
 
-        Shards exchange them each time, because waiting would take the memory for all of them in every process.
+        Shards exchange them in every micro-batch, because to wait would take every process the memory for all of them.
         """
         if isinstance(wrapped, DistributedDataParallel) and not last:
             synchronization: AbstractContextManager[Any] = wrapped.no_sync()
@@ -189,7 +189,7 @@ class World:
 
     @torch.no_grad()
     def clip(self, model: nn.Module, max_norm: float) -> float:
-        """Scale all gradients so that their common norm is at most ``max_norm``; what it was before."""
+        """Scale all gradients so that their common norm is at most ``max_norm``; return the norm before scaling."""
         gradients = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
         local = [local_part(gradient) for gradient in gradients]
         norm = math.hypot(*(float(norm) for norm in torch._foreach_norm(local)))
@@ -199,12 +199,12 @@ class World:
             torch._foreach_mul_(local, max_norm / (norm + 1e-6))
         return norm
 
-    # Whole tensors, to save and to load, whatever the number of processes
+    # Whole tensors, for saving and loading with any number of processes
 
     def full_tensors(self, source: nn.Module | Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Whole tensors of a model, or of a mapping, on the CPU of the main process; nothing elsewhere.
+        """Return the whole tensors of a model or a mapping, on the CPU, in the main process; nothing elsewhere.
 
-        Tensors that are whole already are not copied. See :meth:`on_main` for more than memory holds.
+        Tensors that are already whole are not copied. If they do not all fit in memory, use :meth:`on_main`.
         """
         tensors = unwrapped(source).state_dict() if isinstance(source, nn.Module) else source
         whole = {}
@@ -215,10 +215,10 @@ class World:
         return whole
 
     def on_main(self, action: Callable[..., Any], *sources: Mapping[str, Tensor]) -> Any:
-        """``action(*sources)`` in the main process, where the others help to make sharded tensors whole, one at a time.
+        """Run ``action(*sources)`` in the main process, while the others help to gather sharded tensors one at a time.
 
-        What the action gets for a sharded tensor has its ``shape``, and is gathered anew each time ``detach()`` is
-        called. Returns what the action does; None elsewhere.
+        In place of a sharded tensor the action gets an object that has its ``shape``, and whose ``detach()`` gathers
+        the tensor at each call. Returns the action's result; None in the other processes.
         """
         if self.is_main:
             stand_ins = [
@@ -235,10 +235,10 @@ class World:
         return None
 
     def local_tensors(self, model: nn.Module, tensors: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-        """The inverse: this process's part of the main process's ``tensors``, which the others need not have.
+        """Return this process's part of the main process's ``tensors``: the inverse of :meth:`full_tensors`.
 
-        A tensor is sharded as the parameter of ``model`` is whose name it has up to a colon, if it has its shape too;
-        any other is the same for everybody. Looks at one tensor at a time.
+        The other processes need not have them. A tensor is sharded like the parameter of ``model`` that has the same
+        name (up to a colon) and shape; any other tensor is the same in every process. Handles one tensor at a time.
         """
         if self.size == 1:
             return tensors
@@ -259,23 +259,23 @@ class World:
 
 
 class _Sharded:
-    """Stands for a tensor of which every process has a part, in an action of the main process."""
+    """A stand-in for a sharded tensor in an action of the main process."""
 
     def __init__(self, world: World, key: tuple[int, str], tensor: Tensor) -> None:
         self.shape, self._world, self._key, self._tensor = tensor.shape, world, key, tensor
 
     def detach(self) -> Tensor:
-        """All of it."""
+        """Gather and return the whole tensor."""
         self._world.broadcast(self._key)
         return gathered(self._tensor).detach()
 
 
 def use_threads(threads: int | None) -> None:
-    """Compute with so many threads in this process.
+    """Compute with ``threads`` threads in this process.
 
-    None: a share of the processors if torchrun started several processes on this machine, whose ``OMP_NUM_THREADS=1``
-    would leave most of them idle; else what PyTorch chooses, but no more than the processors that a container grants,
-    which PyTorch does not ask for.
+    None: if torchrun started several processes on this machine, an equal share of the processors, most of which its
+    ``OMP_NUM_THREADS=1`` would leave idle; otherwise PyTorch's choice, but no more than the processors that a container
+    grants, a limit that PyTorch ignores.
     """
     several = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if threads is None and several > 1:

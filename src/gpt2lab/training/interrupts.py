@@ -1,7 +1,7 @@
-"""Signals that ask a run to end: it finishes the update it is at and saves, whoever asks.
+"""Signals that ask a run to end: it finishes the current update and saves.
 
-Ctrl-C, ``kill``, a batch system's time limit, a terminal that is closed, and a pipe whose reader is gone (``| tee log``
-dies of the same Ctrl-C) are all the same wish. Knows nothing of training.
+Ctrl-C, ``kill``, a batch system's time limit, a closed terminal, and a pipe whose reader is gone (``| tee log`` dies of
+the same Ctrl-C) all have this effect. Knows nothing of training.
 """
 
 from __future__ import annotations
@@ -18,10 +18,11 @@ SIGHUP: int | None = getattr(signal, "SIGHUP", None)  # Windows has none
 
 
 class Interrupts:
-    """While entered, the first signal is kept in :attr:`asked`, and ``notice`` is called.
+    """A context in which each signal calls ``notice``, and :attr:`asked` keeps the first.
 
-    The same signal once more ends the process at once, as Ctrl-C does; but not SIGHUP, which a closed terminal sends
-    more than once, nor any under torchrun, which passes on what the terminal has sent already. ``nohup`` is respected.
+    The same signal a second time ends the process at once, as Ctrl-C does. Exceptions are SIGHUP, which a closed
+    terminal sends more than once, and any signal under torchrun, which repeats what the terminal has already sent.
+    ``nohup`` is respected.
     """
 
     def __init__(self, notice: Callable[[], object]) -> None:
@@ -50,9 +51,9 @@ class Interrupts:
 
 
 def output_is_gone(error: OSError) -> None:
-    """To be called when standard output cannot be written to: asks for the end as SIGTERM would.
+    """End the run as SIGTERM would; call this when standard output cannot be written to.
 
-    Raises ``error`` where nothing catches that signal.
+    Raises ``error`` if nothing catches that signal.
     """
     if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
         raise error
@@ -61,7 +62,7 @@ def output_is_gone(error: OSError) -> None:
 
 
 def silence() -> None:
-    """Send standard output and error nowhere from now on: what they went to is no longer there."""
+    """Discard standard output and error from now on, because their reader is gone."""
     with suppress(OSError, ValueError):
         nowhere = os.open(os.devnull, os.O_WRONLY)
         for stream in (sys.stdout, sys.stderr):

@@ -1,4 +1,4 @@
-"""What a training run is asked to do: its text, the model it begins with, and its folders. Opens none of them."""
+"""The description of a training run: its text, the model it begins with, and its folders. Opens none of them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gpt2lab.config import ModelConfig
 class Job:
     """What to train on, what to begin with, and where to save.
 
-    ``config`` is the shape of a model of random weights, None to begin with the checkpoint ``model_name``.
+    ``config`` is the shape of a randomly initialized model; None starts from the checkpoint ``model_name``.
     """
 
     dataset: tuple[str, ...]

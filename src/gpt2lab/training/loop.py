@@ -1,8 +1,8 @@
 """The training loop: updates, validation, samples, saving, stopping.
 
-What an update does depends on the weights, the optimizer's state, the seed and the counters alone, and all of these
-are in a saved state: a resumed run goes on as if it had never stopped. How many processes share the work changes
-nothing but speed. Knows nothing of text, of command lines or of how progress is shown.
+An update depends only on the weights, the optimizer's state, the seed and the counters. A saved state holds all of
+these, so a resumed run goes on as if it had never stopped. The number of processes changes nothing but speed.
+Knows nothing of text, of command lines or of how progress is shown.
 """
 
 from __future__ import annotations
@@ -34,27 +34,27 @@ from gpt2lab.training.reporting import Reporter, Update, Validation
 from gpt2lab.training.settings import Settings, learning_rate
 from gpt2lab.weights.checkpoint import TokenizerFiles
 
-AVERAGE_DECAY = 0.99  # of the running mean of losses that is shown as avg=, as in the original
+AVERAGE_DECAY = 0.99  # for the running mean of losses shown as avg=, as in the original
 COUNTERS = ("step", "position", "best", "best_step", "since_best", "average", "seconds")
 
 Sampler = Callable[[int, Mapping[str, Tensor]], None]
-"""Writes samples of a model, given the step and its tensors."""
+"""A function that writes samples of a model, given the step and the model's tensors."""
 
 
 class Trainer:
     """A model in training: ``Trainer(...).train()``.
 
     Args:
-        model: with its weights, which the main process's are for all; what is to be trained requires gradients.
-        settings: without a None in them, see :func:`~gpt2lab.training.settings.resolved`.
-        windows: what is trained on.
-        held_out: what is validated with; None = nothing.
-        run: the folder that is saved into: the best model by held-out loss, or the latest if nothing is held out.
+        model: the model with its weights (every process gets the main one's); parameters to train require gradients.
+        settings: resolved, without a None, see :func:`~gpt2lab.training.settings.resolved`.
+        windows: the windows to train on.
+        held_out: the windows to validate with; None = no validation.
+        run: the folder to save into; its model is the best by held-out loss, or the latest without validation.
         world: the processes that share the work.
-        reporter: is told of progress.
+        reporter: receives the progress.
         sampler: is called every ``sample_every`` updates in the main process.
-        vocabulary: the model's own, to be saved with it; None = GPT-2's.
-        about: what else is to be remembered in every state.
+        vocabulary: the model's own, saved with it; None = GPT-2's.
+        about: further values to store in every state.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Trainer:
         self.wrapped = self.world.wrap(model, settings.parallel)
         self.optimizers = make_optimizers(model, settings)
         self.used_ids = used_ids(windows, held_out).to(self.world.device) if settings.narrow_steps else None
-        self.text = None  # a fingerprint of what is validated with
+        self.text = None  # a fingerprint of the windows to validate with
         if self.validated is not None:
             self.text = fingerprint(self.validated, settings.val_batch_size * settings.val_batch_count)
         self.generation = 0
@@ -101,10 +101,10 @@ class Trainer:
         return min(steps, stop_after) if stop_after else steps
 
     def train(self) -> str:
-        """Train to the last update, or until patience ends, or a signal, which finishes the update and saves.
+        """Train until the last update, the end of patience, or a signal; after a signal, finish the update and save.
 
-        Why it ended: ``finished``, ``no better`` or ``interrupted``. Raises :class:`TrainingError` for a loss that is
-        no number, :class:`CheckpointError` where saving fails; what was saved before is whole.
+        Returns why training ended: ``finished``, ``no better`` or ``interrupted``. Raises :class:`TrainingError` if the
+        loss is not finite, and :class:`CheckpointError` if saving fails; earlier states stay intact.
         """
         begin = time.perf_counter() - self.seconds
         with self.interrupts:
@@ -126,7 +126,7 @@ class Trainer:
 
     @property
     def validated(self) -> Windows | None:
-        """What is validated with; None if nothing is."""
+        """The windows to validate with; None without validation."""
         return self.held_out if self.settings.val_every else None
 
     @property
@@ -140,9 +140,9 @@ class Trainer:
         return self.step <= self.settings.narrow_steps > 0
 
     def _after_update(self) -> str | None:
-        """Validation, samples and saving where they are due; why training ends here, if it does.
+        """Validate, sample and save where due; return the reason if training ends here.
 
-        Who interrupts waits for the validation, or the run would miss it for ever, but not for samples.
+        An interrupted run still validates, because a resumed run would never make up for it, but writes no samples.
         """
         widened = self.step == self.settings.narrow_steps + 1 > 1
         if self.validated is not None and (widened or self._due(self.settings.val_every)):
@@ -160,21 +160,21 @@ class Trainer:
         return "no better" if ended else None
 
     def _agreed(self) -> tuple[bool, bool]:
-        """Whether anybody was interrupted, and whether the last state is too long ago: told in one exchange."""
+        """Return whether any process was interrupted, and whether a save is overdue, using a single exchange."""
         size, minutes = self.world.size, self.settings.save_minutes
         long_since = self.world.is_main and minutes > 0 and time.monotonic() - self.saved_at >= 60 * minutes
         told = self.world.sum(float(self.interrupted is not None) + (size + 1) * float(long_since))
         return told % (size + 1) > 0, told > size
 
     def update(self) -> float:
-        """One update: the mean gradient of all trained targets, clipped, and a step. Their mean loss in nats.
+        """Make one update with the clipped mean gradient of all trained targets; return their mean loss in nats.
 
-        Raises :class:`TrainingError`, and applies nothing, if loss or gradient are not finite.
+        Raises :class:`TrainingError`, and applies nothing, if the loss or the gradient is not finite.
         """
         step = self.step + 1
         if step == self.settings.narrow_steps + 1 > 1:
             assert self.used_ids is not None, "there were no narrow steps"
-            self.forget_best()  # whose loss was over fewer tokens
+            self.forget_best()  # its loss was over fewer tokens
             widen(self.model, self.used_ids, self.world)
         torch.manual_seed(self._seed_of(step))
         self.wrapped.train()
@@ -202,13 +202,13 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self, held_out: Windows) -> float:
-        """Mean loss over ``val_batch_count`` batches spread over ``held_out``, in nats a token, without dropout."""
+        """Return the mean loss of ``val_batch_count`` batches spread over ``held_out``, in nats a token, no dropout."""
         self.wrapped.eval()
         size, rank = self.world.size, self.world.rank
         count = self.settings.val_batch_size * self.settings.val_batch_count
         batches = list(held_out.in_order(self.settings.val_batch_size, count))
         loss = targets = 0.0
-        for first in range(0, len(batches), size):  # everybody the same number of times
+        for first in range(0, len(batches), size):  # the same number of times in every process
             mine = first + rank < len(batches)
             batch = batches[first + rank if mine else first]
             value = self._loss(batch, self.step).item()
@@ -216,11 +216,11 @@ class Trainer:
         return self.world.sum(loss) / max(1.0, self.world.sum(targets))
 
     def tensors(self) -> dict[str, Tensor]:
-        """Canonical tensors of the model as it is now, adapters merged, in the main process; nothing elsewhere."""
+        """Return the model's current canonical tensors, adapters merged, in the main process; nothing elsewhere."""
         return self.world.full_tensors(merged(self.model))
 
     def sample(self) -> None:
-        """Have samples written."""
+        """Write samples."""
         tensors = self.tensors()
         if self.sampler is not None and self.world.is_main:
             self.reporter.say("Generating samples...")
@@ -230,7 +230,7 @@ class Trainer:
         self.world.barrier()
 
     def save(self) -> Path:
-        """Write a state to resume from; if nothing is validated also the run folder's model."""
+        """Write a state to resume from, and without validation also the run folder's model."""
         if self.world.any(not all(_is_finite(local_part(p.detach())) for p in self.model.parameters())):
             raise TrainingError(self._lost("the weights are not finite"))
         if self.validated is None:
@@ -255,7 +255,7 @@ class Trainer:
         return state
 
     def forget_best(self) -> None:
-        """What is validated next is the best so far, and becomes the run folder's model."""
+        """Make the next validated model the best so far, which becomes the run folder's model."""
         self.best, self.best_step, self.since_best = math.inf, 0, 0
 
     def _write_model(self) -> None:
@@ -265,7 +265,7 @@ class Trainer:
         self.world.on_main(write, merged(self.model))
 
     def _loss(self, batch: Batch, step: int) -> Tensor:
-        """The sum of losses of the targets that are trained on, float32."""
+        """Return the sum of losses over the trained targets, float32."""
         device = self.world.device
         tokens, targets = torch.from_numpy(batch.tokens).to(device), torch.from_numpy(batch.targets).to(device)
         trained = None if batch.trained.all() else torch.from_numpy(batch.trained).to(device)
@@ -275,10 +275,10 @@ class Trainer:
 
     def _zero_gradients(self) -> None:
         for optimizer in self.optimizers:
-            optimizer.zero_grad(set_to_none=self.world.size == 1)  # replicas keep them in what they send
+            optimizer.zero_grad(set_to_none=self.world.size == 1)  # replicas keep gradients in their send buffers
 
     def _seed_of(self, step: int) -> int:
-        """Of all that is drawn in an update: nothing of it needs saving."""
+        """Return the seed for everything random in an update, so that no generator's state needs saving."""
         sequence = np.random.SeedSequence([self.settings.seed, step, self.world.rank])
         return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
 
@@ -312,5 +312,5 @@ class Trainer:
 
 
 def _is_finite(tensor: Tensor) -> bool:
-    """Whether all numbers are; ``isfinite()`` would need more memory than the tensor has."""
+    """Return whether all values are finite; ``isfinite()`` would need more memory than the tensor itself."""
     return not tensor.numel() or all(bool(bound.isfinite()) for bound in tensor.aminmax())

@@ -1,8 +1,8 @@
 """LoRA (Hu et al. 2021): train small low-rank additions to the matrices and nothing else.
 
-An adapter's product is ``x @ weight + dropout(x) @ a @ b * alpha / rank``, with ``b`` zero at first, so that the model
-starts as what it was. Queries, keys and values are one matrix in GPT-2 but three targets here. Knows nothing of files:
-:func:`merged` gives the tensors of an ordinary model.
+An adapted product is ``x @ weight + dropout(x) @ a @ b * alpha / rank``. ``b`` starts at zero, so the model starts
+unchanged. Queries, keys and values are one matrix in GPT-2 but three targets here. Knows nothing of files:
+:func:`merged` returns the tensors of an ordinary model.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from gpt2lab.errors import UsageError
 from gpt2lab.training.module import GPT2, Projection
 from gpt2lab.training.ops.affine import LowRank
 
-PLACES = {  # target: its projection within a layer, and its third of the columns if it has but one
+PLACES = {  # target: its projection within a layer, and its third of the columns (None: all of them)
     "attn.q": ("attn.c_attn", 0),
     "attn.k": ("attn.c_attn", 1),
     "attn.v": ("attn.c_attn", 2),
@@ -25,11 +25,11 @@ PLACES = {  # target: its projection within a layer, and its third of the column
     "mlp.fc": ("mlp.c_fc", None),
     "mlp.proj": ("mlp.c_proj", None),
 }
-_MARK = ".adapter."  # in the names of what is trained
+_MARK = ".adapter."  # in the names of the adapters' tensors
 
 
 class Adapter(nn.Module):
-    """Low-rank additions to one projection: one for all of its columns, or one for each chosen third of them."""
+    """Low-rank additions to one projection: one for all its columns, or one for each chosen third of them."""
 
     def __init__(
         self, weight: Tensor, thirds: Sequence[int | None], rank: int, alpha: float, dropout: float, seed: int
@@ -42,14 +42,14 @@ class Adapter(nn.Module):
         self.b = nn.Parameter(weight.new_zeros(len(thirds), rank, width))
 
     def forward(self, x: Tensor) -> LowRank:
-        """What is added to the weight for an input ``[..., n_in]``; dropout is drawn anew for it in training."""
+        """Return the addition to the weight for an input ``[..., n_in]``; in training, with a fresh dropout mask."""
         kept, p = None, self.dropout
         if self.training and p > 0:
             kept = torch.rand(x.shape, device=x.device) >= p
         return LowRank(self.a, self.columns() * self.scale, kept, 1 / (1 - p))
 
     def columns(self) -> Tensor:
-        """``b`` of all targets as one matrix ``[rank * targets, n_out]``, zero where a target has no columns."""
+        """Return ``b`` of all targets as one matrix ``[rank * targets, n_out]``, zero outside a target's columns."""
         whole = _everywhere(self.b)
         if self.thirds == (None,):
             return whole[0]
@@ -60,12 +60,12 @@ class Adapter(nn.Module):
         return torch.cat(rows)
 
     def product(self) -> Tensor:
-        """What is added to the weight, ``[n_in, n_out]``."""
+        """Return the addition to the weight, ``[n_in, n_out]``."""
         return self.a @ self.columns() * self.scale
 
 
 def _everywhere(tensor: Tensor) -> Tensor:
-    """All of ``tensor``, of which each process may have a part (FSDP, outside of a forward pass)."""
+    """Return the whole ``tensor``, of which each process may hold a part (FSDP, outside a forward pass)."""
     if not hasattr(tensor, "redistribute"):
         return tensor
     from torch.distributed.tensor import Replicate
@@ -77,9 +77,9 @@ def _everywhere(tensor: Tensor) -> Tensor:
 def add_lora(
     model: GPT2, rank: int, alpha: float, targets: Sequence[str], dropout: float = 0.0, *, seed: int = 0
 ) -> None:
-    """Give every layer of ``model`` adapters for ``targets`` (keys of :data:`PLACES`) and freeze all else.
+    """Give every layer of ``model`` adapters for ``targets`` (keys of :data:`PLACES`) and freeze everything else.
 
-    Raises :class:`UsageError` for an unknown target, none at all, or a rank below 1.
+    Raises :class:`UsageError` for an unknown target, for no targets, or for a rank below 1.
     """
     unknown = [target for target in targets if target not in PLACES]
     if unknown or not targets:
@@ -99,15 +99,15 @@ def add_lora(
 
 
 def has_lora(model: GPT2) -> bool:
-    """Whether ``model`` has adapters."""
+    """Return whether ``model`` has adapters."""
     return any(isinstance(module, Adapter) for module in model.modules())
 
 
 @torch.no_grad()
 def merged(model: GPT2) -> dict[str, Tensor]:
-    """The tensors of an ordinary model that computes what ``model`` does, under the canonical names.
+    """Return the tensors of an ordinary model that computes what ``model`` does, under the canonical names.
 
-    Without adapters these are ``model.state_dict()``'s own tensors; with them the adapted matrices are new ones.
+    Without adapters these are ``model.state_dict()``'s own tensors; with adapters, the adapted matrices are new.
     """
     tensors = {name: tensor for name, tensor in model.state_dict().items() if _MARK not in name}
     for name, module in model.named_modules():
@@ -117,12 +117,12 @@ def merged(model: GPT2) -> dict[str, Tensor]:
 
 
 def adapter_tensors(model: GPT2) -> dict[str, Tensor]:
-    """The adapters alone, by name: all that LoRA trains."""
+    """Return the adapters' tensors by name: everything that LoRA trains."""
     return {name: tensor for name, tensor in model.state_dict().items() if _MARK in name}
 
 
 def _uniform(like: Tensor, shape: tuple[int, ...], bound: float, seed: int) -> Tensor:
-    if like.is_meta:  # another process has the numbers
+    if like.is_meta:  # the main process has the values
         return like.new_empty(shape)
     values = torch.empty(shape, dtype=like.dtype, device="cpu")
     values.uniform_(-bound, bound, generator=torch.Generator(device="cpu").manual_seed(seed))

@@ -1,7 +1,6 @@
-"""This machine as a run meets it: whether memory and disk are enough, and which arithmetic is the fastest here.
+"""Checks of the machine before training: is there enough memory and disk, and which arithmetic is the fastest here?
 
-Says what it finds before training begins. Knows nothing of what is trained, beyond passes over a few windows to measure
-with.
+Reports its findings before training begins. Knows nothing of training beyond passes over a few windows, to measure.
 """
 
 from __future__ import annotations
@@ -22,11 +21,11 @@ from gpt2lab.training.ops.products import native_is_faster
 from gpt2lab.training.setup import Setup
 
 PROBE_TOKENS = 512
-GAIN = 0.9  # bfloat16 must take less than this part of float32's time to be chosen
+GAIN = 0.9  # bfloat16 is chosen if it takes less than this fraction of float32's time
 
 
 def say_memory(setup: Setup, remembered: str | None) -> None:
-    """What training will take; of a precision that is not chosen yet, what the hungrier one takes."""
+    """Report the memory that training needs; while the precision is undecided, the larger of the two estimates."""
     settings, world, say = setup.settings, setup.world, setup.say
     precisions: tuple[Precision, ...] = (
         ("float32", "bfloat16") if settings.precision == "auto" else (settings.precision,)
@@ -43,11 +42,11 @@ def say_memory(setup: Setup, remembered: str | None) -> None:
 
 
 def say_disk(setup: Setup, model: GPT2) -> None:
-    """What the run folder will take: the best model, the last states, and one that is being written."""
+    """Report the disk space that the run folder needs: the best model, the kept states, and one being written."""
     run, settings, n_params = setup.job.run, setup.settings, model.config.n_params
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     saved = trained if settings.lora else n_params
-    kept = {"sgd": 0, "muon": 1}.get(settings.optimizer, 2)  # numbers for each that is trained, about
+    kept = {"sgd": 0, "muon": 1}.get(settings.optimizer, 2)  # values per trained parameter, roughly
     needed = 4 * (n_params + (settings.keep + 1) * (saved + kept * trained))
     there = next(path for path in run.absolute().parents if path.exists())
     free = shutil.disk_usage(there).free
@@ -57,17 +56,17 @@ def say_disk(setup: Setup, model: GPT2) -> None:
 
 
 def choose_compute(setup: Setup, model: GPT2, windows: Windows, remembered: str | None) -> None:
-    """Set how ``model`` computes. ``remembered`` is the precision of the state to go on from, None without one."""
+    """Set how ``model`` computes. ``remembered`` is the precision of the state to resume from, None without one."""
     model.compute = replace(model.compute, native=native_is_faster())
     precision, pool = _precision(setup, model, windows, remembered), None
     if setup.world.device.type == "cpu":
         needed = estimate(model.config, replace(setup.settings, precision=precision), setup.world.size)
-        pool = Pool(needed.total)  # not before: the measurement's memory would stay in it
+        pool = Pool(needed.total)  # not earlier: the measurement's memory would stay in it
     model.compute = replace(model.compute, precision=precision, pool=pool)
 
 
 def _precision(setup: Setup, model: GPT2, windows: Windows, remembered: str | None) -> Precision:
-    """The precision asked for; for ``auto`` what the state remembers, else what a measurement here says."""
+    """Return the requested precision; for ``auto``, the state's, or else the one that a measurement favours."""
     world = setup.world
     if setup.settings.precision != "auto":
         return setup.settings.precision
@@ -80,7 +79,7 @@ def _precision(setup: Setup, model: GPT2, windows: Windows, remembered: str | No
 
 
 def _measured(setup: Setup, model: GPT2, windows: Windows) -> Precision:
-    """Forward and backward passes over the same tokens in both precisions; says what they took."""
+    """Time forward and backward passes over the same tokens in both precisions; report and return the choice."""
     batch = windows.batch(0, max(1, PROBE_TOKENS // windows.length))
     tokens = torch.from_numpy(batch.tokens[:, :PROBE_TOKENS].copy())
     targets = torch.from_numpy(batch.targets[:, :PROBE_TOKENS].copy())
@@ -92,7 +91,7 @@ def _measured(setup: Setup, model: GPT2, windows: Windows) -> Precision:
         return time.perf_counter() - begin
 
     precisions: tuple[Precision, ...] = ("float32", "bfloat16")
-    first = {precision: seconds(precision, 64) for precision in precisions}  # warms up, and spares the hopeless
+    first = {precision: seconds(precision, 64) for precision in precisions}  # warms up; a hopeless one ends here
     took = first
     if first["bfloat16"] < 3 * first["float32"]:
         rounds = [{precision: seconds(precision, PROBE_TOKENS) for precision in precisions} for _ in range(2)]

@@ -1,4 +1,4 @@
-"""How the processes of a run find each other, after a restart too. Knows nothing of what they do together."""
+"""How the processes of a run find each other, also after a restart. Knows nothing of what they do together."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ TIME_TO_MEET = 300.0  # seconds
 
 
 def fresh_store(store: Any, rank: int, size: int) -> Any:
-    """A part of ``store`` that nobody wrote to: rank 0 makes its name up and tells everybody.
+    """Return an unused part of ``store``, under a name that rank 0 makes up and sends to all processes.
 
-    Several versions of torchrun keep one store over restarts, in which addresses of dead processes would be believed
-    (pytorch issue 135712), and the number of restarts that it tells is not the same on every machine. Every process
+    Several versions of torchrun keep one store across restarts, in which processes would find and trust the addresses
+    of dead ones (pytorch issue 135712). The restart count that torchrun reports differs between machines. Every process
     therefore greets with a name that was never used, and rank 0 answers greetings until all have confirmed its own.
     """
     own = uuid4().hex
@@ -28,7 +28,7 @@ def fresh_store(store: Any, rank: int, size: int) -> Any:
     while waiting:
         for other in sorted(waiting):
             if store.check([f"gpt2lab/greeting/{other}"]):
-                greeting = store.get(f"gpt2lab/greeting/{other}").decode()  # perhaps a dead process's, for now
+                greeting = store.get(f"gpt2lab/greeting/{other}").decode()  # may still be that of a dead process
                 store.set(f"gpt2lab/answer/{greeting}", own)
                 if store.check([f"gpt2lab/confirmed/{greeting}/{own}"]):
                     waiting.remove(other)

@@ -1,6 +1,6 @@
-"""Memory: how much a training run will need, and a process that handles it well.
+"""Memory: an estimate of what a training run needs, and settings that make a process handle it well.
 
-Imports no torch, as :func:`prepare_process` has to come before that. Knows nothing of what is trained.
+Does not import torch, because :func:`prepare_process` must run before that import. Knows nothing of what is trained.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from dataclasses import dataclass
 from gpt2lab.config import ModelConfig
 from gpt2lab.training.settings import Settings
 
-_M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
-_MAPPED = 1 << 20  # bytes from which a block is mapped by itself
+_M_MMAP_THRESHOLD = -3  # from glibc's malloc.h
+_MAPPED = 1 << 20  # bytes; blocks of at least this size get their own mapping
 _FLOAT = 4  # bytes
 _TORCH = 330 << 20  # bytes of torch, its libraries' buffers and NumPy in a process, measured on Linux
-LOSS_ROWS, FROZEN_LOSS_ROWS = 256, 192  # of ops.loss, which cannot be imported without torch
-_COMPILER = 70 << 20  # which torch.optim's optimizers and several processes import
-_FRAGMENTS = 1.02  # what lies between tensors, measured
+LOSS_ROWS, FROZEN_LOSS_ROWS = 256, 192  # as in ops.loss, which cannot be imported without torch
+_COMPILER = 70 << 20  # bytes of PyTorch's compiler, which torch.optim's optimizers and several processes import
+_FRAGMENTS = 1.02  # a factor for the gaps between tensors, measured
 
 
 def prepare_process(threads: int | None = None) -> None:
-    """Set up this process for training; before torch is imported, or it takes effect in part only.
+    """Set up this process for training. Call it before torch is imported, or only a part takes effect.
 
-    Waiting threads sleep instead of spinning, which matters where cores are shared. glibc gives large blocks back at
-    once and keeps no holes between them: what an update needs again and again is in a
-    :class:`~gpt2lab.training.ops.pool.Pool`. Elsewhere than on glibc that part does nothing. What the user has set in
-    the environment stays.
+    Waiting threads sleep instead of spinning, which matters where cores are shared. glibc returns large blocks to the
+    system at once and keeps no holes between them; memory that every update needs is in a
+    :class:`~gpt2lab.training.ops.pool.Pool`. Without glibc that part does nothing. Variables that the user has set in
+    the environment stay.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
@@ -43,7 +43,7 @@ def prepare_process(threads: int | None = None) -> None:
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes that one process of a run needs at its peak, by what needs them."""
+    """The bytes that one process of a run needs at its peak, by purpose."""
 
     weights: int
     gradients: int
@@ -51,7 +51,7 @@ class MemoryEstimate:
     activations: int
     loss: int
     torch: int
-    total: int  # at the peak: gradients and activations are not all there at the same time
+    total: int  # at the peak: gradients and activations do not all exist at the same time
 
     def __str__(self) -> str:
         parts = ("weights", "gradients", "optimizer", "activations", "loss", "torch")
@@ -60,7 +60,7 @@ class MemoryEstimate:
 
 
 def estimate(config: ModelConfig, settings: Settings, world_size: int = 1) -> MemoryEstimate:
-    """What training ``config`` with ``settings`` (resolved ones) needs in each of ``world_size`` processes."""
+    """Return what each of ``world_size`` processes needs to train ``config`` with ``settings`` (resolved ones)."""
     sharded = world_size if settings.parallel == "fsdp" else 1
     trained = _trained_parameters(config, settings)
     head_trained = not settings.lora and not settings.only_train_transformer_layers
@@ -73,10 +73,10 @@ def estimate(config: ModelConfig, settings: Settings, world_size: int = 1) -> Me
     width = 2 if settings.precision == "bfloat16" else 4
     loss = min(rows, LOSS_ROWS if head_trained else FROZEN_LOSS_ROWS) * config.n_vocab * width
     if width == 2:
-        loss += config.n_vocab * config.n_embd * (2 + _FLOAT * head_trained)  # its matrix and products in both types
+        loss += config.n_vocab * config.n_embd * (2 + _FLOAT * head_trained)  # matrix and products in both types
     at_loss = kept + loss + d_head + 2 * rows * config.n_embd * _FLOAT
     at_end = gradients + layer
-    if settings.accumulate_gradients > 1 or world_size > 1:  # gradients of before stay meanwhile
+    if settings.accumulate_gradients > 1 or world_size > 1:  # earlier gradients stay meanwhile
         at_loss += gradients
         at_end += d_head
     if settings.parallel == "fsdp" and world_size > 1:
@@ -104,12 +104,12 @@ def _optimizer_values(config: ModelConfig, settings: Settings, trained: int) -> 
 
 
 def _activations(config: ModelConfig, settings: Settings, rows: int) -> tuple[int, int]:
-    """Bytes that the forward pass keeps, and that the backward pass of a layer needs besides."""
+    """Return the bytes that the forward pass keeps, and those that a layer's backward pass needs in addition."""
     unit = rows * config.n_embd
     width = 2 if settings.precision == "bfloat16" else _FLOAT
     layer = unit * (2 * _FLOAT + 7 * width)  # two inputs; queries, keys, values, 4 inside the MLP
     if not settings.lora or "attn.proj" in settings.targets():
-        layer += unit * width  # what attention made, for the gradient of its output's weight
+        layer += unit * width  # attention's output, for the gradient of the projection's weight
     if settings.dropout:
         layer += unit * (2 + 2 * bool(settings.lora))
     transient = unit * 12 * width

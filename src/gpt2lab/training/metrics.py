@@ -1,7 +1,7 @@
-"""The numbers of a training run, in files: ``metrics.jsonl``, TensorBoard's events, pictures of the curve.
+"""Files with the numbers of a training run: ``metrics.jsonl``, TensorBoard's events, pictures of the curve.
 
 ``metrics.jsonl`` has an object for each update (``step``, ``loss``, …) and each validation (``step``, ``val_loss``).
-The rest needs packages that may not be installed, and is left out without them.
+The other files need optional packages, and are left out without them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ METRICS = "metrics.jsonl"
 
 
 def file_reporters(run: Path, step: int) -> list[Reporter]:
-    """All that can be written here about a run that goes on after ``step`` updates; 0 begins anew."""
+    """Return a reporter for every kind of file that can be written here; ``step`` updates are made, 0 starts over."""
     reporters: list[Reporter] = [Metrics(run, step)]
     if find_spec("tensorboard"):
         reporters.append(TensorBoard(run, step))
@@ -31,12 +31,12 @@ def file_reporters(run: Path, step: int) -> list[Reporter]:
 
 
 class Metrics(Reporter):
-    """Writes ``metrics.jsonl``. What it has of later updates than ``step`` is cut off: they will be made again."""
+    """A writer of ``metrics.jsonl``, which first drops what the file has after ``step``: those updates are repeated."""
 
     def __init__(self, run: Path, step: int) -> None:
         self._path = run / METRICS
         try:
-            if step == 0 and self._path.exists():  # of another training under the same name
+            if step == 0 and self._path.exists():  # from an earlier training under the same name
                 self._path.replace(_unused(run))
             cut_back(self._path, step)
             self._file = self._path.open("a", encoding="utf-8")
@@ -68,7 +68,7 @@ class Metrics(Reporter):
 
 
 def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
-    """The objects of a ``metrics.jsonl``; none if there is no such file. A line that a kill cut short is left out."""
+    """Yield the objects of a ``metrics.jsonl``; none without such a file. Lines cut short by a kill are skipped."""
     if not path.exists():
         return
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -81,14 +81,14 @@ def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
 
 
 def cut_back(path: Path, step: int) -> None:
-    """Leave only what a ``metrics.jsonl`` has of the first ``step`` updates."""
+    """Keep only the records of the first ``step`` updates in a ``metrics.jsonl``."""
     if path.exists():
         kept = [json.dumps(record) + "\n" for record in read_metrics(path) if record["step"] <= step]
         write_file(path, "".join(kept).encode(), sync=False)
 
 
 def _unused(run: Path) -> Path:
-    """A name for the metrics of an earlier training, which are kept."""
+    """Return a free name for the metrics of an earlier training, which are kept."""
     number = 1
     while (path := run / f"metrics-{number}.jsonl").exists():
         number += 1
@@ -116,27 +116,27 @@ class TensorBoard(Reporter):
         self._writer.add_scalar("val_loss", made.loss, made.step)
 
     def saved(self) -> None:
-        """Have it on the disk."""
+        """Flush the events to disk."""
         self._writer.flush()
 
 
 class Curve(Reporter):
-    """``losses.svg`` and ``losses.png``, drawn anew at each save."""
+    """A reporter that draws ``losses.svg`` and ``losses.png`` again at each save."""
 
     def __init__(self, run: Path) -> None:
         self._run = run
 
     def saved(self) -> None:
-        """Draw."""
+        """Draw the pictures."""
         files = [self._run / "losses.svg", self._run / "losses.png"]
         draw_losses(list(read_metrics(self._run / METRICS)), files, self._run.name)
 
 
-MOST_POINTS = 2000  # of a line: more cannot be seen, and drawing takes as long as there are points
+MOST_POINTS = 2000  # per line: more cannot be seen, and the time to draw grows with their number
 
 
 def draw_losses(records: list[dict[str, Any]], files: list[Path], title: str) -> None:
-    """Training and held-out loss over updates, into files whose suffixes say the format. Needs matplotlib."""
+    """Draw training and held-out loss over updates into files; suffixes set their formats. Needs matplotlib."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 

@@ -1,9 +1,9 @@
 """GPT-2 as a PyTorch module, for training.
 
-The original's model: layer norm before each sub-block, GELU in its tanh form, the output matrix tied to ``wte``.
-``state_dict()`` has the project's canonical names and ``[in, out]`` shapes, so that a checkpoint is its plain copy.
-Dropout falls on the embeddings and on what each sub-block adds, not on attention weights;
-it is off in ``eval()``. Knows nothing of text, of optimisers or of files.
+The model is the original's: layer norm before each sub-block, GELU in its tanh form, the output matrix tied to ``wte``.
+``state_dict()`` has the project's canonical names and ``[in, out]`` shapes, so a checkpoint is a plain copy of it.
+Dropout applies to the embeddings and to each sub-block's output, not to attention weights; it is off in ``eval()``.
+Knows nothing of text, of optimizers or of files.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ INIT_STD = 0.02
 
 
 class Projection(nn.Module):
-    """An affine map whose weight lies ``[in, out]``, as in the original's ``conv1d``. LoRA may give it an adapter."""
+    """An affine map whose weight is ``[in, out]``, as in the original's ``conv1d``. LoRA may give it an adapter."""
 
     def __init__(self, n_in: int, n_out: int, std: float = INIT_STD) -> None:
         super().__init__()
@@ -36,7 +36,7 @@ class Projection(nn.Module):
         self.adapter: nn.Module | None = None
 
     def forward(self, x: Tensor, compute: Compute, before: Before = NOTHING) -> Tensor:
-        """``[..., n_in] -> [..., n_out]``, of ``before(x)``."""
+        """Return the projection of ``before(x)``, ``[..., n_in] -> [..., n_out]``."""
         low_rank = None if self.adapter is None else self.adapter(x)
         return affine(x, self.weight, self.bias, before, low_rank, compute)
 
@@ -51,13 +51,13 @@ class Attention(nn.Module):
         self.c_proj = Projection(config.n_embd, config.n_embd, residual_std(config))
 
     def forward(self, x: Tensor, compute: Compute, norm: nn.LayerNorm) -> Tensor:
-        """What the layer adds, ``[batch, time, n_embd]``."""
+        """Return what the layer adds to the residual stream, ``[batch, time, n_embd]``."""
         qkv = self.c_attn(x, compute, Before(norm=norm))  # [batch, time, 3*n_embd]
         return self.c_proj(causal_attention(qkv, self.n_head, compute), compute)
 
 
 class MLP(nn.Module):
-    """The position-wise network, four times as wide inside."""
+    """The position-wise network, whose inner layer is four times as wide."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -65,7 +65,7 @@ class MLP(nn.Module):
         self.c_proj = Projection(4 * config.n_embd, config.n_embd, residual_std(config))
 
     def forward(self, x: Tensor, compute: Compute, norm: nn.LayerNorm) -> Tensor:
-        """What the layer adds, ``[batch, time, n_embd]``."""
+        """Return what the layer adds to the residual stream, ``[batch, time, n_embd]``."""
         inner = self.c_fc(x, compute, Before(norm=norm))  # [batch, time, 4*n_embd]
         return self.c_proj(inner, compute, Before(gelu=True))
 
@@ -82,13 +82,13 @@ class Block(nn.Module):
         self.drop = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, compute: Compute) -> Tensor:
-        """``[batch, time, n_embd]``, in and out."""
+        """Compute the layer on the residual stream, ``[batch, time, n_embd]`` in and out."""
         x = added(self.drop(self.attn(x, compute, self.ln_1)), x)
         return added(self.drop(self.mlp(x, compute, self.ln_2)), x)
 
 
 class GPT2(nn.Module):
-    """The transformer with its loss. ``compute`` says how it computes, and may be another one between updates."""
+    """The transformer with its loss. ``compute`` says how it computes, and may be replaced between updates."""
 
     def __init__(self, config: ModelConfig, dropout: float = 0.0, compute: Compute = PLAIN) -> None:
         super().__init__()
@@ -104,11 +104,11 @@ class GPT2(nn.Module):
     def forward(
         self, tokens: Tensor, targets: Tensor, trained: Tensor | None = None, ids: Tensor | None = None
     ) -> Tensor:
-        """Sum of ``-log p(target)`` in nats, float32 scalar; not a mean, so that sums over batches are exact.
+        """Return the sum of ``-log p(target)`` in nats, a float32 scalar; not a mean, so sums over batches are exact.
 
-        ``tokens`` and ``targets`` int64 [batch, time], time <= n_ctx; ``trained`` bool [batch, time] says which targets
-        count (None = all). ``ids`` int64, ascending, restricts the vocabulary to choose from; all targets that count
-        must be among them.
+        ``tokens`` and ``targets`` are int64 [batch, time], time <= n_ctx; ``trained`` bool [batch, time] marks the
+        targets that count (None = all). ``ids``, int64 and ascending, restricts the softmax to these tokens; all
+        targets that count must be among them.
         """
         tied = TiedGradient()
         hidden = self._hidden(tokens, tied).flatten(0, 1)
@@ -125,11 +125,11 @@ class GPT2(nn.Module):
         )
 
     def hidden(self, tokens: Tensor) -> Tensor:
-        """Hidden states ``[batch, time, n_embd]`` of ``tokens`` int64 ``[batch, time]``, time <= n_ctx."""
+        """Return the hidden states ``[batch, time, n_embd]`` of ``tokens`` int64 ``[batch, time]``, time <= n_ctx."""
         return self._hidden(tokens, TiedGradient())
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """``[..., n_embd] -> [..., n_vocab]``."""
+        """Return the logits of hidden states, ``[..., n_embd] -> [..., n_vocab]``."""
         return F.linear(hidden, self.wte.weight)
 
     def _hidden(self, tokens: Tensor, tied: TiedGradient) -> Tensor:
@@ -144,10 +144,10 @@ class GPT2(nn.Module):
 
 
 def added(y: Tensor, x: Tensor) -> Tensor:
-    """``x + y``; in the memory of ``y``, which must not be used any more, if that has the type of ``x``."""
+    """Return ``x + y``. If both have the same type the result overwrites ``y``, which must not be used afterwards."""
     return y.add_(x) if y.dtype == x.dtype else x + y
 
 
 def residual_std(config: ModelConfig) -> float:
-    """Initial deviation of what is added to the residual stream: 2*n_layer such sums keep its variance."""
+    """Return the initial deviation of the projections into the residual stream: 2*n_layer sums keep its variance."""
     return INIT_STD / math.sqrt(2 * config.n_layer)

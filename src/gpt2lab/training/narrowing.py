@@ -1,6 +1,6 @@
-"""First updates that choose among the dataset's own tokens alone, and the step from there to the whole vocabulary.
+"""A first phase of training whose softmax covers only the dataset's own tokens, and the step to the whole vocabulary.
 
-A small corpus has half of GPT-2's tokens, and the output matrix is most of a small model's arithmetic: the first
+A small corpus uses half of GPT-2's tokens, and the output matrix is most of a small model's arithmetic, so the first
 ``narrow_steps`` updates leave the other tokens out. Knows nothing of updates.
 """
 
@@ -16,7 +16,7 @@ from gpt2lab.training.module import GPT2
 
 
 def used_ids(windows: Windows, held_out: Windows | None) -> Tensor:
-    """Ids that occur in the dataset, int64, ascending. Held-out text counts too, or its loss would be undefined."""
+    """Return the ids that occur in the dataset, int64, ascending. Held-out text counts, else its loss is undefined."""
     parts = [part.used_ids() for part in (windows, held_out) if part is not None]
     return torch.from_numpy(np.unique(np.concatenate(parts)))
 
@@ -25,8 +25,8 @@ def used_ids(windows: Windows, held_out: Windows | None) -> Tensor:
 def widen(model: GPT2, used: Tensor, world: World) -> None:
     """Give every token but the ``used`` ids a row of ``wte`` to learn from.
 
-    They start at the mean row, close to rare tokens, and the remaining updates teach the model over the whole
-    vocabulary that they do not occur.
+    These rows start at the mean row, close to rare tokens. The remaining updates, over the whole vocabulary, teach the
+    model that these tokens do not occur.
     """
     weight, unused = model.wte.weight, torch.ones(model.config.n_vocab, dtype=torch.bool)
     unused[used.cpu()] = False

@@ -1,4 +1,4 @@
-"""What is trained, what turns its gradients into updates, and the state of that as named tensors.
+"""The choice of trained parameters, their optimizers, and the optimizers' state as named tensors.
 
 AdamW, Adam or SGD for everything, or Muon for the matrices inside the layers and AdamW for the rest. Knows the module's
 names, and nothing of schedules or files.
@@ -18,13 +18,13 @@ from gpt2lab.training.module import GPT2
 from gpt2lab.training.parallel import is_sharded
 from gpt2lab.training.settings import Settings
 
-BETAS = (0.9, 0.99)  # the second a longer memory than the usual 0.95, because batches here are small
+BETAS = (0.9, 0.99)  # the second is a longer memory than the usual 0.95, because batches here are small
 ADAM_BETAS = (0.9, 0.999)  # the original's
 AnyOptimizer: TypeAlias = Adam | torch.optim.Optimizer
 
 
 def choose_trainable(model: GPT2, settings: Settings) -> None:
-    """Set ``requires_grad`` of all parameters; with LoRA add the adapters, unless they are there.
+    """Set ``requires_grad`` of all parameters; with LoRA, add the adapters unless they exist.
 
     ``only_train_transformer_layers`` leaves out the embeddings and the final norm, as the original did.
     """
@@ -38,14 +38,15 @@ def choose_trainable(model: GPT2, settings: Settings) -> None:
 
 
 def make_optimizers(model: GPT2, settings: Settings) -> list[AnyOptimizer]:
-    """The optimisers of ``settings`` for what requires a gradient; learning rates are set by who steps them.
+    """Return the optimizers of ``settings`` for the trained parameters; the caller sets the learning rates.
 
-    Muon (Jordan et al. 2024) makes each matrix's update orthogonal; scaled to the size of AdamW's (Liu et al. 2025), so
-    that one learning rate and one weight decay serve both. Weight decay is on matrices, not on biases and layer norms.
+    Muon (Jordan et al. 2024) makes each matrix's update orthogonal. The updates are scaled to the size of AdamW's (Liu
+    et al. 2025), so one learning rate and one weight decay serve both. Weight decay applies to matrices, not to biases
+    and layer norms.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     if settings.optimizer == "sgd":
-        sharded = any(map(is_sharded, trained))  # which its fused form does not take
+        sharded = any(map(is_sharded, trained))  # the fused form does not support sharded tensors
         return [torch.optim.SGD(trained, lr=0.0, fused=not sharded)]
     if settings.optimizer == "adam":
         return [Adam([{"params": trained}], ADAM_BETAS)]
@@ -69,7 +70,7 @@ def make_optimizers(model: GPT2, settings: Settings) -> list[AnyOptimizer]:
 
 
 def optimizer_tensors(model: GPT2, optimizers: Sequence[AnyOptimizer]) -> dict[str, Tensor]:
-    """All state of ``optimizers``, the very tensors: ``<parameter's name>:<what>``, as ``wte.weight:exp_avg``."""
+    """Return the state of ``optimizers``, uncopied, by ``<parameter's name>:<what>``, as in ``wte.weight:exp_avg``."""
     names = _names(model, optimizers)
     return {
         f"{names[parameter]}:{what}": value if isinstance(value, Tensor) else torch.as_tensor(value)
@@ -81,9 +82,9 @@ def optimizer_tensors(model: GPT2, optimizers: Sequence[AnyOptimizer]) -> dict[s
 
 
 def load_optimizer_tensors(model: GPT2, optimizers: Sequence[AnyOptimizer], tensors: Mapping[str, Tensor]) -> None:
-    """The inverse of :func:`optimizer_tensors`; no tensors at all is the state before the first step.
+    """Load what :func:`optimizer_tensors` returned; an empty mapping means the state before the first step.
 
-    Raises ValueError if ``tensors`` are of other parameters or of another kind of optimizer.
+    Raises ValueError if ``tensors`` belong to other parameters or to another kind of optimizer.
     """
     kept: dict[str, set[str]] = {}
     for key in tensors:
@@ -114,7 +115,7 @@ def load_optimizer_tensors(model: GPT2, optimizers: Sequence[AnyOptimizer], tens
 
 @torch.no_grad()
 def _restore(state: dict[str, Any], what: str, tensor: Tensor, name: str, parameter: Tensor) -> None:
-    """Copy ``tensor``, which may be a file's own memory, to where the parameter is."""
+    """Copy ``tensor``, which may be a file's own memory, to the parameter's device."""
     if tensor.dim() and tensor.shape != parameter.shape:
         raise ValueError(f"{name}:{what} has shape {list(tensor.shape)}, not {list(parameter.shape)}")
     there = state.get(what)
@@ -132,7 +133,7 @@ def _parameters(optimizer: AnyOptimizer) -> list[Tensor]:
 
 
 def _names(model: GPT2, optimizers: Sequence[AnyOptimizer]) -> dict[Tensor, str]:
-    """The names of all parameters of ``optimizers``."""
+    """Return the names of all parameters of ``optimizers``."""
     names = {parameter: name for name, parameter in model.named_parameters()}
     return {parameter: names[parameter] for optimizer in optimizers for parameter in _parameters(optimizer)}
 

@@ -1,7 +1,7 @@
 """A model among several processes: replicated (DistributedDataParallel) or sharded (FSDP2), and its sharded tensors.
 
-Gradients are summed over processes, never averaged. A sharded tensor is PyTorch's DTensor, whose module moved between
-versions: what it can do tells it from a plain one. Knows nothing of how processes meet.
+Gradients are summed over processes, never averaged. A sharded tensor is PyTorch's DTensor. Its module moved between
+versions, so it is recognized by its methods instead. Knows nothing of how processes meet.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from gpt2lab.errors import UsageError
 
 
 def replicate(model: nn.Module, device: torch.device, *, is_main: bool) -> nn.Module:
-    """DistributedDataParallel, which gives everybody the main process's weights, with sums in place of means."""
+    """Wrap ``model`` in DistributedDataParallel, with sums for means; all processes get the main one's weights."""
     model.to(device) if is_main else model.to_empty(device=device)
     wrapped = DistributedDataParallel(
         model,
         device_ids=[torch.cuda.current_device()] if device.type == "cuda" else None,
-        gradient_as_bucket_view=True,  # else every gradient is in memory twice
+        gradient_as_bucket_view=True,  # else every gradient would be in memory twice
     )
     wrapped.register_comm_hook(None, _sum_bucket)
     return wrapped
@@ -36,9 +36,9 @@ _sum_bucket.__annotations__.clear()  # DDP compares them with classes, and here 
 
 
 def shard(model: nn.Module, device: torch.device, size: int) -> None:
-    """Make parameters sharded ones (FSDP2): a group for each layer in ``h`` and one for the rest.
+    """Shard the parameters (FSDP2), with a group for each layer in ``h`` and one for the rest.
 
-    Raises :class:`UsageError` if this PyTorch cannot do it.
+    Raises :class:`UsageError` if this PyTorch lacks the support.
     """
     try:
         from torch.distributed.device_mesh import init_device_mesh
@@ -51,37 +51,37 @@ def shard(model: nn.Module, device: torch.device, size: int) -> None:
     for part in (*model.h, model):
         sharded = fully_shard(part, mesh=mesh)
         sharded.set_gradient_divide_factor(1.0)
-        sharded.set_force_sum_reduction_for_comms(True)  # gloo knows no other; "mean" gives sums without a word
+        sharded.set_force_sum_reduction_for_comms(True)  # gloo can only sum; asked for means it silently returns sums
 
 
 _TOO_OLD = f"--parallel fsdp needs a newer PyTorch than {torch.__version__}: pip install -U torch, or use ddp"
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """The model inside of a replicated one."""
+    """Return the model inside a replicated one, or ``model`` itself."""
     inside: nn.Module = model.module if isinstance(model, DistributedDataParallel) else model
     return inside
 
 
 def is_sharded(tensor: Tensor) -> bool:
-    """Whether every process has only a part of ``tensor``."""
+    """Return whether every process holds only a part of ``tensor``."""
     return hasattr(tensor, "full_tensor")
 
 
 def gathered(tensor: Tensor) -> Tensor:
-    """All of ``tensor``. A collective if it is sharded."""
+    """Return the whole ``tensor``. A collective if it is sharded."""
     whole: Tensor = tensor.full_tensor() if is_sharded(tensor) else tensor
     return whole
 
 
 def local_part(tensor: Tensor) -> Tensor:
-    """This process's part of ``tensor``."""
+    """Return this process's part of ``tensor``."""
     part: Tensor = tensor.to_local() if is_sharded(tensor) else tensor
     return part
 
 
 def part_like(tensor: Tensor, like: Tensor) -> Tensor:
-    """This process's part of the main process's whole ``tensor``, sharded as ``like`` is. A collective."""
+    """Return this process's part of the main process's whole ``tensor``, sharded like ``like``. A collective."""
     from torch.distributed.tensor import distribute_tensor
 
     part: Tensor = distribute_tensor(tensor, like.device_mesh, like.placements)

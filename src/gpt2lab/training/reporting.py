@@ -1,7 +1,7 @@
-"""Progress of a training run, told on the console.
+"""Progress of a training run, shown on the console.
 
-On a terminal one line is kept up to date, and what is to stay goes above it; elsewhere lines are those of the
-original ``train.py``. A trainer tells a :class:`Reporter`; knows nothing of models or files.
+A terminal gets one line that is kept up to date, with lasting messages above it; elsewhere the lines are those of the
+original ``train.py``. A trainer calls a :class:`Reporter`. Knows nothing of models or files.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from gpt2lab.training.interrupts import output_is_gone
 
 @dataclass(frozen=True)
 class Update:
-    """An update that was made: the ``step``-th, ``seconds`` after training began. Losses are in nats a token."""
+    """Update number ``step``, made ``seconds`` after training began. Losses are in nats a token."""
 
     step: int
     seconds: float
@@ -28,7 +28,7 @@ class Update:
 
 @dataclass(frozen=True)
 class Validation:
-    """A validation after ``step`` updates; ``best`` if none had a lower loss."""
+    """A validation after ``step`` updates; ``best`` if its loss is the lowest so far."""
 
     step: int
     seconds: float
@@ -37,51 +37,51 @@ class Validation:
 
 
 class Reporter:
-    """What a trainer tells of; this one keeps it to itself. A context manager that ends what was begun."""
+    """A receiver of a trainer's progress; this one ignores it. Leaving its context closes what it opened."""
 
     def say(self, line: str) -> None:
-        """A line to stay."""
+        """Show a line that stays."""
 
     def status(self, text: str) -> None:
-        """What is being done at the moment."""
+        """Show the current activity."""
 
     def update(self, made: Update) -> None:
-        """An update was made."""
+        """Report an update."""
 
     def validation(self, made: Validation) -> None:
-        """A validation was made."""
+        """Report a validation."""
 
     def saved(self) -> None:
-        """A state was saved."""
+        """Report that a state was saved."""
 
     def __enter__(self) -> Any:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End it."""
+        """Close what was opened."""
 
 
 class Lines(Reporter):
-    """The original's lines on standard output."""
+    """A reporter that prints the original's lines on standard output."""
 
     def say(self, line: str) -> None:
-        """Print it; if nobody reads it any more, training is asked to end."""
+        """Print ``line``; if nobody reads the output any more, ask training to end."""
         try:
             print(line, flush=True)
         except OSError as error:
             output_is_gone(error)
 
     def update(self, made: Update) -> None:
-        """``[step | seconds] loss=… avg=…``."""
+        """Print ``[step | seconds] loss=… avg=…``."""
         self.say(f"[{made.step} | {made.seconds:2.2f}] loss={made.loss:2.2f} avg={made.average:2.2f}")
 
     def validation(self, made: Validation) -> None:
-        """``[step | seconds] validation loss = …``."""
+        """Print ``[step | seconds] validation loss = …``."""
         self.say(validation_line(made))
 
 
 class Live(Reporter):
-    """A line on a terminal that is kept up to date."""
+    """A reporter that keeps one line on a terminal up to date."""
 
     def __init__(self, last_step: int) -> None:
         from rich.console import Console
@@ -102,16 +102,16 @@ class Live(Reporter):
         self._live.stop()
 
     def say(self, line: str) -> None:
-        """Print it above the live line."""
+        """Print ``line`` above the live line."""
         self._console.print(line, markup=False, soft_wrap=True)
 
     def status(self, text: str) -> None:
-        """Show it at the end of the line until the next update."""
+        """Show ``text`` at the end of the line until the next update."""
         self._status = text
         self._show()
 
     def update(self, made: Update) -> None:
-        """Step, loss, average, learning rate, speed, time to go and memory."""
+        """Show step, loss, average, learning rate, speed, time to go and memory."""
         self._speed = 0.9 * self._speed + 0.1 * made.tokens_per_second if self._speed else made.tokens_per_second
         self._status = ""
         self._numbers = (
@@ -122,11 +122,11 @@ class Live(Reporter):
         self._show()
 
     def validation(self, made: Validation) -> None:
-        """The original's line, above the live one."""
+        """Print the original's line above the live one."""
         self.say(validation_line(made) + (" (best so far)" if made.best else ""))
 
     def _to_go(self, made: Update) -> str:
-        """Time to the end at the pace since the first update that was seen, validation and all."""
+        """Return the time left at the average pace since the first reported update, validations included."""
         if self._first is None:
             self._first = made
             return "…"
@@ -141,7 +141,7 @@ class Live(Reporter):
 
 
 class Several(Reporter):
-    """Tells several reporters the same."""
+    """A reporter that passes everything on to several others."""
 
     def __init__(self, *reporters: Reporter) -> None:
         self._reporters = reporters
@@ -156,38 +156,38 @@ class Several(Reporter):
         self._entered.__exit__(*error)
 
     def say(self, line: str) -> None:
-        """Tell all."""
+        """Pass it on to all."""
         for reporter in self._reporters:
             reporter.say(line)
 
     def status(self, text: str) -> None:
-        """Tell all."""
+        """Pass it on to all."""
         for reporter in self._reporters:
             reporter.status(text)
 
     def update(self, made: Update) -> None:
-        """Tell all."""
+        """Pass it on to all."""
         for reporter in self._reporters:
             reporter.update(made)
 
     def validation(self, made: Validation) -> None:
-        """Tell all."""
+        """Pass it on to all."""
         for reporter in self._reporters:
             reporter.validation(made)
 
     def saved(self) -> None:
-        """Tell all."""
+        """Pass it on to all."""
         for reporter in self._reporters:
             reporter.saved()
 
 
 def validation_line(made: Validation) -> str:
-    """The original's, with two more digits."""
+    """Return the original's line, with two more digits."""
     return f"[{made.step} | {made.seconds:2.2f}] validation loss = {made.loss:.4f}"
 
 
 def clock(seconds: float) -> str:
-    """``1:02:03`` or ``2:03``."""
+    """Return a duration as ``1:02:03`` or ``2:03``."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

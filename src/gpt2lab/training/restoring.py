@@ -1,6 +1,6 @@
-"""A trainer as it was when a state was saved: weights, the optimizer's state and the counters.
+"""Restoring a trainer from a saved state: weights, the optimizer's state and the counters.
 
-Refuses a state that another model, optimizer or kind of training made. Knows nothing of where states are.
+Refuses a state from another model, optimizer or kind of training. Knows nothing of where states are.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from gpt2lab.training.optimizers import load_optimizer_tensors
 
 
 def restore(trainer: Trainer, state: State) -> None:
-    """Have ``trainer`` go on from ``state``.
+    """Set ``trainer`` to continue from ``state``.
 
-    The settings may differ from those it was made with, the model's shape may not. Raises :class:`CheckpointError` if
-    it does not fit.
+    The settings may differ from those that the state was made with, the model's shape may not. Raises
+    :class:`CheckpointError` if the state does not fit.
     """
     kind = "adapter" if trainer.settings.lora else "model"
     if state.kind != kind:
@@ -60,7 +60,7 @@ def _load_weights(trainer: Trainer, weights: Mapping[str, Tensor]) -> None:
 
 
 def _check_made_alike(trainer: Trainer, progress: Mapping[str, Any]) -> None:
-    """Raise ValueError for what shapes of tensors don't tell. A state of an older version knows less."""
+    """Raise ValueError for differences that tensor shapes do not show. States of older versions record less."""
     there, here = progress.get("config", {}), asdict(trainer.model.config)
     there = {**there, "optimizer": progress.get("settings", {}).get("optimizer", trainer.settings.optimizer)}
     here["optimizer"] = trainer.settings.optimizer

@@ -1,6 +1,6 @@
-"""A run and the states that were saved before: which one to go on from, what has changed since, what is left to do.
+"""Resuming a run: which saved state to continue from, what has changed since, and what is left to do.
 
-Moves a run aside that another would overwrite. Knows nothing of text, nor of what an update does.
+Moves an earlier run aside when a new one would overwrite it. Knows nothing of text, nor of what an update does.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from gpt2lab.training.setup import Setup, open_source, print_line
 
 
 def torchrun_job() -> str | None:
-    """What tells the processes of one call of torchrun, restarted ones too, from those of another; None without it."""
+    """Return an id shared by all processes of one torchrun call, also restarted ones; None without torchrun."""
     run_id = os.environ.get("TORCHELASTIC_RUN_ID")
     return f"none/{os.getppid()}" if run_id == "none" else run_id  # the parent is torchrun's agent
 
 
 def begin(job: Job, settings: Settings, world: World) -> tuple[Setup, State | None]:
-    """The model that a run begins with, and the state to go on from if there is one."""
+    """Return the setup with the model that a run begins with, and the state to resume from if there is one."""
     job = _after_restart(job, world)
     _check_restore_from(job)
     path = job.restore_from
@@ -49,9 +49,9 @@ def begin(job: Job, settings: Settings, world: World) -> tuple[Setup, State | No
 
 
 def _after_restart(job: Job, world: World) -> Job:
-    """``job``, or to go on from what it has saved itself if torchrun had to start its processes again.
+    """Return ``job``, changed to resume from its own last state if torchrun restarted its processes.
 
-    Without this, ``--restore_from fresh`` or another place would begin anew each time one of them dies.
+    Without this, ``--restore_from fresh`` or another place would start over each time a process dies.
     """
     saved = world.is_main and job.restore_from != "latest" and _has_saved(job)
     if not world.broadcast(saved):
@@ -69,7 +69,7 @@ def _has_saved(job: Job) -> bool:
 
 
 def _check_restore_from(job: Job) -> None:
-    """Raise :class:`UsageError` for a misspelt word, and for weights beside random ones."""
+    """Raise :class:`UsageError` for a misspelt keyword, and for a path together with ``--from_scratch``."""
     path = job.restore_from
     close = get_close_matches(path, ["fresh", "latest"], 1, 0.7)
     if close and path != close[0] and not Path(path).exists():
@@ -81,7 +81,7 @@ def _check_restore_from(job: Job) -> None:
 
 
 def _find_state(job: Job) -> State | None:
-    """In the main process."""
+    """Return the state that ``job`` asks to resume from. Only the main process calls this."""
     if job.restore_from == "fresh":
         return None
     if job.restore_from == "latest":
@@ -95,14 +95,14 @@ def _has_states(path: Path) -> bool:
 
 
 def go_on(trainer: Trainer, setup: Setup, state: State | None) -> None:
-    """Restore ``state``, if there is one; nothing is written."""
+    """Restore ``state``, if there is one, without writing anything."""
     if state is not None:
         setup.say(f"Loading checkpoint {state.path}")
         _check_base(trainer, state, setup.job)
         restore(trainer, state)
         _say_changes(trainer, setup, state)
         if not is_of(state, trainer.run):
-            trainer.forget_best()  # it lies in the other folder
+            trainer.forget_best()  # the best model is in the other folder
     if trainer.step > trainer.last_step:
         raise UsageError(
             f"{trainer.run} has {trainer.step} updates already, and {trainer.last_step} were asked for: "
@@ -111,7 +111,10 @@ def go_on(trainer: Trainer, setup: Setup, state: State | None) -> None:
 
 
 def _say_changes(trainer: Trainer, setup: Setup, state: State) -> None:
-    """What is otherwise than when ``state`` was made. Raises :class:`UsageError` for another text and nothing to do."""
+    """Report what differs from when ``state`` was made.
+
+    Raises :class:`UsageError` if the text is another one and the run is finished.
+    """
     job = setup.job
     before, now = state.progress.get("tokens"), len(trainer.windows.ring)
     if before not in (now, None):
@@ -129,14 +132,14 @@ def _say_changes(trainer: Trainer, setup: Setup, state: State) -> None:
 
 
 def _changed(then: Mapping[str, Any], settings: Settings) -> list[str]:
-    """What is set otherwise than when a state was made; how long to train is asked anew each time."""
+    """Return the settings that differ from the state's, except those for the length, which every command sets again."""
     others = [field.name for field in fields(settings) if field.metadata["group"] != "Length"]
     now = {name: getattr(settings, name) for name in others if name in then}
     return [f"{name} {then[name]} -> {value}" for name, value in now.items() if then[name] != value]
 
 
 def ended(trainer: Trainer) -> str | None:
-    """Why there is nothing left to do for a run, if there is not."""
+    """Return why a run has nothing left to do, or None if it has."""
     if trainer.step == trainer.last_step:
         more = "--steps or --epochs" if trainer.step == trainer.settings.steps else "--stop_after"
         return f"{trainer.run} is finished after {trainer.step} updates: to go on, ask for more {more}"
@@ -149,14 +152,14 @@ def ended(trainer: Trainer) -> str | None:
 
 
 def is_of(state: State | None, run: Path) -> bool:
-    """Whether training goes on in the folder it has been in."""
+    """Return whether ``state`` lies in the folder ``run``, so that training continues there."""
     return state is not None and state.path.resolve().parent == run.resolve()
 
 
 def move_aside(job: Job) -> None:
-    """Give the folder of an earlier run another name, model, states and all: this one would overwrite them.
+    """Rename the folder of an earlier run, with its model and states, which this run would overwrite.
 
-    The folder of its samples goes by the same number.
+    The folder of its samples gets the same number.
     """
     run, samples = job.run, job.samples
     if not (run / "model.safetensors").exists() and not checkpoints.states(run):
@@ -181,7 +184,7 @@ def _numbered(folder: Path, number: int) -> Path:
 
 
 def base_checksum(setup: Setup, model: GPT2) -> int | None:
-    """A checksum of the weights that LoRA leaves as they are and a state therefore does not hold."""
+    """Return a checksum of the weights that LoRA does not change and a state therefore does not hold."""
     if not setup.settings.lora or not setup.world.is_main:
         return None
     crc = 0

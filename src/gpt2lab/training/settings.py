@@ -1,7 +1,7 @@
-"""How to train: every number of a run but the model's shape, with its default, its limits and its help.
+"""Training settings: every number of a run except the model's shape, with its default, its limits and its help.
 
-The command line draws its options from here, so this imports no torch. None stands for what :func:`resolved` chooses
-once the model and the amount of text are known.
+The command line takes its options from here, so this imports no torch. None stands for a value that :func:`resolved`
+chooses once the model and the amount of text are known.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from typing import Any, Literal
 from gpt2lab.config import ModelConfig
 from gpt2lab.errors import UsageError
 
-EPOCHS = 3  # unless told otherwise
-FEWEST_STEPS = 100  # of a run whose length nobody gave: a page of text is read more than three times
+EPOCHS = 3  # by default
+FEWEST_STEPS = 100  # for a run of unspecified length: a page of text is read more than three times
 LORA_TARGETS = ("attn.q", "attn.k", "attn.v", "attn.proj", "mlp.fc", "mlp.proj")
 
 
 def _setting(group: str, default: Any, help: str, least: float | None = None, **limits: Any) -> Any:
-    """A field with what the command line shows of it.
+    """Return a field with the help and the limits that the command line shows.
 
-    ``least`` and ``most`` are the smallest and the largest value; ``above``, ``below`` exclude. Only a ``most`` of
-    infinity allows that.
+    ``least`` and ``most`` are the smallest and the largest allowed value; ``above`` and ``below`` are exclusive bounds.
+    Infinity itself is allowed only with a ``most`` of infinity.
     """
     return field(default=default, metadata={"group": group, "help": help, "least": least, **limits})
 
@@ -35,7 +35,7 @@ _LORA, _MACHINE, _WATCHING, _SAVING = "LoRA", "Machine", "Validation and samples
 
 @dataclass(frozen=True)
 class Settings:
-    """How to train. An update (a step) averages over ``accumulate_gradients`` batches of ``batch_size`` windows.
+    """Training settings. An update (a step) averages over ``accumulate_gradients`` batches of ``batch_size`` windows.
 
     Raises :class:`UsageError` for a number out of range.
     """
@@ -140,11 +140,11 @@ class Settings:
 
     @property
     def windows_per_update(self) -> int:
-        """Windows whose gradients an update averages, however many processes share them."""
+        """The number of windows that an update averages over, in all processes together."""
         return self.batch_size * self.accumulate_gradients
 
     def targets(self) -> tuple[str, ...]:
-        """The names in ``lora_targets``."""
+        """Return the names in ``lora_targets``."""
         names = tuple(self.lora_targets.replace(",", " ").split())
         chosen = LORA_TARGETS if names == ("all",) else names
         for name in chosen:
@@ -166,10 +166,10 @@ _BOUNDS: dict[str, tuple[str, Callable[[Any, Any], bool]]] = {
 
 
 def resolved(settings: Settings, config: ModelConfig, windows: int, *, from_scratch: bool) -> Settings:
-    """``settings`` without a None: what depends on the model's shape and on the number of windows in an epoch.
+    """Return ``settings`` with each None replaced, from the model's shape and the number of windows in an epoch.
 
-    ``epochs`` stays None: they have become ``steps``. Raises :class:`UsageError` if both are given, if a window or a
-    sample is longer than the model's context, or if ``narrow_steps`` do not go with the rest.
+    ``epochs`` becomes None, because ``steps`` replaces it. Raises :class:`UsageError` if both are given, if a window or
+    a sample is longer than the model's context, or if ``narrow_steps`` conflicts with other settings.
     """
     if settings.steps and settings.epochs:
         raise UsageError("give --steps or --epochs, not both")
@@ -193,7 +193,7 @@ def resolved(settings: Settings, config: ModelConfig, windows: int, *, from_scra
 
 
 def _check_narrow(settings: Settings, steps: int) -> None:
-    """Raise :class:`UsageError` where what ``narrow_steps`` does to the embedding would be in no state, or undone."""
+    """Raise :class:`UsageError` if the embedding is not trained, or if no update over the whole vocabulary follows."""
     other = "lora" if settings.lora else "only_train_transformer_layers"
     if settings.narrow_steps and getattr(settings, other):
         raise UsageError(f"--narrow_steps trains the embedding, which --{other} leaves as it is: give one of them")
@@ -202,25 +202,25 @@ def _check_narrow(settings: Settings, steps: int) -> None:
 
 
 def default_learning_rate(settings: Settings, config: ModelConfig, from_scratch: bool) -> float:
-    """A peak that suits a model of this width: wider ones want smaller steps (Yang et al. 2022)."""
+    """Return a peak that suits the model's width: wider models need smaller steps (Yang et al. 2022)."""
     if from_scratch:
         return 1e-3
     return 1e-4 * 768 / config.n_embd * (10 if settings.lora else 1)
 
 
 def learning_rate(step: int, settings: Settings) -> float:
-    """The learning rate of update ``step`` (from 1).
+    """Return the learning rate of update ``step`` (from 1).
 
-    Linear warm-up to the peak, then by ``schedule``: a cosine or a straight line that would reach 0 one update after
-    the last; the peak for ever; or the peak and then a straight line to 0 over the last ``decay_steps``. On such a
-    plateau the number of steps may still change (Hu et al. 2024, MiniCPM): resume with another ``steps``.
-    Takes settings without a None in them.
+    After a linear warm-up to the peak, ``schedule`` decides: a cosine or a straight line that would reach 0 one update
+    after the last; the peak until the end; or the peak, then a straight line to 0 over the last ``decay_steps``. During
+    the plateau of the latter, the number of steps may still change (Hu et al. 2024, MiniCPM): resume with another
+    ``steps``. ``settings`` must be resolved.
     """
     warm, peak, steps = settings.warmup_steps, settings.learning_rate, settings.steps
     assert warm is not None and peak is not None and steps is not None, "settings are not resolved"
     if step <= warm:
         return peak * step / warm
-    left = min(1.0, max(0, steps + 1 - step) / max(1, steps - warm))  # part of the way down that is still to go
+    left = min(1.0, max(0, steps + 1 - step) / max(1, steps - warm))  # fraction of the decay that remains
     if settings.schedule == "cosine":
         return peak * 0.5 * (1 - math.cos(math.pi * left))
     if settings.schedule == "linear":

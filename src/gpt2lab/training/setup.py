@@ -1,7 +1,7 @@
-"""A run before its first update, as one object: what is asked for, what it begins with, and who shares the work.
+"""A run before its first update, as one object: the request, the starting model, and the processes.
 
-:class:`Setup` goes through every step of a start, so that none takes its parts one by one. Knows nothing of the text,
-of saved states, or of what an update does.
+:class:`Setup` is passed to every step of a start, in place of its parts. Knows nothing of the text, of saved states, or
+of what an update does.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from gpt2lab.weights.checkpoint import TokenizerFiles
 
 @dataclass(frozen=True)
 class Source:
-    """What training begins with; without a checkpoint it is random."""
+    """The model that training begins with; without a checkpoint its weights are random."""
 
     config: ModelConfig
     tokenizer: Tokenizer
@@ -34,7 +34,7 @@ class Source:
 
 
 def open_source(job: Job) -> Source:
-    """The model that training begins with. Raises :class:`UsageError` if it has no tokenizer to read text with."""
+    """Open the model that training begins with. Raises :class:`UsageError` if it has no tokenizer."""
     if job.config is not None:
         return Source(job.config, Tokenizer.gpt2())
     checkpoint = open_checkpoint(job.model_name)
@@ -46,7 +46,7 @@ def open_source(job: Job) -> Source:
 
 @dataclass(frozen=True)
 class Setup:
-    """A run in one process: ``job`` and ``settings`` as asked for, its ``source``, and the ``world`` of processes."""
+    """A run in one process: the requested ``job`` and ``settings``, the ``source``, and the ``world`` of processes."""
 
     job: Job
     settings: Settings
@@ -54,7 +54,7 @@ class Setup:
     world: World
 
     def resolved(self, windows: int) -> Setup:
-        """The same with settings without a None, now that the ``windows`` of an epoch are counted."""
+        """Return a copy with resolved settings, now that the number of ``windows`` in an epoch is known."""
         from_scratch = self.source.checkpoint is None
         return replace(self, settings=resolved(self.settings, self.source.config, windows, from_scratch=from_scratch))
 
@@ -65,5 +65,5 @@ class Setup:
 
 
 def print_line(line: str) -> None:
-    """On standard output, at once."""
+    """Print a line on standard output and flush it."""
     print(line, flush=True)

@@ -1,7 +1,7 @@
-"""From what a user asks for to a trainer that runs.
+"""From the user's request to a running trainer.
 
-Names the steps before the first update in the order they happen, and says what is left to say after the last. Knows
-nothing of flags, nor of what an update does.
+Lists the steps before the first update in the order in which they happen, and reports the end of the run. Knows nothing
+of flags, nor of what an update does.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ from gpt2lab.weights.vocabulary import gpt2_vocabulary
 
 
 def train(job: Job, settings: Settings, terminal: bool = False) -> int:
-    """Do ``job``; the exit status: 0, or that of the signal that ended it after the state was saved.
+    """Run ``job`` and return the exit status: 0, or that of the signal that ended it after the state was saved.
 
-    ``terminal`` asks for a live line in place of the original's lines. Raises what is in :mod:`gpt2lab.errors`.
+    ``terminal`` asks for a live line in place of the original's lines. Raises the errors in :mod:`gpt2lab.errors`.
     """
     with World.start(_device(job.device)) as world, Hold() as hold:
         if world.is_main:
@@ -47,12 +47,12 @@ def train(job: Job, settings: Settings, terminal: bool = False) -> int:
         setup = setup.resolved(len(text.windows))
         trainer = _trainer(setup, text, state)
         goes_on, newer = is_of(state, job.run), state is None or setup.job.restore_from != "latest"
-        del state  # or its files stay open, and in memory, to the end
+        del state  # else its files stay open, and in memory, to the end
         if reason := ended(trainer):
             setup.say(reason)
             _say_end(setup, trainer, "ended before")
             return 0
-        if world.is_main:  # all that can be refused was: from here on the run folder changes
+        if world.is_main:  # every check has passed: from here on the run folder changes
             if not goes_on:
                 move_aside(job)
             _prepare_run(setup)
@@ -68,7 +68,7 @@ def train(job: Job, settings: Settings, terminal: bool = False) -> int:
 
 
 def _trainer(setup: Setup, text: Text, state: State | None) -> Trainer:
-    """The model with its weights, told how to compute; it goes on from ``state`` if there is one."""
+    """Return a trainer whose model has its weights and its way to compute, resumed from ``state`` if there is one."""
     settings, world, source = setup.settings, setup.world, setup.source
     model = _build(setup, with_weights=state is None or settings.lora > 0)
     if settings.patience and (text.held_out is None or not settings.val_every):
@@ -93,7 +93,7 @@ def _trainer(setup: Setup, text: Text, state: State | None) -> Trainer:
 
 
 def _build(setup: Setup, *, with_weights: bool) -> GPT2:
-    """The model: random, or with the source's weights unless a state will bring all of them."""
+    """Build the model: random, or with the source's weights, unless a state will supply all of them."""
     settings, world, checkpoint = setup.settings, setup.world, setup.source.checkpoint
     torch.manual_seed(settings.seed)
     random = checkpoint is None and with_weights
@@ -111,7 +111,7 @@ def _build(setup: Setup, *, with_weights: bool) -> GPT2:
 
 
 def _prepare_run(setup: Setup) -> None:
-    """Make the run folder, with the settings and the vocabulary in it. Raises :class:`CheckpointError` if it cannot."""
+    """Make the run folder, with the settings and the vocabulary. Raises :class:`CheckpointError` on failure."""
     job = setup.job
     try:
         job.run.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,6 @@
-"""The text of a run: read, split into what is trained on and what is held out, and cut into windows.
+"""The text of a run: read, split into a training part and a held-out part, and cut into windows.
 
-Says how much of each there is. Knows nothing of the model but its tokenizer and its context.
+Reports the size of each part. Knows nothing of the model but its tokenizer and its context.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ LEAST_HELD_OUT = 128  # tokens; the loss of fewer says nothing
 
 
 class Text(NamedTuple):
-    """Windows to train on, and others to validate with if there is anything to."""
+    """Windows to train on, and windows to validate with, if any text is held out."""
 
     windows: Windows
     held_out: Windows | None
 
 
 def load_text(setup: Setup) -> Text:
-    """Read and split the dataset; says how large the parts are."""
+    """Read and split the dataset, and report how large the parts are."""
     settings, say = setup.settings, setup.say
     say("Loading dataset...")
     ring, aside = _split(setup)
@@ -44,7 +44,7 @@ def load_text(setup: Setup) -> Text:
 
 
 def _split(setup: Setup) -> tuple[Ring, Ring | None]:
-    """What is trained on and what is held out; None if there is nothing to validate with."""
+    """Return the text to train on and the held-out text; None if there is nothing to validate with."""
     job, separator = setup.job, setup.source.tokenizer.end_of_text
     documents = _read(setup, job.dataset)
 
@@ -70,6 +70,6 @@ def _read(setup: Setup, paths: tuple[str, ...]) -> Documents:
 
 
 def _is_within(path: str, others: tuple[str, ...]) -> bool:
-    """Whether a file or folder is one of ``others``, or in one of them."""
+    """Return whether a file or folder is one of ``others``, or inside one of them."""
     place = Path(path).resolve()
     return bool({place, *place.parents} & {Path(other).resolve() for other in others})

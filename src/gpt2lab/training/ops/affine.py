@@ -1,9 +1,9 @@
 """Matrix products that keep less for the backward pass than autograd would.
 
-``before(x) @ weight + bias``, where ``before`` is layer norm, GELU or nothing. Autograd would keep ``before(x)`` beside
-``x``; here it is computed once more in the backward pass, which costs some hundredths of the products' time and saves a
-third of what a layer keeps. A low-rank adapter (LoRA) adds ``(before(x) @ a) @ b`` in the same pass. Knows nothing of
-layers.
+The product is ``before(x) @ weight + bias``, where ``before`` is layer norm, GELU or nothing. Autograd would keep
+``before(x)`` beside ``x``. Here the backward pass computes it again, which costs a few percent of the products' time
+and saves a third of a layer's activations. A low-rank adapter (LoRA) adds ``(before(x) @ a) @ b`` in the same pass.
+Knows nothing of layers.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ class LowRank(NamedTuple):
 
     a: Tensor
     b: Tensor
-    kept: Tensor | None = None  # bool [..., n_in]: what dropout leaves of its input; None = all
-    scale: float = 1.0  # of what is left
+    kept: Tensor | None = None  # bool [..., n_in]: the inputs that dropout keeps; None = all
+    scale: float = 1.0  # of the inputs kept
 
 
 class Before(NamedTuple):
-    """What happens to the input of a product: layer norm, GELU, or nothing."""
+    """The operation on the input of a product: layer norm, GELU, or nothing."""
 
     norm: nn.LayerNorm | None = None
     gelu: bool = False
@@ -47,10 +47,10 @@ def affine(
     adapter: LowRank | None = None,
     compute: Compute = PLAIN,
 ) -> Tensor:
-    """``before(x) @ weight + bias``; ``x`` [..., n_in], ``weight`` [n_in, n_out] -> [..., n_out].
+    """Return ``before(x) @ weight + bias``; ``x`` [..., n_in], ``weight`` [n_in, n_out] -> [..., n_out].
 
-    Layer norm is computed in x's own type. If nothing is to be recomputed, autograd keeps ``before(x)`` and PyTorch
-    multiplies, in its own memory.
+    Layer norm is computed in x's own type. With ``recompute="none"``, autograd keeps ``before(x)``, and PyTorch
+    multiplies in its own memory.
     """
     norm, dtype = before.norm, compute.dtype
     if compute.recompute != "none":
@@ -83,7 +83,7 @@ class _Affine(torch.autograd.Function):
         compute: Compute,
     ) -> Tensor:
         ctx.before, ctx.scale, ctx.compute, dtype = before, scale, compute, compute.dtype
-        # The result's memory is taken before that of what is freed soon: then no hole is left between results.
+        # Allocate the result before the temporaries, so that they leave no hole between results when freed.
         y = compute.empty(*x.shape[:-1], weight.shape[1], like=x, dtype=dtype)
         rows = y.view(-1, weight.shape[1])
         fused = _is_fused(before, a, compute)
@@ -130,18 +130,18 @@ class _Affine(torch.autograd.Function):
                 d_x = compute.converted(d_x, x.dtype)
                 d_x, *d_norm = norm_gradient(d_x, x, norm_weight, norm_bias, ctx.before.norm.eps)
             elif ctx.before.gelu and x is not None:
-                d_x = gelu_gradient(x.detach(), d_x, compute)  # in the memory of x, which nothing needs any more
+                d_x = gelu_gradient(x.detach(), d_x, compute)  # overwrites x, which nothing needs any more
             d_x = d_x.view(*shape, -1)
         return d_x, *d_norm, d_weight, d_bias, d_a, d_b, None, None, None, None
 
 
 def _is_fused(before: Before, a: Tensor | None, compute: Compute) -> bool:
-    """Whether GELU is a part of the product: it need not be written down then. An adapter would need it twice."""
+    """Return whether GELU is fused into the product, so its result is never stored. An adapter would need it twice."""
     return compute.native and before.gelu and a is None
 
 
 def _input(x: Tensor, norm_weight: Tensor | None, norm_bias: Tensor | None, before: Before, compute: Compute) -> Tensor:
-    """What is multiplied by the weight."""
+    """Return the matrix to be multiplied by the weight."""
     if before.norm is not None:
         return normed(x, norm_weight, norm_bias, before.norm.eps, compute)
     if before.gelu:

@@ -1,7 +1,7 @@
 """Causal self-attention of whole sequences, by the native core or by PyTorch.
 
-Both hold scores of some rows at a time only and compute them again in the backward pass (Dao et al., FlashAttention,
-2022). Knows nothing of layers.
+Both hold the scores of only a few rows at a time, and compute them again in the backward pass (Dao et al.,
+FlashAttention, 2022). Knows nothing of layers.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from gpt2lab.training.ops.products import core
 
 
 def causal_attention(qkv: Tensor, n_head: int, compute: Compute = PLAIN) -> Tensor:
-    """``[batch, time, 3 * n_embd]`` of queries, keys and values side by side -> ``[batch, time, n_embd]``.
+    """Attend: ``[batch, time, 3 * n_embd]`` of queries, keys and values side by side -> ``[batch, time, n_embd]``.
 
-    The native core's threads take a head at a time; PyTorch computes what is not in float32 or not on a CPU, and all
-    where there are fewer heads than threads. The core's backward pass puts the gradient of ``qkv`` in the place of
-    ``qkv``, which must not be needed by anything else.
+    The native core's threads take one head at a time. PyTorch computes everything that is not float32 or not on a CPU,
+    or has fewer heads than there are threads. The core's backward pass overwrites ``qkv`` with its gradient, so nothing
+    else may need ``qkv``.
     """
     batch, time, width = qkv.shape
     split = qkv.view(batch, time, 3, n_head, width // 3 // n_head)

@@ -1,7 +1,7 @@
 """How an update is computed: one description, from the settings down to every product.
 
-It names the precision of matrix products, what the backward pass computes again, which library multiplies, and whose
-memory results are in. Such choices change rounding, speed and memory, and nothing else. Knows nothing of layers.
+It names the precision of matrix products, what the backward pass recomputes, which library multiplies, and where
+results are allocated. These choices change rounding, speed and memory, and nothing else. Knows nothing of layers.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ Recompute = Literal["cheap", "layers", "none"]
 
 @dataclass(frozen=True)
 class Compute:
-    """How a model's forward and backward pass are computed.
+    """The way in which a model's forward and backward pass are computed.
 
     Args:
-        precision: of matrix products and attention; weights, norms and the residual stream are float32.
-        recompute: what the backward pass computes again instead of keeping it: norms and GELUs ("cheap"), whole layers
+        precision: the type of matrix products and attention; weights, norms and the residual stream are float32.
+        recompute: what the backward pass recomputes instead of keeping it: norms and GELUs ("cheap"), whole layers
             ("layers": least memory), or nothing ("none"). Gradients are the same, up to rounding.
-        native: have the native core compute products and attention in float32 on a CPU, instead of PyTorch; norms there
-            are always the core's.
-        pool: the memory of results and gradients; None leaves it to PyTorch.
+        native: whether the native core computes float32 products and attention on a CPU, instead of PyTorch; it always
+            computes norms there.
+        pool: the memory for results and gradients; None leaves it to PyTorch.
     """
 
     precision: Precision = "float32"
@@ -42,14 +42,14 @@ class Compute:
         return torch.bfloat16 if self.precision == "bfloat16" else torch.float32
 
     def empty(self, *shape: int, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
-        """A tensor with anything in it, on ``like``'s device; of ``dtype`` (None = that of ``like``)."""
+        """Return an uninitialized tensor on ``like``'s device, of ``dtype`` (None = that of ``like``)."""
         like = like if dtype in (None, like.dtype) else like.new_empty(0, dtype=dtype)
         return like.new_empty(shape) if self.pool is None else self.pool.empty(*shape, like=like)
 
     def converted(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        """``x.to(dtype)``, in memory of the pool. Outside of autograd."""
+        """Return ``x.to(dtype)``, in the pool's memory. Outside autograd."""
         return x if x.dtype == dtype else self.empty(*x.shape, like=x, dtype=dtype).copy_(x)
 
 
 PLAIN = Compute()
-"""In float32, by PyTorch, in its own memory."""
+"""The default: float32, by PyTorch, in its own memory."""

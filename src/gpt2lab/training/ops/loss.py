@@ -1,9 +1,9 @@
 """Cross-entropy over a large vocabulary, without ever holding all its logits.
 
-The output matrix is most of a small GPT-2's arithmetic, and ``[batch*time, 50257]`` of logits, probabilities and
-their gradients would be most of its memory. Here rows go through in chunks, each chunk's logits turn into
-probabilities and into the gradient in one reused buffer, and the gradients are finished in the forward pass.
-The output matrix is the embedding's as well: :class:`TiedGradient` lets both add to one gradient.
+The output matrix is most of a small GPT-2's arithmetic, and ``[batch*time, 50257]`` logits, probabilities and
+gradients would be most of its memory. Here rows are processed in chunks: one reused buffer holds a chunk's logits, then
+its probabilities, then their gradient, and the forward pass already computes the final gradients. The output matrix is
+also the embedding: :class:`TiedGradient` lets both uses add to one gradient.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from torch import Tensor
 from gpt2lab.training.ops.compute import PLAIN, Compute
 from gpt2lab.training.ops.products import multiply
 
-CHUNK_ROWS = 256  # each chunk reads the matrix twice and its gradient once; memory.estimate() knows the numbers
-FROZEN_CHUNK_ROWS = 192  # of a matrix without a gradient, which lets the chunks be smaller
+CHUNK_ROWS = 256  # each chunk reads the matrix twice and its gradient once; memory.estimate() copies both constants
+FROZEN_CHUNK_ROWS = 192  # for a matrix without a gradient, which allows smaller chunks
 
 
 class TiedGradient:
-    """The gradient of a matrix that is used as output matrix and as embedding, on its way from one to the other.
+    """The gradient of a matrix that serves as output matrix and as embedding, passed from one use to the other.
 
-    Autograd would make one gradient [n_vocab, n_embd] for each use and add them. The output matrix comes last in the
-    forward pass, so first in the backward pass: it leaves its gradient here, and the embedding adds its rows and
-    hands it on.
+    Autograd would make one gradient [n_vocab, n_embd] for each use and add them. The output matrix is last in the
+    forward pass and so first in the backward pass: it leaves its gradient here, and the embedding adds its rows and
+    returns the sum.
     """
 
     def __init__(self) -> None:
         self._gradient: Tensor | None = None
 
     def put(self, gradient: Tensor) -> None:
-        """Leave what the output matrix found."""
+        """Store the output matrix's gradient."""
         self._gradient = gradient
 
     def take(self, weight: Tensor) -> Tensor:
-        """What was left, or zeros if nothing was: a tensor of ``weight``'s shape for the taker to change."""
+        """Return the stored gradient, or zeros, in ``weight``'s shape; the caller may change it."""
         gradient, self._gradient = self._gradient, None
         return torch.zeros_like(weight) if gradient is None else gradient
 
@@ -58,7 +58,7 @@ class _Embedding(torch.autograd.Function):
 
 
 def embedding(tokens: Tensor, weight: Tensor, tied: TiedGradient, compute: Compute) -> Tensor:
-    """``weight[tokens]``, int64 [...] -> [..., n_embd]; its gradient goes on top of what is in ``tied``."""
+    """Return ``weight[tokens]``, int64 [...] -> [..., n_embd]; its gradient is added to the one in ``tied``."""
     rows: Tensor = _Embedding.apply(weight, tokens, tied, compute)
     return rows
 
@@ -105,7 +105,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *d_outputs: Tensor) -> Any:
         scale, d_hidden, d_weight = d_outputs[0], ctx.d_hidden, ctx.d_weight
-        ctx.d_hidden = ctx.d_weight = None  # changed in place below: they serve once
+        ctx.d_hidden = ctx.d_weight = None  # changed in place below, so they serve only once
         if d_hidden is not None:
             d_hidden.mul_(scale)
         if d_weight is not None:
@@ -136,11 +136,11 @@ def cross_entropy(
     tied: TiedGradient | None = None,
     compute: Compute = PLAIN,
 ) -> Tensor:
-    """Sum of ``-log softmax(hidden @ weight.T)[target]`` in nats, differentiable once in ``hidden`` and ``weight``.
+    """Sum ``-log softmax(hidden @ weight.T)[target]`` in nats, differentiable once in ``hidden`` and ``weight``.
 
-    ``hidden`` [rows, n_embd], ``weight`` [n_vocab, n_embd], ``targets`` int64 [rows], ``trained`` bool [rows]: rows
-    that count (None = all); the others cost nothing. Probabilities are of the matrix products' type. With ``tied`` the
-    gradient of ``weight`` is left there.
+    ``hidden`` [rows, n_embd], ``weight`` [n_vocab, n_embd], ``targets`` int64 [rows], ``trained`` bool [rows]: the rows
+    that count (None = all); the others cost nothing. Probabilities have the matrix products' type. With ``tied``, the
+    gradient of ``weight`` goes there.
     """
     rows = None if trained is None or bool(trained.all()) else trained.nonzero().squeeze(1)
     with_gradient = torch.is_grad_enabled()

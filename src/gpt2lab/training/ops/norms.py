@@ -12,7 +12,7 @@ from gpt2lab.training.ops.products import core
 
 
 def normed(x: Tensor, weight: Tensor, bias: Tensor, eps: float, compute: Compute) -> Tensor:
-    """Layer norm of each row of ``x`` [..., n]; ``weight`` and ``bias`` [n]. Outside of autograd."""
+    """Return the layer norm of each row of ``x`` [..., n]; ``weight`` and ``bias`` [n]. Outside autograd."""
     if not _suits(x, weight, bias):
         return torch.native_layer_norm(x, x.shape[-1:], weight, bias, eps)[0]
     out = compute.empty(*x.shape, like=x)
@@ -22,9 +22,9 @@ def normed(x: Tensor, weight: Tensor, bias: Tensor, eps: float, compute: Compute
 
 
 def norm_gradient(d: Tensor, x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of ``x`` [rows, n], ``weight`` and ``bias`` [n] from ``d`` [rows, n], that of the result.
+    """Return the gradients of ``x`` [rows, n], ``weight`` and ``bias`` [n] from the result's, ``d`` [rows, n].
 
-    The first may be in the memory of ``d``. Mean and deviation are computed anew: they cost the core next to nothing.
+    The first may overwrite ``d``. Mean and deviation are computed again, which costs the core next to nothing.
     """
     if not _suits(x, weight, bias, d):
         statistics = torch.native_layer_norm(x, x.shape[-1:], weight, bias, eps)[1:]
@@ -47,14 +47,14 @@ class _LayerNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *d_outputs: Tensor) -> Any:
         x, weight, bias = ctx.saved_tensors
-        d = ctx.compute.empty(*x.shape, like=x).copy_(d_outputs[0])  # which is not ours to change
+        d = ctx.compute.empty(*x.shape, like=x).copy_(d_outputs[0])  # a copy: autograd's own must not change
         rows = (-1, x.shape[-1])
         d_x, d_weight, d_bias = norm_gradient(d.view(rows), x.reshape(rows), weight, bias, ctx.eps)
         return d_x.view(x.shape), d_weight, d_bias, None, None
 
 
 def layer_norm(x: Tensor, norm: nn.LayerNorm, compute: Compute = PLAIN) -> Tensor:
-    """``norm(x)``, differentiable; ``x`` [..., n]."""
+    """Return ``norm(x)``, differentiable; ``x`` [..., n]."""
     y: Tensor = _LayerNorm.apply(x, norm.weight, norm.bias, norm.eps, compute)
     return y
 

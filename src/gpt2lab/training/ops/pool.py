@@ -13,46 +13,46 @@ import numpy as np
 import torch
 from torch import Tensor
 
-LEAST = 1 << 20  # bytes; what is smaller is left to PyTorch
-_NORESERVE = 0x4000 if sys.platform == "linux" else 0  # mmap.MAP_NORESERVE of later Pythons
+LEAST = 1 << 20  # bytes; smaller tensors are left to PyTorch
+_NORESERVE = 0x4000 if sys.platform == "linux" else 0  # mmap.MAP_NORESERVE in later Pythons
 
 
 class Pool:
-    """A piece of memory on a CPU, cut up for tensors and put together again, whose pages stay with the process.
+    """A block of CPU memory that is cut up for tensors and merged again, and whose pages stay with the process.
 
-    A system's allocator either gives large blocks back at once, and each new one costs page faults, or keeps them and
-    leaves holes that nothing fits. Here a tensor gets the smallest hole that it fits into: gradients come to lie
-    where activations were. Of ``capacity`` bytes only those count that have once been used. Tensors may go in any
-    thread, but one thread at a time may ask for some.
+    The system's allocator either returns large blocks at once, so that each new one costs page faults, or keeps them
+    and leaves holes that nothing fits. Here a tensor gets the smallest hole that it fits into, so gradients take the
+    place of activations. Of the ``capacity`` bytes, only those that have been used take memory. Tensors may be freed in
+    any thread, but only one thread at a time may allocate.
     """
 
     def __init__(self, capacity: int) -> None:
-        self._free: list[tuple[int, int]] = []  # from, to; ascending, and something lies between any two
-        self._returned: deque[tuple[int, int]] = deque()  # by tensors that are gone; any thread may add to it
+        self._free: list[tuple[int, int]] = []  # from, to; ascending, no two adjacent
+        self._returned: deque[tuple[int, int]] = deque()  # from freed tensors; any thread may add to it
         pages = -(-capacity // mmap.PAGESIZE) * mmap.PAGESIZE
         try:
             self._map = mmap.mmap(-1, pages, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE)
-        except (OSError, OverflowError):  # so much address space is not to be had
+        except (OSError, OverflowError):  # not enough address space
             return
         self._memory = np.frombuffer(self._map, np.uint8)
         self._free.append((0, pages))
 
     def empty(self, *shape: int, like: Tensor) -> Tensor:
-        """A tensor of ``like``'s type and device, with anything in it; its memory comes back when it is gone.
+        """Return an uninitialized tensor of ``like``'s type and device; its memory returns when the tensor is freed.
 
-        PyTorch makes it as ever if it has less than :data:`LEAST` bytes, is not on a CPU or does not fit.
+        PyTorch allocates it as usual if it has less than :data:`LEAST` bytes, is not on a CPU or does not fit.
         """
         size = math.prod(shape) * like.element_size()
         place = self._take(size) if like.device.type == "cpu" and size >= LEAST else None
         if place is None:
             return like.new_empty(shape)
-        lent = self._memory[place[0] : place[0] + size]  # an object that lives as long as any tensor with this memory
+        lent = self._memory[place[0] : place[0] + size]  # lives as long as any tensor with this memory
         weakref.finalize(lent, self._returned.append, place).atexit = False
         storage = torch.from_numpy(lent).untyped_storage()
-        return like.new_empty(0).set_(storage, 0, shape)  # not a view, which may not be changed in place everywhere
+        return like.new_empty(0).set_(storage, 0, shape)  # not a view: autograd forbids some in-place changes of views
 
     def give_back(self) -> None:
-        """Give the pages of what nobody has back to the system, if something else needs memory for a while."""
+        """Return the free pages to the system, because something else needs memory for a while."""
         self._collect()
         if hasattr(mmap, "MADV_DONTNEED"):
             for start, end in self._free:

@@ -1,7 +1,7 @@
 """Products of float32 matrices on a CPU, and GELU, by the native core or by PyTorch.
 
-PyTorch's products come from a library that knows some makers' CPUs better than others' and suffers from GPT-2's
-vocabulary, a width that is no round number. Which of the two computes changes the last bits. Knows nothing of layers.
+PyTorch's library for products is faster on some vendors' CPUs than on others', and slow on GPT-2's vocabulary, whose
+size is not a round number. The choice between the two changes the last bits. Knows nothing of layers.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ def multiply(
     add: bool = False,
     gelu: bool = False,
 ) -> Tensor:
-    """``out = a @ b + bias``, or ``out += a @ b`` with ``add``, which excludes ``bias``. Outside of autograd.
+    """Compute ``out = a @ b + bias``, or ``out += a @ b`` with ``add``, which excludes ``bias``. Outside autograd.
 
     ``a`` [m, k], ``b`` [k, n], ``bias`` [n], ``out`` [m, n], all of one type and device; ``out`` shares no memory with
-    the others. With ``gelu`` it is GELU of ``a``, in its tanh form. The sums of the native core do not depend on the
-    number of threads; what it cannot multiply, or what is too small to be worth the way there, PyTorch does.
+    the others. ``gelu`` applies GELU, in its tanh form, to ``a`` first. The native core's sums do not depend on the
+    number of threads. PyTorch multiplies what the core cannot, and what is too small to be worth the call.
     """
     plain = out.stride(1) == 1 and (bias is None or bias.is_contiguous())
     if compute.native and plain and all(map(_suits, (a, b, out))):
@@ -48,7 +48,7 @@ def multiply(
 
 
 def gelu_gradient(x: Tensor, d: Tensor, compute: Compute) -> Tensor:
-    """``d * gelu'(x)``, in the memory of ``x``; both [m, n], of one type and device. Outside of autograd."""
+    """Overwrite ``x`` with ``d * gelu'(x)`` and return it; both [m, n], of one type and device. Outside autograd."""
     if compute.native and all(map(_suits, (x, d))) and x.stride(1) == d.stride(1) == 1:
         core().gelu_gradient(x.detach(), d.detach(), x.detach())
         return x
@@ -56,19 +56,20 @@ def gelu_gradient(x: Tensor, d: Tensor, compute: Compute) -> Tensor:
 
 
 def native_is_faster() -> bool:
-    """Whether the native core multiplies faster than PyTorch here.
+    """Return whether the native core multiplies faster than PyTorch here.
 
-    Told by the CPU's maker and not by a stopwatch: the same command is to give the same bits every time. On AMD's, MKL
-    reaches 0.7 to 0.85 of the peak and 0.3 with GPT-2's vocabulary, the native core 0.9 and 0.8 (docs/LOG.md); on
-    Intel's, MKL is at home. Other architectures have not been measured. With ``GPT2LAB_ISA=baseline`` it is PyTorch.
-    Raises :class:`~gpt2lab.errors.UsageError` if that asks for instructions that this CPU has not.
+    The CPU's vendor decides, not a measurement, so that the same command gives the same bits every time. On AMD's CPUs,
+    MKL reaches 0.7 to 0.85 of the peak, and 0.3 with GPT-2's vocabulary; the native core reaches 0.9 and 0.8
+    (docs/LOG.md). On Intel's CPUs, MKL is at home. Other architectures have not been measured. With
+    ``GPT2LAB_ISA=baseline`` PyTorch multiplies. Raises :class:`~gpt2lab.errors.UsageError` if that variable names
+    instructions that this CPU lacks.
     """
     name = asked_instruction_set() or _native.instruction_sets()[0]
     return name.startswith(("avx", "amx")) and _native.cpu_vendor() != "GenuineIntel"
 
 
 def core() -> _native.TrainingCore:
-    """The native core with as many threads as PyTorch has."""
+    """Return the native core, with as many threads as PyTorch uses."""
     return _core(min(torch.get_num_threads(), MOST_THREADS))
 
 

@@ -1,6 +1,7 @@
-"""Running a part of a model again in the backward pass instead of keeping what it made (Chen et al., 2016).
+"""Recomputing a part of a model in the backward pass instead of keeping its intermediate results (Chen et al., 2016).
 
-As :func:`torch.utils.checkpoint.checkpoint` does, which imports PyTorch's compiler: 70 MB just where memory is short.
+:func:`torch.utils.checkpoint.checkpoint` does the same, but imports PyTorch's compiler: 70 MB just where memory is
+short.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from torch.autograd.graph import saved_tensors_hooks
 
 
 def recomputed(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """``function(x)``, differentiable in ``x`` and in parameters; of what autograd would keep only ``x`` is kept.
+    """Return ``function(x)``, differentiable in ``x`` and in parameters, keeping only ``x`` for the backward pass.
 
-    ``function`` runs a second time when a gradient goes through it, from the same random state, and must do then what
-    it did before: else RuntimeError is raised, as it is when a second backward pass goes through the result.
+    ``function`` runs a second time when a gradient goes through it, from the same random state, and must repeat what it
+    did before. Raises RuntimeError if it does not, and for a second backward pass through the result.
     """
     random = _random_states(x)
     version = x._version  # counts changes in place
@@ -57,7 +58,7 @@ def _none(_: object) -> Tensor:
 
 
 def _random_states(x: Tensor) -> tuple[Tensor, ...]:
-    """Of the generators that dropout on ``x`` may use."""
+    """Return the states of the generators that dropout on ``x`` may use."""
     others = (getattr(torch, x.device.type).get_rng_state(),) if x.device.type == "cuda" else ()
     return torch.get_rng_state(), *others
 
