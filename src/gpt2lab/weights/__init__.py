@@ -1,4 +1,4 @@
-"""Checkpoints: one module per format, one that finds them by name; see :func:`open_checkpoint`."""
+"""Checkpoints: one module per format, and one that finds checkpoints by name; see :func:`open_checkpoint`."""
 
 from gpt2lab.weights.checkpoint import Checkpoint, TokenizerFiles, tensor_shapes
 from gpt2lab.weights.convert import convert

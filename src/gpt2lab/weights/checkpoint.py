@@ -1,9 +1,9 @@
-"""What every checkpoint format is read into, and the checks that every reader shares.
+"""The common form of every checkpoint format, and the checks that all readers share.
 
-A :class:`Checkpoint` is a shape and a mapping of canonical tensor names to float32 arrays that are read, one at a
-time, when they are asked for. Sizes, offsets, shapes and counts that a file claims are checked here
-(:class:`MappedFile`, :func:`check_tensors`) before anything is allocated for them, so a malformed file costs one
-:class:`CheckpointError` and nothing else. Knows no format: each has a module of its own.
+A :class:`Checkpoint` is a shape and a mapping of canonical tensor names to float32 arrays, each of which is read on
+access. Sizes, offsets, shapes and counts that a file claims are checked here (:class:`MappedFile`,
+:func:`check_tensors`) before anything is allocated for them, so a malformed file costs one :class:`CheckpointError` and
+nothing else. Knows no format: each has a module of its own.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ from gpt2lab.errors import CheckpointError, ConfigError
 
 Tensor = NDArray[np.float32]
 LAYER_NORM_EPSILON = 1e-5
-"""Added to the variance in every layer norm of GPT-2; a checkpoint that says otherwise is refused."""
+"""The term added to the variance in every layer norm of GPT-2; a checkpoint with another value is refused."""
 READERS = 1
-"""Raise this by one when any reader comes to read a file differently, so that nothing packed before is used again."""
-MAX_TEXT_FILE = 256 << 20  # bytes of the largest JSON or text file that is read whole
+"""The version of the readers. Raise it when one reads a file differently, so that older packed files are not reused."""
+MAX_TEXT_FILE = 256 << 20  # bytes; larger JSON and text files are refused
 
 
 @dataclass(frozen=True)
 class TokenizerFiles:
-    """A vocabulary as checkpoints carry it: token → id as in ``encoder.json``, merge lines as in ``vocab.bpe``."""
+    """A vocabulary as checkpoints store it: token → id as in ``encoder.json``, merge lines as in ``vocab.bpe``."""
 
     encoder: dict[str, int]
     merges: list[str]
@@ -41,7 +41,7 @@ class TokenizerFiles:
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """One tensor of a file: its canonical shape, how to read it as float32, and the file if that is mapped."""
+    """One tensor of a file: its canonical shape, a function that reads it as float32, and the file if it is mapped."""
 
     shape: tuple[int, ...]
     read: Callable[[], Tensor]
@@ -49,10 +49,10 @@ class StoredTensor:
 
 
 class LazyTensors(Mapping[str, Tensor]):
-    """Canonical name → float32 array, read (and where the format has them, checksummed) on each access.
+    """Canonical name → float32 array, read on each access, and checked where the format has checksums.
 
-    Nothing is cached: an array lives as long as its user holds it, and what was read of a file before counts as this
-    process's memory no longer. Arrays may be read-only views of the file.
+    Nothing is cached: an array lives as long as the caller holds it, and each access releases the file's pages that
+    earlier ones read. Arrays may be read-only views of the file.
     """
 
     def __init__(self, stored: Mapping[str, StoredTensor]) -> None:
@@ -78,11 +78,11 @@ class LazyTensors(Mapping[str, Tensor]):
 class Checkpoint:
     """An opened checkpoint.
 
-    ``tensors`` maps each name of :func:`tensor_shapes` to a C-contiguous float32 array of that shape;
-    ``tokenizer_files`` is None where the checkpoint carries GPT-2's own vocabulary or none at all;
-    ``format`` is ``openai``, ``huggingface``, ``gguf`` or ``nanogpt``; ``precision`` is what most weights are stored
-    in (``float32``, ``float16``, ``bfloat16``, ``q8_0``, ``q4_0``); ``files`` are those that the tensors are read from,
-    indexes included.
+    ``tensors`` maps each name of :func:`tensor_shapes` to a C-contiguous float32 array of that shape.
+    ``tokenizer_files`` is None if the checkpoint has GPT-2's own vocabulary or none at all.
+    ``format`` is ``openai``, ``huggingface``, ``gguf`` or ``nanogpt``. ``precision`` is that of most stored weights
+    (``float32``, ``float16``, ``bfloat16``, ``q8_0``, ``q4_0``). ``files`` are the files that the tensors are read
+    from, including indexes.
     """
 
     config: ModelConfig
@@ -93,7 +93,7 @@ class Checkpoint:
     path: Path
     files: tuple[Path, ...] = ()
     opened: tuple[tuple[int, ...], ...] = field(init=False, repr=False, compare=False, default=())
-    """Size, times of change and inode of each of ``files`` when it was opened: what is read is of those."""
+    """Size, times of change and inode of each of ``files`` when it was opened, to detect later changes."""
 
     def __post_init__(self) -> None:
         statuses = [path.stat() for path in self.files if path.exists()]
@@ -102,7 +102,7 @@ class Checkpoint:
 
 
 def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Canonical name → shape of every tensor of a GPT-2, in the order of the forward pass.
+    """Return canonical name → shape of every tensor of a GPT-2, in the order of the forward pass.
 
     The names are Hugging Face's without ``transformer.``; matrices are ``[in, out]`` as in the original.
     """
@@ -123,11 +123,11 @@ def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
 
 
 def check_tensors(path: Path, config: ModelConfig, stored: Mapping[str, StoredTensor]) -> LazyTensors:
-    """The tensors that ``config`` asks for, in canonical order; others are left out.
+    """Return the tensors that ``config`` requires, in canonical order; others are left out.
 
     Raises :class:`CheckpointError` if one is missing or has another shape.
     """
-    if config.n_layer > len(stored):  # before listing the names of a claimed billion of layers
+    if config.n_layer > len(stored):  # first, because the names of a claimed billion layers would fill memory
         raise CheckpointError(f"{path}: {len(stored)} tensors are too few for a GPT-2 of {config.n_layer} layers")
     chosen = {}
     for name, shape in tensor_shapes(config).items():
@@ -147,7 +147,7 @@ def check_apart(path: Path, spans: Iterable[tuple[int, int]]) -> None:
 
 
 class MappedFile:
-    """A file mapped read-only; what is asked for beyond its end is a :class:`CheckpointError`."""
+    """A file mapped read-only; access beyond its end raises :class:`CheckpointError`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -164,12 +164,12 @@ class MappedFile:
         return len(self.data)
 
     def let_go(self) -> None:
-        """Hand the pages that were read back to the system, which still has them; views read them again when used."""
+        """Release the pages read so far; they stay in the system's cache, and views read them again when used."""
         if isinstance(self._map, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
             self._map.madvise(mmap.MADV_DONTNEED)
 
     def part(self, start: int, size: int) -> memoryview:
-        """``size`` bytes from ``start``, without copying."""
+        """Return ``size`` bytes from ``start``, without copying."""
         if start < 0 or size < 0 or start + size > len(self.data):
             raise CheckpointError(
                 f"{self.path}: cut short or corrupt (bytes {start} to {start + size} of {len(self.data)} are wanted)"
@@ -177,24 +177,24 @@ class MappedFile:
         return self.data[start : start + size]
 
     def array(self, start: int, dtype: str | np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-        """A read-only view as an array, copied only where it does not lie aligned in the file."""
+        """Return part of the file as a read-only array: a view, or a copy if it is not aligned in the file."""
         kind = np.dtype(dtype)
         array = np.frombuffer(self.part(start, kind.itemsize * math.prod(shape)), dtype=kind).reshape(shape)
         return array if array.flags.aligned else array.copy()
 
 
 def unreadable(path: Path, error: OSError) -> CheckpointError:
-    """The one line for a file that the system does not let us read."""
+    """Return the error for a file that the system does not let us read."""
     return CheckpointError(f"cannot read {path}: {error.strerror or error}")
 
 
 def read_text(path: Path) -> str:
-    """A whole UTF-8 file with its newlines as they are."""
+    """Read a whole UTF-8 file, without translating newlines."""
     return read_bytes(path).decode("utf-8", errors="surrogateescape")
 
 
 def read_bytes(path: Path) -> bytes:
-    """A whole file of at most 256 MiB."""
+    """Read a whole file of at most 256 MiB."""
     try:
         if path.stat().st_size > MAX_TEXT_FILE:
             raise CheckpointError(f"{path}: larger than the {MAX_TEXT_FILE >> 20} MiB that such a file may have")
@@ -204,7 +204,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def parse_json(path: Path, text: str | bytes) -> dict[str, Any]:
-    """A JSON object whose keys are all different, or :class:`CheckpointError`."""
+    """Parse a JSON object. Raises :class:`CheckpointError` if it is none or a key occurs twice."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         result = dict(pairs)
@@ -222,7 +222,7 @@ def parse_json(path: Path, text: str | bytes) -> dict[str, Any]:
 
 
 def config_from(path: Path, values: Mapping[str, Any]) -> ModelConfig:
-    """A :class:`ModelConfig` out of a file's values, its complaints naming the file."""
+    """Build a :class:`ModelConfig` from a file's values; its errors name the file."""
     try:
         return ModelConfig.from_hparams(values)
     except ConfigError as error:

@@ -1,4 +1,4 @@
-"""From any format that is read to any that is written."""
+"""Conversion from any readable format to any writable one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FORMATS = ("huggingface", "gguf")
 
 
 def format_of(destination: Path) -> str:
-    """The format that a destination's name means: ``.gguf`` is GGUF, everything else a Hugging Face folder."""
+    """Return the format that a destination's name means: ``.gguf`` is GGUF, everything else a Hugging Face folder."""
     return "gguf" if destination.suffix.lower() == ".gguf" else "huggingface"
 
 
@@ -26,9 +26,9 @@ def convert(
 ) -> None:
     """Write ``checkpoint`` to ``destination``: a ``.gguf`` file, or a Hugging Face folder.
 
-    ``format`` defaults to what the name says, ``precision`` to the checkpoint's own where the format has it, else
-    float32. Raises :class:`UsageError` for an unknown format or precision and :class:`CheckpointError` where the
-    destination exists (unless ``overwrite``) or cannot be written; nothing half-written stays.
+    ``format`` defaults to that of the name, ``precision`` to the checkpoint's own if the format has it, else float32.
+    Raises :class:`UsageError` for an unknown format or precision, and :class:`CheckpointError` if the destination
+    exists (unless ``overwrite``) or cannot be written. No partly written file is left behind.
     """
     chosen = format or format_of(destination)
     if chosen not in FORMATS:

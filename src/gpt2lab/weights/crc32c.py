@@ -1,8 +1,8 @@
-"""CRC-32C (Castagnoli), the checksum TensorFlow guards its checkpoints with, in NumPy.
+"""CRC-32C (Castagnoli), the checksum of TensorFlow's checkpoints, in NumPy.
 
-A CRC is linear over GF(2), so many words can be worked on at once: the message is seen as rows of ``2**k`` 32-bit
-words, each row is folded into the next ("advance the state by one row of zeros, add the row"), and the one row that
-remains is folded in halves. Leading zeros change nothing while the state is zero, hence the padding in front.
+A CRC is linear over GF(2), so many words can be processed at once: the message is treated as rows of ``2**k`` 32-bit
+words, each row is folded into the next ("advance the state by one row of zeros, add the row"), and the one remaining
+row is folded in halves. Leading zeros change nothing while the state is zero, so the first row can be padded in front.
 Knows nothing of files or tensors.
 """
 
@@ -20,7 +20,7 @@ _ROW_LOG2 = 15  # rows of 2^15 words: state, row and tables stay in the second-l
 
 
 def crc32c(data: bytes | memoryview) -> int:
-    """The CRC-32C of ``data`` (``crc32c(b"123456789") == 0xE3069283``)."""
+    """Return the CRC-32C of ``data`` (``crc32c(b"123456789") == 0xE3069283``)."""
     message = np.frombuffer(data, dtype=np.uint8)
     n_words = len(message) // 4
     state = 0xFFFFFFFF
@@ -33,13 +33,13 @@ def crc32c(data: bytes | memoryview) -> int:
 
 
 def masked_crc32c(data: bytes | memoryview) -> int:
-    """The CRC as LevelDB and TensorFlow store it: rotated and offset, so that a CRC over CRCs stays sound."""
+    """Return the CRC as LevelDB and TensorFlow store it: rotated and offset, so that a CRC over CRCs stays sound."""
     crc = crc32c(data)
     return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def _crc_of_words(words: Words) -> int:
-    """State after ``words`` (at least one), started from all ones; no final inversion."""
+    """Return the state after ``words`` (at least one), starting from all ones; no final inversion."""
     row_log2 = min(_ROW_LOG2, (len(words) - 1).bit_length())
     width = 1 << row_log2
     head = len(words) % width or width  # words in the first, front-padded row
@@ -69,7 +69,7 @@ def _fold_rows(state: Words, rows: Words, row_log2: int) -> None:
 
 
 def _advance(words: Words, log2: int) -> Words:
-    """Each word as a state, advanced by ``2**log2`` words of zeros."""
+    """Advance each word, taken as a state, by ``2**log2`` words of zeros."""
     tables = _tables(log2, 8)
     advanced: Words = tables[0][words & 0xFF]
     for byte in (1, 2, 3):
@@ -79,7 +79,7 @@ def _advance(words: Words, log2: int) -> Words:
 
 @cache
 def _byte_table() -> list[int]:
-    """The classic table: what one byte does to a state of zeros."""
+    """Return the classic table: the effect of each byte value on a state of zeros."""
     table = []
     for byte in range(256):
         for _ in range(8):
@@ -90,7 +90,7 @@ def _byte_table() -> list[int]:
 
 @cache
 def _advance_bits(log2: int) -> tuple[int, ...]:
-    """Image of each of the 32 state bits after ``2**log2`` words of zeros: the columns of a GF(2) matrix."""
+    """Return the image of each of the 32 state bits after ``2**log2`` words of zeros: a GF(2) matrix's columns."""
     if log2 == 0:
         columns = []
         for bit in range(32):
@@ -113,7 +113,7 @@ def _apply(columns: tuple[int, ...], state: int) -> int:
 
 @cache
 def _tables(log2: int, bits: int) -> tuple[Words, ...]:
-    """``32 / bits`` tables of ``2**bits``: the advanced state for every value of that part of it."""
+    """Return ``32 / bits`` tables of ``2**bits`` entries: the advanced state for every value of each part of it."""
     columns = _advance_bits(log2)
     tables = []
     for start in range(0, 32, bits):

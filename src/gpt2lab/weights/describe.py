@@ -1,4 +1,4 @@
-"""What ``gpt2lab info`` says of a checkpoint, as plain data."""
+"""The facts that ``gpt2lab info`` reports about a checkpoint, as plain data."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from gpt2lab.weights.checkpoint import Checkpoint
 
 
 def describe(checkpoint: Checkpoint) -> dict[str, Any]:
-    """Shape, size and identity of ``checkpoint``; reads every tensor once for the hash.
+    """Return the shape, size and identity of ``checkpoint``; reads every tensor once for the hash.
 
-    Sizes are in bytes: ``file_bytes`` of the files with tensors, ``memory_bytes`` of the weights in float32, and
-    ``kv_cache_bytes`` of the keys and values of one full context in float32.
+    Sizes are in bytes: ``file_bytes`` for the files with tensors, ``memory_bytes`` for the weights in float32, and
+    ``kv_cache_bytes`` for the KV cache of one full context in float32.
     """
     config = checkpoint.config
     return {
@@ -31,9 +31,9 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
 
 
 def weights_sha256(checkpoint: Checkpoint) -> str:
-    """SHA-256 over all tensors as little-endian float32, in canonical order and shape.
+    """Return the SHA-256 over all tensors as little-endian float32, in canonical order and shape.
 
-    The same weights have the same hash in whatever format they lie, as long as nothing was rounded on the way.
+    The same weights have the same hash in every format, as long as no conversion rounded them.
     """
     digest = hashlib.sha256()
     for tensor in checkpoint.tensors.values():

@@ -1,8 +1,7 @@
-"""The released sizes: from the Hugging Face hub (through ``huggingface_hub``) or from OpenAI's public bucket.
+"""Download the released sizes from the Hugging Face hub (through ``huggingface_hub``) or OpenAI's public bucket.
 
 Every file's SHA-256 is recorded beside it in ``download.json``; a second download checks against that and fetches
-only what is missing. Files that were not downloaded by this module are never replaced. Reads no weights but to check
-them.
+only the missing files. Files that this module did not download are never replaced. Reads weights only to check them.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ MANIFEST = "download.json"
 
 OPENAI_URL = "https://openaipublic.blob.core.windows.net/gpt-2/models"
 OPENAI_URL_VARIABLE = "GPT2LAB_OPENAI_URL"
-"""Environment variable with another address for :data:`OPENAI_URL`, say of a mirror."""
+"""Environment variable that overrides :data:`OPENAI_URL`, for example with a mirror's address."""
 
 _OPENAI_FILES = {  # small ones first: a wrong address shows at once
     "checkpoint": None,
@@ -40,16 +39,16 @@ _OPENAI_FILES = {  # small ones first: a wrong address shows at once
 }
 
 FileProgress = Callable[[str], Progress]
-"""Called with a file's name when it starts; what it returns is told how far it has come."""
+"""A callback that gets a file's name when its download starts and returns the callback for its progress."""
 
 
 def download(
     size: str, *, source: str = "huggingface", models_dir: Path = Path("models"), progress: FileProgress | None = None
 ) -> Path:
-    """Download a released size to ``models_dir/<size>``, which is returned, and check it.
+    """Download a released size to ``models_dir/<size>``, check it and return that folder.
 
-    ``size`` is a name of ``RELEASED_SIZES`` or an alias of one. What is there already and unchanged is not fetched
-    again. Raises :class:`DownloadError` where it cannot be had; what has come is kept and gone on from next time.
+    ``size`` is a name of ``RELEASED_SIZES`` or an alias of one. Files that are already there and unchanged are not
+    fetched again. Raises :class:`DownloadError` if the download fails; the next call resumes it.
     """
     name = canonical_size(size)
     if name is None:
@@ -70,9 +69,9 @@ def download(
 
 
 class _Manifest:
-    """``download.json`` of a folder: what was downloaded to it and from where, with SHA-256.
+    """A folder's ``download.json``: the files downloaded to it, their source and their SHA-256.
 
-    Raises :class:`DownloadError` for a folder that is not empty and has none, or one of another source.
+    Raises :class:`DownloadError` if a non-empty folder has none, or one that names another source.
     """
 
     def __init__(self, folder: Path, source: str) -> None:
@@ -89,7 +88,7 @@ class _Manifest:
             raise DownloadError(f"{folder} holds a download from {self._content['source']}; use another --models_dir")
 
     def has(self, name: str) -> bool:
-        """Whether the file is there as it was downloaded. Raises :class:`DownloadError` if it is there and is not."""
+        """Return whether the file is there, as downloaded. Raises :class:`DownloadError` if it was changed since."""
         path = self.folder / name
         if not path.is_file():
             return False
@@ -98,13 +97,13 @@ class _Manifest:
         return True
 
     def add(self, name: str, sha256: str | None = None) -> None:
-        """Record a file that has just come."""
+        """Record a file that was just downloaded."""
         self._content["files"][name] = sha256 or sha256_of(self.folder / name)
         write_file(self._path, (json.dumps(self._content, indent=2) + "\n").encode(), sync=False)
 
 
 def _is_unfinished(path: Path) -> bool:
-    """Whether it is what an interrupted download leaves, ours or the hub client's."""
+    """Return whether an interrupted download, ours or the hub client's, left ``path`` behind."""
     return path.suffix == ".partial" or path.name == ".cache"
 
 

@@ -1,7 +1,7 @@
-"""One file over HTTP into one place: resumed where it stopped, and never an error page for a file.
+"""Download of one file over HTTP: an interrupted one resumes, and an error page never passes for the file.
 
-Bytes gather in ``NAME.partial`` and get the name when they are all there; what an interruption leaves is gone on
-from with a ``Range`` request. Knows nothing of models.
+Bytes go to ``NAME.partial``, which is renamed once it is complete; after an interruption, a ``Range`` request fetches
+the rest. Knows nothing of models.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from gpt2lab.errors import DownloadError
 from gpt2lab.system.hashing import sha256_of
 
 Progress = Callable[[int, int], None]
-"""Called with the bytes that are here and the bytes that there are."""
+"""A callback that gets the bytes fetched so far and the total bytes."""
 
 _CHUNK = 1 << 20
 _TIMEOUT = 30.0  # seconds without a byte
-_ATTEMPTS = 3  # in a row that bring nothing
+_ATTEMPTS = 3  # in a row without a new byte
 
 
 def fetch(url: str, path: Path, *, sha256: str | None = None, progress: Progress | None = None) -> None:
-    """Download ``url`` to ``path``, going on from ``path.partial`` if there is one.
+    """Download ``url`` to ``path``, resuming from ``path.partial`` if there is one.
 
-    Raises :class:`DownloadError` if there is no connection, the server refuses, what comes is a web page, has another
-    length than announced or another ``sha256`` than given. Whatever can be gone on from is kept.
+    Raises :class:`DownloadError` if there is no connection, the server refuses, or the response is a web page, differs
+    from the announced length or does not match ``sha256``. A partial file that can be resumed is kept.
     """
     partial = path.with_name(path.name + ".partial")
     failures = 0
@@ -50,7 +50,7 @@ def fetch(url: str, path: Path, *, sha256: str | None = None, progress: Progress
 
 
 def _go_on(url: str, partial: Path, progress: Progress) -> bool:
-    """One request for what is missing; whether the file is complete after it."""
+    """Request the missing bytes once; return whether the file is now complete."""
     have = _size(partial)
     request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
@@ -60,7 +60,7 @@ def _go_on(url: str, partial: Path, progress: Progress) -> bool:
             raise
         complete = error.headers.get("Content-Range") == f"bytes */{have}"
         if not complete:
-            partial.unlink()  # longer than the file there: not a beginning of it
+            partial.unlink()  # longer than the server's file, so not its beginning
         return complete
     with response:
         total = _announced_size(url, response, have)
@@ -77,7 +77,7 @@ def _go_on(url: str, partial: Path, progress: Progress) -> bool:
 
 
 def _opened(partial: Path, have: int) -> IO[bytes]:
-    """The file, unbuffered, cut to its first ``have`` bytes, to be written on from there."""
+    """Open the file unbuffered, truncate it to its first ``have`` bytes, and continue writing there."""
     try:
         partial.parent.mkdir(parents=True, exist_ok=True)
         file = partial.open("ab" if have else "wb", buffering=0)
@@ -96,7 +96,7 @@ def _write(file: IO[bytes], chunk: bytes, partial: Path) -> None:
 
 
 def _announced_size(url: str, response: http.client.HTTPResponse, have: int) -> int:
-    """The file's whole size, from the answer's headers."""
+    """Return the file's whole size, from the response headers."""
     kind = response.headers.get_content_type()
     if kind in ("text/html", "application/xhtml+xml", "application/xml", "text/xml"):
         raise DownloadError(f"{url}: the server sent a page ({kind}) in place of the file; check the address")
@@ -122,7 +122,7 @@ def _size(path: Path) -> int:
 
 
 def _is_final(problem: Exception | None) -> bool:
-    """Whether trying again at once is of no use: the server answered, or there is no way to it."""
+    """Return whether an immediate retry is pointless: the server answered, or cannot be reached."""
     if isinstance(problem, urllib.error.HTTPError):
         return problem.code < 500
     return isinstance(problem, urllib.error.URLError) and not isinstance(problem.reason, TimeoutError | ConnectionError)

@@ -1,7 +1,7 @@
-"""From a name or path to an opened checkpoint: where models are looked for.
+"""Find the checkpoint that a name or path means, and open it.
 
-A name is, in this order: a path; a folder or ``.gguf`` file under ``./models``; the packaged ``tales``; a released
-size (``124M``, ``gpt2-xl``, …), from Hugging Face's cache or downloaded.
+A name is tried, in this order, as a path; a folder or ``.gguf`` file under ``./models``; the packaged ``tales``; and a
+released size (``124M``, ``gpt2-xl``, …), from Hugging Face's cache or downloaded.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ TALES = Path(__file__).parent.parent / "assets" / "tales.gguf"
 
 
 def open_checkpoint(name_or_path: str | os.PathLike[str]) -> Checkpoint:
-    """Open the checkpoint that a name or path means; a released size that is nowhere is downloaded.
+    """Open the checkpoint that a name or path means; a released size that is not on this machine is downloaded.
 
-    Raises :class:`CheckpointError` if there is none or it is malformed, and :class:`DownloadError` if it cannot be
-    fetched.
+    Raises :class:`CheckpointError` if there is none or it is malformed, and :class:`DownloadError` if the download
+    fails.
     """
     return open_path(find_checkpoint(name_or_path))
 
 
 def find_checkpoint(name_or_path: str | os.PathLike[str], models_dir: Path = MODELS_DIR) -> Path:
-    """Where the checkpoint that a name or path means lies.
+    """Return the path of the checkpoint that a name or path means.
 
-    Raises :class:`~gpt2lab.errors.UsageError` for what is neither, :class:`CheckpointError` if there is none.
+    Raises :class:`~gpt2lab.errors.UsageError` if it is neither, and :class:`CheckpointError` if there is none.
     """
     if not isinstance(name_or_path, str | os.PathLike):
         raise UsageError(f"a model is named by text or by a path, got {short_repr(name_or_path)}")

@@ -1,4 +1,4 @@
-"""Which format a checkpoint has. Formats are told by the files that are there, never by a folder's name.
+"""Recognize a checkpoint's format by the files that are there, never by the folder's name.
 
 Each format's module is imported when it is needed. Knows nothing of names or downloads.
 """

@@ -1,8 +1,8 @@
-"""GPT-2 in GGUF, as llama.cpp's converter names and shapes it: read and written, tokenizer included.
+"""Read and write GPT-2 in GGUF, named and shaped as by llama.cpp's converter, including the tokenizer.
 
-Matrices are stored ``[out, in]`` there, the transpose of the canonical ``[in, out]``; the output matrix is
-``token_embd.weight`` itself. Vectors and ``position_embd.weight`` stay float32, and a matrix whose rows are no whole
-number of blocks becomes float16, as in llama.cpp. The container is ``gguf_file``'s business.
+GGUF stores matrices ``[out, in]``, the transpose of the canonical ``[in, out]``; the output matrix is
+``token_embd.weight`` itself. Vectors and ``position_embd.weight`` stay float32, and a matrix whose rows are not a whole
+number of blocks becomes float16, as in llama.cpp. ``gguf_file`` handles the container.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def _stored_tensor(file: GgufFile, name: str, tensor: GgufTensor) -> StoredTenso
 
 
 def _check_tied(file: GgufFile) -> None:
-    """An ``output.weight``, which older converters wrote, must repeat the token embedding."""
+    """Check that an ``output.weight``, which older converters wrote, equals the token embedding."""
     output, embedding = file.tensors.get("output.weight"), file.tensors["token_embd.weight"]
     if output is None:
         return
@@ -125,7 +125,7 @@ def _check_tied(file: GgufFile) -> None:
 
 
 def _precision(file: GgufFile) -> str:
-    """What most values are stored in."""
+    """Return the precision of most stored values."""
     counts: dict[str, int] = {}
     for tensor in file.tensors.values():
         if tensor.precision is not None:
@@ -134,7 +134,7 @@ def _precision(file: GgufFile) -> str:
 
 
 def _tokenizer_files(file: GgufFile, config: ModelConfig) -> TokenizerFiles | None:
-    """The tokenizer inside, parsed only if it is not GPT-2's own."""
+    """Return the file's tokenizer, parsed only if it is not GPT-2's own."""
     path, metadata = file.file.path, file.metadata
     model, rule = metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.pre")
     if model in (None, "none", "no_vocab"):
@@ -168,7 +168,7 @@ def _token_types(file: GgufFile, n_vocab: int) -> list[int]:
 def write_gguf(checkpoint: Checkpoint, path: Path, *, precision: str, overwrite: bool = False) -> None:
     """Write ``checkpoint`` as one file that :func:`read_gguf` and llama.cpp load.
 
-    ``precision`` is what matrices are stored in: a name of ``PRECISIONS``. One tensor at a time is in memory.
+    ``precision`` is that of the matrices: a name of ``PRECISIONS``. Only one tensor at a time is in memory.
     """
     chosen = PRECISIONS[precision]
     metadata = _model_metadata(checkpoint, chosen) | _tokenizer_metadata(checkpoint)
@@ -194,7 +194,7 @@ def _new_tensor(checkpoint: Checkpoint, name: str, wanted: Precision) -> NewTens
 
 
 def _gguf_name(name: str) -> str:
-    """``h.0.attn.c_attn.weight`` → ``blk.0.attn_qkv.weight``."""
+    """Translate ``h.0.attn.c_attn.weight`` to ``blk.0.attn_qkv.weight``."""
     layer = re.match(r"h\.(\d+)\.", name)
     part, _, kind = name[layer.end() if layer else 0 :].rpartition(".")
     return (f"blk.{layer[1]}." if layer else "") + f"{_TO_GGUF[part]}.{kind}"
@@ -218,7 +218,7 @@ def _model_metadata(checkpoint: Checkpoint, precision: Precision) -> dict[str, A
 
 
 def _tokenizer_metadata(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The tokenizer; ids without a token are named ``[PAD…]`` as llama.cpp wants a name for each."""
+    """Return the tokenizer's metadata; ids without a token become ``[PAD…]``: llama.cpp needs a name for each."""
     vocabulary = vocabulary_to_write(checkpoint)
     if vocabulary is None:
         return {"tokenizer.ggml.model": "none"}

@@ -1,8 +1,7 @@
-"""The GGUF container: typed metadata, tensor directory, aligned tensor data; read and written, versions 2 and 3.
+"""The GGUF container: typed metadata, tensor directory, aligned tensor data. Reads versions 2 and 3, writes 3.
 
 https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Arrays are located when a file is opened and parsed only
-when asked for. Everything that a file claims (counts, lengths, types, offsets) is checked here. Knows nothing of
-GPT-2.
+on request. Everything that a file claims (counts, lengths, types, offsets) is checked here. Knows nothing of GPT-2.
 """
 
 from __future__ import annotations
@@ -36,25 +35,25 @@ TENSOR_TYPES: dict[int, Precision] = {
     8: PRECISIONS["q8_0"],
     30: PRECISIONS["bfloat16"],
 }
-"""GGML's number of each type that is read and written."""
+"""GGML's number of each supported type."""
 
 KnownStrings = Mapping[int, tuple[int, str]]
-"""Number of strings → bytes and SHA-256 of an array that is worth recognising without parsing it."""
+"""Number of strings → bytes and SHA-256 of an array that is recognised without parsing it."""
 
 
 @dataclass(frozen=True)
 class GgufTensor:
-    """A tensor's place: ``shape`` is row-major (the file's order reversed), ``offset`` from the start of the file."""
+    """A tensor's place: ``shape`` is row-major (the file's order reversed), ``offset`` counts from the file's start."""
 
     shape: tuple[int, ...]
-    precision: Precision | None  # None: a type that is not read here
+    precision: Precision | None  # None: an unsupported type
     type: int
     offset: int
 
 
 @dataclass(frozen=True)
 class GgufArray:
-    """An array's place in the metadata; ``sha256`` is set if it is one of the known ones."""
+    """An array's place in the metadata; ``sha256`` is set if it is a known array."""
 
     type: int
     count: int
@@ -71,7 +70,7 @@ class GgufFile:
     tensors: dict[str, GgufTensor]
 
     def strings(self, key: str) -> list[str]:
-        """The strings of a metadata array."""
+        """Return the strings of a metadata array."""
         array = self.metadata.get(key)
         if not isinstance(array, GgufArray) or array.type != _STRING:
             raise CheckpointError(f"{self.file.path}: {key} is not a list of strings")
@@ -79,7 +78,7 @@ class GgufFile:
         return [reader.string() for _ in range(array.count)]
 
     def items(self, tensor: GgufTensor) -> NDArray[Any]:
-        """What is stored of a tensor, as items of its precision's dtype, in one row."""
+        """Return a tensor's stored items, of its precision's dtype, in one row."""
         precision = self._precision(tensor)
         return self.file.array(tensor.offset, precision.dtype, (math.prod(tensor.shape) // precision.block,))
 
@@ -90,7 +89,7 @@ class GgufFile:
 
 
 class _Reader:
-    """Walks through the header; :class:`MappedFile` keeps it inside the file."""
+    """A cursor over the header; :class:`MappedFile` keeps it inside the file."""
 
     def __init__(self, file: MappedFile, at: int) -> None:
         self.file = file
@@ -145,7 +144,7 @@ class _Reader:
         return GgufArray(kind, count, start, sha256)
 
     def _skip_known(self, known: tuple[int, str] | None) -> str | None:
-        """Step over an array of strings whose bytes are the known ones; otherwise stay."""
+        """Skip an array of strings whose bytes are the known ones; otherwise stay."""
         if known is None or self.at + known[0] > len(self.file):
             return None
         n_bytes, sha256 = known
@@ -156,7 +155,7 @@ class _Reader:
 
 
 def read_gguf_file(path: Path, known: KnownStrings) -> GgufFile:
-    """Open a file and check its header and where its tensors lie. Reads no tensor data."""
+    """Open a file and check its header and the places of its tensors. Reads no tensor data."""
     file = MappedFile(path)
     if bytes(file.data[:4]) != MAGIC:
         raise CheckpointError(f"{path}: not a GGUF file")
@@ -185,7 +184,7 @@ def read_gguf_file(path: Path, known: KnownStrings) -> GgufFile:
 
 
 def _tensor_info(reader: _Reader) -> GgufTensor:
-    """One entry of the directory; its offset still counts from the start of the data."""
+    """Read one entry of the directory; its offset still counts from the start of the data."""
     n_dimensions = reader.uint32()
     if n_dimensions > _MAX_DIMENSIONS:
         raise CheckpointError(f"{reader.file.path}: a tensor of {n_dimensions} dimensions")
@@ -195,7 +194,7 @@ def _tensor_info(reader: _Reader) -> GgufTensor:
 
 
 def _place(file: MappedFile, infos: dict[str, GgufTensor], data_start: int) -> dict[str, GgufTensor]:
-    """The tensors with offsets from the start of the file; those of a type read here lie inside it and apart."""
+    """Rebase offsets to the file's start; check that tensors of supported types lie in the file without overlap."""
     tensors, spans = {}, []
     for name, info in infos.items():
         offset = data_start + info.offset
@@ -232,7 +231,7 @@ def write_gguf_file(out: IO[bytes], metadata: Mapping[str, Any], tensors: list[N
 
 
 def packed_strings(strings: list[str]) -> bytes:
-    """A list of strings as it lies in a file, without its type and count."""
+    """Pack a list of strings as it is stored in a file, without its type and count."""
     return b"".join(map(_packed_string, strings))
 
 
