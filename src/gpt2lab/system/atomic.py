@@ -1,10 +1,10 @@
-"""Files and folders that are whole or not there.
+"""Files and folders that appear only when complete.
 
-Everything is written beside its place, under a hidden name that ends with :data:`PARTIAL`, and renamed at the end. An
-error, a full disk or Ctrl-C removes what was begun and leaves what was there before. A kill may leave a file of such a
-name behind; whoever keeps the folder sweeps it up. A link in the place is replaced, not followed, and what is new has
-the permissions of any new file. ``sync`` says whether the disk has it before it gets its name: without that a power cut
-can leave the name on an empty file. All functions raise OSError. Knows no format.
+Everything is written next to its destination, under a hidden name that ends with :data:`PARTIAL`, and renamed at the
+end. After an error, a full disk or Ctrl-C, the partial file is removed and the old one is unchanged. A kill may leave a
+file with such a name behind; the owner of the folder removes it. A link at the destination is replaced, not followed,
+and the new file has the permissions of any new file. With ``sync`` the data is on disk before the rename; without it, a
+power cut can leave an empty file under the name. All functions raise OSError. Knows no format.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ PARTIAL = ".partial"
 
 @contextmanager
 def new_file(path: Path, *, sync: bool) -> Iterator[IO[bytes]]:
-    """A binary file that becomes ``path``, in place of a file there, when the block ends without an error.
+    """Open a binary file that becomes ``path``, replacing any file there, when the block ends without an error.
 
-    Folders above it are made. Several processes may write the same ``path``: that of the last to end stays.
+    Parent folders are created. Several processes may write the same ``path``: the last to end wins.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _beside(path)
@@ -41,18 +41,18 @@ def new_file(path: Path, *, sync: bool) -> Iterator[IO[bytes]]:
 
 
 def write_file(path: Path, data: bytes, *, sync: bool) -> None:
-    """Make ``path`` of ``data``, as :func:`new_file` does."""
+    """Write ``data`` to ``path``, as :func:`new_file` does."""
     with new_file(path, sync=sync) as file:
         file.write(data)
 
 
 @contextmanager
 def new_folder(path: Path, *, sync: bool, partial: Path | None = None, aside: Path | None = None) -> Iterator[Path]:
-    """A folder that becomes ``path``, in place of an empty one, when the block ends without an error.
+    """Create a folder that becomes ``path``, replacing an empty one, when the block ends without an error.
 
-    Folders above it are made. ``partial`` is its name until then, for callers that look for what a kill left. With
-    ``aside`` a folder that is not empty is replaced too: it is renamed to that just before, for the caller to remove,
-    and gets its name back if the new one cannot have it.
+    Parent folders are created. ``partial`` is the folder's name until then, for callers that look for the remains of a
+    kill. With ``aside``, a folder that is not empty is replaced too: it is first renamed to ``aside``, for the caller
+    to remove, and gets its name back if the new folder cannot take it.
     """
     partial = partial or _beside(path)
     partial.mkdir(parents=True)
@@ -73,9 +73,9 @@ def new_folder(path: Path, *, sync: bool, partial: Path | None = None, aside: Pa
 
 @contextmanager
 def new_files(folder: Path, *, sync: bool) -> Iterator[Path]:
-    """A folder whose files are moved into ``folder``, which is there, when the block ends without an error.
+    """Create a folder whose files move into the existing ``folder`` when the block ends without an error.
 
-    Each is moved in one step, in the order of their names, in place of a file of the same name; others stay.
+    Each file is renamed in one step, in the order of names, and replaces a file of the same name; others stay.
     """
     partial = _beside(folder / "files")
     partial.mkdir()
@@ -92,12 +92,12 @@ def new_files(folder: Path, *, sync: bool) -> Iterator[Path]:
 
 
 def _beside(path: Path) -> Path:
-    """A name that nobody else uses."""
+    """Return a name that nothing else uses."""
     return path.with_name(f".{path.name}.{os.urandom(4).hex()}{PARTIAL}")
 
 
 def _sync_files(folder: Path) -> None:
-    """Have the files in a folder, and their names, on the disk."""
+    """Flush the files in a folder, and their names, to disk."""
     for path in folder.iterdir():
         with path.open("r+b") as file:
             os.fsync(file.fileno())
@@ -105,7 +105,7 @@ def _sync_files(folder: Path) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Have the names in a folder on the disk, where the system lets us."""
+    """Flush the names in a folder to disk, where the system allows it."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:

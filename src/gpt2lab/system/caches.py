@@ -1,4 +1,4 @@
-"""Where things are kept that can be made or fetched again."""
+"""The folders for files that can be rebuilt or fetched again."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ import sys
 from pathlib import Path
 
 VARIABLE = "GPT2LAB_CACHE"
-"""Environment variable: the folder of all caches, or one of :data:`OFF` for none."""
+"""Environment variable with the folder of all caches, or one of :data:`OFF` for none."""
 
 OFF = ("off", "none", "0")
-"""What turns caches off, in upper case or lower."""
+"""Values that turn caches off, in upper or lower case."""
 
 
 def turned_off() -> bool:
-    """Whether the environment wants nothing to be kept."""
+    """Return whether the environment turns caches off."""
     return os.environ.get(VARIABLE, "").strip().lower() in OFF
 
 
 def cache_folder(name: str, *, even_if_off: bool = False) -> Path | None:
-    """The folder ``name`` among the caches, there or not; None if they are off or no home folder is known.
+    """Return the cache folder ``name``, which may not exist yet; None if caches are off or no home folder is known.
 
-    ``even_if_off`` is for what has to be kept somewhere.
+    ``even_if_off`` is for files that must be stored somewhere.
     """
     chosen = os.environ.get(VARIABLE, "").strip()
     if turned_off():

@@ -1,7 +1,7 @@
-"""How many CPU cores this process may use: those it may run on, and no more than its container's share of their time.
+"""The number of CPU cores that this process may use: its allowed cores, limited by its container's share of CPU time.
 
-Linux's control groups of both versions are asked: the process's own and every one above it. Other systems tell the
-number of cores alone.
+On Linux, both versions of control groups are read: the process's own group and all its parents. Other systems report
+only the number of cores.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ _CPUS = "/sys/devices/system/cpu"
 
 
 def logical_cores() -> int:
-    """Cores that this process may use at once, at least 1; each hyper-thread of a core counts."""
+    """Return the number of cores that this process may use at once, at least 1; each hyper-thread counts."""
     return _within_quota(len(_allowed()))
 
 
 def physical_cores() -> int:
-    """Cores that this process may use at once, at least 1; all hyper-threads of a core count once."""
+    """Return the number of cores that this process may use at once, at least 1; a core's hyper-threads count once."""
     return _within_quota(len({_siblings(cpu) for cpu in _allowed()}))
 
 
@@ -30,7 +30,7 @@ def _allowed() -> Collection[int]:
 
 
 def _siblings(cpu: int) -> str:
-    """The hyper-threads of the core that ``cpu`` is one of."""
+    """Return the list of hyper-threads of the core to which ``cpu`` belongs."""
     try:
         return _read(f"{_CPUS}/cpu{cpu}/topology/thread_siblings_list")
     except OSError:
@@ -42,14 +42,14 @@ def _within_quota(cores: int) -> int:
 
 
 def _quotas() -> Iterator[float]:
-    """CPUs' worth of time that each control group grants, infinity where one does not limit it."""
-    own = {"": "/", "cpu": "/"}  # by controller, which version 2 does not name
+    """Yield the CPU time that each control group grants, in CPUs; infinity for a group without a limit."""
+    own = {"": "/", "cpu": "/"}  # by controller; version 2 names none
     try:
         for line in _read(_OWN_CGROUPS).splitlines():
             _, controllers, path = line.split(":", 2)
             own.update((name, path) for name in controllers.split(",") if name in own)
     except (OSError, ValueError):
-        pass  # the groups at the top are asked all the same
+        pass  # the top groups are still read
     for group in _upwards(own[""]):
         yield _quota(f"{_CGROUPS}{group}/cpu.max")
     for group in _upwards(own["cpu"]):
@@ -57,7 +57,7 @@ def _quotas() -> Iterator[float]:
 
 
 def _upwards(group: str) -> Iterator[str]:
-    """``/a/b``, ``/a`` and the top, which a container may see as its own group in place of the path that it is told."""
+    """Yield ``/a/b``, ``/a`` and the top, where a container may find its own group instead of at the reported path."""
     while group.strip("/"):
         yield group
         group = group.rpartition("/")[0]
@@ -65,13 +65,13 @@ def _upwards(group: str) -> Iterator[str]:
 
 
 def _quota(*files: str) -> float:
-    """Microseconds of processor time over those of the period, which the files hold one after the other."""
+    """Return CPU microseconds divided by the period's microseconds; the files contain these two, in this order."""
     try:
         quota, period = " ".join(map(_read, files)).split()
         cpus = int(quota) / int(period)
-    except (OSError, ValueError, ZeroDivisionError):  # there is no such group, or it says "max"
+    except (OSError, ValueError, ZeroDivisionError):  # no such group, or its limit is "max"
         return math.inf
-    return cpus if cpus > 0 else math.inf  # version 1 says -1
+    return cpus if cpus > 0 else math.inf  # -1 means no limit in version 1
 
 
 def _read(file: str) -> str:

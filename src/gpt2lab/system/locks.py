@@ -1,4 +1,4 @@
-"""One process at a time writes into a folder: two would take each other's files for their own."""
+"""Locks that let only one process at a time write into a folder: two would mistake each other's files for their own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if sys.platform != "win32":
 
 
 class Hold:
-    """Folders that are this process's while entered. The system lets go of them however the process ends."""
+    """Locks on folders, held while entered. The system releases them however the process ends."""
 
     def __init__(self) -> None:
         self._held: dict[tuple[int, int], int] = {}
@@ -30,7 +30,7 @@ class Hold:
         self._held.clear()
 
     def take(self, folder: Path) -> None:
-        """Hold ``folder`` if it is there and the file system can. Raises :class:`UsageError` if another has it."""
+        """Lock ``folder`` if it exists and can be locked. Raises :class:`UsageError` if another process holds it."""
         if sys.platform == "win32":
             return
         try:
@@ -53,9 +53,9 @@ class Hold:
 
 
 def is_held(folder: Path) -> bool | None:
-    """Whether some process holds ``folder``, asked without disturbing who wants to; None where that cannot be told.
+    """Return whether some process holds ``folder``, without taking the lock itself; None if that is unknown.
 
-    False is what a file system that numbers its files otherwise than its locks would say, too.
+    Also returns False on a file system that numbers its locks and its files differently.
     """
     try:
         status = folder.stat()

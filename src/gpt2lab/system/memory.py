@@ -1,4 +1,4 @@
-"""How much memory this machine has to spare, and how much this process has taken."""
+"""The memory that this machine can spare, and the memory that this process has used."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from pathlib import Path
 _UNKNOWN = 2**32
 
 _CGROUPS = "/sys/fs/cgroup"
-_LIMITS = (  # limit, use, statistics and what they call cached files that nobody has read lately: version 2, then 1
+_LIMITS = (  # limit, use, statistics and their name for cached files not read lately: version 2, then 1
     ("memory.max", "memory.current", "memory.stat", "inactive_file"),
     ("memory/memory.limit_in_bytes", "memory/memory.usage_in_bytes", "memory/memory.stat", "total_inactive_file"),
 )
 
 
 def available_memory() -> int:
-    """Bytes that this process may still take without others being swapped out; 4 GiB where the system does not tell.
+    """Return the bytes that this process can still use without causing swapping; 4 GiB if the system reports none.
 
-    Within a container that has a limit of its own, at most what is left of that.
+    A container's limit caps the result at what is left of it.
     """
     return min(bytes for bytes in (_of_machine(), _of_container()) if bytes is not None)
 
 
 def peak_memory() -> int:
-    """Bytes of the largest resident set of this process so far; 0 where the system does not tell."""
+    """Return the bytes of this process's largest resident set so far; 0 if the system does not report it."""
     try:
         for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-            if line.startswith("VmHWM:"):  # getrusage counts what the parent had when it began this process
+            if line.startswith("VmHWM:"):  # getrusage includes the parent's size at the fork
                 return int(line.split()[1]) * 1024
     except (OSError, ValueError):
         pass
@@ -53,9 +53,9 @@ def _of_machine() -> int:
 
 
 def _of_container() -> int | None:
-    """What Linux's control groups leave of their limit, None if there is none.
+    """Return what is left of the limit of Linux's control groups, None if there is none.
 
-    Files that the system has cached count as used, but give way to whoever needs memory.
+    Cached files count as used there, but the system frees them on demand, so they are subtracted.
     """
     for limit_file, used_file, statistics, cached in _LIMITS:
         limit, used = _number(limit_file), _number(used_file)
@@ -65,7 +65,7 @@ def _of_container() -> int | None:
 
 
 def _number(file: str) -> int | None:
-    """The number in a file; None if there is none, or ``max``."""
+    """Return the number in a file; None if there is none, or ``max``."""
     try:
         return int(Path(_CGROUPS, file).read_text(encoding="ascii"))
     except (OSError, ValueError):
@@ -73,7 +73,7 @@ def _number(file: str) -> int | None:
 
 
 def _statistic(file: str, name: str) -> int:
-    """The number behind ``name`` in a file of such lines; 0 if it is not there."""
+    """Return the number after ``name`` in a file of such lines; 0 if the name is missing."""
     try:
         lines = Path(_CGROUPS, file).read_text(encoding="ascii").splitlines()
         return next((int(line.split()[1]) for line in lines if line.split()[:1] == [name]), 0)

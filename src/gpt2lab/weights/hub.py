@@ -1,6 +1,6 @@
 """The released sizes on the Hugging Face hub, and in its cache on this machine.
 
-``huggingface_hub`` is imported when something has to be fetched.
+``huggingface_hub`` is imported only when something has to be fetched.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ HUB_REPOSITORIES = {
     "774M": "openai-community/gpt2-large",
     "1558M": "openai-community/gpt2-xl",
 }
-"""Where the Hugging Face hub has the released sizes."""
+"""The Hugging Face hub's repositories of the released sizes."""
 
 HUB_WEIGHTS = "model.safetensors"
 HUB_FILES = ("config.json", "vocab.json", "merges.txt", HUB_WEIGHTS)
@@ -29,10 +29,10 @@ HUB_EXTRAS = ("generation_config.json", "tokenizer.json", "tokenizer_config.json
 
 
 def in_hub_cache(size: str) -> Path | None:
-    """The folder of a released size in Hugging Face's cache.
+    """Return the folder of a released size in Hugging Face's cache, or None if it is not found there.
 
-    Looked up here because importing ``huggingface_hub`` takes longer than all of a start. What is not found where it
-    is by default, ``huggingface_hub`` looks for again.
+    This needs no ``huggingface_hub``, whose import takes longer than all the rest of a start. If it finds nothing,
+    :func:`find_or_download` asks ``huggingface_hub`` again.
     """
     caches = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
     home = Path(os.environ.get("HF_HOME") or caches / "huggingface")
@@ -47,7 +47,7 @@ def in_hub_cache(size: str) -> Path | None:
 
 
 def find_or_download(size: str) -> Path:
-    """The folder of a released size in Hugging Face's cache, downloaded to there if it is not in it yet."""
+    """Return the folder of a released size in Hugging Face's cache; download it first if it is not there."""
     from huggingface_hub import try_to_load_from_cache
 
     repository = HUB_REPOSITORIES[size]
@@ -61,14 +61,14 @@ def find_or_download(size: str) -> Path:
 
 
 def hub_files(repository: str, names: list[str], folder: Path | None) -> Iterator[Path]:
-    """Get files into ``folder``, or into the hub's cache, one after the other; extras that are not there are left out.
+    """Get files into ``folder`` or the hub's cache, one after the other; extras that the hub lacks are left out.
 
-    The weights are compared with the SHA-256 that the hub states.
+    The weights are checked against the SHA-256 that the hub reports.
     """
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
-    # asked first, because without a network this fails at once, and a download after half a minute of trying
+    # this comes first: without a network it fails at once, but a download only after half a minute of retries
     with _hub_errors(repository, HUB_WEIGHTS):
         sha256 = get_hf_file_metadata(hf_hub_url(repository, HUB_WEIGHTS)).etag or ""
     for name in names:
@@ -88,7 +88,7 @@ def hub_files(repository: str, names: list[str], folder: Path | None) -> Iterato
 
 @contextmanager
 def _hub_errors(repository: str, name: str) -> Iterator[None]:
-    """Whatever the hub's client raises as one line: the classes are httpx's or requests', as its version wants it."""
+    """Turn any error of the hub's client into one line; its version decides whether httpx or requests raises it."""
     try:
         yield
     except Exception as error:
@@ -100,7 +100,7 @@ def _hub_errors(repository: str, name: str) -> Iterator[None]:
 
 
 def check_download(folder: Path) -> None:
-    """Open what has come; TensorFlow's files carry a checksum of each tensor, which reading compares."""
+    """Open the downloaded checkpoint; reading TensorFlow's files also checks the checksum of each tensor."""
 
     try:
         checkpoint = open_path(folder)

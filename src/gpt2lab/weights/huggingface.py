@@ -1,8 +1,8 @@
-"""GPT-2 as Hugging Face keeps it: a folder with ``config.json``, weights and tokenizer files; read and written.
+"""Read and write GPT-2 in Hugging Face's format: a folder with ``config.json``, weights and tokenizer files.
 
-Weights are ``model.safetensors``, several such files with an index, or ``pytorch_model.bin`` where torch is
-installed; names start with ``transformer.`` or not. A model that is called gpt2 and computed otherwise (another
-activation, cross-attention, …) is refused, not computed wrongly. Does not download.
+Weights are ``model.safetensors``, several such files with an index, or, if torch is installed, ``pytorch_model.bin``;
+names may start with ``transformer.``. A model that is called gpt2 but is computed differently (another activation,
+cross-attention, …) is refused, not computed wrongly. Does not download.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _Stored = dict[str, tuple[StoredTensor, str]]
 
 
 def read_huggingface(path: Path) -> Checkpoint:
-    """Open a folder. Raises :class:`CheckpointError` if it is no GPT-2 that is computed here exactly."""
+    """Open a folder. Raises :class:`CheckpointError` if it holds no GPT-2 that the engines compute exactly."""
     config = _config(path / "config.json")
     stored, files = _read_weights(path)
     tensors = check_tensors(path, config, {name: tensor for name, (tensor, _) in stored.items()})
@@ -84,7 +84,7 @@ def _config(path: Path) -> ModelConfig:
 
 
 def _read_weights(folder: Path) -> tuple[_Stored, tuple[Path, ...]]:
-    """Canonical name → tensor and precision, from the first kind of file that the folder has; and those files."""
+    """Return canonical name → tensor and precision, from the first kind of file in the folder, and those files."""
     readers: tuple[tuple[str, str, Callable[[Path], _Stored]], ...] = (
         (_SINGLE, _SHARDED, _from_safetensors),
         (_TORCH_SINGLE, _TORCH_SHARDED, _from_torch),
@@ -116,7 +116,7 @@ def _from_torch(path: Path) -> _Stored:
 
 
 def _from_shards(index: Path, read: Callable[[Path], _Stored]) -> tuple[_Stored, tuple[Path, ...]]:
-    """The tensors that an index lists, each from the file that it names beside itself."""
+    """Return the tensors that an index lists, each from the file that it names in the same folder."""
     weight_map = parse_json(index, read_bytes(index)).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
         raise CheckpointError(f"{index}: weight_map must name a file for each tensor")
@@ -137,7 +137,7 @@ def _from_shards(index: Path, read: Callable[[Path], _Stored]) -> tuple[_Stored,
 
 
 def _is_weight(name: str) -> bool:
-    """Whether it is a parameter, and not the causal mask that older versions saved among them."""
+    """Return whether ``name`` is a parameter, and not the causal mask that older versions saved too."""
     return not name.endswith((".attn.bias", ".attn.masked_bias"))
 
 
@@ -149,7 +149,7 @@ def _canonical(folder: Path, stored: _Stored) -> _Stored:
 
 
 def _check_tied(folder: Path, stored: _Stored) -> None:
-    """An ``lm_head.weight``, if there is one, must be the token embedding."""
+    """Check that an ``lm_head.weight``, if there is one, equals the token embedding."""
     head = stored.get("lm_head.weight")
     if head is None:
         return
@@ -159,9 +159,9 @@ def _check_tied(folder: Path, stored: _Stored) -> None:
 
 
 def write_huggingface(checkpoint: Checkpoint, path: Path, *, precision: str, overwrite: bool = False) -> None:
-    """Write ``checkpoint`` as a folder that ``transformers`` loads by path, tokenizer included.
+    """Write ``checkpoint`` as a folder that ``transformers`` loads by path, including the tokenizer.
 
-    ``precision`` is ``float32``, ``float16`` or ``bfloat16``. One tensor at a time is in memory.
+    ``precision`` is ``float32``, ``float16`` or ``bfloat16``. Only one tensor at a time is in memory.
     """
     if precision not in WRITABLE:
         raise CheckpointError(
@@ -187,7 +187,7 @@ def _new_tensor(checkpoint: Checkpoint, name: str, shape: tuple[int, ...], preci
 
 
 def config_json(config: ModelConfig, precision: str, vocabulary: TokenizerFiles | None) -> dict[str, Any]:
-    """What ``config.json`` holds of a model that is stored in ``precision``."""
+    """Return the contents of ``config.json`` for a model stored in ``precision``."""
     return {
         "architectures": ["GPT2LMHeadModel"],
         "model_type": "gpt2",
@@ -211,7 +211,7 @@ def _special_ids(vocabulary: TokenizerFiles | None) -> dict[str, int | None]:
 
 
 def write_vocabulary(folder: Path, vocabulary: TokenizerFiles, n_ctx: int) -> None:
-    """Write the tokenizer's files into ``folder``."""
+    """Write the tokenizer files into ``folder``."""
     _write_json(folder / "vocab.json", vocabulary.encoder, indent=None)
     merges = "\n".join(["#version: 0.2", *vocabulary.merges, ""])
     (folder / "merges.txt").write_text(merges, encoding="utf-8", newline="\n")

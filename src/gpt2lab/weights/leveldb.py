@@ -1,8 +1,8 @@
-"""LevelDB's sorted table, as TensorFlow writes it for ``*.index`` files: read all of it, checksums included.
+"""Read LevelDB's sorted table, as TensorFlow writes it for ``*.index`` files: all of it, with its checksums.
 
 Format: data blocks, an index block that points at them, a 48-byte footer that points at the index. A block holds
 keys that share prefixes, is raw or snappy-compressed, and is followed by one byte of compression type and a masked
-CRC-32C (https://github.com/google/leveldb/blob/main/doc/table_format.md). Knows nothing of what the values mean.
+CRC-32C (https://github.com/google/leveldb/blob/main/doc/table_format.md). Knows nothing of the values' meaning.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _MAX_BLOCK = 64 << 20  # bytes; TensorFlow's blocks are 4 KiB to 256 KiB
 
 
 def read_table(file: MappedFile) -> dict[bytes, bytes]:
-    """Every key and value of the table, in key order. Raises :class:`CheckpointError` where it is malformed."""
+    """Return every key and value of the table, in key order. Raises :class:`CheckpointError` if it is malformed."""
     footer = bytes(file.part(len(file) - _FOOTER, _FOOTER))
     if struct.unpack_from("<Q", footer, 40)[0] != _MAGIC:
         raise CheckpointError(f"{file.path}: not a TensorFlow checkpoint index (its magic number is missing)")
@@ -38,7 +38,7 @@ def read_table(file: MappedFile) -> dict[bytes, bytes]:
 
 
 def read_varint(data: bytes, at: int) -> tuple[int, int]:
-    """The base-128 integer (below 2^64) at ``at``, and where it ends."""
+    """Return the base-128 integer (below 2^64) at ``at``, and the position after it."""
     value = shift = 0
     while True:
         byte = data[at]
@@ -55,7 +55,7 @@ def read_varint(data: bytes, at: int) -> tuple[int, int]:
 
 
 def _block(file: MappedFile, handle: bytes, at: int) -> bytes:
-    """The content of the block that ``handle`` (offset and size as varints) points at."""
+    """Return the content of the block that ``handle`` (offset and size as varints) points at."""
     offset, at = read_varint(handle, at)
     size, _ = read_varint(handle, at)
     if size > _MAX_BLOCK:
@@ -72,7 +72,7 @@ def _block(file: MappedFile, handle: bytes, at: int) -> bytes:
 
 
 def _entries(block: bytes) -> list[tuple[bytes, bytes]]:
-    """Keys and values of one block; each key repeats only what differs from the one before."""
+    """Return the keys and values of one block; each key stores only what differs from the previous one."""
     (n_restarts,) = struct.unpack_from("<I", block, len(block) - 4) if len(block) >= 4 else (0,)
     end = len(block) - 4 - 4 * n_restarts
     if end < 0:
@@ -95,7 +95,7 @@ def _entries(block: bytes) -> list[tuple[bytes, bytes]]:
 def unsnappy(data: bytes) -> bytes:
     """Decompress one snappy block (https://github.com/google/snappy/blob/main/format_description.txt).
 
-    Raises ValueError or IndexError where it is malformed.
+    Raises ValueError or IndexError if it is malformed.
     """
     size, at = read_varint(data, 0)
     if size > min(_MAX_BLOCK, 64 * len(data)):  # a copy of 64 bytes takes at least two

@@ -1,7 +1,7 @@
-"""nanoGPT's ``ckpt.pt``: a pickle with ``model`` (a PyTorch state dict) and ``model_args``; read, not written.
+"""Read nanoGPT's ``ckpt.pt``: a pickle with ``model`` (a PyTorch state dict) and ``model_args``. Does not write it.
 
-Linear layers are ``[out, in]`` there, the transpose of the canonical ``[in, out]``; a model trained with
-``bias=False`` gets zeros. Its vocabulary is GPT-2's, padded to 50304 rows that no token trains: those are left out.
+Its linear layers are ``[out, in]``, the transpose of the canonical ``[in, out]``; a model trained with ``bias=False``
+gets zeros. Its vocabulary is GPT-2's, padded to 50304 rows; the padding, which no token trains, is left out.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Checkpoints as OpenAI published GPT-2 and as nshepperd's and gpt-2-simple's fine-tuning save it: read, no TensorFlow.
+"""Read OpenAI's checkpoints of GPT-2, and those that nshepperd's and gpt-2-simple's fine-tuning save; no TensorFlow.
 
-A folder with ``checkpoint`` (names the newest ``PREFIX``), ``PREFIX.index`` (a LevelDB table from variable names to
+The folder holds ``checkpoint`` (names the newest ``PREFIX``), ``PREFIX.index`` (a LevelDB table from variable names to
 protobuf ``BundleEntryProto``), ``PREFIX.data-NNNNN-of-MMMMM`` (the bytes), ``hparams.json``, and often
 ``encoder.json`` and ``vocab.bpe``. Each tensor's CRC-32C is checked when it is read. Variables that GPT-2 does not
 have (optimiser state) are ignored. Does not write this format.
@@ -55,16 +55,16 @@ _WHOLE = {"wte": "wte.weight", "wpe": "wpe.weight", "ln_f/g": "ln_f.weight", "ln
 
 
 def is_openai(path: Path) -> bool:
-    """Whether ``path`` is such a folder, or the prefix (``…/model-1000``) or ``.index`` file of one checkpoint."""
+    """Return whether ``path`` is such a folder, or one checkpoint's prefix (``…/model-1000``) or ``.index`` file."""
     if path.is_dir():
         return (path / "checkpoint").is_file() or any(path.glob("*.index"))
     return path.suffix == ".index" or Path(f"{path}.index").is_file()
 
 
 def read_openai(path: Path) -> Checkpoint:
-    """Open a folder, or one checkpoint of it by its prefix or ``.index`` file.
+    """Open a folder, or one of its checkpoints by prefix or ``.index`` file.
 
-    Without ``hparams.json`` (nshepperd's run folders have none) the shape is accepted if it is a released one.
+    Without ``hparams.json`` (nshepperd's run folders have none), the shape must be a released one.
     """
     prefix = _newest(path) if path.is_dir() else Path(str(path).removesuffix(".index"))
     index = MappedFile(Path(f"{prefix}.index"))
@@ -93,9 +93,9 @@ def read_openai(path: Path) -> Checkpoint:
 
 
 def _newest(folder: Path) -> Path:
-    """The prefix that the folder's ``checkpoint`` file names, else that of its only ``.index`` file.
+    """Return the prefix that the folder's ``checkpoint`` file names, else that of its only ``.index`` file.
 
-    Only the last part of the recorded path counts: folders are copied about, and nothing outside is wanted.
+    Only the last part of the recorded path counts, because folders get copied and nothing outside them may be read.
     """
     listing = folder / "checkpoint"
     if listing.is_file():
@@ -113,7 +113,7 @@ def _newest(folder: Path) -> Path:
 
 
 def _canonical_name(key: bytes) -> str | None:
-    """``model/h0/attn/c_attn/w`` → ``h.0.attn.c_attn.weight``; None for what is no tensor of GPT-2."""
+    """Translate ``model/h0/attn/c_attn/w`` to ``h.0.attn.c_attn.weight``; None for a key that is no GPT-2 tensor."""
     match = re.fullmatch(rb"model/(?:h(0|[1-9][0-9]{0,8})/)?([a-z0-9_/]+)", key)
     if not match:
         return None
@@ -125,7 +125,7 @@ def _canonical_name(key: bytes) -> str | None:
 
 @dataclass
 class _Entry:
-    """``BundleEntryProto``: where a tensor lies."""
+    """A ``BundleEntryProto``: the place of a tensor."""
 
     dtype: int = 0
     shape: list[int] = field(default_factory=list)
@@ -156,7 +156,7 @@ def _dimension(message: bytes) -> int:
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """Field numbers and values of a protobuf message: integers, or the bytes of strings and messages."""
+    """Yield field numbers and values of a protobuf message: integers, or the bytes of strings and messages."""
     at = 0
     while at < len(message):
         tag, at = read_varint(message, at)
@@ -179,7 +179,7 @@ def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
 
 
 def _n_shards(path: Path, header: bytes | None) -> int:
-    """Number of ``.data`` files, out of the ``BundleHeaderProto`` under the empty key."""
+    """Read the number of ``.data`` files from the ``BundleHeaderProto`` under the empty key."""
     if header is None:
         raise CheckpointError(f"{path}: the checkpoint's header is missing")
     try:
@@ -231,7 +231,7 @@ def _stored_tensor(shards: _Shards, name: str, entry: _Entry) -> StoredTensor:
 
 
 def _released_config(prefix: Path, stored: dict[str, StoredTensor]) -> ModelConfig:
-    """The released size with exactly these tensors (the number of heads is in no shape)."""
+    """Return the released size with exactly these tensors (no shape contains the number of heads)."""
     shapes = {name: tensor.shape for name, tensor in stored.items()}
     for config in RELEASED_SIZES.values():
         if tensor_shapes(config) == shapes:

@@ -1,8 +1,8 @@
-"""How numbers are stored: float32, float16, bfloat16, and GGUF's blocks ``q8_0`` and ``q4_0``; each way, in NumPy.
+"""Encode and decode stored numbers, in NumPy: float32, float16, bfloat16, and GGUF's blocks ``q8_0`` and ``q4_0``.
 
-A block is 32 neighbours of a row, a float16 scale ``d`` in front: ``q8_0`` holds int8 ``q`` for values ``d·q``,
-``q4_0`` two 4-bit ``q`` a byte (the first 16 values in the low halves) for values ``d·(q - 8)``. The bits are those
-of llama.cpp's reference (``ggml-quants.c``, ``gguf/quants.py``). Knows nothing of files or tensor names.
+A block holds 32 neighbours of a row after a float16 scale ``d``: ``q8_0`` stores int8 ``q`` for values ``d·q``,
+``q4_0`` two 4-bit ``q`` per byte (the first 16 values in the low halves) for values ``d·(q - 8)``. The bits equal
+those of llama.cpp's reference (``ggml-quants.c``, ``gguf/quants.py``). Knows nothing of files or tensor names.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 BLOCK = 32  # values per block of q8_0 and q4_0
-_CHUNK = 1 << 16  # values worked on at once: intermediates stay in the second-level cache
+_CHUNK = 1 << 16  # values processed at once, so that intermediates stay in the second-level cache
 
 _Q8_0 = np.dtype([("d", "<f2"), ("q", "i1", (BLOCK,))])
 _Q4_0 = np.dtype([("d", "<f2"), ("q", "u1", (BLOCK // 2,))])
@@ -29,7 +29,7 @@ class Precision:
     block: int = 1
 
     def n_bytes(self, n_values: int) -> int:
-        """Bytes that ``n_values`` (a multiple of ``block``) take."""
+        """Return the bytes that ``n_values`` (a multiple of ``block``) take."""
         return n_values // self.block * self.dtype.itemsize
 
 
@@ -46,7 +46,7 @@ PRECISIONS: dict[str, Precision] = {
 
 
 def decode(stored: NDArray[Any], precision: Precision, shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """Items of ``precision.dtype`` as float32 ``[shape]``; float32 itself comes back as a view."""
+    """Decode items of ``precision.dtype`` to float32 ``[shape]``; float32 itself is returned as a view."""
     if precision.name == "float32":
         return np.ascontiguousarray(stored, dtype=np.float32).reshape(shape)
     values = np.empty((len(stored), precision.block), dtype=np.float32)
@@ -58,9 +58,9 @@ def decode(stored: NDArray[Any], precision: Precision, shape: tuple[int, ...]) -
 
 
 def decode_transposed(stored: NDArray[Any], precision: Precision, rows: int, columns: int) -> NDArray[np.float32]:
-    """Items of a matrix ``[rows, columns]`` as float32 ``[columns, rows]``, C-contiguous.
+    """Decode the items of a matrix ``[rows, columns]`` to float32 ``[columns, rows]``, C-contiguous.
 
-    A block of columns at a time, which is four times faster than transposing the decoded whole.
+    Works on a block of columns at a time, which is four times faster than transposing the whole decoded matrix.
     """
     values = np.empty((columns, rows), dtype=np.float32)
     items = stored.reshape(rows, columns // precision.block)
@@ -89,9 +89,9 @@ def _decode_chunk(stored: NDArray[Any], precision: str, out: NDArray[np.float32]
 
 
 def encode(values: NDArray[np.float32], precision: Precision) -> NDArray[Any]:
-    """float32 values (any shape, rows a multiple of ``block``) as items of ``precision.dtype``, in one row.
+    """Encode float32 values (any shape, rows a multiple of ``block``) as items of ``precision.dtype``, in one row.
 
-    Raises ValueError where a value is not finite in ``precision``.
+    Raises ValueError if a value is not finite in ``precision``.
     """
     if precision.name == "float32":
         return np.ascontiguousarray(values, dtype="<f4").reshape(-1)
@@ -125,7 +125,7 @@ def _encode_chunk(blocks: NDArray[np.float32], precision: str, out: NDArray[Any]
 
 
 def _to_bfloat16(values: NDArray[np.float32]) -> NDArray[np.uint32]:
-    """The upper half of each float32, rounded to nearest, ties to even."""
+    """Return the upper half of each float32, rounded to nearest, ties to even."""
     bits = values.view(np.uint32)
     rounded: NDArray[np.uint32] = (bits + (np.uint32(0x7FFF) + (bits >> 16 & 1))) >> 16
     return rounded
@@ -151,7 +151,7 @@ def _encode_q4_0(blocks: NDArray[np.float32], out: NDArray[Any]) -> None:
 
 
 def _inverse(scale: NDArray[np.float32]) -> NDArray[np.float32]:
-    """1/scale, and 0 where that is infinite: blocks of zeros or nearly so, whose float16 scale is 0."""
+    """Return 1/scale, and 0 where that is infinite: in blocks at or near zero, whose float16 scale is 0."""
     with np.errstate(divide="ignore", over="ignore"):
         inverse: NDArray[np.float32] = np.float32(1) / scale
     inverse[np.isinf(inverse)] = 0

@@ -1,7 +1,7 @@
-"""The safetensors container: a JSON directory of names, dtypes and offsets, then the bytes; read and written.
+"""Read and write the safetensors container: a JSON directory of names, dtypes and offsets, then the bytes.
 
-https://github.com/huggingface/safetensors#format. Done here and not with the ``safetensors`` package, because its
-NumPy face has no bfloat16 and its writer wants every tensor in memory at once; tests hold the two equal. Knows
+https://github.com/huggingface/safetensors#format. The ``safetensors`` package is not used, because its NumPy API has
+no bfloat16 and its writer needs every tensor in memory at once; tests check that both give the same files. Knows
 nothing of GPT-2.
 """
 
@@ -34,7 +34,7 @@ class SafeTensor:
     size: int
 
     def stored(self, name: str) -> tuple[StoredTensor, Precision]:
-        """How to read it, and its precision. Raises :class:`CheckpointError` for a dtype that weights cannot have."""
+        """Return a reader of it, and its precision. Raises :class:`CheckpointError` for a dtype unfit for weights."""
         precision = _DTYPES.get(self.dtype)
         if precision is None:
             raise CheckpointError(f"{self.file.path}: {name} is of dtype {self.dtype}; read are {', '.join(_DTYPES)}")
@@ -49,7 +49,7 @@ class SafeTensor:
 
 
 def read_safetensors(path: Path) -> dict[str, SafeTensor]:
-    """The tensors of a file by name, each inside the file and apart from the others. Reads no tensor data."""
+    """Return the tensors of a file by name; they lie inside it and do not overlap. Reads no tensor data."""
     file = MappedFile(path)
     header_size = int.from_bytes(file.part(0, 8), "little")
     if header_size > _MAX_HEADER:
@@ -72,7 +72,7 @@ def _tensor(file: MappedFile, name: str, info: Any, data_start: int) -> SafeTens
 
 
 def _counts(value: Any) -> tuple[int, ...] | None:
-    """A JSON list of whole numbers from 0 as a tuple, else None."""
+    """Return a JSON list of non-negative whole numbers as a tuple; None for anything else."""
     good = isinstance(value, list) and all(type(number) is int and 0 <= number < 2**63 for number in value)
     return tuple(value) if good else None
 
@@ -87,7 +87,7 @@ def write_safetensors(out: IO[bytes], tensors: list[NewTensor]) -> None:
         header[tensor.name] = {"dtype": dtype, "shape": list(tensor.shape), "data_offsets": [offset, end]}
         offset = end
     text = json.dumps(header, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # the data starts aligned
+    text += b" " * (-len(text) % 8)  # align the start of the data
     out.write(len(text).to_bytes(8, "little") + text)
     for tensor in tensors:
         out.write(tensor.items().view("u1").data)

@@ -1,6 +1,6 @@
-"""Tensors out of files that only PyTorch can read (pickles), loaded with ``weights_only=True`` so that no code runs.
+"""Read tensors from files that only PyTorch can read (pickles), with ``weights_only=True`` so that no code runs.
 
-Knows nothing of whose checkpoint it is. Imports torch when called; without it the error says how to do without.
+Knows no checkpoint format. Imports torch when called; if torch is missing, the error names the alternatives.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _DTYPES = {"torch.float32": "float32", "torch.float16": "float16", "torch.bfloat
 
 
 def load_torch(path: Path) -> dict[str, Any]:
-    """What ``torch.save`` wrote to ``path``: a dict, its tensors mapped from the file where its age allows."""
+    """Load the dict that ``torch.save`` wrote to ``path``; tensors are memory-mapped if the file is new enough."""
     try:
         import zipfile
 
@@ -30,7 +30,7 @@ def load_torch(path: Path) -> dict[str, Any]:
         raise CheckpointError(f"cannot read {path}: there is no such file")
     try:
         value = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except Exception as error:  # torch promises no class of error for a malformed file
+    except Exception as error:  # torch documents no error class for malformed files
         reason = first_line(error) or type(error).__name__
         raise CheckpointError(f"{path}: PyTorch cannot load it ({reason})") from None
     if not isinstance(value, dict):
@@ -39,7 +39,7 @@ def load_torch(path: Path) -> dict[str, Any]:
 
 
 def stored_tensor(path: Path, name: str, value: Any, *, transposed: bool = False) -> tuple[StoredTensor, str]:
-    """How to read a torch tensor as float32, and its precision; ``transposed`` if it is a matrix ``[out, in]``."""
+    """Return a reader of a torch tensor as float32, and its precision; ``transposed`` for a matrix ``[out, in]``."""
     dtype = _DTYPES.get(str(getattr(value, "dtype", None)))
     if dtype is None:
         raise CheckpointError(f"{path}: {name} is not a tensor of {', '.join(_DTYPES.values())}")

@@ -1,7 +1,7 @@
 """Vocabulary files beside weights: ``encoder.json`` or ``vocab.json``, ``vocab.bpe`` or ``merges.txt``.
 
-GPT-2's own vocabulary, by far the commonest, is recognised by its checksum and never parsed: the packaged one is
-loaded faster. Does not encode or decode text.
+GPT-2's own vocabulary, by far the most common, is recognised by its checksum and never parsed: the packaged one loads
+faster. Does not encode or decode text.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from gpt2lab.weights.checkpoint import Checkpoint, TokenizerFiles, parse_json, r
 GPT2_ENCODER_SHA256 = "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783"
 GPT2_MERGES_SHA256 = "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5"
 _GPT2_TOKENS_SHA256 = "e35a33a0b2250c932ffdafc4c3a3552aef0cc7af7a11e9ebfddf1d2a6517371f"
-"""Of the tokens in the order of their ids, a newline between them."""
+"""The SHA-256 of the tokens in the order of their ids, with a newline between them."""
 
 
 def read_vocabulary(encoder: Path, merges: Path) -> TokenizerFiles | None:
-    """The vocabulary in these two files, or None if it is GPT-2's or one of the files is not there."""
+    """Read the vocabulary in these two files; None if it is GPT-2's or a file is missing."""
     if not encoder.is_file() or not merges.is_file():
         return None
     encoder_bytes, merges_bytes = read_bytes(encoder), read_bytes(merges)
@@ -33,9 +33,9 @@ def read_vocabulary(encoder: Path, merges: Path) -> TokenizerFiles | None:
 
 
 def read_huggingface_vocabulary(folder: Path, n_vocab: int) -> TokenizerFiles | None:
-    """The vocabulary of a Hugging Face folder, added tokens included; None if it is GPT-2's or there is none.
+    """Read the vocabulary of a Hugging Face folder, with added tokens; None if it is GPT-2's or there is none.
 
-    ``vocab.json`` and ``merges.txt`` (with ``added_tokens.json``) count before ``tokenizer.json``.
+    ``vocab.json`` and ``merges.txt`` (with ``added_tokens.json``) take precedence over ``tokenizer.json``.
     """
     added = folder / "added_tokens.json"
     if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
@@ -52,7 +52,7 @@ def read_huggingface_vocabulary(folder: Path, n_vocab: int) -> TokenizerFiles | 
 
 
 def _unless_gpt2s(vocabulary: TokenizerFiles) -> TokenizerFiles | None:
-    """The vocabulary itself, None if it is GPT-2's: told by checksums, as to build that for comparison takes 50 ms."""
+    """Return ``vocabulary``, or None if it is GPT-2's; compares checksums, because building GPT-2's takes 50 ms."""
     encoder, merges = vocabulary.encoder, vocabulary.merges
     if len(encoder) != GPT2_N_VOCAB or sorted(encoder.values()) != list(range(GPT2_N_VOCAB)):
         return vocabulary
@@ -62,7 +62,7 @@ def _unless_gpt2s(vocabulary: TokenizerFiles) -> TokenizerFiles | None:
 
 
 def _read_tokenizer_json(path: Path) -> TokenizerFiles:
-    """The vocabulary out of ``tokenizer.json``, all that transformers 5 saves."""
+    """Read the vocabulary from ``tokenizer.json``, the only file that transformers 5 saves."""
     content = parse_json(path, read_bytes(path))
     model = content.get("model")
     if not isinstance(model, dict) or model.get("type", "BPE") != "BPE" or not _is_byte_level(content):
@@ -84,7 +84,7 @@ def _is_byte_level(content: dict[str, Any]) -> bool:
 
 
 def tokenizer_json(vocabulary: TokenizerFiles) -> dict[str, Any]:
-    """The vocabulary as the ``tokenizers`` library reads it from ``tokenizer.json``."""
+    """Return the ``tokenizer.json`` of a vocabulary, as the ``tokenizers`` library reads it."""
     byte_level = {"type": "ByteLevel", "trim_offsets": True, "use_regex": True}
     special = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
     end_of_text = vocabulary.encoder.get(END_OF_TEXT_MARKER)
@@ -101,25 +101,25 @@ def tokenizer_json(vocabulary: TokenizerFiles) -> dict[str, Any]:
 
 
 def gpt2_vocabulary() -> TokenizerFiles:
-    """GPT-2's own vocabulary, out of the packaged merges."""
+    """Return GPT-2's own vocabulary, from the packaged merges."""
     tokenizer = Tokenizer.gpt2()
     return TokenizerFiles(tokenizer.encoder(), tokenizer.merges())
 
 
 def vocabulary_to_write(checkpoint: Checkpoint) -> TokenizerFiles | None:
-    """The vocabulary that goes with a checkpoint's copy; None if it has none and cannot have GPT-2's."""
+    """Return the vocabulary to write with a checkpoint; None if it has none and cannot use GPT-2's."""
     if checkpoint.tokenizer_files is None and takes_gpt2_vocabulary(checkpoint.config.n_vocab):
         return gpt2_vocabulary()
     return checkpoint.tokenizer_files
 
 
 def check_encoder(path: Path, text: bytes) -> dict[str, int]:
-    """Token → id out of JSON."""
+    """Parse token → id from JSON."""
     return check_encoder_ids(path, parse_json(path, text), 2**31)
 
 
 def check_encoder_ids(path: Path, encoder: dict[str, int], n_vocab: int) -> dict[str, int]:
-    """``encoder`` itself, if its ids are different whole numbers below ``n_vocab``."""
+    """Return ``encoder`` if its ids are distinct whole numbers below ``n_vocab``."""
     for token, id in encoder.items():
         if not isinstance(id, int) or isinstance(id, bool) or not 0 <= id < n_vocab:
             raise CheckpointError(f"{path}: the id of token {token!r} must be from 0 to {n_vocab - 1}, not {id!r}")
@@ -129,7 +129,7 @@ def check_encoder_ids(path: Path, encoder: dict[str, int], n_vocab: int) -> dict
 
 
 def check_merges(path: Path, text: bytes) -> list[str]:
-    """Merge lines out of ``vocab.bpe``, in order of rank, without the ``#version`` line and empty ones."""
+    """Return the merge lines of ``vocab.bpe``, in order of rank, without the ``#version`` line and empty lines."""
     try:
         lines = [line.removesuffix("\r") for line in text.decode("utf-8").split("\n")]
     except UnicodeDecodeError as error:
@@ -138,7 +138,7 @@ def check_merges(path: Path, text: bytes) -> list[str]:
 
 
 def check_merge_lines(path: Path, merges: list[str]) -> list[str]:
-    """``merges`` itself, if each is ``left right``."""
+    """Return ``merges`` if each has the form ``left right``."""
     for line in merges:
         if line.count(" ") != 1 or line.startswith(" ") or line.endswith(" "):
             raise CheckpointError(f"{path}: a merge must be two tokens with one space between, not {line[:80]!r}")

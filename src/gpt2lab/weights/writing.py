@@ -1,7 +1,6 @@
-"""What every writer shares: tensors as they will be stored, and files that are whole or not there.
+"""The common part of all writers: tensors as they will be stored, and files that appear only when complete.
 
-What exists is left alone unless ``overwrite`` says otherwise; how it is replaced is :mod:`gpt2lab.system.atomic`'s.
-Knows no format.
+Existing files stay unless ``overwrite`` is set; :mod:`gpt2lab.system.atomic` replaces them. Knows no format.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from gpt2lab.weights.quantization import Precision, encode
 
 @dataclass(frozen=True)
 class NewTensor:
-    """A tensor to be written: ``items`` makes its stored items, in one row, when its turn comes."""
+    """A tensor to write: ``items`` returns its stored items, in one row, when its turn comes."""
 
     name: str
     shape: tuple[int, ...]
@@ -31,7 +30,7 @@ class NewTensor:
 
 
 def encoded(checkpoint: Checkpoint, name: str, precision: Precision, *, transposed: bool = False) -> NDArray[Any]:
-    """The checkpoint's tensor ``name`` as items of ``precision``; :class:`CheckpointError` where it cannot hold it."""
+    """Encode tensor ``name`` as items of ``precision``. Raises :class:`CheckpointError` if that cannot hold it."""
     values = checkpoint.tensors[name]
     try:
         return encode(values.T if transposed else values, precision)
@@ -41,7 +40,7 @@ def encoded(checkpoint: Checkpoint, name: str, precision: Precision, *, transpos
 
 @contextmanager
 def destination_file(path: Path, *, overwrite: bool = False) -> Iterator[IO[bytes]]:
-    """A binary file that becomes ``path`` when the block ends without an error."""
+    """Open a binary file that becomes ``path`` when the block ends without an error."""
     if path.is_dir() or (path.exists() and not overwrite):
         raise CheckpointError(
             f"{path} exists already; give another name" + ("" if path.is_dir() else " or --overwrite")
@@ -54,10 +53,10 @@ def destination_file(path: Path, *, overwrite: bool = False) -> Iterator[IO[byte
 
 @contextmanager
 def destination_folder(path: Path, *, overwrite: bool = False, marker: str) -> Iterator[Path]:
-    """A folder whose files are found under ``path`` when the block ends without an error.
+    """Yield a folder whose files appear under ``path`` when the block ends without an error.
 
-    An existing folder is taken if it is empty, or with ``overwrite`` if it holds a file named ``marker`` (so it is of
-    the kind being written): then files of the same name are replaced one by one and others stay.
+    An existing folder is used if it is empty, or with ``overwrite`` if it holds a file named ``marker`` (so it is of
+    the kind being written): then files of the same name are replaced one by one, and others stay.
     """
     if path.exists() and not path.is_dir():
         raise CheckpointError(f"{path} is a file, not a folder; give another name")
