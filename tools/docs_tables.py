@@ -1,9 +1,9 @@
-"""Write what the docs list of sampling's stages, from their declaration in the package.
+"""Write the docs' lists of sampling stages, from their declaration in the package.
 
     python tools/docs_tables.py
 
-Each list stands on its page between ``<!-- made: NAME -->`` and ``<!-- end -->``. A test sees to it that the pages hold
-what this would write.
+Each list stands on its page between ``<!-- made: NAME -->`` and ``<!-- end -->``. A test checks that the pages are
+current.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ DRAW = "| `seed` | 0 to 2⁶³ − 1 | One of the tokens that are left, by its p
 
 
 def stages() -> str:
-    """Every stage, in order, with its parameters."""
+    """List every stage, in order, with its parameters."""
     rows = ["| | stage | parameter (default) | range | effect |", "|---|---|---|---|---|"]
     for number, (stage, title) in enumerate(STAGES.items(), 1):
         head = f"| {number} | {title} "
@@ -35,24 +35,24 @@ def stages() -> str:
 
 
 def arguments() -> str:
-    """Arguments of the Python API."""
+    """List the arguments of the Python API."""
     rows = [f"| `{p.name}` | {p.default!r} | {p.help} |" for p in PARAMETERS.values()]
     return "\n".join(["| | default | |", "|---|---|---|", *rows]) + "\n"
 
 
 def names() -> str:
-    """Fields of a request."""
+    """List the fields of a request."""
     return ", ".join(f"`{name}`" for name in PARAMETERS)
 
 
 def order() -> str:
-    """The stages that have an option."""
+    """List the stages that have an option."""
     with_option = {p.stage for p in PARAMETERS.values()}
     return ", ".join(title for stage, title in STAGES.items() if stage in with_option)
 
 
 def made(page: str) -> str:
-    """The text of a page with its lists anew."""
+    """Return the text of a page with its lists rewritten."""
     lists = {"stages": stages, "arguments": arguments, "names": names, "order": order}
     return MADE.sub(lambda found: found[1] + lists[found[2]](), page)
 

@@ -1,9 +1,9 @@
-"""Read the import graph of the package: its layers, who imports whom, and a drawing of both.
+"""Read the import graph of the package, and draw it with the package's layers.
 
     python tools/import_graph.py docs/images/architecture.svg
 
-Every import counts: at the top of a module, inside a function, and for types alone. ``tests/test_layers.py`` holds the
-package to :data:`LAYERS`.
+Every import counts: at the top of a module, inside a function, and for types alone. ``tests/test_layers.py`` checks the
+package against :data:`LAYERS`.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ SOURCE = Path(__file__).parents[1] / "src" / "gpt2lab"
 
 Graph = Mapping[str, frozenset[str]]
 
-BOX, GAP, ROW, MARGIN = (112, 32), 16, 76, 12  # width and height of a box, between boxes, between layers, around all
+BOX, GAP, ROW, MARGIN = (112, 32), 16, 76, 12  # a box's width and height; space between boxes, layers, around all
 
 
 def modules(source: Path = SOURCE) -> Graph:
-    """Module → the modules it imports, each by its dotted name within the package."""
+    """Return module → the modules it imports, each by its dotted name within the package."""
     files = {_name(path, source): path for path in source.rglob("*.py")}
     known = {*files, "_native"}
     return {name: frozenset(imported(path, known)) for name, path in files.items()}
 
 
 def parts(graph: Graph) -> Graph:
-    """The same for the top-level parts that modules belong to."""
+    """Return the same graph for the top-level parts that modules belong to."""
     found: dict[str, set[str]] = {part_of(module): set() for module in graph}
     for module, others in graph.items():
         found[part_of(module)] |= {part_of(other) for other in others} - {part_of(module)}
@@ -49,12 +49,12 @@ def parts(graph: Graph) -> Graph:
 
 
 def part_of(module: str) -> str:
-    """The top-level module or package that ``module`` is or lies in."""
+    """Return the top-level module or package that ``module`` is or belongs to."""
     return module.partition(".")[0]
 
 
 def imported(path: Path, known: set[str]) -> Iterator[str]:
-    """Those of the ``known`` modules that a file imports."""
+    """Yield the ``known`` modules that a file imports."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -74,14 +74,14 @@ def _name(path: Path, source: Path) -> str:
 
 
 def _module(name: str, known: set[str]) -> str:
-    """The module that ``name`` is, or that it is a name in."""
+    """Return the module that ``name`` is, or that defines it."""
     while name and name not in known:
         name = name.rpartition(".")[0]
     return name or "__init__"
 
 
 def direct(graph: Graph) -> Graph:
-    """The imports of ``graph`` without those that others imply."""
+    """Return the imports of ``graph`` without those that others imply."""
     return {
         part: frozenset(other for other in others if not any(other in _below(graph, third) for third in others))
         for part, others in graph.items()
@@ -89,7 +89,7 @@ def direct(graph: Graph) -> Graph:
 
 
 def _below(graph: Graph, part: str) -> set[str]:
-    """All that ``part`` imports, directly or through others."""
+    """Return all that ``part`` imports, directly or through others."""
     found: set[str] = set()
     todo = list(graph.get(part, ()))
     while todo:
@@ -100,9 +100,9 @@ def _below(graph: Graph, part: str) -> set[str]:
 
 
 def drawing(graph: Graph) -> str:
-    """The parts in their layers, the highest on top, and an arrow for each import that no other one implies.
+    """Draw the parts in their layers, the highest on top, with an arrow for each import that no other import implies.
 
-    The entry points are left out, and arrows to what every part may import.
+    Leaves out the entry points, and arrows to ``version`` and ``errors``, which every part may import.
     """
     layers = LAYERS[-2::-1]
     width = 2 * MARGIN + max(map(len, layers)) * (BOX[0] + GAP) - GAP
@@ -138,7 +138,7 @@ def _box(part: str, x: float, y: float) -> str:
 
 
 def _arrow(start: tuple[float, float], end: tuple[float, float]) -> str:
-    """From the lower edge of one box to the upper edge of the other; along the row if they stand in one."""
+    """Draw a line from one box's lower edge to the other's upper edge, or sideways between boxes of one row."""
     if start[1] == end[1]:
         right = end[0] > start[0]
         y = start[1] + BOX[1] / 2

@@ -2,7 +2,7 @@
 
     python tools/plot_losses.py train.log losses.svg
 
-Reads the lines that ``gpt2lab train`` prints; where a run was resumed from an earlier step, the later lines count.
+Reads the lines that ``gpt2lab train`` prints; if a run was resumed from an earlier step, the later lines count.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 WIDTH, HEIGHT, MARGIN = 720, 400, 48
-TOP_LOSS = 7.0  # the first updates fall from ln 50257 = 10.8; what is above this is not drawn
+TOP_LOSS = 7.0  # the first updates fall from ln 50257 = 10.8; larger losses are not drawn
 LINE = re.compile(r"\[(\d+) \| [\d.]+\] (?:loss=[\d.]+ avg=([\d.]+)|validation loss = ([\d.]+))")
 
 Points = list[tuple[int, float]]
 
 
 def read(log: str) -> tuple[Points, Points]:
-    """(step, running mean of the training loss) and (step, held-out loss), by step."""
+    """Return (step, running mean of the training loss) and (step, held-out loss), by step."""
     training: dict[int, float] = {}
     held_out: dict[int, float] = {}
     for step, average, validation in LINE.findall(log):
@@ -30,7 +30,7 @@ def read(log: str) -> tuple[Points, Points]:
 
 
 def draw(training: Points, held_out: Points) -> str:
-    """The picture: a line for training, a dotted line for what was held out, axes with a few numbers."""
+    """Return the picture: a line for training, a dotted line for the held-out loss, axes with a few numbers."""
     last = max(step for step, _ in training)
     bottom = int(2 * min(loss for _, loss in training + held_out)) / 2
 
@@ -57,7 +57,7 @@ def draw(training: Points, held_out: Points) -> str:
 
 
 def axes(last: int, bottom: float, place: Callable[[float, float], tuple[float, float]]) -> Iterable[str]:
-    """Grid lines with their numbers: losses in steps of one half, updates in four parts."""
+    """Yield grid lines with their numbers: losses in steps of one half, updates in four parts."""
     for half in range(int(2 * bottom), int(2 * TOP_LOSS) + 1):
         (left, y), (right, _) = place(0, half / 2), place(last, half / 2)
         yield f'<path d="M{left:.1f} {y:.1f}H{right:.1f}" stroke="#ddd"/>'

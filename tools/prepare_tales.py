@@ -2,10 +2,10 @@
 
     python tools/prepare_tales.py BOOKS_FOLDER OUT_FOLDER
 
-Reads every ``*.txt`` below BOOKS_FOLDER (Project Gutenberg texts, one paragraph a line, blank lines between) and
-writes ``OUT_FOLDER/<book>-<number>.txt``, one story a file, paragraphs separated by a blank line. Leaves out title
-pages, contents, prefaces, notes, headings and picture captions; spells quotation marks and dashes in ASCII, as people
-type prompts and as GPT-2's vocabulary encodes most briefly. Knows nothing of tokens or training.
+Reads every ``*.txt`` below BOOKS_FOLDER (Project Gutenberg texts, one paragraph per line, blank lines between) and
+writes ``OUT_FOLDER/<book>-<number>.txt``, one story per file, paragraphs separated by a blank line. Leaves out title
+pages, contents, prefaces, notes, headings and picture captions; spells quotation marks and dashes in ASCII, as users
+type them in prompts and because GPT-2's vocabulary encodes them in fewer tokens. Knows nothing of tokens or training.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-MIN_STORY = 1500  # characters; what is shorter is a list, a dedication or a stray caption
+MIN_STORY = 1500  # characters; shorter texts are lists, dedications or stray captions
 ASCII = str.maketrans({"‘": "'", "’": "'", "“": '"', "”": '"', "—": "--", "–": "-", "…": "...", "\u00a0": " "})
 APPARATUS = re.compile(
     r"(pre|inter)?(face|lude)$|preface|introduct|contents|list of|to my reader|to the .*reader|author'?s? note"
@@ -31,13 +31,13 @@ NOISE = re.compile(r"\[(illustration|picture|footnote|frontispiece)[^\]]*\]|\[\d
 
 
 def clean(paragraph: str) -> str:
-    """One paragraph on one line, ASCII punctuation, without italics marks, pictures and footnote numbers."""
+    """Return a paragraph on one line, with ASCII punctuation, without italics marks, pictures and footnote numbers."""
     text = NOISE.sub("", paragraph.translate(ASCII)).replace("_", "").replace("|", "")
     return re.sub(r"\s+", " ", text).strip()
 
 
 def is_heading(paragraph: str) -> bool:
-    """Whether this looks like a title: short, and either in capitals, a chapter number, or no sentence at all."""
+    """Return whether this looks like a title: short, and either in capitals, a chapter number, or not a sentence."""
     if len(paragraph) > 90:
         return False
     if not re.search("[a-z]", paragraph) or CHAPTER.match(paragraph):
@@ -48,7 +48,7 @@ def is_heading(paragraph: str) -> bool:
 
 
 def is_noise(paragraph: str) -> bool:
-    """Whether this is neither text nor a title: a row of stars, a source in brackets, a rights or etext line."""
+    """Return whether this is neither text nor a title: a row of stars, a source in brackets, a rights or etext line."""
     if not re.search("[A-Za-z]{2}", paragraph):
         return True
     if re.match(r"[\[(].*[\])]\.?$", paragraph) and len(paragraph) < 120:
@@ -57,7 +57,7 @@ def is_noise(paragraph: str) -> bool:
 
 
 def stories(text: str) -> Iterator[str]:
-    """The stories of one book in order. A title starts a new one; a chapter's heading is only left out."""
+    """Yield the stories of one book in order. A title starts a new story; a chapter heading is just left out."""
     story: list[str] = []
     skipping = True  # until the first title: the title page
     position = 0
@@ -80,7 +80,7 @@ def stories(text: str) -> Iterator[str]:
 
 
 def main(books: Path, out: Path) -> None:
-    """Write every story of every book and say how many there are."""
+    """Write every story of every book and print their number."""
     out.mkdir(parents=True, exist_ok=True)
     count = characters = 0
     for book in sorted(books.rglob("*.txt")):

@@ -1,10 +1,10 @@
-"""Print what pyproject.toml requires, one requirement a line, for ``pip install -r``.
+"""Print the requirements in pyproject.toml, one per line, for ``pip install -r``.
 
-    python tools/requirements.py lint             what gpt2lab and its extra `lint` need, without gpt2lab
-    python tools/requirements.py --lowest test    the oldest versions of that
-    python tools/requirements.py --build          what a build needs
+    python tools/requirements.py lint             everything that gpt2lab and its extra `lint` need
+    python tools/requirements.py --lowest test    the same for `test`, in the oldest versions
+    python tools/requirements.py --build          everything that a build needs
 
-``--lowest`` turns ``>=`` into ``==`` and leaves all else as it is.
+``--lowest`` turns ``>=`` into ``==`` and changes nothing else.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from pathlib import Path
 
 try:
     import tomllib
-except ModuleNotFoundError:  # Python 3.10, whose pip has brought it along
+except ModuleNotFoundError:  # Python 3.10, whose pip includes a copy
     from pip._vendor import tomli as tomllib
 
 ROOT = Path(__file__).parents[1]
 
 
 def main() -> None:
-    """Read the command line, print."""
+    """Read the command line and print the requirements."""
     parser = argparse.ArgumentParser(description="Print what pyproject.toml requires.")
     parser.add_argument("--lowest", action="store_true", help="the oldest versions")
     parser.add_argument("--build", action="store_true", help="of a build, not of the package")
@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def lowest(requirement: str) -> str:
-    """``numpy>=1.23; python_version < '3.11'`` as ``numpy==1.23; python_version < '3.11'``."""
+    """Turn ``numpy>=1.23; python_version < '3.11'`` into ``numpy==1.23; python_version < '3.11'``."""
     package, semicolon, marker = requirement.partition(";")
     return package.replace(">=", "==") + semicolon + marker
 

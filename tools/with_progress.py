@@ -1,8 +1,8 @@
-"""Run a command of pip, and show of its output which packages it loads and which file of how many is compiled.
+"""Run a pip command and show its progress: the packages it downloads and the file it compiles, with the total.
 
     python tools/with_progress.py python -m pip install --verbose .
 
-On a terminal that is one line that changes; elsewhere, a line for each. If the command fails, all that it printed
+A terminal shows one line that changes; other outputs get a line per step. If the command fails, its whole output
 follows. The exit status is the command's.
 """
 
@@ -21,7 +21,7 @@ LOADED = re.compile(r" *Collecting ([\w.-]+)")
 
 
 def step_of(line: str) -> str | None:
-    """What a line of output says of the progress; None if nothing."""
+    """Return the step that a line of output reports; None if it reports none."""
     if found := COMPILED.match(line.strip()):
         return f"compiling {found[1]} of {found[2]}: {found[3]}"
     if found := LOADED.match(line):
@@ -30,7 +30,7 @@ def step_of(line: str) -> str | None:
 
 
 def show_on_terminal(step: str) -> None:
-    """Put ``step`` in place of the last one."""
+    """Replace the last step by ``step``."""
     width = shutil.get_terminal_size().columns
     sys.stderr.write(f"\r\033[K  {step}"[: width + 4])
     sys.stderr.flush()
@@ -42,7 +42,7 @@ def show_as_lines(step: str) -> None:
 
 
 def run(command: list[str], show: Callable[[str], None]) -> int:
-    """The exit status of ``command``, whose steps are shown as they happen."""
+    """Run ``command``, show its steps as they happen, and return its exit status."""
     lines = []
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"

@@ -1,1 +1,1 @@
-"""Datasets: text in many forms in, token ids and batches of windows out. NumPy only; knows nothing of models."""
+"""Datasets: text of many forms becomes token ids and batches of windows. NumPy only; knows nothing of models."""

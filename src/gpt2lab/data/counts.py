@@ -1,4 +1,4 @@
-"""What a dataset is made of, in numbers. Looks at each token once, some millions at a time."""
+"""Statistics of a dataset. Each token is read once, some millions at a time."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SCAN = 1 << 22  # tokens
 
 @dataclass(frozen=True)
 class Counts:
-    """Of a dataset: lengths are in tokens without separators, ``used`` counts different tokens."""
+    """Counts of a dataset: lengths are in tokens without separators, ``used`` is the number of distinct tokens."""
 
     documents: int
     tokens: int
@@ -29,14 +29,14 @@ class Counts:
     longest: int
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return the counts as a dict for JSON."""
         return asdict(self)
 
 
 def count(documents: Documents, tokenizer: Tokenizer) -> Counts:
-    """Count ``documents``, at least one, of ``tokenizer``'s vocabulary.
+    """Count ``documents``, at least one, encoded with ``tokenizer``'s vocabulary.
 
-    Raises :class:`UsageError` for a token that the vocabulary has not.
+    Raises :class:`UsageError` for a token outside the vocabulary.
     """
     n_tokens = len(documents.tokens)
     occurrences = np.zeros(tokenizer.n_vocab, dtype=np.int64)

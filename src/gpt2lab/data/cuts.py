@@ -1,18 +1,18 @@
-"""Where a text may be cut so that its parts, encoded one by one, have the tokens of the whole."""
+"""Find places to cut a text so that its parts, encoded one by one, give the tokens of the whole."""
 
 from __future__ import annotations
 
 import re
 
-# No piece of the pattern that texts are split with (see gpt2lab.bpe) reaches across, nor looks back, from before
-# whitespace to what follows it, nor from a letter or digit to a sign. Signs are listed, as newer versions of Unicode
-# know letters that Python does not. No | among them: <|endoftext|> stays whole.
+# No match of the pattern that splits texts (see gpt2lab.bpe) spans or looks back across two places: before whitespace,
+# and between a letter or digit and a sign. Signs are listed, because newer versions of Unicode have letters that Python
+# does not know. | is not among them, so <|endoftext|> stays whole.
 _CUT = re.compile(r"\S[ \n\t]|[^\W_][!-&(-/:-@\[-`{}~。，、；：！？…—·《》〈〉「」『』【】（）“”]")
-_FIRST = 1 << 12  # characters that are searched first
+_FIRST = 1 << 12  # characters searched first
 
 
 def last_cut(text: str, start: int = 0) -> int:
-    """The last place above ``start`` in ``text`` where it may be cut whatever follows; 0 if there is none."""
+    """Return the last place after ``start`` where ``text`` can be cut, whatever follows; 0 if there is none."""
     window = _FIRST
     while True:
         first = max(start, len(text) - window)

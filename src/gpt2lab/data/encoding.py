@@ -1,7 +1,7 @@
-"""Text to token ids on all cores, in order, in memory that does not grow with the text.
+"""Encode text to token ids on all cores, in order, in memory that does not grow with the text.
 
-Threads, as tiktoken lets others run while it works; processes for a checkpoint's own vocabulary, which is merged in
-Python. Knows nothing of files.
+Uses threads, because tiktoken lets others run while it works, but processes for a checkpoint's own vocabulary, which is
+merged in Python. Knows nothing of files.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ class Encoded:
     """Tokens of successive pieces of documents.
 
     Attributes:
-        ids: of all pieces in one row, of the vocabulary's :func:`~gpt2lab.data.tokens.id_type`.
-        lengths: tokens of each piece, int64 [n_pieces].
-        characters: of each piece, int64 [n_pieces].
+        ids: token ids of all pieces in one row, of the vocabulary's :func:`~gpt2lab.data.tokens.id_type`.
+        lengths: number of tokens of each piece, int64 [n_pieces].
+        characters: number of characters of each piece, int64 [n_pieces].
         ends: whether a document ends with the piece, bool [n_pieces].
-        trained: whether the piece is to be learned, bool [n_pieces].
-        n_bytes: of each piece's text as UTF-8, int64 [n_pieces].
+        trained: whether the piece is trained on, bool [n_pieces].
+        n_bytes: size of each piece's text as UTF-8, int64 [n_pieces].
     """
 
     ids: IdArray
@@ -43,23 +43,23 @@ class Encoded:
     n_bytes: NDArray[np.int64]
 
     def trained_tokens(self) -> NDArray[np.bool_]:
-        """Whether each token is to be learned, bool [n_tokens]."""
+        """Return whether each token is trained on, bool [n_tokens]."""
         return np.repeat(self.trained, self.lengths)
 
 
 class DocumentIndex:
-    """Lengths of documents, added up as their pieces come; documents without a token are left out."""
+    """Lengths of documents, summed as their pieces arrive; documents without a token are left out."""
 
     def __init__(self) -> None:
         self._tokens: list[NDArray[np.int64]] = []
         self._characters: list[NDArray[np.int64]] = []
-        self._open = np.zeros(2, dtype=np.int64)  # tokens and characters of the document that goes on
+        self._open = np.zeros(2, dtype=np.int64)  # tokens and characters of the unfinished document
 
     def add(self, encoded: Encoded) -> None:
         """Count the pieces of ``encoded``."""
         if not len(encoded.ends):
             return
-        document: NDArray[np.int64] = np.cumsum(encoded.ends) - encoded.ends  # of each piece, from 0
+        document: NDArray[np.int64] = np.cumsum(encoded.ends) - encoded.ends  # index of each piece's document, from 0
         sums = np.zeros((2, int(document[-1]) + 2), dtype=np.int64)
         np.add.at(sums[0], document, encoded.lengths)
         np.add.at(sums[1], document, encoded.characters)
@@ -71,25 +71,25 @@ class DocumentIndex:
         self._characters.append(sums[1, :done][full])
 
     def starts(self) -> NDArray[np.int64]:
-        """Where each complete document begins, int64 [n_documents]."""
+        """Return the start of each complete document, int64 [n_documents]."""
         lengths = np.concatenate([np.empty(0, np.int64), *self._tokens])
         starts: NDArray[np.int64] = np.cumsum(lengths) - lengths
         return starts
 
     def characters(self) -> NDArray[np.int64]:
-        """Characters of each complete document, int64 [n_documents]."""
+        """Return the number of characters of each complete document, int64 [n_documents]."""
         return np.concatenate([np.empty(0, np.int64), *self._characters])
 
 
 def encode_pieces(pieces: Iterable[Piece], tokenizer: Tokenizer, jobs: int | None = None) -> Iterator[Encoded]:
-    """The tokens of ``pieces`` in their order, some hundred kilobytes of text at a time, ``jobs`` at once.
+    """Yield the tokens of ``pieces`` in order; encodes batches of some hundred kilobytes of text, ``jobs`` at once.
 
-    ``jobs`` is by default the number of cores.
+    ``jobs`` defaults to the number of cores.
     """
     jobs = jobs or logical_cores()
     batches = batches_of(pieces)
     for batch in batches:
-        yield encode_batch(tokenizer, batch)  # builds the vocabulary, and for little text that is all
+        yield encode_batch(tokenizer, batch)  # builds the vocabulary; short texts need no more
         break
     if jobs == 1:
         yield from (encode_batch(tokenizer, batch) for batch in batches)
@@ -111,7 +111,7 @@ def encode_pieces(pieces: Iterable[Piece], tokenizer: Tokenizer, jobs: int | Non
 
 
 def encode_batch(tokenizer: Tokenizer, batch: list[Piece]) -> Encoded:
-    """The tokens of a few pieces."""
+    """Encode a few pieces."""
     texts = [piece.text for piece in batch]
     ids, lengths = tokenizer.encode_many(texts)
     return Encoded(
@@ -125,7 +125,7 @@ def encode_batch(tokenizer: Tokenizer, batch: list[Piece]) -> Encoded:
 
 
 def batches_of(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
-    """Pieces in lists of about a block of text."""
+    """Group pieces into lists of about one block of text."""
     batch: list[Piece] = []
     size = 0
     for piece in pieces:
@@ -141,13 +141,13 @@ def batches_of(pieces: Iterable[Piece]) -> Iterator[list[Piece]]:
 def _start(tokenizer: Tokenizer, jobs: int) -> tuple[Executor, Callable[[list[Piece]], Encoded]]:
     if tokenizer is Tokenizer.gpt2():
         return ThreadPoolExecutor(jobs), lambda batch: encode_batch(tokenizer, batch)
-    spawn = multiprocessing.get_context("spawn")  # a fork of a process with threads may hang
+    spawn = multiprocessing.get_context("spawn")  # a forked process with threads may hang
     arguments = (tokenizer.encoder(), tokenizer.merges())
     return ProcessPoolExecutor(jobs, spawn, _prepare_process, arguments), _encode_in_process
 
 
 _own: Tokenizer | None = None
-"""In a process of the pool: the vocabulary that it was started for."""
+"""The vocabulary that a pool process was started for; None outside the pool."""
 
 
 def _prepare_process(encoder: dict[str, int], merges: list[str]) -> None:
@@ -161,7 +161,7 @@ def _encode_in_process(batch: list[Piece]) -> Encoded:
 
 
 def collect(stream: Iterable[Encoded], n_vocab: int) -> Documents:
-    """All of ``stream`` in memory: 2 bytes a token (4 for a vocabulary beyond 65536)."""
+    """Hold all of ``stream`` in memory: 2 bytes per token (4 for a vocabulary beyond 65536)."""
     index = DocumentIndex()
     ids: list[IdArray] = [np.empty(0, id_type(n_vocab))]
     trained: list[NDArray[np.bool_]] = []

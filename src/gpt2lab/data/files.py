@@ -1,6 +1,6 @@
-"""The files of a dataset: found, told apart, opened, decompressed and decoded, a block at a time.
+"""Find, classify, open, decompress and decode the files of a dataset, a block at a time.
 
-Compression is told by a file's first bytes, the form of its contents by its name. Knows nothing of tokens.
+A file's first bytes show its compression, its name the form of its contents. Knows nothing of tokens.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Errors = Literal["strict", "replace", "ignore"]
 
 STDIN = "-"
 BLOCK = 1 << 18
-"""Bytes read at once; also about the text that one thread encodes at once."""
+"""The number of bytes read at once, and about the amount of text that one thread encodes at once."""
 SHARD_PATTERN = "tokens-*.safetensors"
 
 _KINDS: dict[str, Kind] = {
@@ -39,19 +39,19 @@ _KINDS: dict[str, Kind] = {
     ".safetensors": "shards",
 }
 _COMPRESSED = (".gz", ".zst")
-_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"  # what their files begin with
+_GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"  # the first bytes of such files
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How files are read.
+    """Options for reading files.
 
     Attributes:
-        field: of a JSON object, the text; ``a,b`` takes ``a`` as a prompt, read but not learned, before ``b``.
+        field: the field of a JSON object with the text; ``a,b`` reads ``a`` as a prompt, not trained on, before ``b``.
             None: ``text``, or else ``prompt,completion``.
-        column: of a CSV file, by name or number from 1; None: ``text``, or the only one.
-        encoding: of text, as Python names it.
-        errors: what to do about bytes that are no text in that encoding: stop, put ``�`` there, or leave them out.
+        column: the column of a CSV file, by name or by number from 1; None: ``text``, or the only one.
+        encoding: the encoding of text, by its Python name.
+        errors: how to treat bytes that are invalid in that encoding: stop, replace them by ``�``, or skip them.
     """
 
     field: str | None = None
@@ -79,11 +79,11 @@ class Source:
 
 
 def find_sources(paths: Sequence[str], reading: Reading | None = None) -> list[Source]:
-    """What ``paths`` stand for: files, folders (searched through), patterns, ``-``; sorted by path, each once.
+    """Find the sources that ``paths`` mean: files, folders (searched), patterns, ``-``; sorted by path, each once.
 
-    In a folder, files count whose name says what they are: .txt, .jsonl, .ndjson, .csv, .tsv, .npz, also with .gz or
-    .zst. Elsewhere other names are text (JSON lines or CSV if ``reading`` names a field or column). Raises
-    :class:`UsageError` for a path that stands for nothing.
+    In a folder, only files with a known suffix count: .txt, .jsonl, .ndjson, .csv, .tsv, .npz, also with .gz or .zst.
+    Elsewhere any other name is read as text (as JSON lines or CSV if ``reading`` names a field or column). Raises
+    :class:`UsageError` for a path that matches nothing.
     """
     reading = reading or Reading()
     found: dict[Path, Source] = {}
@@ -97,7 +97,7 @@ def find_sources(paths: Sequence[str], reading: Reading | None = None) -> list[S
 def _matches(path: str) -> list[Path]:
     if Path(path).is_dir():
         files = [Path(path)] if is_shards(Path(path)) else _in_folder(Path(path))
-    elif Path(path).exists():  # then its name is no pattern, whatever characters it has
+    elif Path(path).exists():  # then its name is not a pattern, even with special characters
         files = [Path(path)]
     else:
         matches = [Path(match) for match in glob.glob(path, recursive=True)]  # noqa: PTH207
@@ -108,7 +108,7 @@ def _matches(path: str) -> list[Path]:
 
 
 def _in_folder(folder: Path) -> list[Path]:
-    """The files below a folder whose names say that they are data; not the shards, what is half written or hidden."""
+    """Return the data files below a folder, judged by their names; leave out shards, partial and hidden files."""
     files = (file for file in folder.rglob("*") if _kind(file) not in (None, "shards") and file.is_file())
 
     def aside(file: Path) -> bool:
@@ -118,7 +118,7 @@ def _in_folder(folder: Path) -> list[Path]:
 
 
 def is_shards(path: Path) -> bool:
-    """Whether it is a folder that ``gpt2lab encode`` wrote."""
+    """Return whether ``path`` is a folder that ``gpt2lab encode`` wrote."""
     return path.is_dir() and any(path.glob(SHARD_PATTERN))
 
 
@@ -138,7 +138,7 @@ def _by_options(reading: Reading) -> Kind:
 
 
 class _Counted(io.RawIOBase):
-    """A file that tells how many bytes were read of it."""
+    """A file that reports the number of bytes read from it."""
 
     def __init__(self, file: IO[bytes], on_bytes: OnBytes) -> None:
         self._file = file
@@ -156,9 +156,9 @@ class _Counted(io.RawIOBase):
 
 @contextmanager
 def open_bytes(source: Source, on_bytes: OnBytes = lambda _: None) -> Iterator[IO[bytes]]:
-    """The contents of a file or of standard input, decompressed; ``on_bytes`` is told what is read as it is stored.
+    """Open a file or standard input, decompressed; ``on_bytes`` gets the number of stored (compressed) bytes read.
 
-    Raises :class:`UsageError` for what cannot be read, compressed data that are damaged, or if zstd is missing.
+    Raises :class:`UsageError` if the source cannot be read, its compressed data are damaged, or zstd is missing.
     """
     file = None
     try:
@@ -196,9 +196,9 @@ def _zstd_reader(name: str, file: IO[bytes]) -> Any:
 
 
 def text_blocks(stream: IO[bytes], name: str, reading: Reading) -> Iterator[str]:
-    """A file's text, a block at a time, without a byte-order mark; ``\\r\\n`` and ``\\r`` become ``\\n``.
+    """Yield a file's text, a block at a time, without a byte-order mark; ``\\r\\n`` and ``\\r`` become ``\\n``.
 
-    Raises :class:`UsageError` for bytes that are no text, with the offset of the first one.
+    Raises :class:`UsageError` for bytes that are not text, with the offset of the first one.
     """
     decoder = codecs.getincrementaldecoder(reading.encoding)(reading.errors)
     newlines = io.IncrementalNewlineDecoder(None, translate=True)

@@ -1,7 +1,7 @@
-"""The ``.npz`` files of the original fork's ``encode.py``: arrays of ids, one for each chunk of combined documents.
+"""Read and write the ``.npz`` files of the original fork's ``encode.py``: an array of ids per chunk of documents.
 
-Read and written a block at a time. Between documents stands the id of ``<|endoftext|>``; files that the fork wrote
-have the marker's spelling there, in seven tokens, which is read as the same.
+Works a block at a time. The id of ``<|endoftext|>`` separates documents; files that the fork wrote have the marker
+spelled out in seven tokens instead, which is read as the same.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _BLOCK = 1 << 18  # ids
 
 
 def read_npz(path: Path, tokenizer: Tokenizer, on_bytes: OnBytes = lambda _: None) -> Iterator[Encoded]:
-    """The documents of a file whose ids are ``tokenizer``'s; a document ends with its array.
+    """Yield the documents of a file whose ids are ``tokenizer``'s; the end of an array ends a document.
 
-    Raises :class:`UsageError` if it is no such file, or has ids that the vocabulary has not.
+    Raises :class:`UsageError` if it is not such a file, or has ids outside the vocabulary.
     """
     byte_sizes, character_sizes = token_sizes(tokenizer)
     spelled = np.asarray(tokenizer.encode(END_OF_TEXT_MARKER))
@@ -52,7 +52,7 @@ def read_npz(path: Path, tokenizer: Tokenizer, on_bytes: OnBytes = lambda _: Non
 
 
 def _blocks(file: IO[bytes], name: str, n_vocab: int) -> Iterator[NDArray[np.int64]]:
-    """The ids of one array."""
+    """Yield the ids of one array."""
     version = npy.read_magic(file)
     shape, _, dtype = (npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0)(file)
     if dtype.kind not in "iu" or len(shape) != 1:
@@ -73,13 +73,13 @@ def _blocks(file: IO[bytes], name: str, n_vocab: int) -> Iterator[NDArray[np.int
 def _documents(
     blocks: Iterator[NDArray[np.int64]], separator: int, spelled: NDArray[np.int64]
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Ids without separators, and where among them documents end; the array's end is one."""
+    """Yield ids without separators, and the ends of documents among them, including the array's end."""
     held = np.empty(0, np.int64)
     n = len(spelled)
     for block in blocks:
         held = np.concatenate([held, block])
         marks = _find(held, spelled)
-        cut = max(len(held) - n + 1, int(marks[-1]) + n if len(marks) else 0, 0)  # what follows may begin a marker
+        cut = max(len(held) - n + 1, int(marks[-1]) + n if len(marks) else 0, 0)  # a marker may begin after it
         yield _without_separators(held[:cut], marks, separator, n)
         held = held[cut:]
     ids, ends = _without_separators(held, _find(held, spelled), separator, n)
@@ -87,7 +87,7 @@ def _documents(
 
 
 def _find(ids: NDArray[np.int64], spelled: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where the row ``spelled`` begins in ``ids``."""
+    """Return the positions where the row ``spelled`` begins in ``ids``."""
     n = len(spelled)
     found = np.flatnonzero(ids[: max(0, len(ids) - n + 1)] == spelled[0])
     for offset in range(1, n):
@@ -112,7 +112,7 @@ def _encoded(
     character_sizes: NDArray[np.int64],
     dtype: Any,
 ) -> Encoded:
-    """Pieces between the ends, and the open one after the last."""
+    """Return the pieces between the ends, and the unfinished one after the last."""
     edges = np.concatenate([np.zeros(1, np.int64), ends, np.asarray([len(ids)])])
     characters = np.concatenate([np.zeros(1, np.int64), np.cumsum(character_sizes[ids])])[edges]
     closed = np.arange(len(edges) - 1) < len(ends)
@@ -122,10 +122,10 @@ def _encoded(
 
 
 def write_npz(out: IO[bytes], stream: Iterable[Encoded], separator: int, combine: int) -> int:
-    """Write chunks of documents with at least ``combine`` characters each; returns the number of tokens.
+    """Write chunks of documents with at least ``combine`` characters each; return the number of tokens.
 
-    Holds one chunk in memory. As in the original a chunk ends with a document, and one of a single document may be as
-    long as that is. Raises :class:`UsageError` where something is not to be learned, which this form cannot tell.
+    Holds one chunk in memory. As in the original, a chunk ends with a document, so a long document makes a long chunk.
+    Raises :class:`UsageError` if any text is not trained on, which this format cannot express.
     """
     total = 0
     with zipfile.ZipFile(out, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
@@ -137,7 +137,7 @@ def write_npz(out: IO[bytes], stream: Iterable[Encoded], separator: int, combine
 
 
 def _chunks(stream: Iterable[Encoded], separator: int, combine: int) -> Iterator[NDArray[Any]]:
-    """Rows of ids with ``separator`` between their documents."""
+    """Yield rows of ids with ``separator`` between their documents."""
     parts: list[NDArray[Any]] = []
     characters = in_document = 0
     for encoded in stream:

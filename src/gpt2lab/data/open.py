@@ -1,4 +1,4 @@
-"""Any dataset as documents of tokens: raw text, ``.npz`` and encoded shards, from here or from elsewhere."""
+"""Open any dataset as documents of tokens: raw text, ``.npz`` and encoded shards, local or remote."""
 
 from __future__ import annotations
 
@@ -32,11 +32,12 @@ def open_documents(
     say: Say = lambda line: None,
     on_bytes: OnBytes = lambda count: None,
 ) -> Documents:
-    """The documents of files, folders, patterns, ``-`` or URLs; see :func:`~gpt2lab.data.files.find_sources`.
+    """Return the documents of files, folders, patterns, ``-`` or URLs; see :func:`~gpt2lab.data.files.find_sources`.
 
-    Text is encoded in memory, shards are mapped. ``field`` to ``errors``: see :class:`~gpt2lab.data.files.Reading`.
-    ``say`` is told what readers chose and skipped. Raises :class:`UsageError` if there is nothing, or for what
-    readers refuse; :class:`CheckpointError` for damaged shards.
+    Text is encoded into memory, shards are memory-mapped. ``field`` to ``errors``: see
+    :class:`~gpt2lab.data.files.Reading`. ``say`` gets a line for each choice that readers make and for skipped records.
+    Raises :class:`UsageError` if there is no text or a reader refuses a source, and :class:`CheckpointError` for
+    damaged shards.
     """
     reading = Reading(field, column, encoding, errors)
     sources = find_sources(local_paths(paths, say), reading)
@@ -56,7 +57,7 @@ def open_documents(
 
 
 def local_paths(paths: Sequence[str], say: Say) -> list[str]:
-    """``paths`` with copies in place of what is elsewhere."""
+    """Return ``paths`` with each remote one replaced by its local copy."""
     if not any("://" in path for path in paths):
         return list(paths)
     from gpt2lab.data.remote import fetch, is_remote
@@ -73,7 +74,7 @@ def encode_sources(
     say: Say = lambda line: None,
     on_bytes: OnBytes = lambda count: None,
 ) -> Iterator[Encoded]:
-    """The tokens of sources that are no shards, one source after another."""
+    """Yield the tokens of sources other than shards, one source after another."""
     for is_npz, group in groupby(sources, key=lambda source: source.kind == "npz"):
         if is_npz:
             for source in group:
@@ -85,7 +86,7 @@ def encode_sources(
 
 
 def _joined(parts: list[Documents]) -> Documents:
-    """Several as one, their tokens left where they are."""
+    """Join several into one, without copying their tokens."""
     begins = np.cumsum([0, *(len(part.tokens) for part in parts[:-1])])
     starts = np.concatenate([part.starts + begin for part, begin in zip(parts, begins, strict=True)])
     tokens = Chain([part.tokens for part in parts])
@@ -100,7 +101,7 @@ def _joined(parts: list[Documents]) -> Documents:
 
 
 def _trained(part: Documents) -> NDArray[Any]:
-    """A mask for all of ``part``, which is no chain, uint8."""
+    """Return a uint8 mask for all of ``part``, which must not be a chain."""
     if part.trained is None:
         return np.ones(len(part.tokens), np.uint8)
     return part.trained[:].view(np.uint8)

@@ -1,8 +1,8 @@
-"""Data that lies elsewhere: ``s3://``, ``gs://``, ``hf://``, ``https://`` … fetched once, then read like any file.
+"""Remote data: ``s3://``, ``gs://``, ``hf://``, ``https://`` … fetched once, then read like any file.
 
-fsspec knows the protocols, some with a package of their own (s3fs, gcsfs, adlfs). What is under an address goes into
-the cache folder, so that shards can be memory-mapped and the next run, or the next process on this machine, starts at
-once. Each file appears under its name only when it is whole. Knows nothing of what the files hold.
+fsspec handles the protocols, some with an extra package (s3fs, gcsfs, adlfs). Files are copied into the cache folder,
+so that shards can be memory-mapped and the next run, or another process on this machine, starts at once. Each file
+appears under its name only when it is complete. Knows nothing of the files' contents.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ _RECORD = ".fetched.json"
 
 
 def is_remote(path: str) -> bool:
-    """Whether ``path`` is an address with a protocol, not a file's name."""
+    """Return whether ``path`` is an address with a protocol, not a file name."""
     return _ADDRESS.match(path) is not None
 
 
 def filesystem_of(url: str, doing: str) -> tuple[Any, str]:
-    """fsspec's file system for an address, and the path in it; ``doing`` is ``reading`` or ``writing``, for errors.
+    """Return fsspec's file system for an address, and the path in it; errors say ``doing``: ``reading`` or ``writing``.
 
-    Raises :class:`UsageError` for a protocol that is unknown or needs a package, :class:`DownloadError` if it is not
-    to be reached.
+    Raises :class:`UsageError` if the protocol is unknown or needs a package, and :class:`DownloadError` if the address
+    cannot be reached.
     """
     from fsspec.core import url_to_fs
 
@@ -45,7 +45,7 @@ def filesystem_of(url: str, doing: str) -> tuple[Any, str]:
         filesystem, path = url_to_fs(url)
     except ImportError as error:
         package = re.search(r"[Ii]nstall (\w+)", str(error))
-        wanted = package[1] if package else f"'fsspec[{protocol.removesuffix('s')}]'"  # https: of http
+        wanted = package[1] if package else f"'fsspec[{protocol.removesuffix('s')}]'"  # https is in the extra "http"
         raise UsageError(f"{doing} {protocol}:// needs {wanted}: pip install {wanted}") from error
     except ValueError as error:
         raise UsageError(f"{url}: {first_line(error)}") from error
@@ -55,19 +55,19 @@ def filesystem_of(url: str, doing: str) -> tuple[Any, str]:
 
 
 def is_local(filesystem: Any) -> bool:
-    """Whether an fsspec file system is this machine's own."""
+    """Return whether an fsspec file system is this machine's own."""
     protocol = filesystem.protocol
     return "file" in ((protocol,) if isinstance(protocol, str) else protocol)
 
 
 def fetch(url: str, say: Callable[[str], None] = lambda line: None) -> Path:
-    """A local file or folder with what ``url`` is, or has below it, fetched if it is not here yet or has changed.
+    """Return a local copy of the file or folder at ``url``; fetch files that are missing here or have changed.
 
     ``say`` gets a line when there is something to fetch. Several processes may call this at once: one fetches, the
-    others wait. Asks each time what is there, but for single files of the web.
+    others wait. Each call lists the remote files, except for single files on the web.
 
-    Raises :class:`UsageError` for a protocol that is unknown or needs a package, or if there is nothing at ``url``;
-    :class:`DownloadError` if it cannot be read or kept.
+    Raises :class:`UsageError` if the protocol is unknown or needs a package, or if there is nothing at ``url``, and
+    :class:`DownloadError` if it cannot be read or stored.
     """
     if re.match(r"https?://", url) and not url.endswith("/"):
         return _fetch_http_file(url, say)
@@ -81,9 +81,9 @@ def fetch(url: str, say: Callable[[str], None] = lambda line: None) -> Path:
 
 
 def _fetch_http_file(url: str, say: Callable[[str], None]) -> Path:
-    """One file from a web server: fsspec would need another package for it, and could not go on where it stopped.
+    """Fetch one file from a web server: fsspec would need another package and could not resume a download.
 
-    Servers do not always tell a file's version, so it is fetched once and for all.
+    Servers do not always report a file's version, so the file is fetched only once.
     """
     from gpt2lab.weights.fetch import fetch as fetch_http
 
@@ -97,7 +97,7 @@ def _fetch_http_file(url: str, say: Callable[[str], None]) -> Path:
 
 @contextmanager
 def _kept(url: str) -> Iterator[Path]:
-    """The folder of the cache that belongs to ``url``, for this process alone meanwhile."""
+    """Lock the cache folder of ``url`` for this process and yield it."""
     from filelock import FileLock
 
     folder = _cache_folder() / _name(url)
@@ -125,7 +125,7 @@ class _Source:
             raise _unreadable(url, error) from error
 
     def files(self) -> dict[str, tuple[int | None, str]]:
-        """Size in bytes (None = not told) and version of each file, by its path below the address."""
+        """Return the size in bytes (None if unknown) and version of each file, by its path below the address."""
         try:
             found = self.filesystem.find(self.path, detail=True)
             if self.is_file and not found:
@@ -145,7 +145,7 @@ class _Source:
 
     def _below(self, path: str) -> str:
         name = PurePosixPath(path).name if self.is_file else path[len(self.path.rstrip("/")) :].lstrip("/")
-        if not name or ".." in PurePosixPath(name).parts:  # would leave our folder
+        if not name or ".." in PurePosixPath(name).parts:  # would escape our folder
             raise DownloadError(f"{self.url} has a file with a name that cannot be kept: {path}")
         return name
 
@@ -153,7 +153,7 @@ class _Source:
 def _complete(
     source: _Source, files: Mapping[str, tuple[int | None, str]], folder: Path, say: Callable[[str], None]
 ) -> None:
-    """Fetch those of ``files`` that ``folder`` does not have, and forget those that are not there any more."""
+    """Fetch the ``files`` that ``folder`` lacks, and delete those that no longer exist remotely."""
     here = _read_record(folder)
     missing = {name: file for name, file in files.items() if not _is_here(folder / name, file, here.get(name))}
     if not missing and here.keys() == files.keys():
@@ -184,7 +184,7 @@ def _get_whole(source: _Source, name: str, size: int | None, path: Path) -> int:
 
 
 def _is_here(path: Path, there: tuple[int | None, str], recorded: Any) -> bool:
-    with suppress(OSError, TypeError, ValueError):  # also of a record that is not ours
+    with suppress(OSError, TypeError, ValueError):  # the record may not be ours
         size, version = recorded
         return there in ((size, version), (None, version)) and path.stat().st_size == size
     return False
@@ -203,18 +203,18 @@ def _write_record(folder: Path, files: Mapping[str, Any]) -> None:
 
 
 def _version(info: Mapping[str, Any]) -> str:
-    """What an object store says of an object that changes when its contents do; empty if it says nothing."""
+    """Return the value by which an object store marks changed contents (its version); empty if it reports none."""
     return next((str(info[key]) for key in _VERSIONS if info.get(key) is not None), "")
 
 
 def _name(url: str) -> str:
-    """A folder's name for ``url``: readable, and another one for another address."""
+    """Return a folder name for ``url``: readable, and different for each address."""
     readable = re.sub(r"[^A-Za-z0-9]+", "-", url).strip("-")[-60:].strip("-")
     return f"{readable}-{hashlib.sha256(url.encode()).hexdigest()[:16]}"
 
 
 def _cache_folder() -> Path:
-    """Where data is kept: somewhere, even if caches are off, for it is read from there."""
+    """Return the folder for copies; it exists even if caches are off, because the data is read from it."""
     folder = cache_folder("data", even_if_off=True)
     if folder is None:
         raise UsageError("no home folder is known to keep data in: set GPT2LAB_CACHE to a folder")

@@ -1,9 +1,10 @@
-"""Encoded datasets: a folder of ``tokens-00001.safetensors``, ``tokens-00002.safetensors``, … to be memory-mapped.
+"""Encoded datasets: a folder of ``tokens-00001.safetensors``, ``tokens-00002.safetensors``, … for memory-mapping.
 
 Each shard holds whole documents without separators: ``tokens`` (U16, or U32 for a vocabulary beyond 65536),
-``documents`` (I64, where each begins), ``characters`` (I64, of each) and, where not all is to be learned, ``trained``
-(U8, one a token). Its metadata name the vocabulary by :func:`~gpt2lab.data.vocabulary.vocabulary_hash`. A header of
-fixed size is written last, so tokens go to the disk as they come; ``padding`` keeps what follows them aligned.
+``documents`` (I64, the start of each), ``characters`` (I64, the length of each) and, if some tokens are not trained on,
+``trained`` (U8 per token). Its metadata identifies the vocabulary by
+:func:`~gpt2lab.data.vocabulary.vocabulary_hash`. A header of fixed size is written last, so tokens go to disk as they
+arrive; ``padding`` aligns the arrays after them.
 """
 
 from __future__ import annotations
@@ -29,9 +30,9 @@ from gpt2lab.weights.safetensors_file import SafeTensor, read_safetensors
 
 FORMAT = "gpt2lab tokens 1"
 SHARD_TOKENS = 100_000_000
-"""Tokens after which a shard ends, with the document that it is in."""
+"""The number of tokens after which a shard ends, once the current document is complete."""
 
-_HEADER = 1024  # bytes, its length included
+_HEADER = 1024  # bytes, including the field with its length
 _TYPES = {"U8": np.uint8, "U16": np.uint16, "U32": np.uint32, "I64": np.int64}
 _CODES = {np.dtype(type): code for code, type in _TYPES.items()}
 _COPY = 1 << 20  # bytes copied at once
@@ -39,7 +40,7 @@ _COPY = 1 << 20  # bytes copied at once
 
 @dataclass(frozen=True)
 class Totals:
-    """What was written."""
+    """Totals of the shards written."""
 
     documents: int = 0
     tokens: int = 0
@@ -51,7 +52,7 @@ class Totals:
 
 
 class _ShardFile:
-    """One shard while it grows."""
+    """A shard being written."""
 
     def __init__(self, path: Path, n_vocab: int, vocabulary: str) -> None:
         self._path = path
@@ -68,7 +69,7 @@ class _ShardFile:
     def add(self, encoded: Encoded) -> None:
         self._index.add(encoded)
         self._file.write(encoded.ids.tobytes())
-        if self._trained is None and not encoded.trained.all():  # up to here all was
+        if self._trained is None and not encoded.trained.all():  # all tokens so far were
             self._trained = self._trained_path.open("w+b")
             for first in range(0, self.tokens, _COPY):
                 self._trained.write(b"\1" * min(_COPY, self.tokens - first))
@@ -78,7 +79,7 @@ class _ShardFile:
         self.n_bytes += int(encoded.n_bytes.sum())
 
     def finish(self) -> int:
-        """Write the rest and the header; returns the number of documents."""
+        """Write the rest and the header; return the number of documents."""
         starts = self._index.starts()
         parts: list[tuple[str, Any, int]] = [("tokens", self._dtype, self.tokens)]
         size = self.tokens * np.dtype(self._dtype).itemsize
@@ -119,7 +120,7 @@ class _ShardFile:
 def write_shards(
     folder: Path, stream: Iterable[Encoded], n_vocab: int, vocabulary: str, shard_tokens: int = SHARD_TOKENS
 ) -> Totals:
-    """Write ``stream`` into shards in an existing folder; ``vocabulary`` is the hash of what it was encoded with."""
+    """Write ``stream`` into shards in an existing folder; ``vocabulary`` is the hash of its vocabulary."""
     totals = Totals()
     shard: _ShardFile | None = None
     try:
@@ -143,7 +144,7 @@ def _closed(totals: Totals, shard: _ShardFile) -> Totals:
 
 
 def _with_breaks(stream: Iterable[Encoded], shard_tokens: int) -> Iterator[Encoded | None]:
-    """``stream``, with None wherever a shard is full and a document ends."""
+    """Yield ``stream``, with None wherever a shard is full and a document ends."""
     tokens = 0
     for whole in stream:
         encoded = whole
@@ -161,7 +162,7 @@ def _with_breaks(stream: Iterable[Encoded], shard_tokens: int) -> Iterator[Encod
 
 
 def _split(encoded: Encoded, pieces: int) -> tuple[Encoded, Encoded]:
-    """The first ``pieces`` pieces and the others."""
+    """Split off the first ``pieces`` pieces; return them and the rest."""
     at = int(encoded.lengths[:pieces].sum())
     first, rest = slice(None, pieces), slice(pieces, None)
 
@@ -180,10 +181,11 @@ def _split(encoded: Encoded, pieces: int) -> tuple[Encoded, Encoded]:
 
 @contextmanager
 def new_shards(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """A folder ``<path>.partial`` that becomes ``path`` when the block ends without an error.
+    """Create a folder ``<path>.partial`` that becomes ``path`` when the block ends without an error.
 
-    What a killed run left there is removed first. An existing folder of shards is replaced with ``overwrite``. Raises
-    :class:`UsageError` for anything else in the way, if another process is writing it, or if it cannot be written.
+    The remains of a killed run are removed first. With ``overwrite``, an existing folder of shards is replaced. Raises
+    :class:`UsageError` if anything else is in the way, another process is writing there, or the folder cannot be
+    written.
     """
     if not path.name:
         raise UsageError(f"{str(path)!r} is no name for an encoded dataset; give a folder that is not there yet")
@@ -191,7 +193,7 @@ def new_shards(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     old = path.with_name(path.name + ".old.partial")
     with Hold() as hold:
         hold.take(partial)
-        if old.exists() and not path.exists():  # a kill came when the old one was aside and the new one not in place
+        if old.exists() and not path.exists():  # a run was killed between moving the old one aside and the new one in
             old.replace(path)
         _check_replaceable(path, overwrite)
         try:
@@ -223,9 +225,9 @@ def _file_name(number: int) -> str:
 
 
 def read_shards(path: Path, n_vocab: int, vocabulary: str) -> list[Documents]:
-    """The documents of a folder of shards, or of one, memory-mapped.
+    """Return the documents of a folder of shards, or of one shard, memory-mapped.
 
-    Raises :class:`UsageError` if one is of another vocabulary, and :class:`CheckpointError` if it is damaged.
+    Raises :class:`UsageError` if a shard has another vocabulary, and :class:`CheckpointError` if it is damaged.
     """
     files = sorted(path.glob(SHARD_PATTERN)) if path.is_dir() else [path]
     for number, file in enumerate(files, start=1):
@@ -260,7 +262,7 @@ def _read_shard(path: Path, n_vocab: int, vocabulary: str) -> Documents:
 
 
 def _metadata(path: Path) -> dict[str, Any]:
-    """The metadata of a file whose header is known to be sound."""
+    """Return the metadata of a file whose header was already checked."""
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")
         metadata = json.loads(file.read(size)).get("__metadata__")

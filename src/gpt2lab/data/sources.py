@@ -1,8 +1,8 @@
-"""Text files, JSON lines and CSV as a stream of pieces of documents, whatever their size.
+"""Read text files, JSON lines and CSV of any size as a stream of pieces of documents.
 
-A ``.txt`` file is one document, or several with ``<|endoftext|>`` spelled out between them; a JSON object and a row of
-CSV are one each. Records that cannot be taken are skipped, counted and reported, unless it is the first one: then
-nothing fits, and it is an error. Knows nothing of tokens.
+A ``.txt`` file is one document, or several with ``<|endoftext|>`` spelled out between them; each JSON object and each
+row of CSV is one document. Unusable records are skipped, counted and reported. If the first record is unusable, the
+options do not fit the file, and that is an error. Knows nothing of tokens.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from gpt2lab.errors import UsageError
 
 Say = Callable[[str], None]
 
-_MAX_FIELD = 1 << 24  # characters in a field of CSV; a quote that is never closed would swallow all that follows
-_NAME = re.compile(r"[^\W\d]\w{0,39}([ -]\w{1,20})?")  # what a heading of a column looks like
+_MAX_FIELD = 1 << 24  # characters in a CSV field; an unclosed quote would swallow the rest of the file
+_NAME = re.compile(r"[^\W\d]\w{0,39}([ -]\w{1,20})?")  # the form of a column name
 
 
 class Piece(NamedTuple):
-    """Part of a document; ``ends`` says that it is the last, ``trained`` whether it is to be learned."""
+    """Part of a document; ``ends`` marks the last part, ``trained`` a part that is trained on."""
 
     text: str
     ends: bool
@@ -35,10 +35,10 @@ class Piece(NamedTuple):
 
 
 def read_pieces(source: Source, reading: Reading, say: Say, on_bytes: OnBytes = lambda _: None) -> Iterator[Piece]:
-    """The documents of one source. Encoding its pieces one by one gives the ids of each whole document.
+    """Yield the documents of one source. Encoding the pieces one by one gives the ids of each whole document.
 
-    ``say`` is told what was chosen and skipped. Raises :class:`UsageError` as the readers below and those in
-    :mod:`~gpt2lab.data.files` do.
+    ``say`` gets a line for the chosen column and one for skipped records. Raises :class:`UsageError` as the readers
+    below and those in :mod:`~gpt2lab.data.files` do.
     """
     with open_bytes(source, on_bytes) as stream:
         blocks = text_blocks(stream, source.name, reading)
@@ -51,7 +51,7 @@ def read_pieces(source: Source, reading: Reading, say: Say, on_bytes: OnBytes = 
 
 
 def _text(blocks: Iterator[str]) -> Iterator[Piece]:
-    """Documents in pieces of about a block."""
+    """Yield documents in pieces of about one block."""
     held = ""
     for block in blocks:
         searched, held = max(0, len(held) - 1), held + block
@@ -64,7 +64,7 @@ def _text(blocks: Iterator[str]) -> Iterator[Piece]:
 
 
 def _lines(blocks: Iterator[str]) -> Iterator[str]:
-    """Lines without their ends."""
+    """Yield lines without their line ends."""
     held: list[str] = []
     for block in blocks:
         first, *others = block.split("\n")
@@ -78,7 +78,7 @@ def _lines(blocks: Iterator[str]) -> Iterator[str]:
 
 
 class _Skipped:
-    """Counts records that were left out, by reason."""
+    """A count of skipped records, by reason."""
 
     def __init__(self, name: str, what: str, say: Say) -> None:
         self._name, self._what, self._say = name, what, say
@@ -100,7 +100,7 @@ class _Skipped:
 
 
 def _jsonl(blocks: Iterator[str], name: str, reading: Reading, say: Say) -> Iterator[Piece]:
-    """Raises :class:`UsageError` if the first record is no object or lacks the fields."""
+    """Yield the records of JSON lines. Raises :class:`UsageError` if the first is not an object or lacks the fields."""
     skipped = _Skipped(name, "records", say)
     fields: list[str] = []
     for number, line in enumerate(_lines(blocks), 1):
@@ -127,7 +127,7 @@ def _jsonl(blocks: Iterator[str], name: str, reading: Reading, say: Say) -> Iter
 
 
 def _learn_last(texts: Sequence[str]) -> Iterator[Piece]:
-    """One text as a document; two as a prompt that is not learned and what follows it."""
+    """Yield one text as a document, or two as a prompt that is not trained on and its completion."""
     for text in texts[:-1]:
         yield Piece(text, ends=False, trained=False)
     yield Piece(texts[-1], ends=True)
@@ -158,7 +158,7 @@ def _choose_fields(name: str, line: int, record: dict[str, Any] | None, field: s
 
 
 def _mended(text: str) -> str:
-    """``text`` with ``�`` for halves of surrogate pairs."""
+    """Return ``text`` with ``�`` in place of halves of surrogate pairs."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
@@ -166,7 +166,7 @@ def _mended(text: str) -> str:
 
 
 def _csv(blocks: Iterator[str], name: str, column: str | None, say: Say) -> Iterator[Piece]:
-    """Raises :class:`UsageError` if there is no such column, or several and none was named."""
+    """Yield a column's cells. Raises :class:`UsageError` if there is no such column, or several and none was named."""
     csv.field_size_limit(max(csv.field_size_limit(), _MAX_FIELD))
     lines = _lines(blocks)
     first_line = next(lines, "")
@@ -197,7 +197,7 @@ def _csv(blocks: Iterator[str], name: str, column: str | None, say: Say) -> Iter
 
 
 def _rows(reader: Any) -> Iterator[tuple[list[str] | None, int]]:
-    """Rows that are not blank, each with the number of its last line; None for one that is malformed."""
+    """Yield rows that are not blank, each with the number of its last line; None for a malformed row."""
     while True:
         try:
             row = next(reader)
@@ -211,7 +211,7 @@ def _rows(reader: Any) -> Iterator[tuple[list[str] | None, int]]:
 
 
 def _choose_column(name: str, first: list[str], second: list[str], column: str | None) -> tuple[int, bool]:
-    """Index of the column, and whether ``first`` is a header."""
+    """Return the index of the column, and whether ``first`` is a header."""
     header = _is_header(first, second)
     wanted = "text" if column is None else column
     if wanted in first and (header or not (column is None or column.isdigit())):
@@ -226,7 +226,7 @@ def _choose_column(name: str, first: list[str], second: list[str], column: str |
 
 
 def _is_header(first: list[str], second: list[str]) -> bool:
-    """Whether the first row looks like names of columns, and one is ``text`` or the second row does not."""
+    """Return whether the first row looks like column names, and one is ``text`` or the second row does not."""
     if len(set(first)) < len(first) or not all(map(_looks_like_a_name, first)):
         return False
     return "text" in first or (bool(second) and not all(map(_looks_like_a_name, second)))

@@ -1,4 +1,4 @@
-"""Which documents are trained on, and which are held out to validate with. Copies no tokens."""
+"""Split documents into those to train on and those held out for validation. Copies no tokens."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from gpt2lab.data.windows import Ring, span_places
 from gpt2lab.errors import UsageError
 
 COMBINE = 50_000
-"""Characters that documents are combined to, as in the original ``train.py``."""
+"""The number of characters at which a chunk of combined documents is full, as in the original ``train.py``."""
 
 
 def hold_out(
     documents: Documents, fraction: float, seed: int, *, separator: int | None = END_OF_TEXT, combine: int = COMBINE
 ) -> tuple[Ring, Ring | None]:
-    """Split into (to train on, held out): whole documents in seeded order until ``fraction`` of all tokens is out.
+    """Split into (to train on, held out); takes out whole documents, in seeded order, up to ``fraction`` of all tokens.
 
-    If these are less than half of it, because the others are longer, the end of one that is trained on makes up for
-    the rest. None if nothing would be held out. ``combine``: see :func:`chunk_starts`.
+    If they make up less than half of that, because the other documents are too long, the end of a training document
+    supplies the rest. The second is None if nothing would be held out. ``combine``: see :func:`chunk_starts`.
     Raises :class:`UsageError` if ``fraction`` is not in [0, 1).
     """
     if not 0 <= fraction < 1:
@@ -35,7 +35,7 @@ def hold_out(
     train, out = np.flatnonzero(~aside), np.flatnonzero(aside)
     if 2 * left <= room:
         held_out = _ring(documents, order[out], begins[out], ends[out], separator, combine) if len(out) else None
-    else:  # too little: also the end of a document, each of which is longer than what is left
+    else:  # too little: add the end of a document; all the others are longer than the room left
         last = train[-1]
         cut = ends[last] - left
         held_out = Ring(documents, np.append(begins[out], cut), np.append(ends[out], ends[last]), separator)
@@ -44,7 +44,7 @@ def hold_out(
 
 
 def _choose(lengths: NDArray[np.int64], room: int) -> tuple[NDArray[np.bool_], int]:
-    """Which documents fit into ``room`` tokens, taken in their order; and the room that is left."""
+    """Return which documents fit into ``room`` tokens, chosen in order, and the room left."""
     chosen = np.zeros(len(lengths), dtype=bool)
     shortest = lengths.min()
     for index, length in enumerate(lengths):
@@ -64,7 +64,7 @@ def _ring(
     separator: int | None,
     combine: int,
 ) -> Ring:
-    """A ring of the documents ``order``, with chunks of ``combine`` characters if these are known."""
+    """Build a ring of the documents ``order``, with chunks of ``combine`` characters if their lengths are known."""
     if documents.characters is None:
         return Ring(documents, begins, ends, separator)
     first = chunk_starts(documents.characters[order], combine)
@@ -73,7 +73,7 @@ def _ring(
 
 
 def chunk_starts(characters: NDArray[np.int64], combine: int) -> NDArray[np.int64]:
-    """Indices of the documents that begin a chunk: a new one begins once the last has ``combine`` characters."""
+    """Return the documents that begin a chunk, by index: a chunk ends once it has ``combine`` characters."""
     total = np.cumsum(characters)
     firsts = [0]
     while True:

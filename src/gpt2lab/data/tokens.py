@@ -1,7 +1,7 @@
 """Tokens of many documents, in one row or in several that read as one.
 
-What every part of :mod:`gpt2lab.data` hands to the next. Rows may be memory-mapped, so nothing here copies more than
-it is asked for. Knows nothing of text, files or separators.
+All parts of :mod:`gpt2lab.data` exchange this form. Rows may be memory-mapped, so nothing here copies more than the
+caller requests. Knows nothing of text, files or separators.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ IdArray = NDArray[Any]
 
 
 def id_type(n_vocab: int) -> type[np.unsignedinteger[Any]]:
-    """The smallest type that takes ids below ``n_vocab``: uint16 up to 65536, as for GPT-2, else uint32."""
+    """Return the smallest type for ids below ``n_vocab``: uint16 up to 65536, as for GPT-2, else uint32."""
     return np.uint16 if n_vocab <= 1 << 16 else np.uint32
 
 
 class Chain:
-    """Arrays of one type laid end to end, read like one array, without copying them together."""
+    """Arrays of one type that read like one concatenated array, without copying them."""
 
     def __init__(self, parts: Sequence[NDArray[Any] | Chain]) -> None:
         if not parts:
@@ -36,7 +36,7 @@ class Chain:
         return int(self._begins[-1])
 
     def take(self, places: NDArray[np.int64]) -> NDArray[Any]:
-        """The values at ``places`` (from 0 to ``len(self) - 1``), in an array of the shape of ``places``."""
+        """Return the values at ``places`` (from 0 to ``len(self) - 1``), in an array of the shape of ``places``."""
         part_of = np.searchsorted(self._begins, places, side="right") - 1
         values = np.empty(places.shape, dtype=self.dtype)
         for part in np.unique(part_of):
@@ -45,7 +45,7 @@ class Chain:
         return values
 
     def __getitem__(self, piece: slice) -> NDArray[Any]:
-        """A piece without a step: a view if it lies in one array, else a copy."""
+        """Return a slice without a step: a view if it lies in one array, else a copy."""
         first, last, _ = piece.indices(len(self))
         begin, end = np.searchsorted(self._begins, [first, max(first, last - 1)], side="right") - 1
         parts = [
@@ -63,9 +63,9 @@ class Documents:
 
     Attributes:
         tokens: ids, uint16 (uint32 for a vocabulary beyond 65536) [n_tokens]; an array, memory map or :class:`Chain`.
-        starts: where each document begins in ``tokens``, int64 [n_documents], ascending from 0.
-        trained: bool or uint8 [n_tokens], false for tokens to be read without being learned, as a prompt's; None: all.
-        characters: length of each document's text, int64 [n_documents]; None if nobody counted.
+        starts: start of each document in ``tokens``, int64 [n_documents], ascending from 0.
+        trained: bool or uint8 [n_tokens], false for tokens that are not trained on, such as a prompt's; None: all are.
+        characters: length of each document's text, int64 [n_documents]; None if unknown.
     """
 
     tokens: IdArray | Chain
@@ -75,7 +75,7 @@ class Documents:
 
     @classmethod
     def of(cls, documents: Sequence[Sequence[int] | IdArray], n_vocab: int = 1 << 16) -> Documents:
-        """Documents that are in memory as rows of ids; empty ones are left out."""
+        """Join documents given as rows of ids; empty ones are left out."""
         rows = [np.asarray(document, dtype=id_type(n_vocab)) for document in documents if len(document)]
         lengths = [0, *map(len, rows)]
         return cls(
@@ -88,11 +88,11 @@ class Documents:
 
     @property
     def lengths(self) -> NDArray[np.int64]:
-        """Tokens of each document, int64 [n_documents]."""
+        """Number of tokens of each document, int64 [n_documents]."""
         return np.diff(self.starts, append=np.int64(len(self.tokens)))
 
     def __getitem__(self, index: int) -> IdArray:
-        """The ids of one document."""
+        """Return the ids of one document."""
         begin = int(self.starts[index])
         end = int(self.starts[index + 1]) if index + 1 < len(self) else len(self.tokens)
         return self.tokens[begin:end]

@@ -1,7 +1,7 @@
-"""Documents strung together into a ring of tokens, and the windows of it that training and validation see.
+"""Documents joined into a ring of tokens, and its windows for training and validation.
 
-Which windows a batch holds depends on the seed and the number of windows before it alone, so that number is all there
-is to resume. Knows nothing of text, files or models.
+The windows of a batch depend only on the seed and the number of windows before it, so resuming needs only that number.
+Knows nothing of text, files or models.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from gpt2lab.errors import UsageError
 
 Sampling = Literal["epoch", "uniform"]
 
-_SCAN = 1 << 22  # tokens looked at together where all are
+_SCAN = 1 << 22  # tokens read at once when scanning them all
 
 
 class Ring:
     """Spans of ``documents.tokens`` with ``separator`` before each; the end meets the beginning. Copies no tokens.
 
     Args:
-        documents: where the tokens are.
-        begins, ends: of each span, int64 [n]; all documents in their order by default. No span is empty.
-        separator: the id of ``<|endoftext|>``; None for nothing between documents, where a vocabulary has no such id.
+        documents: the source of the tokens.
+        begins, ends: bounds of each span, int64 [n]; by default, all documents in order. No span is empty.
+        separator: the id of ``<|endoftext|>``; None puts nothing between documents, for vocabularies without that id.
         chunks: ring positions that no window of uniform sampling crosses, int64 ascending from 0 to ``len(ring)``.
     """
 
@@ -50,7 +50,7 @@ class Ring:
         self.chunks = np.asarray([0, len(self)]) if chunks is None else chunks
 
     def __len__(self) -> int:
-        """Tokens, separators included."""
+        """Return the number of tokens, including separators."""
         return int(self._at[-1])
 
     @property
@@ -59,7 +59,7 @@ class Ring:
         return len(self._begins)
 
     def take(self, places: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Ids and whether they are trained on, at ``places`` modulo ``len(self)``, both of the shape of ``places``."""
+        """Return the ids at ``places`` modulo ``len(self)``, and whether each is trained on; both have that shape."""
         places = places % len(self)
         span = np.searchsorted(self._at, places, side="right") - 1
         offset = places - self._at[span]
@@ -77,7 +77,7 @@ class Ring:
         return ids, trained.take(source).astype(bool) | marks
 
     def used_ids(self) -> NDArray[np.int64]:
-        """The different ids in the ring, ascending."""
+        """Return the distinct ids in the ring, ascending."""
         used = np.zeros(1 << 16, dtype=bool)
         for first in range(0, len(self), _SCAN):
             ids, _ = self.take(np.arange(first, min(first + _SCAN, len(self))))
@@ -88,7 +88,7 @@ class Ring:
 
 
 def span_places(begins: NDArray[np.int64], ends: NDArray[np.int64], separator: int | None) -> NDArray[np.int64]:
-    """Where each span, with the separator before it, begins in a ring, and where the ring ends; int64 [n + 1]."""
+    """Return the start of each span (with its separator in front) in a ring, and the ring's end; int64 [n + 1]."""
     sizes = ends - begins + (separator is not None)
     return np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
 
@@ -98,9 +98,9 @@ class Batch:
     """Windows of one length.
 
     Attributes:
-        tokens: what is read, int64 [size, length].
-        targets: the token after each, int64 [size, length].
-        trained: whether a target bears loss, bool [size, length].
+        tokens: the inputs, int64 [size, length].
+        targets: the token after each input, int64 [size, length].
+        trained: whether a target counts in the loss, bool [size, length].
     """
 
     tokens: NDArray[np.int64]
@@ -111,16 +111,16 @@ class Batch:
 class Windows:
     """Windows of ``length + 1`` tokens (``length`` inputs and their targets) of a ring, in seeded order.
 
-    With ``sampling="epoch"`` the ring is cut at another seeded place each epoch and its windows are shuffled: an epoch
-    is ``len(self)`` windows and shows every token as a target once, but for a remainder shorter than a window, which
-    is another one each epoch. With ``"uniform"`` each window begins anywhere where it does not cross one of the ring's
+    With ``sampling="epoch"``, each epoch cuts the ring at a different seeded place and shuffles its windows. An epoch
+    is ``len(self)`` windows and shows every token once as a target, except for a remainder shorter than a window, which
+    differs each epoch. With ``"uniform"``, each window begins at any place where it crosses no boundary of the ring's
     chunks, as in the original ``train.py``.
 
     Attributes:
-        ring: where the tokens come from.
-        length: of the windows, in tokens: what was asked for, or what a shorter ring (or chunk) has room for.
+        ring: the source of the tokens.
+        length: the windows' length in tokens: the requested one, or the most that a shorter ring (or chunk) allows.
 
-    Raises :class:`UsageError` if the ring has less than two tokens.
+    Raises :class:`UsageError` if the ring has fewer than two tokens.
     """
 
     def __init__(self, ring: Ring, length: int, seed: int, sampling: Sampling = "epoch") -> None:
@@ -132,21 +132,21 @@ class Windows:
         self._seed = seed
         self._sampling = sampling
         self._epoch = lru_cache(maxsize=2)(self._shuffle)
-        self._free = np.cumsum([0, *np.maximum(0, np.diff(ring.chunks) - self.length)])  # places to begin at, by chunk
+        self._free = np.cumsum([0, *np.maximum(0, np.diff(ring.chunks) - self.length)])  # start positions, by chunk
 
     def __len__(self) -> int:
-        """Windows in an epoch."""
+        """Return the number of windows in an epoch."""
         return len(self.ring) // self.length
 
     def batch(self, position: int, size: int) -> Batch:
-        """The ``size`` windows from ``position`` on, counted since the start of training."""
+        """Return ``size`` windows from number ``position`` on, counted since the start of training."""
         begin = self._epoch_start if self._sampling == "epoch" else self._uniform_start
         return self._cut(np.asarray([begin(at) for at in range(position, position + size)], dtype=np.int64))
 
     def in_order(self, size: int, count: int | None = None) -> Iterator[Batch]:
-        """Windows from the front to the end without overlap, ``size`` at a time: for validation.
+        """Yield windows from start to end without overlap, ``size`` at a time, for validation.
 
-        All of them, or ``count`` spread evenly if there are more; always the same.
+        Yields all windows, or ``count`` evenly spaced ones if there are more; always the same ones.
         """
         total = len(self)
         chosen = np.arange(total) if count is None or count >= total else np.arange(count) * total // count
@@ -154,14 +154,14 @@ class Windows:
             yield self._cut(self.length * chosen[first : first + size])
 
     def used_ids(self) -> NDArray[np.int64]:
-        """The different ids that windows can hold, ascending."""
+        """Return the distinct ids that windows can contain, ascending."""
         return self.ring.used_ids()
 
     def _epoch_start(self, position: int) -> int:
         return int(self._epoch(position // len(self))[position % len(self)])
 
     def _shuffle(self, epoch: int) -> NDArray[np.int64]:
-        """Where the windows of an epoch begin, int64 [len(self)], in the order of training."""
+        """Return the starts of an epoch's windows, int64 [len(self)], in the order of training."""
         random = np.random.default_rng([self._seed, epoch])
         offset = int(random.integers(self.length))
         starts: NDArray[np.int64] = offset + self.length * random.permutation(len(self))
