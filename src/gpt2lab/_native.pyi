@@ -1,4 +1,4 @@
-"""The C++ core; see native/bindings/. :mod:`gpt2lab.engines.native` is what the rest of the package uses."""
+"""The C++ core; see native/bindings/. The rest of the package uses it through :mod:`gpt2lab.engines.native`."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,38 +15,40 @@ def instruction_sets() -> list[str]: ...
 def philox_uniform(seed: int, stream: int, position: int) -> float: ...
 
 class TrainingCore:
-    """What training computes, in float32, on NumPy's arrays or what exports DLPack from a CPU.
+    """The float32 kernels for training, on NumPy arrays or CPU objects that export DLPack.
 
-    Raises ValueError for what does not fit, TypeError for other types.
+    Raises ValueError for arguments that do not fit, TypeError for other types.
     """
 
     def __init__(self, threads: int, instruction_set: str) -> None: ...
     def multiply(self, a: Any, b: Any, out: Any, bias: Any = None, add: bool = False, gelu: bool = False) -> None:
         """``out[m, n] = a[m, k] @ b[k, n] + bias[n]``, or ``out += a @ b`` with ``add``.
 
-        With ``gelu`` it is GELU of ``a``. Rows or columns of ``a`` and ``b`` and the rows of ``out`` lie together.
+        With ``gelu``, GELU of ``a`` takes its place. Rows or columns of ``a`` and ``b`` and the rows of ``out`` are
+        contiguous.
         """
 
     def gelu_gradient(self, x: Any, d: Any, out: Any) -> None:
-        """``out = d * gelu'(x)``, matrices with whole rows; ``out`` may be one of the others."""
+        """Compute ``out = d * gelu'(x)``, matrices with contiguous rows; ``out`` may be one of the others."""
 
     def layer_norm(self, x: Any, gain: Any, bias: Any, epsilon: float, out: Any) -> None:
-        """Layer norm of each row of ``x`` [rows, n] to ``out``; ``gain`` and ``bias`` [n]. All lie together."""
+        """Write the layer norm of each row of ``x`` [rows, n] to ``out``; ``gain`` and ``bias`` [n]. All contiguous."""
 
     def layer_norm_gradient(self, x: Any, gain: Any, epsilon: float, d: Any, d_gain: Any, d_bias: Any) -> None:
-        """``d`` [rows, n], the gradient of what :meth:`layer_norm` made, becomes that of ``x``.
+        """Replace ``d`` [rows, n], the gradient of :meth:`layer_norm`'s output, by that of ``x``.
 
         Writes ``d_gain`` and ``d_bias`` [n].
         """
 
     def attend(self, qkv: Any, out: Any, log_sums: Any) -> None:
-        """Causal attention of ``qkv`` [batch, time, 3, n_head, head_dim].
+        """Compute causal attention of ``qkv`` [batch, time, 3, n_head, head_dim].
 
-        Writes ``out`` [batch, time, n_head, head_dim], and the logarithms of the softmax's sums, [batch, n_head, time].
+        Writes ``out`` [batch, time, n_head, head_dim], and ``log_sums``, the logarithms of the softmax's sums, [batch,
+        n_head, time].
         """
 
     def attend_backward(self, qkv: Any, log_sums: Any, d_out: Any, d_qkv: Any) -> None:
-        """Writes ``d_qkv``, which may be ``qkv``, from what :meth:`attend` was given and summed, and from ``d_out``."""
+        """Write ``d_qkv``, which may be ``qkv``, from :meth:`attend`'s ``qkv`` and ``log_sums`` and from ``d_out``."""
 
 class DrawError(ValueError): ...
 

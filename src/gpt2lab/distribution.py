@@ -1,7 +1,7 @@
-"""What may come next: the distribution of one token, stage by stage, made to be shown.
+"""The distribution of the next token, stage by stage, for display.
 
-The stages themselves are :mod:`gpt2lab.sampling`'s; here their likeliest tokens get their text. Knows nothing of how
-logits are computed.
+:mod:`gpt2lab.sampling` computes the stages; this module adds the text of their likeliest tokens. It knows nothing of
+how logits are computed.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class StageView:
     """The distribution after one stage of sampling.
 
     Attributes:
-        name: of the stage, in the order of :mod:`gpt2lab.sampling`.
-        kept: how many tokens have a probability above 0.
+        name: name of the stage; stages follow the order of :mod:`gpt2lab.sampling`.
+        kept: number of tokens with a probability above 0.
         candidates: the likeliest of them, likeliest first, lower ids first on ties.
     """
 
@@ -49,14 +49,14 @@ class StageView:
 
 @dataclass(frozen=True)
 class NextToken:
-    """What may come after ``tokens`` (the prompt's ids), stage by stage."""
+    """The distribution of the token after ``tokens`` (the prompt's ids), stage by stage."""
 
     tokens: list[int]
     stages: list[StageView]
 
     @property
     def candidates(self) -> list[Candidate]:
-        """The likeliest tokens of the last stage: what is drawn from."""
+        """The likeliest tokens of the last stage, the distribution that is drawn from."""
         return self.stages[-1].candidates
 
 
@@ -69,8 +69,7 @@ def next_token(
     top: int,
     custom: Sequence[CustomStage] = (),
 ) -> NextToken:
-    """The stages that ``params`` make of ``logits [n_vocab]``, each with its ``top`` likeliest tokens, ``custom`` ones
-    among them."""
+    """Apply the stages of ``params`` and ``custom`` to ``logits [n_vocab]``, with the ``top`` likeliest tokens of each."""
     views = []
     for stage in stages(logits, params, history, custom):
         kept = int(np.count_nonzero(stage.probabilities))
@@ -83,12 +82,12 @@ def next_token(
 
 
 def token_text(tokenizer: Tokenizer | None, id: int) -> str:
-    """The text of one token by itself; empty if there is none."""
+    """Return the text of one token by itself; empty if it has none."""
     return tokenizer.decode([id]) if tokenizer and id < tokenizer.n_vocab else ""
 
 
 def without_text(logits: npt.NDArray[np.float32], tokenizer: Tokenizer | None) -> npt.NDArray[np.float32]:
-    """``logits [..., n_vocab]``, in place, with -inf for ids that ``tokenizer`` has no text for."""
+    """Set ``logits [..., n_vocab]`` in place to -inf for ids that ``tokenizer`` has no text for, and return them."""
     if tokenizer:
         logits[..., tokenizer.n_vocab :] = -np.inf
     return logits

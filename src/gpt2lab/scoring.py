@@ -1,8 +1,8 @@
-"""How probable a model finds a text, token by token.
+"""Scoring: how probable a model finds a text, token by token.
 
 The first token is conditioned on ``<|endoftext|>``. A text longer than the context is read in windows of ``n_ctx``
-tokens that move on by ``stride``: each token is scored once, in the first window that reaches it, with at least
-``n_ctx - stride`` tokens before it once the first window is past. Knows nothing of tokenizers.
+tokens that advance by ``stride``: each token is scored once, in the first window that reaches it; after the first
+window it has at least ``n_ctx - stride`` tokens before it. This module knows nothing of tokenizers.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
     from gpt2lab.engines.protocol import Engine
 
 CHUNK = 64
-"""Tokens whose logits are held at a time: 64 rows of GPT-2's vocabulary are 13 MB."""
+"""The most tokens whose logits are held at a time: 64 rows of GPT-2's vocabulary are 13 MB."""
 
 
 @dataclass(frozen=True)
 class ScoreResult:
-    """How probable a text is.
+    """The score of a text.
 
     Attributes:
         tokens: the ids scored.
         logprobs: natural log-probability of each of ``tokens`` given those before it.
-        n_bytes: bytes of UTF-8 that the tokens spell, None if the model has no tokenizer.
+        n_bytes: UTF-8 bytes that the tokens spell, None if the model has no tokenizer.
     """
 
     tokens: list[int]
@@ -46,7 +46,7 @@ class ScoreResult:
 
     @property
     def perplexity(self) -> float:
-        """exp of the loss: per token, not per word; infinite beyond what a float holds."""
+        """exp(loss): per token, not per word; infinite if it overflows a float."""
         try:
             return math.exp(self.loss)
         except OverflowError:
@@ -54,12 +54,12 @@ class ScoreResult:
 
     @property
     def bits_per_byte(self) -> float | None:
-        """Negative log2-probability of the whole text over its bytes: comparable between vocabularies."""
+        """Negative log2-probability of the whole text divided by its bytes: comparable between vocabularies."""
         return -math.fsum(self.logprobs) / math.log(2) / self.n_bytes if self.n_bytes else None
 
 
 def check_stride(stride: int | None, n_ctx: int) -> int:
-    """``stride``, or its default ``n_ctx // 2``. Raises :class:`~gpt2lab.errors.UsageError` out of 1 … n_ctx."""
+    """Return ``stride``, default ``n_ctx // 2``. Raises :class:`~gpt2lab.errors.UsageError` outside 1 … n_ctx."""
     if stride is None:
         return max(1, n_ctx // 2)
     if not 1 <= stride <= n_ctx:
@@ -68,7 +68,7 @@ def check_stride(stride: int | None, n_ctx: int) -> int:
 
 
 def windows(n_targets: int, n_ctx: int, stride: int) -> Iterator[tuple[int, int, int]]:
-    """(start, first, end) of each window: targets ``first … end - 1`` are scored with inputs from ``start`` on."""
+    """Yield (start, first, end) of each window: inputs from ``start`` on score the targets ``first … end - 1``."""
     start = first = 0
     while first < n_targets:
         end = min(start + n_ctx, n_targets)
@@ -77,7 +77,7 @@ def windows(n_targets: int, n_ctx: int, stride: int) -> Iterator[tuple[int, int,
 
 
 def token_logprobs(engine: Engine, tokens: Sequence[int], stride: int) -> list[float]:
-    """Natural log-probability of each of ``tokens[1:]`` given those before it (all that the window holds)."""
+    """Return the natural log-probability of each of ``tokens[1:]`` given those before it in its window."""
     result: list[float] = []
     for at, _, logits in window_logits(engine, tokens, stride):
         targets = np.array(tokens[at + 1 : at + 1 + len(logits)], np.int64)
@@ -88,9 +88,9 @@ def token_logprobs(engine: Engine, tokens: Sequence[int], stride: int) -> list[f
 def window_logits(
     engine: Engine, tokens: Sequence[int], stride: int
 ) -> Generator[tuple[int, int, npt.NDArray[np.float32]], None, None]:
-    """(at, start, logits ``[n, n_vocab]``) of a few tokens at a time, in order: row i is for ``tokens[at + i + 1]``.
+    """Yield (at, start, logits ``[n, n_vocab]``), a few tokens at a time: row i is for ``tokens[at + i + 1]``.
 
-    What the model had before it are ``tokens[start : at + i + 1]``: those of its window.
+    The model computes that row from ``tokens[start : at + i + 1]``, the tokens of its window.
     """
     inputs = tokens[:-1]
     for start, first, end in windows(len(inputs), engine.config.n_ctx, stride):
@@ -105,7 +105,7 @@ def window_logits(
 
 
 def log_probabilities(logits: npt.NDArray[np.float32], ids: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-    """Natural log of softmax(logits) at one id a row: [n, n_vocab], [n] -> [n], summed in float64."""
+    """Return the natural log of softmax(logits) at one id per row: [n, n_vocab], [n] -> [n], summed in float64."""
     shifted = logits - logits.max(axis=-1, keepdims=True)
     chosen = np.take_along_axis(shifted, ids[:, None], axis=-1)[:, 0].astype(np.float64)
     result: npt.NDArray[np.float64] = chosen - np.log(np.exp(shifted).sum(axis=-1, dtype=np.float64))

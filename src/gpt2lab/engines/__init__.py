@@ -1,4 +1,4 @@
-"""Machines that compute GPT-2; :func:`open_engine` opens one, :mod:`gpt2lab.engines.protocol` says what each can do."""
+"""Engines that compute GPT-2: :func:`open_engine` opens one, :mod:`gpt2lab.engines.protocol` is their interface."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ def open_engine(
     precision: str = "float32",
     kv_precision: str | None = None,
 ) -> Engine:
-    """The engine for ``device`` (one of :data:`DEVICES`) with the weights of ``checkpoint`` in it.
+    """Open the engine for ``device`` (one of :data:`DEVICES`) with the weights of ``checkpoint``.
 
-    ``threads`` (default: the physical cores) concerns ``cpu`` alone; ``kv_precision`` is float32 by default beside
-    float32 weights, and float16 beside others. Raises :class:`~gpt2lab.errors.UsageError` for what there is not, and
-    for a native engine that has not been built.
+    ``threads`` (default: the physical cores) applies only to ``cpu``. ``kv_precision`` defaults to float32 with float32
+    weights, and to float16 with others. Raises :class:`~gpt2lab.errors.UsageError` if the device or a precision does
+    not exist, or if the native engine has not been built.
     """
     check_device(device, precision, kv_precision)
     if device == "reference":

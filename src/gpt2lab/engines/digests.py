@@ -1,8 +1,8 @@
-"""What a checkpoint's files contain, as one digest, without reading hundreds of megabytes at every start.
+"""One digest of the contents of a checkpoint's files, without reading hundreds of megabytes at every start.
 
-The digest of files that were seen before is found by their paths, sizes, times and inodes, in a small record each;
-when any of these differs the files are read again. A file that has only just changed may change once more without its
-times telling, so nothing is concluded from it. Knows nothing of what is in the files or what the digest is for.
+A small record holds the digest of files seen before, with their paths, sizes, times and inodes; if any of these
+differs, the files are read again. A file that has only just changed may change once more without a change of its
+times, so its times are not trusted. This module knows nothing of the files' format or the digest's purpose.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from gpt2lab.system.atomic import write_file
 from gpt2lab.system.cores import logical_cores
 
 SETTLED = 2.0
-"""Seconds that a file must have been left alone: the coarsest step of a file system's clock."""
+"""Seconds that a file must be unchanged for: the coarsest step of a file system's clock."""
 
 _CHUNK = 1 << 20
 _PIECE = 64 << 20  # bytes that a thread hashes at a time
@@ -30,7 +30,7 @@ Stamp = list[tuple[str, int, int, int, int]]
 
 
 def stamp(files: Sequence[Path]) -> Stamp:
-    """What tells whether ``files`` are as they were. Raises OSError."""
+    """Return the stamp of ``files``, which differs once they change. Raises OSError."""
     return [
         (str(path), status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
         for path in map(Path.absolute, files)
@@ -39,12 +39,12 @@ def stamp(files: Sequence[Path]) -> Stamp:
 
 
 def settled(of: Stamp) -> bool:
-    """Whether the files were left alone for long enough to trust their times."""
+    """Return whether the files have been unchanged for long enough to trust their times."""
     return all(time.time_ns() - max(mtime, ctime) > SETTLED * 1e9 for _, _, mtime, ctime, _ in of)
 
 
 def recorded_digest(folder: Path, of: Stamp) -> str | None:
-    """The digest of files with this stamp, None if it is not known."""
+    """Return the recorded digest of files with this stamp, None if there is none."""
     try:
         record = json.loads(_record(folder, of).read_bytes())
         return str(record["digest"]) if [tuple(file) for file in record["stamp"]] == of else None
@@ -53,7 +53,7 @@ def recorded_digest(folder: Path, of: Stamp) -> str | None:
 
 
 def record_digest(folder: Path, of: Stamp, digest: str) -> None:
-    """Remember the digest of files with this stamp, and forget those of files that are gone. Raises OSError."""
+    """Record the digest of files with this stamp, and remove records of files that are gone. Raises OSError."""
     write_file(_record(folder, of), json.dumps({"digest": digest, "stamp": of}).encode(), sync=True)
     for path in folder.glob(f"*{_SUFFIX}"):
         with suppress(OSError, ValueError, TypeError, LookupError):
@@ -62,7 +62,7 @@ def record_digest(folder: Path, of: Stamp, digest: str) -> None:
 
 
 def content_digest(files: Sequence[Path]) -> str:
-    """SHA-256 in hexadecimal of the sizes of ``files`` and the SHA-256 of each 64 MB of them. Raises OSError."""
+    """Return the hex SHA-256 of the sizes of ``files`` and the SHA-256 of each 64 MB of them. Raises OSError."""
     from concurrent.futures import ThreadPoolExecutor
 
     sizes = [path.stat().st_size for path in files]

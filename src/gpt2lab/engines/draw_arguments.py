@@ -1,7 +1,7 @@
-"""How the C++ core is told what to draw, and how it tells what it has drawn: flat lists and arrays.
+"""The flat lists and arrays in which the C++ core receives draw parameters and returns the tokens drawn.
 
-Parameters change rarely, so their arrays are kept from step to step. Knows nothing of engines or sequences; the core
-checks what arrives (native/draw_arguments.cpp).
+Parameters change rarely, so their arrays are kept from step to step. This module knows nothing of engines or
+sequences; the core checks its arguments (native/draw_arguments.cpp).
 """
 
 from __future__ import annotations
@@ -17,25 +17,25 @@ from gpt2lab.engines.protocol import Draw, Drawn
 from gpt2lab.errors import SamplingError
 from gpt2lab.sampling.declaration import PARAMETERS, SamplingParams
 
-_LARGEST = 2**31  # of whole numbers: more tokens than any vocabulary has, and float64 has it
+_LARGEST = 2**31  # limit of whole numbers: more than any vocabulary has tokens, and exact in float64
 
 NO_DRAW = Draw(SamplingParams(), 0, 0, 0, count=0)
 
 
 @dataclass(frozen=True)
 class ParamArrays:
-    """What the core reads of ``n`` :class:`SamplingParams`."""
+    """The arrays that the core reads for ``n`` :class:`SamplingParams`."""
 
     numbers: npt.NDArray[np.float64]  # [n, parameters], in the order of PARAMETERS
-    bias_ids: npt.NDArray[np.generic]  # int32: those of all rows after one another
+    bias_ids: npt.NDArray[np.generic]  # int32, all rows concatenated
     bias_values: npt.NDArray[np.generic]  # float64
-    bias_offsets: npt.NDArray[np.int64]  # [n + 1]: where each row's begin
+    bias_offsets: npt.NDArray[np.int64]  # [n + 1]: where each row's ids and values begin
     penalised: list[int]
-    """Rows whose history counts."""
+    """Rows whose penalties need the history."""
 
     @classmethod
     def of(cls, params: Sequence[SamplingParams], n_vocab: int) -> ParamArrays:
-        """Raises :class:`SamplingError` for a biased id beyond int32."""
+        """Make the arrays of ``params``. Raises :class:`SamplingError` for a biased id beyond int32."""
         numbers = np.array([_numbers(p) for p in params], np.float64).reshape(len(params), len(PARAMETERS))
         try:
             bias_ids, bias_offsets = ragged([tuple(p.logit_bias) for p in params], np.int32)
@@ -48,17 +48,17 @@ class ParamArrays:
 
 
 class ParamCache:
-    """The arrays of the parameters seen last, for steps whose draws are those of the step before."""
+    """A cache of the last parameters' arrays, for steps that draw with the same parameters as the step before."""
 
     def __init__(self, n_vocab: int) -> None:
         self._n_vocab = n_vocab
-        # One tuple, read and replaced as a whole: several threads may be here. Biases are copies, because who made the
-        # parameters may have changed theirs since.
+        # One tuple, read and replaced as a whole: several threads may be here. Biases are copies, because the caller
+        # may change the originals later.
         nothing = ParamArrays.of([], n_vocab)
         self._last: tuple[list[SamplingParams], list[dict[int, float]], ParamArrays] = ([], [], nothing)
 
     def arrays(self, params: list[SamplingParams]) -> ParamArrays:
-        """Those of ``params``; raises as :meth:`ParamArrays.of`."""
+        """Return the arrays of ``params``. Raises as :meth:`ParamArrays.of` does."""
         known, biases, arrays = self._last
         if params != known or [p.logit_bias for p in params] != biases:
             biases = [dict(p.logit_bias) for p in params]
@@ -68,7 +68,7 @@ class ParamCache:
 
 
 def penalised_histories(draws: Sequence[Draw], penalised: Sequence[int]) -> tuple[list[int], list[int]]:
-    """The histories of the rows ``penalised`` after one another, and for every row where its begins, and the end."""
+    """Return the concatenated histories of the rows ``penalised``, the offset of every row in them, and their end."""
     if not penalised:
         return [], [0] * (len(draws) + 1)
     tokens: list[int] = []
@@ -89,7 +89,7 @@ def drawn_lists(
     top_ids: list[int],
     top_logprobs: list[float],
 ) -> list[list[Drawn]]:
-    """All draws after one another as lists of ``counts[i]``; each draw of list i has ``top[i]`` likeliest tokens."""
+    """Split concatenated draws into lists of ``counts[i]``; each draw of list i has ``top[i]`` likeliest tokens."""
     drawn: Iterator[Drawn]
     if top_ids:
         likeliest = zip(top_ids, top_logprobs, strict=True)
@@ -101,7 +101,7 @@ def drawn_lists(
 
 
 def _numbers(p: SamplingParams) -> list[float]:
-    """The order in which the core reads them."""
+    """Return the parameters in the order in which the core reads them."""
     return [
         min(getattr(p, parameter.name), _LARGEST) if parameter.whole else getattr(p, parameter.name)
         for parameter in PARAMETERS.values()
@@ -111,9 +111,9 @@ def _numbers(p: SamplingParams) -> list[float]:
 def ragged(
     rows: Sequence[Sequence[float]], dtype: type[np.generic]
 ) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.int64]]:
-    """Rows after one another, and where each begins."""
+    """Return the rows concatenated, and the offsets where each begins."""
     offsets = np.zeros(len(rows) + 1, np.int64)
-    if not any(len(row) for row in rows):  # as nearly always, at every step
+    if not any(len(row) for row in rows):  # the usual case, and this runs at every step
         return np.empty(0, dtype), offsets
     np.cumsum([len(row) for row in rows], out=offsets[1:])
     flat = np.fromiter((value for row in rows for value in row), dtype, int(offsets[-1]))

@@ -1,7 +1,7 @@
-"""The engines of one model, each opened when it is first needed.
+"""The engines of one model, each opened on first use.
 
-Text is made in a precision that is fast, numbers that are to be looked at are computed in float32, and who needs only
-one of the two shall not wait for the other. Knows nothing of text or requests.
+Text is generated in a fast precision; logits and scores are computed in float32. Each engine opens on first use, so a
+caller that needs one never waits for the other. This module knows nothing of text or requests.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     from gpt2lab.engines.protocol import Engine
     from gpt2lab.weights.checkpoint import Checkpoint
 
-OPENER = "gpt2lab opens an engine"  # the name of the threads that do
+OPENER = "gpt2lab opens an engine"  # name of the threads that open engines
 
 
 class Engines:
-    """Engines for ``checkpoint`` on ``device``; several threads may ask for them.
+    """The engines for ``checkpoint`` on ``device``. Several threads may use it.
 
     Attributes:
-        precision: in which :attr:`generating` holds its weights: the one asked for, else q8_0 (``reference``: float32).
-        exact_precision: the same of :attr:`exact`: the one asked for, else float32.
+        precision: precision of :attr:`generating`'s weights: the one requested, else q8_0 (``reference``: float32).
+        exact_precision: precision of :attr:`exact`'s weights: the one requested, else float32.
 
-    Raises :class:`~gpt2lab.errors.UsageError` for a device or precision that there is not.
+    Raises :class:`~gpt2lab.errors.UsageError` for a device or precision that does not exist.
     """
 
     def __init__(
@@ -56,26 +56,26 @@ class Engines:
 
     @property
     def generating(self) -> Engine:
-        """The engine that draws text."""
+        """The engine that generates text."""
         return self._open(self.precision)
 
     @property
     def exact(self) -> Engine:
-        """The engine whose logits are asked for; the same one if the precisions are."""
+        """The engine for exact logits; the same as :attr:`generating` if the precisions are equal."""
         return self._open(self.exact_precision)
 
     @property
     def kv_precision(self) -> str:
-        """In which :attr:`generating` holds keys and values."""
+        """The precision of :attr:`generating`'s KV cache."""
         return self._kv_precision or default_kv_precision(self.precision)
 
     @property
     def opened(self) -> list[Engine]:
-        """Those that were needed so far."""
+        """The engines opened so far."""
         return list(self._opened.values())
 
     def open_ahead(self) -> None:
-        """Begin to open :attr:`generating` in a thread, if all there is to do is to read its packed weights."""
+        """Begin to open :attr:`generating` in a thread, if its packed weights only need to be read."""
         if self._opened or self.device != "cpu":
             return
         from gpt2lab.engines.loading import cached_precisions
@@ -84,7 +84,7 @@ class Engines:
             Thread(target=self._try_to_open, name=OPENER, daemon=True).start()
 
     def _try_to_open(self) -> None:
-        with suppress(Gpt2LabError, MemoryError):  # who asks for the engine will be told
+        with suppress(Gpt2LabError, MemoryError):  # raised again when the engine is used
             self._open(self.precision)
 
     def _open(self, precision: str) -> Engine:
@@ -104,7 +104,7 @@ _all_engines: WeakSet[Engines] = WeakSet()
 
 
 def _unlock_in_child() -> None:
-    """After a fork: the thread that was opening an engine is not in the child, and would never let go of the lock."""
+    """Replace the locks after a fork: a thread that was opening an engine is not in the child to release its lock."""
     for engines in _all_engines:
         engines._opening = Lock()
 

@@ -1,7 +1,7 @@
-"""From a checkpoint to a core that can compute: weights are packed once, and read from the cache at later starts.
+"""Loading a checkpoint into a core: weights are packed once, and read from the cache at later starts.
 
-A miss costs one pass over the checkpoint for its digest and one for packing; the cache is passed by where that would
-not pay. Nothing about it can fail a load: at worst a warning says that every start packs again.
+A miss costs one pass over the checkpoint for its digest and one for packing; weights for which this does not pay
+bypass the cache. The cache never makes a load fail: at worst a warning says that every start packs again.
 """
 
 from __future__ import annotations
@@ -21,32 +21,32 @@ from gpt2lab.system import caches
 from gpt2lab.weights.checkpoint import READERS, Checkpoint, Tensor
 
 LEAST_SIZE = 8 << 20
-"""Bytes of packed weights below which packing takes no longer than finding them."""
+"""Bytes of packed weights below which packing takes no longer than a look-up in the cache."""
 
 
 class Core(Protocol):
-    """What :class:`gpt2lab._native.Engine` offers to be filled."""
+    """The part of :class:`gpt2lab._native.Engine` that loads weights."""
 
     @property
     def packed_size(self) -> int:
-        """Bytes of all weights."""
+        """Size of all packed weights in bytes."""
 
     @property
     def packed(self) -> packed_cache.Arena:
-        """Those bytes, to be read and written."""
+        """All packed weights as bytes, readable and writable."""
 
     def set_tensor(self, name: str, values: Tensor, /) -> None:
-        """Pack one tensor, named and shaped as in a checkpoint. Raises ValueError if it is not finite then."""
+        """Pack one tensor, named and shaped as in a checkpoint. Raises ValueError if the packed one is not finite."""
 
     def mark_loaded(self) -> None:
-        """Take all weights for set: ``packed`` was filled."""
+        """Mark all weights as set, after the caller has filled ``packed``."""
 
 
 def load_weights(core: Core, checkpoint: Checkpoint, precision: str) -> None:
     """Fill ``core`` with the weights of ``checkpoint`` in ``precision``, from the cache if they are in it.
 
     Raises :class:`~gpt2lab.errors.CheckpointError` for a tensor that turns out to be corrupt when it is read,
-    :class:`~gpt2lab.errors.UsageError` for one with numbers that ``precision`` has not.
+    :class:`~gpt2lab.errors.UsageError` for one with numbers that ``precision`` cannot represent.
     """
     folder = packed_cache.default_folder() if _pays(core, checkpoint, precision) else None
     key = stamp = None
@@ -55,26 +55,26 @@ def load_weights(core: Core, checkpoint: Checkpoint, precision: str) -> None:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             stamp = digests.stamp(checkpoint.files)
             if tuple(status for _, *status in stamp) != tuple(map(list, checkpoint.opened)):
-                folder = None  # replaced since: what is read is of the old files, which have no name any more
+                folder = None  # replaced since: the tensors are those of the old files, which have no name any more
             else:
                 key = _key(folder, stamp, checkpoint, precision)
     if folder and key and packed_cache.read_entry(folder, key, core.packed):
         return core.mark_loaded()
     for name in checkpoint.tensors:
-        values = checkpoint.tensors[name]  # one at a time is in memory
+        values = checkpoint.tensors[name]  # only one at a time is in memory
         try:
             core.set_tensor(name, values)
         except ValueError as error:
             raise UsageError(f"{checkpoint.path} cannot be held in {precision} ({error}): choose float32") from None
     if folder and key:
         with _warning_of(folder):
-            if digests.stamp(checkpoint.files) == stamp:  # else nobody knows what was packed
+            if digests.stamp(checkpoint.files) == stamp:  # else the packed contents are unknown
                 packed_cache.write_entry(folder, key, core.packed, str(checkpoint.path.absolute()))
     return None
 
 
 def cached_precisions(checkpoint: Checkpoint) -> list[str]:
-    """The precisions in which the cache has these weights, as far as that is known without reading them."""
+    """Return the precisions in which the cache has these weights, as far as can be known without reading them."""
     folder = packed_cache.default_folder()
     if folder is None:
         return []
@@ -88,22 +88,22 @@ def cached_precisions(checkpoint: Checkpoint) -> list[str]:
 
 
 def _pays(core: Core, checkpoint: Checkpoint, precision: str) -> bool:
-    """Whether these weights are worth their space: float32 is packed as fast as it is read."""
+    """Return whether these weights are worth caching: float32 is packed as fast as it is read."""
     return bool(checkpoint.files) and precision != "float32" and core.packed_size >= LEAST_SIZE
 
 
 def _key(folder: Path, stamp: digests.Stamp, checkpoint: Checkpoint, precision: str) -> packed_cache.Key | None:
-    """What the weights are kept under; None for files that have just changed or are changing."""
+    """Return the weights' key in the cache; None for files that have just changed or are changing."""
     if not digests.settled(stamp):
         return None
     digest = digests.recorded_digest(folder, stamp)
     if digest is None:
         if not os.access(folder, os.W_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))  # before much is read in vain
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))  # before reading much in vain
         digest = digests.content_digest(checkpoint.files)
         if digests.stamp(checkpoint.files) != stamp:
             return None
-        with suppress(OSError):  # who cannot write this is warned when it comes to the weights
+        with suppress(OSError):  # writing the weights warns of it
             digests.record_digest(folder, stamp, digest)
     return _key_of(digest, checkpoint, precision)
 
@@ -114,7 +114,7 @@ def _key_of(digest: str, checkpoint: Checkpoint, precision: str) -> packed_cache
 
 @contextmanager
 def _warning_of(folder: Path) -> Iterator[None]:
-    """Turns an OSError into a warning that names ``folder``."""
+    """Turn an OSError into a warning that names ``folder``."""
     try:
         yield
     except OSError as error:

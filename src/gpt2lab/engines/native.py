@@ -1,6 +1,7 @@
 """The C++ core behind the engine protocol: GPT-2 on a CPU.
 
-Packs a checkpoint's weights, then feeds tokens and draws samples. Knows nothing of text, prompts or scheduling.
+The engine packs a checkpoint's weights, then feeds tokens and draws samples. It knows nothing of text, prompts or
+scheduling.
 """
 
 from __future__ import annotations
@@ -34,16 +35,16 @@ _OUTPUTS = {"last": 0, "all": 1, "none": 2}
 
 
 class NativeEngine:
-    """Runs ``checkpoint`` on ``threads`` CPU threads (default: one per physical core).
+    """An engine that runs ``checkpoint`` on ``threads`` CPU threads (default: one per physical core).
 
-    Matrices are held in ``precision``, keys and values in ``kv_precision`` (default: float32 beside float32 weights,
-    else float16); see ``docs/precision.md``. What was packed once is kept: see :mod:`gpt2lab.engines.loading`.
+    Matrices are held in ``precision``, keys and values in ``kv_precision`` (default: float32 with float32 weights, else
+    float16); see ``docs/precision.md``. Packed weights are cached: see :mod:`gpt2lab.engines.loading`.
 
-    A row's logits depend on its sequence alone, and on which of its tokens were given and which drawn: not on the other
+    A row's logits depend only on its sequence, and on which of its tokens were given and which drawn: not on the other
     rows of a call, on how a prompt is cut into calls, or on the number of threads. The kernels are the fastest that the
-    CPU has; the environment variable ``GPT2LAB_ISA`` (``amx``, ``avx512vnni``, ``avx512``, ``avxvnni``, ``avx2``,
-    ``dotprod``, ``baseline``) asks for others. Raises :class:`UsageError` for a bad number of threads or a set of
-    instructions that the CPU lacks, :class:`~gpt2lab.errors.CheckpointError` for a tensor that cannot be read.
+    CPU can run; the environment variable ``GPT2LAB_ISA`` (``amx``, ``avx512vnni``, ``avx512``, ``avxvnni``, ``avx2``,
+    ``dotprod``, ``baseline``) selects others. Raises :class:`UsageError` for a bad number of threads or an instruction
+    set that the CPU lacks, :class:`~gpt2lab.errors.CheckpointError` for a tensor that cannot be read.
     """
 
     def __init__(
@@ -84,24 +85,24 @@ class NativeEngine:
 
     @property
     def kv_cache_bytes(self) -> int:
-        """Bytes of keys and values that living sequences hold, shared blocks counted once."""
+        """Bytes of keys and values that the existing sequences hold; shared blocks count once."""
         return int(self._core.blocks_in_use * self._core.block_bytes)
 
     @property
     def kv_cache_bytes_per_token(self) -> int:
-        """Bytes of keys and values that a token takes in a full block."""
+        """Bytes of keys and values per token of a full block."""
         return int(self._core.block_bytes // _native.KV_BLOCK_TOKENS)
 
     def new_sequence(self) -> int:
-        """An empty sequence; :meth:`free_sequence` gives its memory back."""
+        """Make an empty sequence; :meth:`free_sequence` releases its memory."""
         return int(self._core.new_sequence())
 
     def fork_sequence(self, sequence: int) -> int:
-        """A new sequence with the same tokens so far; the two share memory until one of them grows."""
+        """Make a new sequence with the same tokens so far; the two share memory until one of them grows."""
         return int(self._core.fork_sequence(sequence))
 
     def free_sequence(self, sequence: int) -> None:
-        """Forget a sequence."""
+        """Free a sequence."""
         self._core.free_sequence(sequence)
 
     def truncate_sequence(self, sequence: int, length: int) -> None:
@@ -140,9 +141,9 @@ class NativeEngine:
         draws: Sequence[Draw | None],
         given: Sequence[int] | None = None,
     ) -> list[list[Drawn]]:
-        """Feed tokens and draw behind them in one call of the core; see :meth:`gpt2lab.engines.protocol.Engine.step`.
+        """Feed tokens and draw after them in one call of the core; see :meth:`gpt2lab.engines.protocol.Engine.step`.
 
-        What was fed is taken back if anything is raised.
+        If anything is raised, the tokens fed are removed from the sequences.
         """
         wanted = [draw or NO_DRAW for draw in draws]
         counts = [len(ids) for ids in tokens]
@@ -186,8 +187,8 @@ class NativeEngine:
     ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]:
         """Draw one token per row of ``logits`` by the rules of :mod:`gpt2lab.sampling`.
 
-        Returns ids int32 ``[n]`` and the natural logarithms of their probabilities under the unmodified logits,
-        float32 ``[n]``. Raises :class:`SamplingError` for NaN or +inf logits or if no token is left to draw.
+        Returns ids int32 ``[n]`` and their natural log-probabilities under the unmodified logits, float32 ``[n]``.
+        Raises :class:`SamplingError` for NaN or +inf logits or if no token is left to draw.
         """
         used = [h if p.penalises else () for p, h in zip(params, histories, strict=True)]
         try:
@@ -210,7 +211,7 @@ class NativeEngine:
 
 
 def asked_instruction_set() -> str:
-    """What ``GPT2LAB_ISA`` asks for, empty if nothing. Raises UsageError for what this CPU has not."""
+    """Return the instruction set that ``GPT2LAB_ISA`` names, or "". Raises UsageError for one that this CPU lacks."""
     name, available = os.environ.get("GPT2LAB_ISA", ""), _native.instruction_sets()
     if name and name not in available:
         raise UsageError(f"GPT2LAB_ISA is {name!r}, but this CPU has kernels for {', '.join(available)}")
@@ -218,7 +219,7 @@ def asked_instruction_set() -> str:
 
 
 def _int32(values: npt.NDArray[np.generic]) -> npt.NDArray[np.int32]:
-    """Whole numbers as int32, or UsageError."""
+    """Convert whole numbers to int32. Raises UsageError for others."""
     if values.size == 0:
         return np.empty(0, np.int32)
     if values.dtype.kind not in "iu" or values.min() < -(2**31) or values.max() >= 2**31:
@@ -227,7 +228,7 @@ def _int32(values: npt.NDArray[np.generic]) -> npt.NDArray[np.int32]:
 
 
 def _no_numbers(sequences: Sequence[int], tokens: Sequence[Sequence[int]]) -> UsageError | SamplingError:
-    """What to raise if the core cannot read the arguments of a step."""
+    """Return the error to raise if the core cannot read the arguments of a step."""
     try:
         for ids in (sequences, *tokens):
             _int32(np.asarray(ids))

@@ -1,10 +1,10 @@
-"""Packed weights, kept on disk: what was converted once is read straight into the next engine's memory.
+"""A disk cache of packed weights, which later engines read straight into their memory.
 
-An entry is a file of one header and one arena, named after what it depends on: the contents of the checkpoint's
-files, how they are read, shape, precision and the core's layout. Entries are written under another name and renamed, so
-several processes need no lock and a kill leaves no half entry; whatever is wrong with one, it counts as absent. Knows
-no tensors and no engine: :mod:`gpt2lab.engines.loading` says what is packed, :mod:`gpt2lab.engines.digests` what a
-file contains.
+An entry is a file of one header and one arena. Its name holds everything it depends on: the contents of the
+checkpoint's files, the version of their readers, shape, precision and the core's layout. Entries are written under
+another name and renamed, so several processes need no lock and a kill leaves no half entry. A damaged entry counts as
+absent. This module knows no tensors and no engine: :mod:`gpt2lab.engines.loading` packs the weights,
+:mod:`gpt2lab.engines.digests` identifies the contents of files.
 """
 
 from __future__ import annotations
@@ -29,23 +29,23 @@ from gpt2lab.system.atomic import PARTIAL, new_file
 Arena = npt.NDArray[np.uint8]
 
 SIZE_LIMIT = 16 << 30
-"""Bytes of all entries, above which the longest unused ones are removed."""
+"""The most bytes of all entries; above it, the longest unused ones are removed."""
 
 ABANDONED = 15 * 60.0
-"""Seconds after which a temporary file that did not grow has lost its writer."""
+"""Seconds after which a temporary file that has not grown counts as abandoned by its writer."""
 
 _MAGIC = b"gpt2lab packed 2\n"
 _HEADER = 4096  # bytes; the arena after it starts on a page
-_MODEL = 250  # characters of a path that fit the header however they are escaped
+_MODEL = 250  # characters of a path that fit into the header however they are escaped
 _SUFFIX = ".packed"
 
 
 @dataclass(frozen=True)
 class Key:
-    """What an arena of weights is a function of."""
+    """Everything that determines an arena of weights."""
 
     digest: str
-    """Of the contents of the checkpoint's files, in hexadecimal."""
+    """Digest of the contents of the checkpoint's files, in hexadecimal."""
     precision: str
     layout: int
     """``_native.PACKED_LAYOUT``."""
@@ -66,35 +66,35 @@ class Entry:
 
     path: Path
     model: str
-    """Where the checkpoint lay when it was packed; empty if the file is not readable as an entry."""
+    """The checkpoint's path when it was packed; empty if the file cannot be read as an entry."""
     precision: str
     size: int
     """Bytes on disk."""
     used: float
-    """When it was last read or written, in seconds since 1970."""
+    """Time of the last read or write, in seconds since 1970."""
     whole: bool
-    """Whether it is as long as its header says; only reading it tells whether every byte is right."""
+    """Whether it is as long as its header says; only reading it shows whether every byte is right."""
 
 
 def default_folder() -> Path | None:
-    """Where packed weights are kept, None if they are not to be."""
+    """Return the folder for packed weights, None if the cache is off."""
     return caches.cache_folder("packed")
 
 
 def obstacle() -> str | None:
-    """Why nothing can be kept, in a few words; None if nothing is known to stand in the way."""
+    """Return why nothing can be cached, in a few words; None if no obstacle is known."""
     folder = default_folder()
     if folder is None:
         chosen = os.environ.get(caches.VARIABLE)
         return f"{caches.VARIABLE} is {chosen}" if chosen else "no home folder is known"
     for path in (folder, *folder.parents):
-        if os.path.exists(path) and not os.path.isdir(path):  # noqa: PTH110, PTH112 (which raise what these ignore)
+        if os.path.exists(path) and not os.path.isdir(path):  # noqa: PTH110, PTH112 (pathlib's raise errors that these ignore)
             return f"{path} is not a folder"
     return None
 
 
 def read_entry(folder: Path, key: Key, arena: Arena) -> bool:
-    """Fill ``arena`` with the entry of ``key``; False, with anything in ``arena``, if there is no intact one."""
+    """Fill ``arena`` with the entry of ``key``. Returns False, with ``arena`` undefined, if there is no intact one."""
     path = folder / key.name
     try:
         with path.open("rb", buffering=0) as file:
@@ -104,7 +104,7 @@ def read_entry(folder: Path, key: Key, arena: Arena) -> bool:
             if not _is_whole(file, header):
                 return False
             sums = _read_arena(path, arena)
-        with suppress(OSError):  # somebody else's cache that is read only
+        with suppress(OSError):  # another user's cache, which is read-only
             os.utime(path)
     except OSError:
         return False
@@ -112,7 +112,7 @@ def read_entry(folder: Path, key: Key, arena: Arena) -> bool:
 
 
 def has_entry(folder: Path, key: Key) -> bool:
-    """Whether there is an entry of ``key`` that looks intact: its bytes are compared when it is read."""
+    """Return whether there is an entry of ``key`` that looks intact; only :func:`read_entry` checks its bytes."""
     try:
         with (folder / key.name).open("rb", buffering=0) as file:
             header = _read_header(file)
@@ -122,7 +122,7 @@ def has_entry(folder: Path, key: Key) -> bool:
 
 
 def write_entry(folder: Path, key: Key, arena: Arena, model: str) -> None:
-    """Keep ``arena`` as the entry of ``key``, and remove what it supersedes. Raises OSError; leaves no half file."""
+    """Write ``arena`` as the entry of ``key``; remove entries that it supersedes. Raises OSError; leaves no half file."""
     checksum = _total(map(_native.checksum, _halves(arena)))
     model = model[-_MODEL:]
     header = {"key": asdict(key), "size": len(arena), "checksum": checksum, "model": model}
@@ -134,7 +134,7 @@ def write_entry(folder: Path, key: Key, arena: Arena, model: str) -> None:
 
 
 def entries(folder: Path) -> list[Entry]:
-    """All entries, the last used first."""
+    """Return all entries, the last used first."""
     found = []
     for path in _files(folder, f"*{_SUFFIX}"):
         with suppress(OSError):  # removed meanwhile
@@ -148,7 +148,7 @@ def entries(folder: Path) -> list[Entry]:
 
 
 def clear(folder: Path) -> int:
-    """Remove everything of the cache, what is half written too; the bytes that it took. Engines in use go on."""
+    """Remove the whole cache, with half-written files, and return its bytes. Engines in use are not affected."""
     removed = 0
     for path in _files(folder):
         with suppress(FileNotFoundError):  # by another process
@@ -166,7 +166,7 @@ def _files(folder: Path, pattern: str = "*") -> list[Path]:
 
 
 def _make_room(folder: Path, key: Key, model: str) -> None:
-    """Remove what nobody will read again: abandoned files, the same model as it was before, what exceeds the limit."""
+    """Remove abandoned files, older versions of the same model, and the longest unused entries beyond the limit."""
     for path in _files(folder, f"*{PARTIAL}"):
         with suppress(FileNotFoundError):
             if time.time() - path.stat().st_mtime > ABANDONED:
@@ -181,7 +181,7 @@ def _make_room(folder: Path, key: Key, model: str) -> None:
 
 
 def _read_header(file: IO[bytes]) -> dict[str, Any] | None:
-    """The header that ``file`` starts with, None if that is none."""
+    """Return the header that ``file`` starts with, None if it has no valid one."""
     data = file.read(_HEADER)
     if len(data) < _HEADER or not data.startswith(_MAGIC):
         return None
@@ -203,14 +203,14 @@ def _halves(arena: Arena) -> list[Arena]:
 
 
 def _total(sums: Iterable[int]) -> int:
-    """One checksum of the halves' checksums."""
+    """Return one checksum of the halves' checksums."""
     return _native.checksum(np.fromiter(sums, np.uint64).view(np.uint8))
 
 
 def _read_arena(path: Path, arena: Arena) -> list[int]:
-    """Fill ``arena`` from its place in the entry by two threads, and return the checksums of its halves.
+    """Fill ``arena`` from its place in the entry with two threads, and return the checksums of its halves.
 
-    Each half is one call without the interpreter's lock, so that other threads are not waited for in between.
+    Each half is one call without the interpreter's lock, so it does not wait for other threads in between.
     """
     sums = [0, 0]
 

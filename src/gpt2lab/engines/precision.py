@@ -1,4 +1,4 @@
-"""The devices and precisions that there are, and the bytes that weights take in each."""
+"""The available devices and precisions, and the bytes that weights take in each."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ if TYPE_CHECKING:
     from gpt2lab.config import ModelConfig
 
 DEVICES = ("cpu", "reference")
-"""``cpu`` is the native engine; ``reference`` is NumPy: slow, and there to be compared with."""
+"""``cpu`` is the native engine; ``reference`` is NumPy: slow, for comparison."""
 
 WEIGHT_BITS = {"float32": 32.0, "bfloat16": 16.0, "q8_0": 8.5, "q4_0": 4.5}
-"""Precision → bits that a weight of a matrix takes, scales included; biases, norms and positions are always float32."""
+"""Precision → bits per matrix weight, scales included; biases, norms and positions are always float32."""
 
 PRECISIONS = tuple(WEIGHT_BITS)
-"""What the native engine holds matrices in; ``reference`` has float32 alone."""
+"""Precisions of the native engine's matrices; ``reference`` has only float32."""
 
 KV_PRECISIONS = ("float32", "float16")
-"""What it holds keys and values in."""
+"""Precisions of its KV cache."""
 
 
 def default_kv_precision(precision: str) -> str:
-    """What keys and values are held in beside weights in ``precision`` if nobody says."""
+    """Return the default precision of the KV cache for weights in ``precision``."""
     return "float32" if precision == "float32" else "float16"
 
 
 def weight_bytes(config: ModelConfig, precision: str) -> int:
-    """Bytes of a model's weights in ``precision``, without what pads them for the kernels."""
+    """Return the bytes of a model's weights in ``precision``, without the padding for the kernels."""
     matrices = config.n_vocab * config.n_embd + 12 * config.n_layer * config.n_embd**2
     return round(matrices * WEIGHT_BITS[precision] / 8) + 4 * (config.n_params - matrices)
 

@@ -1,5 +1,7 @@
-"""Draws from logits by the readable rules of :mod:`gpt2lab.sampling.rules`: for the reference engine, and for stages
-that are a user's own Python. Knows nothing of how logits are computed.
+"""Draws from logits by the readable rules of :mod:`gpt2lab.sampling.rules`.
+
+The reference engine uses them, and so do the user's own Python stages. This module knows nothing of how logits are
+computed.
 """
 
 from __future__ import annotations
@@ -14,7 +16,10 @@ from gpt2lab.sampling import rules
 
 
 def draw_rows(logits: npt.NDArray[np.float32], fed: Sequence[int], draw: Draw) -> Iterator[Drawn]:
-    """Tokens drawn from rows of ``logits`` until one differs from the next of the tokens ``fed``, the rows' own."""
+    """Draw a token from each row of ``logits``, until one differs from the next token ``fed``.
+
+    ``fed[i]`` is the token that row i is the logits after.
+    """
     history = list(draw.history)
     for n, (row, next_fed) in enumerate(zip(logits, [*fed[1:], None], strict=True)):
         place = {"seed": draw.seed, "stream": draw.stream, "position": draw.position + n}
@@ -26,5 +31,5 @@ def draw_rows(logits: npt.NDArray[np.float32], fed: Sequence[int], draw: Draw) -
 
 
 def _likeliest(logits: npt.NDArray[np.float32], n: int) -> tuple[tuple[int, float], ...]:
-    """The ``n`` likeliest ids and their log-probabilities, the lower id first of equal ones."""
+    """Return the ``n`` likeliest ids and their log-probabilities; of equal ones, the lower id first."""
     return tuple((id, rules.logprob(logits, id)) for id in rules.largest(logits, n).tolist())

@@ -1,6 +1,6 @@
-"""An engine made of :mod:`gpt2lab.reference` and :mod:`gpt2lab.sampling.rules`: slow, simple, to be compared with.
+"""An engine made of :mod:`gpt2lab.reference` and :mod:`gpt2lab.sampling.rules`: slow, simple, for comparison.
 
-Every sequence is computed by itself, so what runs beside it cannot matter. Keys and values are whole NumPy arrays
+Every sequence is computed by itself, so other sequences cannot affect it. Keys and values are whole NumPy arrays
 that are never changed in place, so a fork shares them.
 """
 
@@ -34,25 +34,25 @@ class ReferenceEngine:
 
     @property
     def n_sequences(self) -> int:
-        """How many sequences are held."""
+        """The number of sequences held."""
         return len(self._past)
 
     @property
     def kv_cache_bytes_per_token(self) -> int:
-        """Bytes of keys and values that a token takes."""
+        """Bytes of keys and values per token."""
         return self.config.kv_cache_bytes(1)
 
     def new_sequence(self) -> int:
-        """An empty sequence."""
+        """Make an empty sequence."""
         config = self.config
         return self._hold(np.zeros((config.n_layer, 2, config.n_head, 0, config.head_dim), np.float32))
 
     def fork_sequence(self, sequence: int) -> int:
-        """A sequence with the same tokens, sharing their keys and values."""
+        """Make a sequence with the same tokens, sharing their keys and values."""
         return self._hold(self._past[sequence])
 
     def free_sequence(self, sequence: int) -> None:
-        """Forget a sequence."""
+        """Free a sequence."""
         del self._past[sequence]
 
     def truncate_sequence(self, sequence: int, length: int) -> None:
@@ -67,7 +67,7 @@ class ReferenceEngine:
         *,
         given: bool = True,
     ) -> npt.NDArray[np.float32]:
-        """Logits of the tokens fed; see :meth:`gpt2lab.engines.protocol.Engine.forward`."""
+        """Feed tokens and return their logits; see :meth:`gpt2lab.engines.protocol.Engine.forward`."""
         rows = [np.empty((0, self.config.n_vocab), np.float32)]
         with self._all_or_nothing(sequences):
             for sequence, ids in zip(sequences, tokens, strict=True):
@@ -83,7 +83,7 @@ class ReferenceEngine:
         draws: Sequence[Draw | None],
         given: Sequence[int] | None = None,
     ) -> list[list[Drawn]]:
-        """Tokens drawn behind those fed; see :meth:`gpt2lab.engines.protocol.Engine.step`."""
+        """Feed tokens and draw after them; see :meth:`gpt2lab.engines.protocol.Engine.step`."""
         drawn: list[list[Drawn]] = []
         with self._all_or_nothing(sequences):
             for sequence, ids, draw in zip(sequences, tokens, draws, strict=True):
@@ -93,7 +93,7 @@ class ReferenceEngine:
 
     @contextmanager
     def _all_or_nothing(self, sequences: Sequence[int]) -> Iterator[None]:
-        """Takes back what was fed to ``sequences`` if anything is raised."""
+        """Restore ``sequences`` as they were if anything is raised."""
         before = {sequence: self._past[sequence] for sequence in sequences}
         try:
             yield
