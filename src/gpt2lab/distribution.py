@@ -69,7 +69,7 @@ def next_token(
     top: int,
     custom: Sequence[CustomStage] = (),
 ) -> NextToken:
-    """Apply the stages of ``params`` and ``custom`` to ``logits [n_vocab]``, with the ``top`` likeliest tokens of each."""
+    """Apply the stages of ``params`` and ``custom`` to ``logits [n_vocab]``; keep the ``top`` likeliest of each."""
     views = []
     for stage in stages(logits, params, history, custom):
         kept = int(np.count_nonzero(stage.probabilities))

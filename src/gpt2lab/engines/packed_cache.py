@@ -122,7 +122,7 @@ def has_entry(folder: Path, key: Key) -> bool:
 
 
 def write_entry(folder: Path, key: Key, arena: Arena, model: str) -> None:
-    """Write ``arena`` as the entry of ``key``; remove entries that it supersedes. Raises OSError; leaves no half file."""
+    """Write ``arena`` as the entry of ``key``; remove entries it supersedes. Raises OSError; leaves no half file."""
     checksum = _total(map(_native.checksum, _halves(arena)))
     model = model[-_MODEL:]
     header = {"key": asdict(key), "size": len(arena), "checksum": checksum, "model": model}

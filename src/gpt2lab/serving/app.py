@@ -1,7 +1,7 @@
 """The routes: OpenAI's completions and models, tokens, health, metrics, the API's documentation.
 
-FastAPI, because the request models then are the OpenAPI document too, which clients and schemathesis read; its own
-page of documentation is replaced, for it loads scripts from elsewhere.
+FastAPI derives from the request models the OpenAPI document that clients and schemathesis read. Its own page of
+documentation is replaced, because it loads scripts from other hosts.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ COMPLETIONS = "/v1/completions"
 
 
 def make_app(service: Service) -> FastAPI:
-    """The application; its lifespan starts and stops the models' threads."""
+    """Make the application; its lifespan starts and stops the models' threads."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -137,7 +137,7 @@ def _add_completions(app: FastAPI, service: Service) -> None:
         record |= {"model": served.name, "id": order.id, "samples": len(order.job.samples)}
 
         def ended() -> None:
-            served.worker.cancel(order.job)  # if there is anything left of it
+            served.worker.cancel(order.job)  # does nothing if it has ended
             record.update(read=order.prompt_tokens, drawn=order.completion_tokens)
             if order.first_token_seconds is not None:
                 record["first"] = f"{order.first_token_seconds:.3f}s"
@@ -151,7 +151,7 @@ def _add_completions(app: FastAPI, service: Service) -> None:
             ended()
         if answer is None:
             record["gone"] = True
-            return Response(status_code=499)  # nobody reads it but the log
+            return Response(status_code=499)  # only the log reads it
         return JSONResponse(answer)
 
 
@@ -172,7 +172,7 @@ def _add_tokens(app: FastAPI, service: Service) -> None:
 
 
 async def _or_400(param: str, function: Any, argument: Any) -> Any:
-    """``function(argument)`` in a thread; what it cannot take is the client's mistake."""
+    """Run ``function(argument)`` in a thread; answer 400 to an argument that it rejects."""
     try:
         return await run_in_threadpool(function, argument)
     except Gpt2LabError as error:
@@ -214,7 +214,7 @@ def _add_pages(app: FastAPI, service: Service) -> None:
 
 
 def _forget_422(app: FastAPI) -> None:
-    """FastAPI documents that it answers 422 to what is invalid; here it is 400, as at OpenAI's."""
+    """Remove the status 422 that FastAPI documents for invalid requests; here it is 400, as in OpenAI's API."""
     document = app.openapi()
     for operations in document["paths"].values():
         for operation in operations.values():

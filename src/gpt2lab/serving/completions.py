@@ -1,7 +1,7 @@
-"""What becomes of a request for completions: an order that a worker carries out, and its result as JSON or a stream.
+"""Requests for completions: the order that a worker carries out, and its result as JSON or a stream.
 
-Sample i of prompt p draws from random stream p · best_of + i of the seed, as everywhere in gpt2lab, so that it is the
-text that ``gpt2lab generate`` writes, whatever runs beside it.
+Sample i of prompt p draws from random stream p · best_of + i of the seed, as everywhere in gpt2lab, so it is the text
+that ``gpt2lab generate`` writes, whatever else runs in the batch.
 """
 
 from __future__ import annotations
@@ -31,41 +31,41 @@ if TYPE_CHECKING:
     from gpt2lab.serving.settings import Settings
 
 DEFAULT_MAX_TOKENS = 16
-"""OpenAI's."""
+"""OpenAI's default."""
 
 AT_ONCE = 1 << 13
-"""Characters or ids of prompts up to which a request is planned on the event loop; a thread costs more than that."""
+"""The most characters or ids of prompts of a request planned on the event loop: for so few, a thread costs more."""
 
 _SAMPLING = (*PARAMETERS, "logit_bias", "seed", "stop", "ignore_eos")
 
 
 @dataclass
 class Order:
-    """A request that has been found to be possible."""
+    """A request that has passed all checks."""
 
     served: ServedModel
     job: Job
     n: int
-    """Choices for each prompt."""
+    """Number of choices for each prompt."""
     best_of: int
-    """Samples for each prompt."""
+    """Number of samples for each prompt."""
     echoes: list[str]
-    """Texts of the prompts if they are to be repeated, else empty ones."""
+    """The prompts' texts if the answer repeats them, else empty strings."""
     logprobs: int | None
     as_ids: bool
-    """Whether tokens are told as their ids."""
+    """Whether the answer spells tokens by their ids."""
     seed: int
     prompt_tokens: int
     id: str = field(default_factory=lambda: f"cmpl-{secrets.token_hex(12)}")
     created: int = field(default_factory=lambda: int(time.time()))
     began: float = field(default_factory=time.perf_counter)
     first_token_seconds: float | None = None
-    """Until the first token of a stream."""
+    """Seconds to the first token of a stream."""
     completion_tokens: int = 0
-    """Drawn so far, by samples that have ended."""
+    """Number of tokens drawn by samples that have ended."""
 
     def head(self) -> dict[str, Any]:
-        """What every answer and every chunk begins with."""
+        """Return the fields that begin every answer and every chunk."""
         return {
             "id": self.id,
             "object": "text_completion",
@@ -76,13 +76,13 @@ class Order:
         }
 
     def usage(self) -> dict[str, int]:
-        """Counts of tokens so far."""
+        """Return the counts of tokens so far."""
         total = self.prompt_tokens + self.completion_tokens
         counts = {"prompt_tokens": self.prompt_tokens, "completion_tokens": self.completion_tokens}
         return {**counts, "total_tokens": total}
 
     def costs(self) -> dict[str, Any]:
-        """Tokens and seconds, as the end of an answer or of a stream tells them."""
+        """Return the tokens and seconds that an answer or a stream ends with."""
         return {"usage": self.usage(), "timings": self.job.times.spent()}
 
 
@@ -96,7 +96,7 @@ async def make_order(body: CompletionRequest, served: ServedModel, settings: Set
 
 
 def check_request(body: CompletionRequest, settings: Settings) -> None:
-    """What can be said of a request without its model. Raises :class:`ApiError`."""
+    """Check everything about a request that needs no model. Raises :class:`ApiError`."""
     n, best_of = body.n or 1, body.best_of or body.n or 1
     if body.suffix:
         raise ApiError(400, "suffix: GPT-2 reads from left to right and cannot fill in the middle", param="suffix")
@@ -116,7 +116,7 @@ def check_request(body: CompletionRequest, settings: Settings) -> None:
         message = f"max_tokens must be at most {settings.max_tokens} on this server, got {body.max_tokens}"
         raise ApiError(400, message, param="max_tokens")
     for place, prompt in enumerate(body.prompt):
-        # A character has at least one byte; what is so long need not be encoded to be refused.
+        # A character has at least one byte, so a prompt with too many characters is refused without encoding it.
         if isinstance(prompt, str) and _too_long(prompt, settings.max_prompt_bytes):
             where = f"prompt[{place}]" if len(body.prompt) > 1 else "prompt"
             message = f"{where} is longer than the {settings.max_prompt_bytes} bytes of this server"
@@ -186,7 +186,7 @@ def _planned(body: CompletionRequest, served: ServedModel, settings: Settings) -
 
 
 def submit(order: Order) -> None:
-    """Hand ``order`` to its worker; raises as :func:`hand_over`."""
+    """Hand ``order`` to its worker. Raises as :func:`hand_over` does."""
     hand_over(order.served, order.job, order.prompt_tokens)
 
 
@@ -202,7 +202,7 @@ def hand_over(served: ServedModel, job: Job, prompt_tokens: int) -> None:
 
 
 async def collect(order: Order) -> dict[str, Any]:
-    """The answer once all samples have ended. Raises :class:`ApiError` if the model failed."""
+    """Return the answer once all samples have ended. Raises :class:`ApiError` if the model failed."""
     ends: dict[int, Delta] = {}
     try:
         while deltas := await order.job.take():
@@ -226,7 +226,7 @@ async def collect(order: Order) -> dict[str, Any]:
 
 
 def _best(order: Order, ends: dict[int, Delta]) -> Iterable[int]:
-    """Numbers of the samples to be returned: of each prompt the n likeliest per token, the likeliest first."""
+    """Return the numbers of the chosen samples: for each prompt the n likeliest per token, likeliest first."""
     if order.best_of == order.n:
         return range(len(ends))
     chosen: list[int] = []
@@ -237,7 +237,7 @@ def _best(order: Order, ends: dict[int, Delta]) -> Iterable[int]:
 
 
 def failed(error: Exception) -> ApiError:
-    """What a client is told of an error in the model or at the end of a drain."""
+    """Return the API error that reports an error in the model, or the end of a drain, to a client."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, MemoryError):
@@ -246,7 +246,7 @@ def failed(error: Exception) -> ApiError:
 
 
 async def stream(order: Order, include_usage: bool) -> AsyncIterator[bytes]:
-    """Server-sent events: a chunk for each piece of text, at the end ``[DONE]``."""
+    """Yield server-sent events: a chunk for each piece of text, then ``[DONE]``."""
     chunks = _Chunks(order, include_usage)
     try:
         while deltas := await order.job.take():
@@ -261,7 +261,7 @@ async def stream(order: Order, include_usage: bool) -> AsyncIterator[bytes]:
 
 
 class _Chunks:
-    """Deltas as events; what all of them share is written once."""
+    """A writer of deltas as events; the part that all share is encoded once."""
 
     def __init__(self, order: Order, include_usage: bool) -> None:
         self._order = order
@@ -286,7 +286,7 @@ class _Chunks:
         return (self._head + middle + self._tail).encode()
 
     def end(self) -> bytes:
-        """The counts and times, if they are wanted, and the mark that nothing more will come."""
+        """Return the counts and times, if requested, and the mark that ends the stream."""
         usage = b""
         if self._include_usage:
             last = {**self._order.head(), "choices": [], **self._order.costs()}
@@ -295,7 +295,7 @@ class _Chunks:
 
 
 def logprobs_of(order: Order, entries: Sequence[Entry]) -> dict[str, Any] | None:
-    """``entries`` in the shape of OpenAI's legacy completions; the drawn token is always among the likeliest."""
+    """Return ``entries`` in the shape of OpenAI's legacy completions; the likeliest always include the drawn token."""
     if order.logprobs is None:
         return None
     spelled = _id_of if order.as_ids else partial(_spelled, order.served)
@@ -316,12 +316,12 @@ def logprobs_of(order: Order, entries: Sequence[Entry]) -> dict[str, Any] | None
 
 
 def _id_of(token: int) -> str:
-    """As vLLM's server spells a token by its id."""
+    """Spell a token by its id, as vLLM's server does."""
     return f"token_id:{token}"
 
 
 def _spelled(served: ServedModel, token: int) -> str:
-    """A token's text; ``bytes:\\x..`` if it is a part of a character, as in OpenAI's API."""
+    """Return a token's text; ``bytes:\\x..`` if it is part of a character, as in OpenAI's API."""
     try:
         data = served.tokenizer.token_bytes(token)
     except Gpt2LabError:  # an id beyond the vocabulary, which is never drawn but may be among the likeliest

@@ -1,4 +1,4 @@
-"""What is refused, in the shape that OpenAI's clients expect: ``{"error": {message, type, param, code}}``."""
+"""Refusals in the shape that OpenAI's clients expect: ``{"error": {message, type, param, code}}``."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _TYPES = {
     500: "server_error",
     503: "service_unavailable_error",
 }
-_LONGEST = 500  # characters of a message; what a client sent may be in it
+_LONGEST = 500  # characters of a message, which may repeat what a client sent
 
 
 class ApiError(Exception):
@@ -38,7 +38,7 @@ class ApiError(Exception):
         self.headers = dict(headers or {})
 
     def body(self) -> dict[str, Any]:
-        """The JSON object that says it."""
+        """Return the error as a JSON object."""
         message = str(self)
         return {
             "error": {
@@ -50,13 +50,13 @@ class ApiError(Exception):
         }
 
     def response(self) -> Response:
-        """The whole answer."""
-        # Escaped to ASCII: what is repeated of the request may hold half a surrogate pair, which has no UTF-8.
+        """Return the whole answer."""
+        # Escaped to ASCII: parts of the request in it may hold half a surrogate pair, which has no UTF-8.
         return Response(json.dumps(self.body()), self.status, self.headers, "application/json")
 
 
 def nothing_at(path: str) -> str:
-    """What to tell those who ask for ``path``, where nothing is: clients of OpenAI's API find some by themselves."""
+    """Return the message for a ``path`` that does not exist, with a hint for those that clients of OpenAI's API try."""
     name = path.rstrip("/").removeprefix("/v1")
     if name in ("/chat/completions", "/responses", "/messages"):
         return (
@@ -69,12 +69,12 @@ def nothing_at(path: str) -> str:
 
 
 def stopping() -> ApiError:
-    """What is told while the server drains."""
+    """Return the error for new work while the server drains."""
     return ApiError(503, "the server is being stopped", code="draining", headers={"Retry-After": "5"})
 
 
 def of_validation(errors: Sequence[Mapping[str, Any]]) -> ApiError:
-    """The first of pydantic's complaints, with the name of its field."""
+    """Return the first of pydantic's errors, with the name of its field."""
     first = errors[0]
     kind = first["type"]
     path = [part for part in first["loc"] if part != "body"]

@@ -1,7 +1,7 @@
-"""What every request passes before a route sees it, and what is written down of it afterwards.
+"""The middleware that checks every request before a route sees it, and records it afterwards.
 
-:class:`Record` counts and logs; :class:`Guard` asks for a key, and reads a body with limits on its size and time. Both
-are plain ASGI: nothing stands between a stream and its socket.
+:class:`Record` counts and logs; :class:`Guard` checks the key, and reads the body with limits on its size and time.
+Both are plain ASGI: nothing stands between a stream and its socket.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 RECORD = "gpt2lab.record"
-"""Key of the scope under which routes leave what the log line is to tell."""
+"""Key of the scope under which routes leave facts for the log line."""
 
 OPEN_TO_ALL = ("/health", "/", "/docs", "/openapi.json", "/watch")
-"""Paths for which no key is asked."""
+"""Paths that need no key."""
 
 PAGE = "/page/"
-"""What the paths of the page's own files begin with; they hold nothing of anybody's, and the page asks for the key."""
+"""Prefix of the paths of the page's own files. These hold no private data; the page itself asks for the key."""
 
 DISCARDED = 32 << 20
-"""Bytes of a body that is too long that are still taken, so that its sender comes to read why it is refused."""
+"""The most bytes of an overlong body that are still read, so that the client gets to read why it is refused."""
 
 log = logging.getLogger("gpt2lab.serving")
 
 
 class Record:
-    """Counts every request and writes one line about it: what it cost, never what it said."""
+    """Middleware that counts every request and logs one line about it: its cost, never its content."""
 
     def __init__(self, app: App, metrics: Metrics, routes: Iterable[str]) -> None:
         self._app = app
@@ -51,7 +51,7 @@ class Record:
         self._routes = frozenset(routes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on and tell how it went."""
+        """Pass a request on, and record its outcome."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -88,7 +88,7 @@ class Record:
 
 
 class Guard:
-    """Answers in a route's place where a key is missing or a body is too long, too late or no JSON."""
+    """Middleware that refuses a request if its key is missing or its body is too long, too late or not JSON."""
 
     def __init__(self, app: App, settings: Settings) -> None:
         self._app = app
@@ -96,7 +96,7 @@ class Guard:
         self._keys = [key.encode() for key in settings.api_keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, its body read; or refuse it."""
+        """Read a request's body and pass the request on, or refuse it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -119,7 +119,7 @@ class Guard:
             return
         scheme, _, given = headers.get("authorization", "").partition(" ")
         key = given.strip().encode("latin-1", "replace")
-        # All are compared, each in constant time: how long it takes tells nothing about any of them.
+        # Compare with all keys, each in constant time: the time taken reveals nothing about any of them.
         matches = [hmac.compare_digest(key, known) for known in self._keys]
         if scheme.lower() != "bearer" or not any(matches):
             what = "no API key was given" if not given else "the API key is not known here"
@@ -144,11 +144,11 @@ class Guard:
 
 
 class _Gone(Exception):
-    """The client left before its body had come."""
+    """The error of a client that left before its body had arrived."""
 
 
 async def _read(receive: Receive, limit: int) -> bytes | None:
-    """A body; None if it is longer than ``limit``, and then as much of it is taken as is reasonable."""
+    """Read a body; None if it is longer than ``limit``, once it ends or :data:`DISCARDED` bytes are exceeded."""
     parts: list[bytes] = []
     size = 0
     while True:
@@ -166,7 +166,7 @@ async def _read(receive: Receive, limit: int) -> bytes | None:
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:
-    """Gives ``body`` first, and then what really comes."""
+    """Return a receive function that gives ``body`` first, then the messages of ``receive``."""
     given = False
 
     async def replay() -> Message:
@@ -180,7 +180,7 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
 
 
 def _check_type(headers: Headers) -> None:
-    """Only JSON: a page of another origin can send a form or plain text without asking, but not this."""
+    """Refuse bodies that are not JSON: a page of another origin can send a form or plain text unasked, but not JSON."""
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise ApiError(415, f"the body must be sent as application/json, not {kind[:100] or 'without a type'}")

@@ -1,7 +1,7 @@
-"""Logits after any tokens, for whoever looks around in a text: what two looks have in common is read once.
+"""Logits after any tokens, for clients that explore a text: tokens that two requests have in common are fed once.
 
-Runs on the worker's thread, in pieces between two steps. What it keeps is one sequence of the engine, until the model
-has rested for a while. Knows nothing of HTTP.
+Reading runs on the worker's thread, in pieces between two steps. It keeps one sequence of the engine until the model
+has been idle for a while. This module knows nothing of HTTP.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from gpt2lab.tokenizer import Tokenizer
 
 Marked = list[tuple[int, bool]]
-"""Ids, each with whether it was given (or drawn): an engine may compute the two in different ways."""
+"""Ids, each with whether it was given (else drawn): an engine may compute the two in different ways."""
 
 
 class LogitReader:
-    """Reads with ``engine``."""
+    """A reader of logits with ``engine``."""
 
     def __init__(self, engine: Engine, tokenizer: Tokenizer) -> None:
         self._engine = engine
@@ -32,13 +32,13 @@ class LogitReader:
         self._sequence: int | None = None
 
     def read(self, tokens: Sequence[int], drawn: int) -> Reading:
-        """Logits ``[n_vocab]`` (float32) after ``tokens`` (at least one), of which the last ``drawn`` were not given.
+        """Return the logits ``[n_vocab]`` (float32) after ``tokens`` (at least one); the last ``drawn`` were not given.
 
-        Yields between pieces. -inf for ids that have no text, which no completion draws.
+        Yields between pieces. Ids that have no text, which no completion draws, get -inf.
         """
         n_given = len(tokens) - drawn
         marked = [(id, place < n_given) for place, id in enumerate(tokens)]
-        known = min(_n_common(marked, self._kept), len(marked) - 1)  # the last is fed in any case, for its logits
+        known = min(_n_common(marked, self._kept), len(marked) - 1)  # the last token is always fed, for its logits
         sequence = self._begin(known)
         try:
             *pieces, last = _pieces(marked[known:])
@@ -53,13 +53,13 @@ class LogitReader:
         return without_text(row, self._tokenizer)
 
     def forget(self) -> None:
-        """Give back what is kept."""
+        """Free the kept sequence."""
         if self._sequence is not None:
             self._engine.free_sequence(self._sequence)
         self._sequence, self._kept = None, []
 
     def _begin(self, known: int) -> int:
-        """A sequence that holds the first ``known`` tokens of what is kept."""
+        """Return a sequence that holds the first ``known`` of the kept tokens."""
         if self._sequence is None or not known:
             return self._engine.new_sequence()
         sequence = self._engine.fork_sequence(self._sequence)
@@ -67,7 +67,7 @@ class LogitReader:
         return sequence
 
     def _keep(self, sequence: int, marked: Marked) -> None:
-        """Keep what has just been read, unless what is kept goes on where it ends."""
+        """Keep the sequence just read, unless the kept one begins with all of its tokens."""
         if marked == self._kept[: len(marked)]:
             self._engine.free_sequence(sequence)
             return
@@ -76,12 +76,12 @@ class LogitReader:
 
 
 def _n_common(a: Marked, b: Marked) -> int:
-    """How many elements both begin with."""
+    """Return the length of the common prefix."""
     return next((place for place, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def _pieces(marked: Marked) -> Iterator[tuple[list[int], bool]]:
-    """Runs of ids that were all given or all drawn, none longer than a step may feed beside others."""
+    """Yield runs of ids that were all given or all drawn, none longer than :data:`PREFILL_CHUNK`."""
     for given, run in groupby(marked, key=lambda each: each[1]):
         ids = [id for id, _ in run]
         for at in range(0, len(ids), PREFILL_CHUNK):

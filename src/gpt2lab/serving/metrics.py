@@ -1,4 +1,4 @@
-"""What ``/metrics`` tells Prometheus. No text, no names of users: counts and times alone."""
+"""The metrics that ``/metrics`` reports to Prometheus: only counts and times, no text, no names of users."""
 
 from __future__ import annotations
 
@@ -47,16 +47,16 @@ class Metrics:
         )
 
     def of_model(self, name: str) -> ModelMetrics:
-        """Those with the label ``name``."""
+        """Return the metrics with the label ``name``."""
         return ModelMetrics(self, name)
 
     def text(self) -> bytes:
-        """All of them in Prometheus' format."""
+        """Return all metrics in Prometheus' format."""
         return generate_latest(self.registry)
 
 
 class ModelMetrics:
-    """A model's own."""
+    """The metrics of one model."""
 
     def __init__(self, metrics: Metrics, name: str) -> None:
         self.refused = metrics.refused.labels(name)

@@ -1,4 +1,4 @@
-"""What a server serves: models under the names that requests call them by, each with its own thread."""
+"""The models of a server, by the names that requests use, each with its own thread."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ServedModel:
         self.worker.at_rest = self.logits.forget
 
     def facts(self) -> dict[str, Any]:
-        """What its card tells beyond what OpenAI's has."""
+        """Return the facts that its card adds to OpenAI's."""
         config = self.model.config
         return {
             "fingerprint": self.fingerprint,
@@ -54,7 +54,7 @@ class ServedModel:
 
 
 class ServedModels:
-    """All of them; the first answers requests that name none."""
+    """All models of a server; the first answers requests that name none."""
 
     def __init__(self, models: Sequence[tuple[str, LanguageModel]], settings: Settings, metrics: Metrics) -> None:
         names = [name for name, _ in models]
@@ -66,7 +66,7 @@ class ServedModels:
         return iter(self._models.values())
 
     def get(self, name: str | None) -> ServedModel:
-        """The model that a request names. Raises :class:`ApiError` 404 if there is none."""
+        """Return the model that a request names. Raises :class:`ApiError` 404 if there is none."""
         if name is None:
             return next(iter(self._models.values()))
         if name not in self._models:
@@ -76,13 +76,13 @@ class ServedModels:
 
 
 def name_of(name_or_path: str) -> str:
-    """What a model is called in requests: its name, or the last part of its path; never the path."""
+    """Return a model's name in requests: its name, or the last part of its path; never the whole path."""
     path = Path(name_or_path)
     return path.name.removesuffix(".gguf").removesuffix(".pt") or path.absolute().name or name_or_path
 
 
 def fingerprint(model: LanguageModel) -> str:
-    """Names all that a text depends on besides its request: weights, precision, kernels and version.
+    """Return an id of everything that a text depends on besides its request: weights, precision, kernels and version.
 
     Raises :class:`~gpt2lab.errors.CheckpointError` if the weights cannot be read.
     """

@@ -1,8 +1,7 @@
-"""The files of the playground: what lies in the folder ``page`` beside this module, and the module that is made of the
-declaration of sampling's stages; nothing else.
+"""The playground's files: the folder ``page`` next to this module, and a module made from the sampling declaration.
 
-Read anew for each request, so that whoever works on the page only reloads it. A browser asks whether a file has changed
-and is told so by its ETag.
+Files are read again for each request, so a developer of the page only has to reload it. ETags let browsers ask whether
+a file has changed.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ FOLDER = Path(__file__).parent / "page"
 
 STAGES_MODULE = "stages.js"
 
-_MOST = 1e6  # of a control, where the server has no bound
+_MOST = 1e6  # upper bound of a control for which the server has none
 
 MEDIA_TYPES = {  # not Python's mimetypes: on Windows those depend on what else is installed
     ".html": "text/html; charset=utf-8",
@@ -38,7 +37,7 @@ MEDIA_TYPES = {  # not Python's mimetypes: on Windows those depend on what else 
     ".ico": "image/x-icon",
     ".woff2": "font/woff2",
 }
-"""Of the files that are served, by their suffix."""
+"""Media types of the files served, by suffix."""
 
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
@@ -48,11 +47,11 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
-"""Of every page and every file of it: nothing of another origin is loaded, sent to, or may frame it."""
+"""Headers of every page and its files: no other origin is loaded from or sent to, and none may frame the page."""
 
 
 def add_page_files(app: FastAPI) -> None:
-    """``/`` and ``/page/…``."""
+    """Add the routes ``/`` and ``/page/…`` to ``app``."""
 
     async def index(request: Request) -> Response:
         return await run_in_threadpool(file_response, request, "index.html")
@@ -65,9 +64,9 @@ def add_page_files(app: FastAPI) -> None:
 
 
 def file_response(request: Request, name: str) -> Response:
-    """The file ``name`` of the page. Raises HTTPException 404 if there is none of that name and of a known kind."""
+    """Return the page's file ``name``. Raises HTTPException 404 if it does not exist, or its type is not served."""
     kind = MEDIA_TYPES.get(Path(name).suffix)
-    if kind is None or name not in {STAGES_MODULE, *(path.name for path in FOLDER.iterdir())}:  # none leads out of it
+    if kind is None or name not in {STAGES_MODULE, *(path.name for path in FOLDER.iterdir())}:  # never outside it
         raise HTTPException(404)
     content = stages_module().encode() if name == STAGES_MODULE else (FOLDER / name).read_bytes()
     headers = {**HEADERS, "ETag": f'"{hashlib.sha256(content).hexdigest()[:32]}"', "Cache-Control": "no-cache"}
@@ -77,7 +76,7 @@ def file_response(request: Request, name: str) -> Response:
 
 
 def stages_module() -> str:
-    """An ES module with the titles of the stages by name, and everything that the page shows of each parameter."""
+    """Return an ES module with the stages' titles by name, and everything that the page shows of each parameter."""
     parameters = [_shown(parameter) for parameter in PARAMETERS.values()]
     data = {"STAGES": STAGES, "PARAMETERS": parameters}
     return "".join(f"export const {name} = {json.dumps(value)};\n" for name, value in data.items())
@@ -95,6 +94,6 @@ def _shown(parameter: Parameter) -> dict[str, Any]:
 
 
 def not_modified(request: Request, etag: str) -> bool:
-    """Whether the client has what ``etag`` names."""
+    """Return whether the client already has the version that ``etag`` names."""
     known = [each.strip().removeprefix("W/") for each in request.headers.get("if-none-match", "").split(",")]
     return etag in known or "*" in known

@@ -1,4 +1,4 @@
-"""A plain page without scripts: what is served, and the API's documentation out of its OpenAPI document."""
+"""A plain page without scripts: the models served, and the API's documentation from its OpenAPI document."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def docs_page(document: Mapping[str, Any], models: Iterable[ServedModel]) -> str:
-    """What is served; every operation with the fields of its request and answer, and the statuses that it may have."""
+    """Return the page: the models, and every operation with its statuses and the fields of its request and answer."""
     schemas = document["components"]["schemas"]
     parts = [
         f"<p>This is <code>gpt2lab serve</code>, version {escape(__version__)}: GPT-2 for programs, in the shape of "
@@ -59,7 +59,7 @@ def _fields(title: str, path: str, schema: Mapping[str, Any], schemas: Mapping[s
 
 
 def _kind(field: Mapping[str, Any]) -> str:
-    """A field's type and range in a few words."""
+    """Return a field's type and range in a few words."""
     if "anyOf" in field:
         return " or ".join(_kind(kind) for kind in field["anyOf"] if kind.get("type") != "null")
     if "$ref" in field:
@@ -76,7 +76,7 @@ def _code(text: str) -> str:
 
 
 def _table(label: str, heads: list[str], rows: list[list[str]]) -> str:
-    """In a box of its own, which a narrow screen scrolls, also with the keyboard."""
+    """Return a table in its own box, which scrolls on a narrow screen, also with the keyboard."""
     head = "".join(f'<th scope="col">{escape(name)}</th>' for name in heads)
     body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
     table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

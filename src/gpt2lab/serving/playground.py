@@ -1,6 +1,6 @@
-"""What the page asks for besides completions: a model's vocabulary, and logits from which it makes the stages itself.
+"""The page's routes besides completions: a model's vocabulary, and logits from which the page computes the stages.
 
-Both are for whoever wants them: they are in the API's document, and keys, limits and the drain hold for them too.
+Both are open to any client: they are in the API's document, and keys, limits and the drain apply to them too.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def add_playground(app: FastAPI, service: Service) -> None:
 
 
 def vocabulary_of(served: ServedModel) -> bytes:
-    """The JSON of all tokens; one that stands for no text is empty."""
+    """Return the JSON of all tokens; a token that stands for no text is empty."""
     tokenizer = served.tokenizer
     known = min(tokenizer.n_vocab, served.model.config.n_vocab)
     tokens = [tokenizer.token_bytes(id).decode("latin-1") for id in range(known)]
@@ -94,7 +94,7 @@ def vocabulary_of(served: ServedModel) -> bytes:
 
 
 def check(body: LogitsRequest, served: ServedModel) -> None:
-    """Raise :class:`ApiError` for what the model cannot read."""
+    """Raise :class:`ApiError` for tokens that the model cannot read."""
     config = served.model.config
     from_nothing = body.drawn == len(body.tokens)  # then the text begins with the start token, which takes a place
     if len(body.tokens) + from_nothing > config.n_ctx:

@@ -1,7 +1,7 @@
-"""How probable a prompt's own tokens are, for ``echo`` with ``logprobs``: in pieces, so that nobody waits for long.
+"""Log-probabilities of a prompt's own tokens, for ``echo`` with ``logprobs``: in pieces, so other requests go on.
 
-In the precision that is served, and nothing before the first token, which therefore has no probability: so OpenAI's
-API has it. ``gpt2lab score`` is in float32 and conditions the first token on ``<|endoftext|>``.
+They are computed in the precision served. Nothing comes before the first token, so it has no probability, as in
+OpenAI's API. ``gpt2lab score`` computes in float32 and conditions the first token on ``<|endoftext|>``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 def score_prompt(engine: Engine, tokenizer: Tokenizer, tokens: Sequence[int], n_top: int) -> Reading:
-    """Entries of all ``tokens`` with the ``n_top`` likeliest ids in the place of each; yields after every piece."""
+    """Return entries of all ``tokens``, each with the ``n_top`` likeliest ids in its place; yields after each piece."""
     if not tokens:
         return []
     scored: list[tuple[float | None, Top]] = [(None, ())]
@@ -45,7 +45,7 @@ def score_prompt(engine: Engine, tokenizer: Tokenizer, tokens: Sequence[int], n_
 
 
 def _likeliest(n: int, row: npt.NDArray[np.float32]) -> Top:
-    """The ``n`` likeliest ids and their log-probabilities, the lower id first of equal ones."""
+    """Return the ``n`` likeliest ids and their log-probabilities; of equal ones, the lower id first."""
     ids = largest(row, n)
     values = log_probabilities(np.broadcast_to(row, (len(ids), row.size)), ids)
     return tuple(zip(ids.tolist(), values.tolist(), strict=True))

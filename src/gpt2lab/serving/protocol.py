@@ -1,8 +1,7 @@
-"""What requests may hold: OpenAI's legacy completions, with gpt2lab's own sampling parameters beside them.
+"""The models of requests and answers: OpenAI's legacy completions, plus gpt2lab's own sampling parameters.
 
-Numbers are strict: ``true`` is no number, ``"1"`` is none either, NaN and infinities are refused. These models are
-where the OpenAPI document comes from. Limits that a server may change are checked in
-:mod:`~gpt2lab.serving.completions`.
+Numbers are strict: neither ``true`` nor ``"1"`` is a number; NaN and infinities are refused. The OpenAPI document is
+made from these models. :mod:`~gpt2lab.serving.completions` checks the limits that a server may change.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ def _is_id(value: Any) -> bool:
 
 
 def check_ids(name: str, value: Any) -> list[int]:
-    """``value`` if it is a list of whole numbers that may be token ids. Raises ValueError."""
+    """Return ``value`` if it is a list of whole numbers that may be token ids. Raises ValueError otherwise."""
     if not isinstance(value, list):
         raise ValueError(f"{name} must be a list of token ids, got {short_repr(value)}")
     for place, id in enumerate(value):
@@ -40,7 +39,7 @@ def check_ids(name: str, value: Any) -> list[int]:
 
 
 def check_prompt(value: Any) -> list[str | list[int]]:
-    """One prompt or several, text or ids, as a list of prompts. Raises ValueError."""
+    """Return one prompt or several, text or ids, as a list of prompts. Raises ValueError for anything else."""
     if isinstance(value, str):
         return [value]
     if not isinstance(value, list) or not value:
@@ -81,7 +80,7 @@ def _check_bias(value: Any) -> dict[int, float]:
     for key, bias in value.items():
         if not (key.isascii() and key.isdecimal() and len(key) < 11 and int(key) < LARGEST_ID):
             raise ValueError(f"logit_bias: {short_repr(key)} is no token id")
-        if type(bias) not in (int, float) or not -100 <= bias <= 100:  # NaN is not between either
+        if type(bias) not in (int, float) or not -100 <= bias <= 100:  # NaN fails the comparison too
             raise ValueError(f"logit_bias[{key}] must be a number from -100 to 100, got {short_repr(bias)}")
         biases[int(key)] = float(bias)
     return biases
@@ -148,7 +147,7 @@ class _BeforeSampling(_Strict):
 
 
 def _sampling_fields() -> dict[str, Any]:
-    """One for each parameter that a stage of sampling declares."""
+    """Make a field for each parameter that a stage of sampling declares."""
     fields: dict[str, Any] = {}
     for p in PARAMETERS.values():
         bound = {"lt": int(p.most) + 1} if p.whole else {} if isinf(p.most) else {"le": p.most}
@@ -227,13 +226,13 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     413: {"model": ErrorBody, "description": "The body is too long."},
     415: {"model": ErrorBody, "description": "The body is not sent as JSON."},
 }
-"""Answers that most routes may give, for the OpenAPI document."""
+"""Error answers that most routes may give, for the OpenAPI document."""
 
 BUSY: dict[int | str, dict[str, Any]] = {
     429: {"model": ErrorBody, "description": "Too many samples wait."},
     503: {"model": ErrorBody, "description": "The server is being stopped."},
 }
-"""Those of routes that give a model work."""
+"""Error answers of routes that give work to a model, for the OpenAPI document."""
 
 
 class Logprobs(_Told):

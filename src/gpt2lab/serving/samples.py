@@ -1,8 +1,8 @@
-"""One sample of a request on its way from drawn ids to what its client is sent.
+"""One sample of a request, from drawn ids to the parts of the answer.
 
-Text is told when it is certain (``Transcript``), and a token's log-probability with the text
-that it begins: what spelled a stop string is never told. Or every token is told as soon as it is drawn, what ended the
-sample included, for those who look at ids. Knows nothing of HTTP.
+Text is sent when it is final (``Transcript``), and a token's log-probability with the text that the token begins:
+tokens that spelled a stop string are never sent. Alternatively, for clients that look at ids, every token is sent as
+soon as it is drawn, including those that ended the sample. This module knows nothing of HTTP.
 """
 
 from __future__ import annotations
@@ -24,33 +24,33 @@ class Entry(NamedTuple):
 
     token: int
     logprob: float | None
-    """Natural logarithm; None for the first token of a text."""
+    """Natural log-probability; None for the first token of a text."""
     top: Top
-    """The likeliest ids in its place, and theirs."""
+    """The likeliest ids in its place, with their log-probabilities."""
     offset: int
-    """Characters of prompt and text before it."""
+    """Number of characters of prompt and text before it."""
 
 
 class Delta(NamedTuple):
-    """What became certain of a sample."""
+    """The newly final part of a sample."""
 
     sample: int
-    """Which of its request's."""
+    """The sample's number in its request."""
     text: str
     entries: tuple[Entry, ...] = ()
     finish: Literal["stop", "length"] | None = None
     """Why it ended, if it did."""
     n_tokens: int = 0
-    """Tokens drawn, told when it ended; the end of text is not counted."""
+    """Number of tokens drawn, without the end of text; set when the sample ended."""
     mean_logprob: float = 0.0
-    """Of those tokens, told when it ended."""
+    """Mean log-probability of those tokens; set when the sample ended."""
 
 
 class Sample:
-    """A sample under way.
+    """A running sample.
 
-    ``whole``: nothing is told before its end. ``logprobs``: tokens are told; ``every_token``: all of them, and at once.
-    ``offset``: characters of its prompt.
+    ``whole``: nothing is sent before its end. ``logprobs``: tokens are sent; ``every_token``: all of them, at once.
+    ``offset``: number of characters of its prompt.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Sample:
         self._n_characters = offset
 
     def push(self, event: Event) -> Delta | None:
-        """Take one drawn token; what there is to tell because of it."""
+        """Take one drawn token; return the part that it makes final, None if nothing is to be sent."""
         script = self._transcript
         n_tokens = len(script.tokens)
         text = script.push(event.token, event.logprob, event.last)
@@ -99,14 +99,14 @@ class Sample:
         return Delta(self._number, text, entries, "stop" if stopped else "length", n, mean)
 
     def _certain(self) -> tuple[Entry, ...]:
-        """Tokens that may be told now."""
+        """Return the tokens that may be sent now."""
         if not self._tokens:
             return ()
         return self._tokens.rest() if self._every_token else self._tokens.before(self._n_characters)
 
 
 class _Tokens:
-    """Tokens whose text has not been told yet, and where each begins."""
+    """The tokens that have not been sent yet, and where each begins."""
 
     def __init__(self, tokenizer: Tokenizer, offset: int) -> None:
         self.n_characters = offset
@@ -118,14 +118,14 @@ class _Tokens:
         self.n_characters += len(self._decoder.feed(event.token))
 
     def before(self, n_characters: int) -> tuple[Entry, ...]:
-        """Those that begin before ``n_characters``, which are not told again."""
+        """Remove and return the tokens that begin before ``n_characters``."""
         entries = []
         while self._waiting and self._waiting[0].offset < n_characters:
             entries.append(self._waiting.popleft())
         return tuple(entries)
 
     def rest(self) -> tuple[Entry, ...]:
-        """All that are left."""
+        """Remove and return all tokens that are left."""
         entries = tuple(self._waiting)
         self._waiting.clear()
         return entries

@@ -1,7 +1,7 @@
 """The process: a socket, uvicorn on it, and an end that lets running requests finish.
 
-SIGTERM or Ctrl-C: ``/health`` and new requests are answered with 503 while what runs goes on, for as long as the
-settings say; a second signal ends it at once.
+After SIGTERM or Ctrl-C, ``/health`` and new requests are answered with 503 while running requests go on, for as long
+as the settings allow; a second signal ends the process at once.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ if TYPE_CHECKING:
     from gpt2lab.serving.watch.run import Run
 
 SWITCH_SECONDS = 0.001
-"""How long a thread may keep the interpreter while another wants it: the engine's waits for the event loop after each
-step, by default for up to 5 ms."""
+"""How long a thread may keep the interpreter while another waits for it. The engine's thread waits for the event loop
+after each step: by default for up to 5 ms."""
 
 LINGER_SECONDS = 5
-"""Time for the last bytes of answers to be read once all work is done."""
+"""Time for clients to read the last bytes of answers once all work is done."""
 
 
 def listen_on(host: str, port: int) -> socket.socket:
-    """A socket bound to an address, not listening yet: nobody waits while models are opened.
+    """Return a socket bound to an address, not listening yet, so that no client connects while models are opened.
 
-    Raises :class:`~gpt2lab.errors.UsageError` if that cannot be had.
+    Raises :class:`~gpt2lab.errors.UsageError` if the address is not available.
     """
     if not 0 <= port <= 65535:
         raise UsageError(f"port must be from 0 (any that is free) to 65535, got {port}")
@@ -54,13 +54,13 @@ def listen_on(host: str, port: int) -> socket.socket:
 
 
 def url_of(bound: socket.socket) -> str:
-    """How to reach it from this machine."""
+    """Return the URL of ``bound`` on this machine."""
     host, port = bound.getsockname()[:2]
     return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 class Server(uvicorn.Server):
-    """uvicorn that drains before it stops."""
+    """A uvicorn server that drains before it stops."""
 
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)
@@ -69,7 +69,7 @@ class Server(uvicorn.Server):
         self._silent: dict[Any, tuple[Any, float]] = {}
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen, and say so."""
+        """Listen, and print the addresses."""
         await super().startup(sockets)
         names = ", ".join(served.name for served in self._service.models)
         for bound in sockets or []:
@@ -78,7 +78,7 @@ class Server(uvicorn.Server):
                 print(f"gpt2lab: watching {run.name} on {url_of(bound)}/watch", file=sys.stderr, flush=True)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """The first signal begins to drain, the second ends."""
+        """Begin to drain at the first signal, stop at the second."""
         if self._deadline is not None:
             self.should_exit = self.force_exit = True
             return
@@ -86,7 +86,7 @@ class Server(uvicorn.Server):
         self._deadline = time.monotonic() + self._service.settings.drain_seconds
 
     async def on_tick(self, counter: int) -> bool:
-        """Ten times a second: whether to stop."""
+        """Return whether to stop; called ten times a second."""
         if counter % 10 == 0:
             self._close_silent()
         if self._deadline is not None and not self.should_exit:
@@ -97,8 +97,11 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     def _close_silent(self) -> None:
-        """Close connections that have had no whole request to answer for as long as one may take to come: uvicorn waits
-        without end for the head of a first one, and who opens many such connections would leave none for others."""
+        """Close connections that have not sent a whole request within the time that one may take to arrive.
+
+        uvicorn itself waits forever for the head of a first request, so a client that opens many such connections would
+        leave none for others.
+        """
         now = time.monotonic()
         before, self._silent = self._silent, {}
         for connection in self.server_state.connections:
@@ -115,7 +118,7 @@ class Server(uvicorn.Server):
 def serve(
     models: Sequence[tuple[str, LanguageModel]], settings: Settings, bound: socket.socket, runs: Sequence[Run] = ()
 ) -> None:
-    """Serve ``models``, and what there is to see of ``runs``, on ``bound`` until a signal ends it."""
+    """Serve ``models``, and the page that watches ``runs``, on ``bound`` until a signal stops it."""
     service = Service(models, settings, runs)
     config = uvicorn.Config(
         _abortable(make_app(service)),
@@ -131,7 +134,7 @@ def serve(
 
 
 def _abortable(app: Any) -> App:
-    """``app`` with a way to cut a connection off in every request's scope: ASGI has none, uvicorn's transport does."""
+    """Wrap ``app`` so that every request's scope can abort its connection: ASGI cannot, but uvicorn's transport can."""
 
     async def run(scope: Scope, receive: Receive, send: Send) -> None:
         transport = getattr(getattr(send, "__self__", None), "transport", None)

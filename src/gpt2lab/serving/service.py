@@ -1,4 +1,4 @@
-"""What the routes of a server share: models, watched runs, settings, metrics, and whether new work is taken."""
+"""The shared state of a server's routes: models, watched runs, settings, metrics, and whether new work is accepted."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class Service:
-    """What the routes share: models, watched runs, settings, metrics, and whether new work is taken."""
+    """The models, watched runs, settings and metrics of a server, and whether new work is accepted."""
 
     def __init__(
         self, models: Sequence[tuple[str, LanguageModel]], settings: Settings, runs: Sequence[Run] = ()
@@ -33,7 +33,7 @@ class Service:
         return any(served.worker.outstanding for served in self.models)
 
     def abandon(self) -> None:
-        """End all that runs, because there is no more time."""
+        """End all jobs, because the time to drain is over."""
         for served in self.models:
             for job in served.worker.jobs:
                 served.worker.cancel(job, stopping())

@@ -1,4 +1,4 @@
-"""What a server may be told, in one place: the command line draws its options from here."""
+"""The settings of a server, in one place: the command line takes its options from here."""
 
 from __future__ import annotations
 
@@ -15,30 +15,30 @@ KEYS_VARIABLE = "GPT2LAB_API_KEYS"
 
 @dataclass(frozen=True)
 class Settings:
-    """Limits and manners of a server. Raises :class:`~gpt2lab.errors.UsageError` for a limit that is none."""
+    """The limits and other settings of a server. Raises :class:`~gpt2lab.errors.UsageError` for an invalid limit."""
 
     max_batch: int = MAX_BATCH
-    """Samples of a model that run together."""
+    """The most samples of a model that run together."""
     max_waiting: int = 256
-    """Samples of a model that may wait for their turn; what comes beyond them is answered with 429."""
+    """The most samples of a model that may wait for their turn; requests beyond that are answered with 429."""
     max_samples: int = 128
-    """Samples that one request may ask for: prompts times the larger of n and best_of."""
+    """The most samples of one request: prompts times the larger of n and best_of."""
     max_tokens: int | None = None
-    """Tokens that a request may ask for in each sample; None: as many as the model's context has."""
+    """The most tokens that a request may ask for in each sample; None: as many as fit the model's context."""
     max_prompt_bytes: int = 1 << 16
-    """Bytes of UTF-8 of one prompt."""
+    """The most bytes of UTF-8 of one prompt."""
     max_body_bytes: int = 2 << 20
-    """Bytes of a request's body, which is not parsed beyond them."""
+    """The most bytes of a request's body; a longer one is not parsed."""
     body_seconds: float = 30.0
-    """Time in which a request must have come: its head on a connection, and then its body."""
+    """Time in which a request must arrive: first its head on a connection, then its body."""
     stall_seconds: float = 60.0
-    """Time after which a client that reads nothing of its stream is cut off."""
+    """Time after which a client that reads nothing of its stream is disconnected."""
     drain_seconds: float = 30.0
     """Time that running requests have to finish after SIGTERM."""
     api_keys: tuple[str, ...] = ()
-    """Keys of which requests must bring one; none: anybody may ask."""
+    """Keys, one of which each request must send; if there are none, any client may send requests."""
     cors: tuple[str, ...] = ()
-    """Origins whose pages may ask; ``*`` is any."""
+    """Origins whose pages may send requests; ``*`` is any."""
 
     def __post_init__(self) -> None:
         for name in ("max_batch", "max_waiting", "max_samples", "max_tokens", "max_prompt_bytes", "max_body_bytes"):
@@ -56,14 +56,14 @@ class Settings:
 
     @property
     def capacity(self) -> int:
-        """Samples of a model that may run or wait at a time."""
+        """The most samples of a model that may run or wait at a time."""
         return self.max_batch + self.max_waiting
 
 
 def read_api_keys(file: str | None) -> tuple[str, ...]:
-    """Keys from ``file`` (one a line, ``#`` begins a comment) and from :data:`KEYS_VARIABLE`.
+    """Read keys from ``file`` (one per line, ``#`` begins a comment) and from :data:`KEYS_VARIABLE`.
 
-    Raises :class:`~gpt2lab.errors.UsageError` if the file cannot be read, or if either is there and has no key.
+    Raises :class:`~gpt2lab.errors.UsageError` if the file cannot be read, or if either is given but has no key.
     """
     keys: list[str] = []
     if file is not None:
@@ -78,7 +78,7 @@ def read_api_keys(file: str | None) -> tuple[str, ...]:
 
 
 def _checked(keys: list[str], source: str) -> list[str]:
-    if not keys:  # a server that was meant to be closed is not to be open to all
+    if not keys:  # a server that was meant to be closed must not be open to all
         raise UsageError(f"there is no API key in {source}: write one a line, or leave it out to let anybody ask")
     if not all(key.isascii() and key.isprintable() and " " not in key for key in keys):
         raise UsageError(f"an API key in {source} cannot be sent in a header: use printable ASCII without spaces")

@@ -1,6 +1,6 @@
-"""Answers while the client may leave: a stream of events, and a result that is waited for.
+"""Answers to clients that may leave: a stream of events, and a single result.
 
-However either ends, the worker is told at once, so that what the client wanted holds nothing at the next step.
+However either ends, the worker is notified at once, so that the request holds nothing at the next step.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ Result = TypeVar("Result")
 
 
 class EventStream(Response):
-    """Sends ``events`` as they come; ``ended`` is called once nothing more will be sent.
+    """A response that sends ``events`` as they come, and calls ``ended`` once nothing more is sent.
 
-    A client that does not take anything for ``stall_seconds`` is cut off.
+    A client that reads nothing for ``stall_seconds`` is disconnected.
     """
 
     media_type = "text/event-stream"
@@ -60,8 +60,10 @@ class EventStream(Response):
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _wait(self, tasks: set[asyncio.Future[None]], scope: Scope) -> None:
-        """Until one of ``tasks`` is done, or the client has read nothing for too long. (A timer for every event would
-        cost as much as sending it.)"""
+        """Wait until one of ``tasks`` is done, or the client has read nothing for too long.
+
+        The time is checked periodically: a timer for every event would cost as much as sending it.
+        """
         while True:
             done, _ = await asyncio.wait(tasks, timeout=self._stall_seconds / 4, return_when=asyncio.FIRST_COMPLETED)
             if done:
@@ -73,13 +75,13 @@ class EventStream(Response):
 
 
 def _abort(scope: Scope) -> None:
-    """Close a connection without waiting for what lies in its buffer, which its client does not read."""
+    """Close a connection without waiting for its buffer to empty, since its client does not read."""
     if abort := scope.get("gpt2lab.abort"):
         abort()
 
 
 async def unless_left(receive: Receive, work: Awaitable[Result]) -> Result | None:
-    """What ``work`` gives, None if the client leaves before that."""
+    """Return the result of ``work``, None if the client leaves first."""
     working = asyncio.ensure_future(work)
     leaving = asyncio.ensure_future(_left(receive))
     try:

@@ -1,8 +1,8 @@
-"""The thread that owns a model's scheduler: jobs come in through a queue, what is drawn goes out to an event loop.
+"""The thread that owns a model's scheduler: jobs come in through a queue, drawn tokens go out to an event loop.
 
-Between two steps the thread takes what has arrived: new jobs, and jobs whose client has gone, which hold nothing any
-more when the next step begins. The event loop is woken once a step, with all that the step drew. A client that reads
-slowly is no matter here: what waits for it is at most what it asked for. Knows nothing of HTTP.
+Between two steps the thread takes commands: to begin new jobs, and to drop jobs whose client has gone, which then hold
+nothing when the next step begins. The event loop is woken once per step, with everything that the step drew. A client
+that reads slowly does no harm: at most the result of its own request waits for it. This module knows nothing of HTTP.
 """
 
 from __future__ import annotations
@@ -34,31 +34,31 @@ if TYPE_CHECKING:
 log = logging.getLogger("gpt2lab.serving")
 
 Reading = Generator[None, None, Any]
-"""Reads a prompt piece by piece, while other samples run in between, and returns what it found out."""
+"""A generator that reads a prompt piece by piece, while other samples run in between, and returns its result."""
 
 
 REST_SECONDS = 60.0
-"""Time without any work after which what is only kept for the next request is given back."""
+"""Idle time after which memory kept only for the next request is freed."""
 
 
 class Full(Exception):
-    """More samples would wait than may."""
+    """The error of a job whose samples exceed the worker's capacity."""
 
 
 @dataclass
 class Times:
-    """When what happened to a job, by :func:`time.perf_counter`; written by the worker's thread."""
+    """The times of a job's events, by :func:`time.perf_counter`; written by the worker's thread."""
 
     submitted: float = field(default_factory=time.perf_counter)
     began: float | None = None
-    """The first piece of its prompts was about to be read."""
+    """When the first piece of its prompts was about to be read."""
     first: float | None = None
-    """The first token had been drawn."""
+    """When the first token had been drawn."""
     last: float | None = None
-    """The latest one had been."""
+    """When the latest token had been drawn."""
 
     def spent(self) -> dict[str, float]:
-        """Seconds until it began, from there to the first token, and from there to the last one."""
+        """Return the seconds until the job began, from there to the first token, and from there to the last one."""
         began = self.submitted if self.began is None else self.began
         first = began if self.first is None else self.first
         last = first if self.last is None else self.last
@@ -68,29 +68,29 @@ class Times:
 
 @dataclass(eq=False)
 class Job:
-    """What one HTTP request wants of a model. What has no other owner belongs to the event loop."""
+    """The work of one HTTP request on a model. Fields belong to the event loop unless another owner is named."""
 
     samples: Sequence[tuple[Request, Sample] | None]
-    """What the scheduler is asked for, and who takes it; None where no token is to be drawn."""
+    """Requests to the scheduler, each with the sample that takes its tokens; None if no token is to be drawn."""
     readings: Sequence[Callable[[], Reading]] = ()
-    """Prompts to be read before any sample starts."""
+    """Prompts to read before any sample starts."""
     found: list[Any] = field(default_factory=list)
-    """What came of them."""
+    """The results of ``readings``."""
     times: Times = field(default_factory=Times)
     unfinished: int = 0
-    """Samples that have not ended."""
+    """The number of samples that have not ended."""
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     deltas: deque[Delta] = field(default_factory=deque)
     error: Exception | None = None
     ids: list[int] = field(default_factory=list)
-    """The scheduler's numbers; the thread's."""
+    """The scheduler's numbers of the samples; owned by the thread."""
     gone: bool = False
     """Whether its client has left."""
 
     async def take(self) -> list[Delta]:
-        """All that has come since the last call, at least one; empty once every sample has ended.
+        """Wait for deltas and return all since the last call, at least one; empty once every sample has ended.
 
-        Raises what the model failed with.
+        Raises the error that the model failed with.
         """
         while not self.deltas:
             if self.error:
@@ -105,7 +105,7 @@ class Job:
 
 
 class _Taker(NamedTuple):
-    """A sample under way, and the job that it is of."""
+    """A running sample and its job."""
 
     job: Job
     sample: Sample
@@ -119,7 +119,7 @@ class _Taker(NamedTuple):
 
 
 class Worker:
-    """Runs jobs on ``model``; :meth:`submit` and :meth:`cancel` are for the event loop that called :meth:`start`."""
+    """A thread that runs jobs on ``model``. Only the event loop that called :meth:`start` may submit and cancel."""
 
     def __init__(self, model: LanguageModel, *, batch_size: int, capacity: int, metrics: ModelMetrics) -> None:
         self._model = model
@@ -130,24 +130,24 @@ class Worker:
         self._thread = Thread(target=self._run, name="gpt2lab engine", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
         self.at_rest: Callable[[], None] = lambda: None
-        """Called by the thread when it has had nothing to do for :data:`REST_SECONDS`."""
+        """Function that the thread calls when it has been idle for :data:`REST_SECONDS`."""
         self._jobs: set[Job] = set()
         self._outstanding = 0
-        # The thread's own:
+        # Owned by the thread:
         self._readings: deque[tuple[Job, Generator[None, None, None]]] = deque()
 
     @property
     def outstanding(self) -> int:
-        """Samples that run or wait."""
+        """The number of samples that run or wait."""
         return self._outstanding
 
     @property
     def jobs(self) -> frozenset[Job]:
-        """Those that have not ended."""
+        """The jobs that have not ended."""
         return frozenset(self._jobs)
 
     def start(self) -> None:
-        """Begin, on behalf of the running event loop."""
+        """Start the thread for the running event loop."""
         self._loop = asyncio.get_running_loop()
         self._thread.start()
 
@@ -158,7 +158,7 @@ class Worker:
             self._thread.join()
 
     def submit(self, job: Job) -> None:
-        """Run ``job``. Raises :class:`Full` if its samples would be too many with those that run and wait."""
+        """Run ``job``. Raises :class:`Full` if the samples that run or wait would exceed the capacity."""
         n = len(job.samples)
         if self._outstanding + n > self._capacity:
             raise Full
@@ -169,7 +169,7 @@ class Worker:
         self._commands.put(partial(self._begin, job))
 
     def cancel(self, job: Job, error: Exception | None = None) -> None:
-        """Free what ``job`` holds before the next step; nothing happens if it has ended."""
+        """Free what ``job`` holds before the next step; do nothing if it has ended."""
         if job in self._jobs:
             self._commands.put(partial(self._drop, job))
             self._end(job, error)
@@ -217,7 +217,7 @@ class Worker:
         self._running: Running[_Taker] = Running(self._scheduler)
 
     def _obey(self) -> bool:
-        """Carry out what was asked meanwhile, and wait for something if there is nothing to do; False to end."""
+        """Carry out waiting commands, and wait for one if there is no work. Returns False to end the thread."""
         idle = not (self._scheduler.busy or self._readings)
         try:
             while True:
@@ -232,7 +232,7 @@ class Worker:
         return True
 
     def _work(self) -> None:
-        """One piece of a prompt to be read, and one step."""
+        """Read one piece of a prompt, and run one step."""
         began = time.perf_counter()
         if self._readings:
             job, reading = self._readings[0]
@@ -252,7 +252,7 @@ class Worker:
             self._tell(partial(self._deliver, deltas))
 
     def _note_times(self, began: float, events: list[Event]) -> None:
-        """Of the jobs that the step that began then let in or drew for."""
+        """Record the times of the jobs that a step, which began at ``began``, admitted or drew for."""
         for id in self._scheduler.let_in:
             times = self._running.takers[id].job.times
             times.began = times.began or began
@@ -270,11 +270,11 @@ class Worker:
             self._submit(job)
 
     def _read(self, job: Job) -> Generator[None, None, None]:
-        """Read what is to be read, then let its samples start."""
+        """Read the job's prompts, then submit its samples."""
         found = []
         for reading in job.readings:
             found.append((yield from reading()))
-        job.found = found  # in place before the first delta is
+        job.found = found  # set before the first delta arrives
         self._submit(job)
 
     def _submit(self, job: Job) -> None:
@@ -297,7 +297,7 @@ class Worker:
                 self._readings.remove((waiting, reading))
 
     def _fail(self, error: Exception) -> None:
-        """What a step raises concerns all that was in it: every job ends with it, and the model goes on with none."""
+        """Handle an error in a step, which affects every job in it: end them all, and go on with a new scheduler."""
         if not isinstance(error, Gpt2LabError | MemoryError):
             log.exception("the model failed")
         else:

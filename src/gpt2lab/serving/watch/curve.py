@@ -1,6 +1,6 @@
-"""A curve of any length in little memory: neighbouring points are put together as it grows.
+"""A curve of any length in little memory: neighbouring points are merged as it grows.
 
-Which points go together depends on their steps alone, never on when one looked. Knows nothing of files.
+The points merged depend only on their steps, never on the times of the looks. This module knows nothing of files.
 """
 
 from __future__ import annotations
@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from typing import Any
 
 MOST_ROWS = 2000
-"""Rows that a curve has at most; more than a screen has columns to show them in."""
+"""The most rows of a curve: more than a screen has columns to show."""
 
 Row = list[float | None]
-"""``[first, last, count, low_step, low, high, mean, …]``: the steps that a row covers, how many points it has, the
-lowest value with its step, the highest, and the means of the value and of what comes with it (None: some had none)."""
+"""``[first, last, count, low_step, low, high, mean, …]``: the steps that a row covers, its number of points, the lowest
+value with its step, the highest, and the means of the value and of those added with it (None: some points had none)."""
 
 _FIRST, _LAST, _COUNT, _LOW_STEP, _LOW, _HIGH, _MEANS = range(7)
 
 
 @dataclass(frozen=True)
 class Seen:
-    """How far somebody knows a curve: so many rows of a ``layout``, which changes when rows other than the last do."""
+    """The part of a curve that a client has: ``count`` rows of a ``layout``, which changes if an earlier row does."""
 
     version: int = -1
     layout: int = -1
@@ -37,7 +37,7 @@ class Curve:
         self._version = self._layout = 0
 
     def add(self, step: int, *values: float) -> None:
-        """Add a point; its values but the first may be NaN. A step that was there takes back what came since."""
+        """Add a point; its values except the first may be NaN. A repeated step removes that step and all after it."""
         rows = self.rows
         self._version += 1
         self.take_back(step)
@@ -57,22 +57,22 @@ class Curve:
 
     @property
     def lowest(self) -> tuple[int, float] | None:
-        """The step with the lowest value, the first of such, and that value."""
+        """The first step with the lowest value, and that value."""
         if not self.rows:
             return None
         row = min(self.rows, key=lambda row: row[_LOW])
         return int(row[_LOW_STEP]), row[_LOW]
 
     def since(self, seen: Seen) -> tuple[Seen, dict[str, Any]] | None:
-        """What somebody lacks: ``rows`` to take the place of theirs ``from`` a row on. None if that is nothing."""
+        """Return what a client lacks: ``rows`` that replace its own ``from`` a row on. None if nothing is new."""
         if seen.version == self._version:
             return None
-        begin = max(0, seen.count - 1) if seen.layout == self._layout else 0  # the last one may have grown
+        begin = max(0, seen.count - 1) if seen.layout == self._layout else 0  # the last row may have grown
         rows: list[Row] = [[_short(value) for value in row] for row in self.rows[begin:]]
         return Seen(self._version, self._layout, len(self.rows)), {"from": begin, "rows": rows}
 
     def take_back(self, step: int) -> None:
-        """Forget ``step`` and all after it, as well as rows tell them apart."""
+        """Remove ``step`` and all after it, as far as rows separate them."""
         if not self.rows or step > self.rows[-1][_LAST]:
             return
         while self.rows and self.rows[-1][_FIRST] >= step:
@@ -83,7 +83,7 @@ class Curve:
         self._layout += 1
 
     def _thin(self) -> None:
-        """Twice as many steps to a row."""
+        """Double the number of steps per row."""
         self._stride *= 2
         kept: list[list[float]] = []
         for row in self.rows:
@@ -96,7 +96,7 @@ class Curve:
 
 
 def _join(row: list[float], next_row: list[float]) -> None:
-    """Put ``next_row``, whose steps are later, into ``row``."""
+    """Merge ``next_row``, whose steps are later, into ``row``."""
     count = row[_COUNT] + next_row[_COUNT]
     share = next_row[_COUNT] / count
     row[_LAST], row[_COUNT] = next_row[_LAST], count
@@ -109,7 +109,7 @@ def _join(row: list[float], next_row: list[float]) -> None:
 
 
 def _short(value: float) -> float | None:
-    """As JSON gets it: six digits, and nothing for NaN."""
+    """Round a value for JSON to six digits; None for NaN."""
     if isinstance(value, int):
         return value
     return float(f"{value:.6g}") if value == value else None

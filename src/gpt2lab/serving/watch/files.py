@@ -1,7 +1,7 @@
-"""Files that a training writes while they are read here: lines that are appended, and samples.
+"""Files read while a training run writes them: appended lines, and samples.
 
-A file may be half-written, replaced, cut short or taken away between two looks; none of that is an error. Knows nothing
-of what the lines mean.
+A file may be half-written, replaced, cut short or removed between two looks; none of that is an error. This module
+knows nothing of the lines' meaning.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CHUNK = 1 << 20
-"""Bytes read in one go; a line that is longer is passed over."""
-_MARK = 4096  # bytes before the place that reading has come to, which must still be the same: some lines
+"""The most bytes read at once; a longer line is skipped."""
+_MARK = 4096  # bytes (some lines) before the reading position that must be unchanged
 
 MOST_SAMPLES = 1000
-"""Steps of samples that are listed; of more, so many are picked evenly."""
+"""The most steps of samples listed; if there are more, this many are picked evenly."""
 LONGEST_SAMPLES = 1 << 18
-"""Bytes of a file of samples that are read."""
+"""The most bytes read of a file of samples."""
 
 _SAMPLES = re.compile(r"samples-(\d{1,15})")
 _BLOCK = re.compile(r"^={8} SAMPLE (\d+) ={8}\n", re.M)
@@ -27,10 +27,11 @@ _BLOCK = re.compile(r"^={8} SAMPLE (\d+) ={8}\n", re.M)
 
 @dataclass(frozen=True)
 class Lines:
-    """What a look at a file gave.
+    """The result of one look at a file.
 
-    ``anew``: the file is another than before, and these lines are its first. ``more``: there is more to be read at
-    once. ``part`` of the file, 0 to 1, has been read. ``changed_at``: when it was last written to, in Unix seconds.
+    ``anew``: the file is not the same as before, and these lines are its first. ``more``: there is more to read now.
+    ``part``: the part of the file, 0 to 1, that has been read. ``changed_at``: when it was last written to, in Unix
+    seconds.
     """
 
     lines: list[bytes]
@@ -41,16 +42,16 @@ class Lines:
 
 
 class Tail:
-    """The whole lines of a growing file, each of them once; begins again when the file is replaced or cut."""
+    """A reader of the whole lines of a growing file, each once; it starts again when the file is replaced or cut."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._forget()
 
     def read(self) -> Lines | None:
-        """The next lines, at most :data:`CHUNK` bytes of them; None if there is no such file. Raises OSError."""
+        """Return the next lines, at most :data:`CHUNK` bytes; None if there is no such file. Raises OSError."""
         try:
-            if not stat.S_ISREG(self._path.stat().st_mode):  # opening a pipe would wait for whoever writes into it
+            if not stat.S_ISREG(self._path.stat().st_mode):  # opening a pipe would wait for its writer
                 return None
             with self._path.open("rb", buffering=0) as file:
                 return self._read(file.fileno())
@@ -61,7 +62,7 @@ class Tail:
         self._identity: tuple[int, int] | None = None
         self._offset = 0
         self._mark = b""
-        self._passing_over = False  # the rest of a line that is too long
+        self._passing_over = False  # whether to skip the rest of an overlong line
 
     def _read(self, descriptor: int) -> Lines:
         status = os.fstat(descriptor)
@@ -83,7 +84,7 @@ class Tail:
         return Lines(lines, anew, len(data) == CHUNK, min(1.0, part), status.st_mtime)
 
     def _same_before(self, descriptor: int, size: int) -> bool:
-        """Whether the file still has what was last read of it: its inode's number alone may be a new file's."""
+        """Return whether the file still has the bytes read last: a new file may have the same inode number."""
         if size < self._offset:
             return False
         os.lseek(descriptor, self._offset - len(self._mark), os.SEEK_SET)
@@ -91,7 +92,7 @@ class Tail:
 
 
 def _read_up_to(descriptor: int, size: int) -> bytes:
-    """``size`` bytes, or as many as there are."""
+    """Read ``size`` bytes, or as many as there are."""
     parts: list[bytes] = []
     while size and (part := os.read(descriptor, size)):
         parts.append(part)
@@ -100,7 +101,7 @@ def _read_up_to(descriptor: int, size: int) -> bytes:
 
 
 def is_folder(path: Path) -> bool:
-    """Whether there is a folder that can be seen."""
+    """Return whether ``path`` is a folder, False if it cannot be accessed."""
     try:
         return stat.S_ISDIR(path.stat().st_mode)
     except (OSError, ValueError):  # ValueError: a zero in a name
@@ -108,7 +109,7 @@ def is_folder(path: Path) -> bool:
 
 
 def list_samples(folder: Path) -> list[tuple[int, str]]:
-    """The steps for which there are samples, ascending, each with a text that changes when the file does."""
+    """Return the steps that have samples, ascending, each with a text that changes when the file does."""
     found: dict[int, str] = {}
     try:
         with os.scandir(folder) as entries:
@@ -118,7 +119,7 @@ def list_samples(folder: Path) -> list[tuple[int, str]]:
                     status = entry.stat(follow_symlinks=False)
                     found[int(match[1])] = f"{status.st_mtime_ns:x}-{status.st_size:x}"
     except (OSError, ValueError):  # ValueError: a zero in a name
-        pass  # not there yet, or taken away meanwhile: what was seen is what there is
+        pass  # not there yet, or removed meanwhile: list the files seen so far
     steps = sorted(found)
     if len(steps) > MOST_SAMPLES:
         steps = [steps[round(i * (len(steps) - 1) / (MOST_SAMPLES - 1))] for i in range(MOST_SAMPLES)]
@@ -127,14 +128,14 @@ def list_samples(folder: Path) -> list[tuple[int, str]]:
 
 @dataclass(frozen=True)
 class Samples:
-    """The texts of a file of samples; ``cut`` if the file was longer than what is read of one."""
+    """The texts of a file of samples; ``cut`` if the file was longer than :data:`LONGEST_SAMPLES`."""
 
     texts: list[str]
     cut: bool
 
 
 def read_samples(folder: Path, step: int) -> Samples | None:
-    """The samples that were written after ``step`` updates; None if there are none."""
+    """Return the samples that were written after ``step`` updates; None if there are none."""
     path = folder / f"samples-{step}"
     try:
         if not stat.S_ISREG(path.lstat().st_mode):
@@ -148,10 +149,10 @@ def read_samples(folder: Path, step: int) -> Samples | None:
 
 
 def _split(text: str) -> list[str]:
-    """The texts between the lines ``======== SAMPLE n ========``; such a line with another number is a sample's own."""
+    """Return the texts between lines ``======== SAMPLE n ========``; one with an unexpected n is part of a sample."""
     begins: list[re.Match[str]] = []
     for match in _BLOCK.finditer(text):
         if int(match[1]) == len(begins) + 1:
             begins.append(match)
-    ends = [*(match.start() - 1 for match in begins[1:]), len(text)]  # an empty line goes before the next
+    ends = [*(match.start() - 1 for match in begins[1:]), len(text)]  # an empty line precedes the next
     return [text[begin.end() : end].removesuffix("\n") for begin, end in zip(begins, ends, strict=True)]

@@ -1,7 +1,7 @@
 """``/watch``: a page that shows training runs, the events that keep it up to date, and samples.
 
-Runs are looked at once a second while somebody watches, by one task for all who do; each watcher is told what it does
-not know yet, so that one who reads slowly misses steps in between and nothing else.
+While any client watches, one task for all of them looks at the runs once a second. Each client is sent what it does not
+have yet, so a client that reads slowly only misses intermediate states.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ EVENTS, SAMPLES = "/watch/events", "/watch/samples"
 ROUTES = (PAGE, EVENTS, SAMPLES)
 
 LOOK_SECONDS = 1.0
-"""Between two looks at the runs."""
+"""Time between two looks at the runs."""
 REST_SECONDS = 0.2
-"""Between two events of a watcher, however much there is to be told."""
+"""The least time between two rounds of events to one client, however much is new."""
 BEAT_SECONDS = 15.0
-"""After which something is sent even if there is nothing new, so that a dead connection is noticed on either side."""
+"""Time after which an event is sent even if nothing is new, so that both sides notice a dead connection."""
 MOST_WATCHERS = 64
 THREADS = 4
-"""That read files: a disk of another machine that does not answer is to hold up those who watch and nobody else."""
+"""The number of threads that read files: a network disk that does not answer holds up only clients that watch."""
 
 Result = TypeVar("Result")
 
@@ -64,7 +64,7 @@ def add_watching(app: FastAPI, service: Service) -> None:
 
         def left() -> None:
             watch.leave()
-            request.scope[RECORD].pop("gone", None)  # it has no end that a client could leave before
+            request.scope[RECORD].pop("gone", None)  # the stream has no end, so no client leaves it early
 
         return EventStream(watch.events(lambda: service.draining), left, service.settings.stall_seconds)
 
@@ -83,33 +83,33 @@ def add_watching(app: FastAPI, service: Service) -> None:
 
 
 class Watch:
-    """The runs of a server and who watches them. Belongs to the event loop."""
+    """The runs of a server, and the number of clients that watch. Belongs to the event loop."""
 
     def __init__(self, runs: Sequence[Run]) -> None:
         self.runs: Mapping[str, Run] = {run.name: run for run in runs}
         self.watchers = 0
         self._looked = asyncio.Event()
         self._looking: asyncio.Task[None] | None = None
-        self._fresh = False  # whether that task has looked once
+        self._fresh = False  # whether that task has finished one look
         self._threads = anyio.CapacityLimiter(THREADS)
 
     async def in_thread(self, function: Callable[..., Result], *arguments: Any) -> Result:
-        """``function(*arguments)`` in one of the few threads in which files are read."""
+        """Run ``function(*arguments)`` in one of the few threads that read files."""
         return await anyio.to_thread.run_sync(function, *arguments, limiter=self._threads)
 
     def enter(self) -> None:
-        """There is one more who watches."""
+        """Count one more client that watches, and start looking at the runs."""
         self.watchers += 1
         if self._looking is None or self._looking.done():
             self._fresh = False
             self._looking = asyncio.get_running_loop().create_task(self._look())
 
     def leave(self) -> None:
-        """There is one less."""
+        """Count one client less."""
         self.watchers -= 1
 
     async def events(self, ending: Callable[[], bool]) -> AsyncIterator[bytes]:
-        """Server-sent events until ``ending()``: ``runs`` with all names, then a ``run`` for each that has news."""
+        """Yield server-sent events until ``ending()``: ``runs`` with all names, then a ``run`` for each with news."""
         yield _event("runs", {"runs": list(self.runs), "now": time.time()})
         cursors = {name: Cursor() for name in self.runs}
         spoke = time.monotonic()
@@ -128,7 +128,7 @@ class Watch:
             await looked.wait()
 
     async def _look(self) -> None:
-        """Look at all runs, again and again while anybody watches."""
+        """Look at all runs, again and again while any client watches."""
         while self.watchers:
             more = False
             for run in self.runs.values():

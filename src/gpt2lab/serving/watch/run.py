@@ -1,7 +1,8 @@
-"""Training runs that are looked at from outside: what their folders tell of how they get on.
+"""Training runs watched from outside: their progress, read from their folders.
 
-Reads what ``gpt2lab train`` writes (``metrics.jsonl``, ``settings.json``, ``samples-*``), whether that has begun, goes
-on or ended long ago, and keeps little of it however long it is. Writes nothing, and knows nothing of HTTP.
+This module reads what ``gpt2lab train`` writes (``metrics.jsonl``, ``settings.json``, ``samples-*``), whether training
+has not begun, is running or ended long ago, and keeps little of it however long the run. It writes nothing, and knows
+nothing of HTTP.
 """
 
 from __future__ import annotations
@@ -26,12 +27,13 @@ from gpt2lab.system.locks import is_held
 METRICS, SETTINGS = "metrics.jsonl", "settings.json"
 
 RECENT = 200
-"""Updates over which speed and pace are averaged."""
+"""Number of updates over which speed and pace are averaged."""
 QUIET_SECONDS = 60.0
 QUIET_PACES = 20.0
-"""After so long without a line, and as many times its pace, a run whose process cannot be seen counts as quiet."""
+"""A run whose process cannot be seen counts as quiet after QUIET_SECONDS and QUIET_PACES times its pace without a
+line."""
 _MOST_SETTINGS = 1 << 20  # bytes
-_MOST_STEPS = 1 << 53  # beyond it a browser's numbers are no whole ones
+_MOST_STEPS = 1 << 53  # beyond it a browser's numbers are not exact
 _LARGEST = 1e300
 _NUMBERS = ("loss", "val_loss", "seconds", "average", "learning_rate", "tokens_per_second", "memory")
 
@@ -40,13 +42,13 @@ TOLD = (
     "block_size", "optimizer", "learning_rate", "schedule", "warmup_steps", "weight_decay", "dropout", "lora", "seed",
     "val_every", "save_every", "sample_every", "sample_prompt", "top_k", "top_p",
 )  # fmt: skip
-"""Settings of a run that are passed on; of paths, the last part."""
+"""Settings of a run that clients are sent; of paths, only the last part."""
 _PATHS = ("model_name", "dataset", "val_dataset")
 
 
 @dataclass
 class Cursor:
-    """What somebody has been told of a run already."""
+    """The part of a run's news that a client has been sent."""
 
     updates: Seen = field(default_factory=Seen)
     validations: Seen = field(default_factory=Seen)
@@ -54,7 +56,7 @@ class Cursor:
 
 
 class Run:
-    """A run folder, there or not. :meth:`look` reads on, :meth:`news` tells; both may be called from any thread."""
+    """A run folder, which need not exist. :meth:`look` reads on, :meth:`news` reports; any thread may call both."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self.name = name
@@ -71,7 +73,7 @@ class Run:
         self._begin_anew()
 
     def look(self) -> bool:
-        """Read what is new; whether there is more to be read at once."""
+        """Read what is new; return whether there is more to read now."""
         with self._lock:
             try:
                 lines = self._tail.read()
@@ -86,7 +88,7 @@ class Run:
             return lines is not None and lines.more
 
     def news(self, cursor: Cursor) -> dict[str, Any] | None:
-        """What ``cursor`` has not been told, for JSON, and it is told herewith; None if there is nothing."""
+        """Return what is new since ``cursor``, for JSON, and advance ``cursor``; None if nothing is."""
         with self._lock:
             facts = self._facts()
             news = {name: value for name, value in facts.items() if cursor.told.get(name, cursor) != value}
@@ -98,12 +100,12 @@ class Run:
             return {"run": self.name, **news} if news else None
 
     def samples(self, step: int) -> Samples | None:
-        """The samples written after ``step`` updates; None if there are none."""
+        """Return the samples written after ``step`` updates; None if there are none."""
         return read_samples(self._samples_folder(), step)
 
     @property
     def has_model(self) -> bool:
-        """Whether training has written one yet."""
+        """Whether training has written a model yet."""
         return _stamp(self.folder / "model.safetensors") is not None
 
     # ---- reading
@@ -145,10 +147,10 @@ class Run:
         self._last_validation = {"step": record["step"], "loss": record["val_loss"]}
 
     def _look_around(self) -> None:
-        """Settings, samples, and whether a process is at work."""
+        """Read the settings, the list of samples, and whether a process holds the folder."""
         path = self.folder / SETTINGS
         stamp = _stamp(path)
-        if stamp != self._settings_stamp and stamp is not None:  # a folder that is gone leaves what was known
+        if stamp != self._settings_stamp and stamp is not None:  # the settings stay if the folder is gone
             self._settings = _read_settings(path)
         self._settings_stamp = stamp
         self._samples = list_samples(self._samples_folder())
@@ -156,7 +158,7 @@ class Run:
         self._was_held = self._was_held or bool(self._held)
 
     def _samples_folder(self) -> Path:
-        """Where the run's samples are, or will be: :class:`Job`'s folders are relative to where training was begun."""
+        """Return the folder of the run's samples: :class:`Job`'s folders are relative to where training was started."""
         of_runs, of_samples = (
             PurePath(str(self._settings.get(name) or default))
             for name, default in (("checkpoint_dir", "checkpoint"), ("sample_dir", "samples"))
@@ -168,10 +170,10 @@ class Run:
         folders = [base / of_samples / self.folder.name for base in bases]
         return next((folder for folder in folders if is_folder(folder)), folders[0])
 
-    # ---- telling
+    # ---- reporting
 
     def _facts(self) -> dict[str, Any]:
-        """All there is to tell but the curves."""
+        """Return everything to report except the curves."""
         last = self._last
         state = self._state()
         facts = {name: last.get(name) for name in ("step", "seconds", "loss", "average", "learning_rate", "memory")}
@@ -192,9 +194,9 @@ class Run:
         }
 
     def _state(self) -> str:
-        """``waiting``, ``starting``, ``running``, ``finished``, ``stopped``, ``quiet``, or ``gone``.
+        """Return ``waiting``, ``starting``, ``running``, ``finished``, ``stopped``, ``quiet``, or ``gone``.
 
-        ``stopped``: no process holds the folder, and one did. ``quiet``: there is nothing new, and no way to know why.
+        ``stopped``: no process holds the folder, but one did. ``quiet``: nothing is new, and the reason is unknown.
         """
         if not self._there and (self._last or self._last_validation):
             return "gone"
@@ -212,20 +214,20 @@ class Run:
 
     @property
     def _last_step(self) -> int | None:
-        """The update after which training is to end."""
+        """The update after which training ends."""
         limits = [_step(self._settings.get(name)) for name in ("steps", "stop_after")]
         return min((limit for limit in limits if limit), default=None)
 
     def _pace(self) -> float | None:
-        """Seconds from one update to the next, validation and all."""
+        """Return the seconds from one update to the next, validation included."""
         if len(self._recent) < 2:
             return None
         (first, began, _), (last, ended, _) = self._recent[0], self._recent[-1]
         pace = (ended - began) / (last - first)
-        return pace if pace >= 0 else None  # which a NaN is not either
+        return pace if pace >= 0 else None  # None for NaN too
 
     def _ends_at(self) -> float | None:
-        """When the last update will be made, at the pace of late, in Unix seconds."""
+        """Return when the last update will be made at the recent pace, in Unix seconds."""
         pace, last_step = self._pace(), self._last_step
         if pace is None or last_step is None or self._changed_at is None:
             return None
@@ -233,9 +235,9 @@ class Run:
 
 
 def open_runs(paths: Sequence[str]) -> list[Run]:
-    """The runs in ``paths``, each under the last part of its path, and more of it where that names several.
+    """Return the runs in ``paths``, each named by the last part of its path, or by more parts if several share it.
 
-    Raises :class:`~gpt2lab.errors.UsageError` for what is a file, or a folder of run folders.
+    Raises :class:`~gpt2lab.errors.UsageError` for a file, or a folder of run folders.
     """
     folders = list(dict.fromkeys(Path(path).absolute() for path in paths))
     for folder in folders:
@@ -249,13 +251,13 @@ def _check_folder(folder: Path) -> None:
             raise UsageError(f"{folder} is a file: --watch takes a run folder, such as checkpoint/run1")
         inside = [] if (folder / METRICS).exists() else sorted(folder.glob(f"*/{METRICS}"))
     except OSError:
-        return  # nobody may look into it, which the page says
+        return  # not readable: the page says so
     if inside:
         raise UsageError(f"{folder} is no run folder but has some in it: --watch {inside[0].parent}")
 
 
 def _name(folder: Path, folders: Sequence[Path]) -> str:
-    """As many last parts of a path as no other path ends with."""
+    """Return the fewest last parts of a path that no other path ends with."""
     for count in range(1, len(folder.parts)):
         ending = folder.parts[-count:]
         if sum(other.parts[-count:] == ending for other in folders) == 1:
@@ -264,10 +266,10 @@ def _name(folder: Path, folders: Sequence[Path]) -> str:
 
 
 def _records(lines: list[bytes]) -> Iterator[dict[str, Any] | None]:
-    """The object of each line, with a ``step`` and a finite ``loss`` or ``val_loss``; None for a line without."""
+    """Yield the object of each line, with a ``step`` and a finite ``loss`` or ``val_loss``; None for other lines."""
     texts = [text for line in lines if (text := line.decode("utf-8", "replace").strip())]
     try:
-        values = json.loads(f"[{','.join(texts)}]")  # at once, because that takes half the time
+        values = json.loads(f"[{','.join(texts)}]")  # all at once, which takes half the time
     except (ValueError, RecursionError):
         values = [_parsed(text) for text in texts]
     for value in values:
@@ -294,7 +296,7 @@ def _step(value: Any) -> int | None:
 
 
 def _is_number(value: Any) -> bool:
-    """Whether it is a number that JSON in a browser can have: neither NaN nor infinite, nor a bool."""
+    """Return whether ``value`` is a number that JSON in a browser can hold: not NaN, infinite or a bool."""
     return type(value) in (int, float) and -_LARGEST < value < _LARGEST
 
 
@@ -312,7 +314,7 @@ def _step_and_loss(found: tuple[int, float] | None) -> dict[str, Any] | None:
 
 
 def _stamp(path: Path) -> tuple[int, ...] | None:
-    """What tells whether a file has changed; None if there is none."""
+    """Return a stamp that differs once a file has changed; None if there is no file."""
     try:
         status = path.stat()
     except OSError:
@@ -321,7 +323,7 @@ def _stamp(path: Path) -> tuple[int, ...] | None:
 
 
 def _read_settings(path: Path) -> dict[str, Any]:
-    """The object in a ``settings.json``; empty if there is none."""
+    """Return the object in a ``settings.json``; empty if there is none."""
     try:
         if path.stat().st_size > _MOST_SETTINGS:
             return {}
@@ -332,7 +334,7 @@ def _read_settings(path: Path) -> dict[str, Any]:
 
 
 def _told(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What of a run's settings is passed on, without where on this machine things are."""
+    """Return the settings of a run that clients are sent, without the places of files on this machine."""
 
     def plain(name: str, value: Any) -> Any:
         if isinstance(value, list):
