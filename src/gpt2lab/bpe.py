@@ -30,7 +30,7 @@ END_OF_TEXT_MARKER = "<|endoftext|>"
 VOCAB_FILE = Path(__file__).parent / "assets" / "vocab.bpe"
 """OpenAI's ``vocab.bpe``: a header, then one merge per line, most frequent first."""
 
-# How encoder.py cuts text into pieces that no merge crosses, and tiktoken's equivalent without needless backtracking.
+# encoder.py's pattern for pieces that no merge crosses, and its equivalent for tiktoken without needless backtracking.
 _SPLIT = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 
 _SPLIT_TIKTOKEN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"

@@ -1,4 +1,4 @@
-"""GPT-2's forward pass in NumPy, written to be read: what the engines compute, without any optimization.
+"""GPT-2's forward pass in NumPy, written to be read: what the engines compute, without any optimisation.
 
 Follows the original's ``model.py`` line by line, for one sequence; comments give shapes where they change. Weights have
 the names and shapes of ``weights.checkpoint``. Knows nothing of text, sampling, or where weights come from.
@@ -115,7 +115,7 @@ def linear(weights: Weights, name: str, x: Array) -> Array:
 
 
 def layer_norm(weights: Weights, name: str, x: Array) -> Array:
-    """Normalize each row to mean 0 and variance 1, then scale and shift it."""
+    """Normalise each row to mean 0 and variance 1, then scale and shift it."""
     centred = x - x.mean(axis=-1, keepdims=True)
     variance = (centred * centred).mean(axis=-1, keepdims=True)
     normed: Array = centred / np.sqrt(variance + 1e-5)

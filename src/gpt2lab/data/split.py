@@ -35,7 +35,7 @@ def hold_out(
     train, out = np.flatnonzero(~aside), np.flatnonzero(aside)
     if 2 * left <= room:
         held_out = _ring(documents, order[out], begins[out], ends[out], separator, combine) if len(out) else None
-    else:  # too little: add the end of a document; all the others are longer than the room left
+    else:  # too little: add the end of a training document, each of which is longer than the room left
         last = train[-1]
         cut = ends[last] - left
         held_out = Ring(documents, np.append(begins[out], cut), np.append(ends[out], ends[last]), separator)

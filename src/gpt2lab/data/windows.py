@@ -59,7 +59,7 @@ class Ring:
         return len(self._begins)
 
     def take(self, places: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-        """Return the ids at ``places`` modulo ``len(self)``, and whether each is trained on; both have that shape."""
+        """Return the ids at ``places`` modulo ``len(self)`` and whether each is trained on, shaped like ``places``."""
         places = places % len(self)
         span = np.searchsorted(self._at, places, side="right") - 1
         offset = places - self._at[span]

@@ -17,7 +17,7 @@ from gpt2lab.errors import StageError, UsageError
 from gpt2lab.sampling.declaration import STAGES
 
 StageFunction = Callable[[NDArray[np.float32], NDArray[np.int64]], Any]
-"""``f(logits, tokens) -> logits``."""
+"""A function ``f(logits, tokens) -> logits``."""
 
 _PLACES = ("model", *STAGES, "draw")
 

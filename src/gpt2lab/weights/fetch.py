@@ -122,7 +122,7 @@ def _size(path: Path) -> int:
 
 
 def _is_final(problem: Exception | None) -> bool:
-    """Return whether an immediate retry is pointless: the server answered, or cannot be reached."""
+    """Return whether an immediate retry is pointless: the server refused, or cannot be reached."""
     if isinstance(problem, urllib.error.HTTPError):
         return problem.code < 500
     return isinstance(problem, urllib.error.URLError) and not isinstance(problem.reason, TimeoutError | ConnectionError)

@@ -1,4 +1,4 @@
-"""Recognize a checkpoint's format by the files that are there, never by the folder's name.
+"""Recognise a checkpoint's format by its files, never by the folder's name.
 
 Each format's module is imported when it is needed. Knows nothing of names or downloads.
 """

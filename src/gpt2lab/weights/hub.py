@@ -1,6 +1,6 @@
 """The released sizes on the Hugging Face hub, and in its cache on this machine.
 
-``huggingface_hub`` is imported only when something has to be fetched.
+``huggingface_hub`` is imported only when a file must be looked up or fetched through it.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Read nanoGPT's ``ckpt.pt``: a pickle with ``model`` (a PyTorch state dict) and ``model_args``. Does not write it.
 
 Its linear layers are ``[out, in]``, the transpose of the canonical ``[in, out]``; a model trained with ``bias=False``
-gets zeros. Its vocabulary is GPT-2's, padded to 50304 rows; the padding, which no token trains, is left out.
+gets zero biases. Its vocabulary is GPT-2's, padded to 50304 rows; the padding, which no token trains, is left out.
 """
 
 from __future__ import annotations
