@@ -1,24 +1,24 @@
 /**
- * What the page asks its server: models, vocabularies, logits, token ids, and completions as they are drawn.
+ * The page's requests to its server: models, vocabularies, logits, token ids, and completions as they are drawn.
  *
- * Addresses are relative to the page, so that it works behind a proxy's prefix. Everything that goes wrong is an
- * {@link ApiError} with a sentence for a reader. Knows nothing of the document.
+ * Addresses are relative to the page, so that it works behind a proxy's prefix. Every failure is an {@link ApiError} with a
+ * message for the user. Knows nothing of the document.
  */
 
 import { serverEvents } from "./event_stream.js";
 
-const KEY = "gpt2lab.key"; // of sessionStorage: a key is gone with its tab
-const LOGITS_KEPT = 64; // of 200 kB each with GPT-2's vocabulary
-const TOP = 20; // the server's most
+const KEY = "gpt2lab.key"; // in sessionStorage: the key goes when the tab closes
+const LOGITS_KEPT = 64; // 200 kB each with GPT-2's vocabulary
+const TOP = 20; // the server's maximum
 
-/** Something that the server refused, or that hindered asking it. */
+/** A request that the server refused, or that failed before an answer. */
 export class ApiError extends Error {
   /**
-   * @param {string} message  for a reader
+   * @param {string} message  for the user
    * @param {object} [facts]
-   * @param {number} [facts.status]  of HTTP; 0 if there was no answer
-   * @param {string|null} [facts.param]  the field of the request that it is about
-   * @param {number|null} [facts.retryAfter]  seconds after which to ask again
+   * @param {number} [facts.status]  the HTTP status; 0 if there was no answer
+   * @param {string|null} [facts.param]  the field of the request that is wrong
+   * @param {number|null} [facts.retryAfter]  seconds until the next attempt
    */
   constructor(message, { status = 0, param = null, retryAfter = null } = {}) {
     super(message);
@@ -31,7 +31,7 @@ export class ApiError extends Error {
 
 // ---- the key ---------------------------------------------------------------------------------------------------
 
-/** The headers that bring this tab's key, if it has one. @returns {Record<string, string>} */
+/** Return the headers with this tab's key, if it has one. @returns {Record<string, string>} */
 function headers() {
   const key = sessionStorage.getItem(KEY);
   return key ? { Authorization: `Bearer ${key}` } : {};
@@ -42,7 +42,7 @@ export function setKey(key) {
   sessionStorage.setItem(KEY, key);
 }
 
-// ---- small questions -------------------------------------------------------------------------------------------
+// ---- small requests --------------------------------------------------------------------------------------------
 
 /**
  * @typedef {object} ModelFacts
@@ -58,13 +58,13 @@ export function setKey(key) {
  * @typedef {{signal?: AbortSignal}} Stop
  */
 
-/** The models that are served. @returns {Promise<ModelCard[]>} */
+/** Return the served models. @returns {Promise<ModelCard[]>} */
 export async function models() {
   return (await json("v1/models")).data;
 }
 
 /**
- * Token ids of a text.
+ * Return the token ids of a text.
  * @param {string} model @param {string} prompt @param {Stop} [stop] @returns {Promise<number[]>}
  */
 export async function tokenize(model, prompt, { signal } = {}) {
@@ -73,7 +73,7 @@ export async function tokenize(model, prompt, { signal } = {}) {
 }
 
 /**
- * Log-probabilities of `ids` under the model itself; null for the first.
+ * Return the log-probabilities of `ids` under the unmodified model; null for the first.
  * @param {string} model @param {number[]} ids @param {Stop} [stop] @returns {Promise<(number|null)[]>}
  */
 export async function score(model, ids, { signal } = {}) {
@@ -85,7 +85,7 @@ export async function score(model, ids, { signal } = {}) {
 const vocabularies = new Map();
 
 /**
- * The bytes of every token, as {@link module:vocabulary} takes them; asked for once.
+ * Return the bytes of every token, as {@link module:vocabulary} takes them; requested once.
  * @param {string} model @returns {Promise<string[]>}
  */
 export function vocabulary(model) {
@@ -107,9 +107,9 @@ const answered = new Map(); // the least recently used first
 const asked = new Map();
 
 /**
- * What the model says of the token after `ids`, `[n_vocab]`. `drawn`: how many of the last ids a completion drew; with
- * it, the logits are to the last bit those that it drew the next one from. Equal questions at the same time are asked once; the
- * question is withdrawn when everybody who waits for it has left.
+ * Return the logits of the token after `ids`, `[n_vocab]`. `drawn` is the number of the last ids that a completion drew;
+ * with it, the logits equal, to the last bit, those from which the completion drew the next token. Equal requests at the same
+ * time are sent once; the request is aborted when no caller waits for it any more.
  * @param {string} model @param {number[]} ids @param {Stop & {drawn?: number}} [options]
  * @returns {Promise<Float32Array>}
  */
@@ -151,7 +151,7 @@ function ask(key, body) {
     .finally(() => {
       if (asked.get(key) === question) asked.delete(key);
     });
-  promise.catch(() => {}); // those who wait hear of it
+  promise.catch(() => {}); // the waiting callers get the error
   const question = { controller, promise, waiting: 0 };
   asked.set(key, question);
   return question;
@@ -160,7 +160,7 @@ function ask(key, body) {
 /** @param {object} body @param {AbortSignal} signal */
 async function fetchLogits(body, signal) {
   const answer = await post("playground/logits", body, signal);
-  return new Float32Array(await answer.arrayBuffer()); // little-endian, as is every machine with a browser
+  return new Float32Array(await answer.arrayBuffer()); // little-endian, like every machine with a browser
 }
 
 /** @template T @param {Promise<T>} promise @param {AbortSignal} [signal] @returns {Promise<T>} */
@@ -177,11 +177,11 @@ function unlessAborted(promise, signal) {
 /**
  * @typedef {object} Token
  * @property {number} id
- * @property {number} logprob  natural, under the model itself
+ * @property {number} logprob  natural, under the unmodified model
  * @property {[number, number][]} top  the likeliest ids and their log-probabilities, the likeliest first
  *
  * @typedef {object} Piece
- * @property {number|null} index  which sample; null for the last piece, which has the counts
+ * @property {number|null} index  of the sample; null for the last piece, which has the counts
  * @property {Token[]} tokens
  * @property {object} [usage]
  * @property {{queued: number, prompt: number, drawing: number}} [timings]  seconds
@@ -197,8 +197,8 @@ function unlessAborted(promise, signal) {
  */
 
 /**
- * Draw completions; each piece comes as soon as the server has it. What a stream of tokens needs is filled in. A seed may
- * be a number, or digits beyond 2^53.
+ * Draw completions; each piece comes as soon as the server has it. Adds the fields that a stream of tokens needs. A seed is
+ * a number, or a string of digits beyond 2^53.
  * @param {CompletionRequest & Record<string, unknown>} details @param {Stop} [stop]
  * @returns {AsyncGenerator<Piece>}
  */
@@ -246,10 +246,10 @@ function idOf(name) {
   return Number(name.slice("token_id:".length));
 }
 
-// ---- asking ----------------------------------------------------------------------------------------------------
+// ---- requests --------------------------------------------------------------------------------------------------
 
 /**
- * The server-sent events of an answer; a connection that is lost is an {@link ApiError}.
+ * Return the server-sent events of an answer; a lost connection throws an {@link ApiError}.
  * @param {Response} answer @param {Stop & {heard?: () => void}} [options]
  */
 export async function* events(answer, { signal, heard } = {}) {
@@ -270,7 +270,7 @@ async function json(address, body, signal) {
 /** @param {string} address @param {{seed?: number | string | null}} body @param {AbortSignal} [signal] */
 function post(address, body, signal) {
   const { seed, ...rest } = body;
-  const digits = seed === undefined || seed === null ? "" : `"seed":${BigInt(seed)},`; // JSON has no limit, doubles do
+  const digits = seed === undefined || seed === null ? "" : `"seed":${BigInt(seed)},`; // JSON has no limit, doubles have
   return request(address, {
     method: "POST",
     headers: { "Content-Type": "application/json" },
@@ -280,9 +280,9 @@ function post(address, body, signal) {
 }
 
 /**
- * An answer of the server, asked with this tab's key.
+ * Send a request with this tab's key and return the server's answer.
  * @param {string} address @param {RequestInit} [options]
- * @throws {ApiError} for whatever is no answer of status 2xx
+ * @throws {ApiError} for anything but an answer of status 2xx
  */
 export async function request(address, options = {}) {
   let answer;
@@ -318,7 +318,7 @@ function ofBody({ message, param = null }, status, retryAfter = null) {
   return new ApiError(SENTENCES[status] ?? sentence(message) ?? `The server answered with status ${status}.`, facts);
 }
 
-/** The server's line as a sentence. @param {string} [message] */
+/** Return the server's line as a sentence. @param {string} [message] */
 function sentence(message) {
   if (!message) return null;
   return message[0].toUpperCase() + message.slice(1) + (/[.!?]$/.test(message) ? "" : ".");

@@ -1,5 +1,5 @@
 /**
- * Asks for the server's key, and keeps it for this tab.
+ * Asks the user for the server's key, and keeps it for this tab.
  */
 
 import { ApiError, setKey } from "./api.js";
@@ -9,9 +9,9 @@ import { element } from "./elements.js";
 let asking = null;
 
 /**
- * Ask for the key; those who ask at the same time get the same answer.
- * @param {string} message  why
- * @returns {Promise<string|null>} null if there is none to be given
+ * Ask the user for the key; callers that ask at the same time get the same answer.
+ * @param {string} message  the reason
+ * @returns {Promise<string|null>} null if the user gives none
  */
 export function askForKey(message = "This server asks for a key.") {
   asking ??= ask(message).finally(() => {
@@ -21,7 +21,7 @@ export function askForKey(message = "This server asks for a key.") {
 }
 
 /**
- * What `work` gives; if it needs a key, ask for one and try once more, for as long as keys are given.
+ * Return the result of `work`. If it needs a key, ask for one and try again, as long as the user gives keys.
  * @template T @param {() => Promise<T>} work @returns {Promise<T>}
  */
 export async function withKey(work) {
@@ -37,7 +37,7 @@ export async function withKey(work) {
 
 /** @param {string} message @returns {Promise<string | null>} */
 function ask(message) {
-  const printable = "[!-~]+"; // what a header can carry
+  const printable = "[!-~]+"; // the characters that a header can carry
   const input = element("input", { type: "password", required: true, pattern: printable, autocomplete: "off", name: "key" });
   const leave = element("button.button.quiet", { type: "button" }, "Cancel");
   const form = element(

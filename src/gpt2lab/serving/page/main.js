@@ -1,5 +1,5 @@
 /**
- * The playground: puts the parts together. What each of them does is in its own file.
+ * The playground's entry point: puts the parts together. Each part has its own file.
  */
 
 import * as api from "./api.js";
@@ -23,7 +23,7 @@ byId("settings", HTMLDetailsElement).open = !NARROW.matches;
 bindPrompt();
 start();
 
-/** Ask what is served, and begin. */
+/** Ask the server for its models, and begin. */
 async function start() {
   /** @type {api.ModelCard[]} */
   let cards;
@@ -35,7 +35,7 @@ async function start() {
     return;
   }
   bindModels(cards);
-  document.documentElement.dataset.ready = "true"; // what tests and timings wait for
+  document.documentElement.dataset.ready = "true"; // tests and timings wait for this
   performance.mark("ready");
   mountSweep(byId("sweep"), { settings, api });
   if (comparable(cards)) {

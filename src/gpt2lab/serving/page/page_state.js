@@ -1,6 +1,6 @@
 /**
- * What a user does with texts: draw one, branch off, go on, go back and forth, draw again, open what was shared.
- * Holds the texts with their branches and says when something changed; what is on display is the {@link Focus}'s to say.
+ * The user's actions on texts: draw one, branch off, continue, go back and forth, draw again, open a shared text.
+ * Holds the texts with their branches and reports changes; the {@link Focus} decides which run is on display.
  * Shows nothing itself.
  */
 
@@ -11,7 +11,7 @@ import { checkOf } from "./permalink.js";
 import { newSeed, samplingParams } from "./settings.js";
 import { draw } from "./stream.js";
 
-/** Something that cannot be done, with a sentence for a reader. */
+/** An action that is impossible, with a message for the user. */
 export class Hindrance extends Error {}
 
 /**
@@ -24,7 +24,7 @@ export class Hindrance extends Error {}
 export class PageState {
   /** @type {BranchTree[]} */
   trees = [];
-  /** @type {ModelCard[]}  that are served, as `/v1/models` tells them */
+  /** @type {ModelCard[]}  the served models, as `/v1/models` lists them */
   cards = [];
   #settings;
   #focus;
@@ -32,7 +32,7 @@ export class PageState {
   #stopping = new AbortController();
   /** @type {Run[]} */
   #visited = [];
-  #at = -1; // in the runs visited
+  #at = -1; // index into #visited
 
   /**
    * @param {typeof import("./settings.js").settings} settings
@@ -48,7 +48,7 @@ export class PageState {
     this.#events = events;
   }
 
-  /** The model that is chosen, or the first. */
+  /** Return the chosen model, or the first. */
   get card() {
     return this.cards.find(({ id }) => id === this.#settings.get().model) ?? this.cards[0];
   }
@@ -59,7 +59,7 @@ export class PageState {
 
   // ---- drawing ----------------------------------------------------------------------------------------------------
 
-  /** A tree that is not drawn yet, of the prompt and the settings of now. @param {AbortSignal} [signal] */
+  /** Make a tree, not drawn yet, of the current prompt and settings. @param {AbortSignal} [signal] */
   async draft(signal) {
     const { prompt, seed } = this.#settings.get();
     const { card } = this;
@@ -84,8 +84,8 @@ export class PageState {
    * @param {Run} run
    * @param {object} at
    * @param {number} at.place
-   * @param {number|null} at.token  what is to stand there; null draws on, with a new seed if something stands there
-   * @param {number|null} [at.logprob]  of the token, if it is known
+   * @param {number|null} at.token  the token to put there; null draws one, with a new seed if a token is there already
+   * @param {number|null} [at.logprob]  of the token, if known
    */
   async branch(run, at) {
     const { place, token } = at;
@@ -114,7 +114,7 @@ export class PageState {
     await this.draw(made);
   }
 
-  /** Draw `run`, and say how that went. Stopped by {@link stop}. @param {Run} run */
+  /** Draw `run` and report the result. {@link stop} stops it. @param {Run} run */
   async draw(run) {
     const { signal } = this.#stopping;
     const problem = await this.#drawn(run, signal);
@@ -123,7 +123,7 @@ export class PageState {
   }
 
   /**
-   * Draw `run` once more, and tell whether it came out the same; null if it did not come to its end.
+   * Draw `run` again, and return whether the result is the same; null if it did not reach its end.
    * @param {Run} run
    */
   async replay(run) {
@@ -133,7 +133,7 @@ export class PageState {
     const problem = await this.draw(run);
     if (problem || run.state === "stopped") {
       Object.assign(run, { drawn, state });
-      run.plan.limit = limit; // a stopped draw lowers it to what it drew
+      run.plan.limit = limit; // a stopped draw lowers it to the number of tokens drawn
       this.#events.changed(run);
       return null;
     }
@@ -161,7 +161,7 @@ export class PageState {
     return problem;
   }
 
-  /** End all that is being drawn; what is there stays. */
+  /** Stop all drawing; the tokens drawn so far stay. */
   stop() {
     this.#stopping.abort();
     this.#stopping = new AbortController();
@@ -173,7 +173,7 @@ export class PageState {
     return { params: samplingParams(now), seed, limit: now.max_tokens };
   }
 
-  /** Ask for no more than the model's context has room for. @param {Run} run */
+  /** Limit the request to the room in the model's context. @param {Run} run */
   #fit(run) {
     if (run.room < 1) {
       const size = run.tree.origin.contextSize;
@@ -182,7 +182,7 @@ export class PageState {
     run.plan.limit = Math.min(run.plan.limit, run.room);
   }
 
-  // ---- going about ------------------------------------------------------------------------------------------------
+  // ---- navigation -------------------------------------------------------------------------------------------------
 
   /** Put `run` on display. @param {Run} run */
   open(run) {
@@ -193,19 +193,19 @@ export class PageState {
     this.#focus.display(run);
   }
 
-  /** Whether there is a run `step` back (-1) or forth (1), and going there. @param {number} step */
+  /** Return whether {@link go} can go back (`step` -1) or forth (1). @param {number} step */
   canGo(step) {
     return this.#at + step >= 0 && this.#at + step < this.#visited.length;
   }
 
-  /** @param {number} step */
+  /** Go back (`step` -1) or forth (1) in the visited runs. @param {number} step */
   go(step) {
     if (!this.canGo(step)) return;
     this.#at += step;
     this.#focus.display(this.#visited[this.#at]);
   }
 
-  /** Take `run` and its branches away. @param {Run} run */
+  /** Remove `run` and its branches. @param {Run} run */
   remove(run) {
     const gone = new Set([run, ...below(run)]);
     if (run.parent) run.tree.remove(run);
@@ -218,10 +218,10 @@ export class PageState {
     else this.#focus.display(null);
   }
 
-  // ---- what was shared --------------------------------------------------------------------------------------------
+  // ---- shared texts -----------------------------------------------------------------------------------------------
 
   /**
-   * The model here that a shared tree is drawn with: the same, or one of its name, or the one chosen.
+   * Return the local model for a shared tree: the same model, or else one of the same name, or else the chosen one.
    * @param {{model: string, fingerprint: string}} shared
    */
   modelFor({ model, fingerprint }) {
@@ -231,11 +231,11 @@ export class PageState {
   }
 
   /**
-   * Draw all of a shared tree with the model of `card`.
+   * Draw a whole shared tree with the model of `card`.
    * @param {import("./permalink.js").Shared} shared
    * @param {ModelCard} card
-   * @returns {Promise<{same: number, of: number, stopped: boolean}|null>} how many runs came out as they were; null if
-   *   something hindered it, which has been told
+   * @returns {Promise<{same: number, of: number, stopped: boolean}|null>} the number of runs that came out the same; null
+   *   after a failure, which has been reported
    */
   async replayShared(shared, card) {
     const ids = await withKey(() => tokenize(card.id, shared.prompt));
@@ -261,7 +261,7 @@ export class PageState {
 }
 
 /**
- * A shared branch; null where its parent turned out too short to have one there.
+ * Attach a shared branch and return it; null if its parent turned out too short.
  * @param {BranchTree} tree @param {Run | null} parent @param {import("./permalink.js").SharedBranch} branch
  */
 function attached(tree, parent, branch) {

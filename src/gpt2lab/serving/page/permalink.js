@@ -1,6 +1,7 @@
 /**
- * A text with its branches as a link or a file: what it was drawn from, not what was drawn. Whoever opens it draws it
- * again; a checksum for each run tells whether the same tokens came. Knows nothing of the document or the network.
+ * A text with its branches as a link or a file. It holds the prompt, seeds and settings, not the drawn text: opening it
+ * draws the text again, and a checksum for each run shows whether the tokens are the same. Knows nothing of the document or
+ * the network.
  */
 
 import { DEFAULTS, isSeed, isValid, samplingParams } from "./settings.js";
@@ -9,17 +10,17 @@ const VERSION = 1;
 const MAX_BRANCHES = 1000;
 const MAX_ID = 2 ** 31;
 
-/** A link or file that holds no story, with a sentence for a reader. */
+/** A link or file that holds no story, with a message for the user. */
 export class ShareError extends Error {}
 
 /**
  * @typedef {import("./branches.js").Run} Run
  *
- * @typedef {object} Part  how one run is drawn
+ * @typedef {object} Part  the parameters of one run
  * @property {Record<string, number>} params
  * @property {number|string|null} seed
  * @property {number} limit
- * @property {[number, string]} check  how many tokens came of it, and their checksum
+ * @property {[number, string]} check  the number of its tokens, and their checksum
  *
  * @typedef {Part & {parent: number, place: number, token: number|null}} SharedBranch  parent: 0 is the first run
  *
@@ -31,7 +32,7 @@ export class ShareError extends Error {}
  * @property {SharedBranch[]} branches
  */
 
-/** The checksum of token ids: FNV-1a of their 32-bit words. @param {number[]} ids */
+/** Return the checksum of token ids: FNV-1a of their 32-bit words. @param {number[]} ids */
 export function checksum(ids) {
   let hash = 0x811c9dc5;
   for (const id of ids) {
@@ -40,12 +41,12 @@ export function checksum(ids) {
   return hash.toString(16).padStart(8, "0");
 }
 
-/** What `run` has drawn, to be compared with. @param {Run} run @returns {[number, string]} */
+/** Return the number and checksum of the tokens that `run` drew. @param {Run} run @returns {[number, string]} */
 export function checkOf(run) {
   return [run.drawn.length, checksum(run.drawn.map(({ id }) => id))];
 }
 
-/** What is shared of `tree`. @param {import("./branches.js").BranchTree} tree @returns {object} for JSON */
+/** Return the shared form of `tree`. @param {import("./branches.js").BranchTree} tree @returns {object} for JSON */
 export function pack(tree) {
   const runs = tree.runs();
   const branches = runs.slice(1).map((run) => {
@@ -67,12 +68,12 @@ function packedPart(run) {
   const { params, seed, limit } = run.plan;
   const initial = samplingParams(DEFAULTS);
   const changed = Object.entries(params).filter(([name, value]) => value !== initial[name]);
-  // Of a draw that failed midway only what is there can come out the same again.
+  // If a draw failed midway, only the tokens drawn so far can come out the same again.
   const most = run.state === "failed" ? Math.max(1, run.drawn.length) : limit;
   return { settings: Object.fromEntries(changed), seed, max_tokens: most, check: checkOf(run) };
 }
 
-/** What `packed` says, checked: it may come from anybody. @param {any} packed @returns {Shared} */
+/** Return the checked contents of `packed`, which may come from an untrusted source. @param {any} packed @returns {Shared} */
 export function unpack(packed) {
   if (typeof packed !== "object" || packed === null || !("gpt2lab" in packed)) throw damaged();
   if (packed.gpt2lab !== VERSION) throw new ShareError("It was made by another version of gpt2lab.");
@@ -111,14 +112,14 @@ function damaged() {
   return new ShareError("It is damaged, or no story of gpt2lab.");
 }
 
-/** `#…` with all of `packed` in it. @param {object} packed */
+/** Return a hash, `#…`, that holds all of `packed`. @param {object} packed */
 export function toHash(packed) {
   const bytes = new TextEncoder().encode(JSON.stringify(packed));
   const text = Array.from(bytes, (byte) => String.fromCharCode(byte)).join("");
   return `#${btoa(text).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "")}`;
 }
 
-/** What a link's hash holds. @param {string} hash @returns {Shared} */
+/** Return the contents of a link's hash. @param {string} hash @returns {Shared} */
 export function fromHash(hash) {
   try {
     const text = atob(hash.slice(1).replaceAll("-", "+").replaceAll("_", "/"));
@@ -130,14 +131,14 @@ export function fromHash(hash) {
 }
 
 /**
- * A file's text: the link's contents, and below them what was written, for people.
+ * Return a file's text: the link's contents, and below them the drawn texts for human readers.
  * @param {object} packed @param {string[]} texts
  */
 export function toFile(packed, texts) {
   return `${JSON.stringify({ ...packed, texts }, null, 1)}\n`;
 }
 
-/** What a file holds. @param {string} text @returns {Shared} */
+/** Return the contents of a file. @param {string} text @returns {Shared} */
 export function fromFile(text) {
   try {
     return unpack(JSON.parse(text));

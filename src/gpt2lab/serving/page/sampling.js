@@ -1,8 +1,8 @@
 /**
- * How the next token is chosen from the logits: the rules of gpt2lab/sampling/rules.py once more, in float64, so that the page
- * can show them without asking the server again. tests/browser/test_sampling.py holds this file to that one.
+ * The sampling rules: how the next token is chosen from the logits. They repeat gpt2lab/sampling/rules.py in float64, so that
+ * the page can show them without another request. tests/browser/test_sampling.py checks that the two files agree.
  *
- * The stages and their parameters are declared in gpt2lab/sampling/declaration.py, which the server makes stages.js from.
+ * The stages and their parameters are declared in gpt2lab/sampling/declaration.py; the server makes stages.js from it.
  * Knows nothing of text or of the page.
  *
  * @typedef {{temperature?: number, top_k?: number, top_p?: number, min_p?: number, repetition_penalty?: number,
@@ -21,8 +21,9 @@ const DEFAULTS = { ...Object.fromEntries(PARAMETERS.map((parameter) => [paramete
 export class SamplingError extends Error {}
 
 /**
- * The way from a model's logits [n_vocab] to the distribution drawn from: "model", then the stages that `params` turn
- * on, each working on what the one before left, renormalised. From "temperature" on, logits are relative to the largest.
+ * Return the stages from a model's logits [n_vocab] to the final distribution: "model", then the stages that `params` turn
+ * on. Each stage works on the renormalised result of the one before. From "temperature" on, logits are relative to the
+ * largest.
  *
  * @param {ArrayLike<number>} logits
  * @param {SamplingParams} params
@@ -47,7 +48,7 @@ export function stages(logits, params = {}, history = []) {
 }
 
 /**
- * The smallest id whose cumulative probability exceeds `u` times the total.
+ * Return the smallest id whose cumulative probability exceeds `u` times the total.
  * @param {Doubles} probabilities @param {number} u  in [0, 1)
  */
 export function draw(probabilities, u) {
@@ -61,7 +62,7 @@ export function draw(probabilities, u) {
 }
 
 /**
- * The stretch [low, high) of [0, 1) in which a number draws `id`: stretches lie in order of ids.
+ * Return the stretch [low, high) of [0, 1) in which a number draws `id`: stretches lie in order of ids.
  * @param {Doubles} probabilities @param {number} id
  */
 export function stretch(probabilities, id) {
@@ -72,14 +73,14 @@ export function stretch(probabilities, id) {
 }
 
 /**
- * The name of the first stage that leaves `id` a probability of 0, or null if none does.
+ * Return the name of the first stage that leaves `id` a probability of 0, or null if none does.
  * @param {Stage[]} made @param {number} id
  */
 export function cutBy(made, id) {
   return made.find((stage) => stage.probabilities[id] === 0)?.name ?? null;
 }
 
-/** In nats; probabilities of 0 add nothing. @param {Iterable<number>} probabilities */
+/** Return the entropy in nats; probabilities of 0 add nothing. @param {Iterable<number>} probabilities */
 export function entropy(probabilities) {
   let sum = 0;
   for (const p of probabilities) if (p > 0) sum -= p * Math.log(p);
@@ -87,10 +88,10 @@ export function entropy(probabilities) {
 }
 
 /**
- * What each stage left, cut, and how much it left open.
+ * Count the tokens that each stage kept and cut, and compute the entropy that it left.
  *
  * @param {Stage[]} made
- * @returns {Measure[]}  `cutProbability` is what the tokens cut had before
+ * @returns {Measure[]}  `cutProbability` is the earlier probability of the tokens cut
  */
 export function measured(made) {
   let before = made[0].probabilities;
@@ -106,7 +107,7 @@ export function measured(made) {
 }
 
 /**
- * The `n` ids of the highest values, the lower id first of equal ones.
+ * Return the `n` ids of the highest values; among equal values the lower id comes first.
  * @param {ArrayLike<number>} values @param {number} n
  */
 export function likeliest(values, n) {
@@ -125,7 +126,7 @@ export function likeliest(values, n) {
 // ---- the stages -----------------------------------------------------------------------------------------------------
 
 /**
- * What each makes of what the one before left; null: nothing that would show.
+ * Each stage's rule, which returns the new logits from the stage before; null if it changes nothing.
  * @type {Record<string, (before: Stage, params: All, history: Iterable<number>) => Doubles | null>}
  */
 const RULES = {
@@ -174,7 +175,7 @@ function tempered({ logits }, { temperature }) {
     greedy[likeliest(logits, 1)[0]] = 0; // the lowest id on ties
     return greedy;
   }
-  // Taking the largest off first changes no probability, and a temperature of 1e-300 cannot overflow.
+  // Subtracting the largest first changes no probability, and a temperature of 1e-300 cannot overflow.
   const most = largest(logits);
   return each(logits, (logit) => (logit - most) / temperature);
 }
@@ -188,7 +189,7 @@ function topK({ logits }, { top_k }) {
 
 /** @param {Stage} before @param {All} params */
 function topP({ logits, probabilities }, { top_p }) {
-  const most = largest(probabilities); // weights relative to it: equal ones sum up without rounding
+  const most = largest(probabilities); // weights relative to the largest: equal ones add up without rounding
   const enough =
     top_p *
     pairwiseSum(
@@ -197,7 +198,7 @@ function topP({ logits, probabilities }, { top_p }) {
       probabilities.length,
     );
   const [least, kept] = nucleus(probabilities, most, enough);
-  let ties = kept - count(probabilities, (probability) => probability > least); // of the least, the lower ids
+  let ties = kept - count(probabilities, (probability) => probability > least); // at `least`: the lower ids stay
   return each(logits, (logit, id) => {
     const stays = probabilities[id] > least || (probabilities[id] === least && ties-- > 0);
     return stays ? logit : -Infinity;
@@ -205,13 +206,13 @@ function topP({ logits, probabilities }, { top_p }) {
 }
 
 /**
- * The least probability of the most likely tokens that reach the weight `enough` together, and how many these are: a
- * selection by weight, which looks only into the part where it is reached, because sorting all takes ten times as long.
+ * Return the least probability among the most likely tokens that together reach the weight `enough`, and their number. This
+ * selection by weight searches only the part where the weight is reached, because sorting all takes ten times as long.
  * @param {Doubles} probabilities @param {number} most @param {number} enough
  */
 function nucleus(probabilities, most, enough) {
   const part = probabilities.slice();
-  let weight = 0; // of those that are known to be kept, which lie behind `high`
+  let weight = 0; // of the tokens known to be kept, which lie after `high`
   let [low, high] = [0, part.length - 1];
   while (low < high) {
     const [i, j] = partition(part, low, high);
@@ -243,7 +244,8 @@ function kthLargest(values, k) {
 }
 
 /**
- * Hoare's: afterwards part[low..j] <= part[i..high], and what is between them, one or nothing, is between those.
+ * Partition as Hoare does: afterwards part[low..j] <= part[i..high], and a single element between the two parts, if any,
+ * has a value between theirs.
  * @param {Doubles} part @param {number} low @param {number} high
  */
 function partition(part, low, high) {
@@ -269,7 +271,7 @@ function minP({ logits, probabilities }, { min_p }) {
 /** @param {Doubles} logits */
 function softmax(logits) {
   const most = largest(logits);
-  const result = new Float64Array(logits.length); // a loop of its own: this is where the time goes
+  const result = new Float64Array(logits.length); // a plain loop, because most of the time is spent here
   for (let id = 0; id < logits.length; id++) if (logits[id] !== -Infinity) result[id] = Math.exp(logits[id] - most);
   const sum = pairwiseSum(result, 0, result.length);
   for (let id = 0; id < result.length; id++) result[id] /= sum;
@@ -277,7 +279,7 @@ function softmax(logits) {
 }
 
 /**
- * In the order in which NumPy adds up, for the last digit's sake.
+ * Return the sum, added in NumPy's order to agree in the last digit.
  * @param {Doubles} values @param {number} from @param {number} n @returns {number}
  */
 function pairwiseSum(values, from, n) {
@@ -299,7 +301,7 @@ function pairwiseSum(values, from, n) {
 }
 
 /**
- * Float64Array.map, which in V8 is several times slower than a loop.
+ * Do the same as Float64Array.map, which in V8 is several times slower than a loop.
  * @param {Doubles} values @param {(value: number, id: number) => number} change
  */
 function each(values, change) {
@@ -329,7 +331,7 @@ function count(values, condition) {
   return n;
 }
 
-// ---- what cannot be -------------------------------------------------------------------------------------------------
+// ---- checks ---------------------------------------------------------------------------------------------------------
 
 /** @param {Doubles} logits @param {string} stage */
 function check(logits, stage) {
@@ -351,11 +353,11 @@ function checkedParams(params) {
 // ---- random numbers -------------------------------------------------------------------------------------------------
 
 /**
- * A number in [0, 1) with 53 random bits, the same for the same three arguments on every machine.
+ * Return a number in [0, 1) with 53 random bits, the same for the same three arguments on every machine.
  *
  * @param {number | string | bigint} seed  below 2^63; a number only up to 2^53
  * @param {number | string | bigint} stream  index of the sample, below 2^64
- * @param {number | string | bigint} position  tokens before the one drawn, an implicit start token counted; below 2^32
+ * @param {number | string | bigint} position  number of tokens before the one drawn, with an implicit start token; below 2^32
  * @throws {SamplingError}
  */
 export function uniform(seed, stream, position) {
@@ -365,7 +367,7 @@ export function uniform(seed, stream, position) {
 }
 
 /**
- * Philox4x32-10: four random 32-bit words from a counter and a key (Salmon et al., SC 2011).
+ * Compute Philox4x32-10: four random 32-bit words from a counter and a key (Salmon et al., SC 2011).
  * @param {bigint[]} counter @param {bigint[]} key
  */
 export function philox4x32(counter, key) {

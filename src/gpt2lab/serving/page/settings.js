@@ -1,6 +1,6 @@
 /**
- * One observable store of what a user has set. It survives a reload, and what it holds is always within its limits:
- * a stored value that is not is forgotten. Knows nothing of the document.
+ * One observable store of the user's settings. It survives a reload, and its values are always within their limits: it
+ * ignores invalid stored values. Knows nothing of the document.
  */
 
 import { PARAMETERS } from "./stages.js";
@@ -9,7 +9,7 @@ import { PARAMETERS } from "./stages.js";
  * @typedef {object} OtherSettings
  * @property {string|null} model  name of a served model; null: the first
  * @property {string} prompt
- * @property {number|string|null} seed  digits beyond 2^53 are a string; null: a new one for each run
+ * @property {number|string|null} seed  a string of digits beyond 2^53; null: a new seed for each run
  * @property {number} max_tokens
  * @property {number} n  samples in a column of the sweep
  *
@@ -30,7 +30,7 @@ export const DEFAULTS = Object.freeze({
 });
 
 /**
- * The least and the largest value of each number, as the server takes them; whole numbers have `whole`.
+ * The smallest and the largest value of each number that the server accepts; whole numbers have `whole`.
  * @type {Readonly<Record<string, {least: number, most: number, whole?: boolean}>>}
  */
 export const LIMITS = Object.freeze({
@@ -40,7 +40,7 @@ export const LIMITS = Object.freeze({
 });
 
 /**
- * An entry for each sampling parameter.
+ * Return an object with an entry for each sampling parameter.
  * @template T @param {(parameter: import("./stages.js").Parameter) => T} of @returns {Record<string, T>}
  */
 function sampling(of) {
@@ -48,7 +48,7 @@ function sampling(of) {
 }
 
 /**
- * Those of `values` that say how a token is drawn, for a completion and for `stages`.
+ * Return the sampling parameters among `values`, for a completion and for `stages`.
  * @param {Readonly<Record<string, any>>} values @returns {Record<string, number>}
  */
 export function samplingParams(values) {
@@ -56,20 +56,20 @@ export function samplingParams(values) {
 }
 
 /**
- * Whether two sets of sampling parameters draw alike.
+ * Return whether two sets of sampling parameters are equal.
  * @param {Record<string, number>} one @param {Record<string, number>} other
  */
 export function sameSampling(one, other) {
   return PARAMETERS.every(({ name }) => one[name] === other[name]);
 }
 
-/** Whether `value` is a seed: a whole number below 2^63, or its digits. @param {unknown} value */
+/** Return whether `value` is a seed: a whole number below 2^63, or its digits. @param {unknown} value */
 export function isSeed(value) {
   if (typeof value === "number") return Number.isSafeInteger(value) && value >= 0;
   return typeof value === "string" && /^\d{1,19}$/.test(value) && BigInt(value) < 2n ** 63n;
 }
 
-/** Whether a setting may have this value. @param {string} name @param {unknown} value */
+/** Return whether a setting may have this value. @param {string} name @param {unknown} value */
 export function isValid(name, value) {
   if (name === "seed") return value === null || isSeed(value);
   if (name === "model") return value === null || typeof value === "string";
@@ -79,7 +79,7 @@ export function isValid(name, value) {
   return typeof value === "number" && value >= least && value <= most && (!whole || Number.isInteger(value));
 }
 
-/** A seed for a run that names none; of 32 bits only, because it is to be read and typed again. */
+/** Return a seed for a run without one; only 32 bits, so that users can read it and type it again. */
 export function newSeed() {
   return crypto.getRandomValues(new Uint32Array(1))[0];
 }
@@ -104,7 +104,7 @@ class Store {
   }
 
   /**
-   * Change some; what is no possible value of its setting throws a RangeError. Listeners hear of real changes.
+   * Change some settings; an invalid value throws a RangeError. Listeners are called only if something changed.
    * @param {Partial<Settings> & Record<string, unknown>} changes
    */
   set(changes) {
@@ -119,7 +119,7 @@ class Store {
     for (const listener of [...this.#listeners]) listener(this.#now, before);
   }
 
-  /** Call `listener(now, before)` after each change. @param {Listener} listener @returns {() => void} what ends it */
+  /** Call `listener(now, before)` after each change. @param {Listener} listener @returns {() => void} unsubscribes */
   subscribe(listener) {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
@@ -132,12 +132,12 @@ class Store {
     try {
       localStorage.setItem(STORED, JSON.stringify(this.#now));
     } catch {
-      // Storage is full or forbidden: the page works, and forgets.
+      // Storage is full or forbidden: the page works, but the settings are not stored.
     }
   }
 }
 
-/** What an earlier visit left, without what is no setting any more. @returns {Partial<Settings>} */
+/** Return the settings of an earlier visit, without any that no longer exist. @returns {Partial<Settings>} */
 function stored() {
   try {
     const found = JSON.parse(localStorage.getItem(STORED) ?? "{}");

@@ -1,6 +1,6 @@
 /**
- * The next token, stage by stage: a table with a column for each stage of sampling, a bar for each of the likeliest
- * tokens, what each stage cut and left open, and below it the draw: the stretch of [0, 1) that its number fell into.
+ * The next token, stage by stage: a table with a column for each stage of sampling and a bar for each of the likeliest
+ * tokens, each stage's cut and entropy, and below it the draw: the stretch of [0, 1) into which its number fell.
  *
  * Everything is computed here from the logits, so that moving a slider needs nothing from the server.
  */
@@ -12,7 +12,7 @@ import { probabilityText } from "./token_spans.js";
 import { tokenLabel, tokenName } from "./vocabulary.js";
 
 const TOP = 10; // rows for the likeliest tokens of the model
-const TOP_LEFT = 3; // and for those of what is left, where penalties moved others up
+const TOP_LEFT = 3; // and for the likeliest after the last stage, where penalties moved others up
 /** @type {Record<string, string>} */
 const TITLES = { model: "model", ...STAGES };
 
@@ -22,9 +22,9 @@ const TITLES = { model: "model", ...STAGES };
  * @property {import("./sampling.js").SamplingParams} params
  * @property {number[]} history  ids before the place, for the penalties
  * @property {string[]} vocabulary
- * @property {number | null} u  the number that draws; null if there is none yet
- * @property {number | null} chosen  the id that stands at the place
- * @property {Stage[]} [stages]  of these logits and parameters, if they are known already
+ * @property {number | null} u  the random number of the draw; null if there is none yet
+ * @property {number | null} chosen  the id at the place
+ * @property {Stage[]} [stages]  of these logits and parameters, if already known
  *
  * @typedef {import("./sampling.js").Stage} Stage
  * @typedef {import("./sampling.js").Measure} Measure
@@ -35,12 +35,12 @@ const TITLES = { model: "model", ...STAGES };
  * @property {Record<string, any>} params
  * @property {string[]} vocabulary
  * @property {number | null} chosen
- * @property {Draw | null} draw  null if the number that draws is not known yet
+ * @property {Draw | null} draw  null if the random number is not known yet
  * @property {import("./sampling.js").Doubles} left  probabilities after the last stage
  *
  * @typedef {{u: number, id: number}} Draw  a number and the token that it draws
- * @typedef {{name: string, setting: string, at: number, stage: Stage | null, measure: Measure | null}} Column  at: place of
- *   the stage; -1 and null if it is off
+ * @typedef {{name: string, setting: string, at: number, stage: Stage | null, measure: Measure | null}} Column  at: index of
+ *   the stage; if the stage is off, `at` is -1 and the others are null
  */
 
 export class StageTable {
@@ -48,7 +48,7 @@ export class StageTable {
   #wide = element("div.stage-table-scroll", { tabindex: 0, role: "region", "aria-label": "Stages of sampling" });
   #below = element("div");
 
-  /** @param {HTMLElement} host  it becomes the table's own */
+  /** @param {HTMLElement} host  the table takes it over */
   constructor(host) {
     this.#host = host;
     host.classList.add("stage-table");
@@ -69,11 +69,11 @@ export class StageTable {
     const rows = rowsOf(view);
     this.#wide.replaceChildren(table(view, rows));
     this.#below.replaceChildren(...drawOf(view, rows));
-    if (!this.#wide.isConnected) this.#host.replaceChildren(this.#wide, this.#below); // else focus and scroll stay
+    if (!this.#wide.isConnected) this.#host.replaceChildren(this.#wide, this.#below); // once: keeps focus and scroll
   }
 }
 
-/** Ids of the rows, the model's likeliest first. @param {View} view */
+/** Return the ids of the rows, the model's likeliest first. @param {View} view */
 function rowsOf({ stages, left, chosen, draw: drawn }) {
   const model = stages[0].probabilities;
   const ids = new Set([...likeliest(model, TOP), ...likeliest(left, TOP_LEFT)]);
@@ -107,7 +107,7 @@ function table(view, rows) {
   );
 }
 
-/** One for each stage there may be. @param {View} view @returns {Column[]} */
+/** Return a column for each possible stage. @param {View} view @returns {Column[]} */
 function columnsOf({ stages, measures, params }) {
   const settable = new Set(["model", ...PARAMETERS.map(({ stage }) => stage)]);
   const names = Object.keys(TITLES).filter((name) => settable.has(name) || stages.some((stage) => stage.name === name));
@@ -197,7 +197,7 @@ function sentence({ chosen, vocabulary, left }, { u, id: drawn }) {
 }
 
 /**
- * The line from 0 to 1: tokens in order of their ids, each as long as it is probable, and the number on it.
+ * Draw the line from 0 to 1: tokens in order of their ids, each as long as its probability, and the number on it.
  * @param {View} view @param {Draw} draw @param {number[]} rows
  */
 function line({ left, vocabulary }, { u, id: drawn }, rows) {
@@ -219,7 +219,7 @@ function line({ left, vocabulary }, { u, id: drawn }, rows) {
 }
 
 /**
- * The stretch of each of `ids`, in one pass.
+ * Return the stretch of each of `ids`, in one pass.
  * @param {import("./sampling.js").Doubles} probabilities @param {number[]} ids @returns {Map<number, [number, number]>}
  */
 function cumulative(probabilities, ids) {

@@ -1,5 +1,5 @@
 /**
- * The text on display and everything around it: tokens, the place that is looked into, branches, buttons.
+ * The text on display and everything around it: tokens, the inspected place, branches, buttons.
  */
 
 import { Alternatives } from "./alternatives.js";
@@ -16,8 +16,8 @@ import { TokenView } from "./tokens.js";
 import { TreeView } from "./tree.js";
 import { textOf } from "./vocabulary.js";
 
-const DRAFT_AFTER_MS = 200; // without a key being pressed
-const TREE_TOKENS = 16; // more of a text do not change its line in the tree
+const DRAFT_AFTER_MS = 200; // without a key press
+const TREE_TOKENS = 16; // later tokens do not change a text's line in the tree
 
 /**
  * @typedef {import("./branches.js").Run} Run
@@ -130,7 +130,7 @@ export class TextPanel {
     });
   }
 
-  /** The models are known: show the prompt, or what the link shares. @param {import("./api.js").ModelCard[]} cards */
+  /** Show the prompt, or the link's shared text, once the models are known. @param {import("./api.js").ModelCard[]} cards */
   async begin(cards) {
     this.#state.cards = cards;
     this.#began = true;
@@ -144,9 +144,9 @@ export class TextPanel {
     if (!(await this.#try(() => this.#sharePanel.openLink())) && this.#focus.draft) await this.#try(() => this.#showDraft());
   }
 
-  // ---- doing ------------------------------------------------------------------------------------------------------
+  // ---- actions ----------------------------------------------------------------------------------------------------
 
-  /** Do what a user asked for; what hinders it is told. @template T @param {() => T | Promise<T>} act */
+  /** Run a user's action and report its failure. @template T @param {() => T | Promise<T>} act */
   async #try(act) {
     try {
       return await act();
@@ -180,7 +180,7 @@ export class TextPanel {
     await this.#state.start();
   }
 
-  /** @param {number | null} id  the token that is chosen at the place looked into; null draws there */
+  /** @param {number | null} id  the token chosen at the inspected place; null draws there */
   async #branch(id) {
     const { run, place } = this.#focus;
     if (!run || place === null) return;
@@ -279,12 +279,12 @@ export class TextPanel {
     this.#messages.tell("The server has another model under this name than when the page was loaded.", { actions: [reload] });
   }
 
-  /** Look into the first token that was drawn. @param {Run} run */
+  /** Inspect the first drawn token. @param {Run} run */
   #suggest(run) {
     if (!run.busy) this.#focus.suggest(Math.min(run.inherited.length, run.length));
   }
 
-  /** Show the place that is looked into. */
+  /** Show the inspected place. */
   async #looked() {
     const { at } = this.#focus;
     byId("inspector").classList.toggle("open", this.#focus.pinned);
@@ -297,7 +297,7 @@ export class TextPanel {
     this.#showButtons();
   }
 
-  /** The vocabulary of a model, asked for once. @param {string} model */
+  /** Return the vocabulary of a model; requested once. @param {string} model */
   async #loaded(model) {
     const words = await withKey(() => vocabulary(model));
     this.#vocabularies.set(model, words);
@@ -355,7 +355,7 @@ export class TextPanel {
   }
 }
 
-/** A sentence on a run that has ended by itself. @param {Run} run */
+/** Return a sentence on a run that has ended by itself. @param {Run} run */
 function endOf(run) {
   const last = run.drawn[run.drawn.length - 1]?.id;
   const why = last === run.tree.origin.endOfText ? ": the model ended its text" : "";
