@@ -1,4 +1,4 @@
-/** Attention: thumbnails of all heads, one of them large, and where a single token looks. */
+/** The attention report: thumbnails of all heads, one head enlarged, and the attention of a single token. */
 
 import { around, byId } from "../serving/page/elements.js";
 import { tokenNodes } from "../serving/page/token_spans.js";
@@ -20,20 +20,20 @@ function weight(layer, head, row, column) {
   return bytes[(layer * data.heads + head) * perHead + (row * (row + 1)) / 2 + column] / 255;
 }
 
-/** @param {string} name  of the style sheet's */
+/** @param {string} name  of a colour in the style sheet */
 function colour(name) {
   return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 }
 
 /**
- * Paint a head into `canvas`, whose cells are `side` wide, from `corner` on.
+ * Paint a head with cells `side` wide, starting at `corner`.
  * @param {CanvasRenderingContext2D} context @param {{layer: number, head: number}} which @param {number} side @param {number} corner
  */
 function paint(context, { layer, head }, side, corner) {
   const ink = colour("--lens");
   for (let row = 0; row < n; row++) {
     for (let column = 0; column <= row; column++) {
-      const strength = Math.sqrt(weight(layer, head, row, column)); // or all but the strongest would be invisible
+      const strength = Math.sqrt(weight(layer, head, row, column)); // otherwise only the strongest would be visible
       if (strength < 0.03) continue;
       context.fillStyle = `rgba(${ink}, ${strength})`;
       context.fillRect(corner + column * side, corner + row * side, side, side);
@@ -51,7 +51,7 @@ const size = Math.max(3, Math.min(26, Math.floor(560 / n)));
 const margin = size >= 9 ? 96 : 0;
 
 /**
- * A canvas's context, once it is `side` pixels wide and high.
+ * Make a canvas `side` pixels wide and high, and return its context.
  * @param {HTMLCanvasElement} canvas @param {number} side
  */
 function sized(canvas, side) {
@@ -101,7 +101,7 @@ function paintLooks() {
   });
 }
 
-/** The head that a button is for. @param {HTMLElement} button */
+/** Return the head of a button. @param {HTMLElement} button */
 function headOf({ dataset }) {
   return { layer: Number(dataset.layer), head: Number(dataset.head) };
 }

@@ -1,6 +1,6 @@
 /**
- * What a report does in a browser: it shows its texts as tokens, and a card with what is known of a token, on hover, on tap, and
- * as arrow keys walk through a text.
+ * A report's behaviour in a browser: it shows texts as tokens, and a card with the details of a token on hover, on tap, and as
+ * the arrow keys move through a text.
  */
 
 import { around, bar, byId, element } from "../serving/page/elements.js";

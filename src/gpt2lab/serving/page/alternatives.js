@@ -1,6 +1,6 @@
 /**
- * What might have stood at a place: its likeliest tokens, what the settings leave of each, and which cut takes it away.
- * A token's button begins a branch with it. Knows nothing of runs or of the network.
+ * The alternatives at a place: its likeliest tokens, the probability that the settings leave to each, and the stage that cuts
+ * it. A token's button begins a branch with it. Knows nothing of runs or of the network.
  */
 
 import { around, element } from "./elements.js";
@@ -17,18 +17,18 @@ const CUTS = { model: "never", ...STAGES };
 /**
  * @typedef {object} View
  * @property {string[]} vocabulary
- * @property {{id: number, logprob: number|null, kind: string}|null} token  what stands there; null after the end
- * @property {[number, number][]|null} top  the likeliest ids and their log-probabilities, if they are known already
- * @property {import("./sampling.js").Stage[]|null} stages  of this place, once its logits are there
+ * @property {{id: number, logprob: number|null, kind: string}|null} token  the token there; null after the end
+ * @property {[number, number][]|null} top  the likeliest ids and their log-probabilities, if already known
+ * @property {import("./sampling.js").Stage[]|null} stages  of this place, once its logits are known
  * @property {number|null} u  the random number of the draw
  * @property {string} note  a sentence about the settings
  *
  * @typedef {object} Row
  * @property {number} id
- * @property {number | null} rank  from 1; null where it is not known
- * @property {number | null} probability  by the model
- * @property {number | null} left  with the settings
- * @property {string | null} cut  the stage that takes it away
+ * @property {number | null} rank  from 1; null if not known
+ * @property {number | null} probability  under the model
+ * @property {number | null} left  probability with the settings
+ * @property {string | null} cut  the stage that cuts it
  */
 
 export class Alternatives {
@@ -38,7 +38,7 @@ export class Alternatives {
   #facts = element("p.hint");
   #head = element(
     "p.alternative-head",
-    { "aria-hidden": "true" }, // each button says it
+    { "aria-hidden": "true" }, // each button's label says it
     element("span", {}, "token"),
     element("span", {}, "model"),
     element("span", {}, "as set"),
@@ -48,7 +48,7 @@ export class Alternatives {
 
   /**
    * @param {HTMLElement} host
-   * @param {{branch(id: number): void, leave(): void}} events  a token is chosen; Escape is pressed
+   * @param {{branch(id: number): void, leave(): void}} events  branch: a token is chosen; leave: Escape
    */
   constructor(host, events) {
     this.#host = host;
@@ -60,7 +60,7 @@ export class Alternatives {
   /** @param {View} view */
   show(view) {
     const parts = [this.#title, this.#facts, this.#head, this.#list, this.#note];
-    if (!this.#list.isConnected) this.#host.replaceChildren(...parts); // once: what is moved loses the focus
+    if (!this.#list.isConnected) this.#host.replaceChildren(...parts); // once: moved elements lose the focus
     const rows = rowsOf(view);
     this.#showTitle(view, rows);
     this.#note.textContent = view.note;
@@ -73,7 +73,7 @@ export class Alternatives {
     this.#lead(buttons.find((button) => button.dataset.id === focused) ?? buttons[0]);
   }
 
-  /** Move the keyboard to the list. */
+  /** Move the keyboard focus to the list. */
   focus() {
     this.#buttons()
       .find((button) => button.tabIndex === 0)
@@ -132,7 +132,7 @@ export class Alternatives {
 }
 
 /**
- * Rows of the list: the likeliest tokens, and the one that stands there if it is not among them.
+ * Return the rows of the list: the likeliest tokens, and the token at the place if it is not among them.
  * @param {View} view @returns {Row[]}
  */
 function rowsOf({ top, stages, token }) {

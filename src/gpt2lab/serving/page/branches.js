@@ -1,15 +1,15 @@
 /**
- * A text and its branches, as data: which tokens were given, chosen and drawn, and from what each was drawn.
+ * A text and its branches as data: which tokens were given, chosen and drawn, and the parameters of each draw.
  *
- * Places are counted from the first token of the prompt, through every choice, so that a branch at place 7 shares the
- * seven tokens before it with its parent. Random numbers depend on (seed, stream 0, place) alone, so drawing a run once
- * more gives the same tokens. Knows nothing of the document or the network.
+ * Places count from the first token of the prompt, across all choices, so a branch at place 7 shares the seven tokens
+ * before it with its parent. Random numbers depend on (seed, stream 0, place) alone, so drawing a run again gives the same
+ * tokens. Knows nothing of the document or the network.
  */
 
 /**
  * @typedef {object} Entry
  * @property {number} id
- * @property {number|null} logprob  natural, under the model itself; null where it has not been asked for
+ * @property {number|null} logprob  natural, under the unmodified model; null if not requested
  * @property {[number, number][]|null} top  the likeliest ids at this place and their log-probabilities
  * @property {"given"|"chosen"|"drawn"} kind
  * @property {Run} run  the run that put it there
@@ -18,15 +18,15 @@
  * @property {string} model
  * @property {string} fingerprint
  * @property {number} contextSize
- * @property {number|null} endOfText  the id before a text that begins from nothing
+ * @property {number|null} endOfText  the id before a text without a prompt
  *
  * @typedef {object} Plan
- * @property {Record<string, number>} params  how tokens are drawn
+ * @property {Record<string, number>} params  the sampling parameters
  * @property {number|string|null} seed  null for a text that is not drawn yet
- * @property {number} limit  tokens to draw at most
+ * @property {number} limit  the most tokens to draw
  *
- * @typedef {{parent: Run, place: number, token: number|null, logprob?: number|null}} Beginning  token null: drawn on from
- *   that place; logprob of the token, where it is known
+ * @typedef {{parent: Run, place: number, token: number|null, logprob?: number|null}} Beginning  token: null to draw from
+ *   that place on; logprob: of the token, if known
  * @typedef {Omit<Beginning, "parent">} At
  * @typedef {{queued: number, prompt: number, drawing: number}} ServerTimings  seconds
  */
@@ -39,9 +39,9 @@ export class Run {
   drawn = [];
   /** @type {"new"|"waiting"|"drawing"|"done"|"stopped"|"failed"} */
   state = "new";
-  /** Why it failed, for a reader. @type {string|null} */
+  /** The reason of a failure, for the user. @type {string|null} */
   problem = null;
-  /** Milliseconds from asking to the first token; from the first to the last so far. @type {number|null} */
+  /** Milliseconds from the request to the first token; from the first to the last so far. @type {number|null} */
   firstTokenMs = null;
   drawingMs = 0;
   /** @type {ServerTimings|null} */
@@ -61,7 +61,7 @@ export class Run {
     this.parent = from?.parent ?? null;
     this.place = from?.place ?? tree.promptIds.length;
     this.token = from?.token ?? null;
-    /** @type {Entry[]} what it begins with */
+    /** @type {Entry[]} the entries before the first drawn one */
     this.inherited = from ? this.#inherit(from) : tree.promptIds.map((id) => entry(id, "given", this));
   }
 
@@ -74,7 +74,7 @@ export class Run {
     return [...before, { ...entry(token, "chosen", this), logprob: known ?? logprob, top }];
   }
 
-  /** Tokens so far, prompt and all. */
+  /** Return the number of tokens so far, with the prompt. */
   get length() {
     return this.inherited.length + this.drawn.length;
   }
@@ -89,15 +89,15 @@ export class Run {
     return [...this.inherited, ...this.drawn];
   }
 
-  /** What the server is asked to go on from. */
+  /** Return the prompt of the request that draws this run. */
   get prompt() {
     const ids = this.inherited.map(({ id }) => id);
     return this.parent && ids.length ? [...this.tree.leadIds, ...ids] : ids;
   }
 
   /**
-   * What the server is asked for the logits of `place`: `ids`, of which the last `drawn` were drawn and not given,
-   * which other kernels may have computed. Penalties count the same ids.
+   * Return the request for the logits of `place`: `ids`, of which the last `drawn` were drawn and not given; other kernels
+   * may have computed those. Penalties count the same ids.
    * @param {number} place
    */
   questionAt(place) {
@@ -108,20 +108,20 @@ export class Run {
       : { ids: owner.prompt.slice(0, place), drawn: 0 };
   }
 
-  /** The position of the random number that draws the token at `place`. @param {number} place */
+  /** Return the position of the random number that draws the token at `place`. @param {number} place */
   positionOf(place) {
     return place + this.tree.leadIds.length;
   }
 
   /**
-   * Whose text the token at `place` is: a branch there is a branch of that run.
+   * Return the run that owns the token at `place`: a branch there is a branch of that run.
    * @param {number} place @returns {Run}
    */
   ownerOf(place) {
     return this.parent && place < this.inherited.length ? this.parent.ownerOf(place) : this;
   }
 
-  /** How many tokens may still come within the model's context. */
+  /** Return the number of tokens that still fit into the model's context. */
   get room() {
     return this.tree.origin.contextSize - Math.max(1, this.length + this.tree.leadIds.length);
   }
@@ -130,12 +130,12 @@ export class Run {
     return this.state === "waiting" || this.state === "drawing";
   }
 
-  /** Take drawn tokens. @param {import("./api.js").Token[]} tokens */
+  /** Append drawn tokens. @param {import("./api.js").Token[]} tokens */
   push(tokens) {
     for (const { id, logprob, top } of tokens) this.drawn.push({ id, logprob, top, kind: "drawn", run: this });
   }
 
-  /** Forget what was drawn, to draw it anew. */
+  /** Forget the drawn tokens, to draw again. */
   reset() {
     Object.assign(this, { drawn: [], state: "new", problem: null, timings: null });
     Object.assign(this, { firstTokenMs: null, drawingMs: 0, fingerprint: null });
@@ -148,7 +148,7 @@ function entry(id, kind, run) {
   return { id, logprob: null, top: null, kind, run };
 }
 
-/** A prompt, the text after it, and all that branched off. */
+/** A prompt, the text after it, and all its branches. */
 export class BranchTree {
   /**
    * @param {string} prompt
@@ -160,13 +160,13 @@ export class BranchTree {
     this.prompt = prompt;
     this.promptIds = promptIds;
     this.origin = origin;
-    /** What stands before the first token and is no part of the text, where a text begins from nothing. */
+    /** The ids before the first token of a text without a prompt; they are not part of the text. */
     this.leadIds = promptIds.length || origin.endOfText === null ? [] : [origin.endOfText];
     this.root = new Run(this, plan, null);
   }
 
   /**
-   * A branch of `run` at `place`, where `token` is chosen, or drawn if it is null.
+   * Add a branch of `run` at `place` that begins with `token`, or with a drawn token if `token` is null.
    * @param {Run} run @param {At} at @param {Plan} plan
    */
   branch(run, { place, token, logprob }, plan) {
@@ -178,7 +178,7 @@ export class BranchTree {
   }
 
   /**
-   * A branch that is there already and would draw the same, if there is one.
+   * Return an existing branch that would draw the same, if there is one.
    * @param {Run} run @param {At} at @param {Plan} plan
    */
   found(run, { place, token }, { seed, params }) {
@@ -188,13 +188,13 @@ export class BranchTree {
     });
   }
 
-  /** Take `run`, which is a branch, and its branches out. @param {Run} run */
+  /** Remove `run`, which is a branch, and its branches. @param {Run} run */
   remove(run) {
     const branches = run.parent?.branches ?? [];
     branches.splice(branches.indexOf(run), 1);
   }
 
-  /** All runs, each after its parent. @returns {Run[]} */
+  /** Return all runs, each after its parent. @returns {Run[]} */
   runs() {
     /** @type {(run: Run) => Run[]} */
     const collect = (run) => [run, ...run.branches.flatMap(collect)];

@@ -1,6 +1,6 @@
 /**
- * The same prompt and seed on two models, and what each thinks of the other's text: every token is marked by how much
- * likelier its own model found it, and where the two texts part both models' distributions stand beside each other.
+ * The same prompt and seed on two models, and each model's rating of the other's text. Marks show how much likelier a token's
+ * own model found it. Where the two texts diverge, both models' distributions are side by side.
  */
 
 import { bar, element, newId } from "./elements.js";
@@ -22,8 +22,8 @@ import { Decoder, tokenLabel } from "./vocabulary.js";
  *
  * @typedef {object} Drawn  a token of one model's text
  * @property {number} id
- * @property {number} logprob  by its own model
- * @property {number} ratio  of that to the other's, in nats
+ * @property {number} logprob  under its own model
+ * @property {number} ratio  difference from the other model's logprob, in nats
  * @property {HTMLElement} span
  */
 
@@ -31,7 +31,7 @@ const SHOWN = 6; // tokens in a table
 const STEPS = [0.7, 1.6, 3]; // nats: about 2, 5 and 20 times as likely
 
 /**
- * Whether two of the models that are served have one vocabulary's size, so that their tokens can be compared.
+ * Return whether two of the served models have the same vocabulary size, so that their tokens can be compared.
  * @param {ModelCard[]} models
  */
 export function comparable(models) {
@@ -63,7 +63,7 @@ export function mountCompare(host, { settings, api, models }) {
   host.replaceChildren(form, result);
 }
 
-/** One of the two models. @param {ModelCard[]} models @param {string} label @param {number} initial */
+/** Make the field for one of the two models. @param {ModelCard[]} models @param {string} label @param {number} initial */
 function modelField(models, label, initial) {
   const id = newId("compare-model");
   const options = models.map((card, at) => element("option", { value: card.id, selected: at === initial }, card.id));
@@ -72,7 +72,7 @@ function modelField(models, label, initial) {
   return { node: element("div.field", {}, element("label", { for: id }, label), select), card };
 }
 
-/** Why two models cannot be compared; "" if they can. @param {ModelCard} one @param {ModelCard} other */
+/** Return why two models cannot be compared; "" if they can. @param {ModelCard} one @param {ModelCard} other */
 function hindranceOf(one, other) {
   if (one === other) return "Choose two different models.";
   if (one.gpt2lab.n_vocab === other.gpt2lab.n_vocab) return "";
@@ -88,7 +88,7 @@ async function compare(host, { cards, now, seed }, api, signal) {
   const columns = cards.map((card, at) => new Column(card, cards[1 - at], vocabulary));
   host.replaceChildren(element("div.compare-columns", {}, ...columns.map(({ node }) => node)));
   const room = Math.min(...cards.map((card) => card.gpt2lab.n_ctx)) - Math.max(1, prompt.length);
-  const max_tokens = room > 0 ? Math.min(room, now.max_tokens) : now.max_tokens; // the server says what is wrong
+  const max_tokens = room > 0 ? Math.min(room, now.max_tokens) : now.max_tokens; // the server reports the problem
   const request = { prompt: prompt.length ? prompt : "", max_tokens, seed, ...samplingParams(now), logprobs: 0 };
   const write = async (/** @type {Column} */ column) => {
     for await (const { index, tokens } of api.complete({ model: column.card.id, ...request }, { signal }))
@@ -105,7 +105,7 @@ async function compare(host, { cards, now, seed }, api, signal) {
 }
 
 /**
- * Where the texts part, and what both models say of that place.
+ * Show where the texts diverge, and both models' distributions at that place.
  * @param {ModelCard[]} cards @param {Column[]} columns
  * @param {{prompt: number[], vocabulary: string[], api: Api, signal: AbortSignal}} parts
  */
@@ -129,7 +129,7 @@ async function parting(cards, columns, { prompt, vocabulary, api, signal }) {
 }
 
 /**
- * The likeliest tokens of both at the place, and those that were drawn.
+ * Make the table of both models' likeliest tokens at the place and of the drawn ones.
  * @param {ModelCard[]} cards @param {Column[]} columns
  * @param {{p: Float64Array, q: Float64Array, at: number, vocabulary: string[]}} place
  */
@@ -148,14 +148,14 @@ function partingTable(cards, columns, { p, q, at, vocabulary }) {
   return table("Both models where the texts part", null, [...cards.map(({ id }) => id), `to ${cards[0].id}`], rows);
 }
 
-/** Of p from q, in nats. @param {Float64Array} p @param {Float64Array} q */
+/** Return the Kullback–Leibler divergence of p from q, in nats. @param {Float64Array} p @param {Float64Array} q */
 function divergence(p, q) {
   let sum = 0;
   for (let id = 0; id < p.length; id++) if (p[id] > 0) sum += p[id] * Math.log(p[id] / q[id]);
   return sum;
 }
 
-/** A text of one model, marked once the other has read it. */
+/** A text of one model, marked once the other model has scored it. */
 class Column {
   /** @type {number[]} */
   ids = [];
@@ -197,12 +197,12 @@ class Column {
     this.#text.append(this.#decoder.rest());
   }
 
-  /** Nothing more comes. */
+  /** Finish the text: no more tokens come. */
   settle() {
     this.#below.querySelector(".waits")?.remove();
   }
 
-  /** Let the other model read it. @param {number[]} prompt @param {Api} api @param {AbortSignal} signal */
+  /** Let the other model score it. @param {number[]} prompt @param {Api} api @param {AbortSignal} signal */
   async judge(prompt, api, signal) {
     const { end_of_text: start } = this.card.gpt2lab;
     const before = prompt.length || start === null ? prompt : [start];
@@ -251,7 +251,7 @@ function tokenHead(vocabulary, id) {
 }
 
 /**
- * A table of tokens in a box that scrolls.
+ * Make a table of tokens in a box that scrolls.
  * @param {string} label @param {string | null} caption @param {string[]} heads @param {HTMLElement[]} rows
  */
 function table(label, caption, heads, rows) {
@@ -269,7 +269,7 @@ function table(label, caption, heads, rows) {
   );
 }
 
-/** Classes of a token that its own model finds `ratio` nats likelier than the other. @param {number} ratio */
+/** Return the classes of a token that its own model finds `ratio` nats likelier than the other. @param {number} ratio */
 function marks(ratio) {
   const strength = STEPS.filter((step) => Math.abs(ratio) >= step).length;
   return strength ? [`${ratio > 0 ? "own" : "theirs"}${strength}`] : [];
@@ -280,7 +280,7 @@ function alike(nats) {
   return !(Math.abs(nats) >= 0.05);
 }
 
-/** "3.2 × likelier" for a difference of log-probabilities. @param {number} nats */
+/** Return "3.2 × likelier" for a difference of log-probabilities. @param {number} nats */
 function ratioText(nats) {
   if (alike(nats)) return "as likely";
   const times = Math.exp(Math.abs(nats));

@@ -1,6 +1,6 @@
 /**
- * Sliders with a number beside each, bound to the settings both ways: what is set elsewhere shows here. A slider covers
- * the sensible part of its range; the number takes all of it.
+ * Sliders with a number field beside each, bound to the settings both ways: they also show changes made elsewhere. A slider
+ * covers the sensible part of its range; the number field accepts all of it.
  */
 
 import { element, newId } from "./elements.js";
@@ -20,7 +20,7 @@ const LENGTH = { name: "max_tokens", title: "Length", hint: "tokens at most" };
 /**
  * @param {HTMLElement} host
  * @param {Store} settings
- * @returns {() => void}  what takes the controls away again
+ * @returns {() => void}  removes the controls again
  */
 export function mountControls(host, settings) {
   const fields = [...STAGES, ...PENALTIES, LENGTH].map((what) => numberField(what, settings));
@@ -76,7 +76,7 @@ function numberField({ name, title, hint, off }, settings) {
   });
   const show = (/** @type {Readonly<Record<string, any>>} */ now) => {
     const value = now[name];
-    // Neither is moved under the hand that moves it: a slider's place has more digits than its value.
+    // Do not move a control while the user moves it: a slider's position has more digits than its value.
     if (number.valueAsNumber !== value) number.value = String(value);
     if (scale.value(slider.valueAsNumber) !== value) slider.value = String(scale.position(value));
     slider.setAttribute("aria-valuetext", value === off ? "off" : String(value));

@@ -1,4 +1,4 @@
-/** Making elements, and finding those that the page's HTML has. */
+/** Functions that make elements and find those of the page's HTML. */
 
 /**
  * The kind of element that `element(tag)` makes.
@@ -43,7 +43,7 @@ function fill(made, attributes, children) {
 }
 
 /**
- * The element of the page's HTML that has this id.
+ * Return the element with this id in the page's HTML.
  * @template {HTMLElement} [T=HTMLElement]
  * @param {string} id
  * @param {new () => T} [kind]
@@ -56,7 +56,7 @@ export function byId(id, kind) {
 }
 
 /**
- * Where an event came from, or an element around it that matches `selector`.
+ * Return an event's target, or else the closest element around it, that matches `selector`.
  * @param {Event} event
  * @param {string} selector
  */
@@ -64,7 +64,7 @@ export function around(event, selector) {
   return event.target instanceof Element ? event.target.closest(selector) : null;
 }
 
-/** A bar of a table; `share` is of the longest. @param {number} share */
+/** Make a bar of a table; `share` is its share of the longest bar. @param {number} share */
 export function bar(share) {
   const made = element("span.bar");
   made.style.setProperty("--share", String(share));
@@ -73,7 +73,7 @@ export function bar(share) {
 
 let ids = 0;
 
-/** An id that no other element has. @param {string} prefix */
+/** Return an id that no other element has. @param {string} prefix */
 export function newId(prefix) {
   ids += 1;
   return `${prefix}-${ids}`;

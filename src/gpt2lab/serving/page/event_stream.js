@@ -1,11 +1,11 @@
-/** Reads server-sent events from an answer's body: not the browser's own EventSource, which can bring no key. */
+/** Reads server-sent events from an answer's body, because the browser's own EventSource cannot send a key. */
 
 /** @typedef {{event: string, data: string}} ServerEvent */
 
 /**
  * @param {ReadableStream<Uint8Array<ArrayBuffer>>} body
- * @param {() => void} [heard]  called whenever anything comes
- * @returns {AsyncGenerator<ServerEvent>}  those that have data, until the body ends; the body is given up with the generator
+ * @param {() => void} [heard]  called whenever bytes arrive
+ * @returns {AsyncGenerator<ServerEvent>}  the events that have data, until the body ends; closing it cancels the body
  */
 export async function* serverEvents(body, heard = () => {}) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
@@ -24,7 +24,7 @@ export async function* serverEvents(body, heard = () => {}) {
       }
     }
   } finally {
-    reader.cancel().catch(() => {}); // the server frees what it held
+    reader.cancel().catch(() => {}); // the server frees its resources
   }
 }
 

@@ -1,6 +1,6 @@
 /**
- * What the page looks at: the run on display, whether it is only a draft of the prompt, and the place in it that is looked
- * into. All of it changes by the transitions below alone. Knows nothing of the document, of models, or of how runs are drawn.
+ * The page's focus: the run on display, whether it is only a draft of the prompt, and the inspected place in it. Only the
+ * transitions below change it. Knows nothing of the document, of models, or of how runs are drawn.
  */
 
 /**
@@ -8,10 +8,10 @@
  *
  * @typedef {object} State
  * @property {Run | null} run  on display; null if there is none
- * @property {boolean} draft  the run is none of the texts: it shows what the prompt would begin
- * @property {{run: Run, place: number} | null} at  the place looked into last; it stays when another run is displayed
- * @property {boolean} pinned  the place stays while the pointer wanders
- * @property {boolean} chosen  a user has looked into a place of this run, so none is suggested any more
+ * @property {boolean} draft  the run is not one of the texts: it only shows the prompt
+ * @property {{run: Run, place: number} | null} at  the place inspected last; it stays when another run is displayed
+ * @property {boolean} pinned  the place stays while the pointer moves
+ * @property {boolean} chosen  the user has inspected a place of this run, so no place is suggested any more
  */
 
 export class Focus {
@@ -23,7 +23,7 @@ export class Focus {
   /**
    * @param {object} events
    * @param {() => void} events.displayed  a run is put on display, even if it was there already
-   * @param {() => void} events.looked  a place is looked into, pinned or let go
+   * @param {() => void} events.looked  a place is inspected, pinned or unpinned
    */
   constructor({ displayed, looked }) {
     this.#displayed = displayed;
@@ -46,13 +46,13 @@ export class Focus {
     return this.#state.pinned;
   }
 
-  /** The place looked into last. */
+  /** Return the place inspected last. */
   get place() {
     return this.#state.at?.place ?? null;
   }
 
   /**
-   * Put `run` on display: nothing is pinned or chosen there.
+   * Put `run` on display, with nothing pinned or chosen.
    * @param {Run | null} run @param {{draft?: boolean}} [kind]
    */
   display(run, { draft = run === null } = {}) {
@@ -60,34 +60,34 @@ export class Focus {
     this.#displayed();
   }
 
-  /** The draft on display has become one of the texts. */
+  /** Turn the draft on display into one of the texts. */
   keep() {
     this.#set({ draft: this.run === null });
   }
 
-  /** A user looks into `place` in passing: a pinned one stays. @param {number} place */
+  /** Inspect `place` in passing: a pinned place stays. @param {number} place */
   point(place) {
     if (!this.#state.pinned) this.#look(place, { chosen: true });
   }
 
-  /** A user looks into `place`, which is to stay. @param {number} place */
+  /** Inspect `place` and pin it. @param {number} place */
   pin(place) {
     this.#look(place, { pinned: true, chosen: true });
   }
 
-  /** Pin `place`, or let it go if it is pinned. @param {number} place */
+  /** Pin `place`, or unpin it if it is pinned. @param {number} place */
   toggle(place) {
     if (this.#state.pinned && this.place === place) this.unpin();
     else this.pin(place);
   }
 
-  /** Let the place go with the pointer. */
+  /** Unpin the place, so that the pointer changes it again. */
   unpin() {
     this.#set({ pinned: false });
     this.#looked();
   }
 
-  /** Look into `place` unless a user has chosen one. @param {number} place */
+  /** Inspect `place` unless the user has chosen one. @param {number} place */
   suggest(place) {
     if (!this.#state.chosen) this.#look(place, {});
   }

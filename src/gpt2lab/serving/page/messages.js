@@ -1,28 +1,28 @@
 /**
- * What the page says: a line of status, and a box for what went wrong, with what to do about it.
+ * The page's messages: a status line, and a box for problems with actions that solve them.
  */
 
 import { element } from "./elements.js";
 
-/** @typedef {[string, () => void]} Action  what a button says and does */
+/** @typedef {[string, () => void]} Action  a button's label and action */
 
 export class Messages {
   #status;
   #box;
 
-  /** @param {HTMLElement} status of role status @param {HTMLElement} box of role alert */
+  /** @param {HTMLElement} status has the role status @param {HTMLElement} box has the role alert */
   constructor(status, box) {
     this.#status = status;
     this.#box = box;
   }
 
-  /** A sentence that may be overlooked. @param {string} text */
+  /** Show a sentence that the user may overlook. @param {string} text */
   say(text) {
     this.#status.textContent = text;
   }
 
   /**
-   * A sentence that must be seen; it stays until it is dismissed or something else is said.
+   * Show a sentence that the user must see; it stays until it is dismissed or replaced.
    * @param {string} text
    * @param {{kind?: "warn"|"good", actions?: Action[]}} [options]
    */

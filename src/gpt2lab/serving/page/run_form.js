@@ -1,6 +1,6 @@
 /**
- * A form with a button that runs something of the server's and one that stops it: what a user sees of it while it runs, when
- * it is done, and when it fails. Knows nothing of what is run.
+ * A form with a button that runs something on the server and one that stops it. It shows the user when the work runs, is
+ * done, or fails. Knows nothing of the work itself.
  */
 
 import { withKey } from "./api_key.js";
@@ -8,15 +8,15 @@ import { element } from "./elements.js";
 
 /**
  * @template Plan
- * @param {string} kind  of form: its class
+ * @param {string} kind  the form's class
  * @param {object} parts
  * @param {string} parts.label  of the button that runs
  * @param {Node[]} parts.fields  before the buttons
  * @param {Node[]} [parts.after]  after them
  * @param {import("./elements.js").Attributes} [parts.attributes]
- * @param {(say: (text: string) => void) => Plan | null} parts.plan  what is to be run; null if nothing is, which it has said
+ * @param {(say: (text: string) => void) => Plan | null} parts.plan  the work to run; null if none, after it has said why
  * @param {(plan: Plan, options: {say: (text: string) => void, signal: AbortSignal}) => Promise<void>} parts.work
- * @param {(plan: Plan) => string} parts.done  what is said in the end
+ * @param {(plan: Plan) => string} parts.done  the message at the end
  */
 export function runForm(kind, { label, fields, after = [], attributes = {}, plan, work, done }) {
   const run = element("button.button.primary", { type: "submit" }, label);
@@ -42,7 +42,7 @@ export function runForm(kind, { label, fields, after = [], attributes = {}, plan
       if (!(problem instanceof Error)) throw problem;
       say(signal.aborted ? "Stopped." : problem.message);
     } finally {
-      stopping.abort(); // where one request failed, the others need not go on
+      stopping.abort(); // if one request failed, stop the others
       run.disabled = false;
       stop.disabled = true;
     }

@@ -1,13 +1,13 @@
 /**
- * Where a value lies on its slider. No straight line reaches both 1.1 and 100 with care, so a scale is given by a few
- * points with their values and is straight between them; what is read off has the digits that can be told apart there.
+ * The positions of values on sliders. A linear scale cannot resolve 1.1 and also reach 100, so a scale is linear between a
+ * few given points. A value read off the slider has only the digits that its positions can distinguish.
  */
 
 import { PARAMETERS } from "./stages.js";
 
 export const STEPS = 1000; // positions of a slider: 0 to this
 
-/** The temperatures that the article tried by hand, each at a point of the scale. */
+/** The temperatures that the article tried by hand; each is a point of the scale. */
 export const ARTICLE = Object.freeze([0, 0.5, 1, 1.1, 1.2, 1.3, 2, 100]);
 
 class Scale {
@@ -17,7 +17,7 @@ class Scale {
 
   /**
    * @param {[number, number][]} points  position and value, both ascending
-   * @param {{digits?: number, end?: number | null}} [how]  the most digits behind the point; what the last position means instead
+   * @param {{digits?: number, end?: number | null}} [how]  the most decimal digits; the value of the last position instead
    */
   constructor(points, { digits = 4, end = null } = {}) {
     this.#points = points;
@@ -25,7 +25,7 @@ class Scale {
     this.#end = end;
   }
 
-  /** The value at a position. @param {number} position */
+  /** Return the value at a position. @param {number} position */
   value(position) {
     if (this.#end !== null && position >= STEPS) return this.#end;
     const [[x0, y0], [x1, y1]] = this.#segment((point) => position <= point[0]);
@@ -34,7 +34,7 @@ class Scale {
     return Number((y0 + (position - x0) * slope).toFixed(digits));
   }
 
-  /** The position of a value; the nearest end for one beyond. @param {number} value */
+  /** Return the position of a value; the nearest end if the value is beyond it. @param {number} value */
   position(value) {
     if (value === this.#end) return STEPS;
     const [[x0, y0], [x1, y1]] = this.#segment((point) => value <= point[1]);
@@ -43,7 +43,7 @@ class Scale {
   }
 
   /**
-   * The two points around what is `reached` first at the second of them.
+   * Return two adjacent points, the second of which is the first for which `reached` is true.
    * @param {(point: [number, number]) => boolean} reached
    */
   #segment(reached) {
@@ -71,7 +71,7 @@ function evenly(values) {
 }
 
 /**
- * The `at`-th of `n` values at even distances.
+ * Return the `at`-th of `n` evenly spaced points.
  * @param {number} value @param {number} at @param {number} n @returns {[number, number]}
  */
 function placed(value, at, n) {

@@ -1,19 +1,19 @@
 /**
- * Links to and files of a text with its branches: made for others, and opened from them.
+ * Links and files that share a text with its branches: makes them and opens them.
  */
 
 import { byId, element } from "./elements.js";
 import { fromFile, fromHash, pack, ShareError, toFile, toHash } from "./permalink.js";
 import { textOf } from "./vocabulary.js";
 
-const LONG_LINK = 8000; // some programs cut what is longer
+const LONG_LINK = 8000; // some programs cut longer links
 
-const LEFT = "gpt2lab.left"; // of sessionStorage
+const LEFT = "gpt2lab.left"; // in sessionStorage
 
 /** @typedef {import("./branches.js").BranchTree} BranchTree */
 /** @typedef {import("./permalink.js").Shared} Shared */
 
-/** Opens what was shared, and shares. */
+/** The panel that shares texts and opens shared ones. */
 export class SharePanel {
   #link = byId("link", HTMLInputElement);
   #shared = byId("shared");
@@ -27,7 +27,7 @@ export class SharePanel {
    * @param {typeof import("./settings.js").settings} parts.settings
    * @param {import("./messages.js").Messages} parts.messages
    * @param {import("./page_state.js").PageState} parts.state
-   * @param {() => void} parts.before  a tree is about to be opened
+   * @param {() => void} parts.before  called before a tree is opened
    */
   constructor({ settings, messages, state, before }) {
     this.#settings = settings;
@@ -48,7 +48,7 @@ export class SharePanel {
     if (await copy(link)) this.#messages.say("The link is copied.");
   }
 
-  /** The address no longer says what is on display. */
+  /** Clear the address: it no longer describes the text on display. */
   forget() {
     this.#shared.hidden = true;
     if (location.hash) history.replaceState(null, "", location.pathname + location.search);
@@ -61,7 +61,7 @@ export class SharePanel {
     if (shared) await this.#open(shared);
   }
 
-  /** Open what the address shares; whether it shares anything. */
+  /** Open the text that the address shares; return whether it shares one. */
   async openLink() {
     if (location.hash.length < 2 || document.getElementById(location.hash.slice(1))) return false; // nothing, or a place in this page
     const shared = this.#read(fromHash, location.hash, "This link");
@@ -69,13 +69,13 @@ export class SharePanel {
     return shared !== null;
   }
 
-  /** Keep for this tab what `tree` was drawn from. @param {BranchTree | null} tree */
+  /** Keep the shared form of `tree` for this tab. @param {BranchTree | null} tree */
   leave(tree) {
     if (tree && !this.#state.busy) sessionStorage.setItem(LEFT, JSON.stringify(pack(tree)));
   }
 
   /**
-   * Offer the text that this tab was left with, if there was one.
+   * Offer the text that was on display when the user left this tab, if there was one.
    * @param {(open: () => Promise<void>) => void} whenWanted
    */
   offerLeft(whenWanted) {
@@ -100,7 +100,7 @@ export class SharePanel {
     }
   }
 
-  /** Draw it again, and tell how that compares; `adopt` its prompt and settings. @param {Shared} shared */
+  /** Draw it again and report the comparison; `adopt` takes over its prompt and settings. @param {Shared} shared */
   async #open(shared, adopt = true) {
     const card = this.#state.modelFor(shared);
     const { params, seed, limit } = shared.first;
@@ -114,7 +114,7 @@ export class SharePanel {
   }
 }
 
-/** The address that draws `tree` again. @param {BranchTree} tree */
+/** Return the address that draws `tree` again. @param {BranchTree} tree */
 function linkTo(tree) {
   return `${location.href.replace(/#.*/, "")}${toHash(pack(tree))}`;
 }
@@ -129,9 +129,9 @@ export function download(tree, vocabulary) {
 }
 
 /**
- * What is said once a shared tree has been drawn again.
+ * Return the message after a shared tree has been drawn again.
  * @param {Shared} shared
- * @param {{id: string, gpt2lab: {fingerprint: string}}} card  the model it was drawn with here
+ * @param {{id: string, gpt2lab: {fingerprint: string}}} card  the local model that drew it
  * @param {{same: number, of: number, stopped: boolean}} result
  * @returns {[string, "good"|"warn"]}
  */

@@ -1,5 +1,5 @@
 /**
- * Draws a run: asks the server, waits its turn where the server is busy, and takes the tokens as they come.
+ * Draws a run: sends the request, retries while the server is busy, and takes the tokens as they come.
  * Knows nothing of the document.
  */
 
@@ -7,17 +7,17 @@ import { ApiError, complete } from "./api.js";
 
 /** @typedef {import("./branches.js").Run} Run */
 
-const ATTEMPTS = 6; // at a busy server
-const WAIT_S = 1; // where the server does not say
+const ATTEMPTS = 6; // while the server is busy
+const WAIT_S = 1; // if the server names no delay
 
 /**
- * Draw `run` from its beginning to its end; it may have failed then, or been stopped.
+ * Draw `run` from the beginning until it is done, stopped or failed.
  * @param {Run} run
  * @param {object} [options]
  * @param {AbortSignal} [options.signal]  stops it; what is drawn stays
  * @param {() => void} [options.changed]  called whenever there is something new to show
- * @param {(seconds: number) => void} [options.busy]  the server asks to come back after `seconds`
- * @returns {Promise<ApiError|null>} what hindered it
+ * @param {(seconds: number) => void} [options.busy]  called when the server is busy; the next attempt is after `seconds`
+ * @returns {Promise<ApiError|null>} the failure, or null
  */
 export async function draw(run, { signal, changed = () => {}, busy = () => {} } = {}) {
   run.reset();
@@ -35,7 +35,7 @@ export async function draw(run, { signal, changed = () => {}, busy = () => {} } 
 }
 
 /**
- * What is drawn can be drawn again: a run that was stopped is one that was to be so long.
+ * End `run` after a stop or a failure. A stopped run's limit becomes its length, so that it can be drawn again.
  * @param {Run} run @param {unknown} problem @param {AbortSignal} [signal]
  */
 function ended(run, problem, signal) {
@@ -84,7 +84,7 @@ async function drawOnce(run, signal, changed) {
   }
 }
 
-/** The body of the request that draws `run`. @param {Run} run */
+/** Return the body of the request that draws `run`. @param {Run} run */
 function requestOf(run) {
   const { params, seed, limit } = run.plan;
   const { prompt } = run;

@@ -1,6 +1,6 @@
 /**
- * One prompt at several temperatures, a column for each: samples coloured by what the model itself found probable, and
- * how surprising, varied and repetitive they are. All columns use the same random numbers.
+ * One prompt at several temperatures, with a column for each: samples coloured by their probability under the unmodified
+ * model, and figures on how surprising, varied and repetitive they are. All columns use the same random numbers.
  */
 
 import { element, newId } from "./elements.js";
@@ -11,7 +11,7 @@ import { textFigures } from "./text_figures.js";
 import { tokenNodes } from "./token_spans.js";
 import { Decoder } from "./vocabulary.js";
 
-const AT_ONCE = 3; // requests: browsers hold six connections to a server, and the rest of the page wants some
+const AT_ONCE = 3; // requests: browsers open six connections to a server, and the rest of the page needs some
 const MOST = 16; // columns
 const HINT =
   "Prompt, length and the other settings are those above. Every column draws with the same random numbers; " +
@@ -143,7 +143,7 @@ class Column {
    * @param {{card: import("./api.js").ModelCard, vocabulary: string[], settings: Store}} parts
    */
   constructor(temperature, { seed, prompt, max_tokens, n: most, params }, { card, vocabulary, settings }) {
-    const n = temperature === 0 ? 1 : most; // without chance all samples are one
+    const n = temperature === 0 ? 1 : most; // without chance all samples are the same
     this.request = { model: card.id, prompt, max_tokens, n, seed, ...params, temperature, logprobs: 0 };
     this.#endOfText = card.gpt2lab?.end_of_text ?? null;
     this.#samples = Array.from({ length: n }, () => []);

@@ -1,13 +1,13 @@
-/** What samples say in numbers, as `gpt2lab explore sweep` counts it (gpt2lab/exploring/figures.py). */
+/** Figures on samples, computed as in `gpt2lab explore sweep` (gpt2lab/exploring/figures.py). */
 
 /**
  * @typedef {{id: number, logprob: number}[]} Sample
  * @typedef {{tokens: number, surprisal: number | null, distinct: (number | null)[], repeated: number | null}} TextFigures
- *   surprisal: mean of minus the log-probability under the unmodified model, nats a token; distinct: share of different
- *   ones among a sample's single tokens, pairs and triples; repeated: share of runs of four that were there before
+ *   surprisal: mean of minus the log-probability under the unmodified model, in nats per token; distinct: share of different
+ *   ones among a sample's single tokens, pairs and triples; repeated: share of runs of four that occurred before
  */
 
-/** @param {Sample[]} samples @returns {TextFigures} null stands for what cannot be said */
+/** @param {Sample[]} samples @returns {TextFigures} null for a figure that is not defined */
 export function textFigures(samples) {
   const all = samples.flat();
   const ids = samples.map((sample) => sample.map(({ id }) => id));
@@ -21,7 +21,7 @@ export function textFigures(samples) {
 }
 
 /**
- * Different n-grams within each sample, over all n-grams; null if there is none.
+ * Return the share of different n-grams within each sample among all n-grams; null if there are none.
  * @param {number[][]} samples @param {number} n
  */
 function distinct(samples, n) {

@@ -1,5 +1,5 @@
 /**
- * How fast a run was drawn and where its time went. Knows nothing of how it is drawn.
+ * The speed of a run and the parts of its time. Knows nothing of how it is drawn.
  */
 
 import { element } from "./elements.js";
@@ -14,13 +14,13 @@ const PARTS = [
   ["drawing", "drawing"],
 ];
 
-/** "18 ms", "1.24 s". @param {number} seconds */
+/** Format a duration: "18 ms", "1.24 s". @param {number} seconds */
 function duration(seconds) {
   if (seconds < 0.0095) return `${(1000 * seconds).toFixed(1)} ms`;
   return seconds < 0.9995 ? `${Math.round(1000 * seconds)} ms` : `${seconds.toFixed(2)} s`;
 }
 
-/** Tokens in a second, by the server's clock once it has told it; null before there are two. @param {Run} run */
+/** Return tokens per second, by the server's clock once it is known; null before two tokens. @param {Run} run */
 function rate(run) {
   const n = run.drawn.length;
   if (run.timings && run.timings.drawing > 0 && n) return n / run.timings.drawing;
@@ -31,12 +31,12 @@ export class TimingsView {
   #values = { tokens: figure("tokens"), rate: figure("rate"), first: figure("first"), seed: figure("seed") };
   #seed = element("button", { type: "button", title: "Keep this seed for the next texts" });
   #parts = PARTS.map(([name]) => element(`span.${name}`));
-  #split = element("div.split", { "aria-hidden": "true" }, ...this.#parts); // the words beneath say the same
+  #split = element("div.split", { "aria-hidden": "true" }, ...this.#parts); // the words below say the same
   #words = element("p.hint", { "data-figure": "times" });
   /** @type {Run | null} */
   #run = null;
 
-  /** @param {HTMLElement} host @param {(seed: number|string) => void} keepSeed  a user wants to go on with it */
+  /** @param {HTMLElement} host @param {(seed: number|string) => void} keepSeed  the user keeps the seed */
   constructor(host, keepSeed) {
     const { tokens, rate: speed, first, seed } = this.#values;
     const labelled = { tokens, "tokens/s": speed, "first token": first, seed };

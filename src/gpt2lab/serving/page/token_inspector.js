@@ -1,15 +1,15 @@
 /**
- * Looks into one place of a run: what might stand there, and how the settings shape the choice.
+ * Inspects one place of a run: which tokens are possible there, and how the settings shape the choice.
  *
- * The logits are asked for once; whatever the settings become after that is computed here, so that a slider's move shows
- * at once. Knows nothing of how runs are drawn.
+ * Requests the logits once and computes the effect of later settings here, so that a moved slider shows at once. Knows
+ * nothing of how runs are drawn.
  */
 
 import { logits } from "./api.js";
 import { SamplingError, stages, uniform } from "./sampling.js";
 import { sameSampling, samplingParams } from "./settings.js";
 
-const REST_MS = 60; // a place that is only passed is not asked about
+const REST_MS = 60; // no request for a place that the pointer only passes
 
 /**
  * @typedef {import("./branches.js").Run} Run
@@ -19,8 +19,8 @@ const REST_MS = 60; // a place that is only passed is not asked about
  * @property {Run} run
  * @property {number} place
  * @property {string[]} vocabulary
- * @property {number | null} chosen  the id that stands there
- * @property {Run["drawn"]} drawn  the run's list; another one once it is drawn anew
+ * @property {number | null} chosen  the id at the place
+ * @property {Run["drawn"]} drawn  the run's list; drawing again replaces it
  * @property {{ids: number[], drawn: number}} question
  * @property {Float32Array} [logits]
  * @property {Stage[] | null} [stages]
@@ -42,7 +42,7 @@ export class TokenInspector {
    * @param {import("./alternatives.js").Alternatives} parts.alternatives
    * @param {import("./stage_table.js").StageTable} parts.stageTable
    * @param {typeof import("./settings.js").settings} parts.settings
-   * @param {(problem: unknown) => void} parts.failed  the logits did not come
+   * @param {(problem: unknown) => void} parts.failed  called if the logits did not come
    */
   constructor({ alternatives, stageTable, settings, failed }) {
     this.#alternatives = alternatives;
@@ -52,13 +52,13 @@ export class TokenInspector {
     settings.subscribe(() => this.#refresh());
   }
 
-  /** The model's log-probability of `id` at this place; null before the logits are there. @param {number} id */
+  /** Return the model's log-probability of `id` at this place; null before the logits arrive. @param {number} id */
   logprob(id) {
     const model = this.#now?.stages?.[0].probabilities;
     return model ? Math.log(model[id]) : null;
   }
 
-  /** Look into `place` of `run`. @param {Run} run @param {number} place @param {string[]} vocabulary */
+  /** Inspect `place` of `run`. @param {Run} run @param {number} place @param {string[]} vocabulary */
   look(run, place, vocabulary) {
     const chosen = run.at(place)?.id ?? null;
     const old = this.#now;
@@ -76,7 +76,7 @@ export class TokenInspector {
   async #ask(now, signal) {
     const { ids, drawn } = now.question;
     const { model, contextSize } = now.run.tree.origin;
-    if (ids.length > contextSize) return; // the model cannot read so far
+    if (ids.length > contextSize) return; // more than the model's context
     try {
       await new Promise((resolve) => {
         setTimeout(resolve, REST_MS);
@@ -122,7 +122,7 @@ export class TokenInspector {
 const OTHER_SETTINGS = "The text was drawn with other settings; this is what those of now make of it.";
 
 /**
- * The stages; or why there are none: a model may give logits that are no numbers.
+ * Return the stages, or null and the reason: a model may give logits that are NaN or infinite.
  * @param {Float32Array} values @param {Record<string, number>} params @param {number[]} history
  * @returns {[Stage[] | null, string]}
  */

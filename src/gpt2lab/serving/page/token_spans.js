@@ -1,6 +1,6 @@
 /**
- * A token as an element, on the tint of its probability, and what the tints stand for: the same in the playground and in the
- * reports of `gpt2lab explore`, which hold this file.
+ * Tokens as elements on the tint of their probability, and the legend of the tints. The playground and the reports of
+ * `gpt2lab explore`, which contain this file, share them.
  */
 
 import { element } from "./elements.js";
@@ -8,12 +8,12 @@ import { element } from "./elements.js";
 /** Probabilities at which the next tint begins. */
 const EDGES = Object.freeze([0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8]);
 
-/** The tint of a probability: 0 for the unlikeliest … 9 for what is nearly certain. @param {number} probability */
+/** Return the tint of a probability: 0 for the unlikeliest … 9 for the nearly certain. @param {number} probability */
 export function level(probability) {
   return EDGES.filter((edge) => probability >= edge).length;
 }
 
-/** "12.3 %", with as many digits as say something. @param {number} probability */
+/** Format a probability as "12.3 %", with the significant digits only. @param {number} probability */
 export function probabilityText(probability) {
   const percent = 100 * probability;
   if (percent === 0) return "0 %";
@@ -23,17 +23,16 @@ export function probabilityText(probability) {
   return `${percent.toFixed(digits)} %`;
 }
 
-/** A coloured token. @param {string} text @param {number | null} probability  null for one without a tint */
+/** Make a coloured token. @param {string} text @param {number | null} probability  null for no tint */
 function tokenSpan(text, probability) {
   const span = element(probability === null ? "span.t" : `span.t.p${level(probability)}`, {}, text);
-  if (text === "") span.classList.add("part"); // bytes of a character that is not whole yet
+  if (text === "") span.classList.add("part"); // bytes of an incomplete character
   if (text.includes("\n")) span.classList.add("newline");
   return span;
 }
 
 /**
- * A token as nodes of a text, of which the last is its element: the space before a word stays outside the tint, which hugs
- * the word.
+ * Make a token's nodes in a text, the last of which is its element. The space before a word stays outside the tint.
  * @param {string} text @param {number | null} probability
  */
 export function tokenNodes(text, probability) {
@@ -42,7 +41,7 @@ export function tokenNodes(text, probability) {
   return { nodes: word ? [" ", span] : [span], span };
 }
 
-/** Fill `list` with the tints and what they stand for. @param {HTMLElement} list */
+/** Fill `list` with the tints and their meanings. @param {HTMLElement} list */
 export function showLegend(list) {
   const words = ["under 0.1 %", "0.1", "0.5", "2", "5", "10", "20", "40", "60", "80 % and more"];
   list.replaceChildren(...words.map((word, tint) => element(`li.t.p${tint}`, {}, word)));

@@ -1,8 +1,8 @@
 /**
- * A text as tokens, each on the tint of its probability: pointed at with a mouse, a finger or the arrow keys.
+ * A text as tokens, each on the tint of its probability. A mouse, a finger or the arrow keys point at a token.
  *
- * One tab stop for all tokens, wherever the arrow keys have gone last; a screen reader hears the word and its
- * probability of the token that it is on. Knows nothing of where tokens come from.
+ * All tokens share one tab stop, the one where the arrow keys were last; a screen reader reads the word and the
+ * probability of its token. Knows nothing of where tokens come from.
  */
 
 import { around, element } from "./elements.js";
@@ -15,12 +15,12 @@ import { Decoder, tokenName } from "./vocabulary.js";
  * @typedef {object} Shown
  * @property {Run} run
  * @property {string[]} vocabulary
- * @property {Run["drawn"]} drawn  the run's list; another one once it is drawn anew
+ * @property {Run["drawn"]} drawn  the run's list; drawing again replaces it
  * @property {Decoder} decoder
  * @property {number} length  tokens
  */
 
-const REST_MS = 70; // how long a pointer rests on a token before it counts
+const REST_MS = 70; // how long a pointer must rest on a token
 
 /** The tokens of one run, and the place after the last. */
 export class TokenView {
@@ -30,13 +30,13 @@ export class TokenView {
   #shown = null;
   #next = element("span.t.next", { role: "option" }, "\u200b"); // the place after the last token
   /** @type {HTMLElement | null} */
-  #stop = null; // the token that Tab leads to
+  #stop = null; // the token at the tab stop
   #timer = 0;
 
   /**
    * @param {HTMLElement} host
    * @param {{rest(place: number): void, choose(place: number): void, enter(place: number): void, leave(): void}} events
-   *   a pointer rests on a place or the keyboard is on it; it is clicked; Enter is pressed on it; Escape is
+   *   rest: the pointer or the keyboard is on a place; choose: a click on it; enter: Enter on it; leave: Escape
    */
   constructor(host, events) {
     this.#host = host;
@@ -48,7 +48,7 @@ export class TokenView {
     host.addEventListener("focusin", (event) => this.#focused(event));
   }
 
-  /** Show `run`, or what is new of it if it is there already. @param {Run} run @param {string[]} vocabulary */
+  /** Show `run`, or only its new tokens if it is already shown. @param {Run} run @param {string[]} vocabulary */
   show(run, vocabulary) {
     const old = this.#shown;
     const same = old?.run === run && old.vocabulary === vocabulary && old.drawn === run.drawn;
@@ -60,15 +60,15 @@ export class TokenView {
     this.#next.dataset.place = String(run.length);
   }
 
-  /** Nothing is shown any more. */
+  /** Remove the tokens. */
   clear() {
     this.#shown = null;
     this.#host.replaceChildren();
-    this.#host.setAttribute("role", "group"); // a list box without options is none, a label without a role neither
+    this.#host.setAttribute("role", "group"); // an empty list box is invalid, and so is a label without a role
   }
 
   /**
-   * Mark `place` as the one that is looked into; `pinned` if it stays when the pointer goes.
+   * Mark `place` as the inspected one; `pinned` if it stays when the pointer leaves.
    * @param {number} place @param {boolean} pinned
    */
   mark(place, pinned) {
@@ -121,14 +121,14 @@ export class TokenView {
     return /** @type {HTMLElement | undefined} */ (this.#host.children[place]);
   }
 
-  /** Make `span` the one that Tab leads to. @param {HTMLElement} span */
+  /** Make `span` the tab stop. @param {HTMLElement} span */
   #lead(span) {
     if (this.#stop) this.#stop.tabIndex = -1;
     span.tabIndex = 0;
     this.#stop = span;
   }
 
-  /** What a screen reader says of a place; made when it is needed, for there may be thousands. @param {number} place */
+  /** Return a place's text for screen readers; on demand, as there may be thousands of places. @param {number} place */
   #name(place) {
     const token = this.#shown?.run.at(place);
     if (!this.#shown || !token) return "What comes next";
@@ -180,7 +180,7 @@ export class TokenView {
     event.preventDefault();
   }
 
-  /** Whether the key of `event` moves from `place`; it does it. @param {KeyboardEvent} event @param {number} place */
+  /** Move from `place` if the key of `event` does; return whether. @param {KeyboardEvent} event @param {number} place */
   #move(event, place) {
     const last = this.#host.children.length - 1;
     /** @type {Record<string, () => number>} */
@@ -198,7 +198,7 @@ export class TokenView {
     return true;
   }
 
-  /** The place above or below `place`. @param {number} place @param {1 | -1} step */
+  /** Return the place above or below `place`. @param {number} place @param {1 | -1} step */
   #line(place, step) {
     const spans = this.#host.children;
     const { left, top, height } = box(spans[place]);
@@ -215,7 +215,7 @@ export class TokenView {
     return best;
   }
 
-  /** The first or last place of the line. @param {number} place @param {1 | -1} step */
+  /** Return the first or last place of the line. @param {number} place @param {1 | -1} step */
   #edge(place, step) {
     const spans = this.#host.children;
     const { top, height } = box(spans[place]);
@@ -225,7 +225,7 @@ export class TokenView {
   }
 }
 
-/** Where a token begins: its first line's box, for one that holds a new line has several. @param {Element} span */
+/** Return the box of a token's first line; a token with a newline has several boxes. @param {Element} span */
 function box(span) {
   return span.getClientRects()[0] ?? span.getBoundingClientRect();
 }

@@ -1,5 +1,5 @@
 /**
- * All texts and their branches as a tree, in which the arrow keys move as in any other (ARIA's pattern for tree views).
+ * All texts and their branches as a tree view; the arrow keys follow ARIA's pattern for tree views.
  * Knows nothing of how runs are drawn.
  */
 
@@ -16,10 +16,10 @@ export class TreeView {
   #open;
   #vocabularyOf;
   /** @type {Map<Run, HTMLElement>} */
-  #items = new Map(); // of those that can be seen, from top to bottom
+  #items = new Map(); // of the visible runs, from top to bottom
   #folded = new WeakSet();
   /** @type {Run | null} */
-  #stop = null; // the run that Tab leads to
+  #stop = null; // the run at the tab stop
   /** @type {[BranchTree[], Run | null]} */
   #last = [[], null];
 
@@ -74,7 +74,7 @@ export class TreeView {
     return element("div.row", {}, twist, element("span.label", {}, this.#label(run)), element("span.snippet", {}, this.#snippet(run)));
   }
 
-  /** What sets `run` apart. @param {Run} run */
+  /** Return a label that sets `run` apart. @param {Run} run */
   #label(run) {
     const vocabulary = this.#vocabularyOf(run.tree);
     if (!run.parent) return run.tree.prompt.trim() ? shortened(run.tree.prompt) : "(from nothing)";

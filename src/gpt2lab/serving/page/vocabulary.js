@@ -1,17 +1,17 @@
 /**
- * From token ids to text. A vocabulary is a list of strings, one for each id, in which every character stands for one
- * byte (U+0000 to U+00FF): tokens may end in the middle of a character. Knows nothing of the document.
+ * Conversion of token ids to text. A vocabulary is a list of strings, one for each id, in which every character represents
+ * one byte (U+0000 to U+00FF): tokens may end in the middle of a character. Knows nothing of the document.
  */
 
 /**
- * The bytes of token `id`; none for an id that the vocabulary does not have.
+ * Return the bytes of token `id`; none for an id outside the vocabulary.
  * @param {string[]} vocabulary @param {number} id
  */
 function tokenBytes(vocabulary, id) {
   return Uint8Array.from(vocabulary[id] ?? "", (character) => character.charCodeAt(0));
 }
 
-/** Turns ids into text as they come, and holds back the bytes of a character until it is whole. */
+/** A decoder that turns ids into text as they come, and holds back the bytes of a character until it is complete. */
 export class Decoder {
   #vocabulary;
   #decoder = new TextDecoder("utf-8", { ignoreBOM: true });
@@ -21,18 +21,18 @@ export class Decoder {
     this.#vocabulary = vocabulary;
   }
 
-  /** Text that is certain once token `id` is known. @param {number} id */
+  /** Add token `id` and return the text that is now certain. @param {number} id */
   push(id) {
     return this.#decoder.decode(tokenBytes(this.#vocabulary, id), { stream: true });
   }
 
-  /** What is left at the end: U+FFFD for an unfinished character, else nothing. */
+  /** Return the rest at the end: U+FFFD for an unfinished character, else nothing. */
   rest() {
     return this.#decoder.decode();
   }
 }
 
-/** The text of `ids`. @param {string[]} vocabulary @param {number[]} ids */
+/** Return the text of `ids`. @param {string[]} vocabulary @param {number[]} ids */
 export function textOf(vocabulary, ids) {
   const decoder = new Decoder(vocabulary);
   return ids.map((id) => decoder.push(id)).join("") + decoder.rest();
@@ -47,7 +47,7 @@ const VISIBLE = new Map([
 const strict = new TextDecoder("utf-8", { ignoreBOM: true, fatal: true });
 
 /**
- * A token for bars and lists: white space visible, bytes that are no text as `\xNN`.
+ * Return a token for bars and lists: visible white space, and `\xNN` for bytes that are not text.
  * @param {string[]} vocabulary @param {number} id
  */
 export function tokenLabel(vocabulary, id) {
@@ -61,7 +61,7 @@ export function tokenLabel(vocabulary, id) {
 }
 
 /**
- * A token as it is read aloud and quoted in sentences: without marks where it can do without.
+ * Return a token to be read aloud or quoted in a sentence: without marks where possible.
  * @param {string[]} vocabulary @param {number} id
  */
 export function tokenName(vocabulary, id) {

@@ -1,6 +1,6 @@
 /**
- * The page at /watch: which run is shown, its state in words, its curves, and the samples of its checkpoints, as the
- * server tells of them.
+ * The page at /watch: the choice of a run, its state in words, its curves, and the samples of its checkpoints, all from the
+ * server's events.
  */
 
 import { askForKey } from "./api_key.js";
@@ -23,7 +23,7 @@ const samples = new Samples((step) => {
   if (curves.mark(step)) redraw();
 });
 
-// ---- what comes in ---------------------------------------------------------------------------------------------
+// ---- incoming events -------------------------------------------------------------------------------------------
 
 /** @type {Record<string, (data: any) => void>} */
 const takers = {
@@ -50,7 +50,7 @@ function chosenRun() {
 }
 
 function redraw() {
-  if (document.hidden) document.title = titleOf(chosenRun()); // nothing else of it is to be seen then
+  if (document.hidden) document.title = titleOf(chosenRun()); // nothing else is visible then
   if (due) return;
   due = true;
   requestAnimationFrame(() => {
@@ -97,7 +97,7 @@ function stateOf({ state = "", reading, changed_at: changedAt }) {
   return words[state] ?? "";
 }
 
-/** Have it read aloud when a run's state changes, and not whenever the page does. @param {Run} run */
+/** Let screen readers announce changes of a run's state, but not every change of the page. @param {Run} run */
 function announce(run) {
   const { state = "" } = run.facts;
   const key = `${chosen} ${state}`;
@@ -234,10 +234,10 @@ select.addEventListener("change", () => {
   history.replaceState(null, "", `#${encodeURIComponent(chosen)}`);
   redraw();
 });
-setInterval(redraw, 5000); // times go on when nothing else does
+setInterval(redraw, 5000); // times change even when nothing else does
 connect();
 
-/** The run that the address names; "" for what is no name. */
+/** Return the run that the address names; "" if it names none. */
 function wishedRun() {
   try {
     return decodeURIComponent(location.hash.slice(1));

@@ -1,7 +1,7 @@
 /**
- * Lines over updates, drawn as SVG, with a cursor. Sized in pixels as its element is, and drawn anew when that changes.
+ * A chart of lines over updates as SVG, with a cursor. It has its element's size in pixels and is redrawn when that changes.
  *
- * Colours and strokes are the style sheet's, by the class of a line; every kind of line differs in more than colour.
+ * The style sheet sets colours and strokes by the class of a line; kinds of lines differ in more than colour.
  */
 
 import { svgElement } from "./elements.js";
@@ -15,19 +15,19 @@ const MOST_DOTS = 80;
  * @property {string} kind  a class: raw, smoothed, held-out, other, …
  * @property {[number, number][]} points  update and value, updates ascending
  * @property {[number, number, number][]} [band]  update, lowest and highest value
- * @property {boolean} [dots]  whether single points are to be seen
+ * @property {boolean} [dots]  whether to show single points
  * @property {string} [label]  at the end of the line
  *
  * @typedef {[number, number]} Range
  *
  * @typedef {object} Figure
  * @property {Line[]} lines
- * @property {string} title  what there is to see, in a sentence
+ * @property {string} title  a sentence that describes the figure
  * @property {boolean} [logX]
  * @property {boolean} [logY]
  * @property {boolean} [zero]  the axis of values begins at zero
  * @property {number | null} [end]  the last update of the axis
- * @property {number[]} [marks]  updates that are marked beneath
+ * @property {number[]} [marks]  updates marked below the axis
  * @property {{step: number, value: number}|null} [best]
  * @property {(value: number) => string} [text]  a value at the axis
  */
@@ -45,7 +45,7 @@ export class Chart {
 
   /**
    * @param {HTMLElement} element
-   * @param {(step: number|null) => void} pointed  the update that the pointer is at; null when it has left
+   * @param {(step: number|null) => void} pointed  called with the update at the pointer; null when the pointer leaves
    */
   constructor(element, pointed) {
     this.#element = element;
@@ -64,8 +64,8 @@ export class Chart {
   }
 
   /**
-   * Put the cursor at an update, with a dot for each of `values`, which may be null; or nowhere.
-   * @param {number | null} step @param {[string, number | null][]} values  with the kinds of their lines
+   * Put the cursor at an update, with a dot for each of `values` that is not null; hide it if `step` is null.
+   * @param {number | null} step @param {[string, number | null][]} values  each with the kind of its line
    */
   point(step, values) {
     this.#cursor?.remove();
@@ -100,7 +100,7 @@ export class Chart {
   }
 }
 
-/** Where values lie on an axis; a logarithmic one has places for what is above zero alone. */
+/** The positions of values on an axis; a logarithmic axis has positions only for values above zero. */
 class Axis {
   /** @param {Range} range @param {number} from @param {number} to @param {boolean} [log] */
   constructor([low, high], from, to, log = false) {
@@ -137,7 +137,7 @@ class Axis {
 }
 
 /**
- * The ranges of a figure; null if there is nothing in it.
+ * Return the ranges of a figure; null if it is empty.
  * @param {Figure} figure @returns {{x: Range, y: Range} | null}
  */
 function domainOf({ lines, logX, logY, zero, end }) {
@@ -209,7 +209,7 @@ function drawn({ kind, points, band = [], dots }, x, y) {
 }
 
 /**
- * The names of lines at their ends, one below the other where they would meet.
+ * Draw the names of lines at their ends, one below the other where they would overlap.
  * @param {Line[]} lines @param {Axis} x @param {Axis} y
  */
 function names(lines, x, y) {

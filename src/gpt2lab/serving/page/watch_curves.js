@@ -1,5 +1,5 @@
 /**
- * The curves of a run with what one can do to them: axes, smoothing, a cursor that reads them off, the numbers as a table.
+ * The curves of a run with their controls: axes, smoothing, a cursor with a readout, and the numbers as a table.
  */
 
 import { byId, element } from "./elements.js";
@@ -10,7 +10,7 @@ import {
 } from "./watch_run.js";
 
 const TABLE_ROWS = 40;
-const TABLE_PAUSE_MS = 5000; // between two tables: nobody can read one that changes every second
+const TABLE_PAUSE_MS = 5000; // between two tables: a table that changes every second is unreadable
 const STORED = "gpt2lab.watch";
 const SMOOTHING = 43; // a decay of 0.95
 
@@ -64,7 +64,7 @@ export class Curves {
     numbers.addEventListener("toggle", () => this.#run && this.#table(this.#run, true));
   }
 
-  /** Draw `run`, and `others` if that is chosen. @param {Run} run @param {Run[]} others */
+  /** Draw `run`, and `others` if the user has chosen that. @param {Run} run @param {Run[]} others */
   show(run, others) {
     if (run !== this.#run) this.#following = true;
     this.#run = run;
@@ -74,7 +74,7 @@ export class Curves {
   }
 
   /**
-   * Mark the checkpoint whose samples are shown; null for none. Whether that is another than before.
+   * Mark the checkpoint whose samples are shown; null for none. Return whether the mark has changed.
    * @param {number | null} step
    */
   mark(step) {
@@ -90,7 +90,7 @@ export class Curves {
     try {
       localStorage.setItem(STORED, JSON.stringify(values));
     } catch {
-      // it is chosen anew next time
+      // storage failed: the user chooses again next time
     }
     if (this.#run) this.#draw(this.#run);
     this.#label();
@@ -102,7 +102,7 @@ export class Curves {
       const values = JSON.parse(localStorage.getItem(STORED) ?? "{}");
       for (const choice of this.#choices) if (choice.id in values) give(choice, values[choice.id]);
     } catch {
-      // something else wrote it
+      // the stored value is not this page's
     }
     this.#label();
   }
@@ -193,7 +193,7 @@ export class Curves {
     this.#read(run, this.#cursorAt());
   }
 
-  /** Tell the numbers of row `at` and put the cursor there. @param {Run} run @param {number} at */
+  /** Show the numbers of row `at` and put the cursor there. @param {Run} run @param {number} at */
   #read({ updates, validations }, at) {
     const row = updates[at];
     if (!row) return;
@@ -243,12 +243,12 @@ function give(control, value) {
   else if (typeof value === "string") control.value = value;
 }
 
-/** A point of a curve. @param {Row} row @param {number} value @returns {[number, number]} */
+/** Return a point of a curve. @param {Row} row @param {number} value @returns {[number, number]} */
 function point(row, value) {
   return [middle(row), value];
 }
 
-/** A chart of one column. @param {Row[]} rows @param {string} kind @param {7 | 8} column @param {string} title */
+/** Make a chart of one column. @param {Row[]} rows @param {string} kind @param {7 | 8} column @param {string} title */
 function single(rows, kind, column, title) {
   const points = rows.flatMap((row) => (row[column] === null ? [] : [point(row, row[column])]));
   return { lines: [{ kind, points }], zero: true, title: `${title} over updates.` };

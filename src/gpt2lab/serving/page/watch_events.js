@@ -1,20 +1,20 @@
 /**
- * The server's events about its runs, for as long as the page is open: a connection that is lost, silent or refused is
- * tried again, each time a little later.
+ * The server's events about its runs, as long as the page is open. After a connection is lost, silent or refused, the page
+ * connects again, each time a little later.
  */
 
 import { ApiError, events, request } from "./api.js";
 
-const SILENCE_MS = 40_000; // the server says something every 15 seconds
+const SILENCE_MS = 40_000; // the server sends something every 15 seconds
 const FIRST_WAIT_MS = 1000;
 const LONGEST_WAIT_MS = 15_000;
 
 /**
  * @param {object} to
- * @param {(event: string, data: any) => void} to.take  an event
- * @param {(state: "connecting"|"live"|"lost"|"key", seconds?: number) => void} to.tell  how the connection is; when it
- *     is lost, after how many seconds it is tried again
- * @param {() => Promise<boolean>} to.ask  the server asks for a key: whether there is one now
+ * @param {(event: string, data: any) => void} to.take  called with each event
+ * @param {(state: "connecting"|"live"|"lost"|"key", seconds?: number) => void} to.tell  called with the state of the
+ *     connection and, when it is lost, the seconds until the next attempt
+ * @param {() => Promise<boolean>} to.ask  called when the server asks for a key; returns whether there is one now
  */
 export async function follow({ take, tell, ask }) {
   for (let failures = 0; ; ) {
@@ -25,7 +25,7 @@ export async function follow({ take, tell, ask }) {
         failures = 0;
         take(event, data);
       });
-      failures += 1; // it ended in good order: the server is being stopped
+      failures += 1; // it ended normally: the server is stopping
     } catch (problem) {
       if (problem instanceof ApiError && problem.status === 401) {
         tell("key");
@@ -41,7 +41,7 @@ export async function follow({ take, tell, ask }) {
 }
 
 /**
- * One connection. Throws when it is lost, refused, or silent for too long.
+ * Read one connection's events. Throws when it is lost, refused, or silent for too long.
  * @param {(event: string, data: any) => void} take
  */
 async function listen(take) {
@@ -62,7 +62,7 @@ async function listen(take) {
 }
 
 /**
- * Wait, but no longer than until the network or the reader is back.
+ * Wait, but only until the network or the user is back.
  * @param {number} milliseconds @returns {Promise<void>}
  */
 function pause(milliseconds) {

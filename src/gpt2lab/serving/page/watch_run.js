@@ -1,8 +1,8 @@
 /**
  * A training run as the page knows it, and the arithmetic on its curves. Knows nothing of the document.
  *
- * A row of a curve is `[first, last, count, low step, low, high, mean, …]`: on a long curve one row has many updates.
- * Of updates, learning rate and tokens a second follow the mean loss.
+ * A row of a curve is `[first, last, count, low step, low, high, mean, …]`: on a long curve one row covers many updates.
+ * In rows of updates, learning rate and tokens per second follow the mean loss.
  */
 
 export const FIRST = 0;
@@ -19,11 +19,11 @@ export const SPEED = 8;
  *   row ends with the mean
  * @typedef {{from: number, rows: Row[]}} Change
  *
- * @typedef {object} Facts  the latest of everything that is no curve; unknown ones are null or missing
+ * @typedef {object} Facts  the latest facts besides the curves; unknown ones are null or missing
  * @property {string} [state]
  * @property {string | null} [problem]
  * @property {number | null} [unread]  lines that could not be read
- * @property {number | null} [reading]  the share of the file that is read, while it is read for the first time
+ * @property {number | null} [reading]  the share of the file read so far, while it is read for the first time
  * @property {number | null} [changed_at]
  * @property {number | null} [ends_at]
  * @property {number | null} [step]
@@ -53,7 +53,7 @@ export class Run {
   }
 
   /**
-   * Take the data of a `run` event: facts that changed, and the rows that take the place of those from one on.
+   * Take the data of a `run` event: changed facts, and rows that replace all rows from a given one on.
    * @param {{updates?: Change, validations?: Change} & Facts} data
    */
   take({ updates, validations, ...facts }) {
@@ -70,8 +70,8 @@ function replace(rows, { from, rows: later }) {
 }
 
 /**
- * Exponential moving average of the loss, a value for each row. `decay` is that from one update to the next, so a row
- * of many updates weighs as much as they would; early values are not drawn to zero.
+ * Return the exponential moving average of the loss, a value for each row. `decay` is the decay from one update to the next,
+ * so a row of many updates has the weight of all of them; early values are not biased towards zero.
  * @param {Row[]} rows @param {number} decay
  * @returns {number[]}
  */
@@ -87,20 +87,20 @@ export function smoothed(rows, decay) {
 }
 
 /**
- * The decay at a position of the slider: 0, then ever closer to 1 (0.9 at 33, 0.99 at 67, 0.999 at 100).
+ * Return the decay at a position of the slider: 0, then ever closer to 1 (0.9 at 33, 0.99 at 67, 0.999 at 100).
  * @param {number} position
  */
 export function decayAt(position) {
   return 1 - 10 ** (-position / (100 / 3));
 }
 
-/** The middle of the updates that a row has. @param {Row} row */
+/** Return the middle of a row's updates. @param {Row} row */
 export function middle(row) {
   return (row[FIRST] + row[LAST]) / 2;
 }
 
 /**
- * Where the row lies whose place is nearest to `step`; rows ascend. -1 if there are none.
+ * Return the index of the row nearest to `step`; rows ascend. -1 if there are none.
  * @param {Row[]} rows @param {number} step
  */
 export function nearest(rows, step) {
@@ -114,7 +114,7 @@ export function nearest(rows, step) {
   return high < 0 ? -1 : low;
 }
 
-/** The last row that begins at `step` or before; null if there is none. @param {Row[]} rows @param {number} step */
+/** Return the last row that begins at or before `step`; null if there is none. @param {Row[]} rows @param {number} step */
 export function upTo(rows, step) {
   let found = null;
   let low = 0;
@@ -130,7 +130,7 @@ export function upTo(rows, step) {
 }
 
 /**
- * At most `most` of the places 0 to `n` - 1, evenly, with the first and the last.
+ * Return at most `most` evenly spaced numbers from 0 to `n` - 1, with the first and the last.
  * @param {number} n @param {number} most
  */
 export function evenly(n, most) {
@@ -139,7 +139,7 @@ export function evenly(n, most) {
 }
 
 /**
- * Round numbers in a range, for an axis.
+ * Return round numbers in a range, for an axis.
  * @param {number} low @param {number} high @param {number} most
  * @param {boolean} [log]  on a logarithmic axis: powers of ten with 2 and 5 between, if those are enough
  */
@@ -170,7 +170,7 @@ function logTicks(low, high) {
 
 // ---- in words --------------------------------------------------------------------------------------------------
 
-/** `1:02:03` or `2:03`. @param {number} seconds */
+/** Format a duration as `1:02:03` or `2:03`. @param {number} seconds */
 export function clock(seconds) {
   const whole = Math.max(0, Math.round(seconds));
   const pad = (/** @type {number} */ value) => String(value).padStart(2, "0");
@@ -178,7 +178,7 @@ export function clock(seconds) {
   return hours ? `${hours}:${pad(minutes)}:${pad(rest)}` : `${minutes}:${pad(rest)}`;
 }
 
-/** A time long ago in round words. @param {number} seconds */
+/** Return the time since an event in round words. @param {number} seconds */
 export function ago(seconds) {
   if (seconds < 90) return `${Math.max(1, Math.round(seconds))} s`;
   if (seconds < 5400) return `${Math.round(seconds / 60)} min`;
@@ -206,7 +206,7 @@ export function bytesText(value) {
   return value >= 2 ** 30 ? `${(value / 2 ** 30).toFixed(1)} GiB` : `${Math.round(value / 2 ** 20)} MiB`;
 }
 
-/** A number at a tick of an axis. @param {number} value */
+/** Return the text of a number at a tick of an axis. @param {number} value */
 export function tickText(value) {
   const size = Math.abs(value);
   if (size >= 1e6) return `${Number((value / 1e6).toPrecision(3))}M`;

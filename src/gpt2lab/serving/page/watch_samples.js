@@ -1,7 +1,7 @@
 /**
- * What a run's model wrote at each of its checkpoints: a slider through them, and the text, beside an earlier one.
+ * The samples that a run's model wrote at each of its checkpoints: a slider, and the texts beside earlier ones.
  *
- * Texts are a model's, so anything may be in them: they are put into the page as text alone.
+ * A model's texts may contain anything, so they are inserted into the page as plain text.
  */
 
 import { ApiError, request } from "./api.js";
@@ -17,7 +17,7 @@ const KEPT = 200; // files of samples
 const files = new Map(); // by address and version
 
 /**
- * The samples of a step; asked for once, unless they were written again.
+ * Return the samples of a step; requested once, unless they were written again.
  * @param {string} run @param {[number, number]} sample
  */
 function fetchSamples(run, [step, version]) {
@@ -61,10 +61,10 @@ export class Samples {
   #run = null;
   /** @type {number | null} */
   #chosen = null; // the step that is shown
-  #shown = ""; // what the texts on the page were made from
+  #shown = ""; // identifies the source of the texts on the page
   #onChoice;
 
-  /** @param {(step: number|null) => void} onChoice  another checkpoint is shown */
+  /** @param {(step: number|null) => void} onChoice  called when another checkpoint is shown */
   constructor(onChoice) {
     this.#onChoice = onChoice;
     const { timeline, earlier, later, newest, number, compare } = this.#parts;
@@ -76,7 +76,7 @@ export class Samples {
   }
 
   /**
-   * Show what `run` has; again for the same run keeps the checkpoint that was chosen.
+   * Show the samples of `run`; for the same run again, keep the chosen checkpoint.
    * @param {import("./watch_run.js").Run} run
    */
   show(run) {
@@ -102,7 +102,7 @@ export class Samples {
     return this.#listed.findIndex(([step]) => step === this.#chosen);
   }
 
-  /** The newest step that is this training's: a run of the same name may have left later ones. */
+  /** Return the newest step of this training: an earlier run of the same name may have left later ones. */
   #newestOwn() {
     const steps = this.#listed.map(([step]) => step);
     return [...steps].reverse().find((step) => !this.#isForeign(step)) ?? steps[steps.length - 1];
@@ -122,7 +122,7 @@ export class Samples {
     this.#write();
   }
 
-  /** Bring the page up to date with what is chosen. */
+  /** Update the page to the chosen checkpoint. */
   async #write() {
     const run = this.#run;
     const [listed, place] = [this.#listed, this.#place];
@@ -145,7 +145,7 @@ export class Samples {
     }
   }
 
-  /** The checkpoint to compare with, if one is asked for and there is one. @param {number} place */
+  /** Return the checkpoint to compare with, if the user asked for one and it exists. @param {number} place */
   #other(place) {
     /** @type {Record<string, number>} */
     const places = { none: -1, before: place - 1, first: 0 };
@@ -205,7 +205,7 @@ function figure(title, pieces, prompt, note = null) {
     left -= given.length;
     if (given) text.append(element("span.given", {}, given));
     const rest = part.slice(given.length);
-    const word = isNew ? rest.search(/\S/) : -1; // the space before it is not underlined
+    const word = isNew ? rest.search(/\S/) : -1; // the space before the word is not underlined
     if (word < 0) text.append(rest);
     else text.append(rest.slice(0, word), element("mark", {}, rest.slice(word)));
   }

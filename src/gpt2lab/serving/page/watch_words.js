@@ -1,14 +1,14 @@
-/** What is new in a text against another, by words. Knows nothing of the document. */
+/** Finds the words of a text that are new compared with another. Knows nothing of the document. */
 
 /** @typedef {{text: string, isNew: boolean}} Piece */
 
 const MOST_WORDS = 1500; // of either text: the table below has a cell for each pair
 
 /**
- * A text in pieces, with the words that are not in `before` at their place (longest common subsequence).
+ * Split a text into pieces and mark the words that `before` lacks at their place (longest common subsequence).
  * @param {string} before
  * @param {string} after
- * @returns {Piece[] | null} pieces that make `after`; null if the texts are too long to be compared
+ * @returns {Piece[] | null} pieces that make up `after`; null if the texts are too long to compare
  */
 export function whatIsNew(before, after) {
   const [old, now] = [words(before), words(after)];
@@ -26,14 +26,14 @@ export function whatIsNew(before, after) {
 }
 
 /**
- * Words with the space before them; what is left at the end is a piece of its own.
+ * Return the words, each with the space before it; space at the end is a piece of its own.
  * @param {string} text @returns {string[]}
  */
 function words(text) {
   return text.match(/\s*\S+|\s+$/g) ?? [];
 }
 
-/** Places of `now` whose words are in `old` too, in the same order. @param {string[]} old @param {string[]} now */
+/** Return the places of `now` whose words `old` has in the same order. @param {string[]} old @param {string[]} now */
 function inBoth(old, now) {
   const width = now.length + 1;
   const lengths = new Uint16Array((old.length + 1) * width);
