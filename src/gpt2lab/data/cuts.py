@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-# No match of the pattern that splits texts (see gpt2lab.bpe) spans or looks back across two places: before whitespace,
-# and between a letter or digit and a sign. Signs are listed, because newer versions of Unicode have letters that Python
-# does not know. | is not among them, so <|endoftext|> stays whole.
+# Cuts are before whitespace, or between a letter or digit and a sign: no match of the pattern that splits texts (see
+# gpt2lab.bpe) spans such a place or looks back across it. Signs are listed, because newer versions of Unicode have
+# letters that Python does not know. | is not among them, so <|endoftext|> stays whole.
 _CUT = re.compile(r"\S[ \n\t]|[^\W_][!-&(-/:-@\[-`{}~。，、；：！？…—·《》〈〉「」『』【】（）“”]")
 _FIRST = 1 << 12  # characters searched first
 

@@ -82,8 +82,8 @@ def find_sources(paths: Sequence[str], reading: Reading | None = None) -> list[S
     """Find the sources that ``paths`` mean: files, folders (searched), patterns, ``-``; sorted by path, each once.
 
     In a folder, only files with a known suffix count: .txt, .jsonl, .ndjson, .csv, .tsv, .npz, also with .gz or .zst.
-    Elsewhere any other name is read as text (as JSON lines or CSV if ``reading`` names a field or column). Raises
-    :class:`UsageError` for a path that matches nothing.
+    A file named directly or by a pattern may have any other suffix: it is read as text (as JSON lines or CSV if
+    ``reading`` names a field or column). Raises :class:`UsageError` for a path that matches nothing.
     """
     reading = reading or Reading()
     found: dict[Path, Source] = {}

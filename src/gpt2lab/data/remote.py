@@ -113,7 +113,7 @@ def _kept(url: str) -> Iterator[Path]:
 class _Source:
     url: str
     filesystem: Any  # fsspec's
-    path: str  # in it
+    path: str  # within the file system
     is_file: bool = False
 
     @classmethod
@@ -214,7 +214,7 @@ def _name(url: str) -> str:
 
 
 def _cache_folder() -> Path:
-    """Return the folder for copies; it exists even if caches are off, because the data is read from it."""
+    """Return the folder for copies, even if caches are off, because the data is read from there."""
     folder = cache_folder("data", even_if_off=True)
     if folder is None:
         raise UsageError("no home folder is known to keep data in: set GPT2LAB_CACHE to a folder")

@@ -1,4 +1,4 @@
-"""Locks that let only one process at a time write into a folder: two would mistake each other's files for their own."""
+"""Locks that let only one process at a time write into a folder; two would mistake each other's files for their own."""
 
 from __future__ import annotations
 
