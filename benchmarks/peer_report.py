@@ -108,8 +108,9 @@ def cell(entry: Record | None) -> str:
 
 
 def ratio(found: dict[str, Record], best: Any) -> str:
-    """How gpt2lab does beside the best peer."""
+    """How gpt2lab compares with the best peer: above 1 it is better, whether more is better or less."""
     others = [entry["median"] for peer, entry in found.items() if peer != "gpt2lab"]
     if "gpt2lab" not in found or not others:
         return "–"
-    return f"{found['gpt2lab']['median'] / best(others):.2f}"
+    ours, theirs = found["gpt2lab"]["median"], best(others)
+    return f"{ours / theirs if best is max else theirs / ours:.2f}"
