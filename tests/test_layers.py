@@ -58,6 +58,19 @@ def test_an_import_inside_a_function_and_one_for_types_are_found(tmp_path):
     assert set(imported(path, {"cli.main", "model"})) == {"cli.main", "model"}
 
 
+def test_an_import_by_name_is_found(tmp_path):
+    path = tmp_path / "module.py"
+    path.write_text('import_module("gpt2lab.model")\nimportlib.import_module(f"gpt2lab.cli.{name}")\n')
+    assert set(imported(path, {"cli", "model"})) == {"cli", "model"}
+
+
+def test_a_relative_import_is_refused(tmp_path):
+    path = tmp_path / "module.py"
+    path.write_text("from ..cli import main\n")
+    with pytest.raises(ValueError, match="imports relatively"):
+        list(imported(path, set()))
+
+
 def test_a_cycle_is_found():
     assert set(cycle({"a": frozenset({"b"}), "b": frozenset({"a"})})) == {"a", "b"}
 

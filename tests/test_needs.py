@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 import needs
+import skips
 
 TESTS = Path(__file__).parent
 WAYS_TO_SKIP = {"skip", "skipif", "importorskip", "skipUnless", "skipIf", "collect_ignore", "collect_ignore_glob"}
@@ -160,3 +161,10 @@ def test_skips_for_want_of_what_was_not_asked_for_fail_nothing(run_pytest, flags
     assert status == 0
     assert "7 skipped, by reason" in said
     assert "FAILED" not in said
+
+
+def test_a_need_that_few_tests_may_miss_does_not_excuse_many(monkeypatch):
+    monkeypatch.setitem(needs.NEEDS, "luck", needs.Need(lambda: False, at_most=2))
+    monkeypatch.setitem(needs.NAME_OF, "needs luck", "luck")
+    assert skips.verdict("needs luck", 2, frozenset()) is None
+    assert skips.verdict("needs luck", 3, frozenset()) == "no more than 2 tests may be"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from importlib.util import find_spec
 from pathlib import Path
 
 import docs_tables
 import pytest
 
+import needs
 from gpt2lab.generation.options import GenerationArguments, SamplingArguments
 from gpt2lab.sampling import rules
 from gpt2lab.sampling.declaration import PARAMETERS, STAGES
@@ -81,7 +81,7 @@ def test_a_stage_of_ones_own_may_stand_beside_a_new_stage(with_floor):
     assert with_floor(code) == "draw\n"
 
 
-@pytest.mark.skipif(find_spec("fastapi") is None, reason="needs fastapi: pip install 'gpt2lab[serve]'")
+@needs.mark("fastapi")
 def test_a_new_stage_is_a_field_of_the_server_s_requests(with_floor):
     code = """
 import json
@@ -96,7 +96,7 @@ print(json.dumps([field, CompletionRequest(floor=0.25).floor, "floor" in _SAMPLI
     assert (value, reaches_the_model) == (0.25, True)
 
 
-@pytest.mark.skipif(find_spec("fastapi") is None, reason="needs fastapi: pip install 'gpt2lab[serve]'")
+@needs.mark("fastapi")
 def test_a_new_stage_is_in_the_page_s_data(with_floor):
     module = with_floor("from gpt2lab.serving.page_files import stages_module; print(stages_module())")
     assert '"floor": "the floor"' in module

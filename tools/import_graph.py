@@ -59,13 +59,22 @@ def imported(path: Path, known: set[str]) -> Iterator[str]:
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
+            if node.level:
+                raise ValueError(f"{path}:{node.lineno} imports relatively: name the whole module")
             names = [f"{node.module}.{alias.name}" for alias in node.names]
+        elif isinstance(node, ast.Call) and _called(node) == "import_module":
+            names = [each.value for each in ast.walk(node) if isinstance(each, ast.Constant)]
         else:
             continue
         for name in names:
             package, _, rest = name.partition(".")
             if package == "gpt2lab":
                 yield _module(rest, known)
+
+
+def _called(node: ast.Call) -> str:
+    """The last part of the name of what is called."""
+    return str(getattr(node.func, "attr", getattr(node.func, "id", "")))
 
 
 def _name(path: Path, source: Path) -> str:

@@ -144,6 +144,24 @@ def test_an_interrupt_between_the_two_renames_leaves_the_old_dataset(tmp_path, m
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+def test_a_dataset_that_could_not_be_put_back_is_kept_and_found_again(tmp_path, monkeypatch):
+    write(tmp_path / "out", texts("old"))
+    replace = Path.replace
+
+    def broken(path, target):
+        if target == tmp_path / "out":
+            raise OSError(5, "Input/output error")
+        return replace(path, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", broken)
+        with pytest.raises(UsageError, match="Input/output error"):
+            write(tmp_path / "out", texts("new"), overwrite=True)
+    with pytest.raises(UsageError, match="exists already"):
+        write(tmp_path / "out", texts("new"))
+    assert read(tmp_path / "out")[0] == [Tokenizer.gpt2().encode("old")]
+
+
 def test_overwriting_leaves_none_of_the_old_files(tmp_path):
     write(tmp_path / "out", texts("one", "two", "three"), shard_tokens=1)
     write(tmp_path / "out", texts("new"), overwrite=True)

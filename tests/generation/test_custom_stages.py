@@ -41,20 +41,16 @@ def fails_for_some(logits: np.ndarray, tokens: np.ndarray) -> np.ndarray:
 @pytest.fixture(scope="module", params=["cpu", "reference"])
 def odd(request: pytest.FixtureRequest) -> LanguageModel:
     """n_vocab 307, n_ctx 40, no tokenizer."""
-    if request.param == "cpu":
-        pytest.importorskip("gpt2lab._native")
     return gpt2lab.load(GOLDEN / "odd", precision="float32", device=request.param, threads=1)
 
 
 @pytest.fixture(scope="module")
 def native() -> LanguageModel:
-    pytest.importorskip("gpt2lab._native")
     return gpt2lab.load(GOLDEN / "odd", precision="float32", threads=1)
 
 
 @pytest.fixture(scope="module")
 def tales() -> LanguageModel:
-    pytest.importorskip("gpt2lab._native")
     return gpt2lab.load("tales", threads=1)
 
 
@@ -316,6 +312,21 @@ def test_an_error_ends_its_sample_alone(odd, options):
         else:
             assert (one.finish_reason, one.tokens, one.error) == ("length", other.tokens, None)
     assert {each.finish_reason for each in found} == {"error", "length"}
+
+
+def test_a_stage_that_leaves_too_little_for_a_later_one_ends_its_sample_alone(odd):
+    expected = odd.generate([PROMPT], n=8, length=10, seed=1, logit_bias={7: float("-inf")})
+
+    def leaves_what_is_ruled_out(logits: np.ndarray, tokens: np.ndarray) -> np.ndarray:
+        if tokens[-1] % 7 == 3 and len(tokens) > len(PROMPT) + 1:
+            logits[np.arange(len(logits)) != 7] = -np.inf
+        return logits
+
+    stage = gpt2lab.CustomStage(leaves_what_is_ruled_out, before="logit_bias")
+    with pytest.warns(UserWarning, match="of 8 samples"):
+        found = odd.generate([PROMPT], n=8, length=10, seed=1, logit_bias={7: float("-inf")}, stages=[stage])
+    assert {each.finish_reason for each in found} == {"error", "length"}
+    assert all(one.tokens == other.tokens[: len(one.tokens)] for one, other in zip(found, expected, strict=True))
 
 
 def test_an_error_has_the_traceback_of_what_was_raised(odd):

@@ -14,13 +14,16 @@ import pytest
 from needs import NAME_OF, NEEDS
 
 
-def verdict(reason: str, installed: frozenset[str]) -> str | None:
-    """Why a test may not be skipped for ``reason``; None if it may."""
+def verdict(reason: str, count: int, installed: frozenset[str]) -> str | None:
+    """Why ``count`` tests may not be skipped for ``reason``; None if they may."""
     name = NAME_OF.get(reason)
     if name is None:
         return "tests/helpers/needs.py does not declare this reason"
     if NEEDS[name].is_due(installed):
         return "should be here"
+    most = NEEDS[name].at_most
+    if most is not None and count > most:
+        return f"no more than {most} tests may be"
     return None
 
 
@@ -48,7 +51,7 @@ class Skips:
         """Reasons for which no test may be skipped here, with why."""
         if self._installed is None:
             return {}
-        verdicts = {reason: verdict(reason, self._installed) for reason in self._counts}
+        verdicts = {reason: verdict(reason, n, self._installed) for reason, n in self._counts.items()}
         return {reason: why for reason, why in verdicts.items() if why}
 
     @pytest.hookimpl(tryfirst=True)

@@ -5,16 +5,16 @@ from __future__ import annotations
 import errno
 import os
 import stat
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
+import needs
 from gpt2lab.system.atomic import PARTIAL, new_file, new_files, new_folder, write_file
 
-POSIX = pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX's permissions or links")
+POSIX = needs.mark("POSIX")
 
 
 def full(*_: object) -> NoReturn:
@@ -131,7 +131,7 @@ def test_new_files_and_folders_have_the_permissions_of_any_other(tmp_path: Path)
     assert modes == [0o640, 0o750, 0o640]
 
 
-@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")
+@needs.mark("Linux")
 def test_only_what_is_to_be_on_the_disk_is_waited_for(tmp_path: Path, synced: list[str]) -> None:
     write_file(tmp_path / "a", b"x", sync=False)
     assert synced == []
@@ -192,7 +192,7 @@ def test_a_folder_that_another_process_has_begun_stays(tmp_path: Path) -> None:
     assert tree(begun) == {"a": "theirs"}
 
 
-@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="needs /proc")
+@needs.mark("Linux")
 def test_all_files_of_a_folder_are_on_the_disk_before_it_has_its_name(tmp_path: Path, synced: list[str]) -> None:
     with new_folder(tmp_path / "out", sync=True) as folder:
         for name in ("a", "b"):
@@ -234,3 +234,16 @@ def test_each_file_is_the_old_or_the_new_one_if_moving_them_fails(
         for name in ("a", "b"):
             (folder / name).write_text("new")
     assert tree(tmp_path) == {"a": "new", "b": "old"}
+
+
+def test_a_name_of_the_greatest_length_can_be_written(tmp_path: Path) -> None:
+    path = tmp_path / ("a" * 255)
+    write_file(path, b"new", sync=False)
+    assert path.read_bytes() == b"new"
+
+
+def test_a_folder_that_is_synced_may_have_folders_in_it(tmp_path: Path) -> None:
+    with new_folder(tmp_path / "out", sync=True) as folder:
+        (folder / "sub").mkdir()
+        (folder / "sub" / "a").write_text("new")
+    assert (tmp_path / "out" / "sub" / "a").read_text() == "new"

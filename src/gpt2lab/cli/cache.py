@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from gpt2lab.cli.output import megabytes
 from gpt2lab.errors import UsageError
 from gpt2lab.system.caches import cache_folder
 
@@ -35,10 +36,10 @@ def command(ctx: click.Context) -> None:
     for entry in found:
         used = datetime.fromtimestamp(entry.used).strftime("%Y-%m-%d %H:%M")
         state = f"used {used}" if entry.whole else "damaged, will be made again"
-        click.echo(f"{_name(entry.model):<{width}}  {entry.precision:<8}  {_megabytes(entry.size):>12}  {state}")
-    click.echo(f"{_megabytes(sum(entry.size for entry in found))} in {folder}")
+        click.echo(f"{_name(entry.model):<{width}}  {entry.precision:<8}  {megabytes(entry.size):>12}  {state}")
+    click.echo(f"{megabytes(sum(entry.size for entry in found))} in {folder}")
     for data in _data_folders():
-        click.echo(f"{_megabytes(_size(data))} in {data}")
+        click.echo(f"{megabytes(_size(data))} in {data}")
 
 
 @command.command("clear")
@@ -51,14 +52,14 @@ def clear_command(data: bool) -> None:
         for folder in _data_folders():
             size = _size(folder)
             shutil.rmtree(folder, ignore_errors=True)
-            click.echo(f"removed {_megabytes(size - _size(folder))} from {folder}")
+            click.echo(f"removed {megabytes(size - _size(folder))} from {folder}")
         return
     folder = _folder()
     try:
         removed = clear(folder)
     except OSError as error:
         raise UsageError(f"cannot clear {folder}: {error.strerror or error}") from None
-    click.echo(f"removed {_megabytes(removed)} from {folder}")
+    click.echo(f"removed {megabytes(removed)} from {folder}")
 
 
 def _folder() -> Path:
@@ -82,7 +83,3 @@ def _size(folder: Path) -> int:
 
 def _name(model: str) -> str:
     return model or "(not readable)"
-
-
-def _megabytes(size: int) -> str:
-    return f"{size / 1e6:,.1f} MB"

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gpt2lab.cli.options import Decorated, option
+from gpt2lab.cli.output import megabytes
 
 if TYPE_CHECKING:
     from gpt2lab.tokenizer import Tokenizer
@@ -109,12 +110,8 @@ class BytesRead:
 
     def _line(self) -> str:
         seconds = max(time.monotonic() - self._start, 1e-9)
-        of = f" of {_megabytes(self._total)} ({self._done / self._total:.0%})" if self._total else ""
+        of = f" of {megabytes(self._total)} ({self._done / self._total:.0%})" if self._total else ""
         rate = self._done / seconds
         left = max(0, self._total - self._done) / rate if rate else 0
         time_left = f", {left:.0f} s left" if left >= 1 else ""
-        return f"{_megabytes(self._done)}{of} in {seconds:.0f} s, {rate / 1e6:.1f} MB/s{time_left}"
-
-
-def _megabytes(count: int) -> str:
-    return f"{count / 1e6:,.1f} MB"
+        return f"{megabytes(self._done)}{of} in {seconds:.0f} s, {rate / 1e6:.1f} MB/s{time_left}"

@@ -6,6 +6,8 @@ import json
 
 import click
 
+from gpt2lab.cli.output import megabytes
+
 
 @click.command("info")
 @click.argument("model", default="tales")
@@ -35,18 +37,14 @@ def command(model: str, as_json: bool) -> None:
         "format": f"{facts['format']}, {facts['precision']}",
         "shape": shape,
         "parameters": f"{facts['parameters']:,}",
-        "on disk": _megabytes(facts["file_bytes"]),
-        "in memory": ", ".join(f"{name} {_megabytes(size)}" for name, size in facts["packed_bytes"].items()),
+        "on disk": megabytes(facts["file_bytes"]),
+        "in memory": ", ".join(f"{name} {megabytes(size)}" for name, size in facts["packed_bytes"].items()),
         "exact": "float32 alone: the others round, so their likeliest tokens may differ from the original's",
-        "keys, values": f"float32 {_megabytes(facts['kv_cache_bytes'])}, "
-        f"float16 {_megabytes(facts['kv_cache_bytes'] / 2)} for a full context",
+        "keys, values": f"float32 {megabytes(facts['kv_cache_bytes'])}, "
+        f"float16 {megabytes(facts['kv_cache_bytes'] / 2)} for a full context",
         "cached": ", ".join(facts["cached"]) or (f"nothing: {reason}" if (reason := obstacle()) else "nothing yet"),
         "tokenizer": facts["tokenizer"],
         "weights sha256": facts["weights_sha256"],
     }
     for name, value in lines.items():
         click.echo(f"{name:<15} {value}")
-
-
-def _megabytes(size: float) -> str:
-    return f"{size / 1e6:,.1f} MB"

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 RULE = "=" * 40
 
 
+def megabytes(size: float) -> str:
+    """Return a number of bytes in MB, with one decimal."""
+    return f"{size / 1e6:,.1f} MB"
+
+
 def print_json(data: Any) -> None:
     """Print one JSON object on a line, for programs."""
     print(json.dumps(data, ensure_ascii=False), flush=True)

@@ -202,10 +202,9 @@ def new_shards(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
             with new_folder(path, sync=False, partial=partial, aside=old):
                 hold.take(partial)
                 yield partial
+            shutil.rmtree(old, ignore_errors=True)
         except OSError as error:
             raise UsageError(f"cannot write {error.filename or path}: {error.strerror or error}") from None
-        finally:
-            shutil.rmtree(old, ignore_errors=True)
 
 
 def _check_replaceable(path: Path, overwrite: bool) -> None:

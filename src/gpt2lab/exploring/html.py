@@ -81,7 +81,9 @@ script-src 'unsafe-inline'; img-src data:">
 
 def one_module(paths: Iterable[Path]) -> str:
     """The modules in ``paths`` as one, for a page that cannot import: they share a scope, so no two name alike."""
-    return "\n".join(re.sub(r"^import .*?;\n", "", path.read_text(encoding="utf-8"), flags=re.M) for path in paths)
+    return "\n".join(
+        re.sub(r"^import .*?;\n", "", path.read_text(encoding="utf-8"), flags=re.M | re.S) for path in paths
+    )
 
 
 def json_in_html(data: Any) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gpt2lab.engines.python_draws import draw_rows
-from gpt2lab.errors import StageError
+from gpt2lab.errors import SamplingError, StageError
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -55,6 +55,8 @@ def step(
                 drawn[i].append(each)
         except StageError as error:
             errors[i] = error
+        except SamplingError as error:  # what a stage left is too much for a built-in one after it
+            errors[i] = StageError(str(error))
     return drawn, errors
 
 

@@ -93,14 +93,18 @@ def new_files(folder: Path, *, sync: bool) -> Iterator[Path]:
 
 def _beside(path: Path) -> Path:
     """Return a name that nothing else uses."""
-    return path.with_name(f".{path.name}.{os.urandom(4).hex()}{PARTIAL}")
+    name = path.name[:50]  # a name near the system's limit has no room for more
+    return path.with_name(f".{name}.{os.urandom(4).hex()}{PARTIAL}")
 
 
 def _sync_files(folder: Path) -> None:
-    """Flush the files in a folder, and their names, to disk."""
-    for path in folder.iterdir():
-        with path.open("r+b") as file:
-            os.fsync(file.fileno())
+    """Flush all files in a folder, and their names, to disk."""
+    for path in folder.rglob("*"):
+        if path.is_dir():
+            _sync_folder(path)
+        else:
+            with path.open("r+b") as file:
+                os.fsync(file.fileno())
     _sync_folder(folder)
 
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, fields
 
 import click
 
-from gpt2lab.cli.explore.shared import HTML, JSON, write_file
+from gpt2lab.cli.explore.shared import HTML, JSON, write_result
 from gpt2lab.cli.options import GroupedCommand, option
 from gpt2lab.cli.output import print_json
 from gpt2lab.cli.prompts import prompt_argument
@@ -40,4 +40,4 @@ def command(prompt: str, top: int, as_json: bool, html: str | None, model_name: 
     if html:
         from gpt2lab.exploring.attend_page import attend_page
 
-        write_file(html, attend_page(result, model_name))
+        write_result(html, attend_page(result, model_name))

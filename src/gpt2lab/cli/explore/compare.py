@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gpt2lab.cli.explore.shared import HTML, JSON, SEED, write_file
+from gpt2lab.cli.explore.shared import HTML, JSON, SEED, write_result
 from gpt2lab.cli.options import GroupedCommand, option, sampling_options
 from gpt2lab.cli.output import print_json
 from gpt2lab.cli.prompts import prompt_argument
@@ -82,7 +82,7 @@ def command(
     if html:
         from gpt2lab.exploring.pages import compare_page
 
-        write_file(html, compare_page(result))
+        write_result(html, compare_page(result))
 
 
 def _load(name: str, precision: str | None, threads: int | None) -> LanguageModel:

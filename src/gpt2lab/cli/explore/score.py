@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from gpt2lab.cli.explore.shared import HTML, JSON, loader_and_names, model_name, write_file
+from gpt2lab.cli.explore.shared import HTML, JSON, loader_and_names, model_name, write_result
 from gpt2lab.cli.options import GroupedCommand, model_options, option
 from gpt2lab.cli.output import check_not_input, print_json
 from gpt2lab.cli.prompts import read_text
@@ -41,4 +41,4 @@ def command(file: str, stride: int | None, as_json: bool, html: str | None, **ar
     if html:
         from gpt2lab.exploring.pages import score_page
 
-        write_file(html, score_page(document, source))
+        write_result(html, score_page(document, source))

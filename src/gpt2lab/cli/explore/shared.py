@@ -99,7 +99,7 @@ def model_name(named: Sequence[str]) -> str:
     return named[named.index("--model_name") + 1] if "--model_name" in named else str(MODEL_OPTIONS["model_name"])
 
 
-def write_file(path: str, content: str | bytes) -> None:
+def write_result(path: str, content: str | bytes) -> None:
     """Write a result and say so on stderr."""
     from gpt2lab.exploring.html import write
 

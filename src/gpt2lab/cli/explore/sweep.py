@@ -18,7 +18,7 @@ from gpt2lab.cli.explore.shared import (
     loader_and_names,
     model_name,
     temperatures_option,
-    write_file,
+    write_result,
 )
 from gpt2lab.cli.options import model_options, option, sampling_options
 from gpt2lab.cli.output import print_json
@@ -103,9 +103,9 @@ def command(
     if html:
         from gpt2lab.exploring.pages import sweep_page
 
-        write_file(html, sweep_page(result))
+        write_result(html, sweep_page(result))
     for path, format in ((png, "png"), (svg, "svg")):
         if path:
             from gpt2lab.exploring.plots import picture
 
-            write_file(path, picture(result, format))  # type: ignore[arg-type]
+            write_result(path, picture(result, format))  # type: ignore[arg-type]
