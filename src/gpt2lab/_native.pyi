@@ -22,10 +22,9 @@ class TrainingCore:
 
     def __init__(self, threads: int, instruction_set: str) -> None: ...
     def multiply(self, a: Any, b: Any, out: Any, bias: Any = None, add: bool = False, gelu: bool = False) -> None:
-        """``out[m, n] = a[m, k] @ b[k, n] + bias[n]``, or ``out += a @ b`` with ``add``.
+        """Compute ``out[m, n] = a[m, k] @ b[k, n] + bias[n]``, or ``out += a @ b`` with ``add``.
 
-        With ``gelu``, GELU of ``a`` takes its place. Rows or columns of ``a`` and ``b`` and the rows of ``out`` are
-        contiguous.
+        ``gelu`` replaces ``a`` by its GELU. Rows or columns of ``a`` and ``b`` and the rows of ``out`` are contiguous.
         """
 
     def gelu_gradient(self, x: Any, d: Any, out: Any) -> None:

@@ -91,7 +91,7 @@ def load(
 
 
 def tokenizer_of(checkpoint: Checkpoint) -> Tokenizer | None:
-    """Return the checkpoint's own tokenizer, or else GPT-2's; None if that does not fit the model's vocabulary.
+    """Return the checkpoint's own tokenizer, or GPT-2's if it has none; None if that cannot be the model's.
 
     A model may have a few more ids than its tokenizer: its embedding was rounded up, or tokens were added that no
     text encodes to. A much larger vocabulary must belong to another tokenizer, so GPT-2's is not used for it.
@@ -317,7 +317,7 @@ class LanguageModel:
 
     @contextmanager
     def _sequence(self) -> Iterator[int]:
-        """Hold a sequence of the exact engine, freed at the end."""
+        """Provide a sequence of the exact engine, and free it afterwards."""
         engine = self._engines.exact
         sequence = engine.new_sequence()
         try:

@@ -1,7 +1,7 @@
 """The engines of one model, each opened on first use.
 
-Text is generated in a fast precision; logits and scores are computed in float32. Each engine opens on first use, so a
-caller that needs one never waits for the other. This module knows nothing of text or requests.
+By default, text is generated in a fast precision, while logits and scores are computed in float32. Each engine opens on
+first use, so a caller that needs one never waits for the other. This module knows nothing of text or requests.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ OPENER = "gpt2lab opens an engine"  # name of the threads that open engines
 
 
 class Engines:
-    """The engines for ``checkpoint`` on ``device``. Several threads may use it.
+    """The engines for ``checkpoint`` on ``device``. Several threads may share them.
 
     Attributes:
         precision: precision of :attr:`generating`'s weights: the one requested, else q8_0 (``reference``: float32).

@@ -1,6 +1,6 @@
 """A disk cache of packed weights, which later engines read straight into their memory.
 
-An entry is a file of one header and one arena. Its name holds everything it depends on: the contents of the
+An entry is a file of one header and one arena. Its name identifies everything it depends on: the contents of the
 checkpoint's files, the version of their readers, shape, precision and the core's layout. Entries are written under
 another name and renamed, so several processes need no lock and a kill leaves no half entry. A damaged entry counts as
 absent. This module knows no tensors and no engine: :mod:`gpt2lab.engines.loading` packs the weights,

@@ -1,6 +1,6 @@
 """Draws from logits by the readable rules of :mod:`gpt2lab.sampling.rules`.
 
-The reference engine uses them, and so do the user's own Python stages. This module knows nothing of how logits are
+The reference engine uses them, and so do draws with the user's own stages. This module knows nothing of how logits are
 computed.
 """
 

@@ -54,14 +54,14 @@ class Event(NamedTuple):
 
 @dataclass(eq=False, slots=True)
 class Lane:
-    """A text that an engine sequence is fed: it holds ``text[start:fed]``; it is None until something is fed."""
+    """A text and the engine sequence that holds ``text[start:fed]``; the sequence is None until something is fed."""
 
     text: list[int]
     start: int = 0
     fed: int = 0
     sequence: int | None = None
     given: int = 0
-    """Length of the part of ``text`` that is fed as a prompt: the request's prompt, or all text once it slid."""
+    """Length of the part of ``text`` that is fed as a prompt: the request's prompt, or the whole text after a slide."""
 
 
 @dataclass(eq=False, slots=True)

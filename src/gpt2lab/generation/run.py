@@ -62,7 +62,7 @@ class Taker(Protocol):
         """Whether the sample ended with the last event taken."""
 
     def push(self, event: Event) -> Any:
-        """Take an event and return what it leads to."""
+        """Take an event and return the output that it produces."""
 
 
 TakerT = TypeVar("TakerT", bound=Taker)

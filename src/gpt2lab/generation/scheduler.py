@@ -33,17 +33,18 @@ PREFILL_CHUNK = 256
 """Prompt tokens that one step feeds in addition to one token for each running sample."""
 
 MAX_BATCH = 64
-"""The most samples that run together by default; larger batches gain nothing, as products are bound by arithmetic."""
+"""The most samples that run together by default; beyond it, matrix products are bound by arithmetic."""
 
 KV_CACHE_SHARE = 4
 """N if running samples may reserve 1/N of the available memory for keys and values; beyond it none is admitted."""
 
 
 class Scheduler:
-    """A continuous-batching scheduler on ``engine`` that runs at most ``batch_size`` (default: as many as fit) samples.
+    """A continuous-batching scheduler on ``engine`` that runs at most ``batch_size`` samples at a time.
 
-    ``speculation`` guesses tokens ahead (default: nothing is guessed). A context manager: leaving it frees every
-    sequence it made. Raises :class:`~gpt2lab.errors.UsageError` for a ``batch_size`` below 1.
+    The default is :data:`MAX_BATCH`; fewer run if memory is short. ``speculation`` guesses tokens ahead (default:
+    nothing is guessed). A context manager: leaving it frees every sequence it made. Raises
+    :class:`~gpt2lab.errors.UsageError` for a ``batch_size`` below 1.
     """
 
     def __init__(

@@ -81,7 +81,7 @@ class Guesser:
     counts: dict[int, int] = field(default_factory=lambda: dict.fromkeys(_PRIORS, _PRIOR_WEIGHT))
     """Source -> number of guesses behind that estimate."""
     start: int = 0
-    """Start of the draft model's sequence, which holds ``text[start:fed]`` apart from guesses, if it exists."""
+    """Start of ``text[start:fed]``, the part that the draft model's sequence, if any, holds besides guesses."""
     fed: int = 0
     sequence: int | None = None
 

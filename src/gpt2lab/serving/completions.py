@@ -34,7 +34,7 @@ DEFAULT_MAX_TOKENS = 16
 """OpenAI's default."""
 
 AT_ONCE = 1 << 13
-"""The most characters or ids of prompts of a request planned on the event loop: for so few, a thread costs more."""
+"""The most prompt characters or ids of a request that is planned on the event loop: a thread would cost more."""
 
 _SAMPLING = (*PARAMETERS, "logit_bias", "seed", "stop", "ignore_eos")
 

@@ -37,7 +37,7 @@ PAGE = "/page/"
 """Prefix of the paths of the page's own files. These hold no private data; the page itself asks for the key."""
 
 DISCARDED = 32 << 20
-"""The most bytes of an overlong body that are still read, so that the client gets to read why it is refused."""
+"""The most bytes of an overlong body that are still read, so that the client can read why it is refused."""
 
 log = logging.getLogger("gpt2lab.serving")
 
@@ -144,7 +144,7 @@ class Guard:
 
 
 class _Gone(Exception):
-    """The error of a client that left before its body had arrived."""
+    """The error raised when a client leaves before its body has arrived."""
 
 
 async def _read(receive: Receive, limit: int) -> bytes | None:

@@ -82,7 +82,7 @@ def name_of(name_or_path: str) -> str:
 
 
 def fingerprint(model: LanguageModel) -> str:
-    """Return an id of everything that a text depends on besides its request: weights, precision, kernels and version.
+    """Return a digest of everything that a text depends on besides its request: weights, precision, kernels, version.
 
     Raises :class:`~gpt2lab.errors.CheckpointError` if the weights cannot be read.
     """

@@ -42,7 +42,7 @@ REST_SECONDS = 60.0
 
 
 class Full(Exception):
-    """The error of a job whose samples exceed the worker's capacity."""
+    """The error raised for a job whose samples exceed the worker's capacity."""
 
 
 @dataclass

@@ -104,7 +104,7 @@ def is_folder(path: Path) -> bool:
     """Return whether ``path`` is a folder, False if it cannot be accessed."""
     try:
         return stat.S_ISDIR(path.stat().st_mode)
-    except (OSError, ValueError):  # ValueError: a zero in a name
+    except (OSError, ValueError):  # ValueError: a NUL byte in the name
         return False
 
 
@@ -118,7 +118,7 @@ def list_samples(folder: Path) -> list[tuple[int, str]]:
                 if match and entry.is_file(follow_symlinks=False):
                     status = entry.stat(follow_symlinks=False)
                     found[int(match[1])] = f"{status.st_mtime_ns:x}-{status.st_size:x}"
-    except (OSError, ValueError):  # ValueError: a zero in a name
+    except (OSError, ValueError):  # ValueError: a NUL byte in the name
         pass  # not there yet, or removed meanwhile: list the files seen so far
     steps = sorted(found)
     if len(steps) > MOST_SAMPLES:
@@ -142,7 +142,7 @@ def read_samples(folder: Path, step: int) -> Samples | None:
             return None
         with path.open("rb") as file:
             data = file.read(LONGEST_SAMPLES + 1)
-    except (OSError, ValueError):  # ValueError: a zero in a name
+    except (OSError, ValueError):  # ValueError: a NUL byte in the name
         return None
     cut = len(data) > LONGEST_SAMPLES
     return Samples(_split(data[:LONGEST_SAMPLES].decode("utf-8", "ignore" if cut else "replace")), cut)

@@ -30,8 +30,7 @@ RECENT = 200
 """Number of updates over which speed and pace are averaged."""
 QUIET_SECONDS = 60.0
 QUIET_PACES = 20.0
-"""A run whose process cannot be seen counts as quiet after QUIET_SECONDS and QUIET_PACES times its pace without a
-line."""
+"""A run whose process cannot be seen is quiet if no line came for QUIET_SECONDS and for QUIET_PACES times its pace."""
 _MOST_SETTINGS = 1 << 20  # bytes
 _MOST_STEPS = 1 << 53  # beyond it a browser's numbers are not exact
 _LARGEST = 1e300
