@@ -1,9 +1,9 @@
-"""How fast a model generates on this machine: decoding, a batch, reading a prompt.
+"""How fast a model generates on this machine: decode, a batch, prefill.
 
-Everything goes through :meth:`LanguageModel.pieces <gpt2lab.LanguageModel.pieces>`, greedily and without guesses,
-so it is what a user gets for a text that does not repeat itself. A decode step reads every weight once; what that
-comes to in bytes per second is reported beside it, to be held against the machine's memory bandwidth. Measures no
-other program: ``benchmarks/peers.py`` does.
+Everything goes through :meth:`LanguageModel.pieces <gpt2lab.LanguageModel.pieces>`, greedily and without speculation,
+so the figures are what a user gets for a text that does not repeat itself. A decode step reads every weight once; the
+resulting bytes per second are reported too, for comparison with the machine's memory bandwidth. Measures no other
+program: ``benchmarks/peers.py`` does.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ class Workload:
 
 @dataclass(frozen=True)
 class Speed:
-    """What one workload came to.
+    """The speed of one workload.
 
-    ``tokens_s`` has a figure for each round: a prompt's tokens, or those drawn; for a single sequence without the time
-    that its prompt takes. ``gb_s`` is the weights, keys and values read in that time; None where a step's tokens share
-    them.
+    ``tokens_s`` has a figure for each round: the prompt's tokens, or the drawn ones, per second; for a single sequence
+    the time for its prompt is excluded. ``gb_s`` is the weights, keys and values read per second; None where a step's
+    tokens share them.
     """
 
     workload: Workload
@@ -53,19 +53,19 @@ class Speed:
     gb_s: float | None
 
     def summary(self) -> dict[str, float]:
-        """Median, smallest and largest tokens per second."""
+        """Return the median, smallest and largest tokens per second."""
         figures = {"median": statistics.median(self.tokens_s), "min": min(self.tokens_s), "max": max(self.tokens_s)}
         return {name: round(figure, 2) for name, figure in figures.items()}
 
 
 LEAST_CONTEXT = 4
-"""Tokens that a context must hold for a prompt and more than one token after it, whose time can be told apart."""
+"""The smallest context, in tokens, that holds a prompt and enough tokens after it to time the two separately."""
 
 
 def workloads(n_ctx: int) -> list[Workload]:
-    """One sequence, a batch of 8, and a prompt of 512 tokens, each as far as the context goes.
+    """Return the workloads: one sequence, a batch of 8, and a prompt of 512 tokens, each cut to the context.
 
-    Raises :class:`UsageError` if that is not far enough.
+    Raises :class:`UsageError` if the context is too short.
     """
     if n_ctx < LEAST_CONTEXT:
         raise UsageError(f"a context of {n_ctx} tokens is too short to be timed: it takes {LEAST_CONTEXT}")
@@ -99,16 +99,16 @@ def _measure(model: LanguageModel, workloads: Sequence[Workload], rounds: int) -
 
 
 def bytes_per_step(config: ModelConfig, precision: str, context: int, batch: int = 1) -> int:
-    """Bytes that one decode step of ``batch`` sequences with ``context`` tokens each must read.
+    """Return the bytes that one decode step of ``batch`` sequences with ``context`` tokens each must read.
 
-    All weights but the table of positions, and keys and values: float32 beside float32 weights, else float16.
+    These are all weights except the position embeddings, and the KV cache: float32 with float32 weights, else float16.
     """
     kv = config.kv_cache_bytes(context, 4 if precision == "float32" else 2)
     return weight_bytes(config, precision) - 4 * config.n_ctx * config.n_embd + batch * kv
 
 
 def random_checkpoint(size: str) -> Checkpoint:
-    """A model of a released size (``"124M"``) with random weights, which take no memory until they are read.
+    """Return a model of a released size (``"124M"``) with random weights, which take no memory until they are read.
 
     Raises :class:`UsageError` if there is no such size.
     """
@@ -123,9 +123,9 @@ def random_checkpoint(size: str) -> Checkpoint:
 
 
 def _initial(name: str, shape: tuple[int, ...]) -> Tensor:
-    """As GPT-2's weights are before training: gains 1, biases 0, matrices normal with deviation 0.02.
+    """Return a tensor as GPT-2's is before training: gains 1, biases 0, matrices normal with deviation 0.02.
 
-    The normal numbers of a matrix repeat after 65,521, which makes them quickly and changes no speed.
+    The normal numbers of a matrix repeat after 65,521, which is quick to generate and does not affect the speed.
     """
     if len(shape) == 1:
         return np.full(shape, name.endswith(".weight"), np.float32)
@@ -134,7 +134,7 @@ def _initial(name: str, shape: tuple[int, ...]) -> Tensor:
 
 
 def _tokens_per_second(model: LanguageModel, workload: Workload) -> float:
-    """Of a prompt if one token is drawn, else of what is drawn; for a single sequence from its first token on."""
+    """Return the prompt's speed if one token is drawn, else the decode speed; one sequence counts after its first."""
     first, last = _times(model, workload, workload.new)
     if workload.new == 1:
         return workload.prompt / last
@@ -144,7 +144,7 @@ def _tokens_per_second(model: LanguageModel, workload: Workload) -> float:
 
 
 def _times(model: LanguageModel, workload: Workload, new: int) -> tuple[float, float]:
-    """Seconds until the first token is there and until all are, of ``new`` behind each of the workload's prompts."""
+    """Return the seconds until the first token and until all: ``new`` tokens after each of the workload's prompts."""
     ids = random.Random(0)
     prompts = [[ids.randrange(model.config.n_vocab) for _ in range(workload.prompt)] for _ in range(workload.batch)]
     start = time.perf_counter()

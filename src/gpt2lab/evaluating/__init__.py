@@ -1,6 +1,6 @@
 """Perplexity of texts, and the benchmarks that GPT-2 was published with, on any engine.
 
-:func:`evaluate` is the way in. Needs NumPy alone; the protocols are defined in ``docs/evaluate.md``.
+:func:`evaluate` is the entry point. Needs only NumPy; the protocols are defined in ``docs/evaluate.md``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TASKS = {
     "cbt-cn": "Children's Book Test, a common noun is missing",
     "cbt-ne": "Children's Book Test, a name is missing",
 }
-"""Task → what it is."""
+"""Task → its description."""
 
 __all__ = ["TASKS", "TEXTS", "Evaluation", "Figure", "Run", "evaluate"]
 
@@ -46,15 +46,15 @@ def evaluate(
 
     Args:
         task: one of :data:`TASKS`.
-        run: the model, and how much of the data is asked.
-        data: path or address of the data set's file, archive or folder; default: the cache, or fetched.
-        stride: of the windows in which long texts are read; default both ``n_ctx`` and half of it.
+        run: the model, and how much of the data to use.
+        data: path or address of the data set's file, archive or folder; default: the cache, or a download.
+        stride: the stride of the windows in which long texts are read; default both ``n_ctx`` and half of it.
         texts: some of :data:`TEXTS`; default: detokenised, and for WikiText also raw.
-        say: is told what was fetched.
-        progress: is told how that is getting on.
+        say: receives a line for each file fetched.
+        progress: receives the progress of downloads.
 
-    Raises :class:`~gpt2lab.errors.UsageError` for options that a task has not, for data that is malformed,
-    :class:`~gpt2lab.errors.DownloadError` if it cannot be fetched.
+    Raises :class:`~gpt2lab.errors.UsageError` for options that the task lacks and for malformed data,
+    :class:`~gpt2lab.errors.DownloadError` if the data cannot be fetched.
     """
     from gpt2lab.evaluating import corpora, tasks
     from gpt2lab.evaluating.datasets import find_data, given_path
@@ -76,7 +76,7 @@ def evaluate(
 
 
 def _check(task: str, run: Run, data: str | None, stride: int | None, texts: Sequence[str]) -> None:
-    """Refuse what makes no sense before anything is fetched or computed."""
+    """Refuse senseless arguments before anything is fetched or computed."""
     from gpt2lab.evaluating.texts import protocol_windows
 
     if task not in TASKS:

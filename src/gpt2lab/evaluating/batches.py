@@ -1,7 +1,7 @@
-"""How probable a model finds given tokens after given contexts: the one thing that every evaluation asks.
+"""The probabilities that a model gives to tokens after contexts: what every evaluation needs.
 
-Contexts are fed once, however many endings follow them; items run together without padding, as each row of the
-engine's products stands for one token. Knows nothing of text and of what is done with the numbers.
+Each context is fed once, however many endings follow it. Items run together without padding, because each row of the
+engine's products stands for one token. Knows nothing of text, nor of the use of the numbers.
 """
 
 from __future__ import annotations
@@ -22,31 +22,31 @@ if TYPE_CHECKING:
     from gpt2lab.engines.protocol import Engine
 
 BATCH_TOKENS = 2048
-"""Tokens of the items that run together, about: enough to share a pass over the weights, few enough for their keys."""
+"""Tokens in a batch, roughly: enough to share a pass over the weights, few enough for their KV cache."""
 
 LOGIT_ROWS = 128
-"""Tokens whose logits are held at a time: 26 MB of GPT-2's vocabulary."""
+"""Tokens whose logits are held at a time: 26 MB with GPT-2's vocabulary."""
 
 
 @dataclass(frozen=True)
 class Item:
-    """Endings to be scored after one context."""
+    """Endings to score after one context."""
 
     context: Sequence[int]
-    """Ids before each of the endings; at least one, not scored."""
+    """Ids before each ending; at least one, not scored."""
     endings: Sequence[Sequence[int]]
     """Ids to score; at least one each."""
 
 
 class Scores(NamedTuple):
-    """What the model makes of one ending."""
+    """The model's scores for one ending."""
 
     logprobs: npt.NDArray[np.float64]
-    """Natural log-probability of each of its ids given all before it: [n]."""
+    """Natural log-probability of each id given all ids before it: [n]."""
     greedy: npt.NDArray[np.bool_]
-    """Whether each of them is the likeliest there (the lowest id of equal ones): [n]."""
+    """Whether each id is the likeliest there (ties go to the lowest id): [n]."""
     allowed: bool
-    """Whether the first of them is the likeliest of those that are not banned."""
+    """Whether the first id is the likeliest one that is not banned."""
 
     @property
     def total(self) -> float:
@@ -55,7 +55,7 @@ class Scores(NamedTuple):
 
 
 def fitted(item: Item, n_ctx: int) -> Item:
-    """``item`` with the beginning of its context dropped where it would not fit the model's.
+    """Return ``item``, with the beginning of its context dropped if it would not fit the model's.
 
     Raises :class:`~gpt2lab.errors.ContextError` if an ending alone is longer than the model's context.
     """
@@ -67,10 +67,9 @@ def fitted(item: Item, n_ctx: int) -> Item:
 
 
 def score_items(engine: Engine, items: Iterable[Item], banned: Sequence[int] = ()) -> Iterator[list[Scores]]:
-    """The scores of each item's endings, in order; items are read as they are needed.
+    """Yield the scores of each item's endings, in order; items are read as they are needed.
 
-    ``banned`` are ids left out of the choice that :attr:`Scores.allowed` tells of. Contexts are cut as :func:`fitted`
-    does.
+    ``banned`` are ids left out of the choice behind :attr:`Scores.allowed`. :func:`fitted` cuts the contexts.
     """
     without = np.asarray(sorted(banned), np.int64)
     for batch in _batches(fitted(item, engine.config.n_ctx) for item in items):
@@ -92,7 +91,7 @@ def _batches(items: Iterable[Item]) -> Iterator[list[Item]]:
 
 @dataclass
 class _Lane:
-    """A sequence that is to be fed ``inputs``; after each of them comes the target of the same index."""
+    """A sequence to be fed ``inputs``, each of which is followed by the target of the same index."""
 
     sequence: int
     inputs: list[int]
@@ -126,7 +125,7 @@ def _score(engine: Engine, batch: list[Item], banned: npt.NDArray[np.int64]) -> 
 
 
 def _lanes(engine: Engine, batch: list[Item], sequences: list[int]) -> list[_Lane]:
-    """Feed the contexts but for their last tokens; a lane for each ending. ``sequences`` gets all that were made."""
+    """Feed the contexts except their last tokens, and return a lane for each ending; append to ``sequences``."""
     for _ in batch:
         sequences.append(engine.new_sequence())
     long = [(sequence, item.context[:-1]) for sequence, item in zip(sequences, batch, strict=True) if item.context[1:]]
@@ -144,7 +143,7 @@ def _lanes(engine: Engine, batch: list[Item], sequences: list[int]) -> list[_Lan
 
 
 def _calls(lengths: list[int]) -> Iterator[list[tuple[int, int, int]]]:
-    """Cut lanes into calls of at most :data:`LOGIT_ROWS` rows: (lane, start, end) of each part."""
+    """Cut lanes into calls of at most :data:`LOGIT_ROWS` rows; yield (lane, start, end) for the parts of each call."""
     parts: list[tuple[int, int, int]] = []
     room = LOGIT_ROWS
     for number, length in enumerate(lengths):
@@ -162,7 +161,7 @@ def _calls(lengths: list[int]) -> Iterator[list[tuple[int, int, int]]]:
 
 
 def _logprob(row: npt.NDArray[np.float32], target: int) -> float:
-    """log softmax(row)[target]; ``row`` is overwritten, as it is as large as a processor's cache."""
+    """Return log softmax(row)[target]; overwrite ``row``, because a copy would fill a processor's cache."""
     largest, chosen = float(row.max()), float(row[target])
     np.subtract(row, np.float32(largest), out=row)
     np.exp(row, out=row)

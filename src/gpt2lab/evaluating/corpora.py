@@ -1,7 +1,6 @@
-"""Perplexity of whole texts: files of one's own, and WikiText.
+"""Perplexity of whole texts: the user's files, and WikiText.
 
-Knows how the lines of a source become text, and how many bytes and words that is; :mod:`gpt2lab.evaluating.texts`
-scores it.
+Turns the lines of a source into text and counts its bytes and words; :mod:`gpt2lab.evaluating.texts` scores it.
 """
 
 from __future__ import annotations
@@ -17,21 +16,21 @@ from gpt2lab.evaluating.sources import LINE, Source, records, string
 from gpt2lab.evaluating.texts import Pieces, Windows, decoded, protocol_windows, text_losses
 
 TEXTS = DETOKENIZED, RAW, GUIDE = "detokenised", "raw", "guide"
-"""How a data set may be made into text; ``guide``, that of Hugging Face's, is for WikiText alone."""
+"""The ways to turn a data set into text; ``guide``, as in Hugging Face's guide, is only for WikiText."""
 
 
 @dataclass
 class _Reading:
-    """One pass over sources: what has been read of them so far."""
+    """One pass over sources, with counts of what has been read so far."""
 
     run: Run
     n_bytes: int = 0
     n_words: int = 0
-    """As WikiText's authors count: what stands between spaces, and one for the end of each line."""
+    """Words as WikiText's authors count: strings between spaces, and one for the end of each line."""
     n_lines: int = field(default=0, repr=False)
 
     def lines(self, source: Source) -> Iterator[bytes]:
-        """Lines of a text file, in parts if they are long, as far as the limit lets them."""
+        """Yield the lines of a text file up to the limit, long ones in parts."""
         for line in source.lines(LINE):
             if self.full:
                 return
@@ -44,7 +43,7 @@ class _Reading:
         return self.run.limit is not None and self.n_lines >= self.run.limit
 
     def count(self, line: bytes) -> None:
-        """Note what is read."""
+        """Count a line or a part of one."""
         self.n_bytes += len(line)
         ended = line.endswith(b"\n")
         self.n_lines += ended
@@ -53,7 +52,7 @@ class _Reading:
 
 
 def perplexity(run: Run, sources: Sequence[Source], stride: int | None = None) -> Evaluation:
-    """Perplexity and bits per byte of texts: each file, or each record of a JSON-lines file, is one."""
+    """Compute perplexity and bits per byte of texts: each file, or each record of a JSON-lines file, is one."""
 
     def documents(reading: _Reading) -> Iterator[Pieces]:
         for source in sources:
@@ -75,7 +74,7 @@ def perplexity(run: Run, sources: Sequence[Source], stride: int | None = None) -
 
 
 def wikitext(run: Run, source: Source, stride: int | None, texts: Iterable[str]) -> Evaluation:
-    """Perplexity of WikiText's test set per token and per word, prepared in each of the ways named."""
+    """Compute the perplexity of WikiText's test set per token and per word, for each way to prepare it."""
     passes = []
     n_ctx = run.engine.config.n_ctx
     for text in dict.fromkeys(texts):
@@ -96,7 +95,7 @@ class _Pass:
     text: str | None = None
 
     def figures(self, run: Run, counts: dict[str, int]) -> list[Figure]:
-        """Score all of it; ``counts`` learns how much that was."""
+        """Score everything, and write its size into ``counts``."""
         reading = _Reading(run)
         guide = self.text == GUIDE
         losses = text_losses(run.engine, run.tokenizer, self.documents(reading), self.windows, opened=not guide)
@@ -134,12 +133,12 @@ def _wikitext_lines(source: Source, reading: _Reading) -> Iterator[str]:
     for where, record in records(source):
         if reading.full:
             return
-        text = string(record, "text", where) or " \n"  # which is how the files have an empty line
+        text = string(record, "text", where) or " \n"  # an empty line, as in the files
         reading.count(text.encode(errors="surrogatepass"))
         yield text
 
 
 def _guide(lines: Iterable[str]) -> Iterator[str]:
-    """Rows of the hub's copy joined as in Hugging Face's guide to perplexity: an empty one has no line break."""
+    """Join the rows of the hub's copy as in Hugging Face's guide to perplexity: an empty one has no line break."""
     for number, line in enumerate(lines):
         yield ("\n\n" if number else "") + (line if line.strip() else "")

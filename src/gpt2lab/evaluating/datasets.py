@@ -1,8 +1,8 @@
-"""Where the published data sets are, and how they come onto this machine.
+"""The places of the published data sets, and their download.
 
-What is given with ``--data`` is taken as it is: a file, an archive, a folder, or an address. Otherwise a data set is
-fetched from where its authors, or those who keep it for them, have put it, and kept beside the packed weights. Nothing
-is known of what the files should contain but their names: no checksums are published for them.
+``--data`` names a file, an archive, a folder, or an address. Without it, a data set is fetched from its authors or a
+mirror, and cached beside the packed weights. Only the names of the files can be checked, because no checksums are
+published for them.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ class Dataset:
 
     name: str
     patterns: tuple[str, ...]
-    """How the file that is used may be called in an archive or a folder, best first."""
+    """Possible names of the file to use in an archive or a folder, best first."""
     places: tuple[Place, ...]
-    """Where it can be had, tried in this order."""
+    """Sources to fetch it from, tried in this order."""
 
 
 _CBT = "http://www.thespermwhale.com/jaseweston/babi/CBTest.tgz"
@@ -97,10 +97,10 @@ DATASETS = {
 def find_data(
     task: str, data: str | None, say: Say = lambda line: None, progress: Callable[[str], Progress] | None = None
 ) -> Source:
-    """The file of ``task``: in ``data`` (a path or an address), in the cache, or fetched.
+    """Find the file of ``task`` in ``data`` (a path or an address) or in the cache, or fetch it.
 
-    Raises :class:`~gpt2lab.errors.DownloadError` if it can be had from nowhere, :class:`~gpt2lab.errors.UsageError` if
-    there is nothing of that kind in ``data``, or several files.
+    Raises :class:`~gpt2lab.errors.DownloadError` if no source has it, :class:`~gpt2lab.errors.UsageError` if ``data``
+    holds no such file, or several.
     """
     dataset = DATASETS[task]
     start = progress or (lambda name: lambda done, total: None)
@@ -112,12 +112,12 @@ def find_data(
 
 
 def is_address(data: str) -> bool:
-    """Whether ``--data`` is something to be fetched."""
+    """Return whether ``data`` is an address to fetch."""
     return urlparse(data).scheme in ("http", "https")
 
 
 def given_path(data: str, say: Say = lambda line: None, progress: Callable[[str], Progress] | None = None) -> Path:
-    """``data`` as a path on this machine, fetched if it is an address."""
+    """Return ``data`` as a path on this machine; fetch it if it is an address."""
     return _given(data, say, progress or (lambda name: lambda done, total: None))
 
 
@@ -143,7 +143,7 @@ def _from_places(dataset: Dataset, say: Say, start: Callable[[str], Progress]) -
 
 
 def _from_web(address: str, say: Say, start: Callable[[str], Progress]) -> Path:
-    """The file at ``address``, in the cache under the name that it has there."""
+    """Return the file at ``address``, fetched into the cache under its own name."""
     folder = cache_folder("datasets")
     if folder is None:
         raise DownloadError(f"there is no cache to keep {address} in: set GPT2LAB_CACHE, or fetch it and give its path")
@@ -156,17 +156,17 @@ def _from_web(address: str, say: Say, start: Callable[[str], Progress]) -> Path:
 
 
 def _from_hub(place: Place, say: Say) -> Path:
-    """The file in the hub client's own cache, fetched to there if it is not in it yet."""
+    """Return the file in the hub client's own cache, fetched if it is not there yet."""
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
 
     repository = str(place.repository)
     cached = try_to_load_from_cache(repository, place.file, repo_type="dataset")
     if isinstance(cached, str):
         return Path(cached)
-    try:  # asked first, because without a network this fails at once, and a download after half a minute of trying
+    try:  # metadata first: without a network it fails at once, a download only after half a minute
         get_hf_file_metadata(hf_hub_url(repository, place.file, repo_type="dataset"))
         path = Path(hf_hub_download(repository, place.file, repo_type="dataset"))
-    except Exception as error:  # the classes are httpx's or requests', as the client's version wants it
+    except Exception as error:  # the classes are httpx's or requests', depending on the client's version
         reason = first_line(error) or type(error).__name__
         raise DownloadError(f"cannot get {place}: {reason}") from None
     say(f"{path.name}: {path.stat().st_size:,} bytes, {place}, kept in the hub's cache")

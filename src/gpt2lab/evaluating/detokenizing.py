@@ -1,9 +1,9 @@
-"""Benchmark texts made readable again: the spaces that tokenisers put around punctuation are taken out.
+"""Detokenizers for benchmark texts: they remove the spaces that tokenizers put around punctuation.
 
 GPT-2 was trained on text as people write it. Its paper removes such artefacts with "invertible de-tokenizers", so that
-the probability of the original can still be computed. These take out spaces, and the marks ``@`` around hyphens and in
-numbers; quotes and brackets that were spelled out get their usual shape. No word, no number and no punctuation mark is
-lost. Its authors have not published theirs, so figures may differ a little.
+the probability of the original can still be computed. Those here remove spaces, and the marks ``@`` around hyphens and
+in numbers; quotes and brackets that were spelled out get their usual shape. No word, number or punctuation mark is
+lost. The paper's authors have not published their detokenizers, so figures may differ a little.
 """
 
 from __future__ import annotations
@@ -22,14 +22,17 @@ _BRACKETS = {"-LRB-": "(", "-RRB-": ")", "-LSB-": "[", "-RSB-": "]", "-LCB-": "{
 
 
 def wikitext(line: str) -> str:
-    """A line of WikiText, its end kept: ``5 @,@ 000 @-@ year " old " tree 's`` → ``5,000-year "old" tree's``."""
+    """Detokenize a line of WikiText: ``5 @,@ 000 @-@ year " old " tree 's`` → ``5,000-year "old" tree's``.
+
+    The line's end stays.
+    """
     body = line.rstrip("\n")
     text = _NUMBER_MARKS.sub(r"\1", body.strip(" "))
     return _close_up(_DOUBLE_QUOTES.sub(r'"\1"', text)) + line[len(body) :]
 
 
 def treebank(text: str) -> str:
-    """Text in the Penn Treebank's manner, as CBT's: ``\\`\\` I ca n't , '' said he .`` → ``"I can't," said he.``"""
+    """Detokenize Penn Treebank text, such as CBT's: ``\\`\\` I ca n't , '' said he .`` → ``"I can't," said he.``"""
     words = [_BRACKETS.get(word, word) for word in text.split(" ")]
     text = " ".join(words)
     text = re.sub(r"`` ?", '"', text)

@@ -1,7 +1,7 @@
-"""What others found: the paper's zero-shot table, and reproductions by people who say how they did it.
+"""Published results: the paper's zero-shot table, and reproductions whose authors describe their method.
 
-Figures are as they were published; nothing here was computed by this project. ``docs/evaluate.md`` says which of our
-protocols each is to be compared with, and why they differ.
+Figures are quoted as published; none was computed by this project. ``docs/evaluate.md`` says which of our protocols to
+compare each with, and why they differ.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ class Published:
     task: str
     metric: str
     protocol: str
-    """What is known of how it was taken."""
+    """What is known about how it was measured."""
     source: str
     values: dict[str, float]
-    """Released size → value; accuracies in percent, as they were published."""
+    """Released size → value; accuracies in percent, as published."""
 
 
 def _four(*values: float) -> dict[str, float]:
@@ -95,7 +95,7 @@ def published(task: str) -> list[Published]:
 
 
 def released_size(config: ModelConfig) -> str | None:
-    """The released size of this shape, whatever its number of ids was rounded up to; None if it has another."""
+    """Return the released size with this shape, or None; ``n_vocab``, which may be rounded up, is ignored."""
     for name, size in RELEASED_SIZES.items():
         if config == ModelConfig(**{**size.to_hparams(), "n_vocab": config.n_vocab}):
             return name

@@ -1,7 +1,7 @@
-"""What an evaluation finds: named figures with their standard errors.
+"""The results of an evaluation: named figures with their standard errors.
 
-Errors are of one standard deviation. They tell how far a figure may be off because the data set is a sample of all
-such texts, and nothing of how the figure was defined.
+Errors are one standard deviation. They reflect only that the data set is a sample of all such texts, not differences in
+how the figure is defined.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ class Figure:
     """One number."""
 
     protocol: str
-    """How it was taken, in the words of ``docs/evaluate.md``."""
+    """How it was measured, in the words of ``docs/evaluate.md``."""
     metric: str
     """``accuracy`` (a fraction), ``perplexity per token``, ``bits per byte``, …"""
     value: float
     error: float
-    """Standard error; NaN where there is one observation alone."""
+    """Standard error; NaN for a single observation."""
 
 
 @dataclass(frozen=True)
@@ -33,25 +33,25 @@ class Evaluation:
     task: str
     figures: list[Figure]
     counts: dict[str, int] = field(default_factory=dict)
-    """Of what the figures are: ``examples``, ``tokens``, ``bytes``, …"""
+    """The amounts behind the figures: ``examples``, ``tokens``, ``bytes``, …"""
 
 
 def accuracy(protocol: str, hits: Sequence[bool], metric: str = "accuracy") -> Figure:
-    """The fraction of ``hits``."""
+    """Return the fraction of ``hits`` that are true."""
     n = len(hits)
     mean = sum(hits) / n if n else math.nan
     return Figure(protocol, metric, mean, math.sqrt(mean * (1 - mean) / (n - 1)) if n > 1 else math.nan)
 
 
 def perplexity(protocol: str, losses: Sequence[float], metric: str) -> Figure:
-    """exp of the mean of ``losses`` (nats) of independent examples; its error by the delta method."""
+    """Return exp of the mean of ``losses`` (nats) of independent examples, with its error by the delta method."""
     n = len(losses)
     value = exp(float(np.mean(losses))) if n else math.nan
     return Figure(protocol, metric, value, value * float(np.std(losses, ddof=1)) / math.sqrt(n) if n > 1 else math.nan)
 
 
 def exp(value: float) -> float:
-    """e to the power of ``value``, infinite beyond what a float holds."""
+    """Return e to the power of ``value``, infinity where a float would overflow."""
     try:
         return math.exp(value)
     except OverflowError:
@@ -60,7 +60,7 @@ def exp(value: float) -> float:
 
 @dataclass
 class Losses:
-    """Sums over windows of a text, from which its perplexity follows."""
+    """The loss sums of a text's windows, from which its perplexity follows."""
 
     nats: list[float] = field(default_factory=list)
     """Negative log-probability of each window's tokens."""
@@ -72,7 +72,7 @@ class Losses:
         self.tokens.append(tokens)
 
     def figures(self, protocol: str, n_bytes: int, n_words: int | None = None) -> list[Figure]:
-        """Perplexity per token and, if ``n_words`` is given, per word; bits per byte of ``n_bytes``."""
+        """Return perplexity per token and, if ``n_words`` is given, per word, and bits per byte of ``n_bytes``."""
         total, n_tokens = math.fsum(self.nats), sum(self.tokens)
         error = self._error()
         units = {"perplexity per token": n_tokens} | ({"perplexity per word": n_words} if n_words else {})
@@ -85,7 +85,7 @@ class Losses:
         return [*found, Figure(protocol, "bits per byte", bits, of_bits)]
 
     def _error(self) -> float:
-        """Standard error of the sum of all nats at this number of tokens, windows taken for independent."""
+        """Return the standard error of the sum of all nats at this number of tokens, assuming independent windows."""
         count = len(self.nats)
         if count < 2:
             return math.nan

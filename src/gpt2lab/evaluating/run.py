@@ -1,4 +1,4 @@
-"""A model under evaluation: what tasks ask, and who is told how far they are."""
+"""A model under evaluation, with what tasks need from it and a callback for progress."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Run:
-    """A model, and how much of a data set it is to be asked."""
+    """A model, and how much of a data set to evaluate it on."""
 
     engine: Engine
     tokenizer: Tokenizer
     limit: int | None = None
-    """The first so many examples alone."""
+    """Use only the first ``limit`` examples."""
     tick: Tick = lambda n: None
 
     def score(self, items: Iterable[Item], counts: Counter[str], banned: Iterable[int] = ()) -> Iterator[list[Scores]]:
-        """Scores of ``items``; ``counts`` learns of contexts that had to be cut."""
+        """Yield the scores of ``items``; count in ``counts`` the contexts that had to be cut."""
         n_ctx = self.engine.config.n_ctx
 
         def counted() -> Iterator[Item]:
@@ -40,6 +40,6 @@ class Run:
             yield scores
 
     def context(self, text: str) -> list[int]:
-        """Ids of a context; an empty one is the start of a text."""
+        """Return the ids of a context; an empty one is the start of a text."""
         end_of_text = self.tokenizer.end_of_text
         return self.tokenizer.encode(text) or [END_OF_TEXT if end_of_text is None else end_of_text]

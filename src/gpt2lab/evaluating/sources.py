@@ -1,7 +1,6 @@
-"""Data sets as they lie on disk: plain files, archives, JSON lines, Parquet.
+"""Data sets on disk: plain files, archives, JSON lines, Parquet.
 
-Reads lines and records, one after the other, and says where a malformed one is. Knows no benchmark but by the names
-that its files are looked for under.
+Reads lines and records one by one, and reports where a malformed one is. Knows benchmarks only by their file names.
 """
 
 from __future__ import annotations
@@ -24,10 +23,10 @@ from typing import IO, Any
 from gpt2lab.errors import UsageError
 
 Tick = Callable[[int], None]
-"""Called with the number of examples, or of bytes of a text, that were read since the last call."""
+"""A callback that receives the number of examples, or of bytes of a text, read since the last call."""
 
 LINE = 1 << 18
-"""Bytes of a longer line that are read at a time where a line need not be whole."""
+"""Bytes read at a time from a longer line, where lines need not be whole."""
 
 ARCHIVES = (".zip", ".tgz", ".tar", ".tar.gz", ".tar.bz2", ".tar.xz")
 
@@ -41,16 +40,16 @@ class Source:
 
     @property
     def name(self) -> str:
-        """How messages call it."""
+        """The source's name in messages."""
         return f"{self.path}:{self.member}" if self.member else str(self.path)
 
     @property
     def kind(self) -> str:
-        """``.jsonl``, ``.parquet``, ``.txt`` …: how its name ends, ``.gz`` left aside."""
+        """The name's suffix without ``.gz``: ``.jsonl``, ``.parquet``, ``.txt`` …"""
         return Path((self.member or self.path.name).lower().removesuffix(".gz")).suffix
 
     def lines(self, size: int = -1) -> Iterator[bytes]:
-        """Lines with their ends; with a ``size`` those longer than that in parts."""
+        """Yield the lines with their ends; with a ``size``, longer ones in parts."""
         with _readable(self.path), ExitStack() as stack:
             file = self._open(stack)
             while line := file.readline(size):
@@ -72,9 +71,9 @@ class Source:
 
 
 def find_sources(path: Path, patterns: Sequence[str]) -> list[Source]:
-    """The file ``path``, or what in the folder or archive ``path`` is named like the first pattern that fits any.
+    """Return the file ``path``, or the files in the folder or archive ``path`` that match the first successful pattern.
 
-    Raises :class:`~gpt2lab.errors.UsageError` if there is nothing of that kind.
+    Raises :class:`~gpt2lab.errors.UsageError` if there is no such file.
     """
     if path.is_dir():
         names = sorted(each.relative_to(path).as_posix() for each in path.rglob("*") if each.is_file())
@@ -91,7 +90,7 @@ def find_sources(path: Path, patterns: Sequence[str]) -> list[Source]:
 
 
 def records(source: Source) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Each record of a JSON-lines or Parquet file, and where it is, in words."""
+    """Yield where each record of a JSON-lines or Parquet file is, in words, and the record."""
     if source.kind == ".parquet":
         yield from _parquet(source)
         return
@@ -108,7 +107,7 @@ def records(source: Source) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def numbered_lines(source: Source) -> Iterator[tuple[str, str]]:
-    """The lines of a text file that are not empty, without their ends, and where they are, in words."""
+    """Yield where each nonempty line of a text file is, in words, and the line without its end."""
     for number, line in enumerate(source.lines(), 1):
         where = f"line {number} of {source.name}"
         try:
@@ -120,7 +119,7 @@ def numbered_lines(source: Source) -> Iterator[tuple[str, str]]:
 
 
 def string(record: dict[str, Any], key: str, where: str) -> str:
-    """A field that must be there and a text."""
+    """Return a field that must exist and be a text."""
     value = _field(record, key, where)
     if not isinstance(value, str):
         raise UsageError(f"{where}: {key!r} must be a text, got {value!r:.60}")
@@ -128,7 +127,7 @@ def string(record: dict[str, Any], key: str, where: str) -> str:
 
 
 def strings(record: dict[str, Any], key: str, where: str) -> list[str]:
-    """A field that must be there and a list of at least two texts."""
+    """Return a field that must exist and be a list of at least two texts."""
     value = _field(record, key, where)
     if not isinstance(value, list) or len(value) < 2 or not all(isinstance(each, str) for each in value):
         raise UsageError(f"{where}: {key!r} must be a list of two texts or more, got {value!r:.60}")
@@ -176,7 +175,7 @@ def _parquet(source: Source) -> Iterator[tuple[str, dict[str, Any]]]:
 
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
-    """Whatever reading or unpacking raises as one line."""
+    """Turn whatever reading or unpacking raises into a one-line error."""
     try:
         yield
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, gzip.BadGzipFile) as error:

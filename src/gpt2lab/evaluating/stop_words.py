@@ -1,6 +1,6 @@
-"""English words that hardly ever end a sentence: what the stop-word filter of LAMBADA leaves out.
+"""English words that rarely end a sentence, which the stop-word filter of LAMBADA leaves out.
 
-The paper does not give its list. These are the words of NLTK's, which reproductions use, by kinds.
+The paper does not give its list. These are NLTK's words, which reproductions use, grouped by kind.
 """
 
 from __future__ import annotations
@@ -26,6 +26,6 @@ STOP_WORDS = frozenset(
 
 
 def stop_tokens(tokenizer: Tokenizer) -> list[int]:
-    """Ids that, spaces at their ends left out, spell a stop word in lower case."""
+    """Return the ids that spell a stop word in lower case, ignoring spaces at their ends."""
     words = {word.encode() for word in STOP_WORDS}
     return [id for id in range(tokenizer.n_vocab) if tokenizer.token_bytes(id).strip() in words]

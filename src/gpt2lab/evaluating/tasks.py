@@ -22,7 +22,7 @@ LAST_WORD, LAST_TOKEN, STOP_WORDS = "last word", "last token", "last word, stop-
 COMPLETION = "completion"
 
 BLANK = "XXXXX"
-"""How the Children's Book Test spells the word that is to be chosen."""
+"""The Children's Book Test's placeholder for the word to choose."""
 
 _QUOTES = str.maketrans({"“": '"', "”": '"'})
 
@@ -31,7 +31,7 @@ _QUOTES = str.maketrans({"“": '"', "”": '"'})
 
 
 def lambada(run: Run, source: Source) -> Evaluation:
-    """The last word of a passage, or its last token, from all that comes before."""
+    """Evaluate the prediction of a passage's last word, or last token, from everything before it."""
     passages = [text for _, text in islice(_passages(source), run.limit)]
     _refuse_empty(passages, source)
     counts: Counter[str] = Counter(examples=len(passages))
@@ -49,12 +49,12 @@ def lambada(run: Run, source: Source) -> Evaluation:
 
 
 def openai_prepared(text: str) -> str:
-    """A passage as OpenAI is known to have fed it: one kind of double quote, after a line break."""
+    """Return a passage as OpenAI is known to have fed it: one kind of double quote, after a line break."""
     return "\n" + text.translate(_QUOTES).replace("``", '"').replace("''", '"').strip()
 
 
 def _passages(source: Source) -> Iterator[tuple[str, str]]:
-    """Each passage and where it is."""
+    """Yield where each passage is, and the passage."""
     if source.kind in (".jsonl", ".json", ".parquet"):
         pairs: Iterable[tuple[str, str]] = ((where, string(record, "text", where)) for where, record in records(source))
     else:
@@ -66,7 +66,7 @@ def _passages(source: Source) -> Iterator[tuple[str, str]]:
 
 
 def _word_item(run: Run, text: str) -> Item:
-    """The last word with the space before it, after the rest."""
+    """Return an item that scores the last word, with the space before it, after the rest."""
     context, word = text.rsplit(None, 1)
     return Item(run.context(context), [run.tokenizer.encode(f" {word}")])
 
@@ -75,7 +75,7 @@ def _word_item(run: Run, text: str) -> Item:
 
 
 def hellaswag(run: Run, source: Source) -> Evaluation:
-    """Which of four endings is the likeliest: by the sum, or by the mean, of its tokens' log-probabilities."""
+    """Evaluate the choice of the likeliest ending, by the sum and by the mean of its tokens' log-probabilities."""
     examples = [_hellaswag_example(where, record) for where, record in islice(records(source), run.limit)]
     _refuse_empty(examples, source)
     counts: Counter[str] = Counter(examples=len(examples))
@@ -118,7 +118,7 @@ class Cloze:
 
 
 def cbt(run: Run, source: Source, *, detokenized: bool = True) -> Evaluation:
-    """Which choice makes the question's sentence likeliest, from the choice on: that word and the rest of it."""
+    """Evaluate the choice of the word that makes the question's sentence likeliest, from that word to its end."""
     questions = list(islice(_clozes(source), run.limit))
     _refuse_empty(questions, source)
     counts: Counter[str] = Counter(examples=len(questions))
@@ -172,7 +172,7 @@ def _cloze(where: str, sentences: list[str], answer: str, choices: list[str]) ->
 
 
 def _best(totals: list[float]) -> int:
-    """Index of the largest, the first of equal ones."""
+    """Return the index of the largest; ties go to the first."""
     return max(range(len(totals)), key=totals.__getitem__)
 
 

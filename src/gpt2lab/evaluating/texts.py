@@ -1,6 +1,6 @@
 """Perplexity and bits per byte of texts of any length, in constant memory.
 
-Text comes in pieces, is encoded as it comes and scored window by window; neither the text nor its tokens nor the
+Text is encoded piece by piece as it arrives, and scored window by window; neither the text nor its tokens nor the
 logits are ever held as a whole. Bytes are counted where they are read, not derived from tokens.
 """
 
@@ -23,30 +23,30 @@ if TYPE_CHECKING:
     from gpt2lab.tokenizer import Tokenizer
 
 Pieces = Iterable[str]
-"""A document in parts that, joined, are its text."""
+"""A document in parts, which joined are its text."""
 
 PIECE = 1 << 18
-"""Characters that are encoded at a time, about."""
+"""Characters encoded at a time, roughly."""
 
-_HEAD = 8192  # bytes that are searched for a zero
+_HEAD = 8192  # bytes searched for a zero
 
 
 @dataclass(frozen=True)
 class Windows:
-    """How a text is cut into windows.
+    """The way in which a text is cut into windows.
 
     Attributes:
-        inputs: tokens that a window feeds; as many are predicted, one further on.
-        stride: by how many tokens a window begins after the one before; those predicted before are not scored again.
+        inputs: the number of tokens that a window feeds; it predicts as many, shifted by one.
+        stride: the distance between the starts of successive windows; tokens predicted before are not scored again.
     """
 
     inputs: int
     stride: int
 
     def of(self, chunks: Iterable[list[int]]) -> Iterator[Item]:
-        """Windows of a text whose tokens come in chunks; all tokens but the first are scored, each once.
+        """Yield the windows of a text whose tokens come in chunks; all tokens but the first are scored, each once.
 
-        With a stride above ``inputs`` the first token of each window is not scored: it has nothing before it.
+        With a stride above ``inputs``, the first token of each window is not scored, because nothing comes before it.
         """
         buffer: list[int] = []
         start = first = 0  # of the next window: its first input, and the last input before the first token scored
@@ -64,15 +64,15 @@ class Windows:
 
 
 def decoded(chunks: Iterable[bytes], name: str) -> Iterator[str]:
-    """UTF-8 as text. Raises :class:`~gpt2lab.errors.UsageError` that names the first byte which is none.
+    """Decode UTF-8. Raises :class:`~gpt2lab.errors.UsageError` that names the first invalid byte.
 
-    A zero near the beginning is none either: it stands in binary files and in UTF-16.
+    A zero near the beginning is invalid too: it is a sign of a binary file or of UTF-16.
     """
     decoder = codecs.getincrementaldecoder("utf-8")()
     given = before = 0
     try:
         for chunk in chain(chunks, [b""]):
-            before = given - len(decoder.getstate()[0])  # the beginning of a character waits for its end
+            before = given - len(decoder.getstate()[0])  # the decoder holds back incomplete characters
             zero = chunk.find(b"\0", 0, max(0, _HEAD - given))
             if zero >= 0:
                 raise UsageError(f"{name} is a binary file, not UTF-8 text: byte {given + zero + 1:,} is 0x00")
@@ -87,7 +87,7 @@ def decoded(chunks: Iterable[bytes], name: str) -> Iterator[str]:
 
 
 def encoded(pieces: Pieces, tokenizer: Tokenizer) -> Iterator[list[int]]:
-    """Ids of a text that comes in pieces: the same as of the whole."""
+    """Yield the ids of a text that comes in pieces: the same as those of the whole."""
     waiting = ""
     for piece in pieces:
         waiting += piece
@@ -101,9 +101,9 @@ def encoded(pieces: Pieces, tokenizer: Tokenizer) -> Iterator[list[int]]:
 
 
 def protocol_windows(stride: int | None, n_ctx: int) -> dict[str, Windows]:
-    """Protocol name → windows: the stride asked for, or else non-overlapping ones and those that overlap by half.
+    """Return protocol name → windows: with the given stride, or else without overlap and overlapping by half.
 
-    Raises :class:`~gpt2lab.errors.UsageError` for a stride out of 1 … n_ctx.
+    Raises :class:`~gpt2lab.errors.UsageError` for a stride outside 1 … n_ctx.
     """
     chosen = check_stride(stride, n_ctx)
     strides = [chosen] if stride is not None else sorted({n_ctx, chosen}, reverse=True)
@@ -117,8 +117,8 @@ def text_losses(
 ) -> Losses:
     """Score every token of ``documents``.
 
-    Each document begins anew, after ``<|endoftext|>`` if ``opened`` and the tokenizer has one; otherwise its first
-    token is not scored.
+    Each document has its own context. It begins after ``<|endoftext|>`` if ``opened`` and the tokenizer has one;
+    otherwise its first token is not scored.
     """
     first = [tokenizer.end_of_text] if opened and tokenizer.end_of_text is not None else []
     items = (item for pieces in documents for item in windows.of(chain([first], encoded(pieces, tokenizer))))

@@ -1,5 +1,5 @@
-"""Looking inside: what temperature does, what a model thinks of a text, how two models differ, what attention sees.
+"""Looking inside: what temperature does, how a model reads a text, how two models differ, what attention sees.
 
-Each module computes one of these and returns plain dataclasses; ``pages`` makes HTML of them and ``terminal`` tables.
-NumPy only; matplotlib is imported when a picture is asked for.
+Each module computes one of these and returns plain dataclasses; ``pages`` turns them into HTML and ``terminal`` into
+tables. Needs only NumPy; matplotlib is imported only for pictures.
 """

@@ -1,8 +1,7 @@
-"""Attention of every layer and head, and the logit lens: what each layer would have said if it were the last.
+"""Attention of every layer and head, and the logit lens: what each layer would predict if it were the last.
 
-Both come from :func:`gpt2lab.reference.forward`, the readable forward pass, so there is one definition of what a layer
-is. The logit lens (nostalgebraist 2020) sends what a layer hands on through the last normalisation and the output
-matrix.
+Both come from :func:`gpt2lab.reference.forward`, the readable forward pass, so a layer is defined in one place. The
+logit lens (nostalgebraist 2020) sends a layer's output through the final layer norm and the output matrix.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from gpt2lab.weights.checkpoint import Checkpoint
 
 MOST_TOKENS = 256
-"""Attention is a picture of tokens by tokens for each head: larger ones cannot be read, and fill files."""
+"""The longest prompt: each head's picture is tokens by tokens, and larger ones are unreadable and fill files."""
 
 ROWS = 32
 """Positions whose logits are held at a time."""
@@ -37,14 +36,15 @@ ROWS = 32
 
 @dataclass(frozen=True)
 class Attention:
-    """What a model looks at, and what it thinks on the way.
+    """A model's attention and its predictions after each layer.
 
     Attributes:
-        tokens: of the prompt, as text.
-        ids: the same as ids.
-        lens: for the input and then each layer, for each token: the likeliest next ones, ``[n_layer + 1][n_seq][top]``.
-        weights: float32 ``[n_layer, n_head, n_seq, n_seq]``: how much a row's token takes of a column's, adding up
-            to 1.
+        tokens: the prompt's tokens as text.
+        ids: the same tokens as ids.
+        lens: the likeliest next tokens at each token, for the input and then each layer:
+            ``[n_layer + 1][n_seq][top]``.
+        weights: float32 ``[n_layer, n_head, n_seq, n_seq]``: the attention of a row's token to a column's; each row
+            sums to 1.
     """
 
     prompt: str
@@ -55,7 +55,7 @@ class Attention:
 
 
 def attend(checkpoint: Checkpoint, tokenizer: Tokenizer | None, prompt: Prompt, top: int = 3) -> Attention:
-    """Run ``prompt`` (an empty one: what starts a text) through all layers and look.
+    """Run ``prompt`` (if empty, the token that starts a text) through all layers and record what they do.
 
     Raises :class:`~gpt2lab.errors.UsageError` for more than :data:`MOST_TOKENS` tokens or the model's context.
     """
@@ -83,7 +83,7 @@ def logit_lens(
     tokenizer: Tokenizer | None,
     top: int,
 ) -> list[list[Alternative]]:
-    """The likeliest next tokens, for each row of ``hidden [n_seq, n_embd]``, if no further layer came."""
+    """Return the likeliest next tokens for each row of ``hidden [n_seq, n_embd]``, as if no further layer came."""
     known = tokenizer.n_vocab if tokenizer else config.n_vocab
     result = []
     for rows in _parts(hidden):

@@ -1,4 +1,4 @@
-"""The HTML report of attention and the logit lens: a grid of heads, one of them large, and what each layer says."""
+"""The HTML report of attention and the logit lens: a grid of heads, one of them large, and each layer's prediction."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def attend_page(attention: Attention, model_name: str) -> str:
-    """Everything that was looked at, in one file; weights are rounded to 255ths."""
+    """Return the whole report as one page; weights are rounded to 255ths."""
     n_layer, n_head, n_seq, _ = attention.weights.shape
     body = f"""<h1>What a model looks at</h1>
 <div class="prompt">{escape(attention.prompt) or "(no prompt: the token that starts a text)"}</div>
@@ -39,7 +39,7 @@ stands before it. Colour grows with the square root of the weight. Choose a head
 
 
 def _data(attention: Attention) -> dict[str, Any]:
-    """What the script draws: the lower triangle of each head, row by row, a byte each."""
+    """Return the data that the script draws: the lower triangle of each head, row by row, one byte per weight."""
     n_seq = len(attention.ids)
     rows, columns = np.tril_indices(n_seq)
     triangle = np.rint(attention.weights[:, :, rows, columns] * 255).astype(np.uint8)  # [n_layer, n_head, n(n+1)/2]
@@ -91,5 +91,5 @@ def _lens_cell(guesses: list[Alternative]) -> str:
 
 
 def _shown(token: str) -> str:
-    """A token in a cell: spaces and line ends as signs."""
+    """Return a token for a cell, with spaces and line ends as visible signs."""
     return token.replace("\n", "↵").replace(" ", "·") if token.strip(" \n") == "" else token.replace("\n", "↵")

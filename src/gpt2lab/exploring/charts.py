@@ -1,4 +1,4 @@
-"""Figures of a sweep as small line charts: what they show, and SVG that follows the page's colours.
+"""Figures of a sweep as small line charts: the panels, and SVG in the page's colours.
 
 :mod:`gpt2lab.exploring.plots` draws the same panels with matplotlib.
 """
@@ -21,18 +21,18 @@ LEFT, RIGHT, TOP, BOTTOM = 40, 12, 28, 34
 
 @dataclass(frozen=True)
 class Panel:
-    """One chart: a line for each of ``series``, a point for each setting; None is no point."""
+    """One chart: a line for each of ``series``, with a point for each setting; None is a missing point."""
 
     title: str
     unit: str
     settings: Sequence[str]
     series: Mapping[str, Sequence[float | None]]
     top: float | None = None
-    """Upper end of the scale; None: a round number above all values."""
+    """Upper end of the scale; None chooses a round number above all values."""
 
 
 def panels(sweep: Sweep) -> list[Panel]:
-    """The charts that a sweep has figures for."""
+    """Return the charts for which the sweep has figures."""
     names = [setting.name for setting in sweep.settings]
     found: list[Figures] = [setting.figures for setting in sweep.settings]
     result = [
@@ -65,7 +65,7 @@ def panels(sweep: Sweep) -> list[Panel]:
 
 
 def scale_top(panel: Panel) -> float:
-    """The upper end of its scale, which four parts suit: as it says, or not below any value."""
+    """Return the panel's own upper end, or else a number above all values that divides well into four parts."""
     if panel.top is not None:
         return panel.top
     largest = max([v for line in panel.series.values() for v in line if v is not None], default=0.0)
@@ -76,7 +76,7 @@ def scale_top(panel: Panel) -> float:
 
 
 def svg(panel: Panel) -> str:
-    """The chart as an ``<svg>`` element; colours come from the page's style."""
+    """Return the chart as an ``<svg>`` element; colours come from the page's style."""
     top = scale_top(panel)
     spoken = "; ".join(
         f"{name}: {', '.join('none' if v is None else f'{v:.3g}' for v in line)}" for name, line in panel.series.items()

@@ -1,7 +1,7 @@
 """Two models and one prompt: what each writes with the same seed, and how far apart their distributions are.
 
-Both read both texts, token by token. KL(A‖B) says how surprised one is, in nats a token, who expects B and gets A.
-Knows nothing of how it is shown.
+Both models read both texts, token by token. KL(A‖B) is the extra surprise, in nats a token, of a reader who expects B
+and gets A. Knows nothing of how results are shown.
 """
 
 from __future__ import annotations
@@ -29,21 +29,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Place:
-    """One token of a text that both models have read, and what each expected there."""
+    """One token of a text that both models have read, with each model's expectation there."""
 
     id: int
     text: str
     kl: float
     a: float
     b: float
-    """Probability of the token under A and under B, both unmodified."""
+    """``a`` and ``b`` are the probabilities of the token under the unmodified models A and B."""
     likeliest_a: list[Alternative]
     likeliest_b: list[Alternative]
 
 
 @dataclass(frozen=True)
 class Written:
-    """One completion by ``author`` (``A`` or ``B``), its places, and the command that makes it again."""
+    """One completion by ``author`` (``A`` or ``B``), its places, and the command that reproduces it."""
 
     author: str
     number: int
@@ -53,7 +53,7 @@ class Written:
 
     @property
     def kl(self) -> float | None:
-        """Mean KL(A‖B) of its places, nats a token."""
+        """The mean KL(A‖B) over its places, in nats a token."""
         return mean([place.kl for place in self.places])
 
 
@@ -69,7 +69,7 @@ class Moved:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What came of comparing ``model_a`` with ``model_b``; ``up`` and ``down`` are what moved most, most first."""
+    """The comparison of ``model_a`` with ``model_b``; ``up`` and ``down`` list the largest changes first."""
 
     model_a: str
     model_b: str
@@ -88,7 +88,7 @@ class _Shift:
         self.a, self.b, self.n = np.zeros(n_vocab), np.zeros(n_vocab), 0
 
     def moved(self, model: LanguageModel, top: int, sign: int) -> list[Moved]:
-        """The ``top`` tokens whose mean probability rises (``sign`` 1) or falls (-1) most from A to B."""
+        """Return the ``top`` tokens whose mean probability rises (``sign`` 1) or falls (-1) most from A to B."""
         change = sign * (self.b - self.a)
         return [
             Moved(id, token_text(model.tokenizer, id), float(self.a[id] / self.n), float(self.b[id] / self.n))
@@ -110,9 +110,9 @@ def compare(
     top: int = 10,
     options: Sequence[str] = (),
 ) -> Comparison:
-    """Let both write ``nsamples`` completions, and both read all of them.
+    """Let each model write ``nsamples`` completions, and let both read all of them.
 
-    Raises :class:`~gpt2lab.errors.UsageError` if they do not share their vocabulary.
+    Raises :class:`~gpt2lab.errors.UsageError` if the models have different vocabularies.
     """
     check_same_vocabulary(a, b, names)
     seed = new_seed() if seed is None else seed
@@ -138,7 +138,7 @@ def compare(
 
 
 def check_same_vocabulary(a: LanguageModel, b: LanguageModel, names: tuple[str, str]) -> None:
-    """Raise :class:`~gpt2lab.errors.UsageError` unless the same ids mean the same to both."""
+    """Raise :class:`~gpt2lab.errors.UsageError` unless every id means the same to both models."""
     for model, name in zip((a, b), names, strict=True):
         if model.tokenizer is None:
             raise UsageError(f"{name} has no tokenizer: its distributions cannot be compared")
@@ -154,7 +154,7 @@ def check_same_vocabulary(a: LanguageModel, b: LanguageModel, names: tuple[str, 
 def _read_both(
     a: LanguageModel, b: LanguageModel, prompt: str, completion: Sequence[int], shift: _Shift
 ) -> list[Place]:
-    """The places of ``completion``, whose distributions are added to ``shift``."""
+    """Return the places of ``completion``, and add their distributions to ``shift``."""
     if not completion:
         return []
     before = fed_tokens(prompt, a.config, a.tokenizer)
@@ -163,7 +163,7 @@ def _read_both(
         raise UsageError(f"{len(tokens)} tokens do not fit both models' contexts: ask for a smaller --length")
     decoder = a.tokenizer.incremental_decoder() if a.tokenizer else None
     places = []
-    # One window holds all, so that both are cut at the same places.
+    # One window holds all tokens, so both models are cut at the same places.
     both = (window_logits(model.exact_engine, tokens, model.config.n_ctx) for model in (a, b))
     for (at, _, rows_a), (_, _, rows_b) in zip(*both, strict=True):
         known = len(shift.a)
@@ -182,6 +182,6 @@ def _read_both(
 
 
 def divergence(log_a: Doubles, log_b: Doubles) -> float:
-    """KL(A‖B) in nats of two rows of log-probabilities; never below 0."""
+    """Return KL(A‖B) in nats of two rows of log-probabilities; never below 0."""
     a = np.exp(log_a)
     return max(0.0, float(np.sum(a * np.where(a > 0, log_a - log_b, 0.0))))

@@ -1,7 +1,7 @@
-"""How much of a text is in another: the longest run of words that two share, and words that it does not have.
+"""Copying between texts: the longest run of words that two texts share, and the words of a text.
 
-Both split at whitespace alone, so that line breaks do not matter. The larger text is never held as Python strings all
-at once: 20 MB take a few seconds. Knows nothing of models.
+Texts are split only at whitespace, so line breaks do not matter. The larger text is never held as Python strings all
+at once; 20 MB take a few seconds. Knows nothing of models.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from gpt2lab.errors import UsageError
 
 BLOCK = 1 << 20
-"""Characters of the larger text that are split at a time."""
+"""Characters of the larger text split at a time."""
 
 _WORD = re.compile(r"[^\W\d_]+(?:['’][^\W\d_]+)*")
 
@@ -26,16 +26,16 @@ Ids = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Run:
-    """Words in a row that stand in both texts."""
+    """A run of successive words that both texts contain."""
 
     n_words: int
     text: str
 
 
 def read_corpus(path: str) -> Iterator[str]:
-    """The texts of a file, or of all files of a folder that end in ``.txt``, by name.
+    """Yield the text of a file, or those of all ``.txt`` files in a folder, sorted by name.
 
-    Raises :class:`~gpt2lab.errors.UsageError` for what cannot be read as UTF-8.
+    Raises :class:`~gpt2lab.errors.UsageError` for files that cannot be read as UTF-8.
     """
     root = Path(path)
     files = sorted(root.rglob("*.txt")) if root.is_dir() else [root]
@@ -51,7 +51,7 @@ def read_corpus(path: str) -> Iterator[str]:
 
 
 def longest_runs(texts: Sequence[str], corpus: Iterable[str]) -> list[Run]:
-    """For each of ``texts`` its longest run of words that some text of ``corpus`` has too, the first of equal ones."""
+    """Return for each of ``texts`` its longest run of words that occurs in ``corpus`` too; ties go to the first."""
     split = [text.split() for text in texts]
     ids: dict[str, int] = {}
     for words in split:
@@ -69,12 +69,12 @@ def longest_runs(texts: Sequence[str], corpus: Iterable[str]) -> list[Run]:
 
 
 def words_of(text: str) -> list[str]:
-    """Runs of letters, apostrophes inside included, in lower case."""
+    """Return the runs of letters, including inner apostrophes, in lower case."""
     return [word.lower().replace("’", "'") for word in _WORD.findall(text)]
 
 
 def vocabulary(corpus: Iterable[str]) -> set[str]:
-    """All words of a text or word list, as :func:`words_of` makes them."""
+    """Return all words of the texts or word lists, as :func:`words_of` makes them."""
     known: set[str] = set()
     for text in corpus:
         for block in _blocks(text):
@@ -83,7 +83,7 @@ def vocabulary(corpus: Iterable[str]) -> set[str]:
 
 
 def _numbered(corpus: Iterable[str], ids: dict[str, int]) -> Ids:
-    """The words of ``corpus`` as numbers; 0 for those without one, and between two texts."""
+    """Return the words of ``corpus`` as numbers; 0 for words that have none, and between two texts."""
     parts: list[Ids] = []
     for text in corpus:
         for block in _blocks(text):
@@ -94,7 +94,7 @@ def _numbered(corpus: Iterable[str], ids: dict[str, int]) -> Ids:
 
 
 def _blocks(text: str) -> Iterator[str]:
-    """``text`` in parts of about ``BLOCK`` characters, cut at whitespace."""
+    """Yield ``text`` in parts of about ``BLOCK`` characters, cut at whitespace."""
     start = 0
     while start < len(text):
         end = min(start + BLOCK, len(text))
@@ -105,10 +105,11 @@ def _blocks(text: str) -> Iterator[str]:
 
 
 def _common_runs(needle: Ids, haystack: Ids) -> Iterator[tuple[int, Ids]]:
-    """For each length 1, 2, 3 … where in ``needle`` a run of numbers above 0 begins that ``haystack`` has too.
+    """Yield for each length 1, 2, 3 … the places in ``needle`` where a common run of numbers above 0 begins.
 
-    Runs are grown one number at a time, and only from places where one shorter was common to both: few places are
-    left after three or four words. A run gets a number of its own, so nothing is hashed and nothing guessed.
+    A run is common if ``haystack`` has it too. Runs grow one number at a time, and only from places where the shorter
+    run was common: few places are left after three or four words. Each distinct run gets its own number, so nothing
+    depends on hashes.
     """
     here, there = np.flatnonzero(needle), np.flatnonzero(haystack)
     names_here, names_there = needle[here], haystack[there]
@@ -127,14 +128,14 @@ def _common_runs(needle: Ids, haystack: Ids) -> Iterator[tuple[int, Ids]]:
 
 
 def _extended(places: Ids, names: Ids, text: Ids, length: int) -> tuple[Ids, Ids, Ids]:
-    """Those of ``places`` where a run of ``length`` has a number behind it, their names, and that number."""
+    """Return those of ``places`` where a number follows the run of ``length``, their names, and that number."""
     following = np.append(text, 0)[places + length]
     goes_on = following > 0
     return places[goes_on], names[goes_on], following[goes_on]
 
 
 def _renamed(left: Ids, right: Ids) -> tuple[Ids, Ids]:
-    """A number for each different row ``[n, 2]`` of the two, the same for equal rows."""
+    """Number the distinct rows ``[n, 2]`` of both arrays, with the same number for equal rows."""
     base = 1 + max(int(left.max(initial=0)), int(right.max(initial=0)))  # names and words are small: no overflow
     _, names = np.unique(np.concatenate([left @ [base, 1], right @ [base, 1]]), return_inverse=True)
     return names[: len(left)], names[len(left) :]

@@ -1,7 +1,7 @@
-"""Numbers that say how a handful of samples reads: surprise, variety, repetition, copying, made-up words.
+"""Figures that describe a handful of samples: surprise, variety, repetition, copying, made-up words.
 
-Everything is an average over tokens, n-grams or words of all samples of a setting together, except copying, which is
-the longest. None stands for what cannot be said: no tokens, no n-gram, nothing to compare with.
+Each is an average over the tokens, n-grams or words of all samples of a setting together, except copying, which is the
+longest run. None stands for an undefined figure: no tokens, no n-grams, or nothing to compare with.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Figures:
-    """Of the samples of one setting.
+    """The figures of one setting's samples.
 
     Attributes:
-        n_tokens: that they have together.
-        surprisal: mean of minus the log-probability of a token under the unmodified model, nats.
-        entropy: mean of the unmodified model's distributions on the way, nats.
-        drawn_entropy: the same of the distributions after all stages of sampling: what was left to chance, nats.
-        distinct: share of different ones among a sample's single tokens, pairs and triples (distinct-1, -2, -3).
-        repeated: share of runs of four tokens that stood in the same sample before (1 - distinct-4).
-        copied: longest run of words that the training text has too.
-        unknown_words: share of words that the dictionary does not have.
+        n_tokens: the number of tokens in all samples.
+        surprisal: the mean of minus the log-probability of a token under the unmodified model, in nats.
+        entropy: the mean entropy of the unmodified model's distributions, in nats.
+        drawn_entropy: the mean entropy after all stages of sampling, which is what was left to chance, in nats.
+        distinct: the share of distinct ones among a sample's single tokens, pairs and triples (distinct-1, -2, -3).
+        repeated: the share of runs of four tokens that occurred before in the same sample (1 - distinct-4).
+        copied: the longest run of words that the training text contains too.
+        unknown_words: the share of words that the dictionary lacks.
     """
 
     n_tokens: int
@@ -44,7 +44,7 @@ class Figures:
 def figures(
     readings: Sequence[Sequence[Reading]], texts: Sequence[str], runs: Sequence[Run] | None, known: Set[str] | None
 ) -> Figures:
-    """The figures of samples: ``readings`` and ``texts`` of each, and what ``runs`` of words each has copied."""
+    """Compute the figures of samples from the ``readings``, ``texts`` and copied ``runs`` of words of each."""
     ids = [[reading.id for reading in sample] for sample in readings]
     tokens = [reading for sample in readings for reading in sample]
     drawn = [reading.drawn_entropy for reading in tokens if reading.drawn_entropy is not None]
@@ -62,14 +62,14 @@ def figures(
 
 
 def mean(values: Sequence[float]) -> float | None:
-    """Of no values: None."""
+    """Return the mean; None if there are no values."""
     return sum(values) / len(values) if values else None
 
 
 def distinct(samples: Sequence[Sequence[int]], n: int) -> float | None:
-    """Different n-grams within each sample, over all n-grams; None if there is none. 1: nothing occurs twice.
+    """Return distinct n-grams within each sample over all n-grams, 1 if nothing occurs twice; None without n-grams.
 
-    Within each: samples that are alike do not count against each other, as they would in Li et al. 2016.
+    Samples that are alike do not count against each other, as they would in Li et al. 2016.
     """
     grams = [[tuple(ids[i : i + n]) for i in range(len(ids) - n + 1)] for ids in samples]
     total = sum(map(len, grams))
@@ -77,6 +77,6 @@ def distinct(samples: Sequence[Sequence[int]], n: int) -> float | None:
 
 
 def unknown_words(texts: Sequence[str], known: Set[str]) -> float | None:
-    """Share of the words of ``texts`` that are not in ``known``; None if they have no words."""
+    """Return the share of the words of ``texts`` that are not in ``known``; None if there are no words."""
     words = [word for text in texts for word in words_of(text)]
     return sum(word not in known for word in words) / len(words) if words else None

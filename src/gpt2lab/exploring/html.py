@@ -1,6 +1,7 @@
-"""Pages that need nothing but themselves: style and script are inside, and everything that is text is escaped.
+"""Self-contained pages: style and script are inside, and all text is escaped.
 
-Data for the script is JSON in the page, and the script only ever sets text, so nothing a model writes becomes markup.
+The script's data is JSON in the page, and the script only ever sets text, so nothing that a model writes becomes
+markup.
 """
 
 from __future__ import annotations
@@ -18,19 +19,19 @@ HERE = Path(__file__).parent
 PLAYGROUND = HERE.parent / "serving" / "page"
 
 SCRIPTS = (PLAYGROUND / "elements.js", PLAYGROUND / "token_spans.js", HERE / "report.js")
-"""Modules of every page, each after those that it imports: tokens look as they do in the playground."""
+"""The modules of every page, each after those that it imports: tokens look as they do in the playground."""
 
 STYLES = (PLAYGROUND / "tokens.css", HERE / "report.css")
 
 
 class Record(TypedDict, total=False):
-    """A token of a coloured text: its text, and what the card that it shows says."""
+    """A token of a coloured text: its text, and the content of its card."""
 
     text: str
     probability: float
-    """It gives the tint; without one there is none."""
+    """The probability that sets the tint; without it there is none."""
     classes: list[str]
-    """For what is special about it."""
+    """CSS classes for special tokens."""
     rows: list[tuple[str, str]]
     """Names and values."""
     lists: list[tuple[str, list[tuple[str, float]]]]
@@ -41,17 +42,17 @@ _CONTROLS = {code: chr(0x2400 + code) for code in range(32) if chr(code) not in 
 
 
 def visible(text: str) -> str:
-    """``text`` with control characters but newline and tab as pictures of them."""
+    """Return ``text`` with control characters, except newline and tab, replaced by pictures of them."""
     return text.translate(_CONTROLS)
 
 
 def escape(text: object) -> str:
-    """Text for HTML, inside elements and quoted attributes."""
+    """Escape text for HTML elements and quoted attributes."""
     return html.escape(visible(str(text)))
 
 
 def page(title: str, body: str, *, scripts: Sequence[str] = (), data: Any = None) -> str:
-    """A whole page: ``body`` is markup, ``data`` goes to the ``scripts`` (names of files beside this one)."""
+    """Return a whole page: ``body`` is markup, ``data`` goes to the ``scripts`` (names of files beside this one)."""
     script = one_module([*SCRIPTS, *(HERE / name for name in scripts)])
     style = "".join(path.read_text(encoding="utf-8") for path in STYLES)
     json_data = "" if data is None else f'<script type="application/json" id="data">{json_in_html(data)}</script>\n'
@@ -80,25 +81,25 @@ script-src 'unsafe-inline'; img-src data:">
 
 
 def one_module(paths: Iterable[Path]) -> str:
-    """The modules in ``paths`` as one, for a page that cannot import: they share a scope, so no two name alike."""
+    """Join the modules in ``paths`` for a page that cannot import; they share a scope, so names must not clash."""
     return "\n".join(
         re.sub(r"^import .*?;\n", "", path.read_text(encoding="utf-8"), flags=re.M | re.S) for path in paths
     )
 
 
 def json_in_html(data: Any) -> str:
-    """JSON that no ``</script>`` in a text can end."""
+    """Return JSON that no ``</script>`` in a text can end."""
     return json.dumps(data, ensure_ascii=False, separators=(",", ":")).replace("<", "\\u003c")
 
 
 def in_attribute(data: Any) -> str:
-    """JSON for an attribute in single quotes."""
+    """Return JSON for an attribute in single quotes."""
     written = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
-    return html.escape(written, quote=False).replace("'", "&#39;")  # double quotes as they are: JSON is full of them
+    return html.escape(written, quote=False).replace("'", "&#39;")  # double quotes stay: JSON is full of them
 
 
 def tokens(records: Sequence[Record], label: str) -> str:
-    """A coloured text that arrow keys walk through; plain until the script has coloured it."""
+    """Return a coloured text that arrow keys walk through; it is plain until the script has coloured it."""
     text = escape("".join(record["text"] for record in records))
     name = escape(label)
     data = in_attribute(records)
@@ -106,18 +107,18 @@ def tokens(records: Sequence[Record], label: str) -> str:
 
 
 def tints(title: str) -> str:
-    """What the tints of probabilities stand for."""
+    """Return a legend for the tints of probabilities."""
     return f'<div class="legend">{escape(title)}<ol class="tints"></ol></div>'
 
 
 def legend(labels: Sequence[str], title: str) -> str:
-    """What the six colours of another figure mean."""
+    """Return a legend for the six colours of another figure."""
     keys = "".join(f'<span class="key s{n}">{escape(label)}</span>' for n, label in enumerate(labels))
     return f'<p class="legend">{escape(title)} {keys}</p>'
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]], caption: str = "") -> str:
-    """A table that scrolls sideways where it has no room; cells are text, the first of a row is its heading."""
+    """Return a table that scrolls sideways if it is too wide; cells are text, and a row's first is its heading."""
     top = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
     lines = [
         f'<tr><th scope="row">{escape(first)}</th>{"".join(f"<td>{escape(cell)}</td>" for cell in cells)}</tr>'
@@ -131,19 +132,19 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]], caption: str = "")
 
 
 def command(text: str) -> str:
-    """A command to be copied."""
+    """Return a command for the reader to copy."""
     return f'<code class="command">{escape(text)}</code>'
 
 
 def percent(probability: float) -> str:
-    """A probability to be read: as a percentage, or as a power of ten below a thousandth."""
+    """Format a probability as a percentage, or below a thousandth in scientific notation."""
     if probability >= 0.001 or probability == 0:
         return f"{probability:.1%}"
     return f"{probability:.1e}"
 
 
 def write(path: str, content: str | bytes) -> None:
-    """Write a file. Raises :class:`~gpt2lab.errors.UsageError` if that cannot be done."""
+    """Write a file. Raises :class:`~gpt2lab.errors.UsageError` on failure."""
     data = content.encode() if isinstance(content, str) else content
     try:
         Path(path).write_bytes(data)

@@ -1,6 +1,7 @@
-"""How byte-pair encoding gets from a text to ids: bytes, pieces, and one merge after the other.
+"""How byte-pair encoding turns a text into ids: bytes, pieces, and one merge after the other.
 
-The same ids as :meth:`gpt2lab.Tokenizer.encode`, by the slow way of the original, so that each step can be shown.
+Yields the same ids as :meth:`gpt2lab.Tokenizer.encode`, by the original's slow algorithm, so that each step can be
+shown.
 """
 
 from __future__ import annotations
@@ -16,15 +17,15 @@ if TYPE_CHECKING:
     from gpt2lab.tokenizer import Tokenizer
 
 LONGEST_PIECE = 400
-"""Bytes of a piece whose merges are shown: beyond that nobody reads them, and their number grows with its square."""
+"""The most bytes of a piece whose merges are shown: nobody reads more, and their text grows with the square."""
 
 
 @dataclass(frozen=True)
 class Merge:
-    """One step: the pair that stands first in the list of merges is joined wherever it stands.
+    """One step: of the pairs present, the first in the list of merges is joined wherever it occurs.
 
-    ``rank`` counts from 1, the most frequent pair of the tokenizer's training text; ``symbols`` is the piece after it,
-    in the alphabet of ``vocab.bpe`` (``Ġ`` is a space).
+    ``rank`` counts from 1, the most frequent pair of the tokenizer's training text; ``symbols`` is the piece after the
+    merge, in the alphabet of ``vocab.bpe`` (``Ġ`` is a space).
     """
 
     rank: int
@@ -34,7 +35,7 @@ class Merge:
 
 @dataclass(frozen=True)
 class Piece:
-    """A piece of the text across whose ends nothing merges."""
+    """A piece of the text; no merge crosses its ends."""
 
     text: str
     bytes: str
@@ -44,12 +45,12 @@ class Piece:
 
 
 def merge_steps(text: str, tokenizer: Tokenizer) -> list[Piece]:
-    """Every piece of ``text`` with its merges in order.
+    """Return every piece of ``text`` with its merges in order.
 
     Raises :class:`~gpt2lab.errors.UsageError` for pieces longer than :data:`LONGEST_PIECE` bytes,
-    :class:`~gpt2lab.errors.TokenizerError` for text without UTF-8.
+    :class:`~gpt2lab.errors.TokenizerError` for text that UTF-8 cannot encode.
     """
-    tokenizer.encode(text)  # complains about half characters
+    tokenizer.encode(text)  # raises for half characters
     ranks = {tuple(line.split(" ")): rank for rank, line in enumerate(tokenizer.merges(), 1)}
     encoder = tokenizer.encoder()
     return [_piece(piece, ranks, encoder) for piece in pieces_of(text)]
@@ -72,7 +73,7 @@ def _piece(text: str, ranks: dict[tuple[str, ...], int], encoder: dict[str, int]
 
 
 def _joined(symbols: list[str], pair: tuple[str, str]) -> list[str]:
-    """``symbols`` with every occurrence of ``pair`` made one, from left to right."""
+    """Return ``symbols`` with every occurrence of ``pair`` joined, from left to right."""
     result: list[str] = []
     i = 0
     while i < len(symbols):

@@ -1,6 +1,6 @@
 """The next token, stage by stage down to the draw: what each stage cuts, and which number picks which token.
 
-The stages are :mod:`gpt2lab.sampling`'s; here they are measured. Knows nothing of how it is shown.
+The stages are :mod:`gpt2lab.sampling`'s; this module measures them. Knows nothing of how results are shown.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Measured:
-    """The distribution after one stage, scaled to add up to 1 again.
+    """The distribution after one stage, renormalized to sum to 1.
 
     Attributes:
-        name: of the stage.
-        kept: tokens with a probability above 0.
-        cut: tokens that this stage ruled out, and the probability that they had before it.
-        entropy: in nats; e to its power is how many equally likely tokens would leave as much open.
-        logits, probabilities: of :attr:`NextToken.shown`, in its order; a logit is None where the token is ruled out.
+        name: the stage's name.
+        kept: the number of tokens with a probability above 0.
+        cut, cut_probability: the number of tokens that this stage ruled out, and their probability before it.
+        entropy: the entropy in nats; e to its power is the number of equally likely tokens with the same entropy.
+        logits, probabilities: those of :attr:`NextToken.shown`, in its order; the logit of a token ruled out is None.
     """
 
     name: str
@@ -47,13 +47,13 @@ class Measured:
 
 @dataclass(frozen=True)
 class Drawn:
-    """The draw: the token whose stretch of [0, 1), in order of ids, holds the number.
+    """The draw: the token whose interval of [0, 1), in order of ids, contains the number.
 
     Attributes:
-        number: Philox's for this seed, sample 0 and position.
-        low, high: the token's stretch.
-        generated: the id that ``generate`` drew with this seed; another one only where its precision is another and
-            the number lies close to the end of a stretch.
+        number: Philox's number for this seed, sample 0 and position.
+        low, high: the token's interval.
+        generated: the id that ``generate`` drew with this seed; it differs only if its precision differs and the
+            number is close to the end of an interval.
     """
 
     seed: int
@@ -71,7 +71,7 @@ class Drawn:
 
 @dataclass(frozen=True)
 class Token:
-    """A token that is shown."""
+    """A token to show."""
 
     id: int
     text: str
@@ -79,7 +79,7 @@ class Token:
 
 @dataclass(frozen=True)
 class Staged:
-    """What one set of sampling parameters makes of the logits."""
+    """The stages and the draw under one set of sampling parameters."""
 
     params: SamplingParams
     stages: list[Measured]
@@ -88,7 +88,7 @@ class Staged:
 
 @dataclass(frozen=True)
 class NextToken:
-    """What may come after ``prompt``, for each of several settings; ``shown`` are the tokens that tables list."""
+    """The possible tokens after ``prompt``, for each of several settings; ``shown`` are the tokens that tables list."""
 
     prompt: str
     n_tokens: int
@@ -106,19 +106,19 @@ def next_token(
     top: int = 10,
     options: Sequence[str] = (),
 ) -> NextToken:
-    """The stages that ``params`` make of the next token, once for each of ``temperatures`` (default: its own).
+    """Return the stages of the next token under ``params``, once for each of ``temperatures`` (default: its own).
 
-    ``top`` of the likeliest tokens are shown, and what is drawn. ``options`` name the model for the command that draws
-    the same. Raises :class:`~gpt2lab.errors.UsageError` or another of its family for what cannot be done.
+    The ``top`` likeliest tokens are shown, and the tokens drawn. ``options`` name the model in the command that
+    reproduces the draw. Raises :class:`~gpt2lab.errors.UsageError` or another of its family for invalid arguments.
     """
     whole("top", top, least=1)
     seed = new_seed() if seed is None else seed
     settings = [replace(params, temperature=t) for t in temperatures] or [params]
     tokens = prompt_tokens(prompt, model.config, model.tokenizer)
-    uniform(seed, 0, 0)  # complains before the model runs
+    uniform(seed, 0, 0)  # raises before the model runs
     logits = last_logits(model, prompt)
     all_stages = [stages(logits, each, tokens) for each in settings]
-    position = max(1, len(tokens))  # what starts an empty text counts
+    position = max(1, len(tokens))  # the token that starts an empty text counts
     drawn = [
         _draw(model, prompt, each, found[-1].probabilities, seed, position, options)
         for each, found in zip(settings, all_stages, strict=True)

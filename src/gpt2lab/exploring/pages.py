@@ -1,4 +1,4 @@
-"""HTML reports of what was explored: one file each, that opens from disk and asks nobody for anything."""
+"""HTML reports of what was explored: one file each, which opens from disk and loads nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from gpt2lab.exploring.sweep import Setting, Sweep
 
 KL_LEVELS = (0.01, 0.05, 0.2, 0.5, 1.0)
-"""Nats that part the colours of a comparison."""
+"""The borders between the colours of a comparison, in nats."""
 
 
 def sweep_page(sweep: Sweep) -> str:
-    """Figures, charts, and every sample coloured by how surprising its tokens are."""
+    """Return a page with figures, charts, and every sample coloured by how surprising its tokens are."""
     request = sweep.request
     about = (
         f"{sweep.model_name}, seed {request.seed}, {request.nsamples} samples of up to {request.length} tokens at each "
@@ -47,7 +47,7 @@ def sweep_page(sweep: Sweep) -> str:
 
 
 def figure_table(sweep: Sweep) -> tuple[list[str], list[list[str]]]:
-    """Head and rows: one for each setting, as text; columns without figures are left out."""
+    """Return a head, and a row of text for each setting; columns without figures are left out."""
     head = ["temperature", "surprisal", "entropy", "entropy drawn from", "distinct-1", "-2", "-3", "repeated 4-grams"]
     copied = any(setting.figures.copied for setting in sweep.settings)
     unknown = any(setting.figures.unknown_words is not None for setting in sweep.settings)
@@ -63,7 +63,7 @@ def figure_table(sweep: Sweep) -> tuple[list[str], list[list[str]]]:
 
 
 def figure_notes(sweep: Sweep) -> str:
-    """What the columns mean, in a few sentences."""
+    """Explain the columns in a few sentences."""
     notes = (
         "Surprisal and entropies: means over the samples' tokens, in nats. Surprisal is minus the log-probability of "
         "what was drawn, entropy what the model expected it to be, both of the unmodified model; entropy drawn from is "
@@ -105,7 +105,7 @@ def _nth(number: int) -> str:
 
 
 def reading_record(reading: Reading) -> html.Record:
-    """A token coloured by its probability, with what is known of it."""
+    """Return a token coloured by its probability, with all that is known about it."""
     rows = [
         ("probability", percent(reading.probability)),
         ("surprisal", f"{reading.surprisal:.2f} nats, rank {reading.rank:,}"),
@@ -129,7 +129,7 @@ def _entries(alternatives: Sequence[Alternative]) -> list[tuple[str, float]]:
 
 
 def score_page(document: Document, source: str) -> str:
-    """A text coloured by surprisal, with a mark where the context is cut."""
+    """Return a page with a text coloured by surprisal and marked where the context is cut."""
     records = [*map(reading_record, document.readings)]
     for number in document.edges:
         records[number]["classes"] = ["edge"]
@@ -143,7 +143,7 @@ def score_page(document: Document, source: str) -> str:
 
 
 def compare_page(comparison: Comparison) -> str:
-    """Both models' texts side by side, coloured by how far apart the models are."""
+    """Return a page with both models' texts side by side, coloured by how far apart the models are."""
     c = comparison
     legend = [*(f"< {border:g}" for border in KL_LEVELS), "more"]
     pairs = [[each for each in c.written if each.number == n] for n in sorted({each.number for each in c.written})]

@@ -1,4 +1,4 @@
-"""The charts of a sweep as a picture file, by matplotlib, which is imported here and only when this is called."""
+"""The charts of a sweep as a picture file, drawn by matplotlib, which is imported only here and only when needed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def check_matplotlib() -> None:
 
 
 def picture(sweep: Sweep, format: Literal["png", "svg"]) -> bytes:
-    """The picture's file contents; the same sweep gives the same bytes with the same matplotlib."""
+    """Return the picture's file contents; the same sweep gives the same bytes with the same matplotlib."""
     import matplotlib as mpl
     from matplotlib.figure import Figure  # no pyplot: nothing global, no window system
 

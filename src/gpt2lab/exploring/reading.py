@@ -1,7 +1,7 @@
-"""A text as the model reads it: for each token how surprising it was, and what else was expected in its place.
+"""A text as the model reads it: how surprising each token was, and which others it expected in its place.
 
-All numbers are of the unmodified model, in natural logarithms (nats), unless they say otherwise. Knows nothing of where
-a text comes from or how it is shown.
+All numbers are those of the unmodified model, in natural logarithms (nats), unless stated otherwise. Knows nothing of
+where a text comes from or how it is shown.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TOP = 5
 
 @dataclass(frozen=True)
 class Alternative:
-    """A token that might have come instead; ``text`` is empty if the model has no tokenizer."""
+    """A token that was possible instead; ``text`` is empty if the model has no tokenizer."""
 
     id: int
     text: str
@@ -42,18 +42,18 @@ class Alternative:
 
 @dataclass(frozen=True)
 class Reading:
-    """What the model thought of one token.
+    """The model's view of one token.
 
     Attributes:
-        id: of the token.
+        id: the token's id.
         text: what it adds to the text: empty while a character is incomplete, or without a tokenizer.
-        logprob: natural logarithm of its probability.
-        rank: 1 for the likeliest token, of equal ones the lower id first.
-        entropy: of the distribution it comes from, in nats.
-        context: how many tokens the model had before it.
+        logprob: the natural logarithm of its probability.
+        rank: 1 for the likeliest token; ties go to the lower id.
+        entropy: the entropy of the distribution that it comes from, in nats.
+        context: the number of tokens that the model had before it.
         alternatives: the likeliest tokens in its place.
-        drawn_probability: after all stages of sampling, if it was read as a sample.
-        drawn_entropy: of the distribution after all stages, in nats.
+        drawn_probability: its probability after all stages of sampling, if it was read as a sample.
+        drawn_entropy: the entropy of the distribution after all stages, in nats.
     """
 
     id: int
@@ -73,16 +73,16 @@ class Reading:
 
     @property
     def probability(self) -> float:
-        """Of the token."""
+        """The token's probability."""
         return math.exp(self.logprob)
 
 
 def read_sample(
     model: LanguageModel, prompt: Prompt, completion: Sequence[int], params: SamplingParams
 ) -> list[Reading]:
-    """What the model thinks of ``completion`` behind ``prompt``, which fit its context together.
+    """Read ``completion`` after ``prompt``; together they must fit the model's context.
 
-    The distribution that ``params`` draw from is looked at too.
+    The readings include the distribution that ``params`` draw from.
     """
     given = prompt_tokens(prompt, model.config, model.tokenizer)
     before = or_start(given, model.tokenizer)
@@ -90,10 +90,10 @@ def read_sample(
 
 
 def read_text(model: LanguageModel, text: Prompt, stride: int | None = None) -> list[Reading]:
-    """What the model thinks of a text of any length, read in windows as :mod:`gpt2lab.scoring` says.
+    """Read a text of any length, in windows as :mod:`gpt2lab.scoring` describes.
 
-    The first token is conditioned on ``<|endoftext|>``; a model without one reads from the second token on. Numbers are
-    those of :meth:`~gpt2lab.LanguageModel.score`.
+    The first token is conditioned on ``<|endoftext|>``; a model without one reads from the second token on. The numbers
+    equal those of :meth:`~gpt2lab.LanguageModel.score`.
     """
     stride = check_stride(stride, model.config.n_ctx)
     tokens = opened_tokens(text, model.config, model.tokenizer)
@@ -101,7 +101,7 @@ def read_text(model: LanguageModel, text: Prompt, stride: int | None = None) -> 
 
 
 def last_logits(model: LanguageModel, prompt: Prompt) -> npt.NDArray[np.float32]:
-    """Logits ``[n_vocab]`` of the token after ``prompt`` (empty: of the first of a text), -inf for ids without text."""
+    """Return the logits ``[n_vocab]`` of the token after ``prompt`` (which may be empty), -inf for ids without text."""
     tokens = fed_tokens(prompt, model.config, model.tokenizer)
     engine = model.exact_engine
     sequence = engine.new_sequence()
@@ -113,7 +113,7 @@ def last_logits(model: LanguageModel, prompt: Prompt) -> npt.NDArray[np.float32]
 
 
 def entropy(probabilities: Doubles) -> Doubles:
-    """In nats, over the last axis; probabilities of 0 add nothing."""
+    """Return the entropy in nats, over the last axis; probabilities of 0 add nothing."""
     logs = np.log(np.where(probabilities > 0, probabilities, 1.0))
     result: Doubles = np.abs((probabilities * logs).sum(axis=-1))  # every term is 0 or below
     return result
@@ -127,7 +127,7 @@ def _read(
     params: SamplingParams | None,
     counts_all: bool,
 ) -> Iterator[Reading]:
-    """Readings of ``tokens[first:]``. Penalties count all tokens before one, but the first if not ``counts_all``."""
+    """Yield readings of ``tokens[first:]``. Penalties count earlier tokens, ``tokens[0]`` only if ``counts_all``."""
     decoder = model.tokenizer.incremental_decoder() if model.tokenizer else None
     known = model.tokenizer.n_vocab if model.tokenizer else 0
     for at, start, rows in window_logits(model.exact_engine, tokens, stride):
@@ -160,6 +160,6 @@ def _read(
 
 
 def likeliest(probabilities: Doubles, top: int, tokenizer: Tokenizer | None) -> list[Alternative]:
-    """The ``top`` likeliest tokens of ``probabilities [n_vocab]``, the lower id first of equal ones, none of 0."""
+    """Return the ``top`` likeliest tokens of ``probabilities [n_vocab]`` above 0, lower ids first among equals."""
     ids = largest(probabilities, min(top, int(np.count_nonzero(probabilities)))).tolist()
     return [Alternative(id, token_text(tokenizer, id), float(probabilities[id])) for id in ids]

@@ -1,4 +1,4 @@
-"""The ``gpt2lab generate`` command that makes a sample again. Knows nothing of how samples are made."""
+"""The ``gpt2lab generate`` command that reproduces a sample. Knows nothing of how samples are made."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def generate_command(
     ignore_eos: bool = False,
     model: Sequence[str] = (),
 ) -> str:
-    """A line for a POSIX shell: it writes ``nsamples`` samples, of which the last has the number ``nsamples``.
+    """Return a line for a POSIX shell that writes ``nsamples`` samples, of which the last has the number ``nsamples``.
 
-    ``model`` are the options that name the model and how it is held.
+    ``model`` are the options for the model and its precision.
     """
     options: list[str] = []
     for field in fields(params):

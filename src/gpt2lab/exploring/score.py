@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Document:
-    """A text that was read.
+    """A text as a model has read it.
 
     Attributes:
-        edges: numbers of the readings whose context is shorter than that of the one before.
-        loss: mean surprisal in nats, None for a text without tokens.
+        edges: indices of the readings whose context is shorter than the one before.
+        loss: the mean surprisal in nats, None for a text without tokens.
     """
 
     model_name: str
@@ -36,7 +36,7 @@ class Document:
 
     @property
     def summary(self) -> str:
-        """Its size, loss and perplexity in words."""
+        """The document's size, loss and perplexity in words."""
         if self.loss is None:
             return "no tokens, nothing to score"
         perplexity = math.exp(min(self.loss, 700.0))
@@ -44,7 +44,7 @@ class Document:
 
     @property
     def windows(self) -> str:
-        """How much context tokens had, in words."""
+        """The amount of context that tokens had, in words."""
         if not self.readings:
             return ""
         first = self.readings[0].context
@@ -59,7 +59,7 @@ class Document:
 
 
 def read_document(model: LanguageModel, text: str, model_name: str, stride: int | None = None) -> Document:
-    """Read ``text``, of any length. Raises :class:`~gpt2lab.errors.UsageError` for a stride out of 1 … n_ctx."""
+    """Read ``text``, of any length. Raises :class:`~gpt2lab.errors.UsageError` for a stride outside 1 … n_ctx."""
     readings = read_text(model, text, stride)
     edges = [n for n in range(1, len(readings)) if readings[n].context < readings[n - 1].context]
     loss = mean([reading.surprisal for reading in readings])

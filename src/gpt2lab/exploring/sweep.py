@@ -1,7 +1,7 @@
-"""One prompt, one seed, several temperatures: samples side by side, with figures that say what changed.
+"""One prompt, one seed, several temperatures: samples side by side, with figures that show what changed.
 
-Sample i of every setting is random stream i of the same seed, so that only the temperature differs, and ``gpt2lab
-generate`` makes each again. Knows nothing of how it is shown.
+Sample i of every setting uses random stream i of the same seed, so only the temperature differs, and ``gpt2lab
+generate`` can reproduce each. Knows nothing of how results are shown.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ if TYPE_CHECKING:
     from gpt2lab.sampling.declaration import SamplingParams
 
 TEMPERATURES = (0.0, 0.5, 1.0, 1.1, 1.2, 1.3, 2.0, 100.0)
-"""Those that were once tried by hand to find out what temperature does."""
+"""The default: the temperatures once tried by hand to find out what temperature does."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What is to be swept over.
+    """The description of a sweep.
 
     Attributes:
-        params: of sampling; its temperature is replaced by each of ``temperatures``.
-        model: options of the command line that name the model, for the commands that make samples again.
-        against: a text, or a folder of .txt files, in which copied passages are looked for.
+        params: the sampling parameters; each of ``temperatures`` replaces their temperature.
+        model: command-line options that name the model, for the commands that reproduce samples.
+        against: a text, or a folder of .txt files, to search for copied passages.
         words: a word list or text (or a folder of .txt files) whose words count as known; None takes ``against``.
     """
 
@@ -52,7 +52,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Sample:
-    """One sample: its text, what the unmodified model thinks of it, and the command whose last sample it is."""
+    """One sample: its text, the unmodified model's readings, and the command whose last sample it is."""
 
     text: str
     finish_reason: FinishReason
@@ -63,7 +63,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Setting:
-    """The samples of one temperature, their figures, and the command that makes all of them again."""
+    """The samples of one temperature, their figures, and the command that reproduces them all."""
 
     params: SamplingParams
     samples: list[Sample]
@@ -72,13 +72,13 @@ class Setting:
 
     @property
     def name(self) -> str:
-        """Its temperature, as short as it can be written."""
+        """The temperature, written as short as possible."""
         return f"{self.params.temperature:g}"
 
 
 @dataclass(frozen=True)
 class Sweep:
-    """What came of a :class:`Request`, whose seed is set if it was not."""
+    """The result of a :class:`Request`, whose seed is now set."""
 
     request: Request
     model_name: str
@@ -89,7 +89,7 @@ class Sweep:
 def sweep(model: LanguageModel, request: Request, model_name: str = "") -> Sweep:
     """Draw and read all samples.
 
-    Raises :class:`~gpt2lab.errors.UsageError` or another of its family for what cannot be done, before any work.
+    Raises :class:`~gpt2lab.errors.UsageError` or another of its family for invalid requests, before any work.
     """
     if not request.temperatures:
         raise UsageError("a sweep needs at least one temperature")

@@ -1,6 +1,6 @@
-"""What was explored, for a terminal: rich tables, and texts coloured by surprisal.
+"""Results of exploring on a terminal: rich tables, and texts coloured by surprisal.
 
-Printed by ``print`` in the end, because rich would leave with a status of its own if nobody reads what it writes.
+The output goes through ``print``, because rich would exit with its own status if nobody reads its output.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from gpt2lab.exploring.sweep import Sweep
 
 LEVELS = (0.5, 0.2, 0.05, 0.01, 0.001)
-"""Probabilities that part what is shown as expected, in five steps, from what is shown as most surprising."""
+"""The probabilities that separate the six levels, from expected to most surprising."""
 
 LEGEND = [*(f"≥ {border:.1%}".replace(".0%", "%") for border in LEVELS), "less"]
 
@@ -37,7 +37,7 @@ STYLES = (
     "black on #f16913",
     "white on #a63603",
 )
-"""Of the six levels, from expected to most surprising; black or white on a ground that suits every terminal."""
+"""Styles of the six levels, from expected to most surprising; the colours are readable on every terminal."""
 
 CUT = "·"
 
@@ -54,7 +54,7 @@ SHORT = {
 
 
 def level(probability: float) -> int:
-    """0 (expected) to 5 (most surprising): how many of :data:`LEVELS` a probability is below."""
+    """Return 0 (expected) to 5 (most surprising): the number of :data:`LEVELS` above a probability."""
     return sum(probability < border for border in LEVELS)
 
 
@@ -63,13 +63,13 @@ def show(*parts: Any) -> None:
     console = Console(highlight=False)
     with console.capture() as captured:
         for part in parts:
-            whole = isinstance(part, str) or (isinstance(part, Text) and bool(part.no_wrap))  # to be copied as it is
+            whole = isinstance(part, str) or (isinstance(part, Text) and bool(part.no_wrap))  # must stay copyable
             console.print(part, soft_wrap=whole, markup=False)
     print("\n".join(line.rstrip() for line in captured.get().splitlines()))
 
 
 def coloured(readings: Iterable[Reading], edges: Sequence[int] = ()) -> Text:
-    """A text whose tokens are coloured by surprisal; ``▏`` stands before those in ``edges``."""
+    """Return a text whose tokens are coloured by surprisal, with ``▏`` before those in ``edges``."""
     text = Text()
     for number, reading in enumerate(readings):
         if number in edges:
@@ -79,12 +79,12 @@ def coloured(readings: Iterable[Reading], edges: Sequence[int] = ()) -> Text:
 
 
 def legend(labels: Sequence[str], title: str) -> Text:
-    """What the colours mean."""
+    """Return a legend for the colours."""
     return Text.assemble(title, *((f" {label} ", style) for label, style in zip(labels, STYLES, strict=True)))
 
 
 def show_sweep(sweep: Sweep) -> None:
-    """Figures, then the samples of each setting under the command that makes them again."""
+    """Print figures, then the samples of each setting under the command that reproduces them."""
     head, rows = figure_table(sweep)
     figures = _table(*(SHORT.get(name, name) for name in head))
     for row in rows:
@@ -99,7 +99,7 @@ def show_sweep(sweep: Sweep) -> None:
 
 
 def show_next(result: NextToken) -> None:
-    """The stages of one setting, or the outcome of several, as columns; then the draws."""
+    """Print the stages of one setting, or the outcomes of several, as columns; then the draws."""
     table = _stages_table(result, result.settings[0]) if len(result.settings) == 1 else _settings_table(result)
     show(table, "", *(line for setting in result.settings for line in _draw_lines(setting)))
 
@@ -155,12 +155,12 @@ def _draw_lines(staged: Staged) -> list[str]:
 
 
 def _bar_width(columns: int) -> int:
-    """Characters that are left for a bar in each of so many columns beside a token, its logit, and percentages."""
+    """Return the characters left for a bar in each of ``columns``, beside a token, its logit, and percentages."""
     return max(0, min(16, (Console().width - 24) // columns - 10))
 
 
 def _cell(probability: float, largest: float, width: int) -> Text:
-    """A percentage, and a bar in proportion to the largest of its column if there is room for bars."""
+    """Return a percentage, and if there is room, a bar in proportion to the largest of its column."""
     if probability == 0:
         return Text(f"{CUT:>7}", style="dim")
     eighths = round(8 * width * probability / largest)
@@ -169,7 +169,7 @@ def _cell(probability: float, largest: float, width: int) -> Text:
 
 
 def show_score(document: Document, source: str) -> None:
-    """The text, coloured, and its loss."""
+    """Print the coloured text and its loss."""
     show(
         legend(LEGEND, "probability: "),
         "",
@@ -181,7 +181,7 @@ def show_score(document: Document, source: str) -> None:
 
 
 def show_comparison(comparison: Comparison) -> None:
-    """Texts, coloured by KL, and what moved most."""
+    """Print the texts, coloured by KL, and the tokens that moved most."""
     c = comparison
     parts: list[Any] = [f"A: {c.model_a}", f"B: {c.model_b}", f"seed {c.seed}"]
     parts.append(legend([*(f"< {border:g}" for border in KL_LEVELS), "more"], "KL(A‖B) at a token, nats: "))
@@ -207,7 +207,7 @@ def _moved(moved: Sequence[Moved]) -> Table:
 
 
 def show_merges(pieces: Sequence[Piece]) -> None:
-    """Each piece: its bytes, then the symbols after each merge, then its ids."""
+    """Print each piece: its bytes, then the symbols after each merge, then its ids."""
     parts: list[Any] = []
     for piece in pieces:
         parts += ["", Text(f"{visible(piece.text)!r}  {piece.bytes}", style="bold"), f"  {' '.join(piece.symbols)}"]
@@ -219,7 +219,7 @@ def show_merges(pieces: Sequence[Piece]) -> None:
 
 
 def show_lens(attention: Attention) -> None:
-    """The logit lens: what each layer would have said next, for as many of the last tokens as there is room for."""
+    """Print the logit lens: each layer's prediction, for as many of the last tokens as there is room for."""
     columns = max(1, min(len(attention.ids), (Console().width - 10) // 16))
     table = _table("layer", *(f"{_short(token)} →" for token in attention.tokens[-columns:]))
     for number, layer in enumerate(attention.lens):

@@ -1,7 +1,7 @@
 """Ray Data as this package uses it: rows go in, workers turn each into more rows, rows come out.
 
-Ray Data decides which worker gets what, and gives the rows of one that died to another. What our workers complain about
-travels as a row, for Ray turns exceptions into pages. This module alone imports ray, and only when it is used.
+Ray Data assigns rows to workers, and gives the rows of a dead worker to another. Our workers' errors travel as rows,
+because Ray turns exceptions into pages of text. Only this module imports ray, and only when it is used.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from gpt2lab.system.cores import logical_cores
 
 ADDRESS_VARIABLE = "RAY_ADDRESS"
 LOCAL_STORE = 512 << 20
-"""Bytes of the object store of a cluster that is started for one job."""
+"""Bytes of the object store of a cluster started for one job."""
 BLOCK = 4 << 20
-"""Bytes of rows that travel together."""
+"""Bytes of rows sent together."""
 CONNECT_SECONDS = 5
 
 ERROR = "error"
-"""The kind of row that ends a job; its data is the message."""
+"""The kind of row that ends a job; its data is the error message."""
 
 
 class Row(NamedTuple):
-    """What travels: a number that its sender chose, what kind of row it is, and data."""
+    """A message: a number that its sender chose, its kind, and data."""
 
     number: int
     kind: str
@@ -40,19 +40,19 @@ class Row(NamedTuple):
 
 
 Worker = Callable[[int, bytes], Iterable[tuple[int, str, bytes]]]
-"""Makes rows of a row."""
+"""A function that turns one row into any number of rows."""
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What is done to each row.
+    """A step that is applied to each row.
 
     Attributes:
-        make: called with ``arguments`` in each worker; what it returns is called with each row of kind ``""``. Rows of
-            other kinds pass.
-        cpus: of the cluster, that each worker takes.
-        workers: how many there are; None: as many as the cluster has CPUs for, or one of those that run here.
-        here: whether they run on this machine alone, and take none of its CPUs from others.
+        make: is called with ``arguments`` in each worker; its result is called with each row of kind ``""``. Rows of
+            other kinds pass unchanged.
+        cpus: the number of the cluster's CPUs that each worker takes.
+        workers: the number of workers; None: as many as the cluster has CPUs for, or one if they run ``here``.
+        here: whether the workers run only on this machine, without reserving its CPUs.
     """
 
     make: Callable[..., Worker]
@@ -64,12 +64,12 @@ class Stage:
 
 @contextmanager
 def connected(address: str | None = None) -> Iterator[Any]:
-    """The package ray, connected to the cluster at ``address`` or, without one, in ``$RAY_ADDRESS``.
+    """Yield the package ray, connected to the cluster at ``address`` or, without one, in ``$RAY_ADDRESS``.
 
-    Without either a cluster of this machine's cores is started, reached by nobody else, and stopped at the end. Raises
-    :class:`~gpt2lab.errors.UsageError` if ray is not installed or there is no cluster.
+    Without either, a cluster of this machine's cores is started, which no other machine can reach, and stopped at the
+    end. Raises :class:`~gpt2lab.errors.UsageError` if ray is not installed or there is no cluster.
     """
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # Ray would report to its makers
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # else Ray would send usage statistics to its makers
     try:
         import ray
         import ray.data
@@ -90,11 +90,11 @@ def connected(address: str | None = None) -> Iterator[Any]:
             _start_quietly(partial(ray.init, address="local", include_dashboard=False, **own, **quiet))
     except UsageError:
         raise
-    except Exception as error:  # Ray raises that class itself where a machine is too busy to start in time
+    except Exception as error:  # Ray raises Exception itself if a machine is too busy to start in time
         what = f"there is no Ray cluster at {address}" if address else "Ray cannot be started here"
         raise UsageError(f"{what} ({first_line(error)})") from None
     finally:
-        with suppress(ValueError):  # in a thread nobody may set them, and Ray did not
+        with suppress(ValueError):  # in another thread they cannot be set, and Ray has not set them
             for number, handler in handlers.items():
                 signal.signal(number, handler)
     try:
@@ -104,9 +104,9 @@ def connected(address: str | None = None) -> Iterator[Any]:
 
 
 def rows(ray: Any, given: Sequence[Row], stages: Sequence[Stage], *, in_order: bool = False) -> Iterator[Row]:
-    """What ``stages`` make of the rows ``given``, as it comes, or ``in_order``.
+    """Yield the rows that ``stages`` make of the rows ``given``, as they arrive, or ``in_order``.
 
-    Raises what a worker complained about as a :class:`~gpt2lab.errors.UsageError`, and one that says so if Ray gave up.
+    Raises a worker's error as a :class:`~gpt2lab.errors.UsageError`, and another one if Ray gives up.
     """
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
@@ -137,7 +137,7 @@ def rows(ray: Any, given: Sequence[Row], stages: Sequence[Stage], *, in_order: b
 
 
 def _resources(ray: Any, stage: Stage, n_rows: int) -> dict[str, Any]:
-    """How many workers, where, with what."""
+    """Return Ray's arguments for the number of workers, their place and their CPUs."""
     place: dict[str, Any] = {"num_cpus": stage.cpus}
     count = stage.workers
     if stage.here:
@@ -191,12 +191,12 @@ def _rows_of(table: Any) -> Iterator[Row]:
 
 
 def _start_quietly(init: Callable[[], Any]) -> None:
-    """Start or join a cluster, whose C++ part then says nothing on stderr: what matters comes as exceptions."""
+    """Start or join a cluster while its C++ part is silent on stderr: everything important arrives as exceptions."""
     before = os.environ.get("RAY_BACKEND_LOG_LEVEL")
     os.environ["RAY_BACKEND_LOG_LEVEL"] = before or "fatal"
     stderr = os.dup(2)
     try:
-        with Path(os.devnull).open("wb") as nothing:  # it tells its level before it obeys
+        with Path(os.devnull).open("wb") as nothing:  # it logs its level before it obeys it
             os.dup2(nothing.fileno(), 2)
         init()
     finally:
@@ -207,7 +207,7 @@ def _start_quietly(init: Callable[[], Any]) -> None:
 
 
 def _check_reachable(address: str) -> None:
-    """Ray tries for long, and then ends the process."""
+    """Raise :class:`UsageError` if the cluster is out of reach: Ray would try for long, and then end the process."""
     if address == "auto":
         return
     if "://" in address:

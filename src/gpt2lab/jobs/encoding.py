@@ -1,8 +1,8 @@
 """``gpt2lab encode`` with the encoding done by a Ray cluster: the same tokens in the same order.
 
-Files are read on the machine where the command runs, some at a time, and cut as they are without a cluster; workers
-anywhere make tokens of the pieces. What comes back is kept as parts, some files each, until all are there, so that a
-run that was interrupted does not encode them again; then they are written as a dataset. Knows nothing of shards.
+The machine that runs the command reads a few files at a time and cuts them as it would without a cluster; workers on
+any machine encode the pieces. The results are kept as parts of a few files each until all are there, so that an
+interrupted run does not encode them again; then they are written as a dataset. Knows nothing of shards.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from gpt2lab.tokenizer import Tokenizer
 from gpt2lab.version import __version__
 
 PART_BYTES = 64 << 20
-"""A part is of files that have so many bytes together, or of one that is larger."""
+"""Bytes of the files in a part, roughly; a larger file is a part by itself."""
 
 _ENCODED, _SAID, _END = "encoded", "said", "end"  # kinds of rows
 _ARRAYS = ("ids", "lengths", "characters", "ends", "trained", "n_bytes")
@@ -50,10 +50,10 @@ def encoded_on_ray(
     say: Say = lambda line: None,
     on_bytes: OnBytes = lambda count: None,
 ) -> Iterator[Iterator[Encoded]]:
-    """What :func:`~gpt2lab.data.open.encode_sources` gives, made by a cluster when it is first asked for.
+    """Yield what :func:`~gpt2lab.data.open.encode_sources` does, made by a cluster when iteration starts.
 
     Parts are kept beside ``out`` until the block ends without an error. Raises :class:`UsageError` for standard input,
-    which other processes cannot read, and as the readers and :func:`~gpt2lab.jobs.cluster.connected` do.
+    which other processes cannot read, and the errors of the readers and :func:`~gpt2lab.jobs.cluster.connected`.
     """
     if any(source.path is None for source in sources):
         raise UsageError("--ray reads in other processes, which have no part in this one's standard input: name a file")
@@ -76,7 +76,7 @@ def encoded_on_ray(
                     for encoded in read_encoded(file):
                         empty = empty and not len(encoded.ids)
                         yield encoded
-            if empty:  # which is a mistake, and no work to be kept
+            if empty:  # a mistake: nothing worth keeping
                 output.forget()
 
         with parts.kept():
@@ -85,7 +85,7 @@ def encoded_on_ray(
 
 
 def parts_of(sources: Sequence[Source], size: int | None = None) -> list[list[Source]]:
-    """``sources`` in their order, as lists of about ``size`` bytes; arrays of tokens apart from text."""
+    """Group ``sources``, in order, into lists of about ``size`` bytes, with token arrays separate from text."""
     size = PART_BYTES if size is None else size
     found: list[list[Source]] = []
     full = 0
@@ -99,7 +99,7 @@ def parts_of(sources: Sequence[Source], size: int | None = None) -> list[list[So
 
 
 def _settings(files: Sequence[Sequence[Source]], tokenizer: Tokenizer, reading: Reading) -> Settings:
-    """What the parts depend on."""
+    """Return everything that the parts depend on."""
     told = [[(s.name, s.size, s.path.stat().st_mtime_ns if s.path else 0) for s in part] for part in files]
     return {
         "version": __version__,
@@ -116,7 +116,7 @@ def _work(
     reading: Reading,
     workers: int | None,
 ) -> tuple[list[Row], list[Stage]]:
-    """Rows that name files, and the stages that make tokens of them."""
+    """Return rows that name files, and the stages that turn them into tokens."""
     given = [
         Row(
             part,
@@ -135,7 +135,7 @@ def _work(
 
 
 def _keep(made: Iterable[Row], output: LocalOutput, parts: Parts, say: Say, done: Callable[[int], None]) -> None:
-    """Write what comes into parts, one after another."""
+    """Write incoming rows into parts, one part after another."""
     following = iter(made)
     for first in following:
         row = first
@@ -150,7 +150,7 @@ def _keep(made: Iterable[Row], output: LocalOutput, parts: Parts, say: Say, done
 
 
 Vocabulary = tuple[dict[str, int], list[str]] | None
-"""What a tokenizer is made of; None: GPT-2's."""
+"""The data of a tokenizer: encoder and merges; None: GPT-2's."""
 
 
 def _tokenizer(vocabulary: Vocabulary) -> Tokenizer:
@@ -158,14 +158,14 @@ def _tokenizer(vocabulary: Vocabulary) -> Tokenizer:
 
 
 class Reader:
-    """Reads the files of a part: rows of pieces of text, or of tokens where the files have these already."""
+    """A worker that reads the files of a part into rows: pieces of text, or tokens from files already encoded."""
 
     def __init__(self, reading: Reading, vocabulary: Vocabulary) -> None:
         self._reading = reading
         self._vocabulary = vocabulary
 
     def __call__(self, number: int, data: bytes) -> Iterator[tuple[int, str, bytes]]:
-        """Rows of part ``number``, whose files are in ``data``; the last one says that it is the last."""
+        """Yield the rows of part ``number``, whose files ``data`` names; the last one marks the end."""
         said: list[str] = []
         for kind, made in self._rows(
             [Source(n, k, Path(path), size) for n, k, path, size in json.loads(data)], said.append
@@ -188,19 +188,19 @@ class Reader:
 
 
 class Encoder:
-    """Makes tokens of pieces of text."""
+    """A worker that encodes pieces of text."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._tokenizer = _tokenizer(vocabulary)
 
     def __call__(self, number: int, data: bytes) -> Iterator[tuple[int, str, bytes]]:
-        """The tokens of the pieces in ``data``."""
+        """Yield the tokens of the pieces in ``data``."""
         batch = [Piece(*piece) for piece in json.loads(data)]
         yield number, _ENCODED, write_encoded(encode_batch(self._tokenizer, batch))
 
 
 def write_encoded(encoded: Encoded) -> bytes:
-    """For :func:`read_encoded`; several may follow each other in a file."""
+    """Serialize for :func:`read_encoded`; a file may hold several results in a row."""
     out = io.BytesIO()
     for name in _ARRAYS:
         npy.write_array(out, getattr(encoded, name), allow_pickle=False)
@@ -208,7 +208,7 @@ def write_encoded(encoded: Encoded) -> bytes:
 
 
 def read_encoded(file: IO[bytes]) -> Iterator[Encoded]:
-    """All that was written into a file."""
+    """Yield everything that :func:`write_encoded` wrote into a file."""
     while file.read(1):
         file.seek(-1, 1)
         arrays: dict[str, Any] = {name: npy.read_array(file, allow_pickle=False) for name in _ARRAYS}

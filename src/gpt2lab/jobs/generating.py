@@ -1,8 +1,8 @@
-"""Samples of many prompts as a job: what it takes, and who makes the parts.
+"""Samples of many prompts as a job: its description, and the workers that make its parts.
 
-A part is the samples of so many successive prompts, as they will stand in the output. Sample i of prompt p is random
-stream p·n + i wherever it is made, so parts may be made in any order, by any process, with any batch. What else text
-depends on (weights, precision, kernels, version) is settled when the job begins and checked by everybody who works on
+A part is the samples of ``part_size`` successive prompts, as they will appear in the output. Sample i of prompt p uses
+random stream p·n + i on every machine, so parts may be made in any order, by any process, with any batch. Everything
+else that text depends on (weights, precision, kernels, version) is fixed when the job begins, and every worker checks
 it. Knows nothing of clusters.
 """
 
@@ -29,24 +29,24 @@ if TYPE_CHECKING:
     from gpt2lab.tokenizer import Tokenizer
 
 TextOf = Callable[[Completion, "Tokenizer | None"], str]
-"""How a sample is written; a module's function, so that another process finds it."""
+"""A function that formats a sample; it belongs to a module, so that another process finds it."""
 
 _SPEED_ALONE = ("batch_size", "speculation")  # options that change no text
 
 
 @dataclass(frozen=True)
 class Order:
-    """All that a worker needs to know, wherever it is.
+    """All that a worker on any machine needs to know.
 
     Attributes:
         model: keyword arguments of :func:`gpt2lab.load`.
         options: keyword arguments of generation, with a seed.
-        nsamples: of each prompt.
-        part_size: prompts of a part.
-        text_of: how a sample is written.
-        kernels: instruction set to compute with; None for the reference engine.
-        digest: of the checkpoint's files.
-        version: of gpt2lab.
+        nsamples: the number of samples of each prompt.
+        part_size: the number of prompts in a part.
+        text_of: formats a sample.
+        kernels: the instruction set to compute with; None for the reference engine.
+        digest: the digest of the checkpoint's files.
+        version: the version of gpt2lab.
     """
 
     model: dict[str, Any]
@@ -59,10 +59,10 @@ class Order:
     version: str = __version__
 
     def settings(self, prompts: Sequence[Prompt], model: LanguageModel) -> Settings:
-        """Everything that the output depends on, for the record of the job."""
+        """Return everything that the output depends on, for the record of the job."""
         options = asdict(make_options(**self.options))
         sampling = options.pop("sampling")
-        del sampling["logit_bias"], options["stages"]  # ids for keys, and functions: the command line has neither
+        del sampling["logit_bias"], options["stages"]  # keyed by ids, and functions: the command line has neither
         held = {"precision": model.precision, "kv_precision": model.kv_precision, "kernels": self.kernels}
         settings = {
             "version": self.version,
@@ -78,16 +78,16 @@ class Order:
         return as_read
 
     def n_parts(self, prompts: Sequence[Prompt]) -> int:
-        """How many parts ``prompts`` make."""
+        """Return the number of parts that ``prompts`` make."""
         return -(-len(prompts) // self.part_size)
 
     def prompts_of(self, part: int, prompts: Sequence[Prompt], count: int = 1) -> Sequence[Prompt]:
-        """The prompts of ``count`` parts from ``part`` on."""
+        """Return the prompts of ``count`` parts from ``part`` on."""
         return prompts[part * self.part_size : (part + count) * self.part_size]
 
 
 def check_prompts(prompts: Sequence[Prompt], order: Order, model: LanguageModel) -> None:
-    """Find what is wrong with prompts before any work is done; raises as :meth:`LanguageModel.generate` does."""
+    """Check the prompts before any work is done; raises the errors of :meth:`LanguageModel.generate`."""
     options = make_options(**order.options)
     for prompt in prompts:
         make_plan(prompt, options, model.config, model.tokenizer)
@@ -100,9 +100,9 @@ def make_parts(
     order: Order,
     watch: Callable[[Iterable[Piece]], Iterable[Piece]] = iter,
 ) -> Iterator[tuple[int, bytes]]:
-    """The parts of ``prompts``, which are those from part ``first_part`` on, each with its number.
+    """Yield the parts of ``prompts``, which begin with part ``first_part``, each with its number.
 
-    ``watch`` passes on the pieces that it is given.
+    ``watch`` receives the pieces and passes them on.
     """
     size = order.part_size * order.nsamples
     first_index = first_part * size
@@ -120,7 +120,7 @@ def make_parts(
 
 
 def runs(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Ascending numbers as runs of successive ones: the first of each, and how many."""
+    """Yield ascending numbers as runs of successive ones: the first of each, and its length."""
     first = count = 0
     for number in numbers:
         if count and number == first + count:
@@ -134,9 +134,9 @@ def runs(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:
 
 
 class Writer:
-    """Makes single parts in a process that was only told the :class:`Order`.
+    """A worker that makes single parts in a process that knows only the :class:`Order`.
 
-    Raises :class:`~gpt2lab.errors.UsageError` where text would be another than on the machine where the job began.
+    Raises :class:`~gpt2lab.errors.UsageError` if its text would differ from that of the machine where the job began.
     """
 
     def __init__(self, order: Order) -> None:
@@ -157,13 +157,13 @@ class Writer:
             )
 
     def __call__(self, number: int, data: bytes) -> Iterator[tuple[int, str, bytes]]:
-        """Part ``number`` of the prompts in ``data``, which are JSON."""
+        """Yield part ``number``, made of the prompts in ``data``, which is JSON."""
         for part, text in make_parts(self._model, json.loads(data), number, self._order):
             yield part, "", text
 
 
 def digest_of(model: LanguageModel) -> str:
-    """Of the contents of the model's files. Raises :class:`~gpt2lab.errors.CheckpointError` if they cannot be read."""
+    """Return the digest of the model's files. Raises :class:`~gpt2lab.errors.CheckpointError` if reading fails."""
     from gpt2lab.engines import digests, packed_cache
 
     files = model.checkpoint.files
@@ -176,7 +176,7 @@ def digest_of(model: LanguageModel) -> str:
 
 
 def kernels_of(device: str) -> str | None:
-    """The instruction set that this machine would compute with, or is told to by ``GPT2LAB_ISA``."""
+    """Return the instruction set that this machine uses by default, or the one set by ``GPT2LAB_ISA``."""
     if device != "cpu":
         return None
     from gpt2lab import _native

@@ -1,7 +1,7 @@
-"""Where the result of a job goes, and where its finished parts wait for the others: beside it, in ``<OUT>.parts``.
+"""The output of a job, and its finished parts, which wait for the others beside it, in ``<OUT>.parts``.
 
-OUT is a file here or, through fsspec, an object elsewhere (``s3://`` …). Each part appears under its name when it is
-whole, and so does OUT. Knows nothing of what parts hold.
+OUT is a file here or, through fsspec, an object elsewhere (``s3://`` …). Each part, and OUT itself, appears under its
+name only when it is complete. Knows nothing of what parts hold.
 """
 
 from __future__ import annotations
@@ -22,40 +22,39 @@ from gpt2lab.weights.writing import destination_file
 SUFFIX = ".parts"
 
 RECORD = "job.json"
-"""The file beside the parts of a job that says what they are parts of."""
+"""The file beside the parts that records which job they belong to."""
 
 
 class Output(Protocol):
-    """OUT and its parts. All methods raise :class:`~gpt2lab.errors.UsageError` for what cannot be read or written."""
+    """OUT and its parts. All methods raise :class:`~gpt2lab.errors.UsageError` if reading or writing fails."""
 
     name: str
     parts_name: str
 
     def held(self) -> AbstractContextManager[None]:
-        """For this process alone meanwhile, where that can be had."""
+        """Return a context in which only this process may write parts, where locks exist."""
 
     def exists(self) -> bool:
-        """Whether there is an OUT already."""
+        """Return whether OUT exists already."""
 
     def parts(self) -> set[str]:
-        """Names of the parts that are there."""
+        """Return the names of the existing parts."""
 
     def read(self, part: str) -> bytes:
-        """What a part holds."""
+        """Return the content of a part."""
 
     def write(self, part: str, data: bytes) -> None:
         """Make or replace a part."""
 
     def join(self, parts: Iterable[str], *, overwrite: bool) -> None:
-        """Make OUT of parts, one after another."""
+        """Concatenate parts into OUT."""
 
     def forget(self) -> None:
         """Remove all parts."""
 
 
 def output_at(out: str) -> Output:
-    """The output that a path or an address stands for. Raises :class:`~gpt2lab.errors.UsageError` if there is no
-    way to it."""
+    """Return the output at a path or an address. Raises :class:`~gpt2lab.errors.UsageError` if it is out of reach."""
     if not is_remote(out):
         return LocalOutput(Path(out))
     filesystem, path = filesystem_of(out, "writing")
@@ -63,7 +62,7 @@ def output_at(out: str) -> Output:
 
 
 class LocalOutput:
-    """A file of this machine, or of a folder that it shares with others."""
+    """A file on this machine, or in a folder that it shares with others."""
 
     def __init__(self, path: Path) -> None:
         if not path.name:
@@ -75,7 +74,7 @@ class LocalOutput:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Nobody else on machines that share the folder's locks writes parts meanwhile."""
+        """Keep other processes, on all machines that share the folder's locks, from writing parts meanwhile."""
         with Hold() as hold:
             with self._complaining("write", self._folder):
                 self._folder.mkdir(parents=True, exist_ok=True)
@@ -83,49 +82,49 @@ class LocalOutput:
             try:
                 yield
             finally:
-                with suppress(OSError):  # it stays if there is something in it
+                with suppress(OSError):  # it stays if it is not empty
                     self._folder.rmdir()
 
     def exists(self) -> bool:
-        """Whether there is such a file."""
+        """Return whether the file exists."""
         return self._path.exists()
 
     def parts(self) -> set[str]:
-        """Names of the files beside it."""
+        """Return the names of the part files."""
         with self._complaining("read", self._folder):
             return {path.name for path in self._folder.iterdir() if not path.name.startswith(".")}
 
     def read(self, part: str) -> bytes:
-        """A file."""
+        """Read a part file."""
         with self._complaining("read", self._folder / part):
             return (self._folder / part).read_bytes()
 
     def write(self, part: str, data: bytes) -> None:
-        """A file, renamed when it is whole."""
+        """Write a part file, renamed when it is complete."""
         with self._complaining("write", self._folder / part):
             write_file(self._folder / part, data, sync=False)
 
     @contextmanager
     def writing(self, part: str) -> Iterator[IO[bytes]]:
-        """A file that is a part when the block ends without an error."""
+        """Open a file for writing, which becomes a part when the block ends without an error."""
         with self._complaining("write", self._folder / part), new_file(self._folder / part, sync=False) as file:
             yield file
 
     @contextmanager
     def opened(self, part: str) -> Iterator[IO[bytes]]:
-        """A part, to be read bit by bit."""
+        """Open a part for reading bit by bit."""
         with self._complaining("read", self._folder / part), (self._folder / part).open("rb") as file:
             yield file
 
     def join(self, parts: Iterable[str], *, overwrite: bool) -> None:
-        """A file, renamed when it is whole."""
+        """Write OUT from the part files, renamed when it is complete."""
         with self._complaining("write", self._path), destination_file(self._path, overwrite=overwrite) as file:
             for part in parts:
                 with (self._folder / part).open("rb") as source:
                     shutil.copyfileobj(source, file, 1 << 20)
 
     def forget(self) -> None:
-        """Remove the files beside it, the record last: by it what is left after a kill is known."""
+        """Remove the part files, the record last, because it identifies what is left after a kill."""
         with self._complaining("remove", self._folder):
             for path in sorted(self._folder.iterdir(), key=lambda path: path.name == RECORD):
                 path.unlink()
@@ -136,12 +135,12 @@ class LocalOutput:
             yield
         except OSError as error:
             raise UsageError(f"cannot {verb} {error.filename or path}: {error.strerror or error}") from None
-        except CheckpointError as error:  # destination_file's, which says it all
+        except CheckpointError as error:  # from destination_file, whose message is complete
             raise UsageError(str(error)) from None
 
 
 class RemoteOutput:
-    """An object in a store that fsspec knows, where whatever is put appears whole."""
+    """An object in a store that fsspec supports; objects appear there only when complete."""
 
     def __init__(self, url: str, filesystem: Any, path: str) -> None:
         self.name = url
@@ -151,16 +150,16 @@ class RemoteOutput:
         self._folder = path + SUFFIX
 
     def held(self) -> AbstractContextManager[None]:
-        """Nothing: stores have no locks. What two processes write at once is the same."""
+        """Return an empty context: stores have no locks, and two processes would write the same."""
         return nullcontext()
 
     def exists(self) -> bool:
-        """Whether there is such an object."""
+        """Return whether the object exists."""
         with self._complaining("read", self.name):
             return bool(self._filesystem.exists(self._path))
 
     def parts(self) -> set[str]:
-        """Names of the objects beside it, as the store tells now."""
+        """Return the names of the part objects, as the store lists them now."""
         with self._complaining("read", self.parts_name):
             self._filesystem.invalidate_cache()
             try:
@@ -170,17 +169,17 @@ class RemoteOutput:
             return {path.rstrip("/").rpartition("/")[2] for path in found}
 
     def read(self, part: str) -> bytes:
-        """An object."""
+        """Read a part object."""
         with self._complaining("read", f"{self.parts_name}/{part}"):
             return bytes(self._filesystem.cat_file(f"{self._folder}/{part}"))
 
     def write(self, part: str, data: bytes) -> None:
-        """An object, put at once."""
+        """Write a part object in one request."""
         with self._complaining("write", f"{self.parts_name}/{part}"):
             self._filesystem.pipe_file(f"{self._folder}/{part}", data)
 
     def join(self, parts: Iterable[str], *, overwrite: bool) -> None:
-        """An object, put together in a file here first."""
+        """Write the object, after joining the parts in a local file."""
         if self.exists() and not overwrite:
             raise UsageError(f"{self.name} exists already; give another name or --overwrite")
         with TemporaryFile() as whole:
@@ -191,12 +190,12 @@ class RemoteOutput:
                 self._put(whole)
 
     def _put(self, whole: IO[bytes]) -> None:
-        """Upload a file; what is broken off half way is discarded."""
+        """Upload a file; an interrupted upload is discarded."""
         with self._filesystem.transaction, self._filesystem.open(self._path, "wb") as file:
             shutil.copyfileobj(whole, file, 8 << 20)
 
     def forget(self) -> None:
-        """Remove the objects beside it."""
+        """Remove the part objects."""
         with self._complaining("write", self.parts_name):
             self._filesystem.invalidate_cache()
             if self._filesystem.exists(self._folder):
@@ -213,5 +212,5 @@ class RemoteOutput:
             raise
         except NotImplementedError:
             raise UsageError(f"cannot {verb} {name}: fsspec only reads such addresses") from None
-        except Exception as error:  # each store has its own
+        except Exception as error:  # each store has its own classes
             raise UsageError(f"cannot {verb} {name}: {type(error).__name__}: {first_line(error)}") from error

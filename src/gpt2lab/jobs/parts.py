@@ -1,8 +1,8 @@
-"""A job's parts: which are there, whether they belong to the job that is asked for, and the end, when all are.
+"""A job's parts: which exist, whether they belong to the requested job, and how they are joined at the end.
 
-What the parts depend on is kept beside them, so that a job that was interrupted goes on only as it was begun. Parts are
-made by whoever comes to it and in any order; what one holds depends on its number alone, so a part that is made twice
-is the same part. Knows nothing of what parts hold.
+The settings that the parts depend on are kept beside them, so an interrupted job goes on only with the same settings.
+Any worker may make any part, in any order: a part's content depends only on its number, so a part made twice is the
+same. Knows nothing of what parts hold.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Settings = Mapping[str, Any]
 
 
 def recorded_settings(output: Output) -> dict[str, Any] | None:
-    """What the parts beside ``output`` were made with; None if no job was begun there."""
+    """Return the settings of the parts beside ``output``; None if no job was begun there."""
     parts = output.parts()
     if RECORD not in parts:
         if parts:
@@ -37,8 +37,8 @@ def recorded_settings(output: Output) -> dict[str, Any] | None:
 class Parts:
     """The parts of one job.
 
-    ``begin`` goes on with those that are there, or raises :class:`~gpt2lab.errors.UsageError` if they were made with
-    other settings, unless ``overwrite`` lets them be removed.
+    ``begin`` continues with the existing parts. If they were made with other settings, it raises
+    :class:`~gpt2lab.errors.UsageError`, or removes them with ``overwrite``.
     """
 
     def __init__(self, output: Output, count: int) -> None:
@@ -46,7 +46,7 @@ class Parts:
         self._names = [f"part-{number:08d}" for number in range(count)]
 
     def begin(self, settings: Settings, *, overwrite: bool = False) -> list[int]:
-        """Numbers of the parts that are still to be made."""
+        """Return the numbers of the parts still to be made."""
         if self._output.exists() and not overwrite:
             raise UsageError(f"{self._output.name} exists already; give another name or --overwrite")
         try:
@@ -64,7 +64,7 @@ class Parts:
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """If the block ends with an error before there is any part, nothing of the job is left."""
+        """Remove all traces of the job if the block ends with an error before there is any part."""
         try:
             yield
         except BaseException:
@@ -74,7 +74,7 @@ class Parts:
             raise
 
     def state(self) -> str:
-        """How far the job is, and how to go on, in a line."""
+        """Return a line about the job's progress and how to continue it."""
         there = len(self._output.parts() & set(self._names))
         if not there:
             return "stopped before a part was done: nothing is kept (a smaller --part_size keeps more)"
@@ -85,11 +85,11 @@ class Parts:
         self._output.write(self._names[number], data)
 
     def name_of(self, number: int) -> str:
-        """What a part is called at the output, for those who write it there themselves."""
+        """Return a part's name at the output, for callers that write it themselves."""
         return self._names[number]
 
     def finish(self, *, overwrite: bool = False) -> None:
-        """Make the output of all parts, and remove them."""
+        """Join all parts into the output, and remove them."""
         self._output.join(self._names, overwrite=overwrite)
         self._output.forget()
 
