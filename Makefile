@@ -52,7 +52,7 @@ test: $(VENV)/.with-$(EXTRAS)
 # With PYTEST, e.g. PYTEST=tests/weights, the slow tests of that part alone.
 test-slow: $(VENV)/.with-$(EXTRAS)
 	@$(RUN_TESTS) -m "slow or nightly" $(PYTEST) || [ $$? = 5 ]  # a part may have none
-	@$(if $(PYTEST),,.ci/slow)
+	@$(if $(PYTEST),,$(BIN)/python benchmarks/soak_serving.py --minutes 3 && .ci/slow)
 
 lint: lint-python lint-native lint-page
 

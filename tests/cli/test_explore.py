@@ -135,7 +135,7 @@ def test_score_writes_text_page_and_json(gpt2lab, tmp_path):
     result = gpt2lab("explore", "score", tmp_path / "text.txt", "--html", tmp_path / "a.html", "--model", TINY)
     assert result.exit_code == 0
     assert "The king said" in result.stdout and "falls back to 33" in " ".join(result.stdout.split())
-    assert "class='t s" in (tmp_path / "a.html").read_text(encoding="utf-8")
+    assert """data-tokens='[{"text":"The","probability":""" in (tmp_path / "a.html").read_text(encoding="utf-8")
     record = json.loads(gpt2lab("explore", "score", "-", "--json", "--model", TINY, input=text).stdout)
     plain = json.loads(gpt2lab("score", text, "--json", "--model", TINY).stdout)
     assert record["loss"] == pytest.approx(plain["loss"], abs=1e-5)
