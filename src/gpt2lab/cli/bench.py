@@ -51,7 +51,7 @@ def command(model_name: str | None, random: str | None, precisions: tuple[str, .
     header = "" if as_json else f"{'':<12}{'':<12}{'tokens/s':>10}  {'min - max':^19}{'GB/s':>8}\n"
     for precision in PRECISIONS if "all" in precisions else dict.fromkeys(precisions):
         speeds = _speeds(checkpoint, precision, **how)
-        click.echo(header, nl=False)  # once nothing is left to complain of
+        click.echo(header, nl=False)  # only after all checks have passed
         header = ""
         if as_json:
             click.echo(json.dumps(_record(checkpoint, precision, speeds, **how)))
@@ -73,19 +73,19 @@ def _checkpoint(model_name: str | None, random: str | None) -> Checkpoint:
 
 
 def _speeds(checkpoint: Checkpoint, precision: str, *, threads: int | None, rounds: int) -> Iterator[Speed]:
-    """The speeds as they are measured; what is wrong with the arguments, or the model, is told at once."""
+    """Return the speeds as they are measured; errors in the arguments or the model are raised at once."""
     from gpt2lab.benchmarking import measure
     from gpt2lab.engines.lazy import Engines
     from gpt2lab.model import LanguageModel, tokenizer_of
 
     engines = Engines(checkpoint, precision=precision, threads=threads)
     speeds = measure(LanguageModel(engines, tokenizer_of(checkpoint)), rounds)
-    _ = engines.generating  # opens it, or tells why it cannot be
+    _ = engines.generating  # opens it, or raises
     return speeds
 
 
 def _record(checkpoint: Checkpoint, precision: str, speeds: Iterable[Speed], **how: Any) -> dict[str, Any]:
-    """The results of one precision for JSON."""
+    """Return the results of one precision for JSON."""
     results = [
         {
             "workload": speed.workload.name,
@@ -101,7 +101,7 @@ def _record(checkpoint: Checkpoint, precision: str, speeds: Iterable[Speed], **h
 
 
 def _line(precision: str, speed: Speed) -> str:
-    """One row of the table."""
+    """Format one row of the table."""
     figures = speed.summary()
     span = f"{figures['min']:,.1f} - {figures['max']:,.1f}"
     read = "" if speed.gb_s is None else f"{speed.gb_s:.1f}"

@@ -1,4 +1,4 @@
-"""``gpt2lab cache``: what is kept between runs: packed weights, and data that was fetched."""
+"""``gpt2lab cache``: the files kept between runs, which are packed weights and fetched data."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _folder() -> Path:
 
 
 def _data_folders() -> list[Path]:
-    """What ``train`` and ``encode`` fetched, and ``eval``'s data sets."""
+    """Return the folders of data that ``train`` and ``encode`` fetched, and of ``eval``'s data sets."""
     folders = (cache_folder("data", even_if_off=True), cache_folder("datasets"))
     return [folder for folder in folders if folder is not None and folder.is_dir()]
 

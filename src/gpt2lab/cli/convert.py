@@ -1,4 +1,4 @@
-"""``gpt2lab convert``: a checkpoint of one format into another. The work is ``weights.convert``'s."""
+"""``gpt2lab convert``: convert a checkpoint from one format to another. ``weights.convert`` does the work."""
 
 from __future__ import annotations
 

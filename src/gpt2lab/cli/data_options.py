@@ -1,4 +1,4 @@
-"""Options of the commands that read datasets, and the line that tells how far one has been read."""
+"""Options of the commands that read datasets, and the line that shows their progress."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def reading_options(function: Decorated) -> Decorated:
-    """``--field --column --encoding --errors``: the attributes of :class:`gpt2lab.data.files.Reading`."""
+    """Add ``--field --column --encoding --errors``: the attributes of :class:`gpt2lab.data.files.Reading`."""
     group = "Reading"
     options = (
         option(
@@ -47,7 +47,7 @@ def reading_options(function: Decorated) -> Decorated:
 
 
 def vocabulary_option(function: Decorated) -> Decorated:
-    """``--model_name``, for :func:`vocabulary_of`."""
+    """Add ``--model_name``, for :func:`vocabulary_of`."""
     return option(
         "Reading",
         "--model_name",
@@ -58,7 +58,7 @@ def vocabulary_option(function: Decorated) -> Decorated:
 
 
 def vocabulary_of(model_name: str | None) -> Tokenizer:
-    """The tokenizer of a model, whose weights are not read; GPT-2's by default."""
+    """Return the tokenizer of a model, without reading its weights; GPT-2's by default."""
     from gpt2lab.errors import UsageError
     from gpt2lab.model import tokenizer_of
     from gpt2lab.tokenizer import Tokenizer
@@ -73,10 +73,10 @@ def vocabulary_of(model_name: str | None) -> Tokenizer:
 
 
 class BytesRead:
-    """Tells on stderr how much of a dataset has been read; a context manager.
+    """A context manager that reports on stderr how much of a dataset has been read.
 
-    ``total`` is in bytes, 0 if it is not known. The line is kept up to date on a terminal, else written every half
-    minute, and at the end of what took longer than five seconds.
+    ``total`` is in bytes, 0 if unknown. On a terminal the line is kept up to date; elsewhere a line is written every
+    half minute. A last one follows if reading took longer than five seconds.
     """
 
     def __init__(self, total: int) -> None:
@@ -96,7 +96,7 @@ class BytesRead:
             print(f"gpt2lab: {self._line()}", file=sys.stderr, flush=True)
 
     def add(self, count: int) -> None:
-        """``count`` bytes more have been read."""
+        """Count ``count`` more bytes as read."""
         self._done += count
         now = time.monotonic()
         if now - self._shown > self._interval:
@@ -105,7 +105,7 @@ class BytesRead:
             print(before + self._line(), end=after, file=sys.stderr, flush=True)
 
     def say(self, line: str) -> None:
-        """A line of its own."""
+        """Print a separate line."""
         print(("\r\033[K" if self._terminal else "") + line, file=sys.stderr, flush=True)
 
     def _line(self) -> str:

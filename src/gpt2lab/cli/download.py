@@ -1,4 +1,4 @@
-"""``gpt2lab download``: a released size onto this machine. The work is ``weights.download``'s."""
+"""``gpt2lab download``: fetch a released size onto this machine. ``weights.download`` does the work."""
 
 from __future__ import annotations
 
@@ -54,6 +54,6 @@ def command(size: str, source: str, models_dir: Path) -> None:
         click.echo("\ninterrupted; the same command goes on from here", err=True)
         raise
     finally:
-        if bars.live.is_started:  # or it would print an empty line
+        if bars.live.is_started:  # else stop() would print an empty line
             bars.stop()
     click.echo(f"{size} is in {folder}", err=True)

@@ -1,4 +1,4 @@
-"""``gpt2lab encode``: text to tokens once, so that training starts at once and reads them from the disk."""
+"""``gpt2lab encode``: encode text once, so that training starts at once and reads the tokens from disk."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def command(
 def _write_shards(
     path: Path, stream: Iterator[Encoded], tokenizer: Tokenizer, shard_tokens: int, overwrite: bool
 ) -> str:
-    """Write the folder; returns what to say about it."""
+    """Write the folder; return a summary to print."""
     from gpt2lab.data.shards import new_shards, write_shards
     from gpt2lab.data.vocabulary import vocabulary_hash
     from gpt2lab.errors import UsageError
@@ -116,7 +116,7 @@ def _write_shards(
 
 
 def _write_npz(path: Path, stream: Iterator[Encoded], tokenizer: Tokenizer, combine: int, overwrite: bool) -> str:
-    """Write the file; returns what to say about it."""
+    """Write the file; return a summary to print."""
     from gpt2lab.data.npz import write_npz
     from gpt2lab.errors import CheckpointError, UsageError
     from gpt2lab.weights.writing import destination_file

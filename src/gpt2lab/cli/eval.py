@@ -1,4 +1,4 @@
-"""``gpt2lab eval``: perplexity of texts, and published benchmarks with what others found beside them."""
+"""``gpt2lab eval``: perplexity of texts, and published benchmarks next to the results of others."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def command(tasks: tuple[str, ...], data: str | None, as_json: bool, limit: int 
 
 
 def _run(limit: int | None, model_name: str, **how: Any) -> Run:
-    """The model to be measured, with its weights in float32 if nothing else was asked for."""
+    """Return the model to measure, with its weights in float32 by default."""
     from gpt2lab.engines.lazy import Engines
     from gpt2lab.evaluating import Run
     from gpt2lab.model import tokenizer_of
@@ -97,7 +97,7 @@ def _say(line: str) -> None:
 
 @contextmanager
 def _progress(task: str, run: Run) -> Iterator[tuple[Run, Callable[[str], Callable[[int, int], None]]]]:
-    """``run`` with what moves a line on stderr, and what starts one for a download; nothing where stderr is a file."""
+    """Yield ``run`` with a progress line on stderr, and a function that starts one for a download; for terminals."""
     from dataclasses import replace
 
     from rich.console import Console
@@ -154,7 +154,7 @@ def _number(figure: Figure) -> tuple[str, str]:
 
 
 def _published(task: str, config: ModelConfig) -> list[tuple[str, ...]]:
-    """The others' figures: of the model's own size if it was released, else of all sizes."""
+    """Return the published figures, of the model's own size if it was released, else of all sizes."""
     from gpt2lab.evaluating.published import SIZES, published, released_size
 
     own = released_size(config)
@@ -174,7 +174,7 @@ def _published_number(each: Published, size: str) -> str:
 
 
 def _table(rows: list[tuple[str, ...]]) -> None:
-    """Columns side by side; those of numbers to the right."""
+    """Print rows as aligned columns, with numbers to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     right = [rows[-1][column][:1].isdigit() or rows[-1][column] == "-" for column in range(len(widths))]
     for row in rows:
@@ -186,7 +186,7 @@ def _table(rows: list[tuple[str, ...]]) -> None:
 
 
 def _record(found: Evaluation, config: ModelConfig, model: dict[str, Any]) -> dict[str, Any]:
-    """The result for JSON, which has no NaN and no infinity: null stands for them."""
+    """Return the result for JSON, where null stands for NaN and infinity."""
     from gpt2lab.evaluating.published import published, released_size
 
     def finite(value: float) -> float | None:

@@ -1,4 +1,4 @@
-"""``gpt2lab generate``: samples to standard output or a file, as text to read or as JSON lines."""
+"""``gpt2lab generate``: write samples to standard output or a file, as plain text or as JSON lines."""
 
 from __future__ import annotations
 
@@ -103,17 +103,17 @@ def command(
     load = model_loader(arguments)
     if prompts_file is not None and out is not None:
         return run_job(prompts, out, load, order_maker(model_arguments, arguments, nsamples, as_json, job), job)
-    arguments["seed"] = make_options(**arguments).seed  # complains before a model is looked for, or downloaded
+    arguments["seed"] = make_options(**arguments).seed  # raises before a model is opened or downloaded
     model = load()
     if not nsamples and arguments["batch_size"] is None and sys.stdout.isatty() and out is None:
-        arguments["batch_size"] = 1  # somebody is watching: show what comes rather than make much at once
+        arguments["batch_size"] = 1  # a user is watching: show text as it comes rather than make much at once
     pieces = model.pieces(prompts, n=nsamples or None, **arguments)
     one_at_a_time = arguments["batch_size"] == 1 or (nsamples == 1 and len(prompts) == 1)
     streamed = one_at_a_time and model.tokenizer is not None and not as_json and out is None
     with (
         _appended(out) if out else nullcontext(_Samples(sys.stdout)) as samples,
         Progress(nsamples * len(prompts), live=not streamed) as progress,
-        StoppedBetween() if out else nullcontext() as stopped,  # a pipe that nobody reads may be stopped in a write
+        StoppedBetween() if out else nullcontext() as stopped,  # a blocked write to a pipe must stay interruptible
     ):
         print(f"gpt2lab: seed {arguments['seed']}", file=sys.stderr)
         watched = progress.watch(stopped.items(pieces) if stopped else pieces)
@@ -127,11 +127,11 @@ _MODEL_ARGUMENTS = {
     "name_or_path": "model_name",
     **{name: name for name in ("draft", "precision", "kv_precision", "threads", "device")},
 }
-"""Arguments of :func:`gpt2lab.load`, and the options that give them."""
+"""Arguments of :func:`gpt2lab.load`, and the options that set them."""
 
 
 def _prompts(prompt: str | None, prompt_file: str | None, prompts_file: str | None) -> list[Prompt]:
-    """The prompts that the command line names: at most one source; without any, one empty prompt."""
+    """Return the prompts from the command line's only source; without one, a single empty prompt."""
     if sum(source is not None for source in (prompt, prompt_file, prompts_file)) > 1:
         raise UsageError("give one of PROMPT, --prompt_file and --prompts, not several")
     if prompts_file is not None:
@@ -144,14 +144,14 @@ def _prompts(prompt: str | None, prompt_file: str | None, prompts_file: str | No
 
 
 class _Samples:
-    """Where finished samples go, each by one write."""
+    """The destination of finished samples, each written in one call."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
         self.n_written = 0
 
     def write_all(self, pieces: Iterable[Piece], text_of: Callable[[Completion], str]) -> None:
-        """Write samples by their numbers. Who is stopped writes those too that still wait for one before them."""
+        """Write samples in order. If interrupted, also write finished ones that still wait for an earlier one."""
         early: dict[int, Completion] = {}
         try:
             for completion in in_order(pieces, early=early):
@@ -162,7 +162,7 @@ class _Samples:
             raise
 
     def tell(self, out: str) -> None:
-        """Say on stderr how many there were."""
+        """Report on stderr how many samples were written."""
         what = "1 sample" if self.n_written == 1 else f"{self.n_written:,} samples"
         print(f"gpt2lab: {what} appended to {out}", file=sys.stderr)
 
@@ -174,7 +174,7 @@ class _Samples:
 
 @contextmanager
 def _appended(out: str) -> Iterator[_Samples]:
-    """``out`` opened so that what it holds stays; tells in the end what came to it, also if that end is Ctrl-C."""
+    """Open ``out`` for appending, and report at the end, even after Ctrl-C, how many samples were added."""
     try:
         with Path(out).open("a", encoding="utf-8", newline="\n") as file:
             samples = _Samples(file)

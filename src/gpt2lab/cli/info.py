@@ -1,4 +1,4 @@
-"""``gpt2lab info``: what a model is. The facts are ``weights.describe``'s, and the engines' of what it takes there."""
+"""``gpt2lab info``: describe a model. The facts come from ``weights.describe``, memory figures from the engines."""
 
 from __future__ import annotations
 

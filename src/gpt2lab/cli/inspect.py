@@ -1,4 +1,4 @@
-"""``gpt2lab inspect``: what a dataset is made of, and what a model would be given of it."""
+"""``gpt2lab inspect``: what a dataset contains, and what a model would be trained on."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def command(
 
 
 def _lines(counts: Counts, tokenizer: Tokenizer) -> list[str]:
-    """The counts, to be read."""
+    """Format the counts for the user."""
     n_vocab = tokenizer.n_vocab
     between = "no separator" if tokenizer.end_of_text is None else "one <|endoftext|>"
     spread = f"{counts.shortest:,} to {counts.longest:,} tokens, median {counts.median:,}"
@@ -102,7 +102,7 @@ def _window_lines(batch: Batch, tokenizer: Tokenizer) -> list[str]:
 
 
 def _quoted(tokenizer: Tokenizer, id: int) -> str:
-    """A token in quotes; as escaped bytes if it holds half a character."""
+    """Return a token in quotes, or as escaped bytes if it holds part of a character."""
     piece = tokenizer.token_bytes(id)
     try:
         return repr(piece.decode("utf-8"))

@@ -58,7 +58,7 @@ def command(nsamples: int, **arguments: Any) -> None:
     load = model_loader(arguments)
     arguments["seed"] = make_options(**arguments).seed
     model = load()
-    model.pieces("", **arguments).close()  # complains of options that do not suit the model now, not at every prompt
+    model.pieces("", **arguments).close()  # reports unsuitable options now, not at every prompt
     print(f"gpt2lab: seed {arguments['seed']}", file=sys.stderr)
     if sys.stdin.isatty():
         print(f"gpt2lab: {_HOW_TO_END}", file=sys.stderr)
@@ -75,7 +75,7 @@ def command(nsamples: int, **arguments: Any) -> None:
 
 
 def _ask() -> str | None:
-    """The next prompt that is not empty, None at the end of the input."""
+    """Ask for the next nonempty prompt; None at the end of the input."""
     while True:
         try:
             prompt = input("Model prompt >>> ")

@@ -1,4 +1,4 @@
-"""What ``gpt2lab generate --prompts … --out …`` does: a job in parts, here or on a Ray cluster."""
+"""``gpt2lab generate --prompts … --out …``: a job in parts, here or on a Ray cluster."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _TELL_SECONDS = 30
 
 
 def ray_options(function: Decorated) -> Decorated:
-    """``--ray --ray_address --workers``."""
+    """Add ``--ray --ray_address --workers``."""
     group = "Cluster"
     options = (
         option(group, "--ray", is_flag=True, help="Work on a Ray cluster, or on Ray's workers on this machine."),
@@ -54,7 +54,7 @@ def ray_options(function: Decorated) -> Decorated:
 
 
 def job_options(function: Decorated) -> Decorated:
-    """What is for many prompts into one file."""
+    """Add the options for writing many prompts' samples into one file."""
     group = "Many prompts into a file"
     size = option(
         group,
@@ -79,7 +79,7 @@ class JobOptions:
     workers: int | None
 
     def check(self, *, wanted: bool) -> None:
-        """Complain about options that nothing would come of; ``wanted`` says whether there is a job."""
+        """Raise :class:`UsageError` for options without effect; ``wanted`` says whether there is a job."""
         check_ray(self.ray, self.ray_address, self.workers)
         given = "ray" if self.ray else "overwrite" if self.overwrite else None
         if given and not wanted:
@@ -87,7 +87,7 @@ class JobOptions:
 
 
 def check_ray(ray: bool, address: str | None, workers: int | None) -> None:
-    """Complain about options of a cluster where none is asked for."""
+    """Raise :class:`UsageError` for cluster options without ``--ray``."""
     given = "workers" if workers else "ray_address" if address else None
     if given and not ray:
         raise UsageError(f"--{given} is for a cluster: give --ray too")
@@ -100,9 +100,9 @@ def run_job(
     make_order: Callable[[LanguageModel, int | None], Order],
     how: JobOptions,
 ) -> None:
-    """Make all samples of ``prompts`` into ``out``; goes on with what an interrupted run left.
+    """Write all samples of ``prompts`` to ``out``, continuing an interrupted run.
 
-    ``make_order`` is told the model and the seed of that run, None if there was none.
+    ``make_order`` receives the model and the seed of that run, None if there was none.
     """
     from gpt2lab.jobs.generating import check_prompts
     from gpt2lab.jobs.outputs import output_at
@@ -135,12 +135,12 @@ def run_job(
 def order_maker(
     model_arguments: dict[str, Any], options: dict[str, Any], nsamples: int, as_json: bool, how: JobOptions
 ) -> Callable[[LanguageModel, int | None], Order]:
-    """What :func:`run_job` makes its order with. Raises for options that cannot be taken."""
+    """Return the function that makes the order for :func:`run_job`. Raises :class:`UsageError` for invalid options."""
     from gpt2lab.jobs.generating import Order, digest_of, kernels_of
 
     if not nsamples:
         raise UsageError("--nsamples 0 has no end: give a number for --prompts with --out")
-    drawn = make_options(**options).seed  # complains before a model is looked for, or downloaded
+    drawn = make_options(**options).seed  # raises before a model is opened or downloaded
 
     def order_of(model: LanguageModel, recorded_seed: int | None) -> Order:
         seed = drawn if options["seed"] is not None or recorded_seed is None else recorded_seed
@@ -180,7 +180,7 @@ def _on_ray(prompts: Sequence[Prompt], order: Order, parts: Parts, missing: list
 
 
 def told(items: Iterator[Any], total: int, what: str) -> Iterator[Any]:
-    """``items`` as they are; how many there were is told on stderr now and then."""
+    """Yield ``items`` unchanged, and report their number on stderr now and then."""
     shown = time.monotonic()
     for number, item in enumerate(items, 1):
         yield item
@@ -190,7 +190,7 @@ def told(items: Iterator[Any], total: int, what: str) -> Iterator[Any]:
 
 
 def _found_from_anywhere(model_arguments: dict[str, Any], threads: int | None) -> dict[str, Any]:
-    """``model_arguments`` with paths that mean the same in another working folder, and ``threads`` if none are said."""
+    """Return ``model_arguments`` with absolute paths, and with ``threads`` if they set none."""
     found = dict(model_arguments)
     for key in ("name_or_path", "draft"):
         name = found[key]

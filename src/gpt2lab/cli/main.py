@@ -1,8 +1,8 @@
-"""The ``gpt2lab`` command: finds a subcommand, and turns what goes wrong into one line and an exit status.
+"""The ``gpt2lab`` command: finds a subcommand, and turns errors into one line and an exit status.
 
-0: done. 2: the user's mistake, with ``gpt2lab: error: …`` on stderr. 130: Ctrl-C. 141: nobody reads our output any
-more. 143: SIGTERM, 129: SIGHUP. Anything else that escapes is a bug and keeps its traceback. Imports no subcommand
-before it is asked for.
+0: success. 2: a user error, with ``gpt2lab: error: …`` on stderr. 130: Ctrl-C. 141: the reader of the output is gone.
+143: SIGTERM. 129: SIGHUP. Any other exception is a bug and keeps its traceback. A subcommand is imported only when it
+is called.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ COMMANDS = {
     "cache": "Show or clear the weights kept ready for the next start.",
     "download": "Fetch a released model.",
 }
-"""Subcommand → what ``gpt2lab --help`` says of it; each is ``command`` in a module of its name."""
+"""Subcommand → its line in ``gpt2lab --help``; each is ``command`` in the module of the same name."""
 
 SCRIPTS = {
     "generate_unconditional_samples": (
@@ -73,14 +73,14 @@ SCRIPTS = {
 
 
 class Commands(click.Group):
-    """Imports a subcommand's module when it is called for, and reports errors."""
+    """A group that imports a subcommand's module only when needed, and reports errors."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Names in the order of the help page."""
+        """Return the names in the order of the help page."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The subcommand, imported now."""
+        """Import and return the subcommand."""
         if cmd_name not in COMMANDS:
             return None
         command: click.Command = import_module(f"gpt2lab.cli.{cmd_name}").command
@@ -89,7 +89,7 @@ class Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """The subcommand that is meant. For a script of the original or a misspelt name the error says what to use."""
+        """Return the subcommand; for one of the original's scripts or a misspelt name, the error says what to use."""
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
@@ -107,17 +107,17 @@ class Commands(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the subcommand and see its output off."""
+        """Run the subcommand and flush its output."""
         try:
             super().invoke(ctx)
             sys.stdout.flush()
         except BrokenPipeError:
-            with suppress(OSError):  # or Python would complain once more when it flushes at exit
+            with suppress(OSError):  # else Python would report the error again when it flushes at exit
                 os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(141)
 
     def main(self, *args: Any, **more: Any) -> Any:
-        """Run, report what goes wrong, and exit."""
+        """Run, report errors, and exit."""
         _replace_closed_streams()
         _use_utf8()
         status = 2
@@ -138,7 +138,7 @@ class Commands(click.Group):
 
 
 class _Closed(TextIOBase):
-    """Stands for a standard stream that the caller closed: whoever uses it gets an OSError."""
+    """A stand-in for a standard stream that the caller closed; using it raises an OSError."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -151,7 +151,7 @@ class _Closed(TextIOBase):
 
 
 def _replace_closed_streams() -> None:
-    """Python has None for a stream that is closed (``>&-``), which would be a traceback wherever it is used."""
+    """Replace closed streams (``>&-``), which Python sets to None: any use of them would give a traceback."""
     if sys.stdin is None:
         sys.stdin = cast("TextIO", _Closed("standard input"))
     if sys.stdout is None:
@@ -161,7 +161,7 @@ def _replace_closed_streams() -> None:
 
 
 def _use_utf8() -> None:
-    """Text is UTF-8 with plain newlines, whatever the system's habits."""
+    """Set input and output to UTF-8, and output to plain newlines, on every system."""
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8", newline="\n")
     if isinstance(sys.stdin, TextIOWrapper):
@@ -199,8 +199,8 @@ def cli(ctx: click.Context) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point of ``gpt2lab`` and ``python -m gpt2lab``."""
-    for name in ("SIGTERM", "SIGHUP"):  # else nobody would remove what is half written
+    """Run ``gpt2lab``; the entry point of the command and of ``python -m gpt2lab``."""
+    for name in ("SIGTERM", "SIGHUP"):  # else nothing would remove half-written files
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, lambda number, _: sys.exit(128 + number))

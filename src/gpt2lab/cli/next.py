@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 
 BAR_WIDTH = 40
 NUMBERS_WIDTH = 36
-"""Columns of a table beside its bars, with the longest words that are common."""
+"""Width of a table without its bars, with the longest common words."""
 MAX_ROWS = 1000
-"""Of a table: rich takes minutes to lay out a whole vocabulary."""
+"""The most rows of a table: rich takes minutes to lay out a whole vocabulary."""
 
 
 @click.command(
@@ -56,7 +56,7 @@ def _show(result: NextToken) -> None:
     from rich.console import Console
 
     console = Console(highlight=False)
-    with console.capture() as tables:  # printed by us: rich would leave with status 1 if nobody reads them
+    with console.capture() as tables:  # print() them below: rich would exit with status 1 if nobody reads them
         for number, stage in enumerate(result.stages):
             if number:
                 console.print()
@@ -65,7 +65,7 @@ def _show(result: NextToken) -> None:
 
 
 def _table(stage: StageView, bar_width: int) -> Any:
-    """One stage as a rich table: token, probability, a bar in proportion to the likeliest if there is room for it."""
+    """Return one stage as a rich table: token, probability, and if there is room, a bar relative to the likeliest."""
     from rich.table import Table
     from rich.text import Text
 

@@ -1,7 +1,7 @@
-"""Command-line options that several commands share, and how help shows them in groups.
+"""Command-line options that several commands share, and their groups in the help.
 
-Those of sampling are declared in :mod:`gpt2lab.sampling.declaration`. Options are spelled as in the original, with
-underscores; the main group takes dashes as well.
+The sampling options are declared in :mod:`gpt2lab.sampling.declaration`. Options are spelled as in the original, with
+underscores; the main group accepts dashes as well.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 
 class GroupedOption(click.Option):
-    """An option with the heading under which help lists it."""
+    """An option that knows its heading in the help."""
 
     def __init__(self, *args: Any, group: str = "Options", **more: Any) -> None:
         super().__init__(*args, **more)
@@ -46,12 +46,12 @@ class GroupedCommand(click.Command):
 
 
 def option(group: str, *names: str, **more: Any) -> Callable[[Decorated], Decorated]:
-    """``click.option`` under the heading ``group``; its default is shown where there is one."""
+    """Return ``click.option`` under the heading ``group``; help shows its default, if any."""
     return click.option(*names, cls=GroupedOption, group=group, show_default=more.get("default") is not None, **more)
 
 
 def model_options(default_precision: str) -> Callable[[Decorated], Decorated]:
-    """What :func:`gpt2lab.load` takes, for :func:`model_loader`; the default of ``--precision`` is only told."""
+    """Add the arguments of :func:`gpt2lab.load`, for :func:`model_loader`; ``default_precision`` is only shown."""
     group = "Model"
     options = (
         option(
@@ -90,7 +90,7 @@ def model_options(default_precision: str) -> Callable[[Decorated], Decorated]:
 
 
 def model_loader(arguments: dict[str, Any]) -> Callable[[], LanguageModel]:
-    """Take what :func:`model_options` and ``--draft`` describe out of ``arguments``; return what opens that model."""
+    """Pop the options of :func:`model_options` and ``--draft`` from ``arguments``; return what opens that model."""
     name, draft = arguments.pop("model_name"), arguments.pop("draft", None)
     how = {name: arguments.pop(name) for name in ("precision", "kv_precision", "threads", "device")}
     if draft is not None and arguments.get("speculation") == "off":
@@ -105,7 +105,7 @@ def model_loader(arguments: dict[str, Any]) -> Callable[[], LanguageModel]:
 
 
 def speculation_options(function: Decorated) -> Decorated:
-    """``--draft``, ``--speculation``: tokens guessed ahead."""
+    """Add ``--draft`` and ``--speculation``, for tokens guessed ahead."""
     draft = option(
         "Model",
         "--draft",
@@ -124,7 +124,7 @@ def speculation_options(function: Decorated) -> Decorated:
 
 
 def sampling_options(function: Decorated, without: str = "") -> Decorated:
-    """One option for each sampling parameter, but for the one named ``without``."""
+    """Add one option for each sampling parameter, except the one named ``without``."""
     for p in reversed(PARAMETERS.values()):
         if p.name != without:
             kind = type(p.default)
@@ -133,7 +133,7 @@ def sampling_options(function: Decorated, without: str = "") -> Decorated:
 
 
 def generation_options(function: Decorated) -> Decorated:
-    """What else shapes a sample: length, seed, where it stops."""
+    """Add the other options that shape a sample: length, seed, where it stops."""
     group = "Samples"
     options = (
         option(

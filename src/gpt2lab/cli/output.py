@@ -1,4 +1,4 @@
-"""How samples are written: in the original's format to be read, or as JSON lines."""
+"""How samples are written: in the original's format for readers, or as JSON lines for programs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def print_json(data: Any) -> None:
 
 
 def check_not_input(out: str | None, *inputs: str | None) -> None:
-    """Raise :class:`~gpt2lab.errors.UsageError` if what is to be written is a file that is read."""
+    """Raise :class:`~gpt2lab.errors.UsageError` if the output is also an input file."""
     if out is not None and any(given is not None and _same_file(out, given) for given in inputs):
         raise UsageError(f"{out} is what is read: give the output another name")
 
@@ -36,24 +36,24 @@ def check_not_input(out: str | None, *inputs: str | None) -> None:
 def _same_file(one: str, other: str) -> bool:
     try:
         return Path(one).samefile(other)
-    except (OSError, ValueError):  # an address, or a file that is not there
+    except (OSError, ValueError):  # an address, or a missing file
         return False
 
 
 def header(number: int) -> str:
-    """The line over sample ``number``, as the original wrote it."""
+    """Return the line above sample ``number``, as the original wrote it."""
     return f"{RULE} SAMPLE {number} {RULE}\n"
 
 
 def plain_prompt(prompt: Prompt, tokenizer: Tokenizer | None) -> str:
-    """A prompt as text; its ids where that is all there is."""
+    """Return a prompt as text, or its ids if there is no tokenizer."""
     if isinstance(prompt, str):
         return prompt
     return tokenizer.decode(prompt) if tokenizer else " ".join(map(str, prompt))
 
 
 def plain(completion: Completion, tokenizer: Tokenizer | None) -> str:
-    """A sample under its header, prompt and completion as one text."""
+    """Return a sample under its header, with prompt and completion as one text."""
     if tokenizer is None:
         text = plain_prompt([*map(int, completion.prompt), *completion.tokens], None)
     else:
@@ -62,7 +62,7 @@ def plain(completion: Completion, tokenizer: Tokenizer | None) -> str:
 
 
 def json_line(completion: Completion) -> str:
-    """A sample as one line of JSON."""
+    """Return a sample as one line of JSON."""
     record = {
         "prompt": completion.prompt,
         "completion": completion.text,
@@ -75,9 +75,9 @@ def json_line(completion: Completion) -> str:
 
 
 def print_as_made(pieces: Iterable[Piece], prompt_text: Callable[[Prompt], str], first_index: int = 0) -> None:
-    """Print samples that come one after another piece by piece, ``prompt_text`` before each.
+    """Print samples that arrive one after another, piece by piece, with ``prompt_text`` before each.
 
-    Whatever ends it, the last line is ended too.
+    The last line is always ended, also after an interruption.
     """
     current = None
     try:

@@ -1,4 +1,4 @@
-"""A line on stderr that tells how a long generation is getting on. Knows nothing of what is generated."""
+"""A line on stderr that shows the progress of a long generation. Knows nothing of what is generated."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from time import monotonic
 from gpt2lab.generation.completion import Piece
 
 LONG = 5.0
-"""Seconds after which a job is long, and its speed is told at the end."""
+"""Seconds after which a job is long, and its speed is reported at the end."""
 
 
 class Progress:
-    """Counts pieces as they pass; a context manager that tells the total at the end of a long job.
+    """A context manager that counts pieces as they pass, and reports the total at the end of a long job.
 
-    ``total`` is the number of samples wanted, None if there is no end. With ``live`` a line is kept up to date twice
-    a second on a terminal; where stderr is none, a line is written every half minute.
+    ``total`` is the number of samples wanted; 0 or None means that there is no end. With ``live``, a line is updated
+    twice a second on a terminal; where stderr is not a terminal, a line is written every half minute.
     """
 
     def __init__(self, total: int | None, *, live: bool) -> None:
@@ -39,7 +39,7 @@ class Progress:
             print(f"gpt2lab: {self._line()}", file=sys.stderr, flush=True)
 
     def watch(self, pieces: Iterable[Piece]) -> Iterator[Piece]:
-        """``pieces`` as they are, counted."""
+        """Count ``pieces`` and yield them unchanged."""
         for piece in pieces:
             self._tokens += 1
             self._samples += piece.completion is not None

@@ -1,4 +1,4 @@
-"""Where prompts come from: an argument, a file, an address, standard input. Text is UTF-8 without a byte-order mark."""
+"""Reading prompts from an argument, a file, an address or standard input. A byte-order mark is removed from UTF-8."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gpt2lab.generation.completion import Prompt
 
 
 def read_text(source: str) -> str:
-    """All of a file, of what is at an address, or of standard input if ``source`` is ``-``; newlines as they are."""
+    """Read a whole file or address, or standard input if ``source`` is ``-``; newlines stay as they are."""
     name = "standard input" if source == "-" else source or "''"
     try:
         data = sys.stdin.buffer.read() if source == "-" else _file_of(source).read_bytes()
@@ -24,7 +24,7 @@ def read_text(source: str) -> str:
 
 
 def _file_of(source: str) -> Path:
-    """The file that is ``source``, or that what is at this address was fetched into."""
+    """Return ``source`` as a file; fetch it if it is an address."""
     if "://" not in source:
         return Path(source)
     from gpt2lab.data.remote import fetch, is_remote
@@ -33,20 +33,20 @@ def _file_of(source: str) -> Path:
 
 
 def whole_prompt(source: str) -> str:
-    """A file as one prompt, without the newline that ends its last line."""
+    """Read a file as one prompt, without the newline at its end."""
     text = read_text(source)
     return text.removesuffix("\n").removesuffix("\r")
 
 
 def prompt_argument(prompt: str) -> str:
-    """The prompt that a command was given: ``-`` stands for standard input."""
+    """Return the prompt given to a command; ``-`` stands for standard input."""
     return whole_prompt("-") if prompt == "-" else prompt
 
 
 def many_prompts(source: str) -> list[Prompt]:
-    """The prompts of a file: one a line, or JSON lines with ``"prompt"`` (text or token ids).
+    """Read the prompts of a file: one per line, or JSON lines with ``"prompt"`` (text or token ids).
 
-    It is JSON lines if any of its lines is an object with that key: then all must be. Empty lines are skipped.
+    If any line is an object with that key, all lines must be. Empty lines are skipped.
     """
     lines = [(n, line.removesuffix("\r")) for n, line in enumerate(read_text(source).split("\n"), 1)]
     lines = [(n, line) for n, line in lines if line.strip()]
@@ -65,7 +65,7 @@ def many_prompts(source: str) -> list[Prompt]:
 
 
 def _record(line: str) -> dict[str, Any]:
-    """The JSON object that ``line`` is; an empty one if it is none."""
+    """Parse ``line`` as a JSON object; return an empty one if it is none."""
     if not line.lstrip().startswith("{"):
         return {}
     try:
@@ -76,5 +76,5 @@ def _record(line: str) -> dict[str, Any]:
 
 
 def _is_prompt(value: Any) -> TypeGuard[Prompt]:
-    """Whether ``value`` is text or a list of whole numbers; JSON's true is none, though Python takes it for 1."""
+    """Return whether ``value`` is text or a list of whole numbers; JSON's true is no number, though Python's is 1."""
     return isinstance(value, str) or (isinstance(value, list) and all(type(id) is int for id in value))

@@ -51,18 +51,18 @@ def command(text: str, stride: int | None, as_json: bool, **arguments: Any) -> N
 
 
 def _content(text: str) -> tuple[str, str]:
-    """Where the text comes from, in words, and the text."""
+    """Return where the text comes from, in words, and the text."""
     if text == "-":
         return "standard input", read_text("-")
     try:
         is_file = Path(text).is_file()
-    except (OSError, ValueError):  # too long for a name, or with a null character
+    except (OSError, ValueError):  # too long for a file name, or with a null character
         is_file = False
     return (text, read_text(text)) if is_file else ("the argument", text)
 
 
 def _record(result: ScoreResult) -> dict[str, object]:
-    """The result for JSON, which has no NaN and no infinity: null stands for them."""
+    """Return the result for JSON, where null stands for NaN and infinity."""
     numbers = {"loss": result.loss, "perplexity": result.perplexity, "bits_per_byte": result.bits_per_byte}
     return {
         "n_tokens": len(result.tokens),

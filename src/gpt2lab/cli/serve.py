@@ -1,4 +1,4 @@
-"""``gpt2lab serve``: models over HTTP, in the shape of OpenAI's completions."""
+"""``gpt2lab serve``: serve models over HTTP, compatible with OpenAI's completions API."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def command(
 
 
 def _models_of(runs: Sequence[Run], load: Callable[[str], LanguageModel]) -> list[tuple[str, LanguageModel]]:
-    """What is served if nobody says what: the models that runs have so far, and ``tales`` unless one is called so."""
+    """Load the models served by default: those that the runs have so far, and ``tales`` unless a run has that name."""
     models: dict[str, LanguageModel] = {}
     for run in runs:
         try:
@@ -147,7 +147,7 @@ def _models_of(runs: Sequence[Run], load: Callable[[str], LanguageModel]) -> lis
 
 
 def _log(quiet: bool) -> None:
-    """Lines with their time on standard error."""
+    """Log lines with their time on standard error."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
     log = logging.getLogger("gpt2lab.serving")

@@ -1,4 +1,4 @@
-"""Being stopped, at moments where nothing is lost by it. Knows nothing of what is done."""
+"""Interruptions at moments when nothing is lost. Knows nothing of the work that is interrupted."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if
 
 
 class StoppedBetween:
-    """While entered, Ctrl-C and being ended interrupt the making of an item of :meth:`items`, not what is done with it.
+    """A context in which signals interrupt the making of an item of :meth:`items`, but not the work on it.
 
-    One that comes at the wrong time is kept until the next item is asked for, or the block is left; one more is not
-    kept. Signals that are ignored, or end the process without Python, stay as they are; so do all in other threads
-    than the main one, which alone may change them.
+    A signal that arrives during that work is kept until the next item is requested, or the block is left; a second one
+    acts at once. Signals that are ignored, or end the process without Python, stay as they are. Outside the main
+    thread, which alone may change signals, nothing changes.
     """
 
     def __init__(self) -> None:
@@ -35,14 +35,14 @@ class StoppedBetween:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._making = True  # from here on nothing is kept
+        self._making = True  # from here on signals act at once
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         if kind is None:
             self._obey()
 
     def items(self, items: Iterable[Item]) -> Iterator[Item]:
-        """``items`` as they are."""
+        """Yield ``items`` unchanged."""
         iterator = iter(items)
         while True:
             try:

@@ -1,4 +1,4 @@
-"""``gpt2lab tokens``: what a text looks like to the model: bytes, pieces, ids."""
+"""``gpt2lab tokens``: a text as the model sees it: bytes, pieces, ids."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def command(text: str, model_name: str | None, special: bool, as_json: bool) -> 
 
 
 def _quoted(piece: bytes) -> str:
-    """A token in quotes; as escaped bytes if it holds half a character."""
+    """Return a token in quotes, or as escaped bytes if it holds part of a character."""
     try:
         return repr(piece.decode("utf-8"))
     except UnicodeDecodeError:

@@ -1,7 +1,7 @@
-"""``gpt2lab train``: fine-tune a model on your own text, or train one from nothing.
+"""``gpt2lab train``: fine-tune a model on your own text, or train one from scratch.
 
-Turns flags, and a file of settings, into what :mod:`gpt2lab.training.start` does; torch is imported only when the
-command runs.
+Turns flags and a settings file into a call of :mod:`gpt2lab.training.start`; torch is imported only when the command
+runs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from gpt2lab.training.job import Job
 from gpt2lab.training.settings import Settings
 
 SHAPE = {"n_ctx": 512, "n_embd": 256, "n_head": 4, "n_layer": 8}
-"""Of a model of random weights, unless told otherwise."""
+"""The default shape of a model with random weights."""
 SHAPE_HELP = {
     "n_ctx": "Longest context, in tokens.",
     "n_embd": "Width.",
@@ -36,7 +36,7 @@ SHAPE_HELP = {
 
 
 def settings_options(function: Callable[..., None]) -> Callable[..., None]:
-    """One option for each field of :class:`Settings`, with its default and its choices."""
+    """Add one option for each field of :class:`Settings`, with its default and its choices."""
     types = typing.get_type_hints(Settings)
     for field in reversed(fields(Settings)):
         kind, more = types[field.name], {"default": field.default, "help": field.metadata["help"]}
@@ -51,7 +51,7 @@ def settings_options(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def shape_options(function: Callable[..., None]) -> Callable[..., None]:
-    """The shape of a new model."""
+    """Add the options for the shape of a new model."""
     for name, text in reversed(SHAPE_HELP.items()):
         function = option(
             "Model", f"--{name}", type=int, help=f"With --from_scratch: {text}  [default: {SHAPE[name]}]"
@@ -60,7 +60,7 @@ def shape_options(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def read_config(context: click.Context, _parameter: click.Parameter, path: str | None) -> str | None:
-    """Let the settings in a file stand in for the defaults: flags that are given still win."""
+    """Use the settings in a file as defaults; flags on the command line still win."""
     if path is None:
         return None
     known = {parameter.name: parameter for parameter in context.command.params if parameter.name != "config"}
@@ -83,7 +83,7 @@ def read_config(context: click.Context, _parameter: click.Parameter, path: str |
 
 
 def _other_type(parameter: click.Parameter, value: Any) -> str | None:
-    """What a value should be that click would make into something else, silently; None if it is right."""
+    """Return the expected type if click would silently convert ``value`` into something else; None if it is right."""
     if isinstance(parameter, click.Option) and parameter.is_flag:
         return None if isinstance(value, bool) else "true or false"
     if isinstance(value, bool):
@@ -94,7 +94,7 @@ def _other_type(parameter: click.Parameter, value: Any) -> str | None:
 
 
 def _parse(path: Path) -> dict[str, Any]:
-    """The settings in a TOML or YAML file."""
+    """Read the settings in a TOML or YAML file."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -110,7 +110,7 @@ def _parse(path: Path) -> dict[str, Any]:
             raise UsageError(f"{path} is neither .toml nor .yaml")
     except UsageError:
         raise
-    except Exception as error:  # each of the parsers has its own
+    except Exception as error:  # each parser has its own classes
         raise UsageError(f"{path}: {' '.join(str(error).split())}") from None
     if values is None:
         return {}
@@ -226,17 +226,17 @@ def command(
 
 
 def _check_sample_dir(folder: Path) -> None:
-    """Raise :class:`UsageError` now rather than after the first updates if nothing can be written there."""
+    """Raise :class:`UsageError` now, not after the first updates, if the folder is not writable."""
     try:
         there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    except OSError as error:  # a folder above it that may not be looked into
+    except OSError as error:  # a parent folder that may not be read
         raise UsageError(f"cannot write samples into {folder}: {error.strerror or error}") from None
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise UsageError(f"cannot write samples into {folder}: {there} is no folder that can be written to")
 
 
 def _start(threads: int | None) -> Any:
-    """:mod:`gpt2lab.training.start`, and with it torch, once the process is prepared for it."""
+    """Prepare the process, then import :mod:`gpt2lab.training.start`, and torch with it."""
     from gpt2lab.training.memory import prepare_process
 
     prepare_process(threads)

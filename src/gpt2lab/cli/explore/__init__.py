@@ -1,4 +1,4 @@
-"""``gpt2lab explore``: what temperature does, what comes next and why, and what goes on inside."""
+"""``gpt2lab explore``: what temperature does, what comes next and why, and what happens inside."""
 
 from __future__ import annotations
 

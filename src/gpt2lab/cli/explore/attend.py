@@ -1,4 +1,4 @@
-"""``gpt2lab explore attend``: attention of every head, and what each layer would say."""
+"""``gpt2lab explore attend``: the attention of every head, and each layer's prediction."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the subcommands of ``gpt2lab explore`` share: options, and how they read prompts and write results."""
+"""The code that the subcommands of ``gpt2lab explore`` share: options, loading models, and writing results."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MODEL_OPTIONS = {"model_name": "tales", "precision": None, "kv_precision": None,
 
 
 def _to_be_written(_: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
-    """Complain before any work is done about a file that cannot be made."""
+    """Raise :class:`UsageError`, before any work is done, for a file that cannot be written."""
     if value is not None and not Path(value).absolute().parent.is_dir():
         raise UsageError(f"cannot write {value}: there is no folder {Path(value).parent}")
     if value is not None and parameter.name in ("png", "svg"):
@@ -36,7 +36,7 @@ def _to_be_written(_: click.Context, parameter: click.Parameter, value: str | No
 
 
 def file_option(name: str, text: str) -> Callable[[Decorated], Decorated]:
-    """An option that names a file to write; ``text`` is its help."""
+    """Return an option that names a file to write; ``text`` is its help."""
     return option("Output", name, metavar="FILE", callback=_to_be_written, help=text)
 
 
@@ -48,10 +48,10 @@ SEED = option("Samples", "--seed", type=int, help="Same seed, same text.  [defau
 
 
 class ManyNumbers(GroupedCommand):
-    """A command whose ``--temperatures`` takes all the numbers behind it."""
+    """A command whose ``--temperatures`` takes all the numbers that follow it."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Give each number behind ``--temperatures`` that option to itself, as click wants it."""
+        """Repeat ``--temperatures`` before each number that follows it, as click requires."""
         spread: list[str] = []
         rest = list(args)
         while rest:
@@ -67,12 +67,12 @@ class ManyNumbers(GroupedCommand):
                 spread += [word, rest.pop(0)]
                 first = False
             if first:
-                spread.append(word)  # click says that it lacks its argument
+                spread.append(word)  # click reports the missing argument
         return super().parse_args(ctx, spread)
 
 
 def temperatures_option(default: str) -> Callable[[Decorated], Decorated]:
-    """``--temperatures``, whose help names ``default``."""
+    """Return ``--temperatures``, whose help names ``default``."""
     return option(
         "Sampling",
         "--temperatures",
@@ -84,7 +84,7 @@ def temperatures_option(default: str) -> Callable[[Decorated], Decorated]:
 
 
 def loader_and_names(arguments: dict[str, Any]) -> tuple[Callable[[], LanguageModel], list[str]]:
-    """What opens the model, and those of its options that are not the defaults, as they are typed."""
+    """Return a function that loads the model, and its options that differ from the defaults, as typed."""
     given = [
         word
         for name, default in MODEL_OPTIONS.items()
@@ -95,12 +95,12 @@ def loader_and_names(arguments: dict[str, Any]) -> tuple[Callable[[], LanguageMo
 
 
 def model_name(named: Sequence[str]) -> str:
-    """The model among the options that :func:`loader_and_names` returns."""
+    """Return the model named in the options that :func:`loader_and_names` returns."""
     return named[named.index("--model_name") + 1] if "--model_name" in named else str(MODEL_OPTIONS["model_name"])
 
 
 def write_result(path: str, content: str | bytes) -> None:
-    """Write a result and say so on stderr."""
+    """Write a result and report it on stderr."""
     from gpt2lab.exploring.html import write
 
     write(path, content)
