@@ -190,7 +190,7 @@ def told(items: Iterator[Any], total: int, what: str) -> Iterator[Any]:
 
 
 def _found_from_anywhere(model_arguments: dict[str, Any], threads: int | None) -> dict[str, Any]:
-    """Return ``model_arguments`` with absolute paths, and with ``threads`` if they set none."""
+    """Return ``model_arguments`` with existing paths made absolute, and with ``threads`` if they set none."""
     found = dict(model_arguments)
     for key in ("name_or_path", "draft"):
         name = found[key]

@@ -90,7 +90,7 @@ def model_options(default_precision: str) -> Callable[[Decorated], Decorated]:
 
 
 def model_loader(arguments: dict[str, Any]) -> Callable[[], LanguageModel]:
-    """Pop the options of :func:`model_options` and ``--draft`` from ``arguments``; return what opens that model."""
+    """Pop the options of :func:`model_options` and ``--draft`` from ``arguments``; return that model's loader."""
     name, draft = arguments.pop("model_name"), arguments.pop("draft", None)
     how = {name: arguments.pop(name) for name in ("precision", "kv_precision", "threads", "device")}
     if draft is not None and arguments.get("speculation") == "off":

@@ -148,7 +148,7 @@ def _from_web(address: str, say: Say, start: Callable[[str], Progress]) -> Path:
     if folder is None:
         raise DownloadError(f"there is no cache to keep {address} in: set GPT2LAB_CACHE, or fetch it and give its path")
     name = Path(urlparse(address).path).name or "data"
-    path = folder / hashlib.sha256(address.encode()).hexdigest()[:12] / name  # two addresses may end alike
+    path = folder / hashlib.sha256(address.encode()).hexdigest()[:12] / name  # two addresses may end in the same name
     if not path.is_file():
         fetch(address, path, progress=start(name))
         say(f"{name}: {path.stat().st_size:,} bytes from {address}, kept in {path.parent}")

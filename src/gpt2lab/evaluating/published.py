@@ -90,7 +90,7 @@ PUBLISHED = (
 
 
 def published(task: str) -> list[Published]:
-    """Everything known of ``task``."""
+    """Return every published figure for ``task``."""
     return [each for each in PUBLISHED if each.task == task]
 
 

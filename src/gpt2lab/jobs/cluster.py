@@ -207,7 +207,7 @@ def _start_quietly(init: Callable[[], Any]) -> None:
 
 
 def _check_reachable(address: str) -> None:
-    """Raise :class:`UsageError` if the cluster is out of reach: Ray would try for long, and then end the process."""
+    """Raise :class:`UsageError` if the cluster is out of reach: Ray would keep trying, and then end the process."""
     if address == "auto":
         return
     if "://" in address:

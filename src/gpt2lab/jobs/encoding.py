@@ -32,7 +32,7 @@ from gpt2lab.tokenizer import Tokenizer
 from gpt2lab.version import __version__
 
 PART_BYTES = 64 << 20
-"""Bytes of the files in a part, roughly; a larger file is a part by itself."""
+"""A part is full when its files have this many bytes together."""
 
 _ENCODED, _SAID, _END = "encoded", "said", "end"  # kinds of rows
 _ARRAYS = ("ids", "lengths", "characters", "ends", "trained", "n_bytes")

@@ -62,7 +62,7 @@ def write_model(folder: Path, config: ModelConfig, tensors: Tensors, vocabulary:
             described = _write_description(partial, config, vocabulary)
             _write_tensors(partial / "model.safetensors", tensors, PREFIX)
             if (folder / "config.json").exists() and (folder / "config.json").read_bytes() != described:
-                (folder / "model.safetensors").unlink(missing_ok=True)  # or a kill leaves it with another config
+                (folder / "model.safetensors").unlink(missing_ok=True)  # a kill must not leave it with another config
 
 
 def save_state(
@@ -234,7 +234,7 @@ def _json_crc(value: Mapping[str, Any]) -> int:
 
 @contextmanager
 def _complaining(path: Path) -> Iterator[None]:
-    """Turns what the system refuses into one line."""
+    """Turn the system's errors into a one-line :class:`CheckpointError`."""
     try:
         yield
     except OSError as error:
@@ -243,7 +243,7 @@ def _complaining(path: Path) -> Iterator[None]:
 
 
 def _sweep(run: Path) -> None:
-    """Delete what a run left that was killed while it wrote or removed a state."""
+    """Delete what a killed run left behind while it wrote or removed a state."""
     for leftover in run.glob(f".*{PARTIAL}"):
         if leftover.is_dir():
             shutil.rmtree(leftover)

@@ -178,9 +178,9 @@ class World:
         return model
 
     def last_micro_batch(self, wrapped: nn.Module, last: bool) -> AbstractContextManager[Any]:
-        """Return a context for a forward and backward pass: replicas exchange gradients only in the ``last`` one.
+        """Return a context for a micro-batch's forward and backward pass; replicas exchange gradients only if ``last``.
 
-        Shards exchange them in every micro-batch, because to wait would take every process the memory for all of them.
+        Shards exchange them in every micro-batch, because waiting would take memory for all gradients in every process.
         """
         if isinstance(wrapped, DistributedDataParallel) and not last:
             synchronization: AbstractContextManager[Any] = wrapped.no_sync()

@@ -10,7 +10,7 @@ from gpt2lab.config import ModelConfig
 
 @dataclass(frozen=True)
 class Job:
-    """What to train on, what to begin with, and where to save.
+    """A training run: its text, the model that it begins with, and the folders that it saves into.
 
     ``config`` is the shape of a randomly initialized model; None starts from the checkpoint ``model_name``.
     """

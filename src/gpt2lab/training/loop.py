@@ -96,7 +96,7 @@ class Trainer:
 
     @property
     def last_step(self) -> int:
-        """The update after which training ends."""
+        """The number of the update after which training ends."""
         steps, stop_after = self.settings.steps or 0, self.settings.stop_after
         return min(steps, stop_after) if stop_after else steps
 
@@ -202,7 +202,10 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self, held_out: Windows) -> float:
-        """Return the mean loss of ``val_batch_count`` batches spread over ``held_out``, in nats a token, no dropout."""
+        """Return the mean loss of ``val_batch_count`` batches spread over ``held_out``, in nats a token.
+
+        Dropout is off.
+        """
         self.wrapped.eval()
         size, rank = self.world.size, self.world.rank
         count = self.settings.val_batch_size * self.settings.val_batch_count

@@ -91,7 +91,7 @@ def _measured(setup: Setup, model: GPT2, windows: Windows) -> Precision:
         return time.perf_counter() - begin
 
     precisions: tuple[Precision, ...] = ("float32", "bfloat16")
-    first = {precision: seconds(precision, 64) for precision in precisions}  # warms up; a hopeless one ends here
+    first = {precision: seconds(precision, 64) for precision in precisions}  # a warm-up, and a quick first test
     took = first
     if first["bfloat16"] < 3 * first["float32"]:
         rounds = [{precision: seconds(precision, PROBE_TOKENS) for precision in precisions} for _ in range(2)]

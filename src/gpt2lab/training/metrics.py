@@ -21,7 +21,7 @@ METRICS = "metrics.jsonl"
 
 
 def file_reporters(run: Path, step: int) -> list[Reporter]:
-    """Return a reporter for every kind of file that can be written here; ``step`` updates are made, 0 starts over."""
+    """Return reporters for all files that can be written here; the run continues after ``step`` updates, 0 is new."""
     reporters: list[Reporter] = [Metrics(run, step)]
     if find_spec("tensorboard"):
         reporters.append(TensorBoard(run, step))
@@ -31,7 +31,7 @@ def file_reporters(run: Path, step: int) -> list[Reporter]:
 
 
 class Metrics(Reporter):
-    """A writer of ``metrics.jsonl``, which first drops what the file has after ``step``: those updates are repeated."""
+    """A reporter that writes ``metrics.jsonl``, after dropping records beyond ``step``: those updates are repeated."""
 
     def __init__(self, run: Path, step: int) -> None:
         self._path = run / METRICS
@@ -96,7 +96,7 @@ def _unused(run: Path) -> Path:
 
 
 class TensorBoard(Reporter):
-    """Events under the original's tags: ``loss``, ``val_loss``, ``learning_rate``."""
+    """A reporter that writes events under the original's tags: ``loss``, ``val_loss``, ``learning_rate``."""
 
     def __init__(self, run: Path, step: int) -> None:
         from torch.utils.tensorboard import SummaryWriter

@@ -51,7 +51,7 @@ def shard(model: nn.Module, device: torch.device, size: int) -> None:
     for part in (*model.h, model):
         sharded = fully_shard(part, mesh=mesh)
         sharded.set_gradient_divide_factor(1.0)
-        sharded.set_force_sum_reduction_for_comms(True)  # gloo can only sum; asked for means it silently returns sums
+        sharded.set_force_sum_reduction_for_comms(True)  # gloo can only sum: "mean" silently gives sums
 
 
 _TOO_OLD = f"--parallel fsdp needs a newer PyTorch than {torch.__version__}: pip install -U torch, or use ddp"
