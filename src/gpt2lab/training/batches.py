@@ -28,7 +28,7 @@ class Batches:
         self._offset = world.rank * self._share
 
     def of_update(self, position: int) -> Iterator[Batch]:
-        """Yield this process's windows of the update that starts at ``position``, up to ``batch_size`` at a time."""
+        """Yield this process's share of the update that begins at window ``position``, up to ``batch_size`` at once."""
         first, batch_size = position + self._offset, self._settings.batch_size
         for at in range(first, first + self._share, batch_size):
             size = min(batch_size, first + self._share - at)

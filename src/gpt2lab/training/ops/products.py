@@ -60,7 +60,7 @@ def native_is_faster() -> bool:
 
     The CPU's vendor decides, not a measurement, so that the same command gives the same bits every time. On AMD's CPUs,
     MKL reaches 0.7 to 0.85 of the peak, and 0.3 with GPT-2's vocabulary; the native core reaches 0.9 and 0.8
-    (docs/LOG.md). On Intel's CPUs, MKL is at home. Other architectures have not been measured. With
+    (docs/LOG.md). MKL is made for Intel's CPUs. Other architectures have not been measured. With
     ``GPT2LAB_ISA=baseline`` PyTorch multiplies. Raises :class:`~gpt2lab.errors.UsageError` if that variable names
     instructions that this CPU lacks.
     """
