@@ -36,7 +36,10 @@ MAX_BATCH = 64
 """The most samples that run together by default; beyond it, matrix products are bound by arithmetic."""
 
 KV_CACHE_SHARE = 4
-"""N if running samples may reserve 1/N of the available memory for keys and values; beyond it none is admitted."""
+"""Running samples may reserve 1/KV_CACHE_SHARE of the available memory for keys and values.
+
+Beyond that, no sample is admitted unless none is running.
+"""
 
 
 class Scheduler:
@@ -218,7 +221,9 @@ class Scheduler:
     # ---- feeding ----------------------------------------------------------------------------------------------------
 
     def _work(self) -> tuple[list[Lane], list[list[int]], list[Draw | None]]:
-        """Return the lanes to feed, their tokens, and the draws after them: all single tokens, and chunks that fit.
+        """Return the lanes to feed, the tokens of each, and the draw after each.
+
+        Every sample with one token to feed is included; longer chunks are included while there is room.
 
         A prompt is cut into chunks of :data:`PREFILL_CHUNK`, or of twice that if no sample waits for its next token.
         """

@@ -1,10 +1,11 @@
 """Files and folders that appear only when complete.
 
 Everything is written next to its destination, under a hidden name that ends with :data:`PARTIAL`, and renamed at the
-end. After an error, a full disk or Ctrl-C, the partial file is removed and the old one is unchanged. A kill may leave a
-file with such a name behind; the owner of the folder removes it. A link at the destination is replaced, not followed,
-and the new file has the permissions of any new file. With ``sync`` the data is on disk before the rename; without it, a
-power cut can leave an empty file under the name. All functions raise OSError. Knows no format.
+end. After an error (such as a full disk) or Ctrl-C, the partial file is removed and the old one is unchanged; only
+:func:`new_files`, which replaces one file at a time, may have replaced some. A kill may leave a file with such a name;
+the code that manages the folder removes it. A link at the destination is replaced, not followed, and the new file has
+the permissions of any new file. With ``sync`` the data is on disk before the rename; without it, a power cut can leave
+an empty file under the name. All functions raise OSError on failure. Knows no format.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ PARTIAL = ".partial"
 def new_file(path: Path, *, sync: bool) -> Iterator[IO[bytes]]:
     """Open a binary file that becomes ``path``, replacing any file there, when the block ends without an error.
 
-    Parent folders are created. Several processes may write the same ``path``: the last to end wins.
+    Parent folders are created. Several processes may write the same ``path``: the last to finish wins.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = _beside(path)
