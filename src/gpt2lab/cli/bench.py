@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @click.command(
     cls=GroupedCommand,
-    short_help="Tell how fast a model generates on this machine.",
+    short_help="Measure how fast a model generates on this machine.",
     epilog="""\b
     Examples:
       gpt2lab bench
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     help="How weights are held; may be repeated.",
 )
 @option("Model", "--threads", type=int, help="Worker threads.  [default: the physical cores]")
-@option("Options", "--rounds", type=int, default=3, help="How often each figure is taken.")
+@option("Options", "--rounds", type=int, default=3, help="How many times each figure is measured.")
 @option("Options", "--json", "as_json", is_flag=True, help="One JSON object for each precision.")
 def command(model_name: str | None, random: str | None, precisions: tuple[str, ...], as_json: bool, **how: Any) -> None:
     """Print tokens per second: one sequence, a batch of 8, and a prompt that is read.

@@ -23,22 +23,27 @@ def reading_options(function: Decorated) -> Decorated:
             group,
             "--field",
             metavar="NAME",
-            help="Of a JSON object, the text; PROMPT,COMPLETION trains on the second only.  "
+            help="Field of a JSON object with the text; PROMPT,COMPLETION trains on the second only.  "
             "[default: text, or prompt,completion]",
         ),
         option(
             group,
             "--column",
             metavar="NAME",
-            help="Of CSV: a name, or a number from 1.  [default: text, or the only one]",
+            help="Column of CSV: a name, or a number from 1.  [default: text, or the only one]",
         ),
-        option(group, "--encoding", default="utf-8", help="Of text, as Python names it: utf-8, cp1252, utf-16, ..."),
+        option(
+            group,
+            "--encoding",
+            default="utf-8",
+            help="Encoding of text, as Python names it: utf-8, cp1252, utf-16, ...",
+        ),
         option(
             group,
             "--errors",
             type=click.Choice(["strict", "replace", "ignore"]),
             default="strict",
-            help="At bytes that are no text in that encoding: stop, put � there, or leave them out.",
+            help="At bytes that are no text in that encoding: stop, replace them with �, or leave them out.",
         ),
     )
     for add in reversed(options):

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     type=click.IntRange(1),
     default=50_000,
     metavar="CHARS",
-    help="For OUT.npz: put documents together into arrays of at least so many characters.",
+    help="For OUT.npz: join documents into arrays of at least N characters.",
 )
 @option(
     "Writing",
@@ -47,10 +47,10 @@ if TYPE_CHECKING:
     type=click.IntRange(1),
     default=100_000_000,
     metavar="N",
-    help="Begin another file with the document after so many tokens.",
+    help="Start another file with the first document after N tokens.",
 )
-@option("Writing", "--jobs", type=click.IntRange(1), help="Work on so many cores.  [default: all]")
-@option("Writing", "--overwrite", is_flag=True, help="Replace OUT if it is there.")
+@option("Writing", "--jobs", type=click.IntRange(1), help="The number of cores to use.  [default: all]")
+@option("Writing", "--overwrite", is_flag=True, help="Replace OUT if it exists.")
 @ray_options
 def command(
     inputs: tuple[str, ...],

@@ -36,7 +36,7 @@ _EXAMPLES = """\b
 @option(
     "Data", "--data", metavar="PATH", help="The data set: a file, archive, folder or address, if not to be fetched."
 )
-@option("Data", "--limit", type=int, help="Only the first so many examples; of a text, lines.")
+@option("Data", "--limit", type=int, help="Use only the first N examples; of a text, N lines.")
 @option(
     "Data",
     "--text",
@@ -49,7 +49,7 @@ _EXAMPLES = """\b
     "Options",
     "--stride",
     type=int,
-    help="Read long texts in windows that move on by this many tokens.  [default: n_ctx, and n_ctx // 2]",
+    help="Read long texts in windows that advance by N tokens.  [default: n_ctx, and n_ctx // 2]",
 )
 @option("Options", "--json", "as_json", is_flag=True, help="One JSON object for each task.")
 @model_options("float32")

@@ -53,14 +53,14 @@ from gpt2lab.generation.run import in_order
     "--prompts",
     "prompts_file",
     metavar="FILE",
-    help='Read several prompts, from here or an address: one a line, or JSON lines with "prompt" (text or token ids).',
+    help='Read prompts from a file or an address: one per line, or JSON lines with "prompt" (text or token ids).',
 )
 @option(
     "Samples",
     "--nsamples",
     type=click.IntRange(min=0),
     default=1,
-    help="Samples of each prompt; 0 goes on until stopped.",
+    help="Samples of each prompt; 0 continues until stopped.",
 )
 @generation_options
 @sampling_options
@@ -69,15 +69,15 @@ from gpt2lab.generation.run import in_order
     "Output",
     "--out",
     metavar="FILE",
-    help="Append finished samples to a file instead of standard output. With --prompts: "
-    "make that file, or address, as a job that goes on where it was interrupted.",
+    help="Append finished samples to a file instead of standard output. With --prompts: write this file, or "
+    "address, as a job that resumes if interrupted.",
 )
 @model_options("q8_0")
 @option(
     "Model",
     "--batch_size",
     type=int,
-    help="At most so many samples at a time: changes speed and memory, never text.  [default: chosen for you]",
+    help="At most N samples at a time: changes speed and memory, never text.  [default: chosen for you]",
 )
 @speculation_options
 @job_options
@@ -90,10 +90,10 @@ def command(
     out: str | None,
     **arguments: Any,
 ) -> None:
-    """Write text that goes on from PROMPT, or starts from nothing if there is none.
+    """Continue PROMPT, or write from nothing if there is none.
 
-    PROMPT is text, or - to read it from standard input. Each sample is printed with its prompt under a line that
-    numbers it; --json keeps prompt and completion apart.
+    PROMPT is text, or - to read it from standard input. Each sample is printed with its prompt under a line with
+    its number; --json keeps prompt and completion apart.
     """
     job = JobOptions(**{field.name: arguments.pop(field.name) for field in fields(JobOptions)})
     job.check(wanted=prompts_file is not None and out is not None)

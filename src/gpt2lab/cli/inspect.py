@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.command(
     cls=GroupedCommand,
-    short_help="Tell what a dataset is made of; show a batch of it.",
+    short_help="Report what a dataset is made of; show a batch of it.",
     epilog="""\b
     Examples:
       gpt2lab inspect stories/
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @vocabulary_option
 @option("Batch", "--block_size", type=click.IntRange(1), default=16, metavar="N", help="Tokens in a window.")
 @option("Batch", "--batch", type=click.IntRange(0), default=2, metavar="N", help="Windows to show.")
-@option("Batch", "--seed", type=click.IntRange(0), default=0, help="Of the order of windows.")
+@option("Batch", "--seed", type=click.IntRange(0), default=0, help="Seed of the order of windows.")
 @option("Batch", "--json", "as_json", is_flag=True, help="One JSON object: counts, and windows as ids.")
 def command(
     data: tuple[str, ...],

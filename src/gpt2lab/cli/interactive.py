@@ -44,7 +44,9 @@ _HOW_TO_END = ("Ctrl-Z and Enter end" if sys.platform == "win32" else "Ctrl-D en
 @generation_options
 @sampling_options
 @model_options("q8_0")
-@option("Model", "--batch_size", type=int, default=1, help="Samples made together; those of 1 are shown as made.")
+@option(
+    "Model", "--batch_size", type=int, default=1, help="Samples made together; with 1, text is shown as it is made."
+)
 @speculation_options
 def command(nsamples: int, **arguments: Any) -> None:
     """Read a prompt, print what the model makes of it, and ask again.

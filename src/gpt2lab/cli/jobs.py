@@ -38,14 +38,14 @@ def ray_options(function: Decorated) -> Decorated:
             "--ray_address",
             metavar="HOST:PORT",
             help="The cluster; auto is the one that this machine is part of.  [default: the variable RAY_ADDRESS, or "
-            "one of this machine's cores for as long as the job takes]",
+            "a temporary cluster on this machine's cores]",
         ),
         option(
             group,
             "--workers",
             type=click.IntRange(1),
             metavar="N",
-            help="So many workers.  [default: as many as the cluster has CPUs for]",
+            help="The number of workers.  [default: as many as the cluster has CPUs for]",
         ),
     )
     for add in reversed(options):
@@ -62,9 +62,9 @@ def job_options(function: Decorated) -> Decorated:
         type=click.IntRange(1),
         default=64,
         metavar="N",
-        help="Prompts that are written, and given to a worker, together.",
+        help="Prompts that are written, and given to a worker, at once.",
     )
-    overwrite = option(group, "--overwrite", is_flag=True, help="Replace OUT if it is there, and begin anew.")
+    overwrite = option(group, "--overwrite", is_flag=True, help="Replace the --out file if it exists, and start again.")
     return size(overwrite(ray_options(function)))
 
 

@@ -142,11 +142,11 @@ def generation_options(function: Decorated) -> Decorated:
             type=int,
             help="Tokens to draw at most.  [default: the model's n_ctx without a prompt, half of it after one]",
         ),
-        option(group, "--seed", type=int, help="Same seed, same text.  [default: a new one, told on stderr]"),
+        option(group, "--seed", type=int, help="Same seed, same text.  [default: a new one, printed on stderr]"),
         option(
             group, "--stop", multiple=True, metavar="TEXT", help="End a sample where this appears; may be repeated."
         ),
-        option(group, "--ignore_eos", is_flag=True, help="Go on after <|endoftext|>, as the original did."),
+        option(group, "--ignore_eos", is_flag=True, help="Continue after <|endoftext|>, as the original did."),
         option(
             group,
             "--overflow",

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @click.command(
     cls=GroupedCommand,
-    short_help="Tell how probable a model finds a text.",
+    short_help="Report how probable a model finds a text.",
     epilog="""\b
     Examples:
       gpt2lab score "The cat sat on the mat."
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     "Options",
     "--stride",
     type=int,
-    help="Texts longer than the context are read in windows that move on by this many tokens.  [default: n_ctx // 2]",
+    help="Texts longer than the context are read in windows that advance by N tokens.  [default: n_ctx // 2]",
 )
 @option("Options", "--json", "as_json", is_flag=True, help="One JSON object, log-probabilities included.")
 @model_options("float32")

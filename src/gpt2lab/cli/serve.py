@@ -32,7 +32,8 @@ _DEFAULTS = Settings()
       gpt2lab serve --host 0.0.0.0 --api_key_file keys.txt
       gpt2lab serve --watch checkpoint/run1
 
-    The documentation of the API is at /docs of the server. Ctrl-C lets running requests finish; twice, it does not.
+    The documentation of the API is at /docs of the server. Press Ctrl-C once to let running requests finish,
+    twice to stop at once.
     """,
 )
 @option(
@@ -43,7 +44,7 @@ _DEFAULTS = Settings()
     multiple=True,
     metavar="NAME",
     help="A name or path as for generate; may be repeated. Requests call it by its name or the path's last part.  "
-    "[default: tales, after the models of the runs that are watched]",
+    "[default: tales, after the models of the watched runs]",
 )
 @option(
     "Models",
@@ -51,30 +52,35 @@ _DEFAULTS = Settings()
     "watched",
     multiple=True,
     metavar="RUN",
-    help="Show the training in this run folder, such as checkpoint/run1, at /watch. It need not be there yet. "
+    help="Show the training run in this folder, such as checkpoint/run1, at /watch. It need not exist yet. "
     "May be repeated.",
 )
 @option("Models", "--precision", type=click.Choice(PRECISIONS), help="How weights are held.  [default: q8_0]")
 @option("Models", "--kv_precision", type=click.Choice(KV_PRECISIONS), help="How keys and values are held.")
 @option("Models", "--threads", type=int, help="Worker threads of each model.  [default: the physical cores]")
 @option("Models", "--device", default="cpu", metavar="NAME", help="cpu, or reference: NumPy, slow, to compare.")
-@option("Address", "--host", default="127.0.0.1", help="Address to listen on; 0.0.0.0 is every one of this machine.")
-@option("Address", "--port", type=click.IntRange(0, 65535), default=8000, help="0 takes any that is free.")
+@option(
+    "Address", "--host", default="127.0.0.1", help="Address to listen on; 0.0.0.0 is all addresses of this machine."
+)
+@option("Address", "--port", type=click.IntRange(0, 65535), default=8000, help="Port; 0 takes any free one.")
 @option(
     "Address",
     "--cors",
     multiple=True,
     metavar="ORIGIN",
-    help="Let pages of this origin ask, e.g. http://localhost:3000; * is any. May be repeated.  [default: none]",
+    help="Allow requests from pages of this origin, e.g. http://localhost:3000; * is any. May be repeated.  "
+    "[default: none]",
 )
 @option(
     "Address",
     "--api_key_file",
     metavar="FILE",
-    help=f"Ask for one of the keys in this file, one a line. Also from the variable {KEYS_VARIABLE}, with commas.",
+    help=f"Require one of the keys in this file, one per line. Or set {KEYS_VARIABLE}, with commas between keys.",
 )
 @option("Limits", "--max_batch", type=int, default=_DEFAULTS.max_batch, help="Samples of a model that run together.")
-@option("Limits", "--max_waiting", type=int, default=_DEFAULTS.max_waiting, help="Samples that may wait; then 429.")
+@option(
+    "Limits", "--max_waiting", type=int, default=_DEFAULTS.max_waiting, help="Samples that may wait; beyond that, 429."
+)
 @option("Limits", "--max_samples", type=int, default=_DEFAULTS.max_samples, help="Samples of one request.")
 @option("Limits", "--max_tokens", type=int, help="Tokens of one sample.  [default: the model's context]")
 @option("Limits", "--max_prompt_bytes", type=int, default=_DEFAULTS.max_prompt_bytes, help="Bytes of one prompt.")
@@ -84,16 +90,16 @@ _DEFAULTS = Settings()
     "--stall_seconds",
     type=float,
     default=_DEFAULTS.stall_seconds,
-    help="Cut a client off that reads nothing of its stream for so long.",
+    help="Disconnect a client that reads nothing of its stream for this long.",
 )
 @option(
     "Limits",
     "--drain_seconds",
     type=float,
     default=_DEFAULTS.drain_seconds,
-    help="Time to finish after SIGTERM or Ctrl-C.",
+    help="How long running requests may continue after SIGTERM or Ctrl-C.",
 )
-@option("Output", "--quiet", is_flag=True, help="No line for each request.")
+@option("Output", "--quiet", is_flag=True, help="Do not log requests.")
 def command(
     model_names: tuple[str, ...],
     watched: tuple[str, ...],
@@ -107,10 +113,10 @@ def command(
     device: str,
     **limits: Any,
 ) -> None:
-    """Serve a page to play with models at /, and models to programs: POST /v1/completions and what goes with it.
+    """Serve a playground at /, and an API like OpenAI's at /v1/completions and related routes.
 
-    Without keys anybody who reaches the address may ask, which by default is this machine alone. One line for each
-    request goes to standard error; it tells times and counts, never text.
+    Without keys, anyone who can reach the address may send requests; by default only this machine can. Each request is
+    logged in one line on standard error, with times and counts but never text.
     """
     settings = Settings(api_keys=read_api_keys(api_key_file), **limits)
     try:

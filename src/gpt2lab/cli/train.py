@@ -147,39 +147,40 @@ def _toml() -> Any:
     metavar="PATH",
     help="Text (.txt, .jsonl, .csv, …), a folder, a pattern, or what gpt2lab encode made; may be repeated.",
 )
-@option("Data", "--val_dataset", metavar="PATH", help="Validate with this in place of a part of the dataset.")
+@option("Data", "--val_dataset", metavar="PATH", help="Validate with this instead of a part of the dataset.")
 @option(
     "Data",
     "--held_out",
     type=float,
     default=0.05,
-    help="Part of the tokens kept aside for validation, in whole documents where it can be.",
+    help="Share of the tokens held out for validation, in whole documents where possible.",
 )
 @option("Data", "--field", metavar="NAME", help="Field of .jsonl that has the text.  [default: see docs/encode.md]")
 @option("Data", "--column", metavar="NAME", help="Column of .csv that has the text.")
-@option("Data", "--encoding", default="utf-8", metavar="NAME", help="Of the text files.")
+@option("Data", "--encoding", default="utf-8", metavar="NAME", help="Encoding of the text files.")
 @option(
     "Data",
     "--combine",
     type=click.IntRange(min=1),
     default=50_000,
     metavar="CHARS",
-    help="With --sampling uniform: documents are joined to chunks of so many characters, which no window crosses.",
+    help="With --sampling uniform: join documents into chunks of at least N characters, which no window crosses.",
 )
 @option(
-    "Model", "--model_name", "--model", default="tales", metavar="NAME", help="What to begin with: a path or a name."
+    "Model", "--model_name", "--model", default="tales", metavar="NAME", help="Model to start from: a path or a name."
 )
-@option("Model", "--from_scratch", is_flag=True, help="Begin with random weights instead.")
+@option("Model", "--from_scratch", is_flag=True, help="Start with random weights instead.")
 @shape_options
 @option("Run", "--run_name", default="run1", metavar="NAME", help="Save into CHECKPOINT_DIR/NAME.")
-@option("Run", "--checkpoint_dir", default="checkpoint", metavar="CHECKPOINT_DIR", help="Where runs are.")
+@option("Run", "--checkpoint_dir", default="checkpoint", metavar="CHECKPOINT_DIR", help="Folder of the runs.")
 @option("Run", "--sample_dir", default="samples", metavar="SAMPLE_DIR", help="Samples go into SAMPLE_DIR/NAME.")
 @option(
     "Run",
     "--restore_from",
     default="latest",
     metavar="latest|fresh|PATH",
-    help="Go on from the run's last state if it has one, begin anew, or from a state, a run or any checkpoint.",
+    help="latest: resume from the run's last state if it has one; fresh: start again; PATH: start from a state, "
+    "a run or any checkpoint.",
 )
 @option(
     "Run",
@@ -191,7 +192,12 @@ def _toml() -> Any:
     help="Settings by name in a TOML or YAML file; flags win.",
 )
 @settings_options
-@option("Machine", "--threads", type=click.IntRange(min=1), help="Of this process.  [default: its share of the cores]")
+@option(
+    "Machine",
+    "--threads",
+    type=click.IntRange(min=1),
+    help="Threads of this process.  [default: its share of the cores]",
+)
 @option("Machine", "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to compute.")
 @click.pass_context
 def command(
@@ -204,8 +210,8 @@ def command(
 ) -> None:
     """Fine-tune a model on text, or with --from_scratch train a new one.
 
-    CHECKPOINT_DIR/NAME holds the model that did best on held-out text, for every command to load, and the last states
-    to go on from: the same command goes on where it stopped. Ctrl-C finishes the update and saves.
+    CHECKPOINT_DIR/NAME holds the model with the lowest loss on held-out text, which every command can load, and the
+    most recent states. Ctrl-C finishes the update and saves; run the same command again to resume.
     """
     shape = {name: arguments.pop(name) for name in SHAPE}
     settings = Settings(**{field.name: arguments.pop(field.name) for field in fields(Settings)})

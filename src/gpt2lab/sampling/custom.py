@@ -35,8 +35,8 @@ class CustomStage:
     Attributes:
         function: the stage.
         before, after: the name of a built-in stage, or ``after="model"`` for the first place and ``before="draw"`` for
-            the last; give at most one. Default: before the temperature, so that the logits are the model's own with biases
-            and penalties, and temperature 0 takes the most likely token that the function leaves.
+            the last; give at most one. Default: before the temperature, so that the logits are the model's own with
+            biases and penalties, and temperature 0 takes the most likely token that the function leaves.
     """
 
     function: StageFunction

@@ -40,7 +40,7 @@ class Settings:
     Raises :class:`UsageError` for a number out of range.
     """
 
-    steps: int | None = _setting(_LENGTH, None, "Updates in all.  [default: what --epochs makes]", 1)
+    steps: int | None = _setting(_LENGTH, None, "Total number of updates.  [default: as many as --epochs takes]", 1)
     epochs: float | None = _setting(
         _LENGTH,
         None,
@@ -48,20 +48,20 @@ class Settings:
         above=0,
     )
     stop_after: int = _setting(
-        _LENGTH, 0, "Stop when so many updates are made in all, wherever the schedule is; 0 does not.", 0
+        _LENGTH, 0, "Stop after N updates in total, even if the schedule is not finished; 0 never stops early.", 0
     )
-    patience: int = _setting(_LENGTH, 0, "Stop after so many validations without a better one; 0 never.", 0)
+    patience: int = _setting(_LENGTH, 0, "Stop after N validations without a better one; 0 never stops early.", 0)
 
     batch_size: int = _setting(_BATCHES, 4, "Windows computed together; fewer take less memory.", 1)
     accumulate_gradients: int = _setting(_BATCHES, 2, "Batches in an update.", 1)
     block_size: int | None = _setting(_BATCHES, None, "Tokens of a window.  [default: the model's n_ctx]", 1)
     sampling: Literal["epoch", "uniform"] = _setting(
-        _BATCHES, "epoch", "epoch: every token once an epoch; uniform: windows from anywhere, as the original."
+        _BATCHES, "epoch", "epoch: every token once an epoch; uniform: windows from anywhere, as in the original."
     )
     noise: float = _setting(
-        _BATCHES, 0.0, "Replace each input token by a random one with this probability; targets stay.", 0, most=1
+        _BATCHES, 0.0, "Replace each input token with a random one with this probability; targets stay.", 0, most=1
     )
-    seed: int = _setting(_BATCHES, 0, "Of weights, dropout, noise, held-out part and order of the text.", 0)
+    seed: int = _setting(_BATCHES, 0, "Seed of the weights, dropout, noise, held-out part and order of the text.", 0)
 
     optimizer: Literal["adamw", "adam", "sgd", "muon"] = _setting(
         _LEARNING, "adamw", "adam has no weight decay; muon is for the matrices of the layers, with adamw for the rest."
@@ -69,62 +69,69 @@ class Settings:
     learning_rate: float | None = _setting(
         _LEARNING,
         None,
-        "Its peak.  [default: 1e-4 x 768 / n_embd; ten times that with LoRA; 1e-3 from scratch]",
+        "Peak learning rate.  [default: 1e-4 x 768 / n_embd; ten times that with LoRA; 1e-3 from scratch]",
         above=0,
     )
     schedule: Literal["cosine", "linear", "constant", "stable-decay"] = _setting(
-        _LEARNING, "cosine", "After the warm-up: down to zero as a cosine or a line, not at all, or over --decay_steps."
+        _LEARNING,
+        "cosine",
+        "After the warm-up, the rate falls to 0 as a cosine or linearly, stays constant, or falls over the last "
+        "--decay_steps updates.",
     )
     warmup_steps: int | None = _setting(
-        _LEARNING, None, "Updates until the learning rate is at its peak.  [default: a tenth of all, at most 100]", 0
+        _LEARNING, None, "Updates until the learning rate reaches its peak.  [default: a tenth of all, at most 100]", 0
     )
-    decay_steps: int = _setting(_LEARNING, 0, "Updates over which stable-decay goes down at the end.", 0)
-    weight_decay: float = _setting(_LEARNING, 0.1, "Of matrices, not of biases and layer norms.", 0)
-    clip: float = _setting(_LEARNING, 1.0, "Largest norm of a gradient; inf lets all be.", above=0, most=math.inf)
-    dropout: float = _setting(_LEARNING, 0.0, "Part of embeddings and of what layers add that is dropped.", 0, below=1)
-    only_train_transformer_layers: bool = _setting(_LEARNING, False, "Leave the embeddings as they are.")
+    decay_steps: int = _setting(_LEARNING, 0, "Updates at the end over which stable-decay falls.", 0)
+    weight_decay: float = _setting(_LEARNING, 0.1, "Weight decay of matrices, not of biases or layer norms.", 0)
+    clip: float = _setting(
+        _LEARNING, 1.0, "Clip the gradient to this norm; inf disables clipping.", above=0, most=math.inf
+    )
+    dropout: float = _setting(_LEARNING, 0.0, "Dropout probability of embeddings and layer outputs.", 0, below=1)
+    only_train_transformer_layers: bool = _setting(_LEARNING, False, "Do not train the embeddings.")
     narrow_steps: int = _setting(
         _LEARNING,
         0,
-        "So many first updates choose among the text's own tokens only, which is cheaper; after them the rows of "
-        "all other tokens are overwritten with the mean of these.",
+        "For the first N updates, predict only tokens that occur in the text, which is cheaper; then set the "
+        "embedding of every other token to the mean of theirs.",
         0,
     )
 
-    lora: int = _setting(_LORA, 0, "Train adapters of this rank in place of the matrices; 0 trains all weights.", 0)
+    lora: int = _setting(_LORA, 0, "Train adapters of this rank instead of the matrices; 0 trains all weights.", 0)
     lora_alpha: float | None = _setting(
         _LORA, None, "Adapters are scaled by alpha / rank.  [default: twice the rank]", above=0
     )
     lora_targets: str = _setting(
-        _LORA, "all", f"Which matrices, with commas between: {', '.join(LORA_TARGETS)}; or all."
+        _LORA, "all", f"Matrices with adapters, separated by commas: {', '.join(LORA_TARGETS)}; or all."
     )
 
     precision: Literal["auto", "float32", "bfloat16"] = _setting(
-        _MACHINE, "auto", "Of the arithmetic; weights stay float32. auto measures which is faster here."
+        _MACHINE, "auto", "Precision of the arithmetic; weights stay float32. auto measures which is faster here."
     )
     memory_saving_gradients: bool = _setting(
         _MACHINE, False, "Recompute layers in the backward pass: less memory, more time."
     )
     parallel: Literal["ddp", "fsdp"] = _setting(
-        _MACHINE, "ddp", "With several processes: ddp copies the model into each, fsdp spreads it over them."
+        _MACHINE, "ddp", "With several processes: ddp copies the model to each, fsdp shards it over them."
     )
 
-    val_every: int = _setting(_WATCHING, 50, "Validate every so many updates, and after the last; 0 never.", 0)
-    val_batch_size: int = _setting(_WATCHING, 2, "Windows in a batch of validation.", 1)
-    val_batch_count: int = _setting(_WATCHING, 40, "Batches of validation: always the same, spread evenly.", 1)
-    sample_every: int = _setting(_WATCHING, 100, "Write samples every so many updates; 0 never.", 0)
+    val_every: int = _setting(_WATCHING, 50, "Validate every N updates and after the last; 0 never validates.", 0)
+    val_batch_size: int = _setting(_WATCHING, 2, "Windows in a validation batch.", 1)
+    val_batch_count: int = _setting(_WATCHING, 40, "Validation batches: always the same, spread evenly.", 1)
+    sample_every: int = _setting(_WATCHING, 100, "Write samples every N updates; 0 never does.", 0)
     sample_length: int | None = _setting(
         _WATCHING, None, "Tokens of a sample.  [default: 256, or n_ctx if that is less]", 1
     )
     sample_num: int = _setting(_WATCHING, 1, "Samples at a time.", 1)
-    sample_prompt: str = _setting(_WATCHING, "", "What they begin with; nothing if it is empty.")
-    top_k: int = _setting(_WATCHING, 40, "Of samples: draw among the k likeliest tokens; 0 among all.", 0)
+    sample_prompt: str = _setting(_WATCHING, "", "Prompt of the samples; empty: none.")
+    top_k: int = _setting(_WATCHING, 40, "For samples: draw among the k likeliest tokens; 0 draws among all.", 0)
     top_p: float = _setting(
-        _WATCHING, 0.0, "Of samples: draw among the likeliest tokens that make up p; 0 or 1 is off.", 0, most=1
+        _WATCHING, 0.0, "For samples: draw among the likeliest tokens that make up p; 0 or 1 is off.", 0, most=1
     )
 
-    save_every: int = _setting(_SAVING, 100, "Save every so many updates, and after the last; 0 only then.", 0)
-    save_minutes: float = _setting(_SAVING, 10.0, "Save too when the last time is so many minutes ago; 0 is off.", 0)
+    save_every: int = _setting(_SAVING, 100, "Save every N updates and after the last; 0 saves only then.", 0)
+    save_minutes: float = _setting(
+        _SAVING, 10.0, "Also save when N minutes have passed since the last save; 0 is off.", 0
+    )
     keep: int = _setting(_SAVING, 5, "States to keep.", 1)
 
     def __post_init__(self) -> None:

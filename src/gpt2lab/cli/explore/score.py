@@ -15,7 +15,7 @@ from gpt2lab.cli.prompts import read_text
 
 @click.command(cls=GroupedCommand, short_help="A text coloured by how surprising it is.")
 @click.argument("file")
-@option("Options", "--stride", type=int, help="Windows move on by so many tokens.  [default: n_ctx // 2]")
+@option("Options", "--stride", type=int, help="Windows advance by N tokens.  [default: n_ctx // 2]")
 @JSON
 @HTML
 @model_options("float32")
