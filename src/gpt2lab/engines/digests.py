@@ -54,7 +54,7 @@ def recorded_digest(folder: Path, of: Stamp) -> str | None:
 
 def record_digest(folder: Path, of: Stamp, digest: str) -> None:
     """Record the digest of files with this stamp, and remove records of files that are gone. Raises OSError."""
-    write_file(_record(folder, of), json.dumps({"digest": digest, "stamp": of}).encode(), sync=False)
+    write_file(_record(folder, of), json.dumps({"digest": digest, "stamp": of}).encode(), sync=True)
     for path in folder.glob(f"*{_SUFFIX}"):
         with suppress(OSError, ValueError, TypeError, LookupError):
             if not all(os.path.exists(name) for name, *_ in json.loads(path.read_bytes())["stamp"]):  # noqa: PTH110
