@@ -11,7 +11,6 @@ an empty file under the name. All functions raise OSError on failure. Knows no f
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -69,7 +68,7 @@ def new_folder(path: Path, *, sync: bool, partial: Path | None = None, aside: Pa
     finally:
         if aside is not None and aside.exists() and not path.exists():
             aside.replace(path)
-        shutil.rmtree(partial, ignore_errors=True)
+        _remove(partial)
 
 
 @contextmanager
@@ -89,13 +88,20 @@ def new_files(folder: Path, *, sync: bool) -> Iterator[Path]:
         if sync:
             _sync_folder(folder)
     finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        _remove(partial)
 
 
 def _beside(path: Path) -> Path:
     """Return a name that nothing else uses."""
     name = path.name[:50]  # a name near the system's limit has no room for more
     return path.with_name(f".{name}.{os.urandom(4).hex()}{PARTIAL}")
+
+
+def _remove(folder: Path) -> None:
+    """Delete a folder as far as possible."""
+    from shutil import rmtree  # brings three libraries of compression, which a start would wait for
+
+    rmtree(folder, ignore_errors=True)
 
 
 def _sync_files(folder: Path) -> None:
