@@ -44,6 +44,7 @@ def build(folder: Path, compiler: str, flags: list[str], x86: bool) -> Path:
 
 @needs.mark("a C++ compiler")
 @pytest.mark.parametrize("sanitizers", ["address,undefined", "thread"])
+@pytest.mark.timeout(900)  # compiles everything
 def test_this_cpu_with_sanitizers(tmp_path, sanitizers):
     x86 = platform.machine() in ("x86_64", "AMD64")
     program = build(tmp_path, "c++", [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all"], x86)
