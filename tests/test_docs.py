@@ -22,6 +22,8 @@ from typing import Any
 
 import pytest
 
+import needs
+
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SHELLS = ("bash", "sh", "shell", "console")
@@ -107,6 +109,8 @@ def test_shell_commands_work(block, workspace):
         text=True,
         timeout=120,
     )
+    if run.returncode and (lacking := re.search(r"needs (\w+): pip install 'gpt2lab\[", run.stderr)):
+        needs.check(lacking[1])
     assert run.returncode == 0, f"{block}\n{block.code}\n{run.stdout}{run.stderr}"
     if block.output is not None:
         assert shows(block.output, run.stdout), f"{block}\n{block.output}\nis not what it prints:\n{run.stdout}"
