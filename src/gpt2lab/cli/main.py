@@ -12,7 +12,6 @@ import signal
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from difflib import get_close_matches
 from importlib import import_module
 from io import TextIOBase, TextIOWrapper
 from pathlib import Path, PureWindowsPath
@@ -97,6 +96,8 @@ class Commands(click.Group):
                 command, difference = script
                 message = f"{args[0]} is a script of the original: use 'gpt2lab {command}', {difference}"
                 raise click.UsageError(f"{message} (see gpt2lab {command} --help)") from None
+            from difflib import get_close_matches  # takes time
+
             if close := get_close_matches(args[0], COMMANDS, 1):
                 raise click.UsageError(f"{error.message.rstrip('.')}. Did you mean {close[0]!r}?", ctx) from None
             raise

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from gpt2lab.engines.python_draws import draw_rows
 from gpt2lab.errors import SamplingError, StageError
 
 if TYPE_CHECKING:
@@ -34,6 +33,8 @@ def step(
     custom = {i: draw for i, draw in enumerate(draws) if draw and draw.stages}
     if not custom:  # the usual case
         return engine.step(sequences, tokens, draws, given), {}
+    from gpt2lab.engines.python_draws import draw_rows  # takes time, for custom stages alone
+
     drawn: list[list[Drawn]] = [[] for _ in sequences]
     errors: dict[int, StageError] = {}
     others = [i for i in range(len(sequences)) if i not in custom]

@@ -6,17 +6,21 @@ their names and order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gpt2lab.errors import StageError, UsageError
 from gpt2lab.sampling.declaration import STAGES
 
-StageFunction = Callable[[NDArray[np.float32], NDArray[np.int64]], Any]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+StageFunction: TypeAlias = "Callable[[NDArray[np.float32], NDArray[np.int64]], Any]"
 """A function ``f(logits, tokens) -> logits``."""
 
 _PLACES = ("model", *STAGES, "draw")

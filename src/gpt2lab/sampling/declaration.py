@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 
@@ -31,8 +31,7 @@ _LARGEST = math.nextafter(math.inf, 0)
 _SMALLEST = math.nextafter(0, 1)
 
 
-@dataclass(frozen=True)
-class Parameter:
+class Parameter(NamedTuple):
     """A number that a stage takes; at its default the stage does nothing."""
 
     name: str

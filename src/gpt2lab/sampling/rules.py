@@ -11,18 +11,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
 
 from gpt2lab.errors import SamplingError
 from gpt2lab.sampling.declaration import STAGES, SamplingParams
 
 if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
     from gpt2lab.sampling.custom import CustomStage
 
-Floats = NDArray[np.float64]
+Floats: TypeAlias = "NDArray[np.float64]"
 
 
 @dataclass(frozen=True)

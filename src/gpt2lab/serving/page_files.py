@@ -10,7 +10,6 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +84,7 @@ def stages_module() -> str:
 def _shown(parameter: Parameter) -> dict[str, Any]:
     slider = parameter.slider
     return {
-        **asdict(parameter),
+        **parameter._asdict(),
         "whole": parameter.whole,
         "off": parameter.default if parameter.shown_off else None,
         "most": _MOST if math.isinf(parameter.most) else parameter.most,
