@@ -1,14 +1,14 @@
-"""Minutes of mixed requests to ``gpt2lab serve``, faults among them, and the memory that it holds: it must be flat.
+"""Send mixed requests to ``gpt2lab serve`` for minutes, faulty ones included, and check that its memory stays flat.
 
     python benchmarks/soak_serving.py [--model tales] [--minutes 10] [--clients 8] [--seed 0] [--allow_mb 8]
 
-The server is a process of its own. Clients ask one thing after the other, drawn at random: whole answers, streams with
-log-probabilities, streams that are left half-way or read slowly, echoes, logits, the vocabulary, pages, tokens, bodies
-that are cut, too long, no UTF-8 or absurd. Every status is checked. The server's resident memory is looked at twice a
-second: what requests need for a moment comes and goes, so the least of every 30th of the time is what counts, and the
-most is told beside it. Growth is the median of the last third of these above that of the second, the first being left
-for buffers to reach their size; 1 is the exit status if it is more than ``--allow_mb``, if any status was wrong, or if
-the server did not end with 0 at SIGTERM under this load. The last line is JSON. Linux only.
+The server is a separate process. Each client sends one random request after the other: whole answers, streams with
+log-probabilities, streams that it abandons half-way or reads slowly, echoes, logits, the vocabulary, pages, tokens, and
+bodies that are truncated, too long, not UTF-8 or absurd. Every status is checked. The server's resident memory is read
+twice a second. Requests need some memory only for a moment, so the minimum of every 30th of the time counts; the maximum
+is reported beside it. Growth is the median of the last third of these minima minus that of the second third; during the
+first third, buffers reach their size. The exit status is 1 if growth exceeds ``--allow_mb``, if any status was wrong, or
+if the server did not exit with 0 at SIGTERM under this load. The last line is JSON. Linux only.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ PROMPTS = ("Once upon a time", "The king", "It was a dark night, and the fox", "
 
 
 class Client(threading.Thread):
-    """Asks until it is told to stop; counts what it asked and what went wrong."""
+    """A client that sends requests until ``stopping`` is set, and counts its requests and failures."""
 
     def __init__(self, address: tuple[str, int], model: str, seed: int, stopping: threading.Event) -> None:
         super().__init__(daemon=True)
