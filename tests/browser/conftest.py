@@ -66,7 +66,7 @@ class Complaints:
         self._forgiven.append(part)
 
     def check(self) -> None:
-        """Fail the test if there are any; begin anew."""
+        """Fail the test if there are problems, and clear the list."""
         left = [each for each in self._all if not any(part in each for part in self._forgiven)]
         self._all.clear()
         if left:

@@ -1,4 +1,4 @@
-"""Entries of the cache: what was written comes back or nothing does, whoever else writes, dies or clears meanwhile."""
+"""Cache entries: a read returns what was written or nothing, even if others write, die or clear meanwhile."""
 
 from __future__ import annotations
 

@@ -88,7 +88,7 @@ def test_a_worker_that_is_killed_loses_and_doubles_nothing(start, gpt2lab, tmp_p
 
 @pytest.fixture
 def order():
-    """The settings that a worker receives."""
+    """Return the order that a worker receives."""
     from gpt2lab import load
     from gpt2lab.cli.jobs import _json
     from gpt2lab.jobs.generating import Order, digest_of

@@ -1,4 +1,4 @@
-"""Clients that leave or do not read, a model that fails, a server that is told to stop."""
+"""Clients that leave or do not read, a model that fails, a server that is stopped."""
 
 from __future__ import annotations
 

@@ -280,7 +280,7 @@ def test_a_reader_keeps_one_sequence_and_gives_it_back(exact):
         row_of(reader.read(tokens, 0))
     half = reader.read([8] * 300, 0)
     next(half)
-    half.close()  # whoever asked has left
+    half.close()  # the client has left
     reader.forget()
     assert exact.engine.kv_cache_bytes == before
 

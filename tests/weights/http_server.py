@@ -15,8 +15,8 @@ class Server:
         self.files = {}
         self.requests = []  # (method, path, Range header)
         self.ranges = True  # answers Range with 206
-        self.cut_after = None  # closes the connection after that many bytes of a body …
-        self.cuts = 0  # … so many times
+        self.cut_after = None  # closes the connection after this number of bytes of a body
+        self.cuts = 0  # the number of times that it still does so
         self.types = {}  # path → Content-Type
         self.headers = {}  # path → more headers
         outer = self
