@@ -2,13 +2,13 @@
 
     python benchmarks/soak_serving.py [--model tales] [--minutes 10] [--clients 8] [--seed 0] [--allow_mb 8]
 
-The server is a separate process. Each client sends one random request after the other: whole answers, streams with
-log-probabilities, streams that it abandons half-way or reads slowly, echoes, logits, the vocabulary, pages, tokens, and
+The server is a separate process. Each client sends one random request after the other: whole answers, streams with log-
+probabilities, streams that it abandons half-way or reads slowly, echoes, logits, the vocabulary, pages, tokens, and
 bodies that are truncated, too long, not UTF-8 or absurd. Every status is checked. The server's resident memory is read
 twice a second. Requests need some memory only for a moment, so the minimum of every 30th of the time counts; the
-maximum is reported beside it. Growth is the median of the last third of these minima minus that of the second third; during the
-first third, buffers reach their size. The exit status is 1 if growth exceeds ``--allow_mb``, if any status was wrong,
-or if the server did not exit with 0 at SIGTERM under this load. The last line is JSON. Linux only.
+maximum is reported beside it. Growth is the median of the last third of these minima minus that of the second third;
+during the first third, buffers reach their size. The exit status is 1 if growth exceeds ``--allow_mb``, if any status
+was wrong, or if the server did not exit with 0 at SIGTERM under this load. The last line is JSON. Linux only.
 """
 
 from __future__ import annotations
