@@ -81,7 +81,7 @@ def test_fine_tunes_and_goes_on(folder, capsys):
     assert re.search(r"dataset has \d+ tokens, documents: \d\nheld out: \d+ tokens", out)
     assert "Training...\n[0 | 0.00] validation loss = " in out
     assert "Loading checkpoint checkpoint/mine/state-0000002\nTraining...\n[3 | " in out
-    assert out.endswith("to write with it:  gpt2lab generate --model checkpoint/mine\n")
+    assert out.endswith("to generate with it:  gpt2lab generate --model checkpoint/mine\n")
     assert names("mine") == ["state-0000002", "state-0000003"]
     assert open_checkpoint("checkpoint/mine").config == open_checkpoint(TINY).config
 
@@ -163,7 +163,7 @@ def test_a_damaged_state_is_told_and_the_one_before_taken(folder, capsys):
     file.write_bytes(file.read_bytes()[:-9])
     run(*FRESH, "--steps", 3)
     out = capsys.readouterr().out
-    assert "state-0000002 cannot be resumed from (optimizer.safetensors is not what was written): trying" in out
+    assert "state-0000002 cannot be resumed (optimizer.safetensors does not match its checksum): trying" in out
     assert "Loading checkpoint checkpoint/run1/state-0000001" in out
 
 
@@ -189,15 +189,17 @@ def test_lora_makes_a_model_that_loads_and_resumes(folder, capsys):
     run(*FINE, "--lora", 2, "--steps", 3, "--val_every", 0)
     assert open_checkpoint("checkpoint/run1").config == open_checkpoint(TINY).config
     other = ["--model_name", "checkpoint/run1"]
-    assert "adapter of another model than checkpoint/run1" in error_of(capsys, *FINE, *other, "--lora", 2, "--steps", 4)
+    assert "adapter for another model than checkpoint/run1" in error_of(
+        capsys, *FINE, *other, "--lora", 2, "--steps", 4
+    )
 
 
 def test_one_line_of_text_is_enough_and_nothing_is_held_out_of_it(folder, capsys):
     Path("line.txt").write_text("To be, or not to be.\n")
     run("--dataset", "line.txt", "--model_name", TINY, *QUICK, "--steps", 2)
     out = capsys.readouterr().out
-    assert "too few to hold some out: there will be no validation" in out
-    assert re.search(r"less than a window of 64: windows have \d tokens", out)
+    assert "too few to hold any out: there will be no validation" in out
+    assert re.search(r"shorter than a window of 64: windows have \d tokens", out)
     assert (Path("checkpoint/run1/model.safetensors")).exists()
 
 
@@ -207,7 +209,7 @@ def test_val_dataset_is_validated_with_and_told_if_it_is_trained_on(folder, caps
     out = capsys.readouterr().out
     assert re.search(r"dataset has \d+ tokens, documents: 4\nheld out: \d+ tokens, documents: 1\n", out)
     run(*FRESH, "--steps", 1, "--val_dataset", "tales", "--run_name", "same")
-    assert "tales is trained on as well" in capsys.readouterr().out
+    assert "tales is also trained on" in capsys.readouterr().out
 
 
 def test_prompts_bear_no_loss(folder):
@@ -295,7 +297,7 @@ def test_a_mistake_in_such_a_file_is_told(folder, capsys, name, text, message):
         ([*FRESH, "--held_out", "1"], "held_out"),
         ([*FRESH, "--block_size", "17"], "block_size can be at most"),
         ([*FINE, "--restore_from", "gone"], "no model at gone"),
-        ([*FRESH, "--restore_from", "gone"], "--restore_from gone with others: give one of them"),
+        ([*FRESH, "--restore_from", "gone"], "--restore_from gone from saved ones: give only one"),
         ([*FRESH, "--checkpoint_dir", "tales/0.txt"], "cannot write into tales/0.txt/run1"),
         ([*FRESH, "--sample_prompt", "word " * 30, "--sample_every", "1"], "sample_prompt has"),
         (["--dataset", "tales", "--model_name", ODD], "has no tokenizer"),
@@ -321,7 +323,7 @@ def test_another_shape_under_the_same_name_is_refused(folder, capsys):
 
 def test_a_loss_that_is_no_number_is_one_line(folder, capsys):
     message = error_of(capsys, *FRESH, "--steps", 50, "--learning_rate", "1e30", "--save_every", 1, "--warmup_steps", 0)
-    assert re.search(r"at update \d+, which was not made; the last state, \S+, is whole: try a lower", message)
+    assert re.search(r"at update \d+, which was discarded; the last state, \S+, is intact; try a lower", message)
 
 
 def test_memory_is_told_before(folder, capsys):
@@ -371,8 +373,8 @@ def assert_saved_and_said_where(lines):
     at = lines.index("interrupted")
     assert lines[at + 1] == f"Saving checkpoint/run1/{names()[-1]}"
     assert lines[at + 2 :] == [
-        "the same command goes on from there",
-        "to write with it:  gpt2lab generate --model checkpoint/run1",
+        "run the same command again to resume",
+        "to generate with it:  gpt2lab generate --model checkpoint/run1",
     ]
 
 
@@ -439,7 +441,7 @@ def test_killed_at_random_moments_and_resumed_is_the_same_to_the_last_bit(folder
 def test_a_val_dataset_shorter_than_a_window_is_told(folder, capsys):
     Path("val.txt").write_text("A mouse.")
     run(*FRESH, "--steps", 1, "--val_dataset", "val.txt")
-    assert re.search(r"less than a window of 16: windows of validation have \d tokens", capsys.readouterr().out)
+    assert re.search(r"shorter than a window of 16: its windows have \d tokens", capsys.readouterr().out)
 
 
 @pytest.mark.parametrize("name", ["", ".", ".."])

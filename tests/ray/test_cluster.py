@@ -39,7 +39,7 @@ def test_a_missing_extra_is_named(gpt2lab, prompts, tmp_path, monkeypatch):
     [
         ("127.0.0.1:1", "there is no Ray cluster at 127.0.0.1:1 ("),
         ("ray://127.0.0.1:10001", "run gpt2lab on a machine of the cluster (ray job submit)"),
-        ("nonsense", "'nonsense' is no address of a Ray cluster: give host:port, or auto"),
+        ("nonsense", "'nonsense' is not the address of a Ray cluster: give host:port, or auto"),
         ("127.0.0.1:99999", "there is no Ray cluster at 127.0.0.1:99999"),
     ],
 )
@@ -111,8 +111,8 @@ def test_a_worker_makes_the_part_that_it_is_given(order, gpt2lab, prompts):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"version": "0.0.0"}, "begun by gpt2lab 0.0.0, a worker has"),
-        ({"digest": "another"}, "has other weights than that of the machine that began the job"),
+        ({"version": "0.0.0"}, "gpt2lab 0.0.0 started the job, but a worker has"),
+        ({"digest": "another"}, "than the machine that started the job"),
         ({"model": {"name_or_path": "/not/here"}}, "no model at /not/here"),
     ],
 )

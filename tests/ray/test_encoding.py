@@ -122,7 +122,7 @@ def test_what_an_interrupted_run_encoded_is_not_encoded_again(gpt2lab, texts, tm
     in_process.clear()
     result = gpt2lab("encode", texts, tmp_path / "out", "--ray")
     assert result.exit_code == 0, result.output
-    assert "gpt2lab: 3 of 8 parts are there already\n" in result.stderr
+    assert "gpt2lab: 3 of 8 parts are already complete\n" in result.stderr
     assert in_process == [3, 4, 5, 6, 7]
     gpt2lab("encode", texts, tmp_path / "here")
     assert files_in(tmp_path / "out") == files_in(tmp_path / "here")
@@ -142,9 +142,9 @@ def test_what_was_encoded_of_other_files_is_not_taken(gpt2lab, texts, tmp_path, 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("-", "{out}", "--ray"), "--ray reads in other processes, which have no part in this one's standard input"),
+        (("-", "{out}", "--ray"), "--ray reads in other processes, which cannot read this one's standard input"),
         (("{texts}", "{out}", "--ray", "--jobs", 2), "--jobs is for this machine alone; with --ray it is --workers"),
-        (("{texts}", "{out}", "--workers", 2), "--workers is for a cluster: give --ray too"),
+        (("{texts}", "{out}", "--workers", 2), "--workers needs --ray"),
         (("{texts}", "{texts}/x/../a.txt", "--ray"), "a.txt"),
         (("{bad}", "{out}", "--ray"), "bad.txt is not UTF-8 text (byte 0)"),
         (("{empty}", "{out}", "--ray"), "the dataset is empty"),

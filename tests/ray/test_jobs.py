@@ -106,7 +106,7 @@ def test_what_exists_is_kept_unless_told(job, store, expected, tmp_path, out):
     store.pipe_file("/bucket/out.jsonl", b"old")
     result = job(name)
     assert result.exit_code == 2
-    assert result.stderr == f"gpt2lab: error: {name} exists already; give another name or --overwrite\n"
+    assert result.stderr == f"gpt2lab: error: {name} already exists; give another name or --overwrite\n"
     assert job(name, "--overwrite").exit_code == 0
     found = (tmp_path / "out.jsonl").read_text() if out == "here" else store.cat_file("/bucket/out.jsonl").decode()
     assert found == expected
@@ -121,14 +121,14 @@ def test_an_interrupted_job_goes_on_where_it_stopped(job, store, expected, tmp_p
     broken_off(2)
     result = job(name)
     assert result.exit_code == 130
-    assert "stopped with 2 of 4 parts done: the same command goes on from there" in result.stderr
+    assert "stopped with 2 of 4 parts complete: run the same command again to resume" in result.stderr
     assert not (tmp_path / "out.jsonl").exists()
     assert not store.exists("/bucket/out.jsonl")
     monkeypatch.undo()
     made = made_parts(monkeypatch)
     result = job(name)
     assert result.exit_code == 0, result.output
-    assert "gpt2lab: 2 of 4 parts are there already\n" in result.stderr
+    assert "gpt2lab: 2 of 4 parts are already complete\n" in result.stderr
     assert made == [2, 3]
     found = (tmp_path / "out.jsonl").read_text() if out == "here" else store.cat_file("/bucket/out.jsonl").decode()
     assert found == expected
@@ -159,10 +159,10 @@ def test_a_seed_that_was_drawn_is_kept(job, tmp_path, monkeypatch, broken_off):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (("--seed", 2), "was begun with another seed (1, not 2)"),
-        (("--temperature", 0.5), "was begun with another temperature (1.0, not 0.5)"),
-        (("--part_size", 4), "was begun with another part size (3, not 4)"),
-        (("--precision", "float32"), "was begun with another precision ('q8_0', not 'float32')"),
+        (("--seed", 2), "belongs to a job with a different seed (1, not 2)"),
+        (("--temperature", 0.5), "belongs to a job with a different temperature (1.0, not 0.5)"),
+        (("--part_size", 4), "belongs to a job with a different part size (3, not 4)"),
+        (("--precision", "float32"), "belongs to a job with a different precision ('q8_0', not 'float32')"),
     ],
 )
 def test_a_job_goes_on_only_as_it_was_begun(job, tmp_path, monkeypatch, broken_off, more, message):
@@ -191,7 +191,7 @@ def test_other_prompts_are_another_job(job, prompts, tmp_path, monkeypatch, brok
     job(tmp_path / "out.jsonl")
     monkeypatch.undo()
     prompts.write_text(prompts.read_text().replace("Tale 9", "Tale 8"))
-    assert "was begun with other prompts" in job(tmp_path / "out.jsonl").stderr
+    assert "belongs to a job with different prompts" in job(tmp_path / "out.jsonl").stderr
 
 
 def test_speed_may_change(job, expected, tmp_path, monkeypatch, broken_off):
@@ -252,12 +252,12 @@ def test_two_jobs_do_not_write_the_same_parts(job, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("--ray", "a prompt"), "--ray is for many prompts into a file: give --prompts and --out"),
-        (("--overwrite", "--out", "x", "a prompt"), "--overwrite is for many prompts into a file"),
-        (("--workers", 2), "--workers is for a cluster: give --ray too"),
-        (("--ray_address", "h:1"), "--ray_address is for a cluster: give --ray too"),
-        (("--prompts", "{prompts}", "--out", "{out}", "--nsamples", 0), "--nsamples 0 has no end"),
-        (("--prompts", "{prompts}", "--out", ""), "'.' is no name for a file"),
+        (("--ray", "a prompt"), "--ray needs --prompts and --out"),
+        (("--overwrite", "--out", "x", "a prompt"), "--overwrite needs --prompts and --out"),
+        (("--workers", 2), "--workers needs --ray"),
+        (("--ray_address", "h:1"), "--ray_address needs --ray"),
+        (("--prompts", "{prompts}", "--out", "{out}", "--nsamples", 0), "--nsamples 0 never ends"),
+        (("--prompts", "{prompts}", "--out", ""), "'.' is not a file name"),
         (("--prompts", "{prompts}", "--out", "{prompts}/x"), "Not a directory"),
         (("--prompts", "{prompts}", "--out", "nonsense://x/y"), "nonsense"),
         (("--prompts", "{prompts}", "--out", "{out}", "--length", 10**6), "context"),
@@ -284,14 +284,14 @@ def test_what_is_no_job_of_ours_is_never_removed(job, tmp_path):
     for more in ((), ("--overwrite",)):
         result = job(tmp_path / "out.jsonl", *more)
         assert result.exit_code == 2
-        assert "holds something else (it has no job.json)" in result.stderr
+        assert "is not the folder of a job (it has no job.json)" in result.stderr
     assert (tmp_path / "out.jsonl.parts" / "diary").read_text() == "mine"
 
 
 def test_a_damaged_record_can_be_overwritten(job, expected, tmp_path):
     (tmp_path / "out.jsonl.parts").mkdir()
     (tmp_path / "out.jsonl.parts" / "job.json").write_text("{")
-    assert "job.json is damaged; --overwrite begins anew" in job(tmp_path / "out.jsonl").stderr
+    assert "job.json is damaged; give --overwrite to start again" in job(tmp_path / "out.jsonl").stderr
     assert job(tmp_path / "out.jsonl", "--overwrite").exit_code == 0
     assert (tmp_path / "out.jsonl").read_text() == expected
 

@@ -107,7 +107,7 @@ def test_a_full_disk_leaves_earlier_states_whole(make_trainer, monkeypatch, tens
             return super().write(data)
 
     monkeypatch.setattr(checkpoints, "_Summed", Full)
-    with pytest.raises(CheckpointError, match="No space left on device; what was saved before is whole"):
+    with pytest.raises(CheckpointError, match="No space left on device; earlier saves are intact"):
         trainer.save()
     assert states(trainer.run) == [first]
     assert {path.name: path.read_bytes() for path in trainer.run.rglob("*") if path.is_file()} == before
@@ -212,7 +212,7 @@ def test_a_full_disk_leaves_the_model_of_another_shape(make_trainer, monkeypatch
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(checkpoints, "write_safetensors", full)
-    with pytest.raises(CheckpointError, match="No space left on device; what was saved before is whole"):
+    with pytest.raises(CheckpointError, match="No space left on device; earlier saves are intact"):
         checkpoints.write_model(trainer.run, trainer.model.config, trainer.tensors())
     assert {path.name: path.read_bytes() for path in trainer.run.iterdir() if path.is_file()} == before
 

@@ -192,7 +192,7 @@ def test_without_torchrun_the_world_is_one_process(monkeypatch):
 
 def test_a_number_of_windows_that_cannot_be_shared_is_told():
     assert World(size=4).share(8) == 2
-    with pytest.raises(UsageError, match=r"6 windows an update .* 4 processes: choose a multiple of 4"):
+    with pytest.raises(UsageError, match=r"6 windows per update .* 4 processes: choose a multiple of 4"):
         World(size=4).share(6)
 
 
@@ -200,7 +200,7 @@ def test_others_that_cannot_be_met_are_told(monkeypatch):
     for name, value in {"WORLD_SIZE": "2", "RANK": "0", "MASTER_ADDR": "127.0.0.1"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("MASTER_PORT", raising=False)
-    with pytest.raises(UsageError, match=r"process 0 of 2 cannot meet the others .*MASTER_PORT.*torchrun"):
+    with pytest.raises(UsageError, match=r"process 0 of 2 cannot reach the others .*MASTER_PORT.*torchrun"):
         World.start()
 
 

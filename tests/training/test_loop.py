@@ -310,7 +310,7 @@ def test_lora_saves_a_merged_model_and_a_state_of_the_adapter_alone(make_trainer
         ({"lora": 2}, {}, "made with --lora"),
         ({}, {"lora": 2}, "made without --lora"),
         ({"lora": 2}, {"lora": 4}, "another shape"),
-        ({"lora": 2, "lora_targets": "attn.q"}, {"lora": 2}, "is on one side only"),
+        ({"lora": 2, "lora_targets": "attn.q"}, {"lora": 2}, "is in only one of the two"),
         (
             {},
             {"config": ModelConfig(n_vocab=64, n_ctx=12, n_embd=8, n_head=2, n_layer=2)},
@@ -318,7 +318,10 @@ def test_lora_saves_a_merged_model_and_a_state_of_the_adapter_alone(make_trainer
         ),
         ({}, {"config": ModelConfig(n_vocab=64, n_ctx=12, n_embd=16, n_head=2, n_layer=3)}, "h.2"),
         ({}, {"config": ModelConfig(n_vocab=64, n_ctx=12, n_embd=16, n_head=4, n_layer=2)}, "n_head is 2 there, 4"),
-        *[({"optimizer": a}, {"optimizer": b}, "another shape or optimizer") for a, b in permutations(OPTIMIZERS, 2)],
+        *[
+            ({"optimizer": a}, {"optimizer": b}, "does not fit this model or optimizer")
+            for a, b in permutations(OPTIMIZERS, 2)
+        ],
     ],
 )
 def test_a_state_that_does_not_fit_is_refused(make_trainer, made, asked, message):
@@ -364,7 +367,7 @@ def test_another_held_out_text_has_its_own_best(make_trainer, counting, other):
     count = 2 if other == "more of it" else 1
     second = make_trainer(held_out=held_out, steps=3, val_every=1, val_batch_count=count)
     restore(second, load_state(first.last_state))
-    assert second.reporter.said == ["another text is held out than then: the best model is chosen anew"]
+    assert second.reporter.said == ["the held-out text has changed: the choice of the best model starts again"]
     assert (second.best, second.best_step, second.since_best) == (math.inf, 0, 0)
     second.train()
     assert [made.step for made in second.reporter.validations] == ([] if held_out is None else [2, 3])

@@ -49,7 +49,7 @@ def test_beginning_anew_leaves_the_old_run_whole_under_another_name(capsys):
     run(3)
     before = contents()
     run(1, restore_from="fresh")
-    assert "the run that was in checkpoint/run1 is now checkpoint/run1-1\n" in capsys.readouterr().out
+    assert "moved the earlier run in checkpoint/run1 to checkpoint/run1-1\n" in capsys.readouterr().out
     assert contents("checkpoint/run1-1") == before
     assert [state.name for state in states(Path("checkpoint/run1"))] == ["state-0000001"]
     run(1, restore_from="fresh")
@@ -144,13 +144,13 @@ def test_a_second_text_under_the_name_of_a_finished_run_is_refused():
     run(2)
     before = contents()
     Path("text.txt").write_text("Something else altogether. " * 90)
-    with pytest.raises(UsageError, match=r"is finished after 2 updates on another text, .* give another --run_name"):
+    with pytest.raises(UsageError, match=r"finished after 2 updates on another text, .* give another --run_name"):
         run(2)
     assert contents() == before
 
 
 def test_a_misspelt_fresh_is_told():
-    with pytest.raises(UsageError, match="no fesh to --restore_from: do you mean fresh"):
+    with pytest.raises(UsageError, match="--restore_from fesh: there is no such folder; did you mean fresh"):
         run(1, restore_from="fesh")
 
 
@@ -160,8 +160,8 @@ def test_a_run_that_is_finished_says_so(capsys):
     capsys.readouterr()
     run(2)
     said = capsys.readouterr().out.splitlines()
-    assert said[-2] == "checkpoint/run1 is finished after 2 updates: to go on, ask for more --steps or --epochs"
-    assert said[-1] == "to write with it:  gpt2lab generate --model checkpoint/run1"
+    assert said[-2] == "checkpoint/run1 finished after 2 updates: to continue, give more --steps or --epochs"
+    assert said[-1] == "to generate with it:  gpt2lab generate --model checkpoint/run1"
     assert contents() == before
 
 
@@ -175,10 +175,10 @@ def test_an_interrupted_run_says_which_model_is_where(capsys, monkeypatch):
     monkeypatch.setattr(Trainer, "update", interrupted)
     run(5, code=130, val_every=2)
     assert capsys.readouterr().out.splitlines()[-3:] == [
-        "the same command goes on from there",
+        "run the same command again to resume",
         "checkpoint/run1 holds the model of update 0, the best on held-out text so far; "
-        "checkpoint/run1/state-0000001 that of update 1",
-        "to write with the newest:  gpt2lab generate --model checkpoint/run1/state-0000001",
+        "checkpoint/run1/state-0000001 holds that of update 1",
+        "to generate with the newest:  gpt2lab generate --model checkpoint/run1/state-0000001",
     ]
 
 
@@ -189,7 +189,7 @@ def test_a_run_whose_patience_has_ended_says_so(capsys):
     capsys.readouterr()
     run(**settings)
     assert re.search(
-        "ended after [0-9]+ updates, no better for 2 validations: to go on, ask for more --patience",
+        "ended after [0-9]+ updates, the last 2 validations without improvement: to continue, give more --patience",
         capsys.readouterr().out,
     )
     assert contents() == before
@@ -199,7 +199,9 @@ def test_settings_that_have_changed_are_told(capsys):
     run(2, learning_rate=0.001)
     capsys.readouterr()
     run(3, learning_rate=0.0003, seed=0)
-    assert "\nchanged since then: learning_rate 0.001 -> 0.0003\nTraining...\n" in capsys.readouterr().out
+    assert (
+        "\nchanged since the state was saved: learning_rate 0.001 -> 0.0003\nTraining...\n" in capsys.readouterr().out
+    )
 
 
 def test_another_held_out_text_is_told(capsys):
@@ -207,7 +209,7 @@ def test_another_held_out_text_is_told(capsys):
     capsys.readouterr()
     run(3, val_dataset="other.txt")
     out = capsys.readouterr().out
-    assert "another text is held out than then" in out
+    assert "the held-out text has changed" in out
     assert "Training...\n[2 | " in out
 
 

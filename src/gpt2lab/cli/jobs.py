@@ -37,7 +37,7 @@ def ray_options(function: Decorated) -> Decorated:
             group,
             "--ray_address",
             metavar="HOST:PORT",
-            help="The cluster; auto is the one that this machine is part of.  [default: the variable RAY_ADDRESS, or "
+            help="Address of the cluster; auto uses the one that this machine belongs to.  [default: $RAY_ADDRESS, or "
             "a temporary cluster on this machine's cores]",
         ),
         option(
@@ -45,7 +45,7 @@ def ray_options(function: Decorated) -> Decorated:
             "--workers",
             type=click.IntRange(1),
             metavar="N",
-            help="The number of workers.  [default: as many as the cluster has CPUs for]",
+            help="Number of workers.  [default: as many as the CPUs of the cluster allow]",
         ),
     )
     for add in reversed(options):
@@ -62,9 +62,11 @@ def job_options(function: Decorated) -> Decorated:
         type=click.IntRange(1),
         default=64,
         metavar="N",
-        help="Prompts that are written, and given to a worker, at once.",
+        help="Prompts in a part: the unit that a worker gets and that is saved.",
     )
-    overwrite = option(group, "--overwrite", is_flag=True, help="Replace the --out file if it exists, and start again.")
+    overwrite = option(
+        group, "--overwrite", is_flag=True, help="Replace the --out file if it exists, and start the job again."
+    )
     return size(overwrite(ray_options(function)))
 
 
@@ -83,14 +85,14 @@ class JobOptions:
         check_ray(self.ray, self.ray_address, self.workers)
         given = "ray" if self.ray else "overwrite" if self.overwrite else None
         if given and not wanted:
-            raise UsageError(f"--{given} is for many prompts into a file: give --prompts and --out")
+            raise UsageError(f"--{given} needs --prompts and --out")
 
 
 def check_ray(ray: bool, address: str | None, workers: int | None) -> None:
     """Raise :class:`UsageError` for cluster options without ``--ray``."""
     given = "workers" if workers else "ray_address" if address else None
     if given and not ray:
-        raise UsageError(f"--{given} is for a cluster: give --ray too")
+        raise UsageError(f"--{given} needs --ray")
 
 
 def run_job(
@@ -118,7 +120,7 @@ def run_job(
         missing = parts.begin(order.settings(prompts, model), overwrite=how.overwrite)
         print(f"gpt2lab: seed {order.options['seed']}", file=sys.stderr)
         if there := order.n_parts(prompts) - len(missing):
-            print(f"gpt2lab: {there:,} of {there + len(missing):,} parts are there already", file=sys.stderr)
+            print(f"gpt2lab: {there:,} of {there + len(missing):,} parts are already complete", file=sys.stderr)
         try:
             with parts.kept():
                 if how.ray and missing:
@@ -139,7 +141,7 @@ def order_maker(
     from gpt2lab.jobs.generating import Order, digest_of, kernels_of
 
     if not nsamples:
-        raise UsageError("--nsamples 0 has no end: give a number for --prompts with --out")
+        raise UsageError("--nsamples 0 never ends: with --prompts and --out, give a number of samples")
     drawn = make_options(**options).seed  # raises before a model is opened or downloaded
 
     def order_of(model: LanguageModel, recorded_seed: int | None) -> Order:

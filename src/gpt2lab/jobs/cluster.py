@@ -133,7 +133,7 @@ def rows(ray: Any, given: Sequence[Row], stages: Sequence[Stage], *, in_order: b
         missing = error.__cause__ if isinstance(error.__cause__, ImportError) else getattr(error, "cause", None)
         if isinstance(missing, ImportError):
             raise UsageError(f"a worker lacks {missing.name}: install the same packages on all machines") from None
-        raise UsageError(f"Ray gave the job up: {type(error).__name__}: {_last_line(error)}") from error
+        raise UsageError(f"Ray gave up on the job: {type(error).__name__}: {_last_line(error)}") from error
 
 
 def _resources(ray: Any, stage: Stage, n_rows: int) -> dict[str, Any]:
@@ -145,7 +145,7 @@ def _resources(ray: Any, stage: Stage, n_rows: int) -> dict[str, Any]:
     elif count is None:
         cpus = int(ray.cluster_resources().get("CPU", 0))
         if cpus < stage.cpus:
-            raise UsageError(f"the cluster has {cpus} CPUs, and a worker needs {stage.cpus} (--threads)")
+            raise UsageError(f"a worker needs {stage.cpus} CPUs, but the cluster has {cpus}: give fewer --threads")
         count = cpus // stage.cpus
     return {"compute": ray.data.ActorPoolStrategy(size=max(1, min(count or 1, n_rows))), **place}
 
@@ -212,12 +212,12 @@ def _check_reachable(address: str) -> None:
         return
     if "://" in address:
         raise UsageError(
-            f"{address} is an address for clients of Ray: run gpt2lab on a machine of the cluster (ray job submit) and "
+            f"{address} is an address for Ray clients: run gpt2lab on a machine of the cluster (ray job submit) and "
             "give its host:port, or auto"
         )
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
-        raise UsageError(f"{address!r} is no address of a Ray cluster: give host:port, or auto")
+        raise UsageError(f"{address!r} is not the address of a Ray cluster: give host:port, or auto")
     try:
         socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
     except (OSError, OverflowError) as error:

@@ -56,14 +56,14 @@ def encoded_on_ray(
     which other processes cannot read, and the errors of the readers and :func:`~gpt2lab.jobs.cluster.connected`.
     """
     if any(source.path is None for source in sources):
-        raise UsageError("--ray reads in other processes, which have no part in this one's standard input: name a file")
+        raise UsageError("--ray reads in other processes, which cannot read this one's standard input: give a file")
     files = parts_of(sources)
     output = LocalOutput(Path(out))
     with output.held():
         parts = Parts(output, len(files))
         missing = parts.begin(_settings(files, tokenizer, reading), overwrite=True)
         if there := len(files) - len(missing):
-            say(f"gpt2lab: {there:,} of {len(files):,} parts are there already")
+            say(f"gpt2lab: {there:,} of {len(files):,} parts are already complete")
 
         def stream() -> Iterator[Encoded]:
             if missing:

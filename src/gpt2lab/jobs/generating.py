@@ -144,7 +144,7 @@ class Writer:
 
         if order.version != __version__:
             raise UsageError(
-                f"the job was begun by gpt2lab {order.version}, a worker has {__version__}: install the same"
+                f"gpt2lab {order.version} started the job, but a worker has {__version__}: install the same version"
             )
         if order.kernels:
             os.environ["GPT2LAB_ISA"] = order.kernels
@@ -153,7 +153,7 @@ class Writer:
         if digest_of(self._model) != order.digest:
             name = order.model["name_or_path"]
             raise UsageError(
-                f"the model {name} of a worker has other weights than that of the machine that began the job"
+                f"a worker has other weights for the model {name} than the machine that started the job: copy them"
             )
 
     def __call__(self, number: int, data: bytes) -> Iterator[tuple[int, str, bytes]]:

@@ -66,7 +66,7 @@ class LocalOutput:
 
     def __init__(self, path: Path) -> None:
         if not path.name:
-            raise UsageError(f"{str(path)!r} is no name for a file: give another --out")
+            raise UsageError(f"{str(path)!r} is not a file name: give another --out")
         self.name = str(path)
         self._path = path
         self._folder = path.with_name(path.name + SUFFIX)
@@ -181,7 +181,7 @@ class RemoteOutput:
     def join(self, parts: Iterable[str], *, overwrite: bool) -> None:
         """Write the object, after joining the parts in a local file."""
         if self.exists() and not overwrite:
-            raise UsageError(f"{self.name} exists already; give another name or --overwrite")
+            raise UsageError(f"{self.name} already exists; give another name or --overwrite")
         with TemporaryFile() as whole:
             for part in parts:
                 whole.write(self.read(part))
@@ -211,6 +211,6 @@ class RemoteOutput:
         except UsageError:
             raise
         except NotImplementedError:
-            raise UsageError(f"cannot {verb} {name}: fsspec only reads such addresses") from None
+            raise UsageError(f"cannot {verb} {name}: fsspec can only read addresses of this kind") from None
         except Exception as error:  # each store has its own classes
             raise UsageError(f"cannot {verb} {name}: {type(error).__name__}: {first_line(error)}") from error

@@ -23,14 +23,14 @@ def recorded_settings(output: Output) -> dict[str, Any] | None:
     parts = output.parts()
     if RECORD not in parts:
         if parts:
-            raise UsageError(f"{output.parts_name} holds something else (it has no {RECORD}); give another --out")
+            raise UsageError(f"{output.parts_name} is not the folder of a job (it has no {RECORD}); give another --out")
         return None
     try:
         settings = json.loads(output.read(RECORD))["settings"]
     except (ValueError, LookupError, TypeError):
         settings = None
     if not isinstance(settings, dict):
-        raise UsageError(f"{output.parts_name}/{RECORD} is damaged; --overwrite begins anew")
+        raise UsageError(f"{output.parts_name}/{RECORD} is damaged; give --overwrite to start again")
     return settings
 
 
@@ -48,7 +48,7 @@ class Parts:
     def begin(self, settings: Settings, *, overwrite: bool = False) -> list[int]:
         """Return the numbers of the parts still to be made."""
         if self._output.exists() and not overwrite:
-            raise UsageError(f"{self._output.name} exists already; give another name or --overwrite")
+            raise UsageError(f"{self._output.name} already exists; give another name or --overwrite")
         try:
             recorded = recorded_settings(self._output)
             self._check_same(recorded or settings, settings)
@@ -77,8 +77,8 @@ class Parts:
         """Return a line about the job's progress and how to continue it."""
         there = len(self._output.parts() & set(self._names))
         if not there:
-            return "stopped before a part was done: nothing is kept (a smaller --part_size keeps more)"
-        return f"stopped with {there:,} of {len(self._names):,} parts done: the same command goes on from there"
+            return "stopped before the first part was complete: nothing was saved (a smaller --part_size saves sooner)"
+        return f"stopped with {there:,} of {len(self._names):,} parts complete: run the same command again to resume"
 
     def add(self, number: int, data: bytes) -> None:
         """Keep a part."""
@@ -100,9 +100,9 @@ class Parts:
         for name in (*settings, *recorded):
             if (was := recorded.get(name)) != (now := settings.get(name)):
                 what = name.replace("_", " ")
-                told = f" ({was!r}, not {now!r})" if len(f"{was!r}{now!r}") < 60 else ""
-                an = "" if what.endswith("s") else "an"
+                values = f" ({was!r}, not {now!r})" if len(f"{was!r}{now!r}") < 60 else ""
+                a = "" if what.endswith("s") else "a "
                 raise UsageError(
-                    f"{self._output.parts_name} was begun with {an}other {what}{told}: give the same, another --out, "
-                    "or --overwrite to begin anew"
+                    f"{self._output.parts_name} belongs to a job with {a}different {what}{values}: use the same, "
+                    "another --out, or --overwrite to start again"
                 )

@@ -49,9 +49,9 @@ class CustomStage:
 
     def __post_init__(self) -> None:
         if not callable(self.function):
-            raise UsageError(f"a stage must be a function of logits and tokens, got {self.function!r}")
+            raise UsageError(f"a stage must be a function f(logits, tokens), got {self.function!r}")
         if self.before is not None and self.after is not None:
-            raise UsageError(f"stage {self.name}: give one of before and after, not both")
+            raise UsageError(f"stage {self.name}: give either before or after, not both")
         for where, place, places in (("before", self.before, _PLACES[1:]), ("after", self.after, _PLACES[:-1])):
             if place is not None and place not in places:
                 raise UsageError(f"stage {self.name}: {where} must be one of {', '.join(places)}, got {place!r}")
@@ -86,7 +86,7 @@ class CustomStage:
         changed = np.where(checked == given, logits, checked)
         changed[list(ruled_out)] = -np.inf
         if changed.max() == -np.inf:
-            raise StageError(f"stage {self.name} left no token to draw")
+            raise StageError(f"stage {self.name} ruled out every token: it must leave at least one logit above -inf")
         return changed
 
     def _checked(self, returned: Any, given: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -95,21 +95,23 @@ class CustomStage:
         try:
             array = np.asarray(returned)
         except Exception as error:
-            raise StageError(f"stage {self.name} returned no array: {_one_line(error)}") from error
+            raise StageError(f"stage {self.name} must return an array of logits: {_one_line(error)}") from error
         if array.shape != given.shape or array.dtype.kind not in "fiu":
-            what = f"{array.dtype} of the shape {list(array.shape)}"
-            raise StageError(f"stage {self.name} must return {given.size} numbers, one for each token, got {what}")
+            what = f"an array of {array.dtype} with shape {list(array.shape)}"
+            raise StageError(f"stage {self.name} must return {given.size} logits, one per token, got {what}")
         bad = ~(array < np.inf) & (array != given)
         if bad.any():
             token = int(np.argmax(bad))
-            raise StageError(f"stage {self.name} returned {array[token]} as the logit of token {token}")
+            raise StageError(
+                f"stage {self.name} returned {array[token]} as the logit of token {token}; use finite logits or -inf"
+            )
         return array.astype(np.float64)
 
 
 def custom_stages(given: Iterable[StageFunction | CustomStage]) -> tuple[CustomStage, ...]:
     """Wrap functions as stages at the default place. Raises :class:`~gpt2lab.errors.UsageError` for anything else."""
     if not isinstance(given, Iterable):
-        raise UsageError(f"stages must be a list of functions, got {given!r}")
+        raise UsageError(f"stages must be a list of functions f(logits, tokens), got {given!r}")
     return tuple(stage if isinstance(stage, CustomStage) else CustomStage(stage) for stage in given)
 
 

@@ -136,20 +136,20 @@ def load_state(state: Path) -> State:
     try:
         progress: dict[str, Any] = json.loads((state / "progress.json").read_text(encoding="utf-8"))
         if progress.pop("crc32") != _json_crc(progress):
-            raise ValueError("progress.json is not what was written")
+            raise ValueError("progress.json does not match its checksum")
         files = progress.pop("files")
         for name, expected in files.items():
             if _checksum(state / name) != expected:
-                raise ValueError(f"{name} is not what was written")
+                raise ValueError(f"{name} does not match its checksum")
         kind = next(kind for kind in WEIGHTS if f"{kind}.safetensors" in files)
         weights = TensorFile(state / f"{kind}.safetensors", PREFIX if kind == "model" else "")
         return State(state, kind, weights, TensorFile(state / "optimizer.safetensors"), progress)
     except OSError as error:
         what = f"{Path(error.filename).name if error.filename else 'it'}: {error.strerror or error}"
-        raise CheckpointError(f"{state} cannot be resumed from ({what})") from None
+        raise CheckpointError(f"{state} cannot be resumed ({what})") from None
     except (ValueError, LookupError, AttributeError, TypeError, StopIteration, SafetensorError) as error:
         what = f"it lacks {error}" if isinstance(error, KeyError) else str(error) or "it lists no weights"
-        raise CheckpointError(f"{state} cannot be resumed from ({what})") from None
+        raise CheckpointError(f"{state} cannot be resumed ({what})") from None
 
 
 def load_latest(run: Path, say: Callable[[str], None]) -> State | None:
@@ -162,9 +162,9 @@ def load_latest(run: Path, say: Callable[[str], None]) -> State | None:
         try:
             return load_state(state)
         except CheckpointError as error:
-            say(f"{error}: trying the one before")
+            say(f"{error}: trying the previous state")
     if every:
-        raise CheckpointError(f"no state of {run} is whole: --restore_from fresh begins anew")
+        raise CheckpointError(f"every state of {run} is damaged: give --restore_from fresh to start again")
     return None
 
 
@@ -239,7 +239,7 @@ def _complaining(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         why = error.strerror or error
-        raise CheckpointError(f"cannot write {path}: {why}; what was saved before is whole") from None
+        raise CheckpointError(f"cannot write {path}: {why}; earlier saves are intact") from None
 
 
 def _sweep(run: Path) -> None:

@@ -67,7 +67,7 @@ class World:
         except (RuntimeError, ValueError) as error:
             where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
             raise UsageError(
-                f"process {os.environ.get('RANK')} of {size} cannot meet the others at {where} "
+                f"process {os.environ.get('RANK')} of {size} cannot reach the others at {where} "
                 f"({_first_line(error)}): start them with torchrun"
             ) from error
         return cls(rank, number, device, store)
@@ -100,8 +100,8 @@ class World:
             raise SystemExit(2) from None
         if lost:
             raise UsageError(
-                f"process {self.rank} of {self.size} lost touch with another: it was killed, or its machine or the "
-                f"network went away; training goes on from the last state when it is started again"
+                f"process {self.rank} of {self.size} lost its connection to another, which was killed or whose machine "
+                f"or network failed; run the same command again to resume from the last state"
             ) from error
 
     def _is_first_to_fail(self) -> bool:
@@ -118,7 +118,7 @@ class World:
         """Return this process's equal share of ``count`` windows. Raises :class:`UsageError` if they do not divide."""
         if count % self.size:
             raise UsageError(
-                f"{count} windows an update (batch_size x accumulate_gradients) cannot be shared equally by "
+                f"{count} windows per update (batch_size x accumulate_gradients) do not divide equally among "
                 f"{self.size} processes: choose a multiple of {self.size}"
             )
         return count // self.size

@@ -190,8 +190,8 @@ class Trainer:
         norm = self.world.clip(self.wrapped, self.settings.clip)
         if not math.isfinite(loss) or not math.isfinite(norm):
             self._zero_gradients()
-            what = f"loss is {loss}" if not math.isfinite(loss) else f"gradient's norm is {norm}"
-            raise TrainingError(self._lost(f"the {what} at update {step}, which was not made"))
+            what = f"loss is {loss}" if not math.isfinite(loss) else f"gradient norm is {norm}"
+            raise TrainingError(self._lost(f"the {what} at update {step}, which was discarded"))
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(step, self.settings)
@@ -286,8 +286,8 @@ class Trainer:
         return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
 
     def _lost(self, what: str) -> str:
-        where = f"the last state, {self.last_state}, is whole" if self.last_state else "no state was saved yet"
-        return f"{what}; {where}: try a lower --learning_rate"
+        where = f"the last state, {self.last_state}, is intact" if self.last_state else "no state has been saved yet"
+        return f"{what}; {where}; try a lower --learning_rate"
 
     def _report(self, loss: float, seconds: float) -> None:
         self.average = (AVERAGE_DECAY * self.average[0] + loss, AVERAGE_DECAY * self.average[1] + 1)
@@ -311,7 +311,7 @@ class Trainer:
         self.reporter.validation(Validation(self.step, self.seconds, loss, best=self.since_best == 0))
 
     def _say_interrupted(self) -> None:
-        self.reporter.status("finishing this update, then saving; once more to stop at once")
+        self.reporter.status("finishing this update, then saving; press Ctrl-C again to stop at once")
 
 
 def _is_finite(tensor: Tensor) -> bool:

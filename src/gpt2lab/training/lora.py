@@ -83,9 +83,9 @@ def add_lora(
     """
     unknown = [target for target in targets if target not in PLACES]
     if unknown or not targets:
-        raise UsageError(f"LoRA targets are among {', '.join(PLACES)}; got {', '.join(unknown) or 'none'}")
+        raise UsageError(f"LoRA targets must be among {', '.join(PLACES)}, got {', '.join(unknown) or 'none'}")
     if rank < 1:
-        raise UsageError(f"the rank of LoRA must be at least 1, got {rank}")
+        raise UsageError(f"the LoRA rank must be at least 1, got {rank}")
     model.requires_grad_(False)
     places: dict[str, list[int | None]] = {}
     for target, (place, third) in PLACES.items():

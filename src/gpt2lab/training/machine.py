@@ -36,8 +36,8 @@ def say_memory(setup: Setup, remembered: str | None) -> None:
     say(str(needed))
     if world.device.type == "cpu" and needed.total > (free := available_memory()):
         say(
-            f"warning: only {free / 2**30:.1f} GiB are free: a smaller --batch_size, --memory_saving_gradients or "
-            f"--lora needs less"
+            f"warning: only {free / 2**30:.1f} GiB of memory are free: a smaller --batch_size, "
+            f"--memory_saving_gradients or --lora needs less"
         )
 
 
@@ -52,7 +52,7 @@ def say_disk(setup: Setup, model: GPT2) -> None:
     free = shutil.disk_usage(there).free
     setup.say(f"disk: up to {needed / 1e9:.2f} GB for the model and {settings.keep} states in {run}")
     if needed > free:
-        setup.say(f"warning: only {free / 1e9:.2f} GB are free there: a smaller --keep needs less")
+        setup.say(f"warning: only {free / 1e9:.2f} GB of disk are free there: a smaller --keep needs less")
 
 
 def choose_compute(setup: Setup, model: GPT2, windows: Windows, remembered: str | None) -> None:

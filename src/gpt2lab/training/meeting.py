@@ -33,6 +33,6 @@ def fresh_store(store: Any, rank: int, size: int) -> Any:
                 if store.check([f"gpt2lab/confirmed/{greeting}/{own}"]):
                     waiting.remove(other)
         if time.monotonic() - begin > TIME_TO_MEET:
-            raise RuntimeError(f"process {min(waiting)} has not come in {TIME_TO_MEET:.0f} s")
+            raise RuntimeError(f"process {min(waiting)} did not connect within {TIME_TO_MEET:.0f} s")
         time.sleep(0.02)
     return dist.PrefixStore(own, store)

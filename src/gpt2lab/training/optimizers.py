@@ -93,7 +93,7 @@ def load_optimizer_tensors(model: GPT2, optimizers: Sequence[AnyOptimizer], tens
     names = _names(model, optimizers)
     if kept and kept.keys() != (needed := _stateful(names, optimizers)):
         odd = min(kept.keys() ^ needed)
-        raise ValueError(f"the state of the optimizer is of other parameters: {odd}")
+        raise ValueError(f"the optimizer's state belongs to other parameters: {odd}")
     for optimizer in optimizers:
         if not kept:
             with torch.no_grad():
@@ -107,7 +107,7 @@ def load_optimizer_tensors(model: GPT2, optimizers: Sequence[AnyOptimizer], tens
             if expected and kept[name] != expected:
                 raise ValueError(
                     f"{type(optimizer).__name__} keeps {', '.join(sorted(expected))}; "
-                    f"saved of {name}: {', '.join(sorted(kept[name]))}"
+                    f"the state of {name} has: {', '.join(sorted(kept[name]))}"
                 )
             for what in sorted(expected):
                 _restore(optimizer.state[parameter], what, tensors[f"{name}:{what}"], name, parameter)

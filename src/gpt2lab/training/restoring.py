@@ -28,7 +28,9 @@ def restore(trainer: Trainer, state: State) -> None:
     kind = "adapter" if trainer.settings.lora else "model"
     if state.kind != kind:
         made = "with" if state.kind == "adapter" else "without"
-        raise CheckpointError(f"{state.path} was made {made} --lora: train as then, or --restore_from fresh")
+        raise CheckpointError(
+            f"{state.path} was trained {made} --lora: do the same, or give --restore_from fresh to start again"
+        )
     try:
         _load_weights(trainer, state.weights)
         tensors = trainer.world.local_tensors(trainer.model, state.optimizer)
@@ -36,8 +38,8 @@ def restore(trainer: Trainer, state: State) -> None:
         _check_made_alike(trainer, state.progress)
     except (RuntimeError, ValueError, KeyError) as error:
         raise CheckpointError(
-            f"{state.path} is of another shape or optimizer than asked for ({_first_line(error)}): "
-            f"train as then, or --restore_from fresh"
+            f"{state.path} does not fit this model or optimizer ({_first_line(error)}): "
+            f"use the same settings as before, or --restore_from fresh to start again"
         ) from error
     for name in COUNTERS:
         value = state.progress[name]
@@ -45,17 +47,17 @@ def restore(trainer: Trainer, state: State) -> None:
     trainer.best = math.inf if trainer.best is None else trainer.best
     trainer.generation, trainer.last_state = state.progress["generation"], state.path
     if state.progress.get("held_out", trainer.text) != trainer.text:
-        trainer.reporter.say("another text is held out than then: the best model is chosen anew")
+        trainer.reporter.say("the held-out text has changed: the choice of the best model starts again")
         trainer.forget_best()
 
 
 def _load_weights(trainer: Trainer, weights: Mapping[str, Tensor]) -> None:
     own = adapter_tensors(trainer.model) if trainer.settings.lora else dict(trainer.model.named_parameters())
     if trainer.world.is_main and own.keys() != weights.keys():
-        raise ValueError(f"{min(own.keys() ^ weights.keys())} is on one side only")
+        raise ValueError(f"{min(own.keys() ^ weights.keys())} is in only one of the two")
     for name, part in trainer.world.local_tensors(trainer.model, weights).items():
         if own[name].shape != part.shape:
-            raise ValueError(f"{name} is {list(part.shape)} there, {list(own[name].shape)} here")
+            raise ValueError(f"{name} has shape {list(part.shape)} in the state, {list(own[name].shape)} in the model")
         own[name].data.copy_(part)
 
 
@@ -66,7 +68,7 @@ def _check_made_alike(trainer: Trainer, progress: Mapping[str, Any]) -> None:
     here["optimizer"] = trainer.settings.optimizer
     for name, value in there.items():
         if value != here.get(name):
-            raise ValueError(f"{name} is {value} there, {here.get(name)} here")
+            raise ValueError(f"{name} is {value} in the state, {here.get(name)} now")
 
 
 def _first_line(error: Exception) -> str:

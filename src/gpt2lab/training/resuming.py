@@ -73,10 +73,10 @@ def _check_restore_from(job: Job) -> None:
     path = job.restore_from
     close = get_close_matches(path, ["fresh", "latest"], 1, 0.7)
     if close and path != close[0] and not Path(path).exists():
-        raise UsageError(f"there is no {path} to --restore_from: do you mean {close[0]}?")
+        raise UsageError(f"--restore_from {path}: there is no such folder; did you mean {close[0]}?")
     if job.config and path not in ("latest", "fresh") and not _has_states(Path(path)):
         raise UsageError(
-            f"--from_scratch begins with random weights, --restore_from {path} with others: give one of them"
+            f"--from_scratch starts from random weights, --restore_from {path} from saved ones: give only one"
         )
 
 
@@ -105,8 +105,8 @@ def go_on(trainer: Trainer, setup: Setup, state: State | None) -> None:
             trainer.forget_best()  # the best model is in the other folder
     if trainer.step > trainer.last_step:
         raise UsageError(
-            f"{trainer.run} has {trainer.step} updates already, and {trainer.last_step} were asked for: "
-            f"ask for more --steps or --epochs, or --restore_from fresh"
+            f"{trainer.run} already has {trainer.step} updates, more than the requested {trainer.last_step}: "
+            f"give more --steps or --epochs, or --restore_from fresh to start again"
         )
 
 
@@ -120,15 +120,15 @@ def _say_changes(trainer: Trainer, setup: Setup, state: State) -> None:
     if before not in (now, None):
         if trainer.step >= trainer.last_step and is_of(state, trainer.run):
             raise UsageError(
-                f"{job.run} is finished after {trainer.step} updates on another text, of {before} tokens "
-                f"({now} here): give another --run_name, or --restore_from fresh, which renames the old run"
+                f"{job.run} finished after {trainer.step} updates on another text, of {before} tokens (this one "
+                f"has {now}): give another --run_name, or --restore_from fresh, which renames the old run"
             )
-        setup.say(f"the dataset had {before} tokens then: training goes on with another text")
+        setup.say(f"the dataset had {before} tokens before: training continues on the new text")
     changed = _changed(state.progress.get("settings", {}), trainer.settings)
     if (name := state.progress.get("model_name", job.model_name)) not in (job.model_name, None) and not job.config:
-        changed.append(f"model_name {name} -> {job.model_name}, whose weights are not used: the state has its own")
+        changed.append(f"model_name {name} -> {job.model_name} (no effect: the weights come from the state)")
     if changed:
-        setup.say(f"changed since then: {', '.join(changed)}")
+        setup.say(f"changed since the state was saved: {', '.join(changed)}")
 
 
 def _changed(then: Mapping[str, Any], settings: Settings) -> list[str]:
@@ -142,11 +142,11 @@ def ended(trainer: Trainer) -> str | None:
     """Return why a run has nothing left to do, or None if it has."""
     if trainer.step == trainer.last_step:
         more = "--steps or --epochs" if trainer.step == trainer.settings.steps else "--stop_after"
-        return f"{trainer.run} is finished after {trainer.step} updates: to go on, ask for more {more}"
+        return f"{trainer.run} finished after {trainer.step} updates: to continue, give more {more}"
     if trainer.patience_ended:
         return (
-            f"{trainer.run} ended after {trainer.step} updates, no better for {trainer.since_best} validations: "
-            f"to go on, ask for more --patience"
+            f"{trainer.run} ended after {trainer.step} updates, the last {trainer.since_best} validations without "
+            f"improvement: to continue, give more --patience"
         )
     return None
 
@@ -176,7 +176,7 @@ def move_aside(job: Job) -> None:
             raise CheckpointError(
                 f"cannot move the run in {folder} to {aside}: {error.strerror or error}; give another --run_name"
             ) from None
-    print_line(f"the run that was in {run} is now {_numbered(run, number)}")
+    print_line(f"moved the earlier run in {run} to {_numbered(run, number)}")
 
 
 def _numbered(folder: Path, number: int) -> Path:
@@ -198,6 +198,6 @@ def _check_base(trainer: Trainer, state: State, job: Job) -> None:
     base = trainer.about["base"]
     if base is not None and state.progress.get("base") not in (None, base):
         raise CheckpointError(
-            f"{state.path} is an adapter of another model than {job.model_name}: give the --model_name it began with, "
-            f"or --restore_from fresh"
+            f"{state.path} is an adapter for another model than {job.model_name}: give the --model_name that the run "
+            f"started from, or --restore_from fresh to start again"
         )

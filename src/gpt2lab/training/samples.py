@@ -27,13 +27,13 @@ class Samples:
     def __init__(self, setup: Setup, say: Callable[[str], None]) -> None:
         settings, config, tokenizer = setup.settings, setup.source.config, setup.source.tokenizer
         if not settings.sample_prompt and tokenizer.end_of_text is None:
-            raise UsageError("this vocabulary has no <|endoftext|> to begin samples with: give --sample_prompt")
+            raise UsageError("this vocabulary has no <|endoftext|> to start samples with: give --sample_prompt")
         prompt = len(tokenizer.encode(settings.sample_prompt))
         length = settings.sample_length or config.n_ctx
         if prompt + length > config.n_ctx:
             raise UsageError(
-                f"sample_prompt has {prompt} tokens, which with a sample_length of {length} are more than the "
-                f"model's context of {config.n_ctx}"
+                f"sample_prompt ({prompt} tokens) and sample_length ({length}) together exceed the model's context "
+                f"of {config.n_ctx}: shorten one"
             )
         self._config, self._tokenizer, self._settings = config, tokenizer, settings
         self._folder, self._say = setup.job.samples, say

@@ -156,7 +156,7 @@ class Settings:
         chosen = LORA_TARGETS if names == ("all",) else names
         for name in chosen:
             if name not in LORA_TARGETS:
-                raise UsageError(f"lora_targets must be among {', '.join(LORA_TARGETS)}, or all; got {name!r}")
+                raise UsageError(f"lora_targets must be among {', '.join(LORA_TARGETS)}, or all, got {name!r}")
         return chosen
 
 
@@ -194,7 +194,7 @@ def resolved(settings: Settings, config: ModelConfig, windows: int, *, from_scra
     }
     for name in ("block_size", "sample_length"):
         if chosen[name] > config.n_ctx:
-            raise UsageError(f"{name} can be at most the model's context of {config.n_ctx}, got {chosen[name]}")
+            raise UsageError(f"{name} must be at most the model's context of {config.n_ctx}, got {chosen[name]}")
     _check_narrow(settings, steps)
     return replace(settings, **chosen)
 
@@ -203,9 +203,9 @@ def _check_narrow(settings: Settings, steps: int) -> None:
     """Raise :class:`UsageError` if the embedding is not trained, or if no update over the whole vocabulary follows."""
     other = "lora" if settings.lora else "only_train_transformer_layers"
     if settings.narrow_steps and getattr(settings, other):
-        raise UsageError(f"--narrow_steps trains the embedding, which --{other} leaves as it is: give one of them")
+        raise UsageError(f"--narrow_steps trains the embedding, which --{other} freezes: give only one of them")
     if settings.narrow_steps >= steps:
-        raise UsageError(f"--narrow_steps must be below the {steps} updates in all, got {settings.narrow_steps}")
+        raise UsageError(f"--narrow_steps must be below the total of {steps} updates, got {settings.narrow_steps}")
 
 
 def default_learning_rate(settings: Settings, config: ModelConfig, from_scratch: bool) -> float:

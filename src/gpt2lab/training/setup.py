@@ -40,7 +40,9 @@ def open_source(job: Job) -> Source:
     checkpoint = open_checkpoint(job.model_name)
     tokenizer = tokenizer_of(checkpoint)
     if tokenizer is None:
-        raise UsageError(f"{job.model_name} has no tokenizer, which training needs: put its files beside the weights")
+        raise UsageError(
+            f"{job.model_name} has no tokenizer, which training needs: put its vocabulary files beside the weights"
+        )
     return Source(checkpoint.config, tokenizer, checkpoint)
 
 

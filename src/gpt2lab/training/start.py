@@ -72,7 +72,7 @@ def _trainer(setup: Setup, text: Text, state: State | None) -> Trainer:
     settings, world, source = setup.settings, setup.world, setup.source
     model = _build(setup, with_weights=state is None or settings.lora > 0)
     if settings.patience and (text.held_out is None or not settings.val_every):
-        setup.say(f"--patience {settings.patience} does nothing: there is no validation to become no better")
+        setup.say(f"--patience {settings.patience} has no effect without validation")
     remembered = state.progress.get("precision") if state else None
     say_memory(setup, remembered)
     say_disk(setup, model)
@@ -134,25 +134,25 @@ def _reporter(setup: Setup, trainer: Trainer, terminal: bool) -> Reporter:
 def _say_end(setup: Setup, trainer: Trainer, reason: str) -> None:
     run, say = trainer.run, setup.say
     if reason == "no better":
-        say(f"no better for {trainer.since_best} validations")
+        say(f"stopped: the last {trainer.since_best} validations brought no improvement")
     if trainer.since_best and trainer.best_step == 0:
-        say(f"no validation was better than before training: {run} holds the model as it was then")
+        say(f"no validation was better than before training: {run} holds the model from before training")
     if reason == "interrupted":
-        say("the same command goes on from there")
+        say("run the same command again to resume")
         if trainer.validated is not None and trainer.best_step < trainer.step and not trainer.settings.lora:
             say(
                 f"{run} holds the model of update {trainer.best_step}, the best on held-out text so far; "
-                f"{trainer.last_state} that of update {trainer.step}"
+                f"{trainer.last_state} holds that of update {trainer.step}"
             )
-            say(f"to write with the newest:  gpt2lab generate --model {trainer.last_state}")
+            say(f"to generate with the newest:  gpt2lab generate --model {trainer.last_state}")
             return
     if (run / "model.safetensors").exists():
-        say(f"to write with it:  gpt2lab generate --model {run}")
+        say(f"to generate with it:  gpt2lab generate --model {run}")
 
 
 def _device(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():
-        raise UsageError("there is no CUDA device that this PyTorch can use: --device cpu")
+        raise UsageError("this PyTorch finds no CUDA device: give --device cpu")
     return name

@@ -33,13 +33,13 @@ def load_text(setup: Setup) -> Text:
     train = Windows(ring, block_size, settings.seed, settings.sampling)
     say(f"dataset has {len(ring)} tokens, documents: {ring.n_documents}")
     if train.length < block_size:
-        say(f"that is less than a window of {block_size}: windows have {train.length} tokens")
+        say(f"the dataset is shorter than a window of {block_size}: windows have {train.length} tokens")
     if aside is None:
         return Text(train, None)
     say(f"held out: {len(aside)} tokens, documents: {aside.n_documents}")
     validation = Windows(aside, block_size, settings.seed)
     if validation.length < block_size:
-        say(f"that is less than a window of {block_size}: windows of validation have {validation.length} tokens")
+        say(f"the held-out text is shorter than a window of {block_size}: its windows have {validation.length} tokens")
     return Text(train, validation)
 
 
@@ -55,11 +55,11 @@ def _split(setup: Setup) -> tuple[Ring, Ring | None]:
         ring, _ = split(0.0)
         aside = Ring(_read(setup, (job.val_dataset,)), separator=separator)
         if _is_within(job.val_dataset, job.dataset):
-            setup.say(f"{job.val_dataset} is trained on as well: its loss will say how much was learned by heart")
+            setup.say(f"{job.val_dataset} is also trained on: its loss will measure memorization")
         return ring, aside
     ring, held_out = split(job.held_out)
     if job.held_out and (held_out is None or len(held_out) < LEAST_HELD_OUT):
-        setup.say(f"{len(documents.tokens)} tokens are too few to hold some out: there will be no validation")
+        setup.say(f"{len(documents.tokens)} tokens are too few to hold any out: there will be no validation")
         return split(0.0)[0], None
     return ring, held_out
 

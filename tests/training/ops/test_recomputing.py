@@ -108,7 +108,7 @@ def test_a_function_that_does_something_else_the_second_time_is_found_out():
             x = x * x
         return x
 
-    with pytest.raises(RuntimeError, match="the second time 4 tensors were kept, the first time 2"):
+    with pytest.raises(RuntimeError, match="recomputing saved 4 tensors, the forward pass 2"):
         recomputed(fickle, x).sum().backward()
 
 

@@ -32,7 +32,7 @@ def recomputed(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     def make_again(index: int) -> Tensor:
         if not made:
             if x._version != version:
-                raise RuntimeError("what is to be computed again was changed in place meanwhile")
+                raise RuntimeError("the input to recompute from was changed in place after the forward pass")
             now = _random_states(x)
             _set_random_states(x, random)
             try:
@@ -42,11 +42,11 @@ def recomputed(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
             finally:
                 _set_random_states(x, now)
             if len(again) != count:
-                raise RuntimeError(f"the second time {len(again)} tensors were kept, the first time {count}")
+                raise RuntimeError(f"recomputing saved {len(again)} tensors, the forward pass {count}")
             made.extend(again)
         tensor, made[index] = made[index], None
         if tensor is None:
-            raise RuntimeError("a second backward pass through what is not kept")
+            raise RuntimeError("a second backward pass needs tensors that the first one released")
         return tensor
 
     with saved_tensors_hooks(forget, make_again):
@@ -54,7 +54,7 @@ def recomputed(function: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
 
 
 def _none(_: object) -> Tensor:
-    raise RuntimeError("a gradient of what was made to be kept only")
+    raise RuntimeError("recomputed tensors have no gradient of their own")
 
 
 def _random_states(x: Tensor) -> tuple[Tensor, ...]:
