@@ -52,7 +52,7 @@ def test_an_entry_that_was_cut_is_told_from_good_ones(gpt2lab, cache: Path, two_
         if "q4_0" in path.name:
             os.truncate(path, 500_000)
     lines = {line.split()[0]: line for line in gpt2lab("cache").stdout.splitlines()[:2]}
-    assert lines["/m"].endswith("0.5 MB  damaged, will be made again")
+    assert lines["/m"].endswith("0.5 MB  damaged, will be rebuilt")
     assert "  used 20" in lines["/models/124M"]
 
 

@@ -146,7 +146,7 @@ def test_shards_are_not_encoded_again(gpt2lab, stories, tmp_path):
     gpt2lab("encode", stories, tmp_path / "out")
     result = gpt2lab("encode", tmp_path / "out", tmp_path / "again")
     assert result.exit_code == 2
-    assert "is encoded already" in result.stderr
+    assert "is already encoded" in result.stderr
 
 
 @needs.mark("POSIX")

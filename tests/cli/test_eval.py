@@ -48,13 +48,13 @@ def test_json_has_every_figure_and_those_published(gpt2lab):
 
 
 def test_several_tasks_need_their_own_data(gpt2lab):
-    assert "--data is of one task, got lambada, hellaswag" in error_of(
+    assert "--data applies to a single task, got lambada, hellaswag" in error_of(
         gpt2lab("eval", "lambada", "hellaswag", "--data", DATA)
     )
 
 
 def test_an_unknown_task_is_refused(gpt2lab):
-    assert "there is no task 'piqa'; there are perplexity, lambada" in error_of(gpt2lab("eval", "piqa"))
+    assert "unknown task 'piqa'; tasks are perplexity, lambada" in error_of(gpt2lab("eval", "piqa"))
 
 
 def test_a_model_without_a_tokenizer_is_refused(gpt2lab, tmp_path):

@@ -165,5 +165,5 @@ def test_the_group_lists_its_commands(gpt2lab):
 def test_a_page_does_not_take_the_place_of_the_text(gpt2lab, tmp_path):
     (tmp_path / "tale.txt").write_text("Once upon a time")
     result = gpt2lab("explore", "score", tmp_path / "tale.txt", "--html", tmp_path / "tale.txt")
-    assert (result.exit_code, "is what is read" in result.stderr) == (2, True)
+    assert (result.exit_code, "is also an input" in result.stderr) == (2, True)
     assert (tmp_path / "tale.txt").read_text() == "Once upon a time"

@@ -254,7 +254,7 @@ def test_what_a_bias_rules_out_stays_out(odd):
         (lambda: CustomStage(min_p, before="top_k", after="top_p"), "stage min_p: give either before or after"),
         (lambda: CustomStage(min_p, before="model"), "stage min_p: before must be one of logit_bias, .*, got 'model'"),
         (lambda: CustomStage(min_p, after="draw"), "stage min_p: after must be one of model, .*, got 'draw'"),
-        (lambda: CustomStage("min_p"), "a stage must be a function f(logits, tokens), got 'min_p'"),
+        (lambda: CustomStage("min_p"), r"a stage must be a function f\(logits, tokens\), got 'min_p'"),
     ],
 )
 def test_a_stage_that_cannot_be_is_refused(make: Callable[[], Any], message: str):
@@ -275,9 +275,9 @@ def test_what_is_no_list_of_stages_is_refused_at_once(odd, call):
         (lambda logits: logits[:5], r"must return 307 logits, one per token, got an array of float32 with shape \[5\]"),
         (lambda logits: logits > 0, r"must return 307 logits, one per token, got an array of bool with shape \[307\]"),
         (lambda logits: "logits", r"must return 307 logits, one per token, got an array of <U6 with shape \[\]"),
-        (lambda logits: logits * np.nan, "returned nan as the logit of token 0"),
-        (lambda logits: logits + np.inf, "returned inf as the logit of token 0"),
-        (lambda logits: logits - np.inf, "ruled out every token"),
+        (lambda logits: logits * np.nan, "returned nan as the logit of token 0; use finite logits or -inf"),
+        (lambda logits: logits + np.inf, "returned inf as the logit of token 0; use finite logits or -inf"),
+        (lambda logits: logits - np.inf, "ruled out every token: it must leave at least one logit above -inf"),
         (lambda logits: 1 // 0, "failed after 8 tokens: ZeroDivisionError: integer division or modulo by zero"),
     ],
 )

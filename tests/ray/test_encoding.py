@@ -143,7 +143,7 @@ def test_what_was_encoded_of_other_files_is_not_taken(gpt2lab, texts, tmp_path, 
     ("arguments", "message"),
     [
         (("-", "{out}", "--ray"), "--ray reads in other processes, which cannot read this one's standard input"),
-        (("{texts}", "{out}", "--ray", "--jobs", 2), "--jobs is for this machine alone; with --ray it is --workers"),
+        (("{texts}", "{out}", "--ray", "--jobs", 2), "--jobs applies only without --ray: give --workers instead"),
         (("{texts}", "{out}", "--workers", 2), "--workers needs --ray"),
         (("{texts}", "{texts}/x/../a.txt", "--ray"), "a.txt"),
         (("{bad}", "{out}", "--ray"), "bad.txt is not UTF-8 text (byte 0)"),

@@ -182,7 +182,7 @@ def test_the_output_is_never_the_prompts(job, prompts):
     before = prompts.read_bytes()
     result = job(prompts, "--overwrite")
     assert result.exit_code == 2
-    assert f"{prompts} is what is read: give the output another name" in result.stderr
+    assert f"{prompts} is also an input: give the output another name" in result.stderr
     assert prompts.read_bytes() == before
 
 

@@ -307,17 +307,21 @@ def test_lora_saves_a_merged_model_and_a_state_of_the_adapter_alone(make_trainer
 @pytest.mark.parametrize(
     ("made", "asked", "message"),
     [
-        ({"lora": 2}, {}, "made with --lora"),
-        ({}, {"lora": 2}, "made without --lora"),
-        ({"lora": 2}, {"lora": 4}, "another shape"),
+        ({"lora": 2}, {}, "trained with --lora"),
+        ({}, {"lora": 2}, "trained without --lora"),
+        ({"lora": 2}, {"lora": 4}, "does not fit this model or optimizer"),
         ({"lora": 2, "lora_targets": "attn.q"}, {"lora": 2}, "is in only one of the two"),
         (
             {},
             {"config": ModelConfig(n_vocab=64, n_ctx=12, n_embd=8, n_head=2, n_layer=2)},
-            r"\[48\] there, \[24\] here",
+            r"\[48\] in the state, \[24\] in the model",
         ),
         ({}, {"config": ModelConfig(n_vocab=64, n_ctx=12, n_embd=16, n_head=2, n_layer=3)}, "h.2"),
-        ({}, {"config": ModelConfig(n_vocab=64, n_ctx=12, n_embd=16, n_head=4, n_layer=2)}, "n_head is 2 there, 4"),
+        (
+            {},
+            {"config": ModelConfig(n_vocab=64, n_ctx=12, n_embd=16, n_head=4, n_layer=2)},
+            "n_head is 2 in the state, 4",
+        ),
         *[
             ({"optimizer": a}, {"optimizer": b}, "does not fit this model or optimizer")
             for a, b in permutations(OPTIMIZERS, 2)

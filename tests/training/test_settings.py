@@ -85,7 +85,7 @@ def test_the_learning_rate_suits_the_model():
 
 @pytest.mark.parametrize("name", ["block_size", "sample_length"])
 def test_nothing_is_longer_than_the_context(name):
-    with pytest.raises(UsageError, match=f"{name} can be at most .* 128, got 129"):
+    with pytest.raises(UsageError, match=f"{name} must be at most .* 128, got 129"):
         resolved(Settings(**{name: 129}), SMALL, 400, from_scratch=False)
 
 

@@ -215,5 +215,5 @@ def test_another_held_out_text_is_told(capsys):
 
 def test_another_number_of_heads_is_refused():
     run(1)
-    with pytest.raises(Gpt2LabError, match="n_head is 2 there, 4 here"):
+    with pytest.raises(Gpt2LabError, match="n_head is 2 in the state, 4 now"):
         run(2, config=replace(SHAPE, n_head=4))

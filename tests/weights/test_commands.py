@@ -86,7 +86,7 @@ def test_ctrl_c_in_a_download_says_how_to_go_on(monkeypatch):
     monkeypatch.setattr("gpt2lab.weights.download.download", interrupted)
     result = run(download, "124M")
     assert result.exit_code != 0
-    assert "goes on from here" in result.stderr
+    assert "run the same command again to resume" in result.stderr
 
 
 @pytest.mark.parametrize("command", [convert, info, download])

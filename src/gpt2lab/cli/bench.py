@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     """,
 )
 @option("Model", "--model_name", "--model", metavar="NAME", help="A name or path as for generate.  [default: tales]")
-@option("Model", "--random", metavar="SIZE", help="Random weights of a released size instead: nothing is downloaded.")
+@option(
+    "Model", "--random", metavar="SIZE", help="Use random weights of this released size instead; nothing is downloaded."
+)
 @option(
     "Model",
     "--precision",
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
     type=click.Choice([*PRECISIONS, "all"]),
     multiple=True,
     default=["q8_0"],
-    help="How weights are held; may be repeated.",
+    help="How weights are stored in memory; may be repeated.",
 )
 @option("Model", "--threads", type=int, help="Worker threads.  [default: the physical cores]")
 @option("Options", "--rounds", type=int, default=3, help="How many times each figure is measured.")
@@ -66,7 +68,7 @@ def _checkpoint(model_name: str | None, random: str | None) -> Checkpoint:
 
         return open_checkpoint(model_name or "tales")
     if model_name is not None:
-        raise UsageError("give --model_name or --random, not both")
+        raise UsageError("give either --model_name or --random, not both")
     from gpt2lab.benchmarking import random_checkpoint
 
     return random_checkpoint(random)

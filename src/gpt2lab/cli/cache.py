@@ -35,7 +35,7 @@ def command(ctx: click.Context) -> None:
     width = max((len(_name(entry.model)) for entry in found), default=0)
     for entry in found:
         used = datetime.fromtimestamp(entry.used).strftime("%Y-%m-%d %H:%M")
-        state = f"used {used}" if entry.whole else "damaged, will be made again"
+        state = f"used {used}" if entry.whole else "damaged, will be rebuilt"
         click.echo(f"{_name(entry.model):<{width}}  {entry.precision:<8}  {megabytes(entry.size):>12}  {state}")
     click.echo(f"{megabytes(sum(entry.size for entry in found))} in {folder}")
     for data in _data_folders():
@@ -43,7 +43,7 @@ def command(ctx: click.Context) -> None:
 
 
 @command.command("clear")
-@click.option("--data", is_flag=True, help="Remove data that was fetched instead.")
+@click.option("--data", is_flag=True, help="Remove downloaded data instead.")
 def clear_command(data: bool) -> None:
     """Remove all packed weights. Models that are in use go on."""
     from gpt2lab.engines.packed_cache import clear

@@ -23,14 +23,14 @@ def reading_options(function: Decorated) -> Decorated:
             group,
             "--field",
             metavar="NAME",
-            help="Field of a JSON object with the text; PROMPT,COMPLETION trains on the second only.  "
+            help="JSON field that holds the text; PROMPT,COMPLETION trains on the completion only.  "
             "[default: text, or prompt,completion]",
         ),
         option(
             group,
             "--column",
             metavar="NAME",
-            help="Column of CSV: a name, or a number from 1.  [default: text, or the only one]",
+            help="CSV column: a name, or a number from 1.  [default: text, or the only column]",
         ),
         option(
             group,
@@ -43,7 +43,7 @@ def reading_options(function: Decorated) -> Decorated:
             "--errors",
             type=click.Choice(["strict", "replace", "ignore"]),
             default="strict",
-            help="At bytes that are no text in that encoding: stop, replace them with �, or leave them out.",
+            help="For bytes that are invalid in that encoding: stop, replace them with �, or skip them.",
         ),
     )
     for add in reversed(options):
@@ -73,7 +73,7 @@ def vocabulary_of(model_name: str | None) -> Tokenizer:
         return Tokenizer.gpt2()
     tokenizer = tokenizer_of(open_checkpoint(model_name))
     if tokenizer is None:
-        raise UsageError(f"{model_name} has no tokenizer")
+        raise UsageError(f"{model_name} has no tokenizer: put its vocabulary files beside it")
     return tokenizer
 
 

@@ -23,7 +23,7 @@ import click
     type=click.Path(path_type=Path),
     default=Path("models"),
     show_default=True,
-    help="The files go into a folder of the size's name in it, where every command finds them.",
+    help="Folder to put the model's folder in; every command looks for models in ./models.",
 )
 def command(size: str, source: str, models_dir: Path) -> None:
     """Download the GPT-2 of SIZE: 124M, 355M, 774M or 1558M (0.5, 1.5, 3 or 6 GB).
@@ -51,7 +51,7 @@ def command(size: str, source: str, models_dir: Path) -> None:
     try:
         folder = download(size, source=source, models_dir=models_dir, progress=start)
     except KeyboardInterrupt:
-        click.echo("\ninterrupted; the same command goes on from here", err=True)
+        click.echo("\ninterrupted; run the same command again to resume", err=True)
         raise
     finally:
         if bars.live.is_started:  # else stop() would print an empty line

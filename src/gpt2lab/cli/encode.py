@@ -77,11 +77,11 @@ def command(
 
     check_ray(ray, ray_address, workers)
     if ray and jobs:
-        raise UsageError("--jobs is for this machine alone; with --ray it is --workers")
+        raise UsageError("--jobs applies only without --ray: give --workers instead")
     tokenizer = vocabulary_of(model_name)
     sources = find_sources(local_paths(inputs, lambda line: click.echo(line, err=True)), how := Reading(**reading))
     if encoded_already := [source.name for source in sources if source.kind == "shards"]:
-        raise UsageError(f"{encoded_already[0]} is encoded already; train reads it as it is")
+        raise UsageError(f"{encoded_already[0]} is already encoded: give it to gpt2lab train as it is")
     with BytesRead(sum(source.size for source in sources)) as progress:
         told: dict[str, Any] = {"say": progress.say, "on_bytes": progress.add}
         encoded: AbstractContextManager[Iterator[Encoded]]
@@ -122,7 +122,9 @@ def _write_npz(path: Path, stream: Iterator[Encoded], tokenizer: Tokenizer, comb
     from gpt2lab.weights.writing import destination_file
 
     if tokenizer.end_of_text is None:
-        raise UsageError("this vocabulary has no <|endoftext|> to put between documents; give OUT without .npz")
+        raise UsageError(
+            "this vocabulary has no <|endoftext|>, which .npz needs between documents: give OUT without .npz"
+        )
     try:
         with destination_file(path, overwrite=overwrite) as file:
             n_tokens = write_npz(file, stream, tokenizer.end_of_text, combine)

@@ -34,16 +34,19 @@ _EXAMPLES = """\b
 @click.command(cls=GroupedCommand, short_help="Measure a model: perplexity and benchmarks.", epilog=_EXAMPLES)
 @click.argument("tasks", nargs=-1, required=True, metavar="TASK...")
 @option(
-    "Data", "--data", metavar="PATH", help="The data set: a file, archive, folder or address, if not to be fetched."
+    "Data",
+    "--data",
+    metavar="PATH",
+    help="Use this data set (file, archive, folder or address) instead of fetching it.",
 )
-@option("Data", "--limit", type=int, help="Use only the first N examples; of a text, N lines.")
+@option("Data", "--limit", type=int, help="Use only the first N examples, or the first N lines of a text.")
 @option(
     "Data",
     "--text",
     "texts",
     type=click.Choice(TEXTS),
     multiple=True,
-    help="How wikitext and cbt are made into text; may be repeated.  [default: detokenised; wikitext: also raw]",
+    help="How to turn wikitext and cbt into text; may be repeated.  [default: detokenised; wikitext: also raw]",
 )
 @option(
     "Options",
@@ -63,9 +66,9 @@ def command(tasks: tuple[str, ...], data: str | None, as_json: bool, limit: int 
 
     tasks = tuple(dict.fromkeys(task.lower().replace("_", "-") for task in tasks))
     if data is not None and len(tasks) > 1:
-        raise UsageError(f"--data is of one task, got {', '.join(tasks)}")
+        raise UsageError(f"--data applies to a single task, got {', '.join(tasks)}")
     if unknown := [task for task in tasks if task not in TASKS]:
-        raise UsageError(f"there is no task {unknown[0]!r}; there are {', '.join(TASKS)}")
+        raise UsageError(f"unknown task {unknown[0]!r}; tasks are {', '.join(TASKS)}")
     stride, texts = more.pop("stride"), more.pop("texts")
     run = _run(limit, **more)
     for task in tasks:

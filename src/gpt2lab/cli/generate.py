@@ -77,7 +77,7 @@ from gpt2lab.generation.run import in_order
     "Model",
     "--batch_size",
     type=int,
-    help="At most N samples at a time: changes speed and memory, never text.  [default: chosen for you]",
+    help="At most N samples at a time: changes speed and memory, never text.  [default: automatic]",
 )
 @speculation_options
 @job_options
@@ -133,7 +133,7 @@ _MODEL_ARGUMENTS = {
 def _prompts(prompt: str | None, prompt_file: str | None, prompts_file: str | None) -> list[Prompt]:
     """Return the prompts from the command line's only source; without one, a single empty prompt."""
     if sum(source is not None for source in (prompt, prompt_file, prompts_file)) > 1:
-        raise UsageError("give one of PROMPT, --prompt_file and --prompts, not several")
+        raise UsageError("give only one of PROMPT, --prompt_file and --prompts")
     if prompts_file is not None:
         return many_prompts(prompts_file)
     if prompt_file is not None:

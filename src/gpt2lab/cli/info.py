@@ -39,7 +39,7 @@ def command(model: str, as_json: bool) -> None:
         "parameters": f"{facts['parameters']:,}",
         "on disk": megabytes(facts["file_bytes"]),
         "in memory": ", ".join(f"{name} {megabytes(size)}" for name, size in facts["packed_bytes"].items()),
-        "exact": "float32 alone: the others round, so their likeliest tokens may differ from the original's",
+        "exact": "float32 alone: the others round weights, so their likeliest tokens may differ from the original's",
         "keys, values": f"float32 {megabytes(facts['kv_cache_bytes'])}, "
         f"float16 {megabytes(facts['kv_cache_bytes'] / 2)} for a full context",
         "cached": ", ".join(facts["cached"]) or (f"nothing: {reason}" if (reason := obstacle()) else "nothing yet"),

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @click.command(
     cls=GroupedCommand,
-    short_help="Report what a dataset is made of; show a batch of it.",
+    short_help="Report the contents of a dataset; show a batch of it.",
     epilog="""\b
     Examples:
       gpt2lab inspect stories/

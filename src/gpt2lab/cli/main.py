@@ -25,19 +25,19 @@ from gpt2lab.version import __version__
 COMMANDS = {
     "generate": "Write text, from a prompt or from nothing.",
     "interactive": "Type prompts, read completions.",
-    "tokens": "Show the tokens that a text is made of.",
-    "next": "Show what may come next after a prompt, and how sampling changes it.",
+    "tokens": "Split a text into tokens and show them.",
+    "next": "Show the likeliest next tokens after a prompt, and how sampling changes them.",
     "score": "Report how probable a model finds a text.",
     "eval": "Measure a model: perplexity and published benchmarks.",
     "encode": "Turn text into tokens, ready for training.",
-    "inspect": "Report what a dataset is made of; show a batch of it.",
+    "inspect": "Report the contents of a dataset; show a batch of it.",
     "explore": "Look inside: what temperature does, the next token, attention, two models.",
     "train": "Fine-tune a model on your own text, or train one from scratch.",
     "convert": "Write a checkpoint in another format or precision.",
-    "info": "Show what a model is: shape, size, precision, memory.",
+    "info": "Describe a model: shape, size, precision, memory.",
     "bench": "Measure how fast a model generates on this machine.",
     "serve": "Serve a playground for the browser, and OpenAI's API for programs.",
-    "cache": "Show or clear the weights kept ready for the next start.",
+    "cache": "Show or clear cached weights and downloaded data.",
     "download": "Fetch a released model.",
 }
 """Subcommand → its line in ``gpt2lab --help``; each is ``command`` in the module of the same name."""
@@ -132,7 +132,7 @@ class Commands(click.Group):
         except click.Abort:
             status = 130
         except MemoryError:
-            _complain("not enough memory: a smaller model, batch_size or length needs less")
+            _complain("not enough memory: use a smaller model, batch_size or length")
         except OSError as error:  # a full disk, a terminal that went away
             _complain(": ".join(str(part) for part in (error.filename, error.strerror or error) if part))
         sys.exit(status)

@@ -24,7 +24,7 @@ MAX_ROWS = 1000
 
 @click.command(
     cls=GroupedCommand,
-    short_help="Show what may come next after a prompt.",
+    short_help="Show the likeliest next tokens after a prompt.",
     epilog="""\b
     Example:
       gpt2lab next "The king said to the" --temperature 0.7 --top_k 40 --top 5

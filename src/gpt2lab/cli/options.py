@@ -66,19 +66,21 @@ def model_options(default_precision: str) -> Callable[[Decorated], Decorated]:
             group,
             "--precision",
             type=click.Choice(PRECISIONS),
-            help="How weights are held: float32 exactly, so the likeliest tokens are the original's; the others "
-            "are rounded: bfloat16 takes half of its memory and time, q8_0 a quarter, both with hardly a loss; q4_0 a "
-            "seventh, and writes a little worse.  "
+            help="How weights are stored in memory. float32 is exact, so the likeliest tokens are the original's. The "
+            "others round: bfloat16 takes half the memory and time, q8_0 a quarter, both with hardly a loss; q4_0 "
+            "takes a seventh and writes slightly worse.  "
             f"[default: {default_precision}]",
         ),
         option(
             group,
             "--kv_precision",
             type=click.Choice(KV_PRECISIONS),
-            help="How keys and values are held.  [default: float32 with --precision float32, else float16]",
+            help="Precision of the KV cache.  [default: float32 with --precision float32, else float16]",
         ),
         option(group, "--threads", type=int, help="Worker threads.  [default: the physical cores]"),
-        option(group, "--device", default="cpu", metavar="NAME", help="cpu, or reference: NumPy, slow, to compare."),
+        option(
+            group, "--device", default="cpu", metavar="NAME", help="cpu, or reference (NumPy; slow, for comparison)."
+        ),
     )
 
     def decorate(function: Decorated) -> Decorated:
@@ -111,7 +113,7 @@ def speculation_options(function: Decorated) -> Decorated:
         "--draft",
         metavar="NAME",
         help="A smaller model with the same vocabulary that guesses tokens ahead, e.g. 124M for 1558M: the same text, "
-        "made faster.",
+        "faster.",
     )
     speculation = option(
         "Model",
@@ -140,7 +142,7 @@ def generation_options(function: Decorated) -> Decorated:
             group,
             "--length",
             type=int,
-            help="Tokens to draw at most.  [default: the model's n_ctx without a prompt, half of it after one]",
+            help="Draw at most N tokens.  [default: the model's n_ctx without a prompt, half of it after one]",
         ),
         option(group, "--seed", type=int, help="Same seed, same text.  [default: a new one, printed on stderr]"),
         option(

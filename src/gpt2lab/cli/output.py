@@ -30,7 +30,7 @@ def print_json(data: Any) -> None:
 def check_not_input(out: str | None, *inputs: str | None) -> None:
     """Raise :class:`~gpt2lab.errors.UsageError` if the output is also an input file."""
     if out is not None and any(given is not None and _same_file(out, given) for given in inputs):
-        raise UsageError(f"{out} is what is read: give the output another name")
+        raise UsageError(f"{out} is also an input: give the output another name")
 
 
 def _same_file(one: str, other: str) -> bool:

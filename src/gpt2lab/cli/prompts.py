@@ -51,7 +51,7 @@ def many_prompts(source: str) -> list[Prompt]:
     lines = [(n, line.removesuffix("\r")) for n, line in enumerate(read_text(source).split("\n"), 1)]
     lines = [(n, line) for n, line in lines if line.strip()]
     if not lines:
-        raise UsageError(f"{source} holds no prompts")
+        raise UsageError(f"{source} contains no prompts")
     records = [_record(line) for _, line in lines]
     if not any("prompt" in record for record in records):
         return [line for _, line in lines]

@@ -32,7 +32,9 @@ _DEFAULTS = Settings()
       gpt2lab serve --host 0.0.0.0 --api_key_file keys.txt
       gpt2lab serve --watch checkpoint/run1
 
-    The documentation of the API is at /docs of the server. Press Ctrl-C once to let running requests finish,
+    Needs an extra: pip install "gpt2lab[serve]".
+
+    The server documents its API at /docs. Press Ctrl-C once to let running requests finish,
     twice to stop at once.
     """,
 )
@@ -55,12 +57,14 @@ _DEFAULTS = Settings()
     help="Show the training run in this folder, such as checkpoint/run1, at /watch. It need not exist yet. "
     "May be repeated.",
 )
-@option("Models", "--precision", type=click.Choice(PRECISIONS), help="How weights are held.  [default: q8_0]")
-@option("Models", "--kv_precision", type=click.Choice(KV_PRECISIONS), help="How keys and values are held.")
-@option("Models", "--threads", type=int, help="Worker threads of each model.  [default: the physical cores]")
-@option("Models", "--device", default="cpu", metavar="NAME", help="cpu, or reference: NumPy, slow, to compare.")
 @option(
-    "Address", "--host", default="127.0.0.1", help="Address to listen on; 0.0.0.0 is all addresses of this machine."
+    "Models", "--precision", type=click.Choice(PRECISIONS), help="How weights are stored in memory.  [default: q8_0]"
+)
+@option("Models", "--kv_precision", type=click.Choice(KV_PRECISIONS), help="Precision of the KV cache.")
+@option("Models", "--threads", type=int, help="Worker threads of each model.  [default: the physical cores]")
+@option("Models", "--device", default="cpu", metavar="NAME", help="cpu, or reference (NumPy; slow, for comparison).")
+@option(
+    "Address", "--host", default="127.0.0.1", help="Address to listen on; 0.0.0.0 means all addresses of this machine."
 )
 @option("Address", "--port", type=click.IntRange(0, 65535), default=8000, help="Port; 0 takes any free one.")
 @option(
@@ -77,14 +81,40 @@ _DEFAULTS = Settings()
     metavar="FILE",
     help=f"Require one of the keys in this file, one per line. Or set {KEYS_VARIABLE}, with commas between keys.",
 )
-@option("Limits", "--max_batch", type=int, default=_DEFAULTS.max_batch, help="Samples of a model that run together.")
 @option(
-    "Limits", "--max_waiting", type=int, default=_DEFAULTS.max_waiting, help="Samples that may wait; beyond that, 429."
+    "Limits",
+    "--max_batch",
+    type=int,
+    default=_DEFAULTS.max_batch,
+    help="Samples of one model that run at the same time.",
 )
-@option("Limits", "--max_samples", type=int, default=_DEFAULTS.max_samples, help="Samples of one request.")
-@option("Limits", "--max_tokens", type=int, help="Tokens of one sample.  [default: the model's context]")
-@option("Limits", "--max_prompt_bytes", type=int, default=_DEFAULTS.max_prompt_bytes, help="Bytes of one prompt.")
-@option("Limits", "--max_body_bytes", type=int, default=_DEFAULTS.max_body_bytes, help="Bytes of one request.")
+@option(
+    "Limits",
+    "--max_waiting",
+    type=int,
+    default=_DEFAULTS.max_waiting,
+    help="Samples that may wait; further requests get status 429.",
+)
+@option(
+    "Limits", "--max_samples", type=int, default=_DEFAULTS.max_samples, help="Maximum number of samples in one request."
+)
+@option(
+    "Limits", "--max_tokens", type=int, help="Maximum number of tokens in one sample.  [default: the model's context]"
+)
+@option(
+    "Limits",
+    "--max_prompt_bytes",
+    type=int,
+    default=_DEFAULTS.max_prompt_bytes,
+    help="Maximum size of one prompt, in bytes.",
+)
+@option(
+    "Limits",
+    "--max_body_bytes",
+    type=int,
+    default=_DEFAULTS.max_body_bytes,
+    help="Maximum size of one request, in bytes.",
+)
 @option(
     "Limits",
     "--stall_seconds",

@@ -12,7 +12,7 @@ from gpt2lab.cli.prompts import read_text
 
 @click.command(
     cls=GroupedCommand,
-    short_help="Show the tokens that a text is made of.",
+    short_help="Split a text into tokens and show them.",
     epilog="""\b
     Examples:
       gpt2lab tokens "Once upon a time"
@@ -21,7 +21,7 @@ from gpt2lab.cli.prompts import read_text
 )
 @click.argument("text")
 @option("Options", "--model_name", "--model", metavar="NAME", help="Use this model's vocabulary.  [default: GPT-2's]")
-@option("Options", "--special", is_flag=True, help="Read <|endoftext|> as the one token, not as text.")
+@option("Options", "--special", is_flag=True, help="Read <|endoftext|> as the special token, not as text.")
 @option(
     "Options", "--json", "as_json", is_flag=True, help="One JSON object: text, ids, tokens (id, text, bytes in hex)."
 )

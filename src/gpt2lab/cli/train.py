@@ -68,8 +68,8 @@ def read_config(context: click.Context, _parameter: click.Parameter, path: str |
     for name, value in values.items():
         if name not in known:
             close = difflib.get_close_matches(name, [str(name) for name in known], 1)
-            hint = f"do you mean {close[0]}?" if close else "gpt2lab train --help lists them"
-            raise UsageError(f"{path}: there is no setting {name!r}; {hint}")
+            hint = f"did you mean {close[0]}?" if close else "gpt2lab train --help lists them"
+            raise UsageError(f"{path}: unknown setting {name!r}; {hint}")
         if isinstance(value, dict) or value is None:
             raise UsageError(f"{path}: {name} must be a number, a text or a list of texts, not {value!r}")
         if known[name].multiple:
@@ -107,7 +107,7 @@ def _parse(path: Path) -> dict[str, Any]:
 
             values = yaml.safe_load(text)
         else:
-            raise UsageError(f"{path} is neither .toml nor .yaml")
+            raise UsageError(f"{path} must end in .toml, .yaml or .yml")
     except UsageError:
         raise
     except Exception as error:  # each parser has its own classes
@@ -115,7 +115,7 @@ def _parse(path: Path) -> dict[str, Any]:
     if values is None:
         return {}
     if not isinstance(values, dict):
-        raise UsageError(f"{path}: wanted are lines of the form name = value (TOML) or name: value (YAML)")
+        raise UsageError(f"{path} must have lines of the form name = value (TOML) or name: value (YAML)")
     return values
 
 
@@ -123,7 +123,7 @@ def _toml() -> Any:
     for module in ("tomllib", "tomli"):  # the first since Python 3.11
         if find_spec(module):
             return import_module(module)
-    raise UsageError("TOML needs Python 3.11 or newer, or pip install tomli; YAML does not")
+    raise UsageError("TOML needs Python 3.11 or newer, or pip install tomli; or use a YAML file")
 
 
 @click.command(
@@ -135,6 +135,8 @@ def _toml() -> Any:
       gpt2lab generate "ROMEO:" --model checkpoint/run1
       gpt2lab train --dataset mail/ --model_name 124M --lora 8 --run_name mail
       gpt2lab train --dataset stories/ --from_scratch --n_layer 4 --steps 2000 --run_name tiny
+
+    Needs an extra: pip install "gpt2lab[train]".
 
     Options may be spelled with dashes too (--batch-size). docs/fine-tuning.md explains them.
     """,
@@ -155,8 +157,8 @@ def _toml() -> Any:
     default=0.05,
     help="Share of the tokens held out for validation, in whole documents where possible.",
 )
-@option("Data", "--field", metavar="NAME", help="Field of .jsonl that has the text.  [default: see docs/encode.md]")
-@option("Data", "--column", metavar="NAME", help="Column of .csv that has the text.")
+@option("Data", "--field", metavar="NAME", help="Field of .jsonl that holds the text.  [default: see docs/encode.md]")
+@option("Data", "--column", metavar="NAME", help="Column of .csv that holds the text.")
 @option("Data", "--encoding", default="utf-8", metavar="NAME", help="Encoding of the text files.")
 @option(
     "Data",
@@ -217,7 +219,7 @@ def command(
     settings = Settings(**{field.name: arguments.pop(field.name) for field in fields(Settings)})
     given = [name for name, value in shape.items() if value is not None]
     if given and not from_scratch:
-        raise UsageError(f"--{given[0]} is for --from_scratch: a model that is there has its shape")
+        raise UsageError(f"--{given[0]} needs --from_scratch: an existing model already has its shape")
     if Path(arguments["run_name"]).name in ("", ".."):
         raise UsageError(f"--run_name must be the name of a folder for this run, got {arguments['run_name']!r}")
     config = ModelConfig(**{**SHAPE, **{name: shape[name] for name in given}}) if from_scratch else None
@@ -238,7 +240,7 @@ def _check_sample_dir(folder: Path) -> None:
     except OSError as error:  # a parent folder that may not be read
         raise UsageError(f"cannot write samples into {folder}: {error.strerror or error}") from None
     if not there.is_dir() or not os.access(there, os.W_OK):
-        raise UsageError(f"cannot write samples into {folder}: {there} is no folder that can be written to")
+        raise UsageError(f"cannot write samples into {folder}: {there} is not a writable folder")
 
 
 def _start(threads: int | None) -> Any:

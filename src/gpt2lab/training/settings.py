@@ -40,7 +40,7 @@ class Settings:
     Raises :class:`UsageError` for a number out of range.
     """
 
-    steps: int | None = _setting(_LENGTH, None, "Total number of updates.  [default: as many as --epochs takes]", 1)
+    steps: int | None = _setting(_LENGTH, None, "Total number of updates.  [default: set by --epochs]", 1)
     epochs: float | None = _setting(
         _LENGTH,
         None,
@@ -50,9 +50,9 @@ class Settings:
     stop_after: int = _setting(
         _LENGTH, 0, "Stop after N updates in total, even if the schedule is not finished; 0 never stops early.", 0
     )
-    patience: int = _setting(_LENGTH, 0, "Stop after N validations without a better one; 0 never stops early.", 0)
+    patience: int = _setting(_LENGTH, 0, "Stop after N validations without improvement; 0 never stops early.", 0)
 
-    batch_size: int = _setting(_BATCHES, 4, "Windows computed together; fewer take less memory.", 1)
+    batch_size: int = _setting(_BATCHES, 4, "Windows in a batch; fewer take less memory.", 1)
     accumulate_gradients: int = _setting(_BATCHES, 2, "Batches in an update.", 1)
     block_size: int | None = _setting(_BATCHES, None, "Tokens of a window.  [default: the model's n_ctx]", 1)
     sampling: Literal["epoch", "uniform"] = _setting(
@@ -118,21 +118,22 @@ class Settings:
     val_batch_size: int = _setting(_WATCHING, 2, "Windows in a validation batch.", 1)
     val_batch_count: int = _setting(_WATCHING, 40, "Validation batches: always the same, spread evenly.", 1)
     sample_every: int = _setting(_WATCHING, 100, "Write samples every N updates; 0 never does.", 0)
-    sample_length: int | None = _setting(
-        _WATCHING, None, "Tokens of a sample.  [default: 256, or n_ctx if that is less]", 1
-    )
+    sample_length: int | None = _setting(_WATCHING, None, "Tokens of a sample.  [default: 256, or n_ctx if smaller]", 1)
     sample_num: int = _setting(_WATCHING, 1, "Samples at a time.", 1)
-    sample_prompt: str = _setting(_WATCHING, "", "Prompt of the samples; empty: none.")
-    top_k: int = _setting(_WATCHING, 40, "For samples: draw among the k likeliest tokens; 0 draws among all.", 0)
+    sample_prompt: str = _setting(_WATCHING, "", "Prompt of the samples; empty for none.")
+    top_k: int = _setting(_WATCHING, 40, "For samples: keep the k likeliest tokens; 0 keeps all.", 0)
     top_p: float = _setting(
-        _WATCHING, 0.0, "For samples: draw among the likeliest tokens that make up p; 0 or 1 is off.", 0, most=1
+        _WATCHING,
+        0.0,
+        "For samples: keep the smallest set of likeliest tokens whose probabilities add up to at least p; 0 or 1 "
+        "keeps all.",
+        0,
+        most=1,
     )
 
     save_every: int = _setting(_SAVING, 100, "Save every N updates and after the last; 0 saves only then.", 0)
-    save_minutes: float = _setting(
-        _SAVING, 10.0, "Also save when N minutes have passed since the last save; 0 is off.", 0
-    )
-    keep: int = _setting(_SAVING, 5, "States to keep.", 1)
+    save_minutes: float = _setting(_SAVING, 10.0, "Also save every N minutes; 0 disables this.", 0)
+    keep: int = _setting(_SAVING, 5, "Number of states to keep.", 1)
 
     def __post_init__(self) -> None:
         for each in fields(self):

@@ -12,7 +12,9 @@ from gpt2lab.cli.output import print_json
 from gpt2lab.cli.prompts import prompt_argument
 
 
-@click.command(cls=GroupedCommand, short_help="Attention of every head, and what each layer would say.")
+@click.command(
+    cls=GroupedCommand, short_help="Show the attention of every head, and the token each layer would predict."
+)
 @click.argument("prompt")
 @option("Output", "--top", type=click.IntRange(1, 100), default=3, help="Guesses kept for each layer and token.")
 @JSON

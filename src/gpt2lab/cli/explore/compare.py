@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @click.command(
     cls=GroupedCommand,
-    short_help="Two models on the same prompt and seed.",
+    short_help="Compare two models on the same prompt and seed.",
     epilog="""\b
     Example:
       gpt2lab explore compare 124M checkpoint/run1 "Once upon a time" --seed 1 --html compare.html
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @click.argument("model_b")
 @click.argument("prompt")
 @option("Samples", "--nsamples", type=click.IntRange(min=1), default=1, help="Samples of each model.")
-@option("Samples", "--length", type=click.IntRange(min=1), default=60, help="Tokens of a sample at most.")
+@option("Samples", "--length", type=click.IntRange(min=1), default=60, help="Maximum number of tokens in a sample.")
 @SEED
 @sampling_options
 @option("Output", "--top", type=click.IntRange(1, 1000), default=10, help="Show the N tokens that moved most.")

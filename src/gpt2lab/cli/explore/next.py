@@ -17,7 +17,7 @@ from gpt2lab.sampling.declaration import SamplingParams
 
 @click.command(
     cls=ManyNumbers,
-    short_help="The next token, stage by stage down to the draw.",
+    short_help="Show how the next token is chosen, stage by stage.",
     epilog="""\b
     Examples:
       gpt2lab explore next "The king said to the" --temperature 0.7 --top_k 40 --top_p 0.9 --seed 1

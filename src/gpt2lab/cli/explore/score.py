@@ -13,7 +13,7 @@ from gpt2lab.cli.output import check_not_input, print_json
 from gpt2lab.cli.prompts import read_text
 
 
-@click.command(cls=GroupedCommand, short_help="A text coloured by how surprising it is.")
+@click.command(cls=GroupedCommand, short_help="Colour a text by how surprising each token is.")
 @click.argument("file")
 @option("Options", "--stride", type=int, help="Windows advance by N tokens.  [default: n_ctx // 2]")
 @JSON

@@ -28,7 +28,7 @@ from gpt2lab.sampling.declaration import SamplingParams
 
 @click.command(
     cls=ManyNumbers,
-    short_help="Samples at several temperatures, with figures.",
+    short_help="Compare samples and their statistics at several temperatures.",
     epilog="""\b
     Example:
       gpt2lab explore sweep "Once upon a time" --temperatures 0 0.5 1 1.5 --seed 1 --html sweep.html
@@ -36,9 +36,9 @@ from gpt2lab.sampling.declaration import SamplingParams
 )
 @click.argument("prompt")
 @option("Samples", "--nsamples", type=click.IntRange(min=1), default=3, help="Samples at each temperature.")
-@option("Samples", "--length", type=click.IntRange(min=1), default=60, help="Tokens of a sample at most.")
+@option("Samples", "--length", type=click.IntRange(min=1), default=60, help="Maximum number of tokens in a sample.")
 @SEED
-@option("Samples", "--ignore_eos", is_flag=True, help="Go on after <|endoftext|>, as the original did.")
+@option("Samples", "--ignore_eos", is_flag=True, help="Continue after <|endoftext|>, as the original did.")
 @temperatures_option("0 0.5 1 1.1 1.2 1.3 2 100")
 @partial(sampling_options, without="temperature")
 @option(
@@ -51,12 +51,12 @@ from gpt2lab.sampling.declaration import SamplingParams
     "Figures",
     "--words",
     metavar="FILE",
-    help="A word list or any text: report the share of words that do not occur in it.  [default: what --against names]",
+    help="A word list or any text: report the share of words that it lacks.  [default: the text of --against]",
 )
 @JSON
 @HTML
-@file_option("--png", "The figures as a picture; needs matplotlib.")
-@file_option("--svg", "The same, to be scaled; needs matplotlib.")
+@file_option("--png", "Write the charts as a PNG picture; needs matplotlib.")
+@file_option("--svg", "Write the charts as an SVG picture; needs matplotlib.")
 @model_options("q8_0; float32 for the figures")
 def command(
     prompt: str,

@@ -13,7 +13,7 @@ from gpt2lab.cli.output import print_json
 from gpt2lab.cli.prompts import read_text
 
 
-@click.command(cls=GroupedCommand, short_help="From bytes to ids, merge by merge.")
+@click.command(cls=GroupedCommand, short_help="Show how bytes become ids, merge by merge.")
 @click.argument("text")
 @option("Options", "--model_name", "--model", metavar="NAME", help="Use this model's vocabulary.  [default: GPT-2's]")
 @JSON
