@@ -162,9 +162,13 @@ def _replace_closed_streams() -> None:
 
 
 def _use_utf8() -> None:
-    """Set input and output to UTF-8, and output to plain newlines, on every system."""
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(encoding="utf-8", newline="\n")
+    """Set input and output to UTF-8, and output to plain newlines, on every system.
+
+    In output, a byte of a file name that is not UTF-8 becomes an escape, such as ``\\udce9``, which JSON can read too.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace", newline="\n")
     if isinstance(sys.stdin, TextIOWrapper):
         sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")
 

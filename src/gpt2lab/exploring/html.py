@@ -145,7 +145,7 @@ def percent(probability: float) -> str:
 
 def write(path: str, content: str | bytes) -> None:
     """Write a file. Raises :class:`~gpt2lab.errors.UsageError` on failure."""
-    data = content.encode() if isinstance(content, str) else content
+    data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
     try:
         Path(path).write_bytes(data)
     except OSError as error:

@@ -13,6 +13,7 @@ from gpt2lab.errors import CheckpointError, UsageError
 from gpt2lab.serving.errors import ApiError
 from gpt2lab.serving.logit_reader import LogitReader
 from gpt2lab.serving.worker import Worker
+from gpt2lab.system.paths import printable
 from gpt2lab.version import __version__
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class ServedModels:
 def name_of(name_or_path: str) -> str:
     """Return a model's name in requests: its name, or the last part of its path; never the whole path."""
     path = Path(name_or_path)
-    return path.name.removesuffix(".gguf").removesuffix(".pt") or path.absolute().name or name_or_path
+    return printable(path.name.removesuffix(".gguf").removesuffix(".pt") or path.absolute().name or name_or_path)
 
 
 def fingerprint(model: LanguageModel) -> str:

@@ -27,6 +27,7 @@ from torch import Tensor
 from gpt2lab.config import ModelConfig
 from gpt2lab.errors import CheckpointError
 from gpt2lab.system.atomic import PARTIAL, new_files, new_folder
+from gpt2lab.system.paths import printable
 from gpt2lab.weights.checkpoint import TokenizerFiles
 from gpt2lab.weights.huggingface import config_json, write_vocabulary
 from gpt2lab.weights.quantization import PRECISIONS
@@ -172,7 +173,9 @@ class TensorFile(Mapping[str, Tensor]):
     """The tensors of a safetensors file, each read on access; their names come without ``prefix``."""
 
     def __init__(self, path: Path, prefix: str = "") -> None:
-        self._file, self._prefix = cast("Any", safe_open(path, framework="pt")), prefix
+        with path.open("rb") as file:
+            name = path if printable(path) == str(path) else f"/dev/fd/{file.fileno()}"  # safetensors takes only UTF-8
+            self._file, self._prefix = cast("Any", safe_open(name, framework="pt")), prefix
         self._names = [name.removeprefix(prefix) for name in self._file.keys()]  # noqa: SIM118
 
     def __getitem__(self, name: str) -> Tensor:

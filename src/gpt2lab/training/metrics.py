@@ -15,6 +15,7 @@ from typing import Any
 from gpt2lab.errors import CheckpointError
 from gpt2lab.system.atomic import new_file, write_file
 from gpt2lab.system.memory import peak_memory
+from gpt2lab.system.paths import printable
 from gpt2lab.training.reporting import Reporter, Update, Validation
 
 METRICS = "metrics.jsonl"
@@ -23,7 +24,7 @@ METRICS = "metrics.jsonl"
 def file_reporters(run: Path, step: int) -> list[Reporter]:
     """Return reporters for all files that can be written here; the run continues after ``step`` updates, 0 is new."""
     reporters: list[Reporter] = [Metrics(run, step)]
-    if find_spec("tensorboard"):
+    if find_spec("tensorboard") and printable(run) == str(run):  # its files cannot have a name that is not UTF-8
         reporters.append(TensorBoard(run, step))
     if find_spec("matplotlib"):
         reporters.append(Curve(run))
@@ -129,7 +130,7 @@ class Curve(Reporter):
     def saved(self) -> None:
         """Draw the pictures."""
         files = [self._run / "losses.svg", self._run / "losses.png"]
-        draw_losses(list(read_metrics(self._run / METRICS)), files, self._run.name)
+        draw_losses(list(read_metrics(self._run / METRICS)), files, printable(self._run.name))
 
 
 MOST_POINTS = 2000  # per line: more cannot be seen, and the time to draw grows with their number

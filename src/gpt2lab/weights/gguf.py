@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from gpt2lab.bpe import END_OF_TEXT_MARKER
 from gpt2lab.config import ModelConfig
 from gpt2lab.errors import CheckpointError
+from gpt2lab.system.paths import printable
 from gpt2lab.weights.checkpoint import (
     LAYER_NORM_EPSILON,
     Checkpoint,
@@ -204,7 +205,7 @@ def _model_metadata(checkpoint: Checkpoint, precision: Precision) -> dict[str, A
     config = checkpoint.config
     return {
         "general.architecture": "gpt2",
-        "general.name": checkpoint.path.stem,
+        "general.name": printable(checkpoint.path.stem),
         "general.file_type": _FILE_TYPES[precision.name],
         "general.quantization_version": 2,
         "gpt2.vocab_size": config.n_vocab,

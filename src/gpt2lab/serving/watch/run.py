@@ -23,6 +23,7 @@ from gpt2lab.errors import UsageError
 from gpt2lab.serving.watch.curve import Curve, Seen
 from gpt2lab.serving.watch.files import Lines, Samples, Tail, is_folder, list_samples, read_samples
 from gpt2lab.system.locks import is_held
+from gpt2lab.system.paths import printable
 
 METRICS, SETTINGS = "metrics.jsonl", "settings.json"
 
@@ -260,8 +261,8 @@ def _name(folder: Path, folders: Sequence[Path]) -> str:
     for count in range(1, len(folder.parts)):
         ending = folder.parts[-count:]
         if sum(other.parts[-count:] == ending for other in folders) == 1:
-            return "/".join(ending)
-    return folder.as_posix()
+            return printable("/".join(ending))
+    return printable(folder.as_posix())
 
 
 def _records(lines: list[bytes]) -> Iterator[dict[str, Any] | None]:
