@@ -101,7 +101,12 @@ SIZE_ALIASES: dict[str, str] = {
 
 
 def canonical_size(name: str) -> str | None:
-    """Return the released size that ``name`` means (``"117M"`` → ``"124M"``), or None if it means none."""
-    if name in RELEASED_SIZES:
-        return name
-    return SIZE_ALIASES.get(name)
+    """Return the released size that ``name`` means, in any case (``"117m"`` → ``"124M"``); None if it means none."""
+    return next(
+        (size for size in RELEASED_SIZES for known in names_of_size(size) if known.lower() == name.lower()), None
+    )
+
+
+def names_of_size(size: str) -> list[str]:
+    """Return all names of a released size, its own first: its checkpoint may be in a folder of any of them."""
+    return [size, *(alias for alias, meant in SIZE_ALIASES.items() if meant == size)]

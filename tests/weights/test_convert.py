@@ -126,3 +126,10 @@ def test_new_files_have_the_permissions_of_any_other(tmp_path, make_checkpoint):
     convert(make_checkpoint(), tmp_path / "hf")
     assert (tmp_path / "m.gguf").stat().st_mode == expected
     assert (tmp_path / "hf" / "config.json").stat().st_mode == expected
+
+
+@pytest.mark.parametrize("name", ["y.safetensors", "y.bin", "y.pt", "y.npz"])
+def test_no_folder_gets_the_name_of_a_file(tmp_path, make_checkpoint, name):
+    with pytest.raises(UsageError, match="looks like a file"):
+        convert(make_checkpoint(), tmp_path / name)
+    assert not (tmp_path / name).exists()

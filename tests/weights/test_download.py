@@ -77,6 +77,12 @@ def test_a_model_of_other_origin_is_never_replaced(bucket, tmp_path, make_checkp
         download("124M", source="openai")
 
 
+def test_a_model_under_another_of_its_names_is_not_fetched_again(bucket, tmp_path):
+    folder = download("124M", source="openai", models_dir=tmp_path)
+    folder.rename(tmp_path / "117M")
+    assert download("124M", source="openai", models_dir=tmp_path) == tmp_path / "117M"
+
+
 def test_sources_are_not_mixed_in_one_folder(bucket):
     download("124M", source="openai")
     with pytest.raises(DownloadError, match="from openai"):
@@ -176,6 +182,8 @@ def test_a_server_that_is_no_hub_is_refused(hub):
 @pytest.mark.parametrize("find", [find_checkpoint, download])
 def test_offline_is_one_line_that_names_what_works(hub, monkeypatch, find):
     _point_hub_at(monkeypatch, "http://127.0.0.1:9")
-    with pytest.raises(DownloadError, match=r"is this machine online\?.*tales") as raised:
+    with pytest.raises(
+        DownloadError, match=r"is this machine online\?.*gpt2lab download 124M --source openai.*tales"
+    ) as raised:
         find("124M")
     assert "\n" not in str(raised.value)

@@ -105,3 +105,24 @@ def test_a_released_size_in_hugging_faces_cache_is_found_without_its_library(tmp
     monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "elsewhere"))
     with pytest.raises(ImportError):
         find_checkpoint("345M")
+
+
+@pytest.mark.parametrize(
+    ("folder", "name"), [("345M", "355M"), ("355M", "345m"), ("gpt2-xl", "1542M"), ("117M", "GPT2")]
+)
+def test_a_size_is_found_in_a_folder_of_any_of_its_names(models, folder, name):
+    convert(models, find.MODELS_DIR / folder)
+    assert find_checkpoint(name) == find.MODELS_DIR / folder
+
+
+def test_the_name_of_a_run_points_to_its_folder(models, tmp_path):
+    (tmp_path / "checkpoint" / "run1").mkdir(parents=True)
+    with pytest.raises(CheckpointError, match=r"do you mean checkpoint.run1\?"):
+        find_checkpoint("run1")
+
+
+def test_a_path_may_begin_with_the_home_folder(models, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    convert(models, tmp_path / "mine")
+    assert find_checkpoint("~/mine") == tmp_path / "mine"

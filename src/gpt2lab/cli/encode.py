@@ -29,7 +29,7 @@ if TYPE_CHECKING:
       gpt2lab encode dumps/ dumps.tokens --ray --ray_address auto
     """,
 )
-@click.argument("inputs", nargs=-1, required=True, metavar="IN...")
+@click.argument("inputs", nargs=-1, metavar="IN...")
 @click.argument("out", metavar="OUT")
 @reading_options
 @vocabulary_option
@@ -75,6 +75,8 @@ def command(
     from gpt2lab.data.open import encode_sources, local_paths
     from gpt2lab.errors import UsageError
 
+    if not inputs:
+        raise click.UsageError(f"Missing argument 'OUT', where the tokens of {out} go", click.get_current_context())
     check_ray(ray, ray_address, workers)
     if ray and jobs:
         raise UsageError("--jobs applies only without --ray: give --workers instead")

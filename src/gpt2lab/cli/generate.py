@@ -24,7 +24,7 @@ from gpt2lab.cli.options import (
 )
 from gpt2lab.cli.output import check_not_input, json_line, plain, plain_prompt, print_as_made
 from gpt2lab.cli.progress import Progress
-from gpt2lab.cli.prompts import many_prompts, whole_prompt
+from gpt2lab.cli.prompts import many_prompts, prompt_argument, whole_prompt
 from gpt2lab.cli.stopping import StoppedBetween
 from gpt2lab.errors import UsageError
 from gpt2lab.generation.completion import Completion, Piece, Prompt
@@ -138,9 +138,7 @@ def _prompts(prompt: str | None, prompt_file: str | None, prompts_file: str | No
         return many_prompts(prompts_file)
     if prompt_file is not None:
         return [whole_prompt(prompt_file)]
-    if prompt == "-":
-        return [whole_prompt("-")]
-    return [prompt or ""]
+    return [prompt_argument(prompt or "")]
 
 
 class _Samples:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from pathlib import Path
 from typing import Any, TypeGuard
@@ -23,6 +24,39 @@ def read_text(source: str) -> str:
         raise UsageError(f"{name} is not UTF-8 text (byte {error.start})") from None
 
 
+def text_or_file(argument: str) -> tuple[str, str]:
+    """Return where the text of an argument comes from, in words, and the text.
+
+    ``-`` is standard input, and a path or an address is read. Raises :class:`UsageError` for an argument that looks
+    like a path but does not exist, else its name would be taken for the text.
+    """
+    if argument == "-":
+        return "standard input", read_text("-")
+    try:
+        there = bool(argument) and Path(argument).exists()
+    except (OSError, ValueError):  # too long for a file name, or with a null character
+        return "the argument", argument
+    if there or _ADDRESS.fullmatch(argument):
+        return argument, read_text(argument)
+    if _looks_like_a_path(argument):
+        raise UsageError(f"there is no file {argument}; to read this as text, give - and send it to standard input")
+    return "the argument", argument
+
+
+_ADDRESS = re.compile(r"[a-z][a-z0-9+]*://\S+")
+_PATH = re.compile(
+    r"(~|\.{0,2})/\S*"  # from a folder
+    r"|\S*[^\s.]\.[A-Za-z][A-Za-z0-9]{0,7}"  # a word with a suffix
+    r"|.*\.(txt|md|csv|tsv|json|jsonl|ndjson|npz|gz|zst)"  # words with the suffix of a text
+)
+
+
+def _looks_like_a_path(argument: str) -> bool:
+    """Return whether ``argument`` has the form of a path, or names a folder that exists before its last slash."""
+    folder, slash, _ = argument.rpartition("/")
+    return bool(_PATH.fullmatch(argument)) or (slash != "" and Path(folder).is_dir())
+
+
 def _file_of(source: str) -> Path:
     """Return ``source`` as a file; fetch it if it is an address."""
     if "://" not in source:
@@ -39,7 +73,12 @@ def whole_prompt(source: str) -> str:
 
 
 def prompt_argument(prompt: str) -> str:
-    """Return the prompt given to a command; ``-`` stands for standard input."""
+    """Return the prompt given to a command; ``-`` stands for standard input.
+
+    Raises :class:`UsageError` for ``-- --help``, which asks for help but is a prompt.
+    """
+    if prompt in ("--help", "-h"):
+        raise UsageError(f"{prompt} after -- is a prompt; leave out -- for the help, or send it to standard input as -")
     return whole_prompt("-") if prompt == "-" else prompt
 
 

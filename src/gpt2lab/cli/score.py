@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from gpt2lab.cli.options import GroupedCommand, model_loader, model_options, option
 from gpt2lab.cli.output import print_json
-from gpt2lab.cli.prompts import read_text
+from gpt2lab.cli.prompts import text_or_file
 
 if TYPE_CHECKING:
     from gpt2lab.scoring import ScoreResult
@@ -38,27 +37,17 @@ if TYPE_CHECKING:
 def command(text: str, stride: int | None, as_json: bool, **arguments: Any) -> None:
     """Print the natural log-probability of every token of TEXT, its perplexity and bits per byte.
 
-    TEXT is a file if there is one of that name, - for standard input, and otherwise the text itself. The first token
+    TEXT is a file if there is one of that name, - for standard input, and otherwise the text itself; what looks
+    like a path must exist. The first token
     is conditioned on <|endoftext|>.
     """
-    source, content = _content(text)
+    source, content = text_or_file(text)
     model = model_loader(arguments)()
     result = model.score(content, stride=stride)
     if as_json:
         print_json(_record(result))
     else:
         _show(source, result, model.tokenizer)
-
-
-def _content(text: str) -> tuple[str, str]:
-    """Return where the text comes from, in words, and the text."""
-    if text == "-":
-        return "standard input", read_text("-")
-    try:
-        is_file = Path(text).is_file()
-    except (OSError, ValueError):  # too long for a file name, or with a null character
-        is_file = False
-    return (text, read_text(text)) if is_file else ("the argument", text)
 
 
 def _record(result: ScoreResult) -> dict[str, object]:

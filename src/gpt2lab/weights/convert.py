@@ -10,6 +10,9 @@ from gpt2lab.weights.quantization import PRECISIONS
 
 FORMATS = ("huggingface", "gguf")
 
+_FILES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npz", ".index", ".json", ".h5", ".onnx")
+"""Suffixes of files that users may expect, where a folder would be written."""
+
 
 def format_of(destination: Path) -> str:
     """Return the format that a destination's name means: ``.gguf`` is GGUF, everything else a Hugging Face folder."""
@@ -27,12 +30,18 @@ def convert(
     """Write ``checkpoint`` to ``destination``: a ``.gguf`` file, or a Hugging Face folder.
 
     ``format`` defaults to that of the name, ``precision`` to the checkpoint's own if the format has it, else float32.
-    Raises :class:`UsageError` for an unknown format or precision, and :class:`CheckpointError` if the destination
-    exists (unless ``overwrite``) or cannot be written. No partly written file is left behind.
+    Raises :class:`UsageError` for an unknown format or precision, or for a folder with a file's suffix, and
+    :class:`CheckpointError` if the destination exists (unless ``overwrite``) or cannot be written. No partly written
+    file is left behind.
     """
     chosen = format or format_of(destination)
     if chosen not in FORMATS:
         raise UsageError(f"format must be one of {', '.join(FORMATS)}, not {chosen!r}")
+    if format is None and destination.suffix.lower() in _FILES:
+        raise UsageError(
+            f"{destination} looks like a file, but this format is a folder: name a folder, such as "
+            f"{destination.with_suffix('')}, or a .gguf file"
+        )
     if precision is not None and precision not in PRECISIONS:
         raise UsageError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
     if chosen == "gguf":

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from gpt2lab.config import RELEASED_SIZES, canonical_size
+from gpt2lab.config import RELEASED_SIZES, canonical_size, names_of_size
 from gpt2lab.errors import DownloadError
 from gpt2lab.system.atomic import write_file
 from gpt2lab.system.hashing import sha256_of
@@ -55,7 +55,8 @@ def download(
         raise DownloadError(f"there is no released size {size!r}; there are {', '.join(RELEASED_SIZES)}")
     if source not in SOURCES:
         raise DownloadError(f"there is no source {source!r}; there are {', '.join(SOURCES)}")
-    folder = models_dir / name
+    folders = [models_dir / alias for alias in names_of_size(name)]
+    folder = next((there for there in folders if there.exists()), folders[0])
     try:
         manifest = _Manifest(folder, source)
         if source == "openai":

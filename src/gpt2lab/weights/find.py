@@ -10,13 +10,15 @@ import os
 from pathlib import Path
 from reprlib import repr as short_repr
 
-from gpt2lab.config import RELEASED_SIZES, canonical_size
+from gpt2lab.config import RELEASED_SIZES, canonical_size, names_of_size
 from gpt2lab.errors import CheckpointError, UsageError
+from gpt2lab.system.paths import expanded
 from gpt2lab.weights.checkpoint import Checkpoint
 from gpt2lab.weights.formats import open_path
 from gpt2lab.weights.hub import find_or_download, in_hub_cache
 
 MODELS_DIR = Path("models")
+RUNS_DIR = Path("checkpoint")
 
 TALES = Path(__file__).parent.parent / "assets" / "tales.gguf"
 
@@ -40,19 +42,20 @@ def find_checkpoint(name_or_path: str | os.PathLike[str], models_dir: Path = MOD
     name = os.fspath(name_or_path)
     if not name or "\0" in name:
         raise CheckpointError(f"{name!r} is no name of a model; give a path, tales or one of {_sizes()}")
-    path = Path(name)
-    if path.exists() or Path(f"{name}.index").is_file():
+    path = Path(expanded(name))
+    if path.exists() or Path(f"{path}.index").is_file():
         return path
     if len(path.parts) == 1:
         size = canonical_size(name)
-        for candidate in (name, f"{name}.gguf", *([size] if size else [])):
+        for candidate in (name, f"{name}.gguf", *(names_of_size(size) if size else [])):
             if (models_dir / candidate).exists():
                 return models_dir / candidate
         if name == "tales" and TALES.is_file():
             return TALES
         if size is not None:
             return in_hub_cache(size) or find_or_download(size)
-    raise CheckpointError(f"no model at {name}, nor in {models_dir / name}; give a path, tales or one of {_sizes()}")
+    hint = f"do you mean {run}?" if (run := RUNS_DIR / name).is_dir() else f"give a path, tales or one of {_sizes()}"
+    raise CheckpointError(f"no model at {name}, nor in {models_dir / name}; {hint}")
 
 
 def _sizes() -> str:

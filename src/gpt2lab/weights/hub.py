@@ -93,9 +93,10 @@ def _hub_errors(repository: str, name: str) -> Iterator[None]:
         yield
     except Exception as error:
         reason = first_line(error) or type(error).__name__
+        size = next(size for size, known in HUB_REPOSITORIES.items() if known == repository)
         raise DownloadError(
             f"cannot get {name} of {repository} from the Hugging Face hub ({reason}); "
-            "is this machine online? `--source openai` is another place, `tales` needs none"
+            f"is this machine online? `gpt2lab download {size} --source openai` is another place, `tales` needs none"
         ) from None
 
 

@@ -7,9 +7,12 @@ import click
 from gpt2lab.cli.explore import attend, compare, next, score, sweep, tokens
 
 
-@click.group()
-def command() -> None:
+@click.group(invoke_without_command=True)
+@click.pass_context
+def command(ctx: click.Context) -> None:
     """Look inside: what temperature does, what comes next, attention, and how models differ."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
 
 
 for module in (sweep, next, score, compare, tokens, attend):

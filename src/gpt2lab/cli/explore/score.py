@@ -10,28 +10,29 @@ import click
 from gpt2lab.cli.explore.shared import HTML, JSON, loader_and_names, model_name, write_result
 from gpt2lab.cli.options import GroupedCommand, model_options, option
 from gpt2lab.cli.output import check_not_input, print_json
-from gpt2lab.cli.prompts import read_text
+from gpt2lab.cli.prompts import text_or_file
 
 
 @click.command(cls=GroupedCommand, short_help="Colour a text by how surprising each token is.")
-@click.argument("file")
+@click.argument("text")
 @option("Options", "--stride", type=int, help="Windows advance by N tokens.  [default: n_ctx // 2]")
 @JSON
 @HTML
 @model_options("float32")
-def command(file: str, stride: int | None, as_json: bool, html: str | None, **arguments: Any) -> None:
-    """Show FILE (- is standard input) with every token coloured by its probability.
+def command(text: str, stride: int | None, as_json: bool, html: str | None, **arguments: Any) -> None:
+    """Show TEXT with every token coloured by its probability.
+
+    TEXT is a file, - for standard input or the text itself, as in gpt2lab score.
 
     Texts longer than the context are read in overlapping windows; where one takes over is marked, and --json and
     --html tell how many tokens each one had before it.
     """
     from gpt2lab.exploring.score import read_document
 
-    check_not_input(html, file)
+    check_not_input(html, text)
     load, named = loader_and_names(arguments)
-    text = read_text(file)
-    document = read_document(load(), text, model_name(named), stride)
-    source = "standard input" if file == "-" else file
+    source, content = text_or_file(text)
+    document = read_document(load(), content, model_name(named), stride)
     if as_json:
         print_json(asdict(document))
     else:
