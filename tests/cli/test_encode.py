@@ -29,7 +29,7 @@ def stories(tmp_path):
     folder = tmp_path / "stories"
     folder.mkdir()
     (folder / "a.txt").write_text("Once upon a time.\n")
-    (folder / "b.jsonl").write_text('{"text": "The end."}\n{"text": 3}\n')
+    (folder / "b.jsonl").write_text('{"text": "The end."}\n{"text": null}\n')
     return folder
 
 
@@ -40,7 +40,7 @@ def test_a_folder_becomes_tokens(gpt2lab, stories, tmp_path):
     result = gpt2lab("encode", stories, tmp_path / "out")
     assert result.exit_code == 0, result.output
     assert "out: 9 tokens, documents: 2, from 26 bytes; 1 file" in result.stdout
-    assert "b.jsonl: 1 records skipped, the first at line 2: 1 without text in text" in result.stderr
+    assert "b.jsonl: 1 of 2 records skipped, at line 2: 1 empty" in result.stderr
     assert documents_in(tmp_path / "out") == ["Once upon a time.\n", "The end."]
 
 

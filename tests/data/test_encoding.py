@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from gpt2lab.data import encoding
 from gpt2lab.data.encoding import collect, encode_pieces
-from gpt2lab.data.sources import Piece
+from gpt2lab.data.pieces import Piece
 from gpt2lab.errors import TokenizerError
 
 words = st.sampled_from(["", "a", "hello there", "é日", "x" * 30])

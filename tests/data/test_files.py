@@ -1,6 +1,8 @@
+import encodings.aliases
 import gzip
 import io
 import sys
+import zipfile
 
 import pytest
 from hypothesis import given
@@ -8,7 +10,8 @@ from hypothesis import strategies as st
 
 import needs
 from gpt2lab.data import files
-from gpt2lab.data.files import Reading, Source, find_sources, open_bytes, text_blocks
+from gpt2lab.data.files import Reading, Source, open_bytes, text_blocks
+from gpt2lab.data.finding import Choice, find_sources
 from gpt2lab.errors import UsageError
 
 
@@ -28,20 +31,53 @@ def kinds(*paths, **reading):
 def test_folders_files_and_patterns_name_each_file_once(tmp_path):
     (tmp_path / "deep").mkdir()
     files = [tmp_path / "a.txt", tmp_path / "b[1].txt", tmp_path / "deep" / "c.txt"]
-    for file in [*files, tmp_path / "no.md"]:
+    for file in [*files, tmp_path / "no.py"]:
         file.write_text("x")
     found = find_sources([str(tmp_path), str(files[0]), str(tmp_path / "*.txt")])
     assert [source.path for source in found] == files
-    assert kinds(str(tmp_path / "no.md")) == [("no.md", "text")]
+    assert kinds(str(tmp_path / "no.py")) == [("no.py", "text")]
     assert kinds(str(tmp_path / "b[1].txt")) == [("b[1].txt", "text")]
 
 
 def test_a_folder_is_searched_for_all_that_can_be_read(tmp_path):
-    names = ["a.TXT", "b.jsonl.gz", "c.ndjson", "d.csv.zst", "e.tsv", "f.npz", "g.bin", "h.json", "i.safetensors"]
+    names = ["a.TXT", "b.jsonl.gz", "c.ndjson", "d.csv.zst", "e.tsv", "f.npz", "g.md", "h.json", "i.safetensors"]
     for name in names:
         (tmp_path / name).touch()
-    expected = ["text", "jsonl", "jsonl", "csv", "csv", "npz"]
+    expected = ["text", "jsonl", "jsonl", "csv", "tsv", "npz", "text"]
     assert kinds(str(tmp_path)) == list(zip(names, expected, strict=False))
+
+
+def test_files_of_a_folder_that_are_left_out_are_counted_by_ending(tmp_path):
+    for name in ("a.txt", "b.py", "c.py", "d.png", ".e.py"):
+        (tmp_path / name).touch()
+    said = []
+    find_sources([str(tmp_path)], say=said.append)
+    assert said == [f"{tmp_path}: files read: 1, skipped: 3 (2 .py, 1 .png); --include '*.py' would read those"]
+
+
+def test_patterns_choose_the_files_of_a_folder(tmp_path):
+    for name in ("a.txt", "b.py", "deep/c.py", "deep/d.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+
+    def names(include, exclude):
+        return [source.path.name for source in find_sources([str(tmp_path)], choice=Choice(include, exclude))]
+
+    assert names(("*.py",), ()) == ["b.py", "c.py"]
+    assert names((), ("deep/*",)) == ["a.txt"]
+    assert names(("*.py", "*.txt"), ("a*",)) == ["b.py", "c.py", "d.txt"]
+
+
+def test_a_zip_is_searched_like_a_folder_without_what_macos_adds(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        for name in ("b.txt", "deep/c.jsonl", "__MACOSX/._b.txt", "deep/._c.txt", ".d/e.txt", "f.png"):
+            archive.writestr(name, '{"text": "x"}')
+    said = []
+    found = find_sources([str(tmp_path / "a.zip")], say=said.append)
+    assert [(source.member, source.kind) for source in found] == [("b.txt", "text"), ("deep/c.jsonl", "jsonl")]
+    assert len(said) == 1
+    with open_bytes(found[0]) as stream:
+        assert stream.read() == b'{"text": "x"}'
 
 
 def test_other_names_are_what_the_options_say(tmp_path):
@@ -117,10 +153,32 @@ def test_a_binary_file_is_refused(tmp_path):
         text_of(tmp_path / "a.txt", errors="replace")
 
 
-@pytest.mark.parametrize("encoding", ["klingon", "hex"])
+@pytest.mark.parametrize("encoding", ["klingon", "hex", "undefined", "", "a\0b"])
 def test_an_unknown_encoding_is_named(encoding):
-    with pytest.raises(UsageError, match=f"no encoding '{encoding}'"):
+    with pytest.raises(UsageError, match="there is no encoding"):
         Reading(encoding=encoding)
+
+
+@pytest.mark.parametrize("spelling", ["utf16", "UTF_16", "u16", "utf-16"])
+def test_every_spelling_of_an_encoding_is_read(tmp_path, spelling):
+    (tmp_path / "a.txt").write_text("Käthe\r\n", encoding="utf-16", newline="")
+    assert text_of(tmp_path / "a.txt", encoding=spelling) == "Käthe\n"
+
+
+def test_no_encoding_lets_half_a_surrogate_pair_pass(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"\\ud800")
+    with pytest.raises(UsageError, match="is not unicode-escape text"):
+        text_of(tmp_path / "a.txt", encoding="unicode_escape")
+    assert text_of(tmp_path / "a.txt", encoding="unicode_escape", errors="replace") == "\ufffd"
+
+
+@pytest.mark.parametrize("encoding", sorted(set(encodings.aliases.aliases.values())))
+def test_every_encoding_reads_text_or_says_why_not(tmp_path, encoding):
+    (tmp_path / "a.txt").write_bytes(bytes(range(255, 0, -1)))
+    try:
+        assert isinstance(text_of(tmp_path / "a.txt", encoding=encoding), str)
+    except UsageError as error:
+        assert "\n" not in str(error)
 
 
 def test_compressed_text_is_read_whatever_its_name(tmp_path):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from gpt2lab.data import npz
 from gpt2lab.data.encoding import collect, encode_pieces
 from gpt2lab.data.npz import read_npz, write_npz
-from gpt2lab.data.sources import Piece
+from gpt2lab.data.pieces import Piece
 from gpt2lab.errors import UsageError
 
 MARK = 50256

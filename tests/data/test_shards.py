@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 import needs
 from gpt2lab.data.encoding import encode_pieces
 from gpt2lab.data.open import open_documents
+from gpt2lab.data.pieces import Piece
 from gpt2lab.data.shards import new_shards, read_shards, write_shards
-from gpt2lab.data.sources import Piece
 from gpt2lab.data.vocabulary import vocabulary_hash
 from gpt2lab.errors import CheckpointError, UsageError
 from gpt2lab.system.locks import Hold

@@ -1,4 +1,5 @@
 import csv
+import importlib
 import io
 import json
 
@@ -6,9 +7,11 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+import needs
 from gpt2lab.data import files
 from gpt2lab.data.cuts import last_cut
-from gpt2lab.data.files import Reading, find_sources
+from gpt2lab.data.files import Reading
+from gpt2lab.data.finding import find_sources
 from gpt2lab.data.sources import read_pieces
 from gpt2lab.errors import UsageError
 from gpt2lab.tokenizer import Tokenizer
@@ -136,12 +139,11 @@ def test_later_records_that_do_not_fit_are_skipped_and_counted(write):
     said = []
     lines = ['{"text": "a"}', '{"text": 3}', "", "[]", '{"text": "\\ud800"}', '{"text": "b"}', '{"text": "c']
     path = write("a.jsonl", "\n".join(lines))
-    assert plain(path, said=said) == ["a", "b"]
+    assert plain(path, said=said, errors="skip") == ["a", "b"]
     assert said[0].endswith(
-        "a.jsonl: 4 records skipped, the first at line 2: "
+        "a.jsonl: 4 of 6 records skipped, at line 2, 4, 5, 7: "
         "2 not a JSON object, 1 without text in text, 1 with half a surrogate pair"
     )
-    assert plain(path, errors="replace") == ["a", "\ufffd", "b"]
 
 
 # ---- CSV ------------------------------------------------------------------------------------------------------------
@@ -194,18 +196,110 @@ def test_a_wrong_column_is_an_error_that_names_the_others(write, content, column
 def test_rows_that_do_not_fit_are_skipped_and_counted(write):
     said = []
     content = 'id,text\n1,good\n2\n3,\n\n4,"bad"x\n5,fine\n'
-    assert plain(write("a.csv", content), said=said) == ["good", "fine"]
-    assert said[1].endswith("a.csv: 3 rows skipped, the first at line 3: 1 too short, 1 empty, 1 malformed")
+    assert plain(write("a.csv", content), said=said, errors="skip") == ["good", "fine"]
+    assert said[1].endswith("a.csv: 3 of 5 rows skipped, at line 3, 4, 6: 1 too short, 1 empty, 1 malformed")
+
+
+def test_a_row_with_too_many_cells_is_skipped_and_its_line_is_named(write):
+    said = []
+    content = "id,text\n" + "0,fine\n" * 200 + "1,Hello there, said the fox\n"
+    assert plain(write("a.csv", content), said=said) == ["fine"] * 200
+    assert said[1].endswith("a.csv: 1 of 201 rows skipped, at line 202: 1 with more than 2 cells")
+
+
+def test_more_than_one_row_in_a_hundred_skipped_is_an_error_unless_wanted(write):
+    path = write("a.csv", "id,text\n1,Hello there, said the fox\n2,fine\n")
+    with pytest.raises(UsageError, match=r"1 of 2 rows skipped, at line 2: .* more than 1 %.*--errors skip"):
+        plain(path)
+    assert plain(path, errors="skip") == ["fine"]
+
+
+def test_empty_rows_lose_nothing_and_are_no_error(write):
+    assert plain(write("a.csv", "id,text\n1,\n2,fine\n")) == ["fine"]
+
+
+def test_an_open_quote_is_reported_at_its_own_line_with_what_it_swallows(write):
+    rows = [f"{n},text {n}" for n in range(1000)]
+    rows[4] = '4,"text 4'
+    path = write("a.csv", "id,text\n" + "\n".join(rows) + "\n")
+    with pytest.raises(
+        UsageError, match="996 of 1,000 rows skipped, at line 6: 996 swallowed by a quote that opens at line 6 and"
+    ):
+        plain(path)
+
+
+def test_a_quote_in_tsv_is_an_ordinary_character(write):
+    content = 'id\ttext\n1\t"Well\n2\tsaid "he"\n'
+    assert plain(write("a.tsv", content)) == ['"Well', 'said "he"']
+
+
+def test_names_of_columns_have_no_blanks_around_them(write):
+    assert plain(write("a.csv", "id, text\n1,hello there\n")) == ["hello there"]
+
+
+# ---- JSON arrays ----------------------------------------------------------------------------------------------------
+
+
+@given(st.lists(st.text(), min_size=1, max_size=5), st.sampled_from([1, 5, 1000]), st.sampled_from([None, 2]))
+def test_a_json_array_holds_documents(tmp_path_factory, texts, block, indent):
+    path = tmp_path_factory.mktemp("json") / "a.json"
+    path.write_text(json.dumps([{"n": [1, {}], "text": text} for text in texts], indent=indent), encoding="utf-8")
+    assert plain(path, block=block) == texts
+
+
+def test_json_may_hold_objects_one_after_another(write):
+    assert plain(write("a.json", '{"text": "a"}\n{\n"text": "b"}\n')) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('[{"text": "a"},\n{"text": }]', r"a.json, line 2: not JSON \("),
+        ('[{"text": "a"}\n{"text": "b"}]', r"line 2: not JSON \(a , or \] is missing"),
+        ('[{"text": "a"}] x', r"line 1: not JSON \(text follows"),
+        ("[" * 100_000, r"line 1: not (JSON|a JSON object)"),
+        ('["a"]', r"line 1: not a JSON object"),
+    ],
+)
+def test_what_is_no_json_is_named_with_its_line(write, content, message):
+    with pytest.raises(UsageError, match=message):
+        plain(write("a.json", content))
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
+def test_half_a_surrogate_pair_is_an_error_at_its_line(write, name):
+    path = write(name, '{"text": "a"}\n{"text": "b\\ud800"}')
+    with pytest.raises(UsageError, match=rf"{name}, line 2: half a surrogate pair \(.ud800\).*--errors replace"):
+        plain(path)
+    assert plain(path, errors="replace") == ["a", "b\ufffd"]
+    assert plain(path, errors="ignore") == ["a", "b"]
+    assert plain(path, errors="skip") == ["a"]
+
+
+# ---- Parquet --------------------------------------------------------------------------------------------------------
+
+
+def test_the_rows_of_parquet_are_documents(tmp_path):
+    pyarrow = needs.package("pyarrow")
+    table = pyarrow.Table.from_pylist([{"n": 1, "body": "a"}, {"n": 2, "body": "b"}])
+    importlib.import_module("pyarrow.parquet").write_table(table, tmp_path / "a.parquet")
+    assert plain(tmp_path / "a.parquet", field="body") == plain(tmp_path / "a.parquet", column="body") == ["a", "b"]
+
+
+def test_parquet_without_pyarrow_names_the_extra(write, monkeypatch):
+    monkeypatch.setattr("gpt2lab.data.records.find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"a.parquet needs pyarrow: pip install 'gpt2lab\[parquet\]'"):
+        plain(write("a.parquet", "PAR1"))
 
 
 def test_a_quote_that_is_never_closed_costs_no_memory_without_end(write, monkeypatch):
-    monkeypatch.setattr("gpt2lab.data.sources._MAX_FIELD", 200_000)
+    monkeypatch.setattr("gpt2lab.data.tables._MAX_FIELD", 200_000)
     monkeypatch.setattr(csv, "field_size_limit", lambda limit=None, real=csv.field_size_limit: real(200_000))
     content = 'id,text\n1,"never closed\n' + "2,more words\n" * 50_000
     said = []
-    found = plain(write("a.csv", content), said=said, block=1 << 16)
+    found = plain(write("a.csv", content), said=said, block=1 << 16, errors="skip")
     assert 0 < len(found) < 50_000
-    assert "malformed" in said[1]
+    assert "swallowed by a quote that opens at line 2" in said[1]
 
 
 def test_an_empty_file_has_no_documents(write):

@@ -19,7 +19,7 @@ import needs
 from gpt2lab.data import encoding as data_encoding
 from gpt2lab.data.encoding import encode_batch
 from gpt2lab.data.files import Source
-from gpt2lab.data.sources import Piece
+from gpt2lab.data.pieces import Piece
 from gpt2lab.jobs import encoding
 from gpt2lab.jobs.cluster import Row
 from gpt2lab.tokenizer import Tokenizer

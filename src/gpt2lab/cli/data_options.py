@@ -41,13 +41,27 @@ def reading_options(function: Decorated) -> Decorated:
         option(
             group,
             "--errors",
-            type=click.Choice(["strict", "replace", "ignore"]),
+            type=click.Choice(["strict", "replace", "ignore", "skip"]),
             default="strict",
-            help="For bytes that are invalid in that encoding: stop, replace them with �, or skip them.",
+            help="For bytes that are invalid in that encoding: stop, replace them with �, or leave them out; skip: stop, "
+            "but skip any number of records that do not fit, not only 1 %.",
         ),
     )
     for add in reversed(options):
         function = add(function)
+    return function
+
+
+def folder_options(function: Decorated) -> Decorated:
+    """Add ``--include --exclude``: the attributes of :class:`gpt2lab.data.finding.Choice`."""
+    for name, text in (
+        ("--exclude", "Leave out files of folders and archives that match; may be repeated."),
+        (
+            "--include",
+            "Of folders and archives, read the files that match, such as '*.py', and no others; may be repeated.",
+        ),
+    ):
+        function = option("Reading", name, metavar="PATTERN", multiple=True, help=text)(function)
     return function
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gpt2lab.cli.data_options import BytesRead, reading_options, vocabulary_of, vocabulary_option
+from gpt2lab.cli.data_options import BytesRead, folder_options, reading_options, vocabulary_of, vocabulary_option
 from gpt2lab.cli.jobs import check_ray, ray_options
 from gpt2lab.cli.options import GroupedCommand, option
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 @click.argument("inputs", nargs=-1, metavar="IN...")
 @click.argument("out", metavar="OUT")
 @reading_options
+@folder_options
 @vocabulary_option
 @option(
     "Writing",
@@ -71,7 +72,8 @@ def command(
     original, also with .gz or .zst. OUT is a folder of memory-mappable files; if it ends in .npz, a file as the
     original's encode.py made it. Memory stays the same however much text there is.
     """
-    from gpt2lab.data.files import Reading, find_sources
+    from gpt2lab.data.files import Reading
+    from gpt2lab.data.finding import Choice, find_sources
     from gpt2lab.data.open import encode_sources, local_paths
     from gpt2lab.errors import UsageError
 
@@ -81,7 +83,12 @@ def command(
     if ray and jobs:
         raise UsageError("--jobs applies only without --ray: give --workers instead")
     tokenizer = vocabulary_of(model_name)
-    sources = find_sources(local_paths(inputs, lambda line: click.echo(line, err=True)), how := Reading(**reading))
+    choice = Choice(reading.pop("include"), reading.pop("exclude"))
+
+    def say(line: str) -> None:
+        click.echo(line, err=True)
+
+    sources = find_sources(local_paths(inputs, say), how := Reading(**reading), choice, say)
     if encoded_already := [source.name for source in sources if source.kind == "shards"]:
         raise UsageError(f"{encoded_already[0]} is already encoded: give it to gpt2lab train as it is")
     with BytesRead(sum(source.size for source in sources)) as progress:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gpt2lab.cli.data_options import BytesRead, reading_options, vocabulary_of, vocabulary_option
+from gpt2lab.cli.data_options import BytesRead, folder_options, reading_options, vocabulary_of, vocabulary_option
 from gpt2lab.cli.options import GroupedCommand, option
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 )
 @click.argument("data", nargs=-1, required=True, metavar="DATA...")
 @reading_options
+@folder_options
 @vocabulary_option
 @option("Batch", "--block_size", type=click.IntRange(1), default=16, metavar="N", help="Tokens in a window.")
 @option("Batch", "--batch", type=click.IntRange(0), default=2, metavar="N", help="Windows to show.")

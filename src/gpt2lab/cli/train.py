@@ -19,6 +19,7 @@ from typing import Any
 
 import click
 
+from gpt2lab.cli.data_options import folder_options, reading_options
 from gpt2lab.cli.options import GroupedCommand, option
 from gpt2lab.config import ModelConfig
 from gpt2lab.errors import UsageError
@@ -157,9 +158,8 @@ def _toml() -> Any:
     default=0.05,
     help="Share of the tokens held out for validation, in whole documents where possible.",
 )
-@option("Data", "--field", metavar="NAME", help="Field of .jsonl that holds the text.  [default: see docs/encode.md]")
-@option("Data", "--column", metavar="NAME", help="Column of .csv that holds the text.")
-@option("Data", "--encoding", default="utf-8", metavar="NAME", help="Encoding of the text files.")
+@reading_options
+@folder_options
 @option(
     "Data",
     "--combine",

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt2lab.data.files import BLOCK
-from gpt2lab.data.sources import Piece
+from gpt2lab.data.pieces import Piece
 from gpt2lab.data.tokens import Documents, IdArray, id_type
 from gpt2lab.system.cores import logical_cores
 from gpt2lab.tokenizer import Tokenizer

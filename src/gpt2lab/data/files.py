@@ -1,44 +1,33 @@
-"""Find, classify, open, decompress and decode the files of a dataset, a block at a time.
+"""Open, decompress and decode the files of a dataset, a block at a time.
 
-A file's first bytes show its compression, its name the form of its contents. Knows nothing of tokens.
+A file's first bytes show its compression. Line ends and byte-order marks are treated here, once for all formats and all
+commands. Knows nothing of the form of the contents, nor of tokens.
 """
 
 from __future__ import annotations
 
 import codecs
-import glob
 import gzip
 import io
+import re
 import sys
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import IO, Any, Literal, get_args
 
+from gpt2lab.data.archives import open_member
 from gpt2lab.errors import UsageError
 
-Kind = Literal["text", "jsonl", "csv", "npz", "shards"]
+Kind = Literal["text", "jsonl", "json", "csv", "tsv", "parquet", "npz", "shards"]
 OnBytes = Callable[[int], None]
-Errors = Literal["strict", "replace", "ignore"]
+Errors = Literal["strict", "replace", "ignore", "skip"]
 
-STDIN = "-"
 BLOCK = 1 << 18
 """The number of bytes read at once, and about the amount of text that one thread encodes at once."""
-SHARD_PATTERN = "tokens-*.safetensors"
-
-_KINDS: dict[str, Kind] = {
-    ".txt": "text",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".csv": "csv",
-    ".tsv": "csv",
-    ".npz": "npz",
-    ".safetensors": "shards",
-}
-_COMPRESSED = (".gz", ".zst")
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"  # the first bytes of such files
 
 
@@ -51,7 +40,9 @@ class Reading:
             None: ``text``, or else ``prompt,completion``.
         column: the column of a CSV file, by name or by number from 1; None: ``text``, or the only one.
         encoding: the encoding of text, by its Python name.
-        errors: how to treat bytes that are invalid in that encoding: stop, replace them by ``�``, or skip them.
+        errors: the treatment of bytes that are invalid in that encoding, and of half surrogate pairs: stop, replace
+            them by ``�``, or leave them out. ``skip`` stops at bytes, but skips any number of unusable records, of
+            which the others skip 1 %.
     """
 
     field: str | None = None
@@ -61,80 +52,33 @@ class Reading:
 
     def __post_init__(self) -> None:
         try:
-            "x".encode(self.encoding)
-        except LookupError:
-            raise UsageError(f"there is no encoding {self.encoding!r}; try utf-8, cp1252, latin-1 or utf-16") from None
+            codec = codecs.lookup(self.encoding)
+            usable = codec.incrementaldecoder is not None and "x".encode(self.encoding) is not None
+        except (LookupError, ValueError):  # the codec "undefined" raises UnicodeError; a name with a null, ValueError
+            usable = False
+        if not usable:
+            raise UsageError(f"there is no encoding {self.encoding!r}; try utf-8, cp1252, latin-1 or utf-16")
         if self.errors not in get_args(Errors):
             raise UsageError(f"errors is one of {', '.join(get_args(Errors))}, not {self.errors!r}")
+
+    @property
+    def codec(self) -> str:
+        """The encoding's canonical name: ``utf16`` and ``UTF_16`` are ``utf-16``."""
+        return codecs.lookup(self.encoding).name
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file of a dataset (or a folder of shards); ``path`` is None for standard input, ``size`` is in bytes."""
+    """A file of a dataset, a folder of shards or a member of an archive.
+
+    ``path`` is None for standard input; ``size`` is in bytes as stored.
+    """
 
     name: str
     kind: Kind
     path: Path | None
     size: int
-
-
-def find_sources(paths: Sequence[str], reading: Reading | None = None) -> list[Source]:
-    """Find the sources that ``paths`` mean: files, folders (searched), patterns, ``-``; sorted by path, each once.
-
-    In a folder, only files with a known suffix count: .txt, .jsonl, .ndjson, .csv, .tsv, .npz, also with .gz or .zst.
-    A file named directly or by a pattern may have any other suffix: it is read as text (as JSON lines or CSV if
-    ``reading`` names a field or column). Raises :class:`UsageError` for a path that matches nothing.
-    """
-    reading = reading or Reading()
-    found: dict[Path, Source] = {}
-    for path in paths:
-        if path != STDIN:
-            found.update((match, _source(match, reading)) for match in _matches(path))
-    sources = [found[path] for path in sorted(found)]
-    return [Source("standard input", _by_options(reading), None, 0), *sources] if STDIN in paths else sources
-
-
-def _matches(path: str) -> list[Path]:
-    if Path(path).is_dir():
-        files = [Path(path)] if is_shards(Path(path)) else _in_folder(Path(path))
-    elif Path(path).exists():  # then its name is not a pattern, even with special characters
-        files = [Path(path)]
-    else:
-        matches = [Path(match) for match in glob.glob(path, recursive=True)]  # noqa: PTH207
-        files = [match for match in matches if match.is_file() or is_shards(match)]
-    if not files:
-        raise UsageError(f"no text at {path}: give a file, a folder with .txt, .jsonl or .csv files, or a pattern")
-    return files
-
-
-def _in_folder(folder: Path) -> list[Path]:
-    """Return the data files below a folder, judged by their names; leave out shards, partial and hidden files."""
-    files = (file for file in folder.rglob("*") if _kind(file) not in (None, "shards") and file.is_file())
-
-    def aside(file: Path) -> bool:
-        return any(part.endswith(".partial") or part.startswith(".") for part in file.relative_to(folder).parts)
-
-    return [file for file in files if not aside(file)]
-
-
-def is_shards(path: Path) -> bool:
-    """Return whether ``path`` is a folder that ``gpt2lab encode`` wrote."""
-    return path.is_dir() and any(path.glob(SHARD_PATTERN))
-
-
-def _source(path: Path, reading: Reading) -> Source:
-    if path.is_dir():
-        return Source(str(path), "shards", path, sum(file.stat().st_size for file in path.glob(SHARD_PATTERN)))
-    return Source(str(path), _kind(path) or _by_options(reading), path, path.stat().st_size)
-
-
-def _kind(path: Path) -> Kind | None:
-    suffix = path.suffix.lower()
-    return _KINDS.get(Path(path.stem).suffix.lower() if suffix in _COMPRESSED else suffix)
-
-
-def _by_options(reading: Reading) -> Kind:
-    return "jsonl" if reading.field else "csv" if reading.column else "text"
+    member: str | None = None
 
 
 class _Counted(io.RawIOBase):
@@ -162,7 +106,7 @@ def open_bytes(source: Source, on_bytes: OnBytes = lambda _: None) -> Iterator[I
     """
     file = None
     try:
-        file = sys.stdin.buffer if source.path is None else source.path.open("rb", buffering=0)
+        file = _open(source)
         plain = io.BufferedReader(_Counted(file, on_bytes), BLOCK)
         magic = plain.peek(4)[:4]
         stream: Any = plain
@@ -184,6 +128,14 @@ def open_bytes(source: Source, on_bytes: OnBytes = lambda _: None) -> Iterator[I
             file.close()
 
 
+def _open(source: Source) -> IO[bytes]:
+    if source.path is None:
+        return sys.stdin.buffer
+    if source.member is not None:
+        return open_member(source.path, source.member)
+    return source.path.open("rb", buffering=0)
+
+
 def _zstd_reader(name: str, file: IO[bytes]) -> Any:
     try:
         return import_module("compression.zstd").ZstdFile(file)
@@ -198,32 +150,49 @@ def _zstd_reader(name: str, file: IO[bytes]) -> Any:
 def text_blocks(stream: IO[bytes], name: str, reading: Reading) -> Iterator[str]:
     """Yield a file's text, a block at a time, without a byte-order mark; ``\\r\\n`` and ``\\r`` become ``\\n``.
 
-    Raises :class:`UsageError` for bytes that are not text, with the offset of the first one.
+    This is how the original opened its datasets (Python's text mode), and holds for every command. Raises
+    :class:`UsageError` for bytes that are not text, with the offset of the first one.
     """
-    decoder = codecs.getincrementaldecoder(reading.encoding)(reading.errors)
+    codec = reading.codec
+    decoder = codecs.getincrementaldecoder(codec)("strict" if reading.errors == "skip" else reading.errors)
     newlines = io.IncrementalNewlineDecoder(None, translate=True)
     offset = 0
     begun = False
     while True:
         block = stream.read(BLOCK)
-        if offset == 0 and not reading.encoding.lower().startswith(("utf-16", "utf_16", "utf-32", "utf_32")):
+        if offset == 0 and not codec.startswith(("utf-16", "utf-32")):
             _check_not_binary(block, name)
         pending = len(decoder.getstate()[0])
         try:
             text = decoder.decode(block, final=not block)
-        except UnicodeDecodeError as error:
-            label = "UTF-8" if reading.encoding == "utf-8" else reading.encoding
-            at = offset - pending + error.start
-            raise UsageError(
-                f"{name} is not {label} text (byte {at}): give its --encoding, or gpt2lab encode it with "
-                "--errors replace"
-            ) from None
+        except UnicodeError as error:  # most are UnicodeDecodeError, which has a place
+            at = max(0, offset - pending + getattr(error, "start", 0))
+            raise _not_text(name, codec, at) from None
+        if codec != "utf-8" and _HALF.search(text):  # utf-7 and unicode_escape can spell one
+            if reading.errors not in ("replace", "ignore"):
+                raise _not_text(name, codec, offset)
+            text = without_halves(text, reading.errors)
         text = newlines.decode(text, final=not block)
         yield text if begun else text.removeprefix("\ufeff")
         begun = begun or bool(text)
         offset += len(block)
         if not block:
             return
+
+
+_HALF = re.compile("[\ud800-\udfff]")
+
+
+def without_halves(text: str, errors: Errors) -> str:
+    """Join surrogate pairs in ``text``; put ``�`` in place of a lone half, or leave it out with ``ignore``."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "ignore" if errors == "ignore" else "replace")
+
+
+def _not_text(name: str, codec: str, at: int) -> UsageError:
+    label = "UTF-8" if codec == "utf-8" else codec
+    return UsageError(
+        f"{name} is not {label} text (byte {at}): give its --encoding, or --errors replace to put � there"
+    )
 
 
 def _check_not_binary(block: bytes, name: str) -> None:

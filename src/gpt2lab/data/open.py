@@ -10,10 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt2lab.data.encoding import Encoded, collect, encode_pieces
-from gpt2lab.data.files import OnBytes, Reading, Source, find_sources
+from gpt2lab.data.files import OnBytes, Reading, Source
+from gpt2lab.data.finding import Choice, find_sources
 from gpt2lab.data.npz import read_npz
+from gpt2lab.data.pieces import Piece, Say
 from gpt2lab.data.shards import read_shards
-from gpt2lab.data.sources import Say, read_pieces
+from gpt2lab.data.sources import first_of, read_pieces
 from gpt2lab.data.tokens import Chain, Documents
 from gpt2lab.data.vocabulary import vocabulary_hash
 from gpt2lab.errors import UsageError
@@ -28,19 +30,23 @@ def open_documents(
     column: str | None = None,
     encoding: str = "utf-8",
     errors: Any = "strict",
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
     jobs: int | None = None,
     say: Say = lambda line: None,
     on_bytes: OnBytes = lambda count: None,
 ) -> Documents:
-    """Return the documents of files, folders, patterns, ``-`` or URLs; see :func:`~gpt2lab.data.files.find_sources`.
+    """Return the documents of files, folders, patterns, ``-`` or URLs; see :func:`~gpt2lab.data.finding.find_sources`.
 
     Text is encoded into memory, shards are memory-mapped. ``field`` to ``errors``: see
-    :class:`~gpt2lab.data.files.Reading`. ``say`` gets a line for each choice that readers make and for skipped records.
+    :class:`~gpt2lab.data.files.Reading`; ``include`` and ``exclude``: see
+    :class:`~gpt2lab.data.finding.Choice`. ``say`` gets a line for each choice that readers make, for skipped files and
+    for skipped records.
     Raises :class:`UsageError` if there is no text or a reader refuses a source, and :class:`CheckpointError` for
     damaged shards.
     """
     reading = Reading(field, column, encoding, errors)
-    sources = find_sources(local_paths(paths, say), reading)
+    sources = find_sources(local_paths(paths, say), reading, Choice(tuple(include), tuple(exclude)), say)
     parts: list[Documents] = []
     for encoded, group in groupby(sources, key=lambda source: source.kind == "shards"):
         if encoded:
@@ -73,15 +79,17 @@ def encode_sources(
     jobs: int | None = None,
     say: Say = lambda line: None,
     on_bytes: OnBytes = lambda count: None,
+    limit: int | None = None,
 ) -> Iterator[Encoded]:
-    """Yield the tokens of sources other than shards, one source after another."""
+    """Yield the tokens of sources other than shards, one source after another; of text the first ``limit`` lines."""
     for is_npz, group in groupby(sources, key=lambda source: source.kind == "npz"):
         if is_npz:
             for source in group:
                 if source.path is not None:
                     yield from read_npz(source.path, tokenizer, on_bytes)
         else:
-            pieces = (piece for source in group for piece in read_pieces(source, reading, say, on_bytes))
+            pieces: Iterator[Piece] = chain.from_iterable(read_pieces(each, reading, say, on_bytes) for each in group)
+            pieces = pieces if limit is None else first_of(pieces, limit)
             yield from encode_pieces(pieces, tokenizer, jobs)
 
 

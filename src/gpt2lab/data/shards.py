@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt2lab.data.encoding import DocumentIndex, Encoded
-from gpt2lab.data.files import SHARD_PATTERN
+from gpt2lab.data.finding import SHARD_PATTERN
 from gpt2lab.data.tokens import Documents, id_type
 from gpt2lab.errors import CheckpointError, UsageError
 from gpt2lab.system.atomic import new_folder

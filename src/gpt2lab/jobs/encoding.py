@@ -21,7 +21,8 @@ from numpy.lib import format as npy
 from gpt2lab.data.encoding import Encoded, batches_of, encode_batch
 from gpt2lab.data.files import OnBytes, Reading, Source
 from gpt2lab.data.npz import read_npz
-from gpt2lab.data.sources import Piece, Say, read_pieces
+from gpt2lab.data.pieces import Piece, Say
+from gpt2lab.data.sources import read_pieces
 from gpt2lab.data.vocabulary import vocabulary_hash
 from gpt2lab.errors import UsageError
 from gpt2lab.jobs.cluster import Row, Stage, connected, rows
@@ -121,7 +122,9 @@ def _work(
         Row(
             part,
             "",
-            json.dumps([[s.name, s.kind, str(Path(s.path or "").absolute()), s.size] for s in files[part]]).encode(),
+            json.dumps(
+                [[s.name, s.kind, str(Path(s.path or "").absolute()), s.size, s.member] for s in files[part]]
+            ).encode(),
         )
         for part in missing
     ]
@@ -168,7 +171,7 @@ class Reader:
         """Yield the rows of part ``number``, whose files ``data`` names; the last one marks the end."""
         said: list[str] = []
         for kind, made in self._rows(
-            [Source(n, k, Path(path), size) for n, k, path, size in json.loads(data)], said.append
+            [Source(n, k, Path(path), size, member) for n, k, path, size, member in json.loads(data)], said.append
         ):
             yield number, kind, made
         yield from ((number, _SAID, line.encode()) for line in said)

@@ -23,6 +23,9 @@ class Job:
     encoding: str = "utf-8"
     field: str | None = None
     column: str | None = None
+    errors: str = "strict"
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
     combine: int = 50_000
     run_name: str = "run1"
     checkpoint_dir: str = "checkpoint"

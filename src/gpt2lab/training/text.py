@@ -66,7 +66,17 @@ def _split(setup: Setup) -> tuple[Ring, Ring | None]:
 
 def _read(setup: Setup, paths: tuple[str, ...]) -> Documents:
     job, tokenizer = setup.job, setup.source.tokenizer
-    return open_documents(paths, tokenizer, field=job.field, column=job.column, encoding=job.encoding, say=setup.say)
+    return open_documents(
+        paths,
+        tokenizer,
+        field=job.field,
+        column=job.column,
+        encoding=job.encoding,
+        errors=job.errors,
+        include=job.include,
+        exclude=job.exclude,
+        say=setup.say,
+    )
 
 
 def _is_within(path: str, others: tuple[str, ...]) -> bool:

@@ -1,0 +1,93 @@
+"""Zip and tar archives: the names of their members, and opening one of them.
+
+Members that an operating system adds for itself (``__MACOSX``, ``._a.txt``) are left out, like all hidden files. Knows
+nothing of what members contain.
+"""
+
+from __future__ import annotations
+
+import io
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path, PurePath
+from typing import IO, Any, cast
+
+from gpt2lab.errors import UsageError
+
+ARCHIVES = (".zip", ".tgz", ".tar", ".tar.gz", ".tar.bz2", ".tar.xz")
+
+
+def is_archive(path: Path) -> bool:
+    """Return whether the name of ``path`` is that of an archive."""
+    return path.name.lower().endswith(ARCHIVES)
+
+
+def is_hidden(path: PurePath) -> bool:
+    """Return whether a relative path leads through a hidden name or one that macOS adds to archives."""
+    return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+
+
+def members(path: Path) -> list[tuple[str, int]]:
+    """Return the name and stored size of each file in an archive, sorted; raises :class:`UsageError` if damaged."""
+    with readable(path):
+        if path.suffix.lower() == ".zip":
+            with zipfile.ZipFile(path) as archive:
+                found = [(info.filename, info.compress_size) for info in archive.infolist() if not info.is_dir()]
+        else:
+            with tarfile.open(path) as tar:
+                found = [(info.name, info.size) for info in tar if info.isfile()]
+    return sorted((name, size) for name, size in found if name and not is_hidden(PurePath(name)))
+
+
+def open_member(path: Path, member: str) -> IO[bytes]:
+    """Open a file in an archive; closing it closes the archive. Reading may raise :class:`UsageError`."""
+    with readable(path), ExitStack() as stack:
+        if path.suffix.lower() == ".zip":
+            file: Any = stack.enter_context(stack.enter_context(zipfile.ZipFile(path)).open(member))
+        else:
+            tar = stack.enter_context(tarfile.open(path))
+            file = stack.enter_context(tar.extractfile(member) or io.BytesIO())
+        opened: Any = _Member(path, file, stack.pop_all())
+        return cast("IO[bytes]", opened)
+    raise AssertionError  # readable() lets no error pass
+
+
+class _Member(io.RawIOBase):
+    """A file in an archive."""
+
+    def __init__(self, path: Path, file: IO[bytes], opened: ExitStack) -> None:
+        self._path, self._file, self._opened = path, file, opened
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        with readable(self._path):
+            return self._file.read(size)
+        raise AssertionError
+
+    def readinto(self, buffer: Any) -> int:
+        block = self.read(len(buffer))
+        buffer[: len(block)] = block
+        return len(block)
+
+    def close(self) -> None:
+        if not self.closed:
+            self._opened.close()
+        super().close()
+
+
+@contextmanager
+def readable(path: Path) -> Iterator[None]:
+    """Turn what reading or unpacking an archive raises into a one-line error."""
+    try:
+        yield
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, KeyError) as error:
+        raise UsageError(f"{path} is damaged or no archive of its kind ({error})") from None
+    except (NotImplementedError, RuntimeError) as error:  # an unknown compression, or a password
+        raise UsageError(f"{path} cannot be unpacked ({error})") from None
+    except OSError as error:
+        raise UsageError(f"cannot read {path}: {error.strerror or error}") from None

@@ -1,0 +1,73 @@
+"""Pieces of documents, the form in which every reader of text yields them, and the count of records left out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from gpt2lab.errors import UsageError
+
+Say = Callable[[str], None]
+
+ALLOWED = 0.01
+"""The share of records that may be skipped before that is an error."""
+_LINES = 5  # lines of skipped records named in a report
+
+
+class Piece(NamedTuple):
+    """Part of a document; ``ends`` marks the last part, ``trained`` a part that is trained on."""
+
+    text: str
+    ends: bool
+    trained: bool = True
+
+
+def lines_of(blocks: Iterator[str]) -> Iterator[str]:
+    """Yield lines without their line ends."""
+    held: list[str] = []
+    for block in blocks:
+        first, *others = block.split("\n")
+        held.append(first)
+        if others:
+            yield "".join(held)
+            yield from others[:-1]
+            held = [others[-1]]
+    if any(held):
+        yield "".join(held)
+
+
+class Skipped:
+    """A count of skipped records, by reason, with the lines of the first ones."""
+
+    def __init__(self, name: str, what: str, say: Say, *, any_number: bool) -> None:
+        self._name, self._what, self._say, self._any_number = name, what, say, any_number
+        self._reasons: Counter[str] = Counter()
+        self._lines: list[int] = []
+        self._lost = 0
+
+    def add(self, reason: str, line: int, count: int = 1) -> None:
+        """Count ``count`` records from ``line`` on, whose text is lost."""
+        self._lost += count
+        self._add(reason, line, count)
+
+    def add_empty(self, line: int) -> None:
+        """Count a record without text: nothing is lost."""
+        self._add("empty", line, 1)
+
+    def _add(self, reason: str, line: int, count: int) -> None:
+        self._reasons[reason] += count
+        if len(self._lines) < _LINES:
+            self._lines.append(line)
+
+    def report(self, total: int) -> None:
+        """Report the skipped ones of ``total``; raises :class:`UsageError` if more than :data:`ALLOWED` are lost."""
+        skipped = sum(self._reasons.values())
+        if not skipped:
+            return
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in self._reasons.most_common())
+        lines = ", ".join(map(str, self._lines)) + (", …" if 1 < len(self._lines) < skipped else "")
+        line = f"{self._name}: {skipped:,} of {total:,} {self._what} skipped, at line {lines}: {reasons}"
+        if self._lost > ALLOWED * total and not self._any_number:
+            raise UsageError(f"{line}; that is more than 1 %: correct the file, or skip them with --errors skip")
+        self._say(line)

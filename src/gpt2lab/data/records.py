@@ -1,0 +1,197 @@
+"""Documents of JSON lines, of JSON arrays and of Parquet: a field of each record, or a prompt and its completion.
+
+Unusable records are skipped, counted and reported. If the first record is unusable, the options do not fit the file,
+and that is an error.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Any
+
+from gpt2lab.data.files import Reading, Source, without_halves
+from gpt2lab.data.pieces import Piece, Say, Skipped, lines_of
+from gpt2lab.errors import UsageError, first_line
+
+_HALF = re.compile("[\ud800-\udfff]")
+_BLANK = " \n\t\r"
+_DECODER = json.JSONDecoder()
+
+
+def read_json_lines(blocks: Iterator[str], name: str, reading: Reading, say: Say) -> Iterator[Piece]:
+    """Yield the records of JSON lines. Raises :class:`UsageError` if the first is not an object or lacks the fields."""
+    lines = ((number, line) for number, line in enumerate(lines_of(blocks), 1) if line.strip())
+    yield from _records(((f"line {number}", number, _object(line)) for number, line in lines), name, reading, say)
+
+
+def read_json(blocks: Iterator[str], name: str, reading: Reading, say: Say) -> Iterator[Piece]:
+    """Yield the records of a JSON array, or of JSON objects one after another.
+
+    Holds one record at a time. Raises :class:`UsageError` at the line where the text is not JSON.
+    """
+    values = _values(blocks, name)
+    records = ((f"line {line}", line, value if isinstance(value, dict) else None) for line, value in values)
+    yield from _records(records, name, reading, say)
+
+
+def read_parquet(source: Source, reading: Reading, say: Say) -> Iterator[Piece]:
+    """Yield the rows of a Parquet file; the field is a column. Raises :class:`UsageError` if pyarrow is missing."""
+    field = reading.field or reading.column
+    chosen = Reading(field, None, reading.encoding, reading.errors)
+    rows = ((f"row {number}", number, row) for number, row in enumerate(parquet_rows(source), 1))
+    yield from _records(rows, source.name, chosen, say, "row")
+
+
+def parquet_rows(source: Source) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a Parquet file, a thousand in memory at a time."""
+    if find_spec("pyarrow") is None:
+        raise UsageError(f"{source.name} needs pyarrow: pip install 'gpt2lab[parquet]'")
+    pyarrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
+    try:
+        with parquet.ParquetFile(source.path) as file:
+            for batch in file.iter_batches(1000):
+                yield from batch.to_pylist()
+    except (pyarrow.ArrowException, ValueError) as error:
+        raise UsageError(f"{source.name} is no usable Parquet file ({first_line(error)})") from None
+    except OSError as error:
+        raise UsageError(f"cannot read {source.name}: {error.strerror or first_line(error)}") from None
+
+
+def _records(
+    records: Iterable[tuple[str, int, dict[str, Any] | None]],
+    name: str,
+    reading: Reading,
+    say: Say,
+    what: str = "record",
+) -> Iterator[Piece]:
+    """Yield the texts of ``records``, each given with its place in words, its number, and None if it is unusable."""
+    skipped = Skipped(name, f"{what}s", say, any_number=reading.errors == "skip")
+    fields: list[str] = []
+    total = 0
+    for where, number, record in records:
+        total += 1
+        if not fields:
+            fields = _choose_fields(f"{name}, {where}", record, reading.field)
+        if record is None:
+            skipped.add("not a JSON object", number)
+            continue
+        texts = [value for field in fields if isinstance(value := record.get(field), str)]
+        if len(texts) < len(fields) and record.get(fields[-1], 0) is None:
+            skipped.add_empty(number)
+            continue
+        if len(texts) < len(fields):
+            skipped.add(f"without text in {' or '.join(fields)}", number)
+            continue
+        if any(map(_HALF.search, texts)):
+            if reading.errors == "skip":
+                skipped.add("with half a surrogate pair", number)
+                continue
+            texts = [_mended(text, f"{name}, {where}", reading) for text in texts]
+        yield from _learn_last(texts)
+    skipped.report(total)
+
+
+def _mended(text: str, where: str, reading: Reading) -> str:
+    if reading.errors == "strict":
+        half = _HALF.search(text)
+        raise UsageError(
+            f"{where}: half a surrogate pair (\\u{ord(half[0]) if half else 0:04x}), which is no character: "
+            "--errors replace puts � there, --errors skip leaves the record out"
+        )
+    return without_halves(text, reading.errors)
+
+
+def _learn_last(texts: Sequence[str]) -> Iterator[Piece]:
+    """Yield one text as a document, or two as a prompt that is not trained on and its completion."""
+    for text in texts[:-1]:
+        yield Piece(text, ends=False, trained=False)
+    yield Piece(texts[-1], ends=True)
+
+
+def _object(line: str) -> dict[str, Any] | None:
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _choose_fields(where: str, record: dict[str, Any] | None, field: str | None) -> list[str]:
+    if record is None:
+        raise UsageError(f"{where}: not a JSON object; a .jsonl file has one in each line, a .json file a list of them")
+    if field is None:
+        fields = ["prompt", "completion"] if "text" not in record and "prompt" in record else ["text"]
+    else:
+        fields = field.split(",")
+    if len(fields) > 2:
+        raise UsageError(f"--field is one name, or two for prompt and completion, not {field!r}")
+    for wanted in fields:
+        if not isinstance(record.get(wanted), str):
+            has = ", ".join(key for key, value in record.items() if isinstance(value, str)) or "none"
+            raise UsageError(f"{where}: no text in field {wanted!r}; fields with text: {has} (--field)")
+    return fields
+
+
+class _Text:
+    """JSON text that arrives in blocks, of which the part already parsed is dropped; counts lines."""
+
+    def __init__(self, blocks: Iterator[str]) -> None:
+        self._blocks = blocks
+        self.held, self.line = "", 1
+
+    def more(self) -> bool:
+        """Read as much again as is held, at least a block; return whether there was any."""
+        wanted, parts, got = max(1, len(self.held)), [self.held], 0
+        while got < wanted and (block := next(self._blocks, None)) is not None:
+            parts.append(block)
+            got += len(block)
+        self.held = "".join(parts)
+        return got > 0
+
+    def drop(self, end: int) -> None:
+        self.line += self.held.count("\n", 0, end)
+        self.held = self.held[end:]
+
+    def peek(self) -> str:
+        """Return the next character that is not blank; empty at the end."""
+        while True:
+            rest = self.held.lstrip(_BLANK)
+            self.drop(len(self.held) - len(rest))
+            if self.held or not self.more():
+                return self.held[:1]
+
+
+def _values(blocks: Iterator[str], name: str) -> Iterator[tuple[int, Any]]:
+    """Yield the elements of a JSON array, or the values one after another, each with the number of its first line."""
+    text = _Text(blocks)
+    in_array = text.peek() == "["
+    if in_array:
+        text.drop(1)
+    while mark := text.peek():
+        if in_array and mark == "]":
+            text.drop(1)
+            break
+        value, end = _value(text, name)
+        yield text.line, value
+        text.drop(end)
+        after = text.peek()
+        if in_array and after == ",":
+            text.drop(1)
+        elif in_array and after != "]":
+            raise UsageError(f"{name}, line {text.line}: not JSON (a , or ] is missing after an element)")
+    if text.peek():
+        raise UsageError(f"{name}, line {text.line}: not JSON (text follows the array)")
+
+
+def _value(text: _Text, name: str) -> tuple[Any, int]:
+    """Return the value that the held text begins with, and its length."""
+    while True:
+        try:
+            return _DECODER.raw_decode(text.held)
+        except (ValueError, RecursionError) as error:
+            if isinstance(error, RecursionError) or not text.more():
+                raise UsageError(f"{name}, line {text.line}: not JSON ({first_line(error)})") from None
