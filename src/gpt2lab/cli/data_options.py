@@ -43,8 +43,8 @@ def reading_options(function: Decorated) -> Decorated:
             "--errors",
             type=click.Choice(["strict", "replace", "ignore", "skip"]),
             default="strict",
-            help="For bytes that are invalid in that encoding: stop, replace them with �, or leave them out; skip: stop, "
-            "but skip any number of records that do not fit, not only 1 %.",
+            help="For bytes that are invalid in that encoding: stop, replace them with �, or leave them out; skip: "
+            "stop, but skip any number of records that do not fit, not only 1 %.",
         ),
     )
     for add in reversed(options):
