@@ -27,7 +27,7 @@ from gpt2lab.generation.options import (
     sampling_params,
     whole,
 )
-from gpt2lab.generation.plan import Plan, make_plan, not_a_prompt, opened_tokens, or_start, prompt_tokens
+from gpt2lab.generation.plan import Plan, make_plan, naming_prompt, not_a_prompt, opened_tokens, or_start, prompt_tokens
 from gpt2lab.generation.run import generate_pieces, in_order
 from gpt2lab.generation.scheduler import Scheduler
 from gpt2lab.generation.speculation import Speculation, check_draft
@@ -253,7 +253,7 @@ class LanguageModel:
         options["logit_bias"] = {**(options.get("logit_bias") or {}), **self._banned}
         checked = make_options(**options)
         self._engines.open_ahead()  # while prompts are encoded
-        return checked, [self._plan(prompt, checked) for prompt in prompts]
+        return checked, self._plans(prompts, checked)
 
     def scheduler(self, *, batch_size: int | None = None, speculation: Literal["auto", "off"] = "auto") -> Scheduler:
         """Return a scheduler on the generating engine, for the caller's own requests; close it to free its memory."""
@@ -303,8 +303,12 @@ class LanguageModel:
             logits = self._engines.exact.forward([sequence], [context], "last")[0]
         return next_token(tokens, logits, params, tokens, self.tokenizer, top, custom)
 
-    def _plan(self, prompt: Prompt, options: Options) -> Plan:
-        return make_plan(prompt, options, self.config, self.tokenizer)
+    def _plans(self, prompts: Sequence[Prompt], options: Options) -> list[Plan]:
+        plans = []
+        for number, prompt in enumerate(prompts, 1):
+            with naming_prompt(number, len(prompts)):
+                plans.append(make_plan(prompt, options, self.config, self.tokenizer))
+        return plans
 
     def _context(self, prompt: Prompt) -> tuple[int, ...]:
         """Return the ids to feed for ``prompt``, which must fit the context."""

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -60,3 +64,42 @@ def test_help_after_two_dashes_is_not_taken_for_a_prompt(gpt2lab, command: list[
     result = gpt2lab(*command, "--", "--help")
     assert result.exit_code == 2
     assert result.stderr.startswith("gpt2lab: error: --help after -- is a prompt;")
+
+
+@pytest.mark.parametrize("command", [["generate", "--length", 2], ["next"], ["explore", "next"]], ids=lambda c: c[0])
+def test_a_prompt_that_ends_in_a_space_gets_one_line_of_advice(gpt2lab, command: list[str]) -> None:
+    advised = gpt2lab(*command, "The king ", "--model", TINY).stderr
+    assert advised.count("the prompt ends in a space") == 1
+    assert "ends in a space" not in gpt2lab(*command, "The king", "--model", TINY).stderr
+
+
+def test_the_advice_names_one_of_many_prompts(gpt2lab) -> None:
+    Path("prompts").write_text("The king\nThe queen \n")
+    result = gpt2lab("generate", "--prompts", "prompts", "--length", 2, "--model", TINY)
+    assert "gpt2lab: prompt 2 ends in a space" in result.stderr
+
+
+def test_a_bad_line_among_prompts_is_named_by_its_number(gpt2lab) -> None:
+    Path("prompts").write_bytes(b"one\ntwo\n\xff\n")
+    assert gpt2lab("generate", "--prompts", "prompts").stderr.endswith("is not UTF-8 text (byte 8, line 3)\n")
+
+
+@pytest.mark.parametrize("more", [[], ["--out", "out"]], ids=["printed", "as a job"])
+def test_a_prompt_that_does_not_fit_is_named_by_its_number(gpt2lab, more: list[str]) -> None:
+    Path("prompts").write_text("one\n" + "two " * 80)
+    result = gpt2lab("generate", "--prompts", "prompts", "--model", TINY, *more)
+    assert result.stderr.startswith("gpt2lab: error: prompt 2: the prompt has ")
+
+
+def test_a_path_after_an_equals_sign_may_begin_with_the_home_folder(gpt2lab, monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    assert gpt2lab("generate", "x", "--model", TINY, "--length", 2, "--out=~/new.txt").exit_code == 0
+    assert (tmp_path / "new.txt").is_file()
+
+
+def test_text_is_utf8_whatever_the_locale() -> None:
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    command = [sys.executable, "-m", "gpt2lab", "tokens", "Привет", "--json"]
+    done = subprocess.run(command, env=environment, capture_output=True, check=True)
+    assert json.loads(done.stdout)["text"] == "Привет"

@@ -247,11 +247,17 @@ def test_the_recipe_of_tales_runs_in_small(folder):
     ("name", "text"),
     [
         ("run.toml", 'dataset = "tales"\nsteps = 3\nbatch-size = 2\nfrom_scratch = true\nn_embd = 8\nn_head = 2\n'),
+        (
+            "run.toml",
+            '\ufeffdataset = "tales"\nsteps = 3\nbatch-size = 2\nfrom_scratch = true\nn_embd = 8\nn_head = 2\n',
+        ),
         ("run.yaml", "dataset: [tales]\nsteps: 3\nbatch-size: 2\nfrom_scratch: yes\nn_embd: 8\nn_head: 2\n"),
     ],
 )
 def test_settings_can_be_in_a_file_and_flags_win(folder, name, text):
-    Path(name).write_text(text + ("n_ctx = 16\nn_layer = 1\n" if name == "run.toml" else "n_ctx: 16\nn_layer: 1\n"))
+    Path(name).write_text(
+        text + ("n_ctx = 16\nn_layer = 1\n" if name == "run.toml" else "n_ctx: 16\nn_layer: 1\n"), encoding="utf-8"
+    )
     run("--config", name, "--steps", 2, "--sample_every", 0)
     settings = json.loads(Path("checkpoint/run1/settings.json").read_text())
     assert (settings["steps"], settings["batch_size"], settings["dataset"]) == (2, 2, ["tales"])

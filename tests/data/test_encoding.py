@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from gpt2lab.data import encoding
 from gpt2lab.data.encoding import collect, encode_pieces
 from gpt2lab.data.pieces import Piece
-from gpt2lab.errors import TokenizerError
+from gpt2lab.errors import TokenizerError, UsageError
 
 words = st.sampled_from(["", "a", "hello there", "é日", "x" * 30])
 documents = st.lists(st.lists(st.tuples(words, st.booleans()), min_size=1, max_size=3), max_size=12)
@@ -75,3 +75,13 @@ def test_a_vocabulary_of_its_own_is_encoded_in_processes(bytewise, monkeypatch):
     monkeypatch.setattr(encoding, "BLOCK", 1)
     found = collect(encode_pieces([Piece(text, True) for text in ("ab", "c", "ab")], bytewise, jobs=2), 257)
     assert [found[index].tolist() for index in range(3)] == [bytewise.encode(text) for text in ("ab", "c", "ab")]
+
+
+def test_a_machine_without_shared_memory_is_told_what_needs_none(monkeypatch, gpt2):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(encoding, "ProcessPoolExecutor", refuse)
+    monkeypatch.setattr(encoding.Tokenizer, "gpt2", lambda: None)  # so that gpt2 is some model's own vocabulary
+    with pytest.raises(UsageError, match="cannot start several processes: Permission denied; --jobs 1 needs no shared"):
+        encoding._start(gpt2, 2)

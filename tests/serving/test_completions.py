@@ -19,6 +19,12 @@ def test_an_answer_has_openai_s_shape(api):
     assert choice["index"] == 0 and choice["finish_reason"] == "length" and choice["logprobs"] is None
 
 
+def test_a_prompt_that_ends_in_a_space_gets_a_warning(api):
+    warned = api.complete(prompt=["The king", "The king "], max_tokens=2).json()
+    assert [line.partition(";")[0] for line in warned["warnings"]] == ["prompt 2 ends in a space"]
+    assert "warnings" not in api.complete(prompt="The king", max_tokens=2).json()
+
+
 def test_without_a_seed_one_is_chosen_and_told_and_makes_the_text_again(api):
     first = api.complete(prompt=PROMPT, max_tokens=20).json()
     again = api.complete(prompt=PROMPT, max_tokens=20, seed=first["seed"]).json()

@@ -292,3 +292,8 @@ def test_a_file_of_keys_without_a_usable_key_leaves_no_door_open(tmp_path, conte
         read_api_keys(str(file))
     with pytest.raises(UsageError, match="cannot read"):
         read_api_keys(str(tmp_path / "absent"))
+
+
+def test_a_byte_order_mark_is_no_part_of_a_key(tmp_path):
+    (tmp_path / "keys").write_bytes(b"\xef\xbb\xbfsecret\n")
+    assert read_api_keys(str(tmp_path / "keys")) == ("secret",)

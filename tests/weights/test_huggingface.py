@@ -9,7 +9,7 @@ from gpt2lab.config import ModelConfig
 from gpt2lab.errors import CheckpointError
 from gpt2lab.weights import TokenizerFiles, open_checkpoint
 from gpt2lab.weights.huggingface import write_huggingface
-from gpt2lab.weights.vocabulary import gpt2_vocabulary
+from gpt2lab.weights.vocabulary import check_merges, gpt2_vocabulary
 
 CONFIG = {"model_type": "gpt2", "vocab_size": 23, "n_positions": 7, "n_embd": 64, "n_head": 4, "n_layer": 2}
 GPT2_SHAPE = ModelConfig(n_vocab=50257, n_ctx=16, n_embd=8, n_head=2, n_layer=1)
@@ -229,3 +229,7 @@ def test_tokens_added_in_fine_tuning_join_gpt2s(folder, make_checkpoint):
 def test_malformed_tokenizer_json_is_refused(folder, make_checkpoint, content):
     with pytest.raises(CheckpointError, match=r"tokenizer\.json"):
         open_checkpoint(folder({"model.safetensors": make_checkpoint().tensors}, tokenizer__json=content))
+
+
+def test_a_byte_order_mark_is_no_part_of_the_merges(tmp_path):
+    assert check_merges(tmp_path, b"\xef\xbb\xbf#version: 0.2\na b\n") == ["a b"]

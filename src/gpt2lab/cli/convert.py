@@ -6,10 +6,12 @@ from pathlib import Path
 
 import click
 
+from gpt2lab.cli.options import FOLDER
+
 
 @click.command("convert")
 @click.argument("source", metavar="SRC")
-@click.argument("destination", metavar="DST", type=click.Path(path_type=Path))
+@click.argument("destination", metavar="DST", type=FOLDER)
 @click.option("--format", type=click.Choice(["huggingface", "gguf"]), help="Default: gguf if DST ends in .gguf.")
 @click.option(
     "--precision",

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from gpt2lab.cli.options import FOLDER
+
 
 @click.command("download")
 @click.argument("size")
@@ -20,7 +22,7 @@ import click
 @click.option(
     "--models_dir",
     "--models-dir",
-    type=click.Path(path_type=Path),
+    type=FOLDER,
     default=Path("models"),
     show_default=True,
     help="Folder to put the model's folder in; every command looks for models in ./models.",

@@ -11,7 +11,7 @@ import click
 
 from gpt2lab.cli.data_options import BytesRead, folder_options, reading_options, vocabulary_of, vocabulary_option
 from gpt2lab.cli.jobs import check_ray, ray_options
-from gpt2lab.cli.options import GroupedCommand, option
+from gpt2lab.cli.options import PATH, GroupedCommand, option
 
 if TYPE_CHECKING:
     from gpt2lab.data.encoding import Encoded
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
       gpt2lab encode dumps/ dumps.tokens --ray --ray_address auto
     """,
 )
-@click.argument("inputs", nargs=-1, metavar="IN...")
-@click.argument("out", metavar="OUT")
+@click.argument("inputs", type=PATH, nargs=-1, metavar="IN...")
+@click.argument("out", type=PATH, metavar="OUT")
 @reading_options
 @folder_options
 @vocabulary_option

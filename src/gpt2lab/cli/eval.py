@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gpt2lab.cli.options import GroupedCommand, model_options, option
+from gpt2lab.cli.options import PATH, GroupedCommand, model_options, option
 from gpt2lab.cli.output import print_json
 from gpt2lab.errors import UsageError
 from gpt2lab.evaluating import TASKS, TEXTS
@@ -36,6 +36,7 @@ _EXAMPLES = """\b
 @option(
     "Data",
     "--data",
+    type=PATH,
     metavar="PATH",
     help="Use this data set (file, archive, folder or address) instead of fetching it.",
 )

@@ -14,6 +14,8 @@ import click
 
 from gpt2lab.cli.jobs import JobOptions, job_options, order_maker, run_job
 from gpt2lab.cli.options import (
+    PATH,
+    TEXT,
     GroupedCommand,
     generation_options,
     model_loader,
@@ -24,7 +26,7 @@ from gpt2lab.cli.options import (
 )
 from gpt2lab.cli.output import check_not_input, json_line, plain, plain_prompt, print_as_made
 from gpt2lab.cli.progress import Progress
-from gpt2lab.cli.prompts import many_prompts, prompt_argument, whole_prompt
+from gpt2lab.cli.prompts import hint_at_space, many_prompts, prompt_argument, whole_prompt
 from gpt2lab.cli.stopping import StoppedBetween
 from gpt2lab.errors import UsageError
 from gpt2lab.generation.completion import Completion, Piece, Prompt
@@ -46,12 +48,15 @@ from gpt2lab.generation.run import in_order
     Options may be spelled with dashes too (--top-k). Text goes to standard output, all else to standard error.
     """,
 )
-@click.argument("prompt", required=False)
-@option("Prompts", "--prompt_file", metavar="FILE", help="Read one prompt from a file (- is standard input).")
+@click.argument("prompt", type=TEXT, required=False)
+@option(
+    "Prompts", "--prompt_file", type=PATH, metavar="FILE", help="Read one prompt from a file (- is standard input)."
+)
 @option(
     "Prompts",
     "--prompts",
     "prompts_file",
+    type=PATH,
     metavar="FILE",
     help='Read prompts from a file or an address: one per line, or JSON lines with "prompt" (text or token ids).',
 )
@@ -68,6 +73,7 @@ from gpt2lab.generation.run import in_order
 @option(
     "Output",
     "--out",
+    type=PATH,
     metavar="FILE",
     help="Append finished samples to a file instead of standard output. With --prompts: write this file, or "
     "address, as a job that resumes if interrupted.",
@@ -116,6 +122,7 @@ def command(
         StoppedBetween() if out else nullcontext() as stopped,  # a blocked write to a pipe must stay interruptible
     ):
         print(f"gpt2lab: seed {arguments['seed']}", file=sys.stderr)
+        hint_at_space(prompts)
         watched = progress.watch(stopped.items(pieces) if stopped else pieces)
         if streamed:
             print_as_made(watched, lambda prompt: plain_prompt(prompt, model.tokenizer))

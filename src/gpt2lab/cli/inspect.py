@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gpt2lab.cli.data_options import BytesRead, folder_options, reading_options, vocabulary_of, vocabulary_option
-from gpt2lab.cli.options import GroupedCommand, option
+from gpt2lab.cli.options import PATH, GroupedCommand, option
 
 if TYPE_CHECKING:
     from gpt2lab.data.counts import Counts
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
       gpt2lab inspect chats.jsonl --field question,answer --block_size 32 --batch 1
     """,
 )
-@click.argument("data", nargs=-1, required=True, metavar="DATA...")
+@click.argument("data", type=PATH, nargs=-1, required=True, metavar="DATA...")
 @reading_options
 @folder_options
 @vocabulary_option

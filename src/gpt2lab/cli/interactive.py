@@ -18,6 +18,7 @@ from gpt2lab.cli.options import (
     speculation_options,
 )
 from gpt2lab.cli.output import header, print_as_made
+from gpt2lab.cli.prompts import hint_at_space
 from gpt2lab.errors import Gpt2LabError
 from gpt2lab.generation.options import make_options
 from gpt2lab.generation.run import in_order
@@ -66,6 +67,7 @@ def command(nsamples: int, **arguments: Any) -> None:
         print(f"gpt2lab: {_HOW_TO_END}", file=sys.stderr)
     first_index = 0
     while (prompt := _ask()) is not None:
+        hint_at_space([prompt])
         try:
             _answer(model, prompt, nsamples, first_index, arguments)
         except KeyboardInterrupt:

@@ -15,8 +15,10 @@ import click
 from gpt2lab.cli.options import Decorated, option
 from gpt2lab.cli.output import json_line, plain
 from gpt2lab.cli.progress import Progress
+from gpt2lab.cli.prompts import hint_at_space
 from gpt2lab.errors import UsageError
 from gpt2lab.generation.options import make_options
+from gpt2lab.system.paths import expanded
 
 if TYPE_CHECKING:
     from gpt2lab.generation.completion import Completion, Prompt
@@ -119,6 +121,7 @@ def run_job(
         parts = Parts(output, order.n_parts(prompts))
         missing = parts.begin(order.settings(prompts, model), overwrite=how.overwrite)
         print(f"gpt2lab: seed {order.options['seed']}", file=sys.stderr)
+        hint_at_space(prompts)
         if there := order.n_parts(prompts) - len(missing):
             print(f"gpt2lab: {there:,} of {there + len(missing):,} parts are already complete", file=sys.stderr)
         try:
@@ -196,7 +199,9 @@ def _found_from_anywhere(model_arguments: dict[str, Any], threads: int | None) -
     found = dict(model_arguments)
     for key in ("name_or_path", "draft"):
         name = found[key]
-        if name is not None and (here := next((p for p in (Path(name), Path("models", name)) if p.exists()), None)):
+        if name is not None and (
+            here := next((p for p in (Path(expanded(name)), Path("models", name)) if p.exists()), None)
+        ):
             found[key] = str(here.absolute())
     return {**found, "threads": found["threads"] or threads}
 

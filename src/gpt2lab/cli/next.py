@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gpt2lab.cli.options import GroupedCommand, model_loader, model_options, option, sampling_options
+from gpt2lab.cli.options import TEXT, GroupedCommand, model_loader, model_options, option, sampling_options
 from gpt2lab.cli.output import print_json
-from gpt2lab.cli.prompts import prompt_argument
+from gpt2lab.cli.prompts import hint_at_space, prompt_argument
 from gpt2lab.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ MAX_ROWS = 1000
       gpt2lab next "The king said to the" --temperature 0.7 --top_k 40 --top 5
     """,
 )
-@click.argument("prompt")
+@click.argument("prompt", type=TEXT)
 @option("Output", "--top", type=int, default=10, help="Show the N likeliest tokens of each stage.")
 @option("Output", "--json", "as_json", is_flag=True, help="One JSON object with every stage and its candidates.")
 @sampling_options
@@ -46,6 +46,7 @@ def command(prompt: str, top: int, as_json: bool, **arguments: Any) -> None:
     prompt = prompt_argument(prompt)
     load = model_loader(arguments)
     result = load().next_token(prompt, top=top, **arguments)
+    hint_at_space([prompt])
     if as_json:
         print_json(asdict(result))
     else:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -15,11 +16,37 @@ import click
 from gpt2lab.engines.precision import KV_PRECISIONS, PRECISIONS
 from gpt2lab.generation.options import SPECULATIONS
 from gpt2lab.sampling.declaration import PARAMETERS
+from gpt2lab.system.paths import expanded
 
 if TYPE_CHECKING:
     from gpt2lab.model import LanguageModel
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+
+class TypedText(click.types.StringParamType):
+    """Text from the command line, which is UTF-8 whatever the locale says."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Decode again what Python could not decode in the locale's encoding."""
+        try:
+            return str(value).encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
+        except UnicodeEncodeError:  # half a surrogate pair, which the tokenizer reports
+            return value
+
+
+class HomePath(click.Path):
+    """A path, in which ``~`` at the start is the home folder."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Expand ``~``, also where the shell does not, as in ``--out=~/x`` and in a settings file."""
+        return super().convert(expanded(value) if isinstance(value, str) else value, param, ctx)
+
+
+TEXT, PATH, FOLDER = TypedText(), HomePath(), HomePath(path_type=Path)
+"""Types of arguments and options: text, a path or an address as a string, and a :class:`~pathlib.Path`."""
 
 
 class GroupedOption(click.Option):
@@ -146,7 +173,12 @@ def generation_options(function: Decorated) -> Decorated:
         ),
         option(group, "--seed", type=int, help="Same seed, same text.  [default: a new one, printed on stderr]"),
         option(
-            group, "--stop", multiple=True, metavar="TEXT", help="End a sample where this appears; may be repeated."
+            group,
+            "--stop",
+            type=TEXT,
+            multiple=True,
+            metavar="TEXT",
+            help="End a sample where this appears; may be repeated.",
         ),
         option(group, "--ignore_eos", is_flag=True, help="Continue after <|endoftext|>, as the original did."),
         option(

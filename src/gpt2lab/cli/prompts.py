@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from gpt2lab.cli.options import TEXT
 from gpt2lab.errors import UsageError
 from gpt2lab.generation.completion import Prompt
+from gpt2lab.generation.plan import space_at_end
 
 
 def read_text(source: str) -> str:
@@ -21,7 +24,8 @@ def read_text(source: str) -> str:
     except OSError as error:
         raise UsageError(f"cannot read {name}: {error.strerror or error}") from None
     except UnicodeDecodeError as error:
-        raise UsageError(f"{name} is not UTF-8 text (byte {error.start})") from None
+        line = data.count(b"\n", 0, error.start) + 1
+        raise UsageError(f"{name} is not UTF-8 text (byte {error.start}, line {line})") from None
 
 
 def text_or_file(argument: str) -> tuple[str, str]:
@@ -35,12 +39,12 @@ def text_or_file(argument: str) -> tuple[str, str]:
     try:
         there = bool(argument) and Path(argument).exists()
     except (OSError, ValueError):  # too long for a file name, or with a null character
-        return "the argument", argument
+        return "the argument", TEXT.convert(argument, None, None)
     if there or _ADDRESS.fullmatch(argument):
         return argument, read_text(argument)
     if _looks_like_a_path(argument):
         raise UsageError(f"there is no file {argument}; to read this as text, give - and send it to standard input")
-    return "the argument", argument
+    return "the argument", TEXT.convert(argument, None, None)
 
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+]*://\S+")
@@ -80,6 +84,12 @@ def prompt_argument(prompt: str) -> str:
     if prompt in ("--help", "-h"):
         raise UsageError(f"{prompt} after -- is a prompt; leave out -- for the help, or send it to standard input as -")
     return whole_prompt("-") if prompt == "-" else prompt
+
+
+def hint_at_space(prompts: Sequence[Prompt]) -> None:
+    """Print a line on stderr if a prompt ends in a space."""
+    if hint := space_at_end(prompts):
+        print(f"gpt2lab: {hint}", file=sys.stderr)
 
 
 def many_prompts(source: str) -> list[Prompt]:

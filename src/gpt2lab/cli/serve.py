@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gpt2lab.cli.options import GroupedCommand, option
+from gpt2lab.cli.options import PATH, GroupedCommand, option
 from gpt2lab.engines.precision import KV_PRECISIONS, PRECISIONS
 from gpt2lab.errors import Gpt2LabError, UsageError
 from gpt2lab.serving.settings import KEYS_VARIABLE, Settings, read_api_keys
@@ -53,6 +53,7 @@ _DEFAULTS = Settings()
     "--watch",
     "watched",
     multiple=True,
+    type=PATH,
     metavar="RUN",
     help="Show the training run in this folder, such as checkpoint/run1, at /watch. It need not exist yet. "
     "May be repeated.",
@@ -78,6 +79,7 @@ _DEFAULTS = Settings()
 @option(
     "Address",
     "--api_key_file",
+    type=PATH,
     metavar="FILE",
     help=f"Require one of the keys in this file, one per line. Or set {KEYS_VARIABLE}, with commas between keys.",
 )

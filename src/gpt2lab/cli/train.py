@@ -20,7 +20,7 @@ from typing import Any
 import click
 
 from gpt2lab.cli.data_options import folder_options, reading_options
-from gpt2lab.cli.options import GroupedCommand, option
+from gpt2lab.cli.options import PATH, GroupedCommand, option
 from gpt2lab.config import ModelConfig
 from gpt2lab.errors import UsageError
 from gpt2lab.training.job import Job
@@ -97,7 +97,7 @@ def _other_type(parameter: click.Parameter, value: Any) -> str | None:
 def _parse(path: Path) -> dict[str, Any]:
     """Read the settings in a TOML or YAML file."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
     try:
@@ -147,10 +147,11 @@ def _toml() -> Any:
     "--dataset",
     multiple=True,
     required=True,
+    type=PATH,
     metavar="PATH",
     help="Text (.txt, .jsonl, .csv, …), a folder, a pattern, or what gpt2lab encode made; may be repeated.",
 )
-@option("Data", "--val_dataset", metavar="PATH", help="Validate with this instead of a part of the dataset.")
+@option("Data", "--val_dataset", type=PATH, metavar="PATH", help="Validate with this instead of a part of the dataset.")
 @option(
     "Data",
     "--held_out",
@@ -174,12 +175,17 @@ def _toml() -> Any:
 @option("Model", "--from_scratch", is_flag=True, help="Start with random weights instead.")
 @shape_options
 @option("Run", "--run_name", default="run1", metavar="NAME", help="Save into CHECKPOINT_DIR/NAME.")
-@option("Run", "--checkpoint_dir", default="checkpoint", metavar="CHECKPOINT_DIR", help="Folder of the runs.")
-@option("Run", "--sample_dir", default="samples", metavar="SAMPLE_DIR", help="Samples go into SAMPLE_DIR/NAME.")
+@option(
+    "Run", "--checkpoint_dir", type=PATH, default="checkpoint", metavar="CHECKPOINT_DIR", help="Folder of the runs."
+)
+@option(
+    "Run", "--sample_dir", type=PATH, default="samples", metavar="SAMPLE_DIR", help="Samples go into SAMPLE_DIR/NAME."
+)
 @option(
     "Run",
     "--restore_from",
     default="latest",
+    type=PATH,
     metavar="latest|fresh|PATH",
     help="latest: resume from the run's last state if it has one; fresh: start again; PATH: start from a state, "
     "a run or any checkpoint.",
@@ -187,6 +193,7 @@ def _toml() -> Any:
 @option(
     "Run",
     "--config",
+    type=PATH,
     metavar="FILE",
     is_eager=True,
     expose_value=False,

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from gpt2lab.data.files import BLOCK
 from gpt2lab.data.pieces import Piece
 from gpt2lab.data.tokens import Documents, IdArray, id_type
+from gpt2lab.errors import UsageError
 from gpt2lab.system.cores import logical_cores
 from gpt2lab.tokenizer import Tokenizer
 
@@ -143,7 +144,11 @@ def _start(tokenizer: Tokenizer, jobs: int) -> tuple[Executor, Callable[[list[Pi
         return ThreadPoolExecutor(jobs), lambda batch: encode_batch(tokenizer, batch)
     spawn = multiprocessing.get_context("spawn")  # a forked process with threads may hang
     arguments = (tokenizer.encoder(), tokenizer.merges())
-    return ProcessPoolExecutor(jobs, spawn, _prepare_process, arguments), _encode_in_process
+    try:
+        return ProcessPoolExecutor(jobs, spawn, _prepare_process, arguments), _encode_in_process
+    except OSError as error:  # their locks are in shared memory, on Linux in /dev/shm
+        reason = error.strerror or error
+        raise UsageError(f"cannot start several processes: {reason}; --jobs 1 needs no shared memory") from None
 
 
 _own: Tokenizer | None = None

@@ -5,13 +5,14 @@ Everything that can be wrong with a prompt is found here, before any work is don
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import index as as_int
 from reprlib import repr as short_repr
 from typing import TYPE_CHECKING
 
-from gpt2lab.errors import ContextError, TokenizerError, UsageError
+from gpt2lab.errors import ContextError, Gpt2LabError, TokenizerError, UsageError
 from gpt2lab.generation.completion import FinishReason, Prompt
 from gpt2lab.generation.requests import Request
 
@@ -85,6 +86,26 @@ def prompt_tokens(prompt: Prompt, config: ModelConfig, tokenizer: Tokenizer | No
     for id in ids:
         _check_id(id, config)
     return ids
+
+
+def space_at_end(prompts: Sequence[Prompt]) -> str | None:
+    """Return a hint if a prompt ends in a space, where a model expects a rare token; None if no prompt does."""
+    number = next((n for n, prompt in enumerate(prompts, 1) if isinstance(prompt, str) and prompt.endswith(" ")), None)
+    if number is None:
+        return None
+    which = f"prompt {number}" if len(prompts) > 1 else "the prompt"
+    return f"{which} ends in a space; GPT-2's words begin with theirs, so leave it out for a better text"
+
+
+@contextmanager
+def naming_prompt(number: int, count: int) -> Iterator[None]:
+    """Let an error in the block begin with the prompt's number, if there are several."""
+    try:
+        yield
+    except Gpt2LabError as error:
+        if count == 1:
+            raise
+        raise type(error)(f"prompt {number}: {error}") from None
 
 
 def not_a_prompt(prompt: object) -> UsageError:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from gpt2lab.errors import CheckpointError, UsageError
 from gpt2lab.generation.completion import Completion, Piece, Prompt
 from gpt2lab.generation.options import make_options
-from gpt2lab.generation.plan import make_plan
+from gpt2lab.generation.plan import make_plan, naming_prompt
 from gpt2lab.generation.run import in_order
 from gpt2lab.jobs.parts import Settings
 from gpt2lab.version import __version__
@@ -89,8 +89,9 @@ class Order:
 def check_prompts(prompts: Sequence[Prompt], order: Order, model: LanguageModel) -> None:
     """Check the prompts before any work is done; raises the errors of :meth:`LanguageModel.generate`."""
     options = make_options(**order.options)
-    for prompt in prompts:
-        make_plan(prompt, options, model.config, model.tokenizer)
+    for number, prompt in enumerate(prompts, 1):
+        with naming_prompt(number, len(prompts)):
+            make_plan(prompt, options, model.config, model.tokenizer)
 
 
 def make_parts(

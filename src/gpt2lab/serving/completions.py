@@ -18,7 +18,7 @@ from starlette.concurrency import run_in_threadpool
 
 from gpt2lab.errors import ContextError, Gpt2LabError
 from gpt2lab.generation.completion import Transcript
-from gpt2lab.generation.plan import make_request, prompt_tokens
+from gpt2lab.generation.plan import make_request, prompt_tokens, space_at_end
 from gpt2lab.sampling.declaration import PARAMETERS
 from gpt2lab.serving.errors import ApiError
 from gpt2lab.serving.prompt_scores import score_prompt
@@ -61,6 +61,7 @@ class Order:
     began: float = field(default_factory=time.perf_counter)
     first_token_seconds: float | None = None
     """Seconds to the first token of a stream."""
+    warnings: list[str] = field(default_factory=list)
     completion_tokens: int = 0
     """Number of tokens drawn by samples that have ended."""
 
@@ -82,8 +83,9 @@ class Order:
         return {**counts, "total_tokens": total}
 
     def costs(self) -> dict[str, Any]:
-        """Return the tokens and seconds that an answer or a stream ends with."""
-        return {"usage": self.usage(), "timings": self.job.times.spent()}
+        """Return the tokens and seconds that an answer or a stream ends with, and warnings if there are any."""
+        warnings = {"warnings": self.warnings} if self.warnings else {}
+        return {"usage": self.usage(), "timings": self.job.times.spent(), **warnings}
 
 
 async def make_order(body: CompletionRequest, served: ServedModel, settings: Settings) -> Order:
@@ -182,6 +184,7 @@ def _planned(body: CompletionRequest, served: ServedModel, settings: Settings) -
         as_ids,
         options.seed,
         sum(map(len, prompts)),
+        warnings=[hint] if (hint := space_at_end(texts)) else [],
     )
 
 

@@ -281,6 +281,7 @@ class CompletionResponse(_Told):
     choices: list[Choice]
     usage: Usage | None = None
     timings: Timings | None = None
+    warnings: list[str] | None = Field(None, description="Hints at what the caller may not have meant.")
 
 
 class ModelFacts(_Told):

@@ -68,7 +68,7 @@ def read_api_keys(file: str | None) -> tuple[str, ...]:
     keys: list[str] = []
     if file is not None:
         try:
-            lines = Path(file).read_text(encoding="utf-8").splitlines()
+            lines = Path(file).read_text(encoding="utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"cannot read API keys from {file}: {getattr(error, 'strerror', None) or error}") from None
         keys += _checked([line for line in map(str.strip, lines) if line and not line.startswith("#")], file)

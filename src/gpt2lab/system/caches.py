@@ -6,6 +6,8 @@ import os
 import sys
 from pathlib import Path
 
+from gpt2lab.system.paths import expanded
+
 VARIABLE = "GPT2LAB_CACHE"
 """Environment variable with the folder of all caches, or one of :data:`OFF` for none."""
 
@@ -29,7 +31,7 @@ def cache_folder(name: str, *, even_if_off: bool = False) -> Path | None:
             return None
         chosen = ""
     if chosen:
-        return Path(chosen, name)
+        return Path(expanded(chosen), name)
     try:
         return _platform_caches() / "gpt2lab" / name
     except RuntimeError:  # no home folder

@@ -131,7 +131,7 @@ def check_encoder_ids(path: Path, encoder: dict[str, int], n_vocab: int) -> dict
 def check_merges(path: Path, text: bytes) -> list[str]:
     """Return the merge lines of ``vocab.bpe``, in order of rank, without the ``#version`` line and empty lines."""
     try:
-        lines = [line.removesuffix("\r") for line in text.decode("utf-8").split("\n")]
+        lines = [line.removesuffix("\r") for line in text.decode("utf-8-sig").split("\n")]
     except UnicodeDecodeError as error:
         raise CheckpointError(f"{path}: not UTF-8 ({error})") from None
     return check_merge_lines(path, [line for line in lines[1 if lines[0].startswith("#version") else 0 :] if line])

@@ -7,15 +7,15 @@ from dataclasses import asdict, fields
 import click
 
 from gpt2lab.cli.explore.shared import HTML, JSON, write_result
-from gpt2lab.cli.options import GroupedCommand, option
+from gpt2lab.cli.options import TEXT, GroupedCommand, option
 from gpt2lab.cli.output import print_json
-from gpt2lab.cli.prompts import prompt_argument
+from gpt2lab.cli.prompts import hint_at_space, prompt_argument
 
 
 @click.command(
     cls=GroupedCommand, short_help="Show the attention of every head, and the token each layer would predict."
 )
-@click.argument("prompt")
+@click.argument("prompt", type=TEXT)
 @option("Output", "--top", type=click.IntRange(1, 100), default=3, help="Guesses kept for each layer and token.")
 @JSON
 @HTML
@@ -30,7 +30,9 @@ def command(prompt: str, top: int, as_json: bool, html: str | None, model_name: 
     from gpt2lab.weights import open_checkpoint
 
     checkpoint = open_checkpoint(model_name)
-    result = attend(checkpoint, tokenizer_of(checkpoint), prompt_argument(prompt), top)
+    prompt = prompt_argument(prompt)
+    result = attend(checkpoint, tokenizer_of(checkpoint), prompt, top)
+    hint_at_space([prompt])
     if as_json:
         record = {field.name: getattr(result, field.name) for field in fields(result)}
         lens = [[[asdict(guess) for guess in place] for place in layer] for layer in result.lens]

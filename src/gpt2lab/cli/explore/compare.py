@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gpt2lab.cli.explore.shared import HTML, JSON, SEED, write_result
-from gpt2lab.cli.options import GroupedCommand, option, sampling_options
+from gpt2lab.cli.options import TEXT, GroupedCommand, option, sampling_options
 from gpt2lab.cli.output import print_json
-from gpt2lab.cli.prompts import prompt_argument
+from gpt2lab.cli.prompts import hint_at_space, prompt_argument
 from gpt2lab.engines.precision import PRECISIONS
 from gpt2lab.sampling.declaration import SamplingParams
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 )
 @click.argument("model_a")
 @click.argument("model_b")
-@click.argument("prompt")
+@click.argument("prompt", type=TEXT)
 @option("Samples", "--nsamples", type=click.IntRange(min=1), default=1, help="Samples of each model.")
 @option("Samples", "--length", type=click.IntRange(min=1), default=60, help="Maximum number of tokens in a sample.")
 @SEED
@@ -73,6 +73,7 @@ def command(
         top=top,
         options=options,
     )
+    hint_at_space([text])
     if as_json:
         print_json(asdict(result))
     else:

@@ -9,9 +9,9 @@ from typing import Any
 import click
 
 from gpt2lab.cli.explore.shared import JSON, SEED, ManyNumbers, loader_and_names, temperatures_option
-from gpt2lab.cli.options import model_options, option, sampling_options
+from gpt2lab.cli.options import TEXT, model_options, option, sampling_options
 from gpt2lab.cli.output import print_json
-from gpt2lab.cli.prompts import prompt_argument
+from gpt2lab.cli.prompts import hint_at_space, prompt_argument
 from gpt2lab.sampling.declaration import SamplingParams
 
 
@@ -24,7 +24,7 @@ from gpt2lab.sampling.declaration import SamplingParams
       gpt2lab explore next "The king said to the" --temperatures 0 0.5 1 2 100
     """,
 )
-@click.argument("prompt")
+@click.argument("prompt", type=TEXT)
 @option("Output", "--top", type=click.IntRange(1, 1000), default=10, help="Show the N likeliest tokens.")
 @JSON
 @SEED
@@ -46,4 +46,5 @@ def command(
     params = SamplingParams(**arguments)
     text = prompt_argument(prompt)
     result = next_token(load(), text, params, temperatures=temperatures, seed=seed, top=top, options=named)
+    hint_at_space([text])
     print_json(asdict(result)) if as_json else show_next(result)

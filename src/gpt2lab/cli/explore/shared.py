@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from gpt2lab.cli.options import GroupedCommand, model_loader, option
+from gpt2lab.cli.options import PATH, GroupedCommand, model_loader, option
 from gpt2lab.errors import UsageError
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def _to_be_written(_: click.Context, parameter: click.Parameter, value: str | No
 
 def file_option(name: str, text: str) -> Callable[[Decorated], Decorated]:
     """Return an option that names a file to write; ``text`` is its help."""
-    return option("Output", name, metavar="FILE", callback=_to_be_written, help=text)
+    return option("Output", name, type=PATH, metavar="FILE", callback=_to_be_written, help=text)
 
 
 HTML = file_option("--html", "Write one self-contained page: no network, opens from disk.")

@@ -20,7 +20,7 @@ from gpt2lab.cli.explore.shared import (
     temperatures_option,
     write_result,
 )
-from gpt2lab.cli.options import model_options, option, sampling_options
+from gpt2lab.cli.options import PATH, TEXT, model_options, option, sampling_options
 from gpt2lab.cli.output import print_json
 from gpt2lab.cli.prompts import prompt_argument
 from gpt2lab.sampling.declaration import SamplingParams
@@ -34,7 +34,7 @@ from gpt2lab.sampling.declaration import SamplingParams
       gpt2lab explore sweep "Once upon a time" --temperatures 0 0.5 1 1.5 --seed 1 --html sweep.html
     """,
 )
-@click.argument("prompt")
+@click.argument("prompt", type=TEXT)
 @option("Samples", "--nsamples", type=click.IntRange(min=1), default=3, help="Samples at each temperature.")
 @option("Samples", "--length", type=click.IntRange(min=1), default=60, help="Maximum number of tokens in a sample.")
 @SEED
@@ -44,12 +44,14 @@ from gpt2lab.sampling.declaration import SamplingParams
 @option(
     "Figures",
     "--against",
+    type=PATH,
     metavar="FILE",
     help="The training text (or a folder of .txt files): report the longest run of words copied from it.",
 )
 @option(
     "Figures",
     "--words",
+    type=PATH,
     metavar="FILE",
     help="A word list or any text: report the share of words that it lacks.  [default: the text of --against]",
 )

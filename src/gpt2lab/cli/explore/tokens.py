@@ -8,13 +8,13 @@ import click
 
 from gpt2lab.cli.data_options import vocabulary_of
 from gpt2lab.cli.explore.shared import JSON
-from gpt2lab.cli.options import GroupedCommand, option
+from gpt2lab.cli.options import TEXT, GroupedCommand, option
 from gpt2lab.cli.output import print_json
 from gpt2lab.cli.prompts import read_text
 
 
 @click.command(cls=GroupedCommand, short_help="Show how bytes become ids, merge by merge.")
-@click.argument("text")
+@click.argument("text", type=TEXT)
 @option("Options", "--model_name", "--model", metavar="NAME", help="Use this model's vocabulary.  [default: GPT-2's]")
 @JSON
 def command(text: str, model_name: str | None, as_json: bool) -> None:
