@@ -44,8 +44,11 @@ def test_a_file_is_read(gpt2lab, command: list[str]) -> None:
 
 
 @SCORES
-def test_a_folder_is_not_scored(gpt2lab, command: list[str]) -> None:
-    assert gpt2lab(*command, "there").stderr == "gpt2lab: error: cannot read there: Is a directory\n"
+def test_a_folder_without_text_is_refused(gpt2lab, command: list[str]) -> None:
+    assert (
+        gpt2lab(*command, "there").stderr
+        == "gpt2lab: error: no text at there: give a file, a folder with .txt, .jsonl or .csv files, or a pattern\n"
+    )
 
 
 def test_explore_alone_shows_its_help(gpt2lab) -> None:

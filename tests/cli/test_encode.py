@@ -97,7 +97,7 @@ def test_what_exists_is_kept_unless_told(gpt2lab, stories, tmp_path):
     [
         ("a.txt", b"", (), "the dataset is empty"),
         ("a.txt", b"a\0b", (), "a.txt is a binary file, not text (byte 1 is 0)"),
-        ("a.txt", b"abc\xff", (), "a.txt is not UTF-8 text (byte 3)"),
+        ("a.txt", b"abc\xff", (), "a.txt is not UTF-8 text (byte 3, line 1)"),
         ("a.csv", b"id,body\n1,x y z\n", ("--column", "txt"), "a.csv has no column 'txt'"),
         ("a.jsonl", b'{"body": "x"}', (), "no text in field 'text'; fields with text: body (--field)"),
         ("a.txt.gz", b"\x1f\x8b\x08\x00", (), "its compressed data are damaged"),

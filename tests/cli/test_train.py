@@ -297,7 +297,7 @@ def test_a_mistake_in_such_a_file_is_told(folder, capsys, name, text, message):
         ([*FRESH, "--steps", "5", "--epochs", "1"], "not both"),
         ([*FRESH, "--n_head", "3"], "multiple of n_head"),
         ([*FRESH, "--n_layer", "0"], "n_layer"),
-        (["--dataset", "latin.txt", *SCRATCH], "is not UTF-8 text (byte 3): give its --encoding"),
+        (["--dataset", "latin.txt", *SCRATCH], "is not UTF-8 text (byte 3, line 1): give its --encoding"),
         ([*FRESH, "--sample_every", "9", "--sample_dir", "tales/0.txt"], "cannot write samples into tales/0.txt/run1"),
         ([*FINE, "--n_layer", "3"], "--n_layer needs --from_scratch"),
         ([*FRESH, "--held_out", "1"], "held_out"),

@@ -136,7 +136,7 @@ def test_what_is_no_utf8_is_named_with_its_place(data, block):
     except UnicodeDecodeError as expected:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(files, "BLOCK", block)
-            with pytest.raises(UsageError, match=rf"name is not UTF-8 text \(byte {expected.start}\)"):
+            with pytest.raises(UsageError, match=rf"name is not UTF-8 text \(byte {expected.start}, line \d+\)"):
                 list(text_blocks(io.BytesIO(data), "name", Reading()))
 
 

@@ -28,19 +28,20 @@ def nats(run, text, stride=64):
     return -sum(scoring.token_logprobs(run.engine, [50256, *run.tokenizer.encode(text)], stride))
 
 
-def test_bytes_are_those_of_the_file(run, tmp_path):
+def test_line_ends_are_read_as_in_training_and_bytes_are_those_of_the_text_read(run, tmp_path):
     path = tmp_path / "story.txt"
-    path.write_bytes(STORY.encode())
-    found = corpora.perplexity(run, [Source(path)], 64)
-    assert found.counts == {"bytes": len(STORY.encode()), "tokens": len(run.tokenizer.encode(STORY))}
+    path.write_bytes(b"\xef\xbb\xbf" + STORY.encode())
+    text = STORY.replace("\r\n", "\n")
+    found = evaluate("perplexity", run, data=str(path), stride=64)
+    assert found.counts == {"bytes": len(text.encode()), "tokens": len(run.tokenizer.encode(text))}
     bits = figures(found)["non-overlapping, stride 64", "bits per byte"]
-    assert bits == pytest.approx(nats(run, STORY) / math.log(2) / len(STORY.encode()), rel=1e-6)
+    assert bits == pytest.approx(nats(run, text) / math.log(2) / len(text.encode()), rel=1e-6)
 
 
 def test_both_strides_are_shown_by_default(run, tmp_path):
     path = tmp_path / "story.txt"
     path.write_text(STORY * 10, encoding="utf-8")
-    found = corpora.perplexity(run, [Source(path)])
+    found = evaluate("perplexity", run, data=str(path))
     assert {protocol for protocol, _ in figures(found)} == {"non-overlapping, stride 64", "strided, stride 32"}
     assert all(figure.error > 0 for figure in found.figures)
 
@@ -60,27 +61,29 @@ def test_records_and_files_are_documents_of_their_own(run, tmp_path):
 def test_a_limit_is_of_lines(run, tmp_path):
     path = tmp_path / "story.txt"
     path.write_text("first\nsecond\nthird\n", encoding="utf-8")
-    assert corpora.perplexity(replace(run, limit=2), [Source(path)], 64).counts["bytes"] == len("first\nsecond\n")
+    assert evaluate("perplexity", replace(run, limit=2), data=str(path), stride=64).counts["bytes"] == len(
+        "first\nsecond\n"
+    )
 
 
 def test_an_empty_file_is_refused(run, tmp_path):
     (tmp_path / "empty.txt").touch()
     with pytest.raises(UsageError, match=r"empty\.txt is empty"):
-        corpora.perplexity(run, [Source(tmp_path / "empty.txt")])
+        evaluate("perplexity", run, data=str(tmp_path / "empty.txt"))
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"abc\xff", "byte 4 is 0xff"),
-        (b"ab\ncd\0", r"x\.txt is a binary file, not UTF-8 text: byte 6 is 0x00"),
-        ("wide".encode("utf-16-le"), "byte 2 is 0x00"),
+        (b"abc\xff", r"not UTF-8 text \(byte 3, line 1\)"),
+        (b"ab\ncd\0", r"x\.txt is a binary file, not text \(byte 5 is 0\)"),
+        ("wide".encode("utf-16-le"), r"byte 1 is 0"),
     ],
 )
 def test_a_binary_file_is_refused(run, tmp_path, content, message):
     (tmp_path / "x.txt").write_bytes(content)
     with pytest.raises(UsageError, match=message):
-        corpora.perplexity(run, [Source(tmp_path / "x.txt")])
+        evaluate("perplexity", run, data=str(tmp_path / "x.txt"))
 
 
 def test_wikitext_divides_by_its_authors_words_and_bytes(run, data):

@@ -146,7 +146,7 @@ def test_what_was_encoded_of_other_files_is_not_taken(gpt2lab, texts, tmp_path, 
         (("{texts}", "{out}", "--ray", "--jobs", 2), "--jobs applies only without --ray: give --workers instead"),
         (("{texts}", "{out}", "--workers", 2), "--workers needs --ray"),
         (("{texts}", "{texts}/x/../a.txt", "--ray"), "a.txt"),
-        (("{bad}", "{out}", "--ray"), "bad.txt is not UTF-8 text (byte 0)"),
+        (("{bad}", "{out}", "--ray"), "bad.txt is not UTF-8 text (byte 0, line 1)"),
         (("{empty}", "{out}", "--ray"), "the dataset is empty"),
     ],
 )
@@ -223,6 +223,6 @@ def test_what_a_worker_cannot_read_is_one_line(start, tmp_path, ended):
     _, errors = process.communicate(timeout=580)
     ended(errors)
     assert process.returncode == 2
-    assert errors.splitlines()[-1].startswith(f"gpt2lab: error: {tmp_path / 'bad.txt'} is not UTF-8 text (byte 15)")
+    assert errors.splitlines()[-1].startswith(f"gpt2lab: error: {tmp_path / 'bad.txt'} is not UTF-8 text (byte 15,")
     assert "Traceback" not in errors
     assert [path.name for path in tmp_path.iterdir()] == ["bad.txt"]

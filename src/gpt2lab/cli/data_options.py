@@ -12,6 +12,8 @@ from gpt2lab.cli.options import Decorated, option
 from gpt2lab.cli.output import megabytes
 
 if TYPE_CHECKING:
+    from gpt2lab.data.files import Reading
+    from gpt2lab.data.finding import Choice
     from gpt2lab.tokenizer import Tokenizer
 
 
@@ -63,6 +65,16 @@ def folder_options(function: Decorated) -> Decorated:
     ):
         function = option("Reading", name, metavar="PATTERN", multiple=True, help=text)(function)
     return function
+
+
+def reading_of(arguments: dict[str, Any]) -> tuple[Reading | None, Choice | None]:
+    """Pop the values of both sets of options from ``arguments``; None for a set whose options are all at defaults."""
+    from gpt2lab.data.files import Reading
+    from gpt2lab.data.finding import Choice
+
+    reading = Reading(*(arguments.pop(name) for name in ("field", "column", "encoding", "errors")))
+    choice = Choice(arguments.pop("include", ()), arguments.pop("exclude", ()))
+    return None if reading == Reading() else reading, None if choice == Choice() else choice
 
 
 def vocabulary_option(function: Decorated) -> Decorated:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gpt2lab.cli.data_options import folder_options, reading_of, reading_options
 from gpt2lab.cli.options import PATH, GroupedCommand, model_options, option
 from gpt2lab.cli.output import print_json
 from gpt2lab.errors import UsageError
@@ -56,6 +57,8 @@ _EXAMPLES = """\b
     help="Read long texts in windows that advance by N tokens.  [default: n_ctx, and n_ctx // 2]",
 )
 @option("Options", "--json", "as_json", is_flag=True, help="One JSON object for each task.")
+@reading_options
+@folder_options
 @model_options("float32")
 def command(tasks: tuple[str, ...], data: str | None, as_json: bool, limit: int | None, **more: Any) -> None:
     """Measure how well a model predicts text.
@@ -70,11 +73,22 @@ def command(tasks: tuple[str, ...], data: str | None, as_json: bool, limit: int 
         raise UsageError(f"--data applies to a single task, got {', '.join(tasks)}")
     if unknown := [task for task in tasks if task not in TASKS]:
         raise UsageError(f"unknown task {unknown[0]!r}; tasks are {', '.join(TASKS)}")
+    reading, choice = reading_of(more)
     stride, texts = more.pop("stride"), more.pop("texts")
     run = _run(limit, **more)
     for task in tasks:
         with _progress(task, run) as (counted, download):
-            found = evaluate(task, counted, data=data, stride=stride, texts=texts, say=_say, progress=download)
+            found = evaluate(
+                task,
+                counted,
+                data=data,
+                stride=stride,
+                texts=texts,
+                reading=reading,
+                choice=choice,
+                say=_say,
+                progress=download,
+            )
         if as_json:
             print_json(_record(found, run.engine.config, more))
         else:

@@ -1,4 +1,4 @@
-"""Reading prompts from an argument, a file, an address or standard input. A byte-order mark is removed from UTF-8."""
+"""Reading prompts and texts from an argument, a file, an address or standard input, as training reads its text."""
 
 from __future__ import annotations
 
@@ -7,44 +7,83 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeGuard
 
 from gpt2lab.cli.options import TEXT
 from gpt2lab.errors import UsageError
 from gpt2lab.generation.completion import Prompt
 from gpt2lab.generation.plan import space_at_end
 
+if TYPE_CHECKING:
+    from gpt2lab.tokenizer import Tokenizer
+
 
 def read_text(source: str) -> str:
-    """Read a whole file or address, or standard input if ``source`` is ``-``; newlines stay as they are."""
-    name = "standard input" if source == "-" else source or "''"
-    try:
-        data = sys.stdin.buffer.read() if source == "-" else _file_of(source).read_bytes()
-        return data.decode("utf-8-sig")
-    except OSError as error:
-        raise UsageError(f"cannot read {name}: {error.strerror or error}") from None
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise UsageError(f"{name} is not UTF-8 text (byte {error.start}, line {line})") from None
+    """Read a file or an address as one text, or standard input if ``source`` is ``-``, as training reads text files.
 
-
-def text_or_file(argument: str) -> tuple[str, str]:
-    """Return where the text of an argument comes from, in words, and the text.
-
-    ``-`` is standard input, and a path or an address is read. Raises :class:`UsageError` for an argument that looks
-    like a path but does not exist, else its name would be taken for the text.
+    A byte-order mark is removed, ``\\r\\n`` becomes ``\\n``, and compressed text is unpacked.
     """
-    if argument == "-":
-        return "standard input", read_text("-")
+    from gpt2lab.data.files import Reading, Source, open_bytes, text_blocks
+    from gpt2lab.data.open import local_paths
+
+    if source == "-":
+        file = Source("standard input", "text", None, 0)
+    else:
+        (path,) = local_paths([source], lambda line: None)
+        file = Source(source or "''", "text", Path(path), 0)
+    with open_bytes(file) as stream:
+        return "".join(text_blocks(stream, file.name, Reading(), hints=False))
+
+
+def documents_of(argument: str, tokenizer: Tokenizer | None, reading: dict[str, Any]) -> tuple[str, list[Document]]:
+    """Return where the text of an argument comes from, in words, and its documents.
+
+    A file, a folder, an address or standard input (``-``) is read and encoded as for training, with the options
+    ``reading``; any other argument is the text itself. Raises :class:`UsageError` for an argument that looks like a
+    path but does not exist.
+    """
+    if argument != "-" and not _is_file_or_address(argument):
+        return "the argument", [Document(TEXT.convert(argument, None, None))]
+    if tokenizer is None:
+        raise UsageError("the model has no tokenizer, so it cannot read text: put its vocabulary files beside it")
+    from gpt2lab.data.open import open_documents
+
+    def say(line: str) -> None:
+        print(line, file=sys.stderr)
+
+    found = open_documents([argument], tokenizer, say=say, **reading)
+    ends = (found.starts + found.lengths).tolist()
+    documents = [
+        Document(found.tokens[begin:end].tolist(), None if found.trained is None else found.trained[begin:end].tolist())
+        for begin, end in zip(found.starts.tolist(), ends, strict=True)
+    ]
+    return "standard input" if argument == "-" else argument, documents
+
+
+def check_argument(argument: str) -> None:
+    """Raise :class:`UsageError` early for an argument that looks like a path but does not exist."""
+    if argument != "-":
+        _is_file_or_address(argument)
+
+
+class Document(NamedTuple):
+    """A text or its token ids, and for each token whether training would learn it; None: it would learn all."""
+
+    text: Prompt
+    learned: list[bool] | None = None
+
+
+def _is_file_or_address(argument: str) -> bool:
+    """Return whether to read ``argument``; raises :class:`UsageError` if only its form is that of a path."""
     try:
         there = bool(argument) and Path(argument).exists()
     except (OSError, ValueError):  # too long for a file name, or with a null character
-        return "the argument", TEXT.convert(argument, None, None)
+        return False
     if there or _ADDRESS.fullmatch(argument):
-        return argument, read_text(argument)
+        return True
     if _looks_like_a_path(argument):
         raise UsageError(f"there is no file {argument}; to read this as text, give - and send it to standard input")
-    return "the argument", TEXT.convert(argument, None, None)
+    return False
 
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+]*://\S+")
@@ -61,19 +100,9 @@ def _looks_like_a_path(argument: str) -> bool:
     return bool(_PATH.fullmatch(argument)) or (slash != "" and Path(folder).is_dir())
 
 
-def _file_of(source: str) -> Path:
-    """Return ``source`` as a file; fetch it if it is an address."""
-    if "://" not in source:
-        return Path(source)
-    from gpt2lab.data.remote import fetch, is_remote
-
-    return fetch(source) if is_remote(source) else Path(source)
-
-
 def whole_prompt(source: str) -> str:
     """Read a file as one prompt, without the newline at its end."""
-    text = read_text(source)
-    return text.removesuffix("\n").removesuffix("\r")
+    return read_text(source).removesuffix("\n")
 
 
 def prompt_argument(prompt: str) -> str:
@@ -97,7 +126,7 @@ def many_prompts(source: str) -> list[Prompt]:
 
     If any line is an object with that key, all lines must be. Empty lines are skipped.
     """
-    lines = [(n, line.removesuffix("\r")) for n, line in enumerate(read_text(source).split("\n"), 1)]
+    lines = list(enumerate(read_text(source).split("\n"), 1))
     lines = [(n, line) for n, line in lines if line.strip()]
     if not lines:
         raise UsageError(f"{source} contains no prompts")

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+from itertools import compress
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from gpt2lab.cli.data_options import reading_options
 from gpt2lab.cli.options import GroupedCommand, model_loader, model_options, option
 from gpt2lab.cli.output import print_json
-from gpt2lab.cli.prompts import text_or_file
+from gpt2lab.cli.prompts import Document, check_argument, documents_of
 
 if TYPE_CHECKING:
+    from gpt2lab.model import LanguageModel
     from gpt2lab.scoring import ScoreResult
     from gpt2lab.tokenizer import Tokenizer
 
@@ -33,21 +36,49 @@ if TYPE_CHECKING:
     help="Texts longer than the context are read in windows that advance by N tokens.  [default: n_ctx // 2]",
 )
 @option("Options", "--json", "as_json", is_flag=True, help="One JSON object, log-probabilities included.")
+@reading_options
 @model_options("float32")
 def command(text: str, stride: int | None, as_json: bool, **arguments: Any) -> None:
     """Print the natural log-probability of every token of TEXT, its perplexity and bits per byte.
 
     TEXT is a file if there is one of that name, - for standard input, and otherwise the text itself; what looks
-    like a path must exist. The first token
-    is conditioned on <|endoftext|>.
+    like a path must exist. A file may have every format that gpt2lab train reads. Each document is scored on its own;
+    its first token is conditioned on <|endoftext|>.
     """
-    source, content = text_or_file(text)
-    model = model_loader(arguments)()
-    result = model.score(content, stride=stride)
+    reading = {name: arguments.pop(name) for name in ("field", "column", "encoding", "errors")}
+    load = model_loader(arguments)
+    check_argument(text)
+    model = load()
+    source, documents = documents_of(text, model.tokenizer, reading)
+    result = _joined([_scored(model, document, stride) for document in documents])
     if as_json:
         print_json(_record(result))
     else:
         _show(source, result, model.tokenizer)
+
+
+def _scored(model: LanguageModel, document: Document, stride: int | None) -> ScoreResult:
+    """Score a document, and keep the tokens that training would learn."""
+    from gpt2lab.scoring import ScoreResult
+
+    result = model.score(document.text, stride=stride)
+    if document.learned is None or model.tokenizer is None:
+        return result
+    learned = document.learned[len(document.learned) - len(result.tokens) :]  # the first may bear no score
+    tokens = list(compress(result.tokens, learned))
+    n_bytes = sum(len(model.tokenizer.token_bytes(id)) for id in tokens)
+    return ScoreResult(tokens, list(compress(result.logprobs, learned)), n_bytes)
+
+
+def _joined(results: list[ScoreResult]) -> ScoreResult:
+    """Return the scores of all documents as those of one."""
+    from gpt2lab.scoring import ScoreResult
+
+    if len(results) == 1:
+        return results[0]
+    tokens = [id for result in results for id in result.tokens]
+    logprobs = [logprob for result in results for logprob in result.logprobs]
+    return ScoreResult(tokens, logprobs, sum(result.n_bytes or 0 for result in results))
 
 
 def _record(result: ScoreResult) -> dict[str, object]:

@@ -147,35 +147,38 @@ def _zstd_reader(name: str, file: IO[bytes]) -> Any:
         raise UsageError(f"{name} is compressed with zstd: pip install zstandard, or use Python 3.14") from None
 
 
-def text_blocks(stream: IO[bytes], name: str, reading: Reading) -> Iterator[str]:
+def text_blocks(stream: IO[bytes], name: str, reading: Reading, *, hints: bool = True) -> Iterator[str]:
     """Yield a file's text, a block at a time, without a byte-order mark; ``\\r\\n`` and ``\\r`` become ``\\n``.
 
     This is how the original opened its datasets (Python's text mode), and holds for every command. Raises
-    :class:`UsageError` for bytes that are not text, with the offset of the first one.
+    :class:`UsageError` for bytes that are not text, with the offset and the line of the first one;
+    ``hints``: name the options that help, which not every command has.
     """
     codec = reading.codec
     decoder = codecs.getincrementaldecoder(codec)("strict" if reading.errors == "skip" else reading.errors)
     newlines = io.IncrementalNewlineDecoder(None, translate=True)
-    offset = 0
+    offset, line = 0, 1
     begun = False
     while True:
         block = stream.read(BLOCK)
         if offset == 0 and not codec.startswith(("utf-16", "utf-32")):
-            _check_not_binary(block, name)
+            _check_not_binary(block, name, hints)
         pending = len(decoder.getstate()[0])
         try:
             text = decoder.decode(block, final=not block)
         except UnicodeError as error:  # most are UnicodeDecodeError, which has a place
-            at = max(0, offset - pending + getattr(error, "start", 0))
-            raise _not_text(name, codec, at) from None
+            at = getattr(error, "start", 0)
+            before = getattr(error, "object", b"")[:at].decode(codec, "replace")
+            raise _not_text(name, codec, max(0, offset - pending + at), line + before.count("\n"), hints) from None
         if codec != "utf-8" and _HALF.search(text):  # utf-7 and unicode_escape can spell one
             if reading.errors not in ("replace", "ignore"):
-                raise _not_text(name, codec, offset)
+                raise _not_text(name, codec, offset, line, hints)
             text = without_halves(text, reading.errors)
         text = newlines.decode(text, final=not block)
         yield text if begun else text.removeprefix("\ufeff")
         begun = begun or bool(text)
         offset += len(block)
+        line += text.count("\n")
         if not block:
             return
 
@@ -188,14 +191,14 @@ def without_halves(text: str, errors: Errors) -> str:
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "ignore" if errors == "ignore" else "replace")
 
 
-def _not_text(name: str, codec: str, at: int) -> UsageError:
+def _not_text(name: str, codec: str, at: int, line: int, hints: bool) -> UsageError:
     label = "UTF-8" if codec == "utf-8" else codec
-    return UsageError(
-        f"{name} is not {label} text (byte {at}): give its --encoding, or --errors replace to put � there"
-    )
+    hint = ": give its --encoding, or --errors replace to put � there" if hints else ""
+    return UsageError(f"{name} is not {label} text (byte {at}, line {line}){hint}")
 
 
-def _check_not_binary(block: bytes, name: str) -> None:
+def _check_not_binary(block: bytes, name: str, hints: bool) -> None:
     zero = block.find(b"\0", 0, 8192)
     if zero >= 0:
-        raise UsageError(f"{name} is a binary file, not text (byte {zero} is 0); UTF-16 needs --encoding utf-16")
+        hint = "; UTF-16 needs --encoding utf-16" if hints else ""
+        raise UsageError(f"{name} is a binary file, not text (byte {zero} is 0){hint}")

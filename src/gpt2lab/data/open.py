@@ -15,9 +15,9 @@ from gpt2lab.data.finding import Choice, find_sources
 from gpt2lab.data.npz import read_npz
 from gpt2lab.data.pieces import Piece, Say
 from gpt2lab.data.shards import read_shards
-from gpt2lab.data.sources import first_of, read_pieces
+from gpt2lab.data.sources import first_documents, first_lines, read_pieces
 from gpt2lab.data.tokens import Chain, Documents
-from gpt2lab.data.vocabulary import vocabulary_hash
+from gpt2lab.data.vocabulary import token_sizes, vocabulary_hash
 from gpt2lab.errors import UsageError
 from gpt2lab.tokenizer import Tokenizer
 
@@ -81,16 +81,37 @@ def encode_sources(
     on_bytes: OnBytes = lambda count: None,
     limit: int | None = None,
 ) -> Iterator[Encoded]:
-    """Yield the tokens of sources other than shards, one source after another; of text the first ``limit`` lines."""
+    """Yield the tokens of sources other than shards, one source after another; of text, the first ``limit`` lines.
+
+    If any source has records, ``limit`` is their number. Token arrays ignore it.
+    """
     for is_npz, group in groupby(sources, key=lambda source: source.kind == "npz"):
         if is_npz:
             for source in group:
                 if source.path is not None:
                     yield from read_npz(source.path, tokenizer, on_bytes)
         else:
-            pieces: Iterator[Piece] = chain.from_iterable(read_pieces(each, reading, say, on_bytes) for each in group)
-            pieces = pieces if limit is None else first_of(pieces, limit)
+            texts = list(group)
+            pieces: Iterator[Piece] = chain.from_iterable(read_pieces(each, reading, say, on_bytes) for each in texts)
+            if limit is not None:
+                first = first_lines if all(each.kind == "text" for each in texts) else first_documents
+                pieces = first(pieces, limit)
             yield from encode_pieces(pieces, tokenizer, jobs)
+
+
+def encoded_again(documents: Documents, tokenizer: Tokenizer) -> Iterator[Encoded]:
+    """Yield each document of shards in the form that :func:`encode_sources` yields; characters are not counted."""
+    sizes = token_sizes(tokenizer)[0]
+    for index, begin in enumerate(documents.starts.tolist()):
+        ids = documents[index]
+        learned = np.ones(len(ids), bool)
+        if documents.trained is not None:
+            learned = np.asarray(documents.trained[begin : begin + len(ids)]).astype(bool)
+        edges = np.concatenate([np.zeros(1, np.int64), np.flatnonzero(np.diff(learned)) + 1])
+        lengths = np.diff(edges, append=len(ids))
+        ends = np.arange(len(edges)) == len(edges) - 1
+        n_bytes = np.add.reduceat(sizes[ids], edges)
+        yield Encoded(ids, lengths, np.zeros_like(lengths), ends, learned[edges], n_bytes)
 
 
 def _joined(parts: list[Documents]) -> Documents:

@@ -35,8 +35,17 @@ def read_pieces(source: Source, reading: Reading, say: Say, on_bytes: OnBytes = 
         yield from records(blocks, source.name, reading, say) if records else _text(blocks)
 
 
-def first_of(pieces: Iterator[Piece], limit: int) -> Iterator[Piece]:
-    """Yield the first ``limit`` lines of ``pieces``; a document whose last line has no end has that one too."""
+def first_documents(pieces: Iterator[Piece], limit: int) -> Iterator[Piece]:
+    """Yield the first ``limit`` documents of ``pieces``."""
+    for piece in pieces:
+        yield piece
+        limit -= piece.ends
+        if not limit:
+            return
+
+
+def first_lines(pieces: Iterator[Piece], limit: int) -> Iterator[Piece]:
+    """Yield the first ``limit`` lines of ``pieces``; a document's last line counts without a line end too."""
     left = limit
     for piece in pieces:
         lines = piece.text.count("\n")

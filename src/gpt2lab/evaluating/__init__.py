@@ -15,6 +15,8 @@ from gpt2lab.evaluating.results import Evaluation, Figure
 from gpt2lab.evaluating.run import Run
 
 if TYPE_CHECKING:
+    from gpt2lab.data.files import Reading
+    from gpt2lab.data.finding import Choice
     from gpt2lab.evaluating.datasets import Say
     from gpt2lab.weights.fetch import Progress
 
@@ -39,6 +41,8 @@ def evaluate(
     data: str | None = None,
     stride: int | None = None,
     texts: Sequence[str] = (),
+    reading: Reading | None = None,
+    choice: Choice | None = None,
     say: Say = lambda line: None,
     progress: Callable[[str], Progress] | None = None,
 ) -> Evaluation:
@@ -50,6 +54,8 @@ def evaluate(
         data: path or address of the data set's file, archive or folder; default: the cache, or a download.
         stride: the stride of the windows in which long texts are read; default both ``n_ctx`` and half of it.
         texts: some of :data:`TEXTS`; default: detokenised, and for WikiText also raw.
+        reading: how to read the files of ``perplexity``.
+        choice: the files to read in a folder or archive of ``perplexity``.
         say: receives a line for each file fetched.
         progress: receives the progress of downloads.
 
@@ -57,13 +63,17 @@ def evaluate(
     :class:`~gpt2lab.errors.DownloadError` if the data cannot be fetched.
     """
     from gpt2lab.evaluating import corpora, tasks
-    from gpt2lab.evaluating.datasets import find_data, given_path
-    from gpt2lab.evaluating.sources import find_sources
+    from gpt2lab.evaluating.datasets import find_data
 
     _check(task, run, data, stride, texts)
     if task == "perplexity":
-        path = given_path(str(data), say, progress)
-        return corpora.perplexity(run, find_sources(path, ("*.txt", "*.jsonl", "*.parquet", "*")), stride)
+        from gpt2lab.data.finding import find_sources
+        from gpt2lab.data.open import local_paths
+
+        sources = find_sources(local_paths([str(data)], say), reading, choice, say)
+        return corpora.perplexity(run, sources, stride, reading, say)
+    if reading is not None or choice is not None:
+        raise UsageError(f"{task} has its own format: options such as --field and --include are for perplexity")
     source = find_data(task, data, say, progress)
     if task.startswith("wikitext"):
         found = corpora.wikitext(run, source, stride, texts or TEXTS[:2])

@@ -1,19 +1,28 @@
 """Perplexity of whole texts: the user's files, and WikiText.
 
-Turns the lines of a source into text and counts its bytes and words; :mod:`gpt2lab.evaluating.texts` scores it.
+The user's files are read by :mod:`gpt2lab.data`, as training reads them. WikiText has its own preparations of lines,
+and its words are counted. :mod:`gpt2lab.evaluating.texts` scores both.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 
+from gpt2lab.data.encoding import Encoded
+from gpt2lab.data.files import Reading
+from gpt2lab.data.files import Source as TextSource
+from gpt2lab.data.open import encode_sources, encoded_again
+from gpt2lab.data.pieces import Say
+from gpt2lab.data.shards import read_shards
+from gpt2lab.data.vocabulary import vocabulary_hash
 from gpt2lab.errors import UsageError
 from gpt2lab.evaluating import detokenizing
 from gpt2lab.evaluating.results import Evaluation, Figure
 from gpt2lab.evaluating.run import Run
 from gpt2lab.evaluating.sources import LINE, Source, records, string
-from gpt2lab.evaluating.texts import Pieces, Windows, decoded, protocol_windows, text_losses
+from gpt2lab.evaluating.texts import Pieces, Windows, decoded, protocol_windows, text_losses, token_losses
 
 TEXTS = DETOKENIZED, RAW, GUIDE = "detokenised", "raw", "guide"
 """The ways to turn a data set into text; ``guide``, as in Hugging Face's guide, is only for WikiText."""
@@ -51,26 +60,58 @@ class _Reading:
         self.run.tick(len(line))
 
 
-def perplexity(run: Run, sources: Sequence[Source], stride: int | None = None) -> Evaluation:
-    """Compute perplexity and bits per byte of texts: each file, or each record of a JSON-lines file, is one."""
+def perplexity(
+    run: Run,
+    sources: Sequence[TextSource],
+    stride: int | None = None,
+    reading: Reading | None = None,
+    say: Say = lambda line: None,
+) -> Evaluation:
+    """Compute perplexity and bits per byte of texts, read and encoded as training reads and encodes them.
 
-    def documents(reading: _Reading) -> Iterator[Pieces]:
-        for source in sources:
-            if source.kind not in (".jsonl", ".parquet"):
-                yield decoded(reading.lines(source), source.name)
-                continue
-            for where, record in records(source):
-                if reading.full:
-                    return
-                text = string(record, "text", where)
-                reading.count(text.encode(errors="surrogatepass"))
-                reading.n_lines += not text.endswith("\n")
-                yield [text]
+    Each document has a context of its own. Prompts that training does not learn are read and not scored.
+    """
+    how = reading or Reading()
+    encoded = [source.name for source in sources if source.kind in ("npz", "shards")]
+    if run.limit is not None and encoded:
+        raise UsageError(f"--limit counts lines or records of text, and {encoded[0]} is encoded already")
+    counts = {"bytes": 0, "tokens": 0}
+    figures: list[Figure] = []
+    for protocol, windows in protocol_windows(stride, run.engine.config.n_ctx).items():
+        counts["bytes"] = 0
 
-    passes = [
-        _Pass(name, documents, windows) for name, windows in protocol_windows(stride, run.engine.config.n_ctx).items()
-    ]
-    return _evaluation("perplexity", run, passes, sources[0].name)
+        def counted(stream: Iterable[Encoded]) -> Iterator[Encoded]:
+            for each in stream:
+                counts["bytes"] += int(each.n_bytes[each.trained].sum())
+                yield each
+
+        stream = counted(_tokens(run, sources, how, say))
+        losses = token_losses(run.engine, run.tokenizer, stream, windows)
+        counts["tokens"] = sum(losses.tokens)
+        figures += losses.figures(protocol, counts["bytes"])
+        say = _silent  # readers report the same in each pass
+    if not counts["bytes"]:
+        raise UsageError(f"{sources[0].name} is empty: there is nothing to evaluate")
+    return Evaluation("perplexity", figures, counts)
+
+
+def _silent(line: str) -> None:
+    """Report nothing."""
+
+
+def _tokens(run: Run, sources: Sequence[TextSource], reading: Reading, say: Say) -> Iterator[Encoded]:
+    """Yield the tokens of all sources."""
+    tokenizer = run.tokenizer
+    for is_shards, group in groupby(sources, key=lambda source: source.kind == "shards"):
+        if not is_shards:
+            yield from encode_sources(
+                list(group), tokenizer, reading, jobs=1, say=say, on_bytes=run.tick, limit=run.limit
+            )
+            continue
+        for source in group:
+            if source.path is not None:
+                for documents in read_shards(source.path, tokenizer.n_vocab, vocabulary_hash(tokenizer)):
+                    yield from encoded_again(documents, tokenizer)
 
 
 def wikitext(run: Run, source: Source, stride: int | None, texts: Iterable[str]) -> Evaluation:

@@ -116,11 +116,6 @@ def is_address(data: str) -> bool:
     return urlparse(data).scheme in ("http", "https")
 
 
-def given_path(data: str, say: Say = lambda line: None, progress: Callable[[str], Progress] | None = None) -> Path:
-    """Return ``data`` as a path on this machine; fetch it if it is an address."""
-    return _given(data, say, progress or (lambda name: lambda done, total: None))
-
-
 def _given(data: str, say: Say, start: Callable[[str], Progress]) -> Path:
     return _from_web(data, say, start) if is_address(data) else Path(data)
 

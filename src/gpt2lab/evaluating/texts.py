@@ -7,10 +7,13 @@ logits are ever held as a whole. Bytes are counted where they are read, not deri
 from __future__ import annotations
 
 import codecs
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from gpt2lab.data.cuts import last_cut
 from gpt2lab.errors import UsageError
@@ -19,6 +22,7 @@ from gpt2lab.evaluating.results import Losses
 from gpt2lab.scoring import check_stride
 
 if TYPE_CHECKING:
+    from gpt2lab.data.encoding import Encoded
     from gpt2lab.engines.protocol import Engine
     from gpt2lab.tokenizer import Tokenizer
 
@@ -117,12 +121,59 @@ def text_losses(
 ) -> Losses:
     """Score every token of ``documents``.
 
-    Each document has its own context. It begins after ``<|endoftext|>`` if ``opened`` and the tokenizer has one;
-    otherwise its first token is not scored.
+    Each document comes in pieces of text and has its own context. It begins after ``<|endoftext|>`` if ``opened`` and
+    the tokenizer has one; otherwise its first token is not scored.
     """
-    first = [tokenizer.end_of_text] if opened and tokenizer.end_of_text is not None else []
+    first = _first(tokenizer) if opened else []
     items = (item for pieces in documents for item in windows.of(chain([first], encoded(pieces, tokenizer))))
     losses = Losses()
     for (scores,) in score_items(engine, items):
         losses.add(-scores.total, len(scores.logprobs))
     return losses
+
+
+def token_losses(engine: Engine, tokenizer: Tokenizer, stream: Iterable[Encoded], windows: Windows) -> Losses:
+    """Score the tokens of ``stream`` that training would learn, each document in a context of its own.
+
+    The stride of ``windows`` must not exceed their inputs. The start of a document is as in :func:`text_losses`.
+    """
+    first = _first(tokenizer)
+    learned: deque[bool] = deque()  # for each token that is yet to be scored
+    losses = Losses()
+    for (scores,) in score_items(engine, _items(_pieces(stream), first, windows, learned)):
+        chosen = np.array([learned.popleft() for _ in scores.logprobs], bool)
+        if chosen.any():
+            losses.add(-float(scores.logprobs[chosen].sum()), int(chosen.sum()))
+    return losses
+
+
+_Ids = tuple[list[int], bool, bool]  # of a piece of a document: the ids, whether they are learned, whether it ends
+
+
+def _pieces(stream: Iterable[Encoded]) -> Iterator[_Ids]:
+    for each in stream:
+        ends = np.cumsum(each.lengths).tolist()
+        bounds = zip([0, *ends], ends, each.trained.tolist(), each.ends.tolist(), strict=False)
+        yield from ((each.ids[begin:end].tolist(), learned, last) for begin, end, learned, last in bounds)
+
+
+def _items(pieces: Iterator[_Ids], first: list[int], windows: Windows, learned: deque[bool]) -> Iterator[Item]:
+    """Yield the windows of all documents; append to ``learned`` whether each token that they score is learned."""
+
+    def document(piece: _Ids) -> Iterator[list[int]]:
+        unscored = 0 if first else 1
+        yield first
+        following: _Ids | None = piece
+        while following is not None:
+            ids, trained, ends = following
+            learned.extend([trained] * max(0, len(ids) - unscored))
+            unscored = max(0, unscored - len(ids))
+            yield ids
+            following = None if ends else next(pieces, None)
+
+    for piece in pieces:
+        yield from windows.of(document(piece))
+
+
+def _first(tokenizer: Tokenizer) -> list[int]:
+    return [] if tokenizer.end_of_text is None else [tokenizer.end_of_text]

@@ -15,6 +15,7 @@ from gpt2lab.exploring.reading import Reading, read_text
 from gpt2lab.scoring import check_stride
 
 if TYPE_CHECKING:
+    from gpt2lab.generation.completion import Prompt
     from gpt2lab.model import LanguageModel
 
 
@@ -58,7 +59,7 @@ class Document:
         )
 
 
-def read_document(model: LanguageModel, text: str, model_name: str, stride: int | None = None) -> Document:
+def read_document(model: LanguageModel, text: Prompt, model_name: str, stride: int | None = None) -> Document:
     """Read ``text``, of any length. Raises :class:`~gpt2lab.errors.UsageError` for a stride outside 1 … n_ctx."""
     readings = read_text(model, text, stride)
     edges = [n for n in range(1, len(readings)) if readings[n].context < readings[n - 1].context]

@@ -7,10 +7,12 @@ from typing import Any
 
 import click
 
+from gpt2lab.cli.data_options import reading_options
 from gpt2lab.cli.explore.shared import HTML, JSON, loader_and_names, model_name, write_result
 from gpt2lab.cli.options import GroupedCommand, model_options, option
 from gpt2lab.cli.output import check_not_input, print_json
-from gpt2lab.cli.prompts import text_or_file
+from gpt2lab.cli.prompts import check_argument, documents_of
+from gpt2lab.errors import UsageError
 
 
 @click.command(cls=GroupedCommand, short_help="Colour a text by how surprising each token is.")
@@ -18,6 +20,7 @@ from gpt2lab.cli.prompts import text_or_file
 @option("Options", "--stride", type=int, help="Windows advance by N tokens.  [default: n_ctx // 2]")
 @JSON
 @HTML
+@reading_options
 @model_options("float32")
 def command(text: str, stride: int | None, as_json: bool, html: str | None, **arguments: Any) -> None:
     """Show TEXT with every token coloured by its probability.
@@ -30,9 +33,16 @@ def command(text: str, stride: int | None, as_json: bool, html: str | None, **ar
     from gpt2lab.exploring.score import read_document
 
     check_not_input(html, text)
+    reading = {name: arguments.pop(name) for name in ("field", "column", "encoding", "errors")}
     load, named = loader_and_names(arguments)
-    source, content = text_or_file(text)
-    document = read_document(load(), content, model_name(named), stride)
+    check_argument(text)
+    model = load()
+    source, documents = documents_of(text, model.tokenizer, reading)
+    if len(documents) > 1:
+        raise UsageError(
+            f"{source} has {len(documents):,} documents, and explore score shows one; gpt2lab score takes all"
+        )
+    document = read_document(model, documents[0].text, model_name(named), stride)
     if as_json:
         print_json(asdict(document))
     else:

@@ -1,0 +1,130 @@
+"""The same text in every format, to every command that reads text: the same tokens."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import importlib
+import io
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+import needs
+
+TINY = Path(__file__).parents[1] / "golden" / "tiny"
+TEXT = 'Käthe, a miller, said: "No\tgoose\nhas an opinion."\nThat was all.\n'
+
+
+def rows(delimiter: str = ",") -> bytes:
+    out = io.StringIO()
+    csv.writer(out, delimiter=delimiter).writerows([["id", "text"], ["1", TEXT]])
+    return out.getvalue().encode()
+
+
+def zipped(name: str, data: bytes) -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr(name, data)
+        archive.writestr("__MACOSX/._" + name, b"\0\5\x16\7")
+        archive.writestr("._" + name, b"\0\5\x16\7")
+    return out.getvalue()
+
+
+def record(**more: object) -> str:
+    return json.dumps({"n": 1, "text": TEXT, **more})
+
+
+FORMATS: dict[str, tuple[str, Callable[[], bytes], tuple[str, ...]]] = {
+    "text": ("a.txt", TEXT.encode, ()),
+    "any ending": ("a.xyz", TEXT.encode, ()),
+    "byte-order mark": ("a.txt", lambda: TEXT.encode("utf-8-sig"), ()),
+    "line ends of Windows": ("a.txt", lambda: TEXT.replace("\n", "\r\n").encode(), ()),
+    "line ends of old Macs": ("a.txt", lambda: TEXT.replace("\n", "\r").encode(), ()),
+    "utf16": ("a.txt", lambda: TEXT.encode("utf-16"), ("--encoding", "utf16")),
+    "latin-1": ("a.txt", lambda: TEXT.encode("latin-1"), ("--encoding", "latin-1")),
+    "gzip": ("a.txt.gz", lambda: gzip.compress(TEXT.encode()), ()),
+    "zip": ("a.zip", lambda: zipped("a.txt", TEXT.encode()), ()),
+    "JSON lines": ("a.jsonl", record().encode, ()),
+    "JSON lines by another name": ("a.ndjson", lambda: b"\xef\xbb\xbf" + record().encode() + b"\r\n", ()),
+    "JSON lines, a field": ("a.jsonl", lambda: record(body=TEXT, text="no").encode(), ("--field", "body")),
+    "JSON array": ("a.json", lambda: f"[\n{record()}\n]".encode(), ()),
+    "CSV": ("a.csv", rows, ()),
+    "CSV, a column": ("a.csv", rows, ("--column", "2")),
+    "CSV with semicolons": ("a.csv", lambda: rows(";"), ()),
+    "CSV in gzip": ("a.csv.gz", lambda: gzip.compress(rows()), ()),
+}
+
+
+def tokens_of(gpt2lab, command: str, path: Path, options: tuple[str, ...]) -> int:
+    """The number of tokens that a command reads from a file."""
+    model = ("--model_name", TINY)
+    if command == "encode":
+        out = path.parent / "out"
+        result = gpt2lab("encode", path, out, *options, *model)
+        assert result.exit_code == 0, result.stderr
+        path, options, command = out, (), "inspect"
+    arguments = {
+        "inspect": ("inspect", path, "--batch", 0, "--json"),
+        "eval": ("eval", "perplexity", "--data", path, "--json"),
+        "score": ("score", path, "--json"),
+        "explore": ("explore", "score", path, "--json"),
+    }[command]
+    result = gpt2lab(*arguments, *options, *model)
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    if command == "explore":
+        return len(found["readings"])
+    counts = {"inspect": found, "eval": found.get("counts", {}), "score": {"tokens": found.get("n_tokens")}}
+    return counts[command]["tokens"]
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("command", ["inspect", "encode", "eval", "score", "explore"])
+def test_every_command_reads_the_same_tokens_from_every_format(gpt2lab, tmp_path, command, form):
+    (tmp_path / "plain.txt").write_bytes(TEXT.encode())
+    expected = tokens_of(gpt2lab, "inspect", tmp_path / "plain.txt", ())
+    name, content, options = FORMATS[form]
+    (tmp_path / name).write_bytes(content())
+    assert tokens_of(gpt2lab, command, tmp_path / name, options) == expected
+
+
+@pytest.mark.parametrize("command", ["inspect", "eval", "score", "explore"])
+@pytest.mark.parametrize("out", ["a.tokens", "a.npz"])
+def test_every_command_reads_what_encode_wrote(gpt2lab, tmp_path, command, out):
+    (tmp_path / "plain.txt").write_bytes(TEXT.encode())
+    expected = tokens_of(gpt2lab, "inspect", tmp_path / "plain.txt", ())
+    assert gpt2lab("encode", tmp_path / "plain.txt", tmp_path / out, "--model_name", TINY).exit_code == 0
+    assert tokens_of(gpt2lab, command, tmp_path / out, ()) == expected
+
+
+@pytest.mark.parametrize("command", ["inspect", "encode", "eval", "score", "explore"])
+def test_every_command_reads_parquet(gpt2lab, tmp_path, command):
+    pyarrow = needs.package("pyarrow")
+    (tmp_path / "plain.txt").write_bytes(TEXT.encode())
+    table = pyarrow.Table.from_pylist([{"n": 1, "body": TEXT}])
+    importlib.import_module("pyarrow.parquet").write_table(table, tmp_path / "a.parquet")
+    expected = tokens_of(gpt2lab, "inspect", tmp_path / "plain.txt", ())
+    assert tokens_of(gpt2lab, command, tmp_path / "a.parquet", ("--column", "body")) == expected
+
+
+def test_eval_and_score_agree_on_documents_with_prompts(gpt2lab, tmp_path):
+    lines = [{"prompt": "Who slept?", "completion": " Nobody did."}, {"prompt": "Who ate?", "completion": " A wolf."}]
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    model = ("--model_name", TINY)
+    score = json.loads(gpt2lab("score", tmp_path / "a.jsonl", "--json", *model).stdout)
+    found = json.loads(gpt2lab("eval", "perplexity", "--data", tmp_path / "a.jsonl", "--json", *model).stdout)
+    assert found["counts"] == {"bytes": len(" Nobody did. A wolf."), "tokens": score["n_tokens"]}
+    assert found["figures"][0]["value"] == pytest.approx(score["perplexity"], rel=1e-5)
+
+
+@pytest.mark.parametrize("content", [TEXT.encode("utf-8-sig"), TEXT.replace("\n", "\r\n").encode()])
+def test_a_prompt_is_read_like_a_training_text(gpt2lab, tmp_path, content):
+    (tmp_path / "a.txt").write_bytes(content)
+    line = gpt2lab(
+        "generate", "--prompt_file", tmp_path / "a.txt", "--length", 1, "--json", "--model_name", TINY
+    ).stdout
+    assert json.loads(line)["prompt"] == TEXT.removesuffix("\n")
