@@ -69,11 +69,21 @@ def test_help_after_two_dashes_is_not_taken_for_a_prompt(gpt2lab, command: list[
     assert result.stderr.startswith("gpt2lab: error: --help after -- is a prompt;")
 
 
-@pytest.mark.parametrize("command", [["generate", "--length", 2], ["next"], ["explore", "next"]], ids=lambda c: c[0])
+ADVISED = [
+    ["generate", "--length", "2"],
+    ["next"],
+    ["explore", "next"],
+    ["explore", "attend"],
+    ["explore", "sweep", "--temperatures", "1", "--length", "2"],
+    ["explore", "compare", TINY, TINY, "--length", "2"],
+]
+
+
+@pytest.mark.parametrize("command", ADVISED, ids=lambda command: " ".join(command[:2]))
 def test_a_prompt_that_ends_in_a_space_gets_one_line_of_advice(gpt2lab, command: list[str]) -> None:
-    advised = gpt2lab(*command, "The king ", "--model", TINY).stderr
-    assert advised.count("the prompt ends in a space") == 1
-    assert "ends in a space" not in gpt2lab(*command, "The king", "--model", TINY).stderr
+    model = [] if "compare" in command else ["--model", TINY]
+    assert gpt2lab(*command, "The king ", *model).stderr.count("the prompt ends in a space") == 1
+    assert "ends in a space" not in gpt2lab(*command, "The king", *model).stderr
 
 
 def test_the_advice_names_one_of_many_prompts(gpt2lab) -> None:

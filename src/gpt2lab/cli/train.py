@@ -20,7 +20,7 @@ from typing import Any
 import click
 
 from gpt2lab.cli.data_options import folder_options, reading_options
-from gpt2lab.cli.options import PATH, GroupedCommand, option
+from gpt2lab.cli.options import PATH, TEXT, GroupedCommand, option
 from gpt2lab.config import ModelConfig
 from gpt2lab.errors import UsageError
 from gpt2lab.training.job import Job
@@ -46,7 +46,9 @@ def settings_options(function: Callable[..., None]) -> Callable[..., None]:
         else:
             name = f"--{field.name}"
             choices = typing.get_args(kind) if typing.get_origin(kind) is typing.Literal else ()
-            more["type"] = click.Choice(choices) if choices else (*typing.get_args(kind), kind)[0]
+            more["type"] = (
+                click.Choice(choices) if choices else TEXT if kind is str else (*typing.get_args(kind), kind)[0]
+            )
         function = option(field.metadata["group"], name, **more)(function)
     return function
 

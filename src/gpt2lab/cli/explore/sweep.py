@@ -22,7 +22,7 @@ from gpt2lab.cli.explore.shared import (
 )
 from gpt2lab.cli.options import PATH, TEXT, model_options, option, sampling_options
 from gpt2lab.cli.output import print_json
-from gpt2lab.cli.prompts import prompt_argument
+from gpt2lab.cli.prompts import hint_at_space, prompt_argument
 from gpt2lab.sampling.declaration import SamplingParams
 
 
@@ -96,6 +96,7 @@ def command(
         words=words,
     )
     result = sweep(load(), request, model_name(named))
+    hint_at_space([request.prompt])
     if as_json:
         print_json(asdict(result))
     else:
