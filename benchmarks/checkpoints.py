@@ -1,4 +1,4 @@
-"""How long it takes to open a GGUF of the size of ``tales`` (25 MB, q8_0) and to read all of it as float32.
+"""Measure the time to open a GGUF of the size of ``tales`` (25 MB, q8_0) and to read all of it as float32.
 
 The bound is memory: the values are written once (4 bytes each), into fresh pages. Last line: JSON, milliseconds of
 processor time, the best of 20 rounds.

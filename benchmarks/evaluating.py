@@ -1,4 +1,4 @@
-"""How fast `gpt2lab eval` gets through texts and benchmarks, beside plain loops over transformers.
+"""Measure the speed of `gpt2lab eval` on texts and benchmarks, beside plain loops over transformers.
 
     python benchmarks/evaluating.py [--size 124M] [--rounds 3] [--threads 2]
 

@@ -1,4 +1,4 @@
-"""How soon the playground is ready, and how soon it follows a slider, in a headless Chromium.
+"""Measure the time until the playground is ready, and until it follows a slider, in headless Chromium.
 
     python benchmarks/page.py [--model_name tales] [--rounds 7]
 

@@ -1,4 +1,4 @@
-"""What the precisions cost in quality: their distributions of the next token beside float32's, on a text.
+"""Measure the precisions' quality on a text: their next-token distributions beside float32's.
 
     python benchmarks/precision_quality.py --text FILE_OR_FOLDER [--model tales] [--held_out 0.025] [--tokens 20000]
 

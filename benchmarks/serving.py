@@ -40,7 +40,7 @@ TOP_K = 40  # llama.cpp sorts the whole vocabulary for every token without it, w
 
 @dataclass
 class Result:
-    """What one client saw."""
+    """One client's observations."""
 
     first_token_seconds: list[float] = field(default_factory=list)
     tokens: int = 0
@@ -119,7 +119,7 @@ def body_of(number: int, tokens: int, model: str | None, peer: bool) -> bytes:
 
 @dataclass
 class Load:
-    """What all clients of one load saw."""
+    """The observations of all clients of one load."""
 
     tokens_s: float
     firsts: list[float]
@@ -127,7 +127,7 @@ class Load:
 
 
 def load(url: str, clients: int, requests: int, tokens: int, model: str | None, peer: bool) -> Load:
-    """All clients at once."""
+    """Run all clients at once."""
     parts = urlsplit(url)
     address = parts.hostname or "", parts.port or 80
     bodies = [body_of(number, tokens, model, peer) for number in range(clients * requests)]
@@ -250,7 +250,7 @@ def llama_server(arguments: argparse.Namespace, slots: int) -> Iterator[str]:
 
 @contextmanager
 def running_server(arguments: argparse.Namespace, _: int) -> Iterator[str]:
-    """One that somebody else has started."""
+    """Yield the address of a server that is already running."""
     yield wait_for(arguments.peer)
 
 

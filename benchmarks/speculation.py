@@ -1,10 +1,10 @@
-"""What guessing ahead gains where a text repeats itself, and what it costs where it does not.
+"""Measure what speculation gains on text that repeats itself, and what it costs on text that does not.
 
     python benchmarks/speculation.py [--size 124M | --model NAME] [--precision q8_0] [--length 200] [--rounds 5]
 
-``--size`` is of random weights, whose greedy text repeats itself at once; ``--model`` is a real one. Every round makes
-each text without and with speculation, one after the other, so that a change in the machine's mood meets both alike;
-that the tokens are the same is checked every time. Medians with min–max, last line JSON.
+``--size`` uses random weights, whose greedy text repeats itself at once; ``--model`` uses a real model. Every round
+generates each text without and with speculation, one after the other, so that a change in the machine's load affects
+both. It checks every time that the tokens are the same. Prints medians with min–max; the last line is JSON.
 """
 
 from __future__ import annotations
