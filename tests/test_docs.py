@@ -109,7 +109,8 @@ def test_shell_commands_work(block, workspace):
         text=True,
         timeout=120,
     )
-    if run.returncode and (lacking := re.search(r"needs (\w+): pip install 'gpt2lab\[", run.stderr)):
+    errors = run.stderr + "".join(log.read_text() for log in folder.glob("*.log"))  # of servers in the background
+    if run.returncode and (lacking := re.search(r"needs (\w+): pip install 'gpt2lab\[", errors)):
         needs.check(lacking[1])
     assert run.returncode == 0, f"{block}\n{block.code}\n{run.stdout}{run.stderr}"
     if block.output is not None:

@@ -35,7 +35,7 @@ def hub(server, monkeypatch, tmp_path):
     )
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True, raising=False)
     path = "/datasets/somebody/lambada/resolve/main/data/lambada_test.jsonl"
     server.files[path] = PASSAGE
     server.headers[path] = hub_headers(PASSAGE, large=False)
