@@ -4,7 +4,7 @@ import pytest
 
 from gpt2lab.config import ModelConfig
 from gpt2lab.errors import UsageError
-from gpt2lab.training.settings import LORA_TARGETS, Settings, learning_rate, resolved
+from gpt2lab.training.settings import LORA_TARGETS, Done, Settings, learning_rate, resolved
 
 SMALL = ModelConfig(n_ctx=128, n_embd=256, n_head=4, n_layer=2)
 
@@ -70,6 +70,17 @@ def test_epochs_become_steps():
     assert resolved(Settings(epochs=0.5), SMALL, 400, from_scratch=False).steps == 25
     with pytest.raises(UsageError, match="not both"):
         resolved(Settings(epochs=1, steps=1), SMALL, 400, from_scratch=False)
+
+
+@pytest.mark.parametrize(("batch_size", "steps"), [(4, 12), (1, 8 + 16), (8, 8 + 2), (5, 8 + 4)])
+def test_epochs_count_windows_whatever_the_batches_were_before(batch_size, steps):
+    settings = Settings(epochs=1, batch_size=batch_size, accumulate_gradients=1)
+    assert resolved(settings, SMALL, 48, from_scratch=False, done=Done(8, 32)).steps == steps
+
+
+def test_a_run_with_all_its_epochs_behind_it_has_no_updates_left():
+    settings = Settings(epochs=1, batch_size=1, accumulate_gradients=1)
+    assert resolved(settings, SMALL, 48, from_scratch=False, done=Done(10, 50)).steps == 10
 
 
 def test_the_learning_rate_suits_the_model():

@@ -217,3 +217,26 @@ def test_another_number_of_heads_is_refused():
     run(1)
     with pytest.raises(Gpt2LabError, match="n_head is 2 in the state, 4 now"):
         run(2, config=replace(SHAPE, n_head=4))
+
+
+def progress(step):
+    return json.loads(Path(f"checkpoint/run1/state-{step:07}/progress.json").read_text())
+
+
+@pytest.mark.parametrize("batch_size", [1, 8])
+def test_an_epoch_has_the_same_windows_after_a_change_of_batch_size(batch_size, capsys):
+    run(None, epochs=1, batch_size=4, stop_after=3)
+    windows = int(re.search(r"dataset has (\d+) tokens", capsys.readouterr().out)[1]) // 16
+    run(None, epochs=1, batch_size=batch_size)
+    updates = -(-(windows - 12) // batch_size)
+    assert progress(3 + updates)["position"] == 12 + updates * batch_size
+    run(None, epochs=1, batch_size=1)
+    assert f"after {3 + updates} updates" in capsys.readouterr().out
+
+
+def test_an_epoch_has_the_same_tokens_after_a_change_of_block_size():
+    run(None, epochs=1, batch_size=4, stop_after=3)
+    run(None, epochs=1, batch_size=4, block_size=8)
+    (last,) = [state for state in states(Path("checkpoint/run1")) if state.name != "state-0000003"]
+    tokens, position = (json.loads((last / "progress.json").read_text())[name] for name in ("tokens", "position"))
+    assert tokens // 8 <= position < tokens // 8 + 4

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from gpt2lab.data.windows import Windows
 from gpt2lab.errors import CheckpointError, UsageError
 from gpt2lab.training import checkpoints
 from gpt2lab.training.checkpoints import State
@@ -23,7 +24,7 @@ from gpt2lab.training.job import Job
 from gpt2lab.training.loop import Trainer
 from gpt2lab.training.module import GPT2
 from gpt2lab.training.restoring import restore
-from gpt2lab.training.settings import Settings
+from gpt2lab.training.settings import Done, Settings
 from gpt2lab.training.setup import Setup, open_source, print_line
 
 
@@ -94,12 +95,21 @@ def _has_states(path: Path) -> bool:
     return checkpoints.is_state(path) or bool(checkpoints.states(path))
 
 
+def done_before(state: State | None, windows: Windows) -> Done:
+    """Return what ``state`` has behind it, counted in ``windows``, which may have another length than those then."""
+    if state is None:
+        return Done()
+    position, length = state.progress["position"], state.progress.get("window", windows.length)
+    return Done(state.progress["step"], position * length // windows.length)
+
+
 def go_on(trainer: Trainer, setup: Setup, state: State | None) -> None:
     """Restore ``state``, if there is one, without writing anything."""
     if state is not None:
         setup.say(f"Loading checkpoint {state.path}")
         _check_base(trainer, state, setup.job)
         restore(trainer, state)
+        trainer.position = done_before(state, trainer.windows).position
         _say_changes(trainer, setup, state)
         if not is_of(state, trainer.run):
             trainer.forget_best()  # the best model is in the other folder

@@ -10,7 +10,7 @@ import math
 import operator
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 from gpt2lab.config import ModelConfig
 from gpt2lab.errors import UsageError
@@ -173,15 +173,26 @@ _BOUNDS: dict[str, tuple[str, Callable[[Any, Any], bool]]] = {
 }
 
 
-def resolved(settings: Settings, config: ModelConfig, windows: int, *, from_scratch: bool) -> Settings:
+class Done(NamedTuple):
+    """The part of a run that lies behind it: updates made, and windows trained on."""
+
+    step: int = 0
+    position: int = 0
+
+
+def resolved(
+    settings: Settings, config: ModelConfig, windows: int, *, from_scratch: bool, done: Done = Done()
+) -> Settings:
     """Return ``settings`` with each None replaced, from the model's shape and the number of windows in an epoch.
 
-    ``epochs`` becomes None, because ``steps`` replaces it. Raises :class:`UsageError` if both are given, if a window or
+    ``epochs`` becomes None, because ``steps`` replaces it. Epochs are counted in windows: ``steps`` is the number of
+    updates ``done`` plus those that the remaining windows take. Raises :class:`UsageError` if both are given, if a window or
     a sample is longer than the model's context, or if ``narrow_steps`` conflicts with other settings.
     """
     if settings.steps and settings.epochs:
         raise UsageError("give --steps or --epochs, not both")
-    steps = settings.steps or math.ceil((settings.epochs or EPOCHS) * windows / settings.windows_per_update)
+    left = max(0, (settings.epochs or EPOCHS) * windows - done.position)  # windows
+    steps = settings.steps or done.step + math.ceil(left / settings.windows_per_update)
     if settings.steps is None and settings.epochs is None:
         steps = max(steps, FEWEST_STEPS)
     chosen: dict[str, Any] = {

@@ -14,7 +14,7 @@ from gpt2lab.model import tokenizer_of
 from gpt2lab.tokenizer import Tokenizer
 from gpt2lab.training.distributed import World
 from gpt2lab.training.job import Job
-from gpt2lab.training.settings import Settings, resolved
+from gpt2lab.training.settings import Done, Settings, resolved
 from gpt2lab.weights import Checkpoint, open_checkpoint
 from gpt2lab.weights.checkpoint import TokenizerFiles
 
@@ -55,10 +55,10 @@ class Setup:
     source: Source
     world: World
 
-    def resolved(self, windows: int) -> Setup:
+    def resolved(self, windows: int, done: Done) -> Setup:
         """Return a copy with resolved settings, now that the number of ``windows`` in an epoch is known."""
-        from_scratch = self.source.checkpoint is None
-        return replace(self, settings=resolved(self.settings, self.source.config, windows, from_scratch=from_scratch))
+        config, from_scratch = self.source.config, self.source.checkpoint is None
+        return replace(self, settings=resolved(self.settings, config, windows, from_scratch=from_scratch, done=done))
 
     def say(self, line: str) -> None:
         """Print a line on standard output, in the main process alone."""

@@ -25,7 +25,7 @@ from gpt2lab.training.module import GPT2
 from gpt2lab.training.ops.compute import Compute
 from gpt2lab.training.optimizers import choose_trainable
 from gpt2lab.training.reporting import Lines, Live, Reporter, Several
-from gpt2lab.training.resuming import base_checksum, begin, ended, go_on, is_of, move_aside, torchrun_job
+from gpt2lab.training.resuming import base_checksum, begin, done_before, ended, go_on, is_of, move_aside, torchrun_job
 from gpt2lab.training.samples import Samples
 from gpt2lab.training.settings import Settings
 from gpt2lab.training.setup import Setup
@@ -44,7 +44,7 @@ def train(job: Job, settings: Settings, terminal: bool = False) -> int:
             hold.take(job.run)
         setup, state = begin(job, settings, world)
         text = load_text(setup)
-        setup = setup.resolved(len(text.windows))
+        setup = setup.resolved(len(text.windows), done_before(state, text.windows))
         trainer = _trainer(setup, text, state)
         goes_on, newer = is_of(state, job.run), state is None or setup.job.restore_from != "latest"
         del state  # else its files stay open, and in memory, to the end
@@ -80,6 +80,7 @@ def _trainer(setup: Setup, text: Text, state: State | None) -> Trainer:
     about = {
         "precision": model.compute.precision,
         "tokens": len(text.windows.ring),
+        "window": text.windows.length,
         "base": base_checksum(setup, model),
         "model_name": setup.job.model_name if source.checkpoint else None,
         "torchrun": torchrun_job(),
