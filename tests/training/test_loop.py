@@ -100,6 +100,38 @@ def test_the_loss_is_the_mean_over_trained_targets(make_trainer):
     assert trainer.update() == pytest.approx(torch.cat(losses).mean().item(), rel=1e-5)
 
 
+class Silent(Windows):
+    """Windows of which the first three bear no loss at all."""
+
+    def batch(self, position, size):
+        batch = super().batch(position, size)
+        batch.trained[: max(0, 3 - position)] = False
+        return batch
+
+
+def test_updates_without_a_learned_target_change_nothing_and_have_no_loss(make_trainer):
+    silent = Silent(Ring(Documents.of([np.arange(1, 51)] * 8), separator=0), 12, seed=3)
+    trainer = make_trainer(windows=silent, batch_size=1, steps=5)
+    before = {name: tensor.clone() for name, tensor in weights(trainer).items()}
+    for _ in range(3):
+        assert trainer.update() is None
+    assert_same(before, weights(trainer))
+    assert (trainer.step, trainer.position) == (3, 3)
+
+
+def test_updates_without_a_learned_target_are_left_out_of_the_average_counted_and_told(make_trainer):
+    silent = Silent(Ring(Documents.of([np.arange(1, 51)] * 8), separator=0), 12, seed=3)
+    trainer = make_trainer(windows=silent, batch_size=1, steps=5)
+    trainer.train()
+    made = trainer.reporter.updates
+    assert [update.loss for update in made[:3]] == [update.average for update in made[:3]] == [None] * 3
+    assert made[3].average == made[3].loss > 1
+    assert trainer.reporter.said.count("warning: update 1 had no learned target, only prompts: it changed nothing") == 1
+    again = make_trainer(windows=silent, batch_size=1, steps=6)
+    restore(again, load_state(trainer.last_state))
+    assert trainer.unlearned == again.unlearned == 3
+
+
 def test_noise_replaces_inputs_and_depends_on_the_window_alone(make_trainer, counting):
     trainer = make_trainer(noise=0.5, batch_size=4, accumulate_gradients=1)
     (noisy,) = trainer.batches.of_update(0)

@@ -2,7 +2,7 @@ import io
 import json
 import re
 import struct
-from dataclasses import astuple
+from dataclasses import astuple, replace
 
 import pytest
 
@@ -26,6 +26,16 @@ def test_lines_are_the_originals(capsys):
         "[3 | 5.00] validation loss = 2.2500",
         "Saving checkpoint/run1/state-0000003",
     ]
+
+
+def test_an_update_without_a_loss_has_a_line_and_no_record(capsys, tmp_path):
+    made = replace(UPDATE, loss=None)
+    Lines().update(made)
+    Lines().update(replace(made, average=None))
+    assert capsys.readouterr().out == "[3 | 4.57] loss=none avg=2.50\n[3 | 4.57] loss=none avg=none\n"
+    with Metrics(tmp_path, 0) as metrics:
+        metrics.update(made)
+    assert list(read_metrics(tmp_path / "metrics.jsonl")) == []
 
 
 def test_a_terminal_has_one_line_that_is_kept_up_to_date(monkeypatch):

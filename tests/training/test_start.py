@@ -240,3 +240,11 @@ def test_an_epoch_has_the_same_tokens_after_a_change_of_block_size():
     (last,) = [state for state in states(Path("checkpoint/run1")) if state.name != "state-0000003"]
     tokens, position = (json.loads((last / "progress.json").read_text())[name] for name in ("tokens", "position"))
     assert tokens // 8 <= position < tokens // 8 + 4
+
+
+def test_held_out_windows_without_a_learned_target_are_not_validated_with(capsys):
+    rows = [{"prompt": "why " * 100, "completion": "so"}] * 3
+    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    train(job(val_dataset="rows.jsonl"), Settings(steps=1, **{**QUICK, "val_batch_count": 1, "val_batch_size": 1}))
+    assert "there will be no validation" in capsys.readouterr().out
+    assert progress(1)["best"] is None

@@ -35,7 +35,7 @@ from gpt2lab.training.settings import Settings, learning_rate
 from gpt2lab.weights.checkpoint import TokenizerFiles
 
 AVERAGE_DECAY = 0.99  # for the running mean of losses shown as avg=, as in the original
-COUNTERS = ("step", "position", "best", "best_step", "since_best", "average", "seconds")
+COUNTERS = ("step", "position", "best", "best_step", "since_best", "average", "seconds", "unlearned")
 
 Sampler = Callable[[int, Mapping[str, Tensor]], None]
 """A function that writes samples of a model, given the step and the model's tensors."""
@@ -81,7 +81,7 @@ class Trainer:
         self.used_ids = used_ids(windows, held_out).to(self.world.device) if settings.narrow_steps else None
         self.text = None  # a fingerprint of the windows to validate with
         if self.validated is not None:
-            self.text = fingerprint(self.validated, settings.val_batch_size * settings.val_batch_count)
+            self.text = fingerprint(self.validated, settings.validated_windows)
         self.generation = 0
         self.step = 0  # updates made
         self.position = 0  # windows trained on
@@ -90,6 +90,7 @@ class Trainer:
         self.since_best = 0  # validations
         self.average = (0.0, 0.0)  # weighted sum of losses, sum of weights
         self.seconds = 0.0
+        self.unlearned = 0  # updates without a learned target
         self.last_state: Path | None = None
         self.saved_at = time.monotonic()
         self.interrupts = Interrupts(self._say_interrupted)
@@ -166,9 +167,10 @@ class Trainer:
         told = self.world.sum(float(self.interrupted is not None) + (size + 1) * float(long_since))
         return told % (size + 1) > 0, told > size
 
-    def update(self) -> float:
+    def update(self) -> float | None:
         """Make one update with the clipped mean gradient of all trained targets; return their mean loss in nats.
 
+        Without a trained target there is no gradient: only the counters move, and None is returned.
         Raises :class:`TrainingError`, and applies nothing, if the loss or the gradient is not finite.
         """
         step = self.step + 1
@@ -176,10 +178,16 @@ class Trainer:
             assert self.used_ids is not None, "there were no narrow steps"
             self.forget_best()  # its loss was over fewer tokens
             widen(self.model, self.used_ids, self.world)
+        batches = list(self.batches.of_update(self.position))
+        total = self.world.sum(float(sum(batch.trained.sum() for batch in batches)))
+        loss = self._descend(batches, total, step) if total else None
+        self.step, self.position = step, self.position + self.settings.windows_per_update
+        return loss
+
+    def _descend(self, batches: list[Batch], total: float, step: int) -> float:
+        """Move the weights along the gradient of update ``step``; return the mean loss of its ``total`` targets."""
         torch.manual_seed(self._seed_of(step))
         self.wrapped.train()
-        batches = list(self.batches.of_update(self.position))
-        total = max(1.0, self.world.sum(float(sum(batch.trained.sum() for batch in batches))))
         loss = 0.0
         for number, batch in enumerate(batches, start=1):
             with self.world.last_micro_batch(self.wrapped, last=number == len(batches)):
@@ -197,7 +205,6 @@ class Trainer:
                 group["lr"] = learning_rate(step, self.settings)
             optimizer.step()
         self._zero_gradients()
-        self.step, self.position = step, self.position + self.settings.windows_per_update
         return loss
 
     @torch.no_grad()
@@ -208,8 +215,7 @@ class Trainer:
         """
         self.wrapped.eval()
         size, rank = self.world.size, self.world.rank
-        count = self.settings.val_batch_size * self.settings.val_batch_count
-        batches = list(held_out.in_order(self.settings.val_batch_size, count))
+        batches = list(held_out.in_order(self.settings.val_batch_size, self.settings.validated_windows))
         loss = targets = 0.0
         for first in range(0, len(batches), size):  # the same number of times in every process
             mine = first + rank < len(batches)
@@ -289,12 +295,20 @@ class Trainer:
         where = f"the last state, {self.last_state}, is intact" if self.last_state else "no state has been saved yet"
         return f"{what}; {where}; try a lower --learning_rate"
 
-    def _report(self, loss: float, seconds: float) -> None:
-        self.average = (AVERAGE_DECAY * self.average[0] + loss, AVERAGE_DECAY * self.average[1] + 1)
-        average = self.average[0] / self.average[1]
+    def _report(self, loss: float | None, seconds: float) -> None:
+        if loss is None:
+            self._count_unlearned()
+        else:
+            self.average = (AVERAGE_DECAY * self.average[0] + loss, AVERAGE_DECAY * self.average[1] + 1)
+        average = self.average[0] / self.average[1] if self.average[1] else None
         tokens = self.settings.windows_per_update * self.windows.length
         rate = learning_rate(self.step, self.settings)
         self.reporter.update(Update(self.step, self.seconds, loss, average, rate, tokens / max(seconds, 1e-9)))
+
+    def _count_unlearned(self) -> None:
+        if self.unlearned == 0:
+            self.reporter.say(f"warning: update {self.step} had no learned target, only prompts: it changed nothing")
+        self.unlearned += 1
 
     def _due(self, every: int) -> bool:
         return self.step == self.last_step or (every > 0 and self.step % every == 0)

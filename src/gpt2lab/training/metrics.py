@@ -49,6 +49,8 @@ class Metrics(Reporter):
 
     def update(self, made: Update) -> None:
         """Add an object."""
+        if made.loss is None or made.average is None:  # an update without a loss is no point of any curve
+            return
         self._add(
             step=made.step,
             seconds=round(made.seconds, 3),
@@ -109,7 +111,8 @@ class TensorBoard(Reporter):
 
     def update(self, made: Update) -> None:
         """Add loss and learning rate."""
-        self._writer.add_scalar("loss", made.loss, made.step)
+        if made.loss is not None:
+            self._writer.add_scalar("loss", made.loss, made.step)
         self._writer.add_scalar("learning_rate", made.learning_rate, made.step)
 
     def validation(self, made: Validation) -> None:

@@ -16,12 +16,15 @@ from gpt2lab.training.interrupts import output_is_gone
 
 @dataclass(frozen=True)
 class Update:
-    """Update number ``step``, made ``seconds`` after training began. Losses are in nats a token."""
+    """Update number ``step``, made ``seconds`` after training began. Losses are in nats a token.
+
+    ``loss`` is None if no target of the update is learned, and ``average`` is None before the first loss.
+    """
 
     step: int
     seconds: float
-    loss: float
-    average: float
+    loss: float | None
+    average: float | None
     learning_rate: float
     tokens_per_second: float
 
@@ -73,7 +76,8 @@ class Lines(Reporter):
 
     def update(self, made: Update) -> None:
         """Print ``[step | seconds] loss=… avg=…``."""
-        self.say(f"[{made.step} | {made.seconds:2.2f}] loss={made.loss:2.2f} avg={made.average:2.2f}")
+        average = f"avg={_number(made.average, '2.2f')}"
+        self.say(f"[{made.step} | {made.seconds:2.2f}] loss={_number(made.loss, '2.2f')} {average}")
 
     def validation(self, made: Validation) -> None:
         """Print ``[step | seconds] validation loss = …``."""
@@ -115,7 +119,7 @@ class Live(Reporter):
         self._speed = 0.9 * self._speed + 0.1 * made.tokens_per_second if self._speed else made.tokens_per_second
         self._status = ""
         self._numbers = (
-            f"{made.step}/{self._last_step}  loss {made.loss:.3f}  avg {made.average:.3f}  "
+            f"{made.step}/{self._last_step}  loss {_number(made.loss, '.3f')}  avg {_number(made.average, '.3f')}  "
             f"lr {made.learning_rate:.1e}  {self._speed:,.0f} tokens/s  {self._to_go(made)}  "
             f"{peak_memory() / 2**30:.1f} GiB"
         )
@@ -179,6 +183,10 @@ class Several(Reporter):
         """Pass it on to all."""
         for reporter in self._reporters:
             reporter.saved()
+
+
+def _number(value: float | None, form: str) -> str:
+    return "none" if value is None else format(value, form)
 
 
 def validation_line(made: Validation) -> str:

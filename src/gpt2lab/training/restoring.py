@@ -42,7 +42,7 @@ def restore(trainer: Trainer, state: State) -> None:
             f"use the same settings as before, or --restore_from fresh to start again"
         ) from error
     for name in COUNTERS:
-        value = state.progress[name]
+        value = state.progress.get(name, 0) if name == "unlearned" else state.progress[name]  # older states lack it
         setattr(trainer, name, tuple(value) if isinstance(value, list) else value)
     trainer.best = math.inf if trainer.best is None else trainer.best
     trainer.generation, trainer.last_state = state.progress["generation"], state.path

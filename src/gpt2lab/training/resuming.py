@@ -24,7 +24,7 @@ from gpt2lab.training.job import Job
 from gpt2lab.training.loop import Trainer
 from gpt2lab.training.module import GPT2
 from gpt2lab.training.restoring import restore
-from gpt2lab.training.settings import Done, Settings
+from gpt2lab.training.settings import NOTHING, Done, Settings
 from gpt2lab.training.setup import Setup, open_source, print_line
 
 
@@ -98,7 +98,7 @@ def _has_states(path: Path) -> bool:
 def done_before(state: State | None, windows: Windows) -> Done:
     """Return what ``state`` has behind it, counted in ``windows``, which may have another length than those then."""
     if state is None:
-        return Done()
+        return NOTHING
     position, length = state.progress["position"], state.progress.get("window", windows.length)
     return Done(state.progress["step"], position * length // windows.length)
 

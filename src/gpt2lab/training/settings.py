@@ -151,6 +151,11 @@ class Settings:
         """The number of windows that an update averages over, in all processes together."""
         return self.batch_size * self.accumulate_gradients
 
+    @property
+    def validated_windows(self) -> int:
+        """The most windows that a validation reads."""
+        return self.val_batch_size * self.val_batch_count
+
     def targets(self) -> tuple[str, ...]:
         """Return the names in ``lora_targets``."""
         names = tuple(self.lora_targets.replace(",", " ").split())
@@ -180,14 +185,17 @@ class Done(NamedTuple):
     position: int = 0
 
 
+NOTHING = Done()
+
+
 def resolved(
-    settings: Settings, config: ModelConfig, windows: int, *, from_scratch: bool, done: Done = Done()
+    settings: Settings, config: ModelConfig, windows: int, *, from_scratch: bool, done: Done = NOTHING
 ) -> Settings:
     """Return ``settings`` with each None replaced, from the model's shape and the number of windows in an epoch.
 
     ``epochs`` becomes None, because ``steps`` replaces it. Epochs are counted in windows: ``steps`` is the number of
-    updates ``done`` plus those that the remaining windows take. Raises :class:`UsageError` if both are given, if a window or
-    a sample is longer than the model's context, or if ``narrow_steps`` conflicts with other settings.
+    updates ``done`` plus those that the remaining windows take. Raises :class:`UsageError` if both are given, if a
+    window or a sample is longer than the model's context, or if ``narrow_steps`` conflicts with other settings.
     """
     if settings.steps and settings.epochs:
         raise UsageError("give --steps or --epochs, not both")
