@@ -16,8 +16,8 @@ from gpt2lab.sampling.declaration import PARAMETERS, STAGES
 DOCS = Path(__file__).parents[1] / "docs"
 PAGES = ("generate.md", "python.md", "sampling.md", "serve.md")
 MADE = re.compile(r"(<!-- made: (\w+) -->\n?).*?(?=<!-- end -->)", re.S)
-BIAS = "| `logit_bias` (none) | token id → number or `-inf` | Added to the token's logit; `-inf` rules the token out. |"
-DRAW = "| `seed` | 0 to 2⁶³ − 1 | One of the tokens that are left, by its probability. |"
+BIAS = "| `logit_bias` (none) | token id → number or `-inf` | Added to the token's logit; `-inf` excludes the token. |"
+DRAW = "| `seed` | 0 to 2⁶³ − 1 | Draws one of the remaining tokens, according to their probabilities. |"
 
 
 def stages() -> str:

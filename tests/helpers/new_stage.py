@@ -27,7 +27,6 @@ EDITS = {
         high=1,
         allowed="between 0 (off) and 1",
         help="Drop tokens below this probability.",
-        served="Drop what is below this.",
         title="Floor",
         hint="drop what is below",
         slider=(0, 0.1, 1),

@@ -42,34 +42,32 @@ class Parameter(NamedTuple):
     high: float
     """The range, both ends included."""
     allowed: str
-    """The range in words, for errors: "must be …"."""
+    """The range as text; it completes "must be …" in errors."""
     help: str
-    """For the command line, Python and the docs."""
-    served: str
-    """For the server's schema."""
+    """The effect, for the command line, Python, the server's schema and the docs."""
     title: str
-    """Of the playground's control."""
+    """The label of the playground's control."""
     hint: str
-    """What that control does, in a few words."""
+    """The control's tooltip: its effect in a few words."""
     slider: Sequence[float] | Mapping[int, float]
-    """Values at even distances on the control's slider; or position, from 0 to 1000 → value."""
+    """Evenly spaced values of the control's slider, or a mapping from position (0 to 1000) to value."""
     least: float
     most: float
-    """The range that the server takes."""
+    """The range that the server accepts, both ends included."""
     digits: int = 4
-    """Digits behind the point that the slider gives at most."""
+    """The most decimal places that the slider sets."""
     off_last: bool = False
-    """Whether the last position of the slider turns the stage off, not the first."""
+    """Whether the last position of the slider turns the stage off, instead of the first."""
     shown_off: bool = True
-    """Whether the playground says "off" of the default."""
+    """Whether the playground shows the default as "off"."""
 
     @property
     def whole(self) -> bool:
-        """Whether it is a whole number."""
+        """Whether its values are whole numbers."""
         return isinstance(self.default, int)
 
     def check(self, value: Any) -> None:
-        """Raise :class:`SamplingError` unless it may have ``value``."""
+        """Raise :class:`SamplingError` if the parameter cannot take ``value``."""
         value = value.item() if isinstance(value, np.generic) else value
         number = isinstance(value, int if self.whole else int | float) and not isinstance(value, bool)
         if not number or not self.low <= value <= self.high:  # NaN fails this comparison too
@@ -77,7 +75,7 @@ class Parameter(NamedTuple):
 
 
 def _number(default: float, **declared: Any) -> Any:
-    """A field of :class:`SamplingParams` that :data:`PARAMETERS` gets an entry of."""
+    """Return a field of :class:`SamplingParams` that gets an entry in :data:`PARAMETERS`."""
     return field(default=default, metadata=declared)
 
 
@@ -88,7 +86,7 @@ class SamplingParams:
     The history is the prompt and the completion so far. Raises :class:`SamplingError` for a value out of range.
 
     Attributes:
-        logit_bias: token id → what is added to its logit; ``-inf`` rules the token out.
+        logit_bias: token id → number added to its logit; ``-inf`` excludes the token.
     """
 
     temperature: float = _number(
@@ -97,10 +95,9 @@ class SamplingParams:
         low=0,
         high=_LARGEST,
         allowed="0 (always the most likely token) or positive",
-        help="Divide logits by this: below 1 safer, above 1 wilder; 0 always takes the likeliest token.",
-        served="0 takes the likeliest token. Default 1.",
+        help="Divide logits by this: below 1 is safer, above 1 is wilder; 0 always takes the likeliest token.",
         title="Temperature",
-        hint="0 takes the likeliest; above 1 flattens",
+        hint="0 takes the likeliest token; above 1 flattens the distribution",
         slider={
             **{0: 0, 140: 0.5, 280: 1, 380: 1.1, 480: 1.2, 580: 1.3, 700: 2},
             **{790: 5, 850: 10, 900: 20, 950: 50, 1000: 100},
@@ -114,10 +111,9 @@ class SamplingParams:
         low=0,
         high=math.inf,
         allowed="0 (off) or a positive whole number",
-        help="Keep the k likeliest tokens and all that tie with the last of them; 0 keeps all.",
-        served="Keep the k likeliest tokens; 0 keeps all.",
+        help="Keep the k likeliest tokens, and any that tie with the last of them; 0 keeps all.",
         title="Top-k",
-        hint="keep the k likeliest",
+        hint="keeps the k likeliest tokens",
         slider=(1, 10, 40, 100, 200, 500, 1000, 5000, 20_000, 50_000),
         most=2**31 - 1,
         digits=0,
@@ -129,10 +125,9 @@ class SamplingParams:
         low=0,
         high=1,
         allowed="between 0 and 1 (off)",
-        help="Keep the likeliest tokens up to and with the one that brings their probability to p; 1 keeps all.",
-        served="Keep the likeliest tokens up to this sum. Default 1.",
+        help="Keep the smallest set of likeliest tokens whose probabilities add up to at least p; 1 keeps all.",
         title="Top-p",
-        hint="keep the likeliest that reach p together",
+        hint="keeps the likeliest tokens that together reach probability p",
         slider=(0, 0.5, 0.8, 0.9, 0.95, 0.99, 1),
     )
     min_p: float = _number(
@@ -141,10 +136,9 @@ class SamplingParams:
         low=0,
         high=1,
         allowed="between 0 (off) and 1",
-        help="Drop tokens less likely than this fraction of the likeliest one's probability.",
-        served="Drop what is less likely than this part of the likeliest.",
+        help="Drop tokens less probable than this fraction of the likeliest token's probability; 0 keeps all.",
         title="Min-p",
-        hint="drop what is below this share of the likeliest",
+        hint="drops tokens below this fraction of the likeliest token's probability",
         slider=(0, 0.01, 0.05, 0.1, 0.2, 0.5, 1),
     )
     repetition_penalty: float = _number(
@@ -153,10 +147,9 @@ class SamplingParams:
         low=_SMALLEST,
         high=_LARGEST,
         allowed="positive; 1 is off",
-        help="Divide positive logits of tokens already in the text by this (multiply negative); 1 is off.",
-        served="Divides logits; 1 is off.",
+        help="For tokens already in the text, divide positive logits by this and multiply negative ones; 1 is off.",
         title="Repetition",
-        hint="divides the logits of tokens that were there",
+        hint="divides the logits of tokens already in the text",
         slider=(0.5, 1, 1.1, 1.2, 1.5, 2),
         least=0.01,
         most=100,
@@ -168,10 +161,9 @@ class SamplingParams:
         low=-_LARGEST,
         high=_LARGEST,
         allowed="a finite number; 0 is off",
-        help="Subtract this from the logits of tokens already in the text.",
-        served="Against tokens of the text so far.",
+        help="Subtract this from the logit of each token already in the text.",
         title="Presence",
-        hint="taken off for having been there",
+        hint="subtracted from the logit of each token already in the text",
         slider=(-2, 2),
         least=-2,
         most=2,
@@ -183,10 +175,9 @@ class SamplingParams:
         low=-_LARGEST,
         high=_LARGEST,
         allowed="a finite number; 0 is off",
-        help="Subtract this from a token's logit for each time it is already in the text.",
-        served="The same, for each time they are there.",
+        help="Subtract this from a token's logit for each time it already occurs in the text.",
         title="Frequency",
-        hint="taken off for each time",
+        hint="subtracted for each time the token already occurs",
         slider=(-2, 2),
         least=-2,
         most=2,
@@ -199,25 +190,25 @@ class SamplingParams:
             parameter.check(getattr(self, parameter.name))
         for token, bias in self.logit_bias.items():
             if isinstance(token, bool) or not isinstance(token, int | np.integer) or token < 0:
-                raise SamplingError(f"logit_bias: {token!r} is no token id")
+                raise SamplingError(f"logit_bias: {token!r} is not a token id")
             value = bias.item() if isinstance(bias, np.generic) else bias
             if isinstance(value, bool) or not isinstance(value, int | float) or not value < math.inf:
                 raise SamplingError(f"logit_bias of token {token} must be a finite number or -inf, got {value!r}")
 
     def turns_on(self, stage: str) -> bool:
-        """Whether ``stage``, one of :data:`STAGES`, has something to do."""
+        """Return whether ``stage``, one of :data:`STAGES`, has an effect."""
         if stage == "logit_bias":
             return bool(self.logit_bias)
         return any(getattr(self, p.name) != p.default for p in PARAMETERS.values() if p.stage == stage)
 
     @property
     def penalises(self) -> bool:
-        """Whether the history matters."""
+        """Whether a stage depends on the history."""
         return self.turns_on("penalties")
 
     @property
     def ruled_out(self) -> list[int]:
-        """Ids that no stage may bring back."""
+        """The ids that ``logit_bias`` excludes; no stage may bring them back."""
         return [token for token, bias in self.logit_bias.items() if bias == -math.inf]
 
 
@@ -240,7 +231,7 @@ def _declared(name: str, default: Any, declared: Mapping[str, Any]) -> Parameter
 
 
 PARAMETERS = {f.name: _declared(f.name, f.default, f.metadata) for f in fields(SamplingParams) if f.metadata}
-"""The numbers among the fields of :class:`SamplingParams`, by name, in their order."""
+"""The numeric fields of :class:`SamplingParams`, by name, in their order."""
 
 SamplingParams.__doc__ = f"{SamplingParams.__doc__}" + "".join(
     f"    {p.name}: {p.help} Default {p.default:g}.\n    " for p in PARAMETERS.values()

@@ -85,7 +85,7 @@ def make_app(service: Service) -> FastAPI:
     app = FastAPI(
         title="gpt2lab",
         version=__version__,
-        summary="GPT-2 in the shape of OpenAI's completions.",
+        summary="GPT-2 behind OpenAI's completions API.",
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
@@ -114,20 +114,20 @@ def _answer_errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def other(request: Request, error: HTTPException) -> Response:
-        message = {404: nothing_at(request.url.path), 405: "this address takes another method"}
+        message = {404: nothing_at(request.url.path), 405: "this address does not accept this method"}
         text = message.get(error.status_code, str(error.detail))
         code = "unknown_url" if error.status_code == 404 else None
         return ApiError(error.status_code, text, code=code, headers=error.headers).response()
 
     @app.exception_handler(Exception)
     async def bug(_: Request, __: Exception) -> Response:
-        return ApiError(500, "something went wrong here; the server's log says what").response()
+        return ApiError(500, "internal error: see the server's log").response()
 
 
 def _add_completions(app: FastAPI, service: Service) -> None:
     @app.post(COMPLETIONS, response_model=CompletionResponse, responses={**REFUSALS, **BUSY}, tags=["OpenAI"])
     async def complete(request: Request, body: CompletionRequest) -> Response:
-        """Complete prompts. With ``stream`` the answer is ``text/event-stream``: such objects in pieces."""
+        """Complete prompts. With ``stream``, the answer is a ``text/event-stream`` of partial objects."""
         served = service.models.get(body.model)
         order = await completions.make_order(body, served, service.settings)
         if service.draining:
@@ -158,7 +158,7 @@ def _add_completions(app: FastAPI, service: Service) -> None:
 def _add_tokens(app: FastAPI, service: Service) -> None:
     @app.post("/tokenize", response_model=Tokens, responses=REFUSALS, tags=["tokens"])
     async def tokenize(body: TokenizeRequest) -> Response:
-        """Token ids of a text."""
+        """Return the token ids of a text."""
         served = service.models.get(body.model)
         tokens = await _or_400("prompt", served.tokenizer.encode, body.prompt)
         max_model_len = served.model.config.n_ctx
@@ -166,7 +166,7 @@ def _add_tokens(app: FastAPI, service: Service) -> None:
 
     @app.post("/detokenize", response_model=Text, responses=REFUSALS, tags=["tokens"])
     async def detokenize(body: DetokenizeRequest) -> Response:
-        """Text of token ids."""
+        """Return the text of token ids."""
         served = service.models.get(body.model)
         return JSONResponse({"prompt": await _or_400("tokens", served.tokenizer.decode, body.tokens)})
 
@@ -186,26 +186,26 @@ def _add_models(app: FastAPI, service: Service) -> None:
 
     @app.get("/v1/models", response_model=ModelList, responses={401: REFUSALS[401]}, tags=["OpenAI"])
     async def models() -> Response:
-        """All models that are served."""
+        """List the served models."""
         return JSONResponse({"object": "list", "data": [card(served) for served in service.models]})
 
     @app.get("/v1/models/{model}", response_model=ModelCard, responses=REFUSALS, tags=["OpenAI"])
     async def model(model: str) -> Response:
-        """One of them."""
+        """Describe one served model."""
         return JSONResponse(card(service.models.get(model)))
 
 
 def _add_pages(app: FastAPI, service: Service) -> None:
-    draining: dict[int | str, dict[str, Any]] = {503: {"model": Health, "description": "The server is being stopped."}}
+    draining: dict[int | str, dict[str, Any]] = {503: {"model": Health, "description": "The server is shutting down."}}
 
     @app.get("/health", response_model=Health, responses=draining, tags=["operation"])
     async def health() -> Response:
-        """Whether new work is taken."""
+        """Report whether the server accepts new requests."""
         return JSONResponse({"status": "draining"}, 503) if service.draining else JSONResponse({"status": "ok"})
 
     @app.get("/metrics", response_class=Response, responses={401: REFUSALS[401]}, tags=["operation"])
     async def metrics() -> Response:
-        """Counts and times for Prometheus."""
+        """Report counters and timings to Prometheus."""
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     @app.get("/docs", include_in_schema=False)

@@ -31,12 +31,12 @@ ROUTES = ("/playground/vocabulary", "/playground/logits")
 FINGERPRINT = "X-Gpt2lab-Fingerprint"
 """Header of an answer: :func:`~gpt2lab.serving.models.fingerprint` of the model that made it."""
 
-_NOT_MODIFIED: dict[int | str, dict[str, Any]] = {304: {"description": "It is what If-None-Match names."}}
+_NOT_MODIFIED: dict[int | str, dict[str, Any]] = {304: {"description": "The client already has this version."}}
 _LOGITS: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "float32, little-endian, one for each id of the vocabulary.",
+        "description": "Little-endian float32 logits, one for each id of the vocabulary.",
         "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
-        "headers": {FINGERPRINT: {"schema": {"type": "string"}, "description": "As on the model's card."}},
+        "headers": {FINGERPRINT: {"schema": {"type": "string"}, "description": "The fingerprint on the model's card."}},
     }
 }
 
@@ -47,7 +47,7 @@ def add_playground(app: FastAPI, service: Service) -> None:
 
     @app.get(ROUTES[0], response_model=Vocabulary, responses={**_NOT_MODIFIED, **REFUSALS}, tags=["playground"])
     async def vocabulary(request: Request, model: str | None = None) -> Response:
-        """The bytes of every token."""
+        """Return the bytes of every token."""
         served = service.models.get(model)
         if served.name not in vocabularies:
             vocabularies[served.name] = await run_in_threadpool(vocabulary_of, served)
@@ -63,7 +63,7 @@ def add_playground(app: FastAPI, service: Service) -> None:
 
     @app.post(ROUTES[1], response_class=Response, responses={**_LOGITS, **REFUSALS, **BUSY}, tags=["playground"])
     async def logits(request: Request, body: LogitsRequest) -> Response:
-        """What a completion with ``tokens`` for its prompt draws its first token from, before any stage of sampling."""
+        """Return the logits from which a completion of the prompt ``tokens`` draws its first token, before sampling."""
         served = service.models.get(body.model)
         check(body, served)
         if service.draining:
@@ -98,15 +98,15 @@ def check(body: LogitsRequest, served: ServedModel) -> None:
     config = served.model.config
     from_nothing = body.drawn == len(body.tokens)  # then the text begins with the start token, which takes a place
     if len(body.tokens) + from_nothing > config.n_ctx:
-        message = f"tokens: {len(body.tokens) + from_nothing} are more than the {config.n_ctx} of the model's context"
+        message = f"tokens: {len(body.tokens) + from_nothing} exceed the model's context of {config.n_ctx}"
         raise ApiError(400, message, param="tokens", code="context_length_exceeded")
     if unknown := [id for id in body.tokens if id >= config.n_vocab]:
-        message = f"tokens: there is no token {unknown[0]}, ids end at {config.n_vocab - 1}"
+        message = f"tokens: there is no token {unknown[0]}; ids go up to {config.n_vocab - 1}"
         raise ApiError(400, message, param="tokens")
     if body.drawn > len(body.tokens):
-        raise ApiError(400, f"drawn: {body.drawn} are more than the {len(body.tokens)} tokens", param="drawn")
+        raise ApiError(400, f"drawn: {body.drawn} exceeds the {len(body.tokens)} tokens", param="drawn")
     if from_nothing and served.tokenizer.end_of_text is None:
-        raise ApiError(400, "tokens: this model has none to start a text from: give some", param="tokens")
+        raise ApiError(400, "tokens must not be empty: this model has no start token", param="tokens")
 
 
 async def _end_of(job: Job) -> bool:

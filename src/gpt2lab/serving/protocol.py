@@ -34,7 +34,7 @@ def check_ids(name: str, value: Any) -> list[int]:
         raise ValueError(f"{name} must be a list of token ids, got {short_repr(value)}")
     for place, id in enumerate(value):
         if not _is_id(id):
-            raise ValueError(f"{name}[{place}] is no token id: {short_repr(id)}")
+            raise ValueError(f"{name}[{place}] is not a token id: {short_repr(id)}")
     return value
 
 
@@ -79,7 +79,7 @@ def _check_bias(value: Any) -> dict[int, float]:
     biases: dict[int, float] = {}
     for key, bias in value.items():
         if not (key.isascii() and key.isdecimal() and len(key) < 11 and int(key) < LARGEST_ID):
-            raise ValueError(f"logit_bias: {short_repr(key)} is no token id")
+            raise ValueError(f"logit_bias: {short_repr(key)} is not a token id")
         if type(bias) not in (int, float) or not -100 <= bias <= 100:  # NaN fails the comparison too
             raise ValueError(f"logit_bias[{key}] must be a number from -100 to 100, got {short_repr(bias)}")
         biases[int(key)] = float(bias)
@@ -118,31 +118,31 @@ class _Strict(BaseModel):
 
 
 class StreamOptions(_Strict):
-    """How a stream is told."""
+    """Options of a streamed answer."""
 
-    include_usage: bool | None = Field(None, description="Send a last chunk with the counts of tokens.")
-    include_obfuscation: bool | None = Field(None, description="Taken for clients' sake and without effect.")
+    include_usage: bool | None = Field(None, description="Send a last chunk with the token counts.")
+    include_obfuscation: bool | None = Field(None, description="Accepted for compatibility; no effect.")
 
 
 class _BeforeSampling(_Strict):
-    model: str | None = Field(None, description="One of /v1/models; default: the first that is served.")
+    model: str | None = Field(None, description="A model that /v1/models lists. Default: the first.")
     prompt: PromptField = Field(
-        default_factory=lambda: [""], description="Text or token ids, or a list of either; empty: start from nothing."
+        default_factory=lambda: [""], description="Text or token ids, or a list of either; empty starts a new text."
     )
     max_tokens: int | None = Field(
-        None, ge=0, description="Tokens to draw at most. Default 16, or what there is room for."
+        None, ge=0, description="The most tokens to generate. Default 16, or fewer if the context has no room."
     )
-    n: int | None = Field(None, ge=1, le=1 << 20, description="Choices for each prompt. Default 1.")
-    best_of: int | None = Field(None, ge=1, le=1 << 20, description="Samples of which the n likeliest are returned.")
-    stream: bool | None = Field(None, description="Send text as it is made, as server-sent events.")
+    n: int | None = Field(None, ge=1, le=1 << 20, description="Number of choices for each prompt. Default 1.")
+    best_of: int | None = Field(None, ge=1, le=1 << 20, description="Samples per prompt; return the n likeliest.")
+    stream: bool | None = Field(None, description="Send the text as it is generated, as server-sent events.")
     stream_options: StreamOptions | None = None
     stop: StopField = Field(
-        default_factory=tuple, description="Up to 4 strings that end a sample and are left out of its text."
+        default_factory=tuple, description="Up to 4 strings. A sample ends at the first one, which its text leaves out."
     )
     logprobs: int | None = Field(
-        None, ge=0, le=MAX_LOGPROBS, description="Log-probabilities of tokens, and of so many of the likeliest."
+        None, ge=0, le=MAX_LOGPROBS, description="Return log-probabilities: of each token and the N likeliest."
     )
-    echo: bool | None = Field(None, description="Put the prompt before the text.")
+    echo: bool | None = Field(None, description="Return the prompt before the generated text.")
     suffix: str | None = Field(None, description="Refused: GPT-2 cannot fill in the middle.")
 
 
@@ -151,7 +151,8 @@ def _sampling_fields() -> dict[str, Any]:
     fields: dict[str, Any] = {}
     for p in PARAMETERS.values():
         bound = {"lt": int(p.most) + 1} if p.whole else {} if isinf(p.most) else {"le": p.most}
-        fields[p.name] = (type(p.default) | None, Field(None, ge=p.least, **bound, description=p.served))
+        text = f"{p.help} Default {p.default:g}."
+        fields[p.name] = (type(p.default) | None, Field(None, ge=p.least, **bound, description=text))
     return fields
 
 
@@ -162,38 +163,38 @@ else:
 
 
 class CompletionRequest(_WithSampling):
-    """``POST /v1/completions``. null stands for a field's default."""
+    """Body of ``POST /v1/completions``. null means the default."""
 
     logit_bias: BiasField = Field(
-        default_factory=dict, description="Token id → what is added to its logit, from -100 to 100."
+        default_factory=dict, description="Token id → number added to its logit, from -100 to 100."
     )
-    seed: int | None = Field(None, ge=0, lt=1 << 63, description="Same seed, same text. Default: drawn, and told.")
-    ignore_eos: bool | None = Field(None, description="Go on after <|endoftext|>.")
-    user: str | None = Field(None, description="Taken for clients' sake; not used and not logged.")
+    seed: int | None = Field(
+        None, ge=0, lt=1 << 63, description="Same seed, same text. Default: random; see the answer."
+    )
+    ignore_eos: bool | None = Field(None, description="Continue after <|endoftext|>.")
+    user: str | None = Field(None, description="Accepted for compatibility; neither used nor logged.")
     return_tokens_as_token_ids: bool | None = Field(
-        None, description="With logprobs: every token that is drawn, at once and as token_id:123 instead of its text."
+        None, description="With logprobs: send each token as soon as it is drawn, as token_id:123 instead of its text."
     )
 
 
 class LogitsRequest(_Strict):
-    """``POST /playground/logits``."""
+    """Body of ``POST /playground/logits``."""
 
     model: str | None = None
-    tokens: IdsField = Field(description="What comes before; empty: the start of a text.")
-    drawn: int = Field(
-        0, ge=0, description="How many of them, at the end, a completion drew itself; its numbers may differ minutely."
-    )
+    tokens: IdsField = Field(description="The tokens so far; empty at the start of a text.")
+    drawn: int = Field(0, ge=0, description="How many of the last tokens a completion drew; their rounding may differ.")
 
 
 class TokenizeRequest(_Strict):
-    """``POST /tokenize``."""
+    """Body of ``POST /tokenize``."""
 
     model: str | None = None
-    prompt: str = Field(description="Text; <|endoftext|> in it is text like any other.")
+    prompt: str = Field(description="Text; <|endoftext|> in it is treated as ordinary text.")
 
 
 class DetokenizeRequest(_Strict):
-    """``POST /detokenize``."""
+    """Body of ``POST /detokenize``."""
 
     model: str | None = None
     tokens: IdsField
@@ -204,7 +205,7 @@ class _Told(BaseModel):
 
 
 class ErrorDetail(_Told):
-    """What was wrong."""
+    """The cause of an error."""
 
     message: str
     type: str
@@ -213,35 +214,35 @@ class ErrorDetail(_Told):
 
 
 class ErrorBody(_Told):
-    """Every answer that is no success."""
+    """The body of every error answer."""
 
     error: ErrorDetail
 
 
 REFUSALS: dict[int | str, dict[str, Any]] = {
-    400: {"model": ErrorBody, "description": "Something in the request cannot be taken."},
-    401: {"model": ErrorBody, "description": "A key is needed."},
-    404: {"model": ErrorBody, "description": "There is no such model."},
-    408: {"model": ErrorBody, "description": "The body did not come in time."},
+    400: {"model": ErrorBody, "description": "The request is invalid."},
+    401: {"model": ErrorBody, "description": "The API key is missing or wrong."},
+    404: {"model": ErrorBody, "description": "The server has no model of this name."},
+    408: {"model": ErrorBody, "description": "The body did not arrive in time."},
     413: {"model": ErrorBody, "description": "The body is too long."},
-    415: {"model": ErrorBody, "description": "The body is not sent as JSON."},
+    415: {"model": ErrorBody, "description": "The body's content type is not JSON."},
 }
-"""Error answers that most routes may give, for the OpenAPI document."""
+"""Error answers of most routes, for the OpenAPI document."""
 
 BUSY: dict[int | str, dict[str, Any]] = {
-    429: {"model": ErrorBody, "description": "Too many samples wait."},
-    503: {"model": ErrorBody, "description": "The server is being stopped."},
+    429: {"model": ErrorBody, "description": "Too many samples are waiting."},
+    503: {"model": ErrorBody, "description": "The server is shutting down."},
 }
 """Error answers of routes that give work to a model, for the OpenAPI document."""
 
 
 class Logprobs(_Told):
-    """One entry for each token; ``null`` for the first of an echoed prompt, which nothing comes before."""
+    """One entry for each token; ``null`` for the first of an echoed prompt, which has no context."""
 
     tokens: list[str]
     token_logprobs: list[float | None]
     top_logprobs: list[dict[str, float] | None] | None
-    text_offset: list[int] = Field(description="Where each token begins, in characters of prompt and text.")
+    text_offset: list[int] = Field(description="Where each token begins, in characters from the start of the prompt.")
 
 
 class Choice(_Told):
@@ -254,7 +255,7 @@ class Choice(_Told):
 
 
 class Usage(_Told):
-    """Counts of tokens; those of all best_of samples."""
+    """Token counts, over all best_of samples."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -262,7 +263,7 @@ class Usage(_Told):
 
 
 class Timings(_Told):
-    """Seconds that a request waited for a place, that reading its prompts took up to the first token, and the rest."""
+    """Seconds that a request waited, that prefill took up to the first token, and that the remaining tokens took."""
 
     queued: float
     prompt: float
@@ -270,7 +271,7 @@ class Timings(_Told):
 
 
 class CompletionResponse(_Told):
-    """Choice i of prompt p has the index p·n + i."""
+    """The answer to a completion request; choice i of prompt p has the index p·n + i."""
 
     id: str
     object: str
@@ -285,9 +286,9 @@ class CompletionResponse(_Told):
 
 
 class ModelFacts(_Told):
-    """What a model is."""
+    """The properties of a model."""
 
-    fingerprint: str = Field(description="Of its weights, its precision, the CPU's kernels and the program.")
+    fingerprint: str = Field(description="A hash of its weights, its precision, the CPU's kernels and the program.")
     precision: str
     n_vocab: int
     n_ctx: int
@@ -299,7 +300,7 @@ class ModelFacts(_Told):
 
 
 class ModelCard(_Told):
-    """One model that is served."""
+    """A served model."""
 
     id: str
     object: str
@@ -310,14 +311,14 @@ class ModelCard(_Told):
 
 
 class ModelList(_Told):
-    """All of them."""
+    """All served models."""
 
     object: str
     data: list[ModelCard]
 
 
 class Tokens(_Told):
-    """What a text is made of."""
+    """The tokens of a text."""
 
     count: int
     max_model_len: int
@@ -325,7 +326,7 @@ class Tokens(_Told):
 
 
 class Text(_Told):
-    """What tokens spell; bytes that are no UTF-8 become U+FFFD."""
+    """The text of tokens; invalid UTF-8 becomes U+FFFD."""
 
     prompt: str
 
@@ -338,6 +339,6 @@ class Vocabulary(_Told):
 
 
 class Health(_Told):
-    """``ok``, or ``draining`` with status 503."""
+    """The server's state: ``ok``, or ``draining`` with status 503."""
 
     status: str

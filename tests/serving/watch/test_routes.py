@@ -158,8 +158,8 @@ def test_data_ask_for_the_key_and_the_page_does_not(start, folder):
 @pytest.mark.parametrize(
     ("query", "status", "message"),
     [
-        ("run=run2&step=1", 404, "no run 'run2' is watched here"),
-        ("run=../run1&step=1", 404, "no run '../run1' is watched here"),
+        ("run=run2&step=1", 404, "this server does not watch a run 'run2'"),
+        ("run=../run1&step=1", 404, "this server does not watch a run '../run1'"),
         ("run=run1&step=1", 404, "run1 has no samples of step 1"),
         ("run=run1&step=-1", 404, "run1 has no samples of step -1"),
         ("run=run1&step=" + "9" * 400, 404, "run1 has no samples"),

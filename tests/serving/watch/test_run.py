@@ -401,7 +401,7 @@ def test_a_file_and_a_folder_of_runs_are_refused(folder):
     folder.update(1)
     with pytest.raises(UsageError, match="is a file: --watch takes a run folder"):
         open_runs([str(folder.metrics)])
-    with pytest.raises(UsageError, match=r"checkpoint is no run folder but has some in it: --watch .*run1$"):
+    with pytest.raises(UsageError, match=r"checkpoint contains run folders but is not one: use --watch .*run1$"):
         open_runs([str(folder.path.parent)])
 
 

@@ -55,11 +55,11 @@ def add_watching(app: FastAPI, service: Service) -> None:
         return await run_in_threadpool(file_response, request, "watch.html")
 
     async def events(request: Request) -> Response:
-        """What there is to tell of every run, and then what is new, as server-sent events."""
+        """Stream the state of every run, then its changes, as server-sent events."""
         if service.draining:
             raise stopping()
         if watch.watchers >= MOST_WATCHERS:
-            raise ApiError(429, f"{MOST_WATCHERS} pages watch already", headers={"Retry-After": "10"})
+            raise ApiError(429, f"{MOST_WATCHERS} pages are watching already: close one", headers={"Retry-After": "10"})
         watch.enter()
 
         def left() -> None:
@@ -69,9 +69,9 @@ def add_watching(app: FastAPI, service: Service) -> None:
         return EventStream(watch.events(lambda: service.draining), left, service.settings.stall_seconds)
 
     async def samples(run: str, step: int) -> Response:
-        """The samples of a run after ``step`` updates."""
+        """Return the samples of a run after ``step`` updates."""
         if run not in watch.runs:
-            raise ApiError(404, f"no run {run!r} is watched here", param="run")
+            raise ApiError(404, f"this server does not watch a run {run!r}", param="run")
         found = await watch.in_thread(watch.runs[run].samples, step)
         if found is None:
             raise ApiError(404, f"{run} has no samples of step {step}", param="step")

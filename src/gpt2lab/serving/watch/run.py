@@ -42,13 +42,13 @@ TOLD = (
     "block_size", "optimizer", "learning_rate", "schedule", "warmup_steps", "weight_decay", "dropout", "lora", "seed",
     "val_every", "save_every", "sample_every", "sample_prompt", "top_k", "top_p",
 )  # fmt: skip
-"""Settings of a run that clients are sent; of paths, only the last part."""
+"""Settings of a run that clients receive; of paths, only the last part."""
 _PATHS = ("model_name", "dataset", "val_dataset")
 
 
 @dataclass
 class Cursor:
-    """The part of a run's news that a client has been sent."""
+    """The part of a run's news that a client has already received."""
 
     updates: Seen = field(default_factory=Seen)
     validations: Seen = field(default_factory=Seen)
@@ -248,12 +248,12 @@ def open_runs(paths: Sequence[str]) -> list[Run]:
 def _check_folder(folder: Path) -> None:
     try:
         if folder.is_file():
-            raise UsageError(f"{folder} is a file: --watch takes a run folder, such as checkpoint/run1")
+            raise UsageError(f"{folder} is a file: give --watch a run folder, such as checkpoint/run1")
         inside = [] if (folder / METRICS).exists() else sorted(folder.glob(f"*/{METRICS}"))
     except OSError:
         return  # not readable: the page says so
     if inside:
-        raise UsageError(f"{folder} is no run folder but has some in it: --watch {inside[0].parent}")
+        raise UsageError(f"{folder} contains run folders but is not one: use --watch {inside[0].parent}")
 
 
 def _name(folder: Path, folders: Sequence[Path]) -> str:
