@@ -91,7 +91,7 @@ field = CompletionRequest.model_json_schema()["properties"]["floor"]
 print(json.dumps([field, CompletionRequest(floor=0.25).floor, "floor" in _SAMPLING]))
 """
     field, value, reaches_the_model = json.loads(with_floor(code))
-    assert field["description"] == "Drop what is below this."
+    assert field["description"] == "Drop tokens below this probability. Default 0."
     assert {"type": "number", "minimum": 0, "maximum": 1} in field["anyOf"]
     assert (value, reaches_the_model) == (0.25, True)
 

@@ -88,6 +88,6 @@ def test_a_failure_in_a_stream_is_raised(client, api, monkeypatch):
     chunks = client.completions.create(
         model="tales", prompt=PROMPT, max_tokens=500, stream=True, n=16, extra_body={"ignore_eos": True}
     )
-    with pytest.raises(openai.APIError, match="being stopped"):
+    with pytest.raises(openai.APIError, match="shutting down"):
         for _ in chunks:
             api.worker._loop.call_soon_threadsafe(api.service.abandon)

@@ -144,7 +144,7 @@ def _make_order(body: CompletionRequest, served: ServedModel, settings: Settings
 def _planned(body: CompletionRequest, served: ServedModel, settings: Settings) -> Order:
     model, tokenizer = served.model, served.tokenizer
     if unknown := [id for id in body.logit_bias if id >= model.config.n_vocab]:
-        message = f"logit_bias: there is no token {unknown[0]}, ids end at {model.config.n_vocab - 1}"
+        message = f"logit_bias: there is no token {unknown[0]}, ids go up to {model.config.n_vocab - 1}"
         raise ApiError(400, message, param="logit_bias")
     prompts = [prompt_tokens(prompt, model.config, tokenizer) for prompt in body.prompt]
     texts = [p if isinstance(p, str) else tokenizer.decode(p) for p in body.prompt]

@@ -70,7 +70,7 @@ def nothing_at(path: str) -> str:
 
 def stopping() -> ApiError:
     """Return the error for new work while the server drains."""
-    return ApiError(503, "the server is being stopped", code="draining", headers={"Retry-After": "5"})
+    return ApiError(503, "the server is shutting down", code="draining", headers={"Retry-After": "5"})
 
 
 def of_validation(errors: Sequence[Mapping[str, Any]]) -> ApiError:

@@ -399,7 +399,7 @@ def test_runs_are_named_by_the_last_part_of_their_path_that_tells_them_apart(tmp
 
 def test_a_file_and_a_folder_of_runs_are_refused(folder):
     folder.update(1)
-    with pytest.raises(UsageError, match="is a file: --watch takes a run folder"):
+    with pytest.raises(UsageError, match="is a file: give --watch a run folder"):
         open_runs([str(folder.metrics)])
     with pytest.raises(UsageError, match=r"checkpoint contains run folders but is not one: use --watch .*run1$"):
         open_runs([str(folder.path.parent)])

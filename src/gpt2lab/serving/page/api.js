@@ -302,11 +302,11 @@ function lost() {
 
 /** @type {Record<number, string | null>} */
 const SENTENCES = {
-  401: "This server asks for a key.",
+  401: "This server needs an API key.",
   404: null,
-  413: "That is longer than this server takes.",
-  429: "The server is busy: too many texts wait for their turn.",
-  503: "The server is being stopped.",
+  413: "The request is longer than this server accepts.",
+  429: "The server is busy: too many texts are waiting.",
+  503: "The server is shutting down.",
 };
 
 /**

@@ -13,7 +13,7 @@ let asking = null;
  * @param {string} message  the reason
  * @returns {Promise<string|null>} null if the user gives none
  */
-export function askForKey(message = "This server asks for a key.") {
+export function askForKey(message = "This server needs an API key.") {
   asking ??= ask(message).finally(() => {
     asking = null;
   });
@@ -45,7 +45,7 @@ function ask(message) {
     { method: "dialog" },
     element("h2", { id: "key-title" }, message),
     element("label", {}, "API key", input),
-    element("p.hint", {}, "Whoever started the server has it. It is kept in this tab alone."),
+    element("p.hint", {}, "Ask the person who started the server. The page keeps the key in this tab only."),
     element("button.button.primary", {}, "Use this key"),
     leave,
   );

@@ -106,7 +106,7 @@ function articleButtons(settings) {
 /** @param {Store} settings */
 function seedField(settings) {
   const [id, hintId] = [newId("seed"), newId("seed-hint")];
-  const input = element("input", { id, inputmode: "numeric", autocomplete: "off", placeholder: "a new one each time" });
+  const input = element("input", { id, inputmode: "numeric", autocomplete: "off", placeholder: "a new seed each time" });
   input.setAttribute("aria-describedby", hintId);
   input.dataset.setting = "seed";
   const said = element("span.hint.visually-hidden", { id: hintId });
@@ -116,7 +116,7 @@ function seedField(settings) {
   const hint = "the same seed draws the same text again";
   const mark = (/** @type {boolean} */ bad) => {
     input.setAttribute("aria-invalid", String(bad));
-    said.textContent = bad ? "A seed is a whole number below 2^63, or nothing" : hint;
+    said.textContent = bad ? "A seed is a whole number below 2^63, or empty" : hint;
     said.classList.toggle("visually-hidden", !bad);
   };
   input.addEventListener("input", () => {

@@ -44,8 +44,8 @@ export class SharePanel {
     this.#link.value = link;
     this.#link.focus();
     this.#link.scrollLeft = 0;
-    if (link.length > LONG_LINK) this.#messages.tell("This link is long, and some programs cut such links: a file is safer.");
-    if (await copy(link)) this.#messages.say("The link is copied.");
+    if (link.length > LONG_LINK) this.#messages.tell("This link is long, and some programs cut long links: a file is safer.");
+    if (await copy(link)) this.#messages.say("Link copied.");
   }
 
   /** Clear the address: it no longer describes the text on display. */
@@ -82,11 +82,11 @@ export class SharePanel {
     const left = sessionStorage.getItem(LEFT);
     sessionStorage.removeItem(LEFT);
     if (!left || location.hash.length > 1) return;
-    const shared = this.#read(fromFile, left, "The text of before");
+    const shared = this.#read(fromFile, left, "The earlier text");
     if (!shared) return;
     /** @type {import("./messages.js").Action} */
     const again = ["Draw it again", () => whenWanted(() => this.#open(shared, false))];
-    this.#messages.tell("There was a text here before the page was loaded anew.", { kind: "good", actions: [again] });
+    this.#messages.tell("There was a text here before the page was reloaded.", { kind: "good", actions: [again] });
   }
 
   /** @param {(text: string) => Shared} reader @param {string} text @param {string} name */

@@ -174,7 +174,7 @@ export class TextPanel {
     if (wrong instanceof HTMLElement) {
       set.open = true;
       wrong.focus();
-      this.#messages.tell("A setting is no value that can be used: correct it, and write again.");
+      this.#messages.tell("A setting has an invalid value: correct it, and write again.");
       return;
     }
     await this.#state.start();
@@ -186,7 +186,7 @@ export class TextPanel {
     if (!run || place === null) return;
     this.#messages.clear();
     if (run.at(place)?.id === id) {
-      this.#messages.say("That is the token that stands there.");
+      this.#messages.say("This token is already in that place.");
       return;
     }
     const inList = byId("inspector").contains(document.activeElement);
@@ -203,7 +203,7 @@ export class TextPanel {
     const same = await this.#state.replay(run);
     if (same === null) return;
     if (same) this.#messages.say(`The same ${run.drawn.length} tokens again.`);
-    else this.#messages.tell("This time other tokens were drawn: the server's model has changed.");
+    else this.#messages.tell("The tokens differ this time: the server's model has changed.");
   }
 
   /** @param {string} text */
@@ -213,7 +213,7 @@ export class TextPanel {
       this.#messages.say("Copied.");
       return true;
     } catch {
-      this.#messages.say("This browser does not let the page copy; select the text instead.");
+      this.#messages.say("This browser does not allow copying; select the text instead.");
       return false;
     }
   }
@@ -275,8 +275,8 @@ export class TextPanel {
 
   #tellOfChange() {
     /** @type {Action} */
-    const reload = ["Load the page anew", () => location.reload()];
-    this.#messages.tell("The server has another model under this name than when the page was loaded.", { actions: [reload] });
+    const reload = ["Reload the page", () => location.reload()];
+    this.#messages.tell("The server has changed the model of this name since the page was loaded.", { actions: [reload] });
   }
 
   /** Inspect the first drawn token. @param {Run} run */

@@ -119,7 +119,7 @@ export class TokenInspector {
   }
 }
 
-const OTHER_SETTINGS = "The text was drawn with other settings; this is what those of now make of it.";
+const OTHER_SETTINGS = "The text was drawn with other settings; this shows the current ones.";
 
 /**
  * Return the stages, or null and the reason: a model may give logits that are NaN or infinite.

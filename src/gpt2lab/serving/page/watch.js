@@ -117,15 +117,15 @@ function note(run) {
 
 /** @param {Run} [run] */
 function noteOf(run) {
-  if (!run) return !live ? "" : "No run is watched here. Start the server with one: gpt2lab serve --watch checkpoint/run1";
+  if (!run) return !live ? "" : "This server watches no run. Start it with one: gpt2lab serve --watch checkpoint/run1";
   const { state = "", problem, unread } = run.facts;
   if (problem) return `The server ${problem}.`;
   /** @type {Record<string, string>} */
   const words = {
-    waiting: `${run.name} is not there yet. This page waits for it; gpt2lab train --run_name ${run.name.split("/").at(-1)} begins it.`,
+    waiting: `${run.name} does not exist yet. This page waits for it; gpt2lab train --run_name ${run.name.split("/").at(-1)} begins it.`,
     starting: `${run.name} has no updates yet. Reading the text and the first update may take a while.`,
-    gone: "The folder of this run is not there any more. What was seen of it stays here until the page is closed, or a new run begins there.",
-    stopped: "The process that trained has ended before the last update. The same command goes on from the last saved state.",
+    gone: "The folder of this run no longer exists. Its figures stay here until you close the page or a new run begins there.",
+    stopped: "The training process ended before the last update. The same command continues from the last saved state.",
   };
   if (words[state]) return words[state];
   return unread ? `${count(unread)} lines of metrics.jsonl could not be read and are left out.` : "";

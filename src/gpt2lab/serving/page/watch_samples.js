@@ -39,7 +39,7 @@ async function ask(address) {
   } catch (problem) {
     if (!(problem instanceof ApiError)) throw problem;
     const { status } = problem;
-    throw new ApiError(status ? "These samples are not there any more." : "The server does not answer.", { status });
+    throw new ApiError(status ? "These samples no longer exist." : "The server does not answer.", { status });
   }
 }
 
