@@ -108,7 +108,7 @@ def test_a_training_begun_anew_takes_the_place_of_the_one_before(watch, folder, 
     expect(page.locator("#readout")).to_contain_text("update 40 ·")
     run.path.rename(run.path.with_name("anew-1"))
     expect(page.locator("#state")).to_have_text("its folder is gone")
-    expect(page.locator("#note")).to_contain_text("stays here until")
+    expect(page.locator("#note")).to_contain_text("stay here until")
     assert len(place(page, "raw")) == 40
     run.settings(steps=40)
     fill(run, 25)
@@ -344,7 +344,7 @@ def test_a_server_with_keys_is_given_one(new_page, serve, folder, tmp_path, expe
     page.get_by_role("button", name="Cancel").click()
     expect(page.locator("#connection")).to_have_text("the server asks for a key")
     page.get_by_role("button", name="Give the key").click()
-    page.get_by_label("API key").fill("secret")
+    page.get_by_role("textbox", name="API key").fill("secret")
     page.get_by_role("button", name="Use this key").click()
     expect(page.locator("#connection")).to_have_text("live")
     expect(page.locator("#readout")).to_contain_text("update 10 ·")
