@@ -247,6 +247,12 @@ def test_a_json_array_holds_documents(tmp_path_factory, texts, block, indent):
     assert plain(path, block=block) == texts
 
 
+@pytest.mark.parametrize("block", range(1, 12))
+def test_a_json_number_may_be_cut_by_the_end_of_a_block(write, block):
+    path = write("a.json", '[{"text": "a"}, 12345, {"text": "b"}, -1.5e3]')
+    assert plain(path, block=block, errors="skip") == ["a", "b"]
+
+
 def test_json_may_hold_objects_one_after_another(write):
     assert plain(write("a.json", '{"text": "a"}\n{\n"text": "b"}\n')) == ["a", "b"]
 

@@ -25,7 +25,7 @@ def reading_options(function: Decorated) -> Decorated:
             group,
             "--field",
             metavar="NAME",
-            help="JSON field that holds the text; PROMPT,COMPLETION trains on the completion only.  "
+            help="JSON field that holds the text; with PROMPT,COMPLETION only the completion counts.  "
             "[default: text, or prompt,completion]",
         ),
         option(
@@ -45,8 +45,9 @@ def reading_options(function: Decorated) -> Decorated:
             "--errors",
             type=click.Choice(["strict", "replace", "ignore", "skip"]),
             default="strict",
-            help="For bytes that are invalid in that encoding: stop, replace them with �, or leave them out; skip: "
-            "stop, but skip any number of records that do not fit, not only 1 %.",
+            help="What to do with bytes that are invalid in that encoding: stop (strict), replace them with �, or "
+            "leave them out (ignore). skip is strict, but tolerates any number of unusable records; the others "
+            "tolerate 1 %.",
         ),
     )
     for add in reversed(options):
@@ -57,24 +58,23 @@ def reading_options(function: Decorated) -> Decorated:
 def folder_options(function: Decorated) -> Decorated:
     """Add ``--include --exclude``: the attributes of :class:`gpt2lab.data.finding.Choice`."""
     for name, text in (
-        ("--exclude", "Leave out files of folders and archives that match; may be repeated."),
+        ("--exclude", "In folders and archives, leave out files that match this pattern; may be repeated."),
         (
             "--include",
-            "Of folders and archives, read the files that match, such as '*.py', and no others; may be repeated.",
+            "In folders and archives, read only files that match this pattern, such as '*.py'; may be repeated.",
         ),
     ):
         function = option("Reading", name, metavar="PATTERN", multiple=True, help=text)(function)
     return function
 
 
-def reading_of(arguments: dict[str, Any]) -> tuple[Reading | None, Choice | None]:
-    """Pop the values of both sets of options from ``arguments``; None for a set whose options are all at defaults."""
+def reading_of(arguments: dict[str, Any]) -> tuple[Reading, Choice]:
+    """Pop the values of both sets of options from ``arguments``; a command without the second has its defaults."""
     from gpt2lab.data.files import Reading
     from gpt2lab.data.finding import Choice
 
     reading = Reading(*(arguments.pop(name) for name in ("field", "column", "encoding", "errors")))
-    choice = Choice(arguments.pop("include", ()), arguments.pop("exclude", ()))
-    return None if reading == Reading() else reading, None if choice == Choice() else choice
+    return reading, Choice(arguments.pop("include", ()), arguments.pop("exclude", ()))
 
 
 def vocabulary_option(function: Decorated) -> Decorated:

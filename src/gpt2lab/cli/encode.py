@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gpt2lab.cli.data_options import BytesRead, folder_options, reading_options, vocabulary_of, vocabulary_option
+from gpt2lab.cli.data_options import (
+    BytesRead,
+    folder_options,
+    reading_of,
+    reading_options,
+    vocabulary_of,
+    vocabulary_option,
+)
 from gpt2lab.cli.jobs import check_ray, ray_options
 from gpt2lab.cli.options import PATH, GroupedCommand, option
 
@@ -64,7 +71,7 @@ def command(
     ray: bool,
     ray_address: str | None,
     workers: int | None,
-    **reading: Any,
+    **arguments: Any,
 ) -> None:
     """Encode IN (files, folders, patterns, addresses, or - for standard input) into OUT.
 
@@ -72,8 +79,7 @@ def command(
     original, also with .gz or .zst. OUT is a folder of memory-mappable files; if it ends in .npz, a file as the
     original's encode.py made it. Memory stays the same however much text there is.
     """
-    from gpt2lab.data.files import Reading
-    from gpt2lab.data.finding import Choice, find_sources
+    from gpt2lab.data.finding import find_sources
     from gpt2lab.data.open import encode_sources, local_paths
     from gpt2lab.errors import UsageError
 
@@ -83,12 +89,12 @@ def command(
     if ray and jobs:
         raise UsageError("--jobs applies only without --ray: give --workers instead")
     tokenizer = vocabulary_of(model_name)
-    choice = Choice(reading.pop("include"), reading.pop("exclude"))
+    reading, choice = reading_of(arguments)
 
     def say(line: str) -> None:
         click.echo(line, err=True)
 
-    sources = find_sources(local_paths(inputs, say), how := Reading(**reading), choice, say)
+    sources = find_sources(local_paths(inputs, say), reading, choice, say)
     if encoded_already := [source.name for source in sources if source.kind == "shards"]:
         raise UsageError(f"{encoded_already[0]} is already encoded: give it to gpt2lab train as it is")
     with BytesRead(sum(source.size for source in sources)) as progress:
@@ -97,9 +103,9 @@ def command(
         if ray:
             from gpt2lab.jobs.encoding import encoded_on_ray
 
-            encoded = encoded_on_ray(out, sources, tokenizer, how, address=ray_address, workers=workers, **told)
+            encoded = encoded_on_ray(out, sources, tokenizer, reading, address=ray_address, workers=workers, **told)
         else:
-            encoded = nullcontext(encode_sources(sources, tokenizer, how, jobs=jobs, **told))
+            encoded = nullcontext(encode_sources(sources, tokenizer, reading, jobs=jobs, **told))
         with encoded as stream:
             if out.endswith(".npz"):
                 line = _write_npz(Path(out), stream, tokenizer, combine, overwrite)

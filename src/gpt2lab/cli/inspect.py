@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gpt2lab.cli.data_options import BytesRead, folder_options, reading_options, vocabulary_of, vocabulary_option
+from gpt2lab.cli.data_options import (
+    BytesRead,
+    folder_options,
+    reading_of,
+    reading_options,
+    vocabulary_of,
+    vocabulary_option,
+)
 from gpt2lab.cli.options import PATH, GroupedCommand, option
 
 if TYPE_CHECKING:
@@ -40,7 +47,7 @@ def command(
     batch: int,
     seed: int,
     as_json: bool,
-    **reading: Any,
+    **arguments: Any,
 ) -> None:
     """Count the documents and tokens of DATA, which is text or encoded, and show a batch as training would have it.
 
@@ -50,9 +57,12 @@ def command(
     from gpt2lab.data.open import open_documents
     from gpt2lab.data.windows import Ring, Windows
 
+    reading, choice = reading_of(arguments)
     tokenizer = vocabulary_of(model_name)
     with BytesRead(0) as progress:
-        documents = open_documents(data, tokenizer, say=progress.say, on_bytes=progress.add, **reading)
+        documents = open_documents(
+            data, tokenizer, reading=reading, choice=choice, say=progress.say, on_bytes=progress.add
+        )
     counts = count(documents, tokenizer)
     ring = Ring(documents, separator=tokenizer.end_of_text)
     shown = Windows(ring, block_size, seed).batch(0, batch) if batch else None

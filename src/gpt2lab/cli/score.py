@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gpt2lab.cli.data_options import reading_options
+from gpt2lab.cli.data_options import reading_of, reading_options
+from gpt2lab.cli.documents import Document, check_argument, documents_of
 from gpt2lab.cli.options import GroupedCommand, model_loader, model_options, option
 from gpt2lab.cli.output import print_json
-from gpt2lab.cli.prompts import Document, check_argument, documents_of
 
 if TYPE_CHECKING:
     from gpt2lab.model import LanguageModel
@@ -45,7 +45,7 @@ def command(text: str, stride: int | None, as_json: bool, **arguments: Any) -> N
     like a path must exist. A file may have every format that gpt2lab train reads. Each document is scored on its own;
     its first token is conditioned on <|endoftext|>.
     """
-    reading = {name: arguments.pop(name) for name in ("field", "column", "encoding", "errors")}
+    reading, _ = reading_of(arguments)
     load = model_loader(arguments)
     check_argument(text)
     model = load()

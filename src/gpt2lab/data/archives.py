@@ -12,8 +12,9 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from gzip import BadGzipFile
 from pathlib import Path, PurePath
-from typing import IO, Any, cast
+from typing import IO, Any
 
 from gpt2lab.errors import UsageError
 
@@ -42,7 +43,7 @@ def members(path: Path) -> list[tuple[str, int]]:
     return sorted((name, size) for name, size in found if name and not is_hidden(PurePath(name)))
 
 
-def open_member(path: Path, member: str) -> IO[bytes]:
+def open_member(path: Path, member: str) -> io.BufferedReader:
     """Open a file in an archive; closing it closes the archive. Reading may raise :class:`UsageError`."""
     with readable(path), ExitStack() as stack:
         if path.suffix.lower() == ".zip":
@@ -50,8 +51,7 @@ def open_member(path: Path, member: str) -> IO[bytes]:
         else:
             tar = stack.enter_context(tarfile.open(path))
             file = stack.enter_context(tar.extractfile(member) or io.BytesIO())
-        opened: Any = _Member(path, file, stack.pop_all())
-        return cast("IO[bytes]", opened)
+        return io.BufferedReader(_Member(path, file, stack.pop_all()))
     raise AssertionError  # readable() lets no error pass
 
 
@@ -85,7 +85,7 @@ def readable(path: Path) -> Iterator[None]:
     """Turn what reading or unpacking an archive raises into a one-line error."""
     try:
         yield
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, KeyError) as error:
+    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, KeyError, BadGzipFile) as error:
         raise UsageError(f"{path} is damaged or no archive of its kind ({error})") from None
     except (NotImplementedError, RuntimeError) as error:  # an unknown compression, or a password
         raise UsageError(f"{path} cannot be unpacked ({error})") from None

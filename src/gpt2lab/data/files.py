@@ -170,7 +170,7 @@ def text_blocks(stream: IO[bytes], name: str, reading: Reading, *, hints: bool =
             at = getattr(error, "start", 0)
             before = getattr(error, "object", b"")[:at].decode(codec, "replace")
             raise _not_text(name, codec, max(0, offset - pending + at), line + before.count("\n"), hints) from None
-        if codec != "utf-8" and _HALF.search(text):  # utf-7 and unicode_escape can spell one
+        if codec != "utf-8" and HALF.search(text):  # utf-7 and unicode_escape can spell one
             if reading.errors not in ("replace", "ignore"):
                 raise _not_text(name, codec, offset, line, hints)
             text = without_halves(text, reading.errors)
@@ -183,7 +183,8 @@ def text_blocks(stream: IO[bytes], name: str, reading: Reading, *, hints: bool =
             return
 
 
-_HALF = re.compile("[\ud800-\udfff]")
+HALF = re.compile("[\ud800-\udfff]")
+"""Half of a surrogate pair, which is no character."""
 
 
 def without_halves(text: str, errors: Errors) -> str:

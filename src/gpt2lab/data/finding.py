@@ -9,16 +9,15 @@ from __future__ import annotations
 import glob
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
 
 from gpt2lab.data.archives import is_archive, is_hidden, members
 from gpt2lab.data.files import Kind, Reading, Source
+from gpt2lab.data.pieces import Say
 from gpt2lab.errors import UsageError
-
-Say = Callable[[str], None]
 
 STDIN = "-"
 SHARD_PATTERN = "tokens-*.safetensors"

@@ -26,27 +26,21 @@ def open_documents(
     paths: Sequence[str],
     tokenizer: Tokenizer,
     *,
-    field: str | None = None,
-    column: str | None = None,
-    encoding: str = "utf-8",
-    errors: Any = "strict",
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
+    reading: Reading | None = None,
+    choice: Choice | None = None,
     jobs: int | None = None,
     say: Say = lambda line: None,
     on_bytes: OnBytes = lambda count: None,
 ) -> Documents:
     """Return the documents of files, folders, patterns, ``-`` or URLs; see :func:`~gpt2lab.data.finding.find_sources`.
 
-    Text is encoded into memory, shards are memory-mapped. ``field`` to ``errors``: see
-    :class:`~gpt2lab.data.files.Reading`; ``include`` and ``exclude``: see
-    :class:`~gpt2lab.data.finding.Choice`. ``say`` gets a line for each choice that readers make, for skipped files and
-    for skipped records.
+    Text is encoded into memory, shards are memory-mapped. ``say`` gets a line for each choice that readers make, for
+    skipped files and for skipped records.
     Raises :class:`UsageError` if there is no text or a reader refuses a source, and :class:`CheckpointError` for
     damaged shards.
     """
-    reading = Reading(field, column, encoding, errors)
-    sources = find_sources(local_paths(paths, say), reading, Choice(tuple(include), tuple(exclude)), say)
+    reading = reading or Reading()
+    sources = find_sources(local_paths(paths, say), reading, choice, say)
     parts: list[Documents] = []
     for encoded, group in groupby(sources, key=lambda source: source.kind == "shards"):
         if encoded:

@@ -11,14 +11,14 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from importlib import import_module
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
-from gpt2lab.data.files import Reading, Source, without_halves
+from gpt2lab.data.files import HALF, Reading, without_halves
 from gpt2lab.data.pieces import Piece, Say, Skipped, lines_of
 from gpt2lab.errors import UsageError, first_line
 
-_HALF = re.compile("[\ud800-\udfff]")
-_BLANK = " \n\t\r"
+_BLANK = re.compile(r"[ \n\t\r]*")
 _DECODER = json.JSONDecoder()
 
 
@@ -38,27 +38,27 @@ def read_json(blocks: Iterator[str], name: str, reading: Reading, say: Say) -> I
     yield from _records(records, name, reading, say)
 
 
-def read_parquet(source: Source, reading: Reading, say: Say) -> Iterator[Piece]:
+def read_parquet(path: Path, name: str, reading: Reading, say: Say) -> Iterator[Piece]:
     """Yield the rows of a Parquet file; the field is a column. Raises :class:`UsageError` if pyarrow is missing."""
+    if find_spec("pyarrow") is None:
+        raise UsageError(f"{name} needs pyarrow: pip install 'gpt2lab[parquet]'")
     field = reading.field or reading.column
     chosen = Reading(field, None, reading.encoding, reading.errors)
-    rows = ((f"row {number}", number, row) for number, row in enumerate(parquet_rows(source), 1))
-    yield from _records(rows, source.name, chosen, say, "row")
+    rows = ((f"row {number}", number, row) for number, row in enumerate(parquet_rows(path, name), 1))
+    yield from _records(rows, name, chosen, say, "row")
 
 
-def parquet_rows(source: Source) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a Parquet file, a thousand in memory at a time."""
-    if find_spec("pyarrow") is None:
-        raise UsageError(f"{source.name} needs pyarrow: pip install 'gpt2lab[parquet]'")
+def parquet_rows(path: Path, name: str) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a Parquet file, a thousand in memory at a time; needs pyarrow."""
     pyarrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
     try:
-        with parquet.ParquetFile(source.path) as file:
+        with parquet.ParquetFile(path) as file:
             for batch in file.iter_batches(1000):
                 yield from batch.to_pylist()
     except (pyarrow.ArrowException, ValueError) as error:
-        raise UsageError(f"{source.name} is no usable Parquet file ({first_line(error)})") from None
+        raise UsageError(f"{name} is no usable Parquet file ({first_line(error)})") from None
     except OSError as error:
-        raise UsageError(f"cannot read {source.name}: {error.strerror or first_line(error)}") from None
+        raise UsageError(f"cannot read {name}: {error.strerror or first_line(error)}") from None
 
 
 def _records(
@@ -86,7 +86,7 @@ def _records(
         if len(texts) < len(fields):
             skipped.add(f"without text in {' or '.join(fields)}", number)
             continue
-        if any(map(_HALF.search, texts)):
+        if any(map(HALF.search, texts)):
             if reading.errors == "skip":
                 skipped.add("with half a surrogate pair", number)
                 continue
@@ -97,7 +97,7 @@ def _records(
 
 def _mended(text: str, where: str, reading: Reading) -> str:
     if reading.errors == "strict":
-        half = _HALF.search(text)
+        half = HALF.search(text)
         raise UsageError(
             f"{where}: half a surrogate pair (\\u{ord(half[0]) if half else 0:04x}), which is no character: "
             "--errors replace puts � there, --errors skip leaves the record out"
@@ -137,32 +137,34 @@ def _choose_fields(where: str, record: dict[str, Any] | None, field: str | None)
 
 
 class _Text:
-    """JSON text that arrives in blocks, of which the part already parsed is dropped; counts lines."""
+    """JSON text that arrives in blocks, and the place up to which it is parsed."""
 
     def __init__(self, blocks: Iterator[str]) -> None:
         self._blocks = blocks
-        self.held, self.line = "", 1
+        self.held, self.at, self.line = "", 0, 1
 
     def more(self) -> bool:
-        """Read as much again as is held, at least a block; return whether there was any."""
-        wanted, parts, got = max(1, len(self.held)), [self.held], 0
-        while got < wanted and (block := next(self._blocks, None)) is not None:
+        """Read as much again as is not yet parsed, at least a block; return whether there was any."""
+        wanted, got, parts = len(self.held) - self.at, 0, []
+        while got <= wanted and (block := next(self._blocks, None)) is not None:
             parts.append(block)
             got += len(block)
-        self.held = "".join(parts)
+        if got:
+            self.held, self.at = "".join([self.held[self.at :], *parts]), 0
         return got > 0
 
-    def drop(self, end: int) -> None:
-        self.line += self.held.count("\n", 0, end)
-        self.held = self.held[end:]
+    def pass_to(self, end: int) -> None:
+        """Take the text before ``end`` as parsed."""
+        self.line += self.held.count("\n", self.at, end)
+        self.at = end
 
     def peek(self) -> str:
-        """Return the next character that is not blank; empty at the end."""
+        """Pass blanks; return the next character, empty at the end."""
         while True:
-            rest = self.held.lstrip(_BLANK)
-            self.drop(len(self.held) - len(rest))
-            if self.held or not self.more():
-                return self.held[:1]
+            blank = _BLANK.match(self.held, self.at)
+            self.pass_to(blank.end() if blank else self.at)
+            if self.at < len(self.held) or not self.more():
+                return self.held[self.at : self.at + 1]
 
 
 def _values(blocks: Iterator[str], name: str) -> Iterator[tuple[int, Any]]:
@@ -170,17 +172,17 @@ def _values(blocks: Iterator[str], name: str) -> Iterator[tuple[int, Any]]:
     text = _Text(blocks)
     in_array = text.peek() == "["
     if in_array:
-        text.drop(1)
+        text.pass_to(text.at + 1)
     while mark := text.peek():
         if in_array and mark == "]":
-            text.drop(1)
+            text.pass_to(text.at + 1)
             break
         value, end = _value(text, name)
         yield text.line, value
-        text.drop(end)
+        text.pass_to(end)
         after = text.peek()
         if in_array and after == ",":
-            text.drop(1)
+            text.pass_to(text.at + 1)
         elif in_array and after != "]":
             raise UsageError(f"{name}, line {text.line}: not JSON (a , or ] is missing after an element)")
     if text.peek():
@@ -188,10 +190,13 @@ def _values(blocks: Iterator[str], name: str) -> Iterator[tuple[int, Any]]:
 
 
 def _value(text: _Text, name: str) -> tuple[Any, int]:
-    """Return the value that the held text begins with, and its length."""
+    """Return the value that follows, and where it ends; a number may go on in the next block."""
     while True:
         try:
-            return _DECODER.raw_decode(text.held)
+            value, end = _DECODER.raw_decode(text.held, text.at)
         except (ValueError, RecursionError) as error:
             if isinstance(error, RecursionError) or not text.more():
                 raise UsageError(f"{name}, line {text.line}: not JSON ({first_line(error)})") from None
+        else:
+            if end < len(text.held) or not text.more():
+                return value, end

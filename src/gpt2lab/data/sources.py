@@ -25,8 +25,8 @@ def read_pieces(source: Source, reading: Reading, say: Say, on_bytes: OnBytes = 
     ``say`` gets a line for the chosen column and one for skipped records. Raises :class:`UsageError` as the readers of
     the formats and those in :mod:`~gpt2lab.data.files` do.
     """
-    if source.kind == "parquet":
-        yield from read_parquet(source, reading, say)
+    if source.kind == "parquet" and source.path is not None:
+        yield from read_parquet(source.path, source.name, reading, say)
         on_bytes(source.size)
         return
     with open_bytes(source, on_bytes) as stream:

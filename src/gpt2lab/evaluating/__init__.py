@@ -62,17 +62,17 @@ def evaluate(
     Raises :class:`~gpt2lab.errors.UsageError` for options that the task lacks and for malformed data,
     :class:`~gpt2lab.errors.DownloadError` if the data cannot be fetched.
     """
+    from gpt2lab.data.files import Reading
+    from gpt2lab.data.finding import Choice, find_sources
+    from gpt2lab.data.open import local_paths
     from gpt2lab.evaluating import corpora, tasks
     from gpt2lab.evaluating.datasets import find_data
 
     _check(task, run, data, stride, texts)
     if task == "perplexity":
-        from gpt2lab.data.finding import find_sources
-        from gpt2lab.data.open import local_paths
-
         sources = find_sources(local_paths([str(data)], say), reading, choice, say)
         return corpora.perplexity(run, sources, stride, reading, say)
-    if reading is not None or choice is not None:
+    if reading not in (None, Reading()) or choice not in (None, Choice()):
         raise UsageError(f"{task} has its own format: options such as --field and --include are for perplexity")
     source = find_data(task, data, say, progress)
     if task.startswith("wikitext"):

@@ -7,19 +7,16 @@ from __future__ import annotations
 
 import gzip
 import json
-import tarfile
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from fnmatch import fnmatch
-from importlib import import_module
 from importlib.util import find_spec
-from io import BytesIO
 from pathlib import Path
 from typing import IO, Any
 
+from gpt2lab.data.archives import is_archive, members, open_member, readable
+from gpt2lab.data.records import parquet_rows
 from gpt2lab.errors import UsageError
 
 Tick = Callable[[int], None]
@@ -27,8 +24,6 @@ Tick = Callable[[int], None]
 
 LINE = 1 << 18
 """Bytes read at a time from a longer line, where lines need not be whole."""
-
-ARCHIVES = (".zip", ".tgz", ".tar", ".tar.gz", ".tar.bz2", ".tar.xz")
 
 
 @dataclass(frozen=True)
@@ -50,20 +45,13 @@ class Source:
 
     def lines(self, size: int = -1) -> Iterator[bytes]:
         """Yield the lines with their ends; with a ``size``, longer ones in parts."""
-        with _readable(self.path), ExitStack() as stack:
+        with readable(self.path), ExitStack() as stack:
             file = self._open(stack)
             while line := file.readline(size):
                 yield line
 
     def _open(self, stack: ExitStack) -> IO[bytes]:
-        file: Any
-        if self.member is None:
-            file = stack.enter_context(self.path.open("rb"))
-        elif self.path.suffix.lower() == ".zip":
-            file = stack.enter_context(stack.enter_context(zipfile.ZipFile(self.path)).open(self.member))
-        else:
-            tar = stack.enter_context(tarfile.open(self.path))  # noqa: SIM115 (the stack closes it)
-            file = stack.enter_context(tar.extractfile(self.member) or BytesIO())
+        file: Any = stack.enter_context(open_member(self.path, self.member) if self.member else self.path.open("rb"))
         if (self.member or self.path.name).lower().endswith(".gz"):
             file = stack.enter_context(gzip.GzipFile(fileobj=file))
         opened: IO[bytes] = file
@@ -78,8 +66,8 @@ def find_sources(path: Path, patterns: Sequence[str]) -> list[Source]:
     if path.is_dir():
         names = sorted(each.relative_to(path).as_posix() for each in path.rglob("*") if each.is_file())
         found = [Source(path / name) for name in _like(names, patterns)]
-    elif path.name.lower().endswith(ARCHIVES):
-        found = [Source(path, name) for name in _like(_members(path), patterns)]
+    elif is_archive(path):
+        found = [Source(path, name) for name in _like([name for name, _ in members(path)], patterns)]
     elif path.exists():
         return [Source(path)]
     else:
@@ -147,40 +135,10 @@ def _like(names: list[str], patterns: Sequence[str]) -> list[str]:
     return []
 
 
-def _members(path: Path) -> list[str]:
-    with _readable(path):
-        if path.suffix.lower() == ".zip":
-            with zipfile.ZipFile(path) as archive:
-                return sorted(info.filename for info in archive.infolist() if not info.is_dir())
-        with tarfile.open(path) as tar:
-            return sorted(info.name for info in tar if info.isfile())
-
-
 def _parquet(source: Source) -> Iterator[tuple[str, dict[str, Any]]]:
     if find_spec("pyarrow") is None:
         raise UsageError(f"{source.name} needs pyarrow (pip install pyarrow); or give the data as .jsonl or .txt")
-    pyarrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
     if source.member is not None:
         raise UsageError(f"{source.name}: take the Parquet file out of its archive first")
-    number = 0
-    try:
-        with _readable(source.path), parquet.ParquetFile(source.path) as file:
-            for batch in file.iter_batches(1024):
-                for record in batch.to_pylist():
-                    number += 1
-                    yield f"row {number} of {source.name}", record
-    except pyarrow.ArrowException as error:
-        raise UsageError(f"{source.name} is no usable Parquet file ({error})") from None
-
-
-@contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    """Turn whatever reading or unpacking raises into a one-line error."""
-    try:
-        yield
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, gzip.BadGzipFile) as error:
-        raise UsageError(f"{path} is damaged or no archive of its kind ({error})") from None
-    except NotImplementedError as error:
-        raise UsageError(f"{path} cannot be unpacked ({error})") from None
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror or error}") from None
+    for number, record in enumerate(parquet_rows(source.path, source.name), 1):
+        yield f"row {number} of {source.name}", record

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gpt2lab.config import ModelConfig
+
+if TYPE_CHECKING:
+    from gpt2lab.data.files import Errors
 
 
 @dataclass(frozen=True)
@@ -23,7 +27,7 @@ class Job:
     encoding: str = "utf-8"
     field: str | None = None
     column: str | None = None
-    errors: str = "strict"
+    errors: Errors = "strict"
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     combine: int = 50_000

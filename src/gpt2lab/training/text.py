@@ -8,6 +8,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+from gpt2lab.data.files import Reading
+from gpt2lab.data.finding import Choice
 from gpt2lab.data.open import open_documents
 from gpt2lab.data.split import hold_out
 from gpt2lab.data.tokens import Documents
@@ -72,12 +74,8 @@ def _read(setup: Setup, paths: tuple[str, ...]) -> Documents:
     return open_documents(
         paths,
         tokenizer,
-        field=job.field,
-        column=job.column,
-        encoding=job.encoding,
-        errors=job.errors,
-        include=job.include,
-        exclude=job.exclude,
+        reading=Reading(job.field, job.column, job.encoding, job.errors),
+        choice=Choice(job.include, job.exclude),
         say=setup.say,
     )
 

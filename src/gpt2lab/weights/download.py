@@ -18,7 +18,7 @@ from gpt2lab.system.atomic import write_file
 from gpt2lab.system.hashing import sha256_of
 from gpt2lab.weights.checkpoint import parse_json, read_bytes
 from gpt2lab.weights.fetch import Progress, fetch
-from gpt2lab.weights.hub import HUB_EXTRAS, HUB_FILES, HUB_REPOSITORIES, check_download, hub_files
+from gpt2lab.weights.hub import HUB_EXTRAS, HUB_FILES, check_download, hub_files
 from gpt2lab.weights.vocabulary import GPT2_ENCODER_SHA256, GPT2_MERGES_SHA256
 
 SOURCES = ("huggingface", "openai")
@@ -62,7 +62,7 @@ def download(
         if source == "openai":
             _from_openai(name, manifest, progress or (lambda file: lambda done, total: None))
         else:
-            _from_hub(HUB_REPOSITORIES[name], manifest)
+            _from_hub(name, manifest)
     except OSError as error:
         raise DownloadError(f"cannot write to {folder}: {error.strerror or error}") from None
     check_download(folder)
@@ -116,9 +116,9 @@ def _from_openai(size: str, manifest: _Manifest, progress: FileProgress) -> None
             manifest.add(name, sha256)
 
 
-def _from_hub(repository: str, manifest: _Manifest) -> None:
+def _from_hub(size: str, manifest: _Manifest) -> None:
     missing = [name for name in HUB_FILES if not manifest.has(name)]
     if missing:
         extras = [name for name in HUB_EXTRAS if not manifest.has(name)]
-        for path in hub_files(repository, [*extras, *missing], manifest.folder):
+        for path in hub_files(size, [*extras, *missing], manifest.folder):
             manifest.add(path.name)

@@ -54,25 +54,26 @@ def find_or_download(size: str) -> Path:
     cached = [try_to_load_from_cache(repository, name) for name in ("config.json", HUB_WEIGHTS)]
     if all(isinstance(path, str) for path in cached):
         return Path(str(cached[0])).parent
-    for path in hub_files(repository, [*HUB_EXTRAS, *HUB_FILES], None):
+    for path in hub_files(size, [*HUB_EXTRAS, *HUB_FILES], None):
         folder = path.parent
     check_download(folder)
     return folder
 
 
-def hub_files(repository: str, names: list[str], folder: Path | None) -> Iterator[Path]:
-    """Get files into ``folder`` or the hub's cache, one after the other; extras that the hub lacks are left out.
+def hub_files(size: str, names: list[str], folder: Path | None) -> Iterator[Path]:
+    """Get files of a released size into ``folder`` or the hub's cache, one after the other.
 
-    The weights are checked against the SHA-256 that the hub reports.
+    Extras that the hub lacks are left out. The weights are checked against the SHA-256 that the hub reports.
     """
     from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
+    repository = HUB_REPOSITORIES[size]
     # this comes first: without a network it fails at once, but a download only after half a minute of retries
-    with _hub_errors(repository, HUB_WEIGHTS):
+    with _hub_errors(size, HUB_WEIGHTS):
         sha256 = get_hf_file_metadata(hf_hub_url(repository, HUB_WEIGHTS)).etag or ""
     for name in names:
-        with _hub_errors(repository, name):
+        with _hub_errors(size, name):
             try:
                 path = Path(hf_hub_download(repository, name, local_dir=folder))
             except EntryNotFoundError as error:
@@ -87,15 +88,14 @@ def hub_files(repository: str, names: list[str], folder: Path | None) -> Iterato
 
 
 @contextmanager
-def _hub_errors(repository: str, name: str) -> Iterator[None]:
+def _hub_errors(size: str, name: str) -> Iterator[None]:
     """Turn any error of the hub's client into one line; its version decides whether httpx or requests raises it."""
     try:
         yield
     except Exception as error:
         reason = first_line(error) or type(error).__name__
-        size = next(size for size, known in HUB_REPOSITORIES.items() if known == repository)
         raise DownloadError(
-            f"cannot get {name} of {repository} from the Hugging Face hub ({reason}); "
+            f"cannot get {name} of {HUB_REPOSITORIES[size]} from the Hugging Face hub ({reason}); "
             f"is this machine online? `gpt2lab download {size} --source openai` is another place, `tales` needs none"
         ) from None
 
