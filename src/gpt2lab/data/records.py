@@ -19,6 +19,7 @@ from gpt2lab.data.pieces import Piece, Say, Skipped, lines_of
 from gpt2lab.errors import UsageError, first_line
 
 _BLANK = re.compile(r"[ \n\t\r]*")
+_IN_NUMBERS = "0123456789.eE+-"
 _DECODER = json.JSONDecoder()
 
 
@@ -198,5 +199,6 @@ def _value(text: _Text, name: str) -> tuple[Any, int]:
             if isinstance(error, RecursionError) or not text.more():
                 raise UsageError(f"{name}, line {text.line}: not JSON ({first_line(error)})") from None
         else:
-            if end < len(text.held) or not text.more():
+            goes_on = end == len(text.held) or text.held[end] in _IN_NUMBERS
+            if not goes_on or not text.more():
                 return value, end
