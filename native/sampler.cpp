@@ -18,7 +18,7 @@ constexpr int kBuckets = 2048;         // buckets of candidates by their scores,
 constexpr double kBucketsPerNat = 32;  // at least
 constexpr int kSample = 8;
 constexpr int kSlack = 16;           // extra ids that the kernels may write
-constexpr double kNothing = 1e-290;  // more than the sum of a stride of impossible tokens
+constexpr double kNothing = 1e-290;  // a stride whose sum is below this holds only impossible tokens
 
 template <typename Real>
 constexpr Real kBanned = -std::numeric_limits<Real>::infinity();
@@ -28,8 +28,8 @@ constexpr Real kLowest = std::numeric_limits<Real>::lowest();  // of the scores 
 int bin_count(int n) { return (n + kGroup - 1) / kGroup * kGroupBins; }
 
 // The temperature, as in sampling/rules.py. It divides differences from the largest score, so that no temperature
-// overflows. A temperature of 1 leaves the scores unchanged: two different small numbers may have equal differences
-// from a large one.
+// overflows. A temperature of 1 leaves the scores unchanged, because subtracting the largest could round two different
+// scores to the same number.
 struct Temper {
   double largest, temperature;
   double operator()(double score) const { return temperature == 1 ? score : (score - largest) / temperature; }
@@ -37,7 +37,7 @@ struct Temper {
 
 double scale_of(double temperature) { return 1 / std::max(temperature, std::numeric_limits<double>::min()); }
 
-// Maps reals to integers of the same order.
+// Maps reals to integers, preserving their order.
 template <typename Real>
 auto to_ordinal(Real x) {
   using Int = std::conditional_t<sizeof(Real) == 4, std::int32_t, std::int64_t>;
@@ -49,7 +49,8 @@ Real from_ordinal(Int i) {
   return std::bit_cast<Real>(i >= 0 ? i : std::numeric_limits<Int>::min() - i);
 }
 
-// Returns the lowest number with f(number) = f(x) for a non-decreasing f: a threshold at x would cut those ties.
+// Returns the lowest number with f(number) = f(x) for a non-decreasing f. A threshold at x itself would cut numbers
+// that tie with x under f.
 template <typename Real, typename Function>
 Real lowest_tie(Real x, const Function& f) {
   if (x <= kLowest<Real>) return x;
@@ -69,7 +70,7 @@ DrawStatus status_of_infinite(const float* logits, int n, float largest) {
   return largest > 0 ? DrawStatus::infinite_logit : DrawStatus::no_candidate;
 }
 
-// Adds in four chains, to wait less for each addition.
+// Adds in four independent chains, so that one addition need not wait for the last.
 double sum_of(const double* x, int n) {
   double a = 0, b = 0, c = 0, d = 0;
   int i = 0;
@@ -238,7 +239,7 @@ double Sampler::gather(const Scores<Real>& scores, double temperature, Real thre
   return weigh(scores, temperature);
 }
 
-// Gathers the ids of the k largest scores, or of all if there are fewer, and some more.
+// Gathers the ids of at least the k largest scores (of all that reach `lowest`, if those are fewer than k).
 template <typename Real, typename Function>
 void Sampler::gather_likeliest(const Scores<Real>& scores, int k, Real lowest, const Function& key) {
   const Real bound = lowest_tie(std::max(guess_of_likeliest(scores, k), lowest), key);
@@ -277,7 +278,8 @@ double Sampler::gather_top_k(const Scores<Real>& scores, double temperature, int
   return weigh(scores, temperature);
 }
 
-// Gathers at least the most likely tokens whose probabilities reach the share p of the total; returns this target.
+// Gathers enough of the most likely tokens that their probabilities reach the share p of the total; returns that share
+// of the total.
 template <typename Real>
 double Sampler::gather_top_p(const Scores<Real>& scores, double temperature, double p) {
   const double scale = scale_of(temperature);

@@ -44,7 +44,7 @@ def test_help_of_generate_groups_its_options(gpt2lab) -> None:
 @pytest.mark.parametrize("name", ["generate", "interactive", "score", "next"])
 def test_help_of_precision_says_which_is_exact(gpt2lab, name: str) -> None:
     words = " ".join(gpt2lab(name, "--help").stdout.split())
-    assert "float32 is exact, so the likeliest tokens are the original's" in words
+    assert "float32 rounds nothing: the likeliest tokens are those of the original" in words
 
 
 def test_without_a_command_it_shows_the_help(gpt2lab) -> None:

@@ -338,6 +338,22 @@ def test_memory_is_told_before(folder, capsys):
     assert re.search(r"memory.* [GM]i?B.*\n(.*\n)?Training", out)
 
 
+@pytest.mark.parametrize("typed", ["stable-decay", "stable_decay"])
+def test_a_schedule_may_have_a_dash_or_an_underscore_and_is_recorded_with_a_dash(folder, typed):
+    run(*FRESH, "--steps", 1, "--schedule", typed)
+    progress = json.loads(Path("checkpoint/run1/state-0000001/progress.json").read_text())
+    assert progress["settings"]["schedule"] == "stable-decay"
+
+
+def test_help_and_errors_spell_the_schedule_as_it_is_recorded(capsys):
+    run("--help")
+    shown = capsys.readouterr().out
+    assert "[cosine|linear|constant|stable-decay]" in shown
+    assert "stable_decay" not in shown
+    run("--dataset", "tales", "--schedule", "steep", code=2)
+    assert "'constant', 'stable-decay'" in capsys.readouterr().err
+
+
 def test_help_needs_no_torch_and_lists_every_setting():
     code = "import sys; sys.modules['torch'] = None; from gpt2lab.cli.main import main\nmain(['train', '--help'])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -21,7 +21,7 @@ def test_an_answer_has_openai_s_shape(api):
 
 def test_a_prompt_that_ends_in_a_space_gets_a_warning(api):
     warned = api.complete(prompt=["The king", "The king "], max_tokens=2).json()
-    assert [line.partition(";")[0] for line in warned["warnings"]] == ["prompt 2 ends in a space"]
+    assert [line.partition(",")[0] for line in warned["warnings"]] == ["prompt 2 ends in a space"]
     assert "warnings" not in api.complete(prompt="The king", max_tokens=2).json()
 
 

@@ -192,6 +192,18 @@ def test_a_tensor_of_an_unknown_type_is_named(written):
         open_checkpoint(path)
 
 
+def test_a_string_that_is_not_utf_8_is_reported_with_the_byte_where_it_begins(tmp_path):
+    path = tmp_path / "m.gguf"
+    with path.open("wb") as out:
+        write_gguf_file(out, {"key": "text"}, [])
+    start = 24 + 8 + len("key") + 4  # after the header, the key, and the type of its value
+    data = path.read_bytes()
+    assert data[start:].startswith(struct.pack("<Q", 4) + b"text")
+    path.write_bytes(data.replace(b"text", b"te\xfft"))
+    with pytest.raises(CheckpointError, match=f"a string at byte {start} is not UTF-8"):
+        read_gguf_file(path, {})
+
+
 def test_nan_is_refused_when_quantised_and_nothing_is_left(tmp_path, make_checkpoint):
     made = make_checkpoint()
     made.tensors["h.1.mlp.c_fc.weight"][3, 3] = np.nan

@@ -44,10 +44,10 @@ if TYPE_CHECKING:
 @option("Options", "--rounds", type=int, default=3, help="How many times each figure is measured.")
 @option("Options", "--json", "as_json", is_flag=True, help="One JSON object for each precision.")
 def command(model_name: str | None, random: str | None, precisions: tuple[str, ...], as_json: bool, **how: Any) -> None:
-    """Print tokens per second: one sequence, a batch of 8, and a prompt that is read.
+    """Print tokens per second for one sequence, for a batch of 8, and for reading a prompt.
 
-    Greedy and without guesses; medians, with the smallest and the largest of all rounds. GB/s is what of weights, keys
-    and values is read in that time, to be compared with the memory's bandwidth.
+    Decoding is greedy, without speculation. Figures are medians, with the smallest and the largest of all rounds.
+    GB/s is the rate at which weights, keys and values are read; compare it with the bandwidth of the memory.
     """
     checkpoint = _checkpoint(model_name, random)
     header = "" if as_json else f"{'':<12}{'':<12}{'tokens/s':>10}  {'min - max':^19}{'GB/s':>8}\n"

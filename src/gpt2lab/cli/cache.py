@@ -16,10 +16,10 @@ from gpt2lab.system.caches import cache_folder
 @click.group("cache", invoke_without_command=True)
 @click.pass_context
 def command(ctx: click.Context) -> None:
-    """List what is kept: packed weights, so that a model starts at once the second time, and data that was fetched.
+    """List what is kept: packed weights, which let a model start at once the second time, and downloaded data.
 
-    The folder is GPT2LAB_CACHE's, or the platform's folder for caches; GPT2LAB_CACHE=off keeps no weights. Whatever is
-    removed is made, or fetched, again when it is needed.
+    The folder is $GPT2LAB_CACHE, or the platform's cache folder; GPT2LAB_CACHE=off keeps no weights. Whatever you
+    remove is made or downloaded again when needed.
 
     \b
     gpt2lab cache
@@ -45,7 +45,7 @@ def command(ctx: click.Context) -> None:
 @command.command("clear")
 @click.option("--data", is_flag=True, help="Remove downloaded data instead.")
 def clear_command(data: bool) -> None:
-    """Remove all packed weights. Models that are in use go on."""
+    """Remove all packed weights. Models in use keep running."""
     from gpt2lab.engines.packed_cache import clear
 
     if data:
@@ -72,7 +72,7 @@ def _folder() -> Path:
 
 
 def _data_folders() -> list[Path]:
-    """Return the folders of data that ``train`` and ``encode`` fetched, and of ``eval``'s data sets."""
+    """Return the folders of data that ``train`` and ``encode`` fetched, and of ``eval``'s datasets."""
     folders = (cache_folder("data", even_if_off=True), cache_folder("datasets"))
     return [folder for folder in folders if folder is not None and folder.is_dir()]
 

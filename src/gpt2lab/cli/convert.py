@@ -12,18 +12,22 @@ from gpt2lab.cli.options import FOLDER
 @click.command("convert")
 @click.argument("source", metavar="SRC")
 @click.argument("destination", metavar="DST", type=FOLDER)
-@click.option("--format", type=click.Choice(["huggingface", "gguf"]), help="Default: gguf if DST ends in .gguf.")
+@click.option(
+    "--format", type=click.Choice(["huggingface", "gguf"]), help="Default: gguf if DST ends in .gguf, else huggingface."
+)
 @click.option(
     "--precision",
     type=click.Choice(["float32", "float16", "bfloat16", "q8_0", "q4_0"]),
-    help="How matrices are stored; q8_0 and q4_0 only in gguf. Default: as in SRC where the format has it.",
+    help="How matrices are stored; q8_0 and q4_0 only in gguf. Default: that of SRC if the target format supports it, "
+    "else float32.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace DST if it exists.")
 def command(source: str, destination: Path, format: str | None, precision: str | None, overwrite: bool) -> None:
     """Convert the model SRC to DST: a .gguf file, or a folder that Hugging Face transformers loads.
 
     SRC is a name (tales, 124M), a folder or a file: OpenAI's and nshepperd's TensorFlow checkpoints, Hugging Face,
-    nanoGPT's ckpt.pt, GGUF. The tokenizer goes along. Nothing is downloaded but a released size that is not here yet.
+    nanoGPT's ckpt.pt, GGUF. The tokenizer is included. Nothing is downloaded, except a released size that you do not
+    have yet.
 
     \b
     gpt2lab convert checkpoint/run1 my-model

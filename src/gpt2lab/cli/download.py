@@ -30,8 +30,8 @@ from gpt2lab.cli.options import FOLDER
 def command(size: str, source: str, models_dir: Path) -> None:
     """Download the GPT-2 of SIZE: 124M, 355M, 774M or 1558M (0.5, 1.5, 3 or 6 GB).
 
-    117M, 345M, 762M, 1542M, gpt2, gpt2-medium, gpt2-large and gpt2-xl mean the same four. An interrupted download goes
-    on where it stopped; what is complete is checked and not fetched again.
+    117M, 345M, 762M, 1542M, gpt2, gpt2-medium, gpt2-large and gpt2-xl are other names of the same four. An interrupted
+    download resumes; complete files are checked, not downloaded again.
 
     \b
     gpt2lab download 124M

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     type=click.IntRange(1),
     default=100_000_000,
     metavar="N",
-    help="Start another file with the first document after N tokens.",
+    help="Start a new file at the first document boundary after N tokens.",
 )
 @option("Writing", "--jobs", type=click.IntRange(1), help="The number of cores to use.  [default: all]")
 @option("Writing", "--overwrite", is_flag=True, help="Replace OUT if it exists.")
@@ -75,9 +75,9 @@ def command(
 ) -> None:
     """Encode IN (files, folders, patterns, addresses, or - for standard input) into OUT.
 
-    IN may be .txt (a document each, or several with <|endoftext|> between them), .jsonl, .csv, .tsv, .npz of the
-    original, also with .gz or .zst. OUT is a folder of memory-mappable files; if it ends in .npz, a file as the
-    original's encode.py made it. Memory stays the same however much text there is.
+    IN may be .txt (a document each, or several with <|endoftext|> between them), .json, .jsonl, .csv or .tsv, also with
+    .gz or .zst, or .parquet, the original's .npz, or an archive. OUT is a folder of memory-mappable files; if it ends
+    in .npz, a file as the original's encode.py made it. Memory use does not depend on the amount of text.
     """
     from gpt2lab.data.finding import find_sources
     from gpt2lab.data.open import encode_sources, local_paths

@@ -39,7 +39,7 @@ _EXAMPLES = """\b
     "--data",
     type=PATH,
     metavar="PATH",
-    help="Use this data set (file, archive, folder or address) instead of fetching it.",
+    help="Use this dataset (file, archive, folder or address) instead of downloading it.",
 )
 @option("Data", "--limit", type=int, help="Use only the first N examples, or the first N lines of a text.")
 @option(
@@ -64,7 +64,8 @@ def command(tasks: tuple[str, ...], data: str | None, as_json: bool, limit: int 
     """Measure how well a model predicts text.
 
     TASK is perplexity (of a text of yours, with --data), lambada, wikitext2, wikitext103, hellaswag, cbt-cn or cbt-ne.
-    Data sets are fetched when they are first needed. What the GPT-2 paper and others found stands below the figures.
+    Datasets are downloaded when they are first needed. Results published by the GPT-2 paper and others are printed
+    below for comparison.
     """
     from gpt2lab.evaluating import evaluate
 

@@ -75,8 +75,8 @@ from gpt2lab.generation.run import in_order
     "--out",
     type=PATH,
     metavar="FILE",
-    help="Append finished samples to a file instead of standard output. With --prompts: write this file, or "
-    "address, as a job that resumes if interrupted.",
+    help="Append finished samples to a file instead of standard output. With --prompts: write to this file "
+    "or address; an interrupted run resumes.",
 )
 @model_options("q8_0")
 @option(

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 @reading_options
 @folder_options
 @vocabulary_option
-@option("Batch", "--block_size", type=click.IntRange(1), default=16, metavar="N", help="Tokens in a window.")
+@option("Batch", "--block_size", type=click.IntRange(1), default=16, metavar="N", help="Tokens per window.")
 @option("Batch", "--batch", type=click.IntRange(0), default=2, metavar="N", help="Windows to show.")
 @option("Batch", "--seed", type=click.IntRange(0), default=0, help="Seed of the order of windows.")
 @option("Batch", "--json", "as_json", is_flag=True, help="One JSON object: counts, and windows as ids.")
@@ -49,9 +49,9 @@ def command(
     as_json: bool,
     **arguments: Any,
 ) -> None:
-    """Count the documents and tokens of DATA, which is text or encoded, and show a batch as training would have it.
+    """Count the documents and tokens of DATA, which is text or encoded, and show a batch as training would see it.
 
-    Each window is shown with its targets, the tokens to be predicted. Those in (parentheses) bear no loss.
+    Each window is shown with its targets, the tokens to be predicted. Those in (parentheses) do not count in the loss.
     """
     from gpt2lab.data.counts import count
     from gpt2lab.data.open import open_documents

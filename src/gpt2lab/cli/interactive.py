@@ -46,14 +46,18 @@ _HOW_TO_END = ("Ctrl-Z and Enter end" if sys.platform == "win32" else "Ctrl-D en
 @sampling_options
 @model_options("q8_0")
 @option(
-    "Model", "--batch_size", type=int, default=1, help="Samples made together; with 1, text is shown as it is made."
+    "Model",
+    "--batch_size",
+    type=int,
+    default=1,
+    help="Samples generated together; with 1, text appears as it is generated.",
 )
 @speculation_options
 def command(nsamples: int, **arguments: Any) -> None:
-    """Read a prompt, print what the model makes of it, and ask again.
+    """Read a prompt, print how the model continues it, and ask for the next.
 
-    The completion alone is printed. With --seed the n-th prompt of a session always gets the same samples; the same
-    prompt again gets others.
+    Only the completion is printed. With --seed the n-th prompt of a session always gets the same samples; entering
+    the same prompt again gives different ones.
     """
     with suppress(ImportError):
         import readline  # noqa: F401  (arrow keys and history for input())

@@ -34,7 +34,7 @@ def ray_options(function: Decorated) -> Decorated:
     """Add ``--ray --ray_address --workers``."""
     group = "Cluster"
     options = (
-        option(group, "--ray", is_flag=True, help="Work on a Ray cluster, or on Ray's workers on this machine."),
+        option(group, "--ray", is_flag=True, help="Run on a Ray cluster, or on Ray workers on this machine."),
         option(
             group,
             "--ray_address",
@@ -64,10 +64,13 @@ def job_options(function: Decorated) -> Decorated:
         type=click.IntRange(1),
         default=64,
         metavar="N",
-        help="Prompts in a part: the unit that a worker gets and that is saved.",
+        help="Prompts per part. A worker takes, and saves, one part at a time.",
     )
     overwrite = option(
-        group, "--overwrite", is_flag=True, help="Replace the --out file if it exists, and start the job again."
+        group,
+        "--overwrite",
+        is_flag=True,
+        help="Replace the --out file if it exists, and discard parts of a run with other settings.",
     )
     return size(overwrite(ray_options(function)))
 

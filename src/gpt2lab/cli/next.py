@@ -39,7 +39,7 @@ def command(prompt: str, top: int, as_json: bool, **arguments: Any) -> None:
     """Show which tokens may follow PROMPT (- reads standard input) and how probable each is.
 
     The first stage is the model's own distribution; every sampling option that is on adds one, in the order in which
-    they are applied. Penalties count the prompt.
+    they are applied. Penalties apply to tokens of the prompt too.
     """
     if top > MAX_ROWS:
         raise UsageError(f"top must be at most {MAX_ROWS}, got {top}")

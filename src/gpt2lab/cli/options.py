@@ -93,9 +93,9 @@ def model_options(default_precision: str) -> Callable[[Decorated], Decorated]:
             group,
             "--precision",
             type=click.Choice(PRECISIONS),
-            help="How weights are stored in memory. float32 is exact, so the likeliest tokens are the original's. The "
-            "others round: bfloat16 takes half the memory and time, q8_0 a quarter, both with hardly a loss; q4_0 "
-            "takes a seventh and writes slightly worse.  "
+            help="How weights are stored in memory. float32 rounds nothing: the likeliest tokens are those of the "
+            "original. The others round: bfloat16 takes half the memory and about half the time, q8_0 a quarter, both "
+            "with almost no loss; q4_0 takes a seventh and writes slightly worse.  "
             f"[default: {default_precision}]",
         ),
         option(
@@ -169,7 +169,7 @@ def generation_options(function: Decorated) -> Decorated:
             group,
             "--length",
             type=int,
-            help="Draw at most N tokens.  [default: the model's n_ctx without a prompt, half of it after one]",
+            help="Draw at most N tokens.  [default: n_ctx without a prompt, n_ctx // 2 with one]",
         ),
         option(group, "--seed", type=int, help="Same seed, same text.  [default: a new one, printed on stderr]"),
         option(
@@ -186,7 +186,8 @@ def generation_options(function: Decorated) -> Decorated:
             "--overflow",
             type=click.Choice(["error", "slide"]),
             default="error",
-            help="When prompt and length exceed the context: refuse, or drop the older half of it whenever it is full.",
+            help="If prompt and length do not fit the context: refuse, or drop the older half of the context whenever "
+            "it is full.",
         ),
     )
     for decorate in reversed(options):

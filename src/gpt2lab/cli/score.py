@@ -41,9 +41,9 @@ if TYPE_CHECKING:
 def command(text: str, stride: int | None, as_json: bool, **arguments: Any) -> None:
     """Print the natural log-probability of every token of TEXT, its perplexity and bits per byte.
 
-    TEXT is a file if there is one of that name, - for standard input, and otherwise the text itself; what looks
-    like a path must exist. A file may have every format that gpt2lab train reads. Each document is scored on its own;
-    its first token is conditioned on <|endoftext|>.
+    TEXT is the name of a file, - for standard input, or else the text itself. If it looks like a path, the file must
+    exist. A file may be in any format that gpt2lab train reads. Each document is scored on its own; its first token is
+    conditioned on <|endoftext|>.
     """
     reading, _ = reading_of(arguments)
     load = model_loader(arguments)

@@ -46,7 +46,7 @@ _DEFAULTS = Settings()
     multiple=True,
     metavar="NAME",
     help="A name or path as for generate; may be repeated. Requests call it by its name or the path's last part.  "
-    "[default: tales, after the models of the watched runs]",
+    "[default: the models of the watched runs, and tales]",
 )
 @option(
     "Models",
@@ -61,7 +61,12 @@ _DEFAULTS = Settings()
 @option(
     "Models", "--precision", type=click.Choice(PRECISIONS), help="How weights are stored in memory.  [default: q8_0]"
 )
-@option("Models", "--kv_precision", type=click.Choice(KV_PRECISIONS), help="Precision of the KV cache.")
+@option(
+    "Models",
+    "--kv_precision",
+    type=click.Choice(KV_PRECISIONS),
+    help="Precision of the KV cache.  [default: float32 with --precision float32, else float16]",
+)
 @option("Models", "--threads", type=int, help="Worker threads of each model.  [default: the physical cores]")
 @option("Models", "--device", default="cpu", metavar="NAME", help="cpu, or reference (NumPy; slow, for comparison).")
 @option(
@@ -88,14 +93,14 @@ _DEFAULTS = Settings()
     "--max_batch",
     type=int,
     default=_DEFAULTS.max_batch,
-    help="Samples of one model that run at the same time.",
+    help="Maximum number of samples of one model that run at the same time.",
 )
 @option(
     "Limits",
     "--max_waiting",
     type=int,
     default=_DEFAULTS.max_waiting,
-    help="Samples that may wait; further requests get status 429.",
+    help="Maximum number of samples that may wait; further requests get status 429.",
 )
 @option(
     "Limits", "--max_samples", type=int, default=_DEFAULTS.max_samples, help="Maximum number of samples in one request."

@@ -36,6 +36,15 @@ SHAPE_HELP = {
 }
 
 
+class Spelled(click.Choice[str]):
+    """A choice that help and errors spell as it is declared, with dashes; users may type underscores."""
+
+    def normalize_choice(self, choice: object, ctx: click.Context | None) -> str:
+        """Return the declared spelling of ``choice``."""
+        dashed = str(choice).replace("_", "-")
+        return dashed if dashed in self.choices else str(choice)
+
+
 def settings_options(function: Callable[..., None]) -> Callable[..., None]:
     """Add one option for each field of :class:`Settings`, with its default and its choices."""
     types = typing.get_type_hints(Settings)
@@ -46,9 +55,7 @@ def settings_options(function: Callable[..., None]) -> Callable[..., None]:
         else:
             name = f"--{field.name}"
             choices = typing.get_args(kind) if typing.get_origin(kind) is typing.Literal else ()
-            more["type"] = (
-                click.Choice(choices) if choices else TEXT if kind is str else (*typing.get_args(kind), kind)[0]
-            )
+            more["type"] = Spelled(choices) if choices else TEXT if kind is str else (*typing.get_args(kind), kind)[0]
         function = option(field.metadata["group"], name, **more)(function)
     return function
 
@@ -221,8 +228,9 @@ def command(
 ) -> None:
     """Fine-tune a model on text, or with --from_scratch train a new one.
 
-    CHECKPOINT_DIR/NAME holds the model with the lowest loss on held-out text, which every command can load, and the
-    most recent states. Ctrl-C finishes the update and saves; run the same command again to resume.
+    CHECKPOINT_DIR/NAME holds the model with the lowest loss on held-out text, which every command can load. It also
+    holds the most recent states, to resume from. Ctrl-C finishes the update and saves; run the same command again to
+    resume.
     """
     shape = {name: arguments.pop(name) for name in SHAPE}
     settings = Settings(**{field.name: arguments.pop(field.name) for field in fields(Settings)})

@@ -94,7 +94,7 @@ def space_at_end(prompts: Sequence[Prompt]) -> str | None:
     if number is None:
         return None
     which = f"prompt {number}" if len(prompts) > 1 else "the prompt"
-    return f"{which} ends in a space; GPT-2's words begin with theirs, so leave it out for a better text"
+    return f"{which} ends in a space, but GPT-2's words begin with one: leave it out for a better text"
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """Requests in, tokens out: continuous batching over an engine.
 
 Samples join and leave between steps; a step is one call of the engine, which feeds and draws. A prompt is fed in
-chunks so that running samples are not stalled, and once for all samples that start from it. Batching and guessing
+chunks, so that running samples are not stalled, and only once for all samples that share it. Batching and guessing
 ahead change only the speed, never the tokens drawn. The scheduler knows nothing of text: the reader of the events
 calls :meth:`Scheduler.remove` to end a sample before its limit.
 """
@@ -30,10 +30,16 @@ if TYPE_CHECKING:
     from gpt2lab.generation.speculation import Speculation
 
 PREFILL_CHUNK = 256
-"""Prompt tokens that one step feeds in addition to one token for each running sample."""
+"""The most prompt tokens that a step feeds in addition to one token for each running sample.
+
+Twice as many if none is drawing.
+"""
 
 MAX_BATCH = 64
-"""The most samples that run together by default; beyond it, matrix products are bound by arithmetic."""
+"""The most samples that run together by default.
+
+Beyond that, matrix products are limited by arithmetic, so more samples gain little.
+"""
 
 KV_CACHE_SHARE = 4
 """Running samples may reserve 1/KV_CACHE_SHARE of the available memory for keys and values.
@@ -46,7 +52,7 @@ class Scheduler:
     """A continuous-batching scheduler on ``engine`` that runs at most ``batch_size`` samples at a time.
 
     The default is :data:`MAX_BATCH`; fewer run if memory is short. ``speculation`` guesses tokens ahead (default:
-    nothing is guessed). A context manager: leaving it frees every sequence it made. Raises
+    nothing is guessed). As a context manager, it frees every sequence it made on exit. Raises
     :class:`~gpt2lab.errors.UsageError` for a ``batch_size`` below 1.
     """
 
@@ -88,7 +94,8 @@ class Scheduler:
     def submit(self, request: Request) -> int:
         """Queue ``request``; its events carry the number returned.
 
-        Raises :class:`~gpt2lab.errors.ContextError` if the request does not fit the context and may not slide.
+        Raises :class:`~gpt2lab.errors.UsageError` for an empty prompt or a limit below 1, and
+        :class:`~gpt2lab.errors.ContextError` if the request does not fit the context and may not slide.
         """
         n_prompt = len(request.prompt)
         if n_prompt < 1 or request.limit < 1:

@@ -1,8 +1,8 @@
 """The thread that owns a model's scheduler: jobs come in through a queue, drawn tokens go out to an event loop.
 
-Between two steps the thread takes commands: to begin new jobs, and to drop jobs whose client has gone, which then hold
-nothing when the next step begins. The event loop is woken once per step, with everything that the step drew. A client
-that reads slowly does no harm: at most the result of its own request waits for it. This module knows nothing of HTTP.
+Between two steps the thread takes commands: to begin new jobs, and to drop jobs whose client has gone, so that they
+hold nothing when the next step begins. The event loop is woken once per step, with everything that the step drew. A
+client that reads slowly does no harm: only the rest of its own result is buffered. This module knows nothing of HTTP.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Full(Exception):
 
 @dataclass
 class Times:
-    """The times of a job's events, by :func:`time.perf_counter`; written by the worker's thread."""
+    """The times of a job's events, as read from :func:`time.perf_counter`; written by the worker's thread."""
 
     submitted: float = field(default_factory=time.perf_counter)
     began: float | None = None
@@ -58,7 +58,7 @@ class Times:
     """When the latest token had been drawn."""
 
     def spent(self) -> dict[str, float]:
-        """Return the seconds until the job began, from there to the first token, and from there to the last one."""
+        """Return the seconds until the job began, from then to the first token, and from then to the last one."""
         began = self.submitted if self.began is None else self.began
         first = began if self.first is None else self.first
         last = first if self.last is None else self.last
@@ -297,7 +297,7 @@ class Worker:
                 self._readings.remove((waiting, reading))
 
     def _fail(self, error: Exception) -> None:
-        """Handle an error in a step, which affects every job in it: end them all, and go on with a new scheduler."""
+        """Handle an error in a step: end every job, running or waiting, and continue with a new scheduler."""
         if not isinstance(error, Gpt2LabError | MemoryError):
             log.exception("the model failed")
         else:

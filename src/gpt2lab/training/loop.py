@@ -1,8 +1,9 @@
 """The training loop: updates, validation, samples, saving, stopping.
 
-An update depends only on the weights, the optimizer's state, the seed and the counters. A saved state holds all of
-these, so a resumed run goes on as if it had never stopped. The number of processes changes nothing but speed.
-Knows nothing of text, of command lines or of how progress is shown.
+Besides the text and the settings, an update depends only on the weights, the optimizer's state, the seed and the
+counters. A saved state holds all of these, so a resumed run continues as if it had never stopped. The number of
+processes changes only speed, apart from rounding and from dropout, which each process draws itself. This module knows
+nothing of text, command lines or how progress is shown.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class Trainer:
 
     Args:
         model: the model with its weights (every process gets the main one's); parameters to train require gradients.
-        settings: resolved, without a None, see :func:`~gpt2lab.training.settings.resolved`.
+        settings: as returned by :func:`~gpt2lab.training.settings.resolved`.
         windows: the windows to train on.
         held_out: the windows to validate with; None = no validation.
         run: the folder to save into; its model is the best by held-out loss, or the latest without validation.
@@ -102,7 +103,9 @@ class Trainer:
         return min(steps, stop_after) if stop_after else steps
 
     def train(self) -> str:
-        """Train until the last update, the end of patience, or a signal; after a signal, finish the update and save.
+        """Train until the last update, until patience runs out, or until a signal.
+
+        After a signal, the update is finished and the state is saved.
 
         Returns why training ended: ``finished``, ``no better`` or ``interrupted``. Raises :class:`TrainingError` if the
         loss is not finite, and :class:`CheckpointError` if saving fails; earlier states stay intact.
@@ -132,7 +135,7 @@ class Trainer:
 
     @property
     def patience_ended(self) -> bool:
-        """Whether the last ``patience`` validations were no better."""
+        """Whether the last ``patience`` validations were no better; never while :attr:`narrow`."""
         return self.validated is not None and 0 < self.settings.patience <= self.since_best and not self.narrow
 
     @property
@@ -209,7 +212,7 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self, held_out: Windows) -> float:
-        """Return the mean loss of ``val_batch_count`` batches spread over ``held_out``, in nats a token.
+        """Return the mean loss of up to ``val_batch_count`` batches spread over ``held_out``, in nats a token.
 
         Dropout is off.
         """
@@ -239,7 +242,7 @@ class Trainer:
         self.world.barrier()
 
     def save(self) -> Path:
-        """Write a state to resume from, and without validation also the run folder's model."""
+        """Write a state to resume from. Without validation, also write the run folder's model."""
         if self.world.any(not all(_is_finite(local_part(p.detach())) for p in self.model.parameters())):
             raise TrainingError(self._lost("the weights are not finite"))
         if self.validated is None:

@@ -52,14 +52,18 @@ class Settings:
     )
     patience: int = _setting(_LENGTH, 0, "Stop after N validations without improvement; 0 never stops early.", 0)
 
-    batch_size: int = _setting(_BATCHES, 4, "Windows in a batch; fewer take less memory.", 1)
-    accumulate_gradients: int = _setting(_BATCHES, 2, "Batches in an update.", 1)
-    block_size: int | None = _setting(_BATCHES, None, "Tokens of a window.  [default: the model's n_ctx]", 1)
+    batch_size: int = _setting(_BATCHES, 4, "Windows per batch; fewer take less memory.", 1)
+    accumulate_gradients: int = _setting(_BATCHES, 2, "Batches per update.", 1)
+    block_size: int | None = _setting(_BATCHES, None, "Tokens per window.  [default: the model's n_ctx]", 1)
     sampling: Literal["epoch", "uniform"] = _setting(
         _BATCHES, "epoch", "epoch: every token once an epoch; uniform: windows from anywhere, as in the original."
     )
     noise: float = _setting(
-        _BATCHES, 0.0, "Replace each input token with a random one with this probability; targets stay.", 0, most=1
+        _BATCHES,
+        0.0,
+        "With this probability, replace an input token by a random one; targets stay the same.",
+        0,
+        most=1,
     )
     seed: int = _setting(_BATCHES, 0, "Seed of the weights, dropout, noise, held-out part and order of the text.", 0)
 
@@ -75,8 +79,8 @@ class Settings:
     schedule: Literal["cosine", "linear", "constant", "stable-decay"] = _setting(
         _LEARNING,
         "cosine",
-        "After the warm-up, the rate falls to 0 as a cosine or linearly, stays constant, or falls over the last "
-        "--decay_steps updates.",
+        "After the warm-up, cosine and linear fall to 0, constant stays at the peak, and stable-decay stays there and "
+        "falls to 0 over the last --decay_steps updates.",
     )
     warmup_steps: int | None = _setting(
         _LEARNING, None, "Updates until the learning rate reaches its peak.  [default: a tenth of all, at most 100]", 0
@@ -91,8 +95,8 @@ class Settings:
     narrow_steps: int = _setting(
         _LEARNING,
         0,
-        "For the first N updates, predict only tokens that occur in the text, which is cheaper; then set the "
-        "embedding of every other token to the mean of theirs.",
+        "For the first N updates, predict only tokens that occur in the text, which is cheaper; after that, give every "
+        "other token the mean embedding of those that occur.",
         0,
     )
 
@@ -115,11 +119,11 @@ class Settings:
     )
 
     val_every: int = _setting(_WATCHING, 50, "Validate every N updates and after the last; 0 never validates.", 0)
-    val_batch_size: int = _setting(_WATCHING, 2, "Windows in a validation batch.", 1)
+    val_batch_size: int = _setting(_WATCHING, 2, "Windows per validation batch.", 1)
     val_batch_count: int = _setting(_WATCHING, 40, "Validation batches: always the same, spread evenly.", 1)
     sample_every: int = _setting(_WATCHING, 100, "Write samples every N updates; 0 never does.", 0)
-    sample_length: int | None = _setting(_WATCHING, None, "Tokens of a sample.  [default: 256, or n_ctx if smaller]", 1)
-    sample_num: int = _setting(_WATCHING, 1, "Samples at a time.", 1)
+    sample_length: int | None = _setting(_WATCHING, None, "Tokens per sample.  [default: 256, or n_ctx if smaller]", 1)
+    sample_num: int = _setting(_WATCHING, 1, "Samples written each time.", 1)
     sample_prompt: str = _setting(_WATCHING, "", "Prompt of the samples; empty for none.")
     top_k: int = _setting(_WATCHING, 40, "For samples: keep the k likeliest tokens; 0 keeps all.", 0)
     top_p: float = _setting(

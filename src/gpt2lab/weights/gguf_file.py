@@ -1,7 +1,8 @@
 """The GGUF container: typed metadata, tensor directory, aligned tensor data. Reads versions 2 and 3, writes 3.
 
 https://github.com/ggml-org/ggml/blob/master/docs/gguf.md. Arrays are located when a file is opened and parsed only
-on request. Everything that a file claims (counts, lengths, types, offsets) is checked here. Knows nothing of GPT-2.
+on request. Everything that a file claims (counts, lengths, types, offsets) is checked here. This module knows nothing
+of GPT-2.
 """
 
 from __future__ import annotations
@@ -38,7 +39,10 @@ TENSOR_TYPES: dict[int, Precision] = {
 """GGML's number of each supported type."""
 
 KnownStrings = Mapping[int, tuple[int, str]]
-"""Number of strings → bytes and SHA-256 of an array that is recognised without parsing it."""
+"""Maps an array's number of strings to its size in bytes and its SHA-256.
+
+Such an array is recognised without parsing it.
+"""
 
 
 @dataclass(frozen=True)
@@ -78,7 +82,7 @@ class GgufFile:
         return [reader.string() for _ in range(array.count)]
 
     def items(self, tensor: GgufTensor) -> NDArray[Any]:
-        """Return a tensor's stored items, of its precision's dtype, in one row."""
+        """Return a tensor's stored items as a 1-D array of its precision's dtype."""
         precision = self._precision(tensor)
         return self.file.array(tensor.offset, precision.dtype, (math.prod(tensor.shape) // precision.block,))
 
@@ -111,10 +115,11 @@ class _Reader:
         return int.from_bytes(self.bytes(8), "little")
 
     def string(self) -> str:
+        start = self.at
         try:
             return str(self.bytes(self.uint64()), "utf-8")
         except UnicodeDecodeError:
-            raise CheckpointError(f"{self.file.path}: a string at byte {self.at} is not UTF-8") from None
+            raise CheckpointError(f"{self.file.path}: a string at byte {start} is not UTF-8") from None
 
     def value(self, known: KnownStrings) -> Any:
         kind = self.uint32()
@@ -132,7 +137,9 @@ class _Reader:
         start, sha256 = self.at, None
         if kind == _STRING:
             if count * 8 > len(self.file) - start:
-                raise CheckpointError(f"{self.file.path}: claims a list of {count} strings, longer than the file")
+                raise CheckpointError(
+                    f"{self.file.path}: claims a list of {count} strings, which would be longer than the file"
+                )
             sha256 = self._skip_known(known.get(count))
             if sha256 is None:
                 for _ in range(count):
@@ -144,7 +151,7 @@ class _Reader:
         return GgufArray(kind, count, start, sha256)
 
     def _skip_known(self, known: tuple[int, str] | None) -> str | None:
-        """Skip an array of strings whose bytes are the known ones; otherwise stay."""
+        """Skip an array of strings if its bytes are the known ones; otherwise leave the cursor where it is."""
         if known is None or self.at + known[0] > len(self.file):
             return None
         n_bytes, sha256 = known
@@ -178,7 +185,7 @@ def read_gguf_file(path: Path, known: KnownStrings) -> GgufFile:
         infos[name] = _tensor_info(reader)
     alignment = metadata.get("general.alignment", _DEFAULT_ALIGNMENT)
     if not isinstance(alignment, int) or not 0 < alignment <= 1 << 20:
-        raise CheckpointError(f"{path}: alignment {alignment!r} is not possible")
+        raise CheckpointError(f"{path}: invalid alignment {alignment!r}")
     data_start = -(-reader.at // alignment) * alignment
     return GgufFile(file, metadata, _place(file, infos, data_start))
 

@@ -13,7 +13,8 @@ from gpt2lab.cli.prompts import hint_at_space, prompt_argument
 
 
 @click.command(
-    cls=GroupedCommand, short_help="Show the attention of every head, and the token each layer would predict."
+    cls=GroupedCommand,
+    short_help="Show the token each layer would predict and, with --html, the attention of every head.",
 )
 @click.argument("prompt", type=TEXT)
 @option("Output", "--top", type=click.IntRange(1, 100), default=3, help="Guesses kept for each layer and token.")

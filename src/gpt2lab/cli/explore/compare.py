@@ -33,10 +33,21 @@ if TYPE_CHECKING:
 @option("Samples", "--length", type=click.IntRange(min=1), default=60, help="Maximum number of tokens in a sample.")
 @SEED
 @sampling_options
-@option("Output", "--top", type=click.IntRange(1, 1000), default=10, help="Show the N tokens that moved most.")
+@option(
+    "Output",
+    "--top",
+    type=click.IntRange(1, 1000),
+    default=10,
+    help="Show the N tokens whose probability rises most from A to B, and the N whose probability falls most.",
+)
 @JSON
 @HTML
-@option("Model", "--precision", type=click.Choice(PRECISIONS), help="Of both.  [default: q8_0; float32 for figures]")
+@option(
+    "Model",
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    help="Precision of both models.  [default: q8_0; float32 for figures]",
+)
 @option("Model", "--threads", type=int, help="Worker threads.  [default: the physical cores]")
 def command(
     model_a: str,
@@ -54,7 +65,7 @@ def command(
 ) -> None:
     """Let MODEL_A and MODEL_B continue PROMPT (- reads standard input) and compare what they expect at each token.
 
-    KL(A‖B) is in nats, of the unmodified models; they must have the same vocabulary.
+    KL(A‖B), in nats, compares the models before sampling options apply. Both must have the same vocabulary.
     """
     from gpt2lab.exploring.compare import compare
 

@@ -30,14 +30,15 @@ from gpt2lab.sampling.declaration import SamplingParams
 @SEED
 @temperatures_option("that of --temperature alone")
 @sampling_options
-@model_options("float32; q8_0 for the draw to compare with")
+@model_options("float32, and q8_0 for the token that gpt2lab generate draws")
 def command(
     prompt: str, temperatures: Sequence[float], seed: int | None, top: int, as_json: bool, **arguments: Any
 ) -> None:
     """Show what each stage of sampling does to the token after PROMPT (- reads standard input), and the draw itself.
 
-    Columns are the stages in their order, each scaled to add up to 1 again; what is cut is a dot. The draw is that of
-    `gpt2lab generate` with the same seed. With --temperatures, columns are the outcomes side by side.
+    There is a column for each stage, in order, scaled to add up to 1 again; a dot marks a token that was cut. The draw
+    is that of `gpt2lab generate` with the same seed. With --temperatures, there is a column for each temperature, with
+    the final probabilities.
     """
     from gpt2lab.exploring.next import next_token
     from gpt2lab.exploring.terminal import show_next

@@ -77,8 +77,7 @@ def command(
 ) -> None:
     """Continue PROMPT (- reads standard input, "" is none) at several temperatures with the same random numbers.
 
-    Every sample is shown with the command that makes it again. Figures are of the unmodified model: see
-    docs/temperature.md.
+    Every sample is shown with the command that makes it again. docs/temperature.md explains the figures.
     """
     from gpt2lab.exploring.sweep import TEMPERATURES, Request, sweep
 

@@ -20,8 +20,8 @@ from gpt2lab.cli.prompts import read_text
 def command(text: str, model_name: str | None, as_json: bool) -> None:
     """Show how byte-pair encoding makes the tokens of TEXT (- reads standard input): pieces, merges, ids.
 
-    Bytes are written as in vocab.bpe, where Ġ is a space. A merge joins the pair that stands first in the vocabulary's
-    list; its number is the place in that list.
+    Bytes are written as in vocab.bpe, where Ġ is a space. Each merge joins the pair that comes first in the
+    vocabulary's list of merges; its number is its place there.
     """
     from gpt2lab.exploring.merging import merge_steps
     from gpt2lab.exploring.terminal import show_merges
