@@ -122,10 +122,10 @@ def test_a_server_with_keys_asks_for_one_and_keeps_it_for_the_tab(serve, new_pag
     keys.write_text("open-sesame\n")
     page = new_page(serve("--api_key_file", str(keys)))
     page.goto("/")
-    page.get_by_label("API key").fill("wrong")
+    page.get_by_role("textbox", name="API key").fill("wrong")
     page.get_by_role("button", name="Use this key").click()
     page.get_by_role("heading", name="The server does not know this key.").wait_for()
-    page.get_by_label("API key").fill("open-sesame")
+    page.get_by_role("textbox", name="API key").fill("open-sesame")
     page.get_by_role("button", name="Use this key").click()
     page.locator("html[data-ready]").wait_for()
     page.locator("#tokens .given").first.wait_for()
@@ -182,4 +182,4 @@ def test_what_the_server_has_changed_meanwhile_is_told(page):
 
     page.route("**/v1/completions", other)
     write(page)
-    page.locator("[role=alert]", has_text="another model under this name").wait_for()
+    page.locator("[role=alert]", has_text="changed the model of this name").wait_for()

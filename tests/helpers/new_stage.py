@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import gpt2lab
+from gpt2lab import _native
 
 PACKAGE = Path(gpt2lab.__file__).parent
 EDITS = {
@@ -68,7 +69,7 @@ def copy_with_new_stage(folder: Path) -> dict[str, str]:
     """Make the copy in ``folder``; the environment in which Python imports it."""
     copied = folder / "gpt2lab"
     shutil.copytree(PACKAGE, copied, ignore=shutil.ignore_patterns("__pycache__", "assets", "_native*"))
-    for path in (PACKAGE / "assets", *PACKAGE.glob("_native*")):
+    for path in (PACKAGE / "assets", Path(_native.__file__)):  # an editable install has its core elsewhere
         (copied / path.name).symlink_to(path)
     for name, replacements in EDITS.items():
         text = (copied / name).read_text(encoding="utf-8")

@@ -18,7 +18,8 @@ needs.check("schemathesis")
 def test_no_request_makes_the_server_fail(api, tmp_path):
     program = Path(sys.executable).parent / "schemathesis"
     checks = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance"
-    command = [program, "run", f"{api.url}/openapi.json", "--checks", checks, "--max-examples", "60", "--workers", "2"]
+    # one worker: Python 3.11 may raise SystemError when two threads parse sources at the same time
+    command = [program, "run", f"{api.url}/openapi.json", "--checks", checks, "--max-examples", "60", "--workers", "1"]
     run = subprocess.run(
         [*map(str, command), "--request-timeout", "60", "--seed", "1", "--no-color"],  # 10 is little on a busy machine
         cwd=tmp_path,
