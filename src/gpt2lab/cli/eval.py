@@ -133,7 +133,7 @@ def _progress(task: str, run: Run) -> Iterator[tuple[Run, Callable[[str], Callab
         bar = loading.add_task(name, total=None)
 
         def at(done: int, total: int) -> None:
-            counting.stop()
+            _stop(counting)
             loading.start()
             loading.update(bar, completed=done, total=total)
             if done == total:
@@ -142,13 +142,18 @@ def _progress(task: str, run: Run) -> Iterator[tuple[Run, Callable[[str], Callab
 
         return at
 
-    with counting:
-        line = counting.add_task(task, total=None)
-        try:
-            yield replace(run, tick=lambda n: counting.advance(line, n)), download
-        finally:
-            if loading.live.is_started:
-                loading.stop()
+    line = counting.add_task(task, total=None)
+    counting.start()
+    try:
+        yield replace(run, tick=lambda n: counting.advance(line, n)), download
+    finally:
+        _stop(loading)
+        _stop(counting)
+
+
+def _stop(bars: Bars) -> None:
+    if bars.live.is_started:  # else rich before 15 prints an empty line
+        bars.stop()
 
 
 # ---- output ---------------------------------------------------------------------------------------------------------
