@@ -130,6 +130,6 @@ def _check_utf8(text: str) -> None:
     except UnicodeEncodeError as error:
         code = ord(text[error.start])
         raise TokenizerError(
-            f"character {error.start} of the text is U+{code:04X}, half of a surrogate pair: the text was not valid "
+            f"character {error.start} of the text is U+{code:04X}, an unpaired surrogate: the text was not valid "
             "UTF-8 where it came from; re-encode it as UTF-8"
         ) from None

@@ -86,7 +86,7 @@ def test_what_exists_is_kept_unless_told(gpt2lab, stories, tmp_path):
         assert gpt2lab("encode", stories / "a.txt", tmp_path / out).exit_code == 0
         result = gpt2lab("encode", stories, tmp_path / out)
         assert result.exit_code == 2
-        assert f"{out} exists already; give another name or --overwrite" in result.stderr
+        assert f"{out} already exists; give another name or --overwrite" in result.stderr
         assert len(documents_in(tmp_path / out)) == 1
         assert gpt2lab("encode", stories, tmp_path / out, "--overwrite").exit_code == 0
         assert len(documents_in(tmp_path / out)) == 2
@@ -100,9 +100,9 @@ def test_what_exists_is_kept_unless_told(gpt2lab, stories, tmp_path):
         ("a.txt", b"abc\xff", (), "a.txt is not UTF-8 text (byte 3, line 1)"),
         ("a.csv", b"id,body\n1,x y z\n", ("--column", "txt"), "a.csv has no column 'txt'"),
         ("a.jsonl", b'{"body": "x"}', (), "no text in field 'text'; fields with text: body (--field)"),
-        ("a.txt.gz", b"\x1f\x8b\x08\x00", (), "its compressed data are damaged"),
+        ("a.txt.gz", b"\x1f\x8b\x08\x00", (), "the compressed data is damaged"),
         ("a.npz", b"x", (), "a.npz is not an .npz file"),
-        ("a.txt", b"x", ("--encoding", "klingon"), "there is no encoding 'klingon'"),
+        ("a.txt", b"x", ("--encoding", "klingon"), "unknown encoding 'klingon'"),
     ],
 )
 @pytest.mark.parametrize("out", ["out", "out.npz"])
@@ -129,7 +129,7 @@ def test_a_place_that_cannot_be_written_is_named(gpt2lab, stories, out):
 def test_a_place_without_a_name_is_refused(gpt2lab, stories, out):
     result = gpt2lab("encode", stories, out)
     assert result.exit_code == 2
-    assert "is no name for an encoded dataset" in result.stderr
+    assert "is not a valid name for an encoded dataset" in result.stderr
     assert result.stderr.count("\n") == 1
 
 
@@ -137,7 +137,7 @@ def test_prompts_are_refused_where_they_could_not_be_told_from_what_is_learned(g
     (tmp_path / "a.jsonl").write_text('{"prompt": "why", "completion": " so"}')
     result = gpt2lab("encode", tmp_path / "a.jsonl", tmp_path / "out.npz")
     assert result.exit_code == 2
-    assert "prompts are read but not learned, which .npz cannot tell; give OUT without .npz" in result.stderr
+    assert ".npz cannot mark prompts as untrained: give OUT without .npz" in result.stderr
     assert result.stderr.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["a.jsonl"]
 

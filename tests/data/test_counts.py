@@ -18,7 +18,7 @@ def test_documents_tokens_bytes_and_vocabulary_are_counted(gpt2):
 
 
 def test_ids_that_the_vocabulary_lacks_are_named(bytewise):
-    with pytest.raises(UsageError, match="there is a token 300"):
+    with pytest.raises(UsageError, match="token 300 is outside the vocabulary"):
         count(Documents.of([np.asarray([1, 300])]), bytewise)
 
 

@@ -60,8 +60,8 @@ def test_characters_and_bytes_are_those_of_the_tokens(tmp_path, gpt2):
         (lambda path: path.write_bytes(b"no zip"), "a.npz is not an .npz file of token ids"),
         (lambda path: np.savez(path, np.asarray([1.5])), r"arr_0.npy is an array of float64 \[1\], not a row of token"),
         (lambda path: np.savez(path, np.asarray([[1]])), "not a row of token ids"),
-        (lambda path: np.savez(path, np.asarray([3, 50257])), "has the token 50257: the vocabulary has 0 to 50256"),
-        (lambda path: np.savez(path, np.asarray([-1])), "has the token -1"),
+        (lambda path: np.savez(path, np.asarray([3, 50257])), r"token 50257 is outside the vocabulary \(0 to 50256\)"),
+        (lambda path: np.savez(path, np.asarray([-1])), "token -1 is outside"),
         (lambda path: np.savez(path, np.asarray([{}], dtype=object)), "not a row of token ids"),
     ],
 )

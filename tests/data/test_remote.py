@@ -130,7 +130,7 @@ def test_what_came_before_a_transfer_broke_is_kept(shards, store, monkeypatch):
 
 def test_a_transfer_that_comes_short_is_refused(shards, store, monkeypatch):
     monkeypatch.setattr(type(store), "get_file", lambda self, remote, local: Path(local).write_bytes(b"1"))
-    with pytest.raises(DownloadError, match="1 bytes came of 5"):
+    with pytest.raises(DownloadError, match="received 1 of 5 bytes"):
         fetch(shards)
 
 
@@ -154,7 +154,7 @@ def test_more_than_the_disk_holds_is_refused_before_it_is_fetched(shards, monkey
         free = 3
 
     monkeypatch.setattr("gpt2lab.data.remote.shutil.disk_usage", lambda _: Full)
-    with pytest.raises(DownloadError, match=r"takes 8 bytes and .* has room for 3"):
+    with pytest.raises(DownloadError, match=r"needs 8 bytes, but .* has 3 free"):
         fetch(shards)
 
 

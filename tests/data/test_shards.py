@@ -123,7 +123,7 @@ def test_what_a_killed_run_left_is_cleaned_up(tmp_path):
 def test_a_dataset_that_a_kill_moved_aside_is_found_again(tmp_path):
     write(tmp_path / "out", texts("old"))
     (tmp_path / "out").rename(tmp_path / "out.old.partial")
-    with pytest.raises(UsageError, match="exists already"):
+    with pytest.raises(UsageError, match="already exists"):
         write(tmp_path / "out", texts("new"))
     assert read(tmp_path / "out")[0] == [Tokenizer.gpt2().encode("old")]
 
@@ -157,7 +157,7 @@ def test_a_dataset_that_could_not_be_put_back_is_kept_and_found_again(tmp_path, 
         patch.setattr(Path, "replace", broken)
         with pytest.raises(UsageError, match="Input/output error"):
             write(tmp_path / "out", texts("new"), overwrite=True)
-    with pytest.raises(UsageError, match="exists already"):
+    with pytest.raises(UsageError, match="already exists"):
         write(tmp_path / "out", texts("new"))
     assert read(tmp_path / "out")[0] == [Tokenizer.gpt2().encode("old")]
 
@@ -172,7 +172,7 @@ def test_what_is_something_else_is_never_overwritten(tmp_path):
     write(tmp_path / "out", texts("one"))
     (tmp_path / "out" / "diary.txt").write_text("dear")
     for path in (tmp_path / "out", tmp_path / "out" / "diary.txt"):
-        with pytest.raises(UsageError, match="holds something else"):
+        with pytest.raises(UsageError, match="is not an encoded dataset"):
             write(path, texts("new"), overwrite=True)
     assert (tmp_path / "out" / "diary.txt").read_text() == "dear"
 
@@ -201,7 +201,7 @@ def test_another_vocabulary_is_refused(tmp_path, bytewise):
 
 def test_weights_are_no_tokens(tmp_path):
     safetensors.numpy.save_file({"wte.weight": np.zeros(3, np.float32)}, tmp_path / "tokens-00001.safetensors")
-    with pytest.raises(UsageError, match="holds no tokens that gpt2lab encode wrote"):
+    with pytest.raises(UsageError, match="was not written by gpt2lab encode"):
         read(tmp_path)
 
 
@@ -240,7 +240,7 @@ def test_two_processes_do_not_write_the_same_dataset(tmp_path):
     (partial / "begun").touch()
     with Hold() as other:
         other.take(partial)
-        with pytest.raises(UsageError, match=r"another process writes into .*out\.partial"):
+        with pytest.raises(UsageError, match=r"another process is writing into .*out\.partial"):
             write(tmp_path / "out", texts("new"))
     assert (partial / "begun").exists()
     write(tmp_path / "out", texts("new"))

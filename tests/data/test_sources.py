@@ -127,7 +127,7 @@ def test_a_prompt_is_not_trained_on(write, record, field):
         ('{"body": "b", "n": 3}', None, r"a.jsonl, line 1: no text in field 'text'; fields with text: body \(--field"),
         ('\n{"n": 3}', "n", r"line 2: no text in field 'n'; fields with text: none"),
         ("plain text", None, r"a.jsonl, line 1: not a JSON object"),
-        ('{"a": "x"}', "a,b,c", r"--field is one name, or two"),
+        ('{"a": "x"}', "a,b,c", r"--field must be one name, or two"),
     ],
 )
 def test_if_the_first_record_does_not_fit_it_is_an_error(write, content, field, message):
@@ -142,7 +142,7 @@ def test_later_records_that_do_not_fit_are_skipped_and_counted(write):
     assert plain(path, said=said, errors="skip") == ["a", "b"]
     assert said[0].endswith(
         "a.jsonl: 4 of 6 records skipped, at line 2, 4, 5, 7: "
-        "2 not a JSON object, 1 without text in text, 1 with half a surrogate pair"
+        "2 not a JSON object, 1 without text in text, 1 with an unpaired surrogate"
     )
 
 
@@ -275,7 +275,7 @@ def test_what_is_no_json_is_named_with_its_line(write, content, message):
 @pytest.mark.parametrize("name", ["a.jsonl", "a.json"])
 def test_half_a_surrogate_pair_is_an_error_at_its_line(write, name):
     path = write(name, '{"text": "a"}\n{"text": "b\\ud800"}')
-    with pytest.raises(UsageError, match=rf"{name}, line 2: half a surrogate pair \(.ud800\).*--errors replace"):
+    with pytest.raises(UsageError, match=rf"{name}, line 2: an unpaired surrogate \(.ud800\).*--errors replace"):
         plain(path)
     assert plain(path, errors="replace") == ["a", "b\ufffd"]
     assert plain(path, errors="ignore") == ["a", "b"]

@@ -128,8 +128,8 @@ def test_the_hubs_parquet_is_the_same_text(run, data, tmp_path):
 
 def test_options_that_a_task_has_not_are_refused(run):
     for options, message in (
-        ({"task": "lambda"}, "there is no task 'lambda'"),
-        ({"task": "hellaswag", "stride": 5}, "hellaswag has no stride"),
+        ({"task": "lambda"}, "unknown task 'lambda'"),
+        ({"task": "hellaswag", "stride": 5}, "hellaswag takes no stride"),
         ({"task": "wikitext2", "stride": 65}, "stride must be from 1 to"),
         ({"task": "cbt-cn", "texts": ["guide"]}, "cbt-cn has no text 'guide'; it has detokenised, raw"),
         ({"task": "lambada", "texts": ["raw"]}, "lambada has no text 'raw'"),

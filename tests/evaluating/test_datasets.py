@@ -101,14 +101,14 @@ def test_a_page_in_place_of_a_file_is_not_kept(server, places, tmp_path):
 def test_without_a_cache_nothing_is_fetched(server, places, monkeypatch):
     monkeypatch.setenv("GPT2LAB_CACHE", "off")
     places("lambada", Place(f"{server.url}/data/lambada_test.jsonl"))
-    with pytest.raises(DownloadError, match=r"there is no cache to keep .* in: set GPT2LAB_CACHE"):
+    with pytest.raises(DownloadError, match=r"there is no cache for .*: set GPT2LAB_CACHE"):
         find_data("lambada", None)
 
 
 def test_parquet_is_not_fetched_where_it_cannot_be_read(server, places, monkeypatch):
     monkeypatch.setattr(datasets, "find_spec", lambda name: None)
     places("wikitext103", Place(f"{server.url}/x.parquet"), Place(f"{server.url}/gone.zip"))
-    with pytest.raises(DownloadError, match=r"gone\.zip.*install pyarrow, which .*x\.parquet is read with, or get "):
+    with pytest.raises(DownloadError, match=r"gone\.zip.*install pyarrow to read .*x\.parquet, or get "):
         find_data("wikitext103", None)
     assert {path for _, path, _ in server.requests} == {"/gone.zip"}
 
@@ -116,7 +116,7 @@ def test_parquet_is_not_fetched_where_it_cannot_be_read(server, places, monkeypa
 def test_one_file_of_several_must_be_given(tmp_path):
     for name in ("a_val.jsonl", "b_val.jsonl"):
         (tmp_path / name).write_bytes(PASSAGE)
-    with pytest.raises(UsageError, match="holds several such files"):
+    with pytest.raises(UsageError, match="contains several matching files"):
         find_data("hellaswag", str(tmp_path))
 
 

@@ -68,7 +68,7 @@ def test_an_archive_without_it_says_what_was_looked_for(tmp_path):
     path = tmp_path / "a.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("readme", b"")
-    with pytest.raises(UsageError, match=r"a\.zip holds no file named like wiki\.test\.raw or \*test\*\.txt"):
+    with pytest.raises(UsageError, match=r"a\.zip has no file named like wiki\.test\.raw or \*test\*\.txt"):
         find_sources(path, PATTERNS)
 
 
@@ -80,7 +80,7 @@ def test_a_missing_file_is_named(tmp_path):
 @pytest.mark.parametrize("name", ["a.zip", "a.tgz"])
 def test_what_is_no_archive_is_refused(tmp_path, name):
     (tmp_path / name).write_bytes(b"<html>not found</html>")
-    with pytest.raises(UsageError, match=f"{name} is damaged or no archive"):
+    with pytest.raises(UsageError, match=f"{name} is damaged or not an archive"):
         find_sources(tmp_path / name, PATTERNS)
 
 
@@ -103,7 +103,7 @@ def test_json_may_begin_with_a_byte_order_mark(tmp_path):
 
 def test_json_too_deep_to_be_read_names_the_line(tmp_path):
     (tmp_path / "x.jsonl").write_text('{"a": ' + "[" * 200_000)
-    with pytest.raises(UsageError, match=r"line 1 of .* is (nested too deeply|no JSON)"):
+    with pytest.raises(UsageError, match=r"line 1 of .* is (nested too deeply|not JSON)"):
         list(records(Source(tmp_path / "x.jsonl")))
 
 
@@ -123,5 +123,5 @@ def test_parquet_is_read_where_pyarrow_is(tmp_path):
     assert [record for _, record in found] == rows
     assert found[1][0].startswith("row 2 of ")
     (tmp_path / "y.parquet").write_bytes(b"PAR1 nonsense PAR1")
-    with pytest.raises(UsageError, match="no usable Parquet file"):
+    with pytest.raises(UsageError, match="not a usable Parquet file"):
         list(records(Source(tmp_path / "y.parquet")))

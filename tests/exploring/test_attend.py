@@ -49,5 +49,5 @@ def test_a_trace_changes_no_number(checkpoint):
 
 def test_nothing_and_too_much(checkpoint):
     assert attend(checkpoint, TOKENIZER, "").tokens == ["<|endoftext|>"]
-    with pytest.raises(UsageError, match="at most 64"):
+    with pytest.raises(UsageError, match="more than the 64"):
         attend(checkpoint, TOKENIZER, [1] * 65)

@@ -86,7 +86,7 @@ def readable(path: Path) -> Iterator[None]:
     try:
         yield
     except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, KeyError, BadGzipFile) as error:
-        raise UsageError(f"{path} is damaged or no archive of its kind ({error})") from None
+        raise UsageError(f"{path} is damaged or not an archive of this kind ({error})") from None
     except (NotImplementedError, RuntimeError) as error:  # an unknown compression, or a password
         raise UsageError(f"{path} cannot be unpacked ({error})") from None
     except OSError as error:

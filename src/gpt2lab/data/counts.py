@@ -44,7 +44,7 @@ def count(documents: Documents, tokenizer: Tokenizer) -> Counts:
     for first in range(0, n_tokens, _SCAN):
         found = np.bincount(documents.tokens[first : first + _SCAN], minlength=tokenizer.n_vocab)
         if len(found) > tokenizer.n_vocab:
-            raise UsageError(f"there is a token {len(found) - 1}: the vocabulary has 0 to {tokenizer.n_vocab - 1}")
+            raise UsageError(f"token {len(found) - 1} is outside the vocabulary (0 to {tokenizer.n_vocab - 1})")
         occurrences += found
         if documents.trained is not None:
             trained += int(np.count_nonzero(documents.trained[first : first + _SCAN]))

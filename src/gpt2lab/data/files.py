@@ -40,7 +40,7 @@ class Reading:
             None: ``text``, or else ``prompt,completion``.
         column: the column of a CSV file, by name or by number from 1; None: ``text``, or the only one.
         encoding: the encoding of text, by its Python name.
-        errors: the treatment of bytes that are invalid in that encoding, and of half surrogate pairs: stop, replace
+        errors: the treatment of bytes that are invalid in that encoding, and of unpaired surrogates: stop, replace
             them by ``�``, or leave them out. ``skip`` stops at bytes, but skips any number of unusable records, of
             which the others skip 1 %.
     """
@@ -57,9 +57,9 @@ class Reading:
         except (LookupError, ValueError):  # the codec "undefined" raises UnicodeError; a name with a null, ValueError
             usable = False
         if not usable:
-            raise UsageError(f"there is no encoding {self.encoding!r}; try utf-8, cp1252, latin-1 or utf-16")
+            raise UsageError(f"unknown encoding {self.encoding!r}; try utf-8, cp1252, latin-1 or utf-16")
         if self.errors not in get_args(Errors):
-            raise UsageError(f"errors is one of {', '.join(get_args(Errors))}, not {self.errors!r}")
+            raise UsageError(f"errors must be one of {', '.join(get_args(Errors))}, not {self.errors!r}")
 
     @property
     def codec(self) -> str:
@@ -102,7 +102,7 @@ class _Counted(io.RawIOBase):
 def open_bytes(source: Source, on_bytes: OnBytes = lambda _: None) -> Iterator[IO[bytes]]:
     """Open a file or standard input, decompressed; ``on_bytes`` gets the number of stored (compressed) bytes read.
 
-    Raises :class:`UsageError` if the source cannot be read, its compressed data are damaged, or zstd is missing.
+    Raises :class:`UsageError` if the source cannot be read, the compressed data is damaged, or zstd is missing.
     """
     file = None
     try:
@@ -116,12 +116,12 @@ def open_bytes(source: Source, on_bytes: OnBytes = lambda _: None) -> Iterator[I
             stream = _zstd_reader(source.name, plain)
         yield stream
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UsageError(f"{source.name}: its compressed data are damaged ({error})") from None
+        raise UsageError(f"{source.name}: the compressed data is damaged ({error})") from None
     except OSError as error:
         raise UsageError(f"cannot read {source.name}: {error.strerror or error}") from None
     except Exception as error:
         if type(error).__name__ == "ZstdError":
-            raise UsageError(f"{source.name}: its compressed data are damaged ({error})") from None
+            raise UsageError(f"{source.name}: the compressed data is damaged ({error})") from None
         raise
     finally:
         if file is not None and source.path is not None:
@@ -184,22 +184,22 @@ def text_blocks(stream: IO[bytes], name: str, reading: Reading, *, hints: bool =
 
 
 HALF = re.compile("[\ud800-\udfff]")
-"""Half of a surrogate pair, which is no character."""
+"""An unpaired surrogate, which is not a character."""
 
 
 def without_halves(text: str, errors: Errors) -> str:
-    """Join surrogate pairs in ``text``; put ``�`` in place of a lone half, or leave it out with ``ignore``."""
+    """Join surrogate pairs in ``text``; replace unpaired ones with ``�``, or drop them with ``ignore``."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "ignore" if errors == "ignore" else "replace")
 
 
 def _not_text(name: str, codec: str, at: int, line: int, hints: bool) -> UsageError:
     label = "UTF-8" if codec == "utf-8" else codec
-    hint = ": give its --encoding, or --errors replace to put � there" if hints else ""
+    hint = ": give its --encoding, or --errors replace to read it as �" if hints else ""
     return UsageError(f"{name} is not {label} text (byte {at}, line {line}){hint}")
 
 
 def _check_not_binary(block: bytes, name: str, hints: bool) -> None:
     zero = block.find(b"\0", 0, 8192)
     if zero >= 0:
-        hint = "; UTF-16 needs --encoding utf-16" if hints else ""
+        hint = "; for UTF-16 text give --encoding utf-16" if hints else ""
         raise UsageError(f"{name} is a binary file, not text (byte {zero} is 0){hint}")

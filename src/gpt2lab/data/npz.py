@@ -62,10 +62,10 @@ def _blocks(file: IO[bytes], name: str, n_vocab: int) -> Iterator[NDArray[np.int
         data = file.read(min(left, _BLOCK) * dtype.itemsize)
         ids = np.frombuffer(data, dtype).astype(np.int64)
         if not len(ids):
-            raise EOFError("cut short")
+            raise EOFError("the data is cut short")
         if ids.min() < 0 or ids.max() >= n_vocab:
             wrong = ids[(ids < 0) | (ids >= n_vocab)][0]
-            raise UsageError(f"{name} has the token {wrong}: the vocabulary has 0 to {n_vocab - 1}")
+            raise UsageError(f"{name}: token {wrong} is outside the vocabulary (0 to {n_vocab - 1})")
         left -= len(ids)
         yield ids
 
@@ -142,7 +142,7 @@ def _chunks(stream: Iterable[Encoded], separator: int, combine: int) -> Iterator
     characters = in_document = 0
     for encoded in stream:
         if not encoded.trained_tokens().all():
-            raise UsageError("prompts are read but not learned, which .npz cannot tell; give OUT without .npz")
+            raise UsageError(".npz cannot mark prompts as untrained: give OUT without .npz")
         mark = np.asarray([separator], dtype=encoded.ids.dtype)
         pieces = np.split(encoded.ids, np.cumsum(encoded.lengths)[:-1])
         for ids, count, ends in zip(pieces, encoded.characters, encoded.ends, strict=True):

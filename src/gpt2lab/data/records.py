@@ -57,7 +57,7 @@ def parquet_rows(path: Path, name: str) -> Iterator[dict[str, Any]]:
             for batch in file.iter_batches(1000):
                 yield from batch.to_pylist()
     except (pyarrow.ArrowException, ValueError) as error:
-        raise UsageError(f"{name} is no usable Parquet file ({first_line(error)})") from None
+        raise UsageError(f"{name} is not a usable Parquet file ({first_line(error)})") from None
     except OSError as error:
         raise UsageError(f"cannot read {name}: {error.strerror or first_line(error)}") from None
 
@@ -89,7 +89,7 @@ def _records(
             continue
         if any(map(HALF.search, texts)):
             if reading.errors == "skip":
-                skipped.add("with half a surrogate pair", number)
+                skipped.add("with an unpaired surrogate", number)
                 continue
             texts = [_mended(text, f"{name}, {where}", reading) for text in texts]
         yield from _learn_last(texts)
@@ -100,8 +100,8 @@ def _mended(text: str, where: str, reading: Reading) -> str:
     if reading.errors == "strict":
         half = HALF.search(text)
         raise UsageError(
-            f"{where}: half a surrogate pair (\\u{ord(half[0]) if half else 0:04x}), which is no character: "
-            "--errors replace puts � there, --errors skip leaves the record out"
+            f"{where}: an unpaired surrogate (\\u{ord(half[0]) if half else 0:04x}), which is not a character: "
+            "--errors replace reads it as �, --errors skip leaves the record out"
         )
     return without_halves(text, reading.errors)
 
@@ -123,13 +123,15 @@ def _object(line: str) -> dict[str, Any] | None:
 
 def _choose_fields(where: str, record: dict[str, Any] | None, field: str | None) -> list[str]:
     if record is None:
-        raise UsageError(f"{where}: not a JSON object; a .jsonl file has one in each line, a .json file a list of them")
+        raise UsageError(
+            f"{where}: not a JSON object; a .jsonl file needs one on each line, a .json file a list of them"
+        )
     if field is None:
         fields = ["prompt", "completion"] if "text" not in record and "prompt" in record else ["text"]
     else:
         fields = field.split(",")
     if len(fields) > 2:
-        raise UsageError(f"--field is one name, or two for prompt and completion, not {field!r}")
+        raise UsageError(f"--field must be one name, or two for prompt and completion, not {field!r}")
     for wanted in fields:
         if not isinstance(record.get(wanted), str):
             has = ", ".join(key for key, value in record.items() if isinstance(value, str)) or "none"

@@ -106,7 +106,7 @@ def _kept(url: str) -> Iterator[Path]:
         with FileLock(folder.with_name(f"{folder.name}.lock")):
             yield folder
     except OSError as error:
-        raise DownloadError(f"cannot keep {url} in {folder}: {error.strerror or error}") from error
+        raise DownloadError(f"cannot store {url} in {folder}: {error.strerror or error}") from error
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ class _Source:
     def _below(self, path: str) -> str:
         name = PurePosixPath(path).name if self.is_file else path[len(self.path.rstrip("/")) :].lstrip("/")
         if not name or ".." in PurePosixPath(name).parts:  # would escape our folder
-            raise DownloadError(f"{self.url} has a file with a name that cannot be kept: {path}")
+            raise DownloadError(f"{self.url} has a file whose name is not allowed here: {path}")
         return name
 
 
@@ -161,7 +161,9 @@ def _complete(
     size = sum(file[0] or 0 for file in missing.values())
     room = shutil.disk_usage(folder).free
     if size > room:
-        raise DownloadError(f"{source.url} takes {size:,} bytes and {folder} has room for {room:,}: set GPT2LAB_CACHE")
+        raise DownloadError(
+            f"{source.url} needs {size:,} bytes, but {folder} has {room:,} free: set GPT2LAB_CACHE to another folder"
+        )
     if missing:
         say(f"Fetching {source.url}: {len(missing)} files, {size / 1e6:,.1f} MB, into {folder}")
     for name in here.keys() - files.keys():
@@ -179,7 +181,7 @@ def _get_whole(source: _Source, name: str, size: int | None, path: Path) -> int:
         source.get(name, partial)
         got = partial.stat().st_size
         if size is not None and got != size:
-            raise DownloadError(f"{source.url} ({name}): {got:,} bytes came of {size:,}; try again")
+            raise DownloadError(f"{source.url} ({name}): received {got:,} of {size:,} bytes; try again")
     return got
 
 
@@ -217,7 +219,7 @@ def _cache_folder() -> Path:
     """Return the folder for copies, even if caches are off, because the data is read from there."""
     folder = cache_folder("data", even_if_off=True)
     if folder is None:
-        raise UsageError("no home folder is known to keep data in: set GPT2LAB_CACHE to a folder")
+        raise UsageError("there is no home folder to store data in: set GPT2LAB_CACHE to a folder")
     return folder
 
 

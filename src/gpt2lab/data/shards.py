@@ -188,7 +188,7 @@ def new_shards(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     written.
     """
     if not path.name:
-        raise UsageError(f"{str(path)!r} is no name for an encoded dataset; give a folder that is not there yet")
+        raise UsageError(f"{str(path)!r} is not a valid name for an encoded dataset; give a new folder")
     partial = path.with_name(path.name + ".partial")
     old = path.with_name(path.name + ".old.partial")
     with Hold() as hold:
@@ -211,9 +211,9 @@ def _check_replaceable(path: Path, overwrite: bool) -> None:
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
     if not overwrite:
-        raise UsageError(f"{path} exists already; give another name or --overwrite")
+        raise UsageError(f"{path} already exists; give another name or --overwrite")
     if not path.is_dir() or any(not file.match(SHARD_PATTERN) for file in path.iterdir()):
-        raise UsageError(f"{path} holds something else than an encoded dataset; give another name")
+        raise UsageError(f"{path} is not an encoded dataset and will not be replaced; give another name")
 
 
 # ---- reading --------------------------------------------------------------------------------------------------------
@@ -231,7 +231,7 @@ def read_shards(path: Path, n_vocab: int, vocabulary: str) -> list[Documents]:
     files = sorted(path.glob(SHARD_PATTERN)) if path.is_dir() else [path]
     for number, file in enumerate(files, start=1):
         if path.is_dir() and file.name != _file_name(number):
-            raise CheckpointError(f"{path} lacks {_file_name(number)}: encode it again, or fetch it whole")
+            raise CheckpointError(f"{path} lacks {_file_name(number)}: encode it again, or copy all its files")
     return [_read_shard(file, n_vocab, vocabulary) for file in files]
 
 
@@ -239,24 +239,24 @@ def _read_shard(path: Path, n_vocab: int, vocabulary: str) -> Documents:
     tensors = read_safetensors(path)
     metadata = _metadata(path)
     if metadata.get("format") != FORMAT:
-        raise UsageError(f"{path} holds no tokens that gpt2lab encode wrote (its format is {metadata.get('format')!r})")
+        raise UsageError(f"{path} was not written by gpt2lab encode (its format is {metadata.get('format')!r})")
     if metadata.get("vocabulary") != vocabulary:
         raise UsageError(
-            f"{path} was encoded with another vocabulary, of {metadata.get('n_vocab')} tokens; encode it again with "
-            "--model_name of the model that it is for"
+            f"{path} was encoded with another vocabulary, of {metadata.get('n_vocab')} tokens; encode it again and "
+            "give --model_name of this model"
         )
     arrays = {name: _array(path, name, tensor) for name, tensor in tensors.items()}
     tokens, starts = arrays.get("tokens"), arrays.get("documents")
     if tokens is None or starts is None or tokens.dtype != id_type(n_vocab) or starts.dtype != np.int64:
-        raise CheckpointError(f"{path}: no tokens and documents in it as gpt2lab encode writes them")
+        raise CheckpointError(f"{path} is damaged: it lacks the tokens or documents that gpt2lab encode writes")
     edges = np.append(starts, len(tokens))
     if edges[0] != 0 or (np.diff(edges) <= 0).any():
-        raise CheckpointError(f"{path}: the starts of its documents are damaged")
+        raise CheckpointError(f"{path} is damaged: its document starts are invalid")
     trained, characters = arrays.get("trained"), arrays.get("characters")
     if (trained is not None and len(trained) != len(tokens)) or (
         characters is not None and len(characters) != len(starts)
     ):
-        raise CheckpointError(f"{path}: its rows do not belong together")
+        raise CheckpointError(f"{path} is damaged: its arrays differ in length")
     return Documents(tokens, starts, trained, characters)
 
 

@@ -24,7 +24,7 @@ def hold_out(
     Raises :class:`UsageError` if ``fraction`` is not in [0, 1).
     """
     if not 0 <= fraction < 1:
-        raise UsageError(f"held_out is a part of the tokens, from 0 to below 1, got {fraction}")
+        raise UsageError(f"held_out must be at least 0 and below 1 (a share of the tokens), got {fraction}")
     if not len(documents):
         raise UsageError("the dataset is empty: there is no text in it")
     lengths = documents.lengths

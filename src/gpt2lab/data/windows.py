@@ -125,7 +125,7 @@ class Windows:
 
     def __init__(self, ring: Ring, length: int, seed: int, sampling: Sampling = "epoch") -> None:
         if len(ring) < 2:
-            raise UsageError("the dataset is empty: no window can be cut out of it")
+            raise UsageError("the dataset is empty: it has no tokens to train on")
         room = len(ring) if sampling == "epoch" else int(np.diff(ring.chunks).max())
         self.ring = ring
         self.length = max(1, min(length, room - 1))

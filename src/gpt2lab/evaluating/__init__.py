@@ -90,17 +90,17 @@ def _check(task: str, run: Run, data: str | None, stride: int | None, texts: Seq
     from gpt2lab.evaluating.texts import protocol_windows
 
     if task not in TASKS:
-        raise UsageError(f"there is no task {task!r}; there are {', '.join(TASKS)}")
+        raise UsageError(f"unknown task {task!r}; tasks are {', '.join(TASKS)}")
     if run.limit is not None and run.limit < 1:
         raise UsageError(f"limit must be at least 1, got {run.limit}")
     whole_text = task == "perplexity" or task.startswith("wikitext")
     if stride is not None and not whole_text:
-        raise UsageError(f"{task} has no stride: its examples are read one by one")
+        raise UsageError(f"{task} takes no stride: its examples are separate")
     if whole_text:
         protocol_windows(stride, run.engine.config.n_ctx)
     known = {"wikitext2": TEXTS, "wikitext103": TEXTS, "cbt-cn": TEXTS[:2], "cbt-ne": TEXTS[:2]}.get(task, ())
     for text in texts:
         if text not in known:
-            raise UsageError(f"{task} has no text {text!r}; it has {', '.join(known) or 'one kind of text alone'}")
+            raise UsageError(f"{task} has no text {text!r}; it has {', '.join(known) or 'only one kind of text'}")
     if task == "perplexity" and data is None:
-        raise UsageError("perplexity is of a text of yours: give --data FILE")
+        raise UsageError("perplexity needs a text: give --data FILE")

@@ -62,7 +62,7 @@ def fitted(item: Item, n_ctx: int) -> Item:
     longest = max(map(len, item.endings))
     room = n_ctx + 1 - longest  # the last token of an ending is never fed
     if room < 1:
-        raise ContextError(f"an ending has {longest} tokens, the model's context {n_ctx}: use a model with more")
+        raise ContextError(f"an ending has {longest} tokens, the model's context only {n_ctx}: use a model with more")
     return item if len(item.context) <= room else Item(item.context[-room:], item.endings)
 
 

@@ -107,7 +107,7 @@ def find_data(
     path = _given(data, say, start) if data is not None else _from_places(dataset, say, start)
     found = find_sources(path, dataset.patterns)
     if len(found) > 1:
-        raise UsageError(f"{path} holds several such files ({found[0].name}, {found[1].name}, …): give one")
+        raise UsageError(f"{path} contains several matching files ({found[0].name}, {found[1].name}, …): give one")
     return found[0]
 
 
@@ -124,7 +124,7 @@ def _from_places(dataset: Dataset, say: Say, start: Callable[[str], Progress]) -
     problems, hint = [], ""
     for place in dataset.places:
         if place.file.endswith(".parquet") and find_spec("pyarrow") is None:
-            hint = f"install pyarrow, which {place.file} is read with, or "
+            hint = f"install pyarrow to read {place.file}, or "
             continue
         try:
             return _from_hub(place, say) if place.repository else _from_web(place.file, say, start)
@@ -132,7 +132,7 @@ def _from_places(dataset: Dataset, say: Say, start: Callable[[str], Progress]) -
             problems.append(str(error))
     places = " or ".join(map(str, dataset.places))
     raise DownloadError(
-        f"{dataset.name}: not on this machine, and not to be fetched ({problems[0]}); "
+        f"{dataset.name}: not on this machine, and the download failed ({problems[0]}); "
         f"{hint}get {places}, and give the file with --data"
     )
 
@@ -141,7 +141,7 @@ def _from_web(address: str, say: Say, start: Callable[[str], Progress]) -> Path:
     """Return the file at ``address``, fetched into the cache under its own name."""
     folder = cache_folder("datasets")
     if folder is None:
-        raise DownloadError(f"there is no cache to keep {address} in: set GPT2LAB_CACHE, or fetch it and give its path")
+        raise DownloadError(f"there is no cache for {address}: set GPT2LAB_CACHE, or download it and give its path")
     name = Path(urlparse(address).path).name or "data"
     path = folder / hashlib.sha256(address.encode()).hexdigest()[:12] / name  # two addresses may end in the same name
     if not path.is_file():

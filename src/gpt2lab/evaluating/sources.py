@@ -73,7 +73,7 @@ def find_sources(path: Path, patterns: Sequence[str]) -> list[Source]:
     else:
         raise UsageError(f"there is no file {path}")
     if not found:
-        raise UsageError(f"{path} holds no file named like {' or '.join(patterns)}")
+        raise UsageError(f"{path} has no file named like {' or '.join(patterns)}")
     return found
 
 
@@ -86,11 +86,11 @@ def records(source: Source) -> Iterator[tuple[str, dict[str, Any]]]:
         try:
             record = json.loads(line)
         except ValueError as error:
-            raise UsageError(f"{where} is no JSON ({error})") from None
+            raise UsageError(f"{where} is not JSON ({error})") from None
         except RecursionError:
             raise UsageError(f"{where} is nested too deeply") from None
         if not isinstance(record, dict):
-            raise UsageError(f"{where} is no JSON object but {type(record).__name__}")
+            raise UsageError(f"{where} must be a JSON object, got {type(record).__name__}")
         yield where, record
 
 
@@ -101,7 +101,7 @@ def numbered_lines(source: Source) -> Iterator[tuple[str, str]]:
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
         except UnicodeDecodeError as error:
-            raise UsageError(f"{where} is no UTF-8 text ({error.reason}); convert it to UTF-8") from None
+            raise UsageError(f"{where} is not UTF-8 text ({error.reason}); convert it to UTF-8") from None
         if text.strip():
             yield where, text
 
@@ -110,7 +110,7 @@ def string(record: dict[str, Any], key: str, where: str) -> str:
     """Return a field that must exist and be a text."""
     value = _field(record, key, where)
     if not isinstance(value, str):
-        raise UsageError(f"{where}: {key!r} must be a text, got {value!r:.60}")
+        raise UsageError(f"{where}: {key!r} must be a string, got {value!r:.60}")
     return value
 
 
@@ -118,7 +118,7 @@ def strings(record: dict[str, Any], key: str, where: str) -> list[str]:
     """Return a field that must exist and be a list of at least two texts."""
     value = _field(record, key, where)
     if not isinstance(value, list) or len(value) < 2 or not all(isinstance(each, str) for each in value):
-        raise UsageError(f"{where}: {key!r} must be a list of two texts or more, got {value!r:.60}")
+        raise UsageError(f"{where}: {key!r} must be a list of at least two strings, got {value!r:.60}")
     return value
 
 

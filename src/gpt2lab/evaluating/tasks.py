@@ -61,7 +61,7 @@ def _passages(source: Source) -> Iterator[tuple[str, str]]:
         pairs = numbered_lines(source)
     for where, text in pairs:
         if len(text.split()) < 2:
-            raise UsageError(f"{where} has fewer than two words, so there is no last one to predict")
+            raise UsageError(f"{where} has fewer than two words, so it has no last word to predict")
         yield where, text
 
 
@@ -100,7 +100,7 @@ def _hellaswag_example(where: str, record: dict[str, object]) -> tuple[str, list
     if isinstance(label, str) and label.isdecimal():  # the hub's copies spell it as text
         label = int(label)
     if not isinstance(label, int) or isinstance(label, bool) or not 0 <= label < len(endings):
-        raise UsageError(f"{where}: 'label' must be the number of one of {len(endings)} endings, got {label!r:.60}")
+        raise UsageError(f"{where}: 'label' must be from 0 to {len(endings) - 1}, got {label!r:.60}")
     return string(record, "ctx", where), endings, label
 
 
@@ -159,7 +159,7 @@ def _clozes(source: Source) -> Iterator[Cloze]:
         yield _cloze(where, [*sentences, fields[0]], fields[1], fields[3].split("|"))
         sentences = []
     if sentences:
-        raise UsageError(f"{source.name} ends within an example, after its line {len(sentences)}")
+        raise UsageError(f"{source.name} ends in the middle of an example, after line {len(sentences)}")
 
 
 def _cloze(where: str, sentences: list[str], answer: str, choices: list[str]) -> Cloze:
@@ -167,7 +167,7 @@ def _cloze(where: str, sentences: list[str], answer: str, choices: list[str]) ->
         raise UsageError(f"{where}: the question has no {BLANK}, got {sentences[-1]!r:.60}")
     choices = [choice for choice in choices if choice]
     if len(choices) < 2:
-        raise UsageError(f"{where}: expected two choices or more, got {choices}")
+        raise UsageError(f"{where}: expected at least two choices, got {choices}")
     return Cloze(" ".join(sentences), answer, choices)
 
 
@@ -178,4 +178,4 @@ def _best(totals: list[float]) -> int:
 
 def _refuse_empty(examples: Sequence[object], source: Source) -> None:
     if not examples:
-        raise UsageError(f"{source.name} holds no examples")
+        raise UsageError(f"{source.name} has no examples")

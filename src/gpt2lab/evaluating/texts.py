@@ -86,7 +86,7 @@ def decoded(chunks: Iterable[bytes], name: str) -> Iterator[str]:
     except UnicodeDecodeError as error:
         byte = error.object[error.start]
         raise UsageError(
-            f"{name} is no UTF-8 text: byte {before + error.start + 1:,} is 0x{byte:02x}; convert it to UTF-8"
+            f"{name} is not UTF-8 text: byte {before + error.start + 1:,} is 0x{byte:02x}; convert it to UTF-8"
         ) from None
 
 

@@ -63,7 +63,7 @@ def attend(checkpoint: Checkpoint, tokenizer: Tokenizer | None, prompt: Prompt, 
     ids = fed_tokens(prompt, config, tokenizer)
     most = min(MOST_TOKENS, config.n_ctx)
     if len(ids) > most:
-        raise UsageError(f"the prompt has {len(ids)} tokens, attention is shown of at most {most}: shorten it")
+        raise UsageError(f"the prompt has {len(ids)} tokens, more than the {most} that attend can show: shorten it")
     trace = Trace()
     tensors = dict(checkpoint.tensors)
     forward(tensors, config, ids, trace=trace)

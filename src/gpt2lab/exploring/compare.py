@@ -141,14 +141,12 @@ def check_same_vocabulary(a: LanguageModel, b: LanguageModel, names: tuple[str, 
     """Raise :class:`~gpt2lab.errors.UsageError` unless every id means the same to both models."""
     for model, name in zip((a, b), names, strict=True):
         if model.tokenizer is None:
-            raise UsageError(f"{name} has no tokenizer: its distributions cannot be compared")
+            raise UsageError(f"{name} has no tokenizer, which a comparison needs: put its vocabulary files beside it")
     assert a.tokenizer is not None and b.tokenizer is not None
     if a.tokenizer is b.tokenizer:
         return
     if a.tokenizer.encoder() != b.tokenizer.encoder() or a.tokenizer.merges() != b.tokenizer.merges():
-        raise UsageError(
-            f"{names[0]} and {names[1]} have different vocabularies: only models with the same one can be compared"
-        )
+        raise UsageError(f"{names[0]} and {names[1]} have different vocabularies: compare models that share one")
 
 
 def _read_both(
@@ -160,7 +158,7 @@ def _read_both(
     before = fed_tokens(prompt, a.config, a.tokenizer)
     tokens = [*before, *completion]
     if len(tokens) > min(a.config.n_ctx, b.config.n_ctx):
-        raise UsageError(f"{len(tokens)} tokens do not fit both models' contexts: ask for a smaller --length")
+        raise UsageError(f"{len(tokens)} tokens do not fit both models' contexts: give a smaller --length")
     decoder = a.tokenizer.incremental_decoder() if a.tokenizer else None
     places = []
     # One window holds all tokens, so both models are cut at the same places.

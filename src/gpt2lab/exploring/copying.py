@@ -40,7 +40,7 @@ def read_corpus(path: str) -> Iterator[str]:
     root = Path(path)
     files = sorted(root.rglob("*.txt")) if root.is_dir() else [root]
     if not files:
-        raise UsageError(f"{path} has no .txt files in it")
+        raise UsageError(f"{path} contains no .txt files")
     for file in files:
         try:
             yield file.read_text(encoding="utf-8-sig")

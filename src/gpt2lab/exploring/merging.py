@@ -60,8 +60,8 @@ def _piece(text: str, ranks: dict[tuple[str, ...], int], encoder: dict[str, int]
     data = text.encode()
     if len(data) > LONGEST_PIECE:
         raise UsageError(
-            f"the piece {text[:20]!r}… has {len(data)} bytes: merges are shown of at most {LONGEST_PIECE}; "
-            "gpt2lab tokens shows the ids alone"
+            f"the piece {text[:20]!r}… has {len(data)} bytes, more than the {LONGEST_PIECE} whose merges "
+            "can be shown: gpt2lab tokens shows its ids"
         )
     symbols = first = list(to_visible(data))
     merges = []

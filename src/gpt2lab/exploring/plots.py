@@ -19,7 +19,7 @@ def check_matplotlib() -> None:
     try:
         import matplotlib  # noqa: F401
     except ImportError as error:
-        raise UsageError(f'a picture needs matplotlib ({error}): pip install "gpt2lab[explore]"') from None
+        raise UsageError(f'pictures need matplotlib ({error}): pip install "gpt2lab[explore]"') from None
 
 
 def picture(sweep: Sweep, format: Literal["png", "svg"]) -> bytes:

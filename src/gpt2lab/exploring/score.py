@@ -39,7 +39,7 @@ class Document:
     def summary(self) -> str:
         """The document's size, loss and perplexity in words."""
         if self.loss is None:
-            return "no tokens, nothing to score"
+            return "no tokens to score"
         perplexity = math.exp(min(self.loss, 700.0))
         return f"{len(self.readings):,} tokens, loss {self.loss:.4f} nats a token, perplexity {perplexity:.3f}"
 

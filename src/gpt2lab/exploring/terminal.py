@@ -228,7 +228,7 @@ def show_lens(attention: Attention) -> None:
         ]
         table.add_row("input" if number == 0 else str(number), *cells[-columns:])
     left_out = len(attention.ids) - columns
-    notes = [f"{left_out} earlier tokens are left out: --html shows all"] if left_out else []
+    notes = [f"{left_out} earlier tokens are not shown: --html shows all"] if left_out else []
     show(table, *notes)
 
 

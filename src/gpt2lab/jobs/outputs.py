@@ -35,7 +35,7 @@ class Output(Protocol):
         """Return a context in which only this process may write parts, where locks exist."""
 
     def exists(self) -> bool:
-        """Return whether OUT exists already."""
+        """Return whether OUT already exists."""
 
     def parts(self) -> set[str]:
         """Return the names of the existing parts."""

@@ -44,7 +44,9 @@ class Hold:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 self._held[key], descriptor = descriptor, -1
         except BlockingIOError:
-            raise UsageError(f"another process writes into {folder}: wait for it, or give another name") from None
+            raise UsageError(
+                f"another process is writing into {folder}: wait for it to finish, or give another name"
+            ) from None
         except OSError:
             pass  # a file system without locks
         finally:

@@ -43,7 +43,7 @@ def destination_file(path: Path, *, overwrite: bool = False) -> Iterator[IO[byte
     """Open a binary file that becomes ``path`` when the block ends without an error."""
     if path.is_dir() or (path.exists() and not overwrite):
         raise CheckpointError(
-            f"{path} exists already; give another name" + ("" if path.is_dir() else " or --overwrite")
+            f"{path} already exists; give another name" + ("" if path.is_dir() else " or --overwrite")
         )
     with _complaining(path), new_file(path, sync=False) as file:
         yield file
@@ -62,7 +62,7 @@ def destination_folder(path: Path, *, overwrite: bool = False, marker: str) -> I
         raise CheckpointError(f"{path} is a file, not a folder; give another name")
     occupied = path.is_dir() and any(path.iterdir())
     if occupied and not overwrite:
-        raise CheckpointError(f"{path} exists already; give another name or --overwrite")
+        raise CheckpointError(f"{path} already exists; give another name or --overwrite")
     if occupied and not (path / marker).is_file():
         raise CheckpointError(f"{path} holds something else (it has no {marker}); give another name")
     writer = new_files if occupied else new_folder
