@@ -1,6 +1,6 @@
 // The callers' arguments of draws, as flat arrays: checked here, so that no later code reads beyond its memory.
 //
-// Knows nothing of Python; bindings/engine.cpp passes the arrays in.
+// This file knows nothing of Python; bindings/engine.cpp passes the arrays in.
 #pragma once
 
 #include <cstddef>

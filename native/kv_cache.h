@@ -2,7 +2,7 @@
 //
 // A block holds kTile positions of every layer and head: keys as [head_dim][kTile], values as [kTile][value_stride].
 // A forked sequence refers to the same blocks as its parent; a shared block is copied before a sequence writes to it.
-// Knows nothing of tokens or weights. Not safe for use by two threads at once.
+// The cache knows nothing of tokens or weights. Two threads must not use it at once.
 #pragma once
 
 #include <cstddef>

@@ -3,7 +3,7 @@
 //
 // logit bias → penalties → temperature → top-k → top-p → min-p → draw. The vocabulary is never sorted: a filter gathers
 // the few ids that it may keep and works on them; without a filter, the sampler only sums stretches of the vocabulary.
-// Knows nothing of sequences or text.
+// The sampler knows nothing of sequences or text.
 #pragma once
 
 #include <cstddef>

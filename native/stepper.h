@@ -1,6 +1,6 @@
 // One step of many sequences: it takes tokens and returns the tokens drawn after them; the logits stay in here.
 //
-// Knows nothing of text or of when a sequence ends.
+// The stepper knows nothing of text or of when a sequence ends.
 #pragma once
 
 #include <cstdint>

@@ -1,7 +1,7 @@
 // GPT-2's forward pass over a batch of sequences of different lengths.
 //
-// Knows token ids and positions; nothing of text, sampling or files. A row's result does not depend on the rows beside
-// it, on how a prompt is cut into calls, or on the number of threads.
+// It knows token ids and positions, but nothing of text, sampling or files. A row's result does not depend on the rows
+// beside it, on how a prompt is cut into calls, or on the number of threads.
 #pragma once
 
 #include <cstdint>

@@ -5,7 +5,8 @@
 Reads every ``*.txt`` below BOOKS_FOLDER (Project Gutenberg texts, one paragraph per line, blank lines between) and
 writes ``OUT_FOLDER/<book>-<number>.txt``, one story per file, paragraphs separated by a blank line. Leaves out title
 pages, contents, prefaces, notes, headings and picture captions. Spells quotation marks and dashes in ASCII, because
-users type them so in prompts and GPT-2's vocabulary encodes them in fewer tokens. Knows nothing of tokens or training.
+users type them so in prompts and GPT-2's vocabulary encodes them in fewer tokens. This module knows nothing of tokens
+or training.
 """
 
 from __future__ import annotations

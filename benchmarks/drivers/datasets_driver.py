@@ -1,6 +1,6 @@
 """Hugging Face datasets: ``load_dataset("text")``, then ``map`` with a fast tokenizer, as run_clm.py does.
 
-Prints one line of JSON: seconds of both steps, and the tokens. Knows nothing of gpt2lab.
+Prints one line of JSON: seconds of both steps, and the tokens. This module knows nothing of gpt2lab.
 """
 
 from __future__ import annotations

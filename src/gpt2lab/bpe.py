@@ -2,8 +2,8 @@
 
 GPT-2's own vocabulary comes from the packaged ``vocab.bpe`` alone, and tiktoken merges it. A checkpoint's own
 vocabulary is merged pair by pair, as in the original, because tiktoken treats a token's rank as its id and knows no
-pairs. Nothing is read before first use, and nothing is ever downloaded. Knows nothing of special tokens in text or of
-decoding streams.
+pairs. Nothing is read before first use, and nothing is ever downloaded. This module knows nothing of special tokens in
+text or of decoding streams.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The shape of a GPT-2, and the shapes OpenAI released.
 
-Knows the five numbers of ``hparams.json`` and what follows from them (parameter count, bytes of KV cache).
-Does not know where weights are stored or how the engines use them.
+This module knows the five numbers of ``hparams.json`` and what follows from them (parameter count, bytes of KV cache).
+It does not know where weights are stored or how the engines use them.
 """
 
 from __future__ import annotations

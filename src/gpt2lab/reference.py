@@ -1,7 +1,7 @@
 """GPT-2's forward pass in NumPy, written to be read: what the engines compute, without any optimisation.
 
 Follows the original's ``model.py`` line by line, for one sequence; comments give shapes where they change. Weights have
-the names and shapes of ``weights.checkpoint``. Knows nothing of text, sampling, or where weights come from.
+the names and shapes of ``weights.checkpoint``. This module knows nothing of text, sampling, or where weights come from.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A line on stderr that shows the progress of a long generation. Knows nothing of what is generated."""
+"""A line on stderr that shows the progress of a long generation. This module knows nothing of what is generated."""
 
 from __future__ import annotations
 

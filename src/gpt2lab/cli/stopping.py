@@ -1,4 +1,4 @@
-"""Interruptions at moments when nothing is lost. Knows nothing of the work that is interrupted."""
+"""Interruptions at moments when nothing is lost. This module knows nothing of the work that is interrupted."""
 
 from __future__ import annotations
 

@@ -1,1 +1,4 @@
-"""Datasets: text of many forms becomes token ids and batches of windows. NumPy only; knows nothing of models."""
+"""Datasets: text of many forms becomes token ids and batches of windows.
+
+This package needs only NumPy and knows nothing of models.
+"""

@@ -1,7 +1,7 @@
 """Zip and tar archives: the names of their members, and opening one of them.
 
-Members that an operating system adds for itself (``__MACOSX``, ``._a.txt``) are left out, like all hidden files. Knows
-nothing of what members contain.
+Members that an operating system adds for itself (``__MACOSX``, ``._a.txt``) are left out, like all hidden files. This
+module knows nothing of what members contain.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Encode text to token ids on all cores, in order, in memory that does not grow with the text.
 
 Uses threads, because tiktoken lets others run while it works, but processes for a checkpoint's own vocabulary, which is
-merged in Python. Knows nothing of files.
+merged in Python. This module knows nothing of files.
 """
 
 from __future__ import annotations

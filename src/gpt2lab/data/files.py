@@ -1,7 +1,7 @@
 """Open, decompress and decode the files of a dataset, a block at a time.
 
 A file's first bytes show its compression. Line ends and byte-order marks are treated here, once for all formats and all
-commands. Knows nothing of the form of the contents, nor of tokens.
+commands. This module knows nothing of the form of the contents, nor of tokens.
 """
 
 from __future__ import annotations

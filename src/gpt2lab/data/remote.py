@@ -2,7 +2,7 @@
 
 fsspec handles the protocols, some with an extra package (s3fs, gcsfs, adlfs). Files are copied into the cache folder,
 so that shards can be memory-mapped and the next run, or another process on this machine, starts at once. Each file
-appears under its name only when it is complete. Knows nothing of the files' contents.
+appears under its name only when it is complete. This module knows nothing of the files' contents.
 """
 
 from __future__ import annotations

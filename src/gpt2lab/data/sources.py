@@ -2,7 +2,7 @@
 
 This is the only reader of text: every command that takes text from a file uses it. A text file is one document, or
 several with ``<|endoftext|>`` spelled out between them; each JSON object, each row of a table and of Parquet is one
-document. Knows nothing of tokens.
+document. This module knows nothing of tokens.
 """
 
 from __future__ import annotations

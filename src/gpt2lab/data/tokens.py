@@ -1,7 +1,7 @@
 """Tokens of many documents, in one row or in several that read as one.
 
 All parts of :mod:`gpt2lab.data` exchange this form. Rows may be memory-mapped, so nothing here copies more than the
-caller requests. Knows nothing of text, files or separators.
+caller requests. This module knows nothing of text, files or separators.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Documents joined into a ring of tokens, and its windows for training and validation.
 
 The windows of a batch depend only on the seed and the number of windows before it, so resuming needs only that number.
-Knows nothing of text, files or models.
+This module knows nothing of text, files or models.
 """
 
 from __future__ import annotations

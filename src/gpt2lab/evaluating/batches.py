@@ -1,7 +1,7 @@
 """The probabilities that a model gives to tokens after contexts: what every evaluation needs.
 
 Each context is fed once, however many endings follow it. Items run together without padding, because each row of the
-engine's products stands for one token. Knows nothing of text, nor of the use of the numbers.
+engine's products stands for one token. This module knows nothing of text, nor of the use of the numbers.
 """
 
 from __future__ import annotations

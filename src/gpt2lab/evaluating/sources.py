@@ -1,6 +1,7 @@
 """Data sets on disk: plain files, archives, JSON lines, Parquet.
 
-Reads lines and records one by one, and reports where a malformed one is. Knows benchmarks only by their file names.
+Reads lines and records one by one, and reports where a malformed one is. This module knows benchmarks only by their
+file names.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Two models and one prompt: what each writes with the same seed, and how far apart their distributions are.
 
 Both models read both texts, token by token. KL(A‖B) is the extra surprise, in nats a token, of a reader who expects B
-and gets A. Knows nothing of how results are shown.
+and gets A. This module knows nothing of how results are shown.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Copying between texts: the longest run of words that two texts share, and the words of a text.
 
-Texts are split only at whitespace, so line breaks do not matter. The larger text is never held as Python strings all
-at once; 20 MB take a few seconds. Knows nothing of models.
+Texts are split only at whitespace, so line breaks do not matter. The larger text is never held as Python strings all at
+once; 20 MB take a few seconds. This module knows nothing of models.
 """
 
 from __future__ import annotations

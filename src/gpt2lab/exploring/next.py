@@ -1,6 +1,6 @@
 """The next token, stage by stage down to the draw: what each stage cuts, and which number picks which token.
 
-The stages are :mod:`gpt2lab.sampling`'s; this module measures them. Knows nothing of how results are shown.
+The stages are :mod:`gpt2lab.sampling`'s; this module measures them. This module knows nothing of how results are shown.
 """
 
 from __future__ import annotations

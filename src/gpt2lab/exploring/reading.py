@@ -1,7 +1,7 @@
 """A text as the model reads it: how surprising each token was, and which others it expected in its place.
 
-All numbers are those of the unmodified model, in natural logarithms (nats), unless stated otherwise. Knows nothing of
-where a text comes from or how it is shown.
+All numbers are those of the unmodified model, in natural logarithms (nats), unless stated otherwise. This module knows
+nothing of where a text comes from or how it is shown.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The ``gpt2lab generate`` command that reproduces a sample. Knows nothing of how samples are made."""
+"""The ``gpt2lab generate`` command that reproduces a sample. This module knows nothing of how samples are made."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """One prompt, one seed, several temperatures: samples side by side, with figures that show what changed.
 
 Sample i of every setting uses random stream i of the same seed, so only the temperature differs, and ``gpt2lab
-generate`` can reproduce each. Knows nothing of how results are shown.
+generate`` can reproduce each. This module knows nothing of how results are shown.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 The machine that runs the command reads a few files at a time and cuts them as it would without a cluster; workers on
 any machine encode the pieces. The results are kept as parts of a few files each until all are there, so that an
-interrupted run does not encode them again; then they are written as a dataset. Knows nothing of shards.
+interrupted run does not encode them again; then they are written as a dataset. This module knows nothing of shards.
 """
 
 from __future__ import annotations

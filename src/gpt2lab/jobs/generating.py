@@ -3,7 +3,7 @@
 A part is the samples of ``part_size`` successive prompts, as they will appear in the output. Sample i of prompt p uses
 random stream p·n + i on every machine, so parts may be made in any order, by any process, with any batch. Everything
 else that text depends on (weights, precision, kernels, version) is fixed when the job begins, and every worker checks
-it. Knows nothing of clusters.
+it. This module knows nothing of clusters.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The output of a job, and its finished parts, which wait for the others beside it, in ``<OUT>.parts``.
 
 OUT is a file here or, through fsspec, an object elsewhere (``s3://`` …). Each part, and OUT itself, appears under its
-name only when it is complete. Knows nothing of what parts hold.
+name only when it is complete. This module knows nothing of what parts hold.
 """
 
 from __future__ import annotations

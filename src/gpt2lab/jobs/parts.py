@@ -2,7 +2,7 @@
 
 The settings that the parts depend on are kept beside them, so an interrupted job goes on only with the same settings.
 Any worker may make any part, in any order: a part's content depends only on its number, so a part made twice is the
-same. Knows nothing of what parts hold.
+same. This module knows nothing of what parts hold.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Custom sampling stages: the user's Python functions between the built-in stages.
 
-A function gets copies, which it may change, and its result is checked. Knows nothing of the built-in stages except
-their names and order.
+A function gets copies, which it may change, and its result is checked. This module knows nothing of the built-in stages
+except their names and order.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 The command line, the Python API, the server, the playground and the tables in the docs are generated from this module.
 A new stage needs an entry in :data:`STAGES` and a field of :class:`SamplingParams` with its type in
 :class:`ParameterArguments`; its arithmetic goes into ``rules.py``, ``native/sampler.cpp`` and ``page/sampling.js``.
-Knows nothing of that arithmetic, or of how anything is displayed.
+This module knows nothing of that arithmetic, or of how anything is displayed.
 """
 
 from __future__ import annotations

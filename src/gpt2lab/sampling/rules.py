@@ -1,9 +1,9 @@
 """The rules that choose the next token from the logits, in NumPy and float64, written to be read.
 
-:mod:`gpt2lab.sampling.declaration` declares the stages, in order; the draw follows. The engines have faster versions
-of their own; tests compare them with this one. Random numbers come from Philox4x32-10, a stateless function of (seed,
-stream, position), so a sample does not depend on other draws, earlier or in the same batch.
-Knows nothing of text, of models, or of when to stop.
+:mod:`gpt2lab.sampling.declaration` declares the stages, in order; the draw follows. The engines have faster versions of
+their own; tests compare them with this one. Random numbers come from Philox4x32-10, a stateless function of (seed,
+stream, position), so a sample does not depend on other draws, earlier or in the same batch. This module knows nothing
+of text, of models, or of when to stop.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""The machine: memory, cores, caches, locks, files. Knows nothing of models or text."""
+"""The machine: memory, cores, caches, locks, files. This module knows nothing of models or text."""

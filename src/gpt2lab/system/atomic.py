@@ -5,7 +5,7 @@ end. After an error (such as a full disk) or Ctrl-C, the partial file is removed
 :func:`new_files`, which replaces one file at a time, may have replaced some. A kill may leave a file with such a name;
 the code that manages the folder removes it. A link at the destination is replaced, not followed, and the new file has
 the permissions of any new file. With ``sync`` the data is on disk before the rename; without it, a power cut can leave
-an empty file under the name. All functions raise OSError on failure. Knows no format.
+an empty file under the name. All functions raise OSError on failure. This module knows no format.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The batches that one process reads: its share of every update's windows, a batch at a time.
 
 The windows and the noise in them depend only on the position in the text (and the seed), so a resumed run reads what it
-would have read without the interruption. Knows nothing of models.
+would have read without the interruption. This module knows nothing of models.
 """
 
 from __future__ import annotations

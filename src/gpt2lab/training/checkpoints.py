@@ -4,7 +4,7 @@
     <run>/state-<step>/                       everything needed to resume: weights, optimizer, counters, checksums
 
 Files are written beside their final place, one tensor at a time, and moved there in one step. A kill, a power cut or a
-full disk at any moment therefore leaves the previous files intact. Knows nothing of the training loop.
+full disk at any moment therefore leaves the previous files intact. This module knows nothing of the training loop.
 """
 
 from __future__ import annotations

@@ -6,7 +6,8 @@ sums gradients. ``fsdp`` (PyTorch's FSDP2) is for models that one process cannot
 every tensor, and layers are gathered one at a time. Gradients are **summed** over processes, never averaged: the
 trainer divides by the number of targets in the whole update, because each process may have a different number.
 
-Without torchrun the world is one process, and nothing here communicates. Knows nothing of data, optimizers or files.
+Without torchrun the world is one process, and nothing here communicates. This module knows nothing of data, optimizers
+or files.
 """
 
 from __future__ import annotations

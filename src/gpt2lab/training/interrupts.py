@@ -1,7 +1,7 @@
 """Signals that ask a run to end: it finishes the current update and saves.
 
 Ctrl-C, ``kill``, a batch system's time limit, a closed terminal, and a pipe whose reader is gone (``| tee log`` dies of
-the same Ctrl-C) all have this effect. Knows nothing of training.
+the same Ctrl-C) all have this effect. This module knows nothing of training.
 """
 
 from __future__ import annotations

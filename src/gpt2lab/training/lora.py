@@ -1,7 +1,7 @@
 """LoRA (Hu et al. 2021): train small low-rank additions to the matrices and nothing else.
 
 An adapted product is ``x @ weight + dropout(x) @ a @ b * alpha / rank``. ``b`` starts at zero, so the model starts
-unchanged. Queries, keys and values are one matrix in GPT-2 but three targets here. Knows nothing of files:
+unchanged. Queries, keys and values are one matrix in GPT-2 but three targets here. This module knows nothing of files:
 :func:`merged` returns the tensors of an ordinary model.
 """
 

@@ -1,6 +1,7 @@
 """Checks of the machine before training: is there enough memory and disk, and which arithmetic is the fastest here?
 
-Reports its findings before training begins. Knows nothing of training, except to measure passes over a few windows.
+Reports its findings before training begins. This module knows nothing of training, except to measure passes over a few
+windows.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""How the processes of a run find each other, also after a restart. Knows nothing of what they do together."""
+"""How the processes of a run find each other, also after a restart.
+
+This module knows nothing of what they do together.
+"""
 
 from __future__ import annotations
 

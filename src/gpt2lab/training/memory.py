@@ -1,6 +1,7 @@
 """Memory: an estimate of what a training run needs, and settings that make a process handle it well.
 
-Does not import torch, because :func:`prepare_process` must run before that import. Knows nothing of what is trained.
+Does not import torch, because :func:`prepare_process` must run before that import. This module knows nothing of what is
+trained.
 """
 
 from __future__ import annotations

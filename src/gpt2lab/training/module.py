@@ -3,7 +3,7 @@
 The model is the original's: layer norm before each sub-block, GELU in its tanh form, the output matrix tied to ``wte``.
 ``state_dict()`` has the project's canonical names and ``[in, out]`` shapes, so a checkpoint is a plain copy of it.
 Dropout applies to the embeddings and to each sub-block's output, not to attention weights; it is off in ``eval()``.
-Knows nothing of text, of optimizers or of files.
+This module knows nothing of text, of optimizers or of files.
 """
 
 from __future__ import annotations

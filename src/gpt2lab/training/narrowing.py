@@ -1,7 +1,7 @@
 """A first phase of training whose softmax covers only the dataset's own tokens, and the step to the whole vocabulary.
 
 A small corpus uses half of GPT-2's tokens, and the output matrix is most of a small model's arithmetic, so the first
-``narrow_steps`` updates leave the other tokens out. Knows nothing of updates.
+``narrow_steps`` updates leave the other tokens out. This module knows nothing of updates.
 """
 
 from __future__ import annotations

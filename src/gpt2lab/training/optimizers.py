@@ -1,7 +1,7 @@
 """The choice of trained parameters, their optimizers, and the optimizers' state as named tensors.
 
-AdamW, Adam or SGD for everything, or Muon for the matrices inside the layers and AdamW for the rest. Knows the module's
-names, and nothing of schedules or files.
+AdamW, Adam or SGD for everything, or Muon for the matrices inside the layers and AdamW for the rest. This file knows
+the names of the model's parameters, and nothing of schedules or files.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A model among several processes: replicated (DistributedDataParallel) or sharded (FSDP2), and its sharded tensors.
 
 Gradients are summed over processes, never averaged. A sharded tensor is PyTorch's DTensor. Its module moved between
-versions, so it is recognized by its methods instead. Knows nothing of how processes meet.
+versions, so it is recognized by its methods instead. This module knows nothing of how processes meet.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Progress of a training run, shown on the console.
 
 A terminal gets one line that is kept up to date, with lasting messages above it; elsewhere the lines are those of the
-original ``train.py``. A trainer calls a :class:`Reporter`. Knows nothing of models or files.
+original ``train.py``. A trainer calls a :class:`Reporter`. This module knows nothing of models or files.
 """
 
 from __future__ import annotations

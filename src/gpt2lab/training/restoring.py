@@ -1,6 +1,6 @@
 """Restoring a trainer from a saved state: weights, the optimizer's state and the counters.
 
-Refuses a state from another model, optimizer or kind of training. Knows nothing of where states are.
+Refuses a state from another model, optimizer or kind of training. This module knows nothing of where states are.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Resuming a run: which saved state to continue from, what has changed since, and what is left to do.
 
-Moves an earlier run aside when a new one would overwrite it. Knows nothing of text, nor of what an update does.
+Moves an earlier run aside when a new one would overwrite it. This module knows nothing of text, nor of what an update
+does.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A run before its first update, as one object: the request, the starting model, and the processes.
 
-Each step that prepares a run receives one :class:`Setup` instead of these objects separately. Knows nothing of the
-text, of saved states, or of what an update does.
+Each step that prepares a run receives one :class:`Setup` instead of these objects separately. This module knows nothing
+of the text, of saved states, or of what an update does.
 """
 
 from __future__ import annotations

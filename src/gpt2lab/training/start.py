@@ -1,7 +1,7 @@
 """From the user's request to a running trainer.
 
-Lists the steps before the first update in the order in which they happen, and reports the end of the run. Knows nothing
-of flags, nor of what an update does.
+Lists the steps before the first update in the order in which they happen, and reports the end of the run. This module
+knows nothing of flags, nor of what an update does.
 """
 
 from __future__ import annotations

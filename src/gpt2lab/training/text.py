@@ -1,6 +1,6 @@
 """The text of a run: read, split into a training part and a held-out part, and cut into windows.
 
-Reports the size of each part. Knows nothing of the model but its tokenizer and its context.
+Reports the size of each part. This module knows nothing of the model but its tokenizer and its context.
 """
 
 from __future__ import annotations

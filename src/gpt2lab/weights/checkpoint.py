@@ -3,7 +3,7 @@
 A :class:`Checkpoint` is a shape and a mapping of canonical tensor names to float32 arrays, each of which is read on
 access. Sizes, offsets, shapes and counts that a file claims are checked here (:class:`MappedFile`,
 :func:`check_tensors`) before anything is allocated for them, so a malformed file costs one :class:`CheckpointError` and
-nothing else. Knows no format: each has a module of its own.
+nothing else. This module knows no format: each has a module of its own.
 """
 
 from __future__ import annotations

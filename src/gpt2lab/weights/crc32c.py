@@ -3,7 +3,7 @@
 A CRC is linear over GF(2), so many words can be processed at once: the message is treated as rows of ``2**k`` 32-bit
 words, each row is folded into the next ("advance the state by one row of zeros, add the row"), and the one remaining
 row is folded in halves. Leading zeros change nothing while the state is zero, so the first row can be padded in front.
-Knows nothing of files or tensors.
+This module knows nothing of files or tensors.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Download of one file over HTTP: an interrupted one resumes, and an error page never passes for the file.
 
 Bytes go to ``NAME.partial``, which is renamed once it is complete; after an interruption, a ``Range`` request fetches
-the rest. Knows nothing of models.
+the rest. This module knows nothing of models.
 """
 
 from __future__ import annotations

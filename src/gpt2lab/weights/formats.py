@@ -1,6 +1,6 @@
 """Recognise a checkpoint's format by its files, never by the folder's name.
 
-Each format's module is imported when it is needed. Knows nothing of names or downloads.
+Each format's module is imported when it is needed. This module knows nothing of names or downloads.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Read LevelDB's sorted table, as TensorFlow writes it for ``*.index`` files: all of it, with its checksums.
 
-Format: data blocks, an index block that points at them, a 48-byte footer that points at the index. A block holds
-keys that share prefixes, is raw or snappy-compressed, and is followed by one byte of compression type and a masked
-CRC-32C (https://github.com/google/leveldb/blob/main/doc/table_format.md). Knows nothing of the values' meaning.
+Format: data blocks, an index block that points at them, a 48-byte footer that points at the index. A block holds keys
+that share prefixes, is raw or snappy-compressed, and is followed by one byte of compression type and a masked CRC-32C
+(https://github.com/google/leveldb/blob/main/doc/table_format.md). This module knows nothing of the values' meaning.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Encode and decode stored numbers, in NumPy: float32, float16, bfloat16, and GGUF's blocks ``q8_0`` and ``q4_0``.
 
 A block holds 32 neighbours of a row after a float16 scale ``d``: ``q8_0`` stores int8 ``q`` for values ``d·q``,
-``q4_0`` two 4-bit ``q`` per byte (the first 16 values in the low halves) for values ``d·(q - 8)``. The bits equal
-those of llama.cpp's reference (``ggml-quants.c``, ``gguf/quants.py``). Knows nothing of files or tensor names.
+``q4_0`` two 4-bit ``q`` per byte (the first 16 values in the low halves) for values ``d·(q - 8)``. The bits equal those
+of llama.cpp's reference (``ggml-quants.c``, ``gguf/quants.py``). This module knows nothing of files or tensor names.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Read and write the safetensors container: a JSON directory of names, dtypes and offsets, then the bytes.
 
-https://github.com/huggingface/safetensors#format. The ``safetensors`` package is not used, because its NumPy API has
-no bfloat16 and its writer needs every tensor in memory at once; tests compare the two. Knows nothing of GPT-2.
+https://github.com/huggingface/safetensors#format. The ``safetensors`` package is not used, because its NumPy API has no
+bfloat16 and its writer needs every tensor in memory at once; tests compare the two. This module knows nothing of GPT-2.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Read tensors from files that only PyTorch can read (pickles), with ``weights_only=True`` so that no code runs.
 
-Knows no checkpoint format. Imports torch when called; if torch is missing, the error names the alternatives.
+This module knows no checkpoint format. Imports torch when called; if torch is missing, the error names the
+alternatives.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The common part of all writers: tensors as they will be stored, and files that appear only when complete.
 
-Existing files stay unless ``overwrite`` is set; :mod:`gpt2lab.system.atomic` replaces them. Knows no format.
+Existing files stay unless ``overwrite`` is set; :mod:`gpt2lab.system.atomic` replaces them. This module knows no
+format.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 /**
- * The alternatives at a place: its likeliest tokens, the probability that the settings leave to each, and the stage that cuts
- * it. A token's button begins a branch with it. Knows nothing of runs or of the network.
+ * The alternatives at a place: its likeliest tokens, the probability that the settings leave to each, and the stage
+ * that cuts it. A token's button begins a branch with it. This module knows nothing of runs or of the network.
  */
 
 import { around, element } from "./elements.js";

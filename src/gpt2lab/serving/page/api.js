@@ -1,8 +1,8 @@
 /**
  * The page's requests to its server: models, vocabularies, logits, token ids, and completions as they are drawn.
  *
- * Addresses are relative to the page, so that it works behind a proxy's prefix. Every failure is an {@link ApiError} with a
- * message for the user. Knows nothing of the document.
+ * Addresses are relative to the page, so that it works behind a proxy's prefix. Every failure is an {@link ApiError}
+ * with a message for the user. This module knows nothing of the document.
  */
 
 import { serverEvents } from "./event_stream.js";

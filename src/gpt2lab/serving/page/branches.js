@@ -2,8 +2,8 @@
  * A text and its branches as data: which tokens were given, chosen and drawn, and the parameters of each draw.
  *
  * Places count from the first token of the prompt, across all choices, so a branch at place 7 shares the seven tokens
- * before it with its parent. Random numbers depend on (seed, stream 0, place) alone, so drawing a run again gives the same
- * tokens. Knows nothing of the document or the network.
+ * before it with its parent. Random numbers depend on (seed, stream 0, place) alone, so drawing a run again gives the
+ * same tokens. This module knows nothing of the document or the network.
  */
 
 /**

@@ -1,6 +1,6 @@
 /**
- * The page's focus: the run on display, whether it is only a draft of the prompt, and the inspected place in it. Only the
- * transitions below change it. Knows nothing of the document, of models, or of how runs are drawn.
+ * The page's focus: the run on display, whether it is only a draft of the prompt, and the inspected place in it. Only
+ * the transitions below change it. This module knows nothing of the document, of models, or of how runs are drawn.
  */
 
 /**

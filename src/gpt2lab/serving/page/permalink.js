@@ -1,7 +1,7 @@
 /**
  * A text with its branches as a link or a file. It holds the prompt, seeds and settings, not the drawn text: opening it
- * draws the text again, and a checksum for each run shows whether the tokens are the same. Knows nothing of the document or
- * the network.
+ * draws the text again, and a checksum for each run shows whether the tokens are the same. This module knows nothing of
+ * the document or the network.
  */
 
 import { DEFAULTS, isSeed, isValid, samplingParams } from "./settings.js";

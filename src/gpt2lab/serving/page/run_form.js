@@ -1,6 +1,6 @@
 /**
- * A form with a button that runs something on the server and one that stops it. It shows the user when the work runs, is
- * done, or fails. Knows nothing of the work itself.
+ * A form with a button that runs something on the server and one that stops it. It shows the user when the work runs,
+ * is done, or fails. This module knows nothing of the work itself.
  */
 
 import { withKey } from "./api_key.js";

@@ -3,7 +3,7 @@
  * the page can show them without another request. tests/browser/test_sampling.py checks that the two files agree.
  *
  * The stages and their parameters are declared in gpt2lab/sampling/declaration.py; the server makes stages.js from it.
- * Knows nothing of text or of the page.
+ * This module knows nothing of text or of the page.
  *
  * @typedef {{temperature?: number, top_k?: number, top_p?: number, min_p?: number, repetition_penalty?: number,
  *            presence_penalty?: number, frequency_penalty?: number, logit_bias?: Record<string, number>}} SamplingParams

@@ -1,6 +1,6 @@
 /**
  * One observable store of the user's settings. It survives a reload, and its values are always within their limits: it
- * ignores invalid stored values. Knows nothing of the document.
+ * ignores invalid stored values. This module knows nothing of the document.
  */
 
 import { PARAMETERS } from "./stages.js";

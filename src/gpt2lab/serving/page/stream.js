@@ -1,6 +1,6 @@
 /**
- * Draws a run: sends the request, retries while the server is busy, and takes the tokens as they come.
- * Knows nothing of the document.
+ * Draws a run: sends the request, retries while the server is busy, and takes the tokens as they come. This module
+ * knows nothing of the document.
  */
 
 import { ApiError, complete } from "./api.js";

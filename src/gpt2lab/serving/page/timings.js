@@ -1,5 +1,5 @@
 /**
- * The speed of a run and the parts of its time. Knows nothing of how it is drawn.
+ * The speed of a run and the parts of its time. This module knows nothing of how they are drawn.
  */
 
 import { element } from "./elements.js";

@@ -1,8 +1,8 @@
 /**
  * Inspects one place of a run: which tokens are possible there, and how the settings shape the choice.
  *
- * Requests the logits once and computes the effect of later settings here, so that a moved slider shows at once. Knows
- * nothing of how runs are drawn.
+ * Requests the logits once and computes the effect of later settings here, so that a moved slider shows at once. This
+ * module knows nothing of how runs are drawn.
  */
 
 import { logits } from "./api.js";

@@ -2,7 +2,7 @@
  * A text as tokens, each on the tint of its probability. A mouse, a finger or the arrow keys point at a token.
  *
  * All tokens share one tab stop, the one where the arrow keys were last; a screen reader reads the word and the
- * probability of its token. Knows nothing of where tokens come from.
+ * probability of its token. This module knows nothing of where tokens come from.
  */
 
 import { around, element } from "./elements.js";

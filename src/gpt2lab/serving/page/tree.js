@@ -1,6 +1,6 @@
 /**
- * All texts and their branches as a tree view; the arrow keys follow ARIA's pattern for tree views.
- * Knows nothing of how runs are drawn.
+ * All texts and their branches as a tree view; the arrow keys follow ARIA's pattern for tree views. This module knows
+ * nothing of how runs are drawn.
  */
 
 import { around, element } from "./elements.js";

@@ -1,6 +1,7 @@
 /**
- * Conversion of token ids to text. A vocabulary is a list of strings, one for each id, in which every character represents
- * one byte (U+0000 to U+00FF): tokens may end in the middle of a character. Knows nothing of the document.
+ * Conversion of token ids to text. A vocabulary is a list of strings, one for each id, in which every character
+ * represents one byte (U+0000 to U+00FF): tokens may end in the middle of a character. This module knows nothing of the
+ * document.
  */
 
 /**

@@ -1,5 +1,5 @@
 /**
- * A training run as the page knows it, and the arithmetic on its curves. Knows nothing of the document.
+ * A training run as the page knows it, and the arithmetic on its curves. This module knows nothing of the document.
  *
  * A row of a curve is `[first, last, count, low step, low, high, mean, …]`: on a long curve one row covers many updates.
  * In rows of updates, learning rate and tokens per second follow the mean loss.

@@ -1,4 +1,4 @@
-/** Finds the words of a text that are new compared with another. Knows nothing of the document. */
+/** Finds the words of a text that are new compared with another. This module knows nothing of the document. */
 
 /** @typedef {{text: string, isNew: boolean}} Piece */
 

@@ -1,7 +1,7 @@
 """Causal self-attention of whole sequences, by the native core or by PyTorch.
 
 Both hold the scores of only a few rows at a time, and compute them again in the backward pass (Dao et al.,
-FlashAttention, 2022). Knows nothing of layers.
+FlashAttention, 2022). This module knows nothing of layers.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """How an update is computed: one description, from the settings down to every product.
 
 It names the precision of matrix products, what the backward pass recomputes, which library multiplies, and where
-results are allocated. These choices change rounding, speed and memory, and nothing else. Knows nothing of layers.
+results are allocated. These choices change rounding, speed and memory, and nothing else. This module knows nothing of
+layers.
 """
 
 from __future__ import annotations

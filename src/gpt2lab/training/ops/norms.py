@@ -1,4 +1,4 @@
-"""Layer norm of rows and its gradient, by the native core or by PyTorch. Knows nothing of layers."""
+"""Layer norm of rows and its gradient, by the native core or by PyTorch. This module knows nothing of layers."""
 
 from __future__ import annotations
 

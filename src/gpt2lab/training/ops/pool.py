@@ -1,4 +1,4 @@
-"""Memory for large tensors that come and go in every update. Knows nothing of what is in them."""
+"""Memory for large tensors that come and go in every update. This module knows nothing of what is in them."""
 
 from __future__ import annotations
 

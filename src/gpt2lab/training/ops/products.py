@@ -1,7 +1,7 @@
 """Products of float32 matrices on a CPU, and GELU, by the native core or by PyTorch.
 
 PyTorch's library for products is faster on some vendors' CPUs than on others', and slow on GPT-2's vocabulary, whose
-size is not a round number. The choice between the two changes the last bits. Knows nothing of layers.
+size is not a round number. The choice between the two changes the last bits. This module knows nothing of layers.
 """
 
 from __future__ import annotations
