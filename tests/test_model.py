@@ -574,6 +574,23 @@ def test_a_misspelt_option_is_not_passed_over(tiny: LanguageModel) -> None:
             take("A", temprature=0.5)
 
 
+@pytest.mark.parametrize("method", ["generate", "stream"])
+def test_a_prompt_that_ends_in_a_space_is_warned_of_at_the_call(tiny: LanguageModel, method: str) -> None:
+    with pytest.warns(UserWarning, match="^the prompt ends in a space") as caught:
+        getattr(tiny, method)("The king ", length=1)
+    assert caught[0].filename == __file__
+
+
+def test_the_warning_names_the_first_of_several_prompts_that_ends_in_a_space(tiny: LanguageModel) -> None:
+    with pytest.warns(UserWarning, match="^prompt 2 ends in a space"):
+        tiny.generate(["The king", "The queen ", [464, 220]], length=1)
+
+
+@pytest.mark.filterwarnings("error")
+def test_token_ids_that_end_in_a_space_are_not_warned_of(tiny: LanguageModel) -> None:
+    tiny.generate([464, 220], length=1)
+
+
 def test_a_stream_is_of_one_sample(tiny: LanguageModel) -> None:
     with pytest.raises(UsageError, match="a stream is of one prompt, got 2"):
         tiny.stream(["A", "B"])

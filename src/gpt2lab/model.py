@@ -7,10 +7,9 @@ engine computes. This module knows no checkpoint format and no device.
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
-from typing import TYPE_CHECKING, Literal, TypeGuard, cast, overload
+from typing import TYPE_CHECKING, Literal, cast, overload
 
 from gpt2lab.config import takes_gpt2_vocabulary
 from gpt2lab.engines.lazy import Engines
@@ -27,8 +26,17 @@ from gpt2lab.generation.options import (
     sampling_params,
     whole,
 )
-from gpt2lab.generation.plan import Plan, make_plan, naming_prompt, not_a_prompt, opened_tokens, or_start, prompt_tokens
-from gpt2lab.generation.run import generate_pieces, in_order
+from gpt2lab.generation.plan import (
+    Plan,
+    is_prompt,
+    make_plan,
+    naming_prompt,
+    opened_tokens,
+    or_start,
+    prompt_tokens,
+    warn_of_space,
+)
+from gpt2lab.generation.run import check_errors, generate_pieces, in_order
 from gpt2lab.generation.scheduler import Scheduler
 from gpt2lab.generation.speculation import Speculation, check_draft
 from gpt2lab.sampling.custom import custom_stages
@@ -198,17 +206,15 @@ class LanguageModel:
         Returns one :class:`Completion` for one prompt with n = 1, otherwise a list that begins with all samples of
         the first prompt. Raises :class:`~gpt2lab.errors.SamplingError`, :class:`~gpt2lab.errors.ContextError` or
         :class:`~gpt2lab.errors.UsageError` before any work is done. An error in one of ``stages`` ends only the
-        sample it occurs in, see :attr:`Completion.error`; if every sample ends so, the first error is raised.
+        sample it occurs in, see :attr:`Completion.error`; if every sample ends so, the first error is raised. A prompt
+        that ends in a space gets a warning, because it rarely continues well.
         """
         check_names(options, GenerationArguments, "LanguageModel.generate() got an ")
-        single = _is_prompt(prompt)
+        single = is_prompt(prompt)
         pieces = self.pieces(prompt, n=whole("n", n, least=1), **options)
+        warn_of_space(prompt)
         completions = list(in_order(pieces))
-        errors = [completion.error for completion in completions if completion.error]
-        if errors and len(errors) == len(completions):
-            raise errors[0]
-        if errors:
-            warnings.warn(f"{errors[0]} ({len(errors)} of {len(completions)} samples: see error)", stacklevel=2)
+        check_errors(completions)
         return completions[0] if single and n == 1 else completions
 
     @documented(GenerationArguments)
@@ -217,9 +223,11 @@ class LanguageModel:
 
         ``options`` are those of :meth:`generate`. Stopping early (``break``, ``close()``) frees everything it held.
         """
-        if not _is_prompt(prompt):
+        if not is_prompt(prompt):
             raise UsageError(f"a stream is of one prompt, got {len(prompt)}: use pieces for several")
-        return _texts(self.pieces(prompt, n=1, **options))
+        pieces = self.pieces(prompt, n=1, **options)
+        warn_of_space(prompt)
+        return _texts(pieces)
 
     @documented(GenerationArguments)
     def pieces(
@@ -235,7 +243,7 @@ class LanguageModel:
         ``n=None`` goes on until it is closed (one prompt only). Samples are numbered from ``first_index``, which is
         also the first random stream used. The call itself raises errors, not the first step.
         """
-        prompts = [prompt] if _is_prompt(prompt) else cast("Sequence[Prompt]", prompt)
+        prompts = [prompt] if is_prompt(prompt) else cast("Sequence[Prompt]", prompt)
         if n is None and len(prompts) != 1:
             raise UsageError(f"samples without end need exactly one prompt, got {len(prompts)}")
         if n is not None and whole("first_index", first_index, least=0) + whole("n", n, least=1) * len(prompts) > 2**64:
@@ -328,16 +336,6 @@ class LanguageModel:
             yield sequence
         finally:
             engine.free_sequence(sequence)
-
-
-def _is_prompt(prompt: Prompt | Sequence[Prompt]) -> TypeGuard[Prompt]:
-    """Return whether this is one prompt (text or ids), not a list of prompts. An empty list is a list of no prompts."""
-    if isinstance(prompt, str):
-        return True
-    try:
-        return len(prompt) > 0 and not hasattr(prompt[0], "__len__")
-    except (TypeError, LookupError):  # not a sequence: a number, an iterator, a set, a dict
-        raise not_a_prompt(prompt) from None
 
 
 def _texts(pieces: Generator[Piece, None, None]) -> Generator[str, None, None]:

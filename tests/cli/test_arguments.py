@@ -56,6 +56,12 @@ def test_explore_alone_shows_its_help(gpt2lab) -> None:
     assert (result.exit_code, result.stdout) == (0, gpt2lab("explore", "--help").stdout)
 
 
+def test_encode_without_arguments_names_both(gpt2lab) -> None:
+    result = gpt2lab("encode")
+    assert result.exit_code == 2
+    assert "Missing arguments 'IN' and 'OUT'" in result.stderr
+
+
 def test_encode_names_the_argument_that_is_missing(gpt2lab) -> None:
     result = gpt2lab("encode", "sea.txt")
     assert result.exit_code == 2

@@ -111,6 +111,18 @@ def test_every_command_reads_parquet(gpt2lab, tmp_path, command):
     assert tokens_of(gpt2lab, command, tmp_path / "a.parquet", ("--column", "body")) == expected
 
 
+@pytest.mark.parametrize("command", ["inspect", "encode", "eval", "score", "explore"])
+def test_every_command_chooses_among_the_files_of_a_folder(gpt2lab, tmp_path, command):
+    (tmp_path / "plain.txt").write_bytes(TEXT.encode())
+    expected = tokens_of(gpt2lab, "inspect", tmp_path / "plain.txt", ())
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name in ("a.py", "b.py", "c.txt"):
+        (folder / name).write_bytes(TEXT.encode())
+    options = ("--include", "*.py", "--include", "*.txt", "--exclude", "b.*", "--exclude", "c.*")
+    assert tokens_of(gpt2lab, command, folder, options) == expected
+
+
 def test_eval_and_score_agree_on_documents_with_prompts(gpt2lab, tmp_path):
     lines = [{"prompt": "Who slept?", "completion": " Nobody did."}, {"prompt": "Who ate?", "completion": " A wolf."}]
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, lines)))

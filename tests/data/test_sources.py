@@ -207,6 +207,20 @@ def test_a_row_with_too_many_cells_is_skipped_and_its_line_is_named(write):
     assert said[1].endswith("a.csv: 1 of 201 rows skipped, at line 202: 1 with more than 2 cells")
 
 
+@pytest.mark.parametrize(("name", "bad"), [("a.csv", "x"), ("a.tsv", "x"), ("a.jsonl", "[]")])
+def test_a_file_of_mostly_unusable_records_is_not_read_to_its_end(write, name, bad):
+    first = '{"text": "one"}' if name == "a.jsonl" else "id\ttext\n1\tone"
+    content = f"{first}\n" + f"{bad}\n" * 2000
+    path = write(name, content.encode() + b"\xff")  # which would be an error of its own
+    with pytest.raises(UsageError, match=r"a\.\w+: 1,000 of the first 1,001 \w+ skipped, .* --errors skip"):
+        plain(path)
+
+
+def test_unusable_records_at_the_start_do_not_stop_a_reader_that_skips_any_number(write):
+    path = write("a.jsonl", '{"text": "one"}\n' + "[]\n" * 2000 + '{"text": "two"}\n')
+    assert plain(path, errors="skip") == ["one", "two"]
+
+
 def test_more_than_one_row_in_a_hundred_skipped_is_an_error_unless_wanted(write):
     path = write("a.csv", "id,text\n1,Hello there, said the fox\n2,fine\n")
     with pytest.raises(UsageError, match=r"1 of 2 rows skipped, at line 2: .* more than 1 %.*--errors skip"):

@@ -25,6 +25,16 @@ def test_other_tildes_stay(path: str) -> None:
     assert expanded(path) == path
 
 
+@pytest.mark.parametrize(("platform", "variable"), [("win32", "LOCALAPPDATA"), ("linux", "XDG_CACHE_HOME")])
+def test_the_systems_folder_of_caches_may_begin_with_the_home_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, platform: str, variable: str
+) -> None:
+    monkeypatch.delenv("GPT2LAB_CACHE", raising=False)
+    monkeypatch.setattr(sys, "platform", platform)
+    monkeypatch.setenv(variable, "~/c")
+    assert cache_folder("data") == tmp_path / "c" / "gpt2lab" / "data"
+
+
 def test_the_folder_of_caches_may_begin_with_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("GPT2LAB_CACHE", "~/c")
     assert cache_folder("data") == tmp_path / "c" / "data"

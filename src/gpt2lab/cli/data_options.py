@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def reading_options(function: Decorated) -> Decorated:
-    """Add ``--field --column --encoding --errors``: the attributes of :class:`gpt2lab.data.files.Reading`."""
+    """Add ``--field --column --encoding --errors --include --exclude``, for :func:`reading_of`."""
     group = "Reading"
     options = (
         option(
@@ -49,32 +49,33 @@ def reading_options(function: Decorated) -> Decorated:
             "leave them out (ignore). skip is strict, but tolerates any number of unusable records; the others "
             "tolerate 1 %.",
         ),
+        option(
+            group,
+            "--include",
+            metavar="PATTERN",
+            multiple=True,
+            help="In folders and archives, read only files that match this pattern, such as '*.py'; may be repeated.",
+        ),
+        option(
+            group,
+            "--exclude",
+            metavar="PATTERN",
+            multiple=True,
+            help="In folders and archives, leave out files that match this pattern; may be repeated.",
+        ),
     )
     for add in reversed(options):
         function = add(function)
     return function
 
 
-def folder_options(function: Decorated) -> Decorated:
-    """Add ``--include --exclude``: the attributes of :class:`gpt2lab.data.finding.Choice`."""
-    for name, text in (
-        ("--exclude", "In folders and archives, leave out files that match this pattern; may be repeated."),
-        (
-            "--include",
-            "In folders and archives, read only files that match this pattern, such as '*.py'; may be repeated.",
-        ),
-    ):
-        function = option("Reading", name, metavar="PATTERN", multiple=True, help=text)(function)
-    return function
-
-
 def reading_of(arguments: dict[str, Any]) -> tuple[Reading, Choice]:
-    """Pop the values of both sets of options from ``arguments``; a command without the second has its defaults."""
+    """Pop the values of :func:`reading_options` from ``arguments``."""
     from gpt2lab.data.files import Reading
     from gpt2lab.data.finding import Choice
 
     reading = Reading(*(arguments.pop(name) for name in ("field", "column", "encoding", "errors")))
-    return reading, Choice(arguments.pop("include", ()), arguments.pop("exclude", ()))
+    return reading, Choice(arguments.pop("include"), arguments.pop("exclude"))
 
 
 def vocabulary_option(function: Decorated) -> Decorated:

@@ -13,6 +13,7 @@ from gpt2lab.generation.completion import Prompt
 
 if TYPE_CHECKING:
     from gpt2lab.data.files import Reading
+    from gpt2lab.data.finding import Choice
     from gpt2lab.tokenizer import Tokenizer
 
 _ADDRESS = re.compile(r"[a-z][a-z0-9+]*://\S+")
@@ -30,12 +31,14 @@ class Document(NamedTuple):
     learned: list[bool] | None = None
 
 
-def documents_of(argument: str, tokenizer: Tokenizer | None, reading: Reading) -> tuple[str, list[Document]]:
+def documents_of(
+    argument: str, tokenizer: Tokenizer | None, reading: Reading, choice: Choice
+) -> tuple[str, list[Document]]:
     """Return where the text of an argument comes from, in words, and its documents.
 
     A file, a folder, an address or standard input (``-``) is read and encoded as for training, with the options
-    ``reading``; any other argument is the text itself. Raises :class:`UsageError` for an argument that looks like a
-    path but does not exist.
+    ``reading`` and ``choice``; any other argument is the text itself. Raises :class:`UsageError` for an argument that
+    looks like a path but does not exist.
     """
     if argument != "-" and not _is_file_or_address(argument):
         return "the argument", [Document(TEXT.convert(argument, None, None))]
@@ -46,7 +49,7 @@ def documents_of(argument: str, tokenizer: Tokenizer | None, reading: Reading) -
     def say(line: str) -> None:
         print(line, file=sys.stderr)
 
-    found = open_documents([argument], tokenizer, reading=reading, say=say)
+    found = open_documents([argument], tokenizer, reading=reading, choice=choice, say=say)
     ends = (found.starts + found.lengths).tolist()
     documents = [
         Document(found.tokens[begin:end].tolist(), None if found.trained is None else found.trained[begin:end].tolist())

@@ -11,7 +11,6 @@ import click
 
 from gpt2lab.cli.data_options import (
     BytesRead,
-    folder_options,
     reading_of,
     reading_options,
     vocabulary_of,
@@ -37,9 +36,8 @@ if TYPE_CHECKING:
     """,
 )
 @click.argument("inputs", type=PATH, nargs=-1, metavar="IN...")
-@click.argument("out", type=PATH, metavar="OUT")
+@click.argument("out", type=PATH, metavar="OUT", required=False)  # click would report it missing, but never IN
 @reading_options
-@folder_options
 @vocabulary_option
 @option(
     "Writing",
@@ -62,7 +60,7 @@ if TYPE_CHECKING:
 @ray_options
 def command(
     inputs: tuple[str, ...],
-    out: str,
+    out: str | None,
     model_name: str | None,
     combine: int,
     shard_tokens: int,
@@ -83,6 +81,8 @@ def command(
     from gpt2lab.data.open import encode_sources, local_paths
     from gpt2lab.errors import UsageError
 
+    if out is None:
+        raise click.UsageError("Missing arguments 'IN' and 'OUT'", click.get_current_context())
     if not inputs:
         raise click.UsageError(f"Missing argument 'OUT', where the tokens of {out} go", click.get_current_context())
     check_ray(ray, ray_address, workers)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gpt2lab.cli.data_options import folder_options, reading_of, reading_options
+from gpt2lab.cli.data_options import reading_of, reading_options
 from gpt2lab.cli.options import PATH, GroupedCommand, model_options, option
 from gpt2lab.cli.output import print_json
 from gpt2lab.errors import UsageError
@@ -58,7 +58,6 @@ _EXAMPLES = """\b
 )
 @option("Options", "--json", "as_json", is_flag=True, help="One JSON object for each task.")
 @reading_options
-@folder_options
 @model_options("float32")
 def command(tasks: tuple[str, ...], data: str | None, as_json: bool, limit: int | None, **more: Any) -> None:
     """Measure how well a model predicts text.

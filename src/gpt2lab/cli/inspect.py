@@ -9,7 +9,6 @@ import click
 
 from gpt2lab.cli.data_options import (
     BytesRead,
-    folder_options,
     reading_of,
     reading_options,
     vocabulary_of,
@@ -34,7 +33,6 @@ if TYPE_CHECKING:
 )
 @click.argument("data", type=PATH, nargs=-1, required=True, metavar="DATA...")
 @reading_options
-@folder_options
 @vocabulary_option
 @option("Batch", "--block_size", type=click.IntRange(1), default=16, metavar="N", help="Tokens per window.")
 @option("Batch", "--batch", type=click.IntRange(0), default=2, metavar="N", help="Windows to show.")

@@ -45,11 +45,11 @@ def command(text: str, stride: int | None, as_json: bool, **arguments: Any) -> N
     exist. A file may be in any format that gpt2lab train reads. Each document is scored on its own; its first token is
     conditioned on <|endoftext|>.
     """
-    reading, _ = reading_of(arguments)
+    reading, choice = reading_of(arguments)
     load = model_loader(arguments)
     check_argument(text)
     model = load()
-    source, documents = documents_of(text, model.tokenizer, reading)
+    source, documents = documents_of(text, model.tokenizer, reading, choice)
     result = _joined([_scored(model, document, stride) for document in documents])
     if as_json:
         print_json(_record(result))

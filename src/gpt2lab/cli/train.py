@@ -19,7 +19,7 @@ from typing import Any
 
 import click
 
-from gpt2lab.cli.data_options import folder_options, reading_options
+from gpt2lab.cli.data_options import reading_options
 from gpt2lab.cli.options import PATH, TEXT, GroupedCommand, option
 from gpt2lab.config import ModelConfig
 from gpt2lab.errors import UsageError
@@ -169,7 +169,6 @@ def _toml() -> Any:
     help="Share of the tokens held out for validation, in whole documents where possible.",
 )
 @reading_options
-@folder_options
 @option(
     "Data",
     "--combine",

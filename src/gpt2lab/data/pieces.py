@@ -12,6 +12,8 @@ Say = Callable[[str], None]
 
 ALLOWED = 0.01
 """The share of records that may be skipped before that is an error."""
+ENOUGH = 1000
+"""Lost records after which a reader gives up, if they are also most of the records so far: the rest may take hours."""
 _LINES = 5  # lines of skipped records named in a report
 
 
@@ -38,18 +40,27 @@ def lines_of(blocks: Iterator[str]) -> Iterator[str]:
 
 
 class Skipped:
-    """A count of skipped records, by reason, with the lines of the first ones."""
+    """A count of skipped records, by reason, with the lines of the first ones.
+
+    ``total`` is the number of records so far, skipped or not, which the reader keeps.
+    """
 
     def __init__(self, name: str, what: str, say: Say, *, any_number: bool) -> None:
+        self.total = 0
         self._name, self._what, self._say, self._any_number = name, what, say, any_number
         self._reasons: Counter[str] = Counter()
         self._lines: list[int] = []
         self._lost = 0
 
     def add(self, reason: str, line: int, count: int = 1) -> None:
-        """Count ``count`` records from ``line`` on, whose text is lost."""
+        """Count ``count`` records from ``line`` on, whose text is lost.
+
+        Raises :class:`UsageError` once at least :data:`ENOUGH` records, and most of those so far, are lost.
+        """
         self._lost += count
         self._add(reason, line, count)
+        if self._lost >= ENOUGH and self._lost > self.total / 2:
+            self._check("the first ")
 
     def add_empty(self, line: int) -> None:
         """Count a record without text: nothing is lost."""
@@ -60,14 +71,19 @@ class Skipped:
         if len(self._lines) < _LINES:
             self._lines.append(line)
 
-    def report(self, total: int) -> None:
-        """Report the skipped ones of ``total``; raises :class:`UsageError` if more than :data:`ALLOWED` are lost."""
+    def report(self) -> None:
+        """Report the skipped records, if any; raises :class:`UsageError` if more than :data:`ALLOWED` are lost."""
+        if self._reasons:
+            self._check()
+            self._say(self._line())
+
+    def _check(self, of: str = "") -> None:
+        if self._lost > ALLOWED * self.total and not self._any_number:
+            line = self._line(of)
+            raise UsageError(f"{line}; that is more than 1 %: correct the file, or skip them with --errors skip")
+
+    def _line(self, of: str = "") -> str:
         skipped = sum(self._reasons.values())
-        if not skipped:
-            return
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in self._reasons.most_common())
         lines = ", ".join(map(str, self._lines)) + (", …" if 1 < len(self._lines) < skipped else "")
-        line = f"{self._name}: {skipped:,} of {total:,} {self._what} skipped, at line {lines}: {reasons}"
-        if self._lost > ALLOWED * total and not self._any_number:
-            raise UsageError(f"{line}; that is more than 1 %: correct the file, or skip them with --errors skip")
-        self._say(line)
+        return f"{self._name}: {skipped:,} of {of}{self.total:,} {self._what} skipped, at line {lines}: {reasons}"

@@ -72,9 +72,8 @@ def _records(
     """Yield the texts of ``records``, each given with its place in words, its number, and None if it is unusable."""
     skipped = Skipped(name, f"{what}s", say, any_number=reading.errors == "skip")
     fields: list[str] = []
-    total = 0
     for where, number, record in records:
-        total += 1
+        skipped.total += 1
         if not fields:
             fields = _choose_fields(f"{name}, {where}", record, reading.field)
         if record is None:
@@ -93,7 +92,7 @@ def _records(
                 continue
             texts = [_mended(text, f"{name}, {where}", reading) for text in texts]
         yield from _learn_last(texts)
-    skipped.report(total)
+    skipped.report()
 
 
 def _mended(text: str, where: str, reading: Reading) -> str:

@@ -70,11 +70,10 @@ def _column(rows: Iterator[Row], name: str, reading: Reading, say: Say) -> Itera
     heading = "the first line is a header" if header else "there is no header"
     say(f"{name}: column {first[index].strip() if header else index + 1} of {len(first)}; {heading}")
     skipped = Skipped(name, "rows", say, any_number=reading.errors == "skip")
-    total = 0
     for row in chain(ahead[1:] if header else ahead, rows):
-        total += 1
+        skipped.total += 1
         if row.cells is None:
-            total += row.last - row.first
+            skipped.total += row.last - row.first
             skipped.add(_malformed(row), row.first, row.last - row.first + 1)
         elif len(row.cells) <= index:
             skipped.add("too short", row.first)
@@ -84,7 +83,7 @@ def _column(rows: Iterator[Row], name: str, reading: Reading, say: Say) -> Itera
             skipped.add_empty(row.first)
         else:
             yield Piece(row.cells[index], ends=True)
-    skipped.report(total)
+    skipped.report()
 
 
 def _malformed(row: Row) -> str:

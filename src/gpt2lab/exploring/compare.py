@@ -19,6 +19,7 @@ from gpt2lab.exploring.reading import TOP, Alternative, Doubles, likeliest
 from gpt2lab.exploring.replay import generate_command
 from gpt2lab.generation.options import new_seed
 from gpt2lab.generation.plan import fed_tokens
+from gpt2lab.generation.run import in_order
 from gpt2lab.sampling.rules import largest, log_softmax
 from gpt2lab.scoring import window_logits
 
@@ -120,7 +121,8 @@ def compare(
     sampling: dict[str, Any] = dict(vars(params))
     written = []
     for author, model, name in (("A", a, names[0]), ("B", b, names[1])):
-        for number, each in enumerate(model.generate([prompt], n=nsamples, length=length, seed=seed, **sampling), 1):
+        pieces = model.pieces([prompt], n=nsamples, length=length, seed=seed, **sampling)
+        for number, each in enumerate(in_order(pieces), 1):
             command = generate_command(
                 prompt, params, length=length, seed=seed, nsamples=number, model=["--model_name", name, *options]
             )

@@ -16,6 +16,7 @@ from gpt2lab.exploring.reading import Doubles, entropy, last_logits, likeliest
 from gpt2lab.exploring.replay import generate_command
 from gpt2lab.generation.options import new_seed, whole
 from gpt2lab.generation.plan import prompt_tokens
+from gpt2lab.generation.run import in_order
 from gpt2lab.sampling.declaration import SamplingParams
 from gpt2lab.sampling.rules import draw, stages, uniform
 
@@ -171,7 +172,8 @@ def _draw(
     id = draw(probabilities, number)
     cumulative = np.cumsum(probabilities)
     sampling: dict[str, Any] = dict(vars(params))
-    generated = model.generate([prompt], length=1, seed=seed, ignore_eos=True, **sampling)[0].tokens[0]
+    (completion,) = in_order(model.pieces([prompt], length=1, seed=seed, ignore_eos=True, **sampling))
+    generated = completion.tokens[0]
     return Drawn(
         seed=seed,
         position=position,

@@ -16,10 +16,11 @@ from gpt2lab.exploring.figures import Figures, figures
 from gpt2lab.exploring.reading import Reading, read_sample
 from gpt2lab.exploring.replay import generate_command
 from gpt2lab.generation.options import new_seed
+from gpt2lab.generation.run import in_order
 
 if TYPE_CHECKING:
     from gpt2lab.exploring.copying import Run
-    from gpt2lab.generation.completion import Completion, FinishReason
+    from gpt2lab.generation.completion import FinishReason
     from gpt2lab.model import LanguageModel
     from gpt2lab.sampling.declaration import SamplingParams
 
@@ -113,7 +114,7 @@ def sweep(model: LanguageModel, request: Request, model_name: str = "") -> Sweep
 
 def _samples(model: LanguageModel, request: Request, params: SamplingParams) -> Iterator[Sample]:
     sampling: dict[str, Any] = dict(vars(params))
-    completions: list[Completion] = model.generate(
+    pieces = model.pieces(
         [request.prompt],
         n=request.nsamples,
         length=request.length,
@@ -121,7 +122,7 @@ def _samples(model: LanguageModel, request: Request, params: SamplingParams) -> 
         ignore_eos=request.ignore_eos,
         **sampling,
     )
-    for number, completion in enumerate(completions, 1):
+    for number, completion in enumerate(in_order(pieces), 1):
         yield Sample(
             text=completion.text,
             finish_reason=completion.finish_reason,

@@ -5,12 +5,13 @@ Everything that can be wrong with a prompt is found here, before any work is don
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from operator import index as as_int
 from reprlib import repr as short_repr
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeGuard, cast
 
 from gpt2lab.errors import ContextError, Gpt2LabError, TokenizerError, UsageError
 from gpt2lab.generation.completion import FinishReason, Prompt
@@ -97,6 +98,13 @@ def space_at_end(prompts: Sequence[Prompt]) -> str | None:
     return f"{which} ends in a space, but GPT-2's words begin with one: leave it out for a better text"
 
 
+def warn_of_space(prompts: Prompt | Sequence[Prompt]) -> None:
+    """Warn the caller's caller if the prompt, or one of several, ends in a space."""
+    several = [prompts] if is_prompt(prompts) else cast("Sequence[Prompt]", prompts)
+    if hint := space_at_end(several):
+        warnings.warn(hint, stacklevel=3)
+
+
 @contextmanager
 def naming_prompt(number: int, count: int) -> Iterator[None]:
     """Let an error in the block begin with the prompt's number, if there are several."""
@@ -106,6 +114,16 @@ def naming_prompt(number: int, count: int) -> Iterator[None]:
         if count == 1:
             raise
         raise type(error)(f"prompt {number}: {error}") from None
+
+
+def is_prompt(prompt: Prompt | Sequence[Prompt]) -> TypeGuard[Prompt]:
+    """Return whether this is one prompt (text or ids), not a list of prompts. An empty list is a list of no prompts."""
+    if isinstance(prompt, str):
+        return True
+    try:
+        return len(prompt) > 0 and not hasattr(prompt[0], "__len__")
+    except (TypeError, LookupError):  # not a sequence: a number, an iterator, a set, a dict
+        raise not_a_prompt(prompt) from None
 
 
 def not_a_prompt(prompt: object) -> UsageError:

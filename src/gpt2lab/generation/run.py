@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
@@ -112,6 +113,15 @@ def in_order(
         while first_index in done:
             yield done.pop(first_index)
             first_index += 1
+
+
+def check_errors(completions: Sequence[Completion]) -> None:
+    """Raise the error of the first of ``completions`` if all have one; warn the caller's caller if some have."""
+    errors = [completion.error for completion in completions if completion.error]
+    if errors and len(errors) == len(completions):
+        raise errors[0]
+    if errors:
+        warnings.warn(f"{errors[0]} ({len(errors)} of {len(completions)} samples: see error)", stacklevel=3)
 
 
 class _Sample:

@@ -25,13 +25,13 @@ def cache_folder(name: str, *, even_if_off: bool = False) -> Path | None:
 
     ``even_if_off`` is for files that must be stored somewhere.
     """
-    chosen = os.environ.get(VARIABLE, "").strip()
+    chosen = _from(VARIABLE)
     if turned_off():
         if not even_if_off:
             return None
         chosen = ""
     if chosen:
-        return Path(expanded(chosen), name)
+        return Path(chosen, name)
     try:
         return _platform_caches() / "gpt2lab" / name
     except RuntimeError:  # no home folder
@@ -40,7 +40,12 @@ def cache_folder(name: str, *, even_if_off: bool = False) -> Path | None:
 
 def _platform_caches() -> Path:
     if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
+        return Path(_from("LOCALAPPDATA") or Path.home() / "AppData" / "Local")
     if sys.platform == "darwin":
         return Path.home() / "Library" / "Caches"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return Path(_from("XDG_CACHE_HOME") or Path.home() / ".cache")
+
+
+def _from(variable: str) -> str:
+    """Return the folder that an environment variable names, with ``~`` expanded; empty if it is not set."""
+    return expanded(os.environ.get(variable, "").strip())

@@ -15,6 +15,8 @@ from torch import Tensor
 from gpt2lab.config import ModelConfig
 from gpt2lab.engines.lazy import Engines
 from gpt2lab.errors import CheckpointError, UsageError
+from gpt2lab.generation.plan import space_at_end
+from gpt2lab.generation.run import in_order
 from gpt2lab.model import LanguageModel
 from gpt2lab.system.atomic import write_file
 from gpt2lab.training.setup import Setup
@@ -37,12 +39,14 @@ class Samples:
             )
         self._config, self._tokenizer, self._settings = config, tokenizer, settings
         self._folder, self._say = setup.job.samples, say
+        if hint := space_at_end([settings.sample_prompt]):
+            say(f"sample_prompt: {hint}")
 
     def __call__(self, step: int, tensors: Mapping[str, Tensor]) -> None:
         """Draw samples from a model with these tensors and write them."""
         model = LanguageModel(Engines(in_memory(self._config, tensors)), self._tokenizer)
         settings = self._settings
-        completions = model.generate(
+        pieces = model.pieces(
             [settings.sample_prompt],
             n=settings.sample_num,
             length=settings.sample_length,
@@ -50,7 +54,7 @@ class Samples:
             top_p=settings.top_p or 1.0,
             seed=settings.seed,
         )
-        texts = [settings.sample_prompt + completion.text for completion in completions]
+        texts = [settings.sample_prompt + completion.text for completion in in_order(pieces)]
         blocks = [f"======== SAMPLE {number} ========\n{text}\n" for number, text in enumerate(texts, start=1)]
         path = self._folder / f"samples-{step}"
         try:

@@ -33,11 +33,11 @@ def command(text: str, stride: int | None, as_json: bool, html: str | None, **ar
     from gpt2lab.exploring.score import read_document
 
     check_not_input(html, text)
-    reading, _ = reading_of(arguments)
+    reading, choice = reading_of(arguments)
     load, named = loader_and_names(arguments)
     check_argument(text)
     model = load()
-    source, documents = documents_of(text, model.tokenizer, reading)
+    source, documents = documents_of(text, model.tokenizer, reading, choice)
     if len(documents) > 1:
         raise UsageError(
             f"{source} has {len(documents):,} documents, and explore score shows one; gpt2lab score takes all"
