@@ -262,7 +262,7 @@ def wait_for(url: str, path: str | None = None) -> str:
             with socket.create_connection((parts.hostname or "", parts.port or 80)) as connection:
                 if path is None:
                     return url
-                connection.sendall(f"GET {path} HTTP/1.0\r\nHost: x\r\n\r\n".encode())
+                connection.sendall(f"GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n".encode())
                 if b" 200 " in connection.recv(100):
                     return url
         except OSError:

@@ -31,7 +31,7 @@ def app(arguments: dict[str, str]) -> serve.Application:
         from gpt2lab.serving.settings import Settings, read_api_keys
 
         sys.setswitchinterval(SWITCH_SECONDS)  # the engine's thread and the event loop take turns
-        settings = Settings(api_keys=read_api_keys(None))
+        settings = Settings(host="0.0.0.0", api_keys=read_api_keys(None))  # Ray's proxy listens, under any name
         return make_app(Service([(name_of(model), load(model, threads=threads))], settings))
 
     deployment = serve.deployment(

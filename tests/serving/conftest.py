@@ -67,7 +67,7 @@ class Running:
         connection.connect((host, int(port)))
         if body is not None:
             data = json.dumps(body).encode()
-            head = "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
             connection.sendall(head.encode() + f"Content-Length: {len(data)}\r\n\r\n".encode() + data)
         return connection
 

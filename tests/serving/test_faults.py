@@ -46,7 +46,7 @@ def test_a_client_that_leaves_while_its_prompt_is_scored_frees_it(api):
 
 def test_a_client_that_leaves_while_sending_is_no_error(api):
     connection = api.raw()
-    connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n")
+    connection.sendall(b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n")
     connection.sendall(b"Content-Length: 100\r\n\r\n{")
     connection.close()
     assert api.complete(prompt=PROMPT, max_tokens=1).status_code == 200
@@ -140,7 +140,7 @@ def test_connections_without_a_whole_request_are_closed_in_the_end(start):
     api = start(Settings(body_seconds=0.2))
     with api.raw() as mute, api.raw() as slow, api.raw() as second:
         slow.sendall(b"GET / HT")
-        second.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\nPOST /v1")
+        second.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\nPOST /v1")
         assert mute.recv(100) == slow.recv(100) == b""
         assert b"".join(iter(lambda: second.recv(1 << 16), b"")).startswith(b"HTTP/1.1 200")
     assert api.complete(prompt=PROMPT, max_tokens=2).status_code == 200

@@ -49,7 +49,7 @@ def status_of(connection: socket.socket) -> int:
 
 
 def send(connection: socket.socket, body: bytes, length: int | None = None) -> None:
-    head = "POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nConnection: close\r\n"
+    head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nConnection: close\r\n"
     connection.sendall(head.encode() + f"Content-Length: {len(body) if length is None else length}\r\n\r\n".encode())
     with suppress(OSError):  # it may be refused before all is sent
         connection.sendall(body)

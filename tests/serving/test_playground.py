@@ -94,7 +94,7 @@ def test_a_file_that_a_browser_has_is_not_sent_again(api):
 def test_nothing_but_the_page_s_files_can_be_had(api, path):
     with api.raw() as connection:  # clients tidy such paths up
         path = path.replace("\0", "%00")
-        connection.sendall(f"GET /page/{path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        connection.sendall(f"GET /page/{path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
         assert b" 404 " in connection.recv(100)
 
 
@@ -184,7 +184,7 @@ def test_a_client_that_leaves_before_its_logits_holds_nothing(api):
         assert eventually(lambda: api.worker.outstanding == 4)
         body = b'{"tokens": [1]}'
         with api.raw() as connection:
-            head = f"POST /playground/logits HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n"
+            head = f"POST /playground/logits HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n"
             connection.sendall(head.encode() + b"Content-Type: application/json\r\n\r\n" + body)
             assert eventually(lambda: api.worker.outstanding == 5)
         assert eventually(lambda: api.worker.outstanding == 4 or not api.worker.outstanding)

@@ -153,7 +153,7 @@ def test_a_base_url_without_its_version_is_named(api, path):
 @pytest.mark.parametrize("path", ["/v1/models/%ff%fe", "/playground/vocabulary?model=%ff", "/page/%ff.js", "/%ff"])
 def test_an_address_that_is_no_utf8_is_not_found(api, path):
     with api.raw() as connection:
-        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
         assert b" 404 " in connection.recv(1000)
 
 
@@ -181,10 +181,8 @@ def test_a_body_without_a_length_is_limited_too(start):
 def test_a_body_that_does_not_come_is_408(start):
     api = start(Settings(body_seconds=0.2))
     with api.raw() as connection:
-        head = (
-            b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 10\r\n\r\n{"
-        )
-        connection.sendall(head)
+        head = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+        connection.sendall(head + b"Content-Length: 10\r\n\r\n{")
         assert b" 408 " in connection.recv(1000)
 
 

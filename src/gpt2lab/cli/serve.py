@@ -75,6 +75,15 @@ _DEFAULTS = Settings()
 @option("Address", "--port", type=click.IntRange(0, 65535), default=8000, help="Port; 0 takes any free one.")
 @option(
     "Address",
+    "--allowed_host",
+    "allowed_hosts",
+    multiple=True,
+    metavar="NAME",
+    help="Also answer requests that reach the server under this name, such as that of a proxy; * is any. "
+    "May be repeated.  [default: on a loopback address localhost, 127.0.0.1, ::1 and --host; elsewhere any]",
+)
+@option(
+    "Address",
     "--cors",
     multiple=True,
     metavar="ORIGIN",
@@ -155,7 +164,7 @@ def command(
     Without keys, anyone who can reach the address may send requests; by default only this machine can. Each request is
     logged in one line on standard error, with times and counts but never text.
     """
-    settings = Settings(api_keys=read_api_keys(api_key_file), **limits)
+    settings = Settings(host=host, api_keys=read_api_keys(api_key_file), **limits)
     try:
         from gpt2lab.serving import server
     except ImportError as error:

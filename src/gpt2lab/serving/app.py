@@ -22,6 +22,7 @@ from gpt2lab.errors import Gpt2LabError
 from gpt2lab.serving import completions, page_files, playground
 from gpt2lab.serving.errors import ApiError, nothing_at, of_validation, stopping
 from gpt2lab.serving.guards import RECORD, Guard, Record
+from gpt2lab.serving.hosts import HostCheck
 from gpt2lab.serving.models import ServedModel
 from gpt2lab.serving.pages import docs_page
 from gpt2lab.serving.protocol import (
@@ -69,6 +70,7 @@ def make_app(service: Service) -> FastAPI:
             served.worker.stop()
 
     middleware = [Middleware(Record, metrics=service.metrics, routes=(*ROUTES, COMPLETIONS))]
+    middleware.append(Middleware(HostCheck, settings=service.settings))
     if service.settings.cors:
         headers = ["Authorization", "Content-Type"]
         origins = service.settings.cors

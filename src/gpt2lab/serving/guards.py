@@ -42,6 +42,11 @@ DISCARDED = 32 << 20
 log = logging.getLogger("gpt2lab.serving")
 
 
+def is_open(path: str) -> bool:
+    """Return whether ``path`` needs no key: it costs nothing and shows no data of the models."""
+    return (path.rstrip("/") or "/") in OPEN_TO_ALL or path.startswith(PAGE)
+
+
 class Record:
     """Middleware that counts every request and logs one line about it: its cost, never its content."""
 
@@ -115,7 +120,7 @@ class Guard:
         await self._app(scope, receive, send)
 
     def _check_key(self, path: str, headers: Headers) -> None:
-        if not self._keys or path in OPEN_TO_ALL or path.startswith(PAGE):
+        if not self._keys or is_open(path):
             return
         scheme, _, given = headers.get("authorization", "").partition(" ")
         key = given.strip().encode("latin-1", "replace")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +12,9 @@ from gpt2lab.generation.scheduler import MAX_BATCH
 
 KEYS_VARIABLE = "GPT2LAB_API_KEYS"
 """Environment variable: API keys, separated by commas."""
+
+_ALLOWED_HOST = re.compile(r"\*|[\w.-]+|\[[0-9A-Fa-f:.]+\]|[0-9A-Fa-f:.]+")
+_ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/\s]+")
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,10 @@ class Settings:
     """Time after which a client that reads nothing of its stream is disconnected."""
     drain_seconds: float = 30.0
     """Time that running requests have to finish after SIGTERM."""
+    host: str = "127.0.0.1"
+    """The name or address that the server listens on."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Further names in the header ``Host`` that it answers to; ``*`` is any."""
     api_keys: tuple[str, ...] = ()
     """Keys, one of which each request must send; if there are none, any client may send requests."""
     cors: tuple[str, ...] = ()
@@ -48,6 +56,12 @@ class Settings:
         for name in ("body_seconds", "stall_seconds", "drain_seconds"):
             if not 0 < getattr(self, name) < 1e9:
                 raise UsageError(f"{name} must be positive, got {getattr(self, name)}")
+        for host in self.allowed_hosts:
+            if not _ALLOWED_HOST.fullmatch(host):
+                raise UsageError(f"allowed_host must be a name or an address, without scheme and port, got {host!r}")
+        for origin in self.cors:
+            if not _ORIGIN.fullmatch(origin):
+                raise UsageError(f"cors must be an origin such as http://localhost:3000, or *, got {origin!r}")
         if self.max_samples > self.capacity:
             raise UsageError(
                 f"max_samples of {self.max_samples} would never fit max_batch + max_waiting of {self.capacity}: "

@@ -1,0 +1,107 @@
+"""Middleware that checks the headers ``Host`` and ``Origin``, so that pages of other sites cannot use the server.
+
+A browser lets every page send requests to this machine. With DNS rebinding such a page even reads the answers: the name
+in its own address resolves to 127.0.0.1 the second time. The header ``Host`` still holds that name, so a server that
+only this machine can reach answers only to names that it knows. ``Origin`` names the page that sends a request.
+This module knows nothing of keys; :mod:`~gpt2lab.serving.settings` checks what ``--allowed_host`` and ``--cors`` name.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+from starlette.datastructures import Headers
+
+from gpt2lab.serving.errors import ApiError
+from gpt2lab.serving.guards import App, Receive, Scope, Send, is_open
+
+if TYPE_CHECKING:
+    from gpt2lab.serving.settings import Settings
+
+LOOPBACK = ("localhost", "127.0.0.1", "::1")
+"""Names of this machine, which every server answers to."""
+
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\[\]:@/\s]+)(?::\d*)?")
+
+
+class HostCheck:
+    """Middleware that answers 403 to a foreign ``Host``, and to a foreign ``Origin`` on paths that need a key.
+
+    On a loopback address, the known hosts are :data:`LOOPBACK` and the settings' ``host`` and ``allowed_hosts``. On
+    other addresses every host is accepted unless there are ``allowed_hosts``; an IP address is always accepted, because
+    rebinding needs a name. An origin is known if its host and port are those of ``Host``, or if the settings name it.
+    """
+
+    def __init__(self, app: App, settings: Settings) -> None:
+        self._app = app
+        self._named = frozenset(map(bare, settings.allowed_hosts))
+        self._hosts = self._named | {*LOOPBACK, bare(settings.host)}
+        self._origins = settings.cors
+        self._on_loopback = is_loopback(settings.host)
+        self._any_host = "*" in self._named or not (self._on_loopback or self._named)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or refuse it."""
+        if scope["type"] == "http":
+            try:
+                self._check(scope)
+            except ApiError as error:
+                await error.response()(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    def _check(self, scope: Scope) -> None:
+        headers = Headers(scope=scope)
+        hosts = headers.getlist("host")
+        if len(hosts) > 1 or (not hosts and scope.get("http_version") != "1.0"):
+            raise ApiError(400, "a request needs one header 'Host'")
+        host = hosts[0].lower() if hosts else ""  # HTTP/1.0 has none, but no browser speaks it
+        if host and not self._knows(name := name_in(host)):
+            message = f"this server does not answer to the host {host}: if it is its name, use --allowed_host {name}"
+            raise ApiError(403, message, code="host_not_allowed")
+        origin = headers.get("origin")
+        # A preflight costs nothing, and browsers need its answer.
+        if origin and scope["method"] != "OPTIONS" and not is_open(scope["path"]) and not self._trusts(origin, host):
+            message = f"pages of {origin} may not use this server: allow them with --cors {origin}"
+            raise ApiError(403, message, code="origin_not_allowed")
+
+    def _knows(self, name: str) -> bool:
+        return self._any_host or name in self._hosts or (not self._on_loopback and _is_address(name))
+
+    def _trusts(self, origin: str, host: str) -> bool:
+        if "*" in self._origins or origin in self._origins:
+            return True
+        place = origin.lower().partition("://")[2]
+        return bool(place) and (place == host or name_in(place) in self._named)
+
+
+def bare(host: str) -> str:
+    """Return a host's name or address in lower case, without the brackets of IPv6 and a final dot."""
+    return host.strip("[]").lower().removesuffix(".")
+
+
+def name_in(host: str) -> str:
+    """Return the name or address in ``host[:port]``; empty if it is malformed."""
+    match = _HOST.fullmatch(host)
+    return bare(match[1]) if match else ""
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether only this machine can reach a server that listens on ``host``."""
+    if _is_address(name := bare(host)):
+        return ip_address(name).is_loopback
+    try:
+        return ip_address(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0]).is_loopback
+    except OSError:
+        return False
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
