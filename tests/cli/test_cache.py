@@ -118,5 +118,5 @@ main(["generate", "A", "--model", {TINY!r}, "--length", "1", "--seed", "1"])
     environment = {**os.environ, "GPT2LAB_CACHE": str(tmp_path / "file")}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     warning, seed = done.stderr.splitlines()
-    assert warning.startswith("gpt2lab: packed weights cannot be kept in ")
+    assert warning.startswith("gpt2lab: packed weights cannot be stored in ")
     assert seed == "gpt2lab: seed 1"

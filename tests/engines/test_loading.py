@@ -196,7 +196,7 @@ def test_a_folder_that_cannot_be_made_is_one_warning(model: Path, tmp_path: Path
     load(model)
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
-    assert f"packed weights cannot be kept in {tmp_path / 'file' / 'packed'} (" in record.getMessage()
+    assert f"packed weights cannot be stored in {tmp_path / 'file' / 'packed'} (" in record.getMessage()
     assert "\n" not in record.getMessage()
 
 

@@ -69,7 +69,7 @@ def test_the_beginning_of_a_context_is_dropped_where_it_does_not_fit(run):
 
 
 def test_an_ending_longer_than_the_context_is_refused(run):
-    with pytest.raises(ContextError, match="an ending has 65 tokens, the model's context only 64"):
+    with pytest.raises(ContextError, match="an ending has 65 tokens, more than the model's context of 64"):
         list(score_items(run.engine, [Item([1], [list(range(65))])]))
 
 

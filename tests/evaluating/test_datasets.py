@@ -52,7 +52,7 @@ def test_a_data_set_is_fetched_once_and_said(server, places, tmp_path):
     assert tmp_path / "cache" / "datasets" in source.path.parents
     assert said == [
         f"lambada_test.jsonl: {len(PASSAGE)} bytes from {server.url}/data/lambada_test.jsonl, "
-        f"kept in {source.path.parent}"
+        f"stored in {source.path.parent}"
     ]
     assert shown[-1] == ("lambada_test.jsonl", len(PASSAGE), len(PASSAGE))
     server.requests.clear()

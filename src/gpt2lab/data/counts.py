@@ -1,4 +1,4 @@
-"""Statistics of a dataset. Each token is read once, some millions at a time."""
+"""Statistics of a dataset. The tokens are read once, a few million at a time."""
 
 from __future__ import annotations
 

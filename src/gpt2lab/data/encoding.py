@@ -1,7 +1,7 @@
 """Encode text to token ids on all cores, in order, in memory that does not grow with the text.
 
-Uses threads, because tiktoken lets others run while it works, but processes for a checkpoint's own vocabulary, which is
-merged in Python. This module knows nothing of files.
+Uses threads, because tiktoken lets other threads run while it works. A checkpoint's own vocabulary is merged in Python,
+so it uses processes. This module knows nothing of files.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def _start(tokenizer: Tokenizer, jobs: int) -> tuple[Executor, Callable[[list[Pi
     arguments = (tokenizer.encoder(), tokenizer.merges())
     try:
         return ProcessPoolExecutor(jobs, spawn, _prepare_process, arguments), _encode_in_process
-    except OSError as error:  # their locks are in shared memory, on Linux in /dev/shm
+    except OSError as error:  # the pool's locks are in shared memory, on Linux in /dev/shm
         reason = error.strerror or error
         raise UsageError(f"cannot start several processes: {reason}; --jobs 1 needs no shared memory") from None
 

@@ -40,9 +40,9 @@ class Reading:
             None: ``text``, or else ``prompt,completion``.
         column: the column of a CSV file, by name or by number from 1; None: ``text``, or the only one.
         encoding: the encoding of text, by its Python name.
-        errors: the treatment of bytes that are invalid in that encoding, and of unpaired surrogates: stop, replace
-            them by ``�``, or leave them out. ``skip`` stops at bytes, but skips any number of unusable records, of
-            which the others skip 1 %.
+        errors: at bytes that are invalid in that encoding, and at unpaired surrogates, ``strict`` stops, ``replace``
+            reads ``�``, and ``ignore`` leaves them out. ``skip`` stops at such bytes too, but skips any number of
+            unusable records; with the other three, more than 1 % of them is an error.
     """
 
     field: str | None = None
@@ -152,7 +152,7 @@ def text_blocks(stream: IO[bytes], name: str, reading: Reading, *, hints: bool =
 
     This is how the original opened its datasets (Python's text mode), and holds for every command. Raises
     :class:`UsageError` for bytes that are not text, with the offset and the line of the first one;
-    ``hints``: name the options that help, which not every command has.
+    ``hints`` adds the options that help to the message; not every command has them.
     """
     codec = reading.codec
     decoder = codecs.getincrementaldecoder(codec)("strict" if reading.errors == "skip" else reading.errors)
@@ -170,7 +170,7 @@ def text_blocks(stream: IO[bytes], name: str, reading: Reading, *, hints: bool =
             at = getattr(error, "start", 0)
             before = getattr(error, "object", b"")[:at].decode(codec, "replace")
             raise _not_text(name, codec, max(0, offset - pending + at), line + before.count("\n"), hints) from None
-        if codec != "utf-8" and HALF.search(text):  # utf-7 and unicode_escape can spell one
+        if codec != "utf-8" and HALF.search(text):  # utf-7 and unicode_escape can encode a surrogate
             if reading.errors not in ("replace", "ignore"):
                 raise _not_text(name, codec, offset, line, hints)
             text = without_halves(text, reading.errors)

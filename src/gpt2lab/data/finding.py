@@ -1,7 +1,7 @@
-"""Find the files that a dataset's paths mean, and tell their formats from their names.
+"""Find the files that a dataset's paths mean, and recognise their formats by their names.
 
-A file that is named is always read. Folders and archives are searched for formats of text, and files left out are
-reported. Opens no file but archives, whose members it lists.
+A file that is named is always read. Folders and archives are searched only for text formats, and the number of files
+left out is reported. The only files that this module opens are archives, to list their members.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ _KINDS: dict[str, Kind] = {
     ".safetensors": "shards",
 }
 _PROSE = (".txt", ".text", ".md", ".markdown", ".rst", ".adoc", ".asciidoc", ".org", ".tex")
-"""Endings of texts written to be read. Source code and HTML need ``--include``: few datasets mean the scripts and pages
-that lie among their texts."""
+"""Endings of files with prose. Source code and HTML need ``--include``: they often lie beside the texts of a dataset
+without being part of it."""
 _NOT_SEARCHED = (".json", ".safetensors")  # in a folder, most of these are settings and weights
 _SEARCHED = frozenset({*_PROSE, *_KINDS} - {*_NOT_SEARCHED})
 _COMPRESSED = (".gz", ".zst")

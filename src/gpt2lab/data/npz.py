@@ -1,7 +1,7 @@
 """Read and write the ``.npz`` files of the original fork's ``encode.py``: an array of ids per chunk of documents.
 
-Works a block at a time. The id of ``<|endoftext|>`` separates documents; files that the fork wrote have the marker
-spelled out in seven tokens instead, which is read as the same.
+Works a block at a time. The id of ``<|endoftext|>`` separates documents. In files that the fork wrote, the marker is
+spelled out in seven tokens instead; they are read as that id.
 """
 
 from __future__ import annotations

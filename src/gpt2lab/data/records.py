@@ -146,7 +146,7 @@ class _Text:
         self.held, self.at, self.line = "", 0, 1
 
     def more(self) -> bool:
-        """Read as much again as is not yet parsed, at least a block; return whether there was any."""
+        """Read at least a block, and as much text as is not yet parsed; return whether there was any."""
         wanted, got, parts = len(self.held) - self.at, 0, []
         while got <= wanted and (block := next(self._blocks, None)) is not None:
             parts.append(block)
@@ -156,12 +156,12 @@ class _Text:
         return got > 0
 
     def pass_to(self, end: int) -> None:
-        """Take the text before ``end`` as parsed."""
+        """Mark the text before ``end`` as parsed."""
         self.line += self.held.count("\n", self.at, end)
         self.at = end
 
     def peek(self) -> str:
-        """Pass blanks; return the next character, empty at the end."""
+        """Skip blanks; return the next character, or an empty string at the end."""
         while True:
             blank = _BLANK.match(self.held, self.at)
             self.pass_to(blank.end() if blank else self.at)

@@ -33,7 +33,9 @@ def is_remote(path: str) -> bool:
 
 
 def filesystem_of(url: str, doing: str) -> tuple[Any, str]:
-    """Return fsspec's file system for an address, and the path in it; errors say ``doing``: ``reading`` or ``writing``.
+    """Return fsspec's file system for an address, and the path in it.
+
+    Error messages begin with ``doing``, which is ``reading`` or ``writing``.
 
     Raises :class:`UsageError` if the protocol is unknown or needs a package, and :class:`DownloadError` if the address
     cannot be reached.

@@ -69,7 +69,7 @@ class _ShardFile:
     def add(self, encoded: Encoded) -> None:
         self._index.add(encoded)
         self._file.write(encoded.ids.tobytes())
-        if self._trained is None and not encoded.trained.all():  # all tokens so far were
+        if self._trained is None and not encoded.trained.all():  # all tokens before these are trained on
             self._trained = self._trained_path.open("w+b")
             for first in range(0, self.tokens, _COPY):
                 self._trained.write(b"\1" * min(_COPY, self.tokens - first))
@@ -242,8 +242,8 @@ def _read_shard(path: Path, n_vocab: int, vocabulary: str) -> Documents:
         raise UsageError(f"{path} was not written by gpt2lab encode (its format is {metadata.get('format')!r})")
     if metadata.get("vocabulary") != vocabulary:
         raise UsageError(
-            f"{path} was encoded with another vocabulary, of {metadata.get('n_vocab')} tokens; encode it again and "
-            "give --model_name of this model"
+            f"{path} was encoded with another vocabulary, of {metadata.get('n_vocab')} tokens; encode the text "
+            "again with --model_name of this model"
         )
     arrays = {name: _array(path, name, tensor) for name, tensor in tensors.items()}
     tokens, starts = arrays.get("tokens"), arrays.get("documents")

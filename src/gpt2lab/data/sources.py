@@ -45,7 +45,7 @@ def first_documents(pieces: Iterator[Piece], limit: int) -> Iterator[Piece]:
 
 
 def first_lines(pieces: Iterator[Piece], limit: int) -> Iterator[Piece]:
-    """Yield the first ``limit`` lines of ``pieces``; a document's last line counts without a line end too."""
+    """Yield the first ``limit`` lines of ``pieces``; a document's last line counts even without a line end."""
     left = limit
     for piece in pieces:
         lines = piece.text.count("\n")

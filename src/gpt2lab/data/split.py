@@ -17,11 +17,11 @@ COMBINE = 50_000
 def hold_out(
     documents: Documents, fraction: float, seed: int, *, separator: int | None = END_OF_TEXT, combine: int = COMBINE
 ) -> tuple[Ring, Ring | None]:
-    """Split into (to train on, held out); takes out whole documents, in seeded order, up to ``fraction`` of all tokens.
+    """Split into a ring to train on and a held-out ring, which is None if nothing would be held out.
 
-    If they make up less than half of that, because the other documents are too long, the end of a training document
-    supplies the rest. The second is None if nothing would be held out. ``combine``: see :func:`chunk_starts`.
-    Raises :class:`UsageError` if ``fraction`` is not in [0, 1).
+    Whole documents are held out, in seeded order, up to ``fraction`` of all tokens. If they make up less than half of
+    that, because the other documents are too long, the end of a training document supplies the rest. ``combine``: see
+    :func:`chunk_starts`. Raises :class:`UsageError` if ``fraction`` is not in [0, 1).
     """
     if not 0 <= fraction < 1:
         raise UsageError(f"held_out must be at least 0 and below 1 (a share of the tokens), got {fraction}")

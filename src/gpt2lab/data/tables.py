@@ -1,7 +1,7 @@
 """Documents of CSV and TSV: the cells of a column.
 
-Rows that do not fit are skipped, counted and reported. A row with more cells than the first is one of them: an unquoted
-comma has cut its text, and a part of it would be wrong. In TSV a quote is an ordinary character.
+Rows that do not fit are skipped, counted and reported. A row with more cells than the first does not fit: an unquoted
+comma has cut its text, and only a part of it would be read. In TSV a quote is an ordinary character.
 """
 
 from __future__ import annotations

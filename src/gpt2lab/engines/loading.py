@@ -121,7 +121,7 @@ def _warning_of(folder: Path) -> Iterator[None]:
         import logging
 
         logging.getLogger("gpt2lab").warning(
-            "gpt2lab: packed weights cannot be kept in %s (%s), so every start packs them again; "
+            "gpt2lab: packed weights cannot be stored in %s (%s), so every start packs them again; "
             "set %s to another folder, or to off",
             folder,
             error.strerror or error,

@@ -1,6 +1,6 @@
 """Perplexity of texts, and the benchmarks that GPT-2 was published with, on any engine.
 
-:func:`evaluate` is the entry point. Needs only NumPy; the protocols are defined in ``docs/evaluate.md``.
+:func:`evaluate` is the entry point. ``docs/evaluate.md`` defines the protocols. This package needs only NumPy.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def evaluate(
 
 
 def _check(task: str, run: Run, data: str | None, stride: int | None, texts: Sequence[str]) -> None:
-    """Refuse senseless arguments before anything is fetched or computed."""
+    """Refuse invalid arguments before anything is fetched or computed."""
     from gpt2lab.evaluating.texts import protocol_windows
 
     if task not in TASKS:

@@ -1,4 +1,4 @@
-"""The probabilities that a model gives to tokens after contexts: what every evaluation needs.
+"""The probabilities that a model gives to tokens after contexts, which every evaluation needs.
 
 Each context is fed once, however many endings follow it. Items run together without padding, because each row of the
 engine's products stands for one token. This module knows nothing of text, nor of the use of the numbers.
@@ -55,14 +55,14 @@ class Scores(NamedTuple):
 
 
 def fitted(item: Item, n_ctx: int) -> Item:
-    """Return ``item``, with the beginning of its context dropped if it would not fit the model's.
+    """Return ``item``; if it is too long for the model's context, the beginning of its own context is dropped.
 
     Raises :class:`~gpt2lab.errors.ContextError` if an ending alone is longer than the model's context.
     """
     longest = max(map(len, item.endings))
     room = n_ctx + 1 - longest  # the last token of an ending is never fed
     if room < 1:
-        raise ContextError(f"an ending has {longest} tokens, the model's context only {n_ctx}: use a model with more")
+        raise ContextError(f"an ending has {longest} tokens, more than the model's context of {n_ctx}")
     return item if len(item.context) <= room else Item(item.context[-room:], item.endings)
 
 

@@ -74,7 +74,7 @@ def perplexity(
     how = reading or Reading()
     encoded = [source.name for source in sources if source.kind in ("npz", "shards")]
     if run.limit is not None and encoded:
-        raise UsageError(f"--limit counts lines or records of text, and {encoded[0]} is encoded already")
+        raise UsageError(f"--limit counts lines or records of text, but {encoded[0]} is already encoded")
     counts = {"bytes": 0, "tokens": 0}
     figures: list[Figure] = []
     for protocol, windows in protocol_windows(stride, run.engine.config.n_ctx).items():
@@ -89,7 +89,7 @@ def perplexity(
         losses = token_losses(run.engine, run.tokenizer, stream, windows)
         counts["tokens"] = sum(losses.tokens)
         figures += losses.figures(protocol, counts["bytes"])
-        say = _silent  # readers report the same in each pass
+        say = _silent  # in the next passes, the readers would report the same again
     if not counts["bytes"]:
         raise UsageError(f"{sources[0].name} is empty: there is nothing to evaluate")
     return Evaluation("perplexity", figures, counts)
@@ -120,7 +120,7 @@ def wikitext(run: Run, source: Source, stride: int | None, texts: Iterable[str])
     n_ctx = run.engine.config.n_ctx
     for text in dict.fromkeys(texts):
         for how, windows in protocol_windows(stride, n_ctx).items():
-            if text == GUIDE:  # its windows hold n_ctx tokens, the last predicted one among them
+            if text == GUIDE:  # its windows hold n_ctx tokens, including the last predicted one
                 windows = Windows(max(1, n_ctx - 1), windows.stride)
             passes.append(_Pass(f"{text}, {how}", _wikitext_documents(source, text), windows, text))
     return _evaluation("wikitext", run, passes, source.name)

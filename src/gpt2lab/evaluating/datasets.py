@@ -146,7 +146,7 @@ def _from_web(address: str, say: Say, start: Callable[[str], Progress]) -> Path:
     path = folder / hashlib.sha256(address.encode()).hexdigest()[:12] / name  # two addresses may end in the same name
     if not path.is_file():
         fetch(address, path, progress=start(name))
-        say(f"{name}: {path.stat().st_size:,} bytes from {address}, kept in {path.parent}")
+        say(f"{name}: {path.stat().st_size:,} bytes from {address}, stored in {path.parent}")
     return path
 
 
@@ -164,5 +164,5 @@ def _from_hub(place: Place, say: Say) -> Path:
     except Exception as error:  # the classes are httpx's or requests', depending on the client's version
         reason = first_line(error) or type(error).__name__
         raise DownloadError(f"cannot get {place}: {reason}") from None
-    say(f"{path.name}: {path.stat().st_size:,} bytes, {place}, kept in the hub's cache")
+    say(f"{path.name}: {path.stat().st_size:,} bytes, {place}, stored in the hub's cache")
     return path

@@ -1,8 +1,8 @@
 """Detokenizers for benchmark texts: they remove the spaces that tokenizers put around punctuation.
 
 GPT-2 was trained on text as people write it. Its paper removes such artefacts with "invertible de-tokenizers", so that
-the probability of the original can still be computed. Those here remove spaces, and the marks ``@`` around hyphens and
-in numbers; quotes and brackets that were spelled out get their usual shape. No word, number or punctuation mark is
+the probability of the original can still be computed. The ones here remove spaces, and the marks ``@`` around hyphens
+and in numbers; quotes and brackets that were spelled out get their usual shape. No word, number or punctuation mark is
 lost. The paper's authors have not published their detokenizers, so figures may differ a little.
 """
 

@@ -20,7 +20,7 @@ class Published:
     task: str
     metric: str
     protocol: str
-    """What is known about how it was measured."""
+    """The known facts about how it was measured."""
     source: str
     values: dict[str, float]
     """Released size → value; accuracies in percent, as published."""

@@ -1,6 +1,6 @@
 """Data sets on disk: plain files, archives, JSON lines, Parquet.
 
-Reads lines and records one by one, and reports where a malformed one is. This module knows benchmarks only by their
+Reads lines and records one by one, and reports the place of a malformed one. This module knows benchmarks only by their
 file names.
 """
 
@@ -79,7 +79,7 @@ def find_sources(path: Path, patterns: Sequence[str]) -> list[Source]:
 
 
 def records(source: Source) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield where each record of a JSON-lines or Parquet file is, in words, and the record."""
+    """Yield, for each record of a JSON-lines or Parquet file, its place in words and the record."""
     if source.kind == ".parquet":
         yield from _parquet(source)
         return
@@ -96,7 +96,7 @@ def records(source: Source) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def numbered_lines(source: Source) -> Iterator[tuple[str, str]]:
-    """Yield where each nonempty line of a text file is, in words, and the line without its end."""
+    """Yield, for each nonempty line of a text file, its place in words and the line without its end."""
     for number, line in enumerate(source.lines(), 1):
         where = f"line {number} of {source.name}"
         try:
@@ -108,7 +108,7 @@ def numbered_lines(source: Source) -> Iterator[tuple[str, str]]:
 
 
 def string(record: dict[str, Any], key: str, where: str) -> str:
-    """Return a field that must exist and be a text."""
+    """Return a field that must exist and be a string."""
     value = _field(record, key, where)
     if not isinstance(value, str):
         raise UsageError(f"{where}: {key!r} must be a string, got {value!r:.60}")
@@ -116,7 +116,7 @@ def string(record: dict[str, Any], key: str, where: str) -> str:
 
 
 def strings(record: dict[str, Any], key: str, where: str) -> list[str]:
-    """Return a field that must exist and be a list of at least two texts."""
+    """Return a field that must exist and be a list of at least two strings."""
     value = _field(record, key, where)
     if not isinstance(value, list) or len(value) < 2 or not all(isinstance(each, str) for each in value):
         raise UsageError(f"{where}: {key!r} must be a list of at least two strings, got {value!r:.60}")

@@ -54,7 +54,7 @@ def openai_prepared(text: str) -> str:
 
 
 def _passages(source: Source) -> Iterator[tuple[str, str]]:
-    """Yield where each passage is, and the passage."""
+    """Yield, for each passage, its place in words and the passage."""
     if source.kind in (".jsonl", ".json", ".parquet"):
         pairs: Iterable[tuple[str, str]] = ((where, string(record, "text", where)) for where, record in records(source))
     else:

@@ -1,7 +1,7 @@
 """Perplexity and bits per byte of texts of any length, in constant memory.
 
-Text is encoded piece by piece as it arrives, and scored window by window; neither the text nor its tokens nor the
-logits are ever held as a whole. Bytes are counted where they are read, not derived from tokens.
+Text is encoded piece by piece as it arrives, and scored window by window; the text, its tokens and the logits are never
+held as a whole. Bytes are counted where they are read, not derived from tokens.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from gpt2lab.tokenizer import Tokenizer
 
 Pieces = Iterable[str]
-"""A document in parts, which joined are its text."""
+"""The parts of a document; joined, they are its text."""
 
 PIECE = 1 << 18
 """Characters encoded at a time, roughly."""
