@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from gpt2lab.sampling.declaration import SamplingParams
     from gpt2lab.scoring import ScoreResult
     from gpt2lab.tokenizer import Tokenizer
+    from gpt2lab.training.finetuning import finetune
 
 __all__ = [
     "Completion",
@@ -27,6 +28,7 @@ __all__ = [
     "ScoreResult",
     "Tokenizer",
     "__version__",
+    "finetune",
     "load",
 ]
 
@@ -39,6 +41,7 @@ _MODULES = {
     "SamplingParams": "sampling",
     "ScoreResult": "scoring",
     "Tokenizer": "tokenizer",
+    "finetune": "training.finetuning",
     "load": "model",
 }
 

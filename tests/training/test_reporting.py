@@ -2,7 +2,7 @@ import io
 import json
 import re
 import struct
-from dataclasses import astuple, replace
+from dataclasses import replace
 
 import pytest
 
@@ -11,7 +11,7 @@ from gpt2lab.training import reporting
 from gpt2lab.training.metrics import Curve, Metrics, TensorBoard, file_reporters, read_metrics
 from gpt2lab.training.reporting import Lines, Live, Reporter, Several, Update, Validation, clock
 
-UPDATE = Update(3, 4.5678, 2.34567, 2.5, 1e-4, 1234.5)
+UPDATE = Update(3, 13, 4.5678, 2.34567, 2.5, 1e-4, 4096, 1234.5)
 VALIDATION = Validation(3, 5.0, 2.25, best=True)
 
 
@@ -43,10 +43,10 @@ def test_a_terminal_has_one_line_that_is_kept_up_to_date(monkeypatch):
 
     out = io.StringIO()
     monkeypatch.setattr("rich.console.Console", lambda **_: Console(file=out, force_terminal=True, width=120))
-    with Live(last_step=13) as live:
+    with Live() as live:
         live.update(UPDATE)
         live.validation(VALIDATION)
-        live.update(Update(4, 6.5678, 2.1, 2.4, 1e-4, 1234.5))
+        live.update(Update(4, 13, 6.5678, 2.1, 2.4, 1e-4, 4096, 1234.5))
         live.say("[bold]Saving[/bold] [3]")
         live._live.refresh()
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", out.getvalue())
@@ -74,11 +74,11 @@ def test_after_a_resume_no_step_is_there_twice(tmp_path):
 
     with Metrics(tmp_path, 0) as metrics:
         for step in range(1, 6):
-            metrics.update(Update(step, *astuple(UPDATE)[1:]))
+            metrics.update(replace(UPDATE, step=step))
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 6, "lo')  # a kill
     with Metrics(tmp_path, 3) as metrics:
-        metrics.update(Update(4, *astuple(UPDATE)[1:]))
+        metrics.update(replace(UPDATE, step=4))
     assert steps() == [1, 2, 3, 4]
 
 
@@ -108,7 +108,7 @@ def test_the_curve_is_drawn_at_saves(tmp_path):
     needs.check("matplotlib")
     with Metrics(tmp_path, 0) as metrics:
         for step in range(1, 30):
-            metrics.update(Update(step, step, 3 / step, 3 / step + 0.1, 1e-4, 100.0))
+            metrics.update(Update(step, 3, step, 3 / step, 3 / step + 0.1, 1e-4, 4096, 100.0))
         metrics.validation(VALIDATION)
         Curve(tmp_path).saved()
     svg, png = (tmp_path / "losses.svg").read_text(), (tmp_path / "losses.png").read_bytes()

@@ -14,8 +14,9 @@ from gpt2lab.system.locks import Hold
 from gpt2lab.training.checkpoints import states
 from gpt2lab.training.job import Job
 from gpt2lab.training.loop import Trainer
+from gpt2lab.training.reporting import Lines
 from gpt2lab.training.settings import Settings
-from gpt2lab.training.start import train
+from gpt2lab.training.start import Session
 from gpt2lab.weights import open_checkpoint
 
 SHAPE = ModelConfig(n_vocab=50257, n_ctx=16, n_embd=8, n_head=2, n_layer=1)
@@ -30,6 +31,10 @@ def _folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name, animal in (("text.txt", "mouse"), ("other.txt", "cat")):
         Path(name).write_text("".join(f"Once upon a time there was a {animal} number {i}. " for i in range(60)))
+
+
+def train(asked, settings):
+    return Session(asked, settings, Lines()).finish()
 
 
 def job(**others):

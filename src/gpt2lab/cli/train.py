@@ -1,13 +1,12 @@
 """``gpt2lab train``: fine-tune a model on your own text, or train one from scratch.
 
-Turns flags and a settings file into a call of :mod:`gpt2lab.training.start`; torch is imported only when the command
-runs.
+Turns flags and a settings file into a session of :mod:`gpt2lab.training.finetuning`, as :func:`gpt2lab.finetune` does
+with its arguments; torch is imported only then.
 """
 
 from __future__ import annotations
 
 import difflib
-import os
 import sys
 import typing
 from collections.abc import Callable
@@ -23,7 +22,9 @@ from gpt2lab.cli.data_options import reading_options
 from gpt2lab.cli.options import PATH, TEXT, GroupedCommand, option
 from gpt2lab.config import ModelConfig
 from gpt2lab.errors import UsageError
+from gpt2lab.training.finetuning import open_session
 from gpt2lab.training.job import Job
+from gpt2lab.training.reporting import Lines, Live
 from gpt2lab.training.settings import Settings
 
 SHAPE = {"n_ctx": 512, "n_embd": 256, "n_head": 4, "n_layer": 8}
@@ -236,35 +237,7 @@ def command(
     given = [name for name, value in shape.items() if value is not None]
     if given and not from_scratch:
         raise UsageError(f"--{given[0]} needs --from_scratch: an existing model already has its shape")
-    if Path(arguments["run_name"]).name in ("", ".."):
-        raise UsageError(f"--run_name must be the name of a folder for this run, got {arguments['run_name']!r}")
     config = ModelConfig(**{**SHAPE, **{name: shape[name] for name in given}}) if from_scratch else None
     job = Job(dataset=dataset, config=config, **arguments)
-    if settings.sample_every:
-        _check_sample_dir(job.samples)
-    try:
-        start = _start(threads)
-    except ModuleNotFoundError as error:
-        raise UsageError(f"training needs {error.name}: pip install 'gpt2lab[train]'") from error
-    context.exit(start.train(job, settings, terminal=sys.stdout.isatty()))
-
-
-def _check_sample_dir(folder: Path) -> None:
-    """Raise :class:`UsageError` now, not after the first updates, if the folder is not writable."""
-    try:
-        there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
-    except OSError as error:  # a parent folder that may not be read
-        raise UsageError(f"cannot write samples into {folder}: {error.strerror or error}") from None
-    if not there.is_dir() or not os.access(there, os.W_OK):
-        raise UsageError(f"cannot write samples into {folder}: {there} is not a writable folder")
-
-
-def _start(threads: int | None) -> Any:
-    """Prepare the process, then import :mod:`gpt2lab.training.start`, and torch with it."""
-    from gpt2lab.training.memory import prepare_process
-
-    prepare_process(threads)
-    from gpt2lab.training import distributed, start
-
-    distributed.use_threads(threads)
-    return start
+    session = open_session(job, settings, Live() if sys.stdout.isatty() else Lines(), threads)
+    context.exit(session.finish())

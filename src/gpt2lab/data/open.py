@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, groupby
 from typing import Any
 
@@ -14,6 +14,7 @@ from gpt2lab.data.files import OnBytes, Reading, Source
 from gpt2lab.data.finding import Choice, find_sources
 from gpt2lab.data.npz import read_npz
 from gpt2lab.data.pieces import Piece, Say
+from gpt2lab.data.records import given_records
 from gpt2lab.data.shards import read_shards
 from gpt2lab.data.sources import first_documents, first_lines, read_pieces
 from gpt2lab.data.tokens import Chain, Documents
@@ -54,6 +55,19 @@ def open_documents(
     if not parts:
         raise UsageError(f"the dataset is empty: there is no text in {', '.join(paths)}")
     return parts[0] if len(parts) == 1 else _joined(parts)
+
+
+def documents_of(
+    records: Sequence[Mapping[str, str]], tokenizer: Tokenizer, *, say: Say = lambda line: None
+) -> Documents:
+    """Return the documents of records in memory, which are read like those of JSON lines.
+
+    Raises :class:`UsageError` if there is no text.
+    """
+    documents = collect(encode_pieces(given_records(records, say), tokenizer), tokenizer.n_vocab)
+    if not len(documents):
+        raise UsageError("the data are empty: there is no text in them")
+    return documents
 
 
 def local_paths(paths: Sequence[str], say: Say) -> list[str]:

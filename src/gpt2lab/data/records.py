@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -37,6 +37,12 @@ def read_json(blocks: Iterator[str], name: str, reading: Reading, say: Say) -> I
     values = _values(blocks, name)
     records = ((f"line {line}", line, value if isinstance(value, dict) else None) for line, value in values)
     yield from _records(records, name, reading, say)
+
+
+def given_records(records: Iterable[Mapping[str, str]], say: Say) -> Iterator[Piece]:
+    """Yield the texts of records in memory. Raises :class:`UsageError` as :func:`read_json_lines` does."""
+    numbered = ((f"item {number}", number, dict(record)) for number, record in enumerate(records))
+    yield from _records(numbered, "the data", Reading(), say)
 
 
 def read_parquet(path: Path, name: str, reading: Reading, say: Say) -> Iterator[Piece]:

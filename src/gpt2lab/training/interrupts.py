@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
@@ -22,7 +23,7 @@ class Interrupts:
 
     The same signal a second time ends the process at once, as Ctrl-C does. Exceptions are SIGHUP, which a closed
     terminal sends more than once, and any signal under torchrun, which repeats what the terminal has already sent.
-    ``nohup`` is respected.
+    ``nohup`` is respected. Only the main thread receives signals, so entering it in another has no effect.
     """
 
     def __init__(self, notice: Callable[[], object]) -> None:
@@ -31,6 +32,8 @@ class Interrupts:
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Interrupts:
+        if threading.current_thread() is not threading.main_thread():
+            return self
         numbers = [signal.SIGINT, signal.SIGTERM]
         if SIGHUP is not None and signal.getsignal(SIGHUP) is not signal.SIG_IGN:
             numbers.append(signal.Signals(SIGHUP))
@@ -40,6 +43,13 @@ class Interrupts:
     def __exit__(self, *_: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)
+        self._previous = {}
+
+    def pass_on(self) -> None:
+        """Send the signal that asked for the end once more, to whoever handles it outside; once."""
+        number, self.asked = self.asked, None
+        if number is not None:
+            signal.raise_signal(number)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if number == SIGHUP:

@@ -2,27 +2,37 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from gpt2lab.config import ModelConfig
+from gpt2lab.data.files import Errors
+from gpt2lab.errors import UsageError
 
-if TYPE_CHECKING:
-    from gpt2lab.data.files import Errors
+
+@dataclass(frozen=True)
+class Given:
+    """Documents in memory, each an object as in a file of JSON lines: a text, or a prompt and its completion."""
+
+    records: tuple[dict[str, str], ...]
+
+    def __str__(self) -> str:
+        return f"{len(self.records)} texts given from Python"
 
 
 @dataclass(frozen=True)
 class Job:
     """A training run: its text, the model that it begins with, and the folders that it saves into.
 
-    ``config`` is the shape of a randomly initialized model; None starts from the checkpoint ``model_name``.
+    Text is given as paths, or in memory. ``config`` is the shape of a randomly initialized model; None starts from the
+    checkpoint ``model_name``. Raises :class:`UsageError` if ``run_name`` names no folder.
     """
 
-    dataset: tuple[str, ...]
+    dataset: tuple[str, ...] | Given
     model_name: str = "tales"
     config: ModelConfig | None = None
-    val_dataset: str | None = None
+    val_dataset: str | Given | None = None
     held_out: float = 0.05
     encoding: str = "utf-8"
     field: str | None = None
@@ -36,6 +46,17 @@ class Job:
     sample_dir: str = "samples"
     restore_from: str = "latest"
     device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        if Path(self.run_name).name in ("", ".."):
+            raise UsageError(f"--run_name must be the name of a folder for this run, got {self.run_name!r}")
+
+    def described(self) -> dict[str, Any]:
+        """Return the fields as JSON can hold them; texts in memory are counted instead."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        config = self.config and asdict(self.config)
+        texts = {name: str(value) for name, value in values.items() if isinstance(value, Given)}
+        return {**values, "config": config, **texts}
 
     @property
     def run(self) -> Path:

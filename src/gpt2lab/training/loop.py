@@ -11,8 +11,8 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ Sampler = Callable[[int, Mapping[str, Tensor]], None]
 
 
 class Trainer:
-    """A model in training: ``Trainer(...).train()``.
+    """A model in training: ``Trainer(...).train()``, or :meth:`updates`, one at a time.
 
     Args:
         model: the model with its weights (every process gets the main one's); parameters to train require gradients.
@@ -94,6 +94,8 @@ class Trainer:
         self.unlearned = 0  # updates without a learned target
         self.last_state: Path | None = None
         self.saved_at = time.monotonic()
+        self.outcome: str | None = None  # why training ended
+        self.stopping = False  # asks training to end, as a signal does
         self.interrupts = Interrupts(self._say_interrupted)
 
     @property
@@ -102,26 +104,32 @@ class Trainer:
         steps, stop_after = self.settings.steps or 0, self.settings.stop_after
         return min(steps, stop_after) if stop_after else steps
 
-    def train(self) -> str:
-        """Train until the last update, until patience runs out, or until a signal.
+    def train(self) -> str | None:
+        """Train to the end, or until a signal; return :attr:`outcome`. See :meth:`updates`."""
+        with self.interrupts:
+            for _ in self.updates():
+                pass
+        return self.outcome
 
-        After a signal, the update is finished and the state is saved.
+    def updates(self) -> Iterator[Update]:
+        """Yield each update once it is made and, where that is due, validated; then save and write samples where due.
 
-        Returns why training ended: ``finished``, ``no better`` or ``interrupted``. Raises :class:`TrainingError` if the
-        loss is not finite, and :class:`CheckpointError` if saving fails; earlier states stay intact.
+        Ends after the last update, or when patience runs out; also after a signal, if :attr:`interrupts` is entered, or
+        after :attr:`stopping` was set: the update is then finished and the state saved. :attr:`outcome` becomes
+        ``finished``, ``no better`` or ``interrupted``. Raises :class:`TrainingError` if the loss is not finite, and
+        :class:`CheckpointError` if saving fails; earlier states stay intact.
         """
         begin = time.perf_counter() - self.seconds
-        with self.interrupts:
-            if self.validated is not None and math.isinf(self.best):
-                self._validate_and_keep_best(self.validated)
-            while self.step < self.last_step:
-                before = time.perf_counter()
-                loss = self.update()
-                self.seconds = time.perf_counter() - begin
-                self._report(loss, time.perf_counter() - before)
-                if reason := self._after_update():
-                    return reason
-        return "finished"
+        if self.validated is not None and math.isinf(self.best):
+            self._validate_and_keep_best(self.validated)
+        while self.step < self.last_step and self.outcome is None:
+            before = time.perf_counter()
+            loss = self.update()
+            self.seconds = time.perf_counter() - begin
+            made = self._report(loss, time.perf_counter() - before)
+            yield replace(made, validation=self._validate_if_due())
+            self.outcome = self._after_update()
+        self.outcome = self.outcome or "finished"
 
     @property
     def interrupted(self) -> signal.Signals | None:
@@ -143,14 +151,15 @@ class Trainer:
         """Whether tokens that the dataset lacks are still left out."""
         return self.step <= self.settings.narrow_steps > 0
 
-    def _after_update(self) -> str | None:
-        """Validate, sample and save where due; return the reason if training ends here.
-
-        An interrupted run still validates, because a resumed run would never make up for it, but writes no samples.
-        """
+    def _validate_if_due(self) -> Validation | None:
+        """Validate where due; an interrupted run does so too, because a resumed run would never make up for it."""
         widened = self.step == self.settings.narrow_steps + 1 > 1
-        if self.validated is not None and (widened or self._due(self.settings.val_every)):
-            self._validate_and_keep_best(self.validated)
+        if self.validated is None or not (widened or self._due(self.settings.val_every)):
+            return None
+        return self._validate_and_keep_best(self.validated)
+
+    def _after_update(self) -> str | None:
+        """Save and sample where due; return the reason if training ends here. An interrupted run writes no samples."""
         interrupted, long_since = self._agreed()
         if interrupted:
             self.reporter.say("interrupted")
@@ -164,10 +173,11 @@ class Trainer:
         return "no better" if ended else None
 
     def _agreed(self) -> tuple[bool, bool]:
-        """Return whether any process was interrupted, and whether a save is overdue, using a single exchange."""
+        """Return whether any process was asked to end, and whether a save is overdue, using a single exchange."""
         size, minutes = self.world.size, self.settings.save_minutes
         long_since = self.world.is_main and minutes > 0 and time.monotonic() - self.saved_at >= 60 * minutes
-        told = self.world.sum(float(self.interrupted is not None) + (size + 1) * float(long_since))
+        ends = self.stopping or self.interrupted is not None
+        told = self.world.sum(float(ends) + (size + 1) * float(long_since))
         return told % (size + 1) > 0, told > size
 
     def update(self) -> float | None:
@@ -298,7 +308,7 @@ class Trainer:
         where = f"the last state, {self.last_state}, is intact" if self.last_state else "no state has been saved yet"
         return f"{what}; {where}; try a lower --learning_rate"
 
-    def _report(self, loss: float | None, seconds: float) -> None:
+    def _report(self, loss: float | None, seconds: float) -> Update:
         if loss is None:
             self._count_unlearned()
         else:
@@ -306,7 +316,10 @@ class Trainer:
         average = self.average[0] / self.average[1] if self.average[1] else None
         tokens = self.settings.windows_per_update * self.windows.length
         rate = learning_rate(self.step, self.settings)
-        self.reporter.update(Update(self.step, self.seconds, loss, average, rate, tokens / max(seconds, 1e-9)))
+        speed = tokens / max(seconds, 1e-9)
+        made = Update(self.step, self.last_step, self.seconds, loss, average, rate, tokens, speed)
+        self.reporter.update(made)
+        return made
 
     def _count_unlearned(self) -> None:
         if self.unlearned == 0:
@@ -316,7 +329,7 @@ class Trainer:
     def _due(self, every: int) -> bool:
         return self.step == self.last_step or (every > 0 and self.step % every == 0)
 
-    def _validate_and_keep_best(self, held_out: Windows) -> None:
+    def _validate_and_keep_best(self, held_out: Windows) -> Validation:
         self.reporter.status("Calculating validation loss...")
         loss = self.validate(held_out)
         if not math.isfinite(loss):
@@ -325,7 +338,9 @@ class Trainer:
         if loss < self.best:
             self.best, self.best_step, self.since_best = loss, self.step, 0
             self._write_model()
-        self.reporter.validation(Validation(self.step, self.seconds, loss, best=self.since_best == 0))
+        made = Validation(self.step, self.seconds, loss, best=self.since_best == 0)
+        self.reporter.validation(made)
+        return made
 
     def _say_interrupted(self) -> None:
         self.reporter.status("finishing this update, then saving; press Ctrl-C again to stop at once")

@@ -6,27 +6,13 @@ original ``train.py``. A trainer calls a :class:`Reporter`. This module knows no
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 from gpt2lab.system.memory import peak_memory
 from gpt2lab.training.interrupts import output_is_gone
-
-
-@dataclass(frozen=True)
-class Update:
-    """Update number ``step``, made ``seconds`` after training began. Losses are in nats a token.
-
-    ``loss`` is None if no target of the update is learned, and ``average`` is None before the first loss.
-    """
-
-    step: int
-    seconds: float
-    loss: float | None
-    average: float | None
-    learning_rate: float
-    tokens_per_second: float
 
 
 @dataclass(frozen=True)
@@ -37,6 +23,33 @@ class Validation:
     seconds: float
     loss: float
     best: bool
+
+
+@dataclass(frozen=True)
+class Update:
+    """An update of a run. Losses are in nats a token.
+
+    Attributes:
+        step: its number, from 1.
+        last_step: the number of the update after which training ends.
+        seconds: time since training began.
+        loss: the mean loss of its targets; None if none of them is learned.
+        average: a running mean of losses; None before the first loss.
+        learning_rate: the learning rate it was made with.
+        tokens: tokens read.
+        tokens_per_second: its speed.
+        validation: the validation after it, if there was one.
+    """
+
+    step: int
+    last_step: int
+    seconds: float
+    loss: float | None
+    average: float | None
+    learning_rate: float
+    tokens: int
+    tokens_per_second: float
+    validation: Validation | None = None
 
 
 class Reporter:
@@ -64,6 +77,17 @@ class Reporter:
         """Close what was opened."""
 
 
+class Messages(Reporter):
+    """A reporter that hands each line to ``say``, and leaves updates and validations to whoever iterates over them."""
+
+    def __init__(self, say: Callable[[str], object]) -> None:
+        self._say = say
+
+    def say(self, line: str) -> None:
+        """Hand on ``line``."""
+        self._say(line)
+
+
 class Lines(Reporter):
     """A reporter that prints the original's lines on standard output."""
 
@@ -87,12 +111,11 @@ class Lines(Reporter):
 class Live(Reporter):
     """A reporter that keeps one line on a terminal up to date."""
 
-    def __init__(self, last_step: int) -> None:
+    def __init__(self) -> None:
         from rich.console import Console
         from rich.live import Live as RichLive
 
-        self._last_step = last_step
-        self._console = Console(highlight=False)
+        self._console = Console(highlight=False, emoji=False)
         self._live = RichLive("", console=self._console, refresh_per_second=4, transient=True)
         self._numbers, self._status = "", ""
         self._first: Update | None = None
@@ -119,7 +142,7 @@ class Live(Reporter):
         self._speed = 0.9 * self._speed + 0.1 * made.tokens_per_second if self._speed else made.tokens_per_second
         self._status = ""
         self._numbers = (
-            f"{made.step}/{self._last_step}  loss {_number(made.loss, '.3f')}  avg {_number(made.average, '.3f')}  "
+            f"{made.step}/{made.last_step}  loss {_number(made.loss, '.3f')}  avg {_number(made.average, '.3f')}  "
             f"lr {made.learning_rate:.1e}  {self._speed:,.0f} tokens/s  {self._to_go(made)}  "
             f"{peak_memory() / 2**30:.1f} GiB"
         )
@@ -135,7 +158,7 @@ class Live(Reporter):
             self._first = made
             return "…"
         each = (made.seconds - self._first.seconds) / (made.step - self._first.step)
-        return f"{clock(each * (self._last_step - made.step))} to go"
+        return f"{clock(each * (made.last_step - made.step))} to go"
 
     def _show(self) -> None:
         from rich.text import Text

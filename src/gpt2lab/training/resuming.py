@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from gpt2lab.data.pieces import Say
 from gpt2lab.data.windows import Windows
 from gpt2lab.errors import CheckpointError, UsageError
 from gpt2lab.training import checkpoints
@@ -26,7 +27,7 @@ from gpt2lab.training.loop import Trainer
 from gpt2lab.training.module import GPT2
 from gpt2lab.training.restoring import restore
 from gpt2lab.training.settings import NOTHING, Done, Settings
-from gpt2lab.training.setup import Setup, open_source, print_line
+from gpt2lab.training.setup import Setup, open_source
 
 
 def torchrun_job() -> str | None:
@@ -35,19 +36,22 @@ def torchrun_job() -> str | None:
     return f"none/{os.getppid()}" if run_id == "none" else run_id  # the parent is torchrun's agent
 
 
-def begin(job: Job, settings: Settings, world: World) -> tuple[Setup, State | None]:
-    """Return the setup with the model that a run begins with, and the state to resume from if there is one."""
+def begin(job: Job, settings: Settings, world: World, say: Say) -> tuple[Setup, State | None]:
+    """Return the setup with the model that a run begins with, and the state to resume from if there is one.
+
+    ``say`` receives the lines for the user.
+    """
     job = _after_restart(job, world)
     _check_restore_from(job)
     path = job.restore_from
     if path not in ("latest", "fresh") and not _has_states(Path(path)):
         other = replace(job, model_name=path, config=None)  # weights of any kind, as in the original
-        return Setup(job, settings, open_source(other), world), None
-    state = _find_state(job) if world.is_main else None
+        return Setup(job, settings, open_source(other), world, say), None
+    state = _find_state(job, say) if world.is_main else None
     found = world.broadcast(None if state is None else (state.path, state.kind, state.progress))
     if found is not None and state is None:
         state = State(found[0], found[1], {}, {}, found[2])  # the main process has the tensors
-    return Setup(job, settings, open_source(job), world), state
+    return Setup(job, settings, open_source(job), world, say), state
 
 
 def _after_restart(job: Job, world: World) -> Job:
@@ -82,14 +86,14 @@ def _check_restore_from(job: Job) -> None:
         )
 
 
-def _find_state(job: Job) -> State | None:
+def _find_state(job: Job, say: Say) -> State | None:
     """Return the state that ``job`` asks to resume from. Only the main process calls this."""
     if job.restore_from == "fresh":
         return None
     if job.restore_from == "latest":
-        return checkpoints.load_latest(job.run, print_line)
+        return checkpoints.load_latest(job.run, say)
     path = Path(job.restore_from)
-    return checkpoints.load_state(path) if checkpoints.is_state(path) else checkpoints.load_latest(path, print_line)
+    return checkpoints.load_state(path) if checkpoints.is_state(path) else checkpoints.load_latest(path, say)
 
 
 def _has_states(path: Path) -> bool:
@@ -167,7 +171,7 @@ def is_of(state: State | None, run: Path) -> bool:
     return state is not None and state.path.resolve().parent == run.resolve()
 
 
-def move_aside(job: Job) -> None:
+def move_aside(job: Job, say: Say) -> None:
     """Rename the folder of an earlier run, with its model and states, which this run would overwrite.
 
     The folder of its samples gets the same number.
@@ -187,7 +191,7 @@ def move_aside(job: Job) -> None:
             raise CheckpointError(
                 f"cannot move the run in {folder} to {aside}: {error.strerror or error}; give another --run_name"
             ) from None
-    print_line(f"moved the earlier run in {run} to {_numbered(run, number)}")
+    say(f"moved the earlier run in {run} to {_numbered(run, number)}")
 
 
 def _numbered(folder: Path, number: int) -> Path:

@@ -6,9 +6,10 @@ of the text, of saved states, or of what an update does.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from gpt2lab.config import ModelConfig
+from gpt2lab.config import GPT2_N_VOCAB, ModelConfig, takes_gpt2_vocabulary
 from gpt2lab.errors import UsageError
 from gpt2lab.model import tokenizer_of
 from gpt2lab.tokenizer import Tokenizer
@@ -36,6 +37,10 @@ class Source:
 def open_source(job: Job) -> Source:
     """Open the model that training begins with. Raises :class:`UsageError` if it has no tokenizer."""
     if job.config is not None:
+        if not takes_gpt2_vocabulary(job.config.n_vocab):
+            raise UsageError(
+                f"a new model has GPT-2's vocabulary: n_vocab must be {GPT2_N_VOCAB}, not {job.config.n_vocab}"
+            )
         return Source(job.config, Tokenizer.gpt2())
     checkpoint = open_checkpoint(job.model_name)
     tokenizer = tokenizer_of(checkpoint)
@@ -48,12 +53,16 @@ def open_source(job: Job) -> Source:
 
 @dataclass(frozen=True)
 class Setup:
-    """A run in one process: the requested ``job`` and ``settings``, the ``source``, and the ``world`` of processes."""
+    """A run in one process: the requested ``job`` and ``settings``, the ``source``, and the ``world`` of processes.
+
+    ``show`` receives the lines for the user.
+    """
 
     job: Job
     settings: Settings
     source: Source
     world: World
+    show: Callable[[str], object]
 
     def resolved(self, windows: int, done: Done) -> Setup:
         """Return a copy with resolved settings, now that the number of ``windows`` in an epoch is known."""
@@ -61,11 +70,6 @@ class Setup:
         return replace(self, settings=resolved(self.settings, config, windows, from_scratch=from_scratch, done=done))
 
     def say(self, line: str) -> None:
-        """Print a line on standard output, in the main process alone."""
+        """Show a line, in the main process alone."""
         if self.world.is_main:
-            print_line(line)
-
-
-def print_line(line: str) -> None:
-    """Print a line on standard output and flush it."""
-    print(line, flush=True)
+            self.show(line)

@@ -1,4 +1,4 @@
-"""From the user's request to a running trainer.
+"""From the request to a running trainer: :class:`Session`.
 
 Lists the steps before the first update in the order in which they happen, and reports the end of the run. This module
 knows nothing of flags, nor of what an update does.
@@ -7,11 +7,16 @@ knows nothing of flags, nor of what an update does.
 from __future__ import annotations
 
 import json
+import weakref
+from collections.abc import Generator
+from contextlib import ExitStack
 from dataclasses import asdict
 
 import torch
 
+from gpt2lab.engines.lazy import Engines
 from gpt2lab.errors import CheckpointError, UsageError
+from gpt2lab.model import LanguageModel, load
 from gpt2lab.system.atomic import new_files
 from gpt2lab.system.locks import Hold
 from gpt2lab.training import checkpoints
@@ -24,9 +29,9 @@ from gpt2lab.training.metrics import file_reporters
 from gpt2lab.training.module import GPT2
 from gpt2lab.training.ops.compute import Compute
 from gpt2lab.training.optimizers import choose_trainable
-from gpt2lab.training.reporting import Lines, Live, Reporter, Several
+from gpt2lab.training.reporting import Reporter, Several, Update
 from gpt2lab.training.resuming import base_checksum, begin, done_before, ended, go_on, is_of, move_aside, torchrun_job
-from gpt2lab.training.samples import Samples
+from gpt2lab.training.samples import Samples, in_memory
 from gpt2lab.training.settings import Settings
 from gpt2lab.training.setup import Setup
 from gpt2lab.training.text import Text, load_text
@@ -34,40 +39,74 @@ from gpt2lab.weights.huggingface import write_vocabulary
 from gpt2lab.weights.vocabulary import gpt2_vocabulary
 
 
-def train(job: Job, settings: Settings, terminal: bool = False) -> int:
-    """Run ``job`` and return the exit status: 0, or that of the signal that ended it after the state was saved.
+class Session:
+    """A training run, prepared up to its first update; the command and :func:`gpt2lab.finetune` both drive one.
 
-    ``terminal`` asks for a live line in place of the original's lines. Raises the errors in :mod:`gpt2lab.errors`.
+    The run folder is locked until the session ends, is closed or is garbage. ``reporter`` shows the progress. Raises
+    the errors in :mod:`gpt2lab.errors`.
     """
-    with World.start(_device(job.device)) as world, Hold() as hold:
-        if world.is_main:
-            hold.take(job.run)
-        setup, state = begin(job, settings, world)
-        text = load_text(setup)
-        setup = setup.resolved(len(text.windows), done_before(state, text.windows))
-        trainer = _trainer(setup, text, state)
-        goes_on, newer = is_of(state, job.run), state is None or setup.job.restore_from != "latest"
-        del state  # else its files stay open, and in memory, to the end
-        if reason := ended(trainer):
-            setup.say(reason)
-            _say_end(setup, trainer, "ended before")
-            return 0
-        if world.is_main:  # every check has passed: from here on the run folder changes
-            if not goes_on:
-                move_aside(job)
-            _prepare_run(setup)
-            hold.take(job.run)
-            if newer:
-                trainer.generation = checkpoints.next_generation(job.run)
-        with _reporter(setup, trainer, terminal) as reporter:
-            trainer.reporter = reporter
-            reporter.say("Training...")
-            reason = trainer.train()
-        _say_end(setup, trainer, reason)
-        return 128 + trainer.interrupted if trainer.interrupted else 0
+
+    def __init__(self, job: Job, settings: Settings, reporter: Reporter) -> None:
+        with ExitStack() as opened:
+            world, hold = opened.enter_context(World.start(_device(job.device))), opened.enter_context(Hold())
+            if world.is_main:
+                hold.take(job.run)
+            setup, state = begin(job, settings, world, reporter.say)
+            text = load_text(setup)
+            self.setup = setup.resolved(len(text.windows), done_before(state, text.windows))
+            self.trainer = _trainer(self.setup, text, state, reporter if world.is_main else Reporter())
+            self._goes_on = is_of(state, job.run)
+            self._newer = state is None or setup.job.restore_from != "latest"
+            self._hold, self._opened = hold, opened.pop_all()
+        self.close = weakref.finalize(self, self._opened.close)
+        """Release the run folder; updates that are not saved are lost."""
+
+    def finish(self) -> int:
+        """Train to the end, or until a signal; return the exit status: 0, or that of the signal."""
+        with self.trainer.interrupts:
+            for _ in self.updates():
+                pass
+        return 128 + self.trainer.interrupted if self.trainer.interrupted else 0
+
+    def updates(self) -> Generator[Update]:
+        """Yield the updates up to the end of the run, as :meth:`Trainer.updates` does; can be called once."""
+        setup, trainer = self.setup, self.trainer
+        with self._opened:
+            if trainer.stopping:
+                return
+            if reason := ended(trainer):
+                setup.say(reason)
+                trainer.outcome = "ended before"
+            else:
+                self._prepare()
+                with _reporter(setup, trainer) as trainer.reporter:
+                    trainer.reporter.say("Training...")
+                    yield from trainer.updates()
+            _say_end(setup, trainer)
+
+    def model(self) -> LanguageModel:
+        """Return the best model so far, which the run folder holds; without validation, a copy of the newest."""
+        trainer, source = self.trainer, self.setup.source
+        saved = trainer.run / "model.safetensors"
+        if trainer.validated is not None and trainer.best_step != trainer.step and saved.exists():
+            return load(trainer.run)
+        tensors = {name: tensor.detach().clone() for name, tensor in trainer.tensors().items()}
+        return LanguageModel(Engines(in_memory(source.config, tensors)), source.tokenizer)
+
+    def _prepare(self) -> None:
+        """Make the run folder ready: every check has passed, and from here on it changes."""
+        setup, job = self.setup, self.setup.job
+        if not setup.world.is_main:
+            return
+        if not self._goes_on:
+            move_aside(job, setup.say)
+        _prepare_run(setup)
+        self._hold.take(job.run)
+        if self._newer:
+            self.trainer.generation = checkpoints.next_generation(job.run)
 
 
-def _trainer(setup: Setup, text: Text, state: State | None) -> Trainer:
+def _trainer(setup: Setup, text: Text, state: State | None, reporter: Reporter) -> Trainer:
     """Return a trainer whose model has its weights and its way to compute, resumed from ``state`` if there is one."""
     settings, world, source = setup.settings, setup.world, setup.source
     model = _build(setup, with_weights=state is None or settings.lora > 0)
@@ -85,8 +124,7 @@ def _trainer(setup: Setup, text: Text, state: State | None) -> Trainer:
         "model_name": setup.job.model_name if source.checkpoint else None,
         "torchrun": torchrun_job(),
     }
-    plain = Lines() if world.is_main else Reporter()
-    trainer = Trainer(model, settings, *text, setup.job.run, world, plain, vocabulary=source.vocabulary, about=about)
+    trainer = Trainer(model, settings, *text, setup.job.run, world, reporter, vocabulary=source.vocabulary, about=about)
     if settings.sample_every:
         trainer.sampler = Samples(setup, lambda line: trainer.reporter.say(line))
     go_on(trainer, setup, state)
@@ -118,22 +156,21 @@ def _prepare_run(setup: Setup) -> None:
         job.run.mkdir(parents=True, exist_ok=True)
         vocabulary = setup.source.vocabulary or gpt2_vocabulary()
         with new_files(job.run, sync=False) as folder:
-            text = json.dumps({**asdict(job), **asdict(setup.settings)}, indent=2) + "\n"
+            text = json.dumps({**job.described(), **asdict(setup.settings)}, indent=2) + "\n"
             (folder / "settings.json").write_text(text, encoding="utf-8")
             write_vocabulary(folder, vocabulary, setup.source.config.n_ctx)
     except OSError as error:
         raise CheckpointError(f"cannot write into {job.run}: {error.strerror or error}") from None
 
 
-def _reporter(setup: Setup, trainer: Trainer, terminal: bool) -> Reporter:
-    if not setup.world.is_main:
-        return Reporter()
-    files = file_reporters(trainer.run, trainer.step)
-    return Several(Live(trainer.last_step) if terminal else Lines(), *files)
+def _reporter(setup: Setup, trainer: Trainer) -> Reporter:
+    """Return the trainer's reporter, together with those that write files in the main process."""
+    files = file_reporters(trainer.run, trainer.step) if setup.world.is_main else []
+    return Several(trainer.reporter, *files)
 
 
-def _say_end(setup: Setup, trainer: Trainer, reason: str) -> None:
-    run, say = trainer.run, setup.say
+def _say_end(setup: Setup, trainer: Trainer) -> None:
+    run, say, reason = trainer.run, setup.say, trainer.outcome
     if reason == "no better":
         say(f"stopped: the last {trainer.since_best} validations brought no improvement")
     if trainer.since_best and trainer.best_step == 0:

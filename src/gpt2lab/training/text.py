@@ -10,10 +10,11 @@ from typing import NamedTuple
 
 from gpt2lab.data.files import Reading
 from gpt2lab.data.finding import Choice
-from gpt2lab.data.open import open_documents
+from gpt2lab.data.open import documents_of, open_documents
 from gpt2lab.data.split import hold_out
 from gpt2lab.data.tokens import Documents
 from gpt2lab.data.windows import Ring, Windows
+from gpt2lab.training.job import Given
 from gpt2lab.training.setup import Setup
 
 LEAST_HELD_OUT = 128  # tokens; the loss of fewer says nothing
@@ -58,7 +59,8 @@ def _split(setup: Setup) -> tuple[Ring, Ring | None]:
 
     if job.val_dataset is not None:
         ring, _ = split(0.0)
-        aside = Ring(_read(setup, (job.val_dataset,)), separator=separator)
+        chosen = job.val_dataset if isinstance(job.val_dataset, Given) else (job.val_dataset,)
+        aside = Ring(_read(setup, chosen), separator=separator)
         if _is_within(job.val_dataset, job.dataset):
             setup.say(f"{job.val_dataset} is also trained on: its loss will measure memorization")
         return ring, aside
@@ -69,8 +71,10 @@ def _split(setup: Setup) -> tuple[Ring, Ring | None]:
     return ring, held_out
 
 
-def _read(setup: Setup, paths: tuple[str, ...]) -> Documents:
+def _read(setup: Setup, paths: tuple[str, ...] | Given) -> Documents:
     job, tokenizer = setup.job, setup.source.tokenizer
+    if isinstance(paths, Given):
+        return documents_of(paths.records, tokenizer, say=setup.say)
     return open_documents(
         paths,
         tokenizer,
@@ -80,7 +84,9 @@ def _read(setup: Setup, paths: tuple[str, ...]) -> Documents:
     )
 
 
-def _is_within(path: str, others: tuple[str, ...]) -> bool:
-    """Return whether a file or folder is one of ``others``, or inside one of them."""
+def _is_within(path: str | Given, others: tuple[str, ...] | Given) -> bool:
+    """Return whether a file or folder is one of ``others``, or inside one of them; or whether texts are the same."""
+    if isinstance(path, Given) or isinstance(others, Given):
+        return path == others
     place = Path(path).resolve()
     return bool({place, *place.parents} & {Path(other).resolve() for other in others})
