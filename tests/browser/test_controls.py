@@ -118,7 +118,7 @@ def test_a_button_for_each_temperature_of_the_article(controls):
 def test_all_stages_can_be_turned_off_at_once(controls):
     for name, value in (("temperature", "2"), ("top_k", "5"), ("top_p", "0.5"), ("min_p", "0.1")):
         number(controls, name).fill(value)
-    controls.get_by_role("button", name="As the model has it").click()
+    controls.get_by_role("button", name="Reset sampling").click()
     now = settings(controls)
     assert [now[name] for name in ("temperature", "top_k", "top_p", "min_p")] == [1, 0, 1, 0]
 

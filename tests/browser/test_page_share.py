@@ -67,15 +67,15 @@ def test_a_text_that_comes_out_otherwise_is_not_called_the_same(new_page, page, 
     story = packed(link) | {"check": [24, "00000000"]}
     other = new_page()
     other.goto(hashed(story))
-    told(other, "1 of 3 texts are other ones.")
+    told(other, "1 of 3 texts differ.")
 
 
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         ({"gpt2lab": 99}, "It was made by another version of gpt2lab."),
-        ({"branches": [{"parent": 5}]}, "It is damaged, or no story of gpt2lab."),
-        ({"settings": {"temperature": -1}}, "It is damaged, or no story of gpt2lab."),
+        ({"branches": [{"parent": 5}]}, "It is damaged, or not a gpt2lab story."),
+        ({"settings": {"temperature": -1}}, "It is damaged, or not a gpt2lab story."),
     ],
 )
 def test_a_damaged_link_is_refused_in_a_sentence(page, change, words):
@@ -99,7 +99,7 @@ def test_a_file_replays_as_a_link_does(page, new_page, link, tmp_path):
 def test_a_file_that_holds_no_story_is_refused_in_a_sentence(page):
     visit(page)
     page.set_input_files("#file", {"name": "notes.txt", "mimeType": "text/plain", "buffer": b"not a story"})
-    told(page, "notes.txt cannot be opened. It is damaged, or no story of gpt2lab.")
+    told(page, "notes.txt cannot be opened. It is damaged, or not a gpt2lab story.")
 
 
 def test_a_model_of_that_fingerprint_is_found_under_another_name(pair_server, new_page):

@@ -113,7 +113,7 @@ def test_a_prompt_without_room_after_it_is_refused_in_a_sentence(page):
     visit(page, prompt="again " * 600)
     page.locator("#tokens .given").nth(500).wait_for()
     page.click("#run")
-    page.locator("[role=alert]", has_text="There is no room left: this model reads 512 tokens at most").wait_for()
+    page.locator("[role=alert]", has_text="There is no room left: this model reads at most 512 tokens").wait_for()
 
 
 def test_a_server_with_keys_asks_for_one_and_keeps_it_for_the_tab(serve, new_page, complaints, tmp_path_factory):
@@ -124,7 +124,7 @@ def test_a_server_with_keys_asks_for_one_and_keeps_it_for_the_tab(serve, new_pag
     page.goto("/")
     page.get_by_role("textbox", name="API key").fill("wrong")
     page.get_by_role("button", name="Use this key").click()
-    page.get_by_role("heading", name="The server does not know this key.").wait_for()
+    page.get_by_role("heading", name="The server does not accept this key.").wait_for()
     page.get_by_role("textbox", name="API key").fill("open-sesame")
     page.get_by_role("button", name="Use this key").click()
     page.locator("html[data-ready]").wait_for()
@@ -182,4 +182,4 @@ def test_what_the_server_has_changed_meanwhile_is_told(page):
 
     page.route("**/v1/completions", other)
     write(page)
-    page.locator("[role=alert]", has_text="changed the model of this name").wait_for()
+    page.locator("[role=alert]", has_text="model of this name has changed").wait_for()

@@ -83,7 +83,7 @@ def test_what_is_no_list_of_temperatures_is_said(opened, expect):
     for temperatures in ("", "warm", "1 -1", " ".join(map(str, range(17)))):
         status.evaluate("(element) => { element.textContent = '' }")
         sweep(opened, temperatures)
-        expect(status).to_have_text(re.compile("Temperatures are numbers from 0"))
+        expect(status).to_have_text(re.compile("Enter up to 16 temperatures"))
     assert opened.locator("#sweep .sweep-column").count() == 0
 
 

@@ -116,7 +116,9 @@ def test_a_training_begun_anew_takes_the_place_of_the_one_before(watch, folder, 
     assert len(place(page, "raw")) == 25
     expect(page.locator("#sample-title")).to_contain_text("After 20 updates")  # the newest of this training
     page.get_by_role("button", name="Later checkpoint").click()
-    expect(page.locator("#sample-title")).to_contain_text("of an earlier training: this one has not come so far")
+    expect(page.locator("#sample-title")).to_contain_text(
+        "from an earlier training run: this one has not reached that update"
+    )
 
 
 def test_a_lost_connection_is_told_and_comes_back(watch, folder, expect, complaints):
@@ -127,7 +129,7 @@ def test_a_lost_connection_is_told_and_comes_back(watch, folder, expect, complai
     expect(page.locator("#readout")).to_contain_text("update 5 ·")
     page.route("**/watch/events", lambda route: route.abort())
     page.reload()  # which loses it
-    expect(page.locator("#connection")).to_have_text(re.compile(r"no connection; again in \d+ s"))
+    expect(page.locator("#connection")).to_have_text(re.compile(r"no connection; trying again in \d+ s"))
     run.update(6)
     page.unroute("**/watch/events")
     page.evaluate("() => dispatchEvent(new Event('online'))")
@@ -143,9 +145,9 @@ def test_curves_are_read_off_with_pointer_and_keys(watch, folder, expect):
     run.settings(steps=100)
     fill(run, 50)
     page = watch("read")
-    readout, cursor = page.locator("#readout"), page.get_by_label("Read off at an update")
+    readout, cursor = page.locator("#readout"), page.get_by_label("Values at an update")
     expect(readout).to_contain_text("update 50 · loss 3.000 · smoothed 3")
-    expect(readout).to_contain_text("held out 3.500 at 50 · learning rate 1.0e-3 · 100 tokens a second")
+    expect(readout).to_contain_text("held out 3.500 at 50 · learning rate 1.0e-3 · 100 tokens per second")
     box = page.locator("#loss-chart").bounding_box()
     page.mouse.move(box["x"] + 46 + (box["width"] - 60) * (20 - 1) / 99, box["y"] + 50)
     expect(readout).to_contain_text("update 20 · loss 4.200")
@@ -196,7 +198,9 @@ def test_the_numbers_are_in_a_table_too(watch, folder, expect):
     assert cells == ["1", "4.960", "4.960", "–", "1.0e-3", "100"]
     assert page.locator("#table tbody th[scope=row]").count() == 40
     label = page.locator("#loss-chart svg").get_attribute("aria-label")
-    assert re.match(r"Loss of read over updates\. In training from 4\.96 to .* Held out at best 3\.500 after 50", label)
+    assert re.match(
+        r"Loss of read over updates\. Training loss, smoothed: 4\.96 to .* Best held-out loss: 3\.500 after 50", label
+    )
 
 
 # ---- texts -----------------------------------------------------------------------------------------------------------
@@ -229,7 +233,7 @@ def test_texts_are_stepped_through_and_nothing_in_them_is_run(watch, folder, exp
     expect(title).to_contain_text("After 10 updates · 1 of 4")
     assert slider.get_attribute("aria-valuetext") == "After 10 updates, 1 of 4, held-out loss 4.833"
     expect(texts).to_have_count(1)
-    page.get_by_label("Compare").select_option("with nothing")
+    page.get_by_label("Compare with").select_option("nothing")
     page.locator("#number").select_option("2")
     expect(texts).to_have_text(["second at 10"])
     expect(page.get_by_role("button", name="Earlier checkpoint")).to_be_disabled()
@@ -316,7 +320,7 @@ def test_several_runs_are_chosen_from_and_drawn_together(watch, folder, expect):
         fill(folder(name), last)
     page = watch("one")
     expect(page.locator("#readout")).to_contain_text("update 10 ·")
-    page.get_by_label("other runs too").check()
+    page.get_by_label("show other runs").check()
     expect(page.locator("#loss-chart path.other")).not_to_have_count(0)
     assert "two" in page.locator("#loss-chart text.name").all_text_contents()
     page.get_by_label("Run", exact=True).select_option("two")
@@ -342,8 +346,8 @@ def test_a_server_with_keys_is_given_one(new_page, serve, folder, tmp_path, expe
     page = new_page(serve("--api_key_file", str(tmp_path / "keys"), "--watch", str(run.path)))
     page.goto("/watch")
     page.get_by_role("button", name="Cancel").click()
-    expect(page.locator("#connection")).to_have_text("the server asks for a key")
-    page.get_by_role("button", name="Give the key").click()
+    expect(page.locator("#connection")).to_have_text("this server needs an API key")
+    page.get_by_role("button", name="Enter the key").click()
     page.get_by_role("textbox", name="API key").fill("secret")
     page.get_by_role("button", name="Use this key").click()
     expect(page.locator("#connection")).to_have_text("live")

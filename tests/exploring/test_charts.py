@@ -17,7 +17,7 @@ def swept(tiny):
 
 
 def test_there_is_a_chart_for_every_kind_of_figure_that_there_is(swept):
-    assert [panel.title for panel in panels(swept)] == ["Surprise and what is open", "Variety", "Repetition"]
+    assert [panel.title for panel in panels(swept)] == ["Surprisal and entropy", "Variety", "Repetition"]
 
 
 def test_a_chart_has_a_point_for_each_value_and_none_for_none():

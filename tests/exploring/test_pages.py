@@ -93,7 +93,7 @@ def test_tokens_carry_what_their_card_says(pages):
     import html as standard
 
     token = json.loads(standard.unescape(texts[0]))[0]
-    assert [name for name, _ in token["rows"]][:2] == ["probability", "as drawn from"]
+    assert [name for name, _ in token["rows"]][:2] == ["probability", "with the settings"]
     assert len(token["lists"][0][1]) == 5
 
 

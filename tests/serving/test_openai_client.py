@@ -61,7 +61,7 @@ def test_errors_are_the_client_s_own_kinds(client, start):
 
 
 def test_a_chat_is_refused_in_words(client):
-    with pytest.raises(openai.NotFoundError, match="no chat model"):
+    with pytest.raises(openai.NotFoundError, match="not a chat model"):
         client.chat.completions.create(model="tales", messages=[{"role": "user", "content": "Hello"}])
 
 

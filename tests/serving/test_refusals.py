@@ -141,7 +141,7 @@ def test_an_unknown_model_address_and_method(api):
 def test_gpt2_is_no_chat_model_and_says_so(api, path):
     body = {"model": "tales", "messages": [{"role": "user", "content": "Hello"}]}
     message = error_of(api.http.post(path, json=body), 404)["message"]
-    assert "no chat model" in message and "/v1/completions" in message
+    assert "not a chat model" in message and "/v1/completions" in message
 
 
 @pytest.mark.parametrize("path", ["/completions", "/models", "/v1/completions/nonsense"])
@@ -267,7 +267,7 @@ def test_what_is_abandoned_is_told_so(start):
 def test_settings_that_make_no_sense_are_refused():
     with pytest.raises(UsageError, match="max_batch"):
         Settings(max_batch=0)
-    with pytest.raises(UsageError, match="never fit"):
+    with pytest.raises(UsageError, match="exceeds max_batch"):
         Settings(max_batch=1, max_waiting=1, max_samples=3)
     with pytest.raises(UsageError, match="drain_seconds"):
         Settings(drain_seconds=math.nan)

@@ -149,7 +149,7 @@ def test_a_second_text_under_the_name_of_a_finished_run_is_refused():
     run(2)
     before = contents()
     Path("text.txt").write_text("Something else altogether. " * 90)
-    with pytest.raises(UsageError, match=r"finished after 2 updates on another text, .* give another --run_name"):
+    with pytest.raises(UsageError, match=r"finished after 2 updates on a different text of .* give another --run_name"):
         run(2)
     assert contents() == before
 

@@ -140,7 +140,7 @@ large.addEventListener("pointermove", (event) => {
   if (row < 0 || column < 0 || row >= n || column > row) return;
   const part = (100 * weight(chosen.layer, chosen.head, row, column)).toFixed(1);
   byId("where").textContent =
-    `${JSON.stringify(data.tokens[row])} looks at ${JSON.stringify(data.tokens[column])}: ${part}%`;
+    `${JSON.stringify(data.tokens[row])} attends to ${JSON.stringify(data.tokens[column])}: ${part}%`;
   query = row;
   paintLooks();
 });

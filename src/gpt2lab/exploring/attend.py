@@ -83,7 +83,7 @@ def logit_lens(
     tokenizer: Tokenizer | None,
     top: int,
 ) -> list[list[Alternative]]:
-    """Return the likeliest next tokens for each row of ``hidden [n_seq, n_embd]``, as if no further layer came."""
+    """Return the likeliest next tokens for each row of ``hidden [n_seq, n_embd]``, as if no layer followed."""
     known = tokenizer.n_vocab if tokenizer else config.n_vocab
     result = []
     for rows in _parts(hidden):

@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 def attend_page(attention: Attention, model_name: str) -> str:
     """Return the whole report as one page; weights are rounded to 255ths."""
     n_layer, n_head, n_seq, _ = attention.weights.shape
-    body = f"""<h1>What a model looks at</h1>
+    body = f"""<h1>What a model attends to</h1>
 <div class="prompt">{escape(attention.prompt) or "(no prompt: the token that starts a text)"}</div>
 <p class="faint">{escape(model_name)}: {n_layer} layers of {n_head} heads, {n_seq} token{"s" * (n_seq != 1)}.</p>
-<h2>Logit lens: what each layer would have said next</h2>
-<p class="faint">Each cell is the likeliest token after its column's if its layer were the last one; the stronger its
-colour, the more probable. The bottom row is what the model says.</p>
+<h2>Logit lens: what each layer would predict next</h2>
+<p class="faint">Each cell shows the token that would be likeliest after its column's token if its layer were the last.
+The stronger the colour, the more probable the token. The bottom row is the model's own prediction.</p>
 {_lens(attention)}
 <h2>Attention</h2>
-<p class="faint">A picture for each head: rows are tokens, columns those that they look at, which are itself and what
-stands before it. Colour grows with the square root of the weight. Choose a head to see it large.</p>
+<p class="faint">One picture for each head. Each row is a token, and each column a token that it attends to: itself or
+an earlier one. Colour grows with the square root of the weight. Choose a head to enlarge it.</p>
 <div id="attention">{_grid(n_layer, n_head)}
 <div><h3 id="head" aria-live="polite"></h3>
 <p id="where" class="faint">Point at or tap a cell, or a token below.</p>
 <div class="wide"><canvas id="large" role="img" aria-labelledby="head"></canvas></div>
-<p class="faint">Where a token looks: choose one, and those that it looks at are coloured.</p>
+<p class="faint">Choose a token to colour those that it attends to.</p>
 <div id="looks" class="tokens" role="group" aria-label="Tokens of the prompt"></div></div></div>"""
     title = f"gpt2lab attend: {attention.prompt[:60]}"
     return html.page(title, body, scripts=("attend.js",), data=_data(attention))

@@ -37,30 +37,30 @@ def panels(sweep: Sweep) -> list[Panel]:
     found: list[Figures] = [setting.figures for setting in sweep.settings]
     result = [
         Panel(
-            "Surprise and what is open",
+            "Surprisal and entropy",
             "nats a token",
             names,
             {
                 "surprisal": [f.surprisal for f in found],
                 "entropy, model": [f.entropy for f in found],
-                "entropy, drawn from": [f.drawn_entropy for f in found],
+                "entropy, sampling": [f.drawn_entropy for f in found],
             },
         ),
         Panel(
             "Variety",
-            "different n-grams, share",
+            "share of distinct n-grams",
             names,
             {f"distinct-{n + 1}": [f.distinct[n] for f in found] for n in range(3)},
             1,
         ),
-        Panel("Repetition", "4-grams seen before, share", names, {"repeated": [f.repeated for f in found]}, 1),
+        Panel("Repetition", "share of 4-grams seen before", names, {"repeated": [f.repeated for f in found]}, 1),
     ]
     if any(f.copied for f in found):
         copied = [float(f.copied.n_words) if f.copied else None for f in found]
         result.append(Panel("Longest run copied", "words", names, {"copied": copied}))
     if any(f.unknown_words is not None for f in found):
         unknown = {"unknown": [f.unknown_words for f in found]}
-        result.append(Panel("Words that the dictionary lacks", "share", names, unknown, 1))
+        result.append(Panel("Words not in the dictionary", "share", names, unknown, 1))
     return [panel for panel in result if any(v is not None for line in panel.series.values() for v in line)]
 
 

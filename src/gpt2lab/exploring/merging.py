@@ -22,7 +22,7 @@ LONGEST_PIECE = 400
 
 @dataclass(frozen=True)
 class Merge:
-    """One step: of the pairs present, the first in the list of merges is joined wherever it occurs.
+    """One step, which joins the pair that comes first in the list of merges, wherever it occurs.
 
     ``rank`` counts from 1, the most frequent pair of the tokenizer's training text; ``symbols`` is the piece after the
     merge, in the alphabet of ``vocab.bpe`` (``Ġ`` is a space).

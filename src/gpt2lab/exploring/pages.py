@@ -25,15 +25,15 @@ def sweep_page(sweep: Sweep) -> str:
     request = sweep.request
     about = (
         f"{sweep.model_name}, seed {request.seed}, {request.nsamples} samples of up to {request.length} tokens at each "
-        f"temperature. Text was made in {sweep.precision}; surprisal, entropy and the probabilities behind each token "
-        "are the unmodified model's (temperature 1, nothing cut)."
+        f"temperature. Text was generated in {sweep.precision}. Surprisal, entropy and the probabilities behind each "
+        "token are the unmodified model's (temperature 1, nothing cut)."
     )
     charts = "".join(
         f"<figure><h3>{escape(panel.title)}</h3>{svg(panel)}<figcaption>{escape(panel.unit)}</figcaption></figure>"
         for panel in panels(sweep)
     )
     body = f"""<h1>What temperature does</h1>
-<div class="prompt">{escape(request.prompt) or "(no prompt: a text from its beginning)"}</div>
+<div class="prompt">{escape(request.prompt) or "(no prompt)"}</div>
 <p class="faint">{escape(about)}</p>
 <h2>Figures</h2>
 {html.table(*figure_table(sweep))}
@@ -41,14 +41,23 @@ def sweep_page(sweep: Sweep) -> str:
 <div class="columns">{charts}</div>
 <h2>Samples</h2>
 {html.tints("Probability of a token in the unmodified model:")}
-<p class="faint">Point at, tap, or walk with the arrow keys through the tokens to see what else might have come.</p>
+<p class="faint">Point at a token, tap it, or move with the arrow keys to see which other tokens were possible.</p>
 <div class="columns">{"".join(_column(setting) for setting in sweep.settings)}</div>"""
     return html.page(f"gpt2lab sweep: {request.prompt[:60]}", body)
 
 
 def figure_table(sweep: Sweep) -> tuple[list[str], list[list[str]]]:
     """Return a head, and a row of text for each setting; columns without figures are left out."""
-    head = ["temperature", "surprisal", "entropy", "entropy drawn from", "distinct-1", "-2", "-3", "repeated 4-grams"]
+    head = [
+        "temperature",
+        "surprisal",
+        "entropy",
+        "sampling entropy",
+        "distinct-1",
+        "-2",
+        "-3",
+        "repeated 4-grams",
+    ]
     copied = any(setting.figures.copied for setting in sweep.settings)
     unknown = any(setting.figures.unknown_words is not None for setting in sweep.settings)
     rows = []
@@ -66,14 +75,14 @@ def figure_notes(sweep: Sweep) -> str:
     """Explain the columns in a few sentences."""
     notes = (
         "Surprisal and entropies: means over the samples' tokens, in nats. Surprisal is minus the log-probability of "
-        "what was drawn, entropy what the model expected it to be, both of the unmodified model; entropy drawn from is "
-        "what sampling left open. Distinct-n: share of different ones among a sample's n-grams of tokens. Repeated: "
-        "4-grams that stood in the sample before."
+        "the drawn token, and entropy is the surprisal that the model expects, both under the unmodified model. "
+        "Sampling entropy is the entropy after all stages of sampling. Distinct-n: the share of distinct ones among a "
+        "sample's n-grams of tokens. Repeated: the share of 4-grams that occurred earlier in the sample."
     )
     if sweep.request.against is not None:
-        notes += f" Copied: most words in a row that also stand in {sweep.request.against}."
+        notes += f" Copied: the longest run of words that also occurs in {sweep.request.against}."
     dictionary = sweep.request.words or sweep.request.against
-    return notes + (f" Unknown: share of words that do not occur in {dictionary}." if dictionary else "")
+    return notes + (f" Unknown: the share of words that do not occur in {dictionary}." if dictionary else "")
 
 
 def _column(setting: Setting) -> str:
@@ -85,7 +94,7 @@ def _column(setting: Setting) -> str:
             copied = f'<p class="faint">Copied: {sample.copied.n_words} words, “{escape(sample.copied.text)}”</p>'
         samples.append(
             f'<div class="sample">{html.tokens([*map(reading_record, sample.readings)], label)}{copied}'
-            f"<details><summary>{escape(_ended(sample.finish_reason))} Make it again</summary>"
+            f"<details><summary>{escape(_ended(sample.finish_reason))} Reproduce</summary>"
             f"{html.command(sample.command)}{_nth(number)}</details></div>"
         )
     f = setting.figures
@@ -101,7 +110,7 @@ def _ended(finish_reason: str) -> str:
 
 
 def _nth(number: int) -> str:
-    return f'<p class="faint">It is the last one, number {number}.</p>' if number > 1 else ""
+    return f'<p class="faint">It is the last sample, number {number}.</p>' if number > 1 else ""
 
 
 def reading_record(reading: Reading) -> html.Record:
@@ -114,7 +123,7 @@ def reading_record(reading: Reading) -> html.Record:
         ("id", str(reading.id)),
     ]
     if reading.drawn_probability is not None:
-        rows.insert(1, ("as drawn from", percent(reading.drawn_probability)))
+        rows.insert(1, ("with the settings", percent(reading.drawn_probability)))
     lists = [("instead", _entries(reading.alternatives))]
     return {
         "text": html.visible(reading.text),
@@ -155,10 +164,10 @@ a token.</p>
 <h2>Texts</h2>
 {html.legend(legend, "KL(A‖B) at a token, nats:")}
 {samples}
-<h2>What moved most</h2>
+<h2>Largest changes</h2>
 <div class="columns"><div>{_moved("B expects more often", c.up)}</div>
 <div>{_moved("B expects less often", c.down)}</div></div>
-<p class="faint">Mean probability of a token at all places of all texts above.</p>"""
+<p class="faint">Mean probability of a token over all places of the texts above.</p>"""
     return html.page(f"gpt2lab compare: {c.model_a} and {c.model_b}", body)
 
 
@@ -168,7 +177,7 @@ def _written(written: Written) -> str:
         f'<section class="column"><h3>{escape(written.author)} writes, sample {written.number}</h3>'
         f'<p class="faint">mean KL(A‖B) {_number(written.kl, 4)} nats a token</p>'
         f"{html.tokens([*map(_place_record, written.places)], label)}"
-        f"<details><summary>Make it again</summary>{html.command(written.command)}{_nth(written.number)}</details>"
+        f"<details><summary>Reproduce</summary>{html.command(written.command)}{_nth(written.number)}</details>"
         "</section>"
     )
 

@@ -51,11 +51,12 @@ class Document:
         first = self.readings[0].context
         text = f"The first token had {first} token before it"
         if not self.edges:
-            return f"{text}, each later one all of those before it; the text fits the context of {self.n_ctx:,}."
+            return f"{text}, and each later one had all earlier tokens: the text fits the context of {self.n_ctx:,}."
         least = min(self.readings[number].context for number in self.edges)
         return (
-            f"{text}, later ones more, up to the context of {self.n_ctx:,}. Windows move on by {self.stride:,} tokens: "
-            f"at the {len(self.edges):,} marked places the context falls back to {least:,}."
+            f"{text}, and later ones had more, up to the context of {self.n_ctx:,}. "
+            f"Windows advance by {self.stride:,} tokens. At the {len(self.edges):,} marked places context falls back "
+            f"to {least:,}."
         )
 
 

@@ -44,7 +44,7 @@ CUT = "·"
 SHORT = {
     "temperature": "T",
     "surprisal": "surpr.",
-    "entropy drawn from": "drawn",
+    "sampling entropy": "drawn",
     "distinct-1": "dist-1",
     "repeated 4-grams": "rep-4",
     "longest copied": "copied",
@@ -144,7 +144,7 @@ def _draw_lines(staged: Staged) -> list[str]:
     name = _token(d.text, d.id)
     lines = [
         f"T={staged.params.temperature:g}, seed {d.seed}, sample 0, position {d.position}: number {d.number:.6f}. "
-        f"Tokens in order of id reach {d.low:.6f} before {name} and {d.high:.6f} with it: {name} is drawn.",
+        f"Probabilities in order of id add up to {d.low:.6f} before {name} and {d.high:.6f} with it: {name} is drawn.",
         f"  {d.command}",
     ]
     if d.generated != d.id:

@@ -104,7 +104,7 @@ def connected(address: str | None = None) -> Iterator[Any]:
 
 
 def rows(ray: Any, given: Sequence[Row], stages: Sequence[Stage], *, in_order: bool = False) -> Iterator[Row]:
-    """Yield the rows that ``stages`` make of the rows ``given``, as they arrive, or ``in_order``.
+    """Yield the rows that ``stages`` make from the rows ``given``, as they arrive, or ``in_order``.
 
     Raises a worker's error as a :class:`~gpt2lab.errors.UsageError`, and another one if Ray gives up.
     """
@@ -145,7 +145,7 @@ def _resources(ray: Any, stage: Stage, n_rows: int) -> dict[str, Any]:
     elif count is None:
         cpus = int(ray.cluster_resources().get("CPU", 0))
         if cpus < stage.cpus:
-            raise UsageError(f"a worker needs {stage.cpus} CPUs, but the cluster has {cpus}: give fewer --threads")
+            raise UsageError(f"a worker needs {stage.cpus} CPUs, but the cluster has {cpus}: use fewer --threads")
         count = cpus // stage.cpus
     return {"compute": ray.data.ActorPoolStrategy(size=max(1, min(count or 1, n_rows))), **place}
 

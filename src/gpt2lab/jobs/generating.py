@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from gpt2lab.tokenizer import Tokenizer
 
 TextOf = Callable[[Completion, "Tokenizer | None"], str]
-"""A function that formats a sample; it belongs to a module, so that another process finds it."""
+"""A function that formats a sample; it is defined in a module, so that another process can import it."""
 
 _SPEED_ALONE = ("batch_size", "speculation")  # options that change no text
 
@@ -154,7 +154,8 @@ class Writer:
         if digest_of(self._model) != order.digest:
             name = order.model["name_or_path"]
             raise UsageError(
-                f"a worker has other weights for the model {name} than the machine that started the job: copy them"
+                f"a worker has different weights for the model {name} than the machine that started the job: copy that "
+                "machine's files to it"
             )
 
     def __call__(self, number: int, data: bytes) -> Iterator[tuple[int, str, bytes]]:

@@ -150,7 +150,7 @@ class RemoteOutput:
         self._folder = path + SUFFIX
 
     def held(self) -> AbstractContextManager[None]:
-        """Return an empty context: stores have no locks, and two processes would write the same."""
+        """Return an empty context: stores have no locks, and two processes would write the same content."""
         return nullcontext()
 
     def exists(self) -> bool:

@@ -34,7 +34,7 @@ DEFAULT_MAX_TOKENS = 16
 """OpenAI's default."""
 
 AT_ONCE = 1 << 13
-"""The most prompt characters or ids of a request that is planned on the event loop: a thread would cost more."""
+"""The most prompt characters or ids of a request that the event loop plans itself: a thread would cost more."""
 
 _SAMPLING = (*PARAMETERS, "logit_bias", "seed", "stop", "ignore_eos")
 
@@ -107,12 +107,12 @@ def check_request(body: CompletionRequest, settings: Settings) -> None:
     if body.stream and best_of > n:
         raise ApiError(400, "best_of cannot be streamed: the best is only known at the end", param="best_of")
     if body.stream_options and not body.stream:
-        raise ApiError(400, "stream_options go with stream: true", param="stream_options")
+        raise ApiError(400, "stream_options need stream: true", param="stream_options")
     if best_of * len(body.prompt) > settings.max_samples:
         what = f"{len(body.prompt)} prompts × {best_of}" if len(body.prompt) > 1 else f"{best_of}"
         param = "best_of" if best_of > n else "n" if n > 1 else "prompt"
         raise ApiError(
-            400, f"{param}: {what} samples are more than the {settings.max_samples} of a request", param=param
+            400, f"{param}: {what} samples exceed the limit of {settings.max_samples} for a request", param=param
         )
     if settings.max_tokens is not None and (body.max_tokens or 0) > settings.max_tokens:
         message = f"max_tokens must be at most {settings.max_tokens} on this server, got {body.max_tokens}"
@@ -121,7 +121,7 @@ def check_request(body: CompletionRequest, settings: Settings) -> None:
         # A character has at least one byte, so a prompt with too many characters is refused without encoding it.
         if isinstance(prompt, str) and _too_long(prompt, settings.max_prompt_bytes):
             where = f"prompt[{place}]" if len(body.prompt) > 1 else "prompt"
-            message = f"{where} is longer than the {settings.max_prompt_bytes} bytes of this server"
+            message = f"{where} is longer than this server's limit of {settings.max_prompt_bytes} bytes"
             raise ApiError(400, message, param="prompt", code="string_above_max_length")
 
 
@@ -144,7 +144,7 @@ def _make_order(body: CompletionRequest, served: ServedModel, settings: Settings
 def _planned(body: CompletionRequest, served: ServedModel, settings: Settings) -> Order:
     model, tokenizer = served.model, served.tokenizer
     if unknown := [id for id in body.logit_bias if id >= model.config.n_vocab]:
-        message = f"logit_bias: there is no token {unknown[0]}, ids go up to {model.config.n_vocab - 1}"
+        message = f"logit_bias: there is no token {unknown[0]}; ids go up to {model.config.n_vocab - 1}"
         raise ApiError(400, message, param="logit_bias")
     prompts = [prompt_tokens(prompt, model.config, tokenizer) for prompt in body.prompt]
     texts = [p if isinstance(p, str) else tokenizer.decode(p) for p in body.prompt]
@@ -244,7 +244,7 @@ def failed(error: Exception) -> ApiError:
     if isinstance(error, ApiError):
         return error
     if isinstance(error, MemoryError):
-        return ApiError(503, "not enough memory: try again with less", code="out_of_memory")
+        return ApiError(503, "not enough memory: ask for fewer samples or tokens", code="out_of_memory")
     return ApiError(500, "the model failed; the server's log says why", code="model_failed")
 
 
@@ -264,7 +264,7 @@ async def stream(order: Order, include_usage: bool) -> AsyncIterator[bytes]:
 
 
 class _Chunks:
-    """A writer of deltas as events; the part that all share is encoded once."""
+    """An encoder of deltas as events; the part that all events share is encoded once."""
 
     def __init__(self, order: Order, include_usage: bool) -> None:
         self._order = order

@@ -57,15 +57,15 @@ class ApiError(Exception):
 
 
 def nothing_at(path: str) -> str:
-    """Return the message for a ``path`` that does not exist, with a hint for those that clients of OpenAI's API try."""
+    """Return the message for a ``path`` that does not exist, with a hint if clients of OpenAI's API try it."""
     name = path.rstrip("/").removeprefix("/v1")
     if name in ("/chat/completions", "/responses", "/messages"):
         return (
-            "GPT-2 is no chat model, it goes on with a text: send that as 'prompt' to /v1/completions "
+            "GPT-2 is not a chat model; it continues a text: send the text as 'prompt' to /v1/completions "
             "(client.completions.create in OpenAI's client)"
         )
-    if name in ("/completions", "/models"):  # without /v1, or the route had been found
-        return f"there is nothing at {path}: let the client's base_url end with /v1"
+    if name in ("/completions", "/models"):  # /v1 is missing: with it the route would have matched
+        return f"there is nothing at {path}: make the client's base_url end with /v1"
     return "there is nothing at this address: /docs lists what is here"
 
 

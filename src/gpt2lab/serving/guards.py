@@ -127,14 +127,14 @@ class Guard:
         # Compare with all keys, each in constant time: the time taken reveals nothing about any of them.
         matches = [hmac.compare_digest(key, known) for known in self._keys]
         if scheme.lower() != "bearer" or not any(matches):
-            what = "no API key was given" if not given else "the API key is not known here"
+            what = "no API key was given" if not given else "this server does not accept the API key"
             message = f"{what}: send the header 'Authorization: Bearer KEY'"
             raise ApiError(401, message, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
 
     async def _body(self, headers: Headers, receive: Receive) -> bytes:
         limit = self._settings.max_body_bytes
         refusal = ApiError(
-            413, f"the body is longer than the {limit} bytes of this server", headers={"Connection": "close"}
+            413, f"the body is longer than this server's limit of {limit} bytes", headers={"Connection": "close"}
         )
         claimed = headers.get("content-length", "0")
         if not claimed.isdecimal() or len(claimed) > 18 or int(claimed) > DISCARDED:
@@ -142,7 +142,7 @@ class Guard:
         try:
             body = await asyncio.wait_for(_read(receive, limit), self._settings.body_seconds)
         except asyncio.TimeoutError:
-            raise ApiError(408, "the body did not come in time", headers={"Connection": "close"}) from None
+            raise ApiError(408, "the body did not arrive in time", headers={"Connection": "close"}) from None
         if body is None:
             raise refusal
         return body
@@ -185,7 +185,7 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
 
 
 def _check_type(headers: Headers) -> None:
-    """Refuse bodies that are not JSON: a page of another origin can send a form or plain text unasked, but not JSON."""
+    """Refuse bodies that are not JSON: a page of another origin may send a form or plain text without asking first."""
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
-        raise ApiError(415, f"the body must be sent as application/json, not {kind[:100] or 'without a type'}")
+        raise ApiError(415, f"the body must be application/json; its content type is {kind[:100] or 'missing'}")

@@ -1,4 +1,4 @@
-"""Logits after any tokens, for clients that explore a text: tokens that two requests have in common are fed once.
+"""Logits after any tokens, for clients that explore a text: a prefix that two requests share is fed once.
 
 Reading runs on the worker's thread, in pieces between two steps. It keeps one sequence of the engine until the model
 has been idle for a while. This module knows nothing of HTTP.
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from gpt2lab.tokenizer import Tokenizer
 
 Marked = list[tuple[int, bool]]
-"""Ids, each with whether it was given (else drawn): an engine may compute the two in different ways."""
+"""Ids, each with True if it was given, False if it was drawn: an engine may compute the two in different ways."""
 
 
 class LogitReader:
@@ -32,7 +32,7 @@ class LogitReader:
         self._sequence: int | None = None
 
     def read(self, tokens: Sequence[int], drawn: int) -> Reading:
-        """Return the logits ``[n_vocab]`` (float32) after ``tokens`` (at least one); the last ``drawn`` were not given.
+        """Return the logits ``[n_vocab]`` (float32) after ``tokens`` (at least one); the last ``drawn`` were drawn.
 
         Yields between pieces. Ids that have no text, which no completion draws, get -inf.
         """

@@ -1,4 +1,4 @@
-"""The metrics that ``/metrics`` reports to Prometheus: only counts and times, no text, no names of users."""
+"""The metrics that ``/metrics`` reports to Prometheus: only counts and times, no text and no user names."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ class ServedModel:
 
     def __init__(self, name: str, model: LanguageModel, settings: Settings, metrics: ModelMetrics) -> None:
         if model.tokenizer is None:
-            raise UsageError(f"model {name!r} has no tokenizer, so it makes no text: it cannot be served")
+            raise UsageError(f"model {name!r} cannot be served: it has no tokenizer, so it cannot read or write text")
         self.name = name
         self.model = model
         self.tokenizer: Tokenizer = model.tokenizer
@@ -43,7 +43,7 @@ class ServedModel:
         self.worker.at_rest = self.logits.forget
 
     def facts(self) -> dict[str, Any]:
-        """Return the facts that its card adds to OpenAI's."""
+        """Return the facts that the model's card adds to OpenAI's fields."""
         config = self.model.config
         return {
             "fingerprint": self.fingerprint,
@@ -72,7 +72,9 @@ class ServedModels:
             return next(iter(self._models.values()))
         if name not in self._models:
             known = ", ".join(self._models)
-            raise ApiError(404, f"there is no model {name!r} here, but {known}", param="model", code="model_not_found")
+            raise ApiError(
+                404, f"there is no model {name!r} here: this server has {known}", param="model", code="model_not_found"
+            )
         return self._models[name]
 
 

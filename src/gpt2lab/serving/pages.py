@@ -16,12 +16,11 @@ def docs_page(document: Mapping[str, Any], models: Iterable[ServedModel]) -> str
     """Return the page: the models, and every operation with its statuses and the fields of its request and answer."""
     schemas = document["components"]["schemas"]
     parts = [
-        f"<p>This is <code>gpt2lab serve</code>, version {escape(__version__)}: GPT-2 for programs, in the shape of "
-        'OpenAI\'s completions; <a href="./">the playground</a> is a page over the same API. Also here: '
-        '<a href="openapi.json">this page for programs</a>, <a href="metrics">metrics</a>.</p>',
+        f"<p>This is <code>gpt2lab serve</code>, version {escape(__version__)}: GPT-2 for programs, through "
+        'OpenAI\'s completions API. <a href="./">The playground</a> is a page over the same API. See also: '
+        '<a href="openapi.json">the OpenAPI document</a>, <a href="metrics">metrics</a>.</p>',
         f"<h2>Models</h2>{_models(models)}",
-        "<h2>Addresses</h2><p>Every answer that is no success is "
-        '<code>{"error": {message, type, param, code}}</code>.</p>',
+        '<h2>Addresses</h2><p>The body of every error is <code>{"error": {message, type, param, code}}</code>.</p>',
     ]
     for path, operations in document["paths"].items():
         for method, operation in operations.items():

@@ -1,4 +1,4 @@
-"""Log-probabilities of a prompt's own tokens, for ``echo`` with ``logprobs``: in pieces, so other requests go on.
+"""Log-probabilities of a prompt's own tokens, for ``echo`` with ``logprobs``, read in pieces so that others go on.
 
 They are computed in the precision served. Nothing comes before the first token, so it has no probability, as in
 OpenAI's API. ``gpt2lab score`` computes in float32 and conditions the first token on ``<|endoftext|>``.

@@ -1,7 +1,7 @@
 """The models of requests and answers: OpenAI's legacy completions, plus gpt2lab's own sampling parameters.
 
 Numbers are strict: neither ``true`` nor ``"1"`` is a number; NaN and infinities are refused. The OpenAPI document is
-made from these models. :mod:`~gpt2lab.serving.completions` checks the limits that a server may change.
+made from these models. :mod:`~gpt2lab.serving.completions` checks the limits that a server's settings set.
 """
 
 from __future__ import annotations
@@ -137,10 +137,10 @@ class _BeforeSampling(_Strict):
     stream: bool | None = Field(None, description="Send the text as it is generated, as server-sent events.")
     stream_options: StreamOptions | None = None
     stop: StopField = Field(
-        default_factory=tuple, description="Up to 4 strings. A sample ends at the first one, which its text leaves out."
+        default_factory=tuple, description="Up to 4 strings. A sample ends before the first one that occurs."
     )
     logprobs: int | None = Field(
-        None, ge=0, le=MAX_LOGPROBS, description="Return log-probabilities: of each token and the N likeliest."
+        None, ge=0, le=MAX_LOGPROBS, description="Return the log-probability of each token and of the N likeliest."
     )
     echo: bool | None = Field(None, description="Return the prompt before the generated text.")
     suffix: str | None = Field(None, description="Refused: GPT-2 cannot fill in the middle.")
@@ -183,7 +183,9 @@ class LogitsRequest(_Strict):
 
     model: str | None = None
     tokens: IdsField = Field(description="The tokens so far; empty at the start of a text.")
-    drawn: int = Field(0, ge=0, description="How many of the last tokens a completion drew; their rounding may differ.")
+    drawn: int = Field(
+        0, ge=0, description="The number of last tokens that a completion drew; their rounding may differ."
+    )
 
 
 class TokenizeRequest(_Strict):
@@ -283,13 +285,15 @@ class CompletionResponse(_Told):
     choices: list[Choice]
     usage: Usage | None = None
     timings: Timings | None = None
-    warnings: list[str] | None = Field(None, description="Hints at what the caller may not have meant.")
+    warnings: list[str] | None = Field(None, description="Hints at likely mistakes in the request.")
 
 
 class ModelFacts(_Told):
     """The properties of a model."""
 
-    fingerprint: str = Field(description="A hash of its weights, its precision, the CPU's kernels and the program.")
+    fingerprint: str = Field(
+        description="A hash of its weights, its precision, the CPU's kernels and gpt2lab's version."
+    )
     precision: str
     n_vocab: int
     n_ctx: int

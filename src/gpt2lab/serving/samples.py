@@ -1,8 +1,8 @@
 """One sample of a request, from drawn ids to the parts of the answer.
 
-Text is sent when it is final (``Transcript``), and a token's log-probability with the text that the token begins:
-tokens that spelled a stop string are never sent. Alternatively, for clients that look at ids, every token is sent as
-soon as it is drawn, including those that ended the sample. This module knows nothing of HTTP.
+Text is sent once it is final (``Transcript``). A token's log-probability is sent with the text that begins with the
+token, so tokens that spelled a stop string are never sent. For clients that look at ids, ``every_token`` sends each
+token as soon as it is drawn, including those that ended the sample. This module knows nothing of HTTP.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Delta(NamedTuple):
 class Sample:
     """A running sample.
 
-    ``whole``: nothing is sent before its end. ``logprobs``: tokens are sent; ``every_token``: all of them, at once.
+    ``whole``: nothing is sent before its end. ``logprobs``: tokens are sent, too. ``every_token``: each as it is drawn.
     ``offset``: number of characters of its prompt.
     """
 

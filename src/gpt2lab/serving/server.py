@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from gpt2lab.serving.watch.run import Run
 
 SWITCH_SECONDS = 0.001
-"""How long a thread may keep the interpreter while another waits for it. The engine's thread waits for the event loop
-after each step: by default for up to 5 ms."""
+"""How long a thread may keep the interpreter while another waits for it. With Python's default,
+the engine's thread would wait for the event loop for up to 5 ms after each step."""
 
 LINGER_SECONDS = 5
 """Time for clients to read the last bytes of answers once all work is done."""
@@ -48,7 +48,7 @@ def listen_on(host: str, port: int) -> socket.socket:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
     except OSError as error:
-        hint = ": something else uses it, choose another --port" if error.errno == errno.EADDRINUSE else ""
+        hint = ": another program uses it; choose another --port" if error.errno == errno.EADDRINUSE else ""
         raise UsageError(f"cannot listen on {host} port {port} ({error.strerror or error}){hint}") from None
     return bound
 

@@ -64,8 +64,8 @@ class Settings:
                 raise UsageError(f"cors must be an origin such as http://localhost:3000, or *, got {origin!r}")
         if self.max_samples > self.capacity:
             raise UsageError(
-                f"max_samples of {self.max_samples} would never fit max_batch + max_waiting of {self.capacity}: "
-                "lower it or raise one of those"
+                f"max_samples of {self.max_samples} exceeds max_batch + max_waiting of {self.capacity}: "
+                "lower it, or raise one of those"
             )
 
     @property
@@ -92,8 +92,8 @@ def read_api_keys(file: str | None) -> tuple[str, ...]:
 
 
 def _checked(keys: list[str], source: str) -> list[str]:
-    if not keys:  # a server that was meant to be closed must not be open to all
-        raise UsageError(f"there is no API key in {source}: write one a line, or leave it out to let anybody ask")
+    if not keys:  # a server that was meant to need a key must not be open to everyone
+        raise UsageError(f"there is no API key in {source}: add one, or omit {source} to accept requests without a key")
     if not all(key.isascii() and key.isprintable() and " " not in key for key in keys):
         raise UsageError(f"an API key in {source} cannot be sent in a header: use printable ASCII without spaces")
     return keys

@@ -33,7 +33,7 @@ from gpt2lab.training.parallel import gathered, is_sharded, local_part, part_lik
 
 Parallel = Literal["ddp", "fsdp"]
 LOST_SIGNS = ("gloo", "nccl", "connection", "socket", "timed out")  # in the error messages that a dead peer causes
-TIME_TO_ANSWER = timedelta(hours=4)  # one may have data to fetch, or samples to write, while the others wait
+TIME_TO_ANSWER = timedelta(hours=4)  # one process may fetch data or write samples while the others wait
 TIME_TO_REPORT = 3.0  # seconds: torchrun ends all processes when the first one is gone
 TIME_TO_LET_GO = 0.2  # seconds for gloo's threads to take the interpreter's lock and release the last tensors
 

@@ -22,7 +22,7 @@ METRICS = "metrics.jsonl"
 
 
 def file_reporters(run: Path, step: int) -> list[Reporter]:
-    """Return reporters for all files that can be written here; the run continues after ``step`` updates, 0 is new."""
+    """Return reporters for all files that can be written here; the run has made ``step`` updates, 0 if it is new."""
     reporters: list[Reporter] = [Metrics(run, step)]
     if find_spec("tensorboard") and printable(run) == str(run):  # its files cannot have a name that is not UTF-8
         reporters.append(TensorBoard(run, step))

@@ -16,7 +16,7 @@ from gpt2lab.training.module import GPT2
 
 
 def used_ids(windows: Windows, held_out: Windows | None) -> Tensor:
-    """Return the ids that occur in the dataset, int64, ascending. Held-out text counts, else its loss is undefined."""
+    """Return the ids that occur in the dataset or the held-out text, whose loss needs them; int64, ascending."""
     parts = [part.used_ids() for part in (windows, held_out) if part is not None]
     return torch.from_numpy(np.unique(np.concatenate(parts)))
 

@@ -22,7 +22,7 @@ from gpt2lab.training.optimizers import load_optimizer_tensors
 def restore(trainer: Trainer, state: State) -> None:
     """Set ``trainer`` to continue from ``state``.
 
-    The settings may differ from those that the state was made with, the model's shape may not. Raises
+    The settings may differ from those of the saved run; the model's shape may not. Raises
     :class:`CheckpointError` if the state does not fit.
     """
     kind = "adapter" if trainer.settings.lora else "model"

@@ -101,7 +101,7 @@ def _has_states(path: Path) -> bool:
 
 
 def done_before(state: State | None, windows: Windows) -> Done:
-    """Return what ``state`` has behind it, counted in ``windows``, which may have another length than those then."""
+    """Return the progress of ``state``, counted in ``windows``, whose length may differ from when it was saved."""
     if state is None:
         return NOTHING
     position, length = state.progress["position"], state.progress.get("window", windows.length)
@@ -126,16 +126,16 @@ def go_on(trainer: Trainer, setup: Setup, state: State | None) -> None:
 
 
 def _say_changes(trainer: Trainer, setup: Setup, state: State) -> None:
-    """Report what differs from when ``state`` was made.
+    """Report what has changed since ``state`` was saved.
 
-    Raises :class:`UsageError` if the text is another one and the run is finished.
+    Raises :class:`UsageError` if the text has changed and the run is finished.
     """
     job = setup.job
     before, now = state.progress.get("tokens"), len(trainer.windows.ring)
     if before not in (now, None):
         if trainer.step >= trainer.last_step and is_of(state, trainer.run):
             raise UsageError(
-                f"{job.run} finished after {trainer.step} updates on another text, of {before} tokens (this one "
+                f"{job.run} finished after {trainer.step} updates on a different text of {before} tokens (this one "
                 f"has {now}): give another --run_name, or --restore_from fresh, which renames the old run"
             )
         setup.say(f"the dataset had {before} tokens before: training continues on the new text")

@@ -183,7 +183,7 @@ _BOUNDS: dict[str, tuple[str, Callable[[Any, Any], bool]]] = {
 
 
 class Done(NamedTuple):
-    """The part of a run that lies behind it: updates made, and windows trained on."""
+    """The completed part of a run: updates made, and windows trained on."""
 
     step: int = 0
     position: int = 0

@@ -44,7 +44,7 @@ def load_text(setup: Setup) -> Text:
     if validation.length < block_size:
         say(f"the held-out text is shorter than a window of {block_size}: its windows have {validation.length} tokens")
     if not any(batch.trained.any() for batch in validation.in_order(1, settings.validated_windows)):
-        say("no target of the held-out windows is learned, only prompts are in them: there will be no validation")
+        say("the held-out windows contain only prompts and no learned target: there will be no validation")
         return Text(train, None)
     return Text(train, validation)
 

@@ -22,7 +22,7 @@ from gpt2lab.cli.prompts import hint_at_space, prompt_argument
 @HTML
 @option("Model", "--model_name", "--model", default="tales", metavar="NAME", help="As in gpt2lab generate.")
 def command(prompt: str, top: int, as_json: bool, html: str | None, model_name: str) -> None:
-    """Show the logit lens of PROMPT (- reads standard input): what each layer would have said next.
+    """Show the logit lens of PROMPT (- reads standard input): what each layer would predict next.
 
     --html adds attention for every layer and head. The readable NumPy model computes it, in float32.
     """

@@ -41,7 +41,7 @@ export class Alternatives {
     { "aria-hidden": "true" }, // each button's label says it
     element("span", {}, "token"),
     element("span", {}, "model"),
-    element("span", {}, "as set"),
+    element("span", {}, "with settings"),
   );
   #list = element("ol.alternatives", { "aria-label": "Likeliest tokens here" });
   #note = element("p.hint");
@@ -187,9 +187,9 @@ function fillButton(button, { id, probability, left, cut }, { vocabulary, token 
 
 /** @param {{vocabulary: string[], own: boolean} & Omit<Row, "rank">} row */
 function spoken({ vocabulary, id, own, probability, left, cut }) {
-  const parts = [`${tokenName(vocabulary, id)}${own ? ", as it stands" : ""}`];
-  if (probability !== null) parts.push(`${probabilityText(probability)} by the model`);
+  const parts = [`${tokenName(vocabulary, id)}${own ? ", in the text" : ""}`];
+  if (probability !== null) parts.push(`model ${probabilityText(probability)}`);
   if (cut) parts.push(`cut by ${CUTS[cut]}`);
-  else if (left !== null) parts.push(`${probabilityText(left)} with the settings`);
-  return `${parts.join(", ")}. Branch with it.`;
+  else if (left !== null) parts.push(`with the settings ${probabilityText(left)}`);
+  return `${parts.join(", ")}. Start a branch.`;
 }

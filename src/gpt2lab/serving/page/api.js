@@ -270,7 +270,7 @@ async function json(address, body, signal) {
 /** @param {string} address @param {{seed?: number | string | null}} body @param {AbortSignal} [signal] */
 function post(address, body, signal) {
   const { seed, ...rest } = body;
-  const digits = seed === undefined || seed === null ? "" : `"seed":${BigInt(seed)},`; // JSON has no limit, doubles have
+  const digits = seed === undefined || seed === null ? "" : `"seed":${BigInt(seed)},`; // JSON's numbers have no limit, a double has
   return request(address, {
     method: "POST",
     headers: { "Content-Type": "application/json" },

@@ -30,7 +30,7 @@ export async function withKey(work) {
       return await work();
     } catch (problem) {
       if (!(problem instanceof ApiError) || problem.status !== 401) throw problem;
-      if (!(await askForKey(again ? "The server does not know this key." : undefined))) throw problem;
+      if (!(await askForKey(again ? "The server does not accept this key." : undefined))) throw problem;
     }
   }
 }
@@ -45,7 +45,7 @@ function ask(message) {
     { method: "dialog" },
     element("h2", { id: "key-title" }, message),
     element("label", {}, "API key", input),
-    element("p.hint", {}, "Ask the person who started the server. The page keeps the key in this tab only."),
+    element("p.hint", {}, "Get it from the person who started the server. This page keeps it in this tab only."),
     element("button.button.primary", {}, "Use this key"),
     leave,
   );

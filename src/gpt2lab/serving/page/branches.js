@@ -96,8 +96,8 @@ export class Run {
   }
 
   /**
-   * Return the request for the logits of `place`: `ids`, of which the last `drawn` were drawn and not given; other kernels
-   * may have computed those. Penalties count the same ids.
+   * Return the request for the logits of `place`: `ids`, the last `drawn` of which were drawn, not given; the server may
+   * compute those with other kernels. Penalties count the same ids.
    * @param {number} place
    */
   questionAt(place) {

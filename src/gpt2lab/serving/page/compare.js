@@ -116,7 +116,7 @@ async function parting(cards, columns, { prompt, vocabulary, api, signal }) {
   const before = [...prompt, ...one.slice(0, at)];
   const rows = await Promise.all(cards.map(({ id }) => api.logits(id, before, { signal, drawn: at })));
   const [p, q] = rows.map((logits) => stages(logits)[0].probabilities);
-  const title = at === 0 ? "They part at the first token" : `They part after ${at} ${at === 1 ? "token" : "tokens"}`;
+  const title = at === 0 ? "They diverge at the first token" : `They diverge after ${at} ${at === 1 ? "token" : "tokens"}`;
   const [there, back] = [divergence(p, q), divergence(q, p)].map((nats) => nats.toFixed(2));
   const said = `Kullback–Leibler divergence of the distributions there: ${there} nats one way, ${back} the other.`;
   return element(
@@ -145,7 +145,7 @@ function partingTable(cards, columns, { p, q, at, vocabulary }) {
     if (by.length) label.append(element("small", {}, `drawn by ${by.join(" and ")}`));
     return element("tr", {}, label, cell(p[id]), cell(q[id]), element("td", {}, ratioText(Math.log(p[id] / q[id]))));
   });
-  return table("Both models where the texts part", null, [...cards.map(({ id }) => id), `to ${cards[0].id}`], rows);
+  return table("Both models where the texts diverge", null, [...cards.map(({ id }) => id), `for ${cards[0].id}`], rows);
 }
 
 /** Return the Kullback–Leibler divergence of p from q, in nats. @param {Float64Array} p @param {Float64Array} q */
@@ -241,7 +241,7 @@ class Column {
     );
     const names = [this.card.id, this.#other.id];
     const label = `Where ${names.join(" and ")} disagree most about this text`;
-    return table(label, "Where they disagree most", [...names, `to ${this.card.id}`], rows);
+    return table(label, "Where they disagree most", [...names, `for ${this.card.id}`], rows);
   }
 }
 
@@ -286,5 +286,5 @@ function ratioText(nats) {
   const times = Math.exp(Math.abs(nats));
   const rounded =
     times < 10 ? times.toFixed(1) : times < 1e6 ? Math.round(times).toLocaleString("en") : "over a million";
-  return `${rounded} × ${nats > 0 ? "likelier" : "unlikelier"}`;
+  return `${rounded} × ${nats > 0 ? "likelier" : "less likely"}`;
 }

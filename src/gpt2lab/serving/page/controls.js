@@ -31,8 +31,8 @@ export function mountControls(host, settings) {
   const [stages, rest] = [fields.slice(0, STAGES.length), fields.slice(STAGES.length)];
   penalties.append(...rest.slice(0, PENALTIES.length).map(({ node }) => node));
   stages[0].node.append(articleButtons(settings));
-  const reset = element("button.button.quiet", { type: "button" }, "As the model has it");
-  reset.title = "Temperature 1, nothing cut, no penalties";
+  const reset = element("button.button.quiet", { type: "button" }, "Reset sampling");
+  reset.title = "The model's own distribution: temperature 1, nothing cut, no penalties";
   reset.addEventListener("click", () => settings.set(samplingParams(DEFAULTS)));
   const length = rest[rest.length - 1];
   const more = element("div.more", {}, penalties, reset);
@@ -62,7 +62,7 @@ function numberField({ name, title, hint, off }, settings) {
   const said = element("span.hint.visually-hidden", { id: hintId }, hint);
   slider.dataset.setting = number.dataset.setting = name;
 
-  const wrong = () => `${title} is ${whole ? "a whole number " : ""}from ${least} to ${most.toLocaleString("en")}`;
+  const wrong = () => `${title} must be ${whole ? "a whole number " : ""}from ${least} to ${most.toLocaleString("en")}`;
   const mark = (/** @type {boolean} */ bad) => {
     number.setAttribute("aria-invalid", String(bad));
     said.textContent = bad ? wrong() : hint;
@@ -116,7 +116,7 @@ function seedField(settings) {
   const hint = "the same seed draws the same text again";
   const mark = (/** @type {boolean} */ bad) => {
     input.setAttribute("aria-invalid", String(bad));
-    said.textContent = bad ? "A seed is a whole number below 2^63, or empty" : hint;
+    said.textContent = bad ? "A seed must be a whole number below 2^63, or empty" : hint;
     said.classList.toggle("visually-hidden", !bad);
   };
   input.addEventListener("input", () => {

@@ -11,7 +11,7 @@ import { checkOf } from "./permalink.js";
 import { newSeed, samplingParams } from "./settings.js";
 import { draw } from "./stream.js";
 
-/** An action that is impossible, with a message for the user. */
+/** The error for an impossible action; its message is for the user. */
 export class Hindrance extends Error {}
 
 /**
@@ -146,7 +146,7 @@ export class PageState {
     const options = {
       signal,
       changed: () => this.#events.changed(run),
-      busy: (/** @type {number} */ seconds) => this.#events.say(`The server is busy; asking again in ${seconds} s …`),
+      busy: (/** @type {number} */ seconds) => this.#events.say(`The server is busy; trying again in ${seconds} s …`),
     };
     /** @type {import("./api.js").ApiError | null} */
     let problem = null;
@@ -177,7 +177,7 @@ export class PageState {
   #fit(run) {
     if (run.room < 1) {
       const size = run.tree.origin.contextSize;
-      throw new Hindrance(`There is no room left: this model reads ${size} tokens at most, and ${run.length} are there.`);
+      throw new Hindrance(`There is no room left: this model reads at most ${size} tokens, and the text has ${run.length}.`);
     }
     run.plan.limit = Math.min(run.plan.limit, run.room);
   }

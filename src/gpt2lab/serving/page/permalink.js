@@ -10,7 +10,7 @@ const VERSION = 1;
 const MAX_BRANCHES = 1000;
 const MAX_ID = 2 ** 31;
 
-/** A link or file that holds no story, with a message for the user. */
+/** The error for a link or file that holds no story; its message is for the user. */
 export class ShareError extends Error {}
 
 /**
@@ -109,7 +109,7 @@ function isWhole(value, below) {
 }
 
 function damaged() {
-  return new ShareError("It is damaged, or no story of gpt2lab.");
+  return new ShareError("It is damaged, or not a gpt2lab story.");
 }
 
 /** Return a hash, `#…`, that holds all of `packed`. @param {object} packed */

@@ -14,7 +14,7 @@ import { element } from "./elements.js";
  * @param {Node[]} parts.fields  before the buttons
  * @param {Node[]} [parts.after]  after them
  * @param {import("./elements.js").Attributes} [parts.attributes]
- * @param {(say: (text: string) => void) => Plan | null} parts.plan  the work to run; null if none, after it has said why
+ * @param {(say: (text: string) => void) => Plan | null} parts.plan  the work to run; null if there is none, after saying why
  * @param {(plan: Plan, options: {say: (text: string) => void, signal: AbortSignal}) => Promise<void>} parts.work
  * @param {(plan: Plan) => string} parts.done  the message at the end
  */

@@ -43,7 +43,7 @@ class Scale {
   }
 
   /**
-   * Return two adjacent points, the second of which is the first for which `reached` is true.
+   * Return the first point for which `reached` is true, after the point before it.
    * @param {(point: [number, number]) => boolean} reached
    */
   #segment(reached) {

@@ -140,10 +140,10 @@ function verdict(shared, card, { same, of, stopped }) {
   const other = equal
     ? ""
     : `It was made with ${shared.model} (${shared.fingerprint}), which this server does not have; ` +
-      `${card.id} here is ${card.gpt2lab.fingerprint}. `;
+      `it used ${card.id} (${card.gpt2lab.fingerprint}) instead. `;
   if (stopped) return [`${other}Stopped before all of it was drawn.`, "warn"];
   const texts = of === 1 ? "The text is" : `All ${of} texts are`;
   if (same === of) return [`${other}${texts} the same as when it was shared, token for token.`, equal ? "good" : "warn"];
-  const differ = of === 1 ? "The text is another one." : `${of - same} of ${of} texts are other ones.`;
+  const differ = of === 1 ? "The text differs." : `${of - same} of ${of} texts differ.`;
   return [`${other}${differ}`, "warn"];
 }

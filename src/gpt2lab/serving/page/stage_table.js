@@ -179,7 +179,7 @@ function restOf({ probabilities }, rows) {
 
 /** @param {View} view @param {number[]} rows */
 function drawOf(view, rows) {
-  if (!view.draw) return [element("p.draw", {}, "No seed is set, so the number that draws here is not known yet.")];
+  if (!view.draw) return [element("p.draw", {}, "No seed is set, so the random number for this token is not known yet.")];
   return [element("p.draw", {}, ...sentence(view, view.draw)), line(view, view.draw, rows)];
 }
 
@@ -190,7 +190,7 @@ function sentence({ chosen, vocabulary, left }, { u, id: drawn }) {
   /** @type {(string | Node)[]} */
   const parts = ["The number ", element("b", {}, u.toFixed(6)), " draws ", quoted(drawn)];
   parts.push(
-    `, which has ${low.toFixed(4)} to ${high.toFixed(4)} of the line below (${probabilityText(left[drawn])}).`,
+    `, which covers ${low.toFixed(4)} to ${high.toFixed(4)} on the line below (${probabilityText(left[drawn])}).`,
   );
   if (chosen !== null && chosen !== drawn) parts.push(" The text has ", quoted(chosen), " here.");
   return parts;

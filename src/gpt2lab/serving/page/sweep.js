@@ -14,8 +14,8 @@ import { Decoder } from "./vocabulary.js";
 const AT_ONCE = 3; // requests: browsers open six connections to a server, and the rest of the page needs some
 const MOST = 16; // columns
 const HINT =
-  "Prompt, length and the other settings are those above. Every column draws with the same random numbers; " +
-  "at temperature 0 nothing is drawn, so there is one sample.";
+  "The prompt, the length and the other settings are those above. Every column uses the same random numbers. " +
+  "At temperature 0 nothing is random, so there is one sample.";
 
 /**
  * @typedef {typeof import("./api.js")} Api
@@ -42,7 +42,7 @@ export function mountSweep(host, { settings, api }) {
     plan: (say) => {
       const temperatures = list.temperatures();
       if (temperatures) return planOf(temperatures, settings.get());
-      say(`Temperatures are numbers from 0 to ${LIMITS.temperature.most}, with spaces between, at most ${MOST}.`);
+      say(`Enter up to ${MOST} temperatures from 0 to ${LIMITS.temperature.most}, with spaces between them.`);
       return null;
     },
     work: (plan, { say, signal }) => sweep(columns, plan, { settings, api, say, signal }),
@@ -190,7 +190,7 @@ class Column {
     const pairs = [
       ["surprisal", surprisal === null ? "–" : `${surprisal.toFixed(2)} nats`],
       ["distinct-1, -2", `${percent(distinct[0])}, ${percent(distinct[1])}`],
-      ["repeated fours", percent(repeated)],
+      ["repeated 4-grams", percent(repeated)],
       ["tokens", tokens ? String(tokens) : "–"],
     ];
     this.#figures.replaceChildren(

@@ -276,7 +276,7 @@ export class TextPanel {
   #tellOfChange() {
     /** @type {Action} */
     const reload = ["Reload the page", () => location.reload()];
-    this.#messages.tell("The server has changed the model of this name since the page was loaded.", { actions: [reload] });
+    this.#messages.tell("The server's model of this name has changed since the page was loaded.", { actions: [reload] });
   }
 
   /** Inspect the first drawn token. @param {Run} run */

@@ -77,7 +77,7 @@ export class TreeView {
   /** Return a label that sets `run` apart. @param {Run} run */
   #label(run) {
     const vocabulary = this.#vocabularyOf(run.tree);
-    if (!run.parent) return run.tree.prompt.trim() ? shortened(run.tree.prompt) : "(from nothing)";
+    if (!run.parent) return run.tree.prompt.trim() ? shortened(run.tree.prompt) : "(no prompt)";
     const there = run.parent.at(run.place);
     const name = (/** @type {number} */ id) => `“${tokenName(vocabulary, id)}”`;
     if (run.token === null) return there ? `${name(there.id)} drawn again, seed ${run.plan.seed}` : "continued";

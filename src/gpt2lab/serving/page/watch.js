@@ -83,7 +83,7 @@ const serverNow = () => Date.now() / 1000 + serverAhead;
 
 /** @param {import("./watch_run.js").Facts} facts */
 function stateOf({ state = "", reading, changed_at: changedAt }) {
-  if (reading !== null && reading !== undefined) return `reading what there is: ${Math.floor(100 * reading)} %`;
+  if (reading !== null && reading !== undefined) return `reading the file: ${Math.floor(100 * reading)} %`;
   /** @type {Record<string, string>} */
   const words = {
     waiting: "not there yet",
@@ -122,10 +122,10 @@ function noteOf(run) {
   if (problem) return `The server ${problem}.`;
   /** @type {Record<string, string>} */
   const words = {
-    waiting: `${run.name} does not exist yet. This page waits for it; gpt2lab train --run_name ${run.name.split("/").at(-1)} begins it.`,
+    waiting: `${run.name} does not exist yet. This page waits for it; gpt2lab train --run_name ${run.name.split("/").at(-1)} starts it.`,
     starting: `${run.name} has no updates yet. Reading the text and the first update may take a while.`,
     gone: "The folder of this run no longer exists. Its figures stay here until you close the page or a new run begins there.",
-    stopped: "The training process ended before the last update. The same command continues from the last saved state.",
+    stopped: "The training process ended before the last update. Run the same command again to continue from the last saved state.",
   };
   if (words[state]) return words[state];
   return unread ? `${count(unread)} lines of metrics.jsonl could not be read and are left out.` : "";
@@ -165,13 +165,13 @@ function tiles(facts, known) {
   const told = (value, text) => (value === null || value === undefined ? null : text(value));
   const shown = Object.entries({
     "training loss": told(facts.loss, lossText),
-    "running mean of it": told(facts.average, lossText),
+    "its running mean": told(facts.average, lossText),
     "held-out loss": told(validation?.loss, lossText),
     "best held-out loss": best ? `${lossText(best.loss)} at ${count(best.step)}` : null,
     "learning rate": told(facts.learning_rate, rateText),
-    "tokens a second": told(facts.tokens_per_second, count),
+    "tokens per second": told(facts.tokens_per_second, count),
     "trained for": told(facts.seconds, clock),
-    "memory at its peak": told(facts.memory, bytesText),
+    "peak memory": told(facts.memory, bytesText),
   }).filter(([, value]) => value !== null);
   const place = byId("tiles");
   const names = shown.map(([name]) => name).join();
@@ -208,8 +208,8 @@ function tell(state, seconds) {
   const words = {
     connecting: "connecting …",
     live: "live",
-    lost: `no connection; again in ${seconds} s`,
-    key: "the server asks for a key",
+    lost: `no connection; trying again in ${seconds} s`,
+    key: "this server needs an API key",
   };
   byId("connection").textContent = words[state];
   byId("connection").dataset.state = state;

@@ -133,7 +133,7 @@ export class Curves {
       title: lossTitle(run, this.#means),
     });
     this.#charts.rate.show({ ...common, ...single(updates, "rate", RATE, "Learning rate") });
-    this.#charts.speed.show({ ...common, ...single(updates, "speed", SPEED, "Tokens a second") });
+    this.#charts.speed.show({ ...common, ...single(updates, "speed", SPEED, "Tokens per second") });
     this.#legend(run);
     this.#moveCursor(run);
     this.#table(run, false);
@@ -215,7 +215,7 @@ export class Curves {
     if (!this.#parts.numbers.open) return;
     if (!now && performance.now() - this.#tabled < TABLE_PAUSE_MS) return;
     this.#tabled = performance.now();
-    const heads = ["Updates", "Training loss", "Smoothed", "Held-out loss", "Learning rate", "Tokens a second"];
+    const heads = ["Updates", "Training loss", "Smoothed", "Held-out loss", "Learning rate", "Tokens per second"];
     const rows = evenly(updates.length, TABLE_ROWS).map((at) => {
       const row = updates[at];
       const held = upTo(validations, row[LAST]);
@@ -271,7 +271,7 @@ function readout(row, mean, held) {
   words.push(`smoothed ${lossText(mean)}`);
   if (held) words.push(`held out ${lossText(held[MEAN])} at ${span(held)}`);
   if (row[RATE] !== null) words.push(`learning rate ${rateText(row[RATE])}`);
-  if (row[SPEED] !== null) words.push(`${count(row[SPEED])} tokens a second`);
+  if (row[SPEED] !== null) words.push(`${count(row[SPEED])} tokens per second`);
   return words.join(" · ");
 }
 
@@ -279,7 +279,7 @@ function readout(row, mean, held) {
 function lossTitle({ name, updates, validations, facts }, means) {
   const words = [`Loss of ${name} over updates.`];
   const [mean, last] = [means[means.length - 1], updates[updates.length - 1]];
-  if (last) words.push(`In training from ${tickText(means[0])} to ${tickText(mean)} after ${count(last[LAST])} updates, smoothed.`);
-  if (facts.best && validations.length) words.push(`Held out at best ${lossText(facts.best.loss)} after ${count(facts.best.step)} updates.`);
+  if (last) words.push(`Training loss, smoothed: ${tickText(means[0])} to ${tickText(mean)} after ${count(last[LAST])} updates.`);
+  if (facts.best && validations.length) words.push(`Best held-out loss: ${lossText(facts.best.loss)} after ${count(facts.best.step)} updates.`);
   return words.join(" ");
 }

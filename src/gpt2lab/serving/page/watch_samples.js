@@ -159,7 +159,7 @@ export class Samples {
     const loss = upTo(run.validations, step);
     const words = [`After ${count(step)} ${step === 1 ? "update" : "updates"}`, `${place + 1} of ${this.#listed.length}`];
     if (loss) words.push(`held-out loss ${lossText(loss[LOW])}`);
-    if (this.#isForeign(step)) words.push("of an earlier training: this one has not come so far");
+    if (this.#isForeign(step)) words.push("from an earlier training run: this one has not reached that update");
     title.textContent = words.join(" · ");
     timeline.value = String(place);
     timeline.setAttribute("aria-valuetext", words.join(", "));
@@ -185,7 +185,7 @@ export class Samples {
     if (earlier && before !== undefined)
       figures.push(figure(`After ${count(earlier.step)} updates`, [{ text: before, isNew: false }], prompt));
     const pieces = before === undefined ? null : whatIsNew(before, own);
-    const note = pieces ? "what is new is underlined" : cut ? "only the beginning is shown" : null;
+    const note = pieces ? "new words are underlined" : cut ? "only the beginning is shown" : null;
     figures.push(figure(`After ${count(step)} updates`, pieces ?? [{ text: own, isNew: false }], prompt, note));
     place.replaceChildren(...figures);
   }
@@ -215,8 +215,8 @@ function figure(title, pieces, prompt, note = null) {
 
 /** @param {Record<string, any>} settings */
 function hintOf({ sample_prompt: prompt, top_k: k, seed }) {
-  const words = [prompt ? `It begins with “${prompt}”` : "It begins with nothing"];
+  const words = [prompt ? `The prompt is “${prompt}”` : "There is no prompt"];
   if (k) words.push(`top-k ${k}`);
   if (seed !== undefined) words.push(`seed ${seed} every time`);
-  return `${words.join(", ")}. What changes is what the model has learned.`;
+  return `${words.join(", ")}. Only the model changes from one checkpoint to the next.`;
 }

@@ -1,6 +1,6 @@
 """A curve of any length in little memory: neighbouring points are merged as it grows.
 
-The points merged depend only on their steps, never on the times of the looks. This module knows nothing of files.
+Merging depends only on the points' steps, never on when the curve is read. This module knows nothing of files.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Curve:
         return int(row[_LOW_STEP]), row[_LOW]
 
     def since(self, seen: Seen) -> tuple[Seen, dict[str, Any]] | None:
-        """Return what a client lacks: ``rows`` that replace its own ``from`` a row on. None if nothing is new."""
+        """Return what a client lacks: ``rows`` to replace its own from row ``from`` on. None if nothing is new."""
         if seen.version == self._version:
             return None
         begin = max(0, seen.count - 1) if seen.layout == self._layout else 0  # the last row may have grown
@@ -72,7 +72,7 @@ class Curve:
         return Seen(self._version, self._layout, len(self.rows)), {"from": begin, "rows": rows}
 
     def take_back(self, step: int) -> None:
-        """Remove ``step`` and all after it, as far as rows separate them."""
+        """Remove ``step`` and all later steps; a row that also covers earlier ones keeps its values."""
         if not self.rows or step > self.rows[-1][_LAST]:
             return
         while self.rows and self.rows[-1][_FIRST] >= step:

@@ -105,7 +105,7 @@ class Watch:
             self._looking = asyncio.get_running_loop().create_task(self._look())
 
     def leave(self) -> None:
-        """Count one client less."""
+        """Count one client fewer."""
         self.watchers -= 1
 
     async def events(self, ending: Callable[[], bool]) -> AsyncIterator[bytes]:

@@ -31,7 +31,7 @@ RECENT = 200
 """Number of updates over which speed and pace are averaged."""
 QUIET_SECONDS = 60.0
 QUIET_PACES = 20.0
-"""A run whose process cannot be seen is quiet if no line came for QUIET_SECONDS and for QUIET_PACES times its pace."""
+"""A run whose process cannot be seen is quiet after QUIET_SECONDS and QUIET_PACES times its pace without a line."""
 _MOST_SETTINGS = 1 << 20  # bytes
 _MOST_STEPS = 1 << 53  # beyond it a browser's numbers are not exact
 _LARGEST = 1e300
@@ -56,7 +56,7 @@ class Cursor:
 
 
 class Run:
-    """A run folder, which need not exist. :meth:`look` reads on, :meth:`news` reports; any thread may call both."""
+    """A run folder, which need not exist. :meth:`look` reads it, :meth:`news` reports; any thread may call both."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self.name = name
@@ -314,7 +314,7 @@ def _step_and_loss(found: tuple[int, float] | None) -> dict[str, Any] | None:
 
 
 def _stamp(path: Path) -> tuple[int, ...] | None:
-    """Return a stamp that differs once a file has changed; None if there is no file."""
+    """Return a stamp that changes when the file does; None if there is no file."""
     try:
         status = path.stat()
     except OSError:
@@ -334,7 +334,7 @@ def _read_settings(path: Path) -> dict[str, Any]:
 
 
 def _told(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings of a run that clients are sent, without the places of files on this machine."""
+    """Return the run's settings that clients receive, without the folders of files on this machine."""
 
     def plain(name: str, value: Any) -> Any:
         if isinstance(value, list):
