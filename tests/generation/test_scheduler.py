@@ -193,8 +193,9 @@ def test_a_long_prompt_comes_in_chunks_while_others_decode() -> None:
     engine = ToyEngine()
     run(engine, [request(limit=20), request([5] * 1000, 1)])
     chunks = [max(map(len, call)) for call in engine.calls]
-    assert chunks[1:5] == [PREFILL_CHUNK] * 3 + [1000 - 3 * PREFILL_CHUNK]
-    assert all(len(call) == 2 for call in engine.calls[1:5])  # one of the two is the other sample's next token
+    beside = 2 * PREFILL_CHUNK - 2  # nobody drew yet: the first step also fed the two tokens of the other prompt
+    assert chunks[:4] == [beside, PREFILL_CHUNK, 999 - beside - PREFILL_CHUNK, 1]
+    assert all(len(call) == 2 for call in engine.calls[:4])  # one of the two is the other sample's
 
 
 def test_prompts_come_in_larger_chunks_while_nobody_decodes() -> None:

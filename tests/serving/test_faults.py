@@ -69,6 +69,16 @@ def test_a_slow_reader_stalls_nobody_and_is_cut_off(start):
     assert api.idle(20)
 
 
+def test_a_small_request_ends_while_a_large_one_fills_every_place(start):
+    api = start(Settings(max_batch=4))
+    with api.raw({**LONG, "n": 128, "stream": True}) as large:
+        assert b" 200 " in large.recv(100)
+        for _ in range(3):
+            assert api.complete(prompt=PROMPT, max_tokens=5, seed=1).json()["usage"]["completion_tokens"] == 5
+        assert api.worker.outstanding == 128
+    assert api.idle()
+
+
 def test_a_step_that_fails_ends_its_requests_and_not_the_server(start, tales, monkeypatch):
     api = start()
     scheduler = eventually(lambda: hasattr(api.worker, "_scheduler")) and api.worker._scheduler

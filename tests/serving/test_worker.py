@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from queue import Queue
 from types import SimpleNamespace
 
@@ -29,7 +30,7 @@ class OneByOne:
     def busy(self) -> bool:
         return bool(self.samples)
 
-    def submit(self, request: object) -> int:
+    def submit(self, request: object, owner: object = None) -> int:
         self.samples.append(len(self.notes))
         self.notes.append("submit")
         self.let_in.append(self.samples[-1])
@@ -136,6 +137,31 @@ def test_samples_without_a_token_to_draw_end_at_once():
         assert await job.take() == [] and scheduler.notes == []
 
     run(check)
+
+
+def test_jobs_that_read_prompts_take_turns_after_each_prompt():
+    async def check(worker: Worker, scheduler: OneByOne) -> None:
+        read: list[str] = []
+
+        def reading(name: str):
+            for piece in range(2):
+                read.append(f"{name}.{piece}")
+                yield
+            return name
+
+        jobs = [
+            Job([None], [partial(reading, name) for name in names]) for names in (["a1", "a2", "a3"], ["b1"], ["c1"])
+        ]
+        for job in jobs:
+            worker.submit(job)
+        for job in jobs:
+            await job.take()
+        begun = [each.removesuffix(".0") for each in read if each.endswith(".0")]
+        assert begun.index("a2") > begun.index("b1") and begun.index("a2") > begun.index("c1")
+        assert all(f"{name}.1" == read[read.index(f"{name}.0") + 1] for name in begun), "two prompts were held at once"
+        assert [job.found for job in jobs] == [["a1", "a2", "a3"], ["b1"], ["c1"]]
+
+    run(check, capacity=3)
 
 
 def test_a_whole_sample_is_told_once():

@@ -10,6 +10,7 @@ from gpt2lab.engines.protocol import Draw
 
 if TYPE_CHECKING:
     from gpt2lab.errors import StageError
+    from gpt2lab.generation.shares import Share
     from gpt2lab.generation.speculation import Guesser
     from gpt2lab.sampling import SamplingParams
     from gpt2lab.sampling.custom import CustomStage
@@ -63,6 +64,10 @@ class Lane:
     given: int = 0
     """Length of the part of ``text`` that is fed as a prompt: the request's prompt, or the whole text after a slide."""
 
+    def draw_after(self, n_tokens: int) -> Draw | None:
+        """Return how to draw after feeding ``n_tokens`` more; None if nothing is to be drawn then."""
+        return None
+
 
 @dataclass(eq=False, slots=True)
 class PromptLane(Lane):
@@ -89,10 +94,16 @@ class SampleLane(Lane):
     history: array[int] | None
     """The text so far, if a penalty or a stage of the user's needs it."""
     prompt: PromptLane
+    share: Share
+    """The samples of its owner."""
+    held: bool = False
+    """Whether its reservation counts: it runs, or it is paused and keeps its sequence."""
     started: bool = False
     guesser: Guesser | None = None
 
-    def draw(self) -> Draw:
-        """Return how to draw its next token."""
+    def draw_after(self, n_tokens: int) -> Draw | None:
+        """Return how to draw its next token, if feeding ``n_tokens`` more completes its text."""
+        if self.fed + n_tokens < len(self.text):
+            return None
         asked, history = self.request, self.history or ()
         return Draw(asked.params, asked.seed, asked.stream, len(self.text), history, top=asked.top, stages=asked.stages)

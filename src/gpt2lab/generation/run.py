@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Hashable, Iterable, Iterator, Sequence
 from itertools import count
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -76,9 +76,9 @@ class Running(Generic[TakerT]):
         self.takers: dict[int, TakerT] = {}
         self._scheduler = scheduler
 
-    def submit(self, request: Request, taker: TakerT) -> int:
-        """Queue a sample and return its number."""
-        id = self._scheduler.submit(request)
+    def submit(self, request: Request, taker: TakerT, owner: Hashable = None) -> int:
+        """Queue a sample of ``owner`` and return its number."""
+        id = self._scheduler.submit(request, owner)
         self.takers[id] = taker
         return id
 

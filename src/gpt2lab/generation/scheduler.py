@@ -1,15 +1,15 @@
 """Requests in, tokens out: continuous batching over an engine.
 
-Samples join and leave between steps; a step is one call of the engine, which feeds and draws. A prompt is fed in
-chunks, so that running samples are not stalled, and only once for all samples that share it. Batching and guessing
-ahead change only the speed, never the tokens drawn. The scheduler knows nothing of text: the reader of the events
-calls :meth:`Scheduler.remove` to end a sample before its limit.
+Samples join, pause and leave between steps; a step is one call of the engine, which feeds and draws. A prompt is fed
+in chunks, so that running samples are not stalled, and only once for all samples that share it. Batching, pausing and
+guessing ahead change only the speed, never the tokens drawn. :mod:`~gpt2lab.generation.shares` says whose turn it is.
+The scheduler knows nothing of text: the reader of the events calls :meth:`Scheduler.remove` to end a sample early.
 """
 
 from __future__ import annotations
 
 from array import array
-from collections import deque
+from collections.abc import Hashable, Iterator
 from itertools import count
 from math import nan
 from time import perf_counter
@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING
 from gpt2lab.engines.protocol import Draw
 from gpt2lab.errors import ContextError, UsageError
 from gpt2lab.generation import custom_draws
+from gpt2lab.generation.admission import Admission
 from gpt2lab.generation.requests import Event, Lane, PromptLane, Request, SampleLane
+from gpt2lab.generation.shares import Shares
 from gpt2lab.generation.speculation import Wish
 from gpt2lab.generation.step_times import MAX_ROWS
 from gpt2lab.generation.window import window_start
@@ -42,9 +44,9 @@ Beyond that, matrix products are limited by arithmetic, so more samples gain lit
 """
 
 KV_CACHE_SHARE = 4
-"""Running samples may reserve 1/KV_CACHE_SHARE of the available memory for keys and values.
+"""Samples may reserve 1/KV_CACHE_SHARE of the available memory for keys and values.
 
-Beyond that, no sample is admitted unless none is running.
+Beyond that, no sample is admitted unless none has a reservation.
 """
 
 
@@ -64,12 +66,12 @@ class Scheduler:
         self._engine = engine
         self._speculation = speculation
         self._n_ctx = engine.config.n_ctx
-        self._max_samples = batch_size or MAX_BATCH
-        self._max_tokens = available_memory() // KV_CACHE_SHARE // engine.kv_cache_bytes_per_token
-        self._reserved = 0
+        max_tokens = available_memory() // KV_CACHE_SHARE // engine.kv_cache_bytes_per_token
+        self._shares = Shares()
+        self._admission = Admission(self._shares, batch_size or MAX_BATCH, max_tokens, self._n_ctx, self._free)
         self._ids = count()
-        self._waiting: deque[SampleLane] = deque()
-        self._running: dict[int, SampleLane] = {}
+        self._steps = count(1)
+        self._samples: dict[int, SampleLane] = {}
         self._prompts: dict[tuple[int, ...], PromptLane] = {}
         self._sequences: set[int] = set()
         self.let_in: list[int] = []
@@ -83,17 +85,18 @@ class Scheduler:
 
     @property
     def n_waiting(self) -> int:
-        """The number of submitted samples that are not yet admitted."""
-        return len(self._waiting)
+        """The number of submitted samples that do not run."""
+        return self._shares.n_waiting
 
     @property
     def busy(self) -> bool:
         """Whether any sample is waiting or running."""
-        return bool(self._waiting or self._running)
+        return bool(self._samples)
 
-    def submit(self, request: Request) -> int:
+    def submit(self, request: Request, owner: Hashable = None) -> int:
         """Queue ``request``; its events carry the number returned.
 
+        One sample of each ``owner`` runs before a second of any: samples of an owner with more are paused meanwhile.
         Raises :class:`~gpt2lab.errors.UsageError` for an empty prompt or a limit below 1, and
         :class:`~gpt2lab.errors.ContextError` if the request does not fit the context and may not slide.
         """
@@ -118,20 +121,20 @@ class Scheduler:
             reserve=request.limit if n_fed <= self._n_ctx else self._n_ctx,
             history=array("i", request.prompt[request.implicit :]) if counts else None,
             prompt=prompt,
+            share=self._shares.of(owner),
         )
-        self._waiting.append(sample)
+        self._samples[sample.id] = sample
+        self._shares.wait(sample)
         return sample.id
 
     def remove(self, request: int) -> None:
         """End a sample, waiting or running, and free what it holds; do nothing if it has ended."""
-        sample = self._running.pop(request, None)
-        if sample is not None:
-            self._leave(sample)
-        else:
-            sample = next((waiting for waiting in self._waiting if waiting.id == request), None)
-            if sample is None:
-                return
-            self._waiting.remove(sample)
+        sample = self._samples.pop(request, None)
+        if sample is None:
+            return
+        self._admission.remove(sample)
+        if self._speculation and sample.guesser:
+            self._speculation.stop(sample.guesser)
         self._free(sample)
         if not sample.started:
             self._count_out(sample)
@@ -144,9 +147,7 @@ class Scheduler:
         Returns the tokens drawn, those of one sample in order; none if the step only fed part of a long prompt. A
         sample whose event is ``last`` has been removed.
         """
-        self.let_in.clear()
-        if self._waiting:
-            self._admit()
+        self._admit()
         lanes, tokens, draws = self._work()
         if not lanes:
             return []
@@ -170,37 +171,22 @@ class Scheduler:
 
     def close(self) -> None:
         """Drop every request and free every sequence."""
-        self._waiting.clear()
-        self._running.clear()
+        self._samples.clear()
+        self._admission.clear()
         self._prompts.clear()
-        self._reserved = 0
         while self._sequences:
             self._engine.free_sequence(self._sequences.pop())
         if self._speculation:
             self._speculation.close()
 
-    # ---- admission --------------------------------------------------------------------------------------------------
-
     def _admit(self) -> None:
-        """Admit the samples that have waited longest, as long as they fit."""
-        while self._waiting and len(self._running) < self._max_samples:
-            sample = self._waiting[0]
-            needed = sample.reserve + (0 if sample.prompt.running else len(sample.prompt.text))
-            if self._running and self._reserved + needed > self._max_tokens:
-                break
-            self._running[sample.id] = self._waiting.popleft()
-            self.let_in.append(sample.id)
-            self._reserved += needed
-            sample.prompt.running += 1
-            if self._speculation:
+        admitted = self._admission.admit()
+        self.let_in = [sample.id for sample in admitted]
+        for sample in admitted:
+            if self._speculation and sample.guesser is None:
                 sample.guesser = self._speculation.start(sample.text)
 
-    def _leave(self, sample: SampleLane) -> None:
-        """Release a running sample's reservation and its guesser."""
-        sample.prompt.running -= 1
-        self._reserved -= sample.reserve + (0 if sample.prompt.running else len(sample.prompt.text))
-        if self._speculation and sample.guesser:
-            self._speculation.stop(sample.guesser)
+    # ---- starting ---------------------------------------------------------------------------------------------------
 
     def _start(self, sample: SampleLane) -> bool:
         """Start a sample unless it must wait for its prompt; return whether it started.
@@ -230,26 +216,39 @@ class Scheduler:
     def _work(self) -> tuple[list[Lane], list[list[int]], list[Draw | None]]:
         """Return the lanes to feed, the tokens of each, and the draw after each.
 
-        Every sample with one token to feed is included; longer chunks are included while there is room.
-
-        A prompt is cut into chunks of :data:`PREFILL_CHUNK`, or of twice that if no sample waits for its next token.
+        Every sample with one token to feed is included. Prompts are fed in chunks of :data:`PREFILL_CHUNK` tokens in
+        all, or of twice that if no sample waits for its next token; the owner whose prompts have waited longest is
+        first.
         """
-        lanes: list[Lane] = []
-        tokens: list[list[int]] = []
-        draws: list[Draw | None] = []
-        decoding = any(sample.started and sample.fed == len(sample.text) - 1 for sample in self._running.values())
-        room = chunk = PREFILL_CHUNK if decoding else 2 * PREFILL_CHUNK
-        for sample in self._running.values():
-            lane: Lane = sample if sample.started or self._start(sample) else sample.prompt
-            todo = lane.text[lane.fed : lane.fed + chunk]
-            if len(todo) > 1 or lane is not sample:
-                if len(todo) > room or lane in lanes:
-                    continue
-                room -= len(todo)
-            lanes.append(lane)
-            tokens.append(todo)
-            draws.append(sample.draw() if lane is sample and lane.fed + len(todo) == len(lane.text) else None)
-        return lanes, tokens, draws
+        running = self._admission.running.values()
+        decoding = any(sample.started and sample.fed == len(sample.text) - 1 for sample in running)
+        work: list[tuple[Lane, list[int]]] = []
+        behind: list[SampleLane] = []
+        for sample in running:
+            if (sample.started or self._start(sample)) and sample.fed == len(sample.text) - 1:
+                work.append((sample, sample.text[sample.fed :]))
+            else:
+                behind.append(sample)
+        if behind:
+            work += self._chunks(behind, PREFILL_CHUNK if decoding else 2 * PREFILL_CHUNK)
+        lanes = [lane for lane, _ in work]
+        tokens = [ids for _, ids in work]
+        return lanes, tokens, [lane.draw_after(len(ids)) for lane, ids in work]
+
+    def _chunks(self, behind: list[SampleLane], room: int) -> Iterator[tuple[Lane, list[int]]]:
+        """Yield lanes of samples that have more than one token to feed, and up to ``room`` tokens of theirs in all."""
+        step = next(self._steps)
+        seen: set[PromptLane] = set()
+        for sample in sorted(behind, key=lambda sample: sample.share.fed):
+            lane: Lane = sample if sample.started else sample.prompt
+            if not room or lane in seen:
+                continue
+            if isinstance(lane, PromptLane):
+                seen.add(lane)
+            ids = lane.text[lane.fed : lane.fed + room]
+            room -= len(ids)
+            sample.share.fed = step
+            yield lane, ids
 
     def _guess(
         self, lanes: list[Lane], tokens: list[list[int]], draws: list[Draw | None], speculation: Speculation

@@ -12,7 +12,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Generator, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from queue import Empty, SimpleQueue
@@ -134,7 +134,7 @@ class Worker:
         self._jobs: set[Job] = set()
         self._outstanding = 0
         # Owned by the thread:
-        self._readings: deque[tuple[Job, Generator[None, None, None]]] = deque()
+        self._readings: deque[tuple[Job, Generator[bool, None, None]]] = deque()
 
     @property
     def outstanding(self) -> int:
@@ -238,7 +238,8 @@ class Worker:
             job, reading = self._readings[0]
             job.times.began = job.times.began or began
             try:
-                next(reading)
+                if next(reading):
+                    self._readings.rotate(-1)
             except StopIteration:
                 self._readings.popleft()
         if not self._scheduler.busy:
@@ -269,11 +270,24 @@ class Worker:
         else:
             self._submit(job)
 
-    def _read(self, job: Job) -> Generator[None, None, None]:
-        """Read the job's prompts, then submit its samples."""
-        found = []
+    def _read(self, job: Job) -> Generator[bool, None, None]:
+        """Read the job's prompts, then submit its samples.
+
+        Yields after each piece: False, or True before another prompt, when it is another job's turn. So jobs take
+        turns, and only one prompt at a time holds keys and values.
+        """
+        found: list[Any] = []
         for reading in job.readings:
-            found.append((yield from reading()))
+            if found:
+                yield True
+            with closing(reading()) as pieces:
+                while True:
+                    try:
+                        next(pieces)
+                    except StopIteration as end:
+                        found.append(end.value)
+                        break
+                    yield False
         job.found = found  # set before the first delta arrives
         self._submit(job)
 
@@ -284,7 +298,7 @@ class Worker:
                 empty.append((job, Delta(number, "", finish="length")))
                 continue
             request, sample = wanted
-            job.ids.append(self._running.submit(request, _Taker(job, sample)))
+            job.ids.append(self._running.submit(request, _Taker(job, sample), owner=job))
         if empty:
             self._tell(partial(self._deliver, empty))
 

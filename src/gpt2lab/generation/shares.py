@@ -1,0 +1,100 @@
+"""Turns: the samples that wait and run, by owner, and whose sample runs next.
+
+One sample of each owner runs before a second of any. An owner is whatever the caller says, such as an HTTP request;
+samples of one owner run in the order in which they came. This module decides only whose turn it is; it knows nothing
+of engines, memory or places.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from gpt2lab.generation.requests import SampleLane
+
+
+@dataclass(eq=False, slots=True)
+class Share:
+    """The samples of one owner."""
+
+    owner: Hashable
+    waiting: deque[SampleLane] = field(default_factory=deque)
+    """Samples that wait, next one first. Paused samples come before those that have never run."""
+    running: list[SampleLane] = field(default_factory=list)
+    """Samples that run, in the order of their admission."""
+    fed: int = 0
+    """The number of the last step that fed prompts of this owner."""
+
+    def outnumbers(self, other: Share) -> bool:
+        """Return whether one sample of this share should pause for one of ``other``'s."""
+        return len(self.running) > len(other.running) + 1
+
+
+class Shares:
+    """The shares of all owners, in the order in which the owners came."""
+
+    def __init__(self) -> None:
+        self._shares: dict[Hashable, Share] = {}
+        self.n_waiting = 0
+        """The number of samples that wait, of all owners."""
+
+    def __iter__(self) -> Iterator[Share]:
+        return iter(self._shares.values())
+
+    def __bool__(self) -> bool:
+        return bool(self._shares)
+
+    def of(self, owner: Hashable) -> Share:
+        """Return the share of ``owner``; make it if there is none."""
+        return self._shares.setdefault(owner, Share(owner))
+
+    def wait(self, sample: SampleLane) -> None:
+        """Let a new sample wait behind the others of its owner."""
+        sample.share.waiting.append(sample)
+        self.n_waiting += 1
+
+    def next(self) -> Share | None:
+        """Return the share whose turn it is: of those that wait, the one with the fewest running samples.
+
+        Of equal ones, it is the one whose owner came first. Returns None if no sample waits.
+        """
+        if not self.n_waiting:
+            return None
+        return min((share for share in self if share.waiting), key=lambda share: len(share.running))
+
+    def largest(self) -> Share:
+        """Return the share with the most running samples; of equal ones, the last to come."""
+        return max(reversed(self._shares.values()), key=lambda share: len(share.running))
+
+    def admit(self, share: Share) -> SampleLane:
+        """Let the next sample of ``share`` run, and return it."""
+        sample = share.waiting.popleft()
+        share.running.append(sample)
+        self.n_waiting -= 1
+        return sample
+
+    def pause(self, share: Share) -> SampleLane:
+        """Let the sample of ``share`` that was admitted last wait again, in front of the others, and return it."""
+        sample = share.running.pop()
+        share.waiting.appendleft(sample)
+        self.n_waiting += 1
+        return sample
+
+    def remove(self, sample: SampleLane) -> None:
+        """Forget a sample, running or waiting."""
+        share = sample.share
+        if sample in share.running:
+            share.running.remove(sample)
+        else:
+            share.waiting.remove(sample)
+            self.n_waiting -= 1
+        if not share.running and not share.waiting:
+            del self._shares[share.owner]
+
+    def clear(self) -> None:
+        """Forget all samples."""
+        self._shares.clear()
+        self.n_waiting = 0
