@@ -2,7 +2,7 @@
 
 :mod:`~gpt2lab.generation.shares` says whose turn it is. If its sample does not fit, a sample of a larger share pauses.
 A paused sample keeps its sequence unless others need the memory; then it is fed again later, which gives it the same
-numbers. This module knows nothing of engines or tokens' meaning.
+numbers. This module knows nothing of engines and of text.
 """
 
 from __future__ import annotations
@@ -10,11 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from gpt2lab.generation.requests import PromptLane
-from gpt2lab.generation.shares import Share, Shares
+from gpt2lab.generation.requests import Lane, PromptLane, SampleLane, Share
 
 if TYPE_CHECKING:
-    from gpt2lab.generation.requests import Lane, SampleLane
+    from gpt2lab.generation.shares import Shares
 
 
 class Admission:

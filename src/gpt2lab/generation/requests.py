@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from array import array
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Hashable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from gpt2lab.engines.protocol import Draw
 
 if TYPE_CHECKING:
     from gpt2lab.errors import StageError
-    from gpt2lab.generation.shares import Share
     from gpt2lab.generation.speculation import Guesser
     from gpt2lab.sampling import SamplingParams
     from gpt2lab.sampling.custom import CustomStage
@@ -107,3 +108,20 @@ class SampleLane(Lane):
             return None
         asked, history = self.request, self.history or ()
         return Draw(asked.params, asked.seed, asked.stream, len(self.text), history, top=asked.top, stages=asked.stages)
+
+
+@dataclass(eq=False, slots=True)
+class Share:
+    """The samples of one owner."""
+
+    owner: Hashable
+    waiting: deque[SampleLane] = field(default_factory=deque)
+    """Samples that wait, next one first. Paused samples come before those that have never run."""
+    running: list[SampleLane] = field(default_factory=list)
+    """Samples that run, in the order of their admission."""
+    fed: int = 0
+    """The number of the last step that fed prompts of this owner."""
+
+    def outnumbers(self, other: Share) -> bool:
+        """Return whether one sample of this share should pause for one of ``other``'s."""
+        return len(self.running) > len(other.running) + 1

@@ -7,30 +7,9 @@ of engines, memory or places.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Hashable, Iterator
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from gpt2lab.generation.requests import SampleLane
-
-
-@dataclass(eq=False, slots=True)
-class Share:
-    """The samples of one owner."""
-
-    owner: Hashable
-    waiting: deque[SampleLane] = field(default_factory=deque)
-    """Samples that wait, next one first. Paused samples come before those that have never run."""
-    running: list[SampleLane] = field(default_factory=list)
-    """Samples that run, in the order of their admission."""
-    fed: int = 0
-    """The number of the last step that fed prompts of this owner."""
-
-    def outnumbers(self, other: Share) -> bool:
-        """Return whether one sample of this share should pause for one of ``other``'s."""
-        return len(self.running) > len(other.running) + 1
+from gpt2lab.generation.requests import SampleLane, Share
 
 
 class Shares:
