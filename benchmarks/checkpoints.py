@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def measure(path: Path) -> tuple[float, float]:
-    """Seconds to open the file, and to read every tensor (which are kept, as an engine would)."""
+    """Return the seconds to open the file, and to read every tensor; the tensors are kept, as an engine keeps them."""
     start = time.process_time()
     checkpoint = open_checkpoint(path)
     opened = time.process_time()

@@ -1,12 +1,12 @@
-"""``gpt2lab encode`` beside Hugging Face ``datasets.map`` with a fast tokenizer: the same text, as many processes.
+"""``gpt2lab encode`` beside Hugging Face ``datasets.map`` with a fast tokenizer: same text, same number of processes.
 
     python benchmarks/encoding.py --text corpus/*.txt --peer_python peers/bin/python [--megabytes 500] [--rounds 3]
 
-The files are repeated until they are so large together. Each round measures every program once, in a process of its
-own, in turns. For gpt2lab the time is that of the whole command, its start, reading and writing included; for the peer
-that of ``map`` alone, and with ``load_dataset`` before it. Memory is the largest sum of resident sets of a process and
-its children, looked at ten times a second (Linux only). Every figure is appended to ``--out`` as it comes. Prints
-medians; the last line is JSON.
+The files are repeated until they have that size together. Each round measures every program once, in turns, each in a
+separate process. The time of gpt2lab is that of the whole command, including its start, reading and writing. The time
+of the peer is that of ``map`` alone, and also with ``load_dataset`` before it. Memory is the largest sum of the
+resident sets of a process and its children, sampled ten times a second (Linux only). Every figure is appended to
+``--out`` as soon as it is measured. Prints medians; the last line is JSON.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from gpt2lab.weights.vocabulary import gpt2_vocabulary, tokenizer_json
 
 DRIVER = Path(__file__).parent / "drivers" / "datasets_driver.py"
 PEERS = ("line", "document")
-"""How the peer may take the text: its default, a line as an example; or a file as one, as gpt2lab does."""
+"""The ways in which the peer can read the text: a line as an example, its default, or a file as one, like gpt2lab."""
 
 
 def main() -> None:
@@ -63,7 +63,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--programs", nargs="*", choices=PEERS, default=list(PEERS), help="ways of the peer to measure")
     parser.add_argument("--peer_python", default=sys.executable, help="Python of the peer's environment")
     parser.add_argument("--out", type=Path, default=Path("encoding.jsonl"), help="results, appended")
-    parser.add_argument("--folder", type=Path, default=Path(), help="where there is room for the text and its tokens")
+    parser.add_argument("--folder", type=Path, default=Path(), help="folder with room for the text and its tokens")
     return parser.parse_args()
 
 
@@ -75,7 +75,7 @@ def has_datasets(python: str) -> bool:
 
 
 def repeat(files: list[Path], folder: Path, size: int) -> int:
-    """Copy ``files`` again and again until there are ``size`` bytes of them; returns how many there are."""
+    """Copy ``files``, repeatedly, until there are at least ``size`` bytes; return the number of bytes."""
     folder.mkdir()
     done = number = 0
     while done < size:
@@ -87,7 +87,7 @@ def repeat(files: list[Path], folder: Path, size: int) -> int:
 
 
 def measure(program: str, folder: Path, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Seconds, tokens and peak memory of one run; what it wrote is thrown away."""
+    """Return the seconds, tokens and peak memory of one run, and delete its output."""
     work = Path(tempfile.mkdtemp(dir=folder))
     try:
         if program == "gpt2lab":
@@ -104,7 +104,7 @@ def measure(program: str, folder: Path, arguments: argparse.Namespace) -> dict[s
 
 
 def run(command: list[Any]) -> tuple[float, float, str]:
-    """Wall seconds, peak memory in MB and output of a command."""
+    """Run a command; return its wall seconds, its peak memory in MB and its output."""
     start = time.perf_counter()
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}  # its processes are enough
     process = subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, text=True, env=environment)
@@ -120,14 +120,14 @@ def run(command: list[Any]) -> tuple[float, float, str]:
 
 
 def watch(process: subprocess.Popen[str], peaks: list[float]) -> None:
-    """Note the memory of a process and its children until it ends."""
+    """Record the memory of a process and its children until it ends."""
     while process.poll() is None:
         peaks.append(sum(resident_mb(pid) for pid in tree(process.pid)))
         time.sleep(0.1)
 
 
 def tree(pid: int) -> Iterator[int]:
-    """A process and all of its children."""
+    """Yield the ids of a process and all of its children."""
     yield pid
     try:
         for task in Path(f"/proc/{pid}/task").iterdir():
@@ -146,7 +146,7 @@ def resident_mb(pid: int) -> float:
 
 
 def report(records: list[dict[str, Any]]) -> None:
-    """Medians of each program over all rounds with the same text and processes; the last line is JSON."""
+    """Print each program's medians over all rounds with the same text and processes; the last line is JSON."""
     size = records[0]["megabytes"]
     medians: dict[str, dict[str, float]] = {}
     for program in dict.fromkeys(record["program"] for record in records):

@@ -2,9 +2,9 @@
 
     python benchmarks/engine.py [--size 124M] [--precision q8_0 ...] [--threads N] [--rounds 5]
 
-Random weights of the real shape; every precision unless some are named. Each round measures the limits and every
-workload once, one after the other, so that a change in the machine's mood meets all alike; medians with min–max are
-printed, and the last line is JSON. What surrounds the engine, the drawing of tokens too, is ``gpt2lab bench``'s.
+Uses random weights of the real shape, in every precision unless some are named. Each round measures the limits and
+every workload once, one after the other, so that a change in the machine's load affects all alike. Prints medians with
+min–max; the last line is JSON. ``gpt2lab bench`` measures the engine with what surrounds it, such as sampling.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def prefill_seconds(engine: NativeEngine, n_tokens: int) -> float:
 
 
 def decode_seconds(engine: NativeEngine, batch: int) -> float:
-    """Seconds of one step of ``batch`` sequences that hold CONTEXT tokens and more."""
+    """Return the seconds of one step of ``batch`` sequences that each hold at least CONTEXT tokens."""
     sequences = [engine.new_sequence() for _ in range(batch)]
     engine.forward(sequences, [np.arange(i, i + CONTEXT, dtype=np.int32) for i in range(batch)])
     times = []
@@ -61,14 +61,14 @@ def decode_seconds(engine: NativeEngine, batch: int) -> float:
 
 
 def prefill_operations(config: ModelConfig, n_tokens: int) -> float:
-    """Multiplications and additions of a prompt: products of every layer, attention, the head for one token."""
+    """Return the multiplications and additions for a prompt: products of every layer, attention, one token's head."""
     products = 2 * 12 * config.n_embd**2 * n_tokens
     attention = 2 * 2 * config.n_embd * n_tokens * (n_tokens + 1) / 2
     return config.n_layer * (products + attention) + 2 * config.n_vocab * config.n_embd
 
 
 def measure_round(engines: dict[str, NativeEngine], config: ModelConfig, threads: int) -> dict[str, float]:
-    """Every figure once: ``"<precision> <what>"``, and the limits."""
+    """Measure the limits and every figure once; return them by name, such as ``"<precision> <what>"``."""
     step_bytes = {name: bytes_per_step(config, name, CONTEXT + STEPS // 2) for name in engines}
     megabytes = {name: size >> 20 for name, size in step_bytes.items()}
     figures = {n: float(np.median(v)) for n, v in measure(threads, [*megabytes.values()], repeats=3).items()}

@@ -63,7 +63,7 @@ def random_items(n: int, context: int, endings: int, length: int) -> list[tuple[
 
 
 def models(size: str, threads: int) -> tuple[Callable[[Sequence], Scored], Callable[[Sequence], Scored]]:
-    """The two scorers, with the same weights."""
+    """Return the two scorers, with the same weights."""
     import torch
     import transformers
 

@@ -1,4 +1,4 @@
-"""What this machine can do at most, measured: GB/s read from memory, and arithmetic in float32, 8 bits and tiles.
+"""Measure this machine's limits: GB/s read from memory, and arithmetic in float32, 8 bits and tiles.
 
     python benchmarks/machine_limits.py [--threads N]
 
@@ -39,7 +39,7 @@ def _compiled() -> str:
 
 
 def measure(threads: int, megabytes: Sequence[int] = (480,), repeats: int = 5) -> dict[str, list[float]]:
-    """Figures of every repeat.
+    """Return the figures of every repeat.
 
     ``read_gb_s_480`` and the like, one for each buffer size (huge pages; the smaller the buffer, the more of it stays
     in the last cache); ``float32_gflop_s``; and where the CPU has them ``int8_gop_s`` (VNNI), ``int8_tiles_gop_s`` and
@@ -52,7 +52,7 @@ def measure(threads: int, megabytes: Sequence[int] = (480,), repeats: int = 5) -
 
 
 def summary(values: list[float]) -> dict[str, float]:
-    """Median, smallest and largest."""
+    """Return the median, the smallest and the largest value."""
     return {"median": round(statistics.median(values), 3), "min": round(min(values), 3), "max": round(max(values), 3)}
 
 

@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def measured(browser: Browser, url: str) -> dict[str, float]:
-    """Milliseconds to the first paint, to the page being ready, to the prompt's tokens, and of a slider's step."""
+    """Return milliseconds to the first paint, to the ready page, to the prompt's tokens, and of a slider's step."""
     context = browser.new_context(viewport={"width": 1280, "height": 900})
     try:
         page = context.new_page()
@@ -78,7 +78,7 @@ def measured(browser: Browser, url: str) -> dict[str, float]:
 
 @contextmanager
 def serving(model_name: str) -> Iterator[str]:
-    """The URL of a server of its own."""
+    """Yield the URL of a separate server."""
     command = [sys.executable, "-m", "gpt2lab", "serve", "--port", "0", "--quiet", "--model_name", model_name]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None

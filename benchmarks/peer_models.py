@@ -1,4 +1,4 @@
-"""One random-weight GPT-2 in the format of every peer, made when it is first asked for.
+"""One random-weight GPT-2 in the format of every peer, made when first needed.
 
 Everything comes from one Hugging Face folder. CTranslate2 and OpenVINO convert with their own programs, which lie
 beside the peers' Python.
@@ -25,7 +25,7 @@ OPENVINO_WEIGHTS = {
 
 
 def prepare(kind: str, size: str, folder: Path, programs: Path) -> Path:
-    """The path of the model in ``kind``, such as ``gguf-q8_0``; converters are looked for in ``programs``.
+    """Return the path of the model in ``kind``, such as ``gguf-q8_0``; converters are looked for in ``programs``.
 
     Raises subprocess.CalledProcessError or OSError if a converter fails or is missing.
     """
@@ -55,7 +55,7 @@ def _openvino(source: Path, destination: Path, variant: str, programs: Path) -> 
 
 
 def _ctranslate2(source: Path, destination: Path, variant: str, programs: Path) -> list[str]:
-    """The converter wants a tokenizer: one whose tokens are t0, t1, … by id, in a folder beside the source."""
+    """Return the converter's command, after writing the tokenizer that it needs: tokens t0, t1, … beside the source."""
     folder = source.with_name(source.name + "-with-tokens")
     folder.mkdir(exist_ok=True)
     for file in (source / "config.json", source / "model.safetensors"):  # without the source's own tokenizer

@@ -1,4 +1,4 @@
-"""From the records of ``peers.py`` to its tables: each peer at its best setting, beside the limits of the machine."""
+"""Make the tables of ``peers.py`` from its records: each peer at its best setting, beside the machine's limits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ FIGURES = {
     "cold": ("seconds", "start to first token, s", min),
     "memory": ("peak_mb", "peak memory, MB", min),
 }
-"""Row → the record's field, its heading, and which of a peer's settings is the best. Memory is the cold process's."""
+"""Row → the record's field, its heading, and the function that finds the best. Memory is the ``cold`` process's."""
 
 
 def report(records: list[Record], size: str, threads: int) -> None:
@@ -37,12 +37,12 @@ def report(records: list[Record], size: str, threads: int) -> None:
             print_table(width, rows, share)
             result["widths"][width] = {**rows, "share_of_read_bandwidth": share}
     for name, complaint in sorted({(r["setting"], r["error"]) for r in records if "error" in r}):
-        print(f"\n{name} failed: {complaint.splitlines()[-1] if complaint else 'without a word'}")
+        print(f"\n{name} failed: {complaint.splitlines()[-1] if complaint else 'without a message'}")
     print(json.dumps(result))
 
 
 def collect(records: list[Record]) -> dict[tuple[str, str, str, str], list[float]]:
-    """(width, row, peer, setting) → the figures of all rounds."""
+    """Return (width, row, peer, setting) → the figures of all rounds."""
     figures = defaultdict(list)
     for record in records:
         if "workload" not in record or "error" in record:
@@ -54,7 +54,7 @@ def collect(records: list[Record]) -> dict[tuple[str, str, str, str], list[float
 
 
 def limits_of(records: list[Record]) -> dict[str, dict[str, float]]:
-    """Every limit over all rounds: the median of each round's repeats; bandwidth under the name of its width."""
+    """Return every limit over all rounds, from each round's median; bandwidths are named by their width."""
     rounds = defaultdict(list)
     for record in records:
         if record["setting"] != "limits":
@@ -66,7 +66,7 @@ def limits_of(records: list[Record]) -> dict[str, dict[str, float]]:
 
 
 def best_of_each(figures: dict[tuple[str, str, str, str], list[float]], width: str, row: str) -> dict[str, Record]:
-    """Peer → summary of the setting with the best median, and which that is."""
+    """Return peer → summary of its setting with the best median, named in the summary."""
     best = FIGURES[row][2]
     found: dict[str, Record] = {}
     for (of_width, of_row, peer, setting), values in figures.items():
@@ -80,7 +80,7 @@ def best_of_each(figures: dict[tuple[str, str, str, str], list[float]], width: s
 def bandwidth_share(
     rows: dict[str, dict[str, Record]], limits: dict[str, dict[str, float]], width: str, size: str
 ) -> float | None:
-    """Bytes that gpt2lab's decoding must read in a second, over what the machine reads of a buffer of that size."""
+    """Return the rate at which gpt2lab's decoding must read, over that at which the machine reads such a buffer."""
     ours, limit = rows.get("decode", {}).get("gpt2lab"), limits.get(f"read GB/s {width}")
     if ours is None or limit is None:
         return None
@@ -91,7 +91,7 @@ def bandwidth_share(
 
 
 def print_table(width: str, rows: dict[str, dict[str, Record]], share: float | None) -> None:
-    """A Markdown table: a line for each workload, a column for each peer, and ours over the best other."""
+    """Print a Markdown table: a line for each workload, a column for each peer, and our ratio to the best other."""
     peers = sorted({peer for found in rows.values() for peer in found}, key=lambda peer: peer != "gpt2lab")
     print(f"\n{width}" + ("" if share is None else f": decoding reads {share:.0%} of what memory gives"))
     print(f"\n| | {' | '.join(peers)} | ratio |\n|---|{'---|' * (len(peers) + 1)}")
@@ -108,7 +108,7 @@ def cell(entry: Record | None) -> str:
 
 
 def ratio(found: dict[str, Record], best: Any) -> str:
-    """How gpt2lab compares with the best peer: above 1 it is better, whether more is better or less."""
+    """Return gpt2lab's ratio to the best peer: above 1 gpt2lab is better, whether more is better or less."""
     others = [entry["median"] for peer, entry in found.items() if peer != "gpt2lab"]
     if "gpt2lab" not in found or not others:
         return "–"

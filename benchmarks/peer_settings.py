@@ -1,6 +1,6 @@
-"""What ``peers.py`` runs: gpt2lab and its peers in every width, at the settings that were found to suit each best.
+"""The settings that ``peers.py`` runs: gpt2lab and its peers in every width, each as it was found to run best.
 
-Where a peer has several settings in a width, none is best for every workload; the best one counts in each.
+Where a peer has several settings in a width, none is best for every workload, so the best one counts in each.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 WIDTHS = ("float32", "bfloat16", "8-bit", "4-bit")
 PINNED = {"OMP_PROC_BIND": "true", "OMP_PLACES": "cores"}
-"""Environment that keeps OpenMP's threads each on its core: a third faster for llama.cpp on a busy machine."""
+"""Environment that binds each OpenMP thread to a core, which makes llama.cpp a third faster on a busy machine."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,11 @@ class Setting:
     label: str
     """Distinguishes the settings of a peer and width; results are filed under it."""
     model: str
-    """Which conversion of the model it reads, see ``peer_models.py``."""
+    """The conversion of the model that it reads, see ``peer_models.py``."""
     options: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, str] = field(default_factory=dict)
     threads: int | None = None
-    """None: what ``--threads`` says."""
+    """None: the value of ``--threads``."""
 
     @property
     def name(self) -> str:
@@ -44,7 +44,7 @@ MODULES = {
 """Peer → the module that shows it is installed."""
 
 GPT2LAB = {"float32": "float32", "bfloat16": "bfloat16", "8-bit": "q8_0", "4-bit": "q4_0"}
-"""Width → what gpt2lab calls it."""
+"""Width → gpt2lab's name for it."""
 
 
 # The hint is what activations are rounded to; groups are those in which they are quantised for 8-bit products.

@@ -2,10 +2,10 @@
 
     python benchmarks/peers.py --peer_python peers/bin/python [--size 124M] [--rounds 5] [--threads 2]
 
-Each round measures the limits of the machine and then every setting once, in a process of its own (a second one for
-the start), so that a change in the machine's mood meets all alike. Every figure is appended to ``--out`` as it comes;
-run again with the same file, what is there is not measured again. Prints medians with min–max, each peer at the best
-of its settings; the last line is JSON.
+Each round measures the limits of the machine and then every setting once, in a separate process (a second one for
+the start), so that a change in the machine's load affects all alike. Every figure is appended to ``--out`` as soon as
+it is measured; a second run with the same file measures only what is missing. Prints medians with min–max, each peer
+at the best of its settings; the last line is JSON.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from gpt2lab.system.cores import physical_cores
 
 HERE = Path(__file__).parent
 LIMIT = 600
-"""Seconds after which a process is given up."""
+"""Seconds after which a process is stopped."""
 
 
 def main() -> None:
@@ -77,7 +77,7 @@ def parse() -> argparse.Namespace:
 
 
 def wanted(setting: Setting, arguments: argparse.Namespace) -> bool:
-    """Whether it was asked for and is installed."""
+    """Return whether the setting was requested and is installed."""
     if setting.peer not in arguments.peers or setting.width not in arguments.precisions:
         return False
     module = MODULES[setting.peer]
@@ -129,7 +129,7 @@ def run_round(
 
 
 def run(setting: Setting, arguments: argparse.Namespace, model: Path, workloads: list[str]) -> Iterator[Record]:
-    """What one process measured; the workloads that it did not get to have an ``error`` instead."""
+    """Yield what one process measured; workloads that it did not reach have an ``error`` instead."""
     if not workloads:
         return
     command = [python_of(setting, arguments), str(HERE / "drivers" / f"{setting.peer}_driver.py")]

@@ -2,11 +2,11 @@
 
     python benchmarks/precision_quality.py --text FILE_OR_FOLDER [--model tales] [--held_out 0.025] [--tokens 20000]
 
-Every engine reads the same windows of ``n_ctx`` tokens, those that compute tokens given (a prompt's) and drawn in two
-ways, as both. Printed for each: perplexity and by how much it differs from float32's (± the standard error of that
-difference), the Kullback-Leibler divergence of its distributions from float32's in nats (mean and 99th percentile over
-positions), and how often the likeliest token is the same. The last line is JSON. ``--held_out`` takes the part of the
-text that ``gpt2lab train`` holds out. Needs the extra ``train``.
+Every engine reads the same windows of ``n_ctx`` tokens. Engines that compute given tokens (a prompt's) and drawn tokens
+in different ways read them as both. Prints for each the perplexity and its difference from float32's (± the standard
+error of that difference), the Kullback-Leibler divergence of its distributions from float32's in nats (mean and 99th
+percentile over positions), and how often the likeliest token is the same. The last line is JSON. ``--held_out`` takes
+the part of the text that ``gpt2lab train`` holds out. Needs the extra ``train``.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ Array = NDArray[np.float64]
 
 @dataclass
 class Figures:
-    """One number a position for one engine."""
+    """The numbers of one engine, one for each position."""
 
     loss: list[Array] = field(default_factory=list)  # -ln p(next token)
     divergence: list[Array] = field(default_factory=list)  # nats
@@ -70,7 +70,7 @@ class Figures:
 
 
 def read_tokens(paths: list[str], checkpoint: Checkpoint, held_out: float | None) -> NDArray[np.int32]:
-    """All documents in a row, ``<|endoftext|>`` before each."""
+    """Return all documents in a row, with ``<|endoftext|>`` before each."""
     tokenizer = tokenizer_of(checkpoint)
     if tokenizer is None or tokenizer.end_of_text is None:
         raise SystemExit("precision_quality: the model needs a tokenizer with an end of text")
@@ -85,7 +85,7 @@ def read_tokens(paths: list[str], checkpoint: Checkpoint, held_out: float | None
 
 
 def windows(tokens: NDArray[np.int32], n_ctx: int, n_tokens: int) -> Iterator[NDArray[np.int32]]:
-    """Windows of ``n_ctx + 1`` tokens spread over the text, ``n_tokens`` to predict together if there are as many."""
+    """Yield windows of ``n_ctx + 1`` tokens, spread over the text, with ``n_tokens`` targets if there are that many."""
     length = min(n_ctx, len(tokens) - 1)
     count = max(1, min(n_tokens // length, (len(tokens) - 1) // length))
     for start in np.linspace(0, len(tokens) - 1 - length, count).astype(int):
@@ -115,7 +115,9 @@ def main() -> None:
         "--text", nargs="+", required=True, help="text files or folders of .txt; each file is a document"
     )
     parser.add_argument("--model", default="tales", help="a path or a name, as everywhere")
-    parser.add_argument("--held_out", type=float, metavar="FRACTION", help="only what training with it holds out")
+    parser.add_argument(
+        "--held_out", type=float, metavar="FRACTION", help="use only the part that training with it holds out"
+    )
     parser.add_argument("--tokens", type=int, default=20_000, help="tokens to predict (default: 20000)")
     parser.add_argument("--threads", type=int, default=physical_cores())
     arguments = parser.parse_args()

@@ -1,12 +1,12 @@
-"""Requests per second and core of examples/ray_serve.py beside plain ``gpt2lab serve``, on one machine.
+"""Measure requests per second and core of examples/ray_serve.py beside plain ``gpt2lab serve``, on one machine.
 
     python benchmarks/ray_serve.py [--size 124M] [--clients 16] [--requests 4] [--tokens 32]
 
-Random weights of the real shape, q8_0. N clients ask at once, each for some completions one after the other, each with
-another prompt: streamed, a token an event, and whole. Servers, Ray and clients share the cores, by which requests per
-second are divided. Plain is one process with all cores; Ray Serve has the same cores as one replica, and as a replica
-for each. Plain runs before and after: the machine's mood changes. The last line is JSON. Needs
-``pip install 'gpt2lab[serve]' 'ray[serve]'``.
+Uses random weights of the real shape, in q8_0. N clients run at once. Each requests completions one after the other,
+each with a different prompt: streamed with one token per event, and whole. Servers, Ray and clients share the cores;
+requests per second are divided by the number of cores. Plain is one process with all cores. Ray Serve has the same
+cores, as one replica and as one replica for each core. Plain runs before and after, because the machine's load
+changes. The last line is JSON. Needs ``pip install 'gpt2lab[serve]' 'ray[serve]'``.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ CORES = physical_cores()
 
 @contextmanager
 def plain(model: Path) -> Iterator[str]:
-    """``gpt2lab serve``."""
+    """Yield the address of ``gpt2lab serve``."""
     command = [
         sys.executable,
         "-m",
@@ -63,7 +63,7 @@ def plain(model: Path) -> Iterator[str]:
 
 @contextmanager
 def on_ray(model: Path, replicas: int) -> Iterator[str]:
-    """The example, its replicas sharing the cores."""
+    """Yield the address of the example, whose replicas share the cores."""
     from examples.ray_serve import app
     from ray import serve
 
@@ -77,7 +77,7 @@ def on_ray(model: Path, replicas: int) -> Iterator[str]:
 
 @contextmanager
 def ray_here() -> Iterator[None]:
-    """A cluster of this machine with Ray Serve's proxy; idle while it is not asked."""
+    """Run a cluster on this machine with Ray Serve's proxy; without requests it is idle."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     import ray
     from ray import serve
@@ -95,7 +95,7 @@ def ray_here() -> Iterator[None]:
 
 
 def measure(url: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """A little to warm up, then both loads: completions per second and core."""
+    """Warm up, run both loads, and return completions per second and core."""
     clients, requests, tokens = arguments.clients, arguments.requests, arguments.tokens
     load(url, clients, 1, 4, None, peer=False)
     streamed = summary([load(url, clients, requests, tokens, None, peer=False)])
@@ -109,7 +109,7 @@ def measure(url: str, arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def seconds_of_whole(url: str, clients: int, requests: int, tokens: int) -> float:
-    """Time for the same completions where each comes in one piece."""
+    """Return the time for the same completions, each sent in one piece."""
 
     def ask(number: int) -> None:
         body = {**json.loads(body_of(number, tokens, None, peer=False)), "stream": False}

@@ -1,17 +1,17 @@
-"""Streaming clients against ``gpt2lab serve``, beside the engine's own figure and llama.cpp's server, in the same run.
+"""Measure ``gpt2lab serve`` with streaming clients, beside the engine alone and llama.cpp's server, in the same run.
 
     python benchmarks/serving.py [--size 124M] [--precision q8_0] [--clients 16 64] [--rounds 3]
     python benchmarks/serving.py --llama_server PROGRAM [--models FOLDER]
     python benchmarks/serving.py --peer http://127.0.0.1:8081
 
-Random weights of the real shape. N clients stream at once, each ``--requests`` completions of ``--tokens`` tokens one
-after the other, each with another prompt; servers and clients are processes of their own on one machine. Tokens per
-second are all tokens that arrived over the time from the first request to the last byte; the time to the first token is
-from a request, its connection included, to the first event with text. "engine" is a batch of 32 on the scheduler,
-without a server. llama.cpp's server gets the same weights as a GGUF file, which is made in ``--models`` if it is not
-there, as many threads, and for each number of clients as many slots, which suits it best. Any other server with
-``/v1/completions`` that runs already may be a peer. Every round measures everything once, in turns; medians are
-printed, times to the first token are those of all rounds together. The last line is JSON.
+Uses random weights of the real shape. N clients stream at once. Each requests ``--requests`` completions of
+``--tokens`` tokens, one after the other, each with a different prompt. Servers and clients are separate processes on
+one machine. Tokens per second are all tokens that arrived, over the time from the first request to the last byte. The
+time to the first token is that from a request, with its connection, to the first event with text. "engine" is a batch
+of 32 on the scheduler, without a server. llama.cpp's server gets the same weights as a GGUF file, which is made in
+``--models`` if it is missing, the same number of threads, and one slot per client, which suits it best. ``--peer``
+measures any other running server with ``/v1/completions``. Every round measures everything once, in turns. Prints
+medians; times to the first token are those of all rounds together. The last line is JSON.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from urllib.parse import urlsplit
 
 PROMPT_TOKENS = 16
 ENGINE_BATCH = 32
-TOP_K = 40  # llama.cpp sorts the whole vocabulary for every token without it, which would be a comparison of that
+TOP_K = 40  # without it llama.cpp sorts the whole vocabulary for every token, and the benchmark would measure that
 
 
 @dataclass
@@ -48,15 +48,15 @@ class Result:
 
 
 def prompt_of(number: int) -> list[int]:
-    """Ids that no other request begins with."""
+    """Return ids that no other request begins with."""
     ids = random.Random(number)
     return [ids.randrange(50000) for _ in range(PROMPT_TOKENS)]
 
 
 class Client:
-    """Completions one after the other, each streamed on a connection of its own; driven by :func:`load`.
+    """A client that streams completions one after the other, each on its own connection; driven by :func:`load`.
 
-    Events are counted and not parsed: what a client computes is taken from the server, which has the same cores.
+    Events are counted, not parsed, because the client computes on the cores of the server.
     """
 
     def __init__(self, address: tuple[str, int], bodies: list[bytes]) -> None:
@@ -66,7 +66,7 @@ class Client:
         self.socket = self._next()
 
     def _next(self) -> socket.socket | None:
-        """A connection on which the next request was sent, None if there is none left."""
+        """Return a connection on which the next request was sent; None if no request is left."""
         if not self._bodies:
             return None
         body = self._bodies.pop()
@@ -79,7 +79,7 @@ class Client:
         return connection
 
     def read(self) -> bool:
-        """Take what has come; whether this connection is at its end, and :attr:`socket` another one or None."""
+        """Take the bytes that arrived; return whether the connection ended and :attr:`socket` is another or None."""
         assert self.socket
         try:
             part = self.socket.recv(1 << 16)
@@ -91,7 +91,7 @@ class Client:
             self._finish()
             self.socket = self._next()
             return True
-        events = part.count(b"data: {")  # a mark that two parts share is missed; the server's own count is what counts
+        events = part.count(b"data: {")  # a mark split over two parts is missed; the server's own count decides
         if events and not self._first:
             self._first = True
             self.result.first_token_seconds.append(time.perf_counter() - self._began)
@@ -108,7 +108,7 @@ class Client:
 
 
 def body_of(number: int, tokens: int, model: str | None, peer: bool) -> bytes:
-    """One request; a peer's has what it needs to do the same."""
+    """Return one request; a peer's has the fields that make it do the same work."""
     body: dict[str, Any] = {"prompt": prompt_of(number), "max_tokens": tokens, "seed": number, "stream": True}
     body |= {"stream_options": {"include_usage": True}, "temperature": 1.0, "ignore_eos": True}
     body |= {"top_k": TOP_K, "top_p": 1.0, "min_p": 0.0}
@@ -153,7 +153,7 @@ def load(url: str, clients: int, requests: int, tokens: int, model: str | None, 
 
 
 def summary(loads: list[Load]) -> dict[str, Any]:
-    """Several rounds of the same load."""
+    """Summarize several rounds of the same load."""
     firsts = sorted(wait for each in loads for wait in each.firsts)
     return {
         "tokens_s": round(statistics.median(each.tokens_s for each in loads), 1),
@@ -166,7 +166,7 @@ def summary(loads: list[Load]) -> dict[str, Any]:
 
 
 def model_of(size: str, precision: str) -> Any:
-    """Random weights in an engine, with GPT-2's tokenizer."""
+    """Return random weights in an engine, with GPT-2's tokenizer."""
     from gpt2lab.benchmarking import random_checkpoint
     from gpt2lab.engines.lazy import Engines
     from gpt2lab.model import LanguageModel
@@ -176,7 +176,7 @@ def model_of(size: str, precision: str) -> Any:
 
 
 def run_server(size: str, precision: str, bound: socket.socket) -> None:
-    """The server's process."""
+    """Run the server in this process."""
     import logging
 
     from gpt2lab.serving.server import serve
@@ -187,7 +187,7 @@ def run_server(size: str, precision: str, bound: socket.socket) -> None:
 
 
 def engine_tokens_s(size: str, precision: str, tokens: int, tell: Callable[[float], None]) -> None:
-    """Tokens per second of a batch of 32 that the scheduler runs without a server: the median of three."""
+    """Report to ``tell`` the tokens per second of a batch of 32 on the scheduler, without a server: median of three."""
     model = model_of(size, precision)
     prompts = [prompt_of(number) for number in range(ENGINE_BATCH)]
     model.generate(prompts, length=8, seed=0, ignore_eos=True)
@@ -200,7 +200,7 @@ def engine_tokens_s(size: str, precision: str, tokens: int, tell: Callable[[floa
 
 
 def engine(arguments: argparse.Namespace) -> float:
-    """:func:`engine_tokens_s` in a process of its own."""
+    """Run :func:`engine_tokens_s` in a separate process."""
     spawn = multiprocessing.get_context("spawn")
     queue: Any = spawn.Queue()
     given = (arguments.size, arguments.precision, arguments.tokens, queue.put)
@@ -213,7 +213,7 @@ def engine(arguments: argparse.Namespace) -> float:
 
 @contextmanager
 def own_server(arguments: argparse.Namespace, _: int) -> Iterator[str]:
-    """Our server's address."""
+    """Yield our server's address."""
     from gpt2lab.serving.server import listen_on, url_of
 
     bound = listen_on("127.0.0.1", 0)
@@ -229,7 +229,7 @@ def own_server(arguments: argparse.Namespace, _: int) -> Iterator[str]:
 
 @contextmanager
 def llama_server(arguments: argparse.Namespace, slots: int) -> Iterator[str]:
-    """llama.cpp's server with the same weights; each slot has room for a prompt and its completion."""
+    """Yield the address of llama.cpp's server with the same weights; each slot fits a prompt and its completion."""
     from peer_models import prepare
 
     from gpt2lab.system.cores import physical_cores
@@ -274,7 +274,7 @@ def wait_for(url: str, path: str | None = None) -> str:
 def measure(
     server: Callable[..., Any], arguments: argparse.Namespace, model: str | None, peer: bool
 ) -> dict[int, Load]:
-    """Each load on a server that has just been started, after a little to warm up."""
+    """Measure each load on a freshly started server, after a short warm-up."""
     loads = {}
     for clients in arguments.clients:
         with server(arguments, clients) as url:

@@ -1,9 +1,9 @@
-"""Every released size in every precision, with random weights: that it loads, how fast it runs, what memory it takes.
+"""Load and run every released size in every precision, with random weights, and measure speed and memory.
 
     python benchmarks/sizes.py [--sizes 355M 774M 1558M] [--precisions float32 q8_0 q4_0] [--threads N]
 
-Each pair runs in a process of its own, so that its peak memory is its own. Weights are made tensor by tensor as the
-engine asks for them, and the time that takes is not counted. A pair that would not fit the free memory is left out.
+Each pair runs in a separate process, so that the peak memory is that of the pair alone. Weights are made tensor by
+tensor as the engine asks for them, in time that is not counted. A pair that would not fit the free memory is left out.
 The last line is JSON.
 """
 
@@ -68,7 +68,7 @@ def measure(size: str, precision: str, threads: int) -> dict[str, float]:
         logits = engine.forward([sequence], [[token]], given=False)
         times.append(time.perf_counter() - start)
     if not np.isfinite(logits).all():
-        raise SystemExit(f"sizes: {size} in {precision} computes numbers that are none")
+        raise SystemExit(f"sizes: {size} in {precision} computes logits that are not finite")
     return {
         "load_s": loaded,
         "prefill_tokens_s": PREFILL / prefill,
@@ -78,12 +78,12 @@ def measure(size: str, precision: str, threads: int) -> dict[str, float]:
 
 
 def peak_rss() -> int:
-    """Bytes of memory that this process has held at most."""
+    """Return the peak memory of this process in bytes."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def fits(config: ModelConfig, precision: str) -> bool:
-    """Whether the weights, and the largest tensor in float32 beside them, fit the free memory."""
+    """Return whether the weights, and the largest tensor in float32 beside them, fit the free memory."""
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return weight_bytes(config, precision) + 4 * config.n_vocab * config.n_embd + (1 << 29) < free
 
@@ -93,7 +93,7 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="+", choices=RELEASED_SIZES, default=["355M", "774M", "1558M"])
     parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=["float32", "q8_0", "q4_0"])
     parser.add_argument("--threads", type=int, default=physical_cores())
-    parser.add_argument("--here", action="store_true", help="measure the one pair that is given in this process")
+    parser.add_argument("--here", action="store_true", help="measure the one given pair in this process")
     arguments = parser.parse_args()
     if arguments.here:
         print(json.dumps(measure(arguments.sizes[0], arguments.precisions[0], arguments.threads)))
@@ -114,7 +114,7 @@ def main() -> None:
 
 
 def measure_apart(size: str, precision: str, threads: int) -> dict[str, float]:
-    """:func:`measure` in a fresh process."""
+    """Run :func:`measure` in a fresh process."""
     command = [sys.executable, __file__, "--here", "--sizes", size, "--precisions", precision]
     done = subprocess.run([*command, "--threads", str(threads)], check=True, stdout=subprocess.PIPE)
     result: dict[str, float] = json.loads(done.stdout)

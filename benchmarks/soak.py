@@ -1,11 +1,11 @@
-"""Minutes of requests that come, go and are dropped, and the memory that the process holds meanwhile: it must be flat.
+"""Run requests that come, end and are dropped for minutes, and measure the process's memory, which must stay flat.
 
     python benchmarks/soak.py [--model tales] [--precision q8_0] [--minutes 10] [--seed 0]
 
 Requests of all kinds are submitted to a scheduler at random, some are removed before or while they run, and
-completions are streamed through :class:`~gpt2lab.LanguageModel`, half of them closed half-way. Every 30th of the time
-the resident memory is printed, with all that ended counted. The last line is JSON; ``growth_mb`` is what the last
-third's median is above the second's, the first being left for buffers to reach their size. Linux only.
+completions are streamed through :class:`~gpt2lab.LanguageModel`, half of them closed half-way. Thirty times, the
+resident memory is printed, with counts of what has ended. The last line is JSON; ``growth_mb`` is the median of the
+last third minus that of the second third. During the first third, buffers reach their size. Linux only.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from gpt2lab.sampling import SamplingParams
 from gpt2lab.weights import open_checkpoint
 
 SAMPLES = 30
-MOST_IN_FLIGHT = 24  # few enough that the most that they ever hold together is soon reached
+MOST_IN_FLIGHT = 24  # few enough that their peak memory is soon reached
 
 
 def resident_mb() -> float:
-    """Memory that this process holds now."""
+    """Return the memory that this process holds now."""
     with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
 
@@ -50,7 +50,7 @@ def random_params(rng: random.Random) -> SamplingParams:
 
 
 def random_request(rng: random.Random, engine: Engine) -> Request:
-    """A request that may share its prompt with others, fill the context, or slide beyond it."""
+    """Return a request that may share its prompt with others, fill the context, or slide beyond it."""
     n_ctx, n_vocab = engine.config.n_ctx, engine.config.n_vocab
     prompt = random.Random(rng.randrange(20)).choices(range(n_vocab), k=rng.choice([1, 5, 40, n_ctx // 2]))
     slide = rng.random() < 0.1
@@ -59,7 +59,7 @@ def random_request(rng: random.Random, engine: Engine) -> Request:
 
 
 def churn(rng: random.Random, scheduler: Scheduler, engine: Engine, alive: set[int], counts: Counter[str]) -> None:
-    """One step, with what joins and leaves before it."""
+    """Add and remove some requests, then run one step."""
     if len(alive) < MOST_IN_FLIGHT and rng.random() < 0.3:
         request = random_request(rng, engine)
         for _ in range(rng.choice([1, 1, 1, 8])):
@@ -78,7 +78,7 @@ def churn(rng: random.Random, scheduler: Scheduler, engine: Engine, alive: set[i
 
 
 def stream_one(rng: random.Random, model: LanguageModel, counts: Counter[str]) -> None:
-    """A completion through the model's own face, closed half-way half of the time."""
+    """Stream a completion through the public interface; half of the time, close it half-way."""
     pieces = model.stream("Once upon a time", length=40, seed=rng.getrandbits(40))
     for taken, _ in enumerate(pieces):
         if taken == 10 and rng.random() < 0.5:
@@ -88,7 +88,7 @@ def stream_one(rng: random.Random, model: LanguageModel, counts: Counter[str]) -
 
 
 def soak(model: LanguageModel, engine: Engine, seconds: float, seed: int) -> list[float]:
-    """Megabytes at the end of each of :data:`SAMPLES` parts of the time."""
+    """Return the megabytes at the end of each of :data:`SAMPLES` parts of the time."""
     rng, alive, counts = random.Random(seed), set[int](), Counter[str]()
     start, sizes = time.monotonic(), list[float]()
     with Scheduler(engine, speculation=Speculation(engine.config)) as scheduler:

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 SAMPLES = 30
-PATIENCE_SECONDS = 600  # for a machine that does much else
+PATIENCE_SECONDS = 600  # for a busy machine
 PROMPTS = ("Once upon a time", "The king", "It was a dark night, and the fox", "", "“Why,” said the old woman, “")
 
 
@@ -72,7 +72,7 @@ class Client(threading.Thread):
             else:
                 self.counts[kind.__name__] += 1
 
-    # ---- what is asked ----------------------------------------------------------------------------------------------
+    # ---- requests ---------------------------------------------------------------------------------------------------
 
     def whole(self) -> None:
         self._expect(200, self._body(n=self._random.choice([1, 1, 4]), max_tokens=self._random.randint(0, 60)))
@@ -127,7 +127,7 @@ class Client(threading.Thread):
     def metrics(self) -> None:
         self._expect(200, None, "/metrics")
 
-    # ---- how --------------------------------------------------------------------------------------------------------
+    # ---- sending and checking them ----------------------------------------------------------------------------------
 
     def _body(self, **more: Any) -> dict[str, Any]:
         body: dict[str, Any] = {"prompt": self._random.choice(PROMPTS), "seed": self._random.getrandbits(30)}
@@ -154,7 +154,7 @@ class Client(threading.Thread):
 
 
 class _Exchange:
-    """A request on a connection of its own, which is closed whatever has been read of the answer."""
+    """A request on its own connection, which is closed no matter how much of the answer has been read."""
 
     def __init__(self, address: tuple[str, int], path: str, body: Any) -> None:
         self._connection = http.client.HTTPConnection(*address, timeout=PATIENCE_SECONDS)
@@ -175,18 +175,18 @@ class _Exchange:
 
 
 def resident_mb(pid: int) -> float:
-    """Memory that a process holds now."""
+    """Return the memory that a process holds now."""
     status = Path(f"/proc/{pid}/status").read_text(encoding="ascii")
     return int(re.findall(r"VmRSS:\s+(\d+) kB", status)[0]) * 1024 / 1e6
 
 
 def open_files(pid: int) -> int:
-    """Files and sockets that it has open."""
+    """Return the number of files and sockets that a process has open."""
     return len(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
 def begin(model: str, threads: int | None) -> tuple[subprocess.Popen[str], tuple[str, int]]:
-    """The server and its address."""
+    """Start the server; return its process and its address."""
     command = [sys.executable, "-m", "gpt2lab", "serve", "--port", "0", "--quiet", "--model_name", model]
     command += ["--threads", str(threads)] if threads else []
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -198,7 +198,7 @@ def begin(model: str, threads: int | None) -> tuple[subprocess.Popen[str], tuple
 
 
 def watch(process: subprocess.Popen[str], clients: list[Client], seconds: float) -> list[tuple[float, float, int]]:
-    """The least and the most megabytes in each of :data:`SAMPLES` parts of the time, and open files at its end."""
+    """Return the least and the most megabytes in each of :data:`SAMPLES` parts of the time, and the open files then."""
     began = time.monotonic()
     noted: list[tuple[float, float, int]] = []
     sizes: list[float] = []
@@ -217,7 +217,7 @@ def watch(process: subprocess.Popen[str], clients: list[Client], seconds: float)
 
 
 def stop(process: subprocess.Popen[str], clients: list[Client], stopping: threading.Event) -> tuple[int, str]:
-    """SIGTERM while all clients still ask; the exit status, and what the server had written."""
+    """Send SIGTERM while all clients still send requests; return the exit status and the server's output."""
     stopping.set()
     process.send_signal(signal.SIGTERM)
     assert process.stderr
@@ -234,7 +234,7 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--threads", type=int, help="of the server's engine; default: the physical cores")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--allow_mb", type=float, default=8.0, help="growth that is none yet")
+    parser.add_argument("--allow_mb", type=float, default=8.0, help="growth in MB that still passes")
     arguments = parser.parse_args()
     process, address = begin(arguments.model, arguments.threads)
     try:

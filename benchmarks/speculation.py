@@ -55,7 +55,7 @@ def main() -> None:
 
 
 def random_checkpoint(size: str) -> Checkpoint:
-    """Weights as GPT-2's are before training."""
+    """Return weights like GPT-2's before training."""
     config, random = RELEASED_SIZES[size], np.random.default_rng(0)
 
     def initial(name: str, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
@@ -69,7 +69,7 @@ def random_checkpoint(size: str) -> Checkpoint:
 
 
 def compare(engine: Engine, temperature: float, length: int, rounds: int) -> dict[str, float]:
-    """Tokens per second without and with speculation, and how many times faster it is: median, least, most."""
+    """Return tokens per second without and with speculation, and their ratio: median, least, most."""
     seconds: dict[str, list[float]] = {"off": [], "on": []}
     for seed in range(rounds):
         speculation = Speculation(engine.config)
@@ -92,7 +92,7 @@ def compare(engine: Engine, temperature: float, length: int, rounds: int) -> dic
 def write(
     engine: Engine, temperature: float, length: int, speculation: Speculation | None, seed: int = 0
 ) -> tuple[list[int], float]:
-    """``length`` tokens, and the seconds they took, the prompt's included."""
+    """Return ``length`` tokens, and the seconds that they and the prompt took."""
     tokens: list[int] = []
     began = time.perf_counter()
     with Scheduler(engine, speculation=speculation) as scheduler:

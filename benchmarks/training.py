@@ -1,11 +1,12 @@
-"""Training steps of 124M beside nanoGPT's model and a plain Hugging Face loop: tokens per second and peak memory.
+"""Measure training steps of 124M beside nanoGPT's model and a plain Hugging Face loop: tokens per second, peak memory.
 
     python benchmarks/training.py --nanogpt FOLDER [--python peers/bin/python] [--rounds 3] [--threads 2]
 
 ``FOLDER`` is a checkout of karpathy/nanoGPT; ``--python`` has torch and, for its rows, transformers. Every setting runs
-in a process of its own, once a round, and every other round in the opposite order. Figures are appended to ``--out`` as
-they come; run again with the same file, what is there is not measured again. Prints medians (smallest–largest) beside
-the arithmetic limit, which takes a C++ compiler, and what PyTorch's own matrix products reach; the last line is JSON.
+in a separate process, once a round, and every other round in the opposite order. Figures are appended to ``--out`` as
+soon as they are measured; a second run with the same file measures only what is missing. Prints medians
+(smallest–largest) beside the arithmetic limit, which takes a C++ compiler, and the speed of PyTorch's own matrix
+products; the last line is JSON.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ Record = dict[str, Any]
 
 
 def flops(batch: int, time: int) -> float:
-    """Of an update of 124M: 6 for each weight in a product and token, and causal attention's half square."""
+    """Return the operations of an update of 124M: 6 for each weight and token, and half of attention's square."""
     products = 12 * 12 * 768**2 + 50257 * 768
     return batch * time * (6 * products + 6 * 12 * 768 * time)
 

@@ -1,4 +1,4 @@
-"""What the drivers share: the workloads, the prompts, the clock. One driver process measures one setting of one peer.
+"""The code that the drivers share: workloads, prompts, the clock. One driver process measures one setting of one peer.
 
 A driver hands :func:`drive` a function that loads its model; that returns a function that generates greedily. Every
 peer is timed by the same code through its ordinary way of generating, so sampling and detours through Python count.
@@ -44,7 +44,7 @@ COLD = Workload(1, 16, 1)
 def drive(load: Load) -> None:
     """Parse the command line, load, warm up, measure and print; ``load`` must do its own imports.
 
-    ``cold`` among the workloads is the start of the process instead: no warm-up, nothing else in the same process.
+    The workload ``cold`` measures the start of the process instead: no warm-up, nothing else in the same process.
     """
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", type=Path, required=True)
@@ -70,7 +70,7 @@ def prompts(workload: Workload, seed: int) -> list[list[int]]:
 
 
 def tokens_per_second(generate: Generate, workload: Workload) -> float:
-    """One sequence: of prompt or new tokens alone. A batch: new tokens over the whole time, prompts included."""
+    """Return tokens per second: of one sequence, prompt or new tokens alone; of a batch, new ones in the whole time."""
     asked = prompts(workload, 1)
     if workload.new == 1:
         return workload.prompt / timed(generate, asked, 1)
@@ -90,7 +90,7 @@ def timed(generate: Generate, asked: list[list[int]], new: int) -> float:
 
 
 def peak_mb() -> float:
-    """Peak resident memory of this process, mapped files included (as of its exec: ru_maxrss has its parent's)."""
+    """Return this process's peak resident memory since its exec, with mapped files; ru_maxrss includes the parent's."""
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) / 1024
 

@@ -1,4 +1,4 @@
-"""gpt2lab itself: ``load`` and ``generate``, without guesses, so that every token costs a step as in the peers."""
+"""gpt2lab itself: ``load`` and ``generate``, without speculation, so that every token costs a step, as in the peers."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """llama.cpp through llama-cpp-python's bindings of its C functions: ``llama_decode`` on batches, greedy.
 
 The package's own ``Llama`` class runs one sequence only and copies all logits, so it would measure Python. Here
-the largest logit of each row is found by NumPy; that is 2 per cent of a step of one sequence at most.
+NumPy finds the largest logit of each row, which takes at most 2 per cent of a step of one sequence.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 from common import Generate, drive
 
 _kept: list[Any] = []
-"""What C holds pointers to."""
+"""Objects that C holds pointers to."""
 
 
 def load(model: Path, threads: int, options: dict[str, Any]) -> Generate:
@@ -37,7 +37,7 @@ def load(model: Path, threads: int, options: dict[str, Any]) -> Generate:
         return llama.llama_init_from_model(weights, parameters)
 
     def decode(context: Any, rows: list[tuple[int, int, int, bool]]) -> list[int]:
-        """Feed (token, position, sequence, whether its logits are needed); the likeliest successors, in order."""
+        """Feed (token, position, sequence, whether logits are needed); return the likeliest successors, in order."""
         batch = llama.llama_batch_init(len(rows), 0, 1)
         batch.n_tokens = len(rows)
         for i, (token, position, sequence, needed) in enumerate(rows):

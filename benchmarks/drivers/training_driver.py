@@ -1,4 +1,4 @@
-"""One program's training steps, timed in a process of their own: prints one JSON object."""
+"""Time one program's training steps in a separate process, and print one JSON object."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def autocast(loss: Callable[..., Any], options: argparse.Namespace) -> Callable[
 
 
 def matmul_limit() -> dict[str, float]:
-    """GFLOP/s of PyTorch's matrix products at the largest size that training has, the best of ten."""
+    """Return GFLOP/s of PyTorch's matrix products at the largest size in training: the best of ten."""
     import torch
 
     rates = {}
@@ -138,7 +138,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--fused", action="store_true")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument(
-        "--products", choices=["auto", "native", "torch"], default="auto", help="gpt2lab's float32 ones"
+        "--products", choices=["auto", "native", "torch"], default="auto", help="library for gpt2lab's float32 products"
     )
     parser.add_argument("--nanogpt", default="")
     return parser.parse_args()

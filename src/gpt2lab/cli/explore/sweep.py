@@ -75,9 +75,9 @@ def command(
     svg: str | None,
     **arguments: Any,
 ) -> None:
-    """Continue PROMPT (- reads standard input, "" is none) at several temperatures with the same random numbers.
+    """Continue PROMPT (- reads standard input, "" means none) at several temperatures with the same random numbers.
 
-    Every sample is shown with the command that makes it again. docs/temperature.md explains the figures.
+    Every sample is shown with the command that reproduces it. docs/temperature.md explains the figures.
     """
     from gpt2lab.exploring.sweep import TEMPERATURES, Request, sweep
 
