@@ -142,6 +142,34 @@ def test_logprobs_0_are_of_the_drawn_tokens_alone(api):
     assert [list(top) for top in logprobs["top_logprobs"]] == [[token] for token in logprobs["tokens"]]
 
 
+def test_a_drawn_end_of_text_has_its_log_probability(api, tales):
+    """lm-evaluation-harness counts on one entry for each token, the prompt's and those drawn."""
+    end = tales.tokenizer.end_of_text
+    body = {"prompt": PROMPT, "max_tokens": 1, "temperature": 0, "logprobs": 1, "echo": True, "logit_bias": {end: 100}}
+    choice = api.complete(**body).json()["choices"][0]
+    logprobs = choice["logprobs"]
+    assert choice["text"] == PROMPT and choice["finish_reason"] == "stop"
+    assert {name: len(values) for name, values in logprobs.items()} == dict.fromkeys(logprobs, 5)
+    assert logprobs["tokens"][-1] == "<|endoftext|>" and logprobs["text_offset"][-1] == len(PROMPT)
+    row = tales.logits(PROMPT)[-1].astype(float)  # in float32, while q8_0 is served
+    assert logprobs["token_logprobs"][-1] == pytest.approx(row[end] - np.logaddexp.reduce(row), abs=0.5)
+    assert "<|endoftext|>" in logprobs["top_logprobs"][-1]
+
+
+@pytest.mark.parametrize("stop", [None, ["never there"]])
+def test_an_end_of_text_is_the_last_entry_of_a_text_and_of_its_stream(api, tales, stop):
+    body = {"prompt": PROMPT, "max_tokens": 300, "seed": 1, "logprobs": 0, "stop": stop}
+    body["logit_bias"] = {tales.tokenizer.end_of_text: 6}
+    choice = api.complete(**body).json()["choices"][0]
+    assert choice["finish_reason"] == "stop" and choice["text"]
+    logprobs = choice["logprobs"]
+    assert "".join(logprobs["tokens"]) == choice["text"] + "<|endoftext|>"
+    assert logprobs["text_offset"][-1] == len(PROMPT) + len(choice["text"])
+    streamed = [event["choices"][0]["logprobs"] for event in api.events(**body)]
+    for name in ("tokens", "token_logprobs", "text_offset"):
+        assert [value for part in streamed for value in part[name]] == logprobs[name]
+
+
 def test_echo_with_logprobs_scores_the_prompt(api, tales):
     text = "The king had three sons, and the youngest was called"
     answer = api.complete(prompt=text, max_tokens=0, echo=True, logprobs=1).json()
@@ -214,6 +242,16 @@ def test_tokens_and_back(api, tales):
     assert answer["tokens"] == tales.tokenizer.encode(text) and answer["count"] == len(answer["tokens"])
     back = api.http.post("/detokenize", json={"tokens": answer["tokens"], "model": "tales"})
     assert back.json() == {"prompt": text}
+
+
+@pytest.mark.parametrize(
+    "path", ["/health", "/", "/docs", "/openapi.json", "/metrics", "/v1/models", "/v1/models/tales",
+             "/playground/vocabulary", "/page/main.js", "/watch"],
+)  # fmt: skip
+def test_head_is_answered_wherever_get_is(api, path):
+    get, head = api.http.get(path), api.http.head(path)
+    assert (head.status_code, head.content) == (get.status_code, b"") == (200, b"")
+    assert head.headers["content-type"] == get.headers["content-type"]
 
 
 def test_metrics_count_tokens_and_requests(api):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import httpx
@@ -161,3 +163,66 @@ def test_a_connection_that_says_nothing_is_no_matter(api):
     with socket.create_connection((host, int(port))) as silent:
         silent.sendall(b"\xff\xfe\x00 nonsense\r\n\r\n")
         assert api.complete(prompt=PROMPT, max_tokens=1).status_code == 200
+
+
+@needs.mark("POSIX")
+def test_a_second_signal_ends_running_requests_with_an_error_and_no_word_in_the_log():
+    process, url = begin("--drain_seconds", "600", "--quiet")
+    try:
+        body = {**LONG, "n": 64}
+        with (
+            ThreadPoolExecutor(1) as clients,
+            httpx.stream("POST", f"{url}/v1/completions", json={**body, "stream": True}, timeout=60) as answer,
+        ):
+            whole = clients.submit(httpx.post, f"{url}/v1/completions", json=body, timeout=60)
+            lines = answer.iter_lines()
+            next(lines)
+            assert eventually(lambda: 'outstanding_samples{model="tales"} 128.0' in httpx.get(f"{url}/metrics").text)
+            process.send_signal(signal.SIGTERM)
+            assert eventually(lambda: httpx.get(f"{url}/health").status_code == 503)
+            process.send_signal(signal.SIGTERM)
+            assert "draining" in [line for line in lines if line][-1]
+            assert whole.result().status_code == 503 and whole.result().json()["error"]["code"] == "draining"
+        assert process.wait(20) == 0 and process.stderr
+        assert process.stderr.read() == ""
+    finally:
+        process.kill()
+        process.wait()
+
+
+@needs.mark("POSIX")
+@pytest.mark.slow
+@pytest.mark.parametrize("signals", [1, 3])
+def test_a_client_that_never_reads_does_not_hold_up_the_end(signals):
+    process, url = begin("--drain_seconds", "0.2", "--quiet")
+    try:
+        host, port = url.removeprefix("http://").split(":")
+        with socket.socket() as mute:
+            mute.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            mute.connect((host, int(port)))
+            body = json.dumps({**LONG, "n": 16, "max_tokens": 300, "stream": True, "logprobs": 20}).encode()
+            head = "POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+            mute.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+            assert b" 200 " in mute.recv(100)
+            assert eventually(lambda: 'outstanding_samples{model="tales"} 0.0' in httpx.get(f"{url}/metrics").text, 60)
+            for _ in range(signals):
+                process.send_signal(signal.SIGTERM)
+                time.sleep(0.3)
+            assert process.wait(30) == 0 and process.stderr
+        assert process.stderr.read() == ""
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_tokens_that_were_drawn_for_a_client_that_left_are_logged(api, caplog, stream):
+    caplog.set_level("INFO", "gpt2lab.serving")
+    with api.raw({**LONG, "n": 4, "stream": stream}) as connection:
+        before = api.metric("gpt2lab_drawn_tokens_total")
+        assert eventually(lambda: api.metric("gpt2lab_drawn_tokens_total") > before + 40)
+        if stream:
+            assert b" 200 " in connection.recv(1000)
+    assert eventually(lambda: "gone=True" in caplog.text)
+    (drawn,) = re.findall(r"/v1/completions .* drawn=(\d+)", caplog.text)
+    assert int(drawn) > 40

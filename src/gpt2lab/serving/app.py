@@ -12,6 +12,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -102,6 +103,7 @@ def make_app(service: Service) -> FastAPI:
     page_files.add_page_files(app)
     routes.add_watching(app, service)
     _forget_422(app)
+    _answer_head(app)
     return app
 
 
@@ -140,7 +142,7 @@ def _add_completions(app: FastAPI, service: Service) -> None:
 
         def ended() -> None:
             served.worker.cancel(order.job)  # does nothing if it has ended
-            record.update(read=order.prompt_tokens, drawn=order.completion_tokens)
+            record.update(read=order.prompt_tokens, drawn=order.n_drawn())
             if order.first_token_seconds is not None:
                 record["first"] = f"{order.first_token_seconds:.3f}s"
 
@@ -213,6 +215,13 @@ def _add_pages(app: FastAPI, service: Service) -> None:
     @app.get("/docs", include_in_schema=False)
     async def docs() -> Response:
         return HTMLResponse(docs_page(app.openapi(), service.models), headers=page_files.HEADERS)
+
+
+def _answer_head(app: FastAPI) -> None:
+    """Let every address that answers GET answer HEAD, except one whose answer has no end."""
+    for route in app.routes:
+        if isinstance(route, APIRoute) and "GET" in route.methods and route.path != routes.EVENTS:
+            route.methods.add("HEAD")
 
 
 def _forget_422(app: FastAPI) -> None:

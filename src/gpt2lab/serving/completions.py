@@ -76,6 +76,10 @@ class Order:
             "seed": self.seed,
         }
 
+    def n_drawn(self) -> int:
+        """Return the number of tokens drawn so far, also by samples that have not ended."""
+        return sum(each[1].n_tokens for each in self.job.samples if each)
+
     def usage(self) -> dict[str, int]:
         """Return the counts of tokens so far."""
         total = self.prompt_tokens + self.completion_tokens

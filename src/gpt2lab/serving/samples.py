@@ -1,8 +1,8 @@
 """One sample of a request, from drawn ids to the parts of the answer.
 
 Text is sent once it is final (``Transcript``). A token's log-probability is sent with the text that begins with the
-token, so tokens that spelled a stop string are never sent. For clients that look at ids, ``every_token`` sends each
-token as soon as it is drawn, including those that ended the sample. This module knows nothing of HTTP.
+token, so tokens that spelled a stop string are never sent; an end of text is sent last. For clients that look at ids,
+``every_token`` sends each token as soon as it is drawn. This module knows nothing of HTTP.
 """
 
 from __future__ import annotations
@@ -73,26 +73,31 @@ class Sample:
         self._offset = offset
         self._n_characters = offset
 
+    @property
+    def n_tokens(self) -> int:
+        """Number of tokens drawn so far, without the end of text; any thread may read it."""
+        return len(self._transcript.tokens)
+
     def push(self, event: Event) -> Delta | None:
         """Take one drawn token; return the part that it makes final, None if nothing is to be sent."""
         script = self._transcript
-        n_tokens = len(script.tokens)
         text = script.push(event.token, event.logprob, event.last)
-        if self._tokens and (len(script.tokens) > n_tokens or self._every_token):
+        if self._tokens:
             self._tokens.add(event)
         self._n_characters += len(text)
         self.ended = event.last or script.stopped
         if self.ended:
-            return self._end(script.text if self._whole else text)
+            return self._end(script.text if self._whole else text, event.token)
         if self._whole:
             return None
         entries = self._certain()
         return Delta(self._number, text, entries) if text or entries else None
 
-    def _end(self, text: str) -> Delta:
+    def _end(self, text: str, last: int) -> Delta:
+        """Return the last part; ``last`` is the last token drawn."""
         script = self._transcript
         stopped = script.stopped
-        spelled_stop = stopped and self._tokens is not None and self._tokens.n_characters > self._n_characters
+        spelled_stop = stopped and last != script.end_of_text
         entries = self._certain() if spelled_stop or not self._tokens else self._tokens.rest()
         n = len(script.tokens)
         mean = sum(script.logprobs) / n if n else 0.0

@@ -1,12 +1,14 @@
 """The process: a socket, uvicorn on it, and an end that lets running requests finish.
 
 After SIGTERM or Ctrl-C, ``/health`` and new requests are answered with 503 while running requests go on, for as long
-as the settings allow; a second signal ends the process at once.
+as the settings allow. A second signal ends them with an error, and a third closes all connections.
 """
 
 from __future__ import annotations
 
+import asyncio
 import errno
+import math
 import socket
 import sys
 import time
@@ -67,6 +69,7 @@ class Server(uvicorn.Server):
         self._service = service
         self._deadline: float | None = None
         self._silent: dict[Any, tuple[Any, float]] = {}
+        self.should_exit: bool = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, and print the addresses."""
@@ -78,12 +81,15 @@ class Server(uvicorn.Server):
                 print(f"gpt2lab: watching {run.name} on {url_of(bound)}/watch", file=sys.stderr, flush=True)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Begin to drain at the first signal, stop at the second."""
-        if self._deadline is not None:
-            self.should_exit = self.force_exit = True
-            return
-        self._service.draining = True
-        self._deadline = time.monotonic() + self._service.settings.drain_seconds
+        """Begin to drain at the first signal, end running requests at the second, close connections at the third."""
+        now = time.monotonic()
+        if self._deadline is None:
+            self._service.draining = True
+            self._deadline = now + self._service.settings.drain_seconds
+        elif not self.should_exit and now <= self._deadline:
+            self._deadline = -math.inf
+        else:
+            self._cut_off()
 
     async def on_tick(self, counter: int) -> bool:
         """Return whether to stop; called ten times a second."""
@@ -95,6 +101,21 @@ class Server(uvicorn.Server):
                 self._service.abandon()
             self.should_exit = late or not self._service.busy
         return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Stop accepting, and close the connections of clients that have not read their answers in time.
+
+        uvicorn would cancel their requests, which then log a traceback and answer 500.
+        """
+        cutting = asyncio.get_running_loop().call_later(LINGER_SECONDS, self._cut_off)
+        await super().shutdown(sockets)
+        cutting.cancel()
+
+    def _cut_off(self) -> None:
+        """Close all connections, without waiting until what was written to them has been read."""
+        for connection in list(self.server_state.connections):
+            if connection.transport:
+                connection.transport.abort()
 
     def _close_silent(self) -> None:
         """Close connections that have not sent a whole request within the time that one may take to arrive.
@@ -127,7 +148,7 @@ def serve(
         server_header=False,
         lifespan="on",
         ws="none",
-        timeout_graceful_shutdown=LINGER_SECONDS,
+        timeout_graceful_shutdown=2 * LINGER_SECONDS,  # the server has closed the connections by then
     )
     sys.setswitchinterval(SWITCH_SECONDS)
     Server(config, service).run(sockets=[bound])

@@ -361,6 +361,13 @@ def test_texts_come_back_as_they_were_drawn(folder, texts):
     assert read_samples(folder.samples, 1).texts == texts
 
 
+@pytest.mark.parametrize("content", ["", "\n", "no sample\n", "======== SAMPLE 2 ========\nx"])
+def test_a_file_without_a_first_sample_has_none(folder, content):
+    folder.sample(1, "")
+    (folder.samples / "samples-1").write_text(content)
+    assert read_samples(folder.samples, 1).texts == []
+
+
 def test_a_file_of_samples_that_is_too_long_is_cut_and_says_so(folder, monkeypatch):
     monkeypatch.setattr(files, "LONGEST_SAMPLES", 100)
     folder.sample(1, "é" * 100)

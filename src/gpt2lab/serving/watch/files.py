@@ -150,9 +150,9 @@ def read_samples(folder: Path, step: int) -> Samples | None:
 
 def _split(text: str) -> list[str]:
     """Return the texts between lines ``======== SAMPLE n ========``; one with an unexpected n is part of a sample."""
-    begins: list[re.Match[str]] = []
+    begins: list[re.Match[str]] = []  # none if the file is empty, or not one of samples
     for match in _BLOCK.finditer(text):
         if int(match[1]) == len(begins) + 1:
             begins.append(match)
-    ends = [*(match.start() - 1 for match in begins[1:]), len(text)]  # an empty line precedes the next
+    ends = [*(match.start() - 1 for match in begins[1:]), len(text)][: len(begins)]  # an empty line precedes the next
     return [text[begin.end() : end].removesuffix("\n") for begin, end in zip(begins, ends, strict=True)]
