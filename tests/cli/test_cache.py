@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from gpt2lab.data.fetched import write_record
 from gpt2lab.engines import digests, loading
 from gpt2lab.engines.packed_cache import Key, write_entry
 
@@ -41,8 +42,11 @@ def test_the_list_tells_models_precisions_sizes_and_the_sum(gpt2lab, cache: Path
     assert result.stdout.endswith(f"3.0 MB in {cache}\n")
 
 
-def test_clear_removes_all_and_tells_how_much(gpt2lab, cache: Path, two_entries) -> None:
-    assert gpt2lab("cache", "clear").stdout == f"removed 3.0 MB from {cache}\n"
+def test_clear_removes_all_and_lists_it(gpt2lab, cache: Path, two_entries) -> None:
+    names = {f"  {path}" for path in cache.iterdir()}
+    summary, *listed = gpt2lab("cache", "clear").stdout.splitlines()
+    assert summary == f"removed 3.0 MB from {cache}"
+    assert set(listed) == names
     assert gpt2lab("cache").stdout == f"0.0 MB in {cache}\n"
     assert gpt2lab("cache", "clear").stdout == f"removed 0.0 MB from {cache}\n"
 
@@ -56,16 +60,33 @@ def test_an_entry_that_was_cut_is_told_from_good_ones(gpt2lab, cache: Path, two_
     assert "  used 20" in lines["/models/124M"]
 
 
+def test_clear_keeps_what_gpt2lab_did_not_make(gpt2lab, cache: Path, two_entries) -> None:
+    books = [cache / "notes.txt", *(cache.with_name(name) / "novels" / "book.txt" for name in ("data", "datasets"))]
+    for book in books:
+        book.parent.mkdir(parents=True, exist_ok=True)
+        book.write_text("x")
+    kept = "kept 1 files in {} that are in use or that gpt2lab did not make"
+    assert gpt2lab("cache", "clear").stdout.splitlines()[-1] == kept.format(cache)
+    cleared = gpt2lab("cache", "clear", "--data").stdout.splitlines()
+    for name in ("data", "datasets"):
+        assert kept.format(cache.with_name(name)) in cleared
+    assert all(book.read_text() == "x" for book in books)
+
+
 def test_fetched_data_is_listed_and_removed_only_when_asked_for(gpt2lab, cache: Path, two_entries) -> None:
     for name in ("data", "datasets"):
         folder = cache.with_name(name) / "some"
         folder.mkdir(parents=True)
+        write_record(folder, {"text.txt": None})
         (folder / "text.txt").write_bytes(bytes(1_500_000))
     expected = [f"1.5 MB in {cache.with_name(name)}" for name in ("data", "datasets")]
     assert gpt2lab("cache").stdout.splitlines()[3:] == expected
     gpt2lab("cache", "clear")
     assert gpt2lab("cache").stdout.splitlines()[1:] == expected
-    assert gpt2lab("cache", "clear", "--data").stdout.startswith(f"removed 1.5 MB from {cache.with_name('data')}\n")
+    cleared = gpt2lab("cache", "clear", "--data").stdout
+    data = cache.with_name("data")
+    assert cleared.startswith(f"removed 1.5 MB from {data}\n  {data}/some/text.txt\n")
+    assert not data.exists()
     assert gpt2lab("cache").stdout == f"0.0 MB in {cache}\n"
 
 

@@ -155,12 +155,12 @@ def test_a_kill_leaves_no_dataset_and_the_next_run_cleans_up(gpt2lab, tmp_path):
     process = subprocess.Popen(command, stdin=subprocess.PIPE)
     process.stdin.write(b"many words " * 100_000)
     process.stdin.flush()
-    while not list(tmp_path.glob("out.partial/*")):
+    while not list(tmp_path.glob("out.gpt2lab.partial/*")):
         time.sleep(0.02)
     process.kill()
     process.wait()
     process.stdin.close()
-    assert [path.name for path in tmp_path.iterdir()] == ["out.partial"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out.gpt2lab.partial"]
     assert gpt2lab("encode", "-", tmp_path / "out", input="text").exit_code == 0
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 

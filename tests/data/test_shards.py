@@ -14,6 +14,7 @@ from gpt2lab.data.pieces import Piece
 from gpt2lab.data.shards import new_shards, read_shards, write_shards
 from gpt2lab.data.vocabulary import vocabulary_hash
 from gpt2lab.errors import CheckpointError, UsageError
+from gpt2lab.system.atomic import PARTIAL
 from gpt2lab.system.locks import Hold
 from gpt2lab.tokenizer import Tokenizer
 
@@ -111,7 +112,7 @@ def test_an_interrupted_run_leaves_the_old_dataset(tmp_path):
 
 
 def test_what_a_killed_run_left_is_cleaned_up(tmp_path):
-    for name in ("out.partial", "out.old.partial"):
+    for name in (f"out{PARTIAL}", f"out.old{PARTIAL}"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "tokens-00001.safetensors").write_text("half")
     (tmp_path / "out").mkdir()
@@ -120,9 +121,37 @@ def test_what_a_killed_run_left_is_cleaned_up(tmp_path):
     assert read(tmp_path / "out")[0] == [Tokenizer.gpt2().encode("new")]
 
 
+@pytest.mark.parametrize("name", ["out.partial", "out.old.partial"])
+def test_folders_with_the_names_of_other_programs_are_not_touched(tmp_path, name):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "tokens-00001.safetensors").write_text("mine")
+    write(tmp_path / "out", texts("new"))
+    assert (tmp_path / name / "tokens-00001.safetensors").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", [f"out{PARTIAL}", f"out.old{PARTIAL}"])
+def test_a_file_of_another_origin_in_a_folder_to_delete_is_kept(tmp_path, name):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "notes.txt").write_text("mine")
+    (tmp_path / "out").mkdir()
+    with pytest.raises(UsageError, match="contains files that gpt2lab encode did not write"):
+        write(tmp_path / "out", texts("new"))
+    assert (tmp_path / name / "notes.txt").read_text() == "mine"
+
+
+@needs.mark("POSIX")
+def test_a_link_to_a_dataset_is_replaced_and_the_dataset_behind_it_stays(tmp_path):
+    write(tmp_path / "elsewhere", texts("old"))
+    (tmp_path / "out").symlink_to("elsewhere")
+    write(tmp_path / "out", texts("new"), overwrite=True)
+    assert read(tmp_path / "elsewhere")[0] == [Tokenizer.gpt2().encode("old")]
+    assert read(tmp_path / "out")[0] == [Tokenizer.gpt2().encode("new")]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["elsewhere", "out"]
+
+
 def test_a_dataset_that_a_kill_moved_aside_is_found_again(tmp_path):
     write(tmp_path / "out", texts("old"))
-    (tmp_path / "out").rename(tmp_path / "out.old.partial")
+    (tmp_path / "out").rename(tmp_path / f"out.old{PARTIAL}")
     with pytest.raises(UsageError, match="already exists"):
         write(tmp_path / "out", texts("new"))
     assert read(tmp_path / "out")[0] == [Tokenizer.gpt2().encode("old")]
@@ -133,7 +162,7 @@ def test_an_interrupt_between_the_two_renames_leaves_the_old_dataset(tmp_path, m
     replace = Path.replace
 
     def interrupted(path, target):
-        if path.name == "out.partial":
+        if path.name == f"out{PARTIAL}":
             raise KeyboardInterrupt
         return replace(path, target)
 
@@ -235,14 +264,14 @@ def safetensors_metadata(path):
 
 
 def test_two_processes_do_not_write_the_same_dataset(tmp_path):
-    partial = tmp_path / "out.partial"
+    partial = tmp_path / f"out{PARTIAL}"
     partial.mkdir()
-    (partial / "begun").touch()
+    (partial / "tokens-00001.safetensors").touch()
     with Hold() as other:
         other.take(partial)
-        with pytest.raises(UsageError, match=r"another process is writing into .*out\.partial"):
+        with pytest.raises(UsageError, match=r"another process is writing into .*out\.gpt2lab\.partial"):
             write(tmp_path / "out", texts("new"))
-    assert (partial / "begun").exists()
+    assert (partial / "tokens-00001.safetensors").exists()
     write(tmp_path / "out", texts("new"))
 
 

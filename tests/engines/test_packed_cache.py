@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -192,9 +193,29 @@ def test_a_model_that_changed_supersedes_what_it_was(entry: Path, arena: np.ndar
 def test_clearing_removes_everything_and_tells_how_much(entry: Path) -> None:
     (entry.parent / f".half{PARTIAL}").write_bytes(b"123")
     size = entry.stat().st_size
-    assert clear(entry.parent) == size + 3
+    assert sum(deleted.size for deleted in clear(entry.parent)) == size + 3
     assert list(entry.parent.iterdir()) == []
-    assert clear(entry.parent) == clear(entry.parent / "nowhere") == 0
+    assert clear(entry.parent) == clear(entry.parent / "nowhere") == []
+
+
+def test_clearing_keeps_files_of_another_origin_and_links(entry: Path, tmp_path: Path) -> None:
+    others = {tmp_path / name for name in ("notes.txt", "notes.json", "mine.packed", ".notes.partial")}
+    for other in others:
+        other.write_text("mine")
+    link = entry.with_name(entry.name.replace("q8_0", "q4_0"))
+    link.symlink_to("notes.txt")
+    assert [deleted.path for deleted in clear(tmp_path)] == [entry]
+    assert set(tmp_path.iterdir()) == {*others, link}
+
+
+def test_making_room_keeps_files_of_another_origin(entry: Path, arena: np.ndarray) -> None:
+    other = entry.with_name("copy-of-" + entry.name)
+    shutil.copy(entry, other)
+    abandoned = entry.with_name(".notes.partial")
+    abandoned.write_text("mine")
+    os.utime(abandoned, (0, 0))
+    write_entry(entry.parent, replace(KEY, digest="cd" * 32), arena, MODEL)
+    assert other.exists() and abandoned.exists() and not entry.exists()
 
 
 def test_an_entry_tells_the_end_of_a_path_of_any_length(tmp_path: Path, arena: np.ndarray) -> None:

@@ -288,6 +288,35 @@ def test_what_is_no_job_of_ours_is_never_removed(job, tmp_path):
     assert (tmp_path / "out.jsonl.parts" / "diary").read_text() == "mine"
 
 
+def test_the_record_of_another_program_is_never_replaced(job, tmp_path):
+    (tmp_path / "out.jsonl.parts").mkdir()
+    (tmp_path / "out.jsonl.parts" / "job.json").write_text('{"title": "mine"}')
+    for more in ((), ("--overwrite",)):
+        assert "job.json is not the record of a job; give another --out" in job(tmp_path / "out.jsonl", *more).stderr
+    assert (tmp_path / "out.jsonl.parts" / "job.json").read_text() == '{"title": "mine"}'
+
+
+@pytest.mark.parametrize("out", ["here", "store"])
+def test_a_finished_job_removes_only_its_own_parts(job, store, tmp_path, broken_off, monkeypatch, out):
+    name = str(tmp_path / "out.jsonl") if out == "here" else "memory://bucket/out.jsonl"
+    broken_off(2)
+    job(name)
+    monkeypatch.undo()
+    (tmp_path / "out.jsonl.parts").mkdir(exist_ok=True)
+    (tmp_path / "out.jsonl.parts" / "diary").write_text("mine")
+    store.pipe_file("/bucket/out.jsonl.parts/diary", b"mine")
+    assert job(name).exit_code == 0
+    left = (tmp_path / "out.jsonl.parts").iterdir() if out == "here" else store.ls("/bucket/out.jsonl.parts", False)
+    assert [Path(path).name for path in left] == ["diary"]
+
+
+def test_an_empty_folder_of_parts_that_a_kill_left_is_removed(job, tmp_path):
+    (tmp_path / "out.jsonl.parts").mkdir()
+    (tmp_path / "out.jsonl").write_text("whole")
+    assert job(tmp_path / "out.jsonl").exit_code == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "prompts.jsonl"]
+
+
 def test_a_damaged_record_can_be_overwritten(job, expected, tmp_path):
     (tmp_path / "out.jsonl.parts").mkdir()
     (tmp_path / "out.jsonl.parts" / "job.json").write_text("{")

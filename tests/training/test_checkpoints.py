@@ -52,6 +52,30 @@ def test_only_the_last_states_stay(make_trainer):
     assert not list(trainer.run.rglob(f"*{PARTIAL}"))
 
 
+def test_what_others_put_beside_and_into_states_stays(make_trainer, tmp_path):
+    trainer = make_trainer(steps=5, save_every=1, keep=1)
+    trainer.update()
+    (trainer.save() / "notes.txt").write_text("mine")
+    (trainer.run / "state-7").mkdir()
+    (trainer.run / "state-7" / "notes.txt").write_text("mine")
+    (trainer.run / ".notes.partial").mkdir()
+    shutil.copytree(states(trainer.run)[0], tmp_path / "elsewhere")
+    (trainer.run / "state-0000000").symlink_to(tmp_path / "elsewhere")
+    trainer.train()
+    assert names(trainer.run) == ["state-0000000", "state-0000001", "state-0000005", "state-7"]
+    assert all((trainer.run / name / "notes.txt").exists() for name in ("state-0000001", "state-7"))
+    assert (trainer.run / ".notes.partial").exists() and (tmp_path / "elsewhere" / "progress.json").exists()
+
+
+def test_a_state_with_others_files_is_kept_when_its_step_is_saved_again(make_trainer):
+    trainer = make_trainer()
+    trainer.update()
+    for _ in range(3):
+        (trainer.save() / "notes.txt").write_text("mine")
+    assert len(list(trainer.run.glob("state-*/notes.txt"))) == 3
+    assert load_latest(trainer.run, print).path.name == "state-0000001"
+
+
 def test_a_training_begun_anew_under_the_same_name_counts_as_newer(make_trainer):
     old = make_trainer(steps=6, save_every=2)
     old.train()

@@ -6,9 +6,12 @@ from http_server import Server, hub_headers
 from huggingface_hub import constants
 from tf_bundle import write_bundle
 
+import needs
 from gpt2lab.config import ModelConfig
-from gpt2lab.errors import DownloadError
+from gpt2lab.errors import DownloadError, UsageError
+from gpt2lab.system.locks import Hold
 from gpt2lab.weights import convert, find_checkpoint, open_checkpoint
+from gpt2lab.weights import hub as hub_module
 from gpt2lab.weights.download import OPENAI_URL_VARIABLE, download
 from gpt2lab.weights.vocabulary import gpt2_vocabulary
 
@@ -164,6 +167,30 @@ def test_weights_of_another_sha256_are_refused_and_fetched_again_next_time(hub, 
         find("124M")
     hub.files[path] = content
     same(open_checkpoint(find("124M")), make_checkpoint(SHAPE))
+
+
+@needs.mark("POSIX")
+def test_two_processes_do_not_download_into_the_same_folder(bucket, tmp_path):
+    with Hold() as other:
+        other.take(tmp_path / "models" / "124M", create=True)
+        with pytest.raises(UsageError, match="another process is writing into"):
+            download("124M", source="openai")
+        assert list((tmp_path / "models" / "124M").iterdir()) == []
+    download("124M", source="openai")
+
+
+@needs.mark("POSIX")
+@pytest.mark.parametrize("place", ["blobs", "elsewhere"])
+def test_only_contents_in_the_hubs_own_cache_are_deleted_through_a_link(tmp_path, place):
+    snapshot = tmp_path / "models--a--b" / "snapshots" / "1"
+    contents = tmp_path / "models--a--b" / place / "contents"
+    for folder in (snapshot, contents.parent):
+        folder.mkdir(parents=True)
+    contents.write_text("x")
+    (snapshot / "model.safetensors").symlink_to(contents)
+    hub_module._discard(snapshot / "model.safetensors")
+    assert not (snapshot / "model.safetensors").is_symlink()
+    assert contents.exists() == (place == "elsewhere")
 
 
 def test_a_repository_without_weights_is_one_line(hub):

@@ -6,6 +6,7 @@ import pytest
 from http_server import Server
 
 from gpt2lab.errors import DownloadError
+from gpt2lab.system.atomic import PARTIAL
 from gpt2lab.weights import fetch as module
 from gpt2lab.weights.fetch import fetch
 
@@ -34,7 +35,7 @@ def test_a_whole_file_comes_with_progress(server, tmp_path):
 
 
 def test_it_goes_on_from_a_partial_file(server, tmp_path):
-    (tmp_path / "f.partial").write_bytes(CONTENT[:1000])
+    (tmp_path / f"f{PARTIAL}").write_bytes(CONTENT[:1000])
     fetch(f"{server.url}/f", tmp_path / "f")
     assert (tmp_path / "f").read_bytes() == CONTENT
     assert ranges(server) == ["bytes=1000-"]
@@ -42,7 +43,7 @@ def test_it_goes_on_from_a_partial_file(server, tmp_path):
 
 def test_a_server_without_ranges_sends_all_again(server, tmp_path):
     server.ranges = False
-    (tmp_path / "f.partial").write_bytes(b"old" * 200_000)
+    (tmp_path / f"f{PARTIAL}").write_bytes(b"old" * 200_000)
     fetch(f"{server.url}/f", tmp_path / "f")
     assert (tmp_path / "f").read_bytes() == CONTENT
 
@@ -58,19 +59,19 @@ def test_a_body_that_always_ends_too_early_is_an_error_and_is_kept(server, tmp_p
     server.cut_after, server.cuts, server.ranges = 1000, 99, False
     with pytest.raises(DownloadError, match=r"1,000 bytes are kept"):
         fetch(f"{server.url}/f", tmp_path / "f")
-    assert (tmp_path / "f.partial").read_bytes() == CONTENT[:1000]
+    assert (tmp_path / f"f{PARTIAL}").read_bytes() == CONTENT[:1000]
     assert not (tmp_path / "f").exists()
 
 
 def test_a_partial_file_that_is_complete_needs_only_its_name(server, tmp_path):
-    (tmp_path / "f.partial").write_bytes(CONTENT)
+    (tmp_path / f"f{PARTIAL}").write_bytes(CONTENT)
     fetch(f"{server.url}/f", tmp_path / "f")
     assert (tmp_path / "f").read_bytes() == CONTENT
     assert len(server.requests) == 1
 
 
 def test_a_partial_file_that_is_too_long_is_begun_again(server, tmp_path):
-    (tmp_path / "f.partial").write_bytes(CONTENT + b"x")
+    (tmp_path / f"f{PARTIAL}").write_bytes(CONTENT + b"x")
     fetch(f"{server.url}/f", tmp_path / "f")
     assert (tmp_path / "f").read_bytes() == CONTENT
 
@@ -129,7 +130,7 @@ def test_ctrl_c_keeps_what_has_come(server, tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         fetch(f"{server.url}/f", tmp_path / "f", progress=interrupt)
-    assert (tmp_path / "f.partial").stat().st_size > 0
+    assert (tmp_path / f"f{PARTIAL}").stat().st_size > 0
     fetch(f"{server.url}/f", tmp_path / "f")
     assert (tmp_path / "f").read_bytes() == CONTENT
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
@@ -11,6 +11,8 @@ import click
 from gpt2lab.cli.output import megabytes
 from gpt2lab.errors import UsageError
 from gpt2lab.system.caches import cache_folder
+from gpt2lab.system.marks import Deleted
+from gpt2lab.system.paths import printable
 
 
 @click.group("cache", invoke_without_command=True)
@@ -45,21 +47,29 @@ def command(ctx: click.Context) -> None:
 @command.command("clear")
 @click.option("--data", is_flag=True, help="Remove downloaded data instead.")
 def clear_command(data: bool) -> None:
-    """Remove all packed weights. Models in use keep running."""
-    from gpt2lab.engines.packed_cache import clear
+    """Remove all packed weights, and list the removed files.
 
-    if data:
-        for folder in _data_folders():
-            size = _size(folder)
-            shutil.rmtree(folder, ignore_errors=True)
-            click.echo(f"removed {megabytes(size - _size(folder))} from {folder}")
-        return
-    folder = _folder()
+    Models in use keep running. Files that gpt2lab did not make stay.
+    """
+    from gpt2lab.data import fetched
+    from gpt2lab.engines import packed_cache
+
+    for folder in _data_folders() if data else [_folder()]:
+        _clear(folder, fetched.clear if data else packed_cache.clear)
+
+
+def _clear(folder: Path, clear: Callable[[Path], list[Deleted]]) -> None:
+    """Clear a folder of the cache; print the files that were removed, and the number of others."""
     try:
         removed = clear(folder)
+        left = sum(path.is_file() for path in folder.rglob("*")) if folder.exists() else 0
     except OSError as error:
         raise UsageError(f"cannot clear {folder}: {error.strerror or error}") from None
-    click.echo(f"removed {megabytes(removed)} from {folder}")
+    click.echo(f"removed {megabytes(sum(file.size for file in removed))} from {folder}")
+    for file in removed:
+        click.echo(f"  {printable(file.path)}")
+    if left:
+        click.echo(f"kept {left:,} files in {folder} that are in use or that gpt2lab did not make")
 
 
 def _folder() -> Path:

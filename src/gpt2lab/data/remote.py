@@ -8,23 +8,23 @@ appears under its name only when it is complete. This module knows nothing of th
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from gpt2lab.data.fetched import kept, read_record, write_record
 from gpt2lab.errors import DownloadError, UsageError, first_line
-from gpt2lab.system.atomic import new_file, write_file
+from gpt2lab.system.atomic import new_file
 from gpt2lab.system.caches import cache_folder
+from gpt2lab.system.marks import delete
 
 _ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.\-]+://")
 _VERSIONS = ("ETag", "etag", "md5Hash", "generation", "blob_id", "mtime", "LastModified", "last_modified", "created")
-_RECORD = ".fetched.json"
 
 
 def is_remote(path: str) -> bool:
@@ -77,7 +77,7 @@ def fetch(url: str, say: Callable[[str], None] = lambda line: None) -> Path:
     if is_local(source.filesystem):
         return Path(source.path)
     files = source.files()
-    with _kept(url) as folder:
+    with kept(_folder_of(url), url) as folder:
         _complete(source, files, folder, say)
     return folder / next(iter(files)) if source.is_file else folder
 
@@ -90,25 +90,12 @@ def _fetch_http_file(url: str, say: Callable[[str], None]) -> Path:
     from gpt2lab.weights.fetch import fetch as fetch_http
 
     name = PurePosixPath(unquote(urlsplit(url).path)).name or "file"
-    with _kept(url) as folder:
+    with kept(_folder_of(url), url) as folder:
         if not (folder / name).exists():
+            write_record(folder, {name: None})
             say(f"Fetching {url} into {folder}")
             fetch_http(url, folder / name)
     return folder / name
-
-
-@contextmanager
-def _kept(url: str) -> Iterator[Path]:
-    """Lock the cache folder of ``url`` for this process and yield it."""
-    from filelock import FileLock
-
-    folder = _cache_folder() / _name(url)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.with_name(f"{folder.name}.lock")):
-            yield folder
-    except OSError as error:
-        raise DownloadError(f"cannot store {url} in {folder}: {error.strerror or error}") from error
 
 
 @dataclass(frozen=True)
@@ -156,7 +143,7 @@ def _complete(
     source: _Source, files: Mapping[str, tuple[int | None, str]], folder: Path, say: Callable[[str], None]
 ) -> None:
     """Fetch the ``files`` that ``folder`` lacks, and delete those that no longer exist remotely."""
-    here = _read_record(folder)
+    here = read_record(folder)
     missing = {name: file for name, file in files.items() if not _is_here(folder / name, file, here.get(name))}
     if not missing and here.keys() == files.keys():
         return
@@ -168,13 +155,12 @@ def _complete(
         )
     if missing:
         say(f"Fetching {source.url}: {len(missing)} files, {size / 1e6:,.1f} MB, into {folder}")
-    for name in here.keys() - files.keys():
-        (folder / name).unlink(missing_ok=True)
-    whole = {name: here[name] for name in files if name not in missing}
-    _write_record(folder, whole)
+    delete(folder, here.keys() - files.keys())
+    record = {name: None if name in missing else here[name] for name in files}
+    write_record(folder, record)
     for name, (size_there, version) in missing.items():
-        whole[name] = [_get_whole(source, name, size_there, folder / name), version]
-        _write_record(folder, whole)
+        record[name] = [_get_whole(source, name, size_there, folder / name), version]
+        write_record(folder, record)
 
 
 def _get_whole(source: _Source, name: str, size: int | None, path: Path) -> int:
@@ -194,18 +180,6 @@ def _is_here(path: Path, there: tuple[int | None, str], recorded: Any) -> bool:
     return False
 
 
-def _read_record(folder: Path) -> dict[str, Any]:
-    try:
-        record = json.loads((folder / _RECORD).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return record if isinstance(record, dict) else {}
-
-
-def _write_record(folder: Path, files: Mapping[str, Any]) -> None:
-    write_file(folder / _RECORD, json.dumps(files).encode(), sync=False)
-
-
 def _version(info: Mapping[str, Any]) -> str:
     """Return the value by which an object store marks changed contents (its version); empty if it reports none."""
     return next((str(info[key]) for key in _VERSIONS if info.get(key) is not None), "")
@@ -217,12 +191,12 @@ def _name(url: str) -> str:
     return f"{readable}-{hashlib.sha256(url.encode()).hexdigest()[:16]}"
 
 
-def _cache_folder() -> Path:
-    """Return the folder for copies, even if caches are off, because the data is read from there."""
+def _folder_of(url: str) -> Path:
+    """Return the folder for copies of ``url``, even if caches are off, because the data is read from there."""
     folder = cache_folder("data", even_if_off=True)
     if folder is None:
-        raise UsageError("there is no home folder to store data in: set GPT2LAB_CACHE to a folder")
-    return folder
+        raise UsageError("no home folder is known to keep data in: set GPT2LAB_CACHE to a folder")
+    return folder / _name(url)
 
 
 def _unreadable(url: str, error: Exception) -> DownloadError:

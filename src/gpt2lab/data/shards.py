@@ -24,8 +24,9 @@ from gpt2lab.data.encoding import DocumentIndex, Encoded
 from gpt2lab.data.finding import SHARD_PATTERN
 from gpt2lab.data.tokens import Documents, id_type
 from gpt2lab.errors import CheckpointError, UsageError
-from gpt2lab.system.atomic import new_folder
+from gpt2lab.system.atomic import PARTIAL, new_folder
 from gpt2lab.system.locks import Hold
+from gpt2lab.system.marks import delete, matches
 from gpt2lab.weights.safetensors_file import SafeTensor, read_safetensors
 
 FORMAT = "gpt2lab tokens 1"
@@ -35,6 +36,7 @@ SHARD_TOKENS = 100_000_000
 _HEADER = 1024  # bytes, including the field with its length
 _TYPES = {"U8": np.uint8, "U16": np.uint16, "U32": np.uint32, "I64": np.int64}
 _CODES = {np.dtype(type): code for code, type in _TYPES.items()}
+_UNFINISHED = "tokens-*.trained"  # beside a shard while it is written
 _COPY = 1 << 20  # bytes copied at once
 
 
@@ -181,30 +183,46 @@ def _split(encoded: Encoded, pieces: int) -> tuple[Encoded, Encoded]:
 
 @contextmanager
 def new_shards(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """Create a folder ``<path>.partial`` that becomes ``path`` when the block ends without an error.
+    """Create a folder ``<path>.gpt2lab.partial`` that becomes ``path`` when the block ends without an error.
 
-    The remains of a killed run are removed first. With ``overwrite``, an existing folder of shards is replaced. Raises
-    :class:`UsageError` if anything else is in the way, another process is writing there, or the folder cannot be
-    written.
+    The shards that a killed run left are removed first. With ``overwrite``, an existing folder of shards is replaced.
+    Raises :class:`UsageError` if anything else is in the way, another process is writing there, or the folder cannot
+    be written.
     """
     if not path.name:
         raise UsageError(f"{str(path)!r} is not a valid name for an encoded dataset; give a new folder")
-    partial = path.with_name(path.name + ".partial")
-    old = path.with_name(path.name + ".old.partial")
-    with Hold() as hold:
-        hold.take(partial)
+    partial = path.with_name(path.name + PARTIAL)
+    old = path.with_name(f"{path.name}.old{PARTIAL}")
+    with Hold() as hold, _complaining(path):
+        hold.take(partial, create=True)
         if old.exists() and not path.exists():  # a run was killed between moving the old one aside and the new one in
             old.replace(path)
         _check_replaceable(path, overwrite)
-        try:
-            for leftover in (partial, old):
-                shutil.rmtree(leftover, ignore_errors=True)
-            with new_folder(path, sync=False, partial=partial, aside=old):
-                hold.take(partial)
-                yield partial
-            shutil.rmtree(old, ignore_errors=True)
-        except OSError as error:
-            raise UsageError(f"cannot write {error.filename or path}: {error.strerror or error}") from None
+        for leftover in (partial, old):
+            _delete_shards(leftover)
+        with new_folder(path, sync=False, partial=partial, aside=old):
+            yield partial
+        _delete_shards(old)
+        if old.exists():
+            old.rmdir()
+
+
+@contextmanager
+def _complaining(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"cannot write {error.filename or path}: {error.strerror or error}") from None
+
+
+def _delete_shards(folder: Path) -> None:
+    """Delete shards, whole or not, or a link to them. Raises :class:`UsageError` if anything else is in the folder."""
+    if folder.is_symlink():
+        folder.unlink()
+    elif folder.is_dir():
+        delete(folder, [file.name for file in folder.iterdir() if matches(file.name, (SHARD_PATTERN, _UNFINISHED))])
+        if any(folder.iterdir()):
+            raise UsageError(f"{folder} contains files that gpt2lab encode did not write: move them elsewhere")
 
 
 def _check_replaceable(path: Path, overwrite: bool) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -17,13 +18,14 @@ from pathlib import Path
 
 from gpt2lab.system.atomic import write_file
 from gpt2lab.system.cores import logical_cores
+from gpt2lab.system.marks import is_plain
 
 SETTLED = 2.0
 """Seconds that a file must be unchanged for: the coarsest step of a file system's clock."""
 
 _CHUNK = 1 << 20
 _PIECE = 64 << 20  # bytes that a thread hashes at a time
-_SUFFIX = ".json"
+_RECORD = re.compile(r"[0-9a-f]{32}\.json")
 
 Stamp = list[tuple[str, int, int, int, int]]
 """Absolute path, size, mtime, ctime (nanoseconds) and inode of every file."""
@@ -55,10 +57,17 @@ def recorded_digest(folder: Path, of: Stamp) -> str | None:
 def record_digest(folder: Path, of: Stamp, digest: str) -> None:
     """Record the digest of files with this stamp, and remove records of files that are gone. Raises OSError."""
     write_file(_record(folder, of), json.dumps({"digest": digest, "stamp": of}).encode(), sync=True)
-    for path in folder.glob(f"*{_SUFFIX}"):
+    for path in folder.iterdir():
+        if not is_record(path.name) or not is_plain(path):
+            continue
         with suppress(OSError, ValueError, TypeError, LookupError):
             if not all(os.path.exists(name) for name, *_ in json.loads(path.read_bytes())["stamp"]):  # noqa: PTH110
                 path.unlink()
+
+
+def is_record(name: str) -> bool:
+    """Return whether a file's name is that of a record."""
+    return _RECORD.fullmatch(name) is not None
 
 
 def content_digest(files: Sequence[Path]) -> str:
@@ -87,4 +96,4 @@ def _digest_of_piece(piece: tuple[Path, int]) -> bytes:
 
 def _record(folder: Path, of: Stamp) -> Path:
     paths = "\0".join(file[0] for file in of)
-    return folder / (hashlib.sha256(os.fsencode(paths)).hexdigest()[:32] + _SUFFIX)
+    return folder / (hashlib.sha256(os.fsencode(paths)).hexdigest()[:32] + ".json")

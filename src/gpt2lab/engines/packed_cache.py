@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import threading
 import time
 from collections.abc import Iterable
@@ -23,8 +24,10 @@ import numpy as np
 import numpy.typing as npt
 
 from gpt2lab import _native
+from gpt2lab.engines import digests
 from gpt2lab.system import caches
 from gpt2lab.system.atomic import PARTIAL, new_file
+from gpt2lab.system.marks import Deleted, delete, is_plain
 
 Arena = npt.NDArray[np.uint8]
 
@@ -38,6 +41,7 @@ _MAGIC = b"gpt2lab packed 2\n"
 _HEADER = 4096  # bytes; the arena after it starts on a page
 _MODEL = 250  # characters of a path that fit into the header however they are escaped
 _SUFFIX = ".packed"
+_ENTRY = re.compile(r"[0-9a-f]{32}-[a-z0-9_]+-\d+\.\d+-[\d-]*" + re.escape(_SUFFIX))  # see Key.name
 
 
 @dataclass(frozen=True)
@@ -136,7 +140,9 @@ def write_entry(folder: Path, key: Key, arena: Arena, model: str) -> None:
 def entries(folder: Path) -> list[Entry]:
     """Return all entries, the last used first."""
     found = []
-    for path in _files(folder, f"*{_SUFFIX}"):
+    for path in _plain_files(folder):
+        if not _ENTRY.fullmatch(path.name):
+            continue
         with suppress(OSError):  # removed meanwhile
             status = path.stat()
             with path.open("rb") as file:
@@ -147,29 +153,28 @@ def entries(folder: Path) -> list[Entry]:
     return sorted(found, key=lambda entry: -entry.used)
 
 
-def clear(folder: Path) -> int:
-    """Remove the whole cache, with half-written files, and return its bytes. Engines in use are not affected."""
-    removed = 0
-    for path in _files(folder):
-        with suppress(FileNotFoundError):  # by another process
-            size = path.stat().st_size
-            path.unlink()
-            removed += size
-    return removed
+def clear(folder: Path) -> list[Deleted]:
+    """Delete the whole cache, with half-written files, but no file of another origin. Engines in use keep running."""
+    names = [path.name for path in _plain_files(folder)]
+    return delete(
+        folder,
+        [name for name in names if _ENTRY.fullmatch(name) or name.endswith(PARTIAL) or digests.is_record(name)],
+    )
 
 
-def _files(folder: Path, pattern: str = "*") -> list[Path]:
+def _plain_files(folder: Path) -> list[Path]:
+    """Return the files in ``folder`` that are no links; none if it does not exist."""
     try:
-        return [path for path in folder.iterdir() if path.match(pattern) and path.is_file()]
+        return [path for path in folder.iterdir() if is_plain(path)]
     except (FileNotFoundError, NotADirectoryError):
         return []
 
 
 def _make_room(folder: Path, key: Key, model: str) -> None:
     """Remove abandoned files, older versions of the same model, and the longest unused entries beyond the limit."""
-    for path in _files(folder, f"*{PARTIAL}"):
+    for path in _plain_files(folder):
         with suppress(FileNotFoundError):
-            if time.time() - path.stat().st_mtime > ABANDONED:
+            if path.name.endswith(PARTIAL) and time.time() - path.stat().st_mtime > ABANDONED:
                 path.unlink()
     total = 0
     for entry in entries(folder):

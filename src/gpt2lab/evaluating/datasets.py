@@ -14,6 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlparse
 
+from gpt2lab.data.fetched import kept, write_record
 from gpt2lab.errors import DownloadError, UsageError, first_line
 from gpt2lab.evaluating.sources import Source, find_sources
 from gpt2lab.system.caches import cache_folder
@@ -144,9 +145,11 @@ def _from_web(address: str, say: Say, start: Callable[[str], Progress]) -> Path:
         raise DownloadError(f"there is no cache for {address}: set GPT2LAB_CACHE, or download it and give its path")
     name = Path(urlparse(address).path).name or "data"
     path = folder / hashlib.sha256(address.encode()).hexdigest()[:12] / name  # two addresses may end in the same name
-    if not path.is_file():
-        fetch(address, path, progress=start(name))
-        say(f"{name}: {path.stat().st_size:,} bytes from {address}, stored in {path.parent}")
+    with kept(path.parent, address):
+        if not path.is_file():
+            write_record(path.parent, {name: None})
+            fetch(address, path, progress=start(name))
+            say(f"{name}: {path.stat().st_size:,} bytes from {address}, stored in {path.parent}")
     return path
 
 

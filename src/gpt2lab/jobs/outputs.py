@@ -6,6 +6,7 @@ name only when it is complete. This module knows nothing of what parts hold.
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
@@ -15,14 +16,27 @@ from typing import IO, Any, Protocol
 
 from gpt2lab.data.remote import filesystem_of, is_local, is_remote
 from gpt2lab.errors import CheckpointError, UsageError, first_line
-from gpt2lab.system.atomic import new_file, write_file
+from gpt2lab.system.atomic import PARTIAL, new_file, write_file
 from gpt2lab.system.locks import Hold
+from gpt2lab.system.marks import delete
 from gpt2lab.weights.writing import destination_file
 
 SUFFIX = ".parts"
 
 RECORD = "job.json"
 """The file beside the parts that records which job they belong to."""
+
+
+_PART = re.compile(r"part-\d{8}")
+
+
+def part_name(number: int) -> str:
+    """Return the name of a part."""
+    return f"part-{number:08d}"
+
+
+def _is_part(name: str) -> bool:
+    return _PART.fullmatch(name) is not None
 
 
 class Output(Protocol):
@@ -77,8 +91,7 @@ class LocalOutput:
         """Keep other processes, on all machines that share the folder's locks, from writing parts meanwhile."""
         with Hold() as hold:
             with self._complaining("write", self._folder):
-                self._folder.mkdir(parents=True, exist_ok=True)
-                hold.take(self._folder)
+                hold.take(self._folder, create=True)
             try:
                 yield
             finally:
@@ -126,8 +139,8 @@ class LocalOutput:
     def forget(self) -> None:
         """Remove the part files, the record last, because it identifies what is left after a kill."""
         with self._complaining("remove", self._folder):
-            for path in sorted(self._folder.iterdir(), key=lambda path: path.name == RECORD):
-                path.unlink()
+            names = sorted(path.name for path in self._folder.iterdir())
+        delete(self._folder, [*(name for name in names if _is_part(name) or name.endswith(PARTIAL)), RECORD])
 
     @contextmanager
     def _complaining(self, verb: str, path: Path) -> Iterator[None]:
@@ -199,10 +212,11 @@ class RemoteOutput:
         with self._complaining("write", self.parts_name):
             self._filesystem.invalidate_cache()
             if self._filesystem.exists(self._folder):
-                for path in self._filesystem.find(self._folder):
-                    if not path.endswith(f"/{RECORD}"):
-                        self._filesystem.rm(path)
-                self._filesystem.rm(self._folder, recursive=True)
+                names = self.parts()
+                for name in (*filter(_is_part, names), *(names & {RECORD})):
+                    self._filesystem.rm(f"{self._folder}/{name}")
+                if not self.parts() and self._filesystem.exists(self._folder):
+                    self._filesystem.rm(self._folder, recursive=True)
 
     @contextmanager
     def _complaining(self, verb: str, name: str) -> Iterator[None]:

@@ -13,24 +13,32 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from gpt2lab.errors import UsageError
-from gpt2lab.jobs.outputs import RECORD, Output
+from gpt2lab.jobs.outputs import RECORD, Output, part_name
 
 Settings = Mapping[str, Any]
 
 
+class Foreign(UsageError):
+    """The folder of the parts holds files that no job made."""
+
+
 def recorded_settings(output: Output) -> dict[str, Any] | None:
-    """Return the settings of the parts beside ``output``; None if no job was begun there."""
+    """Return the settings of the parts beside ``output``; None if no job was begun there.
+
+    Raises :class:`Foreign` if the folder is not a job's, and :class:`UsageError` if its record is damaged.
+    """
     parts = output.parts()
     if RECORD not in parts:
         if parts:
-            raise UsageError(f"{output.parts_name} is not the folder of a job (it has no {RECORD}); give another --out")
+            raise Foreign(f"{output.parts_name} is not the folder of a job (it has no {RECORD}); give another --out")
         return None
     try:
-        settings = json.loads(output.read(RECORD))["settings"]
-    except (ValueError, LookupError, TypeError):
-        settings = None
-    if not isinstance(settings, dict):
-        raise UsageError(f"{output.parts_name}/{RECORD} is damaged; give --overwrite to start again")
+        record = json.loads(output.read(RECORD))
+    except (ValueError, RecursionError):
+        raise UsageError(f"{output.parts_name}/{RECORD} is damaged; give --overwrite to start again") from None
+    if not isinstance(record, dict) or not isinstance(record.get("settings"), dict):
+        raise Foreign(f"{output.parts_name}/{RECORD} is not the record of a job; give another --out")
+    settings: dict[str, Any] = record["settings"]
     return settings
 
 
@@ -43,7 +51,7 @@ class Parts:
 
     def __init__(self, output: Output, count: int) -> None:
         self._output = output
-        self._names = [f"part-{number:08d}" for number in range(count)]
+        self._names = [part_name(number) for number in range(count)]
 
     def begin(self, settings: Settings, *, overwrite: bool = False) -> list[int]:
         """Return the numbers of the parts still to be made."""
@@ -52,8 +60,10 @@ class Parts:
         try:
             recorded = recorded_settings(self._output)
             self._check_same(recorded or settings, settings)
+        except Foreign:
+            raise
         except UsageError:
-            if not overwrite or self._is_foreign():
+            if not overwrite:
                 raise
             self._output.forget()
             recorded = None
@@ -92,9 +102,6 @@ class Parts:
         """Join all parts into the output, and remove them."""
         self._output.join(self._names, overwrite=overwrite)
         self._output.forget()
-
-    def _is_foreign(self) -> bool:
-        return RECORD not in self._output.parts()
 
     def _check_same(self, recorded: Settings, settings: Settings) -> None:
         for name in (*settings, *recorded):

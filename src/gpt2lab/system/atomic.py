@@ -10,13 +10,15 @@ an empty file under the name. All functions raise OSError on failure. This modul
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
-PARTIAL = ".partial"
+PARTIAL = ".gpt2lab.partial"
+"""The end of every unfinished file's name, which marks it as gpt2lab's own."""
 
 
 @contextmanager
@@ -50,12 +52,14 @@ def write_file(path: Path, data: bytes, *, sync: bool) -> None:
 def new_folder(path: Path, *, sync: bool, partial: Path | None = None, aside: Path | None = None) -> Iterator[Path]:
     """Create a folder that becomes ``path``, replacing an empty one, when the block ends without an error.
 
-    Parent folders are created. ``partial`` is the folder's name until then, for callers that look for the remains of a
-    kill. With ``aside``, a folder that is not empty is replaced too: it is first renamed to ``aside``, for the caller
-    to remove, and gets its name back if the new folder cannot take it.
+    Parent folders are created. ``partial`` is the folder until then, for callers that look for the remains of a kill;
+    it may exist already, if it is empty. With ``aside``, a folder that is not empty is replaced too: it is first
+    renamed to ``aside``, for the caller to remove, and gets its name back if the new folder cannot take it.
     """
     partial = partial or _beside(path)
-    partial.mkdir(parents=True)
+    partial.mkdir(parents=True, exist_ok=True)
+    if any(partial.iterdir()):
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(partial))
     try:
         yield partial
         if sync:

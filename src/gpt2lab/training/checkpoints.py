@@ -27,9 +27,10 @@ from torch import Tensor
 from gpt2lab.config import ModelConfig
 from gpt2lab.errors import CheckpointError
 from gpt2lab.system.atomic import PARTIAL, new_files, new_folder
+from gpt2lab.system.marks import is_plain
 from gpt2lab.system.paths import printable
 from gpt2lab.weights.checkpoint import TokenizerFiles
-from gpt2lab.weights.huggingface import config_json, write_vocabulary
+from gpt2lab.weights.huggingface import VOCABULARY_FILES, config_json, write_vocabulary
 from gpt2lab.weights.quantization import PRECISIONS
 from gpt2lab.weights.safetensors_file import write_safetensors
 from gpt2lab.weights.writing import NewTensor
@@ -38,6 +39,9 @@ Tensors = Mapping[str, Tensor]
 WEIGHTS = ("model", "adapter")
 """The file with a state's weights: the whole model, or with LoRA only the adapter."""
 PREFIX = "transformer."  # before each name in model.safetensors, as in Hugging Face's files
+_FILES = frozenset(
+    [*(f"{part}.safetensors" for part in (*WEIGHTS, "optimizer")), "progress.json", "config.json", *VOCABULARY_FILES]
+)
 _BLOCK = 1 << 24  # bytes per read when computing a checksum
 
 
@@ -77,18 +81,16 @@ def save_state(
     keep: int,
     vocabulary: TokenizerFiles | None = None,
 ) -> Path:
-    """Write ``state-<step>`` of a run and delete all but the last ``keep`` states.
+    """Write ``state-<step>`` of a run and delete all but the last ``keep`` states. States with further files stay.
 
     ``kind`` is one of :data:`WEIGHTS`; ``progress`` has ``step`` and ``generation`` (see :func:`states`) and anything
     else that JSON can hold. Raises :class:`CheckpointError` on failure; earlier states then stay.
     """
     name = f"{progress['step']:07}"
     final = run / f"state-{name}"
-    aside = run / f"state-0{name}"  # :func:`states` reads the same step from it, and sorts it before ``final``
     with _complaining(final):
         _sweep(run)
-        if final.exists() and aside.exists():
-            _remove(aside)
+        aside = _place_aside(run, name, replacing=final.exists())
         with new_folder(final, sync=True, aside=aside) as partial:
             if kind == "model":  # every command can then load the folder
                 _write_description(partial, config, vocabulary)
@@ -101,10 +103,9 @@ def save_state(
             }
             content = {**progress, "files": files, "crc32": _json_crc({**progress, "files": files})}
             (partial / "progress.json").write_bytes(_json_bytes(content))
-        if aside.exists():
-            _remove(aside)
-        for old in [state for state in states(run) if state != final][: -(keep - 1) or None]:
-            _remove(old)
+        for old in (aside, *[state for state in states(run) if state not in (final, aside)][: -(keep - 1) or None]):
+            if _is_own(old):
+                _remove(old)
     return final
 
 
@@ -248,10 +249,28 @@ def _complaining(path: Path) -> Iterator[None]:
 def _sweep(run: Path) -> None:
     """Delete what a killed run left behind while it wrote or removed a state."""
     for leftover in run.glob(f".*{PARTIAL}"):
-        if leftover.is_dir():
+        if leftover.is_dir() and not leftover.is_symlink():
             shutil.rmtree(leftover)
         else:
             leftover.unlink()
+
+
+def _place_aside(run: Path, name: str, *, replacing: bool) -> Path:
+    """Return a free place to rename a state to; :func:`states` reads the same step there and sorts it before others."""
+    place = run / f"state-0{name}"
+    while replacing and place.exists():
+        if _is_own(place):
+            _remove(place)
+        else:
+            place = place.with_name(place.name.replace("-", "-0"))
+    return place
+
+
+def _is_own(state: Path) -> bool:
+    """Return whether ``state`` is a folder that holds nothing but the files of a state."""
+    if state.is_symlink() or not state.is_dir():
+        return False
+    return all(file.name in _FILES and is_plain(file) for file in state.iterdir())
 
 
 def _remove(state: Path) -> None:

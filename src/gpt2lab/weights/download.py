@@ -14,8 +14,9 @@ from typing import Any
 
 from gpt2lab.config import RELEASED_SIZES, canonical_size, names_of_size
 from gpt2lab.errors import DownloadError
-from gpt2lab.system.atomic import write_file
+from gpt2lab.system.atomic import PARTIAL, write_file
 from gpt2lab.system.hashing import sha256_of
+from gpt2lab.system.locks import Hold
 from gpt2lab.weights.checkpoint import parse_json, read_bytes
 from gpt2lab.weights.fetch import Progress, fetch
 from gpt2lab.weights.hub import HUB_EXTRAS, HUB_FILES, check_download, hub_files
@@ -48,7 +49,8 @@ def download(
     """Download a released size to ``models_dir/<size>``, check it and return that folder.
 
     ``size`` is a name of ``RELEASED_SIZES`` or an alias of one. Files that are already there and unchanged are not
-    fetched again. Raises :class:`DownloadError` if the download fails; the next call resumes it.
+    fetched again. Raises :class:`DownloadError` if the download fails; the next call resumes it. Raises
+    :class:`~gpt2lab.errors.UsageError` if another process is downloading to the same folder.
     """
     name = canonical_size(size)
     if name is None:
@@ -58,11 +60,13 @@ def download(
     folders = [models_dir / alias for alias in names_of_size(name)]
     folder = next((there for there in folders if there.exists()), folders[0])
     try:
-        manifest = _Manifest(folder, source)
-        if source == "openai":
-            _from_openai(name, manifest, progress or (lambda file: lambda done, total: None))
-        else:
-            _from_hub(name, manifest)
+        with Hold() as hold:
+            hold.take(folder, create=True)
+            manifest = _Manifest(folder, source)
+            if source == "openai":
+                _from_openai(name, manifest, progress or (lambda file: lambda done, total: None))
+            else:
+                _from_hub(name, manifest)
     except OSError as error:
         raise DownloadError(f"cannot write to {folder}: {error.strerror or error}") from None
     check_download(folder)
@@ -105,7 +109,7 @@ class _Manifest:
 
 def _is_unfinished(path: Path) -> bool:
     """Return whether an interrupted download, ours or the hub client's, left ``path`` behind."""
-    return path.suffix == ".partial" or path.name == ".cache"
+    return path.name.endswith(PARTIAL) or path.name == ".cache"
 
 
 def _from_openai(size: str, manifest: _Manifest, progress: FileProgress) -> None:

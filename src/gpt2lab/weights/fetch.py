@@ -1,7 +1,7 @@
 """Download of one file over HTTP: an interrupted one resumes, and an error page never passes for the file.
 
-Bytes go to ``NAME.partial``, which is renamed once it is complete; after an interruption, a ``Range`` request fetches
-the rest. This module knows nothing of models.
+Bytes go to ``NAME.gpt2lab.partial``, which is renamed once it is complete; after an interruption, a ``Range`` request
+fetches the rest. This module knows nothing of models.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from gpt2lab.errors import DownloadError
+from gpt2lab.system.atomic import PARTIAL
 from gpt2lab.system.hashing import sha256_of
 
 Progress = Callable[[int, int], None]
@@ -26,12 +27,12 @@ _ATTEMPTS = 3  # in a row without a new byte
 
 
 def fetch(url: str, path: Path, *, sha256: str | None = None, progress: Progress | None = None) -> None:
-    """Download ``url`` to ``path``, resuming from ``path.partial`` if there is one.
+    """Download ``url`` to ``path``, resuming from its partial file if there is one.
 
     Raises :class:`DownloadError` if there is no connection, the server refuses, or the response is a web page, differs
     from the announced length or does not match ``sha256``. A partial file that can be resumed is kept.
     """
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(path.name + PARTIAL)
     failures = 0
     while True:
         before, problem = _size(partial), None

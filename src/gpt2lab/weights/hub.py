@@ -81,10 +81,17 @@ def hub_files(size: str, names: list[str], folder: Path | None) -> Iterator[Path
                     raise
                 continue
         if name == HUB_WEIGHTS and len(sha256) == 64 and sha256_of(path) != sha256:
-            path.resolve().unlink()  # in the cache it is a link
-            path.unlink(missing_ok=True)
+            _discard(path)
             raise DownloadError(f"{name} of {repository} came with another sha256 than {sha256}; try again")
         yield path
+
+
+def _discard(path: Path) -> None:
+    """Delete a file that was just fetched; in the hub's cache it is a link into the repository's folder of contents."""
+    contents = path.resolve()
+    if path.is_symlink() and contents.parent == path.parent.parent.parent.resolve() / "blobs":
+        contents.unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -210,6 +210,10 @@ def _special_ids(vocabulary: TokenizerFiles | None) -> dict[str, int | None]:
     return {"bos_token_id": end_of_text, "eos_token_id": end_of_text}
 
 
+VOCABULARY_FILES = ("vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json")
+"""The files of :func:`write_vocabulary`."""
+
+
 def write_vocabulary(folder: Path, vocabulary: TokenizerFiles, n_ctx: int) -> None:
     """Write the tokenizer files into ``folder``."""
     _write_json(folder / "vocab.json", vocabulary.encoder, indent=None)
