@@ -97,7 +97,7 @@ def test_a_picture_without_matplotlib_is_refused_before_any_work(gpt2lab, monkey
         (("next", "x", "--seed", "-1"), "seed must be"),
         (("next", "x", "--model", ODD), "has no tokenizer"),
         (("attend", "x", "--model", ODD), "has no tokenizer"),
-        (("attend", "word " * 80), "at most 64"),
+        (("attend", "word " * 80), "more than the 64"),
         (("score", "/no/such.txt"), "there is no file /no/such.txt"),
         (("score", str(Path(__file__)), "--stride", "0"), "stride must be"),
         (("tokens", "x" * 401), "has 401 bytes"),
