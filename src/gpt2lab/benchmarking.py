@@ -119,7 +119,8 @@ def random_checkpoint(size: str) -> Checkpoint:
     tensors = {
         name: StoredTensor(shape, partial(_initial, name, shape)) for name, shape in tensor_shapes(config).items()
     }
-    return Checkpoint(config, LazyTensors(tensors), None, "random", "float32", Path(f"random {name}"))
+    path = Path(f"random {name}")
+    return Checkpoint(config, LazyTensors(path, tensors), None, "random", "float32", path)
 
 
 def _initial(name: str, shape: tuple[int, ...]) -> Tensor:

@@ -6,9 +6,22 @@ that line and exits with 2; any other exception that escapes is a bug of ours an
 
 from __future__ import annotations
 
+import re
+
+_CONTROL = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+"""Control characters, and those that reverse the direction of text; not tabs and newlines."""
+
+
+def escaped(text: str) -> str:
+    r"""Return ``text`` with control characters spelled out (``\x1b``), so that a terminal does not obey a file."""
+    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
+
 
 class Gpt2LabError(Exception):
-    """Base of every error that a user's input, files or machine can cause."""
+    """Base of every error that a user's input, files or machine can cause; its message has no control characters."""
+
+    def __str__(self) -> str:
+        return escaped(super().__str__()).replace("\n", r"\n")
 
 
 class ConfigError(Gpt2LabError, ValueError):
@@ -40,7 +53,7 @@ class DownloadError(Gpt2LabError):
 
 
 class TrainingError(Gpt2LabError):
-    """Training that cannot continue because its loss is no longer a number."""
+    """Training that cannot continue: its loss is no longer a number, or the memory does not suffice."""
 
 
 class UsageError(Gpt2LabError, ValueError):

@@ -141,3 +141,23 @@ main(["generate", "A", "--model", {TINY!r}, "--length", "1", "--seed", "1"])
     warning, seed = done.stderr.splitlines()
     assert warning.startswith("gpt2lab: packed weights cannot be stored in ")
     assert seed == "gpt2lab: seed 1"
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"key": {"precision": {}}, "model": "/m", "size": 1, "checksum": 1},
+        {"key": [], "model": "/m", "size": 1, "checksum": 1},
+        {"key": {"precision": "q8_0"}, "model": {}, "size": 1, "checksum": 1},
+        {"key": {"precision": "q8_0"}, "model": "/m", "size": "1", "checksum": 1},
+        {"key": {"precision": "q8_0"}, "model": "/m", "size": 1e999, "checksum": {}},
+        [],
+    ],
+)
+def test_an_entry_whose_header_has_other_types_is_listed_as_unreadable(gpt2lab, cache: Path, header: object) -> None:
+    cache.mkdir()
+    content = (b"gpt2lab packed 2\n" + json.dumps(header).encode()).ljust(4096) + b"\0"
+    (cache / "a.packed").write_bytes(content)
+    result = gpt2lab("cache")
+    assert result.exit_code == 0
+    assert "damaged, will be rebuilt" in result.stdout

@@ -70,6 +70,10 @@ def error_of(capsys, *arguments):
     return error
 
 
+YAML_BOMB = "dataset:\n  - &a0 [x, x]\n" + "".join(f"  - &a{n} [*a{n - 1}, *a{n - 1}]\n" for n in range(1, 60))
+"""Sixty lists of two, each of which is twice the one before: written out, it would take exabytes."""
+
+
 def names(run="run1"):
     return [state.name for state in states(Path("checkpoint", run))]
 
@@ -278,6 +282,21 @@ def test_settings_can_be_in_a_file_and_flags_win(folder, name, text):
         ("a.yaml", "lora: yes", "a.yaml: lora must be a number or a text, not True"),
         ("a.toml", "dropout = false", "a.toml: dropout must be a number or a text, not False"),
         ("a.toml", "from_scratch = 2", "a.toml: from_scratch must be true or false, not 2"),
+        (
+            "a.toml",
+            "steps = 2020-01-01",
+            "steps must be a number, a text or a list of texts, not datetime.date(",
+        ),
+        (
+            "a.toml",
+            "dataset = [12:00:00]",
+            "dataset must be a number, a text or a list of texts, not [datetime",
+        ),
+        ("a.toml", "learning_rate = 1" + "0" * 400, "a.toml: learning_rate is too large a number"),
+        ("a.toml", "steps = 0x" + "f" * 5000, "a.toml: steps is too large a number"),
+        ("a.toml", "learning_rate = nan", "learning_rate"),
+        ("a.yaml", "dataset: [[a, b]]", "dataset must be a number, a text or a list of texts"),
+        ("a.yaml", YAML_BOMB, "dataset must be a number, a text or a list of texts, not ["),
         ("a.txt", "steps: 1", "must end in .toml, .yaml or .yml"),
     ],
 )

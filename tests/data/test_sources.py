@@ -313,7 +313,7 @@ def test_parquet_without_pyarrow_names_the_extra(write, monkeypatch):
 
 
 def test_a_quote_that_is_never_closed_costs_no_memory_without_end(write, monkeypatch):
-    monkeypatch.setattr("gpt2lab.data.tables._MAX_FIELD", 200_000)
+    monkeypatch.setattr("gpt2lab.data.tables.MAX_RECORD", 200_000)
     monkeypatch.setattr(csv, "field_size_limit", lambda limit=None, real=csv.field_size_limit: real(200_000))
     content = 'id,text\n1,"never closed\n' + "2,more words\n" * 50_000
     said = []

@@ -248,3 +248,19 @@ def test_a_models_own_vocabulary_is_saved_with_it(make_trainer):
     state = trainer.save()
     for folder in (trainer.run, state):
         assert open_checkpoint(folder).tokenizer_files.encoder == encoder
+
+
+@pytest.mark.parametrize(
+    "text",
+    ['{"generation": 1e999}', '{"generation": NaN}', "[" * 100_000, "[]", '{"generation": {}}', '{"step": 1e999}', ""],
+)
+def test_a_progress_file_that_is_strange_counts_as_a_damaged_state(make_trainer, text):
+    trainer = make_trainer(steps=2, save_every=1)
+    trainer.train()
+    (trainer.run / "state-0000002" / "progress.json").write_text(text)
+    with pytest.raises(CheckpointError, match=r"state-0000002 cannot be resumed"):
+        load_state(trainer.run / "state-0000002")
+    said = []
+    assert load_latest(trainer.run, said.append).progress["step"] == 1
+    assert next_generation(trainer.run) == 1
+    assert len(said) == 1

@@ -6,10 +6,12 @@ import signal
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from gpt2lab.config import ModelConfig
-from gpt2lab.errors import Gpt2LabError, UsageError
+from gpt2lab.errors import Gpt2LabError, TrainingError, UsageError
 from gpt2lab.system.locks import Hold
 from gpt2lab.training.checkpoints import states
 from gpt2lab.training.job import Job
@@ -253,3 +255,16 @@ def test_held_out_windows_without_a_learned_target_are_not_validated_with(capsys
     train(job(val_dataset="rows.jsonl"), Settings(steps=1, **{**QUICK, "val_batch_count": 1, "val_batch_size": 1}))
     assert "there will be no validation" in capsys.readouterr().out
     assert progress(1)["best"] is None
+
+
+@pytest.mark.parametrize("request_memory", [lambda: torch.empty(1 << 55), lambda: np.empty(1 << 55)])
+def test_training_that_runs_out_of_memory_says_what_needs_less(monkeypatch, request_memory):
+    monkeypatch.setattr(Trainer, "update", lambda self: request_memory())
+    with pytest.raises(TrainingError, match="training ran out of memory: a smaller --batch_size"):
+        run()
+
+
+def test_other_errors_of_pytorch_stay_as_they_are(monkeypatch):
+    monkeypatch.setattr(Trainer, "update", lambda self: torch.ones(2) + torch.ones(3))
+    with pytest.raises(RuntimeError, match="size of tensor"):
+        run()

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from gpt2lab.cli.output import megabytes
-from gpt2lab.errors import UsageError
+from gpt2lab.errors import UsageError, escaped
 from gpt2lab.system.caches import cache_folder
 from gpt2lab.system.marks import Deleted
 from gpt2lab.system.paths import printable
@@ -38,7 +38,9 @@ def command(ctx: click.Context) -> None:
     for entry in found:
         used = datetime.fromtimestamp(entry.used).strftime("%Y-%m-%d %H:%M")
         state = f"used {used}" if entry.whole else "damaged, will be rebuilt"
-        click.echo(f"{_name(entry.model):<{width}}  {entry.precision:<8}  {megabytes(entry.size):>12}  {state}")
+        click.echo(
+            f"{_name(entry.model):<{width}}  {escaped(entry.precision):<8}  {megabytes(entry.size):>12}  {state}"
+        )
     click.echo(f"{megabytes(sum(entry.size for entry in found))} in {folder}")
     for data in _data_folders():
         click.echo(f"{megabytes(_size(data))} in {data}")
@@ -92,4 +94,4 @@ def _size(folder: Path) -> int:
 
 
 def _name(model: str) -> str:
-    return model or "(not readable)"
+    return escaped(model) or "(not readable)"

@@ -10,6 +10,7 @@ import click
 
 from gpt2lab.cli.options import Decorated, option
 from gpt2lab.cli.output import megabytes
+from gpt2lab.errors import escaped
 
 if TYPE_CHECKING:
     from gpt2lab.data.files import Reading
@@ -138,7 +139,7 @@ class BytesRead:
 
     def say(self, line: str) -> None:
         """Print a separate line."""
-        print(("\r\033[K" if self._terminal else "") + line, file=sys.stderr, flush=True)
+        print(("\r\033[K" if self._terminal else "") + escaped(line), file=sys.stderr, flush=True)
 
     def _line(self) -> str:
         seconds = max(time.monotonic() - self._start, 1e-9)

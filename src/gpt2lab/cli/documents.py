@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from gpt2lab.cli.options import TEXT
+from gpt2lab.cli.output import say
 from gpt2lab.errors import UsageError
 from gpt2lab.generation.completion import Prompt
 
@@ -45,9 +45,6 @@ def documents_of(
     if tokenizer is None:
         raise UsageError("the model has no tokenizer, so it cannot read text: put its vocabulary files beside it")
     from gpt2lab.data.open import open_documents
-
-    def say(line: str) -> None:
-        print(line, file=sys.stderr)
 
     found = open_documents([argument], tokenizer, reading=reading, choice=choice, say=say)
     ends = (found.starts + found.lengths).tolist()

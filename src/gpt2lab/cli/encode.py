@@ -18,6 +18,8 @@ from gpt2lab.cli.data_options import (
 )
 from gpt2lab.cli.jobs import check_ray, ray_options
 from gpt2lab.cli.options import PATH, GroupedCommand, option
+from gpt2lab.cli.output import say
+from gpt2lab.errors import UsageError, escaped
 
 if TYPE_CHECKING:
     from gpt2lab.data.encoding import Encoded
@@ -79,7 +81,6 @@ def command(
     """
     from gpt2lab.data.finding import find_sources
     from gpt2lab.data.open import encode_sources, local_paths
-    from gpt2lab.errors import UsageError
 
     if out is None:
         raise click.UsageError("Missing arguments 'IN' and 'OUT'", click.get_current_context())
@@ -90,9 +91,6 @@ def command(
         raise UsageError("--jobs applies only without --ray: give --workers instead")
     tokenizer = vocabulary_of(model_name)
     reading, choice = reading_of(arguments)
-
-    def say(line: str) -> None:
-        click.echo(line, err=True)
 
     sources = find_sources(local_paths(inputs, say), reading, choice, say)
     if encoded_already := [source.name for source in sources if source.kind == "shards"]:
@@ -111,7 +109,7 @@ def command(
                 line = _write_npz(Path(out), stream, tokenizer, combine, overwrite)
             else:
                 line = _write_shards(Path(out), stream, tokenizer, shard_tokens, overwrite)
-    click.echo(line)
+    click.echo(escaped(line))
 
 
 def _write_shards(

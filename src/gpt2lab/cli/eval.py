@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -12,7 +11,7 @@ import click
 
 from gpt2lab.cli.data_options import reading_of, reading_options
 from gpt2lab.cli.options import PATH, GroupedCommand, model_options, option
-from gpt2lab.cli.output import print_json
+from gpt2lab.cli.output import print_json, say
 from gpt2lab.errors import UsageError
 from gpt2lab.evaluating import TASKS, TEXTS
 
@@ -110,7 +109,7 @@ def _run(limit: int | None, model_name: str, **how: Any) -> Run:
 
 
 def _say(line: str) -> None:
-    print(f"gpt2lab: {line}", file=sys.stderr, flush=True)
+    say(f"gpt2lab: {line}")
 
 
 @contextmanager

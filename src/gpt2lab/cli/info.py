@@ -7,6 +7,7 @@ import json
 import click
 
 from gpt2lab.cli.output import megabytes
+from gpt2lab.errors import escaped
 
 
 @click.command("info")
@@ -47,4 +48,4 @@ def command(model: str, as_json: bool) -> None:
         "weights sha256": facts["weights_sha256"],
     }
     for name, value in lines.items():
-        click.echo(f"{name:<15} {value}")
+        click.echo(f"{name:<15} {escaped(value)}")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpt2lab.errors import UsageError
+from gpt2lab.errors import UsageError, escaped
 from gpt2lab.generation.completion import Completion, Piece, Prompt
 
 if TYPE_CHECKING:
@@ -20,6 +20,11 @@ RULE = "=" * 40
 def megabytes(size: float) -> str:
     """Return a number of bytes in MB, with one decimal."""
     return f"{size / 1e6:,.1f} MB"
+
+
+def say(line: str) -> None:
+    """Print a line on stderr; control characters in it, such as those of a file's name, are spelled out."""
+    print(escaped(line), file=sys.stderr, flush=True)
 
 
 def print_json(data: Any) -> None:

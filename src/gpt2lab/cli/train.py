@@ -7,6 +7,7 @@ with its arguments; torch is imported only then.
 from __future__ import annotations
 
 import difflib
+import reprlib
 import sys
 import typing
 from collections.abc import Callable
@@ -81,8 +82,11 @@ def read_config(context: click.Context, _parameter: click.Parameter, path: str |
             close = difflib.get_close_matches(name, [str(name) for name in known], 1)
             hint = f"did you mean {close[0]}?" if close else "gpt2lab train --help lists them"
             raise UsageError(f"{path}: unknown setting {name!r}; {hint}")
-        if isinstance(value, dict) or value is None:
-            raise UsageError(f"{path}: {name} must be a number, a text or a list of texts, not {value!r}")
+        items = value if isinstance(value, list) else [value]
+        if not all(isinstance(item, str | int | float) for item in items):  # but tables, dates, or nothing
+            raise UsageError(f"{path}: {name} must be a number, a text or a list of texts, not {reprlib.repr(value)}")
+        if any(isinstance(item, int) and abs(item) >= 2**63 for item in items):
+            raise UsageError(f"{path}: {name} is too large a number")
         if known[name].multiple:
             values[name] = value if isinstance(value, list) else [value]
         elif isinstance(value, list):

@@ -9,15 +9,17 @@ from __future__ import annotations
 import io
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from gzip import BadGzipFile
 from pathlib import Path, PurePath
 from typing import IO, Any
 
-from gpt2lab.errors import UsageError
+from gpt2lab.errors import Gpt2LabError, UsageError, first_line
+from gpt2lab.weights.checkpoint import check_not_pointer
 
+_BLOCK = 1 << 20  # bytes
+_MAX_NAME = 1 << 20  # bytes
+_NAMES = (b"L", b"K", b"x", b"g", b"X")  # types of headers that describe the next member
 ARCHIVES = (".zip", ".tgz", ".tar", ".tar.gz", ".tar.bz2", ".tar.xz")
 
 
@@ -33,13 +35,17 @@ def is_hidden(path: PurePath) -> bool:
 
 def members(path: Path) -> list[tuple[str, int]]:
     """Return the name and stored size of each file in an archive, sorted; raises :class:`UsageError` if damaged."""
+    check_not_pointer(path)
     with readable(path):
         if path.suffix.lower() == ".zip":
             with zipfile.ZipFile(path) as archive:
-                found = [(info.filename, info.compress_size) for info in archive.infolist() if not info.is_dir()]
+                named = [info for info in archive.infolist() if info.filename]  # is_dir() fails without a name
+                found = [(info.filename, info.compress_size) for info in named if not info.is_dir()]
         else:
-            with tarfile.open(path) as tar:
+            with tarfile.open(path, tarinfo=_Member) as tar:
                 found = [(info.name, info.size) for info in tar if info.isfile()]
+                while tar.fileobj and tar.fileobj.read(_BLOCK):  # to the end, where the compression's checksum is
+                    pass
     return sorted((name, size) for name, size in found if name and not is_hidden(PurePath(name)))
 
 
@@ -49,13 +55,25 @@ def open_member(path: Path, member: str) -> io.BufferedReader:
         if path.suffix.lower() == ".zip":
             file: Any = stack.enter_context(stack.enter_context(zipfile.ZipFile(path)).open(member))
         else:
-            tar = stack.enter_context(tarfile.open(path))
+            tar = stack.enter_context(tarfile.open(path, tarinfo=_Member))
             file = stack.enter_context(tar.extractfile(member) or io.BytesIO())
-        return io.BufferedReader(_Member(path, file, stack.pop_all()))
+        return io.BufferedReader(_Opened(path, file, stack.pop_all()))
     raise AssertionError  # readable() lets no error pass
 
 
-class _Member(io.RawIOBase):
+class _Member(tarfile.TarInfo):
+    """A member of a tar archive. Refuses a long name that would fill memory: tarfile reads it at once."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Member:
+        """Parse a header; raises :class:`tarfile.ReadError` if it announces a name or settings of over a megabyte."""
+        found = super().frombuf(buf, encoding, errors)
+        if found.size > _MAX_NAME and found.type in _NAMES:
+            raise tarfile.ReadError(f"a name of {found.size} bytes")
+        return found
+
+
+class _Opened(io.RawIOBase):
     """A file in an archive."""
 
     def __init__(self, path: Path, file: IO[bytes], opened: ExitStack) -> None:
@@ -85,9 +103,13 @@ def readable(path: Path) -> Iterator[None]:
     """Turn what reading or unpacking an archive raises into a one-line error."""
     try:
         yield
-    except (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, KeyError, BadGzipFile) as error:
-        raise UsageError(f"{path} is damaged or not an archive of this kind ({error})") from None
-    except (NotImplementedError, RuntimeError) as error:  # an unknown compression, or a password
-        raise UsageError(f"{path} cannot be unpacked ({error})") from None
+    except (Gpt2LabError, MemoryError):
+        raise
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from None
+    except (NotImplementedError, RuntimeError) as error:  # an unknown compression, or a password
+        raise UsageError(f"{path} cannot be unpacked ({first_line(error)})") from None
+    except Exception as error:  # tarfile, zipfile and their decompressors document no classes for damaged files
+        raise UsageError(
+            f"{path} is damaged or not an archive of this kind ({first_line(error) or 'damaged'})"
+        ) from None

@@ -21,6 +21,7 @@ from typing import IO, Any, Literal, get_args
 
 from gpt2lab.data.archives import open_member
 from gpt2lab.errors import UsageError
+from gpt2lab.weights.checkpoint import check_not_pointer
 
 Kind = Literal["text", "jsonl", "json", "csv", "tsv", "parquet", "npz", "shards"]
 OnBytes = Callable[[int], None]
@@ -108,6 +109,7 @@ def open_bytes(source: Source, on_bytes: OnBytes = lambda _: None) -> Iterator[I
     try:
         file = _open(source)
         plain = io.BufferedReader(_Counted(file, on_bytes), BLOCK)
+        check_not_pointer(source.name, plain.peek(64))
         magic = plain.peek(4)[:4]
         stream: Any = plain
         if magic[:2] == _GZIP:

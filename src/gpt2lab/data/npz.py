@@ -20,8 +20,9 @@ from gpt2lab.data.encoding import Encoded
 from gpt2lab.data.files import OnBytes
 from gpt2lab.data.tokens import id_type
 from gpt2lab.data.vocabulary import token_sizes
-from gpt2lab.errors import UsageError
+from gpt2lab.errors import Gpt2LabError, UsageError, first_line
 from gpt2lab.tokenizer import Tokenizer
+from gpt2lab.weights.checkpoint import check_not_pointer
 
 _BLOCK = 1 << 18  # ids
 
@@ -34,6 +35,7 @@ def read_npz(path: Path, tokenizer: Tokenizer, on_bytes: OnBytes = lambda _: Non
     byte_sizes, character_sizes = token_sizes(tokenizer)
     spelled = np.asarray(tokenizer.encode(END_OF_TEXT_MARKER))
     separator = -1 if tokenizer.end_of_text is None else tokenizer.end_of_text
+    check_not_pointer(path)
     try:
         with zipfile.ZipFile(path) as archive:
             names = [name for name in archive.namelist() if name.endswith(".npy")]
@@ -43,19 +45,19 @@ def read_npz(path: Path, tokenizer: Tokenizer, on_bytes: OnBytes = lambda _: Non
                     for ids, ends in _documents(blocks, separator, spelled):
                         yield _encoded(ids, ends, byte_sizes, character_sizes, id_type(tokenizer.n_vocab))
                 on_bytes(archive.getinfo(name).compress_size)
-    except (zipfile.BadZipFile, EOFError, ValueError) as error:
-        if isinstance(error, UsageError):
-            raise
-        raise UsageError(f"{path} is not an .npz file of token ids ({error})") from None
+    except (Gpt2LabError, MemoryError):
+        raise
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from None
+    except Exception as error:  # zipfile, its decompressors and NumPy's parser document no classes for damaged files
+        raise UsageError(f"{path} is not an .npz file of token ids ({first_line(error) or 'damaged'})") from None
 
 
 def _blocks(file: IO[bytes], name: str, n_vocab: int) -> Iterator[NDArray[np.int64]]:
     """Yield the ids of one array."""
     version = npy.read_magic(file)
     shape, _, dtype = (npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0)(file)
-    if dtype.kind not in "iu" or len(shape) != 1:
+    if dtype.kind not in "iu" or len(shape) != 1 or shape[0] < 0:
         raise UsageError(f"{name} is an array of {dtype} {list(shape)}, not a row of token ids")
     left = shape[0]
     while left:
@@ -68,6 +70,8 @@ def _blocks(file: IO[bytes], name: str, n_vocab: int) -> Iterator[NDArray[np.int
             raise UsageError(f"{name}: token {wrong} is outside the vocabulary (0 to {n_vocab - 1})")
         left -= len(ids)
         yield ids
+    if file.read(1):  # at the end, the checksum is checked
+        raise UsageError(f"{name} goes on after its {shape[0]} token ids")
 
 
 def _documents(

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from gpt2lab.data.encoding import Encoded, collect, encode_pieces
 from gpt2lab.data.files import OnBytes, Reading, Source
 from gpt2lab.data.finding import Choice, find_sources
+from gpt2lab.data.mapped import MappedRow
 from gpt2lab.data.npz import read_npz
 from gpt2lab.data.pieces import Piece, Say
 from gpt2lab.data.records import given_records
@@ -137,8 +138,8 @@ def _joined(parts: list[Documents]) -> Documents:
     return Documents(tokens, starts, trained, characters)
 
 
-def _trained(part: Documents) -> NDArray[Any]:
+def _trained(part: Documents) -> NDArray[Any] | MappedRow:
     """Return a uint8 mask for all of ``part``, which must not be a chain."""
     if part.trained is None:
         return np.ones(len(part.tokens), np.uint8)
-    return part.trained[:].view(np.uint8)
+    return part.trained if isinstance(part.trained, MappedRow) else part.trained[:].view(np.uint8)

@@ -14,6 +14,8 @@ ALLOWED = 0.01
 """The share of records that may be skipped before that is an error."""
 ENOUGH = 1000
 """Lost records after which a reader gives up, if they are also most of the records so far: the rest may take hours."""
+MAX_RECORD = 1 << 24
+"""The most characters of a record, held in memory as a whole. Text files have no records, and any length."""
 _LINES = 5  # lines of skipped records named in a report
 
 
@@ -25,12 +27,17 @@ class Piece(NamedTuple):
     trained: bool = True
 
 
-def lines_of(blocks: Iterator[str]) -> Iterator[str]:
-    """Yield lines without their line ends."""
+def lines_of(blocks: Iterator[str], name: str) -> Iterator[str]:
+    """Yield lines without their line ends. Raises :class:`UsageError` for one that is longer than a record may be."""
     held: list[str] = []
+    size = number = 0
     for block in blocks:
         first, *others = block.split("\n")
         held.append(first)
+        size = len(others[-1]) if others else size + len(first)
+        number += len(others)
+        if size > MAX_RECORD:
+            raise UsageError(f"{name}, line {number + 1}: longer than the {MAX_RECORD:,} characters of a record")
         if others:
             yield "".join(held)
             yield from others[:-1]

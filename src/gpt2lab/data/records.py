@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from gpt2lab.data.files import HALF, Reading, without_halves
-from gpt2lab.data.pieces import Piece, Say, Skipped, lines_of
+from gpt2lab.data.pieces import MAX_RECORD, Piece, Say, Skipped, lines_of
 from gpt2lab.errors import UsageError, first_line
+from gpt2lab.weights.checkpoint import check_not_pointer
 
 _BLANK = re.compile(r"[ \n\t\r]*")
 _IN_NUMBERS = "0123456789.eE+-"
@@ -25,7 +26,7 @@ _DECODER = json.JSONDecoder()
 
 def read_json_lines(blocks: Iterator[str], name: str, reading: Reading, say: Say) -> Iterator[Piece]:
     """Yield the records of JSON lines. Raises :class:`UsageError` if the first is not an object or lacks the fields."""
-    lines = ((number, line) for number, line in enumerate(lines_of(blocks), 1) if line.strip())
+    lines = ((number, line) for number, line in enumerate(lines_of(blocks, name), 1) if line.strip())
     yield from _records(((f"line {number}", number, _object(line)) for number, line in lines), name, reading, say)
 
 
@@ -57,6 +58,7 @@ def read_parquet(path: Path, name: str, reading: Reading, say: Say) -> Iterator[
 
 def parquet_rows(path: Path, name: str) -> Iterator[dict[str, Any]]:
     """Yield the rows of a Parquet file, a thousand in memory at a time; needs pyarrow."""
+    check_not_pointer(path)
     pyarrow, parquet = import_module("pyarrow"), import_module("pyarrow.parquet")
     try:
         with parquet.ParquetFile(path) as file:
@@ -203,6 +205,10 @@ def _value(text: _Text, name: str) -> tuple[Any, int]:
         try:
             value, end = _DECODER.raw_decode(text.held, text.at)
         except (ValueError, RecursionError) as error:
+            if len(text.held) - text.at > MAX_RECORD:
+                raise UsageError(
+                    f"{name}, line {text.line}: longer than the {MAX_RECORD:,} characters of a record, or not JSON"
+                ) from None
             if isinstance(error, RecursionError) or not text.more():
                 raise UsageError(f"{name}, line {text.line}: not JSON ({first_line(error)})") from None
         else:

@@ -4,13 +4,14 @@ Each shard holds whole documents without separators: ``tokens`` (U16, or U32 for
 ``documents`` (I64, the start of each), ``characters`` (I64, the length of each) and, if some tokens are not trained on,
 ``trained`` (U8 per token). Its metadata identifies the vocabulary by
 :func:`~gpt2lab.data.vocabulary.vocabulary_hash`. A header of fixed size is written last, so tokens go to disk as they
-arrive; ``padding`` aligns the arrays after them.
+arrive; ``padding`` aligns the arrays after them. ``crc32`` covers the arrays and the other metadata.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,10 +19,10 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gpt2lab.data.encoding import DocumentIndex, Encoded
 from gpt2lab.data.finding import SHARD_PATTERN
+from gpt2lab.data.mapped import MappedRow
 from gpt2lab.data.tokens import Documents, id_type
 from gpt2lab.errors import CheckpointError, UsageError
 from gpt2lab.system.atomic import PARTIAL, new_folder
@@ -38,6 +39,7 @@ _TYPES = {"U8": np.uint8, "U16": np.uint16, "U32": np.uint32, "I64": np.int64}
 _CODES = {np.dtype(type): code for code, type in _TYPES.items()}
 _UNFINISHED = "tokens-*.trained"  # beside a shard while it is written
 _COPY = 1 << 20  # bytes copied at once
+_SCAN = 1 << 22  # tokens checked at once
 
 
 @dataclass(frozen=True)
@@ -64,13 +66,14 @@ class _ShardFile:
         self._index = DocumentIndex()
         self._file = path.open("wb")
         self._file.write(bytes(_HEADER))
+        self._crc = 0
         self._trained: IO[bytes] | None = None
         self.tokens = 0
         self.n_bytes = 0
 
     def add(self, encoded: Encoded) -> None:
         self._index.add(encoded)
-        self._file.write(encoded.ids.tobytes())
+        self._write(encoded.ids.tobytes())
         if self._trained is None and not encoded.trained.all():  # all tokens before these are trained on
             self._trained = self._trained_path.open("w+b")
             for first in range(0, self.tokens, _COPY):
@@ -87,18 +90,23 @@ class _ShardFile:
         size = self.tokens * np.dtype(self._dtype).itemsize
         if self._trained is not None:
             self._trained.seek(0)
-            shutil.copyfileobj(self._trained, self._file, _COPY)
+            while block := self._trained.read(_COPY):
+                self._write(block)
             parts.append(("trained", np.uint8, self.tokens))
             size += self.tokens
         if size % 8:
-            self._file.write(bytes(-size % 8))
+            self._write(bytes(-size % 8))
             parts.append(("padding", np.uint8, -size % 8))
         for name, row in (("documents", starts), ("characters", self._index.characters())):
-            self._file.write(row.tobytes())
+            self._write(row.tobytes())
             parts.append((name, np.int64, len(row)))
         self._write_header(parts)
         self.close()
         return len(starts)
+
+    def _write(self, data: bytes) -> None:
+        self._file.write(data)
+        self._crc = zlib.crc32(data, self._crc)
 
     def _write_header(self, parts: list[tuple[str, Any, int]]) -> None:
         header: dict[str, Any] = {"__metadata__": {**self._metadata, "bytes": str(self.n_bytes)}}
@@ -107,6 +115,7 @@ class _ShardFile:
             end = begin + count * np.dtype(dtype).itemsize
             header[name] = {"dtype": _CODES[np.dtype(dtype)], "shape": [count], "data_offsets": [begin, end]}
             begin = end
+        header["__metadata__"]["crc32"] = str(_with_header(self._crc, header))
         text = json.dumps(header, separators=(",", ":")).encode().ljust(_HEADER - 8)
         self._file.seek(0)
         self._file.write(len(text).to_bytes(8, "little") + text)
@@ -244,7 +253,8 @@ def _file_name(number: int) -> str:
 def read_shards(path: Path, n_vocab: int, vocabulary: str) -> list[Documents]:
     """Return the documents of a folder of shards, or of one shard, memory-mapped.
 
-    Raises :class:`UsageError` if a shard has another vocabulary, and :class:`CheckpointError` if it is damaged.
+    Reads each shard once to compare it with its checksum, or if it has none, its ids with the vocabulary. Raises
+    :class:`UsageError` if a shard has another vocabulary, and :class:`CheckpointError` if it is damaged.
     """
     files = sorted(path.glob(SHARD_PATTERN)) if path.is_dir() else [path]
     for number, file in enumerate(files, start=1):
@@ -255,7 +265,8 @@ def read_shards(path: Path, n_vocab: int, vocabulary: str) -> list[Documents]:
 
 def _read_shard(path: Path, n_vocab: int, vocabulary: str) -> Documents:
     tensors = read_safetensors(path)
-    metadata = _metadata(path)
+    header = _header(path)
+    metadata = header.get("__metadata__") or {}
     if metadata.get("format") != FORMAT:
         raise UsageError(f"{path} was not written by gpt2lab encode (its format is {metadata.get('format')!r})")
     if metadata.get("vocabulary") != vocabulary:
@@ -263,11 +274,14 @@ def _read_shard(path: Path, n_vocab: int, vocabulary: str) -> Documents:
             f"{path} was encoded with another vocabulary, of {metadata.get('n_vocab')} tokens; encode the text "
             "again with --model_name of this model"
         )
-    arrays = {name: _array(path, name, tensor) for name, tensor in tensors.items()}
+    _check_sum(tensors, header)
+    arrays = {name: _row(path, name, tensor) for name, tensor in tensors.items()}
     tokens, starts = arrays.get("tokens"), arrays.get("documents")
     if tokens is None or starts is None or tokens.dtype != id_type(n_vocab) or starts.dtype != np.int64:
         raise CheckpointError(f"{path} is damaged: it lacks the tokens or documents that gpt2lab encode writes")
-    edges = np.append(starts, len(tokens))
+    if "crc32" not in metadata:
+        _check_ids(path, tokens, n_vocab)
+    edges = np.append(starts[:], len(tokens))
     if edges[0] != 0 or (np.diff(edges) <= 0).any():
         raise CheckpointError(f"{path} is damaged: its document starts are invalid")
     trained, characters = arrays.get("trained"), arrays.get("characters")
@@ -275,19 +289,43 @@ def _read_shard(path: Path, n_vocab: int, vocabulary: str) -> Documents:
         characters is not None and len(characters) != len(starts)
     ):
         raise CheckpointError(f"{path} is damaged: its arrays differ in length")
-    return Documents(tokens, starts, trained, characters)
+    return Documents(tokens, starts[:], trained, None if characters is None else characters[:])
 
 
-def _metadata(path: Path) -> dict[str, Any]:
-    """Return the metadata of a file whose header was already checked."""
+def _header(path: Path) -> dict[str, Any]:
+    """Return the header of a file, which was already checked."""
     with path.open("rb") as file:
-        size = int.from_bytes(file.read(8), "little")
-        metadata = json.loads(file.read(size)).get("__metadata__")
-    return metadata if isinstance(metadata, dict) else {}
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    return header if isinstance(header.get("__metadata__", {}), dict) else {}
 
 
-def _array(path: Path, name: str, tensor: SafeTensor) -> NDArray[Any]:
+def _with_header(crc: int, header: dict[str, Any]) -> int:
+    """Return the checksum of a file whose arrays have the checksum ``crc``."""
+    metadata = {name: value for name, value in header["__metadata__"].items() if name != "crc32"}
+    return zlib.crc32(json.dumps({**header, "__metadata__": metadata}, separators=(",", ":")).encode(), crc)
+
+
+def _check_sum(tensors: dict[str, SafeTensor], header: dict[str, Any]) -> None:
+    """Raise :class:`CheckpointError` if a file differs from its checksum; older ones have none."""
+    expected = header["__metadata__"].get("crc32")
+    for tensor in list(tensors.values())[:1]:
+        file = tensor.file
+        begin = min(tensor.start for tensor in tensors.values())
+        if expected is not None and str(_with_header(file.crc32(begin), header)) != expected:
+            raise CheckpointError(f"{file.path} differs from its checksum: it is damaged; encode the text again")
+
+
+def _check_ids(path: Path, tokens: MappedRow, n_vocab: int) -> None:
+    for first in range(0, len(tokens), _SCAN):
+        largest = tokens[first : first + _SCAN].max()
+        if largest >= n_vocab:
+            raise CheckpointError(
+                f"{path} has the token {largest}: the vocabulary has 0 to {n_vocab - 1}; encode the text again"
+            )
+
+
+def _row(path: Path, name: str, tensor: SafeTensor) -> MappedRow:
     dtype = _TYPES.get(tensor.dtype)
     if dtype is None or tensor.shape != (tensor.size // np.dtype(dtype).itemsize,):
         raise CheckpointError(f"{path}: {name} of type {tensor.dtype} and shape {list(tensor.shape)} is malformed")
-    return tensor.file.array(tensor.start, np.dtype(dtype), tensor.shape)
+    return MappedRow(tensor.file, tensor.start, np.dtype(dtype), tensor.shape)

@@ -13,10 +13,8 @@ from typing import Any, NamedTuple
 
 from gpt2lab.data.files import Reading
 from gpt2lab.data.headers import choose_column
-from gpt2lab.data.pieces import Piece, Say, Skipped, lines_of
+from gpt2lab.data.pieces import MAX_RECORD, Piece, Say, Skipped, lines_of
 from gpt2lab.errors import UsageError
-
-_MAX_FIELD = 1 << 24  # characters in a CSV field; an unclosed quote would swallow the rest of the file
 
 
 class Row(NamedTuple):
@@ -29,8 +27,9 @@ class Row(NamedTuple):
 
 def read_csv(blocks: Iterator[str], name: str, reading: Reading, say: Say) -> Iterator[Piece]:
     """Yield a column's cells. Raises :class:`UsageError` if there is no such column, or several and none was named."""
-    csv.field_size_limit(max(csv.field_size_limit(), _MAX_FIELD))
-    lines = lines_of(blocks)
+    # An unclosed quote would swallow the rest of the file.
+    csv.field_size_limit(max(csv.field_size_limit(), MAX_RECORD))
+    lines = lines_of(blocks, name)
     first_line = next(lines, "")
     delimiter = max(",\t;|", key=lambda mark: len(next(csv.reader([first_line], delimiter=mark), [])))
     reader = csv.reader((line + "\n" for line in chain([first_line], lines)), delimiter=delimiter, strict=True)
@@ -39,7 +38,7 @@ def read_csv(blocks: Iterator[str], name: str, reading: Reading, say: Say) -> It
 
 def read_tsv(blocks: Iterator[str], name: str, reading: Reading, say: Say) -> Iterator[Piece]:
     """Yield a column's cells as :func:`read_csv` does; a line is a row, and only tabs separate cells."""
-    lines = enumerate(lines_of(blocks), 1)
+    lines = enumerate(lines_of(blocks, name), 1)
     rows = (Row(line.split("\t"), number, number) for number, line in lines if line)
     yield from _column(rows, name, reading, say)
 

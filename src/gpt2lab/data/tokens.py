@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gpt2lab.data.mapped import MappedRow
+
 IdArray = NDArray[Any]
 """Token ids, of :func:`id_type`."""
 
@@ -25,7 +27,7 @@ def id_type(n_vocab: int) -> type[np.unsignedinteger[Any]]:
 class Chain:
     """Arrays of one type that read like one concatenated array, without copying them."""
 
-    def __init__(self, parts: Sequence[NDArray[Any] | Chain]) -> None:
+    def __init__(self, parts: Sequence[NDArray[Any] | Chain | MappedRow]) -> None:
         if not parts:
             raise ValueError("a chain needs at least one array")
         self._parts = list(parts)
@@ -62,15 +64,15 @@ class Documents:
     """Tokens of documents, one after another, without separators. No document is empty.
 
     Attributes:
-        tokens: ids, uint16 (uint32 for a vocabulary beyond 65536) [n_tokens]; an array, memory map or :class:`Chain`.
+        tokens: ids, uint16 (uint32 for a vocabulary beyond 65536) [n_tokens].
         starts: start of each document in ``tokens``, int64 [n_documents], ascending from 0.
         trained: bool or uint8 [n_tokens], false for tokens that are not trained on, such as a prompt's; None: all are.
         characters: length of each document's text, int64 [n_documents]; None if unknown.
     """
 
-    tokens: IdArray | Chain
+    tokens: IdArray | Chain | MappedRow
     starts: NDArray[np.int64]
-    trained: NDArray[np.bool_] | NDArray[np.uint8] | Chain | None = None
+    trained: NDArray[np.bool_] | NDArray[np.uint8] | Chain | MappedRow | None = None
     characters: NDArray[np.int64] | None = None
 
     @classmethod

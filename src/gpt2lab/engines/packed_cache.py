@@ -192,7 +192,7 @@ def _read_header(file: IO[bytes]) -> dict[str, Any] | None:
         return None
     try:
         header = json.loads(data[len(_MAGIC) :])
-        header["key"]["precision"], header["checksum"], header["model"] + "", header["size"] + 0
+        header["key"]["precision"] + "", header["checksum"], header["model"] + "", header["size"] + 0
     except (ValueError, TypeError, LookupError, RecursionError):
         return None
     return header  # type: ignore[no-any-return]

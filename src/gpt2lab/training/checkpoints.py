@@ -149,7 +149,15 @@ def load_state(state: Path) -> State:
     except OSError as error:
         what = f"{Path(error.filename).name if error.filename else 'it'}: {error.strerror or error}"
         raise CheckpointError(f"{state} cannot be resumed ({what})") from None
-    except (ValueError, LookupError, AttributeError, TypeError, StopIteration, SafetensorError) as error:
+    except (
+        ValueError,
+        LookupError,
+        AttributeError,
+        TypeError,
+        RecursionError,
+        StopIteration,
+        SafetensorError,
+    ) as error:
         what = f"it lacks {error}" if isinstance(error, KeyError) else str(error) or "it lists no weights"
         raise CheckpointError(f"{state} cannot be resumed ({what})") from None
 
@@ -288,7 +296,7 @@ def _step(state: Path) -> int | None:
 def _generation(state: Path) -> int | None:
     try:
         return int(json.loads((state / "progress.json").read_text(encoding="utf-8")).get("generation", 0))
-    except (OSError, ValueError, AttributeError, TypeError):
+    except (OSError, ValueError, OverflowError, AttributeError, TypeError, RecursionError):
         return None
 
 

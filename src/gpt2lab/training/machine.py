@@ -6,13 +6,17 @@ windows.
 
 from __future__ import annotations
 
+import re
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 
 import torch
 
 from gpt2lab.data.windows import Windows
+from gpt2lab.errors import TrainingError
 from gpt2lab.system.memory import available_memory
 from gpt2lab.training.memory import estimate
 from gpt2lab.training.module import GPT2
@@ -22,6 +26,7 @@ from gpt2lab.training.ops.products import native_is_faster
 from gpt2lab.training.setup import Setup
 
 PROBE_TOKENS = 512
+_NO_MEMORY = re.compile(r"can't allocate memory|out of memory|cannot allocate memory", re.IGNORECASE)
 GAIN = 0.9  # bfloat16 is chosen if it takes less than this fraction of float32's time
 
 
@@ -40,6 +45,20 @@ def say_memory(setup: Setup, remembered: str | None) -> None:
             f"warning: only {free / 2**30:.1f} GiB of memory are free: a smaller --batch_size, "
             f"--memory_saving_gradients or --lora needs less"
         )
+
+
+@contextmanager
+def lack_of_memory_named() -> Iterator[None]:
+    """Turn the errors of a failed allocation into a :class:`TrainingError` that says what needs less memory."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:  # on a CPU, PyTorch raises a plain RuntimeError
+        if not isinstance(error, MemoryError) and not _NO_MEMORY.search(str(error)):
+            raise
+        raise TrainingError(
+            "training ran out of memory: a smaller --batch_size (with --accumulate_gradients), "
+            "--memory_saving_gradients or --lora needs less; saved states are intact"
+        ) from None
 
 
 def say_disk(setup: Setup, model: GPT2) -> None:

@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
+from gpt2lab.errors import escaped
 from gpt2lab.system.memory import peak_memory
 from gpt2lab.training.interrupts import output_is_gone
 
@@ -94,7 +95,7 @@ class Lines(Reporter):
     def say(self, line: str) -> None:
         """Print ``line``; if nobody reads the output any more, ask training to end."""
         try:
-            print(line, flush=True)
+            print(escaped(line), flush=True)
         except OSError as error:
             output_is_gone(error)
 
@@ -130,7 +131,7 @@ class Live(Reporter):
 
     def say(self, line: str) -> None:
         """Print ``line`` above the live line."""
-        self._console.print(line, markup=False, soft_wrap=True)
+        self._console.print(escaped(line), markup=False, soft_wrap=True)
 
     def status(self, text: str) -> None:
         """Show ``text`` at the end of the line until the next update."""

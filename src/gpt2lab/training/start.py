@@ -24,7 +24,7 @@ from gpt2lab.training.checkpoints import State
 from gpt2lab.training.distributed import World
 from gpt2lab.training.job import Job
 from gpt2lab.training.loop import Trainer
-from gpt2lab.training.machine import choose_compute, say_disk, say_memory
+from gpt2lab.training.machine import choose_compute, lack_of_memory_named, say_disk, say_memory
 from gpt2lab.training.metrics import file_reporters
 from gpt2lab.training.module import GPT2
 from gpt2lab.training.ops.compute import Compute
@@ -46,6 +46,7 @@ class Session:
     the errors in :mod:`gpt2lab.errors`.
     """
 
+    @lack_of_memory_named()
     def __init__(self, job: Job, settings: Settings, reporter: Reporter) -> None:
         with ExitStack() as opened:
             world, hold = opened.enter_context(World.start(_device(job.device))), opened.enter_context(Hold())
@@ -71,7 +72,7 @@ class Session:
     def updates(self) -> Generator[Update]:
         """Yield the updates up to the end of the run, as :meth:`Trainer.updates` does; can be called once."""
         setup, trainer = self.setup, self.trainer
-        with self._opened:
+        with self._opened, lack_of_memory_named():
             if trainer.stopping:
                 return
             if reason := ended(trainer):

@@ -11,7 +11,11 @@ from __future__ import annotations
 import json
 import math
 import mmap
+import os
+import weakref
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -26,8 +30,11 @@ from gpt2lab.errors import CheckpointError, ConfigError
 Tensor = NDArray[np.float32]
 LAYER_NORM_EPSILON = 1e-5
 """The term added to the variance in every layer norm of GPT-2; a checkpoint with another value is refused."""
-READERS = 1
+READERS = 2
 """The version of the readers. Raise it when one reads a file differently, so that older packed files are not reused."""
+_LFS_POINTER = b"version https://git-lfs.github.com/spec/"
+_MOST_AT_ONCE = 1 << 30  # bytes; systems read at most 2 GiB
+_CHECKED_AT_ONCE = 1 << 24  # bytes
 MAX_TEXT_FILE = 256 << 20  # bytes; larger JSON and text files are refused
 
 
@@ -41,28 +48,31 @@ class TokenizerFiles:
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """One tensor of a file: its canonical shape, a function that reads it as float32, and the file if it is mapped."""
+    """One tensor of a file: its canonical shape, and a function that reads it as float32."""
 
     shape: tuple[int, ...]
     read: Callable[[], Tensor]
-    file: MappedFile | None = None
 
 
 class LazyTensors(Mapping[str, Tensor]):
     """Canonical name → float32 array, read on each access, and checked where the format has checksums.
 
-    Nothing is cached: an array lives as long as the caller holds it, and each access releases the file's pages that
-    earlier ones read. Arrays may be read-only views of the file.
+    Nothing is cached: an array lives as long as the caller holds it, and may be read-only. Raises
+    :class:`CheckpointError` for a tensor with a value that is NaN or infinite.
     """
 
-    def __init__(self, stored: Mapping[str, StoredTensor]) -> None:
+    def __init__(self, path: Path, stored: Mapping[str, StoredTensor]) -> None:
+        self._path = path
         self._stored = stored
 
     def __getitem__(self, name: str) -> Tensor:
-        stored = self._stored[name]
-        if stored.file is not None:
-            stored.file.let_go()
-        return stored.read()
+        tensor = self._stored[name].read()
+        if not _is_finite(tensor):
+            raise CheckpointError(
+                f"{self._path}: tensor {name} has values that are NaN or infinite: the file is damaged, "
+                "or its training diverged"
+            )
+        return tensor
 
     def __contains__(self, name: object) -> bool:
         return name in self._stored
@@ -136,7 +146,13 @@ def check_tensors(path: Path, config: ModelConfig, stored: Mapping[str, StoredTe
         if stored[name].shape != shape:
             raise CheckpointError(f"{path}: tensor {name} has shape {list(stored[name].shape)}, not {list(shape)}")
         chosen[name] = stored[name]
-    return LazyTensors(chosen)
+    return LazyTensors(path, chosen)
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """Return whether no value is NaN or infinite. The sum shows it without a second array, unless it overflows."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(tensor.sum()) or np.isfinite(tensor).all())
 
 
 def check_apart(path: Path, spans: Iterable[tuple[int, int]]) -> None:
@@ -147,45 +163,88 @@ def check_apart(path: Path, spans: Iterable[tuple[int, int]]) -> None:
 
 
 class MappedFile:
-    """A file mapped read-only; access beyond its end raises :class:`CheckpointError`."""
+    """A file that is open for reading; access beyond its end raises :class:`CheckpointError`.
+
+    Headers are read from a memory map, which lasts milliseconds. Tensors are copied from the file: if it is truncated
+    meanwhile, the map would end the process (SIGBUS), but the copy is an error like any other.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            with path.open("rb") as file:
-                self._map: mmap.mmap | bytes = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            self._fd = os.open(path, os.O_RDONLY)
+            weakref.finalize(self, os.close, self._fd)
+            self._map: mmap.mmap | bytes = mmap.mmap(self._fd, 0, access=mmap.ACCESS_READ)
         except ValueError:  # an empty file cannot be mapped
             self._map = b""
         except OSError as error:
             raise unreadable(path, error) from None
         self.data = memoryview(self._map)
+        check_not_pointer(path, self.data)
 
     def __len__(self) -> int:
         return len(self.data)
 
-    def let_go(self) -> None:
-        """Release the pages read so far; they stay in the system's cache, and views read them again when used."""
-        if isinstance(self._map, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-            self._map.madvise(mmap.MADV_DONTNEED)
-
     def part(self, start: int, size: int) -> memoryview:
-        """Return ``size`` bytes from ``start``, without copying."""
+        """Return ``size`` bytes from ``start``, without copying: a part of a header."""
         if start < 0 or size < 0 or start + size > len(self.data):
             raise CheckpointError(
                 f"{self.path}: cut short or corrupt (bytes {start} to {start + size} of {len(self.data)} are wanted)"
             )
         return self.data[start : start + size]
 
+    def copy(self, start: int, size: int) -> bytes:
+        """Return a copy of ``size`` bytes from ``start``."""
+        self.part(start, size)
+        parts = []
+        try:
+            while size:
+                parts.append(os.pread(self._fd, min(size, _MOST_AT_ONCE), start))
+                if not parts[-1]:
+                    raise CheckpointError(f"{self.path} was cut short while it was open")
+                start, size = start + len(parts[-1]), size - len(parts[-1])
+        except OSError as error:
+            raise unreadable(self.path, error) from None
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
     def array(self, start: int, dtype: str | np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-        """Return part of the file as a read-only array: a view, or a copy if it is not aligned in the file."""
+        """Return part of the file as a read-only array: a copy."""
         kind = np.dtype(dtype)
-        array = np.frombuffer(self.part(start, kind.itemsize * math.prod(shape)), dtype=kind).reshape(shape)
-        return array if array.flags.aligned else array.copy()
+        return np.frombuffer(self.copy(start, kind.itemsize * math.prod(shape)), dtype=kind).reshape(shape)
+
+    def view(self, start: int, dtype: str | np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+        """Return part of the file as a read-only array: a view of the map. Call :meth:`check_whole` before each use."""
+        kind = np.dtype(dtype)
+        return np.frombuffer(self.part(start, kind.itemsize * math.prod(shape)), dtype=kind).reshape(shape)
+
+    def check_whole(self) -> None:
+        """Raise :class:`CheckpointError` if the file has become shorter than its map."""
+        if os.fstat(self._fd).st_size < len(self.data):
+            raise CheckpointError(f"{self.path} was cut short while it was open")
+
+    def crc32(self, start: int) -> int:
+        """Return the CRC-32 of the bytes from ``start`` to the end."""
+        crc = 0
+        for at in range(start, len(self), _CHECKED_AT_ONCE):
+            crc = zlib.crc32(self.copy(at, min(_CHECKED_AT_ONCE, len(self) - at)), crc)
+        return crc
 
 
 def unreadable(path: Path, error: OSError) -> CheckpointError:
     """Return the error for a file that the system does not let us read."""
     return CheckpointError(f"cannot read {path}: {error.strerror or error}")
+
+
+def check_not_pointer(path: Path | str, content: bytes | memoryview | None = None) -> None:
+    """Raise :class:`CheckpointError` if a file is the pointer that Git LFS leaves in place of a large file.
+
+    ``content`` is the file, or its beginning; None: read it from ``path``, if that can be read.
+    """
+    if content is None:
+        with suppress(OSError), open(path, "rb") as file:  # noqa: PTH123 (str or Path)
+            content = file.read(len(_LFS_POINTER))
+    if content is not None and bytes(content[: len(_LFS_POINTER)]) == _LFS_POINTER:
+        raise CheckpointError(f"{path} is a Git LFS pointer, not the file itself: run git lfs pull in its repository")
 
 
 def read_text(path: Path) -> str:
@@ -198,9 +257,11 @@ def read_bytes(path: Path) -> bytes:
     try:
         if path.stat().st_size > MAX_TEXT_FILE:
             raise CheckpointError(f"{path}: larger than the {MAX_TEXT_FILE >> 20} MiB that such a file may have")
-        return path.read_bytes()
+        content = path.read_bytes()
     except OSError as error:
         raise unreadable(path, error) from None
+    check_not_pointer(path, content)
+    return content
 
 
 def parse_json(path: Path, text: str | bytes) -> dict[str, Any]:

@@ -112,7 +112,7 @@ def _stored_tensor(file: GgufFile, name: str, tensor: GgufTensor) -> StoredTenso
             return decode_transposed(file.items(tensor), precision, *tensor.shape)
         return decode(file.items(tensor), precision, tensor.shape)
 
-    return StoredTensor(tensor.shape[::-1] if transposed else tensor.shape, read, file.file)
+    return StoredTensor(tensor.shape[::-1] if transposed else tensor.shape, read)
 
 
 def _check_tied(file: GgufFile) -> None:

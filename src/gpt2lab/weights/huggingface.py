@@ -154,7 +154,7 @@ def _check_tied(folder: Path, stored: _Stored) -> None:
     if head is None:
         return
     embedding = stored["wte.weight"][0]
-    if head[0].shape != embedding.shape or not np.array_equal(head[0].read(), embedding.read()):
+    if head[0].shape != embedding.shape or not np.array_equal(head[0].read(), embedding.read(), equal_nan=True):
         raise CheckpointError(f"{folder}: lm_head.weight differs from wte.weight; GPT-2 has one matrix for both")
 
 

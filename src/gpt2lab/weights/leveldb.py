@@ -16,11 +16,17 @@ from gpt2lab.weights.crc32c import masked_crc32c
 
 _MAGIC = 0xDB4775248B80FB57
 _FOOTER = 48
-_MAX_BLOCK = 64 << 20  # bytes; TensorFlow's blocks are 4 KiB to 256 KiB
+_MAX_BLOCK = 4 << 20  # bytes; TensorFlow's blocks are 4 KiB to 256 KiB
+_MAX_FILE = 4 << 20  # bytes; that of the largest GPT-2 with its optimizer has 200 KB
+_MAX_TABLE = 16 << 20  # bytes of all keys and values
+_MAX_ENTRIES = 20_000  # the largest GPT-2 with its optimizer has 1,800
+_MAX_KEY = 1024  # bytes
 
 
 def read_table(file: MappedFile) -> dict[bytes, bytes]:
     """Return every key and value of the table, in key order. Raises :class:`CheckpointError` if it is malformed."""
+    if len(file) > _MAX_FILE:
+        raise CheckpointError(f"{file.path}: larger than the {_MAX_FILE >> 20} MiB that an index may have")
     footer = bytes(file.part(len(file) - _FOOTER, _FOOTER))
     if struct.unpack_from("<Q", footer, 40)[0] != _MAGIC:
         raise CheckpointError(f"{file.path}: not a TensorFlow checkpoint index (its magic number is missing)")
@@ -28,13 +34,31 @@ def read_table(file: MappedFile) -> dict[bytes, bytes]:
         _, at = read_varint(footer, 0)  # the metaindex block, which TensorFlow leaves empty
         _, at = read_varint(footer, at)
         entries: list[tuple[bytes, bytes]] = []
+        end = total = 0
         for _, handle in _entries(_block(file, footer, at)):
-            entries += _entries(_block(file, handle, 0))
+            end = _check_ascends(handle, end)
+            block = _entries(_block(file, handle, 0))
+            entries += block
+            total += sum(len(key) + len(value) for key, value in block)
+            if total > _MAX_TABLE or len(entries) > _MAX_ENTRIES:
+                raise ValueError("more keys than a GPT-2 can have")
         if any(left >= right for (left, _), (right, _) in pairwise(entries)):
             raise ValueError("keys are not in order, or one occurs twice")
     except (ValueError, IndexError, struct.error) as error:
         raise CheckpointError(f"{file.path}: corrupt checkpoint index ({error})") from None
     return dict(entries)
+
+
+def _check_ascends(handle: bytes, end: int) -> int:
+    """Return where the block of ``handle`` ends. Raises ValueError if it begins before ``end``, that of the last one.
+
+    Otherwise a small file could point at one block thousands of times.
+    """
+    offset, at = read_varint(handle, 0)
+    size, _ = read_varint(handle, at)
+    if offset < end:
+        raise ValueError("two blocks overlap")
+    return offset + size + 5
 
 
 def read_varint(data: bytes, at: int) -> tuple[int, int]:
@@ -77,16 +101,21 @@ def _entries(block: bytes) -> list[tuple[bytes, bytes]]:
     end = len(block) - 4 - 4 * n_restarts
     if end < 0:
         raise ValueError("a block shorter than its restart points")
-    entries = []
-    key, at = b"", 0
+    entries: list[tuple[bytes, bytes]] = []
+    key, at, total = b"", 0, 0
     while at < end:
         shared, at = read_varint(block, at)
         n_key, at = read_varint(block, at)
         n_value, at = read_varint(block, at)
         if shared > len(key) or at + n_key + n_value > end:
             raise ValueError("an entry reaches beyond its block")
+        if shared + n_key > _MAX_KEY:
+            raise ValueError(f"a key of {shared + n_key} bytes")
         key = key[:shared] + block[at : at + n_key]
         at += n_key
+        total += len(key) + n_value
+        if total > _MAX_TABLE or len(entries) >= _MAX_ENTRIES:
+            raise ValueError("more keys than a GPT-2 can have")
         entries.append((key, block[at : at + n_value]))
         at += n_value
     return entries
@@ -134,6 +163,7 @@ def _copy(data: bytes, at: int, tag: int, out: bytearray) -> int:
             raise ValueError("a copy cut short")
     if not 0 < offset <= len(out):
         raise ValueError("a copy from before the block")
-    for _ in range(length):  # source and destination may overlap: byte by byte, as the format says
-        out.append(out[-offset])
+    start = len(out) - offset
+    source = out[start : start + length]
+    out += (source * (length // len(source) + 1))[:length]  # a copy longer than its offset repeats what it copied
     return at + n_bytes

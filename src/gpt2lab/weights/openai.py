@@ -36,6 +36,7 @@ from gpt2lab.weights.vocabulary import read_vocabulary
 
 _DT_FLOAT = 1
 _MAX_SHARDS = 10_000
+_MAX_DIMENSIONS = 8  # the product of a list of any length could take hours
 
 _PARTS = {
     "ln_1/g": "ln_1.weight",
@@ -148,6 +149,8 @@ def _entry(path: Path, name: str, value: bytes) -> _Entry:
                 setattr(entry, {1: "dtype", 3: "shard", 4: "offset", 5: "size", 6: "crc"}[number], content)
     except (ValueError, IndexError) as error:
         raise CheckpointError(f"{path}: corrupt entry of {name} ({error})") from None
+    if len(entry.shape) > _MAX_DIMENSIONS:
+        raise CheckpointError(f"{path}: {name} has {len(entry.shape)} dimensions")
     return entry
 
 
@@ -223,11 +226,12 @@ def _stored_tensor(shards: _Shards, name: str, entry: _Entry) -> StoredTensor:
     file.part(entry.offset, size)
 
     def read() -> Tensor:
-        if entry.crc is not None and masked_crc32c(file.part(entry.offset, size)) != entry.crc:
+        data = file.copy(entry.offset, size)
+        if entry.crc is not None and masked_crc32c(data) != entry.crc:
             raise CheckpointError(f"{file.path}: checksum of {name} differs, the file is corrupt")
-        return np.ascontiguousarray(file.array(entry.offset, "<f4", shape), dtype=np.float32)
+        return np.frombuffer(data, "<f4").reshape(shape).astype(np.float32, copy=False)
 
-    return StoredTensor(shape, read, file)
+    return StoredTensor(shape, read)
 
 
 def _released_config(prefix: Path, stored: dict[str, StoredTensor]) -> ModelConfig:

@@ -17,6 +17,7 @@ from gpt2lab.weights.checkpoint import MappedFile, StoredTensor, Tensor, check_a
 from gpt2lab.weights.quantization import PRECISIONS, Precision, decode
 from gpt2lab.weights.writing import NewTensor
 
+_MAX_DIMENSIONS = 8  # the product of a list of any length could take hours
 _MAX_HEADER = 100_000_000  # bytes; the limit that the safetensors package sets too
 _DTYPES = {"F32": PRECISIONS["float32"], "F16": PRECISIONS["float16"], "BF16": PRECISIONS["bfloat16"]}
 _NAME_OF = {precision.name: dtype for dtype, precision in _DTYPES.items()}
@@ -44,7 +45,7 @@ class SafeTensor:
         def read() -> Tensor:
             return decode(self.file.array(self.start, kind.dtype, (math.prod(shape),)), kind, shape)
 
-        return StoredTensor(shape, read, self.file), precision
+        return StoredTensor(shape, read), precision
 
 
 def read_safetensors(path: Path) -> dict[str, SafeTensor]:
@@ -63,7 +64,8 @@ def read_safetensors(path: Path) -> dict[str, SafeTensor]:
 def _tensor(file: MappedFile, name: str, info: Any, data_start: int) -> SafeTensor:
     if isinstance(info, dict):
         dtype, shape, offsets = info.get("dtype"), _counts(info.get("shape")), _counts(info.get("data_offsets"))
-        if isinstance(dtype, str) and shape is not None and offsets is not None and len(offsets) == 2:
+        fits = shape is not None and len(shape) <= _MAX_DIMENSIONS
+        if isinstance(dtype, str) and shape is not None and fits and offsets is not None and len(offsets) == 2:
             start, size = data_start + offsets[0], offsets[1] - offsets[0]
             file.part(start, size)
             return SafeTensor(file, dtype, shape, start, size)

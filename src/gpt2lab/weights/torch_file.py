@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from gpt2lab.errors import CheckpointError, first_line
-from gpt2lab.weights.checkpoint import StoredTensor, Tensor
+from gpt2lab.weights.checkpoint import StoredTensor, Tensor, check_not_pointer
 
 _DTYPES = {"torch.float32": "float32", "torch.float16": "float16", "torch.bfloat16": "bfloat16"}
 
@@ -20,6 +20,8 @@ _DTYPES = {"torch.float32": "float32", "torch.float16": "float16", "torch.bfloat
 def load_torch(path: Path) -> dict[str, Any]:
     """Load the dict that ``torch.save`` wrote to ``path``; tensors are memory-mapped if the file is new enough."""
     try:
+        import pickle
+        import warnings
         import zipfile
 
         import torch
@@ -29,8 +31,16 @@ def load_torch(path: Path) -> dict[str, Any]:
         ) from None
     if not path.is_file():
         raise CheckpointError(f"cannot read {path}: there is no such file")
+    check_not_pointer(path)
     try:
-        value = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PyTorch advises to run the file's code
+            value = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except pickle.UnpicklingError:
+        raise CheckpointError(
+            f"{path}: PyTorch cannot load it: it is damaged, or holds objects that could run code; "
+            "save the model's state_dict, or use safetensors"
+        ) from None
     except Exception as error:  # torch documents no error class for malformed files
         reason = first_line(error) or type(error).__name__
         raise CheckpointError(f"{path}: PyTorch cannot load it ({reason})") from None
@@ -41,12 +51,28 @@ def load_torch(path: Path) -> dict[str, Any]:
 
 def stored_tensor(path: Path, name: str, value: Any, *, transposed: bool = False) -> tuple[StoredTensor, str]:
     """Return a reader of a torch tensor as float32, and its precision; ``transposed`` for a matrix ``[out, in]``."""
-    dtype = _DTYPES.get(str(getattr(value, "dtype", None)))
+    import torch
+
+    dtype = _DTYPES.get(str(value.dtype)) if isinstance(value, torch.Tensor) else None
     if dtype is None:
         raise CheckpointError(f"{path}: {name} is not a tensor of {', '.join(_DTYPES.values())}")
+    if not _is_stored(value):
+        raise CheckpointError(f"{path}: {name} of shape {list(value.shape)} claims more values than the file has")
     tensor = value.detach().T if transposed and value.dim() == 2 else value.detach()
+    size = path.stat().st_size
 
     def read() -> Tensor:
+        if (
+            not path.exists() or path.stat().st_size < size
+        ):  # PyTorch has mapped it, so reading it would end the process
+            raise CheckpointError(f"{path} was cut short while it was open")
         return np.ascontiguousarray(tensor.float().numpy())
 
     return StoredTensor(tuple(tensor.shape), read), dtype
+
+
+def _is_stored(tensor: Any) -> bool:
+    """Return whether a tensor's values are all in its storage; a stride of 0 repeats one of them without end."""
+    if str(tensor.layout) != "torch.strided" or tensor.device.type != "cpu":
+        return False
+    return bool(tensor.numel() * tensor.element_size() <= tensor.untyped_storage().nbytes())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from gpt2lab.cli.options import PATH, GroupedCommand, model_loader, option
+from gpt2lab.cli.output import say
 from gpt2lab.errors import UsageError
 
 if TYPE_CHECKING:
@@ -104,4 +104,4 @@ def write_result(path: str, content: str | bytes) -> None:
     from gpt2lab.exploring.html import write
 
     write(path, content)
-    print(f"gpt2lab: wrote {path}", file=sys.stderr)
+    say(f"gpt2lab: wrote {path}")
