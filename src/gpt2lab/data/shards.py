@@ -10,7 +10,6 @@ arrive; ``padding`` aligns the arrays after them. ``crc32`` covers the arrays an
 from __future__ import annotations
 
 import json
-import shutil
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
