@@ -188,8 +188,8 @@ def test_length_0_gives_an_empty_completion(tiny: LanguageModel) -> None:
 @pytest.mark.parametrize(
     ("prompt", "length", "message"),
     [
-        ([1] * 65, None, "the prompt has 65 tokens, the model's context 64"),
-        ([1] * 65, 1, "the prompt has 65 tokens, the model's context 64"),
+        ([1] * 65, None, "the prompt has 65 tokens, more than the model's context of 64"),
+        ([1] * 65, 1, "the prompt has 65 tokens, more than the model's context of 64"),
         ([1] * 60, 5, "after a prompt of 60 tokens the model's context of 64 has room for 4, not 5"),
         ("", 65, "after a prompt of 0 tokens the model's context of 64 has room for 64, not 65"),
     ],
@@ -320,15 +320,15 @@ def test_a_model_without_a_tokenizer_takes_ids_and_says_so_of_text(odd: Language
         ({"n": 0}, UsageError, "n must be at least 1, got 0"),
         ({"n": -1}, UsageError, "n must be at least 1, got -1"),
         ({"n": None}, UsageError, "n must be a whole number, got None"),
-        ({"n": 2**65}, UsageError, "samples are numbered below 2\\^64"),
-        ({"stop": None}, UsageError, "stop must be a string or several, got None"),
+        ({"n": 2**65}, UsageError, "sample numbers must be below 2\\^64"),
+        ({"stop": None}, UsageError, "stop must be a string or a list of strings, got None"),
         ({"length": -1}, UsageError, "length must be at least 0, got -1"),
         ({"length": 1.5}, UsageError, "length must be a whole number, got 1.5"),
         ({"batch_size": 0}, UsageError, "batch_size must be at least 1, got 0"),
         ({"seed": -1}, UsageError, "seed must be at least 0, got -1"),
         ({"seed": 2**63}, SamplingError, "seed must be below 2\\^63"),
-        ({"stop": ""}, UsageError, "stop strings must be text and not empty"),
-        ({"stop": ["a", 3]}, UsageError, "stop strings must be text and not empty"),
+        ({"stop": ""}, UsageError, "stop strings must be non-empty text"),
+        ({"stop": ["a", 3]}, UsageError, "stop strings must be non-empty text"),
         ({"overflow": "wrap"}, UsageError, "overflow must be one of error, slide, got 'wrap'"),
         ({"temperature": -0.1}, SamplingError, "temperature"),
         ({"temperature": math.nan}, SamplingError, "temperature"),
@@ -523,7 +523,7 @@ def test_keys_and_values_are_held_as_a_model_tells() -> None:
 
 @pytest.mark.parametrize("arguments", [{"name_or_path": 124}, {"name_or_path": GOLDEN / "odd", "draft": 124}])
 def test_what_names_no_model_is_refused(arguments: dict) -> None:
-    with pytest.raises(UsageError, match="a model is named by text or by a path, got 124"):
+    with pytest.raises(UsageError, match="a model must be a name or a path, got 124"):
         gpt2lab.load(**arguments)
 
 
@@ -592,7 +592,7 @@ def test_token_ids_that_end_in_a_space_are_not_warned_of(tiny: LanguageModel) ->
 
 
 def test_a_stream_is_of_one_sample(tiny: LanguageModel) -> None:
-    with pytest.raises(UsageError, match="a stream is of one prompt, got 2"):
+    with pytest.raises(UsageError, match=r"stream\(\) takes one prompt, got 2"):
         tiny.stream(["A", "B"])
     with pytest.raises(TypeError):
         tiny.stream("A", n=2)

@@ -355,7 +355,7 @@ def test_a_long_piece_is_merged_quickly_in_an_own_vocabulary() -> None:
         ({"ab": 256.0}, ["a b"], "token 'ab' the id 256.0"),
         ({"ab": None}, ["a b"], "token 'ab' the id None"),
         ({"ab": True}, ["a b"], "token 'ab' the id True"),
-        ({"\ud800": 256}, [], "no valid text"),
+        ({"\ud800": 256}, [], "not valid text"),
     ],
 )
 def test_damaged_files_are_refused(changes: dict[str, Any], merges: list[str], message: str) -> None:

@@ -6,7 +6,7 @@ import sys
 
 
 def main() -> None:
-    """Import the command line and run it; Ctrl-C in the meantime is no traceback either."""
+    """Import the command line and run it; Ctrl-C during the import prints no traceback either."""
     try:
         from gpt2lab.cli.main import main as run
 

@@ -1,9 +1,9 @@
-"""How fast a model generates on this machine: decode, a batch, prefill.
+"""The speed of a model on this machine: decode, a batch, prefill.
 
 Everything goes through :meth:`LanguageModel.pieces <gpt2lab.LanguageModel.pieces>`, greedily and without speculation,
 so the figures are what a user gets for a text that does not repeat itself. A decode step reads every weight once; the
-resulting bytes per second are reported too, for comparison with the machine's memory bandwidth. Measures no other
-program: ``benchmarks/peers.py`` does.
+resulting bytes per second are reported too, for comparison with the machine's memory bandwidth. To measure other
+programs, use ``benchmarks/peers.py``.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def workloads(n_ctx: int) -> list[Workload]:
     Raises :class:`UsageError` if the context is too short.
     """
     if n_ctx < LEAST_CONTEXT:
-        raise UsageError(f"a context of {n_ctx} tokens is too short to be timed: it takes {LEAST_CONTEXT}")
+        raise UsageError(f"a context of {n_ctx} tokens is too short to be timed: at least {LEAST_CONTEXT} are needed")
     start = min(16, n_ctx // 2)
     return [
         Workload("decode", 1, start, min(128, n_ctx - start)),
@@ -114,7 +114,7 @@ def random_checkpoint(size: str) -> Checkpoint:
     """
     name = canonical_size(size)
     if name is None:
-        raise UsageError(f"{size!r} is no released size; there are {', '.join(RELEASED_SIZES)}")
+        raise UsageError(f"unknown size {size!r}; released sizes are {', '.join(RELEASED_SIZES)}")
     config = RELEASED_SIZES[name]
     tensors = {
         name: StoredTensor(shape, partial(_initial, name, shape)) for name, shape in tensor_shapes(config).items()
@@ -124,7 +124,7 @@ def random_checkpoint(size: str) -> Checkpoint:
 
 
 def _initial(name: str, shape: tuple[int, ...]) -> Tensor:
-    """Return a tensor as GPT-2's is before training: gains 1, biases 0, matrices normal with deviation 0.02.
+    """Return a tensor as it is before training: gains 1, biases 0, matrices normal with standard deviation 0.02.
 
     The normal numbers of a matrix repeat after 65,521, which is quick to generate and does not affect the speed.
     """

@@ -254,13 +254,17 @@ def _check_ids(encoder: Mapping[str, int]) -> None:
     seen: dict[int, str] = {}
     for token, id in encoder.items():
         if isinstance(id, bool) or not isinstance(id, int) or not 0 <= id < 1 << 31:
-            raise TokenizerError(f"encoder.json gives token {token!r} the id {id!r}: ids are whole numbers from 0 on")
+            raise TokenizerError(
+                f"encoder.json gives token {token!r} the id {id!r}: ids must be whole numbers from 0 up"
+            )
         if id in seen:
             raise TokenizerError(f"encoder.json gives the id {id} to two tokens, {seen[id]!r} and {token!r}")
         seen[id] = token
     for byte, char in _VISIBLE.items():
         if char not in encoder:
-            raise TokenizerError(f"encoder.json has no token {char!r} for the byte {byte}: no byte-level vocabulary")
+            raise TokenizerError(
+                f"encoder.json has no token {char!r} for the byte {byte}: it is not a byte-level vocabulary"
+            )
 
 
 def _parse_merges(merges: Sequence[str], encoder: Mapping[str, int]) -> dict[tuple[str, str], int]:
@@ -274,7 +278,7 @@ def _parse_merges(merges: Sequence[str], encoder: Mapping[str, int]) -> dict[tup
             if token not in encoder:
                 raise TokenizerError(f"merge {rank + 1} of vocab.bpe is {line!r}, but encoder.json has no {token!r}")
         if (left, right) in ranks:
-            raise TokenizerError(f"merge {rank + 1} of vocab.bpe, {line!r}, is there twice")
+            raise TokenizerError(f"merge {rank + 1} of vocab.bpe, {line!r}, occurs twice")
         ranks[left, right] = rank
     return ranks
 
@@ -286,4 +290,4 @@ def _spelled_bytes(token: str) -> bytes:
             return bytes(_BYTE_OF[ord(char)] for char in token)
         return token.encode()
     except UnicodeEncodeError:
-        raise TokenizerError(f"encoder.json has the token {token!r}, which is no valid text") from None
+        raise TokenizerError(f"encoder.json has the token {token!r}, which is not valid text") from None

@@ -55,7 +55,7 @@ class ModelConfig:
         """Build from a mapping with the five names; missing ones raise :class:`ConfigError`, others are ignored."""
         missing = [name for name in cls.__dataclass_fields__ if name not in hparams]
         if missing:
-            raise ConfigError(f"hyperparameters lack {', '.join(missing)}")
+            raise ConfigError(f"hyperparameters are missing: {', '.join(missing)}")
         return cls(**{name: hparams[name] for name in cls.__dataclass_fields__})
 
     def to_hparams(self) -> dict[str, int]:

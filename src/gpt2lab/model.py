@@ -224,7 +224,7 @@ class LanguageModel:
         ``options`` are those of :meth:`generate`. Stopping early (``break``, ``close()``) frees everything it held.
         """
         if not is_prompt(prompt):
-            raise UsageError(f"a stream is of one prompt, got {len(prompt)}: use pieces for several")
+            raise UsageError(f"stream() takes one prompt, got {len(prompt)}: use pieces() for several")
         pieces = self.pieces(prompt, n=1, **options)
         warn_of_space(prompt)
         return _texts(pieces)
@@ -245,9 +245,9 @@ class LanguageModel:
         """
         prompts = [prompt] if is_prompt(prompt) else cast("Sequence[Prompt]", prompt)
         if n is None and len(prompts) != 1:
-            raise UsageError(f"samples without end need exactly one prompt, got {len(prompts)}")
+            raise UsageError(f"endless samples (n=None) need exactly one prompt, got {len(prompts)}")
         if n is not None and whole("first_index", first_index, least=0) + whole("n", n, least=1) * len(prompts) > 2**64:
-            raise UsageError(f"samples are numbered below 2^64: {n} from {first_index} on are too many")
+            raise UsageError(f"sample numbers must be below 2^64: {n} samples from number {first_index} are too many")
         checked, plans = self.plan(prompts, **options)
         engine = self._engines.generating
         draft = self._draft.generating if self._draft and checked.speculation == "auto" else None
@@ -323,7 +323,7 @@ class LanguageModel:
         tokens = prompt_tokens(prompt, self.config, self.tokenizer)
         if len(tokens) > self.config.n_ctx:
             raise ContextError(
-                f"the prompt has {len(tokens)} tokens, the model's context {self.config.n_ctx}: shorten it"
+                f"the prompt has {len(tokens)} tokens, more than the model's context of {self.config.n_ctx}: shorten it"
             )
         return or_start(tokens, self.tokenizer)
 

@@ -1,4 +1,4 @@
-"""GPT-2's forward pass in NumPy, written to be read: what the engines compute, without any optimisation.
+"""GPT-2's forward pass in NumPy, written to be read. The engines compute the same, with optimisations.
 
 Follows the original's ``model.py`` line by line, for one sequence; comments give shapes where they change. Weights have
 the names and shapes of ``weights.checkpoint``. This module knows nothing of text, sampling, or where weights come from.

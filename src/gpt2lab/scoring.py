@@ -1,4 +1,4 @@
-"""Scoring: how probable a model finds a text, token by token.
+"""Scores of texts: the log-probability of every token under a model.
 
 The first token is conditioned on ``<|endoftext|>``. A text longer than the context is read in windows of ``n_ctx``
 tokens that advance by ``stride``: each token is scored once, in the first window that reaches it; after the first

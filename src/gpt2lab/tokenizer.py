@@ -1,7 +1,7 @@
 """Text to token ids and back, with the ids of the original ``encoder.py``.
 
-This module knows nothing of models, contexts or checkpoint files: a caller that has an ``encoder.json`` reads it and
-passes its contents. :mod:`gpt2lab.bpe` merges text into tokens.
+This module knows nothing of models, contexts or checkpoint files: callers read an ``encoder.json`` and pass its
+contents. :mod:`gpt2lab.bpe` merges text into tokens.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ def test_bad_values_are_one_line(gpt2lab, flags, message) -> None:
 def test_an_unknown_size_is_one_line(gpt2lab) -> None:
     result = gpt2lab("bench", "--random", "125M")
     assert result.exit_code == 2
-    assert "'125M' is no released size" in result.stderr
+    assert "unknown size '125M'" in result.stderr
 
 
 def test_random_weights_have_the_shape_of_the_size_and_are_the_same_each_time() -> None:

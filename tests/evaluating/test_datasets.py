@@ -93,7 +93,7 @@ def test_offline_says_where_to_get_it_and_to_pass_it(places):
 def test_a_page_in_place_of_a_file_is_not_kept(server, places, tmp_path):
     server.files["/data/lambada_test.jsonl"] = b"<!doctype html><title>Sign in</title>"
     places("lambada", Place(f"{server.url}/data/lambada_test.jsonl"))
-    with pytest.raises(DownloadError, match="sent a page"):
+    with pytest.raises(DownloadError, match="sent a web page"):
         find_data("lambada", None)
     assert not list((tmp_path / "cache").rglob("*.jsonl"))
 

@@ -21,7 +21,7 @@ from gpt2lab.sampling import SamplingParams
         ({"length": -1}, "length must be at least 0, got -1"),
         ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
         ({"top_logprobs": -1}, "top_logprobs must be at least 0, got -1"),
-        ({"stop": ("a", "")}, r"stop strings must be text and not empty, got \['a', ''\]"),
+        ({"stop": ("a", "")}, r"stop strings must be non-empty text, got \['a', ''\]"),
         ({"overflow": "wrap"}, "overflow must be one of error, slide, got 'wrap'"),
         ({"speculation": "on"}, "speculation must be one of auto, off, got 'on'"),
     ],

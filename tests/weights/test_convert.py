@@ -54,7 +54,7 @@ def test_what_exists_is_kept_unless_told(tmp_path, make_checkpoint, same, name):
 def test_overwriting_leaves_a_folder_of_something_else_alone(tmp_path, make_checkpoint):
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "a.jpg").write_bytes(b"x")
-    with pytest.raises(CheckpointError, match="something else"):
+    with pytest.raises(CheckpointError, match="another kind of folder"):
         convert(make_checkpoint(), tmp_path / "photos", overwrite=True)
     with pytest.raises(CheckpointError, match="give another name"):
         convert(make_checkpoint(), tmp_path / "photos", format="gguf", overwrite=True)

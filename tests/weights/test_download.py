@@ -76,7 +76,7 @@ def test_a_changed_file_is_reported_and_left_alone(bucket):
 
 def test_a_model_of_other_origin_is_never_replaced(bucket, tmp_path, make_checkpoint):
     shutil.copytree(write_bundle(tmp_path / "mine", make_checkpoint()), "models/124M")
-    with pytest.raises(DownloadError, match="not downloaded by this command"):
+    with pytest.raises(DownloadError, match="this command did not download"):
         download("124M", source="openai")
 
 
@@ -112,7 +112,7 @@ def test_a_size_that_the_bucket_lacks_says_so(bucket):
 
 @pytest.mark.parametrize(("size", "source"), [("123M", "openai"), ("124M", "ftp"), ("../x", "openai")])
 def test_unknown_sizes_and_sources_are_refused(size, source):
-    with pytest.raises(DownloadError, match="there are"):
+    with pytest.raises(DownloadError, match="unknown s"):
         download(size, source=source)
 
 

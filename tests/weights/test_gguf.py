@@ -156,8 +156,8 @@ def test_own_tokenizer_comes_back(written):
         ({"gpt2.block_count": 10**9}, "too few"),
         ({"gpt2.attention.head_count": 7}, "multiple"),
         ({"gpt2.context_length": "seven"}, "n_ctx"),
-        ({"tokenizer.ggml.model": "llama"}, "not of GPT-2's kind"),
-        ({"tokenizer.ggml.pre": "qwen2"}, "not of GPT-2's kind"),
+        ({"tokenizer.ggml.model": "llama"}, "not like GPT-2's"),
+        ({"tokenizer.ggml.pre": "qwen2"}, "not like GPT-2's"),
         ({"tokenizer.ggml.tokens": ["a"]}, "1 tokens"),
         ({"tokenizer.ggml.tokens": ["a"] * 23}, "occurs twice"),
         ({"tokenizer.ggml.merges": ["ab"]}, "two tokens"),
@@ -188,7 +188,7 @@ def test_a_tensor_of_an_unknown_type_is_named(written):
     name = b"output_norm.bias" + struct.pack("<IQ", 1, 64)
     assert data.count(name + struct.pack("<I", 0)) == 1
     path.write_bytes(data.replace(name + struct.pack("<I", 0), name + struct.pack("<I", 14)))
-    with pytest.raises(CheckpointError, match=r"ln_f\.bias is of GGML type 14"):
+    with pytest.raises(CheckpointError, match=r"ln_f\.bias has GGML type 14"):
         open_checkpoint(path)
 
 

@@ -93,7 +93,7 @@ def test_a_flipped_bit_in_the_data_is_found_when_the_tensor_is_read(tmp_path, go
     ("change", "message"),
     [
         ({"dtype": 2}, "not one whole float32"),
-        ({"size": 8}, "takes 8 bytes"),
+        ({"size": 8}, "has 8 bytes"),
         ({"offset": 1 << 50}, "cut short or corrupt"),
         ({"offset": 64}, "share the bytes"),
     ],

@@ -31,7 +31,7 @@ class ParamArrays:
     bias_values: npt.NDArray[np.generic]  # float64
     bias_offsets: npt.NDArray[np.int64]  # [n + 1]: where each row's ids and values begin
     penalised: list[int]
-    """Rows whose penalties need the history."""
+    """The rows with penalties that need the history."""
 
     @classmethod
     def of(cls, params: Sequence[SamplingParams], n_vocab: int) -> ParamArrays:

@@ -104,7 +104,7 @@ _all_engines: WeakSet[Engines] = WeakSet()
 
 
 def _unlock_in_child() -> None:
-    """Replace the locks after a fork: a thread that was opening an engine is not in the child to release its lock."""
+    """Replace the locks after a fork: the child lacks the thread that would release a lock."""
     for engines in _all_engines:
         engines._opening = Lock()
 

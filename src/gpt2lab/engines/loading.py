@@ -55,7 +55,9 @@ def load_weights(core: Core, checkpoint: Checkpoint, precision: str) -> None:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             stamp = digests.stamp(checkpoint.files)
             if tuple(status for _, *status in stamp) != tuple(map(list, checkpoint.opened)):
-                folder = None  # replaced since: the tensors are those of the old files, which have no name any more
+                folder = (
+                    None  # the files were replaced: the tensors are still the old files', which no longer have a name
+                )
             else:
                 key = _key(folder, stamp, checkpoint, precision)
     if folder and key and packed_cache.read_entry(folder, key, core.packed):
@@ -99,7 +101,7 @@ def _key(folder: Path, stamp: digests.Stamp, checkpoint: Checkpoint, precision: 
     digest = digests.recorded_digest(folder, stamp)
     if digest is None:
         if not os.access(folder, os.W_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))  # before reading much in vain
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))  # fail before reading gigabytes for nothing
         digest = digests.content_digest(checkpoint.files)
         if digests.stamp(checkpoint.files) != stamp:
             return None

@@ -35,7 +35,7 @@ SIZE_LIMIT = 16 << 30
 """The most bytes of all entries; above it, the longest unused ones are removed."""
 
 ABANDONED = 15 * 60.0
-"""Seconds after which a temporary file that has not grown counts as abandoned by its writer."""
+"""Seconds without growth after which a temporary file counts as abandoned by its writer."""
 
 _MAGIC = b"gpt2lab packed 2\n"
 _HEADER = 4096  # bytes; the arena after it starts on a page
@@ -223,7 +223,7 @@ def _read_arena(path: Path, arena: Arena) -> list[int]:
         with suppress(OSError), path.open("rb", buffering=0) as file:
             file.seek(start)
             rest = half.data
-            while len(rest) and (count := file.readinto(rest)):  # Linux gives at most 2 GiB at once
+            while len(rest) and (count := file.readinto(rest)):  # Linux reads at most 2 GiB at once
                 rest = rest[count:]
             sums[number] = _native.checksum(half)
 

@@ -55,7 +55,7 @@ class Attention:
 
 
 def attend(checkpoint: Checkpoint, tokenizer: Tokenizer | None, prompt: Prompt, top: int = 3) -> Attention:
-    """Run ``prompt`` (if empty, the token that starts a text) through all layers and record what they do.
+    """Run ``prompt`` (if empty, the token that starts a text) through all layers and record attention and predictions.
 
     Raises :class:`~gpt2lab.errors.UsageError` for more than :data:`MOST_TOKENS` tokens or the model's context.
     """

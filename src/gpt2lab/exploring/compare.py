@@ -1,4 +1,4 @@
-"""Two models and one prompt: what each writes with the same seed, and how far apart their distributions are.
+"""Two models and one prompt: the texts that they write with one seed, and the distance of their distributions.
 
 Both models read both texts, token by token. KL(A‖B) is the extra surprise, in nats a token, of a reader who expects B
 and gets A. This module knows nothing of how results are shown.

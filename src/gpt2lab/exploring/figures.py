@@ -24,7 +24,7 @@ class Figures:
         n_tokens: the number of tokens in all samples.
         surprisal: the mean of minus the log-probability of a token under the unmodified model, in nats.
         entropy: the mean entropy of the unmodified model's distributions, in nats.
-        drawn_entropy: the mean entropy after all stages of sampling, which is what was left to chance, in nats.
+        drawn_entropy: the mean entropy after all stages of sampling, in nats: the part left to chance.
         distinct: the share of distinct ones among a sample's single tokens, pairs and triples (distinct-1, -2, -3).
         repeated: the share of runs of four tokens that occurred before in the same sample (1 - distinct-4).
         copied: the longest run of words that the training text contains too.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from gpt2lab.tokenizer import Tokenizer
 
 LONGEST_PIECE = 400
-"""The most bytes of a piece whose merges are shown: nobody reads more, and their text grows with the square."""
+"""The most bytes of a piece whose merges are shown: nobody reads more, and the output grows with the square."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def merge_steps(text: str, tokenizer: Tokenizer) -> list[Piece]:
     Raises :class:`~gpt2lab.errors.UsageError` for pieces longer than :data:`LONGEST_PIECE` bytes,
     :class:`~gpt2lab.errors.TokenizerError` for text that UTF-8 cannot encode.
     """
-    tokenizer.encode(text)  # raises for half characters
+    tokenizer.encode(text)  # raises for unpaired surrogates
     ranks = {tuple(line.split(" ")): rank for rank, line in enumerate(tokenizer.merges(), 1)}
     encoder = tokenizer.encoder()
     return [_piece(piece, ranks, encoder) for piece in pieces_of(text)]

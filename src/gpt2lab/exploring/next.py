@@ -1,4 +1,4 @@
-"""The next token, stage by stage down to the draw: what each stage cuts, and which number picks which token.
+"""The next token, stage by stage down to the draw: the tokens that each stage cuts, and the number that picks one.
 
 The stages are :mod:`gpt2lab.sampling`'s; this module measures them. This module knows nothing of how results are shown.
 """
@@ -110,7 +110,7 @@ def next_token(
     """Return the stages of the next token under ``params``, once for each of ``temperatures`` (default: its own).
 
     The ``top`` likeliest tokens are shown, and the tokens drawn. ``options`` name the model in the command that
-    reproduces the draw. Raises :class:`~gpt2lab.errors.UsageError` or another of its family for invalid arguments.
+    reproduces the draw. Raises a :class:`~gpt2lab.errors.Gpt2LabError` for invalid arguments.
     """
     whole("top", top, least=1)
     seed = new_seed() if seed is None else seed

@@ -1,4 +1,4 @@
-"""HTML reports of what was explored: one file each, which opens from disk and loads nothing from elsewhere."""
+"""HTML reports of exploring: one file each, which opens from disk and loads nothing from elsewhere."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def _nth(number: int) -> str:
 
 
 def reading_record(reading: Reading) -> html.Record:
-    """Return a token coloured by its probability, with all that is known about it."""
+    """Return a token coloured by its probability, with all its figures."""
     rows = [
         ("probability", percent(reading.probability)),
         ("surprisal", f"{reading.surprisal:.2f} nats, rank {reading.rank:,}"),

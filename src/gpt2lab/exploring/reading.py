@@ -1,4 +1,4 @@
-"""A text as the model reads it: how surprising each token was, and which others it expected in its place.
+"""A text as the model reads it: the surprisal of each token, and the tokens that the model expected in its place.
 
 All numbers are those of the unmodified model, in natural logarithms (nats), unless stated otherwise. This module knows
 nothing of where a text comes from or how it is shown.
@@ -46,7 +46,7 @@ class Reading:
 
     Attributes:
         id: the token's id.
-        text: what it adds to the text: empty while a character is incomplete, or without a tokenizer.
+        text: the text that it adds, empty while a character is incomplete, or without a tokenizer.
         logprob: the natural logarithm of its probability.
         rank: 1 for the likeliest token; ties go to the lower id.
         entropy: the entropy of the distribution that it comes from, in nats.

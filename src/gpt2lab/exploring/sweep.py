@@ -53,7 +53,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Sample:
-    """One sample: its text, the unmodified model's readings, and the command whose last sample it is."""
+    """One sample: its text, the unmodified model's readings, and a command that prints it last."""
 
     text: str
     finish_reason: FinishReason
@@ -90,7 +90,7 @@ class Sweep:
 def sweep(model: LanguageModel, request: Request, model_name: str = "") -> Sweep:
     """Draw and read all samples.
 
-    Raises :class:`~gpt2lab.errors.UsageError` or another of its family for invalid requests, before any work.
+    Raises a :class:`~gpt2lab.errors.Gpt2LabError` for invalid requests, before any work.
     """
     if not request.temperatures:
         raise UsageError("a sweep needs at least one temperature")

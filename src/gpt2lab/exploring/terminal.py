@@ -149,7 +149,7 @@ def _draw_lines(staged: Staged) -> list[str]:
     ]
     if d.generated != d.id:
         other = _token(d.generated_text, d.generated)
-        why = "it holds weights in another precision, and the number lies close to a border"
+        why = "its weights have another precision, and the number lies close to a border"
         lines.append(f"  draws {other}: {why}; both agree with --precision float32")
     return lines
 
@@ -219,7 +219,7 @@ def show_merges(pieces: Sequence[Piece]) -> None:
 
 
 def show_lens(attention: Attention) -> None:
-    """Print the logit lens: each layer's prediction, for as many of the last tokens as there is room for."""
+    """Print the logit lens: each layer's predictions for the last tokens, as many as fit the terminal's width."""
     columns = max(1, min(len(attention.ids), (Console().width - 10) // 16))
     table = _table("layer", *(f"{_short(token)} →" for token in attention.tokens[-columns:]))
     for number, layer in enumerate(attention.lens):

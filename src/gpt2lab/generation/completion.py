@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from gpt2lab.tokenizer import Tokenizer
 
 FinishReason = Literal["stop", "length", "context", "error"]
-"""Why a sample ended: end of text or a stop string; its length; a full context; an error in a stage of the user's."""
+"""Reason for a sample's end: end of text or a stop string; its length; a full context; an error in a custom stage."""
 
 Prompt = str | Sequence[int]
 """Text, or token ids."""
@@ -37,8 +37,8 @@ class Completion:
         finish_reason: ``stop``, ``length``, ``context`` or ``error``.
         top_logprobs: for each of ``tokens`` the likeliest ids in its place and their log-probabilities, likeliest
             first, if requested.
-        error: the error if a stage of the user's ended the sample; its ``__cause__`` is the exception that the stage
-            raised, with its traceback.
+        error: the error if a custom stage ended the sample; its ``__cause__`` is the exception that the stage raised,
+            with its traceback.
     """
 
     prompt: Prompt

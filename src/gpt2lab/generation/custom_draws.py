@@ -33,7 +33,7 @@ def step(
     custom = {i: draw for i, draw in enumerate(draws) if draw and draw.stages}
     if not custom:  # the usual case
         return engine.step(sequences, tokens, draws, given), {}
-    from gpt2lab.engines.python_draws import draw_rows  # takes time, for custom stages alone
+    from gpt2lab.engines.python_draws import draw_rows  # imported only for custom stages, because it takes time
 
     drawn: list[list[Drawn]] = [[] for _ in sequences]
     errors: dict[int, StageError] = {}
@@ -56,7 +56,7 @@ def step(
                 drawn[i].append(each)
         except StageError as error:
             errors[i] = error
-        except SamplingError as error:  # what a stage left is too much for a built-in one after it
+        except SamplingError as error:  # a later built-in stage cannot use the result of a custom one
             errors[i] = StageError(str(error))
     return drawn, errors
 

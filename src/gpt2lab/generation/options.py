@@ -89,7 +89,7 @@ class Options:
             self._make_whole("batch_size", least=1)
         self._make_whole("top_logprobs", least=0)
         if not all(isinstance(stop, str) and stop for stop in self.stop):
-            raise UsageError(f"stop strings must be text and not empty, got {list(self.stop)!r}")
+            raise UsageError(f"stop strings must be non-empty text, got {list(self.stop)!r}")
         for name, choices in (("overflow", OVERFLOWS), ("speculation", SPECULATIONS)):
             if getattr(self, name) not in choices:
                 raise UsageError(f"{name} must be one of {', '.join(choices)}, got {getattr(self, name)!r}")
@@ -107,7 +107,7 @@ def make_options(**arguments: Unpack[GenerationArguments]) -> Options:
     check_names(arguments, GenerationArguments)
     stop = arguments.get("stop", ())
     if not isinstance(stop, Iterable):
-        raise UsageError(f"stop must be a string or several, got {stop!r}")
+        raise UsageError(f"stop must be a string or a list of strings, got {stop!r}")
     names = {field.name for field in fields(Options)}
     given: dict[str, Any] = {name: value for name, value in arguments.items() if name in names}
     given["sampling"] = sampling_params(arguments)

@@ -1,6 +1,6 @@
 """Plans for prompts: a prompt's ids, how many tokens may follow, and the request that a scheduler takes.
 
-Everything that can be wrong with a prompt is found here, before any work is done. This module draws nothing.
+Every possible mistake in a prompt is found here, before any work is done. This module draws nothing.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def make_plan(prompt: Prompt, options: Options, config: ModelConfig, tokenizer: 
     Raises :class:`~gpt2lab.errors.ContextError` if prompt and length do not fit the context and it may not slide.
     """
     if options.stop and tokenizer is None:
-        raise UsageError("this model has no tokenizer: it makes no text in which a stop string could be found")
+        raise UsageError("stop strings need text, but this model has no tokenizer")
     for id in options.sampling.logit_bias:
         _check_id(id, config)
     if options.top_logprobs > config.n_vocab:
@@ -95,7 +95,7 @@ def space_at_end(prompts: Sequence[Prompt]) -> str | None:
     if number is None:
         return None
     which = f"prompt {number}" if len(prompts) > 1 else "the prompt"
-    return f"{which} ends in a space, but GPT-2's words begin with one: leave it out for a better text"
+    return f"{which} ends in a space, but GPT-2's words begin with one: leave it out for better text"
 
 
 def warn_of_space(prompts: Prompt | Sequence[Prompt]) -> None:
@@ -107,7 +107,7 @@ def warn_of_space(prompts: Prompt | Sequence[Prompt]) -> None:
 
 @contextmanager
 def naming_prompt(number: int, count: int) -> Iterator[None]:
-    """Let an error in the block begin with the prompt's number, if there are several."""
+    """Prefix errors of the block with the prompt's number, if there are several prompts."""
     try:
         yield
     except Gpt2LabError as error:
@@ -155,7 +155,7 @@ def opened_tokens(text: Prompt, config: ModelConfig, tokenizer: Tokenizer | None
 
 
 def _limit(n_prompt: int, options: Options, n_ctx: int) -> tuple[int, FinishReason]:
-    """Return how many tokens may follow a prompt, and why the sample ends there."""
+    """Return how many tokens may follow a prompt, and the finish reason of a sample that reaches that number."""
     wanted = options.length
     if wanted is None:
         wanted = n_ctx // 2 if n_prompt else n_ctx
@@ -165,10 +165,13 @@ def _limit(n_prompt: int, options: Options, n_ctx: int) -> tuple[int, FinishReas
     if options.length is None and room >= 0:
         return room, "context"
     if room < 0:
-        what = f"the prompt has {n_prompt} tokens, the model's context {n_ctx}"
+        what = f"the prompt has {n_prompt} tokens, more than the model's context of {n_ctx}: shorten it"
     else:
-        what = f"after a prompt of {n_prompt} tokens the model's context of {n_ctx} has room for {room}, not {wanted}"
-    raise ContextError(f"{what}: ask for less, or let the context slide (--overflow slide, in Python overflow='slide')")
+        what = (
+            f"after a prompt of {n_prompt} tokens the model's context of {n_ctx} has room for {room}, not {wanted}: "
+            "ask for fewer"
+        )
+    raise ContextError(f"{what}, or let the context slide (--overflow slide, in Python overflow='slide')")
 
 
 def _check_id(id: int, config: ModelConfig) -> None:

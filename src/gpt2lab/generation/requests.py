@@ -93,7 +93,7 @@ class SampleLane(Lane):
     reserve: int
     """The most tokens of KV cache that it may need beyond its prompt's."""
     history: array[int] | None
-    """The text so far, if a penalty or a stage of the user's needs it."""
+    """The text so far, if a penalty or a custom stage needs it."""
     prompt: PromptLane
     share: Share
     """The samples of its owner."""

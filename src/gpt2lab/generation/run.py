@@ -102,9 +102,9 @@ class Running(Generic[TakerT]):
 def in_order(
     pieces: Iterable[Piece], first_index: int = 0, early: dict[int, Completion] | None = None
 ) -> Iterator[Completion]:
-    """Yield the completions among ``pieces`` by index, each as soon as all before it have come.
+    """Yield the completions among ``pieces`` by index, each as soon as all earlier ones have been yielded.
 
-    Completions that come earlier wait in ``early``, if it is given.
+    Completions that finish too early wait in ``early``, if it is given.
     """
     done = {} if early is None else early
     for piece in pieces:

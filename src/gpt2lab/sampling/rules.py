@@ -172,7 +172,9 @@ def _top_p(stage: Stage, params: SamplingParams, history: Sequence[int]) -> Floa
     order = np.argsort(-stage.probabilities, kind="stable")  # most likely first; on ties, the lower id first
     weights = stage.probabilities[order] / stage.probabilities.max()  # equal weights add up without rounding
     cumulative = np.cumsum(weights)
-    kept = 1 + np.count_nonzero(cumulative[:-1] < params.top_p * weights.sum())  # while the sum before is below p
+    kept = 1 + np.count_nonzero(
+        cumulative[:-1] < params.top_p * weights.sum()
+    )  # kept while the sum before it is below p
     filtered = np.full_like(stage.logits, -np.inf)
     filtered[order[:kept]] = stage.logits[order[:kept]]
     return filtered

@@ -103,7 +103,7 @@ def _beside(path: Path) -> Path:
 
 def _remove(folder: Path) -> None:
     """Delete a folder as far as possible."""
-    from shutil import rmtree  # brings three libraries of compression, which a start would wait for
+    from shutil import rmtree  # imports three compression libraries, which would slow down every start
 
     rmtree(folder, ignore_errors=True)
 

@@ -189,7 +189,7 @@ class MappedFile:
         """Return ``size`` bytes from ``start``, without copying: a part of a header."""
         if start < 0 or size < 0 or start + size > len(self.data):
             raise CheckpointError(
-                f"{self.path}: cut short or corrupt (bytes {start} to {start + size} of {len(self.data)} are wanted)"
+                f"{self.path}: cut short or corrupt (bytes {start} to {start + size} are needed of {len(self.data)})"
             )
         return self.data[start : start + size]
 
@@ -256,7 +256,7 @@ def read_bytes(path: Path) -> bytes:
     """Read a whole file of at most 256 MiB."""
     try:
         if path.stat().st_size > MAX_TEXT_FILE:
-            raise CheckpointError(f"{path}: larger than the {MAX_TEXT_FILE >> 20} MiB that such a file may have")
+            raise CheckpointError(f"{path}: larger than the limit of {MAX_TEXT_FILE >> 20} MiB")
         content = path.read_bytes()
     except OSError as error:
         raise unreadable(path, error) from None
@@ -265,7 +265,7 @@ def read_bytes(path: Path) -> bytes:
 
 
 def parse_json(path: Path, text: str | bytes) -> dict[str, Any]:
-    """Parse a JSON object. Raises :class:`CheckpointError` if it is none or a key occurs twice."""
+    """Parse a JSON object. Raises :class:`CheckpointError` if the text is not one or a key occurs twice."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         result = dict(pairs)
@@ -278,7 +278,7 @@ def parse_json(path: Path, text: str | bytes) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path}: not valid JSON ({error})") from None
     if not isinstance(value, dict):
-        raise CheckpointError(f"{path}: a JSON object is wanted, not {type(value).__name__}")
+        raise CheckpointError(f"{path}: expected a JSON object, got {type(value).__name__}")
     return value
 
 

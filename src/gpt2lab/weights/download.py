@@ -54,9 +54,9 @@ def download(
     """
     name = canonical_size(size)
     if name is None:
-        raise DownloadError(f"there is no released size {size!r}; there are {', '.join(RELEASED_SIZES)}")
+        raise DownloadError(f"unknown size {size!r}; released sizes are {', '.join(RELEASED_SIZES)}")
     if source not in SOURCES:
-        raise DownloadError(f"there is no source {source!r}; there are {', '.join(SOURCES)}")
+        raise DownloadError(f"unknown source {source!r}; sources are {', '.join(SOURCES)}")
     folders = [models_dir / alias for alias in names_of_size(name)]
     folder = next((there for there in folders if there.exists()), folders[0])
     try:
@@ -86,9 +86,7 @@ class _Manifest:
         if self._path.is_file():
             self._content |= parse_json(self._path, read_bytes(self._path))
         elif folder.exists() and not all(_is_unfinished(path) for path in folder.iterdir()):
-            raise DownloadError(
-                f"{folder} holds files that were not downloaded by this command; use another --models_dir"
-            )
+            raise DownloadError(f"{folder} has files that this command did not download; use another --models_dir")
         if self._content["source"] != source or not isinstance(self._content["files"], dict):
             raise DownloadError(f"{folder} holds a download from {self._content['source']}; use another --models_dir")
 
@@ -98,7 +96,7 @@ class _Manifest:
         if not path.is_file():
             return False
         if sha256_of(path) != self._content["files"].get(name):
-            raise DownloadError(f"{path} has changed since it was downloaded; remove it to get it again")
+            raise DownloadError(f"{path} has changed since it was downloaded; delete it to download it again")
         return True
 
     def add(self, name: str, sha256: str | None = None) -> None:

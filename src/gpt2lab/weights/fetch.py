@@ -1,4 +1,4 @@
-"""Download of one file over HTTP: an interrupted one resumes, and an error page never passes for the file.
+"""Download of one file over HTTP: an interrupted download resumes, and an error page is never taken for the file.
 
 Bytes go to ``NAME.gpt2lab.partial``, which is renamed once it is complete; after an interruption, a ``Range`` request
 fetches the rest. This module knows nothing of models.
@@ -46,7 +46,7 @@ def fetch(url: str, path: Path, *, sha256: str | None = None, progress: Progress
             raise _explained(url, partial, problem)
     if sha256 is not None and sha256_of(partial) != sha256:
         partial.unlink()
-        raise DownloadError(f"{url}: what came has another sha256 than {sha256}; it was removed, try again")
+        raise DownloadError(f"{url}: the downloaded file has another sha256 than {sha256} and was deleted; try again")
     partial.replace(path)
 
 
@@ -93,29 +93,31 @@ def _write(file: IO[bytes], chunk: bytes, partial: Path) -> None:
         while chunk:
             chunk = chunk[file.write(chunk) :]
     except OSError as error:
-        raise DownloadError(f"cannot write {partial}: {error.strerror or error}; what has come is kept") from None
+        raise DownloadError(
+            f"cannot write {partial}: {error.strerror or error}; the part that has arrived is kept"
+        ) from None
 
 
 def _announced_size(url: str, response: http.client.HTTPResponse, have: int) -> int:
     """Return the file's whole size, from the response headers."""
     kind = response.headers.get_content_type()
     if kind in ("text/html", "application/xhtml+xml", "application/xml", "text/xml"):
-        raise DownloadError(f"{url}: the server sent a page ({kind}) in place of the file; check the address")
+        raise DownloadError(f"{url}: the server sent a web page ({kind}) instead of the file; check the address")
     if response.status == 206:
         match = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", response.headers.get("Content-Range", ""))
         if match is None or int(match[1]) != have:
-            raise DownloadError(f"{url}: the server sent another part than the one asked for")
+            raise DownloadError(f"{url}: the server sent a different part of the file than requested")
         return int(match[2])
     length = response.headers.get("Content-Length", "")
     if not length.isdigit():
-        raise DownloadError(f"{url}: the server does not say how long the file is")
+        raise DownloadError(f"{url}: the server does not report the length of the file")
     return int(length)
 
 
 def _refuse_page(url: str, start: bytes) -> None:
     text = start[:200].removeprefix(b"\xef\xbb\xbf").lstrip().lower()
     if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<error")):
-        raise DownloadError(f"{url}: the server sent a page in place of the file; check the address")
+        raise DownloadError(f"{url}: the server sent a web page instead of the file; check the address")
 
 
 def _size(path: Path) -> int:
@@ -131,10 +133,10 @@ def _is_final(problem: Exception | None) -> bool:
 
 def _explained(url: str, partial: Path, problem: Exception | None) -> DownloadError:
     size = _size(partial)
-    kept = f"; {size:,} bytes are kept, run it again to go on" if size else ""
+    kept = f"; {size:,} bytes are kept: run it again to continue" if size else ""
     if isinstance(problem, urllib.error.HTTPError):
         return DownloadError(f"{url}: the server answered {problem.code} {problem.reason}{kept}")
     if problem is None:
-        return DownloadError(f"{url}: the file came cut short{kept}")
+        return DownloadError(f"{url}: the download was cut short{kept}")
     reason = problem.reason if isinstance(problem, urllib.error.URLError) else problem
     return DownloadError(f"cannot reach {url} ({reason or type(problem).__name__}): is this machine online?{kept}")

@@ -35,13 +35,14 @@ def open_checkpoint(name_or_path: str | os.PathLike[str]) -> Checkpoint:
 def find_checkpoint(name_or_path: str | os.PathLike[str], models_dir: Path = MODELS_DIR) -> Path:
     """Return the path of the checkpoint that a name or path means.
 
-    Raises :class:`~gpt2lab.errors.UsageError` if it is neither, and :class:`CheckpointError` if there is none.
+    Raises :class:`~gpt2lab.errors.UsageError` if the argument is neither a name nor a path, and
+    :class:`CheckpointError` if there is no such checkpoint.
     """
     if not isinstance(name_or_path, str | os.PathLike):
-        raise UsageError(f"a model is named by text or by a path, got {short_repr(name_or_path)}")
+        raise UsageError(f"a model must be a name or a path, got {short_repr(name_or_path)}")
     name = os.fspath(name_or_path)
     if not name or "\0" in name:
-        raise CheckpointError(f"{name!r} is no name of a model; give a path, tales or one of {_sizes()}")
+        raise CheckpointError(f"{name!r} is not a model's name; give a path, tales or one of {_sizes()}")
     path = Path(expanded(name))
     if path.exists() or Path(f"{path}.index").is_file():
         return path

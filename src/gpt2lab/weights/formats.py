@@ -44,5 +44,5 @@ def _open_folder(folder: Path) -> Checkpoint:
     files = sorted(folder.glob("*.gguf")) or sorted(folder.glob("ckpt.pt"))
     if len(files) == 1:
         return open_path(files[0])
-    what = f"{len(files)} .gguf files, name one of them" if files else "no checkpoint that is known here"
+    what = f"{len(files)} .gguf files: give the path of one" if files else "no checkpoint in a known format"
     raise CheckpointError(f"{folder}: holds {what}")

@@ -102,7 +102,7 @@ def _canonical_name(name: str) -> str | None:
 def _stored_tensor(file: GgufFile, name: str, tensor: GgufTensor) -> StoredTensor:
     if tensor.precision is None:
         raise CheckpointError(
-            f"{file.file.path}: {name} is of GGML type {tensor.type}; read are {', '.join(PRECISIONS)}"
+            f"{file.file.path}: {name} has GGML type {tensor.type}, which is not one of {', '.join(PRECISIONS)}"
         )
     precision = tensor.precision
     transposed = len(tensor.shape) == 2 and name not in ("wte.weight", "wpe.weight")
@@ -141,13 +141,13 @@ def _tokenizer_files(file: GgufFile, config: ModelConfig) -> TokenizerFiles | No
     if model in (None, "none", "no_vocab"):
         return None
     if model != "gpt2" or rule not in (None, "default", "gpt-2"):
-        raise CheckpointError(f"{path}: its tokenizer ({model!r}, splitting {rule!r}) is not of GPT-2's kind")
+        raise CheckpointError(f"{path}: its tokenizer ({model!r}, splitting {rule!r}) is not like GPT-2's")
     tokens, merges = metadata.get("tokenizer.ggml.tokens"), metadata.get("tokenizer.ggml.merges")
     if isinstance(tokens, GgufArray) and isinstance(merges, GgufArray):
         if tokens.sha256 == _TOKENS_SHA256 and merges.sha256 == _MERGES_SHA256:
             return None
         if tokens.count != config.n_vocab:
-            raise CheckpointError(f"{path}: {tokens.count} tokens for a model of {config.n_vocab}")
+            raise CheckpointError(f"{path}: its tokenizer has {tokens.count} tokens, its model {config.n_vocab}")
     types = _token_types(file, config.n_vocab)
     named = {id: token for id, token in enumerate(file.strings("tokenizer.ggml.tokens")) if types[id] != _UNUSED}
     encoder = {token: id for id, token in named.items()}

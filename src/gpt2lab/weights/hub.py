@@ -69,7 +69,7 @@ def hub_files(size: str, names: list[str], folder: Path | None) -> Iterator[Path
     from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 
     repository = HUB_REPOSITORIES[size]
-    # this comes first: without a network it fails at once, but a download only after half a minute of retries
+    # this comes first: without a network it fails at once, while a download retries for half a minute
     with _hub_errors(size, HUB_WEIGHTS):
         sha256 = get_hf_file_metadata(hf_hub_url(repository, HUB_WEIGHTS)).etag or ""
     for name in names:
@@ -82,7 +82,7 @@ def hub_files(size: str, names: list[str], folder: Path | None) -> Iterator[Path
                 continue
         if name == HUB_WEIGHTS and len(sha256) == 64 and sha256_of(path) != sha256:
             _discard(path)
-            raise DownloadError(f"{name} of {repository} came with another sha256 than {sha256}; try again")
+            raise DownloadError(f"{name} of {repository} has another sha256 than {sha256}; try again")
         yield path
 
 
@@ -103,7 +103,7 @@ def _hub_errors(size: str, name: str) -> Iterator[None]:
         reason = first_line(error) or type(error).__name__
         raise DownloadError(
             f"cannot get {name} of {HUB_REPOSITORIES[size]} from the Hugging Face hub ({reason}); "
-            f"is this machine online? `gpt2lab download {size} --source openai` is another place, `tales` needs none"
+            f"is this machine online? Another way is `gpt2lab download {size} --source openai`; `tales` needs none"
         ) from None
 
 
@@ -116,4 +116,4 @@ def check_download(folder: Path) -> None:
             for name in checkpoint.tensors:
                 checkpoint.tensors[name]
     except CheckpointError as error:
-        raise DownloadError(f"what was downloaded is not a usable model: {error}") from None
+        raise DownloadError(f"the download is not a usable model: {error}") from None

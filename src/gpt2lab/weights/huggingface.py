@@ -144,7 +144,7 @@ def _is_weight(name: str) -> bool:
 def _canonical(folder: Path, stored: _Stored) -> _Stored:
     renamed = {name.removeprefix("transformer."): tensor for name, tensor in stored.items()}
     if len(renamed) != len(stored):
-        raise CheckpointError(f"{folder}: a tensor is there twice, with and without transformer. before its name")
+        raise CheckpointError(f"{folder}: a tensor occurs twice, with and without the prefix transformer.")
     return renamed
 
 
@@ -164,9 +164,7 @@ def write_huggingface(checkpoint: Checkpoint, path: Path, *, precision: str, ove
     ``precision`` is ``float32``, ``float16`` or ``bfloat16``. Only one tensor at a time is in memory.
     """
     if precision not in WRITABLE:
-        raise CheckpointError(
-            f"a Hugging Face folder holds {', '.join(WRITABLE)}, not {precision}; write a .gguf for that"
-        )
+        raise CheckpointError(f"a Hugging Face folder holds {', '.join(WRITABLE)}, not {precision}; a .gguf file can")
     chosen = PRECISIONS[precision]
     tensors = [_new_tensor(checkpoint, name, shape, chosen) for name, shape in tensor_shapes(checkpoint.config).items()]
     vocabulary = vocabulary_to_write(checkpoint)

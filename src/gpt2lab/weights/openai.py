@@ -108,13 +108,13 @@ def _newest(folder: Path) -> Path:
     found = sorted(folder.glob("*.index"))
     if len(found) != 1:
         raise CheckpointError(
-            f"{folder}: has no file named checkpoint and {len(found)} .index files; give the path of one of them"
+            f"{folder}: has no file named checkpoint, and {len(found)} .index files instead of one; give a file's path"
         )
     return folder / found[0].stem
 
 
 def _canonical_name(key: bytes) -> str | None:
-    """Translate ``model/h0/attn/c_attn/w`` to ``h.0.attn.c_attn.weight``; None for a key that is no GPT-2 tensor."""
+    """Translate ``model/h0/attn/c_attn/w`` to ``h.0.attn.c_attn.weight``; None for a key that is not a GPT-2 tensor."""
     match = re.fullmatch(rb"model/(?:h(0|[1-9][0-9]{0,8})/)?([a-z0-9_/]+)", key)
     if not match:
         return None
@@ -222,7 +222,7 @@ def _stored_tensor(shards: _Shards, name: str, entry: _Entry) -> StoredTensor:
     for length in shape:
         size *= length
     if size != entry.size:
-        raise CheckpointError(f"{file.path}: {name} of shape {list(shape)} takes {entry.size} bytes, not {size}")
+        raise CheckpointError(f"{file.path}: {name} of shape {list(shape)} has {entry.size} bytes, not {size}")
     file.part(entry.offset, size)
 
     def read() -> Tensor:
@@ -240,4 +240,6 @@ def _released_config(prefix: Path, stored: dict[str, StoredTensor]) -> ModelConf
     for config in RELEASED_SIZES.values():
         if tensor_shapes(config) == shapes:
             return config
-    raise CheckpointError(f"{prefix.parent}: hparams.json is missing and the tensors are of no released size; add it")
+    raise CheckpointError(
+        f"{prefix.parent}: hparams.json is missing, and the tensors fit no released size; add the file"
+    )

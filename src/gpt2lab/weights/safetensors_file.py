@@ -34,10 +34,12 @@ class SafeTensor:
     size: int
 
     def stored(self, name: str) -> tuple[StoredTensor, Precision]:
-        """Return a reader of it, and its precision. Raises :class:`CheckpointError` for a dtype unfit for weights."""
+        """Return a reader of the tensor and its precision. Raises :class:`CheckpointError` for an unsupported dtype."""
         precision = _DTYPES.get(self.dtype)
         if precision is None:
-            raise CheckpointError(f"{self.file.path}: {name} is of dtype {self.dtype}; read are {', '.join(_DTYPES)}")
+            raise CheckpointError(
+                f"{self.file.path}: {name} has dtype {self.dtype}, which is not one of {', '.join(_DTYPES)}"
+            )
         if self.size != precision.n_bytes(math.prod(self.shape)):
             raise CheckpointError(f"{self.file.path}: {name} of shape {list(self.shape)} cannot take {self.size} bytes")
         kind, shape = precision, self.shape

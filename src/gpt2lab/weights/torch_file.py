@@ -27,7 +27,7 @@ def load_torch(path: Path) -> dict[str, Any]:
         import torch
     except ImportError:
         raise CheckpointError(
-            f"{path}: reading this format needs PyTorch (pip install 'gpt2lab[train]'); safetensors do not"
+            f"{path}: this format needs PyTorch (pip install 'gpt2lab[train]'); safetensors files do not"
         ) from None
     if not path.is_file():
         raise CheckpointError(f"cannot read {path}: there is no such file")

@@ -66,7 +66,7 @@ def _read_tokenizer_json(path: Path) -> TokenizerFiles:
     content = parse_json(path, read_bytes(path))
     model = content.get("model")
     if not isinstance(model, dict) or model.get("type", "BPE") != "BPE" or not _is_byte_level(content):
-        raise CheckpointError(f"{path}: not a byte-level BPE tokenizer as GPT-2 has one")
+        raise CheckpointError(f"{path}: not a byte-level BPE tokenizer like GPT-2's")
     encoder, merges, added = model.get("vocab"), model.get("merges"), content.get("added_tokens") or []
     if not isinstance(encoder, dict) or not isinstance(merges, list) or not isinstance(added, list):
         raise CheckpointError(f"{path}: vocab, merges or added_tokens are malformed")

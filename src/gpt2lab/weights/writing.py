@@ -31,7 +31,7 @@ class NewTensor:
 
 
 def encoded(checkpoint: Checkpoint, name: str, precision: Precision, *, transposed: bool = False) -> NDArray[Any]:
-    """Encode tensor ``name`` as items of ``precision``. Raises :class:`CheckpointError` if that cannot hold it."""
+    """Encode tensor ``name`` as items of ``precision``. Raises :class:`CheckpointError` if a value does not fit."""
     values = checkpoint.tensors[name]
     try:
         return encode(values.T if transposed else values, precision)
@@ -49,7 +49,7 @@ def destination_file(path: Path, *, overwrite: bool = False) -> Iterator[IO[byte
     with _complaining(path), new_file(path, sync=False) as file:
         yield file
         if path.exists() and not overwrite:
-            raise CheckpointError(f"{path} was made by somebody else meanwhile; give another name or --overwrite")
+            raise CheckpointError(f"another process has created {path} meanwhile; give another name or --overwrite")
 
 
 @contextmanager
@@ -65,7 +65,7 @@ def destination_folder(path: Path, *, overwrite: bool = False, marker: str) -> I
     if occupied and not overwrite:
         raise CheckpointError(f"{path} already exists; give another name or --overwrite")
     if occupied and not (path / marker).is_file():
-        raise CheckpointError(f"{path} holds something else (it has no {marker}); give another name")
+        raise CheckpointError(f"{path} is another kind of folder (it has no {marker}); give another name")
     writer = new_files if occupied else new_folder
     with _complaining(path), writer(path, sync=False) as folder:
         yield folder
