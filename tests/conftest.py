@@ -1,7 +1,7 @@
 """Keeps every test on this machine and out of its user's files.
 
-No test reaches beyond the loopback interface, nor reads or fills a cache, ours or Hugging Face's; subprocesses inherit
-as much of that as environment variables can tell them.
+No test reaches beyond the loopback interface, nor reads or fills a cache, ours or Hugging Face's. Subprocesses inherit
+the part of this that environment variables control.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ os.environ |= {
     "no_proxy": "*",
 }
 
-# Threads of torch that wait for each other by spinning take the processor from those they wait for: on two busy cores
+# Torch's threads wait for each other by spinning, and take the processor from those they wait for: on two busy cores
 # the tests of training then took four times as long.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -40,7 +40,7 @@ IS_WORKER = "PYTEST_XDIST_WORKER" in os.environ
 if IS_WORKER:
     os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 
-# A job in the background of a script ignores Ctrl-C, and so would every process that a test starts and interrupts.
+# A script's background job ignores Ctrl-C, and every process that a test starts and interrupts would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # A busy machine is no failure: property tests have no time limit for each example.
@@ -56,7 +56,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread_each() -> Iterator[None]:
-    """Engines in a worker compute with one thread unless a test asks for more."""
+    """Let engines in a worker compute with one thread unless a test asks for more."""
     with pytest.MonkeyPatch.context() as patch:
         if IS_WORKER and importlib.util.find_spec("gpt2lab._native"):
             patch.setattr("gpt2lab.engines.native.physical_cores", lambda: 1)
@@ -65,7 +65,7 @@ def _one_thread_each() -> Iterator[None]:
 
 @pytest.fixture
 def no_curve(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Training draws no pictures of its losses, which would take longer than training a tiny model does."""
+    """Keep training from drawing pictures of its losses, which would take longer than training a tiny model."""
     found = importlib.util.find_spec
     monkeypatch.setattr(
         "gpt2lab.training.metrics.find_spec", lambda name: None if name == "matplotlib" else found(name)
@@ -94,7 +94,7 @@ def _loopback_only(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _refuse_foreign(family: int, address: Any) -> None:
-    """Fail the test if ``address`` is on another machine. Names but ``localhost`` count as that."""
+    """Fail the test if ``address`` is on another machine. Every name but ``localhost`` counts as another machine."""
     if family not in (socket.AF_INET, socket.AF_INET6) or address[0] in (None, "", "localhost", b"localhost"):
         return
     host = address[0].decode() if isinstance(address[0], bytes) else str(address[0])
@@ -107,7 +107,7 @@ def _refuse_foreign(family: int, address: Any) -> None:
 
 
 class RunFolder:
-    """What a training would write, written by hand: the run ``name`` in ``base``, at ``path``. Nothing is there yet."""
+    """A training run's files, written by hand: the run ``name`` in ``base``, at ``path``; none exist at first."""
 
     def __init__(self, base: Path, name: str = "run1") -> None:
         self.path = base / "checkpoint" / name
@@ -120,7 +120,7 @@ class RunFolder:
         (self.path / "settings.json").write_text(json.dumps(values))
 
     def update(self, step: int, loss: float = 2.0, *, mode: str = "a", **more: Any) -> None:
-        """The record of an update; half a second each."""
+        """Write the record of an update; each takes half a second."""
         record = {"step": step, "seconds": step / 2, "loss": loss, "average": loss, "learning_rate": 1e-3}
         self.record(**{**record, "tokens_per_second": 100.0, "memory": 1 << 30, **more}, mode=mode)
 
@@ -140,13 +140,13 @@ class RunFolder:
 
 @pytest.fixture(scope="session")
 def run_folders() -> type[RunFolder]:
-    """For several of them."""
+    """Write the records of several updates."""
     return RunFolder
 
 
 @pytest.fixture
 def run_folder(tmp_path: Path) -> RunFolder:
-    """The folder of a run that has not begun."""
+    """Provide the folder of a run that has not begun."""
     return RunFolder(tmp_path)
 
 
@@ -161,6 +161,6 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The files that take longest first, so that no process ends up alone with one of them."""
+    """Put the files that take longest first, so that no process ends up alone with one of them."""
     longest = ("test_docs.py", "test_train.py", "test_start.py", "test_distributed.py")
     items.sort(key=lambda item: item.path.name not in longest)

@@ -15,7 +15,7 @@ FOLDERS = [ROOT, ROOT / "src" / "gpt2lab"]
 
 
 def described() -> list[str]:
-    """The parts in the order of the table."""
+    """Return the parts in the order of the table."""
     table = PAGE.partition("## What each part does")[2].partition("\n## ")[0]
     return ["_native" if part == "native" else part for part in re.findall(r"^\| `(\w+)(?:/|\.py)` \|", table, re.M)]
 

@@ -44,14 +44,14 @@ class Block:
     code: str
     skipped: bool
     output: str | None = None
-    """What the page shows as the output of a shell block."""
+    """The output of a shell block that the page shows."""
 
     def __str__(self) -> str:
         return f"{self.page.relative_to(ROOT).as_posix()}:{self.line}"
 
 
 def blocks_of(page: Path) -> list[Block]:
-    """The blocks of a page that name a language, in order."""
+    """Return the blocks of a page that name a language, in order."""
     text = page.read_text(encoding="utf-8")
     blocks: list[Block] = []
     end = 0
@@ -69,13 +69,13 @@ def blocks_of(page: Path) -> list[Block]:
 
 
 def block_of(page: Path, text: str, match: re.Match[str]) -> Block:
-    """What a match of ``FENCE`` found."""
+    """Return the block that a match of ``FENCE`` found."""
     line = text.count("\n", 0, match.start("code")) + 1
     return Block(page, line, match["language"], dedent(match["code"]), skipped=match["test"] == "skip")
 
 
 def shows(shown: str, printed: str) -> bool:
-    """Whether what a page shows is what was printed, but for white space and what ``…`` stands for."""
+    """Return whether a page shows what was printed, except for white space and what ``…`` stands for."""
     parts = [re.escape(" ".join(part.split())) for part in shown.split("…")]
     return re.fullmatch(r"\s?.*\s?".join(parts), " ".join(printed.split())) is not None
 
@@ -85,7 +85,7 @@ BLOCKS = [block for page in PAGES for block in blocks_of(page) if not block.skip
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], tuple[Path, dict[str, Any]]]:
-    """A page's folder and Python namespace, the same for all of its blocks."""
+    """Provide a page's folder and Python namespace, the same for all of its blocks."""
     made: dict[Path, tuple[Path, dict[str, Any]]] = {}
 
     def of(page: Path) -> tuple[Path, dict[str, Any]]:
@@ -180,7 +180,7 @@ def test_links_lead_somewhere(page):
 
 
 def leads_somewhere(page: Path, target: str) -> bool:
-    """Whether a link's file, and the heading that it names, are there. Other sites are not asked."""
+    """Return whether a link's file, and the heading that it names, exist; links to other sites are not followed."""
     if re.match(r"(https?|mailto):", target):
         return True
     name, _, anchor = target.partition("#")
@@ -191,7 +191,7 @@ def leads_somewhere(page: Path, target: str) -> bool:
 
 
 def anchors_of(page: Path) -> set[str]:
-    """The anchors that a page's headings get."""
+    """Return the anchors of a page's headings."""
     headings = re.findall(r"^#+ +(.+?) *$", page.read_text(encoding="utf-8"), re.M)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
@@ -203,5 +203,5 @@ def test_every_page_is_in_the_index():
 
 
 def linked(text: str) -> set[str]:
-    """The targets of a text's links, without anchors."""
+    """Return the targets of a text's links, without anchors."""
     return {target.partition("#")[0] for target in re.findall(r"\]\(([^)\s]+)\)", text)}

@@ -1,4 +1,4 @@
-"""What runs outside of pytest names what there is: make's targets, scripts, extras, marks."""
+"""Everything that runs outside pytest names only things that exist: make's targets, scripts, extras, marks."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_extras_that_are_installed_exist():
 
 
 def sourced(command: str) -> str:
-    """What bash prints that knows the functions of .ci/steps."""
+    """Return what bash prints with the functions of .ci/steps."""
     script = f". '{ROOT}/.ci/steps'; {command}"
     return subprocess.run(["bash", "-euc", script], capture_output=True, text=True, check=True).stdout
 

@@ -20,7 +20,7 @@ def graph() -> Graph:
 
 
 def cycle(graph: Graph) -> list[str]:
-    """A cycle of ``graph``, empty if it has none."""
+    """Return a cycle of ``graph``, empty if it has none."""
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:

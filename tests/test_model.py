@@ -1,4 +1,4 @@
-"""What a user of the Python API sees, on every engine: golden numbers, invariance, and what each argument means."""
+"""The Python API on every engine: golden numbers, invariance, and the meaning of each argument."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def device(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def tiny(device: str) -> LanguageModel:
-    """n_vocab 50257, n_ctx 64."""
+    """Provide a model with n_vocab 50257 and n_ctx 64."""
     return gpt2lab.load(GOLDEN / "tiny", precision="float32", device=device)
 
 
 @pytest.fixture(scope="module")
 def odd(device: str) -> LanguageModel:
-    """n_vocab 307, n_ctx 40, no tokenizer."""
+    """Provide a model with n_vocab 307, n_ctx 40 and no tokenizer."""
     return gpt2lab.load(GOLDEN / "odd", precision="float32", device=device)
 
 
@@ -348,7 +348,7 @@ def test_arguments_out_of_range_are_named_before_any_work(
         tiny.generate(PROMPT, **arguments)
     if "n" not in arguments:
         with pytest.raises(error, match=message):
-            tiny.stream(PROMPT, **arguments)  # by the call, not by the first piece
+            tiny.stream(PROMPT, **arguments)  # raised by the call, not by the first piece
 
 
 # ---- looking inside -------------------------------------------------------------------------------------------------
@@ -602,7 +602,7 @@ def test_a_stream_is_of_one_sample(tiny: LanguageModel) -> None:
 
 
 def padded_model(n_vocab: int) -> LanguageModel:
-    """A model whose likeliest ids by far are those that no text has."""
+    """Return a model whose likeliest ids by far have no text."""
     config = ModelConfig(n_vocab=n_vocab, n_ctx=16, n_embd=8, n_head=1, n_layer=1)
     tensors = {name: np.zeros(shape, np.float32) for name, shape in tensor_shapes(config).items()}
     tensors["ln_f.bias"] += 1

@@ -114,7 +114,7 @@ UNDECLARED = "import pytest\ndef test_mine(): pytest.skip('not today')\n"
 
 @pytest.fixture(scope="module")
 def run_pytest(tmp_path_factory) -> Callable[..., tuple[int, str]]:
-    """``run_pytest(*flags, files=…)``: the exit status and output of pytest where nothing is there."""
+    """Provide ``run_pytest(*flags, files=…)``: the exit status and output of pytest where no need is met."""
 
     def run(*flags: str, files: tuple[str, ...] = (DECLARED, MODULE)) -> tuple[int, str]:
         folder = tmp_path_factory.mktemp("tests")
@@ -131,7 +131,7 @@ def run_pytest(tmp_path_factory) -> Callable[..., tuple[int, str]]:
 
 @pytest.fixture(scope="module", params=["0", "2"], ids=["one process", "two workers"])
 def strict(request, run_pytest) -> tuple[int, str]:
-    """All skips, where train and browser were installed, and what is missing came with them."""
+    """Report all skips where train and browser were installed, and the missing things come with them."""
     return run_pytest("--installed=test,train,browser", "-n", request.param, files=(DECLARED, MODULE, UNDECLARED))
 
 

@@ -1,4 +1,4 @@
-"""What is installed: files, metadata, imports; and that tests can not reach the network."""
+"""The installed files, metadata and imports; and a check that tests cannot reach the network."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ HEAVY = ("torch", "transformers", "tensorboard", "matplotlib", "huggingface_hub"
 
 
 def python(code: str, cwd: Path) -> str:
-    """What a Python of its own prints."""
+    """Return what a separate Python prints."""
     return subprocess.run([sys.executable, "-c", code], cwd=cwd, capture_output=True, text=True, check=True).stdout
 
 
@@ -91,6 +91,6 @@ def test_network_is_refused():
 def test_loopback_is_not_refused():
     server = http.server.HTTPServer(("127.0.0.1", 0), http.server.BaseHTTPRequestHandler)
     threading.Thread(target=server.handle_request, daemon=True).start()
-    with pytest.raises(urllib.error.HTTPError, match="501"):  # an answer, if no friendly one
+    with pytest.raises(urllib.error.HTTPError, match="501"):  # an answer, although an error
         urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}/", timeout=10)
     server.server_close()

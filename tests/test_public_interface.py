@@ -1,4 +1,4 @@
-"""The public interface is what docs/python.md lists: no less than the docs use, no more than there is."""
+"""The public interface is what docs/python.md lists: every name that the docs use, and only names that exist."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def listed() -> dict[str, set[str]]:
-    """Module → names, as the table of docs/python.md has them."""
+    """Return module → names, from the table of docs/python.md."""
     section = (ROOT / "docs" / "python.md").read_text(encoding="utf-8").partition("## The public interface")[2]
     rows = re.findall(r"^\| `([\w.]+)` \| (.+) \|$", section, re.M)
     return {module: set(re.findall(r"`(\w+)`", names)) for module, names in rows}
 
 
 def imported(page: Path) -> set[tuple[str, str]]:
-    """What the Python blocks of a page import from the package: module and name."""
+    """Return what the Python blocks of a page import from the package: module and name."""
     blocks = re.findall(r"^( *)```python\n(.*?)^\1```$", page.read_text(encoding="utf-8"), re.M | re.S)
     nodes = [node for _, code in blocks for node in ast.walk(ast.parse(dedent(code)))]
     return {

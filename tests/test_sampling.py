@@ -348,7 +348,7 @@ def test_draws_follow_softmax_of_logits_over_temperature_with_each_filter(
 
 
 def chi_square_is_ordinary(observed: np.ndarray, expected: np.ndarray) -> bool:
-    """Below the 99.99 % quantile (Wilson and Hilferty's approximation); rare classes are counted together."""
+    """Return whether chi-square is below its 99.99 % quantile (Wilson and Hilferty); rare classes count together."""
     rare = expected < 5
     observed, expected = (np.append(x[~rare], x[rare].sum()) if rare.any() else x for x in (observed, expected))
     degrees = len(expected) - 1

@@ -1,4 +1,4 @@
-"""What is declared of a stage of sampling reaches every interface: a copy of the package gets one more stage."""
+"""The declaration of a sampling stage reaches every interface: a copy of the package gets one more stage."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MODEL = f"gpt2lab.load({str(Path(__file__).parent / 'golden' / 'tiny')!r}, devic
 
 @pytest.fixture(scope="module")
 def with_floor(tmp_path_factory):
-    """``with_floor(code)``: what it prints where there is a stage ``floor``."""
+    """Provide ``with_floor(code)``: what the code prints where there is a stage ``floor``."""
     folder = tmp_path_factory.mktemp("copy")
     environment = copy_with_new_stage(folder)
     return lambda code: python(code, environment, folder)

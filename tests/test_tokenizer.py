@@ -74,7 +74,7 @@ def original_encode(text: str, encoder: Mapping[str, int], merges: Sequence[str]
 
 
 class Original:
-    """The original encoder for GPT-2's vocabulary; parsing the merges once keeps the property test quick."""
+    """Return the original encoder for GPT-2's vocabulary; parsing the merges once keeps the property test quick."""
 
     def __init__(self) -> None:
         self.merges = bpe.VOCAB_FILE.read_text(encoding="utf-8").split("\n")[1:-1]
@@ -107,7 +107,7 @@ def own(encoder: Mapping[str, int], merges: Sequence[str]) -> Tokenizer:
 
 @pytest.fixture(scope="module")
 def permuted() -> Tokenizer:
-    """GPT-2's tokens and merges under other ids, which tiktoken could not express."""
+    """Return GPT-2's tokens and merges under other ids, which tiktoken could not express."""
     encoder = gpt2().encoder()
     ids = list(encoder.values())
     random.Random(1).shuffle(ids)
@@ -151,10 +151,10 @@ def test_vocabulary_is_what_encoder_json_has(original: Original) -> None:
 
 @pytest.mark.slow
 def test_each_merge_is_the_last_step_to_its_token() -> None:
-    """Why tiktoken, which joins any neighbours that make a token, equals the original, which joins listed pairs.
+    """Check that tiktoken, which joins any neighbours that make a token, equals the original, which joins listed pairs.
 
-    What the merges before a token's own make of its bytes is exactly that merge's pair, so it never comes about
-    in another way.
+    The merges listed before a token's own merge turn its bytes into exactly that merge's pair, so the token never
+    arises in another way.
     """
     pairs = [tuple(line.split(" ")) for line in gpt2().merges()]
     ranks = {pair: rank for rank, pair in enumerate(pairs)}
@@ -289,7 +289,7 @@ def test_permuted_end_of_text_is_the_checkpoints(permuted: Tokenizer) -> None:
 
 @st.composite
 def vocabularies(draw: st.DrawFn) -> tuple[dict[str, int], list[str]]:
-    """Any merges over three letters and the space: products made twice, out of order, never reached."""
+    """Return any merges over three letters and the space: products made twice, out of order, never reached."""
     tokens, merges = ["a", "b", "c", "Ġ"], []
     for _ in range(draw(st.integers(0, 14))):
         left, right = draw(st.sampled_from(tokens)), draw(st.sampled_from(tokens))
@@ -379,7 +379,7 @@ CONTINUATIONS = [bytes([second]) + b"\x80" * more for second in (0x80, 0xBF) for
 
 
 def unfinished(data: bytes) -> int:
-    """How many bytes at the end begin a character that later bytes may complete."""
+    """Return how many bytes at the end begin a character that later bytes may complete."""
     for n in range(1, min(3, len(data)) + 1):
         if data[-n] >= 0xC0:
             return n if any(is_utf8(data[-n:] + continuation) for continuation in CONTINUATIONS) else 0

@@ -1,8 +1,7 @@
-"""A headless Chromium, and ``gpt2lab serve`` beside it in a process of its own.
+"""A headless Chromium, and ``gpt2lab serve`` beside it in a separate process.
 
-``page`` opens nothing yet: ``page.goto("/")`` reaches the server of ``tales``. Whatever a page says on its console as
-an error, throws, or asks of another origin fails its test at the end. Without Playwright or a Chromium the tests are
-skipped.
+``page`` opens nothing yet: ``page.goto("/")`` reaches the server of ``tales``. If a page logs an error, throws, or
+sends a request to another origin, its test fails at the end. Without Playwright or a Chromium the tests are skipped.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ import needs
 
 HERE = Path(__file__).parent
 GOLDEN = HERE.parent / "golden"
-PATIENCE_MS = 30_000  # for a machine that does much else
+PATIENCE_MS = 30_000  # for a busy machine
 CHROMIUM_FLAGS = (
     "--no-sandbox",  # containers have no user namespaces
     "--disable-background-networking",
@@ -43,7 +42,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 class Complaints:
-    """What went wrong in a browser's pages, in words; ``forgive(part)`` lets pass what has ``part`` in it."""
+    """The problems of a browser's pages, in words; ``forgive(part)`` ignores those that contain ``part``."""
 
     def __init__(self) -> None:
         self._all: list[str] = []
@@ -78,7 +77,7 @@ class Complaints:
 
 @pytest.fixture(scope="package")
 def serve(_own_cache: None) -> Iterator[Callable[..., str]]:
-    """``serve(*arguments)`` starts ``gpt2lab serve`` with them on a free port, once, and returns its URL."""
+    """Provide ``serve(*arguments)``, which starts ``gpt2lab serve`` on a free port, once, and returns the URL."""
     running: dict[tuple[str, ...], tuple[str, subprocess.Popen[str]]] = {}
 
     def begin(*arguments: str) -> str:
@@ -89,7 +88,7 @@ def serve(_own_cache: None) -> Iterator[Callable[..., str]]:
     yield begin
     for _, process in running.values():
         process.send_signal(signal.SIGTERM)
-        process.send_signal(signal.SIGTERM)  # no test is waited for
+        process.send_signal(signal.SIGTERM)  # without waiting for running requests
     for _, process in running.values():
         try:
             process.wait(10)
@@ -103,7 +102,7 @@ def _started(arguments: tuple[str, ...]) -> tuple[str, subprocess.Popen[str]]:
 
 
 def served(command: list[str], **how: Any) -> tuple[str, subprocess.Popen[str]]:
-    """The URL of a server that ``command`` starts as ``how`` says, and its process."""
+    """Start a server with ``command`` as ``how`` says; return its URL and its process."""
     command = [*command, "--port", "0", "--quiet"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, encoding="utf-8", **how)
     said = []
@@ -116,26 +115,26 @@ def served(command: list[str], **how: Any) -> tuple[str, subprocess.Popen[str]]:
 
 
 def _empty(pipe: Any) -> None:
-    """A process that nobody reads stops at a full pipe."""
+    """Read a process's output, because a process whose output nobody reads stops at a full pipe."""
     for _ in pipe:
         pass
 
 
 @pytest.fixture(scope="package")
 def server(serve: Callable[..., str]) -> str:
-    """The URL of a server of ``tales``."""
+    """Provide the URL of a server of ``tales``."""
     return serve()
 
 
 @pytest.fixture(scope="package")
 def pair_server(serve: Callable[..., str]) -> str:
-    """The URL of a server of two models of one vocabulary: ``tales``, and ``tiny`` with random weights."""
+    """Provide the URL of a server of two models with one vocabulary: ``tales``, and ``tiny`` with random weights."""
     return serve("--model_name", "tales", "--model_name", str(GOLDEN / "tiny"))
 
 
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Any]:
-    """Chromium. Not for the whole session: while Playwright's loop runs, nobody else may call ``asyncio.run``."""
+    """Provide Chromium, not for the whole session: while Playwright's loop runs, no test may call ``asyncio.run``."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
@@ -149,7 +148,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture
 def complaints() -> Iterator[Complaints]:
-    """What the pages of this test did wrong; checked when it ends."""
+    """Provide the problems of this test's pages, which are checked when it ends."""
     collected = Complaints()
     yield collected
     collected.check()
@@ -157,7 +156,7 @@ def complaints() -> Iterator[Complaints]:
 
 @pytest.fixture
 def new_page(browser: Any, complaints: Complaints, request: pytest.FixtureRequest) -> Iterator[Callable[..., Any]]:
-    """``new_page(url=…, width=…, height=…, **options)``: a page with a profile of its own, watched by ``complaints``.
+    """Provide ``new_page(url=…, width=…, height=…, **options)``: a page with its own profile, and with ``complaints``.
 
     ``url`` is the server that addresses are relative to, by default that of ``tales``; ``options`` are those of
     Playwright's ``new_context``, e.g. ``color_scheme="dark"``, ``has_touch=True``, ``reduced_motion="reduce"``.
@@ -179,13 +178,13 @@ def new_page(browser: Any, complaints: Complaints, request: pytest.FixtureReques
 
 @pytest.fixture
 def page(new_page: Callable[..., Any]) -> Any:
-    """A page 1280 wide, of the server of ``tales``."""
+    """Provide a page 1280 pixels wide, of the server of ``tales``."""
     return new_page()
 
 
 @pytest.fixture(scope="package")
 def _plain_page(browser: Any, server: str) -> Iterator[tuple[Any, Complaints]]:
-    """One page for all tests of modules alone: a page for each takes longer than most of them."""
+    """Provide one page for all tests of single modules: a page for each takes longer than most of them."""
     with closing(browser.new_context(base_url=server)) as context:
         context.set_default_timeout(PATIENCE_MS)
         collected = Complaints()
@@ -197,7 +196,7 @@ def _plain_page(browser: Any, server: str) -> Iterator[tuple[Any, Complaints]]:
 
 @pytest.fixture
 def evaluate(_plain_page: tuple[Any, Complaints]) -> Iterator[Callable[..., Any]]:
-    """``evaluate(module, script, argument)``: the function ``script`` on a module of the page.
+    """Provide ``evaluate(module, script, argument)``, which calls the function ``script`` on a module of the page.
 
     For modules that need no document: ``evaluate("sampling.js", "(m, p) => m.entropy(p)", [0.5, 0.5])``.
     """
@@ -213,7 +212,7 @@ def evaluate(_plain_page: tuple[Any, Complaints]) -> Iterator[Callable[..., Any]
 
 @pytest.fixture
 def expect() -> Any:
-    """Playwright's ``expect``, patient. Instead of ``page.wait_for_function``, for the page's CSP forbids ``eval``."""
+    """Provide a patient ``expect``: ``page.wait_for_function`` needs ``eval``, which the page's CSP forbids."""
     from playwright.sync_api import expect
 
     expect.set_options(timeout=PATIENCE_MS)

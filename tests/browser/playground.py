@@ -1,4 +1,4 @@
-"""The playground as a user has it: what the tests of its parts do on it."""
+"""The playground as a user has it: actions that the tests of its parts share."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 PROMPT = "Once upon a time"
 SHORT = {"prompt": PROMPT, "max_tokens": 24, "seed": 7}
-"""Settings of a text that is drawn in a moment."""
+"""Settings of a text that is drawn quickly."""
 
 
 def visit(page: Any, address: str = "/", **settings: Any) -> Any:
@@ -35,28 +35,28 @@ def ended(page: Any) -> None:
 
 
 def text(page: Any) -> str:
-    """The text on display, prompt and all."""
+    """Return the text on display, prompt included."""
     if page.locator(".plain[open]").count() == 0:
         page.click(".plain summary")
     page.locator("#plain:not(:empty)").wait_for()
-    page.evaluate("() => new Promise(requestAnimationFrame)")  # what has changed is shown in the next frame
+    page.evaluate("() => new Promise(requestAnimationFrame)")  # changes are shown in the next frame
     page.evaluate("() => new Promise(requestAnimationFrame)")
     return page.locator("#plain").text_content()
 
 
 def show(page: Any, number: int) -> None:
-    """Put a text of the tree on display, the topmost is 0."""
+    """Put a text of the tree on display; the topmost is 0."""
     page.locator("[role=treeitem]").nth(number).locator("> .row").click()
 
 
 def alternatives(page: Any) -> Any:
-    """The buttons of the panel, once the logits of its place are there."""
+    """Return the buttons of the panel, once the logits of its place have arrived."""
     page.locator(".alternative .left", has_text="%").first.wait_for()
     return page.locator(".alternative")
 
 
 def branch(page: Any, place: int, rank: int) -> None:
-    """At the token ``place`` of those drawn or chosen, go on with its ``rank``-th likeliest, which is not its own."""
+    """Branch at token ``place`` of those drawn or chosen, with the ``rank``-th likeliest, which is a different one."""
     page.locator("#tokens .drawn, #tokens .chosen").nth(place).click()
     page.locator("#tokens .pinned").wait_for()
     alternatives(page)
@@ -65,7 +65,7 @@ def branch(page: Any, place: int, rank: int) -> None:
 
 
 def asked(page: Any, **body: Any) -> dict[str, Any]:
-    """What the API answers to a completion."""
+    """Return the API's answer to a completion request."""
     answer = page.request.post("/v1/completions", data=body)
     assert answer.ok, answer.text()
     return answer.json()

@@ -30,7 +30,7 @@ def violations(page: Any) -> list[str]:
 
 
 def settled(page: Any) -> None:
-    """Transitions have ended: colours in between are nobody's choice."""
+    """Wait until transitions have ended, because the colours in between do not count."""
     page.evaluate("Promise.all(document.getAnimations().map((each) => each.finished.catch(() => 0)))")
 
 

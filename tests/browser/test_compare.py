@@ -1,4 +1,4 @@
-"""Two models side by side: the same prompt and seed, and what each thinks of the other's text."""
+"""Two models side by side: the same prompt and seed, and how each rates the other's text."""
 
 from __future__ import annotations
 

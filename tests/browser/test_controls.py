@@ -1,4 +1,4 @@
-"""Sliders, numbers and the seed: every way to set a value, and what is no value."""
+"""Sliders, numbers and the seed: every way to set a value, and invalid values."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def _playground(browser: Any, server: str) -> Iterator[tuple[Any, Complaints]]:
 
 @pytest.fixture
 def controls(_playground: tuple[Any, Complaints]) -> Iterator[Any]:
-    """The playground, one page for all tests here, with the settings as they are at first."""
+    """Provide the playground, one page for all tests here, with the initial settings."""
     page, complaints = _playground
     page.evaluate("import('/page/settings.js').then((m) => m.settings.set(m.DEFAULTS))")
     yield page

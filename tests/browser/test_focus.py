@@ -1,4 +1,4 @@
-"""What the page looks at: each transition of the one object that holds it."""
+"""The page's focus: each transition of the one object that holds it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ BEGIN = """(m, steps) => {
 
 @pytest.fixture
 def focus(evaluate):
-    """``focus(("display", "one"), ("pin", 3))``: what is looked at after these transitions; here runs are names."""
+    """Provide ``focus(("display", "one"), ("pin", 3))``: the state after these transitions; here runs are names."""
     return lambda *steps: evaluate("focus.js", BEGIN, steps)
 
 

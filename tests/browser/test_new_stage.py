@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow  # a server of its own
 
 @pytest.fixture(scope="module")
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server that has the stage ``floor``."""
+    """Provide a server that has the stage ``floor``."""
     folder = tmp_path_factory.mktemp("copy")
     environment = copy_with_new_stage(folder)
     run = FROM_PATH + "from gpt2lab.cli.main import main; main(['serve', *sys.argv[1:]])"

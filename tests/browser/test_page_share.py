@@ -1,4 +1,4 @@
-"""What is shared comes out the same, token for token, or it is said that it does not."""
+"""A shared text comes out the same, token for token, or the page reports that it does not."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ pytestmark = pytest.mark.slow
 
 
 def shared(page):
-    """The link to the story on display."""
+    """Return the link to the story on display."""
     page.click("#share")
     return page.input_value("#link")
 
@@ -33,7 +33,7 @@ def told(page, words):
 
 @pytest.fixture
 def link(page):
-    """A link to a text of a warm temperature, with a branch and a branch of that."""
+    """Provide a link to a text of a warm temperature, with a branch and a branch of that."""
     visit(page, prompt="Der König, 王, said:", temperature=1.3, top_k=50, seed="9007199254740993")
     write(page)
     branch(page, 5, 1)

@@ -1,4 +1,4 @@
-"""A text is written on the page as the API writes it, with its figures; what hinders it is said in plain words."""
+"""A text is written on the page as the API writes it, with its figures; the page reports problems in plain words."""
 
 from __future__ import annotations
 

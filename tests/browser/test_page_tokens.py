@@ -1,4 +1,4 @@
-"""Tokens pointed at show what else might have stood there; a choice branches off."""
+"""Tokens show the alternatives in their place when pointed at; a choice branches off."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ pytestmark = pytest.mark.slow
 
 
 def ids_of(page, **more):
-    """Ids and likeliest ids of the text that the page writes first."""
+    """Return the ids and likeliest ids of the text that the page writes first."""
     answer = asked(page, prompt=PROMPT, max_tokens=24, seed=7, logprobs=20, return_tokens_as_token_ids=True, **more)
     logprobs = answer["choices"][0]["logprobs"]
     ids = [int(name.removeprefix("token_id:")) for name in logprobs["tokens"]]

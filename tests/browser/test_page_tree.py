@@ -1,4 +1,4 @@
-"""The tree of branches, by keyboard as ARIA's pattern has it."""
+"""The tree of branches, by keyboard as ARIA's pattern prescribes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def grown(page):
-    """A page with a text and two branches of it, and one of the first branch's; the second is on display."""
+    """Provide a page with a text, two branches of it, and a branch of the first; the second branch is on display."""
     write(visit(page))
     branch(page, 4, 0)
     branch(page, 8, 0)

@@ -1,4 +1,4 @@
-"""The HTML reports of `gpt2lab explore` in a browser: one file, tokens as in the playground, cards that show."""
+"""The HTML reports of `gpt2lab explore` in a browser: one file, tokens as in the playground, cards on hover."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WORDS = [*(f" word{n}" for n in range(len(PROBABILITIES))), "\n\n", ""]
 
 @pytest.fixture
 def opened(page: Any) -> Callable[[str], Any]:
-    """``opened(report)``: the page, once it shows ``report``."""
+    """Provide ``opened(report)``: the page, once it shows ``report``."""
 
     def show(report: str) -> Any:
         page.route("**/report", lambda route: route.fulfill(body=report, content_type="text/html"))

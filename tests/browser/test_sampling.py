@@ -18,7 +18,7 @@ from gpt2lab.sampling.rules import draw, philox4x32, stages, uniform
 N_VOCAB = 50_257
 N_CASES = 200
 
-# Everything of a case that can be compared, its arrays as bytes.
+# All parts of a case that can be compared, with arrays as bytes.
 RUN = """(m, cases) => cases.map(({logits, params, history, u}) => {
   const bytes = (array) => {
     const all = new Uint8Array(array.buffer);
@@ -41,7 +41,7 @@ RUN = """(m, cases) => cases.map(({logits, params, history, u}) => {
 
 
 def random_case(random: np.random.Generator, n_vocab: int) -> dict[str, Any]:
-    """Logits as models have them, or with many ties, or with tokens that are ruled out; any parameters."""
+    """Return random logits, like a model's, with many ties, or with tokens ruled out, and any parameters."""
     logits = random.normal(0, random.choice([0.1, 3, 30]), n_vocab)
     if random.random() < 0.4:
         logits = np.round(logits)
@@ -93,7 +93,7 @@ def _compare_draw(case: dict[str, Any], found: dict[str, Any], probabilities: np
 
 
 def _all_close(probabilities: np.ndarray) -> bool:
-    """Whether the fifth and sixth are so alike that a rounding may swap them."""
+    """Return whether two neighbours among the six highest are so close that rounding may swap them."""
     highest = np.sort(probabilities)[::-1][:6]
     return bool(np.any(-np.diff(highest) < 1e-12))
 

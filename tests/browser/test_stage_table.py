@@ -1,4 +1,4 @@
-"""The table of stages: what it shows is what gpt2lab.sampling says, and a slider's move asks nothing of the server."""
+"""The table of stages: it shows what gpt2lab.sampling computes, and moving a slider sends no request."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ SHOW = """(m, place) => {
 
 
 def percent(probability: float) -> str:
-    """As the page writes it, from 1 % on."""
+    """Format a probability as the page does, from 1 % on."""
     return f"{100 * probability:.1f} %"
 
 
@@ -108,7 +108,7 @@ def test_an_unlikely_token_that_was_chosen_by_hand_has_a_row(show):
 
 @pytest.fixture
 def write(expect: Any) -> Any:
-    """``write(page, **settings)`` lets the playground write with these, and waits for its end."""
+    """Provide ``write(page, **settings)``, which lets the playground write with these and waits for the end."""
 
     def run(page: Any, **settings: Any) -> None:
         page.goto("/")

@@ -1,4 +1,4 @@
-"""The page at /watch: a run's curves and texts as they are written, read off, and stepped through."""
+"""The page at /watch: a run's curves and texts while they are written, its readout, and its checkpoints."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def url(serve: Callable[..., str], base: Path) -> str:
-    """A server that watches a run for each test; none of them is there yet."""
+    """Provide a server that watches a run for each test; none of them exists yet."""
     return serve(*(argument for name in NAMES for argument in ("--watch", str(base / "checkpoint" / name))))
 
 
@@ -40,7 +40,7 @@ def folder(run_folders: Any, base: Path) -> Callable[[str], Any]:
 
 @pytest.fixture
 def watch(new_page: Callable[..., Any], url: str, expect: Any) -> Callable[..., Any]:
-    """``watch(name)``: a page that shows this run and is live."""
+    """Provide ``watch(name)``: a page that shows this run and is live."""
 
     def begin(name: str, **options: Any) -> Any:
         page = new_page(url, **options)
@@ -60,7 +60,7 @@ def fill(run: Any, last: int, *, every: int = 10) -> None:
 
 
 def place(page: Any, kind: str) -> list[float]:
-    """Heights of a line's points in pixels, from the top."""
+    """Return the heights of a line's points in pixels, from the top."""
     path = page.locator(f"#loss-chart path.line.{kind}").get_attribute("d")
     return [float(point.split(" ")[1]) for point in path[1:].split("L")]
 
@@ -162,7 +162,7 @@ def test_curves_are_read_off_with_pointer_and_keys(watch, folder, expect):
     assert cursor.get_attribute("aria-valuetext") == readout.inner_text()
     run.update(51, 2.9)
     expect(page.locator("#tiles")).to_contain_text("2.900")
-    expect(readout).to_contain_text("update 2 ·")  # who reads is not disturbed
+    expect(readout).to_contain_text("update 2 ·")  # the user's cursor stays
 
 
 def test_axes_and_smoothing_are_chosen_and_kept(watch, folder, expect):
@@ -226,7 +226,7 @@ def test_texts_are_stepped_through_and_nothing_in_them_is_run(watch, folder, exp
     assert texts.nth(1).locator("mark").all_inner_texts() == ["was not"]
     assert texts.nth(1).locator(".given").inner_text() == "The king"
     run.sample(31, "The king", "second at 31")
-    expect(title).to_contain_text("2 of 4")  # nor is who reads disturbed here
+    expect(title).to_contain_text("2 of 4")  # the user's choice stays here, too
     slider = page.get_by_role("slider", name="Checkpoint")
     slider.focus()
     page.keyboard.press("Home")

@@ -22,7 +22,7 @@ CONFIG = ModelConfig(n_vocab=50257, n_ctx=64, n_embd=32, n_head=2, n_layer=2)
 
 @pytest.fixture(scope="session")
 def twins():
-    """(native engine, transformers' model) with the same weights, large enough to have opinions."""
+    """Provide (native engine, transformers' model) with the same weights, large enough to prefer some tokens."""
     torch = needs.package("torch")
     transformers = needs.package("transformers")
     torch.manual_seed(0)
@@ -44,7 +44,7 @@ def engine(twins):
 
 @pytest.fixture(scope="session")
 def hf_logprobs(twins):
-    """``hf_logprobs(ids)``: transformers' log-probabilities of every id at every place, [len(ids), n_vocab]."""
+    """Provide ``hf_logprobs(ids)``: transformers' log-probabilities of every id at every place, [len(ids), n_vocab]."""
     import torch
 
     def compute(ids):
@@ -77,5 +77,5 @@ def server(monkeypatch, tmp_path):
 
 @pytest.fixture
 def data():
-    """The folder of the miniature data sets."""
+    """Provide the folder of the miniature data sets."""
     return DATA

@@ -1,4 +1,4 @@
-"""Perplexity of files of one's own and of WikiText: what is counted, and how text is prepared."""
+"""Perplexity of the user's files and of WikiText: what counts, and how text is prepared."""
 
 from __future__ import annotations
 
@@ -119,7 +119,9 @@ def test_the_guides_text_is_that_of_the_hubs_rows_joined(run, data, hf_logprobs)
 def test_the_hubs_parquet_is_the_same_text(run, data, tmp_path):
     pyarrow = needs.package("pyarrow")
     lines = (data / "wiki.test.raw").read_text("utf-8").splitlines(keepends=True)
-    (tmp_path / "wiki.test.raw").write_text("".join(lines[1:]), encoding="utf-8")  # all its empty lines hold a space
+    (tmp_path / "wiki.test.raw").write_text(
+        "".join(lines[1:]), encoding="utf-8"
+    )  # all empty lines of this file hold a space
     rows = [{"text": line if line.strip() else ""} for line in lines[1:]]
     importlib.import_module("pyarrow.parquet").write_table(pyarrow.Table.from_pylist(rows), tmp_path / "x.parquet")
     found = corpora.wikitext(run, Source(tmp_path / "x.parquet"), None, TEXTS)

@@ -18,7 +18,7 @@ PASSAGE = b'{"text": "one two three"}\n'
 
 @pytest.fixture
 def places(monkeypatch):
-    """``places(task, *places)`` puts a data set elsewhere."""
+    """Provide ``places(task, *places)``, which moves a data set."""
 
     def put(task, *where):
         monkeypatch.setitem(DATASETS, task, replace(DATASETS[task], places=where))
@@ -28,7 +28,7 @@ def places(monkeypatch):
 
 @pytest.fixture
 def hub(server, monkeypatch, tmp_path):
-    """A server that answers as the Hugging Face hub; the environment variable is read only at import."""
+    """Provide a server that answers like the Hugging Face hub; the environment variable is read only at import."""
     monkeypatch.setattr(constants, "ENDPOINT", server.url)
     monkeypatch.setattr(
         constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}"

@@ -1,4 +1,4 @@
-"""Data sets as they lie on disk: archives, folders, and what is wrong with them."""
+"""Data sets as they lie on disk: archives, folders, and faulty ones."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ def source(path, *lines):
 
 @pytest.fixture
 def loop(hf_logprobs, tokenizer):
-    """``loop(context, ending)``: log-probability of each of the ending's tokens, and those before it whole."""
+    """Provide ``loop(context, ending)``: the log-probability of each of the ending's tokens after all before it."""
 
     def score(context, ending):
         before, after = tokenizer.encode(context), tokenizer.encode(ending)
@@ -41,7 +41,7 @@ def loop(hf_logprobs, tokenizer):
 
 
 def learnt_passages(hf_logprobs, tokenizer):
-    """Passages whose last word the random model happens to predict, greedily."""
+    """Return passages whose last word the random model happens to predict greedily."""
     found = []
     for start in ("The baker had burnt", "Mira counted", "He asked to see", "In the end there was"):
         ids = tokenizer.encode(start)
@@ -57,7 +57,7 @@ def learnt_passages(hf_logprobs, tokenizer):
 
 
 def lambada_loop(passages, loop, tokenizer):
-    """The three protocols, one passage and one word at a time."""
+    """Compute the three protocols, one passage and one word at a time."""
     results = {"last word": [], "last token": [], "last word, stop-word filter": []}
     nats = {"last word": [], "last token": []}
     stops = stop_tokens(tokenizer)
@@ -187,7 +187,7 @@ def test_labels_may_be_spelled_as_text(run, data, tmp_path):
 
 
 def cbt_loop(text, choices, loop):
-    """The choice that makes itself and the rest of the sentence likeliest. Contexts are cut to what fits 64 tokens."""
+    """Return the choice that makes itself and the rest of the sentence likeliest; contexts are cut to fit 64 tokens."""
     from gpt2lab import Tokenizer
 
     tokenizer = Tokenizer.gpt2()

@@ -68,7 +68,7 @@ def test_a_zero_near_the_beginning_is_no_text(size):
 
 
 def hugging_face_perplexity(model, ids, n_ctx, stride):
-    """The recipe of transformers' guide to perplexity, each window weighted with the tokens that bear loss in it."""
+    """Follow transformers' guide to perplexity, with each window weighted by its number of tokens that bear loss."""
     import torch
 
     nats, count, previous = 0.0, 0, 0
@@ -128,7 +128,7 @@ def test_protocols_name_their_strides():
 
 
 class Uniform:
-    """An engine that finds all of two ids equally likely, and a tokenizer of bytes."""
+    """Return an engine for which two ids are equally likely, and a tokenizer of bytes."""
 
     config = type("Config", (), {"n_ctx": 64})
     end_of_text = 0

@@ -11,11 +11,11 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 
 @pytest.fixture(scope="session")
 def tiny() -> LanguageModel:
-    """GPT-2's vocabulary, a context of 64."""
+    """Provide a model with GPT-2's vocabulary and a context of 64."""
     return load(GOLDEN / "tiny")
 
 
 @pytest.fixture(scope="session")
 def exact() -> LanguageModel:
-    """The same, with text made in float32 too."""
+    """Provide the same model, with text generated in float32 too."""
     return load(GOLDEN / "tiny", precision="float32")

@@ -32,7 +32,7 @@ def test_places_tell_both_models_probabilities_and_their_divergence(tiny, coarse
 
 @pytest.fixture(scope="session")
 def coarse(tiny) -> LanguageModel:
-    """The same model with 4-bit weights."""
+    """Provide the same model with 4-bit weights."""
     from gpt2lab import load
 
     return load(tiny._engines.checkpoint.path, precision="q4_0")

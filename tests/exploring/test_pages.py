@@ -1,4 +1,4 @@
-"""Pages: whole, alone, and with nothing in them that a text put there as markup."""
+"""Pages are complete and self-contained, and no text becomes markup in them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NASTY = "</script><script>alert('1')</script><img src=x onerror=\"alert(2)\">&am
 
 
 class Elements(HTMLParser):
-    """Collects elements, attributes and text."""
+    """A parser that collects elements, attributes and text."""
 
     def __init__(self) -> None:
         super().__init__()

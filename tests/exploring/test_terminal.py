@@ -1,4 +1,4 @@
-"""What was explored, in a terminal."""
+"""Results of exploring in a terminal."""
 
 from __future__ import annotations
 

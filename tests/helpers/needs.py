@@ -1,8 +1,8 @@
-"""What some tests need and not every machine has: packages of extras, programs, properties of the system.
+"""The needs of tests that not every machine meets: packages of extras, programs, properties of the system.
 
 Everything is declared here once. A test names what it needs, and is skipped where that is missing:
 ``@needs.mark("Linux")`` on a test or as a module's ``pytestmark``, ``torch = needs.package("torch")`` in place of an
-import, ``needs.check("a CPU with AMX")`` in a test's body. :mod:`skips` tells from the same declarations which of the
+import, ``needs.check("a CPU with AMX")`` in a test's body. :mod:`skips` finds out from the same declarations which
 skips an installation would have prevented.
 """
 
@@ -54,7 +54,7 @@ PACKAGES = {
 
 
 def extras_with(requirement: str, *, everywhere: bool = False) -> frozenset[str]:
-    """The extras that install ``requirement``, a name with or without extras of its own, here or on any Python."""
+    """Return the extras that install ``requirement``, a name with or without its own extras, here or on any Python."""
     wanted = Requirement(requirement)
     return frozenset(
         extra
@@ -67,7 +67,7 @@ def extras_with(requirement: str, *, everywhere: bool = False) -> frozenset[str]
 
 
 def chromium() -> str | None:
-    """Where this machine's Chromium is."""
+    """Return the path of this machine's Chromium."""
     names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
     return next((path for path in map(shutil.which, names) if path), None)
 
@@ -79,7 +79,7 @@ def _kernels_for_amx() -> bool:
 
 
 def _cpu_has_amx() -> bool:
-    """What the kernel says of the CPU, whatever our core makes of it."""
+    """Return whether the kernel lists the features of a CPU with AMX, whether or not our core uses them."""
     try:
         flags = Path("/proc/cpuinfo").read_text().split()
     except OSError:
@@ -97,12 +97,12 @@ def _never(extras: frozenset[str]) -> bool:
 
 @dataclass(frozen=True)
 class Need:
-    """Something that a test needs: whether it is there, and whether it must be once ``extras`` were installed."""
+    """A need of tests: whether it is met, and whether it must be met once ``extras`` are installed."""
 
     is_met: Callable[[], bool]
     is_due: Callable[[frozenset[str]], bool] = _never  # no installation brings it
     at_most: int | None = None
-    """The number of tests of a run that may be skipped for want of it; None: any."""
+    """The number of tests of a run that may be skipped for lack of it; None: any."""
 
 
 def _from_extras(is_met: Callable[[], bool], *extras: str) -> Need:
@@ -129,7 +129,7 @@ NEEDS: dict[str, Need] = {
 
 
 def reason_of(name: str) -> str:
-    """What a skipped test gives as its reason."""
+    """Return the reason that a skipped test gives."""
     extras = sorted(extras_with(PACKAGES[name])) if name in PACKAGES else []
     return f"needs {name}" + (f": pip install 'gpt2lab[{extras[0]}]'" if extras else "")
 
@@ -138,12 +138,12 @@ NAME_OF = {reason_of(name): name for name in NEEDS}
 
 
 def missing(*names: str) -> str | None:
-    """The reason to skip what needs all of ``names``; None if everything is here."""
+    """Return the reason to skip a test that needs all of ``names``; None if everything is here."""
     return next((reason_of(name) for name in names if not NEEDS[name].is_met()), None)
 
 
 def mark(*names: str) -> pytest.MarkDecorator:
-    """A mark that skips a test, or with ``pytestmark`` a module's tests, unless all of ``names`` are here."""
+    """Return a mark that skips a test, or with ``pytestmark`` a module's tests, unless all of ``names`` are here."""
     reason = missing(*names)
     return pytest.mark.skipif(reason is not None, reason=reason or "")
 
@@ -156,7 +156,7 @@ def check(*names: str) -> None:
 
 
 def package(module: str) -> Any:
-    """The module, of a package in :data:`PACKAGES`; where that is missing, the caller is skipped."""
+    """Return the module, of a package in :data:`PACKAGES`; if that is missing, skip the caller."""
     __tracebackhide__ = True
     check(module.partition(".")[0])
     return importlib.import_module(module)

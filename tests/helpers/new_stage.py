@@ -1,5 +1,5 @@
-"""A copy of the package with one more stage of sampling, written as docs/architecture.md says: for the tests that look
-for it everywhere. The stage, ``floor``, drops tokens that are less likely than its parameter.
+"""A copy of the package with one more stage of sampling, written as docs/architecture.md says, for the tests that look
+for the stage in every interface. The stage, ``floor``, drops tokens that are less likely than its parameter.
 
 The C++ core is not built for it, so engines draw with ``device="reference"``.
 """
@@ -58,7 +58,7 @@ function minP(""",
         ),
     ],
 }
-"""All that is written by hand for it, but for C++: file → what is replaced, each once."""
+"""Everything written by hand for it, except C++: file → replacements, each made once."""
 
 
 FROM_PATH = "import sys; sys.meta_path[:] = [finder for finder in sys.meta_path if isinstance(finder, type)]\n"
@@ -66,7 +66,7 @@ FROM_PATH = "import sys; sys.meta_path[:] = [finder for finder in sys.meta_path 
 
 
 def copy_with_new_stage(folder: Path) -> dict[str, str]:
-    """Make the copy in ``folder``; the environment in which Python imports it."""
+    """Make the copy in ``folder``; return the environment in which Python imports it."""
     copied = folder / "gpt2lab"
     shutil.copytree(PACKAGE, copied, ignore=shutil.ignore_patterns("__pycache__", "assets", "_native*"))
     for path in (PACKAGE / "assets", Path(_native.__file__)):  # an editable install has its core elsewhere
@@ -81,7 +81,7 @@ def copy_with_new_stage(folder: Path) -> dict[str, str]:
 
 
 def python(code: str, environment: dict[str, str], cwd: Path) -> str:
-    """What a Python of its own prints that has the copy."""
+    """Return what a separate Python prints that has the copy."""
     command = [sys.executable, "-c", FROM_PATH + code]
     run = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, encoding="utf-8")
     assert run.returncode == 0, run.stderr

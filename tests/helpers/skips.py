@@ -15,7 +15,7 @@ from needs import NAME_OF, NEEDS
 
 
 def verdict(reason: str, count: int, installed: frozenset[str]) -> str | None:
-    """Why ``count`` tests may not be skipped for ``reason``; None if they may."""
+    """Return why ``count`` tests may not be skipped for ``reason``; None if they may."""
     name = NAME_OF.get(reason)
     if name is None:
         return "tests/helpers/needs.py does not declare this reason"
@@ -48,7 +48,7 @@ class Skips:
 
     @property
     def faults(self) -> dict[str, str]:
-        """Reasons for which no test may be skipped here, with why."""
+        """Return the reasons for which no test may be skipped here, each with an explanation."""
         if self._installed is None:
             return {}
         verdicts = {reason: verdict(reason, n, self._installed) for reason, n in self._counts.items()}

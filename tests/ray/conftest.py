@@ -1,4 +1,4 @@
-"""The command in this process or in one of its own, small models by path, and an object store in memory."""
+"""The command in this process or in a separate one, small models by path, and an object store in memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import needs
 
 @pytest.fixture
 def gpt2lab() -> Callable[..., Result]:
-    """``gpt2lab(*arguments, input=None)``."""
+    """Provide ``gpt2lab(*arguments, input=None)``."""
     from gpt2lab.cli.main import cli
 
     def run(*arguments: object, input: str | bytes | None = None) -> Result:
@@ -28,7 +28,7 @@ def gpt2lab() -> Callable[..., Result]:
 
 @pytest.fixture
 def start() -> Callable[..., subprocess.Popen]:
-    """``start(*arguments)``: the command in a process of its own."""
+    """Provide ``start(*arguments)``: the command in a separate process."""
 
     def run(*arguments: object, **more) -> subprocess.Popen:
         command = [sys.executable, "-m", "gpt2lab", *map(str, arguments)]
@@ -39,7 +39,7 @@ def start() -> Callable[..., subprocess.Popen]:
 
 @pytest.fixture
 def store():
-    """fsspec's ``memory://``, empty."""
+    """Provide fsspec's ``memory://``, empty."""
     filesystem = fsspec.filesystem("memory")
     for path in filesystem.ls("/", detail=False):
         filesystem.rm(path, recursive=True)
@@ -48,7 +48,7 @@ def store():
 
 @pytest.fixture
 def prompts(tmp_path) -> Path:
-    """Ten prompts as JSON lines."""
+    """Provide ten prompts as JSON lines."""
     path = tmp_path / "prompts.jsonl"
     path.write_text("".join(json.dumps({"prompt": f"Tale {number}"}) + "\n" for number in range(10)))
     return path
@@ -56,12 +56,12 @@ def prompts(tmp_path) -> Path:
 
 @pytest.fixture
 def ray_workers() -> Callable[[subprocess.Popen], dict[int, str]]:
-    """``ray_workers(process)``: process ids of Ray's actors below one, with what Ray calls them."""
+    """Provide ``ray_workers(process)``: the process ids of Ray's actors below it, with Ray's names for them."""
     return workers_of
 
 
 def workers_of(process: subprocess.Popen) -> dict[int, str]:
-    """Process ids of Ray's actors below ``process``, with what Ray calls them."""
+    """Return the process ids of Ray's actors below ``process``, with Ray's names for them."""
     found, parents = {}, {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -83,7 +83,7 @@ def workers_of(process: subprocess.Popen) -> dict[int, str]:
 
 @pytest.fixture
 def ended() -> Callable[[str], None]:
-    """``ended(stderr)``: skips where Ray itself gave up on a machine too busy to start it in its 30 seconds."""
+    """Provide ``ended(stderr)``, which skips the test if the machine was too busy to start Ray in its 30 seconds."""
 
     def check(errors: str) -> None:
         if "timed out during startup" in errors:

@@ -1,4 +1,4 @@
-"""Jobs on a Ray cluster of this machine: two workers, one of which is killed, and what cannot work."""
+"""Jobs on a Ray cluster of this machine: two workers, one of which is killed, and mistakes."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ ODD = Path(__file__).parents[1] / "golden" / "odd"
 
 @pytest.fixture
 def texts(gpt2lab, tmp_path) -> Path:
-    """A folder with text, records, prompts, a table and tokens."""
+    """Provide a folder with text, records, prompts, a table and tokens."""
     folder = tmp_path / "texts"
     folder.mkdir()
     draw = random.Random(1)
@@ -46,7 +46,7 @@ def texts(gpt2lab, tmp_path) -> Path:
 
 @pytest.fixture
 def in_process(monkeypatch):
-    """The stages run here, one row after another; returns the numbers of the rows that were given."""
+    """Run the stages here, one row after another; return the numbers of the rows given."""
     worked: list[int] = []
 
     def rows(_, given, stages, *, in_order):

@@ -48,7 +48,7 @@ serve.shutdown()
 
 @pytest.fixture(scope="module")
 def manifests() -> dict[str, Any]:
-    """The documents of all manifests by their kind."""
+    """Return the documents of all manifests by their kind."""
     files = sorted((EXAMPLES / "kubernetes").glob("*.yaml"))
     return {found["kind"]: found for file in files for found in yaml.safe_load_all(file.read_text(encoding="utf-8"))}
 

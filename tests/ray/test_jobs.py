@@ -1,4 +1,4 @@
-"""``gpt2lab generate --prompts … --out …`` on this machine: parts, what is left of an interrupted job, the end."""
+"""``gpt2lab generate --prompts … --out …`` on this machine: parts, the remains of an interrupted job, the end."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ FLAGS = ("--model", TINY, "--length", 6, "--part_size", 3)
 
 @pytest.fixture
 def expected(gpt2lab, prompts) -> str:
-    """What is printed without ``--out``."""
+    """Return what is printed without ``--out``."""
     return gpt2lab("generate", "--prompts", prompts, "--seed", 1, "--nsamples", 2, "--json", *FLAGS[:4]).stdout
 
 
 @pytest.fixture
 def job(gpt2lab, prompts):
-    """``job(out, *more)``: two samples of each prompt."""
+    """Provide ``job(out, *more)``: two samples of each prompt."""
 
     def run(out, *more, seed=("--seed", 1)):
         return gpt2lab("generate", "--prompts", prompts, "--out", out, *seed, "--nsamples", 2, "--json", *FLAGS, *more)
@@ -41,7 +41,7 @@ def job(gpt2lab, prompts):
 
 @pytest.fixture
 def broken_off(monkeypatch):
-    """``broken_off(*parts)``: from now on a job ends when it comes to one of these."""
+    """Provide ``broken_off(*parts)``: from then on a job ends when it reaches one of these."""
 
     def at(*numbers):
         add = Parts.add
@@ -57,7 +57,7 @@ def broken_off(monkeypatch):
 
 
 def made_parts(monkeypatch) -> list[int]:
-    """Numbers of the parts that are computed from now on."""
+    """Provide the numbers of the parts that are computed from now on."""
     made: list[int] = []
     make_parts = generating.make_parts
 

@@ -30,7 +30,7 @@ PROMPT = "Once upon a time"
 
 @dataclass
 class Running:
-    """A server that answers at ``url``."""
+    """A running server with its ``url``."""
 
     url: str
     service: Service
@@ -45,7 +45,7 @@ class Running:
         return self.http.post("/v1/completions", json=body)
 
     def events(self, **body: Any) -> list[Any]:
-        """The chunks of a stream; ``[DONE]`` is checked and left out."""
+        """Return the chunks of a stream, without ``[DONE]``, which is checked."""
         with self.http.stream("POST", "/v1/completions", json={**body, "stream": True}) as answer:
             assert answer.status_code == 200
             lines = [line for line in answer.iter_lines() if line]
@@ -53,12 +53,12 @@ class Running:
         return [json.loads(line.removeprefix("data: ")) for line in lines]
 
     def metric(self, name: str) -> float:
-        """The sum of a counter over its labels."""
+        """Return the sum of a counter over its labels."""
         lines = self.http.get("/metrics").text.splitlines()
         return sum(float(line.split()[-1]) for line in lines if line.startswith((f"{name}{{", f"{name} ")))
 
     def raw(self, body: dict[str, Any] | None = None, buffer: int | None = None) -> socket.socket:
-        """A connection of one's own, on which ``body`` has been sent."""
+        """Open a separate connection and send ``body`` on it."""
         host, port = self.url.removeprefix("http://").split(":")
         connection = socket.socket()
         if buffer:
@@ -72,7 +72,7 @@ class Running:
         return connection
 
     def idle(self, seconds: float = 10) -> bool:
-        """Whether all samples end within ``seconds``."""
+        """Return whether all samples end within ``seconds``."""
         return eventually(lambda: not self.worker.outstanding and not self.worker._running.takers, seconds)
 
 
@@ -92,7 +92,7 @@ def tales():
 
 @pytest.fixture(scope="session")
 def start(tales) -> Iterator[Callable[..., Running]]:
-    """``start(settings, models=…, runs=…, send_buffer=bytes)``; stopped at the end of all tests."""
+    """Provide ``start(settings, models=…, runs=…, send_buffer=bytes)``; its servers stop at the end of all tests."""
     running: list[tuple[Running, Thread]] = []
 
     def begin(
@@ -126,5 +126,5 @@ def start(tales) -> Iterator[Callable[..., Running]]:
 
 @pytest.fixture(scope="session")
 def api(start) -> Running:
-    """A server with the default settings."""
+    """Provide a server with the default settings."""
     return start()

@@ -33,7 +33,7 @@ def test_without_a_seed_one_is_chosen_and_told_and_makes_the_text_again(api):
 
 
 def test_text_is_the_command_line_s_for_the_same_seed_under_load(api, tales):
-    """Samples with other prompts, lengths and temperatures run beside those that are compared."""
+    """Run samples with other prompts, lengths and temperatures beside those that are compared."""
     settings = {"temperature": 0.9, "top_k": 40, "seed": 7}
     expected = [c.text for c in tales.generate([PROMPT, "The king"], n=3, length=24, **settings)]
     with ThreadPoolExecutor(8) as clients:
@@ -114,7 +114,7 @@ def test_a_stream_ends_with_its_reason_and_the_counts_that_were_asked_for(api):
 
 
 def test_a_stream_has_no_half_characters(api):
-    """Tokens 447 and 247 are parts of ’; drawn alternately nothing else is made."""
+    """Draw only tokens 447, 247 and 250, which are parts of ’ and “."""
     bias = {"447": 100, "247": 100, "250": 100}
     events = api.events(prompt="It", max_tokens=40, seed=2, logit_bias=bias, temperature=1.0)
     text = "".join(event["choices"][0]["text"] for event in events)
@@ -134,7 +134,7 @@ def test_logprobs_have_the_legacy_shape(api, tales):
     for token, logprob, top in zip(
         logprobs["tokens"], logprobs["token_logprobs"], logprobs["top_logprobs"], strict=True
     ):
-        assert 2 <= len(top) <= 3 and top[token] == pytest.approx(logprob)  # the drawn one is always there
+        assert 2 <= len(top) <= 3 and top[token] == pytest.approx(logprob)  # the drawn token is always included
 
 
 def test_logprobs_0_are_of_the_drawn_tokens_alone(api):

@@ -56,7 +56,7 @@ def test_a_client_that_leaves_while_sending_is_no_error(api):
 
 def test_a_slow_reader_stalls_nobody_and_is_cut_off(start):
     api = start(Settings(stall_seconds=0.4), send_buffer=4096)
-    # Log-probabilities make its stream much longer than what sockets and uvicorn keep for it.
+    # Log-probabilities make its stream much longer than the buffers of sockets and uvicorn.
     with api.raw({**LONG, "max_tokens": 150, "stream": True, "logprobs": 20}, buffer=4096) as slow:
         assert b" 200 " in slow.recv(100)
         began = time.monotonic()
@@ -87,7 +87,7 @@ def test_a_step_that_fails_ends_its_requests_and_not_the_server(start, tales, mo
     monkeypatch.setattr(scheduler, "step", lambda: 1 / 0)
     answer = api.complete(prompt=PROMPT)
     assert answer.status_code == 500 and answer.json()["error"]["code"] == "model_failed"
-    assert api.complete(prompt=PROMPT, max_tokens=2).status_code == 200  # with a scheduler of its own
+    assert api.complete(prompt=PROMPT, max_tokens=2).status_code == 200  # with a new scheduler
     assert api.metric("gpt2lab_failures_total") == 1
 
 
@@ -101,7 +101,7 @@ def test_an_address_that_is_taken_is_a_plain_error():
 
 
 def begin(*arguments: str) -> tuple[subprocess.Popen[str], str]:
-    """``gpt2lab serve`` in a process of its own, and its address."""
+    """Provide ``gpt2lab serve`` in a separate process, and its address."""
     command = [sys.executable, "-m", "gpt2lab", "serve", "--port", "0", "--threads", "1", *arguments]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert process.stderr

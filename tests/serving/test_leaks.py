@@ -1,4 +1,4 @@
-"""Whatever goes wrong: the right status, nothing held afterwards, and the server goes on."""
+"""After every kind of failure: the right status, nothing held, and a server that goes on."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ STREAM = {**LONG, "n": 4, "stream": True, "logprobs": 20}
 
 @pytest.fixture
 def nothing_left(api, tales):
-    """Fails if the server holds more after the test than before: samples, keys and values, tasks, connections."""
+    """Fail if the server holds more after the test than before: samples, keys and values, tasks, connections."""
     assert api.idle()
-    before = tales.engine.kv_cache_bytes  # kept for the next look at logits
+    before = tales.engine.kv_cache_bytes  # kept for the next request for logits
     yield
     assert api.idle(), "samples run on"
     assert eventually(lambda: not api.worker._readings and not api.worker._scheduler.busy)
@@ -83,7 +83,7 @@ def test_a_body_that_claims_to_be_huge_is_refused_at_once(api):
 
 
 def test_clients_that_vanish_mid_stream(api):
-    """Some close, some reset the connection, as a killed process with unread data does."""
+    """Close the connection, or reset it, as a killed process with unread data does."""
     for reset in (False, True):
         connections = [api.raw(STREAM) for _ in range(4)]
         for connection in connections:
@@ -116,7 +116,7 @@ def test_a_client_that_is_killed_mid_stream(api):
 
 
 def test_a_client_that_leaves_before_its_turn(api):
-    """While others fill the batch and it waits."""
+    """Leave while others fill the batch and the request waits."""
     with api.raw({**LONG, "n": 64, "stream": True}) as first:
         assert b" 200 " in first.recv(1000)
         with api.raw({**STREAM, "n": 8}):
@@ -125,7 +125,7 @@ def test_a_client_that_leaves_before_its_turn(api):
 
 
 def last_line(url: str, stays: bool) -> str | None:
-    """The last line of a stream; None of one that is left after its first, or that came too late."""
+    """Return the last line of a stream; None if the client left after the first line, or the stream came too late."""
     body = {**LONG, "max_tokens": 150, "stream": True}
     with httpx.stream("POST", f"{url}/v1/completions", json=body, timeout=60) as answer:
         if answer.status_code == 503:
@@ -137,7 +137,7 @@ def last_line(url: str, stays: bool) -> str | None:
 
 @needs.mark("POSIX")
 def test_sigterm_under_load_ends_every_stream_and_the_process():
-    """Sixteen stream, eight at a time; every fourth client leaves; more requests come."""
+    """Stream sixteen requests, eight at a time; every fourth client leaves; more requests come."""
     process, url = begin("--max_batch", "8")
     try:
         with ThreadPoolExecutor(16) as clients:

@@ -1,4 +1,4 @@
-"""What the page is made from: its files, a model's card and vocabulary, logits, and tokens told as ids."""
+"""The parts that the page is made from: its files, a model's card and vocabulary, logits, and tokens as ids."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def logits_of(api, tokens, **more):
 
 @pytest.fixture(scope="module")
 def exact():
-    """``tales`` once more, with an engine that no other server uses."""
+    """Provide ``tales`` once more, with an engine that no other server uses."""
     return gpt2lab.load("tales", precision="q8_0", threads=1)
 
 
@@ -92,7 +92,7 @@ def test_a_file_that_a_browser_has_is_not_sent_again(api):
     ["../app.py", "%2e%2e/app.py", "..%2fapp.py", "..%5capp.py", "%2fetc%2fpasswd", "nothing.js", "", ".", "a\0.js"],
 )
 def test_nothing_but_the_page_s_files_can_be_had(api, path):
-    with api.raw() as connection:  # clients tidy such paths up
+    with api.raw() as connection:  # HTTP clients normalise such paths
         path = path.replace("\0", "%00")
         connection.sendall(f"GET /page/{path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
         assert b" 404 " in connection.recv(100)
@@ -222,7 +222,7 @@ def test_logits_wait_their_turn_and_are_refused_while_draining(start):
 
 
 class Counting:
-    """The engine of ``tales``; counts what it is fed."""
+    """An engine of ``tales`` that counts the tokens it is fed."""
 
     def __init__(self, engine) -> None:
         self.fed = 0
@@ -251,7 +251,7 @@ def first_reading(engine, tokens, drawn):
 
 
 def test_looking_around_in_a_text_reads_only_what_is_new(exact):
-    """Logits are those of a first reading to the bit; tokens are fed again only where texts part."""
+    """Compare logits with those of a first reading, to the bit; tokens are fed again only where texts diverge."""
     engine = Counting(exact.engine)
     reader = LogitReader(engine, Tokenizer.gpt2())
     text, other = list(range(1000, 1300)), [7] * 20
@@ -295,7 +295,7 @@ def test_a_model_that_rests_gives_back_what_was_kept_for_the_next_look(start, ex
 
 
 def test_ids_without_text_have_no_logit_and_no_bytes(tales):
-    """Of a vocabulary that was rounded up."""
+    """Check ids of a vocabulary that was rounded up."""
     row = np.zeros((1, 50304), np.float32)
     engine = SimpleNamespace(new_sequence=lambda: 0, forward=lambda *_, given: row)
     read = row_of(LogitReader(engine, tales.tokenizer).read([1], 0))
@@ -331,7 +331,7 @@ def test_without_logprobs_there_are_no_tokens_to_tell(api):
 
 
 def test_every_token_is_told_as_an_id_as_soon_as_it_is_drawn(api):
-    """Parts of characters and what may begin a stop string, for which text is held back."""
+    """Send parts of characters, and tokens that may begin a stop string, at once, although their text is held back."""
     body = {"prompt": "It", "max_tokens": 40, "seed": 2, "logit_bias": {"447": 100, "247": 100, "250": 100}}
     body |= {"stop": ["’’’’’’’’’’", "never"], "logprobs": 0, "return_tokens_as_token_ids": True}
     events = api.events(**body)
@@ -342,7 +342,7 @@ def test_every_token_is_told_as_an_id_as_soon_as_it_is_drawn(api):
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_what_ends_a_sample_is_told_as_an_id(api, tales, stream):
-    """The end of a text, and the tokens that spelled a stop string; neither is in the text."""
+    """Send the end of a text, and the tokens that spelled a stop string, although neither is in the text."""
     body = {"prompt": PROMPT, "seed": 1, "logprobs": 1, "return_tokens_as_token_ids": True, "max_tokens": 20}
 
     def told(**more):

@@ -1,4 +1,4 @@
-"""What is refused: with the right status, in OpenAI's shape, naming the field; never with 500."""
+"""Refusals have the right status and OpenAI's shape and name the field; none is a 500."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def test_a_malformed_body_is_no_server_error(api, path, body):
 
 
 def test_a_body_must_be_sent_as_json(api):
-    """Or any page could make a browser send one."""
+    """Refuse it, or else any page could make a browser send one."""
     error_of(api.http.post("/v1/completions", content=b'{"prompt": "x"}', headers={"content-type": "text/plain"}), 415)
 
 

@@ -1,4 +1,4 @@
-"""schemathesis asks all that the OpenAPI document allows, and much that it does not: nothing is answered with 5xx."""
+"""schemathesis sends what the OpenAPI document allows, and much that it does not: no answer is 5xx."""
 
 from __future__ import annotations
 
@@ -21,7 +21,14 @@ def test_no_request_makes_the_server_fail(api, tmp_path):
     # one worker: Python 3.11 may raise SystemError when two threads parse sources at the same time
     command = [program, "run", f"{api.url}/openapi.json", "--checks", checks, "--max-examples", "60", "--workers", "1"]
     run = subprocess.run(
-        [*map(str, command), "--request-timeout", "60", "--seed", "1", "--no-color"],  # 10 is little on a busy machine
+        [
+            *map(str, command),
+            "--request-timeout",
+            "60",
+            "--seed",
+            "1",
+            "--no-color",
+        ],  # 10 is too short on a busy machine
         cwd=tmp_path,
         capture_output=True,
         text=True,

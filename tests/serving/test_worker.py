@@ -18,7 +18,7 @@ from gpt2lab.tokenizer import Tokenizer
 
 
 class OneByOne:
-    """Draws token 262 for every sample at each step that is allowed, and notes what happened."""
+    """A scheduler that draws token 262 for every sample at each step that is allowed, and records its calls."""
 
     def __init__(self) -> None:
         self.allowed: Queue[None] = Queue()
@@ -56,7 +56,7 @@ def sample(number: int = 0, whole: bool = False) -> Sample:
 
 
 def run(test, capacity=2):
-    """``test(worker, scheduler)`` with a worker that has started."""
+    """Run ``test(worker, scheduler)`` with a worker that has started."""
     scheduler = OneByOne()
 
     async def main() -> None:

@@ -9,7 +9,7 @@ SCRIPT = Path(__file__).parents[2] / "tools" / "requirements.py"
 
 
 def printed(*arguments: str) -> dict[str, Requirement]:
-    """The requirements that the script prints, by name."""
+    """Return the requirements that the script prints, by name."""
     run = subprocess.run([sys.executable, SCRIPT, *arguments], capture_output=True, text=True, check=True)
     return {requirement.name: requirement for requirement in map(Requirement, run.stdout.splitlines())}
 

@@ -28,7 +28,7 @@ TINY = ModelConfig(n_vocab=64, n_ctx=12, n_embd=16, n_head=2, n_layer=2)
 
 
 class Notes(Reporter):
-    """Remembers what it was told."""
+    """A reporter that records its calls."""
 
     def __init__(self) -> None:
         self.said: list[str] = []
@@ -57,14 +57,14 @@ def golden() -> Path:
 
 @pytest.fixture
 def counting() -> Windows:
-    """A ring in which every token tells the next: 0 1 2 3 … 50 0 1 2 3 …"""
+    """Return a ring in which every token determines the next: 0 1 2 3 … 50 0 1 2 3 …"""
     documents = Documents.of([np.arange(1, 51)] * 8)
     return Windows(Ring(documents, separator=0), TINY.n_ctx, seed=3)
 
 
 @pytest.fixture
 def make_trainer(tmp_path: Path, counting: Windows) -> Callable[..., Trainer]:
-    """A trainer of the tiny model; keyword arguments are settings, and ``reporter`` is a :class:`Notes`."""
+    """Return a trainer of the tiny model; keyword arguments are settings, and ``reporter`` is a :class:`Notes`."""
 
     def make(
         run: str = "run",

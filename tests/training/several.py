@@ -64,7 +64,7 @@ class Losses(Reporter):
 
 
 class Disturbed(Trainer):
-    """A trainer whose third update something happens in."""
+    """A trainer whose third update fails or is interrupted."""
 
     disturbance: dict[str, Any]
 
@@ -81,7 +81,7 @@ class Disturbed(Trainer):
 
 
 def windows(seed: int) -> Windows:
-    """Random documents, a third of whose tokens bear no loss."""
+    """Return random documents, a third of whose tokens bear no loss."""
     random = np.random.default_rng(seed)
     texts = [np.cumsum(random.integers(1, 4, size=50)) % 66 for _ in range(6)]
     documents = Documents.of(texts)
@@ -124,7 +124,7 @@ if __name__ == "__main__":
     from gpt2lab.errors import Gpt2LabError
 
     torch.set_num_threads(1)
-    pools.LEAST = 1  # byte, so that these small tensors are from it
+    pools.LEAST = 1  # byte, so that even these small tensors come from the pool
     try:
         main(Path(sys.argv[1]), json.loads(sys.argv[2]))
     except Gpt2LabError as error:  # as the command line does

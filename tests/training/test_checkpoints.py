@@ -1,4 +1,4 @@
-"""What lies in a run folder, whatever happens while it is written."""
+"""The contents of a run folder, whatever happens while it is written."""
 
 import contextlib
 import errno
@@ -183,7 +183,7 @@ def test_a_file_that_a_kill_left_half_written_is_no_hindrance(make_trainer):
 
 def test_tensors_are_written_one_at_a_time(tmp_path, monkeypatch):
     class Counted:
-        """A tensor that tells when it is asked for its numbers."""
+        """A tensor that records when its numbers are requested."""
 
         asked = 0
 

@@ -1,4 +1,4 @@
-"""What docs/cluster.md shows for other programs has at least the form that they expect, and commands that we have."""
+"""Files that docs/cluster.md shows for other programs have the form that they expect, and name existing commands."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def blocks(language: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def documents() -> dict[str, Any]:
-    """The YAML documents of the page by their kind."""
+    """Return the YAML documents of the page by their kind."""
     every = [document for block in blocks("yaml") for document in yaml.safe_load_all(block)]
     return {document.get("kind", "SkyPilot"): document for document in every}
 

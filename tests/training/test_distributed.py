@@ -1,4 +1,4 @@
-"""Several processes are one: the same losses, one message, one place to go on from. ``several.py`` is what they run."""
+"""Several processes are one: the same losses, one message, one state to continue from. They run ``several.py``."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def messages(errors: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def alone(several: ModuleType, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str, Any]]:
-    """The result of a case in this process."""
+    """Return the result of a case in this process."""
     out = tmp_path_factory.mktemp("alone")
 
     def of(name: str) -> dict[str, Any]:

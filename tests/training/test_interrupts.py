@@ -13,7 +13,7 @@ needs_hangup = needs.mark("POSIX")
 
 @pytest.fixture
 def hangup():
-    """SIGHUP as it is for a process that was not started by nohup."""
+    """Set SIGHUP as it is for a process that nohup did not start."""
     previous = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGHUP, previous)

@@ -77,7 +77,7 @@ def test_memory_saving_gradients_change_nothing_but_memory(make_trainer):
 
 
 class Prompted(Windows):
-    """Windows whose first half bears no loss."""
+    """Return windows whose first half bears no loss."""
 
     def batch(self, position, size):
         batch = super().batch(position, size)
@@ -101,7 +101,7 @@ def test_the_loss_is_the_mean_over_trained_targets(make_trainer):
 
 
 class Silent(Windows):
-    """Windows of which the first three bear no loss at all."""
+    """Return windows, the first three of which bear no loss at all."""
 
     def batch(self, position, size):
         batch = super().batch(position, size)

@@ -60,7 +60,7 @@ def test_dropout_changes_training_and_not_evaluation():
 
 
 def plain_loss(model, tokens, targets, trained=None, ids=None):
-    """The same loss from PyTorch's own parts alone."""
+    """Compute the same loss from PyTorch's own parts alone."""
     state, config = dict(model.named_parameters()), model.config
     x = F.embedding(tokens, state["wte.weight"]) + state["wpe.weight"][: tokens.shape[1]]
 

@@ -1,4 +1,4 @@
-"""What a command finds in a run folder, and what it leaves there."""
+"""The state of a run folder before and after a command."""
 
 import json
 import re

@@ -30,13 +30,13 @@ def folder(run_folder):
 
 @pytest.fixture
 def watched(start, folder):
-    """A server that watches the run in ``folder``."""
+    """Provide a server that watches the run in ``folder``."""
     return start(runs=open_runs([str(folder.path)]))
 
 
 @contextmanager
 def events(server, **headers):
-    """An iterator over ``(event, data)``."""
+    """Yield ``(event, data)``."""
     with server.http.stream("GET", "/watch/events", headers=headers) as answer:
         assert answer.status_code == 200
         assert answer.headers["content-type"].startswith("text/event-stream")
@@ -59,7 +59,7 @@ def status_of_events(server):
 
 
 def until(pairs, condition):
-    """The first data of a run for which ``condition`` holds."""
+    """Return the first data of a run for which ``condition`` holds."""
     return next(data for name, data in pairs if name == "run" and condition(data))
 
 
@@ -180,7 +180,7 @@ def test_there_is_a_limit_to_those_who_watch(watched, monkeypatch):
         next(pairs)
         answer = watched.http.get("/watch/events")
         assert (answer.status_code, answer.headers["retry-after"]) == (429, "10")
-    assert any(status_of_events(watched) == 200 for _ in range(500))  # as soon as the other has left
+    assert any(status_of_events(watched) == 200 for _ in range(500))  # once the other client has left
 
 
 def test_events_end_when_the_server_is_stopped(watched):
@@ -229,4 +229,4 @@ def test_watching_counts_in_the_metrics_by_its_routes(watched):
     assert status_of_events(watched) == 200
     text = httpx.get(f"{watched.url}/metrics").text
     assert 'route="/watch"' in text and 'route="/watch/events"' in text
-    assert "gpt2lab_disconnects_total 0.0" in text  # who closes the page leaves nothing unfinished
+    assert "gpt2lab_disconnects_total 0.0" in text  # closing the page is no disconnect

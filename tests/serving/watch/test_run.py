@@ -1,4 +1,4 @@
-"""What is read of run folders while they are written, replaced, or not there."""
+"""Reading run folders while they are written, replaced, or missing."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_records_of_another_program_lack_what_they_lack(run, folder):
     json.dumps(news, allow_nan=False)
 
 
-# ---- files that change under one's eyes ------------------------------------------------------------------------------
+# ---- files that change while they are read ---------------------------------------------------------------------------
 
 
 def test_a_half_written_line_waits_for_its_end(run, folder):
@@ -178,7 +178,7 @@ def test_a_run_moved_aside_and_begun_anew_is_followed(run, folder):
     folder.path.rename(folder.path.with_name("run1-1"))
     gone = look(run)
     assert (gone["state"], gone["step"]) == ("gone", 8)
-    assert len(steps(gone)) == 8  # still to be seen
+    assert len(steps(gone)) == 8  # still shown
     folder.update(1)
     assert steps(look(run)) == [1]
 
@@ -231,7 +231,7 @@ def test_what_is_no_file_is_not_read(folder):
     assert look(Run(folder.path, "run1"))["state"] == "starting"
     if hasattr(os, "mkfifo"):
         folder.metrics.rmdir()
-        os.mkfifo(folder.metrics)  # to open it would wait for ever
+        os.mkfifo(folder.metrics)  # opening it would wait forever
         assert look(Run(folder.path, "run1"))["state"] == "starting"
 
 

@@ -1,4 +1,4 @@
-"""Memory that is lent again, but never while anybody has it."""
+"""Memory is lent again, but never while a tensor uses it."""
 
 import gc
 import mmap
@@ -121,7 +121,7 @@ def test_tensors_of_any_sizes_in_any_order_keep_what_is_theirs(steps):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pools, "LEAST", 1)
         pool, alive = Pool(12 * PAGE), {}
-        for size, name in steps:  # a new one in the place of the last of that name
+        for size, name in steps:  # a new tensor replaces the last one of that name
             alive.pop(name, None)
             alive[name] = pool.empty(size, like=BYTE).fill_(name)
             for each, tensor in alive.items():
@@ -161,7 +161,7 @@ def test_a_pool_that_is_gone_gives_its_memory_back(small):
     memory = weakref.ref(pool._memory)
     del pool
     gc.collect()
-    tensor.fill_(3)  # as long as a tensor has some of it, it stays
+    tensor.fill_(3)  # the memory stays as long as a tensor has a part of it
     del tensor
     gc.collect()
     assert memory() is None

@@ -1,4 +1,4 @@
-"""Products of the native core beside NumPy's in float64, and that training may use them."""
+"""Products of the native core beside NumPy's in float64, and their use in training."""
 
 import subprocess
 import sys
@@ -146,7 +146,7 @@ def test_impossible_numbers_of_threads_are_refused(threads):
 
 
 def test_what_the_native_core_cannot_multiply_is_left_to_pytorch():
-    column = torch.arange(64.0)[:, None].expand(64, 64)  # whose numbers all lie in one place
+    column = torch.arange(64.0)[:, None].expand(64, 64)  # its columns share their memory
     product = multiply(column, torch.ones(64, 64), torch.empty(64, 64), NATIVE)
     torch.testing.assert_close(product, column @ torch.ones(64, 64))
     turned = multiply(column, torch.ones(64, 64), torch.empty(64, 64).t(), NATIVE)

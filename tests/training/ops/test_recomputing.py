@@ -1,4 +1,4 @@
-"""What is computed again has the gradients of what was kept."""
+"""Recomputed results have the gradients of kept ones."""
 
 import weakref
 
