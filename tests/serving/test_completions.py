@@ -69,8 +69,80 @@ def test_no_prompt_starts_from_nothing(api, tales):
 
 
 def test_null_stands_for_a_default(api):
-    nulls = dict.fromkeys(["n", "best_of", "stop", "logit_bias", "temperature", "top_k", "stream", "suffix", "user"])
-    assert api.complete(prompt=PROMPT, seed=1, **nulls).json()["usage"]["completion_tokens"] == 16
+    fields = api.http.get("/openapi.json").json()["components"]["schemas"]["CompletionRequest"]["properties"]
+    nulls = {**dict.fromkeys(fields), "seed": 1}
+    assert api.complete(**nulls).json()["choices"] == api.complete(seed=1).json()["choices"]
+
+
+def test_a_seed_of_minus_1_is_random_and_a_best_of_0_is_n(api):
+    answer = api.complete(prompt=PROMPT, seed=-1, best_of=0, n=2, max_tokens=1).json()
+    assert answer["seed"] >= 0 and len(answer["choices"]) == 2
+    assert api.complete(prompt=PROMPT, seed=-1, max_tokens=1).json()["seed"] != answer["seed"]
+
+
+def test_a_bias_of_a_text_is_one_of_each_of_its_tokens(api, tales):
+    body = {"prompt": PROMPT, "max_tokens": 12, "seed": 1}
+    ids = tales.tokenizer.encode(" there was")
+    by_text = api.complete(**body, logit_bias={" there was": -100}).json()["choices"]
+    assert by_text == api.complete(**body, logit_bias=dict.fromkeys(ids, -100)).json()["choices"]
+    assert by_text != api.complete(**body).json()["choices"]
+
+
+def test_only_allowed_tokens_are_drawn(api, tales):
+    allowed = tales.tokenizer.encode(" king the fox")
+    body = {"prompt": PROMPT, "max_tokens": 20, "seed": 1, "return_token_ids": True, "n": 3}
+    choices = api.complete(**body, allowed_token_ids=allowed, logit_bias={allowed[0]: -100}).json()["choices"]
+    assert {id for choice in choices for id in choice["token_ids"]} == set(allowed[1:])
+
+
+@pytest.mark.parametrize("stop", [None, [" a time"]])
+def test_token_ids_are_returned_on_request(api, tales, stop):
+    body = {"prompt": [PROMPT, "The king"], "max_tokens": 12, "seed": 1, "n": 2, "stop": stop, "return_token_ids": True}
+    choices = api.complete(**body).json()["choices"]
+    for choice in choices:
+        assert choice["prompt_token_ids"] == tales.tokenizer.encode(body["prompt"][choice["index"] // 2])
+        assert tales.tokenizer.decode(choice["token_ids"]).startswith(choice["text"])
+        assert stop or len(choice["token_ids"]) == 12
+    drawn: dict[int, list[int]] = {}
+    prompts: dict[int, list[int]] = {}
+    for event in api.events(**body):
+        (part,) = event["choices"]
+        drawn.setdefault(part["index"], []).extend(part["token_ids"])
+        if "prompt_token_ids" in part:
+            assert part["index"] not in prompts
+            prompts[part["index"]] = part["prompt_token_ids"]
+    assert [drawn[index] for index in range(4)] == [choice["token_ids"] for choice in choices]
+    assert [prompts[index] for index in range(4)] == [choice["prompt_token_ids"] for choice in choices]
+
+
+def test_token_ids_hold_the_end_of_text(api, tales):
+    end = tales.tokenizer.end_of_text
+    choice = api.complete(prompt=PROMPT, logit_bias={end: 100}, return_token_ids=True).json()["choices"][0]
+    assert (choice["text"], choice["token_ids"]) == ("", [end])
+
+
+def test_a_request_keeps_its_name_or_gets_one(api, caplog):
+    caplog.set_level("INFO", "gpt2lab.serving")
+    answer = api.http.post("/tokenize", json={"prompt": "x"}, headers={"X-Request-Id": "mine-1"})
+    assert answer.headers["x-request-id"] == "mine-1" and " request=mine-1" in caplog.text
+    for name in ("", "two words", "x" * 200, "a\tb"):
+        made = api.http.get("/nowhere", headers={"X-Request-Id": name}).headers["x-request-id"]
+        assert made.startswith("req-") and f" request={made}" in caplog.text
+    with api.http.stream(
+        "POST", "/v1/completions", json={"stream": True}, headers={"X-Request-Id": "mine-2"}
+    ) as stream:
+        assert stream.headers["x-request-id"] == "mine-2"
+
+
+def test_without_its_pages_the_server_answers_the_api_alone(start):
+    from gpt2lab.serving.settings import Settings
+
+    api = start(Settings(ui=False))
+    for path in ("/", "/docs", "/watch", "/watch/events", "/page/main.js"):
+        assert api.http.get(path).status_code == 404
+    for path in ("/health", "/metrics", "/openapi.json", "/v1/models", "/playground/vocabulary"):
+        assert api.http.get(path).status_code == 200
+    assert api.complete(prompt=PROMPT, max_tokens=1).status_code == 200
 
 
 def test_sampling_parameters_reach_the_sampler(api, tales):
@@ -240,6 +312,11 @@ def test_tokens_and_back(api, tales):
     text = "The king’s 🦊 said: <|endoftext|>"
     answer = api.http.post("/tokenize", json={"prompt": text}).json()
     assert answer["tokens"] == tales.tokenizer.encode(text) and answer["count"] == len(answer["tokens"])
+    assert "token_strs" not in answer
+    wanted = {"prompt": text, "add_special_tokens": True, "return_token_strs": True}
+    pieces = api.http.post("/tokenize", json=wanted).json()
+    assert pieces["tokens"] == answer["tokens"] and pieces["token_strs"][:2] == ["The", " king"]
+    assert "bytes:\\xe2\\x80" in pieces["token_strs"]
     back = api.http.post("/detokenize", json={"tokens": answer["tokens"], "model": "tales"})
     assert back.json() == {"prompt": text}
 

@@ -16,6 +16,7 @@ import httpx
 import pytest
 
 import needs
+from gpt2lab.cli.main import main
 from gpt2lab.errors import UsageError
 from gpt2lab.serving.server import listen_on
 from gpt2lab.serving.settings import Settings
@@ -163,6 +164,30 @@ def test_a_connection_that_says_nothing_is_no_matter(api):
     with socket.create_connection((host, int(port))) as silent:
         silent.sendall(b"\xff\xfe\x00 nonsense\r\n\r\n")
         assert api.complete(prompt=PROMPT, max_tokens=1).status_code == 200
+
+
+@needs.mark("POSIX")
+def test_a_drain_of_0_seconds_ends_running_requests_at_once():
+    process, url = begin("--drain_seconds", "0", "--quiet", "--no-ui")
+    try:
+        assert httpx.get(url).status_code == 404
+        with httpx.stream(
+            "POST", f"{url}/v1/completions", json={**LONG, "stream": True, "n": 64}, timeout=60
+        ) as answer:
+            lines = answer.iter_lines()
+            next(lines)
+            process.send_signal(signal.SIGTERM)
+            assert "draining" in [line for line in lines if line][-1]
+        assert process.wait(20) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_runs_cannot_be_watched_without_pages(tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["serve", "--no_ui", "--watch", str(tmp_path)])
+    assert "--no_ui" in capsys.readouterr().err
 
 
 @needs.mark("POSIX")

@@ -60,6 +60,20 @@ def test_errors_are_the_client_s_own_kinds(client, start):
         client.completions.create(model="tales", prompt=PROMPT, suffix="the end")
 
 
+def test_values_that_the_client_s_types_allow(client, tales):
+    answer = client.completions.create(
+        model="tales", prompt=None, best_of=0, seed=-1, max_tokens=2, logit_bias={"50256": -100}, stop=None, user="me"
+    )
+    assert answer.choices[0].text and answer._request_id.startswith("req-")
+
+
+def test_token_ids(client, tales):
+    own = {"return_token_ids": True, "allowed_token_ids": [262]}
+    answer = client.completions.create(model="tales", prompt=PROMPT, max_tokens=2, extra_body=own)
+    assert answer.choices[0].token_ids == [262, 262]
+    assert answer.choices[0].prompt_token_ids == tales.tokenizer.encode(PROMPT)
+
+
 def test_a_chat_is_refused_in_words(client):
     with pytest.raises(openai.NotFoundError, match="not a chat model"):
         client.chat.completions.create(model="tales", messages=[{"role": "user", "content": "Hello"}])

@@ -40,10 +40,11 @@ def error_of(answer, status=400):
         ("n", True),
         ("n", 10**30),
         ("n", 129),
+        ("best_of", -1),
         ("best_of", 129),
         ("max_tokens", -1),
         ("max_tokens", "5"),
-        ("seed", -1),
+        ("seed", -2),
         ("seed", 2**63),
         ("presence_penalty", 3),
         ("frequency_penalty", -3),
@@ -54,14 +55,18 @@ def error_of(answer, status=400):
         ("stop", ""),
         ("stop", [1]),
         ("stop", {"a": 1}),
-        ("logit_bias", {"x": 1}),
+        ("logit_bias", {"": 1}),
+        ("logit_bias", {"-1": 1}),
+        ("logit_bias", {"1.5": 1}),
+        ("logit_bias", {"99999999999": 1}),
+        ("logit_bias", {"x" * 2000: 1}),
+        ("logit_bias", {"\ud800": 1}),
         ("logit_bias", {"50257": 1}),
         ("logit_bias", {"1": "much"}),
         ("logit_bias", {"1": 1000}),
         ("logit_bias", {"1": math.nan}),
         ("logit_bias", [1]),
         ("prompt", 5),
-        ("prompt", None),
         ("prompt", []),
         ("prompt", {"text": "x"}),
         ("prompt", ["x", 1]),
@@ -74,6 +79,10 @@ def error_of(answer, status=400):
         ("prompt", [2**70]),
         ("prompt", "half a pair: \ud83e"),
         ("prompt", [262] * 2000),
+        ("allowed_token_ids", []),
+        ("allowed_token_ids", [50257]),
+        ("allowed_token_ids", ["1"]),
+        ("return_token_ids", 1),
         ("suffix", "the end"),
         ("stream", 1),
         ("stream_options", {"include_usage": True}),
@@ -91,9 +100,15 @@ def test_an_unknown_field_is_refused(api):
     assert "temprature" in error_of(api.complete(prompt=PROMPT, temprature=1))["message"]
 
 
-def test_prompt_and_max_tokens_beyond_the_context_say_so(api):
-    error = error_of(api.complete(prompt=PROMPT, max_tokens=5000))
-    assert error["code"] == "context_length_exceeded" and "5000" in error["message"]
+def test_prompt_and_max_tokens_beyond_the_context_say_so(api, tales):
+    """LiteLLM and others look for these words of OpenAI's."""
+    n_ctx = tales.config.n_ctx
+    words = f"This model's maximum context length is {n_ctx} tokens: "
+    logits = api.http.post("/playground/logits", json={"tokens": [262] * 5000})
+    for answer in (api.complete(prompt=PROMPT, max_tokens=5000), api.complete(prompt=[262] * 5000), logits):
+        error = error_of(answer)
+        assert error["code"] == "context_length_exceeded" and "5000" in error["message"]
+        assert error["message"].startswith(words)
 
 
 def test_best_of_below_n_and_in_a_stream_are_refused(api):
@@ -225,6 +240,8 @@ def test_keys_are_asked_for_where_there_are_any(start):
             api.http.post("/v1/completions", json=body, headers={"Authorization": f"Bearer {key}"}).status_code == 200
         )
     assert api.http.get("/health").status_code == api.http.get("/").status_code == 200
+    assert api.http.head("/health").status_code == api.http.head("/health/", follow_redirects=True).status_code == 200
+    assert api.http.get("/health/", follow_redirects=True).json() == {"status": "ok"}
 
 
 def test_pages_of_other_origins_may_ask_only_where_they_are_named(api, start):
@@ -233,8 +250,12 @@ def test_pages_of_other_origins_may_ask_only_where_they_are_named(api, start):
     assert "access-control-allow-origin" not in api.http.get("/health", headers=origin).headers
     assert api.http.options("/v1/completions", headers=asked).status_code == 405
     other = start(Settings(cors=("http://page.example",), api_keys=("key",)))
-    allowed = other.http.options("/v1/completions", headers=asked)
+    theirs = "authorization, content-type, x-stainless-arch, x-stainless-retry-count"  # OpenAI's client
+    allowed = other.http.options("/v1/completions", headers={**asked, "Access-Control-Request-Headers": theirs})
     assert allowed.status_code == 200 and allowed.headers["access-control-allow-origin"] == "http://page.example"
+    assert allowed.headers["access-control-allow-headers"] == theirs
+    foreign = other.http.options("/v1/completions", headers={**asked, "Origin": "http://evil.example"})
+    assert foreign.status_code == 400 and "access-control-allow-origin" not in foreign.headers
     refused = other.http.get("/v1/models", headers=origin)
     assert refused.status_code == 401 and refused.headers["access-control-allow-origin"] == "http://page.example"
 
@@ -271,6 +292,8 @@ def test_settings_that_make_no_sense_are_refused():
         Settings(max_batch=1, max_waiting=1, max_samples=3)
     with pytest.raises(UsageError, match="drain_seconds"):
         Settings(drain_seconds=math.nan)
+    with pytest.raises(UsageError, match="drain_seconds must be at least 0, got -1"):
+        Settings(drain_seconds=-1)
 
 
 def test_keys_come_from_a_file_and_from_the_environment(tmp_path, monkeypatch):

@@ -143,8 +143,9 @@ _DEFAULTS = Settings()
     "--drain_seconds",
     type=float,
     default=_DEFAULTS.drain_seconds,
-    help="How long running requests may continue after SIGTERM or Ctrl-C.",
+    help="How long running requests may continue after SIGTERM or Ctrl-C; 0 ends them at once.",
 )
+@option("Output", "--no_ui", "ui", is_flag=True, flag_value=False, default=True, help="Serve no pages, only the API.")
 @option("Output", "--quiet", is_flag=True, help="Do not log requests.")
 def command(
     model_names: tuple[str, ...],
@@ -164,6 +165,8 @@ def command(
     Without keys, anyone who can reach the address may send requests; by default only this machine can. Each request is
     logged in one line on standard error, with times and counts but never text.
     """
+    if watched and not limits["ui"]:
+        raise UsageError("--watch shows runs on a page, which --no_ui leaves out: omit one of the two")
     settings = Settings(host=host, api_keys=read_api_keys(api_key_file), **limits)
     try:
         from gpt2lab.serving import server

@@ -22,6 +22,9 @@ _LARGEST = 2**31  # limit of whole numbers: more than any vocabulary has tokens,
 NO_DRAW = Draw(SamplingParams(), 0, 0, 0, count=0)
 
 
+_NO_IDS, _NO_VALUES = np.empty(0, np.int32), np.empty(0)
+
+
 @dataclass(frozen=True)
 class ParamArrays:
     """The arrays that the core reads for ``n`` :class:`SamplingParams`."""
@@ -38,11 +41,14 @@ class ParamArrays:
         """Make the arrays of ``params``. Raises :class:`SamplingError` for a biased id beyond int32."""
         numbers = np.array([_numbers(p) for p in params], np.float64).reshape(len(params), len(PARAMETERS))
         try:
-            bias_ids, bias_offsets = ragged([tuple(p.logit_bias) for p in params], np.int32)
+            # Once for each object: the samples of a request share theirs, which may bias the whole vocabulary.
+            biases = {id(p): _bias_arrays(p) for p in params}
         except OverflowError:
             largest = max(id for p in params for id in p.logit_bias)
             raise SamplingError(f"logit_bias names token {largest}, but the vocabulary ends at {n_vocab - 1}") from None
-        bias_values, _ = ragged([tuple(p.logit_bias.values()) for p in params], np.float64)
+        bias_ids = np.concatenate([_NO_IDS, *(biases[id(p)][0] for p in params)])
+        bias_values = np.concatenate([_NO_VALUES, *(biases[id(p)][1] for p in params)])
+        bias_offsets = np.cumsum([0, *(len(p.logit_bias) for p in params)], dtype=np.int64)
         penalised = [row for row, p in enumerate(params) if p.penalises]
         return cls(numbers, bias_ids, bias_values, bias_offsets, penalised)
 
@@ -55,16 +61,22 @@ class ParamCache:
         # One tuple, read and replaced as a whole: several threads may be here. Biases are copies, because the caller
         # may change the originals later.
         nothing = ParamArrays.of([], n_vocab)
-        self._last: tuple[list[SamplingParams], list[dict[int, float]], ParamArrays] = ([], [], nothing)
+        self._last: tuple[list[SamplingParams], dict[int, dict[int, float]], ParamArrays] = ([], {}, nothing)
 
     def arrays(self, params: list[SamplingParams]) -> ParamArrays:
         """Return the arrays of ``params``. Raises as :meth:`ParamArrays.of` does."""
         known, biases, arrays = self._last
-        if params != known or [p.logit_bias for p in params] != biases:
-            biases = [dict(p.logit_bias) for p in params]
+        if params != known or {id(p): p.logit_bias for p in params} != biases:
+            biases = {id(p): dict(p.logit_bias) for p in params}
             arrays = ParamArrays.of(params, self._n_vocab)
             self._last = (params, biases, arrays)
         return arrays
+
+
+def _bias_arrays(p: SamplingParams) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float64]]:
+    """Return the biased ids, and their biases."""
+    n = len(p.logit_bias)
+    return np.fromiter(p.logit_bias, np.int32, n), np.fromiter(p.logit_bias.values(), np.float64, n)
 
 
 def penalised_histories(draws: Sequence[Draw], penalised: Sequence[int]) -> tuple[list[int], list[int]]:

@@ -22,8 +22,9 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from gpt2lab.errors import Gpt2LabError
 from gpt2lab.serving import completions, page_files, playground
 from gpt2lab.serving.errors import ApiError, nothing_at, of_validation, stopping
-from gpt2lab.serving.guards import RECORD, Guard, Record
+from gpt2lab.serving.guards import RECORD, REQUEST_ID, Guard, Record
 from gpt2lab.serving.hosts import HostCheck
+from gpt2lab.serving.logprobs import spelled
 from gpt2lab.serving.models import ServedModel
 from gpt2lab.serving.pages import docs_page
 from gpt2lab.serving.protocol import (
@@ -73,15 +74,14 @@ def make_app(service: Service) -> FastAPI:
     middleware = [Middleware(Record, metrics=service.metrics, routes=(*ROUTES, COMPLETIONS))]
     middleware.append(Middleware(HostCheck, settings=service.settings))
     if service.settings.cors:
-        headers = ["Authorization", "Content-Type"]
         origins = service.settings.cors
         middleware.append(
             Middleware(
                 CORSMiddleware,
                 allow_origins=origins,
                 allow_methods=["GET", "POST"],
-                allow_headers=headers,
-                expose_headers=[playground.FINGERPRINT],
+                allow_headers=["*"],  # those that a preflight asks for: OpenAI's client sends a dozen of its own
+                expose_headers=[playground.FINGERPRINT, REQUEST_ID, "Retry-After"],
             )
         )
     middleware.append(Middleware(Guard, settings=service.settings))
@@ -99,9 +99,11 @@ def make_app(service: Service) -> FastAPI:
     _add_tokens(app, service)
     _add_models(app, service)
     playground.add_playground(app, service)
-    _add_pages(app, service)
-    page_files.add_page_files(app)
-    routes.add_watching(app, service)
+    _add_operation(app, service)
+    if service.settings.ui:
+        _add_docs(app, service)
+        page_files.add_page_files(app)
+        routes.add_watching(app, service)
     _forget_422(app)
     _answer_head(app)
     return app
@@ -165,8 +167,10 @@ def _add_tokens(app: FastAPI, service: Service) -> None:
         """Return the token ids of a text."""
         served = service.models.get(body.model)
         tokens = await _or_400("prompt", served.tokenizer.encode, body.prompt)
-        max_model_len = served.model.config.n_ctx
-        return JSONResponse({"count": len(tokens), "max_model_len": max_model_len, "tokens": tokens})
+        answer = {"count": len(tokens), "max_model_len": served.model.config.n_ctx, "tokens": tokens}
+        if body.return_token_strs:
+            answer["token_strs"] = [spelled(served.tokenizer, token) for token in tokens]
+        return JSONResponse(answer)
 
     @app.post("/detokenize", response_model=Text, responses=REFUSALS, tags=["tokens"])
     async def detokenize(body: DetokenizeRequest) -> Response:
@@ -199,7 +203,7 @@ def _add_models(app: FastAPI, service: Service) -> None:
         return JSONResponse(card(service.models.get(model)))
 
 
-def _add_pages(app: FastAPI, service: Service) -> None:
+def _add_operation(app: FastAPI, service: Service) -> None:
     draining: dict[int | str, dict[str, Any]] = {503: {"model": Health, "description": "The server is shutting down."}}
 
     @app.get("/health", response_model=Health, responses=draining, tags=["operation"])
@@ -212,6 +216,8 @@ def _add_pages(app: FastAPI, service: Service) -> None:
         """Report counters and timings to Prometheus."""
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
+
+def _add_docs(app: FastAPI, service: Service) -> None:
     @app.get("/docs", include_in_schema=False)
     async def docs() -> Response:
         return HTMLResponse(docs_page(app.openapi(), service.models), headers=page_files.HEADERS)

@@ -7,9 +7,10 @@ that ``gpt2lab generate`` writes, whatever else runs in the batch.
 from __future__ import annotations
 
 import json
+import math
 import secrets
 import time
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -21,8 +22,9 @@ from gpt2lab.generation.completion import Transcript
 from gpt2lab.generation.plan import make_request, prompt_tokens, space_at_end
 from gpt2lab.sampling.declaration import PARAMETERS
 from gpt2lab.serving.errors import ApiError
+from gpt2lab.serving.logprobs import id_of, logprobs_of, spelled
 from gpt2lab.serving.prompt_scores import score_prompt
-from gpt2lab.serving.samples import Delta, Entry, Sample
+from gpt2lab.serving.samples import Delta, Sample
 from gpt2lab.serving.worker import Full, Job
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ DEFAULT_MAX_TOKENS = 16
 AT_ONCE = 1 << 13
 """The most prompt characters or ids of a request that the event loop plans itself: a thread would cost more."""
 
-_SAMPLING = (*PARAMETERS, "logit_bias", "seed", "stop", "ignore_eos")
+_SAMPLING = (*PARAMETERS, "seed", "stop", "ignore_eos")
 
 
 @dataclass
@@ -52,10 +54,12 @@ class Order:
     echoes: list[str]
     """The prompts' texts if the answer repeats them, else empty strings."""
     logprobs: int | None
-    as_ids: bool
-    """Whether the answer spells tokens by their ids."""
+    spell: Callable[[int], str]
+    """How the answer spells a token."""
     seed: int
     prompt_tokens: int
+    prompt_ids: Sequence[Sequence[int]] | None = None
+    """The prompts' token ids if the answer holds token ids."""
     id: str = field(default_factory=lambda: f"cmpl-{secrets.token_hex(12)}")
     created: int = field(default_factory=lambda: int(time.time()))
     began: float = field(default_factory=time.perf_counter)
@@ -75,6 +79,13 @@ class Order:
             "system_fingerprint": self.served.fingerprint,
             "seed": self.seed,
         }
+
+    def token_ids(self, prompt: int | None, ids: Sequence[int]) -> dict[str, Any]:
+        """Return the fields of a choice with its token ids, if they are wanted, and those of ``prompt``, if given."""
+        if self.prompt_ids is None:
+            return {}
+        before = {} if prompt is None else {"prompt_token_ids": list(self.prompt_ids[prompt])}
+        return {**before, "token_ids": list(ids)}
 
     def n_drawn(self) -> int:
         """Return the number of tokens drawn so far, also by samples that have not ended."""
@@ -96,7 +107,7 @@ async def make_order(body: CompletionRequest, served: ServedModel, settings: Set
     """Check ``body`` and prepare its samples. Raises :class:`ApiError`."""
     check_request(body, settings)
     size = sum(map(len, body.prompt))
-    if size <= AT_ONCE:
+    if size <= AT_ONCE and body.allowed_token_ids is None:
         return _make_order(body, served, settings)
     return await run_in_threadpool(_make_order, body, served, settings)
 
@@ -137,7 +148,9 @@ def _make_order(body: CompletionRequest, served: ServedModel, settings: Settings
     try:
         return _planned(body, served, settings)
     except ContextError as error:
-        message = str(error).partition(": ask for less")[0]
+        # Clients such as LiteLLM recognise a full context by these words of OpenAI's.
+        reason = str(error).partition(": ask for less")[0]
+        message = f"This model's maximum context length is {served.model.config.n_ctx} tokens: {reason}"
         raise ApiError(400, message, param="prompt", code="context_length_exceeded") from None
     except Gpt2LabError as error:
         name = str(error).partition(" ")[0].rstrip(":")
@@ -147,13 +160,11 @@ def _make_order(body: CompletionRequest, served: ServedModel, settings: Settings
 
 def _planned(body: CompletionRequest, served: ServedModel, settings: Settings) -> Order:
     model, tokenizer = served.model, served.tokenizer
-    if unknown := [id for id in body.logit_bias if id >= model.config.n_vocab]:
-        message = f"logit_bias: there is no token {unknown[0]}; ids go up to {model.config.n_vocab - 1}"
-        raise ApiError(400, message, param="logit_bias")
     prompts = [prompt_tokens(prompt, model.config, tokenizer) for prompt in body.prompt]
     texts = [p if isinstance(p, str) else tokenizer.decode(p) for p in body.prompt]
     n_top = min(body.logprobs or 0, model.config.n_vocab)
     given = {name: value for name in _SAMPLING if (value := getattr(body, name)) is not None}
+    given["logit_bias"] = logit_biases(body, served)
     length = body.max_tokens
     if length is None:
         room = model.config.n_ctx - max(map(len, prompts))
@@ -174,6 +185,7 @@ def _planned(body: CompletionRequest, served: ServedModel, settings: Settings) -
             logprobs=body.logprobs is not None,
             offset=len(texts[number // best_of]),
             every_token=as_ids,
+            ids=bool(body.return_token_ids),
         )
         samples.append((make_request(plan, number, options), sample) if plan.limit else None)
     scored = body.echo and body.logprobs is not None
@@ -185,11 +197,34 @@ def _planned(body: CompletionRequest, served: ServedModel, settings: Settings) -
         best_of,
         texts if body.echo else [""] * len(texts),
         body.logprobs,
-        as_ids,
+        id_of if as_ids else partial(spelled, tokenizer),
         options.seed,
         sum(map(len, prompts)),
+        prompt_ids=prompts if body.return_token_ids else None,
         warnings=[hint] if (hint := space_at_end(texts)) else [],
     )
+
+
+def logit_biases(body: CompletionRequest, served: ServedModel) -> dict[int, float]:
+    """Return the number to add to each token's logit; -inf for those that ``allowed_token_ids`` leaves out.
+
+    Raises :class:`ApiError` for an id that the model does not have, and a text that is not Unicode.
+    """
+    n_vocab = served.model.config.n_vocab
+    biases: dict[int, float] = {}
+    for key, bias in body.logit_bias.items():
+        try:
+            ids = [key] if isinstance(key, int) else served.tokenizer.encode(key)
+        except Gpt2LabError as error:
+            raise ApiError(400, f"logit_bias: {error}", param="logit_bias") from None
+        biases |= dict.fromkeys(ids, bias)
+    allowed = body.allowed_token_ids
+    for name, named in (("logit_bias", biases), ("allowed_token_ids", allowed or ())):
+        if unknown := [id for id in named if id >= n_vocab]:
+            raise ApiError(400, f"{name}: there is no token {unknown[0]}; ids go up to {n_vocab - 1}", param=name)
+    if allowed is not None:
+        biases |= dict.fromkeys(set(range(n_vocab)).difference(allowed), -math.inf)
+    return biases
 
 
 def submit(order: Order) -> None:
@@ -225,8 +260,9 @@ async def collect(order: Order) -> dict[str, Any]:
             {
                 "text": order.echoes[prompt] + delta.text,
                 "index": index,
-                "logprobs": logprobs_of(order, entries),
+                "logprobs": None if order.logprobs is None else logprobs_of(entries, order.spell),
                 "finish_reason": delta.finish,
+                **order.token_ids(prompt, delta.ids),
             }
         )
     return {**order.head(), "choices": choices, **order.costs()}
@@ -279,7 +315,7 @@ class _Chunks:
 
     def of(self, delta: Delta) -> bytes:
         order, number = self._order, delta.sample
-        text, entries = delta.text, delta.entries
+        text, entries, prompt = delta.text, delta.entries, None
         if number not in self._begun:
             self._begun.add(number)
             prompt = number // order.best_of
@@ -287,9 +323,11 @@ class _Chunks:
             if order.job.found:
                 entries = (*order.job.found[prompt], *entries)
         order.completion_tokens += delta.n_tokens
-        logprobs = "null" if order.logprobs is None else json.dumps(logprobs_of(order, entries))
+        logprobs = "null" if order.logprobs is None else json.dumps(logprobs_of(entries, order.spell))
         finish = f'"{delta.finish}"' if delta.finish else "null"
         middle = f'{json.dumps(text)}, "index": {number}, "logprobs": {logprobs}, "finish_reason": {finish}'
+        if ids := order.token_ids(prompt, delta.ids):
+            middle += f", {json.dumps(ids)[1:-1]}"
         return (self._head + middle + self._tail).encode()
 
     def end(self) -> bytes:
@@ -299,41 +337,3 @@ class _Chunks:
             last = {**self._order.head(), "choices": [], **self._order.costs()}
             usage = b"data: " + json.dumps(last).encode() + b"\n\n"
         return usage + b"data: [DONE]\n\n"
-
-
-def logprobs_of(order: Order, entries: Sequence[Entry]) -> dict[str, Any] | None:
-    """Return ``entries`` in the shape of OpenAI's legacy completions; the likeliest always include the drawn token."""
-    if order.logprobs is None:
-        return None
-    spelled = _id_of if order.as_ids else partial(_spelled, order.served)
-    tops: list[dict[str, float] | None] = []
-    for entry in entries:
-        if entry.logprob is None:
-            tops.append(None)
-            continue
-        top = {spelled(id): logprob for id, logprob in entry.top}
-        top.setdefault(spelled(entry.token), entry.logprob)
-        tops.append(top)
-    return {
-        "tokens": [spelled(entry.token) for entry in entries],
-        "token_logprobs": [entry.logprob for entry in entries],
-        "top_logprobs": tops,
-        "text_offset": [entry.offset for entry in entries],
-    }
-
-
-def _id_of(token: int) -> str:
-    """Spell a token by its id, as vLLM's server does."""
-    return f"token_id:{token}"
-
-
-def _spelled(served: ServedModel, token: int) -> str:
-    """Return a token's text; ``bytes:\\x..`` if it is part of a character, as in OpenAI's API."""
-    try:
-        data = served.tokenizer.token_bytes(token)
-    except Gpt2LabError:  # an id beyond the vocabulary, which is never drawn but may be among the likeliest
-        return _id_of(token)
-    try:
-        return data.decode()
-    except UnicodeDecodeError:
-        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in data)

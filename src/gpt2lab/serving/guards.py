@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import hmac
 import logging
+import re
+import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import TYPE_CHECKING, Any
@@ -27,6 +29,9 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+REQUEST_ID = "X-Request-Id"
+"""Header with the name of a request: the client's, or one that the server makes."""
+
 RECORD = "gpt2lab.record"
 """Key of the scope under which routes leave facts for the log line."""
 
@@ -38,6 +43,8 @@ PAGE = "/page/"
 
 DISCARDED = 32 << 20
 """The most bytes of an overlong body that are still read, so that the client can read why it is refused."""
+
+_LOGGABLE = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
 
 log = logging.getLogger("gpt2lab.serving")
 
@@ -61,7 +68,8 @@ class Record:
             await self._app(scope, receive, send)
             return
         began = time.perf_counter()
-        record: dict[str, Any] = {}
+        id = _request_id(Headers(scope=scope))
+        record: dict[str, Any] = {"request": id}
         scope[RECORD] = record
         status = 499  # the client left before it was answered
 
@@ -69,6 +77,8 @@ class Record:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
+                named = (REQUEST_ID.lower().encode(), id.encode())
+                message = {**message, "headers": [*message.get("headers", ()), named]}
             await send(message)
 
         try:
@@ -90,6 +100,12 @@ class Record:
             client = (scope.get("client") or ["-"])[0]
             more = "".join(f" {name}={value}" for name, value in record.items())
             log.info("%s %s %s %d %.3fs%s", client, scope["method"], path, status, seconds, more)
+
+
+def _request_id(headers: Headers) -> str:
+    """Return the client's name of a request, if it is short and can stand in a log line, or a new one."""
+    given = headers.get(REQUEST_ID, "")
+    return given if _LOGGABLE.fullmatch(given) else f"req-{secrets.token_hex(12)}"
 
 
 class Guard:

@@ -98,7 +98,8 @@ def check(body: LogitsRequest, served: ServedModel) -> None:
     config = served.model.config
     from_nothing = body.drawn == len(body.tokens)  # then the text begins with the start token, which takes a place
     if len(body.tokens) + from_nothing > config.n_ctx:
-        message = f"tokens: {len(body.tokens) + from_nothing} exceed the model's context of {config.n_ctx}"
+        n_tokens = len(body.tokens) + from_nothing
+        message = f"This model's maximum context length is {config.n_ctx} tokens: tokens has {n_tokens}"
         raise ApiError(400, message, param="tokens", code="context_length_exceeded")
     if unknown := [id for id in body.tokens if id >= config.n_vocab]:
         message = f"tokens: there is no token {unknown[0]}; ids go up to {config.n_vocab - 1}"

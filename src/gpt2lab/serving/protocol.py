@@ -7,110 +7,14 @@ made from these models. :mod:`~gpt2lab.serving.completions` checks the limits th
 from __future__ import annotations
 
 from math import isinf
-from reprlib import repr as short_repr
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, create_model
+from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator
 
 from gpt2lab.sampling.declaration import PARAMETERS
+from gpt2lab.serving.fields import AllowedField, BiasField, IdsField, PromptField, StopField
 
-MAX_STOPS = 4
-MAX_STOP_CHARACTERS = 1000
 MAX_LOGPROBS = 20
-MAX_BIASES = 1024
-LARGEST_ID = 1 << 31
-
-_STRINGS = {"type": "array", "items": {"type": "string"}, "minItems": 1}
-_IDS = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
-
-
-def _is_id(value: Any) -> bool:
-    return type(value) is int and 0 <= value < LARGEST_ID
-
-
-def check_ids(name: str, value: Any) -> list[int]:
-    """Return ``value`` if it is a list of whole numbers that may be token ids. Raises ValueError otherwise."""
-    if not isinstance(value, list):
-        raise ValueError(f"{name} must be a list of token ids, got {short_repr(value)}")
-    for place, id in enumerate(value):
-        if not _is_id(id):
-            raise ValueError(f"{name}[{place}] is not a token id: {short_repr(id)}")
-    return value
-
-
-def check_prompt(value: Any) -> list[str | list[int]]:
-    """Return one prompt or several, text or ids, as a list of prompts. Raises ValueError for anything else."""
-    if isinstance(value, str):
-        return [value]
-    if not isinstance(value, list) or not value:
-        raise ValueError(
-            "prompt must be a string, a list of strings, a list of token ids, or a list of these, not empty; "
-            f"got {short_repr(value)}"
-        )
-    if type(value[0]) is int:
-        return [check_ids("prompt", value)]
-    kind = type(value[0])
-    for place, prompt in enumerate(value):
-        if type(prompt) is not kind or kind not in (str, list):
-            raise ValueError(
-                f"prompt[{place}] is {short_repr(prompt)}: a list holds strings, or token ids, or lists of token ids"
-            )
-        if kind is list:
-            check_ids(f"prompt[{place}]", prompt)
-    return value
-
-
-def _check_stop(value: Any) -> tuple[str, ...]:
-    stops = [value] if isinstance(value, str) else value
-    if stops is None:
-        return ()
-    if not isinstance(stops, list) or len(stops) > MAX_STOPS or not all(isinstance(stop, str) for stop in stops):
-        raise ValueError(f"stop must be a string or a list of up to {MAX_STOPS} strings, got {short_repr(value)}")
-    if not all(0 < len(stop) <= MAX_STOP_CHARACTERS for stop in stops):
-        raise ValueError(f"stop strings must have from 1 to {MAX_STOP_CHARACTERS} characters")
-    return tuple(stops)
-
-
-def _check_bias(value: Any) -> dict[int, float]:
-    if value is None:
-        return {}
-    if not isinstance(value, dict) or len(value) > MAX_BIASES:
-        raise ValueError(f"logit_bias must be an object of up to {MAX_BIASES} token ids, got {short_repr(value)}")
-    biases: dict[int, float] = {}
-    for key, bias in value.items():
-        if not (key.isascii() and key.isdecimal() and len(key) < 11 and int(key) < LARGEST_ID):
-            raise ValueError(f"logit_bias: {short_repr(key)} is not a token id")
-        if type(bias) not in (int, float) or not -100 <= bias <= 100:  # NaN fails the comparison too
-            raise ValueError(f"logit_bias[{key}] must be a number from -100 to 100, got {short_repr(bias)}")
-        biases[int(key)] = float(bias)
-    return biases
-
-
-def _one_of(*schemas: dict[str, Any]) -> WithJsonSchema:
-    return WithJsonSchema({"anyOf": list(schemas)})
-
-
-PromptField = Annotated[
-    Any,
-    AfterValidator(check_prompt),
-    _one_of({"type": "string"}, _STRINGS, _IDS, {"type": "array", "items": _IDS, "minItems": 1}),
-]
-StopField = Annotated[
-    Any,
-    AfterValidator(_check_stop),
-    _one_of({"type": "string", "minLength": 1}, {**_STRINGS, "minItems": 0, "maxItems": MAX_STOPS}, {"type": "null"}),
-]
-BiasField = Annotated[
-    Any,
-    AfterValidator(_check_bias),
-    _one_of(
-        {"type": "object", "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100}},
-        {"type": "null"},
-    ),
-]
-IdsField = Annotated[
-    Any, AfterValidator(lambda value: check_ids("tokens", value)), WithJsonSchema({**_IDS, "minItems": 0})
-]
 
 
 class _Strict(BaseModel):
@@ -133,7 +37,9 @@ class _BeforeSampling(_Strict):
         None, ge=0, description="The most tokens to generate. Default 16, or fewer if the context has no room."
     )
     n: int | None = Field(None, ge=1, le=1 << 20, description="Number of choices for each prompt. Default 1.")
-    best_of: int | None = Field(None, ge=1, le=1 << 20, description="Samples per prompt; return the n likeliest.")
+    best_of: int | None = Field(
+        None, ge=0, le=1 << 20, description="Samples per prompt; return the n likeliest. 0: as many as n."
+    )
     stream: bool | None = Field(None, description="Send the text as it is generated, as server-sent events.")
     stream_options: StreamOptions | None = None
     stop: StopField = Field(
@@ -166,16 +72,28 @@ class CompletionRequest(_WithSampling):
     """Body of ``POST /v1/completions``. null means the default."""
 
     logit_bias: BiasField = Field(
-        default_factory=dict, description="Token id → number added to its logit, from -100 to 100."
+        default_factory=dict,
+        description="Token id, or text for each of its tokens → number added to the logit, from -100 to 100.",
     )
     seed: int | None = Field(
-        None, ge=0, lt=1 << 63, description="Same seed, same text. Default: random; see the answer."
+        None, ge=-1, lt=1 << 63, description="Same seed, same text. Default, or -1: random; see the answer."
     )
     ignore_eos: bool | None = Field(None, description="Continue after <|endoftext|>.")
     user: str | None = Field(None, description="Accepted for compatibility; neither used nor logged.")
     return_tokens_as_token_ids: bool | None = Field(
         None, description="With logprobs: send each token as soon as it is drawn, as token_id:123 instead of its text."
     )
+
+    return_token_ids: bool | None = Field(
+        None, description="Return the prompt's token ids, and those drawn: in a stream, with the chunk after each step."
+    )
+    allowed_token_ids: AllowedField = Field(None, description="Draw no other tokens than these.")
+
+    @field_validator("seed")
+    @classmethod
+    def _random(cls, seed: int | None) -> int | None:
+        """Take -1 for no seed, as other servers do."""
+        return None if seed == -1 else seed
 
 
 class LogitsRequest(_Strict):
@@ -193,6 +111,8 @@ class TokenizeRequest(_Strict):
 
     model: str | None = None
     prompt: str = Field(description="Text; <|endoftext|> in it is treated as ordinary text.")
+    add_special_tokens: bool | None = Field(None, description="Accepted for compatibility: GPT-2 adds none.")
+    return_token_strs: bool | None = Field(None, description="Return the text of each token, too.")
 
 
 class DetokenizeRequest(_Strict):
@@ -255,6 +175,8 @@ class Choice(_Told):
     index: int
     logprobs: Logprobs | None
     finish_reason: str | None
+    prompt_token_ids: list[int] | None = Field(None, description="With return_token_ids; in a stream, once.")
+    token_ids: list[int] | None = Field(None, description="With return_token_ids: all that were drawn.")
 
 
 class Usage(_Told):
@@ -328,6 +250,7 @@ class Tokens(_Told):
     count: int
     max_model_len: int
     tokens: list[int]
+    token_strs: list[str] | None = Field(None, description="The text of each; bytes:\\x.. for parts of a character.")
 
 
 class Text(_Told):

@@ -44,13 +44,15 @@ class Delta(NamedTuple):
     """Number of tokens drawn, without the end of text; set when the sample ended."""
     mean_logprob: float = 0.0
     """Mean log-probability of those tokens; set when the sample ended."""
+    ids: tuple[int, ...] = ()
+    """All ids drawn since the last part, if they are wanted, with those that ended the sample."""
 
 
 class Sample:
     """A running sample.
 
     ``whole``: nothing is sent before its end. ``logprobs``: tokens are sent, too. ``every_token``: each as it is drawn.
-    ``offset``: number of characters of its prompt.
+    ``ids``: the ids drawn are sent, in a stream each at once. ``offset``: number of characters of its prompt.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Sample:
         logprobs: bool,
         offset: int,
         every_token: bool = False,
+        ids: bool = False,
     ) -> None:
         self.ended = False
         self._number = number
@@ -70,6 +73,7 @@ class Sample:
         self._whole = whole
         self._tokens = _Tokens(tokenizer, offset) if logprobs else None
         self._every_token = every_token
+        self._ids: list[int] | None = [] if ids else None
         self._offset = offset
         self._n_characters = offset
 
@@ -84,14 +88,16 @@ class Sample:
         text = script.push(event.token, event.logprob, event.last)
         if self._tokens:
             self._tokens.add(event)
+        if self._ids is not None:
+            self._ids.append(event.token)
         self._n_characters += len(text)
         self.ended = event.last or script.stopped
         if self.ended:
             return self._end(script.text if self._whole else text, event.token)
         if self._whole:
             return None
-        entries = self._certain()
-        return Delta(self._number, text, entries) if text or entries else None
+        entries, ids = self._certain(), self._take_ids()
+        return Delta(self._number, text, entries, ids=ids) if text or entries or ids else None
 
     def _end(self, text: str, last: int) -> Delta:
         """Return the last part; ``last`` is the last token drawn."""
@@ -101,7 +107,14 @@ class Sample:
         entries = self._certain() if spelled_stop or not self._tokens else self._tokens.rest()
         n = len(script.tokens)
         mean = sum(script.logprobs) / n if n else 0.0
-        return Delta(self._number, text, entries, "stop" if stopped else "length", n, mean)
+        return Delta(self._number, text, entries, "stop" if stopped else "length", n, mean, self._take_ids())
+
+    def _take_ids(self) -> tuple[int, ...]:
+        """Remove and return the ids that have not been sent."""
+        ids = tuple(self._ids or ())
+        if self._ids:
+            self._ids.clear()
+        return ids
 
     def _certain(self) -> tuple[Entry, ...]:
         """Return the tokens that may be sent now."""

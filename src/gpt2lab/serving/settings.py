@@ -45,6 +45,8 @@ class Settings:
     """Further names in the header ``Host`` that it answers to; ``*`` is any."""
     api_keys: tuple[str, ...] = ()
     """Keys, one of which each request must send; if there are none, any client may send requests."""
+    ui: bool = True
+    """Whether there are pages: the playground, ``/watch`` and ``/docs``."""
     cors: tuple[str, ...] = ()
     """Origins whose pages may send requests; ``*`` is any."""
 
@@ -53,9 +55,11 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be at least 1, got {value}")
-        for name in ("body_seconds", "stall_seconds", "drain_seconds"):
+        for name in ("body_seconds", "stall_seconds"):
             if not 0 < getattr(self, name) < 1e9:
                 raise UsageError(f"{name} must be positive, got {getattr(self, name)}")
+        if not 0 <= self.drain_seconds < 1e9:
+            raise UsageError(f"drain_seconds must be at least 0, got {self.drain_seconds}")
         for host in self.allowed_hosts:
             if not _ALLOWED_HOST.fullmatch(host):
                 raise UsageError(f"allowed_host must be a name or an address, without scheme and port, got {host!r}")
