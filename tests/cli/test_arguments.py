@@ -100,7 +100,9 @@ def test_the_advice_names_one_of_many_prompts(gpt2lab) -> None:
 
 def test_a_bad_line_among_prompts_is_named_by_its_number(gpt2lab) -> None:
     Path("prompts").write_bytes(b"one\ntwo\n\xff\n")
-    assert gpt2lab("generate", "--prompts", "prompts").stderr.endswith("is not UTF-8 text (byte 8, line 3)\n")
+    assert gpt2lab("generate", "--prompts", "prompts").stderr.startswith(
+        "gpt2lab: error: prompts is not UTF-8 text (byte 8, line 3): give its --encoding"
+    )
 
 
 @pytest.mark.parametrize("more", [[], ["--out", "out"]], ids=["printed", "as a job"])

@@ -140,3 +140,85 @@ def test_a_prompt_is_read_like_a_training_text(gpt2lab, tmp_path, content):
         "generate", "--prompt_file", tmp_path / "a.txt", "--length", 1, "--json", "--model_name", TINY
     ).stdout
     assert json.loads(line)["prompt"] == TEXT.removesuffix("\n")
+
+
+PROMPT_FILES = [
+    ("a.txt", b"One\n\nTwo\n", ()),
+    ("a.txt", "One\r\nTwo\r\n".encode("utf-16"), ("--encoding", "utf16")),
+    ("a.txt.gz", gzip.compress(b"One\nTwo\n", mtime=0), ()),
+    ("a.zip", zipped("a.csv", b"n,prompt\n1,One\n2,Two\n"), ()),
+    ("a.txt", b'{"prompt": "One"}\n{"prompt": "Two"}', ()),
+    ("a.ndjson", b'{"prompt": "One"}\n{"prompt": "Two"}', ()),
+    ("a.jsonl", b'{"q": "One"}\n{"q": "Two"}', ("--field", "q")),
+    ("a.jsonl", b'{"prompt": "One"}\n[]\n{"prompt": "Two"}', ("--errors", "skip")),
+    ("a.json", b'[{"prompt": "One"}, {"prompt": "Two"}]', ()),
+    ("a.json", b'[{"q": "One"},\n{"q": "Two"}]', ("--field", "q")),
+    ("a.csv", b"id, prompt\n1,One\n2,Two\n", ()),
+    ("a.csv", b"id, prompt\n1,One\n2,too,many\n3,Two\n", ("--errors", "skip")),
+    ("a.tsv", b"id\tbody\n1\tOne\n2\tTwo\n", ("--column", "body")),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "options"), PROMPT_FILES)
+def test_prompts_are_read_from_every_format(gpt2lab, tmp_path, name, content, options):
+    (tmp_path / name).write_bytes(content)
+    assert prompts_of(gpt2lab, tmp_path / name, options) == ["One", "Two"]
+
+
+def test_prompts_are_read_from_a_folder(gpt2lab, tmp_path):
+    (tmp_path / "a.csv").write_text("id,prompt\n1,One\n")
+    (tmp_path / "b.jsonl").write_text('{"prompt": "Two"}')
+    (tmp_path / "c.txt").write_text("Three")
+    assert prompts_of(gpt2lab, tmp_path, ("--exclude", "c.*")) == ["One", "Two"]
+
+
+def test_prompts_are_read_from_parquet(gpt2lab, tmp_path):
+    table = needs.package("pyarrow").Table.from_pylist([{"n": 1, "prompt": "One"}, {"n": 2, "prompt": "Two"}])
+    importlib.import_module("pyarrow.parquet").write_table(table, tmp_path / "a.parquet")
+    assert prompts_of(gpt2lab, tmp_path / "a.parquet", ()) == ["One", "Two"]
+
+
+def test_prompts_in_a_json_array_may_be_token_ids(gpt2lab, tmp_path):
+    (tmp_path / "a.json").write_text('[{"prompt": [464]}]')
+    assert prompts_of(gpt2lab, tmp_path / "a.json", ()) == [[464]]
+
+
+def prompts_of(gpt2lab, path: Path, options: tuple[str, ...]) -> list[str]:
+    """The prompts that generate reads from a file."""
+    result = gpt2lab("generate", "--prompts", path, *options, "--length", 0, "--json", "--model_name", TINY)
+    assert result.exit_code == 0, result.stderr
+    return [json.loads(line)["prompt"] for line in result.stdout.splitlines()]
+
+
+UNUSABLE = [
+    ("a.jsonl", b'{"prompt": "One"}\n{"q": "Two"}', (), 'a.jsonl, line 2: not a JSON object with "prompt" (text or'),
+    ("a.jsonl", b'{"q": "One"}', (), "--field names another"),
+    ("a.json", b'[{"prompt": "One"},\n3]', (), 'a.json, line 2: not a JSON object with "prompt"'),
+    ("a.json", b'[{"prompt": "\\ud800"}]', (), "a.json, line 1: an unpaired surrogate"),
+    ("a.csv", b"id,prompt\n1,One\n2,too,many\n" + b"3,Three\n" * 500, (), "1 of 502 rows skipped, at line 3"),
+    ("a.csv", b"id,body\n1,One\n", (), "has no column 'prompt'"),
+    ("a.txt", b"caf\xe9", (), "give its --encoding"),
+    ("a.npz", b"", (), "contains tokens, not prompts"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "options", "message"), UNUSABLE)
+def test_an_unusable_prompt_is_an_error_at_its_line(gpt2lab, tmp_path, name, content, options, message):
+    (tmp_path / name).write_bytes(content)
+    result = gpt2lab("generate", "--prompts", tmp_path / name, *options, "--model_name", TINY)
+    assert result.exit_code == 2
+    assert message in result.stderr
+
+
+@pytest.mark.parametrize("options", [("x", "--encoding", "latin-1"), ("-", "--column", "a"), ("--field", "a")])
+def test_options_for_reading_prompts_need_a_file(gpt2lab, options):
+    result = gpt2lab("generate", *options, "--model_name", TINY, input="x")
+    assert result.exit_code == 2
+    assert "needs --prompts" in result.stderr
+
+
+def test_a_prompt_file_may_have_another_encoding(gpt2lab, tmp_path):
+    (tmp_path / "a.txt").write_bytes("é".encode("latin-1"))
+    flags = ("--length", 0, "--json", "--model_name", TINY)
+    result = gpt2lab("generate", "--prompt_file", tmp_path / "a.txt", "--encoding", "latin-1", *flags)
+    assert json.loads(result.stdout)["prompt"] == "é"

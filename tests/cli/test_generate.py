@@ -211,7 +211,7 @@ def test_a_model_without_a_tokenizer_takes_ids_and_gives_the_originals(gpt2lab) 
         (["--prompt_file", "no/such/file"], "cannot read no/such/file: No such file or directory"),
         (["--prompts", os.devnull], "contains no prompts"),
         (["--prompt_file", ""], "cannot read ''"),
-        (["--prompts", str(GOLDEN)], "Is a directory"),
+        (["--prompts", ""], "a path of the dataset is empty"),
         (["--out", "no/such/folder/file"], "cannot write no/such/folder/file: No such file or directory"),
         (["--prompt_file", str(GOLDEN / "tiny" / "golden.npz")], "is a binary file, not text"),
         (["x " * 100], "the prompt has 101 tokens, more than the model's context of 64"),

@@ -38,7 +38,7 @@ def test_help_of_generate_groups_its_options(gpt2lab) -> None:
     lines = gpt2lab("generate", "--help").stdout.splitlines()
     headings = [line for line in lines if line.endswith(":") and not line.startswith(" ")]
     jobs = ["Many prompts into a file:", "Cluster:"]
-    assert headings == ["Prompts:", "Samples:", "Sampling:", "Output:", "Model:", *jobs, "Other:"]
+    assert headings == ["Prompts:", "Reading:", "Samples:", "Sampling:", "Output:", "Model:", *jobs, "Other:"]
 
 
 @pytest.mark.parametrize("name", ["generate", "interactive", "score", "next"])
@@ -105,13 +105,15 @@ def test_a_shell_completes_the_choices_of_an_option(shell: str) -> None:
     assert done.stdout == "".join(answer.format(name) + "\n" for name in ("float32", "bfloat16", "q8_0", "q4_0"))
 
 
-def test_generating_imports_neither_torch_nor_anything_else_heavy() -> None:
+@pytest.mark.parametrize("model", ["tests/golden/tiny", "tales"])
+def test_generating_imports_neither_torch_nor_anything_else_that_it_does_not_need(model: str) -> None:
     code = (
         "import sys\nfrom gpt2lab.cli.main import cli\n"
-        "try: cli(['generate', '--length', '1', '--model', 'tests/golden/tiny'])\n"
+        f"try: cli(['generate', '--length', '1', '--model', {model!r}])\n"
         "except SystemExit as end: assert end.code == 0, end.code\n"
-        "heavy = {'torch', 'matplotlib', 'huggingface_hub', 'rich', 'importlib.metadata', 'transformers'}\n"
-        "print(heavy & {*sys.modules})"
+        "others = {'torch', 'matplotlib', 'huggingface_hub', 'rich', 'importlib.metadata', 'transformers', 'zipfile',"
+        " 'difflib', 'gpt2lab.data', 'gpt2lab.jobs', 'gpt2lab.weights.hub', 'gpt2lab.weights.writing'}\n"
+        "print(others & {*sys.modules})"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.splitlines()[-1] == "set()"

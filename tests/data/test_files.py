@@ -47,6 +47,11 @@ def test_a_folder_is_searched_for_all_that_can_be_read(tmp_path):
     assert kinds(str(tmp_path)) == list(zip(names, expected, strict=False))
 
 
+def test_an_empty_path_is_not_the_current_folder():
+    with pytest.raises(UsageError, match="is empty"):
+        find_sources([""])
+
+
 def test_files_of_a_folder_that_are_left_out_are_counted_by_ending(tmp_path):
     for name in ("a.txt", "b.py", "c.py", "d.png", ".e.py"):
         (tmp_path / name).touch()

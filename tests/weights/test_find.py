@@ -43,7 +43,7 @@ def test_aliases_find_a_size_in_models(models, name):
 
 
 def test_a_released_size_that_is_nowhere_is_fetched(models, monkeypatch, tmp_path):
-    monkeypatch.setattr("gpt2lab.weights.find.find_or_download", lambda size: tmp_path / size)
+    monkeypatch.setattr("gpt2lab.weights.hub.find_or_download", lambda size: tmp_path / size)
     assert find_checkpoint("345M") == tmp_path / "355M"
 
 

@@ -8,9 +8,10 @@ from gpt2lab.config import ModelConfig
 from gpt2lab.errors import CheckpointError
 from gpt2lab.weights import TokenizerFiles, open_checkpoint
 from gpt2lab.weights.gguf import write_gguf
-from gpt2lab.weights.gguf_file import NewTensor, packed_strings, read_gguf_file, write_gguf_file
+from gpt2lab.weights.gguf_file import packed_strings, read_gguf_file, write_gguf_file
 from gpt2lab.weights.quantization import PRECISIONS, decode, encode
 from gpt2lab.weights.vocabulary import gpt2_vocabulary
+from gpt2lab.weights.writing import NewTensor
 
 OWN = TokenizerFiles({"a": 0, "b": 1, "ab": 2, "<|endoftext|>": 3}, ["a b"])
 

@@ -70,6 +70,10 @@ def reading_options(function: Decorated) -> Decorated:
     return function
 
 
+READING = {"field": None, "column": None, "encoding": "utf-8", "errors": "strict", "include": (), "exclude": ()}
+"""The options of :func:`reading_options`, and their defaults."""
+
+
 def reading_of(arguments: dict[str, Any]) -> tuple[Reading, Choice]:
     """Pop the values of :func:`reading_options` from ``arguments``."""
     from gpt2lab.data.files import Reading

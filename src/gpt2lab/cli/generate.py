@@ -12,6 +12,7 @@ from typing import Any, TextIO
 
 import click
 
+from gpt2lab.cli.data_options import READING, reading_of, reading_options
 from gpt2lab.cli.jobs import JobOptions, job_options, order_maker, run_job
 from gpt2lab.cli.options import (
     PATH,
@@ -58,8 +59,10 @@ from gpt2lab.generation.run import in_order
     "prompts_file",
     type=PATH,
     metavar="FILE",
-    help='Read prompts from a file or an address: one per line, or JSON lines with "prompt" (text or token ids).',
+    help='Read prompts from a file or an address: one per line; JSON lines or an array with "prompt" (text or token '
+    "ids); or CSV, TSV or Parquet with a column prompt.",
 )
+@reading_options
 @option(
     "Samples",
     "--nsamples",
@@ -104,7 +107,8 @@ def command(
     job = JobOptions(**{field.name: arguments.pop(field.name) for field in fields(JobOptions)})
     job.check(wanted=prompts_file is not None and out is not None)
     check_not_input(out, prompts_file, prompt_file)
-    prompts = _prompts(prompt, prompt_file, prompts_file)
+    reading = {name: arguments.pop(name) for name in READING}
+    prompts = _prompts(prompt, prompt_file, prompts_file, reading)
     model_arguments = {key: arguments[name] for key, name in _MODEL_ARGUMENTS.items()}
     load = model_loader(arguments)
     if prompts_file is not None and out is not None:
@@ -137,14 +141,23 @@ _MODEL_ARGUMENTS = {
 """Arguments of :func:`gpt2lab.load`, and the options that set them."""
 
 
-def _prompts(prompt: str | None, prompt_file: str | None, prompts_file: str | None) -> list[Prompt]:
-    """Return the prompts from the command line's only source; without one, a single empty prompt."""
+def _prompts(
+    prompt: str | None, prompt_file: str | None, prompts_file: str | None, reading: dict[str, Any]
+) -> list[Prompt]:
+    """Return the prompts from the command line's only source; without one, a single empty prompt.
+
+    The readers are imported only for a file.
+    """
     if sum(source is not None for source in (prompt, prompt_file, prompts_file)) > 1:
         raise UsageError("give only one of PROMPT, --prompt_file and --prompts")
     if prompts_file is not None:
-        return many_prompts(prompts_file)
-    if prompt_file is not None:
-        return [whole_prompt(prompt_file)]
+        return many_prompts(prompts_file, *reading_of(reading))
+    given = [name for name, default in READING.items() if reading[name] != default]
+    file = "-" if prompt == "-" else prompt_file
+    if unused := [name for name in given if file is None or name not in ("encoding", "errors")]:
+        raise UsageError(f"--{unused[0]} needs --prompts")
+    if file is not None:
+        return [whole_prompt(file, reading_of(reading)[0])]
     return [prompt_argument(prompt or "")]
 
 

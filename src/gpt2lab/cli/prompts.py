@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from gpt2lab.errors import UsageError
 from gpt2lab.generation.completion import Prompt
 from gpt2lab.generation.plan import space_at_end
 
+if TYPE_CHECKING:
+    from gpt2lab.data.files import Reading, Source
+    from gpt2lab.data.finding import Choice
 
-def read_text(source: str) -> str:
+
+def read_text(source: str, reading: Reading | None = None) -> str:
     """Read a file or an address as one text, or standard input if ``source`` is ``-``, as training reads text files.
 
-    A byte-order mark is removed, ``\\r\\n`` becomes ``\\n``, and compressed text is unpacked.
+    A byte-order mark is removed, ``\\r\\n`` becomes ``\\n``, and compressed text is unpacked. ``reading`` is None for a
+    command without such options.
     """
     from gpt2lab.data.files import Reading, Source, open_bytes, text_blocks
     from gpt2lab.data.open import local_paths
@@ -27,12 +33,12 @@ def read_text(source: str) -> str:
         (path,) = local_paths([source], lambda line: None)
         file = Source(source or "''", "text", Path(path), 0)
     with open_bytes(file) as stream:
-        return "".join(text_blocks(stream, file.name, Reading(), hints=False))
+        return "".join(text_blocks(stream, file.name, reading or Reading(), hints=reading is not None))
 
 
-def whole_prompt(source: str) -> str:
+def whole_prompt(source: str, reading: Reading | None = None) -> str:
     """Read a file as one prompt, without the newline at its end."""
-    return read_text(source).removesuffix("\n")
+    return read_text(source, reading).removesuffix("\n")
 
 
 def prompt_argument(prompt: str) -> str:
@@ -51,24 +57,70 @@ def hint_at_space(prompts: Sequence[Prompt]) -> None:
         print(f"gpt2lab: {hint}", file=sys.stderr)
 
 
-def many_prompts(source: str) -> list[Prompt]:
-    """Read the prompts of a file: one per line, or JSON lines with ``"prompt"`` (text or token ids).
+def many_prompts(source: str, reading: Reading, choice: Choice) -> list[Prompt]:
+    """Read the prompts of a file, a folder, a pattern, an address or standard input (``-``).
 
-    If any line is an object with that key, all lines must be. Empty lines are skipped.
+    A text file has one prompt in each line. JSON lines and arrays have text or token ids in the field that ``reading``
+    names, else ``prompt``; tables have text in such a column. A text file of which any line is an object with that
+    field is JSON lines. Raises :class:`UsageError` for an unusable record, which ``errors="skip"`` leaves out, and if
+    there are no prompts.
     """
-    lines = list(enumerate(read_text(source).split("\n"), 1))
-    lines = [(n, line) for n, line in lines if line.strip()]
-    if not lines:
+    from gpt2lab.data.finding import find_sources
+    from gpt2lab.data.open import local_paths
+
+    files = find_sources(local_paths([source], _say), reading, choice, _say)
+    prompts = [prompt for file in files for prompt in _prompts_of(file, replace(reading, tolerance=0.0))]
+    if not prompts:
         raise UsageError(f"{source} contains no prompts")
-    records = [_record(line) for _, line in lines]
-    if not any("prompt" in record for record in records):
-        return [line for _, line in lines]
+    return prompts
+
+
+def _prompts_of(file: Source, reading: Reading) -> Sequence[Prompt]:
+    """Return the prompts of one file."""
+    from gpt2lab.data.files import open_bytes, text_blocks
+    from gpt2lab.data.records import json_values
+    from gpt2lab.data.sources import read_pieces
+
+    name = reading.field or reading.column or "prompt"
+    if file.kind in ("npz", "shards"):
+        raise UsageError(f"{file.name} contains tokens, not prompts: give a file of text, JSON, CSV, TSV or Parquet")
+    if file.kind in ("csv", "tsv", "parquet"):
+        named = replace(reading, field=name, column=reading.column or name)
+        return [piece.text for piece in read_pieces(file, named, _say)]
+    with open_bytes(file) as stream:
+        blocks = text_blocks(stream, file.name, reading)
+        if file.kind == "json":
+            return _prompts_in(json_values(blocks, file.name), name, file.name, reading)
+        lines = [(number, line) for number, line in enumerate("".join(blocks).split("\n"), 1) if line.strip()]
+    records = [(number, _record(line)) for number, line in lines]
+    if file.kind == "jsonl" or any(name in record for _, record in records):
+        return _prompts_in(records, name, file.name, reading)
+    return [line for _, line in lines]
+
+
+def _prompts_in(records: Iterable[tuple[int, Any]], name: str, file: str, reading: Reading) -> list[Prompt]:
+    """Return the prompts in the field ``name`` of ``records``, each given with its line."""
+    from gpt2lab.data.files import HALF
+    from gpt2lab.data.pieces import Skipped
+    from gpt2lab.data.records import mended
+
+    skipped = Skipped(file, "records", _say, reading)
     prompts: list[Prompt] = []
-    for (number, _), record in zip(lines, records, strict=True):
-        prompt = record.get("prompt")
-        if not _is_prompt(prompt):
-            raise UsageError(f'{source}, line {number}: not a JSON object with "prompt" (text or a list of token ids)')
-        prompts.append(prompt)
+    for line, record in records:
+        skipped.total += 1
+        prompt = record.get(name) if isinstance(record, dict) else None
+        if isinstance(prompt, str) and HALF.search(prompt):
+            prompt = None if reading.errors == "skip" else mended(prompt, f"{file}, line {line}", reading)
+        if _is_prompt(prompt):
+            prompts.append(prompt)
+        elif reading.errors == "skip":
+            skipped.add(f"without a prompt in {name}", line)
+        else:
+            hint = "" if reading.field else "; --field names another"
+            raise UsageError(
+                f'{file}, line {line}: not a JSON object with "{name}" (text or a list of token ids){hint}'
+            )
+    skipped.report()
     return prompts
 
 
@@ -86,3 +138,7 @@ def _record(line: str) -> dict[str, Any]:
 def _is_prompt(value: Any) -> TypeGuard[Prompt]:
     """Return whether ``value`` is text or a list of whole numbers; JSON's true is no number, though Python's is 1."""
     return isinstance(value, str) or (isinstance(value, list) and all(type(id) is int for id in value))
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr)

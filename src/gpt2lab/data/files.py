@@ -43,13 +43,15 @@ class Reading:
         encoding: the encoding of text, by its Python name.
         errors: at bytes that are invalid in that encoding, and at unpaired surrogates, ``strict`` stops, ``replace``
             reads ``�``, and ``ignore`` leaves them out. ``skip`` stops at such bytes too, but skips any number of
-            unusable records; with the other three, more than 1 % of them is an error.
+            unusable records; with the other three, a share of them above ``tolerance`` is an error.
+        tolerance: the share of a file's records that may be unusable.
     """
 
     field: str | None = None
     column: str | None = None
     encoding: str = "utf-8"
     errors: Errors = "strict"
+    tolerance: float = 0.01
 
     def __post_init__(self) -> None:
         try:

@@ -6,12 +6,11 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from gpt2lab.data.files import Reading
 from gpt2lab.errors import UsageError
 
 Say = Callable[[str], None]
 
-ALLOWED = 0.01
-"""The share of records that may be skipped before that is an error."""
 ENOUGH = 1000
 """Lost records after which a reader gives up, if they are also most of the records so far: the rest may take hours."""
 MAX_RECORD = 1 << 24
@@ -52,9 +51,10 @@ class Skipped:
     ``total`` is the number of records so far, skipped or not, which the reader keeps.
     """
 
-    def __init__(self, name: str, what: str, say: Say, *, any_number: bool) -> None:
+    def __init__(self, name: str, what: str, say: Say, reading: Reading) -> None:
         self.total = 0
-        self._name, self._what, self._say, self._any_number = name, what, say, any_number
+        self._name, self._what, self._say = name, what, say
+        self._tolerance = 1.0 if reading.errors == "skip" else reading.tolerance
         self._reasons: Counter[str] = Counter()
         self._lines: list[int] = []
         self._lost = 0
@@ -79,15 +79,15 @@ class Skipped:
             self._lines.append(line)
 
     def report(self) -> None:
-        """Report the skipped records, if any; raises :class:`UsageError` if more than :data:`ALLOWED` are lost."""
+        """Report the skipped records, if any; raises :class:`UsageError` if too many are lost."""
         if self._reasons:
             self._check()
             self._say(self._line())
 
     def _check(self, of: str = "") -> None:
-        if self._lost > ALLOWED * self.total and not self._any_number:
-            line = self._line(of)
-            raise UsageError(f"{line}; that is more than 1 %: correct the file, or skip them with --errors skip")
+        if self._lost > self._tolerance * self.total:
+            limit = f"that is more than {100 * self._tolerance:g} %: " if self._tolerance else ""
+            raise UsageError(f"{self._line(of)}; {limit}correct the file, or skip them with --errors skip")
 
     def _line(self, of: str = "") -> str:
         skipped = sum(self._reasons.values())

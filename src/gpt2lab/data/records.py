@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -35,7 +36,7 @@ def read_json(blocks: Iterator[str], name: str, reading: Reading, say: Say) -> I
 
     Holds one record at a time. Raises :class:`UsageError` at the line where the text is not JSON.
     """
-    values = _values(blocks, name)
+    values = json_values(blocks, name)
     records = ((f"line {line}", line, value if isinstance(value, dict) else None) for line, value in values)
     yield from _records(records, name, reading, say)
 
@@ -51,7 +52,7 @@ def read_parquet(path: Path, name: str, reading: Reading, say: Say) -> Iterator[
     if find_spec("pyarrow") is None:
         raise UsageError(f"{name} needs pyarrow: pip install 'gpt2lab[parquet]'")
     field = reading.field or reading.column
-    chosen = Reading(field, None, reading.encoding, reading.errors)
+    chosen = replace(reading, field=field)
     rows = ((f"row {number}", number, row) for number, row in enumerate(parquet_rows(path, name), 1))
     yield from _records(rows, name, chosen, say, "row")
 
@@ -78,7 +79,7 @@ def _records(
     what: str = "record",
 ) -> Iterator[Piece]:
     """Yield the texts of ``records``, each given with its place in words, its number, and None if it is unusable."""
-    skipped = Skipped(name, f"{what}s", say, any_number=reading.errors == "skip")
+    skipped = Skipped(name, f"{what}s", say, reading)
     fields: list[str] = []
     for where, number, record in records:
         skipped.total += 1
@@ -98,12 +99,13 @@ def _records(
             if reading.errors == "skip":
                 skipped.add("with an unpaired surrogate", number)
                 continue
-            texts = [_mended(text, f"{name}, {where}", reading) for text in texts]
+            texts = [mended(text, f"{name}, {where}", reading) for text in texts]
         yield from _learn_last(texts)
     skipped.report()
 
 
-def _mended(text: str, where: str, reading: Reading) -> str:
+def mended(text: str, where: str, reading: Reading) -> str:
+    """Return ``text`` without half surrogate pairs; raises :class:`UsageError` for one if ``reading`` is strict."""
     if reading.errors == "strict":
         half = HALF.search(text)
         raise UsageError(
@@ -177,8 +179,11 @@ class _Text:
                 return self.held[self.at : self.at + 1]
 
 
-def _values(blocks: Iterator[str], name: str) -> Iterator[tuple[int, Any]]:
-    """Yield the elements of a JSON array, or the values one after another, each with the number of its first line."""
+def json_values(blocks: Iterator[str], name: str) -> Iterator[tuple[int, Any]]:
+    """Yield the elements of a JSON array, or the values one after another, each with the number of its first line.
+
+    Holds one at a time. Raises :class:`UsageError` at the line where the text is not JSON.
+    """
     text = _Text(blocks)
     in_array = text.peek() == "["
     if in_array:

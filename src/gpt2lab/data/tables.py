@@ -68,7 +68,7 @@ def _column(rows: Iterator[Row], name: str, reading: Reading, say: Say) -> Itera
     index, header = choose_column(name, first, (ahead[1].cells if len(ahead) > 1 else None) or [], reading.column)
     heading = "the first line is a header" if header else "there is no header"
     say(f"{name}: column {first[index].strip() if header else index + 1} of {len(first)}; {heading}")
-    skipped = Skipped(name, "rows", say, any_number=reading.errors == "skip")
+    skipped = Skipped(name, "rows", say, reading)
     for row in chain(ahead[1:] if header else ahead, rows):
         skipped.total += 1
         if row.cells is None:

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -64,8 +64,7 @@ class Key:
         return f"{self.digest[:32]}-{self.precision}-{self.layout}.{self.readers}-{shape}{_SUFFIX}"
 
 
-@dataclass(frozen=True)
-class Entry:
+class Entry(NamedTuple):
     """One file of the cache, as ``gpt2lab cache`` lists it."""
 
     path: Path

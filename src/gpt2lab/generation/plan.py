@@ -8,10 +8,9 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from operator import index as as_int
 from reprlib import repr as short_repr
-from typing import TYPE_CHECKING, TypeGuard, cast
+from typing import TYPE_CHECKING, NamedTuple, TypeGuard, cast
 
 from gpt2lab.errors import ContextError, Gpt2LabError, TokenizerError, UsageError
 from gpt2lab.generation.completion import FinishReason, Prompt
@@ -23,8 +22,7 @@ if TYPE_CHECKING:
     from gpt2lab.tokenizer import Tokenizer
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(NamedTuple):
     """The work to do for one prompt."""
 
     prompt: Prompt

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -26,8 +25,7 @@ if TYPE_CHECKING:
 Floats: TypeAlias = "NDArray[np.float64]"
 
 
-@dataclass(frozen=True)
-class Stage:
+class Stage(NamedTuple):
     """Logits and probabilities (float64 ``[n_vocab]``) after the stage ``name``.
 
     Excluded tokens have logit -inf and probability 0. From ``temperature`` on, logits are relative to the largest.

@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,16 +38,14 @@ _CHECKED_AT_ONCE = 1 << 24  # bytes
 MAX_TEXT_FILE = 256 << 20  # bytes; larger JSON and text files are refused
 
 
-@dataclass(frozen=True)
-class TokenizerFiles:
+class TokenizerFiles(NamedTuple):
     """A vocabulary as checkpoints store it: token → id as in ``encoder.json``, merge lines as in ``vocab.bpe``."""
 
     encoder: dict[str, int]
     merges: list[str]
 
 
-@dataclass(frozen=True)
-class StoredTensor:
+class StoredTensor(NamedTuple):
     """One tensor of a file: its canonical shape, and a function that reads it as float32."""
 
     shape: tuple[int, ...]

@@ -15,7 +15,6 @@ from gpt2lab.errors import CheckpointError, UsageError
 from gpt2lab.system.paths import expanded
 from gpt2lab.weights.checkpoint import Checkpoint
 from gpt2lab.weights.formats import open_path
-from gpt2lab.weights.hub import find_or_download, in_hub_cache
 
 MODELS_DIR = Path("models")
 RUNS_DIR = Path("checkpoint")
@@ -54,6 +53,8 @@ def find_checkpoint(name_or_path: str | os.PathLike[str], models_dir: Path = MOD
         if name == "tales" and TALES.is_file():
             return TALES
         if size is not None:
+            from gpt2lab.weights.hub import find_or_download, in_hub_cache
+
             return in_hub_cache(size) or find_or_download(size)
     hint = f"do you mean {run}?" if (run := RUNS_DIR / name).is_dir() else f"give a path, tales or one of {_sizes()}"
     raise CheckpointError(f"no model at {name}, nor in {models_dir / name}; {hint}")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,9 @@ from gpt2lab.weights.checkpoint import (
 from gpt2lab.weights.gguf_file import GgufArray, GgufFile, GgufTensor, read_gguf_file, write_gguf_file
 from gpt2lab.weights.quantization import PRECISIONS, Precision, decode, decode_transposed
 from gpt2lab.weights.vocabulary import check_encoder_ids, check_merge_lines, vocabulary_to_write
-from gpt2lab.weights.writing import NewTensor, destination_file, encoded
+
+if TYPE_CHECKING:
+    from gpt2lab.weights.writing import NewTensor
 
 _TOKENS_SHA256 = "1b0b4d1f2288958613732175557fa89f8db2b619574bc7500c5b8cb8269c16ee"
 _MERGES_SHA256 = "dca569b10de5f0a468dfe0d780bc5db55facb46b3bfbd8c29c9a18d3df1cac41"
@@ -171,6 +173,8 @@ def write_gguf(checkpoint: Checkpoint, path: Path, *, precision: str, overwrite:
 
     ``precision`` is that of the matrices: a name of ``PRECISIONS``. Only one tensor at a time is in memory.
     """
+    from gpt2lab.weights.writing import destination_file  # readers start without it
+
     chosen = PRECISIONS[precision]
     metadata = _model_metadata(checkpoint, chosen) | _tokenizer_metadata(checkpoint)
     tensors = [_new_tensor(checkpoint, name, chosen) for name in tensor_shapes(checkpoint.config)]
@@ -179,6 +183,8 @@ def write_gguf(checkpoint: Checkpoint, path: Path, *, precision: str, overwrite:
 
 
 def _new_tensor(checkpoint: Checkpoint, name: str, wanted: Precision) -> NewTensor:
+    from gpt2lab.weights.writing import NewTensor, encoded
+
     shape = tensor_shapes(checkpoint.config)[name]
     transposed = len(shape) == 2 and name not in ("wte.weight", "wpe.weight")
     stored_shape = shape[::-1] if transposed else shape

@@ -13,7 +13,7 @@ import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,9 @@ from numpy.typing import NDArray
 from gpt2lab.errors import CheckpointError
 from gpt2lab.weights.checkpoint import MappedFile, check_apart
 from gpt2lab.weights.quantization import PRECISIONS, Precision
-from gpt2lab.weights.writing import NewTensor
+
+if TYPE_CHECKING:
+    from gpt2lab.weights.writing import NewTensor
 
 MAGIC = b"GGUF"
 _SCALARS = dict(enumerate(["<u1", "<i1", "<u2", "<i2", "<u4", "<i4", "<f4", "<u1"])) | {10: "<u8", 11: "<i8", 12: "<f8"}
@@ -45,8 +47,7 @@ Such an array is recognised without parsing it.
 """
 
 
-@dataclass(frozen=True)
-class GgufTensor:
+class GgufTensor(NamedTuple):
     """A tensor's place: ``shape`` is row-major (the file's order reversed), ``offset`` counts from the file's start."""
 
     shape: tuple[int, ...]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,7 +33,9 @@ from gpt2lab.weights.quantization import PRECISIONS, Precision
 from gpt2lab.weights.safetensors_file import read_safetensors, write_safetensors
 from gpt2lab.weights.torch_file import load_torch, stored_tensor
 from gpt2lab.weights.vocabulary import read_huggingface_vocabulary, tokenizer_json, vocabulary_to_write
-from gpt2lab.weights.writing import NewTensor, destination_folder, encoded
+
+if TYPE_CHECKING:
+    from gpt2lab.weights.writing import NewTensor
 
 WRITABLE = ("float32", "float16", "bfloat16")
 _SINGLE, _SHARDED = "model.safetensors", "model.safetensors.index.json"
@@ -165,6 +167,8 @@ def write_huggingface(checkpoint: Checkpoint, path: Path, *, precision: str, ove
     """
     if precision not in WRITABLE:
         raise CheckpointError(f"a Hugging Face folder holds {', '.join(WRITABLE)}, not {precision}; a .gguf file can")
+    from gpt2lab.weights.writing import destination_folder  # readers start without it
+
     chosen = PRECISIONS[precision]
     tensors = [_new_tensor(checkpoint, name, shape, chosen) for name, shape in tensor_shapes(checkpoint.config).items()]
     vocabulary = vocabulary_to_write(checkpoint)
@@ -178,6 +182,8 @@ def write_huggingface(checkpoint: Checkpoint, path: Path, *, precision: str, ove
 
 
 def _new_tensor(checkpoint: Checkpoint, name: str, shape: tuple[int, ...], precision: Precision) -> NewTensor:
+    from gpt2lab.weights.writing import NewTensor, encoded
+
     def items() -> NDArray[Any]:
         return encoded(checkpoint, name, precision)
 

@@ -10,12 +10,14 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING, Any
 
 from gpt2lab.errors import CheckpointError
 from gpt2lab.weights.checkpoint import MappedFile, StoredTensor, Tensor, check_apart, parse_json
 from gpt2lab.weights.quantization import PRECISIONS, Precision, decode
-from gpt2lab.weights.writing import NewTensor
+
+if TYPE_CHECKING:
+    from gpt2lab.weights.writing import NewTensor
 
 _MAX_DIMENSIONS = 8  # the product of a list of any length could take hours
 _MAX_HEADER = 100_000_000  # bytes; the limit that the safetensors package sets too
