@@ -28,6 +28,24 @@ def test_lines_are_the_originals(capsys):
     ]
 
 
+def test_a_long_activity_has_a_line_after_five_seconds_and_then_each_half_minute(capsys, monkeypatch):
+    now = 0.0
+    monkeypatch.setattr(reporting, "monotonic", lambda: now)
+    lines, shown = Lines(), []
+    for done in range(80):  # a second each
+        now = float(done)
+        lines.progress("Calculating validation loss...", done, 80)
+        shown += [(done, capsys.readouterr().out)]
+    assert [(done, out) for done, out in shown if out] == [
+        (6, "Calculating validation loss... 6 of 80\n"),
+        (37, "Calculating validation loss... 37 of 80\n"),
+        (68, "Calculating validation loss... 68 of 80\n"),
+    ]
+    lines.say("[1 | 80.00] validation loss = 2.0000")
+    lines.progress("Calculating validation loss...", 0, 80)
+    assert "Calculating" not in capsys.readouterr().out
+
+
 def test_an_update_without_a_loss_has_a_line_and_no_record(capsys, tmp_path):
     made = replace(UPDATE, loss=None)
     Lines().update(made)

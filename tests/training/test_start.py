@@ -12,7 +12,9 @@ import torch
 
 from gpt2lab.config import ModelConfig
 from gpt2lab.errors import Gpt2LabError, TrainingError, UsageError
+from gpt2lab.system.hashing import sha256_of
 from gpt2lab.system.locks import Hold
+from gpt2lab.training import card
 from gpt2lab.training.checkpoints import states
 from gpt2lab.training.job import Job
 from gpt2lab.training.loop import Trainer
@@ -187,6 +189,80 @@ def test_an_interrupted_run_says_which_model_is_where(capsys, monkeypatch):
         "checkpoint/run1/state-0000001 holds that of update 1",
         "to generate with the newest:  gpt2lab generate --model checkpoint/run1/state-0000001",
     ]
+
+
+def test_a_run_that_over_fits_says_so_while_it_trains_and_at_the_end(capsys):
+    Path("foreign.txt").write_text("Zebras vex kings; xylophones quiz sphinxes. " * 30)
+    run(18, learning_rate=0.05, warmup_steps=0, val_every=2, val_dataset="foreign.txt")
+    best, out = progress(18)["best_step"], capsys.readouterr().out
+    assert 0 < best < 12
+    assert re.search(
+        f"over-fitting: the last 3 held-out losses are not below [0-9.]+, that of update {best}, while", out
+    )
+    assert f"\ncheckpoint/run1 holds the model of update {best}, the best (held-out loss " in out
+    assert ", not that of update 18, the last (held-out loss " in out
+    assert "\nthe run over-fits: try " in out
+
+
+def test_a_run_whose_best_model_is_the_last_says_that_more_may_help(capsys):
+    run(2, learning_rate=1e-2)
+    assert re.search(
+        r"\ncheckpoint/run1 holds the model of update 2, the last and the best \(held-out loss [\d.]+\)\n"
+        "the held-out loss was still falling: more --epochs or --steps may give a better model\n",
+        capsys.readouterr().out,
+    )
+
+
+def test_the_fewest_updates_are_announced_with_the_passes_they_make(capsys):
+    run(None, stop_after=1)
+    windows = int(re.search(r"dataset has (\d+) tokens", capsys.readouterr().out)[1]) // 16
+    run(None, stop_after=2, batch_size=100)
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("length: "))
+    assert line == (
+        f"length: 100 updates of 100 windows, {(2 + 99 * 100) / windows:.1f} passes over the text; a run has at least "
+        "100 updates by default, and --epochs 3 makes 3 passes"
+    )
+
+
+def test_updates_without_a_learned_target_are_summed_up_at_the_end(capsys):
+    rows = [{"prompt": "why " * 100, "completion": "so"}] * 3
+    Path("rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    train(job(dataset=("rows.jsonl",), held_out=0.0), Settings(steps=9, **{**QUICK, "batch_size": 1}))
+    out = capsys.readouterr().out
+    unlearned = out.count("loss=none")
+    assert 0 < unlearned < 9
+    assert f"\n{unlearned} of 9 updates had no learned target, only prompts, and changed nothing: " in out
+
+
+def test_the_run_folder_has_a_model_card_of_the_newest_save(capsys):
+    run(3, learning_rate=1e-2)
+    card = Path("checkpoint/run1/README.md").read_text()
+    assert "trained from random weights" in card
+    assert "The model in this folder is that of\nupdate 3; 3 of 3 updates have been made." in card
+    assert f"| `text.txt` | | `{sha256_of(Path('text.txt'))}` |" in card
+    run(4, learning_rate=1e-2)
+    assert "4 of 4 updates" in Path("checkpoint/run1/README.md").read_text()
+
+
+@pytest.mark.parametrize("own", ["# Mine\n", None], ids=["another file", "a changed card"])
+def test_a_readme_that_the_run_did_not_write_stays(own, capsys):
+    run(1)
+    path = Path("checkpoint/run1/README.md")
+    path.write_text(own or path.read_text().replace("GPT-2", "very good GPT-2"))
+    before = path.read_bytes()
+    capsys.readouterr()
+    run(2)
+    assert path.read_bytes() == before
+    assert capsys.readouterr().out.count("README.md was changed or is not a card of gpt2lab: it stays") == 1
+
+
+def test_a_card_that_cannot_be_written_does_not_end_training(capsys, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(card, "write_file", full)
+    run(2)
+    assert capsys.readouterr().out.count("README.md: No space left on device; training continues without a card") == 1
 
 
 def test_a_run_whose_patience_has_ended_says_so(capsys):

@@ -6,6 +6,7 @@ This module knows nothing of text, files or models.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -75,6 +76,15 @@ class Ring:
         if trained is None:
             return ids, np.ones(places.shape, dtype=bool)
         return ids, trained.take(source).astype(bool) | marks
+
+    def digest(self) -> str:
+        """Return the SHA-256, in hex, of all ids (uint32, little-endian), each block followed by its trained mask."""
+        sha = hashlib.sha256()
+        for first in range(0, len(self), _SCAN):
+            ids, trained = self.take(np.arange(first, min(first + _SCAN, len(self))))
+            sha.update(ids.astype("<u4").tobytes())
+            sha.update(trained.tobytes())
+        return sha.hexdigest()
 
     def used_ids(self) -> NDArray[np.int64]:
         """Return the distinct ids in the ring, ascending."""

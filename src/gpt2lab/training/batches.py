@@ -54,3 +54,9 @@ def fingerprint(windows: Windows, count: int) -> list[int]:
             crc = zlib.crc32(np.ascontiguousarray(part).view("u1").data, crc)
         number += 1
     return [crc, windows.length, number]
+
+
+def seed_of(seed: int, step: int, rank: int) -> int:
+    """Return the seed for everything random in an update of a process, so that no generator's state needs saving."""
+    sequence = np.random.SeedSequence([seed, step, rank])
+    return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))

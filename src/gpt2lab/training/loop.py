@@ -16,21 +16,21 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from gpt2lab.data.windows import Batch, Windows
 from gpt2lab.errors import TrainingError
 from gpt2lab.training import checkpoints
-from gpt2lab.training.batches import Batches, fingerprint
+from gpt2lab.training.advice import WORSE, Standing, no_better
+from gpt2lab.training.batches import Batches, fingerprint, seed_of
 from gpt2lab.training.distributed import World
 from gpt2lab.training.interrupts import Interrupts
 from gpt2lab.training.lora import adapter_tensors, merged
 from gpt2lab.training.module import GPT2
 from gpt2lab.training.narrowing import used_ids, widen
 from gpt2lab.training.optimizers import make_optimizers, optimizer_tensors
-from gpt2lab.training.parallel import local_part
+from gpt2lab.training.parallel import all_finite
 from gpt2lab.training.reporting import Reporter, Update, Validation
 from gpt2lab.training.settings import Settings, learning_rate
 from gpt2lab.weights.checkpoint import TokenizerFiles
@@ -89,6 +89,7 @@ class Trainer:
         self.best = math.inf
         self.best_step = 0
         self.since_best = 0  # validations
+        self.latest: float | None = None  # held-out loss of the last validation
         self.average = (0.0, 0.0)  # weighted sum of losses, sum of weights
         self.seconds = 0.0
         self.unlearned = 0  # updates without a learned target
@@ -130,6 +131,15 @@ class Trainer:
             yield replace(made, validation=self._validate_if_due())
             self.outcome = self._after_update()
         self.outcome = self.outcome or "finished"
+
+    @property
+    def standing(self) -> Standing:
+        """Where the run stands."""
+        average = self.average[0] / self.average[1] if self.average[1] else None
+        best_step = None if self.validated is None else self.best_step
+        best, s = None if math.isinf(self.best) else self.best, self.settings
+        counted = (self.latest, average, self.since_best, self.unlearned, s.patience, s.lora)
+        return Standing(self.run, self.step, best_step, best, *counted)
 
     @property
     def interrupted(self) -> signal.Signals | None:
@@ -176,8 +186,7 @@ class Trainer:
         """Return whether any process was asked to end, and whether a save is overdue, using a single exchange."""
         size, minutes = self.world.size, self.settings.save_minutes
         long_since = self.world.is_main and minutes > 0 and time.monotonic() - self.saved_at >= 60 * minutes
-        ends = self.stopping or self.interrupted is not None
-        told = self.world.sum(float(ends) + (size + 1) * float(long_since))
+        told = self.world.sum(float(self.stopping or self.interrupted is not None) + (size + 1) * float(long_since))
         return told % (size + 1) > 0, told > size
 
     def update(self) -> float | None:
@@ -199,7 +208,7 @@ class Trainer:
 
     def _descend(self, batches: list[Batch], total: float, step: int) -> float:
         """Move the weights along the gradient of update ``step``; return the mean loss of its ``total`` targets."""
-        torch.manual_seed(self._seed_of(step))
+        torch.manual_seed(seed_of(self.settings.seed, step, self.world.rank))
         self.wrapped.train()
         loss = 0.0
         for number, batch in enumerate(batches, start=1):
@@ -231,6 +240,7 @@ class Trainer:
         batches = list(held_out.in_order(self.settings.val_batch_size, self.settings.validated_windows))
         loss = targets = 0.0
         for first in range(0, len(batches), size):  # the same number of times in every process
+            self.reporter.progress("Calculating validation loss...", first, len(batches))
             mine = first + rank < len(batches)
             batch = batches[first + rank if mine else first]
             value = self._loss(batch, self.step).item()
@@ -253,7 +263,7 @@ class Trainer:
 
     def save(self) -> Path:
         """Write a state to resume from. Without validation, also write the run folder's model."""
-        if self.world.any(not all(_is_finite(local_part(p.detach())) for p in self.model.parameters())):
+        if self.world.any(not all_finite(self.model)):
             raise TrainingError(self._lost("the weights are not finite"))
         if self.validated is None:
             self.forget_best()
@@ -299,53 +309,42 @@ class Trainer:
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=self.world.size == 1)  # replicas keep gradients in their send buffers
 
-    def _seed_of(self, step: int) -> int:
-        """Return the seed for everything random in an update, so that no generator's state needs saving."""
-        sequence = np.random.SeedSequence([self.settings.seed, step, self.world.rank])
-        return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
-
     def _lost(self, what: str) -> str:
         where = f"the last state, {self.last_state}, is intact" if self.last_state else "no state has been saved yet"
         return f"{what}; {where}; try a lower --learning_rate"
 
     def _report(self, loss: float | None, seconds: float) -> Update:
         if loss is None:
-            self._count_unlearned()
+            if self.unlearned == 0:
+                self.reporter.say(
+                    f"warning: update {self.step} had no learned target, only prompts: it changed nothing"
+                )
+            self.unlearned += 1
         else:
             self.average = (AVERAGE_DECAY * self.average[0] + loss, AVERAGE_DECAY * self.average[1] + 1)
-        average = self.average[0] / self.average[1] if self.average[1] else None
+        average = self.standing.average
         tokens = self.settings.windows_per_update * self.windows.length
         rate = learning_rate(self.step, self.settings)
-        speed = tokens / max(seconds, 1e-9)
-        made = Update(self.step, self.last_step, self.seconds, loss, average, rate, tokens, speed)
+        made = Update(self.step, self.last_step, self.seconds, loss, average, rate, tokens, tokens / max(seconds, 1e-9))
         self.reporter.update(made)
         return made
-
-    def _count_unlearned(self) -> None:
-        if self.unlearned == 0:
-            self.reporter.say(f"warning: update {self.step} had no learned target, only prompts: it changed nothing")
-        self.unlearned += 1
 
     def _due(self, every: int) -> bool:
         return self.step == self.last_step or (every > 0 and self.step % every == 0)
 
     def _validate_and_keep_best(self, held_out: Windows) -> Validation:
-        self.reporter.status("Calculating validation loss...")
         loss = self.validate(held_out)
         if not math.isfinite(loss):
             raise TrainingError(self._lost(f"the held-out loss is {loss} after {self.step} updates"))
-        self.since_best += 1
+        self.latest, self.since_best = loss, self.since_best + 1
         if loss < self.best:
             self.best, self.best_step, self.since_best = loss, self.step, 0
             self._write_model()
         made = Validation(self.step, self.seconds, loss, best=self.since_best == 0)
         self.reporter.validation(made)
+        if self.since_best == WORSE:
+            self.reporter.say(no_better(self.standing))
         return made
 
     def _say_interrupted(self) -> None:
         self.reporter.status("finishing this update, then saving; press Ctrl-C again to stop at once")
-
-
-def _is_finite(tensor: Tensor) -> bool:
-    """Return whether all values are finite; ``isfinite()`` would need more memory than the tensor itself."""
-    return not tensor.numel() or all(bool(bound.isfinite()) for bound in tensor.aminmax())

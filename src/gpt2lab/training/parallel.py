@@ -86,3 +86,13 @@ def part_like(tensor: Tensor, like: Tensor) -> Tensor:
 
     part: Tensor = distribute_tensor(tensor, like.device_mesh, like.placements)
     return part
+
+
+def all_finite(model: nn.Module) -> bool:
+    """Return whether this process's part of all weights is finite."""
+    return all(_is_finite(local_part(parameter.detach())) for parameter in model.parameters())
+
+
+def _is_finite(tensor: Tensor) -> bool:
+    """Return whether all values are finite; ``isfinite()`` would need more memory than the tensor itself."""
+    return not tensor.numel() or all(bool(bound.isfinite()) for bound in tensor.aminmax())

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any
 
 from gpt2lab.errors import escaped
@@ -62,6 +63,9 @@ class Reporter:
     def status(self, text: str) -> None:
         """Show the current activity."""
 
+    def progress(self, text: str, done: int, total: int) -> None:
+        """Show the current activity, of which ``done`` parts of ``total`` are done."""
+
     def update(self, made: Update) -> None:
         """Report an update."""
 
@@ -89,15 +93,31 @@ class Messages(Reporter):
         self._say(line)
 
 
+LONG = 5.0
+"""Seconds of silence after which an activity is reported as long."""
+INTERVAL = 30.0
+"""Seconds between further reports of it, as in other long jobs."""
+
+
 class Lines(Reporter):
-    """A reporter that prints the original's lines on standard output."""
+    """A reporter that prints the original's lines on standard output; activities that take long have lines too."""
+
+    def __init__(self) -> None:
+        self._next = monotonic() + LONG
 
     def say(self, line: str) -> None:
         """Print ``line``; if nobody reads the output any more, ask training to end."""
+        self._next = monotonic() + LONG
         try:
             print(escaped(line), flush=True)
         except OSError as error:
             output_is_gone(error)
+
+    def progress(self, text: str, done: int, total: int) -> None:
+        """Print a line after some seconds of silence, and then every half minute."""
+        if monotonic() > self._next:
+            self.say(f"{text} {done} of {total}")
+            self._next = monotonic() + INTERVAL
 
     def update(self, made: Update) -> None:
         """Print ``[step | seconds] loss=… avg=…``."""
@@ -137,6 +157,10 @@ class Live(Reporter):
         """Show ``text`` at the end of the line until the next update."""
         self._status = text
         self._show()
+
+    def progress(self, text: str, done: int, total: int) -> None:
+        """Show it at the end of the line until the next update."""
+        self.status(f"{text} {done} of {total}")
 
     def update(self, made: Update) -> None:
         """Show step, loss, average, learning rate, speed, time to go and memory."""
@@ -192,6 +216,11 @@ class Several(Reporter):
         """Pass it on to all."""
         for reporter in self._reporters:
             reporter.status(text)
+
+    def progress(self, text: str, done: int, total: int) -> None:
+        """Pass it on to all."""
+        for reporter in self._reporters:
+            reporter.progress(text, done, total)
 
     def update(self, made: Update) -> None:
         """Pass it on to all."""

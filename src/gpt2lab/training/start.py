@@ -19,7 +19,8 @@ from gpt2lab.errors import CheckpointError, UsageError
 from gpt2lab.model import LanguageModel, load
 from gpt2lab.system.atomic import new_files
 from gpt2lab.system.locks import Hold
-from gpt2lab.training import checkpoints
+from gpt2lab.training import advice, checkpoints
+from gpt2lab.training.card import Card, Facts, text_rows
 from gpt2lab.training.checkpoints import State
 from gpt2lab.training.distributed import World
 from gpt2lab.training.job import Job
@@ -54,7 +55,9 @@ class Session:
                 hold.take(job.run)
             setup, state = begin(job, settings, world, reporter.say)
             text = load_text(setup)
-            self.setup = setup.resolved(len(text.windows), done_before(state, text.windows))
+            done = done_before(state, text.windows)
+            self.setup = setup.resolved(len(text.windows), done)
+            setup.say(advice.length(self.setup.settings, settings, len(text.windows), done))
             self.trainer = _trainer(self.setup, text, state, reporter if world.is_main else Reporter())
             self._goes_on = is_of(state, job.run)
             self._newer = state is None or setup.job.restore_from != "latest"
@@ -166,16 +169,19 @@ def _prepare_run(setup: Setup) -> None:
 
 def _reporter(setup: Setup, trainer: Trainer) -> Reporter:
     """Return the trainer's reporter, together with those that write files in the main process."""
-    files = file_reporters(trainer.run, trainer.step) if setup.world.is_main else []
-    return Several(trainer.reporter, *files)
+    if not setup.world.is_main:
+        return trainer.reporter
+    held_out = trainer.held_out.ring if trainer.held_out else None
+    texts = text_rows(setup.job, trainer.windows.ring, held_out)
+    facts = Facts(setup.job, setup.settings, trainer.model.config.n_params, texts)
+    card = Card(facts, lambda: trainer.standing, setup.say)
+    return Several(trainer.reporter, *file_reporters(trainer.run, trainer.step), card)
 
 
 def _say_end(setup: Setup, trainer: Trainer) -> None:
     run, say, reason = trainer.run, setup.say, trainer.outcome
     if reason == "no better":
         say(f"stopped: the last {trainer.since_best} validations brought no improvement")
-    if trainer.since_best and trainer.best_step == 0:
-        say(f"no validation was better than before training: {run} holds the model from before training")
     if reason == "interrupted":
         say("run the same command again to resume")
         if trainer.validated is not None and trainer.best_step < trainer.step and not trainer.settings.lora:
@@ -185,6 +191,9 @@ def _say_end(setup: Setup, trainer: Trainer) -> None:
             )
             say(f"to generate with the newest:  gpt2lab generate --model {trainer.last_state}")
             return
+    elif reason != "ended before":
+        for line in advice.ending(trainer.standing):
+            say(line)
     if (run / "model.safetensors").exists():
         say(f"to generate with it:  gpt2lab generate --model {run}")
 
