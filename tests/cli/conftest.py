@@ -1,4 +1,4 @@
-"""The command run in this process, and the small golden models by path."""
+"""A fixture that runs the command in this process, and the paths of the small golden models."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ODD = str(GOLDEN / "odd")
 
 @pytest.fixture
 def gpt2lab() -> Callable[..., Result]:
-    """``gpt2lab(*arguments, input=None)``."""
+    """Return ``gpt2lab(*arguments, input=None)``, which runs the command."""
     from gpt2lab.cli.main import cli
 
     def run(*arguments: object, input: str | bytes | None = None) -> Result:

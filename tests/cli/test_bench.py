@@ -1,4 +1,4 @@
-"""``gpt2lab bench``: every workload of every precision asked for, and what is refused. No figure is judged."""
+"""``gpt2lab bench``: every workload in every requested precision, and invalid requests. No figure is judged."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``gpt2lab cache``: what is kept between runs, listed and removed; and what ``info`` says of it."""
+"""``gpt2lab cache`` lists and removes the files kept between runs; ``info`` reports them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``gpt2lab explore``: its commands, what they write, and commands that make samples again."""
+"""``gpt2lab explore``: its commands, the files that they write, and the commands that reproduce samples."""
 
 from __future__ import annotations
 
@@ -159,7 +159,7 @@ def test_the_group_lists_its_commands(gpt2lab):
     assert [
         name for name in ("sweep", "next", "score", "compare", "tokens", "attend") if name not in result.stdout
     ] == []
-    assert gpt2lab("explore", "sweep", "x", "--top-k", "x").exit_code == 2  # dashes are taken here too
+    assert gpt2lab("explore", "sweep", "x", "--top-k", "x").exit_code == 2  # dashes work here too
 
 
 def test_a_page_does_not_take_the_place_of_the_text(gpt2lab, tmp_path):

@@ -60,7 +60,7 @@ FORMATS: dict[str, tuple[str, Callable[[], bytes], tuple[str, ...]]] = {
 
 
 def tokens_of(gpt2lab, command: str, path: Path, options: tuple[str, ...]) -> int:
-    """The number of tokens that a command reads from a file."""
+    """Return the number of tokens that a command reads from a file."""
     model = ("--model_name", TINY)
     if command == "encode":
         out = path.parent / "out"

@@ -1,4 +1,4 @@
-"""``gpt2lab generate``: what it prints, what it reads, and how it ends."""
+"""``gpt2lab generate``: its output, its input, and its exit."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_json_lines_keep_prompt_and_completion_apart(gpt2lab, model) -> None:
         }
         for index, completion in enumerate(expected)
     ]
-    assert "Só" in result.stdout  # as it is, not as an escape
+    assert "Só" in result.stdout  # not escaped
 
 
 def test_the_seed_drawn_is_told_on_stderr_and_in_json(gpt2lab) -> None:

@@ -1,4 +1,4 @@
-"""``gpt2lab interactive``: prompts in, completions out, and Ctrl-C that stops a sample only."""
+"""``gpt2lab interactive``: prompts in, completions out, and a Ctrl-C that stops only the sample."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_ctrl_c_stops_the_sample_and_not_the_program() -> None:
     deadline = time.monotonic() + 60
     while not text.endswith(RULE.encode() + ASK.encode()) and time.monotonic() < deadline:
         text += os.read(process.stdout.fileno(), 1000)
-    process.send_signal(signal.SIGINT)  # at the prompt it does nothing but remind of Ctrl-D
+    process.send_signal(signal.SIGINT)  # at the prompt it only prints a reminder of Ctrl-D
     time.sleep(0.2)
     rest, errors = process.communicate(b"", timeout=60)
     assert process.returncode == 0

@@ -1,4 +1,4 @@
-"""The command as a whole: help, versions, what it imports."""
+"""The command as a whole: help, versions, imports."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ COMPLETING = {
     "zsh": ("plain\n{}\n_", {"COMP_CWORD": "3"}),
     "fish": ("plain,{}", {"COMP_CWORD": ""}),
 }
-"""Shell → how a choice is answered, and what the shell says of the word that is completed."""
+"""Shell → the form of its answer with a choice, and the variables with the word to complete."""
 
 
 @pytest.mark.parametrize("shell", COMPLETING)

@@ -24,7 +24,7 @@ def named(name: bytes) -> str:
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A text and a model, both with such a name, in the current folder."""
+    """Make a text and a model with such names in the current folder."""
     monkeypatch.chdir(tmp_path)
     Path(named(b"caf\xe9.txt")).write_text("The king said to the queen that he was old. " * 4)
     shutil.copytree(TINY, named(b"mod\xe9l"), ignore=shutil.ignore_patterns("golden.npz"))

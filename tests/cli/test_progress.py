@@ -1,4 +1,4 @@
-"""The progress line, and that text is shown as it is made."""
+"""The progress line; text is shown while it is generated."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def pieces(n_tokens: int):
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Time that passes by ten seconds whenever somebody looks."""
+    """A clock that advances by ten seconds at each reading."""
     seconds = iter(range(0, 10**6, 10))
     monkeypatch.setattr(progress, "monotonic", lambda: next(seconds))
 

@@ -1,4 +1,4 @@
-"""Signals at moments where something would be lost, and at others."""
+"""Signals at moments when an interruption would lose something, and at other moments."""
 
 import signal
 import threading

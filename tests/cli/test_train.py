@@ -62,7 +62,7 @@ def run(*arguments, code=0):
 
 
 def error_of(capsys, *arguments):
-    """The one line on standard error of a command that a user got wrong."""
+    """Return the one line that a command with a user's mistake prints on standard error."""
     run(*arguments, code=2)
     error = capsys.readouterr().err
     assert error.startswith("gpt2lab: error: ")
@@ -100,7 +100,7 @@ def test_fine_tuning_begins_with_the_models_weights_and_makes_them_better(folder
 
 
 def make_source(kind):
-    """The golden model in another format."""
+    """Convert the golden model to another format."""
     tiny = open_checkpoint(TINY)
     if kind == "nanogpt":
         config, tensors = tiny.config, {name: torch.tensor(t) for name, t in tiny.tensors.items()}
@@ -141,7 +141,8 @@ def test_stopped_and_resumed_is_the_same_to_the_last_bit(folder):
     for file in ("state-0000006/model.safetensors", "state-0000006/optimizer.safetensors"):
         assert Path("checkpoint/parts", file).read_bytes() == Path("checkpoint/whole", file).read_bytes()
     steps = [json.loads(line)["step"] for line in Path("checkpoint/parts/metrics.jsonl").read_text().splitlines()]
-    assert steps == [0, 1, 2, 2, 3, 3, 4, 5, 5, 6, 6]  # updates and validations, also after the last of each part
+    # Updates and validations, including one after the last update of each part.
+    assert steps == [0, 1, 2, 2, 3, 3, 4, 5, 5, 6, 6]
 
 
 def test_fresh_begins_anew_and_latest_goes_on_from_there(folder, capsys):
@@ -405,7 +406,7 @@ def test_without_torch_is_one_line(folder):
 
 
 def started(*options):
-    """A process that trains, its standard output a pipe."""
+    """Start a process that trains, with a pipe as its standard output."""
     command = [sys.executable, "-m", "gpt2lab", "train", "--threads", "1", *map(str, options)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
@@ -452,7 +453,7 @@ def test_the_losses_are_drawn_where_matplotlib_is(folder, monkeypatch):
 
 @pytest.mark.slow
 def test_killed_at_random_moments_and_resumed_is_the_same_to_the_last_bit(folder):
-    """SIGKILL again and again, while states are written after every update."""
+    """Send SIGKILL again and again while the process writes a state after every update."""
     options = [*FINE, "--save_every", 1, "--val_every", 4, "--dropout", "0.1", "--steps", 40, "--batch_size", 4]
     run(*options, "--run_name", "whole")
     moments, kills = random.Random(os.getpid()), 0
@@ -471,7 +472,7 @@ def test_killed_at_random_moments_and_resumed_is_the_same_to_the_last_bit(folder
         if process.returncode == 0:
             break
         if process.returncode != -signal.SIGKILL:
-            break  # it had trained to the end before the signal came
+            break  # training ended before the signal arrived
         if names("parts") and names("parts")[-1] == "state-0000040":
             break
     assert kills >= 3

@@ -1,4 +1,4 @@
-"""Vocabularies that need no time: GPT-2's own, and one of bytes."""
+"""Vocabularies that are quick to build: GPT-2's own, and one of bytes."""
 
 from __future__ import annotations
 
@@ -14,6 +14,6 @@ def gpt2() -> Tokenizer:
 
 @pytest.fixture(scope="session")
 def bytewise() -> Tokenizer:
-    """A vocabulary of the 256 bytes and ``<|endoftext|>``, which is 256."""
+    """Build a vocabulary of the 256 bytes and ``<|endoftext|>``, whose id is 256."""
     first = list(Tokenizer.gpt2().encoder())[:256]
     return Tokenizer.from_files({**{token: id for id, token in enumerate(first)}, "<|endoftext|>": 256}, [])

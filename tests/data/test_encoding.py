@@ -82,6 +82,6 @@ def test_a_machine_without_shared_memory_is_told_what_needs_none(monkeypatch, gp
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr(encoding, "ProcessPoolExecutor", refuse)
-    monkeypatch.setattr(encoding.Tokenizer, "gpt2", lambda: None)  # so that gpt2 is some model's own vocabulary
+    monkeypatch.setattr(encoding.Tokenizer, "gpt2", lambda: None)  # the tokenizer then counts as a checkpoint's own
     with pytest.raises(UsageError, match="cannot start several processes: Permission denied; --jobs 1 needs no shared"):
         encoding._start(gpt2, 2)

@@ -24,7 +24,7 @@ def documents_of(path, tokenizer):
 
 
 def split(ids):
-    """Documents of a row of ids, the plain way."""
+    """Split a row of ids into documents in the simplest way."""
     text = " ".join(map(str, ids)).replace(" ".join(map(str, SPELLED)), str(MARK))
     documents = [[]]
     for id in map(int, text.split()):

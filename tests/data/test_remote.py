@@ -25,7 +25,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def store() -> Iterator[Any]:
-    """An empty object store, memory://bucket/…"""
+    """Empty the object store ``memory://bucket/`` before and after a test."""
     memory = fsspec.filesystem("memory")
     memory.store.clear()
     yield memory
@@ -174,7 +174,7 @@ def test_an_unknown_protocol_is_said():
 )
 def test_a_protocol_whose_package_is_absent_names_it(url, module, package, monkeypatch):
     monkeypatch.setitem(sys.modules, module, None)
-    monkeypatch.delitem(sys.modules, "fsspec.implementations.http", raising=False)  # else it need not be imported
+    monkeypatch.delitem(sys.modules, "fsspec.implementations.http", raising=False)  # so that it is imported again
     monkeypatch.delitem(sys.modules["fsspec.registry"]._registry, url.partition(":")[0], raising=False)
     with pytest.raises(UsageError, match=f"needs {package}: pip install {package}$"):
         fetch(url)
@@ -187,7 +187,7 @@ def test_a_local_address_is_read_where_it_is(tmp_path):
 
 @pytest.fixture
 def web() -> Iterator[tuple[str, list[str]]]:
-    """A web server with one text, and the paths that it was asked for."""
+    """Start a web server with one text; yield its address and the paths that are requested."""
     asked: list[str] = []
 
     class Handler(http.server.BaseHTTPRequestHandler):

@@ -27,7 +27,7 @@ def write(path, pieces, tokenizer=None, shard_tokens=10**6, **more):
 
 
 def read(path, tokenizer=None):
-    """Each document's ids, and the mask of each shard."""
+    """Return each document's ids, and the mask of each shard."""
     tokenizer = tokenizer or Tokenizer.gpt2()
     shards = read_shards(path, tokenizer.n_vocab, vocabulary_hash(tokenizer))
     return [shard[index].tolist() for shard in shards for index in range(len(shard))], [s.trained for s in shards]

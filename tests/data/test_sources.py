@@ -29,7 +29,7 @@ def pieces_of(path, block=1000, said=None, **reading):
 
 
 def documents_of(path, **more):
-    """The documents, each a list of (text, trained)."""
+    """Return the documents, each as a list of (text, trained)."""
     documents, current = [], []
     for text, ends, trained in pieces_of(path, **more):
         current.append((text, trained))
@@ -211,7 +211,7 @@ def test_a_row_with_too_many_cells_is_skipped_and_its_line_is_named(write):
 def test_a_file_of_mostly_unusable_records_is_not_read_to_its_end(write, name, bad):
     first = '{"text": "one"}' if name == "a.jsonl" else "id\ttext\n1\tone"
     content = f"{first}\n" + f"{bad}\n" * 2000
-    path = write(name, content.encode() + b"\xff")  # which would be an error of its own
+    path = write(name, content.encode() + b"\xff")  # this byte alone would be an error
     with pytest.raises(UsageError, match=r"a\.\w+: 1,000 of the first 1,001 \w+ skipped, .* --errors skip"):
         plain(path)
 

@@ -15,7 +15,7 @@ def documents(*lengths):
 
 
 def contents(ring):
-    """The documents in a ring, as lists."""
+    """Return the documents of a ring as lists."""
     if ring is None:
         return []
     ids = ring.take(np.arange(len(ring)))[0]

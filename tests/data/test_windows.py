@@ -11,7 +11,7 @@ MARK = 999
 
 
 def one_ring(n_tokens, **options):
-    """A ring of the numbers 0 … n_tokens - 1 in which number 0 is the separator."""
+    """Make a ring of the numbers 0 … n_tokens - 1 in which 0 is the separator."""
     return Ring(Documents.of([np.arange(1, n_tokens)]), separator=0, **options)
 
 

@@ -1,4 +1,4 @@
-"""What tests of the precisions share: every case of them, engines of random weights, and ways to feed these."""
+"""Shared parts of the tests of precisions: all cases, engines with random weights, and functions that feed them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ GREEDY = SamplingParams(temperature=0)
 EVERY = pytest.mark.parametrize(
     ("isa", "precision", "kv_precision"), [(i, p, kv) for i in ISAS for p in PRECISIONS for kv in KV_PRECISIONS]
 )
-EVERY_WAY = pytest.mark.parametrize(  # given where it makes a difference
+EVERY_WAY = pytest.mark.parametrize(  # ``given`` only where it makes a difference
     ("isa", "precision", "kv_precision", "given"),
     [
         (isa, precision, kv_precision, given)
@@ -46,7 +46,7 @@ def random_tensors(config: ModelConfig, seed: int) -> dict[str, np.ndarray]:
 
 
 def random_checkpoint(config: ModelConfig, seed: int = 0) -> Checkpoint:
-    tensors = {name: tensor.copy() for name, tensor in random_tensors(config, seed).items()}  # which tests change
+    tensors = {name: tensor.copy() for name, tensor in random_tensors(config, seed).items()}  # tests change them
     return Checkpoint(config, tensors, None, "openai", "float32", Path("random"))
 
 
@@ -57,7 +57,7 @@ def make(checkpoint: Checkpoint, isa: str, precision: str, kv_precision: str | N
 
 
 def run(engine: NativeEngine, prompts: list[list[int]], *, given: bool = False) -> list[np.ndarray]:
-    """Logits of every token of every prompt, all fed in one call."""
+    """Return the logits of every token of every prompt, all fed in one call."""
     sequences = [engine.new_sequence() for _ in prompts]
     logits = engine.forward(sequences, prompts, "all", given=given)
     for sequence in sequences:
@@ -72,7 +72,7 @@ def step(
     given: list[int],
     n_guesses: list[int] | None = None,
 ) -> list[np.ndarray]:
-    """Log-probabilities ``[n_vocab]`` after the last token fed to each sequence that is no guess."""
+    """Return log-probabilities ``[n_vocab]`` after the last token of each sequence that is not a guess."""
     n_vocab = engine.config.n_vocab
     counts = [1 + n for n in n_guesses or [0] * len(sequences)]
     drawn = engine.step(sequences, tokens, [Draw(GREEDY, 0, 0, 0, (), n, n_vocab) for n in counts], given)

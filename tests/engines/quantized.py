@@ -3,8 +3,8 @@
 Follows :mod:`gpt2lab.reference`, with weights rounded to a precision, and activations as well: for ``q8_0`` and
 ``q4_0`` to int8, block by block; to bfloat16 where a matrix unit multiplies these. Two right programs may round an
 activation that lies half-way between two such numbers to different sides, and differ visibly from there on. So the
-model also says which rows no such close call has touched; those must agree to float rounding. Shares no code with the
-C++ and knows nothing of its layout.
+model also reports the rows that no such close call has affected; those must agree to float rounding. This module shares
+no code with the C++ and knows nothing of its layout.
 """
 
 from __future__ import annotations
@@ -23,13 +23,15 @@ from gpt2lab.weights.quantization import BLOCK, PRECISIONS, decode, encode
 
 Array = NDArray[np.float64]
 CLOSE = 3e-4
-"""How near a half, in steps of the int8 or bfloat16, an activation counts as a close call: float32 errs by 1e-6 of 127
-or 256 steps."""
+"""Distance from a half, in steps of the int8 or bfloat16, below which an activation is a close call.
+
+float32 errs by 1e-6 of 127 or 256 steps.
+"""
 CLOSE_FLOAT16 = 1e-3
 """The same for keys and values, in steps of float16, which are 2000 of a float32's."""
 LARGEST_FLOAT16 = 65504.0
 TINY = np.float32(1e-36)
-"""Blocks of activations below it are taken for zeros: 127 over it would overflow."""
+"""Blocks of smaller activations count as zeros: 127 divided by them would overflow."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,18 +56,18 @@ class Matrix:
         return cls(np.rint(steps / np.where(scales == 0, 1, scales)[..., None]), scales, n_in)
 
     def rows(self, indices: Sequence[int]) -> Array:
-        """Rows as the numbers they stand for: ``[n, n_in]``."""
+        """Return rows as the numbers that they stand for: ``[n, n_in]``."""
         values = self.values[list(indices)] * self.scales[list(indices)][..., None]
         return values.reshape(len(indices), -1)[:, : self.n_in]
 
     @functools.cached_property
     def as_bfloat16(self) -> Array:
-        """All rows, rounded: ``[n_out, n_in]``."""
+        """Return all rows, rounded: ``[n_out, n_in]``."""
         return as_bfloat16(self.rows(range(len(self.values))))[0]
 
 
 def bfloat16_ways(isa: str, precision: str) -> tuple[bool, bool]:
-    """Whether products round their inputs to bfloat16: those of tokens that were given, and of those drawn."""
+    """Return whether products round their inputs to bfloat16: for tokens that were given, and for tokens drawn."""
     matrix_unit = isa == "amx"
     return matrix_unit and precision != "float32", matrix_unit and precision == "bfloat16"
 
@@ -90,7 +92,7 @@ class Model:
                 self.matrices[name] = Matrix.store(tensor if name == "wte.weight" else tensor.T, precision)
 
     def forward(self, tokens: Sequence[int], given: int = 0) -> Array:
-        """Logits after each of ``tokens``, of which the first ``given`` are a prompt: ``[n_seq, n_vocab]``."""
+        """Return the logits ``[n_seq, n_vocab]`` after each of ``tokens``; the first ``given`` are a prompt."""
         self.certain = np.ones(len(tokens), dtype=bool)
         self.bfloat16 = np.where(np.arange(len(tokens)) < given, *self.bfloat16_ways)  # which rows are rounded to it
         wte = self.matrices["wte.weight"]
@@ -105,7 +107,7 @@ class Model:
         return logits
 
     def attention(self, name: str, x: Array) -> Array:
-        """Masked self-attention of one layer, in float; keys and values rounded as the cache stores them."""
+        """Compute one layer's masked self-attention in float, with keys and values rounded as the cache stores them."""
         n_seq, config = len(x), self.config
         qkv = self.linear(f"{name}.attn.c_attn", x).reshape(n_seq, 3, config.n_head, config.head_dim)
         q, k, v = qkv.transpose(1, 2, 0, 3)  # each [n_head, n_seq, head_dim]
@@ -118,11 +120,11 @@ class Model:
         return self.linear(f"{name}.attn.c_proj", out.transpose(1, 0, 2).reshape(n_seq, config.n_embd))
 
     def linear(self, name: str, x: Array) -> Array:
-        """``x [n_seq, n_in]`` times the stored weight, plus the bias."""
+        """Multiply ``x [n_seq, n_in]`` by the stored weight and add the bias."""
         return self.product(x, self.matrices[f"{name}.weight"]) + self.vectors[f"{name}.bias"]
 
     def product(self, x: Array, matrix: Matrix) -> Array:
-        """``x [n_seq, n_in]`` times the transpose of ``matrix``, each row rounded in its way."""
+        """Multiply ``x [n_seq, n_in]`` by the transpose of ``matrix``, with each row rounded in its own way."""
         out = np.empty((len(x), len(matrix.values)))
         if self.bfloat16.any():
             rounded, close = as_bfloat16(x[self.bfloat16])
@@ -133,7 +135,7 @@ class Model:
         return out
 
     def product_of_drawn(self, x: Array, matrix: Matrix) -> Array:
-        """The same for rows that are not rounded to bfloat16: whole numbers in a block, floats across blocks."""
+        """Do the same for rows that are not rounded to bfloat16: sum whole numbers in a block, floats across blocks."""
         if not self.integer:
             return x @ matrix.values[:, 0].T
         q, scales, close = quantize(x.astype(np.float32))  # [n, n_blocks, 32], [n, n_blocks], [n]
@@ -142,14 +144,14 @@ class Model:
         return np.einsum("mnb,nb,mb->mn", sums, matrix.scales, scales)
 
     def layer_norm(self, name: str, x: Array) -> Array:
-        """Each row to mean 0 and variance 1, then scaled and shifted."""
+        """Normalise each row to mean 0 and variance 1, then scale and shift it."""
         centred = x - x.mean(axis=-1, keepdims=True)
         normed = centred / np.sqrt((centred * centred).mean(axis=-1, keepdims=True) + 1e-5)
         return normed * self.vectors[f"{name}.weight"] + self.vectors[f"{name}.bias"]
 
 
 def quantize(x: NDArray[np.float32]) -> tuple[Array, Array, NDArray[np.bool_]]:
-    """Rows of activations as int8 in blocks of 32, padded with zeros; arithmetic in float32, as the engine's.
+    """Quantise rows of activations to int8 in blocks of 32, padded with zeros, in float32 like the engine.
 
     Returns whole numbers ``[n, n_blocks, 32]`` from -127 to 127, scales ``[n, n_blocks]``, and which rows hold a
     close call ``[n]``.
@@ -164,9 +166,9 @@ def quantize(x: NDArray[np.float32]) -> tuple[Array, Array, NDArray[np.bool_]]:
 
 
 def as_bfloat16(x: Array) -> tuple[Array, NDArray[np.bool_]]:
-    """Each number's nearest bfloat16, of two the even one; and which were close calls.
+    """Round each number to the nearest bfloat16, ties to even; return also which were close calls.
 
-    What lies half-way to the last bit is none: that is a float16 which came out of the cache as it was.
+    A number exactly half-way is not a close call: it is a float16 that came unchanged from the cache.
     """
     bits = x.astype(np.float32).view(np.uint32)
     rounded = ((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000).view(np.float32)
@@ -176,7 +178,7 @@ def as_bfloat16(x: Array) -> tuple[Array, NDArray[np.bool_]]:
 
 
 def as_float16(x: Array) -> tuple[Array, NDArray[np.bool_]]:
-    """Each number's nearest float16, what is too large becoming the largest; and which were close calls."""
+    """Round each number to the nearest float16, at most the largest; return also which were close calls."""
     inside = np.clip(x, -LARGEST_FLOAT16, LARGEST_FLOAT16)
     rounded = inside.astype(np.float16)
     step = np.spacing(np.minimum(np.abs(rounded), np.float16(32768)))  # of the largest number it would overflow

@@ -1,4 +1,4 @@
-"""What tells whether files are as they were."""
+"""Digests detect whether files have changed."""
 
 from __future__ import annotations
 

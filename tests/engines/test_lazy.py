@@ -26,7 +26,7 @@ def everything_is_cached(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.fixture
 def join_opener() -> Callable[[], None]:
-    """Waits for engines that are being opened ahead. Other tests' servers have threads in this process as well."""
+    """Wait for engines that are being opened ahead. Servers of other tests have threads in this process too."""
 
     def join() -> None:
         for thread in threading.enumerate():
@@ -89,7 +89,7 @@ def test_a_child_forked_while_an_engine_is_being_opened_opens_its_own(monkeypatc
     assert started.wait(60)
     child = os.fork()
     if not child:
-        threading.Timer(30, os._exit, [1]).start()  # rather than to hang
+        threading.Timer(30, os._exit, [1]).start()  # instead of a hang
         try:
             os._exit(0 if engines.generating else 1)
         finally:

@@ -1,4 +1,4 @@
-"""Weights that were packed once are read at the next start, and never those of another content."""
+"""Packed weights are read at the next start, and only if the files have the same contents."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CONFIG = ModelConfig(n_vocab=7, n_ctx=8, n_embd=4, n_head=2, n_layer=1)
 
 
 class Core:
-    """Packs a checkpoint's two tensors side by side, and counts."""
+    """A core that packs a checkpoint's two tensors side by side and counts its calls."""
 
     def __init__(self, size: int = 200) -> None:
         self.packed = np.zeros(size, np.uint8)
@@ -39,7 +39,7 @@ class Core:
 
 
 class Tensors(dict):
-    """Tensor → the first file's bytes when it is asked for."""
+    """A mapping from each tensor to the first file's bytes at the moment of the access."""
 
     def __init__(self, path: Path) -> None:
         super().__init__(a=path, b=path)

@@ -217,7 +217,7 @@ for name in (None, "baseline", "amx"):
 
 @needs.mark("a CPU with AMX")
 def test_the_matrix_units_registers_are_asked_for_when_it_is_chosen():
-    """Not before: a process that has them needs larger signal stacks."""
+    """A process that has them needs larger signal stacks, so it must not request them earlier."""
     result = in_a_process(PERMISSIONS)
     assert result.stdout.split() == ["0", "0", "1"]
 
@@ -275,7 +275,7 @@ def test_overflow_in_one_token_reaches_no_earlier_token_and_no_other_sequence(is
     clean = run(NativeEngine(checkpoint, threads=2), [3] * 60)
     checkpoint.tensors["wpe.weight"][40] = np.inf
     engine = NativeEngine(checkpoint, threads=2)
-    for _ in range(2):  # the second time in memory that holds what the first left behind
+    for _ in range(2):  # the second time in memory with the first time's contents
         rows = run(engine, [3] * 60)
         np.testing.assert_array_equal(rows[:40], clean[:40])
         assert np.isnan(rows[40:]).all()
@@ -320,7 +320,7 @@ engine = NativeEngine(random_checkpoint(SHAPE), threads=2)
 
 
 def in_a_process(code: str) -> subprocess.CompletedProcess[str]:
-    """Run ``code`` in a process of its own, which finds the modules that the tests find."""
+    """Run ``code`` in a process of its own that can import the tests' modules."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=60)
 

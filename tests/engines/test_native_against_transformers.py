@@ -24,7 +24,7 @@ LARGE = [
 
 
 def build(config: ModelConfig) -> tuple[NativeEngine, torch.nn.Module]:
-    """The same random weights in both; transformers' own initialisation, widened so that biases count too."""
+    """Give both the same random weights: transformers' own initialisation, widened so that biases count too."""
     torch.manual_seed(0)
     model = transformers.GPT2LMHeadModel(
         transformers.GPT2Config(

@@ -1,4 +1,4 @@
-"""Scheduler and native engine together: 64 requests at once draw what each draws alone, in every precision."""
+"""Scheduler and native engine together: 64 requests at once draw the same tokens as alone, in every precision."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def random_engine(isa: str, precision: str, threads: int) -> NativeEngine:
 
 
 def mixed_requests() -> list[Request]:
-    """Some share their prompt, some repeat themselves so that guesses are right, some outgrow the context."""
+    """Make requests: some share a prompt, some repeat themselves (guesses are right), some outgrow the context."""
     rng = random.Random(1)
     prompts = [tuple(rng.choices(range(6), k=length)) for length in (1, 2, 30, 33, 79)]
     return [

@@ -1,4 +1,4 @@
-"""What the native engine draws from given logits, held to the readable rules of gpt2lab.sampling."""
+"""The native engine draws the same tokens from given logits as the readable rules of gpt2lab.sampling."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gpt2lab.sampling import rules
 from gpt2lab.sampling.declaration import SamplingParams
 
 N = 77
-LARGE = 5003  # more than two of the sampler's groups, and neither whole groups nor whole vectors
+LARGE = 5003  # more than two of the sampler's groups, but not a multiple of a group or a vector
 
 
 def small_engine(n_vocab: int) -> NativeEngine:
@@ -26,7 +26,7 @@ def small_engine(n_vocab: int) -> NativeEngine:
 
 @pytest.fixture(scope="module")
 def by_isa():
-    """Engines of both sizes for each instruction set."""
+    """Open engines of both sizes for each instruction set."""
     made = {}
     with pytest.MonkeyPatch.context() as patch:
         for isa in ISAS:
@@ -47,13 +47,13 @@ def engine(by_size):
 
 @st.composite
 def logits_of(draw, n: int):
-    """Rows of normally distributed logits: flat or peaked, with or without ties and tokens that are ruled out."""
+    """Draw rows of normally distributed logits: flat or peaked, with or without ties and excluded tokens."""
     rng = np.random.default_rng(draw(st.integers(0, 10**6)))
     logits = rng.standard_normal(n) * draw(st.sampled_from([0.01, 0.5, 3, 30])) + draw(st.sampled_from([0, -90, 1e4]))
     decimals = draw(st.sampled_from([None, 0, 1]))
     logits = logits if decimals is None else logits.round(decimals)
     logits[rng.random(n) < draw(st.sampled_from([0, 0, 0.5, 0.99]))] = -np.inf
-    logits[rng.integers(n)] = 1.5  # one at least that is not
+    logits[rng.integers(n)] = 1.5  # at least one that is not excluded
     return logits.astype(np.float32)
 
 
@@ -87,7 +87,7 @@ CASES = {  # logits, parameters, history, seed
 
 
 def allowed(distribution, u: float) -> set[int]:
-    """The token drawn with u, and its neighbour if u is within rounding of the boundary between them."""
+    """Return the token drawn with u, and its neighbour if u is within rounding of the boundary between them."""
     return {rules.draw(distribution, v) for v in (u, max(0, u - 1e-9), min(u + 1e-9, np.nextafter(1, 0)))}
 
 

@@ -30,7 +30,7 @@ def engine(engines):
 
 
 def composed(engine: NativeEngine, tokens, draw: Draw | None) -> list[Drawn]:
-    """What a step gives for one sequence, out of the engine's other methods."""
+    """Compute the result of a step for one sequence with the engine's other methods."""
     sequence = engine.new_sequence()
     logits = engine.forward([sequence], [tokens], "all")
     engine.free_sequence(sequence)
@@ -46,7 +46,7 @@ def composed(engine: NativeEngine, tokens, draw: Draw | None) -> list[Drawn]:
 
 
 def step(engine: NativeEngine, tokens, draws):
-    """A step of new sequences."""
+    """Run a step on new sequences."""
     sequences = [engine.new_sequence() for _ in tokens]
     try:
         return engine.step(sequences, tokens, draws)
@@ -56,7 +56,7 @@ def step(engine: NativeEngine, tokens, draws):
 
 
 def guessed(engine: NativeEngine, prompt: list[int], draw: Draw, n: int) -> list[int]:
-    """The n tokens that would be drawn after ``prompt``."""
+    """Return the n tokens that would be drawn after ``prompt``."""
     tokens = list(prompt)
     for i in range(n):
         one = Draw(draw.params, draw.seed, draw.stream, draw.position + i, [*draw.history, *tokens[len(prompt) :]])
@@ -84,7 +84,7 @@ def test_a_step_equals_a_forward_pass_and_draws_one_by_one(engines, data):
         draw = Draw(data.draw(params_of), 9, stream, 17, data.draw(st.lists(st.integers(0, 76), max_size=4)))
         wrong = data.draw(st.lists(st.integers(0, 76), max_size=2))
         guesses = [*guessed(engines[1], ids, draw, data.draw(st.integers(0, 3))), *wrong]
-        draw.count = len(guesses) + data.draw(st.integers(0, 1))  # 0 at times: nothing is drawn then
+        draw.count = len(guesses) + data.draw(st.integers(0, 1))  # sometimes 0: then nothing is drawn
         tokens.append([*ids, *guesses])
         draws.append(draw if draw.count else None)
     expected = [composed(engines[1], ids, draw) for ids, draw in zip(tokens, draws, strict=True)]

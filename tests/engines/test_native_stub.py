@@ -1,4 +1,4 @@
-"""The stub of the C++ core says what the built module has."""
+"""The stub of the C++ core agrees with the built module."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def public_names(built: object) -> set[str]:
 
 
 def functions() -> list[tuple[str, ast.FunctionDef]]:
-    """Every function and method of the stub that is no property, with its dotted name."""
+    """Return every function and method of the stub except properties, by its dotted name."""
     found = [(node.name, node) for node in STUB.body if isinstance(node, ast.FunctionDef)]
     for owner in STUB.body:
         if isinstance(owner, ast.ClassDef):
@@ -35,7 +35,7 @@ def functions() -> list[tuple[str, ast.FunctionDef]]:
 
 
 def stubbed_parameters(function: ast.FunctionDef) -> list[str]:
-    """Their names, ``""`` for one that is given by position alone."""
+    """Return their names; ``""`` for a positional-only one."""
     arguments = function.args
     by_position = ["" for argument in arguments.posonlyargs if argument.arg != "self"]
     return by_position + [argument.arg for argument in arguments.args if argument.arg != "self"]

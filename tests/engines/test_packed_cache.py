@@ -1,4 +1,4 @@
-"""Cache entries: a read returns what was written or nothing, even if others write, die or clear meanwhile."""
+"""Cache entries: a read returns exactly a written entry or nothing, even if others write, die or clear meanwhile."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_a_killed_writer_leaves_no_entry_and_is_swept_up_after(tmp_path: Path, a
     assert left.name.endswith(PARTIAL)
     assert not is_there(tmp_path)
     write_entry(tmp_path, KEY, arena, MODEL)
-    assert left.exists()  # it might still be at work
+    assert left.exists()  # its writer might still be running
     monkeypatch.setattr(packed_cache, "ABANDONED", 0.0)
     write_entry(tmp_path, KEY, arena, MODEL)
     assert [path.name for path in tmp_path.iterdir()] == [KEY.name]
@@ -168,7 +168,7 @@ def test_the_longest_unused_entries_make_room(tmp_path: Path, arena: np.ndarray,
     for n, key in enumerate(keys[:3]):
         write_entry(tmp_path, key, arena, f"/models/{n}")
         os.utime(tmp_path / key.name, (n + 1, n + 1))
-    assert is_there(tmp_path, keys[0])  # the last used from here on
+    assert is_there(tmp_path, keys[0])  # from here on, it is the last used
     monkeypatch.setattr(packed_cache, "SIZE_LIMIT", 2 * (SIZE + packed_cache._HEADER))
     write_entry(tmp_path, keys[3], arena, "/models/3")
     assert [entry.model for entry in entries(tmp_path)] == ["/models/3", "/models/0"]

@@ -1,4 +1,4 @@
-"""Numbers that are none, or too large, or no weights at all: in every precision they crash nothing and are reported."""
+"""NaN and numbers that are too large, in activations and weights: every precision reports them and nothing crashes."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ def test_a_bad_position_reaches_no_earlier_token_and_no_other_sequence(bad, isa,
     clean = run(engines(isa, precision, kv_precision)[2], [[3] * 60], given=given)[0]
     checkpoint.tensors["wpe.weight"][40, 5] = bad
     engine = make(checkpoint, isa, precision, kv_precision, threads=2)
-    for _ in range(2):  # the second time in memory that holds what the first left behind
+    for _ in range(2):  # the second time in memory with the first time's contents
         rows, other = run(engine, [[3] * 60, [3] * 20], given=given)
         np.testing.assert_array_equal(rows[:40], clean[:40])
         np.testing.assert_array_equal(other, clean[:20])
-        assert np.isnan(rows[40:]).all()  # which sampling and scoring report
+        assert np.isnan(rows[40:]).all()  # sampling and scoring report it
 
 
 @EVERY_WAY
@@ -51,7 +51,7 @@ def test_any_bytes_for_weights_crash_nothing(isa, precision, kv_precision, given
 
 
 def complaint(checkpoint: Checkpoint, precision: str) -> Gpt2LabError:
-    """What loading raises, or else drawing a token."""
+    """Return the error that loading raises or, if it succeeds, drawing a token."""
     with pytest.raises(Gpt2LabError) as raised:
         engine = make(checkpoint, ISAS[0], precision)
         logits = run(engine, [[0]])[0]
@@ -65,7 +65,7 @@ def complaint(checkpoint: Checkpoint, precision: str) -> Gpt2LabError:
 @pytest.mark.parametrize("tensor", ["wte.weight", "h.1.attn.c_attn.weight", "h.0.mlp.c_proj.weight", "h.0.ln_1.bias"])
 def test_nobody_gets_text_out_of_weights_that_are_no_numbers(tensor, bad, precision):
     checkpoint = random_checkpoint(SHAPE)
-    checkpoint.tensors[tensor].flat[7] = bad  # in the row of wte of the token that is fed
+    checkpoint.tensors[tensor].flat[7] = bad  # for wte, in the row of the token that is fed
     error = complaint(checkpoint, precision)
     assert tensor in str(error) or isinstance(error, SamplingError)
 

@@ -1,4 +1,4 @@
-"""In every precision and instruction set a row depends on its sequence alone, bit for bit, whatever company it has."""
+"""In every precision and instruction set a row depends only on its own sequence, bit for bit."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gpt2lab.engines.native import NativeEngine
 
 
 def one_by_one(engine: NativeEngine, prompt: list[int], *, given: bool = False) -> np.ndarray:
-    """Logits of every token, each fed by itself."""
+    """Return the logits of every token, each fed by itself."""
     sequence = engine.new_sequence()
     rows = [engine.forward([sequence], [[token]], given=given) for token in prompt]
     engine.free_sequence(sequence)
@@ -47,7 +47,7 @@ def test_neighbours_chunks_and_threads_change_nothing(isa, precision, kv_precisi
 
 
 def alone(engine: NativeEngine, tokens: list[int], n_given: int) -> np.ndarray:
-    """Log-probabilities after every token, each fed by itself: ``[len(tokens), n_vocab]``."""
+    """Return log-probabilities after every token, each fed by itself: ``[len(tokens), n_vocab]``."""
     sequence = engine.new_sequence()
     rows = [step(engine, [sequence], [[token]], [int(i < n_given)])[0] for i, token in enumerate(tokens)]
     engine.free_sequence(sequence)
@@ -60,7 +60,7 @@ def alone(engine: NativeEngine, tokens: list[int], n_given: int) -> np.ndarray:
 def test_what_is_drawn_behind_prompts_depends_on_neither_chunks_nor_guesses_nor_neighbours(
     isa, precision, kv_precision, data
 ):
-    """Steps that hold parts of prompts, what was drawn, both in one sequence, and guesses that are taken back."""
+    """Run steps with parts of prompts, drawn tokens, both in one sequence, and guesses that are removed again."""
     made = engines(isa, precision, kv_precision)
     engine = made[data.draw(st.sampled_from([1, 2, 3]))]
     rng = np.random.default_rng(data.draw(st.integers(0, 99)))

@@ -1,4 +1,4 @@
-"""The native engine in every precision and instruction set computes what the readable model says.
+"""The native engine agrees with the readable model in every precision and instruction set.
 
 Tokens may be given or drawn, which a matrix unit computes in two ways.
 """
@@ -30,7 +30,7 @@ SHAPES = {
 
 
 def short_prompts(n_vocab: int, n_rows: int) -> list[list[int]]:
-    """Prompts of one to three tokens that make ``n_rows`` together."""
+    """Return prompts of one to three tokens with ``n_rows`` tokens in total."""
     rng = np.random.default_rng(n_rows)
     prompts: list[list[int]] = []
     while (room := n_rows - sum(map(len, prompts))) > 0:
@@ -55,7 +55,7 @@ def _computed(
 def readable(
     shape: str, precision: str, kv_precision: str, isa: str, tokens: list[int], given: int = 0
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Logits ``[n_seq, n_vocab]`` of the readable model, and which rows no close call has touched.
+    """Return the readable model's logits ``[n_seq, n_vocab]``, and which rows no close call has affected.
 
     Computed once for all instruction sets that round alike.
     """
@@ -75,7 +75,7 @@ def test_logits_are_those_of_the_readable_model(shape, isa, precision, kv_precis
             expected, certain = readable(shape, precision, kv_precision, isa, prompt, n_given)
             error = np.abs(logits - expected) / expected.std()
             assert error[certain].max(initial=0) < 2e-5
-            assert error.mean() < 2e-2  # a rounding that went the other way
+            assert error.mean() < 2e-2  # close calls may round the other way
             n_certain += int(certain.sum())
     assert n_certain >= 20
 
@@ -113,7 +113,7 @@ def log_softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def head_alone(x: list[float], n_vocab: int = 45) -> Checkpoint:
-    """A model whose last layer norm gives exactly ``x`` whatever it is fed, so that its logits are one product."""
+    """Make a model whose last layer norm returns exactly ``x`` for any input, so its logits are one product."""
     checkpoint = random_checkpoint(ModelConfig(n_vocab=n_vocab, n_ctx=64, n_embd=len(x), n_head=1, n_layer=1))
     checkpoint.tensors["ln_f.weight"][:] = 0
     checkpoint.tensors["ln_f.bias"][:] = x
@@ -169,7 +169,7 @@ def test_instruction_sets_give_the_same_bits_where_nothing_but_a_product_differs
     for isa in ISAS:
         logits = np.concatenate(run(make(checkpoint, isa, precision), [[0]] * 21))
         np.testing.assert_allclose(logits, np.repeat(expected, 21, 0), rtol=0, atol=1e-6 * np.abs(expected).max())
-        if isa != "baseline":  # which may have no fused multiply-add
+        if isa != "baseline":  # the baseline may lack a fused multiply-add
             fused.append(logits)
     for logits in fused:
         np.testing.assert_array_equal(logits, fused[0])
@@ -195,7 +195,7 @@ def test_any_activations_give_the_product_of_the_readable_model(precision, given
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("precision", ["q8_0", "q4_0"])
 def test_the_largest_sums_of_a_block_do_not_overflow(precision, isa, given):
-    """Every weight and every activation at its limit, of either sign: 32 * 128 * 127 and offsets on top."""
+    """Every weight and activation is at its limit, of either sign: sums reach 32 * 128 * 127, plus offsets."""
     for sign in (1.0, -1.0):
         checkpoint = head_alone([127.0] * 64)
         checkpoint.tensors["wte.weight"][:] = sign

@@ -1,4 +1,4 @@
-"""The engine on NumPy: what a call leaves behind when it fails."""
+"""The engine on NumPy: a failed call leaves the sequences unchanged."""
 
 from __future__ import annotations
 

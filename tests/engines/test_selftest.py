@@ -48,7 +48,7 @@ def build(folder: Path, compiler: str, flags: list[str], x86: bool) -> Path:
 def test_this_cpu_with_sanitizers(tmp_path, sanitizers):
     x86 = platform.machine() in ("x86_64", "AMD64")
     program = build(tmp_path, "c++", [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all"], x86)
-    # without fixed addresses older ones find no room for themselves
+    # with random addresses, older sanitizers find no room for their memory
     fixed_addresses = ["setarch", "-R"] if shutil.which("setarch") else []
     result = subprocess.run([*fixed_addresses, program], capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr

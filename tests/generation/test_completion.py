@@ -1,4 +1,4 @@
-"""Text as tokens come: nothing shown is ever taken back, whatever the cuts between tokens."""
+"""Text appears as tokens arrive: no text is taken back, wherever the cuts between tokens are."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gpt2lab.tokenizer import Tokenizer
 
 
 class PieceDecoder:
-    """Ids index a list of texts."""
+    """A tokenizer whose ids index a list of texts."""
 
     def __init__(self, pieces: list[str]) -> None:
         self.pieces = pieces
@@ -31,7 +31,7 @@ class PieceTokenizer:
 
 
 def feed(pieces: list[str], stop: tuple[str, ...]) -> tuple[list[str], Transcript]:
-    """What is shown for each piece, and at the end."""
+    """Return the text that each piece adds, and the text at the end."""
     transcript = Transcript(PieceTokenizer(pieces), stop=stop)
     shown = []
     for id in range(len(pieces)):
@@ -44,7 +44,7 @@ def feed(pieces: list[str], stop: tuple[str, ...]) -> tuple[list[str], Transcrip
 
 
 def cut_by_hand(text: str, stop: tuple[str, ...]) -> str:
-    """Read character by character; the first stop string to be complete ends the text, the longest of several."""
+    """Read character by character: the first stop string that is complete ends the text; the longest of several."""
     for end in range(len(text) + 1):
         complete = [s for s in stop if text[:end].endswith(s)]
         if complete:

@@ -1,4 +1,4 @@
-"""Stages of sampling that are a user's own: their place, their arguments, what they may return, and their errors."""
+"""Custom stages of sampling: their places, their arguments, the results that they may return, and their errors."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def fails_for_some(logits: np.ndarray, tokens: np.ndarray) -> np.ndarray:
 
 @pytest.fixture(scope="module", params=["cpu", "reference"])
 def odd(request: pytest.FixtureRequest) -> LanguageModel:
-    """n_vocab 307, n_ctx 40, no tokenizer."""
+    """Make a model with n_vocab 307, n_ctx 40 and no tokenizer."""
     return gpt2lab.load(GOLDEN / "odd", precision="float32", device=request.param, threads=1)
 
 
@@ -58,7 +58,7 @@ def tales() -> LanguageModel:
 
 
 def drawn(model: LanguageModel, batch_size: int, guesses: bool, n_seeds: int, **more: Any) -> list[list[int]]:
-    """Six tokens for each of ``n_seeds`` seeds."""
+    """Draw six tokens for each of ``n_seeds`` seeds."""
     speculation = Speculation(model.config) if guesses else None
     with Scheduler(model.engine, batch_size=batch_size, speculation=speculation) as scheduler:
         requests = [Request(tuple(PROMPT), seed=seed, stream=0, limit=6, **more) for seed in range(n_seeds)]

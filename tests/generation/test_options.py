@@ -1,4 +1,4 @@
-"""What may be asked of a generation."""
+"""The values that options of generation accept."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which tokens reach whom, and when samples leave the scheduler."""
+"""Events reach the takers of their samples, and samples leave the scheduler as soon as they end."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Scheduler:
 
 
 class Taker:
-    """Ends with the token 0."""
+    """A taker that ends with token 0."""
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -1,4 +1,4 @@
-"""The scheduler on a toy engine: what is drawn, what is fed together, and that nothing is left behind."""
+"""The scheduler on a toy engine: the tokens drawn, the tokens fed together, and sequences that are freed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ N_VOCAB = 50
 
 
 class ToyEngine:
-    """Logits that are a hash of all tokens of a sequence; records every forward call."""
+    """An engine whose logits are a hash of all tokens of a sequence; it records every forward call."""
 
     def __init__(self, n_ctx: int = 2000) -> None:
         self.config = ModelConfig(n_vocab=N_VOCAB, n_ctx=n_ctx, n_embd=4, n_head=1, n_layer=1)
@@ -71,7 +71,7 @@ def toy_logits(tokens: list[int]) -> np.ndarray:
 
 
 def toy_draws(held: list[int], draw: Draw) -> list[Drawn]:
-    """What :meth:`gpt2lab.engines.protocol.Engine.step` promises, read literally."""
+    """Draw token by token, as :meth:`gpt2lab.engines.protocol.Engine.step` describes it."""
     drawn: list[Drawn] = []
     for n_fed in range(len(held) - draw.count + 1, len(held) + 1):
         logits = toy_logits(held[:n_fed])
@@ -94,7 +94,7 @@ def run(
     batch_size: int | None = None,
     speculation: Speculation | None = None,
 ) -> dict[int, list[int]]:
-    """Request number → ids drawn."""
+    """Run the scheduler to its end; return request number → ids drawn."""
     drawn: dict[int, list[int]] = {n: [] for n in range(len(requests))}
     with Scheduler(engine, batch_size=batch_size, speculation=speculation) as scheduler:
         for wanted in requests:
@@ -135,7 +135,7 @@ def test_what_is_drawn_is_what_each_request_alone_would_draw(batch_size: int | N
 
 
 def mixed_requests(n: int, n_ctx: int) -> list[Request]:
-    """Lengths, parameters and prompts of all kinds, some of them shared, some with a sliding window."""
+    """Make requests of many lengths, parameters and prompts; some share a prompt, some have a sliding window."""
     rng = random.Random(3)
     prompts = [[rng.randrange(N_VOCAB) for _ in range(length)] for length in (1, 2, 7, 20, n_ctx - 1, 700)]
     kinds = [
@@ -174,7 +174,7 @@ def test_a_prompt_shared_by_samples_is_fed_once() -> None:
     engine = ToyEngine()
     run(engine, [request(range(10), n) for n in range(6)], batch_size=2)
     assert [ids for call in engine.calls for ids in call if len(ids) > 1] == [list(range(9))]
-    assert sum(ids == [9] for call in engine.calls for ids in call) >= 6  # its last token is each sample's first
+    assert sum(ids == [9] for call in engine.calls for ids in call) >= 6  # each sample feeds the last token itself
 
 
 def test_equal_prompts_that_are_not_neighbours_are_fed_once() -> None:

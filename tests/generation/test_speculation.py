@@ -1,4 +1,4 @@
-"""Guessing ahead changes nothing but the number of steps: whatever is guessed, the same tokens are drawn."""
+"""Guessing ahead changes only the number of steps: whatever is guessed, the same tokens are drawn."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ N_VOCAB, N_CTX = 23, 24
 
 
 def engine_of(seed: int, n_ctx: int = N_CTX, n_vocab: int = N_VOCAB, scale: float = 0.6) -> ReferenceEngine:
-    """Random weights, large enough for likely and unlikely tokens; greedy text of it soon repeats itself."""
+    """Make a model of random weights, large enough that some tokens are likely; its greedy text soon repeats itself."""
     config = ModelConfig(n_vocab=n_vocab, n_ctx=n_ctx, n_embd=8, n_head=2, n_layer=1)
     rng = np.random.default_rng(seed)
     tensors = {
@@ -53,7 +53,7 @@ DRAFTS = {
 
 
 class Eager(Speculation):
-    """Guesses wherever it can, as if rows cost nothing."""
+    """Speculation that guesses wherever it can, as if rows cost nothing."""
 
     def __init__(self, config: ModelConfig, draft: Engine | None = None) -> None:
         super().__init__(config, draft)
@@ -68,7 +68,7 @@ class Free(StepTimes):
 def run(
     requests: Iterable[Request], speculation: Speculation | None, batch_size: int | None = None, engine: Engine = ENGINE
 ) -> list[list[tuple[int, float]]]:
-    """Tokens of each request with their log-probabilities."""
+    """Return the tokens of each request with their log-probabilities."""
     drawn: dict[int, list[tuple[int, float]]] = {}
     with Scheduler(engine, batch_size=batch_size, speculation=speculation) as scheduler:
         for request in requests:

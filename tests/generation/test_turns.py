@@ -1,4 +1,4 @@
-"""Whose turn it is when requests of several owners meet, and that pausing changes no text."""
+"""Requests of several owners take turns, and pausing a sample changes no text."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .test_scheduler import MIXED, ToyEngine, by_hand, mixed_requests, request
 
 @pytest.fixture
 def budget(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """``budget(n)`` lets the samples of a scheduler on a toy engine reserve n tokens."""
+    """Return ``budget(n)``, which lets the samples of a scheduler on a toy engine reserve n tokens."""
 
     def set_to(n: int) -> None:
         monkeypatch.setattr("gpt2lab.generation.scheduler.available_memory", lambda: n * KV_CACHE_SHARE)
@@ -27,7 +27,7 @@ def budget(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
 
 def rows(scheduler: Scheduler) -> list[int]:
-    """The numbers of the samples that draw in the next step."""
+    """Return the numbers of the samples that draw in the next step."""
     return [event.request for event in scheduler.step()]
 
 

@@ -1,4 +1,4 @@
-"""Files and folders that are whole or not there, whatever happens while they are written."""
+"""Files and folders are complete or absent, whatever happens while they are written."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ FAILURES = pytest.mark.parametrize(("fail", "error"), [(full, OSError), (interru
 
 
 def tree(folder: Path) -> dict[str, str]:
-    """The files below ``folder``, whatever their names, with what is in them."""
+    """Return the contents of all files below ``folder``, by path."""
     return {path.relative_to(folder).as_posix(): path.read_text() for path in folder.rglob("*") if path.is_file()}
 
 
 def failing_at(number: int, fail: Callable[..., NoReturn], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the renaming with this number fail, from 0, and none after it."""
+    """Let only the rename with this number, counted from 0, fail."""
     replace, calls = Path.replace, iter(range(1000))
 
     def replaced(path: Path, target: Path) -> Path:
@@ -45,7 +45,7 @@ def failing_at(number: int, fail: Callable[..., NoReturn], monkeypatch: pytest.M
 
 @pytest.fixture
 def synced(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Names of what has been sent to the disk."""
+    """Record the names of the files and folders that are flushed to disk."""
     names: list[str] = []
     fsync = os.fsync
 

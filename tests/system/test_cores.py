@@ -1,6 +1,6 @@
-"""How many cores there are for a process, told by files as Linux has them.
+"""The number of cores for a process, read from files like Linux's.
 
-The machine has 4 cores of 2 hyper-threads each.
+The machine of the tests has 4 cores of 2 hyper-threads each.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Write = Callable[[str, str], None]
 
 @pytest.fixture
 def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
-    """Writes a file of the machine: ``own`` (the process's control groups), or one below ``groups`` or ``cpus``."""
+    """Return a function that writes a file: ``own`` (the process's groups), or one below ``groups`` or ``cpus``."""
     monkeypatch.setattr(cores, "_CGROUPS", str(tmp_path / "groups"))
     monkeypatch.setattr(cores, "_OWN_CGROUPS", str(tmp_path / "own"))
     monkeypatch.setattr(cores, "_CPUS", str(tmp_path / "cpus"))

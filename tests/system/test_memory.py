@@ -1,4 +1,4 @@
-"""What is left of a container's memory, told by files as Linux's control groups have them."""
+"""The memory left to a container, read from files like those of Linux's control groups."""
 
 from __future__ import annotations
 

@@ -9,14 +9,14 @@ NOT_FOUND = b"<?xml version='1.0'?><Error><Code>BlobNotFound</Code></Error>"
 
 
 class Server:
-    """Serves ``files`` (path → bytes) and notes requests; the other fields make it misbehave."""
+    """A server of ``files`` (path → bytes) that records requests; the other fields make it misbehave."""
 
     def __init__(self):
         self.files = {}
         self.requests = []  # (method, path, Range header)
         self.ranges = True  # answers Range with 206
         self.cut_after = None  # closes the connection after this number of bytes of a body
-        self.cuts = 0  # the number of times that it still does so
+        self.cuts = 0  # the number of times left to do so
         self.types = {}  # path → Content-Type
         self.headers = {}  # path → more headers
         outer = self
@@ -71,7 +71,7 @@ class Server:
 
 
 def hub_headers(content, large):
-    """What the hub says of a file: its commit and, for one in large-file storage, its SHA-256 as the tag."""
+    """Return the headers that the hub sends with a file: its commit and, for large-file storage, its SHA-256 as tag."""
     tag = (hashlib.sha256 if large else hashlib.sha1)(content).hexdigest()
     headers = {"X-Repo-Commit": "c" * 40, "ETag": f'"{tag}"'}
     return headers | ({"X-Linked-Etag": f'"{tag}"', "X-Linked-Size": str(len(content))} if large else {})

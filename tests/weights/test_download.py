@@ -30,7 +30,7 @@ def server(monkeypatch, tmp_path):
 
 @pytest.fixture
 def bucket(server, monkeypatch, tmp_path, make_checkpoint):
-    """A server with the seven files of a 124M that is much smaller."""
+    """Start a server with the seven files of a 124M, but of a much smaller shape."""
     folder = write_bundle(tmp_path / "source", make_checkpoint(SHAPE))
     vocabulary = gpt2_vocabulary()
     (folder / "encoder.json").write_text(json.dumps(vocabulary.encoder))
@@ -117,7 +117,7 @@ def test_unknown_sizes_and_sources_are_refused(size, source):
 
 
 def _point_hub_at(monkeypatch, url):
-    """What the environment variable HF_ENDPOINT does, which is read only when the package is imported."""
+    """Do what the environment variable HF_ENDPOINT does; the package reads it only when it is imported."""
     monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", url)
     template = url + "/{repo_id}/resolve/{revision}/{filename}"
     monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
@@ -125,7 +125,7 @@ def _point_hub_at(monkeypatch, url):
 
 @pytest.fixture
 def hub(server, monkeypatch, tmp_path, make_checkpoint):
-    """A server with the files of openai-community/gpt2, much smaller."""
+    """Start a server with the files of openai-community/gpt2, but of a much smaller model."""
     _point_hub_at(monkeypatch, server.url)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
@@ -140,7 +140,7 @@ def hub(server, monkeypatch, tmp_path, make_checkpoint):
 
 
 def test_the_hubs_files_make_a_model(hub, make_checkpoint, same):
-    del hub.files["/openai-community/gpt2/resolve/main/generation_config.json"]  # an extra, may be missing
+    del hub.files["/openai-community/gpt2/resolve/main/generation_config.json"]  # an extra: it may be missing
     folder = download("gpt2")
     assert str(folder) == "models/124M"
     same(open_checkpoint("124M"), make_checkpoint(SHAPE))

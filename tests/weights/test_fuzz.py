@@ -1,4 +1,4 @@
-"""Malformed files: every reader gives a checkpoint or one CheckpointError, and takes no memory for absent data."""
+"""Malformed files: every reader returns a checkpoint or raises one CheckpointError, without memory for absent data."""
 
 import json
 import shutil
@@ -37,7 +37,7 @@ quick = settings(deadline=None, max_examples=150, suppress_health_check=[HealthC
 
 @pytest.fixture(scope="module")
 def samples():
-    """A folder with one small checkpoint of each format."""
+    """Make a folder with one small checkpoint of each format."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         convert(MADE, folder / "m.gguf")
@@ -48,7 +48,7 @@ def samples():
 
 @pytest.fixture
 def fresh(samples, tmp_path):
-    """A copy of a sample to spoil; the same place for every example."""
+    """Copy a sample, to be damaged, to the same place for every example."""
 
     def copy(name):
         place = tmp_path / name
@@ -62,7 +62,7 @@ def fresh(samples, tmp_path):
 
 
 def survives(path):
-    """Open and read everything; a CheckpointError of one line is fine, much memory is not."""
+    """Open and read everything; allow a CheckpointError of one line, but not much memory."""
     tracemalloc.start()
     try:
         dict(open_checkpoint(path).tensors)
@@ -76,7 +76,7 @@ def survives(path):
 
 @st.composite
 def spoilt(draw, data):
-    """``data`` cut short, with bits flipped, numbers overwritten, or bytes put in or taken out."""
+    """Damage ``data``: cut it short, flip bits, overwrite numbers, insert or remove bytes."""
     at = st.integers(0, len(data) - 1)
     kind = draw(st.sampled_from(["cut", "flip", "number", "insert", "remove"]))
     out = bytearray(data)

@@ -60,7 +60,7 @@ def test_other_precisions_round_matrices_and_keep_the_rest(written, precision):
     for name, tensor in made.tensors.items():
         if tensor.ndim == 1 or name == "wpe.weight":
             expected = tensor
-        else:  # blocks run along the input, which is the second axis of what GGUF stores
+        else:  # blocks run along the input, the second axis of a matrix in GGUF
             rows = tensor if name == "wte.weight" else tensor.T.copy()
             expected = decode(encode(rows, PRECISIONS[precision]), PRECISIONS[precision], rows.shape)
             expected = expected if name == "wte.weight" else expected.T

@@ -17,7 +17,7 @@ GPT2_SHAPE = ModelConfig(n_vocab=50257, n_ctx=16, n_embd=8, n_head=2, n_layer=1)
 
 @pytest.fixture
 def folder(tmp_path):
-    """Make a folder out of a config, tensors by file, and other files."""
+    """Make a folder from a config, tensors by file, and other files."""
 
     def make(weights, config=None, **files):
         path = tmp_path / "hf"
@@ -188,7 +188,7 @@ def test_gpt2s_vocabulary_is_written_as_published_and_recognised(tmp_path, make_
     assert digest == {"vocab.json": GPT2_ENCODER_SHA256, "merges.txt": GPT2_MERGES_SHA256}
     assert open_checkpoint(tmp_path / "hf").tokenizer_files is None
     (tmp_path / "hf" / "vocab.json").unlink()
-    assert open_checkpoint(tmp_path / "hf").tokenizer_files is None  # out of tokenizer.json
+    assert open_checkpoint(tmp_path / "hf").tokenizer_files is None  # read from tokenizer.json
 
 
 def test_own_vocabulary_round_trip_by_either_file(tmp_path, make_checkpoint):

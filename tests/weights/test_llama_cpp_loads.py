@@ -1,4 +1,7 @@
-"""What llama.cpp makes of the GGUF files we write. Needs llama-cpp-python, which pip builds from source."""
+"""llama.cpp computes the same logits from the GGUF files that we write.
+
+Needs llama-cpp-python, which pip builds from source.
+"""
 
 import json
 
@@ -28,7 +31,7 @@ def logits(model, tokens):
 
 
 def difference(path, tokens):
-    """Largest difference of logits, in standard deviations of them."""
+    """Return the largest difference of the logits, in units of their standard deviation."""
     checkpoint = open_checkpoint(path)
     ours = forward(dict(checkpoint.tensors), checkpoint.config, np.array(tokens))[0]
     return np.abs(logits(load(path), tokens) - ours).max() / ours.std()

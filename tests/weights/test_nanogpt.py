@@ -10,7 +10,7 @@ torch = needs.package("torch")
 
 
 def save(path, checkpoint, *, bias=True, rows=None, **changes):
-    """As nanoGPT's train.py saves it: linear layers ``[out, in]``, wte twice, torch.compile's prefix."""
+    """Save a checkpoint as nanoGPT's train.py does: linear layers ``[out, in]``, wte twice, torch.compile's prefix."""
     state = {}
     for name, tensor in checkpoint.tensors.items():
         if name.endswith(".bias") and not bias:

@@ -1,4 +1,4 @@
-"""What Hugging Face transformers makes of the folders we write, and we of the ones it writes."""
+"""Hugging Face transformers reads the folders that we write, and we read those that it writes: same logits."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""Writes checkpoints as TensorFlow does, for tests: bundles of any number of shards, raw or snappy-compressed index."""
+"""Write checkpoints as TensorFlow does: any number of shards, and an index that is raw or compressed with snappy."""
 
 import json
 import struct
@@ -15,7 +15,7 @@ def varint(value):
 
 
 def variables(checkpoint):
-    """TensorFlow's names and shapes for the tensors of a checkpoint."""
+    """Return the tensors of a checkpoint with TensorFlow's names and shapes."""
     kinds = {"weight": "w", "bias": "b"}
     found = {}
     for name, tensor in checkpoint.tensors.items():
@@ -40,7 +40,7 @@ def entry(tensor, shard, **other):
 
 
 def snappy(data):
-    """Valid, if unambitious, snappy: literals, and a copy wherever the last four bytes repeat."""
+    """Compress with a simple form of snappy: literals, and a copy wherever the last four bytes repeat."""
     out, at = bytearray(varint(len(data))), 0
     while at < len(data):
         if at >= 4 and data[at : at + 4] == data[at - 4 : at]:
@@ -54,7 +54,7 @@ def snappy(data):
 
 
 def table(entries, *, compress=False, per_block=5):
-    """A LevelDB table of sorted key/value pairs, with shared prefixes."""
+    """Return a LevelDB table of sorted key/value pairs, with shared prefixes."""
     out, index = bytearray(), []
 
     def block(pairs):
@@ -79,7 +79,7 @@ def table(entries, *, compress=False, per_block=5):
 
 
 def write_bundle(folder, checkpoint, *, prefix="model.ckpt", n_shards=1, hparams=True, extra=(), change=None, **how):
-    """Write ``checkpoint`` to ``folder``; ``change`` maps variable names to fields of their entries to falsify."""
+    """Write ``checkpoint`` to ``folder``; ``change`` maps a variable's name to false fields of its entry."""
     folder.mkdir(parents=True, exist_ok=True)
     shards = [bytearray() for _ in range(n_shards)]
     entries = {b"": b"\x08" + varint(n_shards) + b"\x1a\x02\x08\x01"}

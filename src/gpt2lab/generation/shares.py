@@ -1,8 +1,8 @@
-"""Turns: the samples that wait and run, by owner, and whose sample runs next.
+"""Turns: the samples that wait and run, by owner, and the owner whose sample runs next.
 
-One sample of each owner runs before a second of any. An owner is whatever the caller says, such as an HTTP request;
-samples of one owner run in the order in which they came. This module decides only whose turn it is; it knows nothing
-of engines, memory or places.
+One sample of each owner runs before a second of any. The caller names the owners, such as HTTP requests; samples of
+one owner run in the order in which they came. This module decides only the order; it knows nothing of engines, memory
+or places.
 """
 
 from __future__ import annotations
@@ -36,9 +36,9 @@ class Shares:
         self.n_waiting += 1
 
     def next(self) -> Share | None:
-        """Return the share whose turn it is: of those that wait, the one with the fewest running samples.
+        """Return the share whose turn it is; None if no sample waits.
 
-        Of equal ones, it is the one whose owner came first. Returns None if no sample waits.
+        It is the waiting share with the fewest running samples; among equals, the one whose owner came first.
         """
         if not self.n_waiting:
             return None
