@@ -17,11 +17,9 @@ import needs
 needs.check("fastapi", "uvicorn", "httpx")  # for all tests in this folder
 
 import httpx
-import uvicorn
 
 import gpt2lab
-from gpt2lab.serving.app import make_app
-from gpt2lab.serving.server import Server, _abortable, listen_on, url_of
+from gpt2lab.serving.server import Server, listen_on, url_of
 from gpt2lab.serving.service import Service
 from gpt2lab.serving.settings import Settings
 
@@ -102,10 +100,7 @@ def start(tales) -> Iterator[Callable[..., Running]]:
         bound = listen_on("127.0.0.1", 0)
         if send_buffer:
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)  # connections inherit it
-        config = uvicorn.Config(
-            _abortable(make_app(service)), log_level="warning", lifespan="on", timeout_graceful_shutdown=2
-        )
-        server = Server(config, service)
+        server = Server(service, linger=1)
         thread = Thread(target=server.run, kwargs={"sockets": [bound]}, daemon=True)
         thread.start()
         assert eventually(lambda: server.started)

@@ -133,10 +133,17 @@ _DEFAULTS = Settings()
 )
 @option(
     "Limits",
+    "--max_connections",
+    type=int,
+    default=_DEFAULTS.max_connections,
+    help="Maximum number of open connections; beyond that, idle ones are closed, the oldest first.",
+)
+@option(
+    "Limits",
     "--stall_seconds",
     type=float,
     default=_DEFAULTS.stall_seconds,
-    help="Disconnect a client that reads nothing of its stream for this long.",
+    help="Disconnect a client that reads nothing of its answer for this long.",
 )
 @option(
     "Limits",

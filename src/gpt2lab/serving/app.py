@@ -150,7 +150,7 @@ def _add_completions(app: FastAPI, service: Service) -> None:
 
         if body.stream:
             usage = bool(body.stream_options and body.stream_options.include_usage)
-            return EventStream(completions.stream(order, usage), ended, service.settings.stall_seconds)
+            return EventStream(completions.stream(order, usage), ended)
         try:
             answer = await unless_left(request.receive, completions.collect(order))
         finally:

@@ -15,22 +15,22 @@ MAX_STOPS = 4
 MAX_STOP_CHARACTERS = 1000
 MAX_BIASES = 1024
 LARGEST_ID = 1 << 31
+MAX_PROMPTS = 1 << 14  # a server's own limit is far lower, but is only compared once all prompts have been checked
 _NUMBER = re.compile(r"\s*[-+]?[\d.]+\s*")
 
 _STRINGS = {"type": "array", "items": {"type": "string"}, "minItems": 1}
 _IDS = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
 
 
-def _is_id(value: Any) -> bool:
-    return type(value) is int and 0 <= value < LARGEST_ID
-
-
 def check_ids(name: str, value: Any) -> list[int]:
     """Return ``value`` if it is a list of whole numbers that may be token ids. Raises ValueError otherwise."""
     if not isinstance(value, list):
         raise ValueError(f"{name} must be a list of token ids, got {short_repr(value)}")
+    # The loop is for the message: it would stop the event loop for too long over a list that fills the largest body.
+    if set(map(type, value)) <= {int} and (not value or (min(value) >= 0 and max(value) < LARGEST_ID)):
+        return value
     for place, id in enumerate(value):
-        if not _is_id(id):
+        if type(id) is not int or not 0 <= id < LARGEST_ID:
             raise ValueError(f"{name}[{place}] is not a token id: {short_repr(id)}")
     return value
 
@@ -48,6 +48,8 @@ def check_prompt(value: Any) -> list[str | list[int]]:
         )
     if type(value[0]) is int:
         return [check_ids("prompt", value)]
+    if len(value) > MAX_PROMPTS:
+        raise ValueError(f"prompt must have at most {MAX_PROMPTS} prompts, got {len(value)}")
     kind = type(value[0])
     for place, prompt in enumerate(value):
         if type(prompt) is not kind or kind not in (str, list):

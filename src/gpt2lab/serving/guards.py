@@ -1,12 +1,11 @@
 """The middleware that checks every request before a route sees it, and records it afterwards.
 
-:class:`Record` counts and logs; :class:`Guard` checks the key, and reads the body with limits on its size and time.
+:class:`Record` counts and logs; :class:`Guard` checks the key, and reads the body.
 Both are plain ASGI: nothing stands between a stream and its socket.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hmac
 import logging
 import re
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.datastructures import Headers
 
+from gpt2lab.serving.bodies import Bodies, Gone
 from gpt2lab.serving.errors import ApiError
 
 if TYPE_CHECKING:
@@ -40,9 +40,6 @@ OPEN_TO_ALL = ("/health", "/", "/docs", "/openapi.json", "/watch")
 
 PAGE = "/page/"
 """Prefix of the paths of the page's own files. These hold no private data; the page itself asks for the key."""
-
-DISCARDED = 32 << 20
-"""The most bytes of an overlong body that are still read, so that the client can read why it is refused."""
 
 _LOGGABLE = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
 
@@ -113,27 +110,28 @@ class Guard:
 
     def __init__(self, app: App, settings: Settings) -> None:
         self._app = app
-        self._settings = settings
         self._keys = [key.encode() for key in settings.api_keys]
+        self._bodies = Bodies(settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Read a request's body and pass the request on, or refuse it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        try:
-            headers = Headers(scope=scope)
-            self._check_key(scope["path"], headers)
-            if scope["method"] == "POST":
-                _check_type(headers)
-                receive = _replayed(await self._body(headers, receive), receive)
-        except ApiError as error:
-            await error.response()(scope, receive, send)
-            return
-        except _Gone:
-            scope.get(RECORD, {})["gone"] = True
-            return
-        await self._app(scope, receive, send)
+        with self._bodies.one() as body:
+            try:
+                headers = Headers(scope=scope)
+                self._check_key(scope["path"], headers)
+                if scope["method"] == "POST":
+                    _check_type(headers)
+                    receive = _replayed(await body.read(headers, receive), receive)
+            except ApiError as error:
+                await error.response()(scope, receive, send)
+                return
+            except Gone:
+                scope.get(RECORD, {})["gone"] = True
+                return
+            await self._app(scope, receive, send)
 
     def _check_key(self, path: str, headers: Headers) -> None:
         if not self._keys or is_open(path):
@@ -146,44 +144,6 @@ class Guard:
             what = "no API key was given" if not given else "this server does not accept the API key"
             message = f"{what}: send the header 'Authorization: Bearer KEY'"
             raise ApiError(401, message, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
-
-    async def _body(self, headers: Headers, receive: Receive) -> bytes:
-        limit = self._settings.max_body_bytes
-        refusal = ApiError(
-            413, f"the body is longer than this server's limit of {limit} bytes", headers={"Connection": "close"}
-        )
-        claimed = headers.get("content-length", "0")
-        if not claimed.isdecimal() or len(claimed) > 18 or int(claimed) > DISCARDED:
-            raise refusal
-        try:
-            body = await asyncio.wait_for(_read(receive, limit), self._settings.body_seconds)
-        except asyncio.TimeoutError:
-            raise ApiError(408, "the body did not arrive in time", headers={"Connection": "close"}) from None
-        if body is None:
-            raise refusal
-        return body
-
-
-class _Gone(Exception):
-    """The error raised when a client leaves before its body has arrived."""
-
-
-async def _read(receive: Receive, limit: int) -> bytes | None:
-    """Read a body; None if it is longer than ``limit``, once it ends or :data:`DISCARDED` bytes are exceeded."""
-    parts: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise _Gone
-        part = message.get("body", b"")
-        size += len(part)
-        if size <= limit:
-            parts.append(part)
-        else:
-            parts.clear()
-        if not message.get("more_body", False) or size > DISCARDED:
-            return b"".join(parts) if size <= limit else None
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from math import isinf
 from typing import TYPE_CHECKING, Any
 
-from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator
+from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
 
 from gpt2lab.sampling.declaration import PARAMETERS
 from gpt2lab.serving.fields import AllowedField, BiasField, IdsField, PromptField, StopField
@@ -19,6 +19,16 @@ MAX_LOGPROBS = 20
 
 class _Strict(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _keep_one_unknown(cls, value: Any) -> Any:
+        """Drop all unknown fields but one: 200,000 errors, of which one is reported, would take over a second."""
+        if not isinstance(value, dict) or len(value) <= len(cls.model_fields):
+            return value
+        known = {name: value[name] for name in cls.model_fields if name in value}
+        unknown = next(name for name in value if name not in cls.model_fields)
+        return {**known, unknown: value[unknown]}
 
 
 class StreamOptions(_Strict):

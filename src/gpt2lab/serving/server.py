@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
+import logging
 import math
 import socket
 import sys
 import time
 from collections.abc import Sequence
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +23,8 @@ import uvicorn
 
 from gpt2lab.errors import UsageError
 from gpt2lab.serving.app import make_app
-from gpt2lab.serving.guards import App, Receive, Scope, Send
+from gpt2lab.serving.connections import Connection, Connections
+from gpt2lab.serving.log_limit import LogLimit
 from gpt2lab.serving.service import Service
 
 if TYPE_CHECKING:
@@ -28,9 +32,26 @@ if TYPE_CHECKING:
     from gpt2lab.serving.settings import Settings
     from gpt2lab.serving.watch.run import Run
 
+log = logging.getLogger("gpt2lab.serving")
+
 SWITCH_SECONDS = 0.001
 """How long a thread may keep the interpreter while another waits for it. With Python's default,
 the engine's thread would wait for the event loop for up to 5 ms after each step."""
+
+GARBAGE_AFTER = 50_000
+"""New objects after which the garbage collector looks for cycles.
+
+With Python's default it looks hundreds of times while a large JSON body is parsed, and the event loop waits.
+"""
+
+ACCEPTED_AT_ONCE = 8
+"""Connections that the event loop accepts before it looks at those that it has: with more, it could not bound them."""
+
+PENDING_CONNECTIONS = 2048
+"""Connections that may wait in the operating system until they are accepted."""
+
+SPARE_DESCRIPTORS = 64
+"""File descriptors that are kept for other things than connections."""
 
 LINGER_SECONDS = 5
 """Time for clients to read the last bytes of answers once all work is done."""
@@ -64,18 +85,33 @@ def url_of(bound: socket.socket) -> str:
 class Server(uvicorn.Server):
     """A uvicorn server that drains before it stops."""
 
-    def __init__(self, config: uvicorn.Config, service: Service) -> None:
+    def __init__(self, service: Service, *, linger: int = LINGER_SECONDS) -> None:
+        settings = service.settings
+        self._connections = Connections(settings, most_connections(settings.max_connections))
+        config = uvicorn.Config(
+            make_app(service),
+            http=partial(Connection, everyone=self._connections),
+            log_level="warning",
+            access_log=False,
+            server_header=False,
+            lifespan="on",
+            ws="none",
+            backlog=ACCEPTED_AT_ONCE,
+            timeout_graceful_shutdown=2 * linger,  # the server has closed the connections by then
+        )
         super().__init__(config)
         self._service = service
         self._deadline: float | None = None
-        self._silent: dict[Any, tuple[Any, float]] = {}
+        self._linger = linger
         self.should_exit: bool = False
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Listen, and print the addresses."""
+        asyncio.get_running_loop().set_exception_handler(self._loop_failed)
         await super().startup(sockets)
         names = ", ".join(served.name for served in self._service.models)
         for bound in sockets or []:
+            bound.listen(PENDING_CONNECTIONS)
             print(f"gpt2lab: serving {names} on {url_of(bound)}", file=sys.stderr, flush=True)
             for run in self._service.runs:
                 print(f"gpt2lab: watching {run.name} on {url_of(bound)}/watch", file=sys.stderr, flush=True)
@@ -94,7 +130,7 @@ class Server(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         """Return whether to stop; called ten times a second."""
         if counter % 10 == 0:
-            self._close_silent()
+            self._connections.look()
         if self._deadline is not None and not self.should_exit:
             late = time.monotonic() > self._deadline
             if late:
@@ -107,7 +143,7 @@ class Server(uvicorn.Server):
 
         uvicorn would cancel their requests, which then log a traceback and answer 500.
         """
-        cutting = asyncio.get_running_loop().call_later(LINGER_SECONDS, self._cut_off)
+        cutting = asyncio.get_running_loop().call_later(self._linger, self._cut_off)
         await super().shutdown(sockets)
         cutting.cancel()
 
@@ -117,50 +153,39 @@ class Server(uvicorn.Server):
             if connection.transport:
                 connection.transport.abort()
 
-    def _close_silent(self) -> None:
-        """Close connections that have not sent a whole request within the time that one may take to arrive.
+    def _loop_failed(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Make room if no connection can be accepted; asyncio itself tries again after a second."""
+        error = context.get("exception")
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            log.warning("a connection cannot be accepted yet: %s", error.strerror)
+            self._connections.free_descriptors()
+        else:
+            loop.default_exception_handler(context)
 
-        uvicorn itself waits forever for the head of a first request, so a client that opens many such connections would
-        leave none for others.
-        """
-        now = time.monotonic()
-        before, self._silent = self._silent, {}
-        for connection in self.server_state.connections:
-            cycle = getattr(connection, "cycle", None)  # of the latest request
-            if cycle is not None and not cycle.response_complete:
-                continue
-            same, since = before.get(connection, (None, now))
-            since = since if same is cycle else now
-            self._silent[connection] = cycle, since
-            if now - since > self._service.settings.body_seconds and connection.transport:
-                connection.transport.close()
+
+def most_connections(wanted: int) -> int:
+    """Return how many connections the process may have: ``wanted``, or fewer if it may not open enough files.
+
+    Raises the process's own limit as far as it may.
+    """
+    if sys.platform == "win32":
+        return wanted
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = wanted + SPARE_DESCRIPTORS
+    if soft < needed and soft != resource.RLIM_INFINITY:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    return wanted if soft == resource.RLIM_INFINITY else max(1, min(wanted, soft - SPARE_DESCRIPTORS))
 
 
 def serve(
     models: Sequence[tuple[str, LanguageModel]], settings: Settings, bound: socket.socket, runs: Sequence[Run] = ()
 ) -> None:
     """Serve ``models``, and the page that watches ``runs``, on ``bound`` until a signal stops it."""
-    service = Service(models, settings, runs)
-    config = uvicorn.Config(
-        _abortable(make_app(service)),
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        lifespan="on",
-        ws="none",
-        timeout_graceful_shutdown=2 * LINGER_SECONDS,  # the server has closed the connections by then
-    )
+    for name in ("uvicorn.error", "asyncio", "gpt2lab.serving"):
+        logging.getLogger(name).addFilter(LogLimit())
     sys.setswitchinterval(SWITCH_SECONDS)
-    Server(config, service).run(sockets=[bound])
-
-
-def _abortable(app: Any) -> App:
-    """Wrap ``app`` so that every request's scope can abort its connection: ASGI cannot, but uvicorn's transport can."""
-
-    async def run(scope: Scope, receive: Receive, send: Send) -> None:
-        transport = getattr(getattr(send, "__self__", None), "transport", None)
-        if transport is not None:
-            scope["gpt2lab.abort"] = transport.abort
-        await app(scope, receive, send)
-
-    return run
+    gc.set_threshold(GARBAGE_AFTER)
+    Server(Service(models, settings, runs)).run(sockets=[bound])

@@ -16,6 +16,27 @@ KEYS_VARIABLE = "GPT2LAB_API_KEYS"
 _ALLOWED_HOST = re.compile(r"\*|[\w.-]+|\[[0-9A-Fa-f:.]+\]|[0-9A-Fa-f:.]+")
 _ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/\s]+")
 
+MAX_HEAD_BYTES = 1 << 16
+"""The most bytes of a request's first line and headers."""
+
+MAX_HEADERS = 100
+"""The most headers of a request."""
+
+MAX_PIPELINED = 8
+"""The most requests that a connection may send before earlier ones are answered."""
+
+DISCARDED_BYTES = 32 << 20
+"""The most bytes of an overlong body that are still read, so that the client can read why it is refused."""
+
+LARGE_BODY_BYTES = 1 << 16
+"""Bodies up to this size do not count towards :attr:`Settings.bodies_bytes`: there is always room for them."""
+
+MAX_BODIES_BYTES = 64 << 20
+"""The most bytes of large bodies in memory, of all requests that have not been answered."""
+
+MAX_UNREAD_BYTES = 256 << 20
+"""The most bytes of answers, of all connections, that clients have not read; beyond, the longest unread are dropped."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -33,10 +54,12 @@ class Settings:
     """The most bytes of UTF-8 of one prompt."""
     max_body_bytes: int = 2 << 20
     """The most bytes of a request's body; a longer one is not parsed."""
+    max_connections: int = 1024
+    """The most open connections; beyond, the one that has waited longest for its client is closed."""
     body_seconds: float = 30.0
     """Time in which a request must arrive: first its head on a connection, then its body."""
     stall_seconds: float = 60.0
-    """Time after which a client that reads nothing of its stream is disconnected."""
+    """Time after which a client that reads nothing of its answer is disconnected."""
     drain_seconds: float = 30.0
     """Time that running requests have to finish after SIGTERM."""
     host: str = "127.0.0.1"
@@ -51,7 +74,8 @@ class Settings:
     """Origins whose pages may send requests; ``*`` is any."""
 
     def __post_init__(self) -> None:
-        for name in ("max_batch", "max_waiting", "max_samples", "max_tokens", "max_prompt_bytes", "max_body_bytes"):
+        sizes = ("max_batch", "max_waiting", "max_samples", "max_tokens")
+        for name in (*sizes, "max_prompt_bytes", "max_body_bytes", "max_connections"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be at least 1, got {value}")
@@ -76,6 +100,11 @@ class Settings:
     def capacity(self) -> int:
         """The most samples of a model that may run or wait at a time."""
         return self.max_batch + self.max_waiting
+
+    @property
+    def bodies_bytes(self) -> int:
+        """The most bytes of large bodies in memory: :data:`MAX_BODIES_BYTES`, or as many as two bodies may have."""
+        return max(MAX_BODIES_BYTES, 2 * self.max_body_bytes)
 
 
 def read_api_keys(file: str | None) -> tuple[str, ...]:

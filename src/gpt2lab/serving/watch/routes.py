@@ -66,7 +66,7 @@ def add_watching(app: FastAPI, service: Service) -> None:
             watch.leave()
             request.scope[RECORD].pop("gone", None)  # the stream has no end, so no client leaves it early
 
-        return EventStream(watch.events(lambda: service.draining), left, service.settings.stall_seconds)
+        return EventStream(watch.events(lambda: service.draining), left)
 
     async def samples(run: str, step: int) -> Response:
         """Return the samples of a run after ``step`` updates."""

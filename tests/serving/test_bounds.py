@@ -1,0 +1,323 @@
+"""The bounds that keep one client from taking the server's memory, descriptors or event loop from others."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import re
+import socket
+import struct
+import subprocess
+import sys
+import time
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+import httpx
+import pytest
+from starlette.datastructures import Headers
+
+import needs
+from gpt2lab.cli.serve import command as serve
+from gpt2lab.serving import connections, log_limit, settings
+from gpt2lab.serving.bodies import Bodies
+from gpt2lab.serving.errors import ApiError
+from gpt2lab.serving.log_limit import LogLimit
+from gpt2lab.serving.protocol import CompletionRequest
+from gpt2lab.serving.settings import LARGE_BODY_BYTES, MAX_HEAD_BYTES, MAX_HEADERS, MAX_PIPELINED, Settings
+
+from .conftest import PROMPT, eventually
+from .test_faults import LONG
+
+HEAD = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+
+
+def received(connection: socket.socket) -> bytes:
+    """Everything until the server closes the connection."""
+    parts = [b""]
+    with suppress(ConnectionError):
+        while part := connection.recv(1 << 16):
+            parts.append(part)
+    return b"".join(parts)
+
+
+# ---- heads --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /" + b"a" * MAX_HEAD_BYTES + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"a" * MAX_HEAD_BYTES + b"\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"X: a\r\n" * MAX_HEADERS + b"\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"X: " + b"a" * (4 * MAX_HEAD_BYTES),
+    ],
+    ids=["long address", "long header", "many headers", "header without an end"],
+)
+def test_a_head_beyond_its_bound_is_431(api, head):
+    with api.raw() as connection:
+        with suppress(ConnectionError):  # it may be refused before all is sent
+            connection.sendall(head)
+        answer = received(connection)
+    assert answer.startswith(b"HTTP/1.1 431 ")
+    assert str(MAX_HEAD_BYTES) in json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["message"]
+
+
+def test_a_head_within_its_bounds_is_read_in_any_number_of_pieces(api):
+    with api.raw() as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n")
+        for _ in range(MAX_HEADERS - 2):
+            connection.sendall(b"X: " + b"a" * 500 + b"\r\n")
+        connection.sendall(b"\r\n")
+        assert received(connection).startswith(b"HTTP/1.1 200 ")
+
+
+def test_trailers_count_as_headers(api):
+    with api.raw() as connection:
+        connection.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n")
+        with suppress(ConnectionError):
+            connection.sendall(b"X: a\r\n" * MAX_HEADERS + b"\r\n")
+        assert b" 200 " not in received(connection)
+    assert api.idle()
+
+
+def test_a_request_that_is_no_http_is_answered_as_an_error(api):
+    with api.raw() as connection:
+        connection.sendall(b"nonsense\r\n\r\n")
+        answer = received(connection)
+    assert answer.startswith(b"HTTP/1.1 400 ") and b"not a valid HTTP request" in answer
+
+
+def test_a_client_that_leaves_with_requests_sent_ahead_frees_what_the_first_held(api):
+    data = json.dumps(LONG).encode()
+    with api.raw() as connection:
+        connection.sendall(HEAD + f"Content-Length: {len(data)}\r\n\r\n".encode() + data)
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert eventually(lambda: api.worker.outstanding == 1)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    assert api.idle(2), "its sample runs on"
+
+
+def test_requests_that_are_sent_ahead_are_answered_in_turn(api):
+    with api.raw() as connection:
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n" * MAX_PIPELINED)
+        connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        assert received(connection).count(b"HTTP/1.1 200 ") == MAX_PIPELINED + 1
+
+
+def test_requests_that_are_sent_ahead_are_bounded(api):
+    data = json.dumps(LONG).encode()
+    with api.raw() as connection:
+        connection.sendall(HEAD + f"Content-Length: {len(data)}\r\n\r\n".encode() + data)
+        assert eventually(lambda: api.worker.outstanding == 1)
+        with suppress(ConnectionError):
+            connection.sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n" * (MAX_PIPELINED + 2))
+        assert received(connection) == b""  # no other answer is written into the first one
+    assert api.idle(2)
+
+
+# ---- bodies -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {f"unknown_{n}": 0 for n in range(1000)},
+        {"prompt": PROMPT, "stream_options": {f"unknown_{n}": 0 for n in range(1000)}},
+    ],
+    ids=["of the request", "of an object in it"],
+)
+def test_of_many_unknown_fields_one_is_an_error(body):
+    with pytest.raises(ValueError, match="unknown_0") as error:
+        CompletionRequest.model_validate(body)
+    assert error.value.error_count() == 1
+
+
+def test_known_fields_are_checked_beside_an_unknown_one(api):
+    assert "unknown" in api.complete(prompt=PROMPT, n=1, unknown=1).text
+
+
+async def reading(bodies: Bodies, n_bytes: int, ends: bool, held: asyncio.Event) -> int:
+    """The length of a body of ``n_bytes``, held until ``held`` is set; or the status with which it is refused."""
+    messages = [{"type": "http.request", "body": b"x" * n_bytes, "more_body": not ends}]
+
+    async def receive():
+        if not messages:
+            await asyncio.Event().wait()
+        return messages.pop()
+
+    with bodies.one() as body:
+        try:
+            length = len(await body.read(Headers(), receive))
+        except ApiError as error:
+            return error.status
+        await held.wait()
+        return length
+
+
+def together(*bodies: tuple[int, bool]) -> list[int]:
+    """What becomes of ``bodies``, of some length, complete or not, that arrive one after the other and are held."""
+
+    async def main() -> list[int]:
+        every, held = Bodies(Settings(body_seconds=0.3)), asyncio.Event()
+        tasks = []
+        for n_bytes, ends in bodies:
+            tasks.append(asyncio.ensure_future(reading(every, n_bytes, ends, held)))
+            await asyncio.sleep(0.01)
+        asyncio.get_running_loop().call_later(0.4, held.set)
+        return await asyncio.gather(*tasks)
+
+    return asyncio.run(main())
+
+
+LARGE = 1 << 20
+
+
+def test_a_large_body_takes_the_place_of_the_unfinished_one_that_began_first(monkeypatch):
+    monkeypatch.setattr(settings, "MAX_BODIES_BYTES", 4 * LARGE)
+    unfinished = (LARGE, False)
+    assert together(unfinished, unfinished, unfinished, unfinished, (LARGE, True)) == [503, 408, 408, 408, LARGE]
+
+
+def test_a_large_body_is_refused_while_complete_ones_fill_the_bound(monkeypatch):
+    monkeypatch.setattr(settings, "MAX_BODIES_BYTES", 4 * LARGE)
+    assert together(*[(LARGE, True)] * 5) == [LARGE] * 4 + [503]
+
+
+def test_there_is_always_room_for_a_small_body(monkeypatch):
+    monkeypatch.setattr(settings, "MAX_BODIES_BYTES", 4 * LARGE)
+    assert together(*[(LARGE, True)] * 4, (LARGE_BODY_BYTES, True))[-1] == LARGE_BODY_BYTES
+
+
+# ---- answers that are not read ------------------------------------------------------------------------------------
+
+
+def test_a_client_that_does_not_read_its_answer_is_cut_off(start):
+    api = start(Settings(stall_seconds=0.4), send_buffer=4096)
+    data = json.dumps({"prompt": "a b c d " * 50_000}).encode()
+    head = HEAD.replace(b"/v1/completions", b"/tokenize") + f"Content-Length: {len(data)}\r\n\r\n".encode()
+    with api.raw(buffer=4096) as connection:
+        connection.sendall(head + data)
+        assert b" 200 " in connection.recv(20)
+        assert eventually(lambda: not api.server.server_state.connections, 20), "its answer is kept"
+        assert len(received(connection)) < len(data)
+
+
+def test_a_client_that_reads_slowly_gets_its_whole_answer(start):
+    api = start(Settings(stall_seconds=1.5), send_buffer=4096)
+    data = json.dumps({"prompt": "a b c d" * 5_000}).encode()
+    head = HEAD.replace(b"/v1/completions", b"/tokenize") + f"Content-Length: {len(data)}\r\n\r\n".encode()
+    answer = b""
+    with api.raw(buffer=4096) as connection:
+        connection.sendall(head + data)
+        began = time.monotonic()
+        while b"]}" not in answer:
+            part = connection.recv(2048)
+            assert part, "it was cut off"
+            answer += part
+            time.sleep(0.1)
+    assert time.monotonic() - began > 1.5
+    assert len(json.loads(answer.partition(b"\r\n\r\n")[2])["tokens"]) > 10_000
+
+
+def test_answers_that_nobody_reads_are_dropped_beyond_their_bound(start, monkeypatch):
+    api = start(send_buffer=4096)
+    monkeypatch.setattr(connections, "MAX_UNREAD_BYTES", 500_000)
+    data = json.dumps({"prompt": "a b c d " * 20_000}).encode()
+    head = HEAD.replace(b"/v1/completions", b"/tokenize") + f"Content-Length: {len(data)}\r\n\r\n".encode()
+    with ExitStack() as stack:
+        for _ in range(4):
+            connection = stack.enter_context(api.raw(buffer=4096))
+            connection.sendall(head + data)
+            assert b" 200 " in connection.recv(20)
+        assert eventually(lambda: 0 < len(api.server.server_state.connections) < 4)
+
+
+# ---- connections --------------------------------------------------------------------------------------------------
+
+
+def test_beyond_their_bound_the_connection_that_waited_longest_is_closed(start):
+    api = start(Settings(max_connections=3))
+    with ExitStack() as stack:
+        idle = [stack.enter_context(api.raw()) for _ in range(6)]
+        for connection in idle[:3]:
+            assert received(connection) == b""
+        idle[-1].sendall(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert idle[-1].recv(100).startswith(b"HTTP/1.1 200 ")
+
+
+def test_a_connection_is_refused_while_all_others_are_being_answered(start):
+    api = start(Settings(max_connections=2))
+    with api.raw({**LONG, "stream": True}) as first, api.raw({**LONG, "stream": True}) as second:
+        assert b" 200 " in first.recv(100) and b" 200 " in second.recv(100)
+        with api.raw() as third:
+            assert received(third).startswith(b"HTTP/1.1 503 ")
+    assert api.idle()
+
+
+@needs.mark("POSIX")
+def test_a_server_with_few_descriptors_answers_beside_many_idle_connections():
+    script = (
+        "import resource, sys\n"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (200, 200))\n"
+        "from gpt2lab.cli.main import main\n"
+        "sys.argv = ['gpt2lab', 'serve', '--port', '0', '--threads', '1']\n"
+        "main()\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True)
+    try:
+        assert process.stderr
+        line = next(line for line in process.stderr if "serving" in line)
+        (url,) = re.findall(r"http://\S+", line)
+        host, port = url.removeprefix("http://").split(":")
+        with ExitStack() as stack:
+            for _ in range(600):
+                stack.enter_context(socket.create_connection((host, int(port)), timeout=20))
+            answer = httpx.post(f"{url}/v1/completions", json={"prompt": PROMPT, "max_tokens": 2}, timeout=30)
+            assert answer.status_code == 200
+            assert len(list(Path(f"/proc/{process.pid}/fd").iterdir())) < 200
+        process.terminate()
+        log = process.stderr.read()
+        assert process.wait(20) == 0
+        assert "Traceback" not in log and len(log.splitlines()) < 40
+    finally:
+        process.kill()
+        process.wait()
+
+
+# ---- the log ------------------------------------------------------------------------------------------------------
+
+
+def test_a_warning_that_comes_again_and_again_is_left_out_and_counted(monkeypatch):
+    now = 1000.0
+    monkeypatch.setattr(log_limit.time, "monotonic", lambda: now)
+    limit = LogLimit()
+
+    def line(message: str, level: int = logging.WARNING) -> str | None:
+        record = logging.LogRecord("x", level, __file__, 1, message, (5,), None)
+        return record.getMessage() if limit.filter(record) else None
+
+    lines = [line("no %d") for _ in range(30)]
+    assert [each for each in lines if each] == ["no 5"] * log_limit.BURST
+    assert line("another %d") == "another 5"
+    assert all(line("a request %d", logging.INFO) for _ in range(30))
+    now += log_limit.SECONDS
+    assert line("no %d") == "no 5 (20 more in the last 60 s were left out)"
+    assert line("no %d") == "no 5"
+
+
+def test_the_docs_list_every_bound_with_its_default_and_its_option():
+    text = (Path(__file__).parents[2] / "docs" / "serve.md").read_text()
+    table = text.partition("## Limits")[2].partition("\n\n##")[0]
+    rows = [[cell.strip() for cell in line.split("|")] for line in table.splitlines() if line.startswith("|")]
+    defaults = {option.strip("`"): default for _, _, default, option, _, _ in rows if option.startswith("`")}
+    options = [option for option in serve.params if getattr(option, "group", None) == "Limits"]
+    assert set(defaults) == {option.opts[0] for option in options}
+    for option in options:
+        if isinstance(option.default, int | float):
+            assert f"{option.default:,.0f}" in defaults[option.opts[0]], option.opts
+    fixed = " ".join(default for _, _, default, _, _, _ in rows)
+    for bound in (MAX_HEAD_BYTES, MAX_HEADERS, MAX_PIPELINED, settings.MAX_BODIES_BYTES, settings.MAX_UNREAD_BYTES):
+        assert f"{bound:,}" in fixed
+    assert f"{settings.DISCARDED_BYTES:,}" in table and f"{LARGE_BODY_BYTES:,}" in table
