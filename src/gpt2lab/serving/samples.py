@@ -52,7 +52,7 @@ class Sample:
     """A running sample.
 
     ``whole``: nothing is sent before its end. ``logprobs``: tokens are sent, too. ``every_token``: each as it is drawn.
-    ``ids``: the ids drawn are sent, in a stream each at once. ``offset``: number of characters of its prompt.
+    ``ids``: the drawn ids are sent; in a stream, each as it is drawn. ``offset``: number of characters of its prompt.
     """
 
     def __init__(

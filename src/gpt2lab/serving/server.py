@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("gpt2lab.serving")
 
 SWITCH_SECONDS = 0.001
-"""How long a thread may keep the interpreter while another waits for it. With Python's default,
-the engine's thread would wait for the event loop for up to 5 ms after each step."""
+"""How long a thread may keep the interpreter while another waits for it. With Python's default, the
+engine's thread would wait up to 5 ms for the event loop after each step."""
 
 GARBAGE_AFTER = 50_000
 """New objects after which the garbage collector looks for cycles.
@@ -139,7 +139,7 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Stop accepting, and close the connections of clients that have not read their answers in time.
+        """Stop accepting connections, and close those of clients that have not read their answers in time.
 
         uvicorn would cancel their requests, which then log a traceback and answer 500.
         """

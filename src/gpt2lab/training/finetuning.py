@@ -216,7 +216,7 @@ def _taken(flags: dict[str, Any], kind: type, but: Container[str] = ()) -> dict[
 
 
 def _checked(name: str, value: Any, hint: Any) -> Any:
-    """Return ``value`` as the type ``hint``. Raises :class:`UsageError` if it is of another one."""
+    """Return ``value`` as the type ``hint``. Raises :class:`UsageError` if it is of another type."""
     kinds = [hint] if typing.get_origin(hint) not in (typing.Union, UnionType) else typing.get_args(hint)
     if value is None and NoneType in kinds:
         return None
@@ -235,7 +235,7 @@ def _checked(name: str, value: Any, hint: Any) -> Any:
 
 
 def _number(value: Any) -> float:
-    return float(value / 1)  # a text has no quotient
+    return float(value / 1)  # raises TypeError for a text
 
 
 def _flag(value: Any) -> bool:
@@ -260,7 +260,7 @@ _KINDS: dict[Any, tuple[str, Callable[[Any], Any]]] = {
     float: ("a number", _number),
     bool: ("True or False", _flag),
     str: ("a text", _text),
-    tuple[str, ...]: ("a text or several", _texts),
+    tuple[str, ...]: ("a text or several texts", _texts),
 }
 
 
@@ -302,5 +302,5 @@ def _validated(data: Any) -> str | Given:
     if isinstance(dataset, Given):
         return dataset
     if len(dataset) > 1:
-        raise UsageError(f"validation is one path, got {len(dataset)}: put the files into a folder")
+        raise UsageError(f"validation must be one path, got {len(dataset)}: put the files into a folder")
     return dataset[0]

@@ -1,7 +1,7 @@
 """Signals that ask a run to end: it finishes the current update and saves.
 
-Ctrl-C, ``kill``, a batch system's time limit, a closed terminal, and a pipe whose reader is gone (``| tee log`` dies of
-the same Ctrl-C) all have this effect. This module knows nothing of training.
+Ctrl-C, ``kill``, a batch system's time limit, a closed terminal, and a pipe whose reader is gone (the same
+Ctrl-C ends ``| tee log``) all have this effect. This module knows nothing of training.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Interrupts:
         self._previous = {}
 
     def pass_on(self) -> None:
-        """Send the signal that asked for the end once more, to whoever handles it outside; once."""
+        """Send the signal that asked for the end again, once, to the handler outside this context."""
         number, self.asked = self.asked, None
         if number is not None:
             signal.raise_signal(number)

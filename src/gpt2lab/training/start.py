@@ -43,8 +43,8 @@ from gpt2lab.weights.vocabulary import gpt2_vocabulary
 class Session:
     """A training run, prepared up to its first update; the command and :func:`gpt2lab.finetune` both drive one.
 
-    The run folder is locked until the session ends, is closed or is garbage. ``reporter`` shows the progress. Raises
-    the errors in :mod:`gpt2lab.errors`.
+    The run folder is locked until the session ends, is closed or is garbage-collected. ``reporter`` shows the progress.
+    Raises the errors in :mod:`gpt2lab.errors`.
     """
 
     @lack_of_memory_named()
