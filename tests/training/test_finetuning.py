@@ -294,7 +294,7 @@ def test_texts_from_python_are_counted_in_the_settings():
         ({"data": [{"prompt": "a"}]}, r"data\[0\] must be a text, or a row"),
         ({"data": ["here.txt"]}, r"data\[0\], 'here.txt', is the name of a file: .* pathlib.Path\('here.txt'\)"),
         ({"data": "gone.txt"}, "gone.txt"),
-        ({"data": ["half \ud800"]}, "half a surrogate pair"),
+        ({"data": ["half \ud800"]}, "an unpaired surrogate"),
         ({"validation": [Path("a"), Path("b")]}, "validation must be one path, got 2"),
         ({"validation": 1.5}, "held_out must be at least 0 and below 1"),
         ({"steps": 2.5}, "steps must be a whole number, got 2.5"),
