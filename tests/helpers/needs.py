@@ -39,6 +39,7 @@ PACKAGES = {
     "gguf": "gguf",
     "httpx": "httpx",
     "llama_cpp": "llama-cpp-python",
+    "lm_eval": "lm-eval",
     "matplotlib": "matplotlib",
     "openai": "openai",
     "playwright": "playwright",
