@@ -42,7 +42,7 @@ metric_list:
 
 @pytest.fixture
 def model(tmp_path):
-    """``tales`` in a folder from which the harness reads its tokenizer, changed so that it ends texts after a sentence."""
+    """``tales`` in a folder from which the harness takes its tokenizer, changed to end texts after a sentence."""
     import gpt2lab
 
     folder = tmp_path / "ending"
