@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tf_bundle import entry, snappy, table, varint, write_bundle
 
 import needs
 from gpt2lab.config import ModelConfig
@@ -17,6 +16,7 @@ from gpt2lab.weights import Checkpoint, TokenizerFiles, convert, open_checkpoint
 from gpt2lab.weights.checkpoint import MappedFile
 from gpt2lab.weights.crc32c import masked_crc32c
 from gpt2lab.weights.leveldb import read_table, unsnappy
+from tf_bundle import entry, snappy, table, varint, write_bundle
 
 CONFIG = ModelConfig(n_vocab=5, n_ctx=2, n_embd=4, n_head=2, n_layer=1)
 OWN = TokenizerFiles({"a": 0, "b": 1, "ab": 2, "<|endoftext|>": 3}, ["a b"])

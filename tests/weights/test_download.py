@@ -4,7 +4,6 @@ import shutil
 import pytest
 from http_server import Server, hub_headers
 from huggingface_hub import constants
-from tf_bundle import write_bundle
 
 import needs
 from gpt2lab.config import ModelConfig
@@ -14,6 +13,7 @@ from gpt2lab.weights import convert, find_checkpoint, open_checkpoint
 from gpt2lab.weights import hub as hub_module
 from gpt2lab.weights.download import OPENAI_URL_VARIABLE, download
 from gpt2lab.weights.vocabulary import gpt2_vocabulary
+from tf_bundle import write_bundle
 
 SHAPE = ModelConfig(n_vocab=50257, n_ctx=4, n_embd=4, n_head=1, n_layer=1)
 DATA = "model.ckpt.data-00000-of-00001"

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tf_bundle import entry, table, variables, varint, write_bundle
 
 import needs
 from gpt2lab.config import ModelConfig
 from gpt2lab.errors import CheckpointError
 from gpt2lab.weights import Checkpoint, TokenizerFiles, convert, open_checkpoint, tensor_shapes
+from tf_bundle import entry, table, variables, varint, write_bundle
 
 CONFIG = ModelConfig(n_vocab=5, n_ctx=2, n_embd=4, n_head=2, n_layer=1)
 TENSORS = {name: np.ones(shape, np.float32) for name, shape in tensor_shapes(CONFIG).items()}

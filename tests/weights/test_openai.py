@@ -3,12 +3,12 @@ import shutil
 
 import numpy as np
 import pytest
-from tf_bundle import write_bundle
 
 from gpt2lab.config import ModelConfig
 from gpt2lab.errors import CheckpointError
 from gpt2lab.reference import forward
 from gpt2lab.weights import open_checkpoint
+from tf_bundle import write_bundle
 
 
 @pytest.mark.parametrize("name", ["tiny", "odd"])

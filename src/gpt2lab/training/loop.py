@@ -83,6 +83,7 @@ class Trainer:
         self.text = None  # a fingerprint of the windows to validate with
         if self.validated is not None:
             self.text = fingerprint(self.validated, settings.validated_windows)
+        self.begun_at = int(self.about.get("begun_at", 0))  # updates of the original's run that this one continues
         self.generation = 0
         self.step = 0  # updates made
         self.position = 0  # windows trained on
@@ -224,7 +225,7 @@ class Trainer:
             raise TrainingError(self._lost(f"the {what} at update {step}, which was discarded"))
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(step, self.settings)
+                group["lr"] = learning_rate(step, self.settings, self.begun_at)
             optimizer.step()
         self._zero_gradients()
         return loss
@@ -317,14 +318,14 @@ class Trainer:
         if loss is None:
             if self.unlearned == 0:
                 self.reporter.say(
-                    f"warning: update {self.step} had no learned target, only prompts: it changed nothing"
+                    f"warning: update {self.step} changed nothing: it had only prompts, no learned target"
                 )
             self.unlearned += 1
         else:
             self.average = (AVERAGE_DECAY * self.average[0] + loss, AVERAGE_DECAY * self.average[1] + 1)
         average = self.standing.average
         tokens = self.settings.windows_per_update * self.windows.length
-        rate = learning_rate(self.step, self.settings)
+        rate = learning_rate(self.step, self.settings, self.begun_at)
         made = Update(self.step, self.last_step, self.seconds, loss, average, rate, tokens, tokens / max(seconds, 1e-9))
         self.reporter.update(made)
         return made

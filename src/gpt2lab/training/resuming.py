@@ -1,7 +1,6 @@
 """Resuming a run: which saved state to continue from, what has changed since, and what is left to do.
 
-Moves an earlier run aside when a new one would overwrite it. This module knows nothing of text, nor of what an update
-does.
+This module knows nothing of text, nor of what an update does.
 """
 
 from __future__ import annotations
@@ -26,8 +25,9 @@ from gpt2lab.training.job import Job
 from gpt2lab.training.loop import Trainer
 from gpt2lab.training.module import GPT2
 from gpt2lab.training.restoring import restore
-from gpt2lab.training.settings import NOTHING, Done, Settings
-from gpt2lab.training.setup import Setup, open_source
+from gpt2lab.training.run_folder import is_of, original_run
+from gpt2lab.training.settings import Done, Settings
+from gpt2lab.training.setup import Setup, Source, open_source
 
 
 def torchrun_job() -> str | None:
@@ -51,7 +51,26 @@ def begin(job: Job, settings: Settings, world: World, say: Say) -> tuple[Setup, 
     found = world.broadcast(None if state is None else (state.path, state.kind, state.progress))
     if found is not None and state is None:
         state = State(found[0], found[1], {}, {}, found[2])  # the main process has the tensors
-    return Setup(job, settings, open_source(job), world, say), state
+    original = world.broadcast(original_run(job.run) if world.is_main and path == "latest" else None)
+    if original is None:
+        return Setup(job, settings, open_source(job), world, say), state
+    setup = Setup(job, settings, _source_of_original(job, *original), world, say)
+    if state is None:
+        setup.say(
+            f"Continuing the original's run after update {original[1]}: the weights come from {original[0]}, the "
+            "optimizer starts afresh"
+        )
+    return setup, state
+
+
+def _source_of_original(job: Job, prefix: Path, updates: int) -> Source:
+    """Open the checkpoint of a run of the original code as the model that training begins with."""
+    if job.config is not None:
+        raise UsageError(
+            f"{prefix} is from a run of the original code, which --from_scratch does not continue: give another "
+            "--run_name, or --restore_from fresh, which renames the old run"
+        )
+    return replace(open_source(replace(job, model_name=str(prefix))), updates=updates)
 
 
 def _after_restart(job: Job, world: World) -> Job:
@@ -100,12 +119,15 @@ def _has_states(path: Path) -> bool:
     return checkpoints.is_state(path) or bool(checkpoints.states(path))
 
 
-def done_before(state: State | None, windows: Windows) -> Done:
-    """Return the progress of ``state``, counted in ``windows``, whose length may differ from when it was saved."""
+def done_before(source: Source, state: State | None, windows: Windows) -> Done:
+    """Return the progress of ``state``, counted in ``windows``, whose length may differ from when it was saved.
+
+    Without a state, it is that of the original's run that ``source`` continues, if any.
+    """
     if state is None:
-        return NOTHING
+        return Done(source.updates or 0, 0, source.updates or 0)
     position, length = state.progress["position"], state.progress.get("window", windows.length)
-    return Done(state.progress["step"], position * length // windows.length)
+    return Done(state.progress["step"], position * length // windows.length, state.progress.get("begun_at", 0))
 
 
 def go_on(trainer: Trainer, setup: Setup, state: State | None) -> None:
@@ -114,15 +136,23 @@ def go_on(trainer: Trainer, setup: Setup, state: State | None) -> None:
         setup.say(f"Loading checkpoint {state.path}")
         _check_base(trainer, state, setup.job)
         restore(trainer, state)
-        trainer.position = done_before(state, trainer.windows).position
+        trainer.position = done_before(setup.source, state, trainer.windows).position
         _say_changes(trainer, setup, state)
         if not is_of(state, trainer.run):
             trainer.forget_best()  # the best model is in the other folder
+    else:
+        trainer.step = setup.source.updates or 0
     if trainer.step > trainer.last_step:
         raise UsageError(
-            f"{trainer.run} already has {trainer.step} updates, more than the requested {trainer.last_step}: "
+            f"{_origin(trainer)} already has {trainer.step} updates, more than the requested {trainer.last_step}: "
             f"give more --steps or --epochs, or --restore_from fresh to start again"
         )
+
+
+def _origin(trainer: Trainer) -> Path:
+    """Return the place of the updates made so far: the run folder, or the state from elsewhere that was restored."""
+    state = trainer.last_state
+    return trainer.run if state is None or state.resolve().parent == trainer.run.resolve() else state
 
 
 def _say_changes(trainer: Trainer, setup: Setup, state: State) -> None:
@@ -157,45 +187,13 @@ def ended(trainer: Trainer) -> str | None:
     """Return why a run has nothing left to do, or None if it has."""
     if trainer.step == trainer.last_step:
         more = "--steps or --epochs" if trainer.step == trainer.settings.steps else "--stop_after"
-        return f"{trainer.run} finished after {trainer.step} updates: to continue, give more {more}"
+        return f"{_origin(trainer)} finished after {trainer.step} updates: to continue, give more {more}"
     if trainer.patience_ended:
         return (
-            f"{trainer.run} ended after {trainer.step} updates, the last {trainer.since_best} validations without "
+            f"{_origin(trainer)} ended after {trainer.step} updates, the last {trainer.since_best} validations without "
             f"improvement: to continue, give more --patience"
         )
     return None
-
-
-def is_of(state: State | None, run: Path) -> bool:
-    """Return whether ``state`` lies in the folder ``run``, so that training continues there."""
-    return state is not None and state.path.resolve().parent == run.resolve()
-
-
-def move_aside(job: Job, say: Say) -> None:
-    """Rename the folder of an earlier run, with its model and states, which this run would overwrite.
-
-    The folder of its samples gets the same number.
-    """
-    run, samples = job.run, job.samples
-    if not (run / "model.safetensors").exists() and not checkpoints.states(run):
-        return
-    number = 1
-    while any(_numbered(folder, number).exists() for folder in (run, samples)):
-        number += 1
-    for folder in (run, samples):
-        try:
-            if folder is run or folder.is_dir():
-                folder.rename(_numbered(folder, number))
-        except OSError as error:
-            aside = _numbered(folder, number)
-            raise CheckpointError(
-                f"cannot move the run in {folder} to {aside}: {error.strerror or error}; give another --run_name"
-            ) from None
-    say(f"moved the earlier run in {run} to {_numbered(run, number)}")
-
-
-def _numbered(folder: Path, number: int) -> Path:
-    return folder.with_name(f"{folder.name}-{number}")
 
 
 def base_checksum(setup: Setup, model: GPT2) -> int | None:

@@ -183,10 +183,14 @@ _BOUNDS: dict[str, tuple[str, Callable[[Any, Any], bool]]] = {
 
 
 class Done(NamedTuple):
-    """The completed part of a run: updates made, and windows trained on."""
+    """The part of a run that lies behind it: updates made, and windows trained on.
+
+    ``begun_at`` counts the updates that the original code made before: the schedule begins after them.
+    """
 
     step: int = 0
     position: int = 0
+    begun_at: int = 0
 
 
 NOTHING = Done()
@@ -206,12 +210,14 @@ def resolved(
     left = max(0, (settings.epochs or EPOCHS) * windows - done.position)  # windows
     steps = settings.steps or done.step + math.ceil(left / settings.windows_per_update)
     if settings.steps is None and settings.epochs is None:
-        steps = max(steps, FEWEST_STEPS)
+        steps = max(steps, done.begun_at + FEWEST_STEPS)
     chosen: dict[str, Any] = {
         "steps": steps,
         "epochs": None,
         "block_size": settings.block_size or config.n_ctx,
-        "warmup_steps": min(100, steps // 10) if settings.warmup_steps is None else settings.warmup_steps,
+        "warmup_steps": min(100, max(0, steps - done.begun_at) // 10)
+        if (given := settings.warmup_steps) is None
+        else given,
         "learning_rate": settings.learning_rate or default_learning_rate(settings, config, from_scratch),
         "lora_alpha": settings.lora_alpha or 2.0 * max(1, settings.lora),
         "sample_length": settings.sample_length or min(256, config.n_ctx),
@@ -239,16 +245,17 @@ def default_learning_rate(settings: Settings, config: ModelConfig, from_scratch:
     return 1e-4 * 768 / config.n_embd * (10 if settings.lora else 1)
 
 
-def learning_rate(step: int, settings: Settings) -> float:
+def learning_rate(step: int, settings: Settings, begun_at: int = 0) -> float:
     """Return the learning rate of update ``step`` (from 1).
 
     After a linear warm-up to the peak, ``schedule`` decides: a cosine or a straight line that would reach 0 one update
     after the last; the peak until the end; or the peak, then a straight line to 0 over the last ``decay_steps``. During
     the plateau of the latter, the number of steps may still change (Hu et al. 2024, MiniCPM): resume with another
-    ``steps``. ``settings`` must be resolved.
+    ``steps``. ``settings`` must be resolved. All of this begins after update ``begun_at``.
     """
     warm, peak, steps = settings.warmup_steps, settings.learning_rate, settings.steps
     assert warm is not None and peak is not None and steps is not None, "settings are not resolved"
+    step, steps = step - begun_at, steps - begun_at
     if step <= warm:
         return peak * step / warm
     left = min(1.0, max(0, steps + 1 - step) / max(1, steps - warm))  # fraction of the decay that remains

@@ -22,11 +22,15 @@ from gpt2lab.weights.checkpoint import TokenizerFiles
 
 @dataclass(frozen=True)
 class Source:
-    """The model that training begins with; without a checkpoint its weights are random."""
+    """The model that training begins with; without a checkpoint its weights are random.
+
+    ``updates`` is the number of updates behind it if it is from a run of the original code that training continues.
+    """
 
     config: ModelConfig
     tokenizer: Tokenizer
     checkpoint: Checkpoint | None = None
+    updates: int | None = None
 
     @property
     def vocabulary(self) -> TokenizerFiles | None:

@@ -19,6 +19,7 @@ from gpt2lab.errors import CheckpointError, UsageError
 from gpt2lab.model import LanguageModel, load
 from gpt2lab.system.atomic import new_files
 from gpt2lab.system.locks import Hold
+from gpt2lab.system.marks import write_mark
 from gpt2lab.training import advice, checkpoints
 from gpt2lab.training.card import Card, Facts, text_rows
 from gpt2lab.training.checkpoints import State
@@ -31,7 +32,8 @@ from gpt2lab.training.module import GPT2
 from gpt2lab.training.ops.compute import Compute
 from gpt2lab.training.optimizers import choose_trainable
 from gpt2lab.training.reporting import Reporter, Several, Update
-from gpt2lab.training.resuming import base_checksum, begin, done_before, ended, go_on, is_of, move_aside, torchrun_job
+from gpt2lab.training.resuming import base_checksum, begin, done_before, ended, go_on, torchrun_job
+from gpt2lab.training.run_folder import RUN_FILES, claim, is_of, move_aside
 from gpt2lab.training.samples import Samples, in_memory
 from gpt2lab.training.settings import Settings
 from gpt2lab.training.setup import Setup
@@ -52,14 +54,14 @@ class Session:
         with ExitStack() as opened:
             world, hold = opened.enter_context(World.start(_device(job.device))), opened.enter_context(Hold())
             if world.is_main:
-                hold.take(job.run)
+                claim(job.run, hold)
             setup, state = begin(job, settings, world, reporter.say)
             text = load_text(setup)
-            done = done_before(state, text.windows)
+            done = done_before(setup.source, state, text.windows)
             self.setup = setup.resolved(len(text.windows), done)
             setup.say(advice.length(self.setup.settings, settings, len(text.windows), done))
             self.trainer = _trainer(self.setup, text, state, reporter if world.is_main else Reporter())
-            self._goes_on = is_of(state, job.run)
+            self._goes_on = is_of(state, job.run) or (state is None and setup.source.updates is not None)
             self._newer = state is None or setup.job.restore_from != "latest"
             self._hold, self._opened = hold, opened.pop_all()
         self.close = weakref.finalize(self, self._opened.close)
@@ -102,10 +104,12 @@ class Session:
         setup, job = self.setup, self.setup.job
         if not setup.world.is_main:
             return
+        if setup.settings.sample_every:
+            claim(job.samples, self._hold)
         if not self._goes_on:
             move_aside(job, setup.say)
+        claim(job.run, self._hold)
         _prepare_run(setup)
-        self._hold.take(job.run)
         if self._newer:
             self.trainer.generation = checkpoints.next_generation(job.run)
 
@@ -127,6 +131,7 @@ def _trainer(setup: Setup, text: Text, state: State | None, reporter: Reporter) 
         "base": base_checksum(setup, model),
         "model_name": setup.job.model_name if source.checkpoint else None,
         "torchrun": torchrun_job(),
+        "begun_at": done_before(source, state, text.windows).begun_at,
     }
     trainer = Trainer(model, settings, *text, setup.job.run, world, reporter, vocabulary=source.vocabulary, about=about)
     if settings.sample_every:
@@ -157,11 +162,11 @@ def _prepare_run(setup: Setup) -> None:
     """Make the run folder, with the settings and the vocabulary. Raises :class:`CheckpointError` on failure."""
     job = setup.job
     try:
-        job.run.mkdir(parents=True, exist_ok=True)
         vocabulary = setup.source.vocabulary or gpt2_vocabulary()
         with new_files(job.run, sync=False) as folder:
             text = json.dumps({**job.described(), **asdict(setup.settings)}, indent=2) + "\n"
             (folder / "settings.json").write_text(text, encoding="utf-8")
+            write_mark(folder, RUN_FILES)
             write_vocabulary(folder, vocabulary, setup.source.config.n_ctx)
     except OSError as error:
         raise CheckpointError(f"cannot write into {job.run}: {error.strerror or error}") from None

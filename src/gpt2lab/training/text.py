@@ -57,6 +57,10 @@ def _split(setup: Setup) -> tuple[Ring, Ring | None]:
     def split(fraction: float) -> tuple[Ring, Ring | None]:
         return hold_out(documents, fraction, setup.settings.seed, separator=separator, combine=job.combine)
 
+    if not setup.settings.val_every:
+        if job.val_dataset is not None:
+            setup.say(f"--val_dataset {job.val_dataset} is not read: with --val_every 0 there is no validation")
+        return split(0.0)[0], None
     if job.val_dataset is not None:
         ring, _ = split(0.0)
         chosen = job.val_dataset if isinstance(job.val_dataset, Given) else (job.val_dataset,)

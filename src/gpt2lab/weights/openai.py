@@ -67,7 +67,7 @@ def read_openai(path: Path) -> Checkpoint:
 
     Without ``hparams.json`` (nshepperd's run folders have none), the shape must be a released one.
     """
-    prefix = _newest(path) if path.is_dir() else Path(str(path).removesuffix(".index"))
+    prefix = newest_prefix(path) if path.is_dir() else Path(str(path).removesuffix(".index"))
     index = MappedFile(Path(f"{prefix}.index"))
     table = read_table(index)
     n_shards = _n_shards(index.path, table.get(b""))
@@ -93,7 +93,7 @@ def read_openai(path: Path) -> Checkpoint:
     return Checkpoint(config, tensors, tokenizer, "openai", "float32", path, files)
 
 
-def _newest(folder: Path) -> Path:
+def newest_prefix(folder: Path) -> Path:
     """Return the prefix that the folder's ``checkpoint`` file names, else that of its only ``.index`` file.
 
     Only the last part of the recorded path counts, because folders get copied and nothing outside them may be read.
