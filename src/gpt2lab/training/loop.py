@@ -318,7 +318,7 @@ class Trainer:
         if loss is None:
             if self.unlearned == 0:
                 self.reporter.say(
-                    f"warning: update {self.step} changed nothing: it had only prompts, no learned target"
+                    f"warning: update {self.step} had no learned target, only prompts: it changed nothing"
                 )
             self.unlearned += 1
         else:
