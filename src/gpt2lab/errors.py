@@ -11,17 +11,25 @@ import re
 _CONTROL = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 """Control characters, and those that reverse the direction of text; not tabs and newlines."""
 
+_LONGEST = 3000  # characters of a message, which may quote a file
+
 
 def escaped(text: str) -> str:
     r"""Return ``text`` with control characters spelled out (``\x1b``), so that a terminal does not obey a file."""
     return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
 
 
+def one_line(message: str) -> str:
+    """Return ``message`` with control characters and newlines spelled out; a very long one loses its middle."""
+    line = escaped(message).replace("\n", r"\n")
+    return line if len(line) <= _LONGEST else f"{line[: _LONGEST * 3 // 4]} … {line[-_LONGEST // 5 :]}"
+
+
 class Gpt2LabError(Exception):
-    """Base of every error that a user's input, files or machine can cause; its message has no control characters."""
+    """Base of every error that a user's input, files or machine can cause; its message is one line."""
 
     def __str__(self) -> str:
-        return escaped(super().__str__()).replace("\n", r"\n")
+        return one_line(super().__str__())
 
 
 class ConfigError(Gpt2LabError, ValueError):

@@ -254,3 +254,16 @@ def test_a_pickle_of_more_than_tensors_is_refused_in_one_line_that_does_not_advi
     message = str(caught.value)
     assert "holds objects that could run code; save the model's state_dict, or use safetensors" in message
     assert "\n" not in message and "weights_only" not in message and not recwarn.list
+
+
+def test_a_pickle_that_asks_for_more_than_the_file_has_takes_no_memory_for_it(tmp_path):
+    needs.package("torch")
+    path, weights = save("pytorch_model.bin", tmp_path)
+    weights.write_bytes(b"\x80\x02X\xff\xff\xff\x7f" + b"a" * 100)  # a string of 2 GiB
+    tracemalloc.start()
+    try:
+        with pytest.raises(CheckpointError, match="PyTorch cannot load it"):
+            open_checkpoint(path)
+        assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    finally:
+        tracemalloc.stop()

@@ -19,7 +19,7 @@ from typing import Any, NoReturn, TextIO, cast
 
 import click
 
-from gpt2lab.errors import Gpt2LabError, escaped
+from gpt2lab.errors import Gpt2LabError, one_line
 from gpt2lab.version import __version__
 
 COMMANDS = {
@@ -174,7 +174,7 @@ def _use_utf8() -> None:
 
 
 def _complain(message: str) -> None:
-    print(f"gpt2lab: error: {escaped(message)}", file=sys.stderr)
+    print(f"gpt2lab: error: {one_line(message)}", file=sys.stderr)
 
 
 def _help_hint(error: click.ClickException) -> str:

@@ -172,8 +172,8 @@ def text_blocks(stream: IO[bytes], name: str, reading: Reading, *, hints: bool =
             text = decoder.decode(block, final=not block)
         except UnicodeError as error:  # most are UnicodeDecodeError, which has a place
             at = getattr(error, "start", 0)
-            before = getattr(error, "object", b"")[:at].decode(codec, "replace")
-            raise _not_text(name, codec, max(0, offset - pending + at), line + before.count("\n"), hints) from None
+            lines = _line_ends(getattr(error, "object", b"")[:at], codec)
+            raise _not_text(name, codec, max(0, offset - pending + at), line + lines, hints) from None
         if codec != "utf-8" and HALF.search(text):  # utf-7 and unicode_escape can encode a surrogate
             if reading.errors not in ("replace", "ignore"):
                 raise _not_text(name, codec, offset, line, hints)
@@ -185,6 +185,13 @@ def text_blocks(stream: IO[bytes], name: str, reading: Reading, *, hints: bool =
         line += text.count("\n")
         if not block:
             return
+
+
+def _line_ends(data: bytes, codec: str) -> int:
+    try:
+        return data.decode(codec, "replace").count("\n")
+    except UnicodeError:  # idna replaces nothing
+        return 0
 
 
 HALF = re.compile("[\ud800-\udfff]")

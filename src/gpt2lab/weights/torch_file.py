@@ -6,6 +6,8 @@ alternatives.
 
 from __future__ import annotations
 
+import io
+import os
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +37,11 @@ def load_torch(path: Path) -> dict[str, Any]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PyTorch advises to run the file's code
-            value = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            if zipfile.is_zipfile(path):
+                value = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+            else:
+                with _Bounded(path.open("rb", buffering=0)) as file:
+                    value = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise CheckpointError(
             f"{path}: PyTorch cannot load it: it is damaged, or holds objects that could run code; "
@@ -47,6 +53,14 @@ def load_torch(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise CheckpointError(f"{path}: holds a {type(value).__name__}, not a dict of tensors")
     return value
+
+
+class _Bounded(io.BufferedReader):
+    """A file that allocates no more for a read than it has bytes, whatever a damaged pickle asks for."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Read at most ``size`` bytes."""
+        return super().read(-1 if size is None else min(size, os.fstat(self.fileno()).st_size))
 
 
 def stored_tensor(path: Path, name: str, value: Any, *, transposed: bool = False) -> tuple[StoredTensor, str]:
