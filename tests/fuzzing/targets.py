@@ -25,11 +25,10 @@ from mutations import json_bytes, spoilt, spoilt_json, spoilt_text
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "weights"))
 
-from tf_bundle import table, write_bundle
-
 from gpt2lab.config import ModelConfig
 from gpt2lab.tokenizer import Tokenizer
 from gpt2lab.weights import Checkpoint, TokenizerFiles, convert, open_checkpoint, tensor_shapes
+from tf_bundle import table, write_bundle
 
 CONFIG = ModelConfig(n_vocab=5, n_ctx=2, n_embd=4, n_head=2, n_layer=1)
 TENSORS = {name: np.ones(shape, np.float32) for name, shape in tensor_shapes(CONFIG).items()}
@@ -133,9 +132,8 @@ def tensorflow(folder: Path) -> Any:
 
 
 def snappy(folder: Path) -> Any:
-    from tf_bundle import snappy as compressed
-
     from gpt2lab.weights.leveldb import unsnappy
+    from tf_bundle import snappy as compressed
 
     held = [b""]
 
