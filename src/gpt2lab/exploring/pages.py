@@ -23,9 +23,10 @@ KL_LEVELS = (0.01, 0.05, 0.2, 0.5, 1.0)
 def sweep_page(sweep: Sweep) -> str:
     """Return a page with figures, charts, and every sample coloured by how surprising its tokens are."""
     request = sweep.request
+    samples = f"{request.nsamples} sample{'s' * (request.nsamples != 1)}"
     about = (
-        f"{sweep.model_name}, seed {request.seed}, {request.nsamples} samples of up to {request.length} tokens at each "
-        f"temperature. Text was generated in {sweep.precision}. Surprisal, entropy and the probabilities behind each "
+        f"{sweep.model_name}, seed {request.seed}, {samples} of up to {request.length} tokens at each temperature. "
+        f"Text was generated in {sweep.precision}. Surprisal, entropy and the probabilities behind each "
         "token are the unmodified model's (temperature 1, nothing cut)."
     )
     charts = "".join(
