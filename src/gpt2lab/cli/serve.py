@@ -80,7 +80,7 @@ _DEFAULTS = Settings()
     multiple=True,
     metavar="NAME",
     help="Also answer requests that reach the server under this name, such as that of a proxy; * is any. "
-    "May be repeated.  [default: on a loopback address localhost, 127.0.0.1, ::1 and --host; elsewhere any]",
+    "May be repeated.  [default: localhost, 127.0.0.1, ::1 and --host on a loopback address; else any]",
 )
 @option(
     "Address",

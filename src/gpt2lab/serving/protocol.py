@@ -48,7 +48,7 @@ class _BeforeSampling(_Strict):
     )
     n: int | None = Field(None, ge=1, le=1 << 20, description="Number of choices for each prompt. Default 1.")
     best_of: int | None = Field(
-        None, ge=0, le=1 << 20, description="Samples per prompt; return the n likeliest. 0: as many as n."
+        None, ge=0, le=1 << 20, description="Samples per prompt; return the n likeliest. 0 means n."
     )
     stream: bool | None = Field(None, description="Send the text as it is generated, as server-sent events.")
     stream_options: StreamOptions | None = None
@@ -83,7 +83,7 @@ class CompletionRequest(_WithSampling):
 
     logit_bias: BiasField = Field(
         default_factory=dict,
-        description="Token id, or text for each of its tokens → number added to the logit, from -100 to 100.",
+        description="Token id, or text that stands for its tokens → number added to the logit, from -100 to 100.",
     )
     seed: int | None = Field(
         None, ge=-1, lt=1 << 63, description="Same seed, same text. Default, or -1: random; see the answer."
