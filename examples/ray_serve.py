@@ -28,10 +28,10 @@ def app(arguments: dict[str, str]) -> serve.Application:
         from gpt2lab.serving.models import name_of
         from gpt2lab.serving.server import SWITCH_SECONDS
         from gpt2lab.serving.service import Service
-        from gpt2lab.serving.settings import Settings, read_api_keys
+        from gpt2lab.serving.settings import Settings, keys_in_environment
 
         sys.setswitchinterval(SWITCH_SECONDS)  # the engine's thread and the event loop take turns
-        settings = Settings(host="0.0.0.0", api_keys=read_api_keys(None))  # Ray's proxy listens, under any name
+        settings = Settings(host="0.0.0.0", api_keys=keys_in_environment())  # Ray's proxy listens, under any name
         return make_app(Service([(name_of(model), load(model, threads=threads))], settings))
 
     deployment = serve.deployment(

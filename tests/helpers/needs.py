@@ -114,6 +114,7 @@ NEEDS: dict[str, Need] = {
     **{module: _from_extras(_has_module(module), *extras_with(listed)) for module, listed in PACKAGES.items()},
     "Chromium": _from_extras(lambda: chromium() is not None, "browser"),
     "torch.distributed": _from_extras(lambda: importlib.import_module("torch").distributed.is_available(), "train"),
+    "npm": Need(lambda: shutil.which("npm") is not None),
     "a C++ compiler": Need(lambda: shutil.which("c++") is not None, lambda extras: True),  # as gpt2lab itself does
     "a cross compiler and an emulator for Arm": _from_extras(
         lambda: all(map(shutil.which, ("aarch64-linux-gnu-g++", "qemu-aarch64"))), "arm"

@@ -8,7 +8,7 @@ import math
 import pytest
 
 from gpt2lab.errors import UsageError
-from gpt2lab.serving.settings import KEYS_VARIABLE, Settings, read_api_keys
+from gpt2lab.serving.settings import Settings
 
 from .conftest import PROMPT
 
@@ -294,27 +294,3 @@ def test_settings_that_make_no_sense_are_refused():
         Settings(drain_seconds=math.nan)
     with pytest.raises(UsageError, match="drain_seconds must be at least 0, got -1"):
         Settings(drain_seconds=-1)
-
-
-def test_keys_come_from_a_file_and_from_the_environment(tmp_path, monkeypatch):
-    file = tmp_path / "keys"
-    file.write_text("# for the team\none\n\n two \n")
-    monkeypatch.setenv(KEYS_VARIABLE, "three,one")
-    assert read_api_keys(str(file)) == ("one", "two", "three")
-    monkeypatch.delenv(KEYS_VARIABLE)
-    assert read_api_keys(None) == ()
-
-
-@pytest.mark.parametrize("content", ["", "# nothing\n", "schlüssel\n", "two words\n"])
-def test_a_file_of_keys_without_a_usable_key_leaves_no_door_open(tmp_path, content):
-    file = tmp_path / "keys"
-    file.write_text(content, encoding="utf-8")
-    with pytest.raises(UsageError, match="key"):
-        read_api_keys(str(file))
-    with pytest.raises(UsageError, match="cannot read"):
-        read_api_keys(str(tmp_path / "absent"))
-
-
-def test_a_byte_order_mark_is_no_part_of_a_key(tmp_path):
-    (tmp_path / "keys").write_bytes(b"\xef\xbb\xbfsecret\n")
-    assert read_api_keys(str(tmp_path / "keys")) == ("secret",)

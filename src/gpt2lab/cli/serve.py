@@ -13,7 +13,7 @@ import click
 from gpt2lab.cli.options import PATH, GroupedCommand, option
 from gpt2lab.engines.precision import KV_PRECISIONS, PRECISIONS
 from gpt2lab.errors import Gpt2LabError, UsageError
-from gpt2lab.serving.settings import KEYS_VARIABLE, Settings, read_api_keys
+from gpt2lab.serving.settings import KEYS_VARIABLE, Settings, keys_in_environment
 
 if TYPE_CHECKING:
     from gpt2lab.model import LanguageModel
@@ -95,7 +95,8 @@ _DEFAULTS = Settings()
     "--api_key_file",
     type=PATH,
     metavar="FILE",
-    help=f"Require one of the keys in this file, one per line. Or set {KEYS_VARIABLE}, with commas between keys.",
+    help="Require one of the keys in this file, one per line; requests=N and tokens_per_minute=N after a key limit it. "
+    f"SIGHUP makes the server read the file again. Or set {KEYS_VARIABLE}, with commas between keys.",
 )
 @option(
     "Limits",
@@ -174,7 +175,7 @@ def command(
     """
     if watched and not limits["ui"]:
         raise UsageError("--watch shows runs on a page, which --no_ui leaves out: omit one of the two")
-    settings = Settings(host=host, api_keys=read_api_keys(api_key_file), **limits)
+    settings = Settings(host=host, api_keys=keys_in_environment(), api_key_file=api_key_file, **limits)
     try:
         from gpt2lab.serving import server
     except ImportError as error:

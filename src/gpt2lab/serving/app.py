@@ -24,6 +24,7 @@ from gpt2lab.serving import completions, page_files, playground
 from gpt2lab.serving.errors import ApiError, nothing_at, of_validation, stopping
 from gpt2lab.serving.guards import RECORD, REQUEST_ID, Guard, Record
 from gpt2lab.serving.hosts import HostCheck
+from gpt2lab.serving.keys import ACCOUNT
 from gpt2lab.serving.logprobs import spelled
 from gpt2lab.serving.models import ServedModel
 from gpt2lab.serving.pages import docs_page
@@ -84,7 +85,7 @@ def make_app(service: Service) -> FastAPI:
                 expose_headers=[playground.FINGERPRINT, REQUEST_ID, "Retry-After"],
             )
         )
-    middleware.append(Middleware(Guard, settings=service.settings))
+    middleware.append(Middleware(Guard, settings=service.settings, keys=service.keys))
     app = FastAPI(
         title="gpt2lab",
         version=__version__,
@@ -138,13 +139,20 @@ def _add_completions(app: FastAPI, service: Service) -> None:
         order = await completions.make_order(body, served, service.settings)
         if service.draining:
             raise stopping()
-        completions.submit(order)
+        reserved = request.scope[ACCOUNT].reserve(order.prompt_tokens + order.most_drawn())
+        try:
+            completions.submit(order)
+        except ApiError:
+            reserved.settle(0)
+            raise
         record = request.scope[RECORD]
         record |= {"model": served.name, "id": order.id, "samples": len(order.job.samples)}
 
         def ended() -> None:
             served.worker.cancel(order.job)  # does nothing if it has ended
-            record.update(read=order.prompt_tokens, drawn=order.n_drawn())
+            drawn = order.n_drawn()
+            reserved.settle(order.prompt_tokens + drawn)
+            record.update(read=order.prompt_tokens, drawn=drawn)
             if order.first_token_seconds is not None:
                 record["first"] = f"{order.first_token_seconds:.3f}s"
 
@@ -162,7 +170,7 @@ def _add_completions(app: FastAPI, service: Service) -> None:
 
 
 def _add_tokens(app: FastAPI, service: Service) -> None:
-    @app.post("/tokenize", response_model=Tokens, responses=REFUSALS, tags=["tokens"])
+    @app.post("/tokenize", response_model=Tokens, responses={**REFUSALS, 429: BUSY[429]}, tags=["tokens"])
     async def tokenize(body: TokenizeRequest) -> Response:
         """Return the token ids of a text."""
         served = service.models.get(body.model)
@@ -172,7 +180,7 @@ def _add_tokens(app: FastAPI, service: Service) -> None:
             answer["token_strs"] = [spelled(served.tokenizer, token) for token in tokens]
         return JSONResponse(answer)
 
-    @app.post("/detokenize", response_model=Text, responses=REFUSALS, tags=["tokens"])
+    @app.post("/detokenize", response_model=Text, responses={**REFUSALS, 429: BUSY[429]}, tags=["tokens"])
     async def detokenize(body: DetokenizeRequest) -> Response:
         """Return the text of token ids."""
         served = service.models.get(body.model)

@@ -87,6 +87,10 @@ class Order:
         before = {} if prompt is None else {"prompt_token_ids": list(self.prompt_ids[prompt])}
         return {**before, "token_ids": list(ids)}
 
+    def most_drawn(self) -> int:
+        """Return the most tokens that its samples may draw."""
+        return sum(each[0].limit for each in self.job.samples if each)
+
     def n_drawn(self) -> int:
         """Return the number of tokens drawn so far, also by samples that have not ended."""
         return sum(each[1].n_tokens for each in self.job.samples if each)

@@ -6,18 +6,19 @@ Both are plain ASGI: nothing stands between a stream and its socket.
 
 from __future__ import annotations
 
-import hmac
 import logging
 import re
 import secrets
 import time
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from starlette.datastructures import Headers
 
 from gpt2lab.serving.bodies import Bodies, Gone
 from gpt2lab.serving.errors import ApiError
+from gpt2lab.serving.keys import ACCOUNT, Keys
 
 if TYPE_CHECKING:
     from gpt2lab.serving.metrics import Metrics
@@ -106,11 +107,11 @@ def _request_id(headers: Headers) -> str:
 
 
 class Guard:
-    """Middleware that refuses a request if its key is missing or its body is too long, too late or not JSON."""
+    """Middleware that refuses a request without a key or beyond its limits, and a body too long, late or not JSON."""
 
-    def __init__(self, app: App, settings: Settings) -> None:
+    def __init__(self, app: App, settings: Settings, keys: Keys) -> None:
         self._app = app
-        self._keys = [key.encode() for key in settings.api_keys]
+        self._keys = keys
         self._bodies = Bodies(settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -118,11 +119,14 @@ class Guard:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        with self._bodies.one() as body:
+        with self._bodies.one() as body, ExitStack() as held:
             try:
                 headers = Headers(scope=scope)
-                self._check_key(scope["path"], headers)
+                account = None if is_open(scope["path"]) else self._keys.account(headers.get("authorization", ""))
                 if scope["method"] == "POST":
+                    if account:
+                        scope[ACCOUNT] = account
+                        held.enter_context(account.request())
                     _check_type(headers)
                     receive = _replayed(await body.read(headers, receive), receive)
             except ApiError as error:
@@ -132,18 +136,6 @@ class Guard:
                 scope.get(RECORD, {})["gone"] = True
                 return
             await self._app(scope, receive, send)
-
-    def _check_key(self, path: str, headers: Headers) -> None:
-        if not self._keys or is_open(path):
-            return
-        scheme, _, given = headers.get("authorization", "").partition(" ")
-        key = given.strip().encode("latin-1", "replace")
-        # Compare with all keys, each in constant time: the time taken reveals nothing about any of them.
-        matches = [hmac.compare_digest(key, known) for known in self._keys]
-        if scheme.lower() != "bearer" or not any(matches):
-            what = "no API key was given" if not given else "this server does not accept the API key"
-            message = f"{what}: send the header 'Authorization: Bearer KEY'"
-            raise ApiError(401, message, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:

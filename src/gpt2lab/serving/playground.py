@@ -18,6 +18,7 @@ from gpt2lab.generation.plan import or_start
 from gpt2lab.serving.completions import failed, hand_over
 from gpt2lab.serving.errors import ApiError, stopping
 from gpt2lab.serving.guards import RECORD
+from gpt2lab.serving.keys import ACCOUNT
 from gpt2lab.serving.page_files import not_modified
 from gpt2lab.serving.protocol import BUSY, REFUSALS, LogitsRequest, Vocabulary
 from gpt2lab.serving.streams import unless_left
@@ -71,7 +72,12 @@ def add_playground(app: FastAPI, service: Service) -> None:
         n_given = len(body.tokens) - body.drawn
         tokens = [*or_start(body.tokens[:n_given], served.tokenizer), *body.tokens[n_given:]]
         job = Job([None], [partial(served.logits.read, tokens, body.drawn)])
-        hand_over(served, job, len(body.tokens))
+        reserved = request.scope[ACCOUNT].reserve(len(body.tokens))
+        try:
+            hand_over(served, job, len(body.tokens))
+        except ApiError:
+            reserved.settle(0)
+            raise
         request.scope[RECORD].update(model=served.name, read=len(body.tokens))
         try:
             done = await unless_left(request.receive, _end_of(job))

@@ -163,7 +163,7 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
 """Error answers of most routes, for the OpenAPI document."""
 
 BUSY: dict[int | str, dict[str, Any]] = {
-    429: {"model": ErrorBody, "description": "Too many samples are waiting."},
+    429: {"model": ErrorBody, "description": "Too many samples are waiting, or the API key is at its limit."},
     503: {"model": ErrorBody, "description": "The server is shutting down."},
 }
 """Error answers of routes that give work to a model, for the OpenAPI document."""

@@ -11,8 +11,10 @@ import errno
 import gc
 import logging
 import math
+import signal
 import socket
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -109,12 +111,24 @@ class Server(uvicorn.Server):
         """Listen, and print the addresses."""
         asyncio.get_running_loop().set_exception_handler(self._loop_failed)
         await super().startup(sockets)
+        in_main_thread = threading.current_thread() is threading.main_thread()
+        if self._service.settings.api_key_file is not None and hasattr(signal, "SIGHUP") and in_main_thread:
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reread_keys)
         names = ", ".join(served.name for served in self._service.models)
         for bound in sockets or []:
             bound.listen(PENDING_CONNECTIONS)
             print(f"gpt2lab: serving {names} on {url_of(bound)}", file=sys.stderr, flush=True)
             for run in self._service.runs:
                 print(f"gpt2lab: watching {run.name} on {url_of(bound)}/watch", file=sys.stderr, flush=True)
+
+    def _reread_keys(self) -> None:
+        """Read the file of API keys again; keep the earlier keys if it is faulty."""
+        try:
+            self._service.keys.reread()
+        except UsageError as error:
+            log.error("the API keys stay as they were: %s", error)
+        else:
+            log.info("read the API keys again: there are %d", len(self._service.keys))
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Begin to drain at the first signal, end running requests at the second, close connections at the third."""

@@ -1,4 +1,4 @@
-"""The shared state of a server's routes: models, watched runs, settings, metrics, and whether new work is accepted."""
+"""The shared state of a server's routes: models, runs, settings, keys, metrics, and whether new work is accepted."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from gpt2lab.serving.errors import stopping
+from gpt2lab.serving.keys import Keys
 from gpt2lab.serving.metrics import Metrics
 from gpt2lab.serving.models import ServedModels
 
@@ -16,13 +17,14 @@ if TYPE_CHECKING:
 
 
 class Service:
-    """The models, watched runs, settings and metrics of a server, and whether new work is accepted."""
+    """The models, watched runs, settings, keys and metrics of a server, and whether new work is accepted."""
 
     def __init__(
         self, models: Sequence[tuple[str, LanguageModel]], settings: Settings, runs: Sequence[Run] = ()
     ) -> None:
         self.settings = settings
         self.runs = tuple(runs)
+        self.keys = Keys(settings)
         self.metrics = Metrics()
         self.models = ServedModels(models, settings, self.metrics)
         self.draining = False

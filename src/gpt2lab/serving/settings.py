@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
-from pathlib import Path
 
 from gpt2lab.errors import UsageError
 from gpt2lab.generation.scheduler import MAX_BATCH
+from gpt2lab.serving.key_file import check_keys, read_key_file
 
 KEYS_VARIABLE = "GPT2LAB_API_KEYS"
 """Environment variable: API keys, separated by commas."""
@@ -67,7 +67,9 @@ class Settings:
     allowed_hosts: tuple[str, ...] = ()
     """Further names in the header ``Host`` that it answers to; ``*`` is any."""
     api_keys: tuple[str, ...] = ()
-    """Keys, one of which each request must send; if there are none, any client may send requests."""
+    """Keys, one of which each request must send; without any, here or in the file, any client may send requests."""
+    api_key_file: str | None = None
+    """A file of more keys, with limits: see :func:`~gpt2lab.serving.key_file.read_key_file`. SIGHUP rereads it."""
     ui: bool = True
     """Whether there are pages: the playground, ``/watch`` and ``/docs``."""
     cors: tuple[str, ...] = ()
@@ -84,6 +86,8 @@ class Settings:
                 raise UsageError(f"{name} must be positive, got {getattr(self, name)}")
         if not 0 <= self.drain_seconds < 1e9:
             raise UsageError(f"drain_seconds must be at least 0, got {self.drain_seconds}")
+        if self.api_key_file is not None:
+            read_key_file(self.api_key_file)
         for host in self.allowed_hosts:
             if not _ALLOWED_HOST.fullmatch(host):
                 raise UsageError(f"allowed_host must be a name or an address, without scheme and port, got {host!r}")
@@ -107,26 +111,9 @@ class Settings:
         return max(MAX_BODIES_BYTES, 2 * self.max_body_bytes)
 
 
-def read_api_keys(file: str | None) -> tuple[str, ...]:
-    """Read keys from ``file`` (one per line, ``#`` begins a comment) and from :data:`KEYS_VARIABLE`.
-
-    Raises :class:`~gpt2lab.errors.UsageError` if the file cannot be read, or if either is given but has no key.
-    """
-    keys: list[str] = []
-    if file is not None:
-        try:
-            lines = Path(file).read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UsageError(f"cannot read API keys from {file}: {getattr(error, 'strerror', None) or error}") from None
-        keys += _checked([line for line in map(str.strip, lines) if line and not line.startswith("#")], file)
-    if (variable := os.environ.get(KEYS_VARIABLE)) is not None:
-        keys += _checked([key.strip() for key in variable.split(",") if key.strip()], KEYS_VARIABLE)
-    return tuple(dict.fromkeys(keys))
-
-
-def _checked(keys: list[str], source: str) -> list[str]:
-    if not keys:  # a server that was meant to need a key must not be open to everyone
-        raise UsageError(f"there is no API key in {source}: add one, or omit {source} to accept requests without a key")
-    if not all(key.isascii() and key.isprintable() and " " not in key for key in keys):
-        raise UsageError(f"an API key in {source} cannot be sent in a header: use printable ASCII without spaces")
-    return keys
+def keys_in_environment() -> tuple[str, ...]:
+    """Return the keys in :data:`KEYS_VARIABLE`. Raises :class:`~gpt2lab.errors.UsageError` if it is set to none."""
+    variable = os.environ.get(KEYS_VARIABLE)
+    if variable is None:
+        return ()
+    return tuple(check_keys([key.strip() for key in variable.split(",") if key.strip()], KEYS_VARIABLE))

@@ -1,0 +1,137 @@
+"""API keys in use: which requests have one, how many run with each, and how many tokens each has left.
+
+The file of keys can be read again while the server runs. Requests that run and tokens that were used count on for keys
+that stay. :mod:`~gpt2lab.serving.key_file` reads the file.
+"""
+
+from __future__ import annotations
+
+import hmac
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
+
+from gpt2lab.serving.errors import ApiError
+from gpt2lab.serving.key_file import KeyLimits, read_key_file
+
+if TYPE_CHECKING:
+    from gpt2lab.serving.settings import Settings
+
+ACCOUNT = "gpt2lab.account"
+"""Key of the scope under which a request that has a body finds its :class:`Account`."""
+
+
+UNLIMITED = KeyLimits()
+
+
+class Account:
+    """The use that the requests with one key make of the server. Belongs to the event loop."""
+
+    def __init__(self, limits: KeyLimits = UNLIMITED) -> None:
+        self._limits = limits
+        self._running = 0
+        self._tokens = float(limits.tokens_per_minute or 0)  # that may be used now; negative after a large request
+        self._counted_at = time.monotonic()
+
+    def change(self, limits: KeyLimits) -> Account:
+        """Return the account with other limits."""
+        self._refill()
+        used = 0 if (most := self._limits.tokens_per_minute) is None else most - self._tokens
+        self._limits = limits
+        self._tokens = (limits.tokens_per_minute or 0) - used
+        return self
+
+    @contextmanager
+    def request(self) -> Iterator[None]:
+        """Count a request while the block runs. Raises :class:`ApiError` 429 if as many as allowed run already."""
+        most = self._limits.requests
+        if most is not None and self._running >= most:
+            raise _too_much(f"this API key may have {most} requests at the same time: wait for one to end", 1)
+        self._running += 1
+        try:
+            yield
+        finally:
+            self._running -= 1
+
+    def reserve(self, n_tokens: int) -> Reservation:
+        """Set aside the most tokens that a request may use. Raises :class:`ApiError` 429 if too few are left now.
+
+        A request for more than a minute's tokens needs those of a whole minute, and later ones wait for the rest.
+        """
+        if (most := self._limits.tokens_per_minute) is not None:
+            self._refill()
+            lacking = min(n_tokens, most) - self._tokens
+            if lacking > 0:
+                message = f"this API key may use {most} tokens a minute, and too few are left for these {n_tokens}"
+                raise _too_much(message, math.ceil(lacking * 60 / most))
+            self._tokens -= n_tokens
+        return Reservation(self, n_tokens)
+
+    def give_back(self, n_tokens: int) -> None:
+        """Return tokens that were set aside and not used."""
+        if self._limits.tokens_per_minute is not None:
+            self._tokens += n_tokens
+
+    def _refill(self) -> None:
+        """Add the tokens of the time since the last call, up to those of a minute."""
+        now = time.monotonic()
+        if (most := self._limits.tokens_per_minute) is not None:
+            self._tokens = min(most, self._tokens + (now - self._counted_at) * most / 60)
+        self._counted_at = now
+
+
+class Reservation(NamedTuple):
+    """Tokens that are set aside for a request."""
+
+    account: Account
+    n_tokens: int
+
+    def settle(self, n_used: int) -> None:
+        """Return the tokens that the request has not used, once it has ended."""
+        self.account.give_back(self.n_tokens - n_used)
+
+
+class Keys:
+    """The accounts of all keys that the settings name. Raises :class:`~gpt2lab.errors.UsageError` for the file."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._accounts: dict[str, Account] = {}
+        self._nobody = Account()
+        self.reread()
+
+    def __len__(self) -> int:
+        return len(self._accounts)
+
+    def reread(self) -> None:
+        """Read the file again. Raises :class:`~gpt2lab.errors.UsageError`, after which the earlier keys remain."""
+        limits = dict.fromkeys(self._settings.api_keys, UNLIMITED)
+        if self._settings.api_key_file is not None:
+            limits |= read_key_file(self._settings.api_key_file)
+        before = self._accounts
+        self._accounts = {
+            key: before[key].change(each) if key in before else Account(each) for key, each in limits.items()
+        }
+
+    def account(self, authorization: str) -> Account:
+        """Return the account of the key in a header ``Authorization``, or one without limits if no key is needed.
+
+        Raises :class:`ApiError` 401.
+        """
+        if not self._accounts:
+            return self._nobody
+        scheme, _, given = authorization.partition(" ")
+        key = given.strip().encode("latin-1", "replace")
+        # Compare with all keys, each in constant time: the time taken reveals nothing about any of them.
+        found = [account for known, account in self._accounts.items() if hmac.compare_digest(key, known.encode())]
+        if scheme.lower() != "bearer" or not found:
+            what = "no API key was given" if not given else "this server does not accept the API key"
+            message = f"{what}: send the header 'Authorization: Bearer KEY'"
+            raise ApiError(401, message, code="invalid_api_key", headers={"WWW-Authenticate": "Bearer"})
+        return found[0]
+
+
+def _too_much(message: str, seconds: int) -> ApiError:
+    return ApiError(429, message, code="rate_limit_exceeded", headers={"Retry-After": str(seconds)})
