@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from mutations import json_bytes, spoilt, spoilt_json, spoilt_text
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "weights"))
+sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
 
 from gpt2lab.config import ModelConfig
 from gpt2lab.tokenizer import Tokenizer
@@ -447,15 +447,22 @@ YAML = 'dataset: [text.txt, b.txt]\nsteps: 3\nlearning_rate: 1.0e-4\nbatch-size:
 
 def prompts(folder: Path) -> Any:
     from gpt2lab.cli.prompts import many_prompts
+    from gpt2lab.data.files import Reading
+    from gpt2lab.data.finding import Choice
 
-    lines = '{"prompt": "a b"}\n{"prompt": [1, 2], "id": 3}\n'
-    held = [""]
+    good = {
+        "p.jsonl": '{"prompt": "a b"}\n{"prompt": [1, 2], "id": 3}\n',
+        "p.txt": "a b\nc d\n\ne",
+        "p.csv": CSV.decode(),
+    }
+    good["p.json"] = json.dumps([{"prompt": "a b"}, {"prompt": [1, 2]}])
+    case = [""]
 
     def write(random: Random) -> None:
-        held[0] = str(folder / "p.jsonl")
-        (folder / "p.jsonl").write_bytes(as_text(random, lines.encode()))
+        case[0] = random.choice(list(good))
+        (folder / case[0]).write_bytes(as_text(random, good[case[0]].encode()))
 
-    return write, lambda: many_prompts(held[0])
+    return write, lambda: many_prompts(str(folder / case[0]), Reading(), Choice())
 
 
 def watched(folder: Path) -> Any:

@@ -250,6 +250,17 @@ def test_a_models_own_vocabulary_is_saved_with_it(make_trainer):
         assert open_checkpoint(folder).tokenizer_files.encoder == encoder
 
 
+def test_a_state_whose_step_is_no_number_is_refused_even_with_the_right_checksum(make_trainer):
+    trainer = make_trainer(steps=1, save_every=1)
+    trainer.train()
+    path = states(trainer.run)[-1] / "progress.json"
+    content = {**json.loads(path.read_text()), "step": "1"}
+    del content["crc32"]
+    path.write_text(json.dumps({**content, "crc32": checkpoints._json_crc(content)}))
+    with pytest.raises(CheckpointError, match="its step is '1'"):
+        load_state(path.parent)
+
+
 @pytest.mark.parametrize(
     "text",
     ['{"generation": 1e999}', '{"generation": NaN}', "[" * 100_000, "[]", '{"generation": {}}', '{"step": 1e999}', ""],

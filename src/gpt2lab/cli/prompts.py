@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
+from gpt2lab.cli.output import say
 from gpt2lab.errors import UsageError
 from gpt2lab.generation.completion import Prompt
 from gpt2lab.generation.plan import space_at_end
@@ -68,7 +69,7 @@ def many_prompts(source: str, reading: Reading, choice: Choice) -> list[Prompt]:
     from gpt2lab.data.finding import find_sources
     from gpt2lab.data.open import local_paths
 
-    files = find_sources(local_paths([source], _say), reading, choice, _say)
+    files = find_sources(local_paths([source], say), reading, choice, say)
     prompts = [prompt for file in files for prompt in _prompts_of(file, replace(reading, tolerance=0.0))]
     if not prompts:
         raise UsageError(f"{source} contains no prompts")
@@ -86,7 +87,7 @@ def _prompts_of(file: Source, reading: Reading) -> Sequence[Prompt]:
         raise UsageError(f"{file.name} contains tokens, not prompts: give a file of text, JSON, CSV, TSV or Parquet")
     if file.kind in ("csv", "tsv", "parquet"):
         named = replace(reading, field=name, column=reading.column or name)
-        return [piece.text for piece in read_pieces(file, named, _say)]
+        return [piece.text for piece in read_pieces(file, named, say)]
     with open_bytes(file) as stream:
         blocks = text_blocks(stream, file.name, reading)
         if file.kind == "json":
@@ -104,7 +105,7 @@ def _prompts_in(records: Iterable[tuple[int, Any]], name: str, file: str, readin
     from gpt2lab.data.pieces import Skipped
     from gpt2lab.data.records import mended
 
-    skipped = Skipped(file, "records", _say, reading)
+    skipped = Skipped(file, "records", say, reading)
     prompts: list[Prompt] = []
     for line, record in records:
         skipped.total += 1
@@ -138,7 +139,3 @@ def _record(line: str) -> dict[str, Any]:
 def _is_prompt(value: Any) -> TypeGuard[Prompt]:
     """Return whether ``value`` is text or a list of whole numbers; JSON's true is no number, though Python's is 1."""
     return isinstance(value, str) or (isinstance(value, list) and all(type(id) is int for id in value))
-
-
-def _say(line: str) -> None:
-    print(line, file=sys.stderr)

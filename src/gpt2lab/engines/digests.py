@@ -49,7 +49,8 @@ def recorded_digest(folder: Path, of: Stamp) -> str | None:
     """Return the recorded digest of files with this stamp, None if there is none."""
     try:
         record = json.loads(_record(folder, of).read_bytes())
-        return str(record["digest"]) if [tuple(file) for file in record["stamp"]] == of else None
+        found = [tuple(file) for file in record["stamp"]] == of and re.fullmatch("[0-9a-f]+", record["digest"])
+        return found[0] if found else None
     except (OSError, ValueError, TypeError, LookupError, RecursionError):
         return None
 
@@ -60,7 +61,7 @@ def record_digest(folder: Path, of: Stamp, digest: str) -> None:
     for path in folder.iterdir():
         if not is_record(path.name) or not is_plain(path):
             continue
-        with suppress(OSError, ValueError, TypeError, LookupError):
+        with suppress(OSError, ValueError, TypeError, LookupError, RecursionError):
             if not all(os.path.exists(name) for name, *_ in json.loads(path.read_bytes())["stamp"]):  # noqa: PTH110
                 path.unlink()
 

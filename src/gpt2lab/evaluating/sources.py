@@ -19,6 +19,7 @@ from typing import IO, Any
 from gpt2lab.data.archives import is_archive, members, open_member, readable
 from gpt2lab.data.records import parquet_rows
 from gpt2lab.errors import UsageError
+from gpt2lab.weights.checkpoint import check_not_pointer
 
 Tick = Callable[[int], None]
 """A callback that receives the number of examples, or of bytes of a text, read since the last call."""
@@ -46,6 +47,7 @@ class Source:
 
     def lines(self, size: int = -1) -> Iterator[bytes]:
         """Yield the lines with their ends; with a ``size``, longer ones in parts."""
+        check_not_pointer(self.path)
         with readable(self.path), ExitStack() as stack:
             file = self._open(stack)
             while line := file.readline(size):

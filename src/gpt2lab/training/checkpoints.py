@@ -143,6 +143,9 @@ def load_state(state: Path) -> State:
         for name, expected in files.items():
             if _checksum(state / name) != expected:
                 raise ValueError(f"{name} does not match its checksum")
+        for name in ("step", "generation"):
+            if type(progress[name]) is not int:
+                raise ValueError(f"its {name} is {progress[name]!r}")
         kind = next(kind for kind in WEIGHTS if f"{kind}.safetensors" in files)
         weights = TensorFile(state / f"{kind}.safetensors", PREFIX if kind == "model" else "")
         return State(state, kind, weights, TensorFile(state / "optimizer.safetensors"), progress)

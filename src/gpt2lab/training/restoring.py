@@ -36,6 +36,7 @@ def restore(trainer: Trainer, state: State) -> None:
         tensors = trainer.world.local_tensors(trainer.model, state.optimizer)
         load_optimizer_tensors(trainer.model, trainer.optimizers, tensors)
         _check_made_alike(trainer, state.progress)
+        _check_counters(state.progress)
     except (RuntimeError, ValueError, KeyError) as error:
         raise CheckpointError(
             f"{state.path} does not fit this model or optimizer ({_first_line(error)}): "
@@ -69,6 +70,15 @@ def _check_made_alike(trainer: Trainer, progress: Mapping[str, Any]) -> None:
     for name, value in there.items():
         if value != here.get(name):
             raise ValueError(f"{name} is {value} in the state, {here.get(name)} now")
+
+
+def _check_counters(progress: Mapping[str, Any]) -> None:
+    """Raise KeyError or ValueError for a counter that is missing or no number."""
+    for name in COUNTERS:
+        value = progress.get(name, 0) if name == "unlearned" else progress[name]
+        numbers = value if isinstance(value, list) else [0 if value is None else value]
+        if not all(isinstance(number, int | float) for number in numbers):
+            raise ValueError(f"{name} is {value!r}")
 
 
 def _first_line(error: Exception) -> str:
