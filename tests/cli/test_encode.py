@@ -59,6 +59,12 @@ def test_an_npz_is_written_in_the_originals_form(gpt2lab, stories, tmp_path):
     assert documents_in(tmp_path / "out.npz") == ["Once upon a time.\n", "The end."]
 
 
+@pytest.mark.parametrize("name", ["all.npz", "all.tokens"])
+def test_encoding_a_folder_into_itself_again_gives_the_same_tokens(gpt2lab, stories, name):
+    lines = {gpt2lab("encode", stories, stories / name, "--overwrite").stdout for _ in range(3)}
+    assert len(lines) == 1 and lines != {""}
+
+
 def test_shards_have_the_size_asked_for(gpt2lab, stories, tmp_path):
     assert "2 files" in gpt2lab("encode", stories, tmp_path / "out", "--shard_tokens", 1).stdout
     assert len(documents_in(tmp_path / "out")) == 2

@@ -3,6 +3,7 @@ import gzip
 import io
 import sys
 import zipfile
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -13,6 +14,7 @@ from gpt2lab.data import files
 from gpt2lab.data.files import Reading, Source, open_bytes, text_blocks
 from gpt2lab.data.finding import Choice, find_sources
 from gpt2lab.errors import UsageError
+from gpt2lab.system.marks import write_mark
 
 
 def text_of(path, **reading):
@@ -110,6 +112,41 @@ def test_what_a_killed_run_left_is_no_data(tmp_path):
     (tmp_path / "x.partial" / "a.txt").touch()
     (tmp_path / "b.txt").touch()
     assert kinds(str(tmp_path)) == [("b.txt", "text")]
+
+
+def test_what_training_wrote_into_a_run_folder_is_no_data(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a.txt", "run/merges.txt", "run/metrics.jsonl", "run/state-1/merges.txt", "run/notes.txt"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text("text")
+    write_mark(Path("run"), ["merges.txt", "metrics*.jsonl", "state-*"])
+    for path in (".", "**/*.*"):
+        assert [source.name for source in find_sources([path])] == ["a.txt", "run/notes.txt"]
+    assert [source.name for source in find_sources(["run/merges.txt"])] == ["run/merges.txt"]
+
+
+def test_the_merge_list_beside_a_vocabulary_is_no_text_unless_asked_for(tmp_path):
+    for name in ("model/merges.txt", "model/vocab.json", "other/merges.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("text")
+    said = []
+    found = find_sources([str(tmp_path)], say=said.append)
+    assert [source.name for source in found] == [str(tmp_path / "other" / "merges.txt")]
+    assert said[0].startswith(f"{tmp_path}: files read: 1, skipped: 2 (")
+    assert len(find_sources([str(tmp_path)], choice=Choice(("merges.txt",), ()))) == 2
+
+
+@pytest.mark.parametrize("out", ["d/all.npz", "d/out.jsonl"])
+def test_an_output_in_a_folder_or_pattern_is_no_input(tmp_path, monkeypatch, out):
+    monkeypatch.chdir(tmp_path)
+    for name in ("d/a.npz", "d/a.txt", out, f"{out}.parts/part-1.txt"):
+        Path(name).parent.mkdir(parents=True, exist_ok=True)
+        Path(name).write_text("text")
+    outputs = [Path(out), Path(f"{out}.parts")]
+    for path in ("d", str(tmp_path / "d"), "**/*.*"):
+        names = [Path(source.name).name for source in find_sources([path], outputs=outputs)]
+        assert names == ["a.npz", "a.txt"]
+    assert [source.name for source in find_sources([out], outputs=outputs)] == [out]
 
 
 @pytest.mark.parametrize("name", ["nowhere", "*.txt", "."])

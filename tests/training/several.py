@@ -4,7 +4,8 @@
 
 For each case writes OUT/NAME.json, the losses, and OUT/NAME, the run. A case may also have ``restore``, the path of a
 state or "latest"; and in its third update one of ``fail_on``, a rank that makes a mistake, or "all"; ``signal_on``, one
-that gets SIGTERM; ``kill_on``, one that is killed, but not again after a restart.
+that gets SIGTERM; ``kill_on``, one that is killed, but not again after a restart; ``unreported``, after which the main
+process cannot write its records.
 """
 
 from __future__ import annotations
@@ -52,9 +53,14 @@ DEFAULTS = {
 
 
 class Losses(Reporter):
-    def __init__(self) -> None:
+    def __init__(self, most: float) -> None:
+        self.most = most
         self.losses: list[float] = []
         self.validations: list[float] = []
+
+    @property
+    def failure(self) -> str | None:
+        return "cannot write metrics" if len(self.losses) >= self.most else None
 
     def update(self, made: Update) -> None:
         self.losses.append(made.loss)
@@ -92,6 +98,7 @@ def windows(seed: int) -> Windows:
 def train(world: World, out: Path, name: str, case: dict[str, Any]) -> None:
     case = dict(case)
     restore_from = case.pop("restore", None)
+    unreported = case.pop("unreported", np.inf)
     disturbance = {key: case.pop(key) for key in ("fail_on", "signal_on", "kill_on") if key in case}
     train_on = windows(1)
     chosen = resolved(Settings(**{**DEFAULTS, **case}), CONFIG, len(train_on), from_scratch=True)
@@ -101,7 +108,7 @@ def train(world: World, out: Path, name: str, case: dict[str, Any]) -> None:
         torch.manual_seed(5)
         model = GPT2(CONFIG, chosen.dropout, compute)
         choose_trainable(model, chosen)
-    reporter = Losses()
+    reporter = Losses(unreported if world.is_main else np.inf)
     trainer = Disturbed(model, chosen, train_on, windows(2), out / name, world, reporter)
     trainer.disturbance = disturbance
     if restore_from is not None:

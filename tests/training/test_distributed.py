@@ -157,6 +157,17 @@ def test_a_mistake_is_told_once_and_ends_everybody(who, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
+def test_records_that_cannot_be_written_end_all_after_the_same_update_and_the_state_is_saved(tmp_path, parallel):
+    run = torchrun(2, tmp_path, {"case": {"unreported": 3, "parallel": parallel}})
+    assert run.returncode != 0
+    saved = tmp_path / "case" / "state-0000003"
+    what = f"cannot write metrics; {saved} holds the run so far: run the same command again to resume"
+    assert messages(run.stderr) == [f"gpt2lab: error: {what}"]
+    assert (saved / "progress.json").exists()
+
+
+@pytest.mark.slow
 def test_a_signal_to_one_process_ends_all_after_the_same_update_and_saves(alone, tmp_path):
     run = torchrun(2, tmp_path, {"case": {"signal_on": 1}})
     assert run.returncode == 0, run.stderr

@@ -8,8 +8,8 @@ import pytest
 
 import needs
 from gpt2lab.training import reporting
-from gpt2lab.training.metrics import Curve, Metrics, TensorBoard, file_reporters, read_metrics
-from gpt2lab.training.reporting import Lines, Live, Reporter, Several, Update, Validation, clock
+from gpt2lab.training.metrics import Curve, Metrics, TensorBoard, draw_losses, file_reporters, read_metrics
+from gpt2lab.training.reporting import Dispensable, Lines, Live, Reporter, Several, Update, Validation, clock
 
 UPDATE = Update(3, 13, 4.5678, 2.34567, 2.5, 1e-4, 4096, 1234.5)
 VALIDATION = Validation(3, 5.0, 2.25, best=True)
@@ -134,6 +134,41 @@ def test_the_curve_is_drawn_at_saves(tmp_path):
     width, height = struct.unpack(">II", png[16:24])
     assert width > height > 400
     assert not list(tmp_path.glob("*.partial"))
+
+
+@pytest.mark.parametrize("title", ["a$\\bad$", "$", "_^{}", "50 % of\\frac"])
+def test_any_name_can_be_the_title_of_a_curve(tmp_path, title):
+    needs.check("matplotlib")
+    draw_losses([], [tmp_path / "losses.svg"], title)
+    assert (tmp_path / "losses.svg").exists()
+
+
+@pytest.mark.parametrize("method", ["__enter__", "update", "validation", "saved", "__exit__"])
+def test_a_reporter_that_fails_is_said_once_and_then_left_out(method):
+    class Failing(Reporter):
+        called = 0
+
+    def fail(self, *_):
+        Failing.called += 1
+        raise ValueError("no room\nand more")
+
+    setattr(Failing, method, fail)
+    said = []
+    reporter = Dispensable("a picture", Failing, said.append)
+    for _ in range(2):
+        with reporter:
+            reporter.update(UPDATE)
+            reporter.validation(VALIDATION)
+            reporter.saved()
+    assert said == ["warning: cannot write a picture (no room): training continues without"]
+    assert Failing.called == 1
+
+
+def test_a_reporter_that_cannot_be_made_is_said():
+    said = []
+    with Dispensable("a picture", lambda: 1 / 0, said.append) as reporter:
+        reporter.update(UPDATE)
+    assert said == ["warning: cannot write a picture (division by zero): training continues without"]
 
 
 def test_files_that_need_missing_packages_are_left_out(tmp_path, monkeypatch):

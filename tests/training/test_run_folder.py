@@ -1,6 +1,8 @@
 """The folders of a run: one process at a time, runs of the original code go on, files of others stay."""
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 import needs
 from gpt2lab.config import ModelConfig
 from gpt2lab.errors import CheckpointError, UsageError
+from gpt2lab.training import metrics
 from gpt2lab.training.checkpoints import states
 from gpt2lab.training.job import Job
 from gpt2lab.training.reporting import Reporter
@@ -196,6 +199,63 @@ def test_a_damaged_checkpoint_of_the_original_is_an_error_and_not_ignored(origin
     (RUN / "model-7.index").write_bytes(b"x")
     with pytest.raises(CheckpointError, match="model-7"):
         session(9, job={"config": None})
+
+
+# ---- files that may fail ---------------------------------------------------------------------------------------------
+
+
+def test_training_on_the_folder_it_writes_into_reads_the_same_text_again():
+    for steps in (1, 2):
+        session(steps, told := Told(), sample_every=1, sample_length=2, job={"dataset": (".",)}).finish()
+        assert not any(line.startswith("the dataset had") for line in told.lines)
+    session(1, job={"dataset": (".",), "run_name": "other", "include": ("*",)}).finish()
+    tokens = [
+        json.loads((states(Path("checkpoint", name))[-1] / "progress.json").read_text())["tokens"]
+        for name in ("run1", "other")
+    ]
+    assert tokens[0] == tokens[1]
+
+
+def test_a_full_disk_at_a_record_ends_training_after_the_state_was_saved(monkeypatch):
+    failing, told = session(5), Told()
+    written = 0
+
+    class Full:
+        def write(self, text):
+            nonlocal written
+            written += 1
+            if written > 3:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        def flush(self):
+            pass
+
+        def close(self):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch, pytest.raises(CheckpointError) as error:
+        patch.setattr(metrics.Metrics, "_open", lambda self: Full())
+        failing.finish()
+    assert str(error.value) == (
+        "cannot write checkpoint/run1/metrics.jsonl: No space left on device; checkpoint/run1/state-0000003 holds the "
+        "run so far: run the same command again to resume"
+    )
+    session(5, told).finish()
+    assert [step for step, _ in told.rates] == [4, 5]
+
+
+def test_samples_that_fail_are_said_once_and_do_not_end_training(monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("gpt2lab.training.samples.write_file", full)
+    told = Told()
+    session(3, told, sample_every=1, sample_length=2).finish()
+    assert [line for line in told.lines if line.startswith("warning")] == [
+        "warning: no samples after update 1 (cannot write samples/run1/samples-1: No space left on device): training "
+        "continues without"
+    ]
+    assert len(states(RUN)) == 1 and not Path("samples").exists()
 
 
 # ---- messages -------------------------------------------------------------------------------------------------------

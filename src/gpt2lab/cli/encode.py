@@ -81,6 +81,7 @@ def command(
     """
     from gpt2lab.data.finding import find_sources
     from gpt2lab.data.open import encode_sources, local_paths
+    from gpt2lab.jobs.outputs import SUFFIX
 
     if out is None:
         raise click.UsageError("Missing arguments 'IN' and 'OUT'", click.get_current_context())
@@ -92,7 +93,7 @@ def command(
     tokenizer = vocabulary_of(model_name)
     reading, choice = reading_of(arguments)
 
-    sources = find_sources(local_paths(inputs, say), reading, choice, say)
+    sources = find_sources(local_paths(inputs, say), reading, choice, say, [Path(out), Path(out + SUFFIX)])
     if encoded_already := [source.name for source in sources if source.kind == "shards"]:
         raise UsageError(f"{encoded_already[0]} is already encoded: give it to gpt2lab train as it is")
     with BytesRead(sum(source.size for source in sources)) as progress:

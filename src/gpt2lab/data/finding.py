@@ -9,15 +9,17 @@ from __future__ import annotations
 import glob
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import pairwise
 from pathlib import Path, PurePath
 
 from gpt2lab.data.archives import is_archive, is_hidden, members
 from gpt2lab.data.files import Kind, Reading, Source
 from gpt2lab.data.pieces import Say
 from gpt2lab.errors import UsageError
+from gpt2lab.system.marks import MARK, matches, own_patterns
 
 STDIN = "-"
 SHARD_PATTERN = "tokens-*.safetensors"
@@ -69,25 +71,27 @@ def find_sources(
     reading: Reading | None = None,
     choice: Choice | None = None,
     say: Say = lambda line: None,
+    outputs: Sequence[Path] = (),
 ) -> list[Source]:
     """Find the sources that ``paths`` mean: files, folders, archives, patterns, ``-``; sorted by path, each once.
 
     In a folder or an archive, only files that ``choice`` takes count, and none that are hidden; ``say`` gets a line
     with the number of others by ending. A file named directly or by a pattern may have any ending: without a known
-    one it is read as text (as JSON lines or CSV if ``reading`` names a field or column).
+    one it is read as text (as JSON lines or CSV if ``reading`` names a field or column). Folders and patterns leave out
+    ``outputs``, which are about to be written, and what training wrote into run folders, as their marks show.
     Raises :class:`UsageError` for a path that matches nothing.
     """
     reading, choice = reading or Reading(), choice or Choice()
     found: dict[tuple[Path, str], Source] = {}
     for path in paths:
         if path != STDIN:
-            for source in _sources(path, reading, choice, say):
+            for source in _sources(path, reading, choice, say, [output.resolve() for output in outputs]):
                 found[source.path or Path(), source.member or ""] = source
     sources = [found[key] for key in sorted(found)]
     return [Source("standard input", _by_options(reading), None, 0), *sources] if STDIN in paths else sources
 
 
-def _sources(path: str, reading: Reading, choice: Choice, say: Say) -> list[Source]:
+def _sources(path: str, reading: Reading, choice: Choice, say: Say, outputs: Sequence[Path]) -> list[Source]:
     if not path:  # which pathlib takes for the current folder
         raise UsageError("a path of the dataset is empty: is a variable of the shell not set?")
     named = Path(path)
@@ -96,16 +100,26 @@ def _sources(path: str, reading: Reading, choice: Choice, say: Say) -> list[Sour
     else:
         files = [Path(match) for match in glob.glob(path, recursive=True)]  # noqa: PTH207
         files = [file for file in files if file.is_file() or is_shards(file)]
-    found = [source for file in files for source in _within(file, reading, choice, say)]
+        files = [file for file in files if not _is_own(file) and not (outputs and _is_within(file, outputs))]
+    found = [source for file in files for source in _within(file, reading, choice, say, outputs)]
     if not found:
         raise UsageError(f"no text at {path}: give a file, a folder with .txt, .jsonl or .csv files, or a pattern")
     return found
 
 
-def _within(path: Path, reading: Reading, choice: Choice, say: Say) -> list[Source]:
+def _is_own(file: Path) -> bool:
+    """Return whether the mark of a folder above ``file`` shows that gpt2lab wrote it."""
+    return any(matches(child.name, own_patterns(parent)) for child, parent in pairwise([file, *file.parents]))
+
+
+def _is_within(file: Path, places: Sequence[Path]) -> bool:
+    return any(place in places for place in (file.resolve(), *file.resolve().parents))
+
+
+def _within(path: Path, reading: Reading, choice: Choice, say: Say, outputs: Sequence[Path]) -> list[Source]:
     """Return the sources of a folder, an archive or a file."""
     if path.is_dir() and not is_shards(path):
-        names = _chosen(path, _below(path), choice, say)
+        names = _chosen(path, _below(path, outputs), choice, say)
         return [_source(path / name, reading) for name in names if (path / name).is_file()]
     if is_archive(path) and path.is_file():
         sizes = {PurePath(name): (name, size) for name, size in members(path)}
@@ -113,26 +127,43 @@ def _within(path: Path, reading: Reading, choice: Choice, say: Say) -> list[Sour
     return [_source(path, reading)]
 
 
-def _below(folder: Path) -> Iterator[PurePath]:
-    """Yield the files below a folder by their paths in it, leaving out hidden, partial and linked folders."""
+def _below(folder: Path, outputs: Sequence[Path]) -> Iterator[PurePath]:
+    """Yield the files below a folder by their paths in it, leaving out hidden, partial and linked folders.
+
+    Also leaves out what gpt2lab has written there, or is about to write.
+    """
+    root = folder.resolve()
     for place, folders, names in os.walk(folder):
         below = Path(place).relative_to(folder)
-        folders[:] = sorted(name for name in folders if not is_hidden(PurePath(name)) and not name.endswith(".partial"))
-        yield from (below / name for name in names if not is_hidden(PurePath(name)) and not name.endswith(".partial"))
+        own = own_patterns(Path(place)) if MARK in names else ()
+
+        def counts(name: str, own: tuple[str, ...] = own, here: Path = root / below) -> bool:
+            if is_hidden(PurePath(name)) or name.endswith(".partial") or matches(name, own):
+                return False
+            return not outputs or here / name not in outputs
+
+        folders[:] = sorted(filter(counts, folders))
+        yield from (below / name for name in filter(counts, names))
 
 
 def _chosen(place: Path, files: Iterable[PurePath], choice: Choice, say: Say) -> list[PurePath]:
     """Return the files to read, and report the others."""
     taken: list[PurePath] = []
     left: list[PurePath] = []
-    for path in files:
-        if choice.takes(path):
+    every = dict.fromkeys(files)
+    for path in every:
+        if choice.takes(path) and (choice.include or not _is_of_a_vocabulary(path, every)):
             taken.append(path)
         elif not _matches(path, choice.exclude):
             left.append(path)
     if left:
         say(_report(place, len(taken), left, choice))
     return taken
+
+
+def _is_of_a_vocabulary(path: PurePath, files: Container[PurePath]) -> bool:
+    """Return whether a file is the merge list of a model, which has the ending of a text."""
+    return path.name == "merges.txt" and path.with_name("vocab.json") in files
 
 
 def _report(place: Path, read: int, left: Sequence[PurePath], choice: Choice) -> str:

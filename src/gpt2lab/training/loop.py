@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from gpt2lab.data.windows import Batch, Windows
-from gpt2lab.errors import TrainingError
+from gpt2lab.errors import CheckpointError, TrainingError
 from gpt2lab.training import checkpoints
 from gpt2lab.training.advice import WORSE, Standing, no_better
 from gpt2lab.training.batches import Batches, fingerprint, seed_of
@@ -173,8 +173,11 @@ class Trainer:
         """Save and sample where due; return the reason if training ends here. An interrupted run writes no samples."""
         interrupted, long_since = self._agreed()
         if interrupted:
-            self.reporter.say("interrupted")
-            self.save()
+            failure = self.world.broadcast(self.reporter.failure)
+            self.reporter.say(failure or "interrupted")
+            state = self.save()
+            if failure is not None:
+                raise CheckpointError(f"{failure}; {state} holds the run so far: run the same command again to resume")
             return "interrupted"
         ended = self.patience_ended
         if ended or long_since or self._due(self.settings.save_every):
@@ -187,7 +190,8 @@ class Trainer:
         """Return whether any process was asked to end, and whether a save is overdue, using a single exchange."""
         size, minutes = self.world.size, self.settings.save_minutes
         long_since = self.world.is_main and minutes > 0 and time.monotonic() - self.saved_at >= 60 * minutes
-        told = self.world.sum(float(self.stopping or self.interrupted is not None) + (size + 1) * float(long_since))
+        ends = self.stopping or self.interrupted is not None or self.reporter.failure is not None
+        told = self.world.sum(float(ends) + (size + 1) * float(long_since))
         return told % (size + 1) > 0, told > size
 
     def update(self) -> float | None:

@@ -7,27 +7,31 @@ The other files need optional packages, and are left out without them.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from gpt2lab.errors import CheckpointError
 from gpt2lab.system.atomic import new_file, write_file
 from gpt2lab.system.memory import peak_memory
 from gpt2lab.system.paths import printable
-from gpt2lab.training.reporting import Reporter, Update, Validation
+from gpt2lab.training.reporting import Dispensable, Reporter, Update, Validation
 
 METRICS = "metrics.jsonl"
 
 
-def file_reporters(run: Path, step: int) -> list[Reporter]:
-    """Return reporters for all files that can be written here; the run has made ``step`` updates, 0 if it is new."""
+def file_reporters(run: Path, step: int, say: Callable[[str], object] = lambda line: None) -> list[Reporter]:
+    """Return reporters for all files that can be written here; the run has made ``step`` updates, 0 if it is new.
+
+    ``say`` receives a line for each file that cannot be written after all. Training needs only ``metrics.jsonl``.
+    """
     reporters: list[Reporter] = [Metrics(run, step)]
     if find_spec("tensorboard") and printable(run) == str(run):  # its files cannot have a name that is not UTF-8
-        reporters.append(TensorBoard(run, step))
+        reporters.append(Dispensable("TensorBoard's events", lambda: TensorBoard(run, step), say))
     if find_spec("matplotlib"):
-        reporters.append(Curve(run))
+        reporters.append(Dispensable("losses.svg and losses.png", lambda: Curve(run), say))
     return reporters
 
 
@@ -36,16 +40,26 @@ class Metrics(Reporter):
 
     def __init__(self, run: Path, step: int) -> None:
         self._path = run / METRICS
+        self._failure: str | None = None
         try:
             if step == 0 and self._path.exists():  # from an earlier training under the same name
                 self._path.replace(_unused(run))
             cut_back(self._path, step)
-            self._file = self._path.open("a", encoding="utf-8")
+            self._file = self._open()
         except OSError as error:
             raise CheckpointError(f"cannot write {self._path}: {error.strerror or error}") from None
 
+    def _open(self) -> IO[str]:
+        return self._path.open("a", encoding="utf-8")
+
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        with suppress(OSError):  # after a failure, the rest of a record cannot be written either
+            self._file.close()
+
+    @property
+    def failure(self) -> str | None:
+        """The error of the first record that could not be written; later ones are left out."""
+        return self._failure
 
     def update(self, made: Update) -> None:
         """Add an object."""
@@ -66,8 +80,13 @@ class Metrics(Reporter):
         self._add(step=made.step, seconds=round(made.seconds, 3), val_loss=made.loss)
 
     def _add(self, **record: float) -> None:
-        self._file.write(json.dumps(record) + "\n")
-        self._file.flush()
+        if self._failure is not None:
+            return
+        try:
+            self._file.write(json.dumps(record) + "\n")
+            self._file.flush()
+        except OSError as error:
+            self._failure = f"cannot write {self._path}: {error.strerror or error}"
 
 
 def read_metrics(path: Path) -> Iterator[dict[str, Any]]:
@@ -155,7 +174,8 @@ def draw_losses(records: list[dict[str, Any]], files: list[Path], title: str) ->
         axes.plot(steps, averages, color="#2171b5", linewidth=1.6, label="training, running mean")
     if held_out:
         axes.plot(*zip(*held_out, strict=True), color="#d94801", marker="o", markersize=3, label="held out")
-    axes.set(xlabel="updates", ylabel="loss (nats a token)", title=title)
+    axes.set(xlabel="updates", ylabel="loss (nats a token)")
+    axes.set_title(title, parse_math=False)  # a name may contain dollar signs
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     if trained or held_out:

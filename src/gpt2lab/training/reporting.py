@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
-from gpt2lab.errors import escaped
+from gpt2lab.errors import escaped, first_line
 from gpt2lab.system.memory import peak_memory
 from gpt2lab.training.interrupts import output_is_gone
 
@@ -56,6 +56,11 @@ class Update:
 
 class Reporter:
     """A receiver of a trainer's progress; this one ignores it. Leaving its context closes what it opened."""
+
+    @property
+    def failure(self) -> str | None:
+        """Why training cannot go on with this reporter, in a few words; None if it can."""
+        return None
 
     def say(self, line: str) -> None:
         """Show a line that stays."""
@@ -192,6 +197,48 @@ class Live(Reporter):
         self._live.update(Text(shown.strip(), no_wrap=True))  # a status must not be cut off at the end of the line
 
 
+class Dispensable(Reporter):
+    """A reporter that training can do without: its first error is said, and from then on it is not called.
+
+    Args:
+        what: the name of what it writes.
+        make: makes the reporter.
+        say: receives the line about an error.
+    """
+
+    def __init__(self, what: str, make: Callable[[], Reporter], say: Callable[[str], object]) -> None:
+        self._what, self._say = what, say
+        self._reporter = Reporter()
+        self._reporter = self._try(make) or self._reporter
+
+    def __enter__(self) -> Dispensable:
+        self._try(self._reporter.__enter__)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._try(lambda: self._reporter.__exit__(*error))
+
+    def update(self, made: Update) -> None:
+        """Pass it on."""
+        self._try(lambda: self._reporter.update(made))
+
+    def validation(self, made: Validation) -> None:
+        """Pass it on."""
+        self._try(lambda: self._reporter.validation(made))
+
+    def saved(self) -> None:
+        """Pass it on."""
+        self._try(self._reporter.saved)
+
+    def _try(self, call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except Exception as error:  # of any package that writes such files
+            self._reporter = Reporter()
+            self._say(f"warning: cannot write {self._what} ({first_line(error)}): training continues without")
+            return None
+
+
 class Several(Reporter):
     """A reporter that passes everything on to several others."""
 
@@ -206,6 +253,11 @@ class Several(Reporter):
 
     def __exit__(self, *error: Any) -> None:
         self._entered.__exit__(*error)
+
+    @property
+    def failure(self) -> str | None:
+        """The first failure of any."""
+        return next((reporter.failure for reporter in self._reporters if reporter.failure), None)
 
     def say(self, line: str) -> None:
         """Pass it on to all."""

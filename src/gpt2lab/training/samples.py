@@ -14,11 +14,13 @@ from torch import Tensor
 
 from gpt2lab.config import ModelConfig
 from gpt2lab.engines.lazy import Engines
-from gpt2lab.errors import CheckpointError, UsageError
+from gpt2lab.errors import CheckpointError, UsageError, first_line
 from gpt2lab.generation.plan import space_at_end
 from gpt2lab.generation.run import in_order
 from gpt2lab.model import LanguageModel
 from gpt2lab.system.atomic import write_file
+from gpt2lab.system.marks import own_patterns, write_mark
+from gpt2lab.training.run_folder import SAMPLE_FILES
 from gpt2lab.training.setup import Setup
 from gpt2lab.weights.checkpoint import Checkpoint, tensor_shapes
 
@@ -38,12 +40,20 @@ class Samples:
                 f"of {config.n_ctx}: shorten one"
             )
         self._config, self._tokenizer, self._settings = config, tokenizer, settings
-        self._folder, self._say = setup.job.samples, say
+        self._folder, self._say, self._failed = setup.job.samples, say, False
         if hint := space_at_end([settings.sample_prompt]):
             say(f"sample_prompt: {hint}")
 
     def __call__(self, step: int, tensors: Mapping[str, Tensor]) -> None:
-        """Draw samples from a model with these tensors and write them."""
+        """Draw samples from a model with these tensors and write them; a failure is said once and never raised."""
+        try:
+            self._write(step, tensors)
+        except Exception as error:
+            if not self._failed:
+                self._say(f"warning: no samples after update {step} ({first_line(error)}): training continues without")
+            self._failed = True
+
+    def _write(self, step: int, tensors: Mapping[str, Tensor]) -> None:
         model = LanguageModel(Engines(in_memory(self._config, tensors)), self._tokenizer)
         settings = self._settings
         pieces = model.pieces(
@@ -59,6 +69,8 @@ class Samples:
         path = self._folder / f"samples-{step}"
         try:
             write_file(path, "\n".join(blocks).encode(), sync=False)
+            if not own_patterns(self._folder):
+                write_mark(self._folder, SAMPLE_FILES)
         except OSError as error:
             raise CheckpointError(f"cannot write {path}: {error.strerror or error}") from None
         self._say(blocks[-1])

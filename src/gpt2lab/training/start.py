@@ -31,7 +31,7 @@ from gpt2lab.training.metrics import file_reporters
 from gpt2lab.training.module import GPT2
 from gpt2lab.training.ops.compute import Compute
 from gpt2lab.training.optimizers import choose_trainable
-from gpt2lab.training.reporting import Reporter, Several, Update
+from gpt2lab.training.reporting import Dispensable, Reporter, Several, Update
 from gpt2lab.training.resuming import base_checksum, begin, done_before, ended, go_on, torchrun_job
 from gpt2lab.training.run_folder import RUN_FILES, claim, is_of, move_aside
 from gpt2lab.training.samples import Samples, in_memory
@@ -179,8 +179,8 @@ def _reporter(setup: Setup, trainer: Trainer) -> Reporter:
     held_out = trainer.held_out.ring if trainer.held_out else None
     texts = text_rows(setup.job, trainer.windows.ring, held_out)
     facts = Facts(setup.job, setup.settings, trainer.model.config.n_params, texts)
-    card = Card(facts, lambda: trainer.standing, setup.say)
-    return Several(trainer.reporter, *file_reporters(trainer.run, trainer.step), card)
+    card = Dispensable("a model card", lambda: Card(facts, lambda: trainer.standing, setup.say), setup.say)
+    return Several(trainer.reporter, *file_reporters(trainer.run, trainer.step, setup.say), card)
 
 
 def _say_end(setup: Setup, trainer: Trainer) -> None:
