@@ -119,6 +119,23 @@ def test_a_path_after_an_equals_sign_may_begin_with_the_home_folder(gpt2lab, mon
     assert (tmp_path / "new.txt").is_file()
 
 
+@pytest.mark.parametrize("command", [["score"], ["explore", "score"]], ids=" ".join)
+def test_a_text_in_the_home_folder_is_read(gpt2lab, monkeypatch, tmp_path: Path, command: list[str]) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    (tmp_path / "sea.txt").write_text("The sea.")
+    result = gpt2lab(*command, "~/sea.txt", "--model", TINY)
+    assert result.exit_code == 0, result.stderr
+    assert f"{tmp_path / 'sea.txt'}: 3 tokens" in result.stdout
+
+
+def test_the_name_of_a_column_is_utf8_whatever_the_locale(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("id,слово\n1,x\n", encoding="utf-8")
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    command = [sys.executable, "-m", "gpt2lab", "inspect", str(tmp_path / "a.csv"), "--column", "слово"]
+    subprocess.run(command, env=environment, capture_output=True, check=True)
+
+
 def test_text_is_utf8_whatever_the_locale() -> None:
     environment = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
     command = [sys.executable, "-m", "gpt2lab", "tokens", "Привет", "--json"]

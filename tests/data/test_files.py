@@ -59,7 +59,7 @@ def test_files_of_a_folder_that_are_left_out_are_counted_by_ending(tmp_path):
         (tmp_path / name).touch()
     said = []
     find_sources([str(tmp_path)], say=said.append)
-    assert said == [f"{tmp_path}: files read: 1, skipped: 3 (2 .py, 1 .png); --include '*.py' would read those"]
+    assert said == [f"{tmp_path}: files read: 1, skipped: 3 (2 .py, 1 .png); --include '*.py' would read only those"]
 
 
 def test_patterns_choose_the_files_of_a_folder(tmp_path):

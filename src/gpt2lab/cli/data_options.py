@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gpt2lab.cli.options import Decorated, option
+from gpt2lab.cli.options import TEXT, Decorated, option
 from gpt2lab.cli.output import megabytes
 from gpt2lab.errors import escaped
 
@@ -25,6 +25,7 @@ def reading_options(function: Decorated) -> Decorated:
         option(
             group,
             "--field",
+            type=TEXT,
             metavar="NAME",
             help="JSON field that holds the text; with PROMPT,COMPLETION only the completion counts.  "
             "[default: text, or prompt,completion]",
@@ -32,6 +33,7 @@ def reading_options(function: Decorated) -> Decorated:
         option(
             group,
             "--column",
+            type=TEXT,
             metavar="NAME",
             help="CSV column: a name, or a number from 1.  [default: text, or the only column]",
         ),

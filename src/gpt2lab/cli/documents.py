@@ -10,6 +10,7 @@ from gpt2lab.cli.options import TEXT
 from gpt2lab.cli.output import say
 from gpt2lab.errors import UsageError
 from gpt2lab.generation.completion import Prompt
+from gpt2lab.system.paths import expanded
 
 if TYPE_CHECKING:
     from gpt2lab.data.files import Reading
@@ -20,7 +21,7 @@ _ADDRESS = re.compile(r"[a-z][a-z0-9+]*://\S+")
 _PATH = re.compile(
     r"(~|\.{0,2})/\S*"  # from a folder
     r"|\S*[^\s.]\.[A-Za-z][A-Za-z0-9]{0,7}"  # a word with a suffix
-    r"|.*\.(txt|md|csv|tsv|json|jsonl|ndjson|npz|gz|zst)"  # words with the suffix of a text
+    r"|.*\.(txt|md|csv|tsv|json|jsonl|ndjson|parquet|npz|gz|zst|zip|tar|tgz)"  # words with the suffix of a text
 )
 
 
@@ -55,10 +56,16 @@ def documents_of(
     return "standard input" if argument == "-" else argument, documents
 
 
-def check_argument(argument: str) -> None:
-    """Raise :class:`UsageError` early for an argument that looks like a path but does not exist."""
+def checked_argument(argument: str) -> str:
+    """Return ``argument`` for :func:`documents_of`, with ``~/`` at its start replaced by the home folder.
+
+    Raises :class:`UsageError` early for an argument that looks like a path but does not exist.
+    """
+    if argument.startswith("~/"):
+        argument = expanded(argument)
     if argument != "-":
         _is_file_or_address(argument)
+    return argument
 
 
 def _is_file_or_address(argument: str) -> bool:

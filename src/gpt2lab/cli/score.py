@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gpt2lab.cli.data_options import reading_of, reading_options
-from gpt2lab.cli.documents import Document, check_argument, documents_of
+from gpt2lab.cli.documents import Document, checked_argument, documents_of
 from gpt2lab.cli.options import GroupedCommand, model_loader, model_options, option
 from gpt2lab.cli.output import print_json
 
@@ -45,9 +45,9 @@ def command(text: str, stride: int | None, as_json: bool, **arguments: Any) -> N
     exist. A file may be in any format that gpt2lab train reads. Each document is scored on its own; its first token is
     conditioned on <|endoftext|>.
     """
+    text = checked_argument(text)
     reading, choice = reading_of(arguments)
     load = model_loader(arguments)
-    check_argument(text)
     model = load()
     source, documents = documents_of(text, model.tokenizer, reading, choice)
     result = _joined([_scored(model, document, stride) for document in documents])

@@ -187,7 +187,7 @@ def _toml() -> Any:
 )
 @option("Model", "--from_scratch", is_flag=True, help="Start with random weights instead.")
 @shape_options
-@option("Run", "--run_name", default="run1", metavar="NAME", help="Save into CHECKPOINT_DIR/NAME.")
+@option("Run", "--run_name", type=PATH, default="run1", metavar="NAME", help="Save into CHECKPOINT_DIR/NAME.")
 @option(
     "Run", "--checkpoint_dir", type=PATH, default="checkpoint", metavar="CHECKPOINT_DIR", help="Folder of the runs."
 )

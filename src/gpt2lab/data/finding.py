@@ -172,7 +172,7 @@ def _report(place: Path, read: int, left: Sequence[PurePath], choice: Choice) ->
     if len(endings) > _LISTED:
         counted += f", {sum(count for _, count in endings[_LISTED:]):,} others"
     example = next((ending for ending, _ in endings if ending.startswith(".")), None)
-    hint = f"; --include '*{example}' would read those" if example and not choice.include else ""
+    hint = f"; --include '*{example}' would read only those" if example and not choice.include else ""
     return f"{place}: files read: {read:,}, skipped: {len(left):,} ({counted}){hint}"
 
 

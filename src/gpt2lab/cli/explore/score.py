@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from gpt2lab.cli.data_options import reading_of, reading_options
-from gpt2lab.cli.documents import check_argument, documents_of
+from gpt2lab.cli.documents import checked_argument, documents_of
 from gpt2lab.cli.explore.shared import HTML, JSON, loader_and_names, model_name, write_result
 from gpt2lab.cli.options import GroupedCommand, model_options, option
 from gpt2lab.cli.output import check_not_input, print_json
@@ -32,10 +32,10 @@ def command(text: str, stride: int | None, as_json: bool, html: str | None, **ar
     """
     from gpt2lab.exploring.score import read_document
 
+    text = checked_argument(text)
     check_not_input(html, text)
     reading, choice = reading_of(arguments)
     load, named = loader_and_names(arguments)
-    check_argument(text)
     model = load()
     source, documents = documents_of(text, model.tokenizer, reading, choice)
     if len(documents) > 1:
