@@ -1,4 +1,4 @@
-"""Make the pictures in docs/images/ from what the running program prints.
+"""Make the pictures in docs/images/ from the output of the running program.
 
     python docs/make_pictures.py [STORIES]
 
@@ -30,7 +30,7 @@ CHARTS = 'gpt2lab explore sweep "Once upon a time" --nsamples 8 --length 100 --s
 
 
 def screen(command: str) -> str:
-    """What the command prints on a terminal in colour."""
+    """Return the output of the command on a terminal in colour."""
     arguments = [sys.executable, "-m", *shlex.split(command)]
     environment = {**os.environ, "FORCE_COLOR": "1", "TERM": "xterm-256color", "COLUMNS": str(WIDTH)}
     run = subprocess.run(arguments, env=environment, capture_output=True, text=True, encoding="utf-8", check=True)
@@ -38,7 +38,7 @@ def screen(command: str) -> str:
 
 
 def picture(name: str, command: str) -> str:
-    """The command and what it prints, as an SVG that needs no font from elsewhere."""
+    """Return the command and its output as an SVG that needs no font from elsewhere."""
     with Path(os.devnull).open("w") as nowhere:
         console = Console(record=True, width=WIDTH, file=nowhere, force_terminal=True, color_system="truecolor")
         console.print(Text(f"$ {command}\n", style="bold"))

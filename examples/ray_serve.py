@@ -17,7 +17,7 @@ from ray import serve
 
 
 def app(arguments: dict[str, str]) -> serve.Application:
-    """What ``serve run`` and a RayService deploy; ``arguments`` are the words with = on the command line."""
+    """Return the application to deploy; ``arguments`` are the words with = on the command line of ``serve run``."""
     model = arguments.get("model", "tales")
     threads = int(arguments.get("threads", 1))
 

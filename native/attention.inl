@@ -6,8 +6,8 @@
 namespace gpt2lab {
 namespace {
 
-// The blocks of scores and the vectors of values that a pass computes at once. A few rows alone would give too few
-// independent sums to work on while each waits for its last addition.
+// The blocks of scores and the vectors of values that a pass computes at once. With one each, a few rows would give too
+// few independent sums to hide the time that an addition takes.
 template <int kM>
 constexpr int kScoreBlocks = kM <= 2 && kRows > 2 ? 4 : 1;
 template <int kM>

@@ -7,8 +7,8 @@ namespace gpt2lab {
 namespace {
 
 constexpr int kRowPanels = 4;     // panels of a packed together
-constexpr int kDepth = 768;       // most of k in a part
-constexpr int kMostRows = 1536;   // most rows of a in a part
+constexpr int kDepth = 768;       // largest part of k
+constexpr int kMostRows = 1536;   // most rows in a part of a
 constexpr int kPanelsAtOnce = 6;  // panels of b per thread: at kDepth half a megabyte, for the second-level cache
 
 int rounded_up(int x, int multiple) { return (x + multiple - 1) / multiple * multiple; }

@@ -1,4 +1,4 @@
-// One step of many sequences: it takes tokens and returns the tokens drawn after them; the logits stay in here.
+// One step of many sequences: it takes tokens and returns the tokens drawn after them; the logits never leave it.
 //
 // The stepper knows nothing of text or of when a sequence ends.
 #pragma once

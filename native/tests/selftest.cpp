@@ -49,7 +49,7 @@ void expect(bool holds, const char* what, const char* kernels) {
 
 bool near(double a, double b, double tolerance) { return std::abs(a - b) <= tolerance * (1 + std::abs(b)); }
 
-// What pack() is to make of each value, the plain way.
+// Returns the values that pack() must store, computed in the simplest way.
 std::vector<float> stored(const std::vector<float>& b, int k, int n, Precision precision) {
   std::vector<float> out = b;
   for (float& x : out) {
@@ -75,7 +75,7 @@ std::vector<float> stored(const std::vector<float>& b, int k, int n, Precision p
   return out;
 }
 
-// Inputs as quantize() leaves them.
+// Returns inputs rounded as quantize() rounds them.
 std::vector<float> rounded(const std::vector<float>& a, int m, int k) {
   std::vector<float> out = a;
   for (int r = 0; r < m; ++r)
@@ -155,7 +155,7 @@ void check_product(const Kernels& kernels, ThreadPool& pool, Precision precision
     }
 }
 
-// Views of [rows, columns] numbers that lie row after row, or column after column.
+// Returns a view of [rows, columns] numbers that lie row after row or, if `transposed`, column after column.
 MatrixView view_of(const std::vector<float>& x, int rows, int columns, bool transposed) {
   if (transposed) return {x.data(), 1, std::size_t(rows)};
   return {x.data(), std::size_t(columns), 1};
@@ -188,7 +188,7 @@ void check_matmul(const Kernels& kernels, int m, int k, int n, bool transposed, 
     }
 }
 
-// Rows that see one position only are its values; memory and threads are what the sanitizers look at.
+// Checks that a row that sees only one position returns its values. The sanitizers check memory and threads.
 void check_attention(const Kernels& kernels, const AttentionShape& shape) {
   const std::size_t size = std::size_t(shape.batch) * shape.time * shape.width();
   const auto qkv = random_floats(3 * size), d_out = random_floats(size);
@@ -240,7 +240,7 @@ void check_layer_norm(const Kernels& kernels, int n) {
            kernels.name);
 }
 
-// What must hold of the gradients' sums, and the same in every number of threads.
+// Checks the sums of the gradients, and that they are the same for every number of threads.
 void check_layer_norm_gradient(const Kernels& kernels, int rows, int n) {
   const std::size_t size = std::size_t(rows) * n;
   const auto x = random_floats(size), gain = random_floats(n), bias = random_floats(n), d = random_floats(size);
@@ -311,7 +311,7 @@ void fill(Transformer& model, const Shape& shape, ThreadPool& pool) {
   expect(model.weights.complete(), "complete", "weights");
 }
 
-// Guesses that are right, drawn at once from more rows than a pass has, and a step that fails.
+// Checks right guesses, drawn at once from more rows than a pass has, and a step that fails.
 void check_steps(const Kernels& kernels, Transformer& model, ThreadPool& pool, const Shape& shape) {
   Stepper stepper(model, kernels, pool, shape.n_vocab);
   const int n = shape.n_ctx;
@@ -427,7 +427,7 @@ void check_sum_exp(const Kernels& kernels, int n) {
   expect(std::isnan(kernels.sum_exp(x.data(), n, 7)), "sum_exp of NaN", kernels.name);
 }
 
-// Every stage on scores of both kinds, in memory that ends where it should.
+// Checks every stage on scores of both kinds, in memory that ends with the last score.
 void check_sampler(const Kernels& kernels) {
   for (int n : {1, 2, 7, 8, 9, 600, 2049, 5000}) {
     Sampler sampler(kernels);

@@ -157,7 +157,7 @@ async def reading(bodies: Bodies, n_bytes: int, ends: bool, held: asyncio.Event)
 
 
 def together(*bodies: tuple[int, bool]) -> list[int]:
-    """What becomes of ``bodies``, of some length, complete or not, that arrive one after the other and are held."""
+    """Return the results for ``bodies`` (length, complete or not) that arrive one after the other and are held."""
 
     async def main() -> list[int]:
         every, held = Bodies(Settings(body_seconds=0.3)), asyncio.Event()

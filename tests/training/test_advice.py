@@ -1,4 +1,4 @@
-"""What a run says about its result."""
+"""The lines of a run about its result."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -29,8 +29,8 @@ TOLERANCE = 1e-5
 CASES: dict[str, dict[str, Any]] = {
     "ddp": {},
     "fsdp": {"parallel": "fsdp"},
-    "layers anew, ddp": {"memory_saving_gradients": True},
-    "layers anew, fsdp": {"memory_saving_gradients": True, "parallel": "fsdp"},
+    "layers recomputed, ddp": {"memory_saving_gradients": True},
+    "layers recomputed, fsdp": {"memory_saving_gradients": True, "parallel": "fsdp"},
     "lora, ddp": {"lora": 2},
     "lora, fsdp": {"lora": 2, "parallel": "fsdp"},
     "only the layers, ddp": {"only_train_transformer_layers": True},

@@ -1,4 +1,4 @@
-/** What the linter asks of all JavaScript in the repository. Types are tsc's part: see tsconfig.json. */
+/** The linter's rules for all JavaScript in the repository. Types are tsc's part: see tsconfig.json. */
 
 import js from "@eslint/js";
 import globals from "globals";

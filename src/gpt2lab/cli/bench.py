@@ -1,4 +1,4 @@
-"""``gpt2lab bench``: how fast this machine generates with a model."""
+"""``gpt2lab bench``: the speed of a model on this machine."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ SCRIPTS = {
     "encode": ("encode", "with the same arguments; it writes a folder unless OUT ends in .npz"),
     "download_model": ("download", "with the same names, one at a time"),
     "encoder": ("tokens", "which shows the tokens of a text"),
-    "load_dataset": ("inspect", "which shows what training reads of a dataset"),
+    "load_dataset": ("inspect", "which shows the windows that training reads from a dataset"),
     "model": ("info", "which describes a model"),
     "sample": ("next", "which shows how a token is chosen; 'gpt2lab generate' writes text"),
     "accumulate": ("train", "with --accumulate_gradients N"),

@@ -33,7 +33,7 @@ class TypedText(click.types.StringParamType):
         """Decode again what Python could not decode in the locale's encoding."""
         try:
             return str(value).encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape")
-        except UnicodeEncodeError:  # half a surrogate pair, which the tokenizer reports
+        except UnicodeEncodeError:  # an unpaired surrogate, which the tokenizer reports
             return value
 
 

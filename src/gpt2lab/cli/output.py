@@ -1,4 +1,4 @@
-"""How samples are written: in the original's format for readers, or as JSON lines for programs."""
+"""Output of samples: in the original's format for readers, or as JSON lines for programs."""
 
 from __future__ import annotations
 

@@ -126,7 +126,7 @@ def _prompts_in(records: Iterable[tuple[int, Any]], name: str, file: str, readin
 
 
 def _record(line: str) -> dict[str, Any]:
-    """Parse ``line`` as a JSON object; return an empty one if it is none."""
+    """Parse ``line`` as a JSON object; return an empty one if it is not an object."""
     if not line.lstrip().startswith("{"):
         return {}
     try:
@@ -137,5 +137,5 @@ def _record(line: str) -> dict[str, Any]:
 
 
 def _is_prompt(value: Any) -> TypeGuard[Prompt]:
-    """Return whether ``value`` is text or a list of whole numbers; JSON's true is no number, though Python's is 1."""
+    """Return whether ``value`` is text or a list of whole numbers; JSON's true is not a number, though Python's is."""
     return isinstance(value, str) or (isinstance(value, list) and all(type(id) is int for id in value))

@@ -1,4 +1,4 @@
-"""``gpt2lab score``: how probable a model finds a text."""
+"""``gpt2lab score``: the probability of a text under a model."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _scored(model: LanguageModel, document: Document, stride: int | None) -> Sco
     result = model.score(document.text, stride=stride)
     if document.learned is None or model.tokenizer is None:
         return result
-    learned = document.learned[len(document.learned) - len(result.tokens) :]  # the first may bear no score
+    learned = document.learned[len(document.learned) - len(result.tokens) :]  # the first token may have no score
     tokens = list(compress(result.tokens, learned))
     n_bytes = sum(len(model.tokenizer.token_bytes(id)) for id in tokens)
     return ScoreResult(tokens, list(compress(result.logprobs, learned)), n_bytes)
@@ -95,7 +95,7 @@ def _record(result: ScoreResult) -> dict[str, object]:
 
 def _show(source: str, result: ScoreResult, tokenizer: Tokenizer | None) -> None:
     if not result.tokens:
-        print(f"{source}: no tokens, nothing to score")
+        print(f"{source}: no tokens to score")
         return
     for id, logprob in zip(result.tokens, result.logprobs, strict=True):
         print(f"{logprob:9.4f}  {repr(tokenizer.decode([id])) if tokenizer else id}")

@@ -83,8 +83,10 @@ def read_config(context: click.Context, _parameter: click.Parameter, path: str |
             hint = f"did you mean {close[0]}?" if close else "gpt2lab train --help lists them"
             raise UsageError(f"{path}: unknown setting {name!r}; {hint}")
         items = value if isinstance(value, list) else [value]
-        if not all(isinstance(item, str | int | float) for item in items):  # but tables, dates, or nothing
-            raise UsageError(f"{path}: {name} must be a number, a text or a list of texts, not {reprlib.repr(value)}")
+        if not all(isinstance(item, str | int | float) for item in items):  # tables, dates, or nothing
+            raise UsageError(
+                f"{path}: {name} must be a number, a string or a list of strings, not {reprlib.repr(value)}"
+            )
         if any(isinstance(item, int) and abs(item) >= 2**63 for item in items):
             raise UsageError(f"{path}: {name} is too large a number")
         if known[name].multiple:
@@ -98,11 +100,11 @@ def read_config(context: click.Context, _parameter: click.Parameter, path: str |
 
 
 def _other_type(parameter: click.Parameter, value: Any) -> str | None:
-    """Return the expected type if click would silently convert ``value`` into something else; None if it is right."""
+    """Return the expected type if click would silently convert ``value`` into another type; None if it is right."""
     if isinstance(parameter, click.Option) and parameter.is_flag:
         return None if isinstance(value, bool) else "true or false"
     if isinstance(value, bool):
-        return "a number or a text"
+        return "a number or a string"
     if isinstance(value, float) and not value.is_integer() and isinstance(parameter.type, type(click.INT)):
         return "a whole number"
     return None

@@ -18,7 +18,7 @@ class Figure:
     """One number."""
 
     protocol: str
-    """How it was measured, in the words of ``docs/evaluate.md``."""
+    """The way in which it was measured, in the words of ``docs/evaluate.md``."""
     metric: str
     """``accuracy`` (a fraction), ``perplexity per token``, ``bits per byte``, …"""
     value: float

@@ -1,4 +1,4 @@
-"""How byte-pair encoding turns a text into ids: bytes, pieces, and one merge after the other.
+"""The steps by which byte-pair encoding turns a text into ids: bytes, pieces, and one merge after the other.
 
 Yields the same ids as :meth:`gpt2lab.Tokenizer.encode`, by the original's slow algorithm, so that each step can be
 shown.

@@ -196,7 +196,7 @@ def _start_quietly(init: Callable[[], Any]) -> None:
     os.environ["RAY_BACKEND_LOG_LEVEL"] = before or "fatal"
     stderr = os.dup(2)
     try:
-        with Path(os.devnull).open("wb") as nothing:  # it logs its level before it obeys it
+        with Path(os.devnull).open("wb") as nothing:  # it logs a line before it applies its log level
             os.dup2(nothing.fileno(), 2)
         init()
     finally:

@@ -36,7 +36,7 @@ _SPEED_ALONE = ("batch_size", "speculation")  # options that change no text
 
 @dataclass(frozen=True)
 class Order:
-    """All that a worker on any machine needs to know.
+    """Everything that a worker on any machine needs to know.
 
     Attributes:
         model: keyword arguments of :func:`gpt2lab.load`.

@@ -81,7 +81,7 @@ def _number(default: float, **declared: Any) -> Any:
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """How to choose a token. The defaults sample from the model's own distribution.
+    """Parameters for the choice of a token. The defaults sample from the model's own distribution.
 
     The history is the prompt and the completion so far. Raises :class:`SamplingError` for a value out of range.
 

@@ -52,7 +52,7 @@ class ApiError(Exception):
 
     def response(self) -> Response:
         """Return the whole answer."""
-        # Escaped to ASCII: parts of the request in it may hold half a surrogate pair, which has no UTF-8.
+        # Escaped to ASCII: parts of the request in it may hold an unpaired surrogate, which has no UTF-8.
         return Response(json.dumps(self.body()), self.status, self.headers, "application/json")
 
 

@@ -39,7 +39,7 @@ class Delta(NamedTuple):
     text: str
     entries: tuple[Entry, ...] = ()
     finish: Literal["stop", "length"] | None = None
-    """Why it ended, if it did."""
+    """The reason for its end; None before that."""
     n_tokens: int = 0
     """Number of tokens drawn, without the end of text; set when the sample ended."""
     mean_logprob: float = 0.0

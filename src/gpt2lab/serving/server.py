@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("gpt2lab.serving")
 
 SWITCH_SECONDS = 0.001
-"""How long a thread may keep the interpreter while another waits for it. With Python's default, the
+"""Seconds that a thread may keep the interpreter while another waits for it. With Python's default, the
 engine's thread would wait up to 5 ms for the event loop after each step."""
 
 GARBAGE_AFTER = 50_000

@@ -1,6 +1,7 @@
-"""What a training run says about its own result: which update the folder holds, whether it over-fits, what to try next.
+"""Lines about a run's result: the update that its folder holds, signs of over-fitting, and what to try next.
 
-Pure texts from a :class:`Standing`. Knows nothing of how a model is trained, nor of where the lines are shown.
+Every function returns text for a :class:`Standing`. This module knows nothing of how a model is trained or where the
+lines are shown.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class Standing:
 
 
 def length(settings: Settings, asked: Settings, windows: int, done: Done) -> str:
-    """Return how long a run will be; ``asked`` are the settings before the length was chosen.
+    """Return a line about the length of a run; ``asked`` are the settings before the length was chosen.
 
     ``windows`` is the number in an epoch, and ``done`` the part of the run behind it.
     """

@@ -1,7 +1,8 @@
 """The model card of a run: a ``README.md`` in its folder with base, data, settings, losses, and how to load it.
 
 A line in the file holds a digest of the rest, so a card that somebody has changed, or another ``README.md``, is
-recognized and stays as it is. A card that cannot be written does not end the run. Knows nothing of the training loop.
+recognized and stays as it is. A card that cannot be written does not end the run. This module knows nothing of the
+training loop.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ _MOST_BYTES, _MOST_TOKENS = 1 << 30, 100_000_000  # digests of more would take m
 
 @dataclass(frozen=True)
 class Facts:
-    """What does not change during a run: the request, the ``settings`` chosen for it, and a table of its texts."""
+    """The constant part of a run: the request, the ``settings`` chosen for it, and a table of its texts."""
 
     job: Job
     settings: Settings

@@ -121,7 +121,7 @@ def states(run: Path) -> list[Path]:
 
 
 def is_state(path: Path) -> bool:
-    """Return whether ``path`` is a state folder, whole or not."""
+    """Return whether ``path`` is a state folder, complete or not."""
     return (path / "progress.json").is_file() or _step(path) is not None
 
 
@@ -278,7 +278,7 @@ def _place_aside(run: Path, name: str, *, replacing: bool) -> Path:
 
 
 def _is_own(state: Path) -> bool:
-    """Return whether ``state`` is a folder that holds nothing but the files of a state."""
+    """Return whether ``state`` is a folder that holds only the files of a state."""
     if state.is_symlink() or not state.is_dir():
         return False
     return all(file.name in _FILES and is_plain(file) for file in state.iterdir())

@@ -274,9 +274,9 @@ class _Sharded:
 def use_threads(threads: int | None) -> None:
     """Compute with ``threads`` threads in this process.
 
-    None: if torchrun started several processes on this machine, an equal share of the processors, most of which its
-    ``OMP_NUM_THREADS=1`` would leave idle; otherwise PyTorch's choice, but no more than the processors that a container
-    grants, a limit that PyTorch ignores.
+    None chooses: if torchrun started several processes on this machine, an equal share of the processors, most of which
+    torchrun's ``OMP_NUM_THREADS=1`` would leave idle; otherwise PyTorch's choice, but no more than the processors that
+    a container grants, a limit that PyTorch ignores.
     """
     several = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
     if threads is None and several > 1:

@@ -69,7 +69,7 @@ def finetune(
         flags: any other flag of ``gpt2lab train`` by name, such as ``batch_size=8`` or ``checkpoint_dir="runs"``.
 
     Raises:
-        TypeError: for a keyword that is no flag.
+        TypeError: for a keyword that is not a flag.
         UsageError: for a value that is out of range, or data without text; if PyTorch is missing, or another process
             trains under this name.
         CheckpointError, DownloadError: if the model or the state to resume from cannot be read.
@@ -95,9 +95,9 @@ def finetune(
 class Run:
     """A training run. Iterating over it trains: each item is an :class:`~gpt2lab.training.reporting.Update` just made.
 
-    Leave the loop when you like: the run waits, and another loop continues it. :meth:`stop` saves a state and ends the
-    run; leaving a ``with`` block does so too. Ctrl-C during an update finishes it, saves, and raises KeyboardInterrupt.
-    Other processes cannot train under the run's name until it ends.
+    You may leave the loop at any time: the run waits, and another loop continues it. :meth:`stop` saves a state and
+    ends the run; leaving a ``with`` block does so too. Ctrl-C during an update finishes it, saves, and raises
+    KeyboardInterrupt. Other processes cannot train under the run's name until it ends.
 
     Attributes:
         folder: the run folder, which :func:`gpt2lab.load` and every command take as a model.
@@ -163,7 +163,7 @@ class Run:
 
     @property
     def outcome(self) -> str | None:
-        """Why the run ended: None until it has, then ``finished``, ``no better`` (by ``patience``) or ``interrupted``.
+        """Reason for the end: None before it, then ``finished``, ``no better`` (by ``patience``) or ``interrupted``.
 
         ``ended before`` means that the folder held a finished run, so that there was nothing to do.
         """
@@ -259,8 +259,8 @@ _KINDS: dict[Any, tuple[str, Callable[[Any], Any]]] = {
     int: ("a whole number", operator.index),
     float: ("a number", _number),
     bool: ("True or False", _flag),
-    str: ("a text", _text),
-    tuple[str, ...]: ("a text or several texts", _texts),
+    str: ("a string", _text),
+    tuple[str, ...]: ("a string or a list of strings", _texts),
 }
 
 
@@ -286,7 +286,9 @@ def _record(name: str, item: Any) -> dict[str, str]:
         return {"text": item}
     fields = ("prompt", "completion")
     if not isinstance(item, Mapping) or not all(isinstance(item.get(field), str) for field in fields):
-        raise UsageError(f"{name} must be a text, or a row with the texts 'prompt' and 'completion', got {item!r:.80}")
+        raise UsageError(
+            f"{name} must be a string, or a row with the strings 'prompt' and 'completion', got {item!r:.80}"
+        )
     return {field: item[field] for field in fields}
 
 

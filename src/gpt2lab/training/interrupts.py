@@ -21,7 +21,7 @@ SIGHUP: int | None = getattr(signal, "SIGHUP", None)  # Windows has none
 class Interrupts:
     """A context in which each signal calls ``notice``, and :attr:`asked` keeps the first.
 
-    The same signal a second time ends the process at once, as Ctrl-C does. Exceptions are SIGHUP, which a closed
+    A second signal of the same kind ends the process at once. Exceptions are SIGHUP, which a closed
     terminal sends more than once, and any signal under torchrun, which repeats what the terminal has already sent.
     ``nohup`` is respected. Only the main thread receives signals, so entering it in another has no effect.
     """

@@ -1,4 +1,4 @@
-"""How the processes of a run find each other, also after a restart.
+"""The rendezvous of the processes of a run, also after a restart.
 
 This module knows nothing of what they do together.
 """

@@ -164,7 +164,7 @@ class Live(Reporter):
         self._show()
 
     def progress(self, text: str, done: int, total: int) -> None:
-        """Show it at the end of the line until the next update."""
+        """Show progress at the end of the line until the next update."""
         self.status(f"{text} {done} of {total}")
 
     def update(self, made: Update) -> None:
@@ -260,32 +260,32 @@ class Several(Reporter):
         return next((reporter.failure for reporter in self._reporters if reporter.failure), None)
 
     def say(self, line: str) -> None:
-        """Pass it on to all."""
+        """Pass the call on to all."""
         for reporter in self._reporters:
             reporter.say(line)
 
     def status(self, text: str) -> None:
-        """Pass it on to all."""
+        """Pass the call on to all."""
         for reporter in self._reporters:
             reporter.status(text)
 
     def progress(self, text: str, done: int, total: int) -> None:
-        """Pass it on to all."""
+        """Pass the call on to all."""
         for reporter in self._reporters:
             reporter.progress(text, done, total)
 
     def update(self, made: Update) -> None:
-        """Pass it on to all."""
+        """Pass the call on to all."""
         for reporter in self._reporters:
             reporter.update(made)
 
     def validation(self, made: Validation) -> None:
-        """Pass it on to all."""
+        """Pass the call on to all."""
         for reporter in self._reporters:
             reporter.validation(made)
 
     def saved(self) -> None:
-        """Pass it on to all."""
+        """Pass the call on to all."""
         for reporter in self._reporters:
             reporter.saved()
 

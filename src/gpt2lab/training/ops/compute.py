@@ -1,4 +1,4 @@
-"""How an update is computed: one description, from the settings down to every product.
+"""The way in which an update is computed: one description, from the settings down to every product.
 
 It names the precision of matrix products, what the backward pass recomputes, which library multiplies, and where
 results are allocated. These choices change rounding, speed and memory, and nothing else. This module knows nothing of

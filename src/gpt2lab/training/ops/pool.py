@@ -22,8 +22,8 @@ class Pool:
 
     The system's allocator either returns large blocks at once, so that each new one costs page faults, or keeps them
     and leaves holes that nothing fits. Here a tensor gets the smallest hole that it fits into, so gradients take the
-    place of activations. Of the ``capacity`` bytes, only those that have been used take memory. Tensors may be freed in
-    any thread, but only one thread at a time may allocate.
+    place of activations. Only the part of the ``capacity`` bytes that has been used takes memory. Tensors may be freed
+    in any thread, but only one thread at a time may allocate.
     """
 
     def __init__(self, capacity: int) -> None:
