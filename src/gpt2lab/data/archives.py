@@ -105,11 +105,11 @@ def readable(path: Path) -> Iterator[None]:
         yield
     except (Gpt2LabError, MemoryError):
         raise
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror or error}") from None
     except (NotImplementedError, RuntimeError) as error:  # an unknown compression, or a password
         raise UsageError(f"{path} cannot be unpacked ({first_line(error)})") from None
     except Exception as error:  # tarfile, zipfile and their decompressors document no classes for damaged files
+        if isinstance(error, OSError) and error.errno is not None:  # decompressors raise OSError too, without a number
+            raise UsageError(f"cannot read {path}: {error.strerror}") from None
         raise UsageError(
             f"{path} is damaged or not an archive of this kind ({first_line(error) or 'damaged'})"
         ) from None
