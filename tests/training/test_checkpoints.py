@@ -275,3 +275,22 @@ def test_a_progress_file_that_is_strange_counts_as_a_damaged_state(make_trainer,
     assert load_latest(trainer.run, said.append).progress["step"] == 1
     assert next_generation(trainer.run) == 1
     assert len(said) == 1
+
+
+@pytest.mark.parametrize(
+    ("hours", "kept"), [(0.0, [8, 9, 10]), (1.0, [2, 4, 6, 8, 9, 10]), (2.0, [4, 8, 9, 10]), (9.0, [8, 9, 10])]
+)
+def test_one_state_stays_for_every_n_hours_of_training(make_trainer, hours, kept):
+    trainer = make_trainer(keep=3, keep_checkpoint_every_n_hours=hours)
+    for step in range(1, 11):
+        trainer.step, trainer.seconds = step, 1800.0 * step
+        trainer.save()
+    assert names(trainer.run) == [f"state-{step:07}" for step in kept]
+
+
+def test_the_counter_is_that_of_the_last_state_in_the_originals_form(make_trainer):
+    trainer = make_trainer()
+    for step in (3, 7):
+        trainer.step = step
+        trainer.save()
+        assert (trainer.run / "counter").read_text() == f"{step}\n"

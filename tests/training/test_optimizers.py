@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from gpt2lab.config import ModelConfig
+from gpt2lab.training.adam import Adam
 from gpt2lab.training.module import GPT2
 from gpt2lab.training.optimizers import (
     ADAM_BETAS,
@@ -51,6 +52,27 @@ def test_state_by_name_is_all_that_going_on_needs(kind, lora):
         step(*each, 2)
     for one, two in zip(model.parameters(), other.parameters(), strict=True):
         assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize("kind", ["adam", "adamw", "muon"])
+def test_epsilon_hat_is_added_before_the_correction_as_in_tensorflow(kind):
+    model, optimizers = make(optimizer=kind, adam_epsilon="hat", weight_decay=0.0)
+    (adam,) = (optimizer for optimizer in optimizers if isinstance(optimizer, Adam))
+    weight = model.wpe.weight
+    first, second, expected = torch.zeros_like(weight), torch.zeros_like(weight), weight.detach().double()
+    beta1, beta2 = adam.betas
+    for number in (1, 2, 3):
+        gradient = 1e-8 * torch.randn_like(weight)  # so small that epsilon matters
+        for parameter in model.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        weight.grad = gradient.clone()
+        for group in adam.param_groups:
+            group["lr"] = 0.01
+        adam.step()
+        first, second = beta1 * first + (1 - beta1) * gradient, beta2 * second + (1 - beta2) * gradient**2
+        rate = 0.01 * (1 - beta2**number) ** 0.5 / (1 - beta1**number)
+        expected = expected - rate * first.double() / (second.double().sqrt() + 1e-8)
+        torch.testing.assert_close(weight.double(), expected, rtol=0, atol=1e-6)
 
 
 def test_names_are_those_of_parameters():

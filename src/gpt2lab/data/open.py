@@ -58,14 +58,18 @@ def open_documents(
     return parts[0] if len(parts) == 1 else _joined(parts)
 
 
-def documents_of(
-    records: Sequence[Mapping[str, str]], tokenizer: Tokenizer, *, say: Say = lambda line: None
+def given_documents(
+    records: Sequence[Mapping[str, str]],
+    tokenizer: Tokenizer,
+    *,
+    reading: Reading | None = None,
+    say: Say = lambda line: None,
 ) -> Documents:
     """Return the documents of records in memory, which are read like those of JSON lines.
 
     Raises :class:`UsageError` if there is no text.
     """
-    documents = collect(encode_pieces(given_records(records, say), tokenizer), tokenizer.n_vocab)
+    documents = collect(encode_pieces(given_records(records, reading or Reading(), say), tokenizer), tokenizer.n_vocab)
     if not len(documents):
         raise UsageError("the data are empty: there is no text in them")
     return documents

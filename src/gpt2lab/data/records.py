@@ -41,10 +41,10 @@ def read_json(blocks: Iterator[str], name: str, reading: Reading, say: Say) -> I
     yield from _records(records, name, reading, say)
 
 
-def given_records(records: Iterable[Mapping[str, str]], say: Say) -> Iterator[Piece]:
+def given_records(records: Iterable[Mapping[str, str]], reading: Reading, say: Say) -> Iterator[Piece]:
     """Yield the texts of records in memory. Raises :class:`UsageError` as :func:`read_json_lines` does."""
     numbered = ((f"item {number}", number, dict(record)) for number, record in enumerate(records))
-    yield from _records(numbered, "the data", Reading(), say)
+    yield from _records(numbered, "the data", reading, say)
 
 
 def read_parquet(path: Path, name: str, reading: Reading, say: Say) -> Iterator[Piece]:

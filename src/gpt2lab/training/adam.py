@@ -20,13 +20,21 @@ EPS = 1e-8
 class Adam:
     """Adam (Kingma and Ba, 2015), or AdamW (Loshchilov and Hutter, 2019) if weight decay is ``decoupled``.
 
+    ``hat`` adds epsilon where TensorFlow does, to the root of the mean square before the correction of its bias, the
+    paper's "epsilon hat". PyTorch adds it after the correction, so there it is epsilon / sqrt(1 - beta2^step).
+
     A group has ``params``, ``lr`` and ``weight_decay``; the latter two default to 0. ``state`` holds ``step``,
     ``exp_avg`` and ``exp_avg_sq`` for each parameter. They are allocated here, before the first gradients, so that they
     do not end up between these in memory, and so that a lack of memory shows at once.
     """
 
     def __init__(
-        self, groups: Sequence[dict[str, Any]], betas: tuple[float, float], *, decoupled: bool = False
+        self,
+        groups: Sequence[dict[str, Any]],
+        betas: tuple[float, float],
+        *,
+        decoupled: bool = False,
+        hat: bool = False,
     ) -> None:
         self.param_groups = [{"lr": 0.0, "weight_decay": 0.0, **group} for group in groups]
         self.state: dict[nn.Parameter, dict[str, Tensor]] = {
@@ -38,7 +46,7 @@ class Adam:
             for group in self.param_groups
             for parameter in group["params"]
         }
-        self.betas, self._function = betas, adamw if decoupled else adam
+        self.betas, self._function, self._hat = betas, adamw if decoupled else adam, hat
 
     @torch.no_grad()
     def step(self) -> None:
@@ -61,9 +69,16 @@ class Adam:
                 beta2=self.betas[1],
                 lr=group["lr"],
                 weight_decay=group["weight_decay"],
-                eps=EPS,
+                eps=self._epsilon(steps),
                 maximize=False,
             )
+
+    def _epsilon(self, steps: Sequence[Tensor]) -> float:
+        """Return the epsilon for PyTorch of parameters that have made ``steps`` steps, all the same number."""
+        if not self._hat or not steps:
+            return EPS
+        correction: float = (1 - self.betas[1] ** (steps[0].item() + 1)) ** 0.5
+        return EPS / correction
 
     @torch.no_grad()
     def zero_grad(self, set_to_none: bool = True) -> None:

@@ -2,6 +2,7 @@
 
     <run>/model.safetensors, config.json     the best model so far, a Hugging Face style folder
     <run>/state-<step>/                       everything needed to resume: weights, optimizer, counters, checksums
+    <run>/counter                             the step of the last state, as the original wrote it
 
 Files are written beside their final place, one tensor at a time, and moved there in one step. A kill, a power cut or a
 full disk at any moment therefore leaves the previous files intact. This module knows nothing of the training loop.
@@ -10,9 +11,10 @@ full disk at any moment therefore leaves the previous files intact. This module 
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +28,7 @@ from torch import Tensor
 
 from gpt2lab.config import ModelConfig
 from gpt2lab.errors import CheckpointError
-from gpt2lab.system.atomic import PARTIAL, new_files, new_folder
+from gpt2lab.system.atomic import PARTIAL, new_files, new_folder, write_file
 from gpt2lab.system.marks import is_plain
 from gpt2lab.system.paths import printable
 from gpt2lab.weights.checkpoint import TokenizerFiles
@@ -42,6 +44,8 @@ PREFIX = "transformer."  # before each name in model.safetensors, as in Hugging 
 _FILES = frozenset(
     [*(f"{part}.safetensors" for part in (*WEIGHTS, "optimizer")), "progress.json", "config.json", *VOCABULARY_FILES]
 )
+COUNTER = "counter"
+"""The file in a run folder with the number of updates of the last saved state."""
 _BLOCK = 1 << 24  # bytes per read when computing a checksum
 
 
@@ -79,9 +83,12 @@ def save_state(
     progress: Mapping[str, Any],
     *,
     keep: int,
+    hours: float = 0.0,
     vocabulary: TokenizerFiles | None = None,
 ) -> Path:
-    """Write ``state-<step>`` of a run and delete all but the last ``keep`` states. States with further files stay.
+    """Write ``state-<step>`` of a run, and its step to ``counter``; delete all but the last ``keep`` states.
+
+    States with further files stay, and so does one for every ``hours`` of training, unless that is 0.
 
     ``kind`` is one of :data:`WEIGHTS`; ``progress`` has ``step`` and ``generation`` (see :func:`states`) and anything
     else that JSON can hold. Raises :class:`CheckpointError` on failure; earlier states then stay.
@@ -103,8 +110,13 @@ def save_state(
             }
             content = {**progress, "files": files, "crc32": _json_crc({**progress, "files": files})}
             (partial / "progress.json").write_bytes(_json_bytes(content))
-        for old in (aside, *[state for state in states(run) if state not in (final, aside)][: -(keep - 1) or None]):
-            if _is_own(old):
+        write_file(
+            run / COUNTER, f"{progress['step']}\n".encode(), sync=False
+        )  # as the original; nothing here reads it
+        found = states(run)
+        lasting = _one_every(hours, found)
+        for old in (aside, *[state for state in found if state not in (final, aside)][: -(keep - 1) or None]):
+            if old not in lasting and _is_own(old):
                 _remove(old)
     return final
 
@@ -296,11 +308,30 @@ def _step(state: Path) -> int | None:
     return int(digits) if digits.isdecimal() and state.is_dir() else None
 
 
+def _one_every(hours: float, found: Sequence[Path]) -> set[Path]:
+    """Return the first of the states ``found`` in each period of ``hours`` of training after the first one."""
+    lasting: set[Path] = set()
+    last = 0.0
+    for state in found if hours else ():
+        period = (_recorded(state, "seconds") or 0.0) // (3600 * hours)
+        if period > last:
+            lasting.add(state)
+            last = period
+    return lasting
+
+
 def _generation(state: Path) -> int | None:
+    number = _recorded(state, "generation")
+    return None if number is None else int(number)
+
+
+def _recorded(state: Path, name: str) -> float | None:
+    """Return a number in a state's ``progress.json``, 0 if it is not there; None if the file cannot be read."""
     try:
-        return int(json.loads((state / "progress.json").read_text(encoding="utf-8")).get("generation", 0))
+        number = float(json.loads((state / "progress.json").read_text(encoding="utf-8")).get(name, 0))
     except (OSError, ValueError, OverflowError, AttributeError, TypeError, RecursionError):
         return None
+    return number if math.isfinite(number) else None
 
 
 def _checksum(path: Path) -> dict[str, int]:

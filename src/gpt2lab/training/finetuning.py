@@ -273,7 +273,12 @@ def _dataset(name: str, data: Any) -> tuple[str, ...] | Given:
     items = list(data)
     if items and all(isinstance(item, os.PathLike) for item in items):
         return tuple(map(os.fspath, items))
-    return Given(tuple(_record(f"{name}[{number}]", item) for number, item in enumerate(items)))
+    records = tuple(_record(f"{name}[{number}]", item) for number, item in enumerate(items))
+    if len({"text" in record for record in records}) > 1:
+        raise UsageError(
+            f"{name} has both texts and rows: give only texts, or only rows with 'prompt' and 'completion'"
+        )
+    return Given(records)
 
 
 def _record(name: str, item: Any) -> dict[str, str]:

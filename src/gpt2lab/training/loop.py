@@ -80,13 +80,11 @@ class Trainer:
         self.wrapped = self.world.wrap(model, settings.parallel)
         self.optimizers = make_optimizers(model, settings)
         self.used_ids = used_ids(windows, held_out).to(self.world.device) if settings.narrow_steps else None
-        self.text = None  # a fingerprint of the windows to validate with
-        if self.validated is not None:
-            self.text = fingerprint(self.validated, settings.validated_windows)
+        validated = self.validated
+        self.text = None if validated is None else fingerprint(validated, settings.validated_windows)
         self.begun_at = int(self.about.get("begun_at", 0))  # updates of the original's run that this one continues
         self.generation = 0
-        self.step = 0  # updates made
-        self.position = 0  # windows trained on
+        self.step = self.position = 0  # updates made, windows trained on
         self.best = math.inf
         self.best_step = 0
         self.since_best = 0  # validations
@@ -281,9 +279,11 @@ class Trainer:
         self.reporter.say(f"Saving {state}")
 
         def write(weights: Mapping[str, Tensor], optimizer: Mapping[str, Tensor]) -> None:
-            config, keep, vocabulary = self.model.config, self.settings.keep, self.vocabulary
             checkpoints.save_state(
-                self.run, config, kind, weights, optimizer, progress, keep=keep, vocabulary=vocabulary
+                *(self.run, self.model.config, kind, weights, optimizer, progress),
+                keep=self.settings.keep,
+                hours=self.settings.keep_checkpoint_every_n_hours,
+                vocabulary=self.vocabulary,
             )
 
         self.world.on_main(write, weights(self.model), optimizer_tensors(self.model, self.optimizers))

@@ -70,7 +70,9 @@ def say_disk(setup: Setup, model: GPT2) -> None:
     needed = 4 * (n_params + (settings.keep + 1) * (saved + kept * trained))
     there = next(path for path in run.absolute().parents if path.exists())
     free = shutil.disk_usage(there).free
-    setup.say(f"disk: up to {needed / 1e9:.2f} GB for the model and {settings.keep} states in {run}")
+    hours = settings.keep_checkpoint_every_n_hours
+    more = f", and {4e-9 * (saved + kept * trained):.2f} GB more every {hours:g} hours" if hours else ""
+    setup.say(f"disk: up to {needed / 1e9:.2f} GB for the model and {settings.keep} states in {run}{more}")
     if needed > free:
         setup.say(f"warning: only {free / 1e9:.2f} GB of disk are free there: a smaller --keep needs less")
 

@@ -45,11 +45,12 @@ def make_optimizers(model: GPT2, settings: Settings) -> list[AnyOptimizer]:
     and layer norms.
     """
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    hat = settings.adam_epsilon == "hat"
     if settings.optimizer == "sgd":
         sharded = any(map(is_sharded, trained))  # the fused form does not support sharded tensors
         return [torch.optim.SGD(trained, lr=0.0, fused=not sharded)]
     if settings.optimizer == "adam":
-        return [Adam([{"params": trained}], ADAM_BETAS)]
+        return [Adam([{"params": trained}], ADAM_BETAS, hat=hat)]
     hidden: list[nn.Parameter] = []
     if settings.optimizer == "muon":
         hidden = [parameter for parameter in model.h.parameters() if parameter.requires_grad and parameter.dim() == 2]
@@ -62,7 +63,7 @@ def make_optimizers(model: GPT2, settings: Settings) -> list[AnyOptimizer]:
     optimizers: list[AnyOptimizer] = []
     if rest:
         used = [group for group in groups if group["params"]]
-        optimizers.append(Adam(used, BETAS, decoupled=True))
+        optimizers.append(Adam(used, BETAS, decoupled=True, hat=hat))
     if hidden:
         decay = settings.weight_decay
         optimizers.append(torch.optim.Muon(hidden, lr=0.0, weight_decay=decay, adjust_lr_fn="match_rms_adamw"))

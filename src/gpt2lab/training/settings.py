@@ -70,6 +70,12 @@ class Settings:
     optimizer: Literal["adamw", "adam", "sgd", "muon"] = _setting(
         _LEARNING, "adamw", "adam has no weight decay; muon is for the matrices of the layers, with adamw for the rest."
     )
+    adam_epsilon: Literal["corrected", "hat"] = _setting(
+        _LEARNING,
+        "corrected",
+        "Adam and AdamW add their epsilon, 1e-8, after the correction of the mean square's bias, as in PyTorch; or before "
+        "it (hat), as in TensorFlow and the original.",
+    )
     learning_rate: float | None = _setting(
         _LEARNING,
         None,
@@ -138,6 +144,9 @@ class Settings:
     save_every: int = _setting(_SAVING, 100, "Save every N updates and after the last; 0 saves only then.", 0)
     save_minutes: float = _setting(_SAVING, 10.0, "Also save every N minutes; 0 disables this.", 0)
     keep: int = _setting(_SAVING, 5, "Number of states to keep.", 1)
+    keep_checkpoint_every_n_hours: float = _setting(
+        _SAVING, 0.0, "Besides these, keep one state for every N hours of training; 0 keeps no others.", 0
+    )
 
     def __post_init__(self) -> None:
         for each in fields(self):

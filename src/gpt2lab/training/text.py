@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from gpt2lab.data.files import Reading
 from gpt2lab.data.finding import Choice
-from gpt2lab.data.open import documents_of, open_documents
+from gpt2lab.data.open import given_documents, open_documents
 from gpt2lab.data.split import hold_out
 from gpt2lab.data.tokens import Documents
 from gpt2lab.data.windows import Ring, Windows
@@ -78,7 +78,7 @@ def _split(setup: Setup) -> tuple[Ring, Ring | None]:
 def _read(setup: Setup, paths: tuple[str, ...] | Given) -> Documents:
     job, tokenizer = setup.job, setup.source.tokenizer
     if isinstance(paths, Given):
-        return documents_of(paths.records, tokenizer, say=setup.say)
+        return given_documents(paths.records, tokenizer, reading=Reading(errors=job.errors), say=setup.say)
     return open_documents(
         paths,
         tokenizer,
