@@ -304,6 +304,7 @@ def test_texts_from_python_are_counted_in_the_settings():
         ({"batch_size": True}, "batch_size must be a whole number, got True"),
         ({"optimizer": "adamax"}, "optimizer must be one of adamw, adam, sgd, muon, got 'adamax'"),
         ({"memory_saving_gradients": 1}, "memory_saving_gradients must be True or False, got 1"),
+        ({"model": 124}, "model must be a name, a path or a ModelConfig, got 124"),
         ({"run_name": ""}, "--run_name must be the name of a folder"),
         ({"model": gpt2lab.ModelConfig(n_vocab=100)}, "n_vocab must be 50257, not 100"),
     ],

@@ -78,7 +78,7 @@ def finetune(
     settings = Settings(**_taken(flags, Settings))
     share = float(validation or 0) if isinstance(validation, float | int | None) else None
     jobs = {
-        "model_name": "" if isinstance(model, ModelConfig) else os.fspath(model),
+        "model_name": "" if isinstance(model, ModelConfig) else _model_name(model),
         "config": model if isinstance(model, ModelConfig) else None,
         "dataset": _dataset("data", data),
         "held_out": share or 0.0,
@@ -262,6 +262,13 @@ _KINDS: dict[Any, tuple[str, Callable[[Any], Any]]] = {
     str: ("a string", _text),
     tuple[str, ...]: ("a string or a list of strings", _texts),
 }
+
+
+def _model_name(model: Any) -> str:
+    try:
+        return _text(model)
+    except TypeError:
+        raise UsageError(f"model must be a name, a path or a ModelConfig, got {model!r}") from None
 
 
 def _dataset(name: str, data: Any) -> tuple[str, ...] | Given:

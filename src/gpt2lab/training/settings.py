@@ -73,8 +73,8 @@ class Settings:
     adam_epsilon: Literal["corrected", "hat"] = _setting(
         _LEARNING,
         "corrected",
-        "Adam and AdamW add their epsilon, 1e-8, after the correction of the mean square's bias, as in PyTorch; or before "
-        "it (hat), as in TensorFlow and the original.",
+        "Add Adam's epsilon, 1e-8, after the bias of the mean square is corrected, as PyTorch does; or before it "
+        "is (hat), as TensorFlow and the original do.",
     )
     learning_rate: float | None = _setting(
         _LEARNING,
