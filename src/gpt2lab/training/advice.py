@@ -61,7 +61,8 @@ def length(settings: Settings, asked: Settings, windows: int, done: Done) -> str
     line = (
         f"length: {steps} updates of {settings.windows_per_update} windows, {in_all / windows:.1f} passes over the text"
     )
-    if asked.steps or asked.epochs or steps != FEWEST_STEPS or in_all <= EPOCHS * windows + settings.windows_per_update:
+    chosen = asked.steps or asked.epochs or steps - done.begun_at != FEWEST_STEPS
+    if chosen or in_all <= EPOCHS * windows + settings.windows_per_update:
         return line
     return f"{line}; a run has at least {FEWEST_STEPS} updates by default, and --epochs {EPOCHS} makes {EPOCHS} passes"
 

@@ -80,8 +80,7 @@ class Trainer:
         self.wrapped = self.world.wrap(model, settings.parallel)
         self.optimizers = make_optimizers(model, settings)
         self.used_ids = used_ids(windows, held_out).to(self.world.device) if settings.narrow_steps else None
-        validated = self.validated
-        self.text = None if validated is None else fingerprint(validated, settings.validated_windows)
+        self.text = fingerprint(found, settings.validated_windows) if (found := self.validated) else None
         self.begun_at = int(self.about.get("begun_at", 0))  # updates of the original's run that this one continues
         self.generation = 0
         self.step = self.position = 0  # updates made, windows trained on
