@@ -292,6 +292,7 @@ def test_texts_from_python_are_counted_in_the_settings():
         ({"data": {"prompt": "a"}}, "data must be a path, a list of texts"),
         ({"data": ["a", 7]}, r"data\[1\] must be a string, or a row with the strings 'prompt' and 'completion', got 7"),
         ({"data": [{"prompt": "a"}]}, r"data\[0\] must be a string, or a row"),
+        ({"data": ["a", {"prompt": "b", "completion": "c"}]}, "data has both texts and rows"),
         ({"data": ["here.txt"]}, r"data\[0\], 'here.txt', is the name of a file: .* pathlib.Path\('here.txt'\)"),
         ({"data": "gone.txt"}, "gone.txt"),
         ({"data": ["half \ud800"]}, "an unpaired surrogate"),
