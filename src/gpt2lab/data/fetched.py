@@ -1,6 +1,7 @@
 """Fetched files in the cache folder: one folder for each address, with a record of the files that belong to it.
 
-A file is recorded before it is fetched, so the record names every file that may be deleted. Knows no protocol.
+A file is recorded before it is fetched, so the record names every file that may be deleted. This module
+knows no protocol.
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ def kept(folder: Path, url: str) -> Iterator[Path]:
             folder.mkdir(exist_ok=True)  # another process may have cleared the cache meanwhile
             yield folder
     except OSError as error:
-        raise DownloadError(f"cannot keep {url} in {folder}: {error.strerror or error}") from error
+        raise DownloadError(f"cannot store {url} in {folder}: {error.strerror or error}") from error
 
 
 def read_record(folder: Path) -> dict[str, Any]:
-    """Return the recorded files by their paths in ``folder``, with whatever was recorded of each."""
+    """Return the recorded files: their paths in ``folder`` → the facts recorded for each."""
     try:
         record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):

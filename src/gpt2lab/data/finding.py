@@ -92,8 +92,8 @@ def find_sources(
 
 
 def _sources(path: str, reading: Reading, choice: Choice, say: Say, outputs: Sequence[Path]) -> list[Source]:
-    if not path:  # which pathlib takes for the current folder
-        raise UsageError("a path of the dataset is empty: is a variable of the shell not set?")
+    if not path:  # pathlib takes an empty path for the current folder
+        raise UsageError("a path of the dataset is empty: give one (is a shell variable not set?)")
     named = Path(path)
     if named.exists():  # then its name is not a pattern, even with special characters
         files = [named]

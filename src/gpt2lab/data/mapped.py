@@ -1,4 +1,7 @@
-"""Rows of numbers that stay in a file, which may be truncated at any time. Knows nothing of tokens."""
+"""Rows of numbers that stay in a file, which may be truncated at any time.
+
+This module knows nothing of tokens.
+"""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def _blocks(file: IO[bytes], name: str, n_vocab: int) -> Iterator[NDArray[np.int
         left -= len(ids)
         yield ids
     if file.read(1):  # at the end, the checksum is checked
-        raise UsageError(f"{name} goes on after its {shape[0]} token ids")
+        raise UsageError(f"{name} continues after its {shape[0]} token ids")
 
 
 def _documents(

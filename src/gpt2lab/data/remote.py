@@ -195,7 +195,7 @@ def _folder_of(url: str) -> Path:
     """Return the folder for copies of ``url``, even if caches are off, because the data is read from there."""
     folder = cache_folder("data", even_if_off=True)
     if folder is None:
-        raise UsageError("no home folder is known to keep data in: set GPT2LAB_CACHE to a folder")
+        raise UsageError("there is no home folder to store data in: set GPT2LAB_CACHE to a folder")
     return folder / _name(url)
 
 

@@ -224,7 +224,7 @@ def _complaining(path: Path) -> Iterator[None]:
 
 
 def _delete_shards(folder: Path) -> None:
-    """Delete shards, whole or not, or a link to them. Raises :class:`UsageError` if anything else is in the folder."""
+    """Delete shards, complete or not, or a link to them. Raises :class:`UsageError` if the folder has other files."""
     if folder.is_symlink():
         folder.unlink()
     elif folder.is_dir():
@@ -319,7 +319,7 @@ def _check_ids(path: Path, tokens: MappedRow, n_vocab: int) -> None:
         largest = tokens[first : first + _SCAN].max()
         if largest >= n_vocab:
             raise CheckpointError(
-                f"{path} has the token {largest}: the vocabulary has 0 to {n_vocab - 1}; encode the text again"
+                f"{path} has the token {largest}, outside the vocabulary (0 to {n_vocab - 1}); encode the text again"
             )
 
 

@@ -1,6 +1,6 @@
 """Admission: the samples that run, within a number of places and a budget of keys and values.
 
-:mod:`~gpt2lab.generation.shares` says whose turn it is. If its sample does not fit, a sample of a larger share pauses.
+:mod:`~gpt2lab.generation.shares` chooses the next share. If its sample does not fit, a sample of a larger share pauses.
 A paused sample keeps its sequence unless others need the memory; then it is fed again later, which gives it the same
 numbers. This module knows nothing of engines and of text.
 """
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Admission:
-    """Up to ``max_samples`` running samples, which reserve up to ``max_tokens`` of KV cache; of more, one runs alone.
+    """Up to ``max_samples`` running samples, which reserve up to ``max_tokens`` of KV cache; a larger one runs alone.
 
     ``n_ctx`` is the model's context. ``free`` frees the sequence of a lane, if it has one.
     """
@@ -86,7 +86,7 @@ class Admission:
         self._reserved -= self._needed(sample)
 
     def _paused(self, share: Share) -> SampleLane | None:
-        """Return the paused sample of another share that came last, of those that hold a reservation."""
+        """Return the last of the paused samples of other shares that hold a reservation."""
         held = (sample for other in self._shares if other is not share for sample in other.waiting if sample.held)
         return max(held, key=lambda sample: sample.id, default=None)
 

@@ -45,7 +45,7 @@ class Shares:
         return min((share for share in self if share.waiting), key=lambda share: len(share.running))
 
     def largest(self) -> Share:
-        """Return the share with the most running samples; of equal ones, the last to come."""
+        """Return the share with the most running samples; among equals, the last to come."""
         return max(reversed(self._shares.values()), key=lambda share: len(share.running))
 
     def admit(self, share: Share) -> SampleLane:

@@ -1,4 +1,4 @@
-"""The mark that gpt2lab leaves in a folder of its output, and deletion of nothing but its own files.
+"""The mark that gpt2lab leaves in a folder of its output, and the deletion of its own files only.
 
 A mark is a small file, :data:`MARK`, with the patterns of the names that gpt2lab gives to files there. It shows later
 commands which files are theirs, wherever the folder lies and whatever else the user keeps in it.
@@ -45,7 +45,7 @@ def matches(name: str, patterns: Iterable[str]) -> bool:
 
 
 def is_plain(path: Path) -> bool:
-    """Return whether ``path`` is a file itself, and neither a link nor anything else."""
+    """Return whether ``path`` is a regular file, not a link or anything else."""
     try:
         return stat.S_ISREG(path.lstat().st_mode)
     except OSError:
