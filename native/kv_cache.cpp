@@ -1,8 +1,10 @@
 #include "kv_cache.h"
 
+#include <algorithm>
 #include <cstring>
 #include <stdexcept>
 #include <string>
+#include <utility>
 
 namespace gpt2lab {
 
@@ -33,6 +35,7 @@ int KVCache::fork(int sequence) {
 void KVCache::free(int sequence) {
   truncate(sequence, 0);
   sequences_.erase(sequence);
+  if (sequences_.empty() && bytes_held() > kKept) trim();
 }
 
 void KVCache::truncate(int sequence, int length) {
@@ -66,11 +69,32 @@ void KVCache::reserve(int blocks) {
   while (int(free_.size()) < blocks) {
     free_.reserve(references_.size() + kSlab);
     references_.reserve(references_.size() + kSlab);
-    slabs_.emplace_back(std::size_t(kSlab) * block_size_);
-    for (int i = 0; i < kSlab; ++i) {
-      free_.push_back(int(references_.size()));
-      references_.push_back(0);
+    slabs_.reserve(slabs_.size() + 1);
+    Array<std::byte> memory(std::size_t(kSlab) * block_size_);
+    const auto empty = std::find_if(slabs_.begin(), slabs_.end(), [](const auto& slab) { return slab.size() == 0; });
+    const int first = int(empty - slabs_.begin()) * kSlab;
+    if (empty == slabs_.end()) {
+      slabs_.push_back(std::move(memory));
+      references_.resize(references_.size() + kSlab);
+    } else {
+      *empty = std::move(memory);
     }
+    for (int block = first; block < first + kSlab; ++block) free_.push_back(block);
+    taken_ += kSlab;
+  }
+}
+
+bool KVCache::unused(int slab) const {
+  const auto first = references_.begin() + slab * kSlab;
+  return std::all_of(first, first + kSlab, [](int references) { return references == 0; });
+}
+
+void KVCache::trim() {
+  std::erase_if(free_, [this](int block) { return unused(block / kSlab); });
+  for (int slab = 0; slab < int(slabs_.size()); ++slab) {
+    if (slabs_[slab].size() == 0 || !unused(slab)) continue;
+    slabs_[slab] = {};
+    taken_ -= kSlab;
   }
 }
 

@@ -26,6 +26,10 @@ class KVCache {
   int length(int sequence) const { return find(sequence).length; }
   void truncate(int sequence, int length);
 
+  // Returns memory that no sequence uses to the system. `free` does so by itself once no sequence exists, if it is more
+  // than kKept bytes: the next text would only have to take it again.
+  void trim();
+
   // Extends the sequence by `count` positions, in blocks that no other sequence shares. Throws std::bad_alloc, with
   // nothing changed, when there is no memory; the caller has checked n_ctx.
   void extend(int sequence, int count);
@@ -39,7 +43,8 @@ class KVCache {
 
   bool half() const { return number_size_ == sizeof(Half); }
   int value_stride() const { return value_stride_; }
-  int blocks_in_use() const { return int(references_.size() - free_.size()); }
+  int blocks_in_use() const { return taken_ - int(free_.size()); }
+  std::size_t bytes_held() const { return std::size_t(taken_) * block_size_; }
   std::size_t block_bytes() const { return block_size_; }
 
  private:
@@ -54,10 +59,12 @@ class KVCache {
   std::byte* block_at(int block) { return slabs_[block / kSlab].data() + std::size_t(block % kSlab) * block_size_; }
   std::size_t key_offset(int layer, int head) const { return (std::size_t(layer) * n_head_ + head) * head_size_; }
   void reserve(int blocks);
+  bool unused(int slab) const;
   int take();
   void release(int block);
 
   static constexpr int kSlab = 4;  // blocks taken from the system at once
+  static constexpr std::size_t kKept = std::size_t(64) << 20;
 
   int n_head_, head_dim_, value_stride_;
   std::size_t number_size_;
@@ -65,9 +72,10 @@ class KVCache {
   std::size_t block_size_;  // bytes of a block
   int next_sequence_ = 0;
   std::unordered_map<int, Sequence> sequences_;
-  std::vector<Array<std::byte>> slabs_;
-  std::vector<int> references_;  // number of sequences per block
+  std::vector<Array<std::byte>> slabs_;  // empty after their memory was returned
+  std::vector<int> references_;          // number of sequences per block
   std::vector<int> free_;
+  int taken_ = 0;  // number of blocks that have memory
 };
 
 }  // namespace gpt2lab

@@ -188,6 +188,17 @@ class Engine {
   int threads() const { return pool_.size(); }
   std::string instruction_set() const { return kernels_.name; }
   int blocks_in_use() { return take_turn()->blocks_in_use(); }
+  std::size_t kv_bytes_held() { return take_turn()->bytes_held(); }
+  void trim_kv_cache() { take_turn()->trim(); }
+
+  // To be called before a fork, and after it in parent and child, by the thread that forks. So no other thread is in
+  // the middle of a change when the memory is copied, and none that the child lacks holds the engine.
+  void before_fork() {
+    nb::gil_scoped_release release;
+    mutex_.lock();
+  }
+  void after_fork() { mutex_.unlock(); }
+
   std::size_t block_bytes() { return model_->cache().block_bytes(); }
 
  private:
@@ -293,7 +304,7 @@ class Engine {
 
 void bind_engine(nb::module_& m) {
   nb::exception<DrawError>(m, "DrawError", PyExc_ValueError);
-  nb::class_<Engine>(m, "Engine")
+  nb::class_<Engine>(m, "Engine", nb::is_weak_referenceable())
       .def(nb::init<int, int, int, int, int, int, const std::string&, const std::string&, const std::string&>(),
            nb::arg("n_vocab"), nb::arg("n_ctx"), nb::arg("n_embd"), nb::arg("n_head"), nb::arg("n_layer"),
            nb::arg("threads"), nb::arg("instruction_set"), nb::arg("precision"), nb::arg("kv_precision"))
@@ -312,7 +323,11 @@ void bind_engine(nb::module_& m) {
       .def_prop_ro("threads", &Engine::threads)
       .def_prop_ro("instruction_set", &Engine::instruction_set)
       .def_prop_ro("blocks_in_use", &Engine::blocks_in_use)
-      .def_prop_ro("block_bytes", &Engine::block_bytes);
+      .def_prop_ro("block_bytes", &Engine::block_bytes)
+      .def_prop_ro("kv_bytes_held", &Engine::kv_bytes_held)
+      .def("trim_kv_cache", &Engine::trim_kv_cache)
+      .def("before_fork", &Engine::before_fork)
+      .def("after_fork", &Engine::after_fork);
 }
 
 }  // namespace gpt2lab

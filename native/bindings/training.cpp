@@ -102,6 +102,13 @@ class TrainingCore {
     matmul_.run(left, right, terms, out.data(), out.stride(0), int(m), int(n), int(k));
   }
 
+  // As in engine.cpp: calls around a fork, by the thread that forks.
+  void before_fork() {
+    nb::gil_scoped_release release;
+    mutex_.lock();
+  }
+  void after_fork() { mutex_.unlock(); }
+
  private:
   // Exclusive use of the core, without the GIL. The members' order matters: the interpreter must not end before this
   // thread has its GIL back.
@@ -162,7 +169,7 @@ class TrainingCore {
 }  // namespace
 
 void bind_training(nb::module_& m) {
-  nb::class_<TrainingCore>(m, "TrainingCore")
+  nb::class_<TrainingCore>(m, "TrainingCore", nb::is_weak_referenceable())
       .def(nb::init<int, const std::string&>(), nb::arg("threads"), nb::arg("instruction_set"))
       .def("multiply", &TrainingCore::multiply, nb::arg("a").noconvert(), nb::arg("b").noconvert(),
            nb::arg("out").noconvert(), nb::arg("bias").noconvert() = nb::none(), nb::arg("add") = false,
@@ -177,7 +184,9 @@ void bind_training(nb::module_& m) {
       .def("attend", &TrainingCore::attend, nb::arg("qkv").noconvert(), nb::arg("out").noconvert(),
            nb::arg("log_sums").noconvert())
       .def("attend_backward", &TrainingCore::attend_backward, nb::arg("qkv").noconvert(),
-           nb::arg("log_sums").noconvert(), nb::arg("d_out").noconvert(), nb::arg("d_qkv").noconvert());
+           nb::arg("log_sums").noconvert(), nb::arg("d_out").noconvert(), nb::arg("d_qkv").noconvert())
+      .def("before_fork", &TrainingCore::before_fork)
+      .def("after_fork", &TrainingCore::after_fork);
 }
 
 }  // namespace gpt2lab

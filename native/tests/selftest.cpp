@@ -364,6 +364,30 @@ void check_steps(const Kernels& kernels, Transformer& model, ThreadPool& pool, c
   }
 }
 
+void check_kv_cache() {
+  KVCache cache(1, 1, 8, false);
+  const auto fill = [&](int blocks) {
+    const int sequence = cache.create();
+    cache.extend(sequence, blocks * kTile);
+    for (int block = 0; block < blocks; ++block) cache.keys(sequence, 0, 0, block)[0] = std::byte(sequence);
+    return sequence;
+  };
+  const int first = fill(4), second = fill(4), third = fill(4);
+  cache.free(second);
+  cache.trim();
+  expect(cache.blocks_in_use() == 8 && cache.bytes_held() == 8 * cache.block_bytes(), "unused memory is returned", "");
+  const int again = fill(6);
+  for (const int sequence : {first, third, again})
+    expect(cache.keys(sequence, 0, 0, 3)[0] == std::byte(sequence), "used memory stays", "");
+  expect(cache.blocks_in_use() == 14 && cache.bytes_held() == 16 * cache.block_bytes(), "memory is taken again", "");
+  for (const int sequence : {first, third, again}) cache.free(sequence);
+  cache.trim();
+  expect(cache.blocks_in_use() == 0 && cache.bytes_held() == 0, "all memory is returned", "");
+  const int large = fill(int((std::size_t(80) << 20) / cache.block_bytes()));
+  cache.free(large);
+  expect(cache.bytes_held() == 0, "much memory is returned with the last sequence", "");
+}
+
 void check_transformer(const Kernels& kernels, const Shape& shape, Precision precision, bool half_kv, bool prompt) {
   ThreadPool pool(2);
   Transformer model(shape, precision, half_kv, kernels, pool);
@@ -464,6 +488,7 @@ void check_sampler(const Kernels& kernels) {
 }  // namespace
 
 int main() {
+  check_kv_cache();
   ThreadPool pool(2);
   for (const Kernels* available : available_kernels()) {
     const Kernels* kernels = &choose_kernels(available->name);

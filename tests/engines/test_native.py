@@ -262,6 +262,35 @@ def test_a_forked_process_can_go_on_with_an_engine(engines):
     child.join()
 
 
+def test_memory_of_freed_sequences_is_returned_on_request_and_used_memory_stays():
+    engine = NativeEngine(random_checkpoint(SHAPE), threads=1)
+    kept, freed = engine.new_sequence(), engine.new_sequence()
+    expected = engine.forward([kept, freed], [[1, 2, 3], [5] * 140])[0]
+    engine.free_sequence(freed)
+    held = engine._core.kv_bytes_held
+    engine.release_memory()
+    assert engine.kv_cache_bytes <= engine._core.kv_bytes_held < held
+    engine.truncate_sequence(kept, 2)
+    np.testing.assert_array_equal(engine.forward([kept], [[3]])[0], expected)
+    engine.free_sequence(kept)
+    engine.release_memory()
+    assert engine._core.kv_bytes_held == 0
+    again = engine.new_sequence()
+    np.testing.assert_array_equal(engine.forward([again], [[1, 2, 3]])[0], expected)
+
+
+def test_much_memory_is_returned_with_the_last_sequence():
+    config = ModelConfig(n_vocab=50, n_ctx=1024, n_embd=256, n_head=4, n_layer=4)
+    engine = NativeEngine(random_checkpoint(config), threads=1)
+    sequences = [engine.new_sequence() for _ in range(12)]
+    for sequence in sequences:
+        engine.forward([sequence], [[1] * 1024], "none")
+    assert engine._core.kv_bytes_held > 64 << 20
+    for sequence in sequences:
+        engine.free_sequence(sequence)
+    assert engine._core.kv_bytes_held == 0
+
+
 def test_default_threads_are_the_physical_cores(monkeypatch):
     monkeypatch.setattr("gpt2lab.engines.native.physical_cores", lambda: 3)
     assert NativeEngine(random_checkpoint(SHAPE)).threads == 3

@@ -18,9 +18,10 @@ import httpx
 import pytest
 from starlette.datastructures import Headers
 
+import gpt2lab
 import needs
 from gpt2lab.cli.serve import command as serve
-from gpt2lab.serving import connections, log_limit, settings
+from gpt2lab.serving import connections, log_limit, settings, worker
 from gpt2lab.serving.bodies import Bodies
 from gpt2lab.serving.errors import ApiError
 from gpt2lab.serving.log_limit import LogLimit
@@ -284,6 +285,20 @@ def test_a_server_with_few_descriptors_answers_beside_many_idle_connections():
     finally:
         process.kill()
         process.wait()
+
+
+# ---- memory -------------------------------------------------------------------------------------------------------
+
+
+def test_an_idle_model_returns_the_memory_of_keys_and_values(start, monkeypatch):
+    monkeypatch.setattr(worker, "REST_SECONDS", 0.3)
+    model = gpt2lab.load("tales", threads=1)
+    api = start(models=[("tales", model)])
+    assert api.complete(prompt=PROMPT, max_tokens=2).status_code == 200
+    answer = api.http.post("/playground/logits", json={"tokens": [262] * 100})  # keeps a sequence for the next look
+    assert answer.status_code == 200
+    assert eventually(lambda: model.engine._core.kv_bytes_held == 0)
+    assert api.complete(prompt=PROMPT, max_tokens=2).status_code == 200
 
 
 # ---- the log ------------------------------------------------------------------------------------------------------

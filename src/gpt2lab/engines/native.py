@@ -23,6 +23,7 @@ from gpt2lab.engines.draw_arguments import (
     penalised_histories,
     ragged,
 )
+from gpt2lab.engines.forks import let_fork
 from gpt2lab.engines.loading import load_weights
 from gpt2lab.engines.precision import default_kv_precision
 from gpt2lab.engines.protocol import Draw, Drawn
@@ -68,6 +69,7 @@ class NativeEngine:
             precision=precision,
             kv_precision=kv_precision,
         )
+        let_fork(self, self._core)
         try:
             load_weights(self._core, checkpoint, precision)
         except RuntimeError as error:
@@ -108,6 +110,13 @@ class NativeEngine:
     def truncate_sequence(self, sequence: int, length: int) -> None:
         """Forget all but the first ``length`` tokens of a sequence."""
         self._core.truncate_sequence(sequence, length)
+
+    def release_memory(self) -> None:
+        """Return the memory that no sequence uses to the system.
+
+        Without this call, up to 64 MB of it are kept once no sequence exists, and all of it while one does.
+        """
+        self._core.trim_kv_cache()
 
     def forward(
         self,

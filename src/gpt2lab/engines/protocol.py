@@ -77,6 +77,9 @@ class Engine(Protocol):
     def truncate_sequence(self, sequence: int, length: int) -> None:
         """Forget all but the first ``length`` tokens of ``sequence``."""
 
+    def release_memory(self) -> None:
+        """Return the memory of keys and values that no sequence uses to the system."""
+
     def forward(
         self,
         sequences: Sequence[int],

@@ -55,6 +55,9 @@ class ReferenceEngine:
         """Free a sequence."""
         del self._past[sequence]
 
+    def release_memory(self) -> None:
+        """Do nothing: NumPy returns the memory of freed sequences."""
+
     def truncate_sequence(self, sequence: int, length: int) -> None:
         """Forget all but the first ``length`` tokens."""
         self._past[sequence] = self._past[sequence][:, :, :, :length]

@@ -40,7 +40,12 @@ class ServedModel:
         self.fingerprint = fingerprint(model)
         self.logits = LogitReader(model.engine, self.tokenizer)
         self.worker = Worker(model, batch_size=settings.max_batch, capacity=settings.capacity, metrics=metrics)
-        self.worker.at_rest = self.logits.forget
+        self.worker.at_rest = self._rest
+
+    def _rest(self) -> None:
+        """Free what is kept for the next request, and return the memory of keys and values to the system."""
+        self.logits.forget()
+        self.model.engine.release_memory()
 
     def facts(self) -> dict[str, Any]:
         """Return the facts that the model's card adds to OpenAI's fields."""

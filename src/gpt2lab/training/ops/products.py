@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gpt2lab import _native
+from gpt2lab.engines.forks import let_fork
 from gpt2lab.engines.native import asked_instruction_set
 from gpt2lab.training.ops.compute import Compute
 
@@ -75,7 +76,9 @@ def core() -> _native.TrainingCore:
 
 @cache
 def _core(threads: int) -> _native.TrainingCore:
-    return _native.TrainingCore(threads, asked_instruction_set())
+    core = _native.TrainingCore(threads, asked_instruction_set())
+    let_fork(core, core)
+    return core
 
 
 def _suits(x: Tensor) -> bool:
