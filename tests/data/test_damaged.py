@@ -112,6 +112,18 @@ def test_a_damaged_member_is_named(tmp_path, method):
         pieces(tmp_path / "a.zip")
 
 
+def test_a_member_that_asks_for_a_dictionary_of_gigabytes_is_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("a.txt", "some text")
+    content = bytearray((tmp_path / "a.zip").read_bytes())
+    assert "".join(piece.text for piece in pieces(tmp_path / "a.zip")) == "some text"
+    at = 30 + len("a.txt") + 5
+    content[at : at + 4] = (1 << 31).to_bytes(4, "little")
+    (tmp_path / "a.zip").write_bytes(content)
+    with pytest.raises(UsageError, match=r"a\.zip is damaged .*a dictionary of 2147483648 bytes"):
+        pieces(tmp_path / "a.zip")
+
+
 @pytest.mark.parametrize("suffix", ["gz", "bz2", "xz"])
 def test_a_damaged_tar_is_named(tmp_path, suffix):
     with tarfile.open(tmp_path / f"a.tar.{suffix}", f"w:{suffix}") as archive:

@@ -19,6 +19,7 @@ from gpt2lab.weights.checkpoint import check_not_pointer
 
 _BLOCK = 1 << 20  # bytes
 _MAX_NAME = 1 << 20  # bytes
+_MAX_DICTIONARY = 1 << 27  # bytes
 _NAMES = (b"L", b"K", b"x", b"g", b"X")  # types of headers that describe the next member
 ARCHIVES = (".zip", ".tgz", ".tar", ".tar.gz", ".tar.bz2", ".tar.xz")
 
@@ -53,12 +54,26 @@ def open_member(path: Path, member: str) -> io.BufferedReader:
     """Open a file in an archive; closing it closes the archive. Reading may raise :class:`UsageError`."""
     with readable(path), ExitStack() as stack:
         if path.suffix.lower() == ".zip":
-            file: Any = stack.enter_context(stack.enter_context(zipfile.ZipFile(path)).open(member))
+            archive = stack.enter_context(zipfile.ZipFile(path))
+            _check_dictionary(path, archive.getinfo(member))
+            file: Any = stack.enter_context(archive.open(member))
         else:
             tar = stack.enter_context(tarfile.open(path, tarinfo=_Member))
             file = stack.enter_context(tar.extractfile(member) or io.BytesIO())
         return io.BufferedReader(_Opened(path, file, stack.pop_all()))
     raise AssertionError  # readable() lets no error pass
+
+
+def _check_dictionary(path: Path, info: zipfile.ZipInfo) -> None:
+    """Raise :class:`zipfile.BadZipFile` for an LZMA member that asks for a dictionary of gigabytes."""
+    if info.compress_type != zipfile.ZIP_LZMA:
+        return
+    with path.open("rb") as file:
+        file.seek(info.header_offset + 26)
+        lengths = file.read(4)  # of the name and the extra field, which come before the data
+        file.seek(int.from_bytes(lengths[:2], "little") + int.from_bytes(lengths[2:], "little") + 5, 1)
+        if (size := int.from_bytes(file.read(4), "little")) > _MAX_DICTIONARY:
+            raise zipfile.BadZipFile(f"a dictionary of {size} bytes")
 
 
 class _Member(tarfile.TarInfo):
