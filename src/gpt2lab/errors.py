@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-_CONTROL = re.compile("[\0-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+_CONTROL = "[\0-\x08\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]"  # compiled on first use: most starts need none
 """Control characters, and those that reverse the direction of text; not tabs and newlines."""
 
 _LONGEST = 3000  # characters of a message, which may quote a file
@@ -16,7 +16,7 @@ _LONGEST = 3000  # characters of a message, which may quote a file
 
 def escaped(text: str) -> str:
     r"""Return ``text`` with control characters spelled out (``\x1b``), so that a terminal does not obey a file."""
-    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
+    return re.sub(_CONTROL, lambda found: repr(found[0])[1:-1], text)
 
 
 def one_line(message: str) -> str:

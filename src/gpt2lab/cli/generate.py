@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import fields
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
@@ -104,7 +103,7 @@ def command(
     PROMPT is text, or - to read it from standard input. Each sample is printed with its prompt under a line with
     its number; --json keeps prompt and completion apart.
     """
-    job = JobOptions(**{field.name: arguments.pop(field.name) for field in fields(JobOptions)})
+    job = JobOptions(**{name: arguments.pop(name) for name in JobOptions._fields})
     job.check(wanted=prompts_file is not None and out is not None)
     check_not_input(out, prompts_file, prompt_file)
     reading = {name: arguments.pop(name) for name in READING}

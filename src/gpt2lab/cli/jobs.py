@@ -6,9 +6,8 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
@@ -75,8 +74,7 @@ def job_options(function: Decorated) -> Decorated:
     return size(overwrite(ray_options(function)))
 
 
-@dataclass(frozen=True)
-class JobOptions:
+class JobOptions(NamedTuple):
     """The values of :func:`job_options`."""
 
     part_size: int

@@ -25,7 +25,7 @@ SETTLED = 2.0
 
 _CHUNK = 1 << 20
 _PIECE = 64 << 20  # bytes that a thread hashes at a time
-_RECORD = re.compile(r"[0-9a-f]{32}\.json")
+_RECORD = r"[0-9a-f]{32}\.json"
 
 Stamp = list[tuple[str, int, int, int, int]]
 """Absolute path, size, mtime, ctime (nanoseconds) and inode of every file."""
@@ -68,7 +68,7 @@ def record_digest(folder: Path, of: Stamp, digest: str) -> None:
 
 def is_record(name: str) -> bool:
     """Return whether a file's name is that of a record."""
-    return _RECORD.fullmatch(name) is not None
+    return re.fullmatch(_RECORD, name) is not None
 
 
 def content_digest(files: Sequence[Path]) -> str:

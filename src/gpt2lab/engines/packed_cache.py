@@ -41,7 +41,7 @@ _MAGIC = b"gpt2lab packed 2\n"
 _HEADER = 4096  # bytes; the arena after it starts on a page
 _MODEL = 250  # characters of a path that fit into the header however they are escaped
 _SUFFIX = ".packed"
-_ENTRY = re.compile(r"[0-9a-f]{32}-[a-z0-9_]+-\d+\.\d+-[\d-]*" + re.escape(_SUFFIX))  # see Key.name
+_ENTRY = r"[0-9a-f]{32}-[a-z0-9_]+-\d+\.\d+-[\d-]*" + re.escape(_SUFFIX)  # see Key.name
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def entries(folder: Path) -> list[Entry]:
     """Return all entries, the last used first."""
     found = []
     for path in _plain_files(folder):
-        if not _ENTRY.fullmatch(path.name):
+        if not re.fullmatch(_ENTRY, path.name):
             continue
         with suppress(OSError):  # removed meanwhile
             status = path.stat()
@@ -157,7 +157,7 @@ def clear(folder: Path) -> list[Deleted]:
     names = [path.name for path in _plain_files(folder)]
     return delete(
         folder,
-        [name for name in names if _ENTRY.fullmatch(name) or name.endswith(PARTIAL) or digests.is_record(name)],
+        [name for name in names if re.fullmatch(_ENTRY, name) or name.endswith(PARTIAL) or digests.is_record(name)],
     )
 
 

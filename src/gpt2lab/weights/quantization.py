@@ -7,8 +7,7 @@ of llama.cpp's reference (``ggml-quants.c``, ``gguf/quants.py``). This module kn
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +19,7 @@ _Q8_0 = np.dtype([("d", "<f2"), ("q", "i1", (BLOCK,))])
 _Q4_0 = np.dtype([("d", "<f2"), ("q", "u1", (BLOCK // 2,))])
 
 
-@dataclass(frozen=True)
-class Precision:
+class Precision(NamedTuple):
     """A way to store numbers: ``block`` values take the bytes of one item of ``dtype``."""
 
     name: str
