@@ -157,7 +157,7 @@ main(["generate", "A", "--model", {TINY!r}, "--length", "1", "--seed", "1"])
 def test_an_entry_whose_header_has_other_types_is_listed_as_unreadable(gpt2lab, cache: Path, header: object) -> None:
     cache.mkdir()
     content = (b"gpt2lab packed 2\n" + json.dumps(header).encode()).ljust(4096) + b"\0"
-    (cache / "a.packed").write_bytes(content)
+    (cache / f"{32 * '0'}-q8_0-1.1-1.packed").write_bytes(content)
     result = gpt2lab("cache")
     assert result.exit_code == 0
     assert "damaged, will be rebuilt" in result.stdout
