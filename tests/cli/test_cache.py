@@ -65,7 +65,7 @@ def test_clear_keeps_what_gpt2lab_did_not_make(gpt2lab, cache: Path, two_entries
     for book in books:
         book.parent.mkdir(parents=True, exist_ok=True)
         book.write_text("x")
-    kept = "kept 1 files in {} that are in use or that gpt2lab did not make"
+    kept = "kept 1 file in {}: in use, or not made by gpt2lab"
     assert gpt2lab("cache", "clear").stdout.splitlines()[-1] == kept.format(cache)
     cleared = gpt2lab("cache", "clear", "--data").stdout.splitlines()
     for name in ("data", "datasets"):

@@ -77,14 +77,18 @@ def test_of_two_first_trainings_under_one_name_one_is_refused_and_nothing_is_los
 
 
 @needs.mark("POSIX")
-def test_two_runs_do_not_share_a_folder_of_samples():
+@pytest.mark.parametrize("earlier", [False, True])
+def test_two_runs_do_not_share_a_folder_of_samples(earlier):
+    if earlier:
+        Path("samples/run1").mkdir(parents=True)
+        Path("samples/run1/samples-1").write_text("old")
     first = session(3, sample_every=1, sample_length=2, job={"checkpoint_dir": "a"})
     updates = first.updates()
     next(updates)
     with pytest.raises(UsageError, match="another process is writing into samples/run1"):
         session(sample_every=1, sample_length=2, job={"checkpoint_dir": "b"}).finish()
     assert len(list(updates)) == 2
-    assert sorted(path.name for path in Path("samples").iterdir()) == ["run1"]
+    assert sorted(path.name for path in Path("samples").iterdir()) == ["run1", *(["run1-1"] if earlier else [])]
     assert not Path("b").exists()
 
 

@@ -69,7 +69,7 @@ def test_samples_go_aside_with_their_run():
     Path("samples/run1-1").mkdir(parents=True)  # the number is the same for both, and free for both
     for steps in (2, 1):
         run(steps, restore_from="fresh", sample_every=1, sample_length=2)
-    assert sorted(str(path) for path in Path("samples").glob("run1*/*")) == [
+    assert sorted(str(path) for path in Path("samples").glob("run1*/samples-*")) == [
         "samples/run1-2/samples-1", "samples/run1-2/samples-2", "samples/run1/samples-1",
     ]  # fmt: skip
     assert Path("checkpoint/run1-2/state-0000002").exists()

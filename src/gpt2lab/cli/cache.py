@@ -71,7 +71,8 @@ def _clear(folder: Path, clear: Callable[[Path], list[Deleted]]) -> None:
     for file in removed:
         click.echo(f"  {printable(file.path)}")
     if left:
-        click.echo(f"kept {left:,} files in {folder} that are in use or that gpt2lab did not make")
+        what = "1 file" if left == 1 else f"{left:,} files"
+        click.echo(f"kept {what} in {folder}: in use, or not made by gpt2lab")
 
 
 def _folder() -> Path:

@@ -104,11 +104,13 @@ class Session:
         setup, job = self.setup, self.setup.job
         if not setup.world.is_main:
             return
-        if setup.settings.sample_every:
-            claim(job.samples, self._hold)
+        folders = [job.run, job.samples] if setup.settings.sample_every else [job.run]
+        for folder in folders:
+            claim(folder, self._hold)
         if not self._goes_on:
             move_aside(job, setup.say)
-        claim(job.run, self._hold)
+            for folder in folders:  # new ones under the same names
+                claim(folder, self._hold)
         _prepare_run(setup)
         if self._newer:
             self.trainer.generation = checkpoints.next_generation(job.run)
