@@ -326,7 +326,7 @@ def test_the_docs_list_every_bound_with_its_default_and_its_option():
     text = (Path(__file__).parents[2] / "docs" / "serve.md").read_text()
     table = text.partition("## Limits")[2].partition("\n\n##")[0]
     rows = [[cell.strip() for cell in line.split("|")] for line in table.splitlines() if line.startswith("|")]
-    defaults = {option.strip("`"): default for _, _, default, option, _, _ in rows if option.startswith("`")}
+    defaults = {option.strip("`"): default for _, _, default, option, _, _ in rows if option.startswith("`--")}
     options = [option for option in serve.params if getattr(option, "group", None) == "Limits"]
     assert set(defaults) == {option.opts[0] for option in options}
     for option in options:
