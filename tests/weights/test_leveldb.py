@@ -3,11 +3,11 @@ from contextlib import suppress
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tf_bundle import snappy, table
 
 from gpt2lab.errors import CheckpointError
 from gpt2lab.weights.checkpoint import MappedFile
 from gpt2lab.weights.leveldb import read_table, unsnappy
+from tf_bundle import snappy, table
 
 
 def read(tmp_path, data):

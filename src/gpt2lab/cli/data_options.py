@@ -18,8 +18,24 @@ if TYPE_CHECKING:
     from gpt2lab.tokenizer import Tokenizer
 
 
-def reading_options(function: Decorated) -> Decorated:
-    """Add ``--field --column --encoding --errors --include --exclude``, for :func:`reading_of`."""
+_FIELD = (
+    "JSON field that holds the text. PROMPT,COMPLETION names two fields; the prompt is read, but neither learned nor "
+    "scored.  [default: text, or prompt,completion]"
+)
+_COLUMN = "Column of CSV or TSV that holds the text: a name, or a number from 1.  [default: text, or the only column]"
+
+
+def reading_options(
+    function: Decorated,
+    field: str = _FIELD,
+    column: str = _COLUMN,
+    tolerated: str = "more than 1 %",
+) -> Decorated:
+    """Add ``--field --column --encoding --errors --include --exclude``, for :func:`reading_of`.
+
+    ``field`` and ``column`` are the help of these two, and ``tolerated`` is the share of unusable records that the help
+    calls an error.
+    """
     group = "Reading"
     options = (
         option(
@@ -27,15 +43,14 @@ def reading_options(function: Decorated) -> Decorated:
             "--field",
             type=TEXT,
             metavar="NAME",
-            help="JSON field that holds the text; with PROMPT,COMPLETION only the completion counts.  "
-            "[default: text, or prompt,completion]",
+            help=field,
         ),
         option(
             group,
             "--column",
             type=TEXT,
             metavar="NAME",
-            help="CSV column: a name, or a number from 1.  [default: text, or the only column]",
+            help=column,
         ),
         option(
             group,
@@ -49,8 +64,8 @@ def reading_options(function: Decorated) -> Decorated:
             type=click.Choice(["strict", "replace", "ignore", "skip"]),
             default="strict",
             help="What to do with bytes that are invalid in that encoding: stop (strict), replace them with �, or "
-            "leave them out (ignore). skip is strict, but tolerates any number of unusable records; the others "
-            "tolerate 1 %.",
+            f"leave them out (ignore). If {tolerated} of the records of a file are unusable, that is an error; skip "
+            "leaves out any number of them, and otherwise works like strict.",
         ),
         option(
             group,

@@ -75,9 +75,10 @@ def command(
 ) -> None:
     """Encode IN (files, folders, patterns, addresses, or - for standard input) into OUT.
 
-    IN may be .txt (a document each, or several with <|endoftext|> between them), .json, .jsonl, .csv or .tsv, also with
-    .gz or .zst, or .parquet, the original's .npz, or an archive. OUT is a folder of memory-mappable files; if it ends
-    in .npz, a file as the original's encode.py made it. Memory use does not depend on the amount of text.
+    IN may be text (.txt: one document, or several with <|endoftext|> between them), .json, .jsonl, .csv or .tsv, each
+    also compressed (.gz, .zst). It may also be .parquet, the original's .npz, or an archive. OUT is a folder of files
+    that training maps into memory. If OUT ends in .npz, it is one file in the format of the original's encode.py.
+    Memory use does not depend on the amount of text.
     """
     from gpt2lab.data.finding import find_sources
     from gpt2lab.data.open import encode_sources, local_paths

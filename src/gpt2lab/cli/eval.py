@@ -61,9 +61,9 @@ _EXAMPLES = """\b
 def command(tasks: tuple[str, ...], data: str | None, as_json: bool, limit: int | None, **more: Any) -> None:
     """Measure how well a model predicts text.
 
-    TASK is perplexity (of a text of yours, with --data), lambada, wikitext2, wikitext103, hellaswag, cbt-cn or cbt-ne.
-    Datasets are downloaded when they are first needed. Results published by the GPT-2 paper and others are printed
-    below for comparison.
+    TASK is perplexity (of your own text, with --data), lambada, wikitext2, wikitext103, hellaswag, cbt-cn or cbt-ne.
+    Datasets are downloaded when they are first needed. For comparison, results that the GPT-2 paper and others
+    published are printed below those of the model.
     """
     from gpt2lab.evaluating import evaluate
 

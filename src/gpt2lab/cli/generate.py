@@ -58,10 +58,15 @@ from gpt2lab.generation.run import in_order
     "prompts_file",
     type=PATH,
     metavar="FILE",
-    help='Read prompts from a file or an address: one per line; JSON lines or an array with "prompt" (text or token '
-    "ids); or CSV, TSV or Parquet with a column prompt.",
+    help='Read prompts from a file or an address. It has one per line, JSON lines or an array with "prompt" (text or '
+    "token ids), or is CSV, TSV or Parquet with a column prompt.",
 )
-@reading_options
+@partial(
+    reading_options,
+    field="JSON field that holds the prompt.  [default: prompt]",
+    column="Column of CSV, TSV or Parquet that holds the prompt.  [default: prompt]",
+    tolerated="any",
+)
 @option(
     "Samples",
     "--nsamples",
@@ -100,8 +105,8 @@ def command(
 ) -> None:
     """Continue PROMPT, or write from nothing if there is none.
 
-    PROMPT is text, or - to read it from standard input. Each sample is printed with its prompt under a line with
-    its number; --json keeps prompt and completion apart.
+    PROMPT is text, or - to read it from standard input. Each sample is printed after its prompt, below a line
+    with its number; --json keeps prompt and completion apart.
     """
     job = JobOptions(**{name: arguments.pop(name) for name in JobOptions._fields})
     job.check(wanted=prompts_file is not None and out is not None)

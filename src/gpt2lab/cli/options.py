@@ -73,8 +73,9 @@ class GroupedCommand(click.Command):
 
 
 def option(group: str, *names: str, **more: Any) -> Callable[[Decorated], Decorated]:
-    """Return ``click.option`` under the heading ``group``; help shows its default, if any."""
-    return click.option(*names, cls=GroupedOption, group=group, show_default=more.get("default") is not None, **more)
+    """Return ``click.option`` under the heading ``group``; help shows its default, if any, except that of a flag."""
+    shown = more.get("default") is not None and not more.get("is_flag")
+    return click.option(*names, cls=GroupedOption, group=group, show_default=shown, **more)
 
 
 def model_options(default_precision: str) -> Callable[[Decorated], Decorated]:
@@ -186,8 +187,8 @@ def generation_options(function: Decorated) -> Decorated:
             "--overflow",
             type=click.Choice(["error", "slide"]),
             default="error",
-            help="If prompt and length do not fit the context: refuse, or drop the older half of the context whenever "
-            "it is full.",
+            help="What to do if prompt and length do not fit in the context: refuse (error), or drop the older half of "
+            "the context whenever it is full (slide).",
         ),
     )
     for decorate in reversed(options):

@@ -45,7 +45,8 @@ _DEFAULTS = Settings()
     "model_names",
     multiple=True,
     metavar="NAME",
-    help="A name or path as for generate; may be repeated. Requests call it by its name or the path's last part.  "
+    help="A name or path as for generate; may be repeated. Requests name the model by this name, or by the last "
+    "part of the path.  "
     "[default: the models of the watched runs, and tales]",
 )
 @option(
@@ -79,15 +80,15 @@ _DEFAULTS = Settings()
     "allowed_hosts",
     multiple=True,
     metavar="NAME",
-    help="Also answer requests that reach the server under this name, such as that of a proxy; * is any. "
-    "May be repeated.  [default: localhost, 127.0.0.1, ::1 and --host on a loopback address; else any]",
+    help="Also answer requests sent to this host name, such as that of a proxy; * allows any. May be repeated.  "
+    "[default: any, but on a loopback --host only localhost, 127.0.0.1, ::1 and --host itself]",
 )
 @option(
     "Address",
     "--cors",
     multiple=True,
     metavar="ORIGIN",
-    help="Allow requests from pages of this origin, e.g. http://localhost:3000; * is any. May be repeated.  "
+    help="Allow requests from pages of this origin, e.g. http://localhost:3000; * allows any. May be repeated.  "
     "[default: none]",
 )
 @option(
@@ -137,21 +138,21 @@ _DEFAULTS = Settings()
     "--max_connections",
     type=int,
     default=_DEFAULTS.max_connections,
-    help="Maximum number of open connections; beyond that, idle ones are closed, the oldest first.",
+    help="Maximum number of open connections; beyond it, those that have waited longest for their clients are closed.",
 )
 @option(
     "Limits",
     "--stall_seconds",
     type=float,
     default=_DEFAULTS.stall_seconds,
-    help="Disconnect a client that reads nothing of its answer for this long.",
+    help="Disconnect a client that reads nothing of its answer for N seconds.",
 )
 @option(
     "Limits",
     "--drain_seconds",
     type=float,
     default=_DEFAULTS.drain_seconds,
-    help="How long running requests may continue after SIGTERM or Ctrl-C; 0 ends them at once.",
+    help="Let running requests continue for N seconds after SIGTERM or Ctrl-C; 0 ends them at once.",
 )
 @option("Output", "--no_ui", "ui", is_flag=True, flag_value=False, default=True, help="Serve no pages, only the API.")
 @option("Output", "--quiet", is_flag=True, help="Do not log requests.")

@@ -27,8 +27,8 @@ def command(text: str, stride: int | None, as_json: bool, html: str | None, **ar
 
     TEXT is a file, - for standard input or the text itself, as in gpt2lab score.
 
-    Texts longer than the context are read in overlapping windows; the place where one takes over is marked, and --json
-    and --html report how much context each token had.
+    Texts longer than the context are read in overlapping windows. The output marks the token at which the next window
+    takes over; --json and --html report how much context each token had.
     """
     from gpt2lab.exploring.score import read_document
 

@@ -79,7 +79,7 @@ def temperatures_option(default: str) -> Callable[[Decorated], Decorated]:
         type=float,
         multiple=True,
         metavar="T T …",
-        help=f"One or more, side by side; 0 takes the likeliest token.  [default: {default}]",
+        help=f"One or more temperatures to compare; 0 takes the likeliest token.  [default: {default}]",
     )
 
 

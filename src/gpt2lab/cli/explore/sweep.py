@@ -53,7 +53,8 @@ from gpt2lab.sampling.declaration import SamplingParams
     "--words",
     type=PATH,
     metavar="FILE",
-    help="A word list or any text: report the share of words that it lacks.  [default: the text of --against]",
+    help="A word list or any text: report the share of the samples' words that it lacks.  "
+    "[default: the text of --against]",
 )
 @JSON
 @HTML
