@@ -14,8 +14,8 @@
 
 namespace gpt2lab {
 
-// The width of a tile: matrices are packed into tiles of kTile output columns; see packing.h. KV cache blocks hold
-// kTile positions, so the same kind of product computes a block's scores.
+// The width of a tile: matrices are packed into tiles of kTile output columns; see packing.h. A block of the KV cache
+// holds kTile positions, so the scores of a block are computed like one tile of a product.
 constexpr int kTile = 32;
 
 // The size of a group of rows of quantised inputs. A group's part of a block is one tile of a matrix unit.
@@ -34,7 +34,7 @@ struct alignas(64) BFloat16Block {
 };
 
 constexpr int kMaxRows = 512;    // rows of one product
-constexpr int kPartBlocks = 24;  // blocks of k that a matrix unit takes at once
+constexpr int kPartBlocks = 24;  // blocks of k that a matrix unit processes at once
 constexpr std::size_t kScratchBytes =
     kMaxRows * kTile * sizeof(float) + kPartBlocks * kBlock * kTile * sizeof(BFloat16);
 
@@ -46,7 +46,7 @@ struct Product {
   bool prompt;     // see Kernels::prompts_apart
   const float* a;  // [m, k], rows lda apart; used if prepared_block is 0
   std::size_t lda;
-  const std::byte* prepared;  // [row groups][block_count(k)] blocks that prepare() has made from the rows
+  const std::byte* prepared;  // [row groups][block_count(k)] blocks that prepare() made from the rows
   const std::byte* b;         // packed tiles
   const float* bias;          // [n] padded to whole tiles, or null for none
   float* c;                   // [m, n], rows ldc apart
@@ -80,7 +80,7 @@ struct MatmulPart {
 struct Attention {
   const float* q;  // [m, head_dim], rows ldq apart
   std::size_t ldq;
-  bool half;
+  bool half;                  // keys and values are Half, not float
   const void* const* keys;    // per block: [head_dim][kTile], positions innermost
   const void* const* values;  // per block: [kTile][value_stride]
   int value_stride;           // head_dim rounded up to kTile; the padding is zero
@@ -120,7 +120,7 @@ struct Kernels {
   void (*product)(const Product&, int first_tile, int last_tile);
   void (*matmul_part)(const MatmulPart&);
   // Pack `count` lines of k numbers side by side into panels of max_rows or panel_columns lines; zeros fill the last
-  // panel. Lines lie `line` apart, numbers of a line `step` apart.
+  // panel. Lines are `line` numbers apart, and the numbers of a line `step` apart.
   void (*pack_rows)(const float* x, std::size_t line, std::size_t step, int count, int k, float* out);
   void (*pack_columns)(const float* x, std::size_t line, std::size_t step, int count, int k, float* out);
   void (*gelu)(float* x, int n);                                             // in place
@@ -129,12 +129,13 @@ struct Kernels {
   // a multiple of kTile. softmax_row() uses the largest scale · s as the offset.
   RowSum (*softmax_row)(float* s, int length, int padded, float scale);
   void (*softmax_again)(float* s, int length, int padded, float scale, float offset);
-  // Turns the gradient d of the probabilities p into that of the scores: p · (d - mean of d weighted by p) · scale.
+  // Turns d, the gradient of the probabilities p, into the gradient of the scores:
+  // p · (d - mean of d weighted by p) · scale.
   void (*softmax_gradient)(float* d, const float* p, int padded, float scale);
-  // Whether rows of prompts are computed differently from rows that continue them: a matrix unit is faster, but rounds
-  // differently. The choice depends on the row alone, never on the rows computed beside it.
+  // Returns whether rows of prompts are computed differently from rows that continue them: a matrix unit is faster, but
+  // rounds differently. The choice depends on the row alone, never on the rows computed beside it.
   bool (*prompts_apart)(Precision);
-  // Bytes of a block that prepare() makes; 0 if products read the rows directly.
+  // Returns the bytes of a block that prepare() makes; 0 if products read the rows directly.
   std::size_t (*prepared_block)(Precision, bool prompt);
   // Writes the inputs x[k] as row `row` of its group's blocks; the tail of the last block is zero.
   void (*prepare)(const float* x, int k, Precision precision, bool prompt, int row, std::byte* group);

@@ -1,4 +1,4 @@
-"""Zip and tar archives: the names of their members, and opening one of them.
+"""Zip and tar archives: list their members, and open one.
 
 Members that an operating system adds for itself (``__MACOSX``, ``._a.txt``) are left out, like all hidden files. This
 module knows nothing of what members contain.
@@ -25,12 +25,12 @@ ARCHIVES = (".zip", ".tgz", ".tar", ".tar.gz", ".tar.bz2", ".tar.xz")
 
 
 def is_archive(path: Path) -> bool:
-    """Return whether the name of ``path`` is that of an archive."""
+    """Return whether the name of ``path`` ends like that of an archive."""
     return path.name.lower().endswith(ARCHIVES)
 
 
 def is_hidden(path: PurePath) -> bool:
-    """Return whether a relative path leads through a hidden name or one that macOS adds to archives."""
+    """Return whether a part of a relative path is hidden, or a name that macOS adds to archives."""
     return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
 
 
@@ -61,7 +61,7 @@ def open_member(path: Path, member: str) -> io.BufferedReader:
             tar = stack.enter_context(tarfile.open(path, tarinfo=_Member))
             file = stack.enter_context(tar.extractfile(member) or io.BytesIO())
         return io.BufferedReader(_Opened(path, file, stack.pop_all()))
-    raise AssertionError  # readable() lets no error pass
+    raise AssertionError  # not reached: readable() re-raises every error
 
 
 def _check_dictionary(path: Path, info: zipfile.ZipInfo) -> None:
@@ -73,18 +73,18 @@ def _check_dictionary(path: Path, info: zipfile.ZipInfo) -> None:
         lengths = file.read(4)  # of the name and the extra field, which come before the data
         file.seek(int.from_bytes(lengths[:2], "little") + int.from_bytes(lengths[2:], "little") + 5, 1)
         if (size := int.from_bytes(file.read(4), "little")) > _MAX_DICTIONARY:
-            raise zipfile.BadZipFile(f"a dictionary of {size} bytes")
+            raise zipfile.BadZipFile(f"unpacking needs a dictionary of {size} bytes")
 
 
 class _Member(tarfile.TarInfo):
-    """A member of a tar archive. Refuses a long name that would fill memory: tarfile reads it at once."""
+    """A member of a tar archive. Refuses a name so long that it would fill memory, because tarfile reads it whole."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> _Member:
-        """Parse a header; raises :class:`tarfile.ReadError` if it announces a name or settings of over a megabyte."""
+        """Parse a header. Raises :class:`tarfile.ReadError` if it announces a name or attributes of over a megabyte."""
         found = super().frombuf(buf, encoding, errors)
         if found.size > _MAX_NAME and found.type in _NAMES:
-            raise tarfile.ReadError(f"a name of {found.size} bytes")
+            raise tarfile.ReadError(f"it has a name of {found.size} bytes")
         return found
 
 
@@ -115,7 +115,7 @@ class _Opened(io.RawIOBase):
 
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Turn what reading or unpacking an archive raises into a one-line error."""
+    """Turn every error of reading or unpacking an archive into one line."""
     try:
         yield
     except (Gpt2LabError, MemoryError):

@@ -1,8 +1,8 @@
-"""Admission: the samples that run, within a number of places and a budget of keys and values.
+"""Admission: which samples run, within limits on their number and on the memory of their keys and values.
 
 :mod:`~gpt2lab.generation.shares` chooses the next share. If its sample does not fit, a sample of a larger share pauses.
-A paused sample keeps its sequence unless others need the memory; then it is fed again later, which gives it the same
-numbers. This module knows nothing of engines and of text.
+A paused sample keeps its sequence unless others need the memory. If it loses the sequence, its text is fed again later,
+which gives the same numbers. This module knows nothing of engines or text.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
 
 class Admission:
-    """Up to ``max_samples`` running samples, which reserve up to ``max_tokens`` of KV cache; a larger one runs alone.
+    """Up to ``max_samples`` running samples, which reserve up to ``max_tokens`` of KV cache.
 
-    ``n_ctx`` is the model's context. ``free`` frees the sequence of a lane, if it has one.
+    A sample that needs more than ``max_tokens`` runs alone. ``n_ctx`` is the model's context. ``free`` frees the
+    sequence of a lane, if it has one.
     """
 
     def __init__(self, shares: Shares, max_samples: int, max_tokens: int, n_ctx: int, free: Callable[[Lane], None]):
@@ -33,9 +34,9 @@ class Admission:
         self._reserved = 0
 
     def admit(self) -> list[SampleLane]:
-        """Let samples run as long as they fit or larger shares can make room.
+        """Let waiting samples run as long as they fit, or as larger shares can make room for them.
 
-        Returns those that got a reservation: they run for the first time, or for the first time since they lost it.
+        Returns the samples that have a new reservation, because they have never run or have lost theirs.
         """
         admitted: list[SampleLane] = []
         while share := self._shares.next():
@@ -70,7 +71,7 @@ class Admission:
         self._reserved = 0
 
     def _needed(self, sample: SampleLane) -> int:
-        """Return the tokens to reserve before ``sample`` may run; 0 if it was paused and holds them."""
+        """Return the number of tokens to reserve before ``sample`` may run; 0 if it still has its reservation."""
         if sample.held:
             return 0
         return sample.reserve + (0 if sample.prompt.running else len(sample.prompt.text))
@@ -86,7 +87,7 @@ class Admission:
         self._reserved -= self._needed(sample)
 
     def _paused(self, share: Share) -> SampleLane | None:
-        """Return the last of the paused samples of other shares that hold a reservation."""
+        """Return the newest paused sample of another share that holds a reservation; None if there is none."""
         held = (sample for other in self._shares if other is not share for sample in other.waiting if sample.held)
         return max(held, key=lambda sample: sample.id, default=None)
 
@@ -94,7 +95,7 @@ class Admission:
         """Free what a paused sample holds."""
         self._release(sample)
         self._free(sample)
-        if sample.started:  # it will not share the keys and values of its prompt again
+        if sample.started:  # it will not use the shared keys and values of its prompt again
             sample.fed = sample.start
             sample.reserve = min(sample.reserve + len(sample.prompt.text), self._n_ctx)
             sample.prompt = PromptLane([])

@@ -1,8 +1,8 @@
-"""Turns: the samples that wait and run, by owner, and the owner whose sample runs next.
+"""Shares: the waiting and running samples of each owner, and the choice of the owner whose sample runs next.
 
-One sample of each owner runs before a second of any. The caller names the owners, such as HTTP requests; samples of
-one owner run in the order in which they came. This module decides only the order; it knows nothing of engines, memory
-or places.
+One sample of each owner runs before a second sample of any. The caller names the owners, such as HTTP requests. Samples
+of one owner start in the order in which they came. This module decides only the order; it knows nothing of engines,
+memory, or how many samples may run.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from gpt2lab.generation.requests import SampleLane, Share
 
 
 class Shares:
-    """The shares of all owners, in the order in which the owners came."""
+    """The shares of all owners, in the order of the owners' arrival."""
 
     def __init__(self) -> None:
         self._shares: dict[Hashable, Share] = {}
         self.n_waiting = 0
-        """The number of samples that wait, of all owners."""
+        """The number of waiting samples of all owners."""
 
     def __iter__(self) -> Iterator[Share]:
         return iter(self._shares.values())
@@ -27,7 +27,7 @@ class Shares:
         return bool(self._shares)
 
     def of(self, owner: Hashable) -> Share:
-        """Return the share of ``owner``; make it if there is none."""
+        """Return the share of ``owner``, which is made if there is none."""
         return self._shares.setdefault(owner, Share(owner))
 
     def wait(self, sample: SampleLane) -> None:
@@ -38,14 +38,14 @@ class Shares:
     def next(self) -> Share | None:
         """Return the share whose turn it is; None if no sample waits.
 
-        It is the waiting share with the fewest running samples; among equals, the one whose owner came first.
+        Of the shares with waiting samples, it has the fewest running ones; among equals, its owner came first.
         """
         if not self.n_waiting:
             return None
         return min((share for share in self if share.waiting), key=lambda share: len(share.running))
 
     def largest(self) -> Share:
-        """Return the share with the most running samples; among equals, the last to come."""
+        """Return the share with the most running samples; among equals, the one whose owner came last."""
         return max(reversed(self._shares.values()), key=lambda share: len(share.running))
 
     def admit(self, share: Share) -> SampleLane:
@@ -56,7 +56,7 @@ class Shares:
         return sample
 
     def pause(self, share: Share) -> SampleLane:
-        """Let the sample of ``share`` that was admitted last wait again, in front of the others, and return it."""
+        """Move the last admitted sample of ``share`` to the front of its waiting ones, and return it."""
         sample = share.running.pop()
         share.waiting.appendleft(sample)
         self.n_waiting += 1

@@ -1,9 +1,10 @@
 """Middleware that checks the headers ``Host`` and ``Origin``, so that pages of other sites cannot use the server.
 
-A browser lets every page send requests to this machine. With DNS rebinding such a page even reads the answers: the name
-in its own address resolves to 127.0.0.1 the second time. The header ``Host`` still holds that name, so a server that
-only this machine can reach answers only to names that it knows. ``Origin`` names the page that sends a request.
-This module knows nothing of keys; :mod:`~gpt2lab.serving.settings` checks what ``--allowed_host`` and ``--cors`` name.
+A browser lets every page send requests to this machine. With DNS rebinding, the page can even read the answers: when
+the name in the page's own address is looked up again, it resolves to 127.0.0.1. The header ``Host`` still holds that
+name, so a server that only this machine can reach accepts only names that it knows. ``Origin`` names the page that
+sends a request. This module knows nothing of keys; :mod:`~gpt2lab.serving.settings` checks the values of
+``--allowed_host`` and ``--cors``.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from gpt2lab.serving.settings import Settings
 
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
-"""Names of this machine, which every server answers to."""
+"""Names of this machine, which every server accepts."""
 
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\[\]:@/\s]+)(?::\d*)?")
 
@@ -57,13 +58,15 @@ class HostCheck:
         headers = Headers(scope=scope)
         hosts = headers.getlist("host")
         if len(hosts) > 1 or (not hosts and scope.get("http_version") != "1.0"):
-            raise ApiError(400, "a request needs one header 'Host'")
+            raise ApiError(400, "a request needs exactly one 'Host' header")
         host = hosts[0].lower() if hosts else ""  # HTTP/1.0 has none, but no browser speaks it
         if host and not self._knows(name := name_in(host)):
-            message = f"this server does not answer to the host {host}: if it is its name, use --allowed_host {name}"
+            message = (
+                f"this server does not accept the host {host}: if that is its name, start it with --allowed_host {name}"
+            )
             raise ApiError(403, message, code="host_not_allowed")
         origin = headers.get("origin")
-        # A preflight costs nothing, and browsers need its answer.
+        # A preflight request costs nothing, and browsers need its answer.
         if origin and scope["method"] != "OPTIONS" and not is_open(scope["path"]) and not self._trusts(origin, host):
             message = f"pages of {origin} may not use this server: allow them with --cors {origin}"
             raise ApiError(403, message, code="origin_not_allowed")

@@ -1,7 +1,7 @@
-"""API keys in use: which requests have one, how many run with each, and how many tokens each has left.
+"""API keys and their limits: check the key of a request, and count each key's running requests and tokens.
 
-The file of keys can be read again while the server runs. Requests that run and tokens that were used count on for keys
-that stay. :mod:`~gpt2lab.serving.key_file` reads the file.
+The file of keys can be read again while the server runs. For keys that stay, running requests and used tokens still
+count. :mod:`~gpt2lab.serving.key_file` reads the file.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ if TYPE_CHECKING:
     from gpt2lab.serving.settings import Settings
 
 ACCOUNT = "gpt2lab.account"
-"""Key of the scope under which a request that has a body finds its :class:`Account`."""
+"""Key of the ASGI scope; its value is the :class:`Account` of a request that has a body."""
 
 
 UNLIMITED = KeyLimits()
 
 
 class Account:
-    """The use that the requests with one key make of the server. Belongs to the event loop."""
+    """The running requests and remaining tokens of one key. Use it only from the event loop."""
 
     def __init__(self, limits: KeyLimits = UNLIMITED) -> None:
         self._limits = limits
         self._running = 0
-        self._tokens = float(limits.tokens_per_minute or 0)  # that may be used now; negative after a large request
+        self._tokens = float(limits.tokens_per_minute or 0)  # left now; negative after a large request
         self._counted_at = time.monotonic()
 
     def change(self, limits: KeyLimits) -> Account:
-        """Return the account with other limits."""
+        """Give the account other limits, and return it."""
         self._refill()
         used = 0 if (most := self._limits.tokens_per_minute) is None else most - self._tokens
         self._limits = limits
@@ -45,7 +45,7 @@ class Account:
 
     @contextmanager
     def request(self) -> Iterator[None]:
-        """Count a request while the block runs. Raises :class:`ApiError` 429 if as many as allowed run already."""
+        """Count a request while the block runs. Raises :class:`ApiError` 429 if the key's limit is reached."""
         most = self._limits.requests
         if most is not None and self._running >= most:
             raise _too_much(f"this API key may have {most} requests at the same time: wait for one to end", 1)
@@ -58,7 +58,8 @@ class Account:
     def reserve(self, n_tokens: int) -> Reservation:
         """Set aside the most tokens that a request may use. Raises :class:`ApiError` 429 if too few are left now.
 
-        A request for more than a minute's tokens needs those of a whole minute, and later ones wait for the rest.
+        A request for more than a minute's tokens is accepted once a whole minute's are left. Later requests are then
+        refused until the rest has refilled.
         """
         if (most := self._limits.tokens_per_minute) is not None:
             self._refill()
@@ -75,7 +76,7 @@ class Account:
             self._tokens += n_tokens
 
     def _refill(self) -> None:
-        """Add the tokens of the time since the last call, up to those of a minute."""
+        """Add the tokens for the time since the last call, up to a minute's."""
         now = time.monotonic()
         if (most := self._limits.tokens_per_minute) is not None:
             self._tokens = min(most, self._tokens + (now - self._counted_at) * most / 60)
@@ -83,18 +84,18 @@ class Account:
 
 
 class Reservation(NamedTuple):
-    """Tokens that are set aside for a request."""
+    """The tokens set aside for a request."""
 
     account: Account
     n_tokens: int
 
     def settle(self, n_used: int) -> None:
-        """Return the tokens that the request has not used, once it has ended."""
+        """Return the tokens that the request did not use; call this when it has ended."""
         self.account.give_back(self.n_tokens - n_used)
 
 
 class Keys:
-    """The accounts of all keys that the settings name. Raises :class:`~gpt2lab.errors.UsageError` for the file."""
+    """The accounts of all keys in the settings. Raises :class:`~gpt2lab.errors.UsageError` if the file is invalid."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -106,7 +107,10 @@ class Keys:
         return len(self._accounts)
 
     def reread(self) -> None:
-        """Read the file again. Raises :class:`~gpt2lab.errors.UsageError`, after which the earlier keys remain."""
+        """Read the file again.
+
+        Raises :class:`~gpt2lab.errors.UsageError` if it is invalid; the earlier keys then remain.
+        """
         limits = dict.fromkeys(self._settings.api_keys, UNLIMITED)
         if self._settings.api_key_file is not None:
             limits |= read_key_file(self._settings.api_key_file)
@@ -118,7 +122,7 @@ class Keys:
     def account(self, authorization: str) -> Account:
         """Return the account of the key in a header ``Authorization``, or one without limits if no key is needed.
 
-        Raises :class:`ApiError` 401.
+        Raises :class:`ApiError` 401 if a key is needed and the header has no valid one.
         """
         if not self._accounts:
             return self._nobody

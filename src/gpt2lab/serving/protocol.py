@@ -154,7 +154,7 @@ class ErrorBody(_Told):
 REFUSALS: dict[int | str, dict[str, Any]] = {
     400: {"model": ErrorBody, "description": "The request is invalid."},
     401: {"model": ErrorBody, "description": "The API key is missing or wrong."},
-    403: {"model": ErrorBody, "description": "The server does not answer to this host, or to pages of this origin."},
+    403: {"model": ErrorBody, "description": "The server does not accept this host, or pages of this origin."},
     404: {"model": ErrorBody, "description": "The server has no model of this name."},
     408: {"model": ErrorBody, "description": "The body did not arrive in time."},
     413: {"model": ErrorBody, "description": "The body is too long."},

@@ -1,7 +1,7 @@
-"""The mark that gpt2lab leaves in a folder of its output, and the deletion of its own files only.
+"""Marks, by which gpt2lab recognises the files that it made; it deletes no others.
 
-A mark is a small file, :data:`MARK`, with the patterns of the names that gpt2lab gives to files there. It shows later
-commands which files are theirs, wherever the folder lies and whatever else the user keeps in it.
+A mark is a small file, :data:`MARK`, in a folder of output. It lists patterns that match the names of gpt2lab's files
+there. So later commands can tell them from files of the user in the same folder.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def write_mark(folder: Path, patterns: Sequence[str]) -> None:
 
 
 def own_patterns(folder: Path) -> tuple[str, ...]:
-    """Return the patterns of the names that are gpt2lab's own in ``folder``; none if it has no mark."""
+    """Return the patterns of gpt2lab's own names in ``folder``; empty if the folder has no valid mark."""
     try:
         content = json.loads((folder / MARK).read_text(encoding="utf-8"))
         return tuple(map(str, content["files"])) if content["made by"] == "gpt2lab" else ()
@@ -53,10 +53,9 @@ def is_plain(path: Path) -> bool:
 
 
 def delete(folder: Path, names: Iterable[str]) -> list[Deleted]:
-    """Delete the files ``names``, each a path in ``folder``, then the folders below it that this leaves empty.
+    """Delete the files ``names``, which are paths relative to ``folder``, then the subfolders that this leaves empty.
 
-    Links, and whatever lies behind links to folders, stay. Returns the deleted files; one that cannot be deleted is
-    not among them.
+    Links are neither deleted nor followed. Returns the deleted files; a file that cannot be deleted is not among them.
     """
     deleted = []
     parents: set[Path] = set()

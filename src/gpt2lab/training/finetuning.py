@@ -1,7 +1,7 @@
 """Fine-tuning from Python: :func:`finetune` turns its arguments into a run, which trains while you iterate over it.
 
-The command line opens its runs here too, so both write the same folders and the same weights. Importing this module
-does not import torch.
+The command line opens its runs here too, so both write the same folders and the same weights. This module imports torch
+only when a run is opened.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from gpt2lab.training.start import Session
 
 Data: TypeAlias = str | os.PathLike[str] | Sequence[str] | Sequence[os.PathLike[str]] | Sequence[Mapping[str, str]]
-"""A path as ``--dataset`` takes it, several as :class:`~pathlib.Path`, texts, or rows of prompt and completion."""
+"""A path as ``--dataset`` takes it, a list of :class:`~pathlib.Path`, a list of texts, or a list of rows."""
 
 
 def finetune(
@@ -57,21 +57,22 @@ def finetune(
         data: a path as ``--dataset`` takes it, a list of :class:`~pathlib.Path`, a list of texts, or a list of rows
             with ``prompt`` (not learned) and ``completion``.
         steps: total number of updates, those of a resumed run included.
-        epochs: passes through the text, in place of ``steps``. Default: 3, and at least 100 updates.
+        epochs: passes through the text, in place of ``steps``. By default 3, and at least 100 updates.
         learning_rate: peak learning rate; None chooses it from the model's width.
         lora: rank of the adapters to train; 0 trains all weights.
-        validation: the share of the tokens to hold out for validation, or other data to validate with; None = neither.
+        validation: the share of the tokens to hold out for validation, or other data to validate with; None: neither.
         seed: seed of the weights, dropout, noise, held-out part and order of the text.
         run_name: name of the run's folder.
         callbacks: functions called with each update, after its validation.
         say: a function called with each message, such as the size of the data and the place of a saved state.
-        threads: number of threads; None is PyTorch's choice.
-        flags: any other flag of ``gpt2lab train`` by name, such as ``batch_size=8`` or ``checkpoint_dir="runs"``.
+        threads: number of threads; None leaves the choice to PyTorch.
+        flags: other flags of ``gpt2lab train`` by name, such as ``batch_size=8`` or ``checkpoint_dir="runs"``, except
+            ``config`` and those that ``model``, ``data`` and ``validation`` replace.
 
     Raises:
         TypeError: for a keyword that is not a flag.
-        UsageError: for a value that is out of range, or data without text; if PyTorch is missing, or another process
-            trains under this name.
+        UsageError: for a value that is out of range, or data without text; also if PyTorch is missing, or another
+            process trains under this name.
         CheckpointError, DownloadError: if the model or the state to resume from cannot be read.
     """
     flags |= {"steps": steps, "epochs": epochs, "learning_rate": learning_rate, "lora": lora, "seed": seed}
@@ -93,7 +94,7 @@ def finetune(
 
 
 class Run:
-    """A training run. Iterating over it trains: each item is an :class:`~gpt2lab.training.reporting.Update` just made.
+    """A training run. Iterating over it trains; each item is the :class:`~gpt2lab.training.reporting.Update` just made.
 
     You may leave the loop at any time: the run waits, and another loop continues it. :meth:`stop` saves a state and
     ends the run; leaving a ``with`` block does so too. Ctrl-C during an update finishes it, saves, and raises
@@ -138,7 +139,7 @@ class Run:
     def stop(self) -> None:
         """Save a state and end the run; the same call of :func:`finetune` resumes it.
 
-        During an update, as from another thread, the update is finished first.
+        If another thread calls this during an update, that update is finished first.
         """
         self._session.trainer.stopping = True
         if getgeneratorstate(self._updates) != GEN_RUNNING:
@@ -165,7 +166,7 @@ class Run:
     def outcome(self) -> str | None:
         """Reason for the end: None before it, then ``finished``, ``no better`` (by ``patience``) or ``interrupted``.
 
-        ``ended before`` means that the folder held a finished run, so that there was nothing to do.
+        ``ended before`` means that the folder already held a finished run.
         """
         return self._session.trainer.outcome
 
@@ -176,14 +177,14 @@ class Run:
 
     @property
     def model(self) -> LanguageModel:
-        """The best model so far on held-out text; without validation, the model as it is now. It no longer changes."""
+        """The best model so far on held-out text; without validation, the current one. Later updates leave it alone."""
         return self._session.model()
 
 
 def open_session(job: Job, settings: Settings, reporter: Reporter, threads: int | None) -> Session:
     """Prepare this process for training with ``threads`` threads, import torch, and open a session.
 
-    Raises :class:`UsageError` if PyTorch is missing or the samples could not be written.
+    Raises :class:`UsageError` if PyTorch is missing or the folder of samples is not writable.
     """
     from gpt2lab.training.memory import prepare_process
 
@@ -199,7 +200,7 @@ def open_session(job: Job, settings: Settings, reporter: Reporter, threads: int 
 
 
 def _check_sample_dir(folder: Path) -> None:
-    """Raise :class:`UsageError` now, not after the first updates, if the folder is not writable."""
+    """Raise :class:`UsageError` if the folder is not writable: before training, not after the first updates."""
     try:
         there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     except OSError as error:  # a parent folder that may not be read
@@ -209,7 +210,7 @@ def _check_sample_dir(folder: Path) -> None:
 
 
 def _taken(flags: dict[str, Any], kind: type, but: Container[str] = ()) -> dict[str, Any]:
-    """Remove the fields of ``kind`` from ``flags``, except those in ``but``; return them, checked."""
+    """Take the values of ``kind``'s fields out of ``flags``, except those in ``but``; check and return them."""
     hints = typing.get_type_hints(kind)
     names = [field.name for field in fields(kind) if field.name in flags and field.name not in but]
     return {name: _checked(name, flags.pop(name), hints[name]) for name in names}
@@ -272,7 +273,7 @@ def _model_name(model: Any) -> str:
 
 
 def _dataset(name: str, data: Any) -> tuple[str, ...] | Given:
-    """Return ``data`` as a job takes it. Raises :class:`UsageError` if it is none of :data:`Data`."""
+    """Return ``data`` as a job takes it. Raises :class:`UsageError` for anything but :data:`Data`."""
     if isinstance(data, str | os.PathLike):
         return (os.fspath(data),)
     if isinstance(data, Mapping) or not isinstance(data, Iterable):
