@@ -31,10 +31,10 @@ from gpt2lab.training.settings import Settings
 SHAPE = {"n_ctx": 512, "n_embd": 256, "n_head": 4, "n_layer": 8}
 """The default shape of a model with random weights."""
 SHAPE_HELP = {
-    "n_ctx": "Longest context, in tokens.",
-    "n_embd": "Width.",
-    "n_head": "Attention heads in a layer.",
-    "n_layer": "Layers.",
+    "n_ctx": "longest context, in tokens.",
+    "n_embd": "width.",
+    "n_head": "attention heads in a layer.",
+    "n_layer": "layers.",
 }
 
 

@@ -86,7 +86,10 @@ class CompletionRequest(_WithSampling):
         description="Token id, or text that stands for its tokens → number added to the logit, from -100 to 100.",
     )
     seed: int | None = Field(
-        None, ge=-1, lt=1 << 63, description="Same seed, same text. Default, or -1: random; see the answer."
+        None,
+        ge=-1,
+        lt=1 << 63,
+        description="The same seed gives the same text. By default, or if -1, a random one, which the answer contains.",
     )
     ignore_eos: bool | None = Field(None, description="Continue after <|endoftext|>.")
     user: str | None = Field(None, description="Accepted for compatibility; neither used nor logged.")
@@ -112,7 +115,7 @@ class LogitsRequest(_Strict):
     model: str | None = None
     tokens: IdsField = Field(description="The tokens so far; empty at the start of a text.")
     drawn: int = Field(
-        0, ge=0, description="The number of last tokens that a completion drew; their rounding may differ."
+        0, ge=0, description="The number of tokens at the end that a completion drew; these may be rounded differently."
     )
 
 

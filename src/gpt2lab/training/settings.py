@@ -52,7 +52,7 @@ class Settings:
     )
     patience: int = _setting(_LENGTH, 0, "Stop after N validations without improvement; 0 never stops early.", 0)
 
-    batch_size: int = _setting(_BATCHES, 4, "Windows per batch; fewer take less memory.", 1)
+    batch_size: int = _setting(_BATCHES, 4, "Windows per batch; fewer windows take less memory.", 1)
     accumulate_gradients: int = _setting(_BATCHES, 2, "Batches per update.", 1)
     block_size: int | None = _setting(_BATCHES, None, "Tokens per window.  [default: the model's n_ctx]", 1)
     sampling: Literal["epoch", "uniform"] = _setting(
@@ -126,7 +126,9 @@ class Settings:
 
     val_every: int = _setting(_WATCHING, 50, "Validate every N updates and after the last; 0 never validates.", 0)
     val_batch_size: int = _setting(_WATCHING, 2, "Windows per validation batch.", 1)
-    val_batch_count: int = _setting(_WATCHING, 40, "Validation batches: always the same, spread evenly.", 1)
+    val_batch_count: int = _setting(
+        _WATCHING, 40, "Validation batches, always the same ones, spread evenly over the text.", 1
+    )
     sample_every: int = _setting(_WATCHING, 100, "Write samples every N updates; 0 never does.", 0)
     sample_length: int | None = _setting(_WATCHING, None, "Tokens per sample.  [default: 256, or n_ctx if smaller]", 1)
     sample_num: int = _setting(_WATCHING, 1, "Samples written each time.", 1)
@@ -145,7 +147,7 @@ class Settings:
     save_minutes: float = _setting(_SAVING, 10.0, "Also save every N minutes; 0 disables this.", 0)
     keep: int = _setting(_SAVING, 5, "Number of states to keep.", 1)
     keep_checkpoint_every_n_hours: float = _setting(
-        _SAVING, 0.0, "Besides these, keep one state for every N hours of training; 0 keeps no others.", 0
+        _SAVING, 0.0, "Besides the last --keep states, keep one for every N hours of training; 0 keeps none.", 0
     )
 
     def __post_init__(self) -> None:
