@@ -269,7 +269,7 @@ def test_two_processes_do_not_write_the_same_dataset(tmp_path):
     (partial / "tokens-00001.safetensors").touch()
     with Hold() as other:
         other.take(partial)
-        with pytest.raises(UsageError, match=r"another process is writing into .*out\.gpt2lab\.partial"):
+        with pytest.raises(UsageError, match=r"another process or run is writing into .*out\.gpt2lab\.partial"):
             write(tmp_path / "out", texts("new"))
     assert (partial / "tokens-00001.safetensors").exists()
     write(tmp_path / "out", texts("new"))

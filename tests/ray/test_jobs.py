@@ -243,7 +243,7 @@ def test_two_jobs_do_not_write_the_same_parts(job, tmp_path):
     with LocalOutput(tmp_path / "out.jsonl").held():
         result = job(tmp_path / "out.jsonl")
     assert result.exit_code == 2
-    assert "another process is writing into" in result.stderr
+    assert "another process or run is writing into" in result.stderr
 
 
 # ---- mistakes -------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ pytestmark = needs.mark("POSIX")
 def test_a_folder_is_created_and_locked(tmp_path: Path) -> None:
     with Hold() as one, Hold() as other:
         one.take(tmp_path / "a" / "b", create=True)
-        with pytest.raises(UsageError, match="another process is writing into"):
+        with pytest.raises(UsageError, match="another process or run is writing into"):
             other.take(tmp_path / "a" / "b", create=True)
 
 

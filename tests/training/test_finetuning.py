@@ -201,12 +201,12 @@ def test_a_callback_that_raises_leaves_a_run_that_can_go_on():
 def test_a_run_holds_its_folder_until_it_ends_or_is_forgotten():
     finetune(steps=1).finish()
     run = finetune()
-    with pytest.raises(UsageError, match="another process is writing into checkpoint/run1"):
+    with pytest.raises(UsageError, match="another process or run is writing into checkpoint/run1"):
         finetune()
     del run
     run = finetune()
     next(run)
-    with pytest.raises(UsageError, match="another process is writing into checkpoint/run1"):
+    with pytest.raises(UsageError, match="another process or run is writing into checkpoint/run1"):
         finetune()
     run.stop()
     finetune().stop()

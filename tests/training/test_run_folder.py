@@ -70,7 +70,7 @@ def original(tmp_path):
 @pytest.mark.parametrize("restore_from", ["latest", "fresh"])
 def test_of_two_first_trainings_under_one_name_one_is_refused_and_nothing_is_lost(restore_from):
     first = session()
-    with pytest.raises(UsageError, match="another process is writing into checkpoint/run1"):
+    with pytest.raises(UsageError, match="another process or run is writing into checkpoint/run1"):
         session(job={"restore_from": restore_from})
     assert first.finish() == 0
     assert len(states(RUN)) == 1 and [path.name for path in Path("checkpoint").iterdir()] == ["run1"]
@@ -85,7 +85,7 @@ def test_two_runs_do_not_share_a_folder_of_samples(earlier):
     first = session(3, sample_every=1, sample_length=2, job={"checkpoint_dir": "a"})
     updates = first.updates()
     next(updates)
-    with pytest.raises(UsageError, match="another process is writing into samples/run1"):
+    with pytest.raises(UsageError, match="another process or run is writing into samples/run1"):
         session(sample_every=1, sample_length=2, job={"checkpoint_dir": "b"}).finish()
     assert len(list(updates)) == 2
     assert sorted(path.name for path in Path("samples").iterdir()) == ["run1", *(["run1-1"] if earlier else [])]
@@ -260,6 +260,25 @@ def test_samples_that_fail_are_said_once_and_do_not_end_training(monkeypatch):
         "continues without"
     ]
     assert len(states(RUN)) == 1 and not Path("samples").exists()
+
+
+@pytest.mark.parametrize("sample_dir", ["checkpoint", "checkpoint/run1"])
+def test_samples_in_the_run_folder_move_aside_with_it(sample_dir):
+    for number in (1, 2):
+        session(
+            1, sample_every=1, sample_length=2, seed=number, job={"sample_dir": sample_dir, "restore_from": "fresh"}
+        ).finish()
+    moved = [path.relative_to("checkpoint").parts[0] for path in Path("checkpoint").rglob("samples-1")]
+    assert sorted(moved) == ["run1", "run1-1"]
+    assert states(Path("checkpoint/run1-1")) and states(RUN)
+
+
+def test_a_counter_of_another_origin_stays():
+    RUN.mkdir(parents=True)
+    (RUN / "counter").write_text("mine")
+    with pytest.raises(UsageError, match="contains counter, which no training run wrote"):
+        session(1).finish()
+    assert (RUN / "counter").read_text() == "mine"
 
 
 # ---- messages -------------------------------------------------------------------------------------------------------

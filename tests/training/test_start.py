@@ -81,7 +81,7 @@ def test_two_runs_do_not_share_a_folder():
     with Hold() as other:
         other.take(Path("checkpoint/run1"))
         for restore_from in ("latest", "fresh"):
-            with pytest.raises(UsageError, match="another process is writing into checkpoint/run1: wait"):
+            with pytest.raises(UsageError, match="another process or run is writing into checkpoint/run1: wait"):
                 run(2, restore_from=restore_from)
     assert contents() == before
     run(2)

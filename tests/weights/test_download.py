@@ -173,7 +173,7 @@ def test_weights_of_another_sha256_are_refused_and_fetched_again_next_time(hub, 
 def test_two_processes_do_not_download_into_the_same_folder(bucket, tmp_path):
     with Hold() as other:
         other.take(tmp_path / "models" / "124M", create=True)
-        with pytest.raises(UsageError, match="another process is writing into"):
+        with pytest.raises(UsageError, match="another process or run is writing into"):
             download("124M", source="openai")
         assert list((tmp_path / "models" / "124M").iterdir()) == []
     download("124M", source="openai")

@@ -69,7 +69,7 @@ class Hold:
                 self._held[key], descriptor = descriptor, -1
         except BlockingIOError:
             raise UsageError(
-                f"another process is writing into {folder}: wait for it to finish, or give another name"
+                f"another process or run is writing into {folder}: wait for it to finish, stop it, or give another name"
             ) from None
         except OSError:
             pass  # a file system without locks

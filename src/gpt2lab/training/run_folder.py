@@ -23,7 +23,7 @@ from gpt2lab.weights.openai import newest_prefix
 
 RUN_FILES = (
     *("settings.json", "config.json", "model.safetensors", *VOCABULARY_FILES, CARD),
-    *("state-*", "metrics*.jsonl", "losses.svg", "losses.png", "events.out.tfevents.*"),
+    *("state-*", checkpoints.COUNTER, "metrics*.jsonl", "losses.svg", "losses.png", "events.out.tfevents.*"),
 )
 """The names that training gives to files and folders in a run folder."""
 SAMPLE_FILES = ("samples-*",)
@@ -74,6 +74,8 @@ def move_aside(job: Job, say: Say) -> None:
     while any(_numbered(folder, number).exists() for folder in (run, samples)):
         number += 1
     for folder in earlier:
+        if not folder.exists():  # the samples lay in the run folder and moved with it
+            continue
         aside, what = _numbered(folder, number), "run" if folder is run else "samples"
         try:
             folder.rename(aside)
