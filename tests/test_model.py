@@ -191,6 +191,7 @@ def test_length_0_gives_an_empty_completion(tiny: LanguageModel) -> None:
         ([1] * 65, None, "the prompt has 65 tokens, more than the model's context of 64"),
         ([1] * 65, 1, "the prompt has 65 tokens, more than the model's context of 64"),
         ([1] * 60, 5, "after a prompt of 60 tokens the model's context of 64 has room for 4, not 5"),
+        ([1], 64, "after a prompt of 1 token the model's context of 64 has room for 63, not 64"),
         ("", 65, "after a prompt of 0 tokens the model's context of 64 has room for 64, not 65"),
     ],
 )

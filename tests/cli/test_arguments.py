@@ -75,6 +75,37 @@ def test_help_after_two_dashes_is_not_taken_for_a_prompt(gpt2lab, command: list[
     assert result.stderr.startswith("gpt2lab: error: --help after -- is a prompt;")
 
 
+TAKE_A_TEXT = [["generate"], ["next"], ["score"], ["tokens"], ["explore", "sweep"], ["explore", "compare", "a", "b"]]
+
+
+@pytest.mark.parametrize("command", TAKE_A_TEXT, ids=" ".join)
+def test_a_text_without_quotes_gets_the_advice_to_put_it_in_quotes(gpt2lab, command: list[str]) -> None:
+    result = gpt2lab(*command, "Once", "upon", "a", "time")
+    assert result.exit_code == 2
+    assert result.stderr.startswith(
+        "gpt2lab: error: unexpected arguments 'upon a time': put a text of several words in quotes (see "
+    )
+
+
+def test_a_pattern_without_quotes_gets_the_advice_to_put_it_in_quotes(gpt2lab) -> None:
+    result = gpt2lab("train", "--dataset", "a.txt", "b.txt")
+    assert result.exit_code == 2
+    assert result.stderr.startswith(
+        "gpt2lab: error: unexpected argument 'b.txt': repeat --dataset before each, or put a pattern in quotes (see "
+    )
+
+
+def test_a_superfluous_word_is_named(gpt2lab) -> None:
+    result = gpt2lab("serve", "tales")
+    assert result.exit_code == 2
+    assert result.stderr.startswith("gpt2lab: error: unexpected argument 'tales' (see ")
+
+
+def test_a_number_with_bounds_is_called_an_integer(gpt2lab) -> None:
+    assert "'x' is not a valid integer. (see" in gpt2lab("serve", "--port", "x").stderr
+    assert "--nsamples INTEGER  " in gpt2lab("generate", "--help").stdout
+
+
 ADVISED = [
     ["generate", "--length", "2"],
     ["next"],

@@ -17,7 +17,7 @@ from gpt2lab.cli.data_options import (
     vocabulary_option,
 )
 from gpt2lab.cli.jobs import check_ray, ray_options
-from gpt2lab.cli.options import PATH, GroupedCommand, option
+from gpt2lab.cli.options import PATH, GroupedCommand, Integer, option
 from gpt2lab.cli.output import say
 from gpt2lab.errors import UsageError, escaped
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 @option(
     "Writing",
     "--combine",
-    type=click.IntRange(1),
+    type=Integer(1),
     default=50_000,
     metavar="CHARS",
     help="For OUT.npz: join documents into arrays of at least N characters.",
@@ -52,12 +52,12 @@ if TYPE_CHECKING:
 @option(
     "Writing",
     "--shard_tokens",
-    type=click.IntRange(1),
+    type=Integer(1),
     default=100_000_000,
     metavar="N",
     help="Start a new file at the first document boundary after N tokens.",
 )
-@option("Writing", "--jobs", type=click.IntRange(1), help="The number of cores to use.  [default: all]")
+@option("Writing", "--jobs", type=Integer(1), help="The number of cores to use.  [default: all]")
 @option("Writing", "--overwrite", is_flag=True, help="Replace OUT if it exists.")
 @ray_options
 def command(

@@ -17,6 +17,7 @@ from gpt2lab.cli.options import (
     PATH,
     TEXT,
     GroupedCommand,
+    Integer,
     generation_options,
     model_loader,
     model_options,
@@ -70,7 +71,7 @@ from gpt2lab.generation.run import in_order
 @option(
     "Samples",
     "--nsamples",
-    type=click.IntRange(min=0),
+    type=Integer(min=0),
     default=1,
     help="Samples of each prompt; 0 continues until stopped.",
 )

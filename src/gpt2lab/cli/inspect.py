@@ -14,7 +14,7 @@ from gpt2lab.cli.data_options import (
     vocabulary_of,
     vocabulary_option,
 )
-from gpt2lab.cli.options import PATH, GroupedCommand, option
+from gpt2lab.cli.options import PATH, GroupedCommand, Integer, option
 
 if TYPE_CHECKING:
     from gpt2lab.data.counts import Counts
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 @click.argument("data", type=PATH, nargs=-1, required=True, metavar="DATA...")
 @reading_options
 @vocabulary_option
-@option("Batch", "--block_size", type=click.IntRange(1), default=16, metavar="N", help="Tokens per window.")
-@option("Batch", "--batch", type=click.IntRange(0), default=2, metavar="N", help="Windows to show.")
-@option("Batch", "--seed", type=click.IntRange(0), default=0, help="Seed of the order of windows.")
+@option("Batch", "--block_size", type=Integer(1), default=16, metavar="N", help="Tokens per window.")
+@option("Batch", "--batch", type=Integer(0), default=2, metavar="N", help="Windows to show.")
+@option("Batch", "--seed", type=Integer(0), default=0, help="Seed of the order of windows.")
 @option("Batch", "--json", "as_json", is_flag=True, help="One JSON object: counts, and windows as ids.")
 def command(
     data: tuple[str, ...],

@@ -10,6 +10,7 @@ import click
 
 from gpt2lab.cli.options import (
     GroupedCommand,
+    Integer,
     generation_options,
     model_loader,
     model_options,
@@ -41,7 +42,7 @@ _HOW_TO_END = ("Ctrl-Z and Enter end" if sys.platform == "win32" else "Ctrl-D en
       gpt2lab interactive --model_name 124M --top_k 40 --length 100
     """,
 )
-@option("Samples", "--nsamples", type=click.IntRange(min=1), default=1, help="Samples of each prompt.")
+@option("Samples", "--nsamples", type=Integer(min=1), default=1, help="Samples of each prompt.")
 @generation_options
 @sampling_options
 @model_options("q8_0")

@@ -9,9 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import click
-
-from gpt2lab.cli.options import Decorated, option
+from gpt2lab.cli.options import Decorated, Integer, option
 from gpt2lab.cli.output import json_line, plain
 from gpt2lab.cli.progress import Progress
 from gpt2lab.cli.prompts import hint_at_space
@@ -44,7 +42,7 @@ def ray_options(function: Decorated) -> Decorated:
         option(
             group,
             "--workers",
-            type=click.IntRange(1),
+            type=Integer(1),
             metavar="N",
             help="Number of workers.  [default: as many as the CPUs of the cluster allow]",
         ),
@@ -60,7 +58,7 @@ def job_options(function: Decorated) -> Decorated:
     size = option(
         group,
         "--part_size",
-        type=click.IntRange(1),
+        type=Integer(1),
         default=64,
         metavar="N",
         help="Prompts per part. A worker takes, and saves, one part at a time.",

@@ -45,6 +45,12 @@ class HomePath(click.Path):
         return super().convert(expanded(value) if isinstance(value, str) else value, param, ctx)
 
 
+class Integer(click.IntRange):
+    """A whole number within bounds, which help and errors call an integer; click says "integer range"."""
+
+    name = "integer"
+
+
 TEXT, PATH, FOLDER = TypedText(), HomePath(), HomePath(path_type=Path)
 """Types of arguments and options: text, a path or an address as a string, and a :class:`~pathlib.Path`."""
 
@@ -58,7 +64,23 @@ class GroupedOption(click.Option):
 
 
 class GroupedCommand(click.Command):
-    """A command whose help lists options under the headings of their groups."""
+    """A command whose help lists options under the headings of their groups, and which explains superfluous words."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse ``args``; the error for words that belong to nothing says how to join them to the rest."""
+        ctx.allow_extra_args = True  # so that click leaves the error to us
+        extra = super().parse_args(ctx, args)
+        if extra and not ctx.resilient_parsing:
+            ctx.fail(f"unexpected argument{'s' * (len(extra) != 1)} {' '.join(extra)!r}{self._hint_at_quotes()}")
+        return extra
+
+    def _hint_at_quotes(self) -> str:
+        for parameter in self.params:
+            if isinstance(parameter, click.Argument) and parameter.name in ("prompt", "text"):
+                return ": put a text of several words in quotes"
+            if parameter.required and parameter.multiple:
+                return f": repeat {parameter.opts[0]} before each, or put a pattern in quotes"
+        return ""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write one section for each group, in order of first appearance, and ``--help`` last."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gpt2lab.cli.options import PATH, GroupedCommand, option
+from gpt2lab.cli.options import PATH, GroupedCommand, Integer, option
 from gpt2lab.engines.precision import KV_PRECISIONS, PRECISIONS
 from gpt2lab.errors import Gpt2LabError, UsageError
 from gpt2lab.serving.settings import KEYS_VARIABLE, Settings, keys_in_environment
@@ -73,7 +73,7 @@ _DEFAULTS = Settings()
 @option(
     "Address", "--host", default="127.0.0.1", help="Address to listen on; 0.0.0.0 means all addresses of this machine."
 )
-@option("Address", "--port", type=click.IntRange(0, 65535), default=8000, help="Port; 0 takes any free one.")
+@option("Address", "--port", type=Integer(0, 65535), default=8000, help="Port; 0 takes any free one.")
 @option(
     "Address",
     "--allowed_host",

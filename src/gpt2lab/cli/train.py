@@ -20,7 +20,7 @@ from typing import Any
 import click
 
 from gpt2lab.cli.data_options import reading_options
-from gpt2lab.cli.options import PATH, TEXT, GroupedCommand, option
+from gpt2lab.cli.options import PATH, TEXT, GroupedCommand, Integer, option
 from gpt2lab.config import ModelConfig
 from gpt2lab.errors import UsageError
 from gpt2lab.training.finetuning import open_session
@@ -179,7 +179,7 @@ def _toml() -> Any:
 @option(
     "Data",
     "--combine",
-    type=click.IntRange(min=1),
+    type=Integer(min=1),
     default=50_000,
     metavar="CHARS",
     help="With --sampling uniform: join documents into chunks of at least N characters, which no window crosses.",
@@ -219,7 +219,7 @@ def _toml() -> Any:
 @option(
     "Machine",
     "--threads",
-    type=click.IntRange(min=1),
+    type=Integer(min=1),
     help="Threads of this process.  [default: its share of the cores]",
 )
 @option("Machine", "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to compute.")

@@ -165,8 +165,9 @@ def _limit(n_prompt: int, options: Options, n_ctx: int) -> tuple[int, FinishReas
     if room < 0:
         what = f"the prompt has {n_prompt} tokens, more than the model's context of {n_ctx}: shorten it"
     else:
+        tokens = "1 token" if n_prompt == 1 else f"{n_prompt} tokens"
         what = (
-            f"after a prompt of {n_prompt} tokens the model's context of {n_ctx} has room for {room}, not {wanted}: "
+            f"after a prompt of {tokens} the model's context of {n_ctx} has room for {room}, not {wanted}: "
             "ask for fewer"
         )
     raise ContextError(f"{what}, or let the context slide (--overflow slide, in Python overflow='slide')")

@@ -103,7 +103,8 @@ def _hub_errors(size: str, name: str) -> Iterator[None]:
         reason = first_line(error) or type(error).__name__
         raise DownloadError(
             f"cannot get {name} of {HUB_REPOSITORIES[size]} from the Hugging Face hub ({reason}); "
-            f"is this machine online? Another way is `gpt2lab download {size} --source openai`; `tales` needs none"
+            f"is this machine online? Another way is `gpt2lab download {size} --source openai`; "
+            "the built-in `tales` needs no download"
         ) from None
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, fields
 import click
 
 from gpt2lab.cli.explore.shared import HTML, JSON, write_result
-from gpt2lab.cli.options import TEXT, GroupedCommand, option
+from gpt2lab.cli.options import TEXT, GroupedCommand, Integer, option
 from gpt2lab.cli.output import print_json
 from gpt2lab.cli.prompts import hint_at_space, prompt_argument
 
@@ -17,7 +17,7 @@ from gpt2lab.cli.prompts import hint_at_space, prompt_argument
     short_help="Show the token each layer would predict and, with --html, the attention of every head.",
 )
 @click.argument("prompt", type=TEXT)
-@option("Output", "--top", type=click.IntRange(1, 100), default=3, help="Guesses kept for each layer and token.")
+@option("Output", "--top", type=Integer(1, 100), default=3, help="Guesses kept for each layer and token.")
 @JSON
 @HTML
 @option("Model", "--model_name", "--model", default="tales", metavar="NAME", help="As in gpt2lab generate.")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gpt2lab.cli.explore.shared import HTML, JSON, SEED, write_result
-from gpt2lab.cli.options import TEXT, GroupedCommand, option, sampling_options
+from gpt2lab.cli.options import TEXT, GroupedCommand, Integer, option, sampling_options
 from gpt2lab.cli.output import print_json
 from gpt2lab.cli.prompts import hint_at_space, prompt_argument
 from gpt2lab.engines.precision import PRECISIONS
@@ -29,14 +29,14 @@ if TYPE_CHECKING:
 @click.argument("model_a")
 @click.argument("model_b")
 @click.argument("prompt", type=TEXT)
-@option("Samples", "--nsamples", type=click.IntRange(min=1), default=1, help="Samples of each model.")
-@option("Samples", "--length", type=click.IntRange(min=1), default=60, help="Maximum number of tokens in a sample.")
+@option("Samples", "--nsamples", type=Integer(min=1), default=1, help="Samples of each model.")
+@option("Samples", "--length", type=Integer(min=1), default=60, help="Maximum number of tokens in a sample.")
 @SEED
 @sampling_options
 @option(
     "Output",
     "--top",
-    type=click.IntRange(1, 1000),
+    type=Integer(1, 1000),
     default=10,
     help="Show the N tokens whose probability rises most from A to B, and the N whose probability falls most.",
 )

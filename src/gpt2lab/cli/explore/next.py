@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from gpt2lab.cli.explore.shared import JSON, SEED, ManyNumbers, loader_and_names, temperatures_option
-from gpt2lab.cli.options import TEXT, model_options, option, sampling_options
+from gpt2lab.cli.options import TEXT, Integer, model_options, option, sampling_options
 from gpt2lab.cli.output import print_json
 from gpt2lab.cli.prompts import hint_at_space, prompt_argument
 from gpt2lab.sampling.declaration import SamplingParams
@@ -25,7 +25,7 @@ from gpt2lab.sampling.declaration import SamplingParams
     """,
 )
 @click.argument("prompt", type=TEXT)
-@option("Output", "--top", type=click.IntRange(1, 1000), default=10, help="Show the N likeliest tokens.")
+@option("Output", "--top", type=Integer(1, 1000), default=10, help="Show the N likeliest tokens.")
 @JSON
 @SEED
 @temperatures_option("that of --temperature alone")

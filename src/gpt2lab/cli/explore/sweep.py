@@ -20,7 +20,7 @@ from gpt2lab.cli.explore.shared import (
     temperatures_option,
     write_result,
 )
-from gpt2lab.cli.options import PATH, TEXT, model_options, option, sampling_options
+from gpt2lab.cli.options import PATH, TEXT, Integer, model_options, option, sampling_options
 from gpt2lab.cli.output import print_json
 from gpt2lab.cli.prompts import hint_at_space, prompt_argument
 from gpt2lab.sampling.declaration import SamplingParams
@@ -35,8 +35,8 @@ from gpt2lab.sampling.declaration import SamplingParams
     """,
 )
 @click.argument("prompt", type=TEXT)
-@option("Samples", "--nsamples", type=click.IntRange(min=1), default=3, help="Samples at each temperature.")
-@option("Samples", "--length", type=click.IntRange(min=1), default=60, help="Maximum number of tokens in a sample.")
+@option("Samples", "--nsamples", type=Integer(min=1), default=3, help="Samples at each temperature.")
+@option("Samples", "--length", type=Integer(min=1), default=60, help="Maximum number of tokens in a sample.")
 @SEED
 @option("Samples", "--ignore_eos", is_flag=True, help="Continue after <|endoftext|>, as the original did.")
 @temperatures_option("0 0.5 1 1.1 1.2 1.3 2 100")
