@@ -203,7 +203,8 @@ def test_one_line_of_text_is_enough_and_nothing_is_held_out_of_it(folder, capsys
     Path("line.txt").write_text("To be, or not to be.\n")
     run("--dataset", "line.txt", "--model_name", TINY, *QUICK, "--steps", 2)
     out = capsys.readouterr().out
-    assert "too few to hold any out: there will be no validation" in out
+    few = re.search(r"(\d+) tokens are too few to hold any out: there will be no validation", out)
+    assert few and f"dataset has {few[1]} tokens" in out
     assert re.search(r"shorter than a window of 64: windows have \d tokens", out)
     assert (Path("checkpoint/run1/model.safetensors")).exists()
 
@@ -342,7 +343,9 @@ def test_a_users_mistake_is_one_line(folder, capsys, arguments, message):
 
 def test_another_shape_under_the_same_name_is_refused(folder, capsys):
     run(*FRESH, "--steps", 1)
-    assert "does not fit this model or optimizer" in error_of(capsys, *FRESH, "--n_embd", "16", "--steps", 2)
+    error = error_of(capsys, *FRESH, "--n_embd", "16", "--steps", 2)
+    assert "does not fit this model or optimizer" in error
+    assert "use the same settings as before, another --run_name, or --restore_from fresh" in error
     run(*FRESH, "--steps", 2)
     assert "already has 2 updates" in error_of(capsys, *FRESH, "--steps", 1)
 

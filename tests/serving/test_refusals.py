@@ -142,14 +142,16 @@ def test_a_malformed_body_is_no_server_error(api, path, body):
 
 def test_a_body_must_be_sent_as_json(api):
     """Refuse it, or else any page could make a browser send one."""
-    error_of(api.http.post("/v1/completions", content=b'{"prompt": "x"}', headers={"content-type": "text/plain"}), 415)
+    answer = api.http.post("/v1/completions", content=b'{"prompt": "x"}', headers={"content-type": "text/plain"})
+    assert error_of(answer, 415)["message"].startswith("send the header Content-Type: application/json;")
 
 
 def test_an_unknown_model_address_and_method(api):
     assert error_of(api.complete(prompt="x", model="gpt-5"), 404)["code"] == "model_not_found"
     error = error_of(api.http.get("/v2"), 404)
     assert error["code"] == "unknown_url" and "/docs" in error["message"]
-    error_of(api.http.get("/v1/completions"), 405)
+    refused = error_of(api.http.get("/v1/completions"), 405)
+    assert refused["message"] == "this address does not accept GET, only POST"
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/chat/completions", "/v1/responses"])

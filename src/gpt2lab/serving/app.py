@@ -121,7 +121,11 @@ def _answer_errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def other(request: Request, error: HTTPException) -> Response:
-        message = {404: nothing_at(request.url.path), 405: "this address does not accept this method"}
+        accepted = (error.headers or {}).get("Allow", "other methods")
+        message = {
+            404: nothing_at(request.url.path),
+            405: f"this address does not accept {request.method[:20]}, only {accepted}",
+        }
         text = message.get(error.status_code, str(error.detail))
         code = "unknown_url" if error.status_code == 404 else None
         return ApiError(error.status_code, text, code=code, headers=error.headers).response()

@@ -156,4 +156,7 @@ def _check_type(headers: Headers) -> None:
     """Refuse bodies that are not JSON: a page of another origin may send a form or plain text without asking first."""
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
-        raise ApiError(415, f"the body must be application/json; its content type is {kind[:100] or 'missing'}")
+        message = (
+            f"send the header Content-Type: application/json; the body's content type is {kind[:100] or 'missing'}"
+        )
+        raise ApiError(415, message)

@@ -40,7 +40,7 @@ def restore(trainer: Trainer, state: State) -> None:
     except (RuntimeError, ValueError, KeyError) as error:
         raise CheckpointError(
             f"{state.path} does not fit this model or optimizer ({_first_line(error)}): "
-            f"use the same settings as before, or --restore_from fresh to start again"
+            "use the same settings as before, another --run_name, or --restore_from fresh to start again"
         ) from error
     for name in COUNTERS:
         value = state.progress.get(name, 0) if name == "unlearned" else state.progress[name]  # older states lack it

@@ -70,8 +70,9 @@ def _split(setup: Setup) -> tuple[Ring, Ring | None]:
         return ring, aside
     ring, held_out = split(job.held_out)
     if job.held_out and (held_out is None or len(held_out) < LEAST_HELD_OUT):
-        setup.say(f"{len(documents.tokens)} tokens are too few to hold any out: there will be no validation")
-        return split(0.0)[0], None
+        ring = split(0.0)[0]
+        setup.say(f"{len(ring)} tokens are too few to hold any out: there will be no validation")
+        return ring, None
     return ring, held_out
 
 
