@@ -45,7 +45,8 @@ def test_past_the_last_update_the_rate_is_never_negative(schedule):
     [
         ("steps", 0), ("epochs", 0.0), ("batch_size", 0), ("accumulate_gradients", -1), ("warmup_steps", -1),
         ("learning_rate", 0.0), ("learning_rate", float("nan")), ("weight_decay", -0.1), ("clip", 0.0),
-        ("dropout", 1.0), ("noise", 1.5), ("seed", -1), ("keep", 0), ("lora", -1), ("lora_alpha", 0.0), ("top_p", 1.1),
+        ("dropout", 1.0), ("noise", 1.5), ("seed", -1), ("seed", 2**63), ("keep", 0), ("lora", -1), ("lora_alpha", 0.0),
+        ("top_p", 1.1),
         ("lora_targets", "attn.q,head"), ("stop_after", -1), ("block_size", 0), ("sample_length", 0),
     ],
 )  # fmt: skip

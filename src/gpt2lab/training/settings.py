@@ -65,7 +65,9 @@ class Settings:
         0,
         most=1,
     )
-    seed: int = _setting(_BATCHES, 0, "Seed of the weights, dropout, noise, held-out part and order of the text.", 0)
+    seed: int = _setting(
+        _BATCHES, 0, "Seed of the weights, dropout, noise, held-out part and order of the text.", 0, most=2**63 - 1
+    )
 
     optimizer: Literal["adamw", "adam", "sgd", "muon"] = _setting(
         _LEARNING, "adamw", "adam has no weight decay; muon is for the matrices of the layers, with adamw for the rest."
