@@ -138,6 +138,11 @@ class World:
         """Return whether ``flag`` is true in any process."""
         return self.sum(float(flag)) > 0
 
+    def any_of_two(self, first: bool, second: bool) -> tuple[bool, bool]:
+        """Return for each flag whether it is true in any process, using a single exchange."""
+        total = self.sum(float(first) + (self.size + 1) * float(second))
+        return total % (self.size + 1) > 0, total > self.size
+
     def barrier(self) -> None:
         """Wait for all processes."""
         self.sum(0.0)

@@ -185,11 +185,10 @@ class Trainer:
 
     def _agreed(self) -> tuple[bool, bool]:
         """Return whether any process was asked to end, and whether a save is overdue, using a single exchange."""
-        size, minutes = self.world.size, self.settings.save_minutes
+        minutes = self.settings.save_minutes
         long_since = self.world.is_main and minutes > 0 and time.monotonic() - self.saved_at >= 60 * minutes
         ends = self.stopping or self.interrupted is not None or self.reporter.failure is not None
-        told = self.world.sum(float(ends) + (size + 1) * float(long_since))
-        return told % (size + 1) > 0, told > size
+        return self.world.any_of_two(ends, long_since)
 
     def update(self) -> float | None:
         """Make one update with the clipped mean gradient of all trained targets; return their mean loss in nats.
@@ -233,10 +232,7 @@ class Trainer:
 
     @torch.no_grad()
     def validate(self, held_out: Windows) -> float:
-        """Return the mean loss of up to ``val_batch_count`` batches spread over ``held_out``, in nats a token.
-
-        Dropout is off.
-        """
+        """Return the mean loss, without dropout, of ``val_batch_count`` batches over ``held_out``, in nats a token."""
         self.wrapped.eval()
         size, rank = self.world.size, self.world.rank
         batches = list(held_out.in_order(self.settings.val_batch_size, self.settings.validated_windows))
@@ -320,9 +316,8 @@ class Trainer:
     def _report(self, loss: float | None, seconds: float) -> Update:
         if loss is None:
             if self.unlearned == 0:
-                self.reporter.say(
-                    f"warning: update {self.step} had no learned target, only prompts: it changed nothing"
-                )
+                warning = f"update {self.step} had no learned target, only prompts: it changed nothing"
+                self.reporter.say(f"warning: {warning}")
             self.unlearned += 1
         else:
             self.average = (AVERAGE_DECAY * self.average[0] + loss, AVERAGE_DECAY * self.average[1] + 1)
