@@ -1,6 +1,8 @@
+import bz2
 import encodings.aliases
 import gzip
 import io
+import lzma
 import sys
 import zipfile
 from pathlib import Path
@@ -226,6 +228,13 @@ def test_every_encoding_reads_text_or_says_why_not(tmp_path, encoding):
 def test_compressed_text_is_read_whatever_its_name(tmp_path):
     (tmp_path / "a.txt").write_bytes(gzip.compress(b"packed " * 1000))
     assert text_of(tmp_path / "a.txt") == "packed " * 1000
+
+
+@pytest.mark.parametrize(("compress", "kind"), [(bz2.compress, "bzip2"), (lzma.compress, "xz")])
+def test_other_compressions_are_named(tmp_path, compress, kind):
+    (tmp_path / "a.txt").write_bytes(compress(b"Once upon a time."))
+    with pytest.raises(UsageError, match=f"compressed with {kind}: decompress it"):
+        text_of(tmp_path / "a.txt")
 
 
 def test_zstd_is_read_or_what_it_needs_is_said(tmp_path, monkeypatch):

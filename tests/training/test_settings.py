@@ -43,7 +43,8 @@ def test_past_the_last_update_the_rate_is_never_negative(schedule):
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("steps", 0), ("epochs", 0.0), ("batch_size", 0), ("accumulate_gradients", -1), ("warmup_steps", -1),
+        ("steps", 0), ("epochs", 0.0), ("batch_size", 0), ("batch_size", 10**20), ("val_batch_size", 10**20),
+        ("accumulate_gradients", -1), ("accumulate_gradients", 10**11), ("warmup_steps", -1),
         ("learning_rate", 0.0), ("learning_rate", float("nan")), ("weight_decay", -0.1), ("clip", 0.0),
         ("dropout", 1.0), ("noise", 1.5), ("seed", -1), ("seed", 2**63), ("keep", 0), ("lora", -1), ("lora_alpha", 0.0),
         ("top_p", 1.1),
@@ -53,6 +54,11 @@ def test_past_the_last_update_the_rate_is_never_negative(schedule):
 def test_numbers_out_of_range_are_named(name, value):
     with pytest.raises(UsageError, match=name):
         Settings(**{name: value})
+
+
+def test_a_rank_above_the_models_width_is_refused():
+    with pytest.raises(UsageError, match=f"lora must be at most the model's width of {SMALL.n_embd}, got 1000000000"):
+        resolved(Settings(lora=10**9), SMALL, 400, from_scratch=False)
 
 
 def test_only_clipping_may_be_endless():

@@ -30,6 +30,7 @@ Errors = Literal["strict", "replace", "ignore", "skip"]
 BLOCK = 1 << 18
 """The number of bytes read at once, and about the amount of text that one thread encodes at once."""
 _GZIP, _ZSTD = b"\x1f\x8b", b"\x28\xb5\x2f\xfd"  # the first bytes of such files
+_UNREAD = {re.compile(rb"BZh[1-9]1AY&SY"): "bzip2", re.compile(rb"\xfd7zXZ\0"): "xz"}  # by the first bytes
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,8 @@ class _Counted(io.RawIOBase):
 def open_bytes(source: Source, on_bytes: OnBytes = lambda _: None) -> Iterator[IO[bytes]]:
     """Open a file or standard input, decompressed; ``on_bytes`` gets the number of stored (compressed) bytes read.
 
-    Raises :class:`UsageError` if the source cannot be read, the compressed data is damaged, or zstd is missing.
+    Raises :class:`UsageError` if the source cannot be read, the compressed data is damaged, zstd is missing, or the
+    data is compressed in another way.
     """
     file = None
     try:
@@ -118,6 +120,9 @@ def open_bytes(source: Source, on_bytes: OnBytes = lambda _: None) -> Iterator[I
             stream = gzip.GzipFile(fileobj=plain)
         elif magic == _ZSTD:
             stream = _zstd_reader(source.name, plain)
+        for other, kind in _UNREAD.items():
+            if other.match(plain.peek(16)):
+                raise UsageError(f"{source.name} is compressed with {kind}: decompress it, or use gzip or zstd")
         yield stream
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UsageError(f"{source.name}: the compressed data is damaged ({error})") from None

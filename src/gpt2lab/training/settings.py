@@ -17,6 +17,7 @@ from gpt2lab.errors import UsageError
 
 EPOCHS = 3  # by default
 FEWEST_STEPS = 100  # for a run of unspecified length: a page of text is read more than three times
+MOST_AT_ONCE = 65_536  # windows in a batch, batches in an update: they are gathered in memory
 LORA_TARGETS = ("attn.q", "attn.k", "attn.v", "attn.proj", "mlp.fc", "mlp.proj")
 
 
@@ -52,8 +53,8 @@ class Settings:
     )
     patience: int = _setting(_LENGTH, 0, "Stop after N validations without improvement; 0 never stops early.", 0)
 
-    batch_size: int = _setting(_BATCHES, 4, "Windows per batch; fewer windows take less memory.", 1)
-    accumulate_gradients: int = _setting(_BATCHES, 2, "Batches per update.", 1)
+    batch_size: int = _setting(_BATCHES, 4, "Windows per batch; fewer windows take less memory.", 1, most=MOST_AT_ONCE)
+    accumulate_gradients: int = _setting(_BATCHES, 2, "Batches per update.", 1, most=MOST_AT_ONCE)
     block_size: int | None = _setting(_BATCHES, None, "Tokens per window.  [default: the model's n_ctx]", 1)
     sampling: Literal["epoch", "uniform"] = _setting(
         _BATCHES, "epoch", "epoch: every token once an epoch; uniform: windows from anywhere, as in the original."
@@ -127,7 +128,7 @@ class Settings:
     )
 
     val_every: int = _setting(_WATCHING, 50, "Validate every N updates and after the last; 0 never validates.", 0)
-    val_batch_size: int = _setting(_WATCHING, 2, "Windows per validation batch.", 1)
+    val_batch_size: int = _setting(_WATCHING, 2, "Windows per validation batch.", 1, most=MOST_AT_ONCE)
     val_batch_count: int = _setting(
         _WATCHING, 40, "Validation batches, always the same ones, spread evenly over the text.", 1
     )
@@ -238,6 +239,8 @@ def resolved(
     for name in ("block_size", "sample_length"):
         if chosen[name] > config.n_ctx:
             raise UsageError(f"{name} must be at most the model's context of {config.n_ctx}, got {chosen[name]}")
+    if settings.lora > config.n_embd:
+        raise UsageError(f"lora must be at most the model's width of {config.n_embd}, got {settings.lora}")
     _check_narrow(settings, steps)
     return replace(settings, **chosen)
 
