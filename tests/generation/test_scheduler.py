@@ -193,8 +193,8 @@ def test_a_long_prompt_comes_in_chunks_while_others_decode() -> None:
     engine = ToyEngine()
     run(engine, [request(limit=20), request([5] * 1000, 1)])
     chunks = [max(map(len, call)) for call in engine.calls]
-    beside = 2 * PREFILL_CHUNK - 2  # nobody drew yet: the first step also fed the two tokens of the other prompt
-    assert chunks[:4] == [beside, PREFILL_CHUNK, 999 - beside - PREFILL_CHUNK, 1]
+    beside = 2 * PREFILL_CHUNK - 3  # nobody drew yet: the first step also fed the three tokens of the other prompt
+    assert chunks[:4] == [beside, PREFILL_CHUNK, 1000 - beside - PREFILL_CHUNK, 1]
     assert all(len(call) == 2 for call in engine.calls[:4])  # one of the two is the other sample's
 
 
