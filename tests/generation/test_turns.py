@@ -50,6 +50,13 @@ def test_two_large_requests_run_with_as_many_samples_each() -> None:
         assert sorted(rows(scheduler)) == sorted([*first[:2], *second[:2], *third[:2]])
 
 
+def test_owners_take_turns_where_there_are_fewer_places_than_owners() -> None:
+    with Scheduler(ToyEngine(), batch_size=1) as scheduler:
+        large = [scheduler.submit(request([1], n, limit=1), "large") for n in range(4)]
+        small = scheduler.submit(request([2], limit=1), "small")
+        assert [rows(scheduler) for _ in range(5)] == [[n] for n in (large[0], small, *large[1:])]
+
+
 def test_the_samples_of_one_owner_run_in_the_order_in_which_they_came() -> None:
     with Scheduler(ToyEngine(), batch_size=2) as scheduler:
         numbers = [scheduler.submit(request([1], n, limit=2), "one") for n in range(6)]

@@ -73,7 +73,8 @@ def test_keys_come_from_the_environment_too(file, monkeypatch):
 @pytest.mark.parametrize(
     "content",
     ["", "# nothing\n", "schlüssel\n", "two words\n", "key requests=0\n", "key requests=-1\n", "key requests=x\n",
-     "key requests=1 requests=2\n", "key tokens_per_minute=1.5\n", "key tokens_per_minute\n", "a\x07b\n"],
+     "key requests=1 requests=2\n", "key tokens_per_minute=1.5\n", "key tokens_per_minute\n", "a\x07b\n",
+     "one requests=1\none\n", "requests=1\n"],
 )  # fmt: skip
 def test_a_file_of_keys_with_a_mistake_starts_no_server(file, content):
     file.write_text(content, encoding="utf-8")

@@ -117,6 +117,19 @@ def test_a_job_that_leaves_before_it_began_never_runs():
     run(check)
 
 
+def test_a_client_that_left_before_a_failure_takes_no_other_sample_with_it():
+    first, second = Job([(object(), sample())]), Job([(object(), sample())])  # type: ignore[list-item]
+    model = SimpleNamespace(scheduler=lambda batch_size: OneByOne())
+    worker = Worker(model, batch_size=1, capacity=2, metrics=Metrics().of_model("m"))  # type: ignore[arg-type]
+    worker._open_scheduler()
+    worker._submit(first)
+    worker._open_scheduler()  # after a failed step: numbers begin again
+    worker._submit(second)
+    assert first.ids == second.ids
+    worker._drop(first)
+    assert worker._running.takers.keys() == set(second.ids)
+
+
 def test_no_more_samples_wait_than_may():
     async def check(worker: Worker, scheduler: OneByOne) -> None:
         worker.submit(job := Job([(object(), sample()), (object(), sample(1))]))  # type: ignore[list-item]

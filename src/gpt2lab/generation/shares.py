@@ -13,7 +13,7 @@ from gpt2lab.generation.requests import SampleLane, Share
 
 
 class Shares:
-    """The shares of all owners, in the order of the owners' arrival."""
+    """The shares of all owners, in order of arrival; an owner none of whose samples runs any more goes to the end."""
 
     def __init__(self) -> None:
         self._shares: dict[Hashable, Share] = {}
@@ -22,9 +22,6 @@ class Shares:
 
     def __iter__(self) -> Iterator[Share]:
         return iter(self._shares.values())
-
-    def __bool__(self) -> bool:
-        return bool(self._shares)
 
     def of(self, owner: Hashable) -> Share:
         """Return the share of ``owner``, which is made if there is none."""
@@ -38,14 +35,14 @@ class Shares:
     def next(self) -> Share | None:
         """Return the share whose turn it is; None if no sample waits.
 
-        Of the shares with waiting samples, it has the fewest running ones; among equals, its owner came first.
+        Of the shares with waiting samples, it has the fewest running ones; among equals, the first one.
         """
         if not self.n_waiting:
             return None
         return min((share for share in self if share.waiting), key=lambda share: len(share.running))
 
     def largest(self) -> Share:
-        """Return the share with the most running samples; among equals, the one whose owner came last."""
+        """Return the share with the most running samples; among equals, the last one."""
         return max(reversed(self._shares.values()), key=lambda share: len(share.running))
 
     def admit(self, share: Share) -> SampleLane:
@@ -70,8 +67,10 @@ class Shares:
         else:
             share.waiting.remove(sample)
             self.n_waiting -= 1
-        if not share.running and not share.waiting:
+        if not share.running:  # it has had its turn: where there are more owners than places, the others come first
             del self._shares[share.owner]
+            if share.waiting:
+                self._shares[share.owner] = share
 
     def clear(self) -> None:
         """Forget all samples."""

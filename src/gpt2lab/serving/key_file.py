@@ -36,7 +36,12 @@ def read_key_file(file: str) -> dict[str, KeyLimits]:
     for number, line in enumerate(lines, 1):
         words = re.sub(r"(^|\s)#.*", "", line).split()  # a key may contain a #
         if words:
-            keys[words[0]] = _limits(words[1:], f"{file}, line {number}")
+            place = f"{file}, line {number}"
+            if words[0] in keys:
+                raise UsageError(f"{place}: this key is on an earlier line too: give each key once")
+            if _LIMIT.fullmatch(words[0]):
+                raise UsageError(f"{place}: the key is missing before its limits")
+            keys[words[0]] = _limits(words[1:], place)
     return dict(zip(check_keys(list(keys), file), keys.values(), strict=True))
 
 

@@ -304,7 +304,9 @@ class Worker:
 
     def _drop(self, job: Job) -> None:
         for id in job.ids:
-            self._running.remove(id)
+            taker = self._running.takers.get(id)
+            if taker is not None and taker.job is job:  # after a failure, numbers begin again
+                self._running.remove(id)
         for waiting, reading in [*self._readings]:
             if waiting is job:
                 reading.close()
