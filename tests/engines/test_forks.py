@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ import pytest
 
 import needs
 from gpt2lab import _native
+from gpt2lab.engines import forks
 from gpt2lab.engines.forks import let_fork
 from gpt2lab.engines.native import NativeEngine
 
@@ -95,3 +97,10 @@ def test_two_threads_may_fork_at_the_same_time() -> None:
     for thread in threads:
         thread.join()
     assert codes == [0] * 4
+
+
+def test_no_garbage_is_collected_while_a_fork_holds_the_cores():
+    forks._before()
+    held = gc.isenabled()
+    forks._after()
+    assert not held and gc.isenabled()

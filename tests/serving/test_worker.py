@@ -117,6 +117,27 @@ def test_a_job_that_leaves_before_it_began_never_runs():
     run(check)
 
 
+def test_a_job_that_cannot_begin_ends_and_the_next_one_runs():
+    async def check(worker: Worker, scheduler: OneByOne) -> None:
+        submit = scheduler.submit
+
+        def fail(request: object, owner: object = None) -> int:
+            scheduler.submit = submit  # type: ignore[method-assign]
+            raise MemoryError("no memory left")
+
+        scheduler.submit = fail  # type: ignore[method-assign]
+        first, second = Job([(object(), sample())]), Job([(object(), sample())])  # type: ignore[list-item]
+        worker.submit(first)
+        with pytest.raises(MemoryError):
+            await first.take()
+        worker.submit(second)
+        scheduler.allowed.put(None)
+        assert [delta.text for delta in await second.take()] == [" the"]
+        worker.cancel(second)
+
+    run(check)
+
+
 def test_a_client_that_left_before_a_failure_takes_no_other_sample_with_it():
     first, second = Job([(object(), sample())]), Job([(object(), sample())])  # type: ignore[list-item]
     model = SimpleNamespace(scheduler=lambda batch_size: OneByOne())

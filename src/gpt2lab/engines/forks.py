@@ -7,6 +7,7 @@ then starts threads of its own. This module knows only that cores have locks.
 
 from __future__ import annotations
 
+import gc
 import os
 from threading import Lock
 from typing import Protocol
@@ -26,6 +27,7 @@ class Core(Protocol):
 _cores: WeakKeyDictionary[object, Core] = WeakKeyDictionary()
 _forking = Lock()  # held from before a fork until after it, so that one thread forks at a time
 _held: list[Core] = []
+_collects = True  # whether the garbage collector was on before the fork
 
 
 def let_fork(owner: object, core: Core) -> None:
@@ -34,7 +36,10 @@ def let_fork(owner: object, core: Core) -> None:
 
 
 def _before() -> None:
+    global _collects
     _forking.acquire()
+    _collects = gc.isenabled()
+    gc.disable()  # a finaliser might free a sequence of a core that this thread holds now, and wait for itself
     for core in list(_cores.values()):
         core.before_fork()
         _held.append(core)
@@ -43,6 +48,8 @@ def _before() -> None:
 def _after() -> None:
     while _held:
         _held.pop().after_fork()
+    if _collects:
+        gc.enable()
     _forking.release()
 
 

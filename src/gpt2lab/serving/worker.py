@@ -203,8 +203,10 @@ class Worker:
     def _run(self) -> None:
         self._open_scheduler()
         try:
-            while self._obey():
+            while True:
                 try:
+                    if not self._obey():
+                        break
                     self._work()
                 except Exception as error:
                     self._fail(error)
@@ -265,10 +267,14 @@ class Worker:
                 times.last = now
 
     def _begin(self, job: Job) -> None:
-        if job.readings:
-            self._readings.append((job, self._read(job)))
-        else:
-            self._submit(job)
+        try:
+            if job.readings:
+                self._readings.append((job, self._read(job)))
+            else:
+                self._submit(job)
+        except Exception as error:  # some of its samples may not run yet: _fail() would not find it
+            self._tell(partial(self._end, job, error))
+            raise
 
     def _read(self, job: Job) -> Generator[bool, None, None]:
         """Read the job's prompts, then submit its samples.
