@@ -13,6 +13,7 @@ import sys
 import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -306,7 +307,7 @@ def test_an_idle_model_returns_the_memory_of_keys_and_values(start, monkeypatch)
 
 def test_a_warning_that_comes_again_and_again_is_left_out_and_counted(monkeypatch):
     now = 1000.0
-    monkeypatch.setattr(log_limit.time, "monotonic", lambda: now)
+    monkeypatch.setattr(log_limit, "time", SimpleNamespace(monotonic=lambda: now))
     limit = LogLimit()
 
     def line(message: str, level: int = logging.WARNING) -> str | None:

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from .conftest import PROMPT
+from .conftest import PROMPT, eventually
 
 
 def test_an_answer_has_openai_s_shape(api):
@@ -124,10 +124,11 @@ def test_token_ids_hold_the_end_of_text(api, tales):
 def test_a_request_keeps_its_name_or_gets_one(api, caplog):
     caplog.set_level("INFO", "gpt2lab.serving")
     answer = api.http.post("/tokenize", json={"prompt": "x"}, headers={"X-Request-Id": "mine-1"})
-    assert answer.headers["x-request-id"] == "mine-1" and " request=mine-1" in caplog.text
+    assert answer.headers["x-request-id"] == "mine-1"
+    assert eventually(lambda: " request=mine-1" in caplog.text)  # the line follows the answer
     for name in ("", "two words", "x" * 200, "a\tb"):
         made = api.http.get("/nowhere", headers={"X-Request-Id": name}).headers["x-request-id"]
-        assert made.startswith("req-") and f" request={made}" in caplog.text
+        assert made.startswith("req-") and eventually(lambda made=made: f" request={made}" in caplog.text)
     with api.http.stream(
         "POST", "/v1/completions", json={"stream": True}, headers={"X-Request-Id": "mine-2"}
     ) as stream:
