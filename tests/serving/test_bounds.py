@@ -302,6 +302,30 @@ def test_an_idle_model_returns_the_memory_of_keys_and_values(start, monkeypatch)
     assert api.complete(prompt=PROMPT, max_tokens=2).status_code == 200
 
 
+def test_a_client_that_still_reads_its_answer_is_closed_after_idle_ones():
+    closed: list[float] = []
+
+    class Waiting:
+        waits = True
+
+        def __init__(self, since: float, unread: int) -> None:
+            self.waits_since, self.transport, self.unread = since, self, unread
+
+        def get_write_buffer_size(self) -> int:
+            return self.unread
+
+        def is_closing(self) -> bool:
+            return False
+
+        def abort(self) -> None:
+            closed.append(self.waits_since)
+
+    everyone = connections.Connections(Settings(), 3)
+    everyone.open = {Waiting(1, 5000), Waiting(2, 0), Waiting(3, 0)}  # type: ignore[arg-type]
+    everyone._close_waiting(2)
+    assert closed == [2, 3]
+
+
 # ---- the log ------------------------------------------------------------------------------------------------------
 
 

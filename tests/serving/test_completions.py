@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from threading import current_thread
 
 import numpy as np
 import pytest
@@ -320,6 +321,20 @@ def test_tokens_and_back(api, tales):
     assert "bytes:\\xe2\\x80" in pieces["token_strs"]
     back = api.http.post("/detokenize", json={"tokens": answer["tokens"], "model": "tales"})
     assert back.json() == {"prompt": text}
+
+
+def test_tokens_are_spelled_beside_the_event_loop(api, monkeypatch):
+    threads = []
+
+    def spelled(tokenizer, token):
+        threads.append(current_thread().name)
+        return "x"
+
+    monkeypatch.setattr("gpt2lab.serving.app.spelled", spelled)
+    assert (
+        api.http.post("/tokenize", json={"prompt": "a b", "return_token_strs": True}).json()["token_strs"] == ["x"] * 2
+    )
+    assert len(threads) == 2 and all("worker" in name for name in threads)
 
 
 @pytest.mark.parametrize(

@@ -133,17 +133,21 @@ def test_sigterm_lets_what_runs_finish_refuses_more_and_exits_with_0():
         process.wait()
 
 
+def ends_a_stream_by_draining(process: subprocess.Popen[str], url: str) -> None:
+    """Check that SIGTERM ends a long stream with ``draining``, and the server with 0."""
+    with httpx.stream("POST", f"{url}/v1/completions", json={**LONG, "stream": True, "n": 64}, timeout=60) as answer:
+        lines = answer.iter_lines()
+        next(lines)
+        process.send_signal(signal.SIGTERM)
+        assert "draining" in [line for line in lines if line][-1]
+    assert process.wait(20) == 0
+
+
 @needs.mark("POSIX")
 def test_a_drain_has_an_end_and_a_second_signal_ends_it_at_once():
     process, url = begin("--drain_seconds", "0.3", "--quiet")
     try:
-        body = {**LONG, "stream": True, "n": 64}
-        with httpx.stream("POST", f"{url}/v1/completions", json=body, timeout=60) as answer:
-            lines = answer.iter_lines()
-            next(lines)
-            process.send_signal(signal.SIGTERM)
-            assert "draining" in [line for line in lines if line][-1]
-        assert process.wait(20) == 0
+        ends_a_stream_by_draining(process, url)
     finally:
         process.kill()
         process.wait()
@@ -171,14 +175,7 @@ def test_a_drain_of_0_seconds_ends_running_requests_at_once():
     process, url = begin("--drain_seconds", "0", "--quiet", "--no-ui")
     try:
         assert httpx.get(url).status_code == 404
-        with httpx.stream(
-            "POST", f"{url}/v1/completions", json={**LONG, "stream": True, "n": 64}, timeout=60
-        ) as answer:
-            lines = answer.iter_lines()
-            next(lines)
-            process.send_signal(signal.SIGTERM)
-            assert "draining" in [line for line in lines if line][-1]
-        assert process.wait(20) == 0
+        ends_a_stream_by_draining(process, url)
     finally:
         process.kill()
         process.wait()

@@ -177,12 +177,7 @@ def _add_tokens(app: FastAPI, service: Service) -> None:
     @app.post("/tokenize", response_model=Tokens, responses={**REFUSALS, 429: BUSY[429]}, tags=["tokens"])
     async def tokenize(body: TokenizeRequest) -> Response:
         """Return the token ids of a text."""
-        served = service.models.get(body.model)
-        tokens = await _or_400("prompt", served.tokenizer.encode, body.prompt)
-        answer = {"count": len(tokens), "max_model_len": served.model.config.n_ctx, "tokens": tokens}
-        if body.return_token_strs:
-            answer["token_strs"] = [spelled(served.tokenizer, token) for token in tokens]
-        return JSONResponse(answer)
+        return await _or_400("prompt", _tokenized, body, service.models.get(body.model))
 
     @app.post("/detokenize", response_model=Text, responses={**REFUSALS, 429: BUSY[429]}, tags=["tokens"])
     async def detokenize(body: DetokenizeRequest) -> Response:
@@ -191,10 +186,18 @@ def _add_tokens(app: FastAPI, service: Service) -> None:
         return JSONResponse({"prompt": await _or_400("tokens", served.tokenizer.decode, body.tokens)})
 
 
-async def _or_400(param: str, function: Any, argument: Any) -> Any:
-    """Run ``function(argument)`` in a thread; answer 400 to an argument that it rejects."""
+def _tokenized(body: TokenizeRequest, served: ServedModel) -> Response:
+    tokens = served.tokenizer.encode(body.prompt)
+    answer = {"count": len(tokens), "max_model_len": served.model.config.n_ctx, "tokens": tokens}
+    if body.return_token_strs:
+        answer["token_strs"] = [spelled(served.tokenizer, token) for token in tokens]
+    return JSONResponse(answer)
+
+
+async def _or_400(param: str, function: Any, *arguments: Any) -> Any:
+    """Run ``function(*arguments)`` in a thread, as it may take seconds; answer 400 to what it rejects."""
     try:
-        return await run_in_threadpool(function, argument)
+        return await run_in_threadpool(function, *arguments)
     except Gpt2LabError as error:
         raise ApiError(400, f"{param}: {error}", param=param) from None
 

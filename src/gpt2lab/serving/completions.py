@@ -36,7 +36,9 @@ DEFAULT_MAX_TOKENS = 16
 """OpenAI's default."""
 
 AT_ONCE = 1 << 13
-"""The most prompt characters or ids of a request that the event loop plans itself: a thread would cost more."""
+"""The most prompt characters or ids, and characters of biased texts, of a request that the event loop plans itself.
+
+For so little, a thread would cost more."""
 
 _SAMPLING = (*PARAMETERS, "seed", "stop", "ignore_eos")
 
@@ -110,7 +112,7 @@ class Order:
 async def make_order(body: CompletionRequest, served: ServedModel, settings: Settings) -> Order:
     """Check ``body`` and prepare its samples. Raises :class:`ApiError`."""
     check_request(body, settings)
-    size = sum(map(len, body.prompt))
+    size = sum(map(len, body.prompt)) + sum(len(key) for key in body.logit_bias or () if isinstance(key, str))
     if size <= AT_ONCE and body.allowed_token_ids is None:
         return _make_order(body, served, settings)
     return await run_in_threadpool(_make_order, body, served, settings)

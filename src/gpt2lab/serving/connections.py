@@ -188,9 +188,13 @@ class Connections:
             self._close_waiting(FREED_AT_ONCE)
 
     def _close_waiting(self, count: int) -> int:
-        """Close up to ``count`` connections, those that have waited longest for their clients; return how many."""
+        """Close up to ``count`` connections that wait for their clients, and return how many.
+
+        Those that have waited longest are first, but those whose clients still read an answer are last.
+        """
         waiting = [each for each in self.open if each.waits and not each.transport.is_closing()]
-        for each in sorted(waiting, key=lambda each: each.waits_since)[:count]:
+        waiting.sort(key=lambda each: (each.transport.get_write_buffer_size() > 0, each.waits_since))
+        for each in waiting[:count]:
             self.open.discard(each)
             each.transport.abort()
         if waiting:

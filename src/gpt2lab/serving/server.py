@@ -16,12 +16,14 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import uvicorn
+from uvicorn.server import HANDLED_SIGNALS
 
 from gpt2lab.errors import UsageError
 from gpt2lab.serving.app import make_app
@@ -140,6 +142,15 @@ class Server(uvicorn.Server):
             self._deadline = -math.inf
         else:
             self._cut_off()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Handle signals while the server runs. After one has ended it, ignore others: one could kill the process."""
+        with super().capture_signals():
+            yield
+        if self._deadline is not None:
+            for each in HANDLED_SIGNALS:
+                signal.signal(each, signal.SIG_IGN)
 
     async def on_tick(self, counter: int) -> bool:
         """Return whether to stop; called ten times a second."""
