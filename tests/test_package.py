@@ -10,13 +10,14 @@ import sys
 import threading
 import urllib.error
 import urllib.request
-from importlib.metadata import entry_points, metadata, requires
+from importlib.metadata import entry_points, metadata
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
 
 import gpt2lab
+import needs
 
 HEAVY = ("torch", "transformers", "tensorboard", "matplotlib", "huggingface_hub", "safetensors", "pandas", "uvicorn")
 
@@ -51,11 +52,14 @@ def test_command_is_installed():
 
 
 def test_base_requirements_are_few_and_unpinned():
-    base = [line for line in requires("gpt2lab") or () if "extra ==" not in line]
+    base = needs.PROJECT["dependencies"]
     assert {re.split(r"[<>=~! ]", line)[0] for line in base} == {
         "click",
+        "filelock",
+        "fsspec",
         "huggingface_hub",
         "numpy",
+        "regex",
         "rich",
         "safetensors",
         "tiktoken",

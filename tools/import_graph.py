@@ -54,22 +54,24 @@ def part_of(module: str) -> str:
 
 
 def imported(path: Path, known: set[str]) -> Iterator[str]:
-    """Yield the ``known`` modules that a file imports."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    """Yield the ``known`` modules of the package that a file imports."""
+    for name in names_imported(ast.parse(path.read_text(encoding="utf-8"))):
+        if name.startswith("."):
+            raise ValueError(f"{path} imports relatively, {name}: name the whole module")
+        package, _, rest = name.partition(".")
+        if package == "gpt2lab":
+            yield _module(rest, known)
+
+
+def names_imported(tree: ast.AST) -> Iterator[str]:
+    """Yield the dotted name of everything that ``tree`` imports; a relative one begins with a dot."""
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            if node.level:
-                raise ValueError(f"{path}:{node.lineno} imports relatively: name the whole module")
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from (f"{'.' * node.level}{node.module or ''}.{alias.name}" for alias in node.names)
         elif isinstance(node, ast.Call) and _called(node) == "import_module":
-            names = [each.value for each in ast.walk(node) if isinstance(each, ast.Constant)]
-        else:
-            continue
-        for name in names:
-            package, _, rest = name.partition(".")
-            if package == "gpt2lab":
-                yield _module(rest, known)
+            yield from (each.value.lstrip(".") for each in ast.walk(node) if isinstance(each, ast.Constant))
 
 
 def _called(node: ast.Call) -> str:

@@ -29,7 +29,8 @@ else:
     import tomli as tomllib
 
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
-EXTRAS: dict[str, list[str]] = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+PROJECT: dict[str, Any] = tomllib.loads(PYPROJECT.read_text(encoding="utf-8"))["project"]
+EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 
 # Modules that tests import if they can, and the requirement in pyproject.toml that brings each.
 PACKAGES = {
