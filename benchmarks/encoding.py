@@ -1,6 +1,6 @@
 """``gpt2lab encode`` beside Hugging Face ``datasets.map`` with a fast tokenizer: same text, same number of processes.
 
-    python benchmarks/encoding.py --text corpus/*.txt --peer_python peers/bin/python [--megabytes 500] [--rounds 3]
+    python benchmarks/encoding.py --text corpus/*.txt --peer_python peers/transformers/bin/python [--megabytes 500]
 
 The files are repeated until they have that size together. Each round measures every program once, in turns, each in a
 separate process. The time of gpt2lab is that of the whole command, including its start, reading and writing. The time
@@ -70,7 +70,8 @@ def parse() -> argparse.Namespace:
 def has_datasets(python: str) -> bool:
     found = subprocess.run([python, "-c", "import datasets, transformers"], capture_output=True).returncode == 0
     if not found:
-        print(f"datasets or transformers is missing in {python}; see benchmarks/requirements.txt", file=sys.stderr)
+        listed = "benchmarks/environments/transformers.txt"
+        print(f"datasets or transformers is missing in {python}: install {listed} there", file=sys.stderr)
     return found
 
 

@@ -1,7 +1,7 @@
 """One random-weight GPT-2 in the format of every peer, made when first needed.
 
 Everything comes from one Hugging Face folder. CTranslate2 and OpenVINO convert with their own programs, which lie
-beside the peers' Python.
+beside the Python of their environment.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ class Setting:
     """One way to run one peer."""
 
     peer: str
-    """Name of the driver, and of the distribution it needs, see :data:`MODULES`."""
+    """Name of the driver and of its environment, see :data:`MODULES`."""
     width: str
     label: str
     """Distinguishes the settings of a peer and width; results are filed under it."""

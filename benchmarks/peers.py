@@ -1,7 +1,8 @@
 """gpt2lab beside Hugging Face transformers, CTranslate2, llama.cpp and OpenVINO GenAI: same weights, same work.
 
-    python benchmarks/peers.py --peer_python peers/bin/python [--size 124M] [--rounds 5] [--threads 2]
+    python benchmarks/peers.py [--environments peers] [--size 124M] [--rounds 5] [--threads 2]
 
+Each peer has an environment of its own, ``peers/NAME``, with the packages in ``benchmarks/environments/NAME.txt``.
 Each round measures the limits of the machine and then every setting once, in a separate process (a second one for
 the start), so that a change in the machine's load affects all alike. Every figure is appended to ``--out`` as soon as
 it is measured; a second run with the same file measures only what is missing. Prints medians with min–max, each peer
@@ -41,7 +42,7 @@ def main() -> None:
     settings = [setting for setting in SETTINGS if wanted(setting, arguments)]
     models = {}
     for setting in settings:
-        programs = Path(arguments.peer_python).absolute().parent
+        programs = python_of(setting, arguments).parent
         try:
             models[setting.model] = prepare(setting.model, arguments.size, arguments.models, programs)
         except (OSError, subprocess.CalledProcessError) as error:
@@ -72,7 +73,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--workloads", type=some_of(workloads), default=workloads)
     parser.add_argument("--out", type=Path, default=Path("peers.jsonl"), help="results, appended")
     parser.add_argument("--models", type=Path, default=Path("peer-models"), help="folder of converted models")
-    parser.add_argument("--peer_python", default=sys.executable, help="Python of the peers' environment")
+    parser.add_argument("--environments", type=Path, default=Path("peers"), help="folder of the peers' environments")
     return parser.parse_args()
 
 
@@ -81,15 +82,20 @@ def wanted(setting: Setting, arguments: argparse.Namespace) -> bool:
     if setting.peer not in arguments.peers or setting.width not in arguments.precisions:
         return False
     module = MODULES[setting.peer]
-    found = [python_of(setting, arguments), "-c", f"import importlib.util as u; exit(not u.find_spec('{module}'))"]
-    if subprocess.run(found).returncode == 0:
+    python = python_of(setting, arguments)
+    found = [python, "-c", f"import importlib.util as u; exit(not u.find_spec('{module}'))"]
+    if python.exists() and subprocess.run(found).returncode == 0:
         return True
-    print(f"{setting.name}: {module} is missing in {arguments.peer_python}, left out; see benchmarks/requirements.txt")
+    listed = f"benchmarks/environments/{setting.peer}.txt"
+    print(f"{setting.name} is left out, because {python} has no {module}: install {listed} there", file=sys.stderr)
     return False
 
 
-def python_of(setting: Setting, arguments: argparse.Namespace) -> str:
-    return sys.executable if setting.peer == "gpt2lab" else arguments.peer_python
+def python_of(setting: Setting, arguments: argparse.Namespace) -> Path:
+    """Return the Python that runs a setting: this one for gpt2lab, and that of the peer's own environment."""
+    if setting.peer == "gpt2lab":
+        return Path(sys.executable)
+    return arguments.environments.absolute() / setting.peer / "bin" / "python"
 
 
 class Records:
@@ -132,7 +138,7 @@ def run(setting: Setting, arguments: argparse.Namespace, model: Path, workloads:
     """Yield what one process measured; workloads that it did not reach have an ``error`` instead."""
     if not workloads:
         return
-    command = [python_of(setting, arguments), str(HERE / "drivers" / f"{setting.peer}_driver.py")]
+    command = [str(python_of(setting, arguments)), str(HERE / "drivers" / f"{setting.peer}_driver.py")]
     command += ["--model", str(model), "--threads", str(setting.threads or arguments.threads)]
     command += ["--options", json.dumps(setting.options), "--workloads", ",".join(workloads)]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", **setting.environment}

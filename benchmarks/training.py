@@ -1,6 +1,6 @@
 """Measure training steps of 124M beside nanoGPT's model and a plain Hugging Face loop: tokens per second, peak memory.
 
-    python benchmarks/training.py --nanogpt FOLDER [--python peers/bin/python] [--rounds 3] [--threads 2]
+    python benchmarks/training.py --nanogpt FOLDER [--python peers/transformers/bin/python] [--rounds 3] [--threads 2]
 
 ``FOLDER`` is a checkout of karpathy/nanoGPT; ``--python`` has torch and, for its rows, transformers. Every setting runs
 in a separate process, once a round, and every other round in the opposite order. Figures are appended to ``--out`` as

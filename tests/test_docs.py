@@ -23,6 +23,7 @@ from typing import Any
 import pytest
 
 import needs
+from gpt2lab.errors import UsageError
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -110,8 +111,8 @@ def test_shell_commands_work(block, workspace):
         timeout=120,
     )
     errors = run.stderr + "".join(log.read_text() for log in folder.glob("*.log"))  # of servers in the background
-    if run.returncode and (lacking := re.search(r"needs (\w+): pip install 'gpt2lab\[", errors)):
-        needs.check(lacking[1])
+    if run.returncode:
+        skip_if_an_extra_is_missing(errors)
     assert run.returncode == 0, f"{block}\n{block.code}\n{run.stdout}{run.stderr}"
     if block.output is not None:
         assert shows(block.output, run.stdout), f"{block}\n{block.output}\nis not what it prints:\n{run.stdout}"
@@ -160,7 +161,17 @@ def test_python_works(block, workspace, monkeypatch):
     folder, namespace = workspace(block.page)
     monkeypatch.chdir(folder)
     padding = "\n" * (block.line - 1)  # for line numbers in tracebacks
-    exec(compile(padding + block.code, str(block.page), "exec"), namespace)
+    try:
+        exec(compile(padding + block.code, str(block.page), "exec"), namespace)
+    except UsageError as error:
+        skip_if_an_extra_is_missing(str(error))
+        raise
+
+
+def skip_if_an_extra_is_missing(errors: str) -> None:
+    """Skip the test if gpt2lab named a package that it needs, and this environment does not have it."""
+    if lacking := re.search(r"needs (\w+): pip install 'gpt2lab\[", errors):
+        needs.check(lacking[1])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -33,6 +34,27 @@ def test_tests_skip_through_needs_alone():
         if getattr(node, "attr", getattr(node, "id", None)) in WAYS_TO_SKIP
     }
     assert not found
+
+
+COLLECT_WITHOUT = """
+import sys
+from importlib.machinery import PathFinder
+
+import pytest
+
+find_spec, hidden = PathFinder.find_spec, sys.argv[1:]
+PathFinder.find_spec = lambda name, *more: None if name in hidden else find_spec(name, *more)
+sys.exit(pytest.main(["--collect-only", "-qq", "-p", "pytest_timeout", "-p", "no:cacheprovider", "tests"]))
+"""
+
+
+@pytest.mark.slow
+def test_every_test_can_be_collected_without_the_packages_that_it_may_miss():
+    hidden = [*needs.PACKAGES, "prometheus_client", "pydantic", "starlette"]
+    command = [sys.executable, "-c", COLLECT_WITHOUT, *hidden]
+    variables = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # some are of these packages
+    ended = subprocess.run(command, env=variables, cwd=TESTS.parent, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
 
 
 def test_a_package_is_imported_or_its_extra_is_named(monkeypatch):

@@ -1,4 +1,7 @@
-"""Every package that the source and the tests import is declared in pyproject.toml, where it is needed."""
+"""Every package that the source and the tests import is declared in pyproject.toml, where it is needed.
+
+The other lists of packages are exact: ``.ci/slow`` checks that pip can install them.
+"""
 
 from __future__ import annotations
 
@@ -91,3 +94,20 @@ def test_an_extra_serves_its_own_part_alone(tmp_path):
     for name in ("one", "two"):
         (tmp_path / f"{name}.py").write_text("import fastapi")
     assert list(undeclared(tmp_path, {"one.py": ("serve",)}, set())) == ["two.py imports fastapi"]
+
+
+@pytest.mark.parametrize(
+    "file", sorted((ROOT / "benchmarks" / "environments").glob("*.txt")), ids=lambda file: file.stem
+)
+def test_an_environment_of_the_benchmarks_pins_every_package_and_our_pytorch(file):
+    assert (ROOT / "benchmarks" / "drivers" / f"{file.stem}_driver.py").exists()
+    pins = requirements_of(file)
+    assert {specifier.operator for pin in pins.values() for specifier in pin.specifier} == {"=="}
+    if "torch" in pins:  # another version may bring gigabytes
+        assert pins["torch"] == requirements_of(ROOT / "constraints.txt")["torch"]
+
+
+def requirements_of(file: Path) -> dict[str, Requirement]:
+    """Return the requirements in a file for pip, by name."""
+    lines = (line.partition("#")[0].strip() for line in file.read_text(encoding="utf-8").splitlines())
+    return {each.name: each for each in map(Requirement, filter(None, lines))}

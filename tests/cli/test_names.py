@@ -10,8 +10,6 @@ from pathlib import Path
 import pytest
 
 import needs
-from gpt2lab.serving.models import name_of
-from gpt2lab.serving.watch.run import open_runs
 
 TINY = Path(__file__).parents[1] / "golden" / "tiny"
 
@@ -86,10 +84,17 @@ def test_training_saves_resumes_and_is_loaded_under_such_a_name(gpt2lab, folder:
     assert gpt2lab("generate", "--model", named(b"checkpoint/r\xe9"), "--length", "2").exit_code == 0
 
 
+@needs.mark("fastapi")
 def test_a_server_names_models_and_runs_in_text_that_requests_can_hold() -> None:
+    from gpt2lab.serving.models import name_of
+    from gpt2lab.serving.watch.run import open_runs
+
     assert name_of(named(b"models/mod\xe9l.gguf")) == r"mod\xe9l"
     assert [run.name for run in open_runs([named(b"checkpoint/r\xe9")])] == [r"r\xe9"]
 
 
+@needs.mark("fastapi")
 def test_a_name_that_is_utf8_stays_as_it_is() -> None:
+    from gpt2lab.serving.models import name_of
+
     assert name_of("models/modèl") == "modèl"
