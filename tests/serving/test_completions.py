@@ -187,6 +187,19 @@ def test_a_stream_ends_with_its_reason_and_the_counts_that_were_asked_for(api):
     assert len({event["id"] for event in events}) == 1
 
 
+def test_every_chunk_holds_the_counts_so_far_on_request(api):
+    counts = {"include_usage": True, "continuous_usage_stats": True}
+    *chunks, last = api.events(prompt=PROMPT, max_tokens=6, n=2, seed=1, ignore_eos=True, stream_options=counts)
+    drawn = [chunk["usage"]["completion_tokens"] for chunk in chunks]
+    assert drawn == list(range(1, 13)) and last["usage"] == chunks[-1]["usage"]
+    assert all(chunk["usage"]["total_tokens"] == 4 + n for chunk, n in zip(chunks, drawn, strict=True))
+
+
+def test_counts_that_were_not_asked_for_are_not_sent(api):
+    counts = {"include_usage": False, "continuous_usage_stats": True}
+    assert not any("usage" in chunk for chunk in api.events(prompt=PROMPT, max_tokens=3, stream_options=counts))
+
+
 def test_a_stream_has_no_half_characters(api):
     """Draw only tokens 447, 247 and 250, which are parts of ’ and “."""
     bias = {"447": 100, "247": 100, "250": 100}

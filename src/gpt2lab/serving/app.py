@@ -37,6 +37,7 @@ from gpt2lab.serving.protocol import (
     Health,
     ModelCard,
     ModelList,
+    StreamOptions,
     Text,
     TokenizeRequest,
     Tokens,
@@ -161,8 +162,7 @@ def _add_completions(app: FastAPI, service: Service) -> None:
                 record["first"] = f"{order.first_token_seconds:.3f}s"
 
         if body.stream:
-            usage = bool(body.stream_options and body.stream_options.include_usage)
-            return EventStream(completions.stream(order, usage), ended)
+            return EventStream(completions.stream(order, body.stream_options or StreamOptions()), ended)
         try:
             answer = await unless_left(request.receive, completions.collect(order))
         finally:

@@ -29,7 +29,7 @@ from gpt2lab.serving.worker import Full, Job
 
 if TYPE_CHECKING:
     from gpt2lab.serving.models import ServedModel
-    from gpt2lab.serving.protocol import CompletionRequest
+    from gpt2lab.serving.protocol import CompletionRequest, StreamOptions
     from gpt2lab.serving.settings import Settings
 
 DEFAULT_MAX_TOKENS = 16
@@ -69,7 +69,7 @@ class Order:
     """Seconds to the first token of a stream."""
     warnings: list[str] = field(default_factory=list)
     completion_tokens: int = 0
-    """Number of tokens drawn by samples that have ended."""
+    """Number of tokens drawn by samples that have ended; in a stream, up to their last chunk."""
 
     def head(self) -> dict[str, Any]:
         """Return the fields that begin every answer and every chunk."""
@@ -294,9 +294,9 @@ def failed(error: Exception) -> ApiError:
     return ApiError(500, "the model failed; the server's log says why", code="model_failed")
 
 
-async def stream(order: Order, include_usage: bool) -> AsyncIterator[bytes]:
+async def stream(order: Order, options: StreamOptions) -> AsyncIterator[bytes]:
     """Yield server-sent events: a chunk for each piece of text, then ``[DONE]``."""
-    chunks = _Chunks(order, include_usage)
+    chunks = _Chunks(order, options)
     try:
         while deltas := await order.job.take():
             if order.first_token_seconds is None:
@@ -312,34 +312,39 @@ async def stream(order: Order, include_usage: bool) -> AsyncIterator[bytes]:
 class _Chunks:
     """An encoder of deltas as events; the part that all events share is encoded once."""
 
-    def __init__(self, order: Order, include_usage: bool) -> None:
+    def __init__(self, order: Order, options: StreamOptions) -> None:
         self._order = order
+        self._options = options
         self._head = "data: " + json.dumps(order.head())[:-1] + ', "choices": [{"text": '
-        self._tail = '}], "usage": null}\n\n' if include_usage else "}]}\n\n"
-        self._include_usage = include_usage
-        self._begun: set[int] = set()
+        self._drawn: dict[int, int] = {}
 
     def of(self, delta: Delta) -> bytes:
         order, number = self._order, delta.sample
         text, entries, prompt = delta.text, delta.entries, None
-        if number not in self._begun:
-            self._begun.add(number)
+        if number not in self._drawn:
             prompt = number // order.best_of
             text = order.echoes[prompt] + text
             if order.job.found:
                 entries = (*order.job.found[prompt], *entries)
-        order.completion_tokens += delta.n_tokens
+        order.completion_tokens += delta.n_tokens - self._drawn.get(number, 0)
+        self._drawn[number] = delta.n_tokens
         logprobs = "null" if order.logprobs is None else json.dumps(logprobs_of(entries, order.spell))
         finish = f'"{delta.finish}"' if delta.finish else "null"
         middle = f'{json.dumps(text)}, "index": {number}, "logprobs": {logprobs}, "finish_reason": {finish}'
         if ids := order.token_ids(prompt, delta.ids):
             middle += f", {json.dumps(ids)[1:-1]}"
-        return (self._head + middle + self._tail).encode()
+        return (self._head + middle + self._tail()).encode()
+
+    def _tail(self) -> str:
+        if not self._options.include_usage:
+            return "}]}\n\n"
+        usage = self._order.usage() if self._options.continuous_usage_stats else None
+        return f'}}], "usage": {json.dumps(usage)}}}\n\n'
 
     def end(self) -> bytes:
         """Return the counts and times, if requested, and the mark that ends the stream."""
         usage = b""
-        if self._include_usage:
+        if self._options.include_usage:
             last = {**self._order.head(), "choices": [], **self._order.costs()}
             usage = b"data: " + json.dumps(last).encode() + b"\n\n"
         return usage + b"data: [DONE]\n\n"

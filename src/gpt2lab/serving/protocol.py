@@ -35,6 +35,9 @@ class StreamOptions(_Strict):
     """Options of a streamed answer."""
 
     include_usage: bool | None = Field(None, description="Send a last chunk with the token counts.")
+    continuous_usage_stats: bool | None = Field(
+        None, description="With include_usage: every chunk holds the token counts so far, as in vLLM's server."
+    )
     include_obfuscation: bool | None = Field(None, description="Accepted for compatibility; no effect.")
 
 

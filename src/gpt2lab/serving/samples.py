@@ -41,9 +41,9 @@ class Delta(NamedTuple):
     finish: Literal["stop", "length"] | None = None
     """The reason for its end; None before that."""
     n_tokens: int = 0
-    """Number of tokens drawn, without the end of text; set when the sample ended."""
+    """Number of tokens drawn so far, without the end of text."""
     mean_logprob: float = 0.0
-    """Mean log-probability of those tokens; set when the sample ended."""
+    """Mean log-probability of all tokens; set when the sample ended."""
     ids: tuple[int, ...] = ()
     """All ids drawn since the last part, if they are wanted, with those that ended the sample."""
 
@@ -97,7 +97,7 @@ class Sample:
         if self._whole:
             return None
         entries, ids = self._certain(), self._take_ids()
-        return Delta(self._number, text, entries, ids=ids) if text or entries or ids else None
+        return Delta(self._number, text, entries, n_tokens=self.n_tokens, ids=ids) if text or entries or ids else None
 
     def _end(self, text: str, last: int) -> Delta:
         """Return the last part; ``last`` is the last token drawn."""
