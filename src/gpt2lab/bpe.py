@@ -136,7 +136,8 @@ class Gpt2Vocabulary:
         if self._encoding is None:
             import tiktoken
 
-            ranks = {_spelled(line): rank for rank, line in enumerate(_read_tokens()[:END_OF_TEXT])}
+            lines = enumerate(_read_tokens()[:END_OF_TEXT])
+            ranks = {(line if line.isascii() else _spelled(line)): rank for rank, line in lines}  # saves 50,000 calls
             special = {END_OF_TEXT_MARKER: END_OF_TEXT}  # plain text to encode_ordinary
             self._encoding = tiktoken.Encoding(
                 "gpt2", pat_str=_SPLIT_TIKTOKEN, mergeable_ranks=ranks, special_tokens=special

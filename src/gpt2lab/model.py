@@ -39,7 +39,6 @@ from gpt2lab.generation.plan import (
 from gpt2lab.generation.run import check_errors, generate_pieces, in_order
 from gpt2lab.generation.scheduler import Scheduler
 from gpt2lab.generation.speculation import Speculation, check_draft
-from gpt2lab.sampling.custom import custom_stages
 from gpt2lab.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
@@ -300,6 +299,7 @@ class LanguageModel:
         ``sampling`` are the parameters of :class:`~gpt2lab.SamplingParams` and ``stages``, as in :meth:`generate`.
         """
         from gpt2lab.distribution import next_token
+        from gpt2lab.sampling.custom import custom_stages
 
         top = whole("top", top, least=1)
         check_names(sampling, SamplingArguments)

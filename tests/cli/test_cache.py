@@ -13,7 +13,8 @@ import pytest
 
 from gpt2lab.data.fetched import write_record
 from gpt2lab.engines import digests, loading
-from gpt2lab.engines.packed_cache import Key, write_entry
+from gpt2lab.engines.packed_cache import Key
+from gpt2lab.engines.packed_entries import write_entry
 
 TINY = str(Path(__file__).parents[1] / "golden" / "tiny")
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gpt2lab.engines.packed_cache import Key, write_entry
+from gpt2lab.engines.packed_cache import Key
+from gpt2lab.engines.packed_entries import write_entry
 from gpt2lab.errors import CheckpointError, UsageError, escaped
 from gpt2lab.weights import convert, open_checkpoint
 

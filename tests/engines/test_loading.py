@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from gpt2lab.config import ModelConfig
-from gpt2lab.engines import digests, loading, packed_cache
+from gpt2lab.engines import digests, loading, packed_entries
 from gpt2lab.engines.loading import cached_precisions, load_weights
 from gpt2lab.errors import UsageError
 from gpt2lab.weights.checkpoint import Checkpoint
@@ -165,7 +165,7 @@ def test_a_damaged_entry_is_made_again(model: Path, cache: Path, damage) -> None
 def test_clearing_leaves_a_loaded_model_alone(model: Path, cache: Path) -> None:
     load(model)
     core = load(model)
-    packed_cache.clear(cache)
+    packed_entries.clear(cache)
     assert bytes(core.packed[:100]) == model.read_bytes()
     assert not is_cached(model)
 

@@ -6,24 +6,15 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import needs
-from gpt2lab.engines import packed_cache
-from gpt2lab.engines.packed_cache import (
-    Key,
-    clear,
-    default_folder,
-    entries,
-    has_entry,
-    obstacle,
-    read_entry,
-    write_entry,
-)
+from gpt2lab.engines import packed_cache, packed_entries
+from gpt2lab.engines.packed_cache import Key, default_folder, has_entry, read_entry
+from gpt2lab.engines.packed_entries import clear, entries, obstacle, write_entry
 from gpt2lab.system.atomic import PARTIAL
 
 KEY = Key("ab" * 32, "q8_0", 1, 1, {"n_vocab": 7, "n_ctx": 8, "n_embd": 4, "n_head": 2, "n_layer": 1})
@@ -56,11 +47,11 @@ def test_what_was_written_is_read(entry: Path, arena: np.ndarray) -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        replace(KEY, digest="cd" * 32),
-        replace(KEY, precision="q4_0"),
-        replace(KEY, layout=2),
-        replace(KEY, readers=2),
-        replace(KEY, shape={**KEY.shape, "n_head": 1}),
+        KEY._replace(digest="cd" * 32),
+        KEY._replace(precision="q4_0"),
+        KEY._replace(layout=2),
+        KEY._replace(readers=2),
+        KEY._replace(shape={**KEY.shape, "n_head": 1}),
     ],
 )
 def test_an_entry_is_of_one_content_precision_layout_version_and_shape(entry: Path, other: Key) -> None:
@@ -69,7 +60,7 @@ def test_an_entry_is_of_one_content_precision_layout_version_and_shape(entry: Pa
     assert not is_there(entry.parent, other)
 
 
-@pytest.mark.parametrize("place", [0, 20, 60, packed_cache._HEADER, packed_cache._HEADER + SIZE // 2 + 1, -1])
+@pytest.mark.parametrize("place", [0, 20, 60, packed_cache.HEADER, packed_cache.HEADER + SIZE // 2 + 1, -1])
 def test_an_entry_with_one_wrong_byte_counts_as_absent(entry: Path, place: int) -> None:
     data = bytearray(entry.read_bytes())
     data[place] ^= 0x40
@@ -78,7 +69,7 @@ def test_an_entry_with_one_wrong_byte_counts_as_absent(entry: Path, place: int) 
 
 
 @pytest.mark.parametrize(
-    "size", [0, 10, packed_cache._HEADER, packed_cache._HEADER + SIZE - 1, packed_cache._HEADER + SIZE + 1]
+    "size", [0, 10, packed_cache.HEADER, packed_cache.HEADER + SIZE - 1, packed_cache.HEADER + SIZE + 1]
 )
 def test_an_entry_of_another_size_counts_as_absent(entry: Path, size: int) -> None:
     assert has_entry(entry.parent, KEY)
@@ -93,7 +84,7 @@ def test_an_entry_of_another_size_counts_as_absent(entry: Path, size: int) -> No
     "text", [b"", b"[]", b"{}", b'{"key": 5}', b'{"key": {"precision": 1}, "checksum": {}}', b"\0"]
 )
 def test_garbage_counts_as_absent_and_is_listed(entry: Path, text: bytes) -> None:
-    entry.write_bytes((packed_cache._MAGIC + text).ljust(packed_cache._HEADER) + bytes(SIZE))
+    entry.write_bytes((packed_cache.MAGIC + text).ljust(packed_cache.HEADER) + bytes(SIZE))
     assert not is_there(entry.parent)
     assert [(e.model, e.precision, e.whole) for e in entries(entry.parent)] == [("", "", False)]
 
@@ -121,7 +112,8 @@ WRITER = """
 import os, sys, time
 from pathlib import Path
 import numpy as np
-from gpt2lab.engines.packed_cache import Key, write_entry
+from gpt2lab.engines.packed_cache import Key
+from gpt2lab.engines.packed_entries import write_entry
 def stop(_):
     print("written", flush=True)
     time.sleep(60)
@@ -149,7 +141,7 @@ def test_a_killed_writer_leaves_no_entry_and_is_swept_up_after(tmp_path: Path, a
     assert not is_there(tmp_path)
     write_entry(tmp_path, KEY, arena, MODEL)
     assert left.exists()  # its writer might still be running
-    monkeypatch.setattr(packed_cache, "ABANDONED", 0.0)
+    monkeypatch.setattr(packed_entries, "ABANDONED", 0.0)
     write_entry(tmp_path, KEY, arena, MODEL)
     assert [path.name for path in tmp_path.iterdir()] == [KEY.name]
 
@@ -164,25 +156,25 @@ def test_processes_that_write_the_same_entry_at_once_do_not_disturb_each_other(t
 
 
 def test_the_longest_unused_entries_make_room(tmp_path: Path, arena: np.ndarray, monkeypatch) -> None:
-    keys = [replace(KEY, digest=str(n) * 64) for n in range(4)]
+    keys = [KEY._replace(digest=str(n) * 64) for n in range(4)]
     for n, key in enumerate(keys[:3]):
         write_entry(tmp_path, key, arena, f"/models/{n}")
         os.utime(tmp_path / key.name, (n + 1, n + 1))
     assert is_there(tmp_path, keys[0])  # from here on, it is the last used
-    monkeypatch.setattr(packed_cache, "SIZE_LIMIT", 2 * (SIZE + packed_cache._HEADER))
+    monkeypatch.setattr(packed_entries, "SIZE_LIMIT", 2 * (SIZE + packed_cache.HEADER))
     write_entry(tmp_path, keys[3], arena, "/models/3")
     assert [entry.model for entry in entries(tmp_path)] == ["/models/3", "/models/0"]
 
 
 def test_an_entry_larger_than_the_limit_is_still_kept(tmp_path: Path, arena: np.ndarray, monkeypatch) -> None:
-    monkeypatch.setattr(packed_cache, "SIZE_LIMIT", 1)
+    monkeypatch.setattr(packed_entries, "SIZE_LIMIT", 1)
     write_entry(tmp_path, KEY, arena, MODEL)
     assert is_there(tmp_path)
 
 
 def test_a_model_that_changed_supersedes_what_it_was(entry: Path, arena: np.ndarray) -> None:
-    changed = replace(KEY, digest="cd" * 32)
-    write_entry(entry.parent, replace(changed, precision="q4_0"), arena, MODEL)
+    changed = KEY._replace(digest="cd" * 32)
+    write_entry(entry.parent, changed._replace(precision="q4_0"), arena, MODEL)
     write_entry(entry.parent, changed, arena, "/models/other")
     assert entry.exists()
     write_entry(entry.parent, changed, arena, MODEL)
@@ -214,7 +206,7 @@ def test_making_room_keeps_files_of_another_origin(entry: Path, arena: np.ndarra
     abandoned = entry.with_name(".notes.partial")
     abandoned.write_text("mine")
     os.utime(abandoned, (0, 0))
-    write_entry(entry.parent, replace(KEY, digest="cd" * 32), arena, MODEL)
+    write_entry(entry.parent, KEY._replace(digest="cd" * 32), arena, MODEL)
     assert other.exists() and abandoned.exists() and not entry.exists()
 
 

@@ -366,7 +366,8 @@ def shards(folder: Path) -> Any:
 
 
 def packed(folder: Path) -> Any:
-    from gpt2lab.engines.packed_cache import Key, entries, has_entry, read_entry, write_entry
+    from gpt2lab.engines.packed_cache import Key, has_entry, read_entry
+    from gpt2lab.engines.packed_entries import entries, write_entry
 
     key = Key("ab" * 32, "q8_0", 1, 1, {"n_vocab": 5})
     arena = np.arange(8192, dtype=np.uint8)
@@ -446,7 +447,7 @@ YAML = 'dataset: [text.txt, b.txt]\nsteps: 3\nlearning_rate: 1.0e-4\nbatch-size:
 
 
 def prompts(folder: Path) -> Any:
-    from gpt2lab.cli.prompts import many_prompts
+    from gpt2lab.cli.prompt_files import many_prompts
     from gpt2lab.data.files import Reading
     from gpt2lab.data.finding import Choice
 

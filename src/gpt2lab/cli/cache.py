@@ -30,7 +30,7 @@ def command(ctx: click.Context) -> None:
     """
     if ctx.invoked_subcommand is not None:
         return
-    from gpt2lab.engines.packed_cache import entries
+    from gpt2lab.engines.packed_entries import entries
 
     folder = _folder()
     found = entries(folder)
@@ -54,10 +54,10 @@ def clear_command(data: bool) -> None:
     Models in use keep running. Files that gpt2lab did not make stay.
     """
     from gpt2lab.data import fetched
-    from gpt2lab.engines import packed_cache
+    from gpt2lab.engines import packed_entries
 
     for folder in _data_folders() if data else [_folder()]:
-        _clear(folder, fetched.clear if data else packed_cache.clear)
+        _clear(folder, fetched.clear if data else packed_entries.clear)
 
 
 def _clear(folder: Path, clear: Callable[[Path], list[Deleted]]) -> None:
@@ -76,7 +76,8 @@ def _clear(folder: Path, clear: Callable[[Path], list[Deleted]]) -> None:
 
 
 def _folder() -> Path:
-    from gpt2lab.engines.packed_cache import default_folder, obstacle
+    from gpt2lab.engines.packed_cache import default_folder
+    from gpt2lab.engines.packed_entries import obstacle
 
     folder, reason = default_folder(), obstacle()
     if folder is None or reason:

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gpt2lab.cli.bytes_read import BytesRead
 from gpt2lab.cli.data_options import (
-    BytesRead,
     reading_of,
     reading_options,
     vocabulary_of,
     vocabulary_option,
 )
-from gpt2lab.cli.jobs import check_ray, ray_options
+from gpt2lab.cli.job_options import check_ray, ray_options
 from gpt2lab.cli.options import PATH, GroupedCommand, Integer, option
 from gpt2lab.cli.output import say
 from gpt2lab.errors import UsageError, escaped

@@ -12,7 +12,7 @@ from typing import Any, TextIO
 import click
 
 from gpt2lab.cli.data_options import READING, reading_of, reading_options
-from gpt2lab.cli.jobs import JobOptions, job_options, order_maker, run_job
+from gpt2lab.cli.job_options import JobOptions, job_options
 from gpt2lab.cli.options import (
     PATH,
     TEXT,
@@ -27,7 +27,7 @@ from gpt2lab.cli.options import (
 )
 from gpt2lab.cli.output import check_not_input, json_line, plain, plain_prompt, print_as_made
 from gpt2lab.cli.progress import Progress
-from gpt2lab.cli.prompts import hint_at_space, many_prompts, prompt_argument, whole_prompt
+from gpt2lab.cli.prompts import hint_at_space, prompt_argument, whole_prompt
 from gpt2lab.cli.stopping import StoppedBetween
 from gpt2lab.errors import UsageError
 from gpt2lab.generation.completion import Completion, Piece, Prompt
@@ -117,6 +117,8 @@ def command(
     model_arguments = {key: arguments[name] for key, name in _MODEL_ARGUMENTS.items()}
     load = model_loader(arguments)
     if prompts_file is not None and out is not None:
+        from gpt2lab.cli.jobs import order_maker, run_job
+
         return run_job(prompts, out, load, order_maker(model_arguments, arguments, nsamples, as_json, job), job)
     arguments["seed"] = make_options(**arguments).seed  # raises before a model is opened or downloaded
     model = load()
@@ -156,6 +158,8 @@ def _prompts(
     if sum(source is not None for source in (prompt, prompt_file, prompts_file)) > 1:
         raise UsageError("give only one of PROMPT, --prompt_file and --prompts")
     if prompts_file is not None:
+        from gpt2lab.cli.prompt_files import many_prompts
+
         return many_prompts(prompts_file, *reading_of(reading))
     given = [name for name, default in READING.items() if reading[name] != default]
     file = "-" if prompt == "-" else prompt_file

@@ -20,7 +20,7 @@ def command(model: str, as_json: bool) -> None:
     (tales, 124M) or a path; default tales.
     """
     from gpt2lab.engines.loading import cached_precisions
-    from gpt2lab.engines.packed_cache import obstacle
+    from gpt2lab.engines.packed_entries import obstacle
     from gpt2lab.engines.precision import PRECISIONS, weight_bytes
     from gpt2lab.weights import open_checkpoint
     from gpt2lab.weights.describe import describe

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from gpt2lab.cli.bytes_read import BytesRead
 from gpt2lab.cli.data_options import (
-    BytesRead,
     reading_of,
     reading_options,
     vocabulary_of,

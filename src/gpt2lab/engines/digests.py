@@ -16,9 +16,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from gpt2lab.system.atomic import write_file
 from gpt2lab.system.cores import logical_cores
-from gpt2lab.system.marks import is_plain
 
 SETTLED = 2.0
 """Seconds that a file must be unchanged for: the coarsest step of a file system's clock."""
@@ -57,6 +55,9 @@ def recorded_digest(folder: Path, of: Stamp) -> str | None:
 
 def record_digest(folder: Path, of: Stamp, digest: str) -> None:
     """Record the digest of files with this stamp, and remove records of files that are gone. Raises OSError."""
+    from gpt2lab.system.atomic import write_file  # imported only here: most starts find a record
+    from gpt2lab.system.marks import is_plain
+
     write_file(_record(folder, of), json.dumps({"digest": digest, "stamp": of}).encode(), sync=True)
     for path in folder.iterdir():
         if not is_record(path.name) or not is_plain(path):

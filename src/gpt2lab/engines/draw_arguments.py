@@ -7,15 +7,17 @@ sequences; the core checks its arguments (native/draw_arguments.cpp).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from gpt2lab.engines.protocol import Draw, Drawn
 from gpt2lab.errors import SamplingError
 from gpt2lab.sampling.declaration import PARAMETERS, SamplingParams
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 _LARGEST = 2**31  # limit of whole numbers: more than any vocabulary has tokens, and exact in float64
 
@@ -25,8 +27,7 @@ NO_DRAW = Draw(SamplingParams(), 0, 0, 0, count=0)
 _NO_IDS, _NO_VALUES = np.empty(0, np.int32), np.empty(0)
 
 
-@dataclass(frozen=True)
-class ParamArrays:
+class ParamArrays(NamedTuple):
     """The arrays that the core reads for ``n`` :class:`SamplingParams`."""
 
     numbers: npt.NDArray[np.float64]  # [n, parameters], in the order of PARAMETERS

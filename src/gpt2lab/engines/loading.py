@@ -69,9 +69,11 @@ def load_weights(core: Core, checkpoint: Checkpoint, precision: str) -> None:
         except ValueError as error:
             raise UsageError(f"{checkpoint.path} cannot be held in {precision} ({error}): choose float32") from None
     if folder and key:
+        from gpt2lab.engines.packed_entries import write_entry  # imported only here: most starts find their entry
+
         with _warning_of(folder):
             if digests.stamp(checkpoint.files) == stamp:  # else the packed contents are unknown
-                packed_cache.write_entry(folder, key, core.packed, str(checkpoint.path.absolute()))
+                write_entry(folder, key, core.packed, str(checkpoint.path.absolute()))
     return None
 
 

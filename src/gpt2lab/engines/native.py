@@ -9,10 +9,9 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from itertools import chain
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from gpt2lab import _native
 from gpt2lab.engines.draw_arguments import (
@@ -31,6 +30,9 @@ from gpt2lab.errors import ContextError, SamplingError, UsageError
 from gpt2lab.sampling.declaration import SamplingParams
 from gpt2lab.system.cores import physical_cores
 from gpt2lab.weights.checkpoint import Checkpoint
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
 
 _OUTPUTS = {"last": 0, "all": 1, "none": 2}
 

@@ -7,7 +7,7 @@ may still turn out to be the beginning of a stop string. It knows nothing of eng
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -69,7 +69,6 @@ class Piece:
     completion: Completion | None
 
 
-@dataclass
 class Transcript:
     """The text of one sample, built as its tokens arrive.
 
@@ -77,16 +76,14 @@ class Transcript:
     in the text. The stop string that is complete first counts; if several are complete at once, the longest.
     """
 
-    tokenizer: Tokenizer | None
-    end_of_text: int | None = None
-    stop: Sequence[str] = ()
-    tokens: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    stopped: bool = False
-    """Whether end of text or a stop string has been reached."""
-
-    def __post_init__(self) -> None:
-        self._decoder = self.tokenizer.incremental_decoder() if self.tokenizer else None
+    def __init__(self, tokenizer: Tokenizer | None, end_of_text: int | None = None, stop: Sequence[str] = ()) -> None:
+        self.end_of_text = end_of_text
+        self.stop = stop
+        self.tokens: list[int] = []
+        self.logprobs: list[float] = []
+        self.stopped = False
+        """Whether end of text or a stop string has been reached."""
+        self._decoder = tokenizer.incremental_decoder() if tokenizer else None
         self._pieces: list[str] = []
         self._held = ""
 

@@ -1,4 +1,4 @@
-"""An engine step in which draws may go through the user's own stages.
+"""An engine step in which some draws go through the user's own stages.
 
 The engine computes the logits exactly as in every step, bit for bit; sampling runs in Python. An error in a stage
 affects only its own sample. This module knows nothing of samples beyond one step.
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gpt2lab.engines.python_draws import draw_rows
 from gpt2lab.errors import SamplingError, StageError
 
 if TYPE_CHECKING:
@@ -31,10 +32,6 @@ def step(
     Returns the tokens drawn, and the errors of stages by place: the draws of that place end before the error.
     """
     custom = {i: draw for i, draw in enumerate(draws) if draw and draw.stages}
-    if not custom:  # the usual case
-        return engine.step(sequences, tokens, draws, given), {}
-    from gpt2lab.engines.python_draws import draw_rows  # imported only for custom stages, because it takes time
-
     drawn: list[list[Drawn]] = [[] for _ in sequences]
     errors: dict[int, StageError] = {}
     others = [i for i in range(len(sequences)) if i not in custom]

@@ -15,11 +15,12 @@ from reprlib import repr as short_repr
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from gpt2lab.errors import SamplingError, UsageError
-from gpt2lab.sampling.custom import CustomStage, StageFunction, custom_stages
 from gpt2lab.sampling.declaration import PARAMETERS, ParameterArguments, SamplingParams
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
+
+    from gpt2lab.sampling.custom import CustomStage, StageFunction
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -111,7 +112,10 @@ def make_options(**arguments: Unpack[GenerationArguments]) -> Options:
     names = {field.name for field in fields(Options)}
     given: dict[str, Any] = {name: value for name, value in arguments.items() if name in names}
     given["sampling"] = sampling_params(arguments)
-    given["stages"] = custom_stages(arguments.get("stages", ()))
+    if "stages" in arguments:
+        from gpt2lab.sampling.custom import custom_stages  # imported only for custom stages, because it takes time
+
+        given["stages"] = custom_stages(arguments["stages"])
     given["seed"] = new_seed() if given.get("seed") is None else given["seed"]
     given["stop"] = (stop,) if isinstance(stop, str) else tuple(stop)
     return Options(**given)

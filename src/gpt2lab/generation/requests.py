@@ -17,8 +17,7 @@ if TYPE_CHECKING:
     from gpt2lab.sampling.custom import CustomStage
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(NamedTuple):
     """A request for one sample."""
 
     prompt: tuple[int, ...]

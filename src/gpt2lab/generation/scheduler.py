@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 
 from gpt2lab.engines.protocol import Draw
 from gpt2lab.errors import ContextError, UsageError
-from gpt2lab.generation import custom_draws
 from gpt2lab.generation.admission import Admission
 from gpt2lab.generation.requests import Event, Lane, PromptLane, Request, SampleLane
 from gpt2lab.generation.shares import Shares
@@ -156,7 +155,7 @@ class Scheduler:
         began = perf_counter()
         given = [min(max(lane.given - lane.fed, 0), len(ids)) for lane, ids in zip(lanes, tokens, strict=True)]
         sequences = [self._sequence(lane) for lane in lanes]
-        drawn, errors = custom_draws.step(self._engine, sequences, tokens, draws, given)
+        drawn, errors = self._run(sequences, tokens, draws, given)
         seconds = perf_counter() - began
         events: list[Event] = []
         for place, (lane, fed, draw, row) in enumerate(zip(lanes, tokens, draws, drawn, strict=True)):
@@ -249,6 +248,16 @@ class Scheduler:
             room -= len(ids)
             sample.share.fed = step
             yield lane, ids
+
+    def _run(
+        self, sequences: list[int], tokens: list[list[int]], draws: list[Draw | None], given: list[int]
+    ) -> tuple[list[list[Drawn]], dict[int, StageError]]:
+        """Run a step of the engine; return the tokens drawn, and the errors of custom stages by place."""
+        if not any(draw and draw.stages for draw in draws):  # the usual case
+            return self._engine.step(sequences, tokens, draws, given), {}
+        from gpt2lab.generation import custom_draws  # imported only for custom stages, because it takes time
+
+        return custom_draws.step(self._engine, sequences, tokens, draws, given)
 
     def _guess(
         self, lanes: list[Lane], tokens: list[list[int]], draws: list[Draw | None], speculation: Speculation

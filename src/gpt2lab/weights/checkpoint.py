@@ -19,15 +19,17 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gpt2lab.config import ModelConfig
 from gpt2lab.errors import CheckpointError, ConfigError
 
-Tensor = NDArray[np.float32]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Tensor: TypeAlias = "NDArray[np.float32]"
 LAYER_NORM_EPSILON = 1e-5
 """The term added to the variance in every layer norm of GPT-2; a checkpoint with another value is refused."""
 READERS = 2

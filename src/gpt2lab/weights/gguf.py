@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gpt2lab.bpe import END_OF_TEXT_MARKER
 from gpt2lab.config import ModelConfig
@@ -31,9 +30,10 @@ from gpt2lab.weights.checkpoint import (
 )
 from gpt2lab.weights.gguf_file import GgufArray, GgufFile, GgufTensor, read_gguf_file, write_gguf_file
 from gpt2lab.weights.quantization import PRECISIONS, Precision, decode, decode_transposed
-from gpt2lab.weights.vocabulary import check_encoder_ids, check_merge_lines, vocabulary_to_write
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from gpt2lab.weights.writing import NewTensor
 
 _TOKENS_SHA256 = "1b0b4d1f2288958613732175557fa89f8db2b619574bc7500c5b8cb8269c16ee"
@@ -148,8 +148,10 @@ def _tokenizer_files(file: GgufFile, config: ModelConfig) -> TokenizerFiles | No
     if isinstance(tokens, GgufArray) and isinstance(merges, GgufArray):
         if tokens.sha256 == _TOKENS_SHA256 and merges.sha256 == _MERGES_SHA256:
             return None
-        if tokens.count != config.n_vocab:
-            raise CheckpointError(f"{path}: its tokenizer has {tokens.count} tokens, its model {config.n_vocab}")
+        if tokens.length != config.n_vocab:
+            raise CheckpointError(f"{path}: its tokenizer has {tokens.length} tokens, its model {config.n_vocab}")
+    from gpt2lab.weights.vocabulary import check_merge_lines  # readers of GPT-2's own start without it
+
     types = _token_types(file, config.n_vocab)
     named = {id: token for id, token in enumerate(file.strings("tokenizer.ggml.tokens")) if types[id] != _UNUSED}
     encoder = {token: id for id, token in named.items()}
@@ -162,7 +164,7 @@ def _token_types(file: GgufFile, n_vocab: int) -> list[int]:
     array = file.metadata.get("tokenizer.ggml.token_type")
     if array is None:
         return [_NORMAL] * n_vocab
-    if not isinstance(array, GgufArray) or array.type != 5 or array.count != n_vocab:
+    if not isinstance(array, GgufArray) or array.type != 5 or array.length != n_vocab:
         raise CheckpointError(f"{file.file.path}: tokenizer.ggml.token_type must be {n_vocab} int32 numbers")
     types: list[int] = file.file.array(array.start, "<i4", (n_vocab,)).tolist()
     return types
@@ -226,6 +228,8 @@ def _model_metadata(checkpoint: Checkpoint, precision: Precision) -> dict[str, A
 
 def _tokenizer_metadata(checkpoint: Checkpoint) -> dict[str, Any]:
     """Return the tokenizer's metadata; ids without a token become ``[PAD…]``: llama.cpp needs a name for each."""
+    from gpt2lab.weights.vocabulary import check_encoder_ids, vocabulary_to_write
+
     vocabulary = vocabulary_to_write(checkpoint)
     if vocabulary is None:
         return {"tokenizer.ggml.model": "none"}

@@ -11,18 +11,18 @@ import hashlib
 import math
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gpt2lab.errors import CheckpointError
 from gpt2lab.weights.checkpoint import MappedFile, check_apart
 from gpt2lab.weights.quantization import PRECISIONS, Precision
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from gpt2lab.weights.writing import NewTensor
 
 MAGIC = b"GGUF"
@@ -56,18 +56,16 @@ class GgufTensor(NamedTuple):
     offset: int
 
 
-@dataclass(frozen=True)
-class GgufArray:
+class GgufArray(NamedTuple):
     """An array's place in the metadata; ``sha256`` is set if it is a known array."""
 
     type: int
-    count: int
+    length: int
     start: int
     sha256: str | None
 
 
-@dataclass(frozen=True)
-class GgufFile:
+class GgufFile(NamedTuple):
     """An opened file: scalars and strings by key, arrays by place, tensors by name."""
 
     file: MappedFile
@@ -80,7 +78,7 @@ class GgufFile:
         if not isinstance(array, GgufArray) or array.type != _STRING:
             raise CheckpointError(f"{self.file.path}: {key} is not a list of strings")
         reader = _Reader(self.file, array.start)
-        return [reader.string() for _ in range(array.count)]
+        return [reader.string() for _ in range(array.length)]
 
     def items(self, tensor: GgufTensor) -> NDArray[Any]:
         """Return a tensor's stored items as a 1-D array of its precision's dtype."""

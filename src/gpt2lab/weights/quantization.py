@@ -7,10 +7,12 @@ of llama.cpp's reference (``ggml-quants.c``, ``gguf/quants.py``). This module kn
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 BLOCK = 32  # values per block of q8_0 and q4_0
 _CHUNK = 1 << 16  # values processed at once, so that intermediates stay in the second-level cache
