@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import _thread
 import gc
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 import pytest
@@ -104,3 +107,87 @@ def test_no_garbage_is_collected_while_a_fork_holds_the_cores():
     held = gc.isenabled()
     forks._after()
     assert not held and gc.isenabled()
+
+
+class PlainCore:
+    """A core made of two functions."""
+
+    def __init__(self, before_fork: Callable[[], object], after_fork: Callable[[], object]) -> None:
+        self.before_fork, self.after_fork = before_fork, after_fork
+
+
+@contextmanager
+def switching_often() -> Iterator[None]:
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
+
+
+@contextmanager
+def known(*cores: PlainCore) -> Iterator[None]:
+    """Let forks take these cores meanwhile."""
+    owners = [threading.Event() for _ in cores]
+    for owner, core in zip(owners, cores, strict=True):
+        let_fork(owner, core)  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        for owner in owners:  # a traceback may still refer to it
+            del forks._cores[owner]
+
+
+def prepared_and_done() -> None:
+    """Do what a fork does before and after, also after Ctrl-C."""
+    try:
+        forks._before()
+    finally:
+        forks._after()
+
+
+def test_a_core_that_was_taken_at_a_ctrl_c_is_released() -> None:
+    lock = threading.Lock()
+    released: list[bool] = []
+    interrupted = PlainCore(_thread.interrupt_main, partial(released.append, True))
+    with known(PlainCore(lock.acquire, lock.release), interrupted), pytest.raises(KeyboardInterrupt):
+        prepared_and_done()
+    assert released == [True] and not lock.locked() and not forks._forking.locked() and gc.isenabled()
+
+
+def test_a_ctrl_c_during_a_fork_leaves_no_core_locked() -> None:
+    lock = threading.Lock()
+    cores = [PlainCore(lock.acquire, lock.release), PlainCore(int, _thread.interrupt_main)]
+    with known(*cores), pytest.raises(KeyboardInterrupt):
+        prepared_and_done()
+    assert not lock.locked() and not forks._forking.locked() and gc.isenabled()
+
+
+def test_a_thread_that_was_interrupted_before_its_turn_releases_nothing_of_another() -> None:
+    holds, goes_on = threading.Event(), threading.Event()
+
+    def other() -> None:
+        forks._before()
+        holds.set()
+        goes_on.wait(60)
+        forks._after()
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    assert holds.wait(60)
+    forks._after()  # as after a _before() that Ctrl-C ended
+    still = forks._forking.locked()
+    goes_on.set()
+    thread.join()
+    assert still and not forks._forking.locked() and gc.isenabled()
+
+
+def test_cores_may_be_made_and_freed_while_others_fork() -> None:
+    def made_and_freed() -> None:
+        with known(*[PlainCore(int, int)] * 50):
+            pass
+
+    with switching_often(), known(*[PlainCore(int, int)] * 1000), another_thread(made_and_freed):
+        for _ in range(300):
+            prepared_and_done()
