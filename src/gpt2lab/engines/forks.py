@@ -14,10 +14,11 @@ import gc
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import chain
 from operator import itemgetter, methodcaller
-from typing import Any, Protocol
+from typing import Protocol
 from weakref import WeakKeyDictionary
 
 
@@ -31,11 +32,15 @@ class Core(Protocol):
         """Let others in; called in parent and child."""
 
 
-class _Fork(threading.local):
-    """The fork that a thread prepares or has made."""
+_Pair = tuple[Callable[[], object], Callable[[], object]]
+"""A function that takes something before a fork, and one that releases it afterwards."""
 
-    held: list[tuple[Any, Callable[[], Any]]] = []  # noqa: RUF012 - never changed: every fork sets a new list
-    """What the thread holds: for each, the result of taking it, and the function that releases it."""
+
+class _Fork(threading.local):
+    """The latest fork of a thread."""
+
+    releases: Iterator[object] = iter(())
+    """An iterator that releases what the thread has taken for the fork, one thing at a time, and each once."""
 
 
 _fork = _Fork()
@@ -47,35 +52,29 @@ _call = methodcaller("__call__")
 
 def let_fork(owner: object, core: Core) -> None:
     """Let the process fork while ``owner``, which holds ``core``, exists, whatever other threads do."""
-    with _forking:  # a thread that forks has listed the cores that it holds
+    with _forking:  # a thread that is about to fork has listed the cores that it takes
         _cores[owner] = core
 
 
 def _before() -> None:
-    _fork.held = []
-    _take([(_forking.acquire, _forking.release)])
+    turn: list[tuple[object, Callable[[], object]]] = []
+    taken: list[tuple[object, Callable[[], object]]] = []
+    _fork.releases = map(_call, map(itemgetter(1), chain(taken, turn)))  # it sees what is added to the lists below
+    _take(turn, [(_forking.acquire, _forking.release)])
     # A finaliser might free a sequence of a core that this thread holds now, and wait for itself.
-    _take([(gc.disable, gc.enable if gc.isenabled() else gc.disable)])
+    _take(taken, [(gc.disable, gc.enable if gc.isenabled() else gc.disable)])
     owners = [reference() for reference in _cores.keyrefs()]  # a list made in one step: other threads free owners
     cores = [core for owner in owners if owner is not None and (core := _cores.get(owner)) is not None]
-    _take([(core.before_fork, core.after_fork) for core in cores])
+    _take(taken, [(core.before_fork, core.after_fork) for core in cores])
 
 
-def _take(pairs: Iterable[tuple[Callable[[], Any], Callable[[], Any]]]) -> None:
-    """Call the first function of each pair, and keep the second one for after the fork."""
-    takes, releases = zip(*pairs, strict=True) if (pairs := [*pairs]) else ((), ())
-    _fork.held.extend(zip(map(_call, takes), releases, strict=False))
+def _take(taken: list[tuple[object, Callable[[], object]]], pairs: list[_Pair]) -> None:
+    """Call the first function of each pair and, in the same step, add the second one to ``taken``."""
+    taken.extend(zip(map(_call, map(itemgetter(0), pairs)), map(itemgetter(1), pairs), strict=False))
 
 
-def _releaser() -> Callable[[], Any]:
-    """Return a function that calls what the thread kept for after its fork, last one first, and is written in C."""
-    held = iter(partial(getattr, _fork, "held"), None)  # the thread's list, each time that it is asked for
-    releases = map(partial(map, itemgetter(1)), map(reversed, held))
-    calls = map(partial(map, _call), releases)
-    return partial(next, map(partial(deque, maxlen=0), calls))
-
-
-_after = _releaser()
+# Takes the thread's iterator, whichever it is when the function is called, and runs through it.
+_after = partial(next, map(partial(deque, maxlen=0), iter(partial(getattr, _fork, "releases"), None)))
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before, after_in_parent=_after, after_in_child=_after)
