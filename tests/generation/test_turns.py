@@ -89,6 +89,23 @@ def test_a_small_request_takes_memory_from_a_large_one(budget) -> None:
     assert engine.sequences == {}
 
 
+def test_a_paused_sample_keeps_its_sequence_while_no_place_is_free(budget) -> None:
+    budget(100)
+    engine = ToyEngine()
+    with Scheduler(engine, batch_size=2) as scheduler:
+        for n in range(2):
+            scheduler.submit(request([1, 2], n, limit=30), "large")
+        scheduler.step()
+        scheduler.submit(request([3], limit=20), "small")
+        scheduler.step()
+        held = set(engine.sequences)
+        third = scheduler.submit(request([4], limit=30), "third")  # it fits neither the places nor the memory
+        assert third not in rows(scheduler)
+        assert set(engine.sequences) == held
+        while scheduler.busy:
+            scheduler.step()
+
+
 def rows_into(scheduler: Scheduler, drawn: dict[int, list[int]]) -> list[int]:
     events = scheduler.step()
     for event in events:

@@ -11,6 +11,7 @@ import struct
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import SimpleNamespace
@@ -345,6 +346,43 @@ def test_a_warning_that_comes_again_and_again_is_left_out_and_counted(monkeypatc
     now += log_limit.SECONDS
     assert line("no %d") == "no 5 (20 more in the last 60 s were left out)"
     assert line("no %d") == "no 5"
+
+
+def passed(limit: LogLimit, messages: Iterable[str], error: Callable[[], object] | None = None) -> int:
+    """Return how many of ``messages``, each with the error that ``error()`` raises, are logged."""
+    count = 0
+    for message in messages:
+        record = logging.LogRecord("x", logging.ERROR, __file__, 1, message, (), None)
+        try:
+            _ = error and error()
+        except Exception:
+            record.exc_info = sys.exc_info()
+        count += limit.filter(record)
+    return count
+
+
+def test_an_exception_in_one_place_is_one_kind_whatever_its_message():
+    limit = LogLimit()
+    assert passed(limit, (f"failed: {'y' * n}" for n in range(50)), lambda: 1 / 0) == log_limit.BURST
+    assert passed(limit, ["failed"], lambda: {}["x"]) == 1
+    assert passed(limit, ["failed"], lambda: int("x")) == 1
+
+
+@pytest.mark.parametrize(
+    "message",
+    ["Task was destroyed\ntask: {0}", "transport {0} at 0x7f{0}", "got 'a{0}'", '"{0}"', "<Task name={0}>", " {0}"],
+)
+def test_a_varied_message_is_one_kind(message):
+    assert passed(LogLimit(), (message.format(n) for n in range(50))) == log_limit.BURST
+
+
+def test_kinds_of_messages_are_bounded(monkeypatch):
+    limit = LogLimit()
+    words = [chr(ord("a") + n // 26) + chr(ord("a") + n % 26) for n in range(26 * 26)]
+    assert passed(limit, words) == log_limit.MAX_KINDS + log_limit.BURST
+    assert len(limit._seen) <= log_limit.MAX_KINDS + 1
+    monkeypatch.setattr(log_limit, "SECONDS", 0)
+    assert passed(limit, ["new again"]) == 1 and len(limit._seen) == 2  # it, and the rest of those left out
 
 
 def test_the_docs_list_every_bound_with_its_default_and_its_option():

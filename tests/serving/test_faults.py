@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import signal
@@ -11,6 +12,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -18,7 +20,8 @@ import pytest
 import needs
 from gpt2lab.cli.main import main
 from gpt2lab.errors import UsageError
-from gpt2lab.serving.server import listen_on
+from gpt2lab.serving.hosts import is_loopback
+from gpt2lab.serving.server import listen_on, most_connections
 from gpt2lab.serving.settings import Settings
 
 from .conftest import PROMPT, eventually
@@ -99,6 +102,37 @@ def test_an_address_that_is_taken_is_a_plain_error():
             listen_on("127.0.0.1", bound.getsockname()[1])
     with pytest.raises(UsageError, match="port must be"):
         listen_on("127.0.0.1", 70000)
+
+
+@pytest.mark.parametrize("host", ["a" * 70, "a..example"])
+def test_a_host_that_is_no_name_is_a_plain_error(host, capsys, monkeypatch):
+    monkeypatch.setattr(socket, "getaddrinfo", lambda host, *_, **__: host.encode("idna"))  # as Python's does first
+    assert not is_loopback(host)
+    with pytest.raises(SystemExit, match="2"):
+        main(["serve", "--host", host])
+    assert capsys.readouterr().err == f"gpt2lab: error: cannot listen on {host}: this is not a host name\n"
+
+
+@needs.mark("POSIX")
+@pytest.mark.parametrize(("may_open", "connections"), [(10_240, 10_176), (300, 192)])
+def test_a_limit_of_open_files_that_cannot_be_raised_lowers_the_number_of_connections(
+    monkeypatch, may_open, connections
+):
+    import resource
+
+    def set_limit(_: int, limits: tuple[int, int]) -> None:
+        if limits[0] > may_open:
+            raise ValueError("current limit exceeds maximum limit")
+
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (256, resource.RLIM_INFINITY))  # as on macOS
+    monkeypatch.setattr(resource, "setrlimit", set_limit)
+    assert most_connections(50_000) == connections
+
+
+def test_the_server_runs_on_asyncio_even_if_uvloop_is_installed(start, monkeypatch):
+    monkeypatch.setitem(sys.modules, "uvloop", SimpleNamespace())
+    config = start().server.config
+    assert config.get_loop_factory() is asyncio.SelectorEventLoop
 
 
 def begin(*arguments: str) -> tuple[subprocess.Popen[str], str]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 
+import httpx
 import pytest
 
 from gpt2lab.errors import UsageError
+from gpt2lab.serving.hosts import is_loopback
 from gpt2lab.serving.settings import Settings
 
 from .conftest import PROMPT
@@ -40,8 +42,10 @@ def test_a_foreign_host_makes_the_server_do_nothing(api, path, stream):
 
 
 @pytest.mark.parametrize(
-    "host", ["localhost", "localhost:8000", "LOCALHOST:1", "localhost.", "127.0.0.1", "127.0.0.1:9", "[::1]", "[::1]:8"]
-)
+    "host",
+    ["localhost", "localhost:8000", "LOCALHOST:1", "localhost.", "127.0.0.1", "127.0.0.1:9", "[::1]", "[::1]:8",
+     "[0:0:0:0:0:0:0:1]", "[::ffff:127.0.0.1]:8", "[::FFFF:7f00:1]"],
+)  # fmt: skip
 def test_a_loopback_address_answers_to_its_names_at_any_port(api, host):
     """A port that ssh forwards is another than the server's."""
     assert status(api, host) == 200
@@ -49,11 +53,27 @@ def test_a_loopback_address_answers_to_its_names_at_any_port(api, host):
 
 @pytest.mark.parametrize(
     "host",
-    ["localhost.evil.example", "evil.example:localhost", "user@localhost", "127.0.0.1.evil.example", "192.168.1.2",
-     "[::2]", "[::1", "localhost:80:80", "localhost evil", "0", "*"],
-)  # fmt: skip
+    ["localhost.evil.example", "127.0.0.1.evil.example", "192.168.1.2", "[::2]", "[::ffff:192.168.1.2]", "0"],
+)
 def test_what_only_looks_like_its_name_is_refused(api, host):
     assert status(api, host) == 403
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example:localhost", "user@localhost", "[::1", "::1", "localhost:80:80", "localhost evil", "*", "a'b", "%"],
+)
+def test_a_malformed_host_is_400(api, host):
+    error = error_of(api.http.get("/v1/models", headers={"Host": host}), 400)
+    assert host in error["message"] and "--allowed_host" not in error["message"]
+
+
+@pytest.mark.parametrize(
+    "host", ["::ffff:127.0.0.1", "[::ffff:127.0.0.5]", "0:0:0:0:0:0:0:1", "127.1.2.3", "localhost"]
+)
+def test_every_spelling_of_a_loopback_address_is_one(start, host):
+    assert is_loopback(host) and not is_loopback("::ffff:192.168.1.2")
+    assert status(start(Settings(host=host)), "evil.example.com") == 403
 
 
 def test_a_request_has_one_host(api):
@@ -112,6 +132,22 @@ def test_pages_that_cors_or_allowed_host_names_may_send_requests(start):
     assert api.http.post("/v1/completions", json=body, headers={"Origin": "http://page.example:1"}).status_code == 403
     any_page = start(Settings(cors=("*",)))
     assert any_page.http.post("/v1/completions", json=body, headers={"Origin": "null"}).status_code == 200
+
+
+def test_case_and_default_port_make_no_other_origin(start):
+    api = start(Settings(cors=("HTTP://Page.example:80", "https://page.example:443", "http://other.example:443")))
+    body = {"prompt": PROMPT, "max_tokens": 1}
+
+    def answer(origin: str, **headers: str) -> httpx.Response:
+        return api.http.post("/v1/completions", json=body, headers={"Origin": origin, **headers})
+
+    for origin in ("http://page.example", "http://page.example:80", "https://PAGE.example", "http://other.example:443"):
+        assert answer(origin).status_code == 200
+    assert answer("http://page.example").headers["access-control-allow-origin"] == "http://page.example"
+    for origin in ("http://other.example", "https://page.example:80", "http://page.example:443"):
+        assert answer(origin).status_code == 403
+    assert answer("http://localhost", Host="localhost:80").status_code == 200
+    assert answer("https://localhost", Host="localhost:80").status_code == 403
 
 
 def test_a_preflight_with_a_foreign_host_is_refused_too(start):

@@ -133,6 +133,24 @@ def test_other_limits_leave_what_was_used(clock):
     account.reserve(60)
 
 
+def test_a_lower_limit_locks_no_key_out(clock):
+    account = Account(KeyLimits(tokens_per_minute=6000))
+    account.reserve(5000).settle(5000)
+    account.change(KeyLimits(tokens_per_minute=60))
+    account.reserve(10)
+    assert seconds_to_wait(account, 10) == 10
+
+
+def test_no_limit_for_a_while_is_no_debt(clock):
+    account = Account(KeyLimits(tokens_per_minute=60))
+    running = account.reserve(600)
+    account.change(KeyLimits(tokens_per_minute=6))
+    assert seconds_to_wait(account, 6) == 600
+    running.settle(0)  # what it gives back was counted under the higher limit
+    account.reserve(6)
+    assert seconds_to_wait(account, 1) == 10
+
+
 # ---- the server ------------------------------------------------------------------------------------------------------
 
 

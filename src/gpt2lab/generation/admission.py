@@ -49,7 +49,7 @@ class Admission:
                 if not sample.held:
                     self._reserve(sample, needed)
                     admitted.append(sample)
-            elif tight and (paused := self._paused(share)):
+            elif not crowded and (paused := self._paused(share)):  # without a free place, its memory would be no use
                 self._evict(paused)
             elif (largest := self._shares.largest()).outnumbers(share):
                 del self.running[self._shares.pause(largest).id]

@@ -23,7 +23,7 @@ from gpt2lab.errors import Gpt2LabError
 from gpt2lab.serving import completions, page_files, playground
 from gpt2lab.serving.errors import ApiError, nothing_at, of_validation, stopping
 from gpt2lab.serving.guards import RECORD, REQUEST_ID, Guard, Record
-from gpt2lab.serving.hosts import HostCheck
+from gpt2lab.serving.hosts import HostCheck, usual_origin
 from gpt2lab.serving.keys import ACCOUNT
 from gpt2lab.serving.logprobs import spelled
 from gpt2lab.serving.models import ServedModel
@@ -76,7 +76,7 @@ def make_app(service: Service) -> FastAPI:
     middleware = [Middleware(Record, metrics=service.metrics, routes=(*ROUTES, COMPLETIONS))]
     middleware.append(Middleware(HostCheck, settings=service.settings))
     if service.settings.cors:
-        origins = service.settings.cors
+        origins = [usual_origin(origin) for origin in service.settings.cors]
         middleware.append(
             Middleware(
                 CORSMiddleware,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import socket
-from ipaddress import ip_address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers
@@ -25,11 +25,15 @@ if TYPE_CHECKING:
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 """Names of this machine, which every server accepts."""
 
-_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^\[\]:@/\s]+)(?::\d*)?")
+_HOST = re.compile(r"(\[[0-9a-f:.]+\]|[\w.-]+)(?::\d*)?", re.ASCII)
+
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 
 class HostCheck:
     """Middleware that answers 403 to a foreign ``Host``, and to a foreign ``Origin`` on paths that need a key.
+
+    A malformed ``Host`` gets 400.
 
     On a loopback address, the known hosts are :data:`LOOPBACK` and the settings' ``host`` and ``allowed_hosts``. On
     other addresses every host is accepted unless there are ``allowed_hosts``; an IP address is always accepted, because
@@ -40,7 +44,7 @@ class HostCheck:
         self._app = app
         self._named = frozenset(map(bare, settings.allowed_hosts))
         self._hosts = self._named | {*LOOPBACK, bare(settings.host)}
-        self._origins = settings.cors
+        self._origins = frozenset(map(usual_origin, settings.cors))
         self._on_loopback = is_loopback(settings.host)
         self._any_host = "*" in self._named or not (self._on_loopback or self._named)
 
@@ -60,7 +64,10 @@ class HostCheck:
         if len(hosts) > 1 or (not hosts and scope.get("http_version") != "1.0"):
             raise ApiError(400, "a request needs exactly one 'Host' header")
         host = hosts[0].lower() if hosts else ""  # HTTP/1.0 has none, but no browser speaks it
-        if host and not self._knows(name := name_in(host)):
+        name = name_in(host)
+        if host and not name:
+            raise ApiError(400, f"the header 'Host' must be a name or an address and perhaps a port, got {host!r}")
+        if host and not self._knows(name):
             message = (
                 f"this server does not accept the host {host}: if that is its name, start it with --allowed_host {name}"
             )
@@ -72,18 +79,27 @@ class HostCheck:
             raise ApiError(403, message, code="origin_not_allowed")
 
     def _knows(self, name: str) -> bool:
-        return self._any_host or name in self._hosts or (not self._on_loopback and _is_address(name))
+        return self._any_host or name in self._hosts or (not self._on_loopback and _address(name) is not None)
 
     def _trusts(self, origin: str, host: str) -> bool:
+        origin = usual_origin(origin)
         if "*" in self._origins or origin in self._origins:
             return True
-        place = origin.lower().partition("://")[2]
-        return bool(place) and (place == host or name_in(place) in self._named)
+        scheme, _, place = origin.partition("://")
+        return bool(place) and (origin == usual_origin(f"{scheme}://{host}") or name_in(place) in self._named)
+
+
+def usual_origin(origin: str) -> str:
+    """Return an origin as browsers send it: in lower case, and without the port that its scheme stands for."""
+    origin = origin.lower()
+    return origin.removesuffix(_DEFAULT_PORTS.get(origin.partition("://")[0], ""))
 
 
 def bare(host: str) -> str:
-    """Return a host's name or address in lower case, without the brackets of IPv6 and a final dot."""
-    return host.strip("[]").lower().removesuffix(".")
+    """Return a host's name in lower case without a final dot, or its address in its shortest form, without brackets."""
+    name = host.strip("[]").lower().removesuffix(".")
+    address = _address(name)
+    return name if address is None else str(address)
 
 
 def name_in(host: str) -> str:
@@ -94,17 +110,19 @@ def name_in(host: str) -> str:
 
 def is_loopback(host: str) -> bool:
     """Return whether only this machine can reach a server that listens on ``host``."""
-    if _is_address(name := bare(host)):
-        return ip_address(name).is_loopback
-    try:
-        return ip_address(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0]).is_loopback
-    except OSError:
-        return False
+    address = _address(bare(host))
+    if address is None:
+        try:
+            address = _address(str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0]))
+        except (OSError, UnicodeError):
+            return False
+    return address is not None and address.is_loopback
 
 
-def _is_address(name: str) -> bool:
+def _address(name: str) -> IPv4Address | IPv6Address | None:
+    """Return the address that ``name`` spells, None if it is a name; IPv4 in IPv6 (``::ffff:…``) is IPv4."""
     try:
-        ip_address(name)
+        address = ip_address(name)
     except ValueError:
-        return False
-    return True
+        return None
+    return (isinstance(address, IPv6Address) and address.ipv4_mapped) or address

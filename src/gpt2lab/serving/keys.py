@@ -36,11 +36,16 @@ class Account:
         self._counted_at = time.monotonic()
 
     def change(self, limits: KeyLimits) -> Account:
-        """Give the account other limits, and return it."""
+        """Give the account other limits, and return it.
+
+        Tokens that were used still count. Under a lower limit they are scaled down, so that no wait becomes longer.
+        """
         self._refill()
-        used = 0 if (most := self._limits.tokens_per_minute) is None else most - self._tokens
+        before, most = self._limits.tokens_per_minute, limits.tokens_per_minute
+        if most is not None:
+            used = 0 if before is None else (before - self._tokens) * min(1, most / before)
+            self._tokens = most - used
         self._limits = limits
-        self._tokens = (limits.tokens_per_minute or 0) - used
         return self
 
     @contextmanager

@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -57,6 +57,9 @@ PENDING_CONNECTIONS = 2048
 SPARE_DESCRIPTORS = 64
 """File descriptors that are kept for other things than connections."""
 
+MACOS_OPEN_FILES = 10_240
+"""OPEN_MAX of macOS: there, a process may not raise its limit beyond, although its hard limit is infinite."""
+
 LINGER_SECONDS = 5
 """Time for clients to read the last bytes of answers once all work is done."""
 
@@ -74,6 +77,8 @@ def listen_on(host: str, port: int) -> socket.socket:
         if sys.platform != "win32":
             bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
+    except UnicodeError:  # a part between dots is empty, or longer than 63 characters
+        raise UsageError(f"cannot listen on {host}: this is not a host name") from None
     except OSError as error:
         hint = ": another program uses it; choose another --port" if error.errno == errno.EADDRINUSE else ""
         raise UsageError(f"cannot listen on {host} port {port} ({error.strerror or error}){hint}") from None
@@ -94,6 +99,7 @@ class Server(uvicorn.Server):
         self._connections = Connections(settings, most_connections(settings.max_connections))
         config = uvicorn.Config(
             make_app(service),
+            loop="asyncio",  # not uvloop, if it is installed: how many connections it accepts at once is not known
             http=partial(Connection, everyone=self._connections),
             log_level="warning",
             access_log=False,
@@ -199,9 +205,13 @@ def most_connections(wanted: int) -> int:
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     needed = wanted + SPARE_DESCRIPTORS
-    if soft < needed and soft != resource.RLIM_INFINITY:
-        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if hard != resource.RLIM_INFINITY:
+        needed = min(needed, hard)
+    for limit in (needed, min(needed, MACOS_OPEN_FILES)):
+        if soft != resource.RLIM_INFINITY and soft < limit:
+            with suppress(ValueError, OSError):
+                resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+                soft = limit
     return wanted if soft == resource.RLIM_INFINITY else max(1, min(wanted, soft - SPARE_DESCRIPTORS))
 
 

@@ -14,7 +14,7 @@ KEYS_VARIABLE = "GPT2LAB_API_KEYS"
 """Environment variable: API keys, separated by commas."""
 
 _ALLOWED_HOST = re.compile(r"\*|[\w.-]+|\[[0-9A-Fa-f:.]+\]|[0-9A-Fa-f:.]+")
-_ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/\s]+")
+_ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^/\s]+", re.IGNORECASE)
 
 MAX_HEAD_BYTES = 1 << 16
 """The most bytes of a request's first line and headers."""
