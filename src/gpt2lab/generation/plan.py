@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from gpt2lab.tokenizer import Tokenizer
 
 
+OR_SLIDE = ", or let the context slide (--overflow slide, in Python overflow='slide')"
+"""The end of the error for a full context. Callers that offer no sliding leave it out."""
+
+
 class Plan(NamedTuple):
     """The work to do for one prompt."""
 
@@ -170,7 +174,7 @@ def _limit(n_prompt: int, options: Options, n_ctx: int) -> tuple[int, FinishReas
             f"after a prompt of {tokens} the model's context of {n_ctx} has room for {room}, not {wanted}: "
             "ask for fewer"
         )
-    raise ContextError(f"{what}, or let the context slide (--overflow slide, in Python overflow='slide')")
+    raise ContextError(what + OR_SLIDE)
 
 
 def _check_id(id: int, config: ModelConfig) -> None:

@@ -19,7 +19,7 @@ from starlette.concurrency import run_in_threadpool
 
 from gpt2lab.errors import ContextError, Gpt2LabError
 from gpt2lab.generation.completion import Transcript
-from gpt2lab.generation.plan import make_request, prompt_tokens, space_at_end
+from gpt2lab.generation.plan import OR_SLIDE, make_request, prompt_tokens, space_at_end
 from gpt2lab.sampling.declaration import PARAMETERS
 from gpt2lab.serving.errors import ApiError
 from gpt2lab.serving.logprobs import id_of, logprobs_of, spelled
@@ -155,7 +155,7 @@ def _make_order(body: CompletionRequest, served: ServedModel, settings: Settings
         return _planned(body, served, settings)
     except ContextError as error:
         # Clients such as LiteLLM recognise a full context by these words of OpenAI's.
-        reason = str(error).partition(": ask for less")[0]
+        reason = str(error).removesuffix(OR_SLIDE)  # which no request can ask for
         message = f"This model's maximum context length is {served.model.config.n_ctx} tokens: {reason}"
         raise ApiError(400, message, param="prompt", code="context_length_exceeded") from None
     except Gpt2LabError as error:
