@@ -302,7 +302,7 @@ def test_ids_without_text_have_no_logit_and_no_bytes(tales):
     assert np.isneginf(read[50257:]).all() and not read[:50257].any()
     model = SimpleNamespace(config=SimpleNamespace(n_vocab=50304))
     served = SimpleNamespace(name="padded", tokenizer=tales.tokenizer, model=model)
-    assert json.loads(vocabulary_of(served))["tokens"][50256:] == ["<|endoftext|>", *[""] * 47]
+    assert json.loads(vocabulary_of(served)[0])["tokens"][50256:] == ["<|endoftext|>", *[""] * 47]
 
 
 # ---- tokens as ids, and times ---------------------------------------------------------------------------------------

@@ -96,8 +96,32 @@ def test_a_bad_value_is_400_and_its_field_is_named(api, field, value):
     assert error["type"] == "invalid_request_error"
 
 
-def test_an_unknown_field_is_refused(api):
-    assert "temprature" in error_of(api.complete(prompt=PROMPT, temprature=1))["message"]
+@pytest.mark.parametrize(
+    ("path", "field", "meant"),
+    [
+        ("/v1/completions", "temprature", "temperature"),
+        ("/v1/completions", "max_token", "max_tokens"),
+        ("/v1/completions", "maxTokens", "max_tokens"),
+        ("/v1/completions", "max_completion_tokens", "max_tokens"),
+        ("/v1/completions", "Seed", "seed"),
+        ("/tokenize", "promt", "prompt"),
+        ("/detokenize", "token", "tokens"),
+        ("/playground/logits", "draw", "drawn"),
+    ],
+)
+def test_a_field_that_is_nearly_a_known_one_is_refused_with_that_name(api, path, field, meant):
+    error = error_of(api.http.post(path, json={field: 1}))
+    assert error["message"] == f"there is no field {field!r}: did you mean {meant!r}?"
+    assert error["param"] == field and error["code"] == "unknown_field"
+
+
+def test_any_other_unknown_field_is_refused(api):
+    message = error_of(api.complete(prompt=PROMPT, messages=[]))["message"]
+    assert message == "there is no field 'messages': leave it out"
+    assert len(error_of(api.complete(**{"x" * 100_000: 1}))["message"]) < 200
+    inner = error_of(api.complete(prompt=PROMPT, stream=True, stream_options={"include_usages": True}))
+    assert inner["message"] == "there is no field 'stream_options.include_usages': did you mean 'include_usage'?"
+    assert inner["param"] == "stream_options.include_usages"
 
 
 def test_prompt_and_max_tokens_beyond_the_context_say_so(api, tales):

@@ -20,12 +20,13 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from gpt2lab.errors import Gpt2LabError
-from gpt2lab.serving import completions, page_files, playground
+from gpt2lab.serving import answers, completions, page_files, playground
 from gpt2lab.serving.errors import ApiError, nothing_at, of_validation, stopping
 from gpt2lab.serving.guards import RECORD, REQUEST_ID, Guard, Record
 from gpt2lab.serving.hosts import HostCheck, usual_origin
 from gpt2lab.serving.keys import ACCOUNT
 from gpt2lab.serving.logprobs import spelled
+from gpt2lab.serving.long_json import dumps
 from gpt2lab.serving.models import ServedModel
 from gpt2lab.serving.pages import docs_page
 from gpt2lab.serving.protocol import (
@@ -162,15 +163,15 @@ def _add_completions(app: FastAPI, service: Service) -> None:
                 record["first"] = f"{order.first_token_seconds:.3f}s"
 
         if body.stream:
-            return EventStream(completions.stream(order, body.stream_options or StreamOptions()), ended)
+            return EventStream(answers.stream(order, body.stream_options or StreamOptions()), ended)
         try:
-            answer = await unless_left(request.receive, completions.collect(order))
+            answer = await unless_left(request.receive, answers.collect(order))
         finally:
             ended()
         if answer is None:
             record["gone"] = True
             return Response(status_code=499)  # only the log reads it
-        return JSONResponse(answer)
+        return Response(answer, media_type="application/json")
 
 
 def _add_tokens(app: FastAPI, service: Service) -> None:
@@ -182,8 +183,7 @@ def _add_tokens(app: FastAPI, service: Service) -> None:
     @app.post("/detokenize", response_model=Text, responses={**REFUSALS, 429: BUSY[429]}, tags=["tokens"])
     async def detokenize(body: DetokenizeRequest) -> Response:
         """Return the text of token ids."""
-        served = service.models.get(body.model)
-        return JSONResponse({"prompt": await _or_400("tokens", served.tokenizer.decode, body.tokens)})
+        return await _or_400("tokens", _detokenized, body, service.models.get(body.model))
 
 
 def _tokenized(body: TokenizeRequest, served: ServedModel) -> Response:
@@ -191,7 +191,11 @@ def _tokenized(body: TokenizeRequest, served: ServedModel) -> Response:
     answer = {"count": len(tokens), "max_model_len": served.model.config.n_ctx, "tokens": tokens}
     if body.return_token_strs:
         answer["token_strs"] = [spelled(served.tokenizer, token) for token in tokens]
-    return JSONResponse(answer)
+    return Response(dumps(answer), media_type="application/json")
+
+
+def _detokenized(body: DetokenizeRequest, served: ServedModel) -> Response:
+    return JSONResponse({"prompt": served.tokenizer.decode(body.tokens)})
 
 
 async def _or_400(param: str, function: Any, *arguments: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Requests for completions: the order that a worker carries out, and its result as JSON or a stream.
+"""Requests for completions: the order that a worker carries out. :mod:`~gpt2lab.serving.answers` reports its result.
 
 Sample i of prompt p draws from random stream p · best_of + i of the seed, as everywhere in gpt2lab, so it is the text
 that ``gpt2lab generate`` writes, whatever else runs in the batch.
@@ -6,11 +6,10 @@ that ``gpt2lab generate`` writes, whatever else runs in the batch.
 
 from __future__ import annotations
 
-import json
 import math
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -22,14 +21,14 @@ from gpt2lab.generation.completion import Transcript
 from gpt2lab.generation.plan import OR_SLIDE, make_request, prompt_tokens, space_at_end
 from gpt2lab.sampling.declaration import PARAMETERS
 from gpt2lab.serving.errors import ApiError
-from gpt2lab.serving.logprobs import id_of, logprobs_of, spelled
+from gpt2lab.serving.logprobs import id_of, spelled
 from gpt2lab.serving.prompt_scores import score_prompt
-from gpt2lab.serving.samples import Delta, Sample
+from gpt2lab.serving.samples import Sample
 from gpt2lab.serving.worker import Full, Job
 
 if TYPE_CHECKING:
     from gpt2lab.serving.models import ServedModel
-    from gpt2lab.serving.protocol import CompletionRequest, StreamOptions
+    from gpt2lab.serving.protocol import CompletionRequest
     from gpt2lab.serving.settings import Settings
 
 DEFAULT_MAX_TOKENS = 16
@@ -247,104 +246,3 @@ def hand_over(served: ServedModel, job: Job, prompt_tokens: int) -> None:
         message = f"too many samples are waiting for {served.name}: try again in a moment"
         raise ApiError(429, message, code="queue_full", headers={"Retry-After": "1"}) from None
     served.metrics.prompt_tokens.inc(prompt_tokens)
-
-
-async def collect(order: Order) -> dict[str, Any]:
-    """Return the answer once all samples have ended. Raises :class:`ApiError` if the model failed."""
-    ends: dict[int, Delta] = {}
-    try:
-        while deltas := await order.job.take():
-            ends |= {delta.sample: delta for delta in deltas}
-    except Exception as error:
-        raise failed(error) from error
-    order.completion_tokens = sum(delta.n_tokens for delta in ends.values())
-    choices = []
-    for index, number in enumerate(_best(order, ends)):
-        delta, prompt = ends[number], number // order.best_of
-        entries = [*order.job.found[prompt], *delta.entries] if order.job.found else delta.entries
-        choices.append(
-            {
-                "text": order.echoes[prompt] + delta.text,
-                "index": index,
-                "logprobs": None if order.logprobs is None else logprobs_of(entries, order.spell),
-                "finish_reason": delta.finish,
-                **order.token_ids(prompt, delta.ids),
-            }
-        )
-    return {**order.head(), "choices": choices, **order.costs()}
-
-
-def _best(order: Order, ends: dict[int, Delta]) -> Iterable[int]:
-    """Return the numbers of the chosen samples: for each prompt the n likeliest per token, likeliest first."""
-    if order.best_of == order.n:
-        return range(len(ends))
-    chosen: list[int] = []
-    for start in range(0, len(ends), order.best_of):
-        group = range(start, start + order.best_of)
-        chosen += sorted(group, key=lambda number: -ends[number].mean_logprob)[: order.n]
-    return chosen
-
-
-def failed(error: Exception) -> ApiError:
-    """Return the API error that reports an error in the model, or the end of a drain, to a client."""
-    if isinstance(error, ApiError):
-        return error
-    if isinstance(error, MemoryError):
-        return ApiError(503, "not enough memory: ask for fewer samples or tokens", code="out_of_memory")
-    return ApiError(500, "the model failed; the server's log says why", code="model_failed")
-
-
-async def stream(order: Order, options: StreamOptions) -> AsyncIterator[bytes]:
-    """Yield server-sent events: a chunk for each piece of text, then ``[DONE]``."""
-    chunks = _Chunks(order, options)
-    try:
-        while deltas := await order.job.take():
-            if order.first_token_seconds is None:
-                order.first_token_seconds = time.perf_counter() - order.began
-                order.served.metrics.first_token.observe(order.first_token_seconds)
-            yield b"".join(map(chunks.of, deltas))
-    except Exception as error:
-        yield b"data: " + json.dumps(failed(error).body()).encode() + b"\n\n"
-        return
-    yield chunks.end()
-
-
-class _Chunks:
-    """An encoder of deltas as events; the part that all events share is encoded once."""
-
-    def __init__(self, order: Order, options: StreamOptions) -> None:
-        self._order = order
-        self._options = options
-        self._head = "data: " + json.dumps(order.head())[:-1] + ', "choices": [{"text": '
-        self._drawn: dict[int, int] = {}
-
-    def of(self, delta: Delta) -> bytes:
-        order, number = self._order, delta.sample
-        text, entries, prompt = delta.text, delta.entries, None
-        if number not in self._drawn:
-            prompt = number // order.best_of
-            text = order.echoes[prompt] + text
-            if order.job.found:
-                entries = (*order.job.found[prompt], *entries)
-        order.completion_tokens += delta.n_tokens - self._drawn.get(number, 0)
-        self._drawn[number] = delta.n_tokens
-        logprobs = "null" if order.logprobs is None else json.dumps(logprobs_of(entries, order.spell))
-        finish = f'"{delta.finish}"' if delta.finish else "null"
-        middle = f'{json.dumps(text)}, "index": {number}, "logprobs": {logprobs}, "finish_reason": {finish}'
-        if ids := order.token_ids(prompt, delta.ids):
-            middle += f", {json.dumps(ids)[1:-1]}"
-        return (self._head + middle + self._tail()).encode()
-
-    def _tail(self) -> str:
-        if not self._options.include_usage:
-            return "}]}\n\n"
-        usage = self._order.usage() if self._options.continuous_usage_stats else None
-        return f'}}], "usage": {json.dumps(usage)}}}\n\n'
-
-    def end(self) -> bytes:
-        """Return the counts and times, if requested, and the mark that ends the stream."""
-        usage = b""
-        if self._options.include_usage:
-            last = {**self._order.head(), "choices": [], **self._order.costs()}
-            usage = b"data: " + json.dumps(last).encode() + b"\n\n"
-        return usage + b"data: [DONE]\n\n"

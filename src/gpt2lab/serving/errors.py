@@ -74,6 +74,15 @@ def stopping() -> ApiError:
     return ApiError(503, "the server is shutting down", code="draining", headers={"Retry-After": "5"})
 
 
+def failed(error: Exception) -> ApiError:
+    """Return the API error that reports an error in the model, or the end of a drain, to a client."""
+    if isinstance(error, ApiError):
+        return error
+    if isinstance(error, MemoryError):
+        return ApiError(503, "not enough memory: ask for fewer samples or tokens", code="out_of_memory")
+    return ApiError(500, "the model failed; the server's log says why", code="model_failed")
+
+
 def of_validation(errors: Sequence[Mapping[str, Any]]) -> ApiError:
     """Return the first of pydantic's errors, with the name of its field."""
     first = errors[0]
@@ -81,12 +90,13 @@ def of_validation(errors: Sequence[Mapping[str, Any]]) -> ApiError:
     path = [part for part in first["loc"] if part != "body"]
     if kind == "json_invalid":
         return ApiError(400, f"the body is not valid JSON: {first.get('ctx', {}).get('error', 'it cannot be parsed')}")
+    if kind == "unknown_field":
+        name = ".".join(map(str, [*path, first["ctx"]["name"]]))
+        return ApiError(400, f"there is no field {name!r}: {first['ctx']['hint']}", param=name, code="unknown_field")
     if not path:
         return ApiError(400, "the body must be a JSON object")
     name = str(path[0])
     where = name + "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path[1:])
-    if kind == "extra_forbidden":
-        return ApiError(400, f"there is no field {where!r}: leave it out", param=name, code="unknown_field")
     if kind == "missing":
         return ApiError(400, f"{where} is missing", param=name)
     message = first["msg"].removeprefix("Value error, ")

@@ -78,7 +78,10 @@ class ServedModels:
         if name not in self._models:
             known = ", ".join(self._models)
             raise ApiError(
-                404, f"there is no model {name!r} here: this server has {known}", param="model", code="model_not_found"
+                404,
+                f"there is no model {name[:200]!r} here: this server has {known}",
+                param="model",
+                code="model_not_found",
             )
         return self._models[name]
 

@@ -15,8 +15,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from gpt2lab.generation.plan import or_start
-from gpt2lab.serving.completions import failed, hand_over
-from gpt2lab.serving.errors import ApiError, stopping
+from gpt2lab.serving.completions import hand_over
+from gpt2lab.serving.errors import ApiError, failed, stopping
 from gpt2lab.serving.guards import RECORD
 from gpt2lab.serving.keys import ACCOUNT
 from gpt2lab.serving.page_files import not_modified
@@ -44,7 +44,7 @@ _LOGITS: dict[int | str, dict[str, Any]] = {
 
 def add_playground(app: FastAPI, service: Service) -> None:
     """Add the two routes to ``app``."""
-    vocabularies: dict[str, bytes] = {}
+    vocabularies: dict[str, tuple[bytes, str]] = {}
 
     @app.get(ROUTES[0], response_model=Vocabulary, responses={**_NOT_MODIFIED, **REFUSALS}, tags=["playground"])
     async def vocabulary(request: Request, model: str | None = None) -> Response:
@@ -52,13 +52,13 @@ def add_playground(app: FastAPI, service: Service) -> None:
         served = service.models.get(model)
         if served.name not in vocabularies:
             vocabularies[served.name] = await run_in_threadpool(vocabulary_of, served)
-        body = vocabularies[served.name]
+        body, tag = vocabularies[served.name]
         headers = {
-            "ETag": f'"{hashlib.sha256(body).hexdigest()[:32]}"',
+            "ETag": tag,
             "Cache-Control": "private, no-cache",
             FINGERPRINT: served.fingerprint,
         }
-        if not_modified(request, headers["ETag"]):
+        if not_modified(request, tag):
             return Response(status_code=304, headers=headers)
         return Response(body, headers=headers, media_type="application/json")
 
@@ -90,13 +90,14 @@ def add_playground(app: FastAPI, service: Service) -> None:
         return Response(row.tobytes(), headers={FINGERPRINT: served.fingerprint}, media_type="application/octet-stream")
 
 
-def vocabulary_of(served: ServedModel) -> bytes:
-    """Return the JSON of all tokens; a token that stands for no text is empty."""
+def vocabulary_of(served: ServedModel) -> tuple[bytes, str]:
+    """Return the JSON of all tokens, in which a token that stands for no text is empty, and an ETag."""
     tokenizer = served.tokenizer
     known = min(tokenizer.n_vocab, served.model.config.n_vocab)
     tokens = [tokenizer.token_bytes(id).decode("latin-1") for id in range(known)]
     tokens += [""] * (served.model.config.n_vocab - known)
-    return json.dumps({"model": served.name, "tokens": tokens}, ensure_ascii=False).encode()
+    body = json.dumps({"model": served.name, "tokens": tokens}, ensure_ascii=False).encode()
+    return body, f'"{hashlib.sha256(body).hexdigest()[:32]}"'
 
 
 def check(body: LogitsRequest, served: ServedModel) -> None:

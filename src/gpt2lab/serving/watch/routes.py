@@ -7,7 +7,6 @@ have yet, so a client that reads slowly only misses intermediate states.
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -21,6 +20,7 @@ from starlette.responses import JSONResponse, Response
 
 from gpt2lab.serving.errors import ApiError, stopping
 from gpt2lab.serving.guards import RECORD
+from gpt2lab.serving.long_json import dumps
 from gpt2lab.serving.page_files import file_response
 from gpt2lab.serving.streams import EventStream
 from gpt2lab.serving.watch.run import Cursor, Run
@@ -118,8 +118,8 @@ class Watch:
         while not ending():
             looked = self._looked
             for name, run in self.runs.items():
-                if news := await self.in_thread(run.news, cursors[name]):
-                    yield _event("run", news)
+                if event := await self.in_thread(_news, run, cursors[name]):
+                    yield event
                     spoke = time.monotonic()
             if time.monotonic() - spoke > BEAT_SECONDS:
                 yield _event("beat", {"now": time.time()})
@@ -142,5 +142,11 @@ class Watch:
             await asyncio.sleep(0 if more else LOOK_SECONDS)
 
 
+def _news(run: Run, cursor: Cursor) -> bytes | None:
+    """Return an event with what is new since ``cursor``; None if nothing is."""
+    news = run.news(cursor)
+    return _event("run", news) if news else None
+
+
 def _event(name: str, data: Mapping[str, Any]) -> bytes:
-    return f"event: {name}\ndata: {json.dumps(data, allow_nan=False)}\n\n".encode()
+    return f"event: {name}\ndata: {dumps(data)}\n\n".encode()
