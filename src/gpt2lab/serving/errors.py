@@ -56,6 +56,15 @@ class ApiError(Exception):
         return Response(json.dumps(self.body()), self.status, self.headers, "application/json")
 
 
+class UnknownField(ValueError):
+    """The error raised for a field ``name`` that a body may not have; ``meant`` is a field with a similar name."""
+
+    def __init__(self, name: str, meant: str | None) -> None:
+        super().__init__(f"there is no field {name!r}")
+        self.name = name
+        self.meant = meant
+
+
 def nothing_at(path: str) -> str:
     """Return the message for a ``path`` that does not exist, with a hint if clients of OpenAI's API try it."""
     name = path.rstrip("/").removeprefix("/v1")
@@ -90,9 +99,10 @@ def of_validation(errors: Sequence[Mapping[str, Any]]) -> ApiError:
     path = [part for part in first["loc"] if part != "body"]
     if kind == "json_invalid":
         return ApiError(400, f"the body is not valid JSON: {first.get('ctx', {}).get('error', 'it cannot be parsed')}")
-    if kind == "unknown_field":
-        name = ".".join(map(str, [*path, first["ctx"]["name"]]))
-        return ApiError(400, f"there is no field {name!r}: {first['ctx']['hint']}", param=name, code="unknown_field")
+    if isinstance(unknown := first.get("ctx", {}).get("error"), UnknownField):
+        name = ".".join(map(str, [*path, unknown.name]))
+        hint = f"did you mean {unknown.meant!r}?" if unknown.meant else "leave it out"
+        return ApiError(400, f"there is no field {name!r}: {hint}", param=name, code="unknown_field")
     if not path:
         return ApiError(400, "the body must be a JSON object")
     name = str(path[0])

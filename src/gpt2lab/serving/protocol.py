@@ -11,9 +11,9 @@ from math import isinf
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
-from pydantic_core import PydanticCustomError
 
 from gpt2lab.sampling.declaration import PARAMETERS
+from gpt2lab.serving.errors import UnknownField
 from gpt2lab.serving.fields import AllowedField, BiasField, IdsField, PromptField, StopField
 
 MAX_LOGPROBS = 20
@@ -33,9 +33,7 @@ class _Strict(BaseModel):
         if unknown is None:
             return value
         meant = get_close_matches(unknown.lower(), cls.model_fields, 1) if len(unknown) < MAX_FIELD_CHARACTERS else []
-        hint = f"did you mean {meant[0]!r}?" if meant else "leave it out"
-        facts = {"name": unknown[:MAX_FIELD_CHARACTERS], "hint": hint}
-        raise PydanticCustomError("unknown_field", "there is no field '{name}': {hint}", facts)
+        raise UnknownField(unknown[:MAX_FIELD_CHARACTERS], meant[0] if meant else None)
 
 
 class StreamOptions(_Strict):
