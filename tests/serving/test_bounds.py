@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
+import importlib
 import json
 import logging
 import re
@@ -385,17 +387,82 @@ def test_kinds_of_messages_are_bounded(monkeypatch):
     assert passed(limit, ["new again"]) == 1 and len(limit._seen) == 2  # it, and the rest of those left out
 
 
-def test_the_docs_list_every_bound_with_its_default_and_its_option():
-    text = (Path(__file__).parents[2] / "docs" / "serve.md").read_text()
-    table = text.partition("## Limits")[2].partition("\n\n##")[0]
-    rows = [[cell.strip() for cell in line.split("|")] for line in table.splitlines() if line.startswith("|")]
+# ---- the docs -----------------------------------------------------------------------------------------------------
+
+BOUNDS = {  # constant → the beginning of its row in docs/serve.md
+    "connections._ON_THE_WIRE": "bytes of a body with the heads",
+    "errors._LONGEST": "characters of an error's message",
+    "fields.MAX_BIASES": "keys of `logit_bias`",
+    "fields.MAX_PROMPTS": "prompts of a request",
+    "fields.MAX_STOPS": "stop strings",
+    "fields.MAX_STOP_CHARACTERS": "characters of a stop string",
+    "log_limit.BURST": "warnings of one kind",
+    "log_limit.MAX_KINDS": "kinds of warnings",
+    "protocol.MAX_LOGPROBS": "likeliest tokens",
+    "server.KEEP_ALIVE_SECONDS": "seconds in which a client sends its next request",
+    "server.LINGER_SECONDS": "seconds in which clients read the rest",
+    "server.PENDING_CONNECTIONS": "connections that the system holds",
+    "server.SPARE_DESCRIPTORS": "open connections",
+    "settings.DISCARDED_BYTES": "bytes of a body |",
+    "settings.LARGE_BODY_BYTES": "bytes of bodies over",
+    "settings.MAX_BODIES_BYTES": "bytes of bodies over",
+    "settings.MAX_HEADERS": "headers of a request",
+    "settings.MAX_HEAD_BYTES": "bytes of a first line",
+    "settings.MAX_PIPELINED": "requests sent on a connection",
+    "settings.MAX_UNREAD_BYTES": "bytes of answers",
+    "watch.curve.MOST_ROWS": "points of a curve",
+    "watch.files.CHUNK": "bytes of a line",
+    "watch.files.LONGEST_SAMPLES": "bytes of a file of samples",
+    "watch.files.MOST_SAMPLES": "steps of a run",
+    "watch.routes.MOST_WATCHERS": "pages that show",
+    "watch.routes.THREADS": "threads that read",
+    "watch.run._MOST_SETTINGS": "bytes of a run's `settings.json`",
+    "worker.REST_SECONDS": "seconds of idleness",
+}
+NO_BOUNDS = {  # constants that refuse, cut and close nothing
+    "answers.AT_ONCE", "answers._CHARACTERS", "completions.AT_ONCE", "completions.DEFAULT_MAX_TOKENS",
+    "connections.FREED_AT_ONCE", "fields.LARGEST_ID", "log_limit.SECONDS", "log_limit._LONGEST", "long_json.PIECE",
+    "page_files._MOST", "protocol.MAX_FIELD_CHARACTERS", "server.ACCEPTED_AT_ONCE", "server.GARBAGE_AFTER",
+    "server.MACOS_OPEN_FILES", "server.SWITCH_SECONDS", "watch.files._MARK", "watch.routes.BEAT_SECONDS",
+    "watch.routes.LOOK_SECONDS", "watch.routes.REST_SECONDS", "watch.run.QUIET_PACES", "watch.run.QUIET_SECONDS",
+    "watch.run.RECENT", "watch.run._LARGEST", "watch.run._MOST_STEPS",
+}  # fmt: skip
+
+
+def numbers_of_serving() -> dict[str, float]:
+    """Return the numbers that the modules of gpt2lab.serving define, by module and name."""
+    folder = Path(settings.__file__).parent
+    found = {}
+    for path in folder.rglob("*.py"):
+        name = ".".join(path.relative_to(folder).with_suffix("").parts)
+        module = importlib.import_module(f"gpt2lab.serving.{name}")
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        targets = [each for node in tree.body if isinstance(node, ast.Assign) for each in node.targets]
+        names = [each.id for each in targets if isinstance(each, ast.Name) and each.id.isupper()]
+        values = {each: getattr(module, each) for each in names}
+        found |= {f"{name}.{each}": value for each, value in values.items() if type(value) in (int, float)}
+    return found
+
+
+def table_of_bounds() -> list[str]:
+    text = (Path(__file__).parents[2] / "docs" / "serve.md").read_text(encoding="utf-8")
+    return [line for line in text.partition("## Limits")[2].partition("\n\n##")[0].splitlines() if line[:2] == "| "]
+
+
+def test_the_docs_list_every_option_that_bounds_something():
+    rows = [[cell.strip() for cell in line.split("|")] for line in table_of_bounds()]
     defaults = {option.strip("`"): default for _, _, default, option, _, _ in rows if option.startswith("`--")}
     options = [option for option in serve.params if getattr(option, "group", None) == "Limits"]
     assert set(defaults) == {option.opts[0] for option in options}
     for option in options:
         if isinstance(option.default, int | float):
             assert f"{option.default:,.0f}" in defaults[option.opts[0]], option.opts
-    fixed = " ".join(default for _, _, default, _, _, _ in rows)
-    for bound in (MAX_HEAD_BYTES, MAX_HEADERS, MAX_PIPELINED, settings.MAX_BODIES_BYTES, settings.MAX_UNREAD_BYTES):
-        assert f"{bound:,}" in fixed
-    assert f"{settings.DISCARDED_BYTES:,}" in table and f"{LARGE_BODY_BYTES:,}" in table
+
+
+def test_every_number_of_the_server_is_in_the_table_of_bounds_or_is_none():
+    numbers = numbers_of_serving()
+    assert set(numbers) == {*BOUNDS, *NO_BOUNDS}
+    for name, beginning in BOUNDS.items():
+        rows = [line for line in table_of_bounds() if line.startswith(f"| {beginning}")]
+        assert len(rows) == 1, (name, beginning)
+        assert re.search(rf"(?<![\d,]){numbers[name]:,.0f}(?!,?\d)", rows[0]), (name, numbers[name], rows[0])

@@ -60,6 +60,9 @@ SPARE_DESCRIPTORS = 64
 MACOS_OPEN_FILES = 10_240
 """OPEN_MAX of macOS: there, a process may not raise its limit beyond, although its hard limit is infinite."""
 
+KEEP_ALIVE_SECONDS = 5
+"""Time for a client to send its next request on an open connection."""
+
 LINGER_SECONDS = 5
 """Time for clients to read the last bytes of answers once all work is done."""
 
@@ -107,6 +110,7 @@ class Server(uvicorn.Server):
             lifespan="on",
             ws="none",
             backlog=ACCEPTED_AT_ONCE,
+            timeout_keep_alive=KEEP_ALIVE_SECONDS,
             timeout_graceful_shutdown=2 * linger,  # the server has closed the connections by then
         )
         super().__init__(config)
