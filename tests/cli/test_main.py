@@ -105,6 +105,10 @@ def test_a_shell_completes_the_choices_of_an_option(shell: str) -> None:
     assert done.stdout == "".join(answer.format(name) + "\n" for name in ("float32", "bfloat16", "q8_0", "q4_0"))
 
 
+MOST_MODULES = 55
+"""The most modules of our own that a start may import: each costs time. Import a new one where it is used."""
+
+
 @pytest.mark.parametrize("model", ["tests/golden/tiny", "tales"])
 def test_generating_imports_neither_torch_nor_anything_else_that_it_does_not_need(model: str) -> None:
     code = (
@@ -112,8 +116,32 @@ def test_generating_imports_neither_torch_nor_anything_else_that_it_does_not_nee
         f"try: cli(['generate', '--length', '1', '--model', {model!r}])\n"
         "except SystemExit as end: assert end.code == 0, end.code\n"
         "others = {'torch', 'matplotlib', 'huggingface_hub', 'rich', 'importlib.metadata', 'transformers', 'zipfile',"
-        " 'difflib', 'gpt2lab.data', 'gpt2lab.jobs', 'gpt2lab.weights.hub', 'gpt2lab.weights.writing'}\n"
+        " 'difflib', 'numpy.typing', 'gpt2lab.data', 'gpt2lab.jobs', 'gpt2lab.cli.jobs', 'gpt2lab.cli.prompt_files',"
+        " 'gpt2lab.generation.custom_draws', 'gpt2lab.sampling.custom', 'gpt2lab.sampling.rules',"
+        " 'gpt2lab.weights.hub', 'gpt2lab.weights.writing'}\n"
         "print(others & {*sys.modules})"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout.splitlines()[-1] == "set()"
+
+
+def test_a_start_with_cached_weights_imports_few_modules_of_our_own(tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom gpt2lab.cli.main import cli\n"
+        "try: cli(['generate', 'Once', '--length', '1'])\n"
+        "except SystemExit as end: assert end.code == 0, end.code\n"
+        "print(*(name for name in sys.modules if name.partition('.')[0] == 'gpt2lab'))"
+    )
+    imported: set[str] = set()
+    for _ in range(2):  # the first start writes the cache
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            env={**os.environ, "GPT2LAB_CACHE": str(tmp_path)},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        imported = set(done.stdout.splitlines()[-1].split())
+    assert imported & {"gpt2lab.engines.packed_entries", "gpt2lab.system.atomic", "gpt2lab.weights.vocabulary"} == set()
+    assert "gpt2lab.engines.packed_cache" in imported
+    assert len(imported) <= MOST_MODULES, sorted(imported)

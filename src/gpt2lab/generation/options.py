@@ -6,9 +6,8 @@ This module knows nothing of prompts or models: :mod:`gpt2lab.generation.plan` c
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import dataclass, fields
 from inspect import Parameter, signature
 from operator import index as as_int
 from reprlib import repr as short_repr
@@ -142,7 +141,8 @@ def documented(known: type) -> Callable[[Function], Function]:
                 shown.append(Parameter(name, Parameter.KEYWORD_ONLY, default=_default(name), annotation=annotation))
         setattr(function, "__signature__", own.replace(parameters=shown))  # noqa: B010 (mypy knows no such attribute)
         lines = "\n".join(f"{' ' * 12}{p.name}: {p.help}" for p in PARAMETERS.values())
-        function.__doc__ = re.sub(r"^ +sampling: .*$", lines, function.__doc__ or "", flags=re.M)
+        written = (function.__doc__ or "").split("\n")
+        function.__doc__ = "\n".join(lines if line.lstrip().startswith("sampling: ") else line for line in written)
         return function
 
     return decorate
@@ -155,10 +155,7 @@ def _annotations(known: type) -> dict[str, str]:
 
 def _default(name: str) -> Any:
     """Return an option's default as a caller sees it."""
-    if name in PARAMETERS:
-        return PARAMETERS[name].default
-    found = next((field.default for field in fields(Options) if field.name == name), None)
-    return None if found is MISSING else found
+    return PARAMETERS[name].default if name in PARAMETERS else getattr(Options, name, None)
 
 
 def new_seed() -> int:

@@ -9,11 +9,14 @@ This module knows nothing of files or tensors.
 from __future__ import annotations
 
 from functools import cache
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
 
-Words = NDArray[np.uint32]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Words: TypeAlias = "NDArray[np.uint32]"
 
 _POLYNOMIAL = 0x82F63B78  # reflected 0x1EDC6F41
 _ROW_LOG2 = 15  # rows of 2^15 words: state, row and tables stay in the second-level cache

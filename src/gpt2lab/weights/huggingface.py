@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from gpt2lab.bpe import END_OF_TEXT_MARKER
 from gpt2lab.config import ModelConfig
@@ -35,6 +34,8 @@ from gpt2lab.weights.torch_file import load_torch, stored_tensor
 from gpt2lab.weights.vocabulary import read_huggingface_vocabulary, tokenizer_json, vocabulary_to_write
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from gpt2lab.weights.writing import NewTensor
 
 WRITABLE = ("float32", "float16", "bfloat16")
