@@ -324,9 +324,37 @@ def test_a_client_that_still_reads_its_answer_is_closed_after_idle_ones():
             closed.append(self.waits_since)
 
     everyone = connections.Connections(Settings(), 3)
-    everyone.open = {Waiting(1, 5000), Waiting(2, 0), Waiting(3, 0)}  # type: ignore[arg-type]
-    everyone._close_waiting(2)
-    assert closed == [2, 3]
+    everyone.open = dict.fromkeys([Waiting(1, 5000), Waiting(2, 0), Waiting(3, 0)])  # type: ignore[arg-type]
+    assert everyone._close_waiting(2) == 2 and closed == [2, 3]
+    assert everyone._close_waiting(2) == 1 and closed == [2, 3, 1]
+
+
+def test_one_connection_is_looked_at_to_close_one_of_many():
+    looks: list[int] = []
+
+    class Waiting:
+        def __init__(self, number: int) -> None:
+            self.number, self.transport = number, self
+
+        @property
+        def waits(self) -> bool:
+            looks.append(self.number)
+            return True
+
+        def get_write_buffer_size(self) -> int:
+            return 0
+
+        def is_closing(self) -> bool:
+            return False
+
+        def abort(self) -> None:
+            pass
+
+    first, *others = map(Waiting, range(1000))
+    everyone = connections.Connections(Settings(), 1000)
+    everyone.open = dict.fromkeys([first, *others])  # type: ignore[arg-type]
+    everyone.put_last(first)  # type: ignore[arg-type]
+    assert everyone.take(Waiting(1000)) and looks == [1]  # type: ignore[arg-type]
 
 
 # ---- the log ------------------------------------------------------------------------------------------------------

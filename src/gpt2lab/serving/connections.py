@@ -65,7 +65,7 @@ class Connection(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forget the connection, and tell all of its requests: uvicorn tells only the latest."""
-        self._everyone.open.discard(self)
+        self._everyone.open.pop(self, None)
         for cycle in self._unanswered:
             cycle.disconnected = True
             cycle.message_event.set()
@@ -144,7 +144,7 @@ class Connection(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         """Begin to answer; a body may follow."""
         self._in_head, self._received = False, 0
-        self.waits_since = time.monotonic()
+        self._wait()
         super().on_headers_complete()
         self._unanswered.append(self.cycle)
         self.flow.resume_reading()  # uvicorn stops if a request was sent ahead, and would not see its client leave
@@ -157,15 +157,21 @@ class Connection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Wait for another request."""
         self._unanswered.popleft()
-        self.waits_since = time.monotonic()
+        self._wait()
         super().on_response_complete()
+
+    def _wait(self) -> None:
+        """Begin to wait for the client."""
+        self.waits_since = time.monotonic()
+        self._everyone.put_last(self)
 
 
 class Connections:
     """The open connections of a server, at most ``most``."""
 
     def __init__(self, settings: Settings, most: int) -> None:
-        self.open: set[Connection] = set()
+        self.open: dict[Connection, None] = {}
+        """The connections in the order in which they began to wait for their clients."""
         self._settings = settings
         self._most = most
         self._freed = 0.0
@@ -177,8 +183,14 @@ class Connections:
         """
         if len(self.open) >= self._most and not self._close_waiting(1):
             return False
-        self.open.add(new)
+        self.open[new] = None
         return True
+
+    def put_last(self, connection: Connection) -> None:
+        """Note that a connection has begun to wait for its client."""
+        if connection in self.open:
+            del self.open[connection]
+            self.open[connection] = None
 
     def free_descriptors(self) -> None:
         """Close some connections, because the process cannot open another; at most once a second."""
@@ -192,14 +204,20 @@ class Connections:
 
         Those that have waited longest are first, but those whose clients still read an answer are last.
         """
-        waiting = [each for each in self.open if each.waits and not each.transport.is_closing()]
-        waiting.sort(key=lambda each: (each.transport.get_write_buffer_size() > 0, each.waits_since))
-        for each in waiting[:count]:
-            self.open.discard(each)
+        waiting = (each for each in self.open if each.waits and not each.transport.is_closing())
+        reading: list[Connection] = []
+        closed: list[Connection] = []
+        for each in waiting:  # looks no further than it must: a flood of connections has it called for each of them
+            (reading if each.transport.get_write_buffer_size() else closed).append(each)
+            if len(closed) == count:
+                break
+        closed += reading[: count - len(closed)]
+        for each in closed:
+            del self.open[each]
             each.transport.abort()
-        if waiting:
+        if closed:
             log.warning("too many connections: closed one that had sent nothing for longest")
-        return min(count, len(waiting))
+        return len(closed)
 
     def look(self) -> None:
         """Close connections whose clients have read or sent nothing for too long; called once a second.
