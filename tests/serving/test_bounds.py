@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import gc
 import importlib
 import json
 import logging
@@ -13,10 +14,12 @@ import struct
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import pytest
@@ -26,7 +29,7 @@ import gpt2lab
 import needs
 from gpt2lab.cli.serve import command as serve
 from gpt2lab.serving import connections, log_limit, settings, worker
-from gpt2lab.serving.bodies import Bodies
+from gpt2lab.serving.bodies import Bodies, Gone
 from gpt2lab.serving.errors import ApiError
 from gpt2lab.serving.log_limit import LogLimit
 from gpt2lab.serving.protocol import CompletionRequest
@@ -193,6 +196,38 @@ def test_a_large_body_is_refused_while_complete_ones_fill_the_bound(monkeypatch)
 def test_there_is_always_room_for_a_small_body(monkeypatch):
     monkeypatch.setattr(settings, "MAX_BODIES_BYTES", 4 * LARGE)
     assert together(*[(LARGE, True)] * 4, (LARGE_BODY_BYTES, True))[-1] == LARGE_BODY_BYTES
+
+
+@pytest.mark.parametrize(
+    ("message", "error"),
+    [
+        ({"type": "http.disconnect"}, Gone),
+        ({"type": "http.request", "body": b"x" * 2000}, ApiError),
+    ],
+    ids=["whose client leaves", "that is too long"],
+)
+def test_a_body_is_freed_at_once(message, error):
+    """Freed by the garbage collector, which rarely looks, the bodies of a flood would fill the memory."""
+
+    async def read() -> weakref.ref[Any]:
+        async def receive():
+            return message
+
+        with Bodies(Settings(max_body_bytes=1000)).one() as body:
+            with suppress(error):
+                await body.read(Headers(), receive)
+            return weakref.ref(body)
+
+    async def main() -> bool:
+        body = await read()
+        await asyncio.sleep(0)
+        return body() is None
+
+    gc.disable()
+    try:
+        assert asyncio.run(main())
+    finally:
+        gc.enable()
 
 
 # ---- answers that are not read ------------------------------------------------------------------------------------

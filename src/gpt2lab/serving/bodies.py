@@ -73,14 +73,15 @@ class Body:
     async def read(self, headers: Headers, receive: Receive) -> bytes:
         """Return the whole body. Raises :class:`ApiError` for one that is too long or too slow, else :class:`Gone`."""
         limit = self._settings.max_body_bytes
-        too_long = ApiError(413, f"the body is longer than this server's limit of {limit} bytes", headers=_CLOSE)
         claimed = headers.get("content-length", "0")
         if not claimed.isdecimal() or len(claimed) > 18 or int(claimed) > DISCARDED_BYTES:
-            raise too_long
+            raise _too_long(limit)
         self._reading = asyncio.ensure_future(self._read(receive, limit))
         try:
-            done, _ = await asyncio.wait({self._reading}, timeout=self._settings.body_seconds)
-            if not done:
+            # Its result is in no local variable: an error would refer to this frame, and the frame to the error, and
+            # all that the request holds would wait for the garbage collector.
+            await asyncio.wait({self._reading}, timeout=self._settings.body_seconds)
+            if not self._reading.done():
                 raise ApiError(408, "the body did not arrive in time", headers=_CLOSE)
             if self._reading.cancelled():
                 raise _too_many()
@@ -89,7 +90,7 @@ class Body:
             self._reading.cancel()
             self._reading = None
         if body is None:
-            raise too_long
+            raise _too_long(limit)
         return body
 
     async def _read(self, receive: Receive, limit: int) -> bytes | None:
@@ -110,6 +111,10 @@ class Body:
             self._bodies.count(self)
             if not message.get("more_body", False) or size > DISCARDED_BYTES:
                 return b"".join(parts) if size <= limit else None
+
+
+def _too_long(limit: int) -> ApiError:
+    return ApiError(413, f"the body is longer than this server's limit of {limit} bytes", headers=_CLOSE)
 
 
 def _too_many() -> ApiError:
