@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import needs
+import permissions
 from gpt2lab.data.encoding import encode_pieces
 from gpt2lab.data.open import open_documents
 from gpt2lab.data.pieces import Piece
@@ -206,10 +207,10 @@ def test_what_is_something_else_is_never_overwritten(tmp_path):
     assert (tmp_path / "out" / "diary.txt").read_text() == "dear"
 
 
-@needs.mark("a user other than root")
+@needs.mark("a user whom permissions bind")
 def test_a_folder_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "closed").mkdir(mode=0o555)
-    with pytest.raises(UsageError, match="cannot write"):
+    with permissions.binding(), pytest.raises(UsageError, match="cannot write"):
         write(tmp_path / "closed" / "out", texts("a"))
 
 

@@ -14,6 +14,7 @@ import tracemalloc
 import pytest
 
 import needs
+import permissions
 from gpt2lab.errors import UsageError
 from gpt2lab.serving.watch import files
 from gpt2lab.serving.watch import run as run_module
@@ -235,11 +236,12 @@ def test_what_is_no_file_is_not_read(folder):
         assert look(Run(folder.path, "run1"))["state"] == "starting"
 
 
-@needs.mark("a user other than root")
+@needs.mark("a user whom permissions bind")
 def test_a_file_that_may_not_be_read_is_told(run, folder):
     folder.update(1)
     folder.metrics.chmod(0)
-    assert "Permission denied" in look(run)["problem"]
+    with permissions.binding():
+        assert "Permission denied" in look(run)["problem"]
 
 
 def test_settings_that_cannot_be_read_hinder_nothing(run, folder):
