@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+import needs
 from gpt2lab.system import memory
 
 V2 = ("memory.max", "memory.current", "memory.stat", "inactive_file")
@@ -51,3 +55,28 @@ def test_statistics_that_make_no_sense_do_no_harm(groups: Path, statistics: str)
 
 def test_without_control_groups_the_machine_counts(groups: Path) -> None:
     assert memory.available_memory() == 10_000
+
+
+@needs.mark("Linux")
+def test_a_large_block_is_returned_when_it_is_freed_whatever_was_freed_before():
+    script = (
+        "import ctypes, sys\n"
+        "from gpt2lab.system.memory import map_blocks\n"
+        "map_blocks(1 << 17) if sys.argv[1:] else None\n"
+        "large = bytes(16 << 20)\n"
+        "del large\n"  # without a limit, blocks of up to 16 MB are now taken from the heap
+        "if not hasattr(ctypes.CDLL(None), 'mallinfo2'): sys.exit('no glibc')\n"
+        "Info = type('Info', (ctypes.Structure,), {'_fields_': [(str(n), ctypes.c_size_t) for n in range(10)]})\n"
+        "info = ctypes.CDLL(None).mallinfo2\n"
+        "info.restype = Info\n"
+        "before = getattr(info(), '4')\n"
+        "block = bytes(1 << 20)\n"
+        "print(getattr(info(), '4') - before >= 1 << 20)\n"
+    )
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
+    command = [sys.executable, "-c", script]
+    limited, plain = (
+        subprocess.run([*command, *more], env=environment, capture_output=True, text=True) for more in (["limit"], [])
+    )
+    if "no glibc" not in limited.stderr:
+        assert (limited.stdout, plain.stdout) == ("True\n", "False\n"), limited.stderr

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 from pathlib import Path
 
 _UNKNOWN = 2**32
+_M_MMAP_THRESHOLD = -3  # from glibc's malloc.h
 
 _CGROUPS = "/sys/fs/cgroup"
 _LIMITS = (  # limit, use, statistics and their name for cached files not read lately: version 2, then 1
@@ -21,6 +23,19 @@ def available_memory() -> int:
     A container's limit caps the result at what is left of it.
     """
     return min(bytes for bytes in (_of_machine(), _of_container()) if bytes is not None)
+
+
+def map_blocks(least: int) -> None:
+    """Let glibc give every block of ``least`` bytes or more its own mapping, which is returned when it is freed.
+
+    Otherwise glibc raises its limit to the largest block freed so far, and blocks of many sizes leave holes in the
+    heap. Does nothing without glibc, or if the user has set one of glibc's variables ``MALLOC_…``.
+    """
+    if sys.platform != "linux" or any(name.startswith("MALLOC_") for name in os.environ):
+        return
+    library = ctypes.CDLL(None)
+    if hasattr(library, "mallopt"):  # musl has none
+        library.mallopt(_M_MMAP_THRESHOLD, least)
 
 
 def peak_memory() -> int:

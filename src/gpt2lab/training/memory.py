@@ -6,15 +6,13 @@ trained.
 
 from __future__ import annotations
 
-import ctypes
 import os
-import sys
 from dataclasses import dataclass
 
 from gpt2lab.config import ModelConfig
+from gpt2lab.system.memory import map_blocks
 from gpt2lab.training.settings import Settings
 
-_M_MMAP_THRESHOLD = -3  # from glibc's malloc.h
 _MAPPED = 1 << 20  # bytes; blocks of at least this size get their own mapping
 _FLOAT = 4  # bytes
 _TORCH = 330 << 20  # bytes of torch, its libraries' buffers and NumPy in a process, measured on Linux
@@ -35,11 +33,7 @@ def prepare_process(threads: int | None = None) -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "0")
     if threads is not None:
         os.environ.setdefault("OMP_NUM_THREADS", str(threads))
-    if sys.platform != "linux" or any(name.startswith("MALLOC_") for name in os.environ):
-        return
-    library = ctypes.CDLL(None)
-    if hasattr(library, "mallopt"):  # musl has none
-        library.mallopt(_M_MMAP_THRESHOLD, _MAPPED)
+    map_blocks(_MAPPED)
 
 
 @dataclass(frozen=True)
