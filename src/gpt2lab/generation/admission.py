@@ -1,6 +1,8 @@
 """Admission: which samples run, within limits on their number and on the memory of their keys and values.
 
 :mod:`~gpt2lab.generation.shares` chooses the next share. If its sample does not fit, a sample of a larger share pauses.
+While there are several shares, none has more than half of the places: a step that computes fewer rows takes less time,
+so small requests end earlier, and a large one loses little, because a batch of half the size is nearly as fast.
 A paused sample keeps its sequence unless others need the memory. If it loses the sequence, its text is fed again later,
 which gives the same numbers. This module knows nothing of engines or text.
 """
@@ -39,7 +41,10 @@ class Admission:
         Returns the samples that have a new reservation, because they have never run or have lost theirs.
         """
         admitted: list[SampleLane] = []
-        while share := self._shares.next():
+        most = self._max_samples if self._shares.alone else (self._max_samples + 1) // 2
+        while len((largest := self._shares.largest()).running) > most:
+            del self.running[self._shares.pause(largest).id]
+        while (share := self._shares.next()) and len(share.running) < most:
             needed = self._needed(share.waiting[0])
             crowded = len(self.running) >= self._max_samples
             tight = bool(needed and self._reserved) and self._reserved + needed > self._max_tokens

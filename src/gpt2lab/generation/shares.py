@@ -23,6 +23,11 @@ class Shares:
     def __iter__(self) -> Iterator[Share]:
         return iter(self._shares.values())
 
+    @property
+    def alone(self) -> bool:
+        """Whether at most one owner has samples."""
+        return len(self._shares) <= 1
+
     def of(self, owner: Hashable) -> Share:
         """Return the share of ``owner``, which is made if there is none."""
         return self._shares.setdefault(owner, Share(owner))
@@ -43,7 +48,7 @@ class Shares:
 
     def largest(self) -> Share:
         """Return the share with the most running samples; among equals, the last one."""
-        return max(reversed(self._shares.values()), key=lambda share: len(share.running))
+        return max(reversed(self._shares.values()), key=lambda share: len(share.running), default=Share(None))
 
     def admit(self, share: Share) -> SampleLane:
         """Let the next sample of ``share`` run, and return it."""
@@ -53,8 +58,12 @@ class Shares:
         return sample
 
     def pause(self, share: Share) -> SampleLane:
-        """Move the last admitted sample of ``share`` to the front of its waiting ones, and return it."""
-        sample = share.running.pop()
+        """Move the running sample of ``share`` that has drawn the most to the front of its waiting ones, and return it.
+
+        Among equals, it is the last one. So samples that pause in turn end at about the same time.
+        """
+        sample = max(reversed(share.running), key=lambda sample: len(sample.text) - sample.end)
+        share.running.remove(sample)
         share.waiting.appendleft(sample)
         self.n_waiting += 1
         return sample
