@@ -1,4 +1,8 @@
 // Attention of a few rows over the KV cache; included by kernels.inl only.
+//
+// A row's positions are taken in spans of kSpan, counted from the start of its sequence: the scores of a span, their
+// largest so far, the probabilities, and the values, position by position. Where a later span has a larger score, the
+// sums so far are scaled to it. So a row's result is the same whichever rows are computed beside it.
 #pragma once
 
 #include "products.inl"
@@ -13,12 +17,13 @@ constexpr int kScoreBlocks = kM <= 2 && kRows > 2 ? 4 : 1;
 template <int kM>
 constexpr int kValueVectors = kM <= 2 && kRows > 2 ? kTile * 2 / kWidth : kVectors;
 
+// Computes the scores of kB blocks of positions from `first_block` on, the first of them at the start of a.scores.
 template <typename Element, int kM, int kB>
-void score_blocks(const Attention& a, int block_index) {
+void score_blocks(const Attention& a, int first_block, float* scores) {
   for (int c = 0; c < kTile; c += kPass) {
     Vec acc[kB][kM][kVectors] = {};
     const Element* keys[kB];
-    for (int b = 0; b < kB; ++b) keys[b] = static_cast<const Element*>(a.keys[block_index + b]) + c;
+    for (int b = 0; b < kB; ++b) keys[b] = static_cast<const Element*>(a.keys[first_block + b]) + c;
     for (int i = 0; i < a.head_dim; ++i)
       for (int b = 0; b < kB; ++b) {
         Vec row[kVectors];
@@ -33,86 +38,125 @@ void score_blocks(const Attention& a, int block_index) {
     for (int b = 0; b < kB; ++b)
       for (int r = 0; r < kM; ++r)
         for (int v = 0; v < kVectors; ++v)
-          store(a.scores + r * a.score_stride + (block_index + b) * kTile + c + v * kWidth, acc[b][r][v] * a.scale);
+          store(scores + r * kSpan + b * kTile + c + v * kWidth, acc[b][r][v] * a.scale);
   }
 }
 
-// Turns one row of scores into unnormalised probabilities, zero from `length` to `padded`; returns 1 / their sum.
-inline float softmax(float* s, int length, int padded) {
-  for (int i = length; i < padded; ++i) s[i] = -__builtin_inff();
-  Vec top = splat(-__builtin_inff());
-  for (int i = 0; i < padded; i += kWidth) top = vmax(top, load(s + i));
-  const Vec largest = splat(max(top));
-  Vec total = {};
-  for (int i = 0; i < padded; i += kWidth) {
-    const Vec e = exp(load(s + i) - largest);
-    store(s + i, e);
-    total += e;
-  }
-  return 1.0f / sum(total);
-}
+// The softmax of a row so far: its largest score, and the sum of e^(score - largest).
+struct Softmax {
+  float largest = -__builtin_inff(), sum = 0;
 
-// Adds probabilities[first … last) · values of those positions to acc[r], for kM rows.
+  // Turns the next `count` scores, which room is filled with zeros to `padded`, into e^(score - largest). Returns the
+  // factor for all sums so far: e^(largest before - largest), which is 1 if the largest score stays.
+  float add(float* s, int count, int padded) {
+    for (int i = count; i < padded; ++i) s[i] = -__builtin_inff();
+    Vec top = splat(largest);
+    for (int i = 0; i < padded; i += kWidth) top = greater(top, load(s + i));
+    const float before = largest;
+    largest = max(top);
+    const Vec shift = splat(largest);
+    Lanes<Vec> total;
+    for (int i = 0; i < padded; i += kLanes)
+      for (int p = 0; p < total.kParts; ++p) {
+        const Vec e = exp(load(s + i + p * kWidth) - shift);
+        store(s + i + p * kWidth, e);
+        total.part[p] += e;
+      }
+    const float factor = before == largest ? 1.0f : exp(splat(before) - shift)[0];
+    sum = sum * factor + total.sum();
+    return factor;
+  }
+};
+
+// Rows of one span of positions: what each row sees of it, and the factors for sums so far and for finished sums.
+template <int kM>
+struct Span {
+  int first, seen[kM];
+  float factor[kM], norm[kM];
+  bool last;
+};
+
+// Adds probabilities[first … last) · values of these positions of the span to acc[r], for kM rows.
 template <typename Element, int kM, int kV>
-inline void add_values(Vec (&acc)[kM][kV], const Attention& a, int row, int column, int first, int last) {
-  for (int position = first; position < last;) {
-    const int slot = position % kTile, count = kTile - slot < last - position ? kTile - slot : last - position;
-    const auto* block = static_cast<const Element*>(a.values[position / kTile]);
+inline void add_values(Vec (&acc)[kM][kV], const Attention& a, int row, int column, int span, int first, int last) {
+  while (first < last) {
+    const int slot = first % kTile, count = kTile - slot < last - first ? kTile - slot : last - first;
+    const auto* block = static_cast<const Element*>(a.values[(span + first) / kTile]);
     const Element* values = block + std::size_t(slot) * a.value_stride + column;
-    accumulate<kM, kV>(acc, a.scores + row * a.score_stride + position, a.score_stride, values, a.value_stride, count,
+    accumulate<kM, kV>(acc, a.scores + row * kSpan + first, kSpan, values, a.value_stride, count,
                        {reinterpret_cast<const char*>(values) + kAhead, a.value_stride * int(sizeof(Element))});
-    position += count;
+    first += count;
   }
 }
 
-// Computes the output columns from `column` on. Reads visible positions only: the others may hold infinite numbers, and
-// 0 · ∞ is not 0. All rows see the positions up to the first row's; the few later ones are added row by row.
+// Writes y to the output columns from `column` on that exist.
+inline void store_columns(const Attention& a, int row, int column, Vec y) {
+  float* out = a.out + row * a.ldo + column;
+  const int room = a.head_dim - column;
+  if (room >= kWidth) return store(out, y);
+  float lanes[kWidth];
+  store(lanes, y);
+  for (int i = 0; i < room; ++i) out[i] = lanes[i];
+}
+
+// Adds a span to the output columns from `column` on. Reads visible positions only: the others may hold infinite
+// numbers, and 0 · ∞ is not 0. All rows see the positions up to the first row's; the few later ones are added row by
+// row.
 template <typename Element, int kM, int kV>
-void mix_columns(const Attention& a, const float* norm, int column) {
+void mix_columns(const Attention& a, const Span<kM>& span, int column) {
   Vec acc[kM][kV] = {};
-  const int shared = a.first_position + 1;
-  add_values<Element, kM, kV>(acc, a, 0, column, 0, shared);
+  if (span.first > 0)
+    for (int r = 0; r < kM; ++r)
+      for (int v = 0; v < kV; ++v) acc[r][v] = load(a.sums + r * a.value_stride + column + v * kWidth) * span.factor[r];
+  const int shared = span.seen[0];
+  add_values<Element, kM, kV>(acc, a, 0, column, span.first, 0, shared);
   for (int r = 1; r < kM; ++r) {
     Vec own[1][kV];
     for (int v = 0; v < kV; ++v) own[0][v] = acc[r][v];
-    add_values<Element, 1, kV>(own, a, r, column, shared, shared + r);
+    add_values<Element, 1, kV>(own, a, r, column, span.first, shared, span.seen[r]);
     for (int v = 0; v < kV; ++v) acc[r][v] = own[0][v];
   }
-  for (int r = 0; r < kM; ++r) {
-    float* out = a.out + r * a.ldo + column;
+  for (int r = 0; r < kM; ++r)
     for (int v = 0; v < kV; ++v) {
-      const Vec y = acc[r][v] * norm[r];
-      const int room = a.head_dim - column - v * kWidth;
-      if (room >= kWidth) {
-        store(out + v * kWidth, y);
-      } else {
-        float lanes[kWidth];
-        store(lanes, y);
-        for (int i = 0; i < room; ++i) out[v * kWidth + i] = lanes[i];
-      }
+      const int at = column + v * kWidth;
+      span.last ? store_columns(a, r, at, acc[r][v] * span.norm[r])
+                : store(a.sums + r * a.value_stride + at, acc[r][v]);
     }
-  }
 }
 
 template <typename Element, int kM>
-void mix_values(const Attention& a, const float* norm) {
+void mix_values(const Attention& a, const Span<kM>& span) {
   constexpr int kV = kValueVectors<kM>;
   int column = 0;
-  for (; column + kV * kWidth <= a.value_stride; column += kV * kWidth) mix_columns<Element, kM, kV>(a, norm, column);
-  for (; column < a.value_stride; column += kPass) mix_columns<Element, kM, kVectors>(a, norm, column);
+  for (; column + kV * kWidth <= a.value_stride; column += kV * kWidth) mix_columns<Element, kM, kV>(a, span, column);
+  for (; column < a.value_stride; column += kPass) mix_columns<Element, kM, kVectors>(a, span, column);
+}
+
+template <typename Element, int kM>
+void score_span(const Attention& a, int first_block, int blocks) {
+  int block = 0;
+  for (; block + kScoreBlocks<kM> <= blocks; block += kScoreBlocks<kM>)
+    score_blocks<Element, kM, kScoreBlocks<kM>>(a, first_block + block, a.scores + block * kTile);
+  for (; block < blocks; ++block) score_blocks<Element, kM, 1>(a, first_block + block, a.scores + block * kTile);
 }
 
 template <typename Element, int kM>
 void attend(const Attention& a) {
-  const int blocks = (a.first_position + kM - 1) / kTile + 1;
-  int block = 0;
-  for (; block + kScoreBlocks<kM> <= blocks; block += kScoreBlocks<kM>)
-    score_blocks<Element, kM, kScoreBlocks<kM>>(a, block);
-  for (; block < blocks; ++block) score_blocks<Element, kM, 1>(a, block);
-  float norm[kM];
-  for (int r = 0; r < kM; ++r)
-    norm[r] = softmax(a.scores + r * a.score_stride, a.first_position + r + 1, blocks * kTile);
-  mix_values<Element, kM>(a, norm);
+  Softmax softmax[kM];
+  Span<kM> span{};
+  const int end = a.first_position + kM;
+  for (; span.first < end; span.first += kSpan) {
+    const int size = end - span.first < kSpan ? end - span.first : kSpan, blocks = (size + kTile - 1) / kTile;
+    span.last = span.first + size == end;
+    score_span<Element, kM>(a, span.first / kTile, blocks);
+    for (int r = 0; r < kM; ++r) {
+      const int seen = a.first_position + r + 1 - span.first;
+      span.seen[r] = seen < 0 ? 0 : seen < size ? seen : size;
+      span.factor[r] = seen > 0 ? softmax[r].add(a.scores + r * kSpan, span.seen[r], blocks * kTile) : 1.0f;
+      span.norm[r] = 1.0f / softmax[r].sum;
+    }
+    mix_values<Element, kM>(a, span);
+  }
 }
 
 void attention(const Attention& a) {

@@ -18,6 +18,9 @@ namespace gpt2lab {
 // holds kTile positions, so the scores of a block are computed like one tile of a product.
 constexpr int kTile = 32;
 
+// Positions whose scores attention weighs together, a multiple of kTile.
+constexpr int kSpan = 256;
+
 // The size of a group of rows of quantised inputs. A group's part of a block is one tile of a matrix unit.
 constexpr int kRowGroup = 16;
 
@@ -86,8 +89,8 @@ struct Attention {
   int value_stride;           // head_dim rounded up to kTile; the padding is zero
   float* out;                 // [m, head_dim], rows ldo apart
   std::size_t ldo;
-  float* scores;             // scratch [m, score_stride]
-  std::size_t score_stride;  // at least the number of blocks * kTile
+  float* scores;  // scratch [m, kSpan]
+  float* sums;    // scratch [m, value_stride]
   int m, head_dim;
   int first_position;  // position of row 0; row r sees positions 0 … first_position + r
   float scale;         // 1 / sqrt(head_dim)
@@ -104,8 +107,8 @@ struct ScoreKernels {
   Real (*largest)(const Real* x, int n, Real* bins);  // also writes the largest of every bin, -inf for an empty bin
   // Writes the ids of all scores ≥ threshold, ascending, and returns their number; `ids` has room for n + 16.
   int (*at_least)(const Real* x, int n, const Real* bins, Real threshold, std::int32_t* ids);
-  // Computes sums[i], the sum of e^((x - largest) · scale) over stride i in float64 (terms below 3e-308 count as
-  // 3e-308), and returns the total.
+  // Computes sums[i], the sum of e^((x - largest) · scale) over stride i in float64 (terms below 3e-308 count as 0),
+  // and returns the total.
   double (*sum_strides)(const Real* x, int n, double largest, double scale, double* sums);
 };
 
@@ -117,6 +120,7 @@ struct Kernels {
   const char* name;
   int max_rows;       // rows of attention, or of a panel, that are computed together
   int panel_columns;  // columns of a panel
+  bool emulates_fma;  // whether products of float32 and bfloat16 lack the CPU's instruction, and are slow
   void (*product)(const Product&, int first_tile, int last_tile);
   void (*matmul_part)(const MatmulPart&);
   // Pack `count` lines of k numbers side by side into panels of max_rows or panel_columns lines; zeros fill the last

@@ -67,7 +67,7 @@ void product(const Product& p, int first_tile, int last_tile) {
 const Kernels& GPT2LAB_KERNELS() {
   // clang-format off
   static constexpr Kernels table{
-      GPT2LAB_KERNELS_NAME, kRows, kPanelColumns, product, matmul_part, pack_panels<kRows>, pack_panels<kPanelColumns>,
+      GPT2LAB_KERNELS_NAME, kRows, kPanelColumns, kEmulatesFma, product, matmul_part, pack_panels<kRows>, pack_panels<kPanelColumns>,
       gelu_all, gelu_gradient, softmax_row, softmax_again, softmax_gradient,
       prompts_apart, prepared_block, prepare, attention, to_halves, layer_norm, layer_norm_gradient,
       exp_all, sum_exp,

@@ -10,7 +10,7 @@
 namespace gpt2lab {
 namespace {
 
-constexpr int kHalfTile = kTile / 2, kSteps = kBlock / 4;
+constexpr int kHalfTile = kTile / 2;
 constexpr std::size_t kHalfBytesQ8 = kHalfTile * kBlock, kHalfBytesQ4 = kHalfBytesQ8 / 2;
 constexpr std::size_t kScaleBytes = kTile * sizeof(Half);
 

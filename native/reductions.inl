@@ -6,37 +6,20 @@
 namespace gpt2lab {
 namespace {
 
-inline float sum_of(const float* x, int n) {
-  Vec total = {};
-  int i = 0;
-  for (; i + kWidth <= n; i += kWidth) total += load(x + i);
-  float s = sum(total);
-  for (; i < n; ++i) s += x[i];
-  return s;
-}
-
 struct Moments {
   float mean, scale;  // of one row; the scale is one over the standard deviation
 };
 
 inline Moments moments(const float* x, float epsilon, int n) {
-  const float mean = sum_of(x, n) / float(n);
-  Vec squares = {};
-  int i = 0;
-  for (; i + kWidth <= n; i += kWidth) {
-    const Vec d = load(x + i) - mean;
-    squares = fma(d, d, squares);
-  }
-  float s = sum(squares);
-  for (; i < n; ++i) s += (x[i] - mean) * (x[i] - mean);
-  return {mean, 1.0f / __builtin_sqrtf(s / float(n) + epsilon)};
+  const float mean = sum_of(x, n, 0.0f, [](Vec v) { return v; }) / float(n);
+  const float squares = sum_of(x, n, mean, [mean](Vec v) { return (v - mean) * (v - mean); });
+  return {mean, 1.0f / __builtin_sqrtf(squares / float(n) + epsilon)};
 }
 
 void layer_norm(const float* x, const float* gain, const float* bias, float epsilon, int n, float* out) {
   const auto [mean, scale] = moments(x, epsilon, n);
   int i = 0;
-  for (; i + kWidth <= n; i += kWidth)
-    store(out + i, fma((load(x + i) - mean) * scale, load(gain + i), load(bias + i)));
+  for (; i + kWidth <= n; i += kWidth) store(out + i, (load(x + i) - mean) * scale * load(gain + i) + load(bias + i));
   for (; i < n; ++i) out[i] = (x[i] - mean) * scale * gain[i] + bias[i];
 }
 
@@ -44,16 +27,18 @@ void layer_norm(const float* x, const float* gain, const float* bias, float epsi
 void layer_norm_gradient(const float* x, const float* d, const float* gain, float epsilon, int n, float* out,
                          float* d_gain, float* d_bias) {
   const auto [mean, scale] = moments(x, epsilon, n);
-  Vec plain_sums = {}, along_sums = {};
+  Lanes<Vec> plain_sums, along_sums;
   int i = 0;
-  for (; i + kWidth <= n; i += kWidth) {
-    const Vec h = (load(x + i) - mean) * scale, each = load(d + i), g = each * load(gain + i);
-    plain_sums += g;
-    along_sums = fma(g, h, along_sums);
-    store(d_gain + i, fma(each, h, load(d_gain + i)));
-    store(d_bias + i, load(d_bias + i) + each);
-  }
-  float plain = sum(plain_sums), along = sum(along_sums);
+  for (; i + kLanes <= n; i += kLanes)
+    for (int p = 0; p < plain_sums.kParts; ++p) {
+      const int at = i + p * kWidth;
+      const Vec h = (load(x + at) - mean) * scale, each = load(d + at), g = each * load(gain + at);
+      plain_sums.part[p] += g;
+      along_sums.part[p] = fma(g, h, along_sums.part[p]);
+      store(d_gain + at, fma(each, h, load(d_gain + at)));
+      store(d_bias + at, load(d_bias + at) + each);
+    }
+  float plain = plain_sums.sum(), along = along_sums.sum();
   for (; i < n; ++i) {
     const float h = (x[i] - mean) * scale;
     plain += d[i] * gain[i];

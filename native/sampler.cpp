@@ -70,6 +70,18 @@ DrawStatus status_of_infinite(const float* logits, int n, float largest) {
   return largest > 0 ? DrawStatus::infinite_logit : DrawStatus::no_candidate;
 }
 
+// Computes ln x for a positive, finite x, to two units in the last place: C libraries differ in the last bits. With
+// x = 2^n · m and m between √½ and √2, ln m = 2 artanh s = 2 (s + s³ / 3 + s⁵ / 5 + …), where s = (m - 1) / (m + 1).
+double natural_log(double x) {
+  int n = 0;
+  double m = std::frexp(x, &n);
+  if (m < 0.70710678118654752) m *= 2, --n;
+  const double s = (m - 1) / (m + 1), square = s * s;
+  double series = 0;
+  for (int power = 21; power > 1; power -= 2) series = (series + 1.0 / power) * square;
+  return n * 0.693147180369123816490 + (2 * s + (2 * s * series + n * 1.90821492927058770002e-10));
+}
+
 // Adds in four independent chains, so that one addition need not wait for the last.
 double sum_of(const double* x, int n) {
   double a = 0, b = 0, c = 0, d = 0;
@@ -129,8 +141,9 @@ DrawResult Sampler::draw(const float* logits, int n_vocab, const Draw& draw, con
   } else {
     result.token = choose(scores, draw);
   }
-  result.logprob = float(double(logits[result.token]) - double(largest) - std::log(sum));
-  write_top(scores, std::log(sum), top);
+  const double log_sum = natural_log(sum);
+  result.logprob = float(double(logits[result.token]) - double(largest) - log_sum);
+  write_top(scores, log_sum, top);
   return result;
 }
 
@@ -307,7 +320,7 @@ double Sampler::gather_top_p(const Scores<Real>& scores, double temperature, dou
 // Gathers at least the tokens that are at least p times as likely as the most likely one.
 template <typename Real>
 double Sampler::gather_min_p(const Scores<Real>& scores, double temperature, double p) {
-  const double bound = double(scores.largest) + temperature * std::log(p);
+  const double bound = double(scores.largest) + temperature * natural_log(p);
   const double below = bound - 1e-6 * (std::abs(bound) + temperature);  // a margin for rounding
   return gather(scores, temperature, Real(std::max(below, double(kLowest<Real>))));
 }

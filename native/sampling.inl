@@ -1,7 +1,7 @@
 // The sampler's passes over a row of one number per token of the vocabulary; included by kernels.inl only.
 //
 // Every function passes over the row once. It computes the same for float32, the original logits, and for float64, the
-// logits with biases and penalties. The order of every sum is fixed for an instruction set.
+// logits with biases and penalties. The order of every sum is fixed.
 #pragma once
 
 #include "vector.inl"
@@ -32,29 +32,6 @@ inline DoubleVec splat(double x) {
 #endif
 }
 
-inline DoubleVec fma(DoubleVec a, DoubleVec b, DoubleVec c) {
-#if defined(__AVX512F__)
-  return (DoubleVec)_mm512_fmadd_pd((__m512d)a, (__m512d)b, (__m512d)c);
-#elif defined(__AVX2__)
-  return (DoubleVec)_mm256_fmadd_pd((__m256d)a, (__m256d)b, (__m256d)c);
-#elif defined(__ARM_NEON) && defined(__aarch64__)
-  return (DoubleVec)vfmaq_f64((float64x2_t)c, (float64x2_t)a, (float64x2_t)b);
-#else
-  return a * b + c;
-#endif
-}
-
-// Computes `a > b ? a : b` per lane: b if either is NaN. (GCC 12 warns about its own _mm512_max_ps, but not about the
-// masked form.)
-inline Vec greater(Vec a, Vec b) {
-#if defined(__AVX512F__)
-  return (Vec)_mm512_maskz_max_ps(0xFFFF, (__m512)a, (__m512)b);
-#elif defined(__AVX2__)
-  return (Vec)_mm256_max_ps((__m256)a, (__m256)b);
-#else
-  return a > b ? a : b;
-#endif
-}
 inline DoubleVec greater(DoubleVec a, DoubleVec b) {
 #if defined(__AVX512F__)
   return (DoubleVec)_mm512_maskz_max_pd(0xFF, (__m512d)a, (__m512d)b);
@@ -111,56 +88,22 @@ inline int append_at_least(DoubleVec x, DoubleVec threshold, int first, std::int
 
 // Computes e^x for x ≤ 0 to about one unit in the last place; 0 below -708. e^x = 2^n · e^r with n = round(x / ln 2)
 // and |r| ≤ ln 2 / 2; e^r = 1 + r + r² q(r), where q is a Chebyshev interpolation, here of degree 9. Adding `magic`
-// rounds to a whole number and leaves n + 1023, the biased exponent of 2^n, in the lowest bits.
-inline DoubleVec exp_negative(DoubleVec x) {
+// rounds to a whole number and leaves n + 1023, the biased exponent of 2^n, in the lowest bits. Products and sums are
+// rounded one by one, as in the exp of float32.
+inline DoubleVec exp(DoubleVec x) {
   const DoubleVec magic = splat(6755399441055744.0 + 1023);  // 1.5 · 2^52 + the bias
   const LongVec tiny = x < splat(-708.0);
   const DoubleVec clamped = greater(x, splat(-708.0));
-  const DoubleVec shifted = fma(clamped, splat(1.4426950408889634), magic);
+  const DoubleVec shifted = clamped * splat(1.4426950408889634) + magic;
   const DoubleVec n = shifted - magic;
-  DoubleVec r = fma(n, splat(-0.693147180369123816490), clamped);
-  r = fma(n, splat(-1.90821492927058770002e-10), r);
+  const DoubleVec r = (clamped - n * splat(0.693147180369123816490)) - n * splat(1.90821492927058770002e-10);
   constexpr double kPolynomial[] = {2.7620088445409746e-07, 2.7557268459997064e-06, 2.4801521295954376e-05,
                                     0.00019841269863053618, 0.0013888888917213717,  0.008333333333330062,
                                     0.04166666666662413,    0.16666666666666669,    0.50000000000000000,
                                     1.0000000000000000,     1.0000000000000000};
   DoubleVec p = splat(2.510038549551032e-08);
-  for (const double c : kPolynomial) p = fma(p, r, splat(c));
+  for (const double c : kPolynomial) p = p * r + splat(c);
   return (DoubleVec)(~tiny & (LongVec)(p * (DoubleVec)((LongVec)shifted << 52)));
-}
-
-// Computes e^x for sums, with q of degree 7: relative error 1e-13, 3e-308 below -708.
-inline DoubleVec exp_of_many(DoubleVec x) {
-  const DoubleVec magic = splat(6755399441055744.0 + 1023);
-  const DoubleVec clamped = greater(x, splat(-708.0));
-  const DoubleVec shifted = fma(clamped, splat(1.4426950408889634), magic);
-  const DoubleVec r = fma(shifted - magic, splat(-0.6931471805599453), clamped);
-  constexpr double kPolynomial[] = {2.4867883453521802e-05, 0.00019841224581544105, 0.001388883909064138,
-                                    0.008333333344209506,   0.041666666786337556,   0.16666666666662583,
-                                    0.5000000000000000,     1.0000000000000000,     1.0000000000000000};
-  DoubleVec p = splat(2.761757684835413e-06);
-  for (const double c : kPolynomial) p = fma(p, r, splat(c));
-  return p * (DoubleVec)((LongVec)shifted << 52);
-}
-
-// Computes e^x in float32, with q of degree 4: to a few units in the last place, 1e-38 below -87, NaN for NaN.
-inline Vec exp_negative(Vec x) {
-  const Vec magic = splat(12582912.0f + 127);  // 1.5 · 2^23 + the bias
-  const Vec clamped = greater(splat(-87.0f), x);
-  const Vec shifted = fma(clamped, splat(1.44269504f), magic);
-  const Vec n = shifted - magic;
-  const Vec r = fma(n, splat(-0.693147182f), clamped);
-  constexpr float kPolynomial[] = {8.363179e-3f, 4.1666555e-2f, 1.6666577e-1f, 0.5f, 1.0f, 1.0f};
-  Vec p = splat(1.3926184e-3f);
-  for (const float c : kPolynomial) p = fma(p, r, splat(c));
-  return p * (Vec)((IntVec)shifted << 23);
-}
-
-// Adds the lanes in order.
-inline double sum_lanes(DoubleVec lanes) {
-  double total = 0;
-  for (int i = 0; i < kDoubles; ++i) total += lanes[i];
-  return total;
 }
 
 // The vectors of floats or doubles that hold kGroupBins numbers.
@@ -211,59 +154,75 @@ int at_least(const Real* x, int n, const Real* bins, Real threshold, std::int32_
   return count;
 }
 
-// Computes the probabilities of a stretch of the row with the temperature applied, not normalised.
-template <typename Real>
-inline double sum_stride(const Real* x, int n, DoubleVec largest, DoubleVec scale) {
-  constexpr int kChains = 4;
-  DoubleVec sums[kChains] = {};
+// Adds term(x[0]) … term(x[n - 1]) in float64, where `term` maps the vectors that begin at x + i; reads `n` numbers.
+template <typename Real, typename F>
+inline double sum_doubles(const Real* x, int n, F&& term) {
+  Lanes<DoubleVec> total;
   int i = 0;
-  for (; i + kChains * kDoubles <= n; i += kChains * kDoubles)
-    for (int chain = 0; chain < kChains; ++chain)
-      sums[chain] += exp_of_many((load_doubles(x + i + chain * kDoubles) - largest) * scale);
-  for (; i + kDoubles <= n; i += kDoubles) sums[0] += exp_of_many((load_doubles(x + i) - largest) * scale);
-  double rest = 0;
-  for (; i < n; ++i) rest += exp_of_many((splat(double(x[i])) - largest) * scale)[0];
-  return sum_lanes((sums[0] + sums[1]) + (sums[2] + sums[3])) + rest;
+  for (; i + kLanes <= n; i += kLanes)
+    for (int p = 0; p < total.kParts; ++p) total.part[p] += term(load_doubles(x + i + p * kDoubles));
+  if (i < n) {
+    Real last[kLanes];
+    for (int j = 0; j < kLanes; ++j) last[j] = i + j < n ? x[i + j] : -(Real)__builtin_inff();
+    for (int p = 0; p < total.kParts; ++p) total.part[p] += term(load_doubles(last + p * kDoubles));
+  }
+  return total.sum();
 }
 
 template <typename Real>
 double sum_strides(const Real* x, int n, double largest, double scale, double* sums) {
+  const DoubleVec shift = splat(largest), factor = splat(scale);
   double total = 0;
   for (int i = 0; i < n; i += kStride)
-    total += (*sums++ = sum_stride(x + i, n - i < kStride ? n - i : kStride, splat(largest), splat(scale)));
+    total += (*sums++ = sum_doubles(x + i, n - i < kStride ? n - i : kStride,
+                                    [&](DoubleVec v) { return exp((v - shift) * factor); }));
   return total;
 }
 
 double sum_exp(const float* x, int n, float largest) {
-  constexpr int kParts = Bins<float>::kParts, kFew = 16;  // kFew additions in float32, then one in float64
+  constexpr int kFew = 16;  // additions in float32, then one in float64
   const Vec shift = splat(largest);
-  DoubleVec total = {};
-  double rest = 0;
+  Lanes<DoubleVec> total;
+  const auto add = [&](const float* from, int rounds) {
+    Lanes<Vec> few;
+    for (int round = 0; round < rounds; ++round, from += kLanes)
+      for (int p = 0; p < few.kParts; ++p) few.part[p] += exp(load(from + p * kWidth) - shift);
+    float lanes[kLanes];
+    for (int p = 0; p < few.kParts; ++p) store(lanes + p * kWidth, few.part[p]);
+    for (int p = 0; p < total.kParts; ++p) total.part[p] += load_doubles(lanes + p * kDoubles);
+  };
   int i = 0;
-  while (i + kGroupBins <= n) {
-    Vec sums[kParts] = {};
-    const int end = (n - i) / kGroupBins < kFew ? n : i + kFew * kGroupBins;
-    for (; i + kGroupBins <= end; i += kGroupBins)
-      for (int part = 0; part < kParts; ++part) sums[part] += exp_negative(load(x + i + part * kWidth) - shift);
-    float lanes[kGroupBins];
-    for (int part = 0; part < kParts; ++part) store(lanes + part * kWidth, sums[part]);
-    for (int lane = 0; lane < kGroupBins; lane += kDoubles) total += load_doubles(lanes + lane);
+  for (; i + kFew * kLanes <= n; i += kFew * kLanes) add(x + i, kFew);
+  for (; i + kLanes <= n; i += kLanes) add(x + i, 1);
+  if (i < n) {
+    float last[kLanes];
+    for (int j = 0; j < kLanes; ++j) last[j] = i + j < n ? x[i + j] : -__builtin_inff();
+    add(last, 1);
   }
-  for (; i < n; ++i) rest += double(exp_negative(splat(x[i]) - shift)[0]);
-  return sum_lanes(total) + rest;
+  return total.sum();
 }
 
+// Computes out[i] = e^x[i] for x ≤ 0; returns their sum. `out` may be x.
 double exp_all(const double* x, int n, double* out) {
-  DoubleVec total = {};
-  double rest = 0;
+  Lanes<DoubleVec> total;
   int i = 0;
-  for (; i + kDoubles <= n; i += kDoubles) {
-    const DoubleVec e = exp_negative(load(x + i));
-    store(out + i, e);
-    total += e;
+  for (; i + kLanes <= n; i += kLanes)
+    for (int p = 0; p < total.kParts; ++p) {
+      const DoubleVec e = exp(load(x + i + p * kDoubles));
+      store(out + i + p * kDoubles, e);
+      total.part[p] += e;
+    }
+  if (i < n) {
+    double last[kLanes];
+    for (int j = 0; j < kLanes; ++j) last[j] = i + j < n ? x[i + j] : -__builtin_inf();
+    for (int p = 0; p < total.kParts; ++p) {
+      const DoubleVec e = exp(load(last + p * kDoubles));
+      store(last + p * kDoubles, e);
+      total.part[p] += e;
+    }
+    for (int j = 0; i + j < n; ++j) out[i + j] = last[j];
   }
-  for (; i < n; ++i) rest += out[i] = exp_negative(splat(x[i]))[0];
-  return sum_lanes(total) + rest;
+  return total.sum();
 }
 
 }  // namespace

@@ -17,26 +17,30 @@ void softmax_again(float* s, int length, int padded, float scale, float offset) 
 RowSum softmax_row(float* s, int length, int padded, float scale) {
   for (int i = length; i < padded; ++i) s[i] = -__builtin_inff();
   Vec top = splat(-__builtin_inff());
-  for (int i = 0; i < padded; i += kWidth) top = vmax(top, load(s + i));
+  for (int i = 0; i < padded; i += kWidth) top = greater(top, load(s + i));
   const float largest = max(top) * scale;
-  Vec total = {};
-  for (int i = 0; i < padded; i += kWidth) {
-    const Vec e = exp(load(s + i) * scale - largest);
-    store(s + i, e);
-    total += e;
-  }
-  return {largest, sum(total)};
+  Lanes<Vec> total;
+  for (int i = 0; i < padded; i += kLanes)
+    for (int p = 0; p < total.kParts; ++p) {
+      float* at = s + i + p * kWidth;
+      const Vec e = exp(load(at) * scale - largest);
+      store(at, e);
+      total.part[p] += e;
+    }
+  return {largest, total.sum()};
 }
 
 // Computes d = p · (d - mean) · scale, where `mean` is the mean of d weighted by p. Where scores are large, p adds up
 // to slightly more or less than 1; without a division by its sum the result would not add up to 0.
 void softmax_gradient(float* d, const float* p, int padded, float scale) {
-  Vec products = {}, total = {};
-  for (int i = 0; i < padded; i += kWidth) {
-    products = fma(load(p + i), load(d + i), products);
-    total += load(p + i);
-  }
-  const float mean = sum(products) / sum(total);
+  Lanes<Vec> products, total;
+  for (int i = 0; i < padded; i += kLanes)
+    for (int part = 0; part < total.kParts; ++part) {
+      const Vec probability = load(p + i + part * kWidth);
+      products.part[part] = fma(probability, load(d + i + part * kWidth), products.part[part]);
+      total.part[part] += probability;
+    }
+  const float mean = products.sum() / total.sum();
   for (int i = 0; i < padded; i += kWidth) store(d + i, load(p + i) * (load(d + i) - mean) * scale);
 }
 

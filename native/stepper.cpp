@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <atomic>
 
+#include "float_mode.h"
+
 namespace gpt2lab {
 namespace {
 
@@ -90,6 +92,7 @@ void Stepper::draw_parts(const std::vector<Part>& parts) {
     for (std::size_t i; (i = next.fetch_add(1, std::memory_order_relaxed)) < parts.size();)
       draw_part(parts[i], samplers_[thread]);
   };
+  const FloatMode mode;
   if (threads == 1) work(0);
   else if (threads > 1) pool_.run(work);
 }

@@ -2,6 +2,8 @@
 
 #include <unistd.h>
 
+#include "float_mode.h"
+
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
@@ -30,6 +32,7 @@ void ThreadPool::wait_while(const std::atomic<std::uint32_t>& value, std::uint32
 }
 
 void ThreadPool::member(Team& team, int thread) {
+  const FloatMode mode;
   for (std::uint32_t seen = 0;; ++seen) {
     wait_while(team.round, seen);
     if (team.stopping.load(std::memory_order_acquire)) return;
@@ -60,6 +63,7 @@ void ThreadPool::stop() {
 }
 
 void ThreadPool::run(const std::function<void(int)>& work) {
+  const FloatMode mode;
   if (size_ == 1) return work(0);
   if (!team_ || owner_ != getpid()) start();
   team_->work = &work;

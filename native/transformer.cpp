@@ -30,7 +30,8 @@ Transformer::Transformer(const Shape& shape, Precision precision, bool half_kv, 
     Own own;
     own.normed = FloatArray(std::size_t(kAloneRows) * shape.n_embd);
     own.prepared = Array<std::byte>(prepared_bytes(4 * shape.n_embd, kAloneRows));
-    own.scores = FloatArray(kernels.max_rows * padded_ctx);
+    own.scores = FloatArray(std::size_t(kernels.max_rows) * kSpan);
+    own.sums = FloatArray(std::size_t(kernels.max_rows) * cache_.value_stride());
     own.halves = Array<Half>(shape.head_dim());
     own.keys.resize(padded_ctx / kTile);
     own.values.resize(padded_ctx / kTile);
@@ -188,8 +189,7 @@ void Transformer::attend(int layer, int head, const std::vector<Row>& rows, cons
   const std::size_t n = shape_.n_embd;
   kernels_.attention({qkv_.data() + span.first * 3 * n + head * d, 3 * n, cache_.half(), own.keys.data(),
                       own.values.data(), cache_.value_stride(), mixed_.data() + span.first * n + head * d, n,
-                      own.scores.data(), std::size_t(blocks) * kTile, span.count, d, first.position,
-                      1.0f / std::sqrt(float(d))});
+                      own.scores.data(), own.sums.data(), span.count, d, first.position, 1.0f / std::sqrt(float(d))});
 }
 
 void Transformer::run_layer(int index, const std::vector<Row>& rows, const std::vector<Span>& spans, bool decoding,

@@ -76,7 +76,7 @@ class Transformer {
 
   // One thread's own memory.
   struct Own {
-    FloatArray normed, scores;
+    FloatArray normed, scores, sums;
     Array<std::byte> prepared, scratch;
     Array<Half> halves;
     std::vector<const void*> keys, values;

@@ -67,6 +67,27 @@ inline IntVec splat_int(int x) {
 #endif
 }
 
+#if defined(__AVX2__) || (defined(__ARM_NEON) && defined(__aarch64__))
+constexpr bool kEmulatesFma = false;
+#else
+constexpr bool kEmulatesFma = true;
+
+// Computes a · b + c with one rounding on a CPU without the instruction, at about an eighth of its speed. The product
+// is exact in float64. The sum is rounded to odd: if it is inexact, its last bit is set, so that rounding it again, to
+// float32, gives what one rounding gives. A plain float64 sum would now and then round a tie that is none.
+inline Vec emulated_fma(Vec a, Vec b, Vec c) {
+  typedef double Wide __attribute__((vector_size(kWidth * 8)));
+  typedef long long Bits __attribute__((vector_size(kWidth * 8)));
+  const Wide product = __builtin_convertvector(a, Wide) * __builtin_convertvector(b, Wide);
+  const Wide term = __builtin_convertvector(c, Wide), sum = product + term;
+  const Wide part = sum - product, error = (product - (sum - part)) + (term - part);  // sum + error is exact
+  const Bits bits = (Bits)sum, inexact = (Bits)((error < 0.0) | (error > 0.0)), even = (bits & 1) - 1;
+  const Bits away = ((Bits)error ^ bits) >> 63;                  // -1: the exact sum is nearer to zero than `sum`
+  const Bits odd = bits + (inexact & even & (away + away + 1));  // one step towards the exact sum
+  return __builtin_convertvector((Wide)odd, Vec);
+}
+#endif
+
 inline Vec fma(Vec a, Vec b, Vec c) {
 #if defined(__AVX512F__)
   return (Vec)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
@@ -75,14 +96,48 @@ inline Vec fma(Vec a, Vec b, Vec c) {
 #elif defined(__ARM_NEON) && defined(__aarch64__)
   return (Vec)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
 #else
-  return a * b + c;
+  return emulated_fma(a, b, c);
 #endif
 }
 
 // Computes `mask ? a : b` per lane; mask lanes are 0 or -1.
 inline Vec select(IntVec mask, Vec a, Vec b) { return (Vec)((mask & (IntVec)a) | (~mask & (IntVec)b)); }
-inline Vec vmax(Vec a, Vec b) { return select(a > b, a, b); }
-inline Vec vmin(Vec a, Vec b) { return select(a < b, a, b); }
+
+// Computes `a > b ? a : b` per lane: b if either is NaN. (GCC 12 warns about its own _mm512_max_ps, but not about the
+// masked form.)
+inline Vec greater(Vec a, Vec b) {
+#if defined(__AVX512F__)
+  return (Vec)_mm512_maskz_max_ps(0xFFFF, (__m512)a, (__m512)b);
+#elif defined(__AVX2__)
+  return (Vec)_mm256_max_ps((__m256)a, (__m256)b);
+#elif defined(__SSE2__)
+  return (Vec)_mm_max_ps((__m128)a, (__m128)b);
+#else
+  return select(a > b, a, b);
+#endif
+}
+
+// Computes `a < b ? a : b` per lane: b if either is NaN.
+inline Vec lesser(Vec a, Vec b) {
+#if defined(__AVX512F__)
+  return (Vec)_mm512_maskz_min_ps(0xFFFF, (__m512)a, (__m512)b);
+#elif defined(__AVX2__)
+  return (Vec)_mm256_min_ps((__m256)a, (__m256)b);
+#elif defined(__SSE2__)
+  return (Vec)_mm_min_ps((__m128)a, (__m128)b);
+#else
+  return select(a < b, a, b);
+#endif
+}
+
+// Returns y, with zeros in the lanes where x < limit.
+inline Vec zero_below(Vec x, Vec limit, Vec y) {
+#if defined(__AVX512F__)
+  return (Vec)_mm512_maskz_mov_ps(_mm512_cmp_ps_mask((__m512)x, (__m512)limit, _CMP_NLT_UQ), (__m512)y);
+#else
+  return (Vec)(~(IntVec)(x < limit) & (IntVec)y);
+#endif
+}
 
 inline Vec load(const Half* p) {
 #if defined(__AVX512F__)
@@ -116,13 +171,38 @@ inline void store(Half* p, Vec v) {
 #endif
 }
 
-// Adds the lanes by folding halves together, in an order of additions that is fixed for a width.
-inline float sum(Vec v) {
-  float lanes[kWidth];
-  store(lanes, v);
-  for (int half = kWidth / 2; half > 0; half /= 2)
-    for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
-  return lanes[0];
+// The lanes of a sum. Number i of a row goes to lane i mod kLanes, whatever the width of a vector, and the lanes are
+// added by folding halves together, so that a sum has the same bits on every CPU.
+constexpr int kLanes = 16;
+
+template <typename V>
+struct Lanes {
+  using Real = __typeof__(V{}[0] + V{}[0]);
+  static constexpr int kEach = int(sizeof(V) / sizeof(Real)), kParts = kLanes / kEach;
+  V part[kParts] = {};
+
+  Real sum() const {
+    Real lanes[kLanes];
+    __builtin_memcpy(lanes, part, sizeof lanes);
+    for (int half = kLanes / 2; half > 0; half /= 2)
+      for (int i = 0; i < half; ++i) lanes[i] += lanes[i + half];
+    return lanes[0];
+  }
+};
+
+// Adds term(x[0]) … term(x[n - 1]), where `term` maps vectors; term(filler) is zero.
+template <typename F>
+inline float sum_of(const float* x, int n, float filler, F&& term) {
+  Lanes<Vec> total;
+  int i = 0;
+  for (; i + kLanes <= n; i += kLanes)
+    for (int p = 0; p < total.kParts; ++p) total.part[p] += term(load(x + i + p * kWidth));
+  if (i < n) {
+    float last[kLanes];
+    for (int j = 0; j < kLanes; ++j) last[j] = i + j < n ? x[i + j] : filler;
+    for (int p = 0; p < total.kParts; ++p) total.part[p] += term(load(last + p * kWidth));
+  }
+  return total.sum();
 }
 
 inline float max(Vec v) {
@@ -161,24 +241,18 @@ inline void store_bytes(std::int8_t* p, IntVec v) {
 }
 
 // Computes e^x to about one unit in the last place; x below -87.3 gives 0, above 88.3 the largest power, NaN gives NaN.
-// e^x = 2^n · e^r with n = round(x / ln 2) and |r| ≤ ln 2 / 2; a Taylor polynomial of degree 7 gives e^r.
+// e^x = 2^n · e^r with n = round(x / ln 2) and |r| ≤ ln 2 / 2; a Taylor polynomial of degree 7 gives e^r. Products and
+// sums are rounded one by one, so that no CPU needs a fused multiply-add; n times the upper part of ln 2 is exact.
 inline Vec exp(Vec x) {
-  const Vec clamped = vmin(vmax(x, splat(-87.33f)), splat(88.37f));
-  const Vec shifted = fma(clamped, splat(1.44269504089f), splat(12582912.0f));  // 1.5 · 2^23: rounds to nearest
+  const Vec lowest = splat(-87.33f), clamped = lesser(splat(88.37f), greater(lowest, x));
+  const Vec shifted = clamped * splat(1.44269504089f) + splat(12582912.0f);  // 1.5 · 2^23: rounds to nearest
   const Vec n = shifted - 12582912.0f;
-  Vec r = fma(n, splat(-0.693359375f), clamped);
-  r = fma(n, splat(2.12194440e-4f), r);
+  const Vec r = (clamped - n * splat(0.693359375f)) + n * splat(2.12194440e-4f);
+  constexpr float kPolynomial[] = {1.3888889e-3f, 8.3333333e-3f, 4.1666667e-2f, 1.6666667e-1f, 0.5f, 1.0f, 1.0f};
   Vec p = splat(1.9841270e-4f);
-  p = fma(p, r, splat(1.3888889e-3f));
-  p = fma(p, r, splat(8.3333333e-3f));
-  p = fma(p, r, splat(4.1666667e-2f));
-  p = fma(p, r, splat(1.6666667e-1f));
-  p = fma(p, r, splat(0.5f));
-  p = fma(p, r, splat(1.0f));
-  p = fma(p, r, splat(1.0f));
+  for (const float c : kPolynomial) p = p * r + splat(c);
   const IntVec exponent = ((IntVec)shifted - (IntVec)splat(12582912.0f) + 127) << 23;
-  const Vec result = p * (Vec)exponent;
-  return select(x != x, x, select(x < -87.33f, Vec{}, result));  // NaN stays NaN
+  return zero_below(x, lowest, p * (Vec)exponent);
 }
 
 // Calls f<n>() for an n in 1 … kMax that is known only at run time.

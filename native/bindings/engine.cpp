@@ -187,6 +187,7 @@ class Engine {
 
   int threads() const { return pool_.size(); }
   std::string instruction_set() const { return kernels_.name; }
+  bool emulates_fma() const { return kernels_.emulates_fma; }
   int blocks_in_use() { return take_turn()->blocks_in_use(); }
   std::size_t kv_bytes_held() { return take_turn()->bytes_held(); }
   void trim_kv_cache() { take_turn()->trim(); }
@@ -322,6 +323,7 @@ void bind_engine(nb::module_& m) {
       .def("step", &Engine::step)
       .def_prop_ro("threads", &Engine::threads)
       .def_prop_ro("instruction_set", &Engine::instruction_set)
+      .def_prop_ro("emulates_fma", &Engine::emulates_fma)
       .def_prop_ro("blocks_in_use", &Engine::blocks_in_use)
       .def_prop_ro("block_bytes", &Engine::block_bytes)
       .def_prop_ro("kv_bytes_held", &Engine::kv_bytes_held)

@@ -1,11 +1,14 @@
 // Checks the core without Python: every set of kernels that this CPU runs against plain loops in float64, and the
 // transformer's promise that a row depends on its sequence alone. Built with the sanitizers, and for other CPUs under
 // an emulator, by tests/engines/test_selftest.py. Prints a line per set of kernels; exits with 1 at the first failure.
+// With an argument, it also writes what the model of integers computes to the files FOLDER/NAME, NAME a set of kernels.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <fstream>
+#include <functional>
 #include <random>
 #include <string>
 #include <utility>
@@ -283,10 +286,12 @@ void check_exp(const Kernels& kernels) {
   }
 }
 
-void fill(Transformer& model, const Shape& shape, ThreadPool& pool) {
+// Sets every tensor, in the order of the forward pass, to what `values` returns for its name and size.
+void fill(Transformer& model, const Shape& shape, ThreadPool& pool,
+          const std::function<std::vector<float>(const std::string&, std::size_t)>& values_of) {
   const auto set = [&](const std::string& name, std::size_t size) {
     Weights::Tensor* tensor = model.weights.find(name);
-    const auto values = random_floats(size);
+    const auto values = values_of(name, size);
     expect(tensor && model.weights.set(*tensor, values.data(), pool), "set", name.c_str());
   };
   const std::size_t n = shape.n_embd;
@@ -295,12 +300,9 @@ void fill(Transformer& model, const Shape& shape, ThreadPool& pool) {
   set("wpe.weight", shape.n_ctx * n);
   for (int i = 0; i < shape.n_layer; ++i) {
     const std::string layer = "h." + std::to_string(i) + ".";
-    const std::pair<const char*, std::pair<std::size_t, std::size_t>> sizes[] = {{"ln_1", {n, n}},
-                                                                                 {"ln_2", {n, n}},
-                                                                                 {"attn.c_attn", {3 * n * n, 3 * n}},
-                                                                                 {"attn.c_proj", {n * n, n}},
-                                                                                 {"mlp.c_fc", {4 * n * n, 4 * n}},
-                                                                                 {"mlp.c_proj", {4 * n * n, n}}};
+    const std::pair<const char*, std::pair<std::size_t, std::size_t>> sizes[] = {
+        {"ln_1", {n, n}}, {"attn.c_attn", {3 * n * n, 3 * n}}, {"attn.c_proj", {n * n, n}},
+        {"ln_2", {n, n}}, {"mlp.c_fc", {4 * n * n, 4 * n}},    {"mlp.c_proj", {4 * n * n, n}}};
     for (const auto& [name, size] : sizes) {
       set(layer + name + ".weight", size.first);
       set(layer + name + ".bias", size.second);
@@ -391,7 +393,7 @@ void check_kv_cache() {
 void check_transformer(const Kernels& kernels, const Shape& shape, Precision precision, bool half_kv, bool prompt) {
   ThreadPool pool(2);
   Transformer model(shape, precision, half_kv, kernels, pool);
-  fill(model, shape, pool);
+  fill(model, shape, pool, [](const std::string&, std::size_t size) { return random_floats(size); });
   std::vector<std::int32_t> tokens(shape.n_ctx);
   for (std::size_t i = 0; i < tokens.size(); ++i) tokens[i] = int(i * 7 % shape.n_vocab);
 
@@ -415,6 +417,49 @@ void check_transformer(const Kernels& kernels, const Shape& shape, Precision pre
   for (const int sequence : {first, second, fork}) model.cache().free(sequence);
   check_steps(kernels, model, pool, shape);
   expect(model.cache().blocks_in_use() == 0, "blocks given back", kernels.name);
+}
+
+// Makes weights from integers, as tests/engines/formula.py does.
+std::vector<float> formula_weights(const std::string& name, std::size_t size, int number) {
+  const bool gain = name.find("ln_") != std::string::npos && name.ends_with(".weight");
+  std::vector<float> values(size);
+  for (std::size_t i = 0; i < size; ++i)
+    values[i] = (float((std::uint32_t(i) * 2654435761u + std::uint32_t(number) * 40503u) >> 16) - 32768) / 131072 +
+                (gain ? 1.0f : 0.0f);
+  return values;
+}
+
+// Writes the formula model's logits after each of 300 tokens, and three texts of 30 tokens drawn in three ways.
+void write_formula(const Kernels& kernels, const std::string& path) {
+  const Shape shape{300, 320, 40, 2, 2};
+  ThreadPool pool(2);
+  Transformer model(shape, Precision::float32, false, kernels, pool);
+  int number = 0;
+  fill(model, shape, pool,
+       [&](const std::string& name, std::size_t size) { return formula_weights(name, size, number++); });
+  std::vector<std::int32_t> tokens(300);
+  for (int i = 0; i < 300; ++i) tokens[i] = (7 * i * i + 3 * i) % 300;
+  std::ofstream file(path, std::ios::binary);
+  std::vector<float> logits(300 * 300);
+  const int sequence = model.cache().create();
+  model.forward({{sequence, tokens.data(), 300, 300, 300}}, logits.data());
+  file.write(reinterpret_cast<const char*>(logits.data()), logits.size() * sizeof(float));
+  const SamplingParams ways[] = {{}, {.temperature = 0.7, .top_k = 40}, {.top_p = 0.9}};
+  Sampler sampler(kernels);
+  sampler.reserve(300);
+  for (int text = 0; text < 3; ++text) {
+    model.cache().truncate(sequence, 0);
+    std::int32_t token = tokens[text];
+    for (int i = 0; i < 30; ++i) {
+      model.forward({{sequence, &token, 1, 1, 0}}, logits.data());
+      Draw draw;
+      draw.params = ways[text];
+      draw.seed = 7, draw.stream = text, draw.position = i;
+      token = sampler.draw(logits.data(), 300, draw, {}).token;
+      file.write(reinterpret_cast<const char*>(&token), sizeof token);
+    }
+  }
+  expect(bool(file.flush()), "written", kernels.name);
 }
 
 template <typename Real>
@@ -487,7 +532,7 @@ void check_sampler(const Kernels& kernels) {
 
 }  // namespace
 
-int main() {
+int main(int count, char** arguments) {
   check_kv_cache();
   ThreadPool pool(2);
   for (const Kernels* available : available_kernels()) {
@@ -523,6 +568,7 @@ int main() {
       if (n > 1) check_sum_exp(*kernels, n);
     }
     check_sampler(*kernels);
+    if (count > 1) write_formula(*kernels, std::string(arguments[1]) + "/" + kernels->name);
     std::printf("ok %s\n", kernels->name);
   }
 }

@@ -51,6 +51,7 @@ PACKAGES = {
     "torch": "torch",
     "transformers": "transformers",
     "uvicorn": "uvicorn",
+    "ziglang": "ziglang",
     "zstandard": "zstandard",
 }
 

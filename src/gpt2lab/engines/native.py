@@ -6,6 +6,8 @@ scheduling.
 
 from __future__ import annotations
 
+import functools
+import logging
 import os
 from collections.abc import Sequence
 from itertools import chain
@@ -71,6 +73,8 @@ class NativeEngine:
             precision=precision,
             kv_precision=kv_precision,
         )
+        if self._core.emulates_fma and precision in ("float32", "bfloat16"):
+            _warn_of_slowness()
         let_fork(self, self._core)
         try:
             load_weights(self._core, checkpoint, precision)
@@ -227,6 +231,14 @@ def asked_instruction_set() -> str:
     if name and name not in available:
         raise UsageError(f"GPT2LAB_ISA is {name!r}, but this CPU has kernels for {', '.join(available)}")
     return name
+
+
+@functools.cache  # once in a process
+def _warn_of_slowness() -> None:
+    logging.getLogger("gpt2lab").warning(
+        "this CPU has no fused multiply-add, so float32 and bfloat16 run at about an eighth of the speed, to give the "
+        "same text as everywhere else: --precision q8_0 does not need it"
+    )
 
 
 def _int32(values: npt.NDArray[np.generic]) -> npt.NDArray[np.int32]:

@@ -1,0 +1,150 @@
+"""GPT-2's forward pass in float32 to the bit: the order of every operation and of every rounding, in NumPy.
+
+``reference.py`` says what GPT-2 computes; this module says how the native core rounds it on the way, on every
+processor. It is slow and written to be read. docs/precision.md explains the rules:
+
+* A product is one chain of fused multiply-adds over the inputs in their order, and it begins with the bias.
+* Every other operation rounds by itself. A sum over a row goes through 16 lanes, which are then folded in halves.
+* Attention takes positions in spans of 256 and scales its sums where a later span has a larger score.
+
+Only operations that IEEE 754 defines occur: + - * / and square roots, but not ``np.exp``, ``np.sum`` or ``@``, whose
+last bits differ between processors and libraries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gpt2lab.config import ModelConfig
+
+Array = NDArray[np.float32]
+Weights = Mapping[str, Array]
+
+LANES = 16
+SPAN = 256
+EPSILON = np.float32(1e-5)
+
+
+def forward(weights: Weights, config: ModelConfig, tokens: Sequence[int], half_kv: bool = False) -> Array:
+    """Return the logits ``[n_seq, n_vocab]`` of the token after each of ``tokens`` (ids ``[n_seq]``).
+
+    ``weights`` have the names and shapes of ``weights.checkpoint``. With ``half_kv``, attention sees keys and values
+    that are rounded to float16. Prompts and drawn tokens are computed alike, so there is no cache to continue from.
+    """
+    x: Array = weights["wte.weight"][np.asarray(tokens)] + weights["wpe.weight"][: len(tokens)]  # [n_seq, n_embd]
+    for layer in range(config.n_layer):
+        name = f"h.{layer}"
+        attended = attention(weights, name, config, layer_norm(weights, f"{name}.ln_1", x), half_kv)
+        x = x + linear(weights, f"{name}.attn.c_proj", attended)
+        hidden = gelu(linear(weights, f"{name}.mlp.c_fc", layer_norm(weights, f"{name}.ln_2", x)))
+        x = x + linear(weights, f"{name}.mlp.c_proj", hidden)
+    return product(layer_norm(weights, "ln_f", x), weights["wte.weight"].T, np.float32(0))
+
+
+def linear(weights: Weights, name: str, x: Array) -> Array:
+    """Multiply ``x [n_seq, n_in]`` by the weight ``[n_in, n_out]``, beginning with the bias."""
+    return product(x, weights[f"{name}.weight"], weights[f"{name}.bias"])
+
+
+def product(x: Array, matrix: Array, first: Array | np.float32) -> Array:
+    """Return ``first + x [..., m, k] · matrix [..., k, n]``: one chain of fused multiply-adds for each number."""
+    y = np.broadcast_to(first, (*x.shape[:-1], matrix.shape[-1]))
+    for i in range(x.shape[-1]):
+        y = fma(x[..., i : i + 1], matrix[..., i : i + 1, :], y)
+    return y
+
+
+def attention(weights: Weights, name: str, config: ModelConfig, x: Array, half_kv: bool) -> Array:
+    """Return the mixed values ``[n_seq, n_embd]`` of one layer, before the output's product.
+
+    Arrays are ``[n_head, n_seq, …]``. A position that a row does not see has probability 0, which leaves its sums
+    alone.
+    """
+    n_seq = len(x)
+    qkv = linear(weights, f"{name}.attn.c_attn", x).reshape(n_seq, 3, config.n_head, config.head_dim)
+    q, *keys_values = qkv.transpose(1, 2, 0, 3)
+    k, v = (to_half(numbers) if half_kv else numbers for numbers in keys_values)
+    scale = np.float32(1) / np.sqrt(np.float32(config.head_dim))
+    visible = np.tri(n_seq, dtype=bool)
+
+    largest = np.full((config.n_head, n_seq, 1), -np.inf, np.float32)
+    weight = np.zeros_like(largest)
+    mixed: Array = np.zeros_like(q)
+    for first in range(0, n_seq, SPAN):
+        span = slice(first, first + SPAN)
+        scores = product(q, k[:, span].swapaxes(1, 2), np.float32(0)) * scale
+        scores = np.where(visible[:, span], scores, np.float32(-np.inf))
+        before, largest = largest, np.maximum(largest, scores.max(axis=-1, keepdims=True))
+        probabilities, factor = exp(scores - largest), exp(before - largest)
+        weight = weight * factor + total(probabilities)[..., None]
+        mixed = product(probabilities, v[:, span], mixed * factor)
+    out: Array = (mixed * (np.float32(1) / weight)).transpose(1, 0, 2).reshape(n_seq, config.n_embd)
+    return out
+
+
+def to_half(x: Array) -> Array:
+    """Round to float16; larger numbers become the largest."""
+    return np.clip(x, np.float32(-65504), np.float32(65504)).astype(np.float16).astype(np.float32)
+
+
+def layer_norm(weights: Weights, name: str, x: Array) -> Array:
+    """Normalise each row to mean 0 and variance 1, then scale and shift it."""
+    n = np.float32(x.shape[-1])
+    centred: Array = x - (total(x) / n)[:, None]
+    scale = np.float32(1) / np.sqrt(total(centred * centred) / n + EPSILON)
+    normed: Array = centred * scale[:, None] * weights[f"{name}.weight"] + weights[f"{name}.bias"]
+    return normed
+
+
+def gelu(x: Array) -> Array:
+    """Apply GELU in its tanh form, with ``(1 + tanh u) / 2`` written as ``1 / (1 + e^-2u)``."""
+    u = (x + x * x * x * np.float32(0.044715)) * np.float32(0.7978845608028654)
+    out: Array = x / (exp(u * np.float32(-2)) + np.float32(1))
+    return out
+
+
+def exp(x: Array) -> Array:
+    """Return e^x as 2^n · e^r with n = round(x / ln 2): a Taylor polynomial of degree 7 for e^r, 0 below -87.33."""
+    clamped = np.minimum(np.maximum(x, np.float32(-87.33)), np.float32(88.37))
+    magic = np.float32(12582912)  # 1.5 · 2^23: adding it rounds to a whole number
+    n = (clamped * np.float32(1.44269504089) + magic) - magic
+    r = (clamped - n * np.float32(0.693359375)) + n * np.float32(2.12194440e-4)  # ln 2, its upper part exact
+    power = np.float32(1.9841270e-4)
+    for coefficient in (1.3888889e-3, 8.3333333e-3, 4.1666667e-2, 1.6666667e-1, 0.5, 1.0, 1.0):
+        power = power * r + np.float32(coefficient)
+    out: Array = np.where(x < np.float32(-87.33), np.float32(0), np.ldexp(power, n.astype(np.int32)))
+    return out
+
+
+def total(x: Array) -> Array:
+    """Add the last axis: number i goes to lane i mod 16, and the lanes are folded in halves."""
+    n = x.shape[-1]
+    padded = np.zeros((*x.shape[:-1], -(-n // LANES) * LANES), np.float32)
+    padded[..., :n] = x
+    lanes = np.zeros((*x.shape[:-1], LANES), np.float32)
+    for first in range(0, n, LANES):
+        lanes = lanes + padded[..., first : first + LANES]
+    for half in (8, 4, 2, 1):
+        lanes = lanes[..., :half] + lanes[..., half : 2 * half]
+    folded: Array = lanes[..., 0]
+    return folded
+
+
+def fma(a: Array, b: Array, c: Array) -> Array:
+    """Return a · b + c with one rounding.
+
+    The product of two float32 is exact in float64. The float64 sum is rounded to odd (where it is inexact, its last bit
+    is set), so that rounding it to float32 is as good as rounding once.
+    """
+    exact, term = np.multiply(a, b, dtype=np.float64), np.asarray(c, np.float64)
+    sum_ = exact + term
+    part = sum_ - exact
+    error = (exact - (sum_ - part)) + (term - part)  # sum_ + error is exact
+    bits = sum_.view(np.int64)
+    inexact = (error < 0) | (error > 0)
+    step = np.where(inexact & (bits & 1 == 0), np.where((error < 0) == (sum_ < 0), 1, -1), 0)
+    rounded: Array = (bits + step).view(np.float64).astype(np.float32)
+    return rounded
