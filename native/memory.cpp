@@ -1,11 +1,32 @@
 #include "memory.h"
 
+#if defined(_WIN32)
+#include <windows.h>
+#else
 #include <sys/mman.h>
+#endif
 
 #include <cstdint>
 #include <new>
 
 namespace gpt2lab {
+
+#if defined(_WIN32)
+
+// Windows gives large pages only to users with a special right, so pages are small.
+Memory::Memory(std::size_t bytes) {
+  if (bytes == 0) return;
+  data_ = VirtualAlloc(nullptr, bytes, MEM_RESERVE | MEM_COMMIT, PAGE_READWRITE);
+  if (!data_) throw std::bad_alloc();
+  mapped_ = bytes;
+}
+
+Memory::~Memory() {
+  if (data_) VirtualFree(data_, 0, MEM_RELEASE);
+}
+
+#else
+
 namespace {
 
 constexpr std::size_t kHugePage = std::size_t(2) << 20;
@@ -39,5 +60,7 @@ Memory::Memory(std::size_t bytes) {
 Memory::~Memory() {
   if (data_) munmap(data_, mapped_);
 }
+
+#endif
 
 }  // namespace gpt2lab
