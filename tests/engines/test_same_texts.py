@@ -28,7 +28,7 @@ def test_texts_of_tales(monkeypatch, isa):
 
 
 @pytest.mark.nightly
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(3600)  # without the instruction, and other programs beside it
 @pytest.mark.parametrize("isa", _native.instruction_sets())
 def test_many_texts_of_tales(monkeypatch, isa):
     assert texts_hash(monkeypatch, isa, 200, 30) == NIGHTLY
