@@ -2,11 +2,11 @@
 
     python benchmarks/soak_rude.py [--model tales] [--seconds 600] [--clients 64] [--seed 0] [--allow_mb 32]
 
-The server is a separate process. A third of the clients is rude, in three equal parts: some send requests and read
+The server is a separate process. A third of the clients are rude, in three equal parts: some send requests and read
 nothing; some hold many connections and send malformed heads, large, unfinished and refused bodies; some close or reset
 their connection in the middle of a stream. The others send requests from a fixed list, whose answers were recorded
 while nobody else was there. Each must be answered with 200 and the same text and log-probabilities. The server's
-resident memory is read twice a second. Requests need some only for a moment, so the minimum of a period counts. Growth
+resident memory is read twice a second. Requests use memory only briefly, so the minimum over a period counts. Growth
 is the minimum of the last tenth of the time minus that of the tenth after the first (in ten minutes: the second
 minute). The exit status is 1 if an answer was wrong, if growth exceeds ``--allow_mb``, if the log has a traceback, or
 if the server did not exit with 0 at SIGTERM. Times are reported, not checked. Linux only. The last line is JSON.
@@ -33,7 +33,7 @@ from soak_serving import PATIENCE_SECONDS, PROMPTS, begin, open_files, resident_
 
 SMALL_TOKENS = 5
 IDLE_CONNECTIONS = 160
-"""Connections that a flooding client holds; all together hold more than the server accepts by default."""
+"""Connections that a flooding client holds; with 64 clients, together more than the server accepts by default."""
 HOLD_SECONDS = 70  # longer than the server waits for a client that reads nothing
 
 HEAD = b"POST /v1/completions HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"

@@ -46,7 +46,7 @@ void score_blocks(const Attention& a, int first_block, float* scores) {
 struct Softmax {
   float largest = -__builtin_inff(), sum = 0;
 
-  // Turns the next `count` scores, which room is filled with zeros to `padded`, into e^(score - largest). Returns the
+  // Turns the next `count` scores into e^(score - largest), and fills the row with zeros up to `padded`. Returns the
   // factor for all sums so far: e^(largest before - largest), which is 1 if the largest score stays.
   float add(float* s, int count, int padded) {
     for (int i = count; i < padded; ++i) s[i] = -__builtin_inff();

@@ -120,7 +120,7 @@ struct Kernels {
   const char* name;
   int max_rows;       // rows of attention, or of a panel, that are computed together
   int panel_columns;  // columns of a panel
-  bool emulates_fma;  // whether products of float32 and bfloat16 lack the CPU's instruction, and are slow
+  bool emulates_fma;  // whether fused multiply-adds are emulated: float32 and bfloat16 are then many times slower
   void (*product)(const Product&, int first_tile, int last_tile);
   void (*matmul_part)(const MatmulPart&);
   // Pack `count` lines of k numbers side by side into panels of max_rows or panel_columns lines; zeros fill the last

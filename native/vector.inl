@@ -74,7 +74,8 @@ constexpr bool kEmulatesFma = true;
 
 // Computes a · b + c with one rounding on a CPU without the instruction, at about an eighth of its speed. The product
 // is exact in float64. The sum is rounded to odd: if it is inexact, its last bit is set, so that rounding it again, to
-// float32, gives what one rounding gives. A plain float64 sum would now and then round a tie that is none.
+// float32, gives what one rounding gives. A plain float64 sum would occasionally round
+// as if at a tie where there is none.
 inline Vec emulated_fma(Vec a, Vec b, Vec c) {
   typedef double Wide __attribute__((vector_size(kWidth * 8)));
   typedef long long Bits __attribute__((vector_size(kWidth * 8)));

@@ -1,7 +1,7 @@
 // Checks the core without Python: every set of kernels that this CPU runs against plain loops in float64, and the
 // transformer's promise that a row depends on its sequence alone. Built with the sanitizers, and for other CPUs under
 // an emulator, by tests/engines/test_selftest.py. Prints a line per set of kernels; exits with 1 at the first failure.
-// With an argument, it also writes what the model of integers computes to the files FOLDER/NAME, NAME a set of kernels.
+// With an argument, it also writes what the formula model computes to the files FOLDER/NAME, NAME a set of kernels.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -16,6 +16,7 @@
 
 #include "../causal_attention.h"
 #include "../draw_arguments.h"
+#include "../float_mode.h"
 #include "../instruction_set.h"
 #include "../layer_norm.h"
 #include "../matmul.h"
@@ -429,6 +430,22 @@ std::vector<float> formula_weights(const std::string& name, std::size_t size, in
   return values;
 }
 
+// While it lives, the thread rounds upwards and flushes subnormal numbers to zero, as a program around the core might.
+class WrongMode {
+#if defined(__SSE2__)
+ public:
+  WrongMode() : before_(_mm_getcsr()) { _mm_setcsr(0xdfc0); }
+  ~WrongMode() { _mm_setcsr(before_); }
+
+ private:
+  unsigned before_;
+#elif defined(__aarch64__)
+ public:
+  WrongMode() { asm volatile("msr fpcr, %0" : : "r"(std::uint64_t(5) << 22) : "memory"); }
+  ~WrongMode() { asm volatile("msr fpcr, %0" : : "r"(std::uint64_t(0)) : "memory"); }
+#endif
+};
+
 // Writes the formula model's logits after each of 300 tokens, and three texts of 30 tokens drawn in three ways.
 void write_formula(const Kernels& kernels, const std::string& path) {
   const Shape shape{300, 320, 40, 2, 2};
@@ -442,7 +459,10 @@ void write_formula(const Kernels& kernels, const std::string& path) {
   std::ofstream file(path, std::ios::binary);
   std::vector<float> logits(300 * 300);
   const int sequence = model.cache().create();
-  model.forward({{sequence, tokens.data(), 300, 300, 300}}, logits.data());
+  {
+    const WrongMode mode;
+    model.forward({{sequence, tokens.data(), 300, 300, 300}}, logits.data());
+  }
   file.write(reinterpret_cast<const char*>(logits.data()), logits.size() * sizeof(float));
   const SamplingParams ways[] = {{}, {.temperature = 0.7, .top_k = 40}, {.top_p = 0.9}};
   Sampler sampler(kernels);

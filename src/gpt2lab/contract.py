@@ -1,11 +1,11 @@
-"""GPT-2's forward pass in float32 to the bit: the order of every operation and of every rounding, in NumPy.
+"""GPT-2's forward pass in float32, to the bit: the order of every operation and of every rounding, in NumPy.
 
 ``reference.py`` says what GPT-2 computes; this module says how the native core rounds it on the way, on every
 processor. It is slow and written to be read. docs/precision.md explains the rules:
 
 * A product is one chain of fused multiply-adds over the inputs in their order, and it begins with the bias.
-* Every other operation rounds by itself. A sum over a row goes through 16 lanes, which are then folded in halves.
-* Attention takes positions in spans of 256 and scales its sums where a later span has a larger score.
+* Every other operation is rounded separately. A sum over a row goes through 16 lanes, which are then added in halves.
+* Attention takes positions in spans of 256 and rescales its sums if a later span has a larger score.
 
 Only operations that IEEE 754 defines occur: + - * / and square roots, but not ``np.exp``, ``np.sum`` or ``@``, whose
 last bits differ between processors and libraries.

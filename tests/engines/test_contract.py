@@ -24,15 +24,24 @@ ISAS = _native.instruction_sets()
 floats = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 
-def engine_of(checkpoint: Checkpoint, isa: str, kv_precision: str = "float32") -> NativeEngine:
+def engine_of(
+    checkpoint: Checkpoint, isa: str, kv_precision: str = "float32", precision: str = "float32"
+) -> NativeEngine:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GPT2LAB_ISA", isa)
-        return NativeEngine(checkpoint, precision="float32", kv_precision=kv_precision, threads=2)
+        return NativeEngine(checkpoint, precision=precision, kv_precision=kv_precision, threads=2)
 
 
-def logits_of(checkpoint: Checkpoint, isa: str, tokens: list[int], cut: int, kv_precision: str = "float32"):
+def logits_of(
+    checkpoint: Checkpoint,
+    isa: str,
+    tokens: list[int],
+    cut: int,
+    kv_precision: str = "float32",
+    precision: str = "float32",
+):
     """Return the logits of ``tokens``: of the first ``cut`` in one call, of the others one by one."""
-    engine = engine_of(checkpoint, isa, kv_precision)
+    engine = engine_of(checkpoint, isa, kv_precision, precision)
     sequence = engine.new_sequence()
     parts = [engine.forward([sequence], [tokens[:cut]], "all")]
     parts += [engine.forward([sequence], [[token]], "all") for token in tokens[cut:]]
@@ -87,6 +96,13 @@ def test_texts_are_the_same_on_every_processor(formula, isa):
             texts.append(token)
     written = logits.tobytes() + np.array(texts, np.int32).tobytes()
     assert hashlib.sha256(written).hexdigest() == KERNELS_OUTPUT
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "q8_0", "q4_0"])
+def test_rounded_weights_give_the_same_logits_on_every_processor_without_amx(formula, precision):
+    checkpoint, _ = formula
+    found = {logits_of(checkpoint, isa, TOKENS[:40], 30, precision=precision).tobytes() for isa in ISAS if isa != "amx"}
+    assert len(found) == 1
 
 
 @given(floats, floats, floats)

@@ -109,6 +109,27 @@ def test_no_garbage_is_collected_while_a_fork_holds_the_cores():
     assert not held and gc.isenabled()
 
 
+def test_no_garbage_is_collected_before_all_cores_are_released() -> None:
+    lock = threading.Lock()
+    held: list[bool] = []
+    kept: list[list[int]] = []
+
+    def many() -> None:
+        kept.extend([] for _ in range(5000))
+
+    def look(phase: str, info: dict[str, int]) -> None:
+        held.append(lock.locked())
+
+    gc.collect()
+    gc.callbacks.append(look)
+    try:
+        with known(PlainCore(many, many), PlainCore(lock.acquire, lock.release), PlainCore(many, many)):
+            prepared_and_done()
+    finally:
+        gc.callbacks.remove(look)
+    assert held and not any(held)
+
+
 class PlainCore:
     """A core made of two functions."""
 

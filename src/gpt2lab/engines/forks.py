@@ -4,8 +4,8 @@ A fork copies the memory but only the thread that forks. If another thread were 
 would wait for it forever. So a fork waits until no thread is in any core, which may take as long as a step; the child
 then starts threads of its own. This module knows only that cores have locks.
 
-Ctrl-C may interrupt a Python function at any of its steps, and fork() goes on after an interrupted hook. So whatever
-takes a lock and notes that it did, and whatever releases the locks, is one call into C.
+Ctrl-C may interrupt a Python function between any two bytecodes, and fork() proceeds even if a hook was interrupted. So
+whatever takes a lock and notes that it did, and whatever releases the locks, is one call into C.
 """
 
 from __future__ import annotations
@@ -58,14 +58,18 @@ def let_fork(owner: object, core: Core) -> None:
 
 def _before() -> None:
     turn: list[tuple[object, Callable[[], object]]] = []
-    taken: list[tuple[object, Callable[[], object]]] = []
-    _fork.releases = map(_call, map(itemgetter(1), chain(taken, turn)))  # it sees what is added to the lists below
+    collecting: list[tuple[object, Callable[[], object]]] = []
+    cores: list[tuple[object, Callable[[], object]]] = []
+    # Cores first: what is collected as soon as the collector is on again may use one.
+    _fork.releases = map(
+        _call, map(itemgetter(1), chain(cores, collecting, turn))
+    )  # it sees what is added to the lists below
     _take(turn, [(_forking.acquire, _forking.release)])
     # A finaliser might free a sequence of a core that this thread holds now, and wait for itself.
-    _take(taken, [(gc.disable, gc.enable if gc.isenabled() else gc.disable)])
+    _take(collecting, [(gc.disable, gc.enable if gc.isenabled() else gc.disable)])
     owners = [reference() for reference in _cores.keyrefs()]  # a list made in one step: other threads free owners
-    cores = [core for owner in owners if owner is not None and (core := _cores.get(owner)) is not None]
-    _take(taken, [(core.before_fork, core.after_fork) for core in cores])
+    known = [core for owner in owners if owner is not None and (core := _cores.get(owner)) is not None]
+    _take(cores, [(core.before_fork, core.after_fork) for core in known])
 
 
 def _take(taken: list[tuple[object, Callable[[], object]]], pairs: list[_Pair]) -> None:

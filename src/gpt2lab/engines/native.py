@@ -236,8 +236,8 @@ def asked_instruction_set() -> str:
 @functools.cache  # once in a process
 def _warn_of_slowness() -> None:
     logging.getLogger("gpt2lab").warning(
-        "this CPU has no fused multiply-add, so float32 and bfloat16 run at about an eighth of the speed, to give the "
-        "same text as everywhere else: --precision q8_0 does not need it"
+        "gpt2lab: the kernels in use (baseline) have no fused multiply-add and emulate it in float32 and bfloat16, so "
+        "that the text is the same everywhere; this is many times slower, and q8_0 is faster"
     )
 
 

@@ -1,8 +1,10 @@
 """Admission: which samples run, within limits on their number and on the memory of their keys and values.
 
 :mod:`~gpt2lab.generation.shares` chooses the next share. If its sample does not fit, a sample of a larger share pauses.
-While there are several shares, none has more than half of the places: a step that computes fewer rows takes less time,
-so small requests end earlier, and a large one loses little, because a batch of half the size is nearly as fast.
+While there are several shares and :data:`MANY` places, none has more than half of them: a step that computes fewer rows
+takes less time, so small requests end sooner. A large one loses little: half of a large batch is nearly as fast as the
+whole.
+
 A paused sample keeps its sequence unless others need the memory. If it loses the sequence, its text is fed again later,
 which gives the same numbers. This module knows nothing of engines or text.
 """
@@ -16,6 +18,10 @@ from gpt2lab.generation.requests import Lane, PromptLane, SampleLane, Share
 
 if TYPE_CHECKING:
     from gpt2lab.generation.shares import Shares
+
+
+MANY = 32
+"""With this many places or more, no share has more than half while there are others; with fewer, no time is won."""
 
 
 class Admission:
@@ -41,7 +47,7 @@ class Admission:
         Returns the samples that have a new reservation, because they have never run or have lost theirs.
         """
         admitted: list[SampleLane] = []
-        most = self._max_samples if self._shares.alone else (self._max_samples + 1) // 2
+        most = self._max_samples // 2 if self._max_samples >= MANY and not self._shares.alone else self._max_samples
         while len((largest := self._shares.largest()).running) > most:
             del self.running[self._shares.pause(largest).id]
         while (share := self._shares.next()) and len(share.running) < most:
@@ -54,7 +60,7 @@ class Admission:
                 if not sample.held:
                     self._reserve(sample, needed)
                     admitted.append(sample)
-            elif not crowded and (paused := self._paused(share)):  # without a free place, its memory would be no use
+            elif not crowded and (paused := self._paused(share)):  # without a free place, freeing memory would not help
                 self._evict(paused)
             elif (largest := self._shares.largest()).outnumbers(share):
                 del self.running[self._shares.pause(largest).id]

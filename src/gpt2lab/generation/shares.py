@@ -62,7 +62,7 @@ class Shares:
 
         Among equals, it is the last one. So samples that pause in turn end at about the same time.
         """
-        sample = max(reversed(share.running), key=lambda sample: len(sample.text) - sample.end)
+        sample = max(reversed(share.running), key=lambda sample: len(sample.text) - len(sample.request.prompt))
         share.running.remove(sample)
         share.waiting.appendleft(sample)
         self.n_waiting += 1

@@ -7,6 +7,7 @@ thread, so that other streams go on.
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import AsyncIterator, Iterable, Mapping
 from typing import TYPE_CHECKING
@@ -22,10 +23,12 @@ if TYPE_CHECKING:
     from gpt2lab.serving.protocol import StreamOptions
     from gpt2lab.serving.samples import Delta, Entry
 
+log = logging.getLogger("gpt2lab.serving")
+
 AT_ONCE = 1 << 12
 """The most numbers and texts of an answer that the event loop encodes itself: a few milliseconds."""
 
-_CHARACTERS = 64  # of a text, which take as long as a number
+_CHARACTERS = 64  # this many characters take as long as one number
 
 
 async def collect(order: Order) -> bytes:
@@ -60,7 +63,7 @@ def _best(order: Order, ends: Mapping[int, Delta]) -> Iterable[int]:
 
 
 def _size(order: Order, delta: Delta, begins: bool) -> int:
-    """Return how many numbers and texts the JSON of ``delta`` holds, about."""
+    """Return about how many numbers and texts the JSON of ``delta`` holds."""
     n_entries, n_characters, n_ids = len(delta.entries), len(delta.text), len(delta.ids)
     if begins:
         prompt = delta.sample // order.best_of
@@ -87,7 +90,7 @@ def _choice(order: Order, index: int, delta: Delta, begins: bool) -> str:
 
 def _logprobs(order: Order, entries: tuple[Entry, ...]) -> str:
     found = logprobs_of(entries, order.spell)
-    return json.dumps(found) if len(entries) == 1 else dumps(found)
+    return json.dumps(found, allow_nan=False) if len(entries) == 1 else dumps(found)
 
 
 async def stream(order: Order, options: StreamOptions) -> AsyncIterator[bytes]:
@@ -103,6 +106,8 @@ async def stream(order: Order, options: StreamOptions) -> AsyncIterator[bytes]:
             else:
                 yield await run_in_threadpool(chunks.of, deltas)
     except Exception as error:
+        if error is not order.job.error:  # which the model's thread has logged
+            log.exception("a stream's events cannot be encoded")
         yield b"data: " + json.dumps(failed(error).body()).encode() + b"\n\n"
         return
     yield chunks.end()
@@ -118,7 +123,7 @@ class _Chunks:
         self._drawn: dict[int, int] = {}  # by sample; none for those that have not begun
 
     def size(self, deltas: Iterable[Delta]) -> int:
-        """Return how many numbers and texts the events of ``deltas`` hold, about."""
+        """Return about how many numbers and texts the events of ``deltas`` hold."""
         return sum(_size(self._order, delta, delta.sample not in self._drawn) for delta in deltas)
 
     def of(self, deltas: Iterable[Delta]) -> bytes:

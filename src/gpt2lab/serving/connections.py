@@ -207,7 +207,7 @@ class Connections:
         waiting = (each for each in self.open if each.waits and not each.transport.is_closing())
         reading: list[Connection] = []
         closed: list[Connection] = []
-        for each in waiting:  # looks no further than it must: a flood of connections has it called for each of them
+        for each in waiting:  # looks no further than it must: during a flood it runs for every new connection
             (reading if each.transport.get_write_buffer_size() else closed).append(each)
             if len(closed) == count:
                 break

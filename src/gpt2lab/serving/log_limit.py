@@ -46,7 +46,7 @@ class LogLimit(logging.Filter):
         return count < BURST
 
     def _known(self, kind: Hashable, now: float) -> Hashable:
-        """Return ``kind``, or None if there are too many kinds already. Forgets kinds of which nothing was left out."""
+        """Return ``kind``, or None if there are too many. Forgets old kinds of which nothing was left out."""
         if kind not in self._seen and len(self._seen) >= MAX_KINDS:
             recent = {each: (since, n) for each, (since, n) in self._seen.items() if now - since < SECONDS or n > BURST}
             self._seen = recent

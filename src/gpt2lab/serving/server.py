@@ -52,20 +52,20 @@ With Python's default it looks hundreds of times while a large JSON body is pars
 MAPPED_BYTES = 1 << 17
 """Blocks of at least this size return to the system when they are freed.
 
-With many large bodies and answers of all sizes, the heap of a server would otherwise grow to twice its size, in holes.
+With many large bodies and answers of all sizes, a server's heap would otherwise fragment and grow to twice its size.
 """
 
 ACCEPTED_AT_ONCE = 8
-"""Connections that the event loop accepts before it looks at those that it has: with more, it could not bound them."""
+"""Connections that the event loop accepts before it serves those it has; with more, it could not enforce the bound."""
 
 PENDING_CONNECTIONS = 2048
 """Connections that may wait in the operating system until they are accepted."""
 
 SPARE_DESCRIPTORS = 64
-"""File descriptors that are kept for other things than connections."""
+"""File descriptors that are reserved for other uses than connections."""
 
 MACOS_OPEN_FILES = 10_240
-"""OPEN_MAX of macOS: there, a process may not raise its limit beyond, although its hard limit is infinite."""
+"""OPEN_MAX of macOS: a process cannot raise its limit beyond this, although its hard limit is infinite."""
 
 KEEP_ALIVE_SECONDS = 5
 """Time for a client to send its next request on an open connection."""

@@ -237,7 +237,7 @@ def test_what_is_no_file_is_not_read(folder):
 
 
 @needs.mark("a user whom permissions bind")
-def test_a_file_that_may_not_be_read_is_told(run, folder):
+def test_a_file_that_may_not_be_read_is_reported(run, folder):
     folder.update(1)
     folder.metrics.chmod(0)
     with permissions.binding():
