@@ -120,7 +120,7 @@ def exp(x: Array) -> Array:
 
 
 def total(x: Array) -> Array:
-    """Add the last axis: number i goes to lane i mod 16, and the lanes are folded in halves."""
+    """Add the last axis: number i goes to lane i mod 16, and the lanes are added in halves."""
     n = x.shape[-1]
     padded = np.zeros((*x.shape[:-1], -(-n // LANES) * LANES), np.float32)
     padded[..., :n] = x

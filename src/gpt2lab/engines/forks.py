@@ -35,6 +35,9 @@ class Core(Protocol):
 _Pair = tuple[Callable[[], object], Callable[[], object]]
 """A function that takes something before a fork, and one that releases it afterwards."""
 
+_Taken = list[tuple[object, Callable[[], object]]]
+"""What has been taken: what the first function of a pair returned, and the second function."""
+
 
 class _Fork(threading.local):
     """The latest fork of a thread."""
@@ -57,13 +60,11 @@ def let_fork(owner: object, core: Core) -> None:
 
 
 def _before() -> None:
-    turn: list[tuple[object, Callable[[], object]]] = []
-    collecting: list[tuple[object, Callable[[], object]]] = []
-    cores: list[tuple[object, Callable[[], object]]] = []
-    # Cores first: what is collected as soon as the collector is on again may use one.
-    _fork.releases = map(
-        _call, map(itemgetter(1), chain(cores, collecting, turn))
-    )  # it sees what is added to the lists below
+    turn: _Taken = []
+    collecting: _Taken = []
+    cores: _Taken = []
+    # It sees what is added to the lists below. Cores are first: what is collected after that may use one.
+    _fork.releases = map(_call, map(itemgetter(1), chain(cores, collecting, turn)))
     _take(turn, [(_forking.acquire, _forking.release)])
     # A finaliser might free a sequence of a core that this thread holds now, and wait for itself.
     _take(collecting, [(gc.disable, gc.enable if gc.isenabled() else gc.disable)])
@@ -72,7 +73,7 @@ def _before() -> None:
     _take(cores, [(core.before_fork, core.after_fork) for core in known])
 
 
-def _take(taken: list[tuple[object, Callable[[], object]]], pairs: list[_Pair]) -> None:
+def _take(taken: _Taken, pairs: list[_Pair]) -> None:
     """Call the first function of each pair and, in the same step, add the second one to ``taken``."""
     taken.extend(zip(map(_call, map(itemgetter(0), pairs)), map(itemgetter(1), pairs), strict=False))
 

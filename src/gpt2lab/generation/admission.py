@@ -47,9 +47,11 @@ class Admission:
         Returns the samples that have a new reservation, because they have never run or have lost theirs.
         """
         admitted: list[SampleLane] = []
-        most = self._max_samples // 2 if self._max_samples >= MANY and not self._shares.alone else self._max_samples
-        while len((largest := self._shares.largest()).running) > most:
-            del self.running[self._shares.pause(largest).id]
+        most = self._max_samples
+        if most >= MANY and len(self._shares) > 1:
+            most //= 2
+            while len((largest := self._shares.largest()).running) > most:
+                del self.running[self._shares.pause(largest).id]
         while (share := self._shares.next()) and len(share.running) < most:
             needed = self._needed(share.waiting[0])
             crowded = len(self.running) >= self._max_samples

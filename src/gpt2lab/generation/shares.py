@@ -23,10 +23,8 @@ class Shares:
     def __iter__(self) -> Iterator[Share]:
         return iter(self._shares.values())
 
-    @property
-    def alone(self) -> bool:
-        """Whether at most one owner has samples."""
-        return len(self._shares) <= 1
+    def __len__(self) -> int:
+        return len(self._shares)
 
     def of(self, owner: Hashable) -> Share:
         """Return the share of ``owner``, which is made if there is none."""
@@ -48,7 +46,7 @@ class Shares:
 
     def largest(self) -> Share:
         """Return the share with the most running samples; among equals, the last one."""
-        return max(reversed(self._shares.values()), key=lambda share: len(share.running), default=Share(None))
+        return max(reversed(self._shares.values()), key=lambda share: len(share.running))
 
     def admit(self, share: Share) -> SampleLane:
         """Let the next sample of ``share`` run, and return it."""

@@ -37,7 +37,8 @@ DEFAULT_MAX_TOKENS = 16
 AT_ONCE = 1 << 13
 """The most prompt characters or ids, and characters of biased texts, of a request that the event loop plans itself.
 
-For so little, a thread would cost more."""
+For so little, a thread would cost more.
+"""
 
 _SAMPLING = (*PARAMETERS, "seed", "stop", "ignore_eos")
 
