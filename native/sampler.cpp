@@ -19,6 +19,7 @@ constexpr double kBucketsPerNat = 32;  // at least
 constexpr int kSample = 8;
 constexpr int kSlack = 16;           // extra ids that the kernels may write
 constexpr double kNothing = 1e-290;  // a stride whose sum is below this holds only impossible tokens
+constexpr double kRounding = 1e-12;  // relative; top-p and min-p ignore differences that rounding may have made
 
 template <typename Real>
 constexpr Real kBanned = -std::numeric_limits<Real>::infinity();
@@ -198,18 +199,19 @@ std::int32_t Sampler::choose(const Scores<Real>& scores, const Draw& draw) {
   }
   const double random = philox_uniform(draw.seed, draw.stream, draw.position);
   const bool by_k = params.top_k > 0 && params.top_k < scores.n;
+  const double share = params.top_p * (1 - kRounding), least = params.min_p * (1 - kRounding);
   if (by_k) {
     const double total = gather_top_k(scores, temperature, int(params.top_k));
-    if (params.top_p < 1) keep_top_p(params.top_p * total);
+    if (params.top_p < 1) keep_top_p(scores, temperature, share * total);
   } else if (params.top_p < 1) {
-    keep_top_p(gather_top_p(scores, temperature, params.top_p));
+    keep_top_p(scores, temperature, gather_top_p(scores, temperature, share));
   } else if (params.min_p > 0) {
     gather_min_p(scores, temperature, params.min_p);
   } else {
     return pick_from_all(scores, temperature, random);
   }
   if (params.min_p > 0)
-    for (int i = 0; i < count_; ++i) probabilities_[i] = probabilities_[i] < params.min_p ? 0 : probabilities_[i];
+    for (int i = 0; i < count_; ++i) probabilities_[i] = probabilities_[i] < least ? 0 : probabilities_[i];
   return pick(random);
 }
 
@@ -240,8 +242,8 @@ std::int32_t Sampler::pick_from_all(const Scores<Real>& scores, double temperatu
 // Weighs the candidates in ids_; returns the sum of their probabilities.
 template <typename Real>
 double Sampler::weigh(const Scores<Real>& scores, double temperature) {
-  const double scale = scale_of(temperature), largest = scores.largest;
-  for (int i = 0; i < count_; ++i) keys_[i] = (double(scores.values[ids_[i]]) - largest) * scale;
+  const double largest = scores.largest;
+  for (int i = 0; i < count_; ++i) keys_[i] = (double(scores.values[ids_[i]]) - largest) / temperature;
   return kernels_->exp(keys_.get(), count_, probabilities_.get());
 }
 
@@ -297,10 +299,7 @@ template <typename Real>
 double Sampler::gather_top_p(const Scores<Real>& scores, double temperature, double p) {
   const double scale = scale_of(temperature);
   const double target = p * scores.kernels.sum_strides(scores.values, scores.n, scores.largest, scale, keys_.get());
-  const auto probability = [&](Real score) {
-    double value = (double(score) - double(scores.largest)) * scale;
-    return kernels_->exp(&value, 1, &value);
-  };
+  const Temper temper{scores.largest, temperature};
   // With GPT-2, hundreds of tokens reach the mean of the bins' largest scores, and thousands reach the smallest of
   // them.
   Real smallest = scores.largest;
@@ -313,7 +312,7 @@ double Sampler::gather_top_p(const Scores<Real>& scores, double temperature, dou
     ++finite;
   }
   for (const Real bound : {Real(sum / finite), smallest})
-    if (gather(scores, temperature, lowest_tie(bound, probability)) >= target * (1 + 1e-9)) return target;
+    if (gather(scores, temperature, lowest_tie(bound, temper)) >= target * (1 + 1e-9)) return target;
   return p * gather(scores, temperature, kLowest<Real>);
 }
 
@@ -326,8 +325,11 @@ double Sampler::gather_min_p(const Scores<Real>& scores, double temperature, dou
 }
 
 // Cuts all but the most likely candidates that together reach `target`. Candidates fall into buckets by their scores;
-// only the bucket in which the sum, from the most likely on, crosses the target needs sorting.
-void Sampler::keep_top_p(double target) {
+// only the bucket in which the sum, from the most likely on, crosses the target needs sorting. The scores, not their
+// exponentials, say which candidate is more likely: where two exponentials tie is a matter of their rounding.
+template <typename Real>
+void Sampler::keep_top_p(const Scores<Real>& scores, double temperature, double target) {
+  const Temper temper{scores.largest, temperature};
   double lowest = -1 / kBucketsPerNat;
   for (int i = 0; i < count_; ++i) lowest = std::min(lowest, keys_[i]);
   const double scale = std::max(kBucketsPerNat, (kBuckets - 1) / -lowest);
@@ -340,12 +342,12 @@ void Sampler::keep_top_p(double target) {
 
   for (int i = 0; i < count_; ++i) {  // without branches, which the CPU would mispredict
     const int bucket = bucket_of(i);
-    ranked_[size] = {probabilities_[i], i};
+    ranked_[size] = {temper(scores.values[ids_[i]]), probabilities_[i], i};
     size += (bucket == crossing) & (probabilities_[i] > 0);
     probabilities_[i] = bucket >= crossing ? 0 : probabilities_[i];
   }
   std::sort(ranked_.get(), ranked_.get() + size, [](const Ranked& a, const Ranked& b) {
-    return a.probability != b.probability ? a.probability > b.probability : a.index < b.index;
+    return a.score != b.score ? a.score > b.score : a.index < b.index;
   });
   for (int i = 0; i < size && (kept == 0 || kept < target); ++i) {
     probabilities_[ranked_[i].index] = ranked_[i].probability;

@@ -86,6 +86,7 @@ class Sampler {
     const ScoreKernels<Real>& kernels;
   };
   struct Ranked {
+    double score;  // tempered
     double probability;
     int index;  // into the candidates
   };
@@ -111,7 +112,8 @@ class Sampler {
   void gather_likeliest(const Scores<Real>& scores, int k, Real lowest, const Function& key);
   template <typename Real>
   Real guess_of_likeliest(const Scores<Real>& scores, int k);
-  void keep_top_p(double target);
+  template <typename Real>
+  void keep_top_p(const Scores<Real>& scores, double temperature, double target);
   std::int32_t pick(double random);
   int last_candidate() const;
 

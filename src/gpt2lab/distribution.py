@@ -75,7 +75,7 @@ def next_token(
         kept = int(np.count_nonzero(stage.probabilities))
         candidates = [
             Candidate(id, token_text(tokenizer, id), float(stage.logits[id]), float(stage.probabilities[id]))
-            for id in largest(stage.probabilities, min(top, kept)).tolist()
+            for id in largest(stage.logits, min(top, kept)).tolist()
         ]
         views.append(StageView(stage.name, kept, candidates))
     return NextToken(list(tokens), views)

@@ -167,12 +167,12 @@ def test_a_token_that_is_alone_is_drawn(by_size, params, keep):
         assert (ids[0], logprobs[0]) == (keep, 0)
 
 
-def test_infinite_temperature_with_top_p_keeps_the_lowest_ids(engine):
+def test_top_p_at_infinite_temperature_keeps_the_largest_logits(engine):
     logits = np.arange(N, dtype=np.float32)[None]
     params = SamplingParams(temperature=1e300, top_p=0.5)
     kept = np.flatnonzero(rules.distribution(logits[0], params))
     drawn = {int(engine.sample(logits, [params], [0], [0], [i], [()])[0][0]) for i in range(600)}
-    assert drawn == set(kept.tolist()) == set(range(39))
+    assert drawn == set(kept.tolist()) == set(range(38, N))
 
 
 def test_a_row_draws_the_same_in_every_company(by_size):
@@ -232,6 +232,39 @@ def test_top_p_among_equals_keeps_as_many_as_the_reference(engine, top_p, ties):
     kept = np.flatnonzero(rules.distribution(logits[0], params))
     drawn = {int(engine.sample(logits, [params], [0], [0], [i], [()])[0][0]) for i in range(600)}
     assert drawn == set(kept.tolist())
+
+
+@pytest.mark.parametrize("lowered", [2.0**-53, 2.0**-52, 2.0**-51, 1e-14])
+def test_top_p_orders_by_scores_whose_exponentials_may_tie(by_size, lowered):
+    engine, params = by_size[N], SamplingParams(temperature=2, top_p=0.1, frequency_penalty=lowered)
+    logits = np.zeros((1, N), np.float32)
+    kept = np.flatnonzero(rules.distribution(logits[0], params, [0]))
+    drawn = {int(engine.sample(logits, [params], [0], [0], [i], [[0]])[0][0]) for i in range(200)}
+    assert drawn == set(kept.tolist()) == set(range(1, 9))  # token 0 is less likely, by however little
+
+
+@pytest.mark.parametrize("lowered", [2.0**-53, 2.0**-52, 2.0**-51, 1e-14])
+def test_rounding_does_not_decide_how_many_equals_top_p_keeps(by_size, lowered):
+    engine, params = by_size[N], SamplingParams(top_p=0.5, frequency_penalty=lowered)
+    logits = np.full((1, N), -np.inf, np.float32)
+    logits[0, :10] = 0
+    for history in ([0], [1, 3, 5, 7, 9], list(range(10))):
+        kept = np.flatnonzero(rules.distribution(logits[0], params, history))
+        drawn = {int(engine.sample(logits, [params], [0], [0], [i], [history])[0][0]) for i in range(200)}
+        assert drawn == set(kept.tolist())
+        assert len(drawn) == 5
+
+
+@pytest.mark.parametrize("lowered", [2.0**-53, 2.0**-52, 1e-14])
+def test_rounding_does_not_decide_which_tokens_reach_min_p(by_size, lowered):
+    engine, logits = by_size[N], np.full((1, N), -np.inf, np.float32)
+    logits[0, :3] = [0, 0, np.float32(np.log(0.5))]
+    bias = {2: float(np.log(0.5)) - float(logits[0, 2])}  # token 2 is half as likely as token 1, to the last bit
+    for min_p, expected in ((1, {0, 1}), (0.5, {0, 1, 2})):
+        params = SamplingParams(min_p=min_p, frequency_penalty=lowered, logit_bias=bias)
+        kept = np.flatnonzero(rules.distribution(logits[0], params, [0]))
+        drawn = {int(engine.sample(logits, [params], [0], [0], [i], [[0]])[0][0]) for i in range(100)}
+        assert drawn == set(kept.tolist()) == expected
 
 
 def test_top_k_at_temperature_1_does_not_take_near_ties_for_ties(engine):

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 Floats: TypeAlias = "NDArray[np.float64]"
 
+ROUNDING = 1e-12
+"""A relative difference between probabilities or their sums that rounding may have made: top-p and min-p ignore it."""
+
 
 class Stage(NamedTuple):
     """Logits and probabilities (float64 ``[n_vocab]``) after the stage ``name``.
@@ -167,19 +170,18 @@ def _top_k(stage: Stage, params: SamplingParams, history: Sequence[int]) -> Floa
 
 
 def _top_p(stage: Stage, params: SamplingParams, history: Sequence[int]) -> Floats:
-    order = np.argsort(-stage.probabilities, kind="stable")  # most likely first; on ties, the lower id first
+    # The logits order the tokens: where two probabilities tie is a matter of their rounding.
+    order = np.argsort(-stage.logits, kind="stable")  # on ties, the lower id first
     weights = stage.probabilities[order] / stage.probabilities.max()  # equal weights add up without rounding
-    cumulative = np.cumsum(weights)
-    kept = 1 + np.count_nonzero(
-        cumulative[:-1] < params.top_p * weights.sum()
-    )  # kept while the sum before it is below p
+    enough = params.top_p * (1 - ROUNDING) * weights.sum()
+    kept = 1 + np.count_nonzero(np.cumsum(weights)[:-1] < enough)  # a token stays while the sum before it is below p
     filtered = np.full_like(stage.logits, -np.inf)
     filtered[order[:kept]] = stage.logits[order[:kept]]
     return filtered
 
 
 def _min_p(stage: Stage, params: SamplingParams, history: Sequence[int]) -> Floats:
-    likely = stage.probabilities >= params.min_p * stage.probabilities.max()
+    likely = stage.probabilities >= params.min_p * (1 - ROUNDING) * stage.probabilities.max()
     kept: Floats = np.where(likely, stage.logits, -np.inf)
     return kept
 

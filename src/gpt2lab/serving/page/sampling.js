@@ -18,6 +18,9 @@ import { PARAMETERS, STAGES } from "./stages.js";
 /** @type {Record<string, any>} */
 const DEFAULTS = { ...Object.fromEntries(PARAMETERS.map((parameter) => [parameter.name, parameter.default])), logit_bias: {} };
 
+/** A relative difference between probabilities or their sums that rounding may have made: top-p and min-p ignore it. */
+const ROUNDING = 1e-12;
+
 export class SamplingError extends Error {}
 
 /**
@@ -188,42 +191,35 @@ function topK({ logits }, { top_k }) {
 }
 
 /** @param {Stage} before @param {All} params */
-function topP({ logits, probabilities }, { top_p }) {
-  const most = largest(probabilities); // weights relative to the largest: equal ones add up without rounding
-  const enough =
-    top_p *
-    pairwiseSum(
-      each(probabilities, (probability) => probability / most),
-      0,
-      probabilities.length,
-    );
-  const [least, kept] = nucleus(probabilities, most, enough);
-  let ties = kept - count(probabilities, (probability) => probability > least); // at `least`: the lower ids stay
-  return each(logits, (logit, id) => {
-    const stays = probabilities[id] > least || (probabilities[id] === least && ties-- > 0);
-    return stays ? logit : -Infinity;
-  });
+function topP({ logits }, { top_p }) {
+  const most = largest(logits);
+  const weight = (/** @type {number} */ logit) => Math.exp(logit - most); // equal weights of 1 add up without rounding
+  const enough = top_p * (1 - ROUNDING) * pairwiseSum(each(logits, weight), 0, logits.length);
+  const [least, kept] = nucleus(logits, weight, enough);
+  let ties = kept - count(logits, (logit) => logit > least); // at `least`: the lower ids stay
+  return each(logits, (logit) => (logit > least || (logit === least && ties-- > 0) ? logit : -Infinity));
 }
 
 /**
- * Return the least probability among the most likely tokens that together reach the weight `enough`, and their number. This
- * selection by weight searches only the part where the weight is reached, because sorting all takes ten times as long.
- * @param {Doubles} probabilities @param {number} most @param {number} enough
+ * Return the lowest logit among the most likely tokens whose weights add up to `enough`, and their number. The logits order
+ * the tokens: where two weights tie is a matter of their rounding. This selection by weight searches only the part where
+ * the sum is reached, because sorting all takes ten times as long.
+ * @param {Doubles} logits @param {(logit: number) => number} weightOf @param {number} enough
  */
-function nucleus(probabilities, most, enough) {
-  const part = probabilities.slice();
+function nucleus(logits, weightOf, enough) {
+  const part = logits.slice();
   let weight = 0; // of the tokens known to be kept, which lie after `high`
   let [low, high] = [0, part.length - 1];
   while (low < high) {
     const [i, j] = partition(part, low, high);
     let upper = 0;
-    for (let place = high; place >= i; place--) upper += part[place] / most;
+    for (let place = high; place >= i; place--) upper += weightOf(part[place]);
     if (weight + upper >= enough) low = i;
     else {
       weight += upper;
       high = i - 1;
-      if (high > j && weight + part[high] / most >= enough) low = high;
-      else if (high > j) weight += part[high--] / most;
+      if (high > j && weight + weightOf(part[high]) >= enough) low = high;
+      else if (high > j) weight += weightOf(part[high--]);
     }
   }
   return [part[low], part.length - low];
@@ -264,7 +260,7 @@ function partition(part, low, high) {
 
 /** @param {Stage} before @param {All} params */
 function minP({ logits, probabilities }, { min_p }) {
-  const least = min_p * largest(probabilities);
+  const least = min_p * (1 - ROUNDING) * largest(probabilities);
   return each(logits, (logit, id) => (probabilities[id] >= least ? logit : -Infinity));
 }
 
