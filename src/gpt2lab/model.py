@@ -16,6 +16,7 @@ from gpt2lab.engines.lazy import Engines
 from gpt2lab.engines.precision import check_device
 from gpt2lab.errors import ContextError, UsageError
 from gpt2lab.generation.completion import Completion, Piece, Prompt
+from gpt2lab.generation.kept import KeptPrompts
 from gpt2lab.generation.options import (
     GenerationArguments,
     Options,
@@ -60,6 +61,7 @@ def load(
     threads: int | None = None,
     device: str = "cpu",
     draft: str | os.PathLike[str] | LanguageModel | None = None,
+    prompt_cache: int = 0,
 ) -> LanguageModel:
     """Open a model.
 
@@ -75,14 +77,18 @@ def load(
         device: ``"cpu"``, or ``"reference"`` for NumPy (float32, slow, for comparison).
         draft: a smaller model with the same vocabulary that guesses tokens ahead: changes only the speed. A name, a
             path, or a loaded model, which then shares its engine.
+        prompt_cache: bytes for keys and values of earlier texts. A prompt that begins like one of them is computed
+            only from where they differ; texts stay the same. The least recently used are dropped first, and all that
+            were not used for ten minutes.
 
     Raises:
-        UsageError: if a precision or device is not available, ``threads`` is below 1, or the draft model has another
-            vocabulary.
+        UsageError: if a precision or device is not available, ``threads`` is below 1, ``prompt_cache`` below 0, or the
+            draft model has another vocabulary.
         CheckpointError, DownloadError: if there is no such model or it cannot be read.
     """
     check_device(device, precision, kv_precision)
     threads = threads if threads is None else whole("threads", threads, least=1)
+    prompt_cache = whole("prompt_cache", prompt_cache, least=0)
     from gpt2lab.weights import open_checkpoint
 
     def engines_of(checkpoint: Checkpoint) -> Engines:
@@ -94,7 +100,7 @@ def load(
         guesser = draft._engines
     elif draft is not None:
         guesser = engines_of(open_checkpoint(draft))
-    return LanguageModel(engines_of(checkpoint), tokenizer_of(checkpoint), guesser)
+    return LanguageModel(engines_of(checkpoint), tokenizer_of(checkpoint), guesser, prompt_cache)
 
 
 def tokenizer_of(checkpoint: Checkpoint) -> Tokenizer | None:
@@ -123,7 +129,9 @@ class LanguageModel:
     fed ``<|endoftext|>``, which counts neither as prompt nor as text.
     """
 
-    def __init__(self, engines: Engines, tokenizer: Tokenizer | None, draft: Engines | None = None) -> None:
+    def __init__(
+        self, engines: Engines, tokenizer: Tokenizer | None, draft: Engines | None = None, prompt_cache: int = 0
+    ) -> None:
         if draft:
             check_draft(draft.config, engines.config)
         self.config = engines.config
@@ -132,6 +140,8 @@ class LanguageModel:
         self.tokenizer = tokenizer
         self._engines = engines
         self._draft = draft
+        self._prompt_cache = prompt_cache
+        self._kept_prompts: list[KeptPrompts] = []
         known = tokenizer.n_vocab if tokenizer else self.config.n_vocab
         self._banned = {id: float("-inf") for id in range(known, self.config.n_vocab)}  # ids without a text
 
@@ -250,7 +260,7 @@ class LanguageModel:
         checked, plans = self.plan(prompts, **options)
         engine = self._engines.generating
         draft = self._draft.generating if self._draft and checked.speculation == "auto" else None
-        return generate_pieces(engine, self.tokenizer, plans, n, checked, first_index, draft)
+        return generate_pieces(engine, self.tokenizer, plans, n, checked, first_index, draft, self._kept)
 
     def plan(self, prompts: Sequence[Prompt], **options: Unpack[GenerationArguments]) -> tuple[Options, list[Plan]]:
         """Check the options and encode the prompts, for callers with their own :meth:`scheduler`, such as the server.
@@ -262,12 +272,29 @@ class LanguageModel:
         self._engines.open_ahead()  # while prompts are encoded
         return checked, self._plans(prompts, checked)
 
-    def scheduler(self, *, batch_size: int | None = None, speculation: Literal["auto", "off"] = "auto") -> Scheduler:
-        """Return a scheduler on the generating engine, for the caller's own requests; close it to free its memory."""
+    def scheduler(
+        self,
+        *,
+        batch_size: int | None = None,
+        speculation: Literal["auto", "off"] = "auto",
+        kept: KeptPrompts | None = None,
+    ) -> Scheduler:
+        """Return a scheduler on the generating engine, for the caller's own requests; close it to free its memory.
+
+        ``kept`` are the prompts that it need not compute again; default: the model's own.
+        """
         engine = self._engines.generating
         draft = self._draft.generating if self._draft and speculation == "auto" else None
         guessing = Speculation(self.config, draft) if speculation == "auto" else None
-        return Scheduler(engine, batch_size=batch_size, speculation=guessing)
+        return Scheduler(engine, batch_size=batch_size, speculation=guessing, kept=kept or self._kept)
+
+    @property
+    def _kept(self) -> KeptPrompts:
+        """The texts that ``prompt_cache`` keeps, made on first use with the engine that they belong to."""
+        if not self._kept_prompts:
+            made = KeptPrompts(self._engines.generating, self._prompt_cache)
+            self._kept_prompts.append(made)  # of several threads that come here at once, all use the first one's
+        return self._kept_prompts[0]
 
     def logits(self, prompt: Prompt) -> npt.NDArray[np.float32]:
         """Return the logits after every token of ``prompt``: float32 [tokens, n_vocab]; one row for an empty prompt.

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -90,6 +91,20 @@ def test_a_child_can_use_the_core_of_training_that_another_thread_was_using() ->
     with another_thread(product):
         assert [in_child(product) for _ in range(8)] == [0] * 8
     assert product()
+
+
+def test_what_may_wait_for_a_core_is_taken_before_the_core() -> None:
+    """A thread that holds the later lock waits for the earlier one: a fork in between must not wait for both."""
+    taken: list[str] = []
+    earlier, later = (SimpleNamespace(before_fork=partial(taken.append, n), after_fork=list) for n in ("core", "above"))
+    owners = [Owner(), Owner()]
+    let_fork(owners[0], earlier)
+    let_fork(owners[1], later)
+    assert in_child(lambda: taken == ["above", "core"]) == 0
+
+
+class Owner:
+    """An object that owns a core."""
 
 
 def test_two_threads_may_fork_at_the_same_time() -> None:

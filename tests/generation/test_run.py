@@ -18,7 +18,7 @@ class Scheduler:
         self._ids = count(7)
         self.removed: list[int] = []
 
-    def submit(self, request: Request, owner: object = None) -> int:
+    def submit(self, request: Request, owner: object = None, client: object = None) -> int:
         return next(self._ids)
 
     def remove(self, id: int) -> None:

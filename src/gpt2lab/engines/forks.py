@@ -25,10 +25,12 @@ from weakref import WeakKeyDictionary
 class Core(Protocol):
     """A core that one thread at a time may use."""
 
-    def before_fork(self) -> None:
+    @property
+    def before_fork(self) -> Callable[[], object]:
         """Wait until no other thread uses the core, and keep others out."""
 
-    def after_fork(self) -> None:
+    @property
+    def after_fork(self) -> Callable[[], object]:
         """Let others in; called in parent and child."""
 
 
@@ -54,7 +56,10 @@ _call = methodcaller("__call__")
 
 
 def let_fork(owner: object, core: Core) -> None:
-    """Let the process fork while ``owner``, which holds ``core``, exists, whatever other threads do."""
+    """Let the process fork while ``owner``, which holds ``core``, exists, whatever other threads do.
+
+    Later ones are taken first: a thread that has one of them may wait for an earlier one.
+    """
     with _forking:  # a thread that is about to fork has listed the cores that it takes
         _cores[owner] = core
 
@@ -68,7 +73,7 @@ def _before() -> None:
     _take(turn, [(_forking.acquire, _forking.release)])
     # A finaliser might free a sequence of a core that this thread holds now, and wait for itself.
     _take(collecting, [(gc.disable, gc.enable if gc.isenabled() else gc.disable)])
-    owners = [reference() for reference in _cores.keyrefs()]  # a list made in one step: other threads free owners
+    owners = [reference() for reference in reversed(_cores.keyrefs())]  # made in one step: other threads free owners
     known = [core for owner in owners if owner is not None and (core := _cores.get(owner)) is not None]
     _take(cores, [(core.before_fork, core.after_fork) for core in known])
 

@@ -61,6 +61,7 @@ class NativeEngine:
         kv_precision: str | None = None,
     ) -> None:
         self.config = checkpoint.config
+        self._precision = precision
         self._params = ParamCache(checkpoint.config.n_vocab)
         threads = physical_cores() if threads is None else threads
         if not 1 <= threads <= 1024:
@@ -100,6 +101,16 @@ class NativeEngine:
     def kv_cache_bytes_per_token(self) -> int:
         """Bytes of keys and values per token of a full block."""
         return int(self._core.block_bytes // _native.KV_BLOCK_TOKENS)
+
+    @property
+    def kv_block_tokens(self) -> int:
+        """The number of tokens in a block of keys and values; forks share blocks that are full."""
+        return _native.KV_BLOCK_TOKENS
+
+    @property
+    def tells_given(self) -> bool:
+        """Whether given tokens are computed in another way than drawn ones: ``prompts_apart`` in native/kernels.h."""
+        return self.instruction_set == "amx" and self._precision in ("q8_0", "q4_0")
 
     def new_sequence(self) -> int:
         """Make an empty sequence; :meth:`free_sequence` releases its memory."""

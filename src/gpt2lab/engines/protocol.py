@@ -65,6 +65,17 @@ class Engine(Protocol):
     def kv_cache_bytes_per_token(self) -> int:
         """Bytes of keys and values per token of a sequence."""
 
+    @property
+    def kv_block_tokens(self) -> int:
+        """The number of tokens in a block of keys and values; 0 if forks share nothing once they grow.
+
+        Forks share the blocks that were full when they were made.
+        """
+
+    @property
+    def tells_given(self) -> bool:
+        """Whether a token's numbers depend on whether it was given or drawn: see :meth:`step`."""
+
     def new_sequence(self) -> int:
         """Return the handle of a new, empty sequence. It takes memory until :meth:`free_sequence`."""
 

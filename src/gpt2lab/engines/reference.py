@@ -42,6 +42,16 @@ class ReferenceEngine:
         """Bytes of keys and values per token."""
         return self.config.kv_cache_bytes(1)
 
+    @property
+    def kv_block_tokens(self) -> int:
+        """Return 0: a sequence that grows is copied as a whole."""
+        return 0
+
+    @property
+    def tells_given(self) -> bool:
+        """Return False: all tokens are computed in one way."""
+        return False
+
     def new_sequence(self) -> int:
         """Make an empty sequence."""
         config = self.config
@@ -60,7 +70,7 @@ class ReferenceEngine:
 
     def truncate_sequence(self, sequence: int, length: int) -> None:
         """Forget all but the first ``length`` tokens."""
-        self._past[sequence] = self._past[sequence][:, :, :, :length]
+        self._past[sequence] = self._past[sequence][:, :, :, :length].copy()  # a view would hold all of it
 
     def forward(
         self,

@@ -63,6 +63,15 @@ class Lane:
     sequence: int | None = None
     given: int = 0
     """Length of the part of ``text`` that is fed as a prompt: the request's prompt, or the whole text after a slide."""
+    client: Hashable = None
+    """The client whose kept prompts it may continue."""
+    known: int = 0
+    """The number of tokens that its sequence held from the beginning."""
+
+    @property
+    def before(self) -> list[int]:
+        """The tokens that its context holds before its next draw can be made."""
+        return self.text[self.start :]
 
     def draw_after(self, n_tokens: int) -> Draw | None:
         """Return how to draw after feeding ``n_tokens`` more; None if nothing is to be drawn then."""
@@ -73,8 +82,8 @@ class Lane:
 class PromptLane(Lane):
     """The part that samples with the same prompt share: all but its last token, which each sample feeds itself."""
 
-    key: tuple[int, ...] = ()
-    """The part of the prompt that the context holds, with its last token."""
+    key: tuple[Hashable, tuple[int, ...]] = (None, ())
+    """The client, and the part of the prompt that the context holds, with its last token."""
     unstarted: int = 0
     """The number of submitted samples that have not started from it yet."""
     running: int = 0
@@ -100,6 +109,11 @@ class SampleLane(Lane):
     """Whether its reservation counts: it runs, or it is paused and keeps its sequence."""
     started: bool = False
     guesser: Guesser | None = None
+
+    @property
+    def before(self) -> list[int]:
+        """All tokens in its context but the last, which must be fed for the logits after it."""
+        return self.text[self.start : -1]
 
     def draw_after(self, n_tokens: int) -> Draw | None:
         """Return how to draw its next token, if feeding ``n_tokens`` more completes its text."""

@@ -16,6 +16,7 @@ from gpt2lab.generation.speculation import Speculation
 if TYPE_CHECKING:
     from gpt2lab.engines.protocol import Engine
     from gpt2lab.errors import StageError
+    from gpt2lab.generation.kept import KeptPrompts
     from gpt2lab.generation.options import Options
     from gpt2lab.generation.plan import Plan
     from gpt2lab.tokenizer import Tokenizer
@@ -32,15 +33,16 @@ def generate_pieces(
     options: Options,
     first_index: int = 0,
     draft: Engine | None = None,
+    kept: KeptPrompts | None = None,
 ) -> Generator[Piece, None, None]:
     """Run ``n`` samples of every plan (None: endless samples of the only plan) and yield a piece for each token drawn.
 
     Pieces of samples that run together are interleaved. ``draft`` is a smaller model that guesses tokens ahead.
-    Everything that the engines hold is freed when the iterator ends or is closed.
+    Everything that the engines hold is freed when the iterator ends or is closed, except what ``kept`` keeps.
     """
     wanted = zip(count(first_index), _repeat(plans, n))
     speculation = Speculation(engine.config, draft) if options.speculation == "auto" else None
-    with Scheduler(engine, batch_size=options.batch_size, speculation=speculation) as scheduler:
+    with Scheduler(engine, batch_size=options.batch_size, speculation=speculation, kept=kept) as scheduler:
         running: Running[_Sample] = Running(scheduler)
         more = True
         while more or scheduler.busy:
@@ -76,9 +78,9 @@ class Running(Generic[TakerT]):
         self.takers: dict[int, TakerT] = {}
         self._scheduler = scheduler
 
-    def submit(self, request: Request, taker: TakerT, owner: Hashable = None) -> int:
-        """Queue a sample of ``owner`` and return its number."""
-        id = self._scheduler.submit(request, owner)
+    def submit(self, request: Request, taker: TakerT, owner: Hashable = None, client: Hashable = None) -> int:
+        """Queue a sample of ``owner``, on behalf of ``client``, and return its number."""
+        id = self._scheduler.submit(request, owner, client)
         self.takers[id] = taker
         return id
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from gpt2lab.engines.protocol import Draw
 from gpt2lab.errors import ContextError, UsageError
 from gpt2lab.generation.admission import Admission
+from gpt2lab.generation.kept import KeptPrompts
 from gpt2lab.generation.requests import Event, Lane, PromptLane, Request, SampleLane
 from gpt2lab.generation.shares import Shares
 from gpt2lab.generation.speculation import Wish
@@ -53,17 +54,24 @@ class Scheduler:
     """A continuous-batching scheduler on ``engine`` that runs at most ``batch_size`` samples at a time.
 
     The default is :data:`MAX_BATCH`; fewer run if memory is short. ``speculation`` guesses tokens ahead (default:
-    nothing is guessed). As a context manager, it frees every sequence it made on exit. Raises
-    :class:`~gpt2lab.errors.UsageError` for a ``batch_size`` below 1.
+    nothing is guessed). ``kept`` are prompts that need not be fed again (default: none); those of ended samples join
+    them. As a context manager, it frees every sequence it made on exit. Raises :class:`~gpt2lab.errors.UsageError` for
+    a ``batch_size`` below 1.
     """
 
     def __init__(
-        self, engine: Engine, *, batch_size: int | None = None, speculation: Speculation | None = None
+        self,
+        engine: Engine,
+        *,
+        batch_size: int | None = None,
+        speculation: Speculation | None = None,
+        kept: KeptPrompts | None = None,
     ) -> None:
         if batch_size is not None and batch_size < 1:
             raise UsageError(f"batch_size must be at least 1, got {batch_size}")
         self._engine = engine
         self._speculation = speculation
+        self._kept = kept or KeptPrompts(engine)
         self._n_ctx = engine.config.n_ctx
         max_tokens = available_memory() // KV_CACHE_SHARE // engine.kv_cache_bytes_per_token
         self._shares = Shares()
@@ -71,10 +79,12 @@ class Scheduler:
         self._ids = count()
         self._steps = count(1)
         self._samples: dict[int, SampleLane] = {}
-        self._prompts: dict[tuple[int, ...], PromptLane] = {}
+        self._prompts: dict[tuple[Hashable, tuple[int, ...]], PromptLane] = {}
         self._sequences: set[int] = set()
         self.let_in: list[int] = []
         """Numbers of the samples that the last :meth:`step` admitted."""
+        self.known: dict[int, int] = {}
+        """For each sample whose first token the last step drew: the number of its prompt's tokens that were kept."""
 
     def __enter__(self) -> Scheduler:
         return self
@@ -92,10 +102,11 @@ class Scheduler:
         """Whether any sample is waiting or running."""
         return bool(self._samples)
 
-    def submit(self, request: Request, owner: Hashable = None) -> int:
+    def submit(self, request: Request, owner: Hashable = None, client: Hashable = None) -> int:
         """Queue ``request``; its events carry the number returned.
 
         One sample of each ``owner`` runs before a second of any: samples of an owner with more are paused meanwhile.
+        Only samples of the same ``client`` share prompts.
         Raises :class:`~gpt2lab.errors.UsageError` for an empty prompt or a limit below 1, and
         :class:`~gpt2lab.errors.ContextError` if the request does not fit the context and may not slide.
         """
@@ -106,14 +117,15 @@ class Scheduler:
         if n_fed > self._n_ctx and not request.slide:
             raise ContextError(f"{n_fed} tokens are more than the {self._n_ctx} of the model's context")
         start = window_start(n_prompt, self._n_ctx)
-        key = request.prompt[start:]
-        prompt = self._prompts.setdefault(key, PromptLane(list(key[:-1]), key=key, given=n_prompt))
+        key = (client, request.prompt[start:])
+        prompt = self._prompts.setdefault(key, PromptLane(list(key[1][:-1]), key=key, given=n_prompt, client=client))
         prompt.unstarted += 1
         counts = request.params.penalises or request.stages
         sample = SampleLane(
             text=list(request.prompt),
             start=start,
             given=n_prompt,
+            client=client,
             id=next(self._ids),
             request=request,
             end=n_prompt + request.limit,
@@ -134,11 +146,11 @@ class Scheduler:
         self._admission.remove(sample)
         if self._speculation and sample.guesser:
             self._speculation.stop(sample.guesser)
-        self._free(sample)
+        self._keep(sample)
         if not sample.started:
             self._count_out(sample)
             if not sample.prompt.unstarted:
-                self._free(sample.prompt)
+                self._keep(sample.prompt)
 
     def step(self) -> list[Event]:
         """Admit samples, feed them, and draw for each sample whose text has all been fed.
@@ -147,6 +159,7 @@ class Scheduler:
         sample whose event is ``last`` has been removed.
         """
         self._admit()
+        self.known = {}
         lanes, tokens, draws = self._work()
         if not lanes:
             return []
@@ -154,8 +167,7 @@ class Scheduler:
             self._guess(lanes, tokens, draws, self._speculation)
         began = perf_counter()
         given = [min(max(lane.given - lane.fed, 0), len(ids)) for lane, ids in zip(lanes, tokens, strict=True)]
-        sequences = [self._sequence(lane) for lane in lanes]
-        drawn, errors = self._run(sequences, tokens, draws, given)
+        drawn, errors = self._run(lanes, tokens, draws, given)
         seconds = perf_counter() - began
         events: list[Event] = []
         for place, (lane, fed, draw, row) in enumerate(zip(lanes, tokens, draws, drawn, strict=True)):
@@ -174,7 +186,7 @@ class Scheduler:
         self._admission.clear()
         self._prompts.clear()
         while self._sequences:
-            self._engine.free_sequence(self._sequences.pop())
+            self._kept.free(self._sequences.pop())
         if self._speculation:
             self._speculation.close()
 
@@ -198,8 +210,9 @@ class Scheduler:
         elif prompt.fed < len(prompt.text):
             return False
         elif prompt.sequence is not None:
-            sample.sequence = self._own(self._engine.fork_sequence(prompt.sequence))
+            sample.sequence = self._own(self._kept.fork(prompt.sequence, prompt.fed))
         sample.fed = sample.start + prompt.fed
+        sample.known = prompt.known
         sample.started = True
         self._count_out(sample)
         return True
@@ -225,6 +238,7 @@ class Scheduler:
         behind: list[SampleLane] = []
         for sample in running:
             if (sample.started or self._start(sample)) and sample.fed == len(sample.text) - 1:
+                self._open(sample)
                 work.append((sample, sample.text[sample.fed :]))
             else:
                 behind.append(sample)
@@ -239,9 +253,9 @@ class Scheduler:
         step = next(self._steps)
         seen: set[PromptLane] = set()
         for sample in sorted(behind, key=lambda sample: sample.share.fed):
-            lane: Lane = sample if sample.started else sample.prompt
-            if not room or lane in seen:
+            if not room or (not sample.started and sample.prompt in seen):
                 continue
+            lane = self._opened(sample)
             if isinstance(lane, PromptLane):
                 seen.add(lane)
             ids = lane.text[lane.fed : lane.fed + room]
@@ -250,11 +264,12 @@ class Scheduler:
             yield lane, ids
 
     def _run(
-        self, sequences: list[int], tokens: list[list[int]], draws: list[Draw | None], given: list[int]
+        self, lanes: list[Lane], tokens: list[list[int]], draws: list[Draw | None], given: list[int]
     ) -> tuple[list[list[Drawn]], dict[int, StageError]]:
         """Run a step of the engine; return the tokens drawn, and the errors of custom stages by place."""
+        sequences = [lane.sequence for lane in lanes if lane.sequence is not None]  # all are opened
         if not any(draw and draw.stages for draw in draws):  # the usual case
-            return self._engine.step(sequences, tokens, draws, given), {}
+            return self._kept.relieved(lambda: self._engine.step(sequences, tokens, draws, given)), {}
         from gpt2lab.generation import custom_draws  # imported only for custom stages, because it takes time
 
         return custom_draws.step(self._engine, sequences, tokens, draws, given)
@@ -287,6 +302,9 @@ class Scheduler:
     ) -> None:
         """Append ``drawn`` to ``sample`` and prepare its next step; end it at its limit or on ``error``."""
         text, last = sample.text, len(sample.text) + len(drawn) == sample.end
+        first = len(text) == len(sample.request.prompt)
+        if first:
+            self.known[sample.id] = sample.known
         for token, logprob, top in drawn:
             text.append(token)
             events.append(Event(sample.id, token, logprob, last and len(text) == sample.end, top))
@@ -301,26 +319,48 @@ class Scheduler:
         if last:
             self.remove(sample.id)
         elif len(text) - sample.start > self._n_ctx:
-            self._free(sample)
+            (self._keep if sample.given == len(sample.request.prompt) else self._free)(sample)  # later ones come once
             sample.start = sample.fed = window_start(len(text), self._n_ctx)
             sample.given = len(text)
         elif sample.fed >= len(text) and sample.sequence is not None:  # wrong guesses were fed
             sample.fed = len(text) - 1
             self._engine.truncate_sequence(sample.sequence, sample.fed - sample.start)
+        if first and sample.sequence is not None:
+            prompt = text[sample.start : sample.given]
+            self._kept.share(sample.sequence, prompt, len(prompt), sample.client)
 
     # ---- sequences --------------------------------------------------------------------------------------------------
 
-    def _sequence(self, lane: Lane) -> int:
+    def _opened(self, sample: SampleLane) -> Lane:
+        """Return the lane to feed for a sample, its own or its prompt's, with a sequence."""
+        if not sample.started:
+            self._open(sample.prompt)
+            if not self._start(sample):
+                return sample.prompt
+        self._open(sample)
+        return sample
+
+    def _open(self, lane: Lane) -> None:
+        """Give a lane that has no sequence one that holds as much of its text as is kept."""
         if lane.sequence is None:
-            lane.sequence = self._own(self._engine.new_sequence())
-        return lane.sequence
+            sequence, lane.known = self._kept.begin(lane.before, lane.given - lane.start, lane.client)
+            lane.sequence = self._own(sequence)
+            lane.fed = lane.start + lane.known
 
     def _own(self, sequence: int) -> int:
         self._sequences.add(sequence)
         return sequence
 
+    def _keep(self, lane: Lane) -> None:
+        """Hand over the sequence of a lane that ends, if it has one."""
+        if lane.sequence is not None:
+            self._sequences.discard(lane.sequence)
+            held = lane.before[: lane.fed - lane.start]  # after it, a sequence may hold wrong guesses
+            self._kept.end(lane.sequence, held, lane.given - lane.start, lane.client)
+            lane.sequence = None
+
     def _free(self, lane: Lane) -> None:
         if lane.sequence is not None:
             self._sequences.discard(lane.sequence)
-            self._engine.free_sequence(lane.sequence)
+            self._kept.free(lane.sequence)
             lane.sequence = None
