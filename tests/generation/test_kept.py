@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from threading import Thread
@@ -65,10 +65,13 @@ Result = list[tuple[int, float]]
 
 
 def results(
-    engine: Engine, requests: list[Request], kept: KeptPrompts | None = None, batch_size: int | None = None, **more
+    engine: Engine, requests: Sequence[Request], kept: KeptPrompts | None = None, batch_size: int | None = None, **more
 ) -> list[Result]:
-    """Run requests together, each with a client; return what each draws."""
-    clients, guess = more.get("clients", [None] * len(requests)), more.get("guess")
+    """Run requests together, each with a client; return what each draws.
+
+    ``stops``: request number → number of tokens after which it is removed, as at a stop string.
+    """
+    clients, guess, stops = more.get("clients", [None] * len(requests)), more.get("guess"), more.get("stops", {})
     drawn: dict[int, Result] = {n: [] for n in range(len(requests))}
     speculation = guess(engine.config) if guess else None
     with Scheduler(engine, batch_size=batch_size, speculation=speculation, kept=kept) as scheduler:
@@ -76,7 +79,10 @@ def results(
             scheduler.submit(wanted, client=client)
         while scheduler.busy:
             for event in scheduler.step():
-                drawn[event.request].append((event.token, event.logprob))
+                if len(drawn[event.request]) < stops.get(event.request, MUCH):
+                    drawn[event.request].append((event.token, event.logprob))
+                if len(drawn[event.request]) == stops.get(event.request):
+                    scheduler.remove(event.request)
     return list(drawn.values())
 
 
@@ -101,8 +107,11 @@ def tiny() -> Iterator[Engine]:
 
 
 @st.composite
-def histories(draw) -> list[list[tuple[Request, int]]]:
-    """Return rounds of requests and their clients, whose prompts begin like earlier prompts and their completions."""
+def histories(draw) -> list[list[tuple[Request, int, int]]]:
+    """Return rounds of requests, each with a client and the number of tokens after which it stops.
+
+    Their prompts begin like earlier prompts and their completions.
+    """
     texts: list[tuple[int, ...]] = [(5, 6, 7) * 30]
     rounds = []
     for _ in range(draw(st.integers(1, 4))):
@@ -112,10 +121,10 @@ def histories(draw) -> list[list[tuple[Request, int]]]:
             prompt = (*draw(st.sampled_from(texts))[:cut], *draw(st.lists(st.integers(5, 7), max_size=3))) or (5,)
             params = draw(st.sampled_from([SamplingParams(top_k=2), SamplingParams(temperature=0)]))
             wanted = Request(prompt, params, 1, draw(st.integers(0, 2)), draw(st.integers(1, 30)), slide=True)
-            together.append((wanted, draw(st.integers(0, 1))))
+            together.append((wanted, draw(st.integers(0, 1)), draw(st.integers(1, 40))))
             texts.append(prompt)
         rounds.append(together)
-        texts += [(*wanted.prompt, *COLD.of(wanted)) for wanted, _ in together]
+        texts += [(*wanted.prompt, *COLD.of(wanted)) for wanted, _, _ in together]
     return rounds
 
 
@@ -152,9 +161,11 @@ def test_kept_prompts_change_no_bit_and_take_no_more_than_they_may(tiny, rounds,
     kept = KeptPrompts(tiny, n_bytes)
     try:
         for together in rounds:
-            requests, clients = [wanted for wanted, _ in together], [client for _, client in together]
-            drawn = results(tiny, requests, kept, batch_size, clients=clients, guess=guess)
-            assert drawn == [COLD.result(wanted) for wanted in requests]
+            requests, clients, stops = zip(*together, strict=True)
+            drawn = results(
+                tiny, requests, kept, batch_size, clients=clients, guess=guess, stops=dict(enumerate(stops))
+            )
+            assert drawn == [COLD.result(wanted)[:n] for wanted, _, n in together]
             assert kept.held_bytes == tiny.kv_cache_bytes <= n_bytes
     finally:
         kept.clear()
@@ -213,7 +224,7 @@ def test_requests_that_came_together_find_what_the_first_of_them_was_fed() -> No
     assert engine.n_fed < 2 * 600 + 5 * 10
 
 
-def test_the_first_window_of_a_text_that_slid_is_kept_and_so_is_the_last() -> None:
+def test_the_prompt_of_a_text_that_slid_is_kept_and_so_is_its_last_window() -> None:
     engine = Toy(n_ctx=20)
     kept = KeptPrompts(engine, MUCH)
     long = request(range(12), limit=60, slide=True)
@@ -273,6 +284,15 @@ def test_a_text_that_another_begins_with_is_not_kept_twice() -> None:
         fed_by(engine, request([1] * length, limit=1), kept)
     assert kept_texts(kept) == [(1,) * 9]
     assert len(engine.sequences) == 1
+
+
+def test_wrong_guesses_at_the_end_of_a_sequence_are_not_kept() -> None:
+    engine = Toy()
+    kept = KeptPrompts(engine, MUCH)
+    sequence = engine.new_sequence()
+    engine.step([sequence], [[1, 2, 3, 4, 5, 6]], [None])
+    kept.end(sequence, [1, 2, 3], 3)
+    assert engine.sequences == {sequence: [1, 2, 3]} and kept.held_bytes == 4
 
 
 def test_texts_that_share_blocks_are_counted_once() -> None:

@@ -319,7 +319,7 @@ class Scheduler:
         if last:
             self.remove(sample.id)
         elif len(text) - sample.start > self._n_ctx:
-            (self._keep if sample.given == len(sample.request.prompt) else self._free)(sample)  # later ones come once
+            self._free(sample)
             sample.start = sample.fed = window_start(len(text), self._n_ctx)
             sample.given = len(text)
         elif sample.fed >= len(text) and sample.sequence is not None:  # wrong guesses were fed
