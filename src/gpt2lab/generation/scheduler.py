@@ -19,6 +19,7 @@ from gpt2lab.engines.protocol import Draw
 from gpt2lab.errors import ContextError, UsageError
 from gpt2lab.generation.admission import Admission
 from gpt2lab.generation.kept import KeptPrompts
+from gpt2lab.generation.lane_sequences import LaneSequences
 from gpt2lab.generation.requests import Event, Lane, PromptLane, Request, SampleLane
 from gpt2lab.generation.shares import Shares
 from gpt2lab.generation.speculation import Wish
@@ -73,14 +74,16 @@ class Scheduler:
         self._speculation = speculation
         self._kept = kept or KeptPrompts(engine)
         self._n_ctx = engine.config.n_ctx
+        self._sequences = LaneSequences(engine, self._kept)
         max_tokens = available_memory() // KV_CACHE_SHARE // engine.kv_cache_bytes_per_token
         self._shares = Shares()
-        self._admission = Admission(self._shares, batch_size or MAX_BATCH, max_tokens, self._n_ctx, self._free)
+        self._admission = Admission(
+            self._shares, batch_size or MAX_BATCH, max_tokens, self._n_ctx, self._sequences.free
+        )
         self._ids = count()
         self._steps = count(1)
         self._samples: dict[int, SampleLane] = {}
         self._prompts: dict[tuple[Hashable, tuple[int, ...]], PromptLane] = {}
-        self._sequences: set[int] = set()
         self.let_in: list[int] = []
         """Numbers of the samples that the last :meth:`step` admitted."""
         self.known: dict[int, int] = {}
@@ -146,11 +149,11 @@ class Scheduler:
         self._admission.remove(sample)
         if self._speculation and sample.guesser:
             self._speculation.stop(sample.guesser)
-        self._keep(sample)
+        self._sequences.keep(sample)
         if not sample.started:
             self._count_out(sample)
             if not sample.prompt.unstarted:
-                self._keep(sample.prompt)
+                self._sequences.keep(sample.prompt)
 
     def step(self) -> list[Event]:
         """Admit samples, feed them, and draw for each sample whose text has all been fed.
@@ -185,8 +188,7 @@ class Scheduler:
         self._samples.clear()
         self._admission.clear()
         self._prompts.clear()
-        while self._sequences:
-            self._kept.free(self._sequences.pop())
+        self._sequences.close()
         if self._speculation:
             self._speculation.close()
 
@@ -205,14 +207,9 @@ class Scheduler:
         It starts when the shared part of its prompt has been fed, or when no other sample needs that part.
         """
         prompt = sample.prompt
-        if prompt.unstarted == 1:
-            sample.sequence, prompt.sequence = prompt.sequence, None
-        elif prompt.fed < len(prompt.text):
+        if prompt.unstarted > 1 and prompt.fed < len(prompt.text):
             return False
-        elif prompt.sequence is not None:
-            sample.sequence = self._own(self._kept.fork(prompt.sequence, prompt.fed))
-        sample.fed = sample.start + prompt.fed
-        sample.known = prompt.known
+        self._sequences.hand_on(prompt, sample)
         sample.started = True
         self._count_out(sample)
         return True
@@ -238,7 +235,6 @@ class Scheduler:
         behind: list[SampleLane] = []
         for sample in running:
             if (sample.started or self._start(sample)) and sample.fed == len(sample.text) - 1:
-                self._open(sample)
                 work.append((sample, sample.text[sample.fed :]))
             else:
                 behind.append(sample)
@@ -263,11 +259,20 @@ class Scheduler:
             sample.share.fed = step
             yield lane, ids
 
+    def _opened(self, sample: SampleLane) -> Lane:
+        """Return the lane to feed for a sample, its own or its prompt's, after it has taken what is kept."""
+        if not sample.started:
+            self._sequences.open(sample.prompt)
+            if not self._start(sample):
+                return sample.prompt
+        self._sequences.open(sample)
+        return sample
+
     def _run(
         self, lanes: list[Lane], tokens: list[list[int]], draws: list[Draw | None], given: list[int]
     ) -> tuple[list[list[Drawn]], dict[int, StageError]]:
         """Run a step of the engine; return the tokens drawn, and the errors of custom stages by place."""
-        sequences = [lane.sequence for lane in lanes if lane.sequence is not None]  # all are opened
+        sequences = [self._sequences.open(lane) for lane in lanes]
         if not any(draw and draw.stages for draw in draws):  # the usual case
             return self._kept.relieved(lambda: self._engine.step(sequences, tokens, draws, given)), {}
         from gpt2lab.generation import custom_draws  # imported only for custom stages, because it takes time
@@ -319,48 +324,11 @@ class Scheduler:
         if last:
             self.remove(sample.id)
         elif len(text) - sample.start > self._n_ctx:
-            self._free(sample)
+            self._sequences.free(sample)
             sample.start = sample.fed = window_start(len(text), self._n_ctx)
             sample.given = len(text)
         elif sample.fed >= len(text) and sample.sequence is not None:  # wrong guesses were fed
             sample.fed = len(text) - 1
             self._engine.truncate_sequence(sample.sequence, sample.fed - sample.start)
-        if first and sample.sequence is not None:
-            prompt = text[sample.start : sample.given]
-            self._kept.share(sample.sequence, prompt, len(prompt), sample.client)
-
-    # ---- sequences --------------------------------------------------------------------------------------------------
-
-    def _opened(self, sample: SampleLane) -> Lane:
-        """Return the lane to feed for a sample, its own or its prompt's, with a sequence."""
-        if not sample.started:
-            self._open(sample.prompt)
-            if not self._start(sample):
-                return sample.prompt
-        self._open(sample)
-        return sample
-
-    def _open(self, lane: Lane) -> None:
-        """Give a lane that has no sequence one that holds as much of its text as is kept."""
-        if lane.sequence is None:
-            sequence, lane.known = self._kept.begin(lane.before, lane.given - lane.start, lane.client)
-            lane.sequence = self._own(sequence)
-            lane.fed = lane.start + lane.known
-
-    def _own(self, sequence: int) -> int:
-        self._sequences.add(sequence)
-        return sequence
-
-    def _keep(self, lane: Lane) -> None:
-        """Hand over the sequence of a lane that ends, if it has one."""
-        if lane.sequence is not None:
-            self._sequences.discard(lane.sequence)
-            held = lane.before[: lane.fed - lane.start]  # after it, a sequence may hold wrong guesses
-            self._kept.end(lane.sequence, held, lane.given - lane.start, lane.client)
-            lane.sequence = None
-
-    def _free(self, lane: Lane) -> None:
-        if lane.sequence is not None:
-            self._sequences.discard(lane.sequence)
-            self._kept.free(lane.sequence)
-            lane.sequence = None
+        if first:
+            self._sequences.share(sample)
