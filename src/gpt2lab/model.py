@@ -16,7 +16,6 @@ from gpt2lab.engines.lazy import Engines
 from gpt2lab.engines.precision import check_device
 from gpt2lab.errors import ContextError, UsageError
 from gpt2lab.generation.completion import Completion, Piece, Prompt
-from gpt2lab.generation.kept import KeptPrompts
 from gpt2lab.generation.options import (
     GenerationArguments,
     Options,
@@ -39,6 +38,7 @@ from gpt2lab.generation.plan import (
 )
 from gpt2lab.generation.run import check_errors, generate_pieces, in_order
 from gpt2lab.generation.scheduler import Scheduler
+from gpt2lab.generation.sequences import Sequences
 from gpt2lab.generation.speculation import Speculation, check_draft
 from gpt2lab.tokenizer import Tokenizer
 
@@ -141,7 +141,7 @@ class LanguageModel:
         self._engines = engines
         self._draft = draft
         self._prompt_cache = prompt_cache
-        self._kept_prompts: list[KeptPrompts] = []
+        self._kept: list[Sequences] = []
         known = tokenizer.n_vocab if tokenizer else self.config.n_vocab
         self._banned = {id: float("-inf") for id in range(known, self.config.n_vocab)}  # ids without a text
 
@@ -260,7 +260,7 @@ class LanguageModel:
         checked, plans = self.plan(prompts, **options)
         engine = self._engines.generating
         draft = self._draft.generating if self._draft and checked.speculation == "auto" else None
-        return generate_pieces(engine, self.tokenizer, plans, n, checked, first_index, draft, self._kept)
+        return generate_pieces(engine, self.tokenizer, plans, n, checked, first_index, draft, self._sequences)
 
     def plan(self, prompts: Sequence[Prompt], **options: Unpack[GenerationArguments]) -> tuple[Options, list[Plan]]:
         """Check the options and encode the prompts, for callers with their own :meth:`scheduler`, such as the server.
@@ -277,24 +277,28 @@ class LanguageModel:
         *,
         batch_size: int | None = None,
         speculation: Literal["auto", "off"] = "auto",
-        kept: KeptPrompts | None = None,
+        sequences: Sequences | None = None,
     ) -> Scheduler:
         """Return a scheduler on the generating engine, for the caller's own requests; close it to free its memory.
 
-        ``kept`` are the prompts that it need not compute again; default: the model's own.
+        ``sequences`` may keep prompts; default: the model's own.
         """
         engine = self._engines.generating
         draft = self._draft.generating if self._draft and speculation == "auto" else None
         guessing = Speculation(self.config, draft) if speculation == "auto" else None
-        return Scheduler(engine, batch_size=batch_size, speculation=guessing, kept=kept or self._kept)
+        return Scheduler(engine, batch_size=batch_size, speculation=guessing, sequences=sequences or self._sequences)
 
     @property
-    def _kept(self) -> KeptPrompts:
-        """The texts that ``prompt_cache`` keeps, made on first use with the engine that they belong to."""
-        if not self._kept_prompts:
+    def _sequences(self) -> Sequences:
+        """The sequences of the generating engine; with a prompt cache, what it keeps."""
+        if not self._prompt_cache:
+            return Sequences(self._engines.generating)
+        if not self._kept:
+            from gpt2lab.generation.kept import KeptPrompts  # imported only here: most starts keep nothing
+
             made = KeptPrompts(self._engines.generating, self._prompt_cache)
-            self._kept_prompts.append(made)  # of several threads that come here at once, all use the first one's
-        return self._kept_prompts[0]
+            self._kept.append(made)  # of several threads that come here at once, all use the first one's
+        return self._kept[0]
 
     def logits(self, prompt: Prompt) -> npt.NDArray[np.float32]:
         """Return the logits after every token of ``prompt``: float32 [tokens, n_vocab]; one row for an empty prompt.

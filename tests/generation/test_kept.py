@@ -74,7 +74,7 @@ def results(
     clients, guess, stops = more.get("clients", [None] * len(requests)), more.get("guess"), more.get("stops", {})
     drawn: dict[int, Result] = {n: [] for n in range(len(requests))}
     speculation = guess(engine.config) if guess else None
-    with Scheduler(engine, batch_size=batch_size, speculation=speculation, kept=kept) as scheduler:
+    with Scheduler(engine, batch_size=batch_size, speculation=speculation, sequences=kept) as scheduler:
         for wanted, client in zip(requests, clients, strict=True):
             scheduler.submit(wanted, client=client)
         while scheduler.busy:
@@ -206,7 +206,7 @@ def test_a_second_request_is_fed_only_what_is_new() -> None:
 
 def test_a_prompt_is_known_while_the_first_request_still_draws() -> None:
     engine = Toy()
-    with Scheduler(engine, kept=KeptPrompts(engine, MUCH)) as scheduler:
+    with Scheduler(engine, sequences=KeptPrompts(engine, MUCH)) as scheduler:
         scheduler.submit(request(range(40), limit=50))
         while not scheduler.step():
             pass
@@ -238,7 +238,7 @@ def test_the_scheduler_reports_how_much_of_each_prompt_was_known() -> None:
     engine = Toy()
     kept = KeptPrompts(engine, MUCH)
     for _ in range(2):
-        with Scheduler(engine, kept=kept) as scheduler:
+        with Scheduler(engine, sequences=kept) as scheduler:
             one = scheduler.submit(request(range(9), limit=1))
             other = scheduler.submit(request(range(9), 1, limit=1))
             known = {}
@@ -426,7 +426,7 @@ def test_threads_share_a_model_s_prompt_cache() -> None:
         thread.join()
     alone = [cold.generate(prompt, n=1, length=5, seed=1) for prompt in prompts]
     assert found == {number: alone[number::2] * 2 for number in range(4)}
-    assert model.engine.kv_cache_bytes == model._kept.held_bytes <= 100_000  # type: ignore[attr-defined]
+    assert model.engine.kv_cache_bytes == model._sequences.held_bytes <= 100_000  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("size", [-1, 1.5, "much"])

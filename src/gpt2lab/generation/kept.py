@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from weakref import ref
 
 from gpt2lab.engines.forks import let_fork
+from gpt2lab.generation.sequences import Begun, Sequences
 from gpt2lab.system.memory import available_memory
 
 if TYPE_CHECKING:
@@ -38,14 +39,6 @@ _Text = tuple[int, ...]
 """Token ids; ``~id`` for a drawn token if the engine computes given and drawn tokens in different ways."""
 
 
-class Begun(NamedTuple):
-    """A new sequence."""
-
-    sequence: int
-    known: int
-    """The number of tokens that it holds already."""
-
-
 class _Entry(NamedTuple):
     sequence: int
     blocks: tuple[int, ...]
@@ -60,14 +53,14 @@ class _Locks(NamedTuple):
     after_fork: Callable[[], object]
 
 
-class KeptPrompts:
-    """Up to ``n_bytes`` of keys and values of ``engine``; 0 keeps nothing. Several threads may share them.
+class KeptPrompts(Sequences):
+    """The sequences of ``engine``, of which up to ``n_bytes`` are kept when they end. Several threads may share them.
 
-    Callers get their sequences from here and hand them back here. ``clock`` returns the time in seconds.
+    ``clock`` returns the time in seconds.
     """
 
-    def __init__(self, engine: Engine, n_bytes: int = 0, clock: Callable[[], float] = time.monotonic) -> None:
-        self._engine = engine
+    def __init__(self, engine: Engine, n_bytes: int, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(engine)
         self._n_bytes = n_bytes
         self._clock = clock
         self._entries: OrderedDict[tuple[Hashable, _Text], _Entry] = OrderedDict()  # least recently used first
@@ -77,8 +70,7 @@ class KeptPrompts:
         self._references: Counter[int] = Counter()  # number of entries per block
         self._lock = Lock()
         self._timer: Timer | None = None
-        if n_bytes:
-            let_fork(self, _Locks(self._lock.acquire, self._lock.release))
+        let_fork(self, _Locks(self._lock.acquire, self._lock.release))
 
     @property
     def held_bytes(self) -> int:
@@ -86,22 +78,15 @@ class KeptPrompts:
         return len(self._references) * self._block_bytes
 
     def begin(self, tokens: Sequence[int], n_given: int, client: Hashable = None) -> Begun:
-        """Return a new sequence that holds the longest kept prefix of ``tokens``.
-
-        The first ``n_given`` of them count as given, the others as drawn; see
-        :meth:`gpt2lab.engines.protocol.Engine.step`.
-        """
-        if self._entries:
-            with self._lock:
-                known, text = self._longest(self._marked(tokens, n_given), client)
-                if known:
-                    return Begun(self._continued(self._used(client, text), known), known)
-        return Begun(self._engine.new_sequence(), 0)
+        """Return a new sequence that holds the longest kept prefix of ``tokens``."""
+        with self._lock:
+            known, text = self._longest(self._marked(tokens, n_given), client)
+            if known:
+                return Begun(self._continued(self._used(client, text), known), known)
+        return super().begin(tokens, n_given, client)
 
     def fork(self, sequence: int, n_tokens: int) -> int:
         """Return a copy of a sequence that holds ``n_tokens``."""
-        if not self._n_bytes:
-            return self._engine.fork_sequence(sequence)
         with self._lock:
             blocks = self._full_blocks(sequence, n_tokens)
             fork = self._engine.fork_sequence(sequence)
@@ -110,14 +95,13 @@ class KeptPrompts:
 
     def share(self, sequence: int, tokens: Sequence[int], n_given: int, client: Hashable = None) -> None:
         """Keep a copy of a sequence that begins with ``tokens``."""
-        if self._n_bytes and not self._covered(self._marked(tokens, n_given), client):
+        if not self._covered(self._marked(tokens, n_given), client):
             self.end(self.fork(sequence, len(tokens)), tokens, n_given, client)
 
     def end(self, sequence: int, tokens: Sequence[int], n_given: int, client: Hashable = None) -> None:
-        """Take a sequence that begins with ``tokens`` from a caller that needs it no longer: keep it or free it."""
-        if not (self._n_bytes and tokens):
-            self.free(sequence)
-            return
+        """Keep a sequence that begins with ``tokens``, or free it."""
+        if not tokens:
+            return self.free(sequence)
         text = self._marked(tokens, n_given)
         with self._lock:
             if longer := self._covered(text, client):
@@ -131,9 +115,9 @@ class KeptPrompts:
                 self._watch()
 
     def free(self, sequence: int) -> None:
-        """Free a caller's sequence; no lock is needed, for the end of an abandoned generator may call this anywhere."""
+        """Free a caller's sequence."""
         self._blocks.pop(sequence, None)
-        self._engine.free_sequence(sequence)
+        super().free(sequence)
 
     def clear(self) -> bool:
         """Drop everything and return its memory to the system; return whether there was anything."""
@@ -157,10 +141,7 @@ class KeptPrompts:
             self._engine.release_memory()
 
     def relieved(self, call: Callable[[], T]) -> T:
-        """Return ``call()``. If memory does not suffice for it, drop everything and call it once more.
-
-        ``call`` must have no effect if it raises MemoryError, as calls of an engine.
-        """
+        """Return ``call()``; if memory does not suffice for it, drop everything and call it once more."""
         try:
             return call()
         except MemoryError:

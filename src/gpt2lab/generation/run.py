@@ -16,9 +16,9 @@ from gpt2lab.generation.speculation import Speculation
 if TYPE_CHECKING:
     from gpt2lab.engines.protocol import Engine
     from gpt2lab.errors import StageError
-    from gpt2lab.generation.kept import KeptPrompts
     from gpt2lab.generation.options import Options
     from gpt2lab.generation.plan import Plan
+    from gpt2lab.generation.sequences import Sequences
     from gpt2lab.tokenizer import Tokenizer
 
 LOOKAHEAD = 1024
@@ -33,16 +33,16 @@ def generate_pieces(
     options: Options,
     first_index: int = 0,
     draft: Engine | None = None,
-    kept: KeptPrompts | None = None,
+    sequences: Sequences | None = None,
 ) -> Generator[Piece, None, None]:
     """Run ``n`` samples of every plan (None: endless samples of the only plan) and yield a piece for each token drawn.
 
     Pieces of samples that run together are interleaved. ``draft`` is a smaller model that guesses tokens ahead.
-    Everything that the engines hold is freed when the iterator ends or is closed, except what ``kept`` keeps.
+    Everything that the engines hold is freed when the iterator ends or is closed, except what ``sequences`` keep.
     """
     wanted = zip(count(first_index), _repeat(plans, n))
     speculation = Speculation(engine.config, draft) if options.speculation == "auto" else None
-    with Scheduler(engine, batch_size=options.batch_size, speculation=speculation, kept=kept) as scheduler:
+    with Scheduler(engine, batch_size=options.batch_size, speculation=speculation, sequences=sequences) as scheduler:
         running: Running[_Sample] = Running(scheduler)
         more = True
         while more or scheduler.busy:

@@ -18,9 +18,8 @@ from typing import TYPE_CHECKING
 from gpt2lab.engines.protocol import Draw
 from gpt2lab.errors import ContextError, UsageError
 from gpt2lab.generation.admission import Admission
-from gpt2lab.generation.kept import KeptPrompts
-from gpt2lab.generation.lane_sequences import LaneSequences
 from gpt2lab.generation.requests import Event, Lane, PromptLane, Request, SampleLane
+from gpt2lab.generation.sequences import LaneSequences, Sequences
 from gpt2lab.generation.shares import Shares
 from gpt2lab.generation.speculation import Wish
 from gpt2lab.generation.step_times import MAX_ROWS
@@ -55,9 +54,9 @@ class Scheduler:
     """A continuous-batching scheduler on ``engine`` that runs at most ``batch_size`` samples at a time.
 
     The default is :data:`MAX_BATCH`; fewer run if memory is short. ``speculation`` guesses tokens ahead (default:
-    nothing is guessed). ``kept`` are prompts that need not be fed again (default: none); those of ended samples join
-    them. As a context manager, it frees every sequence it made on exit. Raises :class:`~gpt2lab.errors.UsageError` for
-    a ``batch_size`` below 1.
+    nothing is guessed). ``sequences`` decide what is kept of prompts, and so need not be fed (default: nothing). As a
+    context manager, it frees every sequence it made on exit. Raises :class:`~gpt2lab.errors.UsageError` for a
+    ``batch_size`` below 1.
     """
 
     def __init__(
@@ -66,15 +65,15 @@ class Scheduler:
         *,
         batch_size: int | None = None,
         speculation: Speculation | None = None,
-        kept: KeptPrompts | None = None,
+        sequences: Sequences | None = None,
     ) -> None:
         if batch_size is not None and batch_size < 1:
             raise UsageError(f"batch_size must be at least 1, got {batch_size}")
         self._engine = engine
         self._speculation = speculation
-        self._kept = kept or KeptPrompts(engine)
+        self._all_sequences = sequences or Sequences(engine)
         self._n_ctx = engine.config.n_ctx
-        self._sequences = LaneSequences(engine, self._kept)
+        self._sequences = LaneSequences(self._all_sequences)
         max_tokens = available_memory() // KV_CACHE_SHARE // engine.kv_cache_bytes_per_token
         self._shares = Shares()
         self._admission = Admission(
@@ -274,7 +273,7 @@ class Scheduler:
         """Run a step of the engine; return the tokens drawn, and the errors of custom stages by place."""
         sequences = [self._sequences.open(lane) for lane in lanes]
         if not any(draw and draw.stages for draw in draws):  # the usual case
-            return self._kept.relieved(lambda: self._engine.step(sequences, tokens, draws, given)), {}
+            return self._all_sequences.relieved(lambda: self._engine.step(sequences, tokens, draws, given)), {}
         from gpt2lab.generation import custom_draws  # imported only for custom stages, because it takes time
 
         return custom_draws.step(self._engine, sequences, tokens, draws, given)
