@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import io
+import itertools
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
+from typing import IO
 
 import pytest
 
 import gpt2lab as package
 import needs
+from gpt2lab.cli import interactive
 
 TINY = str(Path(__file__).parents[1] / "golden" / "tiny")
 ASK = "Model prompt >>> "
@@ -84,6 +88,17 @@ def test_who_sits_at_a_terminal_is_told_how_to_end_it() -> None:
     assert errors == b"gpt2lab: seed 1\ngpt2lab: Ctrl-D ends the program\n"
 
 
+def read_until(file: IO[bytes], end: bytes) -> bytes:
+    """Return what ``file`` has up to ``end``; fail if it does not come within a minute."""
+    text = b""
+    while not text.endswith(end):
+        ready, _, _ = select.select([file], [], [], 60)
+        more = os.read(file.fileno(), 1) if ready else b""
+        assert more, f"{text!r} does not end in {end!r}"
+        text += more
+    return text
+
+
 @needs.mark("POSIX")
 def test_ctrl_c_stops_the_sample_and_not_the_program() -> None:
     command = [sys.executable, "-m", "gpt2lab", "interactive", "--length", "1000000", "--overflow", "slide"]
@@ -92,18 +107,73 @@ def test_ctrl_c_stops_the_sample_and_not_the_program() -> None:
     )
     assert process.stdin is not None
     assert process.stdout is not None
+    assert process.stderr is not None
     process.stdin.write(b"One\n")
     process.stdin.flush()
-    text = b""
-    while len(text) < 300:
-        text += os.read(process.stdout.fileno(), 1000)
+    read_until(process.stdout, HEADER.format(1).encode())
     process.send_signal(signal.SIGINT)
-    deadline = time.monotonic() + 60
-    while not text.endswith(RULE.encode() + ASK.encode()) and time.monotonic() < deadline:
-        text += os.read(process.stdout.fileno(), 1000)
+    read_until(process.stdout, RULE.encode() + ASK.encode())
     process.send_signal(signal.SIGINT)  # at the prompt it only prints a reminder of Ctrl-D
-    time.sleep(0.2)
-    rest, errors = process.communicate(b"", timeout=60)
+    errors = read_until(process.stderr, b"(Ctrl-D ends the program)\n")
+    rest, _ = process.communicate(b"", timeout=60)
     assert process.returncode == 0
     assert re.fullmatch(rb"gpt2lab: seed \d+\n\(stopped\)\n\n\(Ctrl-D ends the program\)\n", errors)
     assert rest == ASK.encode() + b"\n"
+
+
+class InterruptedOutput(io.StringIO):
+    """An output that gets a Ctrl-C as soon as it has printed for the ``at``-th time."""
+
+    def __init__(self, at: int) -> None:
+        super().__init__()
+        self.left = at
+
+    def flush(self) -> None:
+        super().flush()
+        self.left -= 1
+        if self.left == 0:
+            signal.raise_signal(signal.SIGINT)
+
+
+@needs.mark("the main thread")
+def test_ctrl_c_after_any_output_stops_a_sample_or_prints_a_reminder(monkeypatch) -> None:
+    for at in itertools.count(1):
+        output, errors = InterruptedOutput(at), io.StringIO()
+        monkeypatch.setattr(sys, "stdin", io.StringIO("One\nTwo\n"))
+        monkeypatch.setattr(sys, "stdout", output)
+        monkeypatch.setattr(sys, "stderr", errors)
+        interactive.command.main(["--model", TINY, "--length", "2", "--seed", "1"], standalone_mode=False)
+        if output.left > 0:  # it ended before
+            break
+        said = errors.getvalue().removeprefix("gpt2lab: seed 1\n")
+        assert re.fullmatch(r"\(stopped\)\n|\n\(.* the program\)\n", said), at
+        assert output.getvalue().count(RULE) == 2
+    assert at > 8
+
+
+@needs.mark("POSIX")
+def test_ctrl_c_just_before_a_read_does_not_wait_for_a_line() -> None:
+    # The thread takes the signal, so it does not end a read in the main thread, as if it came just before that.
+    script = """
+import os, signal, sys, threading
+from gpt2lab.cli.main import main
+threading.Thread(target=lambda: os.read(int(sys.argv[1]), 1) and signal.raise_signal(signal.SIGINT)).start()
+main(["interactive", "--seed", "1", "--model", sys.argv[2]])
+"""
+    theirs, ours = os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(theirs), TINY],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        pass_fds=[theirs],
+    )
+    assert process.stdout is not None
+    assert process.stderr is not None
+    read_until(process.stdout, ASK.encode())
+    os.write(ours, b"x")
+    read_until(process.stderr, b"(Ctrl-D ends the program)\n")
+    process.communicate(b"", timeout=60)
+    os.close(ours)
+    os.close(theirs)
+    assert process.returncode == 0

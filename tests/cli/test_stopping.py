@@ -2,11 +2,12 @@
 
 import signal
 import threading
+from collections.abc import Iterator
 
 import pytest
 
 import needs
-from gpt2lab.cli.stopping import StoppedBetween
+from gpt2lab.cli.stopping import StoppedBetween, reads_woken
 
 pytestmark = needs.mark("the main thread")
 
@@ -76,6 +77,50 @@ def test_what_is_ignored_stays_ignored() -> None:
             signal.raise_signal(signal.SIGTERM)
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def test_a_signal_kept_acts_when_the_next_interruptible_block_begins() -> None:
+    with StoppedBetween() as stopped:
+        signal.raise_signal(signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt), stopped.interruptible():
+            pytest.fail("went on")
+
+
+def test_the_signal_after_one_that_ended_a_block_is_kept() -> None:
+    reached = False
+    with pytest.raises(KeyboardInterrupt), StoppedBetween() as stopped:
+        try:
+            with stopped.interruptible():
+                signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            signal.raise_signal(signal.SIGINT)
+            reached = True
+    assert reached
+
+
+@pytest.fixture
+def no_alarm() -> Iterator[None]:
+    """Suspend the alarm of pytest-timeout."""
+    left, interval = signal.setitimer(signal.ITIMER_REAL, 0)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, left, interval)
+
+
+@needs.mark("POSIX")
+def test_an_alarm_of_somebody_else_stays(no_alarm) -> None:
+    signal.setitimer(signal.ITIMER_REAL, 1000)
+    before = signal.getsignal(signal.SIGALRM)
+    with reads_woken():
+        assert signal.getsignal(signal.SIGALRM) == before
+    assert signal.getitimer(signal.ITIMER_REAL)[0] > 900
+
+
+@needs.mark("POSIX")
+def test_the_alarm_that_wakes_reads_ends_with_the_block(no_alarm) -> None:
+    before = signal.getsignal(signal.SIGALRM)
+    with reads_woken():
+        assert signal.getitimer(signal.ITIMER_REAL)[1] > 0
+    assert (signal.getitimer(signal.ITIMER_REAL), signal.getsignal(signal.SIGALRM)) == ((0, 0), before)
 
 
 def test_in_another_thread_items_pass_too() -> None:

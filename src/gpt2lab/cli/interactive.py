@@ -20,6 +20,7 @@ from gpt2lab.cli.options import (
 )
 from gpt2lab.cli.output import header, print_as_made
 from gpt2lab.cli.prompts import hint_at_space
+from gpt2lab.cli.stopping import StoppedBetween, reads_woken
 from gpt2lab.errors import Gpt2LabError
 from gpt2lab.generation.options import make_options
 from gpt2lab.generation.run import in_order
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from gpt2lab.model import LanguageModel
 
 
+_QUESTION = "Model prompt >>> "
 _HOW_TO_END = ("Ctrl-Z and Enter end" if sys.platform == "win32" else "Ctrl-D ends") + " the program"
 
 
@@ -70,11 +72,18 @@ def command(nsamples: int, **arguments: Any) -> None:
     print(f"gpt2lab: seed {arguments['seed']}", file=sys.stderr)
     if sys.stdin.isatty():
         print(f"gpt2lab: {_HOW_TO_END}", file=sys.stderr)
+    with StoppedBetween() as stopped:
+        _converse(model, nsamples, arguments, stopped)
+
+
+def _converse(model: LanguageModel, nsamples: int, arguments: dict[str, Any], stopped: StoppedBetween) -> None:
+    """Ask and answer until the input ends."""
     first_index = 0
-    while (prompt := _ask()) is not None:
+    while (prompt := _ask(stopped)) is not None:
         hint_at_space([prompt])
         try:
-            _answer(model, prompt, nsamples, first_index, arguments)
+            with stopped.interruptible():
+                _answer(model, prompt, nsamples, first_index, arguments)
         except KeyboardInterrupt:
             print("(stopped)", file=sys.stderr)
         except Gpt2LabError as error:
@@ -83,11 +92,12 @@ def command(nsamples: int, **arguments: Any) -> None:
         first_index += nsamples
 
 
-def _ask() -> str | None:
+def _ask(stopped: StoppedBetween) -> str | None:
     """Ask for the next nonempty prompt; None at the end of the input."""
     while True:
         try:
-            prompt = input("Model prompt >>> ")
+            with reads_woken(), stopped.interruptible():
+                prompt = _read_line()
         except EOFError:
             print()
             return None
@@ -97,6 +107,16 @@ def _ask() -> str | None:
         if prompt:
             return prompt
         print("Prompt should not be empty!")
+
+
+def _read_line() -> str:
+    """Print the question and read a line; at a terminal it can be edited."""
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        return input(_QUESTION)  # which knows how far to erase
+    print(_QUESTION, end="", flush=True)  # input() discards a KeyboardInterrupt that is raised while it flushes
+    if line := sys.stdin.readline():
+        return line.removesuffix("\n")
+    raise EOFError
 
 
 def _answer(model: LanguageModel, prompt: str, nsamples: int, first_index: int, arguments: dict[str, Any]) -> None:

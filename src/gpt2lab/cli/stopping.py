@@ -5,26 +5,29 @@ from __future__ import annotations
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 
+_WAKE_SECONDS = 0.25
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 
 class StoppedBetween:
-    """A context in which signals interrupt the making of an item of :meth:`items`, but not the work on it.
+    """A context in which signals interrupt blocks that are :meth:`interruptible`, but not the work between them.
 
-    A signal that arrives during that work is kept until the next item is requested, or the block is left; a second one
-    acts at once. Signals that are ignored, or end the process without Python, stay as they are. Outside the main
-    thread, which alone may change signals, nothing changes.
+    A signal that arrives during that work is kept until the next such block begins, or the context is left; a second
+    one acts at once. A signal that ended such a block counts as the end of it: the next one is kept. Signals that are
+    ignored, or end the process without Python, stay as they are. Outside the main thread, which alone may change
+    signals, nothing changes.
     """
 
     def __init__(self) -> None:
         self._handlers: dict[int, Callable[[int, FrameType | None], Any]] = {}
         self._kept: int | None = None
-        self._making = False
+        self._interruptible = False
 
     def __enter__(self) -> StoppedBetween:
         if threading.current_thread() is threading.main_thread():
@@ -35,33 +38,68 @@ class StoppedBetween:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._making = True  # from here on signals act at once
+        self._interruptible = True  # from here on signals act at once
         for number, handler in self._handlers.items():
             signal.signal(number, handler)
         if kind is None:
             self._obey()
 
+    @contextmanager
+    def interruptible(self) -> Iterator[None]:
+        """Run a block in which signals act at once, beginning with one that was kept.
+
+        A ``try`` around the ``with`` catches what they raise, whenever they arrive: its handlers are not interrupted.
+        """
+        try:
+            self._interruptible = True
+            self._obey()
+            yield
+        finally:
+            self._interruptible = False
+
     def items(self, items: Iterable[Item]) -> Iterator[Item]:
-        """Yield ``items`` unchanged."""
+        """Yield ``items`` unchanged; the making of each is interruptible, and the work on it is not."""
         iterator = iter(items)
         while True:
             try:
-                self._making = True
-                self._obey()
-                item = next(iterator)
+                with self.interruptible():
+                    item = next(iterator)
             except StopIteration:
                 return
-            finally:
-                self._making = False
             yield item
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
-        if self._making or self._kept is not None:
-            self._handlers[number](number, frame)
+        if self._interruptible or self._kept is not None:
+            self._act(number, frame)
         else:
             self._kept = number
 
     def _obey(self) -> None:
         if self._kept is not None:
             number, self._kept = self._kept, None
-            self._handlers[number](number, None)
+            self._act(number, None)
+
+    def _act(self, number: int, frame: FrameType | None) -> None:
+        before, self._interruptible = self._interruptible, False  # an exception leaves the block: the next signal waits
+        self._handlers[number](number, frame)
+        self._interruptible = before
+
+
+@contextmanager
+def reads_woken() -> Iterator[None]:
+    """Run a block whose blocking reads return to Python a few times a second, so that it notices every signal.
+
+    A signal that arrives after Python's last look at its signals, but before the system call, does not end that call.
+    Nothing changes on Windows, outside the main thread, or if the process has an alarm already.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    if not main or not hasattr(signal, "setitimer") or signal.getitimer(signal.ITIMER_REAL)[0]:
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, lambda number, frame: None)
+    signal.setitimer(signal.ITIMER_REAL, _WAKE_SECONDS, _WAKE_SECONDS)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before or signal.SIG_DFL)
