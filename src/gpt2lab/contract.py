@@ -1,7 +1,8 @@
 """GPT-2's forward pass in float32, to the bit: the order of every operation and of every rounding, in NumPy.
 
 ``reference.py`` says what GPT-2 computes; this module says how the native core rounds it on the way, on every
-processor. It is slow and written to be read. docs/precision.md explains the rules:
+processor. It is slow and written to be read. If a bit changes, ``gpt2lab.version.CONTRACT`` rises. docs/precision.md
+explains the rules:
 
 * A product is one chain of fused multiply-adds over the inputs in their order, and it begins with the bias.
 * Every other operation is rounded separately. A sum over a row goes through 16 lanes, which are then added in halves.

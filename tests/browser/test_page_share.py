@@ -7,6 +7,8 @@ import json
 
 import pytest
 
+from gpt2lab.version import CONTRACT
+
 from .playground import branch, show, text, visit, write
 
 pytestmark = pytest.mark.slow
@@ -63,6 +65,23 @@ def test_a_link_made_with_other_weights_says_so(page, new_page, link):
     told(other, "It was made with tales (fp_000000000000), which this server does not have")
 
 
+def test_a_link_made_under_another_contract_says_so_in_one_line(page, new_page, link):
+    other = new_page()
+    other.goto(hashed(packed(link) | {"contract": 7, "fingerprint": "fp_000000000000"}))
+    told(
+        other, f"It was made under version 7 of gpt2lab's contract, and this server has version {CONTRACT}. All 3 texts"
+    )
+
+
+def test_a_link_from_before_contracts_had_versions_still_opens(page, new_page, link):
+    story = {name: value for name, value in packed(link).items() if name != "contract"}
+    other = new_page()
+    other.goto(hashed(story | {"fingerprint": "fp_000000000000"}))
+    told(
+        other, f"It was made under version 1 of gpt2lab's contract, and this server has version {CONTRACT}. All 3 texts"
+    )
+
+
 def test_a_text_that_comes_out_otherwise_is_not_called_the_same(new_page, page, link):
     story = packed(link) | {"check": [24, "00000000"]}
     other = new_page()
@@ -76,6 +95,7 @@ def test_a_text_that_comes_out_otherwise_is_not_called_the_same(new_page, page, 
         ({"gpt2lab": 99}, "It was made by another version of gpt2lab."),
         ({"branches": [{"parent": 5}]}, "It is damaged, or not a gpt2lab story."),
         ({"settings": {"temperature": -1}}, "It is damaged, or not a gpt2lab story."),
+        ({"contract": "2"}, "It is damaged, or not a gpt2lab story."),
     ],
 )
 def test_a_damaged_link_is_refused_in_a_sentence(page, change, words):

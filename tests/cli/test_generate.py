@@ -18,6 +18,7 @@ import gpt2lab as package
 import needs
 from gpt2lab.generation.completion import Completion, Piece
 from gpt2lab.sampling.declaration import PARAMETERS
+from gpt2lab.version import CONTRACT
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 TINY = str(GOLDEN / "tiny")
@@ -109,6 +110,7 @@ def test_json_lines_keep_prompt_and_completion_apart(gpt2lab, model) -> None:
             "seed": 1,
             "index": index,
             "finish_reason": "length",
+            "contract": CONTRACT,
         }
         for index, completion in enumerate(expected)
     ]

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 
 import needs
+from gpt2lab.engines.precision import EVERY_PROCESSOR, WITH_MATRIX_UNIT, WITHOUT_MATRIX_UNIT, machine_group
+from gpt2lab.errors import UsageError
 
 TINY = str(Path(__file__).parents[1] / "golden" / "tiny")
 
@@ -111,7 +113,8 @@ def test_a_worker_makes_the_part_that_it_is_given(order, gpt2lab, prompts):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"version": "0.0.0"}, "gpt2lab 0.0.0 started the job, but a worker has"),
+        ({"version": "0.0.0"}, "gpt2lab 0.0.0 (contract 2) started the job, but a worker has"),
+        ({"contract": 1}, "(contract 1) started the job, but a worker has"),
         ({"digest": "another"}, "than the machine that started the job"),
         ({"model": {"name_or_path": "/not/here"}}, "no model at /not/here"),
     ],
@@ -126,3 +129,31 @@ def test_a_worker_that_would_make_another_text_refuses_as_a_row(order, change, m
     ((number, kind, data),) = _rows_of(table)
     assert (number, kind) == (4, ERROR)
     assert message in data.decode()
+
+
+@needs.mark("a CPU with AMX")
+@pytest.mark.parametrize("group", [WITH_MATRIX_UNIT, WITHOUT_MATRIX_UNIT])
+def test_a_worker_computes_in_the_group_of_the_machine_that_began(order, monkeypatch, group):
+    from gpt2lab.jobs.generating import Writer
+
+    monkeypatch.setenv("GPT2LAB_ISA", "avx2" if group == WITH_MATRIX_UNIT else "amx")
+    worker = Writer(dataclasses.replace(order, processors=group))
+    assert machine_group("bfloat16", worker._model.engine.instruction_set) == group
+
+
+def test_a_worker_without_a_matrix_unit_refuses_a_job_that_needs_one(order, monkeypatch):
+    from gpt2lab import _native
+    from gpt2lab.jobs.generating import Writer
+
+    monkeypatch.setenv("GPT2LAB_ISA", "baseline")
+    monkeypatch.setattr(_native, "instruction_sets", lambda: ["baseline"])
+    with pytest.raises(UsageError, match="which a worker lacks: start it with another GPT2LAB_ISA"):
+        Writer(dataclasses.replace(order, processors=WITH_MATRIX_UNIT))
+
+
+def test_a_worker_uses_its_own_instruction_set_where_all_give_the_same_bits(order, monkeypatch):
+    from gpt2lab.jobs.generating import Writer
+
+    monkeypatch.setenv("GPT2LAB_ISA", "baseline")
+    worker = Writer(dataclasses.replace(order, processors=EVERY_PROCESSOR))
+    assert worker._model.engine.instruction_set == "baseline"

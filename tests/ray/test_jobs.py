@@ -17,6 +17,7 @@ import needs
 from gpt2lab.jobs import generating
 from gpt2lab.jobs.outputs import LocalOutput
 from gpt2lab.jobs.parts import Parts
+from gpt2lab.version import CONTRACT
 
 TINY = str(Path(__file__).parents[1] / "golden" / "tiny")
 
@@ -176,6 +177,42 @@ def test_a_job_goes_on_only_as_it_was_begun(job, tmp_path, monkeypatch, broken_o
     result = job(tmp_path / "out.jsonl", *more, "--overwrite")
     assert result.exit_code == 0, result.output
     assert "already" not in result.stderr
+
+
+def test_a_job_of_before_contracts_had_versions_is_not_mixed_with_this_one(job, tmp_path, monkeypatch, broken_off):
+    broken_off(2)
+    job(tmp_path / "out.jsonl")
+    monkeypatch.undo()
+    record = tmp_path / "out.jsonl.parts" / "job.json"
+    settings = json.loads(record.read_text())["settings"]
+    assert settings.pop("contract") == CONTRACT
+    record.write_text(json.dumps({"settings": settings}))
+    result = job(tmp_path / "out.jsonl")
+    assert result.exit_code == 2
+    assert f"belongs to a job with a different contract (1, not {CONTRACT})" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_job_in_float32_goes_on_with_any_instruction_set(job, tmp_path, monkeypatch, broken_off):
+    broken_off(2)
+    job(tmp_path / "out.jsonl", "--precision", "float32")
+    monkeypatch.undo()
+    monkeypatch.setenv("GPT2LAB_ISA", "baseline")
+    assert job(tmp_path / "out.jsonl", "--precision", "float32").exit_code == 0
+    monkeypatch.delenv("GPT2LAB_ISA")
+    assert job(tmp_path / "whole.jsonl", "--precision", "float32").exit_code == 0
+    assert (tmp_path / "out.jsonl").read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+
+
+@needs.mark("a CPU with AMX")
+def test_a_job_in_bfloat16_goes_on_only_in_its_group_of_processors(job, tmp_path, monkeypatch, broken_off):
+    broken_off(2)
+    job(tmp_path / "out.jsonl", "--precision", "bfloat16")
+    monkeypatch.undo()
+    monkeypatch.setenv("GPT2LAB_ISA", "avx2")
+    result = job(tmp_path / "out.jsonl", "--precision", "bfloat16")
+    assert result.exit_code == 2
+    assert "belongs to a job with different processors" in result.stderr
 
 
 def test_the_output_is_never_the_prompts(job, prompts):

@@ -14,14 +14,18 @@ import numpy as np
 import pytest
 
 import gpt2lab
+from gpt2lab import _native
 from gpt2lab.config import ModelConfig
+from gpt2lab.engines.precision import machine_group
 from gpt2lab.sampling.declaration import SamplingParams
 from gpt2lab.sampling.rules import sample
-from gpt2lab.serving import page_files, worker
+from gpt2lab.serving import models, page_files, worker
 from gpt2lab.serving.logit_reader import LogitReader
+from gpt2lab.serving.models import fingerprint
 from gpt2lab.serving.playground import vocabulary_of
 from gpt2lab.serving.settings import Settings
 from gpt2lab.tokenizer import Tokenizer
+from gpt2lab.version import CONTRACT
 
 from .conftest import PROMPT, eventually
 
@@ -125,6 +129,24 @@ def test_a_card_tells_what_a_model_is(api, tales):
     assert facts["fingerprint"] == api.complete(prompt=PROMPT, max_tokens=1).json()["system_fingerprint"]
     assert ModelConfig.from_hparams(facts) == tales.config and facts["n_parameters"] == tales.config.n_params
     assert facts["precision"] == tales.precision and facts["end_of_text"] == 50256
+    assert facts["contract"] == CONTRACT
+
+
+def test_a_fingerprint_is_the_same_on_every_processor_of_a_group(tales, monkeypatch):
+    found = {}
+    for isa in _native.instruction_sets():
+        monkeypatch.setenv("GPT2LAB_ISA", isa)
+        for precision in ("float32", "bfloat16"):
+            group = precision, machine_group(precision, isa)
+            found.setdefault(group, set()).add(fingerprint(gpt2lab.load("tales", precision=precision)))
+    assert all(len(fingerprints) == 1 for fingerprints in found.values())
+    assert len(set.union(*found.values())) == len(found)
+
+
+def test_a_fingerprint_changes_with_the_contract(tales, monkeypatch):
+    before = fingerprint(tales)
+    monkeypatch.setattr(models, "CONTRACT", CONTRACT + 1)
+    assert fingerprint(tales) != before
 
 
 def test_the_vocabulary_has_the_bytes_of_every_token(api, tales):

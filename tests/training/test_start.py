@@ -14,13 +14,14 @@ from gpt2lab.config import ModelConfig
 from gpt2lab.errors import Gpt2LabError, TrainingError, UsageError
 from gpt2lab.system.hashing import sha256_of
 from gpt2lab.system.locks import Hold
-from gpt2lab.training import card
+from gpt2lab.training import card, checkpoints
 from gpt2lab.training.checkpoints import states
 from gpt2lab.training.job import Job
 from gpt2lab.training.loop import Trainer
 from gpt2lab.training.reporting import Lines
 from gpt2lab.training.settings import Settings
 from gpt2lab.training.start import Session
+from gpt2lab.version import CONTRACT
 from gpt2lab.weights import open_checkpoint
 
 SHAPE = ModelConfig(n_vocab=50257, n_ctx=16, n_embd=8, n_head=2, n_layer=1)
@@ -238,7 +239,7 @@ def test_the_run_folder_has_a_model_card_of_the_newest_save(capsys):
     run(3, learning_rate=1e-2)
     card = Path("checkpoint/run1/README.md").read_text()
     assert "trained from random weights" in card
-    assert "The model in this folder is that of\nupdate 3; 3 of 3 updates have been made." in card
+    assert "The model in this folder is that of update 3; 3 of 3 updates have been made." in card
     assert f"| `text.txt` | | `{sha256_of(Path('text.txt'))}` |" in card
     run(4, learning_rate=1e-2)
     assert "4 of 4 updates" in Path("checkpoint/run1/README.md").read_text()
@@ -285,6 +286,27 @@ def test_settings_that_have_changed_are_told(capsys):
     assert (
         "\nchanged since the state was saved: learning_rate 0.001 -> 0.0003\nTraining...\n" in capsys.readouterr().out
     )
+
+
+@pytest.mark.parametrize("recorded", [{"contract": 7}, {}], ids=["another", "none, as before version 2"])
+def test_a_state_of_another_contract_is_told_in_a_line(capsys, recorded):
+    run(2)
+    path = Path("checkpoint/run1/state-0000002/progress.json")
+    progress = json.loads(path.read_text())
+    assert progress.pop("contract") == CONTRACT
+    del progress["crc32"]
+    progress |= recorded
+    path.write_text(json.dumps({**progress, "crc32": checkpoints._json_crc(progress)}))
+    capsys.readouterr()
+    run(3)
+    line = f"saved under version {recorded.get('contract', 1)} of gpt2lab's contract, and this is version {CONTRACT}"
+    assert capsys.readouterr().out.count(line) == 1
+
+
+def test_a_state_of_this_contract_needs_no_word(capsys):
+    run(2)
+    run(3)
+    assert "contract" not in capsys.readouterr().out
 
 
 def test_another_held_out_text_is_told(capsys):

@@ -8,6 +8,7 @@ import click
 
 from gpt2lab.cli.output import megabytes
 from gpt2lab.errors import escaped
+from gpt2lab.version import CONTRACT
 
 
 @click.command("info")
@@ -16,12 +17,14 @@ from gpt2lab.errors import escaped
 def command(model: str, as_json: bool) -> None:
     """Describe MODEL: its shape, size, precision, the memory that it takes, its tokenizer, and a hash of its weights.
 
-    The hash is over the tensors as float32, so the same weights have the same hash in every format. MODEL is a name
-    (tales, 124M) or a path; default tales.
+    The hash is over the tensors as float32, so the same weights have the same hash in every format. The last lines
+    are about this machine: the version of the contract that texts keep, and the processors that compute the same
+    bits. MODEL is a name (tales, 124M) or a path; default tales.
     """
     from gpt2lab.engines.loading import cached_precisions
+    from gpt2lab.engines.native import instruction_set
     from gpt2lab.engines.packed_entries import obstacle
-    from gpt2lab.engines.precision import PRECISIONS, weight_bytes
+    from gpt2lab.engines.precision import PRECISIONS, machine_group, weight_bytes
     from gpt2lab.weights import open_checkpoint
     from gpt2lab.weights.describe import describe
 
@@ -29,6 +32,9 @@ def command(model: str, as_json: bool) -> None:
     facts = describe(checkpoint)
     facts["packed_bytes"] = {name: weight_bytes(checkpoint.config, name) for name in PRECISIONS}
     facts["cached"] = cached_precisions(checkpoint)
+    facts["contract"] = CONTRACT
+    facts["instruction_set"] = instruction_set()
+    facts["same_bits"] = {name: machine_group(name, facts["instruction_set"]) for name in PRECISIONS}
     if as_json:
         click.echo(json.dumps(facts))
         return
@@ -46,6 +52,17 @@ def command(model: str, as_json: bool) -> None:
         "cached": ", ".join(facts["cached"]) or (f"nothing: {reason}" if (reason := obstacle()) else "nothing yet"),
         "tokenizer": facts["tokenizer"],
         "weights sha256": facts["weights_sha256"],
+        "contract": f"version {facts['contract']}: under one version, the same request gives the same text",
+        "instruction set": facts["instruction_set"],
+        "same bits": _groups(facts["same_bits"]),
     }
     for name, value in lines.items():
         click.echo(f"{name:<15} {escaped(value)}")
+
+
+def _groups(same_bits: dict[str, str]) -> str:
+    """Return each group of processors after the precisions in which this machine belongs to it."""
+    members: dict[str, list[str]] = {}
+    for precision, group in same_bits.items():
+        members.setdefault(group, []).append(precision)
+    return "; ".join(f"{', '.join(precisions)} on {group}" for group, precisions in members.items())

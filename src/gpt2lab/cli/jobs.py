@@ -71,7 +71,7 @@ def order_maker(
     model_arguments: dict[str, Any], options: dict[str, Any], nsamples: int, as_json: bool, how: JobOptions
 ) -> Callable[[LanguageModel, int | None], Order]:
     """Return the function that makes the order for :func:`run_job`. Raises :class:`UsageError` for invalid options."""
-    from gpt2lab.jobs.generating import Order, digest_of, kernels_of
+    from gpt2lab.jobs.generating import Order, digest_of, processors_of
 
     if not nsamples:
         raise UsageError("--nsamples 0 never ends: with --prompts and --out, give a number of samples")
@@ -85,7 +85,7 @@ def order_maker(
             nsamples=nsamples,
             part_size=how.part_size,
             text_of=_json if as_json else plain,
-            kernels=kernels_of(model_arguments["device"]),
+            processors=processors_of(model, model_arguments["device"]),
             digest=digest_of(model),
         )
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from gpt2lab.errors import UsageError, escaped
 from gpt2lab.generation.completion import Completion, Piece, Prompt
+from gpt2lab.version import CONTRACT
 
 if TYPE_CHECKING:
     from gpt2lab.tokenizer import Tokenizer
@@ -75,6 +76,7 @@ def json_line(completion: Completion) -> str:
         "seed": completion.seed,
         "index": completion.index,
         "finish_reason": completion.finish_reason,
+        "contract": CONTRACT,
     }
     return json.dumps(record, ensure_ascii=False) + "\n"
 

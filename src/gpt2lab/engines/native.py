@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from gpt2lab import _native
+from gpt2lab.config import ModelConfig
 from gpt2lab.engines.draw_arguments import (
     NO_DRAW,
     ParamArrays,
@@ -242,6 +243,19 @@ def asked_instruction_set() -> str:
     if name and name not in available:
         raise UsageError(f"GPT2LAB_ISA is {name!r}, but this CPU has kernels for {', '.join(available)}")
     return name
+
+
+def instruction_set() -> str:
+    """Return the instruction set with which this process computes: the one asked for, or the fastest it may use."""
+    smallest = ModelConfig(n_vocab=1, n_ctx=1, n_embd=1, n_head=1, n_layer=1)
+    core = _native.Engine(
+        **smallest.to_hparams(),
+        threads=1,
+        instruction_set=asked_instruction_set(),
+        precision="float32",
+        kv_precision="float32",
+    )
+    return str(core.instruction_set)
 
 
 @functools.cache  # once in a process

@@ -21,6 +21,20 @@ PRECISIONS = tuple(WEIGHT_BITS)
 KV_PRECISIONS = ("float32", "float16")
 """Precisions of its KV cache."""
 
+MATRIX_UNIT_PRECISIONS = ("bfloat16", "q8_0", "q4_0")
+"""Precisions whose bits depend on whether the processor has a matrix unit; others have the same bits everywhere."""
+
+EVERY_PROCESSOR = "every processor"
+WITH_MATRIX_UNIT = "processors with a matrix unit"
+WITHOUT_MATRIX_UNIT = "processors without a matrix unit"
+
+
+def machine_group(precision: str, instruction_set: str) -> str:
+    """Return the processors that compute the same bits in ``precision`` as ``instruction_set`` does."""
+    if precision not in MATRIX_UNIT_PRECISIONS:
+        return EVERY_PROCESSOR
+    return WITH_MATRIX_UNIT if instruction_set == "amx" else WITHOUT_MATRIX_UNIT
+
 
 def default_kv_precision(precision: str) -> str:
     """Return the default precision of the KV cache for weights in ``precision``."""

@@ -2,8 +2,8 @@
 
 A part is the samples of ``part_size`` successive prompts, as they will appear in the output. Sample i of prompt p uses
 random stream p·n + i on every machine, so parts may be made in any order, by any process, with any batch. Everything
-else that text depends on (weights, precision, kernels, version) is fixed when the job begins, and every worker checks
-it. This module knows nothing of clusters.
+else that text depends on (weights, precision, group of processors, versions) is fixed when the job begins, and every
+worker checks it. This module knows nothing of clusters.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from gpt2lab.engines.precision import EVERY_PROCESSOR, MATRIX_UNIT_PRECISIONS, machine_group
 from gpt2lab.errors import CheckpointError, UsageError
 from gpt2lab.generation.completion import Completion, Piece, Prompt
 from gpt2lab.generation.options import make_options
 from gpt2lab.generation.plan import make_plan, naming_prompt
 from gpt2lab.generation.run import in_order
 from gpt2lab.jobs.parts import Settings
-from gpt2lab.version import __version__
+from gpt2lab.version import CONTRACT, __version__
 
 if TYPE_CHECKING:
     from gpt2lab.model import LanguageModel
@@ -44,9 +45,10 @@ class Order:
         nsamples: the number of samples of each prompt.
         part_size: the number of prompts in a part.
         text_of: formats a sample.
-        kernels: the instruction set to compute with; None for the reference engine.
+        processors: the group of processors that compute the same bits; None for the reference engine.
         digest: the digest of the checkpoint's files.
         version: the version of gpt2lab.
+        contract: the version of the contract.
     """
 
     model: dict[str, Any]
@@ -54,17 +56,19 @@ class Order:
     nsamples: int
     part_size: int
     text_of: TextOf
-    kernels: str | None
+    processors: str | None
     digest: str
     version: str = __version__
+    contract: int = CONTRACT
 
     def settings(self, prompts: Sequence[Prompt], model: LanguageModel) -> Settings:
         """Return everything that the output depends on, for the record of the job."""
         options = asdict(make_options(**self.options))
         sampling = options.pop("sampling")
         del sampling["logit_bias"], options["stages"]  # keyed by ids, and functions: the command line has neither
-        held = {"precision": model.precision, "kv_precision": model.kv_precision, "kernels": self.kernels}
+        held = {"precision": model.precision, "kv_precision": model.kv_precision, "processors": self.processors}
         settings = {
+            "contract": self.contract,
             "version": self.version,
             "prompts": hashlib.sha256(json.dumps(list(prompts)).encode()).hexdigest()[:16],
             "model": self.digest[:16],
@@ -143,12 +147,13 @@ class Writer:
     def __init__(self, order: Order) -> None:
         from gpt2lab.model import load
 
-        if order.version != __version__:
+        if (order.version, order.contract) != (__version__, CONTRACT):
             raise UsageError(
-                f"gpt2lab {order.version} started the job, but a worker has {__version__}: install the same version"
+                f"gpt2lab {order.version} (contract {order.contract}) started the job, but a worker has {__version__} "
+                f"(contract {CONTRACT}): install the same version"
             )
-        if order.kernels:
-            os.environ["GPT2LAB_ISA"] = order.kernels
+        if order.processors not in (None, EVERY_PROCESSOR):
+            _join(order.processors)
         self._order = order
         self._model = load(**order.model)
         if digest_of(self._model) != order.digest:
@@ -177,10 +182,27 @@ def digest_of(model: LanguageModel) -> str:
         raise CheckpointError(f"cannot read {model.checkpoint.path}: {error.strerror or error}") from None
 
 
-def kernels_of(device: str) -> str | None:
-    """Return the instruction set that this machine uses by default, or the one set by ``GPT2LAB_ISA``."""
+def processors_of(model: LanguageModel, device: str) -> str | None:
+    """Return the group of processors that give the same text as this one; None for the reference engine."""
     if device != "cpu":
         return None
-    from gpt2lab import _native
+    from gpt2lab.engines.native import instruction_set
 
-    return os.environ.get("GPT2LAB_ISA") or _native.instruction_sets()[0]
+    return machine_group(model.precision, instruction_set())
+
+
+def _join(group: str) -> None:
+    """Choose an instruction set of ``group`` for this process, if the one that it would use is of another."""
+    from gpt2lab import _native
+    from gpt2lab.engines.native import instruction_set
+
+    dependent = MATRIX_UNIT_PRECISIONS[0]  # the groups differ in any of these
+    if machine_group(dependent, instruction_set()) == group:
+        return
+    suitable = [name for name in _native.instruction_sets() if machine_group(dependent, name) == group]
+    if not suitable:
+        raise UsageError(
+            "the job began on a processor with a matrix unit, which a worker lacks: start it with another GPT2LAB_ISA, "
+            "such as avx512vnni, or with --precision float32"
+        )
+    os.environ["GPT2LAB_ISA"] = suitable[0]

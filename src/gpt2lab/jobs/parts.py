@@ -105,7 +105,8 @@ class Parts:
 
     def _check_same(self, recorded: Settings, settings: Settings) -> None:
         for name in (*settings, *recorded):
-            if (was := recorded.get(name)) != (now := settings.get(name)):
+            was = recorded.get(name, 1 if name == "contract" else None)  # records without a contract are of the first
+            if was != (now := settings.get(name)):
                 what = name.replace("_", " ")
                 values = f" ({was!r}, not {now!r})" if len(f"{was!r}{now!r}") < 60 else ""
                 a = "" if what.endswith("s") else "a "

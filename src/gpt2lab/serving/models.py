@@ -14,7 +14,7 @@ from gpt2lab.serving.errors import ApiError
 from gpt2lab.serving.logit_reader import LogitReader
 from gpt2lab.serving.worker import Worker
 from gpt2lab.system.paths import printable
-from gpt2lab.version import __version__
+from gpt2lab.version import CONTRACT
 
 if TYPE_CHECKING:
     from gpt2lab.model import LanguageModel
@@ -52,6 +52,7 @@ class ServedModel:
         config = self.model.config
         return {
             "fingerprint": self.fingerprint,
+            "contract": CONTRACT,
             "precision": self.model.precision,
             **config.to_hparams(),
             "n_parameters": config.n_params,
@@ -93,11 +94,14 @@ def name_of(name_or_path: str) -> str:
 
 
 def fingerprint(model: LanguageModel) -> str:
-    """Return a digest of everything that a text depends on besides its request: weights, precision, kernels, version.
+    """Return a digest of everything that a text depends on besides its request.
+
+    That is: the weights, the precisions, the contract's version, and the group of processors that compute the same.
 
     Raises :class:`~gpt2lab.errors.CheckpointError` if the weights cannot be read.
     """
     from gpt2lab.engines import digests, packed_cache
+    from gpt2lab.engines.precision import machine_group
 
     files = model.checkpoint.files
     try:
@@ -106,6 +110,7 @@ def fingerprint(model: LanguageModel) -> str:
         digest = digest or digests.content_digest(files)
     except OSError as error:
         raise CheckpointError(f"cannot read {model.checkpoint.path}: {error.strerror or error}") from None
-    kernels = getattr(model.engine, "instruction_set", "reference")
-    parts = [__version__, digest, model.precision, model.kv_precision, kernels]
+    kernels = getattr(model.engine, "instruction_set", None)
+    processors = machine_group(model.precision, kernels) if kernels else "reference"
+    parts = [CONTRACT, digest, model.precision, model.kv_precision, processors]
     return "fp_" + hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]

@@ -235,7 +235,11 @@ class ModelFacts(_Told):
     """The properties of a model."""
 
     fingerprint: str = Field(
-        description="A hash of its weights, its precision, the CPU's kernels and gpt2lab's version."
+        description="A hash of its weights, its precision, the contract's version and the group of processors that "
+        "compute the same bits."
+    )
+    contract: int = Field(
+        description="The contract's version: under one version, the same request gives the same text."
     )
     precision: str
     n_vocab: int

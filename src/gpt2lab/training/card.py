@@ -26,7 +26,7 @@ from gpt2lab.training.job import Given, Job
 from gpt2lab.training.metrics import METRICS, read_metrics
 from gpt2lab.training.reporting import Reporter, Validation
 from gpt2lab.training.settings import Settings
-from gpt2lab.version import __version__
+from gpt2lab.version import CONTRACT, __version__
 
 CARD = "README.md"
 _MARK = "<!-- gpt2lab replaces this file as long as nobody changes it: sha256 {} -->"
@@ -128,8 +128,8 @@ tags: [gpt2, gpt2lab]
 
 # {name}
 
-A GPT-2 of {n_params:,} parameters, {start} by gpt2lab {version}. The model in this folder is that of
-update {held}; {made} of {steps} updates have been made.
+A GPT-2 of {n_params:,} parameters, {start} by gpt2lab {version} (contract {contract}).
+The model in this folder is that of update {held}; {made} of {steps} updates have been made.
 
 {losses}
 
@@ -169,6 +169,7 @@ def card(facts: Facts, standing: Standing, before: float | None) -> str:
         n_params=facts.n_params,
         start=f"{start} with LoRA of rank {settings.lora}" if settings.lora else start,
         version=__version__,
+        contract=CONTRACT,
         held=standing.step if standing.best_step is None else standing.best_step,
         made=standing.step,
         steps=settings.steps,

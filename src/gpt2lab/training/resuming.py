@@ -28,6 +28,7 @@ from gpt2lab.training.restoring import restore
 from gpt2lab.training.run_folder import is_of, original_run
 from gpt2lab.training.settings import Done, Settings
 from gpt2lab.training.setup import Setup, Source, open_source
+from gpt2lab.version import CONTRACT
 
 
 def torchrun_job() -> str | None:
@@ -169,6 +170,11 @@ def _say_changes(trainer: Trainer, setup: Setup, state: State) -> None:
                 f"has {now}): give another --run_name, or --restore_from fresh, which renames the old run"
             )
         setup.say(f"the dataset had {before} tokens before: training continues on the new text")
+    if (contract := state.progress.get("contract", 1)) != CONTRACT:  # 1: of before it was recorded
+        setup.say(
+            f"the state was saved under version {contract} of gpt2lab's contract, and this is version {CONTRACT}: "
+            "losses and samples may differ from those of one uninterrupted run"
+        )
     changed = _changed(state.progress.get("settings", {}), trainer.settings)
     if (name := state.progress.get("model_name", job.model_name)) not in (job.model_name, None) and not job.config:
         changed.append(f"model_name {name} -> {job.model_name} (no effect: the weights come from the state)")

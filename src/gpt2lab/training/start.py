@@ -38,6 +38,7 @@ from gpt2lab.training.samples import Samples, in_memory
 from gpt2lab.training.settings import Settings
 from gpt2lab.training.setup import Setup
 from gpt2lab.training.text import Text, load_text
+from gpt2lab.version import CONTRACT
 from gpt2lab.weights.huggingface import write_vocabulary
 from gpt2lab.weights.vocabulary import gpt2_vocabulary
 
@@ -127,6 +128,7 @@ def _trainer(setup: Setup, text: Text, state: State | None, reporter: Reporter) 
     say_disk(setup, model)
     choose_compute(setup, model, text.windows, remembered)
     about = {
+        "contract": CONTRACT,
         "precision": model.compute.precision,
         "tokens": len(text.windows.ring),
         "window": text.windows.length,

@@ -47,6 +47,7 @@ export function setKey(key) {
 /**
  * @typedef {object} ModelFacts
  * @property {string} fingerprint
+ * @property {number} contract  its version: under one version, the same request gives the same text
  * @property {number} n_ctx
  * @property {number} n_vocab
  * @property {number} n_layer

@@ -17,6 +17,7 @@
  * @typedef {object} Origin
  * @property {string} model
  * @property {string} fingerprint
+ * @property {number} contract
  * @property {number} contextSize
  * @property {number|null} endOfText  the id before a text without a prompt
  *

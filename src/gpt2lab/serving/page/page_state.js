@@ -282,6 +282,6 @@ function planOf({ params, seed, limit }) {
 
 /** @param {ModelCard} card @returns {import("./branches.js").Origin} */
 function originOf({ id, gpt2lab }) {
-  const { fingerprint, n_ctx: contextSize, end_of_text: endOfText } = gpt2lab;
-  return { model: id, fingerprint, contextSize, endOfText };
+  const { fingerprint, contract, n_ctx: contextSize, end_of_text: endOfText } = gpt2lab;
+  return { model: id, fingerprint, contract, contextSize, endOfText };
 }

@@ -7,6 +7,7 @@
 import { DEFAULTS, isSeed, isValid, samplingParams } from "./settings.js";
 
 const VERSION = 1;
+const FIRST_CONTRACT = 1; // of links that were made before contracts had versions
 const MAX_BRANCHES = 1000;
 const MAX_ID = 2 ** 31;
 
@@ -27,6 +28,7 @@ export class ShareError extends Error {}
  * @typedef {object} Shared
  * @property {string} model
  * @property {string} fingerprint
+ * @property {number} contract
  * @property {string} prompt
  * @property {Part} first
  * @property {SharedBranch[]} branches
@@ -57,6 +59,7 @@ export function pack(tree) {
     gpt2lab: VERSION,
     model: tree.origin.model,
     fingerprint: tree.origin.fingerprint,
+    contract: tree.origin.contract,
     prompt: tree.prompt,
     ...packedPart(tree.root),
     branches,
@@ -77,10 +80,11 @@ function packedPart(run) {
 export function unpack(packed) {
   if (typeof packed !== "object" || packed === null || !("gpt2lab" in packed)) throw damaged();
   if (packed.gpt2lab !== VERSION) throw new ShareError("It was made by another version of gpt2lab.");
-  const { model, fingerprint, prompt, branches } = packed;
+  const { model, fingerprint, contract = FIRST_CONTRACT, prompt, branches } = packed;
   if (![model, fingerprint, prompt].every((value) => typeof value === "string")) throw damaged();
+  if (!isWhole(contract, MAX_ID)) throw damaged();
   if (!Array.isArray(branches) || branches.length > MAX_BRANCHES) throw damaged();
-  return { model, fingerprint, prompt, first: partOf(packed), branches: branches.map(branchOf) };
+  return { model, fingerprint, contract, prompt, first: partOf(packed), branches: branches.map(branchOf) };
 }
 
 /** @param {any} packed @param {number} number @returns {SharedBranch} */

@@ -131,19 +131,30 @@ export function download(tree, vocabulary) {
 /**
  * Return the message after a shared tree has been drawn again.
  * @param {Shared} shared
- * @param {{id: string, gpt2lab: {fingerprint: string}}} card  the local model that drew it
+ * @param {{id: string, gpt2lab: {fingerprint: string, contract: number}}} card  the local model that drew it
  * @param {{same: number, of: number, stopped: boolean}} result
  * @returns {[string, "good"|"warn"]}
  */
 function verdict(shared, card, { same, of, stopped }) {
   const equal = card.gpt2lab.fingerprint === shared.fingerprint;
-  const other = equal
-    ? ""
-    : `It was made with ${shared.model} (${shared.fingerprint}), which this server does not have; ` +
-      `it used ${card.id} (${card.gpt2lab.fingerprint}) instead. `;
+  const other = equal ? "" : differenceOf(shared, card);
   if (stopped) return [`${other}Stopped before all of it was drawn.`, "warn"];
   const texts = of === 1 ? "The text is" : `All ${of} texts are`;
   if (same === of) return [`${other}${texts} the same as when it was shared, token for token.`, equal ? "good" : "warn"];
   const differ = of === 1 ? "The text differs." : `${of - same} of ${of} texts differ.`;
   return [`${other}${differ}`, "warn"];
+}
+
+/**
+ * Return why the text may come out otherwise: another contract, under which no fingerprint is the same, or another model.
+ * @param {Shared} shared
+ * @param {{id: string, gpt2lab: {fingerprint: string, contract: number}}} card
+ */
+function differenceOf({ model, fingerprint, contract }, { id, gpt2lab }) {
+  if (contract !== gpt2lab.contract)
+    return `It was made under version ${contract} of gpt2lab's contract, and this server has version ${gpt2lab.contract}. `;
+  return (
+    `It was made with ${model} (${fingerprint}), which this server does not have; ` +
+    `it used ${id} (${gpt2lab.fingerprint}) instead. `
+  );
 }
