@@ -332,9 +332,9 @@ def test_a_server_with_few_descriptors_answers_beside_many_idle_connections():
 def test_an_idle_model_returns_the_memory_of_keys_and_values(start, monkeypatch):
     monkeypatch.setattr(worker, "REST_SECONDS", 0.3)
     model = gpt2lab.load("tales", threads=1)
-    api = start(models=[("tales", model)])
+    api = start(Settings(prompt_cache=0), models=[("tales", model)])
     assert api.complete(prompt=PROMPT, max_tokens=2).status_code == 200
-    answer = api.http.post("/playground/logits", json={"tokens": [262] * 100})  # keeps a sequence for the next look
+    answer = api.http.post("/playground/logits", json={"tokens": [262] * 100})
     assert answer.status_code == 200
     assert eventually(lambda: model.engine._core.kv_bytes_held == 0)
     assert api.complete(prompt=PROMPT, max_tokens=2).status_code == 200

@@ -17,9 +17,11 @@ import gpt2lab
 from gpt2lab import _native
 from gpt2lab.config import ModelConfig
 from gpt2lab.engines.precision import machine_group
+from gpt2lab.generation.kept import KeptPrompts
+from gpt2lab.generation.sequences import Sequences
 from gpt2lab.sampling.declaration import SamplingParams
 from gpt2lab.sampling.rules import sample
-from gpt2lab.serving import models, page_files, worker
+from gpt2lab.serving import models, page_files
 from gpt2lab.serving.logit_reader import LogitReader
 from gpt2lab.serving.models import fingerprint
 from gpt2lab.serving.playground import vocabulary_of
@@ -266,16 +268,14 @@ def row_of(reading):
 
 
 def first_reading(engine, tokens, drawn):
-    reader = LogitReader(engine, Tokenizer.gpt2())
-    row = row_of(reader.read(tokens, drawn))
-    reader.forget()
-    return row
+    return row_of(LogitReader(engine, Tokenizer.gpt2(), Sequences(engine)).read(tokens, drawn))
 
 
 def test_looking_around_in_a_text_reads_only_what_is_new(exact):
     """Compare logits with those of a first reading, to the bit; tokens are fed again only where texts diverge."""
     engine = Counting(exact.engine)
-    reader = LogitReader(engine, Tokenizer.gpt2())
+    prompts = KeptPrompts(engine, 10**9)  # type: ignore[arg-type]
+    reader = LogitReader(engine, Tokenizer.gpt2(), prompts)  # type: ignore[arg-type]
     text, other = list(range(1000, 1300)), [7] * 20
     for tokens, drawn, fed in [
         (text[:100], 0, 100),
@@ -284,43 +284,35 @@ def test_looking_around_in_a_text_reads_only_what_is_new(exact):
         (text[:50], 0, 1),  # what is kept stays
         (text[:299], 0, 1),
         (text[:200] + other, 0, 20),  # a branch
-        (text[:210], 0, 10),
-        (text[:210], 30, 30),  # the same, but its end was drawn
+        (text[:210], 0, 1),  # what was read before the branch is still known
+        (text[:210], 30, 30 if exact.engine.tells_given else 1),  # the same, but its end was drawn
         ([5], 0, 1),
     ]:
         before = engine.fed
         row = row_of(reader.read(tokens, drawn))
         assert engine.fed - before == fed, (len(tokens), drawn)
         assert np.array_equal(row, first_reading(exact.engine, tokens, drawn))
-    reader.forget()
+    prompts.clear()
 
 
-def test_a_reader_keeps_one_sequence_and_gives_it_back(exact):
+def test_a_reader_gives_its_sequences_back(exact):
     before = exact.engine.kv_cache_bytes
-    reader = LogitReader(exact.engine, exact.tokenizer)
+    prompts = KeptPrompts(exact.engine, 10**9)
+    reader = LogitReader(exact.engine, exact.tokenizer, prompts)
     for tokens in ([1, 2, 3], [1, 2], [9] * 40, [1, 5]):
         row_of(reader.read(tokens, 0))
     half = reader.read([8] * 300, 0)
     next(half)
     half.close()  # the client has left
-    reader.forget()
+    prompts.clear()
     assert exact.engine.kv_cache_bytes == before
-
-
-def test_a_model_that_rests_gives_back_what_was_kept_for_the_next_look(start, exact, monkeypatch):
-    monkeypatch.setattr(worker, "REST_SECONDS", 0.3)
-    api = start(models=[("exact", exact)])
-    logits_of(api, IDS)
-    assert exact.engine.kv_cache_bytes
-    assert eventually(lambda: not exact.engine.kv_cache_bytes)
-    logits_of(api, IDS)
 
 
 def test_ids_without_text_have_no_logit_and_no_bytes(tales):
     """Check ids of a vocabulary that was rounded up."""
     row = np.zeros((1, 50304), np.float32)
-    engine = SimpleNamespace(new_sequence=lambda: 0, forward=lambda *_, given: row)
-    read = row_of(LogitReader(engine, tales.tokenizer).read([1], 0))
+    engine = SimpleNamespace(new_sequence=lambda: 0, forward=lambda *_, given: row, free_sequence=lambda _: None)
+    read = row_of(LogitReader(engine, tales.tokenizer, Sequences(engine)).read([1], 0))
     assert np.isneginf(read[50257:]).all() and not read[:50257].any()
     model = SimpleNamespace(config=SimpleNamespace(n_vocab=50304))
     served = SimpleNamespace(name="padded", tokenizer=tales.tokenizer, model=model)

@@ -6,6 +6,7 @@ import asyncio
 from functools import partial
 from queue import Queue
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 
@@ -25,12 +26,13 @@ class OneByOne:
         self.notes: list[str] = []
         self.samples: list[int] = []
         self.let_in: list[int] = []
+        self.known: dict[int, int] = {}
 
     @property
     def busy(self) -> bool:
         return bool(self.samples)
 
-    def submit(self, request: object, owner: object = None) -> int:
+    def submit(self, request: object, owner: object = None, client: object = None) -> int:
         self.samples.append(len(self.notes))
         self.notes.append("submit")
         self.let_in.append(self.samples[-1])
@@ -60,8 +62,8 @@ def run(test, capacity=2):
     scheduler = OneByOne()
 
     async def main() -> None:
-        model = SimpleNamespace(scheduler=lambda batch_size: scheduler)
-        worker = Worker(model, batch_size=1, capacity=capacity, metrics=Metrics().of_model("m"))  # type: ignore[arg-type]
+        model = SimpleNamespace(scheduler=lambda **_: scheduler)
+        worker = Worker(model, batch_size=1, capacity=capacity, metrics=Metrics().of_model("m"), prompts=Mock())  # type: ignore[arg-type]
         worker.start()
         try:
             await asyncio.wait_for(test(worker, scheduler), 20)
@@ -121,7 +123,7 @@ def test_a_job_that_cannot_begin_ends_and_the_next_one_runs():
     async def check(worker: Worker, scheduler: OneByOne) -> None:
         submit = scheduler.submit
 
-        def fail(request: object, owner: object = None) -> int:
+        def fail(request: object, owner: object = None, client: object = None) -> int:
             scheduler.submit = submit  # type: ignore[method-assign]
             raise MemoryError("no memory left")
 
@@ -140,8 +142,8 @@ def test_a_job_that_cannot_begin_ends_and_the_next_one_runs():
 
 def test_a_client_that_left_before_a_failure_takes_no_other_sample_with_it():
     first, second = Job([(object(), sample())]), Job([(object(), sample())])  # type: ignore[list-item]
-    model = SimpleNamespace(scheduler=lambda batch_size: OneByOne())
-    worker = Worker(model, batch_size=1, capacity=2, metrics=Metrics().of_model("m"))  # type: ignore[arg-type]
+    model = SimpleNamespace(scheduler=lambda **_: OneByOne())
+    worker = Worker(model, batch_size=1, capacity=2, metrics=Metrics().of_model("m"), prompts=Mock())  # type: ignore[arg-type]
     worker._open_scheduler()
     worker._submit(first)
     worker._open_scheduler()  # after a failed step: numbers begin again

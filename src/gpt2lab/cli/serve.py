@@ -117,6 +117,15 @@ _DEFAULTS = Settings()
     "Limits", "--max_samples", type=int, default=_DEFAULTS.max_samples, help="Maximum number of samples in one request."
 )
 @option(
+    "Limits",
+    "--prompt_cache",
+    type=int,
+    default=_DEFAULTS.prompt_cache,
+    metavar="MB",
+    help="Keep up to MB megabytes of keys and values of earlier texts of each model, so that a prompt that begins like "
+    "one of them is answered sooner, with the same text; 0 keeps none.",
+)
+@option(
     "Limits", "--max_tokens", type=int, help="Maximum number of tokens in one sample.  [default: the model's context]"
 )
 @option(

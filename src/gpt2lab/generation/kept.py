@@ -25,9 +25,6 @@ from gpt2lab.system.memory import available_memory
 if TYPE_CHECKING:
     from gpt2lab.engines.protocol import Engine
 
-DEFAULT_BYTES = 256 << 20
-"""Bytes of kept keys and values where texts are usually continued: in the server and in ``gpt2lab interactive``."""
-
 IDLE_SECONDS = 600.0
 """Time after which a text that no request began with is dropped."""
 

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from gpt2lab.engines.protocol import Engine
     from gpt2lab.generation.requests import Lane, PromptLane, SampleLane
 
+DEFAULT_BYTES = 256_000_000
+"""Bytes of kept keys and values where texts are usually continued: in the server and in ``gpt2lab interactive``."""
+
 T = TypeVar("T")
 
 

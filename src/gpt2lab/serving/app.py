@@ -72,7 +72,7 @@ def make_app(service: Service) -> FastAPI:
             served.worker.start()
         yield
         for served in service.models:
-            served.worker.stop()
+            served.stop()
 
     middleware = [Middleware(Record, metrics=service.metrics, routes=(*ROUTES, COMPLETIONS))]
     middleware.append(Middleware(HostCheck, settings=service.settings))
@@ -145,7 +145,8 @@ def _add_completions(app: FastAPI, service: Service) -> None:
         order = await completions.make_order(body, served, service.settings)
         if service.draining:
             raise stopping()
-        reserved = request.scope[ACCOUNT].reserve(order.prompt_tokens + order.most_drawn())
+        order.job.client = account = request.scope[ACCOUNT]
+        reserved = account.reserve(order.prompt_tokens + order.most_drawn())
         try:
             completions.submit(order)
         except ApiError:
@@ -158,7 +159,9 @@ def _add_completions(app: FastAPI, service: Service) -> None:
             served.worker.cancel(order.job)  # does nothing if it has ended
             drawn = order.n_drawn()
             reserved.settle(order.prompt_tokens + drawn)
-            record.update(read=order.prompt_tokens, drawn=drawn)
+            cached = order.cached_tokens()
+            served.metrics.cached_tokens.inc(cached)
+            record.update(read=order.prompt_tokens, cached=cached, drawn=drawn)
             if order.first_token_seconds is not None:
                 record["first"] = f"{order.first_token_seconds:.3f}s"
 

@@ -97,11 +97,15 @@ class Order:
         """Return the number of tokens drawn so far, also by samples that have not ended."""
         return sum(each[1].n_tokens for each in self.job.samples if each)
 
-    def usage(self) -> dict[str, int]:
+    def cached_tokens(self) -> int:
+        """Return how many tokens of the prompts were kept when the first sample of each began."""
+        return sum(self.job.known.get(first, 0) for first in range(0, len(self.job.samples), self.best_of))
+
+    def usage(self) -> dict[str, Any]:
         """Return the counts of tokens so far."""
         total = self.prompt_tokens + self.completion_tokens
         counts = {"prompt_tokens": self.prompt_tokens, "completion_tokens": self.completion_tokens}
-        return {**counts, "total_tokens": total}
+        return {**counts, "total_tokens": total, "prompt_tokens_details": {"cached_tokens": self.cached_tokens()}}
 
     def costs(self) -> dict[str, Any]:
         """Return the tokens and seconds that an answer or a stream ends with, and warnings if there are any."""

@@ -1,12 +1,11 @@
 """Logits after any tokens, for clients that explore a text: a prefix that two requests share is fed once.
 
-Reading runs on the worker's thread, in pieces between two steps. It keeps one sequence of the engine until the model
-has been idle for a while. This module knows nothing of HTTP.
+Reading runs on the worker's thread, in pieces between two steps. This module knows nothing of HTTP.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
@@ -14,7 +13,11 @@ from gpt2lab.distribution import without_text
 from gpt2lab.generation.scheduler import PREFILL_CHUNK
 
 if TYPE_CHECKING:
-    from gpt2lab.engines.protocol import Engine
+    import numpy as np
+    import numpy.typing as npt
+
+    from gpt2lab.engines.protocol import Engine, Outputs
+    from gpt2lab.generation.sequences import Sequences
     from gpt2lab.serving.worker import Reading
     from gpt2lab.tokenizer import Tokenizer
 
@@ -23,61 +26,36 @@ Marked = list[tuple[int, bool]]
 
 
 class LogitReader:
-    """A reader of logits with ``engine``."""
+    """A reader of logits with ``engine``, whose ``sequences`` may keep what is read."""
 
-    def __init__(self, engine: Engine, tokenizer: Tokenizer) -> None:
+    def __init__(self, engine: Engine, tokenizer: Tokenizer, sequences: Sequences) -> None:
         self._engine = engine
         self._tokenizer = tokenizer
-        self._kept: Marked = []
-        self._sequence: int | None = None
+        self._sequences = sequences
 
-    def read(self, tokens: Sequence[int], drawn: int) -> Reading:
+    def read(self, tokens: Sequence[int], drawn: int, client: Hashable = None) -> Reading:
         """Return the logits ``[n_vocab]`` (float32) after ``tokens`` (at least one); the last ``drawn`` were drawn.
 
-        Yields between pieces. Ids that have no text, which no completion draws, get -inf.
+        Yields between pieces. Ids that have no text, which no completion draws, get -inf. Only what was read for the
+        same ``client`` is not read again.
         """
         n_given = len(tokens) - drawn
         marked = [(id, place < n_given) for place, id in enumerate(tokens)]
-        known = min(_n_common(marked, self._kept), len(marked) - 1)  # the last token is always fed, for its logits
-        sequence = self._begin(known)
+        sequence, known = self._sequences.begin(tokens[:-1], n_given, client)  # the last is fed, for its logits
         try:
             *pieces, last = _pieces(marked[known:])
             for ids, given in pieces:
-                self._engine.forward([sequence], [ids], "none", given=given)
+                self._feed(sequence, ids, "none", given)
                 yield
-            row = self._engine.forward([sequence], [last[0]], "last", given=last[1])[0]
+            row = self._feed(sequence, last[0], "last", last[1])[0]
         except BaseException:
-            self._engine.free_sequence(sequence)
+            self._sequences.free(sequence)
             raise
-        self._keep(sequence, marked)
+        self._sequences.end(sequence, tokens, n_given, client)
         return without_text(row, self._tokenizer)
 
-    def forget(self) -> None:
-        """Free the kept sequence."""
-        if self._sequence is not None:
-            self._engine.free_sequence(self._sequence)
-        self._sequence, self._kept = None, []
-
-    def _begin(self, known: int) -> int:
-        """Return a sequence that holds the first ``known`` of the kept tokens."""
-        if self._sequence is None or not known:
-            return self._engine.new_sequence()
-        sequence = self._engine.fork_sequence(self._sequence)
-        self._engine.truncate_sequence(sequence, known)
-        return sequence
-
-    def _keep(self, sequence: int, marked: Marked) -> None:
-        """Keep the sequence just read, unless the kept one begins with all of its tokens."""
-        if marked == self._kept[: len(marked)]:
-            self._engine.free_sequence(sequence)
-            return
-        self.forget()
-        self._sequence, self._kept = sequence, marked
-
-
-def _n_common(a: Marked, b: Marked) -> int:
-    """Return the length of the common prefix."""
-    return next((place for place, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    def _feed(self, sequence: int, ids: list[int], outputs: Outputs, given: bool) -> npt.NDArray[np.float32]:
+        return self._sequences.relieved(lambda: self._engine.forward([sequence], [ids], outputs, given=given))
 
 
 def _pieces(marked: Marked) -> Iterator[tuple[list[int], bool]]:

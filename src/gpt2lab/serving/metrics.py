@@ -34,6 +34,18 @@ class Metrics:
         self._steps = Counter("gpt2lab_steps_total", "Steps of the engine.", ["model"], registry=self.registry)
         self._drawn = Counter("gpt2lab_drawn_tokens_total", "Tokens drawn.", ["model"], registry=self.registry)
         self._read = Counter("gpt2lab_prompt_tokens_total", "Tokens of prompts.", ["model"], registry=self.registry)
+        self._cached = Counter(
+            "gpt2lab_cached_prompt_tokens_total",
+            "Tokens of prompts that were not computed, because their keys and values were kept.",
+            ["model"],
+            registry=self.registry,
+        )
+        self._prompt_cache = Gauge(
+            "gpt2lab_prompt_cache_bytes",
+            "Bytes of keys and values kept for later prompts.",
+            ["model"],
+            registry=self.registry,
+        )
         self._failures = Counter("gpt2lab_failures_total", "Steps that failed.", ["model"], registry=self.registry)
         self._outstanding = Gauge(
             "gpt2lab_outstanding_samples", "Samples that run or wait.", ["model"], registry=self.registry
@@ -61,6 +73,8 @@ class ModelMetrics:
     def __init__(self, metrics: Metrics, name: str) -> None:
         self.refused = metrics.refused.labels(name)
         self.prompt_tokens = metrics._read.labels(name)
+        self.cached_tokens = metrics._cached.labels(name)
+        self.prompt_cache = metrics._prompt_cache.labels(name)
         self.failures = metrics._failures.labels(name)
         self.outstanding = metrics._outstanding.labels(name)
         self.first_token = metrics._first.labels(name)

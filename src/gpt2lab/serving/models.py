@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gpt2lab.errors import CheckpointError, UsageError
+from gpt2lab.generation.kept import KeptPrompts
 from gpt2lab.serving.errors import ApiError
 from gpt2lab.serving.logit_reader import LogitReader
 from gpt2lab.serving.worker import Worker
@@ -38,14 +39,18 @@ class ServedModel:
         self.metrics = metrics
         self.created = int(time.time())
         self.fingerprint = fingerprint(model)
-        self.logits = LogitReader(model.engine, self.tokenizer)
-        self.worker = Worker(model, batch_size=settings.max_batch, capacity=settings.capacity, metrics=metrics)
-        self.worker.at_rest = self._rest
+        self.prompts = KeptPrompts(model.engine, settings.prompt_cache * 10**6)
+        self.logits = LogitReader(model.engine, self.tokenizer, self.prompts)
+        self.worker = Worker(
+            model, batch_size=settings.max_batch, capacity=settings.capacity, metrics=metrics, prompts=self.prompts
+        )
+        self.worker.at_rest = model.engine.release_memory
+        metrics.prompt_cache.set_function(lambda: self.prompts.held_bytes)
 
-    def _rest(self) -> None:
-        """Free what is kept for the next request, and return the memory of keys and values to the system."""
-        self.logits.forget()
-        self.model.engine.release_memory()
+    def stop(self) -> None:
+        """End the thread and free what is kept; may take as long as a step."""
+        self.worker.stop()
+        self.prompts.clear()
 
     def facts(self) -> dict[str, Any]:
         """Return the facts that the model's card adds to OpenAI's fields."""

@@ -71,8 +71,9 @@ def add_playground(app: FastAPI, service: Service) -> None:
             raise stopping()
         n_given = len(body.tokens) - body.drawn
         tokens = [*or_start(body.tokens[:n_given], served.tokenizer), *body.tokens[n_given:]]
-        job = Job([None], [partial(served.logits.read, tokens, body.drawn)])
-        reserved = request.scope[ACCOUNT].reserve(len(body.tokens))
+        account = request.scope[ACCOUNT]
+        job = Job([None], [partial(served.logits.read, tokens, body.drawn, account)])
+        reserved = account.reserve(len(body.tokens))
         try:
             hand_over(served, job, len(body.tokens))
         except ApiError:

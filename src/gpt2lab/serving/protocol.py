@@ -200,12 +200,19 @@ class Choice(_Told):
     token_ids: list[int] | None = Field(None, description="With return_token_ids: all that were drawn.")
 
 
+class PromptTokensDetails(_Told):
+    """How the tokens of the prompts were read."""
+
+    cached_tokens: int = Field(description="Those that an earlier text began with, so that they were not computed.")
+
+
 class Usage(_Told):
     """Token counts, over all best_of samples."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
 
 
 class Timings(_Told):

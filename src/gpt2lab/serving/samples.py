@@ -53,6 +53,7 @@ class Sample:
 
     ``whole``: nothing is sent before its end. ``logprobs``: tokens are sent, too. ``every_token``: each as it is drawn.
     ``ids``: the drawn ids are sent; in a stream, each as it is drawn. ``offset``: number of characters of its prompt.
+    ``number``: its number in its request.
     """
 
     def __init__(
@@ -68,7 +69,7 @@ class Sample:
         ids: bool = False,
     ) -> None:
         self.ended = False
-        self._number = number
+        self.number = number
         self._transcript = transcript
         self._whole = whole
         self._tokens = _Tokens(tokenizer, offset) if logprobs else None
@@ -97,7 +98,7 @@ class Sample:
         if self._whole:
             return None
         entries, ids = self._certain(), self._take_ids()
-        return Delta(self._number, text, entries, n_tokens=self.n_tokens, ids=ids) if text or entries or ids else None
+        return Delta(self.number, text, entries, n_tokens=self.n_tokens, ids=ids) if text or entries or ids else None
 
     def _end(self, text: str, last: int) -> Delta:
         """Return the last part; ``last`` is the last token drawn."""
@@ -107,7 +108,7 @@ class Sample:
         entries = self._certain() if spelled_stop or not self._tokens else self._tokens.rest()
         n = len(script.tokens)
         mean = sum(script.logprobs) / n if n else 0.0
-        return Delta(self._number, text, entries, "stop" if stopped else "length", n, mean, self._take_ids())
+        return Delta(self.number, text, entries, "stop" if stopped else "length", n, mean, self._take_ids())
 
     def _take_ids(self) -> tuple[int, ...]:
         """Remove and return the ids that have not been sent."""

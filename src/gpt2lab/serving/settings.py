@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from gpt2lab.errors import UsageError
 from gpt2lab.generation.scheduler import MAX_BATCH
+from gpt2lab.generation.sequences import DEFAULT_BYTES
 from gpt2lab.serving.key_file import check_keys, read_key_file
 
 KEYS_VARIABLE = "GPT2LAB_API_KEYS"
@@ -48,6 +49,8 @@ class Settings:
     """The most samples of a model that may wait for their turn; requests beyond that are answered with 429."""
     max_samples: int = 128
     """The most samples of one request: prompts times the larger of n and best_of."""
+    prompt_cache: int = DEFAULT_BYTES // 10**6
+    """The most megabytes (10^6 bytes) of keys and values of earlier texts that each model keeps; 0 keeps none."""
     max_tokens: int | None = None
     """The most tokens that a request may ask for in each sample; None: as many as fit the model's context."""
     max_prompt_bytes: int = 1 << 16
@@ -81,6 +84,8 @@ class Settings:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise UsageError(f"{name} must be at least 1, got {value}")
+        if self.prompt_cache < 0:
+            raise UsageError(f"prompt_cache must be at least 0, got {self.prompt_cache}")
         for name in ("body_seconds", "stall_seconds"):
             if not 0 < getattr(self, name) < 1e9:
                 raise UsageError(f"{name} must be positive, got {getattr(self, name)}")

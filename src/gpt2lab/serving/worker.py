@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Hashable, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -26,8 +26,8 @@ from gpt2lab.serving.samples import Delta, Sample
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from gpt2lab.generation.kept import KeptPrompts
     from gpt2lab.generation.requests import Event, Request
-    from gpt2lab.generation.scheduler import Scheduler
     from gpt2lab.model import LanguageModel
     from gpt2lab.serving.metrics import ModelMetrics
 
@@ -36,9 +36,8 @@ log = logging.getLogger("gpt2lab.serving")
 Reading = Generator[None, None, Any]
 """A generator that reads a prompt piece by piece, while other samples run in between, and returns its result."""
 
-
 REST_SECONDS = 60.0
-"""Idle time after which memory kept only for the next request is freed."""
+"""Idle time after which memory that nothing uses is returned to the system."""
 
 
 class Full(Exception):
@@ -82,6 +81,10 @@ class Job:
     arrived: asyncio.Event = field(default_factory=asyncio.Event)
     deltas: deque[Delta] = field(default_factory=deque)
     error: Exception | None = None
+    client: Hashable = None
+    """The client, which is spared its own earlier prompts."""
+    known: dict[int, int] = field(default_factory=dict)
+    """Number of a sample that has drawn → number of its prompt's tokens that were kept; written by the thread."""
     ids: list[int] = field(default_factory=list)
     """The scheduler's numbers of the samples; owned by the thread."""
     gone: bool = False
@@ -121,11 +124,14 @@ class _Taker(NamedTuple):
 class Worker:
     """A thread that runs jobs on ``model``. Only the event loop that called :meth:`start` may submit and cancel."""
 
-    def __init__(self, model: LanguageModel, *, batch_size: int, capacity: int, metrics: ModelMetrics) -> None:
+    def __init__(
+        self, model: LanguageModel, *, batch_size: int, capacity: int, metrics: ModelMetrics, prompts: KeptPrompts
+    ) -> None:
         self._model = model
         self._capacity = capacity
         self._metrics = metrics
-        self._make_scheduler: Callable[[], Scheduler] = partial(model.scheduler, batch_size=batch_size)
+        self._prompts = prompts
+        self._make_scheduler = partial(model.scheduler, batch_size=batch_size, sequences=prompts)
         self._commands: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
         self._thread = Thread(target=self._run, name="gpt2lab engine", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -249,6 +255,8 @@ class Worker:
         began = time.perf_counter()
         events = self._scheduler.step()
         self._note_times(began, events)
+        for taker, known in ((self._running.takers[id], n) for id, n in self._scheduler.known.items()):
+            taker.job.known[taker.sample.number] = known
         deltas = [(taker.job, delta) for taker, delta in self._running.push(events) if delta]
         self._metrics.step(len(events))
         if deltas:
@@ -304,7 +312,7 @@ class Worker:
                 empty.append((job, Delta(number, "", finish="length")))
                 continue
             request, sample = wanted
-            job.ids.append(self._running.submit(request, _Taker(job, sample), owner=job))
+            job.ids.append(self._running.submit(request, _Taker(job, sample), job, job.client))
         if empty:
             self._tell(partial(self._deliver, empty))
 
@@ -329,6 +337,7 @@ class Worker:
             reading.close()
         self._readings.clear()
         self._scheduler.close()
+        self._prompts.clear()
         self._open_scheduler()
         self._metrics.failures.inc()
         for job in jobs:
