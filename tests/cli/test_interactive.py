@@ -18,6 +18,7 @@ import pytest
 import gpt2lab as package
 import needs
 from gpt2lab.cli import interactive
+from gpt2lab.generation.kept import KeptPrompts
 
 TINY = str(Path(__file__).parents[1] / "golden" / "tiny")
 ASK = "Model prompt >>> "
@@ -52,6 +53,30 @@ def test_completions_are_printed_as_the_original_did(gpt2lab, model, batch_size:
     )
     assert result.exit_code == 0
     assert result.stderr == "gpt2lab: seed 1\n"
+
+
+def test_five_turns_with_kept_prompts_equal_five_fresh_runs(gpt2lab, model, monkeypatch) -> None:
+    """Each prompt continues the one before; from the second on, that part is known."""
+    exact = package.load(TINY, precision="float32", threads=1)
+    known: list[int] = []
+    begin = KeptPrompts.begin
+
+    def noted(self, *arguments):
+        begun = begin(self, *arguments)
+        known.append(begun.known)
+        return begun
+
+    words = ["Once", "upon", "a", "time", "there", "was", "a", "king", "who", "had", "three", "daughters"]
+    prompts = [" ".join(words[: 4 + 2 * turn]) for turn in range(5)]
+    answers = [answer for turn, prompt in enumerate(prompts) for answer in texts(exact, prompt, [turn], 6)]
+    monkeypatch.setattr(KeptPrompts, "begin", noted)
+    flags = ("--length", 6, "--seed", 1, "--model_name", TINY, "--precision", "float32", "--threads", 1)
+    result = gpt2lab("interactive", *flags, input="\n".join(prompts) + "\n")
+    assert result.exit_code == 0
+    said = result.stdout.replace(RULE, "").split(ASK)[1:6]  # a runner that plays a terminal echoes what is typed
+    expected = [HEADER.format(1) + answer + "\n" for answer in answers]
+    assert [each.removeprefix(f"{prompt}\n") for each, prompt in zip(said, prompts, strict=True)] == expected
+    assert known == [0, 4, 6, 8, 10]
 
 
 def test_a_prompt_too_long_is_told_and_the_next_one_taken(gpt2lab) -> None:

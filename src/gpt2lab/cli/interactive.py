@@ -24,6 +24,7 @@ from gpt2lab.cli.stopping import StoppedBetween, reads_woken
 from gpt2lab.errors import Gpt2LabError
 from gpt2lab.generation.options import make_options
 from gpt2lab.generation.run import in_order
+from gpt2lab.generation.sequences import DEFAULT_BYTES
 
 if TYPE_CHECKING:
     from gpt2lab.model import LanguageModel
@@ -65,7 +66,7 @@ def command(nsamples: int, **arguments: Any) -> None:
     with suppress(ImportError):
         import readline  # noqa: F401  (arrow keys and history for input())
 
-    load = model_loader(arguments)
+    load = model_loader(arguments, prompt_cache=DEFAULT_BYTES)
     arguments["seed"] = make_options(**arguments).seed
     model = load()
     model.pieces("", **arguments).close()  # reports unsuitable options now, not at every prompt

@@ -141,8 +141,11 @@ def model_options(default_precision: str) -> Callable[[Decorated], Decorated]:
     return decorate
 
 
-def model_loader(arguments: dict[str, Any]) -> Callable[[], LanguageModel]:
-    """Pop the options of :func:`model_options` and ``--draft`` from ``arguments``; return that model's loader."""
+def model_loader(arguments: dict[str, Any], prompt_cache: int = 0) -> Callable[[], LanguageModel]:
+    """Pop the options of :func:`model_options` and ``--draft`` from ``arguments``; return that model's loader.
+
+    ``prompt_cache`` is for commands whose prompts may begin alike.
+    """
     name, draft = arguments.pop("model_name"), arguments.pop("draft", None)
     how = {name: arguments.pop(name) for name in ("precision", "kv_precision", "threads", "device")}
     if draft is not None and arguments.get("speculation") == "off":
@@ -151,7 +154,7 @@ def model_loader(arguments: dict[str, Any]) -> Callable[[], LanguageModel]:
     def load() -> LanguageModel:
         from gpt2lab.model import load
 
-        return load(name, draft=draft, **how)
+        return load(name, draft=draft, prompt_cache=prompt_cache, **how)
 
     return load
 

@@ -27,7 +27,7 @@ from gpt2lab.engines.draw_arguments import (
 )
 from gpt2lab.engines.forks import let_fork
 from gpt2lab.engines.loading import load_weights
-from gpt2lab.engines.precision import default_kv_precision
+from gpt2lab.engines.precision import WITH_MATRIX_UNIT, default_kv_precision, machine_group
 from gpt2lab.engines.protocol import Draw, Drawn
 from gpt2lab.errors import ContextError, SamplingError, UsageError
 from gpt2lab.sampling.declaration import SamplingParams
@@ -110,8 +110,8 @@ class NativeEngine:
 
     @property
     def tells_given(self) -> bool:
-        """Whether given tokens are computed in another way than drawn ones: ``prompts_apart`` in native/kernels.h."""
-        return self.instruction_set == "amx" and self._precision in ("q8_0", "q4_0")
+        """Whether given tokens may be computed in another way than drawn ones, as some are with a matrix unit."""
+        return machine_group(self._precision, self.instruction_set) == WITH_MATRIX_UNIT
 
     def new_sequence(self) -> int:
         """Make an empty sequence; :meth:`free_sequence` releases its memory."""
