@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -416,3 +420,24 @@ def test_uniform_numbers_are_spread_evenly_over_seeds_streams_and_positions() ->
 def test_seed_stream_and_position_out_of_range_are_refused(seed: int, stream: int, position: int, message: str) -> None:
     with pytest.raises(SamplingError, match=f"{message} must be a whole number"):
         uniform(seed, stream, position)
+
+
+def test_distributions_are_the_same_whatever_numpy_finds_in_the_processor() -> None:
+    script = """
+import hashlib, numpy as np
+from gpt2lab.sampling import SamplingParams, stages
+logits = (np.random.default_rng(0).standard_normal((5, 5003)) * 4 - 9).astype(np.float32)
+options = {}, {"temperature": 0.7, "top_p": 0.9}, {"temperature": 1.3, "min_p": 0.02}, {"top_k": 300, "top_p": 0.99}
+settings = [SamplingParams(**each, frequency_penalty=0.3) for each in options]
+found = b"".join(stages(row, each, [1, 2, 2])[-1].probabilities.tobytes() for row in logits for each in settings)
+print(hashlib.sha256(found).hexdigest())
+"""
+    core = import_module("numpy._core._multiarray_umath" if hasattr(np, "_core") else "numpy.core._multiarray_umath")
+    without = {"NPY_DISABLE_CPU_FEATURES": " ".join(core.__cpu_dispatch__)}
+    printed = {
+        subprocess.run(
+            [sys.executable, "-W", "ignore", "-c", script], env={**os.environ, **more}, capture_output=True, check=True
+        ).stdout
+        for more in ({}, without)
+    }
+    assert len(printed) == 1

@@ -1,21 +1,24 @@
 """The rules that choose the next token from the logits, in NumPy and float64, written to be read.
 
 :mod:`gpt2lab.sampling.declaration` declares the stages, in order; the draw follows. The engines have faster versions of
-their own; tests compare them with this one. Random numbers come from Philox4x32-10, a stateless function of (seed,
-stream, position), so a sample does not depend on other draws, earlier or in the same batch. This module knows nothing
-of text, of models, or of when to stop.
+their own; tests compare them with this one. From the same logits it draws the same token on every processor. Random
+numbers come from Philox4x32-10, a stateless function of (seed, stream, position), so a sample does not depend on other
+draws, earlier or in the same batch. This module knows nothing of text, of models, or of when to stop.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 
 from gpt2lab.errors import SamplingError
 from gpt2lab.sampling.declaration import STAGES, SamplingParams
+from gpt2lab.sampling.exponential import exp
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray
@@ -28,7 +31,8 @@ ROUNDING = 1e-12
 """A relative difference between probabilities or their sums that rounding may have made: top-p and min-p ignore it."""
 
 
-class Stage(NamedTuple):
+@dataclass(frozen=True)
+class Stage:
     """Logits and probabilities (float64 ``[n_vocab]``) after the stage ``name``.
 
     Excluded tokens have logit -inf and probability 0. From ``temperature`` on, logits are relative to the largest.
@@ -36,7 +40,11 @@ class Stage(NamedTuple):
 
     name: str
     logits: Floats
-    probabilities: Floats
+
+    @cached_property
+    def probabilities(self) -> Floats:
+        """The softmax of the logits, computed when it is first asked for: most stages need only logits."""
+        return _softmax(self.logits)
 
 
 def stages(
@@ -52,7 +60,7 @@ def stages(
     result: list[Stage] = []
 
     def add(name: str, changed: Floats) -> None:
-        result.append(Stage(name, _checked(changed, name), _softmax(changed)))
+        result.append(Stage(name, _checked(changed, name)))
 
     add("model", np.asarray(logits, dtype=np.float64))
     for name in (*STAGES, "draw"):
@@ -173,8 +181,9 @@ def _top_p(stage: Stage, params: SamplingParams, history: Sequence[int]) -> Floa
     # The logits order the tokens: where two probabilities tie is a matter of their rounding.
     order = np.argsort(-stage.logits, kind="stable")  # on ties, the lower id first
     weights = stage.probabilities[order] / stage.probabilities.max()  # equal weights add up without rounding
-    enough = params.top_p * (1 - ROUNDING) * weights.sum()
-    kept = 1 + np.count_nonzero(np.cumsum(weights)[:-1] < enough)  # a token stays while the sum before it is below p
+    cumulative = np.cumsum(weights)
+    enough = params.top_p * (1 - ROUNDING) * cumulative[-1]
+    kept = 1 + np.count_nonzero(cumulative[:-1] < enough)  # a token stays while the sum before it is below p
     filtered = np.full_like(stage.logits, -np.inf)
     filtered[order[:kept]] = stage.logits[order[:kept]]
     return filtered
@@ -199,8 +208,8 @@ _RULES: dict[str, Callable[[Stage, SamplingParams, Sequence[int]], Floats | None
 
 def _softmax(logits: Floats) -> Floats:
     with np.errstate(over="ignore"):
-        exponentials = np.exp(logits - logits.max())
-    probabilities: Floats = exponentials / exponentials.sum()
+        exponentials = exp(logits - logits.max())
+    probabilities: Floats = exponentials / np.cumsum(exponentials)[-1]  # unlike sum(), it has one order everywhere
     return probabilities
 
 

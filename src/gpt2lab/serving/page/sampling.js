@@ -193,8 +193,8 @@ function topK({ logits }, { top_k }) {
 /** @param {Stage} before @param {All} params */
 function topP({ logits }, { top_p }) {
   const most = largest(logits);
-  const weight = (/** @type {number} */ logit) => Math.exp(logit - most); // equal weights of 1 add up without rounding
-  const enough = top_p * (1 - ROUNDING) * pairwiseSum(each(logits, weight), 0, logits.length);
+  const weight = (/** @type {number} */ logit) => exponential(logit - most); // equal weights of 1 add up without rounding
+  const enough = top_p * (1 - ROUNDING) * total(each(logits, weight));
   const [least, kept] = nucleus(logits, weight, enough);
   let ties = kept - count(logits, (logit) => logit > least); // at `least`: the lower ids stay
   return each(logits, (logit) => (logit > least || (logit === least && ties-- > 0) ? logit : -Infinity));
@@ -264,36 +264,19 @@ function minP({ logits, probabilities }, { min_p }) {
   return each(logits, (logit, id) => (probabilities[id] >= least ? logit : -Infinity));
 }
 
+/** Return e^x for a number of 0 or less; 0 below -708, as in Python. @param {number} x */
+function exponential(x) {
+  return x < -708 ? 0 : Math.exp(x);
+}
+
 /** @param {Doubles} logits */
 function softmax(logits) {
   const most = largest(logits);
   const result = new Float64Array(logits.length); // a plain loop, because most of the time is spent here
-  for (let id = 0; id < logits.length; id++) if (logits[id] !== -Infinity) result[id] = Math.exp(logits[id] - most);
-  const sum = pairwiseSum(result, 0, result.length);
+  for (let id = 0; id < logits.length; id++) result[id] = exponential(logits[id] - most);
+  const sum = total(result);
   for (let id = 0; id < result.length; id++) result[id] /= sum;
   return result;
-}
-
-/**
- * Return the sum, added in NumPy's order to agree in the last digit.
- * @param {Doubles} values @param {number} from @param {number} n @returns {number}
- */
-function pairwiseSum(values, from, n) {
-  if (n < 8) {
-    let sum = 0;
-    for (let i = from; i < from + n; i++) sum += values[i];
-    return sum;
-  }
-  if (n <= 128) {
-    const r = values.slice(from, from + 8);
-    let i = 8;
-    for (; i < n - (n % 8); i += 8) for (let lane = 0; lane < 8; lane++) r[lane] += values[from + i + lane];
-    let sum = r[0] + r[1] + (r[2] + r[3]) + (r[4] + r[5] + (r[6] + r[7]));
-    for (; i < n; i++) sum += values[from + i];
-    return sum;
-  }
-  const half = (n >> 1) - ((n >> 1) % 8);
-  return pairwiseSum(values, from, half) + pairwiseSum(values, from + half, n - half);
 }
 
 /**
