@@ -188,6 +188,7 @@ def open_files(pid: int) -> int:
 def begin(model: str, threads: int | None) -> tuple[subprocess.Popen[str], tuple[str, int]]:
     """Start the server; return its process and its address."""
     command = [sys.executable, "-m", "gpt2lab", "serve", "--port", "0", "--quiet", "--model_name", model]
+    command += ["--prompt_cache", "16"]  # so little that it is full before growth is measured
     command += ["--threads", str(threads)] if threads else []
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     assert process.stderr

@@ -10,11 +10,13 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+import gpt2lab
 import needs
 from gpt2lab import _native
 from gpt2lab.engines import forks
@@ -22,6 +24,8 @@ from gpt2lab.engines.forks import let_fork
 from gpt2lab.engines.native import NativeEngine
 
 from .test_native import SHAPE, random_checkpoint
+
+TINY = Path(__file__).parents[1] / "golden" / "tiny"
 
 pytestmark = [needs.mark("POSIX"), pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork")]
 
@@ -105,6 +109,19 @@ def test_what_may_wait_for_a_core_is_taken_before_the_core() -> None:
 
 class Owner:
     """An object that owns a core."""
+
+
+def test_a_child_can_use_a_prompt_cache_that_another_thread_was_using() -> None:
+    model = gpt2lab.load(TINY, precision="float32", threads=1, prompt_cache=10**6)
+    prompts = [[5] * n for n in range(1, 30)]
+
+    def texts() -> list[list[int]]:
+        return [model.generate(prompt, n=1, length=2, seed=1).tokens for prompt in prompts]  # type: ignore[union-attr]
+
+    expected = texts()
+    with another_thread(texts):
+        codes = [in_child(lambda: texts() == expected) for _ in range(8)]
+    assert codes == [0] * 8 and texts() == expected
 
 
 def test_two_threads_may_fork_at_the_same_time() -> None:
