@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal, cast, overload
 
 from gpt2lab.config import takes_gpt2_vocabulary
 from gpt2lab.engines.lazy import Engines
 from gpt2lab.engines.precision import check_device
-from gpt2lab.errors import ContextError, UsageError
+from gpt2lab.errors import UsageError
 from gpt2lab.generation.completion import Completion, Piece, Prompt
 from gpt2lab.generation.options import (
     GenerationArguments,
@@ -28,15 +28,14 @@ from gpt2lab.generation.options import (
 )
 from gpt2lab.generation.plan import (
     Plan,
+    context_tokens,
     is_prompt,
-    make_plan,
-    naming_prompt,
+    make_plans,
     opened_tokens,
-    or_start,
     prompt_tokens,
     warn_of_space,
 )
-from gpt2lab.generation.run import check_errors, generate_pieces, in_order
+from gpt2lab.generation.run import check_errors, generate_pieces, in_order, texts_of
 from gpt2lab.generation.scheduler import Scheduler
 from gpt2lab.generation.sequences import Sequences
 from gpt2lab.generation.speculation import Speculation, check_draft
@@ -77,9 +76,8 @@ def load(
         device: ``"cpu"``, or ``"reference"`` for NumPy (float32, slow, for comparison).
         draft: a smaller model with the same vocabulary that guesses tokens ahead: changes only the speed. A name, a
             path, or a loaded model, which then shares its engine.
-        prompt_cache: bytes for keys and values of earlier texts. A prompt that begins like one of them is computed
-            only from where they differ; texts stay the same. The least recently used are dropped first, and all that
-            were not used for ten minutes.
+        prompt_cache: bytes for keys and values of earlier texts, for ten minutes after their last use. A prompt that
+            begins like one of them is computed only from where they differ; completions stay the same.
 
     Raises:
         UsageError: if a precision or device is not available, ``threads`` is below 1, ``prompt_cache`` below 0, or the
@@ -236,7 +234,7 @@ class LanguageModel:
             raise UsageError(f"stream() takes one prompt, got {len(prompt)}: use pieces() for several")
         pieces = self.pieces(prompt, n=1, **options)
         warn_of_space(prompt)
-        return _texts(pieces)
+        return texts_of(pieces)
 
     @documented(GenerationArguments)
     def pieces(
@@ -270,7 +268,7 @@ class LanguageModel:
         options["logit_bias"] = {**(options.get("logit_bias") or {}), **self._banned}
         checked = make_options(**options)
         self._engines.open_ahead()  # while prompts are encoded
-        return checked, self._plans(prompts, checked)
+        return checked, make_plans(prompts, checked, self.config, self.tokenizer)
 
     def scheduler(
         self,
@@ -296,16 +294,15 @@ class LanguageModel:
         if not self._kept:
             from gpt2lab.generation.kept import KeptPrompts  # imported only here: most starts keep nothing
 
-            made = KeptPrompts(self._engines.generating, self._prompt_cache)
-            self._kept.append(made)  # of several threads that come here at once, all use the first one's
-        return self._kept[0]
+            self._kept.append(KeptPrompts(self._engines.generating, self._prompt_cache))
+        return self._kept[0]  # of several threads that come here first, all use the first one's
 
     def logits(self, prompt: Prompt) -> npt.NDArray[np.float32]:
         """Return the logits after every token of ``prompt``: float32 [tokens, n_vocab]; one row for an empty prompt.
 
         Raises :class:`~gpt2lab.errors.ContextError` if the prompt has more than n_ctx tokens.
         """
-        tokens = self._context(prompt)
+        tokens = context_tokens(prompt, self.config, self.tokenizer)
         with self._sequence() as sequence:
             return self._engines.exact.forward([sequence], [tokens], "all")
 
@@ -337,26 +334,10 @@ class LanguageModel:
         sampling["logit_bias"] = {**(sampling.get("logit_bias") or {}), **self._banned}
         params, custom = sampling_params(sampling), custom_stages(sampling.get("stages", ()))
         tokens = prompt_tokens(prompt, self.config, self.tokenizer)
-        context = self._context(prompt)
+        context = context_tokens(prompt, self.config, self.tokenizer)
         with self._sequence() as sequence:
             logits = self._engines.exact.forward([sequence], [context], "last")[0]
         return next_token(tokens, logits, params, tokens, self.tokenizer, top, custom)
-
-    def _plans(self, prompts: Sequence[Prompt], options: Options) -> list[Plan]:
-        plans = []
-        for number, prompt in enumerate(prompts, 1):
-            with naming_prompt(number, len(prompts)):
-                plans.append(make_plan(prompt, options, self.config, self.tokenizer))
-        return plans
-
-    def _context(self, prompt: Prompt) -> tuple[int, ...]:
-        """Return the ids to feed for ``prompt``, which must fit the context."""
-        tokens = prompt_tokens(prompt, self.config, self.tokenizer)
-        if len(tokens) > self.config.n_ctx:
-            raise ContextError(
-                f"the prompt has {len(tokens)} tokens, more than the model's context of {self.config.n_ctx}: shorten it"
-            )
-        return or_start(tokens, self.tokenizer)
 
     @contextmanager
     def _sequence(self) -> Iterator[int]:
@@ -367,12 +348,3 @@ class LanguageModel:
             yield sequence
         finally:
             engine.free_sequence(sequence)
-
-
-def _texts(pieces: Generator[Piece, None, None]) -> Generator[str, None, None]:
-    with closing(pieces):
-        for piece in pieces:
-            if piece.text:
-                yield piece.text
-            if piece.completion and piece.completion.error:
-                raise piece.completion.error

@@ -40,6 +40,17 @@ class Plan(NamedTuple):
     """The finish reason of a sample that reaches ``limit``."""
 
 
+def make_plans(
+    prompts: Sequence[Prompt], options: Options, config: ModelConfig, tokenizer: Tokenizer | None
+) -> list[Plan]:
+    """Plan several prompts. Raises as :func:`make_plan` does, with the number of the prompt."""
+    plans = []
+    for number, prompt in enumerate(prompts, 1):
+        with naming_prompt(number, len(prompts)):
+            plans.append(make_plan(prompt, options, config, tokenizer))
+    return plans
+
+
 def make_plan(prompt: Prompt, options: Options, config: ModelConfig, tokenizer: Tokenizer | None) -> Plan:
     """Encode ``prompt`` and determine how many tokens may follow.
 
@@ -145,6 +156,19 @@ def or_start(tokens: Sequence[int], tokenizer: Tokenizer | None) -> tuple[int, .
 def fed_tokens(prompt: Prompt, config: ModelConfig, tokenizer: Tokenizer | None) -> tuple[int, ...]:
     """Return the ids to feed for a prompt, at least one: see :func:`or_start`. Raises as :func:`prompt_tokens` does."""
     return or_start(prompt_tokens(prompt, config, tokenizer), tokenizer)
+
+
+def context_tokens(prompt: Prompt, config: ModelConfig, tokenizer: Tokenizer | None) -> tuple[int, ...]:
+    """Return the ids to feed for a prompt that is read as a whole.
+
+    Raises :class:`~gpt2lab.errors.ContextError` if it does not fit the context, and as :func:`prompt_tokens` does.
+    """
+    tokens = prompt_tokens(prompt, config, tokenizer)
+    if len(tokens) > config.n_ctx:
+        raise ContextError(
+            f"the prompt has {len(tokens)} tokens, more than the model's context of {config.n_ctx}: shorten it"
+        )
+    return or_start(tokens, tokenizer)
 
 
 def opened_tokens(text: Prompt, config: ModelConfig, tokenizer: Tokenizer | None) -> list[int]:

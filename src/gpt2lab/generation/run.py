@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Generator, Hashable, Iterable, Iterator, Sequence
+from contextlib import closing
 from itertools import count
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -115,6 +116,16 @@ def in_order(
         while first_index in done:
             yield done.pop(first_index)
             first_index += 1
+
+
+def texts_of(pieces: Generator[Piece, None, None]) -> Generator[str, None, None]:
+    """Yield the texts of the pieces of one sample, and raise its error if it ends with one."""
+    with closing(pieces):
+        for piece in pieces:
+            if piece.text:
+                yield piece.text
+            if piece.completion and piece.completion.error:
+                raise piece.completion.error
 
 
 def check_errors(completions: Sequence[Completion]) -> None:
