@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
+from numpy._core._multiarray_umath import __cpu_dispatch__
 
 from gpt2lab.errors import SamplingError
 from gpt2lab.sampling.declaration import SamplingParams
@@ -432,8 +432,7 @@ settings = [SamplingParams(**each, frequency_penalty=0.3) for each in options]
 found = b"".join(stages(row, each, [1, 2, 2])[-1].probabilities.tobytes() for row in logits for each in settings)
 print(hashlib.sha256(found).hexdigest())
 """
-    core = import_module("numpy._core._multiarray_umath" if hasattr(np, "_core") else "numpy.core._multiarray_umath")
-    without = {"NPY_DISABLE_CPU_FEATURES": " ".join(core.__cpu_dispatch__)}
+    without = {"NPY_DISABLE_CPU_FEATURES": " ".join(__cpu_dispatch__)}
     printed = {
         subprocess.run(
             [sys.executable, "-W", "ignore", "-c", script], env={**os.environ, **more}, capture_output=True, check=True
