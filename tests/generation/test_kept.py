@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from threading import Thread
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,6 +18,7 @@ from gpt2lab.errors import UsageError
 from gpt2lab.generation import kept as module
 from gpt2lab.generation.kept import IDLE_SECONDS, KeptPrompts, n_common
 from gpt2lab.generation.requests import Request
+from gpt2lab.generation.run import in_order
 from gpt2lab.generation.scheduler import Scheduler
 from gpt2lab.generation.speculation import Speculation
 from gpt2lab.sampling import SamplingParams
@@ -408,6 +410,25 @@ def test_a_model_with_a_prompt_cache_generates_the_same_and_keeps_it_within_boun
         text += expected.text
     assert 0 < model.engine.kv_cache_bytes <= 1 << 20  # type: ignore[attr-defined]
     assert cold.engine.kv_cache_bytes == 0  # type: ignore[attr-defined]
+
+
+def test_custom_stages_and_a_draft_model_draw_the_same_from_a_kept_prompt() -> None:
+    def fails_at_nine(logits: np.ndarray, tokens: Sequence[int]) -> np.ndarray:
+        if len(tokens) == 9:
+            raise ValueError
+        return logits * 2
+
+    how = {"precision": "float32", "threads": 1}
+    cold = gpt2lab.load(TINY, draft=TINY, **how)  # type: ignore[arg-type]
+    warm = gpt2lab.load(TINY, draft=TINY, prompt_cache=1 << 20, **how)  # type: ignore[arg-type]
+    for _ in range(2):
+        for prompt in ([5, 6, 7, 8], [5, 6, 7, 9], [5, 6, 7, 8] * 5):
+            for stages in ((), (fails_at_nine,)):
+                expected, found = (
+                    [*in_order(model.pieces(prompt, n=2, length=8, seed=1, stages=stages))] for model in (cold, warm)
+                )
+                assert [str(each) for each in found] == [str(each) for each in expected]
+    assert warm.engine.kv_cache_bytes == warm._sequences.held_bytes > 0  # type: ignore[attr-defined]
 
 
 def test_threads_share_a_model_s_prompt_cache() -> None:
