@@ -2,7 +2,8 @@
 //
 // A row's positions are taken in spans of kSpan, counted from the start of its sequence: the scores of a span, their
 // largest so far, the probabilities, and the values, position by position. Where a later span has a larger score, the
-// sums so far are scaled to it. So a row's result is the same whichever rows are computed beside it.
+// sums so far are scaled to it. So a row's result is the same whichever rows are computed beside it. Multiply-adds are
+// fused, or not, as a.fused says.
 #pragma once
 
 #include "products.inl"
@@ -18,7 +19,7 @@ template <int kM>
 constexpr int kValueVectors = kM <= 2 && kRows > 2 ? kTile * 2 / kWidth : kVectors;
 
 // Computes the scores of kB blocks of positions from `first_block` on, the first of them at the start of a.scores.
-template <typename Element, int kM, int kB>
+template <typename Element, bool kFused, int kM, int kB>
 void score_blocks(const Attention& a, int first_block, float* scores) {
   for (int c = 0; c < kTile; c += kPass) {
     Vec acc[kB][kM][kVectors] = {};
@@ -32,7 +33,7 @@ void score_blocks(const Attention& a, int first_block, float* scores) {
         keys[b] += kTile;
         for (int r = 0; r < kM; ++r) {
           const Vec x = splat(a.q[r * a.ldq + i]);
-          for (int v = 0; v < kVectors; ++v) acc[b][r][v] = fma(x, row[v], acc[b][r][v]);
+          for (int v = 0; v < kVectors; ++v) acc[b][r][v] = multiply_add<kFused>(x, row[v], acc[b][r][v]);
         }
       }
     for (int b = 0; b < kB; ++b)
@@ -77,13 +78,13 @@ struct Span {
 };
 
 // Adds probabilities[first … last) · values of these positions of the span to acc[r], for kM rows.
-template <typename Element, int kM, int kV>
+template <typename Element, bool kFused, int kM, int kV>
 inline void add_values(Vec (&acc)[kM][kV], const Attention& a, int row, int column, int span, int first, int last) {
   while (first < last) {
     const int slot = first % kTile, count = kTile - slot < last - first ? kTile - slot : last - first;
     const auto* block = static_cast<const Element*>(a.values[(span + first) / kTile]);
     const Element* values = block + std::size_t(slot) * a.value_stride + column;
-    accumulate<kM, kV>(acc, a.scores + row * kSpan + first, kSpan, values, a.value_stride, count,
+    accumulate<kM, kV, kFused>(acc, a.scores + row * kSpan + first, kSpan, values, a.value_stride, count,
                        {reinterpret_cast<const char*>(values) + kAhead, a.value_stride * int(sizeof(Element))});
     first += count;
   }
@@ -102,18 +103,18 @@ inline void store_columns(const Attention& a, int row, int column, Vec y) {
 // Adds a span to the output columns from `column` on. Reads visible positions only: the others may hold infinite
 // numbers, and 0 · ∞ is not 0. All rows see the positions up to the first row's; the few later ones are added row by
 // row.
-template <typename Element, int kM, int kV>
+template <typename Element, bool kFused, int kM, int kV>
 void mix_columns(const Attention& a, const Span<kM>& span, int column) {
   Vec acc[kM][kV] = {};
   if (span.first > 0)
     for (int r = 0; r < kM; ++r)
       for (int v = 0; v < kV; ++v) acc[r][v] = load(a.sums + r * a.value_stride + column + v * kWidth) * span.factor[r];
   const int shared = span.seen[0];
-  add_values<Element, kM, kV>(acc, a, 0, column, span.first, 0, shared);
+  add_values<Element, kFused, kM, kV>(acc, a, 0, column, span.first, 0, shared);
   for (int r = 1; r < kM; ++r) {
     Vec own[1][kV];
     for (int v = 0; v < kV; ++v) own[0][v] = acc[r][v];
-    add_values<Element, 1, kV>(own, a, r, column, span.first, shared, span.seen[r]);
+    add_values<Element, kFused, 1, kV>(own, a, r, column, span.first, shared, span.seen[r]);
     for (int v = 0; v < kV; ++v) acc[r][v] = own[0][v];
   }
   for (int r = 0; r < kM; ++r)
@@ -124,23 +125,23 @@ void mix_columns(const Attention& a, const Span<kM>& span, int column) {
     }
 }
 
-template <typename Element, int kM>
+template <typename Element, bool kFused, int kM>
 void mix_values(const Attention& a, const Span<kM>& span) {
   constexpr int kV = kValueVectors<kM>;
   int column = 0;
-  for (; column + kV * kWidth <= a.value_stride; column += kV * kWidth) mix_columns<Element, kM, kV>(a, span, column);
-  for (; column < a.value_stride; column += kPass) mix_columns<Element, kM, kVectors>(a, span, column);
+  for (; column + kV * kWidth <= a.value_stride; column += kV * kWidth) mix_columns<Element, kFused, kM, kV>(a, span, column);
+  for (; column < a.value_stride; column += kPass) mix_columns<Element, kFused, kM, kVectors>(a, span, column);
 }
 
-template <typename Element, int kM>
+template <typename Element, bool kFused, int kM>
 void score_span(const Attention& a, int first_block, int blocks) {
   int block = 0;
   for (; block + kScoreBlocks<kM> <= blocks; block += kScoreBlocks<kM>)
-    score_blocks<Element, kM, kScoreBlocks<kM>>(a, first_block + block, a.scores + block * kTile);
-  for (; block < blocks; ++block) score_blocks<Element, kM, 1>(a, first_block + block, a.scores + block * kTile);
+    score_blocks<Element, kFused, kM, kScoreBlocks<kM>>(a, first_block + block, a.scores + block * kTile);
+  for (; block < blocks; ++block) score_blocks<Element, kFused, kM, 1>(a, first_block + block, a.scores + block * kTile);
 }
 
-template <typename Element, int kM>
+template <typename Element, bool kFused, int kM>
 void attend(const Attention& a) {
   Softmax softmax[kM];
   Span<kM> span{};
@@ -148,20 +149,23 @@ void attend(const Attention& a) {
   for (; span.first < end; span.first += kSpan) {
     const int size = end - span.first < kSpan ? end - span.first : kSpan, blocks = (size + kTile - 1) / kTile;
     span.last = span.first + size == end;
-    score_span<Element, kM>(a, span.first / kTile, blocks);
+    score_span<Element, kFused, kM>(a, span.first / kTile, blocks);
     for (int r = 0; r < kM; ++r) {
       const int seen = a.first_position + r + 1 - span.first;
       span.seen[r] = seen < 0 ? 0 : seen < size ? seen : size;
       span.factor[r] = seen > 0 ? softmax[r].add(a.scores + r * kSpan, span.seen[r], blocks * kTile) : 1.0f;
       span.norm[r] = 1.0f / softmax[r].sum;
     }
-    mix_values<Element, kM>(a, span);
+    mix_values<Element, kFused, kM>(a, span);
   }
 }
 
-void attention(const Attention& a) {
-  with_count<kRows>(a.m, [&]<int kM>() { a.half ? attend<Half, kM>(a) : attend<float, kM>(a); });
+template <bool kFused>
+void attend_rows(const Attention& a) {
+  with_count<kRows>(a.m, [&]<int kM>() { a.half ? attend<Half, kFused, kM>(a) : attend<float, kFused, kM>(a); });
 }
+
+void attention(const Attention& a) { a.fused ? attend_rows<true>(a) : attend_rows<false>(a); }
 
 void to_halves(const float* x, int n, Half* out) {
   int i = 0;

@@ -10,8 +10,6 @@ namespace {
 constexpr int kPanels = 8;  // panels of rows in one block of scores
 constexpr int kApart = 16;  // extra floats between rows of scores: rows a page apart would share one set of a cache
 
-int rounded_up(int x, int multiple) { return (x + multiple - 1) / multiple * multiple; }
-
 }  // namespace
 
 // One head of one sequence.

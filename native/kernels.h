@@ -2,8 +2,8 @@
 //
 // Contract: every output value is one chain of operations in one fixed order, so it does not depend on how many rows
 // are computed together, on how the columns are split over threads, or on the cache blocking. Float products run over
-// k = 0, 1, 2, … into a single accumulator. Quantised products run over blocks of k, whose sums are exact integers. A
-// matrix unit's bfloat16 products run over pairs of k, in the unit's own arithmetic, also into a single accumulator.
+// k = 0, 1, 2, … into a single accumulator. Products of integers run over blocks of k, whose sums are exact. A matrix
+// unit's bfloat16 products run over pairs of k, in the unit's own arithmetic, also into a single accumulator.
 // Callers have checked every size; kernels check nothing.
 #pragma once
 
@@ -17,39 +17,46 @@ namespace gpt2lab {
 // The width of a tile: matrices are packed into tiles of kTile output columns; see packing.h. A block of the KV cache
 // holds kTile positions, so the scores of a block are computed like one tile of a product.
 constexpr int kTile = 32;
+constexpr int kHalfTile = kTile / 2;  // outputs that one instruction of a matrix unit computes
 
 // Positions whose scores attention weighs together, a multiple of kTile.
 constexpr int kSpan = 256;
 
-// The size of a group of rows of quantised inputs. A group's part of a block is one tile of a matrix unit.
+// The size of a group of rows of rounded inputs. A group's part of a block is a few tiles of a matrix unit.
 constexpr int kRowGroup = 16;
 
-// One block of inputs of one group of rows. Row r's values are about q[r][…] * scale[r].
+constexpr int kLargestInput = 16319;  // of 15 bits: both bytes of high · 128 + low are at most 127
+
+// One block of inputs of one group of rows, rounded: row r's values are about x[r][…] · scale[r].
 struct alignas(64) ActivationBlock {
-  std::int8_t q[kRowGroup][kBlock];
+  struct Bytes {
+    std::int8_t high[kRowGroup][kBlock], low[kRowGroup][kBlock];
+  };
+  union {  // which of them depends on the kernels
+    Bytes bytes;
+    std::int16_t shorts[kRowGroup][kBlock];
+  };
   float scale[kRowGroup];
-  std::int32_t offset[kRowGroup];  // -zero_point * sum of q[r]: undoes the shift that makes the weights unsigned
+  std::int32_t offset[kRowGroup][kBlock / kGroupInputs];  // the first of a sum: see integers.inl
 };
 
-// The same block as bfloat16, for matrix units that multiply bfloat16.
+// Inputs of one group of rows as bfloat16, for matrix units that multiply bfloat16.
 struct alignas(64) BFloat16Block {
-  BFloat16 x[kRowGroup][kBlock];
+  BFloat16 x[kRowGroup][kBFloat16Inputs];
 };
 
-constexpr int kMaxRows = 512;    // rows of one product
-constexpr int kPartBlocks = 24;  // blocks of k that a matrix unit processes at once
-constexpr std::size_t kScratchBytes =
-    kMaxRows * kTile * sizeof(float) + kPartBlocks * kBlock * kTile * sizeof(BFloat16);
+constexpr int kMaxRows = 512;  // rows of one product
+// Sums of all rows for one tile, and a part of a tile of int4 as int8.
+constexpr std::size_t kScratchBytes = kMaxRows * kTile * sizeof(float) + 4 * kBlock * kTile;
 
 enum class Epilogue { store, gelu, add };  // c = y | c = gelu(y) | c = c + y
 
 // y[m, n] = a[m, k] · b[k, n] + bias[n], then the epilogue into c.
 struct Product {
   Precision precision;
-  bool prompt;     // see Kernels::prompts_apart
-  const float* a;  // [m, k], rows lda apart; used if prepared_block is 0
+  const float* a;  // [m, k], rows lda apart; used if prepared_bytes() is 0
   std::size_t lda;
-  const std::byte* prepared;  // [row groups][block_count(k)] blocks that prepare() made from the rows
+  const std::byte* prepared;  // what prepare() made from the rows, prepared_bytes() for each group of them
   const std::byte* b;         // packed tiles
   const float* bias;          // [n] padded to whole tiles, or null for none
   float* c;                   // [m, n], rows ldc apart
@@ -92,6 +99,7 @@ struct Attention {
   float* scores;  // scratch [m, kSpan]
   float* sums;    // scratch [m, value_stride]
   int m, head_dim;
+  bool fused;          // whether multiply-adds are rounded once
   int first_position;  // position of row 0; row r sees positions 0 … first_position + r
   float scale;         // 1 / sqrt(head_dim)
 };
@@ -136,13 +144,10 @@ struct Kernels {
   // Turns d, the gradient of the probabilities p, into the gradient of the scores:
   // p · (d - mean of d weighted by p) · scale.
   void (*softmax_gradient)(float* d, const float* p, int padded, float scale);
-  // Returns whether rows of prompts are computed differently from rows that continue them: a matrix unit is faster, but
-  // rounds differently. The choice depends on the row alone, never on the rows computed beside it.
-  bool (*prompts_apart)(Precision);
-  // Returns the bytes of a block that prepare() makes; 0 if products read the rows directly.
-  std::size_t (*prepared_block)(Precision, bool prompt);
-  // Writes the inputs x[k] as row `row` of its group's blocks; the tail of the last block is zero.
-  void (*prepare)(const float* x, int k, Precision precision, bool prompt, int row, std::byte* group);
+  // Returns the bytes that prepare() makes of a group of rows of k inputs; 0 if products read the rows directly.
+  std::size_t (*prepared_bytes)(Precision, int k);
+  // Writes the inputs x[k] as row `row` of its group; padding is zero.
+  void (*prepare)(const float* x, int k, Precision precision, int row, std::byte* group);
   void (*attention)(const Attention&);
   void (*to_halves)(const float* x, int n, Half* out);  // saturates at the largest finite float16
   void (*layer_norm)(const float* x, const float* gain, const float* bias, float epsilon, int n, float* out);

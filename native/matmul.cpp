@@ -11,8 +11,6 @@ constexpr int kDepth = 768;       // largest part of k
 constexpr int kMostRows = 1536;   // most rows in a part of a
 constexpr int kPanelsAtOnce = 6;  // panels of b per thread: at kDepth half a megabyte, for the second-level cache
 
-int rounded_up(int x, int multiple) { return (x + multiple - 1) / multiple * multiple; }
-
 // Returns the length of equal parts, at most `most`.
 int part_of(int whole, int most) {
   const int parts = (whole + most - 1) / most;

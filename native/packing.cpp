@@ -7,100 +7,187 @@
 #include <cstring>
 #include <limits>
 
+#include "weight_block.h"
+
 namespace gpt2lab {
 namespace {
 
-constexpr int kHalfTile = kTile / 2;
-constexpr std::size_t kHalfBytesQ8 = kHalfTile * kBlock, kHalfBytesQ4 = kHalfBytesQ8 / 2;
-constexpr std::size_t kScaleBytes = kTile * sizeof(Half);
+constexpr int kLargestInt8 = 127, kLargestFactor = 15;
+constexpr int kGroups = kBlock / kGroupInputs;
+constexpr float kTiny = 1e-30f;  // blocks of smaller weights are zero: the inverse of their scale would overflow
 
 // The inputs of one block for the outputs of a tile; rows are inputs.
 struct Values {
   float at[kBlock][kTile];
 };
 
-Values gather(const float* source, Layout layout, const PackedMatrix& m, int tile, int first) {
-  Values values;
+void gather(const float* source, Layout layout, const PackedMatrix& m, int tile, int first, Values& values) {
   const int column = tile * kTile, width = std::min(kTile, m.n - column), depth = std::min(kBlock, m.k - first);
   if (width < kTile || depth < kBlock) std::memset(&values, 0, sizeof values);
   for (int i = 0; i < depth && layout == Layout::input_major; ++i)
     std::memcpy(values.at[i], source + std::size_t(first + i) * m.n + column, width * sizeof(float));
   for (int j = 0; j < width && layout == Layout::output_major; ++j)
     for (int i = 0; i < depth; ++i) values.at[i][j] = source[std::size_t(column + j) * m.k + first + i];
-  return values;
 }
 
-float inverse(float scale) {
-  const float x = 1.0f / scale;
-  return std::isinf(x) ? 0.0f : x;
+// Rounds to a whole number, ties to even; |x| is below 2^22.
+float whole(float x) {
+  constexpr float kRound = 12582912.0f;  // 1.5 · 2^23
+  return (x + kRound) - kRound;
 }
 
-// Stores the scales; returns false if one is not finite.
-bool store_scales(const float* scale, std::byte* out) {
+float clamped(float x, float least, float most) {
+  const float above = x < least ? least : x;
+  return above > most ? most : above;
+}
+
+// Rounds a positive number to 16 binary digits, ties to even, so that its products with 7-bit integers are exact.
+float rounded_scale(float x) {
+  const auto bits = std::bit_cast<std::uint32_t>(x);
+  return std::bit_cast<float>((bits + 0x7f + (bits >> 8 & 1)) & 0xffffff00);
+}
+
+// Writes each output's largest magnitude among inputs first … last; returns false if a value is not finite.
+bool largest_magnitudes(const Values& values, int first, int last, float* largest) {
   bool finite = true;
-  Half halves[kTile];
-  for (int j = 0; j < kTile; ++j) {
-    halves[j] = to_half(scale[j]);
-    finite = finite && (halves[j].bits & 0x7c00) != 0x7c00;
-  }
-  std::memcpy(out, halves, kScaleBytes);
-  return finite;
-}
-
-bool encode_q8(const Values& values, std::byte* out) {
-  float scale[kTile] = {}, invert[kTile];
-  bool finite = true;
-  for (int i = 0; i < kBlock; ++i)
+  std::fill_n(largest, kTile, 0.0f);
+  for (int i = first; i < last; ++i)
     for (int j = 0; j < kTile; ++j) {
       const float magnitude = std::fabs(values.at[i][j]);
       finite &= magnitude <= std::numeric_limits<float>::max();  // false for NaN
-      scale[j] = magnitude > scale[j] ? magnitude : scale[j];
+      largest[j] = magnitude > largest[j] ? magnitude : largest[j];
     }
-  if (!finite) return false;
+  return finite;
+}
+
+bool encode_int8(const Values& values, int depth, std::byte* out) {
+  using Block = WeightBlock<Precision::int8>;
+  float scale[kTile], inverse[kTile];
+  if (!largest_magnitudes(values, 0, depth, scale)) return false;
   for (int j = 0; j < kTile; ++j) {
-    scale[j] /= 127.0f;
-    invert[j] = inverse(scale[j]);
+    const bool zero = scale[j] < kTiny;
+    scale[j] = zero ? 0.0f : rounded_scale(scale[j] / float(kLargestInt8));
+    inverse[j] = zero ? 0.0f : 1.0f / scale[j];
   }
-  for (int i = 0; i < kBlock; ++i) {
+  for (int i = 0; i < depth; ++i) {
     std::int8_t row[kTile];
-    for (int j = 0; j < kTile; ++j) {  // rounds halves away from zero, like C's roundf
-      const float scaled = values.at[i][j] * invert[j], magnitude = std::fabs(scaled);
-      const int whole = int(magnitude), rounded = whole + (magnitude - float(whole) >= 0.5f);
-      row[j] = std::int8_t(scaled < 0 ? -rounded : rounded);
-    }
     for (int j = 0; j < kTile; ++j)
-      out[j / kHalfTile * kHalfBytesQ8 + (i / 4 * kHalfTile + j % kHalfTile) * 4 + i % 4] = std::byte(row[j]);
+      row[j] = std::int8_t(clamped(whole(values.at[i][j] * inverse[j]), -kLargestInt8, kLargestInt8));
+    for (int j = 0; j < kTile; ++j) out[Block::step_at(i, j) + i % 4] = std::byte(row[j]);
   }
-  return store_scales(scale, out + 2 * kHalfBytesQ8);
+  std::memcpy(out + Block::scales_at(depth), scale, sizeof scale);
+  return true;
 }
 
-bool encode_q4(const Values& values, std::byte* out) {
-  float largest[kTile] = {}, scale[kTile], invert[kTile];
-  bool finite = true;
-  for (int i = 0; i < kBlock; ++i)
-    for (int j = 0; j < kTile; ++j) {
-      const float x = values.at[i][j];
-      finite &= std::fabs(x) <= std::numeric_limits<float>::max();
-      largest[j] = std::fabs(x) > std::fabs(largest[j]) ? x : largest[j];
-    }
-  if (!finite) return false;
+// A block of int4 on the way: numbers relative to each output's largest magnitude, and each group's extreme.
+struct Int4Search {
+  Values values;
+  float extreme[kGroups][kTile];  // the number of largest magnitude, with its sign
+  int groups;
+};
+
+// The factors of a block, and how far the weights that they give are from the true ones.
+struct Int4Choice {
+  float factor[kGroups][kTile], error[kTile];
+};
+
+// Adds up the squared errors of one group's weights, if they are rounded to multiples of factor · scale.
+void group_error(const Int4Search& search, int group, const float* factor, float scale, float* error) {
+  float step[kTile], inverse[kTile];
   for (int j = 0; j < kTile; ++j) {
-    scale[j] = largest[j] / -8.0f;
-    invert[j] = inverse(scale[j]);
+    step[j] = factor[j] * scale;
+    inverse[j] = 1.0f / step[j];
+    error[j] = 0.0f;
   }
-  std::memset(out, 0, 2 * kHalfBytesQ4);
-  for (int i = 0; i < kBlock; ++i)
+  for (int i = group * kGroupInputs; i < (group + 1) * kGroupInputs; ++i)
     for (int j = 0; j < kTile; ++j) {
-      const int q = std::min(15, int(values.at[i][j] * invert[j] + 8.5f));
-      const int step = i % kHalfTile / 4, shift = i / kHalfTile * 4;
-      out[j / kHalfTile * kHalfBytesQ4 + (step * kHalfTile + j % kHalfTile) * 4 + i % 4] |= std::byte(q << shift);
+      const float x = search.values.at[i][j];
+      const float rest = x - clamped(whole(x * inverse[j]), -kZeroNibble, kZeroNibble - 1) * step[j];
+      error[j] += rest * rest;
     }
-  return store_scales(scale, out + 2 * kHalfBytesQ4);
 }
 
-bool encode_bfloat16(const Values& values, std::byte* out) {
+// Finds factors for one scale. A factor has the sign that maps the group's extreme to -8, the one number without an
+// opposite. Where a neighbour of the factor that does this exactly has a smaller error, takes that.
+void choose_factors(const Int4Search& search, float scale, Int4Choice& choice) {
+  constexpr float kNeighbours[] = {1.0f, 0.9f, 1.1f};
+  std::fill_n(choice.error, kTile, 0.0f);
+  for (int group = 0; group < search.groups; ++group) {
+    float least[kTile];
+    for (const float neighbour : kNeighbours) {
+      float factor[kTile], error[kTile];
+      for (int j = 0; j < kTile; ++j) {
+        const float extreme = search.extreme[group][j];
+        const float size = std::fabs(extreme) / (scale * float(kZeroNibble));
+        const float factor_size = clamped(whole(size * neighbour), 1, kLargestFactor);
+        factor[j] = extreme > 0 ? -factor_size : factor_size;
+      }
+      group_error(search, group, factor, scale, error);
+      for (int j = 0; j < kTile; ++j)
+        if (neighbour == kNeighbours[0] || error[j] < least[j]) {
+          least[j] = error[j];
+          choice.factor[group][j] = factor[j];
+        }
+    }
+    for (int j = 0; j < kTile; ++j) choice.error[j] += least[j];
+  }
+}
+
+// Writes the block with the chosen factors; `scale` belongs to the relative numbers, scale · largest to the true ones.
+void store_int4(const Int4Search& search, int depth, const Int4Choice& choice, const float* scale, const float* largest,
+                std::byte* out) {
+  using Block = WeightBlock<Precision::int4>;
+  std::memset(out, 0, Block::factors_at(depth));
+  for (int i = 0; i < depth; ++i)
+    for (int j = 0; j < kTile; ++j) {
+      const bool zero = largest[j] < kTiny;
+      const float inverse = 1.0f / (choice.factor[i / kGroupInputs][j] * scale[j]);
+      const float q = zero ? 0.0f : clamped(whole(search.values.at[i][j] * inverse), -kZeroNibble, kZeroNibble - 1);
+      const int shift = i % kGroupInputs / (kGroupInputs / 2) * 4;
+      out[Block::step_at(i, j) + i % 4] |= std::byte((int(q) + kZeroNibble) << shift);
+    }
+  for (int group = 0; group < search.groups; ++group)
+    for (int j = 0; j < kTile; ++j)
+      out[Block::factors_at(depth) + group * kTile + j] = std::byte(std::int8_t(choice.factor[group][j]));
+  float scales[kTile];
+  for (int j = 0; j < kTile; ++j) scales[j] = largest[j] < kTiny ? 0.0f : rounded_scale(largest[j] * scale[j]);
+  std::memcpy(out + Block::scales_at(depth), scales, sizeof scales);
+}
+
+// Rounds to int4. The scale that maps the block's largest magnitude to 15 · 8 is tried, and a few smaller ones; the one
+// whose weights have the least squared error is taken.
+bool encode_int4(const Values& values, int depth, std::byte* out) {
+  constexpr float kScales[] = {1.0f / 120, 0.95f / 120, 0.9f / 120, 0.85f / 120};
+  float largest[kTile], scale[kTile];
+  if (!largest_magnitudes(values, 0, depth, largest)) return false;
+  Int4Search search;
+  search.groups = depth / kGroupInputs;
+  for (int j = 0; j < kTile; ++j) scale[j] = largest[j] < kTiny ? 0.0f : 1.0f / largest[j];
+  std::memset(search.extreme, 0, sizeof search.extreme);
+  for (int i = 0; i < depth; ++i)
+    for (int j = 0; j < kTile; ++j) {
+      const float x = values.at[i][j] * scale[j];
+      float& extreme = search.extreme[i / kGroupInputs][j];
+      search.values.at[i][j] = x;
+      extreme = std::fabs(x) > std::fabs(extreme) ? x : extreme;
+    }
+  Int4Choice best, choice;
+  for (const float s : kScales) {
+    choose_factors(search, s, choice);
+    for (int j = 0; j < kTile; ++j) {
+      if (s != kScales[0] && !(choice.error[j] < best.error[j])) continue;
+      scale[j] = s;
+      best.error[j] = choice.error[j];
+      for (int group = 0; group < search.groups; ++group) best.factor[group][j] = choice.factor[group][j];
+    }
+  }
+  store_int4(search, depth, best, scale, largest, out);
+  return true;
+}
+
+bool encode_bfloat16(const Values& values, int depth, std::byte* out) {
   bool finite = true;
-  for (int i = 0; i < kBlock; i += 2) {
+  for (int i = 0; i < depth; i += 2) {
     std::uint16_t pairs[kTile][2];
     for (int j = 0; j < kTile; ++j)
       for (int second = 0; second < 2; ++second) {
@@ -116,21 +203,48 @@ bool encode_bfloat16(const Values& values, std::byte* out) {
 
 bool pack_tile(const float* source, Layout layout, const PackedMatrix& m, int tile) {
   std::byte* out = m.tiles + tile * m.tile_bytes();
-  const std::size_t step = m.tile_bytes() / block_count(m.k);
   bool finite = true;
+  Values values;
   for (int first = 0; first < m.k; first += kBlock) {
-    const Values values = gather(source, layout, m, tile, first);
-    const int depth = std::min(kBlock, m.k - first);
+    gather(source, layout, m, tile, first, values);
+    const int block = first / kBlock, depth = std::min(kBlock, m.k - first);
     switch (m.precision) {
       case Precision::float32:
         std::memcpy(out + first * sizeof values.at[0], values.at, depth * sizeof values.at[0]);
         break;
-      case Precision::bfloat16: finite &= encode_bfloat16(values, out + first / kBlock * step); break;
-      case Precision::q8_0: finite &= encode_q8(values, out + first / kBlock * step); break;
-      case Precision::q4_0: finite &= encode_q4(values, out + first / kBlock * step); break;
+      case Precision::bfloat16:
+        finite &= encode_bfloat16(values, rounded_up(depth, kBFloat16Inputs),
+                                  out + std::size_t(first) * kTile * sizeof(BFloat16));
+        break;
+      case Precision::int8:
+        finite &= encode_int8(values, block_depth(m.k, block), out + block * WeightBlock<Precision::int8>::kWhole);
+        break;
+      case Precision::int4:
+        finite &= encode_int4(values, block_depth(m.k, block), out + block * WeightBlock<Precision::int4>::kWhole);
+        break;
     }
   }
   return finite;
+}
+
+// Reads output `output` of a tile of int8 or int4.
+template <Precision kP>
+void read_integers(const std::byte* tile, int output, int k, float* out) {
+  using Block = WeightBlock<kP>;
+  for (int first = 0; first < k; first += kBlock, tile += Block::kWhole) {
+    const int depth = block_depth(k, first / kBlock);
+    float scale;
+    std::memcpy(&scale, tile + Block::scales_at(depth) + output * sizeof scale, sizeof scale);
+    for (int i = 0; i < depth && first + i < k; ++i) {
+      const auto byte = std::uint8_t(tile[Block::step_at(i, output) + i % 4]);
+      int q = std::int8_t(byte);
+      if constexpr (kP == Precision::int4) {
+        const auto factor = std::int8_t(tile[Block::factors_at(depth) + i / kGroupInputs * kTile + output]);
+        q = ((byte >> i % kGroupInputs / (kGroupInputs / 2) * 4 & 15) - kZeroNibble) * factor;
+      }
+      out[first + i] = float(q) * scale;
+    }
+  }
 }
 
 }  // namespace
@@ -138,39 +252,29 @@ bool pack_tile(const float* source, Layout layout, const PackedMatrix& m, int ti
 std::size_t PackedMatrix::tile_bytes() const {
   switch (precision) {
     case Precision::float32: return std::size_t(k) * kTile * sizeof(float);
-    case Precision::bfloat16: return std::size_t(block_count(k)) * kBlock * kTile * sizeof(BFloat16);
-    case Precision::q8_0: return block_count(k) * (2 * kHalfBytesQ8 + kScaleBytes);
-    case Precision::q4_0: return block_count(k) * (2 * kHalfBytesQ4 + kScaleBytes);
+    case Precision::bfloat16: return std::size_t(rounded_up(k, kBFloat16Inputs)) * kTile * sizeof(BFloat16);
+    case Precision::int8: return WeightBlock<Precision::int8>::tile_bytes(k);
+    case Precision::int4: return WeightBlock<Precision::int4>::tile_bytes(k);
   }
   return 0;
 }
 
 void PackedMatrix::column(int j, float* out) const {
   const std::byte* tile = tiles + j / kTile * tile_bytes();
-  const int in_tile = j % kTile, half = in_tile / kHalfTile, in_half = in_tile % kHalfTile;
-  if (precision == Precision::float32) {
-    for (int i = 0; i < k; ++i) std::memcpy(out + i, tile + (std::size_t(i) * kTile + in_tile) * 4, 4);
-    return;
-  }
-  if (precision == Precision::bfloat16) {
-    for (int i = 0; i < k; ++i) {
-      std::uint16_t bits;
-      std::memcpy(&bits, tile + (std::size_t(i / 2) * kTile + in_tile) * 4 + i % 2 * 2, 2);
-      out[i] = std::bit_cast<float>(std::uint32_t(bits) << 16);
-    }
-    return;
-  }
-  const bool q8 = precision == Precision::q8_0;
-  const std::size_t half_bytes = q8 ? kHalfBytesQ8 : kHalfBytesQ4, stride = 2 * half_bytes + kScaleBytes;
-  for (int first = 0; first < k; first += kBlock, tile += stride) {
-    Half h;
-    std::memcpy(&h, tile + 2 * half_bytes + in_tile * sizeof(Half), sizeof h);
-    const float scale = to_float(h);
-    for (int i = 0; i < kBlock && first + i < k; ++i) {
-      const int step = q8 ? i / 4 : i % kHalfTile / 4;
-      const auto byte = std::uint8_t(tile[half * half_bytes + (step * kHalfTile + in_half) * 4 + i % 4]);
-      out[first + i] = scale * float(q8 ? std::int8_t(byte) : (byte >> (i / kHalfTile * 4) & 15) - 8);
-    }
+  const int output = j % kTile;
+  switch (precision) {
+    case Precision::float32:
+      for (int i = 0; i < k; ++i) std::memcpy(out + i, tile + (std::size_t(i) * kTile + output) * 4, 4);
+      break;
+    case Precision::bfloat16:
+      for (int i = 0; i < k; ++i) {
+        std::uint16_t bits;
+        std::memcpy(&bits, tile + (std::size_t(i / 2) * kTile + output) * 4 + i % 2 * 2, 2);
+        out[i] = std::bit_cast<float>(std::uint32_t(bits) << 16);
+      }
+      break;
+    case Precision::int8: return read_integers<Precision::int8>(tile, output, k, out);
+    case Precision::int4: return read_integers<Precision::int4>(tile, output, k, out);
   }
 }
 

@@ -1,10 +1,8 @@
 // Matrices in the order in which the kernels read them.
 //
 // A packed matrix is a sequence of tiles of kTile outputs. In float32 a tile is [k][kTile] numbers; in bfloat16 it is
-// [k / 2][kTile][2], with k rounded up to whole blocks. In q8_0 and q4_0 a tile is a sequence of blocks of kBlock
-// inputs: two halves of 16 outputs, each [steps][16][4 inputs], then kTile float16 scales. q8_0 has 8 steps of int8;
-// q4_0 has 4 steps of bytes, whose low halves hold the first 16 inputs. The encoding is GGUF's, to the bit. Outputs
-// beyond n and inputs beyond k are zero.
+// [k / 2][kTile][2], with k rounded up to a multiple of kBFloat16Inputs; in int8 and int4 it is a sequence of blocks:
+// see weight_block.h. Outputs beyond n and inputs beyond k are zero.
 #pragma once
 
 #include <cstddef>
@@ -16,7 +14,7 @@ namespace gpt2lab {
 
 // The version of the layout of weights in memory. It changes with the layout, so packed weights of another version are
 // not used.
-constexpr int kPackedLayout = 2;
+constexpr int kPackedLayout = 3;
 
 // A packed matrix of `k` inputs and `n` outputs, in memory that it does not own.
 struct PackedMatrix {

@@ -6,11 +6,16 @@
 
 namespace gpt2lab {
 
-// bfloat16 is the upper half of a float32. q8_0 and q4_0 are GGUF's: blocks of kBlock inputs of one output, with a
-// float16 scale d; a value is d * q with q an int8, or d * (q - 8) with q of 4 bits.
-enum class Precision { float32, bfloat16, q8_0, q4_0 };
+// bfloat16 is the upper half of a float32. int8 and int4 divide the inputs of an output into blocks of kBlock with a
+// float32 scale d. In int8 a weight is d · q with q in -127 … 127. In int4 it is d · s · q: every group of kGroupInputs
+// inputs has a whole number s in -15 … 15, and q is in -8 … 7, so that s · q fits into int8.
+enum class Precision { float32, bfloat16, int8, int4 };
 
-constexpr int kBlock = 32;
+constexpr int kBlock = 256;
+constexpr int kGroupInputs = 32;
+constexpr int kPadding = 64;           // int8 and int4 pad the inputs of a matrix with zeros to a multiple of it
+constexpr int kBFloat16Inputs = 32;  // bfloat16, to a multiple of this
+constexpr int kZeroNibble = 8;       // int4 stores q + 8
 
 struct Half {  // IEEE float16
   std::uint16_t bits;
@@ -19,12 +24,17 @@ struct BFloat16 {
   std::uint16_t bits;
 };
 
-constexpr bool is_quantized(Precision p) { return p == Precision::q8_0 || p == Precision::q4_0; }
+constexpr bool is_integer(Precision p) { return p == Precision::int8 || p == Precision::int4; }
 
-// Returns the number that, added to a quantised weight, makes it unsigned, as some instruction sets require.
-constexpr int zero_point(Precision p) { return p == Precision::q8_0 ? 128 : 8; }
-
+constexpr int rounded_up(int x, int multiple) { return (x + multiple - 1) / multiple * multiple; }
 constexpr int block_count(int k) { return (k + kBlock - 1) / kBlock; }
+constexpr int bfloat16_blocks(int k) { return (k + kBFloat16Inputs - 1) / kBFloat16Inputs; }
+
+// Returns the inputs of block `block` of a matrix of k inputs, with its padding.
+constexpr int block_depth(int k, int block) {
+  const int rest = rounded_up(k, kPadding) - block * kBlock;
+  return rest < kBlock ? rest : kBlock;
+}
 
 // Rounds to nearest, ties to even; numbers that are too large become infinite.
 Half to_half(float x);

@@ -27,7 +27,7 @@ struct Prefetch {
 };
 
 // Adds a[r, 0 … k) · b[0 … k, columns of v] to acc[r][v], k ascending. b's rows are `ldb` elements apart.
-template <int kM, int kV, typename Element>
+template <int kM, int kV, bool kFused = true, typename Element>
 inline void accumulate(Vec (&acc)[kM][kV], const float* a, std::size_t lda, const Element* b, std::size_t ldb, int k,
                        Prefetch prefetch) {
   // Only every third row has a pointer, which saves registers: the next two rows are one and two strides away.
@@ -39,7 +39,7 @@ inline void accumulate(Vec (&acc)[kM][kV], const float* a, std::size_t lda, cons
     prefetch.advance();
     for (int r = 0; r < kM; ++r) {
       const Vec x = splat(rows[r / 3][r % 3 * lda]);
-      for (int v = 0; v < kV; ++v) acc[r][v] = fma(x, row[v], acc[r][v]);
+      for (int v = 0; v < kV; ++v) acc[r][v] = multiply_add<kFused>(x, row[v], acc[r][v]);
     }
     for (const float*& row_start : rows) ++row_start;
     b += ldb;
@@ -98,7 +98,22 @@ inline void store_partial(const Product& p, int row, int column, Vec sum) {
 template <typename Element>
 inline std::size_t tile_bytes(int k) {
   if constexpr (sizeof(Element) == sizeof(float)) return std::size_t(k) * kTile * sizeof(float);
-  return std::size_t(block_count(k)) * kBlock * kTile * sizeof(Element);
+  return std::size_t(bfloat16_blocks(k)) * kBFloat16Inputs * kTile * sizeof(Element);
+}
+
+// Calls f for as many rows at a time as fit into half of a second-level cache beside the weights; the inputs of a group
+// of rows take `group_bytes`.
+template <typename F>
+inline void with_cached_rows(const Product& p, int group_bytes, F&& f) {
+  constexpr int kInputBytes = 1 << 20;
+  const int rows = group_bytes > kInputBytes / 2 ? 2 * kRowGroup : kInputBytes / group_bytes / 2 * 2 * kRowGroup;
+  for (int first = 0; first < p.m; first += rows) {
+    Product part = p;
+    part.m = p.m - first < rows ? p.m - first : rows;
+    part.prepared += std::size_t(first / kRowGroup) * group_bytes;
+    part.c += first * p.ldc;
+    f(part);
+  }
 }
 
 // Computes one part of k for kM rows and one pass of columns.

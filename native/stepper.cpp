@@ -50,11 +50,10 @@ bool Stepper::run(const std::vector<Feed>& feeds, std::vector<Chain>& chains) {
       if (rest.outputs > 0 && pass.rows == kPassRows && !run(pass)) return false;
       const int outputs = std::min(rest.outputs, kPassRows - pass.rows);
       const int count = rest.count - (rest.outputs - outputs);
-      pass.feeds.push_back({rest.sequence, rest.tokens, count, outputs, rest.given});
+      pass.feeds.push_back({rest.sequence, rest.tokens, count, outputs});
       if (outputs > 0) pass.parts.push_back({&chains[i], logits_.data() + std::size_t(pass.rows) * n_vocab_, outputs});
       pass.rows += outputs;
-      rest = {rest.sequence, rest.tokens + count, rest.count - count, rest.outputs - outputs,
-              std::max(0, rest.given - count)};
+      rest = {rest.sequence, rest.tokens + count, rest.count - count, rest.outputs - outputs};
     }
   }
   return run(pass);

@@ -41,34 +41,26 @@ Transformer::Transformer(const Shape& shape, Precision precision, bool half_kv, 
 }
 
 void Transformer::forward(const std::vector<Feed>& feeds, float* logits) {
-  std::vector<Row> prompts, others;
-  const bool apart = kernels_.prompts_apart(weights.precision());
+  std::vector<Row> rows;
   std::int64_t output = 0;
   for (const Feed& feed : feeds) {
     const int start = cache_.length(feed.sequence);
     for (int i = 0; i < feed.count; ++i) {
       const bool wanted = i >= feed.count - feed.outputs;
-      const Row row{feed.sequence, start + i, feed.tokens[i], wanted ? output++ : -1};
-      (apart && i < feed.given ? prompts : others).push_back(row);
+      rows.push_back({feed.sequence, start + i, feed.tokens[i], wanted ? output++ : -1});
     }
   }
-  reserve(std::min<int>(int(std::max(prompts.size(), others.size())), kPassRows));
+  reserve(std::min<int>(int(rows.size()), kPassRows));
   std::size_t extended = 0;
   try {
     for (; extended < feeds.size(); ++extended) cache_.extend(feeds[extended].sequence, feeds[extended].count);
-    run_passes(prompts, true, logits);
-    run_passes(others, false, logits);
+    for (std::size_t i = 0; i < rows.size(); i += kPassRows)
+      run_pass({rows.begin() + i, rows.begin() + std::min(rows.size(), i + kPassRows)}, logits);
   } catch (...) {
     while (extended-- > 0)
       cache_.truncate(feeds[extended].sequence, cache_.length(feeds[extended].sequence) - feeds[extended].count);
     throw;
   }
-}
-
-void Transformer::run_passes(const std::vector<Row>& rows, bool prompt, float* logits) {
-  prompt_ = prompt;
-  for (std::size_t i = 0; i < rows.size(); i += kPassRows)
-    run_pass({rows.begin() + i, rows.begin() + std::min(rows.size(), i + kPassRows)}, logits);
 }
 
 void Transformer::reserve(int rows) {
@@ -85,11 +77,9 @@ void Transformer::reserve(int rows) {
   capacity_ = int(m);
 }
 
-// Returns the bytes needed for the blocks prepared from `rows` rows of k inputs, of prompts or not.
+// Returns the bytes needed for what is prepared from `rows` rows of k inputs.
 std::size_t Transformer::prepared_bytes(int k, int rows) const {
-  const std::size_t block =
-      std::max(kernels_.prepared_block(weights.precision(), true), kernels_.prepared_block(weights.precision(), false));
-  return (rows + kRowGroup - 1) / kRowGroup * block_count(k) * block;
+  return (rows + kRowGroup - 1) / kRowGroup * kernels_.prepared_bytes(weights.precision(), k);
 }
 
 void Transformer::embed(const Row& row, float* x) const {
@@ -100,14 +90,14 @@ void Transformer::embed(const Row& row, float* x) const {
 
 // Writes row `row` of a matrix of k inputs to its place in the blocks.
 void Transformer::prepare(const float* x, int k, int row, std::byte* blocks) const {
-  const std::size_t group = block_count(k) * kernels_.prepared_block(weights.precision(), prompt_);
-  kernels_.prepare(x, k, weights.precision(), prompt_, row, blocks + row / kRowGroup * group);
+  const std::size_t group = kernels_.prepared_bytes(weights.precision(), k);
+  kernels_.prepare(x, k, weights.precision(), row, blocks + row / kRowGroup * group);
 }
 
 // Writes the layer norm of one row to row `row` of `rows`, or of the blocks if products need blocks.
 void Transformer::normalize(const Norm& norm, const float* x, int row, float* rows, std::byte* blocks, int thread) {
   const int n = shape_.n_embd;
-  const bool prepares = kernels_.prepared_block(weights.precision(), prompt_) > 0;
+  const bool prepares = kernels_.prepared_bytes(weights.precision(), n) > 0;
   float* normed = prepares ? own_[thread].normed.data() : rows + std::size_t(row) * n;
   kernels_.layer_norm(x, norm.gain, norm.bias, kEpsilon, n, normed);
   if (prepares) prepare(normed, n, row, blocks);
@@ -128,7 +118,7 @@ Transformer::Inputs Transformer::normalized(const Norm& norm, int rows, int thre
 
 // Returns the rows of `a`, prepared for a product with a matrix of k inputs.
 Transformer::Inputs Transformer::inputs(const float* a, int k, int rows, int thread) {
-  if (kernels_.prepared_block(weights.precision(), prompt_) == 0) return {a, nullptr};
+  if (kernels_.prepared_bytes(weights.precision(), k) == 0) return {a, nullptr};
   const bool alone = rows <= kAloneRows;
   std::byte* blocks = alone ? own_[thread].prepared.data() : prepared_.data();
   const Share share = alone ? Share(rows, 0, 1) : Share(rows, thread, pool_.size());
@@ -141,7 +131,6 @@ void Transformer::multiply(const PackedMatrix& w, const float* bias, Inputs a, i
                            int thread) {
   float* partial = bias ? partial_.data() : nullptr;  // the head, which has no bias, is too wide for partial_
   const Product p{.precision = w.precision,
-                  .prompt = prompt_,
                   .a = a.rows,
                   .lda = std::size_t(w.k),
                   .prepared = a.prepared,
@@ -189,7 +178,8 @@ void Transformer::attend(int layer, int head, const std::vector<Row>& rows, cons
   const std::size_t n = shape_.n_embd;
   kernels_.attention({qkv_.data() + span.first * 3 * n + head * d, 3 * n, cache_.half(), own.keys.data(),
                       own.values.data(), cache_.value_stride(), mixed_.data() + span.first * n + head * d, n,
-                      own.scores.data(), own.sums.data(), span.count, d, first.position, 1.0f / std::sqrt(float(d))});
+                      own.scores.data(), own.sums.data(), span.count, d, !is_integer(weights.precision()), first.position,
+                      1.0f / std::sqrt(float(d))});
 }
 
 void Transformer::run_layer(int index, const std::vector<Row>& rows, const std::vector<Span>& spans, bool decoding,

@@ -21,7 +21,6 @@ struct Feed {
   const std::int32_t* tokens;
   int count;
   int outputs;
-  int given = 0;  // the first `given` tokens belong to a prompt: see Kernels::prompts_apart
 };
 
 class Transformer {
@@ -54,7 +53,6 @@ class Transformer {
     const std::byte* prepared;
   };
 
-  void run_passes(const std::vector<Row>& rows, bool prompt, float* logits);
   void run_pass(const std::vector<Row>& rows, float* logits);
   void reserve(int rows);
   void embed(const Row& row, float* x) const;
@@ -82,8 +80,7 @@ class Transformer {
     std::vector<const void*> keys, values;
   };
 
-  bool prompt_ = false;  // whether this pass computes rows of prompts
-  int capacity_ = 0;     // rows that the buffers below hold
+  int capacity_ = 0;  // rows that the buffers below hold
   FloatArray x_, normed_, qkv_, mixed_, hidden_, partial_;
   Array<std::byte> prepared_;
   std::vector<Own> own_;

@@ -12,6 +12,8 @@
 #include <arm_neon.h>
 #elif defined(__SSE2__)
 #include <emmintrin.h>
+#elif defined(__wasm_simd128__)
+#include <wasm_simd128.h>
 #endif
 
 namespace gpt2lab {
@@ -34,6 +36,7 @@ typedef float UnalignedVec __attribute__((vector_size(kWidth * 4), aligned(4), m
 typedef unsigned short ShortVec __attribute__((vector_size(kWidth * 2)));
 typedef unsigned short UnalignedShortVec __attribute__((vector_size(kWidth * 2), aligned(2), may_alias));
 typedef unsigned UnsignedVec __attribute__((vector_size(kWidth * 4)));
+typedef short Shorts __attribute__((vector_size(kWidth * 4)));
 
 inline Vec load(const float* p) { return *reinterpret_cast<const UnalignedVec*>(p); }
 inline void store(float* p, Vec v) { *reinterpret_cast<UnalignedVec*>(p) = v; }
@@ -99,6 +102,13 @@ inline Vec fma(Vec a, Vec b, Vec c) {
 #else
   return emulated_fma(a, b, c);
 #endif
+}
+
+// Computes a · b + c with one rounding, or with two.
+template <bool kFused>
+inline Vec multiply_add(Vec a, Vec b, Vec c) {
+  if constexpr (kFused) return fma(a, b, c);
+  return a * b + c;
 }
 
 // Computes `mask ? a : b` per lane; mask lanes are 0 or -1.
@@ -239,6 +249,34 @@ inline void store_bytes(std::int8_t* p, IntVec v) {
   typedef signed char Bytes __attribute__((vector_size(kWidth)));
   const Bytes bytes = __builtin_convertvector(v, Bytes);
   __builtin_memcpy(p, &bytes, sizeof bytes);
+}
+
+// Stores the lower half of each lane.
+inline void store_shorts(std::int16_t* p, IntVec v) {
+  typedef short Halves __attribute__((vector_size(kWidth * 2)));
+  const Halves halves = __builtin_convertvector(v, Halves);
+  __builtin_memcpy(p, &halves, sizeof halves);
+}
+
+// Loads signed bytes.
+inline IntVec load_bytes(const void* p) {
+  typedef signed char Bytes __attribute__((vector_size(kWidth)));
+  Bytes bytes;
+  __builtin_memcpy(&bytes, p, sizeof bytes);
+  return __builtin_convertvector(bytes, IntVec);
+}
+
+// Swaps the middle two of every four lanes.
+inline IntVec middle_swapped(IntVec v) {
+#if defined(__AVX512F__)
+  return (IntVec)_mm512_maskz_shuffle_epi32(0xffff, (__m512i)v, _MM_PERM_ENUM(0xd8));
+#elif defined(__AVX2__)
+  return (IntVec)_mm256_shuffle_epi32((__m256i)v, 0xd8);
+#elif defined(__SSE2__)
+  return (IntVec)_mm_shuffle_epi32((__m128i)v, 0xd8);
+#else
+  return IntVec{v[0], v[2], v[1], v[3]};
+#endif
 }
 
 // Computes e^x to about one unit in the last place; x below -87.3 gives 0, above 88.3 the largest power, NaN gives NaN.

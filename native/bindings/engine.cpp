@@ -43,8 +43,8 @@ Shape checked_shape(const Shape& s) {
 Precision checked_precision(const std::string& name) {
   if (name == "float32") return Precision::float32;
   if (name == "bfloat16") return Precision::bfloat16;
-  if (name == "q8_0") return Precision::q8_0;
-  if (name == "q4_0") return Precision::q4_0;
+  if (name == "int8") return Precision::int8;
+  if (name == "int4") return Precision::int4;
   throw std::invalid_argument("no precision '" + name + "'");
 }
 
@@ -102,9 +102,9 @@ class Engine {
   void truncate_sequence(int sequence, int length) { take_turn()->truncate(sequence, length); }
 
   // Runs a forward pass and returns logits. tokens: the tokens of all feeds, concatenated; counts: the number of tokens
-  // per sequence; outputs: logits of 0 the last, 1 all, 2 no tokens; given: whether the tokens count as prompts.
+  // per sequence; outputs: logits of 0 the last, 1 all, 2 no tokens.
   Logits forward(const Array1<std::int32_t>& sequences, const Array1<std::int32_t>& tokens,
-                 const Array1<std::int32_t>& counts, int outputs, bool given) {
+                 const Array1<std::int32_t>& counts, int outputs) {
     if (outputs < 0 || outputs > 2) throw std::invalid_argument("outputs must be 0, 1 or 2");
     const std::size_t rows = outputs == 0 ? sequences.shape(0) : outputs == 1 ? tokens.shape(0) : 0;
     // The allocator reuses warm memory: fresh pages would cost more than a small model's step.
@@ -113,10 +113,7 @@ class Engine {
     {
       const Turn turn = take_turn();
       std::vector<Feed> feeds = checked_feeds(span_of(sequences), span_of(tokens), span_of(counts));
-      for (Feed& feed : feeds) {
-        feed.outputs = outputs == 0 ? 1 : outputs == 1 ? feed.count : 0;
-        feed.given = given ? feed.count : 0;
-      }
+      for (Feed& feed : feeds) feed.outputs = outputs == 0 ? 1 : outputs == 1 ? feed.count : 0;
       nb::gil_scoped_release release;
       if (!feeds.empty()) model_->forward(feeds, data);
     }
@@ -151,15 +148,14 @@ class Engine {
   using List = std::vector<T>;
   using StepResult = std::tuple<List<std::int32_t>, List<float>, List<int>, List<std::int32_t>, List<float>>;
 
-  // Feeds counts[i] of `tokens` to sequences[i], the first given[i] of them from a prompt. Draws after each of the last
-  // draw_counts[i] tokens, as long as the drawn token is the one that was fed next, with the top[i] likeliest tokens
+  // Feeds counts[i] of `tokens` to sequences[i]. Draws after each of the last draw_counts[i] tokens, as long as the drawn token is the one that was fed next, with the top[i] likeliest tokens
   // for each draw. streams: seed, stream and first position of each; params, histories and biases are as in `sample`.
   // Returns the ids and logprobs of all draws, the number of draws per sequence, and the ids and logprobs of the
   // likeliest tokens. If a draw fails, the tokens fed are removed again.
   // Arguments that change with every step, and results, are lists: for so few numbers they are cheaper than arrays.
   StepResult step(const List<std::int32_t>& sequences, const List<std::int32_t>& tokens,
-                  const List<std::int32_t>& counts, const List<std::int32_t>& given,
-                  const List<std::int32_t>& draw_counts, const Array2<double>& params,
+                  const List<std::int32_t>& counts, const List<std::int32_t>& draw_counts,
+                  const Array2<double>& params,
                   const List<std::uint64_t>& streams, const List<std::int32_t>& history,
                   const List<std::int64_t>& history_offsets, const Array1<std::int32_t>& bias_ids,
                   const Array1<double>& bias_values, const Array1<std::int64_t>& bias_offsets,
@@ -175,7 +171,6 @@ class Engine {
                                     span_of(bias_offsets)};
       const std::vector<Draw> draws = checked_draws(arguments, sequences.size(), shape_.n_vocab);
       std::vector<Feed> feeds = checked_feeds(sequences, tokens, counts);
-      set_given(feeds, given);
       run.emplace(draws, feeds, draw_counts, top, shape_.n_vocab);
       good = stepper_.step(feeds, run->chains);
     }
@@ -251,14 +246,6 @@ class Engine {
       top_logprobs.insert(top_logprobs.end(), chain.top.logprobs, chain.top.logprobs + likeliest);
     }
     return result;
-  }
-
-  static void set_given(std::vector<Feed>& feeds, const List<std::int32_t>& given) {
-    if (given.size() != feeds.size()) throw std::invalid_argument("as many given as sequences are needed");
-    for (std::size_t i = 0; i < feeds.size(); ++i) {
-      if (given[i] < 0 || given[i] > feeds[i].count) throw std::invalid_argument("more tokens given than fed");
-      feeds[i].given = given[i];
-    }
   }
 
   std::vector<Feed> checked_feeds(std::span<const std::int32_t> sequences, std::span<const std::int32_t> tokens,
