@@ -87,7 +87,6 @@ class Engine:
         tokens: npt.NDArray[np.int32],
         counts: npt.NDArray[np.int32],
         outputs: int,
-        given: bool,
         /,
     ) -> npt.NDArray[np.float32]: ...
     def sample(
@@ -107,7 +106,6 @@ class Engine:
         sequences: Sequence[int],
         tokens: Sequence[int],
         counts: Sequence[int],
-        given: Sequence[int],
         draw_counts: Sequence[int],
         params: npt.NDArray[np.float64],
         streams: Sequence[int],

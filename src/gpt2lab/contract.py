@@ -1,10 +1,12 @@
-"""GPT-2's forward pass in float32, to the bit: the order of every operation and of every rounding, in NumPy.
+"""GPT-2's forward pass in float32, int8 and int4, to the bit: the order of every operation and rounding, in NumPy.
 
 ``reference.py`` says what GPT-2 computes; this module says how the native core rounds it on the way, on every
 processor. It is slow and written to be read. If a bit changes, ``gpt2lab.version.CONTRACT`` rises. docs/precision.md
 explains the rules:
 
-* A product is one chain of fused multiply-adds over the inputs in their order, and it begins with the bias.
+* A product of float32 is one chain of fused multiply-adds over the inputs in their order, and it begins with the bias.
+* In int8 and int4 the inputs of a product are rounded to whole numbers of 15 bits, 256 of them under one scale. A sum over
+  256 inputs is exact; the scales follow, block by block. Nothing uses a fused multiply-add, not even attention.
 * Every other operation is rounded separately. A sum over a row goes through 16 lanes, which are then added in halves.
 * Attention takes positions in spans of 256 and rescales its sums if a later span has a larger score.
 
@@ -20,53 +22,95 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt2lab.config import ModelConfig
+from gpt2lab.weights.integers import BLOCK, Integers, encode, padded
 
 Array = NDArray[np.float32]
 Weights = Mapping[str, Array]
+Matrix = Array | Integers
+"""A weight ``[n_out, n_in]``."""
 
 LANES = 16
 SPAN = 256
 EPSILON = np.float32(1e-5)
 
 
-def forward(weights: Weights, config: ModelConfig, tokens: Sequence[int], half_kv: bool = False) -> Array:
+def forward(
+    weights: Weights, config: ModelConfig, tokens: Sequence[int], half_kv: bool = False, precision: str = "float32"
+) -> Array:
     """Return the logits ``[n_seq, n_vocab]`` of the token after each of ``tokens`` (ids ``[n_seq]``).
 
-    ``weights`` have the names and shapes of ``weights.checkpoint``. With ``half_kv``, attention sees keys and values
-    that are rounded to float16. Prompts and drawn tokens are computed alike, so there is no cache to continue from.
+    ``weights`` have the names and shapes of ``weights.checkpoint``; their matrices are rounded to ``precision``
+    (``"float32"``, ``"int8"`` or ``"int4"``). With ``half_kv``, attention sees keys and values that are rounded to
+    float16. Prompts and drawn tokens are computed alike, so there is no cache to continue from.
     """
-    x: Array = weights["wte.weight"][np.asarray(tokens)] + weights["wpe.weight"][: len(tokens)]  # [n_seq, n_embd]
+    matrices = {name: rounded(name, weight, precision) for name, weight in weights.items() if is_matrix(name)}
+
+    def linear(name: str, x: Array) -> Array:
+        return product(x, matrices[f"{name}.weight"], weights[f"{name}.bias"])
+
+    wte = matrices["wte.weight"]
+    embedding = wte.decode() if isinstance(wte, Integers) else wte
+    x: Array = embedding[np.asarray(tokens)] + weights["wpe.weight"][: len(tokens)]  # [n_seq, n_embd]
     for layer in range(config.n_layer):
         name = f"h.{layer}"
-        attended = attention(weights, name, config, layer_norm(weights, f"{name}.ln_1", x), half_kv)
-        x = x + linear(weights, f"{name}.attn.c_proj", attended)
-        hidden = gelu(linear(weights, f"{name}.mlp.c_fc", layer_norm(weights, f"{name}.ln_2", x)))
-        x = x + linear(weights, f"{name}.mlp.c_proj", hidden)
-    return product(layer_norm(weights, "ln_f", x), weights["wte.weight"].T, np.float32(0))
+        qkv = linear(f"{name}.attn.c_attn", layer_norm(weights, f"{name}.ln_1", x))
+        x = x + linear(f"{name}.attn.c_proj", attention(qkv, config, half_kv, fused=precision == "float32"))
+        hidden = gelu(linear(f"{name}.mlp.c_fc", layer_norm(weights, f"{name}.ln_2", x)))
+        x = x + linear(f"{name}.mlp.c_proj", hidden)
+    return product(layer_norm(weights, "ln_f", x), wte, np.zeros(config.n_vocab, np.float32))
 
 
-def linear(weights: Weights, name: str, x: Array) -> Array:
-    """Multiply ``x [n_seq, n_in]`` by the weight ``[n_in, n_out]``, beginning with the bias."""
-    return product(x, weights[f"{name}.weight"], weights[f"{name}.bias"])
+def is_matrix(name: str) -> bool:
+    """Return whether a weight is rounded; all others stay float32."""
+    return name == "wte.weight" or name.endswith((".c_attn.weight", ".c_proj.weight", ".c_fc.weight"))
 
 
-def product(x: Array, matrix: Array, first: Array | np.float32) -> Array:
-    """Return ``first + x [..., m, k] · matrix [..., k, n]``: one chain of fused multiply-adds for each number."""
-    y = np.broadcast_to(first, (*x.shape[:-1], matrix.shape[-1]))
-    for i in range(x.shape[-1]):
-        y = fma(x[..., i : i + 1], matrix[..., i : i + 1, :], y)
+def rounded(name: str, weight: Array, precision: str) -> Matrix:
+    """Return a weight ``[n_in, n_out]``, or wte's ``[n_vocab, n_embd]``, as a matrix in ``precision``."""
+    matrix = np.ascontiguousarray(weight if name == "wte.weight" else weight.T)
+    return matrix if precision == "float32" else encode(matrix, precision)
+
+
+def product(x: Array, matrix: Matrix, first: Array) -> Array:
+    """Return ``first [n_out]`` + ``x [n_seq, n_in]`` · the transpose of ``matrix``."""
+    if not isinstance(matrix, Integers):
+        return chain(x, matrix.T, first, fused=True)
+    whole, scales = inputs(x)
+    columns = padded(matrix.whole, BLOCK).astype(np.int64)  # [n_out, n_blocks, 256]
+    y = np.broadcast_to(first, (len(x), len(columns)))
+    for block in range(scales.shape[1]):
+        sums: Array = np.einsum("si,oi->so", whole[:, block], columns[:, block]).astype(np.float32)  # exact before
+        y = y + sums * (matrix.scales[:, block] * scales[:, block, None])
     return y
 
 
-def attention(weights: Weights, name: str, config: ModelConfig, x: Array, half_kv: bool) -> Array:
-    """Return the mixed values ``[n_seq, n_embd]`` of one layer, before the output's product.
+def inputs(x: Array) -> tuple[NDArray[np.int64], Array]:
+    """Round rows to whole numbers from -16319 to 16319: ``[n_seq, n_blocks, 256]``, and scales ``[n_seq, n_blocks]``."""
+    blocks = padded(x, BLOCK)
+    largest = np.abs(blocks).max(axis=-1)
+    tiny = largest < np.float32(1e-30)
+    inverse = np.divide(np.float32(16319), largest, out=np.zeros_like(largest), where=~tiny)
+    scales: Array = np.where(tiny, np.float32(0), largest / np.float32(16319))
+    return np.rint(blocks * inverse[..., None]).astype(np.int64), scales
+
+
+def chain(x: Array, matrix: Array, first: Array | np.float32, *, fused: bool) -> Array:
+    """Return ``first + x [..., m, k] · matrix [..., k, n]``: for each number one chain of multiply-adds."""
+    y = np.broadcast_to(first, (*x.shape[:-1], matrix.shape[-1]))
+    for i in range(x.shape[-1]):
+        a, b = x[..., i : i + 1], matrix[..., i : i + 1, :]
+        y = fma(a, b, y) if fused else a * b + y
+    return y
+
+
+def attention(qkv: Array, config: ModelConfig, half_kv: bool, *, fused: bool) -> Array:
+    """Return the mixed values ``[n_seq, n_embd]`` of one layer from ``qkv [n_seq, 3 n_embd]``.
 
     Arrays are ``[n_head, n_seq, …]``. A position that a row does not see has probability 0, which leaves its sums
     alone.
     """
-    n_seq = len(x)
-    qkv = linear(weights, f"{name}.attn.c_attn", x).reshape(n_seq, 3, config.n_head, config.head_dim)
-    q, *keys_values = qkv.transpose(1, 2, 0, 3)
+    n_seq = len(qkv)
+    q, *keys_values = qkv.reshape(n_seq, 3, config.n_head, config.head_dim).transpose(1, 2, 0, 3)
     k, v = (to_half(numbers) if half_kv else numbers for numbers in keys_values)
     scale = np.float32(1) / np.sqrt(np.float32(config.head_dim))
     visible = np.tri(n_seq, dtype=bool)
@@ -76,12 +120,12 @@ def attention(weights: Weights, name: str, config: ModelConfig, x: Array, half_k
     mixed: Array = np.zeros_like(q)
     for first in range(0, n_seq, SPAN):
         span = slice(first, first + SPAN)
-        scores = product(q, k[:, span].swapaxes(1, 2), np.float32(0)) * scale
+        scores = chain(q, k[:, span].swapaxes(1, 2), np.float32(0), fused=fused) * scale
         scores = np.where(visible[:, span], scores, np.float32(-np.inf))
         before, largest = largest, np.maximum(largest, scores.max(axis=-1, keepdims=True))
         probabilities, factor = exp(scores - largest), exp(before - largest)
         weight = weight * factor + total(probabilities)[..., None]
-        mixed = product(probabilities, v[:, span], mixed * factor)
+        mixed = chain(probabilities, v[:, span], mixed * factor, fused=fused)
     out: Array = (mixed * (np.float32(1) / weight)).transpose(1, 0, 2).reshape(n_seq, config.n_embd)
     return out
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 DEVICES = ("cpu", "reference")
 """``cpu`` is the native engine; ``reference`` is NumPy: slow, for comparison."""
 
-WEIGHT_BITS = {"float32": 32.0, "bfloat16": 16.0, "q8_0": 8.5, "q4_0": 4.5}
+WEIGHT_BITS = {"float32": 32.0, "bfloat16": 16.0, "int8": 8.125, "int4": 4.375}
 """Precision → bits per matrix weight, scales included; biases, norms and positions are always float32."""
 
 PRECISIONS = tuple(WEIGHT_BITS)

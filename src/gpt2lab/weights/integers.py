@@ -7,7 +7,7 @@ Scales have 16 binary digits, so that these products are exact in float32.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     Array = NDArray[np.float32]
+    Number = TypeVar("Number", bound=np.generic)
 
 BLOCK, GROUP = 256, 32
 _TINY = np.float32(1e-30)  # blocks of smaller numbers are zero: the inverse of their scale would overflow
@@ -55,7 +56,7 @@ def encode(weights: Array, precision: str) -> Integers:
 
 
 def _to_int8(weights: Array) -> Integers:
-    blocks = _padded(weights, BLOCK)
+    blocks = padded(weights, BLOCK)
     largest = np.abs(blocks).max(axis=-1)
     scales = np.where(largest < _TINY, np.float32(0), _rounded_scale(largest / np.float32(127)))
     q = np.rint(blocks * _inverse(scales)[..., None]).clip(-127, 127)
@@ -64,7 +65,7 @@ def _to_int8(weights: Array) -> Integers:
 
 def _to_int4(weights: Array) -> Integers:
     """Try the scale that maps a block's largest magnitude to 15 · 8, and a few smaller ones; take the best."""
-    blocks = _padded(weights, BLOCK)
+    blocks = padded(weights, BLOCK)
     largest = np.abs(blocks).max(axis=-1)  # [n_out, n_blocks]
     relative = (blocks * _inverse(np.where(largest < _TINY, np.float32(0), largest))[..., None]).reshape(
         *largest.shape, -1, GROUP
@@ -127,7 +128,7 @@ def _added(x: Array) -> Array:
     return total
 
 
-def _padded(x: Array, multiple: int) -> Array:
+def padded(x: NDArray[Number], multiple: int) -> NDArray[Number]:
     """Return ``x [n, k]`` as ``[n, blocks, multiple]``, the last block filled with zeros."""
     return np.pad(x, ((0, 0), (0, -x.shape[1] % multiple))).reshape(len(x), -1, multiple)
 
