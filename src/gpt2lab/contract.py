@@ -5,8 +5,8 @@ processor. It is slow and written to be read. If a bit changes, ``gpt2lab.versio
 explains the rules:
 
 * A product of float32 is one chain of fused multiply-adds over the inputs in their order, and it begins with the bias.
-* In int8 and int4 the inputs of a product are rounded to whole numbers of 15 bits, 256 of them under one scale. A sum over
-  256 inputs is exact; the scales follow, block by block. Nothing uses a fused multiply-add, not even attention.
+* In int8 and int4 the inputs of a product are rounded to whole numbers of 15 bits, 256 of them under one scale. Their
+  sum of products is exact; the scales follow, block by block. No fused multiply-add occurs, not even in attention.
 * Every other operation is rounded separately. A sum over a row goes through 16 lanes, which are then added in halves.
 * Attention takes positions in spans of 256 and rescales its sums if a later span has a larger score.
 
@@ -85,7 +85,7 @@ def product(x: Array, matrix: Matrix, first: Array) -> Array:
 
 
 def inputs(x: Array) -> tuple[NDArray[np.int64], Array]:
-    """Round rows to whole numbers from -16319 to 16319: ``[n_seq, n_blocks, 256]``, and scales ``[n_seq, n_blocks]``."""
+    """Round rows to whole numbers of at most 16319, ``[n_seq, n_blocks, 256]``, and scales ``[n_seq, n_blocks]``."""
     blocks = padded(x, BLOCK)
     largest = np.abs(blocks).max(axis=-1)
     tiny = largest < np.float32(1e-30)

@@ -27,7 +27,7 @@ class Engines:
     """The engines for ``checkpoint`` on ``device``. Several threads may share them.
 
     Attributes:
-        precision: precision of :attr:`generating`'s weights: the one requested, else q8_0 (``reference``: float32).
+        precision: precision of :attr:`generating`'s weights: the one requested, else int8 (``reference``: float32).
         exact_precision: precision of :attr:`exact`'s weights: the one requested, else float32.
 
     Raises :class:`~gpt2lab.errors.UsageError` for a device or precision that does not exist.
@@ -46,7 +46,7 @@ class Engines:
         self.config = checkpoint.config
         self.checkpoint = checkpoint
         self.device = device
-        self.precision = precision or ("q8_0" if device == "cpu" else "float32")
+        self.precision = precision or ("int8" if device == "cpu" else "float32")
         self.exact_precision = precision or "float32"
         self._threads = threads
         self._kv_precision = kv_precision

@@ -110,8 +110,8 @@ class NativeEngine:
 
     @property
     def tells_given(self) -> bool:
-        """Whether given tokens may be computed in another way than drawn ones, as some are with a matrix unit."""
-        return machine_group(self._precision, self.instruction_set) == WITH_MATRIX_UNIT
+        """Whether given tokens are computed in another way than drawn ones."""
+        return False
 
     def new_sequence(self) -> int:
         """Make an empty sequence; :meth:`free_sequence` releases its memory."""
@@ -154,7 +154,7 @@ class NativeEngine:
         flat = _int32(np.concatenate([np.asarray(t) for t in tokens])) if len(tokens) else np.empty(0, np.int32)
         handles = _int32(np.asarray(sequences))
         try:
-            logits: npt.NDArray[np.float32] = self._core.forward(handles, flat, counts, _OUTPUTS[outputs], given)
+            logits: npt.NDArray[np.float32] = self._core.forward(handles, flat, counts, _OUTPUTS[outputs])
         except OverflowError as error:
             raise ContextError(str(error)) from None
         except IndexError as error:
@@ -182,7 +182,6 @@ class NativeEngine:
                 sequences,
                 [*chain.from_iterable(tokens)],
                 counts,
-                counts if given is None else given,
                 [draw.count for draw in wanted],
                 params.numbers,
                 [number for draw in wanted for number in (draw.seed, draw.stream, draw.position)],
@@ -262,7 +261,7 @@ def instruction_set() -> str:
 def _warn_of_slowness() -> None:
     logging.getLogger("gpt2lab").warning(
         "gpt2lab: the kernels in use (baseline) have no fused multiply-add and emulate it in float32 and bfloat16, so "
-        "that the text is the same everywhere; this is many times slower, and q8_0 is faster"
+        "that the text is the same everywhere; this is many times slower, and int8 is faster"
     )
 
 

@@ -21,7 +21,7 @@ PRECISIONS = tuple(WEIGHT_BITS)
 KV_PRECISIONS = ("float32", "float16")
 """Precisions of its KV cache."""
 
-MATRIX_UNIT_PRECISIONS = ("bfloat16", "q8_0", "q4_0")
+MATRIX_UNIT_PRECISIONS = ("bfloat16",)
 """Precisions whose bits depend on whether the processor has a matrix unit; others have the same bits everywhere."""
 
 EVERY_PROCESSOR = "every processor"

@@ -1,8 +1,8 @@
 """Round matrices to the precisions ``int8`` and ``int4``, in NumPy and to the bit as the native core does.
 
-The inputs of an output are divided into blocks of 256 with a float32 scale ``d``. In ``int8`` a weight is ``d·q`` with q
-in -127 … 127. In ``int4`` it is ``d·s·q``: every group of 32 inputs has a whole number s in -15 … 15, and q is in -8 … 7.
-Scales have 16 binary digits, so that these products are exact in float32.
+The inputs of an output are divided into blocks of 256 with a float32 scale ``d``. In ``int8`` a weight is ``d·q`` with
+q in -127 … 127. In ``int4`` it is ``d·s·q``: every group of 32 inputs has a whole number s in -15 … 15, and q is in
+-8 … 7. Scales have 16 binary digits, so that these products are exact in float32.
 """
 
 from __future__ import annotations
@@ -111,11 +111,12 @@ def _best_factors(relative: Array, scale: np.float32) -> tuple[Array, Array, Arr
 
 def _nearest(relative: Array, steps: Array) -> Array:
     """Return the q of -8 … 7 for which q · step is nearest to each number."""
-    return np.rint(relative * (np.float32(1) / steps)[..., None]).clip(-8, 7)
+    q: Array = np.rint(relative * (np.float32(1) / steps)[..., None]).clip(-8, 7)
+    return q
 
 
 def _error(relative: Array, steps: Array) -> Array:
-    """Return the squared error of each group, ``[n_out, n_blocks, groups]``, if its weights become multiples of a step."""
+    """Return the squared errors ``[n_out, n_blocks, groups]`` of weights rounded to multiples of a step."""
     rest = relative - _nearest(relative, steps) * steps[..., None]
     return _added(rest * rest)
 
@@ -134,15 +135,18 @@ def padded(x: NDArray[Number], multiple: int) -> NDArray[Number]:
 
 
 def _unpadded(blocks: Array, like: Array) -> Array:
-    return blocks.reshape(len(like), -1)[:, : like.shape[1]]
+    whole: Array = blocks.reshape(len(like), -1)[:, : like.shape[1]]
+    return whole
 
 
 def _rounded_scale(x: Array) -> Array:
     """Round positive numbers to 16 binary digits, ties to even."""
     bits = x.view(np.uint32)
-    return ((bits + (np.uint32(0x7F) + (bits >> 8 & 1))) & np.uint32(0xFFFFFF00)).view(np.float32)
+    rounded: Array = ((bits + (np.uint32(0x7F) + (bits >> 8 & 1))) & np.uint32(0xFFFFFF00)).view(np.float32)
+    return rounded
 
 
 def _inverse(x: Array) -> Array:
     """Return 1/x, and 0 for 0."""
-    return np.divide(np.float32(1), x, out=np.zeros_like(x), where=x > 0)
+    inverse: Array = np.divide(np.float32(1), x, out=np.zeros_like(x), where=x > 0)
+    return inverse
