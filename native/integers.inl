@@ -5,7 +5,8 @@
 // sum · (scale of the weights · scale of the inputs) is added, each operation rounded separately.
 //
 // CPUs that multiply bytes get an input x as two bytes, x = high · 128 + low; the others get 16-bit integers and widen
-// the weights. All bytes lie in -127 … 127, but for weights that an instruction wants unsigned.
+// the weights. All bytes lie in -127 … 127, but for weights that an instruction wants unsigned. AVX2's products of bytes
+// have 16 bits, which is enough for a group's sum of int4, but not for int8.
 #pragma once
 
 #include "kernels.h"
@@ -17,23 +18,52 @@ namespace gpt2lab {
 namespace {
 
 #if defined(__AVX512VNNI__) || defined(__AVXVNNI__) || defined(__ARM_FEATURE_DOTPROD)
-constexpr bool kBytes = true;
+constexpr bool kDotProducts = true;
 #else
-constexpr bool kBytes = false;
+constexpr bool kDotProducts = false;
 #endif
 
-// Rows that are computed together, as the registers allow.
-#if defined(__AVX512VNNI__)
-constexpr int kIntegerRows = 6;
-#elif defined(__AVX512F__)
-constexpr int kIntegerRows = 8;
-#elif defined(__AVXVNNI__)
-constexpr int kIntegerRows = 2;
-#elif defined(__AVX2__) || (defined(__ARM_NEON) && defined(__aarch64__))
-constexpr int kIntegerRows = 3;
+// Whether sums of bytes have 16 bits: those of the even and of the odd pairs of inputs, side by side.
+template <Precision kP>
+constexpr bool kShortSums =
+#if defined(__AVX2__)
+    !kDotProducts && kP == Precision::int4;
 #else
-constexpr int kIntegerRows = 1;
+    false;
 #endif
+
+// Whether inputs are bytes.
+template <Precision kP>
+constexpr bool kBytes = kDotProducts || kShortSums<kP>;
+
+// Rows that are computed together, as the registers allow.
+template <Precision kP>
+constexpr int kIntegerRows =
+#if defined(__AVX512VNNI__)
+    6;
+#elif defined(__AVX512F__)
+    kShortSums<kP> ? 5 : 8;
+#elif defined(__AVXVNNI__)
+    2;
+#elif defined(__AVX2__)
+    kShortSums<kP> ? 2 : 3;
+#elif defined(__ARM_NEON) && defined(__aarch64__)
+    3;
+#else
+    1;
+#endif
+
+constexpr int kLargestInput = 16319;  // of 15 bits: both bytes of high · 128 + low are at most 127
+
+// One block of inputs of one group of rows, rounded: row r's values are about x[r][…] · scale[r]. Kernels have what they
+// multiply: bytes, 16-bit integers, or for sums of either kind both.
+struct alignas(64) ActivationBlock {
+  std::int8_t high[kRowGroup][kBlock], low[kRowGroup][kBlock];
+  std::int16_t shorts[kDotProducts ? 1 : kRowGroup][kBlock];
+  float scale[kRowGroup];
+  // What undoes the shift that makes weights unsigned, where kernels want that; of int4, for every group of inputs.
+  std::int32_t offset[kRowGroup], group_offset[kRowGroup][kBlock / kGroupInputs];
+};
 
 // What is added to a weight q before it is multiplied; ActivationBlock::offset undoes it.
 template <Precision kP>
@@ -55,7 +85,7 @@ struct Weights4 {
 template <Precision kP, bool kHigh>
 inline Weights4 weights(const char* p) {
   const IntVec w = load_ints(p);
-  if constexpr (kBytes) {
+  if constexpr (kBytes<kP>) {
     if constexpr (kP == Precision::int8) return {kZeroPoint<kP> ? w ^ splat_int(int(0x80808080)) : w, w};
     else return {(kHigh ? w >> 4 : w) & splat_int(0x0f0f0f0f), w};
   } else if constexpr (kP == Precision::int8) {
@@ -65,6 +95,9 @@ inline Weights4 weights(const char* p) {
     return {(kHigh ? w >> 4 : w) & mask, (kHigh ? w >> 12 : w >> 8) & mask};
   }
 }
+
+// Returns the lower 16 bits of each lane in both of its halves.
+inline IntVec in_both_halves(IntVec x) { return (x & 0xffff) | x << 16; }
 
 // Adds the products of the pairs of 16-bit integers a[i] and b[i] to acc[i].
 inline IntVec add_pairs(IntVec acc, IntVec a, IntVec b) {
@@ -92,33 +125,40 @@ inline IntVec add_bytes(IntVec acc, IntVec w, IntVec x) {
   return (IntVec)_mm256_dpbusd_avx_epi32((__m256i)acc, (__m256i)w, (__m256i)x);
 #elif defined(__ARM_FEATURE_DOTPROD)
   return (IntVec)vdotq_s32((int32x4_t)acc, (int8x16_t)w, (int8x16_t)x);
+#elif defined(__AVX512F__)
+  return (IntVec)((Shorts)acc + (Shorts)_mm512_maddubs_epi16((__m512i)w, (__m512i)x));
+#elif defined(__AVX2__)
+  return (IntVec)((Shorts)acc + (Shorts)_mm256_maddubs_epi16((__m256i)w, (__m256i)x));
 #else
-  static_assert(!kBytes);
-  return (void)w, (void)x, acc;
+  return (void)w, (void)x, acc;  // never called
 #endif
 }
 
 // The integer sums of kM rows and kV vectors of outputs. With bytes, a sum is high · 128 + low.
-template <int kM, int kV>
+template <Precision kP, int kM, int kV>
 struct Sums {
   IntVec low[kM][kV], high[kM][kV];
 
-  // Begins with the offsets of rows `slot` … of their group.
+  // Begins with the offsets of the block, or of one of its groups of inputs.
   void begin(const ActivationBlock& a, int slot, int group) {
-    for (int r = 0; r < kM; ++r)
+    for (int r = 0; r < kM; ++r) {
+      const std::int32_t offset = group < 0 ? a.offset[slot + r] : a.group_offset[slot + r][group];
+      const IntVec first = splat_int(kShortSums<kP> ? offset & 0xffff : offset);
+      const IntVec second = splat_int(kShortSums<kP> ? int(unsigned(offset) >> 16) : 0);
       for (int v = 0; v < kV; ++v) {
-        low[r][v] = splat_int(a.offset[slot + r][group]);
-        high[r][v] = IntVec{};
+        low[r][v] = first;
+        high[r][v] = second;
       }
+    }
   }
 
   // Adds inputs 4 · quad … of the block.
   void add(const Weights4 (&w)[kV], const ActivationBlock& a, int slot, int quad) {
     for (int r = 0; r < kM; ++r)
-      if constexpr (kBytes) {
-        const IntVec x = splat_int(reinterpret_cast<const Int4*>(a.bytes.high[slot + r])[quad]);
+      if constexpr (kBytes<kP>) {
+        const IntVec x = splat_int(reinterpret_cast<const Int4*>(a.high[slot + r])[quad]);
         for (int v = 0; v < kV; ++v) high[r][v] = add_bytes(high[r][v], w[v].first, x);
-        const IntVec y = splat_int(reinterpret_cast<const Int4*>(a.bytes.low[slot + r])[quad]);
+        const IntVec y = splat_int(reinterpret_cast<const Int4*>(a.low[slot + r])[quad]);
         for (int v = 0; v < kV; ++v) low[r][v] = add_bytes(low[r][v], w[v].first, y);
       } else {
         const auto* pairs = reinterpret_cast<const Int4*>(a.shorts[slot + r]) + 2 * quad;
@@ -128,25 +168,32 @@ struct Sums {
       }
   }
 
-  IntVec sum(int r, int v) const { return kBytes ? low[r][v] + (high[r][v] << 7) : low[r][v]; }
+  IntVec sum(int r, int v) const { return kBytes<kP> ? low[r][v] + (high[r][v] << 7) : low[r][v]; }
+
+  // Returns acc + the sum · factor.
+  IntVec add_to(IntVec acc, int r, int v, IntVec factor) const {
+    if constexpr (!kShortSums<kP>) return acc + sum(r, v) * factor;
+    const IntVec twice = in_both_halves(factor);
+    return add_pairs(acc + (add_pairs(IntVec{}, high[r][v], twice) << 7), low[r][v], twice);
+  }
 };
 
 // Adds a step, which lies at p for the first of the outputs and begins with input 4 · quad.
 template <Precision kP, bool kHigh, int kM, int kV>
-inline void add_step(Sums<kM, kV>& sums, const ActivationBlock& a, int slot, int quad, const char* p) {
+inline void add_step(Sums<kP, kM, kV>& sums, const ActivationBlock& a, int slot, int quad, const char* p) {
   Weights4 w[kV];
   for (int v = 0; v < kV; ++v) w[v] = weights<kP, kHigh>(p + v * kWidth * 4);
   sums.add(w, a, slot, quad);
 }
 
-// Computes the sums of a block of `depth` inputs, whose weights for the first of the outputs lie at b.
+// Computes the sums of a block of `depth` inputs. b and `factors` point at the first of the outputs.
 template <Precision kP, int kM, int kV>
-inline void sum_block(IntVec (&out)[kM][kV], const ActivationBlock& a, int slot, const char* b, int depth,
-                      const char* factors, Prefetch& prefetch) {
+inline void sum_block(IntVec (&out)[kM][kV], const ActivationBlock& a, int slot, const char* b, const char* factors,
+                      int depth, Prefetch& prefetch) {
   constexpr int kStep = WeightBlock<kP>::kStep;
-  Sums<kM, kV> sums;
   if constexpr (kP == Precision::int8) {
-    sums.begin(a, slot, 0);
+    Sums<kP, kM, kV> sums;
+    sums.begin(a, slot, -1);
     for (int quad = 0; quad < depth / 4; ++quad, b += kStep) {
       prefetch.advance();
       add_step<kP, false>(sums, a, slot, quad, b);
@@ -154,21 +201,26 @@ inline void sum_block(IntVec (&out)[kM][kV], const ActivationBlock& a, int slot,
     for (int r = 0; r < kM; ++r)
       for (int v = 0; v < kV; ++v) out[r][v] = sums.sum(r, v);
   } else {
-    constexpr int kHalf = kGroupInputs / 8;  // quads of half a group
+    constexpr int kHalf = kGroupInputs / 8;             // quads of half a group
+    constexpr int kAtOnce = kShortSums<kP> ? 2 : kV;  // vectors of outputs, as the registers allow
+    static_assert(kV % kAtOnce == 0);
     for (int r = 0; r < kM; ++r)
       for (int v = 0; v < kV; ++v) out[r][v] = IntVec{};
-    for (int group = 0; group < depth / kGroupInputs; ++group, factors += kTile) {
-      sums.begin(a, slot, group);
-      for (int quad = 0; quad < kHalf; ++quad, b += kStep) {
-        prefetch.advance();
-        add_step<kP, false>(sums, a, slot, group * 2 * kHalf + quad, b);
-        add_step<kP, true>(sums, a, slot, (group * 2 + 1) * kHalf + quad, b);
+    for (int group = 0; group < depth / kGroupInputs; ++group, factors += kTile, b += kHalf * kStep)
+      for (int first = 0; first < kV; first += kAtOnce) {
+        Sums<kP, kM, kAtOnce> sums;
+        sums.begin(a, slot, group);
+        for (int quad = 0; quad < kHalf; ++quad) {
+          if (first == 0) prefetch.advance();
+          const char* step = b + quad * kStep + first * kWidth * 4;
+          add_step<kP, false>(sums, a, slot, group * 2 * kHalf + quad, step);
+          add_step<kP, true>(sums, a, slot, (group * 2 + 1) * kHalf + quad, step);
+        }
+        for (int v = 0; v < kAtOnce; ++v) {
+          const IntVec factor = load_bytes(factors + (first + v) * kWidth);
+          for (int r = 0; r < kM; ++r) out[r][first + v] = sums.add_to(out[r][first + v], r, v, factor);
+        }
       }
-      for (int v = 0; v < kV; ++v) {
-        const IntVec factor = load_bytes(factors + v * kWidth);
-        for (int r = 0; r < kM; ++r) out[r][v] += sums.sum(r, v) * factor;
-      }
-    }
   }
 }
 
@@ -177,44 +229,110 @@ inline Vec add_scaled(Vec y, IntVec sum, Vec weight_scale, float input_scale) {
   return y + __builtin_convertvector(sum, Vec) * (weight_scale * splat(input_scale));
 }
 
-// Computes kM rows of one group by kV vectors of columns, over all blocks of k.
-template <Precision kP, int kM, int kV>
-void integer_rows(const Product& p, int row, int column, Prefetch prefetch) {
+// Computes one row by one tile, which is read in the order in which it lies in memory.
+template <Precision kP>
+void integer_row(const Product& p, int tile) {
   using Block = WeightBlock<kP>;
-  const int blocks = block_count(p.k), slot = row % kRowGroup, in_tile = column % kTile;
-  const auto* a = reinterpret_cast<const ActivationBlock*>(p.prepared) + std::size_t(row / kRowGroup) * blocks;
-  const auto* b = reinterpret_cast<const char*>(p.b) + std::size_t(column / kTile) * Block::tile_bytes(p.k);
-  Vec acc[kM][kV];
-  for (int r = 0; r < kM; ++r)
-    for (int v = 0; v < kV; ++v) acc[r][v] = p.bias ? load(p.bias + column + v * kWidth) : Vec{};
-  for (int i = 0; i < blocks; ++i, ++a, b += Block::kWhole) {
+  constexpr int kV = kTile / kWidth;
+  const auto* a = reinterpret_cast<const ActivationBlock*>(p.prepared);
+  const auto* b = reinterpret_cast<const char*>(p.b) + tile * Block::tile_bytes(p.k);
+  Prefetch prefetch{b + kAhead, Block::kStep};
+  Vec y[kV];
+  for (int v = 0; v < kV; ++v) y[v] = p.bias ? load(p.bias + tile * kTile + v * kWidth) : Vec{};
+  for (int i = 0; i < block_count(p.k); ++i, ++a, b += Block::kWhole) {
     const int depth = block_depth(p.k, i);
-    IntVec sums[kM][kV];
-    sum_block<kP>(sums, *a, slot, b + in_tile * 4, depth, b + Block::factors_at(depth) + in_tile, prefetch);
-    const auto* scales = reinterpret_cast<const float*>(b + Block::scales_at(depth)) + in_tile;
-    for (int v = 0; v < kV; ++v)
-      for (int r = 0; r < kM; ++r)
-        acc[r][v] = add_scaled(acc[r][v], sums[r][v], load(scales + v * kWidth), a->scale[slot + r]);
+    IntVec sums[1][kV];
+    sum_block<kP>(sums, *a, 0, b, b + Block::factors_at(depth), depth, prefetch);
+    const auto* scales = reinterpret_cast<const float*>(b + Block::scales_at(depth));
+    for (int v = 0; v < kV; ++v) y[v] = add_scaled(y[v], sums[0][v], load(scales + v * kWidth), a->scale[0]);
     for (int at = Block::factors_at(depth); at < Block::bytes(depth); at += Block::kStep) prefetch.advance();
   }
-  for (int r = 0; r < kM; ++r)
-    for (int v = 0; v < kV; ++v) finish(p, row + r, column + v * kWidth, acc[r][v]);
+  for (int v = 0; v < kV; ++v) finish(p, 0, tile * kTile + v * kWidth, y[v]);
 }
 
-// Stores a vector of a row's inputs, from number `at` of its block on.
-inline void store_inputs(ActivationBlock& out, int slot, int at, IntVec x) {
-  if constexpr (kBytes) {
-    const IntVec high = (x + 64) >> 7;
-    store_bytes(out.bytes.high[slot] + at, high);
-    store_bytes(out.bytes.low[slot] + at, x - (high << 7));
-  } else {
+// One block of a tile: its weights, which may have been unpacked, and what belongs to them.
+struct TileBlock {
+  const char *weights, *factors;
+  const float* scales;
+  int depth;
+
+  template <Precision kP>
+  static TileBlock at(const char* block, int depth) {
+    using Block = WeightBlock<kP>;
+    return {block, block + Block::factors_at(depth), reinterpret_cast<const float*>(block + Block::scales_at(depth)),
+            depth};
+  }
+};
+
+// Adds a block to the sums y [row][kTile] of kM rows, from `slot` of their group on.
+template <Precision kP, int kM>
+void add_rows(const ActivationBlock& a, int slot, const TileBlock& b, float* y, Prefetch& prefetch) {
+  for (int column = 0; column < kTile; column += kPass) {
+    IntVec sums[kM][kVectors];
+    sum_block<kP>(sums, a, slot, b.weights + column * 4, b.factors + column, b.depth, prefetch);
+    for (int v = 0; v < kVectors; ++v)
+      for (int r = 0; r < kM; ++r) {
+        const int at = column + v * kWidth;
+        float* row = y + r * kTile + at;
+        store(row, add_scaled(load(row), sums[r][v], load(b.scales + at), a.scale[slot + r]));
+      }
+  }
+}
+
+// Adds a block to the sums of all rows.
+template <Precision kP>
+void add_block(const Product& p, int block, const TileBlock& b, float* y, Prefetch& prefetch) {
+  const auto* a = reinterpret_cast<const ActivationBlock*>(p.prepared) + block;
+  for (int first = 0; first < p.m; first += kRowGroup, a += block_count(p.k)) {
+    const int rows = p.m - first < kRowGroup ? p.m - first : kRowGroup;
+    const int groups = (rows + kIntegerRows<kP> - 1) / kIntegerRows<kP>;
+    for (int g = 0; g < groups; ++g) {
+      const Group group(rows, g, groups);
+      with_count<kIntegerRows<kP>>(group.count, [&]<int kM>() {
+        add_rows<kP, kM>(*a, group.begin, b, y + (first + group.begin) * kTile, prefetch);
+      });
+    }
+  }
+}
+
+// Unpacks the weights of a block of int4 to int8: factor · q, in the layout of int8.
+inline void unpack(const TileBlock& b, char* out) {
+  constexpr int kStep = WeightBlock<Precision::int4>::kStep, kHalf = kGroupInputs / 8;
+  const char* factors = b.factors;
+  for (int group = 0; group < b.depth / kGroupInputs; ++group, factors += kTile, out += 2 * kHalf * kStep)
+    for (int output = 0; output < kTile; output += kWidth) {
+      const IntVec factor = load_bytes(factors + output);
+      const Shorts twice = (Shorts)in_both_halves(factor);
+      const auto multiplied = [&](IntVec w) {
+        const Shorts even = ((Shorts)(w & 0x000f000f) - short(kZeroNibble)) * twice;
+        const Shorts odd = ((Shorts)(w >> 8 & 0x000f000f) - short(kZeroNibble)) * twice;
+        return ((IntVec)even & 0x00ff00ff) | (IntVec)(odd << 8);
+      };
+      for (int step = 0; step < kHalf; ++step) {
+        const IntVec w = load_ints(b.weights + (group * kHalf + step) * kStep + output * 4);
+        store_ints(out + step * kStep + output * 4, multiplied(w));
+        store_ints(out + (kHalf + step) * kStep + output * 4, multiplied(w >> 4));
+      }
+    }
+}
+
+// Stores a vector of a row's inputs, from number `at` of its block on; returns the bytes x = high · 128 + low.
+template <Precision kP>
+inline IntVec store_inputs(ActivationBlock& out, int slot, int at, IntVec x) {
+  const IntVec high = (x + 64) >> 7;
+  if constexpr (kBytes<kP>) {
+    store_bytes(out.high[slot] + at, high);
+    store_bytes(out.low[slot] + at, x - (high << 7));
+  }
+  if constexpr (!kDotProducts) {
     store_shorts(out.shorts[slot] + at, middle_swapped(x));  // of every four, the even ones and then the odd ones
   }
+  return high;
 }
 
 // Rounds a block of a row: `depth` numbers, a multiple of kPadding. The largest becomes ±kLargestInput.
 template <Precision kP>
-void round_block(const float* x, int depth, ActivationBlock& out, int slot) {
+inline void round_block(const float* x, int depth, ActivationBlock& out, int slot) {
   constexpr float kTiny = 1e-30f;        // blocks smaller than this are zero: the inverse of their scale would overflow
   constexpr float kRound = 12582912.0f;  // 1.5 · 2^23: adding it rounds to a whole number, ties to even
   // Compare magnitudes by their bits, so that NaN and infinity win and reach the scale.
@@ -228,17 +346,22 @@ void round_block(const float* x, int depth, ActivationBlock& out, int slot) {
   const Vec inverse = splat(zero ? 0.0f : kLargestInput / largest);
   int whole = 0;
   for (int group = 0; group < depth / kGroupInputs; ++group) {
-    IntVec total = {};
+    IntVec total = {}, high = {};
     for (int at = group * kGroupInputs; at < (group + 1) * kGroupInputs; at += kWidth) {
       const IntVec q = zero ? IntVec{} : (IntVec)(load(x + at) * inverse + kRound) - (IntVec)splat(kRound);
       total += q;
-      store_inputs(out, slot, at, q);
+      high += store_inputs<kP>(out, slot, at, q);
     }
     const int sum = sum_lanes(total);
     whole += sum;
-    if (kP == Precision::int4) out.offset[slot][group] = -kZeroPoint<kP> * sum;
+    if constexpr (kShortSums<kP>) {  // 16 bits of low, 16 of high
+      const int highs = sum_lanes(high), lows = sum - 128 * highs;
+      out.group_offset[slot][group] = int((unsigned(-kZeroPoint<kP> * highs) << 16) | (unsigned(-kZeroPoint<kP> * lows) & 0xffff));
+    } else {
+      out.group_offset[slot][group] = -kZeroPoint<Precision::int4> * sum;
+    }
   }
-  if (kP == Precision::int8) out.offset[slot][0] = -kZeroPoint<kP> * whole;
+  out.offset[slot] = -kZeroPoint<Precision::int8> * whole;
   out.scale[slot] = largest < kTiny ? 0.0f : largest / kLargestInput;
 }
 
@@ -267,36 +390,41 @@ void round_row(const float* x, int k, int row, ActivationBlock* out) {
 namespace gpt2lab {
 namespace {
 
+// Computes a few rows or more by one tile. `next` is prefetched meanwhile.
+template <Precision kP>
+void integer_rows(const Product& p, int tile, const char* next) {
+  using Block = WeightBlock<kP>;
+  constexpr int kUnpackedRows = 9;  // from this number of rows on, int4 is unpacked first
+  const auto* b = reinterpret_cast<const char*>(p.b) + tile * Block::tile_bytes(p.k);
+  auto* y = reinterpret_cast<float*>(p.scratch);
+  char* unpacked = reinterpret_cast<char*>(p.scratch) + kMaxRows * kTile * sizeof(float);
+  const int column = tile * kTile, passes = (p.m + kIntegerRows<kP> - 1) / kIntegerRows<kP> * (kTile / kPass);
+  Prefetch prefetch{next, passes < Block::kStep ? Block::kStep / passes : 1};
+  for (int r = 0; r < p.m; ++r)
+    for (int v = 0; v < kTile; v += kWidth) store(y + r * kTile + v, p.bias ? load(p.bias + column + v) : Vec{});
+  for (int i = 0; i < block_count(p.k); ++i, b += Block::kWhole) {
+    TileBlock block = TileBlock::at<kP>(b, block_depth(p.k, i));
+    if (kP == Precision::int4 && p.m >= kUnpackedRows) {
+      unpack(block, unpacked);
+      block.weights = unpacked;
+      add_block<Precision::int8>(p, i, block, y, prefetch);
+    } else {
+      add_block<kP>(p, i, block, y, prefetch);
+    }
+  }
+  for (int r = 0; r < p.m; ++r)
+    for (int v = 0; v < kTile; v += kWidth) finish(p, r, column + v, load(y + r * kTile + v));
+}
+
 template <Precision kP>
 void integer_product(const Product& p, int first_tile, int last_tile) {
-  constexpr int kStep = WeightBlock<kP>::kStep, kPasses = kTile / kPass;
-  const std::size_t size = WeightBlock<kP>::tile_bytes(p.k);
-  const auto* bytes = reinterpret_cast<const char*>(p.b);
-  if (p.m == 1) {  // a whole tile at once, in the order it lies in memory
-    for (int t = first_tile; t < last_tile; ++t)
-      integer_rows<kP, 1, kTile / kWidth>(p, 0, t * kTile, {bytes + t * size + kAhead, kStep});
-    return;
-  }
 #if defined(__AMX_INT8__)
   if (p.m >= kMatrixUnitRows<kP>) return matrix_unit_product<kP>(p, first_tile, last_tile);
 #endif
-  // While a tile is in the cache, each pass over it prefetches its share of the next one.
-  const int row_groups = (p.m + kRowGroup - 1) / kRowGroup;
+  const std::size_t size = WeightBlock<kP>::tile_bytes(p.k);
   for (int t = first_tile; t < last_tile; ++t) {
-    const char* next = bytes + (t + 1) * size;
-    for (int first = 0; first < p.m; first += kRowGroup) {
-      const int rows = p.m - first < kRowGroup ? p.m - first : kRowGroup;
-      const int groups = (rows + kIntegerRows - 1) / kIntegerRows, shares = row_groups * groups * kPasses;
-      const int step = shares < kStep ? kStep / shares : 1;
-      for (int column = t * kTile; column < (t + 1) * kTile; column += kPass)
-        for (int g = 0; g < groups; ++g) {
-          const Group group(rows, g, groups);
-          with_count<kIntegerRows>(group.count, [&]<int kM>() {
-            integer_rows<kP, kM, kVectors>(p, first + group.begin, column, {next, step});
-          });
-          next += size / kStep * step;
-        }
-    }
+    if (p.m == 1) integer_row<kP>(p, t);
+    else integer_rows<kP>(p, t, reinterpret_cast<const char*>(p.b) + (t + 1) * size);
   }
 }
 

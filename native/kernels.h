@@ -25,29 +25,15 @@ constexpr int kSpan = 256;
 // The size of a group of rows of rounded inputs. A group's part of a block is a few tiles of a matrix unit.
 constexpr int kRowGroup = 16;
 
-constexpr int kLargestInput = 16319;  // of 15 bits: both bytes of high · 128 + low are at most 127
-
-// One block of inputs of one group of rows, rounded: row r's values are about x[r][…] · scale[r].
-struct alignas(64) ActivationBlock {
-  struct Bytes {
-    std::int8_t high[kRowGroup][kBlock], low[kRowGroup][kBlock];
-  };
-  union {  // which of them depends on the kernels
-    Bytes bytes;
-    std::int16_t shorts[kRowGroup][kBlock];
-  };
-  float scale[kRowGroup];
-  std::int32_t offset[kRowGroup][kBlock / kGroupInputs];  // the first of a sum: see integers.inl
-};
-
 // Inputs of one group of rows as bfloat16, for matrix units that multiply bfloat16.
 struct alignas(64) BFloat16Block {
   BFloat16 x[kRowGroup][kBFloat16Inputs];
 };
 
 constexpr int kMaxRows = 512;  // rows of one product
-// Sums of all rows for one tile, and a part of a tile of int4 as int8.
-constexpr std::size_t kScratchBytes = kMaxRows * kTile * sizeof(float) + 4 * kBlock * kTile;
+// Sums of all rows for one tile, and the blocks of a tile of int4 that are multiplied together, as int8.
+constexpr int kPartBlocks = 3;
+constexpr std::size_t kScratchBytes = kMaxRows * kTile * sizeof(float) + kPartBlocks * kBlock * kTile;
 
 enum class Epilogue { store, gelu, add };  // c = y | c = gelu(y) | c = c + y
 

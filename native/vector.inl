@@ -60,6 +60,8 @@ typedef IntVec UnalignedIntVec __attribute__((aligned(4), may_alias));
 
 inline IntVec load_ints(const void* p) { return *static_cast<const UnalignedIntVec*>(p); }
 
+inline void store_ints(void* p, IntVec v) { *static_cast<UnalignedIntVec*>(p) = v; }
+
 inline IntVec splat_int(int x) {
 #if defined(__AVX512F__)
   return (IntVec)_mm512_set1_epi32(x);
@@ -258,12 +260,16 @@ inline void store_shorts(std::int16_t* p, IntVec v) {
   __builtin_memcpy(p, &halves, sizeof halves);
 }
 
-// Loads signed bytes.
+// Loads signed bytes. (gcc 12 converts vectors of bytes one by one.)
 inline IntVec load_bytes(const void* p) {
-  typedef signed char Bytes __attribute__((vector_size(kWidth)));
-  Bytes bytes;
-  __builtin_memcpy(&bytes, p, sizeof bytes);
-  return __builtin_convertvector(bytes, IntVec);
+#if defined(__AVX512F__)
+  return (IntVec)_mm512_maskz_cvtepi8_epi32(0xffff, _mm_loadu_si128(static_cast<const __m128i*>(p)));
+#elif defined(__AVX2__)
+  return (IntVec)_mm256_cvtepi8_epi32(_mm_loadl_epi64(static_cast<const __m128i*>(p)));
+#else
+  const auto* bytes = static_cast<const signed char*>(p);
+  return IntVec{bytes[0], bytes[1], bytes[2], bytes[3]};
+#endif
 }
 
 // Swaps the middle two of every four lanes.
