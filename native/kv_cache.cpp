@@ -9,7 +9,7 @@
 namespace gpt2lab {
 
 KVCache::KVCache(int n_layer, int n_head, int head_dim, bool half)
-    : n_head_(n_head), head_dim_(head_dim), value_stride_((head_dim + kTile - 1) / kTile * kTile),
+    : n_layer_(n_layer), n_head_(n_head), head_dim_(head_dim), value_stride_((head_dim + kTile - 1) / kTile * kTile),
       number_size_(half ? sizeof(Half) : sizeof(float)) {
   head_size_ = std::size_t(kTile) * (head_dim + value_stride_) * number_size_;
   block_size_ = head_size_ * n_head * n_layer;
@@ -63,6 +63,37 @@ void KVCache::extend(int sequence, int count) {
   }
   while (int(s.blocks.size()) < blocks) s.blocks.push_back(take());
   s.length += count;
+}
+
+// Calls f(key, value, key's offset, value's offset) for every layer, head and position: where a row of numbers begins in
+// the cache, and in memory as read() writes it.
+template <typename F>
+void KVCache::for_each_row(int sequence, F&& f) {
+  const std::size_t length = this->length(sequence), row = head_dim_ * number_size_, kind = n_head_ * length * row;
+  for (int layer = 0; layer < n_layer_; ++layer)
+    for (int head = 0; head < n_head_; ++head)
+      for (std::size_t at = 0; at < length; ++at) {
+        const int block = int(at) / kTile, slot = int(at) % kTile;
+        const std::size_t offset = 2 * layer * kind + (head * length + at) * row;
+        f(keys(sequence, layer, head, block) + slot * number_size_,
+          values(sequence, layer, head, block) + std::size_t(slot) * value_stride_ * number_size_, offset, offset + kind);
+      }
+}
+
+void KVCache::read(int sequence, std::byte* numbers) {
+  for_each_row(sequence, [&](const std::byte* key, const std::byte* value, std::size_t key_at, std::size_t value_at) {
+    for (int i = 0; i < head_dim_; ++i)
+      std::memcpy(numbers + key_at + i * number_size_, key + i * kTile * number_size_, number_size_);
+    std::memcpy(numbers + value_at, value, head_dim_ * number_size_);
+  });
+}
+
+void KVCache::write(int sequence, const std::byte* numbers) {
+  for_each_row(sequence, [&](std::byte* key, std::byte* value, std::size_t key_at, std::size_t value_at) {
+    for (int i = 0; i < head_dim_; ++i)
+      std::memcpy(key + i * kTile * number_size_, numbers + key_at + i * number_size_, number_size_);
+    std::memcpy(value, numbers + value_at, head_dim_ * number_size_);
+  });
 }
 
 void KVCache::reserve(int blocks) {

@@ -34,6 +34,11 @@ class KVCache {
   // nothing changed, when there is no memory; the caller has checked n_ctx.
   void extend(int sequence, int count);
 
+  // Copies the keys and values of a sequence to `numbers`, [n_layer, 2, n_head, length, head_dim] with keys first, or from
+  // there.
+  void read(int sequence, std::byte* numbers);
+  void write(int sequence, const std::byte* numbers);
+
   std::byte* keys(int sequence, int layer, int head, int block) {
     return block_data(sequence, block) + key_offset(layer, head);
   }
@@ -55,6 +60,8 @@ class KVCache {
 
   const Sequence& find(int sequence) const;
   Sequence& find(int sequence) { return const_cast<Sequence&>(static_cast<const KVCache*>(this)->find(sequence)); }
+  template <typename F>
+  void for_each_row(int sequence, F&& f);
   std::byte* block_data(int sequence, int block) { return block_at(sequences_.find(sequence)->second.blocks[block]); }
   std::byte* block_at(int block) { return slabs_[block / kSlab].data() + std::size_t(block % kSlab) * block_size_; }
   std::size_t key_offset(int layer, int head) const { return (std::size_t(layer) * n_head_ + head) * head_size_; }
@@ -66,7 +73,7 @@ class KVCache {
   static constexpr int kSlab = 4;  // blocks taken from the system at once
   static constexpr std::size_t kKept = std::size_t(64) << 20;
 
-  int n_head_, head_dim_, value_stride_;
+  int n_layer_, n_head_, head_dim_, value_stride_;
   std::size_t number_size_;
   std::size_t head_size_;   // bytes of one head's keys and values in a block
   std::size_t block_size_;  // bytes of a block

@@ -101,6 +101,46 @@ class Engine {
   int sequence_length(int sequence) { return take_turn()->length(sequence); }
   void truncate_sequence(int sequence, int length) { take_turn()->truncate(sequence, length); }
 
+  // Returns a copy of the keys and values of a sequence, [n_layer, 2, n_head, tokens, head_dim] with keys first.
+  nb::ndarray<nb::numpy> read_sequence(int sequence) {
+    std::unique_ptr<std::byte[]> numbers;
+    std::size_t tokens;
+    {
+      nb::gil_scoped_release release;
+      const Turn turn(*this);
+      tokens = turn->length(sequence);
+      numbers.reset(new std::byte[sequence_bytes(tokens)]);
+      turn->read(sequence, numbers.get());
+    }
+    const std::size_t shape[] = {std::size_t(shape_.n_layer), 2, std::size_t(shape_.n_head), tokens,
+                                 std::size_t(shape_.head_dim())};
+    std::byte* data = numbers.get();
+    nb::capsule owner(numbers.release(), [](void* p) noexcept { delete[] static_cast<std::byte*>(p); });
+    return nb::ndarray<nb::numpy>(data, 5, shape, owner, nullptr, kv_type());
+  }
+
+  // Returns a new sequence with keys and values that read_sequence() returned.
+  int write_sequence(const nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>& values) {
+    const std::int64_t shape[] = {shape_.n_layer, 2, shape_.n_head, -1, shape_.head_dim()};
+    bool fits = values.ndim() == 5 && values.dtype() == kv_type();
+    for (int i = 0; i < 5 && fits; ++i) fits = shape[i] < 0 || std::int64_t(values.shape(i)) == shape[i];
+    if (!fits) throw std::invalid_argument("keys and values of another shape or type");
+    if (values.shape(3) > std::size_t(shape_.n_ctx)) throw std::overflow_error("more tokens than the context holds");
+    const int tokens = int(values.shape(3));
+    const auto* numbers = static_cast<const std::byte*>(values.data());
+    nb::gil_scoped_release release;
+    const Turn turn(*this);
+    const int sequence = turn->create();
+    try {
+      turn->extend(sequence, tokens);
+    } catch (...) {
+      turn->free(sequence);
+      throw;
+    }
+    turn->write(sequence, numbers);
+    return sequence;
+  }
+
   // Runs a forward pass and returns logits. tokens: the tokens of all feeds, concatenated; counts: the number of tokens
   // per sequence; outputs: logits of 0 the last, 1 all, 2 no tokens.
   Logits forward(const Array1<std::int32_t>& sequences, const Array1<std::int32_t>& tokens,
@@ -224,6 +264,12 @@ class Engine {
     return Turn(*this);
   }
 
+  nb::dlpack::dtype kv_type() { return model_->cache().half() ? nb::dlpack::dtype{2, 16, 1} : nb::dtype<float>(); }
+
+  std::size_t sequence_bytes(std::size_t tokens) {
+    return tokens * 2 * shape_.n_layer * shape_.n_embd * (model_->cache().half() ? sizeof(Half) : sizeof(float));
+  }
+
   template <typename T>
   static Result<T> array_of(const std::vector<DrawResult>& results, T DrawResult::* field) {
     auto* values = new T[results.size()];
@@ -305,6 +351,8 @@ void bind_engine(nb::module_& m) {
       .def("free_sequence", &Engine::free_sequence)
       .def("sequence_length", &Engine::sequence_length)
       .def("truncate_sequence", &Engine::truncate_sequence)
+      .def("read_sequence", &Engine::read_sequence)
+      .def("write_sequence", &Engine::write_sequence)
       .def("forward", &Engine::forward)
       .def("sample", &Engine::sample)
       .def("step", &Engine::step)
