@@ -27,7 +27,7 @@ from gpt2lab.engines.draw_arguments import (
 )
 from gpt2lab.engines.forks import let_fork
 from gpt2lab.engines.loading import load_weights
-from gpt2lab.engines.precision import WITH_MATRIX_UNIT, default_kv_precision, machine_group
+from gpt2lab.engines.precision import default_kv_precision
 from gpt2lab.engines.protocol import Draw, Drawn
 from gpt2lab.errors import ContextError, SamplingError, UsageError
 from gpt2lab.sampling.declaration import SamplingParams
