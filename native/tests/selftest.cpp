@@ -1,8 +1,10 @@
 // Checks the core without Python: every set of kernels that this CPU runs against plain loops in float64, and the
 // transformer's promise that a row depends on its sequence alone. Built with the sanitizers, and for other CPUs under
 // an emulator, by tests/engines/test_selftest.py. Prints a line per set of kernels; exits with 1 at the first failure.
-// With an argument, it also writes what the formula model computes to the files FOLDER/NAME, NAME a set of kernels.
+// With an argument, it also writes what the formula model computes to the files FOLDER/NAME.PRECISION, NAME a set of
+// kernels.
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -22,12 +24,16 @@
 #include "../matmul.h"
 #include "../stepper.h"
 #include "../transformer.h"
+#include "../weight_block.h"
 
 using namespace gpt2lab;
 
 namespace {
 
-constexpr Precision kPrecisions[] = {Precision::float32, Precision::bfloat16, Precision::q8_0, Precision::q4_0};
+constexpr Precision kPrecisions[] = {Precision::float32, Precision::bfloat16, Precision::int8, Precision::int4};
+// Those whose bits are the same on every processor.
+constexpr std::pair<Precision, const char*> kExactPrecisions[] = {
+    {Precision::float32, "float32"}, {Precision::int8, "int8"}, {Precision::int4, "int4"}};
 
 std::mt19937 generator(1);
 
@@ -53,43 +59,11 @@ void expect(bool holds, const char* what, const char* kernels) {
 
 bool near(double a, double b, double tolerance) { return std::abs(a - b) <= tolerance * (1 + std::abs(b)); }
 
-// Returns the values that pack() must store, computed in the simplest way.
-std::vector<float> stored(const std::vector<float>& b, int k, int n, Precision precision) {
-  std::vector<float> out = b;
-  for (float& x : out) {
-    if (precision != Precision::bfloat16) continue;
-    std::uint32_t bits;
-    std::memcpy(&bits, &x, 4);
-    bits = (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000;
-    std::memcpy(&x, &bits, 4);
-  }
-  for (int first = 0; first < k && is_quantized(precision); first += kBlock)
-    for (int j = 0; j < n; ++j) {
-      const int end = std::min(k, first + kBlock);
-      float largest = 0;
-      for (int i = first; i < end; ++i)
-        if (std::fabs(b[i * n + j]) > std::fabs(largest)) largest = b[i * n + j];
-      const bool q8 = precision == Precision::q8_0;
-      const float scale = q8 ? std::fabs(largest) / 127.0f : largest / -8.0f, inverse = 1.0f / scale;
-      for (int i = first; i < end; ++i) {
-        const float x = b[i * n + j] * inverse;
-        out[i * n + j] = to_float(to_half(scale)) * (q8 ? std::round(x) : float(std::min(15, int(x + 8.5f)) - 8));
-      }
-    }
-  return out;
-}
-
-// Returns inputs rounded as quantize() rounds them.
-std::vector<float> rounded(const std::vector<float>& a, int m, int k) {
-  std::vector<float> out = a;
-  for (int r = 0; r < m; ++r)
-    for (int first = 0; first < k; first += kBlock) {
-      float largest = 0;
-      for (int i = first; i < std::min(k, first + kBlock); ++i) largest = std::max(largest, std::fabs(a[r * k + i]));
-      for (int i = first; i < std::min(k, first + kBlock); ++i)
-        out[r * k + i] = std::nearbyint(a[r * k + i] * (127.0f / largest)) * (largest * (1.0f / 127.0f));
-    }
-  return out;
+// Returns the nearest bfloat16, ties to even.
+float as_bfloat16(float x) {
+  auto bits = std::bit_cast<std::uint32_t>(x);
+  bits = (bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000;
+  return std::bit_cast<float>(bits);
 }
 
 struct TestMatrix {
@@ -105,12 +79,25 @@ TestMatrix packed_matrix(const std::vector<float>& b, int k, int n, Precision pr
   return matrix;
 }
 
-void check_columns(const PackedMatrix& matrix, const std::vector<float>& expected) {
-  std::vector<float> column(matrix.k);
+// Returns the numbers that a packed matrix stands for, [k, n].
+std::vector<float> unpacked(const PackedMatrix& matrix) {
+  std::vector<float> values(std::size_t(matrix.k) * matrix.n), column(matrix.k);
   for (int j = 0; j < matrix.n; ++j) {
     matrix.column(j, column.data());
-    for (int i = 0; i < matrix.k; ++i)
-      expect(near(column[i], expected[i * matrix.n + j], 1e-6), "packed values", "pack");
+    for (int i = 0; i < matrix.k; ++i) values[std::size_t(i) * matrix.n + j] = column[i];
+  }
+  return values;
+}
+
+// Checks what pack() stored. weights/integers.py defines int8 and int4 to the bit; here they are merely near.
+void check_packing(const std::vector<float>& source, const std::vector<float>& stored, Precision precision) {
+  float largest = 0;
+  for (const float x : source) largest = std::max(largest, std::fabs(x));
+  const float error = largest * (precision == Precision::int8 ? 0.51f / 127 : 0.16f);
+  for (std::size_t i = 0; i < source.size(); ++i) {
+    if (is_integer(precision)) expect(std::fabs(stored[i] - source[i]) <= error, "packed integers", "pack");
+    else if (precision == Precision::bfloat16) expect(stored[i] == as_bfloat16(source[i]), "packed bfloat16", "pack");
+    else expect(stored[i] == source[i], "packed float32", "pack");
   }
 }
 
@@ -124,38 +111,72 @@ void check_gelu_gradient(const Kernels& kernels) {
     expect(near(out[i], d[i] * (gelu(x[i] + 1e-5) - gelu(x[i] - 1e-5)) / 2e-5, 1e-4), "gradient of GELU", kernels.name);
 }
 
-void check_product(const Kernels& kernels, ThreadPool& pool, Precision precision, bool prompt, int m, int k, int n,
+// Returns the scale of block `block` of output j.
+template <Precision kP>
+float scale_of(const PackedMatrix& matrix, int block, int j) {
+  using Block = WeightBlock<kP>;
+  const std::byte* at = matrix.tiles + j / kTile * matrix.tile_bytes() + std::size_t(block) * Block::kWhole;
+  float scales[kTile];
+  std::memcpy(scales, at + Block::scales_at(block_depth(matrix.k, block)), sizeof scales);
+  return scales[j % kTile];
+}
+
+// Returns y + x · column j of an int8 or int4 matrix, whose numbers are b [k, n]: in each block an exact integer, then
+// the scales.
+float integer_product(const float* x, const std::vector<float>& b, const PackedMatrix& matrix, int j, float y) {
+  for (int first = 0; first < matrix.k; first += kBlock) {
+    const int end = std::min(matrix.k, first + kBlock);
+    float largest = 0;
+    for (int i = first; i < end; ++i) largest = std::max(largest, std::fabs(x[i]));
+    const float inverse = kLargestInput / largest;
+    const float scale = matrix.precision == Precision::int8 ? scale_of<Precision::int8>(matrix, first / kBlock, j)
+                                                            : scale_of<Precision::int4>(matrix, first / kBlock, j);
+    std::int64_t sum = 0;
+    for (int i = first; i < end; ++i)
+      sum += std::int64_t(std::nearbyint(x[i] * inverse)) * std::int64_t(b[std::size_t(i) * matrix.n + j] / scale);
+    y += float(sum) * (scale * (largest / kLargestInput));
+  }
+  return y;
+}
+
+// Computes c = a · matrix + bias, or the sum of that and c, in one call of the kernels.
+void multiply(const Kernels& kernels, const std::vector<float>& a, const PackedMatrix& matrix, const FloatArray& bias,
+              Epilogue epilogue, std::vector<float>& c) {
+  const int k = matrix.k, n = matrix.n, m = int(c.size()) / n;
+  const std::size_t group = kernels.prepared_bytes(matrix.precision, k);
+  Array<std::byte> prepared((m + kRowGroup - 1) / kRowGroup * group), scratch(kScratchBytes);
+  for (int r = 0; r < m && group > 0; ++r)
+    kernels.prepare(a.data() + r * k, k, matrix.precision, r, prepared.data() + r / kRowGroup * group);
+  std::vector<float> partial(std::size_t(m) * matrix.tile_count() * kTile);
+  kernels.product({matrix.precision, a.data(), std::size_t(k), prepared.data(), matrix.tiles, bias.data(), c.data(),
+                   std::size_t(n), partial.data(), scratch.data(), m, k, n, epilogue},
+                  0, matrix.tile_count());
+}
+
+// Checks a product: of integers exactly, of floats against a sum in float64.
+void check_product(const Kernels& kernels, ThreadPool& pool, Precision precision, int m, int k, int n,
                    Epilogue epilogue) {
   auto a = random_floats(std::size_t(m) * k);
-  const auto source = random_floats(std::size_t(k) * n);
+  const auto source = random_floats(std::size_t(k) * n), before = random_floats(std::size_t(m) * n);
   const TestMatrix matrix = packed_matrix(source, k, n, precision, pool);
-  check_columns(matrix.packed, stored(source, k, n, precision));
-  const std::size_t block = kernels.prepared_block(precision, prompt), group = block * block_count(k);
-  Array<std::byte> prepared((m + kRowGroup - 1) / kRowGroup * group);
-  for (int r = 0; r < m && block > 0; ++r)
-    kernels.prepare(a.data() + r * k, k, precision, prompt, r, prepared.data() + r / kRowGroup * group);
-  auto b = stored(source, k, n, precision);
-  if (block == sizeof(BFloat16Block)) {
-    a = stored(a, m, k, Precision::bfloat16);
-    b = stored(b, k, n, Precision::bfloat16);
-  } else if (block > 0) {
-    a = rounded(a, m, k);
-  }
+  const auto b = unpacked(matrix.packed);
+  check_packing(source, b, precision);
   const FloatArray bias = random_array(n, 1);
-  const auto before = random_floats(std::size_t(m) * n);
   auto c = before;
-  std::vector<float> partial(std::size_t(m) * matrix.packed.tile_count() * kTile);
-  Array<std::byte> scratch(kScratchBytes);
-  kernels.product({precision, prompt, a.data(), std::size_t(k), prepared.data(), matrix.packed.tiles, bias.data(),
-                   c.data(), std::size_t(n), partial.data(), scratch.data(), m, k, n, epilogue},
-                  0, matrix.packed.tile_count());
+  multiply(kernels, a, matrix.packed, bias, epilogue, c);
+  if (precision == Precision::bfloat16 && kernels.prepared_bytes(precision, k) > 0)
+    for (float& x : a) x = as_bfloat16(x);
   for (int i = 0; i < m; ++i)
     for (int j = 0; j < n; ++j) {
+      const float* x = a.data() + std::size_t(i) * k;
       double y = bias.data()[j];
-      for (int x = 0; x < k; ++x) y += double(a[i * k + x]) * b[x * n + j];
+      if (is_integer(precision)) y = integer_product(x, b, matrix.packed, j, bias.data()[j]);
+      else
+        for (int l = 0; l < k; ++l) y += double(x[l]) * b[std::size_t(l) * n + j];
       if (epilogue == Epilogue::gelu) y = gelu(y);
       if (epilogue == Epilogue::add) y += before[i * n + j];
-      expect(near(c[i * n + j], y, 1e-4), "product", kernels.name);
+      const bool exact = is_integer(precision) && epilogue != Epilogue::gelu;
+      expect(exact ? c[i * n + j] == float(y) : near(c[i * n + j], y, 1e-4), "product", kernels.name);
     }
 }
 
@@ -330,7 +351,7 @@ void check_steps(const Kernels& kernels, Transformer& model, ThreadPool& pool, c
     std::vector<Feed> feeds;
     std::vector<Draw> next = draws;
     for (int s = 0; s < 4; ++s) {
-      feeds.push_back({sequences[s], &texts[s].back(), 1, 0});
+      feeds.push_back({sequences[s], &texts[s].back(), 1, 1});
       next[s].position = i;
       next[s].history = {texts[s].data() + 1, texts[s].size() - 1};
     }
@@ -391,7 +412,7 @@ void check_kv_cache() {
   expect(cache.bytes_held() == 0, "much memory is returned with the last sequence", "");
 }
 
-void check_transformer(const Kernels& kernels, const Shape& shape, Precision precision, bool half_kv, bool prompt) {
+void check_transformer(const Kernels& kernels, const Shape& shape, Precision precision, bool half_kv) {
   ThreadPool pool(2);
   Transformer model(shape, precision, half_kv, kernels, pool);
   fill(model, shape, pool, [](const std::string&, std::size_t size) { return random_floats(size); });
@@ -400,10 +421,10 @@ void check_transformer(const Kernels& kernels, const Shape& shape, Precision pre
 
   std::vector<float> whole(tokens.size() * shape.n_vocab), row(shape.n_vocab);
   const int first = model.cache().create();
-  model.forward({{first, tokens.data(), shape.n_ctx, shape.n_ctx, prompt ? shape.n_ctx : 0}}, whole.data());
+  model.forward({{first, tokens.data(), shape.n_ctx, shape.n_ctx}}, whole.data());
   const int second = model.cache().create();
   for (int i = 0; i < shape.n_ctx; ++i) {
-    model.forward({{second, &tokens[i], 1, 1, prompt}}, row.data());
+    model.forward({{second, &tokens[i], 1, 1}}, row.data());
     const float* expected = whole.data() + std::size_t(i) * shape.n_vocab;
     expect(std::memcmp(row.data(), expected, row.size() * sizeof(float)) == 0, "rows alone and together", kernels.name);
   }
@@ -411,7 +432,7 @@ void check_transformer(const Kernels& kernels, const Shape& shape, Precision pre
   const int fork = model.cache().fork(second);
   const std::int32_t next[] = {tokens[shape.n_ctx / 2], 0};
   std::vector<float> two(2 * shape.n_vocab);
-  model.forward({{second, &next[0], 1, 1, prompt}, {fork, &next[1], 1, 1, !prompt}}, two.data());
+  model.forward({{second, &next[0], 1, 1}, {fork, &next[1], 1, 1}}, two.data());
   expect(std::memcmp(two.data(), whole.data() + std::size_t(shape.n_ctx / 2) * shape.n_vocab,
                      row.size() * sizeof(float)) == 0,
          "a fork beside its parent", kernels.name);
@@ -447,10 +468,10 @@ class WrongMode {
 };
 
 // Writes the formula model's logits after each of 300 tokens, and three texts of 30 tokens drawn in three ways.
-void write_formula(const Kernels& kernels, const std::string& path) {
+void write_formula(const Kernels& kernels, Precision precision, const std::string& path) {
   const Shape shape{300, 320, 40, 2, 2};
   ThreadPool pool(2);
-  Transformer model(shape, Precision::float32, false, kernels, pool);
+  Transformer model(shape, precision, false, kernels, pool);
   int number = 0;
   fill(model, shape, pool,
        [&](const std::string& name, std::size_t size) { return formula_weights(name, size, number++); });
@@ -461,7 +482,7 @@ void write_formula(const Kernels& kernels, const std::string& path) {
   const int sequence = model.cache().create();
   {
     const WrongMode mode;
-    model.forward({{sequence, tokens.data(), 300, 300, 300}}, logits.data());
+    model.forward({{sequence, tokens.data(), 300, 300}}, logits.data());
   }
   file.write(reinterpret_cast<const char*>(logits.data()), logits.size() * sizeof(float));
   const SamplingParams ways[] = {{}, {.temperature = 0.7, .top_k = 40}, {.top_p = 0.9}};
@@ -471,7 +492,7 @@ void write_formula(const Kernels& kernels, const std::string& path) {
     model.cache().truncate(sequence, 0);
     std::int32_t token = tokens[text];
     for (int i = 0; i < 30; ++i) {
-      model.forward({{sequence, &token, 1, 1, 0}}, logits.data());
+      model.forward({{sequence, &token, 1, 1}}, logits.data());
       Draw draw;
       draw.params = ways[text];
       draw.seed = 7, draw.stream = text, draw.position = i;
@@ -558,15 +579,11 @@ int main(int count, char** arguments) {
   for (const Kernels* available : available_kernels()) {
     const Kernels* kernels = &choose_kernels(available->name);
     for (const Precision precision : kPrecisions) {
-      for (const bool prompt : {false, true}) {
-        for (int m = 1; m <= 35; ++m) check_product(*kernels, pool, precision, prompt, m, 19, 45, Epilogue::store);
-        for (Epilogue epilogue : {Epilogue::store, Epilogue::gelu, Epilogue::add})
-          for (int m : {1, 5, 40}) check_product(*kernels, pool, precision, prompt, m, 800, 33, epilogue);
-      }
-      for (const bool prompt : {false, true}) {
-        check_transformer(*kernels, {50, 70, 60, 5, 2}, precision, false, prompt);
-        check_transformer(*kernels, {33, 40, 8, 8, 1}, precision, true, prompt);
-      }
+      for (int m = 1; m <= 35; ++m) check_product(*kernels, pool, precision, m, 19, 45, Epilogue::store);
+      for (Epilogue epilogue : {Epilogue::store, Epilogue::gelu, Epilogue::add})
+        for (int m : {1, 5, 40}) check_product(*kernels, pool, precision, m, 800, 33, epilogue);
+      check_transformer(*kernels, {50, 70, 60, 5, 2}, precision, false);
+      check_transformer(*kernels, {33, 40, 8, 8, 1}, precision, true);
     }
     for (const bool transposed : {false, true})
       for (const bool add : {false, true}) {
@@ -588,7 +605,9 @@ int main(int count, char** arguments) {
       if (n > 1) check_sum_exp(*kernels, n);
     }
     check_sampler(*kernels);
-    if (count > 1) write_formula(*kernels, std::string(arguments[1]) + "/" + kernels->name);
+    if (count > 1)
+      for (const auto& [precision, name] : kExactPrecisions)
+        write_formula(*kernels, precision, std::string(arguments[1]) + "/" + kernels->name + "." + name);
     std::printf("ok %s\n", kernels->name);
   }
 }
