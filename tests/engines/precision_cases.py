@@ -3,37 +3,24 @@
 from __future__ import annotations
 
 import functools
-from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
-from quantized import bfloat16_ways
 
 from gpt2lab import _native
 from gpt2lab.config import ModelConfig
 from gpt2lab.engines.native import NativeEngine
 from gpt2lab.engines.precision import KV_PRECISIONS, PRECISIONS
-from gpt2lab.engines.protocol import Draw
-from gpt2lab.sampling import SamplingParams
 from gpt2lab.weights.checkpoint import Checkpoint, tensor_shapes
 
 ISAS = _native.instruction_sets()
-GREEDY = SamplingParams(temperature=0)
+EXACT = ("float32", "int8", "int4")
+"""The precisions of :mod:`gpt2lab.contract`; the bits of bfloat16 depend on whether a matrix unit multiplies."""
 EVERY = pytest.mark.parametrize(
     ("isa", "precision", "kv_precision"), [(i, p, kv) for i in ISAS for p in PRECISIONS for kv in KV_PRECISIONS]
 )
-EVERY_WAY = pytest.mark.parametrize(  # ``given`` only where it makes a difference
-    ("isa", "precision", "kv_precision", "given"),
-    [
-        (isa, precision, kv_precision, given)
-        for isa in ISAS
-        for precision in PRECISIONS
-        for kv_precision in KV_PRECISIONS
-        for given in sorted({False, bfloat16_ways(isa, precision) == (True, False)})
-    ],
-)
-EVERY_PRODUCT = pytest.mark.parametrize(("isa", "precision", "given"), list(product(ISAS, PRECISIONS, [False, True])))
+EVERY_PRODUCT = pytest.mark.parametrize(("isa", "precision"), [(i, p) for i in ISAS for p in PRECISIONS])
 SHAPE = ModelConfig(n_vocab=77, n_ctx=100, n_embd=72, n_head=3, n_layer=2)
 
 
@@ -56,31 +43,13 @@ def make(checkpoint: Checkpoint, isa: str, precision: str, kv_precision: str | N
         return NativeEngine(checkpoint, precision=precision, kv_precision=kv_precision, threads=threads)
 
 
-def run(engine: NativeEngine, prompts: list[list[int]], *, given: bool = False) -> list[np.ndarray]:
+def run(engine: NativeEngine, prompts: list[list[int]]) -> list[np.ndarray]:
     """Return the logits of every token of every prompt, all fed in one call."""
     sequences = [engine.new_sequence() for _ in prompts]
-    logits = engine.forward(sequences, prompts, "all", given=given)
+    logits = engine.forward(sequences, prompts, "all")
     for sequence in sequences:
         engine.free_sequence(sequence)
     return np.split(logits, np.cumsum([len(prompt) for prompt in prompts])[:-1])
-
-
-def step(
-    engine: NativeEngine,
-    sequences: list[int],
-    tokens: list[list[int]],
-    given: list[int],
-    n_guesses: list[int] | None = None,
-) -> list[np.ndarray]:
-    """Return log-probabilities ``[n_vocab]`` after the last token of each sequence that is not a guess."""
-    n_vocab = engine.config.n_vocab
-    counts = [1 + n for n in n_guesses or [0] * len(sequences)]
-    drawn = engine.step(sequences, tokens, [Draw(GREEDY, 0, 0, 0, (), n, n_vocab) for n in counts], given)
-    rows = np.empty((len(sequences), n_vocab), np.float32)
-    for row, (first, *_) in zip(rows, drawn, strict=True):
-        ids, logprobs = zip(*first.top, strict=True)
-        row[list(ids)] = logprobs
-    return list(rows)
 
 
 @functools.cache

@@ -1,4 +1,7 @@
-"""float32 has the same bits on every processor: each instruction set against ``gpt2lab.contract``, its definition."""
+"""float32, int8 and int4 have the same bits on every processor.
+
+Each instruction set is compared with ``gpt2lab.contract``, their definition, and that with committed hashes.
+"""
 
 from __future__ import annotations
 
@@ -12,81 +15,91 @@ import pytest
 from formula import KERNELS_OUTPUT, LOGITS, TOKENS, WAYS, formula_checkpoint
 from hypothesis import given
 from hypothesis import strategies as st
+from precision_cases import EXACT, ISAS, make, random_checkpoint
 
-from gpt2lab import _native, contract
-from gpt2lab.engines.native import NativeEngine
+from gpt2lab import contract
+from gpt2lab.config import ModelConfig
+from gpt2lab.engines.precision import KV_PRECISIONS
 from gpt2lab.engines.protocol import Draw
 from gpt2lab.weights.checkpoint import Checkpoint
 from gpt2lab.weights.openai import read_openai
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-ISAS = _native.instruction_sets()
 floats = st.floats(width=32, allow_nan=False, allow_infinity=False)
 
 
-def engine_of(
-    checkpoint: Checkpoint, isa: str, kv_precision: str = "float32", precision: str = "float32"
-) -> NativeEngine:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GPT2LAB_ISA", isa)
-        return NativeEngine(checkpoint, precision=precision, kv_precision=kv_precision, threads=2)
-
-
-def logits_of(
-    checkpoint: Checkpoint,
-    isa: str,
-    tokens: list[int],
-    cut: int,
-    kv_precision: str = "float32",
-    precision: str = "float32",
-):
+def logits_of(checkpoint: Checkpoint, isa: str, tokens: list[int], cut: int, precision: str, kv_precision: str):
     """Return the logits of ``tokens``: of the first ``cut`` in one call, of the others one by one."""
-    engine = engine_of(checkpoint, isa, kv_precision, precision)
+    engine = make(checkpoint, isa, precision, kv_precision, threads=2)
     sequence = engine.new_sequence()
     parts = [engine.forward([sequence], [tokens[:cut]], "all")]
     parts += [engine.forward([sequence], [[token]], "all") for token in tokens[cut:]]
     return np.concatenate(parts)
 
 
-@pytest.fixture(scope="module")
-def formula():
-    checkpoint = formula_checkpoint()
-    return checkpoint, contract.forward(checkpoint.tensors, checkpoint.config, TOKENS)
-
-
 @functools.cache
-def golden(name: str, kv_precision: str):
+def golden(name: str, precision: str, kv_precision: str):
     """Return a checkpoint of the original's code, tokens, and the contract's logits."""
     checkpoint = read_openai(GOLDEN / name)
     tokens = np.load(GOLDEN / name / "golden.npz")["full_tokens"][0].tolist()[:20]
     weights = {name: np.asarray(tensor) for name, tensor in checkpoint.tensors.items()}
-    return checkpoint, tokens, contract.forward(weights, checkpoint.config, tokens, kv_precision == "float16")
+    half = kv_precision == "float16"
+    return checkpoint, tokens, contract.forward(weights, checkpoint.config, tokens, half, precision)
 
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("name", ["tiny", "odd"])
-@pytest.mark.parametrize("kv_precision", ["float32", "float16"])
-def test_the_goldens_logits_are_the_contracts(name, isa, kv_precision):
-    checkpoint, tokens, expected = golden(name, kv_precision)
-    np.testing.assert_array_equal(logits_of(checkpoint, isa, tokens, len(tokens) // 2, kv_precision), expected)
+@pytest.mark.parametrize("precision", EXACT)
+@pytest.mark.parametrize("kv_precision", KV_PRECISIONS)
+def test_the_goldens_logits_are_the_contracts(kv_precision, precision, name, isa):
+    checkpoint, tokens, expected = golden(name, precision, kv_precision)
+    logits = logits_of(checkpoint, isa, tokens, len(tokens) // 2, precision, kv_precision)
+    np.testing.assert_array_equal(logits, expected)
+
+
+@functools.cache
+def formula(precision: str):
+    checkpoint = formula_checkpoint()
+    return checkpoint, contract.forward(checkpoint.tensors, checkpoint.config, TOKENS, precision=precision)
 
 
 @pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("precision", EXACT)
 @pytest.mark.parametrize("cut", [1, 37, 256, 257, 300])
-def test_a_long_texts_logits_are_the_contracts_however_it_is_fed(formula, isa, cut):
-    checkpoint, expected = formula
-    np.testing.assert_array_equal(logits_of(checkpoint, isa, TOKENS, cut), expected)
+def test_a_long_texts_logits_are_the_contracts_however_it_is_fed(cut, precision, isa):
+    checkpoint, expected = formula(precision)
+    np.testing.assert_array_equal(logits_of(checkpoint, isa, TOKENS, cut, precision, "float32"), expected)
 
 
-def test_the_contracts_logits_have_not_changed(formula):
-    _, logits = formula
-    assert hashlib.sha256(logits.tobytes()).hexdigest() == LOGITS
+@functools.cache
+def wide(precision: str, kv_precision: str):
+    """Return a model of several blocks of 256 inputs, the last one short, 20 tokens, and the contract's logits."""
+    checkpoint = random_checkpoint(ModelConfig(n_vocab=90, n_ctx=20, n_embd=320, n_head=5, n_layer=1))
+    tokens = [(7 * i * i + 3 * i) % 90 for i in range(20)]
+    half = kv_precision == "float16"
+    return checkpoint, tokens, contract.forward(checkpoint.tensors, checkpoint.config, tokens, half, precision)
 
 
 @pytest.mark.parametrize("isa", ISAS)
-def test_texts_are_the_same_on_every_processor(formula, isa):
-    checkpoint, logits = formula
-    engine = engine_of(checkpoint, isa)
+@pytest.mark.parametrize("precision", EXACT)
+@pytest.mark.parametrize("kv_precision", KV_PRECISIONS)
+@pytest.mark.parametrize("cut", [1, 4, 20])
+def test_a_wide_models_logits_are_the_contracts_however_it_is_fed(cut, kv_precision, precision, isa):
+    checkpoint, tokens, expected = wide(precision, kv_precision)
+    np.testing.assert_array_equal(logits_of(checkpoint, isa, tokens, cut, precision, kv_precision), expected)
+
+
+@pytest.mark.parametrize("precision", EXACT)
+def test_the_contracts_logits_have_not_changed(precision):
+    _, logits = formula(precision)
+    assert hashlib.sha256(logits.tobytes()).hexdigest() == LOGITS[precision]
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("precision", EXACT)
+def test_texts_are_the_same_on_every_processor(precision, isa):
+    checkpoint, logits = formula(precision)
+    engine = make(checkpoint, isa, precision, threads=2)
     texts = []
     for stream, params in enumerate(WAYS):
         sequence, token = engine.new_sequence(), TOKENS[stream]
@@ -95,14 +108,7 @@ def test_texts_are_the_same_on_every_processor(formula, isa):
             token = drawn.token
             texts.append(token)
     written = logits.tobytes() + np.array(texts, np.int32).tobytes()
-    assert hashlib.sha256(written).hexdigest() == KERNELS_OUTPUT
-
-
-@pytest.mark.parametrize("precision", ["bfloat16", "q8_0", "q4_0"])
-def test_rounded_weights_give_the_same_logits_on_every_processor_without_amx(formula, precision):
-    checkpoint, _ = formula
-    found = {logits_of(checkpoint, isa, TOKENS[:40], 30, precision=precision).tobytes() for isa in ISAS if isa != "amx"}
-    assert len(found) == 1
+    assert hashlib.sha256(written).hexdigest() == KERNELS_OUTPUT[precision]
 
 
 @given(floats, floats, floats)

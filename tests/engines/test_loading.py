@@ -67,7 +67,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "packed"
 
 
-def load(path: Path, precision: str = "q8_0", size: int = 200) -> Core:
+def load(path: Path, precision: str = "int8", size: int = 200) -> Core:
     core = Core(size)
     load_weights(core, checkpoint(path), precision)
     assert core.loaded
@@ -75,7 +75,7 @@ def load(path: Path, precision: str = "q8_0", size: int = 200) -> Core:
     return core
 
 
-def is_cached(path: Path, precision: str = "q8_0") -> bool:
+def is_cached(path: Path, precision: str = "int8") -> bool:
     return load(path, precision).packings == 0
 
 
@@ -92,9 +92,9 @@ def test_the_second_start_does_not_read_the_checkpoint(model: Path, monkeypatch)
 
 def test_each_precision_is_packed_for_itself(model: Path) -> None:
     load(model)
-    assert not is_cached(model, "q4_0")
-    assert is_cached(model, "q4_0")
-    assert cached_precisions(checkpoint(model)) == ["q8_0", "q4_0"]
+    assert not is_cached(model, "int4")
+    assert is_cached(model, "int4")
+    assert cached_precisions(checkpoint(model)) == ["int8", "int4"]
 
 
 def test_a_changed_checkpoint_is_packed_anew(model: Path) -> None:
@@ -129,7 +129,7 @@ def test_a_checkpoint_that_changes_while_it_is_packed_is_not_kept(model: Path, m
             model.write_bytes(bytes(range(50, 150)))
 
     core = Busy()
-    load_weights(core, checkpoint(model), "q8_0")
+    load_weights(core, checkpoint(model), "int8")
     assert core.loaded
     assert not is_cached(model)
 
@@ -175,7 +175,7 @@ def test_float32_small_and_unnamed_models_are_not_kept(model: Path, cache: Path)
     loading.LEAST_SIZE = 1000
     load(model)
     made = Checkpoint(CONFIG, Tensors(model), None, "made", "float32", model)
-    load_weights(Core(), made, "q8_0")
+    load_weights(Core(), made, "int8")
     assert not cache.exists()
 
 
@@ -242,9 +242,9 @@ def test_values_that_a_precision_cannot_hold_are_one_line_that_names_the_tensor(
     tensors["h.0.mlp.c_fc.weight"][0, 0] = np.inf
     made = Checkpoint(CONFIG, tensors, None, "made", "float32", tmp_path / "model")
     with pytest.raises(
-        UsageError, match=r"model cannot be held in q8_0 \(h\.0\.mlp\.c_fc\.weight has values that are not"
+        UsageError, match=r"model cannot be held in int8 \(h\.0\.mlp\.c_fc\.weight has values that are not"
     ):
-        open_engine(made, precision="q8_0")
+        open_engine(made, precision="int8")
     open_engine(made, precision="float32")
 
 
@@ -253,8 +253,8 @@ def test_a_checkpoint_replaced_since_it_was_opened_neither_takes_nor_leaves_an_e
     new = model.with_name("new")
     new.write_bytes(bytes(range(100, 200)))
     new.replace(model)
-    load_weights(core, opened, "q8_0")
+    load_weights(core, opened, "int8")
     assert core.packings == 2
     assert not is_cached(model)
-    load_weights(core, opened, "q8_0")
+    load_weights(core, opened, "int8")
     assert core.packings == 4

@@ -187,7 +187,6 @@ def test_draws_out_of_range_are_refused(engine, wrong):
 
 ARGUMENTS = {
     "counts": [2],
-    "given": [2],
     "draw_counts": [1],
     "params": np.array([[1.0, 0, 1, 0, 1, 0, 0]]),
     "streams": [0, 0, 0],
@@ -208,7 +207,6 @@ ARGUMENTS = {
         ("counts", [3]),
         ("counts", [1]),
         ("counts", [2**31 - 1]),
-        ("given", []),
         ("draw_counts", []),
         ("draw_counts", [3]),
         ("params", np.ones((2, 7))),

@@ -17,7 +17,7 @@ from gpt2lab.engines.packed_cache import Key, default_folder, has_entry, read_en
 from gpt2lab.engines.packed_entries import clear, entries, obstacle, write_entry
 from gpt2lab.system.atomic import PARTIAL
 
-KEY = Key("ab" * 32, "q8_0", 1, 1, {"n_vocab": 7, "n_ctx": 8, "n_embd": 4, "n_head": 2, "n_layer": 1})
+KEY = Key("ab" * 32, "int8", 1, 1, {"n_vocab": 7, "n_ctx": 8, "n_embd": 4, "n_head": 2, "n_layer": 1})
 SIZE = 8_400_953
 MODEL = "/models/124M"
 
@@ -48,7 +48,7 @@ def test_what_was_written_is_read(entry: Path, arena: np.ndarray) -> None:
     "other",
     [
         KEY._replace(digest="cd" * 32),
-        KEY._replace(precision="q4_0"),
+        KEY._replace(precision="int4"),
         KEY._replace(layout=2),
         KEY._replace(readers=2),
         KEY._replace(shape={**KEY.shape, "n_head": 1}),
@@ -122,7 +122,7 @@ if sys.argv[2] == "stop":
 shape = {"n_vocab": 7, "n_ctx": 8, "n_embd": 4, "n_head": 2, "n_layer": 1}
 arena = np.random.default_rng(0).integers(0, 256, int(sys.argv[3]), np.uint8)
 for _ in range(5):
-    write_entry(Path(sys.argv[1]), Key("ab" * 32, "q8_0", 1, 1, shape), arena, "/models/124M")
+    write_entry(Path(sys.argv[1]), Key("ab" * 32, "int8", 1, 1, shape), arena, "/models/124M")
 """
 
 
@@ -174,12 +174,12 @@ def test_an_entry_larger_than_the_limit_is_still_kept(tmp_path: Path, arena: np.
 
 def test_a_model_that_changed_supersedes_what_it_was(entry: Path, arena: np.ndarray) -> None:
     changed = KEY._replace(digest="cd" * 32)
-    write_entry(entry.parent, changed._replace(precision="q4_0"), arena, MODEL)
+    write_entry(entry.parent, changed._replace(precision="int4"), arena, MODEL)
     write_entry(entry.parent, changed, arena, "/models/other")
     assert entry.exists()
     write_entry(entry.parent, changed, arena, MODEL)
     assert not entry.exists()
-    assert {(e.model, e.precision) for e in entries(entry.parent)} == {(MODEL, "q4_0"), (MODEL, "q8_0")}
+    assert {(e.model, e.precision) for e in entries(entry.parent)} == {(MODEL, "int4"), (MODEL, "int8")}
 
 
 def test_clearing_removes_everything_and_tells_how_much(entry: Path) -> None:
@@ -194,7 +194,7 @@ def test_clearing_keeps_files_of_another_origin_and_links(entry: Path, tmp_path:
     others = {tmp_path / name for name in ("notes.txt", "notes.json", "mine.packed", ".notes.partial")}
     for other in others:
         other.write_text("mine")
-    link = entry.with_name(entry.name.replace("q8_0", "q4_0"))
+    link = entry.with_name(entry.name.replace("int8", "int4"))
     link.symlink_to("notes.txt")
     assert [deleted.path for deleted in clear(tmp_path)] == [entry]
     assert set(tmp_path.iterdir()) == {*others, link}
