@@ -17,8 +17,8 @@ QUICK = {
 """The SHA-256 of 24 texts of 12 tokens of ``tales``, and below of 200 texts of 30."""
 NIGHTLY = {
     "float32": "0dab02e900209939636d9424ce6fbd254059019699752a06857841c82916b894",
-    "int8": "",
-    "int4": "",
+    "int8": "c9094db36d62f57104b8bc6d83c9100ab2baeef3acb18f2376aef520b261d25f",
+    "int4": "7ee669e9b4b30c63ca332be0a5f44a6d4ef3484a11c63f200fd57c43f1e1ec4b",
 }
 
 
