@@ -1,6 +1,6 @@
 """The native engine beside the limits of the machine: decode against bandwidth, prefill against arithmetic.
 
-    python benchmarks/engine.py [--size 124M] [--precision q8_0 ...] [--threads N] [--rounds 5]
+    python benchmarks/engine.py [--size 124M] [--precision int8 ...] [--threads N] [--rounds 5]
 
 Uses random weights of the real shape, in every precision unless some are named. Each round measures the limits and
 every workload once, one after the other, so that a change in the machine's load affects all alike. Prints medians with
@@ -30,8 +30,8 @@ EIGHT_BITS = ("bfloat16_tiles_gflop_s", "int8_gop_s", "float32_gflop_s")
 ARITHMETIC = {
     "float32": ("float32_gflop_s",),
     "bfloat16": ("bfloat16_tiles_gflop_s", "float32_gflop_s"),
-    "q8_0": EIGHT_BITS,
-    "q4_0": EIGHT_BITS,
+    "int8": EIGHT_BITS,
+    "int4": EIGHT_BITS,
 }
 """Precision → the limits of its products; the first one that the machine has counts."""
 

@@ -1,6 +1,6 @@
 """The wait of small requests alongside a large one, on ``gpt2lab serve``.
 
-    python benchmarks/fairness.py [--size 124M] [--precision q8_0] [--n 64] [--tokens 500] [--every 2]
+    python benchmarks/fairness.py [--size 124M] [--precision int8] [--n 64] [--tokens 500] [--every 2]
 
 Random weights of the real shape; server and clients are processes of their own on one machine. First one request of
 ``--n`` samples of ``--tokens`` tokens runs alone, then again while a request for 5 tokens comes every ``--every``
@@ -69,7 +69,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", default="124M")
-    parser.add_argument("--precision", default="q8_0")
+    parser.add_argument("--precision", default="int8")
     parser.add_argument("--n", type=int, default=64, help="samples of the large request")
     parser.add_argument("--tokens", type=int, default=500, help="tokens of each of its samples")
     parser.add_argument("--every", type=float, default=2.0, help="seconds from one small request to the next")

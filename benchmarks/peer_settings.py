@@ -43,7 +43,7 @@ MODULES = {
 }
 """Peer → the module that shows it is installed."""
 
-GPT2LAB = {"float32": "float32", "bfloat16": "bfloat16", "8-bit": "q8_0", "4-bit": "q4_0"}
+GPT2LAB = {"float32": "float32", "bfloat16": "bfloat16", "8-bit": "int8", "4-bit": "int4"}
 """Width → gpt2lab's name for it."""
 
 

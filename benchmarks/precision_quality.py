@@ -2,8 +2,7 @@
 
     python benchmarks/precision_quality.py --text FILE_OR_FOLDER [--model tales] [--held_out 0.025] [--tokens 20000]
 
-Every engine reads the same windows of ``n_ctx`` tokens. Engines that compute given tokens (a prompt's) and drawn tokens
-in different ways read them as both. Prints for each the perplexity and its difference from float32's (± the standard
+Every engine reads the same windows of ``n_ctx`` tokens. Prints for each the perplexity and its difference from float32's (± the standard
 error of that difference), the Kullback-Leibler divergence of its distributions from float32's in nats (mean and 99th
 percentile over positions), and how often the likeliest token is the same. The last line is JSON. ``--held_out`` takes
 the part of the text that ``gpt2lab train`` holds out. Needs the extra ``train``.
@@ -33,15 +32,11 @@ ENGINES = [  # precisions of weights and of keys and values; the first is what o
     ("float32", "float32"),
     ("float32", "float16"),
     ("bfloat16", "float32"),
-    ("q8_0", "float32"),
-    ("q8_0", "float16"),
-    ("q4_0", "float32"),
-    ("q4_0", "float16"),
-]
-VARIANTS = [  # index of the engine, and whether its tokens are given; differs for some precisions with a matrix unit
-    (i, given)
-    for i, (precision, _) in enumerate(ENGINES)
-    for given in ((True, False) if precision in ("q8_0", "q4_0") else (True,))
+    ("bfloat16", "float16"),
+    ("int8", "float32"),
+    ("int8", "float16"),
+    ("int4", "float32"),
+    ("int4", "float16"),
 ]
 CHUNK = 64  # tokens whose logits are held at a time
 Array = NDArray[np.float64]
@@ -93,19 +88,19 @@ def windows(tokens: NDArray[np.int32], n_ctx: int, n_tokens: int) -> Iterator[ND
 
 
 def read_window(engines: list[NativeEngine], figures: list[Figures], window: NDArray[np.int32]) -> None:
-    readers = [(engines[i], engines[i].new_sequence(), given) for i, given in VARIANTS]
+    sequences = [engine.new_sequence() for engine in engines]
     for start in range(0, len(window) - 1, CHUNK):
         inputs = window[start : min(start + CHUNK, len(window) - 1)]
         targets = window[start + 1 : start + 1 + len(inputs), None]
-        for (engine, sequence, given), numbers in zip(readers, figures, strict=True):
-            logits = engine.forward([sequence], [inputs.tolist()], "all", given=given)  # [len(inputs), n_vocab]
+        for engine, sequence, numbers in zip(engines, sequences, figures, strict=True):
+            logits = engine.forward([sequence], [inputs.tolist()], "all")  # [len(inputs), n_vocab]
             logprobs = log_softmax(logits)
             if numbers is figures[0]:
                 expected, probabilities, top = logprobs, np.exp(logprobs), logprobs.argmax(axis=-1)
             numbers.loss.append(-np.take_along_axis(logprobs, targets, axis=-1)[:, 0])
             numbers.divergence.append((probabilities * (expected - logprobs)).sum(axis=-1))
             numbers.same_top.append(logprobs.argmax(axis=-1) == top)
-    for engine, sequence, _ in readers:
+    for engine, sequence in zip(engines, sequences, strict=True):
         engine.free_sequence(sequence)
 
 
@@ -127,10 +122,13 @@ def main() -> None:
         NativeEngine(checkpoint, precision=precision, kv_precision=kv_precision, threads=arguments.threads)
         for precision, kv_precision in ENGINES
     ]
-    figures = [Figures() for _ in VARIANTS]
+    figures = [Figures() for _ in ENGINES]
     for window in windows(tokens, checkpoint.config.n_ctx, arguments.tokens):
         read_window(engines, figures, window)
-    reports = {name(*variant): numbers.report(figures[0]) for variant, numbers in zip(VARIANTS, figures, strict=True)}
+    reports = {
+        f"{precision} kv {kv_precision}": numbers.report(figures[0])
+        for (precision, kv_precision), numbers in zip(ENGINES, figures, strict=True)
+    }
     print_table(reports)
     header = {
         "model": arguments.model,
@@ -139,12 +137,6 @@ def main() -> None:
     }
     header["tokens"] = sum(map(len, figures[0].loss))
     print(json.dumps({**header, "precisions": reports}))
-
-
-def name(engine: int, given: bool) -> str:
-    precision, kv_precision = ENGINES[engine]
-    way = (" given" if given else " drawn") if (engine, not given) in VARIANTS else ""
-    return f"{precision} kv {kv_precision}{way}"
 
 
 def print_table(reports: dict[str, dict[str, float]]) -> None:

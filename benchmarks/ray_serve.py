@@ -2,7 +2,7 @@
 
     python benchmarks/ray_serve.py [--size 124M] [--clients 16] [--requests 4] [--tokens 32]
 
-Uses random weights of the real shape, in q8_0. N clients run at once. Each requests completions one after the other,
+Uses random weights of the real shape, in int8. N clients run at once. Each requests completions one after the other,
 each with a different prompt: streamed with one token per event, and whole. Servers, Ray and clients share the cores;
 requests per second are divided by the number of cores. Plain is one process with all cores. Ray Serve has the same
 cores, as one replica and as one replica for each core. Plain runs before and after, because the machine's load
@@ -134,7 +134,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "random.gguf"
-        convert(random_checkpoint(arguments.size), model, precision="q8_0")
+        convert(random_checkpoint(arguments.size), model, precision="int8")
         with plain(model) as url:
             first = measure(url, arguments)
         with ray_here():

@@ -1,6 +1,6 @@
 """Measure ``gpt2lab serve`` with streaming clients, beside the engine alone and llama.cpp's server, in the same run.
 
-    python benchmarks/serving.py [--size 124M] [--precision q8_0] [--clients 16 64] [--rounds 3]
+    python benchmarks/serving.py [--size 124M] [--precision int8] [--clients 16 64] [--rounds 3]
     python benchmarks/serving.py --llama_server PROGRAM [--models FOLDER]
     python benchmarks/serving.py --peer http://127.0.0.1:8081
 
@@ -286,7 +286,7 @@ def measure(
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", default="124M")
-    parser.add_argument("--precision", default="q8_0")
+    parser.add_argument("--precision", default="int8")
     parser.add_argument("--clients", type=int, nargs="+", default=[16, 64])
     parser.add_argument("--requests", type=int, default=2, help="completions of each client")
     parser.add_argument("--tokens", type=int, default=96, help="of each completion")

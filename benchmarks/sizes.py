@@ -1,6 +1,6 @@
 """Load and run every released size in every precision, with random weights, and measure speed and memory.
 
-    python benchmarks/sizes.py [--sizes 355M 774M 1558M] [--precisions float32 q8_0 q4_0] [--threads N]
+    python benchmarks/sizes.py [--sizes 355M 774M 1558M] [--precisions float32 int8 int4] [--threads N]
 
 Each pair runs in a separate process, so that the peak memory is that of the pair alone. Weights are made tensor by
 tensor as the engine asks for them, in time that is not counted. A pair that would not fit the free memory is left out.
@@ -91,7 +91,7 @@ def fits(config: ModelConfig, precision: str) -> bool:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sizes", nargs="+", choices=RELEASED_SIZES, default=["355M", "774M", "1558M"])
-    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=["float32", "q8_0", "q4_0"])
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=["float32", "int8", "int4"])
     parser.add_argument("--threads", type=int, default=physical_cores())
     parser.add_argument("--here", action="store_true", help="measure the one given pair in this process")
     arguments = parser.parse_args()

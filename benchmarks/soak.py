@@ -1,6 +1,6 @@
 """Run requests that come, end and are dropped for minutes, and measure the process's memory, which must stay flat.
 
-    python benchmarks/soak.py [--model tales] [--precision q8_0] [--minutes 10] [--seed 0]
+    python benchmarks/soak.py [--model tales] [--precision int8] [--minutes 10] [--seed 0]
 
 Requests of all kinds are submitted to a scheduler at random, some are removed before or while they run, and
 completions are streamed through :class:`~gpt2lab.LanguageModel`, half of them closed half-way. Thirty times, the
@@ -106,7 +106,7 @@ def soak(model: LanguageModel, engine: Engine, seconds: float, seed: int) -> lis
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="tales")
-    parser.add_argument("--precision", default="q8_0")
+    parser.add_argument("--precision", default="int8")
     parser.add_argument("--minutes", type=float, default=10.0)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()

@@ -1,6 +1,6 @@
 """Measure what speculation gains on text that repeats itself, and what it costs on text that does not.
 
-    python benchmarks/speculation.py [--size 124M | --model NAME] [--precision q8_0] [--length 200] [--rounds 5]
+    python benchmarks/speculation.py [--size 124M | --model NAME] [--precision int8] [--length 200] [--rounds 5]
 
 ``--size`` uses random weights, whose greedy text repeats itself at once; ``--model`` uses a real model. Every round
 generates each text without and with speculation, one after the other, so that a change in the machine's load affects
@@ -37,7 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", default="124M", choices=RELEASED_SIZES)
     parser.add_argument("--model", help="a path or a name instead of random weights")
-    parser.add_argument("--precision", default="q8_0", choices=PRECISIONS)
+    parser.add_argument("--precision", default="int8", choices=PRECISIONS)
     parser.add_argument("--length", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()

@@ -430,10 +430,12 @@ def test_next_token_shows_each_stage_and_its_likeliest_tokens(tiny: LanguageMode
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"precision": "int3"}, "precision 'int3' is not available: choose one of float32, bfloat16, q8_0, q4_0"),
-        ({"kv_precision": "q8_0"}, "kv_precision 'q8_0' is not available: choose one of float32, float16"),
+        ({"precision": "q8_0"}, "q8_0 is a file format; as a precision choose int8"),
+        ({"precision": "q4_0", "device": "reference"}, "q4_0 is a file format; as a precision choose int4"),
+        ({"precision": "int3"}, "precision 'int3' is not available: choose one of float32, bfloat16, int8, int4"),
+        ({"kv_precision": "int8"}, "kv_precision 'int8' is not available: choose one of float32, float16"),
         ({"device": "tpu"}, "device 'tpu' is not available: choose one of cpu, reference"),
-        ({"device": "reference", "precision": "q8_0"}, "precision 'q8_0' is not available on device reference"),
+        ({"device": "reference", "precision": "int8"}, "precision 'int8' is not available on device reference"),
         ({"device": "reference", "kv_precision": "float16"}, "kv_precision 'float16' is not available on device ref"),
         ({"threads": 0}, "threads must be at least 1, got 0"),
     ],
@@ -461,7 +463,7 @@ def test_loading_what_is_corrupt_is_a_checkpoint_error_at_once(tmp_path: Path) -
 
 def test_text_is_made_in_8_bits_and_numbers_in_float32_unless_told_otherwise(device: str) -> None:
     model = gpt2lab.load(GOLDEN / "odd", device=device)
-    assert model.precision == ("q8_0" if device == "cpu" else "float32")
+    assert model.precision == ("int8" if device == "cpu" else "float32")
     assert model.exact_precision == "float32"
     exact = gpt2lab.load(GOLDEN / "odd", precision="float32", device=device)
     assert np.array_equal(model.logits([1, 2, 3]), exact.logits([1, 2, 3]))
@@ -505,7 +507,7 @@ def test_threads_that_need_an_engine_at_once_open_one() -> None:
 
 def test_a_model_tells_what_it_is(device: str) -> None:
     model = gpt2lab.load(GOLDEN / "odd", device=device)
-    how = "q8_0, keys and values in float16, scores in float32, device cpu"
+    how = "int8, keys and values in float16, scores in float32, device cpu"
     if device == "reference":
         how = "float32, keys and values in float32, device reference"
     path = str(GOLDEN / "odd")
@@ -516,8 +518,8 @@ def test_a_model_tells_what_it_is(device: str) -> None:
 
 def test_keys_and_values_are_held_as_a_model_tells() -> None:
     wide, narrow = gpt2lab.load(GOLDEN / "odd", kv_precision="float32"), gpt2lab.load(GOLDEN / "odd")
-    assert "q8_0, keys and values in float32" in repr(wide)
-    assert "q8_0, keys and values in float16" in repr(narrow)
+    assert "int8, keys and values in float32" in repr(wide)
+    assert "int8, keys and values in float16" in repr(narrow)
     bytes_of = [model._engines.generating.kv_cache_bytes_per_token for model in (wide, narrow)]
     assert bytes_of[0] == 2 * bytes_of[1]
 

@@ -68,8 +68,8 @@ def load(
 
     Args:
         name_or_path: a path, a folder under ``./models``, ``"tales"``, or a released size such as ``"124M"``.
-        precision: precision of the weights, for everything: ``"float32"``, ``"bfloat16"``, ``"q8_0"`` or ``"q4_0"``.
-            Default: q8_0 for generation, float32 for :meth:`~LanguageModel.logits`, :meth:`~LanguageModel.score` and
+        precision: precision of the weights, for everything: ``"float32"``, ``"bfloat16"``, ``"int8"`` or ``"int4"``.
+            Default: int8 for generation, float32 for :meth:`~LanguageModel.logits`, :meth:`~LanguageModel.score` and
             :meth:`~LanguageModel.next_token`.
         kv_precision: precision of the KV cache: ``"float32"`` (default with float32 weights) or ``"float16"``.
         threads: number of worker threads; default: the number of physical cores.

@@ -23,9 +23,9 @@ def test_a_line_for_every_workload(gpt2lab) -> None:
     assert result.exit_code == 0
     lines = result.stdout.splitlines()
     assert [re.split(r"  +", line)[:2] for line in lines[1:]] == [
-        ["q8_0", "decode"],
-        ["q8_0", "batch of 8"],
-        ["q8_0", "prompt"],
+        ["int8", "decode"],
+        ["int8", "batch of 8"],
+        ["int8", "prompt"],
     ]
 
 
@@ -92,8 +92,8 @@ def test_bytes_per_step_are_weights_keys_and_values() -> None:
     weights = 100 * 32 + 12 * 32 * 32
     others = 4 * (config.n_params - weights - 16 * 32)
     assert bytes_per_step(config, "float32", context=0) == 4 * weights + others
-    assert bytes_per_step(config, "q8_0", context=0) == weights * 34 // 32 + others
-    assert bytes_per_step(config, "q4_0", context=10, batch=3) == weights * 18 // 32 + others + 3 * 2 * 10 * 32 * 2
+    assert bytes_per_step(config, "int8", context=0) == weights * 65 // 64 + others
+    assert bytes_per_step(config, "int4", context=10, batch=3) == weights * 35 // 64 + others + 3 * 2 * 10 * 32 * 2
 
 
 def test_every_round_has_its_figure() -> None:

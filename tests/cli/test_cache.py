@@ -28,7 +28,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def two_entries(cache: Path) -> None:
     cache.mkdir()
-    for model, precision, size in (("/models/124M", "q8_0", 1_995_904), ("/m", "q4_0", 995_904)):
+    for model, precision, size in (("/models/124M", "int8", 1_995_904), ("/m", "int4", 995_904)):
         write_entry(cache, Key("ab" * 32, precision, 1, 1, {}), np.zeros(size, np.uint8), model)
 
 
@@ -37,8 +37,8 @@ def test_the_list_tells_models_precisions_sizes_and_the_sum(gpt2lab, cache: Path
     assert result.exit_code == 0
     rows = [line.split() for line in result.stdout.splitlines()]
     assert sorted(row[:5] for row in rows[:2]) == [
-        ["/m", "q4_0", "1.0", "MB", "used"],
-        ["/models/124M", "q8_0", "2.0", "MB", "used"],
+        ["/m", "int4", "1.0", "MB", "used"],
+        ["/models/124M", "int8", "2.0", "MB", "used"],
     ]
     assert result.stdout.endswith(f"3.0 MB in {cache}\n")
 
@@ -54,7 +54,7 @@ def test_clear_removes_all_and_lists_it(gpt2lab, cache: Path, two_entries) -> No
 
 def test_an_entry_that_was_cut_is_told_from_good_ones(gpt2lab, cache: Path, two_entries) -> None:
     for path in cache.iterdir():
-        if "q4_0" in path.name:
+        if "int4" in path.name:
             os.truncate(path, 500_000)
     lines = {line.split()[0]: line for line in gpt2lab("cache").stdout.splitlines()[:2]}
     assert lines["/m"].endswith("0.5 MB  damaged, will be rebuilt")
@@ -117,11 +117,11 @@ def test_generate_fills_the_cache_and_info_shows_it(gpt2lab, cache: Path, monkey
     assert json.loads(gpt2lab("info", TINY, "--json").stdout)["cached"] == []
     first = gpt2lab(*generate).stdout
     facts = json.loads(gpt2lab("info", TINY, "--json").stdout)
-    assert facts["cached"] == ["q8_0"]
+    assert facts["cached"] == ["int8"]
     assert facts["packed_bytes"]["float32"] == facts["memory_bytes"]
     assert gpt2lab(*generate).stdout == first
-    gpt2lab(*generate, "--precision", "q4_0")
-    assert "cached          q8_0, q4_0" in gpt2lab("info", TINY).stdout
+    gpt2lab(*generate, "--precision", "int4")
+    assert "cached          int8, int4" in gpt2lab("info", TINY).stdout
     assert len(gpt2lab("cache").stdout.splitlines()) == 3
 
 
@@ -149,16 +149,16 @@ main(["generate", "A", "--model", {TINY!r}, "--length", "1", "--seed", "1"])
     [
         {"key": {"precision": {}}, "model": "/m", "size": 1, "checksum": 1},
         {"key": [], "model": "/m", "size": 1, "checksum": 1},
-        {"key": {"precision": "q8_0"}, "model": {}, "size": 1, "checksum": 1},
-        {"key": {"precision": "q8_0"}, "model": "/m", "size": "1", "checksum": 1},
-        {"key": {"precision": "q8_0"}, "model": "/m", "size": 1e999, "checksum": {}},
+        {"key": {"precision": "int8"}, "model": {}, "size": 1, "checksum": 1},
+        {"key": {"precision": "int8"}, "model": "/m", "size": "1", "checksum": 1},
+        {"key": {"precision": "int8"}, "model": "/m", "size": 1e999, "checksum": {}},
         [],
     ],
 )
 def test_an_entry_whose_header_has_other_types_is_listed_as_unreadable(gpt2lab, cache: Path, header: object) -> None:
     cache.mkdir()
     content = (b"gpt2lab packed 2\n" + json.dumps(header).encode()).ljust(4096) + b"\0"
-    (cache / f"{32 * '0'}-q8_0-1.1-1.packed").write_bytes(content)
+    (cache / f"{32 * '0'}-int8-1.1-1.packed").write_bytes(content)
     result = gpt2lab("cache")
     assert result.exit_code == 0
     assert "damaged, will be rebuilt" in result.stdout

@@ -95,5 +95,5 @@ def test_a_settings_file(gpt2lab, tmp_path: Path) -> None:
 def test_the_cache(gpt2lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GPT2LAB_CACHE", str(tmp_path))
     (tmp_path / "packed").mkdir()
-    write_entry(tmp_path / "packed", Key("ab" * 32, "q8_0", 1, 1, {}), np.zeros(8192, np.uint8), f"/m{ESCAPE}")
+    write_entry(tmp_path / "packed", Key("ab" * 32, "int8", 1, 1, {}), np.zeros(8192, np.uint8), f"/m{ESCAPE}")
     assert r"/m\x1b[2J\x9b31m" in printed(gpt2lab("cache"))

@@ -40,9 +40,9 @@ def test_perplexity_of_a_text_is_that_of_score(gpt2lab, tmp_path):
 
 
 def test_json_has_every_figure_and_those_published(gpt2lab):
-    result = gpt2lab("eval", "cbt_cn", "--data", DATA, "--json", "--limit", 1, "--precision", "q8_0")
+    result = gpt2lab("eval", "cbt_cn", "--data", DATA, "--json", "--limit", 1, "--precision", "int8")
     found = json.loads(result.stdout)
-    assert found["task"] == "cbt-cn" and found["precision"] == "q8_0" and found["counts"]["examples"] == 1
+    assert found["task"] == "cbt-cn" and found["precision"] == "int8" and found["counts"]["examples"] == 1
     assert found["figures"][0]["standard_error"] is None
     assert found["published"][0]["values"]["124M"] == 87.65
 

@@ -35,7 +35,7 @@ def coarse(tiny) -> LanguageModel:
     """Provide the same model with 4-bit weights."""
     from gpt2lab import load
 
-    return load(tiny._engines.checkpoint.path, precision="q4_0")
+    return load(tiny._engines.checkpoint.path, precision="int4")
 
 
 def test_divergence_is_zero_between_equals_and_counts_no_impossible_token():

@@ -369,7 +369,7 @@ def packed(folder: Path) -> Any:
     from gpt2lab.engines.packed_cache import Key, has_entry, read_entry
     from gpt2lab.engines.packed_entries import entries, write_entry
 
-    key = Key("ab" * 32, "q8_0", 1, 1, {"n_vocab": 5})
+    key = Key("ab" * 32, "int8", 1, 1, {"n_vocab": 5})
     arena = np.arange(8192, dtype=np.uint8)
     write_entry(folder, key, arena, "/m")
     good = (folder / key.name).read_bytes()

@@ -163,7 +163,7 @@ def test_a_seed_that_was_drawn_is_kept(job, tmp_path, monkeypatch, broken_off):
         (("--seed", 2), "belongs to a job with a different seed (1, not 2)"),
         (("--temperature", 0.5), "belongs to a job with a different temperature (1.0, not 0.5)"),
         (("--part_size", 4), "belongs to a job with a different part size (3, not 4)"),
-        (("--precision", "float32"), "belongs to a job with a different precision ('q8_0', not 'float32')"),
+        (("--precision", "float32"), "belongs to a job with a different precision ('int8', not 'float32')"),
     ],
 )
 def test_a_job_goes_on_only_as_it_was_begun(job, tmp_path, monkeypatch, broken_off, more, message):

@@ -240,7 +240,7 @@ def test_a_drawn_end_of_text_has_its_log_probability(api, tales):
     assert choice["text"] == PROMPT and choice["finish_reason"] == "stop"
     assert {name: len(values) for name, values in logprobs.items()} == dict.fromkeys(logprobs, 5)
     assert logprobs["tokens"][-1] == "<|endoftext|>" and logprobs["text_offset"][-1] == len(PROMPT)
-    row = tales.logits(PROMPT)[-1].astype(float)  # in float32, while q8_0 is served
+    row = tales.logits(PROMPT)[-1].astype(float)  # in float32, while int8 is served
     assert logprobs["token_logprobs"][-1] == pytest.approx(row[end] - np.logaddexp.reduce(row), abs=0.5)
     assert "<|endoftext|>" in logprobs["top_logprobs"][-1]
 
@@ -267,7 +267,7 @@ def test_echo_with_logprobs_scores_the_prompt(api, tales):
     logprobs = choice["logprobs"]
     assert "".join(logprobs["tokens"]) == text and logprobs["token_logprobs"][0] is None
     ids = tales.tokenizer.encode(text)
-    logits = tales.logits(ids)  # in float32, while q8_0 is served
+    logits = tales.logits(ids)  # in float32, while int8 is served
     for place in range(1, len(ids)):
         row = logits[place - 1].astype(float)
         exact = row[ids[place]] - np.logaddexp.reduce(row)

@@ -47,7 +47,7 @@ def logits_of(api, tokens, **more):
 @pytest.fixture(scope="module")
 def exact():
     """Provide ``tales`` once more, with an engine that no other server uses."""
-    return gpt2lab.load("tales", precision="q8_0", threads=1)
+    return gpt2lab.load("tales", precision="int8", threads=1)
 
 
 # ---- files ----------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gpt2lab.cli.options import GroupedCommand, option
+from gpt2lab.cli.options import GroupedCommand, PrecisionChoice, option
 from gpt2lab.engines.precision import PRECISIONS
 from gpt2lab.errors import UsageError
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     epilog="""\b
     Examples:
       gpt2lab bench
-      gpt2lab bench --model_name 124M --precision q8_0 --precision float32
+      gpt2lab bench --model_name 124M --precision int8 --precision float32
       gpt2lab bench --random 774M --precision all --json
     """,
 )
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
     "Model",
     "--precision",
     "precisions",
-    type=click.Choice([*PRECISIONS, "all"]),
+    type=PrecisionChoice([*PRECISIONS, "all"]),
     multiple=True,
-    default=["q8_0"],
+    default=["int8"],
     help="How weights are stored in memory; may be repeated.",
 )
 @option("Model", "--threads", type=int, help="Worker threads.  [default: the physical cores]")

@@ -86,7 +86,7 @@ from gpt2lab.generation.run import in_order
     help="Append finished samples to a file instead of standard output. With --prompts: write to this file "
     "or address; an interrupted run resumes.",
 )
-@model_options("q8_0")
+@model_options("int8")
 @option(
     "Model",
     "--batch_size",

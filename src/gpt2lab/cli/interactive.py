@@ -48,7 +48,7 @@ _HOW_TO_END = ("Ctrl-Z and Enter end" if sys.platform == "win32" else "Ctrl-D en
 @option("Samples", "--nsamples", type=Integer(min=1), default=1, help="Samples of each prompt.")
 @generation_options
 @sampling_options
-@model_options("q8_0")
+@model_options("int8")
 @option(
     "Model",
     "--batch_size",

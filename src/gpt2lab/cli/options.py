@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from gpt2lab.engines.precision import KV_PRECISIONS, PRECISIONS
+from gpt2lab.engines.precision import KV_PRECISIONS, PRECISION_OF_FORMAT, PRECISIONS, file_format_error
 from gpt2lab.generation.options import SPECULATIONS
 from gpt2lab.sampling.declaration import PARAMETERS
 from gpt2lab.system.paths import expanded
@@ -37,6 +37,16 @@ class TypedText(click.types.StringParamType):
             return value
 
 
+class PrecisionChoice(click.Choice[str]):
+    """A precision of weights in memory, which some mistake for the format of a file."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """Return ``value``; for a format of files, the error names the precision that takes its place."""
+        if value in PRECISION_OF_FORMAT:
+            self.fail(file_format_error(value), param, ctx)
+        return super().convert(value, param, ctx)
+
+
 class HomePath(click.Path):
     """A path, in which ``~`` at the start is the home folder."""
 
@@ -53,6 +63,9 @@ class Integer(click.IntRange):
 
 TEXT, PATH, FOLDER = TypedText(), HomePath(), HomePath(path_type=Path)
 """Types of arguments and options: text, a path or an address as a string, and a :class:`~pathlib.Path`."""
+
+PRECISION = PrecisionChoice(PRECISIONS)
+"""The type of an option for the precision of weights in memory."""
 
 
 class GroupedOption(click.Option):
@@ -115,10 +128,10 @@ def model_options(default_precision: str) -> Callable[[Decorated], Decorated]:
         option(
             group,
             "--precision",
-            type=click.Choice(PRECISIONS),
+            type=PRECISION,
             help="How weights are stored in memory. float32 rounds nothing: the likeliest tokens are those of the "
-            "original. The others round: bfloat16 takes half the memory and about half the time, q8_0 a quarter, both "
-            "with almost no loss; q4_0 takes a seventh and writes slightly worse.  "
+            "original. The others round: bfloat16 takes half the memory and about half the time, int8 a quarter, both "
+            "with almost no loss; int4 takes a seventh and writes slightly worse.  "
             f"[default: {default_precision}]",
         ),
         option(

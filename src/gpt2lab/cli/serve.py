@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gpt2lab.cli.options import PATH, GroupedCommand, Integer, option
-from gpt2lab.engines.precision import KV_PRECISIONS, PRECISIONS
+from gpt2lab.cli.options import PATH, PRECISION, GroupedCommand, Integer, option
+from gpt2lab.engines.precision import KV_PRECISIONS
 from gpt2lab.errors import Gpt2LabError, UsageError
 from gpt2lab.serving.settings import KEYS_VARIABLE, Settings, keys_in_environment
 
@@ -59,9 +59,7 @@ _DEFAULTS = Settings()
     help="Show the training run in this folder, such as checkpoint/run1, at /watch. It need not exist yet. "
     "May be repeated.",
 )
-@option(
-    "Models", "--precision", type=click.Choice(PRECISIONS), help="How weights are stored in memory.  [default: q8_0]"
-)
+@option("Models", "--precision", type=PRECISION, help="How weights are stored in memory.  [default: int8]")
 @option(
     "Models",
     "--kv_precision",

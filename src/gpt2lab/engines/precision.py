@@ -18,6 +18,9 @@ WEIGHT_BITS = {"float32": 32.0, "bfloat16": 16.0, "int8": 8.125, "int4": 4.375}
 PRECISIONS = tuple(WEIGHT_BITS)
 """Precisions of the native engine's matrices; ``reference`` has only float32."""
 
+PRECISION_OF_FORMAT = {"q8_0": "int8", "q4_0": "int4"}
+"""Format of GGUF files → the precision that takes its place in memory."""
+
 KV_PRECISIONS = ("float32", "float16")
 """Precisions of its KV cache."""
 
@@ -57,6 +60,13 @@ def check_device(device: str, precision: str | None = None, kv_precision: str | 
             raise UsageError(f"{name} {value!r} is not available on device reference: it computes in float32")
 
 
+def file_format_error(name: str) -> str:
+    """Return the error for a precision ``name`` that is a key of :data:`PRECISION_OF_FORMAT`."""
+    return f"{name} is a file format; as a precision choose {PRECISION_OF_FORMAT[name]}"
+
+
 def _check_one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if name == "precision" and value in PRECISION_OF_FORMAT:
+        raise UsageError(file_format_error(value))
     if value not in choices:
         raise UsageError(f"{name} {value!r} is not available: choose one of {', '.join(choices)}")

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from gpt2lab.cli.explore.shared import HTML, JSON, SEED, write_result
-from gpt2lab.cli.options import TEXT, GroupedCommand, Integer, option, sampling_options
+from gpt2lab.cli.options import PRECISION, TEXT, GroupedCommand, Integer, option, sampling_options
 from gpt2lab.cli.output import print_json
 from gpt2lab.cli.prompts import hint_at_space, prompt_argument
-from gpt2lab.engines.precision import PRECISIONS
 from gpt2lab.sampling.declaration import SamplingParams
 
 if TYPE_CHECKING:
@@ -45,8 +44,8 @@ if TYPE_CHECKING:
 @option(
     "Model",
     "--precision",
-    type=click.Choice(PRECISIONS),
-    help="Precision of both models.  [default: q8_0; float32 for figures]",
+    type=PRECISION,
+    help="Precision of both models.  [default: int8; float32 for figures]",
 )
 @option("Model", "--threads", type=int, help="Worker threads.  [default: the physical cores]")
 def command(

@@ -30,7 +30,7 @@ from gpt2lab.sampling.declaration import SamplingParams
 @SEED
 @temperatures_option("that of --temperature alone")
 @sampling_options
-@model_options("float32, and q8_0 for the token that gpt2lab generate draws")
+@model_options("float32, and int8 for the token that gpt2lab generate draws")
 def command(
     prompt: str, temperatures: Sequence[float], seed: int | None, top: int, as_json: bool, **arguments: Any
 ) -> None:

@@ -60,7 +60,7 @@ from gpt2lab.sampling.declaration import SamplingParams
 @HTML
 @file_option("--png", "Write the charts as a PNG picture; needs matplotlib.")
 @file_option("--svg", "Write the charts as an SVG picture; needs matplotlib.")
-@model_options("q8_0; float32 for the figures")
+@model_options("int8; float32 for the figures")
 def command(
     prompt: str,
     temperatures: Sequence[float],

@@ -70,7 +70,7 @@ function bindModels(cards) {
   settings.subscribe(show);
 }
 
-/** "11.4M parameters · 6 layers · context 256 · q8_0". @param {api.ModelFacts} facts */
+/** "11.4M parameters · 6 layers · context 256 · int8". @param {api.ModelFacts} facts */
 function factsOf({ n_parameters: n, n_layer: layers, n_ctx: context, precision }) {
   const size = n >= 1e9 ? `${(n / 1e9).toFixed(1)}B` : n >= 1e6 ? `${(n / 1e6).toFixed(n < 1e7 ? 1 : 0)}M` : n.toLocaleString("en");
   return `${size} parameters · ${layers} layers · context ${context.toLocaleString("en")} · ${precision}`;
