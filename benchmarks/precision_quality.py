@@ -2,10 +2,10 @@
 
     python benchmarks/precision_quality.py --text FILE_OR_FOLDER [--model tales] [--held_out 0.025] [--tokens 20000]
 
-Every engine reads the same windows of ``n_ctx`` tokens. Prints for each the perplexity and its difference from float32's (± the standard
-error of that difference), the Kullback-Leibler divergence of its distributions from float32's in nats (mean and 99th
-percentile over positions), and how often the likeliest token is the same. The last line is JSON. ``--held_out`` takes
-the part of the text that ``gpt2lab train`` holds out. Needs the extra ``train``.
+Every engine reads the same windows of ``n_ctx`` tokens. Prints for each the perplexity and its difference from
+float32's (± the standard error of that difference), the Kullback-Leibler divergence of its distributions from float32's
+in nats (mean and 99th percentile over positions), and how often the likeliest token is the same. The last line is JSON.
+``--held_out`` takes the part of the text that ``gpt2lab train`` holds out. Needs the extra ``train``.
 """
 
 from __future__ import annotations
@@ -32,7 +32,6 @@ ENGINES = [  # precisions of weights and of keys and values; the first is what o
     ("float32", "float32"),
     ("float32", "float16"),
     ("bfloat16", "float32"),
-    ("bfloat16", "float16"),
     ("int8", "float32"),
     ("int8", "float16"),
     ("int4", "float32"),

@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt2lab.config import ModelConfig
-from gpt2lab.weights.integers import BLOCK, Integers, encode, padded
+from gpt2lab.weights.integers import BLOCK, Integers, encode, is_matrix, padded
 
 Array = NDArray[np.float32]
 Weights = Mapping[str, Array]
@@ -58,11 +58,6 @@ def forward(
         hidden = gelu(linear(f"{name}.mlp.c_fc", layer_norm(weights, f"{name}.ln_2", x)))
         x = x + linear(f"{name}.mlp.c_proj", hidden)
     return product(layer_norm(weights, "ln_f", x), wte, np.zeros(config.n_vocab, np.float32))
-
-
-def is_matrix(name: str) -> bool:
-    """Return whether a weight is rounded; all others stay float32."""
-    return name == "wte.weight" or name.endswith((".c_attn.weight", ".c_proj.weight", ".c_fc.weight"))
 
 
 def rounded(name: str, weight: Array, precision: str) -> Matrix:

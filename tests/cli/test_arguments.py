@@ -78,6 +78,27 @@ def test_help_after_two_dashes_is_not_taken_for_a_prompt(gpt2lab, command: list[
 TAKE_A_TEXT = [["generate"], ["next"], ["score"], ["tokens"], ["explore", "sweep"], ["explore", "compare", "a", "b"]]
 
 
+TAKE_A_PRECISION = [
+    ["generate"],
+    ["interactive"],
+    ["next", "a"],
+    ["eval", "lambada"],
+    ["serve"],
+    ["bench"],
+    ["explore", "sweep", "a"],
+    ["explore", "compare", "a", "b", "c"],
+]
+
+
+@pytest.mark.parametrize("command", TAKE_A_PRECISION, ids=lambda command: " ".join(command[:2]))
+@pytest.mark.parametrize(("precision", "instead"), [("q8_0", "int8"), ("q4_0", "int4")])
+def test_a_file_format_is_no_precision(gpt2lab, command: list[str], precision: str, instead: str) -> None:
+    result = gpt2lab(*command, "--precision", precision)
+    assert result.exit_code == 2
+    [line] = result.stderr.splitlines()
+    assert f"{precision} is a file format; as a precision choose {instead}" in line
+
+
 @pytest.mark.parametrize("command", TAKE_A_TEXT, ids=" ".join)
 def test_a_text_without_quotes_gets_the_advice_to_put_it_in_quotes(gpt2lab, command: list[str]) -> None:
     result = gpt2lab(*command, "Once", "upon", "a", "time")

@@ -97,6 +97,12 @@ def huggingface(folder: Path) -> Any:
     return Files(folder / "m", files).write, read_checkpoint(folder / "m")
 
 
+def int8(folder: Path) -> Any:
+    convert(MADE, folder / "m", precision="int8")
+    files = {"config.json": as_json, "weights-int8.safetensors": as_safetensors}
+    return Files(folder / "m", files).write, read_checkpoint(folder / "m")
+
+
 def tokenizer_json(folder: Path) -> Any:
     convert(MADE, folder / "m")
     for name in ("vocab.json", "merges.txt"):
@@ -493,6 +499,7 @@ JSONL = "\n".join(map(json.dumps, ROWS)).encode()
 TARGETS: dict[str, tuple[Callable[[Path], Any], int]] = {
     "gguf": (gguf, 8),
     "huggingface": (huggingface, 6),
+    "int8": (int8, 6),
     "tokenizer_json": (tokenizer_json, 4),
     "tensorflow": (tensorflow, 8),
     "snappy": (snappy, 4),

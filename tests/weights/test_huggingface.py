@@ -140,8 +140,8 @@ def test_a_folder_without_weights_says_so(folder):
         open_checkpoint(folder({}))
 
 
-def test_quantised_precisions_are_refused(tmp_path, make_checkpoint):
-    with pytest.raises(CheckpointError, match="q8_0"):
+def test_precisions_of_gguf_files_are_refused(tmp_path, make_checkpoint):
+    with pytest.raises(CheckpointError, match=r"q8_0; a \.gguf file can"):
         write_huggingface(make_checkpoint(), tmp_path / "hf", precision="q8_0")
 
 

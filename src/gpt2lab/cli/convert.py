@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from gpt2lab.cli.options import FOLDER
+from gpt2lab.weights.convert import PRECISIONS
 
 
 @click.command("convert")
@@ -17,13 +18,13 @@ from gpt2lab.cli.options import FOLDER
 )
 @click.option(
     "--precision",
-    type=click.Choice(["float32", "float16", "bfloat16", "q8_0", "q4_0"]),
-    help="How matrices are stored; q8_0 and q4_0 only in gguf. Default: that of SRC if the target format supports it, "
-    "else float32.",
+    type=click.Choice(PRECISIONS),
+    help="How matrices are stored; q8_0 and q4_0 only in gguf; int8 only in a folder, which gpt2lab alone can load. "
+    "Default: that of SRC if the target format supports it, else float32.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace DST if it exists.")
 def command(source: str, destination: Path, format: str | None, precision: str | None, overwrite: bool) -> None:
-    """Convert the model SRC to DST: a .gguf file, or a folder that Hugging Face transformers loads.
+    """Convert the model SRC to DST: a .gguf file, or a folder that Hugging Face transformers loads (not in int8).
 
     SRC is a name (tales, 124M), a folder or a file: OpenAI's and nshepperd's TensorFlow checkpoints, Hugging Face,
     nanoGPT's ckpt.pt, GGUF. The tokenizer is included. Nothing is downloaded, except a released size that you do not
@@ -32,6 +33,7 @@ def command(source: str, destination: Path, format: str | None, precision: str |
     \b
     gpt2lab convert checkpoint/run1 my-model
     gpt2lab convert 124M gpt2.gguf --precision q8_0
+    gpt2lab convert 124M gpt2-int8 --precision int8
     """
     from gpt2lab.weights import convert, open_checkpoint
 

@@ -91,8 +91,8 @@ class Checkpoint:
     ``tensors`` maps each name of :func:`tensor_shapes` to a C-contiguous float32 array of that shape.
     ``tokenizer_files`` is None if the checkpoint has GPT-2's own vocabulary or none at all.
     ``format`` is ``openai``, ``huggingface``, ``gguf`` or ``nanogpt``. ``precision`` is that of most stored weights
-    (``float32``, ``float16``, ``bfloat16``, ``q8_0``, ``q4_0``). ``files`` are the files that the tensors are read
-    from, including indexes.
+    (``float32``, ``float16``, ``bfloat16``, ``int8``, ``q8_0``, ``q4_0``). ``files`` are the files that the tensors are
+    read from, including indexes.
     """
 
     config: ModelConfig

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from gpt2lab.errors import UsageError
 from gpt2lab.weights.checkpoint import Checkpoint
-from gpt2lab.weights.quantization import PRECISIONS
 
 FORMATS = ("huggingface", "gguf")
+PRECISIONS = ("float32", "float16", "bfloat16", "int8", "q8_0", "q4_0")
+"""Of stored matrices; a format has some of them."""
 
 _FILES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npz", ".index", ".json", ".h5", ".onnx")
 """Suffixes of files that users may expect, where a folder would be written."""
@@ -45,11 +46,12 @@ def convert(
     if precision is not None and precision not in PRECISIONS:
         raise UsageError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
     if chosen == "gguf":
-        from gpt2lab.weights.gguf import write_gguf
+        from gpt2lab.weights.gguf import WRITABLE, write_gguf
 
-        write_gguf(checkpoint, destination, precision=precision or checkpoint.precision, overwrite=overwrite)
-        return
-    from gpt2lab.weights.huggingface import WRITABLE, write_huggingface
+        kept = checkpoint.precision if checkpoint.precision in WRITABLE else "float32"
+        write_gguf(checkpoint, destination, precision=precision or kept, overwrite=overwrite)
+    else:
+        from gpt2lab.weights import huggingface
 
-    kept = checkpoint.precision if checkpoint.precision in WRITABLE else "float32"
-    write_huggingface(checkpoint, destination, precision=precision or kept, overwrite=overwrite)
+        kept = checkpoint.precision if checkpoint.precision in huggingface.WRITABLE else "float32"
+        huggingface.write_huggingface(checkpoint, destination, precision=precision or kept, overwrite=overwrite)

@@ -41,6 +41,7 @@ _MERGES_SHA256 = "dca569b10de5f0a468dfe0d780bc5db55facb46b3bfbd8c29c9a18d3df1cac
 _GPT2_STRINGS = {50257: (758791, _TOKENS_SHA256), 50000: (806304, _MERGES_SHA256)}
 
 _FILE_TYPES = {"float32": 0, "float16": 1, "q4_0": 2, "q8_0": 7, "bfloat16": 32}
+WRITABLE = tuple(PRECISIONS)
 _NORMAL, _CONTROL, _UNUSED = 1, 3, 5  # token types
 
 _PARTS = {
@@ -173,8 +174,10 @@ def _token_types(file: GgufFile, n_vocab: int) -> list[int]:
 def write_gguf(checkpoint: Checkpoint, path: Path, *, precision: str, overwrite: bool = False) -> None:
     """Write ``checkpoint`` as one file that :func:`read_gguf` and llama.cpp load.
 
-    ``precision`` is that of the matrices: a name of ``PRECISIONS``. Only one tensor at a time is in memory.
+    ``precision`` is that of the matrices, one of :data:`WRITABLE`. Only one tensor at a time is in memory.
     """
+    if precision not in WRITABLE:
+        raise CheckpointError(f"a .gguf file holds {', '.join(WRITABLE)}, not {precision}; a folder can")
     from gpt2lab.weights.writing import destination_file  # readers start without it
 
     chosen = PRECISIONS[precision]

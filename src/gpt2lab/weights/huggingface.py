@@ -3,6 +3,9 @@
 Weights are ``model.safetensors``, several such files with an index, or, if torch is installed, ``pytorch_model.bin``;
 names may start with ``transformer.``. A model that is called gpt2 but is computed differently (another activation,
 cross-attention, …) is refused, not computed wrongly. Does not download.
+
+Folders in int8 are our own: ``config.json`` names another ``model_type``, and ``weights-int8.safetensors`` has a name
+that other programs do not look for, since they would take the whole numbers for weights.
 """
 
 from __future__ import annotations
@@ -38,7 +41,9 @@ if TYPE_CHECKING:
 
     from gpt2lab.weights.writing import NewTensor
 
-WRITABLE = ("float32", "float16", "bfloat16")
+WRITABLE = ("float32", "float16", "bfloat16", "int8")
+_OWN_TYPE, _OWN_PRECISION = "gpt2lab", "gpt2lab_precision"  # in config.json of a folder in int8
+_INT8 = "weights-int8.safetensors"
 _SINGLE, _SHARDED = "model.safetensors", "model.safetensors.index.json"
 _TORCH_SINGLE, _TORCH_SHARDED = "pytorch_model.bin", "pytorch_model.bin.index.json"
 _MAX_SHARDS = 1000
@@ -55,17 +60,22 @@ _Stored = dict[str, tuple[StoredTensor, str]]
 
 def read_huggingface(path: Path) -> Checkpoint:
     """Open a folder. Raises :class:`CheckpointError` if it holds no GPT-2 that the engines compute exactly."""
-    config = _config(path / "config.json")
-    stored, files = _read_weights(path)
+    values = parse_json(path / "config.json", read_bytes(path / "config.json"))
+    config = _config(path / "config.json", values)
+    stored, files = _read_int8(path) if values["model_type"] == _OWN_TYPE else _read_weights(path)
     tensors = check_tensors(path, config, {name: tensor for name, (tensor, _) in stored.items()})
     _check_tied(path, stored)
     vocabulary = read_huggingface_vocabulary(path, config.n_vocab)
     return Checkpoint(config, tensors, vocabulary, "huggingface", stored["wte.weight"][1], path, files)
 
 
-def _config(path: Path) -> ModelConfig:
-    values = parse_json(path, read_bytes(path))
-    if values.get("model_type") != "gpt2":
+def _config(path: Path, values: Mapping[str, Any]) -> ModelConfig:
+    if values.get("model_type") == _OWN_TYPE:
+        if values.get(_OWN_PRECISION) != "int8":
+            raise CheckpointError(
+                f"{path}: {_OWN_PRECISION} is {values.get(_OWN_PRECISION)!r}, only 'int8' is supported"
+            )
+    elif values.get("model_type") != "gpt2":
         raise CheckpointError(f"{path}: model_type is {values.get('model_type')!r}, only 'gpt2' is supported")
     for name, allowed in _REQUIRED.items():
         if name in values and values[name] not in allowed:
@@ -99,6 +109,12 @@ def _read_weights(folder: Path) -> tuple[_Stored, tuple[Path, ...]]:
             stored, files = _from_shards(folder / index, read)
             return _canonical(folder, stored), files
     raise CheckpointError(f"{folder}: has a config.json but no weights ({_SINGLE})")
+
+
+def _read_int8(folder: Path) -> tuple[_Stored, tuple[Path, ...]]:
+    from gpt2lab.weights.integer_tensors import read_int8  # most models start without it
+
+    return _canonical(folder, read_int8(folder / _INT8)), (folder / _INT8,)
 
 
 def _from_safetensors(path: Path) -> _Stored:
@@ -164,22 +180,35 @@ def _check_tied(folder: Path, stored: _Stored) -> None:
 def write_huggingface(checkpoint: Checkpoint, path: Path, *, precision: str, overwrite: bool = False) -> None:
     """Write ``checkpoint`` as a folder that ``transformers`` loads by path, including the tokenizer.
 
-    ``precision`` is ``float32``, ``float16`` or ``bfloat16``. Only one tensor at a time is in memory.
+    ``precision`` is one of :data:`WRITABLE`; folders in ``int8`` can be loaded by gpt2lab alone. Only one tensor at a
+    time is in memory.
     """
     if precision not in WRITABLE:
         raise CheckpointError(f"a Hugging Face folder holds {', '.join(WRITABLE)}, not {precision}; a .gguf file can")
     from gpt2lab.weights.writing import destination_folder  # readers start without it
 
-    chosen = PRECISIONS[precision]
-    tensors = [_new_tensor(checkpoint, name, shape, chosen) for name, shape in tensor_shapes(checkpoint.config).items()]
+    file, other = (_INT8, _SINGLE) if precision == "int8" else (_SINGLE, _INT8)
+    if (path / other).exists():
+        raise CheckpointError(f"{path} holds {other}, which {file} does not replace; give another name")
+    tensors = _new_tensors(checkpoint, precision)
     vocabulary = vocabulary_to_write(checkpoint)
+    metadata = {"format": _OWN_TYPE, _OWN_PRECISION: precision} if precision == "int8" else None
     with destination_folder(path, overwrite=overwrite, marker="config.json") as folder:
-        with (folder / _SINGLE).open("wb") as out:
-            write_safetensors(out, tensors)
+        with (folder / file).open("wb") as out:
+            write_safetensors(out, tensors, metadata)
         _write_json(folder / "config.json", config_json(checkpoint.config, precision, vocabulary))
         _write_json(folder / "generation_config.json", _special_ids(vocabulary))
         if vocabulary is not None:
             write_vocabulary(folder, vocabulary, checkpoint.config.n_ctx)
+
+
+def _new_tensors(checkpoint: Checkpoint, precision: str) -> list[NewTensor]:
+    if precision == "int8":
+        from gpt2lab.weights.integer_tensors import int8_tensors
+
+        return int8_tensors(checkpoint)
+    shapes = tensor_shapes(checkpoint.config)
+    return [_new_tensor(checkpoint, name, shape, PRECISIONS[precision]) for name, shape in shapes.items()]
 
 
 def _new_tensor(checkpoint: Checkpoint, name: str, shape: tuple[int, ...], precision: Precision) -> NewTensor:
@@ -193,10 +222,9 @@ def _new_tensor(checkpoint: Checkpoint, name: str, shape: tuple[int, ...], preci
 
 def config_json(config: ModelConfig, precision: str, vocabulary: TokenizerFiles | None) -> dict[str, Any]:
     """Return the contents of ``config.json`` for a model stored in ``precision``."""
+    theirs = {"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "torch_dtype": precision}
     return {
-        "architectures": ["GPT2LMHeadModel"],
-        "model_type": "gpt2",
-        "torch_dtype": precision,
+        **({"model_type": _OWN_TYPE, _OWN_PRECISION: precision} if precision == "int8" else theirs),
         "activation_function": "gelu_new",
         "layer_norm_epsilon": LAYER_NORM_EPSILON,
         "vocab_size": config.n_vocab,

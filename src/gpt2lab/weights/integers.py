@@ -44,6 +44,11 @@ class Integers(NamedTuple):
         return self.whole.astype(np.float32) * scales
 
 
+def is_matrix(name: str) -> bool:
+    """Return whether a weight of this canonical name is rounded; all others stay float32."""
+    return name == "wte.weight" or name.endswith((".c_attn.weight", ".c_proj.weight", ".c_fc.weight"))
+
+
 def encode(weights: Array, precision: str) -> Integers:
     """Round ``weights [n_out, n_in]`` to ``precision``. Raises ValueError for a number that is not finite."""
     if not np.isfinite(weights).all():

@@ -8,21 +8,29 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
 
 from gpt2lab.errors import CheckpointError
 from gpt2lab.weights.checkpoint import MappedFile, StoredTensor, Tensor, check_apart, parse_json
 from gpt2lab.weights.quantization import PRECISIONS, Precision, decode
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from gpt2lab.weights.writing import NewTensor
 
 _MAX_DIMENSIONS = 8  # the product of a list of any length could take hours
 _MAX_HEADER = 100_000_000  # bytes; the limit that the safetensors package sets too
 _DTYPES = {"F32": PRECISIONS["float32"], "F16": PRECISIONS["float16"], "BF16": PRECISIONS["bfloat16"]}
-_NAME_OF = {precision.name: dtype for dtype, precision in _DTYPES.items()}
+INT8 = Precision("int8", np.dtype("i1"))
+"""Whole numbers, which mean weights only together with scales: see :mod:`gpt2lab.weights.integer_tensors`."""
+_NAME_OF = {precision.name: dtype for dtype, precision in _DTYPES.items()} | {INT8.name: "I8"}
 
 
 @dataclass(frozen=True)
@@ -42,14 +50,20 @@ class SafeTensor:
             raise CheckpointError(
                 f"{self.file.path}: {name} has dtype {self.dtype}, which is not one of {', '.join(_DTYPES)}"
             )
-        if self.size != precision.n_bytes(math.prod(self.shape)):
-            raise CheckpointError(f"{self.file.path}: {name} of shape {list(self.shape)} cannot take {self.size} bytes")
-        kind, shape = precision, self.shape
+        kind, items, shape = precision, self.items(name, precision), self.shape
 
         def read() -> Tensor:
-            return decode(self.file.array(self.start, kind.dtype, (math.prod(shape),)), kind, shape)
+            return decode(items().reshape(-1), kind, shape)
 
         return StoredTensor(shape, read), precision
+
+    def items(self, name: str, precision: Precision) -> Callable[[], NDArray[Any]]:
+        """Return a reader of the stored items, ``[shape]``. Raises :class:`CheckpointError` for another dtype."""
+        if self.dtype != _NAME_OF[precision.name]:
+            raise CheckpointError(f"{self.file.path}: {name} has dtype {self.dtype}, not {_NAME_OF[precision.name]}")
+        if self.size != precision.n_bytes(math.prod(self.shape)):
+            raise CheckpointError(f"{self.file.path}: {name} of shape {list(self.shape)} cannot take {self.size} bytes")
+        return partial(self.file.array, self.start, precision.dtype, self.shape)
 
 
 def read_safetensors(path: Path) -> dict[str, SafeTensor]:
@@ -82,9 +96,9 @@ def _counts(value: Any) -> tuple[int, ...] | None:
     return tuple(value) if good else None
 
 
-def write_safetensors(out: IO[bytes], tensors: list[NewTensor]) -> None:
-    """Write ``tensors`` in the order given, one at a time."""
-    header: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+def write_safetensors(out: IO[bytes], tensors: list[NewTensor], metadata: Mapping[str, str] | None = None) -> None:
+    """Write ``tensors`` in the order given, one at a time. By default, the metadata is that of PyTorch's files."""
+    header: dict[str, Any] = {"__metadata__": metadata or {"format": "pt"}}
     offset = 0
     for tensor in tensors:
         end = offset + tensor.precision.n_bytes(math.prod(tensor.shape))

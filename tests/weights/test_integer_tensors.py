@@ -1,0 +1,192 @@
+"""Folders in int8: what is stored, that loading rounds nothing again, and what is refused."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+import needs
+from gpt2lab.config import ModelConfig
+from gpt2lab.engines.native import NativeEngine
+from gpt2lab.errors import CheckpointError
+from gpt2lab.weights import convert, open_checkpoint
+from gpt2lab.weights.describe import weights_sha256
+from gpt2lab.weights.integers import encode, is_matrix
+
+WIDE = ModelConfig(n_vocab=23, n_ctx=7, n_embd=320, n_head=4, n_layer=1)  # two and five blocks of inputs
+FILE = "weights-int8.safetensors"
+
+
+@pytest.fixture
+def folder(tmp_path, make_checkpoint):
+    """Make a folder in int8 whose tensors or config are changed after it was written."""
+
+    def make(change=lambda tensors: None, **config):
+        path = tmp_path / "int8"
+        convert(make_checkpoint(WIDE), path, precision="int8")
+        tensors = dict(safetensors.numpy.load_file(path / FILE))
+        change(tensors)
+        safetensors.numpy.save_file(tensors, path / FILE)
+        values = json.loads((path / "config.json").read_text())
+        (path / "config.json").write_text(json.dumps({**values, **config}))
+        return path
+
+    return make
+
+
+def packed(checkpoint, precision="int8"):
+    return NativeEngine(checkpoint, precision=precision, threads=1)._core.packed.tobytes()
+
+
+def test_matrices_are_whole_numbers_with_a_scale_for_each_block_of_inputs(tmp_path, make_checkpoint):
+    made = make_checkpoint(WIDE)
+    convert(made, tmp_path / "m", precision="int8")
+    tensors = safetensors.numpy.load_file(tmp_path / "m" / FILE)
+    for name, values in made.tensors.items():
+        stored, scales = tensors[f"transformer.{name}"], tensors.get(f"transformer.{name}.scales")
+        if not is_matrix(name):
+            assert scales is None
+            np.testing.assert_array_equal(stored, values, strict=True)
+        elif name == "wte.weight":
+            rounded = encode(values, "int8")
+            np.testing.assert_array_equal(stored, rounded.q, strict=True)
+            np.testing.assert_array_equal(scales, rounded.scales, strict=True)
+        else:
+            rounded = encode(np.ascontiguousarray(values.T), "int8")
+            np.testing.assert_array_equal(stored, rounded.q.T, strict=True)
+            np.testing.assert_array_equal(scales, rounded.scales.T, strict=True)
+
+
+def test_tensors_are_read_as_the_rounded_weights(folder, make_checkpoint):
+    read = open_checkpoint(folder())
+    assert (read.format, read.precision) == ("huggingface", "int8")
+    for name, values in make_checkpoint(WIDE).tensors.items():
+        if name == "wte.weight":
+            expected = encode(values, "int8").decode()
+        else:
+            expected = encode(np.ascontiguousarray(values.T), "int8").decode().T if is_matrix(name) else values
+        np.testing.assert_array_equal(read.tensors[name], expected, err_msg=name)
+
+
+def test_loading_in_int8_packs_the_bytes_of_the_original_in_int8(folder, make_checkpoint):
+    assert packed(open_checkpoint(folder())) == packed(make_checkpoint(WIDE))
+
+
+def test_loading_the_built_in_model_in_int8_rounds_nothing_again(tmp_path):
+    convert(open_checkpoint("tales"), tmp_path / "m", precision="int8")
+    assert packed(open_checkpoint(tmp_path / "m")) == packed(open_checkpoint("tales"))
+
+
+def test_weights_of_any_size_are_rounded_once(tmp_path, make_checkpoint):
+    made = make_checkpoint(WIDE)
+    sizes = np.random.default_rng(1)
+    tensors = {
+        name: values * np.float32(10) ** sizes.integers(-35, 30, values.shape[-1]).astype(np.float32)
+        for name, values in made.tensors.items()
+    }
+    convert(replace(made, tensors=tensors), tmp_path / "m", precision="int8")
+    once = open_checkpoint(tmp_path / "m")
+    convert(once, tmp_path / "again")
+    assert (tmp_path / "again" / FILE).read_bytes() == (tmp_path / "m" / FILE).read_bytes()
+
+
+def test_other_formats_get_the_same_weights(folder, tmp_path):
+    read = open_checkpoint(folder())
+    convert(read, tmp_path / "m.gguf")
+    convert(read, tmp_path / "folder", precision="float32")
+    for path in ("m.gguf", "folder"):
+        assert open_checkpoint(tmp_path / path).precision == "float32"
+        assert weights_sha256(open_checkpoint(tmp_path / path)) == weights_sha256(read)
+
+
+def test_a_gguf_file_in_int8_is_refused(tmp_path, make_checkpoint):
+    with pytest.raises(CheckpointError, match=r"a \.gguf file holds .*, not int8; a folder can"):
+        convert(make_checkpoint(), tmp_path / "m.gguf", precision="int8")
+
+
+def as_matrix(tensors, name, kind):
+    tensors[f"transformer.{name}"] = tensors[f"transformer.{name}"].astype(kind)
+
+
+def smallest(tensors):
+    tensors["transformer.wte.weight"] = tensors["transformer.wte.weight"].copy()
+    tensors["transformer.wte.weight"][3, 5] = -128
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.pop("transformer.wte.weight.scales"), r"wte\.weight\.scales is missing"),
+        (lambda t: t.pop("transformer.wte.weight"), r"wte\.weight\.scales belongs to no matrix"),
+        (lambda t: t.pop("transformer.h.0.ln_1.bias"), r"h\.0\.ln_1\.bias is missing"),
+        (
+            lambda t: t.update({"transformer.wte.weight.scales": np.zeros((3, 23), np.float32)}),
+            r"scales has shape \[3, 23\], not \[23, 2\]",
+        ),
+        (lambda t: t.update({"transformer.wte.weight": np.zeros(23, np.int8)}), r"of shape \[23\] is not a matrix"),
+        (
+            lambda t: t.update(
+                {
+                    "transformer.wte.weight": np.zeros((24, 320), np.int8),
+                    "transformer.wte.weight.scales": np.zeros((24, 2), np.float32),
+                }
+            ),
+            r"wte\.weight has shape \[24, 320\], not \[23, 320\]",
+        ),
+        (lambda t: as_matrix(t, "wte.weight", np.float32), r"wte\.weight has dtype F32, not I8"),
+        (lambda t: as_matrix(t, "wte.weight.scales", np.float64), r"scales has dtype F64, not F32"),
+        (lambda t: as_matrix(t, "wpe.weight", np.int8), r"wpe\.weight has dtype I8"),
+        (smallest, r"wte\.weight holds -128"),
+        (lambda t: t["transformer.wte.weight.scales"].fill(np.inf), r"wte\.weight has values that are NaN or infinite"),
+    ],
+)
+def test_tensors_that_do_not_fit_are_refused(folder, change, message):
+    path = folder(change)
+    with pytest.raises(CheckpointError, match=message):
+        dict(open_checkpoint(path).tensors)
+
+
+def test_a_precision_that_this_version_does_not_know_is_refused(folder):
+    with pytest.raises(CheckpointError, match="gpt2lab_precision is 'int2', only 'int8' is supported"):
+        open_checkpoint(folder(gpt2lab_precision="int2"))
+
+
+def test_int8_in_a_folder_that_does_not_say_so_is_refused(folder):
+    path = folder(model_type="gpt2")
+    (path / FILE).rename(path / "model.safetensors")
+    with pytest.raises(CheckpointError, match="has dtype I8, which is not one of"):
+        open_checkpoint(path)
+
+
+def test_values_that_are_not_finite_are_refused(tmp_path, make_checkpoint):
+    made = make_checkpoint()
+    made.tensors["h.0.mlp.c_fc.weight"][2, 3] = np.inf
+    with pytest.raises(CheckpointError, match=r"c_fc\.weight cannot be stored: int8 is for finite values"):
+        convert(made, tmp_path / "m", precision="int8")
+    assert not (tmp_path / "m").exists()
+
+
+def test_the_largest_values_are_stored(tmp_path, make_checkpoint):
+    made = make_checkpoint()
+    made.tensors["h.0.mlp.c_fc.weight"][2, 3] = np.finfo(np.float32).max
+    convert(made, tmp_path / "m", precision="int8")
+    values = open_checkpoint(tmp_path / "m").tensors["h.0.mlp.c_fc.weight"]
+    assert values[2, 3] == pytest.approx(np.finfo(np.float32).max, rel=2**-16)
+
+
+@pytest.mark.parametrize(("old", "new"), [("int8", "float32"), ("float32", "int8")])
+def test_a_folder_never_holds_weights_of_two_models(tmp_path, make_checkpoint, old, new):
+    convert(make_checkpoint(), tmp_path / "m", precision=old)
+    with pytest.raises(CheckpointError, match=r"m holds .*\.safetensors, which .* does not replace"):
+        convert(make_checkpoint(seed=1), tmp_path / "m", precision=new, overwrite=True)
+
+
+@pytest.mark.parametrize("loader", ["AutoModelForCausalLM", "GPT2LMHeadModel"])
+def test_transformers_refuses_the_folder(folder, loader):
+    transformers = needs.package("transformers")
+    needs.package("torch")
+    path = folder()
+    with pytest.raises((ValueError, OSError), match=r"gpt2lab|no file named model\.safetensors"):
+        getattr(transformers, loader).from_pretrained(path, local_files_only=True)
