@@ -6,6 +6,7 @@ blocks in one namespace. A block is left out if the line before it says why: ``<
 A block of ``text`` is what the shell block above it prints to standard output, if nothing stands between the two or the
 line before it says ``<!-- test: output -->``. The two are compared: every run of white space counts as one space, so a
 page may wrap lines, and ``…`` stands for whatever is left out. Any other block of ``text`` says why it is skipped.
+Blocks that show a generated text run under every instruction set of the machine.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any
 import pytest
 
 import needs
+from gpt2lab._native import instruction_sets
 from gpt2lab.errors import UsageError
 
 ROOT = Path(__file__).parents[1]
@@ -97,25 +99,48 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], tupl
     return of
 
 
-@pytest.mark.parametrize("block", [block for block in BLOCKS if block.language in SHELLS], ids=str)
-def test_shell_commands_work(block, workspace):
-    folder, _ = workspace(block.page)
+def run_block(block: Block, folder: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a shell block in ``folder``."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    run = subprocess.run(
+    return subprocess.run(
         ["bash", "-e", "-o", "pipefail", "-c", block.code],
         cwd=folder,
-        env={**os.environ, "PATH": path},
+        env={**os.environ, "PATH": path, **environment},
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
         timeout=120,
     )
+
+
+@pytest.mark.parametrize("block", [block for block in BLOCKS if block.language in SHELLS], ids=str)
+def test_shell_commands_work(block, workspace):
+    folder, _ = workspace(block.page)
+    run = run_block(block, folder)
     errors = run.stderr + "".join(log.read_text() for log in folder.glob("*.log"))  # of servers in the background
     if run.returncode:
         skip_if_an_extra_is_missing(errors)
     assert run.returncode == 0, f"{block}\n{block.code}\n{run.stdout}{run.stderr}"
     if block.output is not None:
         assert shows(block.output, run.stdout), f"{block}\n{block.output}\nis not what it prints:\n{run.stdout}"
+
+
+def shows_a_generated_text(block: Block) -> bool:
+    """Return whether a shell block generates a text that the page shows in full."""
+    writes = re.search(r"gpt2lab generate\b|\.generate\(", block.code)
+    return writes is not None and block.output is not None and "…" not in block.output
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("isa", instruction_sets())
+@pytest.mark.parametrize("block", filter(shows_a_generated_text, BLOCKS), ids=str)
+def test_a_generated_text_is_the_same_under_every_instruction_set(block, isa, tmp_path):
+    run = run_block(block, tmp_path, GPT2LAB_ISA=isa)
+    assert shows(block.output, run.stdout), f"{block}\n{block.output}\nis not what it prints:\n{run.stdout}{run.stderr}"
+
+
+def test_pages_show_generated_texts():
+    assert any(map(shows_a_generated_text, BLOCKS))
 
 
 def test_text_is_the_output_of_a_command_that_is_run_or_says_why_not():
