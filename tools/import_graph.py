@@ -16,9 +16,9 @@ from xml.sax.saxutils import escape
 
 LAYERS = (  # lowest first
     ("version", "errors", "system", "_native"),
-    ("config", "bpe", "tokenizer", "sampling", "reference", "contract"),
+    ("config", "bpe", "tokenizer", "sampling", "reference"),
     ("weights", "data"),
-    ("engines",),
+    ("engines", "contract"),
     ("generation", "scoring", "distribution"),
     ("model",),
     ("training", "evaluating", "exploring", "jobs", "serving", "benchmarking"),
