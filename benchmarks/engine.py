@@ -26,14 +26,17 @@ from gpt2lab.system.cores import physical_cores
 CONTEXT, STEPS = 64, 32
 BATCHES = (1, 8, 32)
 PREFILLS = (128, 512, 1000)
-EIGHT_BITS = ("bfloat16_tiles_gflop_s", "int8_gop_s", "float32_gflop_s")
+EIGHT_BITS = ("int8_tiles_gop_s", "int8_gop_s", "float32_gflop_s")
 ARITHMETIC = {
     "float32": ("float32_gflop_s",),
     "bfloat16": ("bfloat16_tiles_gflop_s", "float32_gflop_s"),
     "int8": EIGHT_BITS,
     "int4": EIGHT_BITS,
 }
-"""Precision → the limits of its products; the first one that the machine has counts."""
+"""Precision → the limits of its products; the first one that the machine has counts.
+
+The integer precisions multiply each weight by the two halves of an input of 15 bits, so they reach half of it at most.
+"""
 
 
 def prefill_seconds(engine: NativeEngine, n_tokens: int) -> float:
