@@ -258,7 +258,7 @@ class LanguageModel:
         checked, plans = self.plan(prompts, **options)
         engine = self._engines.generating
         draft = self._draft.generating if self._draft and checked.speculation == "auto" else None
-        return generate_pieces(engine, self.tokenizer, plans, n, checked, first_index, draft, self._sequences)
+        return generate_pieces(engine, self.tokenizer, plans, n, checked, first_index, draft, self.sequences)
 
     def plan(self, prompts: Sequence[Prompt], **options: Unpack[GenerationArguments]) -> tuple[Options, list[Plan]]:
         """Check the options and encode the prompts, for callers with their own :meth:`scheduler`, such as the server.
@@ -284,10 +284,10 @@ class LanguageModel:
         engine = self._engines.generating
         draft = self._draft.generating if self._draft and speculation == "auto" else None
         guessing = Speculation(self.config, draft) if speculation == "auto" else None
-        return Scheduler(engine, batch_size=batch_size, speculation=guessing, sequences=sequences or self._sequences)
+        return Scheduler(engine, batch_size=batch_size, speculation=guessing, sequences=sequences or self.sequences)
 
     @property
-    def _sequences(self) -> Sequences:
+    def sequences(self) -> Sequences:
         """The sequences of the generating engine; with a prompt cache, what it keeps."""
         if not self._prompt_cache:
             return Sequences(self._engines.generating)

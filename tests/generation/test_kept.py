@@ -428,7 +428,7 @@ def test_custom_stages_and_a_draft_model_draw_the_same_from_a_kept_prompt() -> N
                     [*in_order(model.pieces(prompt, n=2, length=8, seed=1, stages=stages))] for model in (cold, warm)
                 )
                 assert [str(each) for each in found] == [str(each) for each in expected]
-    assert warm.engine.kv_cache_bytes == warm._sequences.held_bytes > 0  # type: ignore[attr-defined]
+    assert warm.engine.kv_cache_bytes == warm.sequences.held_bytes > 0  # type: ignore[attr-defined]
 
 
 def test_threads_share_a_model_s_prompt_cache() -> None:
@@ -447,7 +447,7 @@ def test_threads_share_a_model_s_prompt_cache() -> None:
         thread.join()
     alone = [cold.generate(prompt, n=1, length=5, seed=1) for prompt in prompts]
     assert found == {number: alone[number::2] * 2 for number in range(4)}
-    assert model.engine.kv_cache_bytes == model._sequences.held_bytes <= 100_000  # type: ignore[attr-defined]
+    assert model.engine.kv_cache_bytes == model.sequences.held_bytes <= 100_000  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("size", [-1, 1.5, "much"])

@@ -16,12 +16,13 @@ import pytest
 import gpt2lab
 from gpt2lab import _native
 from gpt2lab.config import ModelConfig
+from gpt2lab.engines import origin
 from gpt2lab.engines.precision import machine_group
 from gpt2lab.generation.kept import KeptPrompts
 from gpt2lab.generation.sequences import Sequences
 from gpt2lab.sampling.declaration import SamplingParams
 from gpt2lab.sampling.rules import sample
-from gpt2lab.serving import models, page_files
+from gpt2lab.serving import page_files
 from gpt2lab.serving.logit_reader import LogitReader
 from gpt2lab.serving.models import fingerprint
 from gpt2lab.serving.playground import vocabulary_of
@@ -147,7 +148,7 @@ def test_a_fingerprint_is_the_same_on_every_processor_of_a_group(tales, monkeypa
 
 def test_a_fingerprint_changes_with_the_contract(tales, monkeypatch):
     before = fingerprint(tales)
-    monkeypatch.setattr(models, "CONTRACT", CONTRACT + 1)
+    monkeypatch.setattr(origin, "CONTRACT", CONTRACT + 1)
     assert fingerprint(tales) != before
 
 

@@ -14,6 +14,7 @@ import click
 from gpt2lab.cli.data_options import READING, reading_of, reading_options
 from gpt2lab.cli.job_options import JobOptions, job_options
 from gpt2lab.cli.options import (
+    FOLDER,
     PATH,
     TEXT,
     GroupedCommand,
@@ -69,6 +70,21 @@ from gpt2lab.generation.run import in_order
     tolerated="any",
 )
 @option(
+    "Prompts",
+    "--save_prompt",
+    type=FOLDER,
+    metavar="FILE",
+    help="Also write the prompt's keys and values to FILE, for --load_prompt.",
+)
+@option(
+    "Prompts",
+    "--load_prompt",
+    type=FOLDER,
+    metavar="FILE",
+    help="Do not compute the part that a prompt has in common with the one saved in FILE: the same text, sooner. FILE "
+    "must come from this model in this precision.",
+)
+@option(
     "Samples",
     "--nsamples",
     type=Integer(min=0),
@@ -115,13 +131,21 @@ def command(
     reading = {name: arguments.pop(name) for name in READING}
     prompts = _prompts(prompt, prompt_file, prompts_file, reading)
     model_arguments = {key: arguments[name] for key, name in _MODEL_ARGUMENTS.items()}
-    load = model_loader(arguments)
-    if prompts_file is not None and out is not None:
+    is_job = prompts_file is not None and out is not None
+    saved = arguments.pop("save_prompt"), arguments.pop("load_prompt")
+    if any(saved):
+        from gpt2lab.cli.saved_prompts import check_saved, use_saved
+
+        check_saved(len(prompts), saved[0], is_job)
+    load = model_loader(arguments, prompt_cache=_MOST if any(saved) else 0)
+    if is_job and out is not None:
         from gpt2lab.cli.jobs import order_maker, run_job
 
         return run_job(prompts, out, load, order_maker(model_arguments, arguments, nsamples, as_json, job), job)
     arguments["seed"] = make_options(**arguments).seed  # raises before a model is opened or downloaded
     model = load()
+    if any(saved):
+        use_saved(model, prompts, *saved)
     if not nsamples and arguments["batch_size"] is None and sys.stdout.isatty() and out is None:
         arguments["batch_size"] = 1  # a user is watching: show text as it comes rather than make much at once
     pieces = model.pieces(prompts, n=nsamples or None, **arguments)
@@ -140,6 +164,8 @@ def command(
             return
         samples.write_all(watched, json_line if as_json else partial(plain, tokenizer=model.tokenizer))
 
+
+_MOST = 1 << 62  # bytes that a model may keep of saved prompts; it never takes more than a quarter of the memory
 
 _MODEL_ARGUMENTS = {
     "name_or_path": "model_name",

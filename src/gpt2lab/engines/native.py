@@ -129,6 +129,15 @@ class NativeEngine:
         """Forget all but the first ``length`` tokens of a sequence."""
         self._core.truncate_sequence(sequence, length)
 
+    def read_sequence(self, sequence: int) -> npt.NDArray[np.floating]:
+        """Return a copy of the keys and values of a sequence: ``[n_layer, 2, n_head, n_tokens, head_dim]``."""
+        values: npt.NDArray[np.floating] = self._core.read_sequence(sequence)
+        return values
+
+    def write_sequence(self, values: npt.NDArray[np.floating]) -> int:
+        """Make a sequence with these keys and values, of the dtype in which the engine holds them."""
+        return int(self._core.write_sequence(np.ascontiguousarray(values)))
+
     def release_memory(self) -> None:
         """Return the memory that no sequence uses to the system.
 

@@ -88,6 +88,15 @@ class Engine(Protocol):
     def truncate_sequence(self, sequence: int, length: int) -> None:
         """Forget all but the first ``length`` tokens of ``sequence``."""
 
+    def read_sequence(self, sequence: int) -> npt.NDArray[np.floating]:
+        """Return a copy of the keys and values of ``sequence``: ``[n_layer, 2, n_head, n_tokens, head_dim]``.
+
+        They have the dtype in which the engine holds them, float32 or float16.
+        """
+
+    def write_sequence(self, values: npt.NDArray[np.floating]) -> int:
+        """Return the handle of a new sequence with these keys and values, as :meth:`read_sequence` returned them."""
+
     def release_memory(self) -> None:
         """Return the memory of keys and values that no sequence uses to the system."""
 

@@ -65,6 +65,14 @@ class ReferenceEngine:
         """Free a sequence."""
         del self._past[sequence]
 
+    def read_sequence(self, sequence: int) -> npt.NDArray[np.floating]:
+        """Return a copy of the keys and values of a sequence: float32 ``[n_layer, 2, n_head, n_tokens, head_dim]``."""
+        return np.array(self._past[sequence])
+
+    def write_sequence(self, values: npt.NDArray[np.floating]) -> int:
+        """Make a sequence with these keys and values."""
+        return self._hold(values.astype(np.float32))
+
     def release_memory(self) -> None:
         """Do nothing: NumPy returns the memory of freed sequences."""
 

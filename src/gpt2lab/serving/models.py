@@ -6,10 +6,12 @@ import hashlib
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import astuple
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gpt2lab.errors import CheckpointError, UsageError
+from gpt2lab.engines.origin import origin_of
+from gpt2lab.errors import UsageError
 from gpt2lab.generation.kept import KeptPrompts
 from gpt2lab.serving.errors import ApiError
 from gpt2lab.serving.logit_reader import LogitReader
@@ -105,17 +107,5 @@ def fingerprint(model: LanguageModel) -> str:
 
     Raises :class:`~gpt2lab.errors.CheckpointError` if the weights cannot be read.
     """
-    from gpt2lab.engines import digests, packed_cache
-    from gpt2lab.engines.precision import machine_group
-
-    files = model.checkpoint.files
-    try:
-        folder = packed_cache.default_folder()
-        digest = folder and digests.recorded_digest(folder, digests.stamp(files))
-        digest = digest or digests.content_digest(files)
-    except OSError as error:
-        raise CheckpointError(f"cannot read {model.checkpoint.path}: {error.strerror or error}") from None
-    kernels = getattr(model.engine, "instruction_set", None)
-    processors = machine_group(model.precision, kernels) if kernels else "reference"
-    parts = [CONTRACT, digest, model.precision, model.kv_precision, processors]
-    return "fp_" + hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:12]
+    origin = origin_of(model.checkpoint, model.engine, model.precision, model.kv_precision)
+    return "fp_" + hashlib.sha256(json.dumps(astuple(origin)).encode()).hexdigest()[:12]

@@ -69,14 +69,26 @@ class SafeTensor:
 def read_safetensors(path: Path) -> dict[str, SafeTensor]:
     """Return the tensors of a file by name; they lie inside it and do not overlap. Reads no tensor data."""
     file = MappedFile(path)
-    header_size = int.from_bytes(file.part(0, 8), "little")
-    if header_size > _MAX_HEADER:
-        raise CheckpointError(f"{path}: not a safetensors file (its header claims {header_size} bytes)")
-    header = parse_json(path, bytes(file.part(8, header_size)))
+    header, start = _header(file)
     header.pop("__metadata__", None)
-    tensors = {name: _tensor(file, name, info, 8 + header_size) for name, info in header.items()}
+    tensors = {name: _tensor(file, name, info, start) for name, info in header.items()}
     check_apart(path, ((tensor.start, tensor.size) for tensor in tensors.values()))
     return tensors
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return the texts that stand beside the tensors of a file."""
+    metadata = _header(MappedFile(path))[0].get("__metadata__", {})
+    texts = metadata.items() if isinstance(metadata, dict) else ()
+    return {name: text for name, text in texts if isinstance(text, str)}
+
+
+def _header(file: MappedFile) -> tuple[dict[str, Any], int]:
+    """Return the header, and where the data starts."""
+    size = int.from_bytes(file.part(0, 8), "little")
+    if size > _MAX_HEADER:
+        raise CheckpointError(f"{file.path}: not a safetensors file (its header claims {size} bytes)")
+    return parse_json(file.path, bytes(file.part(8, size))), 8 + size
 
 
 def _tensor(file: MappedFile, name: str, info: Any, data_start: int) -> SafeTensor:

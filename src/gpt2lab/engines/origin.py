@@ -1,0 +1,43 @@
+"""The origin of a text's numbers: everything besides its tokens that its keys, values and logits depend on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from gpt2lab.engines import digests, packed_cache
+from gpt2lab.engines.precision import machine_group
+from gpt2lab.errors import CheckpointError
+from gpt2lab.version import CONTRACT
+
+if TYPE_CHECKING:
+    from gpt2lab.engines.protocol import Engine
+    from gpt2lab.weights.checkpoint import Checkpoint
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where the same tokens give the same numbers."""
+
+    contract: int
+    """Version of the contract."""
+    weights: str
+    """Digest of the checkpoint's files."""
+    precision: str
+    kv_precision: str
+    processors: str
+    """The processors that compute the same bits: :func:`~gpt2lab.engines.precision.machine_group`."""
+
+
+def origin_of(checkpoint: Checkpoint, engine: Engine, precision: str, kv_precision: str) -> Origin:
+    """Return the origin of what ``engine`` computes. Raises :class:`CheckpointError` if the weights cannot be read."""
+    files = checkpoint.files
+    try:
+        folder = packed_cache.default_folder()
+        digest = folder and digests.recorded_digest(folder, digests.stamp(files))
+        digest = digest or digests.content_digest(files)
+    except OSError as error:
+        raise CheckpointError(f"cannot read {checkpoint.path}: {error.strerror or error}") from None
+    kernels = getattr(engine, "instruction_set", None)
+    processors = machine_group(precision, kernels) if kernels else "reference"
+    return Origin(CONTRACT, digest, precision, kv_precision, processors)

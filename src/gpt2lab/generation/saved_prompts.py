@@ -1,0 +1,112 @@
+"""Saved prompts: the keys and values of one prompt in a file, so that a later process need not compute them.
+
+A file is a safetensors container with the tensor ``keys_and_values``, float32 or float16 ``[n_layer, 2, n_head,
+n_tokens, head_dim]``. Its ``__metadata__`` holds the token ids, the :class:`~gpt2lab.engines.origin.Origin` of the
+numbers, and a SHA-256 of all that. A file of another origin is refused: continuing it would change the text. This
+module knows nothing of text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gpt2lab.errors import CheckpointError, UsageError
+from gpt2lab.generation.scheduler import PREFILL_CHUNK
+from gpt2lab.weights.quantization import PRECISIONS
+from gpt2lab.weights.safetensors_file import read_metadata, read_safetensors, write_safetensors
+from gpt2lab.weights.writing import NewTensor, destination_file
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import numpy.typing as npt
+
+    from gpt2lab.config import ModelConfig
+    from gpt2lab.engines.origin import Origin
+    from gpt2lab.engines.protocol import Engine
+    from gpt2lab.generation.sequences import Sequences
+
+FORMAT = "gpt2lab.prompt"
+_TENSOR = "keys_and_values"
+
+
+def save_prompt(path: Path, tokens: Sequence[int], engine: Engine, sequences: Sequences, origin: Origin) -> None:
+    """Compute the keys and values of ``tokens`` as far as they are not known, and write them to ``path``.
+
+    Raises :class:`~gpt2lab.errors.CheckpointError` if the file cannot be written.
+    """
+    sequence, known = sequences.begin(tokens, len(tokens))
+    try:
+        for start in range(known, len(tokens), PREFILL_CHUNK):
+            engine.forward([sequence], [tokens[start : start + PREFILL_CHUNK]], "none", given=True)
+        values = engine.read_sequence(sequence)
+    except BaseException:
+        sequences.free(sequence)
+        raise
+    sequences.end(sequence, tokens, len(tokens))
+    facts = {"format": FORMAT, "tokens": json.dumps(list(tokens)), **_texts(origin)}
+    facts["sha256"] = _digest(facts, values)
+    precision = PRECISIONS[values.dtype.name]
+    tensor = NewTensor(_TENSOR, values.shape, precision, lambda: values.astype(precision.dtype, copy=False).reshape(-1))
+    with destination_file(path, overwrite=True) as file:
+        write_safetensors(file, [tensor], facts)
+
+
+def load_prompt(path: Path, engine: Engine, sequences: Sequences, origin: Origin) -> list[int]:
+    """Let ``sequences`` keep what :func:`save_prompt` wrote, and return its tokens.
+
+    Raises :class:`~gpt2lab.errors.CheckpointError` for a file that is no saved prompt or is damaged,
+    :class:`~gpt2lab.errors.UsageError` for one of another origin.
+    """
+    facts = read_metadata(path)
+    if facts.get("format") != FORMAT:
+        raise CheckpointError(f"{path} is not a saved prompt: --save_prompt writes one")
+    _check_origin(path, facts, _texts(origin))
+    tensors = read_safetensors(path)
+    tokens = _tokens(facts.get("tokens", ""), engine.config)
+    shape = _shape(engine.config, len(tokens or ()))
+    if tokens is None or list(tensors) != [_TENSOR] or tensors[_TENSOR].shape != shape:
+        raise CheckpointError(f"{path} is damaged: its tokens do not fit its keys and values")
+    stored, precision = tensors[_TENSOR].stored(_TENSOR)
+    values = tensors[_TENSOR].file.array(tensors[_TENSOR].start, precision.dtype, stored.shape)
+    if values.dtype.name != origin.kv_precision or facts.pop("sha256", "") != _digest(facts, values):
+        raise CheckpointError(f"{path} is damaged: its checksum differs")
+    sequences.end(engine.write_sequence(values), tokens, len(tokens))
+    return tokens
+
+
+def _texts(origin: Origin) -> dict[str, str]:
+    return {name: str(value) for name, value in asdict(origin).items()}
+
+
+def _check_origin(path: Path, facts: dict[str, str], origin: dict[str, str]) -> None:
+    for name, wanted in origin.items():
+        if (saved := facts.get(name, "")) != wanted:
+            what = "is of another model" if name == "weights" else f"has {name} {saved[:100]!r}, not {wanted!r}"
+            raise UsageError(f"{path} {what}: save the prompt again with --save_prompt")
+
+
+def _tokens(text: str, config: ModelConfig) -> list[int] | None:
+    """Return the token ids in JSON; None unless they are a prompt of the model."""
+    try:
+        tokens: Any = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    good = isinstance(tokens, list) and 1 <= len(tokens) <= config.n_ctx
+    return tokens if good and all(type(id) is int and 0 <= id < config.n_vocab for id in tokens) else None
+
+
+def _shape(config: ModelConfig, n_tokens: int) -> tuple[int, ...]:
+    return (config.n_layer, 2, config.n_head, n_tokens, config.head_dim)
+
+
+def _digest(facts: dict[str, str], values: npt.NDArray[np.floating]) -> str:
+    digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    digest.update(np.ascontiguousarray(values).view(np.uint8).data)
+    return digest.hexdigest()
