@@ -132,7 +132,7 @@ def shows_a_generated_text(block: Block) -> bool:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("isa", instruction_sets())
-@pytest.mark.parametrize("block", filter(shows_a_generated_text, BLOCKS), ids=str)
+@pytest.mark.parametrize("block", [block for block in BLOCKS if shows_a_generated_text(block)], ids=str)
 def test_a_generated_text_is_the_same_under_every_instruction_set(block, isa, tmp_path):
     run = run_block(block, tmp_path, GPT2LAB_ISA=isa)
     assert shows(block.output, run.stdout), f"{block}\n{block.output}\nis not what it prints:\n{run.stdout}{run.stderr}"
