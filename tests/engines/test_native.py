@@ -334,7 +334,7 @@ def test_the_core_refuses_to_run_without_all_weights():
     core.set_tensor("wte.weight", np.zeros((77, 48), np.float32))
     one = np.array([core.new_sequence()], np.int32)
     with pytest.raises(ValueError, match="weights"):
-        core.forward(one, np.zeros(1, np.int32), np.ones(1, np.int32), 0, True)
+        core.forward(one, np.zeros(1, np.int32), np.ones(1, np.int32), 0)
 
 
 def python(code: str) -> subprocess.CompletedProcess[str]:
