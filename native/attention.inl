@@ -85,7 +85,7 @@ inline void add_values(Vec (&acc)[kM][kV], const Attention& a, int row, int colu
     const auto* block = static_cast<const Element*>(a.values[(span + first) / kTile]);
     const Element* values = block + std::size_t(slot) * a.value_stride + column;
     accumulate<kM, kV, kFused>(acc, a.scores + row * kSpan + first, kSpan, values, a.value_stride, count,
-                       {reinterpret_cast<const char*>(values) + kAhead, a.value_stride * int(sizeof(Element))});
+                               {reinterpret_cast<const char*>(values) + kAhead, a.value_stride * int(sizeof(Element))});
     first += count;
   }
 }
@@ -129,7 +129,8 @@ template <typename Element, bool kFused, int kM>
 void mix_values(const Attention& a, const Span<kM>& span) {
   constexpr int kV = kValueVectors<kM>;
   int column = 0;
-  for (; column + kV * kWidth <= a.value_stride; column += kV * kWidth) mix_columns<Element, kFused, kM, kV>(a, span, column);
+  for (; column + kV * kWidth <= a.value_stride; column += kV * kWidth)
+    mix_columns<Element, kFused, kM, kV>(a, span, column);
   for (; column < a.value_stride; column += kPass) mix_columns<Element, kFused, kM, kVectors>(a, span, column);
 }
 
@@ -138,7 +139,8 @@ void score_span(const Attention& a, int first_block, int blocks) {
   int block = 0;
   for (; block + kScoreBlocks<kM> <= blocks; block += kScoreBlocks<kM>)
     score_blocks<Element, kFused, kM, kScoreBlocks<kM>>(a, first_block + block, a.scores + block * kTile);
-  for (; block < blocks; ++block) score_blocks<Element, kFused, kM, 1>(a, first_block + block, a.scores + block * kTile);
+  for (; block < blocks; ++block)
+    score_blocks<Element, kFused, kM, 1>(a, first_block + block, a.scores + block * kTile);
 }
 
 template <typename Element, bool kFused, int kM>

@@ -5,8 +5,8 @@
 // sum · (scale of the weights · scale of the inputs) is added, each operation rounded separately.
 //
 // CPUs that multiply bytes get an input x as two bytes, x = high · 128 + low; the others get 16-bit integers and widen
-// the weights. All bytes lie in -127 … 127, but for weights that an instruction wants unsigned. AVX2's products of bytes
-// have 16 bits, which is enough for a group's sum of int4, but not for int8.
+// the weights. All bytes lie in -127 … 127, but for weights that an instruction wants unsigned. AVX2's products of
+// bytes have 16 bits, which is enough for a group's sum of int4, but not for int8.
 #pragma once
 
 #include "kernels.h"
@@ -55,8 +55,8 @@ constexpr int kIntegerRows =
 
 constexpr int kLargestInput = 16319;  // of 15 bits: both bytes of high · 128 + low are at most 127
 
-// One block of inputs of one group of rows, rounded: row r's values are about x[r][…] · scale[r]. Kernels have what they
-// multiply: bytes, 16-bit integers, or for sums of either kind both.
+// One block of inputs of one group of rows, rounded: row r's values are about x[r][…] · scale[r]. Kernels have what
+// they multiply: bytes, 16-bit integers, or for sums of either kind both.
 struct alignas(64) ActivationBlock {
   std::int8_t high[kRowGroup][kBlock], low[kRowGroup][kBlock];
   std::int16_t shorts[kDotProducts ? 1 : kRowGroup][kBlock];
@@ -201,7 +201,7 @@ inline void sum_block(IntVec (&out)[kM][kV], const ActivationBlock& a, int slot,
     for (int r = 0; r < kM; ++r)
       for (int v = 0; v < kV; ++v) out[r][v] = sums.sum(r, v);
   } else {
-    constexpr int kHalf = kGroupInputs / 8;             // quads of half a group
+    constexpr int kHalf = kGroupInputs / 8;           // quads of half a group
     constexpr int kAtOnce = kShortSums<kP> ? 2 : kV;  // vectors of outputs, as the registers allow
     static_assert(kV % kAtOnce == 0);
     for (int r = 0; r < kM; ++r)
@@ -356,7 +356,8 @@ inline void round_block(const float* x, int depth, ActivationBlock& out, int slo
     whole += sum;
     if constexpr (kShortSums<kP>) {  // 16 bits of low, 16 of high
       const int highs = sum_lanes(high), lows = sum - 128 * highs;
-      out.group_offset[slot][group] = int((unsigned(-kZeroPoint<kP> * highs) << 16) | (unsigned(-kZeroPoint<kP> * lows) & 0xffff));
+      out.group_offset[slot][group] =
+          int((unsigned(-kZeroPoint<kP> * highs) << 16) | (unsigned(-kZeroPoint<kP> * lows) & 0xffff));
     } else {
       out.group_offset[slot][group] = -kZeroPoint<Precision::int4> * sum;
     }

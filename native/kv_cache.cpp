@@ -65,8 +65,8 @@ void KVCache::extend(int sequence, int count) {
   s.length += count;
 }
 
-// Calls f(key, value, key's offset, value's offset) for every layer, head and position: where a row of numbers begins in
-// the cache, and in memory as read() writes it.
+// Calls f(key, value, key's offset, value's offset) for every layer, head and position: where a row of numbers begins
+// in the cache, and in memory as read() writes it.
 template <typename F>
 void KVCache::for_each_row(int sequence, F&& f) {
   const std::size_t length = this->length(sequence), row = head_dim_ * number_size_, kind = n_head_ * length * row;
@@ -76,7 +76,8 @@ void KVCache::for_each_row(int sequence, F&& f) {
         const int block = int(at) / kTile, slot = int(at) % kTile;
         const std::size_t offset = 2 * layer * kind + (head * length + at) * row;
         f(keys(sequence, layer, head, block) + slot * number_size_,
-          values(sequence, layer, head, block) + std::size_t(slot) * value_stride_ * number_size_, offset, offset + kind);
+          values(sequence, layer, head, block) + std::size_t(slot) * value_stride_ * number_size_, offset,
+          offset + kind);
       }
 }
 

@@ -34,8 +34,8 @@ class KVCache {
   // nothing changed, when there is no memory; the caller has checked n_ctx.
   void extend(int sequence, int count);
 
-  // Copies the keys and values of a sequence to `numbers`, [n_layer, 2, n_head, length, head_dim] with keys first, or from
-  // there.
+  // Copies the keys and values of a sequence to `numbers`, [n_layer, 2, n_head, length, head_dim] with keys first, or
+  // from there.
   void read(int sequence, std::byte* numbers);
   void write(int sequence, const std::byte* numbers);
 

@@ -55,8 +55,8 @@ inline void multiply_step(const ActivationBlock& a, const char* weights, int at)
   _tile_dpbssd(7, 1, 3);
 }
 
-// Multiplies `rows` rows of a group by a part of a tile. While the unit multiplies a block, the block before it is added
-// to y [row][kTile]. For every 64 inputs, prefetches `ahead` bytes.
+// Multiplies `rows` rows of a group by a part of a tile. While the unit multiplies a block, the block before it is
+// added to y [row][kTile]. For every 64 inputs, prefetches `ahead` bytes.
 template <bool kWhole>
 void multiply_group(const ActivationBlock* a, const Part& part, int rows, float* y, const char*& next, int ahead) {
   constexpr int kQuarter = kRowGroup / 4;

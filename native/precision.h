@@ -13,7 +13,7 @@ enum class Precision { float32, bfloat16, int8, int4 };
 
 constexpr int kBlock = 256;
 constexpr int kGroupInputs = 32;
-constexpr int kPadding = 64;           // int8 and int4 pad the inputs of a matrix with zeros to a multiple of it
+constexpr int kPadding = 64;         // int8 and int4 pad the inputs of a matrix with zeros to a multiple of it
 constexpr int kBFloat16Inputs = 32;  // bfloat16, to a multiple of this
 constexpr int kZeroNibble = 8;       // int4 stores q + 8
 

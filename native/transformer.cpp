@@ -178,8 +178,8 @@ void Transformer::attend(int layer, int head, const std::vector<Row>& rows, cons
   const std::size_t n = shape_.n_embd;
   kernels_.attention({qkv_.data() + span.first * 3 * n + head * d, 3 * n, cache_.half(), own.keys.data(),
                       own.values.data(), cache_.value_stride(), mixed_.data() + span.first * n + head * d, n,
-                      own.scores.data(), own.sums.data(), span.count, d, !is_integer(weights.precision()), first.position,
-                      1.0f / std::sqrt(float(d))});
+                      own.scores.data(), own.sums.data(), span.count, d, !is_integer(weights.precision()),
+                      first.position, 1.0f / std::sqrt(float(d))});
 }
 
 void Transformer::run_layer(int index, const std::vector<Row>& rows, const std::vector<Span>& spans, bool decoding,

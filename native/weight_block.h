@@ -6,8 +6,8 @@
 namespace gpt2lab {
 
 // A block of a tile of kTile outputs holds the weights, [steps][kTile] of four bytes; for int4 the groups' factors,
-// [groups][kTile] bytes; and the scales, [kTile] floats. A step of int8 holds four inputs. A step of int4 holds eight of
-// a group: the low halves of its bytes are inputs of the group's first half, the high halves those of the second.
+// [groups][kTile] bytes; and the scales, [kTile] floats. A step of int8 holds four inputs. A step of int4 holds eight
+// of a group: the low halves of its bytes are inputs of the group's first half, the high halves those of the second.
 template <Precision kP>
 struct WeightBlock {
   static constexpr int kStep = kTile * 4;

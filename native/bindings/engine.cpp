@@ -188,14 +188,14 @@ class Engine {
   using List = std::vector<T>;
   using StepResult = std::tuple<List<std::int32_t>, List<float>, List<int>, List<std::int32_t>, List<float>>;
 
-  // Feeds counts[i] of `tokens` to sequences[i]. Draws after each of the last draw_counts[i] tokens, as long as the drawn token is the one that was fed next, with the top[i] likeliest tokens
-  // for each draw. streams: seed, stream and first position of each; params, histories and biases are as in `sample`.
-  // Returns the ids and logprobs of all draws, the number of draws per sequence, and the ids and logprobs of the
-  // likeliest tokens. If a draw fails, the tokens fed are removed again.
-  // Arguments that change with every step, and results, are lists: for so few numbers they are cheaper than arrays.
+  // Feeds counts[i] of `tokens` to sequences[i]. Draws after each of the last draw_counts[i] tokens, as long as the
+  // drawn token is the one that was fed next, with the top[i] likeliest tokens for each draw. streams: seed, stream and
+  // first position of each; params, histories and biases are as in `sample`. Returns the ids and logprobs of all draws,
+  // the number of draws per sequence, and the ids and logprobs of the likeliest tokens. If a draw fails, the tokens fed
+  // are removed again. Arguments that change with every step, and results, are lists: for so few numbers they are
+  // cheaper than arrays.
   StepResult step(const List<std::int32_t>& sequences, const List<std::int32_t>& tokens,
-                  const List<std::int32_t>& counts, const List<std::int32_t>& draw_counts,
-                  const Array2<double>& params,
+                  const List<std::int32_t>& counts, const List<std::int32_t>& draw_counts, const Array2<double>& params,
                   const List<std::uint64_t>& streams, const List<std::int32_t>& history,
                   const List<std::int64_t>& history_offsets, const Array1<std::int32_t>& bias_ids,
                   const Array1<double>& bias_values, const Array1<std::int64_t>& bias_offsets,

@@ -32,8 +32,9 @@ namespace {
 
 constexpr Precision kPrecisions[] = {Precision::float32, Precision::bfloat16, Precision::int8, Precision::int4};
 // Those whose bits are the same on every processor.
-constexpr std::pair<Precision, const char*> kExactPrecisions[] = {
-    {Precision::float32, "float32"}, {Precision::int8, "int8"}, {Precision::int4, "int4"}};
+constexpr std::pair<Precision, const char*> kExactPrecisions[] = {{Precision::float32, "float32"},
+                                                                  {Precision::int8, "int8"},
+                                                                  {Precision::int4, "int4"}};
 
 std::mt19937 generator(1);
 
