@@ -56,7 +56,7 @@ def decode_seconds(engine: NativeEngine, batch: int) -> float:
     times = []
     for step in range(STEPS):
         start = time.perf_counter()
-        engine.forward(sequences, [[step + i] for i in range(batch)], given=False)
+        engine.forward(sequences, [[step + i] for i in range(batch)])
         times.append(time.perf_counter() - start)
     for sequence in sequences:
         engine.free_sequence(sequence)

@@ -65,7 +65,7 @@ def measure(size: str, precision: str, threads: int) -> dict[str, float]:
     times = []
     for token in range(STEPS):
         start = time.perf_counter()
-        logits = engine.forward([sequence], [[token]], given=False)
+        logits = engine.forward([sequence], [[token]])
         times.append(time.perf_counter() - start)
     if not np.isfinite(logits).all():
         raise SystemExit(f"sizes: {size} in {precision} computes logits that are not finite")

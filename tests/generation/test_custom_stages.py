@@ -12,7 +12,9 @@ import pytest
 
 import gpt2lab
 from gpt2lab import CustomStage
+from gpt2lab.engines.protocol import Draw
 from gpt2lab.errors import StageError, UsageError
+from gpt2lab.generation import custom_draws
 from gpt2lab.generation.requests import Request
 from gpt2lab.generation.scheduler import Scheduler
 from gpt2lab.generation.speculation import Speculation
@@ -115,6 +117,24 @@ def test_a_text_with_a_stage_of_ones_own_is_the_same_with_guesses_and_without(ta
         )
     }
     assert len(texts) == 1
+
+
+def test_only_logits_that_are_drawn_from_are_computed():
+    engine = gpt2lab.load(GOLDEN / "odd", precision="float32", threads=1).engine
+    sequence, alone = engine.new_sequence(), engine.new_sequence()
+    (plain,) = engine.step([alone], [PROMPT], [Draw(SamplingParams(temperature=0), 0, 0, 8)])
+    forward, n_rows = engine.forward, []
+
+    def counted(*arguments: Any) -> np.ndarray:
+        logits = forward(*arguments)
+        n_rows.append(len(logits))
+        return logits
+
+    engine.forward = counted
+    draw = Draw(SamplingParams(temperature=0), 0, 0, 8, PROMPT, 3, stages=(CustomStage(unchanged),))
+    (found,), errors = custom_draws.step(engine, [sequence], [[*PROMPT, plain[0].token, 300]], [draw])
+    assert found[0].token == plain[0].token and len(found) >= 2 and not errors
+    assert n_rows == [0, 3]
 
 
 def test_a_stream_goes_through_the_stages(tales):

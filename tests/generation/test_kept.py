@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gpt2lab
-from gpt2lab.engines.protocol import Drawn, Engine
+from gpt2lab.engines.protocol import Engine
 from gpt2lab.errors import UsageError
 from gpt2lab.generation import kept as module
 from gpt2lab.generation.kept import IDLE_SECONDS, KeptPrompts, n_common
@@ -23,7 +23,7 @@ from gpt2lab.generation.scheduler import Scheduler
 from gpt2lab.generation.speculation import Speculation
 from gpt2lab.sampling import SamplingParams
 
-from .test_scheduler import ToyEngine, by_hand, request, toy_draws
+from .test_scheduler import ToyEngine, by_hand, request
 from .test_speculation import Eager
 
 TINY = Path(__file__).parents[1] / "golden" / "tiny"
@@ -31,13 +31,12 @@ MUCH = 1 << 40
 
 
 class Toy(ToyEngine):
-    """A toy engine whose forks share blocks of 4 tokens; with ``tells_given``, logits depend on what was drawn."""
+    """A toy engine whose forks share blocks of 4 tokens; it lacks memory once, at the call ``short_at``."""
 
     kv_block_tokens = 4
 
-    def __init__(self, n_ctx: int = 2000, tells_given: bool = False) -> None:
+    def __init__(self, n_ctx: int = 2000) -> None:
         super().__init__(n_ctx)
-        self.tells_given = tells_given
         self.released = 0
         self.short_at: int | None = None
 
@@ -48,19 +47,11 @@ class Toy(ToyEngine):
     def release_memory(self) -> None:
         self.released += 1
 
-    def step(self, sequences, tokens, draws, given=None):
+    def step(self, sequences, tokens, draws):
         if len(self.calls) == self.short_at:
             self.short_at = None
             raise MemoryError
-        if not self.tells_given:
-            return super().step(sequences, tokens, draws, given)
-        rows: list[list[Drawn]] = []
-        for sequence, ids, draw, n in zip(sequences, tokens, draws, given, strict=True):
-            self.sequences[sequence] += [*ids[:n], *(1000 + id for id in ids[n:])]
-            assert not draw or draw.count == 1
-            rows.append(toy_draws(self.sequences[sequence], draw) if draw else [])
-        self.calls.append([list(ids) for ids in tokens])
-        return rows
+        return super().step(sequences, tokens, draws)
 
 
 Result = list[tuple[int, float]]
@@ -173,18 +164,6 @@ def test_kept_prompts_change_no_bit_and_take_no_more_than_they_may(tiny, rounds,
         kept.clear()
 
 
-@settings(max_examples=30)
-@given(cuts=st.lists(st.integers(0, 60), min_size=1, max_size=8), tells_given=st.booleans())
-def test_an_engine_that_computes_drawn_tokens_differently_finds_only_the_like(cuts, tells_given) -> None:
-    engine = Toy(n_ctx=40, tells_given=tells_given)
-    kept = KeptPrompts(engine, MUCH)
-    text: list[int] = [1] * 50
-    for n, cut in enumerate(cuts):
-        wanted = request([1, *text[:cut]], limit=10 + n, slide=True)
-        assert results(engine, [wanted], kept) == results(Toy(40, tells_given), [wanted])
-        text = [*wanted.prompt, *(token for token, _ in results(Toy(40, tells_given), [wanted])[0])][1:]
-
-
 @given(st.lists(st.integers(0, 1)), st.lists(st.integers(0, 1)))
 def test_the_common_prefix_is_counted(a: list[int], b: list[int]) -> None:
     n = n_common(a, b)
@@ -293,7 +272,7 @@ def test_wrong_guesses_at_the_end_of_a_sequence_are_not_kept() -> None:
     kept = KeptPrompts(engine, MUCH)
     sequence = engine.new_sequence()
     engine.step([sequence], [[1, 2, 3, 4, 5, 6]], [None])
-    kept.end(sequence, [1, 2, 3], 3)
+    kept.end(sequence, [1, 2, 3])
     assert engine.sequences == {sequence: [1, 2, 3]} and kept.held_bytes == 4
 
 

@@ -29,7 +29,6 @@ class ToyEngine:
         self.config = ModelConfig(n_vocab=N_VOCAB, n_ctx=n_ctx, n_embd=4, n_head=1, n_layer=1)
         self.sequences: dict[int, list[int]] = {}
         self.calls: list[list[list[int]]] = []
-        self.given: list[list[int]] = []
         self.made = 0
         self.fail_at: int | None = None
         self.kv_cache_bytes_per_token = 1
@@ -50,11 +49,10 @@ class ToyEngine:
     def truncate_sequence(self, sequence: int, length: int) -> None:
         del self.sequences[sequence][length:]
 
-    def step(self, sequences, tokens, draws, given=None):
+    def step(self, sequences, tokens, draws):
         assert len(set(sequences)) == len(sequences)
         assert all(len(ids) for ids in tokens)
         self.calls.append([list(ids) for ids in tokens])
-        self.given.append(given)
         if len(self.calls) == self.fail_at:
             raise KeyboardInterrupt
         rows = []
@@ -248,26 +246,6 @@ def test_a_sliding_sample_sees_the_window_of_its_length(n_prompt: int, batch_siz
     wanted = [request(range(n_prompt), n, limit=30, slide=True) for n in range(3)]
     assert run(engine, wanted, batch_size) == {n: by_hand(r, 8) for n, r in enumerate(wanted)}
     assert engine.sequences == {}
-
-
-def test_prompts_are_given_and_so_is_what_a_full_context_slides_to() -> None:
-    engine = ToyEngine(n_ctx=8)
-    run(engine, [request(range(6), limit=7, slide=True)])
-    fed = [(len(ids), given) for (ids,), (given,) in zip(engine.calls, engine.given, strict=True)]
-    assert fed == [(6, 6), (1, 0), (1, 0), (5, 5), (1, 0), (1, 0), (1, 0)]
-
-
-def test_guesses_behind_a_prompt_are_not_given() -> None:
-    engine = ToyEngine()
-    wanted = [request([1, 2, 3] * 9, stream, params=SamplingParams(temperature=0)) for stream in range(2)]
-    run(engine, wanted, speculation=Speculation(engine.config))
-    fed = [
-        (len(ids), n)
-        for tokens, given in zip(engine.calls, engine.given, strict=True)
-        for ids, n in zip(tokens, given, strict=True)
-    ]
-    assert any(0 < n < n_fed for n_fed, n in fed)
-    assert all(n in (0, 1, 26) for _, n in fed)
 
 
 def test_a_request_beyond_the_context_is_refused_unless_it_may_slide() -> None:

@@ -266,7 +266,7 @@ class Failing(ReferenceEngine):
         self.__dict__.update(checkpoint_like.__dict__)
         self.calls = 0
 
-    def step(self, sequences, tokens, draws, given=None):
+    def step(self, sequences, tokens, draws):
         self.calls += 1
         if self.calls % 5 == 0:
             raise SamplingError("no token is left")

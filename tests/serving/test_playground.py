@@ -39,8 +39,8 @@ def ids_of(logprobs):
     return [int(token.removeprefix("token_id:")) for token in logprobs["tokens"]]
 
 
-def logits_of(api, tokens, **more):
-    answer = api.http.post("/playground/logits", json={"tokens": tokens, **more})
+def logits_of(api, tokens):
+    answer = api.http.post("/playground/logits", json={"tokens": tokens})
     assert answer.status_code == 200 and answer.headers["content-type"] == "application/octet-stream", answer.text
     return np.frombuffer(answer.content, "<f4")
 
@@ -187,7 +187,7 @@ def test_logits_behind_drawn_tokens_are_those_that_the_next_was_drawn_from(api, 
     body = {"prompt": prompt or "", "max_tokens": 30, "seed": 5, "logprobs": 0, "return_tokens_as_token_ids": True}
     drawn = ids_of(api.complete(**body, ignore_eos=True).json()["choices"][0]["logprobs"])
     for place in (1, 10, 29):
-        logits = logits_of(api, prompt + drawn[:place], drawn=place)
+        logits = logits_of(api, (prompt or [50256]) + drawn[:place])
         position = max(1, len(prompt)) + place
         assert drawn[place] == sample(logits, SamplingParams(), seed=5, stream=0, position=position)
 
@@ -225,7 +225,6 @@ def test_a_client_that_leaves_before_its_logits_holds_nothing(api):
         ({"tokens": [True]}, "tokens"),
         ({"tokens": "text"}, "tokens"),
         ({"tokens": [262] * 513}, "tokens"),
-        ({"tokens": [1], "drawn": 2}, "drawn"),
         ({}, "tokens"),
         ({"tokens": [1], "top": 5}, "top"),
     ],
@@ -253,9 +252,9 @@ class Counting:
         self.fed = 0
         self._engine = engine
 
-    def forward(self, sequences, tokens, outputs, *, given):
+    def forward(self, sequences, tokens, outputs):
         self.fed += len(tokens[0])
-        return self._engine.forward(sequences, tokens, outputs, given=given)
+        return self._engine.forward(sequences, tokens, outputs)
 
     def __getattr__(self, name):
         return getattr(self._engine, name)
@@ -268,8 +267,8 @@ def row_of(reading):
     return ended.value.value
 
 
-def first_reading(engine, tokens, drawn):
-    return row_of(LogitReader(engine, Tokenizer.gpt2(), Sequences(engine)).read(tokens, drawn))
+def first_reading(engine, tokens):
+    return row_of(LogitReader(engine, Tokenizer.gpt2(), Sequences(engine)).read(tokens))
 
 
 def test_looking_around_in_a_text_reads_only_what_is_new(exact):
@@ -278,21 +277,20 @@ def test_looking_around_in_a_text_reads_only_what_is_new(exact):
     prompts = KeptPrompts(engine, 10**9)  # type: ignore[arg-type]
     reader = LogitReader(engine, Tokenizer.gpt2(), prompts)  # type: ignore[arg-type]
     text, other = list(range(1000, 1300)), [7] * 20
-    for tokens, drawn, fed in [
-        (text[:100], 0, 100),
-        (text[:101], 0, 1),
-        (text[:300], 0, 199),
-        (text[:50], 0, 1),  # what is kept stays
-        (text[:299], 0, 1),
-        (text[:200] + other, 0, 20),  # a branch
-        (text[:210], 0, 1),  # what was read before the branch is still known
-        (text[:210], 30, 30 if exact.engine.tells_given else 1),  # the same, but its end was drawn
-        ([5], 0, 1),
+    for tokens, fed in [
+        (text[:100], 100),
+        (text[:101], 1),
+        (text[:300], 199),
+        (text[:50], 1),  # what is kept stays
+        (text[:299], 1),
+        (text[:200] + other, 20),  # a branch
+        (text[:210], 1),  # what was read before the branch is still known
+        ([5], 1),
     ]:
         before = engine.fed
-        row = row_of(reader.read(tokens, drawn))
-        assert engine.fed - before == fed, (len(tokens), drawn)
-        assert np.array_equal(row, first_reading(exact.engine, tokens, drawn))
+        row = row_of(reader.read(tokens))
+        assert engine.fed - before == fed, len(tokens)
+        assert np.array_equal(row, first_reading(exact.engine, tokens))
     prompts.clear()
 
 
@@ -301,8 +299,8 @@ def test_a_reader_gives_its_sequences_back(exact):
     prompts = KeptPrompts(exact.engine, 10**9)
     reader = LogitReader(exact.engine, exact.tokenizer, prompts)
     for tokens in ([1, 2, 3], [1, 2], [9] * 40, [1, 5]):
-        row_of(reader.read(tokens, 0))
-    half = reader.read([8] * 300, 0)
+        row_of(reader.read(tokens))
+    half = reader.read([8] * 300)
     next(half)
     half.close()  # the client has left
     prompts.clear()
@@ -312,8 +310,8 @@ def test_a_reader_gives_its_sequences_back(exact):
 def test_ids_without_text_have_no_logit_and_no_bytes(tales):
     """Check ids of a vocabulary that was rounded up."""
     row = np.zeros((1, 50304), np.float32)
-    engine = SimpleNamespace(new_sequence=lambda: 0, forward=lambda *_, given: row, free_sequence=lambda _: None)
-    read = row_of(LogitReader(engine, tales.tokenizer, Sequences(engine)).read([1], 0))
+    engine = SimpleNamespace(new_sequence=lambda: 0, forward=lambda *_: row, free_sequence=lambda _: None)
+    read = row_of(LogitReader(engine, tales.tokenizer, Sequences(engine)).read([1]))
     assert np.isneginf(read[50257:]).all() and not read[:50257].any()
     model = SimpleNamespace(config=SimpleNamespace(n_vocab=50304))
     served = SimpleNamespace(name="padded", tokenizer=tales.tokenizer, model=model)

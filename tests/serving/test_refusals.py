@@ -106,7 +106,7 @@ def test_a_bad_value_is_400_and_its_field_is_named(api, field, value):
         ("/v1/completions", "Seed", "seed"),
         ("/tokenize", "promt", "prompt"),
         ("/detokenize", "token", "tokens"),
-        ("/playground/logits", "draw", "drawn"),
+        ("/playground/logits", "token", "tokens"),
     ],
 )
 def test_a_field_that_is_nearly_a_known_one_is_refused_with_that_name(api, path, field, meant):

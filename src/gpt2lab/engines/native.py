@@ -46,11 +46,11 @@ class NativeEngine:
     Matrices are held in ``precision``, keys and values in ``kv_precision`` (default: float32 with float32 weights, else
     float16); see ``docs/precision.md``. Packed weights are cached: see :mod:`gpt2lab.engines.loading`.
 
-    A row's logits depend only on its sequence, and on which of its tokens were given and which drawn: not on the other
-    rows of a call, on how a prompt is cut into calls, or on the number of threads. The kernels are the fastest that the
-    CPU can run; the environment variable ``GPT2LAB_ISA`` (``amx``, ``avx512vnni``, ``avx512``, ``avxvnni``, ``avx2``,
-    ``dotprod``, ``baseline``) selects others. Raises :class:`UsageError` for a bad number of threads or an instruction
-    set that the CPU lacks, :class:`~gpt2lab.errors.CheckpointError` for a tensor that cannot be read.
+    A row's logits depend only on its sequence: not on the other rows of a call, on how a text is cut into calls, or on
+    the number of threads. The kernels are the fastest that the CPU can run; the environment variable ``GPT2LAB_ISA``
+    (``amx``, ``avx512vnni``, ``avx512``, ``avxvnni``, ``avx2``, ``dotprod``, ``baseline``) selects others. Raises
+    :class:`UsageError` for a bad number of threads or an instruction set that the CPU lacks,
+    :class:`~gpt2lab.errors.CheckpointError` for a tensor that cannot be read.
     """
 
     def __init__(
@@ -108,11 +108,6 @@ class NativeEngine:
         """The number of tokens in a block of keys and values; forks share blocks that are full."""
         return _native.KV_BLOCK_TOKENS
 
-    @property
-    def tells_given(self) -> bool:
-        """Whether given tokens are computed in another way than drawn ones."""
-        return False
-
     def new_sequence(self) -> int:
         """Make an empty sequence; :meth:`free_sequence` releases its memory."""
         return int(self._core.new_sequence())
@@ -150,14 +145,11 @@ class NativeEngine:
         sequences: Sequence[int],
         tokens: Sequence[Sequence[int]],
         outputs: Literal["last", "all", "none"] = "last",
-        *,
-        given: bool = True,
     ) -> npt.NDArray[np.float32]:
         """Append ``tokens[i]`` to ``sequences[i]`` and return float32 logits.
 
         ``[len(sequences), n_vocab]`` for ``"last"``, ``[all tokens, n_vocab]`` for ``"all"``, ``[0, n_vocab]`` for
-        ``"none"``. ``given`` says whether the tokens count as a prompt's, see :meth:`step`. Raises
-        :class:`ContextError` if a sequence would exceed ``n_ctx`` tokens.
+        ``"none"``. Raises :class:`ContextError` if a sequence would exceed ``n_ctx`` tokens.
         """
         counts = np.fromiter((len(t) for t in tokens), np.int32, len(tokens))
         flat = _int32(np.concatenate([np.asarray(t) for t in tokens])) if len(tokens) else np.empty(0, np.int32)
@@ -171,11 +163,7 @@ class NativeEngine:
         return logits
 
     def step(
-        self,
-        sequences: Sequence[int],
-        tokens: Sequence[Sequence[int]],
-        draws: Sequence[Draw | None],
-        given: Sequence[int] | None = None,
+        self, sequences: Sequence[int], tokens: Sequence[Sequence[int]], draws: Sequence[Draw | None]
     ) -> list[list[Drawn]]:
         """Feed tokens and draw after them in one call of the core; see :meth:`gpt2lab.engines.protocol.Engine.step`.
 

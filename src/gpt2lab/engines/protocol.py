@@ -55,8 +55,8 @@ class Drawn(NamedTuple):
 class Engine(Protocol):
     """A GPT-2 that can run several sequences at once.
 
-    The results for a sequence depend only on that sequence's tokens, and on which of them were given and which drawn:
-    not on the rest of the call, nor on how a prompt was cut into calls.
+    The results for a sequence depend only on that sequence's tokens: not on the rest of the call, nor on how the tokens
+    were cut into calls.
     """
 
     config: ModelConfig
@@ -71,10 +71,6 @@ class Engine(Protocol):
 
         Forks share the blocks that were full when they were made.
         """
-
-    @property
-    def tells_given(self) -> bool:
-        """Whether a token's numbers depend on whether it was given or drawn: see :meth:`step`."""
 
     def new_sequence(self) -> int:
         """Return the handle of a new, empty sequence. It takes memory until :meth:`free_sequence`."""
@@ -101,16 +97,9 @@ class Engine(Protocol):
         """Return the memory of keys and values that no sequence uses to the system."""
 
     def forward(
-        self,
-        sequences: Sequence[int],
-        tokens: Sequence[Sequence[int]],
-        outputs: Outputs = "last",
-        *,
-        given: bool = True,
+        self, sequences: Sequence[int], tokens: Sequence[Sequence[int]], outputs: Outputs = "last"
     ) -> npt.NDArray[np.float32]:
         """Feed ``tokens[i]`` (at least one) to ``sequences[i]`` (all different) and return logits.
-
-        ``given`` is whether the tokens count as a prompt's or as drawn, see :meth:`step`.
 
         Returns float32 logits that the caller owns: ``[len(sequences), n_vocab]`` after the last token of each for
         ``"last"``; ``[sum of len(tokens[i]), n_vocab]`` for ``"all"``; ``[0, n_vocab]`` for ``"none"``.
@@ -118,17 +107,9 @@ class Engine(Protocol):
         """
 
     def step(
-        self,
-        sequences: Sequence[int],
-        tokens: Sequence[Sequence[int]],
-        draws: Sequence[Draw | None],
-        given: Sequence[int] | None = None,
+        self, sequences: Sequence[int], tokens: Sequence[Sequence[int]], draws: Sequence[Draw | None]
     ) -> list[list[Drawn]]:
         """Feed ``tokens[i]`` (at least one) to ``sequences[i]`` (all different) and draw as ``draws[i]`` says.
-
-        The first ``given[i]`` of ``tokens[i]`` (default: all) belong to a prompt; the others were drawn or guessed. An
-        engine may compute the two in different ways: a prompt's tokens in the way that is fastest for many, drawn ones
-        in the way that is fastest for few. Each way gives a token the same numbers whatever else is in the call.
 
         If ``draws[i]`` is None, nothing is drawn. If its ``count`` is above 1, the first draw is from the logits before
         the first guess; as long as the token drawn equals the guess that was fed, it joins the history and the next is

@@ -47,11 +47,6 @@ class ReferenceEngine:
         """Return 0: a sequence that grows is copied as a whole."""
         return 0
 
-    @property
-    def tells_given(self) -> bool:
-        """Return False: all tokens are computed in one way."""
-        return False
-
     def new_sequence(self) -> int:
         """Make an empty sequence."""
         config = self.config
@@ -81,12 +76,7 @@ class ReferenceEngine:
         self._past[sequence] = self._past[sequence][:, :, :, :length].copy()  # a view would hold all of it
 
     def forward(
-        self,
-        sequences: Sequence[int],
-        tokens: Sequence[Sequence[int]],
-        outputs: Outputs = "last",
-        *,
-        given: bool = True,
+        self, sequences: Sequence[int], tokens: Sequence[Sequence[int]], outputs: Outputs = "last"
     ) -> npt.NDArray[np.float32]:
         """Feed tokens and return their logits; see :meth:`gpt2lab.engines.protocol.Engine.forward`."""
         rows = [np.empty((0, self.config.n_vocab), np.float32)]
@@ -98,11 +88,7 @@ class ReferenceEngine:
         return np.concatenate(rows)
 
     def step(
-        self,
-        sequences: Sequence[int],
-        tokens: Sequence[Sequence[int]],
-        draws: Sequence[Draw | None],
-        given: Sequence[int] | None = None,
+        self, sequences: Sequence[int], tokens: Sequence[Sequence[int]], draws: Sequence[Draw | None]
     ) -> list[list[Drawn]]:
         """Feed tokens and draw after them; see :meth:`gpt2lab.engines.protocol.Engine.step`."""
         drawn: list[list[Drawn]] = []

@@ -21,11 +21,7 @@ if TYPE_CHECKING:
 
 
 def step(
-    engine: Engine,
-    sequences: Sequence[int],
-    tokens: Sequence[Sequence[int]],
-    draws: Sequence[Draw | None],
-    given: Sequence[int],
+    engine: Engine, sequences: Sequence[int], tokens: Sequence[Sequence[int]], draws: Sequence[Draw | None]
 ) -> tuple[list[list[Drawn]], dict[int, StageError]]:
     """Run :meth:`gpt2lab.engines.protocol.Engine.step`, with custom stages.
 
@@ -36,20 +32,14 @@ def step(
     errors: dict[int, StageError] = {}
     others = [i for i in range(len(sequences)) if i not in custom]
     if others:
-        rows = engine.step(
-            [sequences[i] for i in others],
-            [tokens[i] for i in others],
-            [draws[i] for i in others],
-            [given[i] for i in others],
-        )
+        rows = engine.step([sequences[i] for i in others], [tokens[i] for i in others], [draws[i] for i in others])
         for i, row in zip(others, rows, strict=True):
             drawn[i] = row
-    logits = _last_logits(
-        engine, [sequences[i] for i in custom], [tokens[i] for i in custom], [given[i] for i in custom]
-    )
+    counts = [draw.count for draw in custom.values()]
+    logits = _last_logits(engine, [sequences[i] for i in custom], [tokens[i] for i in custom], counts)
     for (i, draw), found in zip(custom.items(), logits, strict=True):
         try:
-            for each in draw_rows(found[-draw.count :], tokens[i][-draw.count :], draw):
+            for each in draw_rows(found, tokens[i][-draw.count :], draw):
                 drawn[i].append(each)
         except StageError as error:
             errors[i] = error
@@ -59,21 +49,14 @@ def step(
 
 
 def _last_logits(
-    engine: Engine, sequences: Sequence[int], tokens: Sequence[Sequence[int]], given: Sequence[int]
+    engine: Engine, sequences: Sequence[int], tokens: Sequence[Sequence[int]], counts: Sequence[int]
 ) -> list[npt.NDArray[np.float32]]:
-    """Feed ``tokens[i]``; return the logits after the last given token and after each drawn or guessed token."""
-    rows: list[list[npt.NDArray[np.float32]]] = [[] for _ in sequences]
-    prompts = [i for i, n in enumerate(given) if n]
-    if prompts:
-        fed = [tokens[i][: given[i]] for i in prompts]
-        logits = engine.forward([sequences[i] for i in prompts], fed, "last", given=True)
-        for i, row in zip(prompts, logits, strict=True):
-            rows[i].append(row[None])
-    others = [i for i, n in enumerate(given) if n < len(tokens[i])]
-    if others:
-        fed = [tokens[i][given[i] :] for i in others]
-        logits = engine.forward([sequences[i] for i in others], fed, "all", given=False)
-        ends = np.cumsum([len(ids) for ids in fed])[:-1]
-        for i, part in zip(others, np.split(logits, ends), strict=True):
-            rows[i].append(part)
-    return [np.concatenate(parts) for parts in rows]
+    """Feed ``tokens[i]``; return the logits ``[counts[i], n_vocab]`` after the last ``counts[i]`` of them.
+
+    The tokens before these are fed in a call of their own, because the logits of a whole chunk would take much memory.
+    """
+    before = {sequences[i]: tokens[i][:-n] for i, n in enumerate(counts) if len(tokens[i]) > n}
+    if before:
+        engine.forward([*before], [*before.values()], "none")
+    logits = engine.forward(sequences, [ids[-n:] for ids, n in zip(tokens, counts, strict=True)], "all")
+    return np.split(logits, np.cumsum(counts)[:-1])

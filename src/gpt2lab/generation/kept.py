@@ -33,7 +33,6 @@ MEMORY_SHARE = 4
 
 T = TypeVar("T")
 _Text = tuple[int, ...]
-"""Token ids; ``~id`` for a drawn token if the engine computes given and drawn tokens in different ways."""
 
 
 class _Entry(NamedTuple):
@@ -74,13 +73,13 @@ class KeptPrompts(Sequences):
         """Bytes of keys and values that are kept; blocks that several texts share count once."""
         return len(self._references) * self._block_bytes
 
-    def begin(self, tokens: Sequence[int], n_given: int, client: Hashable = None) -> Begun:
+    def begin(self, tokens: Sequence[int], client: Hashable = None) -> Begun:
         """Return a new sequence that holds the longest kept prefix of ``tokens``."""
         with self._lock:
-            known, text = self._longest(self._marked(tokens, n_given), client)
+            known, text = self._longest(tuple(tokens), client)
             if known:
                 return Begun(self._continued(self._used(client, text), known), known)
-        return super().begin(tokens, n_given, client)
+        return super().begin(tokens, client)
 
     def fork(self, sequence: int, n_tokens: int) -> int:
         """Return a copy of a sequence that holds ``n_tokens``."""
@@ -90,16 +89,16 @@ class KeptPrompts(Sequences):
             self._blocks[fork] = list(blocks)
             return fork
 
-    def share(self, sequence: int, tokens: Sequence[int], n_given: int, client: Hashable = None) -> None:
+    def share(self, sequence: int, tokens: Sequence[int], client: Hashable = None) -> None:
         """Keep a copy of a sequence that begins with ``tokens``."""
-        if not self._covered(self._marked(tokens, n_given), client):
-            self.end(self.fork(sequence, len(tokens)), tokens, n_given, client)
+        if not self._covered(tuple(tokens), client):
+            self.end(self.fork(sequence, len(tokens)), tokens, client)
 
-    def end(self, sequence: int, tokens: Sequence[int], n_given: int, client: Hashable = None) -> None:
+    def end(self, sequence: int, tokens: Sequence[int], client: Hashable = None) -> None:
         """Keep a sequence that begins with ``tokens``, or free it."""
         if not tokens:
             return self.free(sequence)
-        text = self._marked(tokens, n_given)
+        text = tuple(tokens)
         with self._lock:
             if longer := self._covered(text, client):
                 self._used(client, longer)
@@ -147,11 +146,6 @@ class KeptPrompts(Sequences):
         return call()
 
     # ---- texts ------------------------------------------------------------------------------------------------------
-
-    def _marked(self, tokens: Sequence[int], n_given: int) -> _Text:
-        if not self._engine.tells_given:
-            return tuple(tokens)
-        return (*tokens[:n_given], *(~id for id in tokens[n_given:]))
 
     def _near(self, text: _Text, client: Hashable) -> list[_Text]:
         """Return the texts of ``client`` next to ``text`` in the order of sorting: no others have more in common."""

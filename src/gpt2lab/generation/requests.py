@@ -61,8 +61,6 @@ class Lane:
     start: int = 0
     fed: int = 0
     sequence: int | None = None
-    given: int = 0
-    """Length of the part of ``text`` that is fed as a prompt: the request's prompt, or the whole text after a slide."""
     client: Hashable = None
     """The client whose kept prompts it may continue."""
     known: int = 0

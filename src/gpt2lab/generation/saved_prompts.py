@@ -41,15 +41,15 @@ def save_prompt(path: Path, tokens: Sequence[int], engine: Engine, sequences: Se
 
     Raises :class:`~gpt2lab.errors.CheckpointError` if the file cannot be written.
     """
-    sequence, known = sequences.begin(tokens, len(tokens))
+    sequence, known = sequences.begin(tokens)
     try:
         for start in range(known, len(tokens), PREFILL_CHUNK):
-            engine.forward([sequence], [tokens[start : start + PREFILL_CHUNK]], "none", given=True)
+            engine.forward([sequence], [tokens[start : start + PREFILL_CHUNK]], "none")
         values = engine.read_sequence(sequence)
     except BaseException:
         sequences.free(sequence)
         raise
-    sequences.end(sequence, tokens, len(tokens))
+    sequences.end(sequence, tokens)
     facts = {"format": FORMAT, "tokens": json.dumps(list(tokens)), **_texts(origin)}
     facts["sha256"] = _digest(facts, values)
     precision = PRECISIONS[values.dtype.name]
@@ -77,7 +77,7 @@ def load_prompt(path: Path, engine: Engine, sequences: Sequences, origin: Origin
     values = tensors[_TENSOR].file.array(tensors[_TENSOR].start, precision.dtype, stored.shape)
     if values.dtype.name != origin.kv_precision or facts.pop("sha256", "") != _digest(facts, values):
         raise CheckpointError(f"{path} is damaged: its checksum differs")
-    sequences.end(engine.write_sequence(values), tokens, len(tokens))
+    sequences.end(engine.write_sequence(values), tokens)
     return tokens
 
 

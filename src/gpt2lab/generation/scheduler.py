@@ -120,13 +120,12 @@ class Scheduler:
             raise ContextError(f"{n_fed} tokens are more than the {self._n_ctx} of the model's context")
         start = window_start(n_prompt, self._n_ctx)
         key = (client, request.prompt[start:])
-        prompt = self._prompts.setdefault(key, PromptLane(list(key[1][:-1]), key=key, given=n_prompt, client=client))
+        prompt = self._prompts.setdefault(key, PromptLane(list(key[1][:-1]), key=key, client=client))
         prompt.unstarted += 1
         counts = request.params.penalises or request.stages
         sample = SampleLane(
             text=list(request.prompt),
             start=start,
-            given=n_prompt,
             client=client,
             id=next(self._ids),
             request=request,
@@ -168,8 +167,7 @@ class Scheduler:
         if self._speculation:
             self._guess(lanes, tokens, draws, self._speculation)
         began = perf_counter()
-        given = [min(max(lane.given - lane.fed, 0), len(ids)) for lane, ids in zip(lanes, tokens, strict=True)]
-        drawn, errors = self._run(lanes, tokens, draws, given)
+        drawn, errors = self._run(lanes, tokens, draws)
         seconds = perf_counter() - began
         events: list[Event] = []
         for place, (lane, fed, draw, row) in enumerate(zip(lanes, tokens, draws, drawn, strict=True)):
@@ -268,15 +266,15 @@ class Scheduler:
         return sample
 
     def _run(
-        self, lanes: list[Lane], tokens: list[list[int]], draws: list[Draw | None], given: list[int]
+        self, lanes: list[Lane], tokens: list[list[int]], draws: list[Draw | None]
     ) -> tuple[list[list[Drawn]], dict[int, StageError]]:
         """Run a step of the engine; return the tokens drawn, and the errors of custom stages by place."""
         sequences = [self._sequences.open(lane) for lane in lanes]
         if not any(draw and draw.stages for draw in draws):  # the usual case
-            return self._all_sequences.relieved(lambda: self._engine.step(sequences, tokens, draws, given)), {}
+            return self._all_sequences.relieved(lambda: self._engine.step(sequences, tokens, draws)), {}
         from gpt2lab.generation import custom_draws  # imported only for custom stages, because it takes time
 
-        return custom_draws.step(self._engine, sequences, tokens, draws, given)
+        return custom_draws.step(self._engine, sequences, tokens, draws)
 
     def _guess(
         self, lanes: list[Lane], tokens: list[list[int]], draws: list[Draw | None], speculation: Speculation
@@ -325,7 +323,6 @@ class Scheduler:
         elif len(text) - sample.start > self._n_ctx:
             self._sequences.free(sample)
             sample.start = sample.fed = window_start(len(text), self._n_ctx)
-            sample.given = len(text)
         elif sample.fed >= len(text) and sample.sequence is not None:  # wrong guesses were fed
             sample.fed = len(text) - 1
             self._engine.truncate_sequence(sample.sequence, sample.fed - sample.start)

@@ -32,11 +32,10 @@ class Sequences:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    def begin(self, tokens: Sequence[int], n_given: int, client: Hashable = None) -> Begun:
+    def begin(self, tokens: Sequence[int], client: Hashable = None) -> Begun:
         """Return a new sequence that holds the longest known prefix of ``tokens``.
 
-        The first ``n_given`` of them count as given, the others as drawn: see
-        :meth:`gpt2lab.engines.protocol.Engine.step`. Only texts of the same ``client`` are known.
+        Only texts of the same ``client`` are known.
         """
         return Begun(self._engine.new_sequence(), 0)
 
@@ -44,10 +43,10 @@ class Sequences:
         """Return a copy of a sequence that holds ``n_tokens``."""
         return self._engine.fork_sequence(sequence)
 
-    def share(self, sequence: int, tokens: Sequence[int], n_given: int, client: Hashable = None) -> None:
+    def share(self, sequence: int, tokens: Sequence[int], client: Hashable = None) -> None:
         """Make known a sequence that begins with ``tokens``; its caller goes on with it."""
 
-    def end(self, sequence: int, tokens: Sequence[int], n_given: int, client: Hashable = None) -> None:
+    def end(self, sequence: int, tokens: Sequence[int], client: Hashable = None) -> None:
         """Take a sequence that begins with ``tokens`` from a caller that needs it no longer."""
         self.free(sequence)
 
@@ -73,7 +72,7 @@ class LaneSequences:
     def open(self, lane: Lane) -> int:
         """Return the sequence of a lane. If it has none, it gets one that holds as much of its text as is kept."""
         if lane.sequence is None:
-            lane.sequence, lane.known = self._all.begin(lane.before, lane.given - lane.start, lane.client)
+            lane.sequence, lane.known = self._all.begin(lane.before, lane.client)
             self._owned.add(lane.sequence)
             lane.fed = lane.start + lane.known
         return lane.sequence
@@ -91,15 +90,15 @@ class LaneSequences:
     def share(self, sample: SampleLane) -> None:
         """Keep the prompt of a sample that goes on."""
         if sample.sequence is not None:
-            prompt = sample.text[sample.start : sample.given]
-            self._all.share(sample.sequence, prompt, len(prompt), sample.client)
+            prompt = sample.text[sample.start : len(sample.request.prompt)]
+            self._all.share(sample.sequence, prompt, sample.client)
 
     def keep(self, lane: Lane) -> None:
         """Hand over the sequence of a lane that ends."""
         if lane.sequence is not None:
             self._owned.discard(lane.sequence)
             held = lane.before[: lane.fed - lane.start]  # its sequence may also hold wrong guesses
-            self._all.end(lane.sequence, held, lane.given - lane.start, lane.client)
+            self._all.end(lane.sequence, held, lane.client)
             lane.sequence = None
 
     def free(self, lane: Lane) -> None:

@@ -26,9 +26,6 @@ if TYPE_CHECKING:
 MAX_TEMPERATURE = 1.5
 """The highest temperature at which n-grams are looked up; above it a text hardly ever repeats one."""
 
-PROMPT = 16
-"""The fewest tokens that a draft model is fed as a prompt, the way that is fastest for many tokens."""
-
 CATCH_UP = 256
 """The most tokens of the texts that the draft model is fed to catch up before a step."""
 
@@ -241,9 +238,8 @@ class _Draft:
         while work:
             sequences = [self._sequence(wishes[i].guesser) for i in work]
             draws = [self._draw(wishes[i], tokens, guesses[i]) for i, tokens in work.items()]
-            given = [len(tokens) if len(tokens) >= PROMPT else 0 for tokens in work.values()]
             try:
-                drawn = self._engine.step(sequences, list(work.values()), draws, given)
+                drawn = self._engine.step(sequences, list(work.values()), draws)
             except SamplingError:  # the main model may well succeed
                 for i in work:
                     self.free(wishes[i].guesser)

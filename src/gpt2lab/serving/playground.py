@@ -69,10 +69,9 @@ def add_playground(app: FastAPI, service: Service) -> None:
         check(body, served)
         if service.draining:
             raise stopping()
-        n_given = len(body.tokens) - body.drawn
-        tokens = [*or_start(body.tokens[:n_given], served.tokenizer), *body.tokens[n_given:]]
+        tokens = or_start(body.tokens, served.tokenizer)
         account = request.scope[ACCOUNT]
-        job = Job([None], [partial(served.logits.read, tokens, body.drawn, account)])
+        job = Job([None], [partial(served.logits.read, tokens, account)])
         reserved = account.reserve(len(body.tokens))
         try:
             hand_over(served, job, len(body.tokens))
@@ -104,17 +103,13 @@ def vocabulary_of(served: ServedModel) -> tuple[bytes, str]:
 def check(body: LogitsRequest, served: ServedModel) -> None:
     """Raise :class:`ApiError` for tokens that the model cannot read."""
     config = served.model.config
-    from_nothing = body.drawn == len(body.tokens)  # then the text begins with the start token, which takes a place
-    if len(body.tokens) + from_nothing > config.n_ctx:
-        n_tokens = len(body.tokens) + from_nothing
-        message = f"This model's maximum context length is {config.n_ctx} tokens: tokens has {n_tokens}"
+    if len(body.tokens) > config.n_ctx:
+        message = f"This model's maximum context length is {config.n_ctx} tokens: tokens has {len(body.tokens)}"
         raise ApiError(400, message, param="tokens", code="context_length_exceeded")
     if unknown := [id for id in body.tokens if id >= config.n_vocab]:
         message = f"tokens: there is no token {unknown[0]}; ids go up to {config.n_vocab - 1}"
         raise ApiError(400, message, param="tokens")
-    if body.drawn > len(body.tokens):
-        raise ApiError(400, f"drawn: {body.drawn} exceeds the {len(body.tokens)} tokens", param="drawn")
-    if from_nothing and served.tokenizer.end_of_text is None:
+    if not body.tokens and served.tokenizer.end_of_text is None:
         raise ApiError(400, "tokens must not be empty: this model has no start token", param="tokens")
 
 

@@ -122,9 +122,6 @@ class LogitsRequest(_Strict):
 
     model: str | None = None
     tokens: IdsField = Field(description="The tokens so far; empty at the start of a text.")
-    drawn: int = Field(
-        0, ge=0, description="The number of tokens at the end that a completion drew; these may be rounded differently."
-    )
 
 
 class TokenizeRequest(_Strict):

@@ -108,14 +108,13 @@ const answered = new Map(); // the least recently used first
 const asked = new Map();
 
 /**
- * Return the logits of the token after `ids`, `[n_vocab]`. `drawn` is the number of the last ids that a completion drew;
- * with it, the logits equal, to the last bit, those from which the completion drew the next token. Equal requests at the same
- * time are sent once; the request is aborted when no caller waits for it any more.
- * @param {string} model @param {number[]} ids @param {Stop & {drawn?: number}} [options]
+ * Return the logits of the token after `ids`, `[n_vocab]`. They equal, to the last bit, those from which a completion draws
+ * the next token. Equal requests at the same time are sent once; the request is aborted when no caller waits for it any more.
+ * @param {string} model @param {number[]} ids @param {Stop} [options]
  * @returns {Promise<Float32Array>}
  */
-export async function logits(model, ids, { signal, drawn = 0 } = {}) {
-  const key = `${model}\n${drawn}\n${ids}`;
+export async function logits(model, ids, { signal } = {}) {
+  const key = `${model}\n${ids}`;
   const known = answered.get(key);
   if (known) {
     answered.delete(key);
@@ -123,7 +122,7 @@ export async function logits(model, ids, { signal, drawn = 0 } = {}) {
     return known;
   }
   signal?.throwIfAborted();
-  const question = asked.get(key) ?? ask(key, { model, tokens: ids, drawn });
+  const question = asked.get(key) ?? ask(key, { model, tokens: ids });
   question.waiting += 1;
   const leave = () => {
     question.waiting -= 1;

@@ -92,21 +92,27 @@ export class Run {
 
   /** Return the prompt of the request that draws this run. */
   get prompt() {
-    const ids = this.inherited.map(({ id }) => id);
-    return this.parent && ids.length ? [...this.tree.leadIds, ...ids] : ids;
+    return [...this.#givenLead, ...this.inherited.map(({ id }) => id)];
   }
 
-  /**
-   * Return the request for the logits of `place`: `ids`, the last `drawn` of which were drawn, not given; the server may
-   * compute those with other kernels. Penalties count the same ids.
-   * @param {number} place
-   */
-  questionAt(place) {
-    const owner = this.ownerOf(place);
-    const drawn = owner.drawn.slice(0, Math.max(0, place - owner.inherited.length)).map(({ id }) => id);
-    return drawn.length || place === owner.inherited.length
-      ? { ids: [...owner.prompt, ...drawn], drawn: drawn.length }
-      : { ids: owner.prompt.slice(0, place), drawn: 0 };
+  /** The ids before the text that are part of {@link prompt}. */
+  get #givenLead() {
+    return this.parent && this.inherited.length ? this.tree.leadIds : [];
+  }
+
+  /** Return the ids that the model reads before it draws the token at `place`. @param {number} place */
+  contextAt(place) {
+    return [...this.tree.leadIds, ...this.#idsBefore(place)];
+  }
+
+  /** Return those of them that penalties count. @param {number} place */
+  historyAt(place) {
+    return [...this.ownerOf(place).#givenLead, ...this.#idsBefore(place)];
+  }
+
+  /** @param {number} place */
+  #idsBefore(place) {
+    return this.entries().slice(0, place).map(({ id }) => id);
   }
 
   /** Return the position of the random number that draws the token at `place`. @param {number} place */

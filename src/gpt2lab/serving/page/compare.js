@@ -113,8 +113,9 @@ async function parting(cards, columns, { prompt, vocabulary, api, signal }) {
   const [one, other] = columns.map(({ ids }) => ids);
   const at = one.findIndex((id, place) => id !== other[place]);
   if (at < 0) return element("p", {}, `Both drew the same ${one.length} tokens.`);
-  const before = [...prompt, ...one.slice(0, at)];
-  const rows = await Promise.all(cards.map(({ id }) => api.logits(id, before, { signal, drawn: at })));
+  const ask = (/** @type {ModelCard} */ card) =>
+    api.logits(card.id, [...orStart(prompt, card), ...one.slice(0, at)], { signal });
+  const rows = await Promise.all(cards.map(ask));
   const [p, q] = rows.map((logits) => stages(logits)[0].probabilities);
   const title = at === 0 ? "They diverge at the first token" : `They diverge after ${at} ${at === 1 ? "token" : "tokens"}`;
   const [there, back] = [divergence(p, q), divergence(q, p)].map((nats) => nats.toFixed(2));
@@ -146,6 +147,11 @@ function partingTable(cards, columns, { p, q, at, vocabulary }) {
     return element("tr", {}, label, cell(p[id]), cell(q[id]), element("td", {}, ratioText(Math.log(p[id] / q[id]))));
   });
   return table("Both models where the texts diverge", null, [...cards.map(({ id }) => id), `for ${cards[0].id}`], rows);
+}
+
+/** Return `prompt` or, if it is empty, the id that starts a text. @param {number[]} prompt @param {ModelCard} card */
+function orStart(prompt, { gpt2lab: { end_of_text: start } }) {
+  return prompt.length || start === null ? prompt : [start];
 }
 
 /** Return the Kullback–Leibler divergence of p from q, in nats. @param {Float64Array} p @param {Float64Array} q */
@@ -204,8 +210,7 @@ class Column {
 
   /** Let the other model score it. @param {number[]} prompt @param {Api} api @param {AbortSignal} signal */
   async judge(prompt, api, signal) {
-    const { end_of_text: start } = this.card.gpt2lab;
-    const before = prompt.length || start === null ? prompt : [start];
+    const before = orStart(prompt, this.card);
     const scores = await api.score(this.#other.id, [...before, ...this.ids], { signal });
     this.#tokens.forEach((token, at) => {
       token.ratio = token.logprob - (scores[before.length + at] ?? 0);

@@ -21,7 +21,7 @@ const REST_MS = 60; // no request for a place that the pointer only passes
  * @property {string[]} vocabulary
  * @property {number | null} chosen  the id at the place
  * @property {Run["drawn"]} drawn  the run's list; drawing again replaces it
- * @property {{ids: number[], drawn: number}} question
+ * @property {number[]} context  the ids before the place
  * @property {Float32Array} [logits]
  * @property {Stage[] | null} [stages]
  * @property {boolean} [failed]
@@ -66,7 +66,7 @@ export class TokenInspector {
     if (same && old.vocabulary === vocabulary && old.chosen === chosen && !old.failed) return;
     this.#asking.abort();
     this.#asking = new AbortController();
-    const now = { run, place, vocabulary, chosen, drawn: run.drawn, question: run.questionAt(place) };
+    const now = { run, place, vocabulary, chosen, drawn: run.drawn, context: run.contextAt(place) };
     this.#now = now;
     this.#show(now);
     this.#ask(now, this.#asking.signal);
@@ -74,15 +74,14 @@ export class TokenInspector {
 
   /** @param {Look} now @param {AbortSignal} signal */
   async #ask(now, signal) {
-    const { ids, drawn } = now.question;
     const { model, contextSize } = now.run.tree.origin;
-    if (ids.length > contextSize) return; // more than the model's context
+    if (now.context.length > contextSize) return; // more than the model's context
     try {
       await new Promise((resolve) => {
         setTimeout(resolve, REST_MS);
       });
       if (signal.aborted) return;
-      now.logits = await logits(model, ids, { signal, drawn });
+      now.logits = await logits(model, now.context, { signal });
     } catch (problem) {
       now.failed = true;
       if (!signal.aborted) this.#failed(problem);
@@ -102,11 +101,11 @@ export class TokenInspector {
 
   /** @param {Look} now */
   #show(now) {
-    const { run, place, vocabulary, question, chosen } = now;
+    const { run, place, vocabulary, chosen } = now;
     const token = run.at(place) ?? null;
     const owner = run.ownerOf(place);
     const params = samplingParams(this.#settings.get());
-    const history = question.ids;
+    const history = run.historyAt(place);
     const drawnHere = place >= owner.inherited.length;
     const { seed } = owner.plan;
     const u = seed !== null && (drawnHere || token === null) ? uniform(seed, 0, run.positionOf(place)) : null;
