@@ -1,14 +1,32 @@
-"""A seed's texts are the same on every processor: each instruction set against committed hashes."""
+"""The logits of ``tales`` and a seed's texts are the same on every processor, and however the tokens are fed.
+
+Each instruction set is compared with committed hashes. ``bfloat16`` has two: with a matrix unit, and without.
+"""
 
 from __future__ import annotations
 
 import hashlib
 
+import numpy as np
 import pytest
 
 import gpt2lab
 from gpt2lab import _native
+from gpt2lab.engines.native import NativeEngine
+from gpt2lab.engines.precision import machine_group
 
+LENGTHS = (1, 17, 70)
+LOGITS = {
+    ("float32", "every processor"): "7524a96eaff9f3d648cd678656480bcce82f89ad7e516ecdf4fb8ead107cdde1",
+    ("bfloat16", "processors with a matrix unit"): "13085806268d915f74e5cf9ae7ab48cccef6034de5fcf395e8dd1c85eb7c0d8a",
+    (
+        "bfloat16",
+        "processors without a matrix unit",
+    ): "2845a29bbe251e1ffe0d6ac9b5d04b1ff06eba4d96e964e56bfb62fc52118456",
+    ("int8", "every processor"): "96eaa61af248ab2f94f650393694321871d1f5c53d1f101ef2545888f51d0df9",
+    ("int4", "every processor"): "aa5be230954855b70337c3e93e602e242350e3832a8fc9dda17a379a37e205f3",
+}
+"""The SHA-256 of the logits after every token of prompts of LENGTHS tokens."""
 QUICK = {
     "float32": "61a5e82a030afdd0e751f13ce4c5dd82c8fcd374b17103b56cfcd674bf1a0fae",
     "int8": "78f3dbab9d43ec2f7e565230511569d33beef1b993a49e8a754f419f1fd4f415",
@@ -28,6 +46,29 @@ def texts_hash(monkeypatch: pytest.MonkeyPatch, isa: str, precision: str, n: int
     assert model.engine.instruction_set == isa
     completions = model.generate("Once upon a time", n=n, length=length, seed=1, top_k=40)
     return hashlib.sha256("\0".join(completion.text for completion in completions).encode()).hexdigest()
+
+
+def logits_of(engine: NativeEngine, tokens: list[int], sizes: list[int]) -> bytes:
+    """Return the logits after each of ``tokens``, fed in calls of these sizes."""
+    sequence, parts = engine.new_sequence(), []
+    for size, end in zip(sizes, np.cumsum(sizes), strict=True):
+        parts.append(engine.forward([sequence], [tokens[end - size : end]], "all"))
+    return np.concatenate(parts).tobytes()
+
+
+@pytest.mark.parametrize("isa", _native.instruction_sets())
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8", "int4"])
+def test_logits_of_tales(monkeypatch, precision, isa):
+    monkeypatch.setenv("GPT2LAB_ISA", isa)
+    engine = gpt2lab.load("tales", precision=precision, threads=2).engine
+    ways: list[bytes] = [b"", b"", b""]
+    for n in LENGTHS:
+        tokens = [(37 * i * i + 11 * i) % 50257 for i in range(n)]
+        half = n // 2
+        for way, sizes in enumerate(([n], [1] * n, [*([half] if half else []), *[1] * (n - half)])):
+            ways[way] += logits_of(engine, tokens, sizes)
+    found = {hashlib.sha256(logits).hexdigest() for logits in ways}
+    assert found == {LOGITS[precision, machine_group(precision, isa)]}
 
 
 @pytest.mark.parametrize("isa", _native.instruction_sets())
