@@ -102,7 +102,7 @@ def attention(qkv: Array, config: ModelConfig, half_kv: bool, *, fused: bool) ->
     """Return the mixed values ``[n_seq, n_embd]`` of one layer from ``qkv [n_seq, 3 n_embd]``.
 
     Arrays are ``[n_head, n_seq, …]``. A position that a row does not see has probability 0, which leaves its sums
-    alone.
+    unchanged.
     """
     n_seq = len(qkv)
     q, *keys_values = qkv.reshape(n_seq, 3, config.n_head, config.head_dim).transpose(1, 2, 0, 3)

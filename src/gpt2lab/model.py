@@ -76,8 +76,8 @@ def load(
         device: ``"cpu"``, or ``"reference"`` for NumPy (float32, slow, for comparison).
         draft: a smaller model with the same vocabulary that guesses tokens ahead: changes only the speed. A name, a
             path, or a loaded model, which then shares its engine.
-        prompt_cache: bytes for keys and values of earlier texts, for ten minutes after their last use. A prompt that
-            begins like one of them is computed only from where they differ; completions stay the same.
+        prompt_cache: bytes for keys and values of earlier texts, for ten minutes after their last use. If a prompt
+            begins like one of them, only the rest is computed; completions stay the same. Default: none are kept.
 
     Raises:
         UsageError: if a precision or device is not available, ``threads`` is below 1, ``prompt_cache`` below 0, or the
@@ -288,14 +288,14 @@ class LanguageModel:
 
     @property
     def sequences(self) -> Sequences:
-        """The sequences of the generating engine; with a prompt cache, what it keeps."""
+        """The sequences of the generating engine; with a prompt cache, they begin with what it keeps."""
         if not self._prompt_cache:
             return Sequences(self._engines.generating)
         if not self._kept:
             from gpt2lab.generation.kept import KeptPrompts  # imported only here: most starts keep nothing
 
             self._kept.append(KeptPrompts(self._engines.generating, self._prompt_cache))
-        return self._kept[0]  # of several threads that come here first, all use the first one's
+        return self._kept[0]  # if several threads come here at once, all use the first one's
 
     def logits(self, prompt: Prompt) -> npt.NDArray[np.float32]:
         """Return the logits after every token of ``prompt``: float32 [tokens, n_vocab]; one row for an empty prompt.

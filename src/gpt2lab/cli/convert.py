@@ -19,7 +19,7 @@ from gpt2lab.weights.convert import PRECISIONS
 @click.option(
     "--precision",
     type=click.Choice(PRECISIONS),
-    help="How matrices are stored; q8_0 and q4_0 only in gguf; int8 only in a folder, which gpt2lab alone can load. "
+    help="How matrices are stored; q8_0 and q4_0 only in gguf; int8 only in a folder, which only gpt2lab can load. "
     "Default: that of SRC if the target format supports it, else float32.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace DST if it exists.")

@@ -81,8 +81,8 @@ from gpt2lab.generation.run import in_order
     "--load_prompt",
     type=FOLDER,
     metavar="FILE",
-    help="Do not compute the part that a prompt has in common with the one saved in FILE: the same text, sooner. FILE "
-    "must come from this model in this precision.",
+    help="Reuse the prompt saved in FILE as far as a prompt begins like it: the text is the same and comes sooner. "
+    "FILE must come from this model in this precision.",
 )
 @option(
     "Samples",

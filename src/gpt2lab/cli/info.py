@@ -18,7 +18,7 @@ def command(model: str, as_json: bool) -> None:
     """Describe MODEL: its shape, size, precision, the memory that it takes, its tokenizer, and a hash of its weights.
 
     The hash is over the tensors as float32, so the same weights have the same hash in every format. The last lines
-    are about this machine: the version of the contract that texts keep, and the processors that compute the same
+    concern this machine: the contract's version, the instruction set, and the processors that compute the same
     bits. MODEL is a name (tales, 124M) or a path; default tales.
     """
     from gpt2lab.engines.loading import cached_precisions

@@ -38,10 +38,10 @@ class TypedText(click.types.StringParamType):
 
 
 class PrecisionChoice(click.Choice[str]):
-    """A precision of weights in memory, which some mistake for the format of a file."""
+    """A choice of the precision of weights in memory, which some mistake for a file format."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """Return ``value``; for a format of files, the error names the precision that takes its place."""
+        """Return ``value``; for a file format, the error names the precision that takes its place."""
         if value in PRECISION_OF_FORMAT:
             self.fail(file_format_error(value), param, ctx)
         return super().convert(value, param, ctx)

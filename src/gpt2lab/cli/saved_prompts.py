@@ -15,7 +15,7 @@ from gpt2lab.model import LanguageModel
 
 
 def check_saved(n_prompts: int, save: Path | None, is_job: bool) -> None:
-    """Raise :class:`UsageError` if the options do not fit the others."""
+    """Raise :class:`UsageError` if ``--save_prompt`` or ``--load_prompt`` conflicts with the other options."""
     if is_job:
         raise UsageError("--save_prompt and --load_prompt cannot be used with both --prompts and --out")
     if save and n_prompts != 1:

@@ -120,8 +120,8 @@ _DEFAULTS = Settings()
     type=int,
     default=_DEFAULTS.prompt_cache,
     metavar="MB",
-    help="Keep up to MB megabytes of keys and values of earlier texts of each model, so that a prompt that begins like "
-    "one of them is answered sooner, with the same text; 0 keeps none.",
+    help="Keep up to MB megabytes of keys and values of earlier texts for each model: a prompt that begins like one of "
+    "them is answered sooner, with the same text. 0 keeps none.",
 )
 @option(
     "Limits", "--max_tokens", type=int, help="Maximum number of tokens in one sample.  [default: the model's context]"

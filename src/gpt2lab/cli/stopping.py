@@ -18,7 +18,7 @@ _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if
 class StoppedBetween:
     """A context in which signals interrupt blocks that are :meth:`interruptible`, but not the work between them.
 
-    A signal that arrives during that work is kept until the next such block begins, or the context is left; a second
+    A signal that arrives during that work is kept until the next such block begins or the context ends; a second
     one acts at once. A signal that ended such a block counts as the end of it: the next one is kept. Signals that are
     ignored, or end the process without Python, stay as they are. Outside the main thread, which alone may change
     signals, nothing changes.
@@ -58,7 +58,7 @@ class StoppedBetween:
             self._interruptible = False
 
     def items(self, items: Iterable[Item]) -> Iterator[Item]:
-        """Yield ``items`` unchanged; the making of each is interruptible, and the work on it is not."""
+        """Yield ``items`` unchanged; making an item is interruptible, working on it is not."""
         iterator = iter(items)
         while True:
             try:

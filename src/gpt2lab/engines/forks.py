@@ -58,7 +58,7 @@ _call = methodcaller("__call__")
 def let_fork(owner: object, core: Core) -> None:
     """Let the process fork while ``owner``, which holds ``core``, exists, whatever other threads do.
 
-    Later ones are taken first: a thread that has one of them may wait for an earlier one.
+    Cores that were registered later are taken first: a thread that holds one may wait for an earlier one.
     """
     with _forking:  # a thread that is about to fork has listed the cores that it takes
         _cores[owner] = core

@@ -1,4 +1,4 @@
-"""The origin of a text's numbers: everything besides its tokens that its keys, values and logits depend on."""
+"""The origin of a text's numbers: everything that its keys, values and logits depend on besides its tokens."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Origin:
-    """Where the same tokens give the same numbers."""
+    """Everything that numbers depend on besides tokens: of one origin, the same tokens give the same numbers."""
 
     contract: int
     """Version of the contract."""

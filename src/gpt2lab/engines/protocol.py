@@ -56,7 +56,7 @@ class Engine(Protocol):
     """A GPT-2 that can run several sequences at once.
 
     The results for a sequence depend only on that sequence's tokens: not on the rest of the call, nor on how the tokens
-    were cut into calls.
+    were split into calls.
     """
 
     config: ModelConfig

@@ -2,8 +2,8 @@
 
 What an engine computes for a token depends only on the tokens up to it. So a request may continue a copy of a kept
 sequence from any place where the two texts still agree, and draws the same tokens, bit for bit. The least recently used
-texts are dropped first. Each client finds only its own, so that time reveals nothing of what others asked. This module
-knows nothing of requests, batches or text.
+texts are dropped first. Each client finds only its own, so response times reveal nothing of what others asked. This
+module knows nothing of requests, batches or text.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from gpt2lab.engines.protocol import Engine
 
 IDLE_SECONDS = 600.0
-"""Time after which a text that no request began with is dropped."""
+"""A text is dropped if no request has begun like it for this time."""
 
 MEMORY_SHARE = 4
 """Kept keys and values take at most 1/MEMORY_SHARE of the memory that would be available without them."""
@@ -148,13 +148,13 @@ class KeptPrompts(Sequences):
     # ---- texts ------------------------------------------------------------------------------------------------------
 
     def _near(self, text: _Text, client: Hashable) -> list[_Text]:
-        """Return the texts of ``client`` next to ``text`` in the order of sorting: no others have more in common."""
+        """Return the neighbours of ``text`` in the sorted texts of ``client``: no other has a longer common prefix."""
         texts = self._texts.get(client, [])
         place = bisect_left(texts, text)
         return texts[max(0, place - 1) : place + 1]
 
     def _longest(self, text: _Text, client: Hashable) -> tuple[int, _Text]:
-        """Return how many tokens of ``text`` are kept at most, and the kept text."""
+        """Return the length of the longest kept prefix of ``text``, and a kept text that begins with it."""
         return max(((n_common(near, text), near) for near in self._near(text, client)), default=(0, ()))
 
     def _covered(self, text: _Text, client: Hashable) -> _Text | None:
@@ -208,7 +208,7 @@ class KeptPrompts(Sequences):
             self._drop(next(iter(self._entries)))
 
     def _watch(self) -> None:
-        """See to it that :meth:`expire` is called when the oldest entry is due."""
+        """Have :meth:`expire` called when the oldest entry is due."""
         if not self._entries or (self._timer and self._timer.is_alive()):
             return
         self._timer = Timer(self._oldest().used + IDLE_SECONDS - self._clock(), _expire, [ref(self)])

@@ -54,7 +54,7 @@ class Scheduler:
     """A continuous-batching scheduler on ``engine`` that runs at most ``batch_size`` samples at a time.
 
     The default is :data:`MAX_BATCH`; fewer run if memory is short. ``speculation`` guesses tokens ahead (default:
-    nothing is guessed). ``sequences`` decide what is kept of prompts, and so need not be fed (default: nothing). As a
+    nothing is guessed). ``sequences`` decide what is kept of prompts and need not be fed again (default: nothing). As a
     context manager, it frees every sequence it made on exit. Raises :class:`~gpt2lab.errors.UsageError` for a
     ``batch_size`` below 1.
     """
@@ -257,7 +257,7 @@ class Scheduler:
             yield lane, ids
 
     def _opened(self, sample: SampleLane) -> Lane:
-        """Return the lane to feed for a sample, its own or its prompt's, after it has taken what is kept."""
+        """Return the lane to feed for a sample (its own or its prompt's), whose sequence holds what is kept."""
         if not sample.started:
             self._sequences.open(sample.prompt)
             if not self._start(sample):

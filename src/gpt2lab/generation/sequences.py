@@ -1,6 +1,6 @@
-"""The engine's sequences: where they come from, where they go, and which lane of a scheduler has which.
+"""The engine's sequences: how they begin and end, and which lane of a scheduler has which.
 
-Here each begins empty and is freed at its end. Those of :mod:`~gpt2lab.generation.kept` begin with what is kept.
+Here each begins empty and is freed at its end. In :mod:`~gpt2lab.generation.kept` it begins with what is kept.
 """
 
 from __future__ import annotations
@@ -44,20 +44,20 @@ class Sequences:
         return self._engine.fork_sequence(sequence)
 
     def share(self, sequence: int, tokens: Sequence[int], client: Hashable = None) -> None:
-        """Make known a sequence that begins with ``tokens``; its caller goes on with it."""
+        """Let later sequences begin like this one, which begins with ``tokens``; its caller continues to use it."""
 
     def end(self, sequence: int, tokens: Sequence[int], client: Hashable = None) -> None:
         """Take a sequence that begins with ``tokens`` from a caller that needs it no longer."""
         self.free(sequence)
 
     def free(self, sequence: int) -> None:
-        """Free a caller's sequence; no lock is needed, for the end of an abandoned generator may call this anywhere."""
+        """Free a caller's sequence, without a lock: the end of an abandoned generator may call this anywhere."""
         self._engine.free_sequence(sequence)
 
     def relieved(self, call: Callable[[], T]) -> T:
         """Return ``call()``; if memory does not suffice for it, try to find some.
 
-        ``call`` must have no effect if it raises MemoryError, as calls of an engine.
+        ``call`` must have no effect if it raises MemoryError; an engine's methods have none.
         """
         return call()
 

@@ -192,7 +192,7 @@ def processors_of(model: LanguageModel, device: str) -> str | None:
 
 
 def _join(group: str) -> None:
-    """Choose an instruction set of ``group`` for this process, if the one that it would use is of another."""
+    """Choose an instruction set of ``group`` for this process, if the one that it would use belongs to another."""
     from gpt2lab import _native
     from gpt2lab.engines.native import instruction_set
 

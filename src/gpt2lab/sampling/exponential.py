@@ -1,4 +1,4 @@
-"""The exponential of the sampling rules: the same bits on every processor, and those of the native core.
+"""The exponential of the sampling rules: the native core's bits, on every processor.
 
 NumPy's own differs between processors in the last bit, so a draw near the edge of a token's share could differ too.
 """
@@ -33,7 +33,7 @@ def exp(x: NDArray[np.float64]) -> NDArray[np.float64]:
     """
     result = np.zeros(x.shape)
     there = x >= LOWEST
-    x = x[there]  # after a filter, a few
+    x = x[there]  # after a filter, few are left
     shifted = x * _PER_LN_2 + _ROUNDING
     n = shifted - _ROUNDING
     r = (x - n * _LN_2[0]) - n * _LN_2[1]

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Floats: TypeAlias = "NDArray[np.float64]"
 
 ROUNDING = 1e-12
-"""A relative difference between probabilities or their sums that rounding may have made: top-p and min-p ignore it."""
+"""Top-p and min-p ignore smaller relative differences between probabilities or their sums: rounding may cause them."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +178,7 @@ def _top_k(stage: Stage, params: SamplingParams, history: Sequence[int]) -> Floa
 
 
 def _top_p(stage: Stage, params: SamplingParams, history: Sequence[int]) -> Floats:
-    # The logits order the tokens: where two probabilities tie is a matter of their rounding.
+    # The logits order the tokens: whether two probabilities tie depends on their rounding.
     order = np.argsort(-stage.logits, kind="stable")  # on ties, the lower id first
     weights = stage.probabilities[order] / stage.probabilities.max()  # equal weights add up without rounding
     cumulative = np.cumsum(weights)

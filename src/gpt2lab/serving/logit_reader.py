@@ -33,7 +33,7 @@ class LogitReader:
         """Return the logits ``[n_vocab]`` (float32) after ``tokens`` (at least one).
 
         Yields between pieces. Ids that have no text, which no completion draws, get -inf. Only what was read for the
-        same ``client`` is not read again.
+        same ``client`` is reused.
         """
         sequence, known = self._sequences.begin(tokens[:-1], client)  # the last is fed, for its logits
         try:

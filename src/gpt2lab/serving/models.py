@@ -103,7 +103,7 @@ def name_of(name_or_path: str) -> str:
 def fingerprint(model: LanguageModel) -> str:
     """Return a digest of everything that a text depends on besides its request.
 
-    That is: the weights, the precisions, the contract's version, and the group of processors that compute the same.
+    That is: the weights, the precisions, the contract's version, and the group of processors with the same bits.
 
     Raises :class:`~gpt2lab.errors.CheckpointError` if the weights cannot be read.
     """

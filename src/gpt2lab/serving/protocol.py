@@ -198,9 +198,9 @@ class Choice(_Told):
 
 
 class PromptTokensDetails(_Told):
-    """How the tokens of the prompts were read."""
+    """Details of the prompts' tokens."""
 
-    cached_tokens: int = Field(description="Those that an earlier text began with, so that they were not computed.")
+    cached_tokens: int = Field(description="How many were not computed, because an earlier text began with them.")
 
 
 class Usage(_Told):

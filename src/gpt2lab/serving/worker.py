@@ -82,7 +82,7 @@ class Job:
     deltas: deque[Delta] = field(default_factory=deque)
     error: Exception | None = None
     client: Hashable = None
-    """The client, which is spared its own earlier prompts."""
+    """The client; only its own earlier texts are reused."""
     known: dict[int, int] = field(default_factory=dict)
     """Number of a sample that has drawn → number of its prompt's tokens that were kept; written by the thread."""
     ids: list[int] = field(default_factory=list)

@@ -9,7 +9,7 @@ from gpt2lab.weights.checkpoint import Checkpoint
 
 FORMATS = ("huggingface", "gguf")
 PRECISIONS = ("float32", "float16", "bfloat16", "int8", "q8_0", "q4_0")
-"""Of stored matrices; a format has some of them."""
+"""Precisions of stored matrices; each format supports some of them."""
 
 _FILES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npz", ".index", ".json", ".h5", ".onnx")
 """Suffixes of files that users may expect, where a folder would be written."""

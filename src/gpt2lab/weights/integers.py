@@ -1,8 +1,8 @@
 """Round matrices to the precisions ``int8`` and ``int4``, in NumPy and to the bit as the native core does.
 
-The inputs of an output are divided into blocks of 256 with a float32 scale ``d``. In ``int8`` a weight is ``d·q`` with
-q in -127 … 127. In ``int4`` it is ``d·s·q``: every group of 32 inputs has a whole number s in -15 … 15, and q is in
--8 … 7. Scales have 16 binary digits, so that these products are exact in float32.
+The weights of each output are divided into blocks of 256 inputs with a float32 scale ``d``. In ``int8`` a weight is
+``d·q`` with q in -127 … 127. In ``int4`` it is ``d·s·q``: every group of 32 inputs has a factor s in -15 … 15, and q is
+in -8 … 7. q and s are whole numbers. Scales have 16 significant bits, so that these products are exact in float32.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ def _unpadded(blocks: Array, like: Array) -> Array:
 
 
 def _rounded_scale(x: Array) -> Array:
-    """Round positive numbers to 16 binary digits, ties to even."""
+    """Round positive numbers to 16 significant bits, ties to even."""
     bits = x.view(np.uint32)
     rounded: Array = ((bits + (np.uint32(0x7F) + (bits >> 8 & 1))) & np.uint32(0xFFFFFF00)).view(np.float32)
     return rounded

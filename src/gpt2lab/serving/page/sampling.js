@@ -18,7 +18,7 @@ import { PARAMETERS, STAGES } from "./stages.js";
 /** @type {Record<string, any>} */
 const DEFAULTS = { ...Object.fromEntries(PARAMETERS.map((parameter) => [parameter.name, parameter.default])), logit_bias: {} };
 
-/** A relative difference between probabilities or their sums that rounding may have made: top-p and min-p ignore it. */
+/** Top-p and min-p ignore smaller relative differences between probabilities or their sums: rounding may cause them. */
 const ROUNDING = 1e-12;
 
 export class SamplingError extends Error {}
@@ -202,7 +202,7 @@ function topP({ logits }, { top_p }) {
 
 /**
  * Return the lowest logit among the most likely tokens whose weights add up to `enough`, and their number. The logits order
- * the tokens: where two weights tie is a matter of their rounding. This selection by weight searches only the part where
+ * the tokens: whether two weights tie depends on their rounding. This selection by weight searches only the part where
  * the sum is reached, because sorting all takes ten times as long.
  * @param {Doubles} logits @param {(logit: number) => number} weightOf @param {number} enough
  */

@@ -146,7 +146,7 @@ function verdict(shared, card, { same, of, stopped }) {
 }
 
 /**
- * Return why the text may come out otherwise: another contract, under which no fingerprint is the same, or another model.
+ * Return why the text may differ: another contract, under which no fingerprint is the same, or another model.
  * @param {Shared} shared
  * @param {{id: string, gpt2lab: {fingerprint: string, contract: number}}} card
  */
