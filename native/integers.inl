@@ -172,7 +172,8 @@ struct Sums {
 
   // Returns acc + the sum · factor.
   IntVec add_to(IntVec acc, int r, int v, IntVec factor) const {
-    if constexpr (!kShortSums<kP>) return acc + sum(r, v) * factor;
+    // Unsigned, because damaged weights may overflow.
+    if constexpr (!kShortSums<kP>) return (IntVec)((UnsignedVec)acc + (UnsignedVec)sum(r, v) * (UnsignedVec)factor);
     const IntVec twice = in_both_halves(factor);
     return add_pairs(acc + (add_pairs(IntVec{}, high[r][v], twice) << 7), low[r][v], twice);
   }
@@ -344,7 +345,7 @@ inline void round_block(const float* x, int depth, ActivationBlock& out, int slo
   const float largest = __builtin_bit_cast(float, largest_lane(top));
   const bool zero = !(largest >= kTiny && largest < __builtin_inff());  // only the scale reports NaN and infinity
   const Vec inverse = splat(zero ? 0.0f : kLargestInput / largest);
-  int whole = 0;
+  IntVec whole = {};
   for (int group = 0; group < depth / kGroupInputs; ++group) {
     IntVec total = {}, high = {};
     for (int at = group * kGroupInputs; at < (group + 1) * kGroupInputs; at += kWidth) {
@@ -352,17 +353,17 @@ inline void round_block(const float* x, int depth, ActivationBlock& out, int slo
       total += q;
       high += store_inputs<kP>(out, slot, at, q);
     }
-    const int sum = sum_lanes(total);
-    whole += sum;
+    whole += total;
     if constexpr (kShortSums<kP>) {  // 16 bits of low, 16 of high
-      const int highs = sum_lanes(high), lows = sum - 128 * highs;
+      const int highs = sum_lanes(high), lows = sum_lanes(total) - 128 * highs;
       out.group_offset[slot][group] =
           int((unsigned(-kZeroPoint<kP> * highs) << 16) | (unsigned(-kZeroPoint<kP> * lows) & 0xffff));
-    } else {
-      out.group_offset[slot][group] = -kZeroPoint<Precision::int4> * sum;
+    } else if constexpr (kP == Precision::int4) {
+      out.group_offset[slot][group] = -kZeroPoint<kP> * sum_lanes(total);
     }
   }
-  out.offset[slot] = -kZeroPoint<Precision::int8> * whole;
+  // int4 needs it too, where it is unpacked.
+  out.offset[slot] = kZeroPoint<Precision::int8> ? -kZeroPoint<Precision::int8> * sum_lanes(whole) : 0;
   out.scale[slot] = largest < kTiny ? 0.0f : largest / kLargestInput;
 }
 
@@ -399,13 +400,15 @@ void integer_rows(const Product& p, int tile, const char* next) {
   const auto* b = reinterpret_cast<const char*>(p.b) + tile * Block::tile_bytes(p.k);
   auto* y = reinterpret_cast<float*>(p.scratch);
   char* unpacked = reinterpret_cast<char*>(p.scratch) + kMaxRows * kTile * sizeof(float);
-  const int column = tile * kTile, passes = (p.m + kIntegerRows<kP> - 1) / kIntegerRows<kP> * (kTile / kPass);
+  const bool unpacks = kP == Precision::int4 && p.m >= kUnpackedRows;
+  const int column = tile * kTile;
+  const int passes = (p.m + kIntegerRows<kP> - 1) / kIntegerRows<kP> * (kTile / kPass) * (unpacks ? 2 : 1);
   Prefetch prefetch{next, passes < Block::kStep ? Block::kStep / passes : 1};
   for (int r = 0; r < p.m; ++r)
     for (int v = 0; v < kTile; v += kWidth) store(y + r * kTile + v, p.bias ? load(p.bias + column + v) : Vec{});
   for (int i = 0; i < block_count(p.k); ++i, b += Block::kWhole) {
     TileBlock block = TileBlock::at<kP>(b, block_depth(p.k, i));
-    if (kP == Precision::int4 && p.m >= kUnpackedRows) {
+    if (unpacks) {
       unpack(block, unpacked);
       block.weights = unpacked;
       add_block<Precision::int8>(p, i, block, y, prefetch);

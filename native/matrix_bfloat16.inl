@@ -90,6 +90,7 @@ void multiply_rows_bfloat16(const Product& p, int first_tile, int last_tile) {
     const int column = t * kTile;
     for (int r = 0; r < p.m; ++r)
       for (int v = 0; v < kTile; v += kWidth) store(sums + r * kTile + v, p.bias ? load(p.bias + column + v) : Vec{});
+    asm volatile("" ::: "memory");  // loads of tiles do not tell the compiler that they read memory
     const auto* b = reinterpret_cast<const char*>(p.b) + std::size_t(t) * blocks * kBlockBytes;
     // Prefetches a little ahead if the tile is read only once, otherwise the next tile.
     const char* next = b + (pairs == 1 ? std::size_t(2 * kAhead) : std::size_t(blocks) * kBlockBytes);

@@ -106,11 +106,12 @@ class Engine {
     std::unique_ptr<std::byte[]> numbers;
     std::size_t tokens;
     {
+      const Turn turn = take_turn();
       nb::gil_scoped_release release;
-      const Turn turn(*this);
-      tokens = turn->length(sequence);
+      KVCache& cache = model_->cache();
+      tokens = cache.length(sequence);
       numbers.reset(new std::byte[sequence_bytes(tokens)]);
-      turn->read(sequence, numbers.get());
+      cache.read(sequence, numbers.get());
     }
     const std::size_t shape[] = {std::size_t(shape_.n_layer), 2, std::size_t(shape_.n_head), tokens,
                                  std::size_t(shape_.head_dim())};
@@ -128,16 +129,17 @@ class Engine {
     if (values.shape(3) > std::size_t(shape_.n_ctx)) throw std::overflow_error("more tokens than the context holds");
     const int tokens = int(values.shape(3));
     const auto* numbers = static_cast<const std::byte*>(values.data());
+    const Turn turn = take_turn();
     nb::gil_scoped_release release;
-    const Turn turn(*this);
-    const int sequence = turn->create();
+    KVCache& cache = model_->cache();
+    const int sequence = cache.create();
     try {
-      turn->extend(sequence, tokens);
+      cache.extend(sequence, tokens);
     } catch (...) {
-      turn->free(sequence);
+      cache.free(sequence);
       throw;
     }
-    turn->write(sequence, numbers);
+    cache.write(sequence, numbers);
     return sequence;
   }
 

@@ -131,7 +131,10 @@ class NativeEngine:
 
     def write_sequence(self, values: npt.NDArray[np.floating]) -> int:
         """Make a sequence with these keys and values, of the dtype in which the engine holds them."""
-        return int(self._core.write_sequence(np.ascontiguousarray(values)))
+        try:
+            return int(self._core.write_sequence(np.ascontiguousarray(values)))
+        except OverflowError as error:
+            raise ContextError(str(error)) from None
 
     def release_memory(self) -> None:
         """Return the memory that no sequence uses to the system.

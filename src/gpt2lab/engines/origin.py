@@ -9,6 +9,7 @@ from gpt2lab.engines import digests, packed_cache
 from gpt2lab.engines.precision import machine_group
 from gpt2lab.errors import CheckpointError
 from gpt2lab.version import CONTRACT
+from gpt2lab.weights.checkpoint import READERS
 
 if TYPE_CHECKING:
     from gpt2lab.engines.protocol import Engine
@@ -25,6 +26,8 @@ class Origin:
     """Digest of the checkpoint's files."""
     precision: str
     kv_precision: str
+    readers: int
+    """Version of the code that reads checkpoints."""
     processors: str
     """The processors that compute the same bits: :func:`~gpt2lab.engines.precision.machine_group`."""
 
@@ -33,11 +36,14 @@ def origin_of(checkpoint: Checkpoint, engine: Engine, precision: str, kv_precisi
     """Return the origin of what ``engine`` computes. Raises :class:`CheckpointError` if the weights cannot be read."""
     files = checkpoint.files
     try:
+        stamp = digests.stamp(files)
+        if [tuple(status) for _, *status in stamp] != [tuple(status) for status in checkpoint.opened]:
+            raise CheckpointError(f"{checkpoint.path} has changed since it was opened: load it again")
         folder = packed_cache.default_folder()
-        digest = folder and digests.recorded_digest(folder, digests.stamp(files))
+        digest = folder and digests.recorded_digest(folder, stamp)
         digest = digest or digests.content_digest(files)
     except OSError as error:
         raise CheckpointError(f"cannot read {checkpoint.path}: {error.strerror or error}") from None
     kernels = getattr(engine, "instruction_set", None)
     processors = machine_group(precision, kernels) if kernels else "reference"
-    return Origin(CONTRACT, digest, precision, kv_precision, processors)
+    return Origin(CONTRACT, digest, precision, kv_precision, READERS, processors)

@@ -173,6 +173,8 @@ class KeptPrompts(Sequences):
 
     def _add(self, sequence: int, text: _Text, client: Hashable) -> None:
         """Keep a sequence that holds ``text``, in place of the text that it continues."""
+        if (client, text) in self._entries:  # kept, but not listed: Ctrl-C came between
+            self._drop((client, text))
         blocks = self._full_blocks(sequence, len(text))
         blocks += tuple(islice(self._numbers, -(-len(text) // self._block_tokens) - len(blocks)))
         self._blocks.pop(sequence, None)
