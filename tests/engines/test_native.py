@@ -366,6 +366,20 @@ time.sleep(0.2)
     assert (result.returncode, result.stderr) == (0, "")
 
 
+def test_the_interpreter_may_end_while_threads_read_keys_and_values():
+    result = python("""
+sequence = engine.new_sequence()
+engine.forward([sequence], [[1] * 40], "none")
+def work():
+    while True:
+        engine.free_sequence(engine.write_sequence(engine.read_sequence(sequence)))
+for _ in range(8):
+    threading.Thread(target=work, daemon=True).start()
+time.sleep(0.05)
+""")
+    assert (result.returncode, result.stderr) == (0, "")
+
+
 def test_a_finaliser_may_free_a_sequence_whenever_it_runs():
     result = python("""
 import gc
