@@ -67,11 +67,11 @@ struct alignas(64) ActivationBlock {
 
 // What is added to a weight q before it is multiplied; ActivationBlock::offset undoes it.
 template <Precision kP>
-constexpr int kZeroPoint =
+constexpr int kZeroPoint = kP == Precision::int4 ? kZeroNibble :
 #if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
-    kP == Precision::int8 ? 128 : kZeroNibble;
+                                                 128;
 #else
-    kP == Precision::int8 ? 0 : kZeroNibble;
+                                                 0;
 #endif
 
 typedef int Int4 __attribute__((aligned(4), may_alias));

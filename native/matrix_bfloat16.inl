@@ -4,7 +4,7 @@
 // The same instructions compute every sum in the order of k, whatever the number of rows.
 #pragma once
 
-#include "products.inl"
+#include "matrix_integers.inl"
 
 namespace gpt2lab {
 namespace {
@@ -12,13 +12,6 @@ namespace {
 constexpr int kStreamBlocks = 12;      // blocks of k of a tile that stay in the first-level cache while rows pass
 constexpr int kPairBytes = kTile * 4;  // two inputs of all outputs of a tile
 constexpr int kBlockBytes = kBFloat16Inputs / 2 * kPairBytes;  // bytes of a block of weights
-
-// Tiles 0 and 1 hold inputs of two groups of rows, 2 and 3 the halves of a tile of weights, 4 to 7 the sums.
-struct alignas(64) BFloat16Shapes {
-  std::uint8_t palette = 1, start = 0, reserved[14] = {};
-  std::uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-  std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-};
 
 void round_inputs(const float* x, int k, int row, BFloat16Block* out) {
   for (int begin = 0; begin < k; begin += kBFloat16Inputs, ++out) {
@@ -33,6 +26,8 @@ void round_inputs(const float* x, int k, int row, BFloat16Block* out) {
   }
 }
 
+// Tiles 0 and 1 hold inputs of two groups of rows, 2 and 3 the halves of a tile of weights, 4 to 7 the sums.
+//
 // Adds inputs · weights to sums[group][row][kTile] for one or two groups of rows and `count` blocks of k.
 template <bool kTwo>
 inline void multiply_bfloat16(const BFloat16Block* first, const BFloat16Block* second, const char* weights, int count,
@@ -105,7 +100,7 @@ void multiply_rows_bfloat16(const Product& p, int first_tile, int last_tile) {
 }
 
 void bfloat16_product(const Product& p, int first_tile, int last_tile) {
-  static constexpr BFloat16Shapes shapes;  // not on the stack: gcc 12 may leave out its stores
+  static constexpr TileShapes shapes;  // not on the stack: gcc 12 may leave out its stores
   _tile_loadconfig(&shapes);
   with_cached_rows(p, bfloat16_blocks(p.k) * int(sizeof(BFloat16Block)),
                    [&](const Product& part) { multiply_rows_bfloat16(part, first_tile, last_tile); });

@@ -14,7 +14,7 @@ namespace {
 template <Precision kP>
 constexpr int kMatrixUnitRows = kP == Precision::int8 ? 5 : 9;
 
-// Tiles 0 and 1 hold the inputs' high and low bytes, 2 and 3 the halves of a tile of weights, 4 to 7 the sums.
+// Eight tiles of 16 rows of 64 bytes.
 struct alignas(64) TileShapes {
   std::uint8_t palette = 1, start = 0, reserved[14] = {};
   std::uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
@@ -41,7 +41,8 @@ struct Part {
   int first, count;
 };
 
-// Adds the products of 64 inputs, from `at` of a block on, to tiles 4 to 7.
+// Adds the products of 64 inputs, from `at` of a block on, to tiles 4 to 7. Tiles 0 and 1 get the inputs' high and low
+// bytes, 2 and 3 the halves of a tile of weights.
 inline void multiply_step(const ActivationBlock& a, const char* weights, int at) {
   constexpr int kStep = WeightBlock<Precision::int8>::kStep;
   weights += at / 4 * kStep;

@@ -47,11 +47,11 @@ float rounded_scale(float x) {
   return std::bit_cast<float>((bits + 0x7f + (bits >> 8 & 1)) & 0xffffff00);
 }
 
-// Writes each output's largest magnitude among inputs first … last; returns false if a value is not finite.
-bool largest_magnitudes(const Values& values, int first, int last, float* largest) {
+// Writes each output's largest magnitude; returns false if a value is not finite.
+bool largest_magnitudes(const Values& values, int depth, float* largest) {
   bool finite = true;
   std::fill_n(largest, kTile, 0.0f);
-  for (int i = first; i < last; ++i)
+  for (int i = 0; i < depth; ++i)
     for (int j = 0; j < kTile; ++j) {
       const float magnitude = std::fabs(values.at[i][j]);
       finite &= magnitude <= std::numeric_limits<float>::max();  // false for NaN
@@ -63,7 +63,7 @@ bool largest_magnitudes(const Values& values, int first, int last, float* larges
 bool encode_int8(const Values& values, int depth, std::byte* out) {
   using Block = WeightBlock<Precision::int8>;
   float scale[kTile], inverse[kTile];
-  if (!largest_magnitudes(values, 0, depth, scale)) return false;
+  if (!largest_magnitudes(values, depth, scale)) return false;
   for (int j = 0; j < kTile; ++j) {
     const bool zero = scale[j] < kTiny;
     scale[j] = zero ? 0.0f : rounded_scale(scale[j] / float(kLargestInt8));
@@ -159,7 +159,7 @@ void store_int4(const Int4Search& search, int depth, const Int4Choice& choice, c
 bool encode_int4(const Values& values, int depth, std::byte* out) {
   constexpr float kScales[] = {1.0f / 120, 0.95f / 120, 0.9f / 120, 0.85f / 120};
   float largest[kTile], scale[kTile];
-  if (!largest_magnitudes(values, 0, depth, largest)) return false;
+  if (!largest_magnitudes(values, depth, largest)) return false;
   Int4Search search;
   search.groups = depth / kGroupInputs;
   for (int j = 0; j < kTile; ++j) scale[j] = largest[j] < kTiny ? 0.0f : 1.0f / largest[j];

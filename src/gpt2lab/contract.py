@@ -80,7 +80,10 @@ def product(x: Array, matrix: Matrix, first: Array) -> Array:
 
 
 def inputs(x: Array) -> tuple[NDArray[np.int64], Array]:
-    """Round rows to whole numbers of at most 16319, ``[n_seq, n_blocks, 256]``, and scales ``[n_seq, n_blocks]``."""
+    """Round rows to whole numbers of at most 16319, ``[n_seq, n_blocks, 256]``, and scales ``[n_seq, n_blocks]``.
+
+    Numbers must be finite: the core's scale of a block with others is infinite or NaN.
+    """
     blocks = padded(x, BLOCK)
     largest = np.abs(blocks).max(axis=-1)
     tiny = largest < np.float32(1e-30)
