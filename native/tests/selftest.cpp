@@ -36,6 +36,8 @@ constexpr std::pair<Precision, const char*> kExactPrecisions[] = {{Precision::fl
                                                                   {Precision::int8, "int8"},
                                                                   {Precision::int4, "int4"}};
 
+constexpr int kLargestInput = 16319;  // the largest magnitude of a rounded input
+
 std::mt19937 generator(1);
 
 std::vector<float> random_floats(std::size_t n) {
