@@ -13,7 +13,7 @@ BURST = 10
 SECONDS = 60.0
 
 MAX_KINDS = 256
-"""The most kinds that are told apart; beyond this number, all others count as one."""
+"""The number of kinds that are counted separately; all others count as one."""
 
 # Parts of a message that differ from time to time: quoted text, what repr() puts in brackets, numbers and addresses.
 _VARIABLE = re.compile(r"""'[^']*'|"[^"]*"|<[^<>]*>|0x[0-9a-f]+|\d+""")
