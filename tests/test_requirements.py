@@ -31,7 +31,8 @@ EXTRAS = {  # of each part of the source, beside the base
 EXTRAS_OF_TESTS = {"": ("test",), "serving": ("serve",)}  # beside the packages that helpers/needs.py checks for
 NAMES = {"llama_cpp": "llama-cpp-python", "yaml": "PyYAML"}  # import → distribution, where these differ
 OLD_NAMES = {"compression"}  # in the standard library of a newer Python
-OURS = {"gpt2lab", *(path.stem for folder in ("tests", "tools") for path in (ROOT / folder).rglob("*.py"))}
+OURS = {"gpt2lab", "checkpoint_cases"}
+OURS |= {path.stem for folder in ("tests", "tools") for path in (ROOT / folder).rglob("*.py")}
 
 
 class AtRunTime(ast.NodeTransformer):

@@ -43,6 +43,7 @@ PACKAGES = {
     "lm_eval": "lm-eval",
     "matplotlib": "matplotlib",
     "openai": "openai",
+    "peft": "peft",
     "playwright": "playwright",
     "pyarrow": "pyarrow",
     "ray": "ray",
