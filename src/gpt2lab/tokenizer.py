@@ -7,7 +7,9 @@ contents. :mod:`gpt2lab.bpe` merges text into tokens.
 from __future__ import annotations
 
 import codecs
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -17,6 +19,46 @@ from gpt2lab.errors import TokenizerError
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class AddedToken:
+    """A token that text matches as a whole, before any merging.
+
+    Attributes:
+        content: the text that it matches.
+        id: its id; it may be beyond the rows of the embedding, if no text needs it.
+        special: whether it marks something rather than being a word. Without ``special=True``, text never matches it.
+        normalized: whether tokens that are not ``normalized`` are matched first.
+    """
+
+    content: str
+    id: int
+    special: bool = True
+    normalized: bool = False
+
+
+@dataclass(frozen=True)
+class SpecialTokens:
+    """What a model's files say of its special tokens; the defaults mean that they say nothing.
+
+    Attributes:
+        added: all added tokens, special or not.
+        eos: the ids that end a text, the most usual first; None: the files name none, and ``<|endoftext|>`` does.
+        bos: the id that begins a text.
+        pad, unk: the ids of padding and of unknown characters.
+        before, after: ids that the tokenizer puts around every text.
+        chat_template: the template of chats, in Jinja.
+    """
+
+    added: tuple[AddedToken, ...] = ()
+    eos: tuple[int, ...] | None = None
+    bos: int | None = None
+    pad: int | None = None
+    unk: int | None = None
+    before: tuple[int, ...] = ()
+    after: tuple[int, ...] = ()
+    chat_template: str | None = None
 
 
 class IncrementalDecoder:
@@ -117,6 +159,39 @@ class Tokenizer:
     def incremental_decoder(self) -> IncrementalDecoder:
         """Return a decoder for one stream of ids."""
         return IncrementalDecoder(self)
+
+
+class _Splitter:
+    """Cuts text at added tokens, as the ``tokenizers`` package does: the first match counts, of several the longest."""
+
+    def __init__(self, added: Sequence[AddedToken]) -> None:
+        passes = [[token for token in added if token.normalized is later] for later in (False, True)]
+        self._passes = [(_pattern(tokens), {token.content: token for token in tokens}) for tokens in passes if tokens]
+
+    def split(self, text: str, *, special: bool) -> Iterator[str | int]:
+        """Yield the parts of ``text``: plain text, and the ids of added tokens between; special ones if ``special``."""
+        yield from self._split(text, special, 0)
+
+    def _split(self, text: str, special: bool, stage: int) -> Iterator[str | int]:
+        if stage == len(self._passes):
+            if text:
+                yield text
+            return
+        pattern, tokens = self._passes[stage]
+        start = 0
+        for match in pattern.finditer(text):
+            token = tokens[match.group()]
+            if token.special and not special:
+                continue
+            yield from self._split(text[start : match.start()], special, stage + 1)
+            yield token.id
+            start = match.end()
+        yield from self._split(text[start:], special, stage + 1)
+
+
+def _pattern(tokens: Sequence[AddedToken]) -> re.Pattern[str]:
+    """Return a pattern that prefers longer tokens where several begin at one place."""
+    return re.compile("|".join(re.escape(each) for each in sorted({t.content for t in tokens}, key=len, reverse=True)))
 
 
 @cache

@@ -25,6 +25,7 @@ import numpy as np
 
 from gpt2lab.config import ModelConfig
 from gpt2lab.errors import CheckpointError, ConfigError
+from gpt2lab.tokenizer import SpecialTokens
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -45,6 +46,15 @@ class TokenizerFiles(NamedTuple):
 
     encoder: dict[str, int]
     merges: list[str]
+
+
+class OtherTokenizer(NamedTuple):
+    """A tokenizer that is not byte-level BPE like GPT-2's, or one whose files do not suffice."""
+
+    why: str
+    """The file, the key and the value that make it another tokenizer."""
+    json: str | None = None
+    """The ``tokenizer.json`` from which the package ``tokenizers`` can build it; None: nothing can."""
 
 
 class StoredTensor(NamedTuple):
@@ -89,7 +99,8 @@ class Checkpoint:
     """An opened checkpoint.
 
     ``tensors`` maps each name of :func:`tensor_shapes` to a C-contiguous float32 array of that shape.
-    ``tokenizer_files`` is None if the checkpoint has GPT-2's own vocabulary or none at all.
+    ``tokenizer_files`` is None if the checkpoint has GPT-2's own vocabulary or none at all, or ``other_tokenizer``.
+    ``special`` is what the files say of special tokens, whose ids are also in ``tokenizer_files``.
     ``format`` is ``openai``, ``huggingface``, ``gguf`` or ``nanogpt``. ``precision`` is that of most stored weights
     (``float32``, ``float16``, ``bfloat16``, ``int8``, ``q8_0``, ``q4_0``). ``files`` are the files that the tensors are
     read from, including indexes.
@@ -102,6 +113,10 @@ class Checkpoint:
     precision: str
     path: Path
     files: tuple[Path, ...] = ()
+    special: SpecialTokens = field(default_factory=SpecialTokens)
+    other_tokenizer: OtherTokenizer | None = None
+    tokenizer_sources: tuple[Path, ...] = ()
+    """A Hugging Face folder's files on its tokenizer and on generation, which another such folder copies."""
     opened: tuple[tuple[int, ...], ...] = field(init=False, repr=False, compare=False, default=())
     """Size, times of change and inode of each of ``files`` when it was opened, to detect later changes."""
 
