@@ -1,7 +1,8 @@
 """Read and write the safetensors container: a JSON directory of names, dtypes and offsets, then the bytes.
 
 https://github.com/huggingface/safetensors#format. The ``safetensors`` package is not used, because its NumPy API has no
-bfloat16 and its writer needs every tensor in memory at once; tests compare the two. This module knows nothing of GPT-2.
+bfloat16 and its writer needs every tensor in memory at once. What the package refuses is refused here, and a few more
+headers that only a damaged file has; tests compare the two. This module knows nothing of GPT-2.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from gpt2lab.errors import CheckpointError
-from gpt2lab.weights.checkpoint import MappedFile, StoredTensor, Tensor, check_apart, parse_json
+from gpt2lab.weights.checkpoint import MappedFile, StoredTensor, Tensor, parse_json
 from gpt2lab.weights.quantization import PRECISIONS, Precision, decode
 
 if TYPE_CHECKING:
@@ -27,6 +28,15 @@ if TYPE_CHECKING:
 
 _MAX_DIMENSIONS = 8  # the product of a list of any length could take hours
 _MAX_HEADER = 100_000_000  # bytes; the limit that the safetensors package sets too
+_BITS: Mapping[str, int] = {
+    "F4": 4,
+    **dict.fromkeys(("F6_E2M3", "F6_E3M2"), 6),
+    **dict.fromkeys(("BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ"), 8),
+    **dict.fromkeys(("U16", "I16", "F16", "BF16"), 16),
+    **dict.fromkeys(("U32", "I32", "F32"), 32),
+    **dict.fromkeys(("U64", "I64", "F64", "C64"), 64),
+}
+"""The dtypes of the format, and the bits that a value takes."""
 _DTYPES = {"F32": PRECISIONS["float32"], "F16": PRECISIONS["float16"], "BF16": PRECISIONS["bfloat16"]}
 INT8 = Precision("int8", np.dtype("i1"))
 """Whole numbers, which mean weights only together with scales: see :mod:`gpt2lab.weights.integer_tensors`."""
@@ -61,34 +71,54 @@ class SafeTensor:
         """Return a reader of the stored items, ``[shape]``. Raises :class:`CheckpointError` for another dtype."""
         if self.dtype != _NAME_OF[precision.name]:
             raise CheckpointError(f"{self.file.path}: {name} has dtype {self.dtype}, not {_NAME_OF[precision.name]}")
-        if self.size != precision.n_bytes(math.prod(self.shape)):
-            raise CheckpointError(f"{self.file.path}: {name} of shape {list(self.shape)} cannot take {self.size} bytes")
         return partial(self.file.array, self.start, precision.dtype, self.shape)
 
 
 def read_safetensors(path: Path) -> dict[str, SafeTensor]:
     """Return the tensors of a file by name; they lie inside it and do not overlap. Reads no tensor data."""
     file = MappedFile(path)
-    header, start = _header(file)
-    header.pop("__metadata__", None)
+    header, _, start = _header(file)
     tensors = {name: _tensor(file, name, info, start) for name, info in header.items()}
-    check_apart(path, ((tensor.start, tensor.size) for tensor in tensors.values()))
+    _check_covered(file, start, tensors)
     return tensors
 
 
 def read_metadata(path: Path) -> dict[str, str]:
     """Return the texts that stand beside the tensors of a file."""
-    metadata = _header(MappedFile(path))[0].get("__metadata__", {})
-    texts = metadata.items() if isinstance(metadata, dict) else ()
-    return {name: text for name, text in texts if isinstance(text, str)}
+    return _header(MappedFile(path))[1]
 
 
-def _header(file: MappedFile) -> tuple[dict[str, Any], int]:
-    """Return the header, and where the data starts."""
+def _header(file: MappedFile) -> tuple[dict[str, Any], dict[str, str], int]:
+    """Return the entries of the tensors, the metadata, and where the data starts."""
     size = int.from_bytes(file.part(0, 8), "little")
     if size > _MAX_HEADER:
         raise CheckpointError(f"{file.path}: not a safetensors file (its header claims {size} bytes)")
-    return parse_json(file.path, bytes(file.part(8, size))), 8 + size
+    header = parse_json(file.path, bytes(file.part(8, size)))
+    try:
+        json.dumps(header, ensure_ascii=False, allow_nan=False).encode()  # Python's parser takes more than JSON has
+    except ValueError as error:
+        raise CheckpointError(f"{file.path}: the header is not valid JSON ({error})") from None
+    metadata = header.pop("__metadata__", None)
+    if not isinstance(metadata, dict | None):
+        raise CheckpointError(f"{file.path}: __metadata__ must be an object, not {metadata!r}")
+    metadata = metadata or {}
+    for name, text in metadata.items():
+        if not isinstance(text, str):
+            raise CheckpointError(f"{file.path}: __metadata__ holds strings, but its {name!r} is {text!r}")
+    return header, metadata, 8 + size
+
+
+def _check_covered(file: MappedFile, start: int, tensors: Mapping[str, SafeTensor]) -> None:
+    """Check that the tensors cover the data, which starts at ``start``: they share no byte, and leave none out."""
+    reached = start
+    for name, tensor in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].size)):
+        if tensor.start < reached:
+            raise CheckpointError(f"{file.path}: two tensors share the bytes at {tensor.start}, where {name} starts")
+        if tensor.start > reached:
+            raise CheckpointError(f"{file.path}: bytes {reached} to {tensor.start}, before {name}, are in no tensor")
+        reached += tensor.size
+    if reached < len(file):
+        raise CheckpointError(f"{file.path}: {len(file) - reached} bytes after the last tensor are in no tensor")
 
 
 def _tensor(file: MappedFile, name: str, info: Any, data_start: int) -> SafeTensor:
@@ -98,8 +128,22 @@ def _tensor(file: MappedFile, name: str, info: Any, data_start: int) -> SafeTens
         if isinstance(dtype, str) and shape is not None and fits and offsets is not None and len(offsets) == 2:
             start, size = data_start + offsets[0], offsets[1] - offsets[0]
             file.part(start, size)
+            if dtype not in _BITS:
+                raise CheckpointError(f"{file.path}: {name} has dtype {dtype}, which the format does not have")
+            if _bits(shape, dtype) != 8 * size:
+                raise CheckpointError(f"{file.path}: {name} of shape {list(shape)} cannot take {size} bytes")
             return SafeTensor(file, dtype, shape, start, size)
     raise CheckpointError(f"{file.path}: the header's entry for {name!r} is malformed")
+
+
+def _bits(shape: tuple[int, ...], dtype: str) -> int:
+    """Return the bits that a tensor takes; -1 if counting them overflows 64 bits, which no file means."""
+    bits = 1
+    for length in (*shape, _BITS[dtype]):
+        bits *= length
+        if bits >= 2**64:
+            return -1
+    return bits
 
 
 def _counts(value: Any) -> tuple[int, ...] | None:
