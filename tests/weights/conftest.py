@@ -9,6 +9,8 @@ from gpt2lab.weights import Checkpoint, tensor_shapes
 
 sys.path.insert(0, str(Path(__file__).parent))  # for the helpers beside the tests
 
+from hub_server import Hub, point_hub_at
+
 GOLDEN = Path(__file__).parent.parent / "golden"
 
 
@@ -43,3 +45,14 @@ def same():
             np.testing.assert_array_equal(tensor, right.tensors[name], err_msg=name)
 
     return compare
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    """Provide a hub without any repository, in place of the real one, and an empty cache, in an empty folder."""
+    monkeypatch.setenv("NO_PROXY", "*")
+    monkeypatch.chdir(tmp_path)
+    running = Hub()
+    point_hub_at(monkeypatch, running.url, tmp_path / "cache")
+    yield running
+    running.close()

@@ -42,21 +42,25 @@ class Server:
         self._server.shutdown()
         self._server.server_close()
 
+    def _refusal(self, path):
+        """Return the status and the headers with which a path is refused, None if it is served."""
+        return None if path in self.files else (404, self.headers.get("404", {}))
+
     def _answer(self, request, body):
         path, wanted = request.path.split("?")[0], request.headers.get("Range")
         self.requests.append((request.command, path, wanted))
         content = self.files.get(path)
         status, start, headers = 200, 0, dict(self.headers.get(path, {}))
-        if content is None:
-            status, content = 404, NOT_FOUND
-            headers |= self.headers.get("404", {})
+        if (refusal := self._refusal(path)) is not None:
+            (status, more), content = refusal, NOT_FOUND
+            headers |= more
         elif wanted and self.ranges:
             start = int(re.fullmatch(r"bytes=(\d+)-\d*", wanted)[1])
             status = 206 if start < len(content) else 416
             last = f"{start}-{len(content) - 1}" if status == 206 else "*"
             headers["Content-Range"] = f"bytes {last}/{len(content)}"
             content = content[start:] if status == 206 else b""
-        kind = "application/xml" if status == 404 else self.types.get(path, "application/octet-stream")
+        kind = "application/xml" if refusal else self.types.get(path, "application/octet-stream")
         request.send_response(status)
         for name, value in {"Content-Type": kind, "Content-Length": str(len(content)), **headers}.items():
             request.send_header(name, value)

@@ -99,4 +99,5 @@ def test_help_reads_well(command):
 def test_a_download_that_cannot_start_is_one_line():
     result = CliRunner().invoke(cli, ["download", "125M"])
     assert result.exit_code == 2
-    assert result.stderr == "gpt2lab: error: unknown size '125M'; released sizes are 124M, 355M, 774M, 1558M\n"
+    known = "released sizes are 124M, 355M, 774M, 1558M; on the hub, a model is called USER/MODEL"
+    assert result.stderr == f"gpt2lab: error: unknown size '125M'; {known}\n"

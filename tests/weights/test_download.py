@@ -2,8 +2,8 @@ import json
 import shutil
 
 import pytest
-from http_server import Server, hub_headers
-from huggingface_hub import constants
+from http_server import Server
+from hub_server import point_hub_at
 
 import needs
 from gpt2lab.config import ModelConfig
@@ -15,6 +15,7 @@ from gpt2lab.weights.download import OPENAI_URL_VARIABLE, download
 from gpt2lab.weights.vocabulary import gpt2_vocabulary
 from tf_bundle import write_bundle
 
+GPT2 = "openai-community/gpt2"
 SHAPE = ModelConfig(n_vocab=50257, n_ctx=4, n_embd=4, n_head=1, n_layer=1)
 DATA = "model.ckpt.data-00000-of-00001"
 
@@ -116,56 +117,39 @@ def test_unknown_sizes_and_sources_are_refused(size, source):
         download(size, source=source)
 
 
-def _point_hub_at(monkeypatch, url):
-    """Do what the environment variable HF_ENDPOINT does; the package reads it only when it is imported."""
-    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", url)
-    template = url + "/{repo_id}/resolve/{revision}/{filename}"
-    monkeypatch.setattr("huggingface_hub.constants.HUGGINGFACE_CO_URL_TEMPLATE", template)
-
-
 @pytest.fixture
-def hub(server, monkeypatch, tmp_path, make_checkpoint):
-    """Start a server with the files of openai-community/gpt2, but of a much smaller model."""
-    _point_hub_at(monkeypatch, server.url)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True, raising=False)
+def gpt2_hub(hub, tmp_path, make_checkpoint):
+    """Provide a hub with the files of openai-community/gpt2, but of a much smaller model."""
     convert(make_checkpoint(SHAPE), tmp_path / "source")
-    for file in (tmp_path / "source").iterdir():
-        path, content = f"/openai-community/gpt2/resolve/main/{file.name}", file.read_bytes()
-        server.files[path] = content
-        server.headers[path] = hub_headers(content, large=file.suffix == ".safetensors")
-    server.headers["404"] = {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": "c" * 40}
-    return server
+    hub.add_folder(GPT2, tmp_path / "source")
+    return hub
 
 
-def test_the_hubs_files_make_a_model(hub, make_checkpoint, same):
-    del hub.files["/openai-community/gpt2/resolve/main/generation_config.json"]  # an extra: it may be missing
+def test_the_hubs_files_make_a_model(gpt2_hub, make_checkpoint, same):
     folder = download("gpt2")
     assert str(folder) == "models/124M"
     same(open_checkpoint("124M"), make_checkpoint(SHAPE))
-    hub.requests.clear()
+    gpt2_hub.requests.clear()
     download("gpt2")
-    assert hub.requests == []
+    assert gpt2_hub.requests == []
 
 
-def test_a_name_alone_downloads_to_the_cache_once(hub, make_checkpoint, same, tmp_path):
+def test_a_name_alone_downloads_to_the_cache_once(gpt2_hub, make_checkpoint, same, tmp_path):
     folder = find_checkpoint("gpt2")
     assert tmp_path / "cache" in folder.parents
     same(open_checkpoint(folder), make_checkpoint(SHAPE))
-    hub.requests.clear()
+    gpt2_hub.requests.clear()
     assert find_checkpoint("117M") == folder
-    assert hub.requests == []
+    assert gpt2_hub.requests == []
 
 
 @pytest.mark.parametrize("find", [find_checkpoint, download])
-def test_weights_of_another_sha256_are_refused_and_fetched_again_next_time(hub, make_checkpoint, same, find):
-    path = "/openai-community/gpt2/resolve/main/model.safetensors"
-    content = hub.files[path]
-    hub.files[path] = content[:-1] + bytes([content[-1] ^ 1])
+def test_weights_of_another_sha256_are_refused_and_fetched_again_next_time(gpt2_hub, make_checkpoint, same, find):
+    content = gpt2_hub.files[f"/{GPT2}/resolve/main/model.safetensors"]
+    gpt2_hub.replace(GPT2, "model.safetensors", content[:-1] + bytes([content[-1] ^ 1]))
     with pytest.raises(DownloadError, match="sha256"):
         find("124M")
-    hub.files[path] = content
+    gpt2_hub.replace(GPT2, "model.safetensors", content)
     same(open_checkpoint(find("124M")), make_checkpoint(SHAPE))
 
 
@@ -193,22 +177,15 @@ def test_only_contents_in_the_hubs_own_cache_are_deleted_through_a_link(tmp_path
     assert contents.exists() == (place == "elsewhere")
 
 
-def test_a_repository_without_weights_is_one_line(hub):
-    del hub.files["/openai-community/gpt2/resolve/main/model.safetensors"]
-    with pytest.raises(DownloadError, match=r"cannot get model\.safetensors of openai-community/gpt2") as raised:
-        download("124M")
-    assert "\n" not in str(raised.value)
-
-
-def test_a_server_that_is_no_hub_is_refused(hub):
-    hub.headers.clear()
+def test_a_server_that_is_no_hub_is_refused(gpt2_hub):
+    gpt2_hub.headers.clear()
     with pytest.raises(DownloadError, match="cannot get"):
         download("124M")
 
 
 @pytest.mark.parametrize("find", [find_checkpoint, download])
-def test_offline_is_one_line_that_names_what_works(hub, monkeypatch, find):
-    _point_hub_at(monkeypatch, "http://127.0.0.1:9")
+def test_offline_is_one_line_that_names_what_works(gpt2_hub, monkeypatch, tmp_path, find):
+    point_hub_at(monkeypatch, "http://127.0.0.1:9", tmp_path / "cache")
     with pytest.raises(
         DownloadError, match=r"is this machine online\?.*gpt2lab download 124M --source openai.*tales"
     ) as raised:

@@ -43,11 +43,11 @@ def test_aliases_find_a_size_in_models(models, name):
 
 
 def test_a_released_size_that_is_nowhere_is_fetched(models, monkeypatch, tmp_path):
-    monkeypatch.setattr("gpt2lab.weights.hub.find_or_download", lambda size: tmp_path / size)
+    monkeypatch.setattr("gpt2lab.weights.hub.find_or_download", lambda model: tmp_path / model.size)
     assert find_checkpoint("345M") == tmp_path / "355M"
 
 
-@pytest.mark.parametrize("name", ["", "nothing", "no/such/folder", "a\0b", "../124M"])
+@pytest.mark.parametrize("name", ["", "nothing", "no/such/folder", "a\0b", "../124M", "models/a.gguf", "a b/c", "/a/b"])
 def test_an_unknown_name_says_what_there_is(models, name):
     with pytest.raises(CheckpointError, match="124M, 355M"):
         open_checkpoint(name)

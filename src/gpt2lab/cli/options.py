@@ -123,7 +123,8 @@ def model_options(default_precision: str) -> Callable[[Decorated], Decorated]:
             "--model",
             default="tales",
             metavar="NAME",
-            help="A path, a folder under ./models, the built-in tales, or a released size: 124M, 355M, 774M, 1558M.",
+            help="A path, a folder under ./models, the built-in tales, a released size (124M, 355M, 774M, 1558M), or a "
+            "model on the Hugging Face hub: USER/MODEL, USER/MODEL@REVISION.",
         ),
         option(
             group,

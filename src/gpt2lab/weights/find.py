@@ -1,7 +1,8 @@
 """Find the checkpoint that a name or path means, and open it.
 
 A name is tried, in this order, as a path; a folder or ``.gguf`` file under ``./models``; the packaged ``tales``; and a
-released size (``124M``, ``gpt2-xl``, …), from Hugging Face's cache or downloaded.
+released size (``124M``, ``gpt2-xl``, …) or a model on the Hugging Face hub (``USER/MODEL``, ``USER/MODEL@REVISION``),
+from its cache or downloaded.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ TALES = Path(__file__).parent.parent / "assets" / "tales.gguf"
 
 
 def open_checkpoint(name_or_path: str | os.PathLike[str]) -> Checkpoint:
-    """Open the checkpoint that a name or path means; a released size that is not on this machine is downloaded.
+    """Open the checkpoint that a name or path means; a model of the hub that is not on this machine is downloaded.
 
     Raises :class:`CheckpointError` if there is none or it is malformed, and :class:`DownloadError` if the download
     fails.
@@ -34,8 +35,9 @@ def open_checkpoint(name_or_path: str | os.PathLike[str]) -> Checkpoint:
 def find_checkpoint(name_or_path: str | os.PathLike[str], models_dir: Path = MODELS_DIR) -> Path:
     """Return the path of the checkpoint that a name or path means.
 
-    Raises :class:`~gpt2lab.errors.UsageError` if the argument is neither a name nor a path, and
-    :class:`CheckpointError` if there is no such checkpoint.
+    A path that exists wins over a name. Raises :class:`~gpt2lab.errors.UsageError` if the argument is neither a name
+    nor a path, :class:`CheckpointError` if there is no such checkpoint, and :class:`DownloadError` if it cannot be
+    fetched.
     """
     if not isinstance(name_or_path, str | os.PathLike):
         raise UsageError(f"a model must be a name or a path, got {short_repr(name_or_path)}")
@@ -45,19 +47,22 @@ def find_checkpoint(name_or_path: str | os.PathLike[str], models_dir: Path = MOD
     path = Path(expanded(name))
     if path.exists() or Path(f"{path}.index").is_file():
         return path
-    if len(path.parts) == 1:
-        size = canonical_size(name)
-        for candidate in (name, f"{name}.gguf", *(names_of_size(size) if size else [])):
-            if (models_dir / candidate).exists():
-                return models_dir / candidate
-        if name == "tales" and TALES.is_file():
-            return TALES
-        if size is not None:
-            from gpt2lab.weights.hub import find_or_download, in_hub_cache
+    size = canonical_size(name) if len(path.parts) == 1 else None
+    for candidate in (name, f"{name}.gguf", *(names_of_size(size) if size else [])):
+        if len(path.parts) <= 2 and ".." not in path.parts and (models_dir / candidate).exists():
+            return models_dir / candidate
+    if name == "tales" and TALES.is_file():
+        return TALES
+    if (run := RUNS_DIR / name).is_dir():
+        raise CheckpointError(f"no model at {name}, nor in {models_dir / name}; do you mean {run}?")
+    from gpt2lab.weights.hub import find_or_download, hub_model, in_hub_cache
 
-            return in_hub_cache(size) or find_or_download(size)
-    hint = f"do you mean {run}?" if (run := RUNS_DIR / name).is_dir() else f"give a path, tales or one of {_sizes()}"
-    raise CheckpointError(f"no model at {name}, nor in {models_dir / name}; {hint}")
+    if (model := hub_model(name)) is not None:
+        return in_hub_cache(model) or find_or_download(model)
+    raise CheckpointError(
+        f"no model at {name}, nor in {models_dir / name}; give a path, tales, one of {_sizes()}, "
+        "or USER/MODEL on the Hugging Face hub"
+    )
 
 
 def _sizes() -> str:

@@ -1,17 +1,24 @@
-"""The released sizes on the Hugging Face hub, and in its cache on this machine.
+"""Models on the Hugging Face hub, and in its cache on this machine.
 
-``huggingface_hub`` is imported only when a file must be looked up or fetched through it.
+A model is named as on the hub, ``USER/MODEL``, by a released size or as ``distilgpt2``; a branch, tag or commit may
+follow after ``@``. Only ``config.json``, the tokenizer's files and one kind of weights are fetched, never another
+pickle than ``pytorch_model.bin``. ``huggingface_hub`` is imported only when something must be looked up or fetched.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
-from gpt2lab.errors import CheckpointError, DownloadError, first_line
+from gpt2lab.config import canonical_size
+from gpt2lab.errors import CheckpointError, DownloadError, Gpt2LabError, first_line
 from gpt2lab.system.hashing import sha256_of
+from gpt2lab.weights.checkpoint import parse_json, read_bytes
 from gpt2lab.weights.formats import open_path
 
 HUB_REPOSITORIES = {
@@ -22,14 +29,68 @@ HUB_REPOSITORIES = {
 }
 """The Hugging Face hub's repositories of the released sizes."""
 
-HUB_WEIGHTS = "model.safetensors"
-HUB_FILES = ("config.json", "vocab.json", "merges.txt", HUB_WEIGHTS)
+_WITHOUT_OWNER = {"distilgpt2": "distilbert/distilgpt2"}
+"""Names that the hub knows without an owner; all others need one, so that a misspelt name asks no server."""
 
-HUB_EXTRAS = ("generation_config.json", "tokenizer.json", "tokenizer_config.json")
+_CONFIG = "config.json"
+_WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+"""The kinds of weights, in the order in which they are looked for; an index names further files."""
+
+_TOKENIZERS = ("tokenizer.json", "vocab.json", "merges.txt", "vocab.txt", "spiece.model", "encoder.json", "vocab.bpe")
+_EXTRAS = (
+    *_TOKENIZERS,
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "generation_config.json",
+    "chat_template.jinja",
+    "adapter_config.json",  # tells a whole model from one with an adapter beside it
+)
+
+_PART = r"[A-Za-z0-9_](?:[\w.-]*\w)?"
+_NAME = re.compile(rf"(?P<repository>{_PART}(?:/{_PART})?)(?:@(?P<revision>[\w.][\w./-]*))?", re.ASCII)
+_FILES = (".gguf", ".safetensors", ".bin", ".pt", ".pth", ".index", ".json", ".h5", ".onnx")
+"""Ends of names that mean files, never repositories."""
 
 
-def in_hub_cache(size: str) -> Path | None:
-    """Return the folder of a released size in Hugging Face's cache, or None if it is not found there.
+@dataclass(frozen=True)
+class HubModel:
+    """A model on the hub."""
+
+    name: str
+    """The name that the user gave."""
+    repository: str
+    revision: str | None = None
+    """A branch, tag or commit; None: the default branch."""
+    size: str | None = None
+    """The released size that it is, if any."""
+
+
+def hub_model(name: str) -> HubModel | None:
+    """Return the model on the hub that ``name`` can mean, or None if it cannot mean one."""
+    found = _NAME.fullmatch(name)
+    if found is None or ".." in name or "--" in found["repository"] or name.lower().endswith(_FILES):
+        return None
+    repository, revision = found["repository"], found["revision"]
+    if "/" in repository:
+        size = next((size for size, known in HUB_REPOSITORIES.items() if known == repository), None)
+        return HubModel(name, repository, revision, size)
+    if (size := canonical_size(repository)) is not None:
+        return HubModel(name, HUB_REPOSITORIES[size], revision, size)
+    known = _WITHOUT_OWNER.get(repository)
+    return HubModel(name, known, revision) if known else None
+
+
+# ---- the cache ------------------------------------------------------------------------------------------------------
+
+
+def in_hub_cache(model: HubModel) -> Path | None:
+    """Return the folder of a model in Hugging Face's cache, or None if it is not, or only partly, found there.
 
     This needs no ``huggingface_hub``, whose import takes longer than all the rest of a start. If it finds nothing,
     :func:`find_or_download` asks ``huggingface_hub`` again.
@@ -37,53 +98,169 @@ def in_hub_cache(size: str) -> Path | None:
     caches = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache")
     home = Path(os.environ.get("HF_HOME") or caches / "huggingface")
     hub = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE") or home / "hub"
-    repository = Path(os.path.expandvars(hub)).expanduser() / f"models--{HUB_REPOSITORIES[size].replace('/', '--')}"
+    return _in_cache(Path(os.path.expandvars(hub)), model)
+
+
+def _in_cache(cache: Path, model: HubModel) -> Path | None:
     try:
-        folder = repository / "snapshots" / (repository / "refs" / "main").read_text(encoding="ascii")
-        complete = all((folder / name).is_file() for name in ("config.json", HUB_WEIGHTS))
-    except (OSError, ValueError, RuntimeError):
-        return None
-    return folder if complete else None
+        repository = cache.expanduser() / f"models--{model.repository.replace('/', '--')}"
+        reference = repository / "refs" / (model.revision or "main")
+        commit = reference.read_text(encoding="ascii") if reference.is_file() else model.revision or "main"
+        folder = repository / "snapshots" / commit
+        if (folder / _CONFIG).is_file() and _has_weights(folder) and _tokenizer_is_known(repository, commit, model):
+            return folder
+    except (OSError, ValueError, RuntimeError, CheckpointError):
+        pass
+    return None
 
 
-def find_or_download(size: str) -> Path:
-    """Return the folder of a released size in Hugging Face's cache; download it first if it is not there."""
-    from huggingface_hub import try_to_load_from_cache
+def _has_weights(folder: Path) -> bool:
+    name = next((name for name in _WEIGHTS if (folder / name).is_file()), None)
+    if name is None or (".bin" in name and find_spec("torch") is None):
+        return False
+    return all((folder / shard).is_file() for shard in _shards(folder / name))
 
-    repository = HUB_REPOSITORIES[size]
-    cached = [try_to_load_from_cache(repository, name) for name in ("config.json", HUB_WEIGHTS)]
-    if all(isinstance(path, str) for path in cached):
-        return Path(str(cached[0])).parent
-    for path in hub_files(size, [*HUB_EXTRAS, *HUB_FILES], None):
+
+def _tokenizer_is_known(repository: Path, commit: str, model: HubModel) -> bool:
+    """Return whether the cache has the tokenizer, or it is known that the repository has none.
+
+    Another program may have fetched only the weights. Without this, GPT-2's tokenizer would be assumed.
+    """
+    if model.size is not None:
+        return True
+    absent = repository / ".no_exist" / commit / _TOKENIZERS[0]
+    return absent.is_file() or any((repository / "snapshots" / commit / name).is_file() for name in _TOKENIZERS)
+
+
+def _shards(path: Path) -> list[str]:
+    """Return the files that an index names; none for a file of weights."""
+    if not path.name.endswith(".index.json"):
+        return []
+    names = parse_json(path, read_bytes(path)).get("weight_map")
+    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+        raise CheckpointError(f"{path}: weight_map must name a file for each tensor")
+    return sorted(set(names.values()))
+
+
+# ---- the hub --------------------------------------------------------------------------------------------------------
+
+
+def find_or_download(model: HubModel) -> Path:
+    """Return the folder of a model in Hugging Face's cache; download it first if it is not there."""
+    from huggingface_hub import constants
+
+    if (cached := _in_cache(Path(constants.HF_HUB_CACHE), model)) is not None:
+        return cached
+    for path in hub_files(model, None):
         folder = path.parent
     check_download(folder)
     return folder
 
 
-def hub_files(size: str, names: list[str], folder: Path | None) -> Iterator[Path]:
-    """Get files of a released size into ``folder`` or the hub's cache, one after the other.
+def hub_files(model: HubModel, folder: Path | None, have: Collection[str] = ()) -> Iterator[Path]:
+    """Get the files of a model into ``folder`` or the hub's cache, one after the other, without those of ``have``.
 
-    Extras that the hub lacks are left out. The weights are checked against the SHA-256 that the hub reports.
+    Weights are checked against the SHA-256 that the hub reports. Raises :class:`CheckpointError` before any weights
+    are fetched if the repository's model is none that gpt2lab runs, :class:`DownloadError` if something cannot be got.
     """
-    from huggingface_hub import get_hf_file_metadata, hf_hub_download, hf_hub_url
-    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+    commit, digests = _listing(model)
+    weights = _kind_of_weights(model, digests)
+    config = _get(model, _CONFIG, commit, folder)
+    try:
+        _check_config(model, config)
+    except CheckpointError:
+        if folder is not None:  # the cache is other programs' too
+            config.unlink()
+        raise
+    if _CONFIG not in have:
+        yield config
+    for name in _EXTRAS:
+        if name in digests and name not in have:
+            yield _get(model, name, commit, folder)
+    if folder is None and not any(name in digests for name in _TOKENIZERS):
+        _remember_absence(model, commit)
+    names = [weights]
+    for name in names:  # grows by the files that an index names
+        path = config.parent / name if name in have else _get(model, name, commit, folder, digests.get(name))
+        if name not in have:
+            yield path
+        for shard in _shards(path):
+            if shard not in digests or "/" in shard:
+                raise CheckpointError(f"{weights} of {model.repository} names {shard!r}, which the repository lacks")
+            names.append(shard)
 
-    repository = HUB_REPOSITORIES[size]
-    # this comes first: without a network it fails at once, while a download retries for half a minute
-    with _hub_errors(size, HUB_WEIGHTS):
-        sha256 = get_hf_file_metadata(hf_hub_url(repository, HUB_WEIGHTS)).etag or ""
-    for name in names:
-        with _hub_errors(size, name):
-            try:
-                path = Path(hf_hub_download(repository, name, local_dir=folder))
-            except EntryNotFoundError as error:
-                if name not in HUB_EXTRAS or isinstance(error, LocalEntryNotFoundError):
-                    raise
-                continue
-        if name == HUB_WEIGHTS and len(sha256) == 64 and sha256_of(path) != sha256:
-            _discard(path)
-            raise DownloadError(f"{name} of {repository} has another sha256 than {sha256}; try again")
-        yield path
+
+def _listing(model: HubModel) -> tuple[str | None, Mapping[str, str | None]]:
+    """Ask the hub for a model's commit and its files, each with its SHA-256 if the hub states one.
+
+    This comes first: without a network it fails at once, while a download retries for half a minute.
+    """
+    from huggingface_hub import HfApi
+
+    with _hub_errors(model, "the list of files"):
+        info = HfApi().model_info(model.repository, revision=model.revision, files_metadata=True, timeout=10)
+        return info.sha, {each.rfilename: each.lfs.sha256 if each.lfs else None for each in info.siblings or []}
+
+
+def _kind_of_weights(model: HubModel, files: Collection[str]) -> str:
+    """Return the name of the weights to fetch. Raises :class:`CheckpointError` if there are none that can be used."""
+    weights = next((name for name in _WEIGHTS if name in files), None)
+    if weights is None or _CONFIG not in files:
+        raise CheckpointError(f"{model.repository} on the Hugging Face hub {_otherwise(files)}")
+    if ".bin" in weights and find_spec("torch") is None:
+        raise CheckpointError(
+            f"{model.repository} on the Hugging Face hub has its weights only in {weights}, which PyTorch reads: "
+            "install the extra train"
+        )
+    return weights
+
+
+def _otherwise(files: Collection[str]) -> str:
+    """Describe a repository without a checkpoint that can be fetched, and say what to do."""
+    if "adapter_config.json" in files:
+        return "holds a PEFT adapter, not a whole model: merge it into its base model with peft, and give that folder"
+    if gguf := sorted(name for name in files if name.endswith(".gguf")):
+        return f"has GGUF files: download one, such as {gguf[0]}, and give its path"
+    missing = _CONFIG if _CONFIG not in files else f"weights ({_WEIGHTS[0]} or {_WEIGHTS[2]})"
+    others = sorted(name for name in files if name.endswith((".h5", ".onnx", ".msgpack", ".ot", ".ckpt")))
+    return f"has no {missing}" + (f"; its {others[0]} is in a format that gpt2lab does not read" if others else "")
+
+
+def _check_config(model: HubModel, config: Path) -> None:
+    from gpt2lab.weights.huggingface import check_config
+
+    try:
+        check_config(config)
+    except CheckpointError as error:
+        reason = str(error).removeprefix(f"{config}: ")
+        raise CheckpointError(
+            f"{model.repository} on the Hugging Face hub is no model that gpt2lab runs: {reason}"
+        ) from None
+
+
+def _get(model: HubModel, name: str, commit: str | None, folder: Path | None, sha256: str | None = None) -> Path:
+    from huggingface_hub import hf_hub_download
+
+    # The configuration is got by its branch or tag, so that the cache remembers which commit that was.
+    revision = model.revision if name == _CONFIG else commit
+    with _hub_errors(model, name):
+        path = Path(hf_hub_download(model.repository, name, revision=revision, local_dir=folder))
+    if sha256 is not None and sha256_of(path) != sha256:
+        _discard(path)
+        raise DownloadError(f"{name} of {model.repository} has another sha256 than {sha256}; try again")
+    return path
+
+
+def _remember_absence(model: HubModel, commit: str | None) -> None:
+    """Let the hub's client note in its cache that the repository has no tokenizer, so that a later start is offline."""
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
+
+    with _hub_errors(model, _TOKENIZERS[0]):
+        try:
+            hf_hub_download(model.repository, _TOKENIZERS[0], revision=commit)
+        except EntryNotFoundError:
+            return
 
 
 def _discard(path: Path) -> None:
@@ -95,17 +272,39 @@ def _discard(path: Path) -> None:
 
 
 @contextmanager
-def _hub_errors(size: str, name: str) -> Iterator[None]:
+def _hub_errors(model: HubModel, what: str) -> Iterator[None]:
     """Turn any error of the hub's client into one line; its version decides whether httpx or requests raises it."""
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+
+    hub = "the Hugging Face hub"
+    log_in = "`hf auth login` or HF_TOKEN"
     try:
         yield
+    except Gpt2LabError:
+        raise
+    except GatedRepoError:
+        problem = f"{model.repository} on {hub} is gated: accept its terms on its page there, then use {log_in}"
+    except RepositoryNotFoundError:
+        problem = (
+            f"no model at {model.name}: there is no such path here, and {hub} has no repository {model.repository} "
+            f"that you may read; check the name, or use {log_in} if it is private"
+        )
+    except RevisionNotFoundError:
+        problem = f"{model.repository} on {hub} has no revision {model.revision}: give a branch, a tag or a commit"
     except Exception as error:
-        reason = first_line(error) or type(error).__name__
-        raise DownloadError(
-            f"cannot get {name} of {HUB_REPOSITORIES[size]} from the Hugging Face hub ({reason}); "
-            f"is this machine online? Another way is `gpt2lab download {size} --source openai`; "
-            "the built-in `tales` needs no download"
-        ) from None
+        problem = _unreachable(model, what, first_line(error) or type(error).__name__)
+    else:
+        return
+    raise DownloadError(problem) from None
+
+
+def _unreachable(model: HubModel, what: str, reason: str) -> str:
+    problem = f"cannot get {what} of {model.repository} from the Hugging Face hub ({reason}); is this machine online?"
+    if model.size is not None:
+        problem += f" Another way is `gpt2lab download {model.size} --source openai`;"
+    else:
+        problem += " It is neither a path here nor complete in the hub's cache;"
+    return f"{problem} the built-in `tales` needs no download"
 
 
 def check_download(folder: Path) -> None:

@@ -69,6 +69,11 @@ def read_huggingface(path: Path) -> Checkpoint:
     return Checkpoint(config, tensors, vocabulary, "huggingface", stored["wte.weight"][1], path, files)
 
 
+def check_config(path: Path) -> None:
+    """Raise :class:`CheckpointError` if a ``config.json`` describes a model that :func:`read_huggingface` refuses."""
+    _config(path, parse_json(path, read_bytes(path)))
+
+
 def _config(path: Path, values: Mapping[str, Any]) -> ModelConfig:
     if values.get("model_type") == _OWN_TYPE:
         if values.get(_OWN_PRECISION) != "int8":
