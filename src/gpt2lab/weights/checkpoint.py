@@ -102,8 +102,9 @@ class Checkpoint:
     ``tokenizer_files`` is None if the checkpoint has GPT-2's own vocabulary or none at all, or ``other_tokenizer``.
     ``special`` is what the files say of special tokens, whose ids are also in ``tokenizer_files``.
     ``format`` is ``openai``, ``huggingface``, ``gguf`` or ``nanogpt``. ``precision`` is that of most stored weights
-    (``float32``, ``float16``, ``bfloat16``, ``int8``, ``q8_0``, ``q4_0``). ``files`` are the files that the tensors are
-    read from, including indexes.
+    (``float32``, ``float16``, ``bfloat16``, ``int8``, ``q8_0``, ``q4_0``, or others of GGUF's types). ``files`` are
+    the files that the tensors are read from, including indexes. ``notes`` are lines for the user, such as what had to
+    be assumed.
     """
 
     config: ModelConfig
@@ -117,6 +118,7 @@ class Checkpoint:
     other_tokenizer: OtherTokenizer | None = None
     tokenizer_sources: tuple[Path, ...] = ()
     """A Hugging Face folder's files on its tokenizer and on generation, which another such folder copies."""
+    notes: tuple[str, ...] = ()
     opened: tuple[tuple[int, ...], ...] = field(init=False, repr=False, compare=False, default=())
     """Size, times of change and inode of each of ``files`` when it was opened, to detect later changes."""
 

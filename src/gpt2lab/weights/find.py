@@ -12,7 +12,7 @@ from pathlib import Path
 from reprlib import repr as short_repr
 
 from gpt2lab.config import RELEASED_SIZES, canonical_size, names_of_size
-from gpt2lab.errors import CheckpointError, UsageError
+from gpt2lab.errors import CheckpointError, UsageError, one_line
 from gpt2lab.system.paths import expanded
 from gpt2lab.weights.checkpoint import Checkpoint
 from gpt2lab.weights.formats import open_path
@@ -26,10 +26,17 @@ TALES = Path(__file__).parent.parent / "assets" / "tales.gguf"
 def open_checkpoint(name_or_path: str | os.PathLike[str]) -> Checkpoint:
     """Open the checkpoint that a name or path means; a model of the hub that is not on this machine is downloaded.
 
+    The checkpoint's notes are logged as warnings, which appear on stderr unless the program configures ``logging``.
     Raises :class:`CheckpointError` if there is none or it is malformed, and :class:`DownloadError` if the download
     fails.
     """
-    return open_path(find_checkpoint(name_or_path))
+    checkpoint = open_path(find_checkpoint(name_or_path))
+    if checkpoint.notes:
+        import logging
+
+        for note in checkpoint.notes:
+            logging.getLogger("gpt2lab").warning("gpt2lab: %s", one_line(note))
+    return checkpoint
 
 
 def find_checkpoint(name_or_path: str | os.PathLike[str], models_dir: Path = MODELS_DIR) -> Path:

@@ -28,6 +28,7 @@ from gpt2lab.weights.checkpoint import (
     config_from,
     tensor_shapes,
 )
+from gpt2lab.weights.ggml_types import check_decodable, dequantize, needs_package
 from gpt2lab.weights.gguf_file import GgufArray, GgufFile, GgufTensor, read_gguf_file, write_gguf_file
 from gpt2lab.weights.quantization import PRECISIONS, Precision, decode, decode_transposed
 
@@ -40,8 +41,8 @@ _TOKENS_SHA256 = "1b0b4d1f2288958613732175557fa89f8db2b619574bc7500c5b8cb8269c16
 _MERGES_SHA256 = "dca569b10de5f0a468dfe0d780bc5db55facb46b3bfbd8c29c9a18d3df1cac41"
 _GPT2_STRINGS = {50257: (758791, _TOKENS_SHA256), 50000: (806304, _MERGES_SHA256)}
 
-_FILE_TYPES = {"float32": 0, "float16": 1, "q4_0": 2, "q8_0": 7, "bfloat16": 32}
-WRITABLE = tuple(PRECISIONS)
+_FILE_TYPES = {"float32": 0, "float16": 1, "bfloat16": 32, "q8_0": 7, "q4_0": 2}
+WRITABLE = tuple(_FILE_TYPES)
 _NORMAL, _CONTROL, _UNUSED = 1, 3, 5  # token types
 
 _PARTS = {
@@ -59,37 +60,88 @@ _TO_GGUF = {part: name for name, part in (_PARTS | _WHOLE).items()}
 def read_gguf(path: Path) -> Checkpoint:
     """Open a ``.gguf`` file that holds a GPT-2. Raises :class:`CheckpointError` otherwise."""
     file = read_gguf_file(path, _GPT2_STRINGS)
+    _check_kind(file)
     config = _config(file)
     stored = {}
     for name, tensor in file.tensors.items():
         canonical = _canonical_name(name)
         if canonical is not None:
             stored[canonical] = _stored_tensor(file, canonical, tensor)
+        elif name != "output.weight":
+            raise CheckpointError(f"{path}: tensor {name} is not part of a GPT-2")
     tensors = check_tensors(path, config, stored)
+    if len(tensors) != len(stored):
+        name = next(name for name in stored if name not in tensors)
+        raise CheckpointError(f"{path}: tensor {_gguf_name(name)} is not part of a GPT-2 of {config.n_layer} layers")
     _check_tied(file)
-    return Checkpoint(config, tensors, _tokenizer_files(file, config), "gguf", _precision(file), path, (path,))
+    notes = _notes(path, file)
+    return Checkpoint(
+        config, tensors, _tokenizer_files(file, config), "gguf", _precision(file), path, (path,), notes=notes
+    )
+
+
+def _check_kind(file: GgufFile) -> None:
+    """Raise :class:`CheckpointError` for a file that is no model, no GPT-2, or not all of one, and say what it is."""
+    path, metadata = file.file.path, file.metadata
+    if metadata.get("general.type", "model") != "model":
+        base = metadata.get("general.base_model.0.name", "another model")
+        raise CheckpointError(f"{path}: holds {metadata['general.type']!r} (general.type) for {base}, not a model")
+    architecture = metadata.get("general.architecture")
+    if architecture != "gpt2":
+        raise CheckpointError(f"{path}: holds a model of architecture {architecture!r}, not gpt2")
+    if metadata.get("split.count", 1) not in (0, 1):
+        raise CheckpointError(
+            f"{path}: one of {metadata['split.count']} parts (split.count): join them with 'llama-gguf-split --merge'"
+        )
+    if not file.tensors:
+        raise CheckpointError(f"{path}: holds a vocabulary without weights; give the model's own file")
 
 
 def _config(file: GgufFile) -> ModelConfig:
     path, metadata = file.file.path, file.metadata
-    architecture = metadata.get("general.architecture")
-    if architecture != "gpt2":
-        raise CheckpointError(f"{path}: holds a model of architecture {architecture!r}, not gpt2")
     embedding = file.tensors.get("token_embd.weight")
     values = {
-        "n_vocab": embedding.shape[0] if embedding and embedding.shape else None,
+        "n_vocab": embedding.shape[0] if embedding else None,
         "n_ctx": metadata.get("gpt2.context_length"),
         "n_embd": metadata.get("gpt2.embedding_length"),
         "n_head": metadata.get("gpt2.attention.head_count"),
         "n_layer": metadata.get("gpt2.block_count"),
     }
     config = config_from(path, values)
-    if metadata.get("gpt2.feed_forward_length", 4 * config.n_embd) != 4 * config.n_embd:
-        raise CheckpointError(f"{path}: gpt2.feed_forward_length must be four times the embedding length")
-    epsilon = metadata.get("gpt2.attention.layer_norm_epsilon", LAYER_NORM_EPSILON)
-    if not isinstance(epsilon, float) or not math.isclose(epsilon, LAYER_NORM_EPSILON, rel_tol=1e-6):
-        raise CheckpointError(f"{path}: layer_norm_epsilon is {epsilon!r}, only {LAYER_NORM_EPSILON} is supported")
+    _check_hyperparameters(file, config)
     return config
+
+
+def _check_hyperparameters(file: GgufFile, config: ModelConfig) -> None:
+    """Raise :class:`CheckpointError` for a ``gpt2.`` key whose value means another computation, or that is unknown."""
+    required = {
+        "vocab_size": config.n_vocab,
+        "feed_forward_length": 4 * config.n_embd,
+        "attention.layer_norm_epsilon": LAYER_NORM_EPSILON,
+        "attention.head_count_kv": config.n_head,
+        "attention.key_length": config.head_dim,
+        "attention.value_length": config.head_dim,
+        "attention.causal": True,
+    }
+    known = {"context_length", "embedding_length", "block_count", "attention.head_count"}
+    for key, value in file.metadata.items():
+        name = key.removeprefix("gpt2.")
+        if name == key or name in known:
+            continue
+        if name not in required:
+            raise CheckpointError(f"{file.file.path}: {key} is {value!r}, which is unknown for a GPT-2")
+        expected = required[name]
+        if type(value) is not type(expected) or not math.isclose(value, expected, rel_tol=1e-6):
+            raise CheckpointError(f"{file.file.path}: {key} is {value!r}, only {expected!r} is supported")
+
+
+def _notes(path: Path, file: GgufFile) -> tuple[str, ...]:
+    names = sorted(
+        {tensor.precision.name.upper() for tensor in file.tensors.values() if needs_package(tensor.precision)}
+    )
+    if not names:
+        return ()
+    return (f"{path.name}: weights in {' and '.join(names)} are decoded, and rounded again to the precision in use",)
 
 
 def _canonical_name(name: str) -> str | None:
@@ -103,14 +155,14 @@ def _canonical_name(name: str) -> str | None:
 
 
 def _stored_tensor(file: GgufFile, name: str, tensor: GgufTensor) -> StoredTensor:
-    if tensor.precision is None:
-        raise CheckpointError(
-            f"{file.file.path}: {name} has GGML type {tensor.type}, which is not one of {', '.join(PRECISIONS)}"
-        )
     precision = tensor.precision
+    check_decodable(file.file.path, name, precision)
     transposed = len(tensor.shape) == 2 and name not in ("wte.weight", "wpe.weight")
 
     def read() -> Tensor:
+        if needs_package(precision):
+            values = dequantize(file.items(tensor), precision, tensor.shape)
+            return np.ascontiguousarray(values.T) if transposed else values
         if transposed:
             return decode_transposed(file.items(tensor), precision, *tensor.shape)
         return decode(file.items(tensor), precision, tensor.shape)
@@ -123,18 +175,23 @@ def _check_tied(file: GgufFile) -> None:
     output, embedding = file.tensors.get("output.weight"), file.tensors["token_embd.weight"]
     if output is None:
         return
-    same = (output.shape, output.type) == (embedding.shape, embedding.type)
+    same = (output.shape, output.precision) == (embedding.shape, embedding.precision)
     if not same or not np.array_equal(file.items(output).view("u1"), file.items(embedding).view("u1")):
         raise CheckpointError(f"{file.file.path}: output.weight differs from token_embd.weight; GPT-2 has one for both")
 
 
 def _precision(file: GgufFile) -> str:
-    """Return the precision of most stored values."""
-    counts: dict[str, int] = {}
-    for tensor in file.tensors.values():
-        if tensor.precision is not None:
-            counts[tensor.precision.name] = counts.get(tensor.precision.name, 0) + math.prod(tensor.shape)
-    return max(counts, key=lambda name: counts[name])
+    """Return the precision of the matrices: of most of them, if the others could not be stored in it, or else all."""
+    counts: dict[Precision, int] = {}
+    widths: dict[Precision, set[int]] = {}
+    for name, tensor in file.tensors.items():
+        if len(tensor.shape) == 2 and name != "position_embd.weight":
+            counts[tensor.precision] = counts.get(tensor.precision, 0) + math.prod(tensor.shape)
+            widths.setdefault(tensor.precision, set()).add(tensor.shape[-1])
+    most, *others = sorted(counts, key=lambda precision: -counts[precision])
+    if all(width % most.block for other in others for width in widths[other]):
+        return most.name
+    return ", ".join(precision.name for precision in (most, *others))
 
 
 def _tokenizer_files(file: GgufFile, config: ModelConfig) -> TokenizerFiles | None:

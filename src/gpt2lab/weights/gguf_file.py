@@ -17,8 +17,9 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from gpt2lab.errors import CheckpointError
-from gpt2lab.weights.checkpoint import MappedFile, check_apart
-from gpt2lab.weights.quantization import PRECISIONS, Precision
+from gpt2lab.weights.checkpoint import MappedFile
+from gpt2lab.weights.ggml_types import GGML_TYPES
+from gpt2lab.weights.quantization import Precision
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,17 +29,9 @@ if TYPE_CHECKING:
 MAGIC = b"GGUF"
 _SCALARS = dict(enumerate(["<u1", "<i1", "<u2", "<i2", "<u4", "<i4", "<f4", "<u1"])) | {10: "<u8", 11: "<i8", 12: "<f8"}
 _UINT32, _INT32, _FLOAT32, _BOOL, _STRING, _ARRAY = 4, 5, 6, 7, 8, 9
+_TYPE_NAMES = dict(enumerate(["uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "bool", "string"]))
 _DEFAULT_ALIGNMENT = 32
 _MAX_DIMENSIONS = 4
-
-TENSOR_TYPES: dict[int, Precision] = {
-    0: PRECISIONS["float32"],
-    1: PRECISIONS["float16"],
-    2: PRECISIONS["q4_0"],
-    8: PRECISIONS["q8_0"],
-    30: PRECISIONS["bfloat16"],
-}
-"""GGML's number of each supported type."""
 
 KnownStrings = Mapping[int, tuple[int, str]]
 """Maps an array's number of strings to its size in bytes and its SHA-256.
@@ -51,8 +44,7 @@ class GgufTensor(NamedTuple):
     """A tensor's place: ``shape`` is row-major (the file's order reversed), ``offset`` counts from the file's start."""
 
     shape: tuple[int, ...]
-    precision: Precision | None  # None: an unsupported type
-    type: int
+    precision: Precision
     offset: int
 
 
@@ -63,6 +55,9 @@ class GgufArray(NamedTuple):
     length: int
     start: int
     sha256: str | None
+
+    def __repr__(self) -> str:
+        return f"a list of {self.length}"
 
 
 class GgufFile(NamedTuple):
@@ -82,13 +77,8 @@ class GgufFile(NamedTuple):
 
     def items(self, tensor: GgufTensor) -> NDArray[Any]:
         """Return a tensor's stored items as a 1-D array of its precision's dtype."""
-        precision = self._precision(tensor)
+        precision = tensor.precision
         return self.file.array(tensor.offset, precision.dtype, (math.prod(tensor.shape) // precision.block,))
-
-    def _precision(self, tensor: GgufTensor) -> Precision:
-        if tensor.precision is None:
-            raise CheckpointError(f"{self.file.path}: a tensor is of GGML type {tensor.type}, which is not supported")
-        return tensor.precision
 
 
 class _Reader:
@@ -109,6 +99,9 @@ class _Reader:
 
     def uint32(self) -> int:
         return int.from_bytes(self.bytes(4), "little")
+
+    def peek_uint32(self) -> int:
+        return int.from_bytes(self.file.part(self.at, 4), "little")
 
     def uint64(self) -> int:
         return int.from_bytes(self.bytes(8), "little")
@@ -161,59 +154,92 @@ class _Reader:
 
 
 def read_gguf_file(path: Path, known: KnownStrings) -> GgufFile:
-    """Open a file and check its header and the places of its tensors. Reads no tensor data."""
+    """Open a file, and check its header and the places of its tensors as llama.cpp does. Reads no tensor data."""
     file = MappedFile(path)
     if bytes(file.data[:4]) != MAGIC:
         raise CheckpointError(f"{path}: not a GGUF file")
     reader = _Reader(file, 4)
-    version = reader.uint32()
-    if version not in (2, 3):
-        raise CheckpointError(f"{path}: GGUF version {version} is not supported (2 and 3 are)")
+    _check_version(path, reader.uint32())
     n_tensors, n_values = reader.uint64(), reader.uint64()
     metadata: dict[str, Any] = {}
+    alignment = _DEFAULT_ALIGNMENT
     for _ in range(n_values):
         key = reader.string()
         if key in metadata:
             raise CheckpointError(f"{path}: metadata {key} occurs twice")
+        kind = reader.peek_uint32()
         metadata[key] = reader.value(known)
+        if key == "general.alignment":
+            alignment = _checked_alignment(path, kind, metadata[key])
     infos: dict[str, GgufTensor] = {}
     for _ in range(n_tensors):
         name = reader.string()
         if name in infos:
             raise CheckpointError(f"{path}: tensor {name} occurs twice")
-        infos[name] = _tensor_info(reader)
-    alignment = metadata.get("general.alignment", _DEFAULT_ALIGNMENT)
-    if not isinstance(alignment, int) or not 0 < alignment <= 1 << 20:
-        raise CheckpointError(f"{path}: invalid alignment {alignment!r}")
-    data_start = -(-reader.at // alignment) * alignment
-    return GgufFile(file, metadata, _place(file, infos, data_start))
+        infos[name] = _tensor_info(reader, name)
+    return GgufFile(file, metadata, _place(file, infos, reader.at, alignment))
 
 
-def _tensor_info(reader: _Reader) -> GgufTensor:
+def _check_version(path: Path, version: int) -> None:
+    if version & 0xFFFF == 0 and version:
+        raise CheckpointError(
+            f"{path}: a big-endian GGUF file: convert it with 'gguf-convert-endian FILE little', of the gguf package"
+        )
+    if version not in (2, 3):
+        raise CheckpointError(f"{path}: GGUF version {version} is not supported (2 and 3 are)")
+
+
+def _checked_alignment(path: Path, kind: int, value: Any) -> int:
+    """Return the alignment of the tensors' data. The specification asks for a uint32, llama.cpp for a power of two."""
+    if kind != _UINT32 or value.bit_count() != 1:
+        found = f"{value!r} as {_TYPE_NAMES.get(kind, kind)}"
+        raise CheckpointError(f"{path}: general.alignment must be a power of two as uint32, not {found}")
+    return int(value)
+
+
+def _tensor_info(reader: _Reader, name: str) -> GgufTensor:
     """Read one entry of the directory; its offset still counts from the start of the data."""
+    path = reader.file.path
     n_dimensions = reader.uint32()
     if n_dimensions > _MAX_DIMENSIONS:
-        raise CheckpointError(f"{reader.file.path}: a tensor of {n_dimensions} dimensions")
+        raise CheckpointError(f"{path}: tensor {name} has {n_dimensions} dimensions")
     shape = tuple(reader.uint64() for _ in range(n_dimensions))[::-1]
     kind = reader.uint32()
-    return GgufTensor(shape, TENSOR_TYPES.get(kind), kind, reader.uint64())
+    precision = GGML_TYPES.get(kind)
+    if precision is None:
+        raise CheckpointError(f"{path}: tensor {name} has GGML type {kind}, which is unknown or no longer in use")
+    if not shape or shape[-1] % precision.block:
+        raise CheckpointError(f"{path}: tensor {name} of shape {list(shape)} cannot be {precision.name}")
+    return GgufTensor(shape, precision, reader.uint64())
 
 
-def _place(file: MappedFile, infos: dict[str, GgufTensor], data_start: int) -> dict[str, GgufTensor]:
-    """Rebase offsets to the file's start; check that tensors of supported types lie in the file without overlap."""
-    tensors, spans = {}, []
+def _place(file: MappedFile, infos: dict[str, GgufTensor], header: int, alignment: int) -> dict[str, GgufTensor]:
+    """Rebase offsets to the file's start.
+
+    Each tensor must start where the one before it ends, rounded up to the alignment, and the file must end with the
+    last one or its padding. So a wrong type or shape, which would give other weights, is found.
+    """
+    start = _aligned(header, alignment)
+    expected, end, tensors, paddings = 0, header, {}, []
     for name, info in infos.items():
-        offset = data_start + info.offset
-        tensors[name] = GgufTensor(info.shape, info.precision, info.type, offset)
-        if info.precision is None:
-            continue
-        if not info.shape or info.shape[-1] % info.precision.block:
-            raise CheckpointError(f"{file.path}: {name} of shape {list(info.shape)} cannot be {info.precision.name}")
+        if info.offset != expected:
+            raise _misplaced(file, f"the data of {name} starts at byte {info.offset}, not {expected}")
         size = info.precision.n_bytes(math.prod(info.shape))
-        file.part(offset, size)
-        spans.append((offset, size))
-    check_apart(file.path, spans)
+        file.part(start + expected, size)
+        tensors[name] = info._replace(offset=start + expected)
+        end = start + expected + size
+        expected = _aligned(expected + size, alignment)
+        paddings.append((name, end, min(start + expected, len(file))))
+    if len(file) > _aligned(end, alignment):
+        raise _misplaced(file, f"{len(file) - end} bytes follow the last tensor")
+    for name, first, last in paddings:  # all writers fill it with zeros
+        if any(file.data[first:last]):
+            raise _misplaced(file, f"the padding after {name} is not zero")
     return tensors
+
+
+def _misplaced(file: MappedFile, what: str) -> CheckpointError:
+    return CheckpointError(f"{file.path}: {what}: a tensor's type or shape is wrong, or the file is damaged")
 
 
 def write_gguf_file(out: IO[bytes], metadata: Mapping[str, Any], tensors: list[NewTensor]) -> None:
@@ -224,7 +250,7 @@ def write_gguf_file(out: IO[bytes], metadata: Mapping[str, Any], tensors: list[N
     header = [MAGIC, struct.pack("<IQQ", 3, len(tensors), len(metadata))]
     for key, value in metadata.items():
         header += [_packed_string(key), _packed_value(value)]
-    type_of = {precision.name: number for number, precision in TENSOR_TYPES.items()}
+    type_of = {precision.name: number for number, precision in GGML_TYPES.items()}
     offset = 0
     for tensor in tensors:
         n_dims = len(tensor.shape)
@@ -260,8 +286,8 @@ def _packed_value(value: Any) -> bytes:
     return struct.pack("<IIQ", _ARRAY, _STRING, len(value)) + packed_strings(value)
 
 
-def _aligned(size: int) -> int:
-    return -(-size // _DEFAULT_ALIGNMENT) * _DEFAULT_ALIGNMENT
+def _aligned(size: int, alignment: int = _DEFAULT_ALIGNMENT) -> int:
+    return -(-size // alignment) * alignment
 
 
 def _write_padded(out: IO[bytes], data: bytes | memoryview) -> None:
