@@ -26,7 +26,7 @@ EXTRAS = {  # of each part of the source, beside the base
     "jobs/cluster.py": ("ray",),
     "serving": ("serve",),
     "training": ("train",),
-    "weights/ggml_types.py": ("gguf",),
+    "weights/dequantization.py": ("gguf",),
     "weights/torch_file.py": ("train",),
 }
 EXTRAS_OF_TESTS = {"": ("test",), "serving": ("serve",)}  # beside the packages that helpers/needs.py checks for

@@ -28,7 +28,6 @@ from gpt2lab.weights.checkpoint import (
     config_from,
     tensor_shapes,
 )
-from gpt2lab.weights.ggml_types import check_decodable, dequantize, needs_package
 from gpt2lab.weights.gguf_file import GgufArray, GgufFile, GgufTensor, read_gguf_file, write_gguf_file
 from gpt2lab.weights.quantization import PRECISIONS, Precision, decode, decode_transposed
 
@@ -136,12 +135,11 @@ def _check_hyperparameters(file: GgufFile, config: ModelConfig) -> None:
 
 
 def _notes(path: Path, file: GgufFile) -> tuple[str, ...]:
-    names = sorted(
-        {tensor.precision.name.upper() for tensor in file.tensors.values() if needs_package(tensor.precision)}
-    )
+    names = sorted({tensor.precision.name for tensor in file.tensors.values()} - set(PRECISIONS))
     if not names:
         return ()
-    return (f"{path.name}: weights in {' and '.join(names)} are decoded, and rounded again to the precision in use",)
+    listed = " and ".join(names).upper().replace("AND", "and")
+    return (f"{path.name}: weights in {listed} are decoded, and rounded again to the precision in use",)
 
 
 def _canonical_name(name: str) -> str | None:
@@ -156,16 +154,27 @@ def _canonical_name(name: str) -> str | None:
 
 def _stored_tensor(file: GgufFile, name: str, tensor: GgufTensor) -> StoredTensor:
     precision = tensor.precision
-    check_decodable(file.file.path, name, precision)
     transposed = len(tensor.shape) == 2 and name not in ("wte.weight", "wpe.weight")
+    if precision.name not in PRECISIONS:
+        return _foreign_tensor(file, name, tensor, transposed)
 
     def read() -> Tensor:
-        if needs_package(precision):
-            values = dequantize(file.items(tensor), precision, tensor.shape)
-            return np.ascontiguousarray(values.T) if transposed else values
         if transposed:
             return decode_transposed(file.items(tensor), precision, *tensor.shape)
         return decode(file.items(tensor), precision, tensor.shape)
+
+    return StoredTensor(tensor.shape[::-1] if transposed else tensor.shape, read)
+
+
+def _foreign_tensor(file: GgufFile, name: str, tensor: GgufTensor, transposed: bool) -> StoredTensor:
+    """Return the reader of a tensor in a type that gpt2lab never writes."""
+    from gpt2lab.weights.dequantization import check_decodable, dequantize
+
+    check_decodable(file.file.path, name, tensor.precision)
+
+    def read() -> Tensor:
+        values = dequantize(file.items(tensor), tensor.precision, tensor.shape)
+        return np.ascontiguousarray(values.T) if transposed else values
 
     return StoredTensor(tensor.shape[::-1] if transposed else tensor.shape, read)
 

@@ -18,8 +18,7 @@ import numpy as np
 
 from gpt2lab.errors import CheckpointError
 from gpt2lab.weights.checkpoint import MappedFile
-from gpt2lab.weights.ggml_types import GGML_TYPES
-from gpt2lab.weights.quantization import Precision
+from gpt2lab.weights.quantization import GGML_TYPES, Precision
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
