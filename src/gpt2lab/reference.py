@@ -72,28 +72,34 @@ def forward(
     present = []
     for layer in range(config.n_layer):
         name = f"h.{layer}"
-        normed = layer_norm(weights, f"{name}.ln_1", x)
-        attended, keys_values = attention(weights, name, config, normed, past[layer], trace)
+        normed = layer_norm(weights, f"{name}.ln_1", x, config.layer_norm_epsilon)
+        attended, keys_values = attention(weights, layer, config, normed, past[layer], trace)
         x = x + attended  # [n_seq, n_embd]
-        x = x + mlp(weights, name, layer_norm(weights, f"{name}.ln_2", x))  # [n_seq, n_embd]
+        normed = layer_norm(weights, f"{name}.ln_2", x, config.layer_norm_epsilon)
+        x = x + mlp(weights, name, config, normed)  # [n_seq, n_embd]
         present.append(keys_values)
         if trace:
             trace.hidden.append(x)
-    x = layer_norm(weights, "ln_f", x)
-    return x @ wte.T, np.stack(present)  # [n_seq, n_embd] -> [n_seq, n_vocab]
+    x = layer_norm(weights, "ln_f", x, config.layer_norm_epsilon)
+    return x @ output_matrix(weights, config).T, np.stack(present)  # [n_seq, n_embd] -> [n_seq, n_vocab]
+
+
+def output_matrix(weights: Weights, config: ModelConfig) -> Array:
+    """Return the matrix ``[n_vocab, n_embd]`` that makes logits: in the original, the token embedding."""
+    return weights["wte.weight" if config.tie_word_embeddings else "lm_head.weight"]
 
 
 def attention(
-    weights: Weights, name: str, config: ModelConfig, x: Array, past: Array, trace: Trace | None = None
+    weights: Weights, layer: int, config: ModelConfig, x: Array, past: Array, trace: Trace | None = None
 ) -> tuple[Array, Array]:  # x [n_seq, n_embd], past [2, n_head, n_past, head_dim]
     """Compute one layer's masked self-attention: its output ``[n_seq, n_embd]``, and the new keys and values."""
-    n_seq = len(x)
+    name, n_seq = f"h.{layer}", len(x)
     qkv = linear(weights, f"{name}.attn.c_attn", x)  # [n_seq, n_embd] -> [n_seq, 3*n_embd]
     qkv = qkv.reshape(n_seq, 3, config.n_head, config.head_dim)
     q, *present = qkv.transpose(1, 2, 0, 3)  # each [n_head, n_seq, head_dim]
     k, v = np.concatenate([past, present], axis=-2)  # each [n_head, n_past + n_seq, head_dim]
 
-    scores = q @ k.transpose(0, 2, 1) / math.sqrt(config.head_dim)  # [n_head, n_seq, n_past + n_seq]
+    scores = q @ k.transpose(0, 2, 1) * np.float32(config.attention_scale(layer))  # [n_head, n_seq, n_past + n_seq]
     visible = np.tri(n_seq, k.shape[-2], k=k.shape[-2] - n_seq, dtype=bool)  # a token sees itself and earlier ones
     probabilities = softmax(np.where(visible, scores, np.float32(-1e10)))  # [n_head, n_seq, n_past + n_seq]
     if trace:
@@ -103,10 +109,11 @@ def attention(
     return linear(weights, f"{name}.attn.c_proj", out), np.stack(present)
 
 
-def mlp(weights: Weights, name: str, x: Array) -> Array:
+def mlp(weights: Weights, name: str, config: ModelConfig, x: Array) -> Array:
     """Apply one layer's two-layer perceptron to each token separately."""
-    hidden = gelu(linear(weights, f"{name}.mlp.c_fc", x))  # [n_seq, n_embd] -> [n_seq, 4*n_embd]
-    return linear(weights, f"{name}.mlp.c_proj", hidden)  # [n_seq, 4*n_embd] -> [n_seq, n_embd]
+    hidden = linear(weights, f"{name}.mlp.c_fc", x)  # [n_seq, n_embd] -> [n_seq, mlp_width]
+    hidden = ACTIVATIONS[config.activation](hidden)
+    return linear(weights, f"{name}.mlp.c_proj", hidden)  # [n_seq, mlp_width] -> [n_seq, n_embd]
 
 
 def linear(weights: Weights, name: str, x: Array) -> Array:
@@ -114,11 +121,11 @@ def linear(weights: Weights, name: str, x: Array) -> Array:
     return x @ weights[f"{name}.weight"] + weights[f"{name}.bias"]
 
 
-def layer_norm(weights: Weights, name: str, x: Array) -> Array:
+def layer_norm(weights: Weights, name: str, x: Array, epsilon: float) -> Array:
     """Normalise each row to mean 0 and variance 1, then scale and shift it."""
     centred = x - x.mean(axis=-1, keepdims=True)
     variance = (centred * centred).mean(axis=-1, keepdims=True)
-    normed: Array = centred / np.sqrt(variance + 1e-5)
+    normed: Array = centred / np.sqrt(variance + np.float32(epsilon))
     return normed * weights[f"{name}.weight"] + weights[f"{name}.bias"]
 
 
@@ -126,6 +133,28 @@ def gelu(x: Array) -> Array:
     """Apply the tanh approximation of GELU, with which GPT-2 was trained (Hendrycks & Gimpel 2016)."""
     tanh: Array = np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x))
     return 0.5 * x * (1 + tanh)
+
+
+def exact_gelu(x: Array) -> Array:
+    """Apply GELU as defined: x times the normal distribution's probability of a smaller number."""
+    erf: Array = _erf(x / math.sqrt(2))
+    return 0.5 * x * (1 + erf)
+
+
+def relu(x: Array) -> Array:
+    """Replace negative numbers by 0."""
+    positive: Array = np.maximum(x, np.float32(0))
+    return positive
+
+
+def silu(x: Array) -> Array:
+    """Apply x · sigmoid(x), the sigmoid written with tanh so that nothing overflows."""
+    tanh: Array = np.tanh(0.5 * x)
+    return 0.5 * x * (1 + tanh)
+
+
+_erf = np.vectorize(math.erf, otypes=[np.float32])
+ACTIVATIONS = {"gelu_new": gelu, "gelu": exact_gelu, "relu": relu, "silu": silu}
 
 
 def softmax(x: Array) -> Array:

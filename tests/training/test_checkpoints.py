@@ -203,7 +203,7 @@ def test_tensors_are_written_one_at_a_time(tmp_path, monkeypatch):
             return super().write(data)
 
     monkeypatch.setattr(checkpoints, "_Summed", Out)
-    checkpoints._write_tensors(tmp_path / "tensors", tensors, "")
+    checkpoints._write_tensors(tmp_path / "tensors", tensors)
     assert sizes[1:] == [(1, 24), (2, 24), (3, 24), (4, 24)]
 
 

@@ -46,7 +46,7 @@ def default_kv_precision(precision: str) -> str:
 
 def weight_bytes(config: ModelConfig, precision: str) -> int:
     """Return the bytes of a model's weights in ``precision``, without the padding for the kernels."""
-    matrices = config.n_vocab * config.n_embd + 12 * config.n_layer * config.n_embd**2
+    matrices = config.n_matrix_weights
     return round(matrices * WEIGHT_BITS[precision] / 8) + 4 * (config.n_params - matrices)
 
 

@@ -17,7 +17,7 @@ from gpt2lab.distribution import token_text
 from gpt2lab.errors import UsageError
 from gpt2lab.exploring.reading import Alternative, likeliest
 from gpt2lab.generation.plan import fed_tokens
-from gpt2lab.reference import Trace, forward, layer_norm
+from gpt2lab.reference import Trace, forward, layer_norm, output_matrix
 from gpt2lab.sampling.rules import log_softmax
 
 if TYPE_CHECKING:
@@ -87,7 +87,8 @@ def logit_lens(
     known = tokenizer.n_vocab if tokenizer else config.n_vocab
     result = []
     for rows in _parts(hidden):
-        logits = layer_norm(weights, "ln_f", rows) @ weights["wte.weight"][:known].T  # [n, n_embd] -> [n, n_vocab]
+        normed = layer_norm(weights, "ln_f", rows, config.layer_norm_epsilon)  # [n, n_embd]
+        logits = normed @ output_matrix(weights, config)[:known].T  # [n, n_embd] -> [n, n_vocab]
         result += [likeliest(row, top, tokenizer) for row in np.exp(log_softmax(logits))]
     return result
 

@@ -32,7 +32,13 @@ from gpt2lab.system.atomic import PARTIAL, new_files, new_folder, write_file
 from gpt2lab.system.marks import is_plain
 from gpt2lab.system.paths import printable
 from gpt2lab.weights.checkpoint import TokenizerFiles
-from gpt2lab.weights.huggingface import VOCABULARY_FILES, config_json, write_vocabulary
+from gpt2lab.weights.huggingface import (
+    VOCABULARY_FILES,
+    canonical_name,
+    config_json,
+    stored_name,
+    write_vocabulary,
+)
 from gpt2lab.weights.quantization import PRECISIONS
 from gpt2lab.weights.safetensors_file import write_safetensors
 from gpt2lab.weights.writing import NewTensor
@@ -40,7 +46,6 @@ from gpt2lab.weights.writing import NewTensor
 Tensors = Mapping[str, Tensor]
 WEIGHTS = ("model", "adapter")
 """The file with a state's weights: the whole model, or with LoRA only the adapter."""
-PREFIX = "transformer."  # before each name in model.safetensors, as in Hugging Face's files
 _FILES = frozenset(
     [*(f"{part}.safetensors" for part in (*WEIGHTS, "optimizer")), "progress.json", "config.json", *VOCABULARY_FILES]
 )
@@ -69,7 +74,7 @@ def write_model(folder: Path, config: ModelConfig, tensors: Tensors, vocabulary:
         folder.mkdir(parents=True, exist_ok=True)
         with new_files(folder, sync=True) as partial:
             described = _write_description(partial, config, vocabulary)
-            _write_tensors(partial / "model.safetensors", tensors, PREFIX)
+            _write_tensors(partial / "model.safetensors", named_as_stored(tensors))
             if (folder / "config.json").exists() and (folder / "config.json").read_bytes() != described:
                 (folder / "model.safetensors").unlink(missing_ok=True)  # a kill must not leave it with another config
 
@@ -104,7 +109,7 @@ def save_state(
             parts = {kind: weights, "optimizer": dict(sorted(optimizer.items()))}
             files = {
                 f"{part}.safetensors": _write_tensors(
-                    partial / f"{part}.safetensors", tensors, PREFIX if part == "model" else ""
+                    partial / f"{part}.safetensors", named_as_stored(tensors) if part == "model" else tensors
                 )
                 for part, tensors in parts.items()
             }
@@ -159,7 +164,7 @@ def load_state(state: Path) -> State:
             if type(progress[name]) is not int:
                 raise ValueError(f"its {name} is {progress[name]!r}")
         kind = next(kind for kind in WEIGHTS if f"{kind}.safetensors" in files)
-        weights = TensorFile(state / f"{kind}.safetensors", PREFIX if kind == "model" else "")
+        weights = TensorFile(state / f"{kind}.safetensors", of_model=kind == "model")
         return State(state, kind, weights, TensorFile(state / "optimizer.safetensors"), progress)
     except OSError as error:
         what = f"{Path(error.filename).name if error.filename else 'it'}: {error.strerror or error}"
@@ -194,25 +199,24 @@ def load_latest(run: Path, say: Callable[[str], None]) -> State | None:
 
 
 class TensorFile(Mapping[str, Tensor]):
-    """The tensors of a safetensors file, each read on access; their names come without ``prefix``."""
+    """The tensors of a safetensors file, each read on access; those of a model under their canonical names."""
 
-    def __init__(self, path: Path, prefix: str = "") -> None:
+    def __init__(self, path: Path, *, of_model: bool = False) -> None:
         with path.open("rb") as file:
             name = path if printable(path) == str(path) else f"/dev/fd/{file.fileno()}"  # safetensors takes only UTF-8
-            self._file, self._prefix = cast("Any", safe_open(name, framework="pt")), prefix
-        self._names = [name.removeprefix(prefix) for name in self._file.keys()]  # noqa: SIM118
+            self._file = cast("Any", safe_open(name, framework="pt"))
+        stored = list(self._file.keys())
+        self._stored = {canonical_name(name) if of_model else name: name for name in stored}
 
     def __getitem__(self, name: str) -> Tensor:
-        if name not in self._names:
-            raise KeyError(name)
-        tensor: Tensor = self._file.get_tensor(self._prefix + name)
+        tensor: Tensor = self._file.get_tensor(self._stored[name])
         return tensor
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
+        return iter(self._stored)
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._stored)
 
 
 class _Summed:
@@ -236,14 +240,19 @@ def _write_description(folder: Path, config: ModelConfig, vocabulary: TokenizerF
     return described
 
 
-def _write_tensors(path: Path, tensors: Tensors, prefix: str) -> dict[str, int]:
+def named_as_stored(tensors: Tensors) -> Tensors:
+    """Return a model's tensors under their names in Hugging Face's files."""
+    return {stored_name(name): tensor for name, tensor in tensors.items()}
+
+
+def _write_tensors(path: Path, tensors: Tensors) -> dict[str, int]:
     """Write a file of tensors; return its size and CRC-32."""
 
     def stored(name: str, tensor: Tensor) -> NewTensor:
         def items() -> NDArray[Any]:
             return np.ascontiguousarray(tensor.detach().to("cpu", torch.float32).numpy()).reshape(-1)
 
-        return NewTensor(prefix + name, tuple(tensor.shape), PRECISIONS["float32"], items)
+        return NewTensor(name, tuple(tensor.shape), PRECISIONS["float32"], items)
 
     with path.open("wb") as file:
         out = _Summed(file)

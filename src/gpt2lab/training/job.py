@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ class Job:
     def described(self) -> dict[str, Any]:
         """Return the fields as JSON can hold them; texts in memory are counted instead."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
-        config = self.config and asdict(self.config)
+        config = self.config and self.config.to_hparams()
         texts = {name: str(value) for name, value in values.items() if isinstance(value, Given)}
         return {**values, "config": config, **texts}
 

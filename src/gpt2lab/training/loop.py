@@ -268,7 +268,7 @@ class Trainer:
             self._write_model()
         kind, weights = ("adapter", adapter_tensors) if self.settings.lora else ("model", merged)
         progress = {**self.about, **{name: getattr(self, name) for name in COUNTERS}, "generation": self.generation}
-        progress |= {"settings": asdict(self.settings), "config": asdict(self.model.config), "held_out": self.text}
+        progress |= {"settings": asdict(self.settings), "config": self.model.config.to_hparams(), "held_out": self.text}
         progress["best"] = None if math.isinf(self.best) else self.best  # JSON has no infinity
         state = self.run / f"state-{self.step:07}"
         self.reporter.say(f"Saving {state}")

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gpt2lab.config import ModelConfig
+from gpt2lab.errors import UsageError
 from gpt2lab.training.ops.affine import NOTHING, Before, affine
 from gpt2lab.training.ops.attention import causal_attention
 from gpt2lab.training.ops.compute import PLAIN, Compute
@@ -92,6 +93,8 @@ class GPT2(nn.Module):
 
     def __init__(self, config: ModelConfig, dropout: float = 0.0, compute: Compute = PLAIN) -> None:
         super().__init__()
+        if missing := [name for name in config.switches if name != "reorder_and_upcast_attn"]:
+            raise UsageError(f"training lacks {missing[0]} {config.switches[missing[0]]!r}")
         self.config, self.compute = config, compute
         self.wte = nn.Embedding(config.n_vocab, config.n_embd)
         self.wpe = nn.Embedding(config.n_ctx, config.n_embd)

@@ -12,6 +12,7 @@ from typing import Any
 
 from torch import Tensor
 
+from gpt2lab.config import ModelConfig
 from gpt2lab.errors import CheckpointError
 from gpt2lab.training.checkpoints import State
 from gpt2lab.training.loop import COUNTERS, Trainer
@@ -64,12 +65,15 @@ def _load_weights(trainer: Trainer, weights: Mapping[str, Tensor]) -> None:
 
 def _check_made_alike(trainer: Trainer, progress: Mapping[str, Any]) -> None:
     """Raise ValueError for differences that tensor shapes do not show. States of older versions record less."""
-    there, here = progress.get("config", {}), asdict(trainer.model.config)
-    there = {**there, "optimizer": progress.get("settings", {}).get("optimizer", trainer.settings.optimizer)}
-    here["optimizer"] = trainer.settings.optimizer
+    config, settings = trainer.model.config, trainer.settings
+    recorded = progress.get("config") or config.to_hparams()
+    there = {**asdict(ModelConfig.from_hparams(recorded)), "optimizer": settings.optimizer}
+    if "optimizer" in (made_with := progress.get("settings", {})):
+        there["optimizer"] = made_with["optimizer"]
+    here = {**asdict(config), "optimizer": settings.optimizer}
     for name, value in there.items():
-        if value != here.get(name):
-            raise ValueError(f"{name} is {value} in the state, {here.get(name)} now")
+        if value != here[name]:
+            raise ValueError(f"{name} is {value} in the state, {here[name]} now")
 
 
 def _check_counters(progress: Mapping[str, Any]) -> None:

@@ -141,12 +141,13 @@ def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
             ("attn.c_attn", (n, 3 * n)),
             ("attn.c_proj", (n, n)),
             ("ln_2", (n,)),
-            ("mlp.c_fc", (n, 4 * n)),
-            ("mlp.c_proj", (4 * n, n)),
+            ("mlp.c_fc", (n, config.mlp_width)),
+            ("mlp.c_proj", (config.mlp_width, n)),
         ):
             shapes[f"h.{layer}.{name}.weight"] = shape
             shapes[f"h.{layer}.{name}.bias"] = shape[-1:]
-    return shapes | {"ln_f.weight": (n,), "ln_f.bias": (n,)}
+    head = {} if config.tie_word_embeddings else {"lm_head.weight": (config.n_vocab, n)}
+    return shapes | {"ln_f.weight": (n,), "ln_f.bias": (n,)} | head
 
 
 def check_tensors(path: Path, config: ModelConfig, stored: Mapping[str, StoredTensor]) -> LazyTensors:

@@ -247,6 +247,9 @@ def write_gguf(checkpoint: Checkpoint, path: Path, *, precision: str, overwrite:
     from gpt2lab.weights.writing import destination_file  # readers start without it
 
     chosen = PRECISIONS[precision]
+    for name, value in checkpoint.config.switches.items():
+        if name not in ("n_inner", "layer_norm_epsilon"):
+            raise CheckpointError(f"a .gguf file cannot record {name} {value!r}; a Hugging Face folder can")
     metadata = _model_metadata(checkpoint, chosen) | _tokenizer_metadata(checkpoint)
     tensors = [_new_tensor(checkpoint, name, chosen) for name in tensor_shapes(checkpoint.config)]
     with destination_file(path, overwrite=overwrite) as out:
@@ -288,10 +291,10 @@ def _model_metadata(checkpoint: Checkpoint, precision: Precision) -> dict[str, A
         "gpt2.vocab_size": config.n_vocab,
         "gpt2.context_length": config.n_ctx,
         "gpt2.embedding_length": config.n_embd,
-        "gpt2.feed_forward_length": 4 * config.n_embd,
+        "gpt2.feed_forward_length": config.mlp_width,
         "gpt2.block_count": config.n_layer,
         "gpt2.attention.head_count": config.n_head,
-        "gpt2.attention.layer_norm_epsilon": LAYER_NORM_EPSILON,
+        "gpt2.attention.layer_norm_epsilon": config.layer_norm_epsilon,
     }
 
 

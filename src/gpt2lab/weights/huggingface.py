@@ -1,8 +1,8 @@
 """Read and write GPT-2 in Hugging Face's format: a folder with ``config.json``, weights and tokenizer files.
 
 Weights are ``model.safetensors``, several such files with an index, or, if torch is installed, ``pytorch_model.bin``;
-names may start with ``transformer.``. A model that is called gpt2 but is computed differently (another activation,
-cross-attention, …) is refused, not computed wrongly. Does not download.
+names may start with ``transformer.``. A model that is called gpt2 but is computed in a way that the engines lack
+(another activation, cross-attention, …) is refused, not computed wrongly. Does not download.
 
 Folders in int8 are our own: ``config.json`` names another ``model_type``, and ``weights-int8.safetensors`` has a name
 that other programs do not look for, since they would take the whole numbers for weights.
@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpt2lab.bpe import END_OF_TEXT_MARKER
-from gpt2lab.config import ModelConfig
+from gpt2lab.config import ACTIVATIONS, ModelConfig
 from gpt2lab.errors import CheckpointError
 from gpt2lab.weights.checkpoint import (
-    LAYER_NORM_EPSILON,
     Checkpoint,
     StoredTensor,
     TokenizerFiles,
@@ -48,12 +47,11 @@ _SINGLE, _SHARDED = "model.safetensors", "model.safetensors.index.json"
 _TORCH_SINGLE, _TORCH_SHARDED = "pytorch_model.bin", "pytorch_model.bin.index.json"
 _MAX_SHARDS = 1000
 
-_REQUIRED: Mapping[str, tuple[Any, ...]] = {
-    "activation_function": ("gelu_new", "gelu_pytorch_tanh"),  # two names of one formula
-    "scale_attn_weights": (True,),
-    "scale_attn_by_inverse_layer_idx": (False,),
-    "add_cross_attention": (False,),
-}
+_SWITCHES = (
+    *("n_inner", "layer_norm_epsilon", "scale_attn_weights", "scale_attn_by_inverse_layer_idx"),
+    *("reorder_and_upcast_attn", "tie_word_embeddings"),
+)
+"""The fields of :class:`ModelConfig` that have the same name in ``config.json``; ``activation`` has another."""
 
 _Stored = dict[str, tuple[StoredTensor, str]]
 
@@ -64,7 +62,8 @@ def read_huggingface(path: Path) -> Checkpoint:
     config = _config(path / "config.json", values)
     stored, files = _read_int8(path) if values["model_type"] == _OWN_TYPE else _read_weights(path)
     tensors = check_tensors(path, config, {name: tensor for name, (tensor, _) in stored.items()})
-    _check_tied(path, stored)
+    if config.tie_word_embeddings:
+        _check_tied(path, stored)
     vocabulary = read_huggingface_vocabulary(path, config.n_vocab)
     return Checkpoint(config, tensors, vocabulary, "huggingface", stored["wte.weight"][1], path, files)
 
@@ -82,23 +81,22 @@ def _config(path: Path, values: Mapping[str, Any]) -> ModelConfig:
             )
     elif values.get("model_type") != "gpt2":
         raise CheckpointError(f"{path}: model_type is {values.get('model_type')!r}, only 'gpt2' is supported")
-    for name, allowed in _REQUIRED.items():
-        if name in values and values[name] not in allowed:
-            raise CheckpointError(f"{path}: {name} is {values[name]!r}, only {allowed[0]!r} is supported")
-    config = config_from(
+    activation = values.get("activation_function", "gelu_new")
+    if not isinstance(activation, str) or activation not in ACTIVATIONS:
+        known = ", ".join(ACTIVATIONS)
+        raise CheckpointError(f"{path}: activation_function is {activation!r}, only {known} are supported")
+    if (crossed := values.get("add_cross_attention", False)) is not False:
+        raise CheckpointError(f"{path}: add_cross_attention is {crossed!r}, only False is supported")
+    return config_from(
         path,
         {
             "n_vocab": values.get("vocab_size"),
             "n_ctx": values.get("n_positions", values.get("n_ctx")),
             **{name: values.get(name) for name in ("n_embd", "n_head", "n_layer")},
+            "activation": activation,
+            **{name: values[name] for name in _SWITCHES if name in values},
         },
     )
-    if values.get("n_inner") not in (None, 4 * config.n_embd):
-        raise CheckpointError(f"{path}: n_inner is {values['n_inner']!r}, only {4 * config.n_embd} is supported")
-    epsilon = values.get("layer_norm_epsilon", LAYER_NORM_EPSILON)
-    if epsilon != LAYER_NORM_EPSILON:
-        raise CheckpointError(f"{path}: layer_norm_epsilon is {epsilon!r}, only {LAYER_NORM_EPSILON} is supported")
-    return config
 
 
 def _read_weights(folder: Path) -> tuple[_Stored, tuple[Path, ...]]:
@@ -166,7 +164,7 @@ def _is_weight(name: str) -> bool:
 
 
 def _canonical(folder: Path, stored: _Stored) -> _Stored:
-    renamed = {name.removeprefix("transformer."): tensor for name, tensor in stored.items()}
+    renamed = {canonical_name(name): tensor for name, tensor in stored.items()}
     if len(renamed) != len(stored):
         raise CheckpointError(f"{folder}: a tensor occurs twice, with and without the prefix transformer.")
     return renamed
@@ -179,7 +177,7 @@ def _check_tied(folder: Path, stored: _Stored) -> None:
         return
     embedding = stored["wte.weight"][0]
     if head[0].shape != embedding.shape or not np.array_equal(head[0].read(), embedding.read(), equal_nan=True):
-        raise CheckpointError(f"{folder}: lm_head.weight differs from wte.weight; GPT-2 has one matrix for both")
+        raise CheckpointError(f"{folder}: lm_head.weight differs from wte.weight, but tie_word_embeddings is true")
 
 
 def write_huggingface(checkpoint: Checkpoint, path: Path, *, precision: str, overwrite: bool = False) -> None:
@@ -211,7 +209,7 @@ def _new_tensors(checkpoint: Checkpoint, precision: str) -> list[NewTensor]:
     if precision == "int8":
         from gpt2lab.weights.integer_tensors import int8_tensors
 
-        return int8_tensors(checkpoint)
+        return int8_tensors(checkpoint, stored_name)
     shapes = tensor_shapes(checkpoint.config)
     return [_new_tensor(checkpoint, name, shape, PRECISIONS[precision]) for name, shape in shapes.items()]
 
@@ -222,7 +220,17 @@ def _new_tensor(checkpoint: Checkpoint, name: str, shape: tuple[int, ...], preci
     def items() -> NDArray[Any]:
         return encoded(checkpoint, name, precision)
 
-    return NewTensor(f"transformer.{name}", shape, precision, items)
+    return NewTensor(stored_name(name), shape, precision, items)
+
+
+def stored_name(name: str) -> str:
+    """Return the name in a file of the tensor with this canonical name; only the head is outside the transformer."""
+    return name if name == "lm_head.weight" else f"transformer.{name}"
+
+
+def canonical_name(name: str) -> str:
+    """Return the canonical name of a tensor that a file calls ``name``, with or without the prefix."""
+    return name.removeprefix("transformer.")
 
 
 def config_json(config: ModelConfig, precision: str, vocabulary: TokenizerFiles | None) -> dict[str, Any]:
@@ -230,15 +238,16 @@ def config_json(config: ModelConfig, precision: str, vocabulary: TokenizerFiles 
     theirs = {"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "torch_dtype": precision}
     return {
         **({"model_type": _OWN_TYPE, _OWN_PRECISION: precision} if precision == "int8" else theirs),
-        "activation_function": "gelu_new",
-        "layer_norm_epsilon": LAYER_NORM_EPSILON,
+        "activation_function": config.activation,
+        "layer_norm_epsilon": config.layer_norm_epsilon,
         "vocab_size": config.n_vocab,
         "n_positions": config.n_ctx,
         "n_ctx": config.n_ctx,
         "n_embd": config.n_embd,
         "n_head": config.n_head,
         "n_layer": config.n_layer,
-        "n_inner": None,
+        "n_inner": config.n_inner,
+        **{name: value for name, value in config.switches.items() if name in _SWITCHES},
         **_special_ids(vocabulary),
     }
 

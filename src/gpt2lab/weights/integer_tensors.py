@@ -2,8 +2,8 @@
 
 A matrix is two tensors. ``NAME`` holds whole numbers in -127 … 127, I8 in the matrix's own shape. ``NAME.scales`` is
 F32 in the same shape, but for the axis of the inputs, which has one scale for each block of 256: ``[blocks, n_out]``,
-and ``[n_vocab, blocks]`` for ``wte.weight``. A weight is its number times its block's scale. Rounding these products to
-int8 again gives the same numbers and scales. All other tensors are F32.
+and ``[n_vocab, blocks]`` for ``wte.weight`` and ``lm_head.weight``. A weight is its number times its block's scale.
+Rounding these products to int8 again gives the same numbers and scales. All other tensors are F32.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 
 from gpt2lab.errors import CheckpointError
 from gpt2lab.weights.checkpoint import Checkpoint, StoredTensor, Tensor, tensor_shapes
-from gpt2lab.weights.integers import BLOCK, Integers, encode, is_matrix
+from gpt2lab.weights.integers import BLOCK, Integers, encode, is_matrix, is_output_major
 from gpt2lab.weights.quantization import PRECISIONS
 from gpt2lab.weights.safetensors_file import INT8, SafeTensor, read_safetensors
 
@@ -77,15 +77,18 @@ def _decoded(whole: Items, scales: Items, axis: int) -> Tensor:
     return values
 
 
-def int8_tensors(checkpoint: Checkpoint) -> list[NewTensor]:
-    """Return the tensors of a file in int8, in the order of the forward pass. Each is rounded when it is written."""
+def int8_tensors(checkpoint: Checkpoint, stored_name: Callable[[str], str]) -> list[NewTensor]:
+    """Return the tensors of a file in int8, in the order of the forward pass. Each is rounded when it is written.
+
+    ``stored_name`` returns the name in the file of a canonical one.
+    """
     from gpt2lab.weights.writing import NewTensor, encoded  # readers start without it
 
     float32 = PRECISIONS["float32"]
     rounded = lru_cache(maxsize=1)(partial(_rounded, checkpoint))  # its numbers are written, then its scales
     tensors = []
     for name, shape in tensor_shapes(checkpoint.config).items():
-        written = f"transformer.{name}"
+        written = stored_name(name)
         if not is_matrix(name):
             tensors.append(NewTensor(written, shape, float32, partial(encoded, checkpoint, name, float32)))
             continue
@@ -120,5 +123,5 @@ def _scales_shape(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
 
 
 def _input_axis(name: str) -> int:
-    """Return the axis of a matrix's inputs: linear layers are ``[n_in, n_out]``, the embedding the other way round."""
-    return int(name == "wte.weight")
+    """Return the axis of a matrix's inputs."""
+    return int(is_output_major(name))

@@ -46,7 +46,12 @@ class Integers(NamedTuple):
 
 def is_matrix(name: str) -> bool:
     """Return whether a weight of this canonical name is rounded; all others stay float32."""
-    return name == "wte.weight" or name.endswith((".c_attn.weight", ".c_proj.weight", ".c_fc.weight"))
+    return is_output_major(name) or name.endswith((".c_attn.weight", ".c_proj.weight", ".c_fc.weight"))
+
+
+def is_output_major(name: str) -> bool:
+    """Return whether a matrix of this canonical name is ``[n_out, n_in]``; linear layers are ``[n_in, n_out]``."""
+    return name in ("wte.weight", "lm_head.weight")
 
 
 def encode(weights: Array, precision: str) -> Integers:
