@@ -101,10 +101,10 @@ class Checkpoint:
     ``tensors`` maps each name of :func:`tensor_shapes` to a C-contiguous float32 array of that shape.
     ``tokenizer_files`` is None if the checkpoint has GPT-2's own vocabulary or none at all, or ``other_tokenizer``.
     ``special`` is what the files say of special tokens, whose ids are also in ``tokenizer_files``.
-    ``format`` is ``openai``, ``huggingface``, ``gguf`` or ``nanogpt``. ``precision`` is that of most stored weights
-    (``float32``, ``float16``, ``bfloat16``, ``int8``, ``q8_0``, ``q4_0``, or others of GGUF's types). ``files`` are
-    the files that the tensors are read from, including indexes. ``notes`` are lines for the user, such as what had to
-    be assumed.
+    ``format`` is ``openai``, ``huggingface``, ``gguf``, ``nanogpt`` or ``llm.c``. ``precision`` is that of most stored
+    weights (``float32``, ``float16``, ``bfloat16``, ``float64``, ``int8``, ``q8_0``, ``q4_0``, or others of GGUF's
+    types). ``files`` are the files that the tensors are read from, including indexes. ``notes`` are lines for the user,
+    such as what had to be assumed.
     """
 
     config: ModelConfig

@@ -1,14 +1,24 @@
-"""Recognise a checkpoint's format by its files, never by the folder's name.
+"""Open a checkpoint by its files, never by the folder's name: a file is read by its first bytes, and alone.
 
-Each format's module is imported when it is needed. This module knows nothing of names or downloads.
+A folder may also be one that contains a checkpoint: the hub's cache of a repository, or the output of transformers'
+Trainer. Each format's module is imported when it is needed. This module knows nothing of names or downloads.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
 from gpt2lab.errors import CheckpointError
-from gpt2lab.weights.checkpoint import Checkpoint
+from gpt2lab.weights import file_kinds
+from gpt2lab.weights.checkpoint import Checkpoint, parse_json, read_bytes, read_text
+
+if TYPE_CHECKING:
+    from gpt2lab.weights.file_kinds import Kind
+
+_PROMPTS = ("PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "PREFIX_TUNING", "P_TUNING", "ADAPTION_PROMPT")
+"""PEFT's adapters that add inputs instead of changing weights, so nothing can be merged."""
 
 
 def open_path(path: Path) -> Checkpoint:
@@ -17,26 +27,50 @@ def open_path(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path} is neither a file nor a folder")
     if path.is_dir():
         return _open_folder(path)
-    if path.is_file() and path.suffix == ".safetensors":
-        return _open_folder(path.parent)
-    if path.is_file() and path.suffix in (".pt", ".pth"):
-        from gpt2lab.weights.nanogpt import read_nanogpt
-
-        return read_nanogpt(path)
     if path.is_file() and path.suffix != ".index":
-        from gpt2lab.weights.gguf import read_gguf
-
-        return read_gguf(path)
+        return _open_file(path, file_kinds.kind_of(path))
     from gpt2lab.weights.openai import read_openai
 
     return read_openai(path)
 
 
-def _open_folder(folder: Path) -> Checkpoint:
-    if (folder / "config.json").is_file():
-        from gpt2lab.weights.huggingface import read_huggingface
+def _open_file(path: Path, kind: Kind) -> Checkpoint:
+    if kind is file_kinds.GGUF:
+        from gpt2lab.weights.gguf import read_gguf
 
-        return read_huggingface(folder)
+        return read_gguf(path)
+    if path.name.startswith("adapter_model."):
+        _refuse_adapter(path)
+    if kind is file_kinds.LLM_C:
+        from gpt2lab.weights.llmc import read_llmc
+
+        return read_llmc(path)
+    if kind is file_kinds.TORCH:
+        from gpt2lab.weights.nanogpt import is_nanogpt, read_nanogpt
+        from gpt2lab.weights.torch_file import check_state_dict, load_torch
+
+        content = load_torch(path)
+        if is_nanogpt(content):
+            return read_nanogpt(path, content)
+        check_state_dict(path, content)
+    if not (path.parent / "config.json").is_file():
+        raise CheckpointError(f"{path}: is {kind.name} without the config.json beside it that says what model it is")
+    from gpt2lab.weights.huggingface import read_huggingface
+
+    return read_huggingface(path.parent, path)
+
+
+def _open_folder(folder: Path) -> Checkpoint:
+    if (folder / "snapshots").is_dir():
+        return _open_folder(_snapshot(folder))
+    if (folder / "adapter_config.json").is_file():
+        _refuse_adapter(folder / "adapter_config.json")
+    described = (folder / "config.json").is_file()
+    if described:
+        from gpt2lab.weights.huggingface import has_weights, read_huggingface
+
+        if has_weights(folder):
+            return read_huggingface(folder)
     from gpt2lab.weights.openai import is_openai, read_openai
 
     if is_openai(folder):
@@ -44,5 +78,52 @@ def _open_folder(folder: Path) -> Checkpoint:
     files = sorted(folder.glob("*.gguf")) or sorted(folder.glob("ckpt.pt"))
     if len(files) == 1:
         return open_path(files[0])
-    what = f"{len(files)} .gguf files: give the path of one" if files else "no checkpoint in a known format"
-    raise CheckpointError(f"{folder}: holds {what}")
+    if files:
+        raise CheckpointError(f"{folder}: holds {len(files)} .gguf files: give the path of one")
+    if saved := _trainer_checkpoints(folder):
+        checkpoint = _open_folder(saved[0])
+        note = f"{folder}: read from {saved[0].name}, the only checkpoint in it"
+        return replace(checkpoint, notes=(note, *checkpoint.notes))
+    what = "a config.json but no weights (model.safetensors)" if described else "no checkpoint in a known format"
+    found = file_kinds.found_in(folder)
+    raise CheckpointError(f"{folder}: holds {what}" + (f", but {found}" if found else ""))
+
+
+def _refuse_adapter(path: Path) -> NoReturn:
+    """Refuse a PEFT adapter, whose folder ``path`` is in, whether its base model is there too or not."""
+    file = path.parent / "adapter_config.json"
+    values = parse_json(file, read_bytes(file)) if file.is_file() else {}
+    kind, base = values.get("peft_type"), values.get("base_model_name_or_path")
+    if kind in _PROMPTS:
+        advice = "it cannot be merged into weights, so gpt2lab cannot use it"
+    else:
+        merging = f"AutoPeftModelForCausalLM.from_pretrained({str(path.parent)!r}).merge_and_unload()"
+        advice = f"merge it with peft, {merging}.save_pretrained(NEW), and give NEW"
+    raise CheckpointError(
+        f"{path}: a PEFT adapter ({kind or 'of unknown type'}) for {base or 'an unnamed model'}: {advice}"
+    )
+
+
+def _snapshot(repository: Path) -> Path:
+    """Return the folder of the revision that the hub's cache of a repository has: ``main``, or else the only one."""
+    reference = repository / "refs" / "main"
+    if reference.is_file():
+        revision = read_text(reference).strip()
+        if revision in ("", ".", "..") or "/" in revision or "\\" in revision or "\0" in revision:
+            raise CheckpointError(f"{reference}: {revision!r} is not the name of a snapshot")
+        return repository / "snapshots" / revision
+    found = sorted(path for path in (repository / "snapshots").iterdir() if path.is_dir())
+    if len(found) != 1:
+        names = ", ".join(path.name for path in found[:9]) or "none"
+        raise CheckpointError(f"{repository}: give one of its snapshots ({names}), for refs/main does not name one")
+    return found[0]
+
+
+def _trainer_checkpoints(folder: Path) -> list[Path]:
+    """Return the only ``checkpoint-N`` of a Trainer's output folder, in a list; none if there is none."""
+    found = [path for path in folder.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdecimal()]
+    found.sort(key=lambda path: int(path.name.removeprefix("checkpoint-")))
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found[:9]) + (", …" if len(found) > 9 else "")
+        raise CheckpointError(f"{folder}: holds {len(found)} checkpoints of a Trainer: give the path of one ({names})")
+    return found

@@ -1,8 +1,9 @@
 """Read and write GPT-2 in Hugging Face's format: a folder with ``config.json``, weights and tokenizer files.
 
 Weights are ``model.safetensors``, several such files with an index, or, if torch is installed, ``pytorch_model.bin``;
-names may start with ``transformer.``. A model that is called gpt2 but is computed in a way that the engines lack
-(another activation, cross-attention, …) is refused, not computed wrongly. Does not download.
+names may start with ``transformer.``, and with what PyTorch's wrappers put before it. A model that is called gpt2 but
+is computed in a way that the engines lack (another activation, cross-attention, …) is refused, not computed wrongly.
+Does not download.
 
 Folders in int8 are our own: ``config.json`` names another ``model_type``, and ``weights-int8.safetensors`` has a name
 that other programs do not look for, since they would take the whole numbers for weights.
@@ -30,6 +31,7 @@ from gpt2lab.weights.checkpoint import (
     read_bytes,
     tensor_shapes,
 )
+from gpt2lab.weights.file_kinds import INDEX, TORCH, kind_of
 from gpt2lab.weights.quantization import PRECISIONS, Precision
 from gpt2lab.weights.safetensors_file import read_safetensors, write_safetensors
 from gpt2lab.weights.torch_file import load_torch, stored_tensor
@@ -56,21 +58,53 @@ _SWITCHES = (
 _Stored = dict[str, tuple[StoredTensor, str]]
 
 
-def read_huggingface(path: Path) -> Checkpoint:
-    """Open a folder. Raises :class:`CheckpointError` if it holds no GPT-2 that the engines compute exactly."""
-    values = parse_json(path / "config.json", read_bytes(path / "config.json"))
-    config = _config(path / "config.json", values)
-    stored, files = _read_int8(path) if values["model_type"] == _OWN_TYPE else _read_weights(path)
+_ARCHITECTURES = ("GPT2LMHeadModel", "GPT2Model", "GPT2DoubleHeadsModel")
+"""Classes of transformers whose weights give GPT-2's logits; others have another head, or code of their own."""
+_PREFIXES = ("module.", "_orig_mod.", "transformer.")
+"""Starts of names before the canonical one: DistributedDataParallel's, torch.compile's, the language model's."""
+
+
+def read_huggingface(path: Path, weights: Path | None = None) -> Checkpoint:
+    """Open a folder; with ``weights``, read that file of it and no other: safetensors, PyTorch's, or an index.
+
+    Raises :class:`CheckpointError` if it holds no GPT-2 that the engines compute exactly.
+    """
+    file = path / "config.json"
+    values = _checked(file, parse_json(file, read_bytes(file)))
+    config = _config(file, values)
+    if values["model_type"] == _OWN_TYPE:
+        stored, files = _read_int8(path, weights or path / _INT8)
+    else:
+        stored, files = _read_weights(path, weights)
+    if "wte.weight" not in stored and "lm_head.weight" in stored and config.tie_word_embeddings:
+        stored["wte.weight"] = stored["lm_head.weight"]  # safetensors stores a matrix with two names only once
     tensors = check_tensors(path, config, {name: tensor for name, (tensor, _) in stored.items()})
     if config.tie_word_embeddings:
         _check_tied(path, stored)
     vocabulary = read_huggingface_vocabulary(path, config.n_vocab)
-    return Checkpoint(config, tensors, vocabulary, "huggingface", stored["wte.weight"][1], path, files)
+    precision = stored["wte.weight"][1]
+    notes = (f"{path}: float64 weights are rounded to float32",) if precision == "float64" else ()
+    return Checkpoint(config, tensors, vocabulary, "huggingface", precision, weights or path, files, notes=notes)
+
+
+def _checked(path: Path, values: dict[str, Any]) -> dict[str, Any]:
+    """Return the values of ``config.json`` if the model is a GPT-2, with the ``model_type`` that those of 2019 lack."""
+    architectures = values.get("architectures") or []
+    if architectures and not any(name in _ARCHITECTURES for name in architectures):
+        if values.get("model_type", "gpt2") == "gpt2":
+            known = ", ".join(_ARCHITECTURES)
+            raise CheckpointError(f"{path}: architectures is {architectures!r}, only {known} are supported")
+    elif architectures and "model_type" not in values:
+        values = {**values, "model_type": "gpt2"}
+    for name in ("auto_map", "quantization_config"):  # code of the model's own; weights in another form
+        if values.get(name):
+            raise CheckpointError(f"{path}: {name} is {values[name]!r}, which is not supported")
+    return values
 
 
 def check_config(path: Path) -> None:
     """Raise :class:`CheckpointError` if a ``config.json`` describes a model that :func:`read_huggingface` refuses."""
-    _config(path, parse_json(path, read_bytes(path)))
+    _config(path, _checked(path, parse_json(path, read_bytes(path))))
 
 
 def _config(path: Path, values: Mapping[str, Any]) -> ModelConfig:
@@ -99,8 +133,17 @@ def _config(path: Path, values: Mapping[str, Any]) -> ModelConfig:
     )
 
 
-def _read_weights(folder: Path) -> tuple[_Stored, tuple[Path, ...]]:
-    """Return canonical name → tensor and precision, from the first kind of file in the folder, and those files."""
+def _read_weights(folder: Path, chosen: Path | None) -> tuple[_Stored, tuple[Path, ...]]:
+    """Return canonical name → tensor and precision, and the files: the chosen one, or the first kind in the folder."""
+    if chosen is not None:
+        kind = kind_of(chosen)
+        if kind is INDEX:
+            stored, files = _from_shards(
+                chosen, _from_torch if chosen.name.endswith(".bin.index.json") else _from_safetensors
+            )
+            return _canonical(chosen, stored), files
+        read = _from_torch if kind is TORCH else _from_safetensors
+        return _canonical(chosen, read(chosen)), (chosen,)
     readers: tuple[tuple[str, str, Callable[[Path], _Stored]], ...] = (
         (_SINGLE, _SHARDED, _from_safetensors),
         (_TORCH_SINGLE, _TORCH_SHARDED, _from_torch),
@@ -114,10 +157,15 @@ def _read_weights(folder: Path) -> tuple[_Stored, tuple[Path, ...]]:
     raise CheckpointError(f"{folder}: has a config.json but no weights ({_SINGLE})")
 
 
-def _read_int8(folder: Path) -> tuple[_Stored, tuple[Path, ...]]:
+def has_weights(folder: Path) -> bool:
+    """Return whether a folder with ``config.json`` has weights under one of the names that are looked for."""
+    return any((folder / name).is_file() for name in (_SINGLE, _SHARDED, _TORCH_SINGLE, _TORCH_SHARDED, _INT8))
+
+
+def _read_int8(folder: Path, weights: Path) -> tuple[_Stored, tuple[Path, ...]]:
     from gpt2lab.weights.integer_tensors import read_int8  # most models start without it
 
-    return _canonical(folder, read_int8(folder / _INT8)), (folder / _INT8,)
+    return _canonical(folder, read_int8(weights)), (weights,)
 
 
 def _from_safetensors(path: Path) -> _Stored:
@@ -163,10 +211,15 @@ def _is_weight(name: str) -> bool:
     return not name.endswith((".attn.bias", ".attn.masked_bias"))
 
 
-def _canonical(folder: Path, stored: _Stored) -> _Stored:
-    renamed = {canonical_name(name): tensor for name, tensor in stored.items()}
-    if len(renamed) != len(stored):
-        raise CheckpointError(f"{folder}: a tensor occurs twice, with and without the prefix transformer.")
+def _canonical(path: Path, stored: _Stored) -> _Stored:
+    renamed: _Stored = {}
+    for name, tensor in stored.items():
+        if ".lora_" in name:
+            raise CheckpointError(f"{path}: {name} belongs to an adapter: merge it into its base model, then save that")
+        canonical = canonical_name(name)
+        if canonical in renamed:
+            raise CheckpointError(f"{path}: a tensor occurs twice, with and without a prefix: {name}")
+        renamed[canonical] = tensor
     return renamed
 
 
@@ -229,8 +282,10 @@ def stored_name(name: str) -> str:
 
 
 def canonical_name(name: str) -> str:
-    """Return the canonical name of a tensor that a file calls ``name``, with or without the prefix."""
-    return name.removeprefix("transformer.")
+    """Return the canonical name of a tensor that a file calls ``name``, with or without prefixes."""
+    while prefix := next((prefix for prefix in _PREFIXES if name.startswith(prefix)), None):
+        name = name.removeprefix(prefix)
+    return name
 
 
 def config_json(config: ModelConfig, precision: str, vocabulary: TokenizerFiles | None) -> dict[str, Any]:

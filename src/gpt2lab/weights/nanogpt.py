@@ -6,6 +6,7 @@ gets zero biases. Its vocabulary is GPT-2's, padded to 50304 rows; the padding, 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +15,20 @@ import numpy as np
 from gpt2lab.config import GPT2_N_VOCAB
 from gpt2lab.errors import CheckpointError
 from gpt2lab.weights.checkpoint import Checkpoint, StoredTensor, Tensor, check_tensors, config_from, tensor_shapes
-from gpt2lab.weights.torch_file import load_torch, stored_tensor
+from gpt2lab.weights.torch_file import stored_tensor
 
 _PADDED_VOCAB = 50304
 _LINEAR = (".c_attn.weight", ".c_proj.weight", ".c_fc.weight")
 
 
-def read_nanogpt(path: Path) -> Checkpoint:
-    """Open a ``ckpt.pt``; needs torch. Raises :class:`CheckpointError` if it is not nanoGPT's."""
-    content = load_torch(path)
-    arguments, state = content.get("model_args"), content.get("model")
-    if not isinstance(arguments, dict) or not isinstance(state, dict):
-        raise CheckpointError(f"{path}: has no model and model_args, so it is not a nanoGPT checkpoint")
+def is_nanogpt(content: Mapping[Any, Any]) -> bool:
+    """Return whether the content of a PyTorch file is nanoGPT's."""
+    return isinstance(content.get("model_args"), dict) and isinstance(content.get("model"), dict)
+
+
+def read_nanogpt(path: Path, content: Mapping[Any, Any]) -> Checkpoint:
+    """Open a ``ckpt.pt`` with this content. Raises :class:`CheckpointError` if its model is not a GPT-2."""
+    arguments, state = content["model_args"], content["model"]
     stored, precision = _read_state(path, state)
     n_vocab = arguments.get("vocab_size")
     if n_vocab == _PADDED_VOCAB and "wte.weight" in stored:

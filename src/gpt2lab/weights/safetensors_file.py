@@ -40,7 +40,9 @@ _BITS: Mapping[str, int] = {
 _DTYPES = {"F32": PRECISIONS["float32"], "F16": PRECISIONS["float16"], "BF16": PRECISIONS["bfloat16"]}
 INT8 = Precision("int8", np.dtype("i1"))
 """Whole numbers, which mean weights only together with scales: see :mod:`gpt2lab.weights.integer_tensors`."""
-_NAME_OF = {precision.name: dtype for dtype, precision in _DTYPES.items()} | {INT8.name: "I8"}
+FLOAT64 = Precision("float64", np.dtype("<f8"))
+"""Read only, and rounded to float32."""
+_NAME_OF = {precision.name: dtype for dtype, precision in _DTYPES.items()} | {INT8.name: "I8", FLOAT64.name: "F64"}
 
 
 @dataclass(frozen=True)
@@ -55,14 +57,17 @@ class SafeTensor:
 
     def stored(self, name: str) -> tuple[StoredTensor, Precision]:
         """Return a reader of the tensor and its precision. Raises :class:`CheckpointError` for an unsupported dtype."""
-        precision = _DTYPES.get(self.dtype)
+        precision = FLOAT64 if self.dtype == "F64" else _DTYPES.get(self.dtype)
         if precision is None:
             raise CheckpointError(
-                f"{self.file.path}: {name} has dtype {self.dtype}, which is not one of {', '.join(_DTYPES)}"
+                f"{self.file.path}: {name} has dtype {self.dtype}, which is not one of {', '.join(_DTYPES)}, F64"
             )
         kind, items, shape = precision, self.items(name, precision), self.shape
 
         def read() -> Tensor:
+            if kind is FLOAT64:
+                with np.errstate(over="ignore"):  # an infinite value is reported with the tensor's name
+                    return items().astype(np.float32)
             return decode(items().reshape(-1), kind, shape)
 
         return StoredTensor(shape, read), precision

@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 from pathlib import Path
+from reprlib import repr as short_repr
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ import numpy as np
 from gpt2lab.errors import CheckpointError, first_line
 from gpt2lab.weights.checkpoint import StoredTensor, Tensor, check_not_pointer
 
-_DTYPES = {"torch.float32": "float32", "torch.float16": "float16", "torch.bfloat16": "bfloat16"}
+_DTYPES = {f"torch.{name}": name for name in ("float32", "float16", "bfloat16", "float64")}
 
 
 def load_torch(path: Path) -> dict[str, Any]:
@@ -53,6 +54,21 @@ def load_torch(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise CheckpointError(f"{path}: holds a {type(value).__name__}, not a dict of tensors")
     return value
+
+
+def check_state_dict(path: Path, content: dict[Any, Any]) -> None:
+    """Raise :class:`CheckpointError` unless ``content`` is a model's state_dict; the error says what it is instead."""
+    import torch
+
+    if any(isinstance(value, torch.Tensor) for value in content.values()):
+        return
+    if "pytorch-lightning_version" in content:
+        what = "a PyTorch Lightning checkpoint"
+    elif {"state", "param_groups"} <= content.keys():
+        what = "an optimizer's state"
+    else:
+        what = f"a dict of {', '.join(short_repr(key) for key in list(content)[:6]) or 'nothing'}"
+    raise CheckpointError(f"{path}: holds {what}, not a model's state_dict: save that, with a config.json beside it")
 
 
 class _Bounded(io.BufferedReader):
