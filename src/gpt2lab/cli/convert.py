@@ -27,8 +27,8 @@ def command(source: str, destination: Path, format: str | None, precision: str |
     """Convert the model SRC to DST: a .gguf file, or a folder that Hugging Face transformers loads (not in int8).
 
     SRC is a name (tales, 124M), a folder or a file: OpenAI's and nshepperd's TensorFlow checkpoints, Hugging Face,
-    nanoGPT's ckpt.pt, GGUF. The tokenizer is included. Nothing is downloaded, except a released size or a model of the
-    Hugging Face hub that you do not have yet.
+    nanoGPT's ckpt.pt, llm.c's .bin, GGUF. The tokenizer is included. Nothing is downloaded, except a released size or a
+    model of the Hugging Face hub that you do not have yet.
 
     \b
     gpt2lab convert checkpoint/run1 my-model

@@ -32,13 +32,8 @@ from gpt2lab.system.atomic import PARTIAL, new_files, new_folder, write_file
 from gpt2lab.system.marks import is_plain
 from gpt2lab.system.paths import printable
 from gpt2lab.weights.checkpoint import TokenizerFiles
-from gpt2lab.weights.huggingface import (
-    VOCABULARY_FILES,
-    canonical_name,
-    config_json,
-    stored_name,
-    write_vocabulary,
-)
+from gpt2lab.weights.huggingface import VOCABULARY_FILES, config_json, write_vocabulary
+from gpt2lab.weights.huggingface_weights import canonical_name, stored_name
 from gpt2lab.weights.quantization import PRECISIONS
 from gpt2lab.weights.safetensors_file import write_safetensors
 from gpt2lab.weights.writing import NewTensor

@@ -32,12 +32,11 @@ class Kind(NamedTuple):
     advice: str = ""
 
 
-GGUF, SAFETENSORS, TORCH, LLM_C, INDEX = map(
-    Kind, ("a GGUF file", "a safetensors file", "a PyTorch file", "an llm.c file", "an index of shards")
+SAFETENSORS, TORCH, LLM_C, INDEX = map(
+    Kind, ("a safetensors file", "a PyTorch file", "an llm.c file", "an index of shards")
 )
 
 _MARKS: tuple[tuple[int, bytes, Kind], ...] = (
-    (0, b"GGUF", GGUF),
     (0, (20240326).to_bytes(4, "little"), LLM_C),
     (0, b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", TORCH),  # the number that PyTorch wrote before 1.6
     (0, (20240327).to_bytes(4, "little"), Kind("llm.c's debug state", "give the model beside it")),

@@ -8,14 +8,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from gpt2lab.errors import CheckpointError
-from gpt2lab.weights import file_kinds
-from gpt2lab.weights.checkpoint import Checkpoint, parse_json, read_bytes, read_text
-
-if TYPE_CHECKING:
-    from gpt2lab.weights.file_kinds import Kind
+from gpt2lab.weights.checkpoint import Checkpoint, parse_json, read_bytes, read_text, unreadable
 
 _PROMPTS = ("PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "PREFIX_TUNING", "P_TUNING", "ADAPTION_PROMPT")
 """PEFT's adapters that add inputs instead of changing weights, so nothing can be merged."""
@@ -28,17 +24,20 @@ def open_path(path: Path) -> Checkpoint:
     if path.is_dir():
         return _open_folder(path)
     if path.is_file() and path.suffix != ".index":
-        return _open_file(path, file_kinds.kind_of(path))
+        return _open_file(path)
     from gpt2lab.weights.openai import read_openai
 
     return read_openai(path)
 
 
-def _open_file(path: Path, kind: Kind) -> Checkpoint:
-    if kind is file_kinds.GGUF:
+def _open_file(path: Path) -> Checkpoint:
+    if _is_gguf(path):
         from gpt2lab.weights.gguf import read_gguf
 
         return read_gguf(path)
+    from gpt2lab.weights import file_kinds  # most starts open the GGUF file of tales
+
+    kind = file_kinds.kind_of(path)
     if path.name.startswith("adapter_model."):
         _refuse_adapter(path)
     if kind is file_kinds.LLM_C:
@@ -60,6 +59,14 @@ def _open_file(path: Path, kind: Kind) -> Checkpoint:
     return read_huggingface(path.parent, path)
 
 
+def _is_gguf(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            return file.read(4) == b"GGUF"
+    except OSError as error:
+        raise unreadable(path, error) from None
+
+
 def _open_folder(folder: Path) -> Checkpoint:
     if (folder / "snapshots").is_dir():
         return _open_folder(_snapshot(folder))
@@ -67,7 +74,8 @@ def _open_folder(folder: Path) -> Checkpoint:
         _refuse_adapter(folder / "adapter_config.json")
     described = (folder / "config.json").is_file()
     if described:
-        from gpt2lab.weights.huggingface import has_weights, read_huggingface
+        from gpt2lab.weights.huggingface import read_huggingface
+        from gpt2lab.weights.huggingface_weights import has_weights
 
         if has_weights(folder):
             return read_huggingface(folder)
@@ -85,7 +93,9 @@ def _open_folder(folder: Path) -> Checkpoint:
         note = f"{folder}: read from {saved[0].name}, the only checkpoint in it"
         return replace(checkpoint, notes=(note, *checkpoint.notes))
     what = "a config.json but no weights (model.safetensors)" if described else "no checkpoint in a known format"
-    found = file_kinds.found_in(folder)
+    from gpt2lab.weights.file_kinds import found_in
+
+    found = found_in(folder)
     raise CheckpointError(f"{folder}: holds {what}" + (f", but {found}" if found else ""))
 
 

@@ -12,7 +12,7 @@ that other programs do not look for, since they would take the whole numbers for
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,6 @@ from gpt2lab.config import ACTIVATIONS, ModelConfig
 from gpt2lab.errors import CheckpointError
 from gpt2lab.weights.checkpoint import (
     Checkpoint,
-    StoredTensor,
     TokenizerFiles,
     check_tensors,
     config_from,
@@ -31,10 +30,9 @@ from gpt2lab.weights.checkpoint import (
     read_bytes,
     tensor_shapes,
 )
-from gpt2lab.weights.file_kinds import INDEX, TORCH, kind_of
+from gpt2lab.weights.huggingface_weights import INT8, SINGLE, Stored, read_int8_weights, read_weights, stored_name
 from gpt2lab.weights.quantization import PRECISIONS, Precision
-from gpt2lab.weights.safetensors_file import read_safetensors, write_safetensors
-from gpt2lab.weights.torch_file import load_torch, stored_tensor
+from gpt2lab.weights.safetensors_file import write_safetensors
 from gpt2lab.weights.vocabulary import read_huggingface_vocabulary, tokenizer_json, vocabulary_to_write
 
 if TYPE_CHECKING:
@@ -44,24 +42,15 @@ if TYPE_CHECKING:
 
 WRITABLE = ("float32", "float16", "bfloat16", "int8")
 _OWN_TYPE, _OWN_PRECISION = "gpt2lab", "gpt2lab_precision"  # in config.json of a folder in int8
-_INT8 = "weights-int8.safetensors"
-_SINGLE, _SHARDED = "model.safetensors", "model.safetensors.index.json"
-_TORCH_SINGLE, _TORCH_SHARDED = "pytorch_model.bin", "pytorch_model.bin.index.json"
-_MAX_SHARDS = 1000
-
 _SWITCHES = (
     *("n_inner", "layer_norm_epsilon", "scale_attn_weights", "scale_attn_by_inverse_layer_idx"),
     *("reorder_and_upcast_attn", "tie_word_embeddings"),
 )
 """The fields of :class:`ModelConfig` that have the same name in ``config.json``; ``activation`` has another."""
 
-_Stored = dict[str, tuple[StoredTensor, str]]
-
 
 _ARCHITECTURES = ("GPT2LMHeadModel", "GPT2Model", "GPT2DoubleHeadsModel")
 """Classes of transformers whose weights give GPT-2's logits; others have another head, or code of their own."""
-_PREFIXES = ("module.", "_orig_mod.", "transformer.")
-"""Starts of names before the canonical one: DistributedDataParallel's, torch.compile's, the language model's."""
 
 
 def read_huggingface(path: Path, weights: Path | None = None) -> Checkpoint:
@@ -73,9 +62,9 @@ def read_huggingface(path: Path, weights: Path | None = None) -> Checkpoint:
     values = _checked(file, parse_json(file, read_bytes(file)))
     config = _config(file, values)
     if values["model_type"] == _OWN_TYPE:
-        stored, files = _read_int8(path, weights or path / _INT8)
+        stored, files = read_int8_weights(weights or path / INT8)
     else:
-        stored, files = _read_weights(path, weights)
+        stored, files = read_weights(path, weights)
     if "wte.weight" not in stored and "lm_head.weight" in stored and config.tie_word_embeddings:
         stored["wte.weight"] = stored["lm_head.weight"]  # safetensors stores a matrix with two names only once
     tensors = check_tensors(path, config, {name: tensor for name, (tensor, _) in stored.items()})
@@ -83,13 +72,16 @@ def read_huggingface(path: Path, weights: Path | None = None) -> Checkpoint:
         _check_tied(path, stored)
     vocabulary = read_huggingface_vocabulary(path, config.n_vocab)
     precision = stored["wte.weight"][1]
-    notes = (f"{path}: float64 weights are rounded to float32",) if precision == "float64" else ()
+    rounded = any(kind == "float64" for _, kind in stored.values())
+    notes = (f"{path}: float64 weights are rounded to float32",) if rounded else ()
     return Checkpoint(config, tensors, vocabulary, "huggingface", precision, weights or path, files, notes=notes)
 
 
 def _checked(path: Path, values: dict[str, Any]) -> dict[str, Any]:
     """Return the values of ``config.json`` if the model is a GPT-2, with the ``model_type`` that those of 2019 lack."""
     architectures = values.get("architectures") or []
+    if not isinstance(architectures, list):
+        raise CheckpointError(f"{path}: architectures is {architectures!r}, not a list of names")
     if architectures and not any(name in _ARCHITECTURES for name in architectures):
         if values.get("model_type", "gpt2") == "gpt2":
             known = ", ".join(_ARCHITECTURES)
@@ -133,97 +125,7 @@ def _config(path: Path, values: Mapping[str, Any]) -> ModelConfig:
     )
 
 
-def _read_weights(folder: Path, chosen: Path | None) -> tuple[_Stored, tuple[Path, ...]]:
-    """Return canonical name → tensor and precision, and the files: the chosen one, or the first kind in the folder."""
-    if chosen is not None:
-        kind = kind_of(chosen)
-        if kind is INDEX:
-            stored, files = _from_shards(
-                chosen, _from_torch if chosen.name.endswith(".bin.index.json") else _from_safetensors
-            )
-            return _canonical(chosen, stored), files
-        read = _from_torch if kind is TORCH else _from_safetensors
-        return _canonical(chosen, read(chosen)), (chosen,)
-    readers: tuple[tuple[str, str, Callable[[Path], _Stored]], ...] = (
-        (_SINGLE, _SHARDED, _from_safetensors),
-        (_TORCH_SINGLE, _TORCH_SHARDED, _from_torch),
-    )
-    for single, index, read in readers:
-        if (folder / single).is_file():
-            return _canonical(folder, read(folder / single)), (folder / single,)
-        if (folder / index).is_file():
-            stored, files = _from_shards(folder / index, read)
-            return _canonical(folder, stored), files
-    raise CheckpointError(f"{folder}: has a config.json but no weights ({_SINGLE})")
-
-
-def has_weights(folder: Path) -> bool:
-    """Return whether a folder with ``config.json`` has weights under one of the names that are looked for."""
-    return any((folder / name).is_file() for name in (_SINGLE, _SHARDED, _TORCH_SINGLE, _TORCH_SHARDED, _INT8))
-
-
-def _read_int8(folder: Path, weights: Path) -> tuple[_Stored, tuple[Path, ...]]:
-    from gpt2lab.weights.integer_tensors import read_int8  # most models start without it
-
-    return _canonical(folder, read_int8(weights)), (weights,)
-
-
-def _from_safetensors(path: Path) -> _Stored:
-    stored = {}
-    for name, tensor in read_safetensors(path).items():
-        if _is_weight(name):
-            how, precision = tensor.stored(name)
-            stored[name] = (how, precision.name)
-    return stored
-
-
-def _from_torch(path: Path) -> _Stored:
-    return {
-        name: stored_tensor(path, name, value)
-        for name, value in load_torch(path).items()
-        if isinstance(name, str) and _is_weight(name)
-    }
-
-
-def _from_shards(index: Path, read: Callable[[Path], _Stored]) -> tuple[_Stored, tuple[Path, ...]]:
-    """Return the tensors that an index lists, each from the file that it names in the same folder."""
-    weight_map = parse_json(index, read_bytes(index)).get("weight_map")
-    if not isinstance(weight_map, dict) or not all(isinstance(file, str) for file in weight_map.values()):
-        raise CheckpointError(f"{index}: weight_map must name a file for each tensor")
-    files = sorted(set(weight_map.values()))
-    if len(files) > _MAX_SHARDS:
-        raise CheckpointError(f"{index}: names {len(files)} files, more than {_MAX_SHARDS}")
-    stored: _Stored = {}
-    for file in files:
-        if "/" in file or "\\" in file or not file.endswith((".safetensors", ".bin")):
-            raise CheckpointError(f"{index}: {file!r} is not the name of a weights file beside it")
-        for name, tensor in read(index.parent / file).items():
-            if weight_map.get(name) == file:
-                stored[name] = tensor
-    missing = [name for name in weight_map if _is_weight(name) and name not in stored]
-    if missing:
-        raise CheckpointError(f"{index}: {missing[0]} is not in {weight_map[missing[0]]}")
-    return stored, (index, *(index.parent / file for file in files))
-
-
-def _is_weight(name: str) -> bool:
-    """Return whether ``name`` is a parameter, and not the causal mask that older versions saved too."""
-    return not name.endswith((".attn.bias", ".attn.masked_bias"))
-
-
-def _canonical(path: Path, stored: _Stored) -> _Stored:
-    renamed: _Stored = {}
-    for name, tensor in stored.items():
-        if ".lora_" in name:
-            raise CheckpointError(f"{path}: {name} belongs to an adapter: merge it into its base model, then save that")
-        canonical = canonical_name(name)
-        if canonical in renamed:
-            raise CheckpointError(f"{path}: a tensor occurs twice, with and without a prefix: {name}")
-        renamed[canonical] = tensor
-    return renamed
-
-
-def _check_tied(folder: Path, stored: _Stored) -> None:
+def _check_tied(folder: Path, stored: Stored) -> None:
     """Check that an ``lm_head.weight``, if there is one, equals the token embedding."""
     head = stored.get("lm_head.weight")
     if head is None:
@@ -243,7 +145,7 @@ def write_huggingface(checkpoint: Checkpoint, path: Path, *, precision: str, ove
         raise CheckpointError(f"a Hugging Face folder holds {', '.join(WRITABLE)}, not {precision}; a .gguf file can")
     from gpt2lab.weights.writing import destination_folder  # readers start without it
 
-    file, other = (_INT8, _SINGLE) if precision == "int8" else (_SINGLE, _INT8)
+    file, other = (INT8, SINGLE) if precision == "int8" else (SINGLE, INT8)
     if (path / other).exists():
         raise CheckpointError(f"{path} holds {other}, which {file} does not replace; give another name")
     tensors = _new_tensors(checkpoint, precision)
@@ -274,18 +176,6 @@ def _new_tensor(checkpoint: Checkpoint, name: str, shape: tuple[int, ...], preci
         return encoded(checkpoint, name, precision)
 
     return NewTensor(stored_name(name), shape, precision, items)
-
-
-def stored_name(name: str) -> str:
-    """Return the name in a file of the tensor with this canonical name; only the head is outside the transformer."""
-    return name if name == "lm_head.weight" else f"transformer.{name}"
-
-
-def canonical_name(name: str) -> str:
-    """Return the canonical name of a tensor that a file calls ``name``, with or without prefixes."""
-    while prefix := next((prefix for prefix in _PREFIXES if name.startswith(prefix)), None):
-        name = name.removeprefix(prefix)
-    return name
 
 
 def config_json(config: ModelConfig, precision: str, vocabulary: TokenizerFiles | None) -> dict[str, Any]:

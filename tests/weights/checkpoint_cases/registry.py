@@ -13,7 +13,10 @@ and ``writer`` names the program whose layout it is. transformers' logits and id
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import importlib
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,7 +44,7 @@ class Written:
         logits: after each token of :data:`PROMPT`, ``[8, n_vocab]``, from transformers.
         ids: text → ids, from transformers' tokenizer.
         options: arguments of :func:`gpt2lab.load` that a user gives, and the options of the same names.
-        says: words of the line on stderr that tells what was assumed; empty if nothing is.
+        says: words of each line that is logged when the checkpoint is opened, such as what was assumed.
     """
 
     path: Path
@@ -107,6 +110,12 @@ def tiny(seed: int = 0, **config: Any) -> Any:
     return model
 
 
+def safetensors_torch() -> Any:
+    """Return the safetensors package's module for PyTorch."""
+    needs.check("torch")
+    return importlib.import_module("safetensors.torch")
+
+
 def logits_of(model: Any) -> Any:
     """Return transformers' logits after each token of :data:`PROMPT`."""
     torch = needs.package("torch")
@@ -139,14 +148,29 @@ def judge_read(written: Written) -> None:
     model = gpt2lab.load(written.path, **written.options)
     for text, ids in written.ids.items():
         assert model.tokenizer is not None and model.tokenizer.encode(text) == ids, text
-    info = run("info", written.path, *flags(written))
+    with logged() as lines:
+        info = run("info", written.path, *flags(written))
     assert info.exit_code == 0, info.stderr
-    for words in written.says:
-        assert words in info.stderr
+    assert len(lines) == len(written.says), lines
+    for line, words in zip(lines, written.says, strict=True):
+        assert words in line
     copy = written.path.parent / "a copy"
     conversion = run("convert", written.path, copy, "--precision", "float32", *flags(written))
     assert conversion.exit_code == 0, conversion.stderr
     check_logits(copy, written.logits, {})
+
+
+@contextmanager
+def logged() -> Iterator[list[str]]:
+    """Collect the lines that gpt2lab logs, which appear on stderr unless a program configures ``logging``."""
+    lines: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+    logging.getLogger("gpt2lab").addHandler(handler)
+    try:
+        yield lines
+    finally:
+        logging.getLogger("gpt2lab").removeHandler(handler)
 
 
 def check_logits(path: Path, expected: Any, options: Mapping[str, Any]) -> None:
