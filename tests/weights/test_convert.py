@@ -69,7 +69,9 @@ def test_overwriting_a_folder_keeps_its_other_files(tmp_path, make_checkpoint):
 
 
 def test_what_somebody_else_wrote_meanwhile_is_kept(tmp_path, make_checkpoint, monkeypatch):
-    monkeypatch.setattr("gpt2lab.weights.gguf.write_gguf_file", lambda *_: (tmp_path / "m.gguf").write_text("theirs"))
+    monkeypatch.setattr(
+        "gpt2lab.weights.gguf_writing.write_gguf_file", lambda *_: (tmp_path / "m.gguf").write_text("theirs")
+    )
     with pytest.raises(CheckpointError, match="meanwhile"):
         convert(make_checkpoint(), tmp_path / "m.gguf")
     assert [file.name for file in tmp_path.iterdir()] == ["m.gguf"]
@@ -99,7 +101,7 @@ def test_nothing_half_written_stays(tmp_path, make_checkpoint, monkeypatch, name
     def fail(*_):
         raise problem
 
-    where = "gguf.write_gguf_file" if name == "m.gguf" else "huggingface.write_safetensors"
+    where = "gguf_writing.write_gguf_file" if name == "m.gguf" else "huggingface.write_safetensors"
     monkeypatch.setattr(f"gpt2lab.weights.{where}", fail)
     with pytest.raises((CheckpointError, KeyboardInterrupt)) as raised:
         convert(make_checkpoint(), tmp_path / name)

@@ -8,7 +8,7 @@ import pytest
 import needs
 from gpt2lab.errors import CheckpointError
 from gpt2lab.weights import open_checkpoint
-from gpt2lab.weights.gguf import write_gguf
+from gpt2lab.weights.gguf_writing import write_gguf
 from gpt2lab.weights.quantization import GGML_TYPES
 
 gguf = needs.package("gguf")

@@ -46,7 +46,7 @@ def convert(
     if precision is not None and precision not in PRECISIONS:
         raise UsageError(f"precision must be one of {', '.join(PRECISIONS)}, not {precision!r}")
     if chosen == "gguf":
-        from gpt2lab.weights.gguf import WRITABLE, write_gguf
+        from gpt2lab.weights.gguf_writing import WRITABLE, write_gguf
 
         kept = checkpoint.precision if checkpoint.precision in WRITABLE else "float32"
         write_gguf(checkpoint, destination, precision=precision or kept, overwrite=overwrite)

@@ -1,0 +1,140 @@
+"""Read the tokenizer in a GGUF file, and what the file says of special tokens.
+
+GPT-2's own vocabulary is recognised by its checksum and never parsed. ``gguf_writing`` writes what is read here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from gpt2lab.bpe import END_OF_TEXT_MARKER
+from gpt2lab.config import END_OF_TEXT, ModelConfig
+from gpt2lab.errors import CheckpointError
+from gpt2lab.tokenizer import AddedToken, SpecialTokens
+from gpt2lab.weights.checkpoint import OtherTokenizer, TokenizerFiles
+from gpt2lab.weights.gguf_file import GgufArray, GgufFile
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_TOKENS_SHA256 = "1b0b4d1f2288958613732175557fa89f8db2b619574bc7500c5b8cb8269c16ee"
+_MERGES_SHA256 = "dca569b10de5f0a468dfe0d780bc5db55facb46b3bfbd8c29c9a18d3df1cac41"
+GPT2_STRINGS = {50257: (758791, _TOKENS_SHA256), 50000: (806304, _MERGES_SHA256)}
+"""The arrays of GPT-2's own tokens and merges: number of strings → bytes, and SHA-256."""
+
+STOP_KEYS = tuple(f"tokenizer.ggml.{role}_token_id" for role in ("eos", "eot", "eom"))
+"""Keys of the ids at which llama.cpp stops: the ends of a text, of a turn, and of a message."""
+
+_SPLIT_AS_GPT2 = frozenset({None, "gpt-2", "phi-2", "mpt", "olmo", "jais", "gigachat", "modern-bert"})
+"""Names under which llama.cpp splits text with GPT-2's pattern; files from before April 2024 name none."""
+
+
+class TokenType(IntEnum):
+    """The types of tokens, as in ``llama.h``."""
+
+    NORMAL = 1
+    UNKNOWN = 2
+    CONTROL = 3
+    USER_DEFINED = 4
+    UNUSED = 5
+    BYTE = 6
+
+
+def read_gguf_tokenizer(
+    file: GgufFile, config: ModelConfig
+) -> tuple[TokenizerFiles | None, SpecialTokens, OtherTokenizer | None]:
+    """Return the file's tokenizer, parsed only if it is not GPT-2's own."""
+    path, metadata = file.file.path, file.metadata
+    model, rule = metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.pre")
+    if model in (None, "none", "no_vocab"):
+        return None, _special_tokens(file, config, ()), None
+    if model != "gpt2" or rule not in _SPLIT_AS_GPT2:
+        raise CheckpointError(f"{path}: its tokenizer ({model!r}, splitting {rule!r}) is not like GPT-2's")
+    types = _token_types(file, config.n_vocab)
+    marked = np.flatnonzero((types != TokenType.NORMAL) & (types != TokenType.BYTE)).tolist()
+    if _has_gpt2s(file):
+        names = {END_OF_TEXT: END_OF_TEXT_MARKER}
+        if marked not in ([], [END_OF_TEXT]):
+            names = dict(enumerate(file.strings("tokenizer.ggml.tokens")))
+        return None, _special_tokens(file, config, _added_tokens(names, types, marked)), None
+    tokens = metadata.get("tokenizer.ggml.tokens")
+    if isinstance(tokens, GgufArray) and tokens.length != config.n_vocab:
+        raise CheckpointError(f"{path}: its tokenizer has {tokens.length} tokens, its model {config.n_vocab}")
+    named = {
+        id: token
+        for id, token in enumerate(file.strings("tokenizer.ggml.tokens"))
+        if types[id] != TokenType.UNUSED or token != f"[PAD{id}]"  # the name of an id without a token
+    }
+    encoder = {token: id for id, token in named.items()}
+    if len(encoder) != len(named):
+        raise CheckpointError(f"{path}: a token occurs twice in its tokenizer")
+    from gpt2lab.weights.vocabulary import check_merge_lines  # readers of GPT-2's own start without it
+
+    files = TokenizerFiles(encoder, check_merge_lines(path, file.strings("tokenizer.ggml.merges")))
+    return files, _special_tokens(file, config, _added_tokens(named, types, marked)), None
+
+
+def _has_gpt2s(file: GgufFile) -> bool:
+    tokens, merges = (file.metadata.get(f"tokenizer.ggml.{name}") for name in ("tokens", "merges"))
+    if not isinstance(tokens, GgufArray) or not isinstance(merges, GgufArray):
+        return False
+    return (tokens.sha256, merges.sha256) == (_TOKENS_SHA256, _MERGES_SHA256)
+
+
+def _token_types(file: GgufFile, n_vocab: int) -> NDArray[np.int32]:
+    array = file.metadata.get("tokenizer.ggml.token_type")
+    if array is None:
+        return np.full(n_vocab, TokenType.NORMAL, np.int32)
+    if not isinstance(array, GgufArray) or array.type != 5 or array.length != n_vocab:
+        raise CheckpointError(f"{file.file.path}: tokenizer.ggml.token_type must be {n_vocab} int32 numbers")
+    types = file.file.array(array.start, "<i4", (n_vocab,))
+    wrong = np.flatnonzero((types < min(TokenType)) | (types > max(TokenType)))
+    if len(wrong):
+        raise CheckpointError(f"{file.file.path}: the type of token {wrong[0]} is {types[wrong[0]]}, which is unknown")
+    return types
+
+
+def _added_tokens(names: Mapping[int, str], types: NDArray[np.int32], marked: Sequence[int]) -> tuple[AddedToken, ...]:
+    """Return the tokens that text matches as a whole: in llama.cpp, those of types other than NORMAL, BYTE, UNUSED."""
+    return tuple(
+        AddedToken(names[id], id, special=types[id] != TokenType.USER_DEFINED)
+        for id in marked
+        if types[id] != TokenType.UNUSED
+    )
+
+
+def _special_tokens(file: GgufFile, config: ModelConfig, added: tuple[AddedToken, ...]) -> SpecialTokens:
+    def id_of(role: str) -> int | None:
+        key = f"tokenizer.ggml.{role}_token_id"
+        id = file.metadata.get(key)
+        if id is not None and (type(id) is not int or not 0 <= id < config.n_vocab):
+            raise CheckpointError(
+                f"{file.file.path}: {key} is {id!r}, but the model's ids are 0 to {config.n_vocab - 1}"
+            )
+        return id
+
+    def around(role: str) -> tuple[int, ...]:
+        key, id = f"tokenizer.ggml.add_{role}_token", id_of(role)
+        value = file.metadata.get(key, False)
+        if not isinstance(value, bool) or (value and id is None):
+            raise CheckpointError(f"{file.file.path}: {key} is {value!r}, and {role}_token_id is {id}")
+        return (id,) if value and id is not None else ()
+
+    stops = tuple(dict.fromkeys(id for role in ("eos", "eot", "eom") if (id := id_of(role)) is not None))
+    template = file.metadata.get("tokenizer.chat_template")
+    if template is not None and not isinstance(template, str):
+        raise CheckpointError(f"{file.file.path}: tokenizer.chat_template is {template!r}, not a text")
+    return SpecialTokens(
+        added=added,
+        eos=stops or None,
+        bos=id_of("bos"),
+        pad=id_of("padding"),
+        unk=id_of("unknown"),
+        before=around("bos"),
+        after=around("eos"),
+        chat_template=template,
+    )
