@@ -24,6 +24,7 @@ EXTRAS = {  # of each part of the source, beside the base
     "data/records.py": ("parquet",),
     "exploring/plots.py": ("explore",),
     "jobs/cluster.py": ("ray",),
+    "package_tokenizer.py": ("tokenizers",),
     "serving": ("serve",),
     "training": ("train",),
     "weights/dequantization.py": ("gguf",),

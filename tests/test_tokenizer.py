@@ -184,19 +184,19 @@ def test_end_of_text_in_text_is_plain_text() -> None:
 
 
 def test_end_of_text_becomes_its_id_when_asked_for() -> None:
-    ids = gpt2().encode("one<|endoftext|><|endoftext|> two", allow_special=True)
+    ids = gpt2().encode("one<|endoftext|><|endoftext|> two", special=True)
     assert ids == [*gpt2().encode("one"), 50256, 50256, *gpt2().encode(" two")]
     assert gpt2().decode(ids) == "one<|endoftext|><|endoftext|> two"
 
 
 def test_whitespace_before_end_of_text_is_encoded_as_at_the_end_of_a_text() -> None:
-    assert gpt2().encode("a  <|endoftext|>", allow_special=True) == [*gpt2().encode("a  "), 50256]
+    assert gpt2().encode("a  <|endoftext|>", special=True) == [*gpt2().encode("a  "), 50256]
 
 
 def test_without_end_of_text_in_the_vocabulary_it_stays_text() -> None:
     plain = own(byte_encoder(), [])
     assert plain.end_of_text is None
-    assert plain.encode("<|endoftext|>", allow_special=True) == list(b"<|endoftext|>")
+    assert plain.encode("<|endoftext|>", special=True) == list(b"<|endoftext|>")
 
 
 @given(st.lists(texts, max_size=6), st.booleans())
@@ -213,10 +213,10 @@ def test_many_texts_at_once_have_the_ids_of_each(permuted: Tokenizer, many: list
 
 
 @pytest.mark.parametrize("text", ["a\ud800b", "a\udcffb", "\ude00\ud83d"])
-@pytest.mark.parametrize("allow_special", [False, True])
-def test_lone_surrogates_are_refused(text: str, allow_special: bool) -> None:
+@pytest.mark.parametrize("special", [False, True])
+def test_lone_surrogates_are_refused(text: str, special: bool) -> None:
     with pytest.raises(TokenizerError, match=r"character [01] of the text is U\+D[CE8].*re-encode"):
-        gpt2().encode(text, allow_special=allow_special)
+        gpt2().encode(text, special=special)
 
 
 @pytest.mark.parametrize("id", [-1, 50257, 10**12, 1.5, "1", None])
@@ -284,7 +284,7 @@ def test_permuted_ids_are_those_of_the_files(permuted: Tokenizer) -> None:
 def test_permuted_end_of_text_is_the_checkpoints(permuted: Tokenizer) -> None:
     end = permuted.encoder()["<|endoftext|>"]
     assert permuted.end_of_text == end != 50256
-    assert permuted.encode("<|endoftext|>", allow_special=True) == [end]
+    assert permuted.encode("<|endoftext|>", special=True) == [end]
 
 
 @st.composite

@@ -16,7 +16,7 @@ from xml.sax.saxutils import escape
 
 LAYERS = (  # lowest first
     ("version", "errors", "system", "_native"),
-    ("config", "bpe", "tokenizer", "sampling", "reference"),
+    ("config", "bpe", "tokenizer", "package_tokenizer", "sampling", "reference"),
     ("weights", "data"),
     ("engines", "contract"),
     ("generation", "scoring", "distribution"),

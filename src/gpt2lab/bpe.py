@@ -118,12 +118,12 @@ class Gpt2Vocabulary:
         import numpy as np
 
         if any(END_OF_TEXT_MARKER in text for text in texts):
-            return _one_by_one(self.encode, texts)
+            return one_by_one(self.encode, texts)
         encode = self._built().encode_to_numpy
         joined = END_OF_TEXT_MARKER.join(texts)  # one call instead of many; nothing merges across the marker
         parts = [joined] if len(joined) < _LONG_RUN else list(_cut_long_runs(joined))
         if len(parts) > 1 < len(texts):  # whitespace at the end of a text splits unlike that before a word
-            return _one_by_one(self.encode, texts)
+            return one_by_one(self.encode, texts)
         rows = [encode(part, allowed_special={END_OF_TEXT_MARKER}, disallowed_special=()) for part in parts]
         ids = rows[0] if len(rows) == 1 else np.concatenate(rows)
         if len(texts) == 1:
@@ -131,6 +131,9 @@ class Gpt2Vocabulary:
         marks = np.flatnonzero(ids == END_OF_TEXT)
         lengths = np.diff(marks, prepend=-1, append=len(ids)) - 1
         return ids[ids != END_OF_TEXT], lengths[: len(texts)]
+
+    def __reduce__(self) -> tuple[type[Gpt2Vocabulary], tuple[()]]:
+        return Gpt2Vocabulary, ()
 
     def _built(self) -> tiktoken.Encoding:
         if self._encoding is None:
@@ -152,9 +155,10 @@ class Gpt2Vocabulary:
         return VOCAB_FILE.read_text(encoding="utf-8").split("\n")[1:-1]
 
 
-def _one_by_one(
+def one_by_one(
     encode: Callable[[str], list[int]], texts: Sequence[str]
 ) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
+    """Encode texts one after the other; return all ids in one row, and the number for each text."""
     import numpy as np
 
     rows = [np.asarray(encode(text), dtype=np.uint32) for text in texts]
@@ -193,7 +197,7 @@ class OwnVocabulary:
         self._encoder = encoder
         self._merges = merges
         self._ranks = _parse_merges(merges, encoder)
-        self._tokens = {id: _spelled_bytes(token) for token, id in encoder.items()}
+        self._tokens = {id: spelled_bytes(token) for token, id in encoder.items()}
         self._encode_word = lru_cache(maxsize=1 << 16)(self._encode_piece)
         self.n_vocab = max(encoder.values()) + 1
         self.end_of_text = encoder.get(END_OF_TEXT_MARKER)
@@ -208,11 +212,14 @@ class OwnVocabulary:
         return ids
 
     def encode_many(self, texts: Sequence[str]) -> tuple[NDArray[np.uint32], NDArray[np.int64]]:
-        return _one_by_one(self.encode, texts)
+        return one_by_one(self.encode, texts)
 
     def _encode_piece(self, piece: str) -> list[int]:
         symbols = _merge(list(to_visible(piece.encode())), self._ranks)
         return [self._encoder[symbol] for symbol in symbols]
+
+    def __reduce__(self) -> tuple[type[OwnVocabulary], tuple[dict[str, int], list[str]]]:
+        return OwnVocabulary, (self._encoder, self._merges)  # for another process; its memory of words stays here
 
     def encoder(self) -> dict[str, int]:
         return dict(self._encoder)
@@ -284,7 +291,7 @@ def _parse_merges(merges: Sequence[str], encoder: Mapping[str, int]) -> dict[tup
     return ranks
 
 
-def _spelled_bytes(token: str) -> bytes:
+def spelled_bytes(token: str) -> bytes:
     """Return the bytes that ``token`` spells in the byte alphabet, or its own UTF-8 if it is not spelled in it."""
     try:
         if all(ord(char) in _BYTE_OF for char in token):

@@ -11,7 +11,6 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal, cast, overload
 
-from gpt2lab.config import takes_gpt2_vocabulary
 from gpt2lab.engines.lazy import Engines
 from gpt2lab.engines.precision import check_device
 from gpt2lab.errors import UsageError
@@ -39,7 +38,7 @@ from gpt2lab.generation.run import check_errors, generate_pieces, in_order, text
 from gpt2lab.generation.scheduler import Scheduler
 from gpt2lab.generation.sequences import Sequences
 from gpt2lab.generation.speculation import Speculation, check_draft
-from gpt2lab.tokenizer import Tokenizer
+from gpt2lab.weights.checkpoint import tokenizer_of
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,6 +48,7 @@ if TYPE_CHECKING:
     from gpt2lab.distribution import NextToken
     from gpt2lab.engines.protocol import Engine
     from gpt2lab.scoring import ScoreResult
+    from gpt2lab.tokenizer import Tokenizer
     from gpt2lab.weights.checkpoint import Checkpoint
 
 
@@ -101,19 +101,6 @@ def load(
     return LanguageModel(engines_of(checkpoint), tokenizer_of(checkpoint), guesser, prompt_cache)
 
 
-def tokenizer_of(checkpoint: Checkpoint) -> Tokenizer | None:
-    """Return the checkpoint's own tokenizer, or GPT-2's if it has none; None if that cannot be the model's.
-
-    A model may have a few more ids than its tokenizer: its embedding was rounded up, or tokens were added that no
-    text encodes to. A much larger vocabulary must belong to another tokenizer, so GPT-2's is not used for it.
-    """
-    files, n_vocab = checkpoint.tokenizer_files, checkpoint.config.n_vocab
-    if files:
-        tokenizer = Tokenizer.from_files(files.encoder, files.merges)
-        return tokenizer if tokenizer.n_vocab <= n_vocab else None
-    return Tokenizer.gpt2() if takes_gpt2_vocabulary(n_vocab) else None
-
-
 class LanguageModel:
     """A GPT-2 in its engines, with its tokenizer; made by :func:`load`.
 
@@ -122,6 +109,7 @@ class LanguageModel:
         precision: precision of the weights used for generation.
         exact_precision: precision of the weights behind :meth:`logits`, :meth:`score` and :meth:`next_token`.
         tokenizer: the tokenizer; None if none fits the vocabulary: prompts and completions are then token ids.
+        eos: the ids that end a text.
 
     Every prompt may be text or a sequence of token ids. An empty prompt stands for the start of a text: the model is
     fed ``<|endoftext|>``, which counts neither as prompt nor as text.
@@ -136,6 +124,7 @@ class LanguageModel:
         self.precision = engines.precision
         self.exact_precision = engines.exact_precision
         self.tokenizer = tokenizer
+        self.eos = tokenizer.eos if tokenizer else engines.checkpoint.special.eos or ()
         self._engines = engines
         self._draft = draft
         self._prompt_cache = prompt_cache
@@ -203,7 +192,12 @@ class LanguageModel:
             stages: your own sampling stages: functions of logits and tokens, or :class:`~gpt2lab.CustomStage`.
             seed: 0 … 2^63 - 1; None draws one. Sample i of prompt p uses the seed's random stream p·n + i.
             stop: one or more strings that end a sample and are left out of its text.
-            ignore_eos: treat ``<|endoftext|>`` as a token like any other.
+            stop_token_ids: ids that end a sample, besides the model's own.
+            min_tokens: number of tokens before which nothing ends a sample.
+            ignore_eos: treat ``<|endoftext|>``, and every other id that ends a text, as a token like any other.
+            special: read special tokens in prompts, such as ``<|endoftext|>``, as their ids; by default they are text.
+            add_special_tokens: put the ids around prompts that the model's files ask for; GPT-2's ask for none.
+            skip_special_tokens: leave special tokens out of the text.
             overflow: ``"slide"`` lets text outgrow the context: whenever it is full, its older half is dropped.
             batch_size: the most samples that run together; changes only the speed.
             logprobs: whether completions carry the log-probabilities of their tokens.
@@ -268,7 +262,7 @@ class LanguageModel:
         options["logit_bias"] = {**(options.get("logit_bias") or {}), **self._banned}
         checked = make_options(**options)
         self._engines.open_ahead()  # while prompts are encoded
-        return checked, make_plans(prompts, checked, self.config, self.tokenizer)
+        return checked, make_plans(prompts, checked, self.config, self.tokenizer, self.eos)
 
     def scheduler(
         self,
@@ -297,34 +291,39 @@ class LanguageModel:
             self._kept.append(KeptPrompts(self._engines.generating, self._prompt_cache))
         return self._kept[0]  # if several threads come here at once, all use the first one's
 
-    def logits(self, prompt: Prompt) -> npt.NDArray[np.float32]:
+    def logits(self, prompt: Prompt, *, special: bool = False) -> npt.NDArray[np.float32]:
         """Return the logits after every token of ``prompt``: float32 [tokens, n_vocab]; one row for an empty prompt.
 
+        ``special`` is as in :meth:`generate`.
         Raises :class:`~gpt2lab.errors.ContextError` if the prompt has more than n_ctx tokens.
         """
-        tokens = context_tokens(prompt, self.config, self.tokenizer)
+        tokens = context_tokens(prompt, self.config, self.tokenizer, special=special)
         with self._sequence() as sequence:
             return self._engines.exact.forward([sequence], [tokens], "all")
 
-    def score(self, text: Prompt, *, stride: int | None = None) -> ScoreResult:
+    def score(self, text: Prompt, *, stride: int | None = None, special: bool = False) -> ScoreResult:
         """Score how probable ``text``, of any length, is, token by token.
 
         The first token is conditioned on ``<|endoftext|>``; a model without one scores from the second token on.
-        Texts longer than n_ctx are read in windows that advance by ``stride`` (default n_ctx // 2) tokens.
+        Texts longer than n_ctx are read in windows that advance by ``stride`` (default n_ctx // 2) tokens. ``special``
+        is as in :meth:`generate`.
         """
         from gpt2lab.scoring import ScoreResult, check_stride, token_logprobs
 
         stride = check_stride(stride, self.config.n_ctx)
-        tokens = opened_tokens(text, self.config, self.tokenizer)
+        tokens = opened_tokens(text, self.config, self.tokenizer, special=special)
         scored = tokens[1:]
         n_bytes = sum(len(self.tokenizer.token_bytes(id)) for id in scored) if self.tokenizer else None
         return ScoreResult(scored, token_logprobs(self._engines.exact, tokens, stride) if scored else [], n_bytes)
 
     @documented(SamplingArguments)
-    def next_token(self, prompt: Prompt, *, top: int = 10, **sampling: Unpack[SamplingArguments]) -> NextToken:
+    def next_token(
+        self, prompt: Prompt, *, top: int = 10, special: bool = False, **sampling: Unpack[SamplingArguments]
+    ) -> NextToken:
         """Return the distribution of the token after ``prompt``, with the ``top`` likeliest tokens of each stage.
 
-        ``sampling`` are the parameters of :class:`~gpt2lab.SamplingParams` and ``stages``, as in :meth:`generate`.
+        ``sampling`` are the parameters of :class:`~gpt2lab.SamplingParams` and ``stages``, as in :meth:`generate`;
+        so is ``special``.
         """
         from gpt2lab.distribution import next_token
         from gpt2lab.sampling.custom import custom_stages
@@ -333,8 +332,8 @@ class LanguageModel:
         check_names(sampling, SamplingArguments)
         sampling["logit_bias"] = {**(sampling.get("logit_bias") or {}), **self._banned}
         params, custom = sampling_params(sampling), custom_stages(sampling.get("stages", ()))
-        tokens = prompt_tokens(prompt, self.config, self.tokenizer)
-        context = context_tokens(prompt, self.config, self.tokenizer)
+        tokens = prompt_tokens(prompt, self.config, self.tokenizer, special=special)
+        context = context_tokens(prompt, self.config, self.tokenizer, special=special)
         with self._sequence() as sequence:
             logits = self._engines.exact.forward([sequence], [context], "last")[0]
         return next_token(tokens, logits, params, tokens, self.tokenizer, top, custom)

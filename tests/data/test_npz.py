@@ -87,7 +87,7 @@ def test_chunks_are_written_as_the_original_combined_them(tmp_path_factory, gpt2
             expected.append(together)
             together = ""
     expected += [together] if together else []
-    assert chunks == [gpt2.encode(text, allow_special=True) for text in expected]
+    assert chunks == [gpt2.encode(text, special=True) for text in expected]
     assert total == sum(map(len, chunks))
     assert documents_of(path, gpt2) == [gpt2.encode(text) for text in texts if text]
 

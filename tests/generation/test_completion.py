@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -26,7 +28,7 @@ class PieceTokenizer:
     def __init__(self, pieces: list[str]) -> None:
         self.pieces = pieces
 
-    def incremental_decoder(self) -> PieceDecoder:
+    def incremental_decoder(self, after: Sequence[int] = ()) -> PieceDecoder:
         return PieceDecoder(self.pieces)
 
 
@@ -120,7 +122,7 @@ def test_a_stop_string_that_the_last_token_completes_is_left_out() -> None:
 
 def test_end_of_text_stops_and_is_neither_text_nor_token() -> None:
     tokenizer = Tokenizer.gpt2()
-    transcript = Transcript(tokenizer, end_of_text=tokenizer.end_of_text)
+    transcript = Transcript(tokenizer, tokenizer.eos)
     transcript.push(15496, -0.5)
     assert transcript.push(50256, -0.1) == ""
     assert transcript.stopped

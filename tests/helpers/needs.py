@@ -49,6 +49,7 @@ PACKAGES = {
     "ray": "ray",
     "schemathesis": "schemathesis",
     "tensorboard": "tensorboard",
+    "tokenizers": "tokenizers",
     "torch": "torch",
     "transformers": "transformers",
     "uvicorn": "uvicorn",

@@ -12,10 +12,12 @@ from safetensors.torch import load_file
 
 from gpt2lab.errors import CheckpointError
 from gpt2lab.system.atomic import PARTIAL
+from gpt2lab.tokenizer import SpecialTokens
 from gpt2lab.training import checkpoints
 from gpt2lab.training.checkpoints import load_latest, load_state, next_generation, states
 from gpt2lab.weights import open_checkpoint
 from gpt2lab.weights.checkpoint import TokenizerFiles
+from gpt2lab.weights.tokenizer_copy import TokenizerCopy, new_files_of
 
 
 def names(run):
@@ -244,7 +246,7 @@ def test_a_full_disk_leaves_the_model_of_another_shape(make_trainer, monkeypatch
 def test_a_models_own_vocabulary_is_saved_with_it(make_trainer):
     trainer = make_trainer()
     encoder = {chr(33 + number): number for number in range(64)}
-    trainer.vocabulary = TokenizerFiles(encoder, [])
+    trainer.vocabulary = TokenizerCopy(new_files_of(TokenizerFiles(encoder, []), SpecialTokens(), 12), {})
     state = trainer.save()
     for folder in (trainer.run, state):
         assert open_checkpoint(folder).tokenizer_files.encoder == encoder

@@ -227,7 +227,7 @@ def test_tokens_added_in_fine_tuning_join_gpt2s(folder, make_checkpoint):
     ],
 )
 def test_malformed_tokenizer_json_is_refused(folder, make_checkpoint, content):
-    with pytest.raises(CheckpointError, match=r"tokenizer\.json"):
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json: "):
         open_checkpoint(folder({"model.safetensors": make_checkpoint().tensors}, tokenizer__json=content))
 
 

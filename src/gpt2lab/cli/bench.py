@@ -78,7 +78,8 @@ def _speeds(checkpoint: Checkpoint, precision: str, *, threads: int | None, roun
     """Return the speeds as they are measured; errors in the arguments or the model are raised at once."""
     from gpt2lab.benchmarking import measure
     from gpt2lab.engines.lazy import Engines
-    from gpt2lab.model import LanguageModel, tokenizer_of
+    from gpt2lab.model import LanguageModel
+    from gpt2lab.weights.checkpoint import tokenizer_of
 
     engines = Engines(checkpoint, precision=precision, threads=threads)
     speeds = measure(LanguageModel(engines, tokenizer_of(checkpoint)), rounds)

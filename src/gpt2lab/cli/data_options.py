@@ -110,9 +110,9 @@ def vocabulary_option(function: Decorated) -> Decorated:
 def vocabulary_of(model_name: str | None) -> Tokenizer:
     """Return the tokenizer of a model, without reading its weights; GPT-2's by default."""
     from gpt2lab.errors import UsageError
-    from gpt2lab.model import tokenizer_of
     from gpt2lab.tokenizer import Tokenizer
     from gpt2lab.weights import open_checkpoint
+    from gpt2lab.weights.checkpoint import tokenizer_of
 
     if model_name is None:
         return Tokenizer.gpt2()

@@ -98,8 +98,8 @@ def _run(limit: int | None, model_name: str, **how: Any) -> Run:
     """Return the model to measure, with its weights in float32 by default."""
     from gpt2lab.engines.lazy import Engines
     from gpt2lab.evaluating import Run
-    from gpt2lab.model import tokenizer_of
     from gpt2lab.weights import open_checkpoint
+    from gpt2lab.weights.checkpoint import tokenizer_of
 
     checkpoint = open_checkpoint(model_name)
     tokenizer = tokenizer_of(checkpoint)

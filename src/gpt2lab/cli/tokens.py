@@ -30,7 +30,7 @@ def command(text: str, model_name: str | None, special: bool, as_json: bool) -> 
     tokenizer = vocabulary_of(model_name or None)
     if text == "-":
         text = read_text("-")
-    ids = tokenizer.encode(text, allow_special=special)
+    ids = tokenizer.encode(text, special=special)
     pieces = [(id, tokenizer.token_bytes(id)) for id in ids]
     if as_json:
         tokens = [{"id": id, "text": piece.decode("utf-8", "replace"), "bytes": piece.hex()} for id, piece in pieces]

@@ -33,7 +33,7 @@ def read_npz(path: Path, tokenizer: Tokenizer, on_bytes: OnBytes = lambda _: Non
     Raises :class:`UsageError` if it is not such a file, or has ids outside the vocabulary.
     """
     byte_sizes, character_sizes = token_sizes(tokenizer)
-    spelled = np.asarray(tokenizer.encode(END_OF_TEXT_MARKER))
+    spelled = np.asarray(tokenizer.encode(END_OF_TEXT_MARKER, special=False, add_special_tokens=False))
     separator = -1 if tokenizer.end_of_text is None else tokenizer.end_of_text
     check_not_pointer(path)
     try:

@@ -39,7 +39,11 @@ class Run:
             self.tick(1)
             yield scores
 
+    def ids(self, text: str) -> list[int]:
+        """Return the ids of a part of a text."""
+        return self.tokenizer.encode(text, add_special_tokens=False)
+
     def context(self, text: str) -> list[int]:
         """Return the ids of a context; an empty one is the start of a text."""
-        end_of_text = self.tokenizer.end_of_text
-        return self.tokenizer.encode(text) or [END_OF_TEXT if end_of_text is None else end_of_text]
+        start = self.tokenizer.start
+        return self.tokenizer.encode(text) or [END_OF_TEXT if start is None else start]

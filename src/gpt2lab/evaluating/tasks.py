@@ -68,7 +68,7 @@ def _passages(source: Source) -> Iterator[tuple[str, str]]:
 def _word_item(run: Run, text: str) -> Item:
     """Return an item that scores the last word, with the space before it, after the rest."""
     context, word = text.rsplit(None, 1)
-    return Item(run.context(context), [run.tokenizer.encode(f" {word}")])
+    return Item(run.context(context), [run.ids(f" {word}")])
 
 
 # ---- HellaSwag ------------------------------------------------------------------------------------------------------
@@ -80,8 +80,7 @@ def hellaswag(run: Run, source: Source) -> Evaluation:
     _refuse_empty(examples, source)
     counts: Counter[str] = Counter(examples=len(examples))
     items = (
-        Item(run.context(context), [run.tokenizer.encode(f" {ending}") for ending in endings])
-        for context, endings, _ in examples
+        Item(run.context(context), [run.ids(f" {ending}") for ending in endings]) for context, endings, _ in examples
     )
     by_sum, by_mean = [], []
     for scores, (_, _, label) in zip(run.score(items, counts), examples, strict=True):
@@ -135,7 +134,7 @@ def _cloze_item(run: Run, question: Cloze, detokenized: bool) -> Item:
     text = detokenizing.treebank(question.text) if detokenized else question.text
     before, _, rest = text.rpartition(BLANK)
     space = " " if before.endswith(" ") else ""
-    endings = [run.tokenizer.encode(space + choice + rest) for choice in question.choices]
+    endings = [run.ids(space + choice + rest) for choice in question.choices]
     return Item(run.context(before.removesuffix(" ")), endings)
 
 

@@ -98,10 +98,10 @@ def encoded(pieces: Pieces, tokenizer: Tokenizer) -> Iterator[list[int]]:
         if len(waiting) < PIECE:
             continue
         if cut := last_cut(waiting, max(0, len(waiting) - PIECE // 2)):
-            yield tokenizer.encode(waiting[:cut])
+            yield tokenizer.encode(waiting[:cut], add_special_tokens=False)
             waiting = waiting[cut:]
     if waiting:
-        yield tokenizer.encode(waiting)
+        yield tokenizer.encode(waiting, add_special_tokens=False)
 
 
 def protocol_windows(stride: int | None, n_ctx: int) -> dict[str, Windows]:
@@ -176,4 +176,4 @@ def _items(pieces: Iterator[_Ids], first: list[int], windows: Windows, learned: 
 
 
 def _first(tokenizer: Tokenizer) -> list[int]:
-    return [] if tokenizer.end_of_text is None else [tokenizer.end_of_text]
+    return [] if tokenizer.start is None else [tokenizer.start]

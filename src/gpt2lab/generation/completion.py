@@ -6,7 +6,7 @@ may still turn out to be the beginning of a stop string. It knows nothing of eng
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -72,18 +72,30 @@ class Piece:
 class Transcript:
     """The text of one sample, built as its tokens arrive.
 
-    ``end_of_text`` is the id that ends it (None: no id does); ``stop`` are strings that end it wherever they appear
-    in the text. The stop string that is complete first counts; if several are complete at once, the longest.
+    ``ends`` are the ids that end it; ``stop`` are strings that end it wherever they appear in the text that follows the
+    first ``n_unstopped`` tokens. The stop string that is complete first counts; if several are complete at once, the
+    longest. Ids in ``hidden`` add nothing to the text, which continues that of the ids ``after``.
     """
 
-    def __init__(self, tokenizer: Tokenizer | None, end_of_text: int | None = None, stop: Sequence[str] = ()) -> None:
-        self.end_of_text = end_of_text
+    def __init__(
+        self,
+        tokenizer: Tokenizer | None,
+        ends: Collection[int] = (),
+        stop: Sequence[str] = (),
+        *,
+        hidden: Collection[int] = (),
+        n_unstopped: int = 0,
+        after: Sequence[int] = (),
+    ) -> None:
+        self.ends = ends
         self.stop = stop
+        self._hidden = hidden
+        self._n_unstopped = n_unstopped
         self.tokens: list[int] = []
         self.logprobs: list[float] = []
         self.stopped = False
-        """Whether end of text or a stop string has been reached."""
-        self._decoder = tokenizer.incremental_decoder() if tokenizer else None
+        """Whether an id or a string that ends the text has been reached."""
+        self._decoder = tokenizer.incremental_decoder(after) if tokenizer else None
         self._pieces: list[str] = []
         self._held = ""
 
@@ -94,12 +106,12 @@ class Transcript:
 
     def push(self, token: int, logprob: float, last: bool = False) -> str:
         """Take one drawn id and return the text that it makes final; after the ``last`` id, that is all the rest."""
-        if token == self.end_of_text:
+        if token in self.ends:
             self.stopped = True
             return self.finish()
         self.tokens.append(token)
         self.logprobs.append(logprob)
-        text = self._add(self._decoder.feed(token)) if self._decoder else ""
+        text = self._add(self._decoder.feed(token)) if self._decoder and token not in self._hidden else ""
         return text + self.finish() if last and not self.stopped else text
 
     def finish(self) -> str:
@@ -110,7 +122,7 @@ class Transcript:
         return text + rest
 
     def _add(self, text: str) -> str:
-        if not self.stop:  # the usual case, and this runs for every token
+        if not self.stop or len(self.tokens) <= self._n_unstopped:  # the usual case, and this runs for every token
             self._pieces.append(text)
             return text
         self._held += text

@@ -42,7 +42,12 @@ class GenerationArguments(SamplingArguments, total=False):
     length: int | None
     seed: int | None
     stop: str | Sequence[str]
+    stop_token_ids: Sequence[int]
+    min_tokens: int
     ignore_eos: bool
+    special: bool
+    add_special_tokens: bool
+    skip_special_tokens: bool
     overflow: Literal["error", "slide"]
     batch_size: int | None
     logprobs: bool | None
@@ -64,8 +69,18 @@ class Options:
     """The most tokens to draw; None: n_ctx without a prompt, else n_ctx // 2 or what the context has room for."""
     stop: tuple[str, ...] = ()
     """Strings that end a sample and are left out of its text."""
+    stop_token_ids: tuple[int, ...] = ()
+    """Ids that end a sample, besides the model's own."""
+    min_tokens: int = 0
+    """The number of tokens before which nothing ends a sample: its ids are not drawn, and its strings not found."""
     ignore_eos: bool = False
-    """Whether ``<|endoftext|>`` is a token like any other, as it was in the original."""
+    """Whether the ids that end a text are tokens like any other, as ``<|endoftext|>`` was in the original."""
+    special: bool = False
+    """Whether special tokens in a prompt, such as ``<|endoftext|>``, become their ids; by default they are text."""
+    add_special_tokens: bool = True
+    """Whether a prompt's ids include those that the model's files put around every text; GPT-2's put none."""
+    skip_special_tokens: bool = False
+    """Whether special tokens that are drawn add nothing to the text."""
     overflow: Literal["error", "slide"] = "error"
     """Whether prompt and length may outgrow the context; if so, its older half is dropped whenever it is full."""
     batch_size: int | None = None
@@ -88,6 +103,9 @@ class Options:
         if self.batch_size is not None:
             self._make_whole("batch_size", least=1)
         self._make_whole("top_logprobs", least=0)
+        self._make_whole("min_tokens", least=0)
+        ids = tuple(whole("stop_token_ids", id, least=0) for id in self.stop_token_ids)
+        object.__setattr__(self, "stop_token_ids", ids)
         if not all(isinstance(stop, str) and stop for stop in self.stop):
             raise UsageError(f"stop strings must be non-empty text, got {list(self.stop)!r}")
         for name, choices in (("overflow", OVERFLOWS), ("speculation", SPECULATIONS)):

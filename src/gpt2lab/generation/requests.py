@@ -36,6 +36,9 @@ class Request(NamedTuple):
     """The number of likeliest ids that events carry."""
     stages: tuple[CustomStage, ...] = ()
     """The user's own sampling stages."""
+    early: SamplingParams | None = None
+    """The parameters of the first ``n_early`` draws, if these have others."""
+    n_early: int = 0
 
 
 class Event(NamedTuple):
@@ -113,12 +116,23 @@ class SampleLane(Lane):
         """All tokens in its context but the last, which must be fed for the logits after it."""
         return self.text[self.start : -1]
 
+    @property
+    def draws_early(self) -> bool:
+        """Whether its next draw uses the request's ``early`` parameters."""
+        return bool(self.request.n_early) and self.n_early_left > 0
+
+    @property
+    def n_early_left(self) -> int:
+        """The number of draws that are still to be made with the request's ``early`` parameters, if positive."""
+        return len(self.request.prompt) + self.request.n_early - len(self.text)
+
     def draw_after(self, n_tokens: int) -> Draw | None:
         """Return how to draw its next token, if feeding ``n_tokens`` more completes its text."""
         if self.fed + n_tokens < len(self.text):
             return None
         asked, history = self.request, self.history or ()
-        return Draw(asked.params, asked.seed, asked.stream, len(self.text), history, top=asked.top, stages=asked.stages)
+        params = asked.early if asked.early and self.draws_early else asked.params
+        return Draw(params, asked.seed, asked.stream, len(self.text), history, top=asked.top, stages=asked.stages)
 
 
 @dataclass(eq=False, slots=True)

@@ -8,8 +8,8 @@ from contextlib import closing
 from itertools import count
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from gpt2lab.generation.completion import Completion, Piece, Transcript
-from gpt2lab.generation.plan import make_request
+from gpt2lab.generation.completion import Completion, Piece
+from gpt2lab.generation.plan import make_request, transcript_of
 from gpt2lab.generation.requests import Event, Request
 from gpt2lab.generation.scheduler import Scheduler
 from gpt2lab.generation.speculation import Speculation
@@ -141,8 +141,7 @@ class _Sample:
     """A running sample: ids in, pieces out."""
 
     def __init__(self, index: int, plan: Plan, options: Options, tokenizer: Tokenizer | None) -> None:
-        end_of_text = tokenizer.end_of_text if tokenizer and not options.ignore_eos else None
-        self._transcript = Transcript(tokenizer, end_of_text, options.stop)
+        self._transcript = transcript_of(plan, options, tokenizer)
         self._index = index
         self._plan = plan
         self._options = options

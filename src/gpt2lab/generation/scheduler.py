@@ -295,9 +295,10 @@ class Scheduler:
             wish.draw.count += len(row)
 
     def _room(self, sample: SampleLane) -> int:
-        """Return how many tokens may be guessed: none beyond the limit or a full context."""
+        """Return how many tokens may be guessed: none beyond the limit, the context, or equal parameters."""
         n_tokens = len(sample.text)
-        return min(sample.end - n_tokens - 1, self._n_ctx - (n_tokens - sample.start))
+        room = min(sample.end - n_tokens - 1, self._n_ctx - (n_tokens - sample.start))
+        return min(room, sample.n_early_left - 1) if sample.draws_early else room
 
     def _advance(
         self, sample: SampleLane, draw: Draw, drawn: list[Drawn], error: StageError | None, events: list[Event]

@@ -95,7 +95,7 @@ def check_prompts(prompts: Sequence[Prompt], order: Order, model: LanguageModel)
     options = make_options(**order.options)
     for number, prompt in enumerate(prompts, 1):
         with naming_prompt(number, len(prompts)):
-            make_plan(prompt, options, model.config, model.tokenizer)
+            make_plan(prompt, options, model.config, model.tokenizer, model.eos)
 
 
 def make_parts(

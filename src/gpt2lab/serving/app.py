@@ -190,7 +190,7 @@ def _add_tokens(app: FastAPI, service: Service) -> None:
 
 
 def _tokenized(body: TokenizeRequest, served: ServedModel) -> Response:
-    tokens = served.tokenizer.encode(body.prompt)
+    tokens = served.tokenizer.encode(body.prompt, add_special_tokens=body.add_special_tokens is not False)
     answer = {"count": len(tokens), "max_model_len": served.model.config.n_ctx, "tokens": tokens}
     if body.return_token_strs:
         answer["token_strs"] = [spelled(served.tokenizer, token) for token in tokens]

@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.concurrency import run_in_threadpool
 
 from gpt2lab.errors import ContextError, Gpt2LabError
-from gpt2lab.generation.completion import Transcript
-from gpt2lab.generation.plan import OR_SLIDE, make_request, prompt_tokens, space_at_end
+from gpt2lab.generation.plan import OR_SLIDE, make_request, prompt_tokens, space_at_end, transcript_of
 from gpt2lab.sampling.declaration import PARAMETERS
 from gpt2lab.serving.errors import ApiError
 from gpt2lab.serving.logprobs import id_of, spelled
@@ -40,7 +39,10 @@ AT_ONCE = 1 << 13
 For so little, a thread would cost more.
 """
 
-_SAMPLING = (*PARAMETERS, "seed", "stop", "ignore_eos")
+_SAMPLING = (
+    *(*PARAMETERS, "seed", "stop", "stop_token_ids", "min_tokens", "ignore_eos"),
+    *("add_special_tokens", "skip_special_tokens"),
+)
 
 
 @dataclass
@@ -170,7 +172,8 @@ def _make_order(body: CompletionRequest, served: ServedModel, settings: Settings
 
 def _planned(body: CompletionRequest, served: ServedModel, settings: Settings) -> Order:
     model, tokenizer = served.model, served.tokenizer
-    prompts = [prompt_tokens(prompt, model.config, tokenizer) for prompt in body.prompt]
+    around = body.add_special_tokens is not False
+    prompts = [prompt_tokens(prompt, model.config, tokenizer, add_special_tokens=around) for prompt in body.prompt]
     texts = [p if isinstance(p, str) else tokenizer.decode(p) for p in body.prompt]
     n_top = min(body.logprobs or 0, model.config.n_vocab)
     given = {name: value for name in _SAMPLING if (value := getattr(body, name)) is not None}
@@ -182,14 +185,13 @@ def _planned(body: CompletionRequest, served: ServedModel, settings: Settings) -
     options, plans = model.plan(prompts, length=length, top_logprobs=n_top, **given)
     n = body.n or 1
     best_of = body.best_of or n
-    end_of_text = None if options.ignore_eos else tokenizer.end_of_text
     as_ids = bool(body.return_tokens_as_token_ids)
     samples = []
     for number in range(len(plans) * best_of):
         plan = plans[number // best_of]
         sample = Sample(
             number,
-            Transcript(tokenizer, end_of_text, options.stop),
+            transcript_of(plan, options, tokenizer),
             tokenizer,
             whole=not body.stream,
             logprobs=body.logprobs is not None,
@@ -224,7 +226,7 @@ def logit_biases(body: CompletionRequest, served: ServedModel) -> dict[int, floa
     biases: dict[int, float] = {}
     for key, bias in body.logit_bias.items():
         try:
-            ids = [key] if isinstance(key, int) else served.tokenizer.encode(key)
+            ids = [key] if isinstance(key, int) else served.tokenizer.encode(key, add_special_tokens=False)
         except Gpt2LabError as error:
             raise ApiError(400, f"logit_bias: {error}", param="logit_bias") from None
         biases |= dict.fromkeys(ids, bias)

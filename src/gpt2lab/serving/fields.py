@@ -89,6 +89,13 @@ def _check_bias(value: Any) -> dict[int | str, float]:
     return biases
 
 
+def _check_stop_ids(value: Any) -> list[int]:
+    ids = check_ids("stop_token_ids", [] if value is None else value)
+    if len(ids) > MAX_BIASES:
+        raise ValueError(f"stop_token_ids must have at most {MAX_BIASES} ids, got {len(ids)}")
+    return ids
+
+
 def _check_allowed(value: Any) -> list[int] | None:
     if value is not None and not check_ids("allowed_token_ids", value):
         raise ValueError("allowed_token_ids must not be empty: omit it to allow all tokens")
@@ -116,6 +123,9 @@ BiasField = Annotated[
         {"type": "object", "additionalProperties": {"type": "number", "minimum": -100, "maximum": 100}},
         {"type": "null"},
     ),
+]
+StopIdsField = Annotated[
+    Any, AfterValidator(_check_stop_ids), _one_of({**_IDS, "minItems": 0, "maxItems": MAX_BIASES}, {"type": "null"})
 ]
 AllowedField = Annotated[Any, AfterValidator(_check_allowed), _one_of(_IDS, {"type": "null"})]
 IdsField = Annotated[

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator
 
 from gpt2lab.sampling.declaration import PARAMETERS
 from gpt2lab.serving.errors import UnknownField
-from gpt2lab.serving.fields import AllowedField, BiasField, IdsField, PromptField, StopField
+from gpt2lab.serving.fields import AllowedField, BiasField, IdsField, PromptField, StopField, StopIdsField
 
 MAX_LOGPROBS = 20
 
@@ -99,7 +99,18 @@ class CompletionRequest(_WithSampling):
         lt=1 << 63,
         description="The same seed gives the same text. By default, or if -1, a random one, which the answer contains.",
     )
-    ignore_eos: bool | None = Field(None, description="Continue after <|endoftext|>.")
+    stop_token_ids: StopIdsField = Field(
+        default_factory=tuple, description="Token ids that end a sample, besides the model's own."
+    )
+    min_tokens: int | None = Field(None, ge=0, description="The number of tokens before which nothing ends a sample.")
+    ignore_eos: bool | None = Field(None, description="Continue after <|endoftext|> and other ids that end a text.")
+    add_special_tokens: bool | None = Field(
+        None,
+        description="Put the ids around prompts that the model's files ask for; GPT-2's ask for none. Default true.",
+    )
+    skip_special_tokens: bool | None = Field(
+        None, description="Leave special tokens, such as <|endoftext|>, out of the text. Default false."
+    )
     user: str | None = Field(None, description="Accepted for compatibility; neither used nor logged.")
     return_tokens_as_token_ids: bool | None = Field(
         None, description="With logprobs: send each token as soon as it is drawn, as token_id:123 instead of its text."
@@ -129,7 +140,9 @@ class TokenizeRequest(_Strict):
 
     model: str | None = None
     prompt: str = Field(description="Text; <|endoftext|> in it is treated as ordinary text.")
-    add_special_tokens: bool | None = Field(None, description="Accepted for compatibility: GPT-2 adds none.")
+    add_special_tokens: bool | None = Field(
+        None, description="Add the ids around the text that the model's files state; GPT-2's state none. Default true."
+    )
     return_token_strs: bool | None = Field(None, description="Return the text of each token, too.")
 
 

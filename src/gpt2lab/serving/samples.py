@@ -104,7 +104,7 @@ class Sample:
         """Return the last part; ``last`` is the last token drawn."""
         script = self._transcript
         stopped = script.stopped
-        spelled_stop = stopped and last != script.end_of_text
+        spelled_stop = stopped and last not in script.ends
         entries = self._certain() if spelled_stop or not self._tokens else self._tokens.rest()
         n = len(script.tokens)
         mean = sum(script.logprobs) / n if n else 0.0

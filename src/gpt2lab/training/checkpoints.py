@@ -31,18 +31,21 @@ from gpt2lab.errors import CheckpointError
 from gpt2lab.system.atomic import PARTIAL, new_files, new_folder, write_file
 from gpt2lab.system.marks import is_plain
 from gpt2lab.system.paths import printable
-from gpt2lab.weights.checkpoint import TokenizerFiles
-from gpt2lab.weights.huggingface import VOCABULARY_FILES, config_json, write_vocabulary
+from gpt2lab.weights.huggingface import config_json
 from gpt2lab.weights.huggingface_weights import canonical_name, stored_name
 from gpt2lab.weights.quantization import PRECISIONS
 from gpt2lab.weights.safetensors_file import write_safetensors
+from gpt2lab.weights.tokenizer_copy import GENERATION, TOKENIZER_FILES, TokenizerCopy
 from gpt2lab.weights.writing import NewTensor
 
 Tensors = Mapping[str, Tensor]
 WEIGHTS = ("model", "adapter")
 """The file with a state's weights: the whole model, or with LoRA only the adapter."""
 _FILES = frozenset(
-    [*(f"{part}.safetensors" for part in (*WEIGHTS, "optimizer")), "progress.json", "config.json", *VOCABULARY_FILES]
+    [
+        *(f"{part}.safetensors" for part in (*WEIGHTS, "optimizer")),
+        *("progress.json", "config.json", *TOKENIZER_FILES, GENERATION),
+    ]
 )
 COUNTER = "counter"
 """The file in a run folder with the number of updates of the last saved state."""
@@ -60,7 +63,7 @@ class State:
     progress: dict[str, Any]
 
 
-def write_model(folder: Path, config: ModelConfig, tensors: Tensors, vocabulary: TokenizerFiles | None = None) -> None:
+def write_model(folder: Path, config: ModelConfig, tensors: Tensors, vocabulary: TokenizerCopy | None = None) -> None:
     """Write ``model.safetensors``, ``config.json`` and ``vocabulary``, if given, as a Hugging Face style folder.
 
     Raises :class:`CheckpointError` on failure; the previous files then stay.
@@ -84,7 +87,7 @@ def save_state(
     *,
     keep: int,
     hours: float = 0.0,
-    vocabulary: TokenizerFiles | None = None,
+    vocabulary: TokenizerCopy | None = None,
 ) -> Path:
     """Write ``state-<step>`` of a run, and its step to ``counter``; delete all but the last ``keep`` states.
 
@@ -226,12 +229,12 @@ class _Summed:
         return self._file.write(data)
 
 
-def _write_description(folder: Path, config: ModelConfig, vocabulary: TokenizerFiles | None) -> bytes:
+def _write_description(folder: Path, config: ModelConfig, vocabulary: TokenizerCopy | None) -> bytes:
     """Write a model folder's files other than the weights; return the content of ``config.json``."""
-    described = _json_bytes(config_json(config, "float32", vocabulary))
+    described = _json_bytes(config_json(config, "float32", vocabulary.ids if vocabulary else {}))
     (folder / "config.json").write_bytes(described)
     if vocabulary is not None:
-        write_vocabulary(folder, vocabulary, config.n_ctx)
+        vocabulary.write(folder)
     return described
 
 

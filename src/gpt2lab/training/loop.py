@@ -33,7 +33,7 @@ from gpt2lab.training.optimizers import make_optimizers, optimizer_tensors
 from gpt2lab.training.parallel import all_finite
 from gpt2lab.training.reporting import Reporter, Update, Validation
 from gpt2lab.training.settings import Settings, learning_rate
-from gpt2lab.weights.checkpoint import TokenizerFiles
+from gpt2lab.weights.tokenizer_copy import TokenizerCopy
 
 AVERAGE_DECAY = 0.99  # for the running mean of losses shown as avg=, as in the original
 COUNTERS = ("step", "position", "best", "best_step", "since_best", "average", "seconds", "unlearned")
@@ -54,7 +54,7 @@ class Trainer:
         world: the processes that share the work.
         reporter: receives the progress.
         sampler: is called every ``sample_every`` updates in the main process.
-        vocabulary: the model's own, saved with it; None = GPT-2's.
+        vocabulary: the tokenizer that is saved with the model, if any.
         about: further values to store in every state.
     """
 
@@ -69,7 +69,7 @@ class Trainer:
         reporter: Reporter | None = None,
         *,
         sampler: Sampler | None = None,
-        vocabulary: TokenizerFiles | None = None,
+        vocabulary: TokenizerCopy | None = None,
         about: Mapping[str, Any] | None = None,
     ) -> None:
         self.model, self.settings, self.windows, self.held_out, self.run = model, settings, windows, held_out, run

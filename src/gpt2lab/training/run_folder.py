@@ -18,11 +18,11 @@ from gpt2lab.training import checkpoints
 from gpt2lab.training.card import CARD
 from gpt2lab.training.checkpoints import State
 from gpt2lab.training.job import Job
-from gpt2lab.weights.huggingface import VOCABULARY_FILES
 from gpt2lab.weights.openai import newest_prefix
+from gpt2lab.weights.tokenizer_copy import GENERATION, TOKENIZER_FILES
 
 RUN_FILES = (
-    *("settings.json", "config.json", "model.safetensors", *VOCABULARY_FILES, CARD),
+    *("settings.json", "config.json", "model.safetensors", *TOKENIZER_FILES, GENERATION, CARD),
     *("state-*", checkpoints.COUNTER, "metrics*.jsonl", "losses.svg", "losses.png", "events.out.tfevents.*"),
 )
 """The names that training gives to files and folders in a run folder."""

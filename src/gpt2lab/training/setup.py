@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 
 from gpt2lab.config import GPT2_N_VOCAB, ModelConfig, takes_gpt2_vocabulary
 from gpt2lab.errors import UsageError
-from gpt2lab.model import tokenizer_of
 from gpt2lab.tokenizer import Tokenizer
 from gpt2lab.training.distributed import World
 from gpt2lab.training.job import Job
 from gpt2lab.training.settings import Done, Settings, resolved
 from gpt2lab.weights import Checkpoint, open_checkpoint
-from gpt2lab.weights.checkpoint import TokenizerFiles
+from gpt2lab.weights.checkpoint import tokenizer_of
+from gpt2lab.weights.tokenizer_copy import TokenizerCopy, gpt2_copy, tokenizer_copy
 
 
 @dataclass(frozen=True)
@@ -33,9 +33,9 @@ class Source:
     updates: int | None = None
 
     @property
-    def vocabulary(self) -> TokenizerFiles | None:
-        """The checkpoint's own files; None = GPT-2's."""
-        return self.checkpoint.tokenizer_files if self.checkpoint else None
+    def vocabulary(self) -> TokenizerCopy:
+        """The tokenizer to save with the model."""
+        return tokenizer_copy(self.checkpoint) if self.checkpoint else gpt2_copy(self.config.n_ctx)
 
 
 def open_source(job: Job) -> Source:

@@ -39,8 +39,6 @@ from gpt2lab.training.settings import Settings
 from gpt2lab.training.setup import Setup
 from gpt2lab.training.text import Text, load_text
 from gpt2lab.version import CONTRACT
-from gpt2lab.weights.huggingface import write_vocabulary
-from gpt2lab.weights.vocabulary import gpt2_vocabulary
 
 
 class Session:
@@ -166,12 +164,11 @@ def _prepare_run(setup: Setup) -> None:
     """Make the run folder, with the settings and the vocabulary. Raises :class:`CheckpointError` on failure."""
     job = setup.job
     try:
-        vocabulary = setup.source.vocabulary or gpt2_vocabulary()
         with new_files(job.run, sync=False) as folder:
             text = json.dumps({**job.described(), **asdict(setup.settings)}, indent=2) + "\n"
             (folder / "settings.json").write_text(text, encoding="utf-8")
             write_mark(folder, RUN_FILES)
-            write_vocabulary(folder, vocabulary, setup.source.config.n_ctx)
+            setup.source.vocabulary.write(folder)
     except OSError as error:
         raise CheckpointError(f"cannot write into {job.run}: {error.strerror or error}") from None
 

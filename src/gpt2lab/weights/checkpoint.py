@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
 import numpy as np
 
-from gpt2lab.config import ModelConfig
-from gpt2lab.errors import CheckpointError, ConfigError
-from gpt2lab.tokenizer import SpecialTokens
+from gpt2lab.config import ModelConfig, takes_gpt2_vocabulary
+from gpt2lab.errors import CheckpointError, ConfigError, TokenizerError
+from gpt2lab.tokenizer import SpecialTokens, Tokenizer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -126,6 +126,45 @@ class Checkpoint:
         statuses = [path.stat() for path in self.files if path.exists()]
         opened = tuple((s.st_size, s.st_mtime_ns, s.st_ctime_ns, s.st_ino) for s in statuses)
         object.__setattr__(self, "opened", opened)
+
+
+def tokenizer_of(checkpoint: Checkpoint) -> Tokenizer | None:
+    """Return the checkpoint's own tokenizer, or GPT-2's if it has none; None if that cannot be the model's.
+
+    A model may have a few more ids than its tokenizer: its embedding was rounded up, or tokens were added that no
+    text encodes to. It may also have fewer, if tokens were added without a row for each. A much larger vocabulary must
+    belong to another tokenizer, so GPT-2's is not used for it. For a tokenizer that cannot run, a line says why.
+    """
+    files, special, n_vocab = checkpoint.tokenizer_files, checkpoint.special, checkpoint.config.n_vocab
+    if checkpoint.other_tokenizer is not None:
+        return _other_tokenizer(checkpoint, checkpoint.other_tokenizer)
+    if files:
+        return Tokenizer.from_files(files.encoder, files.merges, special, n_vocab)
+    return Tokenizer.gpt2(special) if takes_gpt2_vocabulary(n_vocab) else None
+
+
+def _other_tokenizer(checkpoint: Checkpoint, other: OtherTokenizer) -> Tokenizer | None:
+    if other.json is not None:
+        try:
+            from gpt2lab.package_tokenizer import PackageTokenizer  # needs the package tokenizers
+        except ImportError:
+            pass
+        else:
+            try:
+                return PackageTokenizer(other.json, checkpoint.special, checkpoint.config.n_vocab)
+            except TokenizerError as error:
+                raise CheckpointError(f"{other.why}: {error}") from None
+    import logging
+
+    logging.getLogger("gpt2lab").warning("gpt2lab: %s: prompts and texts are token ids", without_text(other))
+    return None
+
+
+def without_text(other: OtherTokenizer) -> str:
+    """Return why a tokenizer does not run, and what to do."""
+    if other.json is None:
+        return f"{other.why}; save the folder's tokenizer again with transformers, which writes tokenizer.json"
+    return f"{other.why}, which needs pip install 'gpt2lab[tokenizers]'"
 
 
 def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:

@@ -100,11 +100,12 @@ def _token_types(file: GgufFile, n_vocab: int) -> NDArray[np.int32]:
 
 def _added_tokens(names: Mapping[int, str], types: NDArray[np.int32], marked: Sequence[int]) -> tuple[AddedToken, ...]:
     """Return the tokens that text matches as a whole: in llama.cpp, those of types other than NORMAL, BYTE, UNUSED."""
-    return tuple(
-        AddedToken(names[id], id, special=types[id] != TokenType.USER_DEFINED)
-        for id in marked
-        if types[id] != TokenType.UNUSED
-    )
+    added = []
+    for id in marked:
+        if types[id] != TokenType.UNUSED:
+            is_word = bool(types[id] == TokenType.USER_DEFINED)
+            added.append(AddedToken(names[id], id, special=not is_word, normalized=is_word))
+    return tuple(added)
 
 
 def _special_tokens(file: GgufFile, config: ModelConfig, added: tuple[AddedToken, ...]) -> SpecialTokens:

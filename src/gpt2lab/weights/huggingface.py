@@ -18,22 +18,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpt2lab.bpe import END_OF_TEXT_MARKER
 from gpt2lab.config import ACTIVATIONS, ModelConfig
 from gpt2lab.errors import CheckpointError
 from gpt2lab.weights.checkpoint import (
     Checkpoint,
-    TokenizerFiles,
     check_tensors,
     config_from,
     parse_json,
     read_bytes,
     tensor_shapes,
 )
+from gpt2lab.weights.huggingface_tokenizer import read_folder_tokenizer
 from gpt2lab.weights.huggingface_weights import INT8, SINGLE, Stored, read_int8_weights, read_weights, stored_name
 from gpt2lab.weights.quantization import PRECISIONS, Precision
 from gpt2lab.weights.safetensors_file import write_safetensors
-from gpt2lab.weights.vocabulary import read_huggingface_vocabulary, tokenizer_json, vocabulary_to_write
+from gpt2lab.weights.tokenizer_copy import TOKENIZER_FILES, tokenizer_copy
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -70,11 +69,23 @@ def read_huggingface(path: Path, weights: Path | None = None) -> Checkpoint:
     tensors = check_tensors(path, config, {name: tensor for name, (tensor, _) in stored.items()})
     if config.tie_word_embeddings:
         _check_tied(path, stored)
-    vocabulary = read_huggingface_vocabulary(path, config.n_vocab)
+    found = read_folder_tokenizer(path, values, config.n_vocab)
     precision = stored["wte.weight"][1]
     rounded = any(kind == "float64" for _, kind in stored.values())
     notes = (f"{path}: float64 weights are rounded to float32",) if rounded else ()
-    return Checkpoint(config, tensors, vocabulary, "huggingface", precision, weights or path, files, notes=notes)
+    return Checkpoint(
+        config,
+        tensors,
+        found.files,
+        "huggingface",
+        precision,
+        weights or path,
+        files,
+        special=found.special,
+        other_tokenizer=found.other,
+        tokenizer_sources=found.sources,
+        notes=notes,
+    )
 
 
 def _checked(path: Path, values: dict[str, Any]) -> dict[str, Any]:
@@ -149,15 +160,15 @@ def write_huggingface(checkpoint: Checkpoint, path: Path, *, precision: str, ove
     if (path / other).exists():
         raise CheckpointError(f"{path} holds {other}, which {file} does not replace; give another name")
     tensors = _new_tensors(checkpoint, precision)
-    vocabulary = vocabulary_to_write(checkpoint)
+    tokenizer = tokenizer_copy(checkpoint)
     metadata = {"format": _OWN_TYPE, _OWN_PRECISION: precision} if precision == "int8" else None
     with destination_folder(path, overwrite=overwrite, marker="config.json") as folder:
         with (folder / file).open("wb") as out:
             write_safetensors(out, tensors, metadata)
-        _write_json(folder / "config.json", config_json(checkpoint.config, precision, vocabulary))
-        _write_json(folder / "generation_config.json", _special_ids(vocabulary))
-        if vocabulary is not None:
-            write_vocabulary(folder, vocabulary, checkpoint.config.n_ctx)
+        _write_json(folder / "config.json", config_json(checkpoint.config, precision, tokenizer.ids))
+        tokenizer.write(folder)
+    for name in set(TOKENIZER_FILES) - tokenizer.files.keys():  # those of a folder that was written over
+        (path / name).unlink(missing_ok=True)
 
 
 def _new_tensors(checkpoint: Checkpoint, precision: str) -> list[NewTensor]:
@@ -178,8 +189,8 @@ def _new_tensor(checkpoint: Checkpoint, name: str, shape: tuple[int, ...], preci
     return NewTensor(stored_name(name), shape, precision, items)
 
 
-def config_json(config: ModelConfig, precision: str, vocabulary: TokenizerFiles | None) -> dict[str, Any]:
-    """Return the contents of ``config.json`` for a model stored in ``precision``."""
+def config_json(config: ModelConfig, precision: str, ids: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the contents of ``config.json`` for a model stored in ``precision``; ``ids`` are special tokens'."""
     theirs = {"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "torch_dtype": precision}
     return {
         **({"model_type": _OWN_TYPE, _OWN_PRECISION: precision} if precision == "int8" else theirs),
@@ -193,29 +204,8 @@ def config_json(config: ModelConfig, precision: str, vocabulary: TokenizerFiles 
         "n_layer": config.n_layer,
         "n_inner": config.n_inner,
         **{name: value for name, value in config.switches.items() if name in _SWITCHES},
-        **_special_ids(vocabulary),
+        **ids,
     }
-
-
-def _special_ids(vocabulary: TokenizerFiles | None) -> dict[str, int | None]:
-    end_of_text = vocabulary.encoder.get(END_OF_TEXT_MARKER) if vocabulary else None
-    return {"bos_token_id": end_of_text, "eos_token_id": end_of_text}
-
-
-VOCABULARY_FILES = ("vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json")
-"""The files of :func:`write_vocabulary`."""
-
-
-def write_vocabulary(folder: Path, vocabulary: TokenizerFiles, n_ctx: int) -> None:
-    """Write the tokenizer files into ``folder``."""
-    _write_json(folder / "vocab.json", vocabulary.encoder, indent=None)
-    merges = "\n".join(["#version: 0.2", *vocabulary.merges, ""])
-    (folder / "merges.txt").write_text(merges, encoding="utf-8", newline="\n")
-    _write_json(folder / "tokenizer.json", tokenizer_json(vocabulary), indent=None)
-    marker = END_OF_TEXT_MARKER if END_OF_TEXT_MARKER in vocabulary.encoder else None
-    roles = {f"{role}_token": marker for role in ("bos", "eos", "unk")}
-    settings = {"tokenizer_class": "GPT2Tokenizer", "model_max_length": n_ctx, "add_prefix_space": False}
-    _write_json(folder / "tokenizer_config.json", settings | roles)
 
 
 def _write_json(path: Path, value: Any, indent: int | None = 2) -> None:

@@ -20,6 +20,7 @@ from gpt2lab.errors import CheckpointError
 from gpt2lab.weights.checkpoint import (
     Checkpoint,
     MappedFile,
+    OtherTokenizer,
     StoredTensor,
     Tensor,
     check_apart,
@@ -88,9 +89,13 @@ def read_openai(path: Path) -> Checkpoint:
     else:
         config = _released_config(prefix, stored)
     tensors = check_tensors(index.path, config, stored)
-    tokenizer = read_vocabulary(prefix.parent / "encoder.json", prefix.parent / "vocab.bpe")
+    encoder, merges = prefix.parent / "encoder.json", prefix.parent / "vocab.bpe"
     files = (index.path, *(shards.file(shard).path for shard in sorted(spans)))
-    return Checkpoint(config, tensors, tokenizer, "openai", "float32", path, files)
+    tokenizer = read_vocabulary(encoder, merges) if encoder.is_file() and merges.is_file() else None
+    other = None
+    if encoder.is_file() != merges.is_file():  # one alone may be that of any vocabulary
+        other = OtherTokenizer(f"{prefix.parent} holds only one of encoder.json and vocab.bpe")
+    return Checkpoint(config, tensors, tokenizer, "openai", "float32", path, files, other_tokenizer=other)
 
 
 def newest_prefix(folder: Path) -> Path:

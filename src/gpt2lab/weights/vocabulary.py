@@ -13,7 +13,7 @@ from typing import Any
 from gpt2lab.bpe import END_OF_TEXT_MARKER
 from gpt2lab.config import GPT2_N_VOCAB, takes_gpt2_vocabulary
 from gpt2lab.errors import CheckpointError
-from gpt2lab.tokenizer import Tokenizer
+from gpt2lab.tokenizer import AddedToken, SpecialTokens, Tokenizer
 from gpt2lab.weights.checkpoint import Checkpoint, TokenizerFiles, parse_json, read_bytes
 
 GPT2_ENCODER_SHA256 = "196139668be63f3b5d6574427317ae82f612a97c5d1cdaf36ed2256dbf636783"
@@ -23,35 +23,14 @@ _GPT2_TOKENS_SHA256 = "e35a33a0b2250c932ffdafc4c3a3552aef0cc7af7a11e9ebfddf1d2a6
 
 
 def read_vocabulary(encoder: Path, merges: Path) -> TokenizerFiles | None:
-    """Read the vocabulary in these two files; None if it is GPT-2's or a file is missing."""
-    if not encoder.is_file() or not merges.is_file():
-        return None
+    """Read the vocabulary in these two files; None if it is GPT-2's."""
     encoder_bytes, merges_bytes = read_bytes(encoder), read_bytes(merges)
     if _sha256(encoder_bytes) == GPT2_ENCODER_SHA256 and _sha256(merges_bytes) == GPT2_MERGES_SHA256:
         return None
-    return _unless_gpt2s(TokenizerFiles(check_encoder(encoder, encoder_bytes), check_merges(merges, merges_bytes)))
+    return unless_gpt2s(TokenizerFiles(check_encoder(encoder, encoder_bytes), check_merges(merges, merges_bytes)))
 
 
-def read_huggingface_vocabulary(folder: Path, n_vocab: int) -> TokenizerFiles | None:
-    """Read the vocabulary of a Hugging Face folder, with added tokens; None if it is GPT-2's or there is none.
-
-    ``vocab.json`` and ``merges.txt`` (with ``added_tokens.json``) take precedence over ``tokenizer.json``.
-    """
-    added = folder / "added_tokens.json"
-    if (folder / "vocab.json").is_file() and (folder / "merges.txt").is_file():
-        vocabulary = read_vocabulary(folder / "vocab.json", folder / "merges.txt")
-        extra = parse_json(added, read_bytes(added)) if added.is_file() and n_vocab != GPT2_N_VOCAB else {}
-    elif (folder / "tokenizer.json").is_file():
-        vocabulary, extra = _unless_gpt2s(_read_tokenizer_json(folder / "tokenizer.json")), {}
-    else:
-        return None
-    if not extra:
-        return vocabulary
-    base = vocabulary or gpt2_vocabulary()
-    return TokenizerFiles(check_encoder_ids(added, base.encoder | extra, n_vocab), base.merges)
-
-
-def _unless_gpt2s(vocabulary: TokenizerFiles) -> TokenizerFiles | None:
+def unless_gpt2s(vocabulary: TokenizerFiles) -> TokenizerFiles | None:
     """Return ``vocabulary``, or None if it is GPT-2's; compares checksums, because building GPT-2's takes 50 ms."""
     encoder, merges = vocabulary.encoder, vocabulary.merges
     if len(encoder) != GPT2_N_VOCAB or sorted(encoder.values()) != list(range(GPT2_N_VOCAB)):
@@ -61,43 +40,52 @@ def _unless_gpt2s(vocabulary: TokenizerFiles) -> TokenizerFiles | None:
     return None if (_sha256(tokens), _sha256(lines)) == (_GPT2_TOKENS_SHA256, GPT2_MERGES_SHA256) else vocabulary
 
 
-def _read_tokenizer_json(path: Path) -> TokenizerFiles:
-    """Read the vocabulary from ``tokenizer.json``, the only file that transformers 5 saves."""
-    content = parse_json(path, read_bytes(path))
-    model = content.get("model")
-    if not isinstance(model, dict) or model.get("type", "BPE") != "BPE" or not _is_byte_level(content):
-        raise CheckpointError(f"{path}: not a byte-level BPE tokenizer like GPT-2's")
-    encoder, merges, added = model.get("vocab"), model.get("merges"), content.get("added_tokens") or []
-    if not isinstance(encoder, dict) or not isinstance(merges, list) or not isinstance(added, list):
-        raise CheckpointError(f"{path}: vocab, merges or added_tokens are malformed")
-    for token in added:
-        if not isinstance(token, dict) or not isinstance(token.get("content"), str):
-            raise CheckpointError(f"{path}: an added token is malformed")
-        encoder[token["content"]] = token.get("id")
-    lines = [" ".join(map(str, merge)) if isinstance(merge, list) else str(merge) for merge in merges]
-    return TokenizerFiles(check_encoder_ids(path, encoder, 2**31), check_merge_lines(path, lines))
-
-
-def _is_byte_level(content: dict[str, Any]) -> bool:
-    rule = content.get("pre_tokenizer")
-    return isinstance(rule, dict) and rule.get("type") == "ByteLevel" and not rule.get("add_prefix_space")
-
-
-def tokenizer_json(vocabulary: TokenizerFiles) -> dict[str, Any]:
-    """Return the ``tokenizer.json`` of a vocabulary, as the ``tokenizers`` library reads it."""
+def tokenizer_json(vocabulary: TokenizerFiles, special: SpecialTokens) -> dict[str, Any]:
+    """Return the ``tokenizer.json`` of a vocabulary, as the ``tokenizers`` package reads it."""
     byte_level = {"type": "ByteLevel", "trim_offsets": True, "use_regex": True}
-    special = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False, "special": True}
-    end_of_text = vocabulary.encoder.get(END_OF_TEXT_MARKER)
-    added = [] if end_of_text is None else [{"id": end_of_text, "content": END_OF_TEXT_MARKER, **special}]
     return {
         "version": "1.0",
-        "added_tokens": added,
+        "added_tokens": [_described(token) for token in added_tokens(vocabulary, special)],
         "normalizer": None,
         "pre_tokenizer": {**byte_level, "add_prefix_space": False},
-        "post_processor": None,
+        "post_processor": _template(vocabulary, special),
         "decoder": {**byte_level, "add_prefix_space": True},
         "model": {"type": "BPE", "vocab": vocabulary.encoder, "merges": vocabulary.merges},
     }
+
+
+def added_tokens(vocabulary: TokenizerFiles, special: SpecialTokens) -> list[AddedToken]:
+    """Return the added tokens by id, with ``<|endoftext|>`` if the vocabulary has it."""
+    added = {token.content: token for token in special.added}
+    if END_OF_TEXT_MARKER in vocabulary.encoder:
+        end_of_text = AddedToken(END_OF_TEXT_MARKER, vocabulary.encoder[END_OF_TEXT_MARKER])
+        added.setdefault(END_OF_TEXT_MARKER, end_of_text)
+    return sorted(added.values(), key=lambda token: token.id)
+
+
+def _described(token: AddedToken) -> dict[str, Any]:
+    where = {"single_word": False, "lstrip": False, "rstrip": False}
+    kind = {"normalized": token.normalized, "special": token.special}
+    return {"id": token.id, "content": token.content, **where, **kind}
+
+
+def _template(vocabulary: TokenizerFiles, special: SpecialTokens) -> dict[str, Any] | None:
+    """Return the post-processor that puts ``before`` and ``after`` around a text."""
+    around = [*special.before, *special.after]
+    if not around:
+        return None
+    names = {id: token for token, id in vocabulary.encoder.items() if id in around}
+    ids = {names[id]: {"id": names[id], "ids": [id], "tokens": [names[id]]} for id in around}
+
+    def items(which: str, type_id: int) -> list[dict[str, Any]]:
+        def fixed(id: int) -> dict[str, Any]:
+            return {"SpecialToken": {"id": names[id], "type_id": type_id}}
+
+        text = {"Sequence": {"id": which, "type_id": type_id}}
+        return [*map(fixed, special.before), text, *map(fixed, special.after)]
+
+    single, pair = items("A", 0), [*items("A", 0), *items("B", 1)]
+    return {"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": ids}
 
 
 def gpt2_vocabulary() -> TokenizerFiles:
@@ -107,7 +95,12 @@ def gpt2_vocabulary() -> TokenizerFiles:
 
 
 def vocabulary_to_write(checkpoint: Checkpoint) -> TokenizerFiles | None:
-    """Return the vocabulary to write with a checkpoint; None if it has none and cannot use GPT-2's."""
+    """Return the vocabulary to write with a checkpoint; None if it has none and cannot use GPT-2's.
+
+    Raises :class:`CheckpointError` for a tokenizer that is not byte-level BPE like GPT-2's.
+    """
+    if checkpoint.other_tokenizer is not None:
+        raise CheckpointError(f"its tokenizer cannot be converted: {checkpoint.other_tokenizer.why}")
     if checkpoint.tokenizer_files is None and takes_gpt2_vocabulary(checkpoint.config.n_vocab):
         return gpt2_vocabulary()
     return checkpoint.tokenizer_files

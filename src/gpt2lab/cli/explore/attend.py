@@ -27,8 +27,8 @@ def command(prompt: str, top: int, as_json: bool, html: str | None, model_name: 
     --html adds attention for every layer and head. The readable NumPy model computes it, in float32.
     """
     from gpt2lab.exploring.attend import attend
-    from gpt2lab.model import tokenizer_of
     from gpt2lab.weights import open_checkpoint
+    from gpt2lab.weights.checkpoint import tokenizer_of
 
     checkpoint = open_checkpoint(model_name)
     prompt = prompt_argument(prompt)
