@@ -28,6 +28,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
 from gpt2lab.config import ModelConfig
 from gpt2lab.tokenizer import Tokenizer
 from gpt2lab.weights import Checkpoint, TokenizerFiles, convert, open_checkpoint, tensor_shapes
+from gpt2lab.weights.formats import open_path
 from tf_bundle import table, write_bundle
 
 CONFIG = ModelConfig(n_vocab=5, n_ctx=2, n_embd=4, n_head=2, n_layer=1)
@@ -80,13 +81,40 @@ def as_safetensors(random: Random, data: bytes) -> bytes:
 
 def read_checkpoint(path: Path) -> Callable[[], None]:
     def read() -> None:
-        dict(open_checkpoint(path).tensors)
+        dict(open_path(path).tensors)  # unlike open_checkpoint, prints no notes
 
     return read
 
 
 def gguf(folder: Path) -> Any:
     convert(MADE, folder / "m.gguf")
+    return Files(folder, {"m.gguf": spoilt}).write, read_checkpoint(folder / "m.gguf")
+
+
+def gguf_quantized(folder: Path) -> Any:
+    """Let the gguf package write types, special tokens and an output matrix that ``convert`` does not."""
+    import gguf
+
+    config = ModelConfig(n_vocab=5, n_ctx=2, n_embd=32, n_head=2, n_layer=1, tie_word_embeddings=False)
+    writer = gguf.GGUFWriter(folder / "m.gguf", "gpt2")
+    writer.add_name("Cerebras-GPT")
+    writer.add_block_count(1), writer.add_context_length(2), writer.add_embedding_length(32)
+    writer.add_feed_forward_length(128), writer.add_head_count(2), writer.add_layer_norm_eps(1e-5)
+    writer.add_tokenizer_model("gpt2"), writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list(["a", "b", "ab", "<|endoftext|>", "<|user|>"]), writer.add_token_types([1, 1, 1, 3, 4])
+    writer.add_token_merges(["a b"]), writer.add_chat_template("{{ messages }}")
+    writer.add_eos_token_id(3), writer.add_bos_token_id(3), writer.add_add_bos_token(True)
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.GPT2, 1)
+    for name, shape in tensor_shapes(config).items():
+        theirs = names.get_name(name if name.startswith("lm_head") else f"transformer.{name}", (".weight", ".bias"))
+        values = np.ones(shape[::-1] if name.startswith("h.") else shape, np.float32)
+        kind = gguf.GGMLQuantizationType.Q4_1 if name == "lm_head.weight" else gguf.GGMLQuantizationType.Q5_0
+        if values.ndim == 2 and name != "wpe.weight":
+            writer.add_tensor(theirs, gguf.quants.quantize(values, kind), raw_dtype=kind)
+        else:
+            writer.add_tensor(theirs, values)
+    writer.write_header_to_file(), writer.write_kv_data_to_file(), writer.write_tensors_to_file()
+    writer.close()
     return Files(folder, {"m.gguf": spoilt}).write, read_checkpoint(folder / "m.gguf")
 
 
@@ -498,6 +526,7 @@ JSONL = "\n".join(map(json.dumps, ROWS)).encode()
 
 TARGETS: dict[str, tuple[Callable[[Path], Any], int]] = {
     "gguf": (gguf, 8),
+    "gguf_quantized": (gguf_quantized, 4),
     "huggingface": (huggingface, 6),
     "int8": (int8, 6),
     "tokenizer_json": (tokenizer_json, 4),

@@ -18,7 +18,7 @@ from mutations import json_bytes, spoilt
 from targets import TARGETS
 
 CASES = 100_000
-PACKAGES = {"torch": "torch", "states": "torch", "watch": "fastapi", "parquet": "pyarrow"}
+PACKAGES = {"gguf_quantized": "gguf", "torch": "torch", "states": "torch", "watch": "fastapi", "parquet": "pyarrow"}
 """Packages of extras that targets need."""
 
 

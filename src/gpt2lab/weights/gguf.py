@@ -93,9 +93,11 @@ def read_gguf(path: Path) -> Checkpoint:
 def _check_kind(file: GgufFile) -> None:
     """Raise :class:`CheckpointError` for a file that is no model, no GPT-2, or not all of one, and say what it is."""
     path, metadata = file.file.path, file.metadata
-    if metadata.get("general.type", "model") != "model":
+    kind = metadata.get("general.type", "model")
+    if kind != "model":
         base = metadata.get("general.base_model.0.name", "another model")
-        raise CheckpointError(f"{path}: holds {metadata['general.type']!r} (general.type) for {base}, not a model")
+        what = {"adapter": f"an adapter for {base}: merge it into its base with llama.cpp's llama-export-lora"}
+        raise CheckpointError(f"{path}: holds {what.get(str(kind), 'no model')} (general.type is {kind!r})")
     architecture = metadata.get("general.architecture")
     if architecture != "gpt2":
         raise CheckpointError(f"{path}: holds a model of architecture {architecture!r}, not gpt2")
