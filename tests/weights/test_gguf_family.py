@@ -15,7 +15,7 @@ from gpt2lab.weights.gguf_writing import write_gguf
 gguf = needs.package("gguf")
 SHAPE = {"n_vocab": 23, "n_ctx": 7, "n_embd": 64, "n_head": 4, "n_layer": 2}
 WORDS = TokenizerFiles({"a": 0, "b": 1, "ab": 2, "<|endoftext|>": 3, "<|user|>": 20, "word": 21}, ["a b"])
-ADDED = (AddedToken("<|endoftext|>", 3), AddedToken("<|user|>", 20), AddedToken("word", 21, special=False))
+ADDED = (AddedToken("<|endoftext|>", 3), AddedToken("<|user|>", 20), AddedToken("word", 21, False, normalized=True))
 
 
 @pytest.fixture

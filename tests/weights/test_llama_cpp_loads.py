@@ -3,6 +3,7 @@
 Needs llama-cpp-python, which pip builds from source.
 """
 
+import ctypes
 import json
 
 import numpy as np
@@ -76,3 +77,26 @@ def test_its_tokenizer_gives_our_ids(golden, tmp_path):
     assert differ == 0
     assert model.tokenize(b"a<|endoftext|>", add_bos=False, special=True) == [64, 50256]
     assert model.token_eos() == 50256
+
+
+QUANTIZED = {  # llama.cpp's numbers of file types
+    **{"F16": 1, "Q4_0": 2, "Q4_1": 3, "Q8_0": 7, "Q5_0": 8, "Q5_1": 9, "Q2_K": 10, "Q3_K_S": 11, "Q3_K_M": 12},
+    **{"Q4_K_M": 15, "Q5_K_M": 17, "Q6_K": 18, "IQ4_NL": 25, "IQ4_XS": 30, "BF16": 32},
+}
+
+
+@pytest.mark.parametrize("name", QUANTIZED)
+def test_weights_that_it_quantised_are_decoded_as_it_decodes_them(tmp_path, make_checkpoint, name):
+    made = make_checkpoint(ModelConfig(n_vocab=300, n_ctx=8, n_embd=256, n_head=4, n_layer=4))
+    convert(made, tmp_path / "f32.gguf")
+    for number, path in ((QUANTIZED[name], tmp_path / "m.gguf"), (0, tmp_path / "theirs.gguf")):
+        how = llama_cpp.llama_model_quantize_default_params()
+        how.ftype, how.nthread, how.allow_requantize = number, 1, True
+        source = tmp_path / ("m.gguf" if number == 0 else "f32.gguf")
+        assert llama_cpp.llama_model_quantize(str(source).encode(), str(path).encode(), ctypes.byref(how)) == 0
+    ours, theirs = open_checkpoint(tmp_path / "m.gguf"), open_checkpoint(tmp_path / "theirs.gguf")
+    for tensor in theirs.tensors:  # decoded by llama.cpp to float32
+        np.testing.assert_allclose(ours.tensors[tensor], theirs.tensors[tensor], rtol=1e-6, err_msg=tensor)
+    assert theirs.precision == "float32"
+    assert np.abs(ours.tensors["h.0.mlp.c_fc.weight"] - made.tensors["h.0.mlp.c_fc.weight"]).max() < 2
+    assert (tmp_path / "m.gguf").stat().st_size <= 0.51 * (tmp_path / "f32.gguf").stat().st_size

@@ -76,7 +76,7 @@ def _of_template(processor: Mapping[str, Any]) -> tuple[tuple[int, ...], tuple[i
         if "Sequence" in item:
             place += 1
         else:
-            sides[place] += map(int, processor["special_tokens"][item["SpecialToken"]["id"]]["ids"])
+            sides[place].extend(map(int, processor["special_tokens"][item["SpecialToken"]["id"]]["ids"]))
     if place != 1:
         raise ValueError
     return tuple(sides[0]), tuple(sides[1])
