@@ -22,6 +22,7 @@ LAYERS = (  # lowest first
     ("generation", "scoring", "distribution"),
     ("model",),
     ("training", "evaluating", "exploring", "jobs", "serving", "benchmarking"),
+    ("verifying",),
     ("cli",),
     ("__main__", "__init__"),
 )

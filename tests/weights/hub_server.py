@@ -55,7 +55,9 @@ class Hub(Server):
 
     def _refusal(self, path):
         found = re.fullmatch(r"/(?:api/models/)?([^/]+/[^/]+?)(?:/(?:revision|resolve)/([^/]+)(?:/(.+))?)?", path)
-        repository, revision, name = found.groups() if found else (None, None, None)
+        if found is None:  # a data set's file
+            return super()._refusal(path)
+        repository, revision, name = found.groups()
         if repository not in self.revisions:
             return 401, {"X-Error-Code": "RepoNotFound"}
         if name and repository in self.gated:

@@ -8,7 +8,7 @@ from http_server import Server
 from gpt2lab.errors import DownloadError
 from gpt2lab.system.atomic import PARTIAL
 from gpt2lab.weights import fetch as module
-from gpt2lab.weights.fetch import fetch
+from gpt2lab.weights.fetch import fetch, fetch_beginning
 
 CONTENT = os.urandom(300_000)
 
@@ -148,3 +148,16 @@ def test_a_folder_that_cannot_be_made_is_one_clear_error(server, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(DownloadError, match="cannot write"):
         fetch(f"{server.url}/f", tmp_path / "file" / "f")
+
+
+@pytest.mark.parametrize("cuts", [True, False])
+def test_the_beginning_of_a_file_is_fetched_alone(server, cuts):
+    server.ranges = cuts
+    assert fetch_beginning(f"{server.url}/f", 1000) == CONTENT[:1000]
+    assert ranges(server) == ["bytes=0-999"]
+
+
+@pytest.mark.parametrize(("path", "says"), [("f", "fewer than 300,001"), ("missing", "404")])
+def test_a_beginning_that_is_not_there_is_one_line(server, path, says):
+    with pytest.raises(DownloadError, match=says):
+        fetch_beginning(f"{server.url}/{path}", len(CONTENT) + 1)

@@ -38,7 +38,8 @@ COMMANDS = {
     "bench": "Measure how fast a model generates on this machine.",
     "serve": "Serve a playground for the browser, and OpenAI's API for programs.",
     "cache": "Show or clear cached weights and downloaded data.",
-    "download": "Fetch a released model.",
+    "download": "Fetch a released model, or one on the Hugging Face hub.",
+    "verify": "Prove that a released model computes what others published.",
 }
 """Subcommand → its line in ``gpt2lab --help``; each is ``command`` in the module of the same name."""
 

@@ -50,6 +50,23 @@ def fetch(url: str, path: Path, *, sha256: str | None = None, progress: Progress
     partial.replace(path)
 
 
+def fetch_beginning(url: str, size: int) -> bytes:
+    """Return the first ``size`` bytes of ``url``, without fetching the rest where the server can cut a file.
+
+    Raises :class:`DownloadError` if there is no connection, the server refuses, or it has fewer bytes.
+    """
+    request = urllib.request.Request(url, headers={"Range": f"bytes=0-{size - 1}"})
+    try:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT) as response:
+            content: bytes = response.read(size)
+    except (http.client.HTTPException, OSError) as error:
+        reason = f"{error.code} {error.reason}" if isinstance(error, urllib.error.HTTPError) else error
+        raise DownloadError(f"cannot fetch {url} ({reason or type(error).__name__})") from None
+    if len(content) < size:
+        raise DownloadError(f"{url} has {len(content):,} bytes, fewer than {size:,}")
+    return content
+
+
 def _go_on(url: str, partial: Path, progress: Progress) -> bool:
     """Request the missing bytes once; return whether the file is now complete."""
     have = _size(partial)

@@ -1,0 +1,213 @@
+"""``gpt2lab verify``, on a random model whose answers transformers computed, and with ten errors planted in it."""
+
+from __future__ import annotations
+
+import json
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from oracle import DATASET, PARAGRAPHS, SOURCE, STATE, Oracle, random_checkpoint
+
+from gpt2lab import reference
+from gpt2lab.cli.main import cli
+from gpt2lab.config import RELEASED_SIZES
+from gpt2lab.verifying import verify
+from gpt2lab.weights import convert
+from gpt2lab.weights.checkpoint import TokenizerFiles
+
+NUMBERS = ("greedy", "logits", "surprisals")
+"""The kinds that must catch every error by themselves."""
+
+
+@pytest.fixture
+def answers_file(tmp_path, answers):
+    path = tmp_path / "answers.json"
+    path.write_text(json.dumps(answers))
+    return path
+
+
+@pytest.fixture
+def gpt2lab():
+    return lambda *arguments: CliRunner().invoke(cli, [str(each) for each in arguments])
+
+
+def results(found):
+    return {answer.name: outcome.passed for answer, outcome in found.outcomes}
+
+
+def caught(found):
+    """Return the kinds of which at least one check failed."""
+    return {answer.kind for answer, outcome in found.outcomes if outcome.passed is False}
+
+
+@pytest.mark.parametrize("device", ["cpu", "reference"])
+def test_every_answer_agrees_with_transformers(hub, answers_file, state_file, device):
+    hub.files[f"/datasets/{DATASET}/resolve/main/{STATE}"] = state_file
+    found = verify("124M", answers=answers_file, device=device)
+    assert set(results(found).values()) == {True}, results(found)
+    assert {answer.kind for answer, _ in found.outcomes} >= {"digest", "tokens", "adamw", "debug_state", *NUMBERS}
+
+
+def test_the_command_downloads_prints_a_table_and_writes_json(hub, answers_file, gpt2lab, tmp_path):
+    done = gpt2lab("verify", "124M", "--answers", answers_file)
+    assert done.exit_code == 0, done.output
+    lines = done.stdout.splitlines()
+    assert lines[0].split() == ["check", "expected", "got", "within", "result"]
+    assert lines[1].startswith("digest 0") and lines[1].endswith("pass")
+    assert lines[-1].endswith("0 failed, 1 skipped; written to verify-124M.json")  # the hub lacks llm.c's file
+    record = json.loads((tmp_path / "verify-124M.json").read_text())
+    assert (record["failed"], record["skipped"], record["passed"]) == (0, 1, len(record["checks"]) - 1)
+    assert all(check["source"] for check in record["checks"])
+    nats = next(check for check in record["checks"] if check["kind"] == "surprisals")
+    assert nats["got"] == pytest.approx(nats["expected"], abs=nats["tolerance"])
+
+
+def test_a_mismatch_exits_with_1_and_names_the_source(hub, answers, tmp_path, gpt2lab):
+    wrong = {"kind": "loss", "name": "a loss", "source": "an article", "text": "Hello", "nats": 1.0, "tolerance": 0.1}
+    (tmp_path / "wrong.json").write_text(json.dumps({"models": {"124M": [wrong]}}))
+    done = gpt2lab("verify", "124M", "--answers", tmp_path / "wrong.json", "--out", tmp_path / "out.json")
+    assert done.exit_code == 1
+    assert "FAIL\n    source: an article\n" in done.stdout
+    assert json.loads((tmp_path / "out.json").read_text())["checks"][0]["result"] == "fail"
+
+
+@pytest.mark.filterwarnings("ignore:overflow encountered", "ignore:invalid value encountered")
+def test_logits_that_are_no_numbers_are_mismatches_and_still_make_json(hub, answers_file, changed):
+    found = verify(str(changed({"ln_f.bias": np.full(48, 1e38, np.float32)})), answers=answers_file, device="reference")
+    assert caught(found) >= {"logits", "surprisals"}
+    assert "NaN" not in json.dumps(found.record(), allow_nan=False)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["tales"], "so nothing is published about it; give answers of your own with --answers"),
+        (["no/such/model"], "no model at no/such/model"),
+        (["tales", "--answers", "missing.json"], "cannot read missing.json"),
+        (["tales", "--device", "gpu"], "gpu"),
+    ],
+)
+def test_a_mistake_of_the_user_exits_with_2(gpt2lab, tmp_path, monkeypatch, arguments, says):
+    monkeypatch.chdir(tmp_path)
+    done = gpt2lab("verify", *arguments)
+    assert done.exit_code == 2
+    assert says in done.stderr and done.stderr.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_another_digest_fails_in_a_download_and_is_skipped_in_a_folder_of_the_users(hub, answers, tmp_path, folder):
+    other = {**answers["models"]["124M"][0], "sha256": "0" * 64}
+    (tmp_path / "answers.json").write_text(json.dumps({"models": {"124M": [other]}}))
+    assert results(verify("124M", answers=tmp_path / "answers.json"))["digest 0"] is False
+    assert results(verify(str(folder), answers=tmp_path / "answers.json"))["digest 0"] is None
+
+
+def test_without_pytorch_the_updates_are_skipped_with_a_reason(hub, answers_file, monkeypatch):
+    monkeypatch.setattr("gpt2lab.verifying.llm_c.find_spec", lambda name: None)
+    found = verify("124M", answers=answers_file)
+    reasons = {answer.kind: outcome.got for answer, outcome in found.outcomes if outcome.passed is None}
+    assert reasons["adamw"] == "needs PyTorch: install the extra train"
+
+
+@pytest.fixture
+def numbers_file(tmp_path, answers):
+    """Provide only the answers that must catch every error by themselves, and the ids of a text."""
+    path = tmp_path / "numbers.json"
+    kept = [each for each in answers["models"]["124M"] if each["kind"] in ("tokens", *NUMBERS)]
+    path.write_text(json.dumps({"models": {"124M": kept}}))
+    return path
+
+
+# ---- planted errors -------------------------------------------------------------------------------------------------
+
+
+def _exact_gelu(x):
+    return (0.5 * x * (1 + np.vectorize(math.erf, otypes=[np.float32])(x / math.sqrt(2)))).astype(np.float32)
+
+
+def _layer_norm_1e_6(weights, name, x):
+    centred = x - x.mean(axis=-1, keepdims=True)
+    normed = centred / np.sqrt((centred * centred).mean(axis=-1, keepdims=True) + np.float32(1e-6))
+    return normed * weights[f"{name}.weight"] + weights[f"{name}.bias"]
+
+
+def _swapped_q_k(tensors):
+    def swap(tensor):
+        q, k, v = np.split(tensor, 3, axis=-1)
+        return np.concatenate([k, q, v], axis=-1)
+
+    return {name: swap(tensors[name]) for name in ("h.1.attn.c_attn.weight", "h.1.attn.c_attn.bias")}
+
+
+def _swapped_layers(tensors):
+    pairs = ((name, name.replace("h.1.", "h.2.", 1)) for name in tensors if name.startswith("h.1."))
+    return {new: tensors[old] for one, other in pairs for new, old in ((one, other), (other, one))}
+
+
+PLANTED = {
+    "position off by one": lambda t: {"wpe.weight": np.roll(t["wpe.weight"], -1, axis=0)},
+    "a lost bias": lambda t: {"h.1.mlp.c_proj.bias": np.zeros_like(t["h.1.mlp.c_proj.bias"])},
+    "swapped q and k": _swapped_q_k,
+    "a transposed matrix": lambda t: {"h.1.attn.c_proj.weight": t["h.1.attn.c_proj.weight"].T.copy()},
+    "one swapped layer": _swapped_layers,
+    "float16 rounding": lambda t: {name: tensor.astype(np.float16).astype(np.float32) for name, tensor in t.items()},
+}
+"""Error → the tensors that it changes."""
+
+
+@pytest.mark.parametrize("error", PLANTED)
+def test_an_error_in_the_weights_is_caught(hub, numbers_file, changed, checkpoint, error):
+    found = verify(str(changed(PLANTED[error](checkpoint.tensors))), answers=numbers_file)
+    assert caught(found) & {*NUMBERS}, error
+
+
+@pytest.mark.parametrize(
+    ("function", "wrong"), [("gelu", _exact_gelu), ("layer_norm", _layer_norm_1e_6)], ids=["exact GELU", "epsilon 1e-6"]
+)
+def test_an_error_in_the_arithmetic_is_caught(hub, numbers_file, folder, monkeypatch, function, wrong):
+    monkeypatch.setattr(reference, function, wrong)
+    assert caught(verify(str(folder), answers=numbers_file, device="reference")) & {*NUMBERS}
+
+
+def test_a_head_of_its_own_is_caught(hub, numbers_file, folder, monkeypatch):
+    tied = reference.forward
+
+    def untied(*arguments, **more):  # as if the rows of the head were those of the embedding, one further on
+        logits, present = tied(*arguments, **more)
+        return np.roll(logits, 1, axis=-1), present
+
+    monkeypatch.setattr(reference, "forward", untied)
+    assert caught(verify(str(folder), answers=numbers_file, device="reference")) & {*NUMBERS}
+
+
+def test_wrong_merges_are_caught(hub, numbers_file, changed, checkpoint):
+    encoder, merges = checkpoint.tokenizer_files
+    swapped = [each for one, other in pairwise(merges[:400:2]) for each in (other, one)][:400]
+    swapped = list(dict.fromkeys([*swapped, *merges]))
+    found = verify(str(changed({}, TokenizerFiles(encoder, swapped))), answers=numbers_file)
+    assert caught(found) >= {"tokens"} and caught(found) & {*NUMBERS}
+
+
+# ---- the shape of a released model ----------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_random_weights_of_124ms_shape_agree_and_the_published_tolerance_catches_small_errors(
+    hub, tmp_path, gpt2lab, monkeypatch
+):
+    convert(random_checkpoint(RELEASED_SIZES["124M"]), tmp_path / "large")
+    hub.add_folder("openai-community/gpt2", tmp_path / "large")
+    oracle = Oracle(tmp_path / "large", tolerance=1e-3)
+    checks = [*oracle.digests(), *oracle.greedy(), *oracle.numbers(), *oracle.batches()]
+    named = [{"name": f"{each['kind']} {number}", "source": SOURCE, **each} for number, each in enumerate(checks)]
+    path = tmp_path / "answers.json"
+    path.write_text(json.dumps({"texts": {"play": PARAGRAPHS}, "models": {"124M": named}}))
+    done = gpt2lab("verify", "124M", "--answers", path)
+    assert done.exit_code == 0, done.output
+    for function, wrong in (("gelu", _exact_gelu), ("layer_norm", _layer_norm_1e_6)):
+        with monkeypatch.context() as patch:
+            patch.setattr(reference, function, wrong)
+            assert caught(verify("124M", answers=path, device="reference")) & {*NUMBERS}
