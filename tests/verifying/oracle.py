@@ -25,17 +25,21 @@ DATASET, STATE = "somebody/starter-pack", "debug_state.bin"
 
 
 def random_checkpoint(config: ModelConfig, seed: int = 0) -> Checkpoint:
-    """Return random weights with the spread of the released ones, so that the layers matter as they do there."""
+    """Return random weights: embeddings as small as the released ones, and layers that keep what they are given.
+
+    So the epsilon of the first layer norm matters as it does there.
+    """
     random = np.random.default_rng(seed)
     tensors = {}
     for name, shape in tensor_shapes(config).items():
         tensor = random.standard_normal(shape, dtype=np.float32)
-        if ".ln_" in f".{name}" and name.endswith("weight"):
-            tensors[name] = 1 + 0.1 * tensor
+        if len(shape) == 1:
+            tensors[name] = 0.1 * tensor + (name.endswith("weight"))
+        elif name.startswith("h."):
+            tensors[name] = (2.5 if "c_attn" in name else 1) / math.sqrt(shape[0]) * tensor
         else:
-            tensors[name] = (2.5 / math.sqrt(config.n_embd) if ".attn.c_attn.weight" in name else 0.14) * tensor
-    vocabulary = gpt2_vocabulary()
-    return Checkpoint(config, tensors, vocabulary, "test", "float32", Path("made"))
+            tensors[name] = 0.14 * tensor
+    return Checkpoint(config, tensors, gpt2_vocabulary(), "test", "float32", Path("made"))
 
 
 class Oracle:

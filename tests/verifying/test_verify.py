@@ -200,7 +200,7 @@ def test_random_weights_of_124ms_shape_agree_and_the_published_tolerance_catches
 ):
     convert(random_checkpoint(RELEASED_SIZES["124M"]), tmp_path / "large")
     hub.add_folder("openai-community/gpt2", tmp_path / "large")
-    oracle = Oracle(tmp_path / "large", tolerance=1e-3)
+    oracle = Oracle(tmp_path / "large", tolerance=5e-4)
     checks = [*oracle.digests(), *oracle.greedy(), *oracle.numbers(), *oracle.batches()]
     named = [{"name": f"{each['kind']} {number}", "source": SOURCE, **each} for number, each in enumerate(checks)]
     path = tmp_path / "answers.json"
