@@ -126,7 +126,7 @@ class Oracle:
         return {"kind": "adamw", "losses": losses, "tolerance": 2e-3, **how}
 
     def state(self):
-        return {"kind": "debug_state", **BATCH, "repository": DATASET, "file": STATE, "tolerance": self.tolerance}
+        return {"kind": "debug_state", **BATCH, "repository": DATASET, "file": STATE, "tolerance": 1e-4}
 
     def state_file(self):
         """Return the file of the check ``debug_state``: a header, the batch, its logits, and more."""
