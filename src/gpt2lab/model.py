@@ -61,6 +61,7 @@ def load(
     device: str = "cpu",
     draft: str | os.PathLike[str] | LanguageModel | None = None,
     prompt_cache: int = 0,
+    activation: str | None = None,
 ) -> LanguageModel:
     """Open a model.
 
@@ -78,6 +79,8 @@ def load(
             path, or a loaded model, which then shares its engine.
         prompt_cache: bytes for keys and values of earlier texts, for ten minutes after their last use. If a prompt
             begins like one of them, only the rest is computed; completions stay the same. Default: none are kept.
+        activation: for files that do not record it (nanoGPT, GGUF): ``"gelu_new"``, ``"gelu"``, ``"relu"`` or
+            ``"silu"``. Default: the one that the file's program uses today, with a line that says so.
 
     Raises:
         UsageError: if a precision or device is not available, ``threads`` is below 1, ``prompt_cache`` below 0, or the
@@ -92,7 +95,7 @@ def load(
     def engines_of(checkpoint: Checkpoint) -> Engines:
         return Engines(checkpoint, device=device, threads=threads, precision=precision, kv_precision=kv_precision)
 
-    checkpoint = open_checkpoint(name_or_path)
+    checkpoint = open_checkpoint(name_or_path, activation=activation)
     guesser = None
     if isinstance(draft, LanguageModel):
         guesser = draft._engines

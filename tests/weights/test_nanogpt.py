@@ -4,7 +4,7 @@ import pytest
 import needs
 from gpt2lab.config import ModelConfig
 from gpt2lab.errors import CheckpointError
-from gpt2lab.weights import open_checkpoint
+from gpt2lab.weights import convert, open_checkpoint
 
 torch = needs.package("torch")
 
@@ -31,9 +31,49 @@ def save(path, checkpoint, *, bias=True, rows=None, **changes):
 
 def test_linear_layers_are_transposed(tmp_path, make_checkpoint, same):
     made = make_checkpoint()
-    read = open_checkpoint(save(tmp_path / "ckpt.pt", made))
+    read = open_checkpoint(save(tmp_path / "ckpt.pt", made), activation="gelu_new")
     same(read, made)
     assert read.format == "nanogpt"
+
+
+def test_the_exact_gelu_is_assumed_in_one_line(tmp_path, make_checkpoint, caplog):
+    path = save(tmp_path / "ckpt.pt", make_checkpoint())
+    assert open_checkpoint(path).config.activation == "gelu"
+    assert [record.getMessage() for record in caplog.records] == [
+        f"gpt2lab: {path}: nanoGPT does not record the activation, so gelu is assumed, which it uses since June 2023; "
+        "older models need the activation gelu_new"
+    ]
+    caplog.clear()
+    assert open_checkpoint(path, activation="gelu_new").config.activation == "gelu_new"
+    assert not caplog.records
+
+
+def test_an_activation_that_contradicts_the_format_is_refused(tmp_path, make_checkpoint):
+    convert(make_checkpoint(), tmp_path / "hf")
+    assert open_checkpoint(tmp_path / "hf", activation="gelu_new").config.activation == "gelu_new"
+    with pytest.raises(CheckpointError, match="the activation of this model is gelu_new, not gelu: leave out"):
+        open_checkpoint(tmp_path / "hf", activation="gelu")
+
+
+def test_a_head_of_its_own_is_used(tmp_path, make_checkpoint):
+    made = make_checkpoint()
+    path = save(tmp_path / "ckpt.pt", made)
+    content = torch.load(path)
+    head = torch.randn(23, 64)
+    content["model"]["_orig_mod.lm_head.weight"] = head
+    torch.save(content, path)
+    read = open_checkpoint(path)
+    assert not read.config.tie_word_embeddings
+    np.testing.assert_array_equal(read.tensors["lm_head.weight"], head.numpy())
+    np.testing.assert_array_equal(read.tensors["wte.weight"], made.tensors["wte.weight"])
+
+
+def test_a_copy_of_the_embedding_is_no_head_of_its_own(tmp_path, make_checkpoint):
+    path = save(tmp_path / "ckpt.pt", make_checkpoint())
+    content = torch.load(path)
+    content["model"]["_orig_mod.lm_head.weight"] = content["model"]["_orig_mod.lm_head.weight"].clone()
+    torch.save(content, path)
+    assert open_checkpoint(path).config.tie_word_embeddings
 
 
 def test_without_biases_they_are_zero(tmp_path, make_checkpoint):
@@ -45,7 +85,7 @@ def test_without_biases_they_are_zero(tmp_path, make_checkpoint):
 
 def test_padding_of_gpt2s_vocabulary_is_left_out(tmp_path, make_checkpoint, same):
     made = make_checkpoint(ModelConfig(n_vocab=50257, n_ctx=4, n_embd=4, n_head=1, n_layer=1))
-    same(open_checkpoint(save(tmp_path / "ckpt.pt", made, rows=50304)), made)
+    same(open_checkpoint(save(tmp_path / "ckpt.pt", made, rows=50304), activation="gelu_new"), made)
 
 
 @pytest.mark.parametrize("changes", [{"model": None}, {"model_args": {}}, {"model": {"wte.weight": 3}}])

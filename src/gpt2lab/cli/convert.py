@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from gpt2lab.cli.options import FOLDER
+from gpt2lab.cli.options import ACTIVATION, FOLDER
 from gpt2lab.weights.convert import PRECISIONS
 
 
@@ -22,8 +22,16 @@ from gpt2lab.weights.convert import PRECISIONS
     help="How matrices are stored; q8_0 and q4_0 only in gguf; int8 only in a folder, which only gpt2lab can load. "
     "Default: that of SRC if the target format supports it, else float32.",
 )
+@click.option("--activation", **ACTIVATION)
 @click.option("--overwrite", is_flag=True, help="Replace DST if it exists.")
-def command(source: str, destination: Path, format: str | None, precision: str | None, overwrite: bool) -> None:
+def command(
+    source: str,
+    destination: Path,
+    format: str | None,
+    precision: str | None,
+    activation: str | None,
+    overwrite: bool,
+) -> None:
     """Convert the model SRC to DST: a .gguf file, or a folder that Hugging Face transformers loads (not in int8).
 
     SRC is a name (tales, 124M), a folder or a file: OpenAI's and nshepperd's TensorFlow checkpoints, Hugging Face,
@@ -37,5 +45,6 @@ def command(source: str, destination: Path, format: str | None, precision: str |
     """
     from gpt2lab.weights import convert, open_checkpoint
 
-    convert(open_checkpoint(source), destination, format=format, precision=precision, overwrite=overwrite)
+    checkpoint = open_checkpoint(source, activation=activation)
+    convert(checkpoint, destination, format=format, precision=precision, overwrite=overwrite)
     click.echo(f"wrote {destination}", err=True)

@@ -94,14 +94,14 @@ def command(tasks: tuple[str, ...], data: str | None, as_json: bool, limit: int 
             _show(found, run.engine.config)
 
 
-def _run(limit: int | None, model_name: str, **how: Any) -> Run:
+def _run(limit: int | None, model_name: str, activation: str | None, **how: Any) -> Run:
     """Return the model to measure, with its weights in float32 by default."""
     from gpt2lab.engines.lazy import Engines
     from gpt2lab.evaluating import Run
     from gpt2lab.weights import open_checkpoint
     from gpt2lab.weights.checkpoint import tokenizer_of
 
-    checkpoint = open_checkpoint(model_name)
+    checkpoint = open_checkpoint(model_name, activation=activation)
     tokenizer = tokenizer_of(checkpoint)
     if tokenizer is None:
         raise UsageError(f"{model_name} has no tokenizer, so it cannot read text: put its vocabulary files beside it")

@@ -169,7 +169,7 @@ _MOST = 1 << 62  # bytes that a model may keep of saved prompts; it never takes 
 
 _MODEL_ARGUMENTS = {
     "name_or_path": "model_name",
-    **{name: name for name in ("draft", "precision", "kv_precision", "threads", "device")},
+    **{name: name for name in ("draft", "precision", "kv_precision", "activation", "threads", "device")},
 }
 """Arguments of :func:`gpt2lab.load`, and the options that set them."""
 

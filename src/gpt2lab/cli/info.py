@@ -6,6 +6,7 @@ import json
 
 import click
 
+from gpt2lab.cli.options import ACTIVATION
 from gpt2lab.cli.output import megabytes
 from gpt2lab.errors import escaped
 from gpt2lab.version import CONTRACT
@@ -13,8 +14,9 @@ from gpt2lab.version import CONTRACT
 
 @click.command("info")
 @click.argument("model", default="tales")
+@click.option("--activation", **ACTIVATION)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object; sizes are in bytes.")
-def command(model: str, as_json: bool) -> None:
+def command(model: str, activation: str | None, as_json: bool) -> None:
     """Describe MODEL: its shape, size, precision, the memory that it takes, its tokenizer, and a hash of its weights.
 
     The hash is over the tensors as float32, so the same weights have the same hash in every format. The last lines
@@ -28,7 +30,7 @@ def command(model: str, as_json: bool) -> None:
     from gpt2lab.weights import open_checkpoint
     from gpt2lab.weights.describe import describe
 
-    checkpoint = open_checkpoint(model)
+    checkpoint = open_checkpoint(model, activation=activation)
     facts = describe(checkpoint)
     facts["packed_bytes"] = {name: weight_bytes(checkpoint.config, name) for name in PRECISIONS}
     facts["cached"] = cached_precisions(checkpoint)

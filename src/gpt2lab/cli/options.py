@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from gpt2lab.config import ACTIVATION_NAMES
 from gpt2lab.engines.precision import KV_PRECISIONS, PRECISION_OF_FORMAT, PRECISIONS, file_format_error
 from gpt2lab.generation.options import SPECULATIONS
 from gpt2lab.sampling.declaration import PARAMETERS
@@ -113,6 +114,14 @@ def option(group: str, *names: str, **more: Any) -> Callable[[Decorated], Decora
     return click.option(*names, cls=GroupedOption, group=group, show_default=shown, **more)
 
 
+ACTIVATION: dict[str, Any] = {
+    "type": click.Choice(ACTIVATION_NAMES),
+    "help": "The MLP's activation, for files that do not record it: nanoGPT's from before June 2023 need gelu_new, the "
+    "GGUF file of some models gelu.  [default: gelu for nanoGPT, else gelu_new]",
+}
+"""The type and the help of ``--activation``."""
+
+
 def model_options(default_precision: str) -> Callable[[Decorated], Decorated]:
     """Add the arguments of :func:`gpt2lab.load`, for :func:`model_loader`; ``default_precision`` is only shown."""
     group = "Model"
@@ -141,6 +150,7 @@ def model_options(default_precision: str) -> Callable[[Decorated], Decorated]:
             type=click.Choice(KV_PRECISIONS),
             help="Precision of the KV cache.  [default: float32 with --precision float32, else float16]",
         ),
+        option(group, "--activation", **ACTIVATION),
         option(group, "--threads", type=int, help="Worker threads.  [default: the physical cores]"),
         option(
             group, "--device", default="cpu", metavar="NAME", help="cpu, or reference (NumPy; slow, for comparison)."
@@ -161,7 +171,7 @@ def model_loader(arguments: dict[str, Any], prompt_cache: int = 0) -> Callable[[
     ``prompt_cache`` is for commands whose prompts may begin alike.
     """
     name, draft = arguments.pop("model_name"), arguments.pop("draft", None)
-    how = {name: arguments.pop(name) for name in ("precision", "kv_precision", "threads", "device")}
+    how = {name: arguments.pop(name) for name in ("precision", "kv_precision", "activation", "threads", "device")}
     if draft is not None and arguments.get("speculation") == "off":
         print("gpt2lab: --draft has no effect with --speculation off", file=sys.stderr)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gpt2lab.cli.options import PATH, PRECISION, GroupedCommand, Integer, option
+from gpt2lab.cli.options import ACTIVATION, PATH, PRECISION, GroupedCommand, Integer, option
 from gpt2lab.engines.precision import KV_PRECISIONS
 from gpt2lab.errors import Gpt2LabError, UsageError
 from gpt2lab.serving.settings import KEYS_VARIABLE, Settings, keys_in_environment
@@ -66,6 +66,7 @@ _DEFAULTS = Settings()
     type=click.Choice(KV_PRECISIONS),
     help="Precision of the KV cache.  [default: float32 with --precision float32, else float16]",
 )
+@option("Models", "--activation", **ACTIVATION)
 @option("Models", "--threads", type=int, help="Worker threads of each model.  [default: the physical cores]")
 @option("Models", "--device", default="cpu", metavar="NAME", help="cpu, or reference (NumPy; slow, for comparison).")
 @option(
@@ -172,6 +173,7 @@ def command(
     quiet: bool,
     precision: str | None,
     kv_precision: str | None,
+    activation: str | None,
     threads: int | None,
     device: str,
     **limits: Any,
@@ -193,7 +195,14 @@ def command(
     from gpt2lab.serving.watch.run import open_runs
 
     _log(quiet)
-    load = partial(gpt2lab.model.load, precision=precision, kv_precision=kv_precision, threads=threads, device=device)
+    load = partial(
+        gpt2lab.model.load,
+        precision=precision,
+        kv_precision=kv_precision,
+        activation=activation,
+        threads=threads,
+        device=device,
+    )
     runs = open_runs(watched)
     with server.listen_on(host, port) as bound:
         if model_names:

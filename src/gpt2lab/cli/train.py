@@ -20,7 +20,7 @@ from typing import Any
 import click
 
 from gpt2lab.cli.data_options import reading_options
-from gpt2lab.cli.options import PATH, TEXT, GroupedCommand, Integer, option
+from gpt2lab.cli.options import ACTIVATION, PATH, TEXT, GroupedCommand, Integer, option
 from gpt2lab.config import ModelConfig
 from gpt2lab.errors import UsageError
 from gpt2lab.training.finetuning import open_session
@@ -187,6 +187,7 @@ def _toml() -> Any:
 @option(
     "Model", "--model_name", "--model", default="tales", metavar="NAME", help="Model to start from: a path or a name."
 )
+@option("Model", "--activation", **ACTIVATION)
 @option("Model", "--from_scratch", is_flag=True, help="Start with random weights instead.")
 @shape_options
 @option("Run", "--run_name", type=PATH, default="run1", metavar="NAME", help="Save into CHECKPOINT_DIR/NAME.")
@@ -243,6 +244,8 @@ def command(
     given = [name for name, value in shape.items() if value is not None]
     if given and not from_scratch:
         raise UsageError(f"--{given[0]} needs --from_scratch: an existing model already has its shape")
+    if from_scratch and arguments["activation"] is not None:
+        raise UsageError("--activation is that of an existing model: leave it out with --from_scratch")
     config = ModelConfig(**{**SHAPE, **{name: shape[name] for name in given}}) if from_scratch else None
     job = Job(dataset=dataset, config=config, **arguments)
     session = open_session(job, settings, Live() if sys.stdout.isatty() else Lines(), threads)

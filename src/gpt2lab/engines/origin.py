@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -12,6 +14,7 @@ from gpt2lab.version import CONTRACT
 from gpt2lab.weights.checkpoint import READERS
 
 if TYPE_CHECKING:
+    from gpt2lab.config import ModelConfig
     from gpt2lab.engines.protocol import Engine
     from gpt2lab.weights.checkpoint import Checkpoint
 
@@ -23,13 +26,18 @@ class Origin:
     contract: int
     """Version of the contract."""
     weights: str
-    """Digest of the checkpoint's files."""
+    """Digest of the checkpoint's files and configuration."""
     precision: str
     kv_precision: str
     readers: int
     """Version of the code that reads checkpoints."""
     processors: str
     """The processors that compute the same bits: :func:`~gpt2lab.engines.precision.machine_group`."""
+
+
+def with_config(digest: str, config: ModelConfig) -> str:
+    """Return a digest of files with tensors together with the configuration, which may be elsewhere or be given."""
+    return hashlib.sha256(f"{digest} {json.dumps(config.to_hparams(), sort_keys=True)}".encode()).hexdigest()
 
 
 def origin_of(checkpoint: Checkpoint, engine: Engine, precision: str, kv_precision: str) -> Origin:
@@ -46,4 +54,5 @@ def origin_of(checkpoint: Checkpoint, engine: Engine, precision: str, kv_precisi
         raise CheckpointError(f"cannot read {checkpoint.path}: {error.strerror or error}") from None
     kernels = getattr(engine, "instruction_set", None)
     processors = machine_group(precision, kernels) if kernels else "reference"
+    digest = with_config(digest, checkpoint.config)
     return Origin(CONTRACT, digest, precision, kv_precision, READERS, processors)

@@ -46,7 +46,7 @@ class Order:
         part_size: the number of prompts in a part.
         text_of: formats a sample.
         processors: the group of processors that compute the same bits; None for the reference engine.
-        digest: the digest of the checkpoint's files.
+        digest: the digest of the checkpoint's files and configuration.
         version: the version of gpt2lab.
         contract: the version of the contract.
     """
@@ -170,14 +170,18 @@ class Writer:
 
 
 def digest_of(model: LanguageModel) -> str:
-    """Return the digest of the model's files. Raises :class:`~gpt2lab.errors.CheckpointError` if reading fails."""
+    """Return the digest of the model's files and configuration.
+
+    Raises :class:`~gpt2lab.errors.CheckpointError` if reading fails.
+    """
     from gpt2lab.engines import digests, packed_cache
+    from gpt2lab.engines.origin import with_config
 
     files = model.checkpoint.files
     try:
         folder = packed_cache.default_folder()
         digest = digests.recorded_digest(folder, digests.stamp(files)) if folder else None
-        return digest or digests.content_digest(files)
+        return with_config(digest or digests.content_digest(files), model.config)
     except OSError as error:
         raise CheckpointError(f"cannot read {model.checkpoint.path}: {error.strerror or error}") from None
 

@@ -26,11 +26,13 @@ class Job:
     """A training run: its text, the model that it begins with, and the folders that it saves into.
 
     Text is given as paths, or in memory. ``config`` is the shape of a randomly initialized model; None starts from the
-    checkpoint ``model_name``. Raises :class:`UsageError` if ``run_name`` names no folder.
+    checkpoint ``model_name``, and ``activation`` is its activation if its files do not record it. Raises
+    :class:`UsageError` if ``run_name`` names no folder.
     """
 
     dataset: tuple[str, ...] | Given
     model_name: str = "tales"
+    activation: str | None = None
     config: ModelConfig | None = None
     val_dataset: str | Given | None = None
     held_out: float = 0.05

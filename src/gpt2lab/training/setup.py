@@ -46,7 +46,7 @@ def open_source(job: Job) -> Source:
                 f"a new model has GPT-2's vocabulary: n_vocab must be {GPT2_N_VOCAB}, not {job.config.n_vocab}"
             )
         return Source(job.config, Tokenizer.gpt2())
-    checkpoint = open_checkpoint(job.model_name)
+    checkpoint = open_checkpoint(job.model_name, activation=job.activation)
     tokenizer = tokenizer_of(checkpoint)
     if tokenizer is None:
         raise UsageError(

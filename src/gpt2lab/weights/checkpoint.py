@@ -119,6 +119,8 @@ class Checkpoint:
     tokenizer_sources: tuple[Path, ...] = ()
     """A Hugging Face folder's files on its tokenizer and on generation, which another such folder copies."""
     notes: tuple[str, ...] = ()
+    activation_assumed: str | None = None
+    """None if the files or their format say what the activation is; otherwise a note on why this one was assumed."""
     opened: tuple[tuple[int, ...], ...] = field(init=False, repr=False, compare=False, default=())
     """Size, times of change and inode of each of ``files`` when it was opened, to detect later changes."""
 

@@ -23,14 +23,15 @@ RUNS_DIR = Path("checkpoint")
 TALES = Path(__file__).parent.parent / "assets" / "tales.gguf"
 
 
-def open_checkpoint(name_or_path: str | os.PathLike[str]) -> Checkpoint:
+def open_checkpoint(name_or_path: str | os.PathLike[str], *, activation: str | None = None) -> Checkpoint:
     """Open the checkpoint that a name or path means; a model of the hub that is not on this machine is downloaded.
 
+    ``activation`` is for files that do not record it: one of :data:`~gpt2lab.config.ACTIVATION_NAMES`; None: assumed.
     The checkpoint's notes are logged as warnings, which appear on stderr unless the program configures ``logging``.
     Raises :class:`CheckpointError` if there is none or it is malformed, and :class:`DownloadError` if the download
     fails.
     """
-    checkpoint = open_path(find_checkpoint(name_or_path))
+    checkpoint = open_path(find_checkpoint(name_or_path), activation)
     if checkpoint.notes:
         import logging
 

@@ -17,8 +17,25 @@ _PROMPTS = ("PROMPT_TUNING", "MULTITASK_PROMPT_TUNING", "PREFIX_TUNING", "P_TUNI
 """PEFT's adapters that add inputs instead of changing weights, so nothing can be merged."""
 
 
-def open_path(path: Path) -> Checkpoint:
-    """Open the checkpoint in a folder or file, whichever format it has."""
+def open_path(path: Path, activation: str | None = None) -> Checkpoint:
+    """Open the checkpoint in a folder or file, whichever format it has.
+
+    ``activation`` is that of a file that does not record it. Raises :class:`CheckpointError` if the file says another.
+    """
+    checkpoint = _open(path)
+    if activation is None:
+        note = checkpoint.activation_assumed
+        return replace(checkpoint, notes=(*checkpoint.notes, note)) if note else checkpoint
+    config = replace(checkpoint.config, activation=activation)
+    if checkpoint.activation_assumed is None and config != checkpoint.config:
+        raise CheckpointError(
+            f"{path}: the activation of this model is {checkpoint.config.activation}, not {activation}: "
+            "leave out the activation"
+        )
+    return replace(checkpoint, config=config)
+
+
+def _open(path: Path) -> Checkpoint:
     if path.exists() and not path.is_dir() and not path.is_file():
         raise CheckpointError(f"{path} is neither a file nor a folder")
     if path.is_dir():
@@ -85,7 +102,7 @@ def _open_folder(folder: Path) -> Checkpoint:
         return read_openai(folder)
     files = sorted(folder.glob("*.gguf")) or sorted(folder.glob("ckpt.pt"))
     if len(files) == 1:
-        return open_path(files[0])
+        return _open(files[0])
     if files:
         raise CheckpointError(f"{folder}: holds {len(files)} .gguf files: give the path of one")
     if saved := _trainer_checkpoints(folder):

@@ -1,7 +1,8 @@
 """Read nanoGPT's ``ckpt.pt``: a pickle with ``model`` (a PyTorch state dict) and ``model_args``. Does not write it.
 
 Its linear layers are ``[out, in]``, the transpose of the canonical ``[in, out]``; a model trained with ``bias=False``
-gets zero biases. Its vocabulary is GPT-2's, padded to 50304 rows; the padding, which no token trains, is left out.
+gets zero biases. Its vocabulary is GPT-2's, padded to 50304 rows; the padding, which no token trains, is left out. A
+head of its own is used. The activation is not recorded: the exact GELU since June 2023, its tanh form before.
 """
 
 from __future__ import annotations
@@ -15,10 +16,16 @@ import numpy as np
 from gpt2lab.config import GPT2_N_VOCAB
 from gpt2lab.errors import CheckpointError
 from gpt2lab.weights.checkpoint import Checkpoint, StoredTensor, Tensor, check_tensors, config_from, tensor_shapes
+from gpt2lab.weights.huggingface_weights import canonical_name
 from gpt2lab.weights.torch_file import stored_tensor
 
 _PADDED_VOCAB = 50304
 _LINEAR = (".c_attn.weight", ".c_proj.weight", ".c_fc.weight")
+_EMBEDDINGS = {"wte.weight", "lm_head.weight"}
+_ASSUMED = (
+    "nanoGPT does not record the activation, so gelu is assumed, which it uses since June 2023; "
+    "older models need the activation gelu_new"
+)
 
 
 def is_nanogpt(content: Mapping[Any, Any]) -> bool:
@@ -31,31 +38,47 @@ def read_nanogpt(path: Path, content: Mapping[Any, Any]) -> Checkpoint:
     arguments, state = content["model_args"], content["model"]
     stored, precision = _read_state(path, state)
     n_vocab = arguments.get("vocab_size")
-    if n_vocab == _PADDED_VOCAB and "wte.weight" in stored:
-        stored["wte.weight"] = _without_padding(path, stored["wte.weight"])
+    if n_vocab == _PADDED_VOCAB:
+        for name in _EMBEDDINGS & stored.keys():
+            stored[name] = _without_padding(path, name, stored[name])
         n_vocab = GPT2_N_VOCAB
-    shape = {"n_vocab": n_vocab, "n_ctx": arguments.get("block_size")}
+    shape = {"n_vocab": n_vocab, "n_ctx": arguments.get("block_size"), "activation": "gelu"}
+    shape["tie_word_embeddings"] = "lm_head.weight" not in stored
     config = config_from(path, shape | {name: arguments.get(name) for name in ("n_embd", "n_head", "n_layer")})
     if arguments.get("bias") is False and config.n_layer <= len(stored):
         for name, dimensions in tensor_shapes(config).items():
             if name.endswith(".bias"):
                 stored.setdefault(name, _zeros(dimensions))
-    return Checkpoint(config, check_tensors(path, config, stored), None, "nanogpt", precision, path, (path,))
+    tensors = check_tensors(path, config, stored)
+    assumed = f"{path}: {_ASSUMED}"
+    return Checkpoint(config, tensors, None, "nanogpt", precision, path, (path,), activation_assumed=assumed)
 
 
-def _read_state(path: Path, state: dict[Any, Any]) -> tuple[dict[str, StoredTensor], str]:
+def _read_state(path: Path, state: Mapping[Any, Any]) -> tuple[dict[str, StoredTensor], str]:
+    """Return the tensors by canonical name, and their precision; the head only if it is not the embedding again."""
+    named = {canonical_name(str(key)): value for key, value in state.items()}
+    if _is_tied(named):
+        del named["lm_head.weight"]
     stored, precision = {}, "float32"
-    for key, value in state.items():
-        name = str(key).removeprefix("_orig_mod.").removeprefix("transformer.")
-        if name == "lm_head.weight" or name.endswith(".attn.bias"):  # wte again; the causal mask of old versions
-            continue
-        stored[name], precision = stored_tensor(path, name, value, transposed=name.endswith(_LINEAR))
+    for name, value in named.items():
+        if not name.endswith(".attn.bias"):  # the causal mask of old versions
+            stored[name], precision = stored_tensor(path, name, value, transposed=name.endswith(_LINEAR))
     return stored, precision
 
 
-def _without_padding(path: Path, padded: StoredTensor) -> StoredTensor:
+def _is_tied(named: Mapping[str, Any]) -> bool:
+    """Return whether there is a head that equals the token embedding; they nearly always share their memory."""
+    import torch
+
+    head, embedding = (named.get(name) for name in ("lm_head.weight", "wte.weight"))
+    if not isinstance(head, torch.Tensor) or not isinstance(embedding, torch.Tensor) or head.shape != embedding.shape:
+        return False
+    return bool(head.data_ptr() == embedding.data_ptr() or torch.equal(head, embedding))
+
+
+def _without_padding(path: Path, name: str, padded: StoredTensor) -> StoredTensor:
     if len(padded.shape) != 2 or padded.shape[0] != _PADDED_VOCAB:
-        raise CheckpointError(f"{path}: wte.weight has shape {list(padded.shape)}, not {_PADDED_VOCAB} rows")
+        raise CheckpointError(f"{path}: {name} has shape {list(padded.shape)}, not {_PADDED_VOCAB} rows")
     return StoredTensor((GPT2_N_VOCAB, padded.shape[1]), lambda: padded.read()[:GPT2_N_VOCAB])
 
 

@@ -7,7 +7,7 @@ from dataclasses import asdict, fields
 import click
 
 from gpt2lab.cli.explore.shared import HTML, JSON, write_result
-from gpt2lab.cli.options import TEXT, GroupedCommand, Integer, option
+from gpt2lab.cli.options import ACTIVATION, TEXT, GroupedCommand, Integer, option
 from gpt2lab.cli.output import print_json
 from gpt2lab.cli.prompts import hint_at_space, prompt_argument
 
@@ -21,7 +21,8 @@ from gpt2lab.cli.prompts import hint_at_space, prompt_argument
 @JSON
 @HTML
 @option("Model", "--model_name", "--model", default="tales", metavar="NAME", help="As in gpt2lab generate.")
-def command(prompt: str, top: int, as_json: bool, html: str | None, model_name: str) -> None:
+@option("Model", "--activation", **ACTIVATION)
+def command(prompt: str, top: int, as_json: bool, html: str | None, model_name: str, activation: str | None) -> None:
     """Show the logit lens of PROMPT (- reads standard input): what each layer would predict next.
 
     --html adds attention for every layer and head. The readable NumPy model computes it, in float32.
@@ -30,7 +31,7 @@ def command(prompt: str, top: int, as_json: bool, html: str | None, model_name: 
     from gpt2lab.weights import open_checkpoint
     from gpt2lab.weights.checkpoint import tokenizer_of
 
-    checkpoint = open_checkpoint(model_name)
+    checkpoint = open_checkpoint(model_name, activation=activation)
     prompt = prompt_argument(prompt)
     result = attend(checkpoint, tokenizer_of(checkpoint), prompt, top)
     hint_at_space([prompt])

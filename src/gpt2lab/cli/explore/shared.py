@@ -20,7 +20,7 @@ Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.I)
 
-MODEL_OPTIONS = {"model_name": "tales", "precision": None, "kv_precision": None, "device": "cpu"}
+MODEL_OPTIONS = {"model_name": "tales", "precision": None, "kv_precision": None, "activation": None, "device": "cpu"}
 """Options that decide what a model writes, and their defaults."""
 
 
