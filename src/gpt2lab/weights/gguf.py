@@ -40,9 +40,10 @@ UPCAST_KEY = "gpt2.attention.reorder_and_upcast"
 UNTRANSPOSED = ("wte.weight", "wpe.weight", "lm_head.weight")
 """Tensors ``[n, n_embd]``, which GGUF stores in the canonical shape."""
 
+_EXACT_GELU = "the exact GELU"
 _DIFFERENT = {
-    r"cerebras": "the exact GELU",
-    r"gpt-?sw3": "the exact GELU",
+    r"cerebras": _EXACT_GELU,
+    r"gpt-?sw3": _EXACT_GELU,
     r"codeparrot": "attention scaled by the inverse of the layer's number",
     r"crfm|(alias|battlestar|caprica|darkmatter|expanse|arwen|beren|celebrimbor|durin|eowyn)-gpt2": (
         "attention scaled by the inverse of the layer's number"
@@ -76,6 +77,8 @@ def read_gguf(path: Path) -> Checkpoint:
     if unused := [name for canonical, name in names.items() if canonical not in tensors]:
         raise CheckpointError(f"{path}: tensor {unused[0]} is not part of a GPT-2 of {config.n_layer} layers")
     vocabulary, special, other = read_gguf_tokenizer(file, config)
+    family = _family_note(file)
+    of_activation = _EXACT_GELU in family
     return Checkpoint(
         config,
         tensors,
@@ -86,7 +89,8 @@ def read_gguf(path: Path) -> Checkpoint:
         (path,),
         special=special,
         other_tokenizer=other,
-        notes=_notes(file),
+        notes=tuple(filter(None, (_decoding_note(file), "" if of_activation else family))),
+        activation_assumed=None if ACTIVATION_KEY in file.metadata else family if of_activation else "",
     )
 
 
@@ -164,19 +168,26 @@ def _check_hyperparameters(file: GgufFile, config: ModelConfig) -> None:
             raise CheckpointError(f"{file.file.path}: {key} is {value!r}, only {expected!r} is supported")
 
 
-def _notes(file: GgufFile) -> tuple[str, ...]:
-    """Return a line about weights that are decoded, and one about a name that suggests another computation."""
-    notes, file_name = [], file.file.path.name
-    if names := sorted({tensor.precision.name for tensor in file.tensors.values()} - set(PRECISIONS)):
-        listed = " and ".join(filter(None, (", ".join(names[:-1]).upper(), names[-1].upper())))
-        notes.append(f"{file_name}: weights in {listed} are decoded, and rounded again to the precision in use")
-    if file.metadata.keys().isdisjoint((ACTIVATION_KEY, INVERSE_LAYER_KEY)) and (found := _different(file.metadata)):
-        key, name, how = found
-        notes.append(
-            f"{file_name}: {key} is {name!r}, a model that has {how}; the file does not record it, so it is computed "
-            "like GPT-2: use the model's Hugging Face folder instead"
-        )
-    return tuple(notes)
+def _decoding_note(file: GgufFile) -> str:
+    """Return a line about weights that are decoded; empty if none are."""
+    names = sorted({tensor.precision.name for tensor in file.tensors.values()} - set(PRECISIONS))
+    if not names:
+        return ""
+    listed = " and ".join(filter(None, (", ".join(names[:-1]).upper(), names[-1].upper())))
+    return f"{file.file.path.name}: weights in {listed} are decoded, and rounded again to the precision in use"
+
+
+def _family_note(file: GgufFile) -> str:
+    """Return a line about a name that suggests another computation; empty if none does."""
+    recorded = not file.metadata.keys().isdisjoint((ACTIVATION_KEY, INVERSE_LAYER_KEY))
+    if recorded or not (found := _different(file.metadata)):
+        return ""
+    key, name, how = found
+    advice = "give the activation gelu, or use" if how == _EXACT_GELU else "use"
+    return (
+        f"{file.file.path.name}: {key} is {name!r}, a model that has {how}; the file does not record it, so it is "
+        f"computed like GPT-2: {advice} the model's Hugging Face folder"
+    )
 
 
 def _different(metadata: Mapping[str, Any]) -> tuple[str, str, str] | None:
