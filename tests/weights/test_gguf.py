@@ -1,3 +1,4 @@
+import re
 import struct
 
 import numpy as np
@@ -7,6 +8,7 @@ import needs
 from gpt2lab.config import ModelConfig
 from gpt2lab.errors import CheckpointError
 from gpt2lab.weights import TokenizerFiles, open_checkpoint
+from gpt2lab.weights.checkpoint import tokenizer_of
 from gpt2lab.weights.gguf_file import packed_strings, read_gguf_file, write_gguf_file
 from gpt2lab.weights.gguf_writing import write_gguf
 from gpt2lab.weights.quantization import PRECISIONS, decode, encode
@@ -159,8 +161,6 @@ def test_own_tokenizer_comes_back(written):
         ({"gpt2.block_count": 10**9}, "too few"),
         ({"gpt2.attention.head_count": 7}, "multiple"),
         ({"gpt2.context_length": "seven"}, "n_ctx"),
-        ({"tokenizer.ggml.model": "llama"}, "not like GPT-2's"),
-        ({"tokenizer.ggml.pre": "qwen2"}, "not like GPT-2's"),
         ({"tokenizer.ggml.tokens": ["a"]}, "1 tokens"),
         ({"tokenizer.ggml.tokens": ["a"] * 23}, "occurs twice"),
         ({"tokenizer.ggml.merges": ["ab"]}, "two tokens"),
@@ -204,3 +204,25 @@ def test_nan_is_refused_when_quantised_and_nothing_is_left(tmp_path, make_checkp
     with pytest.raises(CheckpointError, match=r"h\.1\.mlp\.c_fc\.weight"):
         write_gguf(made, tmp_path / "m.gguf", precision="q8_0")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"tokenizer.ggml.model": "llama"}, "'llama' .*splits 'gpt-2'"),
+        ({"tokenizer.ggml.pre": "qwen2"}, "'gpt2' .*splits 'qwen2'"),
+        ({"tokenizer.ggml.pre": "default"}, "'gpt2' .*splits 'default'"),
+    ],
+)
+def test_another_tokenizer_is_named_and_leaves_the_model_to_token_ids(written, changes, found, caplog):
+    _, path = written(tokenizer_files=OWN)
+    read = open_checkpoint(rewrite(path, lambda metadata, tensors: metadata.update(changes)))
+    assert tokenizer_of(read) is None
+    assert re.search(rf"its tokenizer is {found} \(tokenizer\.ggml\.pre\); give the model's Hugging Face", caplog.text)
+
+
+def test_a_file_that_names_no_splitting_has_gpt2s(written):
+    _, path = written(tokenizer_files=OWN)
+    read = open_checkpoint(rewrite(path, lambda metadata, tensors: metadata.pop("tokenizer.ggml.pre")))
+    assert read.other_tokenizer is None
+    assert read.tokenizer_files.merges == OWN.merges

@@ -6,6 +6,7 @@ import pytest
 
 import needs
 from gpt2lab.weights import convert, open_checkpoint
+from gpt2lab.weights.checkpoint import tokenizer_of
 
 transformers = needs.package("transformers")
 tokenizers = needs.package("tokenizers")
@@ -116,6 +117,29 @@ def test_types_are_those_of_llama_cpps_converter(folder):
     for role, key in (("bos", "bos"), ("eos", "eos"), ("pad", "padding"), ("unk", "unknown")):
         assert fields[f"tokenizer.ggml.{key}_token_id"] == special.special_token_ids[role], role
     assert fields["tokenizer.chat_template"] == TEMPLATE
+
+
+def test_another_tokenizer_goes_along_as_a_whole(tmp_path, caplog):
+    vocabulary = [("<unk>", 0.0), ("<s>", 0.0), ("</s>", 0.0), ("▁", -2.0)]
+    vocabulary += [(letter, -3.0) for letter in "abcdefghijklmnopqrstuvwxyz"] + [("▁he", -1.0), ("llo", -1.0)]
+    unigram = tokenizers.Tokenizer(tokenizers.models.Unigram(vocabulary, unk_id=0))
+    unigram.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
+    unigram.decoder = tokenizers.decoders.Metaspace()
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=unigram, bos_token="<s>", eos_token="</s>", unk_token="<unk>", chat_template=TEMPLATE
+    )
+    config = transformers.GPT2Config(vocab_size=len(tokenizer), n_positions=16, n_embd=32, n_layer=1, n_head=2)
+    config.bos_token_id, config.eos_token_id = tokenizer.bos_token_id, tokenizer.eos_token_id
+    transformers.GPT2LMHeadModel(config).save_pretrained(tmp_path / "hf")
+    tokenizer.save_pretrained(tmp_path / "hf")
+    ours, back = both(tmp_path / "hf")
+    assert "llama.cpp reads token ids alone from this file" in caplog.text
+    in_gguf = tokenizer_of(open_checkpoint(tmp_path / "m.gguf"))
+    for text in ("hello", "he said hello"):
+        assert back(text).input_ids == ours(text).input_ids == in_gguf.encode(text)
+    for role in ("bos_token", "eos_token", "unk_token", "chat_template"):
+        assert getattr(back, role) == getattr(ours, role), role
+    assert in_gguf.eos == (tokenizer.eos_token_id,)
 
 
 @pytest.mark.nightly

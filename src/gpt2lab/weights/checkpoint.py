@@ -55,6 +55,8 @@ class OtherTokenizer(NamedTuple):
     """The file, the key and the value that make it another tokenizer."""
     json: str | None = None
     """The ``tokenizer.json`` from which the package ``tokenizers`` can build it; None: nothing can."""
+    advice: str = "save the folder's tokenizer again with transformers, which writes tokenizer.json"
+    """The way to a checkpoint from which it can be built."""
 
 
 class StoredTensor(NamedTuple):
@@ -165,7 +167,7 @@ def _other_tokenizer(checkpoint: Checkpoint, other: OtherTokenizer) -> Tokenizer
 def without_text(other: OtherTokenizer) -> str:
     """Return why a tokenizer does not run, and what to do."""
     if other.json is None:
-        return f"{other.why}; save the folder's tokenizer again with transformers, which writes tokenizer.json"
+        return f"{other.why}; {other.advice}"
     return f"{other.why}, which needs pip install 'gpt2lab[tokenizers]'"
 
 

@@ -33,6 +33,10 @@ _SPLIT_AS_GPT2 = frozenset({None, "gpt-2", "phi-2", "mpt", "olmo", "jais", "giga
 """Names under which llama.cpp splits text with GPT-2's pattern; files from before April 2024 name none."""
 
 
+TOKENIZER_JSON_KEY = "tokenizer.huggingface.json"
+"""The key of a whole ``tokenizer.json``, which llama.cpp ignores."""
+
+
 class TokenType(IntEnum):
     """The types of tokens, as in ``llama.h``."""
 
@@ -50,10 +54,16 @@ def read_gguf_tokenizer(
     """Return the file's tokenizer, parsed only if it is not GPT-2's own."""
     path, metadata = file.file.path, file.metadata
     model, rule = metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.pre")
+    whole = metadata.get(TOKENIZER_JSON_KEY)
+    other = None
     if model in (None, "none", "no_vocab"):
-        return None, _special_tokens(file, config, ()), None
+        if isinstance(whole, str):
+            other = OtherTokenizer(f"{path}: its tokenizer is {TOKENIZER_JSON_KEY}", whole)
+        return None, _special_tokens(file, config, ()), other
     if model != "gpt2" or rule not in _SPLIT_AS_GPT2:
-        raise CheckpointError(f"{path}: its tokenizer ({model!r}, splitting {rule!r}) is not like GPT-2's")
+        why = f"{path}: its tokenizer is {model!r} (tokenizer.ggml.model), which splits {rule!r} (tokenizer.ggml.pre)"
+        other = OtherTokenizer(why, whole if isinstance(whole, str) else None, "give the model's Hugging Face folder")
+        return None, _special_tokens(file, config, ()), other
     types = _token_types(file, config.n_vocab)
     marked = np.flatnonzero((types != TokenType.NORMAL) & (types != TokenType.BYTE)).tolist()
     if _has_gpt2s(file):

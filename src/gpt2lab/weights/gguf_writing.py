@@ -26,7 +26,7 @@ from gpt2lab.weights.gguf import (
     WHOLE,
 )
 from gpt2lab.weights.gguf_file import write_gguf_file
-from gpt2lab.weights.gguf_tokenizer import STOP_KEYS, TokenType
+from gpt2lab.weights.gguf_tokenizer import STOP_KEYS, TOKENIZER_JSON_KEY, TokenType
 from gpt2lab.weights.quantization import PRECISIONS, Precision
 from gpt2lab.weights.vocabulary import check_encoder_ids, vocabulary_to_write
 from gpt2lab.weights.writing import NewTensor, destination_file, encoded
@@ -117,8 +117,12 @@ def _model_metadata(checkpoint: Checkpoint, precision: Precision) -> dict[str, A
 
 def _tokenizer_metadata(checkpoint: Checkpoint) -> dict[str, Any]:
     """Return the tokenizer's metadata; ids without a token become ``[PAD…]``: llama.cpp needs a name for each."""
+    special, other = checkpoint.special, checkpoint.other_tokenizer
+    if other is not None and other.json is not None:
+        _warn(f"llama.cpp reads token ids alone from this file: {other.why}")
+        whole = {TOKENIZER_JSON_KEY: other.json} | _special_metadata(checkpoint, special, None)
+        return {"tokenizer.ggml.model": "none", **whole}
     vocabulary = vocabulary_to_write(checkpoint)
-    special = checkpoint.special
     ids = _special_metadata(checkpoint, special, vocabulary)
     if vocabulary is None:
         return {"tokenizer.ggml.model": "none", **ids}

@@ -48,7 +48,10 @@ def tokenizer_copy(checkpoint: Checkpoint) -> TokenizerCopy:
     """
     files = {path.name: read_bytes(path) for path in checkpoint.tokenizer_sources if path.is_file()}
     special, vocabulary = checkpoint.special, checkpoint.tokenizer_files
-    if not set(TOKENIZER_FILES) & files.keys():
+    other = checkpoint.other_tokenizer
+    if not set(TOKENIZER_FILES) & files.keys() and other is not None and other.json is not None:
+        files |= _files_of_other(other.json, special, checkpoint.config.n_ctx)
+    elif not set(TOKENIZER_FILES) & files.keys():
         vocabulary = vocabulary_to_write(checkpoint)
         if vocabulary is not None:
             files |= new_files_of(vocabulary, special, checkpoint.config.n_ctx)
@@ -73,6 +76,17 @@ def new_files_of(vocabulary: TokenizerFiles, special: SpecialTokens, n_ctx: int)
         "tokenizer.json": _json(tokenizer_json(vocabulary, special), indent=None),
         "tokenizer_config.json": _json(_settings(vocabulary, special, n_ctx)),
     }
+
+
+def _files_of_other(description: str, special: SpecialTokens, n_ctx: int) -> dict[str, bytes]:
+    """Return the files that describe a tokenizer by the text of its ``tokenizer.json``."""
+    content = json.loads(description)
+    listed = content["model"]["vocab"]
+    encoder = listed if isinstance(listed, dict) else {token: id for id, (token, _) in enumerate(listed)}
+    encoder |= {token["content"]: token["id"] for token in content.get("added_tokens") or ()}
+    settings = _settings(TokenizerFiles(encoder, []), special, n_ctx) | {"tokenizer_class": "PreTrainedTokenizerFast"}
+    del settings["add_prefix_space"]
+    return {"tokenizer.json": description.encode("utf-8"), "tokenizer_config.json": _json(settings)}
 
 
 def _settings(vocabulary: TokenizerFiles, special: SpecialTokens, n_ctx: int) -> dict[str, Any]:
