@@ -37,7 +37,7 @@ void CausalAttention::for_each_head(const AttentionShape& shape, F&& work) {
   head.time = shape.time, head.dim = shape.head_dim, head.rows = kPanels * kernels_.max_rows;
   head.padded_time = rounded_up(shape.time, kTile), head.padded_dim = rounded_up(shape.head_dim, kTile);
   head.lds = head.padded_time + kApart;
-  head.ld = 3 * shape.width(), head.ldo = shape.width(), head.scale = 1 / std::sqrt(float(shape.head_dim));
+  head.ld = 3 * shape.width(), head.ldo = shape.width(), head.scale = shape.scale;
   const std::size_t floats = 3 * (head.panels() + head.block()) + 2 * head.scores() + head.rows + 256;
   if (memory_.size() < floats * pool_.size()) memory_ = FloatArray(floats * pool_.size());
   std::atomic<int> next{0};

@@ -5,6 +5,7 @@
 // recomputes them from the logarithms of the softmax's sums. Callers have checked every size.
 #pragma once
 
+#include <cmath>
 #include <cstddef>
 
 #include "kernels.h"
@@ -16,6 +17,7 @@ namespace gpt2lab {
 // The shape of qkv, [batch, time, 3, n_head, head_dim]: queries, keys and values side by side, as c_attn makes them.
 struct AttentionShape {
   int batch, time, n_head, head_dim;
+  float scale = 1 / std::sqrt(float(head_dim));  // of the scores
 
   std::size_t width() const { return std::size_t(n_head) * head_dim; }
 };

@@ -1,4 +1,4 @@
-// GELU and its gradient; included by kernels.inl only.
+// GELU in its tanh form and its gradient; included by kernels.inl only.
 #pragma once
 
 #include "vector.inl"
@@ -30,10 +30,6 @@ inline void map(const float* a, const float* b, int n, float* out, F&& f) {
     store(last[0], f(load(last[0]), load(last[1])));
     for (int j = 0; i + j < n; ++j) out[i + j] = last[0][j];
   }
-}
-
-void gelu_all(float* x, int n) {
-  map(x, x, n, x, [](Vec v, Vec) { return gelu(v); });
 }
 
 void gelu_gradient(const float* x, const float* d, int n, float* out) {

@@ -35,6 +35,9 @@ constexpr int kMaxRows = 512;  // rows of one product
 constexpr int kPartBlocks = 3;
 constexpr std::size_t kScratchBytes = kMaxRows * kTile * sizeof(float) + kPartBlocks * kBlock * kTile;
 
+// The activations of GPT-2's family: GELU in its tanh form (the original's), GELU as defined, max(x, 0), x · sigmoid(x).
+enum class Activation { gelu_new, gelu, relu, silu };
+
 enum class Epilogue { store, gelu, add };  // c = y | c = gelu(y) | c = c + y
 
 // y[m, n] = a[m, k] · b[k, n] + bias[n], then the epilogue into c.
@@ -87,7 +90,7 @@ struct Attention {
   int m, head_dim;
   bool fused;          // whether multiply-adds are rounded once
   int first_position;  // position of row 0; row r sees positions 0 … first_position + r
-  float scale;         // 1 / sqrt(head_dim)
+  float scale;         // of the scores
 };
 
 // The sampler divides a row of n scores into groups of kGroup; bin j of a group holds its scores j, j + kGroupBins, ….
@@ -121,7 +124,7 @@ struct Kernels {
   // panel. Lines are `line` numbers apart, and the numbers of a line `step` apart.
   void (*pack_rows)(const float* x, std::size_t line, std::size_t step, int count, int k, float* out);
   void (*pack_columns)(const float* x, std::size_t line, std::size_t step, int count, int k, float* out);
-  void (*gelu)(float* x, int n);                                             // in place
+  void (*activate)(Activation, float* x, int n);                             // in place
   void (*gelu_gradient)(const float* x, const float* d, int n, float* out);  // out = d · gelu'(x); may be x or d
   // Turn a row of attention scores s into e^(scale · s - offset) up to `length`, and into zeros from there to `padded`,
   // a multiple of kTile. softmax_row() uses the largest scale · s as the offset.

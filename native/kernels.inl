@@ -2,6 +2,7 @@
 //
 // Everything is in an unnamed namespace and uses no templates of the standard library: the linker could keep the
 // AVX-512 form of an inline function shared with other files, which would then run on a CPU that lacks AVX-512.
+#include "activations.inl"
 #include "attention.inl"
 #include "gelu.inl"
 #include "integers.inl"
@@ -56,7 +57,7 @@ const Kernels& GPT2LAB_KERNELS() {
   // clang-format off
   static constexpr Kernels table{
       GPT2LAB_KERNELS_NAME, kRows, kPanelColumns, kEmulatesFma, product, matmul_part, pack_panels<kRows>, pack_panels<kPanelColumns>,
-      gelu_all, gelu_gradient, softmax_row, softmax_again, softmax_gradient,
+      activate, gelu_gradient, softmax_row, softmax_again, softmax_gradient,
       prepared_bytes, prepare, attention, to_halves, layer_norm, layer_norm_gradient,
       exp_all, sum_exp,
       {largest<float>, at_least<float>, sum_strides<float>},

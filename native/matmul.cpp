@@ -71,7 +71,7 @@ void Matmul::pack_rows(const Task& task, int thread, int row, int rows, int at, 
     float* packed = rows_.data() + std::size_t(first) * depth;
     kernels_.pack_rows(a.data + std::size_t(row + first) * a.row + std::size_t(at) * a.column, a.row, a.column,
                        std::min(last, rows) - first, depth, packed);
-    if (task.terms.gelu) kernels_.gelu(packed, (last - first) * depth);  // zeros stay zeros
+    if (task.terms.gelu) kernels_.activate(Activation::gelu_new, packed, (last - first) * depth);  // zeros stay zeros
   }
 }
 

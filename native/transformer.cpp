@@ -7,7 +7,6 @@
 namespace gpt2lab {
 namespace {
 
-constexpr float kEpsilon = 1e-5f;    // for every layer norm, as in the original model.py
 constexpr int kPassRows = kMaxRows;  // rows computed together: enough to read each weight rarely
 constexpr int kOutputRows = 64;      // rows of the last layer that the head takes at once
 constexpr int kAloneRows = 2;        // up to 2 rows, each thread prepares all for itself: cheaper than waiting
@@ -29,7 +28,7 @@ Transformer::Transformer(const Shape& shape, Precision precision, bool half_kv, 
   for (int thread = 0; thread < pool.size(); ++thread) {
     Own own;
     own.normed = FloatArray(std::size_t(kAloneRows) * shape.n_embd);
-    own.prepared = Array<std::byte>(prepared_bytes(4 * shape.n_embd, kAloneRows));
+    own.prepared = Array<std::byte>(prepared_bytes(std::max(shape.n_embd, shape.n_inner), kAloneRows));
     own.scores = FloatArray(std::size_t(kernels.max_rows) * kSpan);
     own.sums = FloatArray(std::size_t(kernels.max_rows) * cache_.value_stride());
     own.halves = Array<Half>(shape.head_dim());
@@ -66,13 +65,13 @@ void Transformer::forward(const std::vector<Feed>& feeds, float* logits) {
 void Transformer::reserve(int rows) {
   if (rows <= capacity_) return;
   const std::size_t n = shape_.n_embd, m = std::min(kPassRows, std::max(rows, 2 * capacity_));
-  const std::size_t widest = std::size_t(4 * shape_.n_embd + kTile);
+  const std::size_t widest = std::size_t(std::max(3 * shape_.n_embd, shape_.n_inner) + kTile);
   x_ = FloatArray(m * n);
   normed_ = FloatArray(m * n);
   qkv_ = FloatArray(m * 3 * n);
   mixed_ = FloatArray(m * n);
-  hidden_ = FloatArray(m * 4 * n);
-  prepared_ = Array<std::byte>(prepared_bytes(4 * shape_.n_embd, int(m)));
+  hidden_ = FloatArray(m * shape_.n_inner);
+  prepared_ = Array<std::byte>(prepared_bytes(std::max(shape_.n_embd, shape_.n_inner), int(m)));
   if (prepared_.size() == 0) partial_ = FloatArray(m * widest);
   capacity_ = int(m);
 }
@@ -99,7 +98,7 @@ void Transformer::normalize(const Norm& norm, const float* x, int row, float* ro
   const int n = shape_.n_embd;
   const bool prepares = kernels_.prepared_bytes(weights.precision(), n) > 0;
   float* normed = prepares ? own_[thread].normed.data() : rows + std::size_t(row) * n;
-  kernels_.layer_norm(x, norm.gain, norm.bias, kEpsilon, n, normed);
+  kernels_.layer_norm(x, norm.gain, norm.bias, shape_.epsilon, n, normed);
   if (prepares) prepare(normed, n, row, blocks);
 }
 
@@ -179,7 +178,15 @@ void Transformer::attend(int layer, int head, const std::vector<Row>& rows, cons
   kernels_.attention({qkv_.data() + span.first * 3 * n + head * d, 3 * n, cache_.half(), own.keys.data(),
                       own.values.data(), cache_.value_stride(), mixed_.data() + span.first * n + head * d, n,
                       own.scores.data(), own.sums.data(), span.count, d, !is_integer(weights.precision()),
-                      first.position, 1.0f / std::sqrt(float(d))});
+                      first.position, shape_.attention_scale(layer)});
+}
+
+// Applies the activation to this thread's outputs of a product with `w` in hidden_.
+void Transformer::activate(const PackedMatrix& w, int rows, int thread) {
+  const Share tiles(w.tile_count(), thread, pool_.size());
+  const int begin = tiles.begin * kTile, end = std::min(tiles.end * kTile, w.n);
+  for (int r = 0; r < rows && begin < end; ++r)
+    kernels_.activate(shape_.activation, hidden_.data() + std::size_t(r) * w.n + begin, end - begin);
 }
 
 void Transformer::run_layer(int index, const std::vector<Row>& rows, const std::vector<Span>& spans, bool decoding,
@@ -211,13 +218,17 @@ void Transformer::run_layer(int index, const std::vector<Row>& rows, const std::
 
   multiply_with(layer.attn_proj, inputs(mixed_.data(), n, m, thread), x_.data(), Epilogue::add);
   pool_.barrier();
-  multiply_with(layer.mlp_fc, normalized(layer.ln_2, m, thread), hidden_.data(), Epilogue::gelu);
+  // The original's activation is part of the product; the others follow it.
+  const bool follows = shape_.activation != Activation::gelu_new;
+  multiply_with(layer.mlp_fc, normalized(layer.ln_2, m, thread), hidden_.data(),
+                follows ? Epilogue::store : Epilogue::gelu);
+  if (follows) activate(layer.mlp_fc.weight, m, thread);
   pool_.barrier();
-  multiply_with(layer.mlp_proj, inputs(hidden_.data(), 4 * n, m, thread), x_.data(), Epilogue::add);
+  multiply_with(layer.mlp_proj, inputs(hidden_.data(), shape_.n_inner, m, thread), x_.data(), Epilogue::add);
   pool_.barrier();
 }
 
-// Computes the final layer norm and the product with wte for the rows that need logits, kOutputRows at a time.
+// Computes the final layer norm and the product with the output matrix for the rows that need logits, kOutputRows at a time.
 void Transformer::compute_logits(const std::vector<Row>& rows, float* logits, int thread) {
   std::size_t next = 0;
   while (true) {
@@ -233,7 +244,7 @@ void Transformer::compute_logits(const std::vector<Row>& rows, float* logits, in
     }
     if (count == 0) return;
     pool_.barrier();
-    multiply(weights.wte(), nullptr, {normed_.data(), prepared_.data()}, count, logits + first * shape_.n_vocab,
+    multiply(weights.head(), nullptr, {normed_.data(), prepared_.data()}, count, logits + first * shape_.n_vocab,
              Epilogue::store, thread);
     pool_.barrier();
   }

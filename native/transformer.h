@@ -62,6 +62,7 @@ class Transformer {
   void prepare(const float* x, int k, int row, std::byte* blocks) const;
   std::size_t prepared_bytes(int k, int rows) const;
   void multiply(const PackedMatrix& w, const float* bias, Inputs a, int rows, float* c, Epilogue epilogue, int thread);
+  void activate(const PackedMatrix& w, int rows, int thread);
   void run_layer(int index, const std::vector<Row>& rows, const std::vector<Span>& spans, bool decoding, int thread);
   void store_kv(int layer, int head, const Row& row, int index, int thread);
   void attend(int layer, int head, const std::vector<Row>& rows, const Span& span, int thread);

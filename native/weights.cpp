@@ -33,10 +33,11 @@ void Weights::place(std::byte* memory) {
     layers_.back().attn_qkv = place_linear(layer + "attn.c_attn", n, 3 * n);
     layers_.back().attn_proj = place_linear(layer + "attn.c_proj", n, n);
     layers_.back().ln_2 = place_norm(layer + "ln_2");
-    layers_.back().mlp_fc = place_linear(layer + "mlp.c_fc", n, 4 * n);
-    layers_.back().mlp_proj = place_linear(layer + "mlp.c_proj", 4 * n, n);
+    layers_.back().mlp_fc = place_linear(layer + "mlp.c_fc", n, shape_.n_inner);
+    layers_.back().mlp_proj = place_linear(layer + "mlp.c_proj", shape_.n_inner, n);
   }
   ln_f_ = place_norm("ln_f");
+  head_ = shape_.tied ? wte_ : place_matrix("lm_head.weight", shape_.n_vocab, n, n, shape_.n_vocab);
 }
 
 std::byte* Weights::take(std::size_t bytes) {
@@ -83,7 +84,8 @@ bool Weights::set(Tensor& tensor, const float* source, ThreadPool& pool) {
     const std::size_t size = tensor.rows > 0 ? std::size_t(tensor.rows) * tensor.columns : tensor.columns;
     std::memcpy(tensor.values, source, size * sizeof(float));
   } else {
-    const Layout layout = tensor.matrix.tiles == wte_.tiles ? Layout::output_major : Layout::input_major;
+    const bool embeds = tensor.matrix.tiles == wte_.tiles || tensor.matrix.tiles == head_.tiles;
+    const Layout layout = embeds ? Layout::output_major : Layout::input_major;
     if (!pack(source, layout, tensor.matrix, pool)) return false;
   }
   missing_ -= !tensor.set;

@@ -4,6 +4,7 @@
 // no kernel reads outside it, whatever bytes it holds.
 #pragma once
 
+#include <cmath>
 #include <cstddef>
 #include <string>
 #include <vector>
@@ -14,9 +15,22 @@
 
 namespace gpt2lab {
 
+// The shape of a GPT-2, and the switches of its family, with the original's values as defaults.
 struct Shape {
   int n_vocab, n_ctx, n_embd, n_head, n_layer;
+  int n_inner = 4 * n_embd;
+  Activation activation = Activation::gelu_new;
+  float epsilon = 1e-5f;              // of layer norms
+  bool scaled = true;                 // attention's scores are divided by sqrt(head_dim)
+  bool scaled_by_layer = false;       // and by the layer's number, counted from 1
+  bool tied = true;                   // the output matrix is wte
+
   int head_dim() const { return n_embd / n_head; }
+  // Returns the factor of attention's scores in a layer, counted from 0.
+  float attention_scale(int layer) const {
+    const float scale = scaled ? 1.0f / std::sqrt(float(head_dim())) : 1.0f;
+    return scaled_by_layer ? scale / float(layer + 1) : scale;
+  }
 };
 
 struct Norm {
@@ -38,7 +52,8 @@ class Weights {
   Weights(const Shape& shape, Precision precision);
 
   Precision precision() const { return precision_; }
-  PackedMatrix wte() const { return wte_; }  // k = n_embd, n = n_vocab: the output matrix
+  PackedMatrix wte() const { return wte_; }    // k = n_embd, n = n_vocab
+  PackedMatrix head() const { return head_; }  // the output matrix, of the same shape; wte itself if they are tied
   const float* wpe() const { return wpe_; }  // [n_ctx, n_embd]
   const Layer& layer(int i) const { return layers_[i]; }
   const Norm& ln_f() const { return ln_f_; }
@@ -79,7 +94,7 @@ class Weights {
   std::size_t used_ = 0;
   std::size_t missing_ = 0;
   std::vector<Tensor> tensors_;
-  PackedMatrix wte_;
+  PackedMatrix wte_, head_;
   const float* wpe_ = nullptr;
   std::vector<Layer> layers_;
   Norm ln_f_{};

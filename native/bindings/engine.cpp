@@ -1,6 +1,7 @@
 // The module's class Engine: the transformer and the sampler on Python's arrays and lists.
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
@@ -34,10 +35,22 @@ using Logits = nb::ndarray<nb::numpy, float, nb::ndim<2>>;
 
 Shape checked_shape(const Shape& s) {
   constexpr int kMost = 1 << 24;  // a size times a small number fits an int
-  if (s.n_embd > kMost || s.n_ctx > kMost || s.n_vocab > 1 << 30) throw std::invalid_argument("model shape too large");
-  if (s.n_vocab < 1 || s.n_ctx < 1 || s.n_embd < 1 || s.n_head < 1 || s.n_layer < 1 || s.n_embd % s.n_head != 0)
+  if (s.n_embd > kMost || s.n_inner > 4 * kMost || s.n_ctx > kMost || s.n_vocab > 1 << 30) throw std::invalid_argument("model shape too large");
+  if (s.n_vocab < 1 || s.n_ctx < 1 || s.n_embd < 1 || s.n_head < 1 || s.n_layer < 1 || s.n_inner < 1 ||
+      s.n_embd % s.n_head != 0)
     throw std::invalid_argument("impossible model shape");
   return s;
+}
+
+// Returns the width of the MLP's inner layer in the original; checked_shape() refuses an n_embd that is too large.
+int default_inner(int n_embd) { return n_embd < 1 << 24 ? 4 * n_embd : n_embd; }
+
+Activation checked_activation(const std::string& name) {
+  if (name == "gelu_new") return Activation::gelu_new;
+  if (name == "gelu") return Activation::gelu;
+  if (name == "relu") return Activation::relu;
+  if (name == "silu") return Activation::silu;
+  throw std::invalid_argument("no activation '" + name + "'");
 }
 
 Precision checked_precision(const std::string& name) {
@@ -58,8 +71,13 @@ bool checked_half(const std::string& kv_precision) {
 class Engine {
  public:
   Engine(int n_vocab, int n_ctx, int n_embd, int n_head, int n_layer, int threads, const std::string& instruction_set,
-         const std::string& precision, const std::string& kv_precision)
-      : shape_(checked_shape({n_vocab, n_ctx, n_embd, n_head, n_layer})), kernels_(choose_kernels(instruction_set)),
+         const std::string& precision, const std::string& kv_precision, std::optional<int> n_inner,
+         const std::string& activation, double layer_norm_epsilon, bool scale_attn_weights,
+         bool scale_attn_by_inverse_layer_idx, bool tie_word_embeddings)
+      : shape_(checked_shape({n_vocab, n_ctx, n_embd, n_head, n_layer, n_inner.value_or(default_inner(n_embd)),
+                              checked_activation(activation), float(layer_norm_epsilon), scale_attn_weights,
+                              scale_attn_by_inverse_layer_idx, tie_word_embeddings})),
+        kernels_(choose_kernels(instruction_set)),
         pool_(checked_threads(threads)),
         model_(std::make_unique<Transformer>(shape_, checked_precision(precision), checked_half(kv_precision), kernels_,
                                              pool_)),
@@ -341,9 +359,13 @@ class Engine {
 void bind_engine(nb::module_& m) {
   nb::exception<DrawError>(m, "DrawError", PyExc_ValueError);
   nb::class_<Engine>(m, "Engine", nb::is_weak_referenceable())
-      .def(nb::init<int, int, int, int, int, int, const std::string&, const std::string&, const std::string&>(),
+      .def(nb::init<int, int, int, int, int, int, const std::string&, const std::string&, const std::string&,
+                    std::optional<int>, const std::string&, double, bool, bool, bool>(),
            nb::arg("n_vocab"), nb::arg("n_ctx"), nb::arg("n_embd"), nb::arg("n_head"), nb::arg("n_layer"),
-           nb::arg("threads"), nb::arg("instruction_set"), nb::arg("precision"), nb::arg("kv_precision"))
+           nb::arg("threads"), nb::arg("instruction_set"), nb::arg("precision"), nb::arg("kv_precision"),
+           nb::arg("n_inner") = nb::none(), nb::arg("activation") = "gelu_new", nb::arg("layer_norm_epsilon") = 1e-5,
+           nb::arg("scale_attn_weights") = true, nb::arg("scale_attn_by_inverse_layer_idx") = false,
+           nb::arg("tie_word_embeddings") = true)
       .def("set_tensor", &Engine::set_tensor)
       .def("mark_loaded", &Engine::mark_loaded)
       .def_prop_ro("packed", &Engine::packed)

@@ -106,6 +106,23 @@ void check_packing(const std::vector<float>& source, const std::vector<float>& s
 
 double gelu(double x) { return 0.5 * x * (1 + std::tanh(0.7978845608028654 * (x + 0.044715 * x * x * x))); }
 
+void check_activations(const Kernels& kernels) {
+  const std::pair<Activation, double (*)(double)> all[] = {
+      {Activation::gelu_new, gelu},
+      {Activation::gelu, [](double x) { return 0.5 * x * std::erfc(-x / std::sqrt(2.0)); }},
+      {Activation::relu, [](double x) { return std::max(x, 0.0); }},
+      {Activation::silu, [](double x) { return x / (1 + std::exp(-x)); }}};
+  for (const auto& [activation, exact] : all) {
+    std::vector<float> x(1601), y;  // no multiple of a vector
+    for (std::size_t i = 0; i < x.size(); ++i) x[i] = float(i) / 50 - 16;
+    x[0] = -1e30f, x[1] = 1e30f, x[2] = -1e-40f;
+    y = x;
+    kernels.activate(activation, y.data(), int(y.size()));
+    for (std::size_t i = 0; i < x.size(); ++i)
+      expect(near(y[i], exact(x[i]), 4e-7), "activation", kernels.name);
+  }
+}
+
 void check_gelu_gradient(const Kernels& kernels) {
   const auto x = random_floats(37), d = random_floats(37);
   std::vector<float> out(37);
@@ -319,7 +336,7 @@ void fill(Transformer& model, const Shape& shape, ThreadPool& pool,
     const auto values = values_of(name, size);
     expect(tensor && model.weights.set(*tensor, values.data(), pool), "set", name.c_str());
   };
-  const std::size_t n = shape.n_embd;
+  const std::size_t n = shape.n_embd, inner = shape.n_inner;
   set("wte.weight", shape.n_vocab * n);
   expect(!model.weights.complete(), "incomplete", "weights");
   set("wpe.weight", shape.n_ctx * n);
@@ -327,7 +344,7 @@ void fill(Transformer& model, const Shape& shape, ThreadPool& pool,
     const std::string layer = "h." + std::to_string(i) + ".";
     const std::pair<const char*, std::pair<std::size_t, std::size_t>> sizes[] = {
         {"ln_1", {n, n}}, {"attn.c_attn", {3 * n * n, 3 * n}}, {"attn.c_proj", {n * n, n}},
-        {"ln_2", {n, n}}, {"mlp.c_fc", {4 * n * n, 4 * n}},    {"mlp.c_proj", {4 * n * n, n}}};
+        {"ln_2", {n, n}}, {"mlp.c_fc", {n * inner, inner}},    {"mlp.c_proj", {inner * n, n}}};
     for (const auto& [name, size] : sizes) {
       set(layer + name + ".weight", size.first);
       set(layer + name + ".bias", size.second);
@@ -335,6 +352,7 @@ void fill(Transformer& model, const Shape& shape, ThreadPool& pool,
   }
   set("ln_f.weight", n);
   set("ln_f.bias", n);
+  if (!shape.tied) set("lm_head.weight", shape.n_vocab * n);
   expect(model.weights.complete(), "complete", "weights");
 }
 
@@ -587,6 +605,9 @@ int main(int count, char** arguments) {
         for (int m : {1, 5, 40}) check_product(*kernels, pool, precision, m, 800, 33, epilogue);
       check_transformer(*kernels, {50, 70, 60, 5, 2}, precision, false);
       check_transformer(*kernels, {33, 40, 8, 8, 1}, precision, true);
+      // widths around a tile and below a vector, and every switch
+      check_transformer(*kernels, {33, 40, 60, 5, 2, 3, Activation::gelu, 1e-6f, false, true, false}, precision, false);
+      check_transformer(*kernels, {33, 40, 20, 5, 1, 700, Activation::silu, 1e-3f, true, true, false}, precision, true);
     }
     for (const bool transposed : {false, true})
       for (const bool add : {false, true}) {
@@ -598,6 +619,7 @@ int main(int count, char** arguments) {
     for (const AttentionShape& shape : {AttentionShape{1, 1, 1, 1}, {2, 99, 3, 33}, {1, 200, 1, 64}})
       check_attention(*kernels, shape);
     check_halves(*kernels);
+    check_activations(*kernels);
     check_gelu_gradient(*kernels);
     for (int n : {1, 3, 16, 60, 768}) check_layer_norm(*kernels, n);
     for (int rows : {1, 70, 200}) check_layer_norm_gradient(*kernels, rows, 50);

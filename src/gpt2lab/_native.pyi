@@ -39,14 +39,14 @@ class TrainingCore:
         Writes ``d_gain`` and ``d_bias`` [n].
         """
 
-    def attend(self, qkv: Any, out: Any, log_sums: Any) -> None:
-        """Compute causal attention of ``qkv`` [batch, time, 3, n_head, head_dim].
+    def attend(self, qkv: Any, out: Any, log_sums: Any, scale: float) -> None:
+        """Compute causal attention of ``qkv`` [batch, time, 3, n_head, head_dim], its scores times ``scale``.
 
         Writes ``out`` [batch, time, n_head, head_dim], and ``log_sums``, the logarithms of the softmax's sums, [batch,
         n_head, time].
         """
 
-    def attend_backward(self, qkv: Any, log_sums: Any, d_out: Any, d_qkv: Any) -> None:
+    def attend_backward(self, qkv: Any, log_sums: Any, d_out: Any, d_qkv: Any, scale: float) -> None:
         """Write ``d_qkv``, which may be ``qkv``, from :meth:`attend`'s ``qkv`` and ``log_sums`` and from ``d_out``."""
 
     def before_fork(self) -> None: ...
@@ -66,6 +66,12 @@ class Engine:
         instruction_set: str,
         precision: str,
         kv_precision: str,
+        n_inner: int | None = None,
+        activation: str = "gelu_new",
+        layer_norm_epsilon: float = 1e-5,
+        scale_attn_weights: bool = True,
+        scale_attn_by_inverse_layer_idx: bool = False,
+        tie_word_embeddings: bool = True,
     ) -> None: ...
     def set_tensor(self, name: str, values: npt.NDArray[np.float32], /) -> None: ...
     def mark_loaded(self) -> None: ...

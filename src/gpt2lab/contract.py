@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt2lab.config import ModelConfig
-from gpt2lab.weights.integers import BLOCK, Integers, encode, is_matrix, padded
+from gpt2lab.weights.integers import BLOCK, Integers, encode, is_matrix, is_output_major, padded
 
 Array = NDArray[np.float32]
 Weights = Mapping[str, Array]
@@ -31,7 +31,6 @@ Matrix = Array | Integers
 
 LANES = 16
 SPAN = 256
-EPSILON = np.float32(1e-5)
 
 
 def forward(
@@ -48,21 +47,23 @@ def forward(
     def linear(name: str, x: Array) -> Array:
         return product(x, matrices[f"{name}.weight"], weights[f"{name}.bias"])
 
-    wte = matrices["wte.weight"]
+    wte, epsilon = matrices["wte.weight"], np.float32(config.layer_norm_epsilon)
+    head = wte if config.tie_word_embeddings else matrices["lm_head.weight"]
     embedding = wte.decode() if isinstance(wte, Integers) else wte
     x: Array = embedding[np.asarray(tokens)] + weights["wpe.weight"][: len(tokens)]  # [n_seq, n_embd]
     for layer in range(config.n_layer):
         name = f"h.{layer}"
-        qkv = linear(f"{name}.attn.c_attn", layer_norm(weights, f"{name}.ln_1", x))
-        x = x + linear(f"{name}.attn.c_proj", attention(qkv, config, half_kv, fused=precision == "float32"))
-        hidden = gelu(linear(f"{name}.mlp.c_fc", layer_norm(weights, f"{name}.ln_2", x)))
+        qkv = linear(f"{name}.attn.c_attn", layer_norm(weights, f"{name}.ln_1", x, epsilon))
+        x = x + linear(f"{name}.attn.c_proj", attention(qkv, config, layer, half_kv, fused=precision == "float32"))
+        hidden = linear(f"{name}.mlp.c_fc", layer_norm(weights, f"{name}.ln_2", x, epsilon))
+        hidden = ACTIVATIONS[config.activation](hidden)
         x = x + linear(f"{name}.mlp.c_proj", hidden)
-    return product(layer_norm(weights, "ln_f", x), wte, np.zeros(config.n_vocab, np.float32))
+    return product(layer_norm(weights, "ln_f", x, epsilon), head, np.zeros(config.n_vocab, np.float32))
 
 
 def rounded(name: str, weight: Array, precision: str) -> Matrix:
-    """Return a weight ``[n_in, n_out]``, or wte's ``[n_vocab, n_embd]``, as a matrix in ``precision``."""
-    matrix = np.ascontiguousarray(weight if name == "wte.weight" else weight.T)
+    """Return a weight ``[n_in, n_out]``, or an embedding ``[n_vocab, n_embd]``, as a matrix in ``precision``."""
+    matrix = np.ascontiguousarray(weight if is_output_major(name) else weight.T)
     return matrix if precision == "float32" else encode(matrix, precision)
 
 
@@ -101,7 +102,7 @@ def chain(x: Array, matrix: Array, first: Array | np.float32, *, fused: bool) ->
     return y
 
 
-def attention(qkv: Array, config: ModelConfig, half_kv: bool, *, fused: bool) -> Array:
+def attention(qkv: Array, config: ModelConfig, layer: int, half_kv: bool, *, fused: bool) -> Array:
     """Return the mixed values ``[n_seq, n_embd]`` of one layer from ``qkv [n_seq, 3 n_embd]``.
 
     Arrays are ``[n_head, n_seq, …]``. A position that a row does not see has probability 0, which leaves its sums
@@ -110,7 +111,9 @@ def attention(qkv: Array, config: ModelConfig, half_kv: bool, *, fused: bool) ->
     n_seq = len(qkv)
     q, *keys_values = qkv.reshape(n_seq, 3, config.n_head, config.head_dim).transpose(1, 2, 0, 3)
     k, v = (to_half(numbers) if half_kv else numbers for numbers in keys_values)
-    scale = np.float32(1) / np.sqrt(np.float32(config.head_dim))
+    scale = np.float32(1) / np.sqrt(np.float32(config.head_dim)) if config.scale_attn_weights else np.float32(1)
+    if config.scale_attn_by_inverse_layer_idx:
+        scale = scale / np.float32(layer + 1)
     visible = np.tri(n_seq, dtype=bool)
 
     largest = np.full((config.n_head, n_seq, 1), -np.inf, np.float32)
@@ -133,11 +136,11 @@ def to_half(x: Array) -> Array:
     return np.clip(x, np.float32(-65504), np.float32(65504)).astype(np.float16).astype(np.float32)
 
 
-def layer_norm(weights: Weights, name: str, x: Array) -> Array:
+def layer_norm(weights: Weights, name: str, x: Array, epsilon: np.float32) -> Array:
     """Normalise each row to mean 0 and variance 1, then scale and shift it."""
     n = np.float32(x.shape[-1])
     centred: Array = x - (total(x) / n)[:, None]
-    scale = np.float32(1) / np.sqrt(total(centred * centred) / n + EPSILON)
+    scale = np.float32(1) / np.sqrt(total(centred * centred) / n + epsilon)
     normed: Array = centred * scale[:, None] * weights[f"{name}.weight"] + weights[f"{name}.bias"]
     return normed
 
@@ -147,6 +150,35 @@ def gelu(x: Array) -> Array:
     u = (x + x * x * x * np.float32(0.044715)) * np.float32(0.7978845608028654)
     out: Array = x / (exp(u * np.float32(-2)) + np.float32(1))
     return out
+
+
+def exact_gelu(x: Array) -> Array:
+    """Apply ``x · P(Z < x)`` for a standard normal Z, written as ``max(x, 0) - |x| · P(Z < -|x|)``.
+
+    ``P(Z < -a)`` is ``e^(-a²/2)`` times a polynomial in ``t = 1 / (1 + 0.33 a)``.
+    """
+    a = np.abs(x)
+    t = np.float32(1) / (a * np.float32(0.33) + np.float32(1))
+    power = np.float32(0.044507973)
+    for coefficient in (-0.21570642, 0.3217816, -0.07963651, 0.17554803, 0.12108809, 0.13241725, 0.0):
+        power = power * t + np.float32(coefficient)
+    out: Array = relu(x) - a * (exp(x * x * np.float32(-0.5)) * power)
+    return out
+
+
+def relu(x: Array) -> Array:
+    """Replace negative numbers by 0."""
+    out: Array = np.where(x > 0, x, np.float32(0))
+    return out
+
+
+def silu(x: Array) -> Array:
+    """Apply ``x · sigmoid(x)``."""
+    out: Array = x / (exp(-x) + np.float32(1))
+    return out
+
+
+ACTIVATIONS = {"gelu_new": gelu, "gelu": exact_gelu, "relu": relu, "silu": silu}
 
 
 def exp(x: Array) -> Array:

@@ -62,10 +62,6 @@ class NativeEngine:
         kv_precision: str | None = None,
     ) -> None:
         self.config = checkpoint.config
-        if missing := [name for name in checkpoint.config.switches if name != "reorder_and_upcast_attn"]:
-            name = missing[0]
-            value = checkpoint.config.switches[name]
-            raise UsageError(f"{checkpoint.path}: the native engine lacks {name} {value!r}: use device reference")
         self._precision = precision
         self._params = ParamCache(checkpoint.config.n_vocab)
         threads = physical_cores() if threads is None else threads
@@ -73,7 +69,7 @@ class NativeEngine:
             raise UsageError(f"threads must be from 1 to 1024, got {threads}")
         kv_precision = kv_precision or default_kv_precision(precision)
         self._core = _native.Engine(
-            *(self.config.n_vocab, self.config.n_ctx, self.config.n_embd, self.config.n_head, self.config.n_layer),
+            **{name: value for name, value in self.config.to_hparams().items() if name != "reorder_and_upcast_attn"},
             threads=threads,
             instruction_set=asked_instruction_set(),
             precision=precision,
