@@ -40,14 +40,14 @@ class TrainingCore {
         attention_(kernels_, pool_), norm_(kernels_, pool_) {}
 
   // See causal_attention.h; log_sums [batch, n_head, time].
-  void attend(const Queries& qkv, const Outputs& out, const LogSums& log_sums, float scale) {
+  void attend(const Queries& qkv, const Outputs& out, const LogSums& log_sums, std::optional<float> scale) {
     const AttentionShape shape = checked_shape_of(qkv, out, log_sums, scale);
     const Turn turn(mutex_);
     attention_.forward(shape, qkv.data(), out.data(), log_sums.data());
   }
 
   void attend_backward(const Queries& qkv, const LogSums& log_sums, const Outputs& d_out, const Queries& d_qkv,
-                       float scale) {
+                       std::optional<float> scale) {
     const AttentionShape shape = checked_shape_of(qkv, d_out, log_sums, scale);
     check_gradient(d_qkv, qkv);
     const Turn turn(mutex_);
@@ -147,7 +147,7 @@ class TrainingCore {
   }
 
   static AttentionShape checked_shape_of(const Queries& qkv, const Outputs& out, const LogSums& log_sums,
-                                         float scale) {
+                                         std::optional<float> scale) {
     const std::size_t batch = qkv.shape(0), time = qkv.shape(1), n_head = qkv.shape(3), head_dim = qkv.shape(4);
     constexpr std::size_t kMost = 1 << 20;
     if (qkv.shape(2) != 3 || out.shape(0) != batch || out.shape(1) != time || out.shape(2) != n_head ||
@@ -157,7 +157,9 @@ class TrainingCore {
     for (const std::size_t size : {batch, time, n_head, head_dim})
       if (size < 1 || size > kMost) throw std::invalid_argument("sizes of attention must be from 1 to 2^20");
     if (batch * n_head > kMost) throw std::invalid_argument("there must be no more than 2^20 heads in all");
-    return {int(batch), int(time), int(n_head), int(head_dim), scale};
+    AttentionShape shape{int(batch), int(time), int(n_head), int(head_dim)};
+    if (scale) shape.scale = *scale;
+    return shape;
   }
 
   const Kernels& kernels_;
@@ -184,10 +186,10 @@ void bind_training(nb::module_& m) {
            nb::arg("gain").noconvert(), nb::arg("epsilon"), nb::arg("d").noconvert(), nb::arg("d_gain").noconvert(),
            nb::arg("d_bias").noconvert())
       .def("attend", &TrainingCore::attend, nb::arg("qkv").noconvert(), nb::arg("out").noconvert(),
-           nb::arg("log_sums").noconvert(), nb::arg("scale"))
+           nb::arg("log_sums").noconvert(), nb::arg("scale") = nb::none())
       .def("attend_backward", &TrainingCore::attend_backward, nb::arg("qkv").noconvert(),
            nb::arg("log_sums").noconvert(), nb::arg("d_out").noconvert(), nb::arg("d_qkv").noconvert(),
-           nb::arg("scale"))
+           nb::arg("scale") = nb::none())
       .def("before_fork", &TrainingCore::before_fork)
       .def("after_fork", &TrainingCore::after_fork);
 }

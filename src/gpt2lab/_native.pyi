@@ -39,14 +39,14 @@ class TrainingCore:
         Writes ``d_gain`` and ``d_bias`` [n].
         """
 
-    def attend(self, qkv: Any, out: Any, log_sums: Any, scale: float) -> None:
-        """Compute causal attention of ``qkv`` [batch, time, 3, n_head, head_dim], its scores times ``scale``.
+    def attend(self, qkv: Any, out: Any, log_sums: Any, scale: float | None = None) -> None:
+        """Compute causal attention of ``qkv`` [batch, time, 3, n_head, head_dim].
 
-        Writes ``out`` [batch, time, n_head, head_dim], and ``log_sums``, the logarithms of the softmax's sums, [batch,
+        Scores are multiplied by ``scale`` (None: 1/√head_dim). Writes ``out`` [batch, time, n_head, head_dim], and ``log_sums``, the logarithms of the softmax's sums, [batch,
         n_head, time].
         """
 
-    def attend_backward(self, qkv: Any, log_sums: Any, d_out: Any, d_qkv: Any, scale: float) -> None:
+    def attend_backward(self, qkv: Any, log_sums: Any, d_out: Any, d_qkv: Any, scale: float | None = None) -> None:
         """Write ``d_qkv``, which may be ``qkv``, from :meth:`attend`'s ``qkv`` and ``log_sums`` and from ``d_out``."""
 
     def before_fork(self) -> None: ...

@@ -75,7 +75,9 @@ def estimate(config: ModelConfig, settings: Settings, world_size: int = 1) -> Me
         at_loss += gradients
         at_end += d_head
     if settings.parallel == "fsdp" and world_size > 1:
-        at_loss += (config.n_vocab + config.n_ctx + 12 * config.n_embd) * config.n_embd * _FLOAT  # gathered
+        at_loss += (config.n_vocab + config.n_ctx) * config.n_embd * _FLOAT + _layer_matrices(
+            config
+        ) * _FLOAT  # gathered
     torch = _TORCH + _COMPILER * (world_size > 1 or settings.optimizer in ("sgd", "muon"))
     total = torch + int(_FRAGMENTS * (weights + optimizer + max(at_loss, at_end)))
     return MemoryEstimate(weights, gradients, optimizer, kept, loss, torch, total)
@@ -84,17 +86,23 @@ def estimate(config: ModelConfig, settings: Settings, world_size: int = 1) -> Me
 def _trained_parameters(config: ModelConfig, settings: Settings) -> int:
     n, layers = config.n_embd, config.n_layer
     if settings.lora:
-        both = {"attn.proj": 2 * n, "mlp.fc": 5 * n, "mlp.proj": 5 * n}  # inputs and outputs of the matrices
+        mlp = n + config.mlp_width
+        both = {"attn.proj": 2 * n, "mlp.fc": mlp, "mlp.proj": mlp}  # inputs and outputs of the matrices
         return layers * settings.lora * sum(both.get(target, 2 * n) for target in settings.targets())
-    outside = (config.n_vocab + config.n_ctx + 2) * n
+    outside = (config.n_embeddings * config.n_vocab + config.n_ctx + 2) * n
     return config.n_params - (outside if settings.only_train_transformer_layers else 0)
+
+
+def _layer_matrices(config: ModelConfig) -> int:
+    """Return the number of weights in the matrices of a layer."""
+    return (4 * config.n_embd + 2 * config.mlp_width) * config.n_embd
 
 
 def _optimizer_values(config: ModelConfig, settings: Settings, trained: int) -> int:
     if settings.optimizer == "sgd":
         return 0
     if settings.optimizer == "muon" and not settings.lora:
-        return 2 * trained - 12 * config.n_embd**2 * config.n_layer  # one value of each matrix in a layer
+        return 2 * trained - _layer_matrices(config) * config.n_layer  # one value of each matrix in a layer
     return 2 * trained
 
 
@@ -102,12 +110,13 @@ def _activations(config: ModelConfig, settings: Settings, rows: int) -> tuple[in
     """Return the bytes that the forward pass keeps, and those that a layer's backward pass needs in addition."""
     unit = rows * config.n_embd
     width = 2 if settings.precision == "bfloat16" else _FLOAT
-    layer = unit * (2 * _FLOAT + 7 * width)  # two inputs; queries, keys, values, 4 inside the MLP
+    inner = rows * config.mlp_width
+    layer = unit * (2 * _FLOAT + 3 * width) + inner * width  # two inputs; queries, keys, values; inside the MLP
     if not settings.lora or "attn.proj" in settings.targets():
         layer += unit * width  # attention's output, for the gradient of the projection's weight
     if settings.dropout:
         layer += unit * (2 + 2 * bool(settings.lora))
-    transient = unit * 12 * width
+    transient = 3 * max(inner, 3 * unit) * width
     if settings.memory_saving_gradients:
         return (config.n_layer + 1) * unit * _FLOAT + layer, layer + transient
     return config.n_layer * layer + unit * _FLOAT, transient

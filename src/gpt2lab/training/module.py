@@ -1,6 +1,7 @@
 """GPT-2 as a PyTorch module, for training.
 
-The model is the original's: layer norm before each sub-block, GELU in its tanh form, the output matrix tied to ``wte``.
+The model is the original's: layer norm before each sub-block, GELU in its tanh form, the output matrix tied to ``wte``,
+unless the switches of its :class:`~gpt2lab.config.ModelConfig` say otherwise.
 ``state_dict()`` has the project's canonical names and ``[in, out]`` shapes, so a checkpoint is a plain copy of it.
 Dropout applies to the embeddings and to each sub-block's output, not to attention weights; it is off in ``eval()``.
 This module knows nothing of text, of optimizers or of files.
@@ -16,7 +17,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gpt2lab.config import ModelConfig
-from gpt2lab.errors import UsageError
 from gpt2lab.training.ops.affine import NOTHING, Before, affine
 from gpt2lab.training.ops.attention import causal_attention
 from gpt2lab.training.ops.compute import PLAIN, Compute
@@ -45,40 +45,43 @@ class Projection(nn.Module):
 class Attention(nn.Module):
     """Causal multi-head self-attention."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
         self.n_head = config.n_head
+        usual = config.scale_attn_weights and not config.scale_attn_by_inverse_layer_idx
+        self.scale = None if usual else config.attention_scale(layer)
         self.c_attn = Projection(config.n_embd, 3 * config.n_embd)
         self.c_proj = Projection(config.n_embd, config.n_embd, residual_std(config))
 
     def forward(self, x: Tensor, compute: Compute, norm: nn.LayerNorm) -> Tensor:
         """Return what the layer adds to the residual stream, ``[batch, time, n_embd]``."""
         qkv = self.c_attn(x, compute, Before(norm=norm))  # [batch, time, 3*n_embd]
-        return self.c_proj(causal_attention(qkv, self.n_head, compute), compute)
+        return self.c_proj(causal_attention(qkv, self.n_head, compute, self.scale), compute)
 
 
 class MLP(nn.Module):
-    """The position-wise network, whose inner layer is four times as wide."""
+    """The position-wise network, whose inner layer is wider."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.c_fc = Projection(config.n_embd, 4 * config.n_embd)
-        self.c_proj = Projection(4 * config.n_embd, config.n_embd, residual_std(config))
+        self.activation = config.activation
+        self.c_fc = Projection(config.n_embd, config.mlp_width)
+        self.c_proj = Projection(config.mlp_width, config.n_embd, residual_std(config))
 
     def forward(self, x: Tensor, compute: Compute, norm: nn.LayerNorm) -> Tensor:
         """Return what the layer adds to the residual stream, ``[batch, time, n_embd]``."""
-        inner = self.c_fc(x, compute, Before(norm=norm))  # [batch, time, 4*n_embd]
-        return self.c_proj(inner, compute, Before(gelu=True))
+        inner = self.c_fc(x, compute, Before(norm=norm))  # [batch, time, mlp_width]
+        return self.c_proj(inner, compute, Before(activation=self.activation))
 
 
 class Block(nn.Module):
     """One layer: attention, then the MLP, each added to the residual stream."""
 
-    def __init__(self, config: ModelConfig, dropout: float) -> None:
+    def __init__(self, config: ModelConfig, layer: int, dropout: float) -> None:
         super().__init__()
-        self.ln_1 = nn.LayerNorm(config.n_embd)
-        self.attn = Attention(config)
-        self.ln_2 = nn.LayerNorm(config.n_embd)
+        self.ln_1 = nn.LayerNorm(config.n_embd, config.layer_norm_epsilon)
+        self.attn = Attention(config, layer)
+        self.ln_2 = nn.LayerNorm(config.n_embd, config.layer_norm_epsilon)
         self.mlp = MLP(config)
         self.drop = nn.Dropout(dropout)
 
@@ -93,16 +96,18 @@ class GPT2(nn.Module):
 
     def __init__(self, config: ModelConfig, dropout: float = 0.0, compute: Compute = PLAIN) -> None:
         super().__init__()
-        if missing := [name for name in config.switches if name != "reorder_and_upcast_attn"]:
-            raise UsageError(f"training lacks {missing[0]} {config.switches[missing[0]]!r}")
         self.config, self.compute = config, compute
         self.wte = nn.Embedding(config.n_vocab, config.n_embd)
         self.wpe = nn.Embedding(config.n_ctx, config.n_embd)
         nn.init.normal_(self.wte.weight, std=INIT_STD)
         nn.init.normal_(self.wpe.weight, std=INIT_STD / 2)
         self.drop = nn.Dropout(dropout)
-        self.h = nn.ModuleList(Block(config, dropout) for _ in range(config.n_layer))
-        self.ln_f = nn.LayerNorm(config.n_embd)
+        self.h = nn.ModuleList(Block(config, layer, dropout) for layer in range(config.n_layer))
+        self.ln_f = nn.LayerNorm(config.n_embd, config.layer_norm_epsilon)
+        self.lm_head: nn.Embedding | None = None
+        if not config.tie_word_embeddings:
+            self.lm_head = nn.Embedding(config.n_vocab, config.n_embd)
+            nn.init.normal_(self.lm_head.weight, std=INIT_STD)
 
     def forward(
         self, tokens: Tensor, targets: Tensor, trained: Tensor | None = None, ids: Tensor | None = None
@@ -115,7 +120,7 @@ class GPT2(nn.Module):
         """
         tied = TiedGradient()
         hidden = self._hidden(tokens, tied).flatten(0, 1)
-        weight, targets = self.wte.weight, targets.flatten()
+        weight, targets = self.output_matrix, targets.flatten()
         if ids is not None:  # the gradients of the two uses of wte differ in shape: autograd adds them
             weight, targets = weight[ids], torch.searchsorted(ids, targets).clamp_max_(len(ids) - 1)
         return cross_entropy(
@@ -123,7 +128,7 @@ class GPT2(nn.Module):
             weight,
             targets,
             None if trained is None else trained.flatten(),
-            tied=tied if ids is None and torch.is_grad_enabled() else None,
+            tied=tied if self.lm_head is None and ids is None and torch.is_grad_enabled() else None,
             compute=self.compute,
         )
 
@@ -133,7 +138,12 @@ class GPT2(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return the logits of hidden states, ``[..., n_embd] -> [..., n_vocab]``."""
-        return F.linear(hidden, self.wte.weight)
+        return F.linear(hidden, self.output_matrix)
+
+    @property
+    def output_matrix(self) -> Tensor:
+        """The matrix ``[n_vocab, n_embd]`` that makes logits: ``wte``'s, or that of ``lm_head``."""
+        return self.wte.weight if self.lm_head is None else self.lm_head.weight
 
     def _hidden(self, tokens: Tensor, tied: TiedGradient) -> Tensor:
         rows = embedding(tokens, self.wte.weight, tied, self.compute)

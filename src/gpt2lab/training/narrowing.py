@@ -23,14 +23,15 @@ def used_ids(windows: Windows, held_out: Windows | None) -> Tensor:
 
 @torch.no_grad()
 def widen(model: GPT2, used: Tensor, world: World) -> None:
-    """Give every token but the ``used`` ids a row of ``wte`` to learn from.
+    """Give every token but the ``used`` ids a row of the output matrix to learn from.
 
     These rows start at the mean row, close to rare tokens. The remaining updates, over the whole vocabulary, teach the
     model that these tokens do not occur.
     """
-    weight, unused = model.wte.weight, torch.ones(model.config.n_vocab, dtype=torch.bool)
+    weight, unused = model.output_matrix, torch.ones(model.config.n_vocab, dtype=torch.bool)
     unused[used.cpu()] = False
-    whole = world.full_tensors({"wte.weight": weight})
+    name = "wte.weight" if model.lm_head is None else "lm_head.weight"
+    whole = world.full_tensors({name: weight})
     for rows in whole.values():  # in the main process
         rows[unused] = rows[~unused].mean(0)
-    weight.copy_(world.local_tensors(model, whole)["wte.weight"])
+    weight.copy_(world.local_tensors(model, whole)[name])

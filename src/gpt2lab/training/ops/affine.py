@@ -1,14 +1,15 @@
 """Matrix products that keep less for the backward pass than autograd would.
 
-The product is ``before(x) @ weight + bias``, where ``before`` is layer norm, GELU or nothing. Autograd would keep
-``before(x)`` beside ``x``. Here the backward pass computes it again, which costs a few percent of the products' time
-and saves a third of a layer's activations. A low-rank adapter (LoRA) adds ``(before(x) @ a) @ b`` in the same pass.
-This module knows nothing of layers.
+The product is ``before(x) @ weight + bias``, where ``before`` is layer norm, an activation or nothing. Autograd would
+keep ``before(x)`` beside ``x``. Here the backward pass computes it again, which costs a few percent of the products'
+time and saves a third of a layer's activations. A low-rank adapter (LoRA) adds ``(before(x) @ a) @ b`` in the same
+pass. This module knows nothing of layers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -17,7 +18,7 @@ from torch.nn import functional as F
 
 from gpt2lab.training.ops.compute import PLAIN, Compute
 from gpt2lab.training.ops.norms import layer_norm, norm_gradient, normed
-from gpt2lab.training.ops.products import gelu_gradient, multiply
+from gpt2lab.training.ops.products import activated, activation_gradient, multiply
 
 
 class LowRank(NamedTuple):
@@ -30,13 +31,19 @@ class LowRank(NamedTuple):
 
 
 class Before(NamedTuple):
-    """The operation on the input of a product: layer norm, GELU, or nothing."""
+    """The operation on the input of a product: layer norm, an activation, or nothing."""
 
     norm: nn.LayerNorm | None = None
-    gelu: bool = False
+    activation: str | None = None  # one of config.ACTIVATION_NAMES
 
 
 NOTHING = Before()
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu_new": partial(F.gelu, approximate="tanh"),
+    "gelu": F.gelu,
+    "relu": F.relu,
+    "silu": F.silu,
+}
 
 
 def affine(
@@ -59,7 +66,7 @@ def affine(
         y: Tensor = _Affine.apply(x, *vectors, weight, bias, low.a, low.b, low.kept, low.scale, before, compute)
         return y
     n = layer_norm(x, norm, compute) if norm is not None else x
-    n = (F.gelu(n, approximate="tanh") if before.gelu else n).to(dtype)
+    n = (n if before.activation is None else _ACTIVATIONS[before.activation](n)).to(dtype)
     y = n @ weight.to(dtype) + bias.to(dtype)
     if adapter is not None:
         y = y + _dropped(n, adapter.kept, adapter.scale) @ adapter.a.to(dtype) @ adapter.b.to(dtype)
@@ -92,7 +99,7 @@ class _Affine(torch.autograd.Function):
         multiply(n, w, rows, compute, bias=bias.to(dtype), gelu=fused)
         if a is not None and b is not None:
             rows.addmm_(_dropped(n, kept, scale) @ a.to(dtype), b.to(dtype))
-        needs_input = ctx.needs_input_grad[3] or a is not None or before.norm is not None or before.gelu
+        needs_input = ctx.needs_input_grad[3] or a is not None or before != NOTHING
         ctx.save_for_backward(x if needs_input else None, norm_weight, norm_bias, weight, a, b, kept)
         return y
 
@@ -129,23 +136,25 @@ class _Affine(torch.autograd.Function):
             if ctx.before.norm is not None and x is not None:
                 d_x = compute.converted(d_x, x.dtype)
                 d_x, *d_norm = norm_gradient(d_x, x, norm_weight, norm_bias, ctx.before.norm.eps)
-            elif ctx.before.gelu and x is not None:
-                d_x = gelu_gradient(x.detach(), d_x, compute)  # overwrites x, which nothing needs any more
+            elif ctx.before.activation is not None and x is not None:
+                d_x = activation_gradient(
+                    x.detach(), d_x, ctx.before.activation, compute
+                )  # overwrites x, which nothing needs any more
             d_x = d_x.view(*shape, -1)
         return d_x, *d_norm, d_weight, d_bias, d_a, d_b, None, None, None, None
 
 
 def _is_fused(before: Before, a: Tensor | None, compute: Compute) -> bool:
     """Return whether GELU is fused into the product, so its result is never stored. An adapter would need it twice."""
-    return compute.native and before.gelu and a is None
+    return compute.native and before.activation == "gelu_new" and a is None
 
 
 def _input(x: Tensor, norm_weight: Tensor | None, norm_bias: Tensor | None, before: Before, compute: Compute) -> Tensor:
     """Return the matrix to be multiplied by the weight."""
     if before.norm is not None:
         return normed(x, norm_weight, norm_bias, before.norm.eps, compute)
-    if before.gelu:
-        return torch.ops.aten.gelu.out(x, approximate="tanh", out=compute.empty(*x.shape, like=x))
+    if before.activation is not None:
+        return activated(x, before.activation, compute.empty(*x.shape, like=x))
     return x
 
 

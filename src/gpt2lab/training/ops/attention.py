@@ -16,8 +16,10 @@ from gpt2lab.training.ops.compute import PLAIN, Compute
 from gpt2lab.training.ops.products import core
 
 
-def causal_attention(qkv: Tensor, n_head: int, compute: Compute = PLAIN) -> Tensor:
+def causal_attention(qkv: Tensor, n_head: int, compute: Compute = PLAIN, scale: float | None = None) -> Tensor:
     """Attend: ``[batch, time, 3 * n_embd]`` of queries, keys and values side by side -> ``[batch, time, n_embd]``.
+
+    The products of queries and keys are multiplied by ``scale`` (None: 1/√head_dim) before the softmax.
 
     The native core's threads take one head at a time. PyTorch computes everything that is not float32 or not on a CPU,
     or has fewer heads than there are threads. The core's backward pass overwrites ``qkv`` with its gradient, so nothing
@@ -27,25 +29,27 @@ def causal_attention(qkv: Tensor, n_head: int, compute: Compute = PLAIN) -> Tens
     split = qkv.view(batch, time, 3, n_head, width // 3 // n_head)
     suits = qkv.dtype == torch.float32 and qkv.device.type == "cpu" and batch * n_head >= torch.get_num_threads()
     if compute.native and suits and split.is_contiguous():
-        out: Tensor = _Native.apply(split, compute)
+        out: Tensor = _Native.apply(split, scale, compute)
         return out.view(batch, time, width // 3)
     q, k, v = (each.transpose(1, 2) for each in split.unbind(2))  # [batch, n_head, time, head_dim]
-    return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(batch, time, width // 3)
+    mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=scale)
+    return mixed.transpose(1, 2).reshape(batch, time, width // 3)
 
 
 class _Native(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, qkv: Tensor, compute: Compute) -> Tensor:
+    def forward(ctx: Any, qkv: Tensor, scale: float | None, compute: Compute) -> Tensor:
+        ctx.scale = scale
         batch, time, _, n_head, head_dim = qkv.shape
         out = compute.empty(batch, time, n_head, head_dim, like=qkv)
         log_sums = qkv.new_empty(batch, n_head, time)
-        core().attend(qkv.detach(), out, log_sums)
+        core().attend(qkv.detach(), out, log_sums, scale)
         ctx.save_for_backward(qkv, log_sums)
         return out
 
     @staticmethod
-    def backward(ctx: Any, *d_outputs: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *d_outputs: Tensor) -> tuple[Tensor, None, None]:
         qkv, log_sums = ctx.saved_tensors
         d_qkv = qkv.detach()
-        core().attend_backward(d_qkv, log_sums, d_outputs[0].contiguous().detach(), d_qkv)
-        return d_qkv, None
+        core().attend_backward(d_qkv, log_sums, d_outputs[0].contiguous().detach(), d_qkv, ctx.scale)
+        return d_qkv, None, None

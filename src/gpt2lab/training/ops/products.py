@@ -1,7 +1,8 @@
-"""Products of float32 matrices on a CPU, and GELU, by the native core or by PyTorch.
+"""Products of float32 matrices on a CPU, and activations, by the native core or by PyTorch.
 
 PyTorch's library for products is faster on some vendors' CPUs than on others', and slow on GPT-2's vocabulary, whose
-size is not a round number. The choice between the two changes the last bits. This module knows nothing of layers.
+size is not a round number. The choice between the two changes the last bits. PyTorch computes the activations that are
+not the original's. This module knows nothing of layers.
 """
 
 from __future__ import annotations
@@ -48,12 +49,33 @@ def multiply(
     return torch.mm(a, b, out=out) if bias is None else torch.addmm(bias, a, b, out=out)
 
 
-def gelu_gradient(x: Tensor, d: Tensor, compute: Compute) -> Tensor:
-    """Overwrite ``x`` with ``d * gelu'(x)`` and return it; both [m, n], of one type and device. Outside autograd."""
-    if compute.native and all(map(_suits, (x, d))) and x.stride(1) == d.stride(1) == 1:
+def activated(x: Tensor, activation: str, out: Tensor) -> Tensor:
+    """Write the activation of ``x``, one of :data:`~gpt2lab.config.ACTIVATION_NAMES`, to ``out``. Outside autograd."""
+    if activation == "relu":
+        return torch.clamp_min(x, 0, out=out)
+    if activation == "silu":
+        return torch.ops.aten.silu.out(x, out=out)
+    return torch.ops.aten.gelu.out(x, approximate=_approximation(activation), out=out)
+
+
+def activation_gradient(x: Tensor, d: Tensor, activation: str, compute: Compute) -> Tensor:
+    """Overwrite ``x`` with ``d`` times the activation's slope and return it; both [m, n], of one type and device.
+
+    Outside autograd.
+    """
+    if activation == "relu":
+        return torch.ops.aten.threshold_backward.grad_input(d, x, 0, grad_input=x)
+    if activation == "silu":
+        return torch.ops.aten.silu_backward.grad_input(d, x, grad_input=x)
+    fits = compute.native and activation == "gelu_new"
+    if fits and all(map(_suits, (x, d))) and x.stride(1) == d.stride(1) == 1:
         core().gelu_gradient(x.detach(), d.detach(), x.detach())
         return x
-    return torch.ops.aten.gelu_backward.grad_input(d, x, approximate="tanh", grad_input=x)
+    return torch.ops.aten.gelu_backward.grad_input(d, x, approximate=_approximation(activation), grad_input=x)
+
+
+def _approximation(activation: str) -> str:
+    return "tanh" if activation == "gelu_new" else "none"
 
 
 def native_is_faster() -> bool:
