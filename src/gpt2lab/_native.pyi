@@ -42,8 +42,8 @@ class TrainingCore:
     def attend(self, qkv: Any, out: Any, log_sums: Any, scale: float | None = None) -> None:
         """Compute causal attention of ``qkv`` [batch, time, 3, n_head, head_dim].
 
-        Scores are multiplied by ``scale`` (None: 1/√head_dim). Writes ``out`` [batch, time, n_head, head_dim], and ``log_sums``, the logarithms of the softmax's sums, [batch,
-        n_head, time].
+        Scores are multiplied by ``scale`` (None: 1/√head_dim). Writes ``out`` [batch, time, n_head, head_dim], and
+        ``log_sums``, the logarithms of the softmax's sums, [batch, n_head, time].
         """
 
     def attend_backward(self, qkv: Any, log_sums: Any, d_out: Any, d_qkv: Any, scale: float | None = None) -> None:

@@ -75,9 +75,8 @@ def estimate(config: ModelConfig, settings: Settings, world_size: int = 1) -> Me
         at_loss += gradients
         at_end += d_head
     if settings.parallel == "fsdp" and world_size > 1:
-        at_loss += (config.n_vocab + config.n_ctx) * config.n_embd * _FLOAT + _layer_matrices(
-            config
-        ) * _FLOAT  # gathered
+        gathered = (config.n_vocab + config.n_ctx) * config.n_embd + _layer_matrices(config)
+        at_loss += gathered * _FLOAT
     torch = _TORCH + _COMPILER * (world_size > 1 or settings.optimizer in ("sgd", "muon"))
     total = torch + int(_FRAGMENTS * (weights + optimizer + max(at_loss, at_end)))
     return MemoryEstimate(weights, gradients, optimizer, kept, loss, torch, total)
