@@ -68,7 +68,8 @@ def load(
     Weights are read when they are first needed, and their packed form is cached: see ``docs/cache.md``.
 
     Args:
-        name_or_path: a path, a folder under ``./models``, ``"tales"``, or a released size such as ``"124M"``.
+        name_or_path: a path, a folder under ``./models``, ``"tales"``, a released size such as ``"124M"``, or a model
+            on the Hugging Face hub: ``"USER/MODEL"``, ``"USER/MODEL@REVISION"``.
         precision: precision of the weights, for everything: ``"float32"``, ``"bfloat16"``, ``"int8"`` or ``"int4"``.
             Default: int8 for generation, float32 for :meth:`~LanguageModel.logits`, :meth:`~LanguageModel.score` and
             :meth:`~LanguageModel.next_token`.

@@ -15,7 +15,7 @@ from gpt2lab.config import RELEASED_SIZES, ModelConfig
 from gpt2lab.engines.native import NativeEngine
 from gpt2lab.errors import DownloadError, UsageError
 from gpt2lab.evaluating import Run, evaluate
-from gpt2lab.verifying import PUBLISHED, verify
+from gpt2lab.verifying import PUBLISHED, benchmarks, verify
 from gpt2lab.verifying.answers import read_answers
 from gpt2lab.verifying.benchmarks import Benchmark
 from gpt2lab.verifying.checks import Digest, Greedy, Surprisals, Tokens
@@ -107,6 +107,18 @@ def test_a_benchmark_uses_its_first_examples_and_their_error(hub, data, tmp_path
 def test_a_whole_benchmark_has_only_its_own_tolerance(hub, data, tmp_path):
     ((_, outcome),) = verify("124M", answers=lambada(0.5, tmp_path), full=True).outcomes
     assert outcome.passed is False and outcome.values["tolerance"] == 0.01
+
+
+def test_figures_of_one_evaluation_are_measured_once(hub, data, tmp_path, monkeypatch):
+    path = lambada(0.5, tmp_path)
+    content = json.loads(path.read_text())
+    content["models"]["124M"] *= 3
+    path.write_text(json.dumps(content))
+    calls = []
+    measured = benchmarks.evaluate
+    monkeypatch.setattr(benchmarks, "evaluate", lambda *given, **more: calls.append(given) or measured(*given, **more))
+    assert len(verify("124M", answers=path).outcomes) == 3
+    assert len(calls) == 1
 
 
 def test_a_benchmark_without_its_data_is_skipped_with_the_reason(hub, monkeypatch, tmp_path):

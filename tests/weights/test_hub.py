@@ -199,6 +199,7 @@ def test_a_model_of_another_kind_is_refused_before_its_weights_are_fetched(hub, 
     ("found", "says"),
     [
         ({"adapter_config.json": b"{}", "adapter_model.safetensors": b"x"}, "PEFT adapter"),
+        ({"adapter_config.json": b"{}", "config.json": b"{}", "model.safetensors": b"x"}, "PEFT adapter"),
         ({"model-q8_0.gguf": b"x"}, "model-q8_0.gguf"),
         (
             {"config.json": b"{}", "tf_model.h5": b"x"},

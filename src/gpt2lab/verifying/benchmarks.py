@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from gpt2lab.errors import DownloadError, UsageError
-from gpt2lab.evaluating import Run, evaluate
+from gpt2lab.evaluating import Evaluation, Run, evaluate
 from gpt2lab.verifying.subject import Outcome, Subject, finite, skipped
 
 ERRORS = 4
@@ -32,12 +32,9 @@ class Benchmark:
     def check(self, subject: Subject) -> Outcome:
         """Evaluate the task, fetching its data set first if necessary."""
         limit = None if subject.full else self.examples
-        run = Run(subject.model.exact_engine, subject.tokenizer, limit)
-        try:
-            texts = (self.text,) if self.text else ()
-            found = evaluate(self.task, run, stride=self.stride, texts=texts, say=subject.say)
-        except DownloadError as error:
-            return skipped(f"{self.value:g}", str(error))
+        found = self._evaluated(subject, limit)
+        if isinstance(found, DownloadError):
+            return skipped(f"{self.value:g}", str(found).partition("; get ")[0])
         figures = {(each.protocol, each.metric): each for each in found.figures}
         figure = figures.get((self.protocol, self.metric))
         if figure is None:
@@ -55,3 +52,19 @@ class Benchmark:
         }
         passed = abs(figure.value - self.value) <= tolerance
         return Outcome(f"{self.value:.4f}", f"{figure.value:.4f}", passed, f"± {tolerance:.2g}", values)
+
+    def _evaluated(self, subject: Subject, limit: int | None) -> Evaluation | DownloadError:
+        """Evaluate the task, or return what came of it before."""
+        key = (self.task, self.text, self.stride, limit)
+        if key not in subject.evaluations:
+            run = Run(subject.model.exact_engine, subject.tokenizer, limit)
+            try:
+                texts = (self.text,) if self.text else ()
+                found: Evaluation | DownloadError = evaluate(
+                    self.task, run, stride=self.stride, texts=texts, say=subject.say
+                )
+            except DownloadError as error:
+                found = error
+            subject.evaluations[key] = found
+        evaluated: Evaluation | DownloadError = subject.evaluations[key]
+        return evaluated

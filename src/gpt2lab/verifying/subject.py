@@ -27,6 +27,8 @@ class Subject:
     """Whether benchmarks use their whole data sets."""
     say: Callable[[str], None] = lambda line: None
     """Receives a line for each file that is fetched."""
+    evaluations: dict[Any, Any] = field(default_factory=dict, compare=False)
+    """What was evaluated so far, because several figures come from one evaluation."""
 
     @property
     def tokenizer(self) -> Tokenizer:

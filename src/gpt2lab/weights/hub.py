@@ -20,6 +20,8 @@ from gpt2lab.errors import CheckpointError, DownloadError, Gpt2LabError, first_l
 from gpt2lab.system.hashing import sha256_of
 from gpt2lab.weights.checkpoint import parse_json, read_bytes
 from gpt2lab.weights.formats import open_path
+from gpt2lab.weights.huggingface_weights import WEIGHT_FILES
+from gpt2lab.weights.tokenizer_copy import GENERATION, TOKENIZER_FILES
 
 HUB_REPOSITORIES = {
     "124M": "openai-community/gpt2",
@@ -33,24 +35,17 @@ _WITHOUT_OWNER = {"distilgpt2": "distilbert/distilgpt2"}
 """Names that the hub knows without an owner; all others need one, so that a misspelt name asks no server."""
 
 _CONFIG = "config.json"
-_WEIGHTS = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
-"""The kinds of weights, in the order in which they are looked for; an index names further files."""
+_EXTRAS = (*TOKENIZER_FILES, GENERATION)
 
-_TOKENIZERS = ("tokenizer.json", "vocab.json", "merges.txt", "vocab.txt", "spiece.model", "encoder.json", "vocab.bpe")
-_EXTRAS = (
-    *_TOKENIZERS,
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "generation_config.json",
-    "chat_template.jinja",
-    "adapter_config.json",  # tells a whole model from one with an adapter beside it
+_TOKENIZERS = (
+    "tokenizer.json",
+    "merges.txt",
+    "vocab.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tokenizer.model",
 )
+"""Files that hold a tokenizer, or its last part."""
 
 _PART = r"[A-Za-z0-9_](?:[\w.-]*\w)?"
 _NAME = re.compile(rf"(?P<repository>{_PART}(?:/{_PART})?)(?:@(?P<revision>[\w.][\w./-]*))?", re.ASCII)
@@ -115,7 +110,7 @@ def _in_cache(cache: Path, model: HubModel) -> Path | None:
 
 
 def _has_weights(folder: Path) -> bool:
-    name = next((name for name in _WEIGHTS if (folder / name).is_file()), None)
+    name = next((name for name in WEIGHT_FILES if (folder / name).is_file()), None)
     if name is None or (".bin" in name and find_spec("torch") is None):
         return False
     return all((folder / shard).is_file() for shard in _shards(folder / name))
@@ -204,8 +199,8 @@ def _listing(model: HubModel) -> tuple[str | None, Mapping[str, str | None]]:
 
 def _kind_of_weights(model: HubModel, files: Collection[str]) -> str:
     """Return the name of the weights to fetch. Raises :class:`CheckpointError` if there are none that can be used."""
-    weights = next((name for name in _WEIGHTS if name in files), None)
-    if weights is None or _CONFIG not in files:
+    weights = next((name for name in WEIGHT_FILES if name in files), None)
+    if weights is None or _CONFIG not in files or "adapter_config.json" in files:
         raise CheckpointError(f"{model.repository} on the Hugging Face hub {_otherwise(files)}")
     if ".bin" in weights and find_spec("torch") is None:
         raise CheckpointError(
@@ -218,10 +213,10 @@ def _kind_of_weights(model: HubModel, files: Collection[str]) -> str:
 def _otherwise(files: Collection[str]) -> str:
     """Describe a repository without a checkpoint that can be fetched, and say what to do."""
     if "adapter_config.json" in files:
-        return "holds a PEFT adapter, not a whole model: merge it into its base model with peft, and give that folder"
+        return "holds a PEFT adapter: merge it into its base model with peft (merge_and_unload), and give that folder"
     if gguf := sorted(name for name in files if name.endswith(".gguf")):
         return f"has GGUF files: download one, such as {gguf[0]}, and give its path"
-    missing = _CONFIG if _CONFIG not in files else f"weights ({_WEIGHTS[0]} or {_WEIGHTS[2]})"
+    missing = _CONFIG if _CONFIG not in files else f"weights ({WEIGHT_FILES[0]} or {WEIGHT_FILES[2]})"
     others = sorted(name for name in files if name.endswith((".h5", ".onnx", ".msgpack", ".ot", ".ckpt")))
     return f"has no {missing}" + (f"; its {others[0]} is in a format that gpt2lab does not read" if others else "")
 

@@ -20,7 +20,8 @@ from gpt2lab.weights.torch_file import load_torch, stored_tensor
 SINGLE, INT8 = "model.safetensors", "weights-int8.safetensors"
 _SHARDED = "model.safetensors.index.json"
 _TORCH_SINGLE, _TORCH_SHARDED = "pytorch_model.bin", "pytorch_model.bin.index.json"
-_NAMES = (SINGLE, _SHARDED, _TORCH_SINGLE, _TORCH_SHARDED)  # in the order of transformers
+WEIGHT_FILES = (SINGLE, _SHARDED, _TORCH_SINGLE, _TORCH_SHARDED)
+"""The names of a folder's weights, in the order of transformers; an index names further files."""
 _MAX_SHARDS = 1000
 _PREFIXES = ("module.", "_orig_mod.", "transformer.")
 """Starts of names before the canonical one: DistributedDataParallel's, torch.compile's, the language model's."""
@@ -31,12 +32,12 @@ Stored: TypeAlias = dict[str, tuple[StoredTensor, str]]
 
 def has_weights(folder: Path) -> bool:
     """Return whether a folder with ``config.json`` has weights under one of the names that are looked for."""
-    return any((folder / name).is_file() for name in (*_NAMES, INT8))
+    return any((folder / name).is_file() for name in (*WEIGHT_FILES, INT8))
 
 
 def read_weights(folder: Path, chosen: Path | None) -> tuple[Stored, tuple[Path, ...]]:
     """Return canonical name → tensor and precision, and the files: the chosen one, or the first kind in the folder."""
-    path = chosen or next((folder / name for name in _NAMES if (folder / name).is_file()), None)
+    path = chosen or next((folder / name for name in WEIGHT_FILES if (folder / name).is_file()), None)
     if path is None:
         raise CheckpointError(f"{folder}: has a config.json but no weights ({SINGLE})")
     is_index = path.name.endswith(".index.json")
