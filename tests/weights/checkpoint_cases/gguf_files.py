@@ -10,6 +10,7 @@ import numpy as np
 
 import needs
 from checkpoint_cases.registry import Written, logits_of, read, refused, tiny
+from gpt2lab.weights import convert, open_checkpoint
 
 CONVERTER, QUANTIZER = "llama.cpp's `convert_hf_to_gguf.py`", "llama.cpp's `llama-quantize`"
 MATRICES = ("attn_qkv", "attn_output", "ffn_up", "ffn_down")
@@ -162,6 +163,111 @@ def cerebras(folder: Path) -> Written:
     path = converted(folder / "m.gguf", model, change=lambda writer: writer.add_name("Cerebras GPT 111M"))
     says = ("general.name is 'Cerebras GPT 111M', a model that has the exact GELU; the file does not record it",)
     return Written(path, logits_of(model), says=says)
+
+
+@read("`.gguf` with an `output.weight` of its own", writer=CONVERTER, note="it is the output matrix")
+def head(folder: Path) -> Written:
+    return file_of(folder, {"token_embd": "F16"}, model=wide(tie_word_embeddings=False))
+
+
+@read("`.gguf` with an `output.weight` in another type", writer=QUANTIZER, note="each matrix as it is stored")
+def other_rounding(folder: Path) -> Written:
+    model = wide(tie_word_embeddings=False)
+    model.lm_head.weight.data.copy_(model.transformer.wte.weight.data)
+    types = {"token_embd": "Q4_0", "output": "Q8_0", **dict.fromkeys(MATRICES, "Q4_0")}
+    return file_of(folder, types, model=model)
+
+
+@read("`.gguf` with another width of the MLP and another epsilon", writer="gguf", note="as llama.cpp computes it")
+def shape(folder: Path) -> Written:
+    return file_of(folder, {}, model=wide(n_inner=320, layer_norm_epsilon=1e-6))
+
+
+@read(
+    "`.gguf` with an activation and scales of attention", writer="gpt2lab", note="as recorded; llama.cpp ignores them"
+)
+def switches(folder: Path) -> Written:
+    more = {"scale_attn_by_inverse_layer_idx": True, "scale_attn_weights": False, "n_layer": 2}
+    model = wide(activation_function="gelu", **more)
+    model.save_pretrained(folder / "hf")
+    convert(open_checkpoint(folder / "hf"), folder / "m.gguf")
+    return Written(folder / "m.gguf", logits_of(model))
+
+
+# ---- tokenizers -----------------------------------------------------------------------------------------------------
+
+
+def with_tokenizer(folder: Path, before: bool = False) -> Any:
+    """Let transformers save a byte-level tokenizer with added tokens; return it."""
+    transformers, tokenizers = needs.package("transformers"), needs.package("tokenizers")
+    alphabet = sorted(tokenizers.pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: id for id, token in enumerate([*alphabet, "Ġw", "or", "<|endoftext|>"])}
+    bpe = tokenizers.Tokenizer(tokenizers.models.BPE(vocabulary, [("Ġ", "w"), ("o", "r")]))
+    bpe.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = tokenizers.decoders.ByteLevel()
+    if before:
+        ids = [("<|endoftext|>", vocabulary["<|endoftext|>"])]
+        bpe.post_processor = tokenizers.processors.TemplateProcessing(
+            single="<|endoftext|> $A", pair="<|endoftext|> $A <|endoftext|> $B:1", special_tokens=ids
+        )
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_object=bpe, bos_token="<|endoftext|>", eos_token="<|end|>", unk_token="<|endoftext|>"
+    )
+    tokenizer.add_tokens(["tool_call"])
+    tokenizer.chat_template = "{{ messages }}"
+    tokenizer.save_pretrained(folder)
+    return tokenizer
+
+
+def add_tokenizer(writer: Any, tokenizer: Any, folder: Path, n_vocab: int) -> None:
+    """Add a tokenizer as llama.cpp's converter does: ``_set_vocab_gpt2`` in its ``base.py``."""
+    kind, added = gguf().TokenType, tokenizer.added_tokens_decoder
+    tokens, types = [f"[PAD{id}]" for id in range(n_vocab)], [kind.UNUSED] * n_vocab
+    for token, id in tokenizer.get_vocab().items():
+        tokens[id], types[id] = token, kind.NORMAL
+        if id in added:
+            types[id] = kind.CONTROL if added[id].special else kind.USER_DEFINED
+    for key in list(writer.kv_data[0]):
+        if key.startswith("tokenizer."):
+            del writer.kv_data[0][key]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list(tokens)
+    writer.add_token_types(types)
+    gguf().SpecialVocab(folder, load_merges=True).add_to_gguf(writer, quiet=True)
+
+
+def tokenized(folder: Path, before: bool = False) -> Written:
+    tokenizer = with_tokenizer(folder / "hf", before)
+    model = tiny(vocab_size=len(tokenizer) + 5, eos_token_id=tokenizer.eos_token_id)
+    model.config.to_json_file(folder / "hf" / "config.json")
+    path = converted(
+        folder / "m.gguf",
+        model,
+        change=lambda writer: add_tokenizer(writer, tokenizer, folder / "hf", model.config.vocab_size),
+    )
+    ids = {text: tokenizer(text).input_ids for text in ("A word", "or tool_call", "tool_calls, ünï 日本", " w\n\n x")}
+    return Written(path, logits_of(model), ids)
+
+
+@read("`.gguf` with a tokenizer, added tokens and a chat template", writer=CONVERTER, note="types of tokens are kept")
+def added_tokens(folder: Path) -> Written:
+    return tokenized(folder)
+
+
+@read("`.gguf` with `add_bos_token`", writer=CONVERTER, note="every prompt begins with that token")
+def bos(folder: Path) -> Written:
+    return tokenized(folder, before=True)
+
+
+@read("`.gguf` with a SentencePiece tokenizer", writer=CONVERTER, note="by token ids, with a line that says so")
+def sentencepiece(folder: Path) -> Written:
+    def change(writer: Any) -> None:
+        writer.kv_data[0].pop("tokenizer.ggml.model")
+        writer.add_tokenizer_model("llama")
+
+    model = tiny()
+    return Written(converted(folder / "m.gguf", model, change=change), logits_of(model))
 
 
 # ---- refused --------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ import importlib
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ import gpt2lab
 import needs
 from gpt2lab.cli.main import cli
 from gpt2lab.errors import UsageError
+from gpt2lab.weights import open_checkpoint
 
 PROMPT = [5, 1, 4, 1, 3, 2, 6, 0]
 """Ids whose logits are compared."""
@@ -144,21 +145,38 @@ def flags(written: Written) -> list[str]:
 
 
 def judge_read(written: Written) -> None:
-    """Check logits in both engines, ids, ``info``, and that a converted copy computes the same."""
+    """Check logits in both engines, ids, ``info``, and that converted copies give the same."""
     check_logits(written.path, written.logits, written.options)
-    model = gpt2lab.load(written.path, **written.options)
-    for text, ids in written.ids.items():
-        assert model.tokenizer is not None and model.tokenizer.encode(text) == ids, text
+    model = check_ids(written.path, written)
     with logged() as lines:
         info = run("info", written.path, *flags(written))
     assert info.exit_code == 0, info.stderr
     assert len(lines) == len(written.says), lines
     for line, words in zip(lines, written.says, strict=True):
         assert words in line
-    copy = written.path.parent / "a copy"
-    conversion = run("convert", written.path, copy, "--precision", "float32", *flags(written))
-    assert conversion.exit_code == 0, conversion.stderr
-    check_logits(copy, written.logits, {})
+    for name in copies(written):
+        copy = written.path.parent / name
+        conversion = run("convert", written.path, copy, "--precision", "float32", *flags(written))
+        assert conversion.exit_code == 0, conversion.stderr
+        check_logits(copy, written.logits, {})
+        assert check_ids(copy, replace(written, options={})).eos == model.eos
+
+
+def copies(written: Written) -> list[str]:
+    """Return the names of copies in formats that can hold the tokenizer."""
+    checkpoint = open_checkpoint(written.path, **written.options)
+    other = checkpoint.other_tokenizer
+    if other is None or other.json is not None:
+        return ["a copy", "a copy.gguf"]
+    return ["a copy"] if checkpoint.tokenizer_sources else []
+
+
+def check_ids(path: Path, written: Written) -> Any:
+    """Check token ids; return the model."""
+    model = gpt2lab.load(path, **written.options)
+    for text, ids in written.ids.items():
+        assert model.tokenizer is not None and model.tokenizer.encode(text) == ids, text
+    return model
 
 
 @contextmanager
