@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import shutil
@@ -48,8 +49,8 @@ class Tensors(dict):
         return np.frombuffer(super().__getitem__(name).read_bytes(), np.uint8).astype(np.float32)
 
 
-def checkpoint(path: Path) -> Checkpoint:
-    return Checkpoint(CONFIG, Tensors(path), None, "made", "float32", path, (path,))
+def checkpoint(path: Path, config: ModelConfig = CONFIG) -> Checkpoint:
+    return Checkpoint(config, Tensors(path), None, "made", "float32", path, (path,))
 
 
 @pytest.fixture
@@ -95,6 +96,26 @@ def test_each_precision_is_packed_for_itself(model: Path) -> None:
     assert not is_cached(model, "int4")
     assert is_cached(model, "int4")
     assert cached_precisions(checkpoint(model)) == ["int8", "int4"]
+
+
+@pytest.mark.parametrize(
+    ("switch", "shared"),
+    [
+        ({"n_inner": 5}, False),
+        ({"tie_word_embeddings": False}, False),
+        ({"activation": "gelu", "scale_attn_weights": False, "layer_norm_epsilon": 1e-6}, True),
+    ],
+)
+def test_models_share_an_entry_if_no_weight_lies_elsewhere(model: Path, cache: Path, switch, shared: bool) -> None:
+    load(model)
+    core = Core()
+    load_weights(core, checkpoint(model, dataclasses.replace(CONFIG, **switch)), "int8")
+    assert (core.packings == 0) == shared
+    assert (
+        len(packed_entries.entries(cache)) == 1
+    )  # a model's older entry is replaced, and each has a name that is known
+    packed_entries.clear(cache)
+    assert not list(cache.iterdir())
 
 
 def test_a_changed_checkpoint_is_packed_anew(model: Path) -> None:

@@ -23,6 +23,12 @@ from gpt2lab.weights.checkpoint import READERS, Checkpoint, Tensor
 LEAST_SIZE = 8 << 20
 """Bytes of packed weights below which packing takes no longer than a look-up in the cache."""
 
+_PLACING_NOTHING = (
+    *("activation", "layer_norm_epsilon", "scale_attn_weights", "scale_attn_by_inverse_layer_idx"),
+    "reorder_and_upcast_attn",
+)
+"""The switches of a model that change neither a weight nor its place, so that models may share an entry."""
+
 
 class Core(Protocol):
     """The part of :class:`gpt2lab._native.Engine` that loads weights."""
@@ -113,7 +119,8 @@ def _key(folder: Path, stamp: digests.Stamp, checkpoint: Checkpoint, precision: 
 
 
 def _key_of(digest: str, checkpoint: Checkpoint, precision: str) -> packed_cache.Key:
-    return packed_cache.Key(digest, precision, _native.PACKED_LAYOUT, READERS, checkpoint.config.to_hparams())
+    placing = {name: int(v) for name, v in checkpoint.config.to_hparams().items() if name not in _PLACING_NOTHING}
+    return packed_cache.Key(digest, precision, _native.PACKED_LAYOUT, READERS, placing)
 
 
 @contextmanager
