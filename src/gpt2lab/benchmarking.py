@@ -13,7 +13,7 @@ import statistics
 import time
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -101,10 +101,12 @@ def _measure(model: LanguageModel, workloads: Sequence[Workload], rounds: int) -
 def bytes_per_step(config: ModelConfig, precision: str, context: int, batch: int = 1) -> int:
     """Return the bytes that one decode step of ``batch`` sequences with ``context`` tokens each must read.
 
-    These are all weights except the position embeddings, and the KV cache: float32 with float32 weights, else float16.
+    These are all weights except embeddings that make no logits, and the KV cache: float32 with float32 weights, else
+    float16.
     """
     kv = config.kv_cache_bytes(context, 4 if precision == "float32" else 2)
-    return weight_bytes(config, precision) - 4 * config.n_ctx * config.n_embd + batch * kv
+    read = weight_bytes(replace(config, tie_word_embeddings=True), precision)  # without a second matrix of this shape
+    return read - 4 * config.n_ctx * config.n_embd + batch * kv
 
 
 def random_checkpoint(size: str) -> Checkpoint:

@@ -37,3 +37,16 @@ def test_programs_get_the_group_of_each_precision(gpt2lab) -> None:
 
 def test_precisions_that_depend_on_a_matrix_unit_exist() -> None:
     assert set(MATRIX_UNIT_PRECISIONS) < set(PRECISIONS)
+
+
+def test_switches_follow_the_shape(gpt2lab, tmp_path):
+    import family
+
+    family.save("all", tmp_path / "all")
+    result = gpt2lab("info", tmp_path / "all")
+    assert result.exit_code == 0, result.stderr
+    (line,) = [line for line in result.stdout.splitlines() if line.startswith("shape")]
+    assert line.endswith(
+        "n_layer 3 activation gelu n_inner 70 layer_norm_epsilon 1e-06 scale_attn_by_inverse_layer_idx True "
+        "reorder_and_upcast_attn True tie_word_embeddings False"
+    )

@@ -133,6 +133,19 @@ def test_a_card_tells_what_a_model_is(api, tales):
     assert ModelConfig.from_hparams(facts) == tales.config and facts["n_parameters"] == tales.config.n_params
     assert facts["precision"] == tales.precision and facts["end_of_text"] == 50256
     assert facts["contract"] == CONTRACT
+    assert facts["switches"] == {}
+
+
+def test_a_card_tells_which_switches_a_model_has(start, tmp_path):
+    import family
+
+    family.save("all", tmp_path / "all", vocab_size=50257)
+    server = start(models=[("all", gpt2lab.load(tmp_path / "all", threads=1))])
+    (card,) = server.http.get("/v1/models").json()["data"]
+    assert card["gpt2lab"]["switches"] == {
+        "activation": "gelu", "n_inner": 70, "layer_norm_epsilon": 1e-6, "tie_word_embeddings": False,
+        "scale_attn_by_inverse_layer_idx": True, "reorder_and_upcast_attn": True,
+    }  # fmt: skip
 
 
 def test_a_fingerprint_is_the_same_on_every_processor_of_a_group(tales, monkeypatch):

@@ -40,7 +40,7 @@ def command(model: str, activation: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(facts))
         return
-    shape = " ".join(f"{name} {facts[name]}" for name in ("n_vocab", "n_ctx", "n_embd", "n_head", "n_layer"))
+    shape = " ".join(f"{name} {value}" for name, value in checkpoint.config.to_hparams().items())
     lines = {
         "model": facts["path"],
         "format": f"{facts['format']}, {facts['precision']}",

@@ -61,7 +61,8 @@ class ServedModel:
             "fingerprint": self.fingerprint,
             "contract": CONTRACT,
             "precision": self.model.precision,
-            **config.to_hparams(),
+            **{name: value for name, value in config.to_hparams().items() if name not in config.switches},
+            "switches": config.switches,
             "n_parameters": config.n_params,
             "end_of_text": self.tokenizer.end_of_text,
         }

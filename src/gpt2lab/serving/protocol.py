@@ -264,6 +264,9 @@ class ModelFacts(_Told):
     n_layer: int
     n_head: int
     n_embd: int
+    switches: dict[str, bool | int | float | str] = Field(
+        description="The hyperparameters in which the model differs from the original GPT-2; empty if in none."
+    )
     n_parameters: int
     end_of_text: int | None = Field(description="The token that ends a text.")
 
