@@ -221,6 +221,29 @@ def test_another_tokenizer_is_named_and_leaves_the_model_to_token_ids(written, c
     assert re.search(rf"its tokenizer is {found} \(tokenizer\.ggml\.pre\); give the model's Hugging Face", caplog.text)
 
 
+@pytest.mark.parametrize("key", ["tokenizer.ggml.add_space_prefix", "tokenizer.ggml.normalizer.lowercase"])
+def test_a_tokenizer_that_changes_texts_is_another_one(written, key):
+    _, path = written(tokenizer_files=OWN)
+    read = open_checkpoint(rewrite(path, lambda metadata, tensors: metadata.update({key: True})))
+    assert read.other_tokenizer.why == f"{read.path}: {key} is True"
+
+
+def test_a_padded_vocabulary_of_gpt2_is_gpt2s(written):
+    config = ModelConfig(n_vocab=50304, n_ctx=4, n_embd=4, n_head=1, n_layer=1)
+    _, path = written(config=config)
+    assert open_checkpoint(path).tokenizer_files is None
+
+
+def test_a_claimed_billion_tokens_takes_no_memory(written):
+    _, path = written(tokenizer_files=OWN)
+    data = path.read_bytes()
+    key = b"tokenizer.ggml.tokens" + struct.pack("<II", 9, 8)
+    at = data.index(key) + len(key)
+    path.write_bytes(data[:at] + struct.pack("<Q", 1 << 30) + data[at + 8 :])
+    with pytest.raises(CheckpointError, match="longer than the file"):
+        open_checkpoint(path)
+
+
 def test_a_file_that_names_no_splitting_has_gpt2s(written):
     _, path = written(tokenizer_files=OWN)
     read = open_checkpoint(rewrite(path, lambda metadata, tensors: metadata.pop("tokenizer.ggml.pre")))

@@ -232,7 +232,7 @@ def _place(file: MappedFile, infos: dict[str, GgufTensor], header: int, alignmen
     if len(file) > _aligned(end, alignment):
         raise _misplaced(file, f"{len(file) - end} bytes follow the last tensor")
     for name, first, last in paddings:  # all writers fill it with zeros
-        if any(file.data[first:last]):
+        if first < last and np.frombuffer(file.data[first:last], np.uint8).any():
             raise _misplaced(file, f"the padding after {name} is not zero")
     return tensors
 

@@ -29,6 +29,7 @@ GPT2_STRINGS = {50257: (758791, _TOKENS_SHA256), 50000: (806304, _MERGES_SHA256)
 STOP_KEYS = tuple(f"tokenizer.ggml.{role}_token_id" for role in ("eos", "eot", "eom"))
 """Keys of the ids at which llama.cpp stops: the ends of a text, of a turn, and of a message."""
 
+_NONE = (None, "none", "no_vocab")
 _SPLIT_AS_GPT2 = frozenset({None, "gpt-2", "phi-2", "mpt", "olmo", "jais", "gigachat", "modern-bert"})
 """Names under which llama.cpp splits text with GPT-2's pattern; files from before April 2024 name none."""
 
@@ -48,32 +49,58 @@ class TokenType(IntEnum):
     BYTE = 6
 
 
+_NOT_GPT2S = tuple(
+    f"tokenizer.ggml.{name}"
+    for name in ("add_space_prefix", "remove_extra_whitespaces", "normalizer.lowercase", "normalizer.strip_accents")
+)
+"""Keys that change a text before it is split."""
+
+
 def read_gguf_tokenizer(
     file: GgufFile, config: ModelConfig
 ) -> tuple[TokenizerFiles | None, SpecialTokens, OtherTokenizer | None]:
     """Return the file's tokenizer, parsed only if it is not GPT-2's own."""
-    path, metadata = file.file.path, file.metadata
-    model, rule = metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.pre")
-    whole = metadata.get(TOKENIZER_JSON_KEY)
-    other = None
-    if model in (None, "none", "no_vocab"):
-        if isinstance(whole, str):
-            other = OtherTokenizer(f"{path}: its tokenizer is {TOKENIZER_JSON_KEY}", whole)
+    other = _other_tokenizer(file)
+    if other is not None or file.metadata.get("tokenizer.ggml.model") in _NONE:
         return None, _special_tokens(file, config, ()), other
-    if model != "gpt2" or rule not in _SPLIT_AS_GPT2:
-        why = f"{path}: its tokenizer is {model!r} (tokenizer.ggml.model), which splits {rule!r} (tokenizer.ggml.pre)"
-        other = OtherTokenizer(why, whole if isinstance(whole, str) else None, "give the model's Hugging Face folder")
-        return None, _special_tokens(file, config, ()), other
-    types = _token_types(file, config.n_vocab)
+    tokens = file.metadata.get("tokenizer.ggml.tokens")
+    n_tokens = tokens.length if isinstance(tokens, GgufArray) else config.n_vocab
+    types = _token_types(file, n_tokens)
     marked = np.flatnonzero((types != TokenType.NORMAL) & (types != TokenType.BYTE)).tolist()
     if _has_gpt2s(file):
         names = {END_OF_TEXT: END_OF_TEXT_MARKER}
         if marked not in ([], [END_OF_TEXT]):
             names = dict(enumerate(file.strings("tokenizer.ggml.tokens")))
         return None, _special_tokens(file, config, _added_tokens(names, types, marked)), None
-    tokens = metadata.get("tokenizer.ggml.tokens")
-    if isinstance(tokens, GgufArray) and tokens.length != config.n_vocab:
-        raise CheckpointError(f"{path}: its tokenizer has {tokens.length} tokens, its model {config.n_vocab}")
+    if n_tokens != config.n_vocab:
+        raise CheckpointError(f"{file.file.path}: its tokenizer has {n_tokens} tokens, its model {config.n_vocab}")
+    return _own_tokenizer(file, config, types, marked)
+
+
+def _other_tokenizer(file: GgufFile) -> OtherTokenizer | None:
+    """Return the file's tokenizer if it is not byte-level BPE like GPT-2's."""
+    path, metadata = file.file.path, file.metadata
+    model, rule = metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.pre")
+    whole = metadata.get(TOKENIZER_JSON_KEY)
+    description = whole if isinstance(whole, str) else None
+    if model in _NONE:
+        why = f"{path}: its tokenizer is {TOKENIZER_JSON_KEY}"
+        return OtherTokenizer(why, description) if description is not None else None
+    if model != "gpt2" or rule not in _SPLIT_AS_GPT2:
+        why = f"its tokenizer is {model!r} (tokenizer.ggml.model), which splits {rule!r} (tokenizer.ggml.pre)"
+    elif changes := [key for key in _NOT_GPT2S if metadata.get(key, False) is not False]:
+        why = f"{changes[0]} is {metadata[changes[0]]!r}"
+    else:
+        return None
+    return OtherTokenizer(f"{path}: {why}", description, "give the model's Hugging Face folder")
+
+
+def _own_tokenizer(
+    file: GgufFile, config: ModelConfig, types: NDArray[np.int32], marked: Sequence[int]
+) -> tuple[TokenizerFiles | None, SpecialTokens, None]:
+    from gpt2lab.weights.vocabulary import check_merge_lines, unless_gpt2s  # readers of GPT-2's own start without it
+
+    path = file.file.path
     named = {
         id: token
         for id, token in enumerate(file.strings("tokenizer.ggml.tokens"))
@@ -82,10 +109,8 @@ def read_gguf_tokenizer(
     encoder = {token: id for id, token in named.items()}
     if len(encoder) != len(named):
         raise CheckpointError(f"{path}: a token occurs twice in its tokenizer")
-    from gpt2lab.weights.vocabulary import check_merge_lines  # readers of GPT-2's own start without it
-
     files = TokenizerFiles(encoder, check_merge_lines(path, file.strings("tokenizer.ggml.merges")))
-    return files, _special_tokens(file, config, _added_tokens(named, types, marked)), None
+    return unless_gpt2s(files), _special_tokens(file, config, _added_tokens(named, types, marked)), None
 
 
 def _has_gpt2s(file: GgufFile) -> bool:
@@ -95,13 +120,13 @@ def _has_gpt2s(file: GgufFile) -> bool:
     return (tokens.sha256, merges.sha256) == (_TOKENS_SHA256, _MERGES_SHA256)
 
 
-def _token_types(file: GgufFile, n_vocab: int) -> NDArray[np.int32]:
+def _token_types(file: GgufFile, n_tokens: int) -> NDArray[np.int32]:
     array = file.metadata.get("tokenizer.ggml.token_type")
     if array is None:
-        return np.full(n_vocab, TokenType.NORMAL, np.int32)
-    if not isinstance(array, GgufArray) or array.type != 5 or array.length != n_vocab:
-        raise CheckpointError(f"{file.file.path}: tokenizer.ggml.token_type must be {n_vocab} int32 numbers")
-    types = file.file.array(array.start, "<i4", (n_vocab,))
+        return np.broadcast_to(np.int32(TokenType.NORMAL), (n_tokens,))
+    if not isinstance(array, GgufArray) or array.type != 5 or array.length != n_tokens:
+        raise CheckpointError(f"{file.file.path}: tokenizer.ggml.token_type must be {n_tokens} int32 numbers")
+    types = file.file.array(array.start, "<i4", (n_tokens,))
     wrong = np.flatnonzero((types < min(TokenType)) | (types > max(TokenType)))
     if len(wrong):
         raise CheckpointError(f"{file.file.path}: the type of token {wrong[0]} is {types[wrong[0]]}, which is unknown")
