@@ -7,7 +7,7 @@ import pytest
 import needs
 from gpt2lab.config import ModelConfig
 from gpt2lab.errors import CheckpointError
-from gpt2lab.weights import TokenizerFiles, open_checkpoint
+from gpt2lab.weights import TokenizerFiles, convert, open_checkpoint
 from gpt2lab.weights.checkpoint import tokenizer_of
 from gpt2lab.weights.gguf_file import packed_strings, read_gguf_file, write_gguf_file
 from gpt2lab.weights.gguf_writing import write_gguf
@@ -154,13 +154,13 @@ def test_own_tokenizer_comes_back(written):
     ("changes", "message"),
     [
         ({"general.architecture": "llama"}, "architecture 'llama'"),
-        ({"gpt2.attention.layer_norm_epsilon": 0.0}, "layer_norm_epsilon"),
+        ({"gpt2.attention.layer_norm_epsilon": 0.0}, r"got 0\.0 \(gpt2\.attention\.layer_norm_epsilon\)"),
         ({"gpt2.feed_forward_length": 100}, "c_fc.weight has shape"),
         ({"gpt2.activation_function": "quick_gelu"}, "gpt2.activation_function is 'quick_gelu', only gelu_new"),
         ({"gpt2.attention.scale": 0.125}, r"gpt2\.attention\.scale is 0\.125, only 0\.25"),
         ({"gpt2.block_count": 10**9}, "too few"),
         ({"gpt2.attention.head_count": 7}, "multiple"),
-        ({"gpt2.context_length": "seven"}, "n_ctx"),
+        ({"gpt2.context_length": "seven"}, r"n_ctx .* got 'seven' \(gpt2\.context_length\)"),
         ({"tokenizer.ggml.tokens": ["a"]}, "1 tokens"),
         ({"tokenizer.ggml.tokens": ["a"] * 23}, "occurs twice"),
         ({"tokenizer.ggml.merges": ["ab"]}, "two tokens"),
@@ -219,6 +219,22 @@ def test_another_tokenizer_is_named_and_leaves_the_model_to_token_ids(written, c
     read = open_checkpoint(rewrite(path, lambda metadata, tensors: metadata.update(changes)))
     assert tokenizer_of(read) is None
     assert re.search(rf"its tokenizer is {found} \(tokenizer\.ggml\.pre\); give the model's Hugging Face", caplog.text)
+
+
+def test_a_file_without_an_epsilon_is_refused_as_in_llama_cpp(written):
+    _, path = written()
+    changed = rewrite(path, lambda metadata, tensors: metadata.pop("gpt2.attention.layer_norm_epsilon"))
+    with pytest.raises(CheckpointError, match=r"got None \(gpt2\.attention\.layer_norm_epsilon\)"):
+        open_checkpoint(changed)
+
+
+@pytest.mark.parametrize("text", ["{", "{}", "[1]", '{"model": {"vocab": 3}}', '{"model": {"vocab": [[1, 2, 3]]}}'])
+def test_a_malformed_tokenizer_json_is_refused_by_convert(written, tmp_path, text):
+    _, path = written()
+    changes = {"tokenizer.ggml.model": "none", "tokenizer.huggingface.json": text}
+    changed = rewrite(path, lambda metadata, tensors: metadata.update(changes))
+    with pytest.raises(CheckpointError, match=r"the text of its tokenizer\.json is malformed"):
+        convert(open_checkpoint(changed), tmp_path / "hf")
 
 
 @pytest.mark.parametrize("key", ["tokenizer.ggml.add_space_prefix", "tokenizer.ggml.normalizer.lowercase"])

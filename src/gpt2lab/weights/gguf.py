@@ -16,13 +16,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpt2lab.config import ACTIVATIONS, ModelConfig
-from gpt2lab.errors import CheckpointError
+from gpt2lab.errors import CheckpointError, ConfigError
 from gpt2lab.weights.checkpoint import (
     Checkpoint,
     StoredTensor,
     Tensor,
     check_tensors,
-    config_from,
 )
 from gpt2lab.weights.gguf_file import GgufFile, GgufTensor, read_gguf_file
 from gpt2lab.weights.gguf_tokenizer import GPT2_STRINGS, read_gguf_tokenizer
@@ -113,42 +112,54 @@ def _check_kind(file: GgufFile) -> None:
         raise CheckpointError(f"{path}: holds a vocabulary without weights; give the model's own file")
 
 
+_KEYS = {
+    "n_ctx": "gpt2.context_length",
+    "n_embd": "gpt2.embedding_length",
+    "n_head": "gpt2.attention.head_count",
+    "n_layer": "gpt2.block_count",
+    "n_inner": "gpt2.feed_forward_length",
+    "layer_norm_epsilon": "gpt2.attention.layer_norm_epsilon",
+    "scale_attn_by_inverse_layer_idx": INVERSE_LAYER_KEY,
+    "reorder_and_upcast_attn": UPCAST_KEY,
+}
+"""Field of :class:`ModelConfig` → the key with the same value."""
+
+
 def _config(file: GgufFile) -> ModelConfig:
     path, metadata = file.file.path, file.metadata
-    embedding = file.tensors.get("token_embd.weight")
-    epsilon = metadata.get("gpt2.attention.layer_norm_epsilon")
+    embedding, output = file.tensors.get("token_embd.weight"), file.tensors.get("output.weight")
     activation = metadata.get(ACTIVATION_KEY, "gelu_new")
     if not isinstance(activation, str) or activation not in ACTIVATIONS:
         raise CheckpointError(
             f"{path}: {ACTIVATION_KEY} is {activation!r}, only {', '.join(ACTIVATIONS)} are supported"
         )
-    values = {
+    values = {name: metadata.get(key) for name, key in _KEYS.items() if key in metadata or not _is_switch(name)}
+    epsilon = values["layer_norm_epsilon"]
+    if isinstance(epsilon, float):
+        values["layer_norm_epsilon"] = float(str(np.float32(epsilon)))  # the number that was rounded to float32
+    values |= {
         "n_vocab": embedding.shape[0] if embedding else None,
-        "n_ctx": metadata.get("gpt2.context_length"),
-        "n_embd": metadata.get("gpt2.embedding_length"),
-        "n_head": metadata.get("gpt2.attention.head_count"),
-        "n_layer": metadata.get("gpt2.block_count"),
-        "n_inner": metadata.get("gpt2.feed_forward_length"),
-        # the number that was rounded to float32
-        "layer_norm_epsilon": float(str(np.float32(epsilon))) if isinstance(epsilon, float) else epsilon,
         "activation": activation,
         "scale_attn_weights": metadata.get(SCALE_KEY) != 1.0,
-        "scale_attn_by_inverse_layer_idx": metadata.get(INVERSE_LAYER_KEY, False),
-        "reorder_and_upcast_attn": metadata.get(UPCAST_KEY, False),
-        "tie_word_embeddings": "output.weight" not in file.tensors
-        or _is_embedding(file, file.tensors["output.weight"]),
+        "tie_word_embeddings": output is None or _is_embedding(file, output),
     }
-    config = config_from(path, values)
+    try:
+        config = ModelConfig.from_hparams(values)
+    except ConfigError as error:
+        key = _KEYS.get(str(error).split()[0])
+        raise CheckpointError(f"{path}: {error}" + (f" ({key})" if key else "")) from None
     _check_hyperparameters(file, config)
     return config
 
 
+def _is_switch(name: str) -> bool:
+    """Return whether a file need not have this field of :class:`ModelConfig`."""
+    return name in ("n_inner", "scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn")
+
+
 def _check_hyperparameters(file: GgufFile, config: ModelConfig) -> None:
     """Raise :class:`CheckpointError` for a ``gpt2.`` key whose value means another computation, or that is unknown."""
-    obeyed = {"context_length", "embedding_length", "block_count", "feed_forward_length"} | {
-        f"attention.{name}" for name in ("head_count", "layer_norm_epsilon")
-    }
-    obeyed |= {key.removeprefix("gpt2.") for key in (ACTIVATION_KEY, INVERSE_LAYER_KEY, UPCAST_KEY)}
+    obeyed = {key.removeprefix("gpt2.") for key in (ACTIVATION_KEY, *_KEYS.values())}
     required = {
         "vocab_size": config.n_vocab,
         "attention.head_count_kv": config.n_head,

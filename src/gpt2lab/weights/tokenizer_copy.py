@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from gpt2lab.bpe import END_OF_TEXT_MARKER
 from gpt2lab.config import END_OF_TEXT
+from gpt2lab.errors import CheckpointError
 from gpt2lab.tokenizer import SpecialTokens
 from gpt2lab.weights.checkpoint import Checkpoint, TokenizerFiles, read_bytes
 from gpt2lab.weights.vocabulary import added_tokens, gpt2_vocabulary, tokenizer_json, vocabulary_to_write
@@ -80,10 +81,13 @@ def new_files_of(vocabulary: TokenizerFiles, special: SpecialTokens, n_ctx: int)
 
 def _files_of_other(description: str, special: SpecialTokens, n_ctx: int) -> dict[str, bytes]:
     """Return the files that describe a tokenizer by the text of its ``tokenizer.json``."""
-    content = json.loads(description)
-    listed = content["model"]["vocab"]
-    encoder = listed if isinstance(listed, dict) else {token: id for id, (token, _) in enumerate(listed)}
-    encoder |= {token["content"]: token["id"] for token in content.get("added_tokens") or ()}
+    try:
+        content = json.loads(description)
+        listed = content["model"]["vocab"]
+        encoder = dict(listed) if isinstance(listed, dict) else {token: id for id, (token, _) in enumerate(listed)}
+        encoder |= {token["content"]: token["id"] for token in content.get("added_tokens") or ()}
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        raise CheckpointError("its tokenizer cannot be copied: the text of its tokenizer.json is malformed") from None
     settings = _settings(TokenizerFiles(encoder, []), special, n_ctx) | {"tokenizer_class": "PreTrainedTokenizerFast"}
     del settings["add_prefix_space"]
     return {"tokenizer.json": description.encode("utf-8"), "tokenizer_config.json": _json(settings)}
