@@ -21,11 +21,12 @@ from random import Random
 from typing import Any
 
 import numpy as np
-from mutations import json_bytes, spoilt, spoilt_json, spoilt_text
+from mutations import NUMBERS, json_bytes, spoilt, spoilt_json, spoilt_text
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "helpers"))
 
 from gpt2lab.config import ModelConfig
+from gpt2lab.errors import CheckpointError
 from gpt2lab.tokenizer import Tokenizer
 from gpt2lab.weights import Checkpoint, TokenizerFiles, convert, open_checkpoint, tensor_shapes
 from gpt2lab.weights.formats import open_path
@@ -177,6 +178,54 @@ def snappy(folder: Path) -> Any:
     def read() -> None:
         with suppress(ValueError, IndexError):  # documented
             unsnappy(held[0])
+
+    return write, read
+
+
+def llmc(folder: Path) -> Any:
+    path = folder / "gpt2.bin"
+    header = np.zeros(256, np.int32)
+    header[:8] = 20240326, 3, CONFIG.n_ctx, CONFIG.n_vocab, CONFIG.n_layer, CONFIG.n_head, CONFIG.n_embd, CONFIG.n_vocab
+    good = header.tobytes() + b"".join(tensor.tobytes() for tensor in TENSORS.values())
+
+    def write(random: Random) -> None:
+        """Spoil any byte, or a number of the header that is read."""
+        changed = header.copy()
+        if random.random() < 0.6:
+            changed[random.randrange(1, 8)] = random.choice([*(n for n in NUMBERS if n < 2**31), -1, -(2**31), 2, 3, 5])
+            path.write_bytes(changed.tobytes() + good[1024:])
+        else:
+            path.write_bytes(spoilt(random, good))
+
+    return write, read_checkpoint(path)
+
+
+def unknown_files(folder: Path) -> Any:
+    """Files of any kind, by their first bytes, which are spoilt too, in a folder or by their path."""
+    from gpt2lab.weights.file_kinds import _MARKS, found_in, kind_of
+
+    marks = [bytes(offset) + mark for offset, mark, _ in _MARKS]
+    marks += [b"PK\3\4", b"\x80\4", b"\x08\x08\x12", b"<html>", b'{"a": 1}', b"", bytes(8) + b"{"]
+    names = ["m.bin", "m.pt", "model.safetensors", "m.msgpack", "m.index.json", "m.bin.index.json", "m.meta", "m.h5"]
+    case = [folder]
+    convert(MADE, folder / "m.gguf")
+    good = (folder / "m.gguf").read_bytes()
+
+    def write(random: Random) -> None:
+        for path in folder.iterdir():
+            path.unlink()
+        case[0] = folder / random.choice(names)
+        mark = random.choice(marks)
+        start = spoilt(random, mark) if random.random() < 0.5 else mark
+        case[0].write_bytes(good if random.random() < 0.1 else start + random.randbytes(40))
+        if random.random() < 0.5:
+            (folder / "config.json").write_bytes(json_bytes(random, {"model_type": "gpt2", "architectures": ["GPT2"]}))
+
+    def read() -> None:
+        found_in(folder)
+        with suppress(CheckpointError):
+            kind_of(case[0])
+        dict(open_checkpoint(case[0]).tensors)
 
     return write, read
 
@@ -532,6 +581,8 @@ TARGETS: dict[str, tuple[Callable[[Path], Any], int]] = {
     "tokenizer_json": (tokenizer_json, 4),
     "tensorflow": (tensorflow, 8),
     "snappy": (snappy, 4),
+    "llmc": (llmc, 4),
+    "unknown_files": (unknown_files, 4),
     "torch": (torch_files, 2),
     "npz": (npz, 8),
     "npy_headers": (npy_headers, 4),
