@@ -17,7 +17,7 @@ from gpt2lab.cli.data_options import (
     vocabulary_option,
 )
 from gpt2lab.cli.job_options import check_ray, ray_options
-from gpt2lab.cli.options import PATH, GroupedCommand, Integer, option
+from gpt2lab.cli.options import PATH, GroupedCommand, Integer, option, special_option
 from gpt2lab.cli.output import say
 from gpt2lab.errors import UsageError, escaped
 
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 @click.argument("out", type=PATH, metavar="OUT", required=False)  # click would report it missing, but never IN
 @reading_options
 @vocabulary_option
+@special_option("Reading", "text")
 @option(
     "Writing",
     "--combine",
@@ -64,6 +65,7 @@ def command(
     inputs: tuple[str, ...],
     out: str | None,
     model_name: str | None,
+    special: bool,
     combine: int,
     shard_tokens: int,
     jobs: int | None,
@@ -92,6 +94,8 @@ def command(
     if ray and jobs:
         raise UsageError("--jobs applies only without --ray: give --workers instead")
     tokenizer = vocabulary_of(model_name)
+    if special:
+        tokenizer = tokenizer.reading_special()
     reading, choice = reading_of(arguments)
 
     sources = find_sources(local_paths(inputs, say), reading, choice, say, [Path(out), Path(out + SUFFIX)])

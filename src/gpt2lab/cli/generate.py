@@ -145,7 +145,7 @@ def command(
     arguments["seed"] = make_options(**arguments).seed  # raises before a model is opened or downloaded
     model = load()
     if any(saved):
-        use_saved(model, prompts, *saved)
+        use_saved(model, prompts, *saved, special=arguments["special"])
     if not nsamples and arguments["batch_size"] is None and sys.stdout.isatty() and out is None:
         arguments["batch_size"] = 1  # a user is watching: show text as it comes rather than make much at once
     pieces = model.pieces(prompts, n=nsamples or None, **arguments)

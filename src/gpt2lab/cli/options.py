@@ -122,6 +122,12 @@ ACTIVATION: dict[str, Any] = {
 """The type and the help of ``--activation``."""
 
 
+def special_option(group: str, where: str) -> Callable[[Decorated], Decorated]:
+    """Return ``--special``, which reads special tokens in ``where``."""
+    help = f"Read special tokens in {where}, such as <|endoftext|>, as the tokens that they name, not as text."
+    return option(group, "--special", is_flag=True, help=help)
+
+
 def model_options(default_precision: str) -> Callable[[Decorated], Decorated]:
     """Add the arguments of :func:`gpt2lab.load`, for :func:`model_loader`; ``default_precision`` is only shown."""
     group = "Model"
@@ -231,6 +237,7 @@ def generation_options(function: Decorated) -> Decorated:
             help="End a sample where this appears; may be repeated.",
         ),
         option(group, "--ignore_eos", is_flag=True, help="Continue after <|endoftext|>, as the original did."),
+        special_option(group, "prompts"),
         option(
             group,
             "--overflow",

@@ -22,13 +22,15 @@ def check_saved(n_prompts: int, save: Path | None, is_job: bool) -> None:
         raise UsageError(f"--save_prompt saves one prompt, got {n_prompts}")
 
 
-def use_saved(model: LanguageModel, prompts: Sequence[Prompt], save: Path | None, load: Path | None) -> None:
-    """Load one file and write the other, before ``model`` generates text."""
+def use_saved(
+    model: LanguageModel, prompts: Sequence[Prompt], save: Path | None, load: Path | None, *, special: bool
+) -> None:
+    """Load one file and write the other, before ``model`` generates text; ``special`` is as in ``generate``."""
     origin = origin_of(model.checkpoint, model.engine, model.precision, model.kv_precision)
     if load:
         n_tokens = len(load_prompt(load, model.engine, model.sequences, origin))
         print(f"gpt2lab: {n_tokens} tokens of a prompt loaded from {load}", file=sys.stderr)
     if save:
-        tokens = context_tokens(prompts[0], model.config, model.tokenizer)
+        tokens = context_tokens(prompts[0], model.config, model.tokenizer, special=special)
         save_prompt(save, tokens, model.engine, model.sequences, origin)
         print(f"gpt2lab: {len(tokens)} tokens of the prompt saved to {save}", file=sys.stderr)

@@ -10,7 +10,7 @@ import click
 
 from gpt2lab.cli.data_options import reading_of, reading_options
 from gpt2lab.cli.documents import Document, checked_argument, documents_of
-from gpt2lab.cli.options import GroupedCommand, model_loader, model_options, option
+from gpt2lab.cli.options import GroupedCommand, model_loader, model_options, option, special_option
 from gpt2lab.cli.output import print_json
 
 if TYPE_CHECKING:
@@ -35,10 +35,11 @@ if TYPE_CHECKING:
     type=int,
     help="Texts longer than the context are read in windows that advance by N tokens.  [default: n_ctx // 2]",
 )
+@special_option("Options", "TEXT")
 @option("Options", "--json", "as_json", is_flag=True, help="One JSON object, log-probabilities included.")
 @reading_options
 @model_options("float32")
-def command(text: str, stride: int | None, as_json: bool, **arguments: Any) -> None:
+def command(text: str, stride: int | None, special: bool, as_json: bool, **arguments: Any) -> None:
     """Print the natural log-probability of every token of TEXT, its perplexity and bits per byte.
 
     TEXT is the name of a file, - for standard input, or else the text itself. If it looks like a path, the file must
@@ -49,19 +50,20 @@ def command(text: str, stride: int | None, as_json: bool, **arguments: Any) -> N
     reading, choice = reading_of(arguments)
     load = model_loader(arguments)
     model = load()
-    source, documents = documents_of(text, model.tokenizer, reading, choice)
-    result = _joined([_scored(model, document, stride) for document in documents])
+    tokenizer = model.tokenizer.reading_special() if model.tokenizer and special else model.tokenizer
+    source, documents = documents_of(text, tokenizer, reading, choice)
+    result = _joined([_scored(model, document, stride, special) for document in documents])
     if as_json:
         print_json(_record(result))
     else:
         _show(source, result, model.tokenizer)
 
 
-def _scored(model: LanguageModel, document: Document, stride: int | None) -> ScoreResult:
+def _scored(model: LanguageModel, document: Document, stride: int | None, special: bool) -> ScoreResult:
     """Score a document, and keep the tokens that training would learn."""
     from gpt2lab.scoring import ScoreResult
 
-    result = model.score(document.text, stride=stride)
+    result = model.score(document.text, stride=stride, special=special)
     if document.learned is None or model.tokenizer is None:
         return result
     learned = document.learned[len(document.learned) - len(result.tokens) :]  # the first token may have no score

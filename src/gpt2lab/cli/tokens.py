@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from gpt2lab.cli.data_options import vocabulary_of
-from gpt2lab.cli.options import TEXT, GroupedCommand, option
+from gpt2lab.cli.options import TEXT, GroupedCommand, option, special_option
 from gpt2lab.cli.output import print_json
 from gpt2lab.cli.prompts import read_text
 
@@ -21,7 +21,7 @@ from gpt2lab.cli.prompts import read_text
 )
 @click.argument("text", type=TEXT)
 @option("Options", "--model_name", "--model", metavar="NAME", help="Use this model's vocabulary.  [default: GPT-2's]")
-@option("Options", "--special", is_flag=True, help="Read <|endoftext|> as the special token, not as text.")
+@special_option("Options", "TEXT")
 @option(
     "Options", "--json", "as_json", is_flag=True, help="One JSON object: text, ids, tokens (id, text, bytes in hex)."
 )

@@ -20,7 +20,7 @@ from typing import Any
 import click
 
 from gpt2lab.cli.data_options import reading_options
-from gpt2lab.cli.options import ACTIVATION, PATH, TEXT, GroupedCommand, Integer, option
+from gpt2lab.cli.options import ACTIVATION, PATH, TEXT, GroupedCommand, Integer, option, special_option
 from gpt2lab.config import ModelConfig
 from gpt2lab.errors import UsageError
 from gpt2lab.training.finetuning import open_session
@@ -176,6 +176,7 @@ def _toml() -> Any:
     help="Share of the tokens held out for validation, in whole documents where possible.",
 )
 @reading_options
+@special_option("Data", "text and in --sample_prompt")
 @option(
     "Data",
     "--combine",

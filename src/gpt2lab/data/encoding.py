@@ -143,9 +143,8 @@ def _start(tokenizer: Tokenizer, jobs: int) -> tuple[Executor, Callable[[list[Pi
     if tokenizer is Tokenizer.gpt2():
         return ThreadPoolExecutor(jobs), lambda batch: encode_batch(tokenizer, batch)
     spawn = multiprocessing.get_context("spawn")  # a forked process with threads may hang
-    arguments = (tokenizer.encoder(), tokenizer.merges())
     try:
-        return ProcessPoolExecutor(jobs, spawn, _prepare_process, arguments), _encode_in_process
+        return ProcessPoolExecutor(jobs, spawn, _prepare_process, (tokenizer,)), _encode_in_process
     except OSError as error:  # the pool's locks are in shared memory, on Linux in /dev/shm
         reason = error.strerror or error
         raise UsageError(f"cannot start several processes: {reason}; --jobs 1 needs no shared memory") from None
@@ -155,9 +154,9 @@ _own: Tokenizer | None = None
 """The vocabulary that a pool process was started for; None outside the pool."""
 
 
-def _prepare_process(encoder: dict[str, int], merges: list[str]) -> None:
+def _prepare_process(tokenizer: Tokenizer) -> None:
     global _own
-    _own = Tokenizer.from_files(encoder, merges)
+    _own = tokenizer
 
 
 def _encode_in_process(batch: list[Piece]) -> Encoded:

@@ -106,6 +106,7 @@ def _settings(files: Sequence[Sequence[Source]], tokenizer: Tokenizer, reading: 
         "version": __version__,
         "input": hashlib.sha256(json.dumps(told).encode()).hexdigest()[:16],
         "vocabulary": vocabulary_hash(tokenizer),
+        "special": tokenizer.reads_special,
         "reading": asdict(reading),
     }
 
@@ -129,7 +130,7 @@ def _work(
         for part in missing
     ]
     own = tokenizer is not Tokenizer.gpt2()
-    vocabulary = (tokenizer.encoder(), tokenizer.merges()) if own else None
+    vocabulary = tokenizer if own else None
     readers = max(1, min(4, logical_cores() // 2))
     return given, [
         Stage(Reader, {"reading": reading, "vocabulary": vocabulary}, workers=readers, here=True),
@@ -152,12 +153,12 @@ def _keep(made: Iterable[Row], output: LocalOutput, parts: Parts, say: Say, done
         done(row.number)
 
 
-Vocabulary = tuple[dict[str, int], list[str]] | None
-"""The data of a tokenizer: encoder and merges; None: GPT-2's."""
+Vocabulary = Tokenizer | None
+"""A tokenizer; None: GPT-2's, which each process has."""
 
 
 def _tokenizer(vocabulary: Vocabulary) -> Tokenizer:
-    return Tokenizer.from_files(*vocabulary) if vocabulary else Tokenizer.gpt2()
+    return vocabulary or Tokenizer.gpt2()
 
 
 class Reader:

@@ -109,7 +109,7 @@ def check(body: LogitsRequest, served: ServedModel) -> None:
     if unknown := [id for id in body.tokens if id >= config.n_vocab]:
         message = f"tokens: there is no token {unknown[0]}; ids go up to {config.n_vocab - 1}"
         raise ApiError(400, message, param="tokens")
-    if not body.tokens and served.tokenizer.end_of_text is None:
+    if not body.tokens and served.tokenizer.start is None:
         raise ApiError(400, "tokens must not be empty: this model has no start token", param="tokens")
 
 

@@ -25,9 +25,9 @@ class Given:
 class Job:
     """A training run: its text, the model that it begins with, and the folders that it saves into.
 
-    Text is given as paths, or in memory. ``config`` is the shape of a randomly initialized model; None starts from the
-    checkpoint ``model_name``, and ``activation`` is its activation if its files do not record it. Raises
-    :class:`UsageError` if ``run_name`` names no folder.
+    Text is given as paths, or in memory; with ``special``, special tokens in it are more than text. ``config`` is the
+    shape of a randomly initialized model; None starts from the checkpoint ``model_name``, and ``activation`` is its
+    activation if its files do not record it. Raises :class:`UsageError` if ``run_name`` names no folder.
     """
 
     dataset: tuple[str, ...] | Given
@@ -42,6 +42,7 @@ class Job:
     errors: Errors = "strict"
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    special: bool = False
     combine: int = 50_000
     run_name: str = "run1"
     checkpoint_dir: str = "checkpoint"

@@ -30,9 +30,9 @@ class Samples:
 
     def __init__(self, setup: Setup, say: Callable[[str], None]) -> None:
         settings, config, tokenizer = setup.settings, setup.source.config, setup.source.tokenizer
-        if not settings.sample_prompt and tokenizer.end_of_text is None:
+        if not settings.sample_prompt and tokenizer.start is None:
             raise UsageError("this vocabulary has no <|endoftext|> to start samples with: give --sample_prompt")
-        prompt = len(tokenizer.encode(settings.sample_prompt))
+        prompt = len(tokenizer.encode(settings.sample_prompt, special=setup.job.special))
         length = settings.sample_length or config.n_ctx
         if prompt + length > config.n_ctx:
             raise UsageError(
@@ -41,6 +41,7 @@ class Samples:
             )
         self._config, self._tokenizer, self._settings = config, tokenizer, settings
         self._folder, self._say, self._failed = setup.job.samples, say, False
+        self._special = setup.job.special
         if hint := space_at_end([settings.sample_prompt]):
             say(f"sample_prompt: {hint}")
 
@@ -63,6 +64,7 @@ class Samples:
             top_k=settings.top_k,
             top_p=settings.top_p or 1.0,
             seed=settings.seed,
+            special=self._special,
         )
         texts = [settings.sample_prompt + completion.text for completion in in_order(pieces)]
         blocks = [f"======== SAMPLE {number} ========\n{text}\n" for number, text in enumerate(texts, start=1)]

@@ -78,6 +78,8 @@ def _split(setup: Setup) -> tuple[Ring, Ring | None]:
 
 def _read(setup: Setup, paths: tuple[str, ...] | Given) -> Documents:
     job, tokenizer = setup.job, setup.source.tokenizer
+    if job.special:
+        tokenizer = tokenizer.reading_special()
     if isinstance(paths, Given):
         return given_documents(paths.records, tokenizer, reading=Reading(errors=job.errors), say=setup.say)
     return open_documents(

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+from importlib.util import find_spec
 from typing import Any
 
 from gpt2lab.config import takes_gpt2_vocabulary
-from gpt2lab.weights.checkpoint import Checkpoint
+from gpt2lab.weights.checkpoint import Checkpoint, without_text
 
 
 def describe(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -42,7 +43,12 @@ def weights_sha256(checkpoint: Checkpoint) -> str:
 
 
 def _tokenizer(checkpoint: Checkpoint) -> str:
-    if checkpoint.tokenizer_files is not None:
-        return f"its own, {len(checkpoint.tokenizer_files.encoder)} tokens"
-    known = takes_gpt2_vocabulary(checkpoint.config.n_vocab)
-    return "GPT-2's, 50257 tokens" if known else "none: prompts are token ids"
+    other, files, n_vocab = checkpoint.other_tokenizer, checkpoint.tokenizer_files, checkpoint.config.n_vocab
+    if other is not None:
+        runs = other.json is not None and find_spec("tokenizers") is not None
+        return f"another kind ({other.why}), run by the tokenizers package" if runs else f"none: {without_text(other)}"
+    if files is not None:
+        beyond = sum(id >= n_vocab for id in files.encoder.values())
+        unused = f"; {beyond} have ids that the model lacks, so no text may use them" if beyond else ""
+        return f"its own, {len(files.encoder)} tokens{unused}"
+    return "GPT-2's, 50257 tokens" if takes_gpt2_vocabulary(n_vocab) else "none: prompts are token ids"

@@ -98,7 +98,7 @@ def _added(
     for content in (END_OF_TEXT_MARKER, *special):
         if content not in added and content in stated.known:
             added[content] = AddedToken(content, stated.known[content])
-        elif content in special and content in added and not added[content].special:
+        elif content in added and not added[content].special and (content in special or content not in own):
             added[content] = AddedToken(content, added[content].id)
     return tuple(sorted(added.values(), key=lambda token: token.id))
 

@@ -93,7 +93,9 @@ def _from_tokenizer_json(path: Path, settings: Mapping[str, Any]) -> _Found:
     added, odd = _added_in_json(path, content.get("added_tokens"))
     before, after, unknown = template(content.get("post_processor"))
     if unknown:
-        return _Found(added=added, other=OtherTokenizer(f"{path}: {unknown}"))
+        return _Found(
+            added=added, other=OtherTokenizer(f"{path}: {unknown}", advice="that post-processor is not supported")
+        )
     files = None if is_gpt2s else _vocabulary_in_json(path, content.get("model"), added)
     if why := difference(content) or odd:
         whole = parse_json(path, text) | {"pre_tokenizer": content.get("pre_tokenizer")}
@@ -149,7 +151,8 @@ _EXTENT = ("single_word", "lstrip", "rstrip")
 def _from_vocab_json(folder: Path, settings: Mapping[str, Any]) -> _Found:
     path = folder / "tokenizer_config.json"
     if not _is_byte_level_class(settings):
-        return _Found(other=OtherTokenizer(f"{path}: tokenizer_class is {settings['tokenizer_class']!r}"))
+        why = f"{path}: tokenizer_class is {settings['tokenizer_class']!r}"
+        return _Found(other=OtherTokenizer(why))
     files = read_vocabulary(folder / "vocab.json", folder / "merges.txt")
     if not settings.get("add_prefix_space"):
         return _Found(files)
