@@ -116,7 +116,7 @@ class LanguageModel:
         eos: the ids that end a text.
 
     Every prompt may be text or a sequence of token ids. An empty prompt stands for the start of a text: the model is
-    fed ``<|endoftext|>``, which counts neither as prompt nor as text.
+    fed ``<|endoftext|>``, which counts neither as prompt nor as text. ``special`` is everywhere as in :meth:`generate`.
     """
 
     def __init__(
@@ -298,7 +298,6 @@ class LanguageModel:
     def logits(self, prompt: Prompt, *, special: bool = False) -> npt.NDArray[np.float32]:
         """Return the logits after every token of ``prompt``: float32 [tokens, n_vocab]; one row for an empty prompt.
 
-        ``special`` is as in :meth:`generate`.
         Raises :class:`~gpt2lab.errors.ContextError` if the prompt has more than n_ctx tokens.
         """
         tokens = context_tokens(prompt, self.config, self.tokenizer, special=special)
@@ -309,8 +308,7 @@ class LanguageModel:
         """Score how probable ``text``, of any length, is, token by token.
 
         The first token is conditioned on ``<|endoftext|>``; a model without one scores from the second token on.
-        Texts longer than n_ctx are read in windows that advance by ``stride`` (default n_ctx // 2) tokens. ``special``
-        is as in :meth:`generate`.
+        Texts longer than n_ctx are read in windows that advance by ``stride`` (default n_ctx // 2) tokens.
         """
         from gpt2lab.scoring import ScoreResult, check_stride, token_logprobs
 
@@ -326,8 +324,7 @@ class LanguageModel:
     ) -> NextToken:
         """Return the distribution of the token after ``prompt``, with the ``top`` likeliest tokens of each stage.
 
-        ``sampling`` are the parameters of :class:`~gpt2lab.SamplingParams` and ``stages``, as in :meth:`generate`;
-        so is ``special``.
+        ``sampling`` are the parameters of :class:`~gpt2lab.SamplingParams` and ``stages``, as in :meth:`generate`.
         """
         from gpt2lab.distribution import next_token
         from gpt2lab.sampling.custom import custom_stages

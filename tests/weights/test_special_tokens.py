@@ -403,7 +403,13 @@ def test_files_of_an_older_tokenizer_do_not_stay_beside_a_new_one(chat, tmp_path
     assert open_checkpoint(tmp_path / "out").other_tokenizer is None
 
 
-def test_another_kind_of_tokenizer_cannot_be_put_into_gguf(tmp_path):
-    checkpoint = open_checkpoint(cases.unigram(tmp_path).path)
-    with pytest.raises(CheckpointError, match=r"tokenizer cannot be converted: .*tokenizer\.json: pre_tokenizer is"):
-        convert(checkpoint, tmp_path / "m.gguf")
+@pytest.mark.parametrize("build", OTHERS, ids=lambda build: build.__name__)
+def test_another_kind_of_tokenizer_survives_gguf(tmp_path, build):
+    folder = build(tmp_path).path
+    convert(open_checkpoint(folder), tmp_path / "m.gguf")
+    convert(open_checkpoint(tmp_path / "m.gguf"), tmp_path / "copy")
+    text = "hello the quick fox 123"
+    expected = needs.package("transformers").AutoTokenizer.from_pretrained(folder)(text).input_ids
+    for path in (tmp_path / "m.gguf", tmp_path / "copy"):
+        assert tokenizer_of(open_checkpoint(path)).encode(text) == expected
+    assert needs.package("transformers").AutoTokenizer.from_pretrained(tmp_path / "copy")(text).input_ids == expected

@@ -149,11 +149,9 @@ def tokenizer_of(checkpoint: Checkpoint) -> Tokenizer | None:
 
 def _other_tokenizer(checkpoint: Checkpoint, other: OtherTokenizer) -> Tokenizer | None:
     if other.json is not None:
-        try:
+        with suppress(ImportError):
             from gpt2lab.package_tokenizer import PackageTokenizer  # needs the package tokenizers
-        except ImportError:
-            pass
-        else:
+
             try:
                 return PackageTokenizer(other.json, checkpoint.special, checkpoint.config.n_vocab)
             except TokenizerError as error:
