@@ -254,6 +254,38 @@ def torch_files(folder: Path) -> Any:
     return write, read
 
 
+# ---- answers --------------------------------------------------------------------------------------------------------
+
+
+def answers(folder: Path) -> Any:
+    """Spoil an answers file, and check a tiny model with those answers that need neither the network nor PyTorch."""
+    from gpt2lab.engines.lazy import Engines
+    from gpt2lab.model import LanguageModel
+    from gpt2lab.verifying import PUBLISHED
+    from gpt2lab.verifying.answers import read_answers
+    from gpt2lab.verifying.subject import Subject
+
+    config = ModelConfig(n_vocab=257, n_ctx=64, n_embd=4, n_head=2, n_layer=1)
+    tensors = {name: np.ones(shape, np.float32) for name, shape in tensor_shapes(config).items()}
+    checkpoint = Checkpoint(config, tensors, None, "test", "float32", folder)
+    subject = Subject(LanguageModel(Engines(checkpoint, device="reference"), BYTES), published=True)
+    shorter = {"text": "abc", "context": "a", "continuation": "b", "prompt": "a", "batch": 2, "time": 8}
+    shorter |= {"ids": [1, 2], "logits": {"0": 1.5, "7": 2}}
+    checks = [
+        {name: shorter.get(name, value) for name, value in answer.items()}
+        for answer in json.loads(PUBLISHED.read_bytes())["models"]["124M"]
+    ]
+    texts = {"tinyshakespeare": ["a" * 70]}
+    (folder / "answers.json").write_text(json.dumps({"texts": texts, "models": {"124M": checks}}))
+
+    def read() -> None:
+        for answer in read_answers(folder / "answers.json", "124M", checkpoint):
+            if answer.kind not in ("benchmark", "debug_state", "adamw"):
+                answer.check.check(subject)
+
+    return Files(folder, {"answers.json": as_json}).write, read
+
+
 # ---- archives and datasets ------------------------------------------------------------------------------------------
 
 
@@ -583,6 +615,7 @@ TARGETS: dict[str, tuple[Callable[[Path], Any], int]] = {
     "snappy": (snappy, 4),
     "llmc": (llmc, 4),
     "unknown_files": (unknown_files, 4),
+    "answers": (answers, 2),
     "torch": (torch_files, 2),
     "npz": (npz, 8),
     "npy_headers": (npy_headers, 4),

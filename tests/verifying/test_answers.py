@@ -18,7 +18,7 @@ from gpt2lab.evaluating import Run, evaluate
 from gpt2lab.verifying import PUBLISHED, benchmarks, verify
 from gpt2lab.verifying.answers import read_answers
 from gpt2lab.verifying.benchmarks import Benchmark
-from gpt2lab.verifying.checks import Digest, Greedy, Surprisals, Tokens
+from gpt2lab.verifying.checks import Digest, Greedy, Loss, Surprisals, Tokens
 from gpt2lab.verifying.llm_c import Batch
 from gpt2lab.weights.vocabulary import GPT2_ENCODER_SHA256, GPT2_MERGES_SHA256
 
@@ -143,7 +143,11 @@ def test_a_protocol_that_does_not_exist_names_those_that_do(hub, data, tmp_path)
         ('{"models": {"124M": [{}]}}', "answer 1 of 124M: 'kind' must be one of digest, tokens"),
         ('{"models": {"124M": [{"kind": "tokens"}]}}', "'name' and 'source' are needed"),
         ('{"models": {"124M": [{"kind": "tokens", "name": "a", "source": "b", "text": "c"}]}}', "'ids'"),
-        ('{"models": {"124M": [{"kind": "tokens", "name": "a", "source": "b", "txt": "c"}]}}', "'txt'"),
+        (
+            '{"models": {"124M": [{"kind": "tokens", "name": "a", "source": "b", "text": "c", "ids": "d"}]}}',
+            "a list, each",
+        ),
+        ('{"models": {"124M": 5}}', "the answers of 124M must be a list"),
     ],
 )
 def test_a_malformed_answers_file_is_one_line(hub, tmp_path, content, says):
@@ -152,6 +156,13 @@ def test_a_malformed_answers_file_is_one_line(hub, tmp_path, content, says):
     with pytest.raises(UsageError) as raised:
         verify("124M", answers=path)
     assert says in str(raised.value) and str(path) in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_an_answer_about_nothing_is_refused():
+    with pytest.raises(UsageError, match="'text' must not be empty"):
+        Loss("", 1.0, 0.1)
+    with pytest.raises(UsageError, match="'batch' and 'time' must be at least 1"):
+        Batch(["a"], 0, 8)
 
 
 def test_the_table_of_the_page_is_current():

@@ -18,6 +18,7 @@ from gpt2lab.config import canonical_size
 from gpt2lab.errors import CheckpointError, UsageError
 from gpt2lab.evaluating.published import released_size
 from gpt2lab.verifying import benchmarks, checks, llm_c
+from gpt2lab.verifying.fields import made
 from gpt2lab.verifying.subject import Outcome, Subject
 from gpt2lab.weights.checkpoint import Checkpoint, parse_json, read_bytes
 
@@ -78,6 +79,8 @@ def read_answers(path: Path, name: str, checkpoint: Checkpoint) -> list[Answer]:
             f"{name} has the shape of no released GPT-2, so nothing is published about it; "
             "give answers of your own with --answers"
         )
+    if not isinstance(models[size], list):
+        raise UsageError(f"{path}: the answers of {size} must be a list")
     return [_answer(f"{path}: answer {number} of {size}", each, texts) for number, each in enumerate(models[size], 1)]
 
 
@@ -91,6 +94,6 @@ def _answer(where: str, given: Any, texts: Mapping[str, Any]) -> Answer:
     if isinstance(fields.get("paragraphs"), str):
         fields["paragraphs"] = texts.get(fields["paragraphs"], [])
     try:
-        return Answer(kind, name, source, KINDS[kind](**fields))
-    except TypeError as error:
-        raise UsageError(f"{where}: {str(error).partition('() ')[2] or error}") from None
+        return Answer(kind, name, source, made(KINDS[kind], fields))
+    except UsageError as error:
+        raise UsageError(f"{where}: {error}") from None

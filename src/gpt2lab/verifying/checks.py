@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from gpt2lab.system.hashing import sha256_of
+from gpt2lab.verifying.fields import require
 from gpt2lab.verifying.subject import Outcome, Subject, compared, skipped
 
 _SHOWN = 24  # characters of a digest or a text in the table
@@ -81,8 +82,17 @@ class Logits:
     tolerance: float
     mean: float | None = None
 
+    def __post_init__(self) -> None:
+        require(0 <= self.at < len(self.ids), f"'at' must be the index of one of 'ids', got {self.at}")
+        require(all(id.isdecimal() for id in self.logits), "the names in 'logits' must be ids")
+        require(bool(self.logits) or self.mean is not None, "'logits' must name an id, or 'mean' be given")
+
     def check(self, subject: Subject) -> Outcome:
         """Compute the logits."""
+        n_vocab = subject.model.config.n_vocab
+        require(
+            all(int(id) < n_vocab for id in self.logits), f"the model has only {n_vocab} ids; 'logits' names others"
+        )
         rows = subject.model.logits(self.ids)  # [n, n_vocab]
         got = [float(rows[self.at, int(id)]) for id in self.logits]
         expected, labels = list(self.logits.values()), list(self.logits)
@@ -102,6 +112,9 @@ class Surprisals:
     opened: bool = True
     """Whether the text begins after ``<|endoftext|>``; otherwise its first token has no surprisal."""
 
+    def __post_init__(self) -> None:
+        require(bool(self.text) and bool(self.nats), "'text' and 'nats' must not be empty")
+
     def check(self, subject: Subject) -> Outcome:
         """Score the text."""
         ids = subject.tokenizer.encode(self.text)
@@ -119,6 +132,9 @@ class LogLikelihood:
     value: float
     tolerance: float
 
+    def __post_init__(self) -> None:
+        require(bool(self.context) and bool(self.continuation), "'context' and 'continuation' must not be empty")
+
     def check(self, subject: Subject) -> Outcome:
         """Score the continuation."""
         context, continuation = map(subject.tokenizer.encode, (self.context, self.continuation))
@@ -133,6 +149,9 @@ class Loss:
     text: str
     nats: float
     tolerance: float
+
+    def __post_init__(self) -> None:
+        require(bool(self.text), "'text' must not be empty")
 
     def check(self, subject: Subject) -> Outcome:
         """Score the text."""

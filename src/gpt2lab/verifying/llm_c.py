@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gpt2lab.errors import DownloadError, UsageError
+from gpt2lab.verifying.fields import require
 from gpt2lab.verifying.subject import Outcome, Subject, compared, skipped
 
 _HEADER = 256  # int32
@@ -28,6 +29,9 @@ class Batch:
     paragraphs: Sequence[str]
     batch: int
     time: int
+
+    def __post_init__(self) -> None:
+        require(self.batch > 0 and self.time > 0, "'batch' and 'time' must be at least 1")
 
     def ids(self, subject: Subject) -> NDArray[np.int64]:
         """Return all ids, one more than the batch has inputs: ``[batch * time + 1]``."""
@@ -68,6 +72,10 @@ class AdamW(Batch):
     learning_rate: float
     betas: Sequence[float]
     weight_decay: float
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(len(self.betas) == 2 and bool(self.losses), "'betas' must be two numbers, and 'losses' not be empty")
 
     def check(self, subject: Subject) -> Outcome:
         """Train on the batch, if PyTorch is installed."""
