@@ -35,7 +35,8 @@ constexpr int kMaxRows = 512;  // rows of one product
 constexpr int kPartBlocks = 3;
 constexpr std::size_t kScratchBytes = kMaxRows * kTile * sizeof(float) + kPartBlocks * kBlock * kTile;
 
-// The activations of GPT-2's family: GELU in its tanh form (the original's), GELU as defined, max(x, 0), x · sigmoid(x).
+// The activations of GPT-2's family: GELU in its tanh form (the original's), GELU as defined, max(x, 0), x ·
+// sigmoid(x).
 enum class Activation { gelu_new, gelu, relu, silu };
 
 enum class Epilogue { store, gelu, add };  // c = y | c = gelu(y) | c = c + y

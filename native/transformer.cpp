@@ -228,7 +228,8 @@ void Transformer::run_layer(int index, const std::vector<Row>& rows, const std::
   pool_.barrier();
 }
 
-// Computes the final layer norm and the product with the output matrix for the rows that need logits, kOutputRows at a time.
+// Computes the final layer norm and the product with the output matrix for the rows that need logits, kOutputRows at a
+// time.
 void Transformer::compute_logits(const std::vector<Row>& rows, float* logits, int thread) {
   std::size_t next = 0;
   while (true) {

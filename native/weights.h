@@ -20,10 +20,10 @@ struct Shape {
   int n_vocab, n_ctx, n_embd, n_head, n_layer;
   int n_inner = 4 * n_embd;
   Activation activation = Activation::gelu_new;
-  float epsilon = 1e-5f;              // of layer norms
-  bool scaled = true;                 // attention's scores are divided by sqrt(head_dim)
-  bool scaled_by_layer = false;       // and by the layer's number, counted from 1
-  bool tied = true;                   // the output matrix is wte
+  float epsilon = 1e-5f;         // of layer norms
+  bool scaled = true;            // attention's scores are divided by sqrt(head_dim)
+  bool scaled_by_layer = false;  // and by the layer's number, counted from 1
+  bool tied = true;              // the output matrix is wte
 
   int head_dim() const { return n_embd / n_head; }
   // Returns the factor of attention's scores in a layer, counted from 0.
@@ -54,7 +54,7 @@ class Weights {
   Precision precision() const { return precision_; }
   PackedMatrix wte() const { return wte_; }    // k = n_embd, n = n_vocab
   PackedMatrix head() const { return head_; }  // the output matrix, of the same shape; wte itself if they are tied
-  const float* wpe() const { return wpe_; }  // [n_ctx, n_embd]
+  const float* wpe() const { return wpe_; }    // [n_ctx, n_embd]
   const Layer& layer(int i) const { return layers_[i]; }
   const Norm& ln_f() const { return ln_f_; }
 

@@ -35,7 +35,8 @@ using Logits = nb::ndarray<nb::numpy, float, nb::ndim<2>>;
 
 Shape checked_shape(const Shape& s) {
   constexpr int kMost = 1 << 24;  // a size times a small number fits an int
-  if (s.n_embd > kMost || s.n_inner > 4 * kMost || s.n_ctx > kMost || s.n_vocab > 1 << 30) throw std::invalid_argument("model shape too large");
+  if (s.n_embd > kMost || s.n_inner > 4 * kMost || s.n_ctx > kMost || s.n_vocab > 1 << 30)
+    throw std::invalid_argument("model shape too large");
   if (s.n_vocab < 1 || s.n_ctx < 1 || s.n_embd < 1 || s.n_head < 1 || s.n_layer < 1 || s.n_inner < 1 ||
       s.n_embd % s.n_head != 0)
     throw std::invalid_argument("impossible model shape");
@@ -77,8 +78,7 @@ class Engine {
       : shape_(checked_shape({n_vocab, n_ctx, n_embd, n_head, n_layer, n_inner.value_or(default_inner(n_embd)),
                               checked_activation(activation), float(layer_norm_epsilon), scale_attn_weights,
                               scale_attn_by_inverse_layer_idx, tie_word_embeddings})),
-        kernels_(choose_kernels(instruction_set)),
-        pool_(checked_threads(threads)),
+        kernels_(choose_kernels(instruction_set)), pool_(checked_threads(threads)),
         model_(std::make_unique<Transformer>(shape_, checked_precision(precision), checked_half(kv_precision), kernels_,
                                              pool_)),
         stepper_(*model_, kernels_, pool_, n_vocab) {}

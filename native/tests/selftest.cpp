@@ -118,8 +118,7 @@ void check_activations(const Kernels& kernels) {
     x[0] = -1e30f, x[1] = 1e30f, x[2] = -1e-40f;
     y = x;
     kernels.activate(activation, y.data(), int(y.size()));
-    for (std::size_t i = 0; i < x.size(); ++i)
-      expect(near(y[i], exact(x[i]), 4e-7), "activation", kernels.name);
+    for (std::size_t i = 0; i < x.size(); ++i) expect(near(y[i], exact(x[i]), 4e-7), "activation", kernels.name);
   }
 }
 

@@ -31,8 +31,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Tensor: TypeAlias = "NDArray[np.float32]"
-LAYER_NORM_EPSILON = 1e-5
-"""The term added to the variance in every layer norm of GPT-2; a checkpoint with another value is refused."""
 READERS = 2
 """The version of the readers. Raise it when one reads a file differently, so that older packed files are not reused."""
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
