@@ -51,3 +51,12 @@ def test_nothing_and_too_much(checkpoint):
     assert attend(checkpoint, TOKENIZER, "").tokens == ["<|endoftext|>"]
     with pytest.raises(UsageError, match="more than the 64"):
         attend(checkpoint, TOKENIZER, [1] * 65)
+
+
+def test_the_last_layers_guess_comes_from_a_head_of_its_own(tmp_path):
+    import family
+
+    model = family.save("all", tmp_path)
+    found = attend(open_checkpoint(tmp_path), None, family.tokens(20))
+    guesses = [alternatives[0].id for alternatives in found.lens[-1]]
+    assert guesses == family.logits(model, family.tokens(20)).argmax(axis=-1).tolist()

@@ -8,7 +8,9 @@ from checkpoint_cases.registry import Written, read, refused, saved, tiny
 from checkpoint_cases.transformers_folders import changed
 
 
-@read("`activation_function` `gelu`", writer="transformers (Cerebras-GPT, GPT-SW3)", note="GELU as defined, not by tanh")
+@read(
+    "`activation_function` `gelu`", writer="transformers (Cerebras-GPT, GPT-SW3)", note="GELU as defined, not by tanh"
+)
 def exact_gelu(folder: Path) -> Written:
     return saved(tiny(activation_function="gelu"), folder / "hf")
 
