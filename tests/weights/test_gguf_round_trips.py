@@ -1,6 +1,4 @@
-"""A tokenizer that goes from a Hugging Face folder into GGUF and back is the same to transformers, and to llama.cpp."""
-
-import json
+"""A tokenizer that goes from a Hugging Face folder into GGUF and back is the same to transformers."""
 
 import pytest
 
@@ -140,20 +138,3 @@ def test_another_tokenizer_goes_along_as_a_whole(tmp_path, caplog):
     for role in ("bos_token", "eos_token", "unk_token", "chat_template"):
         assert getattr(back, role) == getattr(ours, role), role
     assert in_gguf.eos == (tokenizer.eos_token_id,)
-
-
-@pytest.mark.nightly
-def test_llama_cpp_reads_the_same_tokens_and_stops_at_the_same_ids(folder):
-    llama_cpp = needs.package("llama_cpp")
-    path = folder()
-    round_trip(path)
-    theirs = transformers.AutoTokenizer.from_pretrained(path)
-    model = llama_cpp.Llama(str(path.parent / "m.gguf"), vocab_only=True, verbose=False)
-    for text in TEXTS:
-        assert model.tokenize(text.encode(), add_bos=False, special=True) == theirs(text).input_ids
-    vocab = model._model.vocab
-    ends = [id for id in range(len(theirs)) if llama_cpp.llama_vocab_is_eog(vocab, id)]
-    config = json.loads((path / "generation_config.json").read_text())
-    # llama.cpp also stops at tokens that it knows by their spelling, such as <|end|> and [PAD]
-    assert set(config["eos_token_id"]) <= set(ends)
-    assert model.token_eos() == config["eos_token_id"][0]

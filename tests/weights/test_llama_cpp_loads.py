@@ -5,6 +5,7 @@ Needs llama-cpp-python, which pip builds from source.
 
 import ctypes
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,8 +13,9 @@ import pytest
 import needs
 from gpt2lab.config import ModelConfig
 from gpt2lab.reference import forward
-from gpt2lab.tokenizer import Tokenizer
-from gpt2lab.weights import convert, open_checkpoint
+from gpt2lab.tokenizer import AddedToken, SpecialTokens, Tokenizer
+from gpt2lab.weights import TokenizerFiles, convert, open_checkpoint
+from gpt2lab.weights.checkpoint import tokenizer_of
 
 llama_cpp = needs.package("llama_cpp")
 pytestmark = pytest.mark.nightly
@@ -87,6 +89,7 @@ QUANTIZED = {  # llama.cpp's numbers of file types
 
 @pytest.mark.parametrize("name", QUANTIZED)
 def test_weights_that_it_quantised_are_decoded_as_it_decodes_them(tmp_path, make_checkpoint, name):
+    needs.package("gguf")
     made = make_checkpoint(ModelConfig(n_vocab=300, n_ctx=8, n_embd=256, n_head=4, n_layer=4))
     convert(made, tmp_path / "f32.gguf")
     for number, path in ((QUANTIZED[name], tmp_path / "m.gguf"), (0, tmp_path / "theirs.gguf")):
@@ -100,3 +103,29 @@ def test_weights_that_it_quantised_are_decoded_as_it_decodes_them(tmp_path, make
     assert theirs.precision == "float32"
     assert np.abs(ours.tensors["h.0.mlp.c_fc.weight"] - made.tensors["h.0.mlp.c_fc.weight"]).max() < 2
     assert (tmp_path / "m.gguf").stat().st_size <= 0.51 * (tmp_path / "f32.gguf").stat().st_size
+
+
+def test_it_matches_our_added_tokens_and_stops_at_our_ids(tmp_path, make_checkpoint):
+    vocabulary = Tokenizer.gpt2()
+    tokens = ["<|user|>", "<|end|>", "tool_call"]
+    files = TokenizerFiles(
+        vocabulary.encoder() | {token: 50257 + n for n, token in enumerate(tokens)}, vocabulary.merges()
+    )
+    added = tuple(AddedToken(token, 50257 + n, token.startswith("<")) for n, token in enumerate(tokens))
+    made = make_checkpoint(ModelConfig(n_vocab=50262, n_ctx=8, n_embd=32, n_head=2, n_layer=1), tokenizer_files=files)
+    convert(replace(made, special=SpecialTokens(added, eos=(50258, 50257), bos=50256)), tmp_path / "m.gguf")
+    model = llama_cpp.Llama(str(tmp_path / "m.gguf"), vocab_only=True, verbose=False)
+    ours = tokenizer_of(open_checkpoint(tmp_path / "m.gguf"))
+    for text in (
+        "Hello, world",
+        "<|user|>Hi<|end|>",
+        "a<|endoftext|>b",
+        "a tool_call b",
+        "tool_calls, ünï 日本 \n\n x",
+    ):
+        for special in (False, True):
+            theirs = model.tokenize(text.encode(), add_bos=False, special=special)
+            assert theirs == ours.encode(text, special=special), (text, special)
+    ends = {id for id in range(50262) if llama_cpp.llama_vocab_is_eog(model._model.vocab, id)}
+    assert model.token_eos() == ours.eos[0] and set(ours.eos) <= ends
+    assert ends - set(ours.eos) == {50256}, "it knows <|endoftext|> by its spelling"
