@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from itertools import pairwise
 
@@ -93,7 +94,7 @@ def test_a_mistake_of_the_user_exits_with_2(gpt2lab, tmp_path, monkeypatch, argu
     monkeypatch.chdir(tmp_path)
     done = gpt2lab("verify", *arguments)
     assert done.exit_code == 2
-    assert says in done.stderr and done.stderr.count("\n") == 1
+    assert says in done.stderr and done.stderr.count("\n") == 1 and done.stdout == ""
     assert not list(tmp_path.iterdir())
 
 
@@ -102,6 +103,16 @@ def test_another_digest_fails_in_a_download_and_is_skipped_in_a_folder_of_the_us
     (tmp_path / "answers.json").write_text(json.dumps({"models": {"124M": [other]}}))
     assert results(verify("124M", answers=tmp_path / "answers.json"))["digest 0"] is False
     assert results(verify(str(folder), answers=tmp_path / "answers.json"))["digest 0"] is None
+
+
+def test_the_repository_of_a_size_is_held_to_the_published_digest_and_a_folder_of_its_name_is_not(
+    hub, answers, tmp_path, folder
+):
+    other = {**answers["models"]["124M"][0], "sha256": "0" * 64}
+    (tmp_path / "answers.json").write_text(json.dumps({"models": {"124M": [other]}}))
+    assert results(verify("openai-community/gpt2", answers=tmp_path / "answers.json"))["digest 0"] is False
+    shutil.copytree(folder, tmp_path / "gpt2")
+    assert results(verify("gpt2", answers=tmp_path / "answers.json"))["digest 0"] is None
 
 
 def test_without_pytorch_the_updates_are_skipped_with_a_reason(hub, answers_file, monkeypatch):

@@ -220,6 +220,11 @@ def test_offline_a_model_that_is_not_in_the_cache_is_one_line(hub, monkeypatch, 
     assert "is this machine online?" in line and "neither a path here nor complete in the hub's cache" in line
 
 
+def test_a_variable_that_forbids_the_network_is_named(hub, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert "(HF_HUB_OFFLINE forbids it)" in refused(find_checkpoint, NAME)
+
+
 def test_a_cache_without_the_tokenizer_is_not_complete(hub, files, tmp_path):
     hub.add(NAME, files)
     folder = find_checkpoint(NAME)

@@ -57,8 +57,9 @@ def command(
     from gpt2lab.system.atomic import write_file
     from gpt2lab.verifying import PUBLISHED, verify
 
-    _row("check", "expected", "got", "within", "result")
-    found = verify(name, answers=answers or PUBLISHED, full=full, threads=threads, device=device, say=_say, done=_show)
+    found = verify(
+        name, answers=answers or PUBLISHED, full=full, threads=threads, device=device, say=_say, done=_Table().show
+    )
     path = out or Path(f"verify-{Path(name).name}.json")
     content = json.dumps({**_origin(), **found.record()}, indent=2, ensure_ascii=False) + "\n"
     write_file(path, content.encode(), sync=False)
@@ -78,14 +79,23 @@ def _say(line: str) -> None:
     say(f"gpt2lab: {line}")
 
 
-def _show(answer: Answer, outcome: Outcome) -> None:
-    """Print a row. The reason of a skipped check, and the source of one that failed, follow on a line of their own."""
-    got = "" if outcome.passed is None else outcome.got
-    _row(answer.name, outcome.expected, got, outcome.within, _RESULTS[outcome.passed])
-    if outcome.passed is None:
-        print(f"    {escaped(outcome.got)}", flush=True)
-    elif not outcome.passed:
-        print(f"    source: {escaped(answer.source)}", flush=True)
+class _Table:
+    """The printed table, which begins with the first outcome."""
+
+    def __init__(self) -> None:
+        self._begun = False
+
+    def show(self, answer: Answer, outcome: Outcome) -> None:
+        """Print a row. The reason of a skipped check, or the source of one that failed, follows on its own line."""
+        if not self._begun:
+            _row("check", "expected", "got", "within", "result")
+        self._begun = True
+        got = "" if outcome.passed is None else outcome.got
+        _row(answer.name, outcome.expected, got, outcome.within, _RESULTS[outcome.passed])
+        if outcome.passed is None:
+            print(f"    {escaped(outcome.got)}", flush=True)
+        elif not outcome.passed:
+            print(f"    source: {escaped(answer.source)}", flush=True)
 
 
 def _row(*cells: str) -> None:

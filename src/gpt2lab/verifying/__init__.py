@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gpt2lab.config import canonical_size
 from gpt2lab.errors import SamplingError
-from gpt2lab.verifying.answers import PUBLISHED, Answer, read_answers
+from gpt2lab.verifying.answers import PUBLISHED, Answer, published_size, read_answers
 from gpt2lab.verifying.subject import Outcome, Subject
 
 __all__ = ["PUBLISHED", "Answer", "Outcome", "Verification", "verify"]
@@ -82,7 +81,7 @@ def verify(
     from gpt2lab.model import load
 
     model = load(name, precision="float32", threads=threads, device=device)
-    subject = Subject(model, published=canonical_size(name) is not None, full=full, say=say)
+    subject = Subject(model, published=published_size(name) is not None, full=full, say=say)
     outcomes = []
     for answer in read_answers(answers, name, model.checkpoint):
         outcome = _outcome(answer, subject)

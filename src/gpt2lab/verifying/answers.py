@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from gpt2lab.config import canonical_size
 from gpt2lab.errors import CheckpointError, UsageError
 from gpt2lab.evaluating.published import released_size
+from gpt2lab.system.paths import expanded
 from gpt2lab.verifying import benchmarks, checks, llm_c
 from gpt2lab.verifying.fields import made
 from gpt2lab.verifying.subject import Outcome, Subject
 from gpt2lab.weights.checkpoint import Checkpoint, parse_json, read_bytes
+from gpt2lab.weights.hub import hub_model
 
 PUBLISHED = Path(__file__).parent.parent / "assets" / "answers.json"
 """The public answers for the released sizes."""
@@ -59,6 +60,12 @@ class Answer:
     check: Check
 
 
+def published_size(name: str) -> str | None:
+    """Return the released size that a name stands for, on this machine or on the hub; None for a path."""
+    model = None if Path(expanded(name)).exists() else hub_model(name)
+    return model.size if model else None
+
+
 def read_answers(path: Path, name: str, checkpoint: Checkpoint) -> list[Answer]:
     """Return the answers for a model: those of its released size, or of the only model in a file of one's own.
 
@@ -71,7 +78,7 @@ def read_answers(path: Path, name: str, checkpoint: Checkpoint) -> list[Answer]:
     models, texts = content.get("models"), content.get("texts", {})
     if not isinstance(models, dict) or not isinstance(texts, dict):
         raise UsageError(f"{path}: 'models' and 'texts' must be objects")
-    size = canonical_size(name) or released_size(checkpoint.config)
+    size = published_size(name) or released_size(checkpoint.config)
     if size not in models and len(models) == 1:
         (size,) = models
     if size not in models:

@@ -269,7 +269,12 @@ def _discard(path: Path) -> None:
 @contextmanager
 def _hub_errors(model: HubModel, what: str) -> Iterator[None]:
     """Turn any error of the hub's client into one line; its version decides whether httpx or requests raises it."""
-    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        OfflineModeIsEnabled,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     hub = "the Hugging Face hub"
     log_in = "`hf auth login` or HF_TOKEN"
@@ -286,6 +291,8 @@ def _hub_errors(model: HubModel, what: str) -> Iterator[None]:
         )
     except RevisionNotFoundError:
         problem = f"{model.repository} on {hub} has no revision {model.revision}: give a branch, a tag or a commit"
+    except OfflineModeIsEnabled:
+        problem = _unreachable(model, what, "HF_HUB_OFFLINE forbids it")
     except Exception as error:
         problem = _unreachable(model, what, first_line(error) or type(error).__name__)
     else:
@@ -298,7 +305,7 @@ def _unreachable(model: HubModel, what: str, reason: str) -> str:
     if model.size is not None:
         problem += f" Another way is `gpt2lab download {model.size} --source openai`;"
     else:
-        problem += " It is neither a path here nor complete in the hub's cache;"
+        problem += f" {model.name} is neither a path here nor complete in the hub's cache;"
     return f"{problem} the built-in `tales` needs no download"
 
 
