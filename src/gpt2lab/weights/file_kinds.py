@@ -76,10 +76,11 @@ _NAMES: tuple[tuple[str, Kind], ...] = (
         "*.distcp",
         Kind("a distributed PyTorch checkpoint", "join it: python -m torch.distributed.checkpoint.format_utils"),
     ),
-    ("*.safetensors", Kind("weights under another name", "give the path of the file")),
-    ("*.bin", Kind("weights under another name", "give the path of the file")),
-    ("*.pt", Kind("a PyTorch file", "give its path")),
-    ("*.pth", Kind("a PyTorch file", "give its path")),
+    ("adapter.safetensors", Kind("a LoRA state of gpt2lab train", "give the folder of its run")),
+    ("*.safetensors", Kind("weights under another name", "give the path of one, with a config.json beside it")),
+    ("*.bin", Kind("files of another kind", "give the path of one")),
+    ("*.pt", Kind("PyTorch files", "give the path of one")),
+    ("*.pth", Kind("PyTorch files", "give the path of one")),
 )
 """Patterns of names in a folder, and what they are; the first that is there counts."""
 

@@ -70,22 +70,31 @@ def read_huggingface(path: Path, weights: Path | None = None) -> Checkpoint:
     if config.tie_word_embeddings:
         _check_tied(path, stored)
     found = read_folder_tokenizer(path, values, config.n_vocab)
-    precision = stored["wte.weight"][1]
-    rounded = any(kind == "float64" for _, kind in stored.values())
-    notes = (f"{path}: float64 weights are rounded to float32",) if rounded else ()
     return Checkpoint(
         config,
         tensors,
         found.files,
         "huggingface",
-        precision,
+        stored["wte.weight"][1],
         weights or path,
         files,
         special=found.special,
         other_tokenizer=found.other,
         tokenizer_sources=found.sources,
-        notes=notes,
+        notes=_notes(weights or path, stored, tensors),
     )
+
+
+def _notes(path: Path, stored: Stored, tensors: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return lines on weights that are rounded, and on tensors that no part of a GPT-2 reads."""
+    notes = []
+    if any(precision == "float64" for _, precision in stored.values()):
+        notes.append(f"{path}: float64 weights are rounded to float32")
+    unused = [name for name in stored if name not in tensors and name != "lm_head.weight"]
+    if unused:
+        more = f" and {len(unused) - 3} more" if len(unused) > 3 else ""
+        notes.append(f"{path}: tensors that are not part of this GPT-2 are left out: {', '.join(unused[:3])}{more}")
+    return tuple(notes)
 
 
 def _checked(path: Path, values: dict[str, Any]) -> dict[str, Any]:

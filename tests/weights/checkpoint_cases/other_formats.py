@@ -138,7 +138,7 @@ FOLDERS: dict[str, tuple[str, tuple[str, ...], str, tuple[str, ...]]] = {
     ),
     "other_names": (
         *("folder with weights under other names", ("config.json", "a.safetensors", "b.safetensors")),
-        *("give the path of one", ("weights under another name (a.safetensors, b.safetensors): give the path",)),
+        *("give the path of one", ("weights under another name (a.safetensors, b.safetensors): give the path of one",)),
     ),
     "tokenizer_folder": (
         *("folder with a tokenizer alone", ("vocab.json", "merges.txt"), "add the weights"),

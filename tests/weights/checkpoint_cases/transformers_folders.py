@@ -60,6 +60,27 @@ def with_torch_file(model: Any, folder: Path, prefix: str = "") -> Written:
     return written
 
 
+@read("folder with `pytorch_model.bin` of PyTorch before 1.6", writer="transformers of 2019", note="needs PyTorch")
+def old_torch_file(folder: Path) -> Written:
+    written, torch = with_torch_file(tiny(), folder / "hf"), needs.package("torch")
+    state = torch.load(written.path / "pytorch_model.bin")
+    torch.save(state, written.path / "pytorch_model.bin", _use_new_zipfile_serialization=False)
+    return written
+
+
+@read("folder with `pytorch_model.bin.index.json` and shards", writer="transformers before 5", note="as it lists them")
+def torch_shards(folder: Path) -> Written:
+    written, torch = with_torch_file(tiny(), folder / "hf"), needs.package("torch")
+    state = torch.load(written.path / "pytorch_model.bin")
+    (written.path / "pytorch_model.bin").unlink()
+    weight_map = {name: f"pytorch_model-0000{1 + len(name) % 2}-of-00002.bin" for name in state}
+    for file in set(weight_map.values()):
+        torch.save({name: state[name] for name in state if weight_map[name] == file}, written.path / file)
+    index = {"metadata": {}, "weight_map": weight_map}
+    (written.path / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    return written
+
+
 @read("a `pytorch_model.bin` by its path", writer="transformers before 5", note="that file, by `config.json` beside it")
 def torch_file_by_path(folder: Path) -> Written:
     written = with_torch_file(tiny(), folder / "hf")
@@ -144,13 +165,27 @@ def without_head(folder: Path) -> Written:
     return written
 
 
-@read("`GPT2DoubleHeadsModel`", writer="transformers", note="the head for multiple choice is left out")
+@read("`GPT2DoubleHeadsModel`", writer="transformers", note="without its other head, which a line names")
 def double_heads(folder: Path) -> Written:
     transformers = needs.package("transformers")
     written = saved(tiny(), folder / "plain")
     model = transformers.GPT2DoubleHeadsModel.from_pretrained(written.path)
     model.save_pretrained(folder / "hf")
-    return Written(folder / "hf", written.logits)
+    line = "not part of this GPT-2 are left out: multiple_choice_head.summary."
+    return Written(folder / "hf", written.logits, says=(line,))
+
+
+@read(
+    "more layers than `n_layer`, and tensors of other programs",
+    writer="by hand",
+    note="left out, as in transformers; a line names them",
+)
+def more_tensors(folder: Path) -> Written:
+    written = saved(tiny(), folder / "hf")
+    state = {**tiny(n_layer=3).transformer.state_dict(), **tiny().transformer.state_dict()}
+    rewritten(written.path, {**state, "v_head.summary.weight": state["ln_f.weight"]})
+    line = "are left out: h.2.attn.c_attn.bias, h.2.attn.c_attn.weight, h.2.attn.c_proj.bias and 10 more"
+    return Written(written.path, written.logits, says=(line,))
 
 
 @refused(
