@@ -57,6 +57,7 @@ class Benchmark:
         """Evaluate the task, or return what came of it before."""
         key = (self.task, self.text, self.stride, limit)
         if key not in subject.evaluations:
+            subject.say(f"measuring {self.task} on {'all' if limit is None else f'the first {limit}'} examples")
             run = Run(subject.model.exact_engine, subject.tokenizer, limit)
             try:
                 texts = (self.text,) if self.text else ()
