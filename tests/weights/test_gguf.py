@@ -244,6 +244,22 @@ def test_a_tokenizer_that_changes_texts_is_another_one(written, key):
     assert read.other_tokenizer.why == f"{read.path}: {key} is True"
 
 
+def test_gpt2s_vocabulary_is_not_assumed_where_the_end_of_a_text_is_another_id(written):
+    _, path = written(config=ModelConfig(n_vocab=50257, n_ctx=4, n_embd=4, n_head=1, n_layer=1))
+    keys = ("tokenizer.ggml.tokens", "tokenizer.ggml.merges", "tokenizer.ggml.model", "tokenizer.ggml.pre")
+
+    def change(metadata, tensors, end):
+        for key in keys:
+            del metadata[key]
+        metadata["tokenizer.ggml.eos_token_id"] = end
+
+    read = open_checkpoint(rewrite(path, lambda *parts: change(*parts, 2)))
+    assert read.other_tokenizer.why.endswith(
+        "eos_token_id is 2, so the vocabulary is not GPT-2's, and the file holds none"
+    )
+    assert open_checkpoint(rewrite(path, lambda *parts: change(*parts, 50256))).other_tokenizer is None
+
+
 def test_a_padded_vocabulary_of_gpt2_is_gpt2s(written):
     config = ModelConfig(n_vocab=50304, n_ctx=4, n_embd=4, n_head=1, n_layer=1)
     _, path = written(config=config)

@@ -280,7 +280,6 @@ def test_gpt2s_own_tokenizer_keeps_its_special_tokens(written):
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("tokenizer.ggml.eos_token_id", 23, r"eos_token_id is 23, but the model's ids are 0 to 22"),
         ("tokenizer.ggml.eot_token_id", -1, r"eot_token_id is -1"),
         ("tokenizer.ggml.bos_token_id", True, r"bos_token_id is True"),
         ("tokenizer.ggml.add_eos_token", True, r"add_eos_token is True, and eos_token_id is None"),
@@ -296,3 +295,13 @@ def test_metadata_that_cannot_be_obeyed_is_named(tmp_path, key, value, message, 
     monkeypatch.setattr(gguf.GGUFWriter, "write_header_to_file", header)
     with pytest.raises(CheckpointError, match=message):
         open_checkpoint(model_of(tmp_path, {}))
+
+
+def test_ids_that_the_model_does_not_have_are_none(tmp_path, monkeypatch):
+    def header(writer, real=gguf.GGUFWriter.write_header_to_file):
+        writer.add_eos_token_id(50256)
+        writer.add_bos_token_id(50256)
+        real(writer)
+
+    monkeypatch.setattr(gguf.GGUFWriter, "write_header_to_file", header)
+    assert open_checkpoint(model_of(tmp_path, {})).special == SpecialTokens()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gpt2lab.bpe import END_OF_TEXT_MARKER
-from gpt2lab.config import END_OF_TEXT, ModelConfig
+from gpt2lab.config import END_OF_TEXT, ModelConfig, takes_gpt2_vocabulary
 from gpt2lab.errors import CheckpointError
 from gpt2lab.tokenizer import AddedToken, SpecialTokens
 from gpt2lab.weights.checkpoint import OtherTokenizer, TokenizerFiles
@@ -49,6 +49,7 @@ class TokenType(IntEnum):
     BYTE = 6
 
 
+_ENDS = ("tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id")
 _NOT_GPT2S = tuple(
     f"tokenizer.ggml.{name}"
     for name in ("add_space_prefix", "remove_extra_whitespaces", "normalizer.lowercase", "normalizer.strip_accents")
@@ -60,7 +61,7 @@ def read_gguf_tokenizer(
     file: GgufFile, config: ModelConfig
 ) -> tuple[TokenizerFiles | None, SpecialTokens, OtherTokenizer | None]:
     """Return the file's tokenizer, parsed only if it is not GPT-2's own."""
-    other = _other_tokenizer(file)
+    other = _other_tokenizer(file, config)
     if other is not None or file.metadata.get("tokenizer.ggml.model") in _NONE:
         return None, _special_tokens(file, config, ()), other
     tokens = file.metadata.get("tokenizer.ggml.tokens")
@@ -77,22 +78,33 @@ def read_gguf_tokenizer(
     return _own_tokenizer(file, config, types, marked)
 
 
-def _other_tokenizer(file: GgufFile) -> OtherTokenizer | None:
+def _other_tokenizer(file: GgufFile, config: ModelConfig) -> OtherTokenizer | None:
     """Return the file's tokenizer if it is not byte-level BPE like GPT-2's."""
     path, metadata = file.file.path, file.metadata
     model, rule = metadata.get("tokenizer.ggml.model"), metadata.get("tokenizer.ggml.pre")
     whole = metadata.get(TOKENIZER_JSON_KEY)
     description = whole if isinstance(whole, str) else None
+    if model in _NONE and description is not None:
+        return OtherTokenizer(f"{path}: its tokenizer is {TOKENIZER_JSON_KEY}", description)
     if model in _NONE:
-        why = f"{path}: its tokenizer is {TOKENIZER_JSON_KEY}"
-        return OtherTokenizer(why, description) if description is not None else None
-    if model != "gpt2" or rule not in _SPLIT_AS_GPT2:
+        key = next(
+            (key for key in _ENDS if takes_gpt2_vocabulary(config.n_vocab) and _is_below(metadata.get(key))), None
+        )
+        if key is None:
+            return None
+        why = f"{key} is {metadata[key]}, so the vocabulary is not GPT-2's, and the file holds none"
+    elif model != "gpt2" or rule not in _SPLIT_AS_GPT2:
         why = f"its tokenizer is {model!r} (tokenizer.ggml.model), which splits {rule!r} (tokenizer.ggml.pre)"
     elif changes := [key for key in _NOT_GPT2S if metadata.get(key, False) is not False]:
         why = f"{changes[0]} is {metadata[changes[0]]!r}"
     else:
         return None
     return OtherTokenizer(f"{path}: {why}", description, "give the model's Hugging Face folder")
+
+
+def _is_below(id: object) -> bool:
+    """Return whether an id is that of an ordinary token of GPT-2."""
+    return type(id) is int and 0 <= id < END_OF_TEXT
 
 
 def _own_tokenizer(
@@ -147,11 +159,9 @@ def _special_tokens(file: GgufFile, config: ModelConfig, added: tuple[AddedToken
     def id_of(role: str) -> int | None:
         key = f"tokenizer.ggml.{role}_token_id"
         id = file.metadata.get(key)
-        if id is not None and (type(id) is not int or not 0 <= id < config.n_vocab):
-            raise CheckpointError(
-                f"{file.file.path}: {key} is {id!r}, but the model's ids are 0 to {config.n_vocab - 1}"
-            )
-        return id
+        if id is not None and (type(id) is not int or id < 0):
+            raise CheckpointError(f"{file.file.path}: {key} is {id!r}, not a token id")
+        return id if id is not None and id < config.n_vocab else None  # GPT2Config's default is 50256 for any model
 
     def around(role: str) -> tuple[int, ...]:
         key, id = f"tokenizer.ggml.add_{role}_token", id_of(role)
