@@ -1,9 +1,14 @@
 """``activation`` is for files that do not record it; a file that does is obeyed."""
 
 import pytest
+from click.testing import CliRunner
 
+import needs
 from gpt2lab import load
+from gpt2lab.cli.main import cli
+from gpt2lab.engines.origin import origin_of
 from gpt2lab.errors import CheckpointError
+from gpt2lab.jobs.generating import digest_of
 from gpt2lab.weights import convert, open_checkpoint
 from gpt2lab.weights.gguf_file import read_gguf_file
 
@@ -37,3 +42,25 @@ def test_load_and_the_reference_compute_it(gguf):
 def test_an_unknown_activation_is_refused_in_one_line(gguf):
     with pytest.raises(ValueError, match="activation"):
         open_checkpoint(gguf, activation="tanh")
+
+
+def test_what_was_computed_with_another_activation_has_another_origin(gguf):
+    models = [load(gguf, device="reference", activation=name) for name in (None, "gelu_new", "relu")]
+    origins = [origin_of(m.checkpoint, m.engine, m.precision, m.kv_precision) for m in models]
+    assert origins[0] == origins[1] != origins[2]
+    digests = [digest_of(model) for model in models]
+    assert digests[0] == digests[1] != digests[2]
+
+
+def test_commands_take_it(gguf, tmp_path):
+    for command in (["info", gguf], ["convert", gguf, tmp_path / "copy"]):
+        result = CliRunner().invoke(cli, [*map(str, command), "--activation", "gelu"])
+        assert result.exit_code == 0, result.stderr
+    assert open_checkpoint(tmp_path / "copy").config.activation == "gelu"
+
+
+def test_a_new_model_takes_none():
+    needs.check("torch")
+    result = CliRunner().invoke(cli, ["train", "--dataset", "x", "--from_scratch", "--activation", "gelu"])
+    assert result.exit_code == 2
+    assert "--activation is that of an existing model" in result.stderr

@@ -113,7 +113,7 @@ def _open_folder(folder: Path) -> Checkpoint:
     from gpt2lab.weights.file_kinds import found_in
 
     found = found_in(folder)
-    raise CheckpointError(f"{folder}: holds {what}" + (f", but {found}" if found else ""))
+    raise CheckpointError(f"{folder}: holds {what}" + (f"; found {found}" if found else ""))
 
 
 def _refuse_adapter(path: Path) -> NoReturn:
