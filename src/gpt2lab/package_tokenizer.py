@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import tokenizers
 
 from gpt2lab.bpe import END_OF_TEXT_MARKER, one_by_one, spelled_bytes
-from gpt2lab.errors import TokenizerError, first_line
+from gpt2lab.errors import TokenizerError
 from gpt2lab.tokenizer import AddedToken, Decoder, IncrementalDecoder, SpecialTokens, Tokenizer, check_utf8
 
 if TYPE_CHECKING:
@@ -54,8 +54,11 @@ class PackageTokenizer(Tokenizer):
     def _built(self, *, encode_special_tokens: bool) -> tokenizers.Tokenizer:
         try:
             built = tokenizers.Tokenizer.from_str(self._arguments[0])
-        except Exception as error:  # the package raises this very class
-            raise TokenizerError(f"the tokenizers package cannot build the tokenizer ({first_line(error)})") from None
+        except BaseException as error:  # the package raises Exception itself, and where it panics, a BaseException
+            if isinstance(error, KeyboardInterrupt | SystemExit):
+                raise
+            reason = " ".join(str(error).split())
+            raise TokenizerError(f"the tokenizers package cannot build the tokenizer ({reason})") from None
         built.no_truncation()
         built.no_padding()
         built.encode_special_tokens = encode_special_tokens

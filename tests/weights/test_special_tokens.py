@@ -122,6 +122,43 @@ def test_older_folders_name_added_tokens_in_files_of_their_own(chat, tmp_path):
         assert tokenizer.encode(text) == judge(text, split_special_tokens=True).input_ids
 
 
+STRANGE = (None, True, 0, -1, 2.5, "x", [], [1], {}, {"a": 1}, [{"content": 5}], {"0": "x"}, [None], "\ud800")
+
+
+def _entries(path):
+    """Return the keys of a file of JSON, those of its objects with a dot between."""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    inner = [f"{key}.{name}" for key, value in content.items() if isinstance(value, dict) for name in list(value)[:6]]
+    return [*content, *inner]
+
+
+@pytest.mark.parametrize("name", ["tokenizer", "tokenizer_config", "generation_config"])
+def test_whatever_a_file_holds_it_is_read_or_refused_in_one_line(chat, tmp_path, name):
+    folder = tmp_path / "strange"
+    shutil.copytree(chat, folder)
+    path = folder / f"{name}.json"
+    extra = [
+        "added_tokens_decoder",
+        "extra_special_tokens",
+        "additional_special_tokens",
+        "add_bos_token",
+        "chat_template",
+    ]
+    for key in [*_entries(path), *(extra if name == "tokenizer_config" else [])]:
+        for value in STRANGE:
+            content = json.loads((chat / path.name).read_text(encoding="utf-8"))
+            place = content
+            *outer, last = key.split(".", 1)
+            for part in outer:
+                place = place[part]
+            place[last] = value
+            path.write_text(json.dumps(content), encoding="utf-8")
+            try:
+                tokenizer_of(open_checkpoint(folder))
+            except (CheckpointError, TokenizerError) as error:
+                assert "\n" not in str(error)
+
+
 # ---- text -----------------------------------------------------------------------------------------------------------
 
 fragments = st.sampled_from(["<|user|>", "<|end|>", "<|endoftext|>", "covid19", "<|", "|>", " ", "hello", "é", "\n"])

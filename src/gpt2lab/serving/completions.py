@@ -220,7 +220,7 @@ def _planned(body: CompletionRequest, served: ServedModel, settings: Settings) -
 def logit_biases(body: CompletionRequest, served: ServedModel) -> dict[int, float]:
     """Return the number to add to each token's logit; -inf for those that ``allowed_token_ids`` leaves out.
 
-    Raises :class:`ApiError` for an id that the model does not have, and a text that is not Unicode.
+    Raises :class:`ApiError` for an id in ``body`` that the model does not have, and a text that is not Unicode.
     """
     n_vocab = served.model.config.n_vocab
     biases: dict[int, float] = {}
@@ -231,7 +231,8 @@ def logit_biases(body: CompletionRequest, served: ServedModel) -> dict[int, floa
             raise ApiError(400, f"logit_bias: {error}", param="logit_bias") from None
         biases |= dict.fromkeys(ids, bias)
     allowed = body.allowed_token_ids
-    for name, named in (("logit_bias", biases), ("allowed_token_ids", allowed or ())):
+    lists = {"logit_bias": biases, "allowed_token_ids": allowed or (), "stop_token_ids": body.stop_token_ids}
+    for name, named in lists.items():
         if unknown := [id for id in named if id >= n_vocab]:
             raise ApiError(400, f"{name}: there is no token {unknown[0]}; ids go up to {n_vocab - 1}", param=name)
     if allowed is not None:

@@ -18,8 +18,8 @@ from gpt2lab.training import checkpoints
 from gpt2lab.training.card import CARD
 from gpt2lab.training.checkpoints import State
 from gpt2lab.training.job import Job
+from gpt2lab.weights.huggingface_special import GENERATION, TOKENIZER_FILES
 from gpt2lab.weights.openai import newest_prefix
-from gpt2lab.weights.tokenizer_copy import GENERATION, TOKENIZER_FILES
 
 RUN_FILES = (
     *("settings.json", "config.json", "model.safetensors", *TOKENIZER_FILES, GENERATION, CARD),

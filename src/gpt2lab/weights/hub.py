@@ -20,8 +20,8 @@ from gpt2lab.errors import CheckpointError, DownloadError, Gpt2LabError, first_l
 from gpt2lab.system.hashing import sha256_of
 from gpt2lab.weights.checkpoint import parse_json, read_bytes
 from gpt2lab.weights.formats import open_path
+from gpt2lab.weights.huggingface_special import GENERATION, TOKENIZER_FILES
 from gpt2lab.weights.huggingface_weights import WEIGHT_FILES
-from gpt2lab.weights.tokenizer_copy import GENERATION, TOKENIZER_FILES
 
 HUB_REPOSITORIES = {
     "124M": "openai-community/gpt2",

@@ -28,11 +28,11 @@ from gpt2lab.weights.checkpoint import (
     read_bytes,
     tensor_shapes,
 )
+from gpt2lab.weights.huggingface_special import TOKENIZER_FILES
 from gpt2lab.weights.huggingface_tokenizer import read_folder_tokenizer
 from gpt2lab.weights.huggingface_weights import INT8, SINGLE, Stored, read_int8_weights, read_weights, stored_name
 from gpt2lab.weights.quantization import PRECISIONS, Precision
 from gpt2lab.weights.safetensors_file import write_safetensors
-from gpt2lab.weights.tokenizer_copy import TOKENIZER_FILES, tokenizer_copy
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -163,7 +163,8 @@ def write_huggingface(checkpoint: Checkpoint, path: Path, *, precision: str, ove
     """
     if precision not in WRITABLE:
         raise CheckpointError(f"a Hugging Face folder holds {', '.join(WRITABLE)}, not {precision}; a .gguf file can")
-    from gpt2lab.weights.writing import destination_folder  # readers start without it
+    from gpt2lab.weights.tokenizer_copy import tokenizer_copy  # readers start without these
+    from gpt2lab.weights.writing import destination_folder
 
     file, other = (INT8, SINGLE) if precision == "int8" else (SINGLE, INT8)
     if (path / other).exists():

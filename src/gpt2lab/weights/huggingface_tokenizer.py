@@ -11,6 +11,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,8 +20,14 @@ from gpt2lab.config import END_OF_TEXT, takes_gpt2_vocabulary
 from gpt2lab.errors import CheckpointError
 from gpt2lab.tokenizer import AddedToken, SpecialTokens
 from gpt2lab.weights.checkpoint import OtherTokenizer, TokenizerFiles, parse_json, read_bytes
-from gpt2lab.weights.huggingface_special import Stated, added_token, optional_json, read_special_tokens
-from gpt2lab.weights.tokenizer_copy import GENERATION, TOKENIZER_FILES
+from gpt2lab.weights.huggingface_special import (
+    GENERATION,
+    TOKENIZER_FILES,
+    Stated,
+    added_token,
+    optional_json,
+    read_special_tokens,
+)
 from gpt2lab.weights.tokenizer_pipeline import difference, template
 from gpt2lab.weights.vocabulary import (
     check_encoder_ids,
@@ -110,10 +117,10 @@ def _parsed(path: Path, text: bytes) -> tuple[dict[str, Any], bool]:
     if start is not None:
         tail = text[start.end() :].translate(None, b" \n\t\r")
         if hashlib.sha256(tail).hexdigest() in _GPT2_TAILS:
-            try:
-                return json.loads(text[: start.end()] + b'{},"merges":[]}}'), True
-            except ValueError:
-                pass
+            with suppress(ValueError):
+                content = json.loads(text[: start.end()] + b'{},"merges":[]}}')
+                if isinstance(content, dict):
+                    return content, True
     return parse_json(path, text), False
 
 
