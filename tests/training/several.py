@@ -2,10 +2,10 @@
 
     python several.py OUT '{"name": {settings…}, …}'
 
-For each case writes OUT/NAME.json, the losses, and OUT/NAME, the run. A case may also have ``restore``, the path of a
-state or "latest"; and in its third update one of ``fail_on``, a rank that makes a mistake, or "all"; ``signal_on``, one
-that gets SIGTERM; ``kill_on``, one that is killed, but not again after a restart; ``unreported``, after which the main
-process cannot write its records.
+For each case writes OUT/NAME.json, the losses, and OUT/NAME, the run. A case may also have ``switches`` of the model;
+``restore``, the path of a state or "latest"; and in its third update one of ``fail_on``, a rank that makes a mistake,
+or "all"; ``signal_on``, one that gets SIGTERM; ``kill_on``, one that is killed, but not again after a restart;
+``unreported``, after which the main process cannot write its records.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import json
 import os
 import signal
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,16 +98,17 @@ def windows(seed: int) -> Windows:
 
 def train(world: World, out: Path, name: str, case: dict[str, Any]) -> None:
     case = dict(case)
+    config = replace(CONFIG, **case.pop("switches", {}))
     restore_from = case.pop("restore", None)
     unreported = case.pop("unreported", np.inf)
     disturbance = {key: case.pop(key) for key in ("fail_on", "signal_on", "kill_on") if key in case}
     train_on = windows(1)
-    chosen = resolved(Settings(**{**DEFAULTS, **case}), CONFIG, len(train_on), from_scratch=True)
+    chosen = resolved(Settings(**{**DEFAULTS, **case}), config, len(train_on), from_scratch=True)
     recompute = "layers" if chosen.memory_saving_gradients else "cheap"
     compute = Compute("float32", recompute, native=True, pool=Pool(1 << 24))  # products are too small to be native
     with world.building():
         torch.manual_seed(5)
-        model = GPT2(CONFIG, chosen.dropout, compute)
+        model = GPT2(config, chosen.dropout, compute)
         choose_trainable(model, chosen)
     reporter = Losses(unreported if world.is_main else np.inf)
     trainer = Disturbed(model, chosen, train_on, windows(2), out / name, world, reporter)

@@ -26,6 +26,7 @@ pytestmark = needs.mark("torch.distributed")
 SCRIPT = Path(__file__).with_name("several.py")
 TOLERANCE = 1e-5
 
+SWITCHES = {"tie_word_embeddings": False, "activation": "gelu", "n_inner": 24, "scale_attn_by_inverse_layer_idx": True}
 CASES: dict[str, dict[str, Any]] = {
     "ddp": {},
     "fsdp": {"parallel": "fsdp"},
@@ -39,6 +40,8 @@ CASES: dict[str, dict[str, Any]] = {
     "a narrow beginning, fsdp": {"narrow_steps": 5, "parallel": "fsdp"},
     "one micro-batch, fsdp": {"batch_size": 8, "accumulate_gradients": 1, "parallel": "fsdp"},
     "sgd, fsdp": {"optimizer": "sgd", "parallel": "fsdp"},
+    "a head of its own, ddp": {"switches": SWITCHES},
+    "a head of its own, fsdp": {"switches": SWITCHES, "parallel": "fsdp", "narrow_steps": 5},
 }
 
 
