@@ -227,6 +227,59 @@ bool pack_tile(const float* source, Layout layout, const PackedMatrix& m, int ti
   return finite;
 }
 
+// Copies the block of `column`, an output in the tile; an output beyond n, and inputs beyond k, become zero.
+template <Precision kP>
+bool place(const Integers& source, const PackedMatrix& m, int output, int column, int block, std::byte* out) {
+  using Block = WeightBlock<kP>;
+  constexpr int kLeast = kP == Precision::int8 ? -kLargestInt8 : -kZeroNibble;
+  constexpr int kMost = kP == Precision::int8 ? kLargestInt8 : kZeroNibble - 1;
+  const int depth = block_depth(m.k, block), first = block * kBlock, groups = (m.k + kGroupInputs - 1) / kGroupInputs;
+  const bool inside = output < m.n;
+  bool valid = true;
+  for (int i = 0; i < depth; ++i) {
+    const int q = inside && first + i < m.k ? source.q[std::size_t(output) * m.k + first + i] : 0;
+    valid &= q >= kLeast && q <= kMost;
+    std::byte& byte = out[Block::step_at(i, column) + i % 4];
+    if constexpr (kP == Precision::int8) byte = std::byte(std::int8_t(q));
+    else byte |= std::byte((q + kZeroNibble & 15) << i % kGroupInputs / (kGroupInputs / 2) * 4);
+  }
+  for (int i = 0; kP == Precision::int4 && i < depth / kGroupInputs; ++i) {
+    const int group = first / kGroupInputs + i;
+    const int factor = inside && group < groups ? source.factors[std::size_t(output) * groups + group] : 1;
+    valid &= factor >= -kLargestFactor && factor <= kLargestFactor;
+    out[Block::factors_at(depth) + i * kTile + column] = std::byte(std::int8_t(factor));
+  }
+  const float scale = inside ? source.scales[std::size_t(output) * block_count(m.k) + block] : 0.0f;
+  std::memcpy(out + Block::scales_at(depth) + column * sizeof scale, &scale, sizeof scale);
+  return valid && std::fabs(scale) <= std::numeric_limits<float>::max();
+}
+
+template <Precision kP>
+bool place_tile(const Integers& source, const PackedMatrix& m, int tile) {
+  using Block = WeightBlock<kP>;
+  std::byte* out = m.tiles + tile * m.tile_bytes();
+  std::memset(out, 0, m.tile_bytes());
+  bool valid = true;
+  for (int block = 0; block < block_count(m.k); ++block)
+    for (int column = 0; column < kTile; ++column)
+      valid &= place<kP>(source, m, tile * kTile + column, column, block, out + block * Block::kWhole);
+  return valid;
+}
+
+// Calls pack_one for every tile of a matrix, on all threads. Returns whether all calls did.
+template <typename F>
+bool for_tiles(const PackedMatrix& matrix, ThreadPool& pool, F&& pack_one) {
+  std::atomic<bool> valid{true};
+  const int tiles = matrix.tile_count();
+  pool.run([&](int thread) {
+    const int begin = int(std::size_t(tiles) * thread / pool.size());
+    const int end = int(std::size_t(tiles) * (thread + 1) / pool.size());
+    for (int t = begin; t < end; ++t)
+      if (!pack_one(t)) valid = false;
+  });
+  return valid;
+}
+
 // Reads output `output` of a tile of int8 or int4.
 template <Precision kP>
 void read_integers(const std::byte* tile, int output, int k, float* out) {
@@ -279,15 +332,14 @@ void PackedMatrix::column(int j, float* out) const {
 }
 
 bool pack(const float* source, Layout layout, const PackedMatrix& matrix, ThreadPool& pool) {
-  std::atomic<bool> finite{true};
-  const int tiles = matrix.tile_count();
-  pool.run([&](int thread) {
-    const int begin = int(std::size_t(tiles) * thread / pool.size());
-    const int end = int(std::size_t(tiles) * (thread + 1) / pool.size());
-    for (int t = begin; t < end; ++t)
-      if (!pack_tile(source, layout, matrix, t)) finite = false;
+  return for_tiles(matrix, pool, [&](int tile) { return pack_tile(source, layout, matrix, tile); });
+}
+
+bool pack(const Integers& source, const PackedMatrix& matrix, ThreadPool& pool) {
+  return for_tiles(matrix, pool, [&](int tile) {
+    return matrix.precision == Precision::int8 ? place_tile<Precision::int8>(source, matrix, tile)
+                                               : place_tile<Precision::int4>(source, matrix, tile);
   });
-  return finite;
 }
 
 }  // namespace gpt2lab

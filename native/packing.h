@@ -35,4 +35,16 @@ enum class Layout { input_major, output_major };  // source is [k, n] as in the 
 // Fills `matrix`. Returns false if a value is not finite in its precision (float32 accepts every value).
 bool pack(const float* source, Layout layout, const PackedMatrix& matrix, ThreadPool& pool);
 
+// A matrix that is already rounded to int8 or int4: whole numbers q [n, k] and scales [n, blocks], and of int4 factors
+// [n, groups].
+struct Integers {
+  const std::int8_t* q;
+  const float* scales;
+  const std::int8_t* factors;
+};
+
+// Fills a `matrix` of int8 or int4 with these numbers as they are. Returns false if one is out of its precision's
+// range.
+bool pack(const Integers& source, const PackedMatrix& matrix, ThreadPool& pool);
+
 }  // namespace gpt2lab

@@ -88,9 +88,19 @@ bool Weights::set(Tensor& tensor, const float* source, ThreadPool& pool) {
     const Layout layout = embeds ? Layout::output_major : Layout::input_major;
     if (!pack(source, layout, tensor.matrix, pool)) return false;
   }
+  mark_set(tensor);
+  return true;
+}
+
+bool Weights::set(Tensor& tensor, const Integers& source, ThreadPool& pool) {
+  if (!pack(source, tensor.matrix, pool)) return false;
+  mark_set(tensor);
+  return true;
+}
+
+void Weights::mark_set(Tensor& tensor) {
   missing_ -= !tensor.set;
   tensor.set = true;
-  return true;
 }
 
 void Weights::mark_all_set() {

@@ -76,6 +76,9 @@ class Weights {
   // the result is false.
   bool set(Tensor& tensor, const float* source, ThreadPool& pool);
 
+  // Copies a matrix of int8 or int4 into its place; false if a number is out of range.
+  bool set(Tensor& tensor, const Integers& source, ThreadPool& pool);
+
   void mark_all_set();
   bool complete() const { return missing_ == 0; }
 
@@ -85,6 +88,7 @@ class Weights {
   Linear place_linear(const std::string& name, int k, int n);
   Norm place_norm(const std::string& name);
   PackedMatrix place_matrix(const std::string& name, int rows, int columns, int k, int n);
+  void mark_set(Tensor& tensor);
   std::byte* take(std::size_t bytes);
 
   Shape shape_;

@@ -100,6 +100,30 @@ class Engine {
     if (!finite) throw std::invalid_argument(name + " has values that are not finite in this precision");
   }
 
+  // Packs a matrix that is already rounded: q [n_out, n_in], scales [n_out, n_blocks], factors [n_out, n_groups].
+  void set_integers(const std::string& name, const Array2<std::int8_t>& q, const Array2<float>& scales,
+                    const std::optional<Array2<std::int8_t>>& factors) {
+    const Turn turn = take_turn();
+    Weights::Tensor* tensor = model_->weights.find(name);
+    if (!tensor || !tensor->matrix.tiles)
+      throw std::invalid_argument("no matrix '" + name + "' in a model of this shape");
+    const PackedMatrix& m = tensor->matrix;
+    if (!is_integer(m.precision) || factors.has_value() != (m.precision == Precision::int4))
+      throw std::invalid_argument(name + " is not held in this precision");
+    const auto fits = [&](const auto& array, int columns) {
+      return array.shape(0) == std::size_t(m.n) && array.shape(1) == std::size_t(columns);
+    };
+    if (!fits(q, m.k) || !fits(scales, block_count(m.k)) ||
+        (factors && !fits(*factors, (m.k + kGroupInputs - 1) / kGroupInputs)))
+      throw std::invalid_argument(name + " must be [" + std::to_string(m.n) + ", " + std::to_string(m.k) + "]");
+    bool valid;
+    {
+      nb::gil_scoped_release release;
+      valid = model_->weights.set(*tensor, {q.data(), scales.data(), factors ? factors->data() : nullptr}, pool_);
+    }
+    if (!valid) throw std::invalid_argument(name + " has numbers that are out of range");
+  }
+
   // Returns the bytes of all weights. A caller that writes to them must make sure that no thread computes meanwhile.
   Result<std::uint8_t> packed() {
     Array<std::byte>& memory = model_->weights.memory();
@@ -367,6 +391,8 @@ void bind_engine(nb::module_& m) {
            nb::arg("scale_attn_weights") = true, nb::arg("scale_attn_by_inverse_layer_idx") = false,
            nb::arg("tie_word_embeddings") = true)
       .def("set_tensor", &Engine::set_tensor)
+      .def("set_integers", &Engine::set_integers, nb::arg("name"), nb::arg("q"), nb::arg("scales"),
+           nb::arg("factors").none())
       .def("mark_loaded", &Engine::mark_loaded)
       .def_prop_ro("packed", &Engine::packed)
       .def_prop_ro("packed_size", &Engine::packed_size)

@@ -127,8 +127,16 @@ def huggingface(folder: Path) -> Any:
 
 
 def int8(folder: Path) -> Any:
-    convert(MADE, folder / "m", precision="int8")
-    files = {"config.json": as_json, "weights-int8.safetensors": as_safetensors}
+    return integers(folder, "int8")
+
+
+def int4(folder: Path) -> Any:
+    return integers(folder, "int4")
+
+
+def integers(folder: Path, precision: str) -> Any:
+    convert(MADE, folder / "m", precision=precision)
+    files = {"config.json": as_json, f"weights-{precision}.safetensors": as_safetensors}
     return Files(folder / "m", files).write, read_checkpoint(folder / "m")
 
 
@@ -610,6 +618,7 @@ TARGETS: dict[str, tuple[Callable[[Path], Any], int]] = {
     "gguf_quantized": (gguf_quantized, 4),
     "huggingface": (huggingface, 6),
     "int8": (int8, 6),
+    "int4": (int4, 6),
     "tokenizer_json": (tokenizer_json, 4),
     "tensorflow": (tensorflow, 8),
     "snappy": (snappy, 4),

@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from gpt2lab import _native
 from gpt2lab.engines import digests, packed_cache
 from gpt2lab.engines.precision import PRECISIONS
 from gpt2lab.errors import UsageError
 from gpt2lab.system import caches
-from gpt2lab.weights.checkpoint import READERS, Checkpoint, Tensor
+from gpt2lab.weights.checkpoint import READERS, Checkpoint, LazyTensors, Tensor
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 LEAST_SIZE = 8 << 20
 """Bytes of packed weights below which packing takes no longer than a look-up in the cache."""
@@ -43,6 +47,9 @@ class Core(Protocol):
 
     def set_tensor(self, name: str, values: Tensor, /) -> None:
         """Pack one tensor, named and shaped as in a checkpoint. Raises ValueError if the packed one is not finite."""
+
+    def set_integers(self, name: str, q: NDArray[np.int8], scales: Tensor, factors: NDArray[np.int8] | None) -> None:
+        """Pack the parts of :class:`~gpt2lab.weights.integers.Integers` as they are. Raises ValueError out of range."""
 
     def mark_loaded(self) -> None:
         """Mark all weights as set, after the caller has filled ``packed``."""
@@ -69,9 +76,8 @@ def load_weights(core: Core, checkpoint: Checkpoint, precision: str) -> None:
     if folder and key and packed_cache.read_entry(folder, key, core.packed):
         return core.mark_loaded()
     for name in checkpoint.tensors:
-        values = checkpoint.tensors[name]  # only one at a time is in memory
         try:
-            core.set_tensor(name, values)
+            _set(core, checkpoint.tensors, name, precision)
         except ValueError as error:
             raise UsageError(f"{checkpoint.path} cannot be held in {precision} ({error}): choose float32") from None
     if folder and key:
@@ -81,6 +87,15 @@ def load_weights(core: Core, checkpoint: Checkpoint, precision: str) -> None:
             if digests.stamp(checkpoint.files) == stamp:  # else the packed contents are unknown
                 write_entry(folder, key, core.packed, str(checkpoint.path.absolute()))
     return None
+
+
+def _set(core: Core, tensors: Mapping[str, Tensor], name: str, precision: str) -> None:
+    """Pack one tensor; only one at a time is in memory. What a file holds in ``precision`` is not rounded again."""
+    integers = tensors.integers(name, precision) if isinstance(tensors, LazyTensors) else None
+    if integers is None:
+        core.set_tensor(name, tensors[name])
+    else:
+        core.set_integers(name, *integers)
 
 
 def cached_precisions(checkpoint: Checkpoint) -> list[str]:

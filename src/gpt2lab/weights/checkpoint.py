@@ -30,8 +30,10 @@ from gpt2lab.tokenizer import SpecialTokens, Tokenizer
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from gpt2lab.weights.integers import Integers
+
 Tensor: TypeAlias = "NDArray[np.float32]"
-READERS = 2
+READERS = 3
 """The version of the readers. Raise it when one reads a file differently, so that older packed files are not reused."""
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _MOST_AT_ONCE = 1 << 30  # bytes; systems read at most 2 GiB
@@ -62,6 +64,8 @@ class StoredTensor(NamedTuple):
 
     shape: tuple[int, ...]
     read: Callable[[], Tensor]
+    integers: Callable[[], Integers] | None = None
+    """Of a matrix that the file holds in ``int8`` or ``int4``: a function that reads it as it is stored."""
 
 
 class LazyTensors(Mapping[str, Tensor]):
@@ -83,6 +87,12 @@ class LazyTensors(Mapping[str, Tensor]):
                 "or its training diverged"
             )
         return tensor
+
+    def integers(self, name: str, precision: str) -> Integers | None:
+        """Return a matrix as the file stores it; None unless that is in ``precision``."""
+        read = self._stored[name].integers
+        integers = read() if read else None
+        return integers if integers and integers.precision == precision else None
 
     def __contains__(self, name: object) -> bool:
         return name in self._stored

@@ -8,7 +8,7 @@ from gpt2lab.errors import UsageError
 from gpt2lab.weights.checkpoint import Checkpoint
 
 FORMATS = ("huggingface", "gguf")
-PRECISIONS = ("float32", "float16", "bfloat16", "int8", "q8_0", "q4_0")
+PRECISIONS = ("float32", "float16", "bfloat16", "int8", "int4", "q8_0", "q4_0")
 """Precisions of stored matrices; each format supports some of them."""
 
 _FILES = (".safetensors", ".bin", ".pt", ".pth", ".ckpt", ".npz", ".index", ".json", ".h5", ".onnx")

@@ -5,8 +5,8 @@ names may start with ``transformer.``, and with what PyTorch's wrappers put befo
 is computed in a way that the engines lack (another activation, cross-attention, …) is refused, not computed wrongly.
 Does not download.
 
-Folders in int8 are our own: ``config.json`` names another ``model_type``, and ``weights-int8.safetensors`` has a name
-that other programs do not look for, since they would take the whole numbers for weights.
+Folders in int8 and int4 are our own: ``config.json`` names another ``model_type``, and ``weights-int8.safetensors`` is
+a name that other programs do not look for, since they would take the whole numbers for weights.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from gpt2lab.weights.checkpoint import (
 )
 from gpt2lab.weights.huggingface_special import TOKENIZER_FILES
 from gpt2lab.weights.huggingface_tokenizer import read_folder_tokenizer
-from gpt2lab.weights.huggingface_weights import INT8, SINGLE, Stored, read_int8_weights, read_weights, stored_name
+from gpt2lab.weights.huggingface_weights import OWN, SINGLE, Stored, read_own_weights, read_weights, stored_name
 from gpt2lab.weights.quantization import PRECISIONS, Precision
 from gpt2lab.weights.safetensors_file import write_safetensors
 
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
     from gpt2lab.weights.writing import NewTensor
 
-WRITABLE = ("float32", "float16", "bfloat16", "int8")
-_OWN_TYPE, _OWN_PRECISION = "gpt2lab", "gpt2lab_precision"  # in config.json of a folder in int8
+WRITABLE = ("float32", "float16", "bfloat16", *OWN)
+_OWN_TYPE, _OWN_PRECISION = "gpt2lab", "gpt2lab_precision"  # in config.json of our own folders
 _SWITCHES = (
     *("n_inner", "layer_norm_epsilon", "scale_attn_weights", "scale_attn_by_inverse_layer_idx"),
     *("reorder_and_upcast_attn", "tie_word_embeddings"),
@@ -61,7 +61,8 @@ def read_huggingface(path: Path, weights: Path | None = None) -> Checkpoint:
     values = _checked(file, parse_json(file, read_bytes(file)))
     config = _config(file, values)
     if values["model_type"] == _OWN_TYPE:
-        stored, files = read_int8_weights(weights or path / INT8)
+        kind = values[_OWN_PRECISION]
+        stored, files = read_own_weights(weights or path / OWN[kind], kind)
     else:
         stored, files = read_weights(path, weights)
     if "wte.weight" not in stored and "lm_head.weight" in stored and config.tie_word_embeddings:
@@ -121,10 +122,8 @@ def check_config(path: Path) -> None:
 
 def _config(path: Path, values: Mapping[str, Any]) -> ModelConfig:
     if values.get("model_type") == _OWN_TYPE:
-        if values.get(_OWN_PRECISION) != "int8":
-            raise CheckpointError(
-                f"{path}: {_OWN_PRECISION} is {values.get(_OWN_PRECISION)!r}, only 'int8' is supported"
-            )
+        if (kind := values.get(_OWN_PRECISION)) not in tuple(OWN):
+            raise CheckpointError(f"{path}: {_OWN_PRECISION} is {kind!r}, only {', '.join(OWN)} are supported")
     elif values.get("model_type") != "gpt2":
         raise CheckpointError(f"{path}: model_type is {values.get('model_type')!r}, only 'gpt2' is supported")
     activation = values.get("activation_function", "gelu_new")
@@ -158,20 +157,21 @@ def _check_tied(folder: Path, stored: Stored) -> None:
 def write_huggingface(checkpoint: Checkpoint, path: Path, *, precision: str, overwrite: bool = False) -> None:
     """Write ``checkpoint`` as a folder that ``transformers`` loads by path, including the tokenizer.
 
-    ``precision`` is one of :data:`WRITABLE`; folders in ``int8`` can be loaded by gpt2lab alone. Only one tensor at a
-    time is in memory.
+    ``precision`` is one of :data:`WRITABLE`; folders in ``int8`` and ``int4`` can be loaded by gpt2lab alone. Only one
+    tensor at a time is in memory.
     """
     if precision not in WRITABLE:
         raise CheckpointError(f"a Hugging Face folder holds {', '.join(WRITABLE)}, not {precision}; a .gguf file can")
     from gpt2lab.weights.tokenizer_copy import tokenizer_copy  # readers start without these
     from gpt2lab.weights.writing import destination_folder
 
-    file, other = (INT8, SINGLE) if precision == "int8" else (SINGLE, INT8)
-    if (path / other).exists():
-        raise CheckpointError(f"{path} holds {other}, which {file} does not replace; give another name")
+    file = OWN.get(precision, SINGLE)
+    for other in {SINGLE, *OWN.values()} - {file}:
+        if (path / other).exists():
+            raise CheckpointError(f"{path} holds {other}, which {file} does not replace; give another name")
     tensors = _new_tensors(checkpoint, precision)
     tokenizer = tokenizer_copy(checkpoint)
-    metadata = {"format": _OWN_TYPE, _OWN_PRECISION: precision} if precision == "int8" else None
+    metadata = {"format": _OWN_TYPE, _OWN_PRECISION: precision} if precision in OWN else None
     with destination_folder(path, overwrite=overwrite, marker="config.json") as folder:
         with (folder / file).open("wb") as out:
             write_safetensors(out, tensors, metadata)
@@ -182,10 +182,10 @@ def write_huggingface(checkpoint: Checkpoint, path: Path, *, precision: str, ove
 
 
 def _new_tensors(checkpoint: Checkpoint, precision: str) -> list[NewTensor]:
-    if precision == "int8":
-        from gpt2lab.weights.integer_tensors import int8_tensors
+    if precision in OWN:
+        from gpt2lab.weights.integer_tensors import integer_tensors
 
-        return int8_tensors(checkpoint, stored_name)
+        return integer_tensors(checkpoint, precision, stored_name)
     shapes = tensor_shapes(checkpoint.config)
     return [_new_tensor(checkpoint, name, shape, PRECISIONS[precision]) for name, shape in shapes.items()]
 
@@ -203,7 +203,7 @@ def config_json(config: ModelConfig, precision: str, ids: Mapping[str, Any]) -> 
     """Return the contents of ``config.json`` for a model stored in ``precision``; ``ids`` are special tokens'."""
     theirs = {"architectures": ["GPT2LMHeadModel"], "model_type": "gpt2", "torch_dtype": precision}
     return {
-        **({"model_type": _OWN_TYPE, _OWN_PRECISION: precision} if precision == "int8" else theirs),
+        **({"model_type": _OWN_TYPE, _OWN_PRECISION: precision} if precision in OWN else theirs),
         "activation_function": config.activation,
         "layer_norm_epsilon": config.layer_norm_epsilon,
         "vocab_size": config.n_vocab,

@@ -17,7 +17,9 @@ from gpt2lab.weights.file_kinds import TORCH, kind_of
 from gpt2lab.weights.safetensors_file import read_safetensors
 from gpt2lab.weights.torch_file import load_torch, stored_tensor
 
-SINGLE, INT8 = "model.safetensors", "weights-int8.safetensors"
+SINGLE = "model.safetensors"
+OWN = {"int8": "weights-int8.safetensors", "int4": "weights-int4.safetensors"}
+"""Precision → the file of gpt2lab's own folders in it."""
 _SHARDED = "model.safetensors.index.json"
 _TORCH_SINGLE, _TORCH_SHARDED = "pytorch_model.bin", "pytorch_model.bin.index.json"
 WEIGHT_FILES = (SINGLE, _SHARDED, _TORCH_SINGLE, _TORCH_SHARDED)
@@ -32,7 +34,7 @@ Stored: TypeAlias = dict[str, tuple[StoredTensor, str]]
 
 def has_weights(folder: Path) -> bool:
     """Return whether a folder with ``config.json`` has weights under one of the names that are looked for."""
-    return any((folder / name).is_file() for name in (*WEIGHT_FILES, INT8))
+    return any((folder / name).is_file() for name in (*WEIGHT_FILES, *OWN.values()))
 
 
 def read_weights(folder: Path, chosen: Path | None) -> tuple[Stored, tuple[Path, ...]]:
@@ -51,11 +53,11 @@ def read_weights(folder: Path, chosen: Path | None) -> tuple[Stored, tuple[Path,
     return _canonical(path, read(path)), (path,)
 
 
-def read_int8_weights(path: Path) -> tuple[Stored, tuple[Path, ...]]:
-    """Return canonical name → tensor and precision, and the file: gpt2lab's own, in int8."""
-    from gpt2lab.weights.integer_tensors import read_int8  # most models start without it
+def read_own_weights(path: Path, precision: str) -> tuple[Stored, tuple[Path, ...]]:
+    """Return canonical name → tensor and precision, and the file: gpt2lab's own, in ``int8`` or ``int4``."""
+    from gpt2lab.weights.integer_tensors import read_integers  # most models start without it
 
-    return _canonical(path, read_int8(path)), (path,)
+    return _canonical(path, read_integers(path, precision)), (path,)
 
 
 def _from_safetensors(path: Path) -> Stored:

@@ -1,14 +1,19 @@
-"""Matrices in int8 in a safetensors file: the whole numbers and scales of :mod:`gpt2lab.weights.integers`.
+"""Matrices in int8 and int4 in a safetensors file: the numbers of :mod:`gpt2lab.weights.integers`, as they are.
 
-A matrix is two tensors. ``NAME`` holds whole numbers in -127 … 127, I8 in the matrix's own shape. ``NAME.scales`` is
-F32 in the same shape, but for the axis of the inputs, which has one scale for each block of 256: ``[blocks, n_out]``,
-and ``[n_vocab, blocks]`` for ``wte.weight`` and ``lm_head.weight``. A weight is its number times its block's scale.
-Rounding these products to int8 again gives the same numbers and scales. All other tensors are F32.
+The parts of a matrix have its own shape, but for the axis of the inputs (the first; of ``wte.weight`` and
+``lm_head.weight`` the second). A weight is its whole number, times its group's factor in int4, times its block's scale.
+
+* ``NAME`` holds the whole numbers q. In int8 they are -127 … 127, I8. In int4 they are -8 … 7, U8: a byte holds q + 8 of
+  two inputs, the first in its low half.
+* ``NAME.factors``, in int4 only, has a factor in -15 … 15 for each group of 32 inputs, I8.
+* ``NAME.scales`` has a scale for each block of 256 inputs, F32.
+
+All other tensors are F32.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,10 +21,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpt2lab.errors import CheckpointError
-from gpt2lab.weights.checkpoint import Checkpoint, StoredTensor, Tensor, tensor_shapes
-from gpt2lab.weights.integers import BLOCK, Integers, encode, is_matrix, is_output_major
+from gpt2lab.weights.checkpoint import Checkpoint, LazyTensors, StoredTensor, Tensor, tensor_shapes
+from gpt2lab.weights.integers import BLOCK, GROUP, Integers, encode, is_matrix, is_output_major
 from gpt2lab.weights.quantization import PRECISIONS
-from gpt2lab.weights.safetensors_file import INT8, SafeTensor, read_safetensors
+from gpt2lab.weights.safetensors_file import INT8, UINT8, SafeTensor, read_safetensors
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,98 +33,126 @@ if TYPE_CHECKING:
 
     Items = NDArray[Any]
 
-_SCALES = ".scales"
+_ZERO = 8  # int4 stores q + 8
+_FLOAT32 = PRECISIONS["float32"]
+_PARTS = {
+    "int8": {"": (1, INT8), ".scales": (BLOCK, _FLOAT32)},
+    "int4": {"": (2, UINT8), ".factors": (GROUP, INT8), ".scales": (BLOCK, _FLOAT32)},
+}
+"""Precision → what a part's name ends with → the inputs of an item, and its type."""
 
 
-def read_int8(path: Path) -> dict[str, tuple[StoredTensor, str]]:
+def read_integers(path: Path, precision: str) -> dict[str, tuple[StoredTensor, str]]:
     """Return name → tensor, decoded to float32, and precision. Raises :class:`CheckpointError` if one does not fit."""
     tensors = read_safetensors(path)
+    endings = [ending for ending in _PARTS[precision] if ending]
     stored = {}
     for name, tensor in tensors.items():
         canonical = name.removeprefix("transformer.")
+        ending = next((ending for ending in endings if name.endswith(ending)), None)
         if is_matrix(canonical):
-            if name + _SCALES not in tensors:
-                raise CheckpointError(f"{path}: tensor {name}{_SCALES} is missing")
-            stored[name] = _stored(name, tensor, tensors[name + _SCALES], _input_axis(canonical)), "int8"
-        elif not canonical.endswith(_SCALES):
-            how, precision = tensor.stored(name)
-            stored[name] = how, precision.name
-        elif name.removesuffix(_SCALES) not in tensors:
+            stored[name] = _stored(name, tensors, _input_axis(canonical), precision), precision
+        elif ending is None:
+            how, kind = tensor.stored(name)
+            stored[name] = how, kind.name
+        elif name.removesuffix(ending) not in tensors:
             raise CheckpointError(f"{path}: tensor {name} belongs to no matrix")
     return stored
 
 
-def _stored(name: str, numbers: SafeTensor, scales: SafeTensor, axis: int) -> StoredTensor:
-    path, shape = numbers.file.path, numbers.shape
+def _stored(name: str, tensors: Mapping[str, SafeTensor], axis: int, precision: str) -> StoredTensor:
+    path, shape = tensors[name].file.path, tensors[name].shape
     if len(shape) != 2:
         raise CheckpointError(f"{path}: {name} of shape {list(shape)} is not a matrix")
-    fitting = _scales_shape(shape, axis)
-    if scales.shape != fitting:
-        raise CheckpointError(f"{path}: {name}{_SCALES} has shape {list(scales.shape)}, not {list(fitting)}")
-    read_numbers, read_scales = numbers.items(name, INT8), scales.items(name + _SCALES, PRECISIONS["float32"])
+    parts = _PARTS[precision]
+    shape = _with(shape, axis, shape[axis] * parts[""][0])
+    readers = {}
+    for ending, (inputs, kind) in parts.items():
+        part, fitting = tensors.get(name + ending), _with(shape, axis, -(-shape[axis] // inputs))
+        if part is None:
+            raise CheckpointError(f"{path}: tensor {name}{ending} is missing")
+        if part.shape != fitting:
+            raise CheckpointError(f"{path}: {name}{ending} has shape {list(part.shape)}, not {list(fitting)}")
+        readers[ending] = part.items(name + ending, kind)
 
-    def read() -> Tensor:
-        whole = read_numbers()
-        if (whole == -128).any():
-            raise CheckpointError(f"{path}: {name} holds -128, but int8 has -127 to 127: the file is damaged")
-        return _decoded(whole, read_scales(), axis)
+    def integers() -> Integers:
+        q, *factors, scales = (_outputs_first(read(), axis) for read in readers.values())
+        if precision == "int4":
+            q = np.stack([q & 15, q >> 4], axis=-1).reshape(len(q), -1).astype(np.int8) - np.int8(_ZERO)
+        read = Integers(np.ascontiguousarray(q), np.ascontiguousarray(scales), *map(np.ascontiguousarray, factors))
+        _check(path, name, read)
+        return read
 
-    return StoredTensor(shape, read)
-
-
-def _decoded(whole: Items, scales: Items, axis: int) -> Tensor:
-    """Multiply whole numbers by their scales, block by block; numbers too large become infinite."""
-    values: Tensor = whole.astype(np.float32)
-    inputs_first = values if axis == 0 else values.T  # a view
-    with np.errstate(over="ignore", invalid="ignore"):
-        for block, scale in enumerate(scales if axis == 0 else scales.T):
-            inputs_first[block * BLOCK : (block + 1) * BLOCK] *= scale
-    return values
+    return StoredTensor(shape, lambda: np.ascontiguousarray(_outputs_first(_decoded(integers()), axis)), integers)
 
 
-def int8_tensors(checkpoint: Checkpoint, stored_name: Callable[[str], str]) -> list[NewTensor]:
-    """Return the tensors of a file in int8, in the order of the forward pass. Each is rounded when it is written.
+def _check(path: Path, name: str, integers: Integers) -> None:
+    if (integers.q == -128).any():
+        raise CheckpointError(f"{path}: {name} holds -128, but int8 has -127 to 127: the file is damaged")
+    if integers.factors is not None and (np.abs(integers.factors.astype(np.int32)) > 15).any():
+        raise CheckpointError(f"{path}: {name}.factors has numbers beyond -15 … 15: the file is damaged")
+    if not np.isfinite(integers.scales).all():
+        raise CheckpointError(f"{path}: tensor {name}.scales has values that are NaN or infinite: the file is damaged")
 
-    ``stored_name`` returns the name in the file of a canonical one.
+
+def _decoded(integers: Integers) -> Tensor:
+    with np.errstate(over="ignore"):  # an infinite weight is reported with the tensor's name
+        return integers.decode()
+
+
+def integer_tensors(checkpoint: Checkpoint, precision: str, stored_name: Callable[[str], str]) -> list[NewTensor]:
+    """Return the tensors of a file in ``precision``, in the order of the forward pass.
+
+    Each is rounded when it is written, but for one that the checkpoint itself holds in ``precision``. ``stored_name``
+    returns the name in the file of a canonical one. Raises :class:`CheckpointError` for int4 with an odd width.
     """
     from gpt2lab.weights.writing import NewTensor, encoded  # readers start without it
 
-    float32 = PRECISIONS["float32"]
-    rounded = lru_cache(maxsize=1)(partial(_rounded, checkpoint))  # its numbers are written, then its scales
+    rounded = lru_cache(maxsize=1)(partial(_rounded, checkpoint, precision))  # all parts are written from it
     tensors = []
     for name, shape in tensor_shapes(checkpoint.config).items():
         written = stored_name(name)
         if not is_matrix(name):
-            tensors.append(NewTensor(written, shape, float32, partial(encoded, checkpoint, name, float32)))
+            tensors.append(NewTensor(written, shape, _FLOAT32, partial(encoded, checkpoint, name, _FLOAT32)))
             continue
         axis = _input_axis(name)
-        tensors.append(NewTensor(written, shape, INT8, _part(rounded, name, "q", axis)))
-        scales = _part(rounded, name, "scales", axis)
-        tensors.append(NewTensor(written + _SCALES, _scales_shape(shape, axis), float32, scales))
+        if precision == "int4" and shape[axis] % 2:
+            raise CheckpointError(f"{checkpoint.path}: {name} has {shape[axis]} inputs, and int4 holds even numbers")
+        for ending, (inputs, kind) in _PARTS[precision].items():
+            part_shape = _with(shape, axis, -(-shape[axis] // inputs))
+            tensors.append(NewTensor(written + ending, part_shape, kind, partial(_items, rounded, name, ending)))
     return tensors
 
 
-def _rounded(checkpoint: Checkpoint, name: str) -> Integers:
-    values = checkpoint.tensors[name]
+def _rounded(checkpoint: Checkpoint, precision: str, name: str) -> Integers:
+    tensors = checkpoint.tensors
+    stored = tensors.integers(name, precision) if isinstance(tensors, LazyTensors) else None
+    if stored is not None:
+        return stored
     try:
-        return encode(np.ascontiguousarray(values if _input_axis(name) == 1 else values.T), "int8")
+        return encode(np.ascontiguousarray(_outputs_first(tensors[name], _input_axis(name))), precision)
     except ValueError as error:
         raise CheckpointError(f"{checkpoint.path}: {name} cannot be stored: {error}") from None
 
 
-def _part(rounded: Callable[[str], Integers], name: str, part: str, axis: int) -> Callable[[], Items]:
-    """Return a function that lays out the numbers or scales ``[n_out, …]`` of a matrix as they are stored."""
+def _items(rounded: Callable[[str], Integers], name: str, ending: str) -> Items:
+    """Return a part of a matrix as it is stored, flat."""
+    integers = rounded(name)
+    part: Items | None = {"": integers.q, ".factors": integers.factors, ".scales": integers.scales}[ending]
+    assert part is not None
+    if ending == "" and integers.factors is not None:
+        nibbles = (part + np.int8(_ZERO)).astype(np.uint8)
+        part = nibbles[:, ::2] | nibbles[:, 1::2] << 4
+    return np.ascontiguousarray(_outputs_first(part, _input_axis(name))).reshape(-1)
 
-    def items() -> Items:
-        numbers: Items = getattr(rounded(name), part)
-        return np.ascontiguousarray(numbers if axis == 1 else numbers.T).reshape(-1)
 
-    return items
+def _outputs_first(matrix: Items, axis: int) -> Items:
+    """Return a matrix whose inputs are the axis ``axis`` as ``[n_out, …]``, or one like that with this axis."""
+    return matrix if axis == 1 else matrix.T
 
 
-def _scales_shape(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
-    """Return the shape of a matrix's scales."""
-    return tuple(-(-n // BLOCK) if i == axis else n for i, n in enumerate(shape))
+def _with(shape: tuple[int, ...], axis: int, length: int) -> tuple[int, ...]:
+    return tuple(length if i == axis else n for i, n in enumerate(shape))
 
 
 def _input_axis(name: str) -> int:

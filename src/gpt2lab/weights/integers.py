@@ -33,6 +33,11 @@ class Integers(NamedTuple):
     """Of ``int4``: ``[n_out, n_groups]``; None for ``int8``."""
 
     @property
+    def precision(self) -> str:
+        """``int8`` or ``int4``."""
+        return "int8" if self.factors is None else "int4"
+
+    @property
     def whole(self) -> NDArray[np.int32]:
         """Return the weights without their scales, ``[n_out, n_in]``."""
         q = self.q.astype(np.int32)

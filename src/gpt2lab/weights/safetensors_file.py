@@ -38,11 +38,15 @@ _BITS: Mapping[str, int] = {
 }
 """The dtypes of the format, and the bits that a value takes."""
 _DTYPES = {"F32": PRECISIONS["float32"], "F16": PRECISIONS["float16"], "BF16": PRECISIONS["bfloat16"]}
-INT8 = Precision("int8", np.dtype("i1"))
+INT8, UINT8 = Precision("int8", np.dtype("i1")), Precision("uint8", np.dtype("u1"))
 """Whole numbers, which mean weights only together with scales: see :mod:`gpt2lab.weights.integer_tensors`."""
 FLOAT64 = Precision("float64", np.dtype("<f8"))
 """Read only, and rounded to float32."""
-_NAME_OF = {precision.name: dtype for dtype, precision in _DTYPES.items()} | {INT8.name: "I8", FLOAT64.name: "F64"}
+_NAME_OF = {precision.name: dtype for dtype, precision in _DTYPES.items()} | {
+    INT8.name: "I8",
+    UINT8.name: "U8",
+    FLOAT64.name: "F64",
+}
 
 
 @dataclass(frozen=True)
