@@ -58,11 +58,13 @@ constexpr int kLargestInput = 16319;  // of 15 bits: both bytes of high · 128 +
 // One block of inputs of one group of rows, rounded: row r's values are about x[r][…] · scale[r]. Kernels have what
 // they multiply: bytes, 16-bit integers, or for sums of either kind both.
 struct alignas(64) ActivationBlock {
-  std::int8_t high[kRowGroup][kBlock], low[kRowGroup][kBlock];
-  std::int16_t shorts[kDotProducts ? 1 : kRowGroup][kBlock];
+  // By kPadding inputs, then by row: the matrix unit reads these parts one after the other.
+  std::int8_t high[kBlock / kPadding][kRowGroup][kPadding], low[kBlock / kPadding][kRowGroup][kPadding];
+  std::int16_t shorts[kDotProducts ? 1 : kBlock / kPadding][kRowGroup][kPadding];
   float scale[kRowGroup];
   // What undoes the shift that makes weights unsigned, where kernels want that; of int4, for every group of inputs.
-  std::int32_t offset[kRowGroup], group_offset[kRowGroup][kBlock / kGroupInputs];
+  // Of sums with 16 bits, those of the low and of the high bytes.
+  std::int32_t offset[kRowGroup], group_offset[2][kRowGroup][kBlock / kGroupInputs];
 };
 
 // What is added to a weight q before it is multiplied; ActivationBlock::offset undoes it.
@@ -97,7 +99,14 @@ inline Weights4 weights(const char* p) {
 }
 
 // Returns the lower 16 bits of each lane in both of its halves.
-inline IntVec in_both_halves(IntVec x) { return (x & 0xffff) | x << 16; }
+inline IntVec in_both_halves(IntVec x) {
+#if defined(__AVX2__) && !defined(__AVX512F__)
+  constexpr long long kFirst = 0x0504050401000100, kSecond = 0x0d0c0d0c09080908;
+  return (IntVec)_mm256_shuffle_epi8((__m256i)x, _mm256_set_epi64x(kSecond, kFirst, kSecond, kFirst));
+#else
+  return (x & 0xffff) | x << 16;
+#endif
+}
 
 // Adds the products of the pairs of 16-bit integers a[i] and b[i] to acc[i].
 inline IntVec add_pairs(IntVec acc, IntVec a, IntVec b) {
@@ -141,27 +150,23 @@ struct Sums {
 
   // Begins with the offsets of the block, or of one of its groups of inputs.
   void begin(const ActivationBlock& a, int slot, int group) {
-    for (int r = 0; r < kM; ++r) {
-      const std::int32_t offset = group < 0 ? a.offset[slot + r] : a.group_offset[slot + r][group];
-      const IntVec first = splat_int(kShortSums<kP> ? offset & 0xffff : offset);
-      const IntVec second = splat_int(kShortSums<kP> ? int(unsigned(offset) >> 16) : 0);
+    for (int r = 0; r < kM; ++r)
       for (int v = 0; v < kV; ++v) {
-        low[r][v] = first;
-        high[r][v] = second;
+        low[r][v] = splat_int(group < 0 ? a.offset[slot + r] : a.group_offset[0][slot + r][group]);
+        high[r][v] = kShortSums<kP> ? splat_int(a.group_offset[1][slot + r][group]) : IntVec{};
       }
-    }
   }
 
-  // Adds inputs 4 · quad … of the block.
-  void add(const Weights4 (&w)[kV], const ActivationBlock& a, int slot, int quad) {
+  // Adds inputs 4 · quad … of part `part` of the block.
+  void add(const Weights4 (&w)[kV], const ActivationBlock& a, int slot, int part, int quad) {
     for (int r = 0; r < kM; ++r)
       if constexpr (kBytes<kP>) {
-        const IntVec x = splat_int(reinterpret_cast<const Int4*>(a.high[slot + r])[quad]);
+        const IntVec x = splat_int(reinterpret_cast<const Int4*>(a.high[part][slot + r])[quad]);
         for (int v = 0; v < kV; ++v) high[r][v] = add_bytes(high[r][v], w[v].first, x);
-        const IntVec y = splat_int(reinterpret_cast<const Int4*>(a.low[slot + r])[quad]);
+        const IntVec y = splat_int(reinterpret_cast<const Int4*>(a.low[part][slot + r])[quad]);
         for (int v = 0; v < kV; ++v) low[r][v] = add_bytes(low[r][v], w[v].first, y);
       } else {
-        const auto* pairs = reinterpret_cast<const Int4*>(a.shorts[slot + r]) + 2 * quad;
+        const auto* pairs = reinterpret_cast<const Int4*>(a.shorts[part][slot + r]) + 2 * quad;
         const IntVec even = splat_int(pairs[0]), odd = splat_int(pairs[1]);
         for (int v = 0; v < kV; ++v) low[r][v] = add_pairs(low[r][v], w[v].first, even);
         for (int v = 0; v < kV; ++v) low[r][v] = add_pairs(low[r][v], w[v].second, odd);
@@ -170,22 +175,29 @@ struct Sums {
 
   IntVec sum(int r, int v) const { return kBytes<kP> ? low[r][v] + (high[r][v] << 7) : low[r][v]; }
 
-  // Returns acc + the sum · factor.
-  IntVec add_to(IntVec acc, int r, int v, IntVec factor) const {
-    // Unsigned, because damaged weights may overflow.
-    if constexpr (!kShortSums<kP>) return (IntVec)((UnsignedVec)acc + (UnsignedVec)sum(r, v) * (UnsignedVec)factor);
-    const IntVec twice = in_both_halves(factor);
-    return add_pairs(acc + (add_pairs(IntVec{}, high[r][v], twice) << 7), low[r][v], twice);
+  // Adds the sum · factor to the totals; those of short sums are still high · 128 + low.
+  void add_to(IntVec& low_total, IntVec& high_total, int r, int v, IntVec factor) const {
+    if constexpr (kShortSums<kP>) {
+      const IntVec twice = in_both_halves(factor);
+      low_total = add_pairs(low_total, low[r][v], twice);
+      high_total = add_pairs(high_total, high[r][v], twice);
+    } else {  // unsigned, because damaged weights may overflow
+      low_total = (IntVec)((UnsignedVec)low_total + (UnsignedVec)sum(r, v) * (UnsignedVec)factor);
+    }
   }
 };
 
-// Adds a step, which lies at p for the first of the outputs and begins with input 4 · quad.
+// Adds a step, which lies at p for the first of the outputs and begins with input 4 · quad of a part.
 template <Precision kP, bool kHigh, int kM, int kV>
-inline void add_step(Sums<kP, kM, kV>& sums, const ActivationBlock& a, int slot, int quad, const char* p) {
+inline void add_step(Sums<kP, kM, kV>& sums, const ActivationBlock& a, int slot, int part, int quad, const char* p) {
   Weights4 w[kV];
   for (int v = 0; v < kV; ++v) w[v] = weights<kP, kHigh>(p + v * kWidth * 4);
-  sums.add(w, a, slot, quad);
+  sums.add(w, a, slot, part, quad);
 }
+
+// How often a block of kV vectors of outputs is read, because the registers hold two of short sums.
+template <Precision kP, int kV>
+constexpr int kPasses = kShortSums<kP> ? kV / 2 : 1;
 
 // Computes the sums of a block of `depth` inputs. b and `factors` point at the first of the outputs.
 template <Precision kP, int kM, int kV>
@@ -195,33 +207,37 @@ inline void sum_block(IntVec (&out)[kM][kV], const ActivationBlock& a, int slot,
   if constexpr (kP == Precision::int8) {
     Sums<kP, kM, kV> sums;
     sums.begin(a, slot, -1);
-    for (int quad = 0; quad < depth / 4; ++quad, b += kStep) {
-      prefetch.advance();
-      add_step<kP, false>(sums, a, slot, quad, b);
-    }
+    for (int part = 0; part < depth / kPadding; ++part)
+      for (int quad = 0; quad < kPadding / 4; ++quad, b += kStep) {
+        prefetch.advance();
+        add_step<kP, false>(sums, a, slot, part, quad, b);
+      }
     for (int r = 0; r < kM; ++r)
       for (int v = 0; v < kV; ++v) out[r][v] = sums.sum(r, v);
   } else {
-    constexpr int kHalf = kGroupInputs / 8;           // quads of half a group
-    constexpr int kAtOnce = kShortSums<kP> ? 2 : kV;  // vectors of outputs, as the registers allow
-    static_assert(kV % kAtOnce == 0);
-    for (int r = 0; r < kM; ++r)
-      for (int v = 0; v < kV; ++v) out[r][v] = IntVec{};
-    for (int group = 0; group < depth / kGroupInputs; ++group, factors += kTile, b += kHalf * kStep)
-      for (int first = 0; first < kV; first += kAtOnce) {
+    constexpr int kHalf = kGroupInputs / 8;  // quads of half a group
+    constexpr int kPartGroups = kPadding / kGroupInputs;
+    constexpr int kAtOnce = kV / kPasses<kP, kV>;
+    for (int first = 0; first < kV; first += kAtOnce) {
+      IntVec low[kM][kAtOnce] = {}, high[kM][kAtOnce] = {};
+      const char* step = b + first * kWidth * 4;
+      for (int group = 0; group < depth / kGroupInputs; ++group) {
         Sums<kP, kM, kAtOnce> sums;
         sums.begin(a, slot, group);
-        for (int quad = 0; quad < kHalf; ++quad) {
-          if (first == 0) prefetch.advance();
-          const char* step = b + quad * kStep + first * kWidth * 4;
-          add_step<kP, false>(sums, a, slot, group * 2 * kHalf + quad, step);
-          add_step<kP, true>(sums, a, slot, (group * 2 + 1) * kHalf + quad, step);
+        const int part = group / kPartGroups, begin = group % kPartGroups * 2 * kHalf;
+        for (int quad = begin; quad < begin + kHalf; ++quad, step += kStep) {
+          prefetch.advance();
+          add_step<kP, false>(sums, a, slot, part, quad, step);
+          add_step<kP, true>(sums, a, slot, part, quad + kHalf, step);
         }
         for (int v = 0; v < kAtOnce; ++v) {
-          const IntVec factor = load_bytes(factors + (first + v) * kWidth);
-          for (int r = 0; r < kM; ++r) out[r][first + v] = sums.add_to(out[r][first + v], r, v, factor);
+          const IntVec factor = load_bytes(factors + group * kTile + (first + v) * kWidth);
+          for (int r = 0; r < kM; ++r) sums.add_to(low[r][v], high[r][v], r, v, factor);
         }
       }
+      for (int r = 0; r < kM; ++r)
+        for (int v = 0; v < kAtOnce; ++v) out[r][first + v] = low[r][v] + (high[r][v] << 7);
+    }
   }
 }
 
@@ -237,7 +253,7 @@ void integer_row(const Product& p, int tile) {
   constexpr int kV = kTile / kWidth;
   const auto* a = reinterpret_cast<const ActivationBlock*>(p.prepared);
   const auto* b = reinterpret_cast<const char*>(p.b) + tile * Block::tile_bytes(p.k);
-  Prefetch prefetch{b + kAhead, Block::kStep};
+  Prefetch prefetch{b + kAhead, Block::kStep / kPasses<kP, kV>};
   Vec y[kV];
   for (int v = 0; v < kV; ++v) y[v] = p.bias ? load(p.bias + tile * kTile + v * kWidth) : Vec{};
   for (int i = 0; i < block_count(p.k); ++i, ++a, b += Block::kWhole) {
@@ -246,7 +262,7 @@ void integer_row(const Product& p, int tile) {
     sum_block<kP>(sums, *a, 0, b, b + Block::factors_at(depth), depth, prefetch);
     const auto* scales = reinterpret_cast<const float*>(b + Block::scales_at(depth));
     for (int v = 0; v < kV; ++v) y[v] = add_scaled(y[v], sums[0][v], load(scales + v * kWidth), a->scale[0]);
-    for (int at = Block::factors_at(depth); at < Block::bytes(depth); at += Block::kStep) prefetch.advance();
+    for (int at = Block::factors_at(depth); at < Block::bytes(depth); at += prefetch.step) prefetch.advance();
   }
   for (int v = 0; v < kV; ++v) finish(p, 0, tile * kTile + v * kWidth, y[v]);
 }
@@ -321,12 +337,14 @@ inline void unpack(const TileBlock& b, char* out) {
 template <Precision kP>
 inline IntVec store_inputs(ActivationBlock& out, int slot, int at, IntVec x) {
   const IntVec high = (x + 64) >> 7;
+  const int part = at / kPadding, first = at % kPadding;
   if constexpr (kBytes<kP>) {
-    store_bytes(out.high[slot] + at, high);
-    store_bytes(out.low[slot] + at, x - (high << 7));
+    store_bytes(out.high[part][slot] + first, high);
+    store_bytes(out.low[part][slot] + first, x - (high << 7));
   }
   if constexpr (!kDotProducts) {
-    store_shorts(out.shorts[slot] + at, middle_swapped(x));  // of every four, the even ones and then the odd ones
+    store_shorts(out.shorts[part][slot] + first,
+                 middle_swapped(x));  // of every four, the even ones and then the odd ones
   }
   return high;
 }
@@ -356,10 +374,10 @@ inline void round_block(const float* x, int depth, ActivationBlock& out, int slo
     whole += total;
     if constexpr (kShortSums<kP>) {  // 16 bits of low, 16 of high
       const int highs = sum_lanes(high), lows = sum_lanes(total) - 128 * highs;
-      out.group_offset[slot][group] =
-          int((unsigned(-kZeroPoint<kP> * highs) << 16) | (unsigned(-kZeroPoint<kP> * lows) & 0xffff));
+      out.group_offset[0][slot][group] = -kZeroPoint<kP> * lows & 0xffff;
+      out.group_offset[1][slot][group] = -kZeroPoint<kP> * highs & 0xffff;
     } else if constexpr (kP == Precision::int4) {
-      out.group_offset[slot][group] = -kZeroPoint<kP> * sum_lanes(total);
+      out.group_offset[0][slot][group] = -kZeroPoint<kP> * sum_lanes(total);
     }
   }
   // int4 needs it too, where it is unpacked.
@@ -425,11 +443,16 @@ void integer_product(const Product& p, int first_tile, int last_tile) {
 #if defined(__AMX_INT8__)
   if (p.m >= kMatrixUnitRows<kP>) return matrix_unit_product<kP>(p, first_tile, last_tile);
 #endif
-  const std::size_t size = WeightBlock<kP>::tile_bytes(p.k);
-  for (int t = first_tile; t < last_tile; ++t) {
-    if (p.m == 1) integer_row<kP>(p, t);
-    else integer_rows<kP>(p, t, reinterpret_cast<const char*>(p.b) + (t + 1) * size);
+  if (p.m == 1) {
+    for (int t = first_tile; t < last_tile; ++t) integer_row<kP>(p, t);
+    return;
   }
+  constexpr int kCached = 1 << 17;  // more than the first-level cache, and still a tenth faster than 1 MB
+  with_cached_rows(p, block_count(p.k) * int(sizeof(ActivationBlock)), kCached, [&](const Product& part) {
+    const std::size_t size = WeightBlock<kP>::tile_bytes(p.k);
+    for (int t = first_tile; t < last_tile; ++t)
+      integer_rows<kP>(part, t, reinterpret_cast<const char*>(p.b) + (t + 1) * size);
+  });
 }
 
 }  // namespace

@@ -102,7 +102,7 @@ void multiply_rows_bfloat16(const Product& p, int first_tile, int last_tile) {
 void bfloat16_product(const Product& p, int first_tile, int last_tile) {
   static constexpr TileShapes shapes;  // not on the stack: gcc 12 may leave out its stores
   _tile_loadconfig(&shapes);
-  with_cached_rows(p, bfloat16_blocks(p.k) * int(sizeof(BFloat16Block)),
+  with_cached_rows(p, bfloat16_blocks(p.k) * int(sizeof(BFloat16Block)), kCachedInputs,
                    [&](const Product& part) { multiply_rows_bfloat16(part, first_tile, last_tile); });
   _tile_release();
 }

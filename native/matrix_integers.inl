@@ -46,12 +46,12 @@ struct Part {
 inline void multiply_step(const ActivationBlock& a, const char* weights, int at) {
   constexpr int kStep = WeightBlock<Precision::int8>::kStep;
   weights += at / 4 * kStep;
-  _tile_loadd(0, a.high[0] + at, kBlock);
+  _tile_loadd(0, a.high[at / kPadding], kPadding);
   _tile_loadd(2, weights, kStep);
   _tile_dpbssd(4, 0, 2);
   _tile_loadd(3, weights + kHalfTile * 4, kStep);
   _tile_dpbssd(5, 0, 3);
-  _tile_loadd(1, a.low[0] + at, kBlock);
+  _tile_loadd(1, a.low[at / kPadding], kPadding);
   _tile_dpbssd(6, 1, 2);
   _tile_dpbssd(7, 1, 3);
 }
@@ -154,7 +154,7 @@ template <Precision kP>
 void matrix_unit_product(const Product& p, int first_tile, int last_tile) {
   static constexpr TileShapes shapes;  // not on the stack: gcc 12 may leave out its stores
   _tile_loadconfig(&shapes);
-  with_cached_rows(p, block_count(p.k) * int(sizeof(ActivationBlock)),
+  with_cached_rows(p, block_count(p.k) * int(sizeof(ActivationBlock)), kCachedInputs,
                    [&](const Product& part) { multiply_tiles<kP>(part, first_tile, last_tile); });
   _tile_release();
 }

@@ -101,12 +101,13 @@ inline std::size_t tile_bytes(int k) {
   return std::size_t(bfloat16_blocks(k)) * kBFloat16Inputs * kTile * sizeof(Element);
 }
 
-// Calls f for as many rows at a time as fit into half of a second-level cache beside the weights; the inputs of a group
-// of rows take `group_bytes`.
+constexpr int kCachedInputs = 1 << 20;  // bytes: half of a second-level cache, beside the weights
+
+// Calls f for as many rows at a time as have at most `bytes` of inputs, but two groups at least; the inputs of a group
+// take `group_bytes`.
 template <typename F>
-inline void with_cached_rows(const Product& p, int group_bytes, F&& f) {
-  constexpr int kInputBytes = 1 << 20;
-  const int rows = group_bytes > kInputBytes / 2 ? 2 * kRowGroup : kInputBytes / group_bytes / 2 * 2 * kRowGroup;
+inline void with_cached_rows(const Product& p, int group_bytes, int bytes, F&& f) {
+  const int rows = group_bytes > bytes / 2 ? 2 * kRowGroup : bytes / group_bytes / 2 * 2 * kRowGroup;
   for (int first = 0; first < p.m; first += rows) {
     Product part = p;
     part.m = p.m - first < rows ? p.m - first : rows;
