@@ -3,8 +3,8 @@
 The parts of a matrix have its own shape, but for the axis of the inputs (the first; of ``wte.weight`` and
 ``lm_head.weight`` the second). A weight is its whole number, times its group's factor in int4, times its block's scale.
 
-* ``NAME`` holds the whole numbers q. In int8 they are -127 … 127, I8. In int4 they are -8 … 7, U8: a byte holds q + 8 of
-  two inputs, the first in its low half.
+* ``NAME`` holds the whole numbers q. In int8 they are -127 … 127, I8. In int4 they are -8 … 7, U8: a byte holds q + 8
+  of two inputs, the first in its low half.
 * ``NAME.factors``, in int4 only, has a factor in -15 … 15 for each group of 32 inputs, I8.
 * ``NAME.scales`` has a scale for each block of 256 inputs, F32.
 
