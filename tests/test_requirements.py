@@ -27,6 +27,7 @@ EXTRAS = {  # of each part of the source, beside the base
     "package_tokenizer.py": ("tokenizers",),
     "serving": ("serve",),
     "training": ("train",),
+    "verifying/llm_c.py": ("train",),
     "weights/dequantization.py": ("gguf",),
     "weights/torch_file.py": ("train",),
 }
