@@ -29,6 +29,7 @@ EXTRAS = {  # of each part of the source, beside the base
     "training": ("train",),
     "verifying/llm_c.py": ("train",),
     "weights/dequantization.py": ("gguf",),
+    "weights/nanogpt.py": ("train",),
     "weights/torch_file.py": ("train",),
 }
 EXTRAS_OF_TESTS = {"": ("test",), "serving": ("serve",)}  # beside the packages that helpers/needs.py checks for
