@@ -16,6 +16,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -123,6 +124,24 @@ def huggingface(folder: Path) -> Any:
     convert(MADE, folder / "m")
     (folder / "m" / "merges.txt").write_text("#version: 0.2\na b\n")
     files = {"config.json": as_json, "vocab.json": as_json, "merges.txt": as_text, "model.safetensors": as_safetensors}
+    return Files(folder / "m", files).write, read_checkpoint(folder / "m")
+
+
+def switches(folder: Path) -> Any:
+    """Write a folder whose ``config.json`` has every switch of GPT-2's family."""
+    config = replace(
+        MADE.config,
+        activation="gelu",
+        n_inner=5,
+        layer_norm_epsilon=1e-6,
+        scale_attn_weights=False,
+        scale_attn_by_inverse_layer_idx=True,
+        reorder_and_upcast_attn=True,
+        tie_word_embeddings=False,
+    )
+    tensors = {name: np.ones(shape, np.float32) for name, shape in tensor_shapes(config).items()}
+    convert(replace(MADE, config=config, tensors=tensors), folder / "m")
+    files = {"config.json": as_json, "model.safetensors": as_safetensors}
     return Files(folder / "m", files).write, read_checkpoint(folder / "m")
 
 
@@ -617,6 +636,7 @@ TARGETS: dict[str, tuple[Callable[[Path], Any], int]] = {
     "gguf": (gguf, 8),
     "gguf_quantized": (gguf_quantized, 4),
     "huggingface": (huggingface, 6),
+    "switches": (switches, 4),
     "int8": (int8, 6),
     "int4": (int4, 6),
     "tokenizer_json": (tokenizer_json, 4),

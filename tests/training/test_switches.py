@@ -147,3 +147,17 @@ def test_a_state_of_another_activation_is_refused(texts):
     Path("gelu/config.json").write_text(json.dumps(config | {"activation_function": "relu"}))
     with pytest.raises(CheckpointError, match="activation is gelu in the state, relu now"):
         train("gelu", "run", 2)
+
+
+@pytest.mark.parametrize("switch", ["gelu", "relu", "silu", "unscaled", "untied"])
+def test_losses_in_bfloat16_are_near_and_their_gradients_point_the_same_way(switch, tmp_path):
+    family.save(switch, tmp_path)
+    batch, found = torch.tensor([family.tokens()]), []
+    for precision in ("float32", "bfloat16"):
+        model = ours(tmp_path, Compute(precision=precision))
+        loss = model(batch[:, :-1], batch[:, 1:])
+        loss.backward()
+        found.append((loss.item(), torch.cat([p.grad.flatten() for p in model.parameters()])))
+    (exact, gradient), (rounded, other) = found
+    assert rounded == pytest.approx(exact, rel=0.05)
+    assert torch.nn.functional.cosine_similarity(gradient, other, dim=0) > 0.95
