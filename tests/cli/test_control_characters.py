@@ -54,6 +54,7 @@ def test_the_name_of_a_tensor(gpt2lab, tmp_path: Path, command: str) -> None:
 
 def test_a_text_in_a_models_description(gpt2lab, tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"model_type": ESCAPE}))
+    (tmp_path / "model.safetensors").write_bytes(b"")
     assert "model_type is '\\x1b[2J\\x9b31m'" in printed(gpt2lab("info", tmp_path))
 
 

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parent))
 
+from checkpoint_cases import registry
 from checkpoint_cases import tokenizers_of_folders as cases
 
 import needs
@@ -274,8 +275,6 @@ def test_a_config_with_other_ends_than_gpt2s_is_not_given_gpt2s_tokenizer(tmp_pa
 
 
 def _of_gpt2s_size(tmp_path, **config):
-    import checkpoint_cases.registry as registry
-
     ends = {"bos_token_id": 50256, "eos_token_id": 50256, **config}
     folder = tmp_path / "hf"
     registry.tiny(vocab_size=50257, n_embd=4, n_layer=1, **ends).save_pretrained(folder)
@@ -293,6 +292,8 @@ def test_a_post_processor_that_is_not_understood_is_named(changed, change):
 def test_a_text_that_needs_an_id_beyond_the_rows_is_refused(tmp_path):
     model = load(cases.more_tokens_than_rows(tmp_path).path)
     assert model.tokenizer.encode("[PAD]") == model.tokenizer.encode("[PAD]", special=False)
+    described = registry.run("info", model.checkpoint.path).stdout
+    assert "tokens (1 with ids beyond the model's, which no text may use)" in described
     with pytest.raises(TokenizerError, match=r"the text holds '\[PAD\]', whose id is \d+, but the model has only"):
         model.generate("a[PAD]", length=1, special=True)
 
@@ -346,8 +347,6 @@ def test_custom_stages_end_at_the_same_ids(chat):
 
 
 def test_a_model_without_a_tokenizer_ends_texts_too(tmp_path):
-    import checkpoint_cases.registry as registry
-
     folder = tmp_path / "hf"
     registry.tiny(eos_token_id=[3, 4]).save_pretrained(folder)
     model = load(folder)

@@ -49,6 +49,6 @@ def _tokenizer(checkpoint: Checkpoint) -> str:
         return f"another kind ({other.why}), run by the tokenizers package" if runs else f"none: {without_text(other)}"
     if files is not None:
         beyond = sum(id >= n_vocab for id in files.encoder.values())
-        unused = f"; {beyond} have ids that the model lacks, so no text may use them" if beyond else ""
+        unused = f" ({beyond} with ids beyond the model's, which no text may use)" if beyond else ""
         return f"its own, {len(files.encoder)} tokens{unused}"
     return "GPT-2's, 50257 tokens" if takes_gpt2_vocabulary(n_vocab) else "none: prompts are token ids"
