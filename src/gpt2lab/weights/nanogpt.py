@@ -17,7 +17,7 @@ from gpt2lab.config import GPT2_N_VOCAB
 from gpt2lab.errors import CheckpointError
 from gpt2lab.weights.checkpoint import Checkpoint, StoredTensor, Tensor, check_tensors, config_from, tensor_shapes
 from gpt2lab.weights.huggingface_weights import canonical_name
-from gpt2lab.weights.torch_file import stored_tensor
+from gpt2lab.weights.torch_file import is_same, stored_tensor
 
 _PADDED_VOCAB = 50304
 _LINEAR = (".c_attn.weight", ".c_proj.weight", ".c_fc.weight")
@@ -57,23 +57,13 @@ def read_nanogpt(path: Path, content: Mapping[Any, Any]) -> Checkpoint:
 def _read_state(path: Path, state: Mapping[Any, Any]) -> tuple[dict[str, StoredTensor], str]:
     """Return the tensors by canonical name, and their precision; the head only if it is not the embedding again."""
     named = {canonical_name(str(key)): value for key, value in state.items()}
-    if _is_tied(named):
+    if is_same(named.get("lm_head.weight"), named.get("wte.weight")):
         del named["lm_head.weight"]
     stored, precision = {}, "float32"
     for name, value in named.items():
         if not name.endswith(".attn.bias"):  # the causal mask of old versions
             stored[name], precision = stored_tensor(path, name, value, transposed=name.endswith(_LINEAR))
     return stored, precision
-
-
-def _is_tied(named: Mapping[str, Any]) -> bool:
-    """Return whether there is a head that equals the token embedding; they nearly always share their memory."""
-    import torch
-
-    head, embedding = (named.get(name) for name in ("lm_head.weight", "wte.weight"))
-    if not isinstance(head, torch.Tensor) or not isinstance(embedding, torch.Tensor) or head.shape != embedding.shape:
-        return False
-    return bool(head.data_ptr() == embedding.data_ptr() or torch.equal(head, embedding))
 
 
 def _without_padding(path: Path, name: str, padded: StoredTensor) -> StoredTensor:

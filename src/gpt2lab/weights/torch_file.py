@@ -101,6 +101,15 @@ def stored_tensor(path: Path, name: str, value: Any, *, transposed: bool = False
     return StoredTensor(tuple(tensor.shape), read), dtype
 
 
+def is_same(one: Any, other: Any) -> bool:
+    """Return whether two values are equal tensors; a matrix under two names nearly always shares its memory."""
+    import torch
+
+    if not isinstance(one, torch.Tensor) or not isinstance(other, torch.Tensor) or one.shape != other.shape:
+        return False
+    return bool(one.data_ptr() == other.data_ptr() or torch.equal(one, other))
+
+
 def _is_stored(tensor: Any) -> bool:
     """Return whether a tensor's values are all in its storage; a stride of 0 repeats one of them without end."""
     if str(tensor.layout) != "torch.strided" or tensor.device.type != "cpu":
