@@ -70,6 +70,17 @@ def test_generate(run, model, ids):
     assert run("generate", TEXT, *slide).endswith(plain + "\n")
 
 
+def test_interactive(model, ids):
+    from click.testing import CliRunner
+
+    from gpt2lab.cli.main import cli
+
+    options = ["--model", str(model.checkpoint.path), "--length", "4", "--seed", "1", "--ignore_eos", "--special"]
+    result = CliRunner().invoke(cli, ["interactive", *options], input=TEXT + "\n")
+    expected = model.generate(ids[0], length=4, seed=1, ignore_eos=True).text
+    assert expected in result.stdout
+
+
 @pytest.mark.parametrize("special", [True, False])
 def test_encode(run, model, ids, tmp_path, special):
     (tmp_path / "a.txt").write_text(TEXT, encoding="utf-8")
@@ -140,6 +151,15 @@ def test_stop_token_ids_and_min_tokens(client):
     assert (choice["text"], choice["finish_reason"], choice["token_ids"]) == ("", "stop", [9])
     choice = complete(http, prompt=[5], stop_token_ids=[9], min_tokens=2, **bias)
     assert len(choice["token_ids"]) == 3 and choice["token_ids"][-1] == 9
+
+
+def test_each_id_that_ends_a_text_ends_a_choice(client):
+    http, model = client
+    (end,) = model.eos
+    bias = {"logit_bias": {str(end): 100}}
+    choice = complete(http, prompt=[5], **bias)
+    assert (choice["text"], choice["finish_reason"], choice["token_ids"]) == ("", "stop", [end])
+    assert complete(http, prompt=[5], ignore_eos=True, **bias)["finish_reason"] == "length"
 
 
 def test_special_tokens_can_be_left_out_of_the_text(client):
