@@ -92,3 +92,20 @@ def test_padding_of_gpt2s_vocabulary_is_left_out(tmp_path, make_checkpoint, same
 def test_other_pickles_are_refused(tmp_path, make_checkpoint, changes):
     with pytest.raises(CheckpointError):
         open_checkpoint(save(tmp_path / "ckpt.pt", make_checkpoint(), **changes))
+
+
+@pytest.mark.parametrize("kind", ["sparse", "repeated", "other dtype"])
+def test_a_strange_head_is_refused_or_one_of_its_own(tmp_path, make_checkpoint, kind):
+    path = save(tmp_path / "ckpt.pt", make_checkpoint())
+    content = torch.load(path)
+    state, wte = content["model"], torch.ones(23, 64)
+    strange = {"sparse": wte.to_sparse(), "repeated": torch.ones(1).expand(1 << 20, 1 << 20), "other dtype": wte.half()}
+    state["_orig_mod.lm_head.weight"] = strange[kind]
+    if kind != "other dtype":
+        state["_orig_mod.transformer.wte.weight"] = strange[kind]
+    torch.save(content, path)
+    if kind == "other dtype":
+        assert not open_checkpoint(path).config.tie_word_embeddings
+        return
+    with pytest.raises(CheckpointError, match="claims more values than the file has"):
+        open_checkpoint(path)

@@ -57,12 +57,12 @@ def read_nanogpt(path: Path, content: Mapping[Any, Any]) -> Checkpoint:
 def _read_state(path: Path, state: Mapping[Any, Any]) -> tuple[dict[str, StoredTensor], str]:
     """Return the tensors by canonical name, and their precision; the head only if it is not the embedding again."""
     named = {canonical_name(str(key)): value for key, value in state.items()}
-    if is_same(named.get("lm_head.weight"), named.get("wte.weight")):
-        del named["lm_head.weight"]
     stored, precision = {}, "float32"
     for name, value in named.items():
         if not name.endswith(".attn.bias"):  # the causal mask of old versions
             stored[name], precision = stored_tensor(path, name, value, transposed=name.endswith(_LINEAR))
+    if stored.keys() >= _EMBEDDINGS and is_same(*(named[name] for name in _EMBEDDINGS)):
+        del stored["lm_head.weight"]
     return stored, precision
 
 
