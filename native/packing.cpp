@@ -241,7 +241,7 @@ bool place(const Integers& source, const PackedMatrix& m, int output, int column
     valid &= q >= kLeast && q <= kMost;
     std::byte& byte = out[Block::step_at(i, column) + i % 4];
     if constexpr (kP == Precision::int8) byte = std::byte(std::int8_t(q));
-    else byte |= std::byte((q + kZeroNibble & 15) << i % kGroupInputs / (kGroupInputs / 2) * 4);
+    else byte |= std::byte(((q + kZeroNibble) & 15) << i % kGroupInputs / (kGroupInputs / 2) * 4);
   }
   for (int i = 0; kP == Precision::int4 && i < depth / kGroupInputs; ++i) {
     const int group = first / kGroupInputs + i;
