@@ -51,6 +51,7 @@ class SpecialTokens:
         pad, unk: the ids of padding and of unknown characters.
         before, after: ids that the tokenizer puts around every text.
         chat_template: the template of chats, in Jinja.
+        more_templates: the name and the text of each further template, such as one for the use of tools.
     """
 
     added: tuple[AddedToken, ...] = ()
@@ -61,6 +62,7 @@ class SpecialTokens:
     before: tuple[int, ...] = ()
     after: tuple[int, ...] = ()
     chat_template: str | None = None
+    more_templates: tuple[tuple[str, str], ...] = ()
 
     @property
     def are_gpt2s(self) -> bool:

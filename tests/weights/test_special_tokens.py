@@ -449,3 +449,34 @@ def test_another_kind_of_tokenizer_survives_gguf(tmp_path, build):
     for path in (tmp_path / "m.gguf", tmp_path / "copy"):
         assert tokenizer_of(open_checkpoint(path)).encode(text) == expected
     assert needs.package("transformers").AutoTokenizer.from_pretrained(tmp_path / "copy")(text).input_ids == expected
+
+
+# ---- files that contradict each other -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("flags", [{"add_bos_token": False}, {"add_bos_token": True}, {"add_eos_token": True}])
+@pytest.mark.parametrize("begins", [True, False])
+def test_the_post_processor_of_a_tokenizer_json_counts_before_flags(tmp_path, begins, flags):
+    folder = cases.post_processor(tmp_path).path if begins else cases.changed(lambda backend: None)(tmp_path).path
+    path = folder / "tokenizer_config.json"
+    content = json.loads(path.read_text(encoding="utf-8")) | {"bos_token": "<|endoftext|>"} | flags
+    path.write_text(json.dumps(content), encoding="utf-8")
+    expected = needs.package("transformers").AutoTokenizer.from_pretrained(folder)("hello").input_ids
+    assert load(folder).tokenizer.encode("hello") == expected
+
+
+def test_tokens_that_added_tokens_json_alone_names_are_read(chat, tmp_path):
+    folder = tmp_path / "more"
+    shutil.copytree(chat, folder)
+    judge = needs.package("transformers").AutoTokenizer.from_pretrained(folder)
+    (folder / "added_tokens.json").write_text(json.dumps({"covid20": len(judge)}), encoding="utf-8")
+    judge = needs.package("transformers").AutoTokenizer.from_pretrained(folder)
+    text = "covid20 <|user|>covid19"
+    with pytest.raises(TokenizerError, match=f"'covid20', whose id is {judge('covid20').input_ids[0]}"):
+        load(folder).tokenizer.encode(text)
+
+
+def test_two_tokens_with_one_id_are_named(changed):
+    taken = {"5": {"content": "<|x|>", "special": True}}
+    with pytest.raises(CheckpointError, match=r"the tokens '.' and '<\|x\|>' share the id 5"):
+        open_checkpoint(changed(tokenizer_config={"added_tokens_decoder": taken}))

@@ -14,10 +14,9 @@ import mmap
 import os
 import weakref
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
@@ -220,13 +219,6 @@ def _is_finite(tensor: Tensor) -> bool:
     """Return whether no value is NaN or infinite. The sum shows it without a second array, unless it overflows."""
     with np.errstate(over="ignore", invalid="ignore"):
         return bool(np.isfinite(tensor.sum()) or np.isfinite(tensor).all())
-
-
-def check_apart(path: Path, spans: Iterable[tuple[int, int]]) -> None:
-    """Raise :class:`CheckpointError` if two of the ``(offset, size)`` spans overlap."""
-    for (start, size), (following, _) in pairwise(sorted(spans)):
-        if start + size > following:
-            raise CheckpointError(f"{path}: two tensors share the bytes at {following}")
 
 
 class MappedFile:

@@ -87,8 +87,9 @@ def _is_gguf(path: Path) -> bool:
 def _open_folder(folder: Path) -> Checkpoint:
     if (folder / "snapshots").is_dir():
         return _open_folder(_snapshot(folder))
-    if (folder / "adapter_config.json").is_file():
-        _refuse_adapter(folder / "adapter_config.json")
+    for name in ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"):
+        if (folder / name).is_file():
+            _refuse_adapter(folder / name)
     described = (folder / "config.json").is_file()
     if described:
         from gpt2lab.weights.huggingface import read_huggingface

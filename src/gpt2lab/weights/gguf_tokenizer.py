@@ -33,6 +33,8 @@ _NONE = (None, "none", "no_vocab")
 _SPLIT_AS_GPT2 = frozenset({None, "gpt-2", "phi-2", "mpt", "olmo", "jais", "gigachat", "modern-bert"})
 """Names under which llama.cpp splits text with GPT-2's pattern; files from before April 2024 name none."""
 
+TEMPLATE_KEY = "tokenizer.chat_template"
+"""The key of the chat template; those that have names have their name after it, with a dot between."""
 
 TOKENIZER_JSON_KEY = "tokenizer.huggingface.json"
 """The key of a whole ``tokenizer.json``, which llama.cpp ignores."""
@@ -171,9 +173,11 @@ def _special_tokens(file: GgufFile, config: ModelConfig, added: tuple[AddedToken
         return (id,) if value and id is not None else ()
 
     stops = tuple(dict.fromkeys(id for role in ("eos", "eot", "eom") if (id := id_of(role)) is not None))
-    template = file.metadata.get("tokenizer.chat_template")
-    if template is not None and not isinstance(template, str):
-        raise CheckpointError(f"{file.file.path}: tokenizer.chat_template is {template!r}, not a text")
+    templates = {key: text for key, text in file.metadata.items() if f"{key}.".startswith(f"{TEMPLATE_KEY}.")}
+    for key, text in templates.items():
+        if not isinstance(text, str):
+            raise CheckpointError(f"{file.file.path}: {key} is {text!r}, not a text")
+    template = templates.pop(TEMPLATE_KEY, None)
     return SpecialTokens(
         added=added,
         eos=stops or None,
@@ -183,4 +187,5 @@ def _special_tokens(file: GgufFile, config: ModelConfig, added: tuple[AddedToken
         before=around("bos"),
         after=around("eos"),
         chat_template=template,
+        more_templates=tuple((key.removeprefix(f"{TEMPLATE_KEY}."), text) for key, text in templates.items()),
     )

@@ -26,7 +26,7 @@ from gpt2lab.weights.gguf import (
     WHOLE,
 )
 from gpt2lab.weights.gguf_file import write_gguf_file
-from gpt2lab.weights.gguf_tokenizer import STOP_KEYS, TOKENIZER_JSON_KEY, TokenType
+from gpt2lab.weights.gguf_tokenizer import STOP_KEYS, TEMPLATE_KEY, TOKENIZER_JSON_KEY, TokenType
 from gpt2lab.weights.quantization import PRECISIONS, Precision
 from gpt2lab.weights.vocabulary import check_encoder_ids, vocabulary_to_write
 from gpt2lab.weights.writing import NewTensor, destination_file, encoded
@@ -128,7 +128,7 @@ def _tokenizer_metadata(checkpoint: Checkpoint) -> dict[str, Any]:
         return {"tokenizer.ggml.model": "none", **ids}
     tokens, types = _tokens(checkpoint, vocabulary)
     try:
-        "".join([*tokens, *vocabulary.merges, special.chat_template or ""]).encode()
+        "".join([*tokens, *vocabulary.merges, *map(str, ids.values())]).encode()
     except UnicodeEncodeError:
         raise CheckpointError(f"{checkpoint.path}: a token is no text that UTF-8 can encode, as GGUF demands") from None
     return {
@@ -182,5 +182,7 @@ def _special_metadata(
         if around:
             metadata[key] = True
     if special.chat_template is not None:
-        metadata["tokenizer.chat_template"] = special.chat_template
-    return metadata
+        metadata[TEMPLATE_KEY] = special.chat_template
+    if special.more_templates:
+        metadata["tokenizer.chat_templates"] = [name for name, _ in special.more_templates]
+    return metadata | {f"{TEMPLATE_KEY}.{name}": text for name, text in special.more_templates}

@@ -28,7 +28,7 @@ from gpt2lab.weights.checkpoint import (
     read_bytes,
     tensor_shapes,
 )
-from gpt2lab.weights.huggingface_special import TOKENIZER_FILES
+from gpt2lab.weights.huggingface_special import MORE_TEMPLATES, TOKENIZER_FILES
 from gpt2lab.weights.huggingface_tokenizer import read_folder_tokenizer
 from gpt2lab.weights.huggingface_weights import OWN, SINGLE, Stored, read_own_weights, read_weights, stored_name
 from gpt2lab.weights.quantization import PRECISIONS, Precision
@@ -177,8 +177,9 @@ def write_huggingface(checkpoint: Checkpoint, path: Path, *, precision: str, ove
             write_safetensors(out, tensors, metadata)
         _write_json(folder / "config.json", config_json(checkpoint.config, precision, tokenizer.ids))
         tokenizer.write(folder)
-    for name in set(TOKENIZER_FILES) - tokenizer.files.keys():  # those of a folder that was written over
-        (path / name).unlink(missing_ok=True)
+    outdated = set(TOKENIZER_FILES) - tokenizer.files.keys()  # files of a folder that was written over
+    for file_of_old in (*map(path.joinpath, outdated), *(path / MORE_TEMPLATES).glob("*.jinja")):
+        file_of_old.unlink(missing_ok=True)
 
 
 def _new_tensors(checkpoint: Checkpoint, precision: str) -> list[NewTensor]:

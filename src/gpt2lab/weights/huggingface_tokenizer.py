@@ -213,5 +213,5 @@ def _with_added(folder: Path, files: TokenizerFiles | None, added: tuple[AddedTo
     if not extra or (files and extra.items() <= files.encoder.items()):
         return files
     base = files or gpt2_vocabulary()
-    whole = TokenizerFiles(check_encoder_ids(folder / "added_tokens.json", base.encoder | extra, 2**31), base.merges)
+    whole = TokenizerFiles(check_encoder_ids(folder, base.encoder | extra, 2**31), base.merges)
     return unless_gpt2s(whole)

@@ -9,8 +9,9 @@ have (optimiser state) are ignored. Does not write this format.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,6 @@ from gpt2lab.weights.checkpoint import (
     OtherTokenizer,
     StoredTensor,
     Tensor,
-    check_apart,
     check_tensors,
     config_from,
     parse_json,
@@ -82,7 +82,7 @@ def read_openai(path: Path) -> Checkpoint:
             stored[name] = _stored_tensor(shards, name, entry)
             spans.setdefault(entry.shard, []).append((entry.offset, entry.size))
     for shard, parts in spans.items():
-        check_apart(shards.file(shard).path, parts)
+        _check_apart(shards.file(shard).path, parts)
     hparams = prefix.parent / "hparams.json"
     if hparams.is_file():
         config = config_from(hparams, parse_json(hparams, read_bytes(hparams)))
@@ -248,3 +248,10 @@ def _released_config(prefix: Path, stored: dict[str, StoredTensor]) -> ModelConf
     raise CheckpointError(
         f"{prefix.parent}: hparams.json is missing, and the tensors fit no released size; add the file"
     )
+
+
+def _check_apart(path: Path, spans: Iterable[tuple[int, int]]) -> None:
+    """Raise :class:`CheckpointError` if two of the ``(offset, size)`` spans overlap."""
+    for (start, size), (following, _) in pairwise(sorted(spans)):
+        if start + size > following:
+            raise CheckpointError(f"{path}: two tensors share the bytes at {following}")

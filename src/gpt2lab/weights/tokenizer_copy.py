@@ -15,7 +15,7 @@ from gpt2lab.config import END_OF_TEXT
 from gpt2lab.errors import CheckpointError
 from gpt2lab.tokenizer import SpecialTokens
 from gpt2lab.weights.checkpoint import Checkpoint, TokenizerFiles, read_bytes
-from gpt2lab.weights.huggingface_special import GENERATION, TOKENIZER_FILES
+from gpt2lab.weights.huggingface_special import GENERATION, MORE_TEMPLATES, TOKENIZER_FILES
 from gpt2lab.weights.vocabulary import added_tokens, gpt2_vocabulary, tokenizer_json, vocabulary_to_write
 
 
@@ -40,6 +40,8 @@ def tokenizer_copy(checkpoint: Checkpoint) -> TokenizerCopy:
     """
     files = {path.name: read_bytes(path) for path in checkpoint.tokenizer_sources if path.is_file()}
     special, vocabulary = checkpoint.special, checkpoint.tokenizer_files
+    if any((path.parent / MORE_TEMPLATES).is_dir() for path in checkpoint.tokenizer_sources):
+        files = _with_templates_inside(files, special)
     other = checkpoint.other_tokenizer
     if not set(TOKENIZER_FILES) & files.keys() and other is not None and other.json is not None:
         files |= _files_of_other(other.json, special, checkpoint.config.n_ctx)
@@ -51,6 +53,21 @@ def tokenizer_copy(checkpoint: Checkpoint) -> TokenizerCopy:
     end_of_text = END_OF_TEXT if takes_gpt2s else vocabulary.encoder.get(END_OF_TEXT_MARKER) if vocabulary else None
     ids = _ids(special, end_of_text)
     return TokenizerCopy({GENERATION: _json(ids), **files}, ids)
+
+
+def _with_templates_inside(files: dict[str, bytes], special: SpecialTokens) -> dict[str, bytes]:
+    """Return files whose chat templates are listed in ``tokenizer_config.json``, not in files and a folder."""
+    name = "tokenizer_config.json"
+    settings = json.loads(files.get(name, b"{}")) | {"chat_template": _templates(special)}
+    return {each: content for each, content in files.items() if each != "chat_template.jinja"} | {name: _json(settings)}
+
+
+def _templates(special: SpecialTokens) -> str | list[dict[str, str]] | None:
+    """Return the entry ``chat_template`` of ``tokenizer_config.json``."""
+    if not special.more_templates:
+        return special.chat_template
+    default = [] if special.chat_template is None else [("default", special.chat_template)]
+    return [{"name": name, "template": text} for name, text in (*default, *special.more_templates)]
 
 
 def gpt2_copy(n_ctx: int) -> TokenizerCopy:
@@ -102,7 +119,7 @@ def _settings(vocabulary: TokenizerFiles, special: SpecialTokens, n_ctx: int) ->
         "add_prefix_space": False,
         **named,
         "additional_special_tokens": [token for token in more if token not in named.values()],
-        "chat_template": special.chat_template,
+        "chat_template": _templates(special),
     }
     return {key: value for key, value in settings.items() if key in named or (value is not None and value != [])}
 

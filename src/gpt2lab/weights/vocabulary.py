@@ -116,8 +116,10 @@ def check_encoder_ids(path: Path, encoder: dict[str, int], n_vocab: int) -> dict
     for token, id in encoder.items():
         if not isinstance(id, int) or isinstance(id, bool) or not 0 <= id < n_vocab:
             raise CheckpointError(f"{path}: the id of token {token!r} must be from 0 to {n_vocab - 1}, not {id!r}")
-    if len(set(encoder.values())) != len(encoder):
-        raise CheckpointError(f"{path}: two tokens share an id")
+    names = {id: token for token, id in encoder.items()}
+    if len(names) != len(encoder):
+        first, id = next((token, id) for token, id in encoder.items() if names[id] != token)
+        raise CheckpointError(f"{path}: the tokens {first!r} and {names[id]!r} share the id {id}")
     return encoder
 
 

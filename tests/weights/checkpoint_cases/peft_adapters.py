@@ -42,6 +42,18 @@ def adapter_in_base(folder: Path) -> Path:
     return folder / "base"
 
 
+@refused(
+    "the same without `adapter_config.json`",
+    writer="transformers, peft",
+    note="merge it into its base",
+    says=("adapter_model.safetensors: a PEFT adapter (of unknown type)",),
+)
+def adapter_in_base_without_config(folder: Path) -> Path:
+    path = adapter_in_base(folder)
+    (path / "adapter_config.json").unlink()
+    return path
+
+
 @refused("an `adapter_model.safetensors` by its path", writer="peft", note="merge it into its base", says=LORA)
 def adapter_by_path(folder: Path) -> Path:
     return adapter_in_base(folder) / "adapter_model.safetensors"
