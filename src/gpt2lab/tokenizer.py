@@ -10,9 +10,8 @@ import codecs
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass
 from functools import cache, cached_property
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from gpt2lab.bpe import END_OF_TEXT_MARKER, Gpt2Vocabulary, OwnVocabulary, Vocabulary, one_by_one
 from gpt2lab.config import END_OF_TEXT
@@ -23,8 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-@dataclass(frozen=True)
-class AddedToken:
+class AddedToken(NamedTuple):
     """A token that text matches as a whole, before any merging.
 
     Attributes:
@@ -40,8 +38,7 @@ class AddedToken:
     normalized: bool = False
 
 
-@dataclass(frozen=True)
-class SpecialTokens:
+class SpecialTokens(NamedTuple):  # cheaper at start than a dataclass
     """What a model's files say of its special tokens; the defaults mean that they say nothing.
 
     Attributes:
