@@ -107,6 +107,18 @@ def test_only_what_is_needed_is_fetched(hub, files):
     assert hub.fetched(NAME)[-1] == "model.safetensors"
 
 
+@pytest.mark.parametrize("how", ["cache", "folder"])
+def test_chat_templates_with_names_come_along(hub, files, how):
+    hub.add(NAME, {**files, "chat_template.jinja": b"{{ a }}", "additional_chat_templates/rag.jinja": b"{{ b }}"})
+    if how == "folder":
+        download(NAME)
+        requests = len(hub.requests)
+        download(NAME)
+        assert len(hub.requests) == requests
+    special = open_checkpoint(NAME).special
+    assert (special.chat_template, special.more_templates) == ("{{ a }}", (("rag", "{{ b }}"),))
+
+
 def test_the_shards_that_an_index_names_are_fetched_and_checked(hub, files, model, same, tmp_path):
     shard = "model-00001-of-00001.safetensors"
     weights = files.pop("model.safetensors")

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 
@@ -108,4 +110,34 @@ def test_a_strange_head_is_refused_or_one_of_its_own(tmp_path, make_checkpoint, 
         assert not open_checkpoint(path).config.tie_word_embeddings
         return
     with pytest.raises(CheckpointError, match="claims more values than the file has"):
+        open_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"), [("h.0.attn.q_norm.weight", [8]), ("h.9.ln_1.weight", [8]), ("h.0.attn.c_attn.lora_A", [2, 8])]
+)
+def test_a_tensor_that_gpt2_lacks_is_refused_by_name(tmp_path, make_checkpoint, name, shape):
+    path = save(tmp_path / "ckpt.pt", make_checkpoint())
+    content = torch.load(path)
+    content["model"][f"transformer.{name}"] = torch.ones(shape)
+    torch.save(content, path)
+    with pytest.raises(CheckpointError, match=f"tensor {re.escape(name)} is not part of a GPT-2 of"):
+        open_checkpoint(path)
+
+
+def test_an_argument_of_a_changed_nanogpt_is_refused_with_its_value(tmp_path, make_checkpoint):
+    path = save(tmp_path / "ckpt.pt", make_checkpoint())
+    content = torch.load(path)
+    content["model_args"]["rope"] = True
+    torch.save(content, path)
+    with pytest.raises(CheckpointError, match="model_args has rope = True"):
+        open_checkpoint(path)
+
+
+def test_biases_of_a_model_without_them_are_refused(tmp_path, make_checkpoint):
+    path = save(tmp_path / "ckpt.pt", make_checkpoint())
+    content = torch.load(path)
+    content["model_args"]["bias"] = False
+    torch.save(content, path)
+    with pytest.raises(CheckpointError, match=r"bias is False, but tensor h\.0\.ln_1\.bias is there"):
         open_checkpoint(path)

@@ -157,7 +157,7 @@ def _from_hub(model: HubModel, manifest: _Manifest) -> None:
         return
     try:
         for path in hub_files(model, manifest.folder, have):
-            manifest.add(path.name)
+            manifest.add(path.resolve().relative_to(manifest.folder.resolve()).as_posix())
     except CheckpointError:  # no weights were fetched
         manifest.remove()
         raise

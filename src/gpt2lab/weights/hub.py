@@ -20,7 +20,7 @@ from gpt2lab.errors import CheckpointError, DownloadError, Gpt2LabError, first_l
 from gpt2lab.system.hashing import sha256_of
 from gpt2lab.weights.checkpoint import parse_json, read_bytes
 from gpt2lab.weights.formats import open_path
-from gpt2lab.weights.huggingface_special import GENERATION, TOKENIZER_FILES
+from gpt2lab.weights.huggingface_special import GENERATION, MORE_TEMPLATES, TOKENIZER_FILES
 from gpt2lab.weights.huggingface_weights import WEIGHT_FILES
 
 HUB_REPOSITORIES = {
@@ -36,6 +36,7 @@ _WITHOUT_OWNER = {"distilgpt2": "distilbert/distilgpt2"}
 
 _CONFIG = "config.json"
 _EXTRAS = (*TOKENIZER_FILES, GENERATION)
+_TEMPLATE = re.compile(rf"{MORE_TEMPLATES}/\w[\w.-]*\.jinja", re.ASCII)
 
 _TOKENIZERS = (
     "tokenizer.json",
@@ -169,7 +170,8 @@ def hub_files(model: HubModel, folder: Path | None, have: Collection[str] = ()) 
         raise
     if _CONFIG not in have:
         yield config
-    for name in _EXTRAS:
+    templates = sorted(name for name in digests if _TEMPLATE.fullmatch(name))
+    for name in (*_EXTRAS, *templates):
         if name in digests and name not in have:
             yield _get(model, name, commit, folder)
     if folder is None and not any(name in digests for name in _TOKENIZERS):

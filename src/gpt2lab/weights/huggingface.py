@@ -67,9 +67,9 @@ def read_huggingface(path: Path, weights: Path | None = None) -> Checkpoint:
         stored, files = read_weights(path, weights)
     if "wte.weight" not in stored and "lm_head.weight" in stored and config.tie_word_embeddings:
         stored["wte.weight"] = stored["lm_head.weight"]  # safetensors stores a matrix with two names only once
-    tensors = check_tensors(path, config, {name: tensor for name, (tensor, _) in stored.items()})
+    tensors = check_tensors(weights or path, config, {name: tensor for name, (tensor, _) in stored.items()})
     if config.tie_word_embeddings:
-        _check_tied(path, stored)
+        _check_tied(weights or path, stored)
     found = read_folder_tokenizer(path, values, config.n_vocab)
     return Checkpoint(
         config,
@@ -144,14 +144,14 @@ def _config(path: Path, values: Mapping[str, Any]) -> ModelConfig:
     )
 
 
-def _check_tied(folder: Path, stored: Stored) -> None:
+def _check_tied(path: Path, stored: Stored) -> None:
     """Check that an ``lm_head.weight``, if there is one, equals the token embedding."""
     head = stored.get("lm_head.weight")
     if head is None:
         return
     embedding = stored["wte.weight"][0]
     if head[0].shape != embedding.shape or not np.array_equal(head[0].read(), embedding.read(), equal_nan=True):
-        raise CheckpointError(f"{folder}: lm_head.weight differs from wte.weight, but tie_word_embeddings is true")
+        raise CheckpointError(f"{path}: lm_head.weight differs from wte.weight, but tie_word_embeddings is true")
 
 
 def write_huggingface(checkpoint: Checkpoint, path: Path, *, precision: str, overwrite: bool = False) -> None:

@@ -20,6 +20,7 @@ from gpt2lab.weights.huggingface_weights import canonical_name
 from gpt2lab.weights.torch_file import is_same, stored_tensor
 
 _PADDED_VOCAB = 50304
+_ARGUMENTS = ("n_layer", "n_head", "n_embd", "block_size", "bias", "vocab_size", "dropout")
 _LINEAR = (".c_attn.weight", ".c_proj.weight", ".c_fc.weight")
 _EMBEDDINGS = {"wte.weight", "lm_head.weight"}
 _ASSUMED = (
@@ -36,6 +37,7 @@ def is_nanogpt(content: Mapping[Any, Any]) -> bool:
 def read_nanogpt(path: Path, content: Mapping[Any, Any]) -> Checkpoint:
     """Open a ``ckpt.pt`` with this content. Raises :class:`CheckpointError` if its model is not a GPT-2."""
     arguments, state = content["model_args"], content["model"]
+    _check_arguments(path, arguments)
     stored, precision = _read_state(path, state)
     n_vocab = arguments.get("vocab_size")
     if n_vocab == _PADDED_VOCAB:
@@ -48,10 +50,21 @@ def read_nanogpt(path: Path, content: Mapping[Any, Any]) -> Checkpoint:
     if arguments.get("bias") is False and config.n_layer <= len(stored):
         for name, dimensions in tensor_shapes(config).items():
             if name.endswith(".bias"):
-                stored.setdefault(name, _zeros(dimensions))
+                if name in stored:
+                    raise CheckpointError(f"{path}: bias is False, but tensor {name} is there")
+                stored[name] = _zeros(dimensions)
     tensors = check_tensors(path, config, stored)
+    if unused := [name for name in stored if name not in tensors]:
+        raise CheckpointError(f"{path}: tensor {unused[0]} is not part of a GPT-2 of {config.n_layer} layers")
     assumed = f"{path}: {_ASSUMED}"
     return Checkpoint(config, tensors, None, "nanogpt", precision, path, (path,), activation_assumed=assumed)
+
+
+def _check_arguments(path: Path, arguments: Mapping[Any, Any]) -> None:
+    """Raise :class:`CheckpointError` for an argument that only a changed nanoGPT has: it may compute another model."""
+    for name, value in arguments.items():
+        if name not in _ARGUMENTS:
+            raise CheckpointError(f"{path}: model_args has {name} = {value!r}, which nanoGPT's GPT-2 does not have")
 
 
 def _read_state(path: Path, state: Mapping[Any, Any]) -> tuple[dict[str, StoredTensor], str]:
