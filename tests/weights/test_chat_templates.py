@@ -90,3 +90,12 @@ def test_a_template_that_is_no_text_is_refused_by_name(folder, template):
     in_settings(folder, template)
     with pytest.raises(CheckpointError, match=r"tokenizer_config\.json: chat_template is .*, not a text"):
         open_checkpoint(folder)
+
+
+@pytest.mark.parametrize("build", [cases.added_tokens, cases.normalizer], ids=lambda build: build.__name__)
+def test_a_template_that_is_not_utf8_is_no_traceback(tmp_path, build):
+    folder = build(tmp_path).path
+    (folder / "chat_template.jinja").write_bytes(b"\xff")
+    with pytest.raises(CheckpointError, match=r"UTF-8 cannot encode tokenizer\.chat_template, as GGUF demands"):
+        convert(open_checkpoint(folder), tmp_path / "m.gguf")
+    assert not (tmp_path / "m.gguf").exists()

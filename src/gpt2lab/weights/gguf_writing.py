@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,12 +55,22 @@ def write_gguf(checkpoint: Checkpoint, path: Path, *, precision: str, overwrite:
         raise CheckpointError(f"a .gguf file holds {', '.join(WRITABLE)}, not {precision}; a folder can")
     chosen = PRECISIONS[precision]
     metadata = _model_metadata(checkpoint, chosen) | _tokenizer_metadata(checkpoint)
+    _check_utf8(checkpoint.path, metadata)
     tensors = [_new_tensor(checkpoint, name, chosen) for name in tensor_shapes(checkpoint.config)]
     with destination_file(path, overwrite=overwrite) as out:
         write_gguf_file(out, metadata, tensors)
     for name, key in _UNKNOWN_TO_LLAMA_CPP.items():
         if name in checkpoint.config.switches:
             _warn(f"{path}: llama.cpp ignores {key} ({metadata[key]!r}) and computes other logits from this file")
+
+
+def _check_utf8(path: Path, metadata: Mapping[str, Any]) -> None:
+    """Raise :class:`CheckpointError` for a text that GGUF cannot hold, such as a token or a chat template."""
+    for key, value in metadata.items():
+        try:
+            "".join(map(str, value if isinstance(value, list) else [value])).encode()
+        except UnicodeEncodeError:
+            raise CheckpointError(f"{path}: UTF-8 cannot encode {key}, as GGUF demands") from None
 
 
 def _warn(line: str) -> None:
@@ -127,10 +138,6 @@ def _tokenizer_metadata(checkpoint: Checkpoint) -> dict[str, Any]:
     if vocabulary is None:
         return {"tokenizer.ggml.model": "none", **ids}
     tokens, types = _tokens(checkpoint, vocabulary)
-    try:
-        "".join([*tokens, *vocabulary.merges, *map(str, ids.values())]).encode()
-    except UnicodeEncodeError:
-        raise CheckpointError(f"{checkpoint.path}: a token is no text that UTF-8 can encode, as GGUF demands") from None
     return {
         "tokenizer.ggml.model": "gpt2",
         "tokenizer.ggml.pre": "gpt-2",
