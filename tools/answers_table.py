@@ -28,7 +28,7 @@ def table() -> str:
 def _within(answer: dict[str, object]) -> str:
     if "tolerance" not in answer:
         return "equal"
-    of_part = ", and 4 standard errors of a part" if answer["kind"] == "benchmark" else ""
+    of_part = ", plus 4 standard errors of a part" if answer["kind"] == "benchmark" else ""
     return f"{answer['tolerance']:g}{of_part}"
 
 

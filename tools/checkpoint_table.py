@@ -28,7 +28,7 @@ MADE = re.compile(r"(<!-- made: cases -->\n).*?(?=<!-- end -->)", re.S)
 
 def table() -> str:
     """Return a row for each kind of checkpoint."""
-    rows = ["| kind | written by | | |", "|---|---|---|---|"]
+    rows = ["| kind | written by | outcome | note |", "|---|---|---|---|"]
     for case in CASES:
         outcome = "read" if case.refusal is None else "refused"
         rows.append(f"| {case.kind} | {case.writer} | {outcome} | {case.note} |")

@@ -81,7 +81,7 @@ def load(
         prompt_cache: bytes for keys and values of earlier texts, for ten minutes after their last use. If a prompt
             begins like one of them, only the rest is computed; completions stay the same. Default: none are kept.
         activation: for files that do not record it (nanoGPT, GGUF): ``"gelu_new"``, ``"gelu"``, ``"relu"`` or
-            ``"silu"``. Default: the one that the file's program uses today, with a line that says so.
+            ``"silu"``. Default: the one that the file's program uses today; a note says so.
 
     Raises:
         UsageError: if a precision or device is not available, ``threads`` is below 1, ``prompt_cache`` below 0, or the
@@ -200,7 +200,7 @@ class LanguageModel:
             min_tokens: number of tokens before which nothing ends a sample.
             ignore_eos: treat ``<|endoftext|>``, and every other id that ends a text, as a token like any other.
             special: read special tokens in prompts, such as ``<|endoftext|>``, as their ids; by default they are text.
-            add_special_tokens: put the ids around prompts that the model's files ask for; GPT-2's ask for none.
+            add_special_tokens: add the ids that the model's tokenizer puts around prompts; GPT-2's puts none.
             skip_special_tokens: leave special tokens out of the text.
             overflow: ``"slide"`` lets text outgrow the context: whenever it is full, its older half is dropped.
             batch_size: the most samples that run together; changes only the speed.

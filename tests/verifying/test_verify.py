@@ -84,7 +84,7 @@ def test_logits_that_are_no_numbers_are_mismatches_and_still_make_json(hub, answ
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["tales"], "so nothing is published about it; give answers of your own with --answers"),
+        (["tales"], "so there are no published answers for it; give your own with --answers"),
         (["no/such/model"], "no model at no/such/model"),
         (["tales", "--answers", "missing.json"], "cannot read missing.json"),
         (["tales", "--device", "gpu"], "gpu"),
@@ -119,7 +119,7 @@ def test_without_pytorch_the_updates_are_skipped_with_a_reason(hub, answers_file
     monkeypatch.setattr("gpt2lab.verifying.llm_c.find_spec", lambda name: None)
     found = verify("124M", answers=answers_file)
     reasons = {answer.kind: outcome.got for answer, outcome in found.outcomes if outcome.passed is None}
-    assert reasons["adamw"] == "needs PyTorch: install the extra train"
+    assert reasons["adamw"] == "needs PyTorch: pip install 'gpt2lab[train]'"
 
 
 @pytest.fixture

@@ -63,4 +63,4 @@ def test_a_new_model_takes_none():
     needs.check("torch")
     result = CliRunner().invoke(cli, ["train", "--dataset", "x", "--from_scratch", "--activation", "gelu"])
     assert result.exit_code == 2
-    assert "--activation is that of an existing model" in result.stderr
+    assert "--activation is for an existing model" in result.stderr

@@ -257,7 +257,7 @@ def test_a_token_without_a_row_is_left_out_with_a_line(written, caplog):
 @pytest.mark.parametrize(
     ("special", "message"),
     [
-        (SpecialTokens(eos=(0, 1, 2, 3)), "4 EOS ids, of which a .gguf file holds 3"),
+        (SpecialTokens(eos=(0, 1, 2, 3)), "4 EOS ids, but a .gguf file holds only 3"),
         (SpecialTokens(before=(1, 2), bos=1), r"puts the ids \[1, 2\] around texts"),
         (SpecialTokens(after=(2,), eos=(1,)), r"puts the ids \[2\] around texts"),
     ],

@@ -126,7 +126,7 @@ def test_the_shards_that_an_index_names_are_fetched_and_checked(hub, files, mode
     names = {name: shard for name in json.loads(weights[8 : 8 + size]) if name != "__metadata__"}
     hub.add(NAME, {**files, "model.safetensors.index.json": json.dumps({"weight_map": names}).encode(), shard: weights})
     hub.replace(NAME, shard, weights[:-1] + bytes([weights[-1] ^ 1]))
-    assert "another sha256" in refused(find_checkpoint, NAME)
+    assert "does not have the SHA-256" in refused(find_checkpoint, NAME)
     hub.replace(NAME, shard, weights)
     same(open_checkpoint(NAME), model)
 
@@ -151,7 +151,7 @@ def test_pytorchs_file_without_pytorch_is_refused_before_it_is_fetched(hub, file
     monkeypatch.setattr("gpt2lab.weights.hub.find_spec", lambda name: None)
     files["pytorch_model.bin"] = files.pop("model.safetensors")
     hub.add(NAME, files)
-    assert "install the extra train" in refused(find_checkpoint, NAME, CheckpointError)
+    assert "pip install 'gpt2lab[train]'" in refused(find_checkpoint, NAME, CheckpointError)
     assert hub.fetched(NAME) == []
 
 

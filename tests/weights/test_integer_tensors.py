@@ -145,7 +145,7 @@ def test_other_formats_get_the_same_weights(folder, tmp_path):
 
 
 def test_a_gguf_file_in_int8_is_refused(tmp_path, make_checkpoint):
-    with pytest.raises(CheckpointError, match=r"a \.gguf file holds .*, not int8; a folder can"):
+    with pytest.raises(CheckpointError, match=r"a \.gguf file holds .*; for int8, write a folder"):
         convert(make_checkpoint(), tmp_path / "m.gguf", precision="int8")
 
 
@@ -215,12 +215,12 @@ def test_tensors_of_int4_that_do_not_fit_are_refused(folder, change, message):
 
 
 def test_int4_of_an_odd_number_of_inputs_is_refused(tmp_path, make_checkpoint):
-    with pytest.raises(CheckpointError, match=r"wte\.weight has 3 inputs, and int4 holds even numbers"):
+    with pytest.raises(CheckpointError, match=r"wte\.weight has 3 inputs, but int4 needs an even number"):
         convert(make_checkpoint(replace(WIDE, n_embd=3, n_head=1)), tmp_path / "m", precision="int4")
 
 
 def test_a_precision_that_this_version_does_not_know_is_refused(folder):
-    with pytest.raises(CheckpointError, match="gpt2lab_precision is 'int2', only int8, int4 are supported"):
+    with pytest.raises(CheckpointError, match="gpt2lab_precision is 'int2'; only int8, int4 are supported"):
         open_checkpoint(folder(gpt2lab_precision="int2"))
 
 
@@ -250,7 +250,7 @@ def test_the_largest_values_are_stored(tmp_path, make_checkpoint):
 @pytest.mark.parametrize(("old", "new"), [("int8", "float32"), ("float32", "int8"), ("int8", "int4")])
 def test_a_folder_never_holds_weights_of_two_models(tmp_path, make_checkpoint, old, new):
     convert(make_checkpoint(), tmp_path / "m", precision=old)
-    with pytest.raises(CheckpointError, match=r"m holds .*\.safetensors, which .* does not replace"):
+    with pytest.raises(CheckpointError, match=r"m holds .*\.safetensors, which would stay beside .*"):
         convert(make_checkpoint(seed=1), tmp_path / "m", precision=new, overwrite=True)
 
 

@@ -42,8 +42,8 @@ def test_the_exact_gelu_is_assumed_in_one_line(tmp_path, make_checkpoint, caplog
     path = save(tmp_path / "ckpt.pt", make_checkpoint())
     assert open_checkpoint(path).config.activation == "gelu"
     assert [record.getMessage() for record in caplog.records] == [
-        f"gpt2lab: {path}: nanoGPT does not record the activation, so gelu is assumed, which it uses since June 2023; "
-        "older models need the activation gelu_new"
+        f"gpt2lab: {path}: nanoGPT does not record the activation, so gelu is assumed, which it has used since "
+        "June 2023; older models need the activation gelu_new"
     ]
     caplog.clear()
     assert open_checkpoint(path, activation="gelu_new").config.activation == "gelu_new"

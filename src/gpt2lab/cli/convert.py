@@ -19,8 +19,8 @@ from gpt2lab.weights.convert import PRECISIONS
 @click.option(
     "--precision",
     type=click.Choice(PRECISIONS),
-    help="How matrices are stored; q8_0 and q4_0 only in gguf; int8 and int4 only in a folder, which only gpt2lab can "
-    "load. Default: that of SRC if the target format supports it, else float32.",
+    help="How matrices are stored: q8_0 and q4_0 only in gguf; int8 and int4 only in a folder, which only gpt2lab can "
+    "load. Default: as in SRC if the target format supports it, else float32.",
 )
 @click.option("--activation", **ACTIVATION)
 @click.option("--overwrite", is_flag=True, help="Replace DST if it exists.")
@@ -36,7 +36,7 @@ def command(
 
     SRC is a name (tales, 124M), a folder or a file: OpenAI's and nshepperd's TensorFlow checkpoints, Hugging Face,
     nanoGPT's ckpt.pt, llm.c's .bin, GGUF. The tokenizer is included. Nothing is downloaded, except a released size or a
-    model of the Hugging Face hub that you do not have yet.
+    model on the Hugging Face hub that you do not have yet.
 
     \b
     gpt2lab convert checkpoint/run1 my-model

@@ -39,7 +39,7 @@ COMMANDS = {
     "serve": "Serve a playground for the browser, and OpenAI's API for programs.",
     "cache": "Show or clear cached weights and downloaded data.",
     "download": "Fetch a released model, or one on the Hugging Face hub.",
-    "verify": "Prove that a released model computes what others published.",
+    "verify": "Check a released model against published results.",
 }
 """Subcommand → its line in ``gpt2lab --help``; each is ``command`` in the module of the same name."""
 

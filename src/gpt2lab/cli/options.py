@@ -116,15 +116,15 @@ def option(group: str, *names: str, **more: Any) -> Callable[[Decorated], Decora
 
 ACTIVATION: dict[str, Any] = {
     "type": click.Choice(ACTIVATION_NAMES),
-    "help": "The MLP's activation, for files that do not record it: nanoGPT's from before June 2023 need gelu_new, the "
-    "GGUF file of some models gelu.  [default: gelu for nanoGPT, else gelu_new]",
+    "help": "The MLP's activation, for files that do not record it. nanoGPT's from before June 2023 need gelu_new; "
+    "the GGUF files of some models need gelu.  [default: gelu for nanoGPT, else gelu_new]",
 }
 """The type and the help of ``--activation``."""
 
 
 def special_option(group: str, where: str) -> Callable[[Decorated], Decorated]:
     """Return ``--special``, which reads special tokens in ``where``."""
-    help = f"Read special tokens in {where}, such as <|endoftext|>, as the tokens that they name, not as text."
+    help = f"Treat special tokens in {where}, such as <|endoftext|>, as single tokens, not as text."
     return option(group, "--special", is_flag=True, help=help)
 
 

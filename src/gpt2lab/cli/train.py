@@ -246,7 +246,7 @@ def command(
     if given and not from_scratch:
         raise UsageError(f"--{given[0]} needs --from_scratch: an existing model already has its shape")
     if from_scratch and arguments["activation"] is not None:
-        raise UsageError("--activation is that of an existing model: leave it out with --from_scratch")
+        raise UsageError("--activation is for an existing model; leave it out with --from_scratch")
     config = ModelConfig(**{**SHAPE, **{name: shape[name] for name in given}}) if from_scratch else None
     job = Job(dataset=dataset, config=config, **arguments)
     session = open_session(job, settings, Live() if sys.stdout.isatty() else Lines(), threads)

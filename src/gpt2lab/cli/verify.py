@@ -25,13 +25,9 @@ _WIDTHS = (44, 30, 30, 10)
 _RESULTS = {True: "pass", False: "FAIL", None: "skipped"}
 
 
-@click.command(
-    cls=GroupedCommand, short_help="Prove that a released model computes what others published.", epilog=_EXAMPLES
-)
+@click.command(cls=GroupedCommand, short_help="Check a released model against published results.", epilog=_EXAMPLES)
 @click.argument("name", metavar="MODEL")
-@option(
-    "Options", "--full", is_flag=True, help="Use the whole data sets of the benchmarks: hours, and tight tolerances."
-)
+@option("Options", "--full", is_flag=True, help="Use the whole benchmark data sets, with tight tolerances.")
 @option("Options", "--out", type=FOLDER, help="The JSON file to write.  [default: verify-MODEL.json]")
 @option(
     "Options", "--answers", type=FOLDER, help="Use the answers in this file.  [default: those that come with gpt2lab]"

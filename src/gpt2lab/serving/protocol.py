@@ -106,7 +106,7 @@ class CompletionRequest(_WithSampling):
     ignore_eos: bool | None = Field(None, description="Continue after <|endoftext|> and other ids that end a text.")
     add_special_tokens: bool | None = Field(
         None,
-        description="Put the ids around prompts that the model's files ask for; GPT-2's ask for none. Default true.",
+        description="Add the ids that the model's tokenizer puts around prompts; GPT-2's puts none. Default true.",
     )
     skip_special_tokens: bool | None = Field(
         None, description="Leave special tokens, such as <|endoftext|>, out of the text. Default false."
@@ -141,7 +141,7 @@ class TokenizeRequest(_Strict):
     model: str | None = None
     prompt: str = Field(description="Text; <|endoftext|> in it is treated as ordinary text.")
     add_special_tokens: bool | None = Field(
-        None, description="Add the ids around the text that the model's files state; GPT-2's state none. Default true."
+        None, description="Add the ids that the model's tokenizer puts around text; GPT-2's puts none. Default true."
     )
     return_token_strs: bool | None = Field(None, description="Return the text of each token, too.")
 

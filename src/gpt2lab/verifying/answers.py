@@ -83,8 +83,8 @@ def read_answers(path: Path, name: str, checkpoint: Checkpoint) -> list[Answer]:
         (size,) = models
     if size not in models:
         raise UsageError(
-            f"{name} has the shape of no released GPT-2, so nothing is published about it; "
-            "give answers of your own with --answers"
+            f"{name} does not have the shape of a released GPT-2, so there are no published "
+            "answers for it; give your own with --answers"
         )
     if not isinstance(models[size], list):
         raise UsageError(f"{path}: the answers of {size} must be a list")

@@ -80,7 +80,7 @@ class AdamW(Batch):
     def check(self, subject: Subject) -> Outcome:
         """Train on the batch, if PyTorch is installed."""
         if find_spec("torch") is None:
-            return skipped(f"{self.losses[-1]:.5f}", "needs PyTorch: install the extra train")
+            return skipped(f"{self.losses[-1]:.5f}", "needs PyTorch: pip install 'gpt2lab[train]'")
         got = _trained(self, subject)
         return compared(self.losses, got, self.tolerance, [f"update {number}:" for number in range(len(got))])
 

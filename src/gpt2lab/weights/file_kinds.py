@@ -96,10 +96,10 @@ def kind_of(path: Path) -> Kind:
     kind = _kind(path, start)
     if kind is None:
         what = f"it begins with {start[:8]!r}" if start else "it is empty"
-        raise CheckpointError(f"{path}: not a checkpoint in a known format ({what})")
+        raise CheckpointError(f"{path} is not a checkpoint in a known format ({what})")
     if kind.advice:
         joint = ", " if kind.advice.startswith("which") else ": "
-        raise CheckpointError(f"{path}: is {kind.name}{joint}{kind.advice}")
+        raise CheckpointError(f"{path} is {kind.name}{joint}{kind.advice}")
     return kind
 
 
@@ -132,7 +132,7 @@ def _kind_of_text(path: Path, start: bytes) -> Kind | None:
 
 
 def _kind_of_zip(path: Path) -> Kind:
-    """Tell what a zip archive is by the names in it."""
+    """Return what a zip archive is, by the names in it."""
     from zipfile import BadZipFile, ZipFile
 
     try:

@@ -29,7 +29,7 @@ def open_path(path: Path, activation: str | None = None) -> Checkpoint:
     config = replace(checkpoint.config, activation=activation)
     if checkpoint.activation_assumed is None and config != checkpoint.config:
         raise CheckpointError(
-            f"{path}: the activation of this model is {checkpoint.config.activation}, not {activation}: "
+            f"{path}: the file records the activation {checkpoint.config.activation}, not {activation}; "
             "leave out the activation"
         )
     return replace(checkpoint, config=config)
@@ -70,7 +70,7 @@ def _open_file(path: Path) -> Checkpoint:
             return read_nanogpt(path, content)
         check_state_dict(path, content)
     if not (path.parent / "config.json").is_file():
-        raise CheckpointError(f"{path}: is {kind.name} without the config.json beside it that says what model it is")
+        raise CheckpointError(f"{path} is {kind.name}; put the model's config.json beside it")
     from gpt2lab.weights.huggingface import read_huggingface
 
     return read_huggingface(path.parent, path)
@@ -105,16 +105,16 @@ def _open_folder(folder: Path) -> Checkpoint:
     if len(files) == 1:
         return _open(files[0])
     if files:
-        raise CheckpointError(f"{folder}: holds {len(files)} .gguf files: give the path of one")
+        raise CheckpointError(f"{folder} holds {len(files)} .gguf files: give the path of one")
     if saved := _trainer_checkpoints(folder):
         checkpoint = _open_folder(saved[0])
-        note = f"{folder}: read from {saved[0].name}, the only checkpoint in it"
+        note = f"{folder}: the model is read from {saved[0].name}, the only checkpoint there"
         return replace(checkpoint, notes=(note, *checkpoint.notes))
     what = "a config.json but no weights (model.safetensors)" if described else "no checkpoint in a known format"
     from gpt2lab.weights.file_kinds import found_in
 
     found = found_in(folder)
-    raise CheckpointError(f"{folder}: holds {what}" + (f"; found {found}" if found else ""))
+    raise CheckpointError(f"{folder} holds {what}" + (f"; found {found}" if found else ""))
 
 
 def _refuse_adapter(path: Path) -> NoReturn:
@@ -128,7 +128,7 @@ def _refuse_adapter(path: Path) -> NoReturn:
         merging = f"AutoPeftModelForCausalLM.from_pretrained({str(path.parent)!r}).merge_and_unload()"
         advice = f"merge it with peft, {merging}.save_pretrained(NEW), and give NEW"
     raise CheckpointError(
-        f"{path}: a PEFT adapter ({kind or 'of unknown type'}) for {base or 'an unnamed model'}: {advice}"
+        f"{path} is a PEFT adapter ({kind or 'of unknown type'}) for {base or 'an unnamed model'}: {advice}"
     )
 
 
@@ -143,7 +143,7 @@ def _snapshot(repository: Path) -> Path:
     found = sorted(path for path in (repository / "snapshots").iterdir() if path.is_dir())
     if len(found) != 1:
         names = ", ".join(path.name for path in found[:9]) or "none"
-        raise CheckpointError(f"{repository}: give one of its snapshots ({names}), for refs/main does not name one")
+        raise CheckpointError(f"{repository}: refs/main does not name a snapshot; give the path of one ({names})")
     return found[0]
 
 
@@ -153,5 +153,5 @@ def _trainer_checkpoints(folder: Path) -> list[Path]:
     found.sort(key=lambda path: int(path.name.removeprefix("checkpoint-")))
     if len(found) > 1:
         names = ", ".join(path.name for path in found[:9]) + (", …" if len(found) > 9 else "")
-        raise CheckpointError(f"{folder}: holds {len(found)} checkpoints of a Trainer: give the path of one ({names})")
+        raise CheckpointError(f"{folder} holds {len(found)} checkpoints of a Trainer: give the path of one ({names})")
     return found

@@ -100,16 +100,16 @@ def _check_kind(file: GgufFile) -> None:
     if kind != "model":
         base = metadata.get("general.base_model.0.name", "another model")
         what = {"adapter": f"an adapter for {base}: merge it into its base with llama.cpp's llama-export-lora"}
-        raise CheckpointError(f"{path}: holds {what.get(str(kind), 'no model')} (general.type is {kind!r})")
+        raise CheckpointError(f"{path} holds {what.get(str(kind), 'no model')} (general.type is {kind!r})")
     architecture = metadata.get("general.architecture")
     if architecture != "gpt2":
-        raise CheckpointError(f"{path}: holds a model of architecture {architecture!r}, not gpt2")
+        raise CheckpointError(f"{path} holds a model of architecture {architecture!r}, not gpt2")
     if metadata.get("split.count", 1) not in (0, 1):
         raise CheckpointError(
-            f"{path}: one of {metadata['split.count']} parts (split.count): join them with 'llama-gguf-split --merge'"
+            f"{path} is one of {metadata['split.count']} parts (split.count): join them with 'llama-gguf-split --merge'"
         )
     if not file.tensors:
-        raise CheckpointError(f"{path}: holds a vocabulary without weights; give the model's own file")
+        raise CheckpointError(f"{path} holds a vocabulary without weights; give the model's own file")
 
 
 _KEYS = {
@@ -131,7 +131,7 @@ def _config(file: GgufFile) -> ModelConfig:
     activation = metadata.get(ACTIVATION_KEY, "gelu_new")
     if not isinstance(activation, str) or activation not in ACTIVATIONS:
         raise CheckpointError(
-            f"{path}: {ACTIVATION_KEY} is {activation!r}, only {', '.join(ACTIVATIONS)} are supported"
+            f"{path}: {ACTIVATION_KEY} is {activation!r}; only {', '.join(ACTIVATIONS)} are supported"
         )
     values = {name: metadata.get(key) for name, key in _KEYS.items() if key in metadata or not _is_switch(name)}
     epsilon = values["layer_norm_epsilon"]
@@ -173,10 +173,10 @@ def _check_hyperparameters(file: GgufFile, config: ModelConfig) -> None:
         if name == key or name in obeyed:
             continue
         if name not in required:
-            raise CheckpointError(f"{file.file.path}: {key} is {value!r}, which is unknown for a GPT-2")
+            raise CheckpointError(f"{file.file.path}: {key} is {value!r}, but a GPT-2 has no such key")
         expected = required[name]
         if type(value) is not type(expected) or not math.isclose(value, expected, rel_tol=1e-6):
-            raise CheckpointError(f"{file.file.path}: {key} is {value!r}, only {expected!r} is supported")
+            raise CheckpointError(f"{file.file.path}: {key} is {value!r}; only {expected!r} is supported")
 
 
 def _decoding_note(file: GgufFile) -> str:
@@ -194,9 +194,9 @@ def _family_note(file: GgufFile) -> str:
     if recorded or not (found := _different(file.metadata)):
         return ""
     key, name, how = found
-    advice = "give the activation gelu, or use" if how == _EXACT_GELU else "use"
+    advice = "set the activation to gelu, or use" if how == _EXACT_GELU else "use"
     return (
-        f"{file.file.path.name}: {key} is {name!r}, a model that has {how}; the file does not record it, so it is "
+        f"{file.file.path.name}: {key} is {name!r}, a model with {how}; the file does not record this, so it is "
         f"computed like GPT-2: {advice} the model's Hugging Face folder"
     )
 

@@ -182,7 +182,7 @@ def read_gguf_file(path: Path, known: KnownStrings) -> GgufFile:
 def _check_version(path: Path, version: int) -> None:
     if version & 0xFFFF == 0 and version:
         raise CheckpointError(
-            f"{path}: a big-endian GGUF file: convert it with 'gguf-convert-endian FILE little', of the gguf package"
+            f"{path} is a big-endian GGUF file: convert it with 'gguf-convert-endian FILE little', of the gguf package"
         )
     if version not in (2, 3):
         raise CheckpointError(f"{path}: GGUF version {version} is not supported (2 and 3 are)")
@@ -192,7 +192,7 @@ def _checked_alignment(path: Path, kind: int, value: Any) -> int:
     """Return the alignment of the tensors' data. The specification asks for a uint32, llama.cpp for a power of two."""
     if kind != _UINT32 or value.bit_count() != 1:
         found = f"{value!r} as {_TYPE_NAMES.get(kind, kind)}"
-        raise CheckpointError(f"{path}: general.alignment must be a power of two as uint32, not {found}")
+        raise CheckpointError(f"{path}: general.alignment must be a power of two, stored as uint32, not {found}")
     return int(value)
 
 

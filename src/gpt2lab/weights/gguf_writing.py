@@ -52,7 +52,7 @@ def write_gguf(checkpoint: Checkpoint, path: Path, *, precision: str, overwrite:
     logged for what llama.cpp computes differently.
     """
     if precision not in WRITABLE:
-        raise CheckpointError(f"a .gguf file holds {', '.join(WRITABLE)}, not {precision}; a folder can")
+        raise CheckpointError(f"a .gguf file holds {', '.join(WRITABLE)}; for {precision}, write a folder")
     chosen = PRECISIONS[precision]
     metadata = _model_metadata(checkpoint, chosen) | _tokenizer_metadata(checkpoint)
     _check_utf8(checkpoint.path, metadata)
@@ -130,7 +130,7 @@ def _tokenizer_metadata(checkpoint: Checkpoint) -> dict[str, Any]:
     """Return the tokenizer's metadata; ids without a token become ``[PAD…]``: llama.cpp needs a name for each."""
     special, other = checkpoint.special, checkpoint.other_tokenizer
     if other is not None and other.json is not None:
-        _warn(f"llama.cpp reads token ids alone from this file: {other.why}")
+        _warn(f"llama.cpp can use this file with token ids only: {other.why}")
         whole = {TOKENIZER_JSON_KEY: other.json} | _special_metadata(checkpoint, special, None)
         return {"tokenizer.ggml.model": "none", **whole}
     vocabulary = vocabulary_to_write(checkpoint)
@@ -154,7 +154,7 @@ def _tokens(checkpoint: Checkpoint, vocabulary: TokenizerFiles) -> tuple[list[st
     added = {token.content: token for token in checkpoint.special.added}
     without_row = {token.content for token in added.values() if token.id >= n_vocab}
     for content in sorted(without_row):
-        _warn(f"the token {content!r} is left out: its id is {added[content].id}, and the model has {n_vocab} ids")
+        _warn(f"the token {content!r} is left out: its id is {added[content].id}, but the model has only {n_vocab} ids")
     encoder = {token: id for token, id in vocabulary.encoder.items() if token not in without_row}
     tokens, types = [f"[PAD{id}]" for id in range(n_vocab)], [TokenType.UNUSED] * n_vocab
     for token, id in check_encoder_ids(checkpoint.path, encoder, n_vocab).items():
@@ -173,7 +173,9 @@ def _special_metadata(
     end_of_text = vocabulary.encoder.get(END_OF_TEXT_MARKER) if vocabulary else None
     eos = special.eos if special.eos is not None else () if end_of_text is None else (end_of_text,)
     if len(eos) > len(STOP_KEYS):
-        raise CheckpointError(f"{checkpoint.path}: {len(eos)} EOS ids, of which a .gguf file holds {len(STOP_KEYS)}")
+        raise CheckpointError(
+            f"{checkpoint.path}: the model has {len(eos)} EOS ids, but a .gguf file holds only {len(STOP_KEYS)}"
+        )
     bos = end_of_text if special.bos is None else special.bos
     others = {"bos": bos, "padding": special.pad, "unknown": special.unk}
     ids = {f"tokenizer.ggml.{role}_token_id": id for role, id in others.items()} | dict(zip(STOP_KEYS, eos))  # noqa: B905
@@ -184,7 +186,8 @@ def _special_metadata(
     ):
         if around and around != (allowed,):
             raise CheckpointError(
-                f"{checkpoint.path}: its tokenizer puts the ids {list(around)} around texts; a .gguf file cannot say so"
+                f"{checkpoint.path}: its tokenizer puts the ids {list(around)} around texts, "
+                "which a .gguf file cannot record"
             )
         if around:
             metadata[key] = True

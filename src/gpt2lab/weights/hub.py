@@ -207,7 +207,7 @@ def _kind_of_weights(model: HubModel, files: Collection[str]) -> str:
     if ".bin" in weights and find_spec("torch") is None:
         raise CheckpointError(
             f"{model.repository} on the Hugging Face hub has its weights only in {weights}, which PyTorch reads: "
-            "install the extra train"
+            "install it with pip install 'gpt2lab[train]'"
         )
     return weights
 
@@ -231,7 +231,7 @@ def _check_config(model: HubModel, config: Path) -> None:
     except CheckpointError as error:
         reason = str(error).removeprefix(f"{config}: ")
         raise CheckpointError(
-            f"{model.repository} on the Hugging Face hub is no model that gpt2lab runs: {reason}"
+            f"{model.repository} on the Hugging Face hub is not a model that gpt2lab runs: {reason}"
         ) from None
 
 
@@ -244,7 +244,9 @@ def _get(model: HubModel, name: str, commit: str | None, folder: Path | None, sh
         path = Path(hf_hub_download(model.repository, name, revision=revision, local_dir=folder))
     if sha256 is not None and sha256_of(path) != sha256:
         _discard(path)
-        raise DownloadError(f"{name} of {model.repository} has another sha256 than {sha256}; try again")
+        raise DownloadError(
+            f"{name} of {model.repository} does not have the SHA-256 that the hub states, {sha256}; try again"
+        )
     return path
 
 

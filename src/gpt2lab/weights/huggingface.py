@@ -94,7 +94,7 @@ def _notes(path: Path, stored: Stored, tensors: Mapping[str, Any]) -> tuple[str,
     unused = [name for name in stored if name not in tensors and name != "lm_head.weight"]
     if unused:
         more = f" and {len(unused) - 3} more" if len(unused) > 3 else ""
-        notes.append(f"{path}: tensors that are not part of this GPT-2 are left out: {', '.join(unused[:3])}{more}")
+        notes.append(f"{path}: tensors that are not part of this GPT-2 are ignored: {', '.join(unused[:3])}{more}")
     return tuple(notes)
 
 
@@ -106,7 +106,7 @@ def _checked(path: Path, values: dict[str, Any]) -> dict[str, Any]:
     if architectures and not any(name in _ARCHITECTURES for name in architectures):
         if values.get("model_type", "gpt2") == "gpt2":
             known = ", ".join(_ARCHITECTURES)
-            raise CheckpointError(f"{path}: architectures is {architectures!r}, only {known} are supported")
+            raise CheckpointError(f"{path}: architectures is {architectures!r}; only {known} are supported")
     elif architectures and "model_type" not in values:
         values = {**values, "model_type": "gpt2"}
     for name in ("auto_map", "quantization_config"):  # code of the model's own; weights in another form
@@ -123,15 +123,15 @@ def check_config(path: Path) -> None:
 def _config(path: Path, values: Mapping[str, Any]) -> ModelConfig:
     if values.get("model_type") == _OWN_TYPE:
         if (kind := values.get(_OWN_PRECISION)) not in tuple(OWN):
-            raise CheckpointError(f"{path}: {_OWN_PRECISION} is {kind!r}, only {', '.join(OWN)} are supported")
+            raise CheckpointError(f"{path}: {_OWN_PRECISION} is {kind!r}; only {', '.join(OWN)} are supported")
     elif values.get("model_type") != "gpt2":
-        raise CheckpointError(f"{path}: model_type is {values.get('model_type')!r}, only 'gpt2' is supported")
+        raise CheckpointError(f"{path}: model_type is {values.get('model_type')!r}; only 'gpt2' is supported")
     activation = values.get("activation_function", "gelu_new")
     if not isinstance(activation, str) or activation not in ACTIVATIONS:
         known = ", ".join(ACTIVATIONS)
-        raise CheckpointError(f"{path}: activation_function is {activation!r}, only {known} are supported")
+        raise CheckpointError(f"{path}: activation_function is {activation!r}; only {known} are supported")
     if (crossed := values.get("add_cross_attention", False)) is not False:
-        raise CheckpointError(f"{path}: add_cross_attention is {crossed!r}, only False is supported")
+        raise CheckpointError(f"{path}: add_cross_attention is {crossed!r}; only False is supported")
     return config_from(
         path,
         {
@@ -161,14 +161,14 @@ def write_huggingface(checkpoint: Checkpoint, path: Path, *, precision: str, ove
     tensor at a time is in memory.
     """
     if precision not in WRITABLE:
-        raise CheckpointError(f"a Hugging Face folder holds {', '.join(WRITABLE)}, not {precision}; a .gguf file can")
+        raise CheckpointError(f"a Hugging Face folder holds {', '.join(WRITABLE)}; for {precision}, write a .gguf file")
     from gpt2lab.weights.tokenizer_copy import tokenizer_copy  # readers start without these
     from gpt2lab.weights.writing import destination_folder
 
     file = OWN.get(precision, SINGLE)
     for other in {SINGLE, *OWN.values()} - {file}:
         if (path / other).exists():
-            raise CheckpointError(f"{path} holds {other}, which {file} does not replace; give another name")
+            raise CheckpointError(f"{path} holds {other}, which would stay beside {file}; give another name")
     tensors = _new_tensors(checkpoint, precision)
     tokenizer = tokenizer_copy(checkpoint)
     metadata = {"format": _OWN_TYPE, _OWN_PRECISION: precision} if precision in OWN else None

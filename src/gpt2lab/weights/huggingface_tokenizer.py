@@ -50,7 +50,7 @@ _VOCAB = re.compile(rb'"vocab"\s*:\s*(?=\{)')
 
 
 class FolderTokenizer(NamedTuple):
-    """The fields of a :class:`~gpt2lab.weights.Checkpoint` that tell of its tokenizer."""
+    """The fields of a :class:`~gpt2lab.weights.Checkpoint` that describe its tokenizer."""
 
     files: TokenizerFiles | None
     special: SpecialTokens

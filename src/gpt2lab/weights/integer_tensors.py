@@ -117,7 +117,7 @@ def integer_tensors(checkpoint: Checkpoint, precision: str, stored_name: Callabl
             continue
         axis = _input_axis(name)
         if precision == "int4" and shape[axis] % 2:
-            raise CheckpointError(f"{checkpoint.path}: {name} has {shape[axis]} inputs, and int4 holds even numbers")
+            raise CheckpointError(f"{checkpoint.path}: {name} has {shape[axis]} inputs, but int4 needs an even number")
         for ending, (inputs, kind) in _PARTS[precision].items():
             part_shape = _with(shape, axis, -(-shape[axis] // inputs))
             tensors.append(NewTensor(written + ending, part_shape, kind, partial(_items, rounded, name, ending)))

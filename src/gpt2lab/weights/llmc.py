@@ -31,7 +31,7 @@ def read_llmc(path: Path) -> Checkpoint:
     if version not in _PRECISIONS or (version == 3 and rows == 0):  # 2 and the first 3 had another order
         which = "an early version 3" if version == 3 else f"version {version}"
         raise CheckpointError(
-            f"{path}: llm.c's format in {which}; 1, 3 and 5 are read: write it again with a newer llm.c"
+            f"{path}: {which} of llm.c's format is not supported; write the file again with a newer llm.c (1, 3, 5)"
         )
     precision = PRECISIONS[_PRECISIONS[version]]
     shape = {"n_vocab": n_vocab, "n_ctx": n_ctx, "n_embd": n_embd, "n_head": n_head, "n_layer": n_layer}
@@ -41,7 +41,7 @@ def read_llmc(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path}: padded_vocab_size is {rows}, less than the vocab_size of {n_vocab}")
     expected = _HEADER + sum(n * precision.n_bytes(math.prod(shape)) for _, shape, n in _kinds(config, rows))
     if len(file) != expected:
-        raise CheckpointError(f"{path}: has {len(file)} bytes, but its header describes {expected}")
+        raise CheckpointError(f"{path} has {len(file)} bytes, but its header describes {expected}")
     tensors = check_tensors(path, config, dict(_stored(file, config, rows, precision)))
     return Checkpoint(config, tensors, None, "llm.c", precision.name, path, (path,))
 

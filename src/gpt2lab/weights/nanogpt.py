@@ -24,7 +24,7 @@ _ARGUMENTS = ("n_layer", "n_head", "n_embd", "block_size", "bias", "vocab_size",
 _LINEAR = (".c_attn.weight", ".c_proj.weight", ".c_fc.weight")
 _EMBEDDINGS = {"wte.weight", "lm_head.weight"}
 _ASSUMED = (
-    "nanoGPT does not record the activation, so gelu is assumed, which it uses since June 2023; "
+    "nanoGPT does not record the activation, so gelu is assumed, which it has used since June 2023; "
     "older models need the activation gelu_new"
 )
 

@@ -113,7 +113,9 @@ def _header(file: MappedFile) -> tuple[dict[str, Any], dict[str, str], int]:
     metadata = metadata or {}
     for name, text in metadata.items():
         if not isinstance(text, str):
-            raise CheckpointError(f"{file.path}: __metadata__ holds strings, but its {name!r} is {text!r}")
+            raise CheckpointError(
+                f"{file.path}: every value of __metadata__ must be a string, but {name!r} is {text!r}"
+            )
     return header, metadata, 8 + size
 
 

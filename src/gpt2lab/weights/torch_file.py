@@ -52,7 +52,7 @@ def load_torch(path: Path) -> dict[str, Any]:
         reason = first_line(error) or type(error).__name__
         raise CheckpointError(f"{path}: PyTorch cannot load it ({reason})") from None
     if not isinstance(value, dict):
-        raise CheckpointError(f"{path}: holds a {type(value).__name__}, not a dict of tensors")
+        raise CheckpointError(f"{path} holds a {type(value).__name__}, not a dict of tensors")
     return value
 
 
@@ -68,7 +68,7 @@ def check_state_dict(path: Path, content: dict[Any, Any]) -> None:
         what = "an optimizer's state"
     else:
         what = f"a dict of {', '.join(short_repr(key) for key in list(content)[:6]) or 'nothing'}"
-    raise CheckpointError(f"{path}: holds {what}, not a model's state_dict: save that, with a config.json beside it")
+    raise CheckpointError(f"{path} holds {what}, not a model's state_dict: save that, with a config.json beside it")
 
 
 class _Bounded(io.BufferedReader):

@@ -155,9 +155,7 @@ def tied(folder: Path) -> Written:
     return Written(converted(folder / "m.gguf", model, more=output), logits_of(model))
 
 
-@read(
-    "`.gguf` whose name belongs to a family that differs", writer=CONVERTER, note="as GPT-2, with a line that says so"
-)
+@read("`.gguf` whose name belongs to a family that differs", writer=CONVERTER, note="as GPT-2; a note says so")
 def cerebras(folder: Path) -> Written:
     model = wide()
     path = converted(folder / "m.gguf", model, change=lambda writer: writer.add_name("Cerebras GPT 111M"))
@@ -178,13 +176,15 @@ def other_rounding(folder: Path) -> Written:
     return file_of(folder, types, model=model)
 
 
-@read("`.gguf` with another width of the MLP and another epsilon", writer="gguf", note="as llama.cpp computes it")
+@read("`.gguf` with another MLP width and epsilon", writer="gguf", note="as llama.cpp computes it")
 def shape(folder: Path) -> Written:
     return file_of(folder, {}, model=wide(n_inner=320, layer_norm_epsilon=1e-6))
 
 
 @read(
-    "`.gguf` with an activation and scales of attention", writer="gpt2lab", note="as recorded; llama.cpp ignores them"
+    "`.gguf` that records an activation and attention scaling",
+    writer="gpt2lab",
+    note="as recorded; llama.cpp ignores them",
 )
 def switches(folder: Path) -> Written:
     more = {"scale_attn_by_inverse_layer_idx": True, "scale_attn_weights": False, "n_layer": 2}
@@ -250,7 +250,7 @@ def tokenized(folder: Path, before: bool = False) -> Written:
     return Written(path, logits_of(model), ids)
 
 
-@read("`.gguf` with a tokenizer, added tokens and a chat template", writer=CONVERTER, note="types of tokens are kept")
+@read("`.gguf` with a tokenizer, added tokens and a chat template", writer=CONVERTER, note="token types are kept")
 def added_tokens(folder: Path) -> Written:
     return tokenized(folder)
 
@@ -260,7 +260,7 @@ def bos(folder: Path) -> Written:
     return tokenized(folder, before=True)
 
 
-@read("`.gguf` with a SentencePiece tokenizer", writer=CONVERTER, note="by token ids, with a line that says so")
+@read("`.gguf` with a SentencePiece tokenizer", writer=CONVERTER, note="token ids only; a note says so")
 def sentencepiece(folder: Path) -> Written:
     def change(writer: Any) -> None:
         writer.kv_data[0].pop("tokenizer.ggml.model")
@@ -274,7 +274,7 @@ def sentencepiece(folder: Path) -> Written:
 
 
 @refused(
-    "`.gguf` with an alignment that is no power of two",
+    "`.gguf` with an alignment that is not a power of two",
     writer="gguf",
     note="as in llama.cpp",
     says=("general.alignment must be a power of two as uint32, not 13",),
@@ -284,7 +284,7 @@ def alignment(folder: Path) -> Path:
 
 
 @refused(
-    "`.gguf` with an alignment that is no uint32",
+    "`.gguf` with an alignment that is not a uint32",
     writer="gguf",
     note="as in llama.cpp",
     says=("general.alignment must be a power of two as uint32, not True as bool",),
@@ -309,7 +309,7 @@ def relabelled(folder: Path) -> Path:
 
 
 @refused(
-    "`.gguf` of a vocabulary alone",
+    "`.gguf` with a vocabulary and no weights",
     writer=f"{CONVERTER} `--vocab-only`",
     note="give the model",
     says=("holds a vocabulary without weights",),

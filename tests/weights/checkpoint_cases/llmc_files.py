@@ -58,7 +58,7 @@ def version_1(folder: Path) -> Written:
 @refused(
     "`gpt2_124M.bin`, version 2",
     writer="llm.c of April 2024",
-    note="another order; write it again",
+    note="another layout; write it again with a newer llm.c",
     says=("version 2;",),
 )
 def version_2(folder: Path) -> Path:
@@ -68,7 +68,7 @@ def version_2(folder: Path) -> Path:
 @refused(
     "`gpt2_124M.bin`, version 3 without padding",
     writer="llm.c of May 2024",
-    note="another order; write it again",
+    note="another layout; write it again with a newer llm.c",
     says=("early version 3",),
 )
 def early_version_3(folder: Path) -> Path:
@@ -79,7 +79,10 @@ def early_version_3(folder: Path) -> Path:
 
 
 @refused(
-    "`gpt2_124M.bin`, cut short or too long", writer="llm.c", note="fetch it again", says=("but its header describes",)
+    "`gpt2_124M.bin`, truncated or too long",
+    writer="llm.c",
+    note="download it again",
+    says=("but its header describes",),
 )
 def too_long(folder: Path) -> Path:
     path = write(folder / "gpt2.bin", tiny(), 3, PADDED)

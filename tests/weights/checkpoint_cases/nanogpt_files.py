@@ -24,19 +24,19 @@ def write(path: Path, model: Any, *, bias: bool = True, prefix: str = "", **argu
     return path
 
 
-@read("`ckpt.pt`", writer="nanoGPT", note="needs PyTorch; the exact GELU, with a line that says that it is assumed")
+@read("`ckpt.pt`", writer="nanoGPT", note="needs PyTorch; exact GELU is assumed, and a note says so")
 def today(folder: Path) -> Written:
     model = tiny(activation_function="gelu")
     return Written(write(folder / "ckpt.pt", model), logits_of(model), says=ASSUMED)
 
 
-@read("`ckpt.pt` of before June 2023", writer="nanoGPT", note="`--activation gelu_new`")
+@read("`ckpt.pt` from before June 2023", writer="nanoGPT", note="needs `--activation gelu_new`")
 def older(folder: Path) -> Written:
     model = tiny()
     return Written(write(folder / "ckpt.pt", model), logits_of(model), options={"activation": "gelu_new"})
 
 
-@read("`ckpt.pt` of a compiled model without biases", writer="nanoGPT", note="zero biases; prefixes are dropped")
+@read("`ckpt.pt` of a compiled model without biases", writer="nanoGPT", note="biases are zero; prefixes are dropped")
 def without_biases(folder: Path) -> Written:
     torch, model = needs.package("torch"), tiny(activation_function="gelu")
     with torch.no_grad():
@@ -47,7 +47,11 @@ def without_biases(folder: Path) -> Written:
     return Written(path, logits_of(model), says=ASSUMED)
 
 
-@read("`ckpt.pt` with a head that differs from the embedding", writer="nanoGPT, changed", note="the head is used")
+@read(
+    "`ckpt.pt` with an `lm_head` that differs from the embedding",
+    writer="nanoGPT, changed",
+    note="`lm_head` is the output matrix",
+)
 def untied(folder: Path) -> Written:
     model = tiny(activation_function="gelu", tie_word_embeddings=False)
     return Written(write(folder / "ckpt.pt", model), logits_of(model), says=ASSUMED)
@@ -57,7 +61,7 @@ def untied(folder: Path) -> Written:
     "a training checkpoint of another program",
     writer="PyTorch",
     note="save the model's state_dict with a `config.json`",
-    says=("ckpt.pt: holds a dict of 'step', 'model', 'optimizers', not a model's state_dict",),
+    says=("ckpt.pt holds a dict of 'step', 'model', 'optimizers', not a model's state_dict",),
 )
 def another_program(folder: Path) -> Path:
     content = {"step": 1, "model": tiny().state_dict(), "optimizers": []}

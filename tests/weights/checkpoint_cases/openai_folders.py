@@ -26,7 +26,7 @@ def released(folder: Path) -> Written:
     return bundle(folder / "124M")
 
 
-@read("a TensorFlow checkpoint by its prefix", writer="nshepperd, gpt-2-simple", note="that one of several")
+@read("a TensorFlow checkpoint by its prefix", writer="nshepperd, gpt-2-simple", note="the one that the prefix names")
 def prefix(folder: Path) -> Written:
     written = bundle(folder / "run1", prefix="model-1000")
     return Written(written.path / "model-1000", written.logits)
@@ -45,7 +45,7 @@ def without_hparams(folder: Path) -> Path:
 @refused(
     "`hparams.json` of another shape",
     writer="by hand",
-    note="the tensors decide",
+    note="it contradicts the tensors",
     says=("tensor wpe.weight has shape [16, 32], not [32, 32]",),
 )
 def other_shape(folder: Path) -> Path:

@@ -52,12 +52,24 @@ def numpy_archive() -> bytes:
 HDF5 = b"\x89HDF\r\n\x1a\n" + bytes(40)
 ONNX = b"\x08\x08\x12\x07pytorch\x1a\x052.9.0" + bytes(20)
 FILES: dict[str, tuple[str, str, bytes | Callable[[], bytes], str, tuple[str, ...]]] = {
-    "keras": ("a Keras file, `tf_model.h5`", "tf_model.h5", HDF5, "transformers 4 converts it", ("a Keras file", TF)),
+    "keras": (
+        "a Keras file, `tf_model.h5`",
+        "tf_model.h5",
+        HDF5,
+        "convert it with transformers 4",
+        ("a Keras file", TF),
+    ),
     "keras_archive": (
         *("a `.keras` archive", "m.keras", lambda: zipped("metadata.json", "config.json", "model.weights.h5")),
-        *("transformers 4 converts it", ("a Keras archive", TF)),
+        *("convert it with transformers 4", ("a Keras archive", TF)),
     ),
-    "flax": ("a Flax file", "flax_model.msgpack", b"\x82\xa3abc", "transformers 4 converts it", ("is a Flax file",)),
+    "flax": (
+        "a Flax file",
+        "flax_model.msgpack",
+        b"\x82\xa3abc",
+        "convert it with transformers 4",
+        ("is a Flax file",),
+    ),
     "onnx": ("an ONNX model", "model.onnx", ONNX, "give its source", ("is an ONNX model", EXPORTED)),
     "tflite": (
         *("a TensorFlow Lite model", "m.tflite", b"\x1c\0\0\0TFL3" + bytes(40), "give its source"),
@@ -67,8 +79,8 @@ FILES: dict[str, tuple[str, str, bytes | Callable[[], bytes], str, tuple[str, ..
         *("a part of a TensorFlow checkpoint", "model.ckpt.meta", b"\x0a\x05abcde", "give the prefix"),
         ("is a part of a TensorFlow checkpoint: give ", "model.ckpt"),
     ),
-    "ggml": ("a GGML file", "ggml-model.bin", b"lmgg" + bytes(40), "convert to GGUF", ("a GGML file, older than",)),
-    "ggjt": ("a GGML file (GGJT)", "m.bin", b"tjgg\3\0\0\0" + bytes(40), "convert to GGUF", ("convert_hf_to_gguf",)),
+    "ggml": ("a GGML file", "ggml-model.bin", b"lmgg" + bytes(40), "convert it to GGUF", ("a GGML file, older than",)),
+    "ggjt": ("a GGML file (GGJT)", "m.bin", b"tjgg\3\0\0\0" + bytes(40), "convert it to GGUF", ("convert_hf_to_gguf",)),
     "numpy": ("a `.npy` file", "a.npy", numpy_file, "give a checkpoint", ("is a NumPy array",)),
     "npz": ("a `.npz` file", "a.npz", numpy_archive, "give a checkpoint", ("is an archive of NumPy arrays",)),
     "pickle": (
@@ -83,7 +95,7 @@ FILES: dict[str, tuple[str, str, bytes | Callable[[], bytes], str, tuple[str, ..
     "gzip": ("a gzip file", "m.tar.gz", lambda: gzip.compress(b"x", mtime=0), "unpack it", ("is a gzip file: unpack",)),
     "tar": ("a tar archive", "m.tar", tarred, "unpack it", ("is a tar archive: unpack it",)),
     "web_page": (
-        *("a web page", "model.safetensors", b"<!DOCTYPE html><html>", "download again"),
+        *("a web page", "model.safetensors", b"<!DOCTYPE html><html>", "download it again"),
         ("is a web page: download the file again",),
     ),
     "json": ("a `.json` file", "config.json", b'{"model_type": "gpt2"}', "give its folder", ("is a JSON file: give",)),
@@ -91,7 +103,7 @@ FILES: dict[str, tuple[str, str, bytes | Callable[[], bytes], str, tuple[str, ..
         *("a Git LFS pointer", "model.safetensors", b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n"),
         *("`git lfs pull`", ("is a Git LFS pointer",)),
     ),
-    "empty": ("an empty file", "model.safetensors", b"", "fetch it again", ("not a checkpoint", "it is empty")),
+    "empty": ("an empty file", "model.safetensors", b"", "download it again", ("not a checkpoint", "it is empty")),
     "anything": (
         *("any other file", "photo.jpg", b"\xff\xd8\xff\xe0\0\x10JFIF\0", "the message shows its first bytes"),
         ("not a checkpoint in a known format (it begins with b'\\xff\\xd8\\xff",),
@@ -108,7 +120,7 @@ def _file(
         return folder / file
 
     build.__name__ = name
-    refused(kind, writer="", note=note, says=says)(build)
+    refused(kind, writer="by hand", note=note, says=says)(build)
 
 
 for _name, _row in FILES.items():
@@ -119,11 +131,15 @@ FOLDERS: dict[str, tuple[str, tuple[str, ...], str, tuple[str, ...]]] = {
     "keras_folder": (
         "folder with `tf_model.h5` alone",
         ("config.json", "tf_model.h5"),
-        "transformers 4",
+        "convert it with transformers 4",
         ("Keras", TF),
     ),
     "flax_folder": (
-        *("folder with `flax_model.msgpack` alone", ("config.json", "flax_model.msgpack"), "transformers 4"),
+        *(
+            "folder with `flax_model.msgpack` alone",
+            ("config.json", "flax_model.msgpack"),
+            "convert it with transformers 4",
+        ),
         ("holds a config.json but no weights", "a Flax file (flax_model.msgpack)", "from_flax=True"),
     ),
     "onnx_folder": ("folder with ONNX models", ("config.json", "model.onnx"), "give its source", ("an ONNX model",)),
@@ -157,7 +173,7 @@ def _folder(name: str, kind: str, files: tuple[str, ...], note: str, says: tuple
         return folder / "m"
 
     build.__name__ = name
-    refused(kind, writer="", note=note, says=says)(build)
+    refused(kind, writer="by hand", note=note, says=says)(build)
 
 
 for _name, _kind in FOLDERS.items():
@@ -197,10 +213,10 @@ def hole(folder: Path) -> Path:
 
 
 @refused(
-    "safetensors with metadata that is no string",
+    "safetensors with metadata that is not a string",
     writer="by hand",
     note="as the safetensors package does",
-    says=("__metadata__ holds strings, but its 'step' is 5",),
+    says=("every value of __metadata__ must be a string, but 'step' is 5",),
 )
 def metadata(folder: Path) -> Path:
     return with_header(folder, lambda header: header["__metadata__"].update(step=5))

@@ -84,7 +84,11 @@ def unmerged(folder: Path) -> Path:
     return path
 
 
-@read("the base model beside an adapter, by the path of its file", writer="transformers, peft", note="the base alone")
+@read(
+    "the base model beside an adapter, by the path of its file",
+    writer="transformers, peft",
+    note="the base model alone",
+)
 def base_by_path(folder: Path) -> Written:
     return Written(adapter_in_base(folder) / "model.safetensors", logits_of(tiny()))
 

@@ -8,9 +8,7 @@ from checkpoint_cases.registry import Written, read, refused, saved, tiny
 from checkpoint_cases.transformers_folders import changed
 
 
-@read(
-    "`activation_function` `gelu`", writer="transformers (Cerebras-GPT, GPT-SW3)", note="GELU as defined, not by tanh"
-)
+@read("`activation_function` `gelu`", writer="transformers (Cerebras-GPT, GPT-SW3)", note="exact GELU")
 def exact_gelu(folder: Path) -> Written:
     return saved(tiny(activation_function="gelu"), folder / "hf")
 
@@ -48,7 +46,7 @@ def unscaled(folder: Path) -> Written:
 @read(
     "`scale_attn_by_inverse_layer_idx` and `reorder_and_upcast_attn`",
     writer="transformers (Stanford CRFM's models)",
-    note="scores are divided by the layer's number; attention is float32 here in any case",
+    note="scores are divided by the layer's number; attention is always float32 here",
 )
 def stanford(folder: Path) -> Written:
     return saved(tiny(scale_attn_by_inverse_layer_idx=True, reorder_and_upcast_attn=True), folder / "hf")
@@ -62,7 +60,7 @@ def untied(folder: Path) -> Written:
 @refused(
     "`tie_word_embeddings` false without `lm_head.weight`",
     writer="a script",
-    note="transformers fills the head with random numbers",
+    note="transformers would fill the head with random numbers",
     says=("lm_head.weight is missing",),
 )
 def untied_without_head(folder: Path) -> Path:
@@ -72,7 +70,7 @@ def untied_without_head(folder: Path) -> Path:
 @refused(
     "another `activation_function`",
     writer="transformers",
-    note="no such function here",
+    note="not supported",
     says=("activation_function is 'quick_gelu'",),
 )
 def other_activation(folder: Path) -> Path:
@@ -82,7 +80,7 @@ def other_activation(folder: Path) -> Path:
 @refused(
     "`add_cross_attention` true",
     writer="transformers",
-    note="the decoder of another model",
+    note="the decoder of an encoder-decoder model",
     says=("add_cross_attention is True",),
 )
 def cross_attention(folder: Path) -> Path:

@@ -57,7 +57,11 @@ def changed(change: Callable[[Any], None]) -> Callable[[Path], Written]:
     return build
 
 
-@read("tokens added in fine-tuning, in `tokenizer.json`", writer="transformers", note="special ones with `--special`")
+@read(
+    "tokens added in fine-tuning, in `tokenizer.json`",
+    writer="transformers",
+    note="special ones are read with `--special`",
+)
 def added_tokens(folder: Path) -> Written:
     backend = byte_level()
     backend.add_special_tokens(["<|user|>", "<|end|>"])
@@ -65,7 +69,7 @@ def added_tokens(folder: Path) -> Written:
     return judged(*with_tokenizer(folder, backend, eos_token="<|end|>"), (*TEXTS, "a covid19 <|user|>b"))
 
 
-@read("more tokens than rows of the embedding", writer="transformers", note="refused only if a text needs one")
+@read("more tokens than rows of the embedding", writer="transformers", note="a text is refused if it needs one of them")
 def more_tokens_than_rows(folder: Path) -> Written:
     backend = byte_level("<|end|>")
     rows = backend.get_vocab_size()
@@ -85,7 +89,9 @@ def post_processor(folder: Path) -> Written:
     return changed(begin)(folder)
 
 
-@read("a tokenizer with a `normalizer`", writer="tokenizers", note="run by the package tokenizers; otherwise by ids")
+@read(
+    "a tokenizer with a `normalizer`", writer="tokenizers", note="needs `gpt2lab[tokenizers]`; otherwise token ids only"
+)
 def normalizer(folder: Path) -> Written:
     normalizers = needs.package("tokenizers").normalizers
 
@@ -95,7 +101,7 @@ def normalizer(folder: Path) -> Written:
     return changed(lower)(folder)
 
 
-@read("a byte-level tokenizer with `use_regex: false`", writer="tokenizers", note="run by the package tokenizers")
+@read("a byte-level tokenizer with `use_regex: false`", writer="tokenizers", note="needs `gpt2lab[tokenizers]`")
 def without_regex(folder: Path) -> Written:
     pre_tokenizers = needs.package("tokenizers").pre_tokenizers
 
@@ -105,7 +111,7 @@ def without_regex(folder: Path) -> Written:
     return changed(whole)(folder)
 
 
-@read("a byte-level tokenizer with split digits", writer="tokenizers", note="run by the package tokenizers")
+@read("a byte-level tokenizer with split digits", writer="tokenizers", note="needs `gpt2lab[tokenizers]`")
 def split_digits(folder: Path) -> Written:
     pre_tokenizers = needs.package("tokenizers").pre_tokenizers
 
@@ -117,7 +123,9 @@ def split_digits(folder: Path) -> Written:
     return changed(digits)(folder)
 
 
-@read("`vocab.json` and `merges.txt` with `add_prefix_space`", writer="transformers 4", note="run by tokenizers")
+@read(
+    "`vocab.json` and `merges.txt` with `add_prefix_space`", writer="transformers 4", note="needs `gpt2lab[tokenizers]`"
+)
 def prefix_space(folder: Path) -> Written:
     transformers = needs.package("transformers")
     backend = byte_level("<|end|>")
@@ -132,7 +140,7 @@ def prefix_space(folder: Path) -> Written:
     return judged(written, transformers.AutoTokenizer.from_pretrained(written.path), TEXTS[:3])
 
 
-@read("a Unigram tokenizer, as SentencePiece's", writer="tokenizers", note="run by the package tokenizers")
+@read("a Unigram tokenizer, as SentencePiece's", writer="tokenizers", note="needs `gpt2lab[tokenizers]`")
 def unigram(folder: Path) -> Written:
     tokenizers = needs.package("tokenizers")
     built = tokenizers.Tokenizer(tokenizers.models.Unigram())
@@ -145,7 +153,7 @@ def unigram(folder: Path) -> Written:
     return judged(*with_tokenizer(folder, built, eos_token="</s>"), ("hello world", "the fox ☃"))
 
 
-@read("a WordPiece tokenizer, as BERT's", writer="tokenizers", note="run by the package tokenizers")
+@read("a WordPiece tokenizer, as BERT's", writer="tokenizers", note="needs `gpt2lab[tokenizers]`")
 def wordpiece(folder: Path) -> Written:
     tokenizers = needs.package("tokenizers")
     built = tokenizers.Tokenizer(tokenizers.models.WordPiece(unk_token="[UNK]"))
@@ -163,16 +171,16 @@ def _only(folder: Path, name: str, content: bytes) -> Written:
     return written
 
 
-@read("only `spiece.model`", writer="SentencePiece", note="by token ids: save `tokenizer.json` with transformers")
+@read("only `spiece.model`", writer="SentencePiece", note="token ids only: save `tokenizer.json` with transformers")
 def only_spiece(folder: Path) -> Written:
     return _only(folder, "spiece.model", b"\x0a\x0e\x0a\x05<unk>\x15\x00\x00\x00\x00\x18\x02")
 
 
-@read("only `vocab.txt`", writer="BERT", note="by token ids: save `tokenizer.json` with transformers")
+@read("only `vocab.txt`", writer="BERT", note="token ids only: save `tokenizer.json` with transformers")
 def only_vocab_txt(folder: Path) -> Written:
     return _only(folder, "vocab.txt", b"[UNK]\nhello\nworld\n")
 
 
-@read("`vocab.json` without `merges.txt`", writer="transformers", note="by token ids: the merges are missing")
+@read("`vocab.json` without `merges.txt`", writer="transformers", note="token ids only: the merges are missing")
 def without_merges(folder: Path) -> Written:
     return _only(folder, "vocab.json", json.dumps({"a": 0, "b": 1}).encode())

@@ -40,7 +40,7 @@ def bfloat16(folder: Path) -> Written:
     return saved(tiny().bfloat16(), folder / "hf")
 
 
-@read("weights in float64", writer="transformers", note="rounded to float32, with a line that says so")
+@read("weights in float64", writer="transformers", note="rounded to float32; a note says so")
 def float64(folder: Path) -> Written:
     written = saved(tiny().double(), folder / "hf")
     return Written(written.path, written.logits, says=("float64 weights are rounded to float32",))
@@ -68,7 +68,11 @@ def old_torch_file(folder: Path) -> Written:
     return written
 
 
-@read("folder with `pytorch_model.bin.index.json` and shards", writer="transformers before 5", note="as it lists them")
+@read(
+    "folder with `pytorch_model.bin.index.json` and shards",
+    writer="transformers before 5",
+    note="as the index lists them",
+)
 def torch_shards(folder: Path) -> Written:
     written, torch = with_torch_file(tiny(), folder / "hf"), needs.package("torch")
     state = torch.load(written.path / "pytorch_model.bin")
@@ -105,7 +109,7 @@ def index_by_path(folder: Path) -> Written:
 @refused(
     "one shard by its path",
     writer="transformers",
-    note="give the folder",
+    note="give its folder",
     says=("shards: give their folder",),
 )
 def one_shard(folder: Path) -> Path:
@@ -116,7 +120,7 @@ def one_shard(folder: Path) -> Path:
     "a weights file without `config.json` beside it",
     writer="safetensors",
     note="put `config.json` there",
-    says=("epoch2.safetensors: is a safetensors file without the config.json",),
+    says=("epoch2.safetensors is a safetensors file; put the model's config.json",),
 )
 def safetensors_alone(folder: Path) -> Path:
     path = safetensors_by_path(folder).path
@@ -165,7 +169,7 @@ def without_head(folder: Path) -> Written:
     return written
 
 
-@read("`GPT2DoubleHeadsModel`", writer="transformers", note="without its other head, which a line names")
+@read("`GPT2DoubleHeadsModel`", writer="transformers", note="its other head is ignored; a note names it")
 def double_heads(folder: Path) -> Written:
     transformers = needs.package("transformers")
     written = saved(tiny(), folder / "plain")
@@ -178,7 +182,7 @@ def double_heads(folder: Path) -> Written:
 @read(
     "more layers than `n_layer`, and tensors of other programs",
     writer="by hand",
-    note="left out, as in transformers; a line names them",
+    note="ignored, as in transformers; a note names them",
 )
 def more_tensors(folder: Path) -> Written:
     written = saved(tiny(), folder / "hf")
@@ -191,7 +195,7 @@ def more_tensors(folder: Path) -> Written:
 @refused(
     "a model with another head",
     writer="transformers' `GPT2ForSequenceClassification`",
-    note="it writes no text",
+    note="it is not a language model",
     says=("config.json: architectures is ['GPT2ForSequenceClassification']",),
 )
 def classifier(folder: Path) -> Path:
@@ -234,7 +238,7 @@ def another_model(folder: Path) -> Path:
 
 @refused(
     "a model with code of its own",
-    writer="the hub's custom models",
+    writer="custom models on the hub",
     note="`auto_map` names code that is not run",
     says=("config.json: auto_map is {'AutoModelForCausalLM': 'modeling.My'}",),
 )
@@ -245,7 +249,7 @@ def own_code(folder: Path) -> Path:
 @refused(
     "quantised weights",
     writer="bitsandbytes, GPTQ, AWQ",
-    note="give the model that was quantised",
+    note="give the unquantised model",
     says=("config.json: quantization_config is {'quant_method': 'gptq'",),
 )
 def quantised(folder: Path) -> Path:
