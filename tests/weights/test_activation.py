@@ -30,7 +30,7 @@ def test_a_copy_records_it(gguf, tmp_path):
     for name in ("hf", "copy.gguf"):
         convert(open_checkpoint(gguf, activation="gelu"), tmp_path / name)
         assert open_checkpoint(tmp_path / name).config.activation == "gelu"
-        with pytest.raises(CheckpointError, match="the activation of this model is gelu, not relu"):
+        with pytest.raises(CheckpointError, match="the file records the activation gelu, not relu"):
             open_checkpoint(tmp_path / name, activation="relu")
 
 

@@ -249,7 +249,7 @@ def test_a_token_without_a_row_is_left_out_with_a_line(written, caplog):
     special = SpecialTokens((*ADDED, AddedToken("[PAD]", 23)), eos=(3,), bos=3, pad=23)
     with caplog.at_level(logging.WARNING, "gpt2lab"):
         _, path = written(special=special, files=padded)
-    assert caplog.messages == ["gpt2lab: the token '[PAD]' is left out: its id is 23, and the model has 23 ids"]
+    assert caplog.messages == ["gpt2lab: the token '[PAD]' is left out: its id is 23, but the model has only 23 ids"]
     read = open_checkpoint(path)
     assert (read.special, read.tokenizer_files) == (SpecialTokens(ADDED, eos=(3,), bos=3), WORDS)
 

@@ -53,7 +53,7 @@ def test_the_exact_gelu_is_assumed_in_one_line(tmp_path, make_checkpoint, caplog
 def test_an_activation_that_contradicts_the_format_is_refused(tmp_path, make_checkpoint):
     convert(make_checkpoint(), tmp_path / "hf")
     assert open_checkpoint(tmp_path / "hf", activation="gelu_new").config.activation == "gelu_new"
-    with pytest.raises(CheckpointError, match="the activation of this model is gelu_new, not gelu: leave out"):
+    with pytest.raises(CheckpointError, match="the file records the activation gelu_new, not gelu; leave out"):
         open_checkpoint(tmp_path / "hf", activation="gelu")
 
 

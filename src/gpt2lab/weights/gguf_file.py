@@ -192,7 +192,7 @@ def _checked_alignment(path: Path, kind: int, value: Any) -> int:
     """Return the alignment of the tensors' data. The specification asks for a uint32, llama.cpp for a power of two."""
     if kind != _UINT32 or value.bit_count() != 1:
         found = f"{value!r} as {_TYPE_NAMES.get(kind, kind)}"
-        raise CheckpointError(f"{path}: general.alignment must be a power of two, stored as uint32, not {found}")
+        raise CheckpointError(f"{path}: general.alignment must be a power of two as uint32, not {found}")
     return int(value)
 
 

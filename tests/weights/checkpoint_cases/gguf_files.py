@@ -159,7 +159,7 @@ def tied(folder: Path) -> Written:
 def cerebras(folder: Path) -> Written:
     model = wide()
     path = converted(folder / "m.gguf", model, change=lambda writer: writer.add_name("Cerebras GPT 111M"))
-    says = ("general.name is 'Cerebras GPT 111M', a model that has the exact GELU; the file does not record it",)
+    says = ("general.name is 'Cerebras GPT 111M', a model with the exact GELU; the file does not record this",)
     return Written(path, logits_of(model), says=says)
 
 
@@ -366,7 +366,7 @@ def another_model(folder: Path) -> Path:
     "`.gguf` with a hyperparameter or a tensor that GPT-2 lacks",
     writer="gguf",
     note="as in llama.cpp",
-    says=("gpt2.logit_scale is 0.5, which is unknown for a GPT-2",),
+    says=("gpt2.logit_scale is 0.5, but a GPT-2 has no such key",),
 )
 def unknown_key(folder: Path) -> Path:
     return converted(folder / "m.gguf", tiny(), change=lambda writer: writer.add_logit_scale(0.5))

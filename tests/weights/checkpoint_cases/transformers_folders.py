@@ -175,7 +175,7 @@ def double_heads(folder: Path) -> Written:
     written = saved(tiny(), folder / "plain")
     model = transformers.GPT2DoubleHeadsModel.from_pretrained(written.path)
     model.save_pretrained(folder / "hf")
-    line = "not part of this GPT-2 are left out: multiple_choice_head.summary."
+    line = "not part of this GPT-2 are ignored: multiple_choice_head.summary."
     return Written(folder / "hf", written.logits, says=(line,))
 
 
@@ -188,7 +188,7 @@ def more_tensors(folder: Path) -> Written:
     written = saved(tiny(), folder / "hf")
     state = {**tiny(n_layer=3).transformer.state_dict(), **tiny().transformer.state_dict()}
     rewritten(written.path, {**state, "v_head.summary.weight": state["ln_f.weight"]})
-    line = "are left out: h.2.attn.c_attn.bias, h.2.attn.c_attn.weight, h.2.attn.c_proj.bias and 10 more"
+    line = "are ignored: h.2.attn.c_attn.bias, h.2.attn.c_attn.weight, h.2.attn.c_proj.bias and 10 more"
     return Written(written.path, written.logits, says=(line,))
 
 
@@ -259,7 +259,9 @@ def quantised(folder: Path) -> Path:
 @read("a Trainer's output folder with one `checkpoint-N`", writer="transformers' `Trainer`", note="that checkpoint")
 def trainer(folder: Path) -> Written:
     model = trained(folder / "out", steps=1)
-    return Written(folder / "out", logits_of(model), says=("read from checkpoint-1, the only checkpoint in it",))
+    return Written(
+        folder / "out", logits_of(model), says=("the model is read from checkpoint-1, the only checkpoint there",)
+    )
 
 
 def trained(folder: Path, steps: int) -> Any:
@@ -298,7 +300,7 @@ def hub_cache(folder: Path) -> Written:
     "the hub's cache with several snapshots and no `refs/main`",
     writer="huggingface_hub",
     note="give the path of one",
-    says=("give one of its snapshots (aaaa", "for refs/main does not name one"),
+    says=("refs/main does not name a snapshot; give the path of one (aaaa",),
 )
 def hub_cache_without_main(folder: Path) -> Path:
     path = hub_cache(folder).path
