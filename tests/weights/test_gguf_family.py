@@ -84,7 +84,7 @@ def test_a_name_of_a_family_that_differs_gives_a_line(tmp_path, make_checkpoint,
     made = Checkpoint(made.config, made.tensors, None, "test", "float32", tmp_path / name)
     write_gguf(made, tmp_path / "m.gguf", precision="float32")
     [note] = open_checkpoint(tmp_path / "m.gguf").notes
-    assert note.startswith(f"m.gguf: general.name is '{name}', a model that has ")
+    assert note.startswith(f"m.gguf: general.name is '{name}', a model with ")
 
 
 def test_a_family_that_differs_gives_no_line_if_the_file_records_the_activation(tmp_path, make_checkpoint):

@@ -141,7 +141,7 @@ def test_a_folder_without_weights_says_so(folder):
 
 
 def test_precisions_of_gguf_files_are_refused(tmp_path, make_checkpoint):
-    with pytest.raises(CheckpointError, match=r"q8_0; a \.gguf file can"):
+    with pytest.raises(CheckpointError, match=r"for q8_0, write a \.gguf file"):
         write_huggingface(make_checkpoint(), tmp_path / "hf", precision="q8_0")
 
 

@@ -59,7 +59,7 @@ def version_1(folder: Path) -> Written:
     "`gpt2_124M.bin`, version 2",
     writer="llm.c of April 2024",
     note="another layout; write it again with a newer llm.c",
-    says=("version 2;",),
+    says=("version 2 of llm.c",),
 )
 def version_2(folder: Path) -> Path:
     return write(folder / "gpt2.bin", tiny(), 2, 23)

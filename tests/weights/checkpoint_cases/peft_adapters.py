@@ -46,7 +46,7 @@ def adapter_in_base(folder: Path) -> Path:
     "the same without `adapter_config.json`",
     writer="transformers, peft",
     note="merge it into its base",
-    says=("adapter_model.safetensors: a PEFT adapter (of unknown type)",),
+    says=("adapter_model.safetensors is a PEFT adapter (of unknown type)",),
 )
 def adapter_in_base_without_config(folder: Path) -> Path:
     path = adapter_in_base(folder)
