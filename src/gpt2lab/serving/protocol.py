@@ -6,6 +6,7 @@ made from these models. :mod:`~gpt2lab.serving.completions` checks the limits th
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from difflib import get_close_matches
 from math import isinf
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,18 @@ MAX_FIELD_CHARACTERS = 100
 """The most characters of an unknown field's name that are compared with those of known fields, or returned."""
 
 
+def _nearest(unknown: str, fields: Iterable[str]) -> str | None:
+    """Return the field that was probably meant: of similar names, the one that begins most alike."""
+    similar = get_close_matches(unknown, fields) if len(unknown) < MAX_FIELD_CHARACTERS else []
+
+    def alike(name: str) -> int:
+        return next(
+            (i for i, (ours, theirs) in enumerate(zip(name, unknown, strict=False)) if ours != theirs), len(name)
+        )
+
+    return max(similar, key=alike, default=None)
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
@@ -32,8 +45,7 @@ class _Strict(BaseModel):
         unknown = next((name for name in value if name not in cls.model_fields), None) if type(value) is dict else None
         if unknown is None:
             return value
-        meant = get_close_matches(unknown.lower(), cls.model_fields, 1) if len(unknown) < MAX_FIELD_CHARACTERS else []
-        raise UnknownField(unknown[:MAX_FIELD_CHARACTERS], meant[0] if meant else None)
+        raise UnknownField(unknown[:MAX_FIELD_CHARACTERS], _nearest(unknown.lower(), cls.model_fields))
 
 
 class StreamOptions(_Strict):
