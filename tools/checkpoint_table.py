@@ -22,6 +22,8 @@ from _pytest.outcomes import Skipped
 from checkpoint_cases import CASES
 from checkpoint_cases.registry import judge
 
+from gpt2lab.errors import CheckpointError
+
 PAGE = Path(__file__).parents[1] / "docs" / "checkpoints.md"
 MADE = re.compile(r"(<!-- made: cases -->\n).*?(?=<!-- end -->)", re.S)
 
@@ -50,7 +52,7 @@ def judged() -> int:
                 outcome = "as registered"
             except Skipped as skipped:
                 outcome = f"skipped: {skipped}"
-            except AssertionError as error:
+            except (AssertionError, CheckpointError) as error:
                 outcome, wrong = f"WRONG: {error}", wrong + 1
         print(f"{case.kind}: {outcome}")
     return wrong

@@ -112,6 +112,13 @@ def test_numbers_that_rounding_would_not_choose_are_packed_as_they_are(folder, m
 
 
 @BOTH
+def test_scales_that_make_weights_infinite_are_refused_when_the_numbers_are_packed(folder, precision):
+    read = open_checkpoint(folder(lambda t: t["transformer.wte.weight.scales"].fill(3e38), precision))
+    with pytest.raises(CheckpointError, match=r"wte\.weight\.scales has values that are .*too large"):
+        NativeEngine(read, precision=precision, threads=1)
+
+
+@BOTH
 def test_a_copy_holds_the_same_numbers(folder, tmp_path, precision):
     path = folder(precision=precision)
     convert(open_checkpoint(path), tmp_path / "again")

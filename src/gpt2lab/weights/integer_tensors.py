@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpt2lab.errors import CheckpointError
-from gpt2lab.weights.checkpoint import Checkpoint, LazyTensors, StoredTensor, Tensor, tensor_shapes
+from gpt2lab.weights.checkpoint import Checkpoint, LazyTensors, StoredTensor, tensor_shapes
 from gpt2lab.weights.integers import BLOCK, GROUP, Integers, encode, is_matrix, is_output_major
 from gpt2lab.weights.quantization import PRECISIONS
 from gpt2lab.weights.safetensors_file import INT8, UINT8, SafeTensor, read_safetensors
@@ -83,7 +83,7 @@ def _stored(name: str, tensors: Mapping[str, SafeTensor], axis: int, precision: 
         _check(path, name, read)
         return read
 
-    return StoredTensor(shape, lambda: np.ascontiguousarray(_outputs_first(_decoded(integers()), axis)), integers)
+    return StoredTensor(shape, lambda: np.ascontiguousarray(_outputs_first(integers().decode(), axis)), integers)
 
 
 def _check(path: Path, name: str, integers: Integers) -> None:
@@ -91,13 +91,12 @@ def _check(path: Path, name: str, integers: Integers) -> None:
         raise CheckpointError(f"{path}: {name} holds -128, but int8 has -127 to 127: the file is damaged")
     if integers.factors is not None and (np.abs(integers.factors.astype(np.int32)) > 15).any():
         raise CheckpointError(f"{path}: {name}.factors has numbers beyond -15 … 15: the file is damaged")
-    if not np.isfinite(integers.scales).all():
-        raise CheckpointError(f"{path}: tensor {name}.scales has values that are NaN or infinite: the file is damaged")
-
-
-def _decoded(integers: Integers) -> Tensor:
-    with np.errstate(over="ignore"):  # an infinite weight is reported with the tensor's name
-        return integers.decode()
+    with np.errstate(over="ignore", invalid="ignore"):
+        largest = integers.scales * np.float32(127)
+        if not np.isfinite(largest).all() and not np.isfinite(integers.decode()).all():
+            raise CheckpointError(
+                f"{path}: tensor {name}.scales has values that are NaN or infinite, or too large: the file is damaged"
+            )
 
 
 def integer_tensors(checkpoint: Checkpoint, precision: str, stored_name: Callable[[str], str]) -> list[NewTensor]:
