@@ -15,6 +15,7 @@ import time
 from collections import defaultdict
 
 import numpy as np
+from limit_shares import arithmetic_limit, prefill_operations
 from machine_limits import measure, summary
 
 from gpt2lab.benchmarking import bytes_per_step, random_checkpoint
@@ -26,17 +27,6 @@ from gpt2lab.system.cores import physical_cores
 CONTEXT, STEPS = 64, 32
 BATCHES = (1, 8, 32)
 PREFILLS = (128, 512, 1000)
-EIGHT_BITS = ("int8_tiles_gop_s", "int8_gop_s", "float32_gflop_s")
-ARITHMETIC = {
-    "float32": ("float32_gflop_s",),
-    "bfloat16": ("bfloat16_tiles_gflop_s", "float32_gflop_s"),
-    "int8": EIGHT_BITS,
-    "int4": EIGHT_BITS,
-}
-"""Precision → the limits of its products; the first one that the machine has counts.
-
-The integer precisions multiply each weight by the two halves of an input of 15 bits, so they reach half of it at most.
-"""
 
 
 def prefill_seconds(engine: NativeEngine, n_tokens: int) -> float:
@@ -63,13 +53,6 @@ def decode_seconds(engine: NativeEngine, batch: int) -> float:
     return float(np.median(times))
 
 
-def prefill_operations(config: ModelConfig, n_tokens: int) -> float:
-    """Return the multiplications and additions for a prompt: products of every layer, attention, one token's head."""
-    products = 2 * 12 * config.n_embd**2 * n_tokens
-    attention = 2 * 2 * config.n_embd * n_tokens * (n_tokens + 1) / 2
-    return config.n_layer * (products + attention) + 2 * config.n_vocab * config.n_embd
-
-
 def measure_round(engines: dict[str, NativeEngine], config: ModelConfig, threads: int) -> dict[str, float]:
     """Measure the limits and every figure once; return them by name, such as ``"<precision> <what>"``."""
     step_bytes = {name: bytes_per_step(config, name, CONTEXT + STEPS // 2) for name in engines}
@@ -80,7 +63,7 @@ def measure_round(engines: dict[str, NativeEngine], config: ModelConfig, threads
             figures[f"{name} decode, batch {batch}, tokens/s"] = batch / decode_seconds(engine, batch)
         achieved = figures[f"{name} decode, batch 1, tokens/s"] * step_bytes[name] / 1e9
         figures[f"{name} decode, batch 1, of read bandwidth"] = achieved / figures[f"read_gb_s_{megabytes[name]}"]
-        limit = next(limit for limit in ARITHMETIC[name] if limit in figures)
+        limit = arithmetic_limit(name, figures)
         for n in PREFILLS:
             speed = n / prefill_seconds(engine, n)
             figures[f"{name} prompt of {n}, tokens/s"] = speed

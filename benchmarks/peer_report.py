@@ -1,55 +1,86 @@
-"""Make the tables of ``peers.py`` from its records: each peer at its best setting, beside the machine's limits."""
+"""Make the tables of ``peers.py`` from its records: each peer at its best setting, beside the machine's limits.
+
+All programs of a row count with the same rounds, those that every one of them has completed.
+"""
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
 
 from drivers.common import WORKLOADS
+from limit_shares import arithmetic_limit, most_tokens_s
 from machine_limits import summary
-from peer_settings import GPT2LAB, WIDTHS
+from peer_settings import GPT2LAB, UNRESTRICTED, WIDTHS
+from records import Record
 
-from gpt2lab.benchmarking import bytes_per_step
 from gpt2lab.config import RELEASED_SIZES
 
-Record = dict[str, Any]
 FIGURES = {
     **{name: ("tokens_s", f"{name.replace('_', ' ')}, tokens/s", max) for name in WORKLOADS},
     "cold": ("seconds", "start to first token, s", min),
     "memory": ("peak_mb", "peak memory, MB", min),
 }
 """Row → the record's field, its heading, and the function that finds the best. Memory is the ``cold`` process's."""
+Figures = dict[tuple[str, str, str, str], dict[int, float]]
+"""(width, row, peer, setting) → round → figure."""
 
 
-def report(records: list[Record], size: str, threads: int) -> None:
-    """Print the limits, a table for each width, and all of it as one line of JSON."""
-    figures = collect(records)
+@dataclass(frozen=True)
+class Heading:
+    """What was compared, and where: the processor, the model's size, and peer → package → version."""
+
+    cpu: str
+    size: str
+    threads: int
+    isa: str
+    versions: dict[str, dict[str, str]]
+
+    def lines(self) -> list[str]:
+        """Return the lines above the tables."""
+        packages = [f"{name} {number}" for found in self.versions.values() for name, number in found.items()]
+        lines = [f"CPU: {self.cpu}", f"{self.size}, {self.threads} threads; {', '.join(dict.fromkeys(packages))}"]
+        if self.isa:
+            lines.append(f"restricted to {self.isa}")
+            lines += [note for peer, note in UNRESTRICTED.items() if peer in self.versions]
+        return lines
+
+
+def report(records: list[Record], settings: Sequence[str], heading: Heading) -> None:
+    """Print the heading, the limits, a table for each width, and all of it as one line of JSON."""
+    figures = collect(records, settings)
     limits = limits_of(records)
-    result: Record = {"model": size, "threads": threads, "limits": limits, "widths": {}}
+    result: Record = {**asdict(heading), "limits": limits, "widths": {}}
+    print("\n".join(heading.lines()))
     print("limits: " + ", ".join(f"{name} {values['median']:g}" for name, values in limits.items()))
+    print("a ratio above 1 means that gpt2lab is better than the best of the others")
     for width in WIDTHS:
         rows = {row: best_of_each(figures, width, row) for row in FIGURES}
         rows = {row: found for row, found in rows.items() if found}
         if rows:
-            share = bandwidth_share(rows, limits, width, size)
-            print_table(width, rows, share)
-            result["widths"][width] = {**rows, "share_of_read_bandwidth": share}
+            shares = {row: share_of_limit(row, found, limits, width, heading.size) for row, found in rows.items()}
+            print_table(width, rows, shares)
+            ratios = {row: ratio(found, FIGURES[row][2]) for row, found in rows.items()}
+            result["widths"][width] = {"rows": rows, "ratios": ratios, "shares_of_limit": shares}
     for name, complaint in sorted({(r["setting"], r["error"]) for r in records if "error" in r}):
         print(f"\n{name} failed: {complaint.splitlines()[-1] if complaint else 'without a message'}")
     print(json.dumps(result))
 
 
-def collect(records: list[Record]) -> dict[tuple[str, str, str, str], list[float]]:
-    """Return (width, row, peer, setting) → the figures of all rounds."""
-    figures = defaultdict(list)
+def collect(records: list[Record], settings: Sequence[str]) -> Figures:
+    """Return the figures of ``settings``, without those that failed."""
+    figures: Figures = defaultdict(dict)
     for record in records:
-        if "workload" not in record or "error" in record:
+        if "workload" not in record or "error" in record or record["setting"] not in settings:
             continue
         rows = ["cold", "memory"] if record["workload"] == "cold" else [record["workload"]]
         for row in rows:
-            figures[record["width"], row, record["peer"], record["setting"]].append(record[FIGURES[row][0]])
+            key = (record["width"], row, record["peer"], record["setting"])
+            figures[key][record["round"]] = record[FIGURES[row][0]]
     return figures
 
 
@@ -65,39 +96,42 @@ def limits_of(records: list[Record]) -> dict[str, dict[str, float]]:
     return {name: summary(values) for name, values in rounds.items()}
 
 
-def best_of_each(figures: dict[tuple[str, str, str, str], list[float]], width: str, row: str) -> dict[str, Record]:
-    """Return peer → summary of its setting with the best median, named in the summary."""
+def best_of_each(figures: Figures, width: str, row: str) -> dict[str, Record]:
+    """Return peer → summary of its setting with the best median, over the rounds that all settings have."""
     best = FIGURES[row][2]
+    of_row = {key: values for key, values in figures.items() if key[:2] == (width, row)}
+    common = set.intersection(*map(set, of_row.values())) if of_row else set()
     found: dict[str, Record] = {}
-    for (of_width, of_row, peer, setting), values in figures.items():
-        if (of_width, of_row) == (width, row):
-            entry = {**summary(values), "setting": setting, "rounds": len(values)}
-            known = found.get(peer)
-            found[peer] = entry if known is None or best(entry, known, key=lambda e: e["median"]) is entry else known
+    for (_, _, peer, setting), values in of_row.items() if common else ():
+        entry = {**summary([values[number] for number in common]), "setting": setting, "rounds": len(common)}
+        known = found.get(peer)
+        found[peer] = entry if known is None or best(entry, known, key=lambda e: e["median"]) is entry else known
     return found
 
 
-def bandwidth_share(
-    rows: dict[str, dict[str, Record]], limits: dict[str, dict[str, float]], width: str, size: str
+def share_of_limit(
+    row: str, found: dict[str, Record], limits: dict[str, dict[str, float]], width: str, size: str
 ) -> float | None:
-    """Return the rate at which gpt2lab's decoding must read, over that at which the machine reads such a buffer."""
-    ours, limit = rows.get("decode", {}).get("gpt2lab"), limits.get(f"read GB/s {width}")
-    if ours is None or limit is None:
+    """Return gpt2lab's speed over the most that the limits allow; None for rows without a limit."""
+    bandwidth, medians = limits.get(f"read GB/s {width}"), {name: values["median"] for name, values in limits.items()}
+    if row not in WORKLOADS or "gpt2lab" not in found or bandwidth is None:
         return None
-    workload = WORKLOADS["decode"]
-    context = workload.prompt + workload.new // 2
-    read = bytes_per_step(RELEASED_SIZES[size], GPT2LAB[width], context) * ours["median"] / 1e9
-    return round(read / limit["median"], 3)
+    precision = GPT2LAB[width]
+    operations = 1e9 * medians[arithmetic_limit(precision, medians)]
+    most = most_tokens_s(RELEASED_SIZES[size], precision, *WORKLOADS[row], 1e9 * bandwidth["median"], operations)
+    return round(float(found["gpt2lab"]["median"]) / most, 3)
 
 
-def print_table(width: str, rows: dict[str, dict[str, Record]], share: float | None) -> None:
-    """Print a Markdown table: a line for each workload, a column for each peer, and our ratio to the best other."""
+def print_table(width: str, rows: dict[str, dict[str, Record]], shares: dict[str, float | None]) -> None:
+    """Print a Markdown table: a line for each workload, a column for each peer, our ratio, our share."""
     peers = sorted({peer for found in rows.values() for peer in found}, key=lambda peer: peer != "gpt2lab")
-    print(f"\n{width}" + ("" if share is None else f": decoding reads {share:.0%} of what memory gives"))
-    print(f"\n| | {' | '.join(peers)} | ratio |\n|---|{'---|' * (len(peers) + 1)}")
+    columns = [width, *peers, "ratio", "of the limit", "rounds"]
+    print(f"\n| {' | '.join(columns)} |\n|{'---|' * len(columns)}")
     for row, found in rows.items():
         cells = [cell(found.get(peer)) for peer in peers]
-        print(f"| {FIGURES[row][1]} | {' | '.join(cells)} | {ratio(found, FIGURES[row][2])} |")
+        better, share = ratio(found, FIGURES[row][2]), shares[row]
+        cells += ["–" if better is None else f"{better:.2f}", "" if share is None else f"{share:.2f}"]
+        print(f"| {FIGURES[row][1]} | {' | '.join(cells)} | {next(iter(found.values()))['rounds']} |")
 
 
 def cell(entry: Record | None) -> str:
@@ -107,10 +141,10 @@ def cell(entry: Record | None) -> str:
     return " ".join((f"{entry['median']:,.{digits}f}", f"({entry['min']:,.{digits}f}–{entry['max']:,.{digits}f})"))
 
 
-def ratio(found: dict[str, Record], best: Any) -> str:
+def ratio(found: dict[str, Record], best: Any) -> float | None:
     """Return gpt2lab's ratio to the best peer: above 1 gpt2lab is better, whether more is better or less."""
     others = [entry["median"] for peer, entry in found.items() if peer != "gpt2lab"]
     if "gpt2lab" not in found or not others:
-        return "–"
-    ours, theirs = found["gpt2lab"]["median"], best(others)
-    return f"{ours / theirs if best is max else theirs / ours:.2f}"
+        return None
+    ours, theirs = float(found["gpt2lab"]["median"]), float(best(others))
+    return round(ours / theirs if best is max else theirs / ours, 3)

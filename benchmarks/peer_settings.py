@@ -5,7 +5,7 @@ Where a peer has several settings in a width, none is best for every workload, s
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 WIDTHS = ("float32", "bfloat16", "8-bit", "4-bit")
@@ -18,7 +18,7 @@ class Setting:
     """One way to run one peer."""
 
     peer: str
-    """Name of the driver and of its environment, see :data:`MODULES`."""
+    """Name of the driver and of its environment, one of :data:`PEERS`."""
     width: str
     label: str
     """Distinguishes the settings of a peer and width; results are filed under it."""
@@ -29,19 +29,36 @@ class Setting:
     threads: int | None = None
     """None: the value of ``--threads``."""
 
+    def restricted(self, isa: str) -> Setting:
+        """Return the setting with the variables that keep its peer from other instructions than those of ``isa``."""
+        return replace(self, environment=self.environment | RESTRICTIONS[self.peer].get(isa, {}))
+
     @property
     def name(self) -> str:
         return f"{self.peer} {self.label}"
 
 
-MODULES = {
-    "gpt2lab": "gpt2lab",
-    "transformers": "transformers",
-    "ctranslate2": "ctranslate2",
-    "llama_cpp": "llama_cpp",
-    "openvino": "openvino_genai",
+PEERS = ("gpt2lab", "transformers", "ctranslate2", "llama_cpp", "openvino")
+
+# oneDNN computes in OpenVINO, in PyTorch (with MKL and with kernels of its own, ATen's) and, with MKL, in CTranslate2.
+_ONEDNN = {"avx2": {"ONEDNN_MAX_CPU_ISA": "AVX2"}, "avx512vnni": {"ONEDNN_MAX_CPU_ISA": "AVX512_CORE_VNNI"}}
+_MKL = {"avx2": {"MKL_ENABLE_INSTRUCTIONS": "AVX2"}, "avx512vnni": {"MKL_ENABLE_INSTRUCTIONS": "AVX512_E1"}}
+_ATEN = {"avx2": {"ATEN_CPU_CAPABILITY": "avx2"}, "avx512vnni": {"ATEN_CPU_CAPABILITY": "avx512"}}
+_CTRANSLATE2 = {"avx2": {"CT2_FORCE_CPU_ISA": "AVX2"}, "avx512vnni": {"CT2_FORCE_CPU_ISA": "AVX512"}}
+ISAS = ("avx2", "avx512vnni")
+RESTRICTIONS: dict[str, dict[str, dict[str, str]]] = {
+    "gpt2lab": {isa: {"GPT2LAB_ISA": isa} for isa in ISAS},
+    "transformers": {isa: _ONEDNN[isa] | _MKL[isa] | _ATEN[isa] for isa in ISAS},
+    "ctranslate2": {isa: _ONEDNN[isa] | _MKL[isa] | _CTRANSLATE2[isa] for isa in ISAS},
+    "llama_cpp": {},
+    "openvino": _ONEDNN,
 }
-"""Peer → the module that shows it is installed."""
+"""Peer → instruction set → environment. llama.cpp is compiled for it instead, see ``peer_environments.py``."""
+
+UNRESTRICTED = {
+    "openvino": "OpenVINO: oneDNN is restricted, kernels of its own choose their instructions themselves",
+}
+"""Peer → what it still computes with other instructions."""
 
 GPT2LAB = {"float32": "float32", "bfloat16": "bfloat16", "8-bit": "int8", "4-bit": "int4"}
 """Width → gpt2lab's name for it."""
