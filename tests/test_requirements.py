@@ -36,7 +36,7 @@ EXTRAS_OF_TESTS = {"": ("test",), "serving": ("serve",)}  # beside the packages 
 NAMES = {"llama_cpp": "llama-cpp-python", "yaml": "PyYAML"}  # import → distribution, where these differ
 OLD_NAMES = {"compression"}  # in the standard library of a newer Python
 OURS = {"gpt2lab", "checkpoint_cases"}
-OURS |= {path.stem for folder in ("tests", "tools") for path in (ROOT / folder).rglob("*.py")}
+OURS |= {path.stem for folder in ("tests", "tools", "benchmarks") for path in (ROOT / folder).rglob("*.py")}
 
 
 class AtRunTime(ast.NodeTransformer):
