@@ -5,8 +5,7 @@
 Trains on each text twice with each rate: a new model of ``tales``' shape, and a copy of ``tales``. The rates are the
 default times powers of two. Everything else is a default of ``gpt2lab train`` unless it stands after ``--``, and all
 rates make the same number of updates on the same windows. A run counts with its lowest held-out loss, because that
-model is the one it keeps. The default is tried first and the rates farthest from it last, so an interrupted sweep can
-be read too. Every result is appended to ``--out``; a second run with the same file measures only what is missing.
+model is the one it keeps. The default is tried first, so an interrupted sweep can be read too. Every result is appended to ``--out``; a second run with the same file measures only what is missing.
 Losses do not depend on the load of the machine. The last line is JSON.
 """
 
@@ -28,8 +27,8 @@ from gpt2lab.training.settings import Settings, default_learning_rate
 from gpt2lab.weights import open_checkpoint
 
 STARTS = ("scratch", "tales")
-FACTORS = (1.0, 2.0, 0.5, 4.0, 0.25, 8.0, 0.125, 16.0, 0.0625)
-"""The rates as multiples of the default, in the order in which they are tried."""
+FACTORS = (1.0, 4.0, 0.25, 2.0, 0.5, 8.0, 0.125, 16.0, 0.0625)
+"""The rates as multiples of the default, in the order in which they are tried: those around the best one first."""
 CLOSE = 1.01
 """The default may be worse than the best rate by this factor of the loss."""
 
@@ -104,7 +103,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--texts", type=Path, nargs="+", required=True, help="files of different sizes")
     parser.add_argument("--starts", choices=STARTS, nargs="+", default=list(STARTS))
-    parser.add_argument("--rates", type=int, default=len(FACTORS), help="only the N rates closest to the default")
+    parser.add_argument("--rates", type=int, default=len(FACTORS), help="try the first N rates only")
     parser.add_argument("--steps", type=int, default=300, help="updates of every run")
     parser.add_argument("--out", type=Path, default=Path("learning_rates.jsonl"), help="results, appended")
     parser.add_argument("flags", nargs="*", metavar="-- FLAGS", help="other flags of gpt2lab train, for all runs")
