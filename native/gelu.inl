@@ -32,7 +32,7 @@ inline void map(const float* a, const float* b, int n, float* out, F&& f) {
   }
 }
 
-void gelu_gradient(const float* x, const float* d, int n, float* out) {
+inline void gelu_gradient(const float* x, const float* d, int n, float* out) {
   map(x, d, n, out, [](Vec v, Vec g) { return g * gelu_slope(v); });
 }
 

@@ -101,6 +101,14 @@ const Kernels& choose_kernels(const std::string& name) {
   throw std::invalid_argument("no instruction set '" + name + "' on this machine; it has " + names);
 }
 
+const TileKernels* tile_kernels(const Kernels& kernels) {
+#ifdef GPT2LAB_AMX_KERNELS
+  if (&kernels == &amx_kernels()) return &amx_tile_kernels();
+#endif
+  (void)kernels;
+  return nullptr;
+}
+
 std::string cpu_vendor() {
 #ifdef GPT2LAB_X86_KERNELS
   unsigned highest = 0, name[3] = {};

@@ -23,7 +23,7 @@ def gpt2lab(options: argparse.Namespace) -> tuple[Any, list[Any], Callable[..., 
     from gpt2lab.training.optimizers import choose_trainable, make_optimizers
     from gpt2lab.training.settings import Settings
 
-    native = native_is_faster() if options.products == "auto" else options.products == "native"
+    native = native_is_faster(options.precision) if options.products == "auto" else options.products == "native"
     pool = Pool(4 << 30)  # of address space
     model = GPT2(ModelConfig(**SHAPE), compute=Compute(options.precision, options.recompute, native, pool))
     settings = Settings(lora=options.lora, lora_targets="attn.q,attn.v")
@@ -138,7 +138,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--fused", action="store_true")
     parser.add_argument("--compile", action="store_true")
     parser.add_argument(
-        "--products", choices=["auto", "native", "torch"], default="auto", help="library for gpt2lab's float32 products"
+        "--products", choices=["auto", "native", "torch"], default="auto", help="library for gpt2lab's products"
     )
     parser.add_argument("--nanogpt", default="")
     return parser.parse_args()

@@ -23,6 +23,8 @@
 #include "../layer_norm.h"
 #include "../matmul.h"
 #include "../stepper.h"
+#include "../tile_attention.h"
+#include "../tile_matmul.h"
 #include "../transformer.h"
 #include "../weight_block.h"
 
@@ -230,6 +232,114 @@ void check_matmul(const Kernels& kernels, int m, int k, int n, bool transposed, 
       }
       expect(near(first[i * (n + 3) + j], y, 1e-4), "product of two matrices", kernels.name);
     }
+}
+
+float rounded(float x) {
+  const auto bits = std::bit_cast<std::uint32_t>(x);
+  return std::bit_cast<float>((bits + 0x7fff + (bits >> 16 & 1)) & 0xffff0000u);
+}
+
+std::vector<BFloat16> as_bfloat16(const std::vector<float>& x) {
+  std::vector<BFloat16> result(x.size());
+  for (std::size_t i = 0; i < x.size(); ++i)
+    result[i].bits = std::uint16_t(std::bit_cast<std::uint32_t>(rounded(x[i])) >> 16);
+  return result;
+}
+
+float widened(BFloat16 x) { return std::bit_cast<float>(std::uint32_t(x.bits) << 16); }
+
+// Returns the lines of a [count, k] matrix, which lie one after the other or, if `across`, side by side.
+Lines lines_of(const void* data, bool wide, int count, int k, bool across) {
+  if (across) return {data, wide, 1, std::size_t(count)};
+  return {data, wide, std::size_t(k), 1};
+}
+
+// Multiplies with rows in float32 and columns in bfloat16, or, if `across`, with both the other way round.
+void check_tile_matmul(const TileKernels& tiles, int m, int k, int n, bool across, bool add) {
+  const auto a = random_floats(std::size_t(m) * k), b = random_floats(std::size_t(k) * n), bias = random_floats(n);
+  const auto before = random_floats(std::size_t(m) * (n + 3));
+  const auto small_a = as_bfloat16(a), small_b = as_bfloat16(b);
+  const Lines rows = lines_of(across ? (const void*)small_a.data() : a.data(), !across, m, k, across);
+  const Lines columns = lines_of(across ? (const void*)b.data() : small_b.data(), across, n, k, across);
+  std::vector<float> first;
+  for (int threads = 1; threads <= 3; ++threads) {
+    ThreadPool pool(threads);
+    TileMatmul matmul(tiles, pool);
+    auto c = before;
+    std::vector<BFloat16> small(c.size());
+    const std::size_t row = n + 3;
+    const TileTerms terms{add ? nullptr : bias.data(), add ? c.data() : nullptr, row, add};
+    const ResultRows out = add ? ResultRows{c.data(), true, row} : ResultRows{small.data(), false, row};
+    matmul.run(rows, columns, terms, out, m, n, k);
+    if (!add)
+      for (std::size_t i = 0; i < c.size(); ++i)
+        if (int(i % row) < n) c[i] = widened(small[i]);
+    if (threads == 1) first = c;
+    expect(c == first, "the same sums in every number of threads", "tiles");
+  }
+  for (int i = 0; i < m; ++i)
+    for (int j = 0; j < n + 3; ++j) {
+      double y = before[i * (n + 3) + j], size = 1;
+      if (j < n) {
+        if (!add) y = bias[j];
+        for (int x = 0; x < k; ++x) {
+          const float one = rounded(a[i * rows.line + x * rows.step]);
+          const double product =
+              double(add ? rounded(gelu(one)) : one) * rounded(b[j * columns.line + x * columns.step]);
+          y += product, size += std::abs(product);
+        }
+      }
+      expect(std::abs(first[i * (n + 3) + j] - y) <= (add ? 1e-3 : 5e-3) * size, "product in tiles", "tiles");
+    }
+}
+
+// Checks attention in tiles beside that in float32, on numbers that bfloat16 holds.
+void check_tile_attention(const Kernels& kernels, const TileKernels& tiles, const AttentionShape& shape) {
+  const std::size_t size = std::size_t(shape.batch) * shape.time * shape.width();
+  auto qkv = random_floats(3 * size), d_out = random_floats(size);
+  for (auto* x : {&qkv, &d_out})
+    for (float& each : *x) each = rounded(each);
+  std::vector<float> out(size), sums(std::size_t(shape.batch) * shape.n_head * shape.time), d_qkv(3 * size);
+  auto small_qkv = as_bfloat16(qkv);
+  const auto small_d_out = as_bfloat16(d_out);
+  std::vector<BFloat16> small_out(size);
+  std::vector<float> small_sums(sums.size());
+  ThreadPool pool(2);
+  CausalAttention attention(kernels, pool);
+  attention.forward(shape, qkv.data(), out.data(), sums.data());
+  attention.backward(shape, qkv.data(), sums.data(), d_out.data(), d_qkv.data());
+  TileAttention small(kernels, tiles, pool);
+  small.forward(shape, small_qkv.data(), small_out.data(), small_sums.data());
+  small.backward(shape, small_qkv.data(), small_sums.data(), small_d_out.data(), small_qkv.data());
+  for (std::size_t i = 0; i < size; ++i) expect(near(widened(small_out[i]), out[i], 0.02), "attention", "tiles");
+  for (std::size_t i = 0; i < 3 * size; ++i)
+    expect(near(widened(small_qkv[i]), d_qkv[i], 0.05), "gradient of attention", "tiles");
+}
+
+// Checks a row of logits, of which the last is the target.
+void check_cross_entropy(const TileKernels& tiles, int n) {
+  const auto numbers = random_floats(n);
+  auto row = as_bfloat16(numbers);
+  double sum = 0;
+  for (const float x : numbers) sum += std::exp(double(rounded(x)));
+  const float loss = tiles.cross_entropy(row.data(), n, n - 1);
+  expect(near(loss, std::log(sum) - rounded(numbers[n - 1]), 1e-5), "cross-entropy", "tiles");
+  for (int i = 0; i < n; ++i)
+    expect(near(widened(row[i]), std::exp(double(rounded(numbers[i]))) / sum - (i == n - 1), 5e-3),
+           "gradient of cross-entropy", "tiles");
+}
+
+void check_tiles(const Kernels& kernels, const TileKernels& tiles) {
+  for (const bool across : {false, true})
+    for (const bool add : {false, true}) {
+      for (int m : {1, 2, 17, 40}) check_tile_matmul(tiles, m, 19, 45, across, add);
+      check_tile_matmul(tiles, 14, 2100, 40, across, add);  // more than a part of k, of columns, of rows
+      check_tile_matmul(tiles, 14, 3, 900, across, add);
+      check_tile_matmul(tiles, 1100, 3, 5, across, add);
+    }
+  for (const AttentionShape& shape : {AttentionShape{1, 1, 1, 1}, {2, 99, 3, 33}, {1, 200, 1, 64}})
+    check_tile_attention(kernels, tiles, shape);
+  for (int n : {1, 15, 16, 33, 1000}) check_cross_entropy(tiles, n);
 }
 
 // Checks that a row that sees only one position returns its values. The sanitizers check memory and threads.
@@ -617,6 +727,7 @@ int main(int count, char** arguments) {
       }
     for (const AttentionShape& shape : {AttentionShape{1, 1, 1, 1}, {2, 99, 3, 33}, {1, 200, 1, 64}})
       check_attention(*kernels, shape);
+    if (const TileKernels* tiles = tile_kernels(*kernels)) check_tiles(*kernels, *tiles);
     check_halves(*kernels);
     check_activations(*kernels);
     check_gelu_gradient(*kernels);

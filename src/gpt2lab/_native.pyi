@@ -15,10 +15,13 @@ def instruction_sets() -> list[str]: ...
 def philox_uniform(seed: int, stream: int, position: int) -> float: ...
 
 class TrainingCore:
-    """The float32 kernels for training, on NumPy arrays or CPU objects that export DLPack.
+    """The kernels for training, on NumPy arrays or CPU objects that export DLPack.
 
     Raises ValueError for arguments that do not fit, TypeError for other types.
     """
+
+    has_tiles: bool
+    """Whether the CPU has a matrix unit, which the methods for bfloat16 need; they are the last seven."""
 
     def __init__(self, threads: int, instruction_set: str) -> None: ...
     def multiply(self, a: Any, b: Any, out: Any, bias: Any = None, add: bool = False, gelu: bool = False) -> None:
@@ -48,6 +51,35 @@ class TrainingCore:
 
     def attend_backward(self, qkv: Any, log_sums: Any, d_out: Any, d_qkv: Any, scale: float | None = None) -> None:
         """Write ``d_qkv``, which may be ``qkv``, from :meth:`attend`'s ``qkv`` and ``log_sums`` and from ``d_out``."""
+
+    def multiply_tiles(
+        self, a: Any, b: Any, out: Any, bias: Any = None, before: Any = None, gelu: bool = False
+    ) -> None:
+        """Compute ``out[m, n] = a[m, k] @ b[k, n] + bias[n] + before[m, n]`` with ``a`` and ``b`` rounded to bfloat16.
+
+        ``a``, ``b`` and ``out`` are float32 or bfloat16, ``bias`` and ``before`` float32; ``before`` may be ``out``.
+        ``gelu`` replaces ``a`` by its GELU. Rows or columns of ``a`` and ``b`` and the rows of ``out`` are contiguous.
+        """
+
+    def attend_tiles(self, qkv: Any, out: Any, log_sums: Any, scale: float | None = None) -> None:
+        """Compute :meth:`attend` of ``qkv`` and ``out`` in bfloat16."""
+
+    def attend_tiles_backward(
+        self, qkv: Any, log_sums: Any, d_out: Any, d_qkv: Any, scale: float | None = None
+    ) -> None:
+        """Compute :meth:`attend_backward` of ``qkv``, ``d_out`` and ``d_qkv`` in bfloat16."""
+
+    def gelu_gradient_tiles(self, x: Any, d: Any) -> None:
+        """Compute ``x = d * gelu'(x)`` of bfloat16 matrices with contiguous rows."""
+
+    def sum_rows(self, x: Any, sums: Any) -> None:
+        """Write to ``sums`` [n] the sum of the rows of ``x`` [rows, n], float32 or bfloat16."""
+
+    def cross_entropy(self, logits: Any, targets: Any, losses: Any) -> None:
+        """Write ``-log softmax(logits)[target]`` of each row to ``losses`` [rows].
+
+        ``logits`` [rows, n], bfloat16, become the gradient of the sum of the losses; ``targets`` is int64 [rows].
+        """
 
     def before_fork(self) -> None: ...
     def after_fork(self) -> None: ...

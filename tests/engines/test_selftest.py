@@ -18,12 +18,14 @@ SOURCES = sorted(path.stem for path in NATIVE.glob("*.cpp") if "kernels_" not in
 AVX2 = ["-mavx2", "-mfma", "-mf16c"]
 QUIET = ["-Wno-unknown-warning-option", "-Wno-maybe-uninitialized"]  # gcc 12's own headers; clang knows the first
 AVX512 = [*AVX2, *(f"-mavx512{x}" for x in ("f", "bw", "dq", "vl")), *QUIET]
+AMX = [*AVX512, "-mavx512vnni", "-mavx512bf16", "-mamx-tile", "-mamx-int8", "-mamx-bf16"]
 X86_KERNELS = {
     "avx2": AVX2,
     "avxvnni": [*AVX2, "-mavxvnni"],
     "avx512": AVX512,
     "avx512vnni": [*AVX512, "-mavx512vnni"],
-    "amx": [*AVX512, "-mavx512vnni", "-mavx512bf16", "-mamx-tile", "-mamx-int8", "-mamx-bf16"],
+    "amx": AMX,
+    "tiles": AMX,
 }
 ARM_KERNELS = {"dotprod": ["-march=armv8.2-a+dotprod"]}
 X86_DEFINITIONS = [f"-DGPT2LAB_{name}_KERNELS" for name in ("X86", "AVXVNNI", "AMX")]

@@ -79,12 +79,11 @@ def say_disk(setup: Setup, model: GPT2) -> None:
 
 def choose_compute(setup: Setup, model: GPT2, windows: Windows, remembered: str | None) -> None:
     """Set how ``model`` computes. ``remembered`` is the precision of the state to resume from, None without one."""
-    model.compute = replace(model.compute, native=native_is_faster())
     precision, pool = _precision(setup, model, windows, remembered), None
     if setup.world.device.type == "cpu":
         needed = estimate(model.config, replace(setup.settings, precision=precision), setup.world.size)
         pool = Pool(needed.total)  # not earlier: the measurement's memory would stay in it
-    model.compute = replace(model.compute, precision=precision, pool=pool)
+    model.compute = replace(model.compute, precision=precision, native=native_is_faster(precision), pool=pool)
 
 
 def _precision(setup: Setup, model: GPT2, windows: Windows, remembered: str | None) -> Precision:
@@ -107,7 +106,7 @@ def _measured(setup: Setup, model: GPT2, windows: Windows) -> Precision:
     targets = torch.from_numpy(batch.targets[:, :PROBE_TOKENS].copy())
 
     def seconds(precision: Precision, part: int) -> float:
-        model.compute = replace(model.compute, precision=precision)
+        model.compute = replace(model.compute, precision=precision, native=native_is_faster(precision))
         begin = time.perf_counter()
         model(tokens[:, :part], targets[:, :part]).backward()
         return time.perf_counter() - begin

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from gpt2lab.training.ops.compute import PLAIN, Compute
 from gpt2lab.training.ops.norms import layer_norm, norm_gradient, normed
-from gpt2lab.training.ops.products import activated, activation_gradient, multiply
+from gpt2lab.training.ops.products import activated, activation_gradient, multiply, sum_rows
 
 
 class LowRank(NamedTuple):
@@ -95,8 +95,9 @@ class _Affine(torch.autograd.Function):
         rows = y.view(-1, weight.shape[1])
         fused = _is_fused(before, a, compute)
         n = _input(x.reshape(-1, x.shape[-1]), norm_weight, norm_bias, NOTHING if fused else before, compute)
-        n, w = compute.converted(n, dtype), compute.converted(weight, dtype)
-        multiply(n, w, rows, compute, bias=bias.to(dtype), gelu=fused)
+        n = compute.operand(n) if a is None else compute.converted(n, dtype)
+        w = compute.operand(weight)
+        multiply(n, w, rows, compute, bias=bias.to(w.dtype), gelu=fused)
         if a is not None and b is not None:
             rows.addmm_(_dropped(n, kept, scale) @ a.to(dtype), b.to(dtype))
         needs_input = ctx.needs_input_grad[3] or a is not None or before != NOTHING
@@ -110,14 +111,15 @@ class _Affine(torch.autograd.Function):
         shape, d_y = d_outputs[0].shape[:-1], d_outputs[0].reshape(-1, weight.shape[1])
         x = None if x is None else x.reshape(-1, x.shape[-1])
         d_x, d_weight, d_a, d_b = None, None, None, None
-        d_bias = d_y.sum(0, dtype=torch.float32) if needs[4] else None
+        d_bias = sum_rows(d_y, compute) if needs[4] else None
+        in_tiles = compute.in_tiles(d_y, weight)
         d_low = None  # [rows, rank]
         if needs[3]:
-            d_weight = compute.empty(*weight.shape, like=weight, dtype=dtype)
+            d_weight = compute.empty(*weight.shape, like=weight, dtype=None if in_tiles else dtype)
         if needs[3] or a is not None:
             fused = _is_fused(ctx.before, a, compute)
             n = _input(x, norm_weight, norm_bias, NOTHING if fused else ctx.before, compute)
-            n = compute.converted(n, dtype)
+            n = compute.operand(n) if a is None else compute.converted(n, dtype)
             if needs[3]:
                 d_weight = compute.converted(multiply(n.t(), d_y, d_weight, compute, gelu=fused), weight.dtype)
             if a is not None:
@@ -127,8 +129,8 @@ class _Affine(torch.autograd.Function):
             del n
         d_norm: Sequence[Tensor | None] = (None, None)
         if any(needs[:3]):
-            memory = compute.empty(len(d_y), len(weight), like=d_y)
-            d_x = multiply(d_y, compute.converted(weight, dtype).t(), memory, compute)
+            memory = compute.empty(len(d_y), len(weight), like=x if in_tiles and a is None and x is not None else d_y)
+            d_x = multiply(d_y, compute.operand(weight).t(), memory, compute)
             if d_low is not None:
                 d_n = compute.empty(*d_x.shape, like=d_x)
                 d_x += _dropped(torch.mm(d_low, a.to(dtype).t(), out=d_n), kept, ctx.scale)

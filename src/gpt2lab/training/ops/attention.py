@@ -21,13 +21,13 @@ def causal_attention(qkv: Tensor, n_head: int, compute: Compute = PLAIN, scale: 
 
     The products of queries and keys are multiplied by ``scale`` (None: 1/√head_dim) before the softmax.
 
-    The native core's threads take one head at a time. PyTorch computes everything that is not float32 or not on a CPU,
-    or has fewer heads than there are threads. The core's backward pass overwrites ``qkv`` with its gradient, so nothing
+    The native core's threads take one head at a time. PyTorch computes everything that is not on a CPU, or has fewer
+    heads than there are threads. The core's backward pass overwrites ``qkv`` with its gradient, so nothing
     else may need ``qkv``.
     """
     batch, time, width = qkv.shape
     split = qkv.view(batch, time, 3, n_head, width // 3 // n_head)
-    suits = qkv.dtype == torch.float32 and qkv.device.type == "cpu" and batch * n_head >= torch.get_num_threads()
+    suits = qkv.dtype == compute.dtype and qkv.device.type == "cpu" and batch * n_head >= torch.get_num_threads()
     if compute.native and suits and split.is_contiguous():
         out: Tensor = _Native.apply(split, scale, compute)
         return out.view(batch, time, width // 3)
@@ -39,11 +39,12 @@ def causal_attention(qkv: Tensor, n_head: int, compute: Compute = PLAIN, scale: 
 class _Native(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, qkv: Tensor, scale: float | None, compute: Compute) -> Tensor:
-        ctx.scale = scale
+        ctx.scale, ctx.compute = scale, compute
         batch, time, _, n_head, head_dim = qkv.shape
         out = compute.empty(batch, time, n_head, head_dim, like=qkv)
-        log_sums = qkv.new_empty(batch, n_head, time)
-        core().attend(qkv.detach(), out, log_sums, scale)
+        log_sums = qkv.new_empty(batch, n_head, time, dtype=torch.float32)
+        attend = core().attend_tiles if compute.in_tiles(qkv) else core().attend
+        attend(qkv.detach(), out, log_sums, scale)
         ctx.save_for_backward(qkv, log_sums)
         return out
 
@@ -51,5 +52,6 @@ class _Native(torch.autograd.Function):
     def backward(ctx: Any, *d_outputs: Tensor) -> tuple[Tensor, None, None]:
         qkv, log_sums = ctx.saved_tensors
         d_qkv = qkv.detach()
-        core().attend_backward(d_qkv, log_sums, d_outputs[0].contiguous().detach(), d_qkv, ctx.scale)
+        attend_backward = core().attend_tiles_backward if ctx.compute.in_tiles(qkv) else core().attend_backward
+        attend_backward(d_qkv, log_sums, d_outputs[0].contiguous().detach(), d_qkv, ctx.scale)
         return d_qkv, None, None

@@ -27,8 +27,8 @@ class Compute:
         precision: the type of matrix products and attention; weights, norms and the residual stream are float32.
         recompute: what the backward pass recomputes instead of keeping it: norms and GELUs ("cheap"), whole layers
             ("layers": least memory), or nothing ("none"). Gradients are the same, up to rounding.
-        native: whether the native core computes float32 products and attention on a CPU, instead of PyTorch; it always
-            computes norms there.
+        native: whether the native core computes products, attention and the loss on a CPU, instead of PyTorch; in
+            bfloat16 it needs a matrix unit. It always computes norms there.
         pool: the memory for results and gradients; None leaves it to PyTorch.
     """
 
@@ -41,6 +41,15 @@ class Compute:
     def dtype(self) -> torch.dtype:
         """The type of matrix products and attention."""
         return torch.bfloat16 if self.precision == "bfloat16" else torch.float32
+
+    def in_tiles(self, *tensors: Tensor) -> bool:
+        """Return whether the native core computes in bfloat16 with all of ``tensors``, which it rounds itself."""
+        on_cpu = all(x.device.type == "cpu" and x.dtype in (torch.float32, torch.bfloat16) for x in tensors)
+        return self.native and self.precision == "bfloat16" and on_cpu
+
+    def operand(self, x: Tensor) -> Tensor:
+        """Return ``x`` as a matrix for a product: in the products' type, unless the native core rounds it."""
+        return x if self.in_tiles(x) else self.converted(x, self.dtype)
 
     def empty(self, *shape: int, like: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         """Return an uninitialized tensor on ``like``'s device, of ``dtype`` (None = that of ``like``)."""

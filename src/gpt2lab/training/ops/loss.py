@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gpt2lab.training.ops.compute import PLAIN, Compute
-from gpt2lab.training.ops.products import multiply
+from gpt2lab.training.ops.products import core, multiply
 
 CHUNK_ROWS = 256  # each chunk reads the matrix twice and its gradient once; memory.estimate() copies both constants
 FROZEN_CHUNK_ROWS = 192  # for a matrix without a gradient, which allows smaller chunks
@@ -77,7 +77,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     ) -> Tensor:
         ctx.tied = tied
         needs_hidden, needs_weight = (with_gradient and need for need in ctx.needs_input_grad[:2])
-        w = compute.converted(weight, compute.dtype)
+        w = compute.operand(weight)
         ctx.d_hidden = compute.empty(*hidden.shape, like=hidden).zero_() if needs_hidden else None
         count = len(hidden) if rows is None else len(rows)
         ctx.d_weight = compute.empty(*weight.shape, like=weight) if needs_weight else None
@@ -89,13 +89,9 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         for start in range(0, count, most):
             end = min(start + most, count)
             which = slice(start, end) if rows is None else rows[start:end]
-            h, chunk = hidden[which].to(compute.dtype), buffer[: end - start]
-            chosen = targets[which, None]  # [chunk, 1]
+            h, chunk = compute.operand(hidden[which]), buffer[: end - start]
             multiply(h, w.t(), chunk, compute)  # logits [chunk, n_vocab]
-            torch.softmax(chunk, -1, out=chunk)  # probabilities
-            p = chunk.gather(1, chosen)
-            total -= p.float().clamp_min(torch.finfo(torch.float32).tiny).log().sum()
-            chunk.scatter_(1, chosen, p - 1)  # d loss / d logits
+            total += _losses(chunk, targets[which], compute)  # chunk: d loss / d logits
             if ctx.d_hidden is not None:
                 ctx.d_hidden[which] = multiply(chunk, w, torch.empty_like(h), compute).to(hidden.dtype)
             if ctx.d_weight is not None:
@@ -116,8 +112,21 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         return d_hidden, d_weight, None, None, None, None, None
 
 
+def _losses(logits: Tensor, targets: Tensor, compute: Compute) -> Tensor:
+    """Replace ``logits`` [rows, n_vocab] by the gradient of the sum of their losses, which is returned."""
+    if compute.in_tiles(logits):
+        losses = torch.empty(len(logits))
+        core().cross_entropy(logits, targets, losses)
+        return losses.sum()
+    chosen = targets[:, None]
+    torch.softmax(logits, -1, out=logits)  # probabilities
+    p = logits.gather(1, chosen)
+    logits.scatter_(1, chosen, p - 1)
+    return -p.float().clamp_min(torch.finfo(torch.float32).tiny).log().sum()
+
+
 def _product_into(total: Tensor, one: Tensor, other: Tensor, compute: Compute, *, add: bool) -> None:
-    if one.dtype == total.dtype:
+    if one.dtype == total.dtype or compute.in_tiles(one, other, total):
         multiply(one, other, total, compute, add=add)
         return
     product = torch.mm(one, other, out=compute.empty(*total.shape, like=one))
