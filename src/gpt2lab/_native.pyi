@@ -21,7 +21,7 @@ class TrainingCore:
     """
 
     has_tiles: bool
-    """Whether the CPU has a matrix unit, which the methods for bfloat16 need; they are the last seven."""
+    """Whether the core uses a matrix unit, which ``*_tiles``, ``sum_rows`` and ``cross_entropy`` need."""
 
     def __init__(self, threads: int, instruction_set: str) -> None: ...
     def multiply(self, a: Any, b: Any, out: Any, bias: Any = None, add: bool = False, gelu: bool = False) -> None:

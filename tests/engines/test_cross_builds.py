@@ -12,7 +12,7 @@ import needs
 
 needs.package("ziglang")
 
-X86 = {name: flags for name, flags in X86_KERNELS.items() if name != "amx"}  # for Linux alone
+X86 = {name: flags for name, flags in X86_KERNELS.items() if name not in ("amx", "tiles")}  # for Linux alone
 ARM = {"dotprod": ["-mcpu=generic+dotprod"]}  # zig's own spelling
 X86_DEFINITIONS = ["-DGPT2LAB_X86_KERNELS", "-DGPT2LAB_AVXVNNI_KERNELS"]
 CPUS = {"x86_64": (X86, X86_DEFINITIONS), "aarch64": (ARM, ["-DGPT2LAB_DOTPROD_KERNELS"])}

@@ -208,17 +208,26 @@ def test_the_native_core_is_what_multiplies(monkeypatch):
         ("", "GenuineIntel", False),
     ],
 )
-def test_the_native_core_is_asked_where_it_is_faster(monkeypatch, asked, vendor, native):
+def test_the_native_core_is_asked_in_float32_where_it_is_faster(monkeypatch, asked, vendor, native):
     monkeypatch.setenv("GPT2LAB_ISA", asked)
     monkeypatch.setattr(_native, "instruction_sets", lambda: ["avx512", "avx2", "baseline"])
     monkeypatch.setattr(_native, "cpu_vendor", lambda: vendor)
-    assert native_is_faster() is native
+    assert native_is_faster("float32") is native
+
+
+@pytest.mark.parametrize(
+    ("asked", "found", "native"), [("", "amx", True), ("avx512", "amx", False), ("", "avx2", False)]
+)
+def test_the_native_core_is_asked_in_bfloat16_on_a_matrix_unit(monkeypatch, asked, found, native):
+    monkeypatch.setenv("GPT2LAB_ISA", asked)
+    monkeypatch.setattr(_native, "instruction_sets", lambda: list(dict.fromkeys((found, "avx512", "baseline"))))
+    assert native_is_faster("bfloat16") is native
 
 
 def test_an_instruction_set_that_is_not_there_is_a_users_error(monkeypatch):
     monkeypatch.setenv("GPT2LAB_ISA", "mmx")
     with pytest.raises(UsageError, match="GPT2LAB_ISA is 'mmx'"):
-        native_is_faster()
+        native_is_faster("float32")
 
 
 def test_the_interpreter_ends_while_matrices_are_multiplied():
