@@ -5,8 +5,9 @@
 Trains on each text twice with each rate: a new model of ``tales``' shape, and a copy of ``tales``. The rates are the
 default times powers of two. Everything else is a default of ``gpt2lab train`` unless it stands after ``--``, and all
 rates make the same number of updates on the same windows. A run counts with its lowest held-out loss, because that
-model is the one it keeps. The default is tried first, so an interrupted sweep can be read too. Every result is appended to ``--out``; a second run with the same file measures only what is missing.
-Losses do not depend on the load of the machine. The last line is JSON.
+model is the one it keeps. The default is tried first, so an interrupted sweep can be read too. Every result is
+appended to ``--out``; a second run with the same file measures only what is missing. Losses do not depend on the load
+of the machine. The last line is JSON.
 """
 
 from __future__ import annotations
