@@ -56,7 +56,7 @@ RESTRICTIONS: dict[str, dict[str, dict[str, str]]] = {
 """Peer → instruction set → environment. llama.cpp is compiled for it instead, see ``peer_environments.py``."""
 
 UNRESTRICTED = {
-    "openvino": "OpenVINO: oneDNN is restricted, kernels of its own choose their instructions themselves",
+    "openvino": "OpenVINO: oneDNN's products are restricted; attention and other kernels of its own are not",
 }
 """Peer → what it still computes with other instructions."""
 
@@ -88,11 +88,35 @@ SETTINGS = [
     _llama_cpp("8-bit", "q8_0", repack=False),
     _llama_cpp("4-bit", "q4_0", repack=True),
     _llama_cpp("4-bit", "q4_0", repack=False),
-    _openvino("float32", "fp32", "f32"),
-    _openvino("bfloat16", "fp16", "bf16"),
+]
+"""The settings of every peer but OpenVINO, on any processor."""
+
+_DYNAMIC = [
     _openvino("8-bit", "int8", "f32", DYNAMIC_QUANTIZATION_GROUP_SIZE=32),
     _openvino("8-bit", "int8", "f32", DYNAMIC_QUANTIZATION_GROUP_SIZE=128),
-    _openvino("8-bit", "int8", "bf16"),
     _openvino("4-bit", "int4", "f32"),
-    _openvino("4-bit", "int4", "bf16"),
 ]
+# Without VNNI OpenVINO multiplies in float32, and it fails if its own choice of 8-bit products meets oneDNN's limit.
+_IN_FLOAT32 = [
+    _openvino("8-bit", "int8", "f32", DYNAMIC_QUANTIZATION_GROUP_SIZE=0),
+    _openvino("4-bit", "int4", "f32", DYNAMIC_QUANTIZATION_GROUP_SIZE=0),
+]
+_FLOAT32 = _openvino("float32", "fp32", "f32")
+OPENVINO = {
+    "": [
+        _FLOAT32,
+        _openvino("bfloat16", "fp16", "bf16"),
+        _openvino("bfloat16", "fp32", "bf16"),
+        *_DYNAMIC,
+        _openvino("8-bit", "int8", "bf16"),
+        _openvino("4-bit", "int4", "bf16"),
+    ],
+    "avx512vnni": [_FLOAT32, _openvino("bfloat16", "fp16", "f32"), *_DYNAMIC],
+    "avx2": [_FLOAT32, _openvino("bfloat16", "fp16", "f32"), *_IN_FLOAT32],
+}
+"""Instruction set → the settings of OpenVINO."""
+
+
+def settings_for(isa: str) -> list[Setting]:
+    """Return all settings, restricted to the instruction set ``isa`` unless it is ""."""
+    return [setting.restricted(isa) for setting in [*SETTINGS, *OPENVINO[isa]]]

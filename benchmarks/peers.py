@@ -27,7 +27,7 @@ from machine_limits import cpu_name, measure
 from peer_environments import Environments, restrictable
 from peer_models import prepare
 from peer_report import Heading, report
-from peer_settings import GPT2LAB, ISAS, PEERS, SETTINGS, WIDTHS, Setting
+from peer_settings import GPT2LAB, ISAS, PEERS, WIDTHS, Setting, settings_for
 from records import Record, Records
 
 from gpt2lab.benchmarking import bytes_per_step
@@ -45,7 +45,7 @@ def main() -> None:
         sys.exit(f"--isa {arguments.isa} is for x86-64 processors, which this is not: leave it out")
     environments = Environments(arguments.environments, arguments.isa)
     peers = [peer for peer in arguments.peers if is_set_up(peer, environments)]
-    wanted = [s.restricted(arguments.isa) for s in SETTINGS if s.peer in peers and s.width in arguments.precisions]
+    wanted = [s for s in settings_for(arguments.isa) if s.peer in peers and s.width in arguments.precisions]
     models = models_of(wanted, arguments, environments)
     settings = [setting for setting in wanted if setting.model in models]
     if arguments.setup:

@@ -5,7 +5,7 @@ import peer_report
 import peers
 import pytest
 from peer_environments import Environments, cmake_args, named_packages
-from peer_settings import ISAS, PEERS, RESTRICTIONS, SETTINGS
+from peer_settings import ISAS, PEERS, RESTRICTIONS, WIDTHS, settings_for
 
 HEADING = peer_report.Heading("a processor", "124M", 2, "", {"gpt2lab": {"gpt2lab": "1"}})
 LIMITS = {
@@ -76,9 +76,16 @@ def test_every_peer_is_restricted_by_its_environment_or_by_its_build(isa):
 
 
 def test_a_restricted_setting_keeps_its_own_variables():
-    setting = next(s for s in SETTINGS if s.peer == "ctranslate2").restricted("avx2")
+    setting = next(s for s in settings_for("avx2") if s.peer == "ctranslate2")
     assert setting.environment["CT2_FORCE_CPU_ISA"] == "AVX2"
     assert setting.environment["OMP_PROC_BIND"] == "true"
+
+
+@pytest.mark.parametrize("isa", ["", *ISAS])
+def test_settings_have_names_of_their_own_and_cover_every_width(isa):
+    settings = settings_for(isa)
+    assert len({setting.name for setting in settings}) == len(settings)
+    assert {s.width for s in settings if s.peer == "openvino"} == set(WIDTHS)
 
 
 def test_llama_cpp_has_an_environment_for_each_instruction_set(tmp_path):
