@@ -45,7 +45,7 @@ def gpt2lab(options: argparse.Namespace, ids: Any) -> Program:
     settings = Settings(steps=options.updates, batch_size=options.batch, accumulate_gradients=1, seed=options.seed)
     settings = resolved(settings, config, len(windows), from_scratch=True)
     pool = Pool(estimate(config, settings).total)
-    compute = Compute(options.precision, native=native_is_faster(), pool=pool)
+    compute = Compute(options.precision, native=native_is_faster(options.precision), pool=pool)
     trainer = Trainer(GPT2(config, compute=compute), settings, windows, None, Path())
 
     def loss(x: Any, y: Any) -> Any:
