@@ -51,4 +51,11 @@ class ThreadPool {
   std::unique_ptr<Team> team_;
 };
 
+// One thread's share of `count` things.
+struct Share {
+  int begin, end;
+  Share(int count, int thread, int threads)
+      : begin(int(std::int64_t(count) * thread / threads)), end(int(std::int64_t(count) * (thread + 1) / threads)) {}
+};
+
 }  // namespace gpt2lab

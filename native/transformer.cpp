@@ -11,13 +11,6 @@ constexpr int kPassRows = kMaxRows;  // rows computed together: enough to read e
 constexpr int kOutputRows = 64;      // rows of the last layer that the head takes at once
 constexpr int kAloneRows = 2;        // up to 2 rows, each thread prepares all for itself: cheaper than waiting
 
-// One thread's share of `count` things.
-struct Share {
-  int begin, end;
-  Share(int count, int thread, int threads)
-      : begin(int(std::int64_t(count) * thread / threads)), end(int(std::int64_t(count) * (thread + 1) / threads)) {}
-};
-
 }  // namespace
 
 Transformer::Transformer(const Shape& shape, Precision precision, bool half_kv, const Kernels& kernels,
@@ -39,7 +32,7 @@ Transformer::Transformer(const Shape& shape, Precision precision, bool half_kv, 
   }
 }
 
-void Transformer::forward(const std::vector<Feed>& feeds, float* logits) {
+void Transformer::forward(const std::vector<Feed>& feeds, float* logits, const Recording* recording) {
   std::vector<Row> rows;
   std::int64_t output = 0;
   for (const Feed& feed : feeds) {
@@ -50,10 +43,12 @@ void Transformer::forward(const std::vector<Feed>& feeds, float* logits) {
     }
   }
   reserve(std::min<int>(int(rows.size()), kPassRows));
+  recording_ = recording;
+  recorded_ = 0;
   std::size_t extended = 0;
   try {
     for (; extended < feeds.size(); ++extended) cache_.extend(feeds[extended].sequence, feeds[extended].count);
-    for (std::size_t i = 0; i < rows.size(); i += kPassRows)
+    for (std::size_t i = 0; i < rows.size(); recorded_ = i += kPassRows)
       run_pass({rows.begin() + i, rows.begin() + std::min(rows.size(), i + kPassRows)}, logits);
   } catch (...) {
     while (extended-- > 0)
@@ -197,8 +192,10 @@ void Transformer::run_layer(int index, const std::vector<Row>& rows, const std::
   const auto multiply_with = [&](const Linear& linear, Inputs a, float* c, Epilogue epilogue) {
     multiply(linear.weight, linear.bias, a, m, c, epilogue, thread);
   };
+  if (hooked_) visit(Site::resid_pre, index, rows, x_.data(), n, thread);
   multiply_with(layer.attn_qkv, normalized(layer.ln_1, m, thread), qkv_.data(), Epilogue::store);
   pool_.barrier();
+  if (hooked_) visit(Site::q, index, rows, qkv_.data(), 3 * n, thread);
 
   if (!decoding) {
     const Share share(m * heads, thread, pool_.size());
@@ -215,17 +212,25 @@ void Transformer::run_layer(int index, const std::vector<Row>& rows, const std::
     }
   }
   pool_.barrier();
+  if (hooked_) visit(Site::z, index, rows, mixed_.data(), n, thread);
 
-  multiply_with(layer.attn_proj, inputs(mixed_.data(), n, m, thread), x_.data(), Epilogue::add);
+  float* outputs = hooked_ ? outputs_.data() : x_.data();
+  const Epilogue store_or_add = hooked_ ? Epilogue::store : Epilogue::add;
+  multiply_with(layer.attn_proj, inputs(mixed_.data(), n, m, thread), outputs, store_or_add);
   pool_.barrier();
+  if (hooked_) {
+    add_outputs(Site::attn_out, index, rows, thread);
+    visit(Site::resid_mid, index, rows, x_.data(), n, thread);
+  }
   // The original's activation is part of the product; the others follow it.
   const bool follows = shape_.activation != Activation::gelu_new;
   multiply_with(layer.mlp_fc, normalized(layer.ln_2, m, thread), hidden_.data(),
                 follows ? Epilogue::store : Epilogue::gelu);
   if (follows) activate(layer.mlp_fc.weight, m, thread);
   pool_.barrier();
-  multiply_with(layer.mlp_proj, inputs(hidden_.data(), shape_.n_inner, m, thread), x_.data(), Epilogue::add);
+  multiply_with(layer.mlp_proj, inputs(hidden_.data(), shape_.n_inner, m, thread), outputs, store_or_add);
   pool_.barrier();
+  if (hooked_) add_outputs(Site::mlp_out, index, rows, thread);
 }
 
 // Computes the final layer norm and the product with the output matrix for the rows that need logits, kOutputRows at a
@@ -261,12 +266,17 @@ void Transformer::run_pass(const std::vector<Row>& rows, float* logits) {
     else spans.push_back({i, 1});
   }
   const bool any_output = std::any_of(rows.begin(), rows.end(), [](const Row& r) { return r.output >= 0; });
+  hooked_ = recording_ || (!hooks_.empty() &&
+                           std::any_of(rows.begin(), rows.end(), [&](const Row& r) { return hooks_.of(r.sequence); }));
+  if (const std::size_t size = rows.size() * shape_.n_embd; hooked_ && outputs_.size() < size)
+    outputs_ = FloatArray(size);
 
   pool_.run([&](int thread) {
     const Share share(int(rows.size()), thread, pool_.size());
     for (int i = share.begin; i < share.end; ++i) embed(rows[i], x_.data() + std::size_t(i) * shape_.n_embd);
     pool_.barrier();
     for (int layer = 0; layer < shape_.n_layer; ++layer) run_layer(layer, rows, spans, decoding, thread);
+    if (hooked_) visit(Site::resid_pre, shape_.n_layer, rows, x_.data(), shape_.n_embd, thread);
     if (any_output) compute_logits(rows, logits, thread);
   });
 }

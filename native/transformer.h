@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "hooks.h"
 #include "kernels.h"
 #include "kv_cache.h"
 #include "memory.h"
@@ -31,11 +32,26 @@ class Transformer {
   Weights weights;  // filled by the owner before the first forward
 
   KVCache& cache() { return cache_; }
+  Hooks& hooks() { return hooks_; }
 
   // Runs every feed and writes logits [sum of outputs, n_vocab], in the order of the feeds. The caller has checked
   // token ids, counts ≥ 1, 0 ≤ outputs ≤ count, room within n_ctx, and that no sequence occurs twice. If the call
-  // throws, for lack of memory or threads, every sequence is as it was before.
-  void forward(const std::vector<Feed>& feeds, float* logits);
+  // throws, for lack of memory or threads, every sequence is as it was before. `recording`, if given, has room for all
+  // rows, in the order of the feeds.
+  void forward(const std::vector<Feed>& feeds, float* logits, const Recording* recording = nullptr);
+
+  // Writes the logits [rows, n_vocab] of rows of the residual stream [rows, n_embd] at its end.
+  void unembed(const float* x, int rows, float* logits);
+
+  // Writes the products of rows [rows, n_embd] with every token's embedding, [rows, n_vocab].
+  void compare(const float* x, int rows, float* products);
+
+  // Writes the length of every token's embedding, [n_vocab].
+  void embedding_lengths(float* lengths);
+
+  // Computes W · direction for a layer's output projection of attention, W [n_embd, n_embd]: how far each number of the
+  // heads' mixed values moves the residual stream along `direction`.
+  void pull_back(int layer, const float* direction, float* out) const;
 
  private:
   struct Row {
@@ -64,6 +80,8 @@ class Transformer {
   void multiply(const PackedMatrix& w, const float* bias, Inputs a, int rows, float* c, Epilogue epilogue, int thread);
   void activate(const PackedMatrix& w, int rows, int thread);
   void run_layer(int index, const std::vector<Row>& rows, const std::vector<Span>& spans, bool decoding, int thread);
+  void visit(Site site, int layer, const std::vector<Row>& rows, float* x, std::size_t stride, int thread);
+  void add_outputs(Site site, int layer, const std::vector<Row>& rows, int thread);
   void store_kv(int layer, int head, const Row& row, int index, int thread);
   void attend(int layer, int head, const std::vector<Row>& rows, const Span& span, int thread);
   void compute_logits(const std::vector<Row>& rows, float* logits, int thread);
@@ -72,6 +90,10 @@ class Transformer {
   const Kernels& kernels_;
   ThreadPool& pool_;
   KVCache cache_;
+  Hooks hooks_;
+  bool hooked_ = false;                   // whether the running pass has anything to change or to record
+  const Recording* recording_ = nullptr;  // of the running call
+  std::size_t recorded_ = 0;              // its rows in earlier passes
 
   // One thread's own memory.
   struct Own {
@@ -83,6 +105,7 @@ class Transformer {
 
   int capacity_ = 0;  // rows that the buffers below hold
   FloatArray x_, normed_, qkv_, mixed_, hidden_, partial_;
+  FloatArray outputs_;  // what attention or an MLP adds to x_, where somebody looks at it
   Array<std::byte> prepared_;
   std::vector<Own> own_;
 };

@@ -20,6 +20,7 @@ LAYERS = (  # lowest first
     ("weights", "data"),
     ("engines", "contract"),
     ("generation", "scoring", "distribution"),
+    ("inside",),
     ("model",),
     ("training", "evaluating", "exploring", "jobs", "serving", "benchmarking"),
     ("verifying",),

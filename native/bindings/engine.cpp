@@ -6,8 +6,10 @@
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
+#include <initializer_list>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -16,6 +18,7 @@
 #include <string>
 #include <tuple>
 #include <unordered_set>
+#include <utility>
 #include <vector>
 
 #include "arguments.h"
@@ -32,6 +35,7 @@ using Tensor = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
 template <typename T>
 using Result = nb::ndarray<nb::numpy, T, nb::ndim<1>>;
 using Logits = nb::ndarray<nb::numpy, float, nb::ndim<2>>;
+using Activations = nb::ndarray<nb::numpy, float, nb::ndim<3>>;
 
 Shape checked_shape(const Shape& s) {
   constexpr int kMost = 1 << 24;  // a size times a small number fits an int
@@ -138,8 +142,17 @@ class Engine {
   }
 
   int new_sequence() { return take_turn()->create(); }
-  int fork_sequence(int sequence) { return take_turn()->fork(sequence); }
-  void free_sequence(int sequence) { take_turn()->free(sequence); }
+  int fork_sequence(int sequence) {
+    const Turn turn = take_turn();
+    const int fork = turn->fork(sequence);
+    model_->hooks().copy(sequence, fork);
+    return fork;
+  }
+  void free_sequence(int sequence) {
+    const Turn turn = take_turn();
+    turn->free(sequence);
+    model_->hooks().erase(sequence);
+  }
   int sequence_length(int sequence) { return take_turn()->length(sequence); }
   void truncate_sequence(int sequence, int length) { take_turn()->truncate(sequence, length); }
 
@@ -203,6 +216,83 @@ class Engine {
     }
     nb::capsule owner(logits.release(), [](void* p) noexcept { delete[] static_cast<float*>(p); });
     return Logits(data, {rows, std::size_t(shape_.n_vocab)}, owner);
+  }
+
+  // A change in the layout of Edit: site, layer, add, first column, first position, number of positions (0: all from
+  // the first on), values [positions, columns].
+  using Change = std::tuple<int, int, bool, int, int, int, Array2<float>>;
+
+  // Replaces what is changed in tokens that are fed to a sequence from now on; its forks inherit it.
+  void edit_sequence(int sequence, const std::vector<Change>& changes) {
+    Edits edits;
+    for (const auto& [site, layer, add, column, first, count, values] : changes) {
+      const std::size_t rows = values.shape(0), width = values.shape(1);
+      if (site < 0 || site >= kSites || layer < 0 || layer > shape_.n_layer - (site != int(Site::resid_pre)) ||
+          column < 0 || width < 1 || width > std::size_t(shape_.n_embd - std::min(column, shape_.n_embd)) ||
+          first < 0 || first > shape_.n_ctx || count < 0 || count > shape_.n_ctx ||
+          rows != std::size_t(std::max(1, count)))
+        throw std::invalid_argument("a change that does not fit the model");
+      edits.push_back({Site(site), layer, add, column, int(width), first, count,
+                       std::vector<float>(values.data(), values.data() + values.size())});
+    }
+    const Turn turn = take_turn();
+    turn->length(sequence);  // throws unless there is such a sequence
+    model_->hooks().set(sequence, std::move(edits));
+  }
+
+  // Feeds `tokens` to a sequence and returns the activations of each at `sites`, from `first_layer` on:
+  // [layers, tokens, n_embd] each, the layers of the residual stream one more than the others.
+  std::vector<Activations> record(int sequence, const Array1<std::int32_t>& tokens, const std::vector<int>& sites,
+                                  int first_layer) {
+    if (first_layer < 0 || first_layer > shape_.n_layer) throw std::invalid_argument("no such layer");
+    Recording recording{{}, first_layer, tokens.shape(0)};
+    std::vector<std::unique_ptr<float[]>> memory;
+    std::vector<std::size_t> layers;
+    for (const int site : sites) {
+      if (site < 0 || site >= kSites) throw std::invalid_argument("no such site");
+      layers.push_back(std::size_t(shape_.n_layer - first_layer + (site == int(Site::resid_pre))));
+      memory.emplace_back(new float[layers.back() * recording.rows * shape_.n_embd]);
+      recording.sites[site] = memory.back().get();
+    }
+    const std::int32_t count = std::int32_t(tokens.shape(0));
+    {
+      const Turn turn = take_turn();
+      const std::vector<Feed> feeds = checked_feeds({&sequence, 1}, span_of(tokens), {&count, 1});
+      nb::gil_scoped_release release;
+      model_->forward(feeds, nullptr, &recording);
+    }
+    std::vector<Activations> results;
+    for (std::size_t i = 0; i < memory.size(); ++i)
+      results.push_back(
+          owned<Activations>(std::move(memory[i]), {layers[i], recording.rows, std::size_t(shape_.n_embd)}));
+    return results;
+  }
+
+  // Returns the logits of rows at the end of the residual stream.
+  Logits unembed(const Array2<float>& x) {
+    return products_of(x, [&](float* out) { model_->unembed(x.data(), int(x.shape(0)), out); });
+  }
+
+  // Returns the products of rows with every token's embedding.
+  Logits compare(const Array2<float>& x) {
+    return products_of(x, [&](float* out) { model_->compare(x.data(), int(x.shape(0)), out); });
+  }
+
+  Result<float> embedding_lengths() {
+    return vector_of(shape_.n_vocab, [&](float* out) { model_->embedding_lengths(out); });
+  }
+
+  // Returns a token's row of the embedding, or of the output matrix.
+  Result<float> token_row(int token, bool output) {
+    check_ids(&token, 1);
+    return vector_of(shape_.n_embd,
+                     [&](float* out) { (output ? model_->weights.head() : model_->weights.wte()).column(token, out); });
+  }
+
+  Result<float> pull_back(int layer, const Array1<float>& direction) {
+    if (layer < 0 || layer >= shape_.n_layer) throw std::invalid_argument("no such layer");
+    if (direction.shape(0) != std::size_t(shape_.n_embd)) throw std::invalid_argument("a direction has n_embd numbers");
+    return vector_of(shape_.n_embd, [&](float* out) { model_->pull_back(layer, direction.data(), out); });
   }
 
   // Draws one token per row of logits. params: the numbers of SamplingParams per row. The history and biases of row i
@@ -308,6 +398,39 @@ class Engine {
     return Turn(*this);
   }
 
+  template <typename T>
+  static T owned(std::unique_ptr<float[]> memory, std::initializer_list<std::size_t> shape) {
+    float* data = memory.get();
+    nb::capsule owner(memory.release(), [](void* p) noexcept { delete[] static_cast<float*>(p); });
+    return T(data, shape, owner);
+  }
+
+  template <typename F>
+  Logits products_of(const Array2<float>& x, F&& compute) {
+    if (x.shape(1) != std::size_t(shape_.n_embd)) throw std::invalid_argument("rows must have n_embd numbers");
+    if (x.shape(0) > 1 << 20) throw std::invalid_argument("too many rows");
+    const std::size_t n_vocab = shape_.n_vocab;
+    std::unique_ptr<float[]> products(new float[x.shape(0) * n_vocab]);
+    compute_alone([&] { compute(products.get()); });
+    return owned<Logits>(std::move(products), {x.shape(0), n_vocab});
+  }
+
+  template <typename F>
+  Result<float> vector_of(int size, F&& compute) {
+    std::unique_ptr<float[]> values(new float[size]);
+    compute_alone([&] { compute(values.get()); });
+    return owned<Result<float>>(std::move(values), {std::size_t(size)});
+  }
+
+  // Runs a computation on complete weights that nobody else uses meanwhile.
+  template <typename F>
+  void compute_alone(F&& compute) {
+    const Turn turn = take_turn();
+    if (!model_->weights.complete()) throw std::invalid_argument("the engine lacks some of its weights");
+    nb::gil_scoped_release release;
+    compute();
+  }
+
   nb::dlpack::dtype kv_type() { return model_->cache().half() ? nb::dlpack::dtype{2, 16, 1} : nb::dtype<float>(); }
 
   std::size_t sequence_bytes(std::size_t tokens) {
@@ -403,6 +526,13 @@ void bind_engine(nb::module_& m) {
       .def("truncate_sequence", &Engine::truncate_sequence)
       .def("read_sequence", &Engine::read_sequence)
       .def("write_sequence", &Engine::write_sequence)
+      .def("edit_sequence", &Engine::edit_sequence)
+      .def("record", &Engine::record)
+      .def("unembed", &Engine::unembed)
+      .def("compare", &Engine::compare)
+      .def("embedding_lengths", &Engine::embedding_lengths)
+      .def("token_row", &Engine::token_row)
+      .def("pull_back", &Engine::pull_back)
       .def("forward", &Engine::forward)
       .def("sample", &Engine::sample)
       .def("step", &Engine::step)

@@ -519,6 +519,55 @@ void check_steps(const Kernels& kernels, Transformer& model, ThreadPool& pool, c
   }
 }
 
+// Checks that recording changes no bit, that setting what was recorded or adding zeros changes none, and that a change
+// reaches only its own sequence.
+void check_hooks(const Kernels& kernels, Transformer& model, const Shape& shape) {
+  const std::size_t n = shape.n_ctx, width = shape.n_embd;
+  std::vector<std::int32_t> tokens(n);
+  for (std::size_t i = 0; i < n; ++i) tokens[i] = int(i * 5 % shape.n_vocab);
+  const auto logits_of = [&](const Edits& edits, const Recording* recording) {
+    std::vector<float> logits(2 * n * shape.n_vocab);
+    const int sequence = model.cache().create(), plain = model.cache().create();
+    model.hooks().set(sequence, edits);
+    std::vector<Feed> feeds = {{sequence, tokens.data(), int(n), int(n)}};
+    if (!recording) feeds.push_back({plain, tokens.data(), int(n), int(n)});
+    model.forward(feeds, logits.data(), recording);
+    for (const int each : {sequence, plain}) {
+      model.hooks().erase(each);
+      model.cache().free(each);
+    }
+    return logits;
+  };
+  const std::size_t size = n * shape.n_vocab;
+  const auto same = [&](const std::vector<float>& a, const std::vector<float>& b, std::size_t at) {
+    return std::memcmp(a.data(), b.data() + at, size * sizeof(float)) == 0;
+  };
+  const auto plain = logits_of({}, nullptr);
+  std::vector<std::vector<float>> memory;
+  Recording recording{{}, 0, n};
+  for (int site = 0; site < kSites; ++site) {
+    memory.emplace_back((shape.n_layer + 1) * n * width);
+    recording.sites[site] = memory.back().data();
+  }
+  expect(same(logits_of({}, &recording), plain, 0), "recording changes no bit", kernels.name);
+  Edits edits;
+  for (int site = 0; site < kSites; ++site)
+    for (int layer = 0; layer < shape.n_layer; ++layer) {
+      const float* values = memory[site].data() + layer * n * width;
+      edits.push_back({Site(site), layer, false, 0, int(width), 0, int(n), {values, values + n * width}});
+      edits.push_back({Site(site), layer, true, 0, int(width), 0, 0, std::vector<float>(width)});
+    }
+  expect(same(logits_of(edits, nullptr), plain, 0), "an identity patch changes no bit", kernels.name);
+  std::vector<float> direction(width);
+  direction[0] = 5;  // a layer norm takes away what all numbers have in common
+  const auto steered = logits_of({{Site::resid_mid, 0, true, 0, int(width), 0, 0, direction}}, nullptr);
+  expect(!same(steered, plain, 0), "steering changes logits", kernels.name);
+  expect(same(plain, steered, size), "steering leaves the neighbour alone", kernels.name);
+  std::vector<float> rows(size);
+  model.unembed(memory[int(Site::resid_pre)].data() + shape.n_layer * n * width, int(n), rows.data());
+  expect(same(rows, plain, 0), "the end of the residual stream gives the logits", kernels.name);
+}
+
 void check_kv_cache() {
   KVCache cache(1, 1, 8, false);
   const auto fill = [&](int blocks) {
@@ -569,6 +618,7 @@ void check_transformer(const Kernels& kernels, const Shape& shape, Precision pre
          "a fork beside its parent", kernels.name);
   for (const int sequence : {first, second, fork}) model.cache().free(sequence);
   check_steps(kernels, model, pool, shape);
+  check_hooks(kernels, model, shape);
   expect(model.cache().blocks_in_use() == 0, "blocks given back", kernels.name);
 }
 

@@ -7,18 +7,19 @@ engine computes. This module knows no checkpoint format and no device.
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Literal, cast, overload
 
 from gpt2lab.engines.lazy import Engines
 from gpt2lab.engines.precision import check_device
+from gpt2lab.engines.sequences import new_sequence
 from gpt2lab.errors import UsageError
 from gpt2lab.generation.completion import Completion, Piece, Prompt
 from gpt2lab.generation.options import (
     GenerationArguments,
     Options,
     SamplingArguments,
+    SteeredArguments,
     check_names,
     documented,
     make_options,
@@ -38,6 +39,7 @@ from gpt2lab.generation.run import check_errors, generate_pieces, in_order, text
 from gpt2lab.generation.scheduler import Scheduler
 from gpt2lab.generation.sequences import Sequences
 from gpt2lab.generation.speculation import Speculation, check_draft
+from gpt2lab.inside.methods import Inside
 from gpt2lab.weights.checkpoint import tokenizer_of
 
 if TYPE_CHECKING:
@@ -105,7 +107,7 @@ def load(
     return LanguageModel(engines_of(checkpoint), tokenizer_of(checkpoint), guesser, prompt_cache)
 
 
-class LanguageModel:
+class LanguageModel(Inside):
     """A GPT-2 in its engines, with its tokenizer; made by :func:`load`.
 
     Attributes:
@@ -165,24 +167,20 @@ class LanguageModel:
         return self._engines.exact
 
     @overload
-    def generate(
-        self, prompt: str = "", *, n: Literal[1] = 1, **options: Unpack[GenerationArguments]
-    ) -> Completion: ...
+    def generate(self, prompt: str = "", *, n: Literal[1] = 1, **options: Unpack[SteeredArguments]) -> Completion: ...
+    @overload
+    def generate(self, prompt: list[str], *, n: int = 1, **options: Unpack[SteeredArguments]) -> list[Completion]: ...
     @overload
     def generate(
-        self, prompt: list[str], *, n: int = 1, **options: Unpack[GenerationArguments]
-    ) -> list[Completion]: ...
-    @overload
-    def generate(
-        self, prompt: Prompt | Sequence[Prompt], *, n: int = 1, **options: Unpack[GenerationArguments]
+        self, prompt: Prompt | Sequence[Prompt], *, n: int = 1, **options: Unpack[SteeredArguments]
     ) -> Completion | list[Completion]: ...
-    @documented(GenerationArguments)
+    @documented(SteeredArguments)
     def generate(
         self,
         prompt: Prompt | Sequence[Prompt] = "",
         *,
         n: int = 1,
-        **options: Unpack[GenerationArguments],
+        **options: Unpack[SteeredArguments],
     ) -> Completion | list[Completion]:
         """Complete one prompt or several, ``n`` times each.
 
@@ -207,6 +205,7 @@ class LanguageModel:
             logprobs: whether completions carry the log-probabilities of their tokens.
             top_logprobs: the number of likeliest ids to carry for each token, with their log-probabilities.
             speculation: ``"auto"`` guesses tokens ahead where that pays; changes only the speed.
+            add: vectors to add to the residual stream, as in :meth:`steered`.
 
         Returns one :class:`Completion` for one prompt with n = 1, otherwise a list that begins with all samples of
         the first prompt. Raises :class:`~gpt2lab.errors.SamplingError`, :class:`~gpt2lab.errors.ContextError` or
@@ -214,7 +213,7 @@ class LanguageModel:
         sample it occurs in, see :attr:`Completion.error`; if every sample ends so, the first error is raised. A prompt
         that ends in a space gets a warning, because it rarely continues well.
         """
-        check_names(options, GenerationArguments, "LanguageModel.generate() got an ")
+        check_names(options, SteeredArguments, "LanguageModel.generate() got an ")
         single = is_prompt(prompt)
         pieces = self.pieces(prompt, n=whole("n", n, least=1), **options)
         warn_of_space(prompt)
@@ -222,8 +221,8 @@ class LanguageModel:
         check_errors(completions)
         return completions[0] if single and n == 1 else completions
 
-    @documented(GenerationArguments)
-    def stream(self, prompt: Prompt = "", **options: Unpack[GenerationArguments]) -> Generator[str, None, None]:
+    @documented(SteeredArguments)
+    def stream(self, prompt: Prompt = "", **options: Unpack[SteeredArguments]) -> Generator[str, None, None]:
         """Yield the text of one completion as it is generated. Its pieces are final: joined, they are its ``text``.
 
         ``options`` are those of :meth:`generate`. Stopping early (``break``, ``close()``) frees everything it held.
@@ -234,26 +233,28 @@ class LanguageModel:
         warn_of_space(prompt)
         return texts_of(pieces)
 
-    @documented(GenerationArguments)
+    @documented(SteeredArguments)
     def pieces(
         self,
         prompt: Prompt | Sequence[Prompt] = "",
         *,
         n: int | None = 1,
         first_index: int = 0,
-        **options: Unpack[GenerationArguments],
+        **options: Unpack[SteeredArguments],
     ) -> Generator[Piece, None, None]:
         """Generate as :meth:`generate` does, but yield token by token: for progress, or to stream several samples.
 
         ``n=None`` goes on until it is closed (one prompt only). Samples are numbered from ``first_index``, which is
         also the first random stream used. The call itself raises errors, not the first step.
         """
+        if (add := options.pop("add", None)) is not None:
+            return self.steered(add).pieces(prompt, n=n, first_index=first_index, **options)
         prompts = [prompt] if is_prompt(prompt) else cast("Sequence[Prompt]", prompt)
         if n is None and len(prompts) != 1:
             raise UsageError(f"endless samples (n=None) need exactly one prompt, got {len(prompts)}")
         if n is not None and whole("first_index", first_index, least=0) + whole("n", n, least=1) * len(prompts) > 2**64:
             raise UsageError(f"sample numbers must be below 2^64: {n} samples from number {first_index} are too many")
-        checked, plans = self.plan(prompts, **options)
+        checked, plans = self.plan(prompts, **cast("GenerationArguments", options))
         engine = self._engines.generating
         draft = self._draft.generating if self._draft and checked.speculation == "auto" else None
         return generate_pieces(engine, self.tokenizer, plans, n, checked, first_index, draft, self.sequences)
@@ -301,7 +302,7 @@ class LanguageModel:
         Raises :class:`~gpt2lab.errors.ContextError` if the prompt has more than n_ctx tokens.
         """
         tokens = context_tokens(prompt, self.config, self.tokenizer, special=special)
-        with self._sequence() as sequence:
+        with new_sequence(self._engines.exact) as sequence:
             return self._engines.exact.forward([sequence], [tokens], "all")
 
     def score(self, text: Prompt, *, stride: int | None = None, special: bool = False) -> ScoreResult:
@@ -335,16 +336,6 @@ class LanguageModel:
         params, custom = sampling_params(sampling), custom_stages(sampling.get("stages", ()))
         tokens = prompt_tokens(prompt, self.config, self.tokenizer, special=special)
         context = context_tokens(prompt, self.config, self.tokenizer, special=special)
-        with self._sequence() as sequence:
+        with new_sequence(self._engines.exact) as sequence:
             logits = self._engines.exact.forward([sequence], [context], "last")[0]
         return next_token(tokens, logits, params, tokens, self.tokenizer, top, custom)
-
-    @contextmanager
-    def _sequence(self) -> Iterator[int]:
-        """Provide a sequence of the exact engine, and free it afterwards."""
-        engine = self._engines.exact
-        sequence = engine.new_sequence()
-        try:
-            yield sequence
-        finally:
-            engine.free_sequence(sequence)

@@ -7,8 +7,7 @@ the names and shapes of ``weights.checkpoint``. This module knows nothing of tex
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,18 +19,18 @@ Array = NDArray[np.float32]
 Weights = Mapping[str, Array]
 
 
-@dataclass(frozen=True)
-class Trace:
-    """The intermediate results of a pass, for inspection.
+Hook = Callable[[str, int, Array], Array]
+"""A function of a site, a layer and the numbers there ``[n_seq, …]`` that returns the numbers to continue with.
 
-    Attributes:
-        hidden: the input of the first layer, then the output of each layer: ``n_layer + 1`` of ``[n_seq, n_embd]``.
-        attention: for each layer, the weight each token gives to itself and the tokens before it:
-            ``[n_head, n_seq, n_total]``; rows add up to 1.
-    """
+The sites have TransformerLens' names: ``resid_pre`` (also of layer ``n_layer``: the end), ``q``, ``pattern`` (attention
+``[n_head, n_seq, n_total]``, whose rows add up to 1), ``z``, ``attn_out``, ``resid_mid`` and ``mlp_out``. Heads lie
+side by side in ``q`` and ``z``.
+"""
 
-    hidden: list[Array] = field(default_factory=list)
-    attention: list[Array] = field(default_factory=list)
+
+def unchanged(site: str, layer: int, x: Array) -> Array:
+    """Return ``x``: the hook of a plain forward pass."""
+    return x
 
 
 def forward(
@@ -39,7 +38,7 @@ def forward(
     config: ModelConfig,
     tokens: Sequence[int],
     past: Array | None = None,
-    trace: Trace | None = None,
+    hook: Hook = unchanged,
 ) -> tuple[Array, Array]:
     """Return the logits of the token after each of ``tokens``, and the keys and values of ``tokens``.
 
@@ -49,7 +48,7 @@ def forward(
         tokens: ids ``[n_seq]``, at least one.
         past: keys and values ``[n_layer, 2, n_head, n_past, head_dim]`` of the preceding tokens, None if there
             are none. To continue, append what this call returns: ``np.concatenate([past, present], axis=-2)``.
-        trace: receives the hidden states and attention, if given.
+        hook: is called at each site of each layer; for inspection and changes.
 
     Returns:
         logits ``[n_seq, n_vocab]`` and present ``[n_layer, 2, n_head, n_seq, head_dim]``, float32.
@@ -67,21 +66,24 @@ def forward(
 
     wte, wpe = weights["wte.weight"], weights["wpe.weight"]
     x = wte[np.asarray(tokens)] + wpe[n_past:n_total]  # [n_seq, n_embd]
-    if trace:
-        trace.hidden.append(x)
     present = []
     for layer in range(config.n_layer):
         name = f"h.{layer}"
+        x = hook("resid_pre", layer, x)
         normed = layer_norm(weights, f"{name}.ln_1", x, config.layer_norm_epsilon)
-        attended, keys_values = attention(weights, layer, config, normed, past[layer], trace)
-        x = x + attended  # [n_seq, n_embd]
+        attended, keys_values = attention(weights, layer, config, normed, past[layer], hook)
+        x = hook("resid_mid", layer, x + hook("attn_out", layer, attended))  # [n_seq, n_embd]
         normed = layer_norm(weights, f"{name}.ln_2", x, config.layer_norm_epsilon)
-        x = x + mlp(weights, name, config, normed)  # [n_seq, n_embd]
+        x = x + hook("mlp_out", layer, mlp(weights, name, config, normed))  # [n_seq, n_embd]
         present.append(keys_values)
-        if trace:
-            trace.hidden.append(x)
-    x = layer_norm(weights, "ln_f", x, config.layer_norm_epsilon)
-    return x @ output_matrix(weights, config).T, np.stack(present)  # [n_seq, n_embd] -> [n_seq, n_vocab]
+    x = hook("resid_pre", config.n_layer, x)
+    return unembed(weights, config, x), np.stack(present)
+
+
+def unembed(weights: Weights, config: ModelConfig, x: Array) -> Array:
+    """Return the logits ``[n_seq, n_vocab]`` of the residual stream ``x [n_seq, n_embd]`` at its end."""
+    logits: Array = layer_norm(weights, "ln_f", x, config.layer_norm_epsilon) @ output_matrix(weights, config).T
+    return logits
 
 
 def output_matrix(weights: Weights, config: ModelConfig) -> Array:
@@ -90,11 +92,12 @@ def output_matrix(weights: Weights, config: ModelConfig) -> Array:
 
 
 def attention(
-    weights: Weights, layer: int, config: ModelConfig, x: Array, past: Array, trace: Trace | None = None
+    weights: Weights, layer: int, config: ModelConfig, x: Array, past: Array, hook: Hook = unchanged
 ) -> tuple[Array, Array]:  # x [n_seq, n_embd], past [2, n_head, n_past, head_dim]
     """Compute one layer's masked self-attention: its output ``[n_seq, n_embd]``, and the new keys and values."""
     name, n_seq = f"h.{layer}", len(x)
     qkv = linear(weights, f"{name}.attn.c_attn", x)  # [n_seq, n_embd] -> [n_seq, 3*n_embd]
+    qkv[:, : config.n_embd] = hook("q", layer, qkv[:, : config.n_embd])
     qkv = qkv.reshape(n_seq, 3, config.n_head, config.head_dim)
     q, *present = qkv.transpose(1, 2, 0, 3)  # each [n_head, n_seq, head_dim]
     k, v = np.concatenate([past, present], axis=-2)  # each [n_head, n_past + n_seq, head_dim]
@@ -102,11 +105,10 @@ def attention(
     scores = q @ k.transpose(0, 2, 1) * np.float32(config.attention_scale(layer))  # [n_head, n_seq, n_past + n_seq]
     visible = np.tri(n_seq, k.shape[-2], k=k.shape[-2] - n_seq, dtype=bool)  # a token sees itself and earlier ones
     probabilities = softmax(np.where(visible, scores, np.float32(-1e10)))  # [n_head, n_seq, n_past + n_seq]
-    if trace:
-        trace.attention.append(probabilities)
+    probabilities = hook("pattern", layer, probabilities)
     out = probabilities @ v  # [n_head, n_seq, head_dim]
     out = out.transpose(1, 0, 2).reshape(n_seq, config.n_embd)  # heads side by side: [n_seq, n_embd]
-    return linear(weights, f"{name}.attn.c_proj", out), np.stack(present)
+    return linear(weights, f"{name}.attn.c_proj", hook("z", layer, out)), np.stack(present)
 
 
 def mlp(weights: Weights, name: str, config: ModelConfig, x: Array) -> Array:

@@ -26,6 +26,7 @@ from gpt2lab.engines.draw_arguments import (
     ragged,
 )
 from gpt2lab.engines.forks import let_fork
+from gpt2lab.engines.hooks import SITES, Edit, Site
 from gpt2lab.engines.loading import load_weights
 from gpt2lab.engines.precision import default_kv_precision
 from gpt2lab.engines.protocol import Draw, Drawn
@@ -201,6 +202,46 @@ class NativeEngine:
         except TypeError as error:
             raise _no_numbers(sequences, tokens) from error
         return drawn_lists(ids, logprobs, drawn, top, top_ids, top_logprobs)
+
+    def edit_sequence(self, sequence: int, edits: Sequence[Edit]) -> None:
+        """Change activations in what is fed from now on; see :meth:`gpt2lab.engines.protocol.Inspection`."""
+        changes = [
+            (SITES.index(e.site), e.layer, e.add, e.column, e.first, 0 if e.every else len(e.values), e.values)
+            for e in edits
+        ]
+        self._core.edit_sequence(sequence, changes)
+
+    def record(
+        self, sequence: int, tokens: Sequence[int], sites: Sequence[Site], first_layer: int = 0
+    ) -> dict[Site, npt.NDArray[np.float32]]:
+        """Feed tokens and return activations ``[layers, len(tokens), n_embd]`` of each site."""
+        try:
+            found = self._core.record(
+                sequence, _int32(np.asarray(tokens)), [SITES.index(site) for site in sites], first_layer
+            )
+        except OverflowError as error:
+            raise ContextError(str(error)) from None
+        return dict(zip(sites, found, strict=True))
+
+    def unembed(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return the logits ``[n, n_vocab]`` of rows of the residual stream."""
+        return self._core.unembed(np.ascontiguousarray(x))
+
+    def compare(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return the products ``[n, n_vocab]`` of rows with the embedding of every token."""
+        return self._core.compare(np.ascontiguousarray(x))
+
+    def embedding_lengths(self) -> npt.NDArray[np.float32]:
+        """Return the length of every token's embedding, ``[n_vocab]``."""
+        return self._core.embedding_lengths()
+
+    def token_row(self, token: int, output: bool) -> npt.NDArray[np.float32]:
+        """Return a token's row ``[n_embd]`` of the embedding, or of the output matrix."""
+        return self._core.token_row(token, output)
+
+    def pull_back(self, layer: int, direction: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return ``W @ direction`` for the output projection ``W`` of a layer's attention."""
+        return self._core.pull_back(layer, np.ascontiguousarray(direction, np.float32))
 
     def sample(
         self,

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import numpy.typing as npt
 
     from gpt2lab.config import ModelConfig
+    from gpt2lab.engines.hooks import Edit, Site
     from gpt2lab.sampling.custom import CustomStage
     from gpt2lab.sampling.declaration import SamplingParams
 
@@ -52,7 +53,46 @@ class Drawn(NamedTuple):
     """The likeliest ids and their log-probabilities, likeliest first; of equal ones, the lower id first."""
 
 
-class Engine(Protocol):
+class Inspection(Protocol):
+    """An engine's functions for looking inside: activations, and single rows of its weights, in its precision."""
+
+    def edit_sequence(self, sequence: int, edits: Sequence[Edit]) -> None:
+        """Change the activations of every token that is fed to ``sequence`` from now on; its forks inherit it.
+
+        An edit that sets numbers to what they were, or adds zeros, changes no logit.
+        """
+
+    def record(
+        self, sequence: int, tokens: Sequence[int], sites: Sequence[Site], first_layer: int = 0
+    ) -> dict[Site, npt.NDArray[np.float32]]:
+        """Feed ``tokens`` to ``sequence`` and return the activations at ``sites``, from ``first_layer`` on.
+
+        Each is float32 ``[n_layer - first_layer, len(tokens), n_embd]``, that of ``resid_pre`` one layer longer.
+        """
+
+    def unembed(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return the logits ``[n, n_vocab]`` of rows ``[n, n_embd]`` of the residual stream, as if no layer followed.
+
+        For the last rows that were recorded they are those of :meth:`Engine.forward`, to the bit.
+        """
+
+    def compare(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return the products ``[n, n_vocab]`` of rows ``[n, n_embd]`` with the embedding of every token."""
+
+    def embedding_lengths(self) -> npt.NDArray[np.float32]:
+        """Return the Euclidean length of every token's embedding, ``[n_vocab]``."""
+
+    def token_row(self, token: int, output: bool) -> npt.NDArray[np.float32]:
+        """Return a token's row ``[n_embd]`` of the embedding, or of the ``output`` matrix."""
+
+    def pull_back(self, layer: int, direction: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return ``W @ direction [n_embd]``, with ``W [n_embd, n_embd]`` the output projection of a layer's attention.
+
+        It is how far each number of ``z`` moves the residual stream along ``direction``.
+        """
+
+
+class Engine(Inspection, Protocol):
     """A GPT-2 that can run several sequences at once.
 
     The results for a sequence depend only on that sequence's tokens: not on the rest of the call, nor on how the tokens

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpt2lab import reference
+from gpt2lab.engines.hooks import Edit, Site, apply_all
 from gpt2lab.engines.protocol import Draw, Drawn
 from gpt2lab.engines.python_draws import draw_rows
 
@@ -31,6 +32,7 @@ class ReferenceEngine:
         self._weights = dict(checkpoint.tensors)
         self._handles = count()
         self._past: dict[int, npt.NDArray[np.float32]] = {}  # [n_layer, 2, n_head, n_seq, head_dim]
+        self._edits: dict[int, tuple[Edit, ...]] = {}
 
     @property
     def n_sequences(self) -> int:
@@ -54,11 +56,14 @@ class ReferenceEngine:
 
     def fork_sequence(self, sequence: int) -> int:
         """Make a sequence with the same tokens, sharing their keys and values."""
-        return self._hold(self._past[sequence])
+        fork = self._hold(self._past[sequence])
+        self.edit_sequence(fork, self._edits.get(sequence, ()))
+        return fork
 
     def free_sequence(self, sequence: int) -> None:
         """Free a sequence."""
         del self._past[sequence]
+        self._edits.pop(sequence, None)
 
     def read_sequence(self, sequence: int) -> npt.NDArray[np.floating]:
         """Return a copy of the keys and values of a sequence: float32 ``[n_layer, 2, n_head, n_tokens, head_dim]``."""
@@ -98,6 +103,47 @@ class ReferenceEngine:
                 drawn.append([*draw_rows(logits[-draw.count :], ids[-draw.count :], draw)] if draw else [])
         return drawn
 
+    def edit_sequence(self, sequence: int, edits: Sequence[Edit]) -> None:
+        """Change activations in what is fed from now on; see :meth:`gpt2lab.engines.protocol.Inspection`."""
+        self._edits[sequence] = tuple(edits)
+
+    def record(
+        self, sequence: int, tokens: Sequence[int], sites: Sequence[Site], first_layer: int = 0
+    ) -> dict[Site, npt.NDArray[np.float32]]:
+        """Feed tokens and return activations ``[layers, len(tokens), n_embd]`` of each site."""
+        recorded: dict[tuple[str, int], npt.NDArray[np.float32]] = {}
+        self._feed(sequence, tokens, recorded)
+        layers = range(first_layer, self.config.n_layer)
+        empty = np.empty((0, len(tokens), self.config.n_embd), np.float32)
+        found = {site: np.stack([recorded[site, n] for n in layers]) if layers else empty for site in sites}
+        if "resid_pre" in found:
+            found["resid_pre"] = np.concatenate([found["resid_pre"], recorded["resid_pre", self.config.n_layer][None]])
+        return found
+
+    def unembed(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return the logits ``[n, n_vocab]`` of rows of the residual stream."""
+        return reference.unembed(self._weights, self.config, x)
+
+    def compare(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return the products ``[n, n_vocab]`` of rows with the embedding of every token."""
+        products: npt.NDArray[np.float32] = x @ self._weights["wte.weight"].T
+        return products
+
+    def embedding_lengths(self) -> npt.NDArray[np.float32]:
+        """Return the length of every token's embedding, ``[n_vocab]``."""
+        lengths: npt.NDArray[np.float32] = np.linalg.norm(self._weights["wte.weight"], axis=-1)
+        return lengths
+
+    def token_row(self, token: int, output: bool) -> npt.NDArray[np.float32]:
+        """Return a token's row ``[n_embd]`` of the embedding, or of the output matrix."""
+        matrix = reference.output_matrix(self._weights, self.config) if output else self._weights["wte.weight"]
+        return np.array(matrix[token])
+
+    def pull_back(self, layer: int, direction: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return ``W @ direction`` for the output projection ``W`` of a layer's attention."""
+        back: npt.NDArray[np.float32] = self._weights[f"h.{layer}.attn.c_proj.weight"] @ direction
+        return back
+
     @contextmanager
     def _all_or_nothing(self, sequences: Sequence[int]) -> Iterator[None]:
         """Restore ``sequences`` as they were if anything is raised."""
@@ -113,8 +159,18 @@ class ReferenceEngine:
         self._past[handle] = past
         return handle
 
-    def _feed(self, sequence: int, ids: Sequence[int]) -> npt.NDArray[np.float32]:
+    def _feed(
+        self, sequence: int, ids: Sequence[int], recorded: dict[tuple[str, int], npt.NDArray[np.float32]] | None = None
+    ) -> npt.NDArray[np.float32]:
         past = self._past[sequence]
-        logits, present = reference.forward(self._weights, self.config, ids, past)
+        edits, position = self._edits.get(sequence, ()), past.shape[-2]
+
+        def hook(site: str, layer: int, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+            x = apply_all(edits, site, layer, x, position)
+            if recorded is not None:
+                recorded[site, layer] = x
+            return x
+
+        logits, present = reference.forward(self._weights, self.config, ids, past, hook)
         self._past[sequence] = np.concatenate([past, present], axis=-2)
         return logits

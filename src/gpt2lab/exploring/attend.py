@@ -1,12 +1,7 @@
-"""Attention of every layer and head, and the logit lens: what each layer would predict if it were the last.
-
-Both come from :func:`gpt2lab.reference.forward`, the readable forward pass, so a layer is defined in one place. The
-logit lens (nostalgebraist 2020) sends a layer's output through the final layer norm and the output matrix.
-"""
+"""Attention of every layer and head, and the logit lens: what each layer would predict if it were the last."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -17,21 +12,15 @@ from gpt2lab.distribution import token_text
 from gpt2lab.errors import UsageError
 from gpt2lab.exploring.reading import Alternative, likeliest
 from gpt2lab.generation.plan import fed_tokens
-from gpt2lab.reference import Trace, forward, layer_norm, output_matrix
 from gpt2lab.sampling.rules import log_softmax
 
 if TYPE_CHECKING:
-    from gpt2lab.config import ModelConfig
     from gpt2lab.generation.completion import Prompt
-    from gpt2lab.reference import Weights
-    from gpt2lab.tokenizer import Tokenizer
-    from gpt2lab.weights.checkpoint import Checkpoint
+    from gpt2lab.inside.tracing import Trace
+    from gpt2lab.model import LanguageModel
 
 MOST_TOKENS = 256
 """The longest prompt: each head's picture is tokens by tokens, and larger ones are unreadable and fill files."""
-
-ROWS = 32
-"""Positions whose logits are held at a time."""
 
 
 @dataclass(frozen=True)
@@ -54,44 +43,28 @@ class Attention:
     weights: npt.NDArray[np.float32]
 
 
-def attend(checkpoint: Checkpoint, tokenizer: Tokenizer | None, prompt: Prompt, top: int = 3) -> Attention:
+def attend(model: LanguageModel, prompt: Prompt, top: int = 3) -> Attention:
     """Run ``prompt`` (if empty, the token that starts a text) through all layers and record attention and predictions.
 
     Raises :class:`~gpt2lab.errors.UsageError` for more than :data:`MOST_TOKENS` tokens or the model's context.
     """
-    config = checkpoint.config
-    ids = fed_tokens(prompt, config, tokenizer)
-    most = min(MOST_TOKENS, config.n_ctx)
+    ids = fed_tokens(prompt, model.config, model.tokenizer)
+    most = min(MOST_TOKENS, model.config.n_ctx)
     if len(ids) > most:
         raise UsageError(f"the prompt has {len(ids)} tokens, more than the {most} that attend can show: shorten it")
-    trace = Trace()
-    tensors = dict(checkpoint.tensors)
-    forward(tensors, config, ids, trace=trace)
+    trace = model.trace(ids)
+    places = [_guesses(model, trace, position, top) for position in range(len(ids))]
     return Attention(
         prompt=prompt if isinstance(prompt, str) else "",
-        tokens=[token_text(tokenizer, id) or f"#{id}" for id in ids],
+        tokens=[token_text(model.tokenizer, id) or f"#{id}" for id in ids],
         ids=list(ids),
-        lens=[logit_lens(tensors, config, hidden, tokenizer, top) for hidden in trace.hidden],
-        weights=np.stack(trace.attention),
+        lens=[list(layer) for layer in zip(*places, strict=True)],
+        weights=trace.attention,
     )
 
 
-def logit_lens(
-    weights: Weights,
-    config: ModelConfig,
-    hidden: npt.NDArray[np.float32],
-    tokenizer: Tokenizer | None,
-    top: int,
-) -> list[list[Alternative]]:
-    """Return the likeliest next tokens for each row of ``hidden [n_seq, n_embd]``, as if no layer followed."""
-    known = tokenizer.n_vocab if tokenizer else config.n_vocab
-    result = []
-    for rows in _parts(hidden):
-        normed = layer_norm(weights, "ln_f", rows, config.layer_norm_epsilon)  # [n, n_embd]
-        logits = normed @ output_matrix(weights, config)[:known].T  # [n, n_embd] -> [n, n_vocab]
-        result += [likeliest(row, top, tokenizer) for row in np.exp(log_softmax(logits))]
-    return result
-
-
-def _parts(hidden: npt.NDArray[np.float32]) -> Sequence[npt.NDArray[np.float32]]:
-    return [hidden[i : i + ROWS] for i in range(0, len(hidden), ROWS)]
+def _guesses(model: LanguageModel, trace: Trace, position: int, top: int) -> list[list[Alternative]]:
+    """Return the likeliest next tokens after one position, for the input and then each layer."""
+    known = model.tokenizer.n_vocab if model.tokenizer else model.config.n_vocab
+    probabilities = np.exp(log_softmax(trace.lens(position)[:, :known]))
+    return [likeliest(row, top, model.tokenizer) for row in probabilities]

@@ -17,6 +17,7 @@ from gpt2lab.errors import SamplingError, UsageError
 from gpt2lab.sampling.declaration import PARAMETERS, ParameterArguments, SamplingParams
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
     from typing_extensions import Unpack
 
     from gpt2lab.sampling.custom import CustomStage, StageFunction
@@ -53,6 +54,12 @@ class GenerationArguments(SamplingArguments, total=False):
     logprobs: bool | None
     top_logprobs: int
     speculation: Literal["auto", "off"]
+
+
+class SteeredArguments(GenerationArguments, total=False):
+    """Keyword arguments of a model's methods that generate."""
+
+    add: Mapping[int | str, npt.ArrayLike] | None
 
 
 @dataclass(frozen=True)

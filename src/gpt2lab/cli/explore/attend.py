@@ -25,15 +25,13 @@ from gpt2lab.cli.prompts import hint_at_space, prompt_argument
 def command(prompt: str, top: int, as_json: bool, html: str | None, model_name: str, activation: str | None) -> None:
     """Show the logit lens of PROMPT (- reads standard input): what each layer would predict next.
 
-    --html adds attention for every layer and head. The readable NumPy model computes it, in float32.
+    --html adds attention for every layer and head. The numbers are those of the engine, in float32.
     """
     from gpt2lab.exploring.attend import attend
-    from gpt2lab.weights import open_checkpoint
-    from gpt2lab.weights.checkpoint import tokenizer_of
+    from gpt2lab.model import load
 
-    checkpoint = open_checkpoint(model_name, activation=activation)
     prompt = prompt_argument(prompt)
-    result = attend(checkpoint, tokenizer_of(checkpoint), prompt, top)
+    result = attend(load(model_name, activation=activation), prompt, top)
     hint_at_space([prompt])
     if as_json:
         record = {field.name: getattr(result, field.name) for field in fields(result)}
