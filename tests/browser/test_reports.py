@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 
-from gpt2lab import Tokenizer
+from gpt2lab import load
 from gpt2lab.exploring import html
 from gpt2lab.exploring.attend import attend
 from gpt2lab.exploring.attend_page import attend_page
-from gpt2lab.weights import open_checkpoint
 
 from .conftest import GOLDEN
 
@@ -76,7 +75,7 @@ def test_arrow_keys_walk_through_a_text(opened):
 
 
 def test_a_page_of_attention_paints_the_head_that_is_chosen(opened):
-    attention = attend(open_checkpoint(GOLDEN / "tiny"), Tokenizer.gpt2(), "One two three")
+    attention = attend(load(GOLDEN / "tiny"), "One two three")
     page = opened(attend_page(attention, "tiny"))
     assert page.locator("#head").text_content() == "Layer 1, head 1"
     page.locator("[data-layer='1'][data-head='1']").click()

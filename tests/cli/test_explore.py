@@ -100,6 +100,9 @@ def test_a_picture_without_matplotlib_is_refused_before_any_work(gpt2lab, monkey
         (("attend", "word " * 80), "more than the 64"),
         (("score", "/no/such.txt"), "there is no file /no/such.txt"),
         (("score", str(Path(__file__)), "--stride", "0"), "stride must be"),
+        (("patch", "The king", "The"), "the prompts have 2 and 1 tokens"),
+        (("patch", "The king", "The king"), "the two prompts are the same"),
+        (("patch", "The king", "The fox", "--answer", "two words"), "has 2 tokens, but an answer is one"),
         (("tokens", "x" * 401), "has 401 bytes"),
     ],
 )
@@ -152,6 +155,16 @@ def test_compare_tokens_and_attend_write_what_they_should(gpt2lab, tmp_path):
     assert result.exit_code == 0 and len(result.stdout.splitlines()) == 5 and (tmp_path / "a.html").exists()
     record = json.loads(gpt2lab("explore", "attend", "Hello there", "--json", "--model", TINY).stdout)
     assert len(record["weights"]) == 3 and len(record["lens"]) == 4
+
+
+def test_patch_shows_a_map_of_layers_and_tokens(gpt2lab, tmp_path):
+    both = ("explore", "patch", "The king said", "The fox said", "--model", TINY, "--answer", " the", "--other", " of")
+    result = gpt2lab(*both, "--html", tmp_path / "p.html")
+    assert result.exit_code == 0 and "' the' over ' of'" in result.stdout and (tmp_path / "p.html").exists()
+    effects = json.loads(gpt2lab(*both, "--json").stdout)["effects"]
+    assert {place: (len(rows), len(rows[0])) for place, rows in effects.items()} == dict.fromkeys(
+        ("resid_pre", "attn_out", "mlp_out"), (3, 3)
+    )
 
 
 def test_the_group_lists_its_commands(gpt2lab):

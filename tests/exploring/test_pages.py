@@ -8,16 +8,16 @@ from html.parser import HTMLParser
 
 import pytest
 
-from gpt2lab import Tokenizer
 from gpt2lab.exploring import html
 from gpt2lab.exploring.attend import attend
 from gpt2lab.exploring.attend_page import attend_page
 from gpt2lab.exploring.compare import compare
 from gpt2lab.exploring.pages import compare_page, score_page, sweep_page
+from gpt2lab.exploring.patch import patch_map
+from gpt2lab.exploring.patch_page import patch_page
 from gpt2lab.exploring.score import read_document
 from gpt2lab.exploring.sweep import Request, sweep
 from gpt2lab.sampling import SamplingParams
-from gpt2lab.weights import open_checkpoint
 
 NASTY = "</script><script>alert('1')</script><img src=x onerror=\"alert(2)\">&amp;\x1b[31m"
 
@@ -48,16 +48,16 @@ class Elements(HTMLParser):
 @pytest.fixture(scope="module")
 def pages(tiny) -> dict[str, str]:
     params = SamplingParams()
-    checkpoint = open_checkpoint(tiny._engines.checkpoint.path)
     return {
         "sweep": sweep_page(sweep(tiny, Request(NASTY, params, (0.0, 100.0), nsamples=2, length=4, seed=1), NASTY)),
         "score": score_page(read_document(tiny, NASTY, NASTY), NASTY),
         "compare": compare_page(compare(tiny, tiny, NASTY, params, names=(NASTY, "b"), length=4, seed=1)),
-        "attend": attend_page(attend(checkpoint, Tokenizer.gpt2(), NASTY), NASTY),
+        "attend": attend_page(attend(tiny, NASTY), NASTY),
+        "patch": patch_page(patch_map(tiny, NASTY + " a", NASTY + " b", " the", " of"), NASTY),
     }
 
 
-@pytest.mark.parametrize("name", ["sweep", "score", "compare", "attend"])
+@pytest.mark.parametrize("name", ["sweep", "score", "compare", "attend", "patch"])
 def test_a_page_is_well_formed_and_shows_markup_in_a_prompt_as_text(pages, name):
     elements = Elements()
     elements.feed(pages[name])
@@ -70,7 +70,7 @@ def test_a_page_is_well_formed_and_shows_markup_in_a_prompt_as_text(pages, name)
     assert "\x1b" not in pages[name] and "␛[31m" in elements.text
 
 
-@pytest.mark.parametrize("name", ["sweep", "score", "compare", "attend"])
+@pytest.mark.parametrize("name", ["sweep", "score", "compare", "attend", "patch"])
 def test_a_page_asks_nobody_for_anything(pages, name):
     elements = Elements()
     elements.feed(pages[name])

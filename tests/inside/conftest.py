@@ -12,7 +12,7 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 @pytest.fixture(scope="session")
 def tiny() -> LanguageModel:
     """Provide a model with GPT-2's vocabulary and a context of 64."""
-    return load(GOLDEN / "tiny", threads=2)
+    return load(GOLDEN / "tiny", threads=1)
 
 
 @pytest.fixture(scope="session", params=["float32", "bfloat16", "int8", "int4"])

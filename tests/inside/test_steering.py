@@ -143,7 +143,9 @@ def save(path, **tensors) -> None:
         write_safetensors(
             file,
             [
-                NewTensor(name.replace("__", "."), value.shape, PRECISIONS["float32"], lambda value=value: value.reshape(-1))
+                NewTensor(
+                    name.replace("__", "."), value.shape, PRECISIONS["float32"], lambda value=value: value.reshape(-1)
+                )
                 for name, value in tensors.items()
             ],
         )

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from gpt2lab.exploring.compare import Comparison, Moved
     from gpt2lab.exploring.merging import Piece
     from gpt2lab.exploring.next import NextToken, Staged
+    from gpt2lab.exploring.patch import PatchMap
     from gpt2lab.exploring.reading import Reading
     from gpt2lab.exploring.score import Document
     from gpt2lab.exploring.sweep import Sweep
@@ -230,6 +231,22 @@ def show_lens(attention: Attention) -> None:
     left_out = len(attention.ids) - columns
     notes = [f"{left_out} earlier tokens are not shown: --html shows all"] if left_out else []
     show(table, *notes)
+
+
+def show_patches(found: PatchMap) -> None:
+    """Print the shares that come back from patches of the residual stream, for as many last tokens as fit."""
+    columns = max(1, min(len(found.clean), (Console().width - 10) // 10))
+    table = _table("layer", *map(_short, found.clean[-columns:]))
+    for layer, row in enumerate(found.effects["resid_pre"]):
+        cells = [Text(f"{value:.2f}", style="bold" if value >= 0.5 else "" if value >= 0.1 else "dim") for value in row]
+        table.add_row(str(layer), *cells[-columns:])
+    note = (
+        f"{found.answer_text!r} over {found.other_text!r}: {found.clean_difference:.2f} nats after the clean prompt, "
+        f"{found.corrupted_difference:.2f} after the corrupted one; a cell is the share of that difference that comes "
+        "back. --html also shows attention and MLPs"
+    )
+    left_out = len(found.clean) - columns
+    show(table, note, *([f"{left_out} earlier tokens are not shown: --html shows all"] if left_out else []))
 
 
 def _lens_style(probability: float) -> str:

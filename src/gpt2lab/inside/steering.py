@@ -67,7 +67,8 @@ def _last(engine: Engine, ids: Sequence[int], site: Site, layer: int) -> npt.NDA
     with new_sequence(engine) as sequence:
         if len(ids) > 1:
             engine.forward([sequence], [ids[:-1]], "none")
-        return engine.record(sequence, ids[-1:], [site], layer)[site][0, 0].copy()
+        found: npt.NDArray[np.float32] = engine.record(sequence, ids[-1:], [site], layer)[site][0, 0].copy()
+        return found
 
 
 def decoder_rows(

@@ -20,7 +20,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
 from gpt2lab.errors import Gpt2LabError
-from gpt2lab.serving import answers, completions, page_files, playground
+from gpt2lab.serving import answers, completions, embeddings, inside, page_files, playground
 from gpt2lab.serving.errors import ApiError, nothing_at, of_validation, stopping
 from gpt2lab.serving.guards import RECORD, REQUEST_ID, Guard, Record
 from gpt2lab.serving.hosts import HostCheck, usual_origin
@@ -57,7 +57,9 @@ ROUTES = (
     "/tokenize",
     "/detokenize",
     "/v1/models",
+    embeddings.ROUTE,
     *playground.ROUTES,
+    *inside.ROUTES,
     *routes.ROUTES,
 )
 COMPLETIONS = "/v1/completions"
@@ -101,7 +103,9 @@ def make_app(service: Service) -> FastAPI:
     _add_completions(app, service)
     _add_tokens(app, service)
     _add_models(app, service)
+    embeddings.add_embeddings(app, service)
     playground.add_playground(app, service)
+    inside.add_inside(app, service)
     _add_operation(app, service)
     if service.settings.ui:
         _add_docs(app, service)

@@ -18,8 +18,8 @@ LARGEST_ID = 1 << 31
 MAX_PROMPTS = 1 << 14  # a server's own limit is far lower, but is only compared once all prompts have been checked
 _NUMBER = re.compile(r"\s*[-+]?[\d.]+\s*")
 
-_STRINGS = {"type": "array", "items": {"type": "string"}, "minItems": 1}
-_IDS = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
+STRINGS_SCHEMA = {"type": "array", "items": {"type": "string"}, "minItems": 1}
+IDS_SCHEMA = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
 
 
 def check_ids(name: str, value: Any) -> list[int]:
@@ -35,7 +35,7 @@ def check_ids(name: str, value: Any) -> list[int]:
     return value
 
 
-def check_prompt(value: Any) -> list[str | list[int]]:
+def check_prompt(value: Any, name: str = "prompt") -> list[str | list[int]]:
     """Return one prompt or several, text or ids, as a list of prompts. Raises ValueError for anything else."""
     if value is None:
         return [""]
@@ -43,21 +43,21 @@ def check_prompt(value: Any) -> list[str | list[int]]:
         return [value]
     if not isinstance(value, list) or not value:
         raise ValueError(
-            "prompt must be a string, a list of strings, a list of token ids, or a list of these, not empty; "
+            f"{name} must be a string, a list of strings, a list of token ids, or a list of these, not empty; "
             f"got {short_repr(value)}"
         )
     if type(value[0]) is int:
-        return [check_ids("prompt", value)]
+        return [check_ids(name, value)]
     if len(value) > MAX_PROMPTS:
-        raise ValueError(f"prompt must have at most {MAX_PROMPTS} prompts, got {len(value)}")
+        raise ValueError(f"{name} must have at most {MAX_PROMPTS} prompts, got {len(value)}")
     kind = type(value[0])
     for place, prompt in enumerate(value):
         if type(prompt) is not kind or kind not in (str, list):
             raise ValueError(
-                f"prompt[{place}] is {short_repr(prompt)}: a list holds strings, or token ids, or lists of token ids"
+                f"{name}[{place}] is {short_repr(prompt)}: a list holds strings, or token ids, or lists of token ids"
             )
         if kind is list:
-            check_ids(f"prompt[{place}]", prompt)
+            check_ids(f"{name}[{place}]", prompt)
     return value
 
 
@@ -109,12 +109,20 @@ def _one_of(*schemas: dict[str, Any]) -> WithJsonSchema:
 PromptField = Annotated[
     Any,
     AfterValidator(check_prompt),
-    _one_of({"type": "string"}, _STRINGS, _IDS, {"type": "array", "items": _IDS, "minItems": 1}, {"type": "null"}),
+    _one_of(
+        {"type": "string"},
+        STRINGS_SCHEMA,
+        IDS_SCHEMA,
+        {"type": "array", "items": IDS_SCHEMA, "minItems": 1},
+        {"type": "null"},
+    ),
 ]
 StopField = Annotated[
     Any,
     AfterValidator(_check_stop),
-    _one_of({"type": "string", "minLength": 1}, {**_STRINGS, "minItems": 0, "maxItems": MAX_STOPS}, {"type": "null"}),
+    _one_of(
+        {"type": "string", "minLength": 1}, {**STRINGS_SCHEMA, "minItems": 0, "maxItems": MAX_STOPS}, {"type": "null"}
+    ),
 ]
 BiasField = Annotated[
     Any,
@@ -125,9 +133,11 @@ BiasField = Annotated[
     ),
 ]
 StopIdsField = Annotated[
-    Any, AfterValidator(_check_stop_ids), _one_of({**_IDS, "minItems": 0, "maxItems": MAX_BIASES}, {"type": "null"})
+    Any,
+    AfterValidator(_check_stop_ids),
+    _one_of({**IDS_SCHEMA, "minItems": 0, "maxItems": MAX_BIASES}, {"type": "null"}),
 ]
-AllowedField = Annotated[Any, AfterValidator(_check_allowed), _one_of(_IDS, {"type": "null"})]
+AllowedField = Annotated[Any, AfterValidator(_check_allowed), _one_of(IDS_SCHEMA, {"type": "null"})]
 IdsField = Annotated[
-    Any, AfterValidator(lambda value: check_ids("tokens", value)), WithJsonSchema({**_IDS, "minItems": 0})
+    Any, AfterValidator(lambda value: check_ids("tokens", value)), WithJsonSchema({**IDS_SCHEMA, "minItems": 0})
 ]

@@ -15,14 +15,10 @@ from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from gpt2lab.generation.plan import or_start
-from gpt2lab.serving.completions import hand_over
-from gpt2lab.serving.errors import ApiError, failed, stopping
-from gpt2lab.serving.guards import RECORD
-from gpt2lab.serving.keys import ACCOUNT
+from gpt2lab.serving.errors import ApiError
 from gpt2lab.serving.page_files import not_modified
 from gpt2lab.serving.protocol import BUSY, REFUSALS, LogitsRequest, Vocabulary
-from gpt2lab.serving.streams import unless_left
-from gpt2lab.serving.worker import Job
+from gpt2lab.serving.reading import read
 
 if TYPE_CHECKING:
     from gpt2lab.serving.models import ServedModel
@@ -67,26 +63,11 @@ def add_playground(app: FastAPI, service: Service) -> None:
         """Return the logits from which a completion of the prompt ``tokens`` draws its first token, before sampling."""
         served = service.models.get(body.model)
         check(body, served)
-        if service.draining:
-            raise stopping()
         tokens = or_start(body.tokens, served.tokenizer)
-        account = request.scope[ACCOUNT]
-        job = Job([None], [partial(served.logits.read, tokens, account)])
-        reserved = account.reserve(len(body.tokens))
-        try:
-            hand_over(served, job, len(body.tokens))
-        except ApiError:
-            reserved.settle(0)
-            raise
-        request.scope[RECORD].update(model=served.name, read=len(body.tokens))
-        try:
-            done = await unless_left(request.receive, _end_of(job))
-        finally:
-            served.worker.cancel(job)
-        if done is None:
-            request.scope[RECORD]["gone"] = True
+        found = await read(request, service, served, [partial(served.logits.read, tokens)], len(body.tokens))
+        if found is None:
             return Response(status_code=499)
-        row = job.found[0].astype("<f4", copy=False)
+        row = found[0].astype("<f4", copy=False)
         return Response(row.tobytes(), headers={FINGERPRINT: served.fingerprint}, media_type="application/octet-stream")
 
 
@@ -111,12 +92,3 @@ def check(body: LogitsRequest, served: ServedModel) -> None:
         raise ApiError(400, message, param="tokens")
     if not body.tokens and served.tokenizer.start is None:
         raise ApiError(400, "tokens must not be empty: this model has no start token", param="tokens")
-
-
-async def _end_of(job: Job) -> bool:
-    try:
-        while await job.take():
-            pass
-    except Exception as error:
-        raise failed(error) from error
-    return True

@@ -35,7 +35,9 @@ def _nearest(unknown: str, fields: Iterable[str]) -> str | None:
     return max(similar, key=alike, default=None)
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """A body of a request: no unknown fields, no other types."""
+
     model_config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
 
     @model_validator(mode="before")
@@ -48,7 +50,7 @@ class _Strict(BaseModel):
         raise UnknownField(unknown[:MAX_FIELD_CHARACTERS], _nearest(unknown.lower(), cls.model_fields))
 
 
-class StreamOptions(_Strict):
+class StreamOptions(Strict):
     """Options of a streamed answer."""
 
     include_usage: bool | None = Field(None, description="Send a last chunk with the token counts.")
@@ -58,7 +60,7 @@ class StreamOptions(_Strict):
     include_obfuscation: bool | None = Field(None, description="Accepted for compatibility; no effect.")
 
 
-class _BeforeSampling(_Strict):
+class _BeforeSampling(Strict):
     model: str | None = Field(None, description="A model that /v1/models lists. Default: the first.")
     prompt: PromptField = Field(
         default_factory=lambda: [""], description="Text or token ids, or a list of either; empty starts a new text."
@@ -140,14 +142,14 @@ class CompletionRequest(_WithSampling):
         return None if seed == -1 else seed
 
 
-class LogitsRequest(_Strict):
+class LogitsRequest(Strict):
     """Body of ``POST /playground/logits``."""
 
     model: str | None = None
     tokens: IdsField = Field(description="The tokens so far; empty at the start of a text.")
 
 
-class TokenizeRequest(_Strict):
+class TokenizeRequest(Strict):
     """Body of ``POST /tokenize``."""
 
     model: str | None = None
@@ -158,18 +160,20 @@ class TokenizeRequest(_Strict):
     return_token_strs: bool | None = Field(None, description="Return the text of each token, too.")
 
 
-class DetokenizeRequest(_Strict):
+class DetokenizeRequest(Strict):
     """Body of ``POST /detokenize``."""
 
     model: str | None = None
     tokens: IdsField
 
 
-class _Told(BaseModel):
+class Told(BaseModel):
+    """A part of an answer."""
+
     model_config = ConfigDict(extra="forbid")
 
 
-class ErrorDetail(_Told):
+class ErrorDetail(Told):
     """The cause of an error."""
 
     message: str
@@ -178,7 +182,7 @@ class ErrorDetail(_Told):
     code: str | None
 
 
-class ErrorBody(_Told):
+class ErrorBody(Told):
     """The body of every error answer."""
 
     error: ErrorDetail
@@ -202,7 +206,7 @@ BUSY: dict[int | str, dict[str, Any]] = {
 """Error answers of routes that give work to a model, for the OpenAPI document."""
 
 
-class Logprobs(_Told):
+class Logprobs(Told):
     """One entry for each token; ``null`` for the first of an echoed prompt, which has no context."""
 
     tokens: list[str]
@@ -211,7 +215,7 @@ class Logprobs(_Told):
     text_offset: list[int] = Field(description="Where each token begins, in characters from the start of the prompt.")
 
 
-class Choice(_Told):
+class Choice(Told):
     """One completion."""
 
     text: str
@@ -222,13 +226,13 @@ class Choice(_Told):
     token_ids: list[int] | None = Field(None, description="With return_token_ids: all that were drawn.")
 
 
-class PromptTokensDetails(_Told):
+class PromptTokensDetails(Told):
     """Details of the prompts' tokens."""
 
     cached_tokens: int = Field(description="How many were not computed, because an earlier text began with them.")
 
 
-class Usage(_Told):
+class Usage(Told):
     """Token counts, over all best_of samples."""
 
     prompt_tokens: int
@@ -237,7 +241,7 @@ class Usage(_Told):
     prompt_tokens_details: PromptTokensDetails
 
 
-class Timings(_Told):
+class Timings(Told):
     """Seconds that a request waited, that prefill took up to the first token, and that the remaining tokens took."""
 
     queued: float
@@ -245,7 +249,7 @@ class Timings(_Told):
     drawing: float
 
 
-class CompletionResponse(_Told):
+class CompletionResponse(Told):
     """The answer to a completion request; choice i of prompt p has the index p·n + i."""
 
     id: str
@@ -260,7 +264,7 @@ class CompletionResponse(_Told):
     warnings: list[str] | None = Field(None, description="Hints at likely mistakes in the request.")
 
 
-class ModelFacts(_Told):
+class ModelFacts(Told):
     """The properties of a model."""
 
     fingerprint: str = Field(
@@ -283,7 +287,7 @@ class ModelFacts(_Told):
     end_of_text: int | None = Field(description="The token that ends a text.")
 
 
-class ModelCard(_Told):
+class ModelCard(Told):
     """A served model."""
 
     id: str
@@ -294,14 +298,14 @@ class ModelCard(_Told):
     gpt2lab: ModelFacts
 
 
-class ModelList(_Told):
+class ModelList(Told):
     """All served models."""
 
     object: str
     data: list[ModelCard]
 
 
-class Tokens(_Told):
+class Tokens(Told):
     """The tokens of a text."""
 
     count: int
@@ -310,20 +314,20 @@ class Tokens(_Told):
     token_strs: list[str] | None = Field(None, description="The text of each; bytes:\\x.. for parts of a character.")
 
 
-class Text(_Told):
+class Text(Told):
     """The text of tokens; invalid UTF-8 becomes U+FFFD."""
 
     prompt: str
 
 
-class Vocabulary(_Told):
+class Vocabulary(Told):
     """All tokens of a model."""
 
     model: str
     tokens: list[str] = Field(description="One for each id; each character, up to U+00FF, is one byte.")
 
 
-class Health(_Told):
+class Health(Told):
     """The server's state: ``ok``, or ``draining`` with status 503."""
 
     status: str

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from gpt2lab.cli.explore import attend, compare, next, score, sweep, tokens
+from gpt2lab.cli.explore import attend, compare, next, patch, score, sweep, tokens
 
 
 @click.group(invoke_without_command=True)
@@ -15,5 +15,5 @@ def command(ctx: click.Context) -> None:
         click.echo(ctx.get_help())
 
 
-for module in (sweep, next, score, compare, tokens, attend):
+for module in (sweep, next, score, compare, tokens, attend, patch):
     command.add_command(module.command, module.__name__.rpartition(".")[2])

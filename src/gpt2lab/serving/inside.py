@@ -1,0 +1,213 @@
+"""The routes that look inside: what happens at a token, and what changes if heads or MLPs are patched or steered.
+
+Keys, limits and the drain apply as for completions. :mod:`~gpt2lab.serving.inside_reader` computes.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+from fastapi import FastAPI, Request
+from pydantic import Field
+from starlette.responses import JSONResponse, Response
+
+from gpt2lab.errors import Gpt2LabError
+from gpt2lab.generation.plan import or_start
+from gpt2lab.inside.patching import Patch, check_patch, patch_edits
+from gpt2lab.inside.steering import difference, hook_point_of, steering_edits
+from gpt2lab.inside.tracing import MOST_TOKENS
+from gpt2lab.serving.errors import ApiError
+from gpt2lab.serving.fields import IdsField
+from gpt2lab.serving.inside_reader import change, look
+from gpt2lab.serving.protocol import BUSY, REFUSALS, Strict, Told
+from gpt2lab.serving.reading import read
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Sequence
+
+    from gpt2lab.serving.models import ServedModel
+    from gpt2lab.serving.service import Service
+    from gpt2lab.serving.worker import Reading
+
+ROUTES = ("/playground/inside", "/playground/patch")
+MAX_PARTS = 4096
+"""The most heads, MLPs or positions that a request names."""
+
+
+class InsideRequest(Strict):
+    """Body of ``POST /playground/inside``."""
+
+    model: str | None = None
+    tokens: IdsField = Field(description="The tokens so far, at most 512; empty at the start of a text.")
+    token: int | None = Field(None, ge=0, description="The token whose logit is explained. Default: the likeliest.")
+    top: int = Field(5, ge=1, le=50, description="Number of tokens in each list.")
+
+
+class Steer(Strict):
+    """A direction from one text to another, added to the residual stream before a layer at every position."""
+
+    layer: int = Field(ge=0)
+    positive: IdsField = Field(description="Token ids, at most 512.")
+    negative: IdsField = Field(description="Token ids, at most 512.")
+    scale: float = Field(1.0, ge=-1000, le=1000, description="Factor of the direction.")
+
+
+class PatchRequest(InsideRequest):
+    """Body of ``POST /playground/patch``."""
+
+    heads: list[list[int]] = Field(
+        default_factory=list, max_length=MAX_PARTS, description="Pairs of a layer and a head, both counted from 0."
+    )
+    mlps: list[int] = Field(default_factory=list, max_length=MAX_PARTS, description="Layers, counted from 0.")
+    method: Literal["zero", "mean", "copy"] | None = Field(
+        None, description="Zero by default; with a source, copy: the activation at the same position of the source."
+    )
+    source: IdsField | None = Field(None, description="The ids of another text, at most 512.")
+    positions: list[int] | None = Field(None, max_length=MAX_PARTS, description="Default: all.")
+    steer: Steer | None = None
+    length: int = Field(0, ge=0, le=64, description="Number of likeliest tokens to write, without and with the change.")
+
+
+class Lens(Told):
+    """The logit lens before one layer, or at the end."""
+
+    probability: float
+    rank: int = Field(description="1 for the likeliest.")
+    top: list[list[float]] = Field(description="Pairs of an id and its probability.")
+
+
+class Parts(Told):
+    """Direct logit attribution."""
+
+    logit: float
+    embedding: float
+    position: float
+    attention: list[float]
+    mlp: list[float]
+    heads: list[list[float]]
+    norm_bias: float
+    rest: float
+
+
+class InsideResponse(Told):
+    """What happens at the last token."""
+
+    model: str
+    token: int
+    lens: list[Lens] = Field(description="Before each layer, and at the end.")
+    attention: list[list[list[float]]] = Field(description="[n_layer][n_head][tokens]: what the last token reads.")
+    contributions: Parts
+    neighbours: list[list[float]] = Field(
+        description="Pairs of an id and the cosine of its embedding with the token's."
+    )
+
+
+class Outcome(Told):
+    """The next token in one of two cases."""
+
+    logit: float | None
+    probability: float
+    top: list[list[float]] = Field(description="Pairs of an id and its probability.")
+    tokens: list[int] = Field(description="The likeliest tokens in a row.")
+
+
+class PatchResponse(Told):
+    """The next token without and with a change."""
+
+    model: str
+    token: int
+    kl: float = Field(description="The divergence, in nats, of the changed distribution from the plain one.")
+    before: Outcome
+    after: Outcome
+
+
+def add_inside(app: FastAPI, service: Service) -> None:
+    """Add the two routes to ``app``."""
+
+    @app.post(ROUTES[0], response_model=InsideResponse, responses={**REFUSALS, **BUSY}, tags=["playground"])
+    async def inside(request: Request, body: InsideRequest) -> Response:
+        """Return the logit lens, attention, contributions and neighbours at the last of ``tokens``."""
+        served = service.models.get(body.model)
+        tokens = _tokens(body, served)
+        reading = partial(look, served, tokens, body.token, body.top)
+        return _answer(served, await read(request, service, served, [reading], len(tokens)))
+
+    @app.post(ROUTES[1], response_model=PatchResponse, responses={**REFUSALS, **BUSY}, tags=["playground"])
+    async def patch(request: Request, body: PatchRequest) -> Response:
+        """Return the next token after ``tokens`` without and with heads or MLPs changed, or a direction added."""
+        served = service.models.get(body.model)
+        tokens, patched = _tokens(body, served), _patch(body, served)
+        steer = body.steer
+        n_more = len(body.source or ()) + (len(steer.positive) + len(steer.negative) if steer else 0)
+        reading = partial(_changed, served, tokens, patched, body)
+        n_tokens = 2 * (len(tokens) + body.length) + n_more
+        return _answer(served, await read(request, service, served, [reading], n_tokens))
+
+
+def _changed(
+    served: ServedModel, tokens: Sequence[int], patch: Patch | None, body: PatchRequest, client: Hashable
+) -> Reading:
+    engine, steer = served.model.engine, body.steer
+    edits = patch_edits(engine, patch) if patch else []
+    if steer:
+        yield
+        vector = difference(engine, steer.positive, steer.negative, steer.layer) * steer.scale
+        edits += steering_edits({steer.layer: vector}, engine.config)
+    yield
+    return (yield from change(served, tokens, edits, body.token, body.top, body.length))
+
+
+def _answer(served: ServedModel, found: Sequence[Any] | None) -> Response:
+    return Response(status_code=499) if found is None else JSONResponse({"model": served.name, **found[0]})
+
+
+def _tokens(body: InsideRequest, served: ServedModel) -> tuple[int, ...]:
+    """Return the ids to read. Raises :class:`ApiError` for ids that the model cannot read."""
+    _check_ids("tokens", body.tokens, served)
+    known = served.tokenizer.n_vocab
+    if body.token is not None and body.token >= known:
+        raise ApiError(400, f"token: there is no token {body.token}; ids go up to {known - 1}", param="token")
+    if not body.tokens and served.tokenizer.start is None:
+        raise ApiError(400, "tokens must not be empty: this model has no start token", param="tokens")
+    return or_start(body.tokens, served.tokenizer)
+
+
+def _patch(body: PatchRequest, served: ServedModel) -> Patch | None:
+    """Return the patch that ``body`` asks for, if any. Raises :class:`ApiError` for one that does not fit."""
+    config, steer = served.model.config, body.steer
+    for name, ids in {
+        "source": body.source,
+        **({"steer": [*steer.positive, *steer.negative]} if steer else {}),
+    }.items():
+        _check_ids(name, ids or (), served)
+    if any(len(pair) != 2 for pair in body.heads):
+        raise ApiError(400, "heads must be pairs of a layer and a head", param="heads")
+    if steer and not (steer.positive and steer.negative):
+        raise ApiError(400, "steer: positive and negative must not be empty", param="steer")
+    try:
+        if steer:
+            hook_point_of(steer.layer, config)
+            if not body.heads and not body.mlps:
+                return None
+        patch = Patch(
+            tuple((layer, head) for layer, head in body.heads),
+            tuple(body.mlps),
+            body.method or ("copy" if body.source else "zero"),
+            tuple(body.source or ()),
+            None if body.positions is None else tuple(body.positions),
+        )
+        check_patch(patch, config)
+    except Gpt2LabError as error:
+        raise ApiError(400, str(error)) from None
+    return patch
+
+
+def _check_ids(name: str, ids: Sequence[int], served: ServedModel) -> None:
+    most = min(MOST_TOKENS, served.model.config.n_ctx)
+    if len(ids) > (2 * most if name == "steer" else most):
+        message = f"This model's maximum context length is {most} tokens here: {name} has {len(ids)}"
+        raise ApiError(400, message, param=name, code="context_length_exceeded")
+    n_vocab = served.model.config.n_vocab
+    if unknown := [id for id in ids if id >= n_vocab]:
+        raise ApiError(400, f"{name}: there is no token {unknown[0]}; ids go up to {n_vocab - 1}", param=name)
