@@ -26,12 +26,18 @@ def write(page: Any) -> None:
     page.locator("#tokens .given, #tokens .next").first.wait_for()
     page.click("#run")
     ended(page)
+    page.locator("#teach").wait_for(state="hidden")  # the example at the beginning is gone
 
 
 def ended(page: Any) -> None:
     """Wait until nothing is being drawn."""
     page.locator("#status", has_text=re.compile("^(Done|Stopped|The same)")).wait_for()
-    page.locator("#stop:disabled").wait_for()
+    page.locator("#stop[aria-disabled=true]").wait_for()
+
+
+def change(page: Any, **settings: Any) -> None:
+    """Change some settings, as another part of the page does."""
+    page.evaluate("(s) => import('/page/settings.js').then((m) => m.settings.set(s))", settings)
 
 
 def text(page: Any) -> str:

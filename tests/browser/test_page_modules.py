@@ -59,7 +59,7 @@ def test_equal_questions_for_logits_are_asked_once(page):
     requests = []
     page.on("request", lambda request: requests.append(request.url))
     script = """async () => {
-        const { logits } = await import('/page/api.js');
+        const { logits } = await import('/page/logits.js');
         const leaving = new AbortController();
         const left = logits('tales', [1, 2], { signal: leaving.signal }).catch((problem) => problem.name);
         const both = Promise.all([logits('tales', [1, 2]), logits('tales', [1, 2])]);

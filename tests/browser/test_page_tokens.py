@@ -77,10 +77,10 @@ def test_back_and_forward_go_between_texts(page):
     branch(page, 2, 0)
     second = text(page)
     page.click("#back")
-    page.locator("#forth:enabled").wait_for()
+    page.locator("#forth[aria-disabled=false]").wait_for()
     assert text(page) == first != second
     page.click("#forth")
-    page.locator("#forth:disabled").wait_for()
+    page.locator("#forth[aria-disabled=true]").wait_for()
     assert text(page) == second
 
 
@@ -88,7 +88,7 @@ def test_the_same_choice_again_opens_the_branch_that_is_there(page):
     write(visit(page))
     branch(page, 2, 0)
     page.click("#back")
-    page.locator("#forth:enabled").wait_for()
+    page.locator("#forth[aria-disabled=false]").wait_for()
     page.locator("#tokens .drawn").nth(2).click()
     alternatives(page)
     page.locator(".alternative:not(.own)").nth(0).click()

@@ -18,10 +18,11 @@ LOGITS = [3.0, 2.5, 2.0, 1.5, 1.0, 0.5, 0.0, -0.5, -1.0, -1.5, -2.0, -20.0]
 PARAMS = {"temperature": 1.3, "top_k": 8, "top_p": 0.9, "min_p": 0.1, "repetition_penalty": 1.5}
 HISTORY = [0, 3, 3]
 
-SHOW = """(m, place) => {
+SHOW = """async (m, { logits, history, ...place }) => {
+  const { stages } = await import("/page/sampling.js");
   const host = document.createElement("div");
   document.body.append(host);
-  new m.StageTable(host).show(place);
+  new m.StageTable(host).show({ ...place, stages: stages(logits, place.params, history) });
   const text = (row, cell) => [...row.querySelectorAll(cell)].map((each) => each.firstChild?.textContent ?? "");
   return {
     heads: text(host.querySelector("thead"), "th"),
@@ -29,6 +30,7 @@ SHOW = """(m, place) => {
     feet: [...host.querySelectorAll("tfoot tr")].map((row) => text(row, "td")),
     drawn: host.querySelector("tr.is-drawn")?.dataset.id,
     draw: host.querySelector(".draw").textContent,
+    formula: [...host.querySelectorAll(".formula li")].map((each) => each.textContent),
     parts: host.querySelectorAll(".draw-line .part").length,
   };
 }"""
@@ -51,9 +53,10 @@ def show(evaluate: Any) -> Any:
 def test_each_stage_has_a_column_with_its_probabilities(show):
     found = show()
     expected = stages(LOGITS, SamplingParams(**PARAMS), HISTORY)
-    assert found["heads"] == ["model", "penalties", "temperature", "top-k", "top-p", "min-p"]
+    assert found["heads"] == ["logit", "model", "penalties", "temperature", "top-k", "top-p", "min-p"]
     for id in range(4):
-        cells = found["rows"][str(id)]
+        logit, *cells = found["rows"][str(id)]
+        assert logit == f"{LOGITS[id]:.2f}"
         for cell, stage in zip(cells, expected, strict=True):
             if stage.probabilities[id] > 0.01:
                 assert cell == percent(stage.probabilities[id])
@@ -64,12 +67,12 @@ def test_a_token_is_marked_where_it_is_cut(show):
     expected = stages(LOGITS, SamplingParams(**PARAMS), HISTORY)
     for id, row in cells.items():
         gone = [stage.probabilities[int(id)] == 0 for stage in expected]
-        assert [cell in ("✕ cut", "–") for cell in row] == gone
+        assert [cell in ("✕ cut", "–") for cell in row[1:]] == gone
         assert row.count("✕ cut") == any(gone)
 
 
 def test_below_stand_the_rest_what_is_left_what_was_cut_and_the_entropy(show):
-    _, left, cut, open_ = show()["feet"]
+    _, left, cut, open_ = (cells[1:] for cells in show()["feet"])
     expected = stages(LOGITS, SamplingParams(**PARAMS), HISTORY)
     assert left == [f"{(stage.probabilities > 0).sum()} tokens" for stage in expected]
     top_k = expected[2].probabilities[expected[3].probabilities == 0]
@@ -77,10 +80,27 @@ def test_below_stand_the_rest_what_is_left_what_was_cut_and_the_entropy(show):
     assert open_ == [f"{float(entropy(stage.probabilities)):.2f} nats" for stage in expected]
 
 
-def test_a_stage_that_is_off_has_an_empty_column(show):
-    found = show(params={"temperature": 2})
-    assert found["rows"]["0"][1] == "·" and found["rows"]["0"][2] != "·"
-    assert [cell == "·" for cell in found["feet"][1]] == [False, True, False, True, True, True]
+def test_only_the_stages_that_are_on_have_columns(show):
+    assert show(params={"temperature": 2})["heads"] == ["logit", "model", "temperature"]
+    assert show(params={})["heads"] == ["logit", "model"]
+
+
+@pytest.mark.parametrize("params", [{"temperature": 0}, {"top_k": 1}, {"top_k": 2}, {"top_p": 0.1}])
+def test_tokens_without_any_probability_are_never_ranked(show, params):
+    unlikely = [-1e4, -1e4, *LOGITS[2:], 9.0, 8.0]
+    found = show(logits=unlikely, params=params, vocabulary=[f" w{id}" for id in range(14)])
+    assert not {"0", "1"} & found["rows"].keys()
+
+
+def test_the_formula_has_the_numbers_of_this_place(show):
+    found = show(params={"temperature": 2, "top_k": 3}, chosen=1)
+    weights = [2.718281828459045 ** ((logit - 3) / 2) for logit in LOGITS]
+    first, power, share, cut = found["formula"]
+    assert first == "logit 2.50, the largest is 3.00: the distance is −0.50"
+    assert power == f"e−0.50 ÷ 2 = {weights[1]:.3g}"
+    assert share.startswith(f"{weights[1]:.3g} ÷ {sum(weights):.3g},")
+    assert share.endswith(percent(weights[1] / sum(weights)))
+    assert cut.endswith(f"which top-k left, = {percent(weights[1] / sum(weights[:3]))}")
 
 
 @pytest.mark.parametrize("u", [0.0, 0.3, 0.77, 0.999999])
@@ -139,7 +159,7 @@ def test_a_slider_redraws_the_table_and_asks_nothing_of_the_server(page, write, 
     write(page, prompt="The king", seed=5, max_tokens=8)
     page.locator("#tokens .t.drawn").nth(3).click()
     expect(page.locator("#stage-table .draw b")).to_have_text(f"{uniform(5, 0, 5):.6f}")
-    assert "off" in page.get_attribute("#stage-table th[data-stage=top_k]", "class")
+    assert page.locator("#stage-table th[data-stage=top_k]").count() == 0
     asked = []
     page.on("request", lambda request: asked.append(request.url))
     for name, stage in (("temperature", "temperature"), ("top_k", "top_k"), ("top_p", "top_p"), ("min_p", "min_p")):
@@ -148,7 +168,7 @@ def test_a_slider_redraws_the_table_and_asks_nothing_of_the_server(page, write, 
         for _ in range(3):
             page.keyboard.press("PageUp" if name in ("temperature", "min_p") else "PageDown")
         expect(page.locator("#stage-table table")).not_to_have_text(before)
-        expect(page.locator(f"#stage-table th[data-stage={stage}]")).to_have_class("")  # perhaps a redraw later
+        expect(page.locator(f"#stage-table th[data-stage={stage}]")).to_be_attached()  # perhaps a redraw later
     page.wait_for_timeout(200)
     assert asked == []
 

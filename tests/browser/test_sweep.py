@@ -78,6 +78,25 @@ def test_a_sweep_can_be_stopped(opened, expect):
     expect(opened.locator("#sweep button[type=submit]")).to_be_enabled()
 
 
+def test_a_sweep_waits_for_a_busy_server(opened, expect, complaints):
+    complaints.forgive("status of 429")
+    opened.evaluate("import('/page/settings.js').then((m) => m.settings.set({max_tokens: 4, n: 1}))")
+    refused = []
+
+    def busy(route):
+        if len(refused) >= 5:
+            return route.continue_()
+        refused.append(route)
+        body = {"error": {"message": "too many", "type": "rate_limit_error", "param": None, "code": "queue_full"}}
+        return route.fulfill(status=429, headers={"Retry-After": "0.2"}, json=body)
+
+    opened.route("**/v1/completions", busy)
+    sweep(opened, "0 0.5 1 2")
+    expect(opened.locator("#sweep [role=status]")).to_have_text("Done: 4 temperatures, seed 11.")
+    for column in opened.locator("#sweep .sweep-column").all():
+        assert column.locator(".sample .t").count() == 4
+
+
 def test_what_is_no_list_of_temperatures_is_said(opened, expect):
     status = opened.locator("#sweep [role=status]")
     for temperatures in ("", "warm", "1 -1", " ".join(map(str, range(17)))):

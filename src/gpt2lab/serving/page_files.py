@@ -1,15 +1,20 @@
 """The playground's files: the folder ``page`` next to this module, and a module made from the sampling declaration.
 
-Files are read again for each request, so a developer of the page only has to reload it. ETags let browsers ask whether
-a file has changed.
+Files are read again for each request, so a developer of the page only has to reload it. Pages name their files with a
+digest of the content: a browser keeps these and asks for a file again only after it has changed. An import map does the
+same for modules that import each other. Everything is sent compressed.
 """
 
 from __future__ import annotations
 
+import base64
+import gzip
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -65,13 +70,54 @@ def add_page_files(app: FastAPI) -> None:
 def file_response(request: Request, name: str) -> Response:
     """Return the page's file ``name``. Raises HTTPException 404 if it does not exist, or its type is not served."""
     kind = MEDIA_TYPES.get(Path(name).suffix)
-    if kind is None or name not in {STAGES_MODULE, *(path.name for path in FOLDER.iterdir())}:  # never outside it
+    if kind is None or name not in _names():  # never outside it
         raise HTTPException(404)
-    content = stages_module().encode() if name == STAGES_MODULE else (FOLDER / name).read_bytes()
-    headers = {**HEADERS, "ETag": f'"{hashlib.sha256(content).hexdigest()[:32]}"', "Cache-Control": "no-cache"}
+    content, policy = _content(name), HEADERS["Content-Security-Policy"]
+    if name.endswith(".html"):
+        content, import_map = _with_digests(content.decode())
+        policy = policy.replace("script-src 'self'", f"script-src 'self' 'sha256-{import_map}'")
+    fixed = request.query_params.get("v") == digest(content)
+    caching = "public, max-age=31536000, immutable" if fixed else "no-cache"
+    headers = {**HEADERS, "Content-Security-Policy": policy, "ETag": f'"{digest(content)}"', "Cache-Control": caching}
     if not_modified(request, headers["ETag"]):
         return Response(status_code=304, headers=headers)
+    return compressed(request, content, headers, kind)
+
+
+def compressed(request: Request, content: bytes, headers: Mapping[str, str], kind: str) -> Response:
+    """Return ``content``, compressed if the client accepts that."""
+    headers = {**headers, "Vary": "Accept-Encoding"}
+    if "gzip" in request.headers.get("accept-encoding", ""):
+        content, headers["Content-Encoding"] = _zipped(content), "gzip"
     return Response(content, headers=headers, media_type=kind)
+
+
+def digest(content: bytes) -> str:
+    """Return a digest of a file's content, for its address and its ETag."""
+    return hashlib.sha256(content).hexdigest()[:32]
+
+
+@lru_cache(maxsize=128)
+def _zipped(content: bytes) -> bytes:
+    return gzip.compress(content, mtime=0)
+
+
+def _names() -> set[str]:
+    return {STAGES_MODULE, *(path.name for path in FOLDER.iterdir())}
+
+
+def _content(name: str) -> bytes:
+    return stages_module().encode() if name == STAGES_MODULE else (FOLDER / name).read_bytes()
+
+
+def _with_digests(page: str) -> tuple[bytes, str]:
+    """Return a page whose files have digests in their addresses, and the hash of its import map for its policy."""
+    addresses = {name: f"page/{name}?v={digest(_content(name))}" for name in _names() if not name.endswith(".html")}
+    modules = {f"./page/{name}": f"./{address}" for name, address in addresses.items() if name.endswith(".js")}
+    text = json.dumps({"imports": dict(sorted(modules.items()))})
+    page = re.sub(r'(?<=")page/([\w.]+)(?=")', lambda found: addresses.get(found[1], found[0]), page)
+    page = page.replace("</title>\n", f'</title>\n<script type="importmap">{text}</script>\n', 1)
+    return page.encode(), base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
 def stages_module() -> str:

@@ -10,17 +10,20 @@ import json
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from fastapi import FastAPI, Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
 
 from gpt2lab.generation.plan import or_start
 from gpt2lab.serving.errors import ApiError
-from gpt2lab.serving.page_files import not_modified
+from gpt2lab.serving.page_files import compressed, not_modified
 from gpt2lab.serving.protocol import BUSY, REFUSALS, LogitsRequest, Vocabulary
 from gpt2lab.serving.reading import read
 
 if TYPE_CHECKING:
+    import numpy.typing as npt
+
     from gpt2lab.serving.models import ServedModel
     from gpt2lab.serving.service import Service
 
@@ -31,7 +34,9 @@ FINGERPRINT = "X-Gpt2lab-Fingerprint"
 _NOT_MODIFIED: dict[int | str, dict[str, Any]] = {304: {"description": "The client already has this version."}}
 _LOGITS: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "Little-endian float32 logits, one for each id of the vocabulary.",
+        "description": "Little-endian float32 logits, one for each id of the vocabulary. With `top`: the N ids with "
+        "the highest logits as little-endian uint32, their logits as float32, and one more logit: if all other ids had "
+        "it, they would have the right probability together.",
         "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
         "headers": {FINGERPRINT: {"schema": {"type": "string"}, "description": "The fingerprint on the model's card."}},
     }
@@ -56,7 +61,7 @@ def add_playground(app: FastAPI, service: Service) -> None:
         }
         if not_modified(request, tag):
             return Response(status_code=304, headers=headers)
-        return Response(body, headers=headers, media_type="application/json")
+        return compressed(request, body, headers, "application/json")
 
     @app.post(ROUTES[1], response_class=Response, responses={**_LOGITS, **REFUSALS, **BUSY}, tags=["playground"])
     async def logits(request: Request, body: LogitsRequest) -> Response:
@@ -68,7 +73,17 @@ def add_playground(app: FastAPI, service: Service) -> None:
         if found is None:
             return Response(status_code=499)
         row = found[0].astype("<f4", copy=False)
-        return Response(row.tobytes(), headers={FINGERPRINT: served.fingerprint}, media_type="application/octet-stream")
+        content = row.tobytes() if body.top is None else await run_in_threadpool(highest, row, body.top)
+        return Response(content, headers={FINGERPRINT: served.fingerprint}, media_type="application/octet-stream")
+
+
+def highest(row: npt.NDArray[np.float32], n: int) -> bytes:
+    """Return the ``n`` highest logits of ``row`` [n_vocab]: their ids, the logits, and one logit for all others."""
+    order = np.argsort(-row, kind="stable")[:n]  # among equal logits, the lower id first
+    others = np.delete(row, order).astype(np.float64)
+    most = others.max(initial=-np.inf)
+    shared = most if np.isinf(most) else most + np.log(np.exp(others - most).mean())
+    return order.astype("<u4").tobytes() + np.append(row[order], shared).astype("<f4").tobytes()
 
 
 def vocabulary_of(served: ServedModel) -> tuple[bytes, str]:

@@ -147,6 +147,7 @@ class LogitsRequest(Strict):
 
     model: str | None = None
     tokens: IdsField = Field(description="The tokens so far; empty at the start of a text.")
+    top: int | None = Field(None, ge=1, le=2**31 - 1, description="Return only the N highest logits, with their ids.")
 
 
 class TokenizeRequest(Strict):

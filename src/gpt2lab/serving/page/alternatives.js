@@ -4,7 +4,7 @@
  */
 
 import { around, element } from "./elements.js";
-import { cutBy, likeliest } from "./sampling.js";
+import { cutBy, possible } from "./sampling.js";
 import { STAGES } from "./stages.js";
 import { probabilityText } from "./token_spans.js";
 import { tokenLabel, tokenName } from "./vocabulary.js";
@@ -20,6 +20,7 @@ const CUTS = { model: "never", ...STAGES };
  * @property {{id: number, logprob: number|null, kind: string}|null} token  the token there; null after the end
  * @property {[number, number][]|null} top  the likeliest ids and their log-probabilities, if already known
  * @property {import("./sampling.js").Stage[]|null} stages  of this place, once its logits are known
+ * @property {Set<number>|null} known  the ids whose numbers are exact; null: all
  * @property {number|null} u  the random number of the draw
  * @property {string} note  a sentence about the settings
  *
@@ -44,7 +45,7 @@ export class Alternatives {
     element("span", {}, "with settings"),
   );
   #list = element("ol.alternatives", { "aria-label": "Likeliest tokens here" });
-  #note = element("p.hint");
+  #note = element("p.hint.inspector-note", { role: "status" });
 
   /**
    * @param {HTMLElement} host
@@ -64,13 +65,17 @@ export class Alternatives {
     const rows = rowsOf(view);
     this.#showTitle(view, rows);
     this.#note.textContent = view.note;
-    this.#note.hidden = !view.note;
     const focused = this.#buttons().find((button) => button === document.activeElement)?.dataset.id;
     while (this.#list.children.length < rows.length) this.#list.append(newRow());
     while (this.#list.children.length > rows.length) this.#list.lastElementChild?.remove();
     const buttons = this.#buttons();
     rows.forEach((row, place) => fillButton(buttons[place], row, view));
     this.#lead(buttons.find((button) => button.dataset.id === focused) ?? buttons[0]);
+  }
+
+  /** Report a delay. @param {string} text */
+  wait(text) {
+    this.#note.textContent = text;
   }
 
   /** Move the keyboard focus to the list. */
@@ -135,10 +140,10 @@ export class Alternatives {
  * Return the rows of the list: the likeliest tokens, and the token at the place if it is not among them.
  * @param {View} view @returns {Row[]}
  */
-function rowsOf({ top, stages, token }) {
+function rowsOf({ top, stages, known: exact, token }) {
   const model = stages?.[0].probabilities;
   const last = stages?.[stages.length - 1].probabilities;
-  const ids = model ? likeliest(model, SHOWN) : (top ?? []).slice(0, SHOWN).map(([id]) => id);
+  const ids = model ? possible(model, SHOWN) : (top ?? []).slice(0, SHOWN).map(([id]) => id);
   const known = new Map(top ?? []);
   /** @type {(id: number, rank: number | null, logprob?: number | null) => Row} */
   const rowOf = (id, rank, logprob = null) => {
@@ -146,8 +151,15 @@ function rowsOf({ top, stages, token }) {
     return { id, rank, probability, left: last?.[id] ?? null, cut: stages ? cutBy(stages, id) : null };
   };
   const rows = ids.map((id, place) => rowOf(id, place + 1, known.get(id)));
-  if (token && !ids.includes(token.id)) rows.push(rowOf(token.id, model ? rankOf(model, token.id) : null, token.logprob));
+  if (token && !ids.includes(token.id)) rows.push(ownRow());
   return rows;
+
+  /** Return the row of the token at the place, with its model's probability as it was drawn if that is all that is known. */
+  function ownRow() {
+    const { id, logprob } = /** @type {NonNullable<typeof token>} */ (token);
+    if (!exact || exact.has(id)) return rowOf(id, model ? rankOf(model, id) : null, logprob);
+    return { id, rank: null, probability: logprob === null ? null : Math.exp(logprob), left: null, cut: null };
+  }
 }
 
 /** @param {ArrayLike<number>} values @param {number} id */

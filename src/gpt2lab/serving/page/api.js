@@ -1,5 +1,5 @@
 /**
- * The page's requests to its server: models, vocabularies, logits, token ids, and completions as they are drawn.
+ * The page's requests to its server: models, vocabularies, token ids, and completions as they are drawn.
  *
  * Addresses are relative to the page, so that it works behind a proxy's prefix. Every failure is an {@link ApiError}
  * with a message for the user. This module knows nothing of the document.
@@ -8,7 +8,6 @@
 import { serverEvents } from "./event_stream.js";
 
 const KEY = "gpt2lab.key"; // in sessionStorage: the key goes when the tab closes
-const LOGITS_KEPT = 64; // 200 kB each with GPT-2's vocabulary
 const TOP = 20; // the server's maximum
 
 /** A request that the server refused, or that failed before an answer. */
@@ -96,80 +95,6 @@ export function vocabulary(model) {
   found.catch(() => vocabularies.delete(model));
   vocabularies.set(model, found);
   return found;
-}
-
-// ---- logits ----------------------------------------------------------------------------------------------------
-
-/** @typedef {{promise: Promise<Float32Array>, controller: AbortController, waiting: number}} Question */
-
-/** @type {Map<string, Float32Array>} */
-const answered = new Map(); // the least recently used first
-/** @type {Map<string, Question>} */
-const asked = new Map();
-
-/**
- * Return the logits of the token after `ids`, `[n_vocab]`. They equal, to the last bit, those from which a completion draws
- * the next token. Equal requests at the same time are sent once; the request is aborted when no caller waits for it any more.
- * @param {string} model @param {number[]} ids @param {Stop} [options]
- * @returns {Promise<Float32Array>}
- */
-export async function logits(model, ids, { signal } = {}) {
-  const key = `${model}\n${ids}`;
-  const known = answered.get(key);
-  if (known) {
-    answered.delete(key);
-    answered.set(key, known);
-    return known;
-  }
-  signal?.throwIfAborted();
-  const question = asked.get(key) ?? ask(key, { model, tokens: ids });
-  question.waiting += 1;
-  const leave = () => {
-    question.waiting -= 1;
-    if (!question.waiting) {
-      asked.delete(key);
-      question.controller.abort();
-    }
-  };
-  signal?.addEventListener("abort", leave, { once: true });
-  try {
-    return await unlessAborted(question.promise, signal);
-  } finally {
-    signal?.removeEventListener("abort", leave);
-  }
-}
-
-/** @param {string} key @param {object} body */
-function ask(key, body) {
-  const controller = new AbortController();
-  const promise = fetchLogits(body, controller.signal)
-    .then((values) => {
-      answered.set(key, values);
-      for (const oldest of answered.keys()) if (answered.size > LOGITS_KEPT) answered.delete(oldest);
-      return values;
-    })
-    .finally(() => {
-      if (asked.get(key) === question) asked.delete(key);
-    });
-  promise.catch(() => {}); // the waiting callers get the error
-  const question = { controller, promise, waiting: 0 };
-  asked.set(key, question);
-  return question;
-}
-
-/** @param {object} body @param {AbortSignal} signal */
-async function fetchLogits(body, signal) {
-  const answer = await post("playground/logits", body, signal);
-  return new Float32Array(await answer.arrayBuffer()); // little-endian, like every machine with a browser
-}
-
-/** @template T @param {Promise<T>} promise @param {AbortSignal} [signal] @returns {Promise<T>} */
-function unlessAborted(promise, signal) {
-  if (!signal) return promise;
-  return new Promise((resolve, reject) => {
-    signal.addEventListener("abort", () => reject(signal.reason), { once: true });
-    promise.then(resolve, reject);
-  });
 }
 
 // ---- completions -----------------------------------------------------------------------------------------------
@@ -261,14 +186,17 @@ export async function* events(answer, { signal, heard } = {}) {
   }
 }
 
-/** @param {string} address @param {object} [body] @param {AbortSignal} [signal] @returns {Promise<any>} */
+/** @param {string} address @param {Record<string, unknown>} [body] @param {AbortSignal} [signal] @returns {Promise<any>} */
 async function json(address, body, signal) {
   const answer = body ? await post(address, body, signal) : await request(address, { signal });
   return await answer.json();
 }
 
-/** @param {string} address @param {{seed?: number | string | null}} body @param {AbortSignal} [signal] */
-function post(address, body, signal) {
+/**
+ * Send `body` as JSON.
+ * @param {string} address @param {{seed?: number | string | null} & Record<string, unknown>} body @param {AbortSignal} [signal]
+ */
+export function post(address, body, signal) {
   const { seed, ...rest } = body;
   const digits = seed === undefined || seed === null ? "" : `"seed":${BigInt(seed)},`; // JSON's numbers have no limit, a double has
   return request(address, {

@@ -19,6 +19,7 @@
  * @property {string} fingerprint
  * @property {number} contract
  * @property {number} contextSize
+ * @property {number} vocabularySize
  * @property {number|null} endOfText  the id before a text without a prompt
  *
  * @typedef {object} Plan
@@ -164,6 +165,8 @@ export class BranchTree {
    * @param {Plan} plan
    */
   constructor(prompt, promptIds, origin, plan) {
+    this.id = newId();
+    this.madeAt = Date.now();
     this.prompt = prompt;
     this.promptIds = promptIds;
     this.origin = origin;
@@ -195,10 +198,14 @@ export class BranchTree {
     });
   }
 
-  /** Remove `run`, which is a branch, and its branches. @param {Run} run */
+  /** Remove `run`, which is a branch, and its branches; return a function that puts them back. @param {Run} run */
   remove(run) {
     const branches = run.parent?.branches ?? [];
-    branches.splice(branches.indexOf(run), 1);
+    const at = branches.indexOf(run);
+    branches.splice(at, 1);
+    return () => {
+      branches.splice(at, 0, run);
+    };
   }
 
   /** Return all runs, each after its parent. @returns {Run[]} */
@@ -207,4 +214,9 @@ export class BranchTree {
     const collect = (run) => [run, ...run.branches.flatMap(collect)];
     return collect(this.root);
   }
+}
+
+/** Return an id that no other text has, in any tab. */
+function newId() {
+  return Array.from(crypto.getRandomValues(new Uint32Array(3)), (word) => word.toString(36)).join("-");
 }

@@ -4,8 +4,10 @@
  */
 
 import { bar, element, newId } from "./elements.js";
+import { logits } from "./logits.js";
+import { busyText, withPatience } from "./patience.js";
 import { runForm } from "./run_form.js";
-import { likeliest, stages } from "./sampling.js";
+import { possible, stages } from "./sampling.js";
 import { newSeed, samplingParams } from "./settings.js";
 import { probabilityText, tokenNodes } from "./token_spans.js";
 import { Decoder, tokenLabel } from "./vocabulary.js";
@@ -56,7 +58,7 @@ export function mountCompare(host, { settings, api, models }) {
       const now = settings.get();
       return hindrance ? null : { cards: [first, second], now, seed: now.seed ?? newSeed() };
     },
-    work: (plan, { signal }) => compare(result, plan, api, signal),
+    work: (plan, parts) => compare(result, plan, { api, ...parts }),
     done: ({ seed }) => `Done: seed ${seed}.`,
   });
   host.classList.add("compare");
@@ -81,8 +83,13 @@ function hindranceOf(one, other) {
 
 // ---- the comparison -------------------------------------------------------------------------------------------------
 
-/** @param {HTMLElement} host @param {Plan} plan @param {Api} api @param {AbortSignal} signal */
-async function compare(host, { cards, now, seed }, api, signal) {
+/**
+ * @param {HTMLElement} host
+ * @param {Plan} plan
+ * @param {{api: Api, say: (text: string) => void, signal: AbortSignal}} parts
+ */
+async function compare(host, { cards, now, seed }, { api, say, signal }) {
+  const busy = (/** @type {number} */ seconds) => say(busyText(seconds));
   const vocabulary = await api.vocabulary(cards[0].id);
   const prompt = await api.tokenize(cards[0].id, now.prompt, { signal });
   const columns = cards.map((card, at) => new Column(card, cards[1 - at], vocabulary));
@@ -95,28 +102,30 @@ async function compare(host, { cards, now, seed }, api, signal) {
       if (index !== null) column.add(tokens);
     column.end();
   };
+  const patient = (/** @type {Column} */ column) =>
+    withPatience(() => write(column), { signal, busy, begun: () => column.ids.length > 0 });
   try {
-    await Promise.all(columns.map(write));
-    await Promise.all(columns.map((column) => column.judge(prompt, api, signal)));
+    await Promise.all(columns.map(patient));
+    await Promise.all(columns.map((column) => withPatience(() => column.judge(prompt, api, signal), { signal, busy })));
   } finally {
     columns.forEach((column) => column.settle());
   }
-  host.append(await parting(cards, columns, { prompt, vocabulary, api, signal }));
+  host.append(await parting(cards, columns, { prompt, vocabulary, signal }));
 }
 
 /**
  * Show where the texts diverge, and both models' distributions at that place.
  * @param {ModelCard[]} cards @param {Column[]} columns
- * @param {{prompt: number[], vocabulary: string[], api: Api, signal: AbortSignal}} parts
+ * @param {{prompt: number[], vocabulary: string[], signal: AbortSignal}} parts
  */
-async function parting(cards, columns, { prompt, vocabulary, api, signal }) {
+async function parting(cards, columns, { prompt, vocabulary, signal }) {
   const [one, other] = columns.map(({ ids }) => ids);
   const at = one.findIndex((id, place) => id !== other[place]);
   if (at < 0) return element("p", {}, `Both drew the same ${one.length} tokens.`);
   const ask = (/** @type {ModelCard} */ card) =>
-    api.logits(card.id, [...orStart(prompt, card), ...one.slice(0, at)], { signal });
+    logits(card.id, [...orStart(prompt, card), ...one.slice(0, at)], { signal });
   const rows = await Promise.all(cards.map(ask));
-  const [p, q] = rows.map((logits) => stages(logits)[0].probabilities);
+  const [p, q] = rows.map((row) => stages(row)[0].probabilities);
   const title = at === 0 ? "They diverge at the first token" : `They diverge after ${at} ${at === 1 ? "token" : "tokens"}`;
   const [there, back] = [divergence(p, q), divergence(q, p)].map((nats) => nats.toFixed(2));
   const said = `Kullback–Leibler divergence of the distributions there: ${there} nats one way, ${back} the other.`;
@@ -136,7 +145,7 @@ async function parting(cards, columns, { prompt, vocabulary, api, signal }) {
  */
 function partingTable(cards, columns, { p, q, at, vocabulary }) {
   const drawn = columns.map(({ ids }) => ids[at]).filter((id) => id !== undefined);
-  const ids = [...new Set([...likeliest(p, SHOWN), ...likeliest(q, SHOWN), ...drawn])];
+  const ids = [...new Set([...possible(p, SHOWN), ...possible(q, SHOWN), ...drawn])];
   ids.sort((a, b) => Math.max(p[b], q[b]) - Math.max(p[a], q[a]));
   const longest = Math.max(p[ids[0]], q[ids[0]]);
   const cell = (/** @type {number} */ share) => element("td", {}, probabilityText(share), bar(share / longest));

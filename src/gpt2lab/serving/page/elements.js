@@ -78,3 +78,27 @@ export function newId(prefix) {
   ids += 1;
   return `${prefix}-${ids}`;
 }
+
+/**
+ * Enable or disable a button. A disabled one keeps the focus, and {@link ignoreDisabled} ignores clicks on it: a `disabled`
+ * button would drop the focus to the top of the page.
+ * @param {HTMLElement} button @param {boolean} on
+ */
+export function setEnabled(button, on) {
+  button.setAttribute("aria-disabled", String(!on));
+}
+
+/** Return whether a button is enabled. @param {HTMLElement} button */
+export function isEnabled(button) {
+  return button.getAttribute("aria-disabled") !== "true";
+}
+
+/** Let no click on the page reach a button that {@link setEnabled} has disabled. */
+export function ignoreDisabled() {
+  const ignore = (/** @type {Event} */ event) => {
+    if (!around(event, "button[aria-disabled=true]")) return;
+    event.preventDefault();
+    event.stopImmediatePropagation();
+  };
+  document.addEventListener("click", ignore, true);
+}

@@ -9,11 +9,17 @@ import { element } from "./elements.js";
 export class Messages {
   #status;
   #box;
+  #home;
 
-  /** @param {HTMLElement} status has the role status @param {HTMLElement} box has the role alert */
-  constructor(status, box) {
+  /**
+   * @param {HTMLElement} status  has the role status
+   * @param {HTMLElement} box  has the role alert
+   * @param {HTMLElement} home  takes the focus of a box that goes
+   */
+  constructor(status, box, home) {
     this.#status = status;
     this.#box = box;
+    this.#home = home;
   }
 
   /** Show a sentence that the user may overlook. @param {string} text */
@@ -43,6 +49,7 @@ export class Messages {
   }
 
   clear() {
+    if (this.#box.contains(document.activeElement)) this.#home.focus();
     this.#box.hidden = true;
     this.#box.replaceChildren();
   }

@@ -7,6 +7,7 @@
 import { tokenize } from "./api.js";
 import { withKey } from "./api_key.js";
 import { BranchTree } from "./branches.js";
+import { busyText } from "./patience.js";
 import { checkOf } from "./permalink.js";
 import { newSeed, samplingParams } from "./settings.js";
 import { draw } from "./stream.js";
@@ -79,6 +80,17 @@ export class PageState {
     await this.draw(tree.root);
   }
 
+  /** Return whether the server has the model of `run`. @param {Run} run */
+  serves(run) {
+    return this.cards.some(({ id }) => id === run.tree.origin.model);
+  }
+
+  /** Return a served model that spells the tokens of `tree`. @param {BranchTree} tree @returns {string} */
+  speller({ origin: { model, vocabularySize } }) {
+    const alike = this.cards.filter(({ gpt2lab }) => gpt2lab.n_vocab === vocabularySize);
+    return (alike.find(({ id }) => id === model) ?? alike[0])?.id ?? model;
+  }
+
   /**
    * Branch off `run`.
    * @param {Run} run
@@ -146,7 +158,7 @@ export class PageState {
     const options = {
       signal,
       changed: () => this.#events.changed(run),
-      busy: (/** @type {number} */ seconds) => this.#events.say(`The server is busy; trying again in ${seconds} s …`),
+      busy: (/** @type {number} */ seconds) => this.#events.say(busyText(seconds)),
     };
     /** @type {import("./api.js").ApiError | null} */
     let problem = null;
@@ -205,17 +217,22 @@ export class PageState {
     this.#focus.display(this.#visited[this.#at]);
   }
 
-  /** Remove `run` and its branches. @param {Run} run */
+  /** Remove `run` and its branches; return a function that puts them back and on display. @param {Run} run */
   remove(run) {
     const gone = new Set([run, ...below(run)]);
-    if (run.parent) run.tree.remove(run);
-    else this.trees.splice(this.trees.indexOf(run.tree), 1);
+    const at = this.trees.indexOf(run.tree);
+    const back = run.parent ? run.tree.remove(run) : () => this.trees.splice(at, 0, run.tree);
+    if (!run.parent) this.trees.splice(at, 1);
     const here = this.#visited.slice(0, this.#at + 1).filter((each) => !gone.has(each));
     this.#visited = this.#visited.filter((each) => !gone.has(each));
     this.#at = here.length - 1;
     const next = run.parent ?? this.trees[this.trees.length - 1]?.root ?? null;
     if (next) this.open(next);
     else this.#focus.display(null);
+    return () => {
+      back();
+      this.open(run);
+    };
   }
 
   // ---- shared texts -----------------------------------------------------------------------------------------------
@@ -282,6 +299,6 @@ function planOf({ params, seed, limit }) {
 
 /** @param {ModelCard} card @returns {import("./branches.js").Origin} */
 function originOf({ id, gpt2lab }) {
-  const { fingerprint, contract, n_ctx: contextSize, end_of_text: endOfText } = gpt2lab;
-  return { model: id, fingerprint, contract, contextSize, endOfText };
+  const { fingerprint, contract, n_ctx: contextSize, n_vocab: vocabularySize, end_of_text: endOfText } = gpt2lab;
+  return { model: id, fingerprint, contract, contextSize, vocabularySize, endOfText };
 }

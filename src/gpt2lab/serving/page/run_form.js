@@ -4,7 +4,7 @@
  */
 
 import { withKey } from "./api_key.js";
-import { element } from "./elements.js";
+import { element, isEnabled, setEnabled } from "./elements.js";
 
 /**
  * @template Plan
@@ -20,7 +20,7 @@ import { element } from "./elements.js";
  */
 export function runForm(kind, { label, fields, after = [], attributes = {}, plan, work, done }) {
   const run = element("button.button.primary", { type: "submit" }, label);
-  const stop = element("button.button", { type: "button", disabled: true }, "Stop");
+  const stop = element("button.button", { type: "button", "aria-disabled": "true" }, "Stop");
   const status = element("span.hint", { role: "status" });
   const say = (/** @type {string} */ text) => {
     status.textContent = text;
@@ -32,8 +32,8 @@ export function runForm(kind, { label, fields, after = [], attributes = {}, plan
     if (planned === null) return;
     stopping = new AbortController();
     const { signal } = stopping;
-    run.disabled = true;
-    stop.disabled = false;
+    setEnabled(run, false);
+    setEnabled(stop, true);
     say("Drawing …");
     try {
       await withKey(() => work(planned, { say, signal }));
@@ -43,14 +43,14 @@ export function runForm(kind, { label, fields, after = [], attributes = {}, plan
       say(signal.aborted ? "Stopped." : problem.message);
     } finally {
       stopping.abort(); // if one request failed, stop the others
-      run.disabled = false;
-      stop.disabled = true;
+      setEnabled(run, true);
+      setEnabled(stop, false);
     }
   };
   const node = element(`form.${kind}`, attributes, ...fields, run, stop, status, ...after);
   node.addEventListener("submit", (event) => {
     event.preventDefault();
-    if (!run.disabled) start();
+    if (isEnabled(run)) start();
   });
   stop.addEventListener("click", () => stopping.abort());
   return node;

@@ -126,6 +126,14 @@ export function likeliest(values, n) {
   return found;
 }
 
+/**
+ * Return the `n` likeliest ids, without those of probability 0: among zeros there is no order.
+ * @param {ArrayLike<number>} probabilities @param {number} n
+ */
+export function possible(probabilities, n) {
+  return likeliest(probabilities, n).filter((id) => probabilities[id] > 0);
+}
+
 // ---- the stages -----------------------------------------------------------------------------------------------------
 
 /**

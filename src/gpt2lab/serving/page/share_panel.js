@@ -8,8 +8,6 @@ import { textOf } from "./vocabulary.js";
 
 const LONG_LINK = 8000; // some programs cut longer links
 
-const LEFT = "gpt2lab.left"; // in sessionStorage
-
 /** @typedef {import("./branches.js").BranchTree} BranchTree */
 /** @typedef {import("./permalink.js").Shared} Shared */
 
@@ -69,26 +67,6 @@ export class SharePanel {
     return shared !== null;
   }
 
-  /** Keep the shared form of `tree` for this tab. @param {BranchTree | null} tree */
-  leave(tree) {
-    if (tree && !this.#state.busy) sessionStorage.setItem(LEFT, JSON.stringify(pack(tree)));
-  }
-
-  /**
-   * Offer the text that was on display when the user left this tab, if there was one.
-   * @param {(open: () => Promise<void>) => void} whenWanted
-   */
-  offerLeft(whenWanted) {
-    const left = sessionStorage.getItem(LEFT);
-    sessionStorage.removeItem(LEFT);
-    if (!left || location.hash.length > 1) return;
-    const shared = this.#read(fromFile, left, "The earlier text");
-    if (!shared) return;
-    /** @type {import("./messages.js").Action} */
-    const again = ["Draw it again", () => whenWanted(() => this.#open(shared, false))];
-    this.#messages.tell("There was a text here before the page was reloaded.", { kind: "good", actions: [again] });
-  }
-
   /** @param {(text: string) => Shared} reader @param {string} text @param {string} name */
   #read(reader, text, name) {
     try {
@@ -100,11 +78,11 @@ export class SharePanel {
     }
   }
 
-  /** Draw it again and report the comparison; `adopt` takes over its prompt and settings. @param {Shared} shared */
-  async #open(shared, adopt = true) {
+  /** Draw it again with its prompt and settings, and report the comparison. @param {Shared} shared */
+  async #open(shared) {
     const card = this.#state.modelFor(shared);
     const { params, seed, limit } = shared.first;
-    if (adopt) this.#settings.set({ model: card.id, prompt: shared.prompt, ...params, seed, max_tokens: limit });
+    this.#settings.set({ model: card.id, prompt: shared.prompt, ...params, seed, max_tokens: limit });
     this.#before();
     const result = await this.#state.replayShared(shared, card);
     if (!result) return;

@@ -4,11 +4,11 @@
  */
 
 import { ApiError, complete } from "./api.js";
+import { withPatience } from "./patience.js";
 
 /** @typedef {import("./branches.js").Run} Run */
 
 const ATTEMPTS = 6; // while the server is busy
-const WAIT_S = 1; // if the server names no delay
 
 /**
  * Draw `run` from the beginning until it is done, stopped or failed.
@@ -24,7 +24,7 @@ export async function draw(run, { signal, changed = () => {}, busy = () => {} } 
   run.state = "waiting";
   changed();
   try {
-    await withPatience(() => drawOnce(run, signal, changed), { run, signal, busy });
+    await withPatience(() => drawOnce(run, signal, changed), { signal, attempts: ATTEMPTS, begun: () => run.drawn.length > 0, busy });
     run.state = "done";
     return null;
   } catch (problem) {
@@ -50,23 +50,6 @@ function ended(run, problem, signal) {
   return problem;
 }
 
-/**
- * @param {() => Promise<void>} attempt
- * @param {{run: Run, signal?: AbortSignal, busy: (seconds: number) => void}} options
- */
-async function withPatience(attempt, { run, signal, busy }) {
-  for (let left = ATTEMPTS; ; left -= 1) {
-    try {
-      return await attempt();
-    } catch (problem) {
-      if (!(problem instanceof ApiError) || problem.status !== 429 || run.drawn.length || left <= 1) throw problem;
-      const seconds = problem.retryAfter ?? WAIT_S;
-      busy(seconds);
-      await pause(seconds * 1000, signal);
-    }
-  }
-}
-
 /** @param {Run} run @param {AbortSignal | undefined} signal @param {() => void} changed */
 async function drawOnce(run, signal, changed) {
   const asked = performance.now();
@@ -89,19 +72,4 @@ function requestOf(run) {
   const { params, seed, limit } = run.plan;
   const { prompt } = run;
   return { model: run.tree.origin.model, prompt: prompt.length ? prompt : "", max_tokens: limit, seed, ...params };
-}
-
-/** @param {number} milliseconds @param {AbortSignal} [signal] */
-function pause(milliseconds, signal) {
-  return new Promise((resolve, reject) => {
-    const timer = setTimeout(resolve, milliseconds);
-    signal?.addEventListener(
-      "abort",
-      () => {
-        clearTimeout(timer);
-        reject(signal.reason);
-      },
-      { once: true },
-    );
-  });
 }

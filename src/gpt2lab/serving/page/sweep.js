@@ -4,6 +4,7 @@
  */
 
 import { element, newId } from "./elements.js";
+import { busyText, withPatience } from "./patience.js";
 import { runForm } from "./run_form.js";
 import { ARTICLE } from "./scales.js";
 import { LIMITS, isValid, newSeed, samplingParams } from "./settings.js";
@@ -64,7 +65,7 @@ function planOf(temperatures, now) {
  * @param {{settings: Store, api: Api, say: (text: string) => void, signal: AbortSignal}} parts
  */
 async function sweep(host, plan, { settings, api, say, signal }) {
-  const cards = await api.models();
+  const cards = await withPatience(api.models, { signal, busy: (seconds) => say(busyText(seconds)) });
   const card = cards.find(({ id }) => id === settings.get().model) ?? cards[0];
   const vocabulary = await api.vocabulary(card.id);
   const columns = plan.temperatures.map((temperature) => new Column(temperature, plan, { card, vocabulary, settings }));
@@ -73,8 +74,7 @@ async function sweep(host, plan, { settings, api, say, signal }) {
   let done = 0;
   const work = async () => {
     for (let column = waiting.shift(); column; column = waiting.shift()) {
-      for await (const piece of api.complete(column.request, { signal })) column.add(piece);
-      column.end();
+      await withPatience(() => column.draw(api, signal), { signal, begun: () => column.begun, busy: (seconds) => say(busyText(seconds)) });
       done += 1;
       say(`${done} of ${columns.length} temperatures`);
     }
@@ -170,8 +170,19 @@ class Column {
     this.#count();
   }
 
+  /** Return whether any token has arrived. */
+  get begun() {
+    return this.#samples.some(({ length }) => length > 0);
+  }
+
+  /** Draw the samples. @param {Api} api @param {AbortSignal} signal */
+  async draw(api, signal) {
+    for await (const piece of api.complete(this.request, { signal })) this.#add(piece);
+    this.#end();
+  }
+
   /** @param {import("./api.js").Piece} piece */
-  add({ index, tokens }) {
+  #add({ index, tokens }) {
     if (index === null) return;
     for (const { id, logprob } of tokens) {
       const text = id === this.#endOfText ? "∎" : this.#decoders[index].push(id);
@@ -180,7 +191,7 @@ class Column {
     }
   }
 
-  end() {
+  #end() {
     this.#decoders.forEach((decoder, at) => this.#texts[at].append(decoder.rest()));
     this.#count();
   }

@@ -3,12 +3,18 @@
  */
 
 import { Alternatives } from "./alternatives.js";
-import { ApiError, vocabulary } from "./api.js";
+import { models, vocabulary } from "./api.js";
 import { withKey } from "./api_key.js";
+import { Attempts } from "./attempts.js";
+import { Draft } from "./draft.js";
 import { byId } from "./elements.js";
 import { Focus } from "./focus.js";
-import { Hindrance, PageState } from "./page_state.js";
+import { Library } from "./library.js";
+import { PageState } from "./page_state.js";
+import { provenance } from "./provenance.js";
 import { download, SharePanel } from "./share_panel.js";
+import { TextActions } from "./text_actions.js";
+import { bindButtons, bindKeys, showButtons } from "./text_buttons.js";
 import { TimingsView } from "./timings.js";
 import { TokenInspector } from "./token_inspector.js";
 import { showLegend } from "./token_spans.js";
@@ -16,13 +22,15 @@ import { TokenView } from "./tokens.js";
 import { TreeView } from "./tree.js";
 import { textOf } from "./vocabulary.js";
 
-const DRAFT_AFTER_MS = 200; // without a key press
 const TREE_TOKENS = 16; // later tokens do not change a text's line in the tree
+const TEACH = "These are the tokens of your prompt. Press Write, or choose what comes next yourself.";
+const TEACH_ALIVE = "An example, drawn from your prompt with a fixed seed. Press Write for a text of your own.";
 
 /**
  * @typedef {import("./branches.js").Run} Run
  * @typedef {import("./settings.js").Settings} Settings
  * @typedef {import("./messages.js").Action} Action
+ * @typedef {import("./api.js").ModelCard} ModelCard
  */
 
 export class TextPanel {
@@ -37,8 +45,11 @@ export class TextPanel {
   #alternatives;
   /** @type {Map<string, string[]>} */
   #vocabularies = new Map(); // by model
-  #draft = new AbortController();
-  #draftTimer = 0;
+  #attempts;
+  #does;
+  #library;
+  #draft;
+  #served;
   #rendering = false;
   #began = false;
 
@@ -47,37 +58,43 @@ export class TextPanel {
    * @param {typeof import("./settings.js").settings} parts.settings
    * @param {import("./messages.js").Messages} parts.messages
    * @param {import("./stage_table.js").StageTable} parts.stageTable
+   * @param {(cards: ModelCard[]) => void} parts.served  the server has other models now
    */
-  constructor({ settings, messages, stageTable }) {
+  constructor({ settings, messages, stageTable, served }) {
     this.#messages = messages;
+    this.#attempts = new Attempts(messages, () => this.#renew());
+    this.#served = served;
     const state = new PageState(settings, this.#focus, {
       changed: (run) => this.#changed(run),
       ended: (run, problem) => this.#ended(run, problem),
       say: (text) => messages.say(text),
     });
     this.#state = state;
+    this.#library = new Library(state);
+    this.#draft = new Draft(state, this.#focus, {
+      changed: (run) => this.#changed(run),
+      ended: (run) => this.#settled(run),
+    });
     this.#tokens = this.#tokenView();
     this.#alternatives = new Alternatives(byId("alternatives"), {
-      branch: (id) => this.#try(() => this.#branch(id)),
-      leave: () => {
-        this.#focus.unpin();
-        if (this.#focus.place !== null) this.#tokens.focus(this.#focus.place);
-      },
+      branch: (id) => this.#attempts.make(() => this.#does.branch(id)),
+      leave: () => this.#leave(),
     });
-    const failed = (/** @type {unknown} */ problem) => this.#failed(problem);
+    const failed = (/** @type {unknown} */ problem) => this.#attempts.failed(problem);
     this.#inspector = new TokenInspector({ alternatives: this.#alternatives, stageTable, settings, failed });
     this.#treeView = new TreeView(byId("tree"), {
       open: (run) => state.open(run),
-      vocabularyOf: (tree) => this.#vocabularies.get(tree.origin.model) ?? [],
+      vocabularyOf: (tree) => this.#vocabularies.get(state.speller(tree)) ?? [],
     });
     this.#timings = new TimingsView(byId("timings"), (seed) => {
       settings.set({ seed });
       messages.say(`The next texts are drawn with the seed ${seed}.`);
     });
     showLegend(byId("legend"));
-    this.#sharePanel = new SharePanel({ settings, messages, state, before: () => this.#holdDraft() });
-    this.#bindButtons();
-    this.#bindKeys();
+    this.#sharePanel = new SharePanel({ settings, messages, state, before: () => this.#draft.hold() });
+    this.#does = this.#textActions(settings);
+    bindButtons(this.#actions());
+    bindKeys(this.#actions());
     settings.subscribe((now, before) => this.#set(now, before));
   }
 
@@ -94,151 +111,93 @@ export class TextPanel {
     });
   }
 
-  #bindButtons() {
-    const state = this.#state;
-    const file = byId("file", HTMLInputElement);
-    /** @type {Record<string, (run: Run) => unknown>} */
-    const actions = {
-      back: () => state.go(-1),
-      forth: () => state.go(1),
-      replay: (run) => this.#replay(run),
-      continue: (run) => state.branch(run, { place: run.length, token: null }),
-      copy: () => this.#copy(this.#text()),
-      share: (run) => this.#sharePanel.share(run.tree, (link) => this.#copy(link)),
-      save: (run) => download(run.tree, this.#vocabulary() ?? []),
-      redraw: () => this.#branch(null),
-      remove: (run) => state.remove(run),
+  /** @param {typeof import("./settings.js").settings} settings */
+  #textActions(settings) {
+    return new TextActions({
+      settings,
+      messages: this.#messages,
+      state: this.#state,
+      focus: this.#focus,
+      draft: this.#draft,
+      sharePanel: this.#sharePanel,
+      text: () => this.#text(),
+      logprob: (id) => this.#inspector.logprob(id),
+      toToken: (place) => this.#tokens.focus(place),
+    });
+  }
+
+  /** @returns {import("./text_buttons.js").Actions} */
+  #actions() {
+    const [state, does] = [this.#state, this.#does];
+    return {
+      attempt: (act) => this.#attempts.make(act),
+      run: () => this.#focus.run,
+      write: () => does.write(),
+      stop: () => state.stop(),
+      busy: () => state.busy,
+      close: () => this.#leave(),
+      undo: () => this.#library.undo(),
+      openFile: (file) => this.#sharePanel.openFile(file),
+      shown: () => this.#render(),
+      onRun: {
+        back: () => state.go(-1),
+        forth: () => state.go(1),
+        replay: (run) => does.replay(run),
+        continue: (run) => does.continue(run),
+        copy: () => does.copy(this.#text()),
+        share: (run) => this.#sharePanel.share(run.tree, (link) => does.copy(link)),
+        save: (run) => download(run.tree, this.#vocabulary() ?? []),
+        redraw: () => does.branch(null),
+        remove: (run) => this.#library.remove(run),
+      },
     };
-    for (const [id, act] of Object.entries(actions))
-      byId(id).addEventListener("click", () => this.#try(async () => this.#focus.run && (await act(this.#focus.run))));
-    byId("run").addEventListener("click", () => this.#try(() => this.#write()));
-    byId("stop").addEventListener("click", () => state.stop());
-    byId("close-inspector").addEventListener("click", () => this.#focus.unpin());
-    byId("load").addEventListener("click", () => file.click());
-    file.addEventListener("change", () => {
-      const [chosen] = file.files ?? [];
-      file.value = "";
-      if (chosen) this.#try(() => this.#sharePanel.openFile(chosen));
-    });
-    byId("plain-text").addEventListener("toggle", () => this.#render());
   }
 
-  #bindKeys() {
-    document.addEventListener("keydown", (event) => {
-      if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !event.repeat) this.#try(() => this.#write());
-      else if (event.key === "Escape" && this.#state.busy) this.#state.stop();
-    });
-  }
-
-  /** Show the prompt, or the link's shared text, once the models are known. @param {import("./api.js").ModelCard[]} cards */
+  /**
+   * Show the link's shared text, or the text of an earlier visit, or the prompt, once the models are known.
+   * @param {ModelCard[]} cards
+   */
   async begin(cards) {
     this.#state.cards = cards;
     this.#began = true;
-    addEventListener("hashchange", () => this.#try(() => this.#openLink()));
-    await this.#openLink();
-    this.#sharePanel.offerLeft((open) => this.#try(open));
-    addEventListener("pagehide", () => this.#sharePanel.leave(this.#focus.draft ? null : (this.#focus.run?.tree ?? null)));
+    addEventListener("hashchange", () => this.#attempts.make(() => this.#openLink(null)));
+    const { run, unknown } = await this.#library.restore();
+    await this.#openLink(run);
+    if (unknown === 0) return;
+    const texts = unknown === 1 ? "One text is" : `${unknown} texts are`;
+    this.#messages.say(`${texts} kept until the server has a model with their vocabulary.`);
   }
 
-  async #openLink() {
-    if (!(await this.#try(() => this.#sharePanel.openLink())) && this.#focus.draft) await this.#try(() => this.#showDraft());
+  /** @param {Run | null} run  on display if the address shares no text */
+  async #openLink(run) {
+    const shared = await this.#attempts.make(() => this.#sharePanel.openLink());
+    if (shared || !this.#focus.draft) return;
+    if (run) this.#state.open(run);
+    else await this.#attempts.make(() => this.#draft.show({ alive: true }));
   }
 
-  // ---- actions ----------------------------------------------------------------------------------------------------
-
-  /** Run a user's action and report its failure. @template T @param {() => T | Promise<T>} act */
-  async #try(act) {
-    try {
-      return await act();
-    } catch (problem) {
-      this.#failed(problem);
-      return null;
-    }
+  /** Ask the server for its models again. */
+  async #renew() {
+    const cards = await withKey(models);
+    this.#state.cards = cards;
+    this.#vocabularies.clear();
+    this.#served(cards);
+    this.#messages.say(`The server's models: ${cards.map(({ id }) => id).join(", ")}.`);
+    if (this.#focus.draft) await this.#draft.show();
+    else this.#changed(this.#focus.run);
   }
 
-  /** @param {unknown} problem @param {Action[]} [actions] */
-  #failed(problem, actions = []) {
-    if (problem instanceof DOMException && problem.name === "AbortError") return;
-    if (!(problem instanceof ApiError || problem instanceof Hindrance)) throw problem;
-    this.#messages.say("");
-    this.#messages.tell(problem.message, { actions });
-  }
-
-  async #write() {
-    if (!this.#began) return;
-    this.#holdDraft();
-    this.#messages.clear();
-    this.#sharePanel.forget();
-    const set = byId("settings", HTMLDetailsElement);
-    const wrong = set.querySelector("[aria-invalid=true]");
-    if (wrong instanceof HTMLElement) {
-      set.open = true;
-      wrong.focus();
-      this.#messages.tell("A setting has an invalid value: correct it, and write again.");
-      return;
-    }
-    await this.#state.start();
-  }
-
-  /** @param {number | null} id  the token chosen at the inspected place; null draws there */
-  async #branch(id) {
-    const { run, place } = this.#focus;
-    if (!run || place === null) return;
-    this.#messages.clear();
-    if (run.at(place)?.id === id) {
-      this.#messages.say("This token is already in that place.");
-      return;
-    }
-    const inList = byId("inspector").contains(document.activeElement);
+  /** Close the card of alternatives and return to its token. */
+  #leave() {
     this.#focus.unpin();
-    this.#sharePanel.forget();
-    const logprob = id === null ? null : this.#inspector.logprob(id);
-    const done = this.#state.branch(run, { place, token: id, logprob });
-    if (inList) requestAnimationFrame(() => requestAnimationFrame(() => this.#tokens.focus(place)));
-    await done;
+    if (this.#focus.place !== null) this.#tokens.focus(this.#focus.place);
   }
-
-  /** @param {Run} run */
-  async #replay(run) {
-    const same = await this.#state.replay(run);
-    if (same === null) return;
-    if (same) this.#messages.say(`The same ${run.drawn.length} tokens again.`);
-    else this.#messages.tell("The tokens differ this time: the server's model has changed.");
-  }
-
-  /** @param {string} text */
-  async #copy(text) {
-    try {
-      await navigator.clipboard.writeText(text);
-      this.#messages.say("Copied.");
-      return true;
-    } catch {
-      this.#messages.say("This browser does not allow copying; select the text instead.");
-      return false;
-    }
-  }
-
-  // ---- the prompt before anything is drawn ---------------------------------------------------------------------------
 
   /** @param {Readonly<Settings>} now @param {Readonly<Settings>} before */
   #set(now, before) {
+    if (now.model !== before.model && !this.#focus.draft) this.#changed(this.#focus.run);
     const drafted = now.prompt !== before.prompt || now.model !== before.model || now.seed !== before.seed;
-    if (!drafted || !this.#began || !this.#focus.draft) return;
-    clearTimeout(this.#draftTimer);
-    this.#draftTimer = setTimeout(() => this.#try(() => this.#showDraft()), DRAFT_AFTER_MS);
-  }
-
-  #holdDraft() {
-    clearTimeout(this.#draftTimer);
-    this.#draft.abort();
-  }
-
-  async #showDraft() {
-    this.#holdDraft();
-    this.#draft = new AbortController();
-    const { signal } = this.#draft;
-    const tree = await this.#state.draft(signal);
-    if (!signal.aborted && this.#focus.draft) this.#focus.display(tree.root, { draft: true });
+    if (drafted && this.#began && this.#focus.draft) this.#draft.showSoon((show) => this.#attempts.make(show));
   }
 
   // ---- showing ----------------------------------------------------------------------------------------------------
@@ -248,14 +207,17 @@ export class TextPanel {
     byId("inspector").classList.remove("open");
     if (!run) {
       this.#tokens.clear();
-      this.#try(() => this.#showDraft());
+      this.#attempts.make(() => this.#draft.show());
     }
     this.#changed(run);
-    if (run) this.#suggest(run);
+    if (!run) return;
+    this.#library.displayed(run);
+    this.#suggest(run);
   }
 
   /** @param {Run | null} run */
   #changed(run) {
+    if (run) this.#library.changed(run.tree);
     if (this.#rendering || (run !== this.#focus.run && run?.busy && run.drawn.length > TREE_TOKENS)) return;
     this.#rendering = true;
     requestAnimationFrame(() => {
@@ -266,17 +228,17 @@ export class TextPanel {
 
   /** @param {Run} run @param {Error | null} problem */
   #ended(run, problem) {
-    if (problem) this.#failed(problem, [["Try again", () => this.#try(() => this.#state.draw(run))]]);
+    if (problem) this.#attempts.failed(problem, [["Try again", () => this.#attempts.make(() => this.#state.draw(run))]]);
     else if (run.state === "stopped") this.#messages.say("Stopped.");
     else this.#messages.say(endOf(run));
-    if (run.fingerprint && run.fingerprint !== run.tree.origin.fingerprint) this.#tellOfChange();
-    if (run === this.#focus.run) this.#suggest(run);
+    if (run.fingerprint && run.fingerprint !== run.tree.origin.fingerprint) this.#attempts.tellOfChange();
+    this.#settled(run);
   }
 
-  #tellOfChange() {
-    /** @type {Action} */
-    const reload = ["Reload the page", () => location.reload()];
-    this.#messages.tell("The server's model of this name has changed since the page was loaded.", { actions: [reload] });
+  /** @param {Run} run */
+  #settled(run) {
+    this.#changed(run);
+    if (run === this.#focus.run) this.#suggest(run);
   }
 
   /** Inspect the first drawn token. @param {Run} run */
@@ -289,12 +251,12 @@ export class TextPanel {
     const { at } = this.#focus;
     byId("inspector").classList.toggle("open", this.#focus.pinned);
     if (!at) return;
-    const { model } = at.run.tree.origin;
-    const words = this.#vocabularies.get(model) ?? (await this.#try(() => this.#loaded(model)));
+    const model = this.#state.speller(at.run.tree);
+    const words = this.#vocabularies.get(model) ?? (await this.#attempts.make(() => this.#loaded(model)));
     if (!words || at !== this.#focus.at || at.run !== this.#focus.run) return;
-    this.#inspector.look(at.run, at.place, words);
+    this.#inspector.look(at.run, at.place, words, this.#focus.pinned);
     this.#tokens.mark(at.place, this.#focus.pinned);
-    this.#showButtons();
+    showButtons(this.#state, this.#focus, this.#library.canUndo);
   }
 
   /** Return the vocabulary of a model; requested once. @param {string} model */
@@ -305,7 +267,8 @@ export class TextPanel {
   }
 
   #vocabulary() {
-    return this.#vocabularies.get(this.#focus.run?.tree.origin.model ?? "");
+    const { run } = this.#focus;
+    return run ? this.#vocabularies.get(this.#state.speller(run.tree)) : undefined;
   }
 
   #render() {
@@ -313,8 +276,8 @@ export class TextPanel {
     const { trees } = this.#state;
     const words = this.#vocabulary();
     if (run && !words) {
-      this.#try(async () => {
-        await this.#loaded(run.tree.origin.model);
+      this.#attempts.make(async () => {
+        await this.#loaded(this.#state.speller(run.tree));
         this.#render();
       });
       return;
@@ -325,28 +288,12 @@ export class TextPanel {
     byId("tree").hidden = !trees.length;
     byId("no-branches").hidden = trees.length > 0;
     byId("teach").hidden = !draft;
+    byId("teach").textContent = run?.drawn.length ? TEACH_ALIVE : TEACH;
+    const written = run !== null && (!draft || run.drawn.length > 0);
+    byId("made").textContent = written ? provenance(run, this.#state.cards, this.#state.card) : "";
     byId("timings").hidden = draft;
     if (byId("plain-text", HTMLDetailsElement).open) byId("plain").textContent = this.#text();
-    this.#showButtons();
-  }
-
-  #showButtons() {
-    const { run, draft, place } = this.#focus;
-    const still = run !== null && !draft && !run.busy;
-    const settled = still && !this.#state.busy;
-    const enabled = {
-      stop: this.#state.busy,
-      back: this.#state.canGo(-1),
-      forth: this.#state.canGo(1),
-      replay: still && run.drawn.length > 0,
-      continue: still && run.room > 0,
-      copy: run !== null && run.length > 0,
-      share: settled,
-      save: settled,
-      remove: settled,
-      redraw: still && place !== null && place >= run.tree.promptIds.length,
-    };
-    for (const [id, on] of Object.entries(enabled)) byId(id, HTMLButtonElement).disabled = !on;
+    showButtons(this.#state, this.#focus, this.#library.canUndo);
   }
 
   #text() {
@@ -359,5 +306,5 @@ export class TextPanel {
 function endOf(run) {
   const last = run.drawn[run.drawn.length - 1]?.id;
   const why = last === run.tree.origin.endOfText ? ": the model ended its text" : "";
-  return `Done, ${run.drawn.length} tokens${why}.`;
+  return `Done, ${run.drawn.length} ${run.drawn.length === 1 ? "token" : "tokens"}${why}.`;
 }

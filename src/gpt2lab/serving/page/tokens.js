@@ -28,7 +28,7 @@ export class TokenView {
   #events;
   /** @type {Shown | null} */
   #shown = null;
-  #next = element("span.t.next", { role: "option" }, "\u200b"); // the place after the last token
+  #next = element("span.t.next", { role: "option", "aria-label": "What comes next" }, "\u200b"); // the place after the last token
   /** @type {HTMLElement | null} */
   #stop = null; // the token at the tab stop
   #timer = 0;
@@ -109,6 +109,7 @@ export class TokenView {
     if (end) span.classList.add("end");
     if (kind === "drawn" && run !== shown.run) span.classList.add("inherited");
     span.dataset.place = String(shown.length);
+    if (!text.trim()) span.setAttribute("aria-label", tokenName(shown.vocabulary, id)); // white space has no name of its own
     span.setAttribute("role", "option");
     span.setAttribute("aria-selected", "false");
     span.tabIndex = -1;

@@ -4,6 +4,7 @@
  */
 
 import { around, element } from "./elements.js";
+import { madeBy } from "./provenance.js";
 import { textOf, tokenName } from "./vocabulary.js";
 
 /** @typedef {import("./branches.js").Run} Run */
@@ -71,7 +72,16 @@ export class TreeView {
   /** @param {Run} run */
   #row(run) {
     const twist = element("span.twist", { "aria-hidden": "true" });
-    return element("div.row", {}, twist, element("span.label", {}, this.#label(run)), element("span.snippet", {}, this.#snippet(run)));
+    const by = madeBy(run);
+    const made = element("span.by", { title: by }, run.parent && sameMaker(run, run.parent) ? "" : by);
+    return element(
+      "div.row",
+      {},
+      twist,
+      element("span.label", {}, this.#label(run)),
+      element("span.snippet", {}, this.#snippet(run)),
+      made,
+    );
   }
 
   /** Return a label that sets `run` apart. @param {Run} run */
@@ -153,6 +163,11 @@ export class TreeView {
     this.show(...this.#last);
     this.#focus(run);
   }
+}
+
+/** Return whether two runs were made by the same model with the same settings. @param {Run} one @param {Run} other */
+function sameMaker(one, other) {
+  return madeBy(one) === madeBy(other);
 }
 
 /** @param {string} text */

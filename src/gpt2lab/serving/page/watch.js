@@ -4,7 +4,7 @@
  */
 
 import { askForKey } from "./api_key.js";
-import { byId, element } from "./elements.js";
+import { byId, element, ignoreDisabled } from "./elements.js";
 import { Curves } from "./watch_curves.js";
 import { follow } from "./watch_events.js";
 import { Run, ago, bytesText, clock, count, lossText, rateText } from "./watch_run.js";
@@ -234,6 +234,7 @@ select.addEventListener("change", () => {
   history.replaceState(null, "", `#${encodeURIComponent(chosen)}`);
   redraw();
 });
+ignoreDisabled();
 setInterval(redraw, 5000); // times change even when nothing else does
 connect();
 

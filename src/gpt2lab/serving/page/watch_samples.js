@@ -5,7 +5,7 @@
  */
 
 import { ApiError, request } from "./api.js";
-import { byId, element } from "./elements.js";
+import { byId, element, setEnabled } from "./elements.js";
 import { count, lossText, upTo, LOW } from "./watch_run.js";
 import { whatIsNew } from "./watch_words.js";
 
@@ -163,8 +163,8 @@ export class Samples {
     title.textContent = words.join(" · ");
     timeline.value = String(place);
     timeline.setAttribute("aria-valuetext", words.join(", "));
-    earlier.disabled = place <= 0;
-    later.disabled = place >= this.#listed.length - 1;
+    setEnabled(earlier, place > 0);
+    setEnabled(later, place < this.#listed.length - 1);
     hint.textContent = hintOf(run.facts.settings ?? {});
   }
 
