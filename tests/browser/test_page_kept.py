@@ -12,7 +12,10 @@ KEPT = """() => new Promise((done) => {
     const request = indexedDB.open('gpt2lab');
     request.onsuccess = () => {
         const all = request.result.transaction('texts').objectStore('texts').getAll();
-        all.onsuccess = () => { request.result.close(); done(all.result.map(({ runs }) => runs.map(({ drawn }) => drawn.length))); };
+        all.onsuccess = () => {
+            request.result.close();
+            done(all.result.map(({ runs }) => runs.map(({ drawn }) => drawn.length)));
+        };
     };
 })"""
 

@@ -36,7 +36,8 @@ def write_and_pin(page):
 
 def test_every_part_of_the_page_keeps_its_place_when_a_stage_is_turned_on(new_page):
     page = write_and_pin(visit(new_page(width=1280, height=850)))
-    tops = "() => ['#settings', '#inspector', '#tokens', '.stages'].map((s) => document.querySelector(s).getBoundingClientRect().y)"
+    parts = "['#settings', '#inspector', '#tokens', '.stages']"
+    tops = f"() => {parts}.map((part) => document.querySelector(part).getBoundingClientRect().y)"
     before = page.evaluate(tops)
     for settings in ({"temperature": 0}, {"temperature": 1.3}, {"top_k": 2}, {"top_p": 0.1}):
         change(page, **settings)
@@ -48,7 +49,7 @@ def test_while_logits_are_on_their_way_the_table_shows_no_other_token(page):
     write_and_pin(visit(page))
     other = page.locator("#tokens .drawn").nth(9)
     held = []
-    page.route("**/playground/logits", held.append)
+    page.route("**/playground/logits", lambda route: held.append(route))
     other.click()
     page.locator("#stage-table[aria-busy=true]").wait_for()
     word = page.locator(".inspector-title .token-label").text_content()

@@ -61,7 +61,7 @@ def test_a_token_pointed_at_shows_its_card(opened):
     card = page.locator("#card")
     card.wait_for()
     assert card.locator("b").text_content() == '" word3"'
-    assert card.locator("td").all_text_contents() == ["3", "25.0%", ""]
+    assert card.locator("td").all_text_contents() == ["3", "25.0 %", ""]
     page.keyboard.press("Escape")
     assert card.is_hidden()
 
@@ -84,3 +84,23 @@ def test_a_page_of_attention_paints_the_head_that_is_chosen(opened):
     assert page.locator("#looks .t").all_text_contents() == ["One", "two", "three"]
     page.locator(".lens td").first.hover()
     assert page.locator("#card caption").text_content() == "next"
+
+
+def test_the_cells_of_the_lens_show_their_cards_by_keyboard(opened):
+    attention = attend(open_checkpoint(GOLDEN / "tiny"), Tokenizer.gpt2(), "One two three")
+    page = opened(attend_page(attention, "tiny"))
+    page.get_by_role("group", name="Logit lens").focus()
+    for key in ("ArrowRight", "ArrowRight", "ArrowDown"):
+        page.keyboard.press(key)
+    rows = page.locator(".lens tbody tr")
+    assert "here" in rows.nth(1).locator("td").nth(1).get_attribute("class")
+    assert page.locator("#card caption").text_content() == "next"
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("ArrowUp")  # no row above: it stays
+    assert "here" in rows.nth(0).locator("td").nth(1).get_attribute("class")
+
+
+def test_python_and_the_page_write_probabilities_alike(evaluate):
+    values = [0, 1e-9, 9.9e-6, 1e-5, 0.000123, 0.001, 0.00994, 0.0123, 0.5, 0.9994, 0.99901, 0.9999, 1]
+    found = evaluate("token_spans.js", "(m, values) => values.map(m.probabilityText)", values)
+    assert found == [html.percent(value) for value in values]

@@ -104,4 +104,4 @@ def test_a_text_can_be_read_without_its_script(pages):
 
 
 def test_percentages_keep_two_digits_where_they_are_small():
-    assert [html.percent(p) for p in (1, 0.1234, 0.001, 0.000123, 0)] == ["100.0%", "12.3%", "0.1%", "1.2e-04", "0.0%"]
+    assert [html.percent(p) for p in (1, 0.1234, 0.001, 0.000123, 0)] == ["100 %", "12.3 %", "0.10 %", "0.012 %", "0 %"]

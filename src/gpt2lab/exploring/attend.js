@@ -1,7 +1,7 @@
 /** The attention report: thumbnails of all heads, one head enlarged, and the attention of a single token. */
 
 import { around, byId } from "../serving/page/elements.js";
-import { tokenNodes } from "../serving/page/token_spans.js";
+import { probabilityText, tokenNodes } from "../serving/page/token_spans.js";
 
 /** @type {{tokens: string[], layers: number, heads: number, weights: string}} */
 const data = JSON.parse(byId("data").textContent ?? "");
@@ -97,7 +97,7 @@ function paintLooks() {
     span.style.background = strength ? `rgba(${colour("--lens")}, ${Math.sqrt(strength) * 0.75})` : "";
     span.style.outline = column === query ? `2px solid ${colour("--accent")}` : "";
     span.setAttribute("aria-pressed", String(column === query));
-    span.title = column <= query ? `${(100 * strength).toFixed(1)}%` : "";
+    span.title = column <= query ? probabilityText(strength) : "";
   });
 }
 
@@ -138,9 +138,9 @@ large.addEventListener("pointermove", (event) => {
   const column = Math.floor((event.offsetX - margin) / size);
   const row = Math.floor((event.offsetY - margin) / size);
   if (row < 0 || column < 0 || row >= n || column > row) return;
-  const part = (100 * weight(chosen.layer, chosen.head, row, column)).toFixed(1);
+  const part = probabilityText(weight(chosen.layer, chosen.head, row, column));
   byId("where").textContent =
-    `${JSON.stringify(data.tokens[row])} attends to ${JSON.stringify(data.tokens[column])}: ${part}%`;
+    `${JSON.stringify(data.tokens[row])} attends to ${JSON.stringify(data.tokens[column])}: ${part}`;
   query = row;
   paintLooks();
 });

@@ -74,7 +74,8 @@ def _lens(attention: Attention) -> str:
         name = "input" if number == 0 else str(number)
         rows.append(f'<tr><th scope="row">{name}</th>{"".join(map(_lens_cell, layer))}</tr>')
     return (
-        '<div class="wide" tabindex="0"><table class="lens">'
+        '<div class="wide cells" tabindex="0" role="group" aria-label="Logit lens: arrow keys go through its cells">'
+        '<table class="lens">'
         f'<thead><tr><th scope="col">layer</th>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
     )
 

@@ -137,10 +137,16 @@ def command(text: str) -> str:
 
 
 def percent(probability: float) -> str:
-    """Format a probability as a percentage, or below a thousandth in scientific notation."""
-    if probability >= 0.001 or probability == 0:
-        return f"{probability:.1%}"
-    return f"{probability:.1e}"
+    """Format a probability as the playground does: "12.3 %", with the significant digits only."""
+    value = 100 * probability
+    if value == 0:
+        return "0 %"
+    if value < 0.001:
+        return "< 0.001 %"
+    if 99.9 < value < 100:
+        return "> 99.9 %"
+    digits = 0 if value >= 99.95 else 1 if value >= 1 else 2 if value >= 0.1 else 3
+    return f"{value:.{digits}f} %"
 
 
 def write(path: str, content: str | bytes) -> None:

@@ -25,7 +25,7 @@ def sweep_page(sweep: Sweep) -> str:
     request = sweep.request
     samples = f"{request.nsamples} sample{'s' * (request.nsamples != 1)}"
     about = (
-        f"{sweep.model_name}, seed {request.seed}, {samples} of up to {request.length} tokens at each temperature. "
+        f"{sweep.model_name}, seed {request.seed}, {samples} of up to {_tokens(request.length)} at each temperature. "
         f"Text was generated in {sweep.precision}. Surprisal, entropy and the probabilities behind each "
         "token are the unmodified model's (temperature 1, nothing cut)."
     )
@@ -120,7 +120,7 @@ def reading_record(reading: Reading) -> html.Record:
         ("probability", percent(reading.probability)),
         ("surprisal", f"{reading.surprisal:.2f} nats, rank {reading.rank:,}"),
         ("entropy here", f"{reading.entropy:.2f} nats"),
-        ("context", f"{reading.context:,} token{'s' * (reading.context != 1)}"),
+        ("context", _tokens(reading.context)),
         ("id", str(reading.id)),
     ]
     if reading.drawn_probability is not None:
@@ -204,5 +204,9 @@ def _number(value: float | None, digits: int = 2) -> str:
     return "–" if value is None else f"{value:.{digits}f}"
 
 
+def _tokens(n: int) -> str:
+    return f"{n:,} token{'s' * (n != 1)}"
+
+
 def _share(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1%}"
+    return "–" if value is None else html.percent(value)

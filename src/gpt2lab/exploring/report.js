@@ -4,7 +4,7 @@
  */
 
 import { around, bar, byId, element } from "../serving/page/elements.js";
-import { showLegend, tokenNodes } from "../serving/page/token_spans.js";
+import { probabilityText, showLegend, tokenNodes } from "../serving/page/token_spans.js";
 
 /**
  * @typedef {object} Details  see `Record` in html.py
@@ -35,23 +35,19 @@ function table(rows) {
   return element("table", {}, element("tbody", {}, ...lines));
 }
 
-/** @param {number} p */
-function percent(p) {
-  return p >= 0.001 || p === 0 ? `${(100 * p).toFixed(1)}%` : p.toExponential(1);
-}
-
 /** @param {Element} token */
 function show(token) {
   const details = known.get(token);
   if (!details) return;
   const lists = details.lists.map(([heading, entries]) => {
-    const list = table(entries.map(([text, p]) => [JSON.stringify(text), percent(p), bar(p)]));
+    const list = table(entries.map(([text, p]) => [JSON.stringify(text), probabilityText(p), bar(p)]));
     list.prepend(element("caption", {}, heading));
     return list;
   });
   card.replaceChildren(element("b", {}, JSON.stringify(details.text)), table(details.rows), ...lists);
   hide();
   token.classList.add("here");
+  token.scrollIntoView({ block: "nearest", inline: "nearest" });
   card.hidden = false;
   const place = token.getClientRects()[0] ?? token.getBoundingClientRect();
   const left = Math.min(place.left, innerWidth - card.offsetWidth - 8);
@@ -68,14 +64,18 @@ function hide() {
 /** @param {KeyboardEvent} event */
 function walk(event) {
   if (event.key === "Escape") hide();
-  const step = { ArrowRight: 1, ArrowLeft: -1 }[event.key];
-  const text = document.activeElement;
-  if (!step || !text?.classList.contains("tokens")) return;
+  const walked = document.activeElement?.closest(".tokens, .cells");
+  const all = [...(walked?.querySelectorAll(".known") ?? [])];
+  const across = walked?.querySelector("tbody tr")?.querySelectorAll(".known").length ?? 0; // 0: a text, not a table
+  /** @type {Record<string, number>} */
+  const steps = { ArrowRight: 1, ArrowLeft: -1, ArrowDown: across, ArrowUp: -across };
+  const step = steps[event.key];
+  if (!step || !all.length) return;
   event.preventDefault();
-  const all = [...text.querySelectorAll(".known")];
   const at = all.findIndex((token) => token.classList.contains("here"));
-  const next = at < 0 ? 0 : Math.min(all.length - 1, Math.max(0, at + step));
-  if (all.length) show(all[next]);
+  const next = at < 0 ? 0 : at + step;
+  const beyond = next < 0 || next >= all.length;
+  show(all[beyond ? at : next]);
 }
 
 for (const text of document.querySelectorAll("[data-tokens]")) {

@@ -41,7 +41,8 @@ class Document:
         if self.loss is None:
             return "no tokens to score"
         perplexity = math.exp(min(self.loss, 700.0))
-        return f"{len(self.readings):,} tokens, loss {self.loss:.4f} nats a token, perplexity {perplexity:.3f}"
+        n = len(self.readings)
+        return f"{n:,} token{'s' * (n != 1)}, loss {self.loss:.4f} nats a token, perplexity {perplexity:.3f}"
 
     @property
     def windows(self) -> str:

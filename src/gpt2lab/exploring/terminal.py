@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gpt2lab.exploring.html import percent, visible
+from gpt2lab.exploring.html import visible
 from gpt2lab.exploring.pages import KL_LEVELS, figure_notes, figure_table
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def _stages_table(result: NextToken, staged: Staged) -> Table:
         table.add_row(_token(token.text, token.id), "-inf" if logit is None else f"{logit:.2f}", *cells)
     table.add_section()
     table.add_row("tokens left", "", *(f"{stage.kept:>7,}" for stage in staged.stages))
-    table.add_row("probability cut", "", *(f"{percent(stage.cut_probability):>7}" for stage in staged.stages))
+    table.add_row("probability cut", "", *(f"{_percent(stage.cut_probability):>7}" for stage in staged.stages))
     table.add_row("entropy, nats", "", *(f"{stage.entropy:7.2f}" for stage in staged.stages))
     return table
 
@@ -166,7 +166,7 @@ def _cell(probability: float, largest: float, width: int) -> Text:
         return Text(f"{CUT:>7}", style="dim")
     eighths = round(8 * width * probability / largest)
     bar = "█" * (eighths // 8) + " ▏▎▍▌▋▊▉"[eighths % 8]
-    return Text(f"{percent(probability):>7}").append(" " + bar.rstrip() if width > 1 else "", style="cyan")
+    return Text(f"{_percent(probability):>7}").append(" " + bar.rstrip() if width > 1 else "", style="cyan")
 
 
 def show_score(document: Document, source: str) -> None:
@@ -203,7 +203,7 @@ def show_comparison(comparison: Comparison) -> None:
 def _moved(moved: Sequence[Moved]) -> Table:
     table = _table("token", "A", "B")
     for each in moved:
-        table.add_row(_token(each.text, each.id), percent(each.a), percent(each.b))
+        table.add_row(_token(each.text, each.id), _percent(each.a), _percent(each.b))
     return table
 
 
@@ -271,3 +271,10 @@ def _table(*head: str) -> Table:
     for number, name in enumerate(head):
         table.add_column(name, justify="right" if number else "left", no_wrap=bool(number == 0))
     return table
+
+
+def _percent(probability: float) -> str:
+    """Format a probability for a narrow column: below a thousandth in scientific notation."""
+    if probability >= 0.001 or probability == 0:
+        return f"{probability:.1%}"
+    return f"{probability:.1e}"

@@ -121,7 +121,7 @@ async function compare(host, { cards, now, seed }, { api, say, signal }) {
 async function parting(cards, columns, { prompt, vocabulary, signal }) {
   const [one, other] = columns.map(({ ids }) => ids);
   const at = one.findIndex((id, place) => id !== other[place]);
-  if (at < 0) return element("p", {}, `Both drew the same ${one.length} tokens.`);
+  if (at < 0) return element("p", {}, `Both drew the same ${one.length} ${one.length === 1 ? "token" : "tokens"}.`);
   const ask = (/** @type {ModelCard} */ card) =>
     logits(card.id, [...orStart(prompt, card), ...one.slice(0, at)], { signal });
   const rows = await Promise.all(cards.map(ask));

@@ -291,7 +291,7 @@ export class TextPanel {
     byId("teach").textContent = run?.drawn.length ? TEACH_ALIVE : TEACH;
     const written = run !== null && (!draft || run.drawn.length > 0);
     byId("made").textContent = written ? provenance(run, this.#state.cards, this.#state.card) : "";
-    byId("timings").hidden = draft;
+    byId("timings").style.visibility = draft ? "hidden" : "visible"; // its space stays
     if (byId("plain-text", HTMLDetailsElement).open) byId("plain").textContent = this.#text();
     showButtons(this.#state, this.#focus, this.#library.canUndo);
   }
