@@ -18,23 +18,20 @@ def sizes(page, script):
 
 def test_a_token_that_is_pointed_at_costs_a_twelfth_of_all_logits(page):
     write(visit(page))
-    sent = []
-    page.on("response", lambda answer: sent.append(answer) if "/playground/logits" in answer.url else None)
-    page.locator("#tokens .drawn").nth(6).hover()
-    page.locator("#tokens .drawn.here").wait_for()
     alternatives(page)
-    page.locator("#stage-table[aria-busy=false]").wait_for()
-    assert [len(answer.body()) for answer in sent] == [2000 * 8 + 4]
-    page.locator("#tokens .drawn").nth(6).click()  # the draw needs all
-    page.locator("#stage-table .draw b").wait_for()
-    assert [len(answer.body()) for answer in sent] == [2000 * 8 + 4, 50257 * 4]
+    with page.expect_response("**/playground/logits") as few:
+        page.locator("#tokens .drawn").nth(6).hover()
+    assert len(few.value.body()) == 2000 * 8 + 4
+    with page.expect_response("**/playground/logits") as all_of_them:  # the draw needs them
+        page.locator("#tokens .drawn").nth(6).click()
+    assert len(all_of_them.value.body()) == 50257 * 4
 
 
 def test_where_the_other_tokens_matter_they_are_fetched(page):
     write(visit(page))
-    page.locator("#tokens .drawn").nth(6).hover()
-    page.locator("#tokens .drawn.here").wait_for()
     alternatives(page)
+    with page.expect_response("**/playground/logits"):
+        page.locator("#tokens .drawn").nth(6).hover()
     with page.expect_response("**/playground/logits") as answer:
         change(page, temperature=100)
     assert len(answer.value.body()) == 50257 * 4

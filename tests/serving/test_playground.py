@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import logging
 import math
@@ -82,7 +84,51 @@ def test_the_playground_asks_for_all_its_modules_at_once():
 def test_every_file_of_the_page_has_a_known_kind(api):
     for path in page_files.FOLDER.iterdir():
         answer = api.http.get(f"/page/{path.name}")
-        assert answer.status_code == 200 and answer.content == path.read_bytes(), path.name
+        assert answer.status_code == 200, path.name
+        assert path.suffix == ".html" or answer.content == path.read_bytes(), path.name
+
+
+def test_a_page_names_its_files_by_their_content_and_browsers_keep_those(api):
+    page = api.http.get("/").text
+    address = re.search(r'src="(page/main\.js\?v=\w{32})"', page)[1]
+    imports = json.loads(re.search(r'<script type="importmap">(.*?)</script>', page)[1])["imports"]
+    assert imports["./page/main.js"] == f"./{address}"
+    assert "immutable" in api.http.get(f"/{address}").headers["cache-control"]
+    assert api.http.get("/page/main.js?v=another").headers["cache-control"] == "no-cache"
+    assert api.http.get("/").headers["cache-control"] == "no-cache"
+
+
+def test_the_policy_allows_the_import_map_and_no_other_script_in_the_page(api):
+    answer = api.http.get("/")
+    text = re.search(r'<script type="importmap">(.*?)</script>', answer.text)[1]
+    wanted = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    assert f"script-src 'self' 'sha256-{wanted}';" in answer.headers["content-security-policy"]
+
+
+@pytest.mark.parametrize("path", ["/", "/page/main.js", "/playground/vocabulary"])
+def test_files_and_vocabulary_are_compressed_for_those_that_accept_it(api, path):
+    plain = api.http.get(path, headers={"Accept-Encoding": "identity"})
+    zipped = api.http.get(path, headers={"Accept-Encoding": "gzip"})
+    assert "content-encoding" not in plain.headers and zipped.headers["content-encoding"] == "gzip"
+    assert plain.content == zipped.content
+    assert int(zipped.headers["content-length"]) < 0.6 * int(plain.headers["content-length"])
+
+
+def test_the_highest_logits_come_with_one_for_all_others(api):
+    row = logits_of(api, IDS).astype(np.float64)
+    content = api.http.post("/playground/logits", json={"tokens": IDS, "top": 100}).content
+    ids = np.frombuffer(content[:400], "<u4")
+    values = np.frombuffer(content[400:], "<f4").astype(np.float64)
+    assert (
+        len(values) == 101 and (ids == np.argsort(-row, kind="stable")[:100]).all() and (values[:-1] == row[ids]).all()
+    )
+    others = np.delete(row, ids)
+    assert np.exp(others).sum() == pytest.approx(len(others) * np.exp(values[-1]), rel=1e-5)
+
+
+def test_more_logits_than_there_are_tokens_are_all_of_them(api):
+    content = api.http.post("/playground/logits", json={"tokens": IDS, "top": 10**6}).content
+    assert len(content) == 50257 * 8 + 4 and np.frombuffer(content[-4:], "<f4")[0] == -np.inf
 
 
 def test_a_file_that_a_browser_has_is_not_sent_again(api):
@@ -239,7 +285,8 @@ def test_a_client_that_leaves_before_its_logits_holds_nothing(api):
         ({"tokens": "text"}, "tokens"),
         ({"tokens": [262] * 513}, "tokens"),
         ({}, "tokens"),
-        ({"tokens": [1], "top": 5}, "top"),
+        ({"tokens": [1], "top": 0}, "top"),
+        ({"tokens": [1], "bottom": 5}, "bottom"),
     ],
 )
 def test_logits_of_what_is_no_context_are_refused(api, body, param):
