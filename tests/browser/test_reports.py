@@ -87,7 +87,7 @@ def test_a_page_of_attention_paints_the_head_that_is_chosen(opened):
 
 
 def test_the_cells_of_the_lens_show_their_cards_by_keyboard(opened):
-    attention = attend(open_checkpoint(GOLDEN / "tiny"), Tokenizer.gpt2(), "One two three")
+    attention = attend(load(GOLDEN / "tiny"), "One two three")
     page = opened(attend_page(attention, "tiny"))
     page.get_by_role("group", name="Logit lens").focus()
     for key in ("ArrowRight", "ArrowRight", "ArrowDown"):
