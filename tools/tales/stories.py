@@ -1,6 +1,6 @@
 """Cut books of plain text into stories, one file each, to train ``tales`` on.
 
-    python tools/prepare_tales.py BOOKS_FOLDER OUT_FOLDER
+    python tools/tales/stories.py BOOKS_FOLDER OUT_FOLDER
 
 Reads every ``*.txt`` below BOOKS_FOLDER (Project Gutenberg texts, one paragraph per line, blank lines between) and
 writes ``OUT_FOLDER/<book>-<number>.txt``, one story per file, paragraphs separated by a blank line. Leaves out title

@@ -2,7 +2,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-TOOL = Path(__file__).parents[2] / "tools" / "prepare_tales.py"
+TOOL = Path(__file__).parents[2] / "tools" / "tales" / "stories.py"
 
 LONG = "Then the miller’s son went on, and on, until the wood was behind him. " * 30
 BOOK = f"""THE GREY BOOK
