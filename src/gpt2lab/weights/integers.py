@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     Number = TypeVar("Number", bound=np.generic)
 
 BLOCK, GROUP = 256, 32
-_TINY = np.float32(1e-30)  # blocks of smaller numbers are zero: the inverse of their scale would overflow
-_SCALES = [np.float32(scale) / np.float32(120) for scale in (1, 0.95, 0.9, 0.85)]  # of a block whose largest is 1
-_NEIGHBOURS = [np.float32(1), np.float32(0.9), np.float32(1.1)]
+TINY = np.float32(1e-30)  # blocks of smaller numbers are zero: the inverse of their scale would overflow
+SCALES = [np.float32(scale) / np.float32(120) for scale in (1, 0.95, 0.9, 0.85)]  # of a block whose largest is 1
+NEIGHBOURS = [np.float32(1), np.float32(0.9), np.float32(1.1)]
 _ROWS = 256  # outputs rounded at a time, so that intermediates stay small
 
 
@@ -73,7 +73,7 @@ def encode(weights: Array, precision: str) -> Integers:
 def _to_int8(weights: Array) -> Integers:
     blocks = padded(weights, BLOCK)
     largest = np.abs(blocks).max(axis=-1)
-    scales = np.where(largest < _TINY, np.float32(0), _rounded_scale(largest / np.float32(127)))
+    scales = np.where(largest < TINY, np.float32(0), _rounded_scale(largest / np.float32(127)))
     q = np.rint(blocks * _inverse(scales)[..., None]).clip(-127, 127)
     return Integers(_unpadded(q, weights).astype(np.int8), scales)
 
@@ -82,11 +82,11 @@ def _to_int4(weights: Array) -> Integers:
     """Try the scale that maps a block's largest magnitude to 15 · 8, and a few smaller ones; take the best."""
     blocks = padded(weights, BLOCK)
     largest = np.abs(blocks).max(axis=-1)  # [n_out, n_blocks]
-    relative = (blocks * _inverse(np.where(largest < _TINY, np.float32(0), largest))[..., None]).reshape(
+    relative = (blocks * _inverse(np.where(largest < TINY, np.float32(0), largest))[..., None]).reshape(
         *largest.shape, -1, GROUP
     )
-    best, factors, scales = _best_factors(relative, _SCALES[0])
-    for scale in _SCALES[1:]:
+    best, factors, scales = _best_factors(relative, SCALES[0])
+    for scale in SCALES[1:]:
         error, found, _ = _best_factors(relative, scale)
         better = error < best
         best = np.where(better, error, best)
@@ -96,7 +96,7 @@ def _to_int4(weights: Array) -> Integers:
     n_groups = -(-weights.shape[1] // GROUP)
     return Integers(
         _unpadded(q.reshape(blocks.shape), weights).astype(np.int8),
-        np.where(largest < _TINY, np.float32(0), _rounded_scale(largest * scales)),
+        np.where(largest < TINY, np.float32(0), _rounded_scale(largest * scales)),
         factors.reshape(len(weights), -1)[:, :n_groups].astype(np.int8),
     )
 
@@ -112,7 +112,7 @@ def _best_factors(relative: Array, scale: np.float32) -> tuple[Array, Array, Arr
     size = np.abs(extreme) / (scale * np.float32(8))
     sign = np.where(extreme > 0, np.float32(-1), np.float32(1))
     least, factors = None, None
-    for neighbour in _NEIGHBOURS:
+    for neighbour in NEIGHBOURS:
         factor = np.rint(size * neighbour).clip(1, 15) * sign
         error = _error(relative, factor * scale)
         if least is None or factors is None:
