@@ -250,6 +250,13 @@ def test_the_recipe_of_tales_runs_in_small(folder):
     assert rates == pytest.approx([2e-3, 2e-3, 2e-3 * 2 / 3, 2e-3 / 3, 1.5e-4, 0.75e-4])
 
 
+def test_an_existing_model_grows(folder):
+    run(*FINE, "--steps", 1, "--n_layer", 3, "--n_ctx", 80, "--run_name", "large")
+    run(*FINE, "--steps", 2, "--n_layer", 3, "--n_ctx", 80, "--run_name", "large")
+    config = open_checkpoint("checkpoint/large").config
+    assert (config.n_layer, config.n_ctx) == (3, 80)
+
+
 @pytest.mark.parametrize(
     ("name", "text"),
     [
@@ -321,7 +328,8 @@ def test_a_mistake_in_such_a_file_is_told(folder, capsys, name, text, message):
         ([*FRESH, "--n_layer", "0"], "n_layer"),
         (["--dataset", "latin.txt", *SCRATCH], "is not UTF-8 text (byte 3, line 1): give its --encoding"),
         ([*FRESH, "--sample_every", "9", "--sample_dir", "tales/0.txt"], "cannot write samples into tales/0.txt/run1"),
-        ([*FINE, "--n_layer", "3"], "--n_layer needs --from_scratch"),
+        ([*FINE, "--n_embd", "48"], "--n_embd needs --from_scratch"),
+        ([*FINE, "--n_layer", "1"], "--n_layer must be at least that of"),
         ([*FRESH, "--held_out", "1"], "held_out"),
         ([*FRESH, "--block_size", "17"], "block_size must be at most"),
         ([*FINE, "--restore_from", "gone"], "no model at gone"),

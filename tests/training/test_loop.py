@@ -46,6 +46,7 @@ def test_the_loss_falls(make_trainer, optimizer):
         {"optimizer": "sgd", "sampling": "uniform"},
         {"optimizer": "muon", "narrow_steps": 6},
         {"lora": 2, "dropout": 0.1},
+        {"quantize": "int4", "average": 0.9},
     ],
     ids=lambda settings: next(iter(settings.values())),
 )

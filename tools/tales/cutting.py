@@ -11,6 +11,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from stories import clean
 
@@ -34,10 +35,9 @@ END = re.compile(r"(the )?end\W*$|finis\W*$", re.IGNORECASE)
 NOTE = re.compile(r"(foot)?notes?( \d+)?\s*[:.]|\*\s*\w|\[\d+\]|\(?see (page|no\.|also)", re.IGNORECASE)
 SOURCE = re.compile(r"(by|from|adapted|translated|retold|told by|after|selected)\b.{0,90}$", re.IGNORECASE)
 LEGAL = re.compile(r"gutenberg|\be-?text|https?:|copyright, |all rights reserved|\b12mo\b|illustrated by|price,? \$")
-LINE_STARTS = set(
-    "And But The To Of In With For That As When Or So His Her My On From At Then If Who Where A An Till Nor By While "
-    "Is Are Was Not Yet Though Than Their Our Your He She They We It Which What How All No Upon Through Into".split()
-)
+_STARTS = """And But The To Of In With For That As When Or So His Her My On From At Then If Who Where A An Till Nor By
+While Is Are Was Not Yet Though Than Their Our Your He She They We It Which What How All No Upon Through Into"""
+LINE_STARTS = frozenset(_STARTS.split())
 """Words that begin a line of verse in capitals where prose has them in small letters."""
 
 
@@ -65,9 +65,9 @@ def is_heading(paragraph: str) -> bool:
 
 
 def is_verse(paragraph: str) -> bool:
-    """Return whether lines of verse were joined into this: capitals in the middle of sentences show where they began."""
+    """Return whether lines of verse were joined into this: capitals inside sentences show where they began."""
     words = paragraph.split(" ")
-    pairs = zip(words, words[1:], strict=False)
+    pairs = pairwise(words)
     starts = sum(bool(re.search(r"[a-z,;]$", a)) and b.strip("\"'") in LINE_STARTS for a, b in pairs)
     return starts >= 2 and starts > 0.05 * len(words)
 

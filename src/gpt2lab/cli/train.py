@@ -30,11 +30,13 @@ from gpt2lab.training.settings import Settings
 
 SHAPE = {"n_ctx": 512, "n_embd": 256, "n_head": 4, "n_layer": 8}
 """The default shape of a model with random weights."""
+GROWING = ("n_ctx", "n_layer")
+"""The parts of a shape that an existing model can grow in."""
 SHAPE_HELP = {
-    "n_ctx": "longest context, in tokens.",
-    "n_embd": "width.",
-    "n_head": "attention heads in a layer.",
-    "n_layer": "layers.",
+    "n_ctx": "Longest context, in tokens; of an existing model, at least its own.",
+    "n_embd": "With --from_scratch: width.",
+    "n_head": "With --from_scratch: attention heads in a layer.",
+    "n_layer": "Layers; an existing model gets new ones that add nothing before they are trained.",
 }
 
 
@@ -63,10 +65,10 @@ def settings_options(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def shape_options(function: Callable[..., None]) -> Callable[..., None]:
-    """Add the options for the shape of a new model."""
+    """Add the options for the shape of a new or a grown model."""
     for name, text in reversed(SHAPE_HELP.items()):
         function = option(
-            "Model", f"--{name}", type=int, help=f"With --from_scratch: {text}  [default: {SHAPE[name]}]"
+            "Model", f"--{name}", type=int, help=f"{text}  [default: {SHAPE[name]}, or the existing model's]"
         )(function)
     return function
 
@@ -243,8 +245,10 @@ def command(
     shape = {name: arguments.pop(name) for name in SHAPE}
     settings = Settings(**{field.name: arguments.pop(field.name) for field in fields(Settings)})
     given = [name for name, value in shape.items() if value is not None]
-    if given and not from_scratch:
-        raise UsageError(f"--{given[0]} needs --from_scratch: an existing model already has its shape")
+    if not from_scratch:
+        if fixed := [name for name in given if name not in GROWING]:
+            raise UsageError(f"--{fixed[0]} needs --from_scratch: an existing model already has its shape")
+        arguments |= {name: shape[name] for name in GROWING}
     if from_scratch and arguments["activation"] is not None:
         raise UsageError("--activation is for an existing model; leave it out with --from_scratch")
     config = ModelConfig(**{**SHAPE, **{name: shape[name] for name in given}}) if from_scratch else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from gpt2lab.training.settings import EPOCHS, FEWEST_STEPS, Done, Settings
+from gpt2lab.training.settings import EPOCHS, FEWEST_STEPS, UNBOUNDED, Done, Settings
 
 WORSE = 3
 """The number of validations in a row without improvement after which a run is said to over-fit."""
@@ -57,6 +57,8 @@ def length(settings: Settings, asked: Settings, windows: int, done: Done) -> str
     ``windows`` is the number in an epoch, and ``done`` the part of the run behind it.
     """
     steps = settings.steps or 0
+    if steps == UNBOUNDED:
+        return f"length: {settings.minutes:g} minutes of training, {windows} windows in a pass over the text"
     in_all = done.position + (steps - done.step) * settings.windows_per_update
     line = (
         f"length: {steps} updates of {settings.windows_per_update} windows, {in_all / windows:.1f} passes over the text"

@@ -27,13 +27,16 @@ class Job:
 
     Text is given as paths, or in memory; with ``special``, special tokens in it are more than text. ``config`` is the
     shape of a randomly initialized model; None starts from the checkpoint ``model_name``, and ``activation`` is its
-    activation if its files do not record it. Raises :class:`UsageError` if ``run_name`` names no folder.
+    activation if its files do not record it; ``n_layer`` and ``n_ctx`` are a larger shape to grow it to. Raises
+    :class:`UsageError` if ``run_name`` names no folder.
     """
 
     dataset: tuple[str, ...] | Given
     model_name: str = "tales"
     activation: str | None = None
     config: ModelConfig | None = None
+    n_layer: int | None = None
+    n_ctx: int | None = None
     val_dataset: str | Given | None = None
     held_out: float = 0.05
     encoding: str = "utf-8"

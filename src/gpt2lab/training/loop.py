@@ -12,7 +12,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +21,21 @@ from torch import Tensor
 
 from gpt2lab.data.windows import Batch, Windows
 from gpt2lab.errors import CheckpointError, TrainingError
-from gpt2lab.training import checkpoints
 from gpt2lab.training.advice import WORSE, Standing, no_better
 from gpt2lab.training.batches import Batches, fingerprint, seed_of
 from gpt2lab.training.distributed import World
 from gpt2lab.training.interrupts import Interrupts
-from gpt2lab.training.lora import adapter_tensors, merged
+from gpt2lab.training.lora import merged
 from gpt2lab.training.module import GPT2
 from gpt2lab.training.narrowing import used_ids, widen
-from gpt2lab.training.optimizers import make_optimizers, optimizer_tensors
+from gpt2lab.training.optimizers import make_optimizers
+from gpt2lab.training.pace import Pace
 from gpt2lab.training.parallel import all_finite
 from gpt2lab.training.reporting import Reporter, Update, Validation
+from gpt2lab.training.saving import Saver
 from gpt2lab.training.settings import Settings, learning_rate
+from gpt2lab.training.validation import mean_loss
+from gpt2lab.training.versions import Versions
 from gpt2lab.weights.tokenizer_copy import TokenizerCopy
 
 AVERAGE_DECAY = 0.99  # for the running mean of losses shown as avg=, as in the original
@@ -75,10 +78,13 @@ class Trainer:
         self.model, self.settings, self.windows, self.held_out, self.run = model, settings, windows, held_out, run
         self.world = world or World()
         self.reporter = reporter or Reporter()
-        self.sampler, self.vocabulary, self.about = sampler, vocabulary, dict(about or {})
+        self.sampler, self.about = sampler, dict(about or {})
         self.batches = Batches(windows, settings, self.world, model.config.n_vocab)
         self.wrapped = self.world.wrap(model, settings.parallel)
         self.optimizers = make_optimizers(model, settings)
+        self.versions = Versions(model, settings)
+        self.saver = Saver(run, model, settings, self.optimizers, self.versions, self.world, vocabulary)
+        self.pace = Pace(settings.minutes, settings.steps or 0)
         self.used_ids = used_ids(windows, held_out).to(self.world.device) if settings.narrow_steps else None
         self.text = fingerprint(found, settings.validated_windows) if (found := self.validated) else None
         self.begun_at = int(self.about.get("begun_at", 0))  # updates of the original's run that this one continues
@@ -100,8 +106,7 @@ class Trainer:
     @property
     def last_step(self) -> int:
         """The number of the update after which training ends."""
-        steps, stop_after = self.settings.steps or 0, self.settings.stop_after
-        return min(steps, stop_after) if stop_after else steps
+        return min(self.pace.last, self.settings.stop_after or self.pace.last)
 
     def train(self) -> str | None:
         """Train to the end, or until a signal; return :attr:`outcome`. See :meth:`updates`."""
@@ -119,13 +124,17 @@ class Trainer:
         :class:`CheckpointError` if saving fails; earlier states stay intact.
         """
         begin = time.perf_counter() - self.seconds
+        self._plan()
         if self.validated is not None and math.isinf(self.best):
             self._validate_and_keep_best(self.validated)
         while self.step < self.last_step and self.outcome is None:
             before = time.perf_counter()
             loss = self.update()
+            took = time.perf_counter() - before
+            self.pace.took(took, before - begin - self.seconds)
             self.seconds = time.perf_counter() - begin
-            made = self._report(loss, time.perf_counter() - before)
+            self._plan()
+            made = self._report(loss, took)
             yield replace(made, validation=self._validate_if_due())
             self.outcome = self._after_update()
         self.outcome = self.outcome or "finished"
@@ -204,6 +213,7 @@ class Trainer:
         batches = list(self.batches.of_update(self.position))
         total = self.world.sum(float(sum(batch.trained.sum() for batch in batches)))
         loss = self._descend(batches, total, step) if total else None
+        self.versions.moved(step)
         self.step, self.position = step, self.position + self.settings.windows_per_update
         return loss
 
@@ -212,11 +222,12 @@ class Trainer:
         torch.manual_seed(seed_of(self.settings.seed, step, self.world.rank))
         self.wrapped.train()
         loss = 0.0
-        for number, batch in enumerate(batches, start=1):
-            with self.world.last_micro_batch(self.wrapped, last=number == len(batches)):
-                part = self._loss(batch, step) / total
-                part.backward()
-            loss += part.item()
+        with self.versions.rounded():
+            for number, batch in enumerate(batches, start=1):
+                with self.world.last_micro_batch(self.wrapped, last=number == len(batches)):
+                    part = self._loss(batch, step) / total
+                    part.backward()
+                loss += part.item()
         loss = self.world.sum(loss)
         norm = self.world.clip(self.wrapped, self.settings.clip)
         if not math.isfinite(loss) or not math.isfinite(norm):
@@ -225,7 +236,7 @@ class Trainer:
             raise TrainingError(self._lost(f"the {what} at update {step}, which was discarded"))
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(step, self.settings, self.begun_at)
+                group["lr"] = self._learning_rate(step)
             optimizer.step()
         self._zero_gradients()
         return loss
@@ -234,20 +245,13 @@ class Trainer:
     def validate(self, held_out: Windows) -> float:
         """Return the mean loss, without dropout, of ``val_batch_count`` batches over ``held_out``, in nats a token."""
         self.wrapped.eval()
-        size, rank = self.world.size, self.world.rank
         batches = list(held_out.in_order(self.settings.val_batch_size, self.settings.validated_windows))
-        loss = targets = 0.0
-        for first in range(0, len(batches), size):  # the same number of times in every process
-            self.reporter.progress("Calculating validation loss...", first, len(batches))
-            mine = first + rank < len(batches)
-            batch = batches[first + rank if mine else first]
-            value = self._loss(batch, self.step).item()
-            loss, targets = (loss + value, targets + float(batch.trained.sum())) if mine else (loss, targets)
-        return self.world.sum(loss) / max(1.0, self.world.sum(targets))
+        return mean_loss(lambda batch: self._loss(batch, self.step).item(), batches, self.world, self.reporter)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return the model's current canonical tensors, adapters merged, in the main process; nothing elsewhere."""
-        return self.world.full_tensors(merged(self.model))
+        with self.versions.averaged():
+            return self.world.full_tensors(merged(self.model))
 
     def sample(self) -> None:
         """Write samples."""
@@ -265,23 +269,13 @@ class Trainer:
             raise TrainingError(self._lost("the weights are not finite"))
         if self.validated is None:
             self.forget_best()
-            self._write_model()
-        kind, weights = ("adapter", adapter_tensors) if self.settings.lora else ("model", merged)
+            self.saver.write_model()
         progress = {**self.about, **{name: getattr(self, name) for name in COUNTERS}, "generation": self.generation}
-        progress |= {"settings": asdict(self.settings), "config": self.model.config.to_hparams(), "held_out": self.text}
+        progress["held_out"] = self.text
         progress["best"] = None if math.isinf(self.best) else self.best  # JSON has no infinity
         state = self.run / f"state-{self.step:07}"
         self.reporter.say(f"Saving {state}")
-
-        def write(weights: Mapping[str, Tensor], optimizer: Mapping[str, Tensor]) -> None:
-            checkpoints.save_state(
-                *(self.run, self.model.config, kind, weights, optimizer, progress),
-                keep=self.settings.keep,
-                hours=self.settings.keep_checkpoint_every_n_hours,
-                vocabulary=self.vocabulary,
-            )
-
-        self.world.on_main(write, weights(self.model), optimizer_tensors(self.model, self.optimizers))
+        self.saver.save_state(progress)
         self.reporter.saved()
         self.last_state, self.saved_at = state, time.monotonic()
         return state
@@ -290,11 +284,14 @@ class Trainer:
         """Make the next validated model the best so far, which becomes the run folder's model."""
         self.best, self.best_step, self.since_best = math.inf, 0, 0
 
-    def _write_model(self) -> None:
-        def write(tensors: Mapping[str, Tensor]) -> None:
-            checkpoints.write_model(self.run, self.model.config, tensors, self.vocabulary)
+    def _plan(self) -> None:
+        """Set the last update by the pace, if there is a deadline."""
+        if self.settings.minutes:
+            self.pace.plan(self.step, self.seconds)
+            self.pace.last = self.world.broadcast(self.pace.last)
 
-        self.world.on_main(write, merged(self.model))
+    def _learning_rate(self, step: int) -> float:
+        return learning_rate(step, replace(self.settings, steps=max(1, self.pace.last)), self.begun_at)
 
     def _loss(self, batch: Batch, step: int) -> Tensor:
         """Return the sum of losses over the trained targets, float32."""
@@ -323,8 +320,8 @@ class Trainer:
             self.average = (AVERAGE_DECAY * self.average[0] + loss, AVERAGE_DECAY * self.average[1] + 1)
         average = self.standing.average
         tokens = self.settings.windows_per_update * self.windows.length
-        rate = learning_rate(self.step, self.settings, self.begun_at)
-        made = Update(self.step, self.last_step, self.seconds, loss, average, rate, tokens, tokens / max(seconds, 1e-9))
+        rate, each = self._learning_rate(self.step), tokens / max(seconds, 1e-9)
+        made = Update(self.step, self.last_step, self.seconds, loss, average, rate, tokens, each)
         self.reporter.update(made)
         return made
 
@@ -332,13 +329,16 @@ class Trainer:
         return self.step == self.last_step or (every > 0 and self.step % every == 0)
 
     def _validate_and_keep_best(self, held_out: Windows) -> Validation:
-        loss = self.validate(held_out)
+        begin = time.perf_counter()
+        with self.versions.shown():
+            loss = self.validate(held_out)
+        self.pace.reserve = time.perf_counter() - begin
         if not math.isfinite(loss):
             raise TrainingError(self._lost(f"the held-out loss is {loss} after {self.step} updates"))
         self.latest, self.since_best = loss, self.since_best + 1
         if loss < self.best:
             self.best, self.best_step, self.since_best = loss, self.step, 0
-            self._write_model()
+            self.saver.write_model()
         made = Validation(self.step, self.seconds, loss, best=self.since_best == 0)
         self.reporter.validation(made)
         if self.since_best == WORSE:

@@ -18,6 +18,7 @@ from gpt2lab.training.checkpoints import State
 from gpt2lab.training.loop import COUNTERS, Trainer
 from gpt2lab.training.lora import adapter_tensors
 from gpt2lab.training.optimizers import load_optimizer_tensors
+from gpt2lab.training.versions import MARK
 
 
 def restore(trainer: Trainer, state: State) -> None:
@@ -35,7 +36,10 @@ def restore(trainer: Trainer, state: State) -> None:
     try:
         _load_weights(trainer, state.weights)
         tensors = trainer.world.local_tensors(trainer.model, state.optimizer)
-        load_optimizer_tensors(trainer.model, trainer.optimizers, tensors)
+        averages = {name: tensor for name, tensor in tensors.items() if name.endswith(MARK)}
+        moments = {name: tensor for name, tensor in tensors.items() if not name.endswith(MARK)}
+        load_optimizer_tensors(trainer.model, trainer.optimizers, moments)
+        trainer.versions.load(averages)
         _check_made_alike(trainer, state.progress)
         _check_counters(state.progress)
     except (RuntimeError, ValueError, KeyError) as error:

@@ -143,6 +143,8 @@ def go_on(trainer: Trainer, setup: Setup, state: State | None) -> None:
             trainer.forget_best()  # the best model is in the other folder
     else:
         trainer.step = setup.source.updates or 0
+    if trainer.settings.minutes:
+        trainer.pace.plan(trainer.step, trainer.seconds)
     if trainer.step > trainer.last_step:
         raise UsageError(
             f"{_origin(trainer)} already has {trainer.step} updates, more than the requested {trainer.last_step}: "
@@ -193,6 +195,8 @@ def ended(trainer: Trainer) -> str | None:
     """Return why a run has nothing left to do, or None if it has."""
     if trainer.step == trainer.last_step:
         more = "--steps or --epochs" if trainer.step == trainer.settings.steps else "--stop_after"
+        if trainer.seconds >= 60 * trainer.settings.minutes > 0:
+            more = "--minutes"
         return f"{_origin(trainer)} finished after {trainer.step} updates: to continue, give more {more}"
     if trainer.patience_ended:
         return (

@@ -16,6 +16,7 @@ from gpt2lab.config import ModelConfig
 from gpt2lab.errors import UsageError
 
 EPOCHS = 3  # by default
+UNBOUNDED = 10**9  # updates of a run that only its deadline ends
 FEWEST_STEPS = 100  # for a run of unspecified length: a page of text is read more than three times
 MOST_AT_ONCE = 65_536  # windows in a batch, batches in an update: they are gathered in memory
 LORA_TARGETS = ("attn.q", "attn.k", "attn.v", "attn.proj", "mlp.fc", "mlp.proj")
@@ -50,6 +51,13 @@ class Settings:
     )
     stop_after: int = _setting(
         _LENGTH, 0, "Stop after N updates in total, even if the schedule is not finished; 0 never stops early.", 0
+    )
+    minutes: float = _setting(
+        _LENGTH,
+        0.0,
+        "End after N minutes of training: the schedule then follows the clock, and --steps is the most updates; "
+        "0 sets no deadline.",
+        0,
     )
     patience: int = _setting(_LENGTH, 0, "Stop after N validations without improvement; 0 never stops early.", 0)
 
@@ -98,6 +106,20 @@ class Settings:
     weight_decay: float = _setting(_LEARNING, 0.1, "Weight decay of matrices, not of biases or layer norms.", 0)
     clip: float = _setting(
         _LEARNING, 1.0, "Clip the gradient to this norm; inf disables clipping.", above=0, most=math.inf
+    )
+    average: float = _setting(
+        _LEARNING,
+        0.0,
+        "Validate, sample and keep an exponential moving average of the weights with this decay, such as 0.999; "
+        "0 disables it.",
+        0,
+        below=1,
+    )
+    quantize: Literal["none", "int4"] = _setting(
+        _LEARNING,
+        "none",
+        "int4: compute with matrices rounded as gpt2lab convert --precision int4 rounds them, and update the exact "
+        "ones.",
     )
     dropout: float = _setting(_LEARNING, 0.0, "Dropout probability of embeddings and layer outputs.", 0, below=1)
     only_train_transformer_layers: bool = _setting(_LEARNING, False, "Do not train the embeddings.")
@@ -217,13 +239,16 @@ def resolved(
 
     ``epochs`` becomes None, because ``steps`` replaces it. Epochs are counted in windows: ``steps`` is the number of
     updates ``done`` plus those that the remaining windows take. Raises :class:`UsageError` if both are given, if a
-    window or a sample is longer than the model's context, or if ``narrow_steps`` conflicts with other settings.
+    window or a sample is longer than the model's context, or if ``narrow_steps``, ``quantize`` or ``average``
+    conflicts with other settings.
     """
     if settings.steps and settings.epochs:
         raise UsageError("give --steps or --epochs, not both")
     left = max(0, (settings.epochs or EPOCHS) * windows - done.position)  # windows
     steps = settings.steps or done.step + math.ceil(left / settings.windows_per_update)
-    if settings.steps is None and settings.epochs is None:
+    if settings.minutes and settings.steps is None and settings.epochs is None:
+        steps = UNBOUNDED
+    elif settings.steps is None and settings.epochs is None:
         steps = max(steps, done.begun_at + FEWEST_STEPS)
     chosen: dict[str, Any] = {
         "steps": steps,
@@ -242,6 +267,7 @@ def resolved(
     if settings.lora > config.n_embd:
         raise UsageError(f"lora must be at most the model's width of {config.n_embd}, got {settings.lora}")
     _check_narrow(settings, steps)
+    _check_quantize(settings)
     return replace(settings, **chosen)
 
 
@@ -252,6 +278,16 @@ def _check_narrow(settings: Settings, steps: int) -> None:
         raise UsageError(f"--narrow_steps trains the embedding, which --{other} freezes: give only one of them")
     if settings.narrow_steps >= steps:
         raise UsageError(f"--narrow_steps must be below the total of {steps} updates, got {settings.narrow_steps}")
+
+
+def _check_quantize(settings: Settings) -> None:
+    """Raise :class:`UsageError` if no process has whole matrices of weights, or if they are not trained."""
+    if settings.quantize != "none" and settings.lora:
+        raise UsageError("--quantize rounds the matrices, which --lora freezes: give only one of them")
+    if settings.parallel == "fsdp" and (settings.quantize != "none" or settings.average):
+        raise UsageError("--quantize and --average need whole weights in every process: give --parallel ddp")
+    if settings.average and settings.lora:
+        raise UsageError("--average averages the model's weights, which --lora freezes: give only one of them")
 
 
 def default_learning_rate(settings: Settings, config: ModelConfig, from_scratch: bool) -> float:

@@ -17,6 +17,7 @@ from gpt2lab.training.job import Job
 from gpt2lab.training.settings import Done, Settings, resolved
 from gpt2lab.weights import Checkpoint, open_checkpoint
 from gpt2lab.weights.checkpoint import tokenizer_of
+from gpt2lab.weights.growing import grown
 from gpt2lab.weights.tokenizer_copy import TokenizerCopy, gpt2_copy, tokenizer_copy
 
 
@@ -47,6 +48,7 @@ def open_source(job: Job) -> Source:
             )
         return Source(job.config, Tokenizer.gpt2())
     checkpoint = open_checkpoint(job.model_name, activation=job.activation)
+    checkpoint = grown(checkpoint, job.n_layer, job.n_ctx)
     tokenizer = tokenizer_of(checkpoint)
     if tokenizer is None:
         raise UsageError(

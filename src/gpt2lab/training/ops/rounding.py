@@ -58,9 +58,7 @@ def _rounded(block: Tensor) -> Tensor:
     for scale in map(float, SCALES[1:]):
         found = _best_factors(relative, extreme, scale)
         better = found.error < best.error
-        best = _Found(
-            torch.where(better, found.error, best.error), torch.where(better, found.factors, best.factors)
-        )
+        best = _Found(torch.where(better, found.error, best.error), torch.where(better, found.factors, best.factors))
         scales = torch.where(better, scale, scales)
     whole = _nearest(relative, best.factors * scales) * best.factors[:, None] + 0.0  # makes -0 a 0
     stored = torch.where(is_zero, 0.0, _rounded_scale(largest * scales))

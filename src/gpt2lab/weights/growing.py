@@ -1,0 +1,66 @@
+"""A larger model that computes what a smaller one does: more layers, or a longer context.
+
+A new layer is a copy of the layer before it whose two projections into the residual stream are zero, so it adds nothing
+until it is trained (as in Shen et al. 2022, Staged Training for Transformer Language Models). New layers are spread
+evenly. New positions repeat the second half of the learned ones. This module knows nothing of files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+import numpy as np
+
+from gpt2lab.errors import UsageError
+from gpt2lab.weights.checkpoint import Checkpoint, Tensor, tensor_shapes
+
+
+def grown(checkpoint: Checkpoint, n_layer: int | None = None, n_ctx: int | None = None) -> Checkpoint:
+    """Return ``checkpoint`` with ``n_layer`` layers and ``n_ctx`` positions; None leaves a number as it is.
+
+    Raises :class:`UsageError` if a number is smaller than the checkpoint's.
+    """
+    config = checkpoint.config
+    for name, wanted in (("n_layer", n_layer), ("n_ctx", n_ctx)):
+        if wanted is not None and wanted < getattr(config, name):
+            raise UsageError(f"--{name} must be at least that of {checkpoint.path}, {getattr(config, name)}: {wanted}")
+    larger = replace(config, n_layer=n_layer or config.n_layer, n_ctx=n_ctx or config.n_ctx)
+    if larger == config:
+        return checkpoint
+    sources = [layer * config.n_layer // larger.n_layer for layer in range(larger.n_layer)]
+    names = list(tensor_shapes(larger))
+    return replace(checkpoint, config=larger, tensors=_Grown(checkpoint, names, sources, larger.n_ctx))
+
+
+class _Grown(Mapping[str, Tensor]):
+    """The tensors of the larger model, each made on access. ``sources`` has the layer that each new one copies."""
+
+    def __init__(self, checkpoint: Checkpoint, names: list[str], sources: list[int], n_ctx: int) -> None:
+        self._small, self._names, self._sources, self._n_ctx = checkpoint.tensors, names, sources, n_ctx
+
+    def __getitem__(self, name: str) -> Tensor:
+        if name == "wpe.weight":
+            return _longer(self._small[name], self._n_ctx)
+        if not name.startswith("h."):
+            return self._small[name]
+        _, number, rest = name.split(".", 2)
+        layer = int(number)
+        source = self._sources[layer]
+        tensor = self._small[f"h.{source}.{rest}"]
+        is_copy = layer > 0 and self._sources[layer - 1] == source
+        return np.zeros_like(tensor) if is_copy and ".c_proj." in name else tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+
+def _longer(positions: Tensor, n_ctx: int) -> Tensor:
+    """Return ``positions`` continued to ``n_ctx`` rows by repeating their second half."""
+    rows = len(positions)
+    half = rows // 2
+    more = np.arange(n_ctx - rows) % max(1, rows - half) + half
+    return np.ascontiguousarray(positions[np.concatenate([np.arange(rows), more])])
