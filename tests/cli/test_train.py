@@ -251,10 +251,10 @@ def test_the_recipe_of_tales_runs_in_small(folder):
 
 
 def test_an_existing_model_grows(folder):
-    run(*FINE, "--steps", 1, "--n_layer", 3, "--n_ctx", 80, "--run_name", "large")
-    run(*FINE, "--steps", 2, "--n_layer", 3, "--n_ctx", 80, "--run_name", "large")
+    run(*FINE, "--steps", 1, "--n_layer", 4, "--n_ctx", 80, "--run_name", "large")
+    run(*FINE, "--steps", 2, "--n_layer", 4, "--n_ctx", 80, "--run_name", "large")
     config = open_checkpoint("checkpoint/large").config
-    assert (config.n_layer, config.n_ctx) == (3, 80)
+    assert (config.n_layer, config.n_ctx) == (4, 80)
 
 
 @pytest.mark.parametrize(

@@ -40,10 +40,19 @@ NIGHTLY = {
 }
 
 
-def texts_hash(monkeypatch: pytest.MonkeyPatch, isa: str, precision: str, n: int, length: int) -> str:
-    monkeypatch.setenv("GPT2LAB_ISA", isa)
-    model = gpt2lab.load("tales", precision=precision, threads=2)
-    assert model.engine.instruction_set == isa
+QUICK_SIZE, NIGHTLY_SIZE = (24, 12), (200, 30)
+
+
+def open_tales(isa: str, precision: str) -> gpt2lab.LanguageModel:
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("GPT2LAB_ISA", isa)
+        model = gpt2lab.load("tales", precision=precision, threads=2)
+        assert model.engine.instruction_set == isa  # opens the engine
+    return model
+
+
+def texts_hash(isa: str, precision: str, n: int, length: int) -> str:
+    model = open_tales(isa, precision)
     completions = model.generate("Once upon a time", n=n, length=length, seed=1, top_k=40)
     return hashlib.sha256("\0".join(completion.text for completion in completions).encode()).hexdigest()
 
@@ -56,30 +65,34 @@ def logits_of(engine: NativeEngine, tokens: list[int], sizes: list[int]) -> byte
     return np.concatenate(parts).tobytes()
 
 
-@pytest.mark.parametrize("isa", _native.instruction_sets())
-@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8", "int4"])
-def test_logits_of_tales(monkeypatch, precision, isa):
-    monkeypatch.setenv("GPT2LAB_ISA", isa)
-    engine = gpt2lab.load("tales", precision=precision, threads=2).engine
+def logits_in_all_ways(precision: str, isa: str) -> list[bytes]:
+    """Return the logits of prompts fed whole, token by token, and half and half."""
+    engine = open_tales(isa, precision).engine
     ways: list[bytes] = [b"", b"", b""]
     for n in LENGTHS:
         tokens = [(37 * i * i + 11 * i) % 50257 for i in range(n)]
         half = n // 2
         for way, sizes in enumerate(([n], [1] * n, [*([half] if half else []), *[1] * (n - half)])):
             ways[way] += logits_of(engine, tokens, sizes)
-    found = {hashlib.sha256(logits).hexdigest() for logits in ways}
+    return ways
+
+
+@pytest.mark.parametrize("isa", _native.instruction_sets())
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "int8", "int4"])
+def test_logits_of_tales(precision, isa):
+    found = {hashlib.sha256(logits).hexdigest() for logits in logits_in_all_ways(precision, isa)}
     assert found == {LOGITS[precision, machine_group(precision, isa)]}
 
 
 @pytest.mark.parametrize("isa", _native.instruction_sets())
 @pytest.mark.parametrize("precision", QUICK)
-def test_texts_of_tales(monkeypatch, precision, isa):
-    assert texts_hash(monkeypatch, isa, precision, 24, 12) == QUICK[precision]
+def test_texts_of_tales(precision, isa):
+    assert texts_hash(isa, precision, *QUICK_SIZE) == QUICK[precision]
 
 
 @pytest.mark.nightly
 @pytest.mark.timeout(3600)  # without the instruction, and other programs beside it
 @pytest.mark.parametrize("isa", _native.instruction_sets())
 @pytest.mark.parametrize("precision", NIGHTLY)
-def test_many_texts_of_tales(monkeypatch, precision, isa):
-    assert texts_hash(monkeypatch, isa, precision, 200, 30) == NIGHTLY[precision]
+def test_many_texts_of_tales(precision, isa):
+    assert texts_hash(isa, precision, *NIGHTLY_SIZE) == NIGHTLY[precision]

@@ -51,7 +51,7 @@ class Cut:
 
 def is_heading(paragraph: str) -> bool:
     """Return whether this is a title or a chapter's number: short, and in capitals, numbered, or titled."""
-    if len(paragraph) > 120 or '"' in paragraph[:1]:
+    if len(paragraph) > 120 or paragraph[0] in '"([':
         return False
     if DATED.match(paragraph):
         return True
