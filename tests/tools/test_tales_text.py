@@ -53,7 +53,7 @@ def test_what_is_no_story_is_left_out(paragraph):
 
 
 def test_verse_of_a_paragraph_a_line_is_left_out():
-    lines = ["It is not he who runs away", "And hides himself in fear,", "But he who stands his ground"]
+    lines = ["It is not he who runs away", "And hides himself in fear,", "But he who stands his ground."]
     assert kept(*lines, "So said the fox.") == ["So said the fox."]
 
 
