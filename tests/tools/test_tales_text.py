@@ -6,12 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import gpt2lab
+
 TOOLS = Path(__file__).parents[2] / "tools" / "tales"
 sys.path.insert(0, str(TOOLS))
 
 import build  # noqa: E402
 import cutting  # noqa: E402
 import difficulty  # noqa: E402
+import judge  # noqa: E402
 import overlap  # noqa: E402
 import sizes  # noqa: E402
 
@@ -24,7 +27,16 @@ def kept(*paragraphs):
 
 @pytest.mark.parametrize(
     "heading",
-    ["CHAPTER IV", "Chapter Twelve", "XII", "IX. THE ICE MAIDEN", "The Lost Half-Hour", "JUNE 5: A Cold", "STORY II"],
+    [
+        "CHAPTER IV",
+        "Chapter Twelve",
+        "Chapter X. THE FOX SLEEPS.",
+        "XII",
+        "IX. THE ICE MAIDEN",
+        "The Lost Half-Hour",
+        "JUNE 5: A Cold",
+        "STORY II",
+    ],
 )
 def test_a_heading_starts_a_document_and_is_left_out(heading):
     made = cutting.cut(f"THE FOX\n\n{LONG}\n\n{heading}\n\n{LONG}")
@@ -59,6 +71,23 @@ def test_verse_of_a_paragraph_a_line_is_left_out():
 
 def test_a_sentence_that_breaks_off_is_left_out():
     assert kept("He ran home. There he found that his", "He wept.") == ["He ran home.", "He wept."]
+
+
+@pytest.mark.parametrize(
+    ("printed", "read"),
+    [
+        ("ONCE UPON A TIME there was a fox.", "Once upon a time there was a fox."),
+        (
+            "PETER RABBIT ran, and old Peter said to Rabbit and me",
+            "Peter Rabbit ran, and old Peter said to Rabbit and me",
+        ),
+        ("I was glad.", "I was glad."),
+        ("A fox ran.", "A fox ran."),
+        ("NO MORE!", "NO MORE!"),
+    ],
+)
+def test_capitals_at_the_beginning_of_a_chapter_become_small(printed, read):
+    assert cutting.without_capitals(printed) == read
 
 
 def test_the_preface_is_left_out_up_to_the_next_heading():
@@ -115,3 +144,26 @@ def test_the_text_is_built_without_copies_of_what_is_held_out(tmp_path):
     assert len(texts) == len(set(texts)) == 60  # 59 old stories and one new
     assert run.stdout.count("0.000% of its sequences") == 2
     assert (tmp_path / "out" / "train.tokens").is_dir()
+
+
+def test_pairs_hide_which_story_is_whose_and_the_key_tells(tmp_path):
+    old, new = [f"old {number}" for number in range(40)], [f"new {number}" for number in range(40)]
+    judge.write_pairs(tmp_path / "pairs", old, new)
+    rows = [line.split("\t") for line in (tmp_path / "pairs" / "key.tsv").read_text().splitlines()]
+    for number, (name, key) in enumerate(rows):
+        first, second = (tmp_path / "pairs" / f"{name}.txt").read_text().split("STORY B")
+        which = first if key == "A is old" else second
+        assert f"old {number}\n" in which and f"new {number}" not in which and f"new {number}\n" in first + second
+    assert {key for _, key in rows} == {"A is old", "B is old"}
+
+
+def test_the_probability_of_unused_tokens_is_theirs_together(tmp_path):
+    text = "Once upon a time there was a fox."
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "fox.txt").write_text(text)
+    model = gpt2lab.load(Path(__file__).parents[1] / "golden" / "tiny", precision="float32")
+    logits = model.logits(text).astype(float)
+    p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    seen = {*model.tokenizer.encode(text), model.tokenizer.end_of_text}
+    expected = 1 - p[:, sorted(seen)].sum(-1).mean()
+    assert judge.unused_probability(model, tmp_path / "texts", tmp_path / "texts") == pytest.approx(expected)

@@ -13,7 +13,7 @@ TINY = "tests/golden/tiny"
 
 
 def logits(checkpoint, tokens):
-    return forward(checkpoint.tensors, checkpoint.config, tokens)
+    return forward(dict(checkpoint.tensors), checkpoint.config, tokens)[0]
 
 
 @pytest.fixture

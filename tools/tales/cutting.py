@@ -18,12 +18,11 @@ from stories import clean
 MIN_DOCUMENT = 300  # characters; a fable is that short, and what is shorter is a list or a caption
 NUMBER = r"([IVXLC]+|\d+|[Oo]ne|[Tt]wo|[Tt]hree|[Ff]our|[Ff]ive|[Ss]ix|[Ss]even|[Ee]ight|[Nn]ine|[Tt]en|[A-Z][a-z]*teen\
 |[Ee]leven|[Tt]welve|[Tt]wenty|[Tt]hirty|[A-Z][a-z]*(st|nd|rd|th))\b"
+ROMAN = r"[IVXLC]+(\.|:|\s*--|$)"
 NUMBERED = re.compile(
-    rf"(chapter|part|book|story|tale|scene|act|adventure|volume|night|canto)\s+(the\s+)?{NUMBER}|"
-    r"[IVXLC]+(\.|:|\s*--|$)|\d+\.?\s*$|\d+\.\s+[A-Z]",
-    re.IGNORECASE,
+    rf"(?i:chapter|part|book|story|tale|scene|act|adventure|volume|night|canto)\s+((?i:the)\s+)?{NUMBER}|"
+    rf"{ROMAN}|\d+\.?\s*$|\d+\.\s+[A-Z]"
 )
-ROMAN = re.compile(r"[IVXLC]+(\.|:|\s*--|$)")
 DATED = re.compile(r"(JANUARY|FEBRUARY|MARCH|APRIL|MAY|JUNE|JULY|AUGUST|SEPTEMBER|OCTOBER|NOVEMBER|DECEMBER) \d+: ")
 APPARATUS = re.compile(
     r"(the )?(preface|introduct|contents|table of|list of|foreword|to (my|the) .*readers?|author'?s? note|footnote|"
@@ -57,7 +56,7 @@ def is_heading(paragraph: str) -> bool:
         return True
     if not re.search("[a-z]", paragraph):
         return bool(re.search("[A-Z0-9]", paragraph)) and '"' not in paragraph.strip('"')
-    if NUMBERED.match(paragraph) and (paragraph[0].lower() not in "ivxlc" or ROMAN.match(paragraph)):
+    if NUMBERED.match(paragraph):
         return paragraph[-1] not in ",;"
     words = re.findall(r"[A-Za-z']+", paragraph)
     titled = sum(word[0].isupper() for word in words) >= 0.6 * len(words)
@@ -102,6 +101,19 @@ def whole(paragraph: str) -> str:
     return found[0] if found else ""
 
 
+def without_capitals(paragraph: str) -> str:
+    """Return the first paragraph of a chapter with small letters where print has "ONCE UPON a time"."""
+    found = re.match(r"(([A-Z]{2,}|A|I)\W+)+(?=[a-z])", paragraph)
+    if not found or not re.match(r"\W*[A-Z]{2}", paragraph):
+        return paragraph
+
+    def small(word: re.Match[str]) -> str:
+        is_name = re.search(rf"[a-z,] {word[0].title()}\b", paragraph)
+        return word[0].title() if word.start() == 0 or is_name or word[0] == "I" else word[0].lower()
+
+    return re.sub(r"[A-Z]+", small, found[0]) + paragraph[found.end() :]
+
+
 def without_verse_lines(paragraphs: list[str]) -> Iterator[tuple[str, str | None]]:
     """Yield each paragraph, with "verse" if it is one of several short ones that go on from line to line."""
     short = [len(each) < 65 for each in paragraphs]
@@ -134,7 +146,7 @@ def cut(text: str) -> Cut:
         if is_heading(paragraph):
             made.left_out["headings"] += len(paragraph)
             _close(made, section)
-            section, skipping = [], bool(APPARATUS.match(paragraph)) or (skipping and bool(ROMAN.match(paragraph)))
+            section, skipping = [], bool(APPARATUS.match(paragraph)) or (skipping and bool(re.match(ROMAN, paragraph)))
         elif skipping:
             made.left_out["front and back matter"] += len(paragraph)
         else:
@@ -155,6 +167,8 @@ def _close(made: Cut, section: list[str]) -> None:
             made.left_out[reason] += len(paragraph)
         elif kept:
             document.append(kept)
+    if document:
+        document[0] = without_capitals(document[0])
     size = sum(map(len, document))
     if size >= MIN_DOCUMENT:
         made.documents.append(document)
