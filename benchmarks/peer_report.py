@@ -66,7 +66,8 @@ def report(records: list[Record], settings: Sequence[str], heading: Heading) -> 
             print_table(width, rows, shares)
             ratios = {row: ratio(found, FIGURES[row][2]) for row, found in rows.items()}
             result["widths"][width] = {"rows": rows, "ratios": ratios, "shares_of_limit": shares}
-    for name, complaint in sorted({(r["setting"], r["error"]) for r in records if "error" in r}):
+    failures = {(r["setting"], r["error"]) for r in records if "error" in r and r["setting"] in settings}
+    for name, complaint in sorted(failures):
         print(f"\n{name} failed: {complaint.splitlines()[-1] if complaint else 'without a message'}")
     print(json.dumps(result))
 

@@ -24,7 +24,7 @@ def measured(peer, round, workload="decode", setting="", **figures):
 def reported(capsys, *records, settings=("gpt2lab ", "openvino ", "openvino other")):
     peer_report.report([LIMITS, *records], settings, HEADING)
     lines = capsys.readouterr().out.splitlines()
-    return lines, json.loads(lines[-1])["widths"]["8-bit"]
+    return lines, json.loads(lines[-1])["widths"].get("8-bit")
 
 
 def test_a_ratio_above_1_means_more_tokens_than_the_best_setting_of_a_peer(capsys):
@@ -50,8 +50,15 @@ def test_all_programs_of_a_row_count_with_the_same_rounds(capsys):
 
 def test_settings_that_were_not_requested_do_not_count(capsys):
     records = [measured("gpt2lab", 0, tokens_s=90.0), measured("openvino", 0, tokens_s=50.0)]
-    _, found = reported(capsys, *records, settings=("gpt2lab ",))
+    records.append(measured("openvino", 0, "batch_8", error="a crash"))
+    lines, found = reported(capsys, *records, settings=("gpt2lab ",))
     assert found["ratios"]["decode"] is None
+    assert not any("a crash" in line for line in lines)
+
+
+def test_a_setting_that_failed_is_named_with_its_last_line(capsys):
+    lines, _ = reported(capsys, measured("openvino", 0, error="a trace\nno such kernel"))
+    assert "openvino  failed: no such kernel" in lines
 
 
 def test_a_share_stands_beside_every_speed(capsys):
