@@ -1,4 +1,4 @@
-"""Measure training steps of 124M beside nanoGPT's model and a plain Hugging Face loop: tokens per second, peak memory.
+"""Measure training steps beside nanoGPT's model and a plain Hugging Face loop: tokens per second, peak memory.
 
     python benchmarks/training.py --nanogpt FOLDER [--python peers/transformers/bin/python] [--rounds 3] [--threads 2]
 
@@ -6,7 +6,8 @@
 in a separate process, once a round, and every other round in the opposite order. Figures are appended to ``--out`` as
 soon as they are measured; a second run with the same file measures only what is missing. Prints medians
 (smallest–largest) beside the arithmetic limit, which takes a C++ compiler, and the speed of PyTorch's own matrix
-products; the last line is JSON.
+products; then gpt2lab's tokens per second divided by those of nanoGPT's fastest row in the same precision. The last
+line is JSON.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from typing import Any
 import machine_limits
 
 HERE = Path(__file__).parent
-SHAPES = ("1x1024", "4x256")
+SHAPES = ("124M 1x1024", "124M 4x256", "tales 8x512")  # model, and batch x tokens
 SETTINGS: dict[str, list[str]] = {
     "gpt2lab": ["--program", "gpt2lab"],
     "gpt2lab, memory saving": ["--program", "gpt2lab", "--recompute", "layers"],
@@ -33,15 +34,10 @@ SETTINGS: dict[str, list[str]] = {
     "nanoGPT, fused AdamW": ["--program", "nanogpt", "--fused"],
     "nanoGPT, compiled": ["--program", "nanogpt", "--compile"],
     "nanoGPT, bfloat16": ["--program", "nanogpt", "--fused", "--precision", "bfloat16"],
+    "nanoGPT, bfloat16, compiled": ["--program", "nanogpt", "--fused", "--precision", "bfloat16", "--compile"],
     "transformers": ["--program", "transformers"],
 }
 Record = dict[str, Any]
-
-
-def flops(batch: int, time: int) -> float:
-    """Return the operations of an update of 124M: 6 for each weight and token, and half of attention's square."""
-    products = 12 * 12 * 768**2 + 50257 * 768
-    return batch * time * (6 * products + 6 * 12 * 768 * time)
 
 
 def main() -> None:
@@ -66,8 +62,10 @@ def measure(name: str, shape: str, arguments: argparse.Namespace) -> Record:
     if name == "limit":
         command += ["--program", "limit"]
     else:
-        batch, time = shape.split("x")
-        command += [*SETTINGS[name], "--batch", batch, "--time", time, "--nanogpt", arguments.nanogpt]
+        model, size = shape.split()
+        batch, time = size.split("x")
+        command += [*SETTINGS[name], "--model", model, "--batch", batch, "--time", time]
+        command += ["--nanogpt", arguments.nanogpt]
     source = str(HERE.parent / "src")
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "PYTHONPATH": source}
     run = subprocess.run(command, capture_output=True, text=True, env=environment)
@@ -91,20 +89,35 @@ def report(records: list[Record]) -> None:
         for kind in ("_peak", "")
     )
     print(", ".join(f"{p}: limit {limits[p]:.0f} GFLOP/s, PyTorch's products {products[p]:.0f}" for p in limits) + "\n")
-    print("| batch | | tokens/s | of the limit | peak MiB | processes |\n|---|---|---|---|---|---|")
-    results = {}
+    print("| shape | | tokens/s | of the limit | peak MiB | processes |\n|---|---|---|---|---|---|")
+    results: dict[str, Record] = {}
     for shape in SHAPES:
         for name in SETTINGS:
             rows = [r for r in records if r["name"] == name and r["shape"] == shape and "tokens_s" in r]
             if rows:
                 rates, peaks = [r["tokens_s"] for r in rows], [r["peak_mib"] for r in rows]
                 rate, peak = statistics.median(rates), statistics.median(peaks)
-                batch, time = map(int, shape.split("x"))
-                limit = limits["bfloat16" if "bfloat16" in name else "float32"] * 1e9
-                part = "" if "LoRA" in name else f"{rate * flops(batch, time) / (batch * time) / limit:.2f}"
+                limit = limits["bfloat16" if "bfloat16" in name else "float32"]
+                part = "" if "LoRA" in name else f"{statistics.median(r['gflop_s'] for r in rows) / limit:.2f}"
                 print(f"| {shape} | {name} | {spread(rates)} | {part} | {spread(peaks)} | {len(rows)} |")
                 results[f"{name} {shape}"] = {"tokens_s": round(rate, 1), "peak_mib": round(peak)}
-    print(json.dumps({"limits_gflop_s": limits, "pytorch_products_gflop_s": products, "results": results}))
+    ratios = {shape: ratios_of(shape, results) for shape in SHAPES}
+    for shape, found in ratios.items():
+        for precision, ratio in found.items():
+            print(f"{shape}, {precision}: {ratio:.2f} of nanoGPT's best")
+    figures = {"limits_gflop_s": limits, "pytorch_products_gflop_s": products, "results": results, "ratios": ratios}
+    print(json.dumps(figures))
+
+
+def ratios_of(shape: str, results: dict[str, Record]) -> dict[str, float]:
+    """Return gpt2lab's speed divided by nanoGPT's best, by precision; leaves out what was not measured."""
+    ratios = {}
+    for precision, ours in (("float32", "gpt2lab"), ("bfloat16", "gpt2lab, bfloat16")):
+        names = [n for n in SETTINGS if n.startswith("nanoGPT") and ("bfloat16" in n) == (precision == "bfloat16")]
+        theirs = [results[f"{name} {shape}"]["tokens_s"] for name in names if f"{name} {shape}" in results]
+        if theirs and f"{ours} {shape}" in results:
+            ratios[precision] = round(results[f"{ours} {shape}"]["tokens_s"] / max(theirs), 3)
+    return ratios
 
 
 def spread(values: list[float]) -> str:
@@ -119,7 +132,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--python", default=sys.executable, help="Python with torch, and transformers for its rows")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--shapes", default=",".join(SHAPES), help="batch x tokens, comma-separated")
+    parser.add_argument("--shapes", default=",".join(SHAPES), help="model and batch x tokens, comma-separated")
     parser.add_argument("--out", type=Path, default=Path("training.jsonl"), help="results, appended")
     return parser.parse_args()
 

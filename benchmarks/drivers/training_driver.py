@@ -11,7 +11,10 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-SHAPE = {"n_vocab": 50257, "n_ctx": 1024, "n_embd": 768, "n_head": 12, "n_layer": 12}  # 124M
+SHAPES = {
+    "124M": {"n_vocab": 50257, "n_ctx": 1024, "n_embd": 768, "n_head": 12, "n_layer": 12},
+    "tales": {"n_vocab": 50257, "n_ctx": 512, "n_embd": 256, "n_head": 8, "n_layer": 8},
+}
 
 
 def gpt2lab(options: argparse.Namespace) -> tuple[Any, list[Any], Callable[..., Any]]:
@@ -25,7 +28,9 @@ def gpt2lab(options: argparse.Namespace) -> tuple[Any, list[Any], Callable[..., 
 
     native = native_is_faster(options.precision) if options.products == "auto" else options.products == "native"
     pool = Pool(4 << 30)  # of address space
-    model = GPT2(ModelConfig(**SHAPE), compute=Compute(options.precision, options.recompute, native, pool))
+    model = GPT2(
+        ModelConfig(**SHAPES[options.model]), compute=Compute(options.precision, options.recompute, native, pool)
+    )
     settings = Settings(lora=options.lora, lora_targets="attn.q,attn.v")
     choose_trainable(model, settings)
     optimizers = make_optimizers(model, settings)
@@ -41,7 +46,9 @@ def nanogpt(options: argparse.Namespace) -> tuple[Any, list[Any], Callable[..., 
     sys.path.insert(0, options.nanogpt)
     from model import GPT, GPTConfig  # type: ignore[import-not-found]
 
-    model = GPT(GPTConfig(block_size=SHAPE["n_ctx"], vocab_size=SHAPE["n_vocab"]))
+    shape = SHAPES[options.model]
+    sizes = {name: shape[name] for name in ("n_embd", "n_head", "n_layer")}
+    model = GPT(GPTConfig(block_size=shape["n_ctx"], vocab_size=shape["n_vocab"], **sizes))
     optimizer = model.configure_optimizers(0.1, 1e-4, (0.9, 0.95), "cpu")
     if options.fused:
         optimizer = torch.optim.AdamW(optimizer.param_groups, lr=1e-4, betas=(0.9, 0.95), fused=True)
@@ -53,7 +60,8 @@ def transformers(options: argparse.Namespace) -> tuple[Any, list[Any], Callable[
     import torch
     from transformers import GPT2Config, GPT2LMHeadModel
 
-    model = GPT2LMHeadModel(GPT2Config(resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0))
+    shape = {"vocab_size" if name == "n_vocab" else name: size for name, size in SHAPES[options.model].items()}
+    model = GPT2LMHeadModel(GPT2Config(**shape, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0))
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.1)
     return model, [optimizer], autocast(lambda x, _: model(input_ids=x, labels=x, use_cache=False).loss, options)
 
@@ -69,6 +77,14 @@ def autocast(loss: Callable[..., Any], options: argparse.Namespace) -> Callable[
             return loss(x, y)
 
     return in_bfloat16
+
+
+def operations(model: str, batch: int, time: int) -> float:
+    """Return the operations of an update: 6 for each weight and token, and half of attention's square."""
+    shape = SHAPES[model]
+    width, layers = shape["n_embd"], shape["n_layer"]
+    products = layers * 12 * width**2 + shape["n_vocab"] * width
+    return batch * time * (6 * products + 6 * layers * width * time)
 
 
 def matmul_limit() -> dict[str, float]:
@@ -104,8 +120,7 @@ def main() -> None:
     model.train()
     seconds = []
     for _ in range(options.warm + options.steps):
-        x = torch.randint(0, SHAPE["n_vocab"], (options.batch, options.time))
-        y = torch.randint(0, SHAPE["n_vocab"], (options.batch, options.time))
+        x, y = torch.randint(0, SHAPES[options.model]["n_vocab"], (2, options.batch, options.time))
         begin = time.perf_counter()
         loss = loss_of(x, y)
         loss.backward()
@@ -118,7 +133,8 @@ def main() -> None:
     step = statistics.median(seconds[options.warm :])
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     figures = {"tokens_s": options.batch * options.time / step, "step_s": step, "peak_mib": peak / 2**20}
-    print(json.dumps(figures | {"first_step_s": seconds[0]}))
+    gflop_s = operations(options.model, options.batch, options.time) / step / 1e9
+    print(json.dumps(figures | {"gflop_s": gflop_s, "first_step_s": seconds[0]}))
 
 
 PROGRAMS = {"gpt2lab": gpt2lab, "nanogpt": nanogpt, "transformers": transformers}
@@ -127,6 +143,7 @@ PROGRAMS = {"gpt2lab": gpt2lab, "nanogpt": nanogpt, "transformers": transformers
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--program", choices=[*PROGRAMS, "limit"], required=True)
+    parser.add_argument("--model", choices=list(SHAPES), default="124M")
     parser.add_argument("--batch", type=int, default=1)
     parser.add_argument("--time", type=int, default=1024)
     parser.add_argument("--threads", type=int, default=2)
