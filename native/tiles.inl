@@ -146,61 +146,78 @@ inline void multiply_steps(const BFloat16* a, std::size_t a_tiles, const BFloat1
   }
 }
 
-// Computes up to 32 x 32 sums from where tiles 4 to 7 begin.
+constexpr int kBlockLines = 2 * kTileLines;  // of rows and of columns that are computed together
+constexpr int kStripRows = 256;              // rows that stay in the second-level cache while columns pass
+constexpr int kSteps = 16;                   // tiles of columns that stay in the first-level cache while rows pass
+
+// A part of a product: 32 columns by some rows, of which `steps` tiles from `step` on are added to the sums so far, or
+// to zero where these are null.
+struct Strip {
+  int row, rows, column, step, steps;
+  const float* before;
+  std::size_t before_row;
+  float* sums;
+  std::size_t row_distance;
+};
+
+// Computes up to 32 x 32 sums of a strip, from its row `at` on.
 template <bool kTwoRows, bool kTwoColumns>
-inline void multiply_block(const TileProduct& p, const BFloat16* a, const BFloat16* b, const float* first,
-                           std::size_t first_row, float* sums, std::size_t row) {
-  if (first) {
-    const std::size_t bytes = first_row * sizeof(float);
-    _tile_loadd(4, first, bytes);
-    if (kTwoColumns) _tile_loadd(5, first + 16, bytes);
-    if (kTwoRows) _tile_loadd(6, first + 16 * first_row, bytes);
-    if (kTwoRows && kTwoColumns) _tile_loadd(7, first + 16 * first_row + 16, bytes);
+inline void multiply_block(const TileProduct& p, const Strip& s, int at) {
+  if (s.before) {
+    const float* before = s.before + at * s.before_row;
+    const std::size_t bytes = s.before_row * sizeof(float);
+    _tile_loadd(4, before, bytes);
+    if (kTwoColumns) _tile_loadd(5, before + 16, bytes);
+    if (kTwoRows) _tile_loadd(6, before + 16 * s.before_row, bytes);
+    if (kTwoRows && kTwoColumns) _tile_loadd(7, before + 16 * s.before_row + 16, bytes);
   } else {
     _tile_zero(4);
     _tile_zero(5);
     _tile_zero(6);
     _tile_zero(7);
   }
-  multiply_steps<kTwoRows, kTwoColumns>(a, p.a_tiles, b, p.b_tiles, (p.k + kTileDepth - 1) / kTileDepth);
-  const std::size_t bytes = row * sizeof(float);
+  const BFloat16* a = p.a + (s.row + at) / kTileLines * p.a_tiles + s.step * kTileSize;
+  const BFloat16* b = p.b + s.column / kTileLines * p.b_tiles + s.step * kTileSize;
+  multiply_steps<kTwoRows, kTwoColumns>(a, p.a_tiles, b, p.b_tiles, s.steps);
+  float* sums = s.sums + at * s.row_distance;
+  const std::size_t bytes = s.row_distance * sizeof(float);
   _tile_stored(4, sums, bytes);
   if (kTwoColumns) _tile_stored(5, sums + 16, bytes);
-  if (kTwoRows) _tile_stored(6, sums + 16 * row, bytes);
-  if (kTwoRows && kTwoColumns) _tile_stored(7, sums + 16 * row + 16, bytes);
+  if (kTwoRows) _tile_stored(6, sums + 16 * s.row_distance, bytes);
+  if (kTwoRows && kTwoColumns) _tile_stored(7, sums + 16 * s.row_distance + 16, bytes);
 }
 
-constexpr int kBlockLines = 2 * kTileLines;  // of rows and of columns that are computed together
-
-inline void multiply_block(const TileProduct& p, int row, int column, const float* first, std::size_t first_row,
-                           float* sums, std::size_t sums_row) {
-  const BFloat16* a = p.a + row / kTileLines * p.a_tiles;
-  const BFloat16* b = p.b + column / kTileLines * p.b_tiles;
-  const bool rows = p.m - row > kTileLines, columns = p.n - column > kTileLines;
-  if (rows && columns) multiply_block<true, true>(p, a, b, first, first_row, sums, sums_row);
-  else if (rows) multiply_block<true, false>(p, a, b, first, first_row, sums, sums_row);
-  else if (columns) multiply_block<false, true>(p, a, b, first, first_row, sums, sums_row);
-  else multiply_block<false, false>(p, a, b, first, first_row, sums, sums_row);
+template <bool kTwoColumns>
+inline void multiply_rows(const TileProduct& p, const Strip& s) {
+  int at = 0;
+  for (; s.rows - at > kTileLines; at += kBlockLines) multiply_block<true, kTwoColumns>(p, s, at);
+  if (at < s.rows) multiply_block<false, kTwoColumns>(p, s, at);
 }
 
-// Computes a block by way of a buffer: a block at the edge, with a bias, or of results in bfloat16.
-inline void multiply_buffered(const TileProduct& p, int row, int column) {
-  alignas(64) float buffer[kBlockLines * kBlockLines];
-  const int rows = p.m - row < kBlockLines ? p.m - row : kBlockLines;
-  const __mmask16 masks[2] = {mask_of(p.n - column), mask_of(p.n - column - 16)};
-  if (p.before)
-    for (int r = 0; r < kBlockLines; ++r)
-      for (int v = 0; v < 2; ++v) {
-        const float* from = p.before + (row + r) * p.before_row + column + v * 16;
-        store(buffer + r * kBlockLines + v * 16, r < rows && masks[v] ? load_some(from, masks[v]) : Vec{});
-      }
-  asm volatile("" ::: "memory");  // loads of tiles do not tell the compiler that they read memory
-  multiply_block(p, row, column, p.before ? buffer : nullptr, kBlockLines, buffer, kBlockLines);
+inline void multiply_strip(const TileProduct& p, const Strip& s) {
+  asm volatile("" ::: "memory");  // loads and stores of tiles do not tell the compiler that they use memory
+  if (p.n - s.column > kTileLines) multiply_rows<true>(p, s);
+  else multiply_rows<false>(p, s);
   asm volatile("" ::: "memory");
-  const ResultRows out = p.out.from(row, column);
+}
+
+// Computes a strip by way of a buffer: one at the edge, with a bias, of results in bfloat16, or of many steps.
+inline void multiply_buffered(const TileProduct& p, Strip s, int steps) {
+  alignas(64) float buffer[kStripRows * kBlockLines];
+  const __mmask16 masks[2] = {mask_of(p.n - s.column), mask_of(p.n - s.column - 16)};
+  if (p.before)
+    for (int r = 0; r < s.rows; ++r)
+      for (int v = 0; v < 2; ++v)
+        store(buffer + r * kBlockLines + v * 16, load_some(s.before + r * s.before_row + v * 16, masks[v]));
+  s.before = p.before ? buffer : nullptr, s.sums = buffer, s.before_row = s.row_distance = kBlockLines;
+  for (; s.step < steps; s.step += kSteps, s.before = buffer) {
+    s.steps = steps - s.step < kSteps ? steps - s.step : kSteps;
+    multiply_strip(p, s);
+  }
+  const ResultRows out = p.out.from(s.row, s.column);
   for (int v = 0; v < 2 && masks[v]; ++v) {
-    const Vec bias = p.bias ? load_some(p.bias + column + v * 16, masks[v]) : Vec{};
-    for (int r = 0; r < rows; ++r) {
+    const Vec bias = p.bias ? load_some(p.bias + s.column + v * 16, masks[v]) : Vec{};
+    for (int r = 0; r < s.rows; ++r) {
       const Vec y = load(buffer + r * kBlockLines + v * 16) + bias;
       const std::size_t at = r * out.row + v * 16;
       if (out.wide) _mm512_mask_storeu_ps(static_cast<float*>(out.data) + at, masks[v], (__m512)y);
@@ -212,17 +229,22 @@ inline void multiply_buffered(const TileProduct& p, int row, int column) {
 void multiply_tiles(const TileProduct& p) {
   static constexpr TileRegisters registers;
   _tile_loadconfig(&registers);
-  const bool direct = p.out.wide && !p.bias;
-  float* out = static_cast<float*>(p.out.data);
-  for (int column = 0; column < p.n; column += kBlockLines)
-    for (int row = 0; row < p.m; row += kBlockLines) {
-      if (direct && p.m - row >= kBlockLines && p.n - column >= kBlockLines)
-        multiply_block(p, row, column, p.before ? p.before + row * p.before_row + column : nullptr, p.before_row,
-                       out + row * p.out.row + column, p.out.row);
-      else multiply_buffered(p, row, column);
+  const int steps = (p.k + kTileDepth - 1) / kTileDepth, whole_rows = p.m - p.m % kTileLines;
+  const bool direct = p.out.wide && !p.bias && steps <= kSteps && whole_rows == p.m;
+  for (int row = 0; row < p.m; row += kStripRows)
+    for (int column = 0; column < p.n; column += kBlockLines) {
+      Strip s{
+          row,      p.m - row < kStripRows ? p.m - row : kStripRows, column, 0, steps, nullptr, p.before_row, nullptr,
+          p.out.row};
+      if (p.before) s.before = p.before + row * p.before_row + column;
+      if (direct && p.n - column >= kBlockLines) {
+        s.sums = static_cast<float*>(p.out.data) + row * p.out.row + column;
+        multiply_strip(p, s);
+      } else {
+        multiply_buffered(p, s, steps);
+      }
     }
   _tile_release();
-  asm volatile("" ::: "memory");
 }
 
 void gelu_gradient_rounded(const BFloat16* x, const BFloat16* d, int n, BFloat16* out) {
