@@ -115,3 +115,14 @@ def test_patching_leaves_the_model_as_it_was(tiny):
 def test_a_patch_that_does_not_fit_is_one_line(tiny, arguments, message):
     with pytest.raises(UsageError, match=message):
         tiny.patched(**arguments)
+
+
+def test_a_patched_model_can_be_copied(tiny):
+    from copy import deepcopy
+
+    from gpt2lab.engines.edited import EditedEngines
+
+    edited = tiny.patched(mlps=[1])._engines
+    assert isinstance(edited, EditedEngines) and deepcopy(edited.config) == tiny.config
+    with pytest.raises(AttributeError):
+        EditedEngines.__new__(EditedEngines).precision  # noqa: B018 (as while a copy is being made)

@@ -28,6 +28,8 @@ class EditedEngines:
         self._edited: dict[int, Engine] = {}
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # not there yet while a copy is being made
+            raise AttributeError(name)
         return getattr(self._engines, name)
 
     @property
@@ -52,6 +54,8 @@ class _EditedEngine:
         self._edits = edits
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
         return getattr(self._engine, name)
 
     def new_sequence(self) -> int:

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from gpt2lab.serving.models import ServedModel
     from gpt2lab.serving.worker import Reading
 
-Row = "npt.NDArray[np.float32]"
 DIGITS = 4
 """Decimal places of attention weights and contributions in an answer."""
 
@@ -55,7 +54,8 @@ def change(
     plain, changed = (log_softmax(row) for row, _ in found)
     asked = int(plain.argmax()) if token is None else token
     p = np.exp(plain)
-    kl = float((p * np.where(p > 0, plain - changed, 0)).sum())
+    possible = p > 0  # ids that stand for no text are not
+    kl = float((p[possible] * (plain[possible] - changed[possible])).sum())
     return {
         "token": asked,
         "kl": kl,
