@@ -57,7 +57,7 @@ def test_the_playground(new_page, expect, pair_server, scheme, width):
 
 
 @pytest.mark.parametrize(("scheme", "width"), LOOKS)
-@pytest.mark.parametrize("path", ["/docs", "/watch"])
+@pytest.mark.parametrize("path", ["/docs", "/watch", "/glossary"])
 def test_the_other_pages(new_page, path, scheme, width):
     page = new_page(color_scheme=scheme, width=width)
     assert page.goto(path).status == 200

@@ -50,6 +50,7 @@ from gpt2lab.version import __version__
 
 ROUTES = (
     "/",
+    "/glossary",
     "/docs",
     "/openapi.json",
     "/health",

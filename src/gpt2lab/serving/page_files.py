@@ -55,15 +55,18 @@ HEADERS = {
 
 
 def add_page_files(app: FastAPI) -> None:
-    """Add the routes ``/`` and ``/page/…`` to ``app``."""
+    """Add the routes ``/``, ``/glossary`` and ``/page/…`` to ``app``."""
 
     async def index(request: Request) -> Response:
         return await run_in_threadpool(file_response, request, "index.html")
 
+    async def glossary(request: Request) -> Response:
+        return await run_in_threadpool(file_response, request, "glossary.html")
+
     async def file(request: Request, name: str) -> Response:
         return await run_in_threadpool(file_response, request, name)
 
-    for path, endpoint in (("/", index), ("/page/{name}", file)):
+    for path, endpoint in (("/", index), ("/glossary", glossary), ("/page/{name}", file)):
         app.add_api_route(path, endpoint, methods=["GET", "HEAD"], include_in_schema=False)
 
 

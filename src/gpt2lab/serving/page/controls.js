@@ -4,9 +4,11 @@
  */
 
 import { element, newId } from "./elements.js";
+import { GLOSSARY } from "./glossary.js";
 import { ARTICLE, SCALES, STEPS } from "./scales.js";
 import { DEFAULTS, LIMITS, isSeed, isValid, newSeed, samplingParams } from "./settings.js";
 import { PARAMETERS } from "./stages.js";
+import { about } from "./terms.js";
 
 /**
  * @typedef {typeof import("./settings.js").settings} Store
@@ -41,6 +43,19 @@ export function mountControls(host, settings) {
   const show = (/** @type {Readonly<Settings>} */ now) => [...fields, seed].forEach((field) => field.show(now));
   show(settings.get());
   return settings.subscribe(show);
+}
+
+/** Fill `host` with a slider for the temperature alone. @param {HTMLElement} host @param {Store} settings */
+export function mountTemperature(host, settings) {
+  const field = numberField(STAGES.filter(({ name }) => name === "temperature")[0], settings);
+  host.replaceChildren(field.node);
+  field.show(settings.get());
+  settings.subscribe(field.show);
+}
+
+/** Put the button with the definition beside a label. @param {HTMLElement} label @param {string} term */
+function named(label, term) {
+  return element("span.named", {}, label, term in GLOSSARY ? about(term) : null);
 }
 
 // ---- one number -----------------------------------------------------------------------------------------------------
@@ -83,7 +98,7 @@ function numberField({ name, title, hint, off }, settings) {
     node.classList.toggle("is-off", value === off);
     mark(false);
   };
-  const node = element("div.field.slider", { title: hint }, label, slider, number, said);
+  const node = element("div.field.slider", { title: hint }, named(label, name), slider, number, said);
   return { node, show };
 }
 
@@ -131,5 +146,5 @@ function seedField(settings) {
     mark(false);
   };
   const label = element("label", { for: id }, "Seed");
-  return { node: element("div.field.seed", { title: hint }, label, input, fresh, said), show };
+  return { node: element("div.field.seed", { title: hint }, named(label, "seed"), input, fresh, said), show };
 }

@@ -87,6 +87,17 @@ export class Focus {
     this.#looked();
   }
 
+  /** Put a draft like the run on display in its place; {@link revisit} inspects the place in it. @param {Run} run */
+  follow(run) {
+    this.#set({ run, draft: true });
+  }
+
+  /** Inspect the place inspected last in the run on display, or its end. */
+  revisit() {
+    const { run, at } = this.#state;
+    if (run && at) this.#look(Math.min(at.place, run.length), {});
+  }
+
   /** Inspect `place` unless the user has chosen one. @param {number} place */
   suggest(place) {
     if (!this.#state.chosen) this.#look(place, {});

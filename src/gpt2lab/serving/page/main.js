@@ -5,15 +5,18 @@
 import * as api from "./api.js";
 import { withKey } from "./api_key.js";
 import { comparable, mountCompare } from "./compare.js";
-import { mountControls } from "./controls.js";
+import { mountControls, mountTemperature } from "./controls.js";
 import { byId, ignoreDisabled } from "./elements.js";
+import { mountExamples } from "./examples.js";
 import { Messages } from "./messages.js";
 import { ModelChoice } from "./model_choice.js";
 import { settings } from "./settings.js";
 import { StageTable } from "./stage_table.js";
 import { mountSweep } from "./sweep.js";
+import { mountTerms } from "./terms.js";
 import { TextPanel } from "./text_panel.js";
 import { mountToolbar } from "./toolbar.js";
+import { mountTour } from "./tour.js";
 
 const NARROW = matchMedia("(max-width: 63.99rem)");
 
@@ -23,8 +26,12 @@ const stageTable = new StageTable(byId("stage-table"));
 const panel = new TextPanel({ settings, messages, stageTable, served: (cards) => models.offer(cards) });
 
 ignoreDisabled();
+mountTerms();
 mountControls(byId("controls"), settings);
-for (const bar of document.querySelectorAll("[role=toolbar]")) if (bar instanceof HTMLElement) mountToolbar(bar);
+mountTemperature(byId("sheet-temperature"), settings);
+mountExamples(byId("examples"), settings, () => panel.write());
+mountTour();
+for (const bar of document.querySelectorAll(".tools[role=toolbar]")) if (bar instanceof HTMLElement) mountToolbar(bar);
 byId("settings", HTMLDetailsElement).open = !NARROW.matches;
 bindPrompt();
 start();

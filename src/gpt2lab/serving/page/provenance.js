@@ -1,5 +1,5 @@
 /**
- * Who made a text: the model, the settings and the seed, in words. This module knows nothing of the document.
+ * Who made a text, and how it ended, in words: the model, the settings and the seed. This module knows nothing of the document.
  */
 
 import { PARAMETERS } from "./stages.js";
@@ -31,4 +31,11 @@ export function provenance(run, cards, next) {
   if (!served) return `${by} This server does not have ${model}: Continue uses ${next.id}.`;
   if (served.gpt2lab.fingerprint !== fingerprint) return `${by} This server has another version of ${model}.`;
   return next.id === model ? by : `${by} The next text will be written by ${next.id}.`;
+}
+
+/** Return a sentence on a run that has ended by itself. @param {Run} run */
+export function endOf(run) {
+  const last = run.drawn[run.drawn.length - 1]?.id;
+  const why = last === run.tree.origin.endOfText ? ": the model ended its text" : "";
+  return `Done, ${run.drawn.length} ${run.drawn.length === 1 ? "token" : "tokens"}${why}.`;
 }

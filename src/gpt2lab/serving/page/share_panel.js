@@ -4,6 +4,7 @@
 
 import { byId, element } from "./elements.js";
 import { fromFile, fromHash, pack, ShareError, toFile, toHash } from "./permalink.js";
+import { stepOf } from "./tour.js";
 import { textOf } from "./vocabulary.js";
 
 const LONG_LINK = 8000; // some programs cut longer links
@@ -49,7 +50,7 @@ export class SharePanel {
   /** Clear the address: it no longer describes the text on display. */
   forget() {
     this.#shared.hidden = true;
-    if (location.hash) history.replaceState(null, "", location.pathname + location.search);
+    if (location.hash && stepOf(location.hash) === null) history.replaceState(null, "", location.pathname + location.search);
   }
 
   /** Open `file`. @param {File} file */
@@ -61,7 +62,8 @@ export class SharePanel {
 
   /** Open the text that the address shares; return whether it shares one. */
   async openLink() {
-    if (location.hash.length < 2 || document.getElementById(location.hash.slice(1))) return false; // nothing, or a place in this page
+    const { hash } = location;
+    if (hash.length < 2 || stepOf(hash) !== null || document.getElementById(hash.slice(1))) return false; // a place in this page
     const shared = this.#read(fromHash, location.hash, "This link");
     if (shared) await this.#open(shared);
     return shared !== null;

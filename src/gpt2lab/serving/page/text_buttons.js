@@ -16,13 +16,14 @@ import { byId, setEnabled } from "./elements.js";
  * @property {() => boolean} busy
  * @property {() => void} close  closes the card of alternatives
  * @property {() => void} undo
+ * @property {() => void} unfollow
  * @property {(file: File) => unknown} openFile
  * @property {() => void} shown  a folded part of the page was opened
  * @property {Record<string, (run: Run) => unknown>} onRun  by the id of the button
  */
 
 /** @param {Actions} actions */
-export function bindButtons({ attempt, run, write, stop, close, undo, openFile, shown, onRun }) {
+export function bindButtons({ attempt, run, write, stop, close, undo, unfollow, openFile, shown, onRun }) {
   for (const [id, act] of Object.entries(onRun))
     byId(id).addEventListener("click", () =>
       attempt(async () => {
@@ -36,6 +37,10 @@ export function bindButtons({ attempt, run, write, stop, close, undo, openFile, 
   byId("undo").addEventListener("click", () => {
     undo();
     byId("remove").focus();
+  });
+  byId("unfollow").addEventListener("click", () => {
+    unfollow();
+    byId("run").focus();
   });
   byId("plain-text").addEventListener("toggle", shown);
   bindFile((chosen) => attempt(() => openFile(chosen)));

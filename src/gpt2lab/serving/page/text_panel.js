@@ -9,9 +9,11 @@ import { Attempts } from "./attempts.js";
 import { Draft } from "./draft.js";
 import { byId } from "./elements.js";
 import { Focus } from "./focus.js";
+import { Follower, followed } from "./follow.js";
 import { Library } from "./library.js";
 import { PageState } from "./page_state.js";
-import { provenance } from "./provenance.js";
+import { PromptTokens } from "./prompt_tokens.js";
+import { endOf, provenance } from "./provenance.js";
 import { download, SharePanel } from "./share_panel.js";
 import { TextActions } from "./text_actions.js";
 import { bindButtons, bindKeys, showButtons } from "./text_buttons.js";
@@ -49,6 +51,8 @@ export class TextPanel {
   #does;
   #library;
   #draft;
+  #follower;
+  #promptTokens;
   #served;
   #rendering = false;
   #began = false;
@@ -75,6 +79,8 @@ export class TextPanel {
       changed: (run) => this.#changed(run),
       ended: (run) => this.#settled(run),
     });
+    this.#follower = this.#newFollower(settings);
+    this.#promptTokens = new PromptTokens(settings);
     this.#tokens = this.#tokenView();
     this.#alternatives = new Alternatives(byId("alternatives"), {
       branch: (id) => this.#attempts.make(() => this.#does.branch(id)),
@@ -112,6 +118,14 @@ export class TextPanel {
   }
 
   /** @param {typeof import("./settings.js").settings} settings */
+  #newFollower(settings) {
+    return new Follower(this.#focus, settings, {
+      wanted: () => byId("follow", HTMLInputElement).checked,
+      changed: (run) => this.#changed(run),
+    });
+  }
+
+  /** @param {typeof import("./settings.js").settings} settings */
   #textActions(settings) {
     return new TextActions({
       settings,
@@ -137,6 +151,7 @@ export class TextPanel {
       busy: () => state.busy,
       close: () => this.#leave(),
       undo: () => this.#library.undo(),
+      unfollow: () => this.#unfollow(),
       openFile: (file) => this.#sharePanel.openFile(file),
       shown: () => this.#render(),
       onRun: {
@@ -149,6 +164,7 @@ export class TextPanel {
         save: (run) => download(run.tree, this.#vocabulary() ?? []),
         redraw: () => does.branch(null),
         remove: (run) => this.#library.remove(run),
+        keep: (run) => this.#keep(run),
       },
     };
   }
@@ -187,6 +203,25 @@ export class TextPanel {
     else this.#changed(this.#focus.run);
   }
 
+  /** Make a draft one of the texts. @param {Run} run */
+  #keep(run) {
+    this.#state.trees.push(run.tree);
+    this.#state.open(run);
+  }
+
+  /** Return from the text that follows the settings to the one before. */
+  #unfollow() {
+    const base = this.#follower.baseOf(this.#focus.run);
+    if (!base) return;
+    if (this.#state.trees.includes(base.tree)) this.#state.open(base);
+    else this.#focus.display(base, { draft: true });
+  }
+
+  /** Draw a text for the prompt. */
+  async write() {
+    await this.#attempts.make(() => this.#does.write());
+  }
+
   /** Close the card of alternatives and return to its token. */
   #leave() {
     this.#focus.unpin();
@@ -204,6 +239,7 @@ export class TextPanel {
 
   #displayed() {
     const { run } = this.#focus;
+    this.#follower.hold();
     byId("inspector").classList.remove("open");
     if (!run) {
       this.#tokens.clear();
@@ -282,13 +318,16 @@ export class TextPanel {
       });
       return;
     }
-    if (run && words) this.#tokens.show(run, words);
+    const base = this.#follower.baseOf(run);
+    if (run && words) {
+      this.#tokens.show(run, words, base);
+      this.#promptTokens.show(run.tree, words, this.#state.speller(run.tree));
+    }
     this.#timings.show(run);
     this.#treeView.show(trees, run);
     byId("tree").hidden = !trees.length;
     byId("no-branches").hidden = trees.length > 0;
-    byId("teach").hidden = !draft;
-    byId("teach").textContent = run?.drawn.length ? TEACH_ALIVE : TEACH;
+    this.#teach(run, base);
     const written = run !== null && (!draft || run.drawn.length > 0);
     byId("made").textContent = written ? provenance(run, this.#state.cards, this.#state.card) : "";
     byId("timings").style.visibility = draft ? "hidden" : "visible"; // its space stays
@@ -296,15 +335,16 @@ export class TextPanel {
     showButtons(this.#state, this.#focus, this.#library.canUndo);
   }
 
+  /** Say what is on display before the user has written. @param {Run | null} run @param {Run | null} base */
+  #teach(run, base) {
+    const { draft } = this.#focus;
+    byId("teach").hidden = !draft;
+    byId("teach").textContent = run && base ? followed(run, base) : run?.drawn.length ? TEACH_ALIVE : TEACH;
+    byId("keep").hidden = byId("unfollow").hidden = !(draft && base);
+  }
+
   #text() {
     const [words, run] = [this.#vocabulary(), this.#focus.run];
     return run && words ? textOf(words, run.entries().map(({ id }) => id)) : "";
   }
-}
-
-/** Return a sentence on a run that has ended by itself. @param {Run} run */
-function endOf(run) {
-  const last = run.drawn[run.drawn.length - 1]?.id;
-  const why = last === run.tree.origin.endOfText ? ": the model ended its text" : "";
-  return `Done, ${run.drawn.length} ${run.drawn.length === 1 ? "token" : "tokens"}${why}.`;
 }

@@ -18,6 +18,8 @@ import { Decoder, tokenName } from "./vocabulary.js";
  * @property {Run["drawn"]} drawn  the run's list; drawing again replaces it
  * @property {Decoder} decoder
  * @property {number} length  tokens
+ * @property {Run | null} base  the run that this one is compared with
+ * @property {boolean} differs  a token differed from that run's
  */
 
 const REST_MS = 70; // how long a pointer must rest on a token
@@ -48,11 +50,14 @@ export class TokenView {
     host.addEventListener("focusin", (event) => this.#focused(event));
   }
 
-  /** Show `run`, or only its new tokens if it is already shown. @param {Run} run @param {string[]} vocabulary */
-  show(run, vocabulary) {
+  /**
+   * Show `run`, or only its new tokens if it is already shown; mark what differs from `base`.
+   * @param {Run} run @param {string[]} vocabulary @param {Run | null} [base]
+   */
+  show(run, vocabulary, base = null) {
     const old = this.#shown;
     const same = old?.run === run && old.vocabulary === vocabulary && old.drawn === run.drawn;
-    const shown = same ? old : this.#begin(run, vocabulary);
+    const shown = same ? old : this.#begin(run, vocabulary, base);
     const added = document.createDocumentFragment();
     for (let entry = run.at(shown.length); entry; entry = run.at(shown.length)) added.append(...this.#made(entry, shown));
     this.#next.before(added);
@@ -90,10 +95,11 @@ export class TokenView {
     this.#span(place)?.focus();
   }
 
-  /** @param {Run} run @param {string[]} vocabulary */
-  #begin(run, vocabulary) {
-    const shown = { run, vocabulary, drawn: run.drawn, decoder: new Decoder(vocabulary), length: 0 };
+  /** @param {Run} run @param {string[]} vocabulary @param {Run | null} base */
+  #begin(run, vocabulary, base) {
+    const shown = { run, vocabulary, drawn: run.drawn, decoder: new Decoder(vocabulary), length: 0, base, differs: false };
     this.#shown = shown;
+    this.#host.style.minHeight = base ? `${this.#host.offsetHeight}px` : ""; // no part below jumps while a text is drawn again
     this.#host.setAttribute("role", "listbox");
     this.#host.replaceChildren(this.#next);
     this.#lead(this.#next);
@@ -108,6 +114,10 @@ export class TokenView {
     span.classList.add(kind);
     if (end) span.classList.add("end");
     if (kind === "drawn" && run !== shown.run) span.classList.add("inherited");
+    if (shown.base && kind === "drawn") {
+      shown.differs ||= shown.base.at(shown.length)?.id !== id;
+      span.classList.add(shown.differs ? "changed" : "stays");
+    }
     span.dataset.place = String(shown.length);
     if (!text.trim()) span.setAttribute("aria-label", tokenName(shown.vocabulary, id)); // white space has no name of its own
     span.setAttribute("role", "option");

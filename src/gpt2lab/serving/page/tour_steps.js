@@ -1,0 +1,81 @@
+/**
+ * The steps of the tour: at most 50 words each, and one thing to do. This module knows nothing of the document.
+ */
+
+/** @typedef {{title: string, text: string, task: string, target: string}} Step  target: a selector; "" for none */
+
+/** @type {readonly Step[]} */
+export const STEPS = Object.freeze([
+  {
+    title: "Tokens",
+    text:
+      "A model reads and writes tokens: words, or pieces of rarer ones. The prompt is shown as its tokens, with " +
+      "the spaces that belong to them.",
+    task: "Type a long, rare word into the prompt and count its pieces.",
+    target: "#prompt-tokens",
+  },
+  {
+    title: "The distribution",
+    text:
+      "For the next place, the model gives every token of its vocabulary a probability. The list shows the " +
+      "likeliest. The text contains the one that was drawn.",
+    task: "Point at tokens of the text. Find one that was not the likeliest.",
+    target: "#inspector",
+  },
+  {
+    title: "Temperature",
+    text:
+      "Temperature divides the logits before they become probabilities. At 0, the likeliest token always wins. " +
+      "Above 1, unlikely tokens gain.",
+    task: "Drag the temperature from 0 to 100. Watch bars and text.",
+    target: "#controls .slider",
+  },
+  {
+    title: "The cuts",
+    text:
+      "Top-k keeps the k likeliest tokens and cuts all others: at top-k 40, the 41st token can never be drawn. " +
+      "Top-p and min-p cut by probability.",
+    task: "Set top-k to 3 and look for what is cut.",
+    target: "#settings",
+  },
+  {
+    title: "The random number",
+    text:
+      "All tokens lie on a line from 0 to 1, each as long as its probability. A random number falls on the " +
+      "line, and the token there is drawn.",
+    task: "Click a token and find its number on the line.",
+    target: ".stages",
+  },
+  {
+    title: "Branching",
+    text:
+      "You can put another token in any place. The text goes on from there as a branch, because every later " +
+      "distribution depends on the tokens before it.",
+    task: "Click a token, then an alternative in the list.",
+    target: "#inspector",
+  },
+  {
+    title: "The seed",
+    text:
+      "All random numbers follow from the seed, one for each place. The same model, prompt, settings and seed " +
+      "therefore give the same text, token for token.",
+    task: "Press Write, then Replay.",
+    target: ".seed",
+  },
+  {
+    title: "Attention",
+    text:
+      "To predict a token, each head of each layer looks back at earlier tokens, with weights that add up to 1. " +
+      "Some heads look at the token before, some at names.",
+    task: "Run gpt2lab explore attend with your prompt and open its report.",
+    target: "",
+  },
+  {
+    title: "What a layer would have said",
+    text:
+      "Every layer adds to what the layers before it found. If a layer were the last, it would predict a token, " +
+      "too: early layers guess wildly, later ones agree.",
+    task: "In the same report, follow one column of the logit lens down the layers.",
+    target: "",
+  },
+]);

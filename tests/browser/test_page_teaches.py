@@ -1,0 +1,173 @@
+"""The page explains itself: an example at load, the prompt as tokens, examples, definitions, the tour, following."""
+
+from __future__ import annotations
+
+import pytest
+
+from .playground import PROMPT, asked, change, ended, text, visit, write
+
+pytestmark = pytest.mark.slow
+
+
+def alive(page):
+    """Wait for the example that is drawn when the page opens."""
+    page.locator("#tokens .drawn").nth(29).wait_for()
+    page.locator("#tokens .next:not(.drawing)").wait_for()
+    return page
+
+
+def test_thirty_tokens_are_there_before_anybody_types(page):
+    page.goto("/")
+    alive(page)
+    answer = asked(page, prompt=PROMPT, max_tokens=30, seed=1)
+    assert text(page) == PROMPT + answer["choices"][0]["text"]
+    assert page.locator("[role=treeitem]").count() == 0
+    assert "fixed seed" in page.locator("#teach").text_content()
+
+
+def test_the_prompt_is_shown_as_tokens_with_their_surprisals(page):
+    visit(page, prompt="The old king")
+    numbers = page.locator(".prompt-list .surprisal")
+    page.locator(".prompt-list li.p0, .prompt-list li[class]").first.wait_for()
+    assert page.locator(".prompt-list code").all_text_contents() == ["The", "␣old", "␣king"]
+    body = {"prompt": "The old king", "max_tokens": 0, "echo": True, "logprobs": 0}
+    logprobs = asked(page, **body)["choices"][0]["logprobs"]["token_logprobs"]
+    assert numbers.all_text_contents()[1:] == [f"{-value:.1f}" for value in logprobs[1:]]
+    assert page.locator(".prompt-list .id").first.is_hidden()
+    page.check("#prompt-ids")
+    assert page.locator(".prompt-list .id").first.text_content() == "464"
+    assert page.locator(".prompt-list .id").first.is_visible()
+
+
+def test_a_trailing_space_gets_a_hint_and_can_be_removed(page):
+    visit(page, prompt="The king ")
+    page.locator("#space-hint").wait_for()
+    page.click("#remove-space")
+    page.locator("#space-hint").wait_for(state="hidden")
+    assert page.input_value("#prompt") == "The king"
+
+
+def test_there_are_six_examples_with_notes(evaluate):
+    examples = evaluate("examples.js", "(m) => m.EXAMPLES")
+    assert len({example["title"] for example in examples}) == 6
+    assert all(len(example["note"].split()) <= 60 for example in examples)
+
+
+def test_an_example_writes_its_texts_and_says_what_to_see(page):
+    visit(page)
+    page.get_by_role("button", name="Two names, two stories").click()
+    page.locator("#lesson", has_text="Both texts have the same seed").wait_for()
+    page.locator("[role=treeitem]").nth(1).wait_for()
+    ended(page)
+    labels = page.locator(".tree .label").all_text_contents()
+    assert labels == ["Hi! My name is Isamu!", "Hi! My name is John!"]
+    assert "temperature 0.5, seed 1." in page.locator("#made").text_content()
+
+
+def test_every_step_of_the_tour_is_short_and_points_at_a_part_of_the_page(page):
+    visit(page)
+    steps = page.evaluate("import('/page/tour_steps.js').then((m) => m.STEPS)")
+    assert len(steps) == 9
+    for step in steps:
+        assert step["task"] and len(f"{step['text']} {step['task']}".split()) <= 50
+        assert not step["target"] or page.locator(step["target"]).count() > 0
+
+
+def test_a_link_opens_a_step_of_the_tour_and_the_keyboard_goes_on(page):
+    visit(page, "/#tour=3")
+    panel = page.get_by_role("dialog")
+    panel.get_by_role("heading", name="3 of 9: Temperature").wait_for()
+    assert page.evaluate("() => document.activeElement.id") == "tour-title"
+    page.keyboard.press("Tab")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    panel.get_by_role("heading", name="4 of 9: The cuts").wait_for()
+    assert page.url.endswith("#tour=4")
+    page.keyboard.press("Escape")
+    panel.wait_for(state="hidden")
+    assert "#" not in page.url
+
+
+def test_the_tour_ends_at_its_ends(page):
+    visit(page, "/#tour=9")
+    following = page.get_by_role("dialog").get_by_role("button", name="Next", exact=True)
+    assert following.get_attribute("aria-disabled") == "true"
+    page.evaluate("() => { location.hash = '#tour=1'; }")
+    page.get_by_role("heading", name="1 of 9").wait_for()
+    back = page.get_by_role("dialog").get_by_role("button", name="Back")
+    assert back.get_attribute("aria-disabled") == "true"
+
+
+def test_every_term_on_the_page_has_a_definition(page):
+    visit(page)
+    terms = page.evaluate("() => [...document.querySelectorAll('[data-term]')].map(({ dataset }) => dataset.term)")
+    glossary = page.evaluate("import('/page/glossary.js').then((m) => m.GLOSSARY)")
+    assert {"logit", "nat", "entropy", "surprisal", "top_k", "temperature", "seed"} <= set(terms) <= set(glossary)
+    assert "perplexity" in glossary
+
+
+def test_a_definition_opens_and_closes_by_keyboard(page):
+    visit(page)
+    page.locator("[data-term=logit]").focus()
+    page.keyboard.press("Enter")
+    box = page.locator("#definition")
+    box.wait_for()
+    assert "2.72 times" in box.text_content()
+    assert page.locator("[data-term=logit]").get_attribute("aria-expanded") == "true"
+    page.keyboard.press("Escape")
+    assert box.is_hidden()
+    assert page.evaluate("() => document.activeElement.dataset.term") == "logit"
+
+
+def test_the_glossary_has_every_definition(page):
+    page.goto("/glossary#logit")
+    page.locator("#terms dt").first.wait_for()
+    glossary = page.evaluate("import('/page/glossary.js').then((m) => m.GLOSSARY)")
+    assert sorted(page.locator("#terms dt").all_text_contents()) == sorted(each["title"] for each in glossary.values())
+    assert page.locator("#logit dd").text_content() == glossary["logit"]["text"]
+
+
+def test_the_example_follows_a_slider_with_the_same_seed(page):
+    page.goto("/")
+    alive(page)
+    ids = "() => [...document.querySelectorAll('#tokens .drawn')].map(({ textContent }) => textContent)"
+    before = page.evaluate(ids)
+    change(page, min_p=0.001)
+    page.locator("#unfollow").wait_for()
+    page.locator("#tokens .next:not(.drawing)").wait_for()
+    after = page.evaluate(ids)
+    answer = asked(page, prompt=PROMPT, max_tokens=30, seed=1, min_p=0.001)
+    assert text(page) == PROMPT + answer["choices"][0]["text"]
+    same = next((at for at, pair in enumerate(zip(before, after, strict=False)) if pair[0] != pair[1]), len(after))
+    assert page.locator("#tokens .stays").count() == same
+    assert page.locator("#tokens .changed").count() == len(after) - same
+    page.click("#unfollow")
+    page.locator("#tokens .stays").first.wait_for(state="detached")
+    assert page.evaluate(ids) == before
+
+
+def test_a_text_of_the_user_follows_only_if_that_is_wanted(page):
+    write(visit(page))
+    before = text(page)
+    change(page, temperature=0)
+    page.wait_for_timeout(500)
+    assert text(page) == before
+    change(page, temperature=1)
+    page.check("#follow")
+    change(page, temperature=0)
+    page.locator("#keep").wait_for()
+    page.locator("#tokens .next:not(.drawing)").wait_for()
+    page.click("#keep")
+    page.locator("[role=treeitem]").nth(1).wait_for()
+    assert text(page) == PROMPT + asked(page, prompt=PROMPT, max_tokens=24, temperature=0)["choices"][0]["text"]
+
+
+def test_on_a_phone_bars_and_slider_are_on_one_screen(new_page):
+    page = new_page(width=390, height=844, has_touch=True)
+    write(visit(page))
+    page.locator("#tokens .drawn").nth(4).tap()
+    page.locator("#inspector.open").wait_for()
+    slider = page.locator("#sheet-temperature input[type=range]").bounding_box()
+    bar = page.locator(".alternative").nth(2).bounding_box()
+    assert 0 < slider["y"] < bar["y"] < 844
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
