@@ -5,6 +5,7 @@ import torch
 from gpt2lab.config import ModelConfig
 from gpt2lab.errors import UsageError
 from gpt2lab.training.checkpoints import load_state
+from gpt2lab.training.memory import estimate
 from gpt2lab.training.restoring import restore
 from gpt2lab.training.settings import Settings, resolved
 from gpt2lab.weights import open_checkpoint
@@ -81,3 +82,25 @@ def test_a_state_without_an_average_begins_one(make_trainer):
 def test_settings_that_exclude_each_other_are_named(settings):
     with pytest.raises(UsageError, match=r"quantize|average"):
         resolved(Settings(**settings), WIDE, 100, from_scratch=True)
+
+
+def test_tokens_that_were_left_out_get_their_rows_in_the_average_too(make_trainer, counting):
+    trainer = make_trainer(average=0.9, narrow_steps=1, steps=3)
+    trainer.update(), trainer.versions.change(lambda: trainer.model.wte.weight.data.zero_())
+    with trainer.versions.averaged():
+        assert not trainer.model.wte.weight.any()
+    assert not trainer.model.wte.weight.any()
+    trainer.update()
+    unused = sorted(set(range(64)) - set(counting.used_ids().tolist()))
+    with trainer.versions.averaged():
+        rows = trainer.model.wte.weight[unused]
+    assert len(unused) > 1 and torch.equal(rows, rows[:1].expand_as(rows))
+
+
+def test_the_memory_of_other_versions_is_estimated():
+    plain, average, rounded = (
+        estimate(WIDE, resolved(Settings(**more), WIDE, 100, from_scratch=True)).weights
+        for more in ({}, {"average": 0.9}, {"quantize": "int4"})
+    )
+    assert average == plain + 4 * WIDE.n_params
+    assert plain < rounded < average

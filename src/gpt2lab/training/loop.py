@@ -13,6 +13,7 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -209,7 +210,7 @@ class Trainer:
         if step == self.settings.narrow_steps + 1 > 1:
             assert self.used_ids is not None, "there were no narrow steps"
             self.forget_best()  # its loss was over fewer tokens
-            widen(self.model, self.used_ids, self.world)
+            self.versions.change(partial(widen, self.model, self.used_ids, self.world))
         batches = list(self.batches.of_update(self.position))
         total = self.world.sum(float(sum(batch.trained.sum() for batch in batches)))
         loss = self._descend(batches, total, step) if total else None

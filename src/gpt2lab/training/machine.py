@@ -66,7 +66,9 @@ def say_disk(setup: Setup, model: GPT2) -> None:
     run, settings, n_params = setup.job.run, setup.settings, model.config.n_params
     trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     saved = trained if settings.lora else n_params
-    kept = {"sgd": 0, "muon": 1}.get(settings.optimizer, 2)  # values per trained parameter, roughly
+    kept = {"sgd": 0, "muon": 1}.get(settings.optimizer, 2) + (
+        settings.average > 0
+    )  # values per trained parameter, roughly
     needed = 4 * (n_params + (settings.keep + 1) * (saved + kept * trained))
     there = next(path for path in run.absolute().parents if path.exists())
     free = shutil.disk_usage(there).free

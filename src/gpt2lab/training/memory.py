@@ -61,6 +61,7 @@ def estimate(config: ModelConfig, settings: Settings, world_size: int = 1) -> Me
     head_trained = not settings.lora and not settings.only_train_transformer_layers
     d_head = config.n_vocab * config.n_embd * _FLOAT if head_trained else 0
     weights = config.n_params * _FLOAT // sharded + (trained * _FLOAT if settings.lora else 0)
+    weights += _versions(config, settings) * _FLOAT
     gradients = trained * _FLOAT // sharded
     optimizer = _optimizer_values(config, settings, trained) * _FLOAT // sharded
     rows = settings.batch_size * (settings.block_size or config.n_ctx)
@@ -80,6 +81,12 @@ def estimate(config: ModelConfig, settings: Settings, world_size: int = 1) -> Me
     torch = _TORCH + _COMPILER * (world_size > 1 or settings.optimizer in ("sgd", "muon"))
     total = torch + int(_FRAGMENTS * (weights + optimizer + max(at_loss, at_end)))
     return MemoryEstimate(weights, gradients, optimizer, kept, loss, torch, total)
+
+
+def _versions(config: ModelConfig, settings: Settings) -> int:
+    """Return the number of averaged and of rounded weights."""
+    matrices = config.n_embeddings * config.n_vocab * config.n_embd + config.n_layer * _layer_matrices(config)
+    return config.n_params * (settings.average > 0) + matrices * (settings.quantize != "none")
 
 
 def _trained_parameters(config: ModelConfig, settings: Settings) -> int:

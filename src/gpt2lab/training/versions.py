@@ -8,7 +8,7 @@ nothing of updates.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -40,6 +40,13 @@ class Versions:
         decay = min(self._decay, step / (step + 10))
         for name, average in self._average.items():
             average.lerp_(self._parameters[name].detach(), 1 - decay)
+
+    def change(self, action: Callable[[], None]) -> None:
+        """Call ``action``, which changes the model's weights in place, on the exact weights and on the average."""
+        action()
+        if self._average:
+            with self.averaged():
+                action()
 
     @contextmanager
     def rounded(self) -> Iterator[None]:
