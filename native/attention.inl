@@ -90,10 +90,8 @@ inline void add_values(Vec (&acc)[kM][kV], const Attention& a, int row, int colu
   }
 }
 
-// Writes y to the output columns from `column` on that exist.
-inline void store_columns(const Attention& a, int row, int column, Vec y) {
-  float* out = a.out + row * a.ldo + column;
-  const int room = a.head_dim - column;
+// Writes y to `out`, or its first `room` lanes where there is no more room.
+inline void store_some(float* out, int room, Vec y) {
   if (room >= kWidth) return store(out, y);
   float lanes[kWidth];
   store(lanes, y);
@@ -120,7 +118,7 @@ void mix_columns(const Attention& a, const Span<kM>& span, int column) {
   for (int r = 0; r < kM; ++r)
     for (int v = 0; v < kV; ++v) {
       const int at = column + v * kWidth;
-      span.last ? store_columns(a, r, at, acc[r][v] * span.norm[r])
+      span.last ? store_some(a.out + r * a.ldo + at, a.head_dim - at, acc[r][v] * span.norm[r])
                 : store(a.sums + r * a.value_stride + at, acc[r][v]);
     }
 }

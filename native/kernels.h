@@ -94,6 +94,29 @@ struct Attention {
   float scale;         // of the scores
 };
 
+// One row of one of several sequences.
+struct SequenceRow {
+  const float* q;                  // [head_dim]
+  const std::byte* const* blocks;  // its sequence's blocks of the KV cache
+  const std::byte* const* ahead;   // as many blocks that are read next, to be prefetched
+  int position;                    // the row sees positions 0 … position
+  float* out;                      // [head_dim]
+};
+
+// Attention of one row of each of `m` sequences for one head. The first `shared` blocks of all are the same memory,
+// which is read once for all rows; every row sees all of it, and at least one block more.
+struct SequenceAttention {
+  const SequenceRow* rows;
+  std::size_t offset;  // of the head in a block: its keys, [head_dim][kTile]; then its values, [kTile][value_stride]
+  std::size_t ahead_offset;  // where in a block of `ahead` to prefetch
+  bool half, fused;          // as in Attention
+  int m, shared, head_dim, value_stride;
+  float scale;
+  float* queries;  // scratch [m, head_dim]
+  float* scores;   // scratch [m, kSpan]
+  float* sums;     // scratch [m, value_stride]
+};
+
 // The sampler divides a row of n scores into groups of kGroup; bin j of a group holds its scores j, j + kGroupBins, ….
 constexpr int kGroup = 2048;
 constexpr int kGroupBins = 32;
@@ -139,6 +162,7 @@ struct Kernels {
   // Writes the inputs x[k] as row `row` of its group; padding is zero.
   void (*prepare)(const float* x, int k, Precision precision, int row, std::byte* group);
   void (*attention)(const Attention&);
+  void (*sequence_attention)(const SequenceAttention&);
   void (*to_halves)(const float* x, int n, Half* out);  // saturates at the largest finite float16
   void (*layer_norm)(const float* x, const float* gain, const float* bias, float epsilon, int n, float* out);
   // Computes out, the gradient of x, from d, the gradient of layer_norm()'s output; out may be d. Adds to d_gain and

@@ -65,6 +65,25 @@ void KVCache::extend(int sequence, int count) {
   s.length += count;
 }
 
+std::vector<std::byte*> KVCache::blocks(int sequence) {
+  std::vector<std::byte*> data;
+  for (const int block : find(sequence).blocks) data.push_back(block_at(block));
+  return data;
+}
+
+void KVCache::store(const Kernels& kernels, std::byte* keys, int slot, const float* key, const float* value) const {
+  std::byte* values = keys + value_offset() + std::size_t(slot) * value_stride_ * number_size_;
+  if (half()) {
+    auto* row = reinterpret_cast<Half*>(values);
+    kernels.to_halves(key, head_dim_, row);  // on the way to their places, far apart
+    for (int i = 0; i < head_dim_; ++i) reinterpret_cast<Half*>(keys)[std::size_t(i) * kTile + slot] = row[i];
+    kernels.to_halves(value, head_dim_, row);
+  } else {
+    for (int i = 0; i < head_dim_; ++i) reinterpret_cast<float*>(keys)[std::size_t(i) * kTile + slot] = key[i];
+    std::memcpy(values, value, head_dim_ * sizeof(float));
+  }
+}
+
 // Calls f(key, value, key's offset, value's offset) for every layer, head and position: where a row of numbers begins
 // in the cache, and in memory as read() writes it.
 template <typename F>

@@ -40,11 +40,19 @@ class KVCache {
   void write(int sequence, const std::byte* numbers);
 
   std::byte* keys(int sequence, int layer, int head, int block) {
-    return block_data(sequence, block) + key_offset(layer, head);
+    return block_data(sequence, block) + offset(layer, head);
   }
   std::byte* values(int sequence, int layer, int head, int block) {
-    return keys(sequence, layer, head, block) + std::size_t(head_dim_) * kTile * number_size_;
+    return keys(sequence, layer, head, block) + value_offset();
   }
+
+  // Return where a head's keys begin in a block, and its values after its keys.
+  std::size_t offset(int layer, int head) const { return (std::size_t(layer) * n_head_ + head) * head_size_; }
+  std::size_t value_offset() const { return std::size_t(head_dim_) * kTile * number_size_; }
+  // Returns the blocks of a sequence. They stay where they are until the sequence changes.
+  std::vector<std::byte*> blocks(int sequence);
+  // Writes a key and a value to a block's slot; `keys` is where the head's keys begin.
+  void store(const Kernels& kernels, std::byte* keys, int slot, const float* key, const float* value) const;
 
   bool half() const { return number_size_ == sizeof(Half); }
   int value_stride() const { return value_stride_; }
@@ -64,7 +72,6 @@ class KVCache {
   void for_each_row(int sequence, F&& f);
   std::byte* block_data(int sequence, int block) { return block_at(sequences_.find(sequence)->second.blocks[block]); }
   std::byte* block_at(int block) { return slabs_[block / kSlab].data() + std::size_t(block % kSlab) * block_size_; }
-  std::size_t key_offset(int layer, int head) const { return (std::size_t(layer) * n_head_ + head) * head_size_; }
   void reserve(int blocks);
   bool unused(int slab) const;
   int take();

@@ -16,7 +16,8 @@ constexpr int kAloneRows = 2;        // up to 2 rows, each thread prepares all f
 Transformer::Transformer(const Shape& shape, Precision precision, bool half_kv, const Kernels& kernels,
                          ThreadPool& pool)
     : weights(shape, precision), shape_(shape), kernels_(kernels), pool_(pool),
-      cache_(shape.n_layer, shape.n_head, shape.head_dim(), half_kv) {
+      cache_(shape.n_layer, shape.n_head, shape.head_dim(), half_kv),
+      decoding_(shape, !is_integer(precision), kernels, cache_, pool.size()) {
   const std::size_t padded_ctx = std::size_t(shape.n_ctx + kTile - 1) / kTile * kTile;
   for (int thread = 0; thread < pool.size(); ++thread) {
     Own own;
@@ -24,7 +25,6 @@ Transformer::Transformer(const Shape& shape, Precision precision, bool half_kv, 
     own.prepared = Array<std::byte>(prepared_bytes(std::max(shape.n_embd, shape.n_inner), kAloneRows));
     own.scores = FloatArray(std::size_t(kernels.max_rows) * kSpan);
     own.sums = FloatArray(std::size_t(kernels.max_rows) * cache_.value_stride());
-    own.halves = Array<Half>(shape.head_dim());
     own.keys.resize(padded_ctx / kTile);
     own.values.resize(padded_ctx / kTile);
     if (own.prepared.size() > 0) own.scratch = Array<std::byte>(kScratchBytes);
@@ -142,22 +142,11 @@ void Transformer::multiply(const PackedMatrix& w, const float* bias, Inputs a, i
   kernels_.product(p, share.begin, share.end);
 }
 
-void Transformer::store_kv(int layer, int head, const Row& row, int index, int thread) {
-  const int d = shape_.head_dim(), n = shape_.n_embd;
-  const int block = row.position / kTile, slot = row.position % kTile;
-  const float* k = qkv_.data() + std::size_t(index) * 3 * n + n + head * d;
-  std::byte* keys = cache_.keys(row.sequence, layer, head, block);
-  std::byte* values = cache_.values(row.sequence, layer, head, block);
-  const std::size_t value_at = std::size_t(slot) * cache_.value_stride();
-  if (cache_.half()) {
-    Half* halves = own_[thread].halves.data();
-    kernels_.to_halves(k, d, halves);
-    for (int i = 0; i < d; ++i) reinterpret_cast<Half*>(keys)[std::size_t(i) * kTile + slot] = halves[i];
-    kernels_.to_halves(k + n, d, reinterpret_cast<Half*>(values) + value_at);
-  } else {
-    for (int i = 0; i < d; ++i) reinterpret_cast<float*>(keys)[std::size_t(i) * kTile + slot] = k[i];
-    std::memcpy(reinterpret_cast<float*>(values) + value_at, k + n, d * sizeof(float));
-  }
+void Transformer::store_kv(int layer, int head, const Row& row, int index) {
+  const int n = shape_.n_embd;
+  const float* key = qkv_.data() + std::size_t(index) * 3 * n + n + head * shape_.head_dim();
+  std::byte* keys = cache_.keys(row.sequence, layer, head, row.position / kTile);
+  cache_.store(kernels_, keys, row.position % kTile, key, key + n);
 }
 
 void Transformer::attend(int layer, int head, const std::vector<Row>& rows, const Span& span, int thread) {
@@ -197,18 +186,17 @@ void Transformer::run_layer(int index, const std::vector<Row>& rows, const std::
   pool_.barrier();
   if (hooked_) visit(Site::q, index, rows, qkv_.data(), 3 * n, thread);
 
-  if (!decoding) {
+  if (decoding) {
+    decoding_.run(index, qkv_.data(), mixed_.data(), thread);
+  } else {
     const Share share(m * heads, thread, pool_.size());
-    for (int i = share.begin; i < share.end; ++i) store_kv(index, i % heads, rows[i / heads], i / heads, thread);
+    for (int i = share.begin; i < share.end; ++i) store_kv(index, i % heads, rows[i / heads], i / heads);
     pool_.barrier();
-  }
-  // Neighbouring heads, which are adjacent in the cache, go to one thread. The shares rotate from span to span, so that
-  // every thread gets work where there are more threads than heads.
-  for (std::size_t s = 0; s < spans.size(); ++s) {
-    const Share share(heads, int((thread + s) % pool_.size()), pool_.size());
-    for (int head = share.begin; head < share.end; ++head) {
-      if (decoding) store_kv(index, head, rows[spans[s].first], spans[s].first, thread);
-      attend(index, head, rows, spans[s], thread);
+    // Neighbouring heads, which are adjacent in the cache, go to one thread. The shares rotate from span to span, so
+    // that every thread gets work where there are more threads than heads.
+    for (std::size_t s = 0; s < spans.size(); ++s) {
+      const Share some(heads, int((thread + s) % pool_.size()), pool_.size());
+      for (int head = some.begin; head < some.end; ++head) attend(index, head, rows, spans[s], thread);
     }
   }
   pool_.barrier();
@@ -271,6 +259,11 @@ void Transformer::run_pass(const std::vector<Row>& rows, float* logits) {
   if (const std::size_t size = rows.size() * shape_.n_embd; hooked_ && outputs_.size() < size)
     outputs_ = FloatArray(size);
 
+  if (decoding) {
+    std::vector<DecodeAttention::Row> steps;
+    for (const Row& row : rows) steps.push_back({row.sequence, row.position});
+    decoding_.plan(steps);
+  }
   pool_.run([&](int thread) {
     const Share share(int(rows.size()), thread, pool_.size());
     for (int i = share.begin; i < share.end; ++i) embed(rows[i], x_.data() + std::size_t(i) * shape_.n_embd);

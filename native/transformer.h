@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "decode_attention.h"
 #include "hooks.h"
 #include "kernels.h"
 #include "kv_cache.h"
@@ -82,7 +83,7 @@ class Transformer {
   void run_layer(int index, const std::vector<Row>& rows, const std::vector<Span>& spans, bool decoding, int thread);
   void visit(Site site, int layer, const std::vector<Row>& rows, float* x, std::size_t stride, int thread);
   void add_outputs(Site site, int layer, const std::vector<Row>& rows, int thread);
-  void store_kv(int layer, int head, const Row& row, int index, int thread);
+  void store_kv(int layer, int head, const Row& row, int index);
   void attend(int layer, int head, const std::vector<Row>& rows, const Span& span, int thread);
   void compute_logits(const std::vector<Row>& rows, float* logits, int thread);
 
@@ -90,6 +91,7 @@ class Transformer {
   const Kernels& kernels_;
   ThreadPool& pool_;
   KVCache cache_;
+  DecodeAttention decoding_;
   Hooks hooks_;
   bool hooked_ = false;                   // whether the running pass has anything to change or to record
   const Recording* recording_ = nullptr;  // of the running call
@@ -99,7 +101,6 @@ class Transformer {
   struct Own {
     FloatArray normed, scores, sums;
     Array<std::byte> prepared, scratch;
-    Array<Half> halves;
     std::vector<const void*> keys, values;
   };
 
