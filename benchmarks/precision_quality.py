@@ -31,11 +31,14 @@ from gpt2lab.weights import Checkpoint, open_checkpoint
 ENGINES = [  # precisions of weights and of keys and values; the first is what others are compared with
     ("float32", "float32"),
     ("float32", "float16"),
+    ("float32", "int8"),
     ("bfloat16", "float32"),
     ("int8", "float32"),
     ("int8", "float16"),
+    ("int8", "int8"),
     ("int4", "float32"),
     ("int4", "float16"),
+    ("int4", "int8"),
 ]
 CHUNK = 64  # tokens whose logits are held at a time
 Array = NDArray[np.float64]

@@ -105,7 +105,7 @@ void DecodeAttention::attend(int layer, int item, int next, const float* qkv, fl
   kernels_.sequence_attention({.rows = own.rows.data(),
                                .offset = cache_.offset(layer, head_of(item)),
                                .ahead_offset = cache_.offset(layer, head_of(next)),
-                               .half = cache_.half(),
+                               .kv_precision = cache_.precision(),
                                .fused = fused_,
                                .m = group.count,
                                .shared = group.shared,

@@ -76,11 +76,12 @@ struct MatmulPart {
   int b_depth;  // depth of b's panels, k or more
 };
 
-// Attention of `m` rows (consecutive positions) of one sequence for one head. Keys and values are float, or Half.
+// Attention of `m` rows (consecutive positions) of one sequence for one head. In int8 the scales follow the values:
+// those of the block's keys, [kTile], then those of its values.
 struct Attention {
   const float* q;  // [m, head_dim], rows ldq apart
   std::size_t ldq;
-  bool half;                  // keys and values are Half, not float
+  KVPrecision kv_precision;
   const void* const* keys;    // per block: [head_dim][kTile], positions innermost
   const void* const* values;  // per block: [kTile][value_stride]
   int value_stride;           // head_dim rounded up to kTile; the padding is zero
@@ -107,9 +108,10 @@ struct SequenceRow {
 // which is read once for all rows; every row sees all of it, and at least one block more.
 struct SequenceAttention {
   const SequenceRow* rows;
-  std::size_t offset;  // of the head in a block: its keys, [head_dim][kTile]; then its values, [kTile][value_stride]
+  std::size_t offset;        // of the head in a block: its keys, then its values, as in Attention
   std::size_t ahead_offset;  // where in a block of `ahead` to prefetch
-  bool half, fused;          // as in Attention
+  KVPrecision kv_precision;
+  bool fused;  // as in Attention
   int m, shared, head_dim, value_stride;
   float scale;
   float* queries;  // scratch [m, head_dim]
@@ -164,6 +166,9 @@ struct Kernels {
   void (*attention)(const Attention&);
   void (*sequence_attention)(const SequenceAttention&);
   void (*to_halves)(const float* x, int n, Half* out);  // saturates at the largest finite float16
+  // Rounds x to whole numbers, the largest to ±127, and returns their scale. It alone reports numbers that are not
+  // finite.
+  float (*to_int8)(const float* x, int n, Int8* out);
   void (*layer_norm)(const float* x, const float* gain, const float* bias, float epsilon, int n, float* out);
   // Computes out, the gradient of x, from d, the gradient of layer_norm()'s output; out may be d. Adds to d_gain and
   // d_bias.

@@ -8,10 +8,21 @@
 
 namespace gpt2lab {
 
-KVCache::KVCache(int n_layer, int n_head, int head_dim, bool half)
+namespace {
+
+std::size_t size_of(KVPrecision precision) {
+  return precision == KVPrecision::int8      ? sizeof(Int8)
+         : precision == KVPrecision::float16 ? sizeof(Half)
+                                             : sizeof(float);
+}
+
+}  // namespace
+
+KVCache::KVCache(int n_layer, int n_head, int head_dim, KVPrecision precision)
     : n_layer_(n_layer), n_head_(n_head), head_dim_(head_dim), value_stride_((head_dim + kTile - 1) / kTile * kTile),
-      number_size_(half ? sizeof(Half) : sizeof(float)) {
-  head_size_ = std::size_t(kTile) * (head_dim + value_stride_) * number_size_;
+      precision_(precision), number_size_(size_of(precision)),
+      scale_size_(precision == KVPrecision::int8 ? sizeof(float) : 0) {
+  head_size_ = std::size_t(kTile) * ((head_dim + value_stride_) * number_size_ + 2 * scale_size_);
   block_size_ = head_size_ * n_head * n_layer;
 }
 
@@ -71,49 +82,74 @@ std::vector<std::byte*> KVCache::blocks(int sequence) {
   return data;
 }
 
+namespace {
+
+// Writes a row of numbers to one slot of keys, [n][kTile].
+template <typename T>
+void scatter(const T* row, int n, std::byte* keys, int slot) {
+  for (int i = 0; i < n; ++i) reinterpret_cast<T*>(keys)[std::size_t(i) * kTile + slot] = row[i];
+}
+
+}  // namespace
+
 void KVCache::store(const Kernels& kernels, std::byte* keys, int slot, const float* key, const float* value) const {
-  std::byte* values = keys + value_offset() + std::size_t(slot) * value_stride_ * number_size_;
-  if (half()) {
-    auto* row = reinterpret_cast<Half*>(values);
-    kernels.to_halves(key, head_dim_, row);  // on the way to their places, far apart
-    for (int i = 0; i < head_dim_; ++i) reinterpret_cast<Half*>(keys)[std::size_t(i) * kTile + slot] = row[i];
-    kernels.to_halves(value, head_dim_, row);
+  std::byte* row = keys + value_offset() + std::size_t(slot) * value_stride_ * number_size_;
+  // A key is rounded where its value will be, on the way to its places far apart.
+  if (precision_ == KVPrecision::int8) {
+    auto* rounded = reinterpret_cast<Int8*>(row);
+    auto* scale = reinterpret_cast<float*>(scales(keys)) + slot;
+    scale[0] = kernels.to_int8(key, head_dim_, rounded);
+    scatter(rounded, head_dim_, keys, slot);
+    scale[kTile] = kernels.to_int8(value, head_dim_, rounded);
+  } else if (precision_ == KVPrecision::float16) {
+    auto* rounded = reinterpret_cast<Half*>(row);
+    kernels.to_halves(key, head_dim_, rounded);
+    scatter(rounded, head_dim_, keys, slot);
+    kernels.to_halves(value, head_dim_, rounded);
   } else {
-    for (int i = 0; i < head_dim_; ++i) reinterpret_cast<float*>(keys)[std::size_t(i) * kTile + slot] = key[i];
-    std::memcpy(values, value, head_dim_ * sizeof(float));
+    scatter(key, head_dim_, keys, slot);
+    std::memcpy(row, value, head_dim_ * sizeof(float));
   }
 }
 
-// Calls f(key, value, key's offset, value's offset) for every layer, head and position: where a row of numbers begins
-// in the cache, and in memory as read() writes it.
+// Calls f(key, value, scale, key's offset, value's offset) for every layer, head and position: where a row of numbers
+// begins in the cache, where its key's scale is, and where the row begins in memory as read() writes it.
 template <typename F>
 void KVCache::for_each_row(int sequence, F&& f) {
-  const std::size_t length = this->length(sequence), row = head_dim_ * number_size_, kind = n_head_ * length * row;
+  const std::size_t length = this->length(sequence), row = row_bytes(), kind = n_head_ * length * row;
   for (int layer = 0; layer < n_layer_; ++layer)
     for (int head = 0; head < n_head_; ++head)
       for (std::size_t at = 0; at < length; ++at) {
         const int block = int(at) / kTile, slot = int(at) % kTile;
         const std::size_t offset = 2 * layer * kind + (head * length + at) * row;
-        f(keys(sequence, layer, head, block) + slot * number_size_,
-          values(sequence, layer, head, block) + std::size_t(slot) * value_stride_ * number_size_, offset,
-          offset + kind);
+        std::byte* keys = this->keys(sequence, layer, head, block);
+        f(keys + slot * number_size_, keys + value_offset() + std::size_t(slot) * value_stride_ * number_size_,
+          scales(keys) + slot * scale_size_, offset, offset + kind);
       }
 }
 
 void KVCache::read(int sequence, std::byte* numbers) {
-  for_each_row(sequence, [&](const std::byte* key, const std::byte* value, std::size_t key_at, std::size_t value_at) {
+  const std::size_t size = head_dim_ * number_size_;
+  for_each_row(sequence, [&](const std::byte* key, const std::byte* value, const std::byte* scale, std::size_t key_at,
+                             std::size_t value_at) {
     for (int i = 0; i < head_dim_; ++i)
       std::memcpy(numbers + key_at + i * number_size_, key + i * kTile * number_size_, number_size_);
-    std::memcpy(numbers + value_at, value, head_dim_ * number_size_);
+    std::memcpy(numbers + value_at, value, size);
+    std::memcpy(numbers + key_at + size, scale, scale_size_);
+    std::memcpy(numbers + value_at + size, scale + kTile * scale_size_, scale_size_);
   });
 }
 
 void KVCache::write(int sequence, const std::byte* numbers) {
-  for_each_row(sequence, [&](std::byte* key, std::byte* value, std::size_t key_at, std::size_t value_at) {
-    for (int i = 0; i < head_dim_; ++i)
-      std::memcpy(key + i * kTile * number_size_, numbers + key_at + i * number_size_, number_size_);
-    std::memcpy(value, numbers + value_at, head_dim_ * number_size_);
-  });
+  const std::size_t size = head_dim_ * number_size_;
+  for_each_row(sequence,
+               [&](std::byte* key, std::byte* value, std::byte* scale, std::size_t key_at, std::size_t value_at) {
+                 for (int i = 0; i < head_dim_; ++i)
+                   std::memcpy(key + i * kTile * number_size_, numbers + key_at + i * number_size_, number_size_);
+                 std::memcpy(value, numbers + value_at, size);
+                 std::memcpy(scale, numbers + key_at + size, scale_size_);
+                 std::memcpy(scale + kTile * scale_size_, numbers + value_at + size, scale_size_);
+               });
 }
 
 void KVCache::reserve(int blocks) {

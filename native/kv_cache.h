@@ -1,6 +1,7 @@
 // The KV cache: keys and values of each sequence's tokens, in blocks of kTile positions that sequences can share.
 //
-// A block holds kTile positions of every layer and head: keys as [head_dim][kTile], values as [kTile][value_stride].
+// A block holds kTile positions of every layer and head: keys as [head_dim][kTile], values as [kTile][value_stride];
+// in int8 then the scales of the keys and those of the values, [kTile] each.
 // A forked sequence refers to the same blocks as its parent; a shared block is copied before a sequence writes to it.
 // The cache knows nothing of tokens or weights. Two threads must not use it at once.
 #pragma once
@@ -17,8 +18,7 @@ namespace gpt2lab {
 
 class KVCache {
  public:
-  // Makes a cache of float numbers, or of Half if `half`.
-  KVCache(int n_layer, int n_head, int head_dim, bool half);
+  KVCache(int n_layer, int n_head, int head_dim, KVPrecision precision);
 
   int create();
   int fork(int sequence);
@@ -34,8 +34,8 @@ class KVCache {
   // nothing changed, when there is no memory; the caller has checked n_ctx.
   void extend(int sequence, int count);
 
-  // Copies the keys and values of a sequence to `numbers`, [n_layer, 2, n_head, length, head_dim] with keys first, or
-  // from there.
+  // Copies the keys and values of a sequence to `numbers`, [n_layer, 2, n_head, length, row_bytes()] with keys first,
+  // or from there. A row has head_dim numbers; in int8 its scale follows.
   void read(int sequence, std::byte* numbers);
   void write(int sequence, const std::byte* numbers);
 
@@ -54,7 +54,8 @@ class KVCache {
   // Writes a key and a value to a block's slot; `keys` is where the head's keys begin.
   void store(const Kernels& kernels, std::byte* keys, int slot, const float* key, const float* value) const;
 
-  bool half() const { return number_size_ == sizeof(Half); }
+  KVPrecision precision() const { return precision_; }
+  std::size_t row_bytes() const { return head_dim_ * number_size_ + scale_size_; }
   int value_stride() const { return value_stride_; }
   int blocks_in_use() const { return taken_ - int(free_.size()); }
   std::size_t bytes_held() const { return std::size_t(taken_) * block_size_; }
@@ -70,6 +71,9 @@ class KVCache {
   Sequence& find(int sequence) { return const_cast<Sequence&>(static_cast<const KVCache*>(this)->find(sequence)); }
   template <typename F>
   void for_each_row(int sequence, F&& f);
+  std::byte* scales(std::byte* keys) const {
+    return keys + value_offset() + std::size_t(kTile) * value_stride_ * number_size_;
+  }
   std::byte* block_data(int sequence, int block) { return block_at(sequences_.find(sequence)->second.blocks[block]); }
   std::byte* block_at(int block) { return slabs_[block / kSlab].data() + std::size_t(block % kSlab) * block_size_; }
   void reserve(int blocks);
@@ -81,7 +85,8 @@ class KVCache {
   static constexpr std::size_t kKept = std::size_t(64) << 20;
 
   int n_layer_, n_head_, head_dim_, value_stride_;
-  std::size_t number_size_;
+  KVPrecision precision_;
+  std::size_t number_size_, scale_size_;
   std::size_t head_size_;   // bytes of one head's keys and values in a block
   std::size_t block_size_;  // bytes of a block
   int next_sequence_ = 0;

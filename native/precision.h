@@ -11,6 +11,9 @@ namespace gpt2lab {
 // inputs has a whole number s in -15 … 15, and q is in -8 … 7, so that s · q fits into int8.
 enum class Precision { float32, bfloat16, int8, int4 };
 
+// Keys and values of int8 are d · q, with q in -127 … 127 and one float32 d for each position and head.
+enum class KVPrecision { float32, float16, int8 };
+
 constexpr int kBlock = 256;
 constexpr int kGroupInputs = 32;
 constexpr int kPadding = 64;         // int8 and int4 pad the inputs of a matrix with zeros to a multiple of it
@@ -19,6 +22,9 @@ constexpr int kZeroNibble = 8;       // int4 stores q + 8
 
 struct Half {  // IEEE float16
   std::uint16_t bits;
+};
+struct Int8 {
+  std::int8_t value;
 };
 struct BFloat16 {
   std::uint16_t bits;

@@ -27,6 +27,10 @@ struct BlockRun {
   const Element* keys(int block) const {
     return reinterpret_cast<const Element*>(blocks[block] + offset);
   }
+  // Returns the scales of a block's keys; those of its values follow.
+  const float* scales(const SequenceAttention& a, int block) const {
+    return scales_of(keys<Int8>(block) + std::size_t(a.head_dim) * kTile, a.value_stride);
+  }
   const char* next(int block) const { return reinterpret_cast<const char*>(ahead[block] + ahead_offset); }
 };
 
@@ -60,9 +64,14 @@ void score_sequences(const SequenceAttention& a, const float* q, const BlockRun&
         }
       }
     for (int b = 0; b < kB; ++b)
-      for (int r = 0; r < kM; ++r)
-        for (int v = 0; v < kVectors; ++v)
-          store(scores + r * kSpan + (first + b) * kTile + c + v * kWidth, acc[b][r][v] * a.scale);
+      for (int v = 0; v < kVectors; ++v) {
+        Vec key_scale{};
+        if constexpr (kScaled<Element>) key_scale = load(run.scales(a, first + b) + c + v * kWidth);
+        for (int r = 0; r < kM; ++r) {
+          const Vec sum = kScaled<Element> ? acc[b][r][v] * key_scale : acc[b][r][v];
+          store(scores + r * kSpan + (first + b) * kTile + c + v * kWidth, sum * a.scale);
+        }
+      }
   }
 }
 
@@ -164,6 +173,9 @@ void attend_sequences(const SequenceAttention& a) {
       float* scores = a.scores + r * kSpan;
       score_run<Element, kFused, 1>(a, a.rows[r].q, BlockRun(a, r, block + shared), blocks - shared, scores + from);
       span.factor = softmax[r].add(scores, span.seen, blocks * kTile);
+      if constexpr (kScaled<Element>)
+        for (int b = 0; b < blocks; ++b)
+          multiply_scales(scores + b * kTile, BlockRun(a, r, block).scales(a, b) + kTile);
     }
     if (shared > 0) mix_shared<Element, kFused, kM>(a, BlockRun(a, 0, block), spans, from);
     for (int r = 0; r < kM; ++r) {
@@ -178,7 +190,11 @@ void attend_sequences(const SequenceAttention& a) {
 template <bool kFused>
 void attend_some(const SequenceAttention& a) {
   with_count<kRows>(a.m, [&]<int kM>() {
-    a.half ? attend_sequences<Half, kFused, kM>(a) : attend_sequences<float, kFused, kM>(a);
+    switch (a.kv_precision) {
+      case KVPrecision::float32: return attend_sequences<float, kFused, kM>(a);
+      case KVPrecision::float16: return attend_sequences<Half, kFused, kM>(a);
+      case KVPrecision::int8: return attend_sequences<Int8, kFused, kM>(a);
+    }
   });
 }
 

@@ -13,10 +13,10 @@ constexpr int kAloneRows = 2;        // up to 2 rows, each thread prepares all f
 
 }  // namespace
 
-Transformer::Transformer(const Shape& shape, Precision precision, bool half_kv, const Kernels& kernels,
+Transformer::Transformer(const Shape& shape, Precision precision, KVPrecision kv_precision, const Kernels& kernels,
                          ThreadPool& pool)
     : weights(shape, precision), shape_(shape), kernels_(kernels), pool_(pool),
-      cache_(shape.n_layer, shape.n_head, shape.head_dim(), half_kv),
+      cache_(shape.n_layer, shape.n_head, shape.head_dim(), kv_precision),
       decoding_(shape, !is_integer(precision), kernels, cache_, pool.size()) {
   const std::size_t padded_ctx = std::size_t(shape.n_ctx + kTile - 1) / kTile * kTile;
   for (int thread = 0; thread < pool.size(); ++thread) {
@@ -159,7 +159,7 @@ void Transformer::attend(int layer, int head, const std::vector<Row>& rows, cons
     own.values[b] = cache_.values(first.sequence, layer, head, b);
   }
   const std::size_t n = shape_.n_embd;
-  kernels_.attention({qkv_.data() + span.first * 3 * n + head * d, 3 * n, cache_.half(), own.keys.data(),
+  kernels_.attention({qkv_.data() + span.first * 3 * n + head * d, 3 * n, cache_.precision(), own.keys.data(),
                       own.values.data(), cache_.value_stride(), mixed_.data() + span.first * n + head * d, n,
                       own.scores.data(), own.sums.data(), span.count, d, !is_integer(weights.precision()),
                       first.position, shape_.attention_scale(layer)});

@@ -27,8 +27,8 @@ struct Feed {
 
 class Transformer {
  public:
-  // Stores keys and values as float16 if `half_kv`.
-  Transformer(const Shape& shape, Precision precision, bool half_kv, const Kernels& kernels, ThreadPool& pool);
+  Transformer(const Shape& shape, Precision precision, KVPrecision kv_precision, const Kernels& kernels,
+              ThreadPool& pool);
 
   Weights weights;  // filled by the owner before the first forward
 

@@ -66,10 +66,11 @@ Precision checked_precision(const std::string& name) {
   throw std::invalid_argument("no precision '" + name + "'");
 }
 
-bool checked_half(const std::string& kv_precision) {
-  if (kv_precision != "float32" && kv_precision != "float16")
-    throw std::invalid_argument("no precision '" + kv_precision + "' for keys and values");
-  return kv_precision == "float16";
+KVPrecision checked_kv_precision(const std::string& name) {
+  if (name == "float32") return KVPrecision::float32;
+  if (name == "float16") return KVPrecision::float16;
+  if (name == "int8") return KVPrecision::int8;
+  throw std::invalid_argument("no precision '" + name + "' for keys and values");
 }
 
 // A model with its KV cache, threads and sampler. Several Python threads may call it: calls take turns.
@@ -83,8 +84,8 @@ class Engine {
                               checked_activation(activation), float(layer_norm_epsilon), scale_attn_weights,
                               scale_attn_by_inverse_layer_idx, tie_word_embeddings})),
         kernels_(choose_kernels(instruction_set)), pool_(checked_threads(threads)),
-        model_(std::make_unique<Transformer>(shape_, checked_precision(precision), checked_half(kv_precision), kernels_,
-                                             pool_)),
+        model_(std::make_unique<Transformer>(shape_, checked_precision(precision), checked_kv_precision(kv_precision),
+                                             kernels_, pool_)),
         stepper_(*model_, kernels_, pool_, n_vocab) {}
 
   void set_tensor(const std::string& name, const Tensor& values) {
@@ -156,7 +157,8 @@ class Engine {
   int sequence_length(int sequence) { return take_turn()->length(sequence); }
   void truncate_sequence(int sequence, int length) { take_turn()->truncate(sequence, length); }
 
-  // Returns a copy of the keys and values of a sequence, [n_layer, 2, n_head, tokens, head_dim] with keys first.
+  // Returns a copy of the keys and values of a sequence, [n_layer, 2, n_head, tokens, head_dim] with keys first. In
+  // int8 the last axis has four bytes more, a row's scale in float32.
   nb::ndarray<nb::numpy> read_sequence(int sequence) {
     std::unique_ptr<std::byte[]> numbers;
     std::size_t tokens;
@@ -169,7 +171,7 @@ class Engine {
       cache.read(sequence, numbers.get());
     }
     const std::size_t shape[] = {std::size_t(shape_.n_layer), 2, std::size_t(shape_.n_head), tokens,
-                                 std::size_t(shape_.head_dim())};
+                                 std::size_t(row_numbers())};
     std::byte* data = numbers.get();
     nb::capsule owner(numbers.release(), [](void* p) noexcept { delete[] static_cast<std::byte*>(p); });
     return nb::ndarray<nb::numpy>(data, 5, shape, owner, nullptr, kv_type());
@@ -177,7 +179,7 @@ class Engine {
 
   // Returns a new sequence with keys and values that read_sequence() returned.
   int write_sequence(const nb::ndarray<nb::ro, nb::c_contig, nb::device::cpu>& values) {
-    const std::int64_t shape[] = {shape_.n_layer, 2, shape_.n_head, -1, shape_.head_dim()};
+    const std::int64_t shape[] = {shape_.n_layer, 2, shape_.n_head, -1, row_numbers()};
     bool fits = values.ndim() == 5 && values.dtype() == kv_type();
     for (int i = 0; i < 5 && fits; ++i) fits = shape[i] < 0 || std::int64_t(values.shape(i)) == shape[i];
     if (!fits) throw std::invalid_argument("keys and values of another shape or type");
@@ -431,10 +433,20 @@ class Engine {
     compute();
   }
 
-  nb::dlpack::dtype kv_type() { return model_->cache().half() ? nb::dlpack::dtype{2, 16, 1} : nb::dtype<float>(); }
+  nb::dlpack::dtype kv_type() {
+    switch (model_->cache().precision()) {
+      case KVPrecision::float32: return nb::dtype<float>();
+      case KVPrecision::float16: return {2, 16, 1};
+      case KVPrecision::int8: return nb::dtype<std::int8_t>();
+    }
+    return {};  // never reached
+  }
+
+  // Returns the numbers in a row of keys or values, as read_sequence() returns them.
+  std::int64_t row_numbers() { return std::int64_t(model_->cache().row_bytes() * 8 / kv_type().bits); }
 
   std::size_t sequence_bytes(std::size_t tokens) {
-    return tokens * 2 * shape_.n_layer * shape_.n_embd * (model_->cache().half() ? sizeof(Half) : sizeof(float));
+    return tokens * 2 * shape_.n_layer * shape_.n_head * model_->cache().row_bytes();
   }
 
   template <typename T>

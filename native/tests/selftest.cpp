@@ -569,7 +569,7 @@ void check_hooks(const Kernels& kernels, Transformer& model, const Shape& shape)
 }
 
 void check_kv_cache() {
-  KVCache cache(1, 1, 8, false);
+  KVCache cache(1, 1, 8, KVPrecision::float32);
   const auto fill = [&](int blocks) {
     const int sequence = cache.create();
     cache.extend(sequence, blocks * kTile);
@@ -592,9 +592,9 @@ void check_kv_cache() {
   expect(cache.bytes_held() == 0, "much memory is returned with the last sequence", "");
 }
 
-void check_transformer(const Kernels& kernels, const Shape& shape, Precision precision, bool half_kv) {
+void check_transformer(const Kernels& kernels, const Shape& shape, Precision precision, KVPrecision kv_precision) {
   ThreadPool pool(2);
-  Transformer model(shape, precision, half_kv, kernels, pool);
+  Transformer model(shape, precision, kv_precision, kernels, pool);
   fill(model, shape, pool, [](const std::string&, std::size_t size) { return random_floats(size); });
   std::vector<std::int32_t> tokens(shape.n_ctx);
   for (std::size_t i = 0; i < tokens.size(); ++i) tokens[i] = int(i * 7 % shape.n_vocab);
@@ -652,7 +652,7 @@ class WrongMode {
 void write_formula(const Kernels& kernels, Precision precision, const std::string& path) {
   const Shape shape{300, 320, 40, 2, 2};
   ThreadPool pool(2);
-  Transformer model(shape, precision, false, kernels, pool);
+  Transformer model(shape, precision, KVPrecision::float32, kernels, pool);
   int number = 0;
   fill(model, shape, pool,
        [&](const std::string& name, std::size_t size) { return formula_weights(name, size, number++); });
@@ -763,11 +763,14 @@ int main(int count, char** arguments) {
       for (int m = 1; m <= 35; ++m) check_product(*kernels, pool, precision, m, 19, 45, Epilogue::store);
       for (Epilogue epilogue : {Epilogue::store, Epilogue::gelu, Epilogue::add})
         for (int m : {1, 5, 40}) check_product(*kernels, pool, precision, m, 800, 33, epilogue);
-      check_transformer(*kernels, {50, 70, 60, 5, 2}, precision, false);
-      check_transformer(*kernels, {33, 40, 8, 8, 1}, precision, true);
+      check_transformer(*kernels, {50, 70, 60, 5, 2}, precision, KVPrecision::float32);
+      check_transformer(*kernels, {33, 40, 8, 8, 1}, precision, KVPrecision::float16);
+      check_transformer(*kernels, {40, 70, 66, 2, 2}, precision, KVPrecision::int8);
       // widths around a tile and below a vector, and every switch
-      check_transformer(*kernels, {33, 40, 60, 5, 2, 3, Activation::gelu, 1e-6f, false, true, false}, precision, false);
-      check_transformer(*kernels, {33, 40, 20, 5, 1, 700, Activation::silu, 1e-3f, true, true, false}, precision, true);
+      check_transformer(*kernels, {33, 40, 60, 5, 2, 3, Activation::gelu, 1e-6f, false, true, false}, precision,
+                        KVPrecision::float32);
+      check_transformer(*kernels, {33, 40, 20, 5, 1, 700, Activation::silu, 1e-3f, true, true, false}, precision,
+                        KVPrecision::float16);
     }
     for (const bool transposed : {false, true})
       for (const bool add : {false, true}) {

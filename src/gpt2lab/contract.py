@@ -9,6 +9,8 @@ explains the rules:
   sum of products is exact; the scales follow, block by block. No fused multiply-add occurs, not even in attention.
 * Every other operation is rounded separately. A sum over a row goes through 16 lanes, which are then added in halves.
 * Attention takes positions in spans of 256 and rescales its sums if a later span has a larger score.
+* Keys and values in float16 are rounded first. In int8 the sums run over whole numbers: a score is multiplied by its
+  key's scale, and a probability by its value's.
 
 Only operations that IEEE 754 defines occur: + - * / and square roots, but not ``np.exp``, ``np.sum`` or ``@``, whose
 last bits differ between processors and libraries.
@@ -34,13 +36,18 @@ SPAN = 256
 
 
 def forward(
-    weights: Weights, config: ModelConfig, tokens: Sequence[int], half_kv: bool = False, precision: str = "float32"
+    weights: Weights,
+    config: ModelConfig,
+    tokens: Sequence[int],
+    kv_precision: str = "float32",
+    precision: str = "float32",
 ) -> Array:
     """Return the logits ``[n_seq, n_vocab]`` of the token after each of ``tokens`` (ids ``[n_seq]``).
 
     ``weights`` have the names and shapes of ``weights.checkpoint``; their matrices are rounded to ``precision``
-    (``"float32"``, ``"int8"`` or ``"int4"``). With ``half_kv``, attention sees keys and values that are rounded to
-    float16. Prompts and drawn tokens are computed alike, so there is no cache to continue from.
+    (``"float32"``, ``"int8"`` or ``"int4"``). Attention sees keys and values that are rounded to ``kv_precision``
+    (``"float32"``, ``"float16"`` or ``"int8"``). Prompts and drawn tokens are computed alike, so there is no cache to
+    continue from.
     """
     matrices = {name: rounded(name, weight, precision) for name, weight in weights.items() if is_matrix(name)}
 
@@ -54,7 +61,8 @@ def forward(
     for layer in range(config.n_layer):
         name = f"h.{layer}"
         qkv = linear(f"{name}.attn.c_attn", layer_norm(weights, f"{name}.ln_1", x, epsilon))
-        x = x + linear(f"{name}.attn.c_proj", attention(qkv, config, layer, half_kv, fused=precision == "float32"))
+        mixed = attention(qkv, config, layer, kv_precision, fused=precision == "float32")
+        x = x + linear(f"{name}.attn.c_proj", mixed)
         hidden = linear(f"{name}.mlp.c_fc", layer_norm(weights, f"{name}.ln_2", x, epsilon))
         hidden = ACTIVATIONS[config.activation](hidden)
         x = x + linear(f"{name}.mlp.c_proj", hidden)
@@ -102,7 +110,7 @@ def chain(x: Array, matrix: Array, first: Array | np.float32, *, fused: bool) ->
     return y
 
 
-def attention(qkv: Array, config: ModelConfig, layer: int, half_kv: bool, *, fused: bool) -> Array:
+def attention(qkv: Array, config: ModelConfig, layer: int, kv_precision: str, *, fused: bool) -> Array:
     """Return the mixed values ``[n_seq, n_embd]`` of one layer from ``qkv [n_seq, 3 n_embd]``.
 
     Arrays are ``[n_head, n_seq, …]``. A position that a row does not see has probability 0, which leaves its sums
@@ -110,7 +118,7 @@ def attention(qkv: Array, config: ModelConfig, layer: int, half_kv: bool, *, fus
     """
     n_seq = len(qkv)
     q, *keys_values = qkv.reshape(n_seq, 3, config.n_head, config.head_dim).transpose(1, 2, 0, 3)
-    k, v = (to_half(numbers) if half_kv else numbers for numbers in keys_values)
+    (k, k_scales), (v, v_scales) = (stored(numbers, kv_precision) for numbers in keys_values)
     scale = np.float32(1) / np.sqrt(np.float32(config.head_dim)) if config.scale_attn_weights else np.float32(1)
     if config.scale_attn_by_inverse_layer_idx:
         scale = scale / np.float32(layer + 1)
@@ -121,14 +129,29 @@ def attention(qkv: Array, config: ModelConfig, layer: int, half_kv: bool, *, fus
     mixed: Array = np.zeros_like(q)
     for first in range(0, n_seq, SPAN):
         span = slice(first, first + SPAN)
-        scores = chain(q, k[:, span].swapaxes(1, 2), np.float32(0), fused=fused) * scale
+        scores = chain(q, k[:, span].swapaxes(1, 2), np.float32(0), fused=fused) * k_scales[:, None, span] * scale
         scores = np.where(visible[:, span], scores, np.float32(-np.inf))
         before, largest = largest, np.maximum(largest, scores.max(axis=-1, keepdims=True))
         probabilities, factor = exp(scores - largest), exp(before - largest)
         weight = weight * factor + total(probabilities)[..., None]
-        mixed = chain(probabilities, v[:, span], mixed * factor, fused=fused)
+        mixed = chain(probabilities * v_scales[:, None, span], v[:, span], mixed * factor, fused=fused)
     out: Array = (mixed * (np.float32(1) / weight)).transpose(1, 0, 2).reshape(n_seq, config.n_embd)
     return out
+
+
+def stored(x: Array, kv_precision: str) -> tuple[Array, Array]:
+    """Round keys or values ``[n_head, n_seq, head_dim]``; also return their scales ``[n_head, n_seq]``, 1 but in int8.
+
+    In int8 the largest number of a row becomes ±127. Numbers must be finite.
+    """
+    if kv_precision != "int8":
+        return to_half(x) if kv_precision == "float16" else x, np.ones(x.shape[:-1], np.float32)
+    largest = np.abs(x).max(axis=-1)
+    tiny = largest < np.float32(1e-30)
+    inverse = np.divide(np.float32(127), largest, out=np.zeros_like(largest), where=~tiny)
+    scales: Array = np.where(tiny, np.float32(0), largest / np.float32(127))
+    whole: Array = np.rint(x * inverse[..., None])
+    return whole, scales
 
 
 def to_half(x: Array) -> Array:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from gpt2lab.engines.precision import KV_PRECISIONS
 from gpt2lab.engines.reference import ReferenceEngine
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -55,6 +56,15 @@ def test_a_loaded_prompt_gives_the_same_text_and_only_the_rest_is_fed(gpt2lab, s
             warm = gpt2lab("generate", prompt, *HOW, "--load_prompt", saved)
         assert warm.exit_code == 0 and warm.stdout == cold.stdout
         assert len(fed) == n_fed, prompt
+
+
+@pytest.mark.parametrize("kv_precision", KV_PRECISIONS)
+def test_keys_and_values_of_every_precision_can_be_saved(gpt2lab, tmp_path, kv_precision: str) -> None:
+    path, how = tmp_path / "king.prompt", ("--model", TINY, "--seed", 1, "--length", 5, "--kv_precision", kv_precision)
+    cold = gpt2lab("generate", LONG, *how, "--save_prompt", path)
+    warm = gpt2lab("generate", LONG, *how, "--load_prompt", path)
+    assert warm.exit_code == 0, warm.stderr
+    assert warm.stdout == cold.stdout
 
 
 def test_a_prompt_can_be_loaded_and_a_longer_one_saved(gpt2lab, saved, tmp_path) -> None:

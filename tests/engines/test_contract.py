@@ -43,8 +43,7 @@ def golden(name: str, precision: str, kv_precision: str):
     checkpoint = read_openai(GOLDEN / name)
     tokens = np.load(GOLDEN / name / "golden.npz")["full_tokens"][0].tolist()[:20]
     weights = {name: np.asarray(tensor) for name, tensor in checkpoint.tensors.items()}
-    half = kv_precision == "float16"
-    return checkpoint, tokens, contract.forward(weights, checkpoint.config, tokens, half, precision)
+    return checkpoint, tokens, contract.forward(weights, checkpoint.config, tokens, kv_precision, precision)
 
 
 @pytest.mark.parametrize("isa", ISAS)
@@ -76,8 +75,7 @@ def wide(precision: str, kv_precision: str):
     """Return a model of several blocks of 256 inputs, the last one short, 20 tokens, and the contract's logits."""
     checkpoint = random_checkpoint(ModelConfig(n_vocab=90, n_ctx=20, n_embd=320, n_head=5, n_layer=1))
     tokens = [(7 * i * i + 3 * i) % 90 for i in range(20)]
-    half = kv_precision == "float16"
-    return checkpoint, tokens, contract.forward(checkpoint.tensors, checkpoint.config, tokens, half, precision)
+    return checkpoint, tokens, contract.forward(checkpoint.tensors, checkpoint.config, tokens, kv_precision, precision)
 
 
 @pytest.mark.parametrize("isa", ISAS)

@@ -129,6 +129,20 @@ def test_forks_and_truncation_change_nothing(isa, precision, kv_precision, share
     engine.free_sequence(fork)
 
 
+@EVERY
+def test_a_copy_of_keys_and_values_continues_like_the_original(isa, precision, kv_precision):
+    engine = engines(isa, precision, kv_precision)[2]
+    sequence = engine.new_sequence()
+    engine.forward([sequence], [list(range(45))], "none")
+    values = engine.read_sequence(sequence)
+    copy = engine.write_sequence(values)
+    np.testing.assert_array_equal(engine.read_sequence(copy), values)
+    one, other = engine.forward([sequence, copy], [[7], [7]])
+    np.testing.assert_array_equal(one, other)
+    for each in (sequence, copy):
+        engine.free_sequence(each)
+
+
 @EVERY_PRODUCT
 def test_wide_products_do_not_depend_on_the_number_of_rows(precision, isa):
     config = ModelConfig(n_vocab=50, n_ctx=40, n_embd=800, n_head=10, n_layer=1)

@@ -32,12 +32,12 @@ def as_bfloat16(x: np.ndarray) -> np.ndarray:
     return ((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000).view(np.float32)
 
 
-def bfloat16_logits(checkpoint: Checkpoint, tokens: list[int], half_kv: bool = False) -> np.ndarray:
+def bfloat16_logits(checkpoint: Checkpoint, tokens: list[int], kv_precision: str = "float32") -> np.ndarray:
     """Return the contract's logits in float32 for matrices rounded to bfloat16."""
     weights = {
         name: as_bfloat16(tensor) if contract.is_matrix(name) else tensor for name, tensor in checkpoint.tensors.items()
     }
-    return contract.forward(weights, checkpoint.config, tokens, half_kv)
+    return contract.forward(weights, checkpoint.config, tokens, kv_precision)
 
 
 @pytest.mark.parametrize("isa", [isa for isa in ISAS if isa != "amx"])
@@ -47,7 +47,7 @@ def test_bfloat16_is_float32_with_rounded_weights(shape, kv_precision, isa):
     checkpoint = random_checkpoint(SHAPES[shape])
     tokens = np.random.default_rng(1).integers(0, SHAPES[shape].n_vocab, 40).tolist()
     (logits,) = run(make(checkpoint, isa, "bfloat16", kv_precision, threads=2), [tokens])
-    np.testing.assert_array_equal(logits, bfloat16_logits(checkpoint, tokens, kv_precision == "float16"))
+    np.testing.assert_array_equal(logits, bfloat16_logits(checkpoint, tokens, kv_precision))
 
 
 @pytest.mark.parametrize("kv_precision", KV_PRECISIONS)
@@ -56,7 +56,7 @@ def test_bfloat16_on_a_matrix_unit_is_close(shape, kv_precision):
     needs.check("a CPU with AMX")
     checkpoint = random_checkpoint(SHAPES[shape])
     tokens = np.random.default_rng(1).integers(0, SHAPES[shape].n_vocab, 40).tolist()
-    expected = bfloat16_logits(checkpoint, tokens, kv_precision == "float16")
+    expected = bfloat16_logits(checkpoint, tokens, kv_precision)
     (logits,) = run(make(checkpoint, "amx", "bfloat16", kv_precision, threads=2), [tokens])
     assert np.abs(logits - expected).max() < 0.05 * expected.std()
 
@@ -149,19 +149,36 @@ def test_what_float16_cannot_hold_becomes_its_largest_number(part, precision, is
     checkpoint = random_checkpoint(SHAPES["one head of 40"])
     checkpoint.tensors["h.0.attn.c_attn.bias"][40 * part : 40 * part + 3] = [1e5, -1e5, 65519.0]
     prompt = [1, 2, 3]
-    expected = contract.forward(checkpoint.tensors, checkpoint.config, prompt, half_kv=True, precision=precision)
+    expected = contract.forward(checkpoint.tensors, checkpoint.config, prompt, "float16", precision)
     (logits,) = run(make(checkpoint, isa, precision, "float16"), [prompt])
     np.testing.assert_array_equal(logits, expected)
 
 
-def test_a_float16_cache_takes_half_the_memory():
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("precision", EXACT)
+def test_int8_keys_and_values_reach_every_whole_number_and_zero(isa, precision):
+    """Rows of zeros have the scale 0; others reach 127 in one of both signs."""
+    checkpoint = random_checkpoint(SHAPES["one head of 40"])
+    for part in (1, 2):
+        columns = slice(40 * part, 40 * part + 40)
+        checkpoint.tensors["h.0.attn.c_attn.weight"][:, columns] *= np.float32(1e-33 if part == 1 else 1e3)
+        checkpoint.tensors["h.0.attn.c_attn.bias"][columns] = 0
+    prompt = [1, 2, 3, 4]
+    expected = contract.forward(checkpoint.tensors, checkpoint.config, prompt, "int8", precision)
+    (logits,) = run(make(checkpoint, isa, precision, "int8"), [prompt])
+    np.testing.assert_array_equal(logits, expected)
+
+
+def test_a_cache_in_fewer_bits_takes_less_memory():
     checkpoint = random_checkpoint(SHAPES["whole tiles"])
     sizes = []
     for kv_precision in KV_PRECISIONS:
         engine = make(checkpoint, ISAS[0], "float32", kv_precision)
         engine.forward([engine.new_sequence()], [[0]])
         sizes.append(engine.kv_cache_bytes)
-    assert sizes[0] == 2 * sizes[1]
+    config, block = checkpoint.config, engine.kv_block_tokens
+    scales = 4 * 2 * config.n_layer * config.n_head * block
+    assert sizes == [sizes[0], sizes[0] // 2, sizes[0] // 4 + scales]
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

@@ -50,7 +50,8 @@ def command(model: str, activation: str | None, as_json: bool) -> None:
         "in memory": ", ".join(f"{name} {megabytes(size)}" for name, size in facts["packed_bytes"].items()),
         "exact": "float32 alone: the others round weights, so their likeliest tokens may differ from the original's",
         "keys, values": f"float32 {megabytes(facts['kv_cache_bytes'])}, "
-        f"float16 {megabytes(facts['kv_cache_bytes'] / 2)} for a full context",
+        f"float16 {megabytes(facts['kv_cache_bytes'] / 2)}, "
+        f"int8 {megabytes(facts['kv_cache_bytes'] / 4 * (1 + 4 / checkpoint.config.head_dim))} for a full context",
         "cached": ", ".join(facts["cached"]) or (f"nothing: {reason}" if (reason := obstacle()) else "nothing yet"),
         "tokenizer": facts["tokenizer"],
         "weights sha256": facts["weights_sha256"],

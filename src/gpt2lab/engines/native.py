@@ -125,12 +125,15 @@ class NativeEngine:
         """Forget all but the first ``length`` tokens of a sequence."""
         self._core.truncate_sequence(sequence, length)
 
-    def read_sequence(self, sequence: int) -> npt.NDArray[np.floating]:
-        """Return a copy of the keys and values of a sequence: ``[n_layer, 2, n_head, n_tokens, head_dim]``."""
-        values: npt.NDArray[np.floating] = self._core.read_sequence(sequence)
+    def read_sequence(self, sequence: int) -> npt.NDArray[np.number]:
+        """Return a copy of the keys and values of a sequence: ``[n_layer, 2, n_head, n_tokens, head_dim]``.
+
+        In int8 the last axis has four bytes more: the row's scale in float32.
+        """
+        values: npt.NDArray[np.number] = self._core.read_sequence(sequence)
         return values
 
-    def write_sequence(self, values: npt.NDArray[np.floating]) -> int:
+    def write_sequence(self, values: npt.NDArray[np.number]) -> int:
         """Make a sequence with these keys and values, of the dtype in which the engine holds them."""
         try:
             return int(self._core.write_sequence(np.ascontiguousarray(values)))

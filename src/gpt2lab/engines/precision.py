@@ -21,7 +21,7 @@ PRECISIONS = tuple(WEIGHT_BITS)
 PRECISION_OF_FORMAT = {"q8_0": "int8", "q4_0": "int4"}
 """Format of GGUF files → the precision that takes its place in memory."""
 
-KV_PRECISIONS = ("float32", "float16")
+KV_PRECISIONS = ("float32", "float16", "int8")
 """Precisions of its KV cache."""
 
 MATRIX_UNIT_PRECISIONS = ("bfloat16",)

@@ -124,13 +124,14 @@ class Engine(Inspection, Protocol):
     def truncate_sequence(self, sequence: int, length: int) -> None:
         """Forget all but the first ``length`` tokens of ``sequence``."""
 
-    def read_sequence(self, sequence: int) -> npt.NDArray[np.floating]:
+    def read_sequence(self, sequence: int) -> npt.NDArray[np.number]:
         """Return a copy of the keys and values of ``sequence``: ``[n_layer, 2, n_head, n_tokens, head_dim]``.
 
-        They have the dtype in which the engine holds them, float32 or float16.
+        They have the dtype in which the engine holds them: float32, float16 or int8. In int8 the last axis has four
+        bytes more: the row's scale in float32.
         """
 
-    def write_sequence(self, values: npt.NDArray[np.floating]) -> int:
+    def write_sequence(self, values: npt.NDArray[np.number]) -> int:
         """Return the handle of a new sequence with these keys and values, as :meth:`read_sequence` returned them."""
 
     def release_memory(self) -> None:

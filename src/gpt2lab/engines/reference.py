@@ -65,11 +65,11 @@ class ReferenceEngine:
         del self._past[sequence]
         self._edits.pop(sequence, None)
 
-    def read_sequence(self, sequence: int) -> npt.NDArray[np.floating]:
+    def read_sequence(self, sequence: int) -> npt.NDArray[np.number]:
         """Return a copy of the keys and values of a sequence: float32 ``[n_layer, 2, n_head, n_tokens, head_dim]``."""
         return np.array(self._past[sequence])
 
-    def write_sequence(self, values: npt.NDArray[np.floating]) -> int:
+    def write_sequence(self, values: npt.NDArray[np.number]) -> int:
         """Make a sequence with these keys and values."""
         return self._hold(values.astype(np.float32))
 

@@ -1,7 +1,7 @@
 """Saved prompts: the keys and values of one prompt in a file, so that a later process need not compute them.
 
-A file is a safetensors container with the tensor ``keys_and_values``, float32 or float16 ``[n_layer, 2, n_head,
-n_tokens, head_dim]``. Its ``__metadata__`` holds the token ids, the :class:`~gpt2lab.engines.origin.Origin` of the
+A file is a safetensors container with the tensor ``keys_and_values``, float32, float16 or int8 ``[n_layer, 2, n_head,
+n_tokens, head_dim]``; in int8 each row's scale, the four bytes of a float32, follows it. Its ``__metadata__`` holds the token ids, the :class:`~gpt2lab.engines.origin.Origin` of the
 numbers, and a SHA-256 of all that. A file of another origin is refused: continuing it would change the text. This
 module knows nothing of text.
 """
@@ -19,7 +19,7 @@ import numpy as np
 from gpt2lab.errors import CheckpointError, UsageError
 from gpt2lab.generation.scheduler import PREFILL_CHUNK
 from gpt2lab.weights.quantization import PRECISIONS
-from gpt2lab.weights.safetensors_file import read_metadata, read_safetensors, write_safetensors
+from gpt2lab.weights.safetensors_file import INT8, read_metadata, read_safetensors, write_safetensors
 from gpt2lab.weights.writing import NewTensor, destination_file
 
 if TYPE_CHECKING:
@@ -31,9 +31,11 @@ if TYPE_CHECKING:
     from gpt2lab.engines.origin import Origin
     from gpt2lab.engines.protocol import Engine
     from gpt2lab.generation.sequences import Sequences
+    from gpt2lab.weights.quantization import Precision
 
 FORMAT = "gpt2lab.prompt"
 _TENSOR = "keys_and_values"
+_PRECISIONS = {name: PRECISIONS[name] for name in ("float32", "float16")} | {INT8.name: INT8}
 
 
 def save_prompt(path: Path, tokens: Sequence[int], engine: Engine, sequences: Sequences, origin: Origin) -> None:
@@ -52,7 +54,7 @@ def save_prompt(path: Path, tokens: Sequence[int], engine: Engine, sequences: Se
     sequences.end(sequence, tokens)
     facts = {"format": FORMAT, "tokens": json.dumps(list(tokens)), **_texts(origin)}
     facts["sha256"] = _digest(facts, values)
-    precision = PRECISIONS[values.dtype.name]
+    precision = _PRECISIONS[values.dtype.name]
     tensor = NewTensor(_TENSOR, values.shape, precision, lambda: values.astype(precision.dtype, copy=False).reshape(-1))
     with destination_file(path, overwrite=True) as file:
         write_safetensors(file, [tensor], facts)
@@ -70,12 +72,12 @@ def load_prompt(path: Path, engine: Engine, sequences: Sequences, origin: Origin
     _check_origin(path, facts, _texts(origin))
     tensors = read_safetensors(path)
     tokens = _tokens(facts.get("tokens", ""), engine.config)
-    shape = _shape(engine.config, len(tokens or ()))
+    precision = _PRECISIONS[origin.kv_precision]
+    shape = _shape(engine.config, len(tokens or ()), precision)
     if tokens is None or list(tensors) != [_TENSOR] or tensors[_TENSOR].shape != shape:
         raise CheckpointError(f"{path} is damaged: its tokens do not fit its keys and values")
-    stored, precision = tensors[_TENSOR].stored(_TENSOR)
-    values = tensors[_TENSOR].file.array(tensors[_TENSOR].start, precision.dtype, stored.shape)
-    if values.dtype.name != origin.kv_precision or facts.pop("sha256", "") != _digest(facts, values):
+    values = tensors[_TENSOR].items(_TENSOR, precision)()
+    if facts.pop("sha256", "") != _digest(facts, values):
         raise CheckpointError(f"{path} is damaged: its checksum differs")
     sequences.end(engine.write_sequence(values), tokens)
     return tokens
@@ -102,11 +104,12 @@ def _tokens(text: str, config: ModelConfig) -> list[int] | None:
     return tokens if good and all(type(id) is int and 0 <= id < config.n_vocab for id in tokens) else None
 
 
-def _shape(config: ModelConfig, n_tokens: int) -> tuple[int, ...]:
-    return (config.n_layer, 2, config.n_head, n_tokens, config.head_dim)
+def _shape(config: ModelConfig, n_tokens: int, precision: Precision) -> tuple[int, ...]:
+    row = config.head_dim + 4 * (precision is INT8)
+    return (config.n_layer, 2, config.n_head, n_tokens, row)
 
 
-def _digest(facts: dict[str, str], values: npt.NDArray[np.floating]) -> str:
+def _digest(facts: dict[str, str], values: npt.NDArray[np.number]) -> str:
     digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     digest.update(np.ascontiguousarray(values).view(np.uint8).data)
     return digest.hexdigest()
