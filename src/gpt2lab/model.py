@@ -75,8 +75,8 @@ def load(
         precision: precision of the weights, for everything: ``"float32"``, ``"bfloat16"``, ``"int8"`` or ``"int4"``.
             Default: int8 for generation, float32 for :meth:`~LanguageModel.logits`, :meth:`~LanguageModel.score` and
             :meth:`~LanguageModel.next_token`.
-        kv_precision: precision of the KV cache: ``"float32"`` (default with float32 weights), ``"float16"`` (default with
-            others) or ``"int8"``.
+        kv_precision: precision of the KV cache: ``"float32"`` (default with float32 weights), ``"float16"`` (default
+            with others) or ``"int8"``.
         threads: number of worker threads; default: the number of physical cores.
         device: ``"cpu"``, or ``"reference"`` for NumPy (float32, slow, for comparison).
         draft: a smaller model with the same vocabulary that guesses tokens ahead: changes only the speed. A name, a
