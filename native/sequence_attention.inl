@@ -8,6 +8,9 @@
 namespace gpt2lab {
 namespace {
 
+// The rows for which a shared block is read at once: more would save little, and every number of rows is code.
+constexpr int kTogether = kRows < 6 ? kRows : 6;
+
 // The blocks whose scores are computed at once: with one, few rows would give too few independent sums.
 template <int kM>
 constexpr int kBlocksAtOnce = kRows == 2        ? 1
@@ -110,18 +113,29 @@ struct RowSpan {
   bool last = false;
 };
 
-// Adds the positions of a span that all rows share to the sums.
+// Adds the positions of a span that all rows share to the sums of kM rows from `first` on.
 template <typename Element, bool kFused, int kM>
-void mix_shared(const SequenceAttention& a, const BlockRun& run, const RowSpan (&spans)[kM], int count) {
+__attribute__((noinline)) void mix_shared(const SequenceAttention& a, const BlockRun& run, const RowSpan* spans,
+                                          int first, int count) {
   for (int column = 0; column < a.value_stride; column += kPass) {
     Vec acc[kM][kVectors] = {};
-    float* sums = a.sums + column;
+    float* sums = a.sums + first * a.value_stride + column;
     for (int r = 0; r < kM && spans[0].begun; ++r)
       for (int v = 0; v < kVectors; ++v)
-        acc[r][v] = load(sums + r * a.value_stride + v * kWidth) * splat(spans[r].factor);
-    add_run<Element, kFused, kM, kVectors>(acc, a, run, a.scores, count, column);
+        acc[r][v] = load(sums + r * a.value_stride + v * kWidth) * splat(spans[first + r].factor);
+    add_run<Element, kFused, kM, kVectors>(acc, a, run, a.scores + first * kSpan, count, column);
     for (int r = 0; r < kM; ++r)
       for (int v = 0; v < kVectors; ++v) store(sums + r * a.value_stride + v * kWidth, acc[r][v]);
+  }
+}
+
+// Calls f<n>(first) for equal groups of n rows.
+template <typename F>
+inline void for_row_groups(int rows, F&& f) {
+  const int groups = (rows + kTogether - 1) / kTogether;
+  for (int g = 0; g < groups; ++g) {
+    const Group group(rows, g, groups);
+    with_count<kTogether>(group.count, [&]<int kM>() { f.template operator()<kM>(group.begin); });
   }
 }
 
@@ -151,20 +165,24 @@ __attribute__((noinline)) void mix_row(const SequenceAttention& a, const BlockRu
     mix_columns<Element, kFused, kVectors>(a, run, row, span, from, norm, column);
 }
 
-template <typename Element, bool kFused, int kM>
+template <typename Element, bool kFused>
 void attend_sequences(const SequenceAttention& a) {
-  Softmax softmax[kM];
+  Softmax softmax[kRows];
   int end = 0;
-  for (int r = 0; r < kM; ++r) {
+  for (int r = 0; r < a.m; ++r) {
     end = a.rows[r].position + 1 > end ? a.rows[r].position + 1 : end;
     for (int i = 0; i < a.head_dim; ++i) a.queries[r * a.head_dim + i] = a.rows[r].q[i];
   }
   for (int first = 0; first < end; first += kSpan) {
     const int block = first / kTile, rest = a.shared - block;
     const int shared = rest < 0 ? 0 : rest < kSpan / kTile ? rest : kSpan / kTile, from = shared * kTile;
-    if (shared > 0) score_run<Element, kFused, kM>(a, a.queries, BlockRun(a, 0, block), shared, a.scores);
-    RowSpan spans[kM];
-    for (int r = 0; r < kM; ++r) {
+    const BlockRun common(a, 0, block);
+    if (shared > 0)
+      for_row_groups(a.m, [&]<int kM>(int row) {
+        score_run<Element, kFused, kM>(a, a.queries + row * a.head_dim, common, shared, a.scores + row * kSpan);
+      });
+    RowSpan spans[kRows];
+    for (int r = 0; r < a.m; ++r) {
       const int left = a.rows[r].position + 1 - first;
       if (left <= 0) continue;
       RowSpan& span = spans[r];
@@ -177,8 +195,9 @@ void attend_sequences(const SequenceAttention& a) {
         for (int b = 0; b < blocks; ++b)
           multiply_scales(scores + b * kTile, BlockRun(a, r, block).scales(a, b) + kTile);
     }
-    if (shared > 0) mix_shared<Element, kFused, kM>(a, BlockRun(a, 0, block), spans, from);
-    for (int r = 0; r < kM; ++r) {
+    if (shared > 0)
+      for_row_groups(a.m, [&]<int kM>(int row) { mix_shared<Element, kFused, kM>(a, common, spans, row, from); });
+    for (int r = 0; r < a.m; ++r) {
       RowSpan& span = spans[r];
       if (span.seen == 0) continue;
       if (shared > 0) span.begun = true, span.factor = 1;
@@ -189,13 +208,11 @@ void attend_sequences(const SequenceAttention& a) {
 
 template <bool kFused>
 void attend_some(const SequenceAttention& a) {
-  with_count<kRows>(a.m, [&]<int kM>() {
-    switch (a.kv_precision) {
-      case KVPrecision::float32: return attend_sequences<float, kFused, kM>(a);
-      case KVPrecision::float16: return attend_sequences<Half, kFused, kM>(a);
-      case KVPrecision::int8: return attend_sequences<Int8, kFused, kM>(a);
-    }
-  });
+  switch (a.kv_precision) {
+    case KVPrecision::float32: return attend_sequences<float, kFused>(a);
+    case KVPrecision::float16: return attend_sequences<Half, kFused>(a);
+    case KVPrecision::int8: return attend_sequences<Int8, kFused>(a);
+  }
 }
 
 void sequence_attention(const SequenceAttention& a) { a.fused ? attend_some<true>(a) : attend_some<false>(a); }
