@@ -61,7 +61,7 @@ class _EditedEngine:
     def new_sequence(self) -> int:
         return self._with_edits(self._engine.new_sequence())
 
-    def write_sequence(self, values: npt.NDArray[np.floating]) -> int:
+    def write_sequence(self, values: npt.NDArray[np.number]) -> int:
         return self._with_edits(self._engine.write_sequence(values))
 
     def edit_sequence(self, sequence: int, edits: Sequence[Edit]) -> None:
