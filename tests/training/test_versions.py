@@ -104,3 +104,11 @@ def test_the_memory_of_other_versions_is_estimated():
     )
     assert average == plain + 4 * WIDE.n_params
     assert plain < rounded < average
+
+
+def test_the_best_model_is_chosen_again_once_weights_are_rounded(make_trainer, counting):
+    first = make_trainer(held_out=counting, steps=2, val_every=1)
+    first.train()
+    again, rounded = (make_trainer(held_out=counting, steps=3, val_every=1, quantize=q) for q in ("none", "int4"))
+    restore(again, load_state(first.last_state)), restore(rounded, load_state(first.last_state))
+    assert (again.best, rounded.best) == (first.best, float("inf"))

@@ -55,6 +55,9 @@ def restore(trainer: Trainer, state: State) -> None:
     if state.progress.get("held_out", trainer.text) != trainer.text:
         trainer.reporter.say("the held-out text has changed: the choice of the best model starts again")
         trainer.forget_best()
+    if state.progress.get("settings", {}).get("quantize", "none") != trainer.settings.quantize:
+        trainer.reporter.say("the rounding of the weights has changed: the choice of the best model starts again")
+        trainer.forget_best()  # a loss with rounded weights is higher
 
 
 def _load_weights(trainer: Trainer, weights: Mapping[str, Tensor]) -> None:
