@@ -83,6 +83,8 @@ def test_a_run_is_seen_from_before_it_begins_to_its_end(watch, folder, expect):
     expect(page.locator("#note")).to_be_hidden()
     expect(page.locator("#progress-text")).to_have_text(re.compile(r"20 of 30 updates · 66 % · 0:0\d to go, until "))
     expect(page.locator("#tiles")).to_contain_text("4.125")
+    expect(page.locator("#tiles")).to_contain_text("held-out perplexity61.868")  # e^4.125
+    expect(page.locator("#tiles")).not_to_contain_text("mean")  # the curve's smoothed loss is the only mean
     expect(page.locator("#readout")).to_contain_text("update 20 · loss 3.000 · smoothed")
     expect(page.locator("#sample-title")).to_have_text("After 10 updates · 1 of 1 · held-out loss 4.125")
     expect(page.locator("#texts")).to_contain_text("Once upon a time")

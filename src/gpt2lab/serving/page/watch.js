@@ -165,8 +165,8 @@ function tiles(facts, known) {
   const told = (value, text) => (value === null || value === undefined ? null : text(value));
   const shown = Object.entries({
     "training loss": told(facts.loss, lossText),
-    "its running mean": told(facts.average, lossText),
     "held-out loss": told(validation?.loss, lossText),
+    "held-out perplexity": told(validation?.loss, (loss) => lossText(Math.exp(loss))),
     "best held-out loss": best ? `${lossText(best.loss)} at ${count(best.step)}` : null,
     "learning rate": told(facts.learning_rate, rateText),
     "tokens per second": told(facts.tokens_per_second, count),
