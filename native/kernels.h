@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "meter.h"
 #include "precision.h"
 
 namespace gpt2lab {
@@ -55,6 +56,11 @@ struct Product {
   std::byte* scratch;  // other products: this thread's own kScratchBytes, 64-byte aligned
   int m, k, n;
   Epilogue epilogue;
+  Meter* meter;  // of this thread, or null
+
+  void enter(Part part) const {
+    if (meter) meter->enter(part);
+  }
 };
 
 // A matrix in panels of max_rows rows. Number i of row r of a panel lies at [r · row + i · step], and the next panel

@@ -36,7 +36,7 @@ inline void add_row(const BlockSums& sums, const ActivationBlock& a, const float
 }
 
 // Blocks of a tile of weights that stay in the first-level cache while rows pass, as int8.
-struct Part {
+struct WeightPart {
   TileBlock blocks[kPartBlocks];
   int first, count;
 };
@@ -59,7 +59,7 @@ inline void multiply_step(const ActivationBlock& a, const char* weights, int at)
 // Multiplies `rows` rows of a group by a part of a tile. While the unit multiplies a block, the block before it is
 // added to y [row][kTile]. For every 64 inputs, prefetches `ahead` bytes.
 template <bool kWhole>
-void multiply_group(const ActivationBlock* a, const Part& part, int rows, float* y, const char*& next, int ahead) {
+void multiply_group(const ActivationBlock* a, const WeightPart& part, int rows, float* y, const char*& next, int ahead) {
   constexpr int kQuarter = kRowGroup / 4;
   BlockSums sums[2];
   for (int i = 0; i < part.count; ++i) {
@@ -93,8 +93,8 @@ void multiply_group(const ActivationBlock* a, const Part& part, int rows, float*
 
 // Returns the part of a tile from block `first` on. int4 is unpacked into `unpacked`.
 template <Precision kP>
-Part part_of(const Product& p, const char* tile, int first, char* unpacked) {
-  Part part{};
+WeightPart part_of(const Product& p, const char* tile, int first, char* unpacked) {
+  WeightPart part{};
   part.first = first;
   for (; part.count < kPartBlocks && first + part.count < block_count(p.k); ++part.count) {
     const int number = first + part.count;
@@ -112,7 +112,7 @@ Part part_of(const Product& p, const char* tile, int first, char* unpacked) {
 
 // Multiplies one group of rows by a part of a tile: begins with the bias or with the sums of the parts before, y, and
 // ends with the outputs or with those sums.
-inline void multiply_part(const Product& p, int column, int group, const Part& part, float* y, const char*& next,
+inline void multiply_part(const Product& p, int column, int group, const WeightPart& part, float* y, const char*& next,
                           int ahead) {
   const int first = group * kRowGroup, rows = p.m - first < kRowGroup ? p.m - first : kRowGroup;
   const auto* a = reinterpret_cast<const ActivationBlock*>(p.prepared) + std::size_t(group) * block_count(p.k);
@@ -125,8 +125,10 @@ inline void multiply_part(const Product& p, int column, int group, const Part& p
     for (int v = 0; v < kTile; v += kWidth) store(y + r * kTile + v, p.bias ? load(p.bias + column + v) : Vec{});
   if (rows == kRowGroup) multiply_group<true>(a + part.first, part, kRowGroup, y, next, ahead);
   else multiply_group<false>(a + part.first, part, rows, y, next, ahead);
+  p.enter(Part::finishing);
   for (int r = 0; r < rows && last; ++r)
     for (int v = 0; v < kTile; v += kWidth) finish(p, first + r, column + v, load(y + r * kTile + v));
+  p.enter(Part::products);
 }
 
 // Multiplies rows of inputs that fit into the second-level cache by tiles of weights.
@@ -141,7 +143,9 @@ void multiply_tiles(const Product& p, int first_tile, int last_tile) {
     const auto* b = reinterpret_cast<const char*>(p.b) + std::size_t(t) * size;
     const char* next = b + (groups == 1 ? std::size_t(2 * kAhead) : size);
     for (int first = 0; first < blocks; first += kPartBlocks) {
-      const Part part = part_of<kP>(p, b, first, unpacked);
+      p.enter(Part::unpacking);
+      const WeightPart part = part_of<kP>(p, b, first, unpacked);
+      p.enter(Part::products);
       for (int g = 0; g < groups; ++g) {
         float* y = sums + (blocks > kPartBlocks ? g * kRowGroup * kTile : 0);
         multiply_part(p, t * kTile, g, part, y, next, ahead);

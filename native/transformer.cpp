@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <utility>
 
 namespace gpt2lab {
 namespace {
@@ -71,6 +72,16 @@ void Transformer::reserve(int rows) {
   capacity_ = int(m);
 }
 
+void Transformer::start_meters() { meters_.assign(pool_.size(), {}); }
+
+std::vector<Meter> Transformer::stop_meters() { return std::exchange(meters_, {}); }
+
+void Transformer::wait(int thread) {
+  enter(Part::waiting, thread);
+  pool_.barrier();
+  enter(Part::other, thread);
+}
+
 // Returns the bytes needed for what is prepared from `rows` rows of k inputs.
 std::size_t Transformer::prepared_bytes(int k, int rows) const {
   return (rows + kRowGroup - 1) / kRowGroup * kernels_.prepared_bytes(weights.precision(), k);
@@ -104,9 +115,10 @@ Transformer::Inputs Transformer::normalized(const Norm& norm, int rows, int thre
   float* out = alone ? own.normed.data() : normed_.data();
   std::byte* blocks = alone ? own.prepared.data() : prepared_.data();
   const Share share = alone ? Share(rows, 0, 1) : Share(rows, thread, pool_.size());
+  enter(Part::norms, thread);
   for (int r = share.begin; r < share.end; ++r)
     normalize(norm, x_.data() + std::size_t(r) * shape_.n_embd, r, out, blocks, thread);
-  if (!alone) pool_.barrier();
+  if (!alone) wait(thread);
   return {out, blocks};
 }
 
@@ -116,8 +128,9 @@ Transformer::Inputs Transformer::inputs(const float* a, int k, int rows, int thr
   const bool alone = rows <= kAloneRows;
   std::byte* blocks = alone ? own_[thread].prepared.data() : prepared_.data();
   const Share share = alone ? Share(rows, 0, 1) : Share(rows, thread, pool_.size());
+  enter(Part::inputs, thread);
   for (int r = share.begin; r < share.end; ++r) prepare(a + std::size_t(r) * k, k, r, blocks);
-  if (!alone) pool_.barrier();
+  if (!alone) wait(thread);
   return {a, blocks};
 }
 
@@ -137,8 +150,10 @@ void Transformer::multiply(const PackedMatrix& w, const float* bias, Inputs a, i
                   .m = rows,
                   .k = w.k,
                   .n = w.n,
-                  .epilogue = epilogue};
+                  .epilogue = epilogue,
+                  .meter = meters_.empty() ? nullptr : &meters_[thread]};
   const Share share(w.tile_count(), thread, pool_.size());
+  enter(bias ? Part::products : Part::head, thread);
   kernels_.product(p, share.begin, share.end);
 }
 
@@ -167,6 +182,7 @@ void Transformer::attend(int layer, int head, const std::vector<Row>& rows, cons
 
 // Applies the activation to this thread's outputs of a product with `w` in hidden_.
 void Transformer::activate(const PackedMatrix& w, int rows, int thread) {
+  enter(Part::finishing, thread);
   const Share tiles(w.tile_count(), thread, pool_.size());
   const int begin = tiles.begin * kTile, end = std::min(tiles.end * kTile, w.n);
   for (int r = 0; r < rows && begin < end; ++r)
@@ -183,15 +199,17 @@ void Transformer::run_layer(int index, const std::vector<Row>& rows, const std::
   };
   if (hooked_) visit(Site::resid_pre, index, rows, x_.data(), n, thread);
   multiply_with(layer.attn_qkv, normalized(layer.ln_1, m, thread), qkv_.data(), Epilogue::store);
-  pool_.barrier();
+  wait(thread);
   if (hooked_) visit(Site::q, index, rows, qkv_.data(), 3 * n, thread);
 
+  enter(decoding ? Part::attention : Part::cache, thread);
   if (decoding) {
     decoding_.run(index, qkv_.data(), mixed_.data(), thread);
   } else {
     const Share share(m * heads, thread, pool_.size());
     for (int i = share.begin; i < share.end; ++i) store_kv(index, i % heads, rows[i / heads], i / heads);
-    pool_.barrier();
+    wait(thread);
+    enter(Part::attention, thread);
     // Neighbouring heads, which are adjacent in the cache, go to one thread. The shares rotate from span to span, so
     // that every thread gets work where there are more threads than heads.
     for (std::size_t s = 0; s < spans.size(); ++s) {
@@ -199,13 +217,13 @@ void Transformer::run_layer(int index, const std::vector<Row>& rows, const std::
       for (int head = some.begin; head < some.end; ++head) attend(index, head, rows, spans[s], thread);
     }
   }
-  pool_.barrier();
+  wait(thread);
   if (hooked_) visit(Site::z, index, rows, mixed_.data(), n, thread);
 
   float* outputs = hooked_ ? outputs_.data() : x_.data();
   const Epilogue store_or_add = hooked_ ? Epilogue::store : Epilogue::add;
   multiply_with(layer.attn_proj, inputs(mixed_.data(), n, m, thread), outputs, store_or_add);
-  pool_.barrier();
+  wait(thread);
   if (hooked_) {
     add_outputs(Site::attn_out, index, rows, thread);
     visit(Site::resid_mid, index, rows, x_.data(), n, thread);
@@ -215,9 +233,9 @@ void Transformer::run_layer(int index, const std::vector<Row>& rows, const std::
   multiply_with(layer.mlp_fc, normalized(layer.ln_2, m, thread), hidden_.data(),
                 follows ? Epilogue::store : Epilogue::gelu);
   if (follows) activate(layer.mlp_fc.weight, m, thread);
-  pool_.barrier();
+  wait(thread);
   multiply_with(layer.mlp_proj, inputs(hidden_.data(), shape_.n_inner, m, thread), outputs, store_or_add);
-  pool_.barrier();
+  wait(thread);
   if (hooked_) add_outputs(Site::mlp_out, index, rows, thread);
 }
 
@@ -237,10 +255,10 @@ void Transformer::compute_logits(const std::vector<Row>& rows, float* logits, in
                   thread);
     }
     if (count == 0) return;
-    pool_.barrier();
+    wait(thread);
     multiply(weights.head(), nullptr, {normed_.data(), prepared_.data()}, count, logits + first * shape_.n_vocab,
              Epilogue::store, thread);
-    pool_.barrier();
+    wait(thread);
   }
 }
 
@@ -267,7 +285,7 @@ void Transformer::run_pass(const std::vector<Row>& rows, float* logits) {
   pool_.run([&](int thread) {
     const Share share(int(rows.size()), thread, pool_.size());
     for (int i = share.begin; i < share.end; ++i) embed(rows[i], x_.data() + std::size_t(i) * shape_.n_embd);
-    pool_.barrier();
+    wait(thread);
     for (int layer = 0; layer < shape_.n_layer; ++layer) run_layer(layer, rows, spans, decoding, thread);
     if (hooked_) visit(Site::resid_pre, shape_.n_layer, rows, x_.data(), shape_.n_embd, thread);
     if (any_output) compute_logits(rows, logits, thread);

@@ -12,6 +12,7 @@
 #include "kernels.h"
 #include "kv_cache.h"
 #include "memory.h"
+#include "meter.h"
 #include "thread_pool.h"
 #include "weights.h"
 
@@ -54,6 +55,10 @@ class Transformer {
   // heads' mixed values moves the residual stream along `direction`.
   void pull_back(int layer, const float* direction, float* out) const;
 
+  // Begins to measure, or ends it and returns the meters of all threads.
+  void start_meters();
+  std::vector<Meter> stop_meters();
+
  private:
   struct Row {
     int sequence, position, token;
@@ -70,6 +75,10 @@ class Transformer {
     const std::byte* prepared;
   };
 
+  void enter(Part part, int thread) {
+    if (!meters_.empty()) meters_[thread].enter(part);
+  }
+  void wait(int thread);
   void run_pass(const std::vector<Row>& rows, float* logits);
   void reserve(int rows);
   void embed(const Row& row, float* x) const;
@@ -109,6 +118,7 @@ class Transformer {
   FloatArray outputs_;  // what attention or an MLP adds to x_, where somebody looks at it
   Array<std::byte> prepared_;
   std::vector<Own> own_;
+  std::vector<Meter> meters_;  // one for each thread while measuring, otherwise none
 };
 
 }  // namespace gpt2lab

@@ -356,6 +356,19 @@ class Engine {
     return lists_of(run->chains);
   }
 
+  void start_meters() { take_turn(), model_->start_meters(); }
+
+  // Returns the seconds of each thread in each part since start_meters().
+  std::vector<std::vector<double>> stop_meters() {
+    const Turn turn = take_turn();
+    std::vector<std::vector<double>> seconds;
+    for (const Meter& meter : model_->stop_meters()) {
+      std::vector<double>& parts = seconds.emplace_back();
+      for (int part = 0; part < kParts; ++part) parts.push_back(meter.seconds(part));
+    }
+    return seconds;
+  }
+
   int threads() const { return pool_.size(); }
   std::string instruction_set() const { return kernels_.name; }
   bool emulates_fma() const { return kernels_.emulates_fma; }
@@ -517,6 +530,9 @@ class Engine {
 
 void bind_engine(nb::module_& m) {
   nb::exception<DrawError>(m, "DrawError", PyExc_ValueError);
+  nb::list names;
+  for (const char* name : kPartNames) names.append(name);
+  m.attr("PARTS") = nb::tuple(names);
   nb::class_<Engine>(m, "Engine", nb::is_weak_referenceable())
       .def(nb::init<int, int, int, int, int, int, const std::string&, const std::string&, const std::string&,
                     std::optional<int>, const std::string&, double, bool, bool, bool>(),
@@ -555,6 +571,8 @@ void bind_engine(nb::module_& m) {
       .def_prop_ro("block_bytes", &Engine::block_bytes)
       .def_prop_ro("kv_bytes_held", &Engine::kv_bytes_held)
       .def("trim_kv_cache", &Engine::trim_kv_cache)
+      .def("start_meters", &Engine::start_meters)
+      .def("stop_meters", &Engine::stop_meters)
       .def("before_fork", &Engine::before_fork)
       .def("after_fork", &Engine::after_fork);
 }

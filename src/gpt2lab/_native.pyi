@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 KV_BLOCK_TOKENS: int
 PACKED_LAYOUT: int
+PARTS: tuple[str, ...]
 
 def checksum(data: npt.NDArray[np.uint8], /) -> int: ...
 def cpu_vendor() -> str: ...

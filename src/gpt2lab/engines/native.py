@@ -147,6 +147,14 @@ class NativeEngine:
         """
         self._core.trim_kv_cache()
 
+    def start_meters(self) -> None:
+        """Begin to measure where forward passes spend their time."""
+        self._core.start_meters()
+
+    def stop_meters(self) -> dict[str, list[float]]:
+        """Return, for each part of the passes since :meth:`start_meters`, the seconds of every thread."""
+        return dict(zip(_native.PARTS, map(list, zip(*self._core.stop_meters(), strict=True)), strict=True))
+
     def forward(
         self,
         sequences: Sequence[int],
