@@ -59,7 +59,8 @@ inline void multiply_step(const ActivationBlock& a, const char* weights, int at)
 // Multiplies `rows` rows of a group by a part of a tile. While the unit multiplies a block, the block before it is
 // added to y [row][kTile]. For every 64 inputs, prefetches `ahead` bytes.
 template <bool kWhole>
-void multiply_group(const ActivationBlock* a, const WeightPart& part, int rows, float* y, const char*& next, int ahead) {
+void multiply_group(const ActivationBlock* a, const WeightPart& part, int rows, float* y, const char*& next,
+                    int ahead) {
   constexpr int kQuarter = kRowGroup / 4;
   BlockSums sums[2];
   for (int i = 0; i < part.count; ++i) {
