@@ -9,13 +9,15 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
-import numpy as np
-import numpy.typing as npt
-
-from gpt2lab.config import ModelConfig
 from gpt2lab.errors import UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from gpt2lab.config import ModelConfig
 
 Site = Literal["resid_pre", "q", "z", "attn_out", "resid_mid", "mlp_out"]
 """A place in a layer. Each holds ``n_embd`` numbers for a token.

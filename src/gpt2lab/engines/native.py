@@ -26,7 +26,6 @@ from gpt2lab.engines.draw_arguments import (
     ragged,
 )
 from gpt2lab.engines.forks import let_fork
-from gpt2lab.engines.hooks import SITES, Edit, Site
 from gpt2lab.engines.loading import load_weights
 from gpt2lab.engines.precision import default_kv_precision
 from gpt2lab.engines.protocol import Draw, Drawn
@@ -37,6 +36,8 @@ from gpt2lab.weights.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     import numpy.typing as npt
+
+    from gpt2lab.engines.hooks import Edit, Site
 
 _OUTPUTS = {"last": 0, "all": 1, "none": 2}
 
@@ -216,6 +217,8 @@ class NativeEngine:
 
     def edit_sequence(self, sequence: int, edits: Sequence[Edit]) -> None:
         """Change activations in what is fed from now on; see :meth:`gpt2lab.engines.protocol.Inspection`."""
+        from gpt2lab.engines.hooks import SITES
+
         changes = [
             (SITES.index(e.site), e.layer, e.add, e.column, e.first, 0 if e.every else len(e.values), e.values)
             for e in edits
@@ -226,6 +229,8 @@ class NativeEngine:
         self, sequence: int, tokens: Sequence[int], sites: Sequence[Site], first_layer: int = 0
     ) -> dict[Site, npt.NDArray[np.float32]]:
         """Feed tokens and return activations ``[layers, len(tokens), n_embd]`` of each site."""
+        from gpt2lab.engines.hooks import SITES
+
         try:
             found = self._core.record(
                 sequence, _int32(np.asarray(tokens)), [SITES.index(site) for site in sites], first_layer

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from copy import copy
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from gpt2lab.engines.edited import EditedEngines
 from gpt2lab.errors import UsageError
 from gpt2lab.generation.options import whole
 from gpt2lab.generation.plan import context_tokens, is_prompt
@@ -169,6 +168,8 @@ class Inside:
         return context_tokens(prompt, self.config, self.tokenizer, special=special)
 
     def _edited(self: Self, edits_of: Callable[[Engine], Sequence[Edit]]) -> Self:
+        from gpt2lab.engines.edited import EditedEngines
+
         model = copy(self)
         model._engines = cast("Engines", EditedEngines(self._engines, edits_of))
         model._prompt_cache = 0
