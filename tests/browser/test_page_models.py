@@ -42,7 +42,7 @@ def test_after_a_restart_with_another_model_the_text_goes_on(pair_server, new_pa
     before = text(page)
     served[:] = ["tiny"]
     page.click("#continue")
-    page.get_by_role("button", name="Use the server's models of now").click()
+    page.get_by_role("button", name="Use the server's current models").click()
     page.locator("#model-facts", has_text="context 64").wait_for()
     page.locator("#made", has_text="This server does not have tales: Continue uses tiny.").wait_for()
     page.click("#back")

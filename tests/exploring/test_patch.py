@@ -57,5 +57,5 @@ def test_the_default_answers_are_the_likeliest(tiny):
 
 
 def test_too_many_tokens_are_refused(tiny):
-    with pytest.raises(UsageError, match="more than the 128 of a map"):
+    with pytest.raises(UsageError, match="a map holds at most 128"):
         patch_map(tiny, [1] * 129, [2] * 129)

@@ -1,4 +1,4 @@
-"""Compare a new ``tales`` with the old one: bits per byte, stories for blind readers, copied runs, unused tokens.
+"""Compare a new ``tales`` with the old one: bits per byte, stories for a blind comparison, copied runs, unused tokens.
 
     python tools/tales/judge.py --old tales --new checkpoint/tales2 --held_out DATA/held-out --train DATA OUT
 

@@ -31,12 +31,12 @@ from gpt2lab.training.settings import Settings
 SHAPE = {"n_ctx": 512, "n_embd": 256, "n_head": 4, "n_layer": 8}
 """The default shape of a model with random weights."""
 GROWING = ("n_ctx", "n_layer")
-"""The parts of a shape that an existing model can grow in."""
+"""The dimensions in which an existing model can grow."""
 SHAPE_HELP = {
-    "n_ctx": "Longest context, in tokens; of an existing model, at least its own.",
+    "n_ctx": "Longest context, in tokens. An existing model's can only grow.",
     "n_embd": "With --from_scratch: width.",
     "n_head": "With --from_scratch: attention heads in a layer.",
-    "n_layer": "Layers; an existing model gets new ones that add nothing before they are trained.",
+    "n_layer": "Layers. Those added to an existing model change nothing until they are trained.",
 }
 
 
@@ -67,9 +67,8 @@ def settings_options(function: Callable[..., None]) -> Callable[..., None]:
 def shape_options(function: Callable[..., None]) -> Callable[..., None]:
     """Add the options for the shape of a new or a grown model."""
     for name, text in reversed(SHAPE_HELP.items()):
-        function = option(
-            "Model", f"--{name}", type=int, help=f"{text}  [default: {SHAPE[name]}, or the existing model's]"
-        )(function)
+        default = f"{SHAPE[name]}, or the existing model's" if name in GROWING else SHAPE[name]
+        function = option("Model", f"--{name}", type=int, help=f"{text}  [default: {default}]")(function)
     return function
 
 

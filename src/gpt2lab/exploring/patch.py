@@ -73,7 +73,7 @@ def patch_map(
     logits = [_last_logits(engine, each) for each in ids]
     tokens = [_token(model, text, row) for text, row in zip((answer, other), logits, strict=True)]
     if tokens[0] == tokens[1]:
-        raise UsageError("both prompts have the same answer: give two tokens to compare with --answer and --other")
+        raise UsageError("both prompts have the same answer: name two tokens to compare with --answer and --other")
     differences = [float(row[tokens[0]]) - float(row[tokens[1]]) for row in logits]
     if differences[0] == differences[1]:
         raise UsageError("both prompts give the two tokens the same difference, so no patch can bring it back")
@@ -126,17 +126,17 @@ def _token(model: LanguageModel, text: str | None, logits: Array) -> int:
         raise UsageError("this model has no tokenizer, so it cannot read --answer and --other")
     ids = model.tokenizer.encode(text)
     if len(ids) != 1:
-        raise UsageError(f"{text!r} has {len(ids)} tokens, but an answer is one: most words begin with a space")
+        raise UsageError(f"{text!r} has {len(ids)} tokens, but an answer is one token: most words begin with a space")
     return ids[0]
 
 
 def _check(clean: tuple[int, ...], corrupted: tuple[int, ...]) -> None:
     if len(clean) != len(corrupted):
         raise UsageError(
-            f"the prompts have {len(clean)} and {len(corrupted)} tokens, but patching needs as many in both: "
+            f"the prompts have {len(clean)} and {len(corrupted)} tokens, but patching needs the same number in both: "
             "gpt2lab tokens shows them"
         )
     if clean == corrupted:
         raise UsageError("the two prompts are the same")
     if len(clean) > MOST_TOKENS:
-        raise UsageError(f"the prompts have {len(clean)} tokens, more than the {MOST_TOKENS} of a map: shorten them")
+        raise UsageError(f"the prompts have {len(clean)} tokens, and a map holds at most {MOST_TOKENS}: shorten them")

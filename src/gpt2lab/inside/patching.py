@@ -56,14 +56,14 @@ def check_patch(patch: Patch, config: ModelConfig) -> None:
         checked_layer(layer, config.n_layer)
     for _, head in patch.heads:
         if not 0 <= head < config.n_head:
-            raise UsageError(f"there is no head {head}: each layer's are 0 to {config.n_head - 1}")
+            raise UsageError(f"there is no head {head}: each layer has heads 0 to {config.n_head - 1}")
     if bool(patch.source) == (patch.method == "zero"):
-        raise UsageError("source, another text, goes with method 'mean' or 'copy', and 'zero' needs none")
+        raise UsageError("method 'mean' or 'copy' needs source, another text; 'zero' takes none")
     if len(patch.source) > config.n_ctx:
         raise ContextError(f"source has {len(patch.source)} tokens, more than the model's context of {config.n_ctx}")
     limit = len(patch.source) if patch.method == "copy" else config.n_ctx
     if wrong := [each for each in patch.positions or () if not 0 <= each < limit]:
-        raise UsageError(f"there is no position {wrong[0]} to patch: they are 0 to {limit - 1}")
+        raise UsageError(f"there is no position {wrong[0]} to patch: positions are 0 to {limit - 1}")
 
 
 def patch_edits(engine: Engine, patch: Patch) -> list[Edit]:

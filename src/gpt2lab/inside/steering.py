@@ -84,7 +84,7 @@ def decoder_rows(
     tensors = read_safetensors(Path(path))
     found = next((each for each in ([name] if name else DECODERS) if each in tensors), None)
     if found is None:
-        raise UsageError(f"{path} has no tensor {name or ' or '.join(DECODERS)}: name the decoder's")
+        raise UsageError(f"{path} has no tensor {name or ' or '.join(DECODERS)}: name the decoder's with tensor=")
     matrix = tensors[found].stored(found)[0].read()
     rows = (
         matrix.T
@@ -96,7 +96,7 @@ def decoder_rows(
             f"{path}: {found} is {list(matrix.shape)}, but a decoder for this model is [features, {n_embd}]"
         )
     if wrong := [each for each in features if not 0 <= each < len(rows)]:
-        raise UsageError(f"{path}: there is no feature {wrong[0]}: they are 0 to {len(rows) - 1}")
+        raise UsageError(f"{path}: there is no feature {wrong[0]}: features are 0 to {len(rows) - 1}")
     return np.array(rows[list(features)], np.float32)
 
 

@@ -16,7 +16,7 @@ from gpt2lab.config import ModelConfig
 from gpt2lab.errors import UsageError
 
 EPOCHS = 3  # by default
-UNBOUNDED = 10**9  # updates of a run that only its deadline ends
+UNBOUNDED = 10**9  # the number of updates of a run that only its deadline ends
 FEWEST_STEPS = 100  # for a run of unspecified length: a page of text is read more than three times
 MOST_AT_ONCE = 65_536  # windows in a batch, batches in an update: they are gathered in memory
 LORA_TARGETS = ("attn.q", "attn.k", "attn.v", "attn.proj", "mlp.fc", "mlp.proj")
@@ -55,7 +55,7 @@ class Settings:
     minutes: float = _setting(
         _LENGTH,
         0.0,
-        "End after N minutes of training: the schedule then follows the clock, and --steps is the most updates; "
+        "End after N minutes of training. The schedule then follows the clock, and --steps limits the updates. "
         "0 sets no deadline.",
         0,
     )
@@ -110,16 +110,16 @@ class Settings:
     average: float = _setting(
         _LEARNING,
         0.0,
-        "Validate, sample and keep an exponential moving average of the weights with this decay, such as 0.999; "
-        "0 disables it.",
+        "Decay of an exponential moving average of the weights, such as 0.999. Validation, samples and the saved "
+        "model use the average. 0 disables it.",
         0,
         below=1,
     )
     quantize: Literal["none", "int4"] = _setting(
         _LEARNING,
         "none",
-        "int4: compute with matrices rounded as gpt2lab convert --precision int4 rounds them, and update the exact "
-        "ones.",
+        "int4: compute with matrices rounded as gpt2lab convert --precision int4 rounds them; updates change the "
+        "exact weights.",
     )
     dropout: float = _setting(_LEARNING, 0.0, "Dropout probability of embeddings and layer outputs.", 0, below=1)
     only_train_transformer_layers: bool = _setting(_LEARNING, False, "Do not train the embeddings.")

@@ -24,7 +24,8 @@ def grown(checkpoint: Checkpoint, n_layer: int | None = None, n_ctx: int | None 
     config = checkpoint.config
     for name, wanted in (("n_layer", n_layer), ("n_ctx", n_ctx)):
         if wanted is not None and wanted < getattr(config, name):
-            raise UsageError(f"--{name} must be at least that of {checkpoint.path}, {getattr(config, name)}: {wanted}")
+            own = getattr(config, name)
+            raise UsageError(f"--{name} must be at least {own}, the value of {checkpoint.path}, got {wanted}")
     larger = replace(config, n_layer=n_layer or config.n_layer, n_ctx=n_ctx or config.n_ctx)
     if larger == config:
         return checkpoint

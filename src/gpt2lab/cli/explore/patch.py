@@ -13,7 +13,7 @@ from gpt2lab.cli.output import print_json
 
 @click.command(
     cls=GroupedCommand,
-    short_help="Show which layers and tokens bring back a prompt's answer when they are patched.",
+    short_help="Map the layers and tokens whose activations bring back a prompt's answer.",
     epilog="""\b
     Example:
       gpt2lab explore patch "The king and his queen" "The fox and his queen" --html patch.html
@@ -22,7 +22,7 @@ from gpt2lab.cli.output import print_json
 @click.argument("clean", type=TEXT)
 @click.argument("corrupted", type=TEXT)
 @option("Patching", "--answer", type=TEXT, help="Token to bring back.  [default: CLEAN's likeliest next token]")
-@option("Patching", "--other", type=TEXT, help="Token to compare with.  [default: CORRUPTED's likeliest next token]")
+@option("Patching", "--other", type=TEXT, help="Token to compare it with.  [default: CORRUPTED's likeliest next token]")
 @JSON
 @HTML
 @option("Model", "--model_name", "--model", default="tales", metavar="NAME", help="As in gpt2lab generate.")
@@ -39,8 +39,8 @@ def command(
 ) -> None:
     """Run CORRUPTED with one activation of CLEAN at a time, for every layer and token (activation patching).
 
-    Both prompts must have the same number of tokens. The numbers are shares of the difference between the two answers
-    that come back. Everything is computed in float32.
+    Both prompts must have the same number of tokens. Each number is the share of the difference between the two
+    answers that one copied activation restores. Everything is computed in float32.
     """
     from gpt2lab.exploring.patch import patch_map
     from gpt2lab.model import load

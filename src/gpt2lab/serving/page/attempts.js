@@ -44,6 +44,6 @@ export class Attempts {
 
   /** @returns {Action} */
   get #renewal() {
-    return ["Use the server's models of now", () => this.make(this.#renew)];
+    return ["Use the server's current models", () => this.make(this.#renew)];
   }
 }

@@ -16,7 +16,7 @@ import { tokenLabel, tokenName } from "./vocabulary.js";
 export function drawOf(view, rows) {
   const { u, drawn } = view;
   if (u === null) return [element("p.draw", {}, "No seed is set, so the random number for this token is not known yet.")];
-  if (drawn === null) return [element("p.draw", {}, "Choose this token to see its draw: that needs the numbers of all tokens.")];
+  if (drawn === null) return [element("p.draw", {}, "Choose this token to see its draw, which needs the logits of all tokens.")];
   return [element("p.draw", {}, ...sentence(view, u, drawn)), line(view, u, drawn, rows)];
 }
 

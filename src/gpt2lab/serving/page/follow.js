@@ -1,6 +1,6 @@
 /**
- * The text follows the settings: while a slider moves, the text is drawn again with the same seed, and what stays and what
- * changes is marked from the first token that differs. What is drawn so is a draft; the user's texts stay as they are.
+ * The text follows the settings: while a slider moves, the text is drawn again with the same seed, and its tokens are marked
+ * as unchanged or changed, from the first that differs. Such a text is a draft; the user's texts stay as they are.
  */
 
 import { BranchTree } from "./branches.js";
@@ -101,13 +101,13 @@ function again(base, params) {
 }
 
 /**
- * Return a sentence on what stayed and what changed.
+ * Return a sentence that says how many tokens stayed.
  * @param {Run} run @param {Run} base
  */
 export function followed(run, base) {
   const at = run.drawn.findIndex(({ id }, place) => id !== base.drawn[place]?.id);
   const same = at < 0 ? run.drawn.length : at;
-  if (at < 0) return `The same seed with these settings: all ${same} tokens stay.`;
-  const stayed = same === 0 ? "none of its tokens stays" : same === 1 ? "the first token stays" : `the first ${same} tokens stay`;
-  return `The same seed with these settings: ${stayed}; from the marked token on it is another text.`;
+  if (at < 0) return `With the same seed and these settings, all ${same} tokens stay.`;
+  const stayed = same === 0 ? "no token stays" : same === 1 ? "the first token stays" : `the first ${same} tokens stay`;
+  return `With the same seed and these settings, ${stayed}. The text differs from the marked token on.`;
 }

@@ -9,11 +9,11 @@
 export const GLOSSARY = Object.freeze({
   attention: {
     title: "Attention",
-    text: "How a token reads the tokens before it: each head of each layer gives every earlier token a weight, and the weights add up to 1.",
+    text: "How the model reads the text so far at a token: each head of each layer gives that token and every earlier one a weight. The weights add up to 1.",
   },
   branch: {
     title: "Branch",
-    text: "A text that begins like another one and goes on differently from one token on. The tokens before it are shared.",
+    text: "A text that shares its beginning with another text and continues differently from one token on.",
   },
   context: {
     title: "Context",
@@ -21,31 +21,31 @@ export const GLOSSARY = Object.freeze({
   },
   entropy: {
     title: "Entropy",
-    text: "The surprisal that is expected at a place, in nats: high where many tokens may follow, 0 where only one can.",
+    text: "The expected surprisal of the next token, in nats: high where many tokens may follow, 0 where only one can.",
   },
   kl: {
     title: "Kullback–Leibler divergence",
-    text: "How far one distribution is from another: the surprisal, in nats, that the second adds on average to what the first draws.",
+    text: "How far one distribution is from another: the extra surprisal, in nats, of an average token of the first under the second.",
   },
   frequency_penalty: {
     title: "Frequency penalty",
-    text: "A number subtracted from a token's logit for each time that the token already occurs in the text.",
+    text: "A number subtracted from a token's logit once for each time that the token occurs in the text so far.",
   },
   logit: {
     title: "Logit",
-    text: "The number that the model gives a token. Only differences count: a logit higher by 1 makes a token 2.72 times as likely.",
+    text: "The number that the model gives a token before probabilities are computed. Only differences count: a logit higher by 1 makes a token 2.72 times as likely.",
   },
   max_tokens: {
     title: "Length",
-    text: "The most tokens that are drawn. A text is shorter if the model ends it.",
+    text: "The largest number of tokens to draw. The text is shorter if the model ends it.",
   },
   min_p: {
     title: "Min-p",
-    text: "Drops every token that is less probable than this fraction of the likeliest token's probability.",
+    text: "Cuts every token whose probability is below this fraction of the likeliest token's.",
   },
   nat: {
     title: "Nat",
-    text: "The unit of surprisal with natural logarithms. One nat is 1.44 bits: a token of probability 37 %.",
+    text: "The unit of surprisal with natural logarithms. One nat is 1.44 bits, the surprisal of a token with a probability of 37 %.",
   },
   perplexity: {
     title: "Perplexity",
@@ -53,23 +53,23 @@ export const GLOSSARY = Object.freeze({
   },
   presence_penalty: {
     title: "Presence penalty",
-    text: "A number subtracted from the logit of every token that already occurs in the text, however often.",
+    text: "A number subtracted once from the logit of every token that occurs in the text so far, however often.",
   },
   probability: {
     title: "Probability",
-    text: "e to the power of a token's logit, divided by the sum of these for all tokens. All probabilities together are 1.",
+    text: "e to the power of a token's logit, divided by the sum of these powers over all tokens. All probabilities add up to 1.",
   },
   repetition_penalty: {
     title: "Repetition penalty",
-    text: "Divides positive logits of tokens that already occur in the text by this number, and multiplies negative ones with it.",
+    text: "For tokens that occur in the text so far, divides positive logits by this number and multiplies negative ones by it.",
   },
   seed: {
     title: "Seed",
-    text: "The number from which all random numbers of a text follow. The same model, prompt, settings and seed give the same text.",
+    text: "The number that determines all random numbers of a text. The same model, prompt, settings and seed give the same text.",
   },
   surprisal: {
     title: "Surprisal",
-    text: "Minus the logarithm of a token's probability, in nats. A certain token has 0, one of probability 1/20 has 3.",
+    text: "Minus the logarithm of a token's probability, in nats. A certain token has 0; a token with a probability of 1/20 has about 3.",
   },
   temperature: {
     title: "Temperature",
@@ -77,7 +77,7 @@ export const GLOSSARY = Object.freeze({
   },
   token: {
     title: "Token",
-    text: "A piece of text that the model reads or writes at once: a word, a part of one, a sign. A word's token includes the space before it.",
+    text: "A piece of text that the model reads or writes at once: a word, part of a word, a punctuation mark. The space before a word usually belongs to its token.",
   },
   top_k: {
     title: "Top-k",
@@ -85,7 +85,7 @@ export const GLOSSARY = Object.freeze({
   },
   top_p: {
     title: "Top-p",
-    text: "Keeps the likeliest tokens that together reach the probability p, and cuts the others.",
+    text: "Keeps the fewest likeliest tokens whose probabilities add up to at least p, and cuts all others.",
   },
   vocabulary: {
     title: "Vocabulary",

@@ -76,7 +76,7 @@ export class Library {
     return this.#removed.length > 0;
   }
 
-  /** Put back what was removed last. */
+  /** Put back the last removed texts or branches. */
   undo() {
     this.#removed.pop()?.();
   }

@@ -1,5 +1,5 @@
 /**
- * Who made a text, and how it ended, in words: the model, the settings and the seed. This module knows nothing of the document.
+ * The origin and the end of a text in words: its model, settings and seed. This module knows nothing of the document.
  */
 
 import { PARAMETERS } from "./stages.js";
@@ -21,7 +21,7 @@ export function madeBy({ tree, plan }) {
 }
 
 /**
- * Return a sentence on who made `run`, and on the model of the next text if that is another one.
+ * Return a sentence on the origin of `run`, and on the model of the next text if that is another one.
  * @param {Run} run @param {import("./api.js").ModelCard[]} cards @param {import("./api.js").ModelCard} next
  */
 export function provenance(run, cards, next) {

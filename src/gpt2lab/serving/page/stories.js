@@ -1,6 +1,6 @@
 /**
- * Texts with their branches in the browser's IndexedDB: what is drawn comes back after a reload, a visit to another page, or
- * a crash. Each text is a record of its own, so that two tabs do not overwrite each other's. This module knows nothing of
+ * Texts with their branches in the browser's IndexedDB: they come back after a reload, a visit to another page, or a
+ * crash. Each text is a record of its own, so that two tabs do not overwrite each other's. This module knows nothing of
  * the document.
  */
 
@@ -9,7 +9,7 @@ import { BranchTree } from "./branches.js";
 const NAME = "gpt2lab";
 const VERSION = 1;
 const STORE = "texts";
-const MOST = 300; // texts; the oldest go
+const MOST = 300; // texts; the oldest are deleted
 
 /**
  * @typedef {import("./branches.js").Run} Run
@@ -60,7 +60,7 @@ export function treeOf({ id, madeAt, prompt, promptIds, origin, runs }) {
   return tree;
 }
 
-/** Texts in the browser's storage; without storage, or if it is full, nothing is kept. */
+/** Texts in the browser's storage; without storage, or if it is full, none are kept. */
 export class Stories {
   #database;
 

@@ -26,7 +26,7 @@ import { textOf } from "./vocabulary.js";
 
 const TREE_TOKENS = 16; // later tokens do not change a text's line in the tree
 const TEACH = "These are the tokens of your prompt. Press Write, or choose what comes next yourself.";
-const TEACH_ALIVE = "An example, drawn from your prompt with a fixed seed. Press Write for a text of your own.";
+const TEACH_ALIVE = "An example that continues your prompt with a fixed seed. Press Write for a text of your own.";
 
 /**
  * @typedef {import("./branches.js").Run} Run
@@ -180,8 +180,8 @@ export class TextPanel {
     const { run, unknown } = await this.#library.restore();
     await this.#openLink(run);
     if (unknown === 0) return;
-    const texts = unknown === 1 ? "One text is" : `${unknown} texts are`;
-    this.#messages.say(`${texts} kept until the server has a model with their vocabulary.`);
+    const [texts, whose] = unknown === 1 ? ["One text is", "its"] : [`${unknown} texts are`, "their"];
+    this.#messages.say(`${texts} kept until the server has a model with ${whose} vocabulary.`);
   }
 
   /** @param {Run | null} run  on display if the address shares no text */
@@ -335,7 +335,7 @@ export class TextPanel {
     showButtons(this.#state, this.#focus, this.#library.canUndo);
   }
 
-  /** Say what is on display before the user has written. @param {Run | null} run @param {Run | null} base */
+  /** Explain the draft on display, if it is one. @param {Run | null} run @param {Run | null} base */
   #teach(run, base) {
     const { draft } = this.#focus;
     byId("teach").hidden = !draft;

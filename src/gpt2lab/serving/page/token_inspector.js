@@ -164,7 +164,7 @@ export class TokenInspector {
 }
 
 const NEGLIGIBLE = 0.002; // probability of all tokens whose logits are only known together
-const REST = "The 2,000 likeliest tokens so far; with these settings the others matter, and are on their way.";
+const REST = "Computed from the 2,000 likeliest tokens. With these settings the others matter, too; they are being loaded.";
 
 /**
  * Return the probability that is left to tokens outside `known`, or a bound on it: below temperature 1 they have less than

@@ -9,16 +9,16 @@ export const STEPS = Object.freeze([
   {
     title: "Tokens",
     text:
-      "A model reads and writes tokens: words, or pieces of rarer ones. The prompt is shown as its tokens, with " +
-      "the spaces that belong to them.",
+      "A model reads and writes tokens: whole words, or pieces of rarer ones. The page shows the tokens of your prompt, " +
+      "with the spaces that belong to them.",
     task: "Type a long, rare word into the prompt and count its pieces.",
     target: "#prompt-tokens",
   },
   {
     title: "The distribution",
     text:
-      "For the next place, the model gives every token of its vocabulary a probability. The list shows the " +
-      "likeliest. The text contains the one that was drawn.",
+      "At each place in a text, the model gives every token of its vocabulary a probability. The list shows the " +
+      "likeliest tokens. The text contains the one that was drawn.",
     task: "Point at tokens of the text. Find one that was not the likeliest.",
     target: "#inspector",
   },
@@ -27,7 +27,7 @@ export const STEPS = Object.freeze([
     text:
       "Temperature divides the logits before they become probabilities. At 0, the likeliest token always wins. " +
       "Above 1, unlikely tokens gain.",
-    task: "Drag the temperature from 0 to 100. Watch bars and text.",
+    task: "Drag the temperature from 0 to 100. Watch the bars and the text.",
     target: "#controls .slider",
   },
   {
@@ -35,7 +35,7 @@ export const STEPS = Object.freeze([
     text:
       "Top-k keeps the k likeliest tokens and cuts all others: at top-k 40, the 41st token can never be drawn. " +
       "Top-p and min-p cut by probability.",
-    task: "Set top-k to 3 and look for what is cut.",
+    task: "Set top-k to 3 and see which tokens are cut.",
     target: "#settings",
   },
   {
@@ -49,15 +49,15 @@ export const STEPS = Object.freeze([
   {
     title: "Branching",
     text:
-      "You can put another token in any place. The text goes on from there as a branch, because every later " +
-      "distribution depends on the tokens before it.",
+      "You can put another token in any place. The text continues from there as a branch: every later " +
+      "distribution depends on the tokens before it, so it has to be drawn again.",
     task: "Click a token, then an alternative in the list.",
     target: "#inspector",
   },
   {
     title: "The seed",
     text:
-      "All random numbers follow from the seed, one for each place. The same model, prompt, settings and seed " +
+      "The seed determines all random numbers, one for each place. The same model, prompt, settings and seed " +
       "therefore give the same text, token for token.",
     task: "Press Write, then Replay.",
     target: ".seed",
@@ -65,8 +65,8 @@ export const STEPS = Object.freeze([
   {
     title: "Attention",
     text:
-      "To predict a token, each head of each layer looks back at earlier tokens, with weights that add up to 1. " +
-      "Some heads look at the token before, some at names.",
+      "To predict a token, each head of each layer looks at the tokens so far, with weights that add up to 1. " +
+      "Some heads look at the previous token, others at names.",
     task: "Run gpt2lab explore attend with your prompt and open its report.",
     target: "",
   },
@@ -74,7 +74,7 @@ export const STEPS = Object.freeze([
     title: "What a layer would have said",
     text:
       "Every layer adds to what the layers before it found. If a layer were the last, it would predict a token, " +
-      "too: early layers guess wildly, later ones agree.",
+      "too. Early layers guess wildly; later ones come close to the final answer.",
     task: "In the same report, follow one column of the logit lens down the layers.",
     target: "",
   },
