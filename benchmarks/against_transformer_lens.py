@@ -1,4 +1,4 @@
-"""Compare what gpt2lab finds inside a random GPT-2 with what TransformerLens finds there.
+"""Compare the activations of a random GPT-2 in gpt2lab with those in TransformerLens.
 
     pip install transformers "transformer-lens<3"
     python benchmarks/against_transformer_lens.py

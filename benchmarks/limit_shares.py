@@ -1,6 +1,6 @@
-"""What a machine's limits allow: tokens per second of a prompt, a decode step or a batch, at most.
+"""The speeds that a machine's limits allow: at most N tokens per second for a prompt, a decode step or a batch.
 
-A prompt is limited by arithmetic, one sequence's decode steps by the bandwidth of memory, and a batch by the slower of
+A prompt is limited by arithmetic, one sequence's decode steps by memory bandwidth, and a batch by the slower of
 the two. This module measures nothing.
 """
 

@@ -1,6 +1,6 @@
 """Make the tables of ``peers.py`` from its records: each peer at its best setting, beside the machine's limits.
 
-All programs of a row count with the same rounds, those that every one of them has completed.
+All programs in a row are compared over the same rounds, those that every one of them has completed.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ Figures = dict[tuple[str, str, str, str], dict[int, float]]
 
 @dataclass(frozen=True)
 class Heading:
-    """What was compared, and where: the processor, the model's size, and peer → package → version."""
+    """The conditions of a comparison: the processor, the model's size, and peer → package → version."""
 
     cpu: str
     size: str

@@ -58,7 +58,7 @@ RESTRICTIONS: dict[str, dict[str, dict[str, str]]] = {
 UNRESTRICTED = {
     "openvino": "OpenVINO: oneDNN's products are restricted; attention and other kernels of its own are not",
 }
-"""Peer → what it still computes with other instructions."""
+"""Peer → the parts that it still computes with other instructions."""
 
 GPT2LAB = {"float32": "float32", "bfloat16": "bfloat16", "8-bit": "int8", "4-bit": "int4"}
 """Width → gpt2lab's name for it."""

@@ -71,7 +71,7 @@ int DecodeAttention::first_item(int thread) const {
   return int(groups_.size()) * heads;
 }
 
-// The next item's keys and values are stored, and what it reads is prefetched, before its turn comes.
+// The next item's keys and values are stored, and its inputs prefetched, before its turn comes.
 void DecodeAttention::run(int layer, const float* qkv, float* mixed, int thread) {
   const int begin = first_item(thread), end = first_item(thread + 1);
   if (begin < end) store(layer, begin, qkv);

@@ -1,7 +1,7 @@
 // Attention of a decode step: one row of each of many sequences.
 //
 // Sequences that share blocks from their beginning on, because they are forks of one text, are taken in groups that
-// read these blocks once. The threads divide groups and heads by what these cost, and meet only at the end of a layer.
+// read these blocks once. The threads divide groups and heads by their cost, and meet only at the end of a layer.
 #pragma once
 
 #include <cstddef>

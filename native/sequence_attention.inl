@@ -105,7 +105,7 @@ inline void add_run(Vec (&acc)[kM][kV], const SequenceAttention& a, const BlockR
   }
 }
 
-// What one row sees of a span, and what happens to its sums.
+// One row's part of a span, and the factor of its sums.
 struct RowSpan {
   int seen = 0;
   float factor = 1;    // of the sums so far

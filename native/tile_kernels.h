@@ -57,7 +57,7 @@ struct TileProduct {
 struct TileKernels {
   // Pack `count` lines of `k` numbers, rounded to bfloat16, into groups of 16 lines, `tiles` numbers apart. A group has
   // a tile for every 32 numbers of its lines: as an operand's rows, or as the columns of a second operand, in pairs.
-  // Zeros fill the last tiles. `gelu` takes GELU of every number first.
+  // Zeros fill the last tiles. `gelu` applies GELU to every number first.
   void (*pack_rows)(const Lines&, int count, int k, bool gelu, BFloat16* out, std::size_t tiles);
   void (*pack_columns)(const Lines&, int count, int k, bool gelu, BFloat16* out, std::size_t tiles);
   void (*multiply)(const TileProduct&);

@@ -115,7 +115,7 @@ class Transformer {
 
   int capacity_ = 0;  // rows that the buffers below hold
   FloatArray x_, normed_, qkv_, mixed_, hidden_, partial_;
-  FloatArray outputs_;  // what attention or an MLP adds to x_, where somebody looks at it
+  FloatArray outputs_;  // the output of attention or an MLP before it is added to x_, where it is hooked
   Array<std::byte> prepared_;
   std::vector<Own> own_;
   std::vector<Meter> meters_;  // one for each thread while measuring, otherwise none

@@ -45,12 +45,12 @@ FACT = re.compile(r"(<!-- tales: (\w+) -->).*?(?=<!-- end -->)", re.S)
 ROWS = re.compile(r"(\n\| temperature \|[^\n]*\n\|[-|]*\n).*?(?=\n\n)\n", re.S)
 PROMPT = "Once upon a time"
 BY_HAND = (
-    "docs/tales.md: the recipe, the curve, the list of texts, and what it says of the shown texts",
+    "docs/tales.md: the recipe, the curve, the list of texts, and its remarks on the texts shown",
     "docs/fine-tuning.md: the losses and the samples of fine-tuning on Shakespeare, and their pictures",
     "docs/precision.md: the table of precisions (benchmarks/precision_quality.py)",
     "docs/performance.md, serve.md and playground.md: speeds (gpt2lab bench, benchmarks/soak*.py, benchmarks/page.py)",
     "docs/temperature.md: what the text says of its table",
-    "docs/LOG.md stays: it tells of the models of its time",
+    "docs/LOG.md stays: it describes the models of its time",
 )
 
 

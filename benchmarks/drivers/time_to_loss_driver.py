@@ -1,8 +1,9 @@
 """Train one program on token ids in a separate process, and print one JSON object with its held-out losses over time.
 
 Both programs see the same ids and are judged on the same held-out windows with the same code. The clock runs during
-updates only: neither the start, nor the validations, but a compiler's time. nanoGPT's loop is its ``train.py`` in
-short: random windows, AdamW in two groups, warm-up and cosine to a tenth of the peak, gradients clipped at 1.
+updates only: it includes a compiler's time, but neither the start nor the validations. nanoGPT's loop is its
+``train.py`` in short: random windows, AdamW in two groups, warm-up and cosine to a tenth of the peak, gradients
+clipped at 1.
 """
 
 from __future__ import annotations

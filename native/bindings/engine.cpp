@@ -224,7 +224,7 @@ class Engine {
   // the first on), values [positions, columns].
   using Change = std::tuple<int, int, bool, int, int, int, Array2<float>>;
 
-  // Replaces what is changed in tokens that are fed to a sequence from now on; its forks inherit it.
+  // Replaces the edits of tokens that are fed to a sequence from now on; its forks inherit them.
   void edit_sequence(int sequence, const std::vector<Change>& changes) {
     Edits edits;
     for (const auto& [site, layer, add, column, first, count, values] : changes) {
@@ -233,7 +233,7 @@ class Engine {
           column < 0 || width < 1 || width > std::size_t(shape_.n_embd - std::min(column, shape_.n_embd)) ||
           first < 0 || first > shape_.n_ctx || count < 0 || count > shape_.n_ctx ||
           rows != std::size_t(std::max(1, count)))
-        throw std::invalid_argument("a change that does not fit the model");
+        throw std::invalid_argument("an edit that does not fit the model");
       edits.push_back({Site(site), layer, add, column, int(width), first, count,
                        std::vector<float>(values.data(), values.data() + values.size())});
     }

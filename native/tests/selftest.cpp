@@ -559,7 +559,7 @@ void check_hooks(const Kernels& kernels, Transformer& model, const Shape& shape)
     }
   expect(same(logits_of(edits, nullptr), plain, 0), "an identity patch changes no bit", kernels.name);
   std::vector<float> direction(width);
-  direction[0] = 5;  // a layer norm takes away what all numbers have in common
+  direction[0] = 5;  // a layer norm removes a common offset of all numbers
   const auto steered = logits_of({{Site::resid_mid, 0, true, 0, int(width), 0, 0, direction}}, nullptr);
   expect(!same(steered, plain, 0), "steering changes logits", kernels.name);
   expect(same(plain, steered, size), "steering leaves the neighbour alone", kernels.name);

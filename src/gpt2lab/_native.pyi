@@ -28,7 +28,7 @@ class TrainingCore:
     def multiply(self, a: Any, b: Any, out: Any, bias: Any = None, add: bool = False, gelu: bool = False) -> None:
         """Compute ``out[m, n] = a[m, k] @ b[k, n] + bias[n]``, or ``out += a @ b`` with ``add``.
 
-        ``gelu`` replaces ``a`` by its GELU. Rows or columns of ``a`` and ``b`` and the rows of ``out`` are contiguous.
+        ``gelu`` applies GELU to ``a`` first. Rows or columns of ``a`` and ``b`` and the rows of ``out`` are contiguous.
         """
 
     def gelu_gradient(self, x: Any, d: Any, out: Any) -> None:
@@ -59,7 +59,7 @@ class TrainingCore:
         """Compute ``out[m, n] = a[m, k] @ b[k, n] + bias[n] + before[m, n]`` with ``a`` and ``b`` rounded to bfloat16.
 
         ``a``, ``b`` and ``out`` are float32 or bfloat16, ``bias`` and ``before`` float32; ``before`` may be ``out``.
-        ``gelu`` replaces ``a`` by its GELU. Rows or columns of ``a`` and ``b`` and the rows of ``out`` are contiguous.
+        ``gelu`` applies GELU to ``a`` first. Rows or columns of ``a`` and ``b`` and the rows of ``out`` are contiguous.
         """
 
     def attend_tiles(self, qkv: Any, out: Any, log_sums: Any, scale: float | None = None) -> None:

@@ -140,9 +140,9 @@ def attention(qkv: Array, config: ModelConfig, layer: int, kv_precision: str, *,
 
 
 def stored(x: Array, kv_precision: str) -> tuple[Array, Array]:
-    """Round keys or values ``[n_head, n_seq, head_dim]``; also return their scales ``[n_head, n_seq]``, 1 but in int8.
+    """Round keys or values ``[n_head, n_seq, head_dim]``; also return their scales ``[n_head, n_seq]``.
 
-    In int8 the largest number of a row becomes ±127. Numbers must be finite.
+    In int8 the largest number of a row becomes ±127; otherwise all scales are 1. Numbers must be finite.
     """
     if kv_precision != "int8":
         return to_half(x) if kv_precision == "float16" else x, np.ones(x.shape[:-1], np.float32)

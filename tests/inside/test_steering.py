@@ -158,7 +158,7 @@ def test_rows_of_a_decoder_come_from_both_layouts(tiny, tmp_path):
     for name in ("saelens", "torch"):
         found = tiny.decoder_rows(tmp_path / f"{name}.safetensors", [6, 0])
         np.testing.assert_array_equal(found, rows[[6, 0]])
-    with pytest.raises(UsageError, match="no feature 7: they are 0 to 6"):
+    with pytest.raises(UsageError, match="no feature 7: features are 0 to 6"):
         tiny.decoder_rows(tmp_path / "torch.safetensors", [7])
     with pytest.raises(UsageError, match="has no tensor other: name the decoder's"):
         tiny.decoder_rows(tmp_path / "torch.safetensors", [0], tensor="other")

@@ -8,7 +8,7 @@ others. Writes
 
     OUT/train.tokens/       shards for ``gpt2lab train --dataset``
     OUT/held-out/old, new/  a text file for each held-out document; ``held-out`` is for ``--val_dataset``
-    OUT/report.tsv          characters before and after, and what was left out of each book and why
+    OUT/report.tsv          characters before and after, and the characters left out of each book by reason
     OUT/documents.tsv       each training document with its difficulty and the number of times it occurs
 
 A document is left out if sequences of 13 words of it are in a held-out text, or if most of them are in an earlier

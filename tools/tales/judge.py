@@ -5,7 +5,7 @@
 DATA is what ``build.py`` wrote. Prints, for each model, bits per byte without overlap on the old and the new held-out
 texts, the longest run of words that its stories copy from the training text, and the probability of all tokens that do
 not occur there. Writes 40 pairs of stories (200 tokens, temperature 0.8, top-k 40) to ``OUT/pair-01.txt`` and so on,
-each with the old and the new model's in random order; ``OUT/key.tsv`` tells them apart and is not for readers.
+each with the old and the new model's in random order; ``OUT/key.tsv`` names the models and is not for readers.
 """
 
 from __future__ import annotations

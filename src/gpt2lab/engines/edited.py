@@ -1,4 +1,4 @@
-"""An engine whose sequences are all changed in the same way from their first token on."""
+"""An engine that applies the same edits to every sequence, from its first token on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def edited(engine: Engine, edits: Sequence[Edit]) -> Engine:
-    """Return ``engine`` with ``edits`` in every sequence that is made by the result."""
+    """Return ``engine`` with ``edits`` in every sequence that the returned engine makes."""
     return cast("Engine", _EditedEngine(engine, edits)) if edits else engine
 
 

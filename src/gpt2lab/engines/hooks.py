@@ -1,7 +1,7 @@
 """Places inside a forward pass where activations are read and changed, under TransformerLens' names.
 
 An :class:`Edit` sets or adds numbers at one place; :meth:`~gpt2lab.engines.protocol.Engine.edit_sequence` applies edits
-to every token that is fed to a sequence afterwards. This module knows nothing of prompts or of why something changes.
+to every token that is fed to a sequence afterwards. This module knows nothing of prompts or of the purpose of an edit.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def checked_layer(layer: int, n_layer: int) -> int:
 def apply_all(
     edits: Sequence[Edit], site: str, layer: int, x: npt.NDArray[np.float32], position: int
 ) -> npt.NDArray[np.float32]:
-    """Return ``x [n, n_embd]``, the numbers of a site from ``position`` on, after those of ``edits`` that are there."""
+    """Return ``x [n, n_embd]``, the numbers of a site from ``position`` on, after the ``edits`` at that site."""
     for edit in edits:
         if (edit.site, edit.layer) == (site, layer):
             x = edit.apply(x, position)

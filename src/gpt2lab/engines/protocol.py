@@ -88,7 +88,7 @@ class Inspection(Protocol):
     def pull_back(self, layer: int, direction: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Return ``W @ direction [n_embd]``, with ``W [n_embd, n_embd]`` the output projection of a layer's attention.
 
-        It is how far each number of ``z`` moves the residual stream along ``direction``.
+        Each number says how far a unit of ``z`` moves the residual stream along ``direction``.
         """
 
 

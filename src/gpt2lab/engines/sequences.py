@@ -1,4 +1,4 @@
-"""A sequence of an engine for the length of a block."""
+"""A context manager that lends a sequence of an engine."""
 
 from __future__ import annotations
 

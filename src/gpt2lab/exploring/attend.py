@@ -1,4 +1,4 @@
-"""Attention of every layer and head, and the logit lens: what each layer would predict if it were the last."""
+"""Attention of every layer and head, and the logit lens: the prediction of each layer if it were the last."""
 
 from __future__ import annotations
 

@@ -1,8 +1,9 @@
-"""A map of activation patching: where, on the way of one prompt, another prompt's activation brings back its answer.
+"""A map of activation patching: the places in one prompt's run where another prompt's activation restores its answer.
 
-Meng et al. 2022 ("causal tracing") and Wang et al. 2023: the clean prompt has the answer that one looks for, and the
-corrupted prompt, of as many tokens, has another. The corrupted prompt runs once for each layer and position, with one
-activation copied from the clean prompt there. A position at which the prompts do not differ yet has no effect.
+Meng et al. 2022 ("causal tracing") and Wang et al. 2023: the clean prompt has the answer in question, and the
+corrupted prompt, with the same number of tokens, has another. The corrupted prompt runs once for each
+layer and position, with one activation copied from the clean prompt. Positions before the first token that differs have
+no effect.
 """
 
 from __future__ import annotations

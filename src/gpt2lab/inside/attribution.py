@@ -22,7 +22,7 @@ class Contributions(NamedTuple):
 
     The residual stream at its end is a sum: token embedding, position embedding, and what each attention and each MLP
     added. The final layer norm subtracts the mean, divides by the standard deviation ``s`` of that sum, multiplies by a
-    gain ``g`` and adds a bias ``b``. With ``s`` as it is, the logit is linear in the terms: a term ``x`` contributes
+    gain ``g`` and adds a bias ``b``. With ``s`` held fixed, the logit is linear in the terms: a term ``x`` contributes
     ``((x - mean(x)) / s * g) @ w`` to the logit of the token whose row of the output matrix is ``w``, and the bias
     contributes ``b @ w``. So ``embedding + position + attention.sum() + mlp.sum() + norm_bias + rest`` is ``logit``.
     """
@@ -41,7 +41,7 @@ class Contributions(NamedTuple):
     norm_bias: float
     """The contribution of the final layer norm's bias."""
     rest: float
-    """The rounding of the engine: below 0.001 in float32. In a steered or patched model also what edits added."""
+    """The rounding of the engine: below 0.001 in float32. In a steered or patched model also the effect of edits."""
 
 
 class Attribution:

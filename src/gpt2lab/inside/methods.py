@@ -1,4 +1,4 @@
-"""The methods of :class:`~gpt2lab.LanguageModel` that look inside it and change what happens there."""
+"""The methods of :class:`~gpt2lab.LanguageModel` that read and change its activations."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ class Inside:
     _prompt_cache: int
 
     def trace(self, prompt: Prompt, *, last: int | None = None, special: bool = False) -> Trace:
-        """Run ``prompt``, of up to 512 tokens, and return what is computed inside.
+        """Run ``prompt``, of up to 512 tokens, and return its activations.
 
-        That is the residual stream, attention, the logit lens, and each part's contribution to a token's logit, at the
+        They are the residual stream, attention, the logit lens, and each part's contribution to a token's logit, at the
         ``last`` positions (default: all), from the engine behind :meth:`logits`.
         Raises :class:`~gpt2lab.errors.UsageError` for a longer prompt.
         """
@@ -75,7 +75,7 @@ class Inside:
             special: as in :meth:`generate`, for ``source``.
 
         A copy from the text itself changes no bit. The copy of the model keeps no prompts.
-        Raises :class:`~gpt2lab.errors.UsageError` for what the model lacks.
+        Raises :class:`~gpt2lab.errors.UsageError` for a head, layer or position that the model lacks.
         """
         from gpt2lab.inside.patching import Patch, check_patch, patch_edits
 

@@ -1,4 +1,4 @@
-"""Activation patching: heads and MLPs that are switched off, or replaced by what they compute on another text.
+"""Activation patching: heads and MLPs are switched off, or their activations replaced by those on another text.
 
 A head's activation is its ``z``, the values it mixed, before the output projection; an MLP's is its output. Copied
 numbers come from the same engine, so a copy from the same text changes nothing, to the bit.
@@ -27,7 +27,7 @@ Method = Literal["zero", "mean", "copy"]
 
 @dataclass(frozen=True)
 class Patch:
-    """Which activations are replaced, and by what.
+    """The activations to replace, and their replacements.
 
     Attributes:
         heads: pairs of a layer and a head, from 0.

@@ -1,7 +1,7 @@
-"""What a model computes on the way to its logits: the residual stream, attention, and what each part contributes.
+"""The activations behind a model's logits: the residual stream, attention, and each part's contribution.
 
 Everything comes from the engine that computes the logits, in its precision. The logit lens (nostalgebraist 2020) sends
-the residual stream before a layer through the final layer norm and the output matrix. This module knows no text.
+the residual stream before a layer through the final layer norm and the output matrix. It knows nothing of text.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Trace:
         return self._engine.unembed(self.residual[:, self._checked(position)])
 
     def contributions(self, token: int, position: int = -1) -> Contributions:
-        """Return how much each part of the model adds to the logit of ``token`` after a position.
+        """Return the contribution of each part of the model to the logit of ``token`` after a position.
 
         See :class:`~gpt2lab.inside.attribution.Contributions` for the definition.
         """
@@ -127,7 +127,7 @@ def trace(engine: Engine, checkpoint: Checkpoint, ids: Sequence[int], last: int 
 def trace_more(
     engine: Engine, checkpoint: Checkpoint, sequence: int, known: int, ids: Sequence[int], last: int | None = None
 ) -> Trace:
-    """Do the same on a sequence that holds the first ``known`` of ``ids`` already, fewer than are not recorded."""
+    """Do the same on a sequence that already holds the first ``known`` of ``ids``, none of them to be recorded."""
     first = 0 if last is None else max(0, len(ids) - last)
     if first > known:
         engine.forward([sequence], [ids[known:first]], "none")

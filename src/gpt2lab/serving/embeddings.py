@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 ROUTE = "/v1/embeddings"
 MAX_TEXTS = 2048
-"""The most texts of a request, as in OpenAI's API."""
+"""The largest number of texts in a request, as in OpenAI's API."""
 
 
 def _check_input(value: Any) -> list[str | list[int]]:

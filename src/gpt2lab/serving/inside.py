@@ -1,4 +1,4 @@
-"""The routes that look inside: what happens at a token, and what changes if heads or MLPs are patched or steered.
+"""The routes that look inside: the activations at a token, and the effect of patching or steering.
 
 Keys, limits and the drain apply as for completions. :mod:`~gpt2lab.serving.inside_reader` computes.
 """
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 ROUTES = ("/playground/inside", "/playground/patch")
 MAX_PARTS = 4096
-"""The most heads, MLPs or positions that a request names."""
+"""The largest number of heads, MLPs or positions in a request."""
 
 
 class InsideRequest(Strict):
@@ -66,7 +66,7 @@ class PatchRequest(InsideRequest):
     source: IdsField | None = Field(None, description="The ids of another text, at most 512.")
     positions: list[int] | None = Field(None, max_length=MAX_PARTS, description="Default: all.")
     steer: Steer | None = None
-    length: int = Field(0, ge=0, le=64, description="Number of likeliest tokens to write, without and with the change.")
+    length: int = Field(0, ge=0, le=64, description="Length of greedy text, in tokens, without and with the change.")
 
 
 class Lens(Told):
@@ -96,7 +96,7 @@ class InsideResponse(Told):
     model: str
     token: int
     lens: list[Lens] = Field(description="Before each layer, and at the end.")
-    attention: list[list[list[float]]] = Field(description="[n_layer][n_head][tokens]: what the last token reads.")
+    attention: list[list[list[float]]] = Field(description="[n_layer][n_head][tokens]: the last token's weights.")
     contributions: Parts
     neighbours: list[list[float]] = Field(
         description="Pairs of an id and the cosine of its embedding with the token's."
@@ -109,7 +109,7 @@ class Outcome(Told):
     logit: float | None
     probability: float
     top: list[list[float]] = Field(description="Pairs of an id and its probability.")
-    tokens: list[int] = Field(description="The likeliest tokens in a row.")
+    tokens: list[int] = Field(description="The ids of the greedy text.")
 
 
 class PatchResponse(Told):

@@ -1,4 +1,4 @@
-"""What happens inside a served model at one token, and what a change there does, read between the steps of samples.
+"""Activations of a served model at one token, and the effect of a change there, read between the steps of samples.
 
 This module knows nothing of HTTP.
 """
@@ -29,7 +29,7 @@ DIGITS = 4
 
 
 def look(served: ServedModel, tokens: Sequence[int], token: int | None, top: int, client: Hashable) -> Reading:
-    """Return what happens at the last of ``tokens``, for the logit of ``token`` (default: the likeliest next one)."""
+    """Return the activations at the last of ``tokens``, for the logit of ``token`` (default: the likeliest)."""
     engine = served.model.engine
     sequence, known = served.prompts.begin(tokens[:-1], client)
     try:

@@ -35,8 +35,8 @@ _NOT_MODIFIED: dict[int | str, dict[str, Any]] = {304: {"description": "The clie
 _LOGITS: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "Little-endian float32 logits, one for each id of the vocabulary. With `top`: the N ids with "
-        "the highest logits as little-endian uint32, their logits as float32, and one more logit: if all other ids had "
-        "it, they would have the right probability together.",
+        "the highest logits as little-endian uint32, their logits as float32, and one more logit: if every other id "
+        "had it, together they would have the right probability.",
         "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
         "headers": {FINGERPRINT: {"schema": {"type": "string"}, "description": "The fingerprint on the model's card."}},
     }

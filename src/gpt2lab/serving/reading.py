@@ -1,4 +1,4 @@
-"""Reads of a model for one request: a reading's turn on the worker's thread, its account, and its client's patience."""
+"""Readings of a model for one request: turns on the worker's thread, the client's account, and clients that leave."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ async def read(
     readings: Sequence[Callable[[Hashable], Reading]],
     n_tokens: int,
 ) -> list[Any] | None:
-    """Return what ``readings`` find, each called with the client's account; None if the client has left.
+    """Return the results of ``readings``, each called with the client's account; None if the client has left.
 
     ``n_tokens`` are counted as read. Raises :class:`ApiError` if the server is stopping, too busy, or the client at its
     limit.

@@ -1,7 +1,7 @@
 """The number of updates that a run with a deadline will make, from the time that its updates take.
 
-Schedules count updates, so a deadline is turned into a number of updates, again after every one. The faster or slower
-the machine becomes, the more or fewer are left, and the learning rate still falls to its end in time. This module knows
+Schedules count updates, so a deadline is converted into a number of updates after each update. If the machine becomes
+faster or slower, more or fewer are left, and the learning rate still reaches its final value in time. This module knows
 nothing of what an update does.
 """
 
@@ -24,7 +24,7 @@ class Pace:
         self._between = 0.0  # seconds in all that passed between updates, while the run validated and saved
         self._count = 0
         self.last = steps
-        """The number of the last update, as far as the pace shows."""
+        """The number of the last update, estimated from the pace."""
         self.reserve = 0.0
         """Seconds that the last validation will take."""
 

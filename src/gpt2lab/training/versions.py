@@ -24,7 +24,7 @@ MARK = ":average"
 
 
 class Versions:
-    """The weights of ``model`` as ``settings`` want them for each purpose. Without either setting, always the exact."""
+    """The weights of ``model`` that ``settings`` choose for each purpose: exact, rounded or averaged ones."""
 
     def __init__(self, model: GPT2, settings: Settings) -> None:
         self._parameters = dict(model.named_parameters())
@@ -36,7 +36,7 @@ class Versions:
         self._average = {name: p.detach().clone() for name, p in self._parameters.items() if settings.average}
 
     def moved(self, step: int) -> None:
-        """Add the weights after update ``step`` to the average, whose memory grows with the first updates."""
+        """Add the weights after update ``step`` to the average, whose decay grows during the first updates."""
         decay = min(self._decay, step / (step + 10))
         for name, average in self._average.items():
             average.lerp_(self._parameters[name].detach(), 1 - decay)
@@ -86,6 +86,6 @@ class Versions:
         return {f"{name}{MARK}": average for name, average in self._average.items()}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Load what :meth:`tensors` returned; the average begins with the current weights if that is nothing."""
+        """Load what :meth:`tensors` returned; the average begins with the current weights if it returned nothing."""
         for name, average in self._average.items():
             average.copy_(tensors.get(f"{name}{MARK}", self._parameters[name].detach()))

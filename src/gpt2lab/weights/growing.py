@@ -1,4 +1,4 @@
-"""A larger model that computes what a smaller one does: more layers, or a longer context.
+"""A larger model that computes the same function as a smaller one: more layers, or a longer context.
 
 A new layer is a copy of the layer before it whose two projections into the residual stream are zero, so it adds nothing
 until it is trained (as in Shen et al. 2022, Staged Training for Transformer Language Models). New layers are spread
@@ -17,7 +17,7 @@ from gpt2lab.weights.checkpoint import Checkpoint, Tensor, tensor_shapes
 
 
 def grown(checkpoint: Checkpoint, n_layer: int | None = None, n_ctx: int | None = None) -> Checkpoint:
-    """Return ``checkpoint`` with ``n_layer`` layers and ``n_ctx`` positions; None leaves a number as it is.
+    """Return ``checkpoint`` with ``n_layer`` layers and ``n_ctx`` positions; None keeps a number.
 
     Raises :class:`UsageError` if a number is smaller than the checkpoint's.
     """

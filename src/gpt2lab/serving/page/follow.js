@@ -1,6 +1,6 @@
 /**
- * The text follows the settings: while a slider moves, the text is drawn again with the same seed, and its tokens are marked
- * as unchanged or changed, from the first that differs. Such a text is a draft; the user's texts stay as they are.
+ * The text follows the settings: while a slider moves, the text is drawn again with the same seed, and the
+ * tokens that change are marked, from the first one that differs. Such a text is a draft; the user's texts stay as they are.
  */
 
 import { BranchTree } from "./branches.js";
