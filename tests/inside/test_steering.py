@@ -173,7 +173,7 @@ def test_a_decoder_of_another_width_is_refused(tiny, tmp_path):
 @pytest.mark.parametrize(
     "add, message",
     [
-        ({3: [0.0] * 16}, "no layer 3: the model's are 0 to 2"),
+        ({3: [0.0] * 16}, "no layer 3: layers are 0 to 2"),
         ({0: [1.0, 2.0]}, r"the vector for 0 must be \[\d+\], got \[2\]"),
         ({0: "words"}, "the vector for 0 must be"),
         ({"blocks.0.hook_embed": [1.0]}, r"no hook 'blocks\.0\.hook_embed'"),

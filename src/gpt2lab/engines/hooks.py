@@ -82,7 +82,7 @@ def hook_point(name: str, config: ModelConfig) -> tuple[Site, int]:
 def checked_layer(layer: int, n_layer: int) -> int:
     """Return ``layer``. Raises :class:`~gpt2lab.errors.UsageError` unless it is from 0 to ``n_layer - 1``."""
     if not 0 <= layer < n_layer:
-        raise UsageError(f"there is no layer {layer}: the model has layers 0 to {n_layer - 1}")
+        raise UsageError(f"there is no layer {layer}: layers are 0 to {n_layer - 1}")
     return layer
 
 
