@@ -454,11 +454,13 @@ def test_kinds_of_messages_are_bounded(monkeypatch):
 
 BOUNDS = {  # constant → the beginning of its row in docs/serve.md
     "connections._ON_THE_WIRE": "bytes of a body with the heads",
+    "embeddings.MAX_TEXTS": "texts of a request for embeddings",
     "errors._LONGEST": "characters of an error's message",
     "fields.MAX_BIASES": "keys of `logit_bias`",
     "fields.MAX_PROMPTS": "prompts of a request",
     "fields.MAX_STOPS": "stop strings",
     "fields.MAX_STOP_CHARACTERS": "characters of a stop string",
+    "inside.MAX_PARTS": "heads, MLPs or positions",
     "log_limit.BURST": "warnings of one kind",
     "log_limit.MAX_KINDS": "kinds of warnings",
     "protocol.MAX_LOGPROBS": "likeliest tokens",
@@ -484,7 +486,7 @@ BOUNDS = {  # constant → the beginning of its row in docs/serve.md
 }
 NO_BOUNDS = {  # constants that refuse, cut and close nothing
     "answers.AT_ONCE", "answers._CHARACTERS", "completions.AT_ONCE", "completions.DEFAULT_MAX_TOKENS",
-    "connections.FREED_AT_ONCE", "fields.LARGEST_ID", "log_limit.SECONDS", "log_limit._LONGEST", "long_json.PIECE",
+    "connections.FREED_AT_ONCE", "fields.LARGEST_ID", "inside_reader.DIGITS", "log_limit.SECONDS", "log_limit._LONGEST", "long_json.PIECE",
     "page_files._MOST", "protocol.MAX_FIELD_CHARACTERS", "server.ACCEPTED_AT_ONCE", "server.GARBAGE_AFTER",
     "server.MACOS_OPEN_FILES", "server.MAPPED_BYTES", "server.SWITCH_SECONDS", "watch.files._MARK",
     "watch.routes.BEAT_SECONDS", "watch.routes.LOOK_SECONDS", "watch.routes.REST_SECONDS", "watch.run.QUIET_PACES",
