@@ -486,7 +486,8 @@ BOUNDS = {  # constant → the beginning of its row in docs/serve.md
 }
 NO_BOUNDS = {  # constants that refuse, cut and close nothing
     "answers.AT_ONCE", "answers._CHARACTERS", "completions.AT_ONCE", "completions.DEFAULT_MAX_TOKENS",
-    "connections.FREED_AT_ONCE", "fields.LARGEST_ID", "inside_reader.DIGITS", "log_limit.SECONDS", "log_limit._LONGEST", "long_json.PIECE",
+    "connections.FREED_AT_ONCE", "fields.LARGEST_ID", "inside_reader.DIGITS",
+    "log_limit.SECONDS", "log_limit._LONGEST", "long_json.PIECE",
     "page_files._MOST", "protocol.MAX_FIELD_CHARACTERS", "server.ACCEPTED_AT_ONCE", "server.GARBAGE_AFTER",
     "server.MACOS_OPEN_FILES", "server.MAPPED_BYTES", "server.SWITCH_SECONDS", "watch.files._MARK",
     "watch.routes.BEAT_SECONDS", "watch.routes.LOOK_SECONDS", "watch.routes.REST_SECONDS", "watch.run.QUIET_PACES",
