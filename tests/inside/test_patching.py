@@ -105,11 +105,11 @@ def test_patching_leaves_the_model_as_it_was(tiny):
     "arguments, message",
     [
         ({}, "nothing to patch"),
-        ({"mlps": [3]}, "no layer 3: the model's are 0 to 2"),
-        ({"heads": [(0, 4)]}, "no head 4: each layer's are 0 to 3"),
+        ({"mlps": [3]}, "no layer 3: layers are 0 to 2"),
+        ({"heads": [(0, 4)]}, "no head 4: each layer has heads 0 to 3"),
         ({"mlps": [0], "method": "mean"}, "method 'mean' or 'copy' needs source"),
         ({"mlps": [0], "method": "double"}, "method must be"),
-        ({"mlps": [0], "source": "The king", "positions": [2]}, "no position 2 to patch: they are 0 to 1"),
+        ({"mlps": [0], "source": "The king", "positions": [2]}, "no position 2 to patch: positions are 0 to 1"),
     ],
 )
 def test_a_patch_that_does_not_fit_is_one_line(tiny, arguments, message):

@@ -150,7 +150,7 @@ def test_what_cannot_be_traced_is_one_line(tiny):
         tiny.trace(PROMPT).contributions(99999)
     with pytest.raises(UsageError, match=r"no hook 'blocks\.0\.hook_nothing'"):
         tiny.trace(PROMPT)["blocks.0.hook_nothing"]
-    with pytest.raises(UsageError, match="no layer 3: the model's are 0 to 2"):
+    with pytest.raises(UsageError, match="no layer 3: layers are 0 to 2"):
         tiny.trace(PROMPT)["blocks.3.hook_resid_pre"]
 
 
