@@ -315,19 +315,19 @@ void integer_rows(const Product& p, int tile, const char* next) {
   for (int i = 0; i < block_count(p.k); ++i, b += Block::kWhole) {
     TileBlock block = TileBlock::at<kP>(b, block_depth(p.k, i));
     if (unpacks) {
-      p.enter(Part::unpacking);
+      const Part before = p.enter(Part::unpacking);
       unpack(block, unpacked);
-      p.enter(Part::products);
+      p.enter(before);
       block.weights = unpacked;
       add_block<Precision::int8>(p, i, block, y, prefetch);
     } else {
       add_block<kP>(p, i, block, y, prefetch);
     }
   }
-  p.enter(Part::finishing);
+  const Part before = p.enter(Part::finishing);
   for (int r = 0; r < p.m; ++r)
     for (int v = 0; v < kTile; v += kWidth) finish(p, r, column + v, load(y + r * kTile + v));
-  p.enter(Part::products);
+  p.enter(before);
 }
 
 template <Precision kP>

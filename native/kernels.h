@@ -58,9 +58,8 @@ struct Product {
   Epilogue epilogue;
   Meter* meter;  // of this thread, or null
 
-  void enter(Part part) const {
-    if (meter) meter->enter(part);
-  }
+  // Returns the part before it.
+  Part enter(Part part) const { return meter ? meter->enter(part) : part; }
 };
 
 // A matrix in panels of max_rows rows. Number i of row r of a panel lies at [r · row + i · step], and the next panel

@@ -94,10 +94,10 @@ void multiply_rows_bfloat16(const Product& p, int first_tile, int last_tile) {
       multiply_tile_bfloat16(p, groups, begin, count, b, sums, next, ahead);
       next += std::size_t(count) * kBlockBytes;
     }
-    p.enter(Part::finishing);
+    const Part before = p.enter(Part::finishing);
     for (int r = 0; r < p.m; ++r)
       for (int v = 0; v < kTile; v += kWidth) finish(p, r, column + v, load(sums + r * kTile + v));
-    p.enter(Part::products);
+    p.enter(before);
   }
 }
 

@@ -126,10 +126,10 @@ inline void multiply_part(const Product& p, int column, int group, const WeightP
     for (int v = 0; v < kTile; v += kWidth) store(y + r * kTile + v, p.bias ? load(p.bias + column + v) : Vec{});
   if (rows == kRowGroup) multiply_group<true>(a + part.first, part, kRowGroup, y, next, ahead);
   else multiply_group<false>(a + part.first, part, rows, y, next, ahead);
-  p.enter(Part::finishing);
+  const Part before = p.enter(Part::finishing);
   for (int r = 0; r < rows && last; ++r)
     for (int v = 0; v < kTile; v += kWidth) finish(p, first + r, column + v, load(y + r * kTile + v));
-  p.enter(Part::products);
+  p.enter(before);
 }
 
 // Multiplies rows of inputs that fit into the second-level cache by tiles of weights.
@@ -144,9 +144,9 @@ void multiply_tiles(const Product& p, int first_tile, int last_tile) {
     const auto* b = reinterpret_cast<const char*>(p.b) + std::size_t(t) * size;
     const char* next = b + (groups == 1 ? std::size_t(2 * kAhead) : size);
     for (int first = 0; first < blocks; first += kPartBlocks) {
-      p.enter(Part::unpacking);
+      const Part before = p.enter(Part::unpacking);
       const WeightPart part = part_of<kP>(p, b, first, unpacked);
-      p.enter(Part::products);
+      p.enter(before);
       for (int g = 0; g < groups; ++g) {
         float* y = sums + (blocks > kPartBlocks ? g * kRowGroup * kTile : 0);
         multiply_part(p, t * kTile, g, part, y, next, ahead);

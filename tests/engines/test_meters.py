@@ -45,3 +45,11 @@ def test_nothing_is_measured_after_the_end(engine: NativeEngine) -> None:
     measured(engine)
     engine.start_meters()
     assert engine.stop_meters()["products"] == [0.0, 0.0]
+
+
+def test_the_head_counts_as_no_other_product(engine: NativeEngine) -> None:
+    engine.start_meters()
+    engine.unembed(np.ones((20, SHAPE.n_embd), np.float32))
+    parts = engine.stop_meters()
+    assert parts["products"] == [0.0, 0.0]
+    assert all(seconds > 0 for seconds in parts["head"])
