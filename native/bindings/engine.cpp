@@ -102,7 +102,12 @@ void Engine::mark_loaded() {
 int Engine::fork_sequence(int sequence) {
   const Turn turn = take_turn();
   const int fork = turn->fork(sequence);
-  model_->hooks().copy(sequence, fork);
+  try {
+    model_->hooks().copy(sequence, fork);
+  } catch (...) {
+    turn->free(fork);
+    throw;
+  }
   return fork;
 }
 

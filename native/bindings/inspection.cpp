@@ -66,17 +66,18 @@ std::vector<Engine::Activations> Engine::record(int sequence, const Array1<std::
   Recording recording{{}, first_layer, tokens.shape(0)};
   std::vector<std::unique_ptr<float[]>> memory;
   std::vector<std::size_t> layers;
-  for (const int site : sites) {
-    if (site < 0 || site >= kSites) throw std::invalid_argument("no such site");
-    layers.push_back(std::size_t(shape_.n_layer - first_layer + (site == int(Site::resid_pre))));
-    memory.emplace_back(new float[layers.back() * recording.rows * shape_.n_embd]);
-    recording.sites[site] = memory.back().get();
-  }
   const std::int32_t count = std::int32_t(tokens.shape(0));
   {
     const Turn turn = take_turn();
     const std::vector<Feed> feeds = checked_feeds(*model_, shape_, {&sequence, 1}, span_of(tokens), {&count, 1});
     nb::gil_scoped_release release;
+    for (const int site : sites) {
+      if (site < 0 || site >= kSites) throw std::invalid_argument("no such site");
+      if (recording.sites[site]) throw std::invalid_argument("a site cannot be recorded twice");
+      layers.push_back(std::size_t(shape_.n_layer - first_layer + (site == int(Site::resid_pre))));
+      memory.emplace_back(new float[layers.back() * recording.rows * shape_.n_embd]);
+      recording.sites[site] = memory.back().get();
+    }
     model_->forward(feeds, nullptr, &recording);
   }
   std::vector<Activations> results;

@@ -130,7 +130,8 @@ class TrainingCore {
       throw std::invalid_argument("shapes of the matrices do not fit");
     if (m < 1 || n < 1 || k < 1 || m > kMost || n > kMost || k > kMost)
       throw std::invalid_argument("matrices must have from 1 to 2^30 rows and columns");
-    if (before && (before->shape(0) != m || before->shape(1) != n || before->stride(1) != 1))
+    if (before && (before->shape(0) != m || before->shape(1) != n || before->stride(1) != 1 ||
+                   before->stride(0) < std::int64_t(n)))
       throw std::invalid_argument("the matrix that products are added to must have whole rows, and the result's shape");
     TileTerms terms{bias ? bias->data() : nullptr, nullptr, 0, gelu};
     if (before) terms.before = before->data(), terms.before_row = before->stride(0);

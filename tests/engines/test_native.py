@@ -187,6 +187,26 @@ def test_an_unknown_sequence_is_refused(engines):
         engines[1].forward([12345], [[0]])
 
 
+def test_a_site_is_recorded_only_once(engines):
+    sequence = engines[2].new_sequence()
+    with pytest.raises(ValueError, match="twice"):
+        engines[2].record(sequence, [1, 2], ["z", "z"])
+    assert engines[2].forward([sequence], [[1] * SHAPE.n_ctx]).shape == (1, SHAPE.n_vocab)  # it is still empty
+    engines[2].free_sequence(sequence)
+
+
+def test_more_tokens_than_the_context_holds_are_not_recorded(engines):
+    sequence = engines[2].new_sequence()
+    with pytest.raises(ContextError):
+        engines[2].record(sequence, [1] * (SHAPE.n_ctx + 1), ["z"])
+    engines[2].free_sequence(sequence)
+
+
+def test_an_unknown_sequence_is_not_recorded(engines):
+    with pytest.raises(UsageError, match="12345"):
+        engines[2].record(12345, [1], ["z"])
+
+
 @pytest.mark.parametrize("threads", [0, -1, 5000])
 def test_impossible_thread_counts_are_refused(threads):
     with pytest.raises(UsageError, match=str(threads)):

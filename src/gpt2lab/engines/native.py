@@ -237,6 +237,8 @@ class NativeEngine:
             )
         except OverflowError as error:
             raise ContextError(str(error)) from None
+        except IndexError as error:
+            raise UsageError(str(error)) from None
         return dict(zip(sites, found, strict=True))
 
     def unembed(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
