@@ -246,7 +246,7 @@ def test_a_full_disk_leaves_the_model_of_another_shape(make_trainer, monkeypatch
 def test_a_models_own_vocabulary_is_saved_with_it(make_trainer):
     trainer = make_trainer()
     encoder = {chr(33 + number): number for number in range(64)}
-    trainer.vocabulary = TokenizerCopy(new_files_of(TokenizerFiles(encoder, []), SpecialTokens(), 12), {})
+    trainer.saver.vocabulary = TokenizerCopy(new_files_of(TokenizerFiles(encoder, []), SpecialTokens(), 12), {})
     state = trainer.save()
     for folder in (trainer.run, state):
         assert open_checkpoint(folder).tokenizer_files.encoder == encoder

@@ -9,7 +9,9 @@
 export const GLOSSARY = Object.freeze({
   attention: {
     title: "Attention",
-    text: "How the model reads the text so far at a token: each head of each layer gives that token and every earlier one a weight. The weights add up to 1.",
+    text:
+      "How the model reads the text so far at a token: each head of each layer gives that token and every earlier one " +
+      "a weight. The weights add up to 1.",
   },
   branch: {
     title: "Branch",
@@ -33,7 +35,9 @@ export const GLOSSARY = Object.freeze({
   },
   logit: {
     title: "Logit",
-    text: "The number that the model gives a token before probabilities are computed. Only differences count: a logit higher by 1 makes a token 2.72 times as likely.",
+    text:
+      "The number that the model gives a token before probabilities are computed. Only differences count: a logit " +
+      "higher by 1 makes a token 2.72 times as likely.",
   },
   max_tokens: {
     title: "Length",
@@ -77,7 +81,9 @@ export const GLOSSARY = Object.freeze({
   },
   token: {
     title: "Token",
-    text: "A piece of text that the model reads or writes at once: a word, part of a word, a punctuation mark. The space before a word usually belongs to its token.",
+    text:
+      "A piece of text that the model reads or writes at once: a word, part of a word, a punctuation mark. The space " +
+      "before a word usually belongs to its token.",
   },
   top_k: {
     title: "Top-k",
