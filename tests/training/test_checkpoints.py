@@ -1,6 +1,7 @@
 """The contents of a run folder, whatever happens while it is written."""
 
 import contextlib
+import dataclasses
 import errno
 import json
 import os
@@ -246,7 +247,8 @@ def test_a_full_disk_leaves_the_model_of_another_shape(make_trainer, monkeypatch
 def test_a_models_own_vocabulary_is_saved_with_it(make_trainer):
     trainer = make_trainer()
     encoder = {chr(33 + number): number for number in range(64)}
-    trainer.saver.vocabulary = TokenizerCopy(new_files_of(TokenizerFiles(encoder, []), SpecialTokens(), 12), {})
+    copied = TokenizerCopy(new_files_of(TokenizerFiles(encoder, []), SpecialTokens(), 12), {})
+    trainer.saver = dataclasses.replace(trainer.saver, vocabulary=copied)
     state = trainer.save()
     for folder in (trainer.run, state):
         assert open_checkpoint(folder).tokenizer_files.encoder == encoder
