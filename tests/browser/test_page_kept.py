@@ -108,3 +108,32 @@ def test_a_text_that_is_kept_equals_what_was_drawn(evaluate):
     before, after, states = evaluate("stories.js", script)
     assert before == after
     assert states == ["done", "stopped"]
+
+
+def test_a_text_that_the_page_cannot_read_hides_no_other(page):
+    write(visit(page))
+    before = text(page)
+    page.click("nav >> text=Training")
+    page.locator("#run-title").wait_for()
+    page.evaluate(
+        """() => new Promise((done) => {
+            const request = indexedDB.open('gpt2lab');
+            request.onsuccess = () => {
+                const transaction = request.result.transaction('texts', 'readwrite');
+                transaction.objectStore('texts').put({ id: 'odd', madeAt: 1, runs: [] });
+                transaction.oncomplete = () => { request.result.close(); done(null); };
+            };
+        })"""
+    )
+    page.click("nav >> text=Playground")
+    page.locator("[role=treeitem]").wait_for()
+    assert text(page) == before
+
+
+def test_the_page_works_where_the_browser_forbids_storage(page):
+    page.add_init_script(
+        """for (const name of ['sessionStorage', 'localStorage', 'indexedDB'])
+            Object.defineProperty(window, name, { get() { throw new DOMException('forbidden', 'SecurityError'); } });"""
+    )
+    write(visit(page))
+    assert text(page)

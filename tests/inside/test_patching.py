@@ -7,6 +7,7 @@ import pytest
 
 from gpt2lab import load
 from gpt2lab.errors import UsageError
+from gpt2lab.inside.patching import Patch, patch_edits
 from gpt2lab.reference import forward
 
 PROMPT = "The king said to the queen that he had"
@@ -105,6 +106,10 @@ def test_patching_leaves_the_model_as_it_was(tiny):
     "arguments, message",
     [
         ({}, "nothing to patch"),
+        ({"heads": [1]}, r"heads must be pairs \(layer, head\), got \[1\]"),
+        ({"heads": [(1, 2, 3)]}, r"heads must be pairs \(layer, head\)"),
+        ({"mlps": 5}, "mlps must be a list of numbers, got 5"),
+        ({"mlps": [0], "positions": 5}, "positions must be a list of numbers, got 5"),
         ({"mlps": [3]}, "no layer 3: layers are 0 to 2"),
         ({"heads": [(0, 4)]}, "no head 4: each layer has heads 0 to 3"),
         ({"mlps": [0], "method": "mean"}, "method 'mean' or 'copy' needs source"),
@@ -126,3 +131,11 @@ def test_a_patched_model_can_be_copied(tiny):
     assert isinstance(edited, EditedEngines) and deepcopy(edited.config) == tiny.config
     with pytest.raises(AttributeError):
         EditedEngines.__new__(EditedEngines).precision  # noqa: B018 (as while a copy is being made)
+
+
+def test_what_is_named_twice_is_changed_once(tiny):
+    patch = Patch(heads=((1, 2),) * 3, mlps=(0, 0), positions=(4, 1, 2, 2, 5))
+    edits = patch_edits(tiny.exact_engine, patch)
+    assert [(edit.site, edit.first, len(edit.values)) for edit in edits] == [
+        (site, *run) for site in ("mlp_out", "z") for run in ((1, 2), (4, 2))
+    ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from gpt2lab import LanguageModel, load
 from gpt2lab.errors import UsageError
 from gpt2lab.reference import forward
 
+TINY = Path(__file__).parents[1] / "golden" / "tiny"
 PROMPT = "The king said to the queen that he had seen a fox"
 
 
@@ -168,3 +171,8 @@ def test_a_tokens_own_embedding_is_nearest_to_itself(each):
     vector = each.engine.token_row(11, False)
     ((token, cosine),) = each.nearest_tokens(vector, top=1)
     assert token == 11 and cosine == pytest.approx(1, abs=0.01)
+
+
+def test_attention_is_that_of_the_keys_in_int8(tiny):
+    rounded = load(TINY, threads=1, precision="float32", kv_precision="int8").trace(PROMPT)
+    np.testing.assert_allclose(rounded.attention, tiny.trace(PROMPT).attention, atol=0.02)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from gpt2lab import load
+from gpt2lab.errors import UsageError
 from gpt2lab.inside.tracing import trace
 from gpt2lab.serving.settings import Settings
 
@@ -95,6 +97,17 @@ def test_a_direction_between_two_texts_steers(api, tales, ids):
         ("patch", {"tokens": [1], "mlps": [0], "method": "mean"}, "source"),
         ("patch", {"tokens": [1], "steer": {"layer": 99, "positive": [1], "negative": [2]}}, "there is no layer 99"),
         ("patch", {"tokens": [1], "steer": {"layer": 0, "positive": [], "negative": [2]}}, "must not be empty"),
+        (
+            "patch",
+            {"tokens": [1], "steer": {"layer": 0, "positive": [1] * 513, "negative": [2]}},
+            "steer.positive has 513",
+        ),
+        (
+            "patch",
+            {"tokens": [1], "steer": {"layer": 0, "positive": [1], "negative": [99999]}},
+            "steer.negative: there is",
+        ),
+        ("patch", {"tokens": [1], "mlps": [0] * 4096, "positions": [0] * 4096}, "at most 4096 heads and MLPs"),
     ],
 )
 def test_what_does_not_fit_is_refused(api, path, body, words):
@@ -118,3 +131,24 @@ def test_nothing_is_held_afterwards(api, ids):
     look(api, tokens=ids)
     patch(api, tokens=ids, mlps=[0], length=3)
     assert api.idle() and not sequences.takers
+
+
+def test_a_request_that_the_model_refuses_ends_no_other(api, ids, monkeypatch):
+    def refuse(*_):
+        raise UsageError("the vector has numbers that are NaN or infinite")
+
+    monkeypatch.setattr("gpt2lab.serving.inside.difference", refuse)
+    with api.raw({"prompt": PROMPT, "max_tokens": 200, "ignore_eos": True, "stream": True}) as other:
+        assert b" 200 " in other.recv(100)
+        answer = patch(api, tokens=ids, steer={"layer": 0, "positive": [1], "negative": [2]})
+        assert answer.status_code == 400 and "NaN or infinite" in answer.json()["error"]["message"]
+        received = b""
+        while b"[DONE]" not in received:
+            received += other.recv(1 << 16)
+    assert b'"error"' not in received
+
+
+def test_the_inside_is_read_from_keys_in_int8_too(start, ids):
+    model = load("tales", threads=1, kv_precision="int8")
+    answer = look(start(models=[("tales", model)]), tokens=ids).json()
+    np.testing.assert_allclose(np.sum(answer["attention"], axis=-1), 1, atol=1e-3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from copy import copy
+from reprlib import repr as short_repr
 from typing import TYPE_CHECKING, TypeVar, cast
 
 from gpt2lab.errors import UsageError
@@ -80,11 +81,13 @@ class Inside:
         from gpt2lab.inside.patching import Patch, check_patch, patch_edits
 
         patch = Patch(
-            heads=tuple((whole("layer", layer, least=0), whole("head", head, least=0)) for layer, head in heads),
-            mlps=tuple(whole("layer", layer, least=0) for layer in mlps),
+            heads=tuple(
+                (whole("layer", layer, least=0), whole("head", head, least=0)) for layer, head in _pairs(heads)
+            ),
+            mlps=_numbers("mlps", "layer", mlps),
             method=method or ("zero" if source is None else "copy"),
             source=() if source is None else self._ids(source, special),
-            positions=None if positions is None else tuple(whole("position", each, least=0) for each in positions),
+            positions=None if positions is None else _numbers("positions", "position", positions),
         )
         check_patch(patch, self.config)
         return self._edited(lambda engine: patch_edits(engine, patch))
@@ -122,7 +125,7 @@ class Inside:
         """
         from gpt2lab.inside.steering import decoder_rows
 
-        return decoder_rows(path, features, self.config.n_embd, tensor)
+        return decoder_rows(path, _numbers("features", "feature", features), self.config.n_embd, tensor)
 
     def embed(
         self, text: Prompt | Sequence[Prompt], *, pooling: Pooling = "mean", special: bool = False
@@ -158,6 +161,8 @@ class Inside:
         if isinstance(to, np.ndarray):
             if to.shape != (self.config.n_embd,):
                 raise UsageError(f"a vector must be [{self.config.n_embd}], got {list(to.shape)}")
+            if not np.isfinite(to).all():
+                raise UsageError("the vector has numbers that are NaN or infinite")
             return nearest(engine, to.astype(np.float32), top, known=known)
         token = whole("token", to, least=0)
         if token >= self.config.n_vocab:
@@ -174,3 +179,18 @@ class Inside:
         model._engines = cast("Engines", EditedEngines(self._engines, edits_of))
         model._prompt_cache = 0
         return model
+
+
+def _pairs(heads: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    try:
+        return [(layer, head) for layer, head in heads]
+    except (TypeError, ValueError):
+        raise UsageError(f"heads must be pairs (layer, head), got {short_repr(heads)}") from None
+
+
+def _numbers(name: str, each: str, values: Sequence[int]) -> tuple[int, ...]:
+    try:
+        found = list(values)
+    except TypeError:
+        raise UsageError(f"{name} must be a list of numbers, got {short_repr(values)}") from None
+    return tuple(whole(each, value, least=0) for value in found)

@@ -71,6 +71,7 @@ def patch_edits(engine: Engine, patch: Patch) -> list[Edit]:
     config, found = engine.config, _activations(engine, patch)
     targets: list[tuple[Site, int, int, int]] = [("mlp_out", layer, 0, config.n_embd) for layer in patch.mlps]
     targets += [("z", layer, head * config.head_dim, config.head_dim) for layer, head in patch.heads]
+    targets = list(dict.fromkeys(targets))  # one that is named twice would be held twice
     edits = []
     for site, layer, column, width in targets:
         values = found[site][layer][:, column : column + width] if found else np.zeros((1, width), np.float32)
@@ -85,8 +86,17 @@ def _edits(site: Site, layer: int, values: npt.NDArray[np.float32], column: int,
     if patch.positions is None:
         return [Edit(site, layer, values, column=column, every=not copied)]
     return [
-        Edit(site, layer, values[at : at + 1] if copied else values, column=column, first=at) for at in patch.positions
+        Edit(site, layer, values[at:end] if copied else values.repeat(end - at, axis=0), column=column, first=at)
+        for at, end in _runs(patch.positions)
     ]
+
+
+def _runs(positions: Sequence[int]) -> list[tuple[int, int]]:
+    """Return the runs of consecutive positions, each as its first and the one after its last."""
+    places = sorted(set(positions))
+    firsts = [at for at, before in zip(places, [-2, *places], strict=False) if at != before + 1]
+    lasts = [at for at, after in zip(places, [*places[1:], -2], strict=True) if after != at + 1]
+    return [(first, last + 1) for first, last in zip(firsts, lasts, strict=True)]
 
 
 def _activations(engine: Engine, patch: Patch) -> dict[Site, npt.NDArray[np.float32]]:

@@ -132,5 +132,14 @@ def trace_more(
     if first > known:
         engine.forward([sequence], [ids[known:first]], "none")
     activations = engine.record(sequence, ids[first:], SITES)
-    keys = engine.read_sequence(sequence)[:, 0].astype(np.float32)
-    return Trace(engine, checkpoint, ids, activations, keys)
+    return Trace(engine, checkpoint, ids, activations, _keys(engine.read_sequence(sequence)))
+
+
+def _keys(held: npt.NDArray[np.number]) -> Array:
+    """Return the keys ``[n_layer, n_head, n_seq, head_dim]`` that attention sees, of what a sequence holds."""
+    keys = held[:, 0]
+    if keys.dtype != np.int8:
+        return keys.astype(np.float32)
+    scales = np.ascontiguousarray(keys[..., -4:]).view(np.float32)
+    found: Array = keys[..., :-4].astype(np.float32) * scales
+    return found

@@ -176,11 +176,13 @@ def _tokens(body: InsideRequest, served: ServedModel) -> tuple[int, ...]:
 def _patch(body: PatchRequest, served: ServedModel) -> Patch | None:
     """Return the patch that ``body`` asks for, if any. Raises :class:`ApiError` for one that does not fit."""
     config, steer = served.model.config, body.steer
-    for name, ids in {
-        "source": body.source,
-        **({"steer": [*steer.positive, *steer.negative]} if steer else {}),
-    }.items():
-        _check_ids(name, ids or (), served)
+    _check_ids("source", body.source or (), served)
+    if steer:
+        _check_ids("steer.positive", steer.positive, served)
+        _check_ids("steer.negative", steer.negative, served)
+    if (len(body.heads) + len(body.mlps)) * max(1, len(body.positions or ())) > MAX_PARTS:
+        message = f"a patch changes at most {MAX_PARTS} heads and MLPs, each counted once for every position"
+        raise ApiError(400, message, param="positions")
     if any(len(pair) != 2 for pair in body.heads):
         raise ApiError(400, "heads must be pairs of a layer and a head", param="heads")
     if steer and not (steer.positive and steer.negative):
@@ -205,9 +207,10 @@ def _patch(body: PatchRequest, served: ServedModel) -> Patch | None:
 
 def _check_ids(name: str, ids: Sequence[int], served: ServedModel) -> None:
     most = min(MOST_TOKENS, served.model.config.n_ctx)
-    if len(ids) > (2 * most if name == "steer" else most):
+    if len(ids) > most:
         message = f"This model's maximum context length is {most} tokens here: {name} has {len(ids)}"
-        raise ApiError(400, message, param=name, code="context_length_exceeded")
+        raise ApiError(400, message, param=name.partition(".")[0], code="context_length_exceeded")
     n_vocab = served.model.config.n_vocab
     if unknown := [id for id in ids if id >= n_vocab]:
-        raise ApiError(400, f"{name}: there is no token {unknown[0]}; ids go up to {n_vocab - 1}", param=name)
+        message = f"{name}: there is no token {unknown[0]}; ids go up to {n_vocab - 1}"
+        raise ApiError(400, message, param=name.partition(".")[0])

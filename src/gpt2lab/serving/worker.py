@@ -19,7 +19,7 @@ from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from gpt2lab.errors import Gpt2LabError
+from gpt2lab.errors import ContextError, Gpt2LabError, UsageError
 from gpt2lab.generation.run import Running
 from gpt2lab.serving.samples import Delta, Sample
 
@@ -42,6 +42,10 @@ REST_SECONDS = 60.0
 
 class Full(Exception):
     """The error raised for a job whose samples exceed the worker's capacity."""
+
+
+class Refused(Exception):
+    """The end of a job that asks for what the model cannot do."""
 
 
 @dataclass
@@ -250,6 +254,9 @@ class Worker:
                     self._readings.rotate(-1)
             except StopIteration:
                 self._readings.popleft()
+            except (ContextError, UsageError) as error:  # what this job asks for is at fault: the others go on
+                self._readings.popleft()
+                self._tell(partial(self._end, job, Refused(str(error))))
         if not self._scheduler.busy:
             return
         began = time.perf_counter()

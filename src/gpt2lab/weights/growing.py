@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from gpt2lab.config import ModelConfig
 from gpt2lab.errors import UsageError
 from gpt2lab.weights.checkpoint import Checkpoint, Tensor, tensor_shapes
 
@@ -29,34 +30,36 @@ def grown(checkpoint: Checkpoint, n_layer: int | None = None, n_ctx: int | None 
     larger = replace(config, n_layer=n_layer or config.n_layer, n_ctx=n_ctx or config.n_ctx)
     if larger == config:
         return checkpoint
-    sources = [layer * config.n_layer // larger.n_layer for layer in range(larger.n_layer)]
-    names = list(tensor_shapes(larger))
-    return replace(checkpoint, config=larger, tensors=_Grown(checkpoint, names, sources, larger.n_ctx))
+    return replace(checkpoint, config=larger, tensors=_Grown(checkpoint, larger))
 
 
 class _Grown(Mapping[str, Tensor]):
-    """The tensors of the larger model, each made on access. ``sources`` has the layer that each new one copies."""
+    """The tensors of the larger model ``config``, each made on access: a shape beyond all memory costs nothing yet."""
 
-    def __init__(self, checkpoint: Checkpoint, names: list[str], sources: list[int], n_ctx: int) -> None:
-        self._small, self._names, self._sources, self._n_ctx = checkpoint.tensors, names, sources, n_ctx
+    def __init__(self, checkpoint: Checkpoint, config: ModelConfig) -> None:
+        self._small, self._smaller, self._config = checkpoint.tensors, checkpoint.config, config
 
     def __getitem__(self, name: str) -> Tensor:
         if name == "wpe.weight":
-            return _longer(self._small[name], self._n_ctx)
+            return _longer(self._small[name], self._config.n_ctx)
         if not name.startswith("h."):
             return self._small[name]
         _, number, rest = name.split(".", 2)
         layer = int(number)
-        source = self._sources[layer]
+        source = self._source(layer)
         tensor = self._small[f"h.{source}.{rest}"]
-        is_copy = layer > 0 and self._sources[layer - 1] == source
+        is_copy = layer > 0 and self._source(layer - 1) == source
         return np.zeros_like(tensor) if is_copy and ".c_proj." in name else tensor
 
+    def _source(self, layer: int) -> int:
+        """Return the layer of the smaller model that ``layer`` copies."""
+        return layer * self._smaller.n_layer // self._config.n_layer
+
     def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
+        return iter(tensor_shapes(self._config))
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(tensor_shapes(self._config))
 
 
 def _longer(positions: Tensor, n_ctx: int) -> Tensor:

@@ -6,6 +6,7 @@
  */
 
 import { serverEvents } from "./event_stream.js";
+import { keep, kept } from "./tab_storage.js";
 
 const KEY = "gpt2lab.key"; // in sessionStorage: the key goes when the tab closes
 const TOP = 20; // the server's maximum
@@ -32,13 +33,13 @@ export class ApiError extends Error {
 
 /** Return the headers with this tab's key, if it has one. @returns {Record<string, string>} */
 function headers() {
-  const key = sessionStorage.getItem(KEY);
+  const key = kept(KEY);
   return key ? { Authorization: `Bearer ${key}` } : {};
 }
 
 /** Use `key` from now on, in this tab. @param {string} key */
 export function setKey(key) {
-  sessionStorage.setItem(KEY, key);
+  keep(KEY, key);
 }
 
 // ---- small requests --------------------------------------------------------------------------------------------

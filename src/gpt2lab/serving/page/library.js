@@ -4,6 +4,7 @@
  */
 
 import { Stories, recordOf, treeOf } from "./stories.js";
+import { keep, kept } from "./tab_storage.js";
 
 const WRITE_AFTER_MS = 400;
 const ON_DISPLAY = "gpt2lab.display"; // in sessionStorage: each tab has its own
@@ -54,7 +55,7 @@ export class Library {
   displayed(run) {
     const { tree } = run;
     this.changed(tree);
-    if (this.#state.trees.includes(tree)) sessionStorage.setItem(ON_DISPLAY, `${tree.id} ${tree.runs().indexOf(run)}`);
+    if (this.#state.trees.includes(tree)) keep(ON_DISPLAY, `${tree.id} ${tree.runs().indexOf(run)}`);
   }
 
   /** Remove `run` with its branches. @param {Run} run */
@@ -82,7 +83,7 @@ export class Library {
   }
 
   #lastShown() {
-    const [id, number] = (sessionStorage.getItem(ON_DISPLAY) ?? "").split(" ");
+    const [id, number] = (kept(ON_DISPLAY) ?? "").split(" ");
     return this.#state.trees.find((tree) => tree.id === id)?.runs()[Number(number)] ?? null;
   }
 

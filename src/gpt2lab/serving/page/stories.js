@@ -60,6 +60,15 @@ export function treeOf({ id, madeAt, prompt, promptIds, origin, runs }) {
   return tree;
 }
 
+/** @param {TextRecord} record */
+function isReadable(record) {
+  try {
+    return treeOf(record).root.tree.origin.vocabularySize > 0;
+  } catch {
+    return false;
+  }
+}
+
 /** Texts in the browser's storage; without storage, or if it is full, none are kept. */
 export class Stories {
   #database;
@@ -68,10 +77,10 @@ export class Stories {
     this.#database = open().catch(() => null);
   }
 
-  /** Return the kept texts, the oldest first. @returns {Promise<TextRecord[]>} */
+  /** Return the kept texts, the oldest first; those of another version of the page that this one cannot read are left out. */
   async all() {
     const found = await this.#done("readonly", (store) => store.getAll());
-    return /** @type {TextRecord[]} */ (found ?? []).sort((one, other) => one.madeAt - other.madeAt);
+    return /** @type {TextRecord[]} */ (found ?? []).filter(isReadable).sort((one, other) => one.madeAt - other.madeAt);
   }
 
   /** Keep `records`, in place of those with the same ids. @param {TextRecord[]} records */
