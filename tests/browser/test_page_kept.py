@@ -135,5 +135,7 @@ def test_the_page_works_where_the_browser_forbids_storage(page):
         """for (const name of ['sessionStorage', 'localStorage', 'indexedDB'])
             Object.defineProperty(window, name, { get() { throw new DOMException('forbidden', 'SecurityError'); } });"""
     )
-    write(visit(page))
+    page.goto("/")
+    page.locator("html[data-ready]").wait_for()
+    write(page)
     assert text(page)
