@@ -76,7 +76,7 @@ def test_the_arrow_keys_go_through_the_toolbar(page):
     assert page.evaluate(FOCUSED) == "replay"
     page.keyboard.press("End")
     assert page.evaluate(FOCUSED) == "load"
-    assert page.locator("[role=toolbar] [tabindex='0']").count() == 1
+    assert page.locator(".tools[role=toolbar] [tabindex='0']").count() == 1
 
 
 def test_the_thumb_of_a_slider_reaches_its_ends(page):
