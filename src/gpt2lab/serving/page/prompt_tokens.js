@@ -34,7 +34,7 @@ export class PromptTokens {
    * Show a prompt, and its surprisals once the model has read it.
    * @param {import("./branches.js").BranchTree} tree @param {string[]} vocabulary @param {string} model  spells and reads them
    */
-  async show({ prompt, promptIds: ids }, vocabulary, model) {
+  async show({ prompt, promptIds: ids, origin }, vocabulary, model) {
     this.#hint.hidden = !/\S +$/.test(prompt);
     if (this.#shown && this.#shown.vocabulary === vocabulary && String(this.#shown.ids) === String(ids)) return;
     this.#asking.abort();
@@ -43,7 +43,7 @@ export class PromptTokens {
     const shown = { ids, vocabulary, scores: null };
     this.#shown = shown;
     this.#fill(shown);
-    if (ids.length < 2) return;
+    if (ids.length < 2 || ids.length > origin.contextSize) return; // nothing to read, or more than the model reads
     const scores = await score(model, ids, { signal }).catch(() => null); // busy: the tokens are there without them
     if (scores && this.#shown === shown) this.#fill({ ...shown, scores });
   }
