@@ -170,7 +170,7 @@ void multiply(const Kernels& kernels, const std::vector<float>& a, const PackedM
     kernels.prepare(a.data() + r * k, k, matrix.precision, r, prepared.data() + r / kRowGroup * group);
   std::vector<float> partial(std::size_t(m) * matrix.tile_count() * kTile);
   kernels.product({matrix.precision, a.data(), std::size_t(k), prepared.data(), matrix.tiles, bias.data(), c.data(),
-                   std::size_t(n), partial.data(), scratch.data(), m, k, n, epilogue},
+                   std::size_t(n), partial.data(), scratch.data(), m, k, n, epilogue, nullptr},
                   0, matrix.tile_count());
 }
 
