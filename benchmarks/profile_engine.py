@@ -31,7 +31,7 @@ CONTEXT, STEPS = 64, 8
 Parts = dict[str, float]
 
 
-def profile(engine: NativeEngine, work: Callable[[], None]) -> Parts:
+def profile(engine: NativeEngine, work: Callable[[], object]) -> Parts:
     """Return the seconds of each part, the mean over the threads."""
     engine.start_meters()
     work()
@@ -41,7 +41,7 @@ def profile(engine: NativeEngine, work: Callable[[], None]) -> Parts:
 def prompt(engine: NativeEngine, n_tokens: int) -> Parts:
     sequence = engine.new_sequence()
     try:
-        return profile(engine, lambda: void(engine.forward([sequence], [np.arange(n_tokens, dtype=np.int32)])))
+        return profile(engine, lambda: engine.forward([sequence], [np.arange(n_tokens, dtype=np.int32)]))
     finally:
         engine.free_sequence(sequence)
 
@@ -60,10 +60,6 @@ def batch(engine: NativeEngine, n_sequences: int) -> Parts:
     finally:
         for sequence in sequences:
             engine.free_sequence(sequence)
-
-
-def void(_: object) -> None:
-    pass
 
 
 def medians(rounds: list[Parts]) -> Parts:

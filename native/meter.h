@@ -6,9 +6,9 @@
 
 namespace gpt2lab {
 
-enum class Part { other, norms, inputs, products, unpacking, finishing, cache, attention, head, sampling, waiting };
-constexpr const char* kPartNames[] = {"other", "norms",     "inputs", "products", "unpacking", "finishing",
-                                      "cache", "attention", "head",   "sampling", "waiting"};
+enum class Part { other, norms, inputs, products, unpacking, finishing, cache, attention, head, waiting };
+constexpr const char* kPartNames[] = {"other",     "norms", "inputs",    "products", "unpacking",
+                                      "finishing", "cache", "attention", "head",     "waiting"};
 constexpr int kParts = sizeof kPartNames / sizeof *kPartNames;
 
 class Meter {

@@ -105,12 +105,7 @@ class TrainingCore {
   // Computes out[m, n] = a[m, k] · b[k, n] + bias[n], or out += a · b, with gelu(a) in place of a if `gelu`.
   void multiply(const Matrix& a, const Matrix& b, const Result& out, const std::optional<Array1<float>>& bias, bool add,
                 bool gelu) {
-    constexpr std::size_t kMost = 1 << 30;
-    const std::size_t m = a.shape(0), k = a.shape(1), n = b.shape(1);
-    if (b.shape(0) != k || out.shape(0) != m || out.shape(1) != n || (bias && bias->shape(0) != n))
-      throw std::invalid_argument("shapes of the matrices do not fit");
-    if (m < 1 || n < 1 || k < 1 || m > kMost || n > kMost || k > kMost)
-      throw std::invalid_argument("matrices must have from 1 to 2^30 rows and columns");
+    const auto [m, n, k] = checked_sizes(a, b, out, bias);
     if (bias && add) throw std::invalid_argument("there is no bias where products are added");
     if (out.stride(1) != 1 || out.stride(0) < std::int64_t(n)) throw std::invalid_argument("out must have whole rows");
     const MatrixView left = view(a), right = view(b);
@@ -124,12 +119,7 @@ class TrainingCore {
   void multiply_tiles(const Either& a, const Either& b, const Either& out, const std::optional<Array1<float>>& bias,
                       const std::optional<Matrix>& before, bool gelu) {
     check_tiles();
-    constexpr std::size_t kMost = 1 << 30;
-    const std::size_t m = a.shape(0), k = a.shape(1), n = b.shape(1);
-    if (b.shape(0) != k || out.shape(0) != m || out.shape(1) != n || (bias && bias->shape(0) != n))
-      throw std::invalid_argument("shapes of the matrices do not fit");
-    if (m < 1 || n < 1 || k < 1 || m > kMost || n > kMost || k > kMost)
-      throw std::invalid_argument("matrices must have from 1 to 2^30 rows and columns");
+    const auto [m, n, k] = checked_sizes(a, b, out, bias);
     if (before && (before->shape(0) != m || before->shape(1) != n || before->stride(1) != 1 ||
                    before->stride(0) < std::int64_t(n)))
       throw std::invalid_argument("the matrix that products are added to must have whole rows, and the result's shape");
@@ -220,6 +210,22 @@ class TrainingCore {
   void after_fork() { mutex_.unlock(); }
 
  private:
+  struct Sizes {
+    std::size_t m, n, k;
+  };
+
+  // Returns the sizes of out[m, n] = a[m, k] · b[k, n] + bias[n].
+  static Sizes checked_sizes(const auto& a, const auto& b, const auto& out, const std::optional<Array1<float>>& bias) {
+    constexpr std::size_t kMost = 1 << 30;
+    const Sizes sizes{a.shape(0), b.shape(1), a.shape(1)};
+    const auto& [m, n, k] = sizes;
+    if (b.shape(0) != k || out.shape(0) != m || out.shape(1) != n || (bias && bias->shape(0) != n))
+      throw std::invalid_argument("shapes of the matrices do not fit");
+    if (m < 1 || n < 1 || k < 1 || m > kMost || n > kMost || k > kMost)
+      throw std::invalid_argument("matrices must have from 1 to 2^30 rows and columns");
+    return sizes;
+  }
+
   // Exclusive use of the core, without the GIL. The members' order matters: the interpreter must not end before this
   // thread has its GIL back.
   struct Turn {

@@ -53,3 +53,7 @@ def test_the_head_counts_as_no_other_product(engine: NativeEngine) -> None:
     parts = engine.stop_meters()
     assert parts["products"] == [0.0, 0.0]
     assert all(seconds > 0 for seconds in parts["head"])
+
+
+def test_meters_that_were_not_started_have_no_figures(engine: NativeEngine) -> None:
+    assert not any(engine.stop_meters().values())

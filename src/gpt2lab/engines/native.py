@@ -153,8 +153,12 @@ class NativeEngine:
         self._core.start_meters()
 
     def stop_meters(self) -> dict[str, list[float]]:
-        """Return, for each part of the passes since :meth:`start_meters`, the seconds of every thread."""
-        return dict(zip(_native.PARTS, map(list, zip(*self._core.stop_meters(), strict=True)), strict=True))
+        """Return, for each part of the passes since :meth:`start_meters`, the seconds of every thread.
+
+        Without :meth:`start_meters`, there are none.
+        """
+        threads = self._core.stop_meters()
+        return {part: [seconds[number] for seconds in threads] for number, part in enumerate(_native.PARTS)}
 
     def forward(
         self,
