@@ -112,6 +112,7 @@ def test_patching_leaves_the_model_as_it_was(tiny):
         ({"mlps": [0], "positions": 5}, "positions must be a list of numbers, got 5"),
         ({"mlps": [3]}, "no layer 3: layers are 0 to 2"),
         ({"heads": [(0, 4)]}, "no head 4: each layer has heads 0 to 3"),
+        ({"mlps": [0], "positions": []}, "nothing to patch: positions is empty"),
         ({"mlps": [0], "method": "mean"}, "method 'mean' or 'copy' needs source"),
         ({"mlps": [0], "method": "double"}, "method must be"),
         ({"mlps": [0], "source": "The king", "positions": [2]}, "no position 2 to patch: positions are 0 to 1"),

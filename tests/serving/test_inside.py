@@ -11,6 +11,7 @@ from gpt2lab.inside.tracing import trace
 from gpt2lab.serving.settings import Settings
 
 PROMPT = "Once upon a time there was a"
+STEER = {"layer": 0, "positive": [1], "negative": [2]}
 
 
 @pytest.fixture(scope="module")
@@ -90,6 +91,10 @@ def test_a_direction_between_two_texts_steers(api, tales, ids):
         ("inside", {"tokens": [1], "token": 99999}, "no token 99999"),
         ("inside", {"tokens": [1], "top": 0}, "top"),
         ("patch", {"tokens": [1]}, "nothing to patch"),
+        ("patch", {"tokens": [1], "mlps": [0], "positions": []}, "positions is empty"),
+        ("patch", {"tokens": [1], "steer": STEER, "source": [1]}, "source belongs to heads or mlps"),
+        ("patch", {"tokens": [1], "steer": STEER, "positions": [0]}, "positions belongs to heads or mlps"),
+        ("patch", {"tokens": [1], "steer": STEER, "method": "mean"}, "method belongs to heads or mlps"),
         ("patch", {"tokens": [1], "mlps": [99]}, "there is no layer 99"),
         ("patch", {"tokens": [1], "mlps": [-1]}, "there is no layer -1"),
         ("patch", {"tokens": [1], "heads": [[0]]}, "pairs of a layer and a head"),

@@ -50,6 +50,8 @@ def check_patch(patch: Patch, config: ModelConfig) -> None:
     """Raise :class:`~gpt2lab.errors.UsageError` for a patch that does not fit the model."""
     if not patch.heads and not patch.mlps:
         raise UsageError("nothing to patch: give heads=[(layer, head)] or mlps=[layer]")
+    if patch.positions is not None and not patch.positions:
+        raise UsageError("nothing to patch: positions is empty; leave it out for all positions")
     if patch.method not in ("zero", "mean", "copy"):
         raise UsageError(f"method must be 'zero', 'mean' or 'copy', got {patch.method!r}")
     for layer in (*patch.mlps, *(layer for layer, _ in patch.heads)):

@@ -191,6 +191,7 @@ def _patch(body: PatchRequest, served: ServedModel) -> Patch | None:
         if steer:
             hook_point_of(steer.layer, config)
             if not body.heads and not body.mlps:
+                _refuse_patch_of_nothing(body)
                 return None
         patch = Patch(
             tuple((layer, head) for layer, head in body.heads),
@@ -203,6 +204,12 @@ def _patch(body: PatchRequest, served: ServedModel) -> Patch | None:
     except Gpt2LabError as error:
         raise ApiError(400, str(error)) from None
     return patch
+
+
+def _refuse_patch_of_nothing(body: PatchRequest) -> None:
+    for name in ("method", "source", "positions"):
+        if getattr(body, name) is not None:
+            raise ApiError(400, f"{name} belongs to heads or mlps, and there are none", param=name)
 
 
 def _check_ids(name: str, ids: Sequence[int], served: ServedModel) -> None:
