@@ -57,7 +57,10 @@ def check(command: list[str | Path], folder: Path) -> None:
 
 
 @needs.mark("a C++ compiler")
-@pytest.mark.parametrize("sanitizers", ["address,undefined", "thread"])
+@pytest.mark.parametrize(
+    "sanitizers",
+    ["address,undefined", pytest.param("thread", marks=pytest.mark.nightly)],  # minutes each
+)
 @pytest.mark.timeout(1800)  # compiles everything, perhaps while other tests run
 def test_this_cpu_with_sanitizers(tmp_path, sanitizers):
     x86 = platform.machine() in ("x86_64", "AMD64")

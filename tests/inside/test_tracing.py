@@ -144,17 +144,25 @@ def test_recording_changes_nothing_that_follows(each):
     np.testing.assert_array_equal(each.logits(PROMPT), before)
 
 
-def test_what_cannot_be_traced_is_one_line(tiny):
-    with pytest.raises(UsageError, match="last must be at least 1"):
-        tiny.trace(PROMPT, last=0)
-    with pytest.raises(UsageError, match="there is no position 2"):
-        tiny.trace(PROMPT, last=2).lens(2)
-    with pytest.raises(UsageError, match="token id 99999"):
-        tiny.trace(PROMPT).contributions(99999)
-    with pytest.raises(UsageError, match=r"no hook 'blocks\.0\.hook_nothing'"):
-        tiny.trace(PROMPT)["blocks.0.hook_nothing"]
-    with pytest.raises(UsageError, match="no layer 3: layers are 0 to 2"):
-        tiny.trace(PROMPT)["blocks.3.hook_resid_pre"]
+@pytest.mark.parametrize(
+    ("ask", "message"),
+    [
+        (lambda tiny: tiny.trace(PROMPT, last=0), "last must be at least 1"),
+        (lambda tiny: tiny.trace(PROMPT, last=2).lens(2), "there is no position 2"),
+        (lambda tiny: tiny.trace(PROMPT).lens(1.5), "position must be a whole number"),
+        (lambda tiny: tiny.trace(PROMPT).contributions(99999), "token id 99999"),
+        (lambda tiny: tiny.trace(PROMPT).contributions(1.5), "token must be a whole number"),
+        (lambda tiny: tiny.trace(PROMPT)["blocks.0.hook_nothing"], r"no hook 'blocks\.0\.hook_nothing'"),
+        (lambda tiny: tiny.trace(PROMPT)["blocks.3.hook_resid_pre"], "no layer 3: layers are 0 to 2"),
+        (lambda tiny: tiny.trace(PROMPT)[5], "no hook 5"),
+        (lambda tiny: tiny.patched(mlps=[1.5]), "layer must be a whole number"),
+        (lambda tiny: tiny.patched(heads=[(0, 1.5)]), "head must be a whole number"),
+        (lambda tiny: tiny.embed([], pooling="max"), "pooling must be 'mean' or 'last'"),
+    ],
+)
+def test_what_cannot_be_traced_is_one_line(tiny, ask, message):
+    with pytest.raises(UsageError, match=message):
+        ask(tiny)
 
 
 def test_the_nearest_tokens_have_the_largest_cosines(tiny):

@@ -1,6 +1,7 @@
 from gpt2lab.training.checkpoints import load_state
 from gpt2lab.training.pace import Pace
 from gpt2lab.training.restoring import restore
+from gpt2lab.training.resuming import ended
 
 
 def paced(minutes, steps=1000, each=2.0, count=5, between=0.0):
@@ -73,3 +74,13 @@ def test_a_run_whose_time_is_over_stays_ended(make_trainer):
     restore(again, load_state(trainer.last_state))
     again.pace.plan(again.step, again.seconds)
     assert again.last_step == trainer.step == 1
+
+
+def test_a_run_at_its_deadline_asks_for_more_minutes(make_trainer):
+    trainer = make_trainer(steps=500, minutes=1e-9)
+    trainer.train()
+    again = make_trainer(steps=500, minutes=1e-9)
+    restore(again, load_state(trainer.last_state))
+    again.seconds = 0.0  # a plan may end shortly before the deadline
+    again.pace.last = again.step
+    assert ended(again).endswith("to continue, give more --minutes")

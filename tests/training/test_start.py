@@ -366,3 +366,14 @@ def test_other_errors_of_pytorch_stay_as_they_are(monkeypatch):
     monkeypatch.setattr(Trainer, "update", lambda self: torch.ones(2) + torch.ones(3))
     with pytest.raises(RuntimeError, match="size of tensor"):
         run()
+
+
+@pytest.mark.parametrize("shape", [{"n_layer": 10**9}, {"n_embd": 10**9}])
+def test_a_model_beyond_all_memory_is_refused_before_it_is_built(shape):
+    with pytest.raises(TrainingError, match="choose a smaller model: the weights alone need"):
+        Session(Job(dataset=("text.txt",), config=replace(SHAPE, **shape)), Settings(**QUICK, steps=2), Lines())
+
+
+def test_a_model_that_grows_beyond_all_memory_is_refused_before_it_is_built():
+    with pytest.raises(TrainingError, match="choose a smaller model: the weights alone need"):
+        Session(Job(dataset=("text.txt",), n_layer=10**9), Settings(**QUICK, steps=2), Lines())

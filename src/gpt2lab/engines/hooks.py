@@ -66,7 +66,7 @@ def hook_point(name: str, config: ModelConfig) -> tuple[Site, int]:
 
     Raises :class:`~gpt2lab.errors.UsageError` for other names and for layers that the model lacks.
     """
-    found = _HOOK.fullmatch(name)
+    found = _HOOK.fullmatch(str(name))
     if not found:
         raise UsageError(
             f"there is no hook {name!r}: the names are blocks.N.hook_resid_pre, …hook_resid_mid, …hook_resid_post, "

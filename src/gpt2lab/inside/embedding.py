@@ -25,13 +25,14 @@ PART = 256
 Array = npt.NDArray[np.float32]
 
 
-def embed(engine: Engine, checkpoint: Checkpoint, ids: Sequence[int], pooling: Pooling) -> Array:
-    """Return the embedding ``[n_embd]``, float32, of a text that fits the context.
-
-    Raises :class:`~gpt2lab.errors.UsageError` for another ``pooling``.
-    """
+def check_pooling(pooling: str) -> None:
+    """Raise :class:`~gpt2lab.errors.UsageError` unless ``pooling`` is one of :data:`POOLINGS`."""
     if pooling not in POOLINGS:
         raise UsageError(f"pooling must be {' or '.join(map(repr, POOLINGS))}, got {pooling!r}")
+
+
+def embed(engine: Engine, checkpoint: Checkpoint, ids: Sequence[int], pooling: Pooling) -> Array:
+    """Return the embedding ``[n_embd]``, float32, of a text that fits the context."""
     parts = embed_in_parts(engine, checkpoint, ids, pooling)
     while True:
         try:

@@ -138,8 +138,9 @@ class Inside:
         """
         import numpy as np
 
-        from gpt2lab.inside.embedding import embed
+        from gpt2lab.inside.embedding import check_pooling, embed
 
+        check_pooling(pooling)
         texts = [text] if is_prompt(text) else cast("Sequence[Prompt]", text)
         engine, checkpoint = self._engines.exact, self._engines.checkpoint
         rows = [embed(engine, checkpoint, self._ids(each, special), pooling) for each in texts]

@@ -16,6 +16,7 @@ import numpy.typing as npt
 from gpt2lab.engines.hooks import SITES, Site, hook_point
 from gpt2lab.engines.sequences import new_sequence
 from gpt2lab.errors import UsageError
+from gpt2lab.generation.options import whole
 from gpt2lab.inside.attribution import Attribution, Contributions
 
 if TYPE_CHECKING:
@@ -96,7 +97,8 @@ class Trace:
 
         See :class:`~gpt2lab.inside.attribution.Contributions` for the definition.
         """
-        if not 0 <= token < self._engine.config.n_vocab:
+        token = whole("token", token, least=0)
+        if token >= self._engine.config.n_vocab:
             raise UsageError(f"token id {token} is not in the model's vocabulary of {self._engine.config.n_vocab}")
         at = self._checked(position)
         rows = {site: values[:, at] for site, values in self._activations.items()}
@@ -104,7 +106,8 @@ class Trace:
 
     def _checked(self, position: int) -> int:
         n = self.residual.shape[1]
-        if not -n <= position < n:
+        position = whole("position", position, least=-n)
+        if position >= n:
             raise UsageError(f"there is no position {position}: {n} were recorded")
         return position
 

@@ -31,7 +31,10 @@ GAIN = 0.9  # bfloat16 is chosen if it takes less than this fraction of float32'
 
 
 def say_memory(setup: Setup, remembered: str | None) -> None:
-    """Report the memory that training needs; while the precision is undecided, the larger of the two estimates."""
+    """Report the memory that training needs; while the precision is undecided, the larger of the two estimates.
+
+    Raises :class:`TrainingError` if not even the weights fit.
+    """
     settings, world, say = setup.settings, setup.world, setup.say
     precisions: tuple[Precision, ...] = (
         ("float32", "bfloat16") if settings.precision == "auto" else (settings.precision,)
@@ -40,7 +43,15 @@ def say_memory(setup: Setup, remembered: str | None) -> None:
     each = [estimate(setup.source.config, replace(settings, precision=one), world.size) for one in precisions]
     needed = max(each, key=lambda one: one.total)
     say(str(needed))
-    if world.device.type == "cpu" and needed.total > (free := available_memory()):
+    if world.device.type != "cpu":
+        return
+    free = available_memory()
+    if needed.weights > free:
+        raise TrainingError(
+            f"choose a smaller model: the weights alone need {needed.weights / 2**30:,.1f} GiB of memory, "
+            f"and only {free / 2**30:.1f} GiB are free"
+        )
+    if needed.total > free:
         say(
             f"warning: only {free / 2**30:.1f} GiB of memory are free: a smaller --batch_size, "
             f"--memory_saving_gradients or --lora needs less"

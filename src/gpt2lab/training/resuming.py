@@ -194,9 +194,9 @@ def _changed(then: Mapping[str, Any], settings: Settings) -> list[str]:
 def ended(trainer: Trainer) -> str | None:
     """Return why a run has nothing left to do, or None if it has."""
     if trainer.step == trainer.last_step:
-        more = "--steps or --epochs" if trainer.step == trainer.settings.steps else "--stop_after"
-        if trainer.seconds >= 60 * trainer.settings.minutes > 0:
-            more = "--minutes"
+        settings = trainer.settings
+        more = "--minutes" if settings.minutes else "--steps or --epochs"
+        more = {settings.steps: "--steps or --epochs", settings.stop_after: "--stop_after"}.get(trainer.step, more)
         return f"{_origin(trainer)} finished after {trainer.step} updates: to continue, give more {more}"
     if trainer.patience_ended:
         return (

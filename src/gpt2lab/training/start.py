@@ -118,11 +118,11 @@ class Session:
 def _trainer(setup: Setup, text: Text, state: State | None, reporter: Reporter) -> Trainer:
     """Return a trainer whose model has its weights and its way to compute, resumed from ``state`` if there is one."""
     settings, world, source = setup.settings, setup.world, setup.source
+    remembered = state.progress.get("precision") if state else None
+    say_memory(setup, remembered)
     model = _build(setup, with_weights=state is None or settings.lora > 0)
     if settings.patience and (text.held_out is None or not settings.val_every):
         setup.say(f"--patience {settings.patience} has no effect without validation")
-    remembered = state.progress.get("precision") if state else None
-    say_memory(setup, remembered)
     say_disk(setup, model)
     choose_compute(setup, model, text.windows, remembered)
     about = {
