@@ -13,6 +13,12 @@ export const GLOSSARY = Object.freeze({
       "How the model reads the text so far at a token: each head of each layer gives that token and every earlier one " +
       "a weight. The weights add up to 1.",
   },
+  attention_head: {
+    title: "Attention head",
+    text:
+      "One of several parts of a layer's attention. Each head has its own weights for the tokens so far, and copies what it " +
+      "finds there into the residual stream.",
+  },
   branch: {
     title: "Branch",
     text: "A text that shares its beginning with another text and continues differently from one token on.",
@@ -20,6 +26,20 @@ export const GLOSSARY = Object.freeze({
   context: {
     title: "Context",
     text: "The tokens that the model reads before it predicts the next one. Their number is limited: 1,024 in GPT-2.",
+  },
+  cosine: {
+    title: "Cosine",
+    text: "How alike two directions are: 1 for the same direction, 0 for directions that have nothing in common, −1 for opposite ones.",
+  },
+  direct_logit_attribution: {
+    title: "Direct logit attribution",
+    text:
+      "A token's logit as a sum: what the embeddings, and the attention and the MLP of each layer, add to it. It counts what a " +
+      "part adds itself, not what later layers make of it.",
+  },
+  embedding: {
+    title: "Embedding",
+    text: "The list of numbers that stands for a token inside the model. GPT-2's smallest model has 768 numbers for each token.",
   },
   entropy: {
     title: "Entropy",
@@ -39,6 +59,12 @@ export const GLOSSARY = Object.freeze({
       "The number that the model gives a token before probabilities are computed. Only differences count: a logit " +
       "higher by 1 makes a token 2.72 times as likely.",
   },
+  logit_lens: {
+    title: "Logit lens",
+    text:
+      "The prediction that the model would make if no layers followed: the residual stream so far, turned into logits as at " +
+      "the end.",
+  },
   max_tokens: {
     title: "Length",
     text: "The largest number of tokens to draw. The text is shorter if the model ends it.",
@@ -46,6 +72,12 @@ export const GLOSSARY = Object.freeze({
   min_p: {
     title: "Min-p",
     text: "Cuts every token whose probability is below this fraction of the likeliest token's.",
+  },
+  mlp: {
+    title: "MLP",
+    text:
+      "Multilayer perceptron: the second half of a layer. It works on each token by itself, where attention moves information " +
+      "between tokens.",
   },
   nat: {
     title: "Nat",
@@ -66,6 +98,12 @@ export const GLOSSARY = Object.freeze({
   repetition_penalty: {
     title: "Repetition penalty",
     text: "For tokens that occur in the text so far, divides positive logits by this number and multiplies negative ones by it.",
+  },
+  residual_stream: {
+    title: "Residual stream",
+    text:
+      "The numbers that pass through the model at a token. They begin as the token's and the position's embedding; each layer's " +
+      "attention and MLP read them and add to them; the logits are computed from them at the end.",
   },
   seed: {
     title: "Seed",

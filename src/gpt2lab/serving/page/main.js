@@ -8,6 +8,7 @@ import { comparable, mountCompare } from "./compare.js";
 import { mountControls, mountTemperature } from "./controls.js";
 import { byId, ignoreDisabled } from "./elements.js";
 import { mountExamples } from "./examples.js";
+import { InsideSection } from "./inside_section.js";
 import { Messages } from "./messages.js";
 import { ModelChoice } from "./model_choice.js";
 import { settings } from "./settings.js";
@@ -22,8 +23,8 @@ const NARROW = matchMedia("(max-width: 63.99rem)");
 
 const messages = new Messages(byId("status"), byId("alert"), byId("run"));
 const models = new ModelChoice(settings);
-const stageTable = new StageTable(byId("stage-table"));
-const panel = new TextPanel({ settings, messages, stageTable, served: (cards) => models.offer(cards) });
+const views = { stageTable: new StageTable(byId("stage-table")), inside: new InsideSection() };
+const panel = new TextPanel({ settings, messages, views, served: (cards) => models.offer(cards) });
 
 ignoreDisabled();
 mountTerms();

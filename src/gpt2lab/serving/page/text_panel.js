@@ -61,10 +61,10 @@ export class TextPanel {
    * @param {object} parts
    * @param {typeof import("./settings.js").settings} parts.settings
    * @param {import("./messages.js").Messages} parts.messages
-   * @param {import("./stage_table.js").StageTable} parts.stageTable
+   * @param {import("./token_inspector.js").Views} parts.views  of the inspected place
    * @param {(cards: ModelCard[]) => void} parts.served  the server has other models now
    */
-  constructor({ settings, messages, stageTable, served }) {
+  constructor({ settings, messages, views, served }) {
     this.#messages = messages;
     this.#attempts = new Attempts(messages, () => this.#renew());
     this.#served = served;
@@ -87,7 +87,7 @@ export class TextPanel {
       leave: () => this.#leave(),
     });
     const failed = (/** @type {unknown} */ problem) => this.#attempts.failed(problem);
-    this.#inspector = new TokenInspector({ alternatives: this.#alternatives, stageTable, settings, failed });
+    this.#inspector = new TokenInspector({ alternatives: this.#alternatives, ...views, settings, failed });
     this.#treeView = new TreeView(byId("tree"), {
       open: (run) => state.open(run),
       vocabularyOf: (tree) => this.#vocabularies.get(state.speller(tree)) ?? [],

@@ -18,6 +18,8 @@ const REST_MS = 60; // no request for a place that the pointer only passes
  *
  * @typedef {import("./logits.js").Row} Row
  *
+ * @typedef {{stageTable: import("./stage_table.js").StageTable, inside: import("./inside_section.js").InsideSection}} Views
+ *
  * @typedef {object} Look
  * @property {Run} run
  * @property {number} place
@@ -35,6 +37,7 @@ const REST_MS = 60; // no request for a place that the pointer only passes
 export class TokenInspector {
   #alternatives;
   #stageTable;
+  #inside;
   #settings;
   #failed;
   /** @type {Look | null} */
@@ -45,13 +48,15 @@ export class TokenInspector {
   /**
    * @param {object} parts
    * @param {import("./alternatives.js").Alternatives} parts.alternatives
-   * @param {import("./stage_table.js").StageTable} parts.stageTable
+   * @param {Views["stageTable"]} parts.stageTable
+   * @param {Views["inside"]} parts.inside
    * @param {typeof import("./settings.js").settings} parts.settings
    * @param {(problem: unknown) => void} parts.failed  called if the logits did not come
    */
-  constructor({ alternatives, stageTable, settings, failed }) {
+  constructor({ alternatives, stageTable, inside, settings, failed }) {
     this.#alternatives = alternatives;
     this.#stageTable = stageTable;
+    this.#inside = inside;
     this.#settings = settings;
     this.#failed = failed;
     settings.subscribe(() => this.#refresh());
@@ -83,6 +88,8 @@ export class TokenInspector {
     this.#now = now;
     this.#show(now);
     this.#ask(now, this.#asking.signal);
+    const { model, contextSize } = run.tree.origin;
+    this.#inside.look({ model, contextSize, context: now.context, chosen, vocabulary });
   }
 
   /** @param {Look} now @param {AbortSignal} signal */

@@ -68,7 +68,7 @@ class Tour {
     this.#panel.hidden = false;
     document.body.classList.add("touring");
     this.#title.focus({ preventScroll: true });
-    const part = target ? document.querySelector(target) : null;
+    const part = document.querySelector(target);
     part?.closest("details")?.setAttribute("open", "");
     part?.classList.add("toured");
     part?.scrollIntoView({ block: "nearest" });

@@ -2,7 +2,7 @@
  * The steps of the tour: at most 50 words each, and one thing to do. This module knows nothing of the document.
  */
 
-/** @typedef {{title: string, text: string, task: string, target: string}} Step  target: a selector; "" for none */
+/** @typedef {{title: string, text: string, task: string, target: string}} Step  target: a selector */
 
 /** @type {readonly Step[]} */
 export const STEPS = Object.freeze([
@@ -67,15 +67,15 @@ export const STEPS = Object.freeze([
     text:
       "To predict a token, each head of each layer looks at the tokens so far, with weights that add up to 1. " +
       "Some heads look at the previous token, others at names.",
-    task: "Run gpt2lab explore attend with your prompt and open its report.",
-    target: "",
+    task: "Choose another layer and head. Which token does it read most?",
+    target: "#inside-attention",
   },
   {
     title: "What a layer would have said",
     text:
       "Every layer adds to what the layers before it found. If a layer were the last, it would predict a token, " +
       "too. Early layers guess wildly; later ones come close to the final answer.",
-    task: "In the same report, follow one column of the logit lens down the layers.",
-    target: "",
+    task: "Go down the layers. Where does the final answer first lead?",
+    target: "#inside-lens",
   },
 ]);

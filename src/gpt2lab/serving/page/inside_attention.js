@@ -1,0 +1,170 @@
+/**
+ * Attention of one head at the last token read: arcs to the tokens that it reads, with their weights. Begins with the sharpest
+ * head; a head that the user chooses stays chosen at other tokens.
+ */
+
+import { around, bar, element, newId, svgElement } from "./elements.js";
+import { signed } from "./inside_parts.js";
+
+const MOST_ROWS = 16; // tokens with their own line; the others are summed up
+const MATTER = 6; // heads that are listed
+
+/**
+ * @typedef {import("./inside_api.js").Inside} Inside
+ * @typedef {{layer: number, head: number}} Head
+ * @typedef {{at: number, weight: number}} Read  a token's line
+ * @typedef {{skipped: number, weight: number}} Gap  tokens without a line of their own
+ */
+
+export class AttentionView {
+  #layer = element("select", { id: newId("layer") });
+  #head = element("select", { id: newId("head") });
+  #sharp = element("button.button.quiet", { type: "button" }, "Sharpest head");
+  #said = element("p.hint", { role: "status" });
+  #arcs = element("div.arcs");
+  #list = element("ol.heads-that-matter", { "aria-label": "Heads that matter" });
+  /** The user's choice; null: the sharpest. @type {Head | null} */
+  #chosen = null;
+  /** @type {{found: Inside, labels: string[]} | null} */
+  #shown = null;
+
+  /** @param {HTMLElement} host */
+  constructor(host) {
+    const choice = element(
+      "div.choice",
+      {},
+      element("label", { for: this.#layer.id }, "Layer"),
+      this.#layer,
+      element("label", { for: this.#head.id }, "Head"),
+      this.#head,
+      this.#sharp,
+    );
+    const matter = element("div", {}, element("p.hint", {}, "The heads that change this logit most:"), this.#list);
+    host.replaceChildren(choice, this.#said, element("div.attention", {}, this.#arcs, matter));
+    const chosen = () => this.#choose({ layer: Number(this.#layer.value), head: Number(this.#head.value) });
+    this.#layer.addEventListener("change", chosen);
+    this.#head.addEventListener("change", chosen);
+    this.#sharp.addEventListener("click", () => this.#choose(null));
+    this.#list.addEventListener("click", (event) => {
+      const button = around(event, "button[data-layer]");
+      if (button instanceof HTMLElement) this.#choose({ layer: Number(button.dataset.layer), head: Number(button.dataset.head) });
+    });
+  }
+
+  /** @param {Inside} found @param {string[]} labels  of the tokens read */
+  show(found, labels) {
+    this.#shown = { found, labels };
+    const { attention } = found;
+    const { layer, head } = this.#chosen ?? { layer: 0, head: 0 };
+    if (layer >= attention.length || head >= attention[0].length) this.#chosen = null; // of another model
+    offer(this.#layer, attention.length);
+    offer(this.#head, attention[0].length);
+    this.#list.replaceChildren(...matterRows(found));
+    this.#draw();
+  }
+
+  /** @param {Head | null} head */
+  #choose(head) {
+    this.#chosen = head;
+    this.#draw();
+  }
+
+  #draw() {
+    if (!this.#shown) return;
+    const { found, labels } = this.#shown;
+    const { layer, head } = this.#chosen ?? sharpest(found.attention);
+    const weights = found.attention[layer][head];
+    this.#layer.value = String(layer);
+    this.#head.value = String(head);
+    for (const button of this.#list.querySelectorAll("button"))
+      button.setAttribute("aria-pressed", String(button.dataset.layer === String(layer) && button.dataset.head === String(head)));
+    const most = weights.indexOf(Math.max(...weights));
+    const read = most === labels.length - 1 ? "itself" : labels[most];
+    this.#said.textContent = `Head ${head} of layer ${layer} reads ${read} most: ${weightText(weights[most])}.`;
+    this.#arcs.replaceChildren(...arcsOf(linesOf(weights), labels));
+  }
+}
+
+/**
+ * Return the head with the largest weight on an earlier token other than the first. Many heads rest on the first token when they
+ * find nothing to read, and a head that reads its own token moves nothing.
+ * @param {number[][][]} attention @returns {Head}
+ */
+export function sharpest(attention) {
+  const n = attention[0][0].length;
+  const [first, end] = n > 2 ? [1, n - 1] : [0, n];
+  let best = { layer: 0, head: 0, weight: -1 };
+  attention.forEach((heads, layer) =>
+    heads.forEach((weights, head) => {
+      const weight = Math.max(...weights.slice(first, end));
+      if (weight > best.weight) best = { layer, head, weight };
+    }),
+  );
+  return best;
+}
+
+/** Fill a list with the numbers below `n`. @param {HTMLSelectElement} list @param {number} n */
+function offer(list, n) {
+  if (list.options.length === n) return;
+  list.replaceChildren(...Array.from({ length: n }, (_, number) => element("option", { value: number }, String(number))));
+}
+
+/**
+ * Return the lines to show: the last token, those with the largest weights, and the sums of those between.
+ * @param {number[]} weights @returns {(Read | Gap)[]}
+ */
+export function linesOf(weights) {
+  const last = weights.length - 1;
+  const order = weights.map((_, at) => at).sort((one, other) => weights[other] - weights[one]);
+  const own = new Set([last, ...order.filter((at) => at !== last).slice(0, MOST_ROWS - 1)]);
+  /** @type {(Read | Gap)[]} */
+  const lines = [];
+  weights.forEach((weight, at) => {
+    const before = lines[lines.length - 1];
+    if (own.has(at)) lines.push({ at, weight });
+    else if (before && "skipped" in before) Object.assign(before, { skipped: before.skipped + 1, weight: before.weight + weight });
+    else lines.push({ skipped: 1, weight });
+  });
+  return lines;
+}
+
+/** @param {(Read | Gap)[]} lines @param {string[]} labels */
+function arcsOf(lines, labels) {
+  const last = lines.length - 1;
+  const drawing = svgElement("svg", { viewBox: `0 0 96 ${24 * lines.length}`, preserveAspectRatio: "none", "aria-hidden": "true" });
+  lines.forEach((line, row) => {
+    if ("at" in line && row < last && line.weight >= 0.005) drawing.append(arc(24 * row + 12, 24 * last + 12, line.weight));
+  });
+  const items = lines.map((line, row) => {
+    const share = element("span.share", {}, bar(line.weight));
+    const weight = element("span.weight", {}, weightText(line.weight));
+    if ("skipped" in line) return element("li.gap", {}, `${line.skipped} ${line.skipped === 1 ? "token" : "tokens"}`, share, weight);
+    const label = element("span.token-label", {}, labels[line.at]);
+    return element(row === last ? "li.reader" : "li", {}, label, share, weight);
+  });
+  return [drawing, element("ol", { "aria-label": "Tokens read, with their weights" }, ...items)];
+}
+
+/** @param {number} to @param {number} from @param {number} weight */
+function arc(to, from, weight) {
+  const depth = 75 - (from - to) * 0.22; // distant tokens have wider arcs
+  const path = svgElement("path", { d: `M 95 ${from} C ${depth} ${from} ${depth} ${to} 95 ${to}`, "stroke-width": 1 + 7 * weight });
+  path.setAttribute("opacity", String(0.35 + 0.65 * weight));
+  return path;
+}
+
+/** Format a weight, of which the server sends four decimal places. @param {number} weight */
+function weightText(weight) {
+  return `${(100 * weight).toFixed(1)} %`;
+}
+
+/** @param {Inside} found */
+function matterRows({ contributions: { heads } }) {
+  const all = heads.flatMap((row, layer) => row.map((value, head) => ({ layer, head, value })));
+  const most = all.sort((one, other) => Math.abs(other.value) - Math.abs(one.value)).slice(0, MATTER);
+  return most.map(({ layer, head, value }) => {
+    const name = `layer ${layer}, head ${head}`;
+    const button = element("button.button.quiet", { type: "button", "data-layer": layer, "data-head": head, "aria-pressed": "false" }, name);
+    return element("li", {}, button, signed(value, Math.abs(value) / Math.abs(most[0].value)));
+  });
+}

@@ -1,0 +1,34 @@
+/**
+ * The logit lens as a table: before each layer and at the end, the probability and rank of one token, and the likeliest.
+ */
+
+import { bar, element } from "./elements.js";
+import { probabilityText } from "./token_spans.js";
+
+/**
+ * @param {import("./inside_api.js").Inside} found
+ * @param {(id: number) => string} label  returns a token's text
+ */
+export function lensTable({ lens, token }, label) {
+  const heads = ["before layer", "likeliest", label(token), "rank"];
+  return element(
+    "table",
+    {},
+    element("caption.visually-hidden", {}, "The logit lens: predictions before each layer and at the end"),
+    element("thead", {}, element("tr", {}, ...heads.map((head) => element("th", { scope: "col" }, head)))),
+    element("tbody", {}, ...lens.map((row, layer) => rowOf(row, layer === lens.length - 1 ? "end" : String(layer), label))),
+  );
+}
+
+/** @param {import("./inside_api.js").LensRow} row @param {string} name @param {(id: number) => string} label */
+function rowOf({ probability, rank, top }, name, label) {
+  const [likeliest, most] = top[0];
+  return element(
+    rank === 1 ? "tr.is-first" : "tr",
+    {},
+    element("th", { scope: "row" }, name),
+    element("td", {}, element("code", {}, label(likeliest)), " ", element("small", {}, probabilityText(most))),
+    element("td", {}, probabilityText(probability), bar(probability)),
+    element("td", {}, rank.toLocaleString("en")),
+  );
+}
