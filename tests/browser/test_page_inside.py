@@ -32,8 +32,8 @@ def label(id):
     return TOKENIZER.decode([id]).replace(" ", "␣").replace("\n", "↵")
 
 
-def answered(page, place=4, **body):
-    """Return the server's answer for what the page shows."""
+def answered(page, place=4, path="inside", **body):
+    """Return the ids before a place of the text, and the server's answer for it."""
     ids = page.evaluate(
         "() => import('/page/settings.js').then(async ({ settings }) => {"
         " const { tokenize } = await import('/page/api.js');"
@@ -43,7 +43,7 @@ def answered(page, place=4, **body):
         "/v1/completions", data={"prompt": PROMPT, "max_tokens": 24, "seed": 7, "return_token_ids": True}
     ).json()["choices"][0]["token_ids"]
     tokens = [*ids, *drawn[:place]]
-    answer = page.request.post("/playground/inside", data={"tokens": tokens, "token": drawn[place], **body})
+    answer = page.request.post(f"/playground/{path}", data={"tokens": tokens, "token": drawn[place], **body})
     assert answer.ok, answer.text()
     return tokens, answer.json()
 
@@ -209,6 +209,8 @@ def test_the_open_panel_is_accessible(new_page, width, scheme):
 
     page = new_page(width=width, color_scheme=scheme, reduced_motion="reduce")
     opened(page)
+    page.locator("#inside-parts .part").nth(3).click()
+    page.locator("#inside-what-if .effect").wait_for()
     page.keyboard.press("Escape")
     settled(page)
     assert violations(page) == []

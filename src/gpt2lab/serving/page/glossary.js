@@ -83,6 +83,12 @@ export const GLOSSARY = Object.freeze({
     title: "Nat",
     text: "The unit of surprisal with natural logarithms. One nat is 1.44 bits, the surprisal of a token with a probability of 37 %.",
   },
+  patching: {
+    title: "Activation patching",
+    text:
+      "Replacing what a part of the model computes, by zeros or by what it computes in another text. If the prediction changes, " +
+      "the part matters for it.",
+  },
   perplexity: {
     title: "Perplexity",
     text: "e to the power of the mean surprisal: the number of equally likely tokens among which the choice would be as hard.",

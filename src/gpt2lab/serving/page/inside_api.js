@@ -3,7 +3,7 @@
  * knows nothing of the document.
  */
 
-import { post } from "./api.js";
+import { post, tokenize } from "./api.js";
 import { withKey } from "./api_key.js";
 import { busyText, withPatience } from "./patience.js";
 
@@ -37,6 +37,18 @@ export const MOST_TOKENS = 512;
  * @property {Contributions} contributions
  * @property {[number, number][]} neighbours  ids and cosines
  *
+ * @typedef {object} Outcome
+ * @property {number | null} logit
+ * @property {number} probability
+ * @property {Likeliest} top
+ * @property {number[]} tokens  the ids of the greedy text
+ *
+ * @typedef {object} Effect
+ * @property {number} token  the one that logit and probability are of
+ * @property {number} kl  nats
+ * @property {Outcome} before
+ * @property {Outcome} after
+ *
  * @typedef {{signal: AbortSignal, busy: (text: string) => void}} Options
  */
 
@@ -53,18 +65,33 @@ export async function inside(body, options) {
   return await ask("playground/inside", body, options);
 }
 
+/**
+ * Return the next token without and with a change.
+ * @param {Record<string, unknown>} body @param {Options} options
+ * @returns {Promise<Effect>}
+ */
+export async function patch(body, options) {
+  return await ask("playground/patch", body, options);
+}
+
+/** Return the ids of a text. @param {string} model @param {string} text @param {Options} options @returns {Promise<number[]>} */
+export async function idsOf(model, text, { signal }) {
+  return await remembered(`ids\n${model}\n${text}`, () => withKey(() => tokenize(model, text, { signal })));
+}
+
 /** @param {string} address @param {Record<string, unknown>} body @param {Options} options */
 async function ask(address, body, { signal, busy }) {
-  const key = `${address}\n${JSON.stringify(body)}`;
-  const known = answered.get(key);
-  if (known) {
-    answered.delete(key);
-    answered.set(key, known);
-    return known;
-  }
   const attempt = () => withKey(() => post(address, body, signal));
-  const answer = await withPatience(attempt, { signal, busy: (seconds) => busy(busyText(seconds)) });
-  const found = await answer.json();
+  return await remembered(`${address}\n${JSON.stringify(body)}`, async () => {
+    const answer = await withPatience(attempt, { signal, busy: (seconds) => busy(busyText(seconds)) });
+    return await answer.json();
+  });
+}
+
+/** @param {string} key @param {() => Promise<any>} fetcher */
+async function remembered(key, fetcher) {
+  const found = answered.get(key) ?? (await fetcher());
+  answered.delete(key);
   answered.set(key, found);
   for (const oldest of answered.keys()) if (answered.size > KEPT) answered.delete(oldest);
   return found;

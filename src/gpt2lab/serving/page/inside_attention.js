@@ -4,7 +4,7 @@
  */
 
 import { around, bar, element, newId, svgElement } from "./elements.js";
-import { signed } from "./inside_parts.js";
+import { partButton } from "./inside_parts.js";
 
 const MOST_ROWS = 16; // tokens with their own line; the others are summed up
 const MATTER = 6; // heads that are listed
@@ -20,6 +20,7 @@ export class AttentionView {
   #layer = element("select", { id: newId("layer") });
   #head = element("select", { id: newId("head") });
   #sharp = element("button.button.quiet", { type: "button" }, "Sharpest head");
+  #change = element("button.button.quiet", { type: "button", "aria-pressed": "false" }, "Change this head");
   #said = element("p.hint", { role: "status" });
   #arcs = element("div.arcs");
   #list = element("ol.heads-that-matter", { "aria-label": "Heads that matter" });
@@ -28,8 +29,11 @@ export class AttentionView {
   /** @type {{found: Inside, labels: string[]} | null} */
   #shown = null;
 
-  /** @param {HTMLElement} host */
-  constructor(host) {
+  #drawn;
+
+  /** @param {HTMLElement} host @param {() => void} drawn  called when a head has been drawn */
+  constructor(host, drawn) {
+    this.#drawn = drawn;
     const choice = element(
       "div.choice",
       {},
@@ -38,6 +42,7 @@ export class AttentionView {
       element("label", { for: this.#head.id }, "Head"),
       this.#head,
       this.#sharp,
+      this.#change,
     );
     const matter = element("div", {}, element("p.hint", {}, "The heads that change this logit most:"), this.#list);
     host.replaceChildren(choice, this.#said, element("div.attention", {}, this.#arcs, matter));
@@ -46,8 +51,10 @@ export class AttentionView {
     this.#head.addEventListener("change", chosen);
     this.#sharp.addEventListener("click", () => this.#choose(null));
     this.#list.addEventListener("click", (event) => {
-      const button = around(event, "button[data-layer]");
-      if (button instanceof HTMLElement) this.#choose({ layer: Number(button.dataset.layer), head: Number(button.dataset.head) });
+      const button = around(event, "[data-head]");
+      if (!(button instanceof HTMLElement)) return;
+      const [layer, head] = (button.dataset.head ?? "").split(":").map(Number);
+      this.#choose({ layer, head });
     });
   }
 
@@ -76,12 +83,14 @@ export class AttentionView {
     const weights = found.attention[layer][head];
     this.#layer.value = String(layer);
     this.#head.value = String(head);
-    for (const button of this.#list.querySelectorAll("button"))
-      button.setAttribute("aria-pressed", String(button.dataset.layer === String(layer) && button.dataset.head === String(head)));
+    this.#change.dataset.part = `head:${layer}:${head}`;
+    for (const button of this.#list.querySelectorAll("[data-head]"))
+      button.setAttribute("aria-pressed", String(button.getAttribute("data-head") === `${layer}:${head}`));
     const most = weights.indexOf(Math.max(...weights));
     const read = most === labels.length - 1 ? "itself" : labels[most];
     this.#said.textContent = `Head ${head} of layer ${layer} reads ${read} most: ${weightText(weights[most])}.`;
     this.#arcs.replaceChildren(...arcsOf(linesOf(weights), labels));
+    this.#drawn();
   }
 }
 
@@ -164,7 +173,8 @@ function matterRows({ contributions: { heads } }) {
   const most = all.sort((one, other) => Math.abs(other.value) - Math.abs(one.value)).slice(0, MATTER);
   return most.map(({ layer, head, value }) => {
     const name = `layer ${layer}, head ${head}`;
-    const button = element("button.button.quiet", { type: "button", "data-layer": layer, "data-head": head, "aria-pressed": "false" }, name);
-    return element("li", {}, button, signed(value, Math.abs(value) / Math.abs(most[0].value)));
+    const button = element("button.button.quiet", { type: "button", "data-head": `${layer}:${head}`, "aria-pressed": "false" }, name);
+    const share = Math.abs(value) / Math.abs(most[0].value || 1);
+    return element("li", {}, button, partButton(`head:${layer}:${head}`, `head ${head} of layer ${layer}`, value, share));
   });
 }

@@ -1,14 +1,15 @@
 /**
- * The inside of the model at the token that is looked at: the logit lens, attention, contributions to a token's logit, and
- * the nearest tokens. The parts show themselves; this module asks for their numbers.
+ * The inside of the model at the token that is looked at: the logit lens, attention, contributions to a token's logit, the
+ * effect of changes, and the nearest tokens. The parts show themselves; this module asks for their numbers.
  */
 
 import { ApiError } from "./api.js";
-import { byId, element } from "./elements.js";
+import { around, byId, element } from "./elements.js";
 import { MOST_TOKENS, inside } from "./inside_api.js";
 import { AttentionView } from "./inside_attention.js";
 import { lensTable } from "./inside_lens.js";
 import { contributionTable, neighbourList } from "./inside_parts.js";
+import { WhatIf } from "./inside_what_if.js";
 import { probabilityText } from "./token_spans.js";
 import { tokenLabel } from "./vocabulary.js";
 
@@ -24,13 +25,18 @@ export class InsidePanel {
   #note = byId("inside-note");
   #body = byId("inside-body");
   #token = byId("inside-token", HTMLSelectElement);
-  #attention = new AttentionView(byId("inside-attention"));
+  #attention = new AttentionView(byId("inside-attention"), () => this.#mark());
+  #whatIf = new WhatIf(byId("inside-what-if"), () => this.#mark());
   /** @type {InsidePlace | null} */
   #place = null;
   #asking = new AbortController();
 
   constructor() {
     this.#token.addEventListener("change", () => this.#ask(Number(this.#token.value)));
+    this.#body.addEventListener("click", (event) => {
+      const button = around(event, "[data-part]");
+      if (button instanceof HTMLElement) this.#whatIf.toggle(button.dataset.part ?? "");
+    });
   }
 
   /** Show the inside at `place`. @param {InsidePlace} place */
@@ -76,9 +82,16 @@ export class InsidePanel {
     byId("inside-lens").replaceChildren(lensTable(found, label));
     this.#attention.show(found, place.context.map(label));
     byId("inside-parts").replaceChildren(contributionTable(found, label));
+    this.#whatIf.look({ place, token: found.token }, found.attention[0].length);
     byId("inside-near").replaceChildren(neighbourList(found, label));
     this.#body.hidden = false;
     this.#body.setAttribute("aria-busy", "false");
+  }
+
+  /** Mark the parts that are changed. */
+  #mark() {
+    for (const button of this.#body.querySelectorAll("[data-part]"))
+      button.setAttribute("aria-pressed", this.#whatIf.state(button.getAttribute("data-part") ?? ""));
   }
 
   /** Offer the token at the place and the likeliest ones, whose logits can be explained. @param {Inside} found @param {InsidePlace} place */

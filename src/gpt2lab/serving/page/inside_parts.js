@@ -16,7 +16,17 @@ export function contributionTable({ contributions: parts, token }, label) {
   const name = (/** @type {string} */ text) => element("th", { scope: "row" }, text);
   const once = (/** @type {string} */ text, /** @type {Node} */ node, /** @type {string} */ meaning) =>
     element("tr", {}, name(text), node, element("td.meaning", {}, meaning));
-  const rows = attention.map((value, layer) => element("tr", {}, name(`layer ${layer}`), cell(value), cell(mlp[layer])));
+  const part = (/** @type {string} */ id, /** @type {string} */ what, /** @type {number} */ value) =>
+    element("td", {}, partButton(id, what, value, Math.abs(value) / most));
+  const rows = attention.map((value, layer) =>
+    element(
+      "tr",
+      {},
+      name(`layer ${layer}`),
+      part(`attention:${layer}`, `the attention of layer ${layer}`, value),
+      part(`mlp:${layer}`, `the MLP of layer ${layer}`, mlp[layer]),
+    ),
+  );
   return element(
     "table",
     {},
@@ -35,10 +45,20 @@ export function contributionTable({ contributions: parts, token }, label) {
 }
 
 /**
+ * Make a number with its bar, as a button that changes the part.
+ * @param {string} part  its name in inside_changes.js @param {string} what  the part in words
+ * @param {number} value @param {number} share  of the longest bar
+ */
+export function partButton(part, what, value, share) {
+  const label = `Change ${what}, which adds ${plus(value)}`;
+  return element("button.part", { type: "button", "data-part": part, "aria-pressed": "false", "aria-label": label }, signed(value, share));
+}
+
+/**
  * Make a number with its bar to the left or right of zero.
  * @param {number} value @param {number} share  of the longest bar
  */
-export function signed(value, share) {
+function signed(value, share) {
   const side = value < 0 ? "minus" : "plus";
   const made = element(`span.signed.${side}`, {}, element("span.number", {}, plus(value)), element("span.track", {}, element("span.bar")));
   made.style.setProperty("--share", String(Math.min(1, share)));
