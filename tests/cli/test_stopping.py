@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 import needs
-from gpt2lab.cli.stopping import StoppedBetween, reads_woken
+from gpt2lab.cli.stopping import StoppedBetween
+from gpt2lab.system.signals import reads_woken
 
 pytestmark = needs.mark("the main thread")
 

@@ -489,7 +489,7 @@ NO_BOUNDS = {  # constants that refuse, cut and close nothing
     "connections.FREED_AT_ONCE", "fields.LARGEST_ID", "inside_reader.DIGITS",
     "log_limit.SECONDS", "log_limit._LONGEST", "long_json.PIECE",
     "page_files._MOST", "protocol.MAX_FIELD_CHARACTERS", "server.ACCEPTED_AT_ONCE", "server.GARBAGE_AFTER",
-    "server.MACOS_OPEN_FILES", "server.MAPPED_BYTES", "server.SWITCH_SECONDS", "watch.files._MARK",
+    "server.MAPPED_BYTES", "server.SWITCH_SECONDS", "watch.files._MARK",
     "watch.routes.BEAT_SECONDS", "watch.routes.LOOK_SECONDS", "watch.routes.REST_SECONDS", "watch.run.QUIET_PACES",
     "watch.run.QUIET_SECONDS",
     "watch.run.RECENT", "watch.run._LARGEST", "watch.run._MOST_STEPS",

@@ -43,9 +43,9 @@ def test_without_create_a_missing_folder_is_ignored(tmp_path: Path) -> None:
 
 def test_a_lock_on_a_folder_that_was_renamed_meanwhile_is_taken_again(tmp_path: Path, monkeypatch) -> None:
     """Between opening a folder and locking it, another process may move it away and create its own."""
-    from gpt2lab.system import locks
+    import fcntl
 
-    flock, run, moved = locks.fcntl.flock, tmp_path / "run", []
+    flock, run, moved = fcntl.flock, tmp_path / "run", []
 
     def late(descriptor: int, operation: int) -> None:
         if not moved:
@@ -53,7 +53,7 @@ def test_a_lock_on_a_folder_that_was_renamed_meanwhile_is_taken_again(tmp_path: 
             run.mkdir()
         flock(descriptor, operation)
 
-    monkeypatch.setattr(locks.fcntl, "flock", late)
+    monkeypatch.setattr(fcntl, "flock", late)
     with Hold() as one, Hold() as other:
         one.take(run, create=True)
         with pytest.raises(UsageError, match="another process"):

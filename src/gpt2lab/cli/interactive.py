@@ -20,18 +20,20 @@ from gpt2lab.cli.options import (
 )
 from gpt2lab.cli.output import header, print_as_made
 from gpt2lab.cli.prompts import hint_at_space
-from gpt2lab.cli.stopping import StoppedBetween, reads_woken
+from gpt2lab.cli.stopping import StoppedBetween
 from gpt2lab.errors import Gpt2LabError
 from gpt2lab.generation.options import make_options
 from gpt2lab.generation.run import in_order
 from gpt2lab.generation.sequences import DEFAULT_BYTES
+from gpt2lab.system.signals import reads_woken
+from gpt2lab.system.terminal import END_OF_INPUT
 
 if TYPE_CHECKING:
     from gpt2lab.model import LanguageModel
 
 
 _QUESTION = "Model prompt >>> "
-_HOW_TO_END = ("Ctrl-Z and Enter end" if sys.platform == "win32" else "Ctrl-D ends") + " the program"
+_HOW_TO_END = f"{END_OF_INPUT} the program"
 
 
 @click.command(

@@ -1,8 +1,8 @@
 """The ``gpt2lab`` command: finds a subcommand, and turns errors into one line and an exit status.
 
 0: success. 2: a user error, with ``gpt2lab: error: …`` on stderr. 130: Ctrl-C. 141: the reader of the output is gone.
-143: SIGTERM. 129: SIGHUP. Any other exception is a bug and keeps its traceback. A subcommand is imported only when it
-is called.
+143: SIGTERM. 129: SIGHUP. 149: Ctrl-Break on Windows. Any other exception is a bug and keeps its traceback. A
+subcommand is imported only when it is called.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any, NoReturn, TextIO, cast
 import click
 
 from gpt2lab.errors import Gpt2LabError, one_line
+from gpt2lab.system.signals import ENDING
 from gpt2lab.version import __version__
 
 COMMANDS = {
@@ -159,7 +160,7 @@ def _replace_closed_streams() -> None:
     if sys.stdout is None:
         sys.stdout = cast("TextIO", _Closed("standard output"))
     if sys.stderr is None:
-        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 (for as long as we run)
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8", newline="\n")  # noqa: SIM115 (for as long as we run)
 
 
 def _use_utf8() -> None:
@@ -206,8 +207,7 @@ def cli(ctx: click.Context) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run ``gpt2lab``; the entry point of the command and of ``python -m gpt2lab``."""
-    for name in ("SIGTERM", "SIGHUP"):  # else nothing would remove half-written files
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+    for number in ENDING:  # else nothing would remove half-written files
+        if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, lambda number, _: sys.exit(128 + number))
     cli.main(arguments, prog_name="gpt2lab")

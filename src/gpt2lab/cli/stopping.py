@@ -9,10 +9,9 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, TypeVar
 
-Item = TypeVar("Item")
+from gpt2lab.system.signals import ENDING
 
-_WAKE_SECONDS = 0.25
-_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+Item = TypeVar("Item")
 
 
 class StoppedBetween:
@@ -31,7 +30,7 @@ class StoppedBetween:
 
     def __enter__(self) -> StoppedBetween:
         if threading.current_thread() is threading.main_thread():
-            found = {number: signal.getsignal(number) for number in _SIGNALS}
+            found = {number: signal.getsignal(number) for number in ENDING}
             self._handlers = {number: handler for number, handler in found.items() if callable(handler)}
             for number in self._handlers:
                 signal.signal(number, self._receive)
@@ -83,23 +82,3 @@ class StoppedBetween:
         before, self._interruptible = self._interruptible, False  # an exception leaves the block: the next signal waits
         self._handlers[number](number, frame)
         self._interruptible = before
-
-
-@contextmanager
-def reads_woken() -> Iterator[None]:
-    """Run a block whose blocking reads return to Python a few times a second, so that it notices every signal.
-
-    A signal that arrives after Python's last look at its signals, but before the system call, does not end that call.
-    Nothing changes on Windows, outside the main thread, or if the process has an alarm already.
-    """
-    main = threading.current_thread() is threading.main_thread()
-    if not main or not hasattr(signal, "setitimer") or signal.getitimer(signal.ITIMER_REAL)[0]:
-        yield
-        return
-    before = signal.signal(signal.SIGALRM, lambda number, frame: None)
-    signal.setitimer(signal.ITIMER_REAL, _WAKE_SECONDS, _WAKE_SECONDS)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before or signal.SIG_DFL)

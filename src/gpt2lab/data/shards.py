@@ -24,7 +24,7 @@ from gpt2lab.data.finding import SHARD_PATTERN
 from gpt2lab.data.mapped import MappedRow
 from gpt2lab.data.tokens import Documents, id_type
 from gpt2lab.errors import CheckpointError, UsageError
-from gpt2lab.system.atomic import PARTIAL, new_folder
+from gpt2lab.system.atomic import PARTIAL, new_folder, replace
 from gpt2lab.system.locks import Hold
 from gpt2lab.system.marks import delete, matches
 from gpt2lab.weights.safetensors_file import SafeTensor, read_safetensors
@@ -204,7 +204,7 @@ def new_shards(path: Path, *, overwrite: bool = False) -> Iterator[Path]:
     with Hold() as hold, _complaining(path):
         hold.take(partial, create=True)
         if old.exists() and not path.exists():  # a run was killed between moving the old one aside and the new one in
-            old.replace(path)
+            replace(old, path)
         _check_replaceable(path, overwrite)
         for leftover in (partial, old):
             _delete_shards(leftover)

@@ -11,7 +11,6 @@ whatever takes a lock and notes that it did, and whatever releases the locks, is
 from __future__ import annotations
 
 import gc
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
@@ -20,6 +19,8 @@ from itertools import chain
 from operator import itemgetter, methodcaller
 from typing import Protocol
 from weakref import WeakKeyDictionary
+
+from gpt2lab.system.forking import around_forks
 
 
 class Core(Protocol):
@@ -86,5 +87,4 @@ def _take(taken: _Taken, pairs: list[_Pair]) -> None:
 # Takes the thread's iterator, whichever it is when the function is called, and runs through it.
 _after = partial(next, map(partial(deque, maxlen=0), iter(partial(getattr, _fork, "releases"), None)))
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before, after_in_parent=_after, after_in_child=_after)
+around_forks(before=_before, after_in_parent=_after, after_in_child=_after)

@@ -6,7 +6,6 @@ first use, so a caller that needs one never waits for the other. This module kno
 
 from __future__ import annotations
 
-import os
 from contextlib import suppress
 from threading import Lock, Thread
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ from weakref import WeakSet
 from gpt2lab.engines import open_engine
 from gpt2lab.engines.precision import check_device, default_kv_precision
 from gpt2lab.errors import Gpt2LabError
+from gpt2lab.system.forking import around_forks
 
 if TYPE_CHECKING:
     from gpt2lab.engines.protocol import Engine
@@ -109,5 +109,4 @@ def _unlock_in_child() -> None:
         engines._opening = Lock()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_unlock_in_child)
+around_forks(after_in_child=_unlock_in_child)

@@ -65,7 +65,7 @@ def load_weights(core: Core, checkpoint: Checkpoint, precision: str) -> None:
     key = stamp = None
     if folder:
         with _warning_of(folder):
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            caches.create(folder)
             stamp = digests.stamp(checkpoint.files)
             if tuple(status for _, *status in stamp) != tuple(map(list, checkpoint.opened)):
                 folder = (

@@ -14,10 +14,9 @@ import math
 import signal
 import socket
 import sys
-import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -31,6 +30,8 @@ from gpt2lab.serving.connections import Connection, Connections
 from gpt2lab.serving.log_limit import LogLimit
 from gpt2lab.serving.service import Service
 from gpt2lab.system.memory import map_blocks
+from gpt2lab.system.signals import on_hangup
+from gpt2lab.system.sockets import allow_open_files, take_over_address
 
 if TYPE_CHECKING:
     from gpt2lab.model import LanguageModel
@@ -64,9 +65,6 @@ PENDING_CONNECTIONS = 2048
 SPARE_DESCRIPTORS = 64
 """File descriptors that are reserved for other uses than connections."""
 
-MACOS_OPEN_FILES = 10_240
-"""OPEN_MAX of macOS: a process cannot raise its limit beyond this, although its hard limit is infinite."""
-
 KEEP_ALIVE_SECONDS = 5
 """Time for a client to send its next request on an open connection."""
 
@@ -84,8 +82,7 @@ def listen_on(host: str, port: int) -> socket.socket:
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         bound = socket.socket(family, kind, protocol)
-        if sys.platform != "win32":
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        take_over_address(bound)
         bound.bind(address)
     except UnicodeError:  # a part between dots is empty, or longer than 63 characters
         raise UsageError(f"cannot listen on {host}: this is not a host name") from None
@@ -130,9 +127,8 @@ class Server(uvicorn.Server):
         """Listen, and print the addresses."""
         asyncio.get_running_loop().set_exception_handler(self._loop_failed)
         await super().startup(sockets)
-        in_main_thread = threading.current_thread() is threading.main_thread()
-        if self._service.settings.api_key_file is not None and hasattr(signal, "SIGHUP") and in_main_thread:
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._reread_keys)
+        if self._service.settings.api_key_file is not None:
+            on_hangup(asyncio.get_running_loop(), self._reread_keys)
         names = ", ".join(served.name for served in self._service.models)
         for bound in sockets or []:
             bound.listen(PENDING_CONNECTIONS)
@@ -206,24 +202,8 @@ class Server(uvicorn.Server):
 
 
 def most_connections(wanted: int) -> int:
-    """Return how many connections the process may have: ``wanted``, or fewer if it may not open enough files.
-
-    Raises the process's own limit as far as it may.
-    """
-    if sys.platform == "win32":
-        return wanted
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = wanted + SPARE_DESCRIPTORS
-    if hard != resource.RLIM_INFINITY:
-        needed = min(needed, hard)
-    for limit in (needed, min(needed, MACOS_OPEN_FILES)):
-        if soft != resource.RLIM_INFINITY and soft < limit:
-            with suppress(ValueError, OSError):
-                resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
-                soft = limit
-    return wanted if soft == resource.RLIM_INFINITY else max(1, min(wanted, soft - SPARE_DESCRIPTORS))
+    """Return how many connections the process may have: ``wanted``, or fewer if it may not open enough files."""
+    return max(1, allow_open_files(wanted + SPARE_DESCRIPTORS) - SPARE_DESCRIPTORS)
 
 
 def serve(

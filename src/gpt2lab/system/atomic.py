@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -19,6 +20,29 @@ from typing import IO
 
 PARTIAL = ".gpt2lab.partial"
 """The end of every unfinished file's name, which marks it as gpt2lab's own."""
+
+_DENIED, _IN_USE = 5, 32  # of Windows: ERROR_ACCESS_DENIED and ERROR_SHARING_VIOLATION
+_PATIENCE = 2.0  # seconds
+_PAUSE = 0.05  # seconds
+
+
+def replace(source: Path, target: Path) -> None:
+    """Rename a file or folder, replacing a file or an empty folder of the name ``target``. Raises OSError.
+
+    Windows refuses this for an empty folder, which is then removed first, and while anybody has one of the files open,
+    such as a virus scanner that looks at each new file; so it is tried again for two seconds.
+    """
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            source.replace(target)
+            return
+        except PermissionError as error:
+            if getattr(error, "winerror", None) not in (_DENIED, _IN_USE) or time.monotonic() > deadline:
+                raise
+        if target.is_dir():
+            target.rmdir()
+        time.sleep(_PAUSE)
 
 
 @contextmanager
@@ -35,7 +59,7 @@ def new_file(path: Path, *, sync: bool) -> Iterator[IO[bytes]]:
             if sync:
                 file.flush()
                 os.fsync(file.fileno())
-        temporary.replace(path)
+        replace(temporary, path)
         if sync:
             _sync_folder(path.parent)
     finally:
@@ -65,13 +89,13 @@ def new_folder(path: Path, *, sync: bool, partial: Path | None = None, aside: Pa
         if sync:
             _sync_files(partial)
         if aside is not None and path.exists():
-            path.replace(aside)
-        partial.replace(path)
+            replace(path, aside)
+        replace(partial, path)
         if sync:
             _sync_folder(path.parent)
     finally:
         if aside is not None and aside.exists() and not path.exists():
-            aside.replace(path)
+            replace(aside, path)
         _remove(partial)
 
 
@@ -88,7 +112,7 @@ def new_files(folder: Path, *, sync: bool) -> Iterator[Path]:
         if sync:
             _sync_files(partial)
         for file in sorted(partial.iterdir()):
-            file.replace(folder / file.name)
+            replace(file, folder / file.name)
         if sync:
             _sync_folder(folder)
     finally:

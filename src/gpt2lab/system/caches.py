@@ -38,6 +38,14 @@ def cache_folder(name: str, *, even_if_off: bool = False) -> Path | None:
         return None
 
 
+def create(folder: Path) -> None:
+    """Create a cache folder that only its owner may enter, and its parents. Raises OSError.
+
+    On Windows before Python 3.12.4, it gets the permissions of any new folder, which a user's own folders restrict.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+
 def _platform_caches() -> Path:
     if sys.platform == "win32":
         return Path(_from("LOCALAPPDATA") or Path.home() / "AppData" / "Local")

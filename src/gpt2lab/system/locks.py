@@ -1,4 +1,7 @@
-"""Locks that let only one process at a time write into a folder; two would mistake each other's files for their own."""
+"""Locks that let only one process at a time write into a folder; two would mistake each other's files for their own.
+
+On Windows, nothing is locked.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,6 @@ from pathlib import Path
 from types import TracebackType
 
 from gpt2lab.errors import UsageError
-
-if sys.platform != "win32":
-    import fcntl
 
 
 class Hold:
@@ -54,8 +54,10 @@ class Hold:
 
     def _try(self, folder: Path) -> bool:
         """Lock ``folder`` if possible; return False if it was renamed or removed meanwhile."""
-        if sys.platform == "win32":
+        if sys.platform == "win32":  # it opens no folders
             return True
+        import fcntl
+
         try:
             descriptor = os.open(folder, os.O_RDONLY)
         except OSError:
@@ -88,6 +90,8 @@ def is_held(folder: Path) -> bool | None:
 
     Also returns False on a file system that numbers its locks and its files differently.
     """
+    if sys.platform == "win32":
+        return None
     try:
         status = folder.stat()
         locks = Path("/proc/locks").read_text(encoding="ascii")

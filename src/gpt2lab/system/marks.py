@@ -27,7 +27,7 @@ class Deleted(NamedTuple):
 def write_mark(folder: Path, patterns: Sequence[str]) -> None:
     """Mark the names in ``folder`` that match one of ``patterns`` as gpt2lab's own. Raises OSError."""
     content = {"made by": "gpt2lab", "files": list(patterns)}
-    (folder / MARK).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    (folder / MARK).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8", newline="\n")
 
 
 def own_patterns(folder: Path) -> tuple[str, ...]:

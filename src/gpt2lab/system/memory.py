@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import sys
 from pathlib import Path
 
 _UNKNOWN = 2**32
 _M_MMAP_THRESHOLD = -3  # from glibc's malloc.h
+_NORESERVE = 0x4000 if sys.platform == "linux" else 0  # mmap.MAP_NORESERVE in later Pythons
 
 _CGROUPS = "/sys/fs/cgroup"
 _LIMITS = (  # limit, use, statistics and their name for cached files not read lately: version 2, then 1
@@ -38,6 +40,22 @@ def map_blocks(least: int) -> None:
         library.mallopt(_M_MMAP_THRESHOLD, least)
 
 
+def reserve_pages(size: int) -> mmap.mmap:
+    """Return ``size`` bytes of zeros, a multiple of the page size, that take memory only where they are written to.
+
+    Windows sets memory aside for all of them. Raises OSError or OverflowError if there is no room for them.
+    """
+    if sys.platform == "win32":
+        return mmap.mmap(-1, size)
+    return mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE)
+
+
+def return_pages(pages: mmap.mmap, start: int, end: int) -> None:
+    """Give the system the memory of the pages from ``start`` to ``end``, whose content is lost; not on Windows."""
+    if sys.platform != "win32":
+        pages.madvise(mmap.MADV_DONTNEED, start, end - start)
+
+
 def peak_memory() -> int:
     """Return the bytes of this process's largest resident set so far; 0 if the system does not report it."""
     try:
@@ -46,10 +64,10 @@ def peak_memory() -> int:
                 return int(line.split()[1]) * 1024
     except (OSError, ValueError):
         pass
-    try:
-        import resource
-    except ImportError:  # Windows
+    if sys.platform == "win32":
         return 0
+    import resource
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
@@ -61,9 +79,11 @@ def _of_machine() -> int:
                 return int(line.split()[1]) * 1024
     except (OSError, ValueError):
         pass
+    if sys.platform == "win32":
+        return _UNKNOWN
     try:
         return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, OSError, ValueError):
+    except (OSError, ValueError):
         return _UNKNOWN
 
 

@@ -28,9 +28,9 @@ from torch import Tensor
 
 from gpt2lab.config import ModelConfig
 from gpt2lab.errors import CheckpointError
-from gpt2lab.system.atomic import PARTIAL, new_files, new_folder, write_file
+from gpt2lab.system.atomic import PARTIAL, new_files, new_folder, replace, write_file
+from gpt2lab.system.files import utf8_name
 from gpt2lab.system.marks import is_plain
-from gpt2lab.system.paths import printable
 from gpt2lab.weights.huggingface import config_json
 from gpt2lab.weights.huggingface_special import GENERATION, TOKENIZER_FILES
 from gpt2lab.weights.huggingface_weights import canonical_name, stored_name
@@ -202,8 +202,7 @@ class TensorFile(Mapping[str, Tensor]):
 
     def __init__(self, path: Path, *, of_model: bool = False) -> None:
         with path.open("rb") as file:
-            name = path if printable(path) == str(path) else f"/dev/fd/{file.fileno()}"  # safetensors takes only UTF-8
-            self._file = cast("Any", safe_open(name, framework="pt"))
+            self._file = cast("Any", safe_open(utf8_name(path, file), framework="pt"))
         stored = list(self._file.keys())
         self._stored = {canonical_name(name) if of_model else name: name for name in stored}
 
@@ -307,7 +306,7 @@ def _is_own(state: Path) -> bool:
 def _remove(state: Path) -> None:
     """Rename a state before deleting its files, so that a kill leaves no partial state under its name."""
     doomed = state.with_name(f".{state.name}{PARTIAL}")
-    state.replace(doomed)
+    replace(state, doomed)
     shutil.rmtree(doomed)
 
 

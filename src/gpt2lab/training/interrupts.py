@@ -15,7 +15,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any
 
-SIGHUP: int | None = getattr(signal, "SIGHUP", None)  # Windows has none
+from gpt2lab.system.signals import ENDING, HANGUP
 
 
 class Interrupts:
@@ -34,9 +34,7 @@ class Interrupts:
     def __enter__(self) -> Interrupts:
         if threading.current_thread() is not threading.main_thread():
             return self
-        numbers = [signal.SIGINT, signal.SIGTERM]
-        if SIGHUP is not None and signal.getsignal(SIGHUP) is not signal.SIG_IGN:
-            numbers.append(signal.Signals(SIGHUP))
+        numbers = [each for each in ENDING if each != HANGUP or signal.getsignal(each) is not signal.SIG_IGN]
         self._previous = {number: signal.signal(number, self._ask) for number in numbers}
         return self
 
@@ -52,7 +50,7 @@ class Interrupts:
             signal.raise_signal(number)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        if number == SIGHUP:
+        if number == HANGUP:
             silence()
         elif number == self.asked and "TORCHELASTIC_RUN_ID" not in os.environ:
             signal.default_int_handler(number, frame)

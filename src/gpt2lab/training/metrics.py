@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from gpt2lab.errors import CheckpointError
-from gpt2lab.system.atomic import new_file, write_file
+from gpt2lab.system.atomic import new_file, replace, write_file
 from gpt2lab.system.memory import peak_memory
 from gpt2lab.system.paths import printable
 from gpt2lab.training.reporting import Dispensable, Reporter, Update, Validation
@@ -43,14 +43,14 @@ class Metrics(Reporter):
         self._failure: str | None = None
         try:
             if step == 0 and self._path.exists():  # from an earlier training under the same name
-                self._path.replace(_unused(run))
+                replace(self._path, _unused(run))
             cut_back(self._path, step)
             self._file = self._open()
         except OSError as error:
             raise CheckpointError(f"cannot write {self._path}: {error.strerror or error}") from None
 
     def _open(self) -> IO[str]:
-        return self._path.open("a", encoding="utf-8")
+        return self._path.open("a", encoding="utf-8", newline="\n")
 
     def __exit__(self, *_: object) -> None:
         with suppress(OSError):  # after a failure, the rest of a record cannot be written either

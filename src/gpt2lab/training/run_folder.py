@@ -12,6 +12,7 @@ from pathlib import Path
 
 from gpt2lab.data.pieces import Say
 from gpt2lab.errors import CheckpointError, UsageError
+from gpt2lab.system.atomic import replace
 from gpt2lab.system.locks import Hold
 from gpt2lab.system.marks import matches, own_patterns
 from gpt2lab.training import checkpoints
@@ -78,7 +79,7 @@ def move_aside(job: Job, say: Say) -> None:
             continue
         aside, what = _numbered(folder, number), "run" if folder is run else "samples"
         try:
-            folder.rename(aside)
+            replace(folder, aside)
         except OSError as error:
             raise CheckpointError(
                 f"cannot move the {what} in {folder} to {aside}: {error.strerror or error}; give another --run_name"

@@ -75,6 +75,16 @@ class Setup:
         config, from_scratch = self.source.config, self.source.checkpoint is None
         return replace(self, settings=resolved(self.settings, config, windows, from_scratch=from_scratch, done=done))
 
+    def released(self) -> Setup:
+        """Return a copy without the starting weights, whose files are then closed.
+
+        Training may replace these files, which Windows forbids while they are open.
+        """
+        if self.source.checkpoint is None:
+            return self
+        checkpoint = replace(self.source.checkpoint, tensors={})
+        return replace(self, source=replace(self.source, checkpoint=checkpoint))
+
     def say(self, line: str) -> None:
         """Show a line, in the main process alone."""
         if self.world.is_main:

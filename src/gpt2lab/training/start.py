@@ -60,6 +60,7 @@ class Session:
             self.setup = setup.resolved(len(text.windows), done)
             setup.say(advice.length(self.setup.settings, settings, len(text.windows), done))
             self.trainer = _trainer(self.setup, text, state, reporter if world.is_main else Reporter())
+            self.setup = self.setup.released()
             self._goes_on = is_of(state, job.run) or (state is None and setup.source.updates is not None)
             self._newer = state is None or setup.job.restore_from != "latest"
             self._hold, self._opened = hold, opened.pop_all()
@@ -166,7 +167,7 @@ def _prepare_run(setup: Setup) -> None:
     try:
         with new_files(job.run, sync=False) as folder:
             text = json.dumps({**job.described(), **asdict(setup.settings)}, indent=2) + "\n"
-            (folder / "settings.json").write_text(text, encoding="utf-8")
+            (folder / "settings.json").write_text(text, encoding="utf-8", newline="\n")
             write_mark(folder, RUN_FILES)
             setup.source.vocabulary.write(folder)
     except OSError as error:

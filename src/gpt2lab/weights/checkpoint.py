@@ -11,8 +11,6 @@ from __future__ import annotations
 import json
 import math
 import mmap
-import os
-import weakref
 import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -24,6 +22,7 @@ import numpy as np
 
 from gpt2lab.config import ModelConfig, takes_gpt2_vocabulary
 from gpt2lab.errors import CheckpointError, ConfigError, TokenizerError
+from gpt2lab.system.files import OpenFile
 from gpt2lab.tokenizer import SpecialTokens, Tokenizer
 
 if TYPE_CHECKING:
@@ -231,9 +230,8 @@ class MappedFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            self._fd = os.open(path, os.O_RDONLY)
-            weakref.finalize(self, os.close, self._fd)
-            self._map: mmap.mmap | bytes = mmap.mmap(self._fd, 0, access=mmap.ACCESS_READ)
+            self._file = OpenFile(path)
+            self._map: mmap.mmap | bytes = self._file.map()
         except ValueError:  # an empty file cannot be mapped
             self._map = b""
         except OSError as error:
@@ -258,7 +256,7 @@ class MappedFile:
         parts = []
         try:
             while size:
-                parts.append(os.pread(self._fd, min(size, _MOST_AT_ONCE), start))
+                parts.append(self._file.read_at(start, min(size, _MOST_AT_ONCE)))
                 if not parts[-1]:
                     raise CheckpointError(f"{self.path} was cut short while it was open")
                 start, size = start + len(parts[-1]), size - len(parts[-1])
@@ -278,7 +276,7 @@ class MappedFile:
 
     def check_whole(self) -> None:
         """Raise :class:`CheckpointError` if the file has become shorter than its map."""
-        if os.fstat(self._fd).st_size < len(self.data):
+        if self._file.size < len(self.data):
             raise CheckpointError(f"{self.path} was cut short while it was open")
 
     def crc32(self, start: int) -> int:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from gpt2lab.errors import DownloadError
-from gpt2lab.system.atomic import PARTIAL
+from gpt2lab.system.atomic import PARTIAL, replace
 from gpt2lab.system.hashing import sha256_of
 
 Progress = Callable[[int, int], None]
@@ -47,7 +47,7 @@ def fetch(url: str, path: Path, *, sha256: str | None = None, progress: Progress
     if sha256 is not None and sha256_of(partial) != sha256:
         partial.unlink()
         raise DownloadError(f"{url}: the downloaded file has another sha256 than {sha256} and was deleted; try again")
-    partial.replace(path)
+    replace(partial, path)
 
 
 def fetch_beginning(url: str, size: int) -> bytes:

@@ -220,4 +220,4 @@ def config_json(config: ModelConfig, precision: str, ids: Mapping[str, Any]) -> 
 
 
 def _write_json(path: Path, value: Any, indent: int | None = 2) -> None:
-    path.write_text(json.dumps(value, indent=indent), encoding="utf-8")
+    path.write_text(json.dumps(value, indent=indent), encoding="utf-8", newline="\n")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import bisect
 import math
 import mmap
-import sys
 import weakref
 from collections import deque
 
@@ -13,8 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gpt2lab.system.memory import reserve_pages, return_pages
+
 LEAST = 1 << 20  # bytes; smaller tensors are left to PyTorch
-_NORESERVE = 0x4000 if sys.platform == "linux" else 0  # mmap.MAP_NORESERVE in later Pythons
 
 
 class Pool:
@@ -31,7 +31,7 @@ class Pool:
         self._returned: deque[tuple[int, int]] = deque()  # from freed tensors; any thread may add to it
         pages = -(-capacity // mmap.PAGESIZE) * mmap.PAGESIZE
         try:
-            self._map = mmap.mmap(-1, pages, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NORESERVE)
+            self._map = reserve_pages(pages)
         except (OSError, OverflowError):  # not enough address space
             return
         self._memory = np.frombuffer(self._map, np.uint8)
@@ -54,9 +54,8 @@ class Pool:
     def give_back(self) -> None:
         """Return the free pages to the system, because something else needs memory for a while."""
         self._collect()
-        if hasattr(mmap, "MADV_DONTNEED"):
-            for start, end in self._free:
-                self._map.madvise(mmap.MADV_DONTNEED, start, end - start)
+        for start, end in self._free:
+            return_pages(self._map, start, end)
 
     def _take(self, size: int) -> tuple[int, int] | None:
         self._collect()
