@@ -132,6 +132,9 @@ class RunFolder:
         with self.metrics.open(mode) as file:
             file.write(json.dumps(record) + "\n")
 
+    def ended(self, outcome: str, step: int, reason: str) -> None:
+        (self.path / "ended.json").write_text(json.dumps({"outcome": outcome, "step": step, "reason": reason}))
+
     def sample(self, step: int, *texts: str) -> None:
         self.samples.mkdir(parents=True, exist_ok=True)
         blocks = (f"======== SAMPLE {number} ========\n{text}\n" for number, text in enumerate(texts, start=1))

@@ -6,6 +6,7 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -210,6 +211,7 @@ def command(
             models = [(name_of(name), load(name)) for name in dict.fromkeys(model_names)]
         else:
             models = _models_of(runs, load)
+        _tell(runs, model_names, [name for name, _ in models])
         server.serve(models, settings, bound, runs)
 
 
@@ -225,6 +227,16 @@ def _models_of(runs: Sequence[Run], load: Callable[[str], LanguageModel]) -> lis
     if "tales" not in models:
         models["tales"] = load("tales")
     return list(models.items())
+
+
+def _tell(runs: Sequence[Run], model_names: Sequence[str], served: Sequence[str]) -> None:
+    """Tell each run the name under which its model is served, if it is."""
+    from gpt2lab.serving.models import name_of
+
+    paths = {Path(name).absolute(): name_of(name) for name in model_names}
+    for run in runs:
+        default = run.name if not model_names and run.name in served and run.has_model else None
+        run.serve(paths.get(run.folder, default), served)
 
 
 def _log(quiet: bool) -> None:

@@ -166,7 +166,8 @@ class Run:
     def outcome(self) -> str | None:
         """Reason for the end: None before it, then ``finished``, ``no better`` (by ``patience``) or ``interrupted``.
 
-        ``ended before`` means that the folder already held a finished run.
+        ``diverged``: the loss was no longer a number. ``ended before``: the folder already held a finished run. The
+        folder's ``ended.json`` has it too, with a sentence.
         """
         return self._session.trainer.outcome
 

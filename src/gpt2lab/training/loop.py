@@ -92,8 +92,7 @@ class Trainer:
         self.generation = 0
         self.step = self.position = 0  # updates made, windows trained on
         self.best = math.inf
-        self.best_step = 0
-        self.since_best = 0  # validations
+        self.best_step = self.since_best = 0  # the update; validations since then
         self.latest: float | None = None  # held-out loss of the last validation
         self.average = (0.0, 0.0)  # weighted sum of losses, sum of weights
         self.seconds = 0.0
@@ -121,8 +120,8 @@ class Trainer:
 
         Ends after the last update, or when patience runs out; also after a signal, if :attr:`interrupts` is entered, or
         after :attr:`stopping` was set: the update is then finished and the state saved. :attr:`outcome` becomes
-        ``finished``, ``no better`` or ``interrupted``. Raises :class:`TrainingError` if the loss is not finite, and
-        :class:`CheckpointError` if saving fails; earlier states stay intact.
+        ``finished``, ``no better``, ``interrupted`` or ``diverged``. Raises :class:`TrainingError` if the loss is not
+        finite, and :class:`CheckpointError` if saving fails; earlier states stay intact.
         """
         begin = time.perf_counter() - self.seconds
         self._plan()
@@ -234,7 +233,7 @@ class Trainer:
         if not math.isfinite(loss) or not math.isfinite(norm):
             self._zero_gradients()
             what = f"loss is {loss}" if not math.isfinite(loss) else f"gradient norm is {norm}"
-            raise TrainingError(self._lost(f"the {what} at update {step}, which was discarded"))
+            raise self._diverged(f"the {what} at update {step}, which was discarded")
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
                 group["lr"] = self._learning_rate(step)
@@ -267,7 +266,7 @@ class Trainer:
     def save(self) -> Path:
         """Write a state to resume from. Without validation, also write the run folder's model."""
         if self.world.any(not all_finite(self.model)):
-            raise TrainingError(self._lost("the weights are not finite"))
+            raise self._diverged("the weights are not finite")
         if self.validated is None:
             self.forget_best()
             self.saver.write_model()
@@ -307,9 +306,10 @@ class Trainer:
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=self.world.size == 1)  # replicas keep gradients in their send buffers
 
-    def _lost(self, what: str) -> str:
+    def _diverged(self, what: str) -> TrainingError:
+        self.outcome = "diverged"
         where = f"the last state, {self.last_state}, is intact" if self.last_state else "no state has been saved yet"
-        return f"{what}; {where}; try a lower --learning_rate"
+        return TrainingError(f"{what}; {where}; try a lower --learning_rate")
 
     def _report(self, loss: float | None, seconds: float) -> Update:
         if loss is None:
@@ -335,7 +335,7 @@ class Trainer:
             loss = self.validate(held_out)
         self.pace.reserve = time.perf_counter() - begin
         if not math.isfinite(loss):
-            raise TrainingError(self._lost(f"the held-out loss is {loss} after {self.step} updates"))
+            raise self._diverged(f"the held-out loss is {loss} after {self.step} updates")
         self.latest, self.since_best = loss, self.since_best + 1
         if loss < self.best:
             self.best, self.best_step, self.since_best = loss, self.step, 0

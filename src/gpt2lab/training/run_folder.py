@@ -24,7 +24,8 @@ from gpt2lab.weights.openai import newest_prefix
 
 RUN_FILES = (
     *("settings.json", "config.json", "model.safetensors", *TOKENIZER_FILES, GENERATION, CARD),
-    *("state-*", checkpoints.COUNTER, "metrics*.jsonl", "losses.svg", "losses.png", "events.out.tfevents.*"),
+    *("state-*", checkpoints.COUNTER, "metrics*.jsonl", "ended.json"),
+    *("losses.svg", "losses.png", "events.out.tfevents.*"),
 )
 """The names that training gives to files and folders in a run folder."""
 SAMPLE_FILES = ("samples-*",)

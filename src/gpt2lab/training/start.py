@@ -24,6 +24,7 @@ from gpt2lab.training import advice, checkpoints
 from gpt2lab.training.card import Card, Facts, text_rows
 from gpt2lab.training.checkpoints import State
 from gpt2lab.training.distributed import World
+from gpt2lab.training.ending import reason_of, recorded_end
 from gpt2lab.training.job import Job
 from gpt2lab.training.loop import Trainer
 from gpt2lab.training.machine import choose_compute, lack_of_memory_named, say_disk, say_memory
@@ -77,7 +78,7 @@ class Session:
     def updates(self) -> Generator[Update]:
         """Yield the updates up to the end of the run, as :meth:`Trainer.updates` does; can be called once."""
         setup, trainer = self.setup, self.trainer
-        with self._opened, lack_of_memory_named():
+        with self._opened:
             if trainer.stopping:
                 return
             if reason := ended(trainer):
@@ -85,7 +86,7 @@ class Session:
                 trainer.outcome = "ended before"
             else:
                 self._prepare()
-                with _reporter(setup, trainer) as trainer.reporter:
+                with recorded_end(trainer), lack_of_memory_named(), _reporter(setup, trainer) as trainer.reporter:
                     trainer.reporter.say("Training...")
                     yield from trainer.updates()
             _say_end(setup, trainer)
@@ -188,7 +189,7 @@ def _reporter(setup: Setup, trainer: Trainer) -> Reporter:
 def _say_end(setup: Setup, trainer: Trainer) -> None:
     run, say, reason = trainer.run, setup.say, trainer.outcome
     if reason == "no better":
-        say(f"stopped: the last {trainer.since_best} validations brought no improvement")
+        say(f"stopped: {reason_of(trainer)}")
     if reason == "interrupted":
         say("run the same command again to resume")
         if trainer.validated is not None and trainer.best_step < trainer.step and not trainer.settings.lora:

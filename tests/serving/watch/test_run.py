@@ -107,6 +107,89 @@ def test_a_run_that_has_not_been_heard_of_for_long_is_quiet(run, folder):
         assert look(run)["state"] == state
 
 
+@pytest.mark.parametrize(
+    ("outcome", "state"),
+    [
+        ("finished", "finished"), ("no better", "finished"), ("interrupted", "stopped"), ("diverged", "diverged"),
+        ("failed", "failed"),
+    ],
+)  # fmt: skip
+def test_the_end_is_what_the_trainer_wrote(run, folder, outcome, state):
+    folder.settings(steps=20)
+    folder.update(3)
+    folder.ended(outcome, 3, "a reason")
+    os.utime(folder.metrics, (time.time() - 10_000,) * 2)  # it would be quiet
+    assert (look(run)["state"], look(run)["reason"]) == (state, "a reason")
+
+
+def test_a_run_that_diverged_at_its_first_update_has_ended(run, folder):
+    folder.settings(steps=20)
+    folder.ended("diverged", 0, "the loss is nan at update 1")
+    assert look(run)["state"] == "diverged"
+
+
+def test_a_run_that_went_on_has_not_ended(run, folder):
+    folder.settings(steps=20)
+    folder.update(3)
+    folder.ended("interrupted", 3, "Ctrl-C")
+    assert look(run)["state"] == "stopped"
+    with Hold() as hold:
+        hold.take(folder.path)
+        if is_held(folder.path) is not None:
+            assert (look(run)["state"], look(run)["reason"]) == ("running", None)
+    folder.update(4)  # by a version that leaves the record where it is
+    assert (look(run)["state"], look(run)["reason"]) == (
+        "stopped" if is_held(folder.path) is False else "running",
+        None,
+    )
+
+
+@pytest.mark.parametrize(
+    "record",
+    ["{", "[]", "{}", '{"outcome": "finished"}', '{"outcome": [], "step": 3, "reason": "x"}',
+     '{"outcome": "finished", "step": true, "reason": "x"}', '{"outcome": "finished", "step": 3, "reason": 7}'],
+)  # fmt: skip
+def test_a_record_of_the_end_that_is_none_is_left_out(run, folder, record):
+    folder.update(3)
+    (folder.path / "ended.json").write_text(record)
+    assert (look(run)["state"], look(run)["reason"]) == ("running", None)
+
+
+def test_a_reason_is_short_and_without_control_characters(run, folder):
+    folder.update(3)
+    folder.ended("failed", 3, "\x1b[31m" + "x" * 9999)
+    assert look(run)["reason"] == "\\x1b[31m" + "x" * 492
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [('{"vocab_size": 50257}', 50257), ('{"vocab_size": "many"}', None), ("{", None)]
+)
+def test_the_size_of_the_vocabulary_is_that_of_the_model(run, folder, text, size):
+    folder.update(1)
+    (folder.path / "config.json").write_text(text)
+    assert look(run)["vocabulary"] == size
+
+
+def test_the_served_model_is_told_with_its_base(folder):
+    folder.settings(model_name="models/124M")
+    (folder.path / "model.safetensors").write_text("1")
+    run = Run(folder.path, "run1")
+    assert look(run)["served"] is None
+    run.serve("run1", ["run1", "124M"])
+    assert look(run)["served"] == {"model": "run1", "newer": False, "base": "124M"}
+    (folder.path / "model.safetensors").write_text("12")
+    assert look(run)["served"]["newer"] is True
+    run.serve("run1", ["run1", "tales"])
+    assert look(run)["served"]["base"] is None
+
+
+def test_a_run_from_random_weights_has_no_base(run, folder):
+    folder.settings(model_name="tales", config={"n_vocab": 50257})
+    run.serve("run1", ["run1", "tales"])
+    news = look(run)
+    assert news["served"]["base"] is None and "model_name" not in news["settings"]
+
+
 def test_when_it_will_end_follows_from_the_pace_of_late(run, folder, monkeypatch):
     monkeypatch.setattr(run_module, "RECENT", 4)
     folder.settings(steps=100)
@@ -253,7 +336,7 @@ def test_settings_that_cannot_be_read_hinder_nothing(run, folder):
 
 
 def test_settings_are_told_without_paths(run, folder):
-    folder.settings(steps=5, dataset=["/home/me/secret/tales.txt", "more/"], model_name="models/124M", config={"n": 1})
+    folder.settings(steps=5, dataset=["/home/me/secret/tales.txt", "more/"], model_name="models/124M", other={"n": 1})
     told = look(run)["settings"]
     assert told == {"steps": 5, "dataset": "tales.txt, more", "model_name": "124M"}
 

@@ -1,49 +1,38 @@
 """Training runs watched from outside: their progress, read from their folders.
 
-This module reads what ``gpt2lab train`` writes (``metrics.jsonl``, ``settings.json``, ``samples-*``), whether training
-has not begun, is running or ended long ago, and keeps little of it however long the run. It writes nothing, and knows
-nothing of HTTP.
+This module reads what ``gpt2lab train`` writes (``metrics.jsonl``, ``settings.json``, ``ended.json``, ``samples-*``),
+whether training has not begun, is running or ended long ago, and keeps little of it however long the run. It writes
+nothing, and knows nothing of HTTP.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import re
-import stat
 import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePath
 from typing import Any
 
 from gpt2lab.errors import UsageError
+from gpt2lab.serving.watch import described
 from gpt2lab.serving.watch.curve import Curve, Seen
+from gpt2lab.serving.watch.described import JsonFile, as_step, is_number, stamp
 from gpt2lab.serving.watch.files import Lines, Samples, Tail, is_folder, list_samples, read_samples
 from gpt2lab.system.locks import is_held
 from gpt2lab.system.paths import printable
 
-METRICS, SETTINGS = "metrics.jsonl", "settings.json"
+METRICS = "metrics.jsonl"
 
 RECENT = 200
 """Number of updates over which speed and pace are averaged."""
 QUIET_SECONDS = 60.0
 QUIET_PACES = 20.0
 """A run whose process cannot be seen is quiet after QUIET_SECONDS and QUIET_PACES times its pace without a line."""
-_MOST_SETTINGS = 1 << 20  # bytes
-_MOST_STEPS = 1 << 53  # beyond it a browser's numbers are not exact
-_LARGEST = 1e300
 _NUMBERS = ("loss", "val_loss", "seconds", "average", "learning_rate", "tokens_per_second", "memory")
-
-TOLD = (
-    "model_name", "dataset", "val_dataset", "steps", "stop_after", "patience", "batch_size", "accumulate_gradients",
-    "block_size", "optimizer", "learning_rate", "schedule", "warmup_steps", "weight_decay", "dropout", "lora", "seed",
-    "val_every", "save_every", "sample_every", "sample_prompt", "top_k", "top_p",
-)  # fmt: skip
-"""Settings of a run that clients receive; of paths, only the last part."""
-_PATHS = ("model_name", "dataset", "val_dataset")
 
 
 @dataclass
@@ -63,9 +52,15 @@ class Run:
         self.folder = folder.absolute()
         self._lock = threading.Lock()
         self._tail = Tail(self.folder / METRICS)
-        self._settings: dict[str, Any] = {}
-        self._settings_stamp: tuple[int, ...] | None = None
+        self._settings = JsonFile(self.folder / described.SETTINGS, stays=True)
+        self._shape = JsonFile(self.folder / described.SHAPE, stays=True)
+        self._ended = JsonFile(self.folder / described.ENDED)
         self._samples: list[tuple[int, str]] = []
+        self._model = self.folder / "model.safetensors"
+        self._served: str | None = None
+        self._beside: frozenset[str] = frozenset()
+        self._loaded: tuple[int, ...] | None = None
+        self._newer = False
         self._held: bool | None = None
         self._was_held = False
         self._there = False
@@ -106,7 +101,14 @@ class Run:
     @property
     def has_model(self) -> bool:
         """Whether training has written a model yet."""
-        return _stamp(self.folder / "model.safetensors") is not None
+        return stamp(self._model) is not None
+
+    def serve(self, name: str | None, served: Collection[str]) -> None:
+        """Note that a server has just loaded the run's model under ``name`` (None: it has not), and ``served`` in all.
+
+        Call this before any thread looks at the run.
+        """
+        self._served, self._beside, self._loaded = name, frozenset(served), stamp(self._model)
 
     # ---- reading
 
@@ -147,12 +149,10 @@ class Run:
         self._last_validation = {"step": record["step"], "loss": record["val_loss"]}
 
     def _look_around(self) -> None:
-        """Read the settings, the list of samples, and whether a process holds the folder."""
-        path = self.folder / SETTINGS
-        stamp = _stamp(path)
-        if stamp != self._settings_stamp and stamp is not None:  # the settings stay if the folder is gone
-            self._settings = _read_settings(path)
-        self._settings_stamp = stamp
+        """Read the small files, the list of samples, and whether a process holds the folder."""
+        for file in (self._settings, self._shape, self._ended):
+            file.look()
+        self._newer = stamp(self._model) != self._loaded
         self._samples = list_samples(self._samples_folder())
         self._held = is_held(self.folder)
         self._was_held = self._was_held or bool(self._held)
@@ -160,7 +160,7 @@ class Run:
     def _samples_folder(self) -> Path:
         """Return the folder of the run's samples: :class:`Job`'s folders are relative to where training was started."""
         of_runs, of_samples = (
-            PurePath(str(self._settings.get(name) or default))
+            PurePath(str(self._settings.values.get(name) or default))
             for name, default in (("checkpoint_dir", "checkpoint"), ("sample_dir", "samples"))
         )
         bases = [self.folder.parent.parent, Path.cwd()]
@@ -189,19 +189,32 @@ class Run:
             "ends_at": self._ends_at() if state == "running" else None,
             "validation": self._last_validation if self._validations.rows else None,
             "best": _step_and_loss(self._validations.lowest),
-            "settings": _told(self._settings),
+            "settings": described.told(self._settings.values),
+            "vocabulary": described.vocabulary_of(self._shape.values),
+            "reason": self._end["reason"] if self._end and self._end["state"] == state else None,
+            "served": self._serving(),
             "samples": [list(each) for each in self._samples],
         }
 
-    def _state(self) -> str:
-        """Return ``waiting``, ``starting``, ``running``, ``finished``, ``stopped``, ``quiet``, or ``gone``.
+    def _serving(self) -> dict[str, Any] | None:
+        """Return the run's ``model`` on this server, whether the folder has a ``newer`` one, and its ``base``."""
+        base = described.base_of(self._settings.values)
+        if self._served is None:
+            return None
+        return {"model": self._served, "newer": self._newer, "base": base if base in self._beside else None}
 
-        ``stopped``: no process holds the folder, but one did. ``quiet``: nothing is new, and the reason is unknown.
+    def _state(self) -> str:
+        """Return ``waiting``, ``starting``, ``running``, ``quiet`` or ``gone``, or how training ended.
+
+        ``finished``, ``diverged``, ``failed`` and ``stopped`` are what the trainer wrote; without its word, ``stopped``
+        if no process holds the folder, but one did. ``quiet``: nothing is new, and the reason is unknown.
         """
         if not self._there and (self._last or self._last_validation):
             return "gone"
         if self._held:
             return "running" if self._last else "starting"
+        if self._end:
+            return self._end["state"]
         if not self._last:
             return "starting" if is_folder(self.folder) else "waiting"
         finished = self._last_step is not None and self._last["step"] >= self._last_step
@@ -213,9 +226,14 @@ class Run:
         return "quiet" if silence > max(QUIET_SECONDS, QUIET_PACES * (self._pace() or 0.0)) else "running"
 
     @property
+    def _end(self) -> dict[str, str] | None:
+        """The end that the trainer has recorded."""
+        return described.end_of(self._ended.values, self._last.get("step", 0))
+
+    @property
     def _last_step(self) -> int | None:
         """The update after which training ends."""
-        limits = [_step(self._settings.get(name)) for name in ("steps", "stop_after")]
+        limits = [as_step(self._settings.values.get(name)) for name in ("steps", "stop_after")]
         return min((limit for limit in limits if limit), default=None)
 
     def _pace(self) -> float | None:
@@ -284,20 +302,11 @@ def _parsed(text: str) -> Any:
 
 
 def _checked(record: dict[str, Any]) -> dict[str, Any] | None:
-    step = _step(record.get("step"))
-    numbers = {name: value for name in _NUMBERS if _is_number(value := record.get(name))}
+    step = as_step(record.get("step"))
+    numbers = {name: value for name in _NUMBERS if is_number(value := record.get(name))}
     if step is None or not ("loss" in numbers or "val_loss" in numbers):
         return None
     return {**numbers, "step": step}
-
-
-def _step(value: Any) -> int | None:
-    return value if type(value) is int and 0 <= value < _MOST_STEPS else None
-
-
-def _is_number(value: Any) -> bool:
-    """Return whether ``value`` is a number that JSON in a browser can hold: not NaN, infinite or a bool."""
-    return type(value) in (int, float) and -_LARGEST < value < _LARGEST
 
 
 def _or_nan(value: float | None) -> float:
@@ -311,37 +320,3 @@ def _mean(values: Iterable[float]) -> float | None:
 
 def _step_and_loss(found: tuple[int, float] | None) -> dict[str, Any] | None:
     return {"step": found[0], "loss": found[1]} if found else None
-
-
-def _stamp(path: Path) -> tuple[int, ...] | None:
-    """Return a stamp that changes when the file does; None if there is no file."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return (status.st_ino, status.st_mtime_ns, status.st_size) if stat.S_ISREG(status.st_mode) else None
-
-
-def _read_settings(path: Path) -> dict[str, Any]:
-    """Return the object in a ``settings.json``; empty if there is none."""
-    try:
-        if path.stat().st_size > _MOST_SETTINGS:
-            return {}
-        settings = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
-        return {}
-    return settings if isinstance(settings, dict) else {}
-
-
-def _told(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the run's settings that clients receive, without the folders of files on this machine."""
-
-    def plain(name: str, value: Any) -> Any:
-        if isinstance(value, list):
-            return ", ".join(str(plain(name, each)) for each in value[:20])
-        if isinstance(value, str):
-            return (re.split(r"[/\\]", value.rstrip("/\\"))[-1] if name in _PATHS else value)[:200]
-        return value if isinstance(value, bool) or _is_number(value) else None
-
-    found = {name: plain(name, settings[name]) for name in TOLD if name in settings}
-    return {name: value for name, value in found.items() if value not in (None, "")}
