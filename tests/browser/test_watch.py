@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -16,9 +17,13 @@ import pytest
 
 import needs
 
+from .conftest import GOLDEN
 from .test_accessibility import LOOKS, settled, violations
 
-NAMES = ["begins", "read", "texts", "anew", "axe", "lost", "one", "two"]
+NAMES = ["begins", "read", "texts", "anew", "axe", "lost", "one", "two", "ended", "spike", "guess", "served"]
+RUNS = "gpt2lab.watch.runs"
+ALONE = json.dumps({name: {"shown": False} for name in NAMES})
+"""The stored choices of a user who switched the other runs off."""
 HOSTILE = "<img src=x onerror=\"console.error('run')\">\u202e<script>console.error('run')</script>&amp;\x00"
 
 
@@ -40,10 +45,12 @@ def folder(run_folders: Any, base: Path) -> Callable[[str], Any]:
 
 @pytest.fixture
 def watch(new_page: Callable[..., Any], url: str, expect: Any) -> Callable[..., Any]:
-    """Provide ``watch(name)``: a page that shows this run and is live."""
+    """Provide ``watch(name)``: a page that shows this run and is live; with ``alone`` no other run is drawn."""
 
-    def begin(name: str, **options: Any) -> Any:
+    def begin(name: str, *, alone: bool = True, **options: Any) -> Any:
         page = new_page(url, **options)
+        if alone:
+            page.add_init_script(f"localStorage.getItem('{RUNS}') ?? localStorage.setItem('{RUNS}', '{ALONE}')")
         page.goto(f"/watch#{name}")
         expect(page.locator("#connection")).to_have_text("live")
         expect(page.locator("#run-title")).to_have_text(name)
@@ -149,7 +156,8 @@ def test_curves_are_read_off_with_pointer_and_keys(watch, folder, expect):
     page = watch("read")
     readout, cursor = page.locator("#readout"), page.get_by_label("Values at an update")
     expect(readout).to_contain_text("update 50 · loss 3.000 · smoothed 3")
-    expect(readout).to_contain_text("held out 3.500 at 50 · learning rate 1.0e-3 · 100 tokens per second")
+    held_out = "held out 3.500 at 50, perplexity 33.115"
+    expect(readout).to_contain_text(f"{held_out} · learning rate 1.0e-3 · 100 tokens per second")
     box = page.locator("#loss-chart").bounding_box()
     page.mouse.move(box["x"] + 46 + (box["width"] - 60) * (20 - 1) / 99, box["y"] + 50)
     expect(readout).to_contain_text("update 20 · loss 4.200")
@@ -175,6 +183,7 @@ def test_axes_and_smoothing_are_chosen_and_kept(watch, folder, expect):
     expect(page.locator("#loss-chart path.raw")).to_be_attached()
     linear = place(page, "raw")
     page.get_by_label("Smoothing").fill("0")
+    expect(page.get_by_label("fit to the run's length")).not_to_be_checked()
     expect(page.locator("#smoothing-value")).to_have_text("none")
     assert place(page, "smoothed") == place(page, "raw")
     page.get_by_label("Loss axis").select_option("logarithmic")
@@ -197,7 +206,9 @@ def test_the_numbers_are_in_a_table_too(watch, folder, expect):
     rows = page.locator("#table tbody tr")
     expect(rows).to_have_count(40)
     cells = rows.nth(0).locator("th, td").all_inner_texts()
-    assert cells == ["1", "4.960", "4.960", "–", "1.0e-3", "100"]
+    assert cells == ["1", "4.960", "4.960", "–", "–", "1.0e-3", "100"]
+    cells = rows.nth(39).locator("th, td").all_inner_texts()
+    assert cells[3:5] == ["3.500", "33.115"]
     assert page.locator("#table tbody th[scope=row]").count() == 40
     label = page.locator("#loss-chart svg").get_attribute("aria-label")
     assert re.match(
@@ -283,6 +294,28 @@ def test_smoothing_is_the_trainers_running_mean_whatever_is_put_together(evaluat
 
 
 @pytest.mark.parametrize(
+    ("curves", "log", "expected"),
+    [
+        ([[3.0, 2.0, 9.0]], False, [2.0, 9.0]),  # too few to tell
+        ([[]], False, None),
+        ([[3 - at / 100 for at in range(100)]], False, [2.01, 3.0]),
+        ([[3 - at / 100 for at in range(100)], [5.0]], False, [2.01, 5.0]),  # a short curve counts as it is
+        ([[*(3 - at / 100 for at in range(100)), *([1e6] * 4)]], False, [2.03, 3.0]),  # diverged
+        ([[*(3 - at / 100 for at in range(100)), *([1e6] * 4)]], True, [2.03, 3.0]),
+        ([[2.0] * 50], False, [2.0, 2.0]),
+    ],
+)
+def test_an_axis_leaves_out_outliers(evaluate, curves, log, expected):
+    found = evaluate("watch_scale.js", "(m, [curves, log]) => m.typicalRange(curves, log)", [curves, log])
+    assert found == (None if expected is None else pytest.approx(expected))
+
+
+@pytest.mark.parametrize(("updates", "position"), [(0, 0), (30, 0), (300, 33), (3_000, 67), (300_000, 133)])
+def test_smoothing_covers_a_thirtieth_of_a_run(evaluate, updates, position):
+    assert evaluate("watch_scale.js", "(m, n) => m.fittedPosition(n)", updates) == position
+
+
+@pytest.mark.parametrize(
     ("low", "high", "log", "expected"),
     [
         (0, 100, False, [0, 20, 40, 60, 80, 100]),
@@ -317,19 +350,155 @@ def test_nothing_serious_is_in_the_way(watch, folder, expect, scheme, width):
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_several_runs_are_chosen_from_and_drawn_together(watch, folder, expect):
+def test_each_run_has_a_switch_and_a_colour_that_are_kept(watch, folder, expect):
     for name, last in (("one", 10), ("two", 20)):
         fill(folder(name), last)
-    page = watch("one")
+    page = watch("one", alone=False)
     expect(page.locator("#readout")).to_contain_text("update 10 ·")
-    page.get_by_label("show other runs").check()
-    names = page.locator("#loss-chart text.name")  # runs of earlier tests too, each as it arrives
-    expect(names.filter(has_text=re.compile("^two$"))).to_have_count(1)
-    expect(page.locator("#loss-chart path.other")).not_to_have_count(0)
+    names = page.locator("#loss-chart text.name.other", has_text=re.compile("^two$"))  # others come from earlier tests
+    expect(names).to_have_count(1)
+    expect(page.get_by_role("checkbox", name="one", exact=True)).to_be_disabled()  # the run on display is always drawn
+    before = names.evaluate("e => getComputedStyle(e).fill")
+    again = page.get_by_role("button", name="Another colour for two")
+    again.focus()
+    page.keyboard.press("Enter")
+    expect(again).to_be_focused()
+    expect(page.locator("#run-list li", has_text="two")).to_have_class("colour-0")  # two was the last of eight
+    after = names.evaluate("e => getComputedStyle(e).fill")
+    assert before != after
+    page.get_by_role("checkbox", name="two", exact=True).uncheck()
+    expect(names).to_have_count(0)
+    page.reload()
+    expect(page.locator("#readout")).to_contain_text("update 10 ·")
+    expect(page.get_by_role("checkbox", name="two", exact=True)).not_to_be_checked()
+    expect(names).to_have_count(0)
+    page.get_by_role("checkbox", name="two", exact=True).check()
+    expect(names).to_have_count(1)
+    assert names.evaluate("e => getComputedStyle(e).fill") == after
+
+
+def test_another_run_is_chosen_and_named_in_the_address(watch, folder, expect):
+    for name, last in (("one", 10), ("two", 20)):
+        if not folder(name).metrics.exists():
+            fill(folder(name), last)
+    page = watch("one")
     page.get_by_label("Run", exact=True).select_option("two")
     expect(page.locator("#readout")).to_contain_text("update 20 ·")
     page.reload()
     expect(page.locator("#run-title")).to_have_text("two")
+
+
+def test_stored_choices_that_are_not_the_pages_hinder_nothing(watch, folder, expect):
+    if not folder("one").metrics.exists():
+        fill(folder("one"), 10)
+    page = watch("one")
+    for text in ('{"one": null, "two": {"colour": 99, "shown": 7}}', "[3]", "{"):
+        page.evaluate("([key, text]) => localStorage.setItem(key, text)", [RUNS, text])
+        page.reload()
+        expect(page.locator("#readout")).to_contain_text("update 10 ·")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "reason", "word", "note"),
+    [
+        ("diverged", "the loss is nan at update 4, which was discarded", "diverged", None),
+        ("interrupted", "Ctrl-C", "stopped", "Run the same command again"),
+        ("no better", "the last 3 validations brought no improvement", "finished", None),
+        ("failed", "cannot write state-0000003: No space left on device", "failed", "Once the cause is removed"),
+    ],
+)
+def test_the_reason_that_the_trainer_wrote_is_shown(watch, folder, expect, outcome, reason, word, note):
+    run = folder("ended")
+    run.settings(steps=40)
+    run.update(3)
+    run.ended(outcome, 3, reason)
+    page = watch("ended")
+    expect(page.locator("#state")).to_have_text(f"{word}: {reason}")
+    expect(page.locator("#announcement")).to_have_text(f"ended: {word}: {reason}")
+    if note:
+        expect(page.locator("#note")).to_contain_text(note)
+    else:
+        expect(page.locator("#note")).to_be_hidden()
+
+
+def test_a_spike_does_not_flatten_the_curve(watch, folder, expect):
+    run = folder("spike")
+    for step in range(1, 101):
+        run.update(step, 812.5 if step in (40, 41) else 5 - 2 * step / 100)
+    page = watch("spike")
+    expect(page.locator("#outside")).to_have_text(
+        "2 points lie outside of the chart, the farthest at 812.5: choose “all values” to see them."
+    )
+    heights = place(page, "raw")
+    assert heights[99] - heights[0] > 200 and heights[39] < 0
+    page.get_by_label("Range").select_option("all values")
+    expect(page.locator("#outside")).to_be_hidden()
+    heights = place(page, "raw")
+    assert heights[99] - heights[0] < 5 and heights[39] > 0
+
+
+def test_pure_guessing_has_a_line_or_is_said_to_lie_above(watch, folder, expect):
+    run = folder("guess")
+    for step in range(1, 31):
+        run.update(step, 11 - step / 10)
+    (run.path / "config.json").write_text('{"vocab_size": 50257}')
+    page = watch("guess")
+    words = "pure guessing among 50,257 tokens: 10.825"
+    expect(page.locator("#legend")).to_contain_text(words)
+    expect(page.locator("#legend")).not_to_contain_text("above")
+    height = float(page.locator("#loss-chart path.reference").get_attribute("d").split()[1].split("H")[0])
+    first, second = place(page, "raw")[:2]  # 10.9, 10.8
+    assert first < height < second
+    for step in range(1, 31):
+        run.update(step, 4 - step / 10)
+    expect(page.locator("#legend")).to_contain_text(f"{words}, above this chart")
+    expect(page.locator("#loss-chart path.reference")).to_have_count(0)
+
+
+def test_smoothing_fits_the_runs_length(watch, folder, expect):
+    run = folder("spike")
+    if not run.metrics.exists():
+        fill(run, 100)
+    page = watch("spike")
+    expect(page.locator("#smoothing")).to_have_value("17")  # 33.3 · log10(100 / 30)
+    page.get_by_label("Smoothing", exact=False).first.fill("67")
+    fits = page.get_by_label("fit to the run's length")
+    expect(fits).not_to_be_checked()
+    fits.check()
+    expect(page.locator("#smoothing")).to_have_value("17")
+    page.reload()
+    expect(page.locator("#smoothing")).to_have_value("17")
+
+
+def test_a_run_without_a_served_model_says_how_to_open_it(watch, folder, expect):
+    run = folder("served")
+    fill(run, 20)
+    expect(watch("served").locator("#model-links")).to_contain_text("a server that you start now, without --model_name")
+
+
+def test_the_runs_model_opens_in_the_playground_and_beside_its_base(
+    new_page, serve, tmp_path_factory, run_folders, expect
+):
+    run = run_folders(tmp_path_factory.mktemp("linked"), "mine")
+    run.settings(steps=20, model_name="models/tales")
+    fill(run, 20)
+    shutil.copytree(GOLDEN / "tiny", run.path, dirs_exist_ok=True)
+    page = new_page(serve("--watch", str(run.path), "--model_name", "tales", "--model_name", str(run.path)))
+    page.goto("/watch")
+    page.get_by_role("link", name="compare with the base, tales").click()
+    page.locator("html[data-ready]").wait_for()
+    expect(page.locator("#model")).to_have_value("mine")
+    pair = page.locator("#compare select")
+    assert [pair.nth(at).input_value() for at in (0, 1)] == ["mine", "tales"]
+    expect(page.locator("#compare-section")).to_be_in_viewport()
+    assert "?" not in page.url
+    page.goto("/watch")
+    page.get_by_role("link", name="Open this checkpoint in the playground").click()
+    expect(page.locator("#model")).to_have_value("mine")
+    page.locator("#model").select_option("tales")
+    page.reload()
+    page.locator("html[data-ready]").wait_for()
+    expect(page.locator("#model")).to_have_value("tales")  # the choice, not the link, is kept
 
 
 def test_without_a_run_the_page_says_how_to_watch_one(page, expect):

@@ -43,10 +43,14 @@ export function comparable(models) {
 
 /**
  * @param {HTMLElement} host
- * @param {{settings: typeof import("./settings.js").settings, api: Api, models: ModelCard[]}} parts
+ * @param {{settings: typeof import("./settings.js").settings, api: Api, models: ModelCard[], pair: (string | undefined)[]}} parts
+ *   `pair` names the two models that are chosen at first; an unknown one is left to the page
  */
-export function mountCompare(host, { settings, api, models }) {
-  const [one, other] = [modelField(models, "Compare", 0), modelField(models, "and", 1)];
+export function mountCompare(host, { settings, api, models, pair }) {
+  const at = (/** @type {number} */ place) => models.findIndex(({ id }) => id === pair[place]);
+  const begin = Math.max(0, at(0));
+  const beside = at(1) >= 0 ? at(1) : Number(begin === 0);
+  const [one, other] = [modelField(models, "Compare", begin), modelField(models, "and", beside)];
   const result = element("div.compare-result");
   const form = runForm("compare-form", {
     label: "Write with both",

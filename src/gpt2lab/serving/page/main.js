@@ -49,14 +49,29 @@ async function start() {
     return;
   }
   models.offer(cards);
+  const wished = wishedModels(cards);
+  if (wished.model) settings.set({ model: wished.model });
   document.documentElement.dataset.ready = "true"; // tests and timings wait for this
   performance.mark("ready");
   mountSweep(byId("sweep"), { settings, api });
   if (comparable(cards)) {
     byId("compare-section").hidden = false;
-    mountCompare(byId("compare"), { settings, api, models: cards });
+    mountCompare(byId("compare"), { settings, api, models: cards, pair: [wished.model, wished.beside] });
+    if (wished.beside) byId("compare-section").scrollIntoView();
   }
-  await panel.begin(cards);
+  await panel.begin(cards, { draft: wished.model !== undefined });
+}
+
+/**
+ * Return the served models that the address names, as the training page's links do, and take them out of the address: the
+ * user's later choice outlives a reload.
+ * @param {api.ModelCard[]} cards @returns {{model?: string, beside?: string}}
+ */
+function wishedModels(cards) {
+  const query = new URLSearchParams(location.search);
+  const [model, beside] = ["model", "beside"].map((name) => cards.find(({ id }) => id === query.get(name))?.id);
+  if (location.search) history.replaceState(null, "", location.pathname + location.hash);
+  return { model, beside };
 }
 
 function bindPrompt() {

@@ -170,15 +170,15 @@ export class TextPanel {
   }
 
   /**
-   * Show the link's shared text, or the text of an earlier visit, or the prompt, once the models are known.
+   * Show the link's shared text, or the text of an earlier visit unless `draft` is true, or the prompt, once the models are known.
    * @param {ModelCard[]} cards
    */
-  async begin(cards) {
+  async begin(cards, { draft = false } = {}) {
     this.#state.cards = cards;
     this.#began = true;
     addEventListener("hashchange", () => this.#attempts.make(() => this.#openLink(null)));
     const { run, unknown } = await this.#library.restore();
-    await this.#openLink(run);
+    await this.#openLink(draft ? null : run);
     if (unknown === 0) return;
     const [texts, whose] = unknown === 1 ? ["One text is", "its"] : [`${unknown} texts are`, "their"];
     this.#messages.say(`${texts} kept until the server has a model with ${whose} vocabulary.`);

@@ -7,8 +7,11 @@ import { askForKey } from "./api_key.js";
 import { byId, element, ignoreDisabled } from "./elements.js";
 import { Curves } from "./watch_curves.js";
 import { follow } from "./watch_events.js";
-import { Run, ago, bytesText, clock, count, lossText, rateText } from "./watch_run.js";
+import { perplexityText } from "./watch_numbers.js";
+import { Run, bytesText, clock, count, lossText, rateText } from "./watch_run.js";
+import { RunList } from "./watch_runs.js";
 import { Samples } from "./watch_samples.js";
+import { noteOf, showLinks, stateOf, titleOf } from "./watch_state.js";
 
 /** @type {Map<string, Run>} */
 const runs = new Map();
@@ -18,7 +21,8 @@ let serverAhead = 0; // seconds by which the server's clock is ahead of this one
 let due = false;
 
 const select = byId("run", HTMLSelectElement);
-const curves = new Curves();
+const runList = new RunList(() => redraw());
+const curves = new Curves(runList);
 const samples = new Samples((step) => {
   if (curves.mark(step)) redraw();
 });
@@ -67,12 +71,14 @@ function draw() {
   const facts = run?.facts ?? {};
   const known = Boolean(facts.step ?? facts.validation);
   byId("figures").hidden = !run || !(run.updates.length + run.validations.length);
-  byId("state").textContent = run ? stateOf(facts) : "";
+  byId("state").textContent = run ? stateOf(facts, serverNow()) : "";
   if (run) announce(run);
   progress(facts);
   tiles(facts, known);
+  showLinks(facts);
   settings(facts.settings ?? {});
   if (!run) return;
+  runList.show([...runs.keys()], run.name);
   samples.show(run);
   curves.show(run, [...runs.values()].filter((other) => other !== run));
 }
@@ -81,61 +87,23 @@ function draw() {
 
 const serverNow = () => Date.now() / 1000 + serverAhead;
 
-/** @param {import("./watch_run.js").Facts} facts */
-function stateOf({ state = "", reading, changed_at: changedAt }) {
-  if (reading !== null && reading !== undefined) return `reading the file: ${Math.floor(100 * reading)} %`;
-  /** @type {Record<string, string>} */
-  const words = {
-    waiting: "not there yet",
-    starting: "about to begin",
-    running: "in training",
-    finished: "finished",
-    stopped: "stopped",
-    quiet: `quiet for ${ago(serverNow() - (changedAt ?? 0))}`,
-    gone: "its folder is gone",
-  };
-  return words[state] ?? "";
-}
-
 /** Let screen readers announce changes of a run's state, but not every change of the page. @param {Run} run */
 function announce(run) {
   const { state = "" } = run.facts;
   const key = `${chosen} ${state}`;
   if (!state || byId("announcement").dataset.key === key) return;
   byId("announcement").dataset.key = key;
-  byId("announcement").textContent = `${run.name}: ${stateOf(run.facts)}`;
+  byId("announcement").textContent = `${run.name}: ${stateOf(run.facts, serverNow())}`;
   byId("state").dataset.state = state;
 }
 
 /** @param {Run} [run] */
 function note(run) {
-  const words = noteOf(run);
+  const none = "This server watches no run. Start it with one: gpt2lab serve --watch checkpoint/run1";
+  const words = run ? noteOf(run) : live ? none : "";
   const place = byId("note");
   place.hidden = !words;
   if (place.textContent !== words) place.replaceChildren(element("p", {}, words));
-}
-
-/** @param {Run} [run] */
-function noteOf(run) {
-  if (!run) return !live ? "" : "This server watches no run. Start it with one: gpt2lab serve --watch checkpoint/run1";
-  const { state = "", problem, unread } = run.facts;
-  if (problem) return `The server ${problem}.`;
-  /** @type {Record<string, string>} */
-  const words = {
-    waiting: `${run.name} does not exist yet. This page waits for it; gpt2lab train --run_name ${run.name.split("/").at(-1)} starts it.`,
-    starting: `${run.name} has no updates yet. Reading the text and the first update may take a while.`,
-    gone: "The folder of this run no longer exists. Its figures stay here until you close the page or a new run begins there.",
-    stopped: "The training process ended before the last update. Run the same command again to continue from the last saved state.",
-  };
-  if (words[state]) return words[state];
-  return unread ? `${count(unread)} lines of metrics.jsonl could not be read and are left out.` : "";
-}
-
-/** @param {Run} [run] */
-function titleOf(run) {
-  const { step, last_step: last, loss } = run?.facts ?? {};
-  if (!run || !step) return "gpt2lab: training";
-  return `${step}${last ? `/${last}` : ""} · ${lossText(loss ?? NaN)} · ${run.name}`;
 }
 
 // ---- figures ---------------------------------------------------------------------------------------------------
@@ -166,7 +134,7 @@ function tiles(facts, known) {
   const shown = Object.entries({
     "training loss": told(facts.loss, lossText),
     "held-out loss": told(validation?.loss, lossText),
-    "held-out perplexity": told(validation?.loss, (loss) => lossText(Math.exp(loss))),
+    "held-out perplexity": told(validation?.loss, perplexityText),
     "best held-out loss": best ? `${lossText(best.loss)} at ${count(best.step)}` : null,
     "learning rate": told(facts.learning_rate, rateText),
     "tokens per second": told(facts.tokens_per_second, count),

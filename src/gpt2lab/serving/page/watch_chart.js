@@ -4,15 +4,16 @@
  * The style sheet sets colours and strokes by the class of a line; kinds of lines differ in more than colour.
  */
 
-import { svgElement } from "./elements.js";
+import { newId, svgElement } from "./elements.js";
 import { tickText, ticks } from "./watch_run.js";
 
 const MARGIN = { left: 46, right: 14, top: 10, bottom: 24 };
+const EDGE = 4; // pixels beyond the axes in which dots are still whole
 const MOST_DOTS = 80;
 
 /**
  * @typedef {object} Line
- * @property {string} kind  a class: raw, smoothed, held-out, other, …
+ * @property {string} kind  classes: raw, smoothed or held-out; other; a colour
  * @property {[number, number][]} points  update and value, updates ascending
  * @property {[number, number, number][]} [band]  update, lowest and highest value
  * @property {boolean} [dots]  whether to show single points
@@ -26,6 +27,8 @@ const MOST_DOTS = 80;
  * @property {boolean} [logX]
  * @property {boolean} [logY]
  * @property {boolean} [zero]  the axis of values begins at zero
+ * @property {Range | null} [range]  of the axis of values, in place of that of the points; lines beyond it are cut off
+ * @property {number | null} [reference]  a value with a line of its own, where the axis has it
  * @property {number | null} [end]  the last update of the axis
  * @property {number[]} [marks]  updates marked below the axis
  * @property {{step: number, value: number}|null} [best]
@@ -66,8 +69,9 @@ export class Chart {
   /**
    * Put the cursor at an update, with a dot for each of `values` that is not null; hide it if `step` is null.
    * @param {number | null} step @param {[string, number | null][]} values  each with the kind of its line
+   * @param {string} [colour]  a class
    */
-  point(step, values) {
+  point(step, values, colour = "") {
     this.#cursor?.remove();
     this.#cursor = null;
     const [x, y] = [this.#x, this.#y];
@@ -75,10 +79,17 @@ export class Chart {
     if (step === null || !svg || !x || !y) return;
     const at = x.place(step);
     const dots = values.map(([kind, value]) =>
-      value !== null && y.has(value) ? svgElement("circle", { class: kind, cx: at, cy: y.place(value), r: 4 }) : null,
+      value !== null && y.shows(value) ? svgElement("circle", { class: kind, cx: at, cy: y.place(value), r: 4 }) : null,
     );
-    this.#cursor = svgElement("g", { class: "cursor-mark" }, line(at, y.to, at, y.from), ...dots);
+    this.#cursor = svgElement("g", { class: `cursor-mark ${colour}` }, line(at, y.to, at, y.from), ...dots);
     svg.append(this.#cursor);
+  }
+
+  /** Return how far a value lies above the chart, or below it (negative); 0 inside. @param {number} value */
+  beyond(value) {
+    const y = this.#y;
+    if (!y || y.shows(value)) return 0;
+    return value > y.high ? value - y.high : value - y.low;
   }
 
   #draw() {
@@ -93,7 +104,7 @@ export class Chart {
     const [x, y] = [this.#x, this.#y];
     if (x && y) {
       svg.append(frame(x, y, figure.text ?? tickText));
-      for (const each of figure.lines) svg.append(...drawn(each, x, y));
+      svg.append(clipped(x, y, figure.lines.flatMap((each) => drawn(each, x, y))));
       svg.append(...names(figure.lines, x, y), ...marks(figure, x, y));
     }
     this.#element.replaceChildren(svg);
@@ -119,6 +130,11 @@ class Axis {
     return Number.isFinite(value) && (!this.log || value > 0);
   }
 
+  /** Return whether a value lies between the ends of the axis. @param {number} value */
+  shows(value) {
+    return this.has(value) && value >= this.low && value <= this.high;
+  }
+
   /** @param {number} value */
   place(value) {
     return Math.round((this.from + (this.scale(Math.max(value, this.log ? this.low : -Infinity)) - this.begin) * this.unit) * 10) / 10;
@@ -140,14 +156,14 @@ class Axis {
  * Return the ranges of a figure; null if it is empty.
  * @param {Figure} figure @returns {{x: Range, y: Range} | null}
  */
-function domainOf({ lines, logX, logY, zero, end }) {
+function domainOf({ lines, logX, logY, zero, range, end }) {
   /** @type {[Range, Range]} */
   const [x, y] = [[Infinity, -Infinity], [Infinity, -Infinity]];
-  /** @type {(range: Range, value: number, log?: boolean) => void} */
-  const widen = (range, value, log) => {
+  /** @type {(found: Range, value: number, log?: boolean) => void} */
+  const widen = (found, value, log) => {
     if (!Number.isFinite(value) || (log && value <= 0)) return;
-    range[0] = Math.min(range[0], value);
-    range[1] = Math.max(range[1], value);
+    found[0] = Math.min(found[0], value);
+    found[1] = Math.max(found[1], value);
   };
   for (const { points, band = [] } of lines) {
     for (const [step, value] of points) {
@@ -160,6 +176,7 @@ function domainOf({ lines, logX, logY, zero, end }) {
     }
   }
   if (!(x[0] <= x[1] && y[0] <= y[1])) return null;
+  if (range) y.splice(0, 2, ...range);
   if (end) x[1] = Math.max(x[1], end);
   if (zero && !logY) y[0] = Math.min(0, y[0]);
   if (x[0] === x[1]) x[1] = x[0] + 1;
@@ -193,6 +210,14 @@ function frame(x, y, text) {
   return grid;
 }
 
+/** Return a group of which nothing is seen outside of the axes. @param {Axis} x @param {Axis} y @param {Element[]} parts */
+function clipped(x, y, parts) {
+  const id = newId("inside-chart");
+  const [width, height] = [x.to - x.from + 2 * EDGE, y.from - y.to + 2 * EDGE];
+  const shape = svgElement("rect", { x: x.from - EDGE, y: y.to - EDGE, width, height });
+  return svgElement("g", { "clip-path": `url(#${id})` }, svgElement("clipPath", { id }, shape), ...parts);
+}
+
 /** @param {Line} line @param {Axis} x @param {Axis} y */
 function drawn({ kind, points, band = [], dots }, x, y) {
   const parts = [];
@@ -213,25 +238,31 @@ function drawn({ kind, points, band = [], dots }, x, y) {
  * @param {Line[]} lines @param {Axis} x @param {Axis} y
  */
 function names(lines, x, y) {
-  const ends = lines.filter(({ label: name, points }) => name && points.length).map(({ label: name = "", points }) => {
+  const ends = lines.filter(({ label: name, points }) => name && points.length).map(({ kind, label: name = "", points }) => {
     const [step, value] = points[points.length - 1];
-    return { name, at: x.place(step), height: y.has(value) ? y.place(value) : y.from };
+    const inside = Math.min(Math.max(value, y.low), y.high);
+    return { kind, name, at: x.place(step), height: y.has(value) ? y.place(inside) : y.from };
   });
   ends.sort((a, b) => a.height - b.height);
   let taken = -Infinity;
-  return ends.map(({ name, at, height }) => {
+  return ends.map(({ kind, name, at, height }) => {
     taken = Math.max(height - 8, taken + 14);
-    return label(name, at - 4, taken, "end", "name");
+    return label(name, at - 4, taken, "end", `name ${kind}`);
   });
 }
 
 /** @param {Figure} figure @param {Axis} x @param {Axis} y */
-function marks({ marks: steps = [], best = null }, x, y) {
+function marks({ marks: steps = [], best = null, reference = null }, x, y) {
   const parts = steps.filter((step) => x.has(step) && step <= x.high).map((step) => {
     const at = x.place(step);
     return svgElement("path", { class: "sample-mark", d: `M${at} ${y.from - 8}l4 7h-8z` });
   });
-  if (best && y.has(best.value) && x.has(best.step))
+  if (reference !== null && y.shows(reference)) {
+    const at = y.place(reference);
+    parts.push(svgElement("path", { class: "reference", d: `M${x.from} ${at}H${x.to}` }));
+    parts.push(label("pure guessing", x.to - 4, at - 5, "end", "name"));
+  }
+  if (best && y.shows(best.value) && x.has(best.step))
     parts.push(svgElement("circle", { class: "best", cx: x.place(best.step), cy: y.place(best.value), r: 7 }));
   return parts;
 }

@@ -4,15 +4,12 @@
 
 import { byId, element } from "./elements.js";
 import { Chart } from "./watch_chart.js";
-import {
-  COUNT, FIRST, HIGH, LAST, LOW, MEAN, RATE, SPEED,
-  count, decayAt, evenly, lossText, middle, nearest, rateText, smoothed, tickText, upTo,
-} from "./watch_run.js";
+import { lossTitle, numbersTable, readout } from "./watch_numbers.js";
+import { COUNT, FIRST, HIGH, LAST, LOW, MEAN, RATE, SPEED, count, lossText, middle, nearest, smoothed, upTo } from "./watch_run.js";
+import { decayAt, fittedPosition, outside, typicalRange } from "./watch_scale.js";
 
-const TABLE_ROWS = 40;
 const TABLE_PAUSE_MS = 5000; // between two tables: a table that changes every second is unreadable
 const STORED = "gpt2lab.watch";
-const SMOOTHING = 43; // a decay of 0.95
 
 /** @typedef {import("./watch_run.js").Run} Run */
 /** @typedef {import("./watch_run.js").Row} Row */
@@ -24,8 +21,9 @@ export class Curves {
     stepScale: byId("step-scale", HTMLSelectElement),
     smoothing: byId("smoothing", HTMLInputElement),
     smoothingValue: byId("smoothing-value"),
-    others: byId("others", HTMLInputElement),
-    othersChoice: byId("others-choice"),
+    fitted: byId("smoothing-fitted", HTMLInputElement),
+    range: byId("loss-range", HTMLSelectElement),
+    outside: byId("outside"),
     legend: byId("legend"),
     cursor: byId("cursor", HTMLInputElement),
     readout: byId("readout"),
@@ -35,6 +33,7 @@ export class Curves {
   /** @type {Control[]} */
   #choices;
   #charts;
+  #runList;
   /** @type {Run | null} */
   #run = null;
   /** @type {Run[]} */
@@ -46,15 +45,18 @@ export class Curves {
   #following = true; // the cursor is at the newest row
   #tabled = 0;
 
-  constructor() {
-    const { lossScale, stepScale, smoothing, others, cursor, numbers } = this.#parts;
-    this.#choices = [lossScale, stepScale, smoothing, others];
+  /** @param {import("./watch_runs.js").RunList} runList */
+  constructor(runList) {
+    this.#runList = runList;
+    const { lossScale, stepScale, range, smoothing, fitted, cursor, numbers } = this.#parts;
+    this.#choices = [lossScale, stepScale, range, smoothing, fitted];
     const pointed = (/** @type {number | null} */ step) => {
       if (this.#run) this.#read(this.#run, step === null ? this.#cursorAt() : nearest(this.#run.updates, step));
     };
     const chart = (/** @type {string} */ name) => new Chart(byId(`${name}-chart`), pointed);
     this.#charts = { loss: chart("loss"), rate: chart("rate"), speed: chart("speed") };
     this.#restore();
+    smoothing.addEventListener("input", () => (fitted.checked = false));
     for (const choice of this.#choices) choice.addEventListener("input", () => this.#choose());
     cursor.addEventListener("input", () => {
       if (!this.#run) return;
@@ -64,12 +66,11 @@ export class Curves {
     numbers.addEventListener("toggle", () => this.#run && this.#table(this.#run, true));
   }
 
-  /** Draw `run`, and `others` if the user has chosen that. @param {Run} run @param {Run[]} others */
+  /** Draw `run`, and those of `others` that are switched on. @param {Run} run @param {Run[]} others */
   show(run, others) {
     if (run !== this.#run) this.#following = true;
     this.#run = run;
-    this.#others = others;
-    this.#parts.othersChoice.hidden = !others.length;
+    this.#others = others.filter(({ name, updates }) => updates.length && this.#runList.isShown(name));
     this.#draw(run);
   }
 
@@ -93,28 +94,35 @@ export class Curves {
       // storage failed: the user chooses again next time
     }
     if (this.#run) this.#draw(this.#run);
-    this.#label();
   }
 
   #restore() {
-    this.#parts.smoothing.value = String(SMOOTHING);
     try {
       const values = JSON.parse(localStorage.getItem(STORED) ?? "{}");
       for (const choice of this.#choices) if (choice.id in values) give(choice, values[choice.id]);
     } catch {
       // the stored value is not this page's
     }
-    this.#label();
   }
 
-  #label() {
+  /** Show how much `run` is smoothed. @param {Run} run */
+  #label(run) {
     const { smoothing, smoothingValue: shown } = this.#parts;
-    shown.textContent = this.#decay ? String(Number(this.#decay.toPrecision(3 + Math.floor(Number(smoothing.value) / 67)))) : "none";
+    const position = this.#smoothing(run);
+    smoothing.value = String(position);
+    shown.textContent = position ? String(Number(decayAt(position).toPrecision(3 + Math.floor(position / 67)))) : "none";
     smoothing.setAttribute("aria-valuetext", shown.textContent);
   }
 
-  get #decay() {
-    return decayAt(Number(this.#parts.smoothing.value));
+  /** Return the position of the slider for `run`. @param {Run} run */
+  #smoothing({ updates }) {
+    if (!this.#parts.fitted.checked) return Number(this.#parts.smoothing.value);
+    return fittedPosition(updates.reduce((sum, row) => sum + row[COUNT], 0));
+  }
+
+  /** @param {Run} run */
+  #smoothed(run) {
+    return smoothed(run.updates, decayAt(this.#smoothing(run)));
   }
 
   // ---- drawing
@@ -122,16 +130,20 @@ export class Curves {
   /** @param {Run} run */
   #draw(run) {
     const { updates, validations, facts } = run;
-    this.#means = smoothed(updates, this.#decay);
-    const common = { logX: this.#parts.stepScale.value === "log", end: facts.last_step };
+    this.#label(run);
+    this.#means = this.#smoothed(run);
+    const [logX, logY] = [this.#parts.stepScale.value === "log", this.#parts.lossScale.value === "log"];
+    const common = { logX, end: facts.last_step };
+    const lines = this.#lossLines(run);
+    const range = this.#parts.range.value === "typical" ? typicalRange([run, ...this.#others].flatMap(lossesOf), logY) : null;
     this.#charts.loss.show({
-      ...common,
-      lines: this.#lossLines(run),
-      logY: this.#parts.lossScale.value === "log",
+      ...common, lines, logY, range,
+      reference: facts.vocabulary ? Math.log(facts.vocabulary) : null,
       best: facts.best && validations.length > 1 ? { step: facts.best.step, value: facts.best.loss } : null,
       marks: this.#mark === null ? [] : [this.#mark],
       title: lossTitle(run, this.#means),
     });
+    this.#outside(updates);
     this.#charts.rate.show({ ...common, ...single(updates, "rate", RATE, "Learning rate") });
     this.#charts.speed.show({ ...common, ...single(updates, "speed", SPEED, "Tokens per second") });
     this.#legend(run);
@@ -140,39 +152,51 @@ export class Curves {
   }
 
   /** @param {Run} run @returns {import("./watch_chart.js").Line[]} */
-  #lossLines({ updates, validations }) {
-    const means = this.#means;
+  #lossLines(run) {
+    const { name, updates } = run;
+    const colour = this.#runList.colour(name);
     const thick = updates.filter((row) => row[COUNT] > 1).length > updates.length / 2;
-    /** @type {import("./watch_chart.js").Line[]} */
-    const lines = [
-      {
-        kind: "raw",
-        points: updates.map((row) => point(row, row[MEAN])),
-        band: thick ? updates.map((row) => [middle(row), row[LOW], row[HIGH]]) : [],
-      },
-      { kind: "smoothed", points: updates.map((row, at) => point(row, means[at])) },
-      { kind: "held-out", points: validations.map((row) => point(row, row[MEAN])), dots: true },
-    ];
-    if (!this.#parts.others.checked) return lines;
-    const others = this.#others.filter((run) => run.updates.length).map((run) => {
-      const theirs = smoothed(run.updates, this.#decay);
-      return { kind: "other", points: run.updates.map((row, at) => point(row, theirs[at])), label: run.name };
-    });
-    return [...others, ...lines];
+    /** @type {import("./watch_chart.js").Line} */
+    const raw = {
+      kind: `raw ${colour}`,
+      points: updates.map((row) => point(row, row[MEAN])),
+      band: thick ? updates.map((row) => [middle(row), row[LOW], row[HIGH]]) : [],
+    };
+    const others = this.#others.flatMap((other) => linesOf(other, this.#smoothed(other), `other ${this.#runList.colour(other.name)}`));
+    return [...others, raw, ...linesOf(run, this.#means, colour, this.#others.length > 0)];
+  }
+
+  /** Say what the range leaves out. @param {Row[]} updates */
+  #outside(updates) {
+    const { outside: place } = this.#parts;
+    const found = outside(updates.map((row) => row[MEAN]), (value) => this.#charts.loss.beyond(value));
+    place.hidden = !found;
+    if (!found) return;
+    const which = found.count === 1 ? "One point lies" : `${count(found.count)} points lie`;
+    place.textContent = `${which} outside of the chart, the farthest at ${lossText(found.farthest)}: choose “all values” to see them.`;
   }
 
   /** @param {Run} run */
-  #legend({ validations }) {
+  #legend({ name, validations, facts }) {
     const shown = [["raw", "training, each update"], ["smoothed", "training, smoothed"]];
     if (validations.length) shown.push(["held-out", "held out"]);
     if (validations.length > 1) shown.push(["best", "the best, which is kept as the model"]);
     if (this.#mark !== null) shown.push(["sample-mark", "the text below"]);
-    if (this.#parts.others.checked && this.#others.length) shown.push(["other", "other runs, smoothed"]);
-    const key = shown.map(([kind]) => kind).join();
+    if (facts.vocabulary) shown.push(["reference", this.#guessing(facts.vocabulary)]);
     const { legend } = this.#parts;
+    const key = JSON.stringify([this.#runList.colour(name), shown]);
     if (legend.dataset.key === key) return;
     legend.dataset.key = key;
+    legend.className = `chart-legend ${this.#runList.colour(name)}`;
     legend.replaceChildren(...shown.map(([kind, words]) => element("li", {}, element(`span.swatch.${kind}`), words)));
+  }
+
+  /** Return the words for the loss of pure guessing. @param {number} vocabulary */
+  #guessing(vocabulary) {
+    const loss = Math.log(vocabulary);
+    const beyond = this.#charts.loss.beyond(loss);
+    const where = beyond === 0 ? "" : `, ${beyond > 0 ? "above" : "below"} this chart`;
+    return `pure guessing among ${count(vocabulary)} tokens: ${lossText(loss)}${where}`;
   }
 
   // ---- the cursor
@@ -194,7 +218,7 @@ export class Curves {
   }
 
   /** Show the numbers of row `at` and put the cursor there. @param {Run} run @param {number} at */
-  #read({ updates, validations }, at) {
+  #read({ name, updates, validations }, at) {
     const row = updates[at];
     if (!row) return;
     const held = upTo(validations, row[LAST]);
@@ -203,7 +227,8 @@ export class Curves {
     this.#parts.cursor.setAttribute("aria-valuetext", words);
     const [step, heldOut] = [middle(row), held?.[MEAN] ?? null];
     const isHere = held !== null && held[LAST] >= row[FIRST];
-    this.#charts.loss.point(step, [["raw", row[MEAN]], ["smoothed", this.#means[at]], ["held-out", isHere ? heldOut : null]]);
+    const losses = { raw: row[MEAN], smoothed: this.#means[at], "held-out": isHere ? heldOut : null };
+    this.#charts.loss.point(step, Object.entries(losses), this.#runList.colour(name));
     this.#charts.rate.point(step, [["rate", row[RATE]]]);
     this.#charts.speed.point(step, [["speed", row[SPEED]]]);
   }
@@ -211,24 +236,11 @@ export class Curves {
   // ---- the table
 
   /** @param {Run} run @param {boolean} now */
-  #table({ name, updates, validations }, now) {
+  #table(run, now) {
     if (!this.#parts.numbers.open) return;
     if (!now && performance.now() - this.#tabled < TABLE_PAUSE_MS) return;
     this.#tabled = performance.now();
-    const heads = ["Updates", "Training loss", "Smoothed", "Held-out loss", "Learning rate", "Tokens per second"];
-    const rows = evenly(updates.length, TABLE_ROWS).map((at) => {
-      const row = updates[at];
-      const held = upTo(validations, row[LAST]);
-      const cells = [lossText(row[MEAN]), lossText(this.#means[at]), held ? lossText(held[MEAN]) : "–",
-        optional(row[RATE], rateText), optional(row[SPEED], count)];
-      return element("tr", {}, element("th", { scope: "row" }, span(row)), ...cells.map((cell) => element("td", {}, cell)));
-    });
-    this.#parts.table.replaceChildren(
-      element("table", {},
-        element("caption", {}, `${name}: ${rows.length} of ${count(updates.length)} rows; held-out losses are the latest so far.`),
-        element("thead", {}, element("tr", {}, ...heads.map((head) => element("th", { scope: "col" }, head)))),
-        element("tbody", {}, ...rows)),
-    );
+    this.#parts.table.replaceChildren(numbersTable(run, this.#means));
   }
 }
 
@@ -248,38 +260,26 @@ function point(row, value) {
   return [middle(row), value];
 }
 
+/**
+ * Return the smoothed and the held-out line of a run.
+ * @param {Run} run @param {number[]} means @param {string} classes @param {boolean} [named]  the line ends with the run's name
+ * @returns {import("./watch_chart.js").Line[]}
+ */
+function linesOf({ name, updates, validations }, means, classes, named = true) {
+  const label = named ? name : undefined;
+  return [
+    { kind: `smoothed ${classes}`, points: updates.map((row, at) => point(row, means[at])), label },
+    { kind: `held-out ${classes}`, points: validations.map((row) => point(row, row[MEAN])), dots: true },
+  ];
+}
+
+/** Return a run's losses, of updates and of validations; smoothed ones would spread a spike. @param {Run} run */
+function lossesOf({ updates, validations }) {
+  return [updates, validations].map((rows) => rows.map((row) => row[MEAN]));
+}
+
 /** Make a chart of one column. @param {Row[]} rows @param {string} kind @param {7 | 8} column @param {string} title */
 function single(rows, kind, column, title) {
   const points = rows.flatMap((row) => (row[column] === null ? [] : [point(row, row[column])]));
   return { lines: [{ kind, points }], zero: true, title: `${title} over updates.` };
-}
-
-/** @param {Row} row */
-function span(row) {
-  return row[FIRST] === row[LAST] ? count(row[FIRST]) : `${count(row[FIRST])}–${count(row[LAST])}`;
-}
-
-/** @param {number | null | undefined} value @param {(value: number) => string} text */
-function optional(value, text) {
-  return value === null || value === undefined ? "–" : text(value);
-}
-
-/** @param {Row} row @param {number} mean @param {Row | null} held */
-function readout(row, mean, held) {
-  const words = [`update ${span(row)}`, `loss ${lossText(row[MEAN])}`];
-  if (row[COUNT] > 1) words[1] += ` (${lossText(row[LOW])} to ${lossText(row[HIGH])})`;
-  words.push(`smoothed ${lossText(mean)}`);
-  if (held) words.push(`held out ${lossText(held[MEAN])} at ${span(held)}`);
-  if (row[RATE] !== null) words.push(`learning rate ${rateText(row[RATE])}`);
-  if (row[SPEED] !== null) words.push(`${count(row[SPEED])} tokens per second`);
-  return words.join(" · ");
-}
-
-/** @param {Run} run @param {number[]} means */
-function lossTitle({ name, updates, validations, facts }, means) {
-  const words = [`Loss of ${name} over updates.`];
-  const [mean, last] = [means[means.length - 1], updates[updates.length - 1]];
-  if (last) words.push(`Training loss, smoothed: ${tickText(means[0])} to ${tickText(mean)} after ${count(last[LAST])} updates.`);
-  if (facts.best && validations.length) words.push(`Best held-out loss: ${lossText(facts.best.loss)} after ${count(facts.best.step)} updates.`);
-  return words.join(" ");
 }

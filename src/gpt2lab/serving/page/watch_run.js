@@ -24,6 +24,9 @@ export const SPEED = 8;
  * @property {string | null} [problem]
  * @property {number | null} [unread]  lines that could not be read
  * @property {number | null} [reading]  the share of the file read so far, while it is read for the first time
+ * @property {string | null} [reason]  why training ended, as the trainer wrote it
+ * @property {number | null} [vocabulary]  the number of tokens in the model's vocabulary
+ * @property {{model: string, base: string | null, newer: boolean} | null} [served]  the run's model on this server
  * @property {number | null} [changed_at]
  * @property {number | null} [ends_at]
  * @property {number | null} [step]
@@ -84,14 +87,6 @@ export function smoothed(rows, decay) {
     weight = kept * weight + (1 - kept);
     return sum / weight;
   });
-}
-
-/**
- * Return the decay at a position of the slider: 0, then ever closer to 1 (0.9 at 33, 0.99 at 67, 0.999 at 100).
- * @param {number} position
- */
-export function decayAt(position) {
-  return 1 - 10 ** (-position / (100 / 3));
 }
 
 /** Return the middle of a row's updates. @param {Row} row */
