@@ -55,6 +55,7 @@ def main() -> None:
             alternatives(browser, url)
             branches(browser, url)
             sweep(browser, url)
+            inside(browser, url)
         reports(browser)
         if run:
             with serving("--model_name", "tales", "--model_name", str(run)) as url:
@@ -106,6 +107,19 @@ def sweep(browser: Browser, url: str) -> None:
     page.locator("#sweep button[type=submit]").click()
     expect(page.locator("#sweep [role=status]")).to_have_text(re.compile("Done"))
     picture(page.locator("section.wide").first, "sweep")
+    page.context.close()
+
+
+def inside(browser: Browser, url: str) -> None:
+    """The inside at a token, with an MLP switched off."""
+    page = opened(browser, url)
+    write(page)
+    look(page, 32)
+    page.locator("#inside > summary").click()
+    page.locator("#inside-body[aria-busy=false] [data-part='mlp:6']").click()
+    page.locator("#inside-what-if [aria-busy=false] .effect").wait_for()
+    page.mouse.move(0, 0)
+    picture(page.locator(".inside-section"), "inside")
     page.context.close()
 
 
@@ -186,8 +200,9 @@ def reports(browser: Browser) -> None:
 
 def picture(part: Locator, name: str) -> None:
     """A part of a page, with a margin."""
-    part.scroll_into_view_if_needed()
-    part.page.set_viewport_size({"width": 1280, "height": 2400})  # nothing sticks, nothing is cut off
+    height = max(2400, int(part.bounding_box()["height"]) + 400)  # nothing sticks, nothing is cut off
+    part.page.set_viewport_size({"width": 1280, "height": height})
+    part.evaluate("(part) => part.scrollIntoView({ block: 'center', behavior: 'instant' })")
     box = part.bounding_box()
     margin = 12
     clip = {"x": max(0, box["x"] - margin), "y": max(0, box["y"] - margin)}

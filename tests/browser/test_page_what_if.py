@@ -90,7 +90,7 @@ def test_a_part_that_is_changed_back_leaves_nothing_to_show(page):
     effect(page, "Without the MLP of layer 3")
     assert button.evaluate("(button) => button === document.activeElement")
     page.keyboard.press("Space")
-    page.locator(".effect-said", has_text="Click a bar above").wait_for()
+    page.locator(".effect-said", has_text="Nothing is changed").wait_for()
     assert page.locator(".effect").count() == 0
 
 
@@ -104,7 +104,7 @@ def test_changes_stay_at_other_tokens_until_they_are_undone(page):
     effect(ready(page), f"the probability of {label(expected['token'])}")
     assert part(page, "mlp:3").get_attribute("aria-pressed") == "true"
     page.get_by_role("button", name="Undo all").click()
-    page.locator(".effect-said", has_text="Click a bar above").wait_for()
+    page.locator(".effect-said", has_text="Nothing is changed").wait_for()
     assert part(page, "mlp:3").get_attribute("aria-pressed") == "false"
 
 
@@ -128,4 +128,56 @@ def test_a_request_that_is_refused_is_explained(page, complaints):
     effect(page, "Without the MLP of layer 0")
     page.get_by_label("Copy from another text").fill("a " * 600)
     page.locator(".effect-said", has_text="maximum context length is 512 tokens").wait_for()
+    assert page.locator(".effect").count() == 0
+
+
+def steered(page, scale):
+    """Set the scale of steering and wait for its effect."""
+    field = page.get_by_label("Scale", exact=True)
+    field.fill(str(scale))
+    return effect(page, f"With {str(scale).replace('-', '−')} × the direction from “␣sad” to “␣happy” before layer 2")
+
+
+def steering(scale):
+    positive, negative = (TOKENIZER.encode(text) for text in (" happy", " sad"))
+    return {"layer": 2, "positive": positive, "negative": negative, "scale": scale}
+
+
+def test_the_text_follows_the_scale_of_a_direction(page):
+    opened(page)
+    for scale in (1.5, -1.5):
+        steered(page, scale)
+        _, expected = answered(page, path="patch", steer=steering(scale), length=30)
+        assert shown(page, 1)[1] == TOKENIZER.decode(expected["after"]["tokens"])
+
+
+def test_a_slider_that_moves_quickly_asks_once_at_a_time(page):
+    opened(page)
+    running, most = [], []
+    page.on("request", lambda request: "patch" in request.url and (running.append(request), most.append(len(running))))
+    page.on("requestfinished", lambda request: "patch" in request.url and running.remove(request))
+    slider = page.get_by_label("Scale, slider")
+    slider.focus()
+    for _ in range(12):
+        page.keyboard.press("ArrowRight")
+    effect(page, "With 1.2 × the direction")
+    assert max(most) == 1
+    assert len(most) < 12
+
+
+def test_a_part_that_is_off_and_a_direction_go_together(page):
+    opened(page)
+    part(page, "mlp:1").click()
+    effect(page, "Without the MLP of layer 1")
+    page.get_by_label("Scale", exact=True).fill("1")
+    effect(page, "Without the MLP of layer 1, and with 1 × the direction")
+    _, expected = answered(page, path="patch", mlps=[1], steer=steering(1), length=30)
+    assert shown(page, 1)[1] == TOKENIZER.decode(expected["after"]["tokens"])
+
+
+def test_a_scale_of_zero_changes_nothing(page):
+    opened(page)
+    steered(page, 1)
+    page.get_by_label("Scale", exact=True).fill("0")
+    page.locator(".effect-said", has_text="Nothing is changed").wait_for()
     assert page.locator(".effect").count() == 0

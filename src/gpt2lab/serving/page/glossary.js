@@ -115,6 +115,12 @@ export const GLOSSARY = Object.freeze({
     title: "Seed",
     text: "The number that determines all random numbers of a text. The same model, prompt, settings and seed give the same text.",
   },
+  steering: {
+    title: "Steering",
+    text:
+      "Adding a direction to the residual stream at every token, here the difference between what two texts leave there. " +
+      "The text leans toward the first; a large scale breaks it.",
+  },
   surprisal: {
     title: "Surprisal",
     text: "Minus the logarithm of a token's probability, in nats. A certain token has 0; a token with a probability of 1/20 has about 3.",

@@ -82,7 +82,7 @@ export class InsidePanel {
     byId("inside-lens").replaceChildren(lensTable(found, label));
     this.#attention.show(found, place.context.map(label));
     byId("inside-parts").replaceChildren(contributionTable(found, label));
-    this.#whatIf.look({ place, token: found.token }, found.attention[0].length);
+    this.#whatIf.look({ place, token: found.token }, found.attention);
     byId("inside-near").replaceChildren(neighbourList(found, label));
     this.#body.hidden = false;
     this.#body.setAttribute("aria-busy", "false");

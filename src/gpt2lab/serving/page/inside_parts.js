@@ -67,7 +67,9 @@ function signed(value, share) {
 
 /** @param {number} value */
 function plus(value) {
-  return value > 0 ? `+${logitText(value)}` : logitText(value);
+  const text = logitText(value);
+  if (Number(value.toFixed(2)) === 0) return "0.00";
+  return value > 0 ? `+${text}` : text;
 }
 
 /** @param {Inside} found @param {(id: number) => string} label */

@@ -1,6 +1,7 @@
 /**
- * What if a part of the model did something else: heads and MLPs are switched off, or do what they do in another text. Holds the
- * changes, asks the server for their effect, and shows it. While an answer is awaited, only the newest wish is kept.
+ * What if a part of the model did something else: heads and MLPs are switched off, or do what they do in another text, or a
+ * direction is added to the residual stream. Holds the changes, asks the server for their effect, and shows it. While an answer
+ * is awaited, only the newest wish is kept, so the text follows a slider as fast as the server computes.
  */
 
 import { ApiError } from "./api.js";
@@ -8,6 +9,8 @@ import { element, newId, setEnabled } from "./elements.js";
 import { idsOf, patch } from "./inside_api.js";
 import { Changes } from "./inside_changes.js";
 import { effectColumns, effectText } from "./inside_effect.js";
+import { SteerControls, steerWords } from "./inside_steer.js";
+import { about } from "./terms.js";
 import { textOf } from "./vocabulary.js";
 
 const LENGTH = 30; // tokens of the greedy texts
@@ -22,6 +25,7 @@ const TYPING_MS = 300;
 export class WhatIf {
   #changes = new Changes();
   #marked;
+  #steer = new SteerControls(() => this.#renew(), () => this.#soon());
   #source = element("input", { id: newId("source"), autocomplete: "off", placeholder: "empty: switched off" });
   #itself = element("button.button.quiet", { type: "button" }, "This text itself");
   #undo = element("button.button.quiet", { type: "button" }, "Undo all");
@@ -48,17 +52,27 @@ export class WhatIf {
       this.#itself,
       this.#undo,
     );
-    host.replaceChildren(field, this.#said, this.#columns);
+    const steering = element("p.headed", {}, element("strong", {}, "Steer"), about("steering"));
+    host.replaceChildren(field, steering, this.#steer.node, this.#said, this.#columns);
     this.#source.addEventListener("input", () => this.#soon());
     this.#itself.addEventListener("click", () => this.#copyItself());
     this.#undo.addEventListener("click", () => this.#clear());
     this.#rest();
   }
 
-  /** Ask for the effect at another place, or on another token's probability. @param {Question} question @param {number} nHead */
-  look(question, nHead) {
+  /** Return whether nothing is changed. */
+  get #idle() {
+    return this.#changes.empty && !this.#steer.value;
+  }
+
+  /**
+   * Ask for the effect at another place, or on another token's probability.
+   * @param {Question} question @param {number[][][]} attention  [n_layer][n_head][tokens]
+   */
+  look(question, attention) {
     if (this.#question && this.#question.place.model !== question.place.model) this.#changes.clear();
-    this.#changes.shape(nHead);
+    this.#changes.shape(attention[0].length);
+    this.#steer.shape(attention.length);
     this.#question = question;
     this.#columns.setAttribute("aria-busy", "true");
     this.#asking.abort();
@@ -83,6 +97,7 @@ export class WhatIf {
 
   #clear() {
     this.#changes.clear();
+    this.#steer.clear();
     this.#source.value = "";
     this.#renew();
   }
@@ -108,30 +123,27 @@ export class WhatIf {
 
   #show() {
     this.#marked();
-    if (this.#changes.empty) this.#rest();
-    setEnabled(this.#undo, !this.#changes.empty || this.#source.value !== "");
+    if (this.#idle) this.#rest();
+    setEnabled(this.#undo, !this.#idle || this.#source.value !== "");
   }
 
   /** Show that nothing is changed. */
   #rest() {
     setEnabled(this.#undo, false);
-    this.#said.textContent = "Click a bar above to switch that part off, or to copy what it does in another text.";
+    this.#said.textContent = "Nothing is changed. Click a bar above, or move the slider.";
     this.#columns.replaceChildren();
   }
 
   /** @param {AbortSignal} signal */
   async #ask(signal) {
-    if (this.#changes.empty || !this.#question) return;
+    if (this.#idle || !this.#question) return;
     const { place, token } = this.#question;
     const options = { signal, busy: (/** @type {string} */ text) => this.#tell(text) };
-    const [words, text] = [this.#changes.words(), this.#source.value];
     try {
-      const copied = text ? { source: await this.#sourceIds(text, place, options), method: "copy" } : {};
-      const body = { model: place.model, tokens: place.context, token, top: TOP, length: LENGTH, ...this.#changes.body(), ...copied };
-      const effect = await patch(body, options);
-      if (signal.aborted || this.#changes.empty) return;
-      const what = text ? `With ${words} as in the other text` : `Without ${words}`;
-      this.#said.textContent = effectText(effect, place.vocabulary, what);
+      const { body, words } = await this.#wish(place, options);
+      const effect = await patch({ model: place.model, tokens: place.context, token, top: TOP, length: LENGTH, ...body }, options);
+      if (signal.aborted || this.#idle) return;
+      this.#said.textContent = effectText(effect, place.vocabulary, words);
       this.#columns.replaceChildren(...effectColumns(effect, place.vocabulary));
       this.#columns.setAttribute("aria-busy", "false");
     } catch (problem) {
@@ -139,6 +151,21 @@ export class WhatIf {
       if (!(problem instanceof ApiError)) throw problem;
       this.#tell(problem.message);
     }
+  }
+
+  /**
+   * Return the changes as a request names them, and in words.
+   * @param {InsidePlace} place @param {import("./inside_api.js").Options} options
+   */
+  async #wish(place, options) {
+    const [parts, words, steer] = [this.#changes.body(), this.#changes.words(), this.#steer.value];
+    const text = words ? this.#source.value : "";
+    const copied = text ? { source: await this.#sourceIds(text, place, options), method: "copy" } : {};
+    const what = text ? `With ${words} as in the other text` : words && `Without ${words}`;
+    if (!steer) return { body: { ...parts, ...copied }, words: what };
+    const [positive, negative] = await Promise.all([steer.positive, steer.negative].map((each) => idsOf(place.model, each, options)));
+    const added = steerWords(steer);
+    return { body: { ...parts, ...copied, steer: { ...steer, positive, negative } }, words: what ? `${what}, and with ${added}` : `With ${added}` };
   }
 
   /** Say why there is no effect to see. @param {string} text */
