@@ -27,6 +27,31 @@ bool has_feature(unsigned subleaf, int which, int bit) {
   return __get_cpuid_count(7, subleaf, &registers[0], &registers[1], &registers[2], &registers[3]) &&
          (registers[which] >> bit & 1);
 }
+
+// Returns register ecx of CPUID leaf 1, which lists older instructions.
+unsigned older_features() {
+  unsigned registers[4] = {};
+  __get_cpuid(1, &registers[0], &registers[1], &registers[2], &registers[3]);
+  return registers[2];
+}
+
+bool has_fma_and_f16c() { return (older_features() >> 12 & 1) && (older_features() >> 29 & 1); }
+
+constexpr unsigned kAvxState = 0x06;  // components of the processor's state: the lower and upper halves of ymm
+#if defined(__APPLE__)
+constexpr unsigned kAvx512State = kAvxState;  // macOS saves the rest too, but says so only after its first use
+#else
+constexpr unsigned kAvx512State = 0xe6;  // also masks, upper halves of zmm, and zmm16 to zmm31
+#endif
+
+// Checks that the system saves these components when it switches between threads. Clang's builtin, which does so too,
+// needs a library that is not linked on Windows.
+bool saves_registers(unsigned components) {
+  if (!(older_features() >> 27 & 1)) return false;  // no XGETBV
+  unsigned low = 0, high = 0;
+  asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return (low & components) == components;
+}
 #endif
 
 #ifdef GPT2LAB_AMX_KERNELS
@@ -67,13 +92,9 @@ bool has_dot_products() {
 std::vector<const Kernels*> available_kernels() {
   std::vector<const Kernels*> found;
 #ifdef GPT2LAB_X86_KERNELS
-  __builtin_cpu_init();
-  unsigned registers[4] = {};
-  __get_cpuid(1, &registers[0], &registers[1], &registers[2], &registers[3]);
-  const bool f16c = registers[2] >> 29 & 1;
-  const bool avx2 = f16c && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  const bool avx2 = saves_registers(kAvxState) && has_fma_and_f16c() && has_feature(0, 1, 5);
+  const bool avx512 = avx2 && saves_registers(kAvx512State) && has_feature(0, 1, 16) && has_feature(0, 1, 17) &&
+                      has_feature(0, 1, 30) && has_feature(0, 1, 31);  // F, DQ, BW, VL
   const bool avx512vnni = avx512 && has_feature(0, 2, 11);
 #ifdef GPT2LAB_AMX_KERNELS
   if (avx512vnni && has_matrix_unit()) found.push_back(&amx_kernels());

@@ -1,8 +1,7 @@
 #include "thread_pool.h"
 
-#include <unistd.h>
-
 #include "float_mode.h"
+#include "process.h"
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -44,7 +43,7 @@ void ThreadPool::member(Team& team, int thread) {
 void ThreadPool::start() {
   if (team_) (void)team_.release();  // in a forked child: the team's threads do not exist here
   team_ = std::make_unique<Team>();
-  owner_ = getpid();
+  owner_ = process_id();
   try {
     for (int thread = 1; thread < size_; ++thread)
       team_->threads.emplace_back([this, team = team_.get(), thread] { member(*team, thread); });
@@ -65,7 +64,7 @@ void ThreadPool::stop() {
 void ThreadPool::run(const std::function<void(int)>& work) {
   const FloatMode mode;
   if (size_ == 1) return work(0);
-  if (!team_ || owner_ != getpid()) start();
+  if (!team_ || owner_ != process_id()) start();
   team_->work = &work;
   team_->round.fetch_add(1, std::memory_order_acq_rel);
   team_->round.notify_all();
@@ -88,7 +87,7 @@ void ThreadPool::barrier() {
 
 ThreadPool::~ThreadPool() {
   if (!team_) return;
-  if (owner_ == getpid()) stop();
+  if (owner_ == process_id()) stop();
   else (void)team_.release();
 }
 

@@ -4,8 +4,6 @@
 // and an idle program uses no CPU.
 #pragma once
 
-#include <sys/types.h>
-
 #include <atomic>
 #include <cstdint>
 #include <functional>
@@ -47,7 +45,7 @@ class ThreadPool {
   void member(Team& team, int thread);
 
   int size_;
-  pid_t owner_ = 0;  // the process whose threads these are: fork() copies this object but not its threads
+  long owner_ = 0;  // the process whose threads these are: fork() copies this object but not its threads
   std::unique_ptr<Team> team_;
 };
 

@@ -3,11 +3,12 @@
 #pragma once
 
 #include <nanobind/nanobind.h>
-#include <unistd.h>
 
 #include <atomic>
 #include <chrono>
 #include <thread>
+
+#include "process.h"
 
 namespace gpt2lab {
 
@@ -28,13 +29,13 @@ class ExitGate {
   // once.
   void close() {
     closed_ = true;
-    while (calls_ > 0 && owner_ == getpid()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
+    while (calls_ > 0 && owner_ == process_id()) std::this_thread::sleep_for(std::chrono::milliseconds(1));
   }
 
  private:
   std::atomic<int> calls_{0};
   std::atomic<bool> closed_{false};
-  pid_t owner_ = getpid();
+  long owner_ = process_id();
 };
 
 inline ExitGate exit_gate;

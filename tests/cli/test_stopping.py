@@ -8,7 +8,7 @@ import pytest
 
 import needs
 from gpt2lab.cli.stopping import StoppedBetween
-from gpt2lab.system.signals import reads_woken
+from gpt2lab.system.process import reads_woken
 
 pytestmark = needs.mark("the main thread")
 

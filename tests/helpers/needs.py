@@ -96,6 +96,10 @@ def _has_module(name: str) -> Callable[[], bool]:
     return lambda: importlib.util.find_spec(name) is not None
 
 
+def _has_program(name: str) -> Callable[[], bool]:
+    return lambda: shutil.which(name) is not None
+
+
 def _never(extras: frozenset[str]) -> bool:
     return False
 
@@ -119,6 +123,7 @@ NEEDS: dict[str, Need] = {
     "Chromium": _from_extras(lambda: chromium() is not None, "browser"),
     "torch.distributed": _from_extras(lambda: importlib.import_module("torch").distributed.is_available(), "train"),
     "npm": Need(lambda: shutil.which("npm") is not None),
+    **{name: Need(_has_program(name)) for name in ("bash", "zsh", "fish")},
     "a C++ compiler": Need(lambda: shutil.which("c++") is not None, lambda extras: True),  # as gpt2lab itself does
     "a cross compiler and an emulator for Arm": _from_extras(
         lambda: all(map(shutil.which, ("aarch64-linux-gnu-g++", "qemu-aarch64"))), "arm"

@@ -25,7 +25,7 @@ from gpt2lab.errors import Gpt2LabError
 from gpt2lab.generation.options import make_options
 from gpt2lab.generation.run import in_order
 from gpt2lab.generation.sequences import DEFAULT_BYTES
-from gpt2lab.system.signals import reads_woken
+from gpt2lab.system.process import reads_woken
 from gpt2lab.system.terminal import END_OF_INPUT
 
 if TYPE_CHECKING:

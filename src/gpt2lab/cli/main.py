@@ -20,7 +20,7 @@ from typing import Any, NoReturn, TextIO, cast
 import click
 
 from gpt2lab.errors import Gpt2LabError, one_line
-from gpt2lab.system.signals import ENDING
+from gpt2lab.system.process import ENDING
 from gpt2lab.version import __version__
 
 COMMANDS = {
@@ -41,6 +41,7 @@ COMMANDS = {
     "cache": "Show or clear cached weights and downloaded data.",
     "download": "Fetch a released model, or one on the Hugging Face hub.",
     "verify": "Check a released model against published results.",
+    "completion": "Print a script that completes gpt2lab's words with Tab.",
 }
 """Subcommand → its line in ``gpt2lab --help``; each is ``command`` in the module of the same name."""
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any, TypeVar
 
-from gpt2lab.system.signals import ENDING
+from gpt2lab.system.process import ENDING
 
 Item = TypeVar("Item")
 

@@ -20,7 +20,7 @@ from operator import itemgetter, methodcaller
 from typing import Protocol
 from weakref import WeakKeyDictionary
 
-from gpt2lab.system.forking import around_forks
+from gpt2lab.system.process import around_forks
 
 
 class Core(Protocol):

@@ -14,7 +14,7 @@ from weakref import WeakSet
 from gpt2lab.engines import open_engine
 from gpt2lab.engines.precision import check_device, default_kv_precision
 from gpt2lab.errors import Gpt2LabError
-from gpt2lab.system.forking import around_forks
+from gpt2lab.system.process import around_forks
 
 if TYPE_CHECKING:
     from gpt2lab.engines.protocol import Engine

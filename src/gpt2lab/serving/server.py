@@ -30,7 +30,7 @@ from gpt2lab.serving.connections import Connection, Connections
 from gpt2lab.serving.log_limit import LogLimit
 from gpt2lab.serving.service import Service
 from gpt2lab.system.memory import map_blocks
-from gpt2lab.system.signals import on_hangup
+from gpt2lab.system.process import on_hangup
 from gpt2lab.system.sockets import allow_open_files, take_over_address
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any
 
-from gpt2lab.system.signals import ENDING, HANGUP
+from gpt2lab.system.process import ENDING, HANGUP
 
 
 class Interrupts:

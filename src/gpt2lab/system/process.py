@@ -1,11 +1,12 @@
-"""The signals that ask a process to end, and what differs between systems.
+"""The signals that ask this process to end, and functions that run when it forks.
 
-Windows has no SIGHUP. There, Ctrl-C arrives as SIGINT, and Ctrl-Break or a closed console as SIGBREAK; another process
-can only kill this one. This module knows nothing of the work that a signal interrupts.
+Windows has no fork and no SIGHUP. There, Ctrl-C arrives as SIGINT, and Ctrl-Break or a closed console as SIGBREAK;
+another process can only kill this one. This module knows nothing of the work that a signal interrupts.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 import threading
@@ -53,3 +54,18 @@ def reads_woken() -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before or signal.SIG_DFL)
+
+
+def _nothing() -> None:
+    pass
+
+
+def around_forks(
+    *,
+    before: Callable[[], object] = _nothing,
+    after_in_parent: Callable[[], object] = _nothing,
+    after_in_child: Callable[[], object] = _nothing,
+) -> None:
+    """Call these functions at every fork from now on; do nothing on Windows, where no process can fork."""
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=before, after_in_parent=after_in_parent, after_in_child=after_in_child)
