@@ -54,7 +54,9 @@ bool saves_registers(unsigned components) {
 }
 #endif
 
-#ifdef GPT2LAB_AMX_KERNELS
+#ifdef GPT2LAB_EMULATED_TILES
+bool has_matrix_unit() { return has_feature(1, 0, 5); }  // AVX-512's rounding to bfloat16
+#elif defined GPT2LAB_AMX_KERNELS
 constexpr long kTileData = 18;  // number of the matrix unit's registers among the processor's state components
 
 // Checks for tiles, products of int8 and of bfloat16, AVX-512's rounding to bfloat16, and a kernel that saves tiles.
@@ -69,7 +71,7 @@ bool has_matrix_unit() {
 // Asks for the CPU state that the kernels need. Linux gives a process the registers of the matrix unit only on request;
 // from then on its signal stacks must be larger, so only a process that computes with the unit asks.
 bool may_use(const Kernels& kernels) {
-#ifdef GPT2LAB_AMX_KERNELS
+#if defined GPT2LAB_AMX_KERNELS && !defined GPT2LAB_EMULATED_TILES
   constexpr long kRequestPermission = 0x1023;
   if (&kernels == &amx_kernels()) return syscall(SYS_arch_prctl, kRequestPermission, kTileData) == 0;
 #endif

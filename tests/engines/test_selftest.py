@@ -28,17 +28,20 @@ X86_KERNELS = {
     "tiles": AMX,
 }
 ARM_KERNELS = {"dotprod": ["-march=armv8.2-a+dotprod"]}
+ARM_DEFINITIONS = ["-DGPT2LAB_DOTPROD_KERNELS"]
 X86_DEFINITIONS = [f"-DGPT2LAB_{name}_KERNELS" for name in ("X86", "AVXVNNI", "AMX")]
+Kernels = dict[str, list[str]]
+"""Names of sets of kernels and the flags to compile them with."""
 
 pytestmark = pytest.mark.slow
 
 
-def build(folder: Path, compiler: str, flags: list[str], x86: bool) -> Path:
+def build(folder: Path, compiler: str, flags: list[str], kernels: Kernels, definitions: list[str]) -> Path:
     common = [compiler, "-std=c++20", "-O1", "-g1", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", *flags]
-    kernels = {"baseline": [], **(X86_KERNELS if x86 else ARM_KERNELS)}
-    common += X86_DEFINITIONS if x86 else ["-DGPT2LAB_DOTPROD_KERNELS"]
+    common += definitions
     objects = []
-    for name, extra in [(s, []) for s in SOURCES] + [(f"kernels_{k}", f) for k, f in kernels.items()]:
+    sources = [(source, []) for source in SOURCES] + [("kernels_baseline", [])]
+    for name, extra in sources + [(f"kernels_{name}", flags) for name, flags in kernels.items()]:
         objects.append(folder / f"{name}.o")
         subprocess.run([*common, *extra, "-c", NATIVE / f"{name}.cpp", "-o", objects[-1]], check=True)
     program = folder / "selftest"
@@ -46,14 +49,18 @@ def build(folder: Path, compiler: str, flags: list[str], x86: bool) -> Path:
     return program
 
 
-def check(command: list[str | Path], folder: Path) -> None:
-    """Run the program, and compare what each set of kernels computed from the formula model with every processor's."""
+def check(command: list[str | Path], folder: Path) -> set[str]:
+    """Run the program; compare what each set of kernels computed from the formula model with every processor's.
+
+    Returns the names ``SET.PRECISION`` of what was computed.
+    """
     (folder / "formula").mkdir()
     result = subprocess.run([*command, folder / "formula"], capture_output=True, text=True)
     assert result.returncode == 0, result.stdout + result.stderr
     found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (folder / "formula").iterdir()}
     assert {f"baseline.{precision}" for precision in KERNELS_OUTPUT} <= found.keys()
     assert found == {name: KERNELS_OUTPUT[name.split(".")[1]] for name in found}
+    return set(found)
 
 
 @needs.mark("a C++ compiler")
@@ -64,14 +71,25 @@ def check(command: list[str | Path], folder: Path) -> None:
 @pytest.mark.timeout(1800)  # compiles everything, perhaps while other tests run
 def test_this_cpu_with_sanitizers(tmp_path, sanitizers):
     x86 = platform.machine() in ("x86_64", "AMD64")
-    program = build(tmp_path, "c++", [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all"], x86)
+    kernels = (X86_KERNELS, X86_DEFINITIONS) if x86 else (ARM_KERNELS, ARM_DEFINITIONS)
+    program = build(tmp_path, "c++", [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all"], *kernels)
     # with random addresses, older sanitizers find no room for their memory
     fixed_addresses = ["setarch", "-R"] if shutil.which("setarch") else []
     check([*fixed_addresses, program], tmp_path)
 
 
+@needs.mark("a C++ compiler", "a CPU with AVX-512 for bfloat16")
+@pytest.mark.nightly
+@pytest.mark.timeout(1800)
+def test_a_matrix_unit_in_software(tmp_path):
+    tiles = ["-DGPT2LAB_EMULATED_TILES", "-include", str(NATIVE / "emulated_tiles.h")]
+    kernels = {name: [*flags, *tiles] if flags is AMX else flags for name, flags in X86_KERNELS.items()}
+    program = build(tmp_path, "c++", tiles[:1], kernels, X86_DEFINITIONS)
+    assert {f"amx.{precision}" for precision in KERNELS_OUTPUT} <= check([program], tmp_path)
+
+
 @needs.mark("a cross compiler and an emulator for Arm")
 @pytest.mark.nightly
 def test_arm_under_an_emulator(tmp_path):
-    program = build(tmp_path, "aarch64-linux-gnu-g++", ["-static"], x86=False)
+    program = build(tmp_path, "aarch64-linux-gnu-g++", ["-static"], ARM_KERNELS, ARM_DEFINITIONS)
     check(["qemu-aarch64", program], tmp_path)

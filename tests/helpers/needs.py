@@ -83,13 +83,20 @@ def _kernels_for_amx() -> bool:
     return "amx" in _native.instruction_sets()
 
 
-def _cpu_has_amx() -> bool:
-    """Return whether the kernel lists the features of a CPU with AMX, whether or not our core uses them."""
-    try:
-        flags = Path("/proc/cpuinfo").read_text().split()
-    except OSError:
-        return False
-    return {"amx_tile", "amx_int8", "amx_bf16", "avx512_bf16", "avx512_vnni"} <= set(flags)
+def _cpu_has(*features: str) -> Callable[[], bool]:
+    """Return whether Linux lists ``features`` of the CPU, whether or not our core uses them; False elsewhere."""
+
+    def listed() -> bool:
+        try:
+            return set(features) <= set(Path("/proc/cpuinfo").read_text().split())
+        except OSError:
+            return False
+
+    return listed
+
+
+AVX512_BFLOAT16 = "avx512_bf16", "avx512_vnni"
+_cpu_has_amx = _cpu_has("amx_tile", "amx_int8", "amx_bf16", *AVX512_BFLOAT16)
 
 
 def _has_module(name: str) -> Callable[[], bool]:
@@ -129,6 +136,7 @@ NEEDS: dict[str, Need] = {
         lambda: all(map(shutil.which, ("aarch64-linux-gnu-g++", "qemu-aarch64"))), "arm"
     ),
     "a CPU with AMX": Need(_kernels_for_amx, lambda extras: _cpu_has_amx()),
+    "a CPU with AVX-512 for bfloat16": Need(_cpu_has(*AVX512_BFLOAT16)),
     "Linux": Need(lambda: sys.platform == "linux"),
     "POSIX": Need(lambda: os.name == "posix"),
     "/dev/full": Need(lambda: Path("/dev/full").is_char_device()),
