@@ -17,6 +17,7 @@ import difficulty  # noqa: E402
 import judge  # noqa: E402
 import overlap  # noqa: E402
 import sizes  # noqa: E402
+import texts  # noqa: E402
 
 LONG = "The old fox went on and on until the wood was far behind him, and then he lay down to sleep. " * 6
 
@@ -167,3 +168,16 @@ def test_the_probability_of_unused_tokens_is_theirs_together(tmp_path):
     seen = {*model.tokenizer.encode(text), model.tokenizer.end_of_text}
     expected = 1 - p[:, sorted(seen)].sum(-1).mean()
     assert judge.unused_probability(model, tmp_path / "texts", tmp_path / "texts") == pytest.approx(expected)
+
+
+LIST = "slug\ttitle\tauthor\tgutenberg\tcharacters\nfox\tThe Fox: A Tale\tHill, A. (Ann); Low, B.\t12\t3456\n"
+
+
+def test_the_table_of_books_names_what_is_held_out():
+    assert texts.rows(LIST, {"fox"})[2] == "| The Fox | Hill, A.; Low, B. | 12 | 3,456 | held out |\n"
+    assert texts.rows(LIST, set())[2] == "| The Fox | Hill, A.; Low, B. | 12 | 3,456 |  |\n"
+
+
+def test_a_held_out_book_that_is_not_listed_is_a_mistake():
+    with pytest.raises(ValueError, match="not in the list: cat"):
+        texts.rows(LIST, {"cat"})
