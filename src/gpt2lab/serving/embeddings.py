@@ -9,18 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from fastapi import FastAPI, Request
 from pydantic import AfterValidator, Field, WithJsonSchema
 from starlette.concurrency import run_in_threadpool
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from gpt2lab.errors import Gpt2LabError
 from gpt2lab.generation.plan import prompt_tokens
 from gpt2lab.inside.embedding import embed_in_parts
 from gpt2lab.serving.errors import ApiError
 from gpt2lab.serving.fields import IDS_SCHEMA, STRINGS_SCHEMA, check_prompt
+from gpt2lab.serving.long_json import dumps
 from gpt2lab.serving.protocol import BUSY, REFUSALS, Strict, Told
 from gpt2lab.serving.reading import read
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Sequence
 
     import numpy as np
     import numpy.typing as npt
@@ -111,10 +112,18 @@ def add_embeddings(app: FastAPI, service: Service) -> None:
         found = await read(request, service, served, readings, n_tokens)
         if found is None:
             return Response(status_code=499)
-        rows = [_encoded(row, body.encoding_format or "float") for row in found]
-        data = [{"object": "embedding", "index": index, "embedding": row} for index, row in enumerate(rows)]
-        usage = {"prompt_tokens": n_tokens, "total_tokens": n_tokens}
-        return JSONResponse({"object": "list", "data": data, "model": served.name, "usage": usage})
+        how = body.encoding_format or "float"
+        content = await run_in_threadpool(_answer, found, how, {"model": served.name, "usage": _usage(n_tokens)})
+        return Response(content, media_type="application/json")
+
+
+def _usage(n_tokens: int) -> dict[str, int]:
+    return {"prompt_tokens": n_tokens, "total_tokens": n_tokens}
+
+
+def _answer(rows: Sequence[npt.NDArray[np.float32]], how: str, more: dict[str, Any]) -> str:
+    data = [{"object": "embedding", "index": index, "embedding": _encoded(row, how)} for index, row in enumerate(rows)]
+    return dumps({"object": "list", "data": data, **more})
 
 
 def _ids_of(body: EmbeddingRequest, served: ServedModel, settings: Settings) -> list[tuple[int, ...]]:
