@@ -142,7 +142,7 @@ def test_a_request_that_the_model_refuses_ends_no_other(api, ids, monkeypatch):
     def refuse(*_):
         raise UsageError("the vector has numbers that are NaN or infinite")
 
-    monkeypatch.setattr("gpt2lab.serving.inside.difference", refuse)
+    monkeypatch.setattr("gpt2lab.serving.steering.difference", refuse)
     with api.raw({"prompt": PROMPT, "max_tokens": 200, "ignore_eos": True, "stream": True}) as other:
         assert b" 200 " in other.recv(100)
         answer = patch(api, tokens=ids, steer={"layer": 0, "positive": [1], "negative": [2]})

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from gpt2lab.engines.protocol import Draw
 
 if TYPE_CHECKING:
+    from gpt2lab.engines.hooks import Edit
     from gpt2lab.errors import StageError
     from gpt2lab.generation.speculation import Guesser
     from gpt2lab.sampling import SamplingParams
@@ -39,6 +40,8 @@ class Request(NamedTuple):
     early: SamplingParams | None = None
     """The parameters of the first ``n_early`` draws, if these have others."""
     n_early: int = 0
+    edits: tuple[Edit, ...] = ()
+    """Changes of activations in its sequence, from the first token on. Samples with the same tuple share prompts."""
 
 
 class Event(NamedTuple):
@@ -68,6 +71,8 @@ class Lane:
     """The client whose kept prompts it may continue."""
     known: int = 0
     """The number of tokens that its sequence held from the beginning."""
+    edits: tuple[Edit, ...] = ()
+    """The edits of its sequence."""
 
     @property
     def before(self) -> list[int]:
@@ -83,8 +88,8 @@ class Lane:
 class PromptLane(Lane):
     """The part that samples with the same prompt share: all but its last token, which each sample feeds itself."""
 
-    key: tuple[Hashable, tuple[int, ...]] = (None, ())
-    """The client, and the part of the prompt that the context holds, with its last token."""
+    key: tuple[Hashable, tuple[Edit, ...], tuple[int, ...]] = (None, (), ())
+    """The client, the edits, and the part of the prompt that the context holds, with its last token."""
     unstarted: int = 0
     """The number of submitted samples that have not started from it yet."""
     running: int = 0

@@ -27,6 +27,7 @@ from gpt2lab.generation.window import window_start
 from gpt2lab.system.memory import available_memory
 
 if TYPE_CHECKING:
+    from gpt2lab.engines.hooks import Edit
     from gpt2lab.engines.protocol import Drawn, Engine
     from gpt2lab.errors import StageError
     from gpt2lab.generation.speculation import Speculation
@@ -82,7 +83,7 @@ class Scheduler:
         self._ids = count()
         self._steps = count(1)
         self._samples: dict[int, SampleLane] = {}
-        self._prompts: dict[tuple[Hashable, tuple[int, ...]], PromptLane] = {}
+        self._prompts: dict[tuple[Hashable, tuple[Edit, ...], tuple[int, ...]], PromptLane] = {}
         self.let_in: list[int] = []
         """Numbers of the samples that the last :meth:`step` admitted."""
         self.known: dict[int, int] = {}
@@ -108,7 +109,7 @@ class Scheduler:
         """Queue ``request``; its events carry the number returned.
 
         One sample of each ``owner`` runs before a second of any: samples of an owner with more are paused meanwhile.
-        Only samples of the same ``client`` share prompts.
+        Only samples of the same ``client`` with the same edits share prompts.
         Raises :class:`~gpt2lab.errors.UsageError` for an empty prompt or a limit below 1, and
         :class:`~gpt2lab.errors.ContextError` if the request does not fit the context and may not slide.
         """
@@ -119,14 +120,16 @@ class Scheduler:
         if n_fed > self._n_ctx and not request.slide:
             raise ContextError(f"{n_fed} tokens are more than the {self._n_ctx} of the model's context")
         start = window_start(n_prompt, self._n_ctx)
-        key = (client, request.prompt[start:])
-        prompt = self._prompts.setdefault(key, PromptLane(list(key[1][:-1]), key=key, client=client))
+        edits = request.edits
+        key = (client, edits, request.prompt[start:])
+        prompt = self._prompts.setdefault(key, PromptLane(list(key[2][:-1]), key=key, client=client, edits=edits))
         prompt.unstarted += 1
         counts = request.params.penalises or request.stages
         sample = SampleLane(
             text=list(request.prompt),
             start=start,
             client=client,
+            edits=edits,
             id=next(self._ids),
             request=request,
             end=n_prompt + request.limit,

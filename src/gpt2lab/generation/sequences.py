@@ -9,6 +9,7 @@ from collections.abc import Callable, Hashable, Sequence
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 if TYPE_CHECKING:
+    from gpt2lab.engines.hooks import Edit
     from gpt2lab.engines.protocol import Engine
     from gpt2lab.generation.requests import Lane, PromptLane, SampleLane
 
@@ -38,6 +39,12 @@ class Sequences:
         Only texts of the same ``client`` are known.
         """
         return Begun(self._engine.new_sequence(), 0)
+
+    def begin_edited(self, edits: Sequence[Edit]) -> Begun:
+        """Return a new sequence with ``edits``. It is empty, since known texts were computed without them."""
+        sequence = self._engine.new_sequence()
+        self._engine.edit_sequence(sequence, edits)
+        return Begun(sequence, 0)
 
     def fork(self, sequence: int, n_tokens: int) -> int:
         """Return a copy of a sequence that holds ``n_tokens``."""
@@ -72,7 +79,9 @@ class LaneSequences:
     def open(self, lane: Lane) -> int:
         """Return the sequence of a lane. If it has none, it gets one that holds as much of its text as is kept."""
         if lane.sequence is None:
-            lane.sequence, lane.known = self._all.begin(lane.before, lane.client)
+            edits = lane.edits
+            begun = self._all.begin_edited(edits) if edits else self._all.begin(lane.before, lane.client)
+            lane.sequence, lane.known = begun
             self._owned.add(lane.sequence)
             lane.fed = lane.start + lane.known
         return lane.sequence
@@ -88,14 +97,16 @@ class LaneSequences:
         sample.fed = sample.start + prompt.fed
 
     def share(self, sample: SampleLane) -> None:
-        """Keep the prompt of a sample that goes on."""
-        if sample.sequence is not None:
+        """Keep the prompt of a sample that goes on, unless it has edits."""
+        if sample.sequence is not None and not sample.edits:
             prompt = sample.text[sample.start : len(sample.request.prompt)]
             self._all.share(sample.sequence, prompt, sample.client)
 
     def keep(self, lane: Lane) -> None:
-        """Hand over the sequence of a lane that ends."""
-        if lane.sequence is not None:
+        """Hand over the sequence of a lane that ends; free one with edits."""
+        if lane.edits:
+            self.free(lane)
+        elif lane.sequence is not None:
             self._owned.discard(lane.sequence)
             held = lane.before[: lane.fed - lane.start]  # its sequence may also hold wrong guesses
             self._all.end(lane.sequence, held, lane.client)

@@ -151,7 +151,7 @@ def _add_completions(app: FastAPI, service: Service) -> None:
         if service.draining:
             raise stopping()
         order.job.client = account = request.scope[ACCOUNT]
-        reserved = account.reserve(order.prompt_tokens + order.most_drawn())
+        reserved = account.reserve(order.prompt_tokens + order.steer_tokens + order.most_drawn())
         try:
             completions.submit(order)
         except ApiError:
@@ -163,10 +163,11 @@ def _add_completions(app: FastAPI, service: Service) -> None:
         def ended() -> None:
             served.worker.cancel(order.job)  # does nothing if it has ended
             drawn = order.n_drawn()
-            reserved.settle(order.prompt_tokens + drawn)
+            read = order.prompt_tokens + order.steer_tokens
+            reserved.settle(read + drawn)
             cached = order.cached_tokens()
             served.metrics.cached_tokens.inc(cached)
-            record.update(read=order.prompt_tokens, cached=cached, drawn=drawn)
+            record.update(read=read, cached=cached, drawn=drawn)
             if order.first_token_seconds is not None:
                 record["first"] = f"{order.first_token_seconds:.3f}s"
 

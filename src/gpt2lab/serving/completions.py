@@ -23,6 +23,7 @@ from gpt2lab.serving.errors import ApiError
 from gpt2lab.serving.logprobs import id_of, spelled
 from gpt2lab.serving.prompt_scores import score_prompt
 from gpt2lab.serving.samples import Sample
+from gpt2lab.serving.steering import check_steer, n_steer_tokens, steer_edits
 from gpt2lab.serving.worker import Full, Job
 
 if TYPE_CHECKING:
@@ -62,6 +63,8 @@ class Order:
     """How the answer spells a token."""
     seed: int
     prompt_tokens: int
+    steer_tokens: int = 0
+    """The number of tokens that are read for steering."""
     prompt_ids: Sequence[Sequence[int]] | None = None
     """The prompts' token ids if the answer holds token ids."""
     id: str = field(default_factory=lambda: f"cmpl-{secrets.token_hex(12)}")
@@ -133,6 +136,8 @@ def check_request(body: CompletionRequest, settings: Settings) -> None:
         raise ApiError(400, f"best_of must be at least n, got {best_of} and {n}", param="best_of")
     if body.stream and best_of > n:
         raise ApiError(400, "best_of cannot be streamed: the best is only known at the end", param="best_of")
+    if body.steer and body.echo and body.logprobs is not None:
+        raise ApiError(400, "steer changes drawn tokens only: it cannot go with echo and logprobs", param="steer")
     if body.stream_options and not body.stream:
         raise ApiError(400, "stream_options need stream: true", param="stream_options")
     if best_of * len(body.prompt) > settings.max_samples:
@@ -172,6 +177,9 @@ def _make_order(body: CompletionRequest, served: ServedModel, settings: Settings
 
 def _planned(body: CompletionRequest, served: ServedModel, settings: Settings) -> Order:
     model, tokenizer = served.model, served.tokenizer
+    steer = body.steer
+    if steer:
+        check_steer(steer, served)
     around = body.add_special_tokens is not False
     prompts = [prompt_tokens(prompt, model.config, tokenizer, add_special_tokens=around) for prompt in body.prompt]
     texts = [p if isinstance(p, str) else tokenizer.decode(p) for p in body.prompt]
@@ -204,7 +212,7 @@ def _planned(body: CompletionRequest, served: ServedModel, settings: Settings) -
     readings = [partial(score_prompt, model.engine, tokenizer, prompt, n_top) for prompt in prompts]
     return Order(
         served,
-        Job(samples, readings if scored else ()),
+        Job(samples, readings if scored else (), edits=partial(steer_edits, model.engine, steer) if steer else None),
         n,
         best_of,
         texts if body.echo else [""] * len(texts),
@@ -212,6 +220,7 @@ def _planned(body: CompletionRequest, served: ServedModel, settings: Settings) -
         id_of if as_ids else partial(spelled, tokenizer),
         options.seed,
         sum(map(len, prompts)),
+        steer_tokens=n_steer_tokens(steer),
         prompt_ids=prompts if body.return_token_ids else None,
         warnings=[hint] if (hint := space_at_end(texts)) else [],
     )
@@ -242,7 +251,7 @@ def logit_biases(body: CompletionRequest, served: ServedModel) -> dict[int, floa
 
 def submit(order: Order) -> None:
     """Hand ``order`` to its worker. Raises as :func:`hand_over` does."""
-    hand_over(order.served, order.job, order.prompt_tokens)
+    hand_over(order.served, order.job, order.prompt_tokens + order.steer_tokens)
 
 
 def hand_over(served: ServedModel, job: Job, prompt_tokens: int) -> None:

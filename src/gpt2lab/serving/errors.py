@@ -8,6 +8,8 @@ from typing import Any
 
 from starlette.responses import Response
 
+from gpt2lab.serving.worker import Refused
+
 _TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
@@ -87,6 +89,8 @@ def failed(error: Exception) -> ApiError:
     """Return the API error that reports an error in the model, or the end of a drain, to a client."""
     if isinstance(error, ApiError):
         return error
+    if isinstance(error, Refused):
+        return ApiError(400, str(error))
     if isinstance(error, MemoryError):
         return ApiError(503, "not enough memory: ask for fewer samples or tokens", code="out_of_memory")
     return ApiError(500, "the model failed; the server's log says why", code="model_failed")

@@ -15,13 +15,12 @@ from starlette.responses import JSONResponse, Response
 from gpt2lab.errors import Gpt2LabError
 from gpt2lab.generation.plan import or_start
 from gpt2lab.inside.patching import Patch, check_patch, patch_edits
-from gpt2lab.inside.steering import difference, hook_point_of, steering_edits
-from gpt2lab.inside.tracing import MOST_TOKENS
 from gpt2lab.serving.errors import ApiError
 from gpt2lab.serving.fields import IdsField
 from gpt2lab.serving.inside_reader import change, look
-from gpt2lab.serving.protocol import BUSY, REFUSALS, Strict, Told
+from gpt2lab.serving.protocol import BUSY, REFUSALS, Steer, Strict, Told
 from gpt2lab.serving.reading import read
+from gpt2lab.serving.steering import check_read, check_steer, n_steer_tokens, steer_edits
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -42,15 +41,6 @@ class InsideRequest(Strict):
     tokens: IdsField = Field(description="The tokens so far, at most 512; empty at the start of a text.")
     token: int | None = Field(None, ge=0, description="The token whose logit is explained. Default: the likeliest.")
     top: int = Field(5, ge=1, le=50, description="Number of tokens in each list.")
-
-
-class Steer(Strict):
-    """A direction from one text to another, added to the residual stream before a layer at every position."""
-
-    layer: int = Field(ge=0)
-    positive: IdsField = Field(description="Token ids, at most 512.")
-    negative: IdsField = Field(description="Token ids, at most 512.")
-    scale: float = Field(1.0, ge=-1000, le=1000, description="Factor of the direction.")
 
 
 class PatchRequest(InsideRequest):
@@ -138,8 +128,7 @@ def add_inside(app: FastAPI, service: Service) -> None:
         """Return the next token after ``tokens`` without and with heads or MLPs changed, or a direction added."""
         served = service.models.get(body.model)
         tokens, patched = _tokens(body, served), _patch(body, served)
-        steer = body.steer
-        n_more = len(body.source or ()) + (len(steer.positive) + len(steer.negative) if steer else 0)
+        n_more = len(body.source or ()) + n_steer_tokens(body.steer)
         reading = partial(_changed, served, tokens, patched, body)
         n_tokens = 2 * (len(tokens) + body.length) + n_more
         return _answer(served, await read(request, service, served, [reading], n_tokens))
@@ -148,13 +137,10 @@ def add_inside(app: FastAPI, service: Service) -> None:
 def _changed(
     served: ServedModel, tokens: Sequence[int], patch: Patch | None, body: PatchRequest, client: Hashable
 ) -> Reading:
-    engine, steer = served.model.engine, body.steer
-    edits = patch_edits(engine, patch) if patch else []
-    if steer:
-        yield
-        vector = difference(engine, steer.positive, steer.negative, steer.layer) * steer.scale
-        edits += steering_edits({steer.layer: vector}, engine.config)
+    edits = patch_edits(served.model.engine, patch) if patch else []
     yield
+    if body.steer:
+        edits += yield from steer_edits(served.model.engine, body.steer)
     return (yield from change(served, tokens, edits, body.token, body.top, body.length))
 
 
@@ -164,7 +150,7 @@ def _answer(served: ServedModel, found: Sequence[Any] | None) -> Response:
 
 def _tokens(body: InsideRequest, served: ServedModel) -> tuple[int, ...]:
     """Return the ids to read. Raises :class:`ApiError` for ids that the model cannot read."""
-    _check_ids("tokens", body.tokens, served)
+    check_read("tokens", body.tokens, served)
     known = served.tokenizer.n_vocab
     if body.token is not None and body.token >= known:
         raise ApiError(400, f"token: there is no token {body.token}; ids go up to {known - 1}", param="token")
@@ -176,23 +162,18 @@ def _tokens(body: InsideRequest, served: ServedModel) -> tuple[int, ...]:
 def _patch(body: PatchRequest, served: ServedModel) -> Patch | None:
     """Return the patch that ``body`` asks for, if any. Raises :class:`ApiError` for one that does not fit."""
     config, steer = served.model.config, body.steer
-    _check_ids("source", body.source or (), served)
+    check_read("source", body.source or (), served)
     if steer:
-        _check_ids("steer.positive", steer.positive, served)
-        _check_ids("steer.negative", steer.negative, served)
+        check_steer(steer, served)
     if (len(body.heads) + len(body.mlps)) * max(1, len(body.positions or ())) > MAX_PARTS:
         message = f"a patch changes at most {MAX_PARTS} heads and MLPs, each counted once for every position"
         raise ApiError(400, message, param="positions")
     if any(len(pair) != 2 for pair in body.heads):
         raise ApiError(400, "heads must be pairs of a layer and a head", param="heads")
-    if steer and not (steer.positive and steer.negative):
-        raise ApiError(400, "steer: positive and negative must not be empty", param="steer")
+    if steer and not body.heads and not body.mlps:
+        _refuse_patch_of_nothing(body)
+        return None
     try:
-        if steer:
-            hook_point_of(steer.layer, config)
-            if not body.heads and not body.mlps:
-                _refuse_patch_of_nothing(body)
-                return None
         patch = Patch(
             tuple((layer, head) for layer, head in body.heads),
             tuple(body.mlps),
@@ -210,14 +191,3 @@ def _refuse_patch_of_nothing(body: PatchRequest) -> None:
     for name in ("method", "source", "positions"):
         if getattr(body, name) is not None:
             raise ApiError(400, f"{name} belongs to heads or mlps, and there are none", param=name)
-
-
-def _check_ids(name: str, ids: Sequence[int], served: ServedModel) -> None:
-    most = min(MOST_TOKENS, served.model.config.n_ctx)
-    if len(ids) > most:
-        message = f"This model's maximum context length is {most} tokens here: {name} has {len(ids)}"
-        raise ApiError(400, message, param=name.partition(".")[0], code="context_length_exceeded")
-    n_vocab = served.model.config.n_vocab
-    if unknown := [id for id in ids if id >= n_vocab]:
-        message = f"{name}: there is no token {unknown[0]}; ids go up to {n_vocab - 1}"
-        raise ApiError(400, message, param=name.partition(".")[0])

@@ -60,6 +60,15 @@ class StreamOptions(Strict):
     include_obfuscation: bool | None = Field(None, description="Accepted for compatibility; no effect.")
 
 
+class Steer(Strict):
+    """A direction from one text to another, added to the residual stream before a layer at every position."""
+
+    layer: int = Field(ge=0)
+    positive: IdsField = Field(description="Token ids, at most 512.")
+    negative: IdsField = Field(description="Token ids, at most 512.")
+    scale: float = Field(1.0, ge=-1000, le=1000, description="Factor of the direction.")
+
+
 class _BeforeSampling(Strict):
     model: str | None = Field(None, description="A model that /v1/models lists. Default: the first.")
     prompt: PromptField = Field(
@@ -134,6 +143,7 @@ class CompletionRequest(_WithSampling):
         None, description="Return the prompt's token ids, and those drawn: in a stream, with the chunk after each step."
     )
     allowed_token_ids: AllowedField = Field(None, description="Draw no other tokens than these.")
+    steer: Steer | None = Field(None, description="Steer the text from one text's direction to another's.")
 
     @field_validator("seed")
     @classmethod

@@ -12,7 +12,7 @@ from gpt2lab.serving.errors import ApiError, failed, stopping
 from gpt2lab.serving.guards import RECORD
 from gpt2lab.serving.keys import ACCOUNT
 from gpt2lab.serving.streams import unless_left
-from gpt2lab.serving.worker import Job, Reading, Refused
+from gpt2lab.serving.worker import Job, Reading
 
 if TYPE_CHECKING:
     from gpt2lab.serving.models import ServedModel
@@ -60,8 +60,6 @@ async def _end_of(job: Job) -> bool:
     try:
         while await job.take():
             pass
-    except Refused as error:
-        raise ApiError(400, str(error)) from None
     except Exception as error:
         raise failed(error) from error
     return True

@@ -26,6 +26,7 @@ from gpt2lab.serving.samples import Delta, Sample
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from gpt2lab.engines.hooks import Edit
     from gpt2lab.generation.kept import KeptPrompts
     from gpt2lab.generation.requests import Event, Request
     from gpt2lab.model import LanguageModel
@@ -79,6 +80,8 @@ class Job:
     """Prompts to read before any sample starts."""
     found: list[Any] = field(default_factory=list)
     """The results of ``readings``."""
+    edits: Callable[[], Reading] | None = None
+    """Reads last, and returns the edits of all its samples."""
     times: Times = field(default_factory=Times)
     unfinished: int = 0
     """The number of samples that have not ended."""
@@ -283,7 +286,7 @@ class Worker:
 
     def _begin(self, job: Job) -> None:
         try:
-            if job.readings:
+            if job.readings or job.edits:
                 self._readings.append((job, self._read(job)))
             else:
                 self._submit(job)
@@ -301,24 +304,20 @@ class Worker:
         for reading in job.readings:
             if found:
                 yield True
-            with closing(reading()) as pieces:
-                while True:
-                    try:
-                        next(pieces)
-                    except StopIteration as end:
-                        found.append(end.value)
-                        break
-                    yield False
+            found.append((yield from _pieces(reading)))
         job.found = found  # set before the first delta arrives
-        self._submit(job)
+        edits = tuple((yield from _pieces(job.edits))) if job.edits else ()
+        self._submit(job, edits)
 
-    def _submit(self, job: Job) -> None:
+    def _submit(self, job: Job, edits: tuple[Edit, ...] = ()) -> None:
         empty: list[tuple[Job, Delta]] = []
         for number, wanted in enumerate(job.samples):
             if wanted is None:
                 empty.append((job, Delta(number, "", finish="length")))
                 continue
             request, sample = wanted
+            if edits:
+                request = request._replace(edits=edits)
             job.ids.append(self._running.submit(request, _Taker(job, sample), job, job.client))
         if empty:
             self._tell(partial(self._deliver, empty))
@@ -354,3 +353,14 @@ class Worker:
         assert self._loop is not None
         with suppress(RuntimeError):  # the loop has ended
             self._loop.call_soon_threadsafe(call)
+
+
+def _pieces(reading: Callable[[], Reading]) -> Generator[bool, None, Any]:
+    """Yield False after each piece of a reading; return its result."""
+    with closing(reading()) as pieces:
+        while True:
+            try:
+                next(pieces)
+            except StopIteration as end:
+                return end.value
+            yield False
