@@ -481,7 +481,8 @@ BOUNDS = {  # constant → the beginning of its row in docs/serve.md
     "watch.files.MOST_SAMPLES": "steps of a run",
     "watch.routes.MOST_WATCHERS": "pages that show",
     "watch.routes.THREADS": "threads that read",
-    "watch.run._MOST_SETTINGS": "bytes of a run's `settings.json`",
+    "watch.described._LONGEST_REASON": "characters of the reason",
+    "watch.described._MOST_BYTES": "bytes of a run's `settings.json`",
     "worker.REST_SECONDS": "seconds of idleness",
 }
 NO_BOUNDS = {  # constants that refuse, cut and close nothing
@@ -492,7 +493,7 @@ NO_BOUNDS = {  # constants that refuse, cut and close nothing
     "server.MAPPED_BYTES", "server.SWITCH_SECONDS", "watch.files._MARK",
     "watch.routes.BEAT_SECONDS", "watch.routes.LOOK_SECONDS", "watch.routes.REST_SECONDS", "watch.run.QUIET_PACES",
     "watch.run.QUIET_SECONDS",
-    "watch.run.RECENT", "watch.run._LARGEST", "watch.run._MOST_STEPS",
+    "watch.run.RECENT", "watch.described._LARGEST", "watch.described._MOST_STEPS",
 }  # fmt: skip
 
 

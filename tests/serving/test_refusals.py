@@ -135,15 +135,10 @@ def test_prompt_and_max_tokens_beyond_the_context_say_so(api, tales):
         assert error["message"].startswith(words)
 
 
-@pytest.mark.parametrize(
-    ("body", "advice"),
-    [
-        ({"prompt": [262] * 500, "max_tokens": 100}, "room for 12, not 100: ask for fewer"),
-        ({"prompt": [262] * 600}, "shorten it"),
-    ],
-)
-def test_a_full_context_names_no_option_of_the_command_line(api, body, advice):
-    assert error_of(api.complete(**body))["message"].endswith(advice)
+@pytest.mark.parametrize(("left", "advice"), [(12, "room for 12, not 100: ask for fewer"), (-88, "shorten it")])
+def test_a_full_context_names_no_option_of_the_command_line(api, tales, left, advice):
+    prompt = [262] * (tales.config.n_ctx - left)
+    assert error_of(api.complete(prompt=prompt, max_tokens=100))["message"].endswith(advice)
 
 
 def test_best_of_below_n_and_in_a_stream_are_refused(api):
