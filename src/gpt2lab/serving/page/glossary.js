@@ -53,6 +53,18 @@ export const GLOSSARY = Object.freeze({
     title: "Frequency penalty",
     text: "A number subtracted from a token's logit once for each time that the token occurs in the text so far.",
   },
+  layer: {
+    title: "Layer",
+    text:
+      "One of the model's steps, all built alike: attention, which reads earlier tokens, and then an MLP. GPT-2's smallest model " +
+      "has 12, the largest 48.",
+  },
+  layer_norm: {
+    title: "Layer norm",
+    text:
+      "Brings the numbers at a token to the mean 0 and the standard deviation 1, then multiplies each by a learned gain and adds " +
+      "a learned bias.",
+  },
   logit: {
     title: "Logit",
     text:
@@ -92,6 +104,10 @@ export const GLOSSARY = Object.freeze({
   perplexity: {
     title: "Perplexity",
     text: "e to the power of the mean surprisal: the number of equally likely tokens among which the choice would be as hard.",
+  },
+  position: {
+    title: "Position embedding",
+    text: "The list of numbers that tells the model where a token stands: one for each position, added to the token's embedding.",
   },
   presence_penalty: {
     title: "Presence penalty",
