@@ -73,6 +73,20 @@ def test_what_is_off_changes_the_text(api, tales, ids):
     assert answer["kl"] > 0 and answer["token"] == plain[0]
 
 
+def test_a_change_computes_the_text_before_it_once(api, ids, tales, monkeypatch):
+    fed, forward = [], type(tales.engine).forward
+
+    def noted(self, sequences, tokens, outputs="last"):
+        fed.append(sum(map(len, tokens)))
+        return forward(self, sequences, tokens, outputs)
+
+    monkeypatch.setattr(type(tales.engine), "forward", noted)
+    patch(api, tokens=ids, mlps=[0], length=5)
+    fed.clear()
+    patch(api, tokens=ids, mlps=[1], length=5)
+    assert fed == [len(ids) - 1] + [2] * 5  # with the change from its start; then both texts together
+
+
 def test_a_direction_between_two_texts_steers(api, tales, ids):
     positive, negative = (tales.tokenizer.encode(text) for text in (" happy", " sad"))
     steer = {"layer": 1, "positive": positive, "negative": negative, "scale": 30}

@@ -141,7 +141,7 @@ def _changed(
     yield
     if body.steer:
         edits += yield from steer_edits(served.model.engine, body.steer)
-    return (yield from change(served, tokens, edits, body.token, body.top, body.length))
+    return (yield from change(served, tokens, edits, body.token, body.top, body.length, client))
 
 
 def _answer(served: ServedModel, found: Sequence[Any] | None) -> Response:

@@ -44,13 +44,27 @@ def look(served: ServedModel, tokens: Sequence[int], token: int | None, top: int
 
 
 def change(
-    served: ServedModel, tokens: Sequence[int], edits: Sequence[Edit], token: int | None, top: int, length: int
+    served: ServedModel,
+    tokens: Sequence[int],
+    edits: Sequence[Edit],
+    token: int | None,
+    top: int,
+    length: int,
+    client: Hashable,
 ) -> Reading:
     """Return the next tokens after ``tokens`` without and with ``edits``, and ``length`` likeliest ones in a row."""
-    found = []
-    for each in ((), edits):
-        row, text = yield from _continued(served, tokens, each, length)
-        found.append((row, text))
+    engine = served.model.engine
+    begun, known = served.prompts.begin(tokens[:-1], client)
+    try:
+        with new_sequence(engine) as edited:
+            engine.edit_sequence(edited, edits)
+            yield from _feed(engine, begun, tokens[known:-1])
+            yield from _feed(engine, edited, tokens[:-1])
+            found = yield from _greedy(served, [begun, edited], tokens, length)
+    except BaseException:
+        served.prompts.free(begun)
+        raise
+    served.prompts.end(begun, tokens, client)
     plain, changed = (log_softmax(row) for row, _ in found)
     asked = int(plain.argmax()) if token is None else token
     p = np.exp(plain)
@@ -71,20 +85,25 @@ def change(
     }
 
 
-def _continued(served: ServedModel, tokens: Sequence[int], edits: Sequence[Edit], length: int) -> Any:
-    """Return the logits after ``tokens`` and the ``length`` ids that temperature 0 draws."""
-    engine, ids = served.model.engine, list(tokens)
-    with new_sequence(engine) as sequence:
-        engine.edit_sequence(sequence, edits)
-        yield from _feed(engine, sequence, ids[:-1])
-        first = row = without_text(engine.forward([sequence], [ids[-1:]])[0], served.tokenizer)
-        for _ in range(min(length, engine.config.n_ctx - len(tokens))):
-            ids.append(int(row.argmax()))
-            if ids[-1] in served.model.eos:
-                break
-            yield
-            row = without_text(engine.forward([sequence], [ids[-1:]])[0], served.tokenizer)
-    return first, ids[len(tokens) :]
+def _greedy(served: ServedModel, sequences: Sequence[int], tokens: Sequence[int], length: int) -> Any:
+    """Return, for each sequence, its logits after ``tokens`` and the ``length`` ids that temperature 0 draws.
+
+    The sequences hold all tokens but the last. They go on together: two rows cost little more than one.
+    """
+    engine = served.model.engine
+    most = min(length, engine.config.n_ctx - len(tokens))
+    texts: list[list[int]] = [[] for _ in sequences]
+    running = list(range(len(sequences)))
+    rows = first = engine.forward(sequences, [tokens[-1:]] * len(sequences))
+    while most:
+        for at, row in zip(running, rows, strict=True):
+            texts[at].append(int(without_text(row, served.tokenizer).argmax()))
+        running = [at for at in running if len(texts[at]) < most and texts[at][-1] not in served.model.eos]
+        if not running:
+            break
+        yield
+        rows = engine.forward([sequences[at] for at in running], [texts[at][-1:] for at in running])
+    return [(without_text(row, served.tokenizer), text) for row, text in zip(first, texts, strict=True)]
 
 
 def _feed(engine: Engine, sequence: int, ids: Sequence[int]) -> Any:
