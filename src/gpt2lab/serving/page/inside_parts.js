@@ -11,7 +11,8 @@ import { logitText } from "./formula.js";
 /** @param {Inside} found @param {(id: number) => string} label  returns a token's text */
 export function contributionTable({ contributions: parts, token }, label) {
   const { embedding, position, attention, mlp } = parts;
-  const most = Math.max(...[embedding, position, ...attention, ...mlp].map(Math.abs)) || 1;
+  const rest = parts.norm_bias + parts.rest;
+  const most = Math.max(...[embedding, position, ...attention, ...mlp, rest].map(Math.abs)) || 1;
   const cell = (/** @type {number} */ value) => element("td", {}, signed(value, Math.abs(value) / most));
   const name = (/** @type {string} */ text) => element("th", { scope: "row" }, text);
   const once = (/** @type {string} */ text, /** @type {Node} */ node, /** @type {string} */ meaning) =>
@@ -38,7 +39,7 @@ export function contributionTable({ contributions: parts, token }, label) {
       once("embedding", cell(embedding), "of the last token read"),
       once("position", cell(position), "the embedding of its position"),
       ...rows,
-      once("the rest", cell(parts.norm_bias + parts.rest), "the bias of the last layer norm; rounding"),
+      once("the rest", cell(rest), "the bias of the last layer norm; rounding"),
     ),
     element("tfoot", {}, once("logit", element("td", {}, signed(parts.logit, 0)), "the sum of all")),
   );
@@ -61,7 +62,7 @@ export function partButton(part, what, value, share) {
 function signed(value, share) {
   const side = value < 0 ? "minus" : "plus";
   const made = element(`span.signed.${side}`, {}, element("span.number", {}, plus(value)), element("span.track", {}, element("span.bar")));
-  made.style.setProperty("--share", String(Math.min(1, share)));
+  made.style.setProperty("--share", String(share));
   return made;
 }
 
