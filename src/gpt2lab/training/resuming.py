@@ -218,9 +218,10 @@ def base_checksum(setup: Setup, model: GPT2) -> int | None:
 
 
 def _check_base(trainer: Trainer, state: State, job: Job) -> None:
-    base = trainer.about["base"]
+    base, config = trainer.about["base"], trainer.model.config
     if base is not None and state.progress.get("base") not in (None, base):
         raise CheckpointError(
-            f"{state.path} is an adapter for another model than {job.model_name}: give the --model_name that the run "
-            f"started from, or --restore_from fresh to start again"
+            f"{state.path} is an adapter for another model than {job.model_name} with {config.n_layer} layers and a "
+            f"context of {config.n_ctx}: give the --model_name, --n_layer and --n_ctx that the run started with, or "
+            f"--restore_from fresh to start again"
         )
