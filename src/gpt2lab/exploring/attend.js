@@ -7,6 +7,7 @@ import { probabilityText, tokenNodes } from "../serving/page/token_spans.js";
 const data = JSON.parse(byId("data").textContent ?? "");
 const bytes = Uint8Array.from(atob(data.weights), (c) => c.charCodeAt(0));
 const n = data.tokens.length;
+const MOST_INK = 0.55; // of a colour behind text, which stays readable
 const perHead = (n * (n + 1)) / 2;
 const large = byId("large", HTMLCanvasElement);
 const looks = data.tokens.map((token) => tokenNodes(token, null));
@@ -94,7 +95,7 @@ function paintNames(context) {
 function paintLooks() {
   looks.forEach(({ span }, column) => {
     const strength = column <= query ? weight(chosen.layer, chosen.head, query, column) : 0;
-    span.style.background = strength ? `rgba(${colour("--lens")}, ${Math.sqrt(strength) * 0.75})` : "";
+    span.style.background = strength ? `rgba(${colour("--lens")}, ${Math.sqrt(strength) * MOST_INK})` : "";
     span.style.outline = column === query ? `2px solid ${colour("--accent")}` : "";
     span.setAttribute("aria-pressed", String(column === query));
     span.title = column <= query ? probabilityText(strength) : "";

@@ -6,9 +6,9 @@
 import { element } from "./elements.js";
 
 /** Probabilities at which the next tint begins. */
-const EDGES = Object.freeze([0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8]);
+const EDGES = Object.freeze([0.001, 0.01, 0.1, 0.5]);
 
-/** Return the tint of a probability: 0 for the unlikeliest … 9 for the nearly certain. @param {number} probability */
+/** Return the tint of a probability: 0 for the unlikeliest … 4 for the likely. @param {number} probability */
 export function level(probability) {
   return EDGES.filter((edge) => probability >= edge).length;
 }
@@ -43,6 +43,6 @@ export function tokenNodes(text, probability) {
 
 /** Fill `list` with the tints and their meanings. @param {HTMLElement} list */
 export function showLegend(list) {
-  const words = ["under 0.1 %", "0.1", "0.5", "2", "5", "10", "20", "40", "60", "80 % and more"];
+  const words = ["under 0.1 %", "0.1 to 1 %", "1 to 10 %", "10 to 50 %", "50 % and more"];
   list.replaceChildren(...words.map((word, tint) => element(`li.t.p${tint}`, {}, word)));
 }

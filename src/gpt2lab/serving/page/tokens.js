@@ -60,7 +60,8 @@ export class TokenView {
     const shown = same ? old : this.#begin(run, vocabulary, base);
     const added = document.createDocumentFragment();
     for (let entry = run.at(shown.length); entry; entry = run.at(shown.length)) added.append(...this.#made(entry, shown));
-    this.#next.before(added);
+    if (this.#next === document.activeElement) this.#next.before(added);
+    else this.#next.replaceWith(added, this.#next); // set down again: what is pushed counts as a shift of the page
     this.#next.classList.toggle("drawing", run.busy);
     this.#next.dataset.place = String(run.length);
   }

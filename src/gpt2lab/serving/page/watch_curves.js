@@ -172,8 +172,11 @@ export class Curves {
     const found = outside(updates.map((row) => row[MEAN]), (value) => this.#charts.loss.beyond(value));
     place.hidden = !found;
     if (!found) return;
-    const which = found.count === 1 ? "One point lies" : `${count(found.count)} points lie`;
-    place.textContent = `${which} outside of the chart, the farthest at ${lossText(found.farthest)}: choose “all values” to see them.`;
+    const farthest = lossText(found.farthest);
+    const [which, them] = found.count === 1
+      ? [`One point lies outside of the chart, at ${farthest}`, "it"]
+      : [`${count(found.count)} points lie outside of the chart, the farthest at ${farthest}`, "them"];
+    place.textContent = `${which}: choose “all values” to see ${them}.`;
   }
 
   /** @param {Run} run */
