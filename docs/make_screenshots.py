@@ -1,16 +1,18 @@
 """Make the screenshots in docs/images/ from the running program, in a headless Chromium.
 
-    python docs/make_screenshots.py [RUN]
+    python docs/make_screenshots.py [--only PICTURE ...] [--into FOLDER] [RUN ...]
 
 Needs gpt2lab installed with its extras ``serve`` and ``browser``, Pillow (which matplotlib brings along), and a
 Chromium on the path. The same model gives the same texts; only times differ. The pictures of two models side by side
 and of a training watched are left as they are unless RUN is given: the folder of a run that fine-tuned ``tales``, such
 as fine-tuning.md makes, here with ``--steps 120 --batch_size 4 --block_size 256 --val_every 20 --sample_every 40
---sample_length 100 --sample_prompt "The king said to the" --run_name shakespeare``.
+--sample_length 100 --sample_prompt "The king said to the" --run_name shakespeare``. Further runs are drawn beside it,
+such as one with ``--run_name lora --lora 8`` and one that diverges with ``--run_name too-fast --learning_rate 1``.
 """
 
 from __future__ import annotations
 
+import argparse
 import io
 import re
 import shlex
@@ -18,7 +20,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,8 @@ from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, expect, sync_playwright
 
 IMAGES = Path(__file__).parent / "images"
+FOLDER = [IMAGES]
+"""The folder that pictures go into."""
 FLAGS = ["--no-sandbox", "--disable-background-networking", "--disable-component-update", "--hide-scrollbars"]
 COLOURS = 256  # of a palette: a third of the bytes, and no difference to be seen
 PATIENCE_MS = 120_000
@@ -42,38 +46,95 @@ TALE = "The king and the queen lived in a castle by the sea. One day a mackerel 
 
 
 def main() -> None:
-    """All pictures."""
-    run = Path(sys.argv[1]) if len(sys.argv) > 1 else None
-    IMAGES.mkdir(exist_ok=True)
+    """All pictures, or those that are asked for."""
+    parser = argparse.ArgumentParser(description="Make the screenshots of the docs.")
+    parser.add_argument("runs", nargs="*", metavar="RUN")
+    parser.add_argument("--only", nargs="+", choices=[each.__name__ for each in (*PLAYGROUND, reports, compare, watch)])
+    parser.add_argument("--into", type=Path, default=IMAGES, metavar="FOLDER", help="put the pictures here instead")
+    options = parser.parse_intermixed_args()
+    FOLDER[0] = options.into
+    options.into.mkdir(exist_ok=True)
     expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
         chromium = shutil.which("chromium") or shutil.which("google-chrome")
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        with serving() as url:
-            for scheme, name in (("light", "playground"), ("dark", "playground-dark")):
-                playground(browser, url, scheme, name)
-            alternatives(browser, url)
-            branches(browser, url)
-            sweep(browser, url)
-            inside(browser, url)
-        reports(browser)
-        if run:
-            with serving("--model_name", "tales", "--model_name", str(run)) as url:
-                compare(browser, url)
-            with serving("--watch", str(run)) as url:
-                watch(browser, url)
+        everything(browser, options.runs, lambda picture: not options.only or picture.__name__ in options.only)
         browser.close()
+
+
+def everything(browser: Browser, runs: list[str], wanted: Callable[[Callable[..., None]], bool]) -> None:
+    """Each picture that is wanted; a server is started only for one of them."""
+    if pictures := [each for each in PLAYGROUND if wanted(each)]:
+        with serving() as url:
+            for each in pictures:
+                each(browser, url)
+    if wanted(reports):
+        reports(browser)
+    if runs and wanted(compare):
+        with serving("--model_name", "tales", "--model_name", runs[0]) as url:
+            compare(browser, url)
+    if runs and wanted(watch):
+        with serving(*(argument for run in runs for argument in ("--watch", run))) as url:
+            watch(browser, url)
 
 
 # ---- the playground -------------------------------------------------------------------------------------------------
 
 
-def playground(browser: Browser, url: str, scheme: str, name: str) -> None:
-    """The first screen, with a text and a look into one of its tokens."""
-    page = opened(browser, url, scheme=scheme, height=850)
+def playground(browser: Browser, url: str) -> None:
+    """The first screen, with a text and a look into one of its tokens, in both colour schemes."""
+    for scheme, name in (("light", "playground"), ("dark", "playground-dark")):
+        page = opened(browser, url, scheme=scheme, height=850)
+        write(page)
+        look(page, 5)
+        save(name, page.screenshot())
+        page.context.close()
+
+
+def tour(browser: Browser, url: str) -> None:
+    """A step of the tour, beside what it is about."""
+    page = opened(browser, url, height=850)
     write(page)
     look(page, 5)
-    save(name, page.screenshot())
+    page.evaluate("location.hash = '#tour=4'")
+    page.locator(".tour").wait_for()
+    page.evaluate("scrollTo(0, 0)")
+    save("tour", page.screenshot())
+    page.context.close()
+
+
+def examples(browser: Browser, url: str) -> None:
+    """An example with its note."""
+    page = opened(browser, url, height=700)
+    page.get_by_role("button", name="A trailing space").click()
+    page.locator("#lesson").wait_for()
+    page.locator("[role=treeitem]").nth(1).wait_for(state="attached")
+    done(page)
+    save("examples", page.screenshot(clip={"x": 0, "y": 0, "width": 840, "height": 690}))
+    page.context.close()
+
+
+def prompt_tokens(browser: Browser, url: str) -> None:
+    """The prompt as tokens with surprisals and ids, and the hint about a space at its end."""
+    page = opened(browser, url, prompt="The serendipitous mackerel swam ")
+    page.locator("#space-hint").wait_for()
+    page.locator(".prompt-list .surprisal", has_text=re.compile(r"\d")).nth(3).wait_for()
+    page.check("#prompt-ids")
+    picture(page.locator("section.ask"), "prompt-tokens")
+    page.context.close()
+
+
+def follow(browser: Browser, url: str) -> None:
+    """The text drawn again while the temperature rises, with the tokens that changed."""
+    page = opened(browser, url, height=850, max_tokens=60)
+    write(page)
+    page.check("#follow")
+    look(page, 5)
+    page.evaluate("() => import('/page/settings.js').then((m) => m.settings.set({ temperature: 1.3 }))")
+    expect(page.locator("#teach")).to_contain_text("With the same seed and these settings")
+    page.locator("#tokens .changed").first.wait_for()
+    page.locator("#tokens .next:not(.drawing)").wait_for()
+    save("follow", page.screenshot())
     page.context.close()
 
 
@@ -133,13 +194,17 @@ def compare(browser: Browser, url: str) -> None:
 
 
 def watch(browser: Browser, url: str) -> None:
-    """A training's curves and samples."""
+    """A training's curves and samples, with other runs beside it."""
     page = browser.new_page(viewport={"width": 1280, "height": 1500})
     page.goto(f"{url}/watch")
-    page.wait_for_load_state("load")
+    page.locator("#loss-chart svg path.smoothed:not(.other)").wait_for()
     page.wait_for_timeout(2000)  # its stream of events never ends
     save("watch", page.screenshot())
     page.close()
+
+
+PLAYGROUND = (playground, tour, examples, prompt_tokens, follow, alternatives, branches, sweep, inside)
+"""The pictures of the playground with ``tales``."""
 
 
 def opened(browser: Browser, url: str, *, scheme: str = "light", height: int = 900, **settings: Any) -> Page:
@@ -213,7 +278,7 @@ def picture(part: Locator, name: str) -> None:
 def save(name: str, png: bytes) -> None:
     """As a PNG with a palette."""
     image = Image.open(io.BytesIO(png)).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
-    path = IMAGES / f"{name}.png"
+    path = FOLDER[0] / f"{name}.png"
     image.save(path, optimize=True)
     print(f"{path} {path.stat().st_size // 1000} kB")
 

@@ -615,6 +615,8 @@ def watched(folder: Path) -> Any:
     records = [{"step": n, "seconds": n / 2, "loss": 2.0, "average": 2.0, "learning_rate": 1e-3} for n in range(1, 5)]
     records.append({"step": 4, "seconds": 2.5, "val_loss": 2.0})
     (folder / "metrics.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    (folder / "ended.json").write_text(json.dumps({"outcome": "diverged", "step": 4, "reason": "the loss is nan"}))
+    (folder / "config.json").write_text(json.dumps({"vocab_size": 50257}))
 
     def lines(random: Random, data: bytes) -> bytes:
         each = data.splitlines()
@@ -626,7 +628,8 @@ def watched(folder: Path) -> Any:
             run.look()
             json.dumps(run.news(Cursor()), allow_nan=False)
 
-    return Files(folder, {"settings.json": as_json, "metrics.jsonl": lines}).write, read
+    spoilers = dict.fromkeys(("settings.json", "ended.json", "config.json"), as_json)
+    return Files(folder, {**spoilers, "metrics.jsonl": lines}).write, read
 
 
 CSV = b'id,text\n1,"a, ""b"""\n2,c d\n3,"e\nf"\n'
