@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
-from gpt2lab.cli.main import main
+from gpt2lab.cli.main import cli
 
 from .conftest import GOLDEN, PATIENCE_MS, Complaints
 
@@ -119,9 +120,8 @@ def report(folder: Path, name: str) -> Path:
         tale = folder / "tale.txt"
         tale.write_text("The king and the queen lived by the sea.\n\nOne day a mackerel came.\n")
         command = [str(tale) if each == "tale.txt" else each for each in REPORTS[name]]
-        with pytest.raises(SystemExit) as ended:
-            main(["explore", *command, "--html", str(path)])
-        assert ended.value.code == 0
+        result = CliRunner().invoke(cli, ["explore", *command, "--html", str(path)])
+        assert result.exit_code == 0, result.output
     return path
 
 
