@@ -15,7 +15,7 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 
 LAYERS = (  # lowest first
-    ("version", "errors", "system", "_native"),
+    ("version", "errors", "system", "markup", "_native"),
     ("config", "bpe", "tokenizer", "package_tokenizer", "sampling", "reference"),
     ("weights", "data"),
     ("engines", "contract"),

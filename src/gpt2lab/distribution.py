@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from gpt2lab.markup.html import percent
 from gpt2lab.sampling.declaration import SamplingParams
 from gpt2lab.sampling.rules import largest, stages
 
@@ -59,6 +60,26 @@ class NextToken:
         """The likeliest tokens of the last stage, the distribution that is drawn from."""
         return self.stages[-1].candidates
 
+    def __repr__(self) -> str:
+        first = ", ".join(f"{_name(each)} {percent(each.probability)}" for each in self.candidates[:3])
+        more = f", … {self.stages[-1].kept:,} in all" if self.stages[-1].kept > 3 else ""
+        return f"<NextToken after {len(self.tokens):,} tokens: {first}{more}>"
+
+    def _repr_html_(self) -> str:
+        """Return a table for a notebook: a row for each likely token, a column for each stage."""
+        from gpt2lab.markup import fragment
+
+        found = {each.id: each for stage in self.stages for each in stage.candidates}
+        shown = [{each.id: each.probability for each in stage.candidates} for stage in self.stages]
+        heads = [f"{stage.name} ({stage.kept:,} tokens)" for stage in self.stages]
+        rows = [(_name(each), [stage.get(id) for stage in shown]) for id, each in found.items()]
+        note = "Probabilities after each stage of sampling. A token without one was cut, or others are likelier."
+        return fragment.fragment(fragment.tinted_table(["token", *heads], rows) + fragment.faint(note))
+
+
+def _name(candidate: Candidate) -> str:
+    return repr(candidate.text) if candidate.text else f"#{candidate.id}"
+
 
 def next_token(
     tokens: Sequence[int],
@@ -84,6 +105,12 @@ def next_token(
 def token_text(tokenizer: Tokenizer | None, id: int) -> str:
     """Return the text of one token by itself; empty if it has none."""
     return tokenizer.decode([id]) if tokenizer and id < tokenizer.n_vocab else ""
+
+
+def token_texts(ids: Sequence[int], tokenizer: Tokenizer | None) -> list[str] | None:
+    """Return the text that each token adds after those before it, empty within a character; None without tokenizer."""
+    decoder = tokenizer.incremental_decoder() if tokenizer else None
+    return [decoder.feed(id) for id in ids] if decoder else None
 
 
 def without_text(logits: npt.NDArray[np.float32], tokenizer: Tokenizer | None) -> npt.NDArray[np.float32]:

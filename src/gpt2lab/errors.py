@@ -19,6 +19,12 @@ def escaped(text: str) -> str:
     return re.sub(_CONTROL, lambda found: repr(found[0])[1:-1], text)
 
 
+def shortened(text: object) -> str:
+    """Return the Python literal of a text's beginning, for a line about it."""
+    written = str(text)
+    return repr(written if len(written) <= 40 else written[:39] + "…")
+
+
 def one_line(message: str) -> str:
     """Return ``message`` with control characters and newlines spelled out; a very long one loses its middle."""
     line = escaped(message).replace("\n", r"\n")

@@ -312,13 +312,15 @@ class LanguageModel(Inside):
         The first token is conditioned on ``<|endoftext|>``; a model without one scores from the second token on.
         Texts longer than n_ctx are read in windows that advance by ``stride`` (default n_ctx // 2) tokens.
         """
+        from gpt2lab.distribution import token_texts
         from gpt2lab.scoring import ScoreResult, check_stride, token_logprobs
 
         stride = check_stride(stride, self.config.n_ctx)
         tokens = opened_tokens(text, self.config, self.tokenizer, special=special)
         scored = tokens[1:]
         n_bytes = sum(len(self.tokenizer.token_bytes(id)) for id in scored) if self.tokenizer else None
-        return ScoreResult(scored, token_logprobs(self._engines.exact, tokens, stride) if scored else [], n_bytes)
+        logprobs = token_logprobs(self._engines.exact, tokens, stride) if scored else []
+        return ScoreResult(scored, logprobs, n_bytes, token_texts(scored, self.tokenizer))
 
     @documented(SamplingArguments)
     def next_token(

@@ -33,11 +33,29 @@ class ScoreResult:
         tokens: the ids scored.
         logprobs: natural log-probability of each of ``tokens`` given those before it.
         n_bytes: UTF-8 bytes that the tokens spell, None if the model has no tokenizer.
+        texts: the text that each of ``tokens`` adds, if it is known.
     """
 
     tokens: list[int]
     logprobs: list[float]
     n_bytes: int | None
+    texts: list[str] | None = None
+
+    def __repr__(self) -> str:
+        bits = "" if self.bits_per_byte is None else f", {self.bits_per_byte:.3f} bits a byte"
+        numbers = f"loss {self.loss:.4f} nats a token, perplexity {self.perplexity:.3f}{bits}"
+        return f"<ScoreResult of {len(self.tokens):,} tokens: {numbers}>"
+
+    def _repr_html_(self) -> str:
+        """Return the text for a notebook, each token coloured by its probability, and the figures."""
+        from gpt2lab.markup import fragment, html
+
+        texts = self.texts if self.texts is not None else [f"#{id} " for id in self.tokens]
+        records = html.probable(self.tokens, texts, self.logprobs, "".join(texts))
+        figures = repr(self).partition(": ")[2].rstrip(">")
+        about = fragment.faint(f"{len(self.tokens):,} tokens, {figures}")
+        coloured = html.titled_tokens(records, "The text, token by token")
+        return fragment.fragment(f"{coloured}{html.tints('Probability of a token:')}{about}")
 
     @property
     def loss(self) -> float:

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from gpt2lab import load
-from gpt2lab.exploring import html
 from gpt2lab.exploring.attend import attend
 from gpt2lab.exploring.attend_page import attend_page
+from gpt2lab.markup import html
 
 from .conftest import GOLDEN
 

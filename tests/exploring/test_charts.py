@@ -5,9 +5,10 @@ import xml.etree.ElementTree as ElementTree
 import pytest
 
 import needs
-from gpt2lab.exploring.charts import Panel, panels, scale_top, svg
+from gpt2lab.exploring.charts import Panel, scale_top, svg
 from gpt2lab.exploring.plots import picture
 from gpt2lab.exploring.sweep import Request, sweep
+from gpt2lab.exploring.swept import panels
 from gpt2lab.sampling import SamplingParams
 
 

@@ -8,15 +8,17 @@ from html.parser import HTMLParser
 
 import pytest
 
-from gpt2lab.exploring import html
 from gpt2lab.exploring.attend import attend
 from gpt2lab.exploring.attend_page import attend_page
 from gpt2lab.exploring.compare import compare
-from gpt2lab.exploring.pages import compare_page, score_page, sweep_page
+from gpt2lab.exploring.compared import compare_page
+from gpt2lab.exploring.document import score_page
 from gpt2lab.exploring.patch import patch_map
 from gpt2lab.exploring.patch_page import patch_page
 from gpt2lab.exploring.score import read_document
 from gpt2lab.exploring.sweep import Request, sweep
+from gpt2lab.exploring.swept import sweep_page
+from gpt2lab.markup import html
 from gpt2lab.sampling import SamplingParams
 
 NASTY = "</script><script>alert('1')</script><img src=x onerror=\"alert(2)\">&amp;\x1b[31m"

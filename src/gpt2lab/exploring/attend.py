@@ -2,45 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 
 from gpt2lab.distribution import token_text
 from gpt2lab.errors import UsageError
-from gpt2lab.exploring.reading import Alternative, likeliest
+from gpt2lab.exploring.attend_page import Attention
+from gpt2lab.exploring.reading import likeliest
 from gpt2lab.generation.plan import fed_tokens
 from gpt2lab.sampling.rules import log_softmax
 
 if TYPE_CHECKING:
+    from gpt2lab.exploring.reading import Alternative
     from gpt2lab.generation.completion import Prompt
     from gpt2lab.inside.tracing import Trace
     from gpt2lab.model import LanguageModel
 
 MOST_TOKENS = 256
 """The longest prompt: each head's picture is tokens by tokens, and larger ones are unreadable and fill files."""
-
-
-@dataclass(frozen=True)
-class Attention:
-    """A model's attention and its predictions after each layer.
-
-    Attributes:
-        tokens: the prompt's tokens as text.
-        ids: the same tokens as ids.
-        lens: the likeliest next tokens at each token, for the input and then each layer:
-            ``[n_layer + 1][n_seq][top]``.
-        weights: float32 ``[n_layer, n_head, n_seq, n_seq]``: the attention of a row's token to a column's; each row
-            sums to 1.
-    """
-
-    prompt: str
-    tokens: list[str]
-    ids: list[int]
-    lens: list[list[list[Alternative]]]
-    weights: npt.NDArray[np.float32]
 
 
 def attend(model: LanguageModel, prompt: Prompt, top: int = 3) -> Attention:

@@ -7,13 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from gpt2lab.exploring.html import escape
-
-if TYPE_CHECKING:
-    from gpt2lab.exploring.figures import Figures
-    from gpt2lab.exploring.sweep import Sweep
+from gpt2lab.markup.html import escape
 
 WIDTH, HEIGHT = 380, 230
 LEFT, RIGHT, TOP, BOTTOM = 40, 12, 28, 34
@@ -31,39 +26,6 @@ class Panel:
     """Upper end of the scale; None chooses a round number above all values."""
 
 
-def panels(sweep: Sweep) -> list[Panel]:
-    """Return the charts for which the sweep has figures."""
-    names = [setting.name for setting in sweep.settings]
-    found: list[Figures] = [setting.figures for setting in sweep.settings]
-    result = [
-        Panel(
-            "Surprisal and entropy",
-            "nats a token",
-            names,
-            {
-                "surprisal": [f.surprisal for f in found],
-                "entropy, model": [f.entropy for f in found],
-                "entropy, sampling": [f.drawn_entropy for f in found],
-            },
-        ),
-        Panel(
-            "Variety",
-            "share of distinct n-grams",
-            names,
-            {f"distinct-{n + 1}": [f.distinct[n] for f in found] for n in range(3)},
-            1,
-        ),
-        Panel("Repetition", "share of 4-grams seen before", names, {"repeated": [f.repeated for f in found]}, 1),
-    ]
-    if any(f.copied for f in found):
-        copied = [float(f.copied.n_words) if f.copied else None for f in found]
-        result.append(Panel("Longest run copied", "words", names, {"copied": copied}))
-    if any(f.unknown_words is not None for f in found):
-        unknown = {"unknown": [f.unknown_words for f in found]}
-        result.append(Panel("Words not in the dictionary", "share", names, unknown, 1))
-    return [panel for panel in result if any(v is not None for line in panel.series.values() for v in line)]
-
-
 def scale_top(panel: Panel) -> float:
     """Return the panel's own upper end, or else a number above all values that divides well into four parts."""
     if panel.top is not None:
@@ -75,14 +37,18 @@ def scale_top(panel: Panel) -> float:
     return next(scale * step for step in (1, 1.2, 1.6, 2, 3, 4, 5, 6, 8, 10) if scale * step >= largest)
 
 
+def spoken(panel: Panel) -> str:
+    """Return the values of a chart in words."""
+    return "; ".join(
+        f"{name}: {', '.join('none' if v is None else f'{v:.3g}' for v in line)}" for name, line in panel.series.items()
+    )
+
+
 def svg(panel: Panel) -> str:
     """Return the chart as an ``<svg>`` element; colours come from the page's style."""
     top = scale_top(panel)
-    spoken = "; ".join(
-        f"{name}: {', '.join('none' if v is None else f'{v:.3g}' for v in line)}" for name, line in panel.series.items()
-    )
     parts = [f"<title>{escape(panel.title)} ({escape(panel.unit)}) at {escape(', '.join(panel.settings))}</title>"]
-    parts.append(f"<desc>{escape(spoken)}</desc>")
+    parts.append(f"<desc>{escape(spoken(panel))}</desc>")
     parts += _axes(panel.settings, top)
     offset = LEFT
     for number, (name, line) in enumerate(panel.series.items()):

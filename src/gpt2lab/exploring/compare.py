@@ -7,15 +7,15 @@ and gets A. This module knows nothing of how results are shown.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gpt2lab.distribution import token_text, without_text
 from gpt2lab.errors import UsageError
+from gpt2lab.exploring.compared import Comparison, Moved, Place, Written
 from gpt2lab.exploring.figures import mean
-from gpt2lab.exploring.reading import TOP, Alternative, Doubles, likeliest
+from gpt2lab.exploring.reading import TOP, Doubles, likeliest
 from gpt2lab.exploring.replay import generate_command
 from gpt2lab.generation.options import new_seed
 from gpt2lab.generation.plan import fed_tokens
@@ -26,60 +26,6 @@ from gpt2lab.scoring import window_logits
 if TYPE_CHECKING:
     from gpt2lab.model import LanguageModel
     from gpt2lab.sampling.declaration import SamplingParams
-
-
-@dataclass(frozen=True)
-class Place:
-    """One token of a text that both models have read, with each model's expectation there."""
-
-    id: int
-    text: str
-    kl: float
-    a: float
-    b: float
-    """``a`` and ``b`` are the probabilities of the token under the unmodified models A and B."""
-    likeliest_a: list[Alternative]
-    likeliest_b: list[Alternative]
-
-
-@dataclass(frozen=True)
-class Written:
-    """One completion by ``author`` (``A`` or ``B``), its places, and the command that reproduces it."""
-
-    author: str
-    number: int
-    text: str
-    places: list[Place]
-    command: str
-
-    @property
-    def kl(self) -> float | None:
-        """The mean KL(A‖B) over its places, in nats a token."""
-        return mean([place.kl for place in self.places])
-
-
-@dataclass(frozen=True)
-class Moved:
-    """A token that B expects more, or less, than A: mean probabilities over all places of all texts."""
-
-    id: int
-    text: str
-    a: float
-    b: float
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """The comparison of ``model_a`` with ``model_b``; ``up`` and ``down`` list the largest changes first."""
-
-    model_a: str
-    model_b: str
-    prompt: str
-    seed: int
-    written: list[Written]
-    kl: float | None
-    up: list[Moved]
-    down: list[Moved]
 
 
 class _Shift:

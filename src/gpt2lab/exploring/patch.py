@@ -8,8 +8,7 @@ no effect.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -18,6 +17,7 @@ from gpt2lab.distribution import token_text
 from gpt2lab.engines.hooks import Edit
 from gpt2lab.engines.sequences import new_sequence
 from gpt2lab.errors import UsageError
+from gpt2lab.exploring.patch_page import PLACES, PatchMap, Place
 from gpt2lab.generation.plan import fed_tokens
 
 if TYPE_CHECKING:
@@ -25,37 +25,10 @@ if TYPE_CHECKING:
     from gpt2lab.generation.completion import Prompt
     from gpt2lab.model import LanguageModel
 
-Place = Literal["resid_pre", "attn_out", "mlp_out"]
-PLACES: tuple[Place, ...] = get_args(Place)
-
 Array = npt.NDArray[np.float32]
 
 MOST_TOKENS = 128
 """The longest prompt: a map needs a run for each layer and token, and wider ones are unreadable."""
-
-
-@dataclass(frozen=True)
-class PatchMap:
-    """The result. A difference is the answer's logit minus the other token's, after the last token.
-
-    Attributes:
-        clean, corrupted: the texts of the two prompts' tokens.
-        answer, other: the two tokens, as ids.
-        answer_text, other_text: the same as text.
-        clean_difference, corrupted_difference: the difference after each prompt.
-        effects: place → float32 ``[n_layer, n_seq]``: the share of the way from the corrupted prompt's difference (0)
-            to the clean prompt's (1) after a patch there.
-    """
-
-    clean: list[str]
-    corrupted: list[str]
-    answer: int
-    other: int
-    answer_text: str
-    other_text: str
-    clean_difference: float
-    corrupted_difference: float
-    effects: dict[Place, Array]
 
 
 def patch_map(

@@ -1,14 +1,22 @@
-"""The HTML report of activation patching: a map of layers and positions for each place in a layer."""
+"""Activation patching: a map of layers and positions for each place in a layer, and its HTML."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import Literal, get_args
 
-from gpt2lab.exploring import html
-from gpt2lab.exploring.html import escape
+import numpy as np
+import numpy.typing as npt
 
-if TYPE_CHECKING:
-    from gpt2lab.exploring.patch import PatchMap, Place
+from gpt2lab.errors import shortened
+from gpt2lab.markup import html
+from gpt2lab.markup.fragment import fragment
+from gpt2lab.markup.html import escape
+
+Place = Literal["resid_pre", "attn_out", "mlp_out"]
+PLACES: tuple[Place, ...] = get_args(Place)
+
+Array = npt.NDArray[np.float32]
 
 TITLES: dict[Place, str] = {
     "resid_pre": "Residual stream before the layer",
@@ -19,13 +27,50 @@ LEVELS = (0.05, 0.2, 0.4, 0.6, 0.8)
 """The borders between the tints, as shares of the way to the clean prompt's answer."""
 
 
+@dataclass(frozen=True)
+class PatchMap:
+    """The result. A difference is the answer's logit minus the other token's, after the last token.
+
+    Attributes:
+        clean, corrupted: the texts of the two prompts' tokens.
+        answer, other: the two tokens, as ids.
+        answer_text, other_text: the same as text.
+        clean_difference, corrupted_difference: the difference after each prompt.
+        effects: place → float32 ``[n_layer, n_seq]``: the share of the way from the corrupted prompt's difference (0)
+            to the clean prompt's (1) after a patch there.
+    """
+
+    clean: list[str]
+    corrupted: list[str]
+    answer: int
+    other: int
+    answer_text: str
+    other_text: str
+    clean_difference: float
+    corrupted_difference: float
+    effects: dict[Place, Array]
+
+    def __repr__(self) -> str:
+        differences = f"difference {self.clean_difference:.2f} and {self.corrupted_difference:.2f}"
+        prompts = f"{shortened(''.join(self.clean))} and {shortened(''.join(self.corrupted))}"
+        return f"<PatchMap of {prompts}: {self.answer_text!r} against {self.other_text!r}, {differences}>"
+
+    def _repr_html_(self) -> str:
+        """Return the page's content for a notebook."""
+        return fragment(_body(self))
+
+
 def patch_page(found: PatchMap, model_name: str) -> str:
     """Return the whole report as one page."""
+    body = f"<h1>Where a prompt decides its answer</h1>\n<p>{escape(model_name)}.</p>\n{_body(found)}"
+    return html.page(f"gpt2lab patch: {''.join(found.clean)[:60]}", body)
+
+
+def _body(found: PatchMap) -> str:
     differing = sum(a != b for a, b in zip(found.clean, found.corrupted, strict=True))
-    body = f"""<h1>Where a prompt decides its answer</h1>
-<div class="prompt">{escape("".join(found.clean))}</div>
+    return f"""<div class="prompt">{escape("".join(found.clean))}</div>
 <div class="prompt">{escape("".join(found.corrupted))}</div>
-<p>{escape(model_name)}. The logit of <code>{escape(repr(found.answer_text))}</code> minus that of
+<p>The logit of <code>{escape(repr(found.answer_text))}</code> minus that of
 <code>{escape(repr(found.other_text))}</code> is {found.clean_difference:.2f} after the first prompt, the clean one, and
 {found.corrupted_difference:.2f} after the second, the corrupted one, which differs in {differing}
 token{"s" * (differing != 1)}.</p>
@@ -34,7 +79,6 @@ its row's layer at its column's token. The number is the share of the difference
 gives the clean prompt's answer. Numbers below 0 lead away from it. Before the first token that differs, nothing can
 change.</p>
 {"".join(_map(found, place) for place in TITLES)}"""
-    return html.page(f"gpt2lab patch: {''.join(found.clean)[:60]}", body)
 
 
 def _map(found: PatchMap, place: Place) -> str:

@@ -6,10 +6,11 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Literal
 
 from gpt2lab.errors import UsageError
-from gpt2lab.exploring.charts import panels, scale_top
+from gpt2lab.exploring.charts import scale_top
+from gpt2lab.exploring.swept import panels
 
 if TYPE_CHECKING:
-    from gpt2lab.exploring.sweep import Sweep
+    from gpt2lab.exploring.swept import Sweep
 
 COLOURS = ("#c2410c", "#0b5cad", "#4d7c0f")
 

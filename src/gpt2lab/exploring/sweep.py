@@ -6,85 +6,24 @@ generate`` can reproduce each. This module knows nothing of how results are show
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from gpt2lab.errors import UsageError
 from gpt2lab.exploring.copying import longest_runs, read_corpus, vocabulary
-from gpt2lab.exploring.figures import Figures, figures
-from gpt2lab.exploring.reading import Reading, read_sample
+from gpt2lab.exploring.figures import figures
+from gpt2lab.exploring.reading import read_sample
 from gpt2lab.exploring.replay import generate_command
+from gpt2lab.exploring.swept import TEMPERATURES, Request, Sample, Setting, Sweep
 from gpt2lab.generation.options import new_seed
 from gpt2lab.generation.run import in_order
 
 if TYPE_CHECKING:
-    from gpt2lab.exploring.copying import Run
-    from gpt2lab.generation.completion import FinishReason
     from gpt2lab.model import LanguageModel
     from gpt2lab.sampling.declaration import SamplingParams
 
-TEMPERATURES = (0.0, 0.5, 1.0, 1.1, 1.2, 1.3, 2.0, 100.0)
-"""The default: the temperatures once tried by hand to find out what temperature does."""
-
-
-@dataclass(frozen=True)
-class Request:
-    """The description of a sweep.
-
-    Attributes:
-        params: the sampling parameters; each of ``temperatures`` replaces their temperature.
-        model: command-line options that name the model, for the commands that reproduce samples.
-        against: a text, or a folder of .txt files, to search for copied passages.
-        words: a word list or text (or a folder of .txt files) whose words count as known; None takes ``against``.
-    """
-
-    prompt: str
-    params: SamplingParams
-    temperatures: Sequence[float] = TEMPERATURES
-    nsamples: int = 3
-    length: int = 60
-    seed: int | None = None
-    ignore_eos: bool = False
-    model: Sequence[str] = ()
-    against: str | None = None
-    words: str | None = None
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One sample: its text, the unmodified model's readings, and a command that prints it last."""
-
-    text: str
-    finish_reason: FinishReason
-    readings: list[Reading]
-    command: str
-    copied: Run | None = None
-
-
-@dataclass(frozen=True)
-class Setting:
-    """The samples of one temperature, their figures, and the command that reproduces them all."""
-
-    params: SamplingParams
-    samples: list[Sample]
-    figures: Figures
-    command: str
-
-    @property
-    def name(self) -> str:
-        """The temperature, written as short as possible."""
-        return f"{self.params.temperature:g}"
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """The result of a :class:`Request`, whose seed is now set."""
-
-    request: Request
-    model_name: str
-    precision: str
-    settings: list[Setting]
+__all__ = ["TEMPERATURES", "Request", "sweep"]
 
 
 def sweep(model: LanguageModel, request: Request, model_name: str = "") -> Sweep:

@@ -12,18 +12,19 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gpt2lab.exploring.html import visible
-from gpt2lab.exploring.pages import KL_LEVELS, figure_notes, figure_table
+from gpt2lab.exploring.compared import KL_LEVELS
+from gpt2lab.exploring.swept import figure_notes, figure_table
+from gpt2lab.markup.html import visible
 
 if TYPE_CHECKING:
-    from gpt2lab.exploring.attend import Attention
-    from gpt2lab.exploring.compare import Comparison, Moved
+    from gpt2lab.exploring.attend_page import Attention
+    from gpt2lab.exploring.compared import Comparison, Moved
+    from gpt2lab.exploring.document import Document
     from gpt2lab.exploring.merging import Piece
     from gpt2lab.exploring.next import NextToken, Staged
-    from gpt2lab.exploring.patch import PatchMap
+    from gpt2lab.exploring.patch_page import PatchMap
     from gpt2lab.exploring.reading import Reading
-    from gpt2lab.exploring.score import Document
-    from gpt2lab.exploring.sweep import Sweep
+    from gpt2lab.exploring.swept import Sweep
 
 LEVELS = (0.5, 0.2, 0.05, 0.01, 0.001)
 """The probabilities that separate the six levels, from expected to most surprising."""

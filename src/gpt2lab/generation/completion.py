@@ -10,6 +10,8 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from gpt2lab.errors import shortened
+
 if TYPE_CHECKING:
     from gpt2lab.errors import StageError
     from gpt2lab.tokenizer import Tokenizer
@@ -37,6 +39,8 @@ class Completion:
         finish_reason: ``stop``, ``length``, ``context`` or ``error``.
         top_logprobs: for each of ``tokens`` the likeliest ids in its place and their log-probabilities, likeliest
             first, if requested.
+        token_texts: the text that each of ``tokens`` adds, stop strings included, if ``logprobs`` was requested and the
+            model has a tokenizer.
         error: the error if a custom stage ended the sample; its ``__cause__`` is the exception that the stage raised,
             with its traceback.
     """
@@ -50,6 +54,24 @@ class Completion:
     finish_reason: FinishReason
     top_logprobs: list[tuple[tuple[int, float], ...]] | None = None
     error: StageError | None = None
+    token_texts: list[str] | None = None
+
+    def __repr__(self) -> str:
+        ended = f"{len(self.tokens):,} tokens, {self.finish_reason}, seed {self.seed}, index {self.index}"
+        prompt = shortened(self.prompt) if isinstance(self.prompt, str) else f"{len(self.prompt)} ids"
+        return f"<Completion of {prompt}: {shortened(self.text or self.tokens)} ({ended})>"
+
+    def _repr_html_(self) -> str:
+        """Return prompt and text for a notebook, tokens coloured by their probability if it is known."""
+        from gpt2lab.markup import fragment, html
+
+        prompt = self.prompt if isinstance(self.prompt, str) else " ".join(map(str, self.prompt))
+        text = fragment.plain_text(self.text or " ".join(map(str, self.tokens)))
+        if self.logprobs is not None and self.token_texts is not None:
+            records = html.probable(self.tokens, self.token_texts, self.logprobs, self.text)
+            text = html.titled_tokens(records, "The completion, token by token") + html.tints("Probability of a token:")
+        about = f"{len(self.tokens):,} tokens, ended by {self.finish_reason}; seed {self.seed}, index {self.index}"
+        return fragment.fragment(f"{fragment.prompt(prompt)}{text}{fragment.faint(about)}")
 
 
 @dataclass(frozen=True)
@@ -93,6 +115,8 @@ class Transcript:
         self._n_unstopped = n_unstopped
         self.tokens: list[int] = []
         self.logprobs: list[float] = []
+        self.texts: list[str] | None = [] if tokenizer else None
+        """The text that each token adds, stop strings included."""
         self.stopped = False
         """Whether an id or a string that ends the text has been reached."""
         self._decoder = tokenizer.incremental_decoder(after) if tokenizer else None
@@ -111,8 +135,16 @@ class Transcript:
             return self.finish()
         self.tokens.append(token)
         self.logprobs.append(logprob)
-        text = self._add(self._decoder.feed(token)) if self._decoder and token not in self._hidden else ""
+        text = self._decoded(token)
         return text + self.finish() if last and not self.stopped else text
+
+    def _decoded(self, token: int) -> str:
+        """Return the text that ``token`` makes final."""
+        if self._decoder is None or self.texts is None:
+            return ""
+        added = self._decoder.feed(token) if token not in self._hidden else ""
+        self.texts.append(added)
+        return self._add(added) if token not in self._hidden else ""
 
     def finish(self) -> str:
         """Return the text that was held back, since no more tokens follow."""

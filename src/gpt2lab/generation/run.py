@@ -170,6 +170,7 @@ class _Sample:
             finish_reason="error" if error else "stop" if script.stopped else self._plan.at_limit,
             top_logprobs=self._top[: len(script.tokens)] if self._options.top_logprobs else None,
             error=error,
+            token_texts=script.texts if self._options.logprobs else None,
         )
         return self._piece(text, completion)
 

@@ -91,7 +91,7 @@ def command(
 
         show_comparison(result)
     if html:
-        from gpt2lab.exploring.pages import compare_page
+        from gpt2lab.exploring.compared import compare_page
 
         write_result(html, compare_page(result))
 

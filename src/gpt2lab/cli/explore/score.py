@@ -50,6 +50,6 @@ def command(text: str, stride: int | None, as_json: bool, html: str | None, **ar
 
         show_score(document, source)
     if html:
-        from gpt2lab.exploring.pages import score_page
+        from gpt2lab.exploring.document import score_page
 
         write_result(html, score_page(document, source))

@@ -101,7 +101,7 @@ def model_name(named: Sequence[str]) -> str:
 
 def write_result(path: str, content: str | bytes) -> None:
     """Write a result and report it on stderr."""
-    from gpt2lab.exploring.html import write
+    from gpt2lab.markup.html import write
 
     write(path, content)
     say(f"gpt2lab: wrote {path}")

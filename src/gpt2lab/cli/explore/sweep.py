@@ -104,7 +104,7 @@ def command(
 
         show_sweep(result)
     if html:
-        from gpt2lab.exploring.pages import sweep_page
+        from gpt2lab.exploring.swept import sweep_page
 
         write_result(html, sweep_page(result))
     for path, format in ((png, "png"), (svg, "svg")):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import html
 import json
+import math
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -21,7 +22,19 @@ PLAYGROUND = HERE.parent / "serving" / "page"
 SCRIPTS = (PLAYGROUND / "elements.js", PLAYGROUND / "token_spans.js", HERE / "report.js")
 """The modules of every page, each after those that it imports: tokens look as they do in the playground."""
 
-STYLES = (PLAYGROUND / "tokens.css", HERE / "report.css")
+STYLES = (PLAYGROUND / "tokens.css", HERE / "report.css", HERE / "chart.css")
+
+
+EDGES = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
+"""The probabilities at which the next tint begins, as in the playground's ``token_spans.js``."""
+
+MOST_TITLED = 2000
+"""The most tokens of a coloured text in a notebook, which keeps all that it shows in its file."""
+
+KEEP_LINES = 'style="white-space: pre-wrap"'
+"""An attribute that keeps the line ends of a text even where the style sheet is dropped."""
+
+TINTS = ("under 0.1 %", "0.1", "0.5", "2", "5", "10", "20", "40", "60", "80 % and more")
 
 
 class Record(TypedDict, total=False):
@@ -99,16 +112,83 @@ def in_attribute(data: Any) -> str:
 
 
 def tokens(records: Sequence[Record], label: str) -> str:
-    """Return a coloured text that arrow keys walk through; it is plain until the script has coloured it."""
-    text = escape("".join(record["text"] for record in records))
+    """Return a coloured text that arrow keys walk through; the page's script shows the cards of its tokens."""
+    text = "".join(_token(record, _classes(record, "known")) for record in records)
     name = escape(label)
     data = in_attribute(records)
     return f"<div class='tokens' tabindex='0' role='group' aria-label=\"{name}\" data-tokens='{data}'>{text}</div>"
 
 
+def titled_tokens(records: Sequence[Record], label: str) -> str:
+    """Return the beginning of the same text for places without scripts: a token's card is its title."""
+    text = "".join(_token(record, _classes(record), card(record)) for record in records[:MOST_TITLED])
+    more = len(records) - MOST_TITLED
+    rest = f'<p class="faint">… and {more:,} more tokens</p>' if more > 0 else ""
+    return f'<div class="tokens" {KEEP_LINES} role="group" aria-label="{escape(label)}">{text}</div>{rest}'
+
+
+def level(probability: float) -> int:
+    """Return the tint of a probability: 0 for the unlikeliest … 9 for the nearly certain."""
+    return sum(probability >= edge for edge in EDGES)
+
+
+def strength(probability: float) -> int:
+    """Return the tint of a cell of a table: 0, which is none, … 5."""
+    return sum(probability >= edge for edge in (0.02, 0.1, 0.25, 0.5, 0.8))
+
+
+def _classes(record: Record, *more: str) -> str:
+    text, probability = record["text"], record.get("probability")
+    tint = [] if probability is None else [f"p{level(probability)}"]
+    marks = ["part"] * (text == "") + ["newline"] * ("\n" in text)
+    return " ".join(["t", *tint, *marks, *more, *record.get("classes", ())])
+
+
+def _token(record: Record, classes: str, card: str = "") -> str:
+    """Return the element of a token; the space before a word stays outside the tint."""
+    text = record["text"]
+    space = " " if len(text) > 1 and text[0] == " " and not text[1].isspace() else ""
+    title = f' title="{escape(card)}"' if card else ""
+    return f'{space}<span class="{escape(classes)}"{title}>{escape(text[len(space) :])}</span>'
+
+
+def card(record: Record) -> str:
+    """Return the content of a token's card as lines of text."""
+    lines = [f"{name}: {value}" for name, value in record.get("rows", ())]
+    for heading, entries in record.get("lists", ()):
+        lines += [f"{heading}:", *(f"  {text!r} {percent(probability)}" for text, probability in entries)]
+    return "\n".join(lines)
+
+
+def carded(record: Record) -> str:
+    """Return the attribute from which a page's script takes the card of an element of the class ``known``."""
+    return f"data-token='{in_attribute(record)}'"
+
+
+def titled(record: Record) -> str:
+    """Return the attribute with the same content for places without scripts."""
+    return f'title="{escape(card(record))}"'
+
+
 def tints(title: str) -> str:
     """Return a legend for the tints of probabilities."""
-    return f'<div class="legend">{escape(title)}<ol class="tints"></ol></div>'
+    keys = "".join(f'<li class="t p{number}">{escape(text)}</li>' for number, text in enumerate(TINTS))
+    return f'<div class="legend">{escape(title)}<ol class="tints">{keys}</ol></div>'
+
+
+def probable(ids: Sequence[int], texts: Sequence[str], logprobs: Sequence[float], text: str) -> list[Record]:
+    """Return the records of tokens whose ``texts`` joined begin with ``text``, which may end within one of them.
+
+    If they are shorter, the last token gets the rest, the remains of an incomplete character.
+    """
+    records: list[Record] = []
+    for id, added, logprob in zip(ids, texts, logprobs, strict=True):
+        shown, text = text[: len(added)], text[len(added) :]
+        rows = [("probability", percent(math.exp(logprob))), ("surprisal", f"{-logprob:.2f} nats"), ("id", str(id))]
+        records.append({"text": visible(shown), "probability": math.exp(logprob), "rows": rows})
+    if records:
+        records[-1]["text"] += visible(text)
+    return records
 
 
 def legend(labels: Sequence[str], title: str) -> str:

@@ -1,16 +1,14 @@
 /**
- * A report's behaviour in a browser: it shows texts as tokens, and a card with the details of a token on hover, on tap, and as
- * the arrow keys move through a text.
+ * A report's behaviour in a browser: it shows a card with the details of a token on hover, on tap, and as the arrow keys move
+ * through a text.
  */
 
 import { around, bar, byId, element } from "../serving/page/elements.js";
-import { probabilityText, showLegend, tokenNodes } from "../serving/page/token_spans.js";
+import { probabilityText } from "../serving/page/token_spans.js";
 
 /**
  * @typedef {object} Details  see `Record` in html.py
  * @property {string} text
- * @property {number} [probability]
- * @property {string[]} [classes]
  * @property {[string, string][]} rows
  * @property {[string, [string, number][]][]} lists
  */
@@ -18,14 +16,6 @@ import { probabilityText, showLegend, tokenNodes } from "../serving/page/token_s
 /** @type {WeakMap<Element, Details>} */
 const known = new WeakMap();
 const card = byId("card");
-
-/** @param {Details} details */
-function nodesOf(details) {
-  const { nodes, span } = tokenNodes(details.text, details.probability ?? null);
-  span.classList.add("known", ...(details.classes ?? []));
-  known.set(span, details);
-  return nodes;
-}
 
 /** @param {(string | Node)[][]} rows */
 function table(rows) {
@@ -79,12 +69,12 @@ function walk(event) {
 }
 
 for (const text of document.querySelectorAll("[data-tokens]")) {
+  /** @type {Details[]} */
   const details = JSON.parse(text.getAttribute("data-tokens") ?? "[]");
-  text.replaceChildren(...details.flatMap(nodesOf));
+  text.querySelectorAll(".t").forEach((token, number) => known.set(token, details[number]));
 }
 for (const cell of document.querySelectorAll(".known[data-token]"))
   known.set(cell, JSON.parse(cell.getAttribute("data-token") ?? "{}"));
-for (const list of document.querySelectorAll("ol.tints")) if (list instanceof HTMLElement) showLegend(list);
 
 document.addEventListener("pointerover", (event) => {
   const token = around(event, ".known");
