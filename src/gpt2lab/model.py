@@ -39,6 +39,7 @@ from gpt2lab.generation.run import check_errors, generate_pieces, in_order, text
 from gpt2lab.generation.scheduler import Scheduler
 from gpt2lab.generation.sequences import Sequences
 from gpt2lab.generation.speculation import Speculation, check_draft
+from gpt2lab.generation.text_stream import TextStream
 from gpt2lab.inside.methods import Inside
 from gpt2lab.weights.checkpoint import tokenizer_of
 
@@ -223,16 +224,17 @@ class LanguageModel(Inside):
         return completions[0] if single and n == 1 else completions
 
     @documented(SteeredArguments)
-    def stream(self, prompt: Prompt = "", **options: Unpack[SteeredArguments]) -> Generator[str, None, None]:
+    def stream(self, prompt: Prompt = "", **options: Unpack[SteeredArguments]) -> TextStream:
         """Yield the text of one completion as it is generated. Its pieces are final: joined, they are its ``text``.
 
+        A notebook shows the text as it arrives if a cell ends with this call.
         ``options`` are those of :meth:`generate`. Stopping early (``break``, ``close()``) frees everything it held.
         """
         if not is_prompt(prompt):
             raise UsageError(f"stream() takes one prompt, got {len(prompt)}: use pieces() for several")
         pieces = self.pieces(prompt, n=1, **options)
         warn_of_space(prompt)
-        return texts_of(pieces)
+        return TextStream(texts_of(pieces), prompt)
 
     @documented(SteeredArguments)
     def pieces(

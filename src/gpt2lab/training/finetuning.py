@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from gpt2lab.config import ModelConfig
 from gpt2lab.errors import UsageError
+from gpt2lab.markup.notebook import shell
+from gpt2lab.training.curve import LiveCurve, run_fragment
 from gpt2lab.training.job import Given, Job
 from gpt2lab.training.metrics import METRICS, read_metrics
 from gpt2lab.training.reporting import Messages, Reporter, Update
@@ -90,7 +92,13 @@ def finetune(
     job = Job(**jobs, **_taken(flags, Job, but=jobs))
     if flags:
         raise TypeError(f"finetune() got an unexpected keyword argument {min(flags)!r}")
-    return Run(open_session(job, settings, Messages(say), threads), callbacks)
+    return Run(open_session(job, settings, _reporter(say, job.run), threads), callbacks)
+
+
+def _reporter(say: Callable[[str], object], run: Path) -> Reporter:
+    """Return a reporter of messages, which in a notebook also shows the curve while the run trains."""
+    notebook = shell()
+    return Messages(say) if notebook is None else LiveCurve(say, notebook, run / METRICS)
 
 
 class Run:
@@ -108,6 +116,21 @@ class Run:
         self.folder = session.trainer.run
         self._session, self._callbacks = session, callbacks
         self._updates = session.updates()
+
+    def __repr__(self) -> str:
+        return f"<Run {str(self.folder)!r}: {self._about()}>"
+
+    def _repr_html_(self) -> str:
+        """Return the curve of the losses for a notebook."""
+        return run_fragment(self.folder.name, self.metrics, self.last_step, self._about())
+
+    def _about(self) -> str:
+        best = (
+            ""
+            if not self.step or self.best_step is None
+            else f", best on held-out text after update {self.best_step:,}"
+        )
+        return f"update {self.step:,} of {self.last_step:,}, {self.outcome or 'not ended'}{best}"
 
     def __iter__(self) -> Iterator[Update]:
         return self

@@ -134,6 +134,21 @@ class Lines(Reporter):
         self.say(validation_line(made))
 
 
+class TimeLeft:
+    """The time left at the average pace since the first reported update, validations included."""
+
+    def __init__(self) -> None:
+        self._first: Update | None = None
+
+    def after(self, made: Update) -> str:
+        """Return the time left after an update, in words."""
+        if self._first is None:
+            self._first = made
+            return "…"
+        each = (made.seconds - self._first.seconds) / (made.step - self._first.step)
+        return f"{clock(each * (made.last_step - made.step))} to go"
+
+
 class Live(Reporter):
     """A reporter that keeps one line on a terminal up to date."""
 
@@ -144,7 +159,7 @@ class Live(Reporter):
         self._console = Console(highlight=False, emoji=False)
         self._live = RichLive("", console=self._console, refresh_per_second=4, transient=True)
         self._numbers, self._status = "", ""
-        self._first: Update | None = None
+        self._time_left = TimeLeft()
         self._speed = 0.0
 
     def __enter__(self) -> Live:
@@ -173,7 +188,7 @@ class Live(Reporter):
         self._status = ""
         self._numbers = (
             f"{made.step}/{made.last_step}  loss {_number(made.loss, '.3f')}  avg {_number(made.average, '.3f')}  "
-            f"lr {made.learning_rate:.1e}  {self._speed:,.0f} tokens/s  {self._to_go(made)}  "
+            f"lr {made.learning_rate:.1e}  {self._speed:,.0f} tokens/s  {self._time_left.after(made)}  "
             f"{peak_memory() / 2**30:.1f} GiB"
         )
         self._show()
@@ -181,14 +196,6 @@ class Live(Reporter):
     def validation(self, made: Validation) -> None:
         """Print the original's line above the live one."""
         self.say(validation_line(made) + (" (best so far)" if made.best else ""))
-
-    def _to_go(self, made: Update) -> str:
-        """Return the time left at the average pace since the first reported update, validations included."""
-        if self._first is None:
-            self._first = made
-            return "…"
-        each = (made.seconds - self._first.seconds) / (made.step - self._first.step)
-        return f"{clock(each * (made.last_step - made.step))} to go"
 
     def _show(self) -> None:
         from rich.text import Text
