@@ -211,7 +211,7 @@ def command(
             models = [(name_of(name), load(name)) for name in dict.fromkeys(model_names)]
         else:
             models = _models_of(runs, load)
-        _tell(runs, model_names, [name for name, _ in models])
+        tell_served(runs, model_names, [name for name, _ in models])
         server.serve(models, settings, bound, runs)
 
 
@@ -229,7 +229,7 @@ def _models_of(runs: Sequence[Run], load: Callable[[str], LanguageModel]) -> lis
     return list(models.items())
 
 
-def _tell(runs: Sequence[Run], model_names: Sequence[str], served: Sequence[str]) -> None:
+def tell_served(runs: Sequence[Run], model_names: Sequence[str], served: Sequence[str]) -> None:
     """Tell each run the name under which its model is served, if it is."""
     from gpt2lab.serving.models import name_of
 

@@ -15,6 +15,7 @@ import pytest
 
 import needs
 import permissions
+from gpt2lab.cli.serve import tell_served
 from gpt2lab.errors import UsageError
 from gpt2lab.serving.watch import files
 from gpt2lab.serving.watch import run as run_module
@@ -181,6 +182,30 @@ def test_the_served_model_is_told_with_its_base(folder):
     assert look(run)["served"]["newer"] is True
     run.serve("run1", ["run1", "tales"])
     assert look(run)["served"]["base"] is None
+
+
+@pytest.mark.parametrize(
+    ("model_names", "expected"),
+    [((), "run1"), (("tales",), None), (("tales", "checkpoint/run1"), "run1")],
+)
+def test_the_server_serves_a_runs_model_by_default_or_if_it_is_named(
+    folder, tmp_path, monkeypatch, model_names, expected
+):
+    monkeypatch.chdir(tmp_path)
+    folder.settings(model_name="tales")
+    (folder.path / "model.safetensors").write_text("1")
+    [run] = open_runs(["checkpoint/run1"])
+    served = [name.rpartition("/")[2] for name in model_names] or ["run1", "tales"]
+    tell_served([run], model_names, served)
+    told = look(run)["served"]
+    assert (told and told["model"]) == expected
+
+
+def test_a_run_without_a_model_is_not_served(folder):
+    folder.settings(model_name="tales")
+    [run] = open_runs([str(folder.path)])
+    tell_served([run], (), ["tales"])
+    assert look(run)["served"] is None
 
 
 def test_a_run_from_random_weights_has_no_base(run, folder):
