@@ -55,6 +55,16 @@ def test_another_token_may_be_explained(api, tales, ids):
     assert answer["token"] == fox and answer["lens"][-1]["rank"] > 1
 
 
+def test_the_answer_is_compressed_for_those_that_accept_it(api, ids):
+    plain, zipped = (
+        api.http.post("/playground/inside", json={"tokens": ids}, headers={"Accept-Encoding": encoding})
+        for encoding in ("identity", "gzip")
+    )
+    assert zipped.json() == plain.json()
+    assert "content-encoding" not in plain.headers and zipped.headers["content-encoding"] == "gzip"
+    assert int(zipped.headers["content-length"]) < 0.6 * int(plain.headers["content-length"])
+
+
 def test_the_start_of_a_text_has_an_inside_too(api):
     assert np.shape(look(api, tokens=[]).json()["attention"])[-1] == 1
 

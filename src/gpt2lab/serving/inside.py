@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from fastapi import FastAPI, Request
 from pydantic import Field
-from starlette.responses import JSONResponse, Response
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
 
 from gpt2lab.errors import Gpt2LabError
 from gpt2lab.generation.plan import or_start
@@ -18,6 +19,8 @@ from gpt2lab.inside.patching import Patch, check_patch, patch_edits
 from gpt2lab.serving.errors import ApiError
 from gpt2lab.serving.fields import IdsField
 from gpt2lab.serving.inside_reader import change, look
+from gpt2lab.serving.long_json import dumps
+from gpt2lab.serving.page_files import compressed
 from gpt2lab.serving.protocol import BUSY, REFUSALS, Steer, Strict, Told
 from gpt2lab.serving.reading import read
 from gpt2lab.serving.steering import check_read, check_steer, n_steer_tokens, steer_edits
@@ -121,7 +124,7 @@ def add_inside(app: FastAPI, service: Service) -> None:
         served = service.models.get(body.model)
         tokens = _tokens(body, served)
         reading = partial(look, served, tokens, body.token, body.top)
-        return _answer(served, await read(request, service, served, [reading], len(tokens)))
+        return await _answer(request, served, await read(request, service, served, [reading], len(tokens)))
 
     @app.post(ROUTES[1], response_model=PatchResponse, responses={**REFUSALS, **BUSY}, tags=["playground"])
     async def patch(request: Request, body: PatchRequest) -> Response:
@@ -131,7 +134,7 @@ def add_inside(app: FastAPI, service: Service) -> None:
         n_more = len(body.source or ()) + n_steer_tokens(body.steer)
         reading = partial(_changed, served, tokens, patched, body)
         n_tokens = 2 * (len(tokens) + body.length) + n_more
-        return _answer(served, await read(request, service, served, [reading], n_tokens))
+        return await _answer(request, served, await read(request, service, served, [reading], n_tokens))
 
 
 def _changed(
@@ -144,8 +147,15 @@ def _changed(
     return (yield from change(served, tokens, edits, body.token, body.top, body.length, client))
 
 
-def _answer(served: ServedModel, found: Sequence[Any] | None) -> Response:
-    return Response(status_code=499) if found is None else JSONResponse({"model": served.name, **found[0]})
+async def _answer(request: Request, served: ServedModel, found: Sequence[Any] | None) -> Response:
+    if found is None:
+        return Response(status_code=499)
+    return await run_in_threadpool(_encoded, request, {"model": served.name, **found[0]})
+
+
+def _encoded(request: Request, answer: dict[str, Any]) -> Response:
+    """Return an answer as JSON. The attention of a long text is too much for the event loop to encode."""
+    return compressed(request, dumps(answer).encode(), {}, "application/json", once=True)
 
 
 def _tokens(body: InsideRequest, served: ServedModel) -> tuple[int, ...]:

@@ -21,5 +21,7 @@ def dumps(value: Any) -> str:
         return "{" + ", ".join(f"{json.dumps(key)}: {dumps(each)}" for key, each in value.items()) + "}"
     if not isinstance(value, list):
         return json.dumps(value, allow_nan=False)
+    if value and isinstance(value[0], list):
+        return "[" + ", ".join(map(dumps, value)) + "]"
     starts = range(0, len(value), PIECE)
     return "[" + ", ".join(json.dumps(value[at : at + PIECE], allow_nan=False)[1:-1] for at in starts) + "]"

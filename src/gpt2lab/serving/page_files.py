@@ -87,11 +87,14 @@ def file_response(request: Request, name: str) -> Response:
     return compressed(request, content, headers, kind)
 
 
-def compressed(request: Request, content: bytes, headers: Mapping[str, str], kind: str) -> Response:
-    """Return ``content``, compressed if the client accepts that."""
+def compressed(
+    request: Request, content: bytes, headers: Mapping[str, str], kind: str, *, once: bool = False
+) -> Response:
+    """Return ``content``, compressed if the client accepts that: quickly if it is sent only ``once``."""
     headers = {**headers, "Vary": "Accept-Encoding"}
     if "gzip" in request.headers.get("accept-encoding", ""):
-        content, headers["Content-Encoding"] = _zipped(content), "gzip"
+        content = gzip.compress(content, compresslevel=1, mtime=0) if once else _zipped(content)
+        headers["Content-Encoding"] = "gzip"
     return Response(content, headers=headers, media_type=kind)
 
 
