@@ -32,15 +32,17 @@ CORE = CMakeLists.txt pyproject.toml $(shell find native -type f)
 CPP_FILES = $(shell find native benchmarks -name '*.h' -o -name '*.cpp' -o -name '*.inl')
 PACKAGE = README.md LICENSE NOTICE $(shell find src -type f ! -name '*.so' ! -name '*.pyc')
 
-.PHONY: help story test test-slow lint lint-python lint-page lint-native lint-native-style lint-native-warnings \
+.PHONY: help story test test-slow cross site lint lint-python lint-page lint-native lint-native-style lint-native-warnings \
         format wheel clean
 help:
 	@echo "make story      set up and write a tale"
 	@echo "make test       set up and run the tests that take seconds"
 	@echo "make test-slow  the tests that take longer, and other sets of packages"
+	@echo "make cross      the core for Windows, macOS and Arm, and its checks under the emulators that are installed"
 	@echo "make lint       ruff, mypy, clang-format, warnings of C++; ESLint and TypeScript where there is npm"
 	@echo "make format     let ruff and clang-format rewrite the sources"
 	@echo "make wheel      a wheel for this kind of machine, in dist/"
+	@echo "make site       the documentation with the Python API as a site, in build/site/"
 	@echo "make clean      remove .venv and what was built"
 
 story: $(INSTALLED)
@@ -53,6 +55,10 @@ test: $(VENV)/.with-$(EXTRAS)
 test-slow: $(VENV)/.with-$(EXTRAS)
 	@$(RUN_TESTS) -m "slow or nightly" $(PYTEST) || [ $$? = 5 ]  # a part may have none
 	@$(if $(PYTEST),,$(BIN)/python benchmarks/soak_serving.py --minutes 3 && .ci/slow)
+
+# Wine runs what is built for Windows; nothing here runs what is built for macOS.
+cross:
+	@$(MAKE) --no-print-directory test EXTRAS=test,cross PYTEST="-m nightly tests/engines/test_cross_builds.py $(PYTEST)"
 
 lint: lint-python lint-native lint-page
 
@@ -98,6 +104,14 @@ format: $(VENV)/.lint
 wheel: $(VENV)/.python
 	@$(BIN)/python -m pip wheel -qq --no-deps --wheel-dir dist .
 	@ls dist/*.whl
+
+site: $(VENV)/.site
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+$(VENV)/.site: pyproject.toml constraints.txt | $(VENV)/.python
+	@echo "* installing mkdocs" >&2
+	@$(BIN)/python tools/requirements.py docs | $(PIP_INSTALL) -r /dev/stdin
+	@touch $@
 
 clean:
 	rm -rf $(VENV) build dist $(JAVASCRIPT)/node_modules

@@ -1,12 +1,18 @@
-"""clang builds the core for every system that gpt2lab is to run on, and for browsers the kernels and the sampler."""
+"""clang builds the core for every system that gpt2lab is to run on, and for browsers the kernels and the sampler.
+
+Where an emulator is installed, the core's own checks run too, and what each set of kernels computes from the formula
+model must be what every other processor computes.
+"""
 
 from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
-from test_selftest import NATIVE, SOURCES, X86_KERNELS
+from test_selftest import NATIVE, SOURCES, X86_KERNELS, check
 
 import needs
 
@@ -26,19 +32,43 @@ def compiler(target: str, *flags: str) -> list[str]:
     return [*clang, "-std=c++20", "-O1", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", *flags]
 
 
-@pytest.mark.parametrize("target", TARGETS)
-def test_the_core_is_built(tmp_path, target):
+@pytest.fixture(scope="module")
+def selftest(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """Return a function that builds the core's checks for a target, once."""
+    built: dict[str, Path] = {}
+
+    def build(target: str) -> Path:
+        if target not in built:
+            built[target] = _build(tmp_path_factory.mktemp(target), target)
+        return built[target]
+
+    return build
+
+
+def _build(folder: Path, target: str) -> Path:
     kernels, definitions = CPUS[target.split("-", maxsplit=1)[0]]
     objects = []
     sources = [(name, []) for name in SOURCES] + [("kernels_baseline", [])]
     for name, flags in sources + [(f"kernels_{name}", flags) for name, flags in kernels.items()]:
-        objects.append(tmp_path / f"{name}.o")
+        objects.append(folder / f"{name}.o")
         command = [*compiler(target, *definitions, *flags), "-c", str(NATIVE / f"{name}.cpp"), "-o", str(objects[-1])]
         subprocess.run(command, check=True)
-    program = tmp_path / "selftest"
-    selftest = NATIVE / "tests" / "selftest.cpp"
-    subprocess.run([*compiler(target, *definitions), selftest, *objects, "-o", program], check=True)
-    assert program.stat().st_size > 100_000
+    program = folder / "selftest.exe"  # Windows wants the suffix
+    main = NATIVE / "tests" / "selftest.cpp"
+    subprocess.run([*compiler(target, *definitions), main, *objects, "-o", program], check=True)
+    return program
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_core_is_built(selftest, target):
+    assert selftest(target).stat().st_size > 100_000
+
+
+@needs.mark("Wine")
+def test_windows_under_wine(selftest, tmp_path, monkeypatch):
+    monkeypatch.setenv("WINEPREFIX", str(tmp_path / "wine"))
+    monkeypatch.setenv("WINEDEBUG", "-all")
+    check(["wine", selftest("x86_64-windows-gnu")], tmp_path)
 
 
 @pytest.mark.parametrize("name", ["kernels_baseline", "precision", "sampler"])

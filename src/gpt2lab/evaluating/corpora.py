@@ -24,7 +24,8 @@ from gpt2lab.evaluating.run import Run
 from gpt2lab.evaluating.sources import LINE, Source, records, string
 from gpt2lab.evaluating.texts import Pieces, Windows, decoded, protocol_windows, text_losses, token_losses
 
-TEXTS = DETOKENIZED, RAW, GUIDE = "detokenised", "raw", "guide"
+DETOKENIZED, RAW, GUIDE = "detokenised", "raw", "guide"
+TEXTS = (DETOKENIZED, RAW, GUIDE)
 """The ways to turn a data set into text; ``guide``, as in Hugging Face's guide, is only for WikiText."""
 
 
