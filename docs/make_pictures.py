@@ -48,8 +48,22 @@ def picture(name: str, command: str) -> str:
     return re.sub(r"[ \t]+$", "", svg, flags=re.M).rstrip() + "\n"
 
 
+def badge(left: str, right: str) -> str:
+    """Return two words on two grounds as an SVG, for a link at the top of the README."""
+    middle, width = 14 + 7 * len(left), 28 + 7 * (len(left) + len(right))
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="20" role="img" aria-label="{left}: {right}">'
+        f'<rect width="{width}" height="20" rx="3" fill="#0b5cad"/>'
+        f'<path d="M3 0h{middle - 3}v20h-{middle - 3}a3 3 0 0 1-3-3v-14a3 3 0 0 1 3-3z" fill="#444"/>'
+        '<g fill="#fff" font-family="DejaVu Sans, Verdana, sans-serif" font-size="11" text-anchor="middle">'
+        f'<text x="{middle / 2:g}" y="14">{left}</text>'
+        f'<text x="{(middle + width) / 2:g}" y="14">{right}</text></g></svg>\n'
+    )
+
+
 if __name__ == "__main__":
     IMAGES.mkdir(exist_ok=True)
+    (IMAGES / "notebook.svg").write_text(badge("notebook", "ten minutes"), encoding="utf-8")
     for name, command in PICTURES.items():
         (IMAGES / f"{name}.svg").write_text(picture(name, command), encoding="utf-8")
         print(IMAGES / f"{name}.svg")

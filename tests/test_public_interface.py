@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 from importlib import import_module
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 import gpt2lab
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "examples").glob("*.ipynb"))]
 
 
 def listed() -> dict[str, set[str]]:
@@ -23,10 +24,18 @@ def listed() -> dict[str, set[str]]:
     return {module: set(re.findall(r"`(\w+)`", names)) for module, names in rows}
 
 
+def blocks(page: Path) -> list[str]:
+    """Return the Python blocks of a page, or the cells of a notebook without the lines for a shell."""
+    text = page.read_text(encoding="utf-8")
+    if page.suffix == ".ipynb":
+        code = ["".join(cell["source"]) for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+        return [re.sub(r"^( *)!.*", r"\1pass", cell, flags=re.M) for cell in code]
+    return [dedent(code) for _, code in re.findall(r"^( *)```python\n(.*?)^\1```$", text, re.M | re.S)]
+
+
 def imported(page: Path) -> set[tuple[str, str]]:
     """Return what the Python blocks of a page import from the package: module and name."""
-    blocks = re.findall(r"^( *)```python\n(.*?)^\1```$", page.read_text(encoding="utf-8"), re.M | re.S)
-    nodes = [node for _, code in blocks for node in ast.walk(ast.parse(dedent(code)))]
+    nodes = [node for code in blocks(page) for node in ast.walk(ast.parse(code))]
     return {
         (node.module, alias.name)
         for node in nodes
