@@ -98,7 +98,8 @@ def main() -> None:
         model = gpt2lab.load(model_name, precision=precision)
         told[name] = stories(model)
         bits = [bits_per_byte(model, arguments.held_out / part) for part in ("old", "new")]
-        run = max(longest_runs(told[name], training_text(arguments.train / "train.jsonl")))
+        copied = longest_runs(told[name], training_text(arguments.train / "train.jsonl"))
+        run = max(copied, key=lambda run: run.n_words)
         unused = unused_probability(model, arguments.train / "train.tokens", arguments.held_out)
         marks = ["" if run.n_words <= LONGEST_COPY else " (too long)", "" if unused < MOST_UNUSED else " (too much)"]
         figures = f"{bits[0]:.4f} | {bits[1]:.4f} | {run.n_words} words{marks[0]} | {unused:.4%}{marks[1]}"
