@@ -464,6 +464,7 @@ def test_the_losses_are_drawn_where_matplotlib_is(folder, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)  # many starts, perhaps beside other programs
 def test_killed_at_random_moments_and_resumed_is_the_same_to_the_last_bit(folder):
     """Send SIGKILL again and again while the process writes a state after every update."""
     options = [*FINE, "--save_every", 1, "--val_every", 4, "--dropout", "0.1", "--steps", 40, "--batch_size", 4]

@@ -92,3 +92,12 @@ def test_weights_become_a_png_whose_opacity_is_their_root():
 def test_pictures_of_attention_have_the_colour_of_the_reports():
     style = (html.HERE / "report.css").read_text(encoding="utf-8")
     assert re.search(r"--lens: ([\d, ]+);", style)[1] == ", ".join(map(str, fragment.LENS))
+
+
+def test_the_tints_are_those_of_the_page():
+    script = (html.PLAYGROUND / "token_spans.js").read_text(encoding="utf-8")
+    edges = re.search(r"const EDGES = Object\.freeze\(\[(.*?)\]\)", script)
+    words = re.search(r"const words = \[(.*?)\]", script)
+    assert edges is not None and words is not None
+    assert tuple(map(float, edges[1].split(", "))) == html.EDGES
+    assert tuple(words[1].strip('"').split('", "')) == html.TINTS

@@ -108,7 +108,7 @@ def test_two_processes_train_as_one(alone, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [2, 4])
+@pytest.mark.parametrize("size", [2, pytest.param(4, marks=pytest.mark.nightly)])
 def test_any_number_of_processes_trains_as_one_in_every_way(size, alone, tmp_path):
     run = torchrun(size, tmp_path, CASES)
     assert run.returncode == 0, run.stderr

@@ -25,7 +25,7 @@ SCRIPTS = (PLAYGROUND / "elements.js", PLAYGROUND / "token_spans.js", HERE / "re
 STYLES = (PLAYGROUND / "tokens.css", HERE / "report.css", HERE / "chart.css")
 
 
-EDGES = (0.001, 0.005, 0.02, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8)
+EDGES = (0.001, 0.01, 0.1, 0.5)
 """The probabilities at which the next tint begins, as in the playground's ``token_spans.js``."""
 
 MOST_TITLED = 2000
@@ -34,7 +34,7 @@ MOST_TITLED = 2000
 KEEP_LINES = 'style="white-space: pre-wrap"'
 """An attribute that keeps the line ends of a text even where the style sheet is dropped."""
 
-TINTS = ("under 0.1 %", "0.1", "0.5", "2", "5", "10", "20", "40", "60", "80 % and more")
+TINTS = ("under 0.1 %", "0.1 to 1 %", "1 to 10 %", "10 to 50 %", "50 % and more")
 
 
 class Record(TypedDict, total=False):
@@ -128,7 +128,7 @@ def titled_tokens(records: Sequence[Record], label: str) -> str:
 
 
 def level(probability: float) -> int:
-    """Return the tint of a probability: 0 for the unlikeliest … 9 for the nearly certain."""
+    """Return the tint of a probability: 0 for the unlikeliest … 4 for the likely."""
     return sum(probability >= edge for edge in EDGES)
 
 
