@@ -49,7 +49,7 @@ def test_titled_tokens_show_their_cards_without_a_script():
     }  # fmt: skip
     elements = Elements(html.titled_tokens([record], "label"))
     assert elements.text == " <b>"
-    assert elements.values("class") == ["tokens", "t p3"]
+    assert elements.values("class") == ["tokens", "t p2"]
     assert elements.values("title") == ["id: 7\ninstead:\n  '\\'\"<' 25.0 %"]
 
 
