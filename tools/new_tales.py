@@ -75,7 +75,7 @@ def hashes(root: Path) -> Iterator[tuple[str, str]]:
     for (precision, group), old in tests.LOGITS.items():
         isa = next((isa for isa in isas if machine_group(precision, isa) == group), None)
         if isa is None:
-            print(f"left as it is: the hash for {precision} on {group}, which this machine is not one of")
+            print(f"left as it is: the hash for {precision} on {group}, unlike this machine (see docs/building.md)")
             continue
         (new,) = {hashlib.sha256(logits).hexdigest() for logits in tests.logits_in_all_ways(precision, isa)}
         yield old, new
