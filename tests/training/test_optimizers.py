@@ -138,7 +138,9 @@ def test_adam_is_that_of_pytorch(kind):
     for seed in range(3):
         step(model, [ours], seed)
         step(other, [theirs], seed)
-    for one, two in zip(model.parameters(), other.parameters(), strict=True):
+    for (name, one), two in zip(model.named_parameters(), other.parameters(), strict=True):
+        if name.endswith("attn.c_attn.bias"):  # but for rounding, that of the keys' biases is 0, and Adam divides
+            one, two = (torch.cat([each.chunk(3)[0], each.chunk(3)[2]]) for each in (one, two))
         torch.testing.assert_close(one, two)
 
 
