@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+import needs
+
 from .playground import alternatives, change, visit, write
+
+playwright = needs.package("playwright.sync_api")
 
 pytestmark = pytest.mark.slow
 
@@ -16,12 +20,24 @@ def sizes(page, script):
     )
 
 
+def pointed_at(page, place):
+    """Point at a drawn token, if need be again, and return the answer with its logits."""
+    for last in (False, False, True):
+        try:
+            with page.expect_response("**/playground/logits", timeout=10_000) as answer:
+                page.locator("#tokens .drawn").nth(place).hover()
+            return answer.value
+        except playwright.TimeoutError:  # seen once, on a busy machine; why is not known
+            if last:
+                raise
+            page.mouse.move(0, 0)
+    raise AssertionError
+
+
 def test_a_token_that_is_pointed_at_costs_a_twelfth_of_all_logits(page):
     write(visit(page))
     alternatives(page)
-    with page.expect_response("**/playground/logits") as few:
-        page.locator("#tokens .drawn").nth(6).hover()
-    assert len(few.value.body()) == 2000 * 8 + 4
+    assert len(pointed_at(page, 6).body()) == 2000 * 8 + 4
     with page.expect_response("**/playground/logits") as all_of_them:  # the draw needs them
         page.locator("#tokens .drawn").nth(6).click()
     assert len(all_of_them.value.body()) == 50257 * 4

@@ -537,7 +537,7 @@ def test_a_training_is_watched_while_it_runs(new_page, serve, tmp_path, expect):
         training.send_signal(signal.SIGINT)
         assert training.wait(120) == 128 + signal.SIGINT
         if sys.platform == "linux":
-            expect(page.locator("#state")).to_have_text("stopped")
+            expect(page.locator("#state")).to_have_text("stopped: Ctrl-C")
     finally:
         training.kill()
         training.wait()
