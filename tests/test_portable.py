@@ -171,7 +171,7 @@ def test_training_resumes_starts_over_and_continues_its_own_model_without_posix(
 
 
 def refusing(monkeypatch: pytest.MonkeyPatch, times: int, number: int = windows.IN_USE) -> None:
-    """Let renames fail so many times as on Windows, without waiting between them."""
+    """Make the first renames fail as on Windows, without a pause between attempts."""
     replace, left = Path.replace, [times]
 
     def refused(path: Path, target: Path) -> Path:

@@ -22,16 +22,15 @@ def sizes(page, script):
 
 def pointed_at(page, place):
     """Point at a drawn token, if need be again, and return the answer with its logits."""
-    for last in (False, False, True):
-        try:
-            with page.expect_response("**/playground/logits", timeout=10_000) as answer:
-                page.locator("#tokens .drawn").nth(place).hover()
-            return answer.value
-        except playwright.TimeoutError:  # seen once, on a busy machine; why is not known
-            if last:
-                raise
-            page.mouse.move(0, 0)
-    raise AssertionError
+    pointed = page.locator("#tokens .drawn").nth(place)
+    try:
+        with page.expect_response("**/playground/logits", timeout=10_000) as answer:
+            pointed.hover()
+    except playwright.TimeoutError:  # seen once, and not explained
+        page.mouse.move(0, 0)
+        with page.expect_response("**/playground/logits") as answer:
+            pointed.hover()
+    return answer.value
 
 
 def test_a_token_that_is_pointed_at_costs_a_twelfth_of_all_logits(page):

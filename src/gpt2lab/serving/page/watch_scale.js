@@ -4,7 +4,7 @@
 
 const NEIGHBOURS = 2; // on either side: a spike of two updates disappears
 const BODY = 0.05; // share of the values on either side that are not the body
-const REACH = 8; // the axis reaches at most so many times the body's extent beyond it
+const REACH = 8; // the axis extends beyond the body by at most this many times the range of the body
 const FEWEST = 20; // values of which an outlier can be told
 const SLIDER = 100 / 3; // positions of the slider per power of ten
 const SHARE = 30; // smoothing reaches over this part of a run
