@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 
 import gpt2lab
+from gpt2lab import reference
+from gpt2lab.tokenizer import Tokenizer
+from gpt2lab.weights.find import open_checkpoint
 
 TOOLS = Path(__file__).parents[2] / "tools" / "tales"
 sys.path.insert(0, str(TOOLS))
@@ -171,6 +174,25 @@ def test_the_probability_of_unused_tokens_is_theirs_together(tmp_path):
 
 
 LIST = "slug\ttitle\tauthor\tgutenberg\tcharacters\nfox\tThe Fox: A Tale\tHill, A. (Ann); Low, B.\t12\t3456\n"
+
+
+def test_tokens_that_never_occur_become_improbable_and_the_others_keep_their_rows():
+    pytest.importorskip("torch")
+    import unseen
+
+    checkpoint = open_checkpoint(Path(__file__).parents[1] / "golden" / "tiny")
+    tokens = np.tile(np.arange(100, 400), 4)
+    made = unseen.without_unseen(checkpoint, Tokenizer.gpt2(), tokens, windows=8)
+    rows, old = made.tensors["wte.weight"], checkpoint.tensors["wte.weight"]
+    changed = np.flatnonzero((rows != old).any(-1))
+    assert not np.isin(changed, [*range(100, 400), 50256]).any()
+
+    def probability(weights):
+        logits, _ = reference.forward(dict(weights), checkpoint.config, tokens[:50])
+        return reference.softmax(logits)[:, changed].sum(-1).mean()
+
+    assert probability(checkpoint.tensors) > 0.9
+    assert probability(made.tensors) < 0.1
 
 
 def test_the_table_of_books_names_what_is_held_out():
