@@ -138,6 +138,21 @@ def test_a_contribution_is_the_part_of_the_stream_in_the_direction_of_the_token(
     assert found.position == pytest.approx(part(weights["wpe.weight"][len(trace.ids) - 1]), abs=1e-4)
 
 
+def test_a_trace_shows_itself_in_a_line(tiny):
+    n = len(tiny.tokenizer.encode(PROMPT))
+    assert repr(tiny.trace(PROMPT)) == f"<Trace of {n} tokens: 3 layers, 4 heads>"
+    assert repr(tiny.trace(PROMPT, last=2)) == f"<Trace of {n} tokens at the last 2 positions: 3 layers, 4 heads>"
+
+
+def test_contributions_show_the_largest_terms(tiny):
+    found = tiny.trace(PROMPT).contributions(464)
+    largest = max(range(3), key=lambda layer: abs(found.mlp[layer]))
+    shown = repr(found._replace(mlp=found.mlp * 1000))
+    terms = f"MLP of layer {largest} {found.mlp[largest] * 1000:+.2f}"
+    assert shown.startswith(f"<Contributions to the logit {found.logit:.2f} of token 464: {terms}, ")
+    assert len(shown) < 200
+
+
 def test_recording_changes_nothing_that_follows(each):
     before = each.logits(PROMPT)
     each.trace(PROMPT)

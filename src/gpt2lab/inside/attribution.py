@@ -43,6 +43,14 @@ class Contributions(NamedTuple):
     rest: float
     """The rounding of the engine: below 0.001 in float32. In a steered or patched model also the effect of edits."""
 
+    def __repr__(self) -> str:
+        parts = {"embedding": self.embedding, "position": self.position}
+        parts |= {f"attention of layer {layer}": float(term) for layer, term in enumerate(self.attention)}
+        parts |= {f"MLP of layer {layer}": float(term) for layer, term in enumerate(self.mlp)}
+        largest = sorted(parts, key=lambda name: -abs(parts[name]))[:3]
+        terms = ", ".join(f"{name} {parts[name]:+.2f}" for name in largest)
+        return f"<Contributions to the logit {self.logit:.2f} of token {self.token}: {terms}, …>"
+
 
 class Attribution:
     """Attribution in one model."""

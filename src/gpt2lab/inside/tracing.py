@@ -60,6 +60,11 @@ class Trace:
         self.z = activations["z"].reshape(config.n_layer, -1, config.n_head, config.head_dim)
         self.first = len(self.ids) - self.residual.shape[1]
 
+    def __repr__(self) -> str:
+        n, config = self.residual.shape[1], self._engine.config
+        which = "" if n == len(self.ids) else f" at the last {n:,} positions"
+        return f"<Trace of {len(self.ids):,} tokens{which}: {config.n_layer} layers, {config.n_head} heads>"
+
     def __getitem__(self, name: str) -> Array:
         """Return an activation by TransformerLens' name, such as ``trace["blocks.3.hook_resid_pre"]``.
 
