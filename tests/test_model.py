@@ -434,7 +434,7 @@ def test_next_token_shows_each_stage_and_its_likeliest_tokens(tiny: LanguageMode
         ({"precision": "q4_0", "device": "reference"}, "q4_0 is a file format; as a precision choose int4"),
         ({"precision": "int3"}, "precision 'int3' is not available: choose one of float32, bfloat16, int8, int4"),
         ({"kv_precision": "int4"}, "kv_precision 'int4' is not available: choose one of float32, float16, int8"),
-        ({"device": "tpu"}, "device 'tpu' is not available: choose one of cpu, reference"),
+        ({"device": "tpu"}, "device 'tpu' is not available: choose one of cpu, cuda, mps, auto, reference, torch-cpu"),
         ({"device": "reference", "precision": "int8"}, "precision 'int8' is not available on device reference"),
         ({"device": "reference", "kv_precision": "float16"}, "kv_precision 'float16' is not available on device ref"),
         ({"threads": 0}, "threads must be at least 1, got 0"),

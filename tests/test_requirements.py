@@ -22,6 +22,11 @@ EXTRAS = {  # of each part of the source, beside the base
     "cli/train.py": ("train",),
     "data/files.py": ("train",),  # zstandard
     "data/records.py": ("parquet",),
+    "engines/pytorch.py": ("gpu",),
+    "engines/pytorch_blocks.py": ("gpu",),
+    "engines/pytorch_model.py": ("gpu",),
+    "engines/pytorch_sampler.py": ("gpu",),
+    "engines/torch_devices.py": ("gpu",),
     "exploring/plots.py": ("explore",),
     "jobs/cluster.py": ("ray",),
     "package_tokenizer.py": ("tokenizers",),

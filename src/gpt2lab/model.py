@@ -11,7 +11,7 @@ from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Literal, cast, overload
 
 from gpt2lab.engines.lazy import Engines
-from gpt2lab.engines.precision import check_device
+from gpt2lab.engines.precision import checked_device
 from gpt2lab.engines.sequences import new_sequence
 from gpt2lab.errors import UsageError
 from gpt2lab.generation.completion import Completion, Piece, Prompt
@@ -92,7 +92,7 @@ def load(
             draft model has another vocabulary.
         CheckpointError, DownloadError: if there is no such model or it cannot be read.
     """
-    check_device(device, precision, kv_precision)
+    device = checked_device(device, precision, kv_precision)
     threads = threads if threads is None else whole("threads", threads, least=1)
     prompt_cache = whole("prompt_cache", prompt_cache, least=0)
     from gpt2lab.weights import open_checkpoint

@@ -207,7 +207,10 @@ def test_a_model_without_a_tokenizer_takes_ids_and_gives_the_originals(gpt2lab) 
         (["--stop", ""], "stop strings must be non-empty text"),
         (["--overflow", "wrap"], "Invalid value for '--overflow'"),
         (["--threads", "0"], "threads must be at least 1, got 0"),
-        (["--device", "tpu"], "device 'tpu' is not available: choose one of cpu, reference"),
+        (
+            ["--device", "tpu"],
+            "device 'tpu' is not available: choose one of cpu, cuda, mps, auto, reference, torch-cpu",
+        ),
         (["--no_such_flag"], "No such option"),
         (["x", "--prompt_file", "y"], "give only one of PROMPT, --prompt_file and --prompts"),
         (["--prompt_file", "no/such/file"], "cannot read no/such/file: No such file or directory"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gpt2lab.engines.precision import check_device
+from gpt2lab.engines.precision import TORCH_DEVICES, checked_device
 from gpt2lab.errors import UsageError
 
 if TYPE_CHECKING:
@@ -24,13 +24,17 @@ def open_engine(
 
     ``threads`` (default: the physical cores) applies only to ``cpu``. ``kv_precision`` defaults to float32 with float32
     weights, and to float16 with others. Raises :class:`~gpt2lab.errors.UsageError` if the device or a precision does
-    not exist, or if the native engine has not been built.
+    not exist here, or if the native engine has not been built.
     """
-    check_device(device, precision, kv_precision)
+    device = checked_device(device, precision, kv_precision)
     if device == "reference":
         from gpt2lab.engines.reference import ReferenceEngine
 
         return ReferenceEngine(checkpoint)
+    if device in TORCH_DEVICES:
+        from gpt2lab.engines.pytorch import TorchEngine
+
+        return TorchEngine(checkpoint, device=TORCH_DEVICES[device], precision=precision, kv_precision=kv_precision)
     try:
         from gpt2lab.engines.native import NativeEngine
     except ImportError as error:

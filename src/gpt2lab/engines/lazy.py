@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from weakref import WeakSet
 
 from gpt2lab.engines import open_engine
-from gpt2lab.engines.precision import check_device, default_kv_precision
+from gpt2lab.engines.precision import checked_device, default_kv_precision
 from gpt2lab.errors import Gpt2LabError
 from gpt2lab.system.process import around_forks
 
@@ -27,7 +27,9 @@ class Engines:
     """The engines for ``checkpoint`` on ``device``. Several threads may share them.
 
     Attributes:
-        precision: precision of :attr:`generating`'s weights: the one requested, else int8 (``reference``: float32).
+        device: the device; that of this machine if ``auto`` was requested.
+        precision: precision of :attr:`generating`'s weights: the one requested, else int8 on
+            ``cpu`` and float32 on other devices.
         exact_precision: precision of :attr:`exact`'s weights: the one requested, else float32.
 
     Raises :class:`~gpt2lab.errors.UsageError` for a device or precision that does not exist.
@@ -42,7 +44,7 @@ class Engines:
         precision: str | None = None,
         kv_precision: str | None = None,
     ) -> None:
-        check_device(device, precision, kv_precision)
+        device = checked_device(device, precision, kv_precision)
         self.config = checkpoint.config
         self.checkpoint = checkpoint
         self.device = device

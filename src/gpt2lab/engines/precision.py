@@ -9,8 +9,12 @@ from gpt2lab.errors import UsageError
 if TYPE_CHECKING:
     from gpt2lab.config import ModelConfig
 
-DEVICES = ("cpu", "reference")
-"""``cpu`` is the native engine; ``reference`` is NumPy: slow, for comparison."""
+DEVICES = ("cpu", "cuda", "mps", "auto", "reference", "torch-cpu")
+"""``cpu`` is the native engine. ``cuda`` and ``mps`` are GPUs; ``auto`` is the one that is there, otherwise ``cpu``.
+``reference`` is NumPy: slow, for comparison. ``torch-cpu`` computes as on a GPU, for tests."""
+
+TORCH_DEVICES = {"cuda": "cuda", "mps": "mps", "torch-cpu": "cpu"}
+"""Devices on which PyTorch computes → their names there."""
 
 WEIGHT_BITS = {"float32": 32.0, "bfloat16": 16.0, "int8": 8.125, "int4": 4.375}
 """Precision → bits per matrix weight, scales included; biases, norms and positions are always float32."""
@@ -18,11 +22,20 @@ WEIGHT_BITS = {"float32": 32.0, "bfloat16": 16.0, "int8": 8.125, "int4": 4.375}
 PRECISIONS = tuple(WEIGHT_BITS)
 """Precisions of the native engine's matrices; ``reference`` has only float32."""
 
+TORCH_PRECISIONS = ("float32", "bfloat16", "float16", "int8")
+"""Precisions of the layers' matrices in PyTorch's engine."""
+
+ALL_PRECISIONS = tuple(dict.fromkeys((*PRECISIONS, *TORCH_PRECISIONS)))
+"""Precisions of any engine."""
+
 PRECISION_OF_FORMAT = {"q8_0": "int8", "q4_0": "int4"}
 """Format of GGUF files → the precision that takes its place in memory."""
 
 KV_PRECISIONS = ("float32", "float16", "int8")
-"""Precisions of its KV cache."""
+"""Precisions of the native engine's KV cache."""
+
+TORCH_KV_PRECISIONS = ("float32", "float16")
+"""Precisions of the KV cache in PyTorch's engine."""
 
 MATRIX_UNIT_PRECISIONS = ("bfloat16",)
 """Precisions whose bits depend on whether the processor has a matrix unit; others have the same bits everywhere."""
@@ -50,14 +63,26 @@ def weight_bytes(config: ModelConfig, precision: str) -> int:
     return round(matrices * WEIGHT_BITS[precision] / 8) + 4 * (config.n_params - matrices)
 
 
-def check_device(device: str, precision: str | None = None, kv_precision: str | None = None) -> None:
-    """Raise :class:`~gpt2lab.errors.UsageError` unless ``device`` exists and has these precisions (None: any)."""
+def checked_device(device: str, precision: str | None = None, kv_precision: str | None = None) -> str:
+    """Return ``device``, or the one that ``auto`` is on this machine.
+
+    Raises :class:`~gpt2lab.errors.UsageError` unless it exists, is there, and has these precisions (None: any).
+    """
     _check_one_of("device", device, DEVICES)
-    for name, value, choices in (("precision", precision, PRECISIONS), ("kv_precision", kv_precision, KV_PRECISIONS)):
+    if device not in ("cpu", "reference"):
+        from gpt2lab.engines.torch_devices import present_device  # imported only here, because it may import PyTorch
+
+        device = present_device(device)
+    of_torch = device in TORCH_DEVICES
+    for name, value, choices in (
+        ("precision", precision, TORCH_PRECISIONS if of_torch else PRECISIONS),
+        ("kv_precision", kv_precision, TORCH_KV_PRECISIONS if of_torch else KV_PRECISIONS),
+    ):
         if value is not None:
-            _check_one_of(name, value, choices)
+            _check_one_of(name, value, choices, f" on device {device}" if of_torch else "")
         if device == "reference" and value not in (None, "float32"):
             raise UsageError(f"{name} {value!r} is not available on device reference: it computes in float32")
+    return device
 
 
 def file_format_error(name: str) -> str:
@@ -65,8 +90,8 @@ def file_format_error(name: str) -> str:
     return f"{name} is a file format; as a precision choose {PRECISION_OF_FORMAT[name]}"
 
 
-def _check_one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+def _check_one_of(name: str, value: str, choices: tuple[str, ...], where: str = "") -> None:
     if name == "precision" and value in PRECISION_OF_FORMAT:
         raise UsageError(file_format_error(value))
     if value not in choices:
-        raise UsageError(f"{name} {value!r} is not available: choose one of {', '.join(choices)}")
+        raise UsageError(f"{name} {value!r} is not available{where}: choose one of {', '.join(choices)}")

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 LOWEST = -708.0
 """The exponential of anything lower is 0."""
 
-_ROUNDING = 1.5 * 2.0**52 + 1023  # adding it rounds to a whole number, and leaves a float's biased exponent in its bits
-_PER_LN_2 = 1.4426950408889634
-_LN_2 = 0.693147180369123816490, 1.90821492927058770002e-10  # in two parts: multiples of the first are exact
-_COEFFICIENTS = (
+TO_WHOLE = 1.5 * 2.0**52 + 1023  # adding it rounds to a whole number, and leaves a float's biased exponent in its bits
+PER_LN_2 = 1.4426950408889634
+LN_2 = 0.693147180369123816490, 1.90821492927058770002e-10  # in two parts: multiples of the first are exact
+COEFFICIENTS = (
     *(2.510038549551032e-08, 2.7620088445409746e-07, 2.7557268459997064e-06, 2.4801521295954376e-05),
     *(0.00019841269863053618, 0.0013888888917213717, 0.008333333333330062, 0.04166666666662413),
     *(0.16666666666666669, 0.5, 1.0, 1.0),
@@ -34,11 +34,11 @@ def exp(x: NDArray[np.float64]) -> NDArray[np.float64]:
     result = np.zeros(x.shape)
     there = x >= LOWEST
     x = x[there]  # after a filter, few are left
-    shifted = x * _PER_LN_2 + _ROUNDING
-    n = shifted - _ROUNDING
-    r = (x - n * _LN_2[0]) - n * _LN_2[1]
-    power = np.full_like(r, _COEFFICIENTS[0])
-    for coefficient in _COEFFICIENTS[1:]:
+    shifted = x * PER_LN_2 + TO_WHOLE
+    n = shifted - TO_WHOLE
+    r = (x - n * LN_2[0]) - n * LN_2[1]
+    power = np.full_like(r, COEFFICIENTS[0])
+    for coefficient in COEFFICIENTS[1:]:
         power *= r
         power += coefficient
     result[there] = power * (shifted.view(np.int64) << 52).view(np.float64)

@@ -236,12 +236,17 @@ def uniform(seed: int, stream: int, position: int) -> float:
     before the one drawn: prompt and completion so far, including the implicit start token) below 2^32. Raises
     :class:`SamplingError`.
     """
-    for name, value, bits in (("seed", seed, 63), ("stream", stream, 64), ("position", position, 32)):
-        if not 0 <= value < 1 << bits:
-            raise SamplingError(f"{name} must be a whole number from 0 to 2^{bits} - 1, got {value!r}")
+    check_stream(seed, stream, position)
     low = 0xFFFFFFFF
     x = philox4x32((position, 0, stream & low, stream >> 32), (seed & low, seed >> 32))
     return float((x[0] >> 5) * 2**26 + (x[1] >> 6)) / 2**53
+
+
+def check_stream(seed: int, stream: int, position: int) -> None:
+    """Raise :class:`SamplingError` unless :func:`uniform` takes these arguments."""
+    for name, value, bits in (("seed", seed, 63), ("stream", stream, 64), ("position", position, 32)):
+        if not isinstance(value, int | np.integer) or not 0 <= value < 1 << bits:
+            raise SamplingError(f"{name} must be a whole number from 0 to 2^{bits} - 1, got {value!r}")
 
 
 def philox4x32(counter: tuple[int, int, int, int], key: tuple[int, int]) -> tuple[int, int, int, int]:

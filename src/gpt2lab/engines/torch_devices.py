@@ -1,0 +1,29 @@
+"""The devices on which PyTorch computes, as far as this machine has them. PyTorch is imported when one is asked for."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from gpt2lab.errors import UsageError
+
+
+def present_device(name: str) -> str:
+    """Return ``name``, a device of PyTorch, if it is there; for ``auto``, the GPU that is there, otherwise ``cpu``.
+
+    Raises :class:`~gpt2lab.errors.UsageError` if PyTorch or the device is missing.
+    """
+    if name == "auto":
+        return next(iter(_gpus()), "cpu") if find_spec("torch") else "cpu"
+    if not find_spec("torch"):
+        raise UsageError(f"device {name} needs PyTorch: pip install 'gpt2lab[gpu]'")
+    if name != "torch-cpu" and name not in _gpus():
+        raise UsageError(f"device {name} is not available: PyTorch finds no such GPU on this machine")
+    return name
+
+
+def _gpus() -> list[str]:
+    """Return the names of the kinds of GPUs that PyTorch finds, the preferred one first."""
+    import torch
+
+    found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    return [name for name, is_there in found.items() if is_there]
