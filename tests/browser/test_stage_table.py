@@ -103,6 +103,55 @@ def test_the_formula_has_the_numbers_of_this_place(show):
     assert cut.endswith(f"which top-k left, = {percent(weights[1] / sum(weights[:3]))}")
 
 
+def numbers(line: str) -> list[float]:
+    """Return the numbers of a line of the formula; percentages as probabilities."""
+    line = re.sub(r" × 10\^", "e", line.replace("−", "-"))
+    found = re.findall(r"(-?\d+(?:\.\d+)?(?:e-?\d+)?)( %)?", line)
+    return [float(number) / (100 if percent else 1) for number, percent in found]
+
+
+@pytest.mark.parametrize("chosen", range(12))
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"temperature": 0.03},
+        {"temperature": 1.37, "top_k": 11},
+        {"temperature": 0.3, "top_k": 9, "top_p": 0.999, "min_p": 0.001},
+        {"temperature": 3, "repetition_penalty": 1.7, "min_p": 0.3},
+    ],
+)
+def test_every_result_of_the_formula_follows_from_the_numbers_shown(show, params, chosen):
+    logits = [logit * 1.2345 for logit in LOGITS]
+    logits[0] -= 9.87654  # what the cuts leave may have little of the probability
+    found = show(logits=logits, params=params, chosen=chosen)
+    first, power, *divisions = found["formula"]
+    logit, most, distance = numbers(first)
+    assert logit - most == pytest.approx(distance, abs=1e-9)
+    weight = numbers(power.partition("= ")[2])[0]
+    digits = len(re.sub(r"^0\.0*|\D", "", power.partition("= ")[2].partition(" ×")[0]))
+    exponent = distance / params.get("temperature", 1)
+    assert float(f"{2.718281828459045**exponent:.{max(digits, 3)}g}") == pytest.approx(weight, rel=1e-6)
+    before = weight
+    for division in (line for line in divisions if "÷" in line):
+        one, other, result = numbers(division)
+        assert one == pytest.approx(before, rel=1e-9)
+        shown = len(re.sub(r"^0\.0*|\D", "", re.findall(r"= (\S+)", division)[-1]))
+        assert float(f"{one / other:.{shown}g}") == pytest.approx(result, rel=1e-6)
+        before = result
+    left = stages(logits, SamplingParams(**params), HISTORY)[-1].probabilities[chosen]
+    if left:
+        assert before == pytest.approx(left, rel=5e-3)
+
+
+def test_the_number_lies_in_its_stretch_as_shown(show):
+    logits = [0.0] + [-11.0 - 0.01 * id for id in range(11)]
+    found = show(logits=logits, params={}, u=0.99995)
+    u, low, high = (float(each) for each in re.findall(r"0\.\d+|1\.0+", found["draw"])[:3])
+    assert low <= u < high
+    assert f"{100 * (high - low):.3f} %" in found["draw"]
+
+
 @pytest.mark.parametrize("u", [0.0, 0.3, 0.77, 0.999999])
 def test_the_draw_is_that_of_python(show, u):
     probabilities = stages(LOGITS, SamplingParams(**PARAMS), HISTORY)[-1].probabilities

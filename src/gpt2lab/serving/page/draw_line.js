@@ -24,13 +24,29 @@ export function drawOf(view, rows) {
 function sentence({ chosen, vocabulary, left }, u, drawn) {
   const [low, high] = stretch(left, drawn);
   const quoted = (/** @type {number} */ id) => element("code", {}, tokenLabel(vocabulary, id));
+  const places = placesFor(low, high, u);
   /** @type {(string | Node)[]} */
-  const parts = ["The number ", element("b", {}, u.toFixed(6)), " draws ", quoted(drawn)];
+  const parts = ["The number ", element("b", {}, u.toFixed(Math.max(places, 6))), " draws ", quoted(drawn)];
   parts.push(
-    `, which covers ${low.toFixed(4)} to ${high.toFixed(4)} on the line below (${probabilityText(left[drawn])}).`,
+    `, which covers ${low.toFixed(places)} to ${high.toFixed(places)} on the line below (${probabilityText(left[drawn])}).`,
   );
   if (chosen !== null && chosen !== drawn) parts.push(" The text has ", quoted(chosen), " here.");
   return parts;
+}
+
+/**
+ * Return the digits after the point with which `u` still lies in its stretch, and the stretch has its length.
+ * @param {number} low @param {number} high @param {number} u
+ */
+function placesFor(low, high, u) {
+  const holds = (/** @type {number} */ places) => {
+    const [from, to] = [low, high].map((value) => Number(value.toFixed(places)));
+    const number = Number(u.toFixed(Math.max(places, 6)));
+    return from <= number && number < to && probabilityText(to - from) === probabilityText(high - low);
+  };
+  let places = 4;
+  while (!holds(places) && places < 12) places += 1;
+  return places;
 }
 
 /**
