@@ -1,13 +1,11 @@
 """Make the screenshots in docs/images/ from the running program, in a headless Chromium.
 
-    python docs/make_screenshots.py [--only PICTURE ...] [--into FOLDER] [RUN ...]
+    python docs/make_screenshots.py [--only PICTURE ...] [--into FOLDER] [--text FILE]
 
-Needs gpt2lab installed with its extras ``serve`` and ``browser``, Pillow (which matplotlib brings along), and a
-Chromium on the path. The same model gives the same texts; only times differ. The pictures of two models side by side
-and of a training watched are left as they are unless RUN is given: the folder of a run that fine-tuned ``tales``, such
-as fine-tuning.md makes, here with ``--steps 120 --batch_size 4 --block_size 256 --val_every 20 --sample_every 40
---sample_length 100 --sample_prompt "The king said to the" --run_name shakespeare``. Further runs are drawn beside it,
-such as one with ``--run_name lora --lora 8`` and one that diverges with ``--run_name too-fast --learning_rate 1``.
+Needs gpt2lab installed with its extras ``serve``, ``browser`` and ``train``, Pillow (which matplotlib brings along),
+and a Chromium on the path. The same model gives the same texts; only times differ. The pictures of two models side by
+side and of a training watched are left as they are unless FILE is given, the plays of Shakespeare as one text: then
+``tales`` is first trained on it in three short runs, which takes minutes.
 """
 
 from __future__ import annotations
@@ -42,27 +40,34 @@ REPORTS = {
     "report-score": "explore score tale.txt",
     "report-attend": 'explore attend "The king said to the queen"',
 }
+RUNS = {
+    "shakespeare": "--steps 120",
+    "lora": "--steps 120 --lora 8",
+    "too-fast": "--steps 40 --learning_rate 1",
+}
+"""The runs of two pictures, by name: the first is compared with ``tales`` and watched, with the others beside it."""
+TRAIN = "--batch_size 2 --block_size 128 --val_every 20 --sample_every 40 --sample_length 100"
 TALE = "The king and the queen lived in a castle by the sea. One day a mackerel came and asked for their tax return.\n"
 
 
 def main() -> None:
     """All pictures, or those that are asked for."""
     parser = argparse.ArgumentParser(description="Make the screenshots of the docs.")
-    parser.add_argument("runs", nargs="*", metavar="RUN")
     parser.add_argument("--only", nargs="+", choices=[each.__name__ for each in (*PLAYGROUND, reports, compare, watch)])
     parser.add_argument("--into", type=Path, default=IMAGES, metavar="FOLDER", help="put the pictures here instead")
-    options = parser.parse_intermixed_args()
+    parser.add_argument("--text", type=Path, metavar="FILE", help="train on this text for the pictures that need it")
+    options = parser.parse_args()
     FOLDER[0] = options.into
     options.into.mkdir(exist_ok=True)
     expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
         chromium = shutil.which("chromium") or shutil.which("google-chrome")
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        everything(browser, options.runs, lambda picture: not options.only or picture.__name__ in options.only)
+        everything(browser, options.text, lambda picture: not options.only or picture.__name__ in options.only)
         browser.close()
 
 
-def everything(browser: Browser, runs: list[str], wanted: Callable[[Callable[..., None]], bool]) -> None:
+def everything(browser: Browser, text: Path | None, wanted: Callable[[Callable[..., None]], bool]) -> None:
     """Each picture that is wanted; a server is started only for one of them."""
     if pictures := [each for each in PLAYGROUND if wanted(each)]:
         with serving() as url:
@@ -70,12 +75,14 @@ def everything(browser: Browser, runs: list[str], wanted: Callable[[Callable[...
                 each(browser, url)
     if wanted(reports):
         reports(browser)
-    if runs and wanted(compare):
-        with serving("--model_name", "tales", "--model_name", runs[0]) as url:
-            compare(browser, url)
-    if runs and wanted(watch):
-        with serving(*(argument for run in runs for argument in ("--watch", run))) as url:
-            watch(browser, url)
+    if text and (wanted(compare) or wanted(watch)):
+        with trained(text) as runs:
+            if wanted(compare):
+                with serving("--model_name", "tales", "--model_name", runs[0]) as url:
+                    compare(browser, url)
+            if wanted(watch):
+                with serving(*(argument for run in runs for argument in ("--watch", run))) as url:
+                    watch(browser, url)
 
 
 # ---- the playground -------------------------------------------------------------------------------------------------
@@ -281,6 +288,18 @@ def save(name: str, png: bytes) -> None:
     path = FOLDER[0] / f"{name}.png"
     image.save(path, optimize=True)
     print(f"{path} {path.stat().st_size // 1000} kB")
+
+
+@contextmanager
+def trained(text: Path) -> Iterator[list[str]]:
+    """Train :data:`RUNS` on ``text``; their folders, as long as the context is open."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, changes in RUNS.items():
+            command = f"train --run_name {name} --sample_prompt '{PROMPT}' {TRAIN} {changes}"
+            gpt2lab = [sys.executable, "-m", "gpt2lab", *shlex.split(command), "--dataset", str(text.resolve())]
+            run = subprocess.run(gpt2lab, cwd=folder, stdout=subprocess.DEVNULL, check=False)
+            print(f"trained {name}, exit {run.returncode}")  # not 0 if the run diverged, as one of them should
+        yield [str(Path(folder, "checkpoint", name)) for name in RUNS]
 
 
 @contextmanager

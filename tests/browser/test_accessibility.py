@@ -43,7 +43,7 @@ REPORTS = {
         *("--answer", " the", "--other", " of"),
     ),
 }
-PAGES = ["playground", "playground with texts", "training", "glossary", "API", *REPORTS]
+PAGES = ["playground", "playground with texts", "playground with the tour", "training", "glossary", "API", *REPORTS]
 LOOKS = [("light", 1920), ("dark", 390), ("light", 390), ("dark", 1920)]
 MOST_SHIFT = 0.05
 SHIFTS = """() => new Promise((done) => {
@@ -102,6 +102,7 @@ def addresses(
     paths = {
         "playground": "/",
         "playground with texts": "/",
+        "playground with the tour": "/#tour=3",
         "training": "/watch",
         "glossary": "/glossary",
         "API": "/docs",
@@ -132,6 +133,8 @@ def ready(page: Any, name: str) -> None:
         page.locator("#tokens .drawn").nth(29).wait_for()
         page.locator("#tokens .next:not(.drawing)").wait_for()
         page.locator("#compare form").wait_for(state="attached")
+        if name == "playground with the tour":
+            page.locator("#controls .toured").wait_for(state="attached")
     elif name == "training":
         page.locator("#texts figure").nth(1).wait_for()
     elif name == "glossary":

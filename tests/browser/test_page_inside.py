@@ -184,14 +184,6 @@ def test_many_tokens_are_summed_up_between_those_that_matter(evaluate):
     assert sum(each["weight"] for each in lines) == pytest.approx(sum(weights))
 
 
-def test_the_tour_opens_the_panel(page):
-    write(visit(page))
-    page.evaluate("() => { location.hash = '#tour=8'; }")
-    page.get_by_role("heading", name="8 of 9: Attention").wait_for()
-    ready(page)
-    assert page.locator("#inside-attention.toured").is_visible()
-
-
 def test_the_choice_of_a_head_is_reached_by_keyboard(page):
     opened(page)
     page.locator("#inside > summary").focus()

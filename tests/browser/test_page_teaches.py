@@ -1,4 +1,4 @@
-"""The page explains itself: an example at load, the prompt as tokens, examples, definitions, the tour, following."""
+"""The page explains itself: an example at load, the prompt as tokens, examples, definitions, following."""
 
 from __future__ import annotations
 
@@ -62,40 +62,6 @@ def test_an_example_writes_its_texts_and_says_what_to_see(page):
     labels = page.locator(".tree .label").all_text_contents()
     assert labels == ["Hi! My name is Isamu!", "Hi! My name is John!"]
     assert "temperature 0.5, seed 1." in page.locator("#made").text_content()
-
-
-def test_every_step_of_the_tour_is_short_and_points_at_a_part_of_the_page(page):
-    visit(page)
-    steps = page.evaluate("import('/page/tour_steps.js').then((m) => m.STEPS)")
-    assert len(steps) == 9
-    for step in steps:
-        assert step["task"] and len(f"{step['text']} {step['task']}".split()) <= 50
-        assert page.locator(step["target"]).count() > 0
-
-
-def test_a_link_opens_a_step_of_the_tour_and_the_keyboard_goes_on(page):
-    visit(page, "/#tour=3")
-    panel = page.get_by_role("dialog")
-    panel.get_by_role("heading", name="3 of 9: Temperature").wait_for()
-    assert page.evaluate("() => document.activeElement.id") == "tour-title"
-    page.keyboard.press("Tab")
-    page.keyboard.press("Tab")
-    page.keyboard.press("Enter")
-    panel.get_by_role("heading", name="4 of 9: The cuts").wait_for()
-    assert page.url.endswith("#tour=4")
-    page.keyboard.press("Escape")
-    panel.wait_for(state="hidden")
-    assert "#" not in page.url
-
-
-def test_the_tour_ends_at_its_ends(page):
-    visit(page, "/#tour=9")
-    following = page.get_by_role("dialog").get_by_role("button", name="Next", exact=True)
-    assert following.get_attribute("aria-disabled") == "true"
-    page.evaluate("() => { location.hash = '#tour=1'; }")
-    page.get_by_role("heading", name="1 of 9").wait_for()
-    back = page.get_by_role("dialog").get_by_role("button", name="Back")
-    assert back.get_attribute("aria-disabled") == "true"
 
 
 def test_every_term_on_the_page_has_a_definition(page):

@@ -30,6 +30,26 @@ def test_a_token_pointed_at_shows_its_likeliest_alternatives(page):
     assert shown == tops[5][:10]
 
 
+STALE = """async (m) => {
+  const host = document.createElement("div");
+  document.body.append(host);
+  const rested = [];
+  const view = new m.TokenView(host, { rest: (place) => rested.push(place) });
+  const tree = { origin: { endOfText: null } };
+  const token = { id: 0, logprob: -1, kind: "drawn", run: { tree } };
+  const run = (n) => ({ tree, drawn: [], length: n, busy: false, at: (place) => (place < n ? token : undefined) });
+  view.show(run(9), ["a"]);
+  host.children[7].dispatchEvent(new PointerEvent("pointerover", { bubbles: true, pointerType: "mouse" }));
+  view.show(run(2), ["a"]);
+  await new Promise((later) => setTimeout(later, 200));  // the view waits for 70 ms
+  return rested;
+}"""
+
+
+def test_a_token_is_not_pointed_at_in_the_text_that_replaces_its_own(evaluate):
+    assert evaluate("tokens.js", STALE) == []
+
+
 def test_what_a_setting_cuts_is_told_at_each_alternative_without_asking_again(page):
     write(visit(page))
     page.locator("#tokens .drawn").nth(5).click()

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-import needs
-
 from .playground import alternatives, change, visit, write
-
-playwright = needs.package("playwright.sync_api")
 
 pytestmark = pytest.mark.slow
 
@@ -20,23 +16,12 @@ def sizes(page, script):
     )
 
 
-def pointed_at(page, place):
-    """Point at a drawn token, if need be again, and return the answer with its logits."""
-    pointed = page.locator("#tokens .drawn").nth(place)
-    try:
-        with page.expect_response("**/playground/logits", timeout=10_000) as answer:
-            pointed.hover()
-    except playwright.TimeoutError:  # seen once, and not explained
-        page.mouse.move(0, 0)
-        with page.expect_response("**/playground/logits") as answer:
-            pointed.hover()
-    return answer.value
-
-
 def test_a_token_that_is_pointed_at_costs_a_twelfth_of_all_logits(page):
     write(visit(page))
     alternatives(page)
-    assert len(pointed_at(page, 6).body()) == 2000 * 8 + 4
+    with page.expect_response("**/playground/logits") as answer:
+        page.locator("#tokens .drawn").nth(6).hover()
+    assert len(answer.value.body()) == 2000 * 8 + 4
     with page.expect_response("**/playground/logits") as all_of_them:  # the draw needs them
         page.locator("#tokens .drawn").nth(6).click()
     assert len(all_of_them.value.body()) == 50257 * 4

@@ -98,7 +98,7 @@ function numberField({ name, title, hint, off }, settings) {
     node.classList.toggle("is-off", value === off);
     mark(false);
   };
-  const node = element("div.field.slider", { title: hint }, named(label, name), slider, number, said);
+  const node = element("div.field.slider", { title: hint, "data-field": name }, named(label, name), slider, number, said);
   return { node, show };
 }
 

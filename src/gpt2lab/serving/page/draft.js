@@ -42,6 +42,12 @@ export class Draft {
     if (alive) await this.#enliven(root, signal);
   }
 
+  /** Whether the example for the current prompt and settings is on display, with its tokens. */
+  get isCurrent() {
+    const { run, draft } = this.#focus;
+    return draft && run !== null && !run.busy && run.drawn.length > 0 && this.#state.isCurrent(run);
+  }
+
   /** Show the current prompt once no more changes come. @param {(show: () => Promise<void>) => void} attempt */
   showSoon(attempt) {
     clearTimeout(this.#timer);

@@ -1,5 +1,5 @@
 /**
- * The logit lens as a table: before each layer and at the end, the probability and rank of one token, and the likeliest.
+ * The logit lens as a table: after each layer, and before the first, the probability and rank of one token, and the likeliest.
  */
 
 import { bar, element } from "./elements.js";
@@ -10,14 +10,20 @@ import { probabilityText } from "./token_spans.js";
  * @param {(id: number) => string} label  returns a token's text
  */
 export function lensTable({ lens, token }, label) {
-  const heads = ["before layer", "likeliest", label(token), "rank"];
+  const heads = ["after layer", "likeliest", label(token), "rank"];
   return element(
     "table",
     {},
-    element("caption.visually-hidden", {}, "The logit lens: predictions before each layer and at the end"),
+    element("caption.visually-hidden", {}, "The logit lens: predictions after each layer, the last of which is the model's own"),
     element("thead", {}, element("tr", {}, ...heads.map((head) => element("th", { scope: "col" }, head)))),
-    element("tbody", {}, ...lens.map((row, layer) => rowOf(row, layer === lens.length - 1 ? "end" : String(layer), label))),
+    element("tbody", {}, ...lens.map((row, layer) => rowOf(row, nameOf(layer, lens.length), label))),
   );
+}
+
+/** @param {number} layers  before the row @param {number} rows */
+function nameOf(layers, rows) {
+  if (layers === 0) return "none";
+  return layers === rows - 1 ? `${layers - 1}, the last` : String(layers - 1);
 }
 
 /** @param {import("./inside_api.js").LensRow} row @param {string} name @param {(id: number) => string} label */

@@ -31,10 +31,15 @@ mountTerms();
 mountControls(byId("controls"), settings);
 mountTemperature(byId("sheet-temperature"), settings);
 mountExamples(byId("examples"), settings, () => panel.write());
-mountTour();
 for (const bar of document.querySelectorAll(".tools[role=toolbar]")) if (bar instanceof HTMLElement) mountToolbar(bar);
 byId("settings", HTMLDetailsElement).open = !NARROW.matches;
 bindPrompt();
+/** @type {(value?: unknown) => void} */
+let tellBegun;
+const begun = new Promise((resolve) => {
+  tellBegun = resolve;
+});
+mountTour({ settings, panel, begun });
 start();
 
 /** Ask the server for its models, and begin. */
@@ -60,6 +65,7 @@ async function start() {
     if (wished.beside) byId("compare-section").scrollIntoView();
   }
   await panel.begin(cards, { draft: wished.model !== undefined });
+  tellBegun();
 }
 
 /**

@@ -9,7 +9,7 @@ import { withKey } from "./api_key.js";
 import { BranchTree } from "./branches.js";
 import { busyText } from "./patience.js";
 import { checkOf } from "./permalink.js";
-import { newSeed, samplingParams } from "./settings.js";
+import { newSeed, sameSampling, samplingParams } from "./settings.js";
 import { draw } from "./stream.js";
 
 /** The error for an impossible action; its message is for the user. */
@@ -66,6 +66,13 @@ export class PageState {
     const { card } = this;
     const ids = await withKey(() => tokenize(card.id, prompt, { signal }));
     return new BranchTree(prompt, ids, originOf(card), this.#plan(seed));
+  }
+
+  /** Return whether `run` was drawn for the current model, prompt, settings and seed. @param {Run} run */
+  isCurrent({ tree, plan }) {
+    const now = this.#settings.get();
+    const same = tree.origin.model === this.card.id && tree.prompt === now.prompt && plan.seed === now.seed;
+    return same && sameSampling(plan.params, samplingParams(now));
   }
 
   /** Draw a text for the prompt. */

@@ -93,6 +93,8 @@ class Store {
   #listeners = new Set();
   /** @type {number | null} */
   #timer = null;
+  /** What is stored while the settings are lent. @type {Readonly<Settings> | null} */
+  #own = null;
 
   constructor() {
     addEventListener("pagehide", () => this.#write());
@@ -119,6 +121,18 @@ class Store {
     for (const listener of [...this.#listeners]) listener(this.#now, before);
   }
 
+  /** Let a guest change the settings, until {@link giveBack}: the user's stay stored. */
+  lend() {
+    this.#own ??= this.#now;
+  }
+
+  /** Undo a guest's changes; the model stays. */
+  giveBack() {
+    const own = this.#own;
+    this.#own = null;
+    if (own) this.set({ ...own, model: this.#now.model });
+  }
+
   /** Call `listener(now, before)` after each change. @param {Listener} listener @returns {() => void} unsubscribes */
   subscribe(listener) {
     this.#listeners.add(listener);
@@ -130,7 +144,7 @@ class Store {
     clearTimeout(this.#timer);
     this.#timer = null;
     try {
-      localStorage.setItem(STORED, JSON.stringify(this.#now));
+      localStorage.setItem(STORED, JSON.stringify(this.#own ?? this.#now));
     } catch {
       // Storage is full or forbidden: the page works, but the settings are not stored.
     }

@@ -48,7 +48,8 @@ export class StageTable {
   #host;
   #place = element("p.stage-place");
   #wide = element("div.stage-table-scroll", { tabindex: 0, role: "region", "aria-label": "Stages of sampling" });
-  #below = element("div");
+  #formula = element("div");
+  #draw = element("div.draw-part");
 
   /** @param {HTMLElement} host  the table takes it over */
   constructor(host) {
@@ -77,10 +78,12 @@ export class StageTable {
     const view = { stages, measures: measured(stages), exact: !known, params, vocabulary, chosen, u, drawn, left };
     const rows = rowsOf(view);
     this.#wide.replaceChildren(table(view, rows));
-    this.#below.replaceChildren(...formulaOf(view), ...drawOf(view, rows));
+    this.#formula.replaceChildren(...formulaOf(view));
+    this.#draw.replaceChildren(...drawOf(view, rows));
     this.#host.setAttribute("aria-busy", "false");
     this.#title(chosen === null ? "" : tokenLabel(vocabulary, chosen));
-    if (!this.#wide.isConnected) this.#host.replaceChildren(this.#place, this.#wide, this.#below); // once: keeps focus and scroll
+    const parts = [this.#place, this.#wide, this.#formula, this.#draw];
+    if (!this.#wide.isConnected) this.#host.replaceChildren(...parts); // once: keeps focus and scroll
   }
 
   /** @param {string} label */
@@ -106,7 +109,7 @@ function table(view, rows) {
   const longest = Math.max(...view.stages.flatMap(({ probabilities }) => rows.map((id) => probabilities[id])));
   const others = view.left.length - rows.length;
   const about = view.exact ? "" : "≈ ";
-  return element(
+  const made = element(
     "table",
     {},
     element("caption.visually-hidden", {}, "Logits of the likeliest tokens, and their probability after each stage of sampling"),
@@ -122,6 +125,8 @@ function table(view, rows) {
       row("entropy", columns, ({ entropy }) => `${about}${entropy.toFixed(2)} nats`),
     ),
   );
+  made.style.setProperty("--stages", String(columns.length));
+  return made;
 }
 
 /** Return a column for each stage that is on. @param {View} view @returns {Column[]} */

@@ -35,7 +35,8 @@ export function mountTerms() {
     }
   });
   document.addEventListener("keydown", (event) => {
-    if (event.key !== "Escape" || !opened) return;
+    if (event.key !== "Escape" || !opened?.isConnected) return;
+    event.preventDefault(); // it closes nothing else
     opened.focus();
     close();
   });

@@ -53,7 +53,7 @@ export class TextActions {
     if (!run || place === null) return;
     messages.clear();
     if (run.at(place)?.id === id) {
-      messages.say("This token is already in that place.");
+      messages.say("This token is already at that place.");
       return;
     }
     const inList = byId("inspector").contains(document.activeElement);

@@ -61,7 +61,10 @@ function bindFile(openFile) {
 export function bindKeys({ attempt, write, stop, busy }) {
   document.addEventListener("keydown", (event) => {
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !event.repeat) attempt(write);
-    else if (event.key === "Escape" && busy()) stop();
+    else if (event.key === "Escape" && busy()) {
+      event.preventDefault();
+      stop();
+    }
   });
 }
 

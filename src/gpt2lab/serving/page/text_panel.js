@@ -176,7 +176,7 @@ export class TextPanel {
   async begin(cards, { draft = false } = {}) {
     this.#state.cards = cards;
     this.#began = true;
-    addEventListener("hashchange", () => this.#attempts.make(() => this.#openLink(null)));
+    addEventListener("hashchange", () => this.#attempts.make(() => this.#sharePanel.openLink()));
     const { run, unknown } = await this.#library.restore();
     await this.#openLink(draft ? null : run);
     if (unknown === 0) return;
@@ -190,6 +190,40 @@ export class TextPanel {
     if (shared || !this.#focus.draft) return;
     if (run) this.#state.open(run);
     else await this.#attempts.make(() => this.#draft.show({ alive: true }));
+  }
+
+  /** Let a guest show other texts. Return a function that shows the user's again, or the one written meanwhile. */
+  lendText() {
+    const { run, draft } = this.#focus;
+    return () => {
+      if (!this.#focus.draft) return;
+      if (run && !draft) this.#state.open(run);
+      else this.#attempts.make(() => this.#draft.show({ alive: true }));
+    };
+  }
+
+  /** Whether the text on display has no token after the prompt. */
+  get isEmpty() {
+    return !this.#focus.run?.drawn.length;
+  }
+
+  /** Show the example for the current prompt and settings. */
+  async showExample() {
+    this.#follower.hold();
+    this.#draft.hold();
+    if (this.#draft.isCurrent) return;
+    if (!this.#focus.draft) this.#focus.display(null);
+    await this.#attempts.make(() => this.#draft.show({ alive: true }));
+  }
+
+  /** Inspect the token `after` the first one after the prompt, pinned or not. @param {number} after @param {boolean} pinned */
+  inspect(after, pinned) {
+    const { run } = this.#focus;
+    if (!run) return;
+    const place = Math.min(run.tree.promptIds.length + after, run.length);
+    if (this.#focus.pinned) this.#focus.unpin();
+    if (pinned) this.#focus.pin(place);
+    else this.#focus.point(place);
   }
 
   /** Ask the server for its models again. */

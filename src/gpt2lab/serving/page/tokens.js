@@ -100,6 +100,7 @@ export class TokenView {
   #begin(run, vocabulary, base) {
     const shown = { run, vocabulary, drawn: run.drawn, decoder: new Decoder(vocabulary), length: 0, base, differs: false };
     this.#shown = shown;
+    clearTimeout(this.#timer); // the pointer rested on a token of another text
     this.#host.style.minHeight = base ? `${this.#host.offsetHeight}px` : ""; // no part below jumps while a text is drawn again
     this.#host.setAttribute("role", "listbox");
     this.#host.replaceChildren(this.#next);
@@ -187,7 +188,7 @@ export class TokenView {
     const place = this.#placeOf(event);
     if (place === null || event.altKey || event.metaKey) return;
     if (event.key === "Enter" || event.key === " ") this.#events.enter(place);
-    else if (event.key === "Escape") this.#events.leave();
+    else if (event.key === "Escape" && this.#host.querySelector(".pinned")) this.#events.leave();
     else if (!this.#move(event, place)) return;
     event.preventDefault();
   }

@@ -3,10 +3,14 @@
  * names the step (`#tour=3`); it never advances by itself.
  */
 
-import { element, setEnabled } from "./elements.js";
+import { byId, element, setEnabled } from "./elements.js";
+import { TourLoan } from "./tour_loan.js";
+import { NARROW, Placement } from "./tour_place.js";
 import { STEPS } from "./tour_steps.js";
 
 const HASH = /^#tour=(\d+)$/;
+
+/** @typedef {import("./tour_loan.js").Page} Page */
 
 /** Return the step that an address names, from 1; null if it names none. @param {string} hash */
 export function stepOf(hash) {
@@ -14,9 +18,9 @@ export function stepOf(hash) {
   return found ? Math.min(Math.max(Number(found[1]), 1), STEPS.length) : null;
 }
 
-/** Show the tour whenever the address names a step of it. */
-export function mountTour() {
-  const tour = new Tour();
+/** Show the tour whenever the address names a step of it. @param {Page} page */
+export function mountTour(page) {
+  const tour = new Tour(page);
   const follow = () => tour.show(stepOf(location.hash));
   addEventListener("hashchange", follow);
   follow();
@@ -26,60 +30,76 @@ class Tour {
   #title = element("h2", { id: "tour-title", tabindex: -1 });
   #text = element("p", { id: "tour-text" });
   #task = element("p.tour-task", { id: "tour-task" });
+  #note = element("p.hint", {}, "Your own prompt and settings come back when the tour ends.");
   #back = element("button.button", { type: "button" }, "Back");
   #next = element("button.button.primary", { type: "button" }, "Next");
-  #panel;
+  #there = element("button.button.quiet", { type: "button" }, "Go there");
+  #end = element("button.button.quiet", { type: "button", "aria-label": "End the tour" }, "End");
+  #panel = element(
+    "section.tour",
+    { role: "dialog", "aria-labelledby": "tour-title", "aria-describedby": "tour-text tour-task", hidden: true },
+    this.#title,
+    this.#text,
+    this.#task,
+    this.#note,
+    element("div.tour-buttons", {}, this.#back, this.#next, this.#there, this.#end),
+  );
+  #placement = new Placement(this.#panel);
+  #loan;
+  #number = 0; // of the step on display
   /** @type {Element | null} */
   #came = null; // the element that had the focus before the tour
 
-  constructor() {
-    const end = element("button.button.quiet", { type: "button" }, "End the tour");
-    this.#panel = element(
-      "section.tour",
-      { role: "dialog", "aria-labelledby": "tour-title", "aria-describedby": "tour-text tour-task", hidden: true },
-      this.#title,
-      this.#text,
-      this.#task,
-      element("div.tour-buttons", {}, this.#back, this.#next, end),
-    );
+  /** @param {Page} page */
+  constructor(page) {
+    this.#loan = new TourLoan(page);
     document.body.append(this.#panel);
     this.#back.addEventListener("click", () => this.#go(-1));
-    this.#next.addEventListener("click", () => this.#go(1));
-    end.addEventListener("click", () => this.#end());
+    this.#next.addEventListener("click", () => (this.#number < STEPS.length ? this.#go(1) : this.#leave()));
+    this.#there.addEventListener("click", () => this.#goThere());
+    this.#end.addEventListener("click", () => this.#leave());
     document.addEventListener("keydown", (event) => {
-      if (event.key === "Escape" && !this.#panel.hidden) this.#end();
+      if (event.key === "Escape" && !event.defaultPrevented && !this.#panel.hidden) this.#leave();
     });
   }
 
   /** Show a step; null closes the tour. @param {number | null} number */
   show(number) {
-    document.querySelector(".toured")?.classList.remove("toured");
     if (number === null) {
       this.#close();
       return;
     }
     if (this.#panel.hidden) this.#came = document.activeElement;
-    const { title, text, task, target } = STEPS[number - 1];
-    this.#title.textContent = `${number} of ${STEPS.length}: ${title}`;
-    this.#text.textContent = text;
-    this.#task.textContent = task;
+    const step = STEPS[number - 1];
+    this.#number = number;
+    this.#title.textContent = `${number} of ${STEPS.length}: ${step.title}`;
+    this.#text.replaceChildren(...withTerms(step.text));
+    this.#task.textContent = step.task;
+    this.#note.hidden = !this.#panel.hidden;
     setEnabled(this.#back, number > 1);
-    setEnabled(this.#next, number < STEPS.length);
+    this.#next.textContent = number < STEPS.length ? "Next" : "Finish";
+    this.#end.hidden = number === STEPS.length;
     this.#panel.hidden = false;
     document.body.classList.add("touring");
     this.#title.focus({ preventScroll: true });
-    const part = document.querySelector(target);
-    part?.closest("details")?.setAttribute("open", "");
-    part?.classList.add("toured");
-    part?.scrollIntoView({ block: "nearest" });
+    this.#placement.show((NARROW.matches && step.narrowParts) || step.parts);
+    this.#loan.begin(step).then((ready) => ready && this.#placement.follow());
   }
 
   /** @param {number} step */
   #go(step) {
-    location.hash = `#tour=${(stepOf(location.hash) ?? 1) + step}`;
+    location.hash = `#tour=${this.#number + step}`;
   }
 
-  #end() {
+  /** Bring the step's parts into view and move the focus to the one that the user acts on. */
+  #goThere() {
+    this.#placement.follow();
+    const { first } = this.#placement;
+    const control = first?.matches(CONTROL) ? first : first?.querySelector(CONTROL);
+    if (control instanceof HTMLElement) control.focus({ preventScroll: true });
+  }
+
+  #leave() {
     history.replaceState(null, "", location.pathname + location.search);
     this.show(null);
   }
@@ -87,7 +107,21 @@ class Tour {
   #close() {
     if (this.#panel.hidden) return;
     this.#panel.hidden = true;
+    this.#placement.hide();
     document.body.classList.remove("touring");
-    if (this.#came instanceof HTMLElement && this.#came !== document.body) this.#came.focus();
+    this.#loan.giveBack();
+    const came = this.#came instanceof HTMLElement && this.#came !== document.body && this.#came.checkVisibility();
+    (came ? /** @type {HTMLElement} */ (this.#came) : byId("run")).focus();
   }
+}
+
+/** What a step's part is used with; not the buttons that explain it. */
+const CONTROL = "textarea, input, select, [tabindex='0'], .button";
+
+/** Return the nodes of a text in which `{word|term}` is a word that opens a definition. @param {string} text */
+function withTerms(text) {
+  return text.split(/(\{[^}]+\})/).map((part) => {
+    const [, word, term] = /^\{(.+)\|(.+)\}$/.exec(part) ?? [];
+    return word ? element("button.term", { type: "button", "data-term": term, "aria-expanded": "false" }, word) : part;
+  });
 }

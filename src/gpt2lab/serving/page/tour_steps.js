@@ -2,80 +2,107 @@
  * The steps of the tour: at most 50 words each, and one thing to do. This module knows nothing of the document.
  */
 
-/** @typedef {{title: string, text: string, task: string, target: string}} Step  target: a selector */
+/**
+ * @typedef {object} Step
+ * @property {string} title
+ * @property {string} text  `{word|term}` is a word with a definition in the glossary
+ * @property {string} task
+ * @property {readonly string[]} parts  selectors of what the task needs: first what the user acts on, then what shows the effect
+ * @property {readonly string[]} [narrowParts]  the same where the page has one column
+ * @property {boolean} [example]  the step needs the example, which follows the settings, instead of the text on display
+ * @property {number} [after]  the step looks at the token this many after the first one after the prompt
+ * @property {Pinned} [pinned]  whether it is pinned
+ *
+ * @typedef {"always" | "narrow" | "never"} Pinned  narrow: where the list of alternatives is there only for a pinned token
+ */
 
 /** @type {readonly Step[]} */
 export const STEPS = Object.freeze([
   {
     title: "Tokens",
     text:
-      "A model reads and writes tokens: whole words, or pieces of rarer ones. The page shows the tokens of your prompt, " +
-      "with the spaces that belong to them.",
-    task: "Type a long, rare word into the prompt and count its pieces.",
-    target: "#prompt-tokens",
+      "A model reads and writes {tokens|token}: whole words, or pieces of rarer ones. Those of your prompt are below it, where " +
+      "␣ stands for a space and the number says how much the token {surprised|surprisal} the model.",
+    task: "Add a long, rare word to the prompt and count its pieces.",
+    parts: ["#prompt", "#prompt-tokens"],
+    example: true,
   },
   {
     title: "The distribution",
     text:
-      "At each place in a text, the model gives every token of its vocabulary a probability. The list shows the " +
-      "likeliest tokens. The text contains the one that was drawn.",
-    task: "Point at tokens of the text. Find one that was not the likeliest.",
-    target: "#inspector",
+      "At each place in a text, the model gives every token that it knows a {probability|probability}. One of them is drawn " +
+      "at random and stands in the text. The list shows the likeliest.",
+    task: "Point at tokens of the text, or tap them. Find one that was not the likeliest.",
+    parts: ["#tokens", "#inspector"],
+    example: true,
+    pinned: "narrow",
   },
   {
     title: "Temperature",
     text:
-      "Temperature divides the logits before they become probabilities. At 0, the likeliest token always wins. " +
-      "Above 1, unlikely tokens gain.",
+      "For each token, the model computes a number, its {logit|logit}; a higher one means likelier. {Temperature|temperature} " +
+      "divides all logits: at 0, the likeliest token always wins; above 1, unlikely ones gain.",
     task: "Drag the temperature from 0 to 100. Watch the bars and the text.",
-    target: "#controls .slider",
+    parts: ["#controls [data-field=temperature]", "#tokens", "#inspector"],
+    narrowParts: ["#sheet-temperature", "#tokens", "#inspector"],
+    example: true,
+    pinned: "narrow",
   },
   {
     title: "The cuts",
     text:
-      "Top-k keeps the k likeliest tokens and cuts all others: at top-k 40, the 41st token can never be drawn. " +
-      "Top-p and min-p cut by probability.",
-    task: "Set top-k to 3 and see which tokens are cut.",
-    target: "#settings",
+      "{Top-k|top_k} keeps the k likeliest tokens and cuts all others: at top-k 40, the 41st token can never be drawn. " +
+      "{Top-p|top_p} and {min-p|min_p} cut by probability.",
+    task: "Set top-k to 3. Which tokens are cut?",
+    parts: ["#controls [data-field=top_k]", "#inspector"],
+    narrowParts: ["#controls [data-field=top_k]", "#stage-table"],
+    example: true,
   },
   {
     title: "The random number",
     text:
-      "All tokens lie on a line from 0 to 1, each as long as its probability. A random number falls on the " +
-      "line, and the token there is drawn.",
-    task: "Click a token and find its number on the line.",
-    target: ".stages",
+      "All tokens lie on a line from 0 to 1, each as long as its probability. The {seed|seed} gives a random number for this " +
+      "place; the token on which it falls is drawn.",
+    task: "Move the temperature slowly. The number stays; when does it draw another token?",
+    parts: ["#controls [data-field=temperature]", "#stage-table .draw-part"],
+    narrowParts: ["#sheet-temperature", "#stage-table .draw-part"],
+    example: true,
+    pinned: "always",
   },
   {
     title: "Branching",
     text:
-      "You can put another token in any place. The text continues from there as a branch: every later " +
-      "distribution depends on the tokens before it, so it has to be drawn again.",
-    task: "Click a token, then an alternative in the list.",
-    target: "#inspector",
+      "You can put another token at any place. The text continues from there as a {branch|branch}: every later token depends " +
+      "on those before it, so it is drawn again.",
+    task: "Click a token of the text, then another one in the list.",
+    parts: ["#tokens", "#inspector"],
+    example: true,
+    pinned: "narrow",
   },
   {
     title: "The seed",
     text:
-      "The seed determines all random numbers, one for each place. The same model, prompt, settings and seed " +
-      "therefore give the same text, token for token.",
+      "The {seed|seed} fixes the random numbers, one for each place. The same model, prompt, settings and seed give the same " +
+      "text, token for token. The line below the text names the seed.",
     task: "Press Write, then Replay.",
-    target: ".seed",
+    parts: ["#run", "#replay", "#made"],
   },
   {
     title: "Attention",
     text:
-      "To predict a token, each head of each layer looks at the tokens so far, with weights that add up to 1. " +
-      "Some heads look at the previous token, others at names.",
+      "To predict a token, the model reads those before it in several {layers|layer}, each with several " +
+      "{heads|attention_head}. A head gives each token a weight, which says how much it reads there; the weights add up to 1.",
     task: "Choose another layer and head. Which token does it read most?",
-    target: "#inside-attention",
+    parts: ["#inside-attention"],
+    after: 3,
   },
   {
     title: "What a layer would have said",
     text:
-      "Every layer adds to what the layers before it found. If a layer were the last, it would predict a token, " +
-      "too. Early layers guess wildly; later ones come close to the final answer.",
-    task: "Go down the layers. Where does the final answer first lead?",
-    target: "#inside-lens",
+      "Each layer adds to what the layers before it found. A row shows which token would be likeliest if the model stopped " +
+      "there: wild guesses first, its real prediction in the last row.",
+    task: "Go up the column “likeliest” from its last row. How long does the token stay the same?",
+    parts: ["#inside-lens"],
+    after: 3,
   },
 ]);
