@@ -134,7 +134,7 @@ def ready(page: Any, name: str) -> None:
         page.locator("#tokens .next:not(.drawing)").wait_for()
         page.locator("#compare form").wait_for(state="attached")
         if name == "playground with the tour":
-            page.locator("#controls .toured").wait_for(state="attached")
+            page.locator("main .toured").first.wait_for()
     elif name == "training":
         page.locator("#texts figure").nth(1).wait_for()
     elif name == "glossary":

@@ -64,7 +64,8 @@ def test_the_lens_has_a_row_for_each_layer_and_ends_with_the_answer(page):
     opened(page)
     _, expected = answered(page)
     rows = page.locator("#inside-lens tbody tr")
-    names = [*map(str, range(len(expected["lens"]) - 1)), "end"]
+    n_layer = len(expected["lens"]) - 1
+    names = ["none", *map(str, range(n_layer - 1)), f"{n_layer - 1}, the last"]
     assert rows.locator("th").all_text_contents() == names
     assert rows.locator("code").all_text_contents() == [label(each["top"][0][0]) for each in expected["lens"]]
     assert rows.locator("td:last-child").all_text_contents() == [f"{each['rank']:,}" for each in expected["lens"]]

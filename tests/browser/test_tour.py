@@ -173,7 +173,7 @@ def test_the_seed_draws_the_same_text_and_the_page_names_it(page, expect):
     ended(page)
     expect(page.locator("#made.toured")).to_have_text(re.compile(r"seed 1\.$"))
     page.click("#replay")
-    expect(page.locator("#status")).to_have_text(re.compile("^The same 40 tokens again"))
+    expect(page.locator("#status")).to_have_text(re.compile(r"^The same \d+ tokens again"))
 
 
 def test_the_last_row_of_the_last_step_is_the_models_prediction(page, expect):
@@ -183,7 +183,7 @@ def test_the_last_row_of_the_last_step_is_the_models_prediction(page, expect):
     likeliest = alternatives(page).first.locator(".token-label").text_content()
     last = page.locator("#inside-lens tbody tr").last
     expect(last.locator("code")).to_have_text(likeliest)
-    assert last.locator("th").text_content() == "7, the last"
+    expect(last.locator("th")).to_have_text(re.compile(r"^\d+, the last$"))
     assert page.locator("#inside-lens tbody th").first.text_content() == "none"
 
 

@@ -27,7 +27,7 @@ export function mountTour(page) {
 }
 
 class Tour {
-  #title = element("h2", { id: "tour-title", tabindex: -1 });
+  #title = element("h2", { id: "tour-title", tabindex: -1, "aria-describedby": "tour-text tour-task" }); // read out at every step
   #text = element("p", { id: "tour-text" });
   #task = element("p.tour-task", { id: "tour-task" });
   #note = element("p.hint", {}, "Your own prompt and settings come back when the tour ends.");
@@ -37,7 +37,7 @@ class Tour {
   #end = element("button.button.quiet", { type: "button", "aria-label": "End the tour" }, "End");
   #panel = element(
     "section.tour",
-    { role: "dialog", "aria-labelledby": "tour-title", "aria-describedby": "tour-text tour-task", hidden: true },
+    { role: "dialog", "aria-labelledby": "tour-title", hidden: true },
     this.#title,
     this.#text,
     this.#task,
@@ -82,7 +82,7 @@ class Tour {
     this.#panel.hidden = false;
     document.body.classList.add("touring");
     this.#title.focus({ preventScroll: true });
-    this.#placement.show((NARROW.matches && step.narrowParts) || step.parts);
+    this.#placement.show((NARROW.matches && step.narrowParts) || step.parts, step.pinned !== undefined);
     this.#loan.begin(step).then((ready) => ready && this.#placement.follow());
   }
 

@@ -32,7 +32,7 @@ export class TourLoan {
    * Give a step what it needs. Return whether it is still the step on display by then.
    * @param {Step} step
    */
-  async begin({ example = false, after = 0, pinned = "never" }) {
+  async begin({ example = false, after = 0, pinned }) {
     const { settings, panel, begun } = this.#page;
     const mine = (this.#begins += 1);
     await begun;

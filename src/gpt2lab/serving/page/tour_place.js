@@ -18,6 +18,7 @@ export class Placement {
   /** @type {Element[]} */
   #parts = [];
   #following = false; // the parts are kept in view
+  #withSheet = false; // the step needs the sheet of alternatives, which is about to open
   #asked = false;
   #sizes = new ResizeObserver(() => this.#soon());
   #arrivals = new MutationObserver(() => this.#soon());
@@ -35,9 +36,13 @@ export class Placement {
     addEventListener("resize", () => this.#soon());
   }
 
-  /** Ring the first visible element of each selector and bring all of them into view. @param {readonly string[]} selectors */
-  show(selectors) {
+  /**
+   * Ring the first visible element of each selector and bring all of them into view.
+   * @param {readonly string[]} selectors @param {boolean} withSheet  the step needs the sheet of alternatives, if the page has one
+   */
+  show(selectors, withSheet) {
     this.#selectors = selectors;
+    this.#withSheet = withSheet;
     for (const selector of selectors) document.querySelector(selector)?.closest("details")?.setAttribute("open", "");
     for (const part of [this.#panel, ...document.querySelectorAll("main, .side > *")]) this.#sizes.observe(part);
     this.#arrivals.observe(byId("main"), { childList: true, subtree: true });
@@ -74,7 +79,7 @@ export class Placement {
 
   #update() {
     const sheet = NARROW.matches ? document.querySelector("#inspector.open") : null;
-    this.#panel.classList.toggle("at-top", sheet !== null);
+    this.#panel.classList.toggle("at-top", sheet !== null || (this.#withSheet && NARROW.matches));
     this.#ring(this.#selectors.flatMap((selector) => firstVisible(selector) ?? []));
     const covers = sheet ? [this.#panel, sheet] : [this.#panel];
     const [above, below] = freeOf(covers);

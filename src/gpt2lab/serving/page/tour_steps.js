@@ -11,9 +11,7 @@
  * @property {readonly string[]} [narrowParts]  the same where the page has one column
  * @property {boolean} [example]  the step needs the example, which follows the settings, instead of the text on display
  * @property {number} [after]  the step looks at the token this many after the first one after the prompt
- * @property {Pinned} [pinned]  whether it is pinned
- *
- * @typedef {"always" | "narrow" | "never"} Pinned  narrow: where the list of alternatives is there only for a pinned token
+ * @property {"always" | "narrow"} [pinned]  it is pinned; narrow: where the list of alternatives is there only for a pinned token
  */
 
 /** @type {readonly Step[]} */
