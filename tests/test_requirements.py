@@ -24,6 +24,7 @@ EXTRAS = {  # of each part of the source, beside the base
     "data/records.py": ("parquet",),
     "engines/pytorch.py": ("gpu",),
     "engines/pytorch_blocks.py": ("gpu",),
+    "engines/pytorch_graphs.py": ("gpu",),
     "engines/pytorch_model.py": ("gpu",),
     "engines/pytorch_sampler.py": ("gpu",),
     "engines/torch_devices.py": ("gpu",),

@@ -73,13 +73,16 @@ def load(
     Args:
         name_or_path: a path, a folder under ``./models``, ``"tales"``, a released size such as ``"124M"``, or a model
             on the Hugging Face hub: ``"USER/MODEL"``, ``"USER/MODEL@REVISION"``.
-        precision: precision of the weights, for everything: ``"float32"``, ``"bfloat16"``, ``"int8"`` or ``"int4"``.
-            Default: int8 for generation, float32 for :meth:`~LanguageModel.logits`, :meth:`~LanguageModel.score` and
-            :meth:`~LanguageModel.next_token`.
+        precision: precision of the weights, for everything: ``"float32"``, ``"bfloat16"``, ``"int8"`` or ``"int4"``; on
+            a GPU, ``"float16"`` in place of int4. Default: float32 for :meth:`~LanguageModel.logits`,
+            :meth:`~LanguageModel.score` and :meth:`~LanguageModel.next_token`, and for generation on a GPU; int8 for
+            generation on a CPU.
         kv_precision: precision of the KV cache: ``"float32"`` (default with float32 weights), ``"float16"`` (default
-            with others) or ``"int8"``.
+            with others) or ``"int8"`` (not on a GPU).
         threads: number of worker threads; default: the number of physical cores.
-        device: ``"cpu"``, or ``"reference"`` for NumPy (float32, slow, for comparison).
+        device: ``"cpu"``; a GPU (``"cuda"`` or ``"mps"``), for which PyTorch must be installed; ``"auto"`` for the GPU
+            that is there, otherwise the CPU; ``"reference"`` for NumPy (float32, slow, for comparison); ``"torch-cpu"``
+            for what a GPU does, on the CPU (slow, for tests).
         draft: a smaller model with the same vocabulary that guesses tokens ahead: changes only the speed. A name, a
             path, or a loaded model, which then shares its engine.
         prompt_cache: bytes for keys and values of earlier texts, for ten minutes after their last use. If a prompt
@@ -144,7 +147,7 @@ class LanguageModel(Inside):
         size = f"{self.config.n_params / 1e6:,.1f}M parameters, n_ctx {self.config.n_ctx}"
         exact = "" if self.exact_precision == self.precision else f", scores in {self.exact_precision}"
         held = f"{self.precision}, keys and values in {self.kv_precision}{exact}"
-        path, device = str(self._engines.checkpoint.path), self._engines.device
+        path, device = str(self._engines.checkpoint.path), self.device
         draft = f", draft {str(self._draft.checkpoint.path)!r}" if self._draft else ""
         return f"<LanguageModel {path!r}: {size}, {held}, device {device}{draft}>"
 
@@ -152,6 +155,11 @@ class LanguageModel(Inside):
     def checkpoint(self) -> Checkpoint:
         """The checkpoint this model was opened from."""
         return self._engines.checkpoint
+
+    @property
+    def device(self) -> str:
+        """The device that computes; never ``auto``."""
+        return self._engines.device
 
     @property
     def kv_precision(self) -> str:

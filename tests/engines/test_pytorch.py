@@ -22,6 +22,8 @@ from gpt2lab.weights import open_checkpoint
 
 torch = needs.package("torch")
 
+from gpt2lab.engines.pytorch_graphs import Graphs  # noqa: E402
+
 SHAPE = ModelConfig(n_vocab=77, n_ctx=300, n_embd=64, n_head=4, n_layer=2)
 CASES = [(precision, kv) for precision in TORCH_PRECISIONS for kv in TORCH_KV_PRECISIONS]
 
@@ -178,6 +180,31 @@ def test_sequences_that_do_not_exist_or_are_fed_twice_are_refused(engines):
 def test_looking_inside_is_refused(engines, look):
     with pytest.raises(UsageError, match="cannot look inside the model or change it: use device cpu"):
         look(engines["float32", "float32"], np.zeros((1, 64), np.float32))
+
+
+def test_a_graph_is_recorded_for_each_shape_and_anew_where_the_cache_has_moved(monkeypatch):
+    """A stand-in for CUDA's graph, which runs the function again on what was given."""
+    recorded = []
+
+    class Replayed:
+        def __init__(self, cache, given):
+            self.cache, self.given, self.result = cache, given, cache + given.sum()
+            recorded.append(tuple(given.shape))
+
+        def replay(self):
+            self.result.copy_(self.cache + self.given.sum())
+
+    def record(self, cache, rows):
+        graph = Replayed(cache, rows.clone())
+        return graph, graph.given, graph.result
+
+    monkeypatch.setattr(Graphs, "_record", record)
+    graphs, cache = Graphs(lambda cache, rows: cache + rows.sum()), torch.ones(1)
+    found = [graphs(cache, torch.full(shape, n)).item() for n, shape in enumerate([(2,), (2,), (3,), (2,)])]
+    assert found == [1, 3, 7, 7]
+    assert recorded == [(2,), (3,)]
+    assert graphs(torch.zeros(1), torch.ones(2)).item() == 2
+    assert recorded == [(2,), (3,), (2,)]
 
 
 def texts(engine, seeds: int, length: int) -> np.ndarray:

@@ -32,6 +32,7 @@ class ToyEngine:
         self.made = 0
         self.fail_at: int | None = None
         self.kv_cache_bytes_per_token = 1
+        self.device_memory: int | None = None
 
     def new_sequence(self) -> int:
         self.made += 1

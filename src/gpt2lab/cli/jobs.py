@@ -85,7 +85,7 @@ def order_maker(
             nsamples=nsamples,
             part_size=how.part_size,
             text_of=_json if as_json else plain,
-            processors=processors_of(model, model_arguments["device"]),
+            processors=processors_of(model),
             digest=digest_of(model),
         )
 

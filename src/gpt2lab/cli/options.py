@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from gpt2lab.config import ACTIVATION_NAMES
-from gpt2lab.engines.precision import KV_PRECISIONS, PRECISION_OF_FORMAT, PRECISIONS, file_format_error
+from gpt2lab.engines.precision import ALL_PRECISIONS, KV_PRECISIONS, PRECISION_OF_FORMAT, file_format_error
 from gpt2lab.generation.options import SPECULATIONS
 from gpt2lab.sampling.declaration import PARAMETERS
 from gpt2lab.system.paths import expanded
@@ -65,8 +65,16 @@ class Integer(click.IntRange):
 TEXT, PATH, FOLDER = TypedText(), HomePath(), HomePath(path_type=Path)
 """Types of arguments and options: text, a path or an address as a string, and a :class:`~pathlib.Path`."""
 
-PRECISION = PrecisionChoice(PRECISIONS)
+PRECISION = PrecisionChoice(ALL_PRECISIONS)
 """The type of an option for the precision of weights in memory."""
+
+DEVICE: dict[str, Any] = {
+    "default": "cpu",
+    "metavar": "NAME",
+    "help": "Where to compute: cpu; cuda or mps, which are GPUs and need the extra gpu; auto, the GPU that is there, "
+    "otherwise cpu. For comparison, and slow: reference (NumPy), torch-cpu (what a GPU does).",
+}
+"""Arguments of the option ``--device``."""
 
 
 class GroupedOption(click.Option):
@@ -147,8 +155,8 @@ def model_options(default_precision: str) -> Callable[[Decorated], Decorated]:
             type=PRECISION,
             help="How weights are stored in memory. float32 rounds nothing: the likeliest tokens are those of the "
             "original. The others round: bfloat16 takes half the memory and about half the time, int8 a quarter, both "
-            "with almost no loss; int4 takes a seventh and writes slightly worse.  "
-            f"[default: {default_precision}]",
+            "with almost no loss; int4 takes a seventh and writes slightly worse. GPUs have float16 in place of int4.  "
+            f"[default: {default_precision}; float32 on a GPU]",
         ),
         option(
             group,
@@ -159,9 +167,7 @@ def model_options(default_precision: str) -> Callable[[Decorated], Decorated]:
         ),
         option(group, "--activation", **ACTIVATION),
         option(group, "--threads", type=int, help="Worker threads.  [default: the physical cores]"),
-        option(
-            group, "--device", default="cpu", metavar="NAME", help="cpu, or reference (NumPy; slow, for comparison)."
-        ),
+        option(group, "--device", **DEVICE),
     )
 
     def decorate(function: Decorated) -> Decorated:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gpt2lab.cli.options import ACTIVATION, PATH, PRECISION, GroupedCommand, Integer, option
+from gpt2lab.cli.options import ACTIVATION, DEVICE, PATH, PRECISION, GroupedCommand, Integer, option
 from gpt2lab.engines.precision import KV_PRECISIONS
 from gpt2lab.errors import Gpt2LabError, UsageError
 from gpt2lab.serving.settings import KEYS_VARIABLE, Settings, keys_in_environment
@@ -60,7 +60,9 @@ _DEFAULTS = Settings()
     help="Show the training run in this folder, such as checkpoint/run1, at /watch. It need not exist yet. "
     "May be repeated.",
 )
-@option("Models", "--precision", type=PRECISION, help="How weights are stored in memory.  [default: int8]")
+@option(
+    "Models", "--precision", type=PRECISION, help="How weights are stored in memory.  [default: int8; float32 on a GPU]"
+)
 @option(
     "Models",
     "--kv_precision",
@@ -70,7 +72,7 @@ _DEFAULTS = Settings()
 )
 @option("Models", "--activation", **ACTIVATION)
 @option("Models", "--threads", type=int, help="Worker threads of each model.  [default: the physical cores]")
-@option("Models", "--device", default="cpu", metavar="NAME", help="cpu, or reference (NumPy; slow, for comparison).")
+@option("Models", "--device", **DEVICE)
 @option(
     "Address", "--host", default="127.0.0.1", help="Address to listen on; 0.0.0.0 means all addresses of this machine."
 )

@@ -225,7 +225,13 @@ def _toml() -> Any:
     type=Integer(min=1),
     help="Threads of this process.  [default: its share of the cores]",
 )
-@option("Machine", "--device", type=click.Choice(["auto", "cpu", "cuda"]), default="auto", help="Where to compute.")
+@option(
+    "Machine",
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda", "mps"]),
+    default="auto",
+    help="Where to compute; auto is cuda if it is there, otherwise cpu.",
+)
 @click.pass_context
 def command(
     context: click.Context,

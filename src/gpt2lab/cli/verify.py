@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from gpt2lab.cli.options import FOLDER, GroupedCommand, option
+from gpt2lab.cli.options import DEVICE, FOLDER, GroupedCommand, option
 from gpt2lab.cli.output import say
 from gpt2lab.errors import escaped
 
@@ -33,7 +33,7 @@ _RESULTS = {True: "pass", False: "FAIL", None: "skipped"}
     "Options", "--answers", type=FOLDER, help="Use the answers in this file.  [default: those that come with gpt2lab]"
 )
 @option("Options", "--threads", type=int, help="Worker threads.  [default: the physical cores]")
-@option("Options", "--device", default="cpu", metavar="NAME", help="cpu, or reference (NumPy; slow, for comparison).")
+@option("Options", "--device", **DEVICE)
 @click.pass_context
 def command(
     ctx: click.Context,

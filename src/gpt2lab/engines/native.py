@@ -96,6 +96,10 @@ class NativeEngine:
         return str(self._core.instruction_set)
 
     @property
+    def device_memory(self) -> None:
+        """Return None: keys and values are in the machine's memory."""
+
+    @property
     def kv_cache_bytes(self) -> int:
         """Bytes of keys and values that the existing sequences hold; shared blocks count once."""
         return int(self._core.blocks_in_use * self._core.block_bytes)

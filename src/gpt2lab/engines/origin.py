@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from gpt2lab.engines import digests, packed_cache
-from gpt2lab.engines.precision import machine_group
+from gpt2lab.engines.precision import machine_group, machine_of
 from gpt2lab.errors import CheckpointError
 from gpt2lab.version import CONTRACT
 from gpt2lab.weights.checkpoint import READERS
@@ -32,7 +32,7 @@ class Origin:
     readers: int
     """Version of the code that reads checkpoints."""
     processors: str
-    """The processors that compute the same bits: :func:`~gpt2lab.engines.precision.machine_group`."""
+    """The processors that compute the same bits: ``machine_group`` or ``machine_of`` in ``engines.precision``."""
 
 
 def with_config(digest: str, config: ModelConfig) -> str:
@@ -53,6 +53,6 @@ def origin_of(checkpoint: Checkpoint, engine: Engine, precision: str, kv_precisi
     except OSError as error:
         raise CheckpointError(f"cannot read {checkpoint.path}: {error.strerror or error}") from None
     kernels = getattr(engine, "instruction_set", None)
-    processors = machine_group(precision, kernels) if kernels else "reference"
+    processors = machine_group(precision, kernels) if kernels else machine_of(engine) or "reference"
     digest = with_config(digest, checkpoint.config)
     return Origin(CONTRACT, digest, precision, kv_precision, READERS, processors)

@@ -8,6 +8,7 @@ from gpt2lab.errors import UsageError
 
 if TYPE_CHECKING:
     from gpt2lab.config import ModelConfig
+    from gpt2lab.engines.protocol import Engine
 
 DEVICES = ("cpu", "cuda", "mps", "auto", "reference", "torch-cpu")
 """``cpu`` is the native engine. ``cuda`` and ``mps`` are GPUs; ``auto`` is the one that is there, otherwise ``cpu``.
@@ -50,6 +51,12 @@ def machine_group(precision: str, instruction_set: str) -> str:
     if precision not in MATRIX_UNIT_PRECISIONS:
         return EVERY_PROCESSOR
     return WITH_MATRIX_UNIT if instruction_set == "amx" else WITHOUT_MATRIX_UNIT
+
+
+def machine_of(engine: Engine) -> str | None:
+    """Return what a text of PyTorch's engine depends on besides its request: its version and processor; else None."""
+    machine: str | None = getattr(engine, "machine", None)
+    return machine
 
 
 def default_kv_precision(precision: str) -> str:

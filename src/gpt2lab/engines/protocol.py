@@ -102,6 +102,10 @@ class Engine(Inspection, Protocol):
     config: ModelConfig
 
     @property
+    def device_memory(self) -> int | None:
+        """Bytes that are free for keys and values on a device with memory of its own; None: in the machine's memory."""
+
+    @property
     def kv_cache_bytes_per_token(self) -> int:
         """Bytes of keys and values per token of a sequence."""
 

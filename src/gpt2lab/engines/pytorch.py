@@ -7,6 +7,7 @@ nothing of text, prompts or scheduling.
 
 from __future__ import annotations
 
+import platform
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from torch import Tensor
 from gpt2lab.engines.precision import default_kv_precision
 from gpt2lab.engines.protocol import Draw, Drawn
 from gpt2lab.engines.pytorch_blocks import BLOCK, Blocks
+from gpt2lab.engines.pytorch_graphs import Graphs
 from gpt2lab.engines.pytorch_model import DTYPES, TorchModel
 from gpt2lab.engines.pytorch_sampler import Row, TorchSampler
 from gpt2lab.engines.uninspected import Uninspected
@@ -61,10 +63,26 @@ class TorchEngine(Uninspected):
         self.device = torch.device(device)
         self._n_rows = rows or ROWS[device]
         self._model = TorchModel(checkpoint, self.device, precision)
+        self._hidden_of = Graphs(self._model.hidden) if device == "cuda" else self._model.hidden
         self._sampler = TorchSampler(self.config.n_vocab, self.device)
         self._blocks = Blocks(self.config, DTYPES[kv_precision or default_kv_precision(precision)], self.device)
         self._lock = Lock()
         self._ended: deque[int] = deque()  # freed where the lock could not be waited for
+
+    @property
+    def machine(self) -> str:
+        """What the bits of the logits depend on besides the model and its precision."""
+        kinds = {
+            "cpu": torch.backends.cpu.get_cpu_capability,
+            "cuda": torch.cuda.get_device_name,
+            "mps": platform.machine,
+        }
+        return f"PyTorch {torch.__version__} on {self.device.type} ({kinds[self.device.type]()})"
+
+    @property
+    def device_memory(self) -> int | None:
+        """Bytes that are free on a GPU with memory of its own; None: in the machine's memory."""
+        return int(torch.cuda.mem_get_info()[0]) if self.device.type == "cuda" else None
 
     @property
     def kv_cache_bytes(self) -> int:
@@ -242,8 +260,7 @@ class TorchEngine(Uninspected):
         rows[: len(tokens), 0] = tokens
         rows[: len(tokens), 1] = positions
         rows[: len(tokens), 2:] = self._blocks.table(owners.tolist(), n_blocks)
-        there = torch.from_numpy(rows).to(self.device)
-        return self._model.hidden(self._blocks.cache, there[:, 0], there[:, 1], there[:, 2:])
+        return self._hidden_of(self._blocks.cache, torch.from_numpy(rows).to(self.device))
 
     def _logits(self, hidden: Tensor) -> Tensor:
         """Return the logits ``[n, n_vocab]`` of hidden states ``[n, n_embd]``, in passes of their own."""

@@ -7,12 +7,14 @@ module knows nothing of sequences' beginnings and ends.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from gpt2lab.engines.pytorch_blocks import BLOCK
 from gpt2lab.errors import UsageError
@@ -24,6 +26,9 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 """Precision of the weights → type of the products."""
 
 _LARGEST_HALF = 65504.0
+
+_INDEPENDENT = [SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+"""Kernels of attention on CUDA that neither split a row's keys nor choose their steps by the number of rows."""
 
 
 class Affine(NamedTuple):
@@ -79,26 +84,25 @@ class TorchModel:
         self._ln_f = self._norm("ln_f")
         self._output = self.wte if self.config.tie_word_embeddings else self._tensor("lm_head.weight")
 
-    def hidden(self, cache: Tensor, tokens: Tensor, positions: Tensor, table: Tensor) -> Tensor:
-        """Feed a row for each of ``tokens`` and return the final hidden states ``[rows, n_embd]``, float32.
+    def hidden(self, cache: Tensor, rows: Tensor) -> Tensor:
+        """Return the final hidden states of ``rows``, float32 ``[rows, n_embd]``.
 
-        Args:
-            cache: keys and values, as :class:`~gpt2lab.engines.pytorch_blocks.Blocks` holds them; the rows' own are
-                written there.
-            tokens: ids, int64 ``[rows]``.
-            positions: the tokens' positions, int64 ``[rows]``.
-            table: the blocks of each row's sequence, int64 ``[rows, n_blocks]``, at least as far as its position.
+        ``cache`` has keys and values as :class:`~gpt2lab.engines.pytorch_blocks.Blocks` holds them; the rows' own are
+        written there. ``rows``, int64 ``[rows, 2 + n_blocks]``, has in each row a token id, its position, and the
+        blocks of its sequence, at least as far as the position.
         """
+        tokens, positions, table = rows[:, 0], rows[:, 1], rows[:, 2:]
         block = table.gather(1, (positions // BLOCK)[:, None])[:, 0]
         cells = block * BLOCK + positions % BLOCK  # where the rows' keys and values go
         ahead = torch.arange(table.shape[1] * BLOCK, device=self.device) > positions[:, None]
         mask = torch.zeros(ahead.shape, dtype=cache.dtype, device=self.device).masked_fill_(ahead, -torch.inf)
         x = self.wte[tokens] + self._wpe[positions]  # [rows, n_embd]
-        for n, layer in enumerate(self._layers):
-            qkv = layer.c_attn(self._normed(x, layer.ln_1))  # [rows, n_embd] -> [rows, 3*n_embd]
-            x = x + layer.attn_proj(self._attention(n, qkv, cache[n], cells, table, mask))
-            inner = self._activation(layer.c_fc(self._normed(x, layer.ln_2)))  # [rows, mlp_width]
-            x = x + layer.mlp_proj(inner)
+        with sdpa_kernel(_INDEPENDENT) if self.device.type == "cuda" else nullcontext():
+            for n, layer in enumerate(self._layers):
+                qkv = layer.c_attn(self._normed(x, layer.ln_1))  # [rows, n_embd] -> [rows, 3*n_embd]
+                x = x + layer.attn_proj(self._attention(n, qkv, cache[n], cells, table, mask))
+                inner = self._activation(layer.c_fc(self._normed(x, layer.ln_2)))  # [rows, mlp_width]
+                x = x + layer.mlp_proj(inner)
         return self._normed(x, self._ln_f)
 
     def logits(self, hidden: Tensor) -> Tensor:

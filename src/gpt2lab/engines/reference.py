@@ -40,6 +40,10 @@ class ReferenceEngine:
         return len(self._past)
 
     @property
+    def device_memory(self) -> None:
+        """Return None: keys and values are in the machine's memory."""
+
+    @property
     def kv_cache_bytes_per_token(self) -> int:
         """Bytes of keys and values per token."""
         return self.config.kv_cache_bytes(1)

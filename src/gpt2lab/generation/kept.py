@@ -106,7 +106,8 @@ class KeptPrompts(Sequences):
             else:
                 self._engine.truncate_sequence(sequence, len(tokens))
                 self._add(sequence, text, client)
-                room = (available_memory() + self.held_bytes) // MEMORY_SHARE
+                memory = self._engine.device_memory
+                room = ((available_memory() if memory is None else memory) + self.held_bytes) // MEMORY_SHARE
                 self._shrink(min(self._n_bytes, room))
                 self._watch()
 

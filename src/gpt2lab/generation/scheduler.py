@@ -75,7 +75,8 @@ class Scheduler:
         self._all_sequences = sequences or Sequences(engine)
         self._n_ctx = engine.config.n_ctx
         self._sequences = LaneSequences(self._all_sequences)
-        max_tokens = available_memory() // KV_CACHE_SHARE // engine.kv_cache_bytes_per_token
+        memory = available_memory() if engine.device_memory is None else engine.device_memory
+        max_tokens = memory // KV_CACHE_SHARE // engine.kv_cache_bytes_per_token
         self._shares = Shares()
         self._admission = Admission(
             self._shares, batch_size or MAX_BATCH, max_tokens, self._n_ctx, self._sequences.free

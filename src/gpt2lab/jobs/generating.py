@@ -16,7 +16,13 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from gpt2lab.engines.precision import EVERY_PROCESSOR, MATRIX_UNIT_PRECISIONS, machine_group
+from gpt2lab.engines.precision import (
+    MATRIX_UNIT_PRECISIONS,
+    WITH_MATRIX_UNIT,
+    WITHOUT_MATRIX_UNIT,
+    machine_group,
+    machine_of,
+)
 from gpt2lab.errors import CheckpointError, UsageError
 from gpt2lab.generation.completion import Completion, Piece, Prompt
 from gpt2lab.generation.options import make_options
@@ -45,7 +51,8 @@ class Order:
         nsamples: the number of samples of each prompt.
         part_size: the number of prompts in a part.
         text_of: formats a sample.
-        processors: the group of processors that compute the same bits; None for the reference engine.
+        processors: the group of processors, or the machine with a GPU, that computes the same bits; None for the
+            reference engine.
         digest: the digest of the checkpoint's files and configuration.
         version: the version of gpt2lab.
         contract: the version of the contract.
@@ -152,10 +159,12 @@ class Writer:
                 f"gpt2lab {order.version} (contract {order.contract}) started the job, but a worker has {__version__} "
                 f"(contract {CONTRACT}): install the same version"
             )
-        if order.processors not in (None, EVERY_PROCESSOR):
+        if order.processors in (WITH_MATRIX_UNIT, WITHOUT_MATRIX_UNIT):
             _join(order.processors)
         self._order = order
         self._model = load(**order.model)
+        if (found := processors_of(self._model)) != order.processors:
+            raise UsageError(f"the job began on {order.processors}, but a worker has {found}")
         if digest_of(self._model) != order.digest:
             name = order.model["name_or_path"]
             raise UsageError(
@@ -186,10 +195,10 @@ def digest_of(model: LanguageModel) -> str:
         raise CheckpointError(f"cannot read {model.checkpoint.path}: {error.strerror or error}") from None
 
 
-def processors_of(model: LanguageModel, device: str) -> str | None:
+def processors_of(model: LanguageModel) -> str | None:
     """Return the group of processors that give the same text as this one; None for the reference engine."""
-    if device != "cpu":
-        return None
+    if model.device != "cpu":
+        return machine_of(model.engine)
     from gpt2lab.engines.native import instruction_set
 
     return machine_group(model.precision, instruction_set())

@@ -58,6 +58,8 @@ class World:
         size = os.environ.get("WORLD_SIZE", "1")
         if size == "1":
             return cls(device=device)
+        if device == "mps":
+            raise UsageError("--device mps trains in one process: several cannot exchange gradients there")
         try:
             if device == "cuda":
                 torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))

@@ -15,7 +15,8 @@ from dataclasses import asdict
 import torch
 
 from gpt2lab.engines.lazy import Engines
-from gpt2lab.errors import CheckpointError, UsageError
+from gpt2lab.engines.torch_devices import present_device
+from gpt2lab.errors import CheckpointError
 from gpt2lab.model import LanguageModel, load
 from gpt2lab.system.atomic import new_files
 from gpt2lab.system.locks import Hold
@@ -209,6 +210,4 @@ def _say_end(setup: Setup, trainer: Trainer) -> None:
 def _device(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UsageError("this PyTorch finds no CUDA device: give --device cpu")
-    return name
+    return name if name == "cpu" else present_device(name)

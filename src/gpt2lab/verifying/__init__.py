@@ -71,7 +71,7 @@ def verify(
         answers: the answers file.
         full: whether to use the whole data sets of benchmarks, not only their first examples.
         threads: number of worker threads; default: the number of physical cores.
-        device: ``"cpu"``, or ``"reference"`` for NumPy.
+        device: as in :func:`gpt2lab.load`.
         say: receives a line for each file that is fetched.
         done: receives each outcome as soon as it is known.
 

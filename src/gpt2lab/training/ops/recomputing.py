@@ -59,7 +59,7 @@ def _none(_: object) -> Tensor:
 
 def _random_states(x: Tensor) -> tuple[Tensor, ...]:
     """Return the states of the generators that dropout on ``x`` may use."""
-    others = (getattr(torch, x.device.type).get_rng_state(),) if x.device.type == "cuda" else ()
+    others = (getattr(torch, x.device.type).get_rng_state(),) if x.device.type != "cpu" else ()
     return torch.get_rng_state(), *others
 
 
