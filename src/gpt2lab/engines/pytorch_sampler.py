@@ -57,14 +57,15 @@ class TorchSampler:
         numbers = self._to_device(_uniforms(rows)[:, None])
         raw = logits.to(self._device).double()
         x = self._penalised(self._biased(raw, arrays), arrays, rows)
-        usable = (x < torch.inf).all(-1) & (x.amax(-1) > -torch.inf)  # no later stage makes a row unusable
+        largest = x.amax(-1)  # NaN if any is
+        usable = (largest < torch.inf) & (largest > -torch.inf)  # no later stage makes a row unusable
         x, columns = self._staged(x, arrays.numbers)
         cumulative = softmax(x).cumsum(-1)
         place = torch.searchsorted(cumulative, numbers * cumulative[:, -1:], right=True).clamp_max(x.shape[1] - 1)
         ids = place if columns is None else columns[place]
-        logprobs = _log_softmax(raw)
-        found = torch.cat([ids.double(), logprobs.gather(1, ids), usable[:, None].double()], dim=1)
-        top = _likeliest(raw, logprobs, [row.top for row in rows])
+        total = raw.logsumexp(-1, keepdim=True)
+        found = torch.cat([ids.double(), raw.gather(1, ids) - total, usable[:, None].double()], dim=1)
+        top = _likeliest(raw, total, [row.top for row in rows])
         return [
             Drawn(int(id), logprob, likeliest) if good else None
             for (id, logprob, good), likeliest in zip(found.tolist(), top, strict=True)
@@ -111,40 +112,44 @@ class TorchSampler:
     def _staged(self, x: Tensor, numbers: NDArray[np.float64]) -> tuple[Tensor, Tensor | None]:
         """Apply the stages from the temperature on; ``numbers`` is float64 ``[rows, parameters]``.
 
-        Returns the logits and the ids that their columns stand for (None: all). If every row has a top-k, only the ids
-        that some row keeps are left: sums in the order of ids stay the same without the zeros, and take less time.
+        Returns the logits and the ids that their columns stand for (None: all). If every row is greedy or has a top-k,
+        only the ids that some row keeps are left: sums in the order of ids are the same without zeros, and quicker.
         """
-        columns = None
+        columns, few = None, np.zeros(len(x), bool)
         for (name, parameter), column in zip(PARAMETERS.items(), numbers.T, strict=True):
             if name not in _RULES:
                 continue
             on = np.flatnonzero(column != parameter.default)
             if len(on):
-                which = self._to_device(on)
-                changed = _RULES[name](x[which], self._to_device(column[on][:, None]), int(column[on].max()))
-                x = x.index_copy(0, which, changed)
-            if name == "top_k" and len(on) == len(x):
+                values, which = column[on], self._to_device(on)
+                some = x if len(on) == len(x) else x[which]
+                changed = _RULES[name](some, self._to_device(values[:, None]), values)
+                x = changed if len(on) == len(x) else x.index_copy(0, which, changed)
+                few |= (name == "temperature") & (column == 0) | (name == "top_k") & (column > 0)
+            if name == "top_k" and few.all():
                 columns = (x > -torch.inf).any(0).nonzero()[:, 0]
                 x = x[:, columns]
         return x, columns
 
 
-# ---- the stages: x float64 [rows, n_vocab], the parameter [rows, 1] and the largest of its values --------------------
+# ---- the stages: x float64 [rows, n_vocab], and the parameter, on the device [rows, 1] and in NumPy [rows] -----------
 
 
-def _temper(x: Tensor, temperature: Tensor, largest: int) -> Tensor:
-    greedy = temperature == 0
+def _temper(x: Tensor, temperature: Tensor, values: NDArray[np.float64]) -> Tensor:
+    if values.all():
+        return (x - x.amax(-1, keepdim=True)) / temperature
     likeliest = torch.full_like(x, -torch.inf).scatter_(1, x.argmax(-1, keepdim=True), 0.0)  # the lowest id on ties
+    greedy = temperature == 0
     return torch.where(greedy, likeliest, (x - x.amax(-1, keepdim=True)) / temperature.masked_fill(greedy, 1.0))
 
 
-def _top_k(x: Tensor, k: Tensor, largest: int) -> Tensor:
-    best = x.topk(min(largest, x.shape[1])).values
+def _top_k(x: Tensor, k: Tensor, values: NDArray[np.float64]) -> Tensor:
+    best = x.topk(min(int(values.max()), x.shape[1])).values
     least = best.gather(1, k.long().clamp_max(x.shape[1]) - 1)
     return x.masked_fill(x < least, -torch.inf)
 
 
-def _top_p(x: Tensor, p: Tensor, largest: int) -> Tensor:
+def _top_p(x: Tensor, p: Tensor, values: NDArray[np.float64]) -> Tensor:
     order = x.argsort(dim=-1, descending=True, stable=True)  # on ties, the lower id first
     probabilities = softmax(x)
     cumulative = (probabilities.gather(1, order) / probabilities.amax(-1, keepdim=True)).cumsum(-1)
@@ -153,12 +158,12 @@ def _top_p(x: Tensor, p: Tensor, largest: int) -> Tensor:
     return x.masked_fill(torch.empty_like(dropped).scatter_(1, order, dropped), -torch.inf)
 
 
-def _min_p(x: Tensor, p: Tensor, largest: int) -> Tensor:
+def _min_p(x: Tensor, p: Tensor, values: NDArray[np.float64]) -> Tensor:
     probabilities = softmax(x)
     return x.masked_fill(probabilities < p * (1 - rules.ROUNDING) * probabilities.amax(-1, keepdim=True), -torch.inf)
 
 
-_RULES: dict[str, Callable[[Tensor, Tensor, int], Tensor]] = {
+_RULES: dict[str, Callable[[Tensor, Tensor, NDArray[np.float64]], Tensor]] = {
     "temperature": _temper,
     "top_k": _top_k,
     "top_p": _top_p,
@@ -185,18 +190,13 @@ def exp(x: Tensor) -> Tensor:
     return power.masked_fill_(x < LOWEST, 0.0)
 
 
-def _log_softmax(x: Tensor) -> Tensor:
-    shifted = x - x.amax(-1, keepdim=True)
-    return shifted - shifted.exp().sum(-1, keepdim=True).log()
-
-
-def _likeliest(raw: Tensor, logprobs: Tensor, counts: Sequence[int]) -> list[tuple[tuple[int, float], ...]]:
+def _likeliest(raw: Tensor, total: Tensor, counts: Sequence[int]) -> list[tuple[tuple[int, float], ...]]:
     """Return the likeliest ``counts[i]`` ids of each row, and their log-probabilities; on ties, the lower id first."""
     most = max(counts, default=0)
     if not most:
         return [()] * len(counts)
     order = raw.argsort(dim=-1, descending=True, stable=True)[:, :most]
-    pairs = zip(order.tolist(), logprobs.gather(1, order).tolist(), counts, strict=True)
+    pairs = zip(order.tolist(), (raw.gather(1, order) - total).tolist(), counts, strict=True)
     return [tuple(zip(ids[:n], values[:n], strict=True)) for ids, values, n in pairs]
 
 
