@@ -67,7 +67,7 @@ def cpu_and_gpu(options: argparse.Namespace) -> Result:
         for one, another in zip(native, other, strict=True)
         if one != another
     ]
-    return {"seeds": seeds, "tokens": length, "first differences": found, "passed": len(found) <= 1}
+    return {"seeds": seeds, "tokens": length, "first differences": found, "passed": len(found) <= 2}
 
 
 def resume(options: argparse.Namespace) -> Result:
