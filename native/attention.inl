@@ -1,4 +1,4 @@
-// Attention of a few rows over the KV cache; included by kernels.inl only.
+// Attention of a few rows over keys and values of floats; included by kernels.inl only.
 //
 // A row's positions are taken in spans of kSpan, counted from the start of its sequence: the scores of a span, their
 // largest so far, the probabilities, and the values, position by position. Where a later span has a larger score, the
@@ -17,20 +17,6 @@ template <int kM>
 constexpr int kScoreBlocks = kM <= 2 && kRows > 2 ? 4 : 1;
 template <int kM>
 constexpr int kValueVectors = kM <= 2 && kRows > 2 ? kTile * 2 / kWidth : kVectors;
-
-// Whether a position's keys and values have scales.
-template <typename Element>
-constexpr bool kScaled = sizeof(Element) == sizeof(Int8);
-
-// Returns the scales of a block's keys; those of its values follow.
-inline const float* scales_of(const void* values, int value_stride) {
-  return reinterpret_cast<const float*>(static_cast<const Int8*>(values) + std::size_t(kTile) * value_stride);
-}
-
-// Multiplies the scores or probabilities of a block's positions by scales.
-inline void multiply_scales(float* row, const float* scales) {
-  for (int i = 0; i < kTile; i += kWidth) store(row + i, load(row + i) * load(scales + i));
-}
 
 // Computes the scores of kB blocks of positions from `first_block` on, the first of them at the start of a.scores.
 template <typename Element, bool kFused, int kM, int kB>
@@ -51,15 +37,8 @@ void score_blocks(const Attention& a, int first_block, float* scores) {
         }
       }
     for (int b = 0; b < kB; ++b)
-      for (int v = 0; v < kVectors; ++v) {
-        Vec key_scale{};
-        if constexpr (kScaled<Element>)
-          key_scale = load(scales_of(a.values[first_block + b], a.value_stride) + c + v * kWidth);
-        for (int r = 0; r < kM; ++r) {
-          const Vec sum = kScaled<Element> ? acc[b][r][v] * key_scale : acc[b][r][v];
-          store(scores + r * kSpan + b * kTile + c + v * kWidth, sum * a.scale);
-        }
-      }
+      for (int v = 0; v < kVectors; ++v)
+        for (int r = 0; r < kM; ++r) store(scores + r * kSpan + b * kTile + c + v * kWidth, acc[b][r][v] * a.scale);
   }
 }
 
@@ -175,10 +154,6 @@ void attend(const Attention& a) {
       span.seen[r] = seen < 0 ? 0 : seen < size ? seen : size;
       span.factor[r] = seen > 0 ? softmax[r].add(a.scores + r * kSpan, span.seen[r], blocks * kTile) : 1.0f;
       span.norm[r] = 1.0f / softmax[r].sum;
-      if constexpr (kScaled<Element>)
-        for (int b = 0; b < blocks; ++b)
-          multiply_scales(a.scores + r * kSpan + b * kTile,
-                          scales_of(a.values[span.first / kTile + b], a.value_stride) + kTile);
     }
     mix_values<Element, kFused, kM>(a, span);
   }
@@ -187,11 +162,7 @@ void attend(const Attention& a) {
 template <bool kFused>
 void attend_rows(const Attention& a) {
   with_count<kRows>(a.m, [&]<int kM>() {
-    switch (a.kv_precision) {
-      case KVPrecision::float32: return attend<float, kFused, kM>(a);
-      case KVPrecision::float16: return attend<Half, kFused, kM>(a);
-      case KVPrecision::int8: return attend<Int8, kFused, kM>(a);
-    }
+    a.halves ? attend<Half, kFused, kM>(a) : attend<float, kFused, kM>(a);
   });
 }
 
@@ -206,25 +177,6 @@ void to_halves(const float* x, int n, Half* out) {
   for (int j = i; j < n; ++j) rest[j - i] = x[j];
   store(halves, load(rest));
   for (int j = i; j < n; ++j) out[j] = halves[j - i];
-}
-
-float to_int8(const float* x, int n, Int8* out) {
-  constexpr float kTiny = 1e-30f;        // smaller numbers are zero: the inverse of their scale would overflow
-  constexpr float kRound = 12582912.0f;  // 1.5 · 2^23: adding it rounds to a whole number, ties to even
-  constexpr int kLargest = 127;
-  int top = 0;
-  for (int i = 0; i < n; ++i) {  // magnitudes compared by their bits, so that NaN and infinity win and reach the scale
-    const int magnitude = __builtin_bit_cast(int, x[i]) & 0x7fffffff;
-    top = magnitude > top ? magnitude : top;
-  }
-  const float largest = __builtin_bit_cast(float, top);
-  const bool zero = !(largest >= kTiny && largest < __builtin_inff());
-  const float inverse = zero ? 0.0f : float(kLargest) / largest;
-  for (int i = 0; i < n; ++i) {
-    const float shifted = zero ? kRound : x[i] * inverse + kRound;
-    out[i].value = std::int8_t(__builtin_bit_cast(int, shifted) - __builtin_bit_cast(int, kRound));
-  }
-  return largest < kTiny ? 0.0f : largest / float(kLargest);
 }
 
 }  // namespace

@@ -13,17 +13,21 @@ int common(const std::vector<std::byte*>& a, const std::vector<std::byte*>& b) {
 }  // namespace
 
 DecodeAttention::DecodeAttention(const Shape& shape, bool fused, const Kernels& kernels, KVCache& cache, int threads)
-    : shape_(shape), fused_(fused), kernels_(kernels), cache_(cache), own_(threads) {
-  const std::size_t rows = kernels.max_rows;
+    : shape_(shape), fused_(fused), int8_(cache.precision() == KVPrecision::int8),
+      max_rows_(int8_ ? kRowGroup : kernels.max_rows), kernels_(kernels), cache_(cache), own_(threads) {
   for (Own& own : own_) {
-    own.queries = FloatArray(rows * shape.head_dim());
-    own.scores = FloatArray(rows * kSpan);
-    own.sums = FloatArray(rows * cache.value_stride());
-    own.rows.resize(rows);
+    own.rows.resize(max_rows_);
+    if (int8_) {
+      own.scratch = Array<std::byte>(kernels.int8_attention_bytes(shape.head_dim()));
+      continue;
+    }
+    own.queries = FloatArray(std::size_t(max_rows_) * shape.head_dim());
+    own.scores = FloatArray(std::size_t(max_rows_) * kSpan);
+    own.sums = FloatArray(std::size_t(max_rows_) * cache.value_stride());
   }
 }
 
-void DecodeAttention::plan(const std::vector<Row>& rows) {
+void DecodeAttention::plan(const std::vector<CacheRow>& rows) {
   members_.clear();
   std::size_t most = 0;
   for (int i = 0; i < int(rows.size()); ++i) {
@@ -36,7 +40,7 @@ void DecodeAttention::plan(const std::vector<Row>& rows) {
   for (Member& member : members_) member.blocks.resize(most, member.blocks.back());  // so that any can be prefetched
 }
 
-// Divides runs of members with a common beginning into equal groups of at most max_rows.
+// Divides runs of members with a common beginning into equal groups of at most max_rows_.
 void DecodeAttention::group_members() {
   groups_.clear();
   for (int first = 0, end; first < int(members_.size()); first = end) {
@@ -46,7 +50,7 @@ void DecodeAttention::group_members() {
       if (both == 0 || both < shared) break;
       if (shared == 0) shared = both;
     }
-    const int parts = (end - first + kernels_.max_rows - 1) / kernels_.max_rows;
+    const int parts = (end - first + max_rows_ - 1) / max_rows_;
     for (int part = 0; part < parts; ++part) {
       Group group{first + (end - first) * part / parts, 0, shared, 0};
       group.count = first + (end - first) * (part + 1) / parts - group.first;
@@ -102,16 +106,27 @@ void DecodeAttention::attend(int layer, int item, int next, const float* qkv, fl
     own.rows[i] = {qkv + member.index * 3 * n + column, member.blocks.data(), ahead.blocks.data(), member.position,
                    mixed + member.index * n + column};
   }
+  const std::size_t offset = cache_.offset(layer, head_of(item)), ahead_offset = cache_.offset(layer, head_of(next));
+  const float scale = shape_.attention_scale(layer);
+  if (int8_)
+    return kernels_.int8_attention({.rows = own.rows.data(),
+                                    .offset = offset,
+                                    .ahead_offset = ahead_offset,
+                                    .m = group.count,
+                                    .shared = group.shared,
+                                    .head_dim = shape_.head_dim(),
+                                    .scale = scale,
+                                    .scratch = own.scratch.data()});
   kernels_.sequence_attention({.rows = own.rows.data(),
-                               .offset = cache_.offset(layer, head_of(item)),
-                               .ahead_offset = cache_.offset(layer, head_of(next)),
-                               .kv_precision = cache_.precision(),
+                               .offset = offset,
+                               .ahead_offset = ahead_offset,
+                               .halves = cache_.precision() == KVPrecision::float16,
                                .fused = fused_,
                                .m = group.count,
                                .shared = group.shared,
                                .head_dim = shape_.head_dim(),
                                .value_stride = cache_.value_stride(),
-                               .scale = shape_.attention_scale(layer),
+                               .scale = scale,
                                .queries = own.queries.data(),
                                .scores = own.scores.data(),
                                .sums = own.sums.data()});

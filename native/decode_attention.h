@@ -16,15 +16,11 @@ namespace gpt2lab {
 
 class DecodeAttention {
  public:
-  struct Row {
-    int sequence, position;
-  };
-
-  // Rounds multiply-adds once if `fused`.
+  // Rounds multiply-adds of floats once if `fused`.
   DecodeAttention(const Shape& shape, bool fused, const Kernels& kernels, KVCache& cache, int threads);
 
   // Prepares a step. Every row is the last position of its sequence, and no sequence occurs twice.
-  void plan(const std::vector<Row>& rows);
+  void plan(const std::vector<CacheRow>& rows);
 
   // Does a thread's share of a layer: stores keys and values of qkv [rows, 3 n_embd] and writes the mixed values,
   // [rows, n_embd]. Other threads may be in their shares of the same layer.
@@ -43,6 +39,7 @@ class DecodeAttention {
   };
   struct Own {
     FloatArray queries, scores, sums;
+    Array<std::byte> scratch;  // of attention over int8
     std::vector<SequenceRow> rows;
   };
 
@@ -54,7 +51,8 @@ class DecodeAttention {
   int head_of(int item) const { return item % shape_.n_head; }
 
   Shape shape_;
-  bool fused_;
+  bool fused_, int8_;
+  int max_rows_;  // that a call of the kernels takes
   const Kernels& kernels_;
   KVCache& cache_;
   std::vector<Member> members_;  // sequences with a common beginning are neighbours

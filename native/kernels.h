@@ -81,12 +81,11 @@ struct MatmulPart {
   int b_depth;  // depth of b's panels, k or more
 };
 
-// Attention of `m` rows (consecutive positions) of one sequence for one head. In int8 the scales follow the values:
-// those of the block's keys, [kTile], then those of its values.
+// Attention of `m` rows (consecutive positions) of one sequence for one head, over keys and values of floats.
 struct Attention {
   const float* q;  // [m, head_dim], rows ldq apart
   std::size_t ldq;
-  KVPrecision kv_precision;
+  bool halves;                // whether keys and values are float16
   const void* const* keys;    // per block: [head_dim][kTile], positions innermost
   const void* const* values;  // per block: [kTile][value_stride]
   int value_stride;           // head_dim rounded up to kTile; the padding is zero
@@ -109,19 +108,28 @@ struct SequenceRow {
   float* out;                      // [head_dim]
 };
 
-// Attention of one row of each of `m` sequences for one head. The first `shared` blocks of all are the same memory,
+// Attention of one row of each of `m` sequences for one head, over keys and values of floats. The first `shared` blocks of all are the same memory,
 // which is read once for all rows; every row sees all of it, and at least one block more.
 struct SequenceAttention {
   const SequenceRow* rows;
   std::size_t offset;        // of the head in a block: its keys, then its values, as in Attention
   std::size_t ahead_offset;  // where in a block of `ahead` to prefetch
-  KVPrecision kv_precision;
-  bool fused;  // as in Attention
+  bool halves, fused;        // as in Attention
   int m, shared, head_dim, value_stride;
   float scale;
   float* queries;  // scratch [m, head_dim]
   float* scores;   // scratch [m, kSpan]
   float* sums;     // scratch [m, value_stride]
+};
+
+// Attention of `m` rows for one head, over keys and values of int8, which lie as int8_block.h says: of up to kRowGroup
+// sequences, or of one. The first `shared` blocks of all are the same memory, though not every row needs to see them.
+struct Int8Attention {
+  const SequenceRow* rows;
+  std::size_t offset, ahead_offset;  // as in SequenceAttention
+  int m, shared, head_dim;
+  float scale;
+  std::byte* scratch;  // int8_attention_bytes(head_dim), 64-byte aligned
 };
 
 // The sampler divides a row of n scores into groups of kGroup; bin j of a group holds its scores j, j + kGroupBins, ….
@@ -171,9 +179,11 @@ struct Kernels {
   void (*attention)(const Attention&);
   void (*sequence_attention)(const SequenceAttention&);
   void (*to_halves)(const float* x, int n, Half* out);  // saturates at the largest finite float16
+  std::size_t (*int8_attention_bytes)(int head_dim);
+  void (*int8_attention)(const Int8Attention&);
   // Rounds x to whole numbers, the largest to ±127, and returns their scale. It alone reports numbers that are not
-  // finite.
-  float (*to_int8)(const float* x, int n, Int8* out);
+  // finite. Number i goes to out[i / together · distance + i % together].
+  float (*to_int8)(const float* x, int n, int together, std::size_t distance, Int8* out);
   void (*layer_norm)(const float* x, const float* gain, const float* bias, float epsilon, int n, float* out);
   // Computes out, the gradient of x, from d, the gradient of layer_norm()'s output; out may be d. Adds to d_gain and
   // d_bias.

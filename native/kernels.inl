@@ -5,6 +5,7 @@
 #include "activations.inl"
 #include "attention.inl"
 #include "gelu.inl"
+#include "int8_attention.inl"
 #include "integers.inl"
 #include "kernels.h"
 #include "matmul.inl"
@@ -59,7 +60,8 @@ const Kernels& GPT2LAB_KERNELS() {
   static constexpr Kernels table{
       GPT2LAB_KERNELS_NAME, kRows, kPanelColumns, kEmulatesFma, product, matmul_part, pack_panels<kRows>, pack_panels<kPanelColumns>,
       activate, gelu_gradient, softmax_row, softmax_again, softmax_gradient,
-      prepared_bytes, prepare, attention, sequence_attention, to_halves, to_int8, layer_norm, layer_norm_gradient,
+      prepared_bytes, prepare, attention, sequence_attention, to_halves, int8_attention_bytes,
+      int8_attention, to_int8, layer_norm, layer_norm_gradient,
       exp_all, sum_exp,
       {largest<float>, at_least<float>, sum_strides<float>},
       {largest<double>, at_least<double>, sum_strides<double>}};

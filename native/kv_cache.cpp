@@ -21,8 +21,8 @@ std::size_t size_of(KVPrecision precision) {
 KVCache::KVCache(int n_layer, int n_head, int head_dim, KVPrecision precision)
     : n_layer_(n_layer), n_head_(n_head), head_dim_(head_dim), value_stride_((head_dim + kTile - 1) / kTile * kTile),
       precision_(precision), number_size_(size_of(precision)),
-      scale_size_(precision == KVPrecision::int8 ? sizeof(float) : 0) {
-  head_size_ = std::size_t(kTile) * ((head_dim + value_stride_) * number_size_ + 2 * scale_size_);
+      scale_size_(precision == KVPrecision::int8 ? sizeof(float) : 0), together_(precision == KVPrecision::int8 ? 4 : 1) {
+  head_size_ = value_offset() + std::size_t(kTile) * (value_stride_ * number_size_ + 2 * scale_size_);
   block_size_ = head_size_ * n_head * n_layer;
 }
 
@@ -93,16 +93,14 @@ void scatter(const T* row, int n, std::byte* keys, int slot) {
 }  // namespace
 
 void KVCache::store(const Kernels& kernels, std::byte* keys, int slot, const float* key, const float* value) const {
-  std::byte* row = keys + value_offset() + std::size_t(slot) * value_stride_ * number_size_;
-  // A key is rounded where its value will be, on the way to its places far apart.
+  std::byte* row = this->value(keys, slot);
   if (precision_ == KVPrecision::int8) {
-    auto* rounded = reinterpret_cast<Int8*>(row);
-    auto* scale = reinterpret_cast<float*>(scales(keys)) + slot;
-    scale[0] = kernels.to_int8(key, head_dim_, rounded);
-    scatter(rounded, head_dim_, keys, slot);
-    scale[kTile] = kernels.to_int8(value, head_dim_, rounded);
+    auto* scales = reinterpret_cast<float*>(scale(keys, slot));
+    scales[0] =
+        kernels.to_int8(key, head_dim_, 4, Int8Block::kKeyStep, reinterpret_cast<Int8*>(this->key(keys, slot)));
+    scales[kTile] = kernels.to_int8(value, head_dim_, 1, 4, reinterpret_cast<Int8*>(row));
   } else if (precision_ == KVPrecision::float16) {
-    auto* rounded = reinterpret_cast<Half*>(row);
+    auto* rounded = reinterpret_cast<Half*>(row);  // also of the key, on the way to its places far apart
     kernels.to_halves(key, head_dim_, rounded);
     scatter(rounded, head_dim_, keys, slot);
     kernels.to_halves(value, head_dim_, rounded);
@@ -112,44 +110,43 @@ void KVCache::store(const Kernels& kernels, std::byte* keys, int slot, const flo
   }
 }
 
-// Calls f(key, value, scale, key's offset, value's offset) for every layer, head and position: where a row of numbers
-// begins in the cache, where its key's scale is, and where the row begins in memory as read() writes it.
+// Calls f(keys, slot, key's offset, value's offset) for every layer, head and position: where the head's keys begin in
+// the position's block, and where its rows begin in memory as read() writes it.
 template <typename F>
 void KVCache::for_each_row(int sequence, F&& f) {
   const std::size_t length = this->length(sequence), row = row_bytes(), kind = n_head_ * length * row;
   for (int layer = 0; layer < n_layer_; ++layer)
     for (int head = 0; head < n_head_; ++head)
       for (std::size_t at = 0; at < length; ++at) {
-        const int block = int(at) / kTile, slot = int(at) % kTile;
         const std::size_t offset = 2 * layer * kind + (head * length + at) * row;
-        std::byte* keys = this->keys(sequence, layer, head, block);
-        f(keys + slot * number_size_, keys + value_offset() + std::size_t(slot) * value_stride_ * number_size_,
-          scales(keys) + slot * scale_size_, offset, offset + kind);
+        f(keys(sequence, layer, head, int(at) / kTile), int(at) % kTile, offset, offset + kind);
       }
 }
 
 void KVCache::read(int sequence, std::byte* numbers) {
   const std::size_t size = head_dim_ * number_size_;
-  for_each_row(sequence, [&](const std::byte* key, const std::byte* value, const std::byte* scale, std::size_t key_at,
-                             std::size_t value_at) {
-    for (int i = 0; i < head_dim_; ++i)
-      std::memcpy(numbers + key_at + i * number_size_, key + i * kTile * number_size_, number_size_);
-    std::memcpy(numbers + value_at, value, size);
-    std::memcpy(numbers + key_at + size, scale, scale_size_);
-    std::memcpy(numbers + value_at + size, scale + kTile * scale_size_, scale_size_);
+  for_each_row(sequence, [&](std::byte* keys, int slot, std::size_t key_at, std::size_t value_at) {
+    for (int i = 0; i < head_dim_; ++i) {
+      std::memcpy(numbers + key_at + i * number_size_, key(keys, slot) + key_step(i), number_size_);
+      std::memcpy(numbers + value_at + i * number_size_, value(keys, slot) + value_step(i), number_size_);
+    }
+    if (scale_size_ == 0) return;
+    std::memcpy(numbers + key_at + size, scale(keys, slot), scale_size_);
+    std::memcpy(numbers + value_at + size, scale(keys, slot) + kTile * scale_size_, scale_size_);
   });
 }
 
 void KVCache::write(int sequence, const std::byte* numbers) {
   const std::size_t size = head_dim_ * number_size_;
-  for_each_row(sequence,
-               [&](std::byte* key, std::byte* value, std::byte* scale, std::size_t key_at, std::size_t value_at) {
-                 for (int i = 0; i < head_dim_; ++i)
-                   std::memcpy(key + i * kTile * number_size_, numbers + key_at + i * number_size_, number_size_);
-                 std::memcpy(value, numbers + value_at, size);
-                 std::memcpy(scale, numbers + key_at + size, scale_size_);
-                 std::memcpy(scale + kTile * scale_size_, numbers + value_at + size, scale_size_);
-               });
+  for_each_row(sequence, [&](std::byte* keys, int slot, std::size_t key_at, std::size_t value_at) {
+    for (int i = 0; i < head_dim_; ++i) {
+      std::memcpy(key(keys, slot) + key_step(i), numbers + key_at + i * number_size_, number_size_);
+      std::memcpy(value(keys, slot) + value_step(i), numbers + value_at + i * number_size_, number_size_);
+    }
+    if (scale_size_ == 0) return;
+    std::memcpy(scale(keys, slot), numbers + key_at + size, scale_size_);
+    std::memcpy(scale(keys, slot) + kTile * scale_size_, numbers + value_at + size, scale_size_);
+  });
 }
 
 void KVCache::reserve(int blocks) {

@@ -1,7 +1,7 @@
 // The KV cache: keys and values of each sequence's tokens, in blocks of kTile positions that sequences can share.
 //
-// A block holds kTile positions of every layer and head: keys as [head_dim][kTile], values as [kTile][value_stride];
-// in int8 then the scales of the keys and those of the values, [kTile] each.
+// A block holds kTile positions of every layer and head: keys as [head_dim][kTile], values as [kTile][value_stride]; in
+// int8 as int8_block.h says.
 // A forked sequence refers to the same blocks as its parent; a shared block is copied before a sequence writes to it.
 // The cache knows nothing of tokens or weights. Two threads must not use it at once.
 #pragma once
@@ -11,10 +11,16 @@
 #include <unordered_map>
 #include <vector>
 
+#include "int8_block.h"
 #include "kernels.h"
 #include "memory.h"
 
 namespace gpt2lab {
+
+// A position of a sequence, whose key and value a pass computes.
+struct CacheRow {
+  int sequence, position;
+};
 
 class KVCache {
  public:
@@ -48,7 +54,9 @@ class KVCache {
 
   // Return where a head's keys begin in a block, and its values after its keys.
   std::size_t offset(int layer, int head) const { return (std::size_t(layer) * n_head_ + head) * head_size_; }
-  std::size_t value_offset() const { return std::size_t(head_dim_) * kTile * number_size_; }
+  std::size_t value_offset() const {
+    return std::size_t(precision_ == KVPrecision::int8 ? value_stride_ : head_dim_) * kTile * number_size_;
+  }
   // Returns the blocks of a sequence. They stay where they are until the sequence changes.
   std::vector<std::byte*> blocks(int sequence);
   // Writes a key and a value to a block's slot; `keys` is where the head's keys begin.
@@ -71,9 +79,14 @@ class KVCache {
   Sequence& find(int sequence) { return const_cast<Sequence&>(static_cast<const KVCache*>(this)->find(sequence)); }
   template <typename F>
   void for_each_row(int sequence, F&& f);
-  std::byte* scales(std::byte* keys) const {
-    return keys + value_offset() + std::size_t(kTile) * value_stride_ * number_size_;
+  // Return where a slot's key and value begin, how far from there number i is, and where the key's scale is.
+  std::byte* key(std::byte* keys, int slot) const { return keys + slot * together_ * number_size_; }
+  std::byte* value(std::byte* keys, int slot) const {
+    return keys + value_offset() + (slot / together_ * value_stride_ * together_ + slot % together_) * number_size_;
   }
+  std::size_t key_step(int i) const { return (i / together_ * kTile * together_ + i % together_) * number_size_; }
+  std::size_t value_step(int i) const { return i * together_ * number_size_; }
+  std::byte* scale(std::byte* keys, int slot) const { return keys + Int8Block(head_dim_).scales_at() + slot * scale_size_; }
   std::byte* block_data(int sequence, int block) { return block_at(sequences_.find(sequence)->second.blocks[block]); }
   std::byte* block_at(int block) { return slabs_[block / kSlab].data() + std::size_t(block % kSlab) * block_size_; }
   void reserve(int blocks);
@@ -87,6 +100,7 @@ class KVCache {
   int n_layer_, n_head_, head_dim_, value_stride_;
   KVPrecision precision_;
   std::size_t number_size_, scale_size_;
+  std::size_t together_;    // numbers of a key, or positions of a value, that lie side by side
   std::size_t head_size_;   // bytes of one head's keys and values in a block
   std::size_t block_size_;  // bytes of a block
   int next_sequence_ = 0;

@@ -1,4 +1,4 @@
-// Attention of one row of each of a few sequences over the KV cache; included by kernels.inl only.
+// Attention of one row of each of a few sequences over keys and values of floats; included by kernels.inl only.
 //
 // The chains of sums are those of attention.inl, so a row's result does not depend on the sequences beside it.
 #pragma once
@@ -29,10 +29,6 @@ struct BlockRun {
   template <typename Element>
   const Element* keys(int block) const {
     return reinterpret_cast<const Element*>(blocks[block] + offset);
-  }
-  // Returns the scales of a block's keys; those of its values follow.
-  const float* scales(const SequenceAttention& a, int block) const {
-    return scales_of(keys<Int8>(block) + std::size_t(a.head_dim) * kTile, a.value_stride);
   }
   const char* next(int block) const { return reinterpret_cast<const char*>(ahead[block] + ahead_offset); }
 };
@@ -67,14 +63,9 @@ void score_sequences(const SequenceAttention& a, const float* q, const BlockRun&
         }
       }
     for (int b = 0; b < kB; ++b)
-      for (int v = 0; v < kVectors; ++v) {
-        Vec key_scale{};
-        if constexpr (kScaled<Element>) key_scale = load(run.scales(a, first + b) + c + v * kWidth);
-        for (int r = 0; r < kM; ++r) {
-          const Vec sum = kScaled<Element> ? acc[b][r][v] * key_scale : acc[b][r][v];
-          store(scores + r * kSpan + (first + b) * kTile + c + v * kWidth, sum * a.scale);
-        }
-      }
+      for (int v = 0; v < kVectors; ++v)
+        for (int r = 0; r < kM; ++r)
+          store(scores + r * kSpan + (first + b) * kTile + c + v * kWidth, acc[b][r][v] * a.scale);
   }
 }
 
@@ -191,9 +182,6 @@ void attend_sequences(const SequenceAttention& a) {
       float* scores = a.scores + r * kSpan;
       score_run<Element, kFused, 1>(a, a.rows[r].q, BlockRun(a, r, block + shared), blocks - shared, scores + from);
       span.factor = softmax[r].add(scores, span.seen, blocks * kTile);
-      if constexpr (kScaled<Element>)
-        for (int b = 0; b < blocks; ++b)
-          multiply_scales(scores + b * kTile, BlockRun(a, r, block).scales(a, b) + kTile);
     }
     if (shared > 0)
       for_row_groups(a.m, [&]<int kM>(int row) { mix_shared<Element, kFused, kM>(a, common, spans, row, from); });
@@ -208,11 +196,7 @@ void attend_sequences(const SequenceAttention& a) {
 
 template <bool kFused>
 void attend_some(const SequenceAttention& a) {
-  switch (a.kv_precision) {
-    case KVPrecision::float32: return attend_sequences<float, kFused>(a);
-    case KVPrecision::float16: return attend_sequences<Half, kFused>(a);
-    case KVPrecision::int8: return attend_sequences<Int8, kFused>(a);
-  }
+  a.halves ? attend_sequences<Half, kFused>(a) : attend_sequences<float, kFused>(a);
 }
 
 void sequence_attention(const SequenceAttention& a) { a.fused ? attend_some<true>(a) : attend_some<false>(a); }

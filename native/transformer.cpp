@@ -18,16 +18,12 @@ Transformer::Transformer(const Shape& shape, Precision precision, KVPrecision kv
                          ThreadPool& pool)
     : weights(shape, precision), shape_(shape), kernels_(kernels), pool_(pool),
       cache_(shape.n_layer, shape.n_head, shape.head_dim(), kv_precision),
+      prompts_(shape, !is_integer(precision), kernels, cache_, pool.size()),
       decoding_(shape, !is_integer(precision), kernels, cache_, pool.size()) {
-  const std::size_t padded_ctx = std::size_t(shape.n_ctx + kTile - 1) / kTile * kTile;
   for (int thread = 0; thread < pool.size(); ++thread) {
     Own own;
     own.normed = FloatArray(std::size_t(kAloneRows) * shape.n_embd);
     own.prepared = Array<std::byte>(prepared_bytes(std::max(shape.n_embd, shape.n_inner), kAloneRows));
-    own.scores = FloatArray(std::size_t(kernels.max_rows) * kSpan);
-    own.sums = FloatArray(std::size_t(kernels.max_rows) * cache_.value_stride());
-    own.keys.resize(padded_ctx / kTile);
-    own.values.resize(padded_ctx / kTile);
     if (own.prepared.size() > 0) own.scratch = Array<std::byte>(kScratchBytes);
     own_.push_back(std::move(own));
   }
@@ -157,29 +153,6 @@ void Transformer::multiply(const PackedMatrix& w, const float* bias, Inputs a, i
   kernels_.product(p, share.begin, share.end);
 }
 
-void Transformer::store_kv(int layer, int head, const Row& row, int index) {
-  const int n = shape_.n_embd;
-  const float* key = qkv_.data() + std::size_t(index) * 3 * n + n + head * shape_.head_dim();
-  std::byte* keys = cache_.keys(row.sequence, layer, head, row.position / kTile);
-  cache_.store(kernels_, keys, row.position % kTile, key, key + n);
-}
-
-void Transformer::attend(int layer, int head, const std::vector<Row>& rows, const Span& span, int thread) {
-  const int d = shape_.head_dim();
-  const Row& first = rows[span.first];
-  const int blocks = (first.position + span.count - 1) / kTile + 1;
-  Own& own = own_[thread];
-  for (int b = 0; b < blocks; ++b) {
-    own.keys[b] = cache_.keys(first.sequence, layer, head, b);
-    own.values[b] = cache_.values(first.sequence, layer, head, b);
-  }
-  const std::size_t n = shape_.n_embd;
-  kernels_.attention({qkv_.data() + span.first * 3 * n + head * d, 3 * n, cache_.precision(), own.keys.data(),
-                      own.values.data(), cache_.value_stride(), mixed_.data() + span.first * n + head * d, n,
-                      own.scores.data(), own.sums.data(), span.count, d, !is_integer(weights.precision()),
-                      first.position, shape_.attention_scale(layer)});
-}
-
 // Applies the activation to this thread's outputs of a product with `w` in hidden_.
 void Transformer::activate(const PackedMatrix& w, int rows, int thread) {
   enter(Part::finishing, thread);
@@ -189,10 +162,9 @@ void Transformer::activate(const PackedMatrix& w, int rows, int thread) {
     kernels_.activate(shape_.activation, hidden_.data() + std::size_t(r) * w.n + begin, end - begin);
 }
 
-void Transformer::run_layer(int index, const std::vector<Row>& rows, const std::vector<Span>& spans, bool decoding,
-                            int thread) {
+void Transformer::run_layer(int index, const std::vector<Row>& rows, bool decoding, int thread) {
   const Layer& layer = weights.layer(index);
-  const int m = int(rows.size()), heads = shape_.n_head, n = shape_.n_embd;
+  const int m = int(rows.size()), n = shape_.n_embd;
 
   const auto multiply_with = [&](const Linear& linear, Inputs a, float* c, Epilogue epilogue) {
     multiply(linear.weight, linear.bias, a, m, c, epilogue, thread);
@@ -206,16 +178,10 @@ void Transformer::run_layer(int index, const std::vector<Row>& rows, const std::
   if (decoding) {
     decoding_.run(index, qkv_.data(), mixed_.data(), thread);
   } else {
-    const Share share(m * heads, thread, pool_.size());
-    for (int i = share.begin; i < share.end; ++i) store_kv(index, i % heads, rows[i / heads], i / heads);
+    prompts_.store(index, qkv_.data(), thread);
     wait(thread);
     enter(Part::attention, thread);
-    // Neighbouring heads, which are adjacent in the cache, go to one thread. The shares rotate from span to span, so
-    // that every thread gets work where there are more threads than heads.
-    for (std::size_t s = 0; s < spans.size(); ++s) {
-      const Share some(heads, int((thread + s) % pool_.size()), pool_.size());
-      for (int head = some.begin; head < some.end; ++head) attend(index, head, rows, spans[s], thread);
-    }
+    prompts_.run(index, qkv_.data(), mixed_.data(), thread);
   }
   wait(thread);
   if (hooked_) visit(Site::z, index, rows, mixed_.data(), n, thread);
@@ -263,13 +229,11 @@ void Transformer::compute_logits(const std::vector<Row>& rows, float* logits, in
 }
 
 void Transformer::run_pass(const std::vector<Row>& rows, float* logits) {
-  std::vector<Span> spans;
+  std::vector<CacheRow> places;
   bool decoding = true;  // one row per sequence: no row waits for another row's keys and values
-  for (int i = 0; i < int(rows.size()); ++i) {
-    const bool continues = i > 0 && rows[i].sequence == rows[i - 1].sequence;
-    decoding = decoding && !continues;
-    if (continues && spans.back().count < kernels_.max_rows) ++spans.back().count;
-    else spans.push_back({i, 1});
+  for (const Row& row : rows) {
+    decoding = decoding && (places.empty() || row.sequence != places.back().sequence);
+    places.push_back({row.sequence, row.position});
   }
   const bool any_output = std::any_of(rows.begin(), rows.end(), [](const Row& r) { return r.output >= 0; });
   hooked_ = recording_ || (!hooks_.empty() &&
@@ -277,16 +241,13 @@ void Transformer::run_pass(const std::vector<Row>& rows, float* logits) {
   if (const std::size_t size = rows.size() * shape_.n_embd; hooked_ && outputs_.size() < size)
     outputs_ = FloatArray(size);
 
-  if (decoding) {
-    std::vector<DecodeAttention::Row> steps;
-    for (const Row& row : rows) steps.push_back({row.sequence, row.position});
-    decoding_.plan(steps);
-  }
+  if (decoding) decoding_.plan(places);
+  else prompts_.plan(places);
   pool_.run([&](int thread) {
     const Share share(int(rows.size()), thread, pool_.size());
     for (int i = share.begin; i < share.end; ++i) embed(rows[i], x_.data() + std::size_t(i) * shape_.n_embd);
     wait(thread);
-    for (int layer = 0; layer < shape_.n_layer; ++layer) run_layer(layer, rows, spans, decoding, thread);
+    for (int layer = 0; layer < shape_.n_layer; ++layer) run_layer(layer, rows, decoding, thread);
     if (hooked_) visit(Site::resid_pre, shape_.n_layer, rows, x_.data(), shape_.n_embd, thread);
     if (any_output) compute_logits(rows, logits, thread);
   });

@@ -12,6 +12,7 @@
 #include "kernels.h"
 #include "kv_cache.h"
 #include "memory.h"
+#include "prompt_attention.h"
 #include "meter.h"
 #include "thread_pool.h"
 #include "weights.h"
@@ -64,11 +65,6 @@ class Transformer {
     int sequence, position, token;
     std::int64_t output;  // row of the logits, or -1
   };
-  // Rows of one sequence that attend together.
-  struct Span {
-    int first, count;
-  };
-
   // The rows of inputs of a product, and the blocks prepared from them if the product needs such blocks.
   struct Inputs {
     const float* rows;
@@ -89,17 +85,16 @@ class Transformer {
   std::size_t prepared_bytes(int k, int rows) const;
   void multiply(const PackedMatrix& w, const float* bias, Inputs a, int rows, float* c, Epilogue epilogue, int thread);
   void activate(const PackedMatrix& w, int rows, int thread);
-  void run_layer(int index, const std::vector<Row>& rows, const std::vector<Span>& spans, bool decoding, int thread);
+  void run_layer(int index, const std::vector<Row>& rows, bool decoding, int thread);
   void visit(Site site, int layer, const std::vector<Row>& rows, float* x, std::size_t stride, int thread);
   void add_outputs(Site site, int layer, const std::vector<Row>& rows, int thread);
-  void store_kv(int layer, int head, const Row& row, int index);
-  void attend(int layer, int head, const std::vector<Row>& rows, const Span& span, int thread);
   void compute_logits(const std::vector<Row>& rows, float* logits, int thread);
 
   Shape shape_;
   const Kernels& kernels_;
   ThreadPool& pool_;
   KVCache cache_;
+  PromptAttention prompts_;
   DecodeAttention decoding_;
   Hooks hooks_;
   bool hooked_ = false;                   // whether the running pass has anything to change or to record
@@ -108,9 +103,8 @@ class Transformer {
 
   // One thread's own memory.
   struct Own {
-    FloatArray normed, scores, sums;
+    FloatArray normed;
     Array<std::byte> prepared, scratch;
-    std::vector<const void*> keys, values;
   };
 
   int capacity_ = 0;  // rows that the buffers below hold

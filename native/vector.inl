@@ -272,8 +272,6 @@ inline IntVec load_bytes(const void* p) {
 #endif
 }
 
-inline Vec load(const Int8* p) { return __builtin_convertvector(load_bytes(p), Vec); }
-
 // Swaps the middle two of every four lanes.
 inline IntVec middle_swapped(IntVec v) {
 #if defined(__AVX512F__)

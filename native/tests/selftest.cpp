@@ -20,6 +20,7 @@
 #include "../draw_arguments.h"
 #include "../float_mode.h"
 #include "../instruction_set.h"
+#include "../int8_block.h"
 #include "../layer_norm.h"
 #include "../matmul.h"
 #include "../stepper.h"
@@ -360,6 +361,95 @@ void check_attention(const Kernels& kernels, const AttentionShape& shape) {
   for (const float d : d_qkv) expect(std::isfinite(d), "gradient of attention", kernels.name);
 }
 
+// The keys and values in int8 of some sequences, with the same blocks at their beginning.
+struct Int8Sequences {
+  Int8Block block;
+  Array<std::byte> memory;
+  std::vector<std::vector<std::byte*>> blocks;  // of every sequence
+
+  Int8Sequences(int head_dim, const std::vector<int>& positions, int shared) : block(head_dim) {
+    std::size_t count = shared;
+    for (const int position : positions) count += position / kTile + 1;
+    memory = Array<std::byte>(count * block.bytes());
+    for (std::size_t i = 0; i < memory.size(); ++i) memory.data()[i] = std::byte(generator() % 255 - 127);
+    std::byte* next = memory.data() + shared * block.bytes();
+    for (const int position : positions) {
+      blocks.emplace_back();
+      for (int b = 0; b < std::max(shared, position / kTile + 1); ++b) {
+        blocks.back().push_back(b < shared ? memory.data() + b * block.bytes() : next);
+        if (b >= shared) next += block.bytes();
+        for (int slot = 0; slot < kTile; ++slot)
+          for (const int kind : {0, kTile}) scale(blocks.back()[b], kind + slot) = 0.01f * float(1 + slot % 3);
+      }
+    }
+  }
+  float& scale(std::byte* at, int i) const { return reinterpret_cast<float*>(at + block.scales_at())[i]; }
+  float key(int row, int position, int i) const {
+    std::byte* at = blocks[row][position / kTile];
+    const int slot = position % kTile;
+    return float(std::int8_t(at[i / 4 * Int8Block::kKeyStep + slot * 4 + i % 4])) * scale(at, slot);
+  }
+  float value(int row, int position, int i) const {
+    std::byte* at = blocks[row][position / kTile];
+    const int slot = position % kTile;
+    const std::byte* values = at + block.values_at() + slot / 4 * block.value_step();
+    return float(std::int8_t(values[i * 4 + slot % 4])) * scale(at, kTile + slot);
+  }
+};
+
+// Checks attention over int8 of one row for each position: against sums in float64, and that a row has the same bits
+// alone. What lies behind all rows' positions must not matter.
+void check_int8_attention(const Kernels& kernels, int head_dim, const std::vector<int>& positions, int shared) {
+  const Int8Sequences sequences(head_dim, positions, shared);
+  const int m = int(positions.size());
+  const auto q = random_floats(std::size_t(m) * head_dim);
+  std::vector<float> together(q.size()), alone(q.size());
+  Array<std::byte> scratch(kernels.int8_attention_bytes(head_dim));
+  std::vector<SequenceRow> rows;
+  for (int r = 0; r < m; ++r) {
+    for (int position = positions[r] + 1; position / kTile < int(sequences.blocks[r].size()); ++position)
+      if (position / kTile >= shared || position > *std::max_element(positions.begin(), positions.end()))
+        for (const int kind : {0, kTile}) sequences.scale(sequences.blocks[r][position / kTile], kind + position % kTile) = NAN;
+    const auto* blocks = sequences.blocks[r].data();
+    rows.push_back({&q[r * head_dim], blocks, blocks, positions[r], &together[r * head_dim]});
+  }
+  const float scale = 1 / std::sqrt(float(head_dim));
+  kernels.int8_attention({rows.data(), 0, 0, m, shared, head_dim, scale, scratch.data()});
+  for (int r = 0; r < m; ++r) {
+    SequenceRow row = rows[r];
+    row.out = &alone[r * head_dim];
+    kernels.int8_attention({&row, 0, 0, 1, 0, head_dim, scale, scratch.data()});
+    std::vector<double> p(positions[r] + 1), out(head_dim);
+    double largest = -INFINITY, sum = 0;
+    for (int at = 0; at <= positions[r]; ++at) {
+      for (int i = 0; i < head_dim; ++i) p[at] += scale * q[r * head_dim + i] * double(sequences.key(r, at, i));
+      largest = std::max(largest, p[at]);
+    }
+    for (int at = 0; at <= positions[r]; ++at) {
+      p[at] = std::exp(p[at] - largest);
+      sum += p[at];
+      for (int i = 0; i < head_dim; ++i) out[i] += p[at] * sequences.value(r, at, i);
+    }
+    for (int i = 0; i < head_dim; ++i)
+      expect(near(together[r * head_dim + i], out[i] / sum, 1e-3), "attention over int8", kernels.name);
+  }
+  expect(together == alone, "attention over int8 of rows alone and together", kernels.name);
+}
+
+void check_int8_attention(const Kernels& kernels) {
+  for (const int head_dim : {3, 40, 64, 96, 300})
+    for (const int m : {1, 4, 7, 16}) {
+      std::vector<int> prompt, steps;
+      for (int r = 0; r < m; ++r) {
+        prompt.push_back(250 + r);
+        steps.push_back(100 + 47 * r);
+      }
+      check_int8_attention(kernels, head_dim, prompt, prompt.back() / kTile + 1);  // all blocks are the same
+      check_int8_attention(kernels, head_dim, steps, 3);
+      check_int8_attention(kernels, head_dim, steps, 0);
+    }
+}
+
 void check_halves(const Kernels& kernels) {
   std::vector<Half> all(65536), back(65536);
   std::vector<float> values(65536);
@@ -652,7 +742,7 @@ class WrongMode {
 void write_formula(const Kernels& kernels, Precision precision, const std::string& path) {
   const Shape shape{300, 320, 40, 2, 2};
   ThreadPool pool(2);
-  Transformer model(shape, precision, KVPrecision::float32, kernels, pool);
+  Transformer model(shape, precision, is_integer(precision) ? KVPrecision::int8 : KVPrecision::float32, kernels, pool);
   int number = 0;
   fill(model, shape, pool,
        [&](const std::string& name, std::size_t size) { return formula_weights(name, size, number++); });
@@ -782,6 +872,7 @@ int main(int count, char** arguments) {
     for (const AttentionShape& shape : {AttentionShape{1, 1, 1, 1}, {2, 99, 3, 33}, {1, 200, 1, 64}})
       check_attention(*kernels, shape);
     if (const TileKernels* tiles = tile_kernels(*kernels)) check_tiles(*kernels, *tiles);
+    check_int8_attention(*kernels);
     check_halves(*kernels);
     check_activations(*kernels);
     check_gelu_gradient(*kernels);

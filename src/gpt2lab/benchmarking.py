@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from gpt2lab.config import RELEASED_SIZES, ModelConfig, canonical_size
-from gpt2lab.engines.precision import weight_bytes
+from gpt2lab.engines.precision import default_kv_precision, weight_bytes
 from gpt2lab.errors import UsageError
 from gpt2lab.weights.checkpoint import Checkpoint, LazyTensors, StoredTensor, Tensor, tensor_shapes
 
@@ -101,10 +101,9 @@ def _measure(model: LanguageModel, workloads: Sequence[Workload], rounds: int) -
 def bytes_per_step(config: ModelConfig, precision: str, context: int, batch: int = 1) -> int:
     """Return the bytes that one decode step of ``batch`` sequences with ``context`` tokens each must read.
 
-    These are all weights except embeddings that make no logits, and the KV cache: float32 with float32 weights, else
-    float16.
+    These are all weights except embeddings that make no logits, and the KV cache in the default precision.
     """
-    kv = config.kv_cache_bytes(context, 4 if precision == "float32" else 2)
+    kv = config.kv_cache_bytes(context, default_kv_precision(precision))
     read = weight_bytes(replace(config, tie_word_embeddings=True), precision)  # without a second matrix of this shape
     return read - 4 * config.n_ctx * config.n_embd + batch * kv
 

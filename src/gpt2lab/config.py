@@ -155,9 +155,11 @@ class ModelConfig:
         """Number of matrices ``[n_vocab, n_embd]``: 1 if the output matrix is the token embedding, else 2."""
         return 1 if self.tie_word_embeddings else 2
 
-    def kv_cache_bytes(self, n_tokens: int, bytes_per_value: int = 4) -> int:
-        """Return the bytes that the keys and values of ``n_tokens`` tokens take."""
-        return 2 * self.n_layer * n_tokens * self.n_embd * bytes_per_value
+    def kv_cache_bytes(self, n_tokens: int, kv_precision: str = "float32") -> int:
+        """Return the bytes that the keys and values of ``n_tokens`` tokens take; int8 has a scale for every head."""
+        width = {"float32": 4, "float16": 2, "int8": 1}[kv_precision]
+        scale = 4 if kv_precision == "int8" else 0
+        return 2 * self.n_layer * n_tokens * (self.n_embd * width + self.n_head * scale)
 
 
 def canonical_activation(name: str) -> str:

@@ -9,8 +9,8 @@ explains the rules:
   sum of products is exact; the scales follow, block by block. No fused multiply-add occurs, not even in attention.
 * Every other operation is rounded separately. A sum over a row goes through 16 lanes, which are then added in halves.
 * Attention takes positions in spans of 256 and rescales its sums if a later span has a larger score.
-* Keys and values in float16 are rounded first. In int8 the sums run over whole numbers: a score is multiplied by its
-  key's scale, and a probability by its value's.
+* Keys and values in float16 are rounded first. Over those in int8, attention's sums are exact, too: queries are rounded
+  like the inputs of a product, and so are the probabilities of a span, each multiplied by its value's scale.
 
 Only operations that IEEE 754 defines occur: + - * / and square roots, but not ``np.exp``, ``np.sum`` or ``@``, whose
 last bits differ between processors and libraries.
@@ -19,6 +19,7 @@ last bits differ between processors and libraries.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -89,7 +90,7 @@ def product(x: Array, matrix: Matrix, first: Array) -> Array:
 
 
 def inputs(x: Array) -> tuple[NDArray[np.int64], Array]:
-    """Round rows to whole numbers of at most 16319, ``[n_seq, n_blocks, 256]``, and scales ``[n_seq, n_blocks]``.
+    """Round rows to whole numbers of at most 16319, ``[..., n_blocks, 256]``, and scales ``[..., n_blocks]``.
 
     Numbers must be finite: the core's scale of a block with others is infinite or NaN.
     """
@@ -129,20 +130,44 @@ def attention(qkv: Array, config: ModelConfig, layer: int, kv_precision: str, *,
     mixed: Array = np.zeros_like(q)
     for first in range(0, n_seq, SPAN):
         span = slice(first, first + SPAN)
-        scores = chain(q, k[:, span].swapaxes(1, 2), np.float32(0), fused=fused) * k_scales[:, None, span] * scale
+        if kv_precision == "int8":
+            scores = exact_scores(q, k[:, span], k_scales[:, span], scale)
+        else:
+            scores = chain(q, k[:, span].swapaxes(1, 2), np.float32(0), fused=fused) * scale
         scores = np.where(visible[:, span], scores, np.float32(-np.inf))
         before, largest = largest, np.maximum(largest, scores.max(axis=-1, keepdims=True))
         probabilities, factor = exp(scores - largest), exp(before - largest)
         weight = weight * factor + total(probabilities)[..., None]
-        mixed = chain(probabilities * v_scales[:, None, span], v[:, span], mixed * factor, fused=fused)
+        if kv_precision == "int8":
+            mixed = mixed * factor + exact_mix(probabilities * v_scales[:, None, span], v[:, span])
+        else:
+            mixed = chain(probabilities, v[:, span], mixed * factor, fused=fused)
     out: Array = (mixed * (np.float32(1) / weight)).transpose(1, 0, 2).reshape(n_seq, config.n_embd)
     return out
 
 
-def stored(x: Array, kv_precision: str) -> tuple[Array, Array]:
+def exact_scores(q: Array, k: NDArray[np.int64], k_scales: Array, scale: np.float32) -> Array:
+    """Return the scores ``[n_head, n_seq, n_span]`` of keys in int8; a query has a scale for every 256 numbers."""
+    whole, q_scales = inputs(q)
+    keys = padded(k, BLOCK)  # [n_head, n_span, n_blocks, 256]
+    scores = np.zeros((), np.float32)
+    for block in range(keys.shape[2]):
+        sums = np.einsum("hsi,hpi->hsp", whole[:, :, block], keys[:, :, block]).astype(np.float32)  # exact before
+        scores = scores + sums * (k_scales[:, None] * (q_scales[:, :, block, None] * scale))
+    return scores
+
+
+def exact_mix(weights: Array, v: NDArray[np.int64]) -> Array:
+    """Return the sums ``[n_head, n_seq, head_dim]`` of a span's values in int8 times ``weights [n_head, n_seq, n_span]``."""
+    whole, scales = inputs(weights)  # a span is one block
+    sums = np.einsum("hsp,hpi->hsi", whole[:, :, 0, : v.shape[1]], v).astype(np.float32)  # exact before
+    return sums * scales
+
+
+def stored(x: Array, kv_precision: str) -> tuple[NDArray[Any], Array]:
     """Round keys or values ``[n_head, n_seq, head_dim]``; also return their scales ``[n_head, n_seq]``.
 
-    In int8 the largest number of a row becomes ±127; otherwise all scales are 1. Numbers must be finite.
+    In int8 they become whole numbers, the largest of a row ±127; otherwise all scales are 1. Numbers must be finite.
     """
     if kv_precision != "int8":
         return to_half(x) if kv_precision == "float16" else x, np.ones(x.shape[:-1], np.float32)
@@ -150,8 +175,7 @@ def stored(x: Array, kv_precision: str) -> tuple[Array, Array]:
     tiny = largest < np.float32(1e-30)
     inverse = np.divide(np.float32(127), largest, out=np.zeros_like(largest), where=~tiny)
     scales: Array = np.where(tiny, np.float32(0), largest / np.float32(127))
-    whole: Array = np.rint(x * inverse[..., None])
-    return whole, scales
+    return np.rint(x * inverse[..., None]).astype(np.int64), scales
 
 
 def to_half(x: Array) -> Array:

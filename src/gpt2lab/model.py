@@ -78,7 +78,7 @@ def load(
             :meth:`~LanguageModel.score` and :meth:`~LanguageModel.next_token`, and for generation on a GPU; int8 for
             generation on a CPU.
         kv_precision: precision of the KV cache: ``"float32"`` (default with float32 weights), ``"float16"`` (default
-            with others) or ``"int8"`` (not on a GPU).
+            with bfloat16 weights and on a GPU) or ``"int8"`` (default with others; not on a GPU).
         threads: number of worker threads; default: the number of physical cores.
         device: ``"cpu"``; a GPU (``"cuda"`` or ``"mps"``), for which PyTorch must be installed; ``"auto"`` for the GPU
             that is there, otherwise the CPU; ``"reference"`` for NumPy (float32, slow, for comparison); ``"torch-cpu"``

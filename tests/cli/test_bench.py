@@ -93,7 +93,8 @@ def test_bytes_per_step_are_weights_keys_and_values() -> None:
     others = 4 * (config.n_params - weights - 16 * 32)
     assert bytes_per_step(config, "float32", context=0) == 4 * weights + others
     assert bytes_per_step(config, "int8", context=0) == weights * 65 // 64 + others
-    assert bytes_per_step(config, "int4", context=10, batch=3) == weights * 35 // 64 + others + 3 * 2 * 10 * 32 * 2
+    keys_and_values = 2 * 10 * (32 + 2 * 4)
+    assert bytes_per_step(config, "int4", context=10, batch=3) == weights * 35 // 64 + others + 3 * keys_and_values
 
 
 def test_every_round_has_its_figure() -> None:

@@ -19,7 +19,7 @@ from precision_cases import EXACT, ISAS, make, random_checkpoint
 
 from gpt2lab import contract
 from gpt2lab.config import ModelConfig
-from gpt2lab.engines.precision import KV_PRECISIONS
+from gpt2lab.engines.precision import KV_PRECISIONS, default_kv_precision
 from gpt2lab.engines.protocol import Draw
 from gpt2lab.weights.checkpoint import Checkpoint
 from gpt2lab.weights.openai import read_openai
@@ -57,23 +57,27 @@ def test_the_goldens_logits_are_the_contracts(kv_precision, precision, name, isa
 
 
 @functools.cache
-def formula(precision: str):
+def formula(precision: str, kv_precision: str):
     checkpoint = formula_checkpoint()
-    return checkpoint, contract.forward(checkpoint.tensors, checkpoint.config, TOKENS, precision=precision)
+    return checkpoint, contract.forward(checkpoint.tensors, checkpoint.config, TOKENS, kv_precision, precision)
 
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("precision", EXACT)
+@pytest.mark.parametrize("kv_precision", ["float32", "int8"])
 @pytest.mark.parametrize("cut", [1, 37, 256, 257, 300])
-def test_a_long_texts_logits_are_the_contracts_however_it_is_fed(cut, precision, isa):
-    checkpoint, expected = formula(precision)
-    np.testing.assert_array_equal(logits_of(checkpoint, isa, TOKENS, cut, precision, "float32"), expected)
+def test_a_long_texts_logits_are_the_contracts_however_it_is_fed(cut, kv_precision, precision, isa):
+    checkpoint, expected = formula(precision, kv_precision)
+    np.testing.assert_array_equal(logits_of(checkpoint, isa, TOKENS, cut, precision, kv_precision), expected)
 
 
 @functools.cache
-def wide(precision: str, kv_precision: str):
-    """Return a model of several blocks of 256 inputs, the last one short, 20 tokens, and the contract's logits."""
-    checkpoint = random_checkpoint(ModelConfig(n_vocab=90, n_ctx=20, n_embd=320, n_head=5, n_layer=1))
+def wide(n_head: int, precision: str, kv_precision: str):
+    """Return a model of several blocks of 256 inputs, the last one short, 20 tokens, and the contract's logits.
+
+    With one head, its queries have several blocks, too.
+    """
+    checkpoint = random_checkpoint(ModelConfig(n_vocab=90, n_ctx=20, n_embd=320, n_head=n_head, n_layer=1))
     tokens = [(7 * i * i + 3 * i) % 90 for i in range(20)]
     return checkpoint, tokens, contract.forward(checkpoint.tensors, checkpoint.config, tokens, kv_precision, precision)
 
@@ -81,23 +85,24 @@ def wide(precision: str, kv_precision: str):
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("precision", EXACT)
 @pytest.mark.parametrize("kv_precision", KV_PRECISIONS)
+@pytest.mark.parametrize("n_head", [1, 5])
 @pytest.mark.parametrize("cut", [1, 4, 20])
-def test_a_wide_models_logits_are_the_contracts_however_it_is_fed(cut, kv_precision, precision, isa):
-    checkpoint, tokens, expected = wide(precision, kv_precision)
+def test_a_wide_models_logits_are_the_contracts_however_it_is_fed(cut, n_head, kv_precision, precision, isa):
+    checkpoint, tokens, expected = wide(n_head, precision, kv_precision)
     np.testing.assert_array_equal(logits_of(checkpoint, isa, tokens, cut, precision, kv_precision), expected)
 
 
 @pytest.mark.parametrize("precision", EXACT)
 def test_the_contracts_logits_have_not_changed(precision):
-    _, logits = formula(precision)
+    _, logits = formula(precision, default_kv_precision(precision))
     assert hashlib.sha256(logits.tobytes()).hexdigest() == LOGITS[precision]
 
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("precision", EXACT)
 def test_texts_are_the_same_on_every_processor(precision, isa):
-    checkpoint, logits = formula(precision)
-    engine = make(checkpoint, isa, precision, threads=2)
+    checkpoint, logits = formula(precision, default_kv_precision(precision))
+    engine = make(checkpoint, isa, precision, None, threads=2)
     texts = []
     for stream, params in enumerate(WAYS):
         sequence, token = engine.new_sequence(), TOKENS[stream]

@@ -26,7 +26,7 @@ def command(model: str, activation: str | None, as_json: bool) -> None:
     from gpt2lab.engines.loading import cached_precisions
     from gpt2lab.engines.native import instruction_set
     from gpt2lab.engines.packed_entries import obstacle
-    from gpt2lab.engines.precision import PRECISIONS, machine_group, weight_bytes
+    from gpt2lab.engines.precision import KV_PRECISIONS, PRECISIONS, machine_group, weight_bytes
     from gpt2lab.weights import open_checkpoint
     from gpt2lab.weights.describe import describe
 
@@ -40,7 +40,9 @@ def command(model: str, activation: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(facts))
         return
-    shape = " ".join(f"{name} {value}" for name, value in checkpoint.config.to_hparams().items())
+    config = checkpoint.config
+    full_context = {name: config.kv_cache_bytes(config.n_ctx, name) for name in KV_PRECISIONS}
+    shape = " ".join(f"{name} {value}" for name, value in config.to_hparams().items())
     lines = {
         "model": facts["path"],
         "format": f"{facts['format']}, {facts['precision']}",
@@ -49,9 +51,8 @@ def command(model: str, activation: str | None, as_json: bool) -> None:
         "on disk": megabytes(facts["file_bytes"]),
         "in memory": ", ".join(f"{name} {megabytes(size)}" for name, size in facts["packed_bytes"].items()),
         "exact": "float32 alone: the others round weights, so their likeliest tokens may differ from the original's",
-        "keys, values": f"float32 {megabytes(facts['kv_cache_bytes'])}, "
-        f"float16 {megabytes(facts['kv_cache_bytes'] / 2)}, "
-        f"int8 {megabytes(facts['kv_cache_bytes'] / 4 * (1 + 4 / checkpoint.config.head_dim))} for a full context",
+        "keys, values": ", ".join(f"{name} {megabytes(size)}" for name, size in full_context.items())
+        + " for a full context",
         "cached": ", ".join(facts["cached"]) or (f"nothing: {reason}" if (reason := obstacle()) else "nothing yet"),
         "tokenizer": facts["tokenizer"],
         "weights sha256": facts["weights_sha256"],

@@ -162,8 +162,8 @@ def model_options(default_precision: str) -> Callable[[Decorated], Decorated]:
             group,
             "--kv_precision",
             type=click.Choice(KV_PRECISIONS),
-            help="Precision of the KV cache; int8 makes large batches and long texts faster.  "
-            "[default: float32 with --precision float32, else float16]",
+            help="Precision of the KV cache; int8 makes prompts, batches and long texts faster.  "
+            "[default: float32 with --precision float32, float16 with bfloat16, else int8]",
         ),
         option(group, "--activation", **ACTIVATION),
         option(group, "--threads", type=int, help="Worker threads.  [default: the physical cores]"),

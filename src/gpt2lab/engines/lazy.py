@@ -69,7 +69,7 @@ class Engines:
     @property
     def kv_precision(self) -> str:
         """The precision of :attr:`generating`'s KV cache."""
-        return self._kv_precision or default_kv_precision(self.precision)
+        return self._kv_precision or default_kv_precision(self.precision, self.device)
 
     @property
     def opened(self) -> list[Engine]:

@@ -45,8 +45,9 @@ _OUTPUTS = {"last": 0, "all": 1, "none": 2}
 class NativeEngine:
     """An engine that runs ``checkpoint`` on ``threads`` CPU threads (default: one per physical core).
 
-    Matrices are held in ``precision``, keys and values in ``kv_precision`` (default: float32 with float32 weights, else
-    float16); see ``docs/precision.md``. Packed weights are cached: see :mod:`gpt2lab.engines.loading`.
+    Matrices are held in ``precision``, keys and values in ``kv_precision`` (default: float32 with float32 weights,
+    float16 with bfloat16, else int8); see ``docs/precision.md``. Packed weights are cached: see
+    :mod:`gpt2lab.engines.loading`.
 
     A row's logits depend only on its sequence: not on the other rows of a call, on how a text is cut into calls, or on
     the number of threads. The kernels are the fastest that the CPU can run; the environment variable ``GPT2LAB_ISA``

@@ -59,9 +59,11 @@ def machine_of(engine: Engine) -> str | None:
     return machine
 
 
-def default_kv_precision(precision: str) -> str:
+def default_kv_precision(precision: str, device: str = "cpu") -> str:
     """Return the default precision of the KV cache for weights in ``precision``."""
-    return "float32" if precision == "float32" else "float16"
+    if precision == "float32":
+        return "float32"
+    return "float16" if precision == "bfloat16" or device in TORCH_DEVICES else "int8"
 
 
 def weight_bytes(config: ModelConfig, precision: str) -> int:

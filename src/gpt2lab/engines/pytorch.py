@@ -18,7 +18,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gpt2lab.engines.precision import default_kv_precision
 from gpt2lab.engines.protocol import Draw, Drawn
 from gpt2lab.engines.pytorch_blocks import BLOCK, Blocks
 from gpt2lab.engines.pytorch_graphs import Graphs
@@ -65,7 +64,8 @@ class TorchEngine(Uninspected):
         self._model = TorchModel(checkpoint, self.device, precision)
         self._hidden_of = Graphs(self._model.hidden) if device == "cuda" else self._model.hidden
         self._sampler = TorchSampler(self.config.n_vocab, self.device)
-        self._blocks = Blocks(self.config, DTYPES[kv_precision or default_kv_precision(precision)], self.device)
+        kv_precision = kv_precision or ("float32" if precision == "float32" else "float16")
+        self._blocks = Blocks(self.config, DTYPES[kv_precision], self.device)
         self._lock = Lock()
         self._ended: deque[int] = deque()  # freed where the lock could not be waited for
 

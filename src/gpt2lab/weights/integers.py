@@ -145,8 +145,9 @@ def _added(x: Array) -> Array:
 
 
 def padded(x: NDArray[Number], multiple: int) -> NDArray[Number]:
-    """Return ``x [n, k]`` as ``[n, blocks, multiple]``, the last block filled with zeros."""
-    return np.pad(x, ((0, 0), (0, -x.shape[1] % multiple))).reshape(len(x), -1, multiple)
+    """Return ``x [..., k]`` as ``[..., blocks, multiple]``, the last block filled with zeros."""
+    rest = [(0, 0)] * (x.ndim - 1) + [(0, -x.shape[-1] % multiple)]
+    return np.pad(x, rest).reshape(*x.shape[:-1], -1, multiple)
 
 
 def _unpadded(blocks: Array, like: Array) -> Array:

@@ -1,0 +1,277 @@
+// Attention over keys and values of int8; included by kernels.inl only.
+//
+// A query is rounded like the inputs of a product. So are the probabilities of a span of kSpan positions, each
+// multiplied by its value's scale. Scores and mixed values are then sums of whole numbers, which are exact: it does not
+// matter which instructions add them, or which rows are computed together. A position that a row does not see has
+// probability zero, so its value, which may be anything, adds nothing.
+#pragma once
+
+#include "attention.inl"
+#include "int8_block.h"
+#include "integers.inl"
+
+namespace gpt2lab {
+namespace {
+
+static_assert(kSpan == kBlock);  // the probabilities of a span are one block of inputs
+
+template <int kM, int kV>
+using Int8Sums = Sums<Precision::int8, kM, kV>;
+
+// A call, and where its scratch memory has what: rows are up to kRowGroup.
+struct Int8Rows {
+  const Int8Attention& a;
+  Int8Block block;
+  ActivationBlock *queries, *probabilities;  // for every kBlock numbers of a query; for a span
+  float *scores, *sums;                      // [row][kSpan], and [row][stride]
+  std::int32_t* whole;                       // of a span, [row][stride]
+
+  explicit Int8Rows(const Int8Attention& call) : a(call), block(call.head_dim) {
+    queries = reinterpret_cast<ActivationBlock*>(a.scratch);
+    probabilities = queries + block_count(a.head_dim);
+    scores = reinterpret_cast<float*>(probabilities + 1);
+    sums = scores + kRowGroup * kSpan;
+    whole = reinterpret_cast<std::int32_t*>(sums + kRowGroup * block.stride);
+  }
+  static std::size_t bytes(int head_dim) {
+    const std::size_t numbers = kRowGroup * (kSpan + 2 * rounded_up(head_dim, kTile));
+    return (block_count(head_dim) + 1) * sizeof(ActivationBlock) + numbers * sizeof(float);
+  }
+  int query_depth(int number) const {
+    const int rest = block.stride - number * kBlock;
+    return rest < kBlock ? rest : kBlock;
+  }
+};
+
+// A row's blocks from the start of a span on.
+struct Int8Run {
+  const std::byte *const *blocks, *const *ahead;
+  std::size_t offset, ahead_offset;
+
+  Int8Run(const Int8Attention& a, int row, int first)
+      : blocks(a.rows[row].blocks + first), ahead(a.rows[row].ahead + first), offset(a.offset),
+        ahead_offset(a.ahead_offset) {}
+  const char* at(int block) const { return reinterpret_cast<const char*>(blocks[block] + offset); }
+  const char* next(int block) const { return reinterpret_cast<const char*>(ahead[block] + ahead_offset); }
+};
+
+// Adds a step of probabilities, which are not negative: so they, and not the values, are what may have to be unsigned.
+template <int kM, int kV>
+inline void add_values(Int8Sums<kM, kV>& sums, const ActivationBlock& a, int slot, int part, int quad, const char* p) {
+  if constexpr (kBytes<Precision::int8>) {
+    IntVec values[kV];
+    for (int v = 0; v < kV; ++v) values[v] = load_ints(p + v * kWidth * 4);
+    for (int r = 0; r < kM; ++r) {
+      const IntVec high = splat_int(reinterpret_cast<const Int4*>(a.high[part][slot + r])[quad]);
+      for (int v = 0; v < kV; ++v) sums.high[r][v] = add_bytes(sums.high[r][v], high, values[v]);
+      const IntVec low = splat_int(reinterpret_cast<const Int4*>(a.low[part][slot + r])[quad]);
+      for (int v = 0; v < kV; ++v) sums.low[r][v] = add_bytes(sums.low[r][v], low, values[v]);
+    }
+  } else {
+    add_step<Precision::int8, false>(sums, a, slot, part, quad, p);
+  }
+}
+
+// Adds `count` inputs from number `first` on, multiples of kGroupInputs, to the sums. Every four of them have a step of
+// `distance` bytes from p on. The same part of the memory at `next` is prefetched to the second-level cache.
+template <bool kValues, int kM, int kV>
+inline void add_inputs(Int8Sums<kM, kV>& sums, const ActivationBlock& a, int slot, int first, int count, const char* p,
+                       const char* next, int distance) {
+  for (int at = first; at < first + count; at += kGroupInputs) {
+    const int part = at / kPadding, begin = at % kPadding / 4;
+    for (int quad = begin; quad < begin + kGroupInputs / 4; ++quad, p += distance, next += distance) {
+      for (int line = 0; line < kV * kWidth * 4; line += kLine) __builtin_prefetch(next + line, 0, 2);
+      if (kValues) add_values(sums, a, slot, part, quad, p);
+      else add_step<Precision::int8, false>(sums, a, slot, part, quad, p);
+    }
+  }
+}
+
+// Stores the scores of a vector of positions, or adds them to those of the numbers before.
+inline void store_scores(float* scores, IntVec sums, Vec key_scales, float query_scale, bool adds) {
+  const Vec y = __builtin_convertvector(sums, Vec) * (key_scales * splat(query_scale));
+  store(scores, adds ? load(scores) + y : y);
+}
+
+// Computes the scores of kM rows from `row` on for a block of positions.
+template <int kM>
+void score_rows(const Int8Rows& rows, int row, const char* block, const char* next, float* scores) {
+  const auto* scales = reinterpret_cast<const float*>(block + rows.block.scales_at());
+  for (int number = 0; number < block_count(rows.a.head_dim); ++number)
+    for (int column = 0; column < kTile; column += kPass) {
+      const ActivationBlock& queries = rows.queries[number];
+      const std::size_t at = std::size_t(number) * kBlock * kTile + column * 4;
+      Int8Sums<kM, kVectors> sums;
+      sums.begin(queries, row, -1);
+      add_inputs<false>(sums, queries, row, 0, rows.query_depth(number), block + at, next + at, Int8Block::kKeyStep);
+      for (int v = 0; v < kVectors; ++v)
+        for (int r = 0; r < kM; ++r)
+          store_scores(scores + r * kSpan + column + v * kWidth, sums.sum(r, v), load(scales + column + v * kWidth),
+                       queries.scale[row + r], number > 0);
+    }
+}
+
+// Adds the values of some blocks of a span to the whole sums of kM rows and kV vectors; begins with zero unless `begun`.
+template <int kM, int kV>
+void mix_columns(const Int8Rows& rows, int row, const Int8Run& run, int first, int last, bool begun, int column) {
+  std::int32_t* whole = rows.whole + row * rows.block.stride + column;
+  const std::size_t at = rows.block.values_at() + column * 4;
+  Int8Sums<kM, kV> sums{};
+  for (int r = 0; r < kM && begun; ++r)
+    for (int v = 0; v < kV; ++v) sums.low[r][v] = load_ints(whole + r * rows.block.stride + v * kWidth);
+  for (int b = first; b < last; ++b)
+    add_inputs<true>(sums, *rows.probabilities, row, b * kTile, kTile, run.at(b) + at, run.next(b) + at,
+                     rows.block.value_step());
+  for (int r = 0; r < kM; ++r)
+    for (int v = 0; v < kV; ++v) store_ints(whole + r * rows.block.stride + v * kWidth, sums.sum(r, v));
+}
+
+template <int kM>
+void mix_rows(const Int8Rows& rows, int row, const Int8Run& run, int first, int last, bool begun) {
+  constexpr int kV = kM == 1 ? kTile / kWidth * (kWidth == 16 ? 2 : 1) : kVectors;
+  int column = 0;
+  for (; column + kV * kWidth <= rows.block.stride; column += kV * kWidth)
+    mix_columns<kM, kV>(rows, row, run, first, last, begun, column);
+  for (; column < rows.block.stride; column += kPass)
+    mix_columns<kM, kVectors>(rows, row, run, first, last, begun, column);
+}
+
+// Calls f<n>(first) for equal groups of n rows.
+template <typename F>
+inline void for_integer_rows(int m, F&& f) {
+  constexpr int kMost = kIntegerRows<Precision::int8>;
+  const int groups = (m + kMost - 1) / kMost;
+  for (int g = 0; g < groups; ++g) {
+    const Group group(m, g, groups);
+    with_count<kMost>(group.count, [&]<int kM>() { f.template operator()<kM>(group.begin); });
+  }
+}
+
+// What a row sees of a span.
+struct Int8Span {
+  int seen = 0;      // positions
+  int blocks = 0;    // those that it sees, or that are computed for all rows
+  float factor = 1;  // of its sums so far
+};
+
+// Turns the scores of a row into rounded probabilities.
+void weigh(const Int8Rows& rows, int row, const Int8Run& run, Softmax& softmax, Int8Span& span) {
+  float* p = rows.scores + row * kSpan;
+  const int padded = span.blocks * kTile;
+  span.factor = softmax.add(p, span.seen, padded);
+  for (int b = 0; b < span.blocks; ++b) {
+    const auto* scales = reinterpret_cast<const float*>(run.at(b) + rows.block.scales_at()) + kTile;
+    for (int i = b * kTile; i < (b + 1) * kTile; i += kWidth) store(p + i, load(p + i) * load(scales + i % kTile));
+  }
+  for (int i = span.seen; i < padded; ++i) p[i] = 0;  // their scales may be anything
+  round_block<Precision::int8>(p, padded, *rows.probabilities, row);
+}
+
+// Adds a row's whole sums of a span to its sums so far, and writes them out if the span is its last.
+void finish_span(const Int8Rows& rows, int row, const Int8Span& span, bool begins, bool ends, float norm) {
+  float *sums = rows.sums + row * rows.block.stride, *out = rows.a.rows[row].out;
+  const std::int32_t* whole = rows.whole + row * rows.block.stride;
+  const Vec scale = splat(rows.probabilities->scale[row]);
+  for (int column = 0; column < rows.block.stride; column += kWidth) {
+    const Vec before = begins ? Vec{} : load(sums + column) * splat(span.factor);
+    const Vec y = before + __builtin_convertvector(load_ints(whole + column), Vec) * scale;
+    if (ends) store_some(out + column, rows.a.head_dim - column, y * splat(norm));
+    else store(sums + column, y);
+  }
+}
+
+}  // namespace
+}  // namespace gpt2lab
+
+#if defined(__AMX_INT8__)
+#include "matrix_attention.inl"
+#endif
+
+namespace gpt2lab {
+namespace {
+
+// Computes the scores of all rows for the first `count` blocks of a span.
+void score_shared(const Int8Rows& rows, const Int8Run& run, int count) {
+#if defined(__AMX_INT8__)
+  if (rows.a.m >= kMatrixUnitRows<Precision::int8>) return score_tiles(rows, run, count);
+#endif
+  for (int b = 0; b < count; ++b)
+    for_integer_rows(rows.a.m, [&]<int kM>(int row) {
+      score_rows<kM>(rows, row, run.at(b), run.next(b), rows.scores + row * kSpan + b * kTile);
+    });
+}
+
+// Computes the whole sums of all rows for the first `count` blocks of a span.
+void mix_shared(const Int8Rows& rows, const Int8Run& run, int count) {
+#if defined(__AMX_INT8__)
+  if (rows.a.m >= kMatrixUnitRows<Precision::int8>) return mix_tiles(rows, run, count);
+#endif
+  for_integer_rows(rows.a.m, [&]<int kM>(int row) { mix_rows<kM>(rows, row, run, 0, count, false); });
+}
+
+std::size_t int8_attention_bytes(int head_dim) { return Int8Rows::bytes(head_dim); }
+
+void int8_attention(const Int8Attention& a) {
+  const Int8Rows rows(a);
+  Softmax softmax[kRowGroup];
+  int end = 0;
+  for (int r = 0; r < a.m; ++r) {
+    end = a.rows[r].position + 1 > end ? a.rows[r].position + 1 : end;
+    round_row<Precision::int8>(a.rows[r].q, a.head_dim, r, rows.queries);
+    for (int number = 0; number < block_count(a.head_dim); ++number) rows.queries[number].scale[r] *= a.scale;
+  }
+  for (int first = 0; first < end; first += kSpan) {
+    const int block = first / kTile, rest = a.shared - block;
+    const int shared = rest < 0 ? 0 : rest < kSpan / kTile ? rest : kSpan / kTile;
+    const Int8Run common(a, 0, block);
+    if (shared > 0) score_shared(rows, common, shared);
+    Int8Span spans[kRowGroup];
+    for (int r = 0; r < a.m; ++r) {
+      const int left = a.rows[r].position + 1 - first;
+      if (left <= 0) continue;
+      Int8Span& span = spans[r];
+      span.seen = left < kSpan ? left : kSpan;
+      const int own = (span.seen + kTile - 1) / kTile;
+      span.blocks = own > shared ? own : shared;
+      const Int8Run run(a, r, block);
+      for (int b = shared; b < own; ++b)
+        score_rows<1>(rows, r, run.at(b), run.next(b), rows.scores + r * kSpan + b * kTile);
+      weigh(rows, r, run, softmax[r], span);
+    }
+    if (shared > 0) mix_shared(rows, common, shared);
+    for (int r = 0; r < a.m; ++r) {
+      const Int8Span& span = spans[r];
+      if (span.seen == 0) continue;
+      if (span.blocks > shared) mix_rows<1>(rows, r, Int8Run(a, r, block), shared, span.blocks, shared > 0);
+      finish_span(rows, r, span, first == 0, a.rows[r].position < first + kSpan, 1.0f / softmax[r].sum);
+    }
+  }
+}
+
+// Rounds x to whole numbers: number i goes to out[i / together · distance + i % together].
+float to_int8(const float* x, int n, int together, std::size_t distance, Int8* out) {
+  constexpr float kTiny = 1e-30f;        // smaller numbers are zero: the inverse of their scale would overflow
+  constexpr float kRound = 12582912.0f;  // 1.5 · 2^23: adding it rounds to a whole number, ties to even
+  constexpr int kLargest = 127;
+  int top = 0;
+  for (int i = 0; i < n; ++i) {  // magnitudes compared by their bits, so that NaN and infinity win and reach the scale
+    const int magnitude = __builtin_bit_cast(int, x[i]) & 0x7fffffff;
+    top = magnitude > top ? magnitude : top;
+  }
+  const float largest = __builtin_bit_cast(float, top);
+  const bool zero = !(largest >= kTiny && largest < __builtin_inff());
+  const float inverse = zero ? 0.0f : float(kLargest) / largest;
+  for (int first = 0; first < n; first += kTile) {
+    std::int8_t whole[kTile];
+    const int count = n - first < kTile ? n - first : kTile;
+    for (int i = 0; i < count; ++i) {
+      const float shifted = zero ? kRound : x[first + i] * inverse + kRound;
+      whole[i] = std::int8_t(__builtin_bit_cast(int, shifted) - __builtin_bit_cast(int, kRound));
+    }
+    for (int i = 0; i < count; ++i) out[(first + i) / together * distance + (first + i) % together].value = whole[i];
+  }
+  return largest < kTiny ? 0.0f : largest / float(kLargest);
+}
+
+}  // namespace
+}  // namespace gpt2lab

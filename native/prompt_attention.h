@@ -1,0 +1,60 @@
+// Attention of prompts: several rows of each of some sequences, every one of which sees those before it.
+//
+// Neighbouring rows of a sequence attend together, as many as the kernels take. A row's result is the same whichever
+// rows these are, and the same as a decode step's.
+#pragma once
+
+#include <cstddef>
+#include <vector>
+
+#include "kernels.h"
+#include "kv_cache.h"
+#include "memory.h"
+#include "weights.h"
+
+namespace gpt2lab {
+
+class PromptAttention {
+ public:
+  // Rounds multiply-adds of floats once if `fused`.
+  PromptAttention(const Shape& shape, bool fused, const Kernels& kernels, KVCache& cache, int threads);
+
+  // Prepares a pass. The rows of a sequence are neighbours, with ascending positions, which the cache has room for.
+  void plan(const std::vector<CacheRow>& rows);
+
+  // Stores a thread's share of the keys and values of qkv, [rows, 3 n_embd].
+  void store(int layer, const float* qkv, int thread) const;
+
+  // Writes a thread's share of the mixed values, [rows, n_embd], once all threads have stored theirs.
+  void run(int layer, const float* qkv, float* mixed, int thread);
+
+ private:
+  struct Row {
+    int position, sequence;  // the latter a place in blocks_
+  };
+  // Rows of one sequence that attend together.
+  struct Span {
+    int first, count;
+  };
+  struct Own {
+    FloatArray scores, sums;
+    std::vector<const void*> keys, values;
+    std::vector<SequenceRow> rows;
+    Array<std::byte> scratch;  // of attention over int8
+  };
+
+  void attend(int layer, int head, const Span& span, const float* qkv, float* mixed, Own& own) const;
+  void attend_int8(int layer, int head, const Span& span, const float* qkv, float* mixed, Own& own) const;
+
+  Shape shape_;
+  bool fused_, int8_;
+  int max_rows_;  // that a call of the kernels takes
+  const Kernels& kernels_;
+  KVCache& cache_;
+  std::vector<Row> rows_;
+  std::vector<Span> spans_;
+  std::vector<std::vector<std::byte*>> blocks_;  // of every sequence
+  std::vector<Own> own_;                         // one per thread
+};
+
+}  // namespace gpt2lab
