@@ -1,11 +1,14 @@
 """Measure the precisions' quality on a text: their next-token distributions beside float32's.
 
     python benchmarks/precision_quality.py --text FILE_OR_FOLDER [--model tales] [--held_out 0.025] [--tokens 20000]
+                                           [--outliers 20]
 
 Every engine reads the same windows of ``n_ctx`` tokens. Prints for each the perplexity and its difference from
 float32's (± the standard error of that difference), the Kullback-Leibler divergence of its distributions from float32's
 in nats (mean and 99th percentile over positions), and how often the likeliest token is the same. The last line is JSON.
-``--held_out`` takes the part of the text that ``gpt2lab train`` holds out. Needs the extra ``train``.
+``--held_out`` takes the part of the text that ``gpt2lab train`` holds out. ``--outliers`` multiplies three gains of each
+layer's norms, and divides the weights behind them by as much: the same model in exact arithmetic, with large inputs as
+real GPT-2s have them. Needs the extra ``train``.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import argparse
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +36,8 @@ ENGINES = [  # precisions of weights and of keys and values; the first is what o
     ("float32", "float16"),
     ("float32", "int8"),
     ("bfloat16", "float32"),
+    ("bfloat16", "float16"),
+    ("bfloat16", "int8"),
     ("int8", "float32"),
     ("int8", "float16"),
     ("int8", "int8"),
@@ -81,6 +86,19 @@ def read_tokens(paths: list[str], checkpoint: Checkpoint, held_out: float | None
     return ring.take(np.arange(len(ring)))[0].astype(np.int32)
 
 
+def with_outliers(checkpoint: Checkpoint, factor: float) -> Checkpoint:
+    """Return the same model with three large gains in each layer's norms, and small weights behind them."""
+    tensors = {name: np.array(tensor, np.float32) for name, tensor in checkpoint.tensors.items()}
+    random = np.random.default_rng(0)
+    for layer in range(checkpoint.config.n_layer):
+        for norm, behind in (("ln_1", "attn.c_attn"), ("ln_2", "mlp.c_fc")):
+            chosen = random.choice(checkpoint.config.n_embd, 3, replace=False)
+            for part in ("weight", "bias"):
+                tensors[f"h.{layer}.{norm}.{part}"][chosen] *= factor
+            tensors[f"h.{layer}.{behind}.weight"][chosen] /= factor
+    return replace(checkpoint, tensors=tensors, files=())
+
+
 def windows(tokens: NDArray[np.int32], n_ctx: int, n_tokens: int) -> Iterator[NDArray[np.int32]]:
     """Yield windows of ``n_ctx + 1`` tokens, spread over the text, with ``n_tokens`` targets if there are that many."""
     length = min(n_ctx, len(tokens) - 1)
@@ -116,10 +134,13 @@ def main() -> None:
         "--held_out", type=float, metavar="FRACTION", help="use only the part that training with it holds out"
     )
     parser.add_argument("--tokens", type=int, default=20_000, help="tokens to predict (default: 20000)")
+    parser.add_argument("--outliers", type=float, metavar="FACTOR", help="plant outliers this many times as large")
     parser.add_argument("--threads", type=int, default=physical_cores())
     arguments = parser.parse_args()
     checkpoint = open_checkpoint(arguments.model)
     tokens = read_tokens(arguments.text, checkpoint, arguments.held_out)
+    if arguments.outliers is not None:
+        checkpoint = with_outliers(checkpoint, arguments.outliers)
     engines = [
         NativeEngine(checkpoint, precision=precision, kv_precision=kv_precision, threads=arguments.threads)
         for precision, kv_precision in ENGINES
@@ -135,6 +156,7 @@ def main() -> None:
     header = {
         "model": arguments.model,
         "stored_in": checkpoint.precision,
+        "outliers": arguments.outliers,
         "instruction_set": engines[0].instruction_set,
     }
     header["tokens"] = sum(map(len, figures[0].loss))

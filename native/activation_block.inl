@@ -69,25 +69,46 @@ inline IntVec store_inputs(ActivationBlock& out, int slot, int at, IntVec x) {
   return high;
 }
 
-// Rounds a block of a row: `depth` numbers, a multiple of kPadding. The largest becomes ±kLargestInput.
-template <Precision kP>
-inline void round_block(const float* x, int depth, ActivationBlock& out, int slot) {
-  constexpr float kTiny = 1e-30f;        // blocks smaller than this are zero: the inverse of their scale would overflow
-  constexpr float kRound = 12582912.0f;  // 1.5 · 2^23: adding it rounds to a whole number, ties to even
-  // Compare magnitudes by their bits, so that NaN and infinity win and reach the scale.
+// The largest magnitude of some numbers. Magnitudes are compared by their bits, so that NaN and infinity win and reach
+// the scale.
+struct Largest {
   IntVec top = {};
-  for (int i = 0; i < depth; i += kWidth) {
-    const IntVec magnitude = (IntVec)load(x + i) & splat_int(0x7fffffff);
+  void add(Vec x) {
+    const IntVec magnitude = (IntVec)x & splat_int(0x7fffffff);
     top = magnitude > top ? magnitude : top;
   }
-  const float largest = __builtin_bit_cast(float, largest_lane(top));
-  const bool zero = !(largest >= kTiny && largest < __builtin_inff());  // only the scale reports NaN and infinity
-  const Vec inverse = splat(zero ? 0.0f : kLargestInput / largest);
+};
+
+// How the numbers of a block are rounded: the largest becomes ±kLargestInput.
+struct InputScale {
+  float scale;
+  bool zero;
+  Vec inverse;
+
+  explicit InputScale(Largest all) {
+    constexpr float kTiny = 1e-30f;  // blocks smaller than this are zero: the inverse of their scale would overflow
+    const float largest = __builtin_bit_cast(float, largest_lane(all.top));
+    zero = !(largest >= kTiny && largest < __builtin_inff());  // only the scale reports NaN and infinity
+    inverse = splat(zero ? 0.0f : kLargestInput / largest);
+    scale = largest < kTiny ? 0.0f : largest / kLargestInput;
+  }
+  IntVec round(Vec x) const {
+    constexpr float kRound = 12582912.0f;  // 1.5 · 2^23: adding it rounds to a whole number, ties to even
+    return zero ? IntVec{} : (IntVec)(x * inverse + kRound) - (IntVec)splat(kRound);
+  }
+};
+
+// Rounds a block of a row: `depth` numbers, a multiple of kPadding.
+template <Precision kP>
+inline void round_block(const float* x, int depth, ActivationBlock& out, int slot) {
+  Largest largest;
+  for (int i = 0; i < depth; i += kWidth) largest.add(load(x + i));
+  const InputScale rounding(largest);
   IntVec whole = {};
   for (int group = 0; group < depth / kGroupInputs; ++group) {
     IntVec total = {}, high = {};
     for (int at = group * kGroupInputs; at < (group + 1) * kGroupInputs; at += kWidth) {
-      const IntVec q = zero ? IntVec{} : (IntVec)(load(x + at) * inverse + kRound) - (IntVec)splat(kRound);
+      const IntVec q = rounding.round(load(x + at));
       total += q;
       high += store_inputs<kP>(out, slot, at, q);
     }
@@ -102,7 +123,7 @@ inline void round_block(const float* x, int depth, ActivationBlock& out, int slo
   }
   // int4 needs it too, where it is unpacked.
   out.offset[slot] = kZeroPoint<Precision::int8> ? -kZeroPoint<Precision::int8> * sum_lanes(whole) : 0;
-  out.scale[slot] = largest < kTiny ? 0.0f : largest / kLargestInput;
+  out.scale[slot] = rounding.scale;
 }
 
 // Rounds row `row` of a matrix of inputs; out is the first block of its group.

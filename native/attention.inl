@@ -46,25 +46,40 @@ void score_blocks(const Attention& a, int first_block, float* scores) {
 struct Softmax {
   float largest = -__builtin_inff(), sum = 0;
 
-  // Turns the next `count` scores into e^(score - largest), and fills the row with zeros up to `padded`. Returns the
-  // factor for all sums so far: e^(largest before - largest), which is 1 if the largest score stays.
-  float add(float* s, int count, int padded) {
-    for (int i = count; i < padded; ++i) s[i] = -__builtin_inff();
+  // Calls write(i, e^(score - largest)) for a vector of the next `count` scores from number i on, with zeros for
+  // further ones up to `padded`. Returns the factor for all sums so far: e^(largest before - largest), which is 1 if
+  // the largest score stays.
+  template <typename F>
+  float add(const float* s, int count, int padded, F&& write) {
+    const Vec lowest = splat(-__builtin_inff());
+    const int whole = count - count % kLanes;
+    Lanes<Vec> last, total;
     Vec top = splat(largest);
-    for (int i = 0; i < padded; i += kWidth) top = greater(top, load(s + i));
+    for (int i = 0; i < whole; i += kWidth) top = greater(top, load(s + i));
+    for (int p = 0; p < last.kParts && whole < count; ++p) {
+      last.part[p] = first_lanes(count - whole - p * kWidth, load(s + whole + p * kWidth), lowest);
+      top = greater(top, last.part[p]);
+    }
     const float before = largest;
     largest = max(top);
     const Vec shift = splat(largest);
-    Lanes<Vec> total;
-    for (int i = 0; i < padded; i += kLanes)
-      for (int p = 0; p < total.kParts; ++p) {
-        const Vec e = exp(load(s + i + p * kWidth) - shift);
-        store(s + i + p * kWidth, e);
-        total.part[p] += e;
-      }
+    const auto weigh = [&](int i, int p, Vec score) {
+      const Vec e = exp_of_negative(score - shift);
+      total.part[p] += e;
+      write(i + p * kWidth, e);
+    };
+    for (int i = 0; i < whole; i += kLanes)
+      for (int p = 0; p < total.kParts; ++p) weigh(i, p, load(s + i + p * kWidth));
+    for (int p = 0; p < total.kParts && whole < count; ++p) weigh(whole, p, last.part[p]);
+    for (int i = rounded_up(count, kLanes); i < padded; i += kWidth) write(i, Vec{});
     const float factor = before == largest ? 1.0f : exp(splat(before) - shift)[0];
     sum = sum * factor + total.sum();
     return factor;
+  }
+
+  // Turns the scores themselves into these numbers. Not inline, for there are callers for every number of rows.
+  __attribute__((noinline)) float add(float* s, int count, int padded) {
+    return add(s, count, padded, [s](int i, Vec e) { store(s + i, e); });
   }
 };
 
@@ -161,9 +176,7 @@ void attend(const Attention& a) {
 
 template <bool kFused>
 void attend_rows(const Attention& a) {
-  with_count<kRows>(a.m, [&]<int kM>() {
-    a.halves ? attend<Half, kFused, kM>(a) : attend<float, kFused, kM>(a);
-  });
+  with_count<kRows>(a.m, [&]<int kM>() { a.halves ? attend<Half, kFused, kM>(a) : attend<float, kFused, kM>(a); });
 }
 
 void attention(const Attention& a) { a.fused ? attend_rows<true>(a) : attend_rows<false>(a); }

@@ -111,7 +111,8 @@ void score_rows(const Int8Rows& rows, int row, const char* block, const char* ne
     }
 }
 
-// Adds the values of some blocks of a span to the whole sums of kM rows and kV vectors; begins with zero unless `begun`.
+// Adds the values of some blocks of a span to the whole sums of kM rows and kV vectors; begins with zero unless
+// `begun`.
 template <int kM, int kV>
 void mix_columns(const Int8Rows& rows, int row, const Int8Run& run, int first, int last, bool begun, int column) {
   std::int32_t* whole = rows.whole + row * rows.block.stride + column;
@@ -154,17 +155,22 @@ struct Int8Span {
   float factor = 1;  // of its sums so far
 };
 
-// Turns the scores of a row into rounded probabilities.
+// Turns the scores of a row into rounded probabilities. The scales of values that it does not see may be anything.
 void weigh(const Int8Rows& rows, int row, const Int8Run& run, Softmax& softmax, Int8Span& span) {
   float* p = rows.scores + row * kSpan;
   const int padded = span.blocks * kTile;
-  span.factor = softmax.add(p, span.seen, padded);
-  for (int b = 0; b < span.blocks; ++b) {
-    const auto* scales = reinterpret_cast<const float*>(run.at(b) + rows.block.scales_at()) + kTile;
-    for (int i = b * kTile; i < (b + 1) * kTile; i += kWidth) store(p + i, load(p + i) * load(scales + i % kTile));
-  }
-  for (int i = span.seen; i < padded; ++i) p[i] = 0;  // their scales may be anything
-  round_block<Precision::int8>(p, padded, *rows.probabilities, row);
+  Largest largest;
+  span.factor = softmax.add(p, span.seen, padded, [&](int i, Vec e) {
+    const auto* scales = reinterpret_cast<const float*>(run.at(i / kTile) + rows.block.scales_at()) + kTile;
+    Vec x = e * load(scales + i % kTile);
+    if (i + kWidth > span.seen) x = first_lanes(span.seen - i, x, Vec{});
+    largest.add(x);
+    store(p + i, x);
+  });
+  const InputScale rounding(largest);
+  for (int i = 0; i < padded; i += kWidth)
+    store_inputs<Precision::int8>(*rows.probabilities, row, i, rounding.round(load(p + i)));
+  rows.probabilities->scale[row] = rounding.scale;
 }
 
 // Adds a row's whole sums of a span to its sums so far, and writes them out if the span is its last.

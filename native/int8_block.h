@@ -11,7 +11,7 @@ struct Int8Block {
   int stride;  // numbers of a head, rounded up to whole tiles; what the padding holds does not matter
 
   explicit constexpr Int8Block(int head_dim) : stride(rounded_up(head_dim, kTile)) {}
-  static constexpr int kKeyStep = kTile * 4;  // bytes of four numbers of all keys
+  static constexpr int kKeyStep = kTile * 4;               // bytes of four numbers of all keys
   constexpr int value_step() const { return stride * 4; }  // bytes of four positions of all values
   constexpr std::size_t values_at() const { return std::size_t(kTile) * stride; }
   constexpr std::size_t scales_at() const { return 2 * values_at(); }

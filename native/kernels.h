@@ -108,8 +108,8 @@ struct SequenceRow {
   float* out;                      // [head_dim]
 };
 
-// Attention of one row of each of `m` sequences for one head, over keys and values of floats. The first `shared` blocks of all are the same memory,
-// which is read once for all rows; every row sees all of it, and at least one block more.
+// Attention of one row of each of `m` sequences for one head, over keys and values of floats. The first `shared` blocks
+// of all are the same memory, which is read once for all rows; every row sees all of it, and at least one block more.
 struct SequenceAttention {
   const SequenceRow* rows;
   std::size_t offset;        // of the head in a block: its keys, then its values, as in Attention

@@ -21,7 +21,8 @@ std::size_t size_of(KVPrecision precision) {
 KVCache::KVCache(int n_layer, int n_head, int head_dim, KVPrecision precision)
     : n_layer_(n_layer), n_head_(n_head), head_dim_(head_dim), value_stride_((head_dim + kTile - 1) / kTile * kTile),
       precision_(precision), number_size_(size_of(precision)),
-      scale_size_(precision == KVPrecision::int8 ? sizeof(float) : 0), together_(precision == KVPrecision::int8 ? 4 : 1) {
+      scale_size_(precision == KVPrecision::int8 ? sizeof(float) : 0),
+      together_(precision == KVPrecision::int8 ? 4 : 1) {
   head_size_ = value_offset() + std::size_t(kTile) * (value_stride_ * number_size_ + 2 * scale_size_);
   block_size_ = head_size_ * n_head * n_layer;
 }
@@ -96,8 +97,7 @@ void KVCache::store(const Kernels& kernels, std::byte* keys, int slot, const flo
   std::byte* row = this->value(keys, slot);
   if (precision_ == KVPrecision::int8) {
     auto* scales = reinterpret_cast<float*>(scale(keys, slot));
-    scales[0] =
-        kernels.to_int8(key, head_dim_, 4, Int8Block::kKeyStep, reinterpret_cast<Int8*>(this->key(keys, slot)));
+    scales[0] = kernels.to_int8(key, head_dim_, 4, Int8Block::kKeyStep, reinterpret_cast<Int8*>(this->key(keys, slot)));
     scales[kTile] = kernels.to_int8(value, head_dim_, 1, 4, reinterpret_cast<Int8*>(row));
   } else if (precision_ == KVPrecision::float16) {
     auto* rounded = reinterpret_cast<Half*>(row);  // also of the key, on the way to its places far apart

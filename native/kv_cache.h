@@ -86,7 +86,9 @@ class KVCache {
   }
   std::size_t key_step(int i) const { return (i / together_ * kTile * together_ + i % together_) * number_size_; }
   std::size_t value_step(int i) const { return i * together_ * number_size_; }
-  std::byte* scale(std::byte* keys, int slot) const { return keys + Int8Block(head_dim_).scales_at() + slot * scale_size_; }
+  std::byte* scale(std::byte* keys, int slot) const {
+    return keys + Int8Block(head_dim_).scales_at() + slot * scale_size_;
+  }
   std::byte* block_data(int sequence, int block) { return block_at(sequences_.find(sequence)->second.blocks[block]); }
   std::byte* block_at(int block) { return slabs_[block / kSlab].data() + std::size_t(block % kSlab) * block_size_; }
   void reserve(int blocks);

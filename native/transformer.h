@@ -12,8 +12,8 @@
 #include "kernels.h"
 #include "kv_cache.h"
 #include "memory.h"
-#include "prompt_attention.h"
 #include "meter.h"
+#include "prompt_attention.h"
 #include "thread_pool.h"
 #include "weights.h"
 

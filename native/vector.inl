@@ -116,6 +116,13 @@ inline Vec multiply_add(Vec a, Vec b, Vec c) {
 // Computes `mask ? a : b` per lane; mask lanes are 0 or -1.
 inline Vec select(IntVec mask, Vec a, Vec b) { return (Vec)((mask & (IntVec)a) | (~mask & (IntVec)b)); }
 
+// Returns the first `count` lanes of a, and b in the others.
+inline Vec first_lanes(int count, Vec a, Vec b) {
+  IntVec number;
+  for (int i = 0; i < kWidth; ++i) number[i] = i;
+  return select(number < splat_int(count), a, b);
+}
+
 // Computes `a > b ? a : b` per lane: b if either is NaN. (GCC 12 warns about its own _mm512_max_ps, but not about the
 // masked form.)
 inline Vec greater(Vec a, Vec b) {
@@ -219,11 +226,18 @@ inline float sum_of(const float* x, int n, float filler, F&& term) {
 }
 
 inline float max(Vec v) {
+#if defined(__AVX512F__)
+  v = greater(v, (Vec)_mm512_maskz_shuffle_f32x4(0xffff, (__m512)v, (__m512)v, 0x4e));  // swaps halves,
+  v = greater(v, (Vec)_mm512_maskz_shuffle_f32x4(0xffff, (__m512)v, (__m512)v, 0xb1));  // quarters,
+  v = greater(v, (Vec)_mm512_maskz_permute_ps(0xffff, (__m512)v, 0x4e));                // and so on
+  return v[0] > v[1] ? v[0] : v[1];
+#else
   float lanes[kWidth];
   store(lanes, v);
   float m = lanes[0];
   for (int i = 1; i < kWidth; ++i) m = lanes[i] > m ? lanes[i] : m;
   return m;
+#endif
 }
 
 inline int largest_lane(IntVec v) {
@@ -285,20 +299,34 @@ inline IntVec middle_swapped(IntVec v) {
 #endif
 }
 
-// Computes e^x to about one unit in the last place; x below -87.3 gives 0, above 88.3 the largest power, NaN gives NaN.
+constexpr float kLowestExp = -87.33f;
+
+// Computes e^x to about one unit in the last place for x from kLowestExp to 88.37; NaN gives NaN.
 // e^x = 2^n · e^r with n = round(x / ln 2) and |r| ≤ ln 2 / 2; a Taylor polynomial of degree 7 gives e^r. Products and
 // sums are rounded one by one, so that no CPU needs a fused multiply-add; n times the upper part of ln 2 is exact.
-inline Vec exp(Vec x) {
-  const Vec lowest = splat(-87.33f), clamped = lesser(splat(88.37f), greater(lowest, x));
-  const Vec shifted = clamped * splat(1.44269504089f) + splat(12582912.0f);  // 1.5 · 2^23: rounds to nearest
+inline Vec exp_in_range(Vec x) {
+  const Vec shifted = x * splat(1.44269504089f) + splat(12582912.0f);  // 1.5 · 2^23: rounds to nearest
   const Vec n = shifted - 12582912.0f;
-  const Vec r = (clamped - n * splat(0.693359375f)) + n * splat(2.12194440e-4f);
+  const Vec r = (x - n * splat(0.693359375f)) + n * splat(2.12194440e-4f);
   constexpr float kPolynomial[] = {1.3888889e-3f, 8.3333333e-3f, 4.1666667e-2f, 1.6666667e-1f, 0.5f, 1.0f, 1.0f};
   Vec p = splat(1.9841270e-4f);
   for (const float c : kPolynomial) p = p * r + splat(c);
+#if defined(__AVX512F__)
+  return (Vec)_mm512_maskz_scalef_ps(0xffff, (__m512)p, (__m512)n);
+#else
   const IntVec exponent = ((IntVec)shifted - (IntVec)splat(12582912.0f) + 127) << 23;
-  return zero_below(x, lowest, p * (Vec)exponent);
+  return p * (Vec)exponent;
+#endif
 }
+
+// Computes e^x; x below kLowestExp gives 0, above 88.3 the largest power.
+inline Vec exp(Vec x) {
+  const Vec lowest = splat(kLowestExp);
+  return zero_below(x, lowest, exp_in_range(lesser(splat(88.37f), greater(lowest, x))));
+}
+
+// Does the same for x ≤ 0.
+inline Vec exp_of_negative(Vec x) { return zero_below(x, splat(kLowestExp), exp_in_range(x)); }
 
 // Calls f<n>() for an n in 1 … kMax that is known only at run time.
 template <int kMax, typename F>

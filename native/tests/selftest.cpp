@@ -409,7 +409,8 @@ void check_int8_attention(const Kernels& kernels, int head_dim, const std::vecto
   for (int r = 0; r < m; ++r) {
     for (int position = positions[r] + 1; position / kTile < int(sequences.blocks[r].size()); ++position)
       if (position / kTile >= shared || position > *std::max_element(positions.begin(), positions.end()))
-        for (const int kind : {0, kTile}) sequences.scale(sequences.blocks[r][position / kTile], kind + position % kTile) = NAN;
+        for (const int kind : {0, kTile})
+          sequences.scale(sequences.blocks[r][position / kTile], kind + position % kTile) = NAN;
     const auto* blocks = sequences.blocks[r].data();
     rows.push_back({&q[r * head_dim], blocks, blocks, positions[r], &together[r * head_dim]});
   }
