@@ -18,14 +18,14 @@ WAYS = (SamplingParams(), SamplingParams(temperature=0.7, top_k=40), SamplingPar
 
 LOGITS = {
     "float32": "5d78747a0c0774609a3b78a1a9d4f79d2b193ce254d536d8266daf1dec3839be",
-    "int8": "45f1536072efa7d73fb9fea8ec6ed515c838b5973f45cc5e3e37768b859b8a21",
-    "int4": "d98d3788e36e3d10b48e02403b3f10536be72a9553f49111ede35c5f0e194073",
+    "int8": "95df3598870a9a9665540653ff80597aea3ddd2346314a64ff5280a11053f84a",
+    "int4": "14abab66728f6d1228dd2c085c269a9ccdb31dc1a38f58be973f7dd2cea6585d",
 }
-"""The SHA-256 of the logits after each of TOKENS, on every processor."""
+"""The SHA-256 of the logits after each of TOKENS, with the default KV cache, on every processor."""
 KERNELS_OUTPUT = {
     "float32": "2a9bd119c47c9f81447d13e07900dede1b9920f5a186c98eda57ad42a9c77e35",
-    "int8": "fc936601761cef209a7c7068ba1f8b6c88b175a0e78db9b5edb7c16f2a022930",
-    "int4": "c40777babc35c952f2181fc4dc6f59e7eba1a22ba8e69c507ec8b50a269718b0",
+    "int8": "2861583d856f585dcfe90ebc4053a74963b3025e5e7f6f84fad8eadb545c1f66",
+    "int4": "ce53c0be2578105613bcf563b517fe5b4784c84682853cfd174f4196ec67ae8c",
 }
 """The SHA-256 of those logits and of the texts' 90 tokens as int32."""
 

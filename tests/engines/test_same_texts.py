@@ -23,20 +23,20 @@ LOGITS = {
         "bfloat16",
         "processors without a matrix unit",
     ): "2845a29bbe251e1ffe0d6ac9b5d04b1ff06eba4d96e964e56bfb62fc52118456",
-    ("int8", "every processor"): "96eaa61af248ab2f94f650393694321871d1f5c53d1f101ef2545888f51d0df9",
-    ("int4", "every processor"): "aa5be230954855b70337c3e93e602e242350e3832a8fc9dda17a379a37e205f3",
+    ("int8", "every processor"): "c4a24bc9e5a996b927e76f3bf16f9a2ae269057ce0f199a5bd68e19f12b55c02",
+    ("int4", "every processor"): "ebc91535bcf2ccacf93c1b4a29a160096da3817698c2860846dbf4e8a1411604",
 }
 """The SHA-256 of the logits after every token of prompts of LENGTHS tokens."""
 QUICK = {
     "float32": "61a5e82a030afdd0e751f13ce4c5dd82c8fcd374b17103b56cfcd674bf1a0fae",
-    "int8": "78f3dbab9d43ec2f7e565230511569d33beef1b993a49e8a754f419f1fd4f415",
-    "int4": "15f411a68f381a9c28c7ffa4cbb8d3dcb7279b84c72e375d197b87cbd8da8fe1",
+    "int8": "e0639ea626024fbf859e707cdd1e6100a2d82b07fa0d37969fa1f726f14d5b20",
+    "int4": "c2cd0bfa0e785e8bec11d00b6c5a784217087e31142803068d11524cb13372a2",
 }
 """The SHA-256 of 24 texts of 12 tokens of ``tales``, and below of 200 texts of 30."""
 NIGHTLY = {
     "float32": "0dab02e900209939636d9424ce6fbd254059019699752a06857841c82916b894",
-    "int8": "c9094db36d62f57104b8bc6d83c9100ab2baeef3acb18f2376aef520b261d25f",
-    "int4": "7ee669e9b4b30c63ca332be0a5f44a6d4ef3484a11c63f200fd57c43f1e1ec4b",
+    "int8": "3287b994cf7dd8cfefeae727e889135e381d7fb0b372b20f29a890f8311d0587",
+    "int4": "af33ae31bf139aa1e482e1e1a02dd4e4b20acb03e009983d92b2070ce5e48f85",
 }
 
 

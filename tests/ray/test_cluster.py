@@ -15,6 +15,7 @@ import pytest
 import needs
 from gpt2lab.engines.precision import EVERY_PROCESSOR, WITH_MATRIX_UNIT, WITHOUT_MATRIX_UNIT, machine_group
 from gpt2lab.errors import UsageError
+from gpt2lab.version import CONTRACT
 
 TINY = str(Path(__file__).parents[1] / "golden" / "tiny")
 
@@ -113,7 +114,7 @@ def test_a_worker_makes_the_part_that_it_is_given(order, gpt2lab, prompts):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"version": "0.0.0"}, "gpt2lab 0.0.0 (contract 2) started the job, but a worker has"),
+        ({"version": "0.0.0"}, f"gpt2lab 0.0.0 (contract {CONTRACT}) started the job, but a worker has"),
         ({"contract": 1}, "(contract 1) started the job, but a worker has"),
         ({"digest": "another"}, "than the machine that started the job"),
         ({"model": {"name_or_path": "/not/here"}}, "no model at /not/here"),
