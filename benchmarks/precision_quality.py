@@ -6,9 +6,9 @@
 Every engine reads the same windows of ``n_ctx`` tokens. Prints for each the perplexity and its difference from
 float32's (± the standard error of that difference), the Kullback-Leibler divergence of its distributions from float32's
 in nats (mean and 99th percentile over positions), and how often the likeliest token is the same. The last line is JSON.
-``--held_out`` takes the part of the text that ``gpt2lab train`` holds out. ``--outliers`` multiplies three gains of each
-layer's norms, and divides the weights behind them by as much: the same model in exact arithmetic, with large inputs as
-real GPT-2s have them. Needs the extra ``train``.
+``--held_out`` takes the part of the text that ``gpt2lab train`` holds out. ``--outliers`` multiplies three gains of
+each layer's norms, and divides the weights behind them by as much: the same model in exact arithmetic, with large
+inputs as real GPT-2s have them. Needs the extra ``train``.
 """
 
 from __future__ import annotations

@@ -158,7 +158,7 @@ def exact_scores(q: Array, k: NDArray[np.int64], k_scales: Array, scale: np.floa
 
 
 def exact_mix(weights: Array, v: NDArray[np.int64]) -> Array:
-    """Return the sums ``[n_head, n_seq, head_dim]`` of a span's values in int8 times ``weights [n_head, n_seq, n_span]``."""
+    """Return the sums ``[n_head, n_seq, head_dim]`` of int8 values times ``weights [n_head, n_seq, n_span]``."""
     whole, scales = inputs(weights)  # a span is one block
     sums = np.einsum("hsp,hpi->hsi", whole[:, :, 0, : v.shape[1]], v).astype(np.float32)  # exact before
     return sums * scales
