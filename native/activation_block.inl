@@ -1,7 +1,7 @@
 // Inputs of products in int8 and int4: numbers rounded to whole numbers of 15 bits; included by integers.inl only.
 //
-// CPUs that multiply bytes get an input x as two bytes, x = high · 128 + low with low in 0 … 127; the others get 16-bit
-// integers and widen the weights. So both bytes of a positive input may pass for signed or unsigned. AVX2's products of
+// CPUs that multiply bytes get an input x as two bytes, x = high · 128 + low; the others get 16-bit integers and widen
+// the weights. All bytes lie in -127 … 127, but for weights that an instruction wants unsigned. AVX2's products of
 // bytes have 16 bits, which is enough for a group's sum of int4, but not for int8.
 #pragma once
 
@@ -30,7 +30,7 @@ constexpr bool kShortSums =
 template <Precision kP>
 constexpr bool kBytes = kDotProducts || kShortSums<kP>;
 
-constexpr int kLargestInput = 16319;  // of 15 bits
+constexpr int kLargestInput = 16319;  // of 15 bits: both bytes of high · 128 + low are at most 127
 
 // One block of inputs of one group of rows, rounded: row r's values are about x[r][…] · scale[r]. Kernels have what
 // they multiply: bytes, 16-bit integers, or for sums of either kind both.
@@ -53,14 +53,15 @@ constexpr int kZeroPoint = kP == Precision::int4 ? kZeroNibble :
                                                  0;
 #endif
 
-// Stores a vector of a row's inputs, from number `at` of its block on; returns the bytes x = high · 128 + low.
-template <Precision kP>
+// Stores a vector of a row's inputs, from number `at` of its block on; returns the high bytes. The bytes of positive
+// inputs are positive too if kPositive, for instructions that want them unsigned.
+template <Precision kP, bool kPositive = false>
 inline IntVec store_inputs(ActivationBlock& out, int slot, int at, IntVec x) {
-  const IntVec high = x >> 7;
+  const IntVec high = kPositive ? x >> 7 : (x + 64) >> 7;
   const int part = at / kPadding, first = at % kPadding;
   if constexpr (kBytes<kP>) {
     store_bytes(out.high[part][slot] + first, high);
-    store_bytes(out.low[part][slot] + first, x & splat_int(127));
+    store_bytes(out.low[part][slot] + first, x - (high << 7));
   }
   if constexpr (!kDotProducts) {
     store_shorts(out.shorts[part][slot] + first,

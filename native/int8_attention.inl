@@ -169,7 +169,7 @@ void weigh(const Int8Rows& rows, int row, const Int8Run& run, Softmax& softmax, 
   });
   const InputScale rounding(largest);
   for (int i = 0; i < padded; i += kWidth)
-    store_inputs<Precision::int8>(*rows.probabilities, row, i, rounding.round(load(p + i)));
+    store_inputs<Precision::int8, true>(*rows.probabilities, row, i, rounding.round(load(p + i)));
   rows.probabilities->scale[row] = rounding.scale;
 }
 

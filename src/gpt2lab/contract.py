@@ -150,7 +150,7 @@ def exact_scores(q: Array, k: NDArray[np.int64], k_scales: Array, scale: np.floa
     """Return the scores ``[n_head, n_seq, n_span]`` of keys in int8; a query has a scale for every 256 numbers."""
     whole, q_scales = inputs(q)
     keys = padded(k, BLOCK)  # [n_head, n_span, n_blocks, 256]
-    scores = np.zeros((), np.float32)
+    scores: Array = np.zeros((), np.float32)
     for block in range(keys.shape[2]):
         sums = np.einsum("hsi,hpi->hsp", whole[:, :, block], keys[:, :, block]).astype(np.float32)  # exact before
         scores = scores + sums * (k_scales[:, None] * (q_scales[:, :, block, None] * scale))
@@ -160,7 +160,7 @@ def exact_scores(q: Array, k: NDArray[np.int64], k_scales: Array, scale: np.floa
 def exact_mix(weights: Array, v: NDArray[np.int64]) -> Array:
     """Return the sums ``[n_head, n_seq, head_dim]`` of int8 values times ``weights [n_head, n_seq, n_span]``."""
     whole, scales = inputs(weights)  # a span is one block
-    sums = np.einsum("hsp,hpi->hsi", whole[:, :, 0, : v.shape[1]], v).astype(np.float32)  # exact before
+    sums: Array = np.einsum("hsp,hpi->hsi", whole[:, :, 0, : v.shape[1]], v).astype(np.float32)  # exact before
     return sums * scales
 
 
