@@ -163,7 +163,7 @@ def model_options(default_precision: str) -> Callable[[Decorated], Decorated]:
             "--kv_precision",
             type=click.Choice(KV_PRECISIONS),
             help="Precision of the KV cache; int8 makes prompts, batches and long texts faster.  "
-            "[default: float32 with --precision float32, float16 with bfloat16, else int8]",
+            "[default: float32 with --precision float32, float16 with bfloat16 or on a GPU, else int8]",
         ),
         option(group, "--activation", **ACTIVATION),
         option(group, "--threads", type=int, help="Worker threads.  [default: the physical cores]"),

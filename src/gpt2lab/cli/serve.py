@@ -68,7 +68,7 @@ _DEFAULTS = Settings()
     "--kv_precision",
     type=click.Choice(KV_PRECISIONS),
     help="Precision of the KV cache; int8 makes prompts, batches and long texts faster.  "
-    "[default: float32 with --precision float32, float16 with bfloat16, else int8]",
+    "[default: float32 with --precision float32, float16 with bfloat16 or on a GPU, else int8]",
 )
 @option("Models", "--activation", **ACTIVATION)
 @option("Models", "--threads", type=int, help="Worker threads of each model.  [default: the physical cores]")
