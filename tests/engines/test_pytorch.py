@@ -108,6 +108,21 @@ def test_memory_is_shared_by_forks_and_returned(engines):
     assert engine.kv_cache_bytes == at_first
 
 
+def test_released_memory_leaves_room_for_a_short_text(engines):
+    engine = engines["float32", "float32"]
+    sequences = [engine.new_sequence() for _ in range(20)]
+    engine.forward(sequences, [[1] * 300] * 20, "none")
+    large = engine._blocks.cache.shape[2]
+    for sequence in sequences:
+        engine.free_sequence(sequence)
+    engine.release_memory()
+    small = engine._blocks.cache
+    assert 64 < small.shape[2] < large
+    run(engine, [1] * 100)
+    engine.release_memory()
+    assert engine._blocks.cache is small  # so that what is recorded for a GPU stays valid
+
+
 def test_a_device_without_room_raises_an_error_of_memory_and_keeps_what_it_has(engines, monkeypatch):
     engine = engines["float32", "float32"]
     sequence = engine.new_sequence()

@@ -136,6 +136,8 @@ class TorchEngine(Uninspected):
         """Return the memory that no sequence uses to the device."""
         with self._alone():
             self._blocks.shrink()
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
 
     def forward(
         self, sequences: Sequence[int], tokens: Sequence[Sequence[int]], outputs: Outputs = "last"

@@ -145,9 +145,9 @@ class Blocks:
         return sequence
 
     def shrink(self) -> None:
-        """Give back the blocks behind the last one in use."""
+        """Give back the blocks behind the last one in use, except for the first few, which the next text will need."""
         n = len(self._users)
-        while n > 1 and not self._users[n - 1]:
+        while n > _FIRST + 1 and not self._users[n - 1]:
             n -= 1
         if n < len(self._users):
             self.cache = self.cache[:, :, :n].clone()

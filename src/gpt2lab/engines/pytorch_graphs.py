@@ -5,6 +5,7 @@ This module knows nothing of what the pass computes.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -20,14 +21,14 @@ class Graphs:
 
     def __init__(self, function: Pass) -> None:
         self._function = function
-        self._cache: Tensor | None = None
+        self._cache: Callable[[], Tensor | None] = lambda: None  # does not keep it
         self._recorded: dict[tuple[int, ...], tuple[Any, Tensor, Tensor]] = {}
 
     def __call__(self, cache: Tensor, rows: Tensor) -> Tensor:
         """Return what the function returns."""
-        if cache is not self._cache:  # a recorded graph reads and writes where the cache was
+        if cache is not self._cache():  # a recorded graph reads and writes where the cache was
             self._recorded.clear()
-            self._cache = cache
+            self._cache = weakref.ref(cache)
         shape = tuple(rows.shape)
         if shape not in self._recorded:
             self._recorded[shape] = self._record(cache, rows)

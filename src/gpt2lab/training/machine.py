@@ -106,8 +106,8 @@ def _precision(setup: Setup, model: GPT2, windows: Windows, remembered: str | No
         return setup.settings.precision
     if remembered is not None:
         return "bfloat16" if remembered == "bfloat16" else "float32"
-    if world.device.type == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+    if world.device.type != "cpu":
+        return "bfloat16" if world.device.type == "cuda" and torch.cuda.is_bf16_supported() else "float32"
     chosen: Precision = world.broadcast(_measured(setup, model, windows) if world.is_main else None)
     return chosen
 
