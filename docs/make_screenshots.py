@@ -101,11 +101,13 @@ def playground(browser: Browser, url: str) -> None:
 def tour(browser: Browser, url: str) -> None:
     """A step of the tour, beside what it is about."""
     page = opened(browser, url, height=850)
-    write(page)
-    look(page, 5)
     page.evaluate("location.hash = '#tour=4'")
-    page.locator(".tour").wait_for()
-    page.evaluate("scrollTo(0, 0)")
+    page.locator("#tokens .drawn").nth(29).wait_for()
+    expect(page.locator("[data-setting=seed]")).to_have_value("1")  # the tour's
+    page.evaluate("() => import('/page/settings.js').then((m) => m.settings.set({ top_k: 3 }))")
+    expect(page.locator(".alternative.cut")).to_have_count(7)
+    page.locator("#tokens .changed").first.wait_for()
+    page.locator("#tokens .next:not(.drawing)").wait_for()
     save("tour", page.screenshot())
     page.context.close()
 

@@ -72,8 +72,9 @@ def test_a_token_is_marked_where_it_is_cut(show):
 
 
 def test_below_stand_the_rest_what_is_left_what_was_cut_and_the_entropy(show):
-    _, left, cut, open_ = (cells[1:] for cells in show()["feet"])
+    others, left, cut, open_ = (cells[1:] for cells in show()["feet"])
     expected = stages(LOGITS, SamplingParams(**PARAMS), HISTORY)
+    assert others[3:] == ["0 %"] * 3  # top-k leaves 8 tokens, and there are ten rows
     assert left == [f"{(stage.probabilities > 0).sum()} tokens" for stage in expected]
     top_k = expected[2].probabilities[expected[3].probabilities == 0]
     assert cut[3] == f"{percent(top_k.sum())}: {len(top_k)} tokens"

@@ -119,7 +119,7 @@ function table(view, rows) {
     element(
       "tfoot",
       {},
-      row(`${count(others)} others`, columns, (_, stage) => probabilityText(restOf(stage, rows))),
+      row(`${count(others)} others`, columns, ({ kept }, stage) => probabilityText(restOf(stage, rows, kept))),
       row("left", columns, ({ kept }) => `${count(kept)} ${kept === 1 ? "token" : "tokens"}`),
       row("cut here", columns, cutText),
       row("entropy", columns, ({ entropy }) => `${about}${entropy.toFixed(2)} nats`),
@@ -183,8 +183,9 @@ function cutText({ cut, cutProbability }) {
   return cut ? `${probabilityText(cutProbability)}: ${count(cut)} ${cut === 1 ? "token" : "tokens"}` : "–";
 }
 
-/** @param {Stage} stage @param {number[]} rows */
-function restOf({ probabilities }, rows) {
+/** @param {Stage} stage @param {number[]} rows @param {number} kept  tokens that the stage leaves */
+function restOf({ probabilities }, rows, kept) {
+  if (rows.filter((id) => probabilities[id] > 0).length === kept) return 0;
   return Math.max(0, 1 - rows.reduce((sum, id) => sum + probabilities[id], 0));
 }
 
