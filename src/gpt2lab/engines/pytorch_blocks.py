@@ -53,7 +53,7 @@ class Blocks:
     @property
     def bytes_per_token(self) -> int:
         """Bytes of one token's keys and values."""
-        return self._config.kv_cache_bytes(1, int(self.cache.element_size()))
+        return 2 * self._config.n_layer * self._config.n_embd * int(self.cache.element_size())
 
     @property
     def n_in_use(self) -> int:
