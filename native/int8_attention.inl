@@ -254,7 +254,6 @@ void int8_attention(const Int8Attention& a) {
   }
 }
 
-// Rounds x to whole numbers: number i goes to out[i / together · distance + i % together].
 float to_int8(const float* x, int n, int together, std::size_t distance, Int8* out) {
   constexpr float kTiny = 1e-30f;        // smaller numbers are zero: the inverse of their scale would overflow
   constexpr float kRound = 12582912.0f;  // 1.5 · 2^23: adding it rounds to a whole number, ties to even
@@ -274,7 +273,8 @@ float to_int8(const float* x, int n, int together, std::size_t distance, Int8* o
       const float shifted = zero ? kRound : x[first + i] * inverse + kRound;
       whole[i] = std::int8_t(__builtin_bit_cast(int, shifted) - __builtin_bit_cast(int, kRound));
     }
-    for (int i = 0; i < count; ++i) out[(first + i) / together * distance + (first + i) % together].value = whole[i];
+    for (int i = 0; i < count; i += together, out += distance)
+      for (int j = 0; j < together && i + j < count; ++j) out[j].value = whole[i + j];
   }
   return largest < kTiny ? 0.0f : largest / float(kLargest);
 }
