@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from test_selftest import NATIVE, SOURCES, X86_KERNELS, check
+from test_selftest import NATIVE, SOURCES, X86_KERNELS, Programs, check, link
 
 import needs
 
@@ -22,6 +22,7 @@ X86 = {name: flags for name, flags in X86_KERNELS.items() if name not in ("amx",
 ARM = {"dotprod": ["-mcpu=generic+dotprod"]}  # zig's own spelling
 X86_DEFINITIONS = ["-DGPT2LAB_X86_KERNELS", "-DGPT2LAB_AVXVNNI_KERNELS"]
 CPUS = {"x86_64": (X86, X86_DEFINITIONS), "aarch64": (ARM, ["-DGPT2LAB_DOTPROD_KERNELS"])}
+STATIC_ARM = "aarch64-linux-musl"  # clang's counterpart of gcc's static program, which an emulator runs by itself
 TARGETS = ["x86_64-linux-gnu", "aarch64-linux-gnu", "x86_64-windows-gnu", "x86_64-macos", "aarch64-macos"]
 
 pytestmark = [pytest.mark.nightly, pytest.mark.timeout(1200)]
@@ -33,11 +34,11 @@ def compiler(target: str, *flags: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def selftest(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+def programs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Programs]:
     """Return a function that builds the core's checks for a target, once."""
-    built: dict[str, Path] = {}
+    built: dict[str, Programs] = {}
 
-    def build(target: str) -> Path:
+    def build(target: str) -> Programs:
         if target not in built:
             built[target] = _build(tmp_path_factory.mktemp(target), target)
         return built[target]
@@ -45,7 +46,7 @@ def selftest(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
     return build
 
 
-def _build(folder: Path, target: str) -> Path:
+def _build(folder: Path, target: str) -> Programs:
     kernels, definitions = CPUS[target.split("-", maxsplit=1)[0]]
     objects = []
     sources = [(name, []) for name in SOURCES] + [("kernels_baseline", [])]
@@ -53,22 +54,24 @@ def _build(folder: Path, target: str) -> Path:
         objects.append(folder / f"{name}.o")
         command = [*compiler(target, *definitions, *flags), "-c", str(NATIVE / f"{name}.cpp"), "-o", str(objects[-1])]
         subprocess.run(command, check=True)
-    program = folder / "selftest.exe"  # Windows wants the suffix
-    main = NATIVE / "tests" / "selftest.cpp"
-    subprocess.run([*compiler(target, *definitions), main, *objects, "-o", program], check=True)
-    return program
+    return link(compiler(target, *definitions), objects, folder)
 
 
 @pytest.mark.parametrize("target", TARGETS)
-def test_the_core_is_built(selftest, target):
-    assert selftest(target).stat().st_size > 100_000
+def test_the_core_is_built(programs, target):
+    assert programs(target).selftest.stat().st_size > 100_000
 
 
 @needs.mark("Wine")
-def test_windows_under_wine(selftest, tmp_path, monkeypatch):
+def test_windows_under_wine(programs, tmp_path, monkeypatch):
     monkeypatch.setenv("WINEPREFIX", str(tmp_path / "wine"))
     monkeypatch.setenv("WINEDEBUG", "-all")
-    check(["wine", selftest("x86_64-windows-gnu")], tmp_path)
+    check(programs("x86_64-windows-gnu"), tmp_path, "wine")
+
+
+@needs.mark("an emulator for Arm")
+def test_arm_under_an_emulator(programs, tmp_path):
+    check(programs(STATIC_ARM), tmp_path, "qemu-aarch64")
 
 
 @pytest.mark.parametrize("name", ["kernels_baseline", "precision", "sampler"])

@@ -6,10 +6,12 @@ import hashlib
 import platform
 import shutil
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from formula import KERNELS_OUTPUT
+from golden_folder import write_golden
 
 import needs
 
@@ -36,7 +38,24 @@ Kernels = dict[str, list[str]]
 pytestmark = pytest.mark.slow
 
 
-def build(folder: Path, compiler: str, flags: list[str], kernels: Kernels, definitions: list[str]) -> Path:
+@dataclass(frozen=True)
+class Programs:
+    """The programs that check the core: against plain loops and itself, and against the original's numbers."""
+
+    selftest: Path
+    golden: Path
+
+
+def link(compiler: list[str], objects: list[Path], folder: Path, *more: str) -> Programs:
+    """Build the programs from the core's objects. Windows wants the suffix."""
+    made = Programs(folder / "selftest.exe", folder / "golden.exe")
+    for program in (made.selftest, made.golden):
+        source = NATIVE / "tests" / f"{program.stem}.cpp"
+        subprocess.run([*compiler, source, *objects, *more, "-o", program], check=True)
+    return made
+
+
+def build(folder: Path, compiler: str, flags: list[str], kernels: Kernels, definitions: list[str]) -> Programs:
     common = [compiler, "-std=c++20", "-O1", "-g1", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", *flags]
     common += definitions
     objects = []
@@ -44,19 +63,19 @@ def build(folder: Path, compiler: str, flags: list[str], kernels: Kernels, defin
     for name, extra in sources + [(f"kernels_{name}", flags) for name, flags in kernels.items()]:
         objects.append(folder / f"{name}.o")
         subprocess.run([*common, *extra, "-c", NATIVE / f"{name}.cpp", "-o", objects[-1]], check=True)
-    program = folder / "selftest"
-    subprocess.run([*common, NATIVE / "tests" / "selftest.cpp", *objects, "-pthread", "-o", program], check=True)
-    return program
+    return link(common, objects, folder, "-pthread")
 
 
-def check(command: list[str | Path], folder: Path) -> set[str]:
-    """Run the program; compare what each set of kernels computed from the formula model with every processor's.
+def check(programs: Programs, folder: Path, *emulator: str) -> set[str]:
+    """Run both programs; compare what each set of kernels computed from the formula model with every processor's.
 
     Returns the names ``SET.PRECISION`` of what was computed.
     """
     (folder / "formula").mkdir()
-    result = subprocess.run([*command, folder / "formula"], capture_output=True, text=True)
-    assert result.returncode == 0, result.stdout + result.stderr
+    write_golden(folder / "golden")
+    for program, argument in ((programs.selftest, "formula"), (programs.golden, "golden")):
+        result = subprocess.run([*emulator, program, folder / argument], capture_output=True, text=True)
+        assert result.returncode == 0, result.stdout + result.stderr
     found = {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in (folder / "formula").iterdir()}
     assert {f"baseline.{precision}" for precision in KERNELS_OUTPUT} <= found.keys()
     assert found == {name: KERNELS_OUTPUT[name.split(".")[1]] for name in found}
@@ -72,10 +91,10 @@ def check(command: list[str | Path], folder: Path) -> set[str]:
 def test_this_cpu_with_sanitizers(tmp_path, sanitizers):
     x86 = platform.machine() in ("x86_64", "AMD64")
     kernels = (X86_KERNELS, X86_DEFINITIONS) if x86 else (ARM_KERNELS, ARM_DEFINITIONS)
-    program = build(tmp_path, "c++", [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all"], *kernels)
+    programs = build(tmp_path, "c++", [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all"], *kernels)
     # with random addresses, older sanitizers find no room for their memory
     fixed_addresses = ["setarch", "-R"] if shutil.which("setarch") else []
-    check([*fixed_addresses, program], tmp_path)
+    check(programs, tmp_path, *fixed_addresses)
 
 
 @needs.mark("a C++ compiler", "a CPU with AVX-512 for bfloat16")
@@ -84,12 +103,12 @@ def test_this_cpu_with_sanitizers(tmp_path, sanitizers):
 def test_a_matrix_unit_in_software(tmp_path):
     tiles = ["-DGPT2LAB_EMULATED_TILES", "-include", str(NATIVE / "emulated_tiles.h")]
     kernels = {name: [*flags, *tiles] if flags is AMX else flags for name, flags in X86_KERNELS.items()}
-    program = build(tmp_path, "c++", tiles[:1], kernels, X86_DEFINITIONS)
-    assert {f"amx.{precision}" for precision in KERNELS_OUTPUT} <= check([program], tmp_path)
+    programs = build(tmp_path, "c++", tiles[:1], kernels, X86_DEFINITIONS)
+    assert {f"amx.{precision}" for precision in KERNELS_OUTPUT} <= check(programs, tmp_path)
 
 
 @needs.mark("a cross compiler and an emulator for Arm")
 @pytest.mark.nightly
 def test_arm_under_an_emulator(tmp_path):
-    program = build(tmp_path, "aarch64-linux-gnu-g++", ["-static"], ARM_KERNELS, ARM_DEFINITIONS)
-    check(["qemu-aarch64", program], tmp_path)
+    programs = build(tmp_path, "aarch64-linux-gnu-g++", ["-static"], ARM_KERNELS, ARM_DEFINITIONS)
+    check(programs, tmp_path, "qemu-aarch64")

@@ -138,6 +138,7 @@ NEEDS: dict[str, Need] = {
     "a cross compiler and an emulator for Arm": _from_extras(
         lambda: all(map(shutil.which, ("aarch64-linux-gnu-g++", "qemu-aarch64"))), "arm"
     ),
+    "an emulator for Arm": _from_extras(_has_program("qemu-aarch64"), "arm"),
     "Wine": _from_extras(lambda: shutil.which("wine") is not None, "wine"),
     "a CPU with AMX": Need(_kernels_for_amx, lambda extras: _cpu_has_amx()),
     "a CPU with AVX-512 for bfloat16": Need(_cpu_has(*AVX512_BFLOAT16)),
