@@ -34,7 +34,7 @@ Ids = NDArray[np.integer[Any]]
 ROW = "wte.weight"
 WINDOWS = 256
 LEFT_OUT = 8  # every eighth window
-SHRINK = 1e-5  # times the row's squared length: without it, the row would grow without end
+SHRINK = 2e-6  # times the row's squared length: without it, the row would grow without end
 
 
 def spread(tokens: Ids, n_ctx: int, count: int) -> Iterator[Ids]:
