@@ -44,6 +44,7 @@ MATRIX_UNIT_PRECISIONS = ("bfloat16",)
 EVERY_PROCESSOR = "every processor"
 WITH_MATRIX_UNIT = "processors with a matrix unit"
 WITHOUT_MATRIX_UNIT = "processors without a matrix unit"
+MACHINE_GROUPS = (EVERY_PROCESSOR, WITH_MATRIX_UNIT, WITHOUT_MATRIX_UNIT)
 
 
 def machine_group(precision: str, instruction_set: str) -> str:

@@ -17,9 +17,9 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from gpt2lab.engines.precision import (
+    EVERY_PROCESSOR,
+    MACHINE_GROUPS,
     MATRIX_UNIT_PRECISIONS,
-    WITH_MATRIX_UNIT,
-    WITHOUT_MATRIX_UNIT,
     machine_group,
     machine_of,
 )
@@ -159,12 +159,13 @@ class Writer:
                 f"gpt2lab {order.version} (contract {order.contract}) started the job, but a worker has {__version__} "
                 f"(contract {CONTRACT}): install the same version"
             )
-        if order.processors in (WITH_MATRIX_UNIT, WITHOUT_MATRIX_UNIT):
+        if order.processors in MACHINE_GROUPS and order.processors != EVERY_PROCESSOR:
             _join(order.processors)
         self._order = order
         self._model = load(**order.model)
-        if (found := processors_of(self._model)) != order.processors:
-            raise UsageError(f"the job began on {order.processors}, but a worker has {found}")
+        machine = None if order.processors in (None, *MACHINE_GROUPS) else order.processors
+        if machine_of(self._model.engine) != machine:
+            raise UsageError(f"the job began on {order.processors}, but a worker has {processors_of(self._model)}")
         if digest_of(self._model) != order.digest:
             name = order.model["name_or_path"]
             raise UsageError(
