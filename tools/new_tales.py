@@ -145,7 +145,7 @@ def facts(held_out: Path | None = None) -> dict[str, str]:
     n_bytes = sum(file.stat().st_size for file in texts)
     apart, over = (
         {each.metric: each.value for each in evaluate("perplexity", run, data=str(held_out), stride=stride).figures}
-        for stride in (None, config.n_ctx // 2)
+        for stride in (config.n_ctx, config.n_ctx // 2)
     )
     key, bits = "perplexity per token", "bits per byte"
     made["held_out"] = (

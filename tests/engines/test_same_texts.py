@@ -17,26 +17,26 @@ from gpt2lab.engines.precision import machine_group
 
 LENGTHS = (1, 17, 70)
 LOGITS = {
-    ("float32", "every processor"): "7524a96eaff9f3d648cd678656480bcce82f89ad7e516ecdf4fb8ead107cdde1",
-    ("bfloat16", "processors with a matrix unit"): "13085806268d915f74e5cf9ae7ab48cccef6034de5fcf395e8dd1c85eb7c0d8a",
+    ("float32", "every processor"): "d4398132b9cfb224d59850ca34f659fcae4caf05806680fa08ff8e67dc288564",
+    ("bfloat16", "processors with a matrix unit"): "269f234a4c21cd590fcf2d5975b1893fd23a0bea7aa9ffd8cbcaee4defb9433e",
     (
         "bfloat16",
         "processors without a matrix unit",
-    ): "2845a29bbe251e1ffe0d6ac9b5d04b1ff06eba4d96e964e56bfb62fc52118456",
-    ("int8", "every processor"): "c4a24bc9e5a996b927e76f3bf16f9a2ae269057ce0f199a5bd68e19f12b55c02",
-    ("int4", "every processor"): "ebc91535bcf2ccacf93c1b4a29a160096da3817698c2860846dbf4e8a1411604",
+    ): "6e0c6dc1dd1124bd3ec90790daee9744cf431f3bab1caa611c333b12aae9fa13",
+    ("int8", "every processor"): "b46196fe0a72e71c3655f84c8113713b668e306b3d698e51d08b8e7c90488a02",
+    ("int4", "every processor"): "a5365382a89753dce0754a7e7ebb1803fe0a9084b05fa016e491bfda41f3d8c7",
 }
 """The SHA-256 of the logits after every token of prompts of LENGTHS tokens."""
 QUICK = {
-    "float32": "61a5e82a030afdd0e751f13ce4c5dd82c8fcd374b17103b56cfcd674bf1a0fae",
-    "int8": "e0639ea626024fbf859e707cdd1e6100a2d82b07fa0d37969fa1f726f14d5b20",
-    "int4": "c2cd0bfa0e785e8bec11d00b6c5a784217087e31142803068d11524cb13372a2",
+    "float32": "20502e5dd3880bed3abccb7528596a07e5c4db7564227a7801ddbb1c81310cf5",
+    "int8": "fd20e7ce53b2e04f6feb8cdd57fb45fc59d39e9a218127b0ec94d6ca60cb68e2",
+    "int4": "1fa357e28caa0fe818a52a011802213bbb16b8bbb29b5fc6b0e7458e462c7e7b",
 }
 """The SHA-256 of 24 texts of 12 tokens of ``tales``, and below of 200 texts of 30."""
 NIGHTLY = {
-    "float32": "0dab02e900209939636d9424ce6fbd254059019699752a06857841c82916b894",
-    "int8": "3287b994cf7dd8cfefeae727e889135e381d7fb0b372b20f29a890f8311d0587",
-    "int4": "af33ae31bf139aa1e482e1e1a02dd4e4b20acb03e009983d92b2070ce5e48f85",
+    "float32": "f8a1e391f38cedf3831cc66be1c7beaa043d6bcaa34307c1727c6f68f2dcf650",
+    "int8": "99409c6548aed3e94ffcc2e1361fcfca56d97e6c2000784c4428fc02db1ece46",
+    "int4": "150fb968948befc97e86430cf1ad006e56de8afb9f93f588a7234ea18aad528a",
 }
 
 

@@ -1,6 +1,6 @@
 """Give the tokens that the training text never has a row of the embedding that is practically never chosen.
 
-    python tools/tales/unseen.py checkpoint/tales2 DATA/train.tokens next.gguf
+    python tools/tales/unseen.py checkpoint/tales2 DATA/train.tokens tales.gguf
 
 Updates push these tokens' rows away from every hidden state, but slowly, and each row by itself. The best row is the
 same for all of them: the r that minimises the mean of log(1 + n · e^(h · r) / Z) over the hidden states h of the text,
