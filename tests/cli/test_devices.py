@@ -58,7 +58,7 @@ def test_a_gpu_that_is_not_there_is_a_users_error(gpt2lab, monkeypatch, command)
     result = gpt2lab(command, *text, "--device", "mps", input="")
     assert result.exit_code == 2
     assert result.stderr.endswith(
-        "gpt2lab: error: device mps is not available: PyTorch finds no such GPU on this machine\n"
+        "gpt2lab: error: device mps is not available: PyTorch finds no such GPU; choose cpu or auto\n"
     )
 
 

@@ -337,7 +337,7 @@ def test_a_mistake_in_such_a_file_is_told(folder, capsys, name, text, message):
         ([*FRESH, "--checkpoint_dir", "tales/0.txt"], "cannot write into tales/0.txt/run1"),
         ([*FRESH, "--sample_prompt", "word " * 30, "--sample_every", "1"], "sample_prompt (31 tokens)"),
         (["--dataset", "tales", "--model_name", ODD], "has no tokenizer"),
-        ([*FRESH, "--device", "cuda"], "no CUDA device"),
+        ([*FRESH, "--device", "cuda"], "device cuda is not available"),
     ],
 )
 def test_a_users_mistake_is_one_line(folder, capsys, arguments, message):

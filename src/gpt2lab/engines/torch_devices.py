@@ -17,7 +17,7 @@ def present_device(name: str) -> str:
     if not find_spec("torch"):
         raise UsageError(f"device {name} needs PyTorch: pip install 'gpt2lab[gpu]'")
     if name != "torch-cpu" and name not in _gpus():
-        raise UsageError(f"device {name} is not available: PyTorch finds no such GPU on this machine")
+        raise UsageError(f"device {name} is not available: PyTorch finds no such GPU; choose cpu or auto")
     return name
 
 
