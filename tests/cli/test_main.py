@@ -102,7 +102,9 @@ def test_a_shell_completes_the_choices_of_an_option(shell: str) -> None:
     asked = {"_GPT2LAB_COMPLETE": f"{shell}_complete", "COMP_WORDS": "gpt2lab generate --precision ", **word}
     code = "from gpt2lab.cli.main import main; main([])"
     done = subprocess.run([sys.executable, "-c", code], env={**os.environ, **asked}, capture_output=True, text=True)
-    assert done.stdout == "".join(answer.format(name) + "\n" for name in ("float32", "bfloat16", "int8", "int4"))
+    assert done.stdout == "".join(
+        answer.format(name) + "\n" for name in ("float32", "bfloat16", "int8", "int4", "float16")
+    )
 
 
 MOST_MODULES = 63
