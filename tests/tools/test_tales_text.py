@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import gpt2lab
+import needs
 from gpt2lab import reference
 from gpt2lab.tokenizer import Tokenizer
 from gpt2lab.weights.find import open_checkpoint
@@ -177,7 +178,7 @@ LIST = "slug\ttitle\tauthor\tgutenberg\tcharacters\nfox\tThe Fox: A Tale\tHill, 
 
 
 def test_tokens_that_never_occur_become_improbable_and_the_others_keep_their_rows():
-    pytest.importorskip("torch")
+    needs.package("torch")
     import unseen
 
     checkpoint = open_checkpoint(Path(__file__).parents[1] / "golden" / "tiny")
