@@ -73,6 +73,14 @@ def test_a_row_without_a_distribution_is_reported_and_the_others_are_drawn(bad):
     assert f"the logit of token 5 is {bad} after model" in str(SAMPLER.error(logits[1], rows[1]))
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("params", [SamplingParams(top_k=5), SamplingParams(top_k=5, temperature=0.8, top_p=0.9)])
+def test_top_k_reports_rows_without_a_distribution_even_if_all_are(bad, params):
+    logits, row = torch.full((2, 60), bad), pytorch_sampler.Row(params, 0, 0, 0, (), 0)
+    assert SAMPLER.draw(logits, [row, row]) == [None, None]
+    assert isinstance(SAMPLER.error(logits[0], row), SamplingError)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [

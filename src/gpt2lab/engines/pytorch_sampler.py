@@ -127,7 +127,9 @@ class TorchSampler:
                 x = changed if len(on) == len(x) else x.index_copy(0, which, changed)
                 few |= (name == "temperature") & (column == 0) | (name == "top_k") & (column > 0)
             if name == "top_k" and few.all():
-                columns = (x > -torch.inf).any(0).nonzero()[:, 0]
+                kept = (x > -torch.inf).any(0)
+                kept[0] |= ~kept.any()  # no row is usable: any column will do
+                columns = kept.nonzero()[:, 0]
                 x = x[:, columns]
         return x, columns
 
