@@ -22,7 +22,8 @@ from gpt2lab.weights import open_checkpoint
 
 torch = needs.package("torch")
 
-from gpt2lab.engines.pytorch_graphs import Graphs  # noqa: E402
+from gpt2lab.engines.pytorch_graphs import RECORDING, Graphs  # noqa: E402
+from gpt2lab.engines.pytorch_model import TorchModel  # noqa: E402
 
 SHAPE = ModelConfig(n_vocab=77, n_ctx=300, n_embd=64, n_head=4, n_layer=2)
 CASES = [(precision, kv) for precision in TORCH_PRECISIONS for kv in TORCH_KV_PRECISIONS]
@@ -138,6 +139,41 @@ def test_a_device_without_room_raises_an_error_of_memory_and_keeps_what_it_has(e
         engine.free_sequence(each)
 
 
+def test_a_step_without_memory_raises_an_error_of_memory_and_keeps_what_it_has(engines, monkeypatch):
+    engine = engines["float32", "float32"]
+    sequence = engine.new_sequence()
+    engine.forward([sequence], [[1, 2, 3]], "none")
+    before = engine.read_sequence(sequence)
+    with monkeypatch.context() as patch:
+        patch.setattr(engine._model, "logits", without_memory)
+        with pytest.raises(MemoryError, match=r"^CUDA out of memory$"):
+            engine.step([sequence], [[4]], [Draw(SamplingParams(), 0, 0, 3)])
+    np.testing.assert_array_equal(engine.read_sequence(sequence), before)
+    engine.free_sequence(sequence)
+
+
+def test_weights_without_room_are_an_error_of_memory(monkeypatch):
+    monkeypatch.setattr(TorchModel, "_tensor", without_memory)
+    with pytest.raises(MemoryError, match=r"^CUDA out of memory$"):
+        open_engine(random_checkpoint(SHAPE), device="torch-cpu")
+
+
+def test_memory_that_is_too_scarce_to_move_blocks_is_not_released(monkeypatch):
+    engine = open_engine(random_checkpoint(SHAPE), device="torch-cpu")
+    sequences = [engine.new_sequence() for _ in range(20)]
+    engine.forward(sequences, [[1] * 300] * 20, "none")
+    for sequence in sequences:
+        engine.free_sequence(sequence)
+    large = engine._blocks.cache
+    monkeypatch.setattr(torch.Tensor, "clone", without_memory)
+    engine.release_memory()
+    assert engine._blocks.cache is large
+
+
+def without_memory(*_):
+    raise torch.OutOfMemoryError("CUDA out of memory\nmore")
+
+
 def test_several_python_threads_can_step_at_once(engines):
     engine = engines["float32", "float32"]
     draws = [Draw(SamplingParams(top_p=0.9), 1, stream, 3) for stream in range(4)]
@@ -210,6 +246,7 @@ def test_a_graph_is_recorded_for_each_shape_and_anew_where_the_cache_has_moved(m
             self.result.copy_(self.cache + self.given.sum())
 
     def record(self, cache, rows):
+        assert RECORDING.locked()  # by no other engine, whose graph would be recorded on the same stream
         graph = Replayed(cache, rows.clone())
         return graph, graph.given, graph.result
 

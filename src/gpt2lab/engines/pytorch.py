@@ -10,7 +10,7 @@ from __future__ import annotations
 import platform
 from collections import deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -20,11 +20,11 @@ from torch import Tensor
 
 from gpt2lab.engines.protocol import Draw, Drawn
 from gpt2lab.engines.pytorch_blocks import BLOCK, Blocks
-from gpt2lab.engines.pytorch_graphs import Graphs
+from gpt2lab.engines.pytorch_graphs import RECORDING, Graphs
 from gpt2lab.engines.pytorch_model import DTYPES, TorchModel
 from gpt2lab.engines.pytorch_sampler import Row, TorchSampler
 from gpt2lab.engines.uninspected import Uninspected
-from gpt2lab.errors import ContextError, SamplingError, UsageError
+from gpt2lab.errors import ContextError, SamplingError, UsageError, first_line
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -46,7 +46,8 @@ class TorchEngine(Uninspected):
 
     ``device`` is ``"cpu"``, ``"cuda"`` or ``"mps"``; the matrices are held in ``precision``, keys and values in
     ``kv_precision`` (default: float32 with float32 weights, else float16). ``rows`` is the number of rows in a pass
-    (default: :data:`ROWS`). It cannot look inside the model: those methods raise :class:`UsageError`.
+    (default: :data:`ROWS`). It cannot look inside the model: those methods raise :class:`UsageError`. Every method, and
+    opening it, raises MemoryError if the device has too little memory.
     """
 
     def __init__(
@@ -61,7 +62,8 @@ class TorchEngine(Uninspected):
         self.config = checkpoint.config
         self.device = torch.device(device)
         self._n_rows = rows or ROWS[device]
-        self._model = TorchModel(checkpoint, self.device, precision)
+        with _memory_errors():
+            self._model = TorchModel(checkpoint, self.device, precision)
         self._hidden_of = Graphs(self._model.hidden) if device == "cuda" else self._model.hidden
         self._sampler = TorchSampler(self.config.n_vocab, self.device)
         kv_precision = kv_precision or ("float32" if precision == "float32" else "float16")
@@ -134,10 +136,11 @@ class TorchEngine(Uninspected):
 
     def release_memory(self) -> None:
         """Return the memory that no sequence uses to the device."""
-        with self._alone():
+        with suppress(MemoryError), self._alone():  # the smaller copy may not fit beside what is there
             self._blocks.shrink()
         if self.device.type == "cuda":
-            torch.cuda.empty_cache()
+            with RECORDING:
+                torch.cuda.empty_cache()
 
     def forward(
         self, sequences: Sequence[int], tokens: Sequence[Sequence[int]], outputs: Outputs = "last"
@@ -184,7 +187,7 @@ class TorchEngine(Uninspected):
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Keep other threads out, after freeing what has ended."""
-        with self._lock:
+        with self._lock, _memory_errors():
             while self._ended:
                 self._blocks.free(self._ended.popleft())
             yield
@@ -270,6 +273,17 @@ class TorchEngine(Uninspected):
         padded = torch.nn.functional.pad(hidden, (0, 0, 0, -n % self._n_rows))
         parts = [self._model.logits(part) for part in padded.split(self._n_rows)] if n else []
         return torch.cat(parts)[:n] if parts else hidden.new_empty((0, self.config.n_vocab))
+
+
+@contextmanager
+def _memory_errors() -> Iterator[None]:
+    """Raise PyTorch's errors of lacking memory as MemoryError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "out of memory" not in str(error):  # the latter: mps
+            raise
+        raise MemoryError(first_line(error)) from None
 
 
 def _rows_of(fed: Sequence[int], draw: Draw) -> list[Row]:

@@ -130,6 +130,7 @@ class Blocks:
 
     def write(self, values: Tensor) -> int:
         """Return the handle of a new sequence with these keys and values, of the shape that :meth:`read` returns."""
+        rows = values.to(self.cache).transpose(2, 3).flatten(3)  # [n_layer, 2, n_tokens, n_embd]
         sequence, length = self.new(), values.shape[3]
         try:
             self.reserve({sequence: length})
@@ -137,7 +138,6 @@ class Blocks:
             self.free(sequence)
             raise
         held = self._held[sequence]
-        rows = values.to(self.cache).transpose(2, 3).flatten(3)  # [n_layer, 2, n_tokens, n_embd]
         for place, block in enumerate(held.blocks):
             part = rows[:, :, place * BLOCK : (place + 1) * BLOCK]
             self.cache[:, :, block, : part.shape[2]] = part

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from threading import Lock
 from typing import Any
 
 import torch
@@ -14,6 +15,9 @@ from torch import Tensor
 
 Pass = Callable[[Tensor, Tensor], Tensor]
 """A function of the cache and of a pass's rows, whose work depends on nothing else but the shape of the rows."""
+
+RECORDING = Lock()
+"""Held while a graph is recorded: all engines record on one stream, and PyTorch cannot give back memory meanwhile."""
 
 
 class Graphs:
@@ -31,7 +35,8 @@ class Graphs:
             self._cache = weakref.ref(cache)
         shape = tuple(rows.shape)
         if shape not in self._recorded:
-            self._recorded[shape] = self._record(cache, rows)
+            with RECORDING:
+                self._recorded[shape] = self._record(cache, rows)
         graph, given, result = self._recorded[shape]
         given.copy_(rows)
         graph.replay()
