@@ -11,6 +11,8 @@ import pytest
 
 import gpt2lab as package
 import needs
+from gpt2lab.cli.job_options import JobOptions
+from gpt2lab.cli.jobs import order_maker
 from gpt2lab.engines import torch_devices
 from gpt2lab.engines.precision import checked_device
 from gpt2lab.errors import UsageError
@@ -74,6 +76,21 @@ def test_auto_is_the_gpu_that_is_there(monkeypatch, gpus, chosen) -> None:
     monkeypatch.setattr(torch_devices, "find_spec", lambda name: True)
     monkeypatch.setattr(torch_devices, "_gpus", lambda: gpus)
     assert checked_device("auto") == chosen
+
+
+def test_a_pytorch_that_cannot_be_imported_is_a_users_error(monkeypatch) -> None:
+    monkeypatch.setattr(torch_devices, "find_spec", lambda name: True)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(UsageError, match=r"^PyTorch cannot be imported: "):
+        checked_device("auto")
+
+
+def test_a_job_names_the_device_that_auto_is_where_it_begins(monkeypatch) -> None:
+    monkeypatch.setattr(torch_devices, "find_spec", lambda name: None)
+    arguments = {"name_or_path": TINY, "device": "auto", "draft": None, "threads": 1}
+    order_of = order_maker(arguments, {"seed": 1}, 1, False, JobOptions(1, False, False, None, None))
+    order = order_of(package.load(TINY, device="auto"), None)
+    assert order.model["device"] == "cpu"  # a worker that has a GPU must not use it
 
 
 def test_auto_is_the_native_engine_without_pytorch(monkeypatch) -> None:

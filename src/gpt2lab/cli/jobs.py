@@ -80,7 +80,10 @@ def order_maker(
     def order_of(model: LanguageModel, recorded_seed: int | None) -> Order:
         seed = drawn if options["seed"] is not None or recorded_seed is None else recorded_seed
         return Order(
-            model=_found_from_anywhere(model_arguments, threads=1 if how.ray else None),
+            model=_found_from_anywhere(
+                {**model_arguments, "device": model.device},  # auto may be another one on another machine
+                threads=1 if how.ray else None,
+            ),
             options={**options, "seed": seed},
             nsamples=nsamples,
             part_size=how.part_size,

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from importlib.util import find_spec
 
-from gpt2lab.errors import UsageError
+from gpt2lab.errors import UsageError, first_line
 
 
 def present_device(name: str) -> str:
     """Return ``name``, a device of PyTorch, if it is there; for ``auto``, the GPU that is there, otherwise ``cpu``.
 
-    Raises :class:`~gpt2lab.errors.UsageError` if PyTorch or the device is missing.
+    Raises :class:`~gpt2lab.errors.UsageError` if PyTorch or the device is missing, or if PyTorch cannot be imported.
     """
     if name == "auto":
         return next(iter(_gpus()), "cpu") if find_spec("torch") else "cpu"
@@ -23,7 +23,9 @@ def present_device(name: str) -> str:
 
 def _gpus() -> list[str]:
     """Return the names of the kinds of GPUs that PyTorch finds, the preferred one first."""
-    import torch
-
+    try:
+        import torch
+    except (ImportError, OSError) as error:  # a library that it needs is missing, or of another version
+        raise UsageError(f"PyTorch cannot be imported: {first_line(error)}") from error
     found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     return [name for name, is_there in found.items() if is_there]
