@@ -2,9 +2,9 @@
 //
 //   golden FOLDER
 //
-// tests/engines/golden_folder.py writes FOLDER: `model.txt` (five numbers of the shape, then the names of all tensors),
-// each tensor as raw float32 in NAME.f32, and what to expect. For every set of kernels that this CPU runs, the program
-// compares the original's logits (within 1e-4) and its likeliest tokens in float32, and the exact bits of another
+// tests/engines/golden_folder.py writes FOLDER: `model.txt` (five numbers of the shape and a prompt's length, then the
+// names of all tensors), each tensor as raw float32 in NAME.f32, and what to expect. For every set of kernels that this
+// CPU runs, the program compares the original's logits (within 1e-4) and its likeliest tokens in float32, and the exact bits of another
 // processor's logits in float32, int8 and int4. Prints a line per set of kernels; exits with 1 at the first failure.
 #include <algorithm>
 #include <cmath>
@@ -95,10 +95,11 @@ void check_original(Model& model) {
   const std::size_t n = golden.shape.n_vocab;
   const int sequence = model.transformer.cache().create();
   const auto found = model.logits(sequence, golden.tokens);
-  float largest = 0;
-  for (std::size_t i = 0; i < n; ++i)
-    largest = std::max(largest, std::abs(found[found.size() - n + i] - golden.last[i]));
-  if (!(largest <= kTolerance)) fail(model.what + ": a logit is off by " + std::to_string(largest));
+  if (golden.last.size() != n) fail("last.f32 has another number of logits");
+  for (std::size_t i = 0; i < n; ++i) {
+    const float off = std::abs(found[found.size() - n + i] - golden.last[i]);
+    if (!(off <= kTolerance)) fail(model.what + ": a logit is off by " + std::to_string(off));  // or NaN
+  }
   model.transformer.cache().truncate(sequence, 0);
   std::vector<std::int32_t> text(golden.greedy.begin(), golden.greedy.begin() + golden.prompt);
   std::size_t known = 0;
