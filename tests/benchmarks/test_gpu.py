@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+import runpy
 import subprocess
 import sys
 from pathlib import Path
 
 import gpu
+import numpy as np
 import pytest
 
 import needs
@@ -36,6 +39,24 @@ def test_a_part_reports_on_its_last_line(part, found):
     command = [sys.executable, SCRIPT.parent / "drivers" / "gpu_driver.py", part, "--device", "torch-cpu"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert found.items() <= json.loads(done.stdout.splitlines()[-1]).items()
+
+
+def test_logits_that_are_not_numbers_fail_the_comparison_with_the_original():
+    driver = runpy.run_path(str(SCRIPT.parent / "drivers" / "gpu_driver.py"))
+
+    class Broken:
+        def __init__(self, checkpoint, device):
+            self.n_vocab = checkpoint.config.n_vocab
+
+        def new_sequence(self):
+            return 0
+
+        def forward(self, sequences, tokens, outputs):
+            return np.full((len(tokens[0]), self.n_vocab), np.nan, np.float32)
+
+    golden = driver["golden"]
+    golden.__globals__["open_engine"] = Broken
+    assert golden(argparse.Namespace(device="torch-cpu"))["passed"] is False
 
 
 def test_a_part_that_fails_is_reported_and_fails_the_script(tmp_path, monkeypatch):
