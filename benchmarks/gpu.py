@@ -2,10 +2,10 @@
 
     python benchmarks/gpu.py [--device auto] [--out gpu.json] [--minutes 9] [--nanogpt FOLDER]
 
-On ``torch-cpu``, which ``auto`` is without a GPU, the checks run on tiny shapes and nothing is compared for speed.
-``FOLDER`` is a checkout of karpathy/nanoGPT. A peer that is not installed is named and skipped, and so is whatever the
-minutes do not suffice for. Each part runs in a separate process, so that one that fails takes nothing with it. The exit
-status is 1 if a check fails.
+Without a GPU, ``auto`` is ``torch-cpu``: the checks then run on tiny shapes, and no speeds are compared. ``FOLDER`` is
+a checkout of karpathy/nanoGPT. A peer that is not installed is named and skipped, and so is every part for which no
+time is left. Each part runs in a separate process, so a part that fails does not stop the others. The exit status is 1
+if a check fails.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ Every engine reads the same windows of ``n_ctx`` tokens. Prints for each the per
 float32's (± the standard error of that difference), the Kullback-Leibler divergence of its distributions from float32's
 in nats (mean and 99th percentile over positions), and how often the likeliest token is the same. The last line is JSON.
 ``--held_out`` takes the part of the text that ``gpt2lab train`` holds out. ``--outliers`` multiplies three gains of
-each layer's norms, and divides the weights behind them by as much: the same model in exact arithmetic, with large
+each layer's norms, and divides the weights that they feed by as much: the same model in exact arithmetic, with large
 inputs as real GPT-2s have them. Needs the extra ``train``.
 """
 
@@ -87,7 +87,7 @@ def read_tokens(paths: list[str], checkpoint: Checkpoint, held_out: float | None
 
 
 def with_outliers(checkpoint: Checkpoint, factor: float) -> Checkpoint:
-    """Return the same model with three large gains in each layer's norms, and small weights behind them."""
+    """Return the same model with three large gains in each layer's norms, and small weights after them."""
     tensors = {name: np.array(tensor, np.float32) for name, tensor in checkpoint.tensors.items()}
     random = np.random.default_rng(0)
     for layer in range(checkpoint.config.n_layer):

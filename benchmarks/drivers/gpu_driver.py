@@ -122,7 +122,7 @@ def decode(options: argparse.Namespace, program: str, size: str, batch: int) -> 
 
 
 def ours(options: argparse.Namespace, size: str, batch: int, rows: int | None = None) -> Callable[[int], Any]:
-    """gpt2lab; ``rows`` other than the usual number show what filling up costs."""
+    """gpt2lab; ``rows`` other than the usual number show what padding costs."""
     from gpt2lab.benchmarking import random_checkpoint
     from gpt2lab.engines.pytorch import TorchEngine
 
@@ -151,7 +151,7 @@ def transformers(options: argparse.Namespace, size: str, batch: int) -> Callable
 
 
 def vllm(options: argparse.Namespace, size: str, batch: int) -> Callable[[int], Any]:
-    """vLLM, with weights of its own making."""
+    """vLLM, with random weights of its own."""
     import vllm
 
     folder = Path(tempfile.mkdtemp())

@@ -80,9 +80,9 @@ def load(
         kv_precision: precision of the KV cache: ``"float32"`` (default with float32 weights), ``"float16"`` (default
             with bfloat16 weights and on a GPU) or ``"int8"`` (default with others; not on a GPU).
         threads: number of worker threads; default: the number of physical cores.
-        device: ``"cpu"``; a GPU (``"cuda"`` or ``"mps"``), for which PyTorch must be installed; ``"auto"`` for the GPU
-            that is there, otherwise the CPU; ``"reference"`` for NumPy (float32, slow, for comparison); ``"torch-cpu"``
-            for what a GPU does, on the CPU (slow, for tests).
+        device: ``"cpu"``; a GPU (``"cuda"`` or ``"mps"``), for which PyTorch must be installed; ``"auto"`` for a GPU if
+            there is one, otherwise the CPU; ``"reference"`` for NumPy (float32, slow, for comparison); ``"torch-cpu"``
+            for a GPU's code on the CPU (slow, for tests).
         draft: a smaller model with the same vocabulary that guesses tokens ahead: changes only the speed. A name, a
             path, or a loaded model, which then shares its engine.
         prompt_cache: bytes for keys and values of earlier texts, for ten minutes after their last use. If a prompt

@@ -1,12 +1,12 @@
-"""Give the tokens that the training text never has a row of the embedding that is practically never chosen.
+"""Give the tokens that never occur in the training text an embedding row that is practically never chosen.
 
     python tools/tales/unseen.py checkpoint/tales2 DATA/train.tokens tales.gguf
 
 Updates push these tokens' rows away from every hidden state, but slowly, and each row by itself. The best row is the
 same for all of them: the r that minimises the mean of log(1 + n · e^(h · r) / Z) over the hidden states h of the text,
 where n tokens never occur and Z is the sum of e^logit over the others. That is a convex problem in one row, and L-BFGS
-solves it. The hidden states come from windows spread over the training text. Every eighth window is left out: the
-program only reports it.
+solves it. The hidden states come from windows spread over the training text. Every eighth window is left out of the
+fit, to measure the result.
 """
 
 from __future__ import annotations

@@ -71,8 +71,8 @@ PRECISION = PrecisionChoice(ALL_PRECISIONS)
 DEVICE: dict[str, Any] = {
     "default": "cpu",
     "metavar": "NAME",
-    "help": "Where to compute: cpu; cuda or mps, which are GPUs and need the extra gpu; auto, the GPU that is there, "
-    "otherwise cpu. For comparison, and slow: reference (NumPy), torch-cpu (what a GPU does).",
+    "help": "Where to compute: cpu; cuda or mps (GPUs, which need the extra gpu); auto (a GPU if there is one, else "
+    "cpu). Slow, for comparison: reference (NumPy), torch-cpu (a GPU's code on the CPU).",
 }
 """Arguments of the option ``--device``."""
 

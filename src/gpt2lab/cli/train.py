@@ -230,7 +230,7 @@ def _toml() -> Any:
     "--device",
     type=click.Choice(["auto", "cpu", "cuda", "mps"]),
     default="auto",
-    help="Where to compute; auto is cuda if it is there, otherwise cpu.",
+    help="Where to compute; auto is cuda if available, otherwise cpu.",
 )
 @click.pass_context
 def command(

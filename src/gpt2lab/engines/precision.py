@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from gpt2lab.engines.protocol import Engine
 
 DEVICES = ("cpu", "cuda", "mps", "auto", "reference", "torch-cpu")
-"""``cpu`` is the native engine. ``cuda`` and ``mps`` are GPUs; ``auto`` is the one that is there, otherwise ``cpu``.
-``reference`` is NumPy: slow, for comparison. ``torch-cpu`` computes as on a GPU, for tests."""
+"""``cpu`` is the native engine. ``cuda`` and ``mps`` are GPUs; ``auto`` is a GPU if there is one, otherwise ``cpu``.
+``reference`` is NumPy: slow, for comparison. ``torch-cpu`` runs a GPU's code on the CPU, for tests."""
 
 TORCH_DEVICES = {"cuda": "cuda", "mps": "mps", "torch-cpu": "cpu"}
 """Devices on which PyTorch computes → their names there."""
@@ -55,7 +55,7 @@ def machine_group(precision: str, instruction_set: str) -> str:
 
 
 def machine_of(engine: Engine) -> str | None:
-    """Return what a text of PyTorch's engine depends on besides its request: its version and processor; else None."""
+    """Return the version and processor on which a text of PyTorch's engine depends; None for other engines."""
     machine: str | None = getattr(engine, "machine", None)
     return machine
 
@@ -76,7 +76,8 @@ def weight_bytes(config: ModelConfig, precision: str) -> int:
 def checked_device(device: str, precision: str | None = None, kv_precision: str | None = None) -> str:
     """Return ``device``, or the one that ``auto`` is on this machine.
 
-    Raises :class:`~gpt2lab.errors.UsageError` unless it exists, is there, and has these precisions (None: any).
+    Raises :class:`~gpt2lab.errors.UsageError` unless the device exists, is available, and has these precisions
+    (None: any).
     """
     _check_one_of("device", device, DEVICES)
     if device not in ("cpu", "reference"):

@@ -1,6 +1,6 @@
 """PyTorch behind the engine protocol: GPT-2 on a GPU, or on a CPU for tests.
 
-Tokens are fed in passes of a fixed number of rows (:mod:`gpt2lab.engines.pytorch_model`), filled up if there are fewer.
+Tokens are fed in passes of a fixed number of rows (:mod:`gpt2lab.engines.pytorch_model`), padded if there are fewer.
 So a row's numbers depend on its sequence alone, as in the native engine, though not to the same bits. This module knows
 nothing of text, prompts or scheduling.
 """
@@ -69,7 +69,7 @@ class TorchEngine(Uninspected):
         kv_precision = kv_precision or ("float32" if precision == "float32" else "float16")
         self._blocks = Blocks(self.config, DTYPES[kv_precision], self.device)
         self._lock = Lock()
-        self._ended: deque[int] = deque()  # freed where the lock could not be waited for
+        self._ended: deque[int] = deque()  # to be freed: free_sequence must not wait for the lock
 
     @property
     def machine(self) -> str:
@@ -113,7 +113,7 @@ class TorchEngine(Uninspected):
             return self._blocks.fork(sequence)
 
     def free_sequence(self, sequence: int) -> None:
-        """Free a sequence; its memory is in reach of the next call."""
+        """Free a sequence; the next call can reuse its memory."""
         self._ended.append(sequence)
 
     def truncate_sequence(self, sequence: int, length: int) -> None:

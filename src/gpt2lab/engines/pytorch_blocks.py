@@ -1,6 +1,6 @@
 """The keys and values of sequences on a device, in blocks that forks share until one of them grows.
 
-Block 0 belongs to no sequence: rows that only fill up a pass are written there. This module knows nothing of layers'
+Block 0 belongs to no sequence: rows that only pad a pass are written there. This module knows nothing of layers'
 arithmetic; its caller keeps other threads out.
 """
 
@@ -90,7 +90,7 @@ class Blocks:
             self._drop(held.blocks.pop())
 
     def wipe(self, sequence: int) -> None:
-        """Replace whatever lies behind a sequence's tokens in its last block by zeros: it may not be finite."""
+        """Replace whatever follows a sequence's tokens in its last block by zeros: it may not be finite."""
         held = self.held(sequence)
         if held.length % BLOCK and self._users[held.blocks[-1]] == 1:
             self.cache[:, :, held.blocks[-1], held.length % BLOCK :] = 0
@@ -118,7 +118,7 @@ class Blocks:
             self.cache[:, :, new] = 0
 
     def table(self, sequences: Sequence[int], n_blocks: int) -> list[list[int]]:
-        """Return the first ``n_blocks`` blocks of each sequence, filled up with block 0."""
+        """Return the first ``n_blocks`` blocks of each sequence, padded with block 0."""
         rows = [self._held[sequence].blocks[:n_blocks] for sequence in sequences]
         return [row + [0] * (n_blocks - len(row)) for row in rows]
 
@@ -145,7 +145,7 @@ class Blocks:
         return sequence
 
     def shrink(self) -> None:
-        """Give back the blocks behind the last one in use, except for the first few, which the next text will need."""
+        """Give back the blocks after the last one in use, except for the first few, which the next text will need."""
         n = len(self._users)
         while n > _FIRST + 1 and not self._users[n - 1]:
             n -= 1
@@ -167,7 +167,7 @@ class Blocks:
         more = max(n, there, _FIRST)
         try:
             room = self.cache.new_zeros((*self.cache.shape[:2], there + more, *self.cache.shape[3:]))
-        except RuntimeError as error:  # PyTorch's way to say that memory is lacking, on every device
+        except RuntimeError as error:  # how PyTorch reports a lack of memory, on every device
             raise MemoryError(f"no room for {there + more} blocks of keys and values: {first_line(error)}") from None
         room[:, :, :there] = self.cache
         self.cache = room

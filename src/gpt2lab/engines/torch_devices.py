@@ -1,4 +1,4 @@
-"""The devices on which PyTorch computes, as far as this machine has them. PyTorch is imported when one is asked for."""
+"""The devices of this machine on which PyTorch computes. PyTorch is imported when one of them is requested."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from gpt2lab.errors import UsageError, first_line
 
 
 def present_device(name: str) -> str:
-    """Return ``name``, a device of PyTorch, if it is there; for ``auto``, the GPU that is there, otherwise ``cpu``.
+    """Return ``name``, a device of PyTorch, if it is available; for ``auto``, a GPU if there is one, otherwise ``cpu``.
 
     Raises :class:`~gpt2lab.errors.UsageError` if PyTorch or the device is missing, or if PyTorch cannot be imported.
     """

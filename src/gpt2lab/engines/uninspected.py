@@ -1,4 +1,4 @@
-"""The methods of an engine that cannot look inside its model: each says so."""
+"""The inspecting methods of an engine that cannot look inside its model: each reports that as an error."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 class Uninspected:
-    """A refusal of every method of :class:`~gpt2lab.engines.protocol.Inspection`, by :class:`UsageError`."""
+    """Every method of :class:`~gpt2lab.engines.protocol.Inspection`; each raises :class:`UsageError`."""
 
     def edit_sequence(self, sequence: int, edits: Sequence[Edit]) -> None:
-        """Refuse edits; none at all change nothing."""
+        """Refuse edits; an empty list is accepted."""
         if edits:
             _refuse()
 

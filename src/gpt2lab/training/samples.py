@@ -1,6 +1,6 @@
-"""Samples of a model in training, generated where it trains, by the engine that ``--device`` names there.
+"""Samples of a model in training, generated on the device that trains it, by the engine of that device.
 
-The samples after an update equal those that ``gpt2lab generate`` would write there with that checkpoint and the
+The samples after an update equal those that ``gpt2lab generate`` writes on that device with that checkpoint and the
 settings' seed and filters. This module knows nothing of how the model is trained.
 """
 

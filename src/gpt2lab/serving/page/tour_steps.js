@@ -19,8 +19,8 @@ export const STEPS = Object.freeze([
   {
     title: "Tokens",
     text:
-      "A model reads and writes {tokens|token}: whole words, or pieces of rarer ones. Those of your prompt are below it, where " +
-      "␣ stands for a space and the number says how much the token {surprised|surprisal} the model.",
+      "A model reads and writes {tokens|token}: whole words, or pieces of rarer ones. Those of your prompt are below it: " +
+      "␣ stands for a space, and the number says how much the token {surprised|surprisal} the model.",
     task: "Add a long, rare word to the prompt and count its pieces.",
     parts: ["#prompt", "#prompt-tokens"],
     example: true,
@@ -28,8 +28,8 @@ export const STEPS = Object.freeze([
   {
     title: "The distribution",
     text:
-      "At each place in a text, the model gives every token that it knows a {probability|probability}. One of them is drawn " +
-      "at random and stands in the text. The list shows the likeliest.",
+      "At each place in a text, the model gives every token that it knows a {probability|probability}. The one in the text " +
+      "was drawn at random, by these probabilities. The list shows the likeliest.",
     task: "Point at tokens of the text, or tap them. Find one that was not the likeliest.",
     parts: ["#tokens", "#inspector"],
     example: true,
@@ -38,8 +38,8 @@ export const STEPS = Object.freeze([
   {
     title: "Temperature",
     text:
-      "For each token, the model computes a number, its {logit|logit}; a higher one means likelier. {Temperature|temperature} " +
-      "divides all logits: at 0, the likeliest token always wins; above 1, unlikely ones gain.",
+      "For each token, the model computes a number, its {logit|logit}; the higher it is, the likelier the token. " +
+      "{Temperature|temperature} divides all logits: at 0, the likeliest token always wins; above 1, unlikely ones gain.",
     task: "Drag the temperature from 0 to 100. Watch the bars and the text.",
     parts: ["#controls [data-field=temperature]", "#tokens", "#inspector"],
     narrowParts: ["#sheet-temperature", "#tokens", "#inspector"],
@@ -61,7 +61,7 @@ export const STEPS = Object.freeze([
     text:
       "All tokens lie on a line from 0 to 1, each as long as its probability. The {seed|seed} gives a random number for this " +
       "place; the token on which it falls is drawn.",
-    task: "Move the temperature slowly. The number stays; when does it draw another token?",
+    task: "Move the temperature slowly. The number stays the same; when does it draw another token?",
     parts: ["#controls [data-field=temperature]", "#stage-table .draw-part"],
     narrowParts: ["#sheet-temperature", "#stage-table .draw-part"],
     example: true,
@@ -72,7 +72,7 @@ export const STEPS = Object.freeze([
     text:
       "You can put another token at any place. The text continues from there as a {branch|branch}: every later token depends " +
       "on those before it, so it is drawn again.",
-    task: "Click a token of the text, then another one in the list.",
+    task: "Click a token in the text, then another one in the list.",
     parts: ["#tokens", "#inspector"],
     example: true,
     pinned: "narrow",
@@ -99,7 +99,7 @@ export const STEPS = Object.freeze([
     text:
       "Each layer adds to what the layers before it found. A row shows which token would be likeliest if the model stopped " +
       "there: wild guesses first, its real prediction in the last row.",
-    task: "Go up the column “likeliest” from its last row. How long does the token stay the same?",
+    task: "Read the column “likeliest” upwards. For how many rows does the token stay the same?",
     parts: ["#inside-lens"],
     after: 3,
   },
