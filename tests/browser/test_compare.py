@@ -31,7 +31,9 @@ def opened(new_page: Any, pair_server: str) -> Any:
 
 @pytest.fixture(scope="module")
 def models() -> dict[str, Any]:
-    return {"tales": gpt2lab.load("tales"), "tiny": gpt2lab.load(GOLDEN / "tiny")}
+    return {
+        name: gpt2lab.load(path, precision="int8") for name, path in (("tales", "tales"), ("tiny", GOLDEN / "tiny"))
+    }
 
 
 def log_softmax(logits: Any) -> np.ndarray:
@@ -61,7 +63,7 @@ def test_each_writes_what_it_writes_alone_and_reads_the_other(opened, expect, mo
         theirs = rows[np.arange(LENGTH), alone.tokens]
         mean = float(np.mean(np.array(alone.logprobs) - theirs))
         said = column.locator(".judged p").text_content()
-        assert float(re.search(r"\((-?[\d.]+) nats\)", said)[1]) == pytest.approx(mean, abs=0.05)
+        assert float(re.search(r"\((-?[\d.]+) nats\)", said)[1]) == pytest.approx(mean, abs=0.006)
         assert column.locator(".judged tbody tr").count() == 6
     _parting_is_right(opened, models, ids)
 
