@@ -4,8 +4,9 @@
 //
 // tests/engines/golden_folder.py writes FOLDER: `model.txt` (five numbers of the shape and a prompt's length, then the
 // names of all tensors), each tensor as raw float32 in NAME.f32, and what to expect. For every set of kernels that this
-// CPU runs, the program compares the original's logits (within 1e-4) and its likeliest tokens in float32, and the exact bits of another
-// processor's logits in float32, int8 and int4. Prints a line per set of kernels; exits with 1 at the first failure.
+// CPU runs, the program compares the original's logits (within 1e-4) and its likeliest tokens in float32, and the exact
+// bits of another processor's logits in float32, int8 and int4. Prints a line per set of kernels; exits with 1 at the
+// first failure.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
