@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from gpt2lab.weights.find import open_checkpoint
+
 from .test_page_inside import TOKENIZER, answered, label, opened, ready
 
 pytestmark = pytest.mark.slow
+LAYER = open_checkpoint("tales").config.n_layer // 4  # where the page steers unless told
 
 
 def part(page, name):
@@ -41,9 +44,9 @@ def test_an_mlp_that_is_switched_off_changes_what_the_server_says(page):
 
 def test_what_differs_in_the_text_is_marked_from_the_first_token(page):
     opened(page)
-    part(page, "mlp:2").click()
-    effect(page, "Without the MLP of layer 2")
-    _, expected = answered(page, path="patch", mlps=[2], length=30)
+    part(page, "mlp:0").click()
+    effect(page, "Without the MLP of layer 0")
+    _, expected = answered(page, path="patch", mlps=[0], length=30)
     before, after = (expected[name]["tokens"] for name in ("before", "after"))
     first = next(at for at, (one, other) in enumerate(zip(before, after, strict=False)) if one != other)
     marks = page.locator(".greedy mark").all_text_contents()
@@ -135,12 +138,14 @@ def steered(page, scale):
     """Set the scale of steering and wait for its effect."""
     field = page.get_by_label("Scale", exact=True)
     field.fill(str(scale))
-    return effect(page, f"With {str(scale).replace('-', '−')} × the direction from “␣sad” to “␣happy” before layer 2")
+    return effect(
+        page, f"With {str(scale).replace('-', '−')} × the direction from “␣sad” to “␣happy” before layer {LAYER}"
+    )
 
 
 def steering(scale):
     positive, negative = (TOKENIZER.encode(text) for text in (" happy", " sad"))
-    return {"layer": 2, "positive": positive, "negative": negative, "scale": scale}
+    return {"layer": LAYER, "positive": positive, "negative": negative, "scale": scale}
 
 
 def test_the_text_follows_the_scale_of_a_direction(page):
