@@ -127,7 +127,8 @@ def ours(options: argparse.Namespace, size: str, batch: int, rows: int | None = 
     from gpt2lab.engines.pytorch import TorchEngine
 
     checkpoint = open_checkpoint(GOLDEN / "tiny") if size == "tiny" else random_checkpoint(size)
-    engine = TorchEngine(checkpoint, device=TORCH_DEVICES[options.device], precision="bfloat16", rows=rows)
+    kinds = {"device": TORCH_DEVICES[options.device], "precision": "bfloat16", "kv_precision": "float16"}
+    engine = TorchEngine(checkpoint, **kinds, rows=rows)
     return lambda new: texts(engine, range(batch), new, options.prompt, SamplingParams(temperature=0))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -124,32 +125,34 @@ def test_released_memory_leaves_room_for_a_short_text():
     assert engine._blocks.cache is small  # so that what is recorded for a GPU stays valid
 
 
-def test_a_device_without_room_raises_an_error_of_memory_and_keeps_what_it_has(engines, monkeypatch):
-    engine = engines["float32", "float32"]
+@contextmanager
+def kept(engine):
+    """Provide a sequence of three tokens, and check at the end that it still holds them."""
     sequence = engine.new_sequence()
     engine.forward([sequence], [[1, 2, 3]], "none")
     before = engine.read_sequence(sequence)
-    with monkeypatch.context() as patch:
+    yield sequence
+    np.testing.assert_array_equal(engine.read_sequence(sequence), before)
+    engine.free_sequence(sequence)
+
+
+def test_a_device_without_room_raises_an_error_of_memory_and_keeps_what_it_has(engines, monkeypatch):
+    engine = engines["float32", "float32"]
+    with kept(engine) as sequence, monkeypatch.context() as patch:
         patch.setattr(torch.Tensor, "new_zeros", lambda *_: (_ for _ in ()).throw(RuntimeError("out of memory\nmore")))
         others = [engine.new_sequence() for _ in range(99)]
         with pytest.raises(MemoryError, match=r"blocks of keys and values: out of memory$"):
             engine.forward([sequence, *others], [[1]] + [[1] * 300] * 99)
-    np.testing.assert_array_equal(engine.read_sequence(sequence), before)
-    for each in (sequence, *others):
+    for each in others:
         engine.free_sequence(each)
 
 
 def test_a_step_without_memory_raises_an_error_of_memory_and_keeps_what_it_has(engines, monkeypatch):
     engine = engines["float32", "float32"]
-    sequence = engine.new_sequence()
-    engine.forward([sequence], [[1, 2, 3]], "none")
-    before = engine.read_sequence(sequence)
-    with monkeypatch.context() as patch:
+    with kept(engine) as sequence, monkeypatch.context() as patch:
         patch.setattr(engine._model, "logits", without_memory)
         with pytest.raises(MemoryError, match=r"^CUDA out of memory$"):
             engine.step([sequence], [[4]], [Draw(SamplingParams(), 0, 0, 3)])
-    np.testing.assert_array_equal(engine.read_sequence(sequence), before)
-    engine.free_sequence(sequence)
 
 
 def test_weights_without_room_are_an_error_of_memory(monkeypatch):

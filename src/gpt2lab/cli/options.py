@@ -68,6 +68,13 @@ TEXT, PATH, FOLDER = TypedText(), HomePath(), HomePath(path_type=Path)
 PRECISION = PrecisionChoice(ALL_PRECISIONS)
 """The type of an option for the precision of weights in memory."""
 
+KV_PRECISION: dict[str, Any] = {
+    "type": click.Choice(KV_PRECISIONS),
+    "help": "Precision of the KV cache; int8 makes prompts, batches and long texts faster.  "
+    "[default: float32 with --precision float32, float16 with bfloat16 or on a GPU, else int8]",
+}
+"""Arguments of the option ``--kv_precision``."""
+
 DEVICE: dict[str, Any] = {
     "default": "cpu",
     "metavar": "NAME",
@@ -158,13 +165,7 @@ def model_options(default_precision: str) -> Callable[[Decorated], Decorated]:
             "with almost no loss; int4 takes a seventh and writes slightly worse. GPUs have float16 in place of int4.  "
             f"[default: {default_precision}; float32 on a GPU]",
         ),
-        option(
-            group,
-            "--kv_precision",
-            type=click.Choice(KV_PRECISIONS),
-            help="Precision of the KV cache; int8 makes prompts, batches and long texts faster.  "
-            "[default: float32 with --precision float32, float16 with bfloat16 or on a GPU, else int8]",
-        ),
+        option(group, "--kv_precision", **KV_PRECISION),
         option(group, "--activation", **ACTIVATION),
         option(group, "--threads", type=int, help="Worker threads.  [default: the physical cores]"),
         option(group, "--device", **DEVICE),

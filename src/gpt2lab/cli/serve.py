@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from gpt2lab.cli.options import ACTIVATION, DEVICE, PATH, PRECISION, GroupedCommand, Integer, option
-from gpt2lab.engines.precision import KV_PRECISIONS
+from gpt2lab.cli.options import ACTIVATION, DEVICE, KV_PRECISION, PATH, PRECISION, GroupedCommand, Integer, option
 from gpt2lab.errors import Gpt2LabError, UsageError
 from gpt2lab.serving.settings import KEYS_VARIABLE, Settings, keys_in_environment
 
@@ -63,13 +62,7 @@ _DEFAULTS = Settings()
 @option(
     "Models", "--precision", type=PRECISION, help="How weights are stored in memory.  [default: int8; float32 on a GPU]"
 )
-@option(
-    "Models",
-    "--kv_precision",
-    type=click.Choice(KV_PRECISIONS),
-    help="Precision of the KV cache; int8 makes prompts, batches and long texts faster.  "
-    "[default: float32 with --precision float32, float16 with bfloat16 or on a GPU, else int8]",
-)
+@option("Models", "--kv_precision", **KV_PRECISION)
 @option("Models", "--activation", **ACTIVATION)
 @option("Models", "--threads", type=int, help="Worker threads of each model.  [default: the physical cores]")
 @option("Models", "--device", **DEVICE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from gpt2lab.engines.precision import TORCH_DEVICES, checked_device
+from gpt2lab.engines.precision import TORCH_DEVICES, checked_device, default_kv_precision
 from gpt2lab.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ def open_engine(
     device or a precision does not exist here, or if the native engine has not been built.
     """
     device = checked_device(device, precision, kv_precision)
+    kv_precision = kv_precision or default_kv_precision(precision, device)
     if device == "reference":
         from gpt2lab.engines.reference import ReferenceEngine
 

@@ -45,9 +45,9 @@ class TorchEngine(Uninspected):
     """An :class:`~gpt2lab.engines.protocol.Engine` that runs ``checkpoint`` in PyTorch.
 
     ``device`` is ``"cpu"``, ``"cuda"`` or ``"mps"``; the matrices are held in ``precision``, keys and values in
-    ``kv_precision`` (default: float32 with float32 weights, else float16). ``rows`` is the number of rows in a pass
-    (default: :data:`ROWS`). It cannot look inside the model: those methods raise :class:`UsageError`. Every method, and
-    opening it, raises MemoryError if the device has too little memory.
+    ``kv_precision``. ``rows`` is the number of rows in a pass (default: :data:`ROWS`). It cannot look inside the model:
+    those methods raise :class:`UsageError`. Every method, and opening it, raises MemoryError if the device has too
+    little memory.
     """
 
     def __init__(
@@ -55,8 +55,8 @@ class TorchEngine(Uninspected):
         checkpoint: Checkpoint,
         *,
         device: str,
-        precision: str = "float32",
-        kv_precision: str | None = None,
+        precision: str,
+        kv_precision: str,
         rows: int | None = None,
     ) -> None:
         self.config = checkpoint.config
@@ -66,7 +66,6 @@ class TorchEngine(Uninspected):
             self._model = TorchModel(checkpoint, self.device, precision)
         self._hidden_of = Graphs(self._model.hidden) if device == "cuda" else self._model.hidden
         self._sampler = TorchSampler(self.config.n_vocab, self.device)
-        kv_precision = kv_precision or ("float32" if precision == "float32" else "float16")
         self._blocks = Blocks(self.config, DTYPES[kv_precision], self.device)
         self._lock = Lock()
         self._ended: deque[int] = deque()  # to be freed: free_sequence must not wait for the lock

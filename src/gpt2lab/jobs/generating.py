@@ -159,7 +159,7 @@ class Writer:
                 f"gpt2lab {order.version} (contract {order.contract}) started the job, but a worker has {__version__} "
                 f"(contract {CONTRACT}): install the same version"
             )
-        if order.processors in MACHINE_GROUPS and order.processors != EVERY_PROCESSOR:
+        if order.processors in MACHINE_GROUPS:
             _join(order.processors)
         self._order = order
         self._model = load(**order.model)
@@ -211,7 +211,7 @@ def _join(group: str) -> None:
     from gpt2lab.engines.native import instruction_set
 
     dependent = MATRIX_UNIT_PRECISIONS[0]  # the groups differ in any of these
-    if machine_group(dependent, instruction_set()) == group:
+    if group in (EVERY_PROCESSOR, machine_group(dependent, instruction_set())):
         return
     suitable = [name for name in _native.instruction_sets() if machine_group(dependent, name) == group]
     if not suitable:
