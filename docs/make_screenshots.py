@@ -43,6 +43,13 @@ REPORTS = {
 RUNS = {"shakespeare": "", "lora": "--lora 8"}
 """The runs of two pictures, by name: the first is compared with ``tales`` and watched, with the other beside it."""
 TRAIN = "--steps 120 --batch_size 2 --block_size 128 --val_every 20 --sample_every 40 --sample_length 100"
+WAITING = (
+    "#tokens .next.drawing",
+    ".alternative :text-is('…')",
+    "[aria-busy=true]",
+    r".prompt-list li + li .surprisal:not(:text-matches('\\d'))",  # nothing comes before the first token
+)
+"""What a page has only as long as it waits for the server."""
 TALE = "The king and the queen lived in a castle by the sea. One day a mackerel came and asked for their tax return.\n"
 
 
@@ -90,7 +97,7 @@ def playground(browser: Browser, url: str) -> None:
         page = opened(browser, url, scheme=scheme, height=850)
         write(page)
         look(page, 5)
-        save(name, page.screenshot())
+        shoot(page, name)
         page.context.close()
 
 
@@ -103,8 +110,7 @@ def tour(browser: Browser, url: str) -> None:
     page.evaluate("() => import('/page/settings.js').then((m) => m.settings.set({ top_k: 3 }))")
     expect(page.locator(".alternative.cut")).to_have_count(7)
     page.locator("#tokens .changed").first.wait_for()
-    page.locator("#tokens .next:not(.drawing)").wait_for()
-    save("tour", page.screenshot())
+    shoot(page, "tour")
     page.context.close()
 
 
@@ -115,7 +121,7 @@ def examples(browser: Browser, url: str) -> None:
     page.locator("#lesson").wait_for()
     page.locator("[role=treeitem]").nth(1).wait_for(state="attached")
     done(page)
-    save("examples", page.screenshot(clip={"x": 0, "y": 0, "width": 840, "height": 690}))
+    shoot(page, "examples", clip={"x": 0, "y": 0, "width": 840, "height": 690})
     page.context.close()
 
 
@@ -123,7 +129,6 @@ def prompt_tokens(browser: Browser, url: str) -> None:
     """The prompt as tokens with surprisals and ids, and the hint about a space at its end."""
     page = opened(browser, url, prompt="The serendipitous mackerel swam ")
     page.locator("#space-hint").wait_for()
-    page.locator(".prompt-list .surprisal", has_text=re.compile(r"\d")).nth(3).wait_for()
     page.check("#prompt-ids")
     picture(page.locator("section.ask"), "prompt-tokens")
     page.context.close()
@@ -138,8 +143,7 @@ def follow(browser: Browser, url: str) -> None:
     page.evaluate("() => import('/page/settings.js').then((m) => m.settings.set({ temperature: 1.3 }))")
     expect(page.locator("#teach")).to_contain_text("With the same seed and these settings")
     page.locator("#tokens .changed").first.wait_for()
-    page.locator("#tokens .next:not(.drawing)").wait_for()
-    save("follow", page.screenshot())
+    shoot(page, "follow")
     page.context.close()
 
 
@@ -183,7 +187,7 @@ def inside(browser: Browser, url: str) -> None:
     look(page, 32)
     page.locator("#inside > summary").click()
     page.locator("#inside-body[aria-busy=false] [data-part='mlp:6']").click()
-    page.locator("#inside-what-if [aria-busy=false] .effect").wait_for()
+    page.locator("#inside-what-if .effect").wait_for()
     page.mouse.move(0, 0)
     picture(page.locator(".inside-section"), "inside")
     page.context.close()
@@ -203,8 +207,9 @@ def watch(browser: Browser, url: str) -> None:
     page = browser.new_page(viewport={"width": 1280, "height": 1500})
     page.goto(f"{url}/watch")
     page.locator("#loss-chart svg path.smoothed:not(.other)").wait_for()
-    page.wait_for_timeout(2000)  # its stream of events never ends
-    save("watch", page.screenshot())
+    page.locator("#loss-chart svg path.smoothed.other").wait_for()
+    page.locator("#texts .sample-text").nth(1).wait_for()
+    shoot(page, "watch")
     page.close()
 
 
@@ -240,8 +245,8 @@ def look(page: Page, place: int) -> None:
     """Look into the ``place``-th token that was drawn or chosen."""
     page.locator("#tokens .drawn, #tokens .chosen").nth(place).click()
     page.locator("#tokens .pinned").wait_for()
-    page.locator(".alternative .left", has_text="%").first.wait_for()
     page.mouse.move(0, 0)
+    still(page)
 
 
 # ---- reports --------------------------------------------------------------------------------------------------------
@@ -261,7 +266,7 @@ def reports(browser: Browser) -> None:
             )
             height = min(REPORT_HEIGHT, bottom + 24)
             page.set_viewport_size({"width": REPORT_WIDTH, "height": int(height)})
-            save(name, page.screenshot())
+            shoot(page, name)
             page.close()
 
 
@@ -277,12 +282,19 @@ def picture(part: Locator, name: str) -> None:
     margin = 12
     clip = {"x": max(0, box["x"] - margin), "y": max(0, box["y"] - margin)}
     clip |= {"width": box["width"] + 2 * margin, "height": box["height"] + 2 * margin}
-    save(name, part.page.screenshot(clip=clip))
+    shoot(part.page, name, clip=clip)
 
 
-def save(name: str, png: bytes) -> None:
-    """As a PNG with a palette."""
-    image = Image.open(io.BytesIO(png)).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+def still(page: Page) -> None:
+    """Wait until nothing is being drawn, and no number on ``page`` is still to come."""
+    for waiting in WAITING:
+        expect(page.locator(waiting)).to_have_count(0)
+
+
+def shoot(page: Page, name: str, clip: Any = None) -> None:
+    """What ``page`` shows once it is :func:`still`, as a PNG with a palette."""
+    still(page)
+    image = Image.open(io.BytesIO(page.screenshot(clip=clip))).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
     path = FOLDER[0] / f"{name}.png"
     image.save(path, optimize=True)
     print(f"{path} {path.stat().st_size // 1000} kB")

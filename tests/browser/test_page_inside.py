@@ -72,6 +72,18 @@ def test_the_lens_has_a_row_for_each_layer_and_ends_with_the_answer(page):
     assert page.locator("#inside-lens thead th").nth(2).text_content() == label(expected["token"])
 
 
+def test_the_lens_says_what_its_numbers_and_bold_rows_are(page):
+    place = 3
+    opened(page, place)
+    _, expected = answered(page, place)
+    caption = page.locator("#inside-lens caption").text_content()
+    assert f"follows {label(expected['token'])}: its probability, and its rank" in caption and "bold" in caption
+    rows = page.locator("#inside-lens tbody tr")
+    bold = rows.evaluate_all("(all) => all.map((row) => Number(getComputedStyle(row.cells[1]).fontWeight) > 500)")
+    assert bold == [each["rank"] == 1 for each in expected["lens"]]
+    assert any(bold) and not all(bold)
+
+
 def test_attention_starts_with_the_sharpest_head_and_shows_whom_it_reads(page):
     opened(page)
     tokens, expected = answered(page)
@@ -97,12 +109,27 @@ def test_a_head_that_is_chosen_stays_chosen_at_other_tokens(page):
     layer, head = (page.locator("#inside-attention select").nth(at) for at in (0, 1))
     layer.select_option("5")
     head.select_option("3")
-    assert "Head 3 of layer 5 reads" in page.locator("#inside-attention [role=status]").text_content()
+    assert "head 3 of layer 5 reads" in page.locator("#inside-attention [role=status]").text_content()
     page.locator("#tokens .drawn").nth(8).click()
     tokens, _ = answered(page, 8)
     page.locator("#inside-place", has_text=f"The model reads {label(tokens[-1])}").wait_for()
     ready(page)
     assert (layer.input_value(), head.input_value()) == ("5", "3")
+
+
+def test_the_mean_of_a_layers_heads_can_be_looked_at(page):
+    opened(page)
+    _, expected = answered(page)
+    layer, head = (page.locator("#inside-attention select").nth(at) for at in (0, 1))
+    layer.select_option("2")
+    head.select_option("all")
+    heads = expected["attention"][2]
+    found = [float(each.removesuffix(" %")) for each in page.locator(".arcs .weight").all_text_contents()]
+    assert found == pytest.approx([100 * sum(each) / len(heads) for each in zip(*heads, strict=True)], abs=0.051)
+    assert "the heads of layer 2 on average" in page.locator("#inside-attention [role=status]").text_content()
+    page.get_by_role("button", name="Change these heads").click()
+    assert page.locator("[data-part='attention:2']").first.get_attribute("aria-pressed") == "true"
+    page.locator("#inside-what-if", has_text="Without the attention of layer 2").wait_for()
 
 
 def test_a_head_that_matters_can_be_looked_at(page):

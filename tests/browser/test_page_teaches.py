@@ -128,12 +128,20 @@ def test_a_text_of_the_user_follows_only_if_that_is_wanted(page):
     assert text(page) == PROMPT + asked(page, prompt=PROMPT, max_tokens=24, temperature=0)["choices"][0]["text"]
 
 
+@pytest.mark.parametrize("width", [390, 1280])
+def test_from_logits_to_the_draw_is_above_the_tree(new_page, width):
+    page = new_page(width=width)
+    visit(page)
+    stages, tree = (page.locator(f"section.{name}").bounding_box() for name in ("stages", "branches"))
+    assert stages["y"] + stages["height"] <= tree["y"]
+
+
 def test_on_a_phone_bars_and_slider_are_on_one_screen(new_page):
     page = new_page(width=390, height=844, has_touch=True)
     write(visit(page))
     page.locator("#tokens .drawn").nth(4).tap()
     page.locator("#inspector.open").wait_for()
-    slider = page.locator("#sheet-temperature input[type=range]").bounding_box()
+    slider = page.locator("#sheet-controls [data-setting=temperature][type=range]").bounding_box()
     bar = page.locator(".alternative").nth(2).bounding_box()
     assert 0 < slider["y"] < bar["y"] < 844
     assert page.evaluate("document.documentElement.scrollWidth") == 390

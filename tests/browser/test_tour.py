@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from .playground import PROMPT, alternatives, change, ended, text, visit, write
+from .playground import PROMPT, alternatives, change, ended, show, text, visit, write
 
 pytestmark = pytest.mark.slow  # a browser that clicks through the page
 
@@ -35,6 +35,10 @@ SEEN = """() => {
     return { name: part.id || part.className, height: box.height, seen: bottom - top };
   });
 }"""
+
+
+WHOLE_ROWS = """() => [...document.querySelectorAll(".alternative")]
+  .filter((row) => row.getBoundingClientRect().bottom <= innerHeight).length"""
 
 
 GROWN = """async () => {
@@ -136,6 +140,28 @@ def test_on_a_phone_another_token_can_be_tapped_beside_the_panel_and_the_list(ne
     assert all(part["seen"] >= min(120, part["height"]) - 1 for part in parts(page))
 
 
+def test_on_a_phone_the_cuts_are_seen_beside_their_slider(new_page, expect):
+    page = new_page(width=PHONE[0], height=PHONE[1], has_touch=True)
+    begun(page, 4, expect)
+    page.locator("#inspector.open").wait_for()
+    change(page, top_k=3)
+    expect(page.locator(".alternative .left", has_text="cut: top-k")).to_have_count(7)
+    assert page.evaluate(WHOLE_ROWS) >= 7
+    slider = page.locator(".toured[data-field=top_k] input[type=range]")
+    assert slider.bounding_box()["y"] < page.locator(".alternative").first.bounding_box()["y"]
+
+
+def test_every_step_works_with_another_model(pair_server, new_page, expect):
+    page = new_page(pair_server)
+    begun(page, 1, expect, model="tiny")
+    for number in range(1, 10):
+        at_step(page, number, expect)
+        assert all(part["seen"] >= min(120, part["height"]) - 1 for part in parts(page)), number
+        expect(page.locator("#made")).to_contain_text("tiny")
+        if number < 9:
+            press(page, "Next")
+
+
 def test_the_cuts_are_seen_whatever_the_user_and_the_step_before_have_set(page, expect):
     begun(page, 3, expect, temperature=0)
     change(page, temperature=100)
@@ -179,7 +205,7 @@ def test_the_seed_draws_the_same_text_and_the_page_names_it(page, expect):
 def test_the_last_row_of_the_last_step_is_the_models_prediction(page, expect):
     begun(page, 9, expect)
     page.locator("#tokens .drawn.here").nth(0).wait_for()
-    expect(page.locator("#tokens .here")).to_have_attribute("data-place", "7")
+    expect(page.locator("#tokens .here")).to_have_attribute("data-place", "15")
     likeliest = alternatives(page).first.locator(".token-label").text_content()
     last = page.locator("#inside-lens tbody tr").last
     expect(last.locator("code")).to_have_text(likeliest)
@@ -260,6 +286,53 @@ def test_settings_and_text_of_the_user_come_back(page, expect):
     now = settings(page)
     assert {name: now[name] for name in OWN} == OWN
     assert text(page) == before
+
+
+def test_what_is_written_in_the_tour_is_kept_beside_the_text_of_the_user(page, expect):
+    write(visit(page, **OWN))
+    before = text(page)
+    page.evaluate("() => { location.hash = '#tour=7'; }")
+    at_step(page, 7, expect)
+    page.click("#run")
+    expect(page.locator("[role=treeitem]")).to_have_count(2)
+    ended(page)
+    page.keyboard.press("Escape")
+    expect(page.locator("#status")).to_have_text("Your texts from the tour are under Branches.")
+    assert text(page) == before
+    show(page, 1)
+    assert text(page).startswith(PROMPT)
+
+
+def test_without_a_text_of_the_user_the_example_follows_a_tour(page, expect):
+    begun(page, 7, expect, **OWN)
+    page.click("#run")
+    page.locator("[role=treeitem]").wait_for()
+    ended(page)
+    page.keyboard.press("Escape")
+    expect(page.locator("#teach")).to_contain_text("An example")
+    assert text(page).startswith(OWN["prompt"])
+    assert page.locator("[role=treeitem]").count() == 1
+
+
+def test_a_text_that_is_removed_in_the_tour_does_not_come_back(page, expect):
+    write(visit(page, **OWN))
+    page.evaluate("() => { location.hash = '#tour=7'; }")
+    at_step(page, 7, expect)
+    show(page, 0)
+    page.click("#remove")
+    expect(page.locator("[role=treeitem]")).to_have_count(0)
+    page.keyboard.press("Escape")
+    expect(page.locator("#teach")).to_contain_text("An example")
+    assert page.locator("[role=treeitem]").count() == 0
+
+
+def test_a_model_chosen_in_the_tour_outlives_the_page(pair_server, new_page, expect):
+    page = new_page(pair_server)
+    begun(page, 3, expect, model="tales", temperature=0.5)
+    page.select_option("#model", "tiny")
+    page.goto("/glossary")
+    stored = json.loads(page.evaluate("localStorage.getItem('gpt2lab.settings')"))
+    assert (stored["model"], stored["temperature"]) == ("tiny", 0.5)
 
 
 def test_a_tour_that_is_left_by_closing_the_page_changes_no_setting(page, expect):

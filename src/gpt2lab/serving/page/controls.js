@@ -17,6 +17,7 @@ import { about } from "./terms.js";
 
 const PENALTIES = PARAMETERS.filter(({ stage }) => stage === "penalties");
 const STAGES = PARAMETERS.filter((each) => !PENALTIES.includes(each));
+const SHEET = ["temperature", "top_k"];
 const LENGTH = { name: "max_tokens", title: "Length", hint: "tokens at most" };
 
 /**
@@ -45,12 +46,13 @@ export function mountControls(host, settings) {
   return settings.subscribe(show);
 }
 
-/** Fill `host` with a slider for the temperature alone. @param {HTMLElement} host @param {Store} settings */
-export function mountTemperature(host, settings) {
-  const field = numberField(STAGES.filter(({ name }) => name === "temperature")[0], settings);
-  host.replaceChildren(field.node);
-  field.show(settings.get());
-  settings.subscribe(field.show);
+/** Fill `host` with the sliders that a sheet with bars has room for. @param {HTMLElement} host @param {Store} settings */
+export function mountSheetControls(host, settings) {
+  const fields = STAGES.filter(({ name }) => SHEET.includes(name)).map((what) => numberField(what, settings));
+  host.replaceChildren(...fields.map(({ node }) => node));
+  const show = (/** @type {Readonly<Settings>} */ now) => fields.forEach((field) => field.show(now));
+  show(settings.get());
+  settings.subscribe(show);
 }
 
 /** Put the button with the definition beside a label. @param {HTMLElement} label @param {string} term */

@@ -1,6 +1,6 @@
 /**
- * Attention of one head at the last token read: arcs to the tokens that it reads, with their weights. Begins with the sharpest
- * head; a head that the user chooses stays chosen at other tokens.
+ * Attention of one head, or the mean of a layer's heads, at the last token read: arcs to the tokens that it reads, with their
+ * weights. Begins with the sharpest head; what the user chooses stays chosen at other tokens.
  */
 
 import { around, bar, element, newId, svgElement } from "./elements.js";
@@ -8,10 +8,11 @@ import { partButton } from "./inside_parts.js";
 
 const MOST_ROWS = 16; // tokens with their own line; the others are summed up
 const MATTER = 6; // heads that are listed
+const ALL = "all"; // in the list of heads
 
 /**
  * @typedef {import("./inside_api.js").Inside} Inside
- * @typedef {{layer: number, head: number}} Head
+ * @typedef {{layer: number, head: number | null}} Choice  null: all heads of the layer
  * @typedef {{at: number, weight: number}} Read  a token's line
  * @typedef {{skipped: number, weight: number}} Gap  tokens without a line of their own
  */
@@ -23,10 +24,11 @@ export class AttentionView {
   #change = element("button.button.quiet", { type: "button", "aria-pressed": "false" }, "Change this head");
   #said = element("p.hint", { role: "status" });
   #arcs = element("div.arcs");
+  #matter = element("p.hint");
   #list = element("ol.heads-that-matter", { "aria-label": "Heads that matter" });
-  /** The user's choice; null: the sharpest. @type {Head | null} */
+  /** The user's choice; null: the sharpest. @type {Choice | null} */
   #chosen = null;
-  /** @type {{found: Inside, labels: string[]} | null} */
+  /** @type {{found: Inside, labels: string[], predicted: string} | null} */
   #shown = null;
 
   #drawn;
@@ -44,9 +46,12 @@ export class AttentionView {
       this.#sharp,
       this.#change,
     );
-    const matter = element("div", {}, element("p.hint", {}, "The heads that change this logit most:"), this.#list);
-    host.replaceChildren(choice, this.#said, element("div.attention", {}, this.#arcs, matter));
-    const chosen = () => this.#choose({ layer: Number(this.#layer.value), head: Number(this.#head.value) });
+    this.#sharp.title = "The head with the largest weight on an earlier token, except for the first";
+    host.replaceChildren(choice, this.#said, element("div.attention", {}, this.#arcs, element("div", {}, this.#matter, this.#list)));
+    const chosen = () => {
+      const head = this.#head.value === ALL ? null : Number(this.#head.value);
+      this.#choose({ layer: Number(this.#layer.value), head });
+    };
     this.#layer.addEventListener("change", chosen);
     this.#head.addEventListener("change", chosen);
     this.#sharp.addEventListener("click", () => this.#choose(null));
@@ -58,37 +63,43 @@ export class AttentionView {
     });
   }
 
-  /** @param {Inside} found @param {string[]} labels  of the tokens read */
-  show(found, labels) {
-    this.#shown = { found, labels };
+  /**
+   * @param {Inside} found @param {string[]} labels  of the tokens read
+   * @param {string} predicted  the token whose logit is explained
+   */
+  show(found, labels, predicted) {
+    this.#shown = { found, labels, predicted };
     const { attention } = found;
     const { layer, head } = this.#chosen ?? { layer: 0, head: 0 };
-    if (layer >= attention.length || head >= attention[0].length) this.#chosen = null; // of another model
-    offer(this.#layer, attention.length);
-    offer(this.#head, attention[0].length);
+    if (layer >= attention.length || (head ?? 0) >= attention[0].length) this.#chosen = null; // of another model
+    offer(this.#layer, numbers(attention.length));
+    offer(this.#head, [...numbers(attention[0].length), ALL]);
+    this.#matter.replaceChildren("The heads that add most to the logit of ", element("code", {}, predicted), ", or take most from it:");
     this.#list.replaceChildren(...matterRows(found));
     this.#draw();
   }
 
-  /** @param {Head | null} head */
-  #choose(head) {
-    this.#chosen = head;
+  /** @param {Choice | null} choice */
+  #choose(choice) {
+    this.#chosen = choice;
     this.#draw();
   }
 
   #draw() {
     if (!this.#shown) return;
-    const { found, labels } = this.#shown;
+    const { found, labels, predicted } = this.#shown;
     const { layer, head } = this.#chosen ?? sharpest(found.attention);
-    const weights = found.attention[layer][head];
+    const weights = head === null ? meanOf(found.attention[layer]) : found.attention[layer][head];
     this.#layer.value = String(layer);
-    this.#head.value = String(head);
-    this.#change.dataset.part = `head:${layer}:${head}`;
+    this.#head.value = head === null ? ALL : String(head);
+    this.#change.dataset.part = head === null ? `attention:${layer}` : `head:${layer}:${head}`;
+    this.#change.textContent = head === null ? "Change these heads" : "Change this head";
     for (const button of this.#list.querySelectorAll("[data-head]"))
       button.setAttribute("aria-pressed", String(button.getAttribute("data-head") === `${layer}:${head}`));
     const most = weights.indexOf(Math.max(...weights));
     const read = most === labels.length - 1 ? "itself" : labels[most];
-    this.#said.textContent = `Head ${head} of layer ${layer} reads ${read} most: ${weightText(weights[most])}.`;
+    const who = head === null ? `the heads of layer ${layer} on average read` : `head ${head} of layer ${layer} reads`;
+    this.#said.textContent = `To predict ${predicted}, ${who} ${read} most: ${weightText(weights[most])}.`;
     this.#arcs.replaceChildren(...arcsOf(linesOf(weights), labels));
     this.#drawn();
   }
@@ -97,7 +108,7 @@ export class AttentionView {
 /**
  * Return the head with the largest weight on an earlier token other than the first. Many heads rest on the first token when they
  * find nothing to read, and a head that reads its own token moves nothing.
- * @param {number[][][]} attention @returns {Head}
+ * @param {number[][][]} attention @returns {{layer: number, head: number}}
  */
 export function sharpest(attention) {
   const n = attention[0][0].length;
@@ -112,10 +123,20 @@ export function sharpest(attention) {
   return best;
 }
 
-/** Fill a list with the numbers below `n`. @param {HTMLSelectElement} list @param {number} n */
-function offer(list, n) {
-  if (list.options.length === n) return;
-  list.replaceChildren(...Array.from({ length: n }, (_, number) => element("option", { value: number }, String(number))));
+/** Return the mean of each token's weights. @param {number[][]} heads @returns {number[]} */
+function meanOf(heads) {
+  return heads[0].map((_, at) => heads.reduce((sum, weights) => sum + weights[at], 0) / heads.length);
+}
+
+/** @param {number} n */
+function numbers(n) {
+  return Array.from({ length: n }, (_, number) => String(number));
+}
+
+/** Fill a list, unless it has these values. @param {HTMLSelectElement} list @param {string[]} values */
+function offer(list, values) {
+  if (list.options.length === values.length) return;
+  list.replaceChildren(...values.map((value) => element("option", { value }, value)));
 }
 
 /**

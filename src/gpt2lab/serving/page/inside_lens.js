@@ -14,7 +14,13 @@ export function lensTable({ lens, token }, label) {
   return element(
     "table",
     {},
-    element("caption.visually-hidden", {}, "The logit lens: predictions after each layer, the last of which is the model's own"),
+    element(
+      "caption",
+      {},
+      "What the model would predict if it stopped there. The third column follows ",
+      element("code", {}, label(token)),
+      ": its probability, and its rank among all tokens. Rows in which it comes first are bold.",
+    ),
     element("thead", {}, element("tr", {}, ...heads.map((head) => element("th", { scope: "col" }, head)))),
     element("tbody", {}, ...lens.map((row, layer) => rowOf(row, nameOf(layer, lens.length), label))),
   );

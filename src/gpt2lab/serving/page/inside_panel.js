@@ -80,7 +80,7 @@ export class InsidePanel {
     this.#say("");
     byId("inside-place").replaceChildren(...placeText(place));
     byId("inside-lens").replaceChildren(lensTable(found, label));
-    this.#attention.show(found, place.context.map(label));
+    this.#attention.show(found, place.context.map(label), label(found.token));
     byId("inside-parts").replaceChildren(contributionTable(found, label));
     this.#whatIf.look({ place, token: found.token }, found.attention);
     byId("inside-near").replaceChildren(neighbourList(found, label));

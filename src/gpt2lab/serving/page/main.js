@@ -5,7 +5,7 @@
 import * as api from "./api.js";
 import { withKey } from "./api_key.js";
 import { comparable, mountCompare } from "./compare.js";
-import { mountControls, mountTemperature } from "./controls.js";
+import { mountControls, mountSheetControls } from "./controls.js";
 import { byId, ignoreDisabled } from "./elements.js";
 import { mountExamples } from "./examples.js";
 import { InsideSection } from "./inside_section.js";
@@ -29,7 +29,7 @@ const panel = new TextPanel({ settings, messages, views, served: (cards) => mode
 ignoreDisabled();
 mountTerms();
 mountControls(byId("controls"), settings);
-mountTemperature(byId("sheet-temperature"), settings);
+mountSheetControls(byId("sheet-controls"), settings);
 mountExamples(byId("examples"), settings, () => panel.write());
 for (const bar of document.querySelectorAll(".tools[role=toolbar]")) if (bar instanceof HTMLElement) mountToolbar(bar);
 byId("settings", HTMLDetailsElement).open = !NARROW.matches;

@@ -58,6 +58,11 @@ export class PageState {
     return this.trees.some((tree) => tree.runs().some((run) => run.busy));
   }
 
+  /** Return whether `run` is one of the texts and branches; removed ones are not. @param {Run} run */
+  holds(run) {
+    return this.trees.includes(run.tree) && run.tree.runs().includes(run);
+  }
+
   // ---- drawing ----------------------------------------------------------------------------------------------------
 
   /** Make a tree, not drawn yet, of the current prompt and settings. @param {AbortSignal} [signal] */

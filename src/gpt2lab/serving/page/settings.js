@@ -93,7 +93,7 @@ class Store {
   #listeners = new Set();
   /** @type {number | null} */
   #timer = null;
-  /** What is stored while the settings are lent. @type {Readonly<Settings> | null} */
+  /** The user's while the settings are lent. @type {Readonly<Settings> | null} */
   #own = null;
 
   constructor() {
@@ -121,16 +121,21 @@ class Store {
     for (const listener of [...this.#listeners]) listener(this.#now, before);
   }
 
-  /** Let a guest change the settings, until {@link giveBack}: the user's stay stored. */
+  /** Let a guest change the settings, until {@link giveBack}: the user's stay stored, except for the model. */
   lend() {
     this.#own ??= this.#now;
   }
 
   /** Undo a guest's changes; the model stays. */
   giveBack() {
-    const own = this.#own;
+    const own = this.#users();
     this.#own = null;
-    if (own) this.set({ ...own, model: this.#now.model });
+    this.set(own);
+  }
+
+  /** Return the user's settings: a model chosen while they are lent is the user's choice. @returns {Readonly<Settings>} */
+  #users() {
+    return { ...(this.#own ?? this.#now), model: this.#now.model };
   }
 
   /** Call `listener(now, before)` after each change. @param {Listener} listener @returns {() => void} unsubscribes */
@@ -144,7 +149,7 @@ class Store {
     clearTimeout(this.#timer);
     this.#timer = null;
     try {
-      localStorage.setItem(STORED, JSON.stringify(this.#own ?? this.#now));
+      localStorage.setItem(STORED, JSON.stringify(this.#users()));
     } catch {
       // Storage is full or forbidden: the page works, but the settings are not stored.
     }

@@ -192,13 +192,15 @@ export class TextPanel {
     else await this.#attempts.make(() => this.#draft.show({ alive: true }));
   }
 
-  /** Let a guest show other texts. Return a function that shows the user's again, or the one written meanwhile. */
+  /** Let a guest show other texts. Return a function that shows the user's again, or the example if there is none. */
   lendText() {
     const { run, draft } = this.#focus;
+    const own = draft ? this.#follower.baseOf(run) : run;
+    const before = new Set(this.#state.trees);
     return () => {
-      if (!this.#focus.draft) return;
-      if (run && !draft) this.#state.open(run);
-      else this.#attempts.make(() => this.#draft.show({ alive: true }));
+      if (own && this.#state.holds(own)) this.#state.open(own);
+      else this.showExample();
+      if (this.#state.trees.some((tree) => !before.has(tree))) this.#messages.say("Your texts from the tour are under Branches.");
     };
   }
 
@@ -247,7 +249,7 @@ export class TextPanel {
   #unfollow() {
     const base = this.#follower.baseOf(this.#focus.run);
     if (!base) return;
-    if (this.#state.trees.includes(base.tree)) this.#state.open(base);
+    if (this.#state.holds(base)) this.#state.open(base);
     else this.#focus.display(base, { draft: true });
   }
 

@@ -30,7 +30,7 @@ class Tour {
   #title = element("h2", { id: "tour-title", tabindex: -1, "aria-describedby": "tour-text tour-task" }); // read out at every step
   #text = element("p", { id: "tour-text" });
   #task = element("p.tour-task", { id: "tour-task" });
-  #note = element("p.hint", {}, "Your own prompt and settings come back when the tour ends.");
+  #note = element("p.hint", {}, "Your own prompt, settings and text come back when the tour ends.");
   #back = element("button.button", { type: "button" }, "Back");
   #next = element("button.button.primary", { type: "button" }, "Next");
   #there = element("button.button.quiet", { type: "button" }, "Go there");

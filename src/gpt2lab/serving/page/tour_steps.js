@@ -28,8 +28,8 @@ export const STEPS = Object.freeze([
   {
     title: "The distribution",
     text:
-      "At each place in a text, the model gives every token that it knows a {probability|probability}. The one in the text " +
-      "was drawn at random, by these probabilities. The list shows the likeliest.",
+      "At each place in a text, the model gives every token that it knows a {probability|probability}. The one in the text, " +
+      "marked ◂ in the list, was drawn at random by these probabilities.",
     task: "Point at tokens of the text, or tap them. Find one that was not the likeliest.",
     parts: ["#tokens", "#inspector"],
     example: true,
@@ -40,9 +40,9 @@ export const STEPS = Object.freeze([
     text:
       "For each token, the model computes a number, its {logit|logit}; the higher it is, the likelier the token. " +
       "{Temperature|temperature} divides all logits: at 0, the likeliest token always wins; above 1, unlikely ones gain.",
-    task: "Drag the temperature from 0 to 100. Watch the bars and the text.",
+    task: "Drag the temperature from 0 to 100. Watch the text, and the bars “with settings”.",
     parts: ["#controls [data-field=temperature]", "#tokens", "#inspector"],
-    narrowParts: ["#sheet-temperature", "#tokens", "#inspector"],
+    narrowParts: ["#sheet-controls [data-field=temperature]", "#tokens", "#inspector"],
     example: true,
     pinned: "narrow",
   },
@@ -53,17 +53,18 @@ export const STEPS = Object.freeze([
       "{Top-p|top_p} and {min-p|min_p} cut by probability.",
     task: "Set top-k to 3. Which tokens are cut?",
     parts: ["#controls [data-field=top_k]", "#inspector"],
-    narrowParts: ["#controls [data-field=top_k]", "#stage-table"],
+    narrowParts: ["#sheet-controls [data-field=top_k]", "#tokens", "#inspector"],
     example: true,
+    pinned: "narrow",
   },
   {
     title: "The random number",
     text:
       "All tokens lie on a line from 0 to 1, each as long as its probability. The {seed|seed} gives a random number for this " +
       "place; the token on which it falls is drawn.",
-    task: "Move the temperature slowly. The number stays the same; when does it draw another token?",
+    task: "Raise the temperature slowly. The number stays; at which temperature does it fall on another token?",
     parts: ["#controls [data-field=temperature]", "#stage-table .draw-part"],
-    narrowParts: ["#sheet-temperature", "#stage-table .draw-part"],
+    narrowParts: ["#sheet-controls [data-field=temperature]", "#stage-table .draw-part"],
     example: true,
     pinned: "always",
   },
@@ -82,7 +83,7 @@ export const STEPS = Object.freeze([
     text:
       "The {seed|seed} fixes the random numbers, one for each place. The same model, prompt, settings and seed give the same " +
       "text, token for token. The line below the text names the seed.",
-    task: "Press Write, then Replay.",
+    task: "Press Write, then Replay. Do the two texts differ?",
     parts: ["#run", "#replay", "#made"],
   },
   {
@@ -92,7 +93,7 @@ export const STEPS = Object.freeze([
       "{heads|attention_head}. A head gives each token a weight, which says how much it reads there; the weights add up to 1.",
     task: "Choose another layer and head. Which token does it read most?",
     parts: ["#inside-attention"],
-    after: 3,
+    after: 11,
   },
   {
     title: "What a layer would have said",
@@ -101,6 +102,6 @@ export const STEPS = Object.freeze([
       "there: wild guesses first, its real prediction in the last row.",
     task: "Read the column “likeliest” upwards. For how many rows does the token stay the same?",
     parts: ["#inside-lens"],
-    after: 3,
+    after: 11,
   },
 ]);
