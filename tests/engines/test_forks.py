@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,9 +20,8 @@ import pytest
 import gpt2lab
 import needs
 from gpt2lab import _native
-from gpt2lab.engines import forks
+from gpt2lab.engines import forks, open_engine
 from gpt2lab.engines.forks import let_fork
-from gpt2lab.engines.native import NativeEngine
 
 from .test_native import SHAPE, random_checkpoint
 
@@ -64,9 +64,11 @@ def in_child(work: Callable[[], bool]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-def test_a_child_can_use_an_engine_that_another_thread_was_using(threads: int) -> None:
-    engine = NativeEngine(random_checkpoint(SHAPE), threads=threads)
+@pytest.mark.parametrize(
+    "how", [{"threads": 1}, {"threads": 2}, pytest.param({"device": "torch-cpu"}, marks=needs.mark("torch"))]
+)
+def test_a_child_can_use_an_engine_that_another_thread_was_using(how: dict[str, Any]) -> None:
+    engine = open_engine(random_checkpoint(SHAPE), **how)
 
     def logits() -> np.ndarray:
         sequence = engine.new_sequence()

@@ -19,7 +19,9 @@ from gpt2lab.weights import open_checkpoint
 from gpt2lab.weights.checkpoint import Checkpoint
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-DEVICES = ["cpu", "reference", pytest.param("torch-cpu", marks=needs.mark("torch"))]
+ISOLATING = ["cpu", pytest.param("torch-cpu", marks=needs.mark("torch"))]
+"""Devices on which NaN stays with its token; NumPy's plain products spread it through a text."""
+DEVICES = ["reference", *ISOLATING]
 GREEDY = SamplingParams(temperature=0)
 SHAPE = ModelConfig(n_vocab=77, n_ctx=150, n_embd=48, n_head=3, n_layer=2)
 TOKENS = [(7 * i * i + 3 * i) % 77 for i in range(150)]
@@ -264,3 +266,31 @@ def test_logits_that_are_no_numbers_are_refused_and_forgotten(device):
     expected = logits_of(engine, [1, 2])[-1]
     np.testing.assert_array_equal(engine.forward([sequence], [[1, 2]])[0], expected)
     assert np.isfinite(expected).all()
+
+
+@pytest.mark.parametrize("device", ISOLATING, indirect=True)
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_position_without_numbers_reaches_no_earlier_token_and_no_other_text(device, engine, bad):
+    clean = logits_of(engine, TOKENS[:60])
+    checkpoint = random_checkpoint(SHAPE)
+    checkpoint.tensors["wpe.weight"][40, 5] = bad
+    broken = open_engine(checkpoint, device=device)
+    for _ in range(2):  # the second time in memory with the first time's contents
+        sequences = [broken.new_sequence(), broken.new_sequence()]
+        with np.errstate(all="ignore"):
+            rows = broken.forward(sequences, [TOKENS[:60], TOKENS[:20]], "all")
+        np.testing.assert_array_equal(rows[:40], clean[:40])
+        assert np.isnan(rows[40:60]).all()
+        np.testing.assert_array_equal(rows[60:], clean[:20])
+        broken.truncate_sequence(sequences[0], 30)
+        np.testing.assert_array_equal(broken.forward(sequences[:1], [TOKENS[30:35]], "all"), clean[30:35])
+        for sequence in sequences:
+            broken.free_sequence(sequence)
+
+
+def test_a_token_without_numbers_reaches_no_text_that_lacks_it(device):
+    checkpoint = random_checkpoint(ModelConfig(**{**vars(SHAPE), "tie_word_embeddings": False}))
+    text = [token or 1 for token in TOKENS[:40]]
+    clean = logits_of(open_engine(checkpoint, device=device), text)
+    checkpoint.tensors["wte.weight"][0] = np.nan  # the token with which PyTorch's engine pads its passes
+    np.testing.assert_array_equal(logits_of(open_engine(checkpoint, device=device), text), clean)

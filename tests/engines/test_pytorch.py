@@ -87,11 +87,23 @@ def test_matrices_take_the_bytes_of_their_precision(engines, precision, bytes_):
     assert {m.weight.element_size() for m in (layer.c_attn, layer.attn_proj, layer.c_fc, layer.mlp_proj)} == {bytes_}
 
 
-def test_weights_that_a_precision_cannot_hold_are_refused():
+@pytest.mark.parametrize(("precision", "value"), [("float16", 1e6), ("bfloat16", np.nan), ("int8", np.inf)])
+def test_weights_that_a_precision_cannot_hold_are_refused(precision, value):
     checkpoint = random_checkpoint(SHAPE)
-    checkpoint.tensors["h.1.mlp.c_fc.weight"][3, 4] = 1e6
-    with pytest.raises(UsageError, match=r"random cannot be held in float16 .*h.1.mlp.c_fc.weight.*: choose float32"):
-        open_engine(checkpoint, device="torch-cpu", precision="float16")
+    checkpoint.tensors["h.1.mlp.c_fc.weight"][3, 4] = value
+    with pytest.raises(UsageError, match=rf"random cannot be held in {precision} .*mlp.c_fc.weight.*choose float32"):
+        open_engine(checkpoint, device="torch-cpu", precision=precision)
+
+
+@pytest.mark.parametrize(("precision", "kv_precision"), CASES)
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("tensor", ["wte.weight", "h.0.ln_1.bias", "h.1.attn.c_attn.bias"])
+def test_nothing_is_drawn_from_weights_that_are_no_numbers(tensor, bad, precision, kv_precision):
+    checkpoint = random_checkpoint(SHAPE)
+    checkpoint.tensors[tensor].flat[-7] = bad  # of wte, in the row of the token that is fed
+    engine = open_engine(checkpoint, device="torch-cpu", precision=precision, kv_precision=kv_precision)
+    with pytest.raises(SamplingError):
+        engine.step([engine.new_sequence()], [[76]], [Draw(SamplingParams(), 0, 0, 1)])
 
 
 def test_memory_is_shared_by_forks_and_returned(engines):

@@ -35,6 +35,14 @@ class Core(Protocol):
         """Let others in; called in parent and child."""
 
 
+class LockedCore:
+    """A core that ``lock`` guards."""
+
+    def __init__(self, lock: threading.Lock) -> None:
+        self.before_fork: Callable[[], object] = lock.acquire
+        self.after_fork: Callable[[], object] = lock.release
+
+
 _Pair = tuple[Callable[[], object], Callable[[], object]]
 """A function that takes something before a fork, and one that releases it afterwards."""
 

@@ -11,6 +11,7 @@ import platform
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -18,13 +19,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gpt2lab.engines.forks import LockedCore, let_fork
 from gpt2lab.engines.protocol import Draw, Drawn
-from gpt2lab.engines.pytorch_blocks import BLOCK, Blocks
+from gpt2lab.engines.pytorch_blocks import BLOCK, SCRAP, Blocks
 from gpt2lab.engines.pytorch_graphs import RECORDING, Graphs
 from gpt2lab.engines.pytorch_model import DTYPES, TorchModel
 from gpt2lab.engines.pytorch_sampler import Row, TorchSampler
 from gpt2lab.engines.uninspected import Uninspected
 from gpt2lab.errors import ContextError, SamplingError, UsageError, first_line
+from gpt2lab.system.process import around_forks
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -39,6 +42,9 @@ A CPU takes time for each row."""
 
 _LEAST_BLOCKS = 128 // BLOCK
 """The fewest blocks of keys that attention covers; then twice as many, and so on."""
+
+# A child would wait for the parent's threads, which it lacks.
+around_forks(after_in_child=partial(torch.set_num_threads, 1))
 
 
 class TorchEngine(Uninspected):
@@ -68,6 +74,7 @@ class TorchEngine(Uninspected):
         self._sampler = TorchSampler(self.config.n_vocab, self.device)
         self._blocks = Blocks(self.config, DTYPES[kv_precision], self.device)
         self._lock = Lock()
+        let_fork(self, LockedCore(self._lock))
         self._ended: deque[int] = deque()  # to be freed: free_sequence must not wait for the lock
 
     @property
@@ -213,7 +220,6 @@ class TorchEngine(Uninspected):
             except BaseException:
                 for sequence, length in zip(sequences, lengths, strict=True):
                     self._blocks.truncate(sequence, length)
-                    self._blocks.wipe(sequence)
                 raise
             for sequence, end in ends.items():
                 self._blocks.held(sequence).length = end
@@ -263,6 +269,7 @@ class TorchEngine(Uninspected):
         rows = np.zeros((self._n_rows, 2 + n_blocks), np.int64)
         rows[: len(tokens), 0] = tokens
         rows[: len(tokens), 1] = positions
+        rows[:, 2] = SCRAP
         rows[: len(tokens), 2:] = self._blocks.table(owners.tolist(), n_blocks)
         return self._hidden_of(self._blocks.cache, torch.from_numpy(rows).to(self.device))
 

@@ -1,7 +1,7 @@
 """The keys and values of sequences on a device, in blocks that forks share until one of them grows.
 
-Block 0 belongs to no sequence: rows that only pad a pass are written there. This module knows nothing of layers'
-arithmetic; its caller keeps other threads out.
+Two blocks belong to no sequence: one whose zeros are read in place of what a row must not see, and one for rows that
+only pad a pass. This module knows nothing of layers' arithmetic; its caller keeps other threads out.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 BLOCK = 32
 """Tokens in a block."""
+
+ZEROS, SCRAP = 0, 1
+"""The block that is always zero, and the one where rows that pad a pass are written."""
 
 _FIRST = 64  # blocks to begin with
 
@@ -46,9 +49,9 @@ class Blocks:
         self._config = config
         self._handles = count()
         self._held: dict[int, _Held] = {}
-        self._users = [1]  # of each block
+        self._users = [1, 1]  # of each block
         self._free: list[int] = []
-        self.cache = torch.zeros((config.n_layer, 2, 1, BLOCK, config.n_embd), dtype=dtype, device=device)
+        self.cache = torch.zeros((config.n_layer, 2, 2, BLOCK, config.n_embd), dtype=dtype, device=device)
 
     @property
     def bytes_per_token(self) -> int:
@@ -58,7 +61,7 @@ class Blocks:
     @property
     def n_in_use(self) -> int:
         """The number of blocks that sequences hold; shared ones count once."""
-        return len(self._users) - len(self._free) - 1
+        return len(self._users) - len(self._free) - 2
 
     def new(self) -> int:
         """Return the handle of an empty sequence."""
@@ -89,18 +92,11 @@ class Blocks:
         while len(held.blocks) > math.ceil(held.length / BLOCK):
             self._drop(held.blocks.pop())
 
-    def wipe(self, sequence: int) -> None:
-        """Replace whatever follows a sequence's tokens in its last block by zeros: it may not be finite."""
-        held = self.held(sequence)
-        if held.length % BLOCK and self._users[held.blocks[-1]] == 1:
-            self.cache[:, :, held.blocks[-1], held.length % BLOCK :] = 0
-
     def reserve(self, wanted: dict[int, int]) -> None:
         """Give each sequence blocks of its own for its next tokens, up to ``wanted[sequence]`` tokens in all.
 
         Raises MemoryError if the device has no room for them.
         """
-        new: list[int] = []
         for sequence, length in wanted.items():
             held = self._held[sequence]
             missing = math.ceil(length / BLOCK) - len(held.blocks)
@@ -111,16 +107,12 @@ class Blocks:
                 self.cache[:, :, copy] = self.cache[:, :, old]
                 held.blocks[-1] = copy
                 self._drop(old)
-            for _ in range(missing):
-                held.blocks.append(self._take())
-                new.append(held.blocks[-1])
-        if new:  # what was there may not be finite, and a masked value still takes part in a product
-            self.cache[:, :, new] = 0
+            held.blocks += [self._take() for _ in range(missing)]
 
     def table(self, sequences: Sequence[int], n_blocks: int) -> list[list[int]]:
-        """Return the first ``n_blocks`` blocks of each sequence, padded with block 0."""
+        """Return the first ``n_blocks`` blocks of each sequence, padded with :data:`ZEROS`."""
         rows = [self._held[sequence].blocks[:n_blocks] for sequence in sequences]
-        return [row + [0] * (n_blocks - len(row)) for row in rows]
+        return [row + [ZEROS] * (n_blocks - len(row)) for row in rows]
 
     def read(self, sequence: int) -> Tensor:
         """Return the keys and values of a sequence, ``[n_layer, 2, n_head, n_tokens, head_dim]``."""
@@ -147,7 +139,7 @@ class Blocks:
     def shrink(self) -> None:
         """Give back the blocks after the last one in use, except for the first few, which the next text will need."""
         n = len(self._users)
-        while n > _FIRST + 1 and not self._users[n - 1]:
+        while n > _FIRST + 2 and not self._users[n - 1]:
             n -= 1
         if n < len(self._users):
             self.cache = self.cache[:, :, :n].clone()

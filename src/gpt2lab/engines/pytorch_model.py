@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from gpt2lab.engines.pytorch_blocks import BLOCK
+from gpt2lab.engines.pytorch_blocks import BLOCK, ZEROS
 from gpt2lab.errors import UsageError
 
 if TYPE_CHECKING:
@@ -92,15 +92,16 @@ class TorchModel:
         blocks of its sequence, at least as far as the position.
         """
         tokens, positions, table = rows[:, 0], rows[:, 1], rows[:, 2:]
-        block = table.gather(1, (positions // BLOCK)[:, None])[:, 0]
-        cells = block * BLOCK + positions % BLOCK  # where the rows' keys and values go
-        ahead = torch.arange(table.shape[1] * BLOCK, device=self.device) > positions[:, None]
+        cells = (table[:, :, None] * BLOCK + torch.arange(BLOCK, device=self.device)).flatten(1)  # [rows, n_keys]
+        own = cells.gather(1, positions[:, None])[:, 0]  # where the rows' keys and values go
+        ahead = torch.arange(cells.shape[1], device=self.device) > positions[:, None]
+        seen = cells.masked_fill_(ahead, ZEROS * BLOCK).flatten()  # despite the mask, a NaN ahead would reach the row
         mask = torch.zeros(ahead.shape, dtype=cache.dtype, device=self.device).masked_fill_(ahead, -torch.inf)
         x = self.wte[tokens] + self._wpe[positions]  # [rows, n_embd]
         with sdpa_kernel(_INDEPENDENT) if self.device.type == "cuda" else nullcontext():
             for n, layer in enumerate(self._layers):
                 qkv = layer.c_attn(self._normed(x, layer.ln_1))  # [rows, n_embd] -> [rows, 3*n_embd]
-                x = x + layer.attn_proj(self._attention(n, qkv, cache[n], cells, table, mask))
+                x = x + layer.attn_proj(self._attention(n, qkv, cache[n], own, seen, mask))
                 inner = self._activation(layer.c_fc(self._normed(x, layer.ln_2)))  # [rows, mlp_width]
                 x = x + layer.mlp_proj(inner)
         return self._normed(x, self._ln_f)
@@ -110,19 +111,19 @@ class TorchModel:
         return F.linear(hidden, self._output)
 
     def _attention(
-        self, n: int, qkv: Tensor, cache: Tensor, cells: Tensor, table: Tensor, mask: Tensor
-    ) -> Tensor:  # qkv [rows, 3*n_embd], cache [2, n_blocks, BLOCK, n_embd], mask [rows, n_keys]
+        self, n: int, qkv: Tensor, cache: Tensor, own: Tensor, seen: Tensor, mask: Tensor
+    ) -> Tensor:  # qkv [rows, 3*n_embd], cache [2, n_blocks, BLOCK, n_embd], own [rows], mask [rows, n_keys]
         """Return each row's mix of the values that it sees, float32 ``[rows, n_embd]``; store its own key and value."""
         if cache.dtype == torch.float16:
-            qkv = qkv.clamp(-_LARGEST_HALF, _LARGEST_HALF)
+            qkv = qkv.clamp(-_LARGEST_HALF, _LARGEST_HALF) + 0 * qkv  # NaN where infinite, as in the native engine
         q, k, v = qkv.to(cache.dtype).split(self.config.n_embd, dim=1)
         heads = (self.config.n_head, self.config.head_dim)
-        seen = []
-        for part, new in zip(cache, (k, v), strict=True):
-            part.flatten(0, 1).index_copy_(0, cells, new)
-            rows = part.index_select(0, table.flatten()).view(*mask.shape, *heads)  # [rows, n_keys, n_head, head_dim]
-            seen.append(rows.transpose(1, 2))
-        keys, values = seen
+        read = []
+        for part, new in zip(cache.flatten(1, 2), (k, v), strict=True):
+            part.index_copy_(0, own, new)
+            rows = part.index_select(0, seen).view(*mask.shape, *heads)  # [rows, n_keys, n_head, head_dim]
+            read.append(rows.transpose(1, 2))
+        keys, values = read
         mixed = F.scaled_dot_product_attention(
             q.unflatten(1, heads)[:, :, None],  # [rows, n_head, 1, head_dim]
             keys,
@@ -151,9 +152,13 @@ class TorchModel:
     def _affine(self, name: str) -> Affine:
         weight, bias, dtype = self._tensor(f"{name}.weight"), self._tensor(f"{name}.bias"), DTYPES[self._precision]
         if self._precision != "int8":
-            held = weight.to(dtype)
-            if not held.isfinite().all() and weight.isfinite().all():
-                raise UsageError(f"{self._path} cannot be held in {self._precision} ({name}.weight): choose float32")
-            return Affine(held, bias, None, dtype)
-        scale = weight.abs().amax(0).clamp_min(torch.finfo(torch.float32).tiny) / 127  # of each output
-        return Affine((weight / scale).round().to(torch.int8), bias, scale, dtype)
+            scale, held = None, weight.to(dtype)
+        else:
+            scale = weight.abs().amax(0).clamp_min(torch.finfo(torch.float32).tiny) / 127  # of each output
+            held = (weight / scale).round().to(torch.int8)
+        if self._precision != "float32" and not (held if scale is None else scale).isfinite().all():
+            raise UsageError(
+                f"{self._path} cannot be held in {self._precision} ({name}.weight has values that are not finite in "
+                "this precision): choose float32"
+            )
+        return Affine(held, bias, scale, dtype)

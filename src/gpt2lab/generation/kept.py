@@ -18,7 +18,7 @@ from threading import Lock, Timer
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 from weakref import ref
 
-from gpt2lab.engines.forks import let_fork
+from gpt2lab.engines.forks import LockedCore, let_fork
 from gpt2lab.generation.sequences import Begun, Sequences
 from gpt2lab.system.memory import available_memory
 
@@ -42,13 +42,6 @@ class _Entry(NamedTuple):
     used: float
 
 
-class _Locks(NamedTuple):
-    """Functions in C for :func:`~gpt2lab.engines.forks.let_fork`."""
-
-    before_fork: Callable[[], object]
-    after_fork: Callable[[], object]
-
-
 class KeptPrompts(Sequences):
     """The sequences of ``engine``, of which up to ``n_bytes`` are kept when they end. Several threads may share them.
 
@@ -66,7 +59,7 @@ class KeptPrompts(Sequences):
         self._references: Counter[int] = Counter()  # number of entries per block
         self._lock = Lock()
         self._timer: Timer | None = None
-        let_fork(self, _Locks(self._lock.acquire, self._lock.release))
+        let_fork(self, LockedCore(self._lock))
 
     @property
     def held_bytes(self) -> int:
