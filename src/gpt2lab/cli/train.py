@@ -230,7 +230,7 @@ def _toml() -> Any:
     "--device",
     type=click.Choice(["auto", "cpu", "cuda", "mps"]),
     default="auto",
-    help="Where to compute; auto is cuda if available, otherwise cpu.",
+    help="Where to compute; auto is a GPU (cuda or mps) if there is one, otherwise cpu.",
 )
 @click.pass_context
 def command(

@@ -26,6 +26,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from gpt2lab.engines.torch_devices import present_device
 from gpt2lab.errors import Gpt2LabError, UsageError
 from gpt2lab.system.cores import logical_cores
 from gpt2lab.training.meeting import fresh_store
@@ -53,13 +54,16 @@ class World:
     def start(cls, device: str = "cpu") -> World:
         """Connect to the other processes that the environment names (``RANK``, ``WORLD_SIZE``, ``MASTER_ADDR``, …).
 
-        Raises :class:`UsageError` if that fails.
+        ``device`` ``"auto"`` is a GPU if there is one, but never ``mps`` for several processes, which cannot exchange
+        gradients there. Raises :class:`UsageError` if the device is missing or the connection fails.
         """
         size = os.environ.get("WORLD_SIZE", "1")
+        asked, device = device, device if device == "cpu" else present_device(device)
         if size == "1":
             return cls(device=device)
-        if device == "mps":
+        if asked == "mps":
             raise UsageError("--device mps trains in one process: several cannot exchange gradients there")
+        device = "cpu" if device == "mps" else device
         try:
             if device == "cuda":
                 torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))

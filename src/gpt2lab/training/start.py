@@ -15,7 +15,6 @@ from dataclasses import asdict
 import torch
 
 from gpt2lab.engines.lazy import Engines
-from gpt2lab.engines.torch_devices import present_device
 from gpt2lab.errors import CheckpointError
 from gpt2lab.model import LanguageModel, load
 from gpt2lab.system.atomic import new_files
@@ -53,7 +52,7 @@ class Session:
     @lack_of_memory_named()
     def __init__(self, job: Job, settings: Settings, reporter: Reporter) -> None:
         with ExitStack() as opened:
-            world, hold = opened.enter_context(World.start(_device(job.device))), opened.enter_context(Hold())
+            world, hold = opened.enter_context(World.start(job.device)), opened.enter_context(Hold())
             if world.is_main:
                 claim(job.run, hold)
             setup, state = begin(job, settings, world, reporter.say)
@@ -205,9 +204,3 @@ def _say_end(setup: Setup, trainer: Trainer) -> None:
             say(line)
     if (run / "model.safetensors").exists():
         say(f"to generate with it:  gpt2lab generate --model {run}")
-
-
-def _device(name: str) -> str:
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return name if name == "cpu" else present_device(name)
