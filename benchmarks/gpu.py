@@ -2,7 +2,7 @@
 
     python benchmarks/gpu.py [--device auto] [--out gpu.json] [--minutes 9] [--nanogpt FOLDER]
 
-Without a GPU, ``auto`` is ``torch-cpu``: the checks then run on tiny shapes, and no speeds are compared. ``FOLDER`` is
+Without a GPU, ``auto`` is ``torch-cpu``: everything then runs on tiny shapes, and the speeds say nothing. ``FOLDER`` is
 a checkout of karpathy/nanoGPT. A peer that is not installed is named and skipped, and so is every part for which no
 time is left. Each part runs in a separate process, so a part that fails does not stop the others. The exit status is 1
 if a check fails.
@@ -40,9 +40,8 @@ def main() -> None:
 
 def parts_of(device: str) -> list[str]:
     """Return the names of the parts: the program, and what it computes."""
-    if device == "torch-cpu":
-        return [*CHECKS, *(f"decode {program} tiny 8" for program in PROGRAMS)]
-    decode = [f"decode {program} {size} {batch}" for size in SIZES for batch in BATCHES for program in PROGRAMS]
+    sizes, batches = (("tiny",), (8,)) if device == "torch-cpu" else (SIZES, BATCHES)
+    decode = [f"decode {program} {size} {batch}" for size in sizes for batch in batches for program in PROGRAMS]
     return [*CHECKS, "train gpt2lab", "train nanogpt", *decode]
 
 

@@ -183,29 +183,31 @@ PROGRAMS: dict[str, Callable[[argparse.Namespace, str, int], Callable[[int], Any
 }
 
 
-# ---- training: 124M, 8 windows of 1024 tokens, bfloat16 --------------------------------------------------------------
+# ---- training in bfloat16: 124M, 8 windows of 1024 tokens; on a CPU, a tiny model ------------------------------------
 
 
 def train(options: argparse.Namespace, program: str) -> Result:
-    """Return the tokens per second of updates."""
+    """Return the tokens per second of updates on random tokens, and the loss of the last: about ln n_vocab at least."""
     import torch
 
-    if program == "nanogpt" and not options.nanogpt:
-        return {"skipped": "give --nanogpt FOLDER"}
-    config = ModelConfig()
+    if program == "nanogpt" and not (options.nanogpt and Path(options.nanogpt, "model.py").exists()):
+        return {"skipped": f"no nanoGPT in {options.nanogpt}" if options.nanogpt else "nanoGPT: give --nanogpt FOLDER"}
+    config = open_checkpoint(GOLDEN / "tiny").config if options.tiny else ModelConfig()
     model, optimizers, loss_of = (our_training if program == "gpt2lab" else nanogpt)(options, config)
     seconds = []
     for _ in range(WARM + UPDATES):
-        x, y = torch.randint(0, config.n_vocab, (2, WINDOWS, config.n_ctx), device=options.device)
+        x, y = torch.randint(0, config.n_vocab, (2, WINDOWS, config.n_ctx), device=TORCH_DEVICES[options.device])
         begin = time.perf_counter()
-        loss_of(x, y).backward()
+        loss = loss_of(x, y)
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for optimizer in optimizers:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         next(model.parameters()).flatten()[0].item()  # waits for the device
         seconds.append(time.perf_counter() - begin)
-    return {"tokens_s": WINDOWS * config.n_ctx / statistics.median(seconds[WARM:]), "first_s": seconds[0]}
+    speed = WINDOWS * config.n_ctx / statistics.median(seconds[WARM:])
+    return {"tokens_s": speed, "first_s": seconds[0], "loss": loss.item()}
 
 
 def our_training(options: argparse.Namespace, config: ModelConfig) -> tuple[Any, list[Any], Callable[..., Any]]:
@@ -215,7 +217,7 @@ def our_training(options: argparse.Namespace, config: ModelConfig) -> tuple[Any,
     from gpt2lab.training.optimizers import choose_trainable, make_optimizers
     from gpt2lab.training.settings import Settings
 
-    model = GPT2(config, compute=Compute("bfloat16", "none")).to(options.device).train()
+    model = GPT2(config, compute=Compute("bfloat16", "none")).to(TORCH_DEVICES[options.device]).train()
     choose_trainable(model, Settings())
     return model, make_optimizers(model, Settings()), lambda x, y: model(x, y) / x.numel()
 
@@ -227,12 +229,14 @@ def nanogpt(options: argparse.Namespace, config: ModelConfig) -> tuple[Any, list
     sys.path.insert(0, options.nanogpt)
     from model import GPT, GPTConfig  # type: ignore[import-not-found]
 
-    model = GPT(GPTConfig(block_size=config.n_ctx, vocab_size=config.n_vocab, bias=True)).to(options.device).train()
-    optimizer = model.configure_optimizers(0.1, 1e-4, (0.9, 0.95), options.device)
+    device = TORCH_DEVICES[options.device]
+    sizes = {name: getattr(config, name) for name in ("n_layer", "n_head", "n_embd")}
+    model = GPT(GPTConfig(block_size=config.n_ctx, vocab_size=config.n_vocab, bias=True, **sizes)).to(device).train()
+    optimizer = model.configure_optimizers(0.1, 1e-4, (0.9, 0.95), device)
     compiled = torch.compile(model)
 
     def loss_of(x: Any, y: Any) -> Any:
-        with torch.autocast(options.device, dtype=torch.bfloat16):
+        with torch.autocast(device, dtype=torch.bfloat16):
             return compiled(x, y)[1]
 
     return model, [optimizer], loss_of
