@@ -9,10 +9,9 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
-from test_selftest import NATIVE, SOURCES, X86_KERNELS, Programs, check, link
+from test_selftest import NATIVE, X86_KERNELS, Programs, build, check
 
 import needs
 
@@ -38,23 +37,13 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Progra
     """Return a function that builds the core's checks for a target, once."""
     built: dict[str, Programs] = {}
 
-    def build(target: str) -> Programs:
+    def programs_for(target: str) -> Programs:
         if target not in built:
-            built[target] = _build(tmp_path_factory.mktemp(target), target)
+            kernels, definitions = CPUS[target.split("-", maxsplit=1)[0]]
+            built[target] = build(tmp_path_factory.mktemp(target), compiler(target, *definitions), kernels)
         return built[target]
 
-    return build
-
-
-def _build(folder: Path, target: str) -> Programs:
-    kernels, definitions = CPUS[target.split("-", maxsplit=1)[0]]
-    objects = []
-    sources = [(name, []) for name in SOURCES] + [("kernels_baseline", [])]
-    for name, flags in sources + [(f"kernels_{name}", flags) for name, flags in kernels.items()]:
-        objects.append(folder / f"{name}.o")
-        command = [*compiler(target, *definitions, *flags), "-c", str(NATIVE / f"{name}.cpp"), "-o", str(objects[-1])]
-        subprocess.run(command, check=True)
-    return link(compiler(target, *definitions), objects, folder)
+    return programs_for
 
 
 @pytest.mark.parametrize("target", TARGETS)

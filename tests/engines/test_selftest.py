@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import platform
 import shutil
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,24 +48,29 @@ class Programs:
     golden: Path
 
 
-def link(compiler: list[str], objects: list[Path], folder: Path, *more: str) -> Programs:
-    """Build the programs from the core's objects. Windows wants the suffix."""
+def build(folder: Path, compiler: list[str], kernels: Kernels, *libraries: str) -> Programs:
+    """Build the programs with ``compiler``, a command with its flags; Windows wants their suffix."""
+    flags = {f"kernels_{name}": given for name, given in {"baseline": [], **kernels}.items()}  # the longest first
     made = Programs(folder / "selftest.exe", folder / "golden.exe")
-    for program in (made.selftest, made.golden):
+
+    def compiled(name: str) -> Path:
+        made = folder / f"{name}.o"
+        subprocess.run([*compiler, *flags.get(name, []), "-c", NATIVE / f"{name}.cpp", "-o", made], check=True)
+        return made
+
+    def linked(program: Path) -> None:
         source = NATIVE / "tests" / f"{program.stem}.cpp"
-        subprocess.run([*compiler, source, *objects, *more, "-o", program], check=True)
+        subprocess.run([*compiler, source, *objects, *libraries, "-o", program], check=True)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = list(pool.map(compiled, [*flags, *SOURCES]))
+        list(pool.map(linked, (made.selftest, made.golden)))
     return made
 
 
-def build(folder: Path, compiler: str, flags: list[str], kernels: Kernels, definitions: list[str]) -> Programs:
-    common = [compiler, "-std=c++20", "-O1", "-g1", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", *flags]
-    common += definitions
-    objects = []
-    sources = [(source, []) for source in SOURCES] + [("kernels_baseline", [])]
-    for name, extra in sources + [(f"kernels_{name}", flags) for name, flags in kernels.items()]:
-        objects.append(folder / f"{name}.o")
-        subprocess.run([*common, *extra, "-c", NATIVE / f"{name}.cpp", "-o", objects[-1]], check=True)
-    return link(common, objects, folder, "-pthread")
+def gcc(name: str, *flags: str) -> list[str]:
+    """Return the command of a compiler with the flags of GCC."""
+    return [name, "-std=c++20", "-O1", "-g1", "-Wall", "-Wextra", "-Werror", "-ffp-contract=off", *flags]
 
 
 def check(programs: Programs, folder: Path, *emulator: str) -> set[str]:
@@ -90,8 +97,9 @@ def check(programs: Programs, folder: Path, *emulator: str) -> set[str]:
 @pytest.mark.timeout(1800)  # compiles everything, perhaps while other tests run
 def test_this_cpu_with_sanitizers(tmp_path, sanitizers):
     x86 = platform.machine() in ("x86_64", "AMD64")
-    kernels = (X86_KERNELS, X86_DEFINITIONS) if x86 else (ARM_KERNELS, ARM_DEFINITIONS)
-    programs = build(tmp_path, "c++", [f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all"], *kernels)
+    kernels, definitions = (X86_KERNELS, X86_DEFINITIONS) if x86 else (ARM_KERNELS, ARM_DEFINITIONS)
+    compiler = gcc("c++", f"-fsanitize={sanitizers}", "-fno-sanitize-recover=all", *definitions)
+    programs = build(tmp_path, compiler, kernels, "-pthread")
     # with random addresses, older sanitizers find no room for their memory
     fixed_addresses = ["setarch", "-R"] if shutil.which("setarch") else []
     check(programs, tmp_path, *fixed_addresses)
@@ -103,12 +111,12 @@ def test_this_cpu_with_sanitizers(tmp_path, sanitizers):
 def test_a_matrix_unit_in_software(tmp_path):
     tiles = ["-DGPT2LAB_EMULATED_TILES", "-include", str(NATIVE / "emulated_tiles.h")]
     kernels = {name: [*flags, *tiles] if flags is AMX else flags for name, flags in X86_KERNELS.items()}
-    programs = build(tmp_path, "c++", tiles[:1], kernels, X86_DEFINITIONS)
+    programs = build(tmp_path, gcc("c++", tiles[0], *X86_DEFINITIONS), kernels, "-pthread")
     assert {f"amx.{precision}" for precision in KERNELS_OUTPUT} <= check(programs, tmp_path)
 
 
 @needs.mark("a cross compiler and an emulator for Arm")
 @pytest.mark.nightly
 def test_arm_under_an_emulator(tmp_path):
-    programs = build(tmp_path, "aarch64-linux-gnu-g++", ["-static"], ARM_KERNELS, ARM_DEFINITIONS)
+    programs = build(tmp_path, gcc("aarch64-linux-gnu-g++", "-static", *ARM_DEFINITIONS), ARM_KERNELS, "-pthread")
     check(programs, tmp_path, "qemu-aarch64")
