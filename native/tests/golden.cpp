@@ -5,8 +5,8 @@
 // tests/engines/golden_folder.py writes FOLDER: `model.txt` (five numbers of the shape and a prompt's length, then the
 // names of all tensors), each tensor as raw float32 in NAME.f32, and what to expect. For every set of kernels that this
 // CPU runs, the program compares the original's logits (within 1e-4) and its likeliest tokens in float32, and the exact
-// bits of another processor's logits in float32, int8 and int4. Prints a line per set of kernels; exits with 1 at the
-// first failure.
+// bits of another processor's logits in float32, int8 and int4, each with its default KV cache. Prints a line per set
+// of kernels; exits with 1 at the first failure.
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
@@ -72,8 +72,9 @@ struct Model {
   std::string what;
 
   Model(const Golden& given, const Kernels& kernels, Precision precision, const char* name)
-      : transformer(given.shape, precision, KVPrecision::float32, kernels, pool), golden(given),
-        what(std::string(kernels.name) + ", " + name) {
+      : transformer(given.shape, precision, is_integer(precision) ? KVPrecision::int8 : KVPrecision::float32, kernels,
+                    pool),
+        golden(given), what(std::string(kernels.name) + ", " + name) {
     for (const std::string& tensor_name : golden.names) {
       const auto values = read<float>(golden.folder + tensor_name + ".f32");
       Weights::Tensor* tensor = transformer.weights.find(tensor_name);

@@ -25,5 +25,5 @@ def write_golden(folder: Path) -> None:
     (folder / "greedy.i32").write_bytes(greedy.astype("<i4").tobytes())
     (folder / "last.f32").write_bytes(golden["full_logits_last"][0].astype("<f4").tobytes())
     for precision in ("float32", "int8", "int4"):
-        wide = gpt2lab.load(GOLDEN, precision=precision, kv_precision="float32")
-        (folder / f"{precision}.bits").write_bytes(wide.logits(tokens.tolist()).astype("<f4").tobytes())
+        rounded = gpt2lab.load(GOLDEN, precision=precision)
+        (folder / f"{precision}.bits").write_bytes(rounded.logits(tokens.tolist()).astype("<f4").tobytes())
