@@ -37,7 +37,7 @@ constexpr int kLargestInput = 16319;  // of 15 bits: both bytes of high · 128 +
 struct alignas(64) ActivationBlock {
   // By kPadding inputs, then by row: the matrix unit reads these parts one after the other.
   std::int8_t high[kBlock / kPadding][kRowGroup][kPadding], low[kBlock / kPadding][kRowGroup][kPadding];
-  std::int16_t shorts[kDotProducts ? 1 : kBlock / kPadding][kRowGroup][kPadding];
+  std::int16_t shorts[kDotProducts ? 1 : kBlock / kPadding][kDotProducts ? 1 : kRowGroup][kDotProducts ? 1 : kPadding];
   float scale[kRowGroup];
   // What undoes the shift that makes weights unsigned, where kernels want that; of int4, for every group of inputs.
   // Of sums with 16 bits, those of the low and of the high bytes.

@@ -90,6 +90,7 @@ inline void dpbf16ps(int sums, int a, int b) {
 #undef _tile_release
 #undef _tile_zero
 #undef _tile_loadd
+#undef _tile_stream_loadd
 #undef _tile_stored
 #undef _tile_dpbssd
 #undef _tile_dpbf16ps
@@ -97,6 +98,7 @@ inline void dpbf16ps(int sums, int a, int b) {
 #define _tile_release() ((void)0)
 #define _tile_zero(t) gpt2lab::emulated::zero(t)
 #define _tile_loadd(t, from, row) gpt2lab::emulated::load(t, from, row)
+#define _tile_stream_loadd(t, from, row) gpt2lab::emulated::load(t, from, row)
 #define _tile_stored(t, to, row) gpt2lab::emulated::store(t, to, row)
 #define _tile_dpbssd(sums, a, b) gpt2lab::emulated::dpbssd(sums, a, b)
 #define _tile_dpbf16ps(sums, a, b) gpt2lab::emulated::dpbf16ps(sums, a, b)

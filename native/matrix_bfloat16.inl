@@ -26,79 +26,84 @@ void round_inputs(const float* x, int k, int row, BFloat16Block* out) {
   }
 }
 
-// Tiles 0 and 1 hold inputs of two groups of rows, 2 and 3 the halves of a tile of weights, 4 to 7 the sums.
+// Where the sums of one or two groups of rows begin, and where they go; rows are kTile numbers apart.
+struct TileSums {
+  const float *first, *second;
+  float* out;
+};
+
+// Tiles 0 and 1 hold inputs of two groups of rows, which should leave the weights in the first-level cache; 2 and 3 the
+// halves of a tile of weights, 4 to 7 the sums.
 //
-// Adds inputs · weights to sums[group][row][kTile] for one or two groups of rows and `count` blocks of k.
+// Adds inputs · weights for one or two groups of rows and `count` blocks of k. Meanwhile finishes outputs, and
+// prefetches `lines` lines at `next`.
 template <bool kTwo>
-inline void multiply_bfloat16(const BFloat16Block* first, const BFloat16Block* second, const char* weights, int count,
-                              float* sums, const char* next, int ahead) {
+inline void multiply_bfloat16(const Product& p, const BFloat16Block* first, const BFloat16Block* second,
+                              const char* weights, int count, const TileSums& sums, const DoneOutputs& outputs,
+                              const char* next, int lines) {
   constexpr int kSumBytes = kTile * sizeof(float);
-  float* more = sums + kRowGroup * kTile;
-  _tile_loadd(4, sums, kSumBytes);
-  _tile_loadd(5, sums + kHalfTile, kSumBytes);
+  _tile_loadd(4, sums.first, kSumBytes);
+  _tile_loadd(5, sums.first + kHalfTile, kSumBytes);
   if (kTwo) {
-    _tile_loadd(6, more, kSumBytes);
-    _tile_loadd(7, more + kHalfTile, kSumBytes);
+    _tile_loadd(6, sums.second, kSumBytes);
+    _tile_loadd(7, sums.second + kHalfTile, kSumBytes);
   }
+  int line = 0, row = 0;
   for (int i = 0; i < count; ++i, weights += kBlockBytes) {
-    for (int at = 0; at < ahead; at += kLine) __builtin_prefetch(next + at, 0, 2);
-    next += ahead;
+    _tile_stream_loadd(0, first[i].x, 64);
     _tile_loadd(2, weights, kPairBytes);
-    _tile_loadd(3, weights + 64, kPairBytes);
-    _tile_loadd(0, first[i].x, 64);
     _tile_dpbf16ps(4, 0, 2);
+    _tile_loadd(3, weights + 64, kPairBytes);
     _tile_dpbf16ps(5, 0, 3);
     if (kTwo) {
-      _tile_loadd(1, second[i].x, 64);
+      _tile_stream_loadd(1, second[i].x, 64);
       _tile_dpbf16ps(6, 1, 2);
       _tile_dpbf16ps(7, 1, 3);
     }
+    for (const int end = lines * (i + 1) / count; line < end; ++line) __builtin_prefetch(next + line * kLine, 0, 2);
+    const int end = outputs.rows * (i + 1) / count;
+    if (row < end) finish_rows(p, outputs, row, end);
+    row = end;
   }
-  _tile_stored(4, sums, kSumBytes);
-  _tile_stored(5, sums + kHalfTile, kSumBytes);
+  _tile_stored(4, sums.out, kSumBytes);
+  _tile_stored(5, sums.out + kHalfTile, kSumBytes);
   if (kTwo) {
-    _tile_stored(6, more, kSumBytes);
-    _tile_stored(7, more + kHalfTile, kSumBytes);
-  }
-}
-
-// Multiplies blocks begin … begin + count of a tile for whole groups of rows; `sums` is [rows][kTile].
-inline void multiply_tile_bfloat16(const Product& p, int groups, int begin, int count, const char* weights, float* sums,
-                                   const char* next, int ahead) {
-  const int blocks = bfloat16_blocks(p.k);
-  const auto* a = reinterpret_cast<const BFloat16Block*>(p.prepared) + begin;
-  for (int g = 0; g < groups; g += 2) {
-    const BFloat16Block *first = a + std::size_t(g) * blocks, *second = first + blocks;
-    float* out = sums + g * kRowGroup * kTile;
-    if (g + 1 < groups) multiply_bfloat16<true>(first, second, weights, count, out, next, ahead);
-    else multiply_bfloat16<false>(first, second, weights, count, out, next, ahead);
-    next += count * ahead;
+    _tile_stored(6, sums.out + kRowGroup * kTile, kSumBytes);
+    _tile_stored(7, sums.out + kRowGroup * kTile + kHalfTile, kSumBytes);
   }
 }
 
 // Multiplies rows of inputs that fit into the second-level cache by tiles of weights.
 void multiply_rows_bfloat16(const Product& p, int first_tile, int last_tile) {
   const int blocks = bfloat16_blocks(p.k), groups = (p.m + kRowGroup - 1) / kRowGroup, pairs = (groups + 1) / 2;
-  const int ahead = (kBlockBytes + pairs - 1) / pairs;
+  const auto* a = reinterpret_cast<const BFloat16Block*>(p.prepared);
   auto* sums = reinterpret_cast<float*>(p.scratch);
+  alignas(64) float bias[kRowGroup][kTile] = {};
+  DoneOutputs outputs{};
   for (int t = first_tile; t < last_tile; ++t) {
     const int column = t * kTile;
-    for (int r = 0; r < p.m; ++r)
-      for (int v = 0; v < kTile; v += kWidth) store(sums + r * kTile + v, p.bias ? load(p.bias + column + v) : Vec{});
+    for (int r = 0; r < kRowGroup && p.bias; ++r)
+      for (int v = 0; v < kTile; v += kWidth) store(bias[r] + v, load(p.bias + column + v));
     asm volatile("" ::: "memory");  // loads of tiles do not tell the compiler that they read memory
     const auto* b = reinterpret_cast<const char*>(p.b) + std::size_t(t) * blocks * kBlockBytes;
     // Prefetches a little ahead if the tile is read only once, otherwise the next tile.
     const char* next = b + (pairs == 1 ? std::size_t(2 * kAhead) : std::size_t(blocks) * kBlockBytes);
     for (int begin = 0; begin < blocks; begin += kStreamBlocks, b += std::size_t(kStreamBlocks) * kBlockBytes) {
       const int count = blocks - begin < kStreamBlocks ? blocks - begin : kStreamBlocks;
-      multiply_tile_bfloat16(p, groups, begin, count, b, sums, next, ahead);
-      next += std::size_t(count) * kBlockBytes;
+      const int lines = (count * kBlockBytes / kLine + pairs - 1) / pairs;
+      for (int g = 0; g < groups; g += 2, next += lines * kLine) {
+        const int row = g * kRowGroup;
+        const BFloat16Block* first = a + std::size_t(g) * blocks + begin;
+        float* out = sums + row * kTile;
+        const TileSums where{begin ? out : bias[0], begin ? out + kRowGroup * kTile : bias[0], out};
+        if (g + 1 < groups) multiply_bfloat16<true>(p, first, first + blocks, b, count, where, outputs, next, lines);
+        else multiply_bfloat16<false>(p, first, nullptr, b, count, where, outputs, next, lines);
+        const int rows = p.m - row < 2 * kRowGroup ? p.m - row : 2 * kRowGroup;
+        outputs = {out, row, column, begin + count == blocks ? rows : 0};
+      }
     }
-    const Part before = p.enter(Part::finishing);
-    for (int r = 0; r < p.m; ++r)
-      for (int v = 0; v < kTile; v += kWidth) finish(p, r, column + v, load(sums + r * kTile + v));
-    p.enter(before);
   }
+  finish_rows(p, outputs, 0, outputs.rows);
 }
 
 void bfloat16_product(const Product& p, int first_tile, int last_tile) {

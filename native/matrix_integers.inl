@@ -14,6 +14,8 @@ namespace {
 template <Precision kP>
 constexpr int kMatrixUnitRows = kP == Precision::int8 ? 5 : 9;
 
+alignas(64) constexpr float kZeros[kTile] = {};  // in place of a bias
+
 // Eight tiles of 16 rows of 64 bytes.
 struct alignas(64) TileShapes {
   std::uint8_t palette = 1, start = 0, reserved[14] = {};
@@ -26,70 +28,82 @@ struct alignas(64) BlockSums {
   std::int32_t high[2][kRowGroup][kHalfTile], low[2][kRowGroup][kHalfTile];
 };
 
-// Adds row r of a block to the sums so far, y [row][kTile].
-inline void add_row(const BlockSums& sums, const ActivationBlock& a, const float* scales, int r, float* y) {
-  for (int half = 0; half < 2; ++half) {
-    float* row = y + r * kTile + half * kHalfTile;
-    const IntVec sum = load_ints(sums.low[half][r]) + (load_ints(sums.high[half][r]) << 7);
-    store(row, add_scaled(load(row), sum, load(scales + half * kHalfTile), a.scale[r]));
-  }
-}
-
 // Blocks of a tile of weights that stay in the first-level cache while rows pass, as int8.
 struct WeightPart {
   TileBlock blocks[kPartBlocks];
   int first, count;
 };
 
-// Adds the products of 64 inputs, from `at` of a block on, to tiles 4 to 7. Tiles 0 and 1 get the inputs' high and low
-// bytes, 2 and 3 the halves of a tile of weights.
-inline void multiply_step(const ActivationBlock& a, const char* weights, int at) {
+// A block that the unit has multiplied, whose sums are added while it multiplies the next one.
+struct DoneBlock {
+  const BlockSums* sums;
+  const float *weight_scales, *input_scales;
+  const float* from;  // what its sums are added to, rows from_row apart
+  std::size_t from_row;
+  float* y;      // the results, [kRowGroup][kTile]
+  int rows = 0;  // of its group
+};
+
+// A group of outputs without their epilogue, which follows while the unit multiplies.
+struct DoneOutputs {
+  const float* y;
+  int row, column;  // of the first one
+  int rows = 0;
+};
+
+// Adds rows begin … end of a block.
+inline void add_rows(const DoneBlock& done, int begin, int end) {
+  const Vec scales[2] = {load(done.weight_scales), load(done.weight_scales + kHalfTile)};
+  for (int r = begin; r < end; ++r)
+    for (int half = 0; half < 2; ++half) {
+      const IntVec sum = load_ints(done.sums->low[half][r]) + (load_ints(done.sums->high[half][r]) << 7);
+      const Vec from = load(done.from + r * done.from_row + half * kHalfTile);
+      store(done.y + r * kTile + half * kHalfTile, add_scaled(from, sum, scales[half], done.input_scales[r]));
+    }
+}
+
+__attribute__((noinline)) void finish_rows(const Product& p, const DoneOutputs& done, int begin, int end) {
+  for (int r = begin; r < end; ++r)
+    for (int v = 0; v < kTile; v += kWidth) finish(p, done.row + r, done.column + v, load(done.y + r * kTile + v));
+}
+
+// Adds the products of 64 inputs, part `part` of a block, to tiles 4 to 7. Tiles 0 and 1 get the inputs' high and low
+// bytes, which should leave the weights in the first-level cache; 2 and 3 the halves of a tile of weights.
+inline void multiply_step(const ActivationBlock& a, const char* weights, int part) {
   constexpr int kStep = WeightBlock<Precision::int8>::kStep;
-  weights += at / 4 * kStep;
-  _tile_loadd(0, a.high[at / kPadding], kPadding);
+  weights += part * kPadding / 4 * kStep;
+  _tile_stream_loadd(0, a.high[part], kPadding);
   _tile_loadd(2, weights, kStep);
   _tile_dpbssd(4, 0, 2);
   _tile_loadd(3, weights + kHalfTile * 4, kStep);
   _tile_dpbssd(5, 0, 3);
-  _tile_loadd(1, a.low[at / kPadding], kPadding);
+  _tile_stream_loadd(1, a.low[part], kPadding);
   _tile_dpbssd(6, 1, 2);
   _tile_dpbssd(7, 1, 3);
 }
 
-// Multiplies `rows` rows of a group by a part of a tile. While the unit multiplies a block, the block before it is
-// added to y [row][kTile]. For every 64 inputs, prefetches `ahead` bytes.
+// Multiplies a block; meanwhile adds the one before it, finishes outputs, and prefetches `lines` lines at `next`.
 template <bool kWhole>
-void multiply_group(const ActivationBlock* a, const WeightPart& part, int rows, float* y, const char*& next,
-                    int ahead) {
-  constexpr int kQuarter = kRowGroup / 4;
-  BlockSums sums[2];
-  for (int i = 0; i < part.count; ++i) {
-    const TileBlock& block = part.blocks[i];
-    _tile_zero(4);
-    _tile_zero(5);
-    _tile_zero(6);
-    _tile_zero(7);
-    int added = i > 0 ? 0 : rows;
-    const BlockSums& before = sums[(i + 1) % 2];
-    for (int at = 0; at < block.depth; at += kPadding) {
-      multiply_step(a[i], block.weights, at);
-      for (int line = 0; line < ahead; line += kLine) __builtin_prefetch(next + line, 0, 2);
-      next += ahead;
-      if (added == rows) continue;
+inline void multiply_block(const Product& p, const ActivationBlock& a, const TileBlock& block, const DoneBlock& before,
+                           const DoneOutputs& outputs, const char* next, int lines, BlockSums& sums) {
+  constexpr int kParts = kBlock / kPadding;
+  _tile_zero(4);
+  _tile_zero(5);
+  _tile_zero(6);
+  _tile_zero(7);
+  const int parts = block.depth / kPadding, rows = kWhole ? kRowGroup : before.rows;
 #pragma GCC unroll 4
-      for (int r = 0; r < kQuarter; ++r)
-        if (kWhole || added + r < rows) add_row(before, a[i - 1], part.blocks[i - 1].scales, added + r, y);
-      added = added + kQuarter < rows ? added + kQuarter : rows;
-    }
-    for (; added < rows; ++added) add_row(before, a[i - 1], part.blocks[i - 1].scales, added, y);
-    BlockSums& now = sums[i % 2];
-    _tile_stored(4, now.high[0], 64);
-    _tile_stored(5, now.high[1], 64);
-    _tile_stored(6, now.low[0], 64);
-    _tile_stored(7, now.low[1], 64);
+  for (int part = 0; part < kParts; ++part) {
+    if (part < parts) multiply_step(a, block.weights, part);
+    for (int line = lines * part / kParts; line < lines * (part + 1) / kParts; ++line)
+      __builtin_prefetch(next + line * kLine, 0, 2);
+    if (kWhole || rows > 0) add_rows(before, rows * part / kParts, rows * (part + 1) / kParts);
+    if (outputs.rows > 0) finish_rows(p, outputs, outputs.rows * part / kParts, outputs.rows * (part + 1) / kParts);
   }
-  const int last = part.count - 1;
-  for (int r = 0; r < rows; ++r) add_row(sums[last % 2], a[last], part.blocks[last].scales, r, y);
+  _tile_stored(4, sums.high[0], 64);
+  _tile_stored(5, sums.high[1], 64);
+  _tile_stored(6, sums.low[0], 64);
+  _tile_stored(7, sums.low[1], 64);
 }
 
 // Returns the part of a tile from block `first` on. int4 is unpacked into `unpacked`.
@@ -111,48 +125,47 @@ WeightPart part_of(const Product& p, const char* tile, int first, char* unpacked
   return part;
 }
 
-// Multiplies one group of rows by a part of a tile: begins with the bias or with the sums of the parts before, y, and
-// ends with the outputs or with those sums.
-inline void multiply_part(const Product& p, int column, int group, const WeightPart& part, float* y, const char*& next,
-                          int ahead) {
-  const int first = group * kRowGroup, rows = p.m - first < kRowGroup ? p.m - first : kRowGroup;
-  const auto* a = reinterpret_cast<const ActivationBlock*>(p.prepared) + std::size_t(group) * block_count(p.k);
-  const bool last = part.first + part.count == block_count(p.k);
-  for (int r = 0; r < rows && last; ++r) {  // the outputs lie far apart, and stores that wait for them would pile up
-    __builtin_prefetch(p.c + (first + r) * p.ldc + column, 1);
-    __builtin_prefetch(p.c + (first + r) * p.ldc + column + kHalfTile, 1);
-  }
-  for (int r = 0; r < rows && part.first == 0; ++r)
-    for (int v = 0; v < kTile; v += kWidth) store(y + r * kTile + v, p.bias ? load(p.bias + column + v) : Vec{});
-  if (rows == kRowGroup) multiply_group<true>(a + part.first, part, kRowGroup, y, next, ahead);
-  else multiply_group<false>(a + part.first, part, rows, y, next, ahead);
-  const Part before = p.enter(Part::finishing);
-  for (int r = 0; r < rows && last; ++r)
-    for (int v = 0; v < kTile; v += kWidth) finish(p, first + r, column + v, load(y + r * kTile + v));
-  p.enter(before);
-}
-
 // Multiplies rows of inputs that fit into the second-level cache by tiles of weights.
 template <Precision kP>
 void multiply_tiles(const Product& p, int first_tile, int last_tile) {
   const std::size_t size = WeightBlock<kP>::tile_bytes(p.k);
   const int blocks = block_count(p.k), groups = (p.m + kRowGroup - 1) / kRowGroup;
-  const int steps = rounded_up(p.k, kPadding) / kPadding * groups, ahead = (int(size) + steps - 1) / steps;
-  auto* sums = reinterpret_cast<float*>(p.scratch);
+  // Every block prefetches a share of the next tile; if the tile is read only once, of what comes a little later.
+  const int turns = blocks * groups, lines = int((size / kLine + turns - 1) / turns);
+  auto* y = reinterpret_cast<float*>(p.scratch);
   char* unpacked = reinterpret_cast<char*>(p.scratch) + kMaxRows * kTile * sizeof(float);
+  BlockSums sums[2];
+  DoneBlock done{};
+  DoneOutputs added{}, outputs{};
+  int turn = 0;
   for (int t = first_tile; t < last_tile; ++t) {
     const auto* b = reinterpret_cast<const char*>(p.b) + std::size_t(t) * size;
     const char* next = b + (groups == 1 ? std::size_t(2 * kAhead) : size);
+    const float* bias = p.bias ? p.bias + t * kTile : kZeros;
     for (int first = 0; first < blocks; first += kPartBlocks) {
       const Part before = p.enter(Part::unpacking);
       const WeightPart part = part_of<kP>(p, b, first, unpacked);
       p.enter(before);
       for (int g = 0; g < groups; ++g) {
-        float* y = sums + (blocks > kPartBlocks ? g * kRowGroup * kTile : 0);
-        multiply_part(p, t * kTile, g, part, y, next, ahead);
+        const auto* a = reinterpret_cast<const ActivationBlock*>(p.prepared) + std::size_t(g) * blocks + first;
+        const int row = g * kRowGroup, rows = p.m - row < kRowGroup ? p.m - row : kRowGroup;
+        float* out = y + (blocks > kPartBlocks ? row : g % 2 * kRowGroup) * kTile;
+        for (int i = 0; i < part.count; ++i, ++turn, next += lines * kLine) {
+          BlockSums& now = sums[turn % 2];
+          if (done.rows == kRowGroup) multiply_block<true>(p, a[i], part.blocks[i], done, outputs, next, lines, now);
+          else multiply_block<false>(p, a[i], part.blocks[i], done, outputs, next, lines, now);
+          outputs = added;
+          const bool begins = first + i == 0;
+          done = {&now, part.blocks[i].scales, a[i].scale, begins ? bias : out, begins ? 0 : std::size_t(kTile), out,
+                  rows};
+          added = {out, row, t * kTile, first + i == blocks - 1 ? rows : 0};
+        }
       }
     }
   }
+  if (outputs.rows > 0) finish_rows(p, outputs, 0, outputs.rows);
+  if (done.rows > 0) add_rows(done, 0, done.rows);
+  finish_rows(p, added, 0, added.rows);
 }
 
 template <Precision kP>
