@@ -132,6 +132,8 @@ void multiply_tiles(const Product& p, int first_tile, int last_tile) {
   const int blocks = block_count(p.k), groups = (p.m + kRowGroup - 1) / kRowGroup;
   // Every block prefetches a share of the next tile; if the tile is read only once, of what comes a little later.
   const int turns = blocks * groups, lines = int((size / kLine + turns - 1) / turns);
+  // Sums are kept between parts, or for two groups in turn: one is finished while the next one is added up.
+  const bool keeps = blocks > kPartBlocks && groups > 1;
   auto* y = reinterpret_cast<float*>(p.scratch);
   char* unpacked = reinterpret_cast<char*>(p.scratch) + kMaxRows * kTile * sizeof(float);
   BlockSums sums[2];
@@ -149,7 +151,7 @@ void multiply_tiles(const Product& p, int first_tile, int last_tile) {
       for (int g = 0; g < groups; ++g) {
         const auto* a = reinterpret_cast<const ActivationBlock*>(p.prepared) + std::size_t(g) * blocks + first;
         const int row = g * kRowGroup, rows = p.m - row < kRowGroup ? p.m - row : kRowGroup;
-        float* out = y + (blocks > kPartBlocks ? row : g % 2 * kRowGroup) * kTile;
+        float* out = y + (keeps ? g : (t * groups + g) % 2) * kRowGroup * kTile;
         for (int i = 0; i < part.count; ++i, ++turn, next += lines * kLine) {
           BlockSums& now = sums[turn % 2];
           if (done.rows == kRowGroup) multiply_block<true>(p, a[i], part.blocks[i], done, outputs, next, lines, now);
