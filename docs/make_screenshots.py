@@ -140,7 +140,7 @@ def follow(browser: Browser, url: str) -> None:
     write(page)
     page.check("#follow")
     look(page, 5)
-    page.evaluate("() => import('/page/settings.js').then((m) => m.settings.set({ temperature: 1.3 }))")
+    page.evaluate("() => import('/page/settings.js').then((m) => m.settings.set({ temperature: 1.15 }))")
     expect(page.locator("#teach")).to_contain_text("With the same seed and these settings")
     page.locator("#tokens .changed").first.wait_for()
     shoot(page, "follow")
