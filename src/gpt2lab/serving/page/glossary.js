@@ -139,7 +139,9 @@ export const GLOSSARY = Object.freeze({
   },
   surprisal: {
     title: "Surprisal",
-    text: "Minus the logarithm of a token's probability, in nats. A certain token has 0; a token with a probability of 1/20 has about 3.",
+    text:
+      "Minus the logarithm of a token's probability, in nats. A certain token has 0; a token with a probability of 1/20 has about 3. " +
+      "The first token of a text has none: nothing precedes it.",
   },
   temperature: {
     title: "Temperature",

@@ -52,17 +52,21 @@ export class PromptTokens {
   #fill({ ids, vocabulary, scores }) {
     const first = Math.max(0, ids.length - MOST);
     this.#before.textContent = first ? `${first.toLocaleString("en")} earlier ${first === 1 ? "token" : "tokens"} … ` : "";
-    const items = ids.slice(first).map((id, at) => item(vocabulary, id, scores?.[first + at] ?? null));
+    const items = ids.slice(first).map((id, at) => item(vocabulary, id, scores ? scores[first + at] : undefined));
     this.#list.replaceChildren(...items);
   }
 }
 
-/** @param {string[]} vocabulary @param {number} id @param {number | null} logprob */
+/**
+ * @param {string[]} vocabulary @param {number} id
+ * @param {number | null | undefined} logprob  null: nothing precedes the token; undefined: not known yet
+ */
 function item(vocabulary, id, logprob) {
-  const surprisal = logprob === null ? "" : `${(-logprob).toFixed(1)}`;
-  const spoken = `${tokenName(vocabulary, id)}, id ${id}${surprisal && `, surprisal ${surprisal} nats`}`;
+  const known = typeof logprob === "number";
+  const surprisal = known ? (-logprob).toFixed(1) : logprob === null ? "–" : "";
+  const spoken = `${tokenName(vocabulary, id)}, id ${id}${known ? `, surprisal ${surprisal} nats` : ""}`;
   return element(
-    logprob === null ? "li" : `li.p${level(Math.exp(logprob))}`,
+    known ? `li.p${level(Math.exp(logprob))}` : "li",
     { title: spoken },
     element("span.visually-hidden", {}, spoken),
     element("code", { "aria-hidden": "true" }, tokenLabel(vocabulary, id)),

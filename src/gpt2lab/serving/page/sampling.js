@@ -28,7 +28,7 @@ export class SamplingError extends Error {}
  * on. Each stage works on the renormalised result of the one before. From "temperature" on, logits are relative to the
  * largest.
  *
- * @param {ArrayLike<number>} logits
+ * @param {ArrayLike<number>} logits  never changed in place
  * @param {SamplingParams} params
  * @param {Iterable<number>} history  ids of the prompt and the completion so far
  * @returns {Stage[]}
@@ -36,18 +36,22 @@ export class SamplingError extends Error {}
  */
 export function stages(logits, params = {}, history = []) {
   const p = checkedParams(params);
-  /** @type {Stage[]} */
-  const result = [];
-  const add = (/** @type {string} */ name, /** @type {Doubles} */ changed) => {
-    check(changed, name);
-    result.push({ name, logits: changed, probabilities: softmax(changed) });
-  };
-  add("model", new Float64Array(logits));
+  if (logits !== latest?.logits) latest = { logits, model: stageOf("model", new Float64Array(logits)) };
+  const result = [latest.model];
   for (const name of Object.keys(STAGES)) {
     const changed = turnsOn(p, name) ? RULES[name](result[result.length - 1], p, history) : null;
-    if (changed) add(name, changed);
+    if (changed) result.push(stageOf(name, changed));
   }
   return result;
+}
+
+/** The first stage of the last logits, which is the same while a slider moves. @type {{logits: ArrayLike<number>, model: Stage} | null} */
+let latest = null;
+
+/** @param {string} name @param {Doubles} logits @returns {Stage} */
+function stageOf(name, logits) {
+  check(logits, name);
+  return { name, logits, probabilities: softmax(logits) };
 }
 
 /**
@@ -83,10 +87,10 @@ export function cutBy(made, id) {
   return made.find((stage) => stage.probabilities[id] === 0)?.name ?? null;
 }
 
-/** Return the entropy in nats; probabilities of 0 add nothing. @param {Iterable<number>} probabilities */
+/** Return the entropy in nats; probabilities of 0 add nothing. @param {ArrayLike<number>} probabilities */
 export function entropy(probabilities) {
   let sum = 0;
-  for (const p of probabilities) if (p > 0) sum -= p * Math.log(p);
+  for (let id = 0; id < probabilities.length; id++) if (probabilities[id] > 0) sum -= probabilities[id] * Math.log(probabilities[id]);
   return sum;
 }
 
@@ -297,24 +301,26 @@ function each(values, change) {
   return result;
 }
 
-/** @param {Doubles} probabilities */
-function total(probabilities) {
+// Loops with an index: until V8 has compiled them, `for (… of …)` takes several times as long.
+
+/** @param {Doubles} values */
+function total(values) {
   let sum = 0;
-  for (const p of probabilities) sum += p;
+  for (let i = 0; i < values.length; i++) sum += values[i];
   return sum;
 }
 
 /** @param {Doubles} values */
 function largest(values) {
   let most = -Infinity;
-  for (const value of values) if (value > most) most = value;
+  for (let i = 0; i < values.length; i++) if (values[i] > most) most = values[i];
   return most;
 }
 
 /** @param {Doubles} values @param {(value: number) => boolean} condition */
 function count(values, condition) {
   let n = 0;
-  for (const value of values) if (condition(value)) n++;
+  for (let i = 0; i < values.length; i++) if (condition(values[i])) n++;
   return n;
 }
 

@@ -73,7 +73,7 @@ export const STEPS = Object.freeze([
     text:
       "You can put another token at any place. The text continues from there as a {branch|branch}: every later token depends " +
       "on those before it, so it is drawn again.",
-    task: "Click a token in the text, then another one in the list.",
+    task: "Click a token in the text, then another one in the list. Which tokens stay?",
     parts: ["#tokens", "#inspector"],
     example: true,
     pinned: "narrow",
