@@ -39,6 +39,7 @@ REPORTS = {
     "report-sweep": 'explore sweep "Once upon a time" --temperatures 0 0.7 1 2 --nsamples 1 --length 60 --seed 1',
     "report-score": "explore score tale.txt",
     "report-attend": 'explore attend "The king said to the queen"',
+    "report-patch": 'explore patch "The little girl said that" "The little boy said that"',
 }
 RUNS = {"shakespeare": "", "lora": "--lora 8"}
 """The runs of two pictures, by name: the first is compared with ``tales`` and watched, with the other beside it."""

@@ -7,6 +7,7 @@ import pytest
 
 from gpt2lab.errors import UsageError
 from gpt2lab.exploring.patch import patch_map
+from gpt2lab.exploring.patch_page import patch_page
 from gpt2lab.reference import forward
 
 CLEAN, CORRUPTED = "The king said to the queen", "The fox said to the bird"
@@ -59,3 +60,7 @@ def test_the_default_answers_are_the_likeliest(tiny):
 def test_too_many_tokens_are_refused(tiny):
     with pytest.raises(UsageError, match="a map holds at most 128"):
         patch_map(tiny, [1] * 129, [2] * 129)
+
+
+def test_the_map_marks_spaces_as_the_playground_does(found):
+    assert "␣king (␣fox)</th>" in patch_page(found, "tiny")

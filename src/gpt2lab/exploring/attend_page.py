@@ -146,4 +146,4 @@ def _lens_cell(guesses: list[Alternative], detailed: Callable[[html.Record], str
 
 def _shown(token: str) -> str:
     """Return a token for a cell, with spaces and line ends as visible signs."""
-    return token.replace("\n", "↵").replace(" ", "·") if token.strip(" \n") == "" else token.replace("\n", "↵")
+    return token.replace("\n", "↵").replace(" ", "␣") if token.strip(" \n") == "" else token.replace("\n", "↵")

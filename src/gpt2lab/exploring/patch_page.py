@@ -95,7 +95,7 @@ def _map(found: PatchMap, place: Place) -> str:
 
 
 def _column(clean: str, corrupted: str) -> str:
-    shown = [token.replace("\n", "↵").replace(" ", "·") for token in (clean, corrupted)]
+    shown = [token.replace("\n", "↵").replace(" ", "␣") for token in (clean, corrupted)]
     return shown[0] if clean == corrupted else f"{shown[0]} ({shown[1]})"
 
 

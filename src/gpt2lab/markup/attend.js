@@ -44,7 +44,7 @@ function paint(context, { layer, head }, side, corner) {
 
 /** @param {string} token */
 function short(token) {
-  const text = token.replaceAll("\n", "↵").replace(/^ /, "·");
+  const text = token.replaceAll("\n", "↵").replace(/^ /, "␣");
   return text.length > 12 ? `${text.slice(0, 11)}…` : text;
 }
 
