@@ -254,10 +254,31 @@ void int8_attention(const Int8Attention& a) {
   }
 }
 
+// Stores n numbers, kTogether of them side by side, of which `rounded(i)` returns a vector from number i on.
+template <int kTogether, typename F>
+inline void scatter(int n, std::size_t distance, Int8* out, F&& rounded) {
+  for (int i = 0; i < n; i += kWidth) {
+    std::int8_t whole[kWidth];
+    store_bytes(whole, rounded(i));
+    if (i + kWidth <= n) {
+#pragma GCC unroll 16
+      for (int j = 0; j < kWidth; j += kTogether, out += distance) __builtin_memcpy(out, whole + j, kTogether);
+    } else {
+      for (int j = 0; i + j < n; ++j) out[j / kTogether * distance + j % kTogether].value = whole[j];
+    }
+  }
+}
+
 float to_int8(const float* x, int n, int together, std::size_t distance, Int8* out) {
   constexpr float kTiny = 1e-30f;        // smaller numbers are zero: the inverse of their scale would overflow
   constexpr float kRound = 12582912.0f;  // 1.5 · 2^23: adding it rounds to a whole number, ties to even
   constexpr int kLargest = 127;
+  const auto numbers = [&](int i) {
+    if (i + kWidth <= n) return load(x + i);
+    float some[kWidth] = {};
+    __builtin_memcpy(some, x + i, (n - i) * sizeof(float));
+    return load(some);
+  };
   int top = 0;
   for (int i = 0; i < n; ++i) {  // magnitudes compared by their bits, so that NaN and infinity win and reach the scale
     const int magnitude = __builtin_bit_cast(int, x[i]) & 0x7fffffff;
@@ -266,16 +287,11 @@ float to_int8(const float* x, int n, int together, std::size_t distance, Int8* o
   const float largest = __builtin_bit_cast(float, top);
   const bool zero = !(largest >= kTiny && largest < __builtin_inff());
   const float inverse = zero ? 0.0f : float(kLargest) / largest;
-  for (int first = 0; first < n; first += kTile) {
-    std::int8_t whole[kTile];
-    const int count = n - first < kTile ? n - first : kTile;
-    for (int i = 0; i < count; ++i) {
-      const float shifted = zero ? kRound : x[first + i] * inverse + kRound;
-      whole[i] = std::int8_t(__builtin_bit_cast(int, shifted) - __builtin_bit_cast(int, kRound));
-    }
-    for (int i = 0; i < count; i += together, out += distance)
-      for (int j = 0; j < together && i + j < count; ++j) out[j].value = whole[i + j];
-  }
+  const auto rounded = [&](int i) {
+    return zero ? IntVec{} : (IntVec)(numbers(i) * splat(inverse) + splat(kRound)) - (IntVec)splat(kRound);
+  };
+  if (together == 4) scatter<4>(n, distance, out, rounded);
+  else scatter<1>(n, distance, out, rounded);
   return largest < kTiny ? 0.0f : largest / float(kLargest);
 }
 

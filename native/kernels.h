@@ -182,7 +182,7 @@ struct Kernels {
   std::size_t (*int8_attention_bytes)(int head_dim);
   void (*int8_attention)(const Int8Attention&);
   // Rounds x to whole numbers, the largest to ±127, and returns their scale. It alone reports numbers that are not
-  // finite. Number i goes to out[i / together · distance + i % together].
+  // finite. Number i goes to out[i / together · distance + i % together]; `together` is 1 or 4.
   float (*to_int8)(const float* x, int n, int together, std::size_t distance, Int8* out);
   void (*layer_norm)(const float* x, const float* gain, const float* bias, float epsilon, int n, float* out);
   // Computes out, the gradient of x, from d, the gradient of layer_norm()'s output; out may be d. Adds to d_gain and
