@@ -161,8 +161,8 @@ float integer_product(const float* x, const std::vector<float>& b, const PackedM
   return y;
 }
 
-// Computes c = a · matrix + bias, or the sum of that and c, in one call of the kernels.
-void multiply(const Kernels& kernels, const std::vector<float>& a, const PackedMatrix& matrix, const FloatArray& bias,
+// Computes c = a · matrix + bias, or the sum of that and c, in one call of the kernels. `bias` may be null.
+void multiply(const Kernels& kernels, const std::vector<float>& a, const PackedMatrix& matrix, const float* bias,
               Epilogue epilogue, std::vector<float>& c) {
   const int k = matrix.k, n = matrix.n, m = int(c.size()) / n;
   const std::size_t group = kernels.prepared_bytes(matrix.precision, k);
@@ -170,22 +170,23 @@ void multiply(const Kernels& kernels, const std::vector<float>& a, const PackedM
   for (int r = 0; r < m && group > 0; ++r)
     kernels.prepare(a.data() + r * k, k, matrix.precision, r, prepared.data() + r / kRowGroup * group);
   std::vector<float> partial(std::size_t(m) * matrix.tile_count() * kTile);
-  kernels.product({matrix.precision, a.data(), std::size_t(k), prepared.data(), matrix.tiles, bias.data(), c.data(),
+  kernels.product({matrix.precision, a.data(), std::size_t(k), prepared.data(), matrix.tiles, bias, c.data(),
                    std::size_t(n), partial.data(), scratch.data(), m, k, n, epilogue, nullptr},
                   0, matrix.tile_count());
 }
 
 // Checks a product: of integers exactly, of floats against a sum in float64.
 void check_product(const Kernels& kernels, ThreadPool& pool, Precision precision, int m, int k, int n,
-                   Epilogue epilogue) {
+                   Epilogue epilogue, bool biased = true) {
+  const double tolerance = 2e-5 + 1e-7 * k;
   auto a = random_floats(std::size_t(m) * k);
   const auto source = random_floats(std::size_t(k) * n), before = random_floats(std::size_t(m) * n);
   const TestMatrix matrix = packed_matrix(source, k, n, precision, pool);
   const auto b = unpacked(matrix.packed);
   check_packing(source, b, precision);
-  const FloatArray bias = random_array(n, 1);
+  const FloatArray bias = random_array(n, biased ? 1 : 0);
   auto c = before;
-  multiply(kernels, a, matrix.packed, bias, epilogue, c);
+  multiply(kernels, a, matrix.packed, biased ? bias.data() : nullptr, epilogue, c);
   if (precision == Precision::bfloat16 && kernels.prepared_bytes(precision, k) > 0)
     for (float& x : a) x = as_bfloat16(x);
   for (int i = 0; i < m; ++i)
@@ -198,7 +199,7 @@ void check_product(const Kernels& kernels, ThreadPool& pool, Precision precision
       if (epilogue == Epilogue::gelu) y = gelu(y);
       if (epilogue == Epilogue::add) y += before[i * n + j];
       const bool exact = is_integer(precision) && epilogue != Epilogue::gelu;
-      expect(exact ? c[i * n + j] == float(y) : near(c[i * n + j], y, 1e-4), "product", kernels.name);
+      expect(exact ? c[i * n + j] == float(y) : near(c[i * n + j], y, tolerance), "product", kernels.name);
     }
 }
 
@@ -449,6 +450,28 @@ void check_int8_attention(const Kernels& kernels) {
       check_int8_attention(kernels, head_dim, steps, 3);
       check_int8_attention(kernels, head_dim, steps, 0);
     }
+}
+
+// Checks the rounding of keys (four `together`) or values, that what lies between them stays, and the scale.
+void check_to_int8(const Kernels& kernels, int n, int together) {
+  constexpr std::int8_t kOther = -128;
+  const std::size_t distance = together + 3;
+  auto x = random_floats(n);
+  for (const float special : {1.0f, 0.0f, 1e-31f, -INFINITY, NAN}) {
+    if (special == 1) x[n / 2] = 5;
+    else if (std::isfinite(special)) std::fill(x.begin(), x.end(), special);
+    else x[n - 1] = special;
+    std::vector<Int8> out((n - 1) / together * distance + (n - 1) % together + 1, {kOther});
+    auto expected = out;
+    for (int i = 0; i < n; ++i)
+      expected[i / together * distance + i % together].value =
+          special == 1 ? std::int8_t(std::nearbyint(x[i] * (127 / 5.0f))) : std::int8_t(0);
+    const float scale = kernels.to_int8(x.data(), n, together, distance, out.data());
+    for (std::size_t i = 0; i < out.size(); ++i)
+      expect(out[i].value == expected[i].value, "numbers as int8", kernels.name);
+    const float wanted = special == 1 ? 5 / 127.0f : std::isfinite(special) ? 0 : std::fabs(special) / 127;
+    expect(scale == wanted || (std::isnan(scale) && std::isnan(wanted)), "scale of int8", kernels.name);
+  }
 }
 
 void check_halves(const Kernels& kernels) {
@@ -854,6 +877,12 @@ int main(int count, char** arguments) {
       for (int m = 1; m <= 35; ++m) check_product(*kernels, pool, precision, m, 19, 45, Epilogue::store);
       for (Epilogue epilogue : {Epilogue::store, Epilogue::gelu, Epilogue::add})
         for (int m : {1, 5, 40}) check_product(*kernels, pool, precision, m, 800, 33, epilogue);
+      // one block of k, a part of a tile, a part and a block more of many; more rows than a cache holds; the most rows
+      for (int m : {16, 32, 41})
+        for (int k : {256, 600}) check_product(*kernels, pool, precision, m, k, 33, Epilogue::store, false);
+      check_product(*kernels, pool, precision, 32, 3300, 33, Epilogue::add);
+      check_product(*kernels, pool, precision, 140, 3300, 1, Epilogue::store, false);
+      check_product(*kernels, pool, precision, kMaxRows, 19, 33, Epilogue::store);
       check_transformer(*kernels, {50, 70, 60, 5, 2}, precision, KVPrecision::float32);
       check_transformer(*kernels, {33, 40, 8, 8, 1}, precision, KVPrecision::float16);
       check_transformer(*kernels, {40, 70, 66, 2, 2}, precision, KVPrecision::int8);
@@ -874,6 +903,8 @@ int main(int count, char** arguments) {
       check_attention(*kernels, shape);
     if (const TileKernels* tiles = tile_kernels(*kernels)) check_tiles(*kernels, *tiles);
     check_int8_attention(*kernels);
+    for (int n : {1, 3, 4, 15, 16, 33, 64, 300})
+      for (int together : {1, 4}) check_to_int8(*kernels, n, together);
     check_halves(*kernels);
     check_activations(*kernels);
     check_gelu_gradient(*kernels);
