@@ -8,8 +8,8 @@ the mean over the threads, and its share of the pass; medians of ``--rounds`` ro
 The parts: ``norms`` are layer norms with the rounding of their output to the next product's inputs; ``inputs`` is the
 same rounding elsewhere; ``unpacking`` turns int4 weights into int8 ones; ``products`` are the rest of the products up
 to the sums; ``finishing`` is what follows each sum (activation, addition to the residual stream, store), where a kernel
-does that apart, as those with integers do, but not those with tiles; ``cache`` stores keys and values; ``head`` is the
-product that gives the logits; ``waiting`` is for other threads; ``other`` is the rest.
+does that separately, as those with integers do, except for those with tiles; ``cache`` stores keys and values; ``head``
+is the product that gives the logits; ``waiting`` is for other threads; ``other`` is the rest.
 """
 
 from __future__ import annotations

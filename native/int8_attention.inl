@@ -254,7 +254,7 @@ void int8_attention(const Int8Attention& a) {
   }
 }
 
-// Stores n numbers, kTogether of them side by side, of which `rounded(i)` returns a vector from number i on.
+// Stores n numbers, kTogether side by side and then `distance` apart; `rounded(i)` returns a vector of them from i on.
 template <int kTogether, typename F>
 inline void scatter(int n, std::size_t distance, Int8* out, F&& rounded) {
   for (int i = 0; i < n; i += kWidth) {

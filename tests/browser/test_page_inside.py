@@ -119,14 +119,21 @@ def test_a_head_that_is_chosen_stays_chosen_at_other_tokens(page):
 
 def test_the_mean_of_a_layers_heads_can_be_looked_at(page):
     opened(page)
-    _, expected = answered(page)
+    tokens, expected = answered(page)
     layer, head = (page.locator("#inside-attention select").nth(at) for at in (0, 1))
     layer.select_option("2")
     head.select_option("all")
     heads = expected["attention"][2]
     found = [float(each.removesuffix(" %")) for each in page.locator(".arcs .weight").all_text_contents()]
     assert found == pytest.approx([100 * sum(each) / len(heads) for each in zip(*heads, strict=True)], abs=0.051)
-    assert "the heads of layer 2 on average" in page.locator("#inside-attention [role=status]").text_content()
+    said = page.locator("#inside-attention [role=status]")
+    for number, heads in enumerate(expected["attention"]):
+        layer.select_option(str(number))
+        sums = [sum(each) for each in zip(*heads, strict=True)]
+        most = sums.index(max(sums))
+        read = "the last token" if most == len(tokens) - 1 else label(tokens[most])
+        assert f"the heads of layer {number} on average read {read} most" in said.text_content()
+    layer.select_option("2")
     page.get_by_role("button", name="Change these heads").click()
     assert page.locator("[data-part='attention:2']").first.get_attribute("aria-pressed") == "true"
     page.locator("#inside-what-if", has_text="Without the attention of layer 2").wait_for()

@@ -7,7 +7,7 @@ import { stretch } from "./sampling.js";
 import { probabilityText } from "./token_spans.js";
 import { tokenLabel, tokenName } from "./vocabulary.js";
 
-const ORDER = "The tokens lie in order of their ids. The gaps belong to those without a row in the table.";
+const ORDER = "The tokens lie in order of their ids. The gaps belong to tokens without a row in the table.";
 
 /** @typedef {import("./stage_table.js").View} View */
 

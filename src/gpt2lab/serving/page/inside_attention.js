@@ -46,7 +46,7 @@ export class AttentionView {
       this.#sharp,
       this.#change,
     );
-    this.#sharp.title = "The head with the largest weight on an earlier token, except for the first";
+    this.#sharp.title = "The head with the largest weight on an earlier token other than the first";
     host.replaceChildren(choice, this.#said, element("div.attention", {}, this.#arcs, element("div", {}, this.#matter, this.#list)));
     const chosen = () => {
       const head = this.#head.value === ALL ? null : Number(this.#head.value);
@@ -97,7 +97,7 @@ export class AttentionView {
     for (const button of this.#list.querySelectorAll("[data-head]"))
       button.setAttribute("aria-pressed", String(button.getAttribute("data-head") === `${layer}:${head}`));
     const most = weights.indexOf(Math.max(...weights));
-    const read = most === labels.length - 1 ? "itself" : labels[most];
+    const read = most === labels.length - 1 ? "the last token" : labels[most];
     const who = head === null ? `the heads of layer ${layer} on average read` : `head ${head} of layer ${layer} reads`;
     this.#said.textContent = `To predict ${predicted}, ${who} ${read} most: ${weightText(weights[most])}.`;
     this.#arcs.replaceChildren(...arcsOf(linesOf(weights), labels));

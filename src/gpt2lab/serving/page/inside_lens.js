@@ -17,7 +17,7 @@ export function lensTable({ lens, token }, label) {
     element(
       "caption",
       {},
-      "What the model would predict if it stopped there. The third column follows ",
+      "Each row: what the model would predict if it stopped there. The third column follows ",
       element("code", {}, label(token)),
       ": its probability, and its rank among all tokens. Rows in which it comes first are bold.",
     ),

@@ -93,7 +93,7 @@ class Store {
   #listeners = new Set();
   /** @type {number | null} */
   #timer = null;
-  /** The user's while the settings are lent. @type {Readonly<Settings> | null} */
+  /** The user's settings while they are lent. @type {Readonly<Settings> | null} */
   #own = null;
 
   constructor() {
