@@ -39,6 +39,11 @@ def test_the_prompt_is_shown_as_tokens_with_their_surprisals(page):
     assert page.locator(".prompt-list .id").first.is_visible()
 
 
+def test_a_prompt_of_one_token_says_that_it_has_no_surprisal(page, expect):
+    visit(page, prompt="The")
+    expect(page.locator(".prompt-list .surprisal")).to_have_text(["–"])
+
+
 def test_a_trailing_space_gets_a_hint_and_can_be_removed(page):
     visit(page, prompt="The king ")
     page.locator("#space-hint").wait_for()

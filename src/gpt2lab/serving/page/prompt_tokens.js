@@ -52,7 +52,7 @@ export class PromptTokens {
   #fill({ ids, vocabulary, scores }) {
     const first = Math.max(0, ids.length - MOST);
     this.#before.textContent = first ? `${first.toLocaleString("en")} earlier ${first === 1 ? "token" : "tokens"} … ` : "";
-    const items = ids.slice(first).map((id, at) => item(vocabulary, id, scores ? scores[first + at] : undefined));
+    const items = ids.slice(first).map((id, at) => item(vocabulary, id, first + at ? scores?.[first + at] : null));
     this.#list.replaceChildren(...items);
   }
 }
