@@ -295,7 +295,8 @@ def still(page: Page) -> None:
 def shoot(page: Page, name: str, clip: Any = None) -> None:
     """What ``page`` shows once it is :func:`still`, as a PNG with a palette."""
     still(page)
-    image = Image.open(io.BytesIO(page.screenshot(clip=clip))).convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE)
+    taken = Image.open(io.BytesIO(page.screenshot(clip=clip))).convert("RGB")
+    image = taken.quantize(COLOURS, dither=Image.Dither.NONE)
     path = FOLDER[0] / f"{name}.png"
     image.save(path, optimize=True)
     print(f"{path} {path.stat().st_size // 1000} kB")
