@@ -95,7 +95,10 @@ def test_every_step_is_short_and_points_at_parts_of_the_page(page):
         assert step["task"] and len(words) <= 50
         assert set(re.findall(r"\|(\w+)\}", step["text"])) <= set(glossary)
         for part in [*step["parts"], *step.get("narrowParts", [])]:
-            assert page.locator(part).count() > 0 or part == "#stage-table .draw-part"
+            assert page.locator(part).count() > 0 or part in (
+                "#stage-table .draw-part",
+                "#inside-lens tbody tr:last-child",
+            )
 
 
 @pytest.mark.parametrize("size", [WIDE, PHONE])
@@ -179,6 +182,16 @@ def test_a_text_of_the_user_is_followed_too(page, expect):
     page.locator("#tokens .drawn").nth(29).wait_for()
     change(page, temperature=100)
     page.locator("#tokens .changed").first.wait_for()
+
+
+def test_the_text_stays_under_the_eyes_while_the_list_beside_it_grows(page, expect):
+    begun(page, 3, expect)
+    page.wait_for_load_state("networkidle")
+    before = page.locator("#tokens").bounding_box()["y"]
+    change(page, temperature=100)  # the token drawn is none of the likeliest, and gets a row of its own
+    expect(page.locator(".alternative")).to_have_count(11)
+    at_step(page, 3, expect)
+    assert page.locator("#tokens").bounding_box()["y"] == before
 
 
 def test_the_number_stays_and_the_lengths_change(page, expect):

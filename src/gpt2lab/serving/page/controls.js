@@ -123,7 +123,7 @@ function articleButtons(settings) {
 /** @param {Store} settings */
 function seedField(settings) {
   const [id, hintId] = [newId("seed"), newId("seed-hint")];
-  const input = element("input", { id, inputmode: "numeric", autocomplete: "off", placeholder: "a new seed each time" });
+  const input = element("input", { id, inputmode: "numeric", autocomplete: "off", placeholder: "new each time" });
   input.setAttribute("aria-describedby", hintId);
   input.dataset.setting = "seed";
   const said = element("span.hint.visually-hidden", { id: hintId });

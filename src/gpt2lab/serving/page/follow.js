@@ -107,7 +107,8 @@ function again(base, params) {
 export function followed(run, base) {
   const at = run.drawn.findIndex(({ id }, place) => id !== base.drawn[place]?.id);
   const same = at < 0 ? run.drawn.length : at;
-  if (at < 0) return `With the same seed and these settings, all ${same} tokens stay.`;
-  const stayed = same === 0 ? "no token stays" : same === 1 ? "the first token stays" : `the first ${same} tokens stay`;
-  return `With the same seed and these settings, ${stayed}. The text differs from the marked token on.`;
+  if (at < 0) return `With the same seed and these settings, all ${same} tokens stay the same.`;
+  if (same === 0) return "With the same seed and these settings, the text differs from its first token on.";
+  const stayed = same === 1 ? "the first token stays" : `the first ${same} tokens stay`;
+  return `With the same seed and these settings, ${stayed} the same. Those with a line above are new.`;
 }

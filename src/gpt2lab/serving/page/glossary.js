@@ -10,7 +10,7 @@ export const GLOSSARY = Object.freeze({
   attention: {
     title: "Attention",
     text:
-      "How the model reads the text so far at a token: each head of each layer gives that token and every earlier one " +
+      "How the model reads the text so far: at each token, each head of each layer gives that token and every earlier one " +
       "a weight. The weights add up to 1.",
   },
   attention_head: {
@@ -51,7 +51,7 @@ export const GLOSSARY = Object.freeze({
   },
   frequency_penalty: {
     title: "Frequency penalty",
-    text: "A number subtracted from a token's logit once for each time that the token occurs in the text so far.",
+    text: "A number subtracted from a token's logit once for each time the token occurs in the text so far.",
   },
   layer: {
     title: "Layer",
@@ -74,12 +74,12 @@ export const GLOSSARY = Object.freeze({
   logit_lens: {
     title: "Logit lens",
     text:
-      "The prediction that the model would make if no layers followed: the residual stream so far, turned into logits as at " +
-      "the end.",
+      "The prediction that the model would make if no layers followed: the residual stream so far, turned into logits as it is " +
+      "at the end.",
   },
   max_tokens: {
     title: "Length",
-    text: "The largest number of tokens to draw. The text is shorter if the model ends it.",
+    text: "The maximum number of tokens to draw. The text is shorter if the model ends it earlier.",
   },
   min_p: {
     title: "Min-p",
@@ -93,13 +93,15 @@ export const GLOSSARY = Object.freeze({
   },
   nat: {
     title: "Nat",
-    text: "The unit of surprisal with natural logarithms. One nat is 1.44 bits, the surprisal of a token with a probability of 37 %.",
+    text:
+      "The unit of surprisal measured with natural logarithms. One nat is 1.44 bits, the surprisal of a token with a " +
+      "probability of 37 %.",
   },
   patching: {
     title: "Activation patching",
     text:
-      "Replacing what a part of the model computes, by zeros or by what it computes in another text. If the prediction changes, " +
-      "the part matters for it.",
+      "Replacing what a part of the model computes with zeros, or with what it computes in another text. If the prediction " +
+      "changes, the part matters for it.",
   },
   perplexity: {
     title: "Perplexity",
@@ -115,7 +117,9 @@ export const GLOSSARY = Object.freeze({
   },
   probability: {
     title: "Probability",
-    text: "e to the power of a token's logit, divided by the sum of these powers over all tokens. All probabilities add up to 1.",
+    text: 
+      "How likely a token is to come next: e to the power of its logit, divided by the sum of these powers over all tokens. " +
+      "All probabilities add up to 1.",
   },
   repetition_penalty: {
     title: "Repetition penalty",
@@ -134,14 +138,14 @@ export const GLOSSARY = Object.freeze({
   steering: {
     title: "Steering",
     text:
-      "Adding a direction to the residual stream at every token, here the difference between what two texts leave there. " +
+      "Adding a direction to the residual stream at every token, here the difference between the residual streams of two texts. " +
       "The text leans toward the first; a large scale breaks it.",
   },
   surprisal: {
     title: "Surprisal",
     text:
-      "Minus the logarithm of a token's probability, in nats. A certain token has 0; a token with a probability of 1/20 has about 3. " +
-      "The first token of a text has none: nothing precedes it.",
+      "Minus the logarithm of a token's probability, in nats. A token that is certain has 0; one with a probability of 1/20 has " +
+      "about 3. The first token of a text has none: nothing precedes it.",
   },
   temperature: {
     title: "Temperature",
@@ -150,7 +154,7 @@ export const GLOSSARY = Object.freeze({
   token: {
     title: "Token",
     text:
-      "A piece of text that the model reads or writes at once: a word, part of a word, a punctuation mark. The space " +
+      "A piece of text that the model reads or writes as one unit: a word, part of a word, or a punctuation mark. The space " +
       "before a word usually belongs to its token.",
   },
   top_k: {

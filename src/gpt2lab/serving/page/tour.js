@@ -91,11 +91,10 @@ class Tour {
     location.hash = `#tour=${this.#number + step}`;
   }
 
-  /** Bring the step's parts into view and move the focus to the one that the user acts on. */
+  /** Bring the step's parts into view and move the focus to the first one that the user can act on. */
   #goThere() {
     this.#placement.follow();
-    const { first } = this.#placement;
-    const control = first?.matches(CONTROL) ? first : first?.querySelector(CONTROL);
+    const [control] = this.#placement.parts.flatMap((part) => (part.matches(CONTROL) ? part : (part.querySelector(CONTROL) ?? [])));
     if (control instanceof HTMLElement) control.focus({ preventScroll: true });
   }
 

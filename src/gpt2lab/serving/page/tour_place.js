@@ -55,9 +55,9 @@ export class Placement {
     this.#update();
   }
 
-  /** Return the part that the user acts on. */
-  get first() {
-    return this.#parts[0] ?? null;
+  /** Return the parts on the page, first what the user acts on. */
+  get parts() {
+    return this.#parts;
   }
 
   hide() {
@@ -65,6 +65,7 @@ export class Placement {
     this.#arrivals.disconnect();
     this.#selectors = [];
     this.#ring([]);
+    document.querySelector(".side")?.scrollTo(0, 0);
     document.documentElement.style.scrollPaddingBlock = "";
   }
 
@@ -128,7 +129,18 @@ function bringIntoView(part, covers) {
     return box.left < right && left < box.right;
   });
   const [top, bottom] = freeOf(above);
-  scrollBy(0, distance(part, top, bottom));
+  const by = distance(part, top, bottom);
+  scrollBy(0, scroller ? untilStuck(by, scroller) : by);
+}
+
+/**
+ * Return how much of a scroll by `by` moves `scroller`: a sticky one stays once it has reached its place.
+ * @param {number} by @param {Element} scroller
+ */
+function untilStuck(by, scroller) {
+  const { position, top } = getComputedStyle(scroller);
+  if (position !== "sticky") return by;
+  return Math.min(Math.max(0, by), Math.max(0, scroller.getBoundingClientRect().top - parseFloat(top)));
 }
 
 /**

@@ -19,7 +19,7 @@ export const STEPS = Object.freeze([
   {
     title: "Tokens",
     text:
-      "A model reads and writes {tokens|token}: whole words, or pieces of rarer ones. Those of your prompt are below it: " +
+      "A model reads and writes {tokens|token}: whole words, or pieces of rarer ones. The tokens of your prompt are below it: " +
       "␣ stands for a space, and the number says how much the token {surprised|surprisal} the model.",
     task: "Add a long, rare word to the prompt and count its pieces.",
     parts: ["#prompt", "#prompt-tokens"],
@@ -28,8 +28,8 @@ export const STEPS = Object.freeze([
   {
     title: "The distribution",
     text:
-      "At each place in a text, the model gives every token that it knows a {probability|probability}. The one in the text, " +
-      "marked ◂ in the list, was drawn at random by these probabilities.",
+      "At each place in a text, the model gives every token it knows a {probability|probability}. The one in the text, " +
+      "marked ◂ in the list, was drawn at random, according to these probabilities.",
     task: "Point at tokens of the text, or tap them. Find one that was not the likeliest.",
     parts: ["#tokens", "#inspector"],
     example: true,
@@ -40,7 +40,7 @@ export const STEPS = Object.freeze([
     text:
       "For each token, the model computes a number, its {logit|logit}; the higher it is, the likelier the token. " +
       "{Temperature|temperature} divides all logits: at 0, the likeliest token always wins; above 1, unlikely ones gain.",
-    task: "Drag the temperature from 0 to 100. Watch the text, and the bars “with settings”.",
+    task: "Drag the temperature from 0 to 100. Watch the text and the list's dark bars.",
     parts: ["#controls [data-field=temperature]", "#tokens", "#inspector"],
     narrowParts: ["#sheet-controls [data-field=temperature]", "#tokens", "#inspector"],
     example: true,
@@ -61,8 +61,8 @@ export const STEPS = Object.freeze([
     title: "The random number",
     text:
       "All tokens lie on a line from 0 to 1, each as long as its probability. The {seed|seed} gives a random number for this " +
-      "place; the token on which it falls is drawn.",
-    task: "Raise the temperature slowly. The number stays; at which temperature does it fall on another token?",
+      "place; the token it falls on is drawn.",
+    task: "Raise the temperature slowly. The number stays; at what temperature does it fall on another token?",
     parts: ["#controls [data-field=temperature]", "#stage-table .draw-part"],
     narrowParts: ["#sheet-controls [data-field=temperature]", "#stage-table .draw-part"],
     example: true,
@@ -90,7 +90,7 @@ export const STEPS = Object.freeze([
     title: "Attention",
     text:
       "To predict a token, the model reads those before it in several {layers|layer}, each with several " +
-      "{heads|attention_head}. A head gives each token a weight, which says how much it reads there; the weights add up to 1.",
+      "{heads|attention_head}. A head gives each token a weight, which says how much it reads from that token; the weights add up to 1.",
     task: "Choose another layer and head. Which token does it read most?",
     parts: ["#inside-attention"],
     after: 11,
@@ -100,8 +100,8 @@ export const STEPS = Object.freeze([
     text:
       "Each layer adds to what the layers before it found. A row shows which token would be likeliest if the model stopped " +
       "there: wild guesses first, its real prediction in the last row.",
-    task: "Read the column “likeliest” upwards. For how many rows does the token stay the same?",
-    parts: ["#inside-lens"],
+    task: "Read “likeliest” from the last row up. For how many rows does the token stay the same?",
+    parts: ["#inside-lens tbody tr:last-child", "#inside-lens"],
     after: 11,
   },
 ]);
