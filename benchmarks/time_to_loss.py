@@ -53,7 +53,7 @@ class Row:
 
 ROWS = {
     "shakespeare": Row(True, 4, 4, 128, 64, 12, updates=2000, every=50, target=1.88),
-    "tales": Row(False, 8, 4, 256, 256, 8, updates=300, every=20, target=5.3),
+    "tales": Row(False, 16, 4, 256, 256, 8, updates=300, every=20, target=5.3),
 }
 SETTINGS: dict[str, list[str]] = {
     "gpt2lab": ["--program", "gpt2lab"],
