@@ -142,17 +142,15 @@ struct Group {
   }
 };
 
+constexpr int kCachedRows = 96;  // whose part of k stays in the second-level cache, beside the weights
+
+// Multiplies a few rows or more by tiles.
 template <typename Element>
-void float_product(const Product& p, int first_tile, int last_tile) {
+void float_rows(const Product& p, int first_tile, int last_tile) {
   // Bytes that one turn of accumulate() reads: a row of floats, or of pairs of bfloat16.
   constexpr int kTurn = kTile * int(sizeof(float)), kInputs = sizeof(float) / sizeof(Element);
   const std::size_t size = tile_bytes<Element>(p.k);
   const auto* bytes = reinterpret_cast<const char*>(p.b);
-  if (p.m == 1) {  // a whole tile at once, in the order it lies in memory
-    for (int t = first_tile; t < last_tile; ++t)
-      block<Element, 1, kTile / kWidth>(p, 0, t * kTile, 0, p.k, {bytes + t * size + kAhead, kTurn});
-    return;
-  }
   const int groups = (p.m + kRows - 1) / kRows;
   const int part_k = groups == 1 || !p.partial ? p.k : kPartK;
   constexpr int kPasses = kTile / kPass;
@@ -171,6 +169,28 @@ void float_product(const Product& p, int first_tile, int last_tile) {
         with_count<kRows>(rows.count,
                           [&]<int kM>() { block<Element, kM, kVectors>(p, rows.begin, column, k, k_end, prefetch); });
       }
+  }
+}
+
+template <typename Element>
+void float_product(const Product& p, int first_tile, int last_tile) {
+  if (p.m == 1) {  // a whole tile at once, in the order it lies in memory
+    constexpr int kTurn = kTile * int(sizeof(float));
+    const std::size_t size = tile_bytes<Element>(p.k);
+    const auto* bytes = reinterpret_cast<const char*>(p.b);
+    for (int t = first_tile; t < last_tile; ++t)
+      block<Element, 1, kTile / kWidth>(p, 0, t * kTile, 0, p.k, {bytes + t * size + kAhead, kTurn});
+    return;
+  }
+  const int parts = p.m < 2 * kCachedRows ? 1 : p.m / kCachedRows;
+  const int rows = rounded_up((p.m + parts - 1) / parts, kRows);
+  for (int first = 0; first < p.m; first += rows) {
+    Product part = p;
+    part.m = p.m - first < rows ? p.m - first : rows;
+    part.a += first * p.lda;
+    part.c += first * p.ldc;
+    if (p.partial) part.partial += first * std::size_t(rounded_up(p.n, kTile));
+    float_rows<Element>(part, first_tile, last_tile);
   }
 }
 
