@@ -267,21 +267,23 @@ void add_block(const Product& p, int block, const TileBlock& b, float* y, Prefet
   }
 }
 
-// Unpacks the weights of a block of int4 to int8: factor · q, in the layout of int8.
+// Unpacks the weights of a block of int4 to int8: factor · q, in the layout of int8. A nibble n holds q + kZeroNibble,
+// so factor · kZeroNibble is taken from factor · n, byte by byte: what overflows a byte on the way does not matter.
 inline void unpack(const TileBlock& b, char* out) {
   constexpr int kStep = WeightBlock<Precision::int4>::kStep, kHalf = kGroupInputs / 8;
+  typedef unsigned char Bytes __attribute__((vector_size(kWidth * 4)));
   const char* factors = b.factors;
   for (int group = 0; group < b.depth / kGroupInputs; ++group, factors += kTile, out += 2 * kHalf * kStep)
     for (int output = 0; output < kTile; output += kWidth) {
-      const IntVec factor = load_bytes(factors + output);
-      const Shorts twice = (Shorts)in_both_halves(factor);
-      const auto multiplied = [&](IntVec w) {
-        const Shorts even = ((Shorts)(w & 0x000f000f) - short(kZeroNibble)) * twice;
-        const Shorts odd = ((Shorts)(w >> 8 & 0x000f000f) - short(kZeroNibble)) * twice;
-        return ((IntVec)even & 0x00ff00ff) | (IntVec)(odd << 8);
+      const Shorts twice = (Shorts)in_both_halves(load_bytes(factors + output));
+      const Shorts zero = twice * short(kZeroNibble);
+      const Bytes zeros = (Bytes)((zero & 0x00ff) | zero << 8);
+      const auto multiplied = [&](Shorts nibbles) {
+        const Shorts even = (nibbles & 0x000f) * twice, odd = (nibbles & 0x0f00) * twice;
+        return (IntVec)((Bytes)((even & 0x00ff) | odd) - zeros);
       };
       for (int step = 0; step < kHalf; ++step) {
-        const IntVec w = load_ints(b.weights + (group * kHalf + step) * kStep + output * 4);
+        const auto w = (Shorts)load_ints(b.weights + (group * kHalf + step) * kStep + output * 4);
         store_ints(out + step * kStep + output * 4, multiplied(w));
         store_ints(out + (kHalf + step) * kStep + output * 4, multiplied(w >> 4));
       }

@@ -12,7 +12,7 @@ namespace {
 
 // The number of rows from which the matrix unit is faster than dot products; it needs int4 unpacked.
 template <Precision kP>
-constexpr int kMatrixUnitRows = kP == Precision::int8 ? 5 : 9;
+constexpr int kMatrixUnitRows = kP == Precision::int8 ? 5 : 7;
 
 alignas(64) constexpr float kZeros[kTile] = {};  // in place of a bias
 
