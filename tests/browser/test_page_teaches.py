@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from .playground import PROMPT, asked, change, ended, text, visit, write
@@ -75,6 +77,30 @@ def test_every_term_on_the_page_has_a_definition(page):
     glossary = page.evaluate("import('/page/glossary.js').then((m) => m.GLOSSARY)")
     assert {"logit", "nat", "entropy", "surprisal", "top_k", "temperature", "seed"} <= set(terms) <= set(glossary)
     assert "perplexity" in glossary
+
+
+def test_units_and_ids_have_their_definitions_beside_them(page, expect):
+    visit(page)
+    page.locator("#stage-table[aria-busy=false]").wait_for()
+    for word, definition in (("nats", "The unit of surprisal"), ("Entropies", "expected surprisal")):
+        page.locator("#stage-table").get_by_role("button", name=word).click()
+        expect(page.locator("#definition")).to_contain_text(definition)
+    page.locator("#tokens .drawn").first.click()
+    page.locator("#stage-table").get_by_role("button", name="ids").click()
+    expect(page.locator("#definition")).to_contain_text("464")
+    expect(page.locator(".prompt-options")).to_contain_text("surprisals, in nats")
+
+
+def test_the_random_number_of_a_token_is_called_by_its_name(page, expect):
+    alive(visit(page))
+    expect(page.locator("#alternatives")).to_contain_text(re.compile(r"random number 0\.\d{4}"))
+
+
+def test_a_sentence_quotes_punctuation_in_a_box(page, expect):
+    alive(visit(page)).locator("#tokens .next").hover()
+    likeliest = page.locator("#alternatives .hint code")
+    expect(likeliest).to_have_text(re.compile("."))
+    assert likeliest.evaluate("(code) => getComputedStyle(code).borderTopStyle") == "solid"
 
 
 def test_a_definition_opens_and_closes_by_keyboard(page):

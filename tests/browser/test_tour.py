@@ -7,7 +7,7 @@ import re
 
 import pytest
 
-from .playground import PROMPT, alternatives, change, ended, show, text, visit, write
+from .playground import PROMPT, alternatives, asked, change, ended, show, text, visit, write
 
 pytestmark = pytest.mark.slow  # a browser that clicks through the page
 
@@ -121,7 +121,7 @@ def test_attention_is_in_view_although_the_panel_grows_above_it(page, expect):
     expect(page.locator("#inside-lens tbody tr").first).to_be_visible()
     page.wait_for_load_state("networkidle")
     (attention,) = parts(page)
-    assert attention["name"] == "inside-attention" and attention["seen"] >= min(120, attention["height"])
+    assert attention["name"] == "inside-reads" and attention["seen"] >= min(120, attention["height"])
 
 
 def test_a_part_is_not_pulled_back_after_the_user_has_scrolled(page, expect):
@@ -185,6 +185,64 @@ def test_a_text_of_the_user_is_followed_too(page, expect):
     page.locator("#tokens .changed").first.wait_for()
 
 
+def test_a_prompt_that_is_typed_in_the_tour_gets_an_example(page, expect):
+    begun(page, 3, expect)
+    page.fill("#prompt", "The old king")
+    expect(page.locator("#prompt-tokens code")).to_have_text(["The", "␣old", "␣king"])
+    at_step(page, 3, expect)
+    page.locator("#tokens .drawn").nth(29).wait_for()
+    answer = asked(page, prompt="The old king", max_tokens=30, seed=1)
+    assert text(page) == "The old king" + answer["choices"][0]["text"]
+    change(page, temperature=100)
+    page.locator("#tokens .changed").first.wait_for()
+
+
+def test_no_message_about_the_text_before_stays_beside_the_example(page, expect):
+    begun(page, 7, expect)
+    page.click("#run")
+    page.locator("[role=treeitem]").first.wait_for()
+    ended(page)
+    press(page, "Previous")
+    at_step(page, 6, expect)
+    expect(page.locator("#status")).to_be_empty()
+
+
+def test_the_box_says_whether_texts_follow_in_the_tour(page, expect):
+    write(visit(page, **OWN))
+    page.evaluate("() => { location.hash = '#tour=3'; }")
+    at_step(page, 3, expect)
+    expect(page.locator("#follow")).to_be_checked()
+    page.locator("#tokens .drawn").nth(29).wait_for()
+    page.uncheck("#follow")
+    before = text(page)
+    change(page, temperature=100)
+    page.wait_for_timeout(500)
+    assert text(page) == before
+    page.keyboard.press("Escape")
+    expect(page.locator("#follow")).not_to_be_checked()
+
+
+def test_on_a_wide_screen_the_headings_of_the_last_steps_are_in_their_rings(new_page, expect):
+    page = new_page(width=WIDE[0], height=WIDE[1])
+    begun(page, 8, expect)
+    for number in (8, 9):
+        at_step(page, number, expect)
+        page.wait_for_load_state("networkidle")
+        *_, part = parts(page)
+        assert part["seen"] >= part["height"], part
+        assert page.locator(".toured h3").count() == 1
+        if number == 8:
+            press(page, "Next")
+
+
+def test_on_a_phone_the_panel_covers_no_part_of_the_list_of_heads(new_page, expect):
+    page = new_page(width=PHONE[0], height=PHONE[1], has_touch=True)
+    begun(page, 8, expect)
+    page.wait_for_load_state("networkidle")
+    (part,) = parts(page)
+    assert part["name"] == "inside-reads" and part["seen"] >= part["height"]
+
+
 def test_the_text_stays_under_the_eyes_while_the_list_beside_it_grows(page, expect):
     begun(page, 3, expect)
     places = []
@@ -246,18 +304,28 @@ def test_a_link_opens_a_step_and_the_keyboard_goes_on(page):
     assert "#" not in page.url
 
 
+def test_show_me_brings_the_part_back_and_makes_its_ring_flash(page, expect):
+    begun(page, 8, expect)
+    page.mouse.move(640, 200)
+    page.mouse.wheel(0, -4000)
+    expect(page.locator(".toured")).not_to_be_in_viewport()
+    press(page, "Show me")
+    expect(page.locator(".toured.flashing")).to_be_in_viewport()
+    expect(page.locator(".toured:not(.flashing)")).to_be_in_viewport()
+
+
 def test_the_keyboard_goes_to_the_part_of_a_step(page, expect):
     begun(page, 4, expect)
-    press(page, "Go there")
+    press(page, "Show me")
     assert page.evaluate("document.activeElement.dataset.setting") == "top_k"
 
 
-def test_the_tour_begins_without_back_and_ends_with_finish(page, expect):
+def test_the_tour_begins_without_previous_and_ends_with_finish(page, expect):
     begun(page, 9, expect)
     assert panel(page).get_by_role("button", name="Next").count() == 0
     page.evaluate("() => { location.hash = '#tour=1'; }")
     at_step(page, 1, expect)
-    assert panel(page).get_by_role("button", name="Back").get_attribute("aria-disabled") == "true"
+    assert panel(page).get_by_role("button", name="Previous").get_attribute("aria-disabled") == "true"
     page.evaluate("() => { location.hash = '#tour=9'; }")
     at_step(page, 9, expect)
     press(page, "Finish")

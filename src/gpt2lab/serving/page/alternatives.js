@@ -89,7 +89,9 @@ export class Alternatives {
   #showTitle({ vocabulary, token, u, stages }, rows) {
     if (!token) {
       this.#title.replaceChildren(element("span.hint", {}, "What comes next?"));
-      this.#facts.textContent = rows.length ? `Likeliest: ${tokenName(vocabulary, rows[0].id)}` : "Asking the model …";
+      const [likeliest] = rows;
+      const known = likeliest && ["Likeliest: ", element("code", {}, tokenLabel(vocabulary, likeliest.id))];
+      this.#facts.replaceChildren(...(known ?? ["Asking the model …"]));
       return;
     }
     this.#title.replaceChildren(element("span.token-label", {}, tokenLabel(vocabulary, token.id)));
@@ -98,7 +100,7 @@ export class Alternatives {
     const facts = [
       probability === null ? null : probabilityText(probability),
       own?.rank ? (own.rank === 1 ? "the likeliest" : `rank ${own.rank.toLocaleString("en")}${size(stages)}`) : null,
-      { given: "in the prompt", chosen: "chosen by you", drawn: u === null ? "drawn" : `drawn by ${u.toFixed(4)}` }[token.kind],
+      { given: "in the prompt", chosen: "chosen by you", drawn: u === null ? "drawn" : `random number ${u.toFixed(4)}` }[token.kind],
     ];
     this.#facts.textContent = facts.filter(Boolean).join(" · ");
   }

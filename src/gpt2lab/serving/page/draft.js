@@ -48,10 +48,10 @@ export class Draft {
     return draft && run !== null && !run.busy && run.drawn.length > 0 && this.#state.isCurrent(run);
   }
 
-  /** Show the current prompt once no more changes come. @param {(show: () => Promise<void>) => void} attempt */
-  showSoon(attempt) {
+  /** Call `show` once no more changes come. @param {() => void} show */
+  soon(show) {
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => attempt(() => this.show()), AFTER_MS);
+    this.#timer = setTimeout(show, AFTER_MS);
   }
 
   /** Stop: a text is about to take the draft's place. */

@@ -7,8 +7,6 @@ import { stretch } from "./sampling.js";
 import { probabilityText } from "./token_spans.js";
 import { tokenLabel, tokenName } from "./vocabulary.js";
 
-const ORDER = "The tokens lie in order of their ids. The gaps belong to tokens without a row in the table.";
-
 /** @typedef {import("./stage_table.js").View} View */
 
 /**
@@ -19,7 +17,7 @@ export function drawOf(view, rows) {
   const { u, drawn } = view;
   if (u === null) return [element("p.draw", {}, "No seed is set, so the random number for this token is not known yet.")];
   if (drawn === null) return [element("p.draw", {}, "Choose this token to see its draw, which needs the logits of all tokens.")];
-  return [element("p.draw", {}, ...sentence(view, u, drawn)), line(view, u, drawn, rows), element("p.hint", {}, ORDER)];
+  return [element("p.draw", {}, ...sentence(view, u, drawn)), line(view, u, drawn, rows)];
 }
 
 /** @param {View} view @param {number} u @param {number} drawn */

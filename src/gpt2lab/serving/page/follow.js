@@ -14,7 +14,7 @@ const TOKENS = 60; // of a draw: it has to keep up with the slider
  * @typedef {import("./branches.js").Run} Run
  *
  * @typedef {object} Events
- * @property {() => boolean} wanted  the user wants texts to follow
+ * @property {(run: Run) => boolean} wanted  `run` is to be drawn again with the settings that have changed
  * @property {(run: Run) => void} changed  the draft has new tokens
  */
 
@@ -60,7 +60,8 @@ export class Follower {
     const { run, draft } = this.#focus;
     if (!run || (run.busy && run !== this.#shown) || run.plan.seed === null) return;
     if (run.parent && run.tree.leadIds.length) return; // its random numbers are counted from a token that is not shown
-    if (!draft && !this.#events.wanted()) return;
+    const base = draft ? this.baseOf(run) : null;
+    if (!this.#events.wanted(base ?? run)) return;
     if (run !== this.#shown) {
       if (!run.drawn.length) return;
       this.#base = run;

@@ -157,6 +157,10 @@ export const GLOSSARY = Object.freeze({
       "A piece of text that the model reads or writes as one unit: a word, part of a word, or a punctuation mark. The space " +
       "before a word usually belongs to its token.",
   },
+  token_id: {
+    title: "Token id",
+    text: "A token's number in the model's vocabulary, from 0 on. In GPT-2, the id of “The” is 464.",
+  },
   top_k: {
     title: "Top-k",
     text: "Keeps the k likeliest tokens and cuts all others, however probable they are.",

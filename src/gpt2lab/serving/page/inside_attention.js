@@ -97,9 +97,10 @@ export class AttentionView {
     for (const button of this.#list.querySelectorAll("[data-head]"))
       button.setAttribute("aria-pressed", String(button.getAttribute("data-head") === `${layer}:${head}`));
     const most = weights.indexOf(Math.max(...weights));
-    const read = most === labels.length - 1 ? "the last token" : labels[most];
+    const quoted = (/** @type {string} */ label) => element("code", {}, label);
+    const read = most === labels.length - 1 ? "the last token" : quoted(labels[most]);
     const who = head === null ? `the heads of layer ${layer} on average read` : `head ${head} of layer ${layer} reads`;
-    this.#said.textContent = `To predict ${predicted}, ${who} ${read} most: ${weightText(weights[most])}.`;
+    this.#said.replaceChildren("To predict ", quoted(predicted), `, ${who} `, read, ` most: ${weightText(weights[most])}.`);
     this.#arcs.replaceChildren(...arcsOf(linesOf(weights), labels));
     this.#drawn();
   }

@@ -14,13 +14,14 @@ import { textOf, tokenLabel } from "./vocabulary.js";
 
 /**
  * Return the effect in a sentence.
- * @param {Effect} effect @param {string[]} vocabulary @param {string} what  the change
+ * @param {Effect} effect @param {string[]} vocabulary @param {string} what  the change @returns {(string | Node)[]}
  */
 export function effectText({ token, kl, before, after }, vocabulary, what) {
-  if (equal(before, after)) return `${what}: nothing changes. All numbers are the same, to the bit.`;
+  if (equal(before, after)) return [`${what}: nothing changes. All numbers are the same, to the bit.`];
   const [from, to] = [before, after].map(({ probability }) => probabilityText(probability));
   const change = from === to ? `stays ${from}` : `goes from ${from} to ${to}`;
-  return `${what}: the probability of ${tokenLabel(vocabulary, token)} ${change}. The distributions differ by ${klText(kl)}.`;
+  const quoted = element("code", {}, tokenLabel(vocabulary, token));
+  return [`${what}: the probability of `, quoted, ` ${change}. The distributions differ by ${klText(kl)}.`];
 }
 
 /** @param {number} kl */

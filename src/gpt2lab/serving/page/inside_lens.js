@@ -19,7 +19,7 @@ export function lensTable({ lens, token }, label) {
       {},
       "Each row: what the model would predict if it stopped there. The third column follows ",
       element("code", {}, label(token)),
-      ": its probability, and its rank among all tokens. Rows in which it comes first are bold.",
+      ": its probability, and its rank among all tokens. Rows where it ranks first are bold.",
     ),
     element("thead", {}, element("tr", {}, ...heads.map((head) => element("th", { scope: "col" }, head)))),
     element("tbody", {}, ...lens.map((row, layer) => rowOf(row, nameOf(layer, lens.length), label))),

@@ -143,7 +143,7 @@ export class WhatIf {
       const { body, words } = await this.#wish(place, options);
       const effect = await patch({ model: place.model, tokens: place.context, token, top: TOP, length: LENGTH, ...body }, options);
       if (signal.aborted || this.#idle) return;
-      this.#said.textContent = effectText(effect, place.vocabulary, words);
+      this.#said.replaceChildren(...effectText(effect, place.vocabulary, words));
       this.#columns.replaceChildren(...effectColumns(effect, place.vocabulary));
       this.#columns.setAttribute("aria-busy", "false");
     } catch (problem) {

@@ -10,6 +10,7 @@ import { bar, element } from "./elements.js";
 import { formulaOf, logitText } from "./formula.js";
 import { cutBy, draw, measured, possible } from "./sampling.js";
 import { STAGES } from "./stages.js";
+import { defined } from "./terms.js";
 import { probabilityText } from "./token_spans.js";
 import { tokenLabel } from "./vocabulary.js";
 
@@ -48,8 +49,11 @@ export class StageTable {
   #host;
   #place = element("p.stage-place");
   #wide = element("div.stage-table-scroll", { tabindex: 0, role: "region", "aria-label": "Stages of sampling" });
+  #units = element("p.hint", {}, defined("Entropies", "entropy"), " are in ", defined("nats", "nat"), ".");
   #formula = element("div");
-  #draw = element("div.draw-part");
+  #drawn = element("div");
+  #order = orderHint();
+  #draw = element("div.draw-part", {}, this.#drawn, this.#order);
 
   /** @param {HTMLElement} host  the table takes it over */
   constructor(host) {
@@ -79,10 +83,11 @@ export class StageTable {
     const rows = rowsOf(view);
     this.#wide.replaceChildren(table(view, rows));
     this.#formula.replaceChildren(...formulaOf(view));
-    this.#draw.replaceChildren(...drawOf(view, rows));
+    this.#drawn.replaceChildren(...drawOf(view, rows));
+    this.#order.hidden = drawn === null;
     this.#host.setAttribute("aria-busy", "false");
     this.#title(chosen === null ? "" : tokenLabel(vocabulary, chosen));
-    const parts = [this.#place, this.#wide, this.#formula, this.#draw];
+    const parts = [this.#place, this.#wide, this.#units, this.#formula, this.#draw];
     if (!this.#wide.isConnected) this.#host.replaceChildren(...parts); // once: keeps focus and scroll
   }
 
@@ -90,6 +95,12 @@ export class StageTable {
   #title(label) {
     this.#place.replaceChildren(...(label ? ["At ", element("code", {}, label)] : ["After the last token"]));
   }
+}
+
+/** Make the explanation of the line of the draw. */
+function orderHint() {
+  const ids = defined("ids", "token_id");
+  return element("p.hint", {}, "The tokens lie in order of their ", ids, ". The gaps belong to tokens without a row in the table.");
 }
 
 /** Return the ids of the rows, the model's likeliest first. @param {View} view */

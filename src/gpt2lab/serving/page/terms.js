@@ -14,6 +14,11 @@ export function about(term) {
   return element("button.about", { type: "button", "data-term": term, "aria-label": `What is ${title}?`, "aria-expanded": "false" }, "?");
 }
 
+/** Make a word of a sentence that opens the definition of `term`. @param {string} word @param {string} term */
+export function defined(word, term) {
+  return element("button.term", { type: "button", "data-term": term, "aria-expanded": "false" }, word);
+}
+
 /** Let every button of the page that has a term open its definition. */
 export function mountTerms() {
   const box = element("div.definition", { id: "definition", role: "note", hidden: true });

@@ -56,6 +56,7 @@ export class TextPanel {
   #served;
   #rendering = false;
   #began = false;
+  #lent = false; // a guest shows texts
 
   /**
    * @param {object} parts
@@ -120,7 +121,7 @@ export class TextPanel {
   /** @param {typeof import("./settings.js").settings} settings */
   #newFollower(settings) {
     return new Follower(this.#focus, settings, {
-      wanted: () => byId("follow", HTMLInputElement).checked,
+      wanted: (run) => byId("follow", HTMLInputElement).checked || (!this.#lent && !this.#state.holds(run)),
       changed: (run) => this.#changed(run),
     });
   }
@@ -192,12 +193,21 @@ export class TextPanel {
     else await this.#attempts.make(() => this.#draft.show({ alive: true }));
   }
 
-  /** Let a guest show other texts. Return a function that shows the user's again, or the example if there is none. */
+  /**
+   * Let a guest show other texts, which follow the settings as long as the box is ticked: an example for each prompt that is
+   * typed. Return a function that shows the user's again, or the example if there is none.
+   */
   lendText() {
     const { run, draft } = this.#focus;
     const own = draft ? this.#follower.baseOf(run) : run;
     const before = new Set(this.#state.trees);
+    const follow = byId("follow", HTMLInputElement);
+    const ticked = follow.checked;
+    follow.checked = true;
+    this.#lent = true;
     return () => {
+      this.#lent = false;
+      follow.checked = ticked;
       if (own && this.#state.holds(own)) this.#state.open(own);
       else this.showExample();
       if (this.#state.trees.some((tree) => !before.has(tree))) this.#messages.say("Your texts from the tour are under Branches.");
@@ -211,6 +221,7 @@ export class TextPanel {
 
   /** Show the example for the current prompt and settings. */
   async showExample() {
+    this.#messages.say(""); // it was about another text
     this.#follower.hold();
     this.#draft.hold();
     if (this.#draft.isCurrent) return;
@@ -268,7 +279,9 @@ export class TextPanel {
   #set(now, before) {
     if (now.model !== before.model && !this.#focus.draft) this.#changed(this.#focus.run);
     const drafted = now.prompt !== before.prompt || now.model !== before.model || now.seed !== before.seed;
-    if (drafted && this.#began && this.#focus.draft) this.#draft.showSoon((show) => this.#attempts.make(show));
+    if (!drafted || !this.#began || !this.#focus.draft) return;
+    this.#messages.say("");
+    this.#draft.soon(() => this.#attempts.make(() => this.#draft.show({ alive: this.#lent })));
   }
 
   // ---- showing ----------------------------------------------------------------------------------------------------

@@ -4,8 +4,9 @@
  */
 
 import { byId, element, setEnabled } from "./elements.js";
+import { defined } from "./terms.js";
 import { TourLoan } from "./tour_loan.js";
-import { NARROW, Placement } from "./tour_place.js";
+import { Placement } from "./tour_place.js";
 import { STEPS } from "./tour_steps.js";
 
 const HASH = /^#tour=(\d+)$/;
@@ -31,9 +32,9 @@ class Tour {
   #text = element("p", { id: "tour-text" });
   #task = element("p.tour-task", { id: "tour-task" });
   #note = element("p.hint", {}, "Your own prompt, settings and text come back when the tour ends.");
-  #back = element("button.button", { type: "button" }, "Back");
+  #back = element("button.button", { type: "button" }, "Previous");
   #next = element("button.button.primary", { type: "button" }, "Next");
-  #there = element("button.button.quiet", { type: "button" }, "Go there");
+  #look = element("button.button.quiet", { type: "button" }, "Show me");
   #end = element("button.button.quiet", { type: "button", "aria-label": "End the tour" }, "End");
   #panel = element(
     "section.tour",
@@ -42,7 +43,7 @@ class Tour {
     this.#text,
     this.#task,
     this.#note,
-    element("div.tour-buttons", {}, this.#back, this.#next, this.#there, this.#end),
+    element("div.tour-buttons", {}, this.#back, this.#next, this.#look, this.#end),
   );
   #placement = new Placement(this.#panel);
   #loan;
@@ -56,7 +57,7 @@ class Tour {
     document.body.append(this.#panel);
     this.#back.addEventListener("click", () => this.#go(-1));
     this.#next.addEventListener("click", () => (this.#number < STEPS.length ? this.#go(1) : this.#leave()));
-    this.#there.addEventListener("click", () => this.#goThere());
+    this.#look.addEventListener("click", () => this.#showParts());
     this.#end.addEventListener("click", () => this.#leave());
     document.addEventListener("keydown", (event) => {
       if (event.key === "Escape" && !event.defaultPrevented && !this.#panel.hidden) this.#leave();
@@ -82,7 +83,7 @@ class Tour {
     this.#panel.hidden = false;
     document.body.classList.add("touring");
     this.#title.focus({ preventScroll: true });
-    this.#placement.show((NARROW.matches && step.narrowParts) || step.parts, step.pinned !== undefined);
+    this.#placement.show(step);
     this.#loan.begin(step).then((ready) => ready && this.#placement.follow());
   }
 
@@ -91,9 +92,9 @@ class Tour {
     location.hash = `#tour=${this.#number + step}`;
   }
 
-  /** Bring the step's parts into view and move the focus to the first one that the user can act on. */
-  #goThere() {
-    this.#placement.follow();
+  /** Bring the step's parts into view, make their rings flash, and move the focus to the first one that the user can act on. */
+  #showParts() {
+    this.#placement.flash();
     const [control] = this.#placement.parts.flatMap((part) => (part.matches(CONTROL) ? part : (part.querySelector(CONTROL) ?? [])));
     if (control instanceof HTMLElement) control.focus({ preventScroll: true });
   }
@@ -121,6 +122,6 @@ const CONTROL = "textarea, input, select, [tabindex='0'], .button";
 function withTerms(text) {
   return text.split(/(\{[^}]+\})/).map((part) => {
     const [, word, term] = /^\{(.+)\|(.+)\}$/.exec(part) ?? [];
-    return word ? element("button.term", { type: "button", "data-term": term, "aria-expanded": "false" }, word) : part;
+    return word ? defined(word, term) : part;
   });
 }

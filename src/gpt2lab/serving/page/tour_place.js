@@ -6,10 +6,13 @@
 import { byId } from "./elements.js";
 
 const GAP = 16; // pixels between a part and the panel or an edge of the window
+const FLASH_MS = 1600; // teach.css: three flashes
 const SCROLL_KEYS = new Set(["PageUp", "PageDown", "Home", "End", "ArrowUp", "ArrowDown", " ", "Tab"]);
 
 /** Whether the page has one column, with the alternatives in a sheet at the bottom. */
 export const NARROW = matchMedia("(max-width: 63.99rem)");
+
+/** @typedef {import("./tour_steps.js").Step} Step */
 
 export class Placement {
   #panel;
@@ -36,17 +39,29 @@ export class Placement {
     addEventListener("resize", () => this.#soon());
   }
 
-  /**
-   * Ring the first visible element of each selector and bring all of them into view.
-   * @param {readonly string[]} selectors @param {boolean} withSheet  the step needs the sheet of alternatives, if the page has one
-   */
-  show(selectors, withSheet) {
-    this.#selectors = selectors;
-    this.#withSheet = withSheet;
-    for (const selector of selectors) document.querySelector(selector)?.closest("details")?.setAttribute("open", "");
+  /** Ring the first visible element of each part of a step and bring all of them into view. @param {Step} step */
+  show({ parts, narrowParts, pinned, inside = false }) {
+    this.#selectors = (NARROW.matches && narrowParts) || parts;
+    this.#withSheet = pinned !== undefined;
+    this.#panel.classList.toggle("aside", inside);
+    this.#open();
     for (const part of [this.#panel, ...document.querySelectorAll("main, .side > *")]) this.#sizes.observe(part);
     this.#arrivals.observe(byId("main"), { childList: true, subtree: true });
     this.follow();
+  }
+
+  /** Bring the parts into view, and make their rings flash. */
+  flash() {
+    this.#open();
+    this.follow();
+    const parts = this.#parts;
+    for (const part of parts) part.classList.add("flashing");
+    setTimeout(() => parts.forEach((part) => part.classList.remove("flashing")), FLASH_MS);
+  }
+
+  /** Open what contains the parts. */
+  #open() {
+    for (const selector of this.#selectors) document.querySelector(selector)?.closest("details")?.setAttribute("open", "");
   }
 
   /** Bring the parts into view, now and whenever they move, until the user scrolls. */

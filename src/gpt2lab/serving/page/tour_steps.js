@@ -10,6 +10,7 @@
  * @property {readonly string[]} parts  selectors of what the task needs: first what the user acts on, then what shows the effect
  * @property {readonly string[]} [narrowParts]  the same where the page has one column
  * @property {boolean} [example]  the step needs the example, which follows the settings, instead of the text on display
+ * @property {boolean} [inside]  the step looks inside the model and needs nothing of the column beside it
  * @property {number} [after]  the step looks at the token this many after the first one after the prompt
  * @property {"always" | "narrow"} [pinned]  it is pinned; narrow: where the list of alternatives is there only for a pinned token
  */
@@ -38,8 +39,8 @@ export const STEPS = Object.freeze([
   {
     title: "Temperature",
     text:
-      "For each token, the model computes a number, its {logit|logit}; the higher it is, the likelier the token. " +
-      "{Temperature|temperature} divides all logits: at 0, the likeliest token always wins; above 1, unlikely ones gain.",
+      "The model gives each token a number, its {logit|logit}: the higher, the likelier. The lower the " +
+      "{temperature|temperature}, the more often the likeliest token wins; at 0, it always does. Above 1, unlikely tokens gain.",
     task: "Drag the temperature from 0 to 100. Watch the text and the list's dark bars.",
     parts: ["#controls [data-field=temperature]", "#tokens", "#inspector"],
     narrowParts: ["#sheet-controls [data-field=temperature]", "#tokens", "#inspector"],
@@ -92,8 +93,9 @@ export const STEPS = Object.freeze([
       "To predict a token, the model reads those before it in several {layers|layer}, each with several " +
       "{heads|attention_head}. A head gives each token a weight, which says how much it reads from that token; the weights add up to 1.",
     task: "Choose another layer and head. Which token does it read most?",
-    parts: ["#inside-attention"],
-    after: 11,
+    parts: ["#inside-reads"],
+    inside: true,
+    after: 3,
   },
   {
     title: "What a layer would have said",
@@ -101,7 +103,8 @@ export const STEPS = Object.freeze([
       "Each layer adds to what the layers before it found. A row shows which token would be likeliest if the model stopped " +
       "there: wild guesses first, its real prediction in the last row.",
     task: "Read “likeliest” from the last row up. For how many rows does the token stay the same?",
-    parts: ["#inside-lens tbody tr:last-child", "#inside-lens"],
+    parts: ["#inside-lens tbody tr:last-child", "#inside-said"],
+    inside: true,
     after: 11,
   },
 ]);
