@@ -144,8 +144,8 @@ export const GLOSSARY = Object.freeze({
   surprisal: {
     title: "Surprisal",
     text:
-      "Minus the natural logarithm of a token's probability; the unit is the nat. A token that is certain has 0; one with a probability of 1/20 has " +
-      "about 3. The first token of a text has none: nothing precedes it.",
+      "Minus the natural logarithm of a token's probability; the unit is the nat. A token that is certain has 0; one with a " +
+      "probability of 1/20 has about 3. The first token of a text has none: nothing precedes it.",
   },
   temperature: {
     title: "Temperature",
