@@ -272,18 +272,19 @@ void add_block(const Product& p, int block, const TileBlock& b, float* y, Prefet
 inline void unpack(const TileBlock& b, char* out) {
   constexpr int kStep = WeightBlock<Precision::int4>::kStep, kHalf = kGroupInputs / 8;
   typedef unsigned char Bytes __attribute__((vector_size(kWidth * 4)));
+  typedef unsigned short Pairs __attribute__((vector_size(kWidth * 4)));  // unsigned, because products overflow
   const char* factors = b.factors;
   for (int group = 0; group < b.depth / kGroupInputs; ++group, factors += kTile, out += 2 * kHalf * kStep)
     for (int output = 0; output < kTile; output += kWidth) {
-      const Shorts twice = (Shorts)in_both_halves(load_bytes(factors + output));
-      const Shorts zero = twice * short(kZeroNibble);
+      const auto twice = (Pairs)in_both_halves(load_bytes(factors + output));
+      const Pairs zero = twice * std::uint16_t(kZeroNibble);
       const Bytes zeros = (Bytes)((zero & 0x00ff) | zero << 8);
-      const auto multiplied = [&](Shorts nibbles) {
-        const Shorts even = (nibbles & 0x000f) * twice, odd = (nibbles & 0x0f00) * twice;
+      const auto multiplied = [&](Pairs nibbles) {
+        const Pairs even = (nibbles & 0x000f) * twice, odd = (nibbles & 0x0f00) * twice;
         return (IntVec)((Bytes)((even & 0x00ff) | odd) - zeros);
       };
       for (int step = 0; step < kHalf; ++step) {
-        const auto w = (Shorts)load_ints(b.weights + (group * kHalf + step) * kStep + output * 4);
+        const auto w = (Pairs)load_ints(b.weights + (group * kHalf + step) * kStep + output * 4);
         store_ints(out + step * kStep + output * 4, multiplied(w));
         store_ints(out + (kHalf + step) * kStep + output * 4, multiplied(w >> 4));
       }
