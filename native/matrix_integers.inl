@@ -165,7 +165,7 @@ void multiply_tiles(const Product& p, int first_tile, int last_tile) {
       }
     }
   }
-  if (outputs.rows > 0) finish_rows(p, outputs, 0, outputs.rows);
+  finish_rows(p, outputs, 0, outputs.rows);
   if (done.rows > 0) add_rows(done, 0, done.rows);
   finish_rows(p, added, 0, added.rows);
 }

@@ -103,18 +103,24 @@ inline std::size_t tile_bytes(int k) {
 
 constexpr int kCachedInputs = 1 << 20;  // bytes: half of a second-level cache, beside the weights
 
-// Calls f for as many rows at a time as have at most `bytes` of inputs, but two groups at least; the inputs of a group
-// take `group_bytes`.
+// Calls f for `rows` rows at a time. The prepared inputs of a group take `group_bytes`, or 0 if rows are read directly.
 template <typename F>
-inline void with_cached_rows(const Product& p, int group_bytes, int bytes, F&& f) {
-  const int rows = group_bytes > bytes / 2 ? 2 * kRowGroup : bytes / group_bytes / 2 * 2 * kRowGroup;
+inline void with_rows(const Product& p, int rows, int group_bytes, F&& f) {
   for (int first = 0; first < p.m; first += rows) {
     Product part = p;
     part.m = p.m - first < rows ? p.m - first : rows;
-    part.prepared += std::size_t(first / kRowGroup) * group_bytes;
+    if (group_bytes > 0) part.prepared += std::size_t(first / kRowGroup) * group_bytes;
+    else part.a += first * p.lda;
     part.c += first * p.ldc;
+    if (p.partial) part.partial += first * std::size_t(rounded_up(p.n, kTile));
     f(part);
   }
+}
+
+// Calls f for as many rows at a time as have at most `bytes` of prepared inputs, but two groups at least.
+template <typename F>
+inline void with_cached_rows(const Product& p, int group_bytes, int bytes, F&& f) {
+  with_rows(p, group_bytes > bytes / 2 ? 2 * kRowGroup : bytes / group_bytes / 2 * 2 * kRowGroup, group_bytes, f);
 }
 
 // Computes one part of k for kM rows and one pass of columns.
@@ -144,13 +150,17 @@ struct Group {
 
 constexpr int kCachedRows = 96;  // whose part of k stays in the second-level cache, beside the weights
 
-// Multiplies a few rows or more by tiles.
 template <typename Element>
 void float_rows(const Product& p, int first_tile, int last_tile) {
   // Bytes that one turn of accumulate() reads: a row of floats, or of pairs of bfloat16.
   constexpr int kTurn = kTile * int(sizeof(float)), kInputs = sizeof(float) / sizeof(Element);
   const std::size_t size = tile_bytes<Element>(p.k);
   const auto* bytes = reinterpret_cast<const char*>(p.b);
+  if (p.m == 1) {  // a whole tile at once, in the order it lies in memory
+    for (int t = first_tile; t < last_tile; ++t)
+      block<Element, 1, kTile / kWidth>(p, 0, t * kTile, 0, p.k, {bytes + t * size + kAhead, kTurn});
+    return;
+  }
   const int groups = (p.m + kRows - 1) / kRows;
   const int part_k = groups == 1 || !p.partial ? p.k : kPartK;
   constexpr int kPasses = kTile / kPass;
@@ -174,24 +184,9 @@ void float_rows(const Product& p, int first_tile, int last_tile) {
 
 template <typename Element>
 void float_product(const Product& p, int first_tile, int last_tile) {
-  if (p.m == 1) {  // a whole tile at once, in the order it lies in memory
-    constexpr int kTurn = kTile * int(sizeof(float));
-    const std::size_t size = tile_bytes<Element>(p.k);
-    const auto* bytes = reinterpret_cast<const char*>(p.b);
-    for (int t = first_tile; t < last_tile; ++t)
-      block<Element, 1, kTile / kWidth>(p, 0, t * kTile, 0, p.k, {bytes + t * size + kAhead, kTurn});
-    return;
-  }
   const int parts = p.m < 2 * kCachedRows ? 1 : p.m / kCachedRows;
-  const int rows = rounded_up((p.m + parts - 1) / parts, kRows);
-  for (int first = 0; first < p.m; first += rows) {
-    Product part = p;
-    part.m = p.m - first < rows ? p.m - first : rows;
-    part.a += first * p.lda;
-    part.c += first * p.ldc;
-    if (p.partial) part.partial += first * std::size_t(rounded_up(p.n, kTile));
-    float_rows<Element>(part, first_tile, last_tile);
-  }
+  with_rows(p, rounded_up((p.m + parts - 1) / parts, kRows), 0,
+            [&](const Product& part) { float_rows<Element>(part, first_tile, last_tile); });
 }
 
 }  // namespace
