@@ -42,12 +42,12 @@ void score_blocks(const Attention& a, int first_block, float* scores) {
   }
 }
 
-// The softmax of a row so far: its largest score, and the sum of e^(score - largest).
+// The softmax of a row so far: its largest score, and the sum of 2^(score - largest). Scores are multiples of log2 e.
 struct Softmax {
   float largest = -__builtin_inff(), sum = 0;
 
-  // Calls write(i, e^(score - largest)) for a vector of the next `count` scores from number i on, with zeros for
-  // further ones up to `padded`. Returns the factor for all sums so far: e^(largest before - largest), which is 1 if
+  // Calls write(i, 2^(score - largest)) for a vector of the next `count` scores from number i on, with zeros for
+  // further ones up to `padded`. Returns the factor for all sums so far: 2^(largest before - largest), which is 1 if
   // the largest score stays.
   template <typename F>
   float add(const float* s, int count, int padded, F&& write) {
@@ -64,7 +64,7 @@ struct Softmax {
     largest = max(top);
     const Vec shift = splat(largest);
     const auto weigh = [&](int i, int p, Vec score) {
-      const Vec e = exp_of_negative(score - shift);
+      const Vec e = power_of_negative(score - shift);
       total.part[p] += e;
       write(i + p * kWidth, e);
     };
@@ -72,7 +72,7 @@ struct Softmax {
       for (int p = 0; p < total.kParts; ++p) weigh(i, p, load(s + i + p * kWidth));
     for (int p = 0; p < total.kParts && whole < count; ++p) weigh(whole, p, last.part[p]);
     for (int i = rounded_up(count, kLanes); i < padded; i += kWidth) write(i, Vec{});
-    const float factor = before == largest ? 1.0f : exp(splat(before) - shift)[0];
+    const float factor = before == largest ? 1.0f : power_of_negative(splat(before) - shift)[0];
     sum = sum * factor + total.sum();
     return factor;
   }
@@ -174,22 +174,36 @@ void attend(const Attention& a) {
   }
 }
 
+// Calls f<Element>() for the numbers of a format. Kernels for a matrix unit take bfloat16 packed, and have no others.
+template <typename F>
+inline void with_element(KVPrecision format, F&& f) {
+  if (format == KVPrecision::float32) return f.template operator()<float>();
+#if !defined(__AMX_BF16__)
+  if (format == KVPrecision::bfloat16) return f.template operator()<BFloat16>();
+#endif
+  f.template operator()<Half>();
+}
+
 template <bool kFused>
 void attend_rows(const Attention& a) {
-  with_count<kRows>(a.m, [&]<int kM>() { a.halves ? attend<Half, kFused, kM>(a) : attend<float, kFused, kM>(a); });
+  with_count<kRows>(a.m, [&]<int kM>() {
+    with_element(a.format, [&]<typename Element>() { attend<Element, kFused, kM>(a); });
+  });
 }
 
 void attention(const Attention& a) { a.fused ? attend_rows<true>(a) : attend_rows<false>(a); }
 
-void to_halves(const float* x, int n, Half* out) {
+// Rounds n numbers.
+template <typename T>
+void round_to(const float* x, int n, T* out) {
   int i = 0;
   for (; i + kWidth <= n; i += kWidth) store(out + i, load(x + i));
   if (i == n) return;
   float rest[kWidth] = {};
-  Half halves[kWidth];
+  T rounded[kWidth];
   for (int j = i; j < n; ++j) rest[j - i] = x[j];
-  store(halves, load(rest));
-  for (int j = i; j < n; ++j) out[j] = halves[j - i];
+  store(rounded, load(rest));
+  for (int j = i; j < n; ++j) out[j] = rounded[j - i];
 }
 
 }  // namespace

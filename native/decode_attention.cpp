@@ -13,12 +13,12 @@ int common(const std::vector<std::byte*>& a, const std::vector<std::byte*>& b) {
 }  // namespace
 
 DecodeAttention::DecodeAttention(const Shape& shape, bool fused, const Kernels& kernels, KVCache& cache, int threads)
-    : shape_(shape), fused_(fused), int8_(cache.precision() == KVPrecision::int8),
-      max_rows_(int8_ ? kRowGroup : kernels.max_rows), kernels_(kernels), cache_(cache), own_(threads) {
+    : shape_(shape), fused_(fused), max_rows_(cache.packed() ? kRowGroup : kernels.max_rows), kernels_(kernels),
+      cache_(cache), own_(threads) {
   for (Own& own : own_) {
     own.rows.resize(max_rows_);
-    if (int8_) {
-      own.scratch = Array<std::byte>(kernels.int8_attention_bytes(shape.head_dim()));
+    if (cache.packed()) {
+      own.scratch = Array<std::byte>(kernels.packed_attention_bytes(cache.precision(), shape.head_dim()));
       continue;
     }
     own.queries = FloatArray(std::size_t(max_rows_) * shape.head_dim());
@@ -107,20 +107,21 @@ void DecodeAttention::attend(int layer, int item, int next, const float* qkv, fl
                    mixed + member.index * n + column};
   }
   const std::size_t offset = cache_.offset(layer, head_of(item)), ahead_offset = cache_.offset(layer, head_of(next));
-  const float scale = shape_.attention_scale(layer);
-  if (int8_)
-    return kernels_.int8_attention({.rows = own.rows.data(),
-                                    .offset = offset,
-                                    .ahead_offset = ahead_offset,
-                                    .m = group.count,
-                                    .shared = group.shared,
-                                    .head_dim = shape_.head_dim(),
-                                    .scale = scale,
-                                    .scratch = own.scratch.data()});
+  const float scale = shape_.score_scale(layer);
+  if (cache_.packed())
+    return kernels_.packed_attention({.rows = own.rows.data(),
+                                      .offset = offset,
+                                      .ahead_offset = ahead_offset,
+                                      .format = cache_.precision(),
+                                      .m = group.count,
+                                      .shared = group.shared,
+                                      .head_dim = shape_.head_dim(),
+                                      .scale = scale,
+                                      .scratch = own.scratch.data()});
   kernels_.sequence_attention({.rows = own.rows.data(),
                                .offset = offset,
                                .ahead_offset = ahead_offset,
-                               .halves = cache_.precision() == KVPrecision::float16,
+                               .format = cache_.precision(),
                                .fused = fused_,
                                .m = group.count,
                                .shared = group.shared,

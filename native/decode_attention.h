@@ -39,7 +39,7 @@ class DecodeAttention {
   };
   struct Own {
     FloatArray queries, scores, sums;
-    Array<std::byte> scratch;  // of attention over int8
+    Array<std::byte> scratch;  // of attention over packed keys and values
     std::vector<SequenceRow> rows;
   };
 
@@ -51,7 +51,7 @@ class DecodeAttention {
   int head_of(int item) const { return item % shape_.n_head; }
 
   Shape shape_;
-  bool fused_, int8_;
+  bool fused_;
   int max_rows_;  // that a call of the kernels takes
   const Kernels& kernels_;
   KVCache& cache_;

@@ -6,9 +6,8 @@
 // probability zero, so its value, which may be anything, adds nothing.
 #pragma once
 
-#include "attention.inl"
-#include "int8_block.h"
 #include "integers.inl"
+#include "packed_attention.inl"
 
 namespace gpt2lab {
 namespace {
@@ -20,13 +19,13 @@ using Int8Sums = Sums<Precision::int8, kM, kV>;
 
 // A call, and where its scratch memory has what: rows are up to kRowGroup.
 struct Int8Rows {
-  const Int8Attention& a;
-  Int8Block block;
+  const PackedAttention& a;
+  PackedBlock block;
   ActivationBlock *queries, *probabilities;  // for every kBlock numbers of a query; for a span
   float *scores, *sums;                      // [row][kSpan], and [row][stride]
   std::int32_t* whole;                       // of a span, [row][stride]
 
-  explicit Int8Rows(const Int8Attention& call) : a(call), block(call.head_dim) {
+  explicit Int8Rows(const PackedAttention& call) : a(call), block(call.head_dim, 1) {
     queries = reinterpret_cast<ActivationBlock*>(a.scratch);
     probabilities = queries + block_count(a.head_dim);
     scores = reinterpret_cast<float*>(probabilities + 1);
@@ -41,18 +40,6 @@ struct Int8Rows {
     const int rest = block.stride - number * kBlock;
     return rest < kBlock ? rest : kBlock;
   }
-};
-
-// A row's blocks from the start of a span on.
-struct Int8Run {
-  const std::byte *const *blocks, *const *ahead;
-  std::size_t offset, ahead_offset;
-
-  Int8Run(const Int8Attention& a, int row, int first)
-      : blocks(a.rows[row].blocks + first), ahead(a.rows[row].ahead + first), offset(a.offset),
-        ahead_offset(a.ahead_offset) {}
-  const char* at(int block) const { return reinterpret_cast<const char*>(blocks[block] + offset); }
-  const char* next(int block) const { return reinterpret_cast<const char*>(ahead[block] + ahead_offset); }
 };
 
 // Adds a step of probabilities, which are not negative: so they, and not the values, are what may have to be unsigned.
@@ -103,7 +90,7 @@ void score_rows(const Int8Rows& rows, int row, const char* block, const char* ne
       const std::size_t at = std::size_t(number) * kBlock * kTile + column * 4;
       Int8Sums<kM, kVectors> sums;
       sums.begin(queries, row, -1);
-      add_inputs<false>(sums, queries, row, 0, rows.query_depth(number), block + at, next + at, Int8Block::kKeyStep);
+      add_inputs<false>(sums, queries, row, 0, rows.query_depth(number), block + at, next + at, PackedBlock::kKeyStep);
       for (int v = 0; v < kVectors; ++v)
         for (int r = 0; r < kM; ++r)
           store_scores(scores + r * kSpan + column + v * kWidth, sums.sum(r, v), load(scales + column + v * kWidth),
@@ -114,7 +101,7 @@ void score_rows(const Int8Rows& rows, int row, const char* block, const char* ne
 // Adds the values of some blocks of a span to the whole sums of kM rows and kV vectors; begins with zero unless
 // `begun`.
 template <int kM, int kV>
-void mix_columns(const Int8Rows& rows, int row, const Int8Run& run, int first, int last, bool begun, int column) {
+void mix_columns(const Int8Rows& rows, int row, const PackedRun& run, int first, int last, bool begun, int column) {
   std::int32_t* whole = rows.whole + row * rows.block.stride + column;
   const std::size_t at = rows.block.values_at() + column * 4;
   Int8Sums<kM, kV> sums{};
@@ -128,7 +115,7 @@ void mix_columns(const Int8Rows& rows, int row, const Int8Run& run, int first, i
 }
 
 template <int kM>
-void mix_rows(const Int8Rows& rows, int row, const Int8Run& run, int first, int last, bool begun) {
+void mix_rows(const Int8Rows& rows, int row, const PackedRun& run, int first, int last, bool begun) {
   constexpr int kV = kM == 1 ? kTile / kWidth * (kWidth == 16 ? 2 : 1) : kVectors;
   int column = 0;
   for (; column + kV * kWidth <= rows.block.stride; column += kV * kWidth)
@@ -148,15 +135,8 @@ inline void for_integer_rows(int m, F&& f) {
   }
 }
 
-// What a row sees of a span.
-struct Int8Span {
-  int seen = 0;      // positions
-  int blocks = 0;    // those that it sees, or that are computed for all rows
-  float factor = 1;  // of its sums so far
-};
-
 // Turns the scores of a row into rounded probabilities. The scales of values that it does not see may be anything.
-void weigh(const Int8Rows& rows, int row, const Int8Run& run, Softmax& softmax, Int8Span& span) {
+void weigh(const Int8Rows& rows, int row, const PackedRun& run, Softmax& softmax, PackedSpan& span) {
   float* p = rows.scores + row * kSpan;
   const int padded = span.blocks * kTile;
   Largest largest;
@@ -173,19 +153,6 @@ void weigh(const Int8Rows& rows, int row, const Int8Run& run, Softmax& softmax, 
   rows.probabilities->scale[row] = rounding.scale;
 }
 
-// Adds a row's whole sums of a span to its sums so far, and writes them out if the span is its last.
-void finish_span(const Int8Rows& rows, int row, const Int8Span& span, bool begins, bool ends, float norm) {
-  float *sums = rows.sums + row * rows.block.stride, *out = rows.a.rows[row].out;
-  const std::int32_t* whole = rows.whole + row * rows.block.stride;
-  const Vec scale = splat(rows.probabilities->scale[row]);
-  for (int column = 0; column < rows.block.stride; column += kWidth) {
-    const Vec before = begins ? Vec{} : load(sums + column) * splat(span.factor);
-    const Vec y = before + __builtin_convertvector(load_ints(whole + column), Vec) * scale;
-    if (ends) store_some(out + column, rows.a.head_dim - column, y * splat(norm));
-    else store(sums + column, y);
-  }
-}
-
 }  // namespace
 }  // namespace gpt2lab
 
@@ -197,7 +164,7 @@ namespace gpt2lab {
 namespace {
 
 // Computes the scores of all rows for the first `count` blocks of a span.
-void score_shared(const Int8Rows& rows, const Int8Run& run, int count) {
+void score_shared(const Int8Rows& rows, const PackedRun& run, int count) {
 #if defined(__AMX_INT8__)
   if (rows.a.m >= kMatrixUnitRows<Precision::int8>) return score_tiles(rows, run, count);
 #endif
@@ -208,50 +175,33 @@ void score_shared(const Int8Rows& rows, const Int8Run& run, int count) {
 }
 
 // Computes the whole sums of all rows for the first `count` blocks of a span.
-void mix_shared(const Int8Rows& rows, const Int8Run& run, int count) {
+void mix_shared(const Int8Rows& rows, const PackedRun& run, int count) {
 #if defined(__AMX_INT8__)
   if (rows.a.m >= kMatrixUnitRows<Precision::int8>) return mix_tiles(rows, run, count);
 #endif
   for_integer_rows(rows.a.m, [&]<int kM>(int row) { mix_rows<kM>(rows, row, run, 0, count, false); });
 }
 
-std::size_t int8_attention_bytes(int head_dim) { return Int8Rows::bytes(head_dim); }
+void round_query(const Int8Rows& rows, int row) {
+  round_row<Precision::int8>(rows.a.rows[row].q, rows.a.head_dim, row, rows.queries);
+  for (int number = 0; number < block_count(rows.a.head_dim); ++number) rows.queries[number].scale[row] *= rows.a.scale;
+}
 
-void int8_attention(const Int8Attention& a) {
-  const Int8Rows rows(a);
-  Softmax softmax[kRowGroup];
-  int end = 0;
-  for (int r = 0; r < a.m; ++r) {
-    end = a.rows[r].position + 1 > end ? a.rows[r].position + 1 : end;
-    round_row<Precision::int8>(a.rows[r].q, a.head_dim, r, rows.queries);
-    for (int number = 0; number < block_count(a.head_dim); ++number) rows.queries[number].scale[r] *= a.scale;
-  }
-  for (int first = 0; first < end; first += kSpan) {
-    const int block = first / kTile, rest = a.shared - block;
-    const int shared = rest < 0 ? 0 : rest < kSpan / kTile ? rest : kSpan / kTile;
-    const Int8Run common(a, 0, block);
-    if (shared > 0) score_shared(rows, common, shared);
-    Int8Span spans[kRowGroup];
-    for (int r = 0; r < a.m; ++r) {
-      const int left = a.rows[r].position + 1 - first;
-      if (left <= 0) continue;
-      Int8Span& span = spans[r];
-      span.seen = left < kSpan ? left : kSpan;
-      const int own = (span.seen + kTile - 1) / kTile;
-      span.blocks = own > shared ? own : shared;
-      const Int8Run run(a, r, block);
-      for (int b = shared; b < own; ++b)
-        score_rows<1>(rows, r, run.at(b), run.next(b), rows.scores + r * kSpan + b * kTile);
-      weigh(rows, r, run, softmax[r], span);
-    }
-    if (shared > 0) mix_shared(rows, common, shared);
-    for (int r = 0; r < a.m; ++r) {
-      const Int8Span& span = spans[r];
-      if (span.seen == 0) continue;
-      if (span.blocks > shared) mix_rows<1>(rows, r, Int8Run(a, r, block), shared, span.blocks, shared > 0);
-      finish_span(rows, r, span, first == 0, a.rows[r].position < first + kSpan, 1.0f / softmax[r].sum);
-    }
-  }
+void score_own(const Int8Rows& rows, int row, const PackedRun& run, int first, int last) {
+  for (int b = first; b < last; ++b)
+    score_rows<1>(rows, row, run.at(b), run.next(b), rows.scores + row * kSpan + b * kTile);
+}
+
+void mix_own(const Int8Rows& rows, int row, const PackedRun& run, int first, int last, bool begun) {
+  mix_rows<1>(rows, row, run, first, last, begun);
+}
+
+void finish(const Int8Rows& rows, int row, const PackedSpan& span, bool begins, bool ends, float norm) {
+  const int stride = rows.block.stride;
+  const std::int32_t* whole = rows.whole + row * stride;
+  const Vec scale = splat(rows.probabilities->scale[row]);
+  add_span(rows.a, row, stride, rows.sums + row * stride, span, begins, ends, norm,
+           [&](int column) { return __builtin_convertvector(load_ints(whole + column), Vec) * scale; });
 }
 
 // Stores n numbers, kTogether side by side and then `distance` apart; `rounded(i)` returns a vector of them from i on.

@@ -85,7 +85,7 @@ struct MatmulPart {
 struct Attention {
   const float* q;  // [m, head_dim], rows ldq apart
   std::size_t ldq;
-  bool halves;                // whether keys and values are float16
+  KVPrecision format;         // of keys and values: not int8
   const void* const* keys;    // per block: [head_dim][kTile], positions innermost
   const void* const* values;  // per block: [kTile][value_stride]
   int value_stride;           // head_dim rounded up to kTile; the padding is zero
@@ -96,7 +96,7 @@ struct Attention {
   int m, head_dim;
   bool fused;          // whether multiply-adds are rounded once
   int first_position;  // position of row 0; row r sees positions 0 … first_position + r
-  float scale;         // of the scores
+  float scale;         // of the scores, times log2 e: probabilities are powers of two
 };
 
 // One row of one of several sequences.
@@ -114,22 +114,24 @@ struct SequenceAttention {
   const SequenceRow* rows;
   std::size_t offset;        // of the head in a block: its keys, then its values, as in Attention
   std::size_t ahead_offset;  // where in a block of `ahead` to prefetch
-  bool halves, fused;        // as in Attention
+  KVPrecision format;        // as in Attention
+  bool fused;                // as in Attention
   int m, shared, head_dim, value_stride;
-  float scale;
+  float scale;     // as in Attention
   float* queries;  // scratch [m, head_dim]
   float* scores;   // scratch [m, kSpan]
   float* sums;     // scratch [m, value_stride]
 };
 
-// Attention of `m` rows for one head, over keys and values of int8, which lie as int8_block.h says: of up to kRowGroup
+// Attention of `m` rows for one head, over keys and values that lie as packed_block.h says: of up to kRowGroup
 // sequences, or of one. The first `shared` blocks of all are the same memory, though not every row needs to see them.
-struct Int8Attention {
+struct PackedAttention {
   const SequenceRow* rows;
   std::size_t offset, ahead_offset;  // as in SequenceAttention
+  KVPrecision format;                // of keys and values
   int m, shared, head_dim;
-  float scale;
-  std::byte* scratch;  // int8_attention_bytes(head_dim), 64-byte aligned
+  float scale;         // as in Attention
+  std::byte* scratch;  // packed_attention_bytes(format, head_dim), 64-byte aligned
 };
 
 // The sampler divides a row of n scores into groups of kGroup; bin j of a group holds its scores j, j + kGroupBins, ….
@@ -179,8 +181,10 @@ struct Kernels {
   void (*attention)(const Attention&);
   void (*sequence_attention)(const SequenceAttention&);
   void (*to_halves)(const float* x, int n, Half* out);  // saturates at the largest finite float16
-  std::size_t (*int8_attention_bytes)(int head_dim);
-  void (*int8_attention)(const Int8Attention&);
+  void (*to_bfloat16)(const float* x, int n, BFloat16* out);
+  // Returns the scratch memory of packed_attention(); 0 if keys and values of this format lie as in Attention.
+  std::size_t (*packed_attention_bytes)(KVPrecision, int head_dim);
+  void (*packed_attention)(const PackedAttention&);
   // Rounds x to whole numbers, the largest to ±127, and returns their scale. It alone reports numbers that are not
   // finite. Number i goes to out[i / together · distance + i % together]; `together` is 1 or 4.
   float (*to_int8)(const float* x, int n, int together, std::size_t distance, Int8* out);

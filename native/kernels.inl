@@ -11,6 +11,7 @@
 #include "matmul.inl"
 #include "products.inl"
 #if defined(__AMX_BF16__)
+#include "bfloat16_attention.inl"
 #include "matrix_bfloat16.inl"
 #endif
 #include "reductions.inl"
@@ -29,6 +30,21 @@ constexpr bool kMatrixUnit = false;
 void bfloat16_product(const Product&, int, int) {}
 void round_inputs(const float*, int, int, BFloat16Block*) {}
 #endif
+
+std::size_t packed_attention_bytes(KVPrecision format, int head_dim) {
+  if (format == KVPrecision::int8) return Int8Rows::bytes(head_dim);
+#if defined(__AMX_BF16__)
+  if (format == KVPrecision::bfloat16) return BFloat16Rows::bytes(head_dim);
+#endif
+  return 0;
+}
+
+void packed_attention(const PackedAttention& a) {
+#if defined(__AMX_BF16__)
+  if (a.format == KVPrecision::bfloat16) return attend_packed<BFloat16Rows>(a);
+#endif
+  attend_packed<Int8Rows>(a);
+}
 
 std::size_t prepared_bytes(Precision precision, int k) {
   if (is_integer(precision)) return block_count(k) * sizeof(ActivationBlock);
@@ -60,8 +76,8 @@ const Kernels& GPT2LAB_KERNELS() {
   static constexpr Kernels table{
       GPT2LAB_KERNELS_NAME, kRows, kPanelColumns, kEmulatesFma, product, matmul_part, pack_panels<kRows>, pack_panels<kPanelColumns>,
       activate, gelu_gradient, softmax_row, softmax_again, softmax_gradient,
-      prepared_bytes, prepare, attention, sequence_attention, to_halves, int8_attention_bytes,
-      int8_attention, to_int8, layer_norm, layer_norm_gradient,
+      prepared_bytes, prepare, attention, sequence_attention, round_to<Half>, round_to<BFloat16>, packed_attention_bytes,
+      packed_attention, to_int8, layer_norm, layer_norm_gradient,
       exp_all, sum_exp,
       {largest<float>, at_least<float>, sum_strides<float>},
       {largest<double>, at_least<double>, sum_strides<double>}};

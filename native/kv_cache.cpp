@@ -11,18 +11,21 @@ namespace gpt2lab {
 namespace {
 
 std::size_t size_of(KVPrecision precision) {
-  return precision == KVPrecision::int8      ? sizeof(Int8)
-         : precision == KVPrecision::float16 ? sizeof(Half)
-                                             : sizeof(float);
+  switch (precision) {
+    case KVPrecision::float32: return sizeof(float);
+    case KVPrecision::float16: return sizeof(Half);
+    case KVPrecision::bfloat16: return sizeof(BFloat16);
+    case KVPrecision::int8: return sizeof(Int8);
+  }
+  return 0;  // never reached
 }
 
 }  // namespace
 
-KVCache::KVCache(int n_layer, int n_head, int head_dim, KVPrecision precision)
+KVCache::KVCache(int n_layer, int n_head, int head_dim, KVPrecision precision, bool packed)
     : n_layer_(n_layer), n_head_(n_head), head_dim_(head_dim), value_stride_((head_dim + kTile - 1) / kTile * kTile),
-      precision_(precision), number_size_(size_of(precision)),
-      scale_size_(precision == KVPrecision::int8 ? sizeof(float) : 0),
-      together_(precision == KVPrecision::int8 ? 4 : 1) {
+      precision_(precision), packed_(packed), number_size_(size_of(precision)),
+      scale_size_(precision == KVPrecision::int8 ? sizeof(float) : 0), together_(packed ? 4 / number_size_ : 1) {
   head_size_ = value_offset() + std::size_t(kTile) * (value_stride_ * number_size_ + 2 * scale_size_);
   block_size_ = head_size_ * n_head * n_layer;
 }
@@ -91,22 +94,63 @@ void scatter(const T* row, int n, std::byte* keys, int slot) {
   for (int i = 0; i < n; ++i) reinterpret_cast<T*>(keys)[std::size_t(i) * kTile + slot] = row[i];
 }
 
+// Writes n numbers, kTogether side by side and then `distance` bytes apart.
+template <int kTogether>
+void scatter(const BFloat16* x, int n, std::size_t distance, std::byte* row) {
+  int i = 0;
+  for (; i + kTogether <= n; i += kTogether, row += distance) std::memcpy(row, x + i, kTogether * sizeof *x);
+  std::memcpy(row, x + i, (n - i) * sizeof *x);
+}
+
 }  // namespace
 
 void KVCache::store(const Kernels& kernels, std::byte* keys, int slot, const float* key, const float* value) const {
   std::byte* row = this->value(keys, slot);
   if (precision_ == KVPrecision::int8) {
     auto* scales = reinterpret_cast<float*>(scale(keys, slot));
-    scales[0] = kernels.to_int8(key, head_dim_, 4, Int8Block::kKeyStep, reinterpret_cast<Int8*>(this->key(keys, slot)));
+    scales[0] =
+        kernels.to_int8(key, head_dim_, 4, PackedBlock::kKeyStep, reinterpret_cast<Int8*>(this->key(keys, slot)));
     scales[kTile] = kernels.to_int8(value, head_dim_, 1, 4, reinterpret_cast<Int8*>(row));
   } else if (precision_ == KVPrecision::float16) {
     auto* rounded = reinterpret_cast<Half*>(row);  // also of the key, on the way to its places far apart
     kernels.to_halves(key, head_dim_, rounded);
     scatter(rounded, head_dim_, keys, slot);
     kernels.to_halves(value, head_dim_, rounded);
+  } else if (precision_ == KVPrecision::bfloat16) {
+    constexpr int kUsual = 128;  // most models' head_dim and more
+    BFloat16 usual[2 * kUsual];
+    std::vector<BFloat16> more(head_dim_ > kUsual ? 2 * head_dim_ : 0);
+    BFloat16* rounded = more.empty() ? usual : more.data();
+    kernels.to_bfloat16(key, head_dim_, rounded);
+    kernels.to_bfloat16(value, head_dim_, rounded + head_dim_);
+    place(keys, slot, rounded, rounded + head_dim_);
   } else {
     scatter(key, head_dim_, keys, slot);
     std::memcpy(row, value, head_dim_ * sizeof(float));
+  }
+}
+
+// Writes a key and a value to a block's slot. A matrix unit multiplies the values that a row must not see by zero, so
+// packed ones must be finite: if one is not, they become zero and the key NaN, and with it the rows that do see the
+// slot.
+void KVCache::place(std::byte* keys, int slot, const BFloat16* key, const BFloat16* value) const {
+  std::byte *key_row = this->key(keys, slot), *value_row = this->value(keys, slot);
+  if (!packed_) {
+    scatter<1>(key, head_dim_, key_step(1), key_row);
+    scatter<1>(value, head_dim_, value_step(1), value_row);
+    return;
+  }
+  constexpr std::uint16_t kInfinity = 0x7f80, kNaN = 0x7fc0;
+  bool finite = true;
+  for (int i = 0; i < head_dim_; ++i) finite &= (value[i].bits & kInfinity) != kInfinity;
+  if (finite) {
+    scatter<2>(key, head_dim_, PackedBlock::kKeyStep, key_row);
+    scatter<1>(value, head_dim_, value_step(1), value_row);
+  } else {
+    for (int i = 0; i < head_dim_; ++i) {
+      std::memcpy(key_row + key_step(i), &kNaN, sizeof kNaN);
+      std::memset(value_row + value_step(i), 0, sizeof kNaN);
+    }
   }
 }
 
@@ -139,6 +183,9 @@ void KVCache::read(int sequence, std::byte* numbers) {
 void KVCache::write(int sequence, const std::byte* numbers) {
   const std::size_t size = head_dim_ * number_size_;
   for_each_row(sequence, [&](std::byte* keys, int slot, std::size_t key_at, std::size_t value_at) {
+    if (precision_ == KVPrecision::bfloat16)
+      return place(keys, slot, reinterpret_cast<const BFloat16*>(numbers + key_at),
+                   reinterpret_cast<const BFloat16*>(numbers + value_at));
     for (int i = 0; i < head_dim_; ++i) {
       std::memcpy(key(keys, slot) + key_step(i), numbers + key_at + i * number_size_, number_size_);
       std::memcpy(value(keys, slot) + value_step(i), numbers + value_at + i * number_size_, number_size_);
@@ -154,7 +201,7 @@ void KVCache::reserve(int blocks) {
     free_.reserve(references_.size() + kSlab);
     references_.reserve(references_.size() + kSlab);
     slabs_.reserve(slabs_.size() + 1);
-    Array<std::byte> memory(std::size_t(kSlab) * block_size_);
+    Array<std::byte> memory(kSlab * block_size_ + kShifts * head_size_);
     const auto empty = std::find_if(slabs_.begin(), slabs_.end(), [](const auto& slab) { return slab.size() == 0; });
     const int first = int(empty - slabs_.begin()) * kSlab;
     if (empty == slabs_.end()) {

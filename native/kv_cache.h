@@ -1,7 +1,7 @@
 // The KV cache: keys and values of each sequence's tokens, in blocks of kTile positions that sequences can share.
 //
-// A block holds kTile positions of every layer and head: keys as [head_dim][kTile], values as [kTile][value_stride]; in
-// int8 as int8_block.h says.
+// A block holds kTile positions of every layer and head: keys as [head_dim][kTile], values as [kTile][value_stride];
+// packed as packed_block.h says.
 // A forked sequence refers to the same blocks as its parent; a shared block is copied before a sequence writes to it.
 // The cache knows nothing of tokens or weights. Two threads must not use it at once.
 #pragma once
@@ -11,9 +11,9 @@
 #include <unordered_map>
 #include <vector>
 
-#include "int8_block.h"
 #include "kernels.h"
 #include "memory.h"
+#include "packed_block.h"
 
 namespace gpt2lab {
 
@@ -24,7 +24,8 @@ struct CacheRow {
 
 class KVCache {
  public:
-  KVCache(int n_layer, int n_head, int head_dim, KVPrecision precision);
+  // `packed`: whether the kernels take keys and values of this precision packed.
+  KVCache(int n_layer, int n_head, int head_dim, KVPrecision precision, bool packed);
 
   int create();
   int fork(int sequence);
@@ -54,15 +55,14 @@ class KVCache {
 
   // Return where a head's keys begin in a block, and its values after its keys.
   std::size_t offset(int layer, int head) const { return (std::size_t(layer) * n_head_ + head) * head_size_; }
-  std::size_t value_offset() const {
-    return std::size_t(precision_ == KVPrecision::int8 ? value_stride_ : head_dim_) * kTile * number_size_;
-  }
+  std::size_t value_offset() const { return std::size_t(packed_ ? value_stride_ : head_dim_) * kTile * number_size_; }
   // Returns the blocks of a sequence. They stay where they are until the sequence changes.
   std::vector<std::byte*> blocks(int sequence);
   // Writes a key and a value to a block's slot; `keys` is where the head's keys begin.
   void store(const Kernels& kernels, std::byte* keys, int slot, const float* key, const float* value) const;
 
   KVPrecision precision() const { return precision_; }
+  bool packed() const { return packed_; }
   std::size_t row_bytes() const { return head_dim_ * number_size_ + scale_size_; }
   int value_stride() const { return value_stride_; }
   int blocks_in_use() const { return taken_ - int(free_.size()); }
@@ -77,6 +77,7 @@ class KVCache {
 
   const Sequence& find(int sequence) const;
   Sequence& find(int sequence) { return const_cast<Sequence&>(static_cast<const KVCache*>(this)->find(sequence)); }
+  void place(std::byte* keys, int slot, const BFloat16* key, const BFloat16* value) const;
   template <typename F>
   void for_each_row(int sequence, F&& f);
   // Return where a slot's key and value begin, how far from there number i is, and where the key's scale is.
@@ -87,20 +88,26 @@ class KVCache {
   std::size_t key_step(int i) const { return (i / together_ * kTile * together_ + i % together_) * number_size_; }
   std::size_t value_step(int i) const { return i * together_ * number_size_; }
   std::byte* scale(std::byte* keys, int slot) const {
-    return keys + Int8Block(head_dim_).scales_at() + slot * scale_size_;
+    return keys + PackedBlock(head_dim_, int(number_size_)).scales_at() + slot * scale_size_;
   }
   std::byte* block_data(int sequence, int block) { return block_at(sequences_.find(sequence)->second.blocks[block]); }
-  std::byte* block_at(int block) { return slabs_[block / kSlab].data() + std::size_t(block % kSlab) * block_size_; }
+  std::byte* block_at(int block) {
+    return slabs_[block / kSlab].data() + block % kSlab * block_size_ + block % kShifts * head_size_;
+  }
   void reserve(int blocks);
   bool unused(int slab) const;
   int take();
   void release(int block);
 
   static constexpr int kSlab = 4;  // blocks taken from the system at once
+  // Blocks are shifted against each other: at a distance that is a multiple of 128 KiB, as it often would be, the keys
+  // of a head in all blocks would share a few sets of the second-level cache, and evict each other.
+  static constexpr int kShifts = 32;
   static constexpr std::size_t kKept = std::size_t(64) << 20;
 
   int n_layer_, n_head_, head_dim_, value_stride_;
   KVPrecision precision_;
+  bool packed_;
   std::size_t number_size_, scale_size_;
   std::size_t together_;    // numbers of a key, or positions of a value, that lie side by side
   std::size_t head_size_;   // bytes of one head's keys and values in a block

@@ -67,7 +67,7 @@ inline void store_block_scores(const Int8Rows& rows, const BlockSums& sums, cons
   }
 }
 
-void score_tiles(const Int8Rows& rows, const Int8Run& run, int count) {
+void score_tiles(const Int8Rows& rows, const PackedRun& run, int count) {
   static constexpr TileDepth whole_parts(kPadding), half_parts(kPadding / 2);
   const bool whole = rows.block.stride % kPadding == 0;
   const int depth = whole ? kPadding : kPadding / 2, numbers = block_count(rows.a.head_dim);
@@ -79,7 +79,7 @@ void score_tiles(const Int8Rows& rows, const Int8Run& run, int count) {
     if (i < count * numbers) {
       zero_sums();
       for (int at = 0; at < rows.query_depth(number); at += depth)
-        multiply_inputs(rows.queries[number], at, run.at(b) + (number * kBlock + at) * kTile, Int8Block::kKeyStep);
+        multiply_inputs(rows.queries[number], at, run.at(b) + (number * kBlock + at) * kTile, PackedBlock::kKeyStep);
     }
     if (i > 0) {
       const int before = (i - 1) / numbers;
@@ -91,7 +91,7 @@ void score_tiles(const Int8Rows& rows, const Int8Run& run, int count) {
   _tile_release();
 }
 
-void mix_tiles(const Int8Rows& rows, const Int8Run& run, int count) {
+void mix_tiles(const Int8Rows& rows, const PackedRun& run, int count) {
   static constexpr TileDepth shape(kTile);
   _tile_loadconfig(&shape);
   asm volatile("" ::: "memory");

@@ -12,7 +12,7 @@ namespace gpt2lab {
 enum class Precision { float32, bfloat16, int8, int4 };
 
 // Keys and values of int8 are d · q, with q in -127 … 127 and one float32 d for each position and head.
-enum class KVPrecision { float32, float16, int8 };
+enum class KVPrecision { float32, float16, bfloat16, int8 };
 
 constexpr int kBlock = 256;
 constexpr int kGroupInputs = 32;

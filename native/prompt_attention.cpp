@@ -1,17 +1,16 @@
 #include "prompt_attention.h"
 
-#include "thread_pool.h"
 
 namespace gpt2lab {
 
 PromptAttention::PromptAttention(const Shape& shape, bool fused, const Kernels& kernels, KVCache& cache, int threads)
-    : shape_(shape), fused_(fused), int8_(cache.precision() == KVPrecision::int8),
-      max_rows_(int8_ ? kRowGroup : kernels.max_rows), kernels_(kernels), cache_(cache), own_(threads) {
+    : shape_(shape), fused_(fused), max_rows_(cache.packed() ? kRowGroup : kernels.max_rows), kernels_(kernels),
+      cache_(cache), own_(threads) {
   const std::size_t blocks = std::size_t(shape.n_ctx + kTile - 1) / kTile;
   for (Own& own : own_) {
-    if (int8_) {
+    if (cache.packed()) {
       own.rows.resize(max_rows_);
-      own.scratch = Array<std::byte>(kernels.int8_attention_bytes(shape.head_dim()));
+      own.scratch = Array<std::byte>(kernels.packed_attention_bytes(cache.precision(), shape.head_dim()));
       continue;
     }
     own.scores = FloatArray(std::size_t(max_rows_) * kSpan);
@@ -34,28 +33,37 @@ void PromptAttention::plan(const std::vector<CacheRow>& rows) {
   }
 }
 
+// Returns a thread's heads of a span. If all threads can have equally many, they are the same ones in every span, and
+// their keys and values stay in the caches of one core. Otherwise the shares rotate, so that every thread gets work.
+Share PromptAttention::heads(int span, int thread) const {
+  const int threads = int(own_.size()), turn = shape_.n_head % threads == 0 ? 0 : span;
+  return {shape_.n_head, (thread + turn) % threads, threads};
+}
+
 void PromptAttention::store(int layer, const float* qkv, int thread) const {
-  const int heads = shape_.n_head, n = shape_.n_embd;
-  const Share share(int(rows_.size()) * heads, thread, int(own_.size()));
-  for (int i = share.begin; i < share.end; ++i) {
-    const Row& row = rows_[i / heads];
-    const int head = i % heads;
-    const float* key = qkv + std::size_t(i / heads) * 3 * n + n + head * shape_.head_dim();
-    std::byte* keys = blocks_[row.sequence][row.position / kTile] + cache_.offset(layer, head);
-    cache_.store(kernels_, keys, row.position % kTile, key, key + n);
+  const std::size_t n = shape_.n_embd;
+  for (int s = 0; s < int(spans_.size()); ++s) {
+    const Share heads = this->heads(s, thread);
+    for (int i = spans_[s].first; i < spans_[s].first + spans_[s].count; ++i) {
+      const Row& row = rows_[i];
+      for (int head = heads.begin; head < heads.end; ++head) {
+        const float* key = qkv + i * 3 * n + n + head * shape_.head_dim();
+        std::byte* keys = blocks_[row.sequence][row.position / kTile] + cache_.offset(layer, head);
+        cache_.store(kernels_, keys, row.position % kTile, key, key + n);
+      }
+    }
   }
 }
 
-// Neighbouring heads, which are adjacent in the cache, go to one thread. The shares rotate from span to span, so that
-// every thread gets work where there are more threads than heads.
+// Head by head, whose keys and values then stay in the second-level cache.
 void PromptAttention::run(int layer, const float* qkv, float* mixed, int thread) {
-  const int threads = int(own_.size());
-  for (std::size_t s = 0; s < spans_.size(); ++s) {
-    const Share heads(shape_.n_head, int((thread + s) % threads), threads);
-    for (int head = heads.begin; head < heads.end; ++head)
-      if (int8_) attend_int8(layer, head, spans_[s], qkv, mixed, own_[thread]);
+  for (int head = 0; head < shape_.n_head; ++head)
+    for (int s = 0; s < int(spans_.size()); ++s) {
+      const Share heads = this->heads(s, thread);
+      if (head < heads.begin || head >= heads.end) continue;
+      if (cache_.packed()) attend_packed(layer, head, spans_[s], qkv, mixed, own_[thread]);
       else attend(layer, head, spans_[s], qkv, mixed, own_[thread]);
-  }
+    }
 }
 
 void PromptAttention::attend(int layer, int head, const Span& span, const float* qkv, float* mixed, Own& own) const {
@@ -68,7 +76,7 @@ void PromptAttention::attend(int layer, int head, const Span& span, const float*
   }
   kernels_.attention({.q = qkv + span.first * 3 * n + column,
                       .ldq = 3 * n,
-                      .halves = cache_.precision() == KVPrecision::float16,
+                      .format = cache_.precision(),
                       .keys = own.keys.data(),
                       .values = own.values.data(),
                       .value_stride = cache_.value_stride(),
@@ -80,25 +88,26 @@ void PromptAttention::attend(int layer, int head, const Span& span, const float*
                       .head_dim = shape_.head_dim(),
                       .fused = fused_,
                       .first_position = first.position,
-                      .scale = shape_.attention_scale(layer)});
+                      .scale = shape_.score_scale(layer)});
 }
 
-void PromptAttention::attend_int8(int layer, int head, const Span& span, const float* qkv, float* mixed,
-                                  Own& own) const {
+void PromptAttention::attend_packed(int layer, int head, const Span& span, const float* qkv, float* mixed,
+                                    Own& own) const {
   const std::size_t n = shape_.n_embd, column = head * shape_.head_dim(), offset = cache_.offset(layer, head);
   const std::byte* const* blocks = blocks_[rows_[span.first].sequence].data();
   for (int r = 0; r < span.count; ++r) {
     const std::size_t row = span.first + r;
     own.rows[r] = {qkv + row * 3 * n + column, blocks, blocks, rows_[row].position, mixed + row * n + column};
   }
-  kernels_.int8_attention({.rows = own.rows.data(),
-                           .offset = offset,
-                           .ahead_offset = offset,
-                           .m = span.count,
-                           .shared = own.rows[span.count - 1].position / kTile + 1,
-                           .head_dim = shape_.head_dim(),
-                           .scale = shape_.attention_scale(layer),
-                           .scratch = own.scratch.data()});
+  kernels_.packed_attention({.rows = own.rows.data(),
+                             .offset = offset,
+                             .ahead_offset = offset,
+                             .format = cache_.precision(),
+                             .m = span.count,
+                             .shared = own.rows[span.count - 1].position / kTile + 1,
+                             .head_dim = shape_.head_dim(),
+                             .scale = shape_.score_scale(layer),
+                             .scratch = own.scratch.data()});
 }
 
 }  // namespace gpt2lab

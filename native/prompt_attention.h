@@ -9,6 +9,7 @@
 
 #include "kernels.h"
 #include "kv_cache.h"
+#include "thread_pool.h"
 #include "memory.h"
 #include "weights.h"
 
@@ -40,14 +41,15 @@ class PromptAttention {
     FloatArray scores, sums;
     std::vector<const void*> keys, values;
     std::vector<SequenceRow> rows;
-    Array<std::byte> scratch;  // of attention over int8
+    Array<std::byte> scratch;  // of attention over packed keys and values
   };
 
+  Share heads(int span, int thread) const;
   void attend(int layer, int head, const Span& span, const float* qkv, float* mixed, Own& own) const;
-  void attend_int8(int layer, int head, const Span& span, const float* qkv, float* mixed, Own& own) const;
+  void attend_packed(int layer, int head, const Span& span, const float* qkv, float* mixed, Own& own) const;
 
   Shape shape_;
-  bool fused_, int8_;
+  bool fused_;
   int max_rows_;  // that a call of the kernels takes
   const Kernels& kernels_;
   KVCache& cache_;

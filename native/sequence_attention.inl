@@ -196,7 +196,7 @@ void attend_sequences(const SequenceAttention& a) {
 
 template <bool kFused>
 void attend_some(const SequenceAttention& a) {
-  a.halves ? attend_sequences<Half, kFused>(a) : attend_sequences<float, kFused>(a);
+  with_element(a.format, [&]<typename Element>() { attend_sequences<Element, kFused>(a); });
 }
 
 void sequence_attention(const SequenceAttention& a) { a.fused ? attend_some<true>(a) : attend_some<false>(a); }

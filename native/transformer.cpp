@@ -17,7 +17,8 @@ constexpr int kAloneRows = 2;        // up to 2 rows, each thread prepares all f
 Transformer::Transformer(const Shape& shape, Precision precision, KVPrecision kv_precision, const Kernels& kernels,
                          ThreadPool& pool)
     : weights(shape, precision), shape_(shape), kernels_(kernels), pool_(pool),
-      cache_(shape.n_layer, shape.n_head, shape.head_dim(), kv_precision),
+      cache_(shape.n_layer, shape.n_head, shape.head_dim(), kv_precision,
+             kernels.packed_attention_bytes(kv_precision, shape.head_dim()) > 0),
       prompts_(shape, !is_integer(precision), kernels, cache_, pool.size()),
       decoding_(shape, !is_integer(precision), kernels, cache_, pool.size()) {
   for (int thread = 0; thread < pool.size(); ++thread) {

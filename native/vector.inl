@@ -191,6 +191,16 @@ inline void store(Half* p, Vec v) {
 #endif
 }
 
+inline Vec load(const BFloat16* p) { return (Vec)(widen(p) << 16); }
+
+// Rounds to nearest, ties to even; NaN stays NaN.
+inline void store(BFloat16* p, Vec v) {
+  const UnsignedVec bits = (UnsignedVec)v, even = bits + 0x7fff + (bits >> 16 & 1);
+  const IntVec nan = v != v;
+  const UnsignedVec upper = (((UnsignedVec)nan & (bits | 0x400000)) | (~(UnsignedVec)nan & even)) >> 16;
+  *reinterpret_cast<UnalignedShortVec*>(p) = __builtin_convertvector(upper, ShortVec);
+}
+
 // The lanes of a sum. Number i of a row goes to lane i mod kLanes, whatever the width of a vector, and the lanes are
 // added by folding halves together, so that a sum has the same bits on every CPU.
 constexpr int kLanes = 16;
@@ -299,34 +309,34 @@ inline IntVec middle_swapped(IntVec v) {
 #endif
 }
 
-constexpr float kLowestExp = -87.33f;
+constexpr float kLog2E = 1.44269504f;     // log2 e
+constexpr float kLowestPower = -126.0f;   // smaller powers of two would be subnormal
+constexpr float kHighestPower = 127.49f;  // larger ones infinite
 
-// Computes e^x to about one unit in the last place for x from kLowestExp to 88.37; NaN gives NaN.
-// e^x = 2^n · e^r with n = round(x / ln 2) and |r| ≤ ln 2 / 2; a Taylor polynomial of degree 7 gives e^r. Products and
-// sums are rounded one by one, so that no CPU needs a fused multiply-add; n times the upper part of ln 2 is exact.
-inline Vec exp_in_range(Vec x) {
-  const Vec shifted = x * splat(1.44269504089f) + splat(12582912.0f);  // 1.5 · 2^23: rounds to nearest
-  const Vec n = shifted - 12582912.0f;
-  const Vec r = (x - n * splat(0.693359375f)) + n * splat(2.12194440e-4f);
-  constexpr float kPolynomial[] = {1.3888889e-3f, 8.3333333e-3f, 4.1666667e-2f, 1.6666667e-1f, 0.5f, 1.0f, 1.0f};
-  Vec p = splat(1.9841270e-4f);
-  for (const float c : kPolynomial) p = p * r + splat(c);
+// Computes 2^x within 2 units in the last place for x from kLowestPower to kHighestPower; NaN gives NaN.
+// 2^x = 2^n · 2^f with n = round(x) and |f| ≤ 1/2; a polynomial of degree 5, whose relative error is at most 1e-7 and
+// which is 1 at 0, gives 2^f. Products and sums are rounded one by one, so that no CPU needs a fused multiply-add.
+inline Vec power_in_range(Vec x) {
+  const Vec shifted = x + splat(12582912.0f);  // 1.5 · 2^23: rounds to nearest
+  const Vec n = shifted - 12582912.0f, f = x - n;
+  constexpr float kPolynomial[] = {0.00967151299f, 0.0555073395f, 0.240222424f, 0.693147004f, 1.0f};
+  Vec p = splat(0.00132647145f);
+  for (const float c : kPolynomial) p = p * f + splat(c);
 #if defined(__AVX512F__)
   return (Vec)_mm512_maskz_scalef_ps(0xffff, (__m512)p, (__m512)n);
 #else
-  const IntVec exponent = ((IntVec)shifted - (IntVec)splat(12582912.0f) + 127) << 23;
-  return p * (Vec)exponent;
+  return p * (Vec)(((IntVec)shifted + 127) << 23);  // the lower bits of 1.5 · 2^23 are zero, the upper ones leave
 #endif
 }
 
-// Computes e^x; x below kLowestExp gives 0, above 88.3 the largest power.
-inline Vec exp(Vec x) {
-  const Vec lowest = splat(kLowestExp);
-  return zero_below(x, lowest, exp_in_range(lesser(splat(88.37f), greater(lowest, x))));
-}
+// Computes 2^x for x ≤ 0; below kLowestPower it gives 0.
+inline Vec power_of_negative(Vec x) { return zero_below(x, splat(kLowestPower), power_in_range(x)); }
 
-// Does the same for x ≤ 0.
-inline Vec exp_of_negative(Vec x) { return zero_below(x, splat(kLowestExp), exp_in_range(x)); }
+// Computes e^x as 2^(x · log2 e); below kLowestPower that is 0, above kHighestPower the largest power.
+inline Vec exp(Vec x) {
+  const Vec lowest = splat(kLowestPower), power = x * splat(kLog2E);
+  return zero_below(power, lowest, power_in_range(lesser(splat(kHighestPower), greater(lowest, power))));
+}
 
 // Calls f<n>() for an n in 1 … kMax that is known only at run time.
 template <int kMax, typename F>

@@ -161,6 +161,7 @@ nb::dlpack::dtype Engine::kv_type() {
   switch (model_->cache().precision()) {
     case KVPrecision::float32: return nb::dtype<float>();
     case KVPrecision::float16: return {2, 16, 1};
+    case KVPrecision::bfloat16: return nb::dtype<std::uint16_t>();  // NumPy has no bfloat16
     case KVPrecision::int8: return nb::dtype<std::int8_t>();
   }
   return {};  // never reached

@@ -37,6 +37,7 @@ Precision checked_precision(const std::string& name) {
 KVPrecision checked_kv_precision(const std::string& name) {
   if (name == "float32") return KVPrecision::float32;
   if (name == "float16") return KVPrecision::float16;
+  if (name == "bfloat16") return KVPrecision::bfloat16;
   if (name == "int8") return KVPrecision::int8;
   throw std::invalid_argument("no precision '" + name + "' for keys and values");
 }

@@ -20,9 +20,9 @@
 #include "../draw_arguments.h"
 #include "../float_mode.h"
 #include "../instruction_set.h"
-#include "../int8_block.h"
 #include "../layer_norm.h"
 #include "../matmul.h"
+#include "../packed_block.h"
 #include "../stepper.h"
 #include "../tile_attention.h"
 #include "../tile_matmul.h"
@@ -362,65 +362,88 @@ void check_attention(const Kernels& kernels, const AttentionShape& shape) {
   for (const float d : d_qkv) expect(std::isfinite(d), "gradient of attention", kernels.name);
 }
 
-// The keys and values in int8 of some sequences, with the same blocks at their beginning.
-struct Int8Sequences {
-  Int8Block block;
+// The packed keys and values of some sequences, with the same blocks at their beginning.
+struct PackedSequences {
+  bool int8;
+  PackedBlock block;
   Array<std::byte> memory;
   std::vector<std::vector<std::byte*>> blocks;  // of every sequence
 
-  Int8Sequences(int head_dim, const std::vector<int>& positions, int shared) : block(head_dim) {
+  PackedSequences(KVPrecision format, int head_dim, const std::vector<int>& positions, int shared)
+      : int8(format == KVPrecision::int8), block(head_dim, int8 ? 1 : 2) {
     std::size_t count = shared;
     for (const int position : positions) count += position / kTile + 1;
-    memory = Array<std::byte>(count * block.bytes());
-    for (std::size_t i = 0; i < memory.size(); ++i) memory.data()[i] = std::byte(generator() % 255 - 127);
-    std::byte* next = memory.data() + shared * block.bytes();
+    memory = Array<std::byte>(count * bytes());
+    if (int8) {
+      for (std::size_t i = 0; i < memory.size(); ++i) memory.data()[i] = std::byte(generator() % 255 - 127);
+    } else {
+      auto* numbers = reinterpret_cast<std::uint16_t*>(memory.data());
+      for (std::size_t i = 0; i < memory.size() / 2; ++i)  // the upper halves of numbers around 1
+        numbers[i] = std::uint16_t(generator() % 2 << 15 | (0x3f00 + generator() % 256));
+    }
+    std::byte* next = memory.data() + shared * bytes();
     for (const int position : positions) {
       blocks.emplace_back();
       for (int b = 0; b < std::max(shared, position / kTile + 1); ++b) {
-        blocks.back().push_back(b < shared ? memory.data() + b * block.bytes() : next);
-        if (b >= shared) next += block.bytes();
-        for (int slot = 0; slot < kTile; ++slot)
+        blocks.back().push_back(b < shared ? memory.data() + b * bytes() : next);
+        if (b >= shared) next += bytes();
+        for (int slot = 0; slot < kTile && int8; ++slot)
           for (const int kind : {0, kTile}) scale(blocks.back()[b], kind + slot) = 0.01f * float(1 + slot % 3);
+        for (int i = head_dim; i < block.stride && !int8; ++i)
+          for (int slot = 0; slot < kTile; ++slot) *number(blocks.back()[b], 2, i, slot, PackedBlock::kKeyStep) = {};
       }
     }
   }
+  std::size_t bytes() const { return block.scales_at() + (int8 ? 2 * kTile * sizeof(float) : 0); }
   float& scale(std::byte* at, int i) const { return reinterpret_cast<float*>(at + block.scales_at())[i]; }
+  // Returns number i of a slot, `together` of one kind side by side.
+  std::uint16_t* number(std::byte* at, int together, int i, int slot, int step) const {
+    return reinterpret_cast<std::uint16_t*>(at + i / together * step) + slot * together + i % together;
+  }
   float key(int row, int position, int i) const {
     std::byte* at = blocks[row][position / kTile];
     const int slot = position % kTile;
-    return float(std::int8_t(at[i / 4 * Int8Block::kKeyStep + slot * 4 + i % 4])) * scale(at, slot);
+    if (!int8) return std::bit_cast<float>(std::uint32_t(*number(at, 2, i, slot, PackedBlock::kKeyStep)) << 16);
+    return float(std::int8_t(at[i / 4 * PackedBlock::kKeyStep + slot * 4 + i % 4])) * scale(at, slot);
   }
   float value(int row, int position, int i) const {
     std::byte* at = blocks[row][position / kTile];
     const int slot = position % kTile;
+    if (!int8)
+      return std::bit_cast<float>(std::uint32_t(*number(at + block.values_at(), 2, slot, i, block.value_step())) << 16);
     const std::byte* values = at + block.values_at() + slot / 4 * block.value_step();
     return float(std::int8_t(values[i * 4 + slot % 4])) * scale(at, kTile + slot);
   }
 };
 
-// Checks attention over int8 of one row for each position: against sums in float64, and that a row has the same bits
-// alone. What lies behind all rows' positions must not matter.
-void check_int8_attention(const Kernels& kernels, int head_dim, const std::vector<int>& positions, int shared) {
-  const Int8Sequences sequences(head_dim, positions, shared);
+// Checks packed attention of one row for each position: against sums in float64, and that a row has the same bits
+// alone. What lies behind all rows' positions must not matter; in bfloat16 it is finite.
+void check_packed_attention(const Kernels& kernels, KVPrecision format, int head_dim, const std::vector<int>& positions,
+                            int shared) {
+  const PackedSequences sequences(format, head_dim, positions, shared);
   const int m = int(positions.size());
   const auto q = random_floats(std::size_t(m) * head_dim);
   std::vector<float> together(q.size()), alone(q.size());
-  Array<std::byte> scratch(kernels.int8_attention_bytes(head_dim));
+  Array<std::byte> scratch(kernels.packed_attention_bytes(format, head_dim));
   std::vector<SequenceRow> rows;
   for (int r = 0; r < m; ++r) {
     for (int position = positions[r] + 1; position / kTile < int(sequences.blocks[r].size()); ++position)
       if (position / kTile >= shared || position > *std::max_element(positions.begin(), positions.end()))
-        for (const int kind : {0, kTile})
-          sequences.scale(sequences.blocks[r][position / kTile], kind + position % kTile) = NAN;
+        for (const int kind : {0, kTile}) {
+          std::byte* at = sequences.blocks[r][position / kTile];
+          if (sequences.int8) sequences.scale(at, kind + position % kTile) = NAN;
+          else *sequences.number(at, 2, 0, position % kTile, PackedBlock::kKeyStep) = 0x7fc0;  // NaN, in the key
+        }
     const auto* blocks = sequences.blocks[r].data();
     rows.push_back({&q[r * head_dim], blocks, blocks, positions[r], &together[r * head_dim]});
   }
-  const float scale = 1 / std::sqrt(float(head_dim));
-  kernels.int8_attention({rows.data(), 0, 0, m, shared, head_dim, scale, scratch.data()});
+  const double scale = 1 / std::sqrt(double(head_dim));
+  const auto log2_scale = float(scale * 1.4426950408889634);
+  kernels.packed_attention({rows.data(), 0, 0, format, m, shared, head_dim, log2_scale, scratch.data()});
   for (int r = 0; r < m; ++r) {
     SequenceRow row = rows[r];
     row.out = &alone[r * head_dim];
-    kernels.int8_attention({&row, 0, 0, 1, 0, head_dim, scale, scratch.data()});
+    kernels.packed_attention({&row, 0, 0, format, 1, 0, head_dim, log2_scale, scratch.data()});
     std::vector<double> p(positions[r] + 1), out(head_dim);
     double largest = -INFINITY, sum = 0;
     for (int at = 0; at <= positions[r]; ++at) {
@@ -433,23 +456,26 @@ void check_int8_attention(const Kernels& kernels, int head_dim, const std::vecto
       for (int i = 0; i < head_dim; ++i) out[i] += p[at] * sequences.value(r, at, i);
     }
     for (int i = 0; i < head_dim; ++i)
-      expect(near(together[r * head_dim + i], out[i] / sum, 5e-3), "attention over int8", kernels.name);
+      expect(near(together[r * head_dim + i], out[i] / sum, 5e-3), "packed attention", kernels.name);
   }
-  expect(together == alone, "attention over int8 of rows alone and together", kernels.name);
+  expect(together == alone, "packed attention of rows alone and together", kernels.name);
 }
 
-void check_int8_attention(const Kernels& kernels) {
-  for (const int head_dim : {3, 40, 64, 96, 300})
-    for (const int m : {1, 4, 7, 16}) {
-      std::vector<int> prompt, steps;
-      for (int r = 0; r < m; ++r) {
-        prompt.push_back(250 + r);
-        steps.push_back(100 + 47 * r);
+void check_packed_attention(const Kernels& kernels) {
+  for (const KVPrecision format : {KVPrecision::int8, KVPrecision::bfloat16})
+    for (const int head_dim : {3, 40, 64, 96, 300})
+      for (const int m : {1, 4, 7, 16}) {
+        if (kernels.packed_attention_bytes(format, head_dim) == 0) continue;
+        std::vector<int> prompt, steps;
+        for (int r = 0; r < m; ++r) {
+          prompt.push_back(250 + r);
+          steps.push_back(100 + 47 * r);
+        }
+        // all blocks are the same, some, or none
+        check_packed_attention(kernels, format, head_dim, prompt, prompt.back() / kTile + 1);
+        check_packed_attention(kernels, format, head_dim, steps, 3);
+        check_packed_attention(kernels, format, head_dim, steps, 0);
       }
-      check_int8_attention(kernels, head_dim, prompt, prompt.back() / kTile + 1);  // all blocks are the same
-      check_int8_attention(kernels, head_dim, steps, 3);
-      check_int8_attention(kernels, head_dim, steps, 0);
-    }
 }
 
 // Checks the rounding of keys (four `together`) or values, that what lies between them stays, and the scale.
@@ -683,7 +709,7 @@ void check_hooks(const Kernels& kernels, Transformer& model, const Shape& shape)
 }
 
 void check_kv_cache() {
-  KVCache cache(1, 1, 8, KVPrecision::float32);
+  KVCache cache(1, 1, 8, KVPrecision::float32, false);
   const auto fill = [&](int blocks) {
     const int sequence = cache.create();
     cache.extend(sequence, blocks * kTile);
@@ -886,6 +912,7 @@ int main(int count, char** arguments) {
       check_transformer(*kernels, {50, 70, 60, 5, 2}, precision, KVPrecision::float32);
       check_transformer(*kernels, {33, 40, 8, 8, 1}, precision, KVPrecision::float16);
       check_transformer(*kernels, {40, 70, 66, 2, 2}, precision, KVPrecision::int8);
+      check_transformer(*kernels, {40, 70, 66, 2, 2}, precision, KVPrecision::bfloat16);
       // widths around a tile and below a vector, and every switch
       check_transformer(*kernels, {33, 40, 60, 5, 2, 3, Activation::gelu, 1e-6f, false, true, false}, precision,
                         KVPrecision::float32);
@@ -902,7 +929,7 @@ int main(int count, char** arguments) {
     for (const AttentionShape& shape : {AttentionShape{1, 1, 1, 1}, {2, 99, 3, 33}, {1, 200, 1, 64}})
       check_attention(*kernels, shape);
     if (const TileKernels* tiles = tile_kernels(*kernels)) check_tiles(*kernels, *tiles);
-    check_int8_attention(*kernels);
+    check_packed_attention(*kernels);
     for (int n : {1, 3, 4, 15, 16, 33, 64, 300})
       for (int together : {1, 4}) check_to_int8(*kernels, n, together);
     check_halves(*kernels);

@@ -157,7 +157,7 @@ class ModelConfig:
 
     def kv_cache_bytes(self, n_tokens: int, kv_precision: str = "float32") -> int:
         """Return the bytes that the keys and values of ``n_tokens`` tokens take; int8 has a scale for every head."""
-        width = {"float32": 4, "float16": 2, "int8": 1}[kv_precision]
+        width = {"float32": 4, "float16": 2, "bfloat16": 2, "int8": 1}[kv_precision]
         scale = 4 if kv_precision == "int8" else 0
         return 2 * self.n_layer * n_tokens * (self.n_embd * width + self.n_head * scale)
 

@@ -8,7 +8,8 @@ explains the rules:
 * In int8 and int4 the inputs of a product are rounded to whole numbers of 15 bits, 256 of them under one scale. Their
   sum of products is exact; the scales follow, block by block. No fused multiply-add occurs, not even in attention.
 * Every other operation is rounded separately. A sum over a row goes through 16 lanes, which are then added in halves.
-* Attention takes positions in spans of 256 and rescales its sums if a later span has a larger score.
+* Attention takes positions in spans of 256 and rescales its sums if a later span has a larger score. Its scores are
+  multiples of log2 e, so its probabilities are powers of two.
 * Keys and values in float16 are rounded first. Over those in int8, attention's sums are exact, too: queries are rounded
   like the inputs of a product, and so are the probabilities of a span, each multiplied by its value's scale.
 
@@ -34,6 +35,7 @@ Matrix = Array | Integers
 
 LANES = 16
 SPAN = 256
+LOG2_E = np.float32(1.44269504)
 
 
 def forward(
@@ -123,6 +125,7 @@ def attention(qkv: Array, config: ModelConfig, layer: int, kv_precision: str, *,
     scale = np.float32(1) / np.sqrt(np.float32(config.head_dim)) if config.scale_attn_weights else np.float32(1)
     if config.scale_attn_by_inverse_layer_idx:
         scale = scale / np.float32(layer + 1)
+    scale = scale * LOG2_E
     visible = np.tri(n_seq, dtype=bool)
 
     largest = np.full((config.n_head, n_seq, 1), -np.inf, np.float32)
@@ -136,7 +139,7 @@ def attention(qkv: Array, config: ModelConfig, layer: int, kv_precision: str, *,
             scores = chain(q, k[:, span].swapaxes(1, 2), np.float32(0), fused=fused) * scale
         scores = np.where(visible[:, span], scores, np.float32(-np.inf))
         before, largest = largest, np.maximum(largest, scores.max(axis=-1, keepdims=True))
-        probabilities, factor = exp(scores - largest), exp(before - largest)
+        probabilities, factor = power_of_two(scores - largest), power_of_two(before - largest)
         weight = weight * factor + total(probabilities)[..., None]
         if kv_precision == "int8":
             mixed = mixed * factor + exact_mix(probabilities * v_scales[:, None, span], v[:, span])
@@ -229,15 +232,20 @@ ACTIVATIONS = {"gelu_new": gelu, "gelu": exact_gelu, "relu": relu, "silu": silu}
 
 
 def exp(x: Array) -> Array:
-    """Return e^x as 2^n · e^r with n = round(x / ln 2): a Taylor polynomial of degree 7 for e^r, 0 below -87.33."""
-    clamped = np.minimum(np.maximum(x, np.float32(-87.33)), np.float32(88.37))
+    """Return e^x as 2^(x · log2 e)."""
+    return power_of_two(x * LOG2_E)
+
+
+def power_of_two(x: Array) -> Array:
+    """Return 2^x as 2^n · 2^f with n = round(x): a polynomial of degree 5 for 2^f; 0 below -126."""
+    clamped = np.minimum(np.maximum(x, np.float32(-126)), np.float32(127.49))
     magic = np.float32(12582912)  # 1.5 · 2^23: adding it rounds to a whole number
-    n = (clamped * np.float32(1.44269504089) + magic) - magic
-    r = (clamped - n * np.float32(0.693359375)) + n * np.float32(2.12194440e-4)  # ln 2, its upper part exact
-    power = np.float32(1.9841270e-4)
-    for coefficient in (1.3888889e-3, 8.3333333e-3, 4.1666667e-2, 1.6666667e-1, 0.5, 1.0, 1.0):
-        power = power * r + np.float32(coefficient)
-    out: Array = np.where(x < np.float32(-87.33), np.float32(0), np.ldexp(power, n.astype(np.int32)))
+    n = (clamped + magic) - magic
+    f = clamped - n
+    power = np.float32(0.00132647145)
+    for coefficient in (0.00967151299, 0.0555073395, 0.240222424, 0.693147004, 1.0):
+        power = power * f + np.float32(coefficient)
+    out: Array = np.where(x < np.float32(-126), np.float32(0), np.ldexp(power, n.astype(np.int32)))
     return out
 
 

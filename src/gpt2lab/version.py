@@ -2,7 +2,7 @@
 
 __version__ = "0.1.0"
 
-CONTRACT = 3
+CONTRACT = 4
 """The contract's version: under one version, the same request gives the same text on every machine of a group.
 
 It rises whenever any bit of the logits, in any precision, or any draw of the sampler changes. Everything that may be

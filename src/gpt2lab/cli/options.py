@@ -71,7 +71,7 @@ PRECISION = PrecisionChoice(ALL_PRECISIONS)
 KV_PRECISION: dict[str, Any] = {
     "type": click.Choice(KV_PRECISIONS),
     "help": "Precision of the KV cache; int8 makes prompts, batches and long texts faster.  "
-    "[default: float32 with --precision float32, float16 with bfloat16 or on a GPU, else int8]",
+    "[default: float32 with --precision float32, bfloat16 with bfloat16, float16 on a GPU, else int8]",
 }
 """Arguments of the option ``--kv_precision``."""
 

@@ -46,7 +46,7 @@ class NativeEngine:
     """An engine that runs ``checkpoint`` on ``threads`` CPU threads (default: one per physical core).
 
     Matrices are held in ``precision``, keys and values in ``kv_precision`` (default: float32 with float32 weights,
-    float16 with bfloat16, else int8); see ``docs/precision.md``. Packed weights are cached: see
+    bfloat16 with bfloat16, else int8); see ``docs/precision.md``. Packed weights are cached: see
     :mod:`gpt2lab.engines.loading`.
 
     A row's logits depend only on its sequence: not on the other rows of a call, on how a text is cut into calls, or on

@@ -32,8 +32,8 @@ ALL_PRECISIONS = tuple(dict.fromkeys((*PRECISIONS, *TORCH_PRECISIONS)))
 PRECISION_OF_FORMAT = {"q8_0": "int8", "q4_0": "int4"}
 """Format of GGUF files → the precision that takes its place in memory."""
 
-KV_PRECISIONS = ("float32", "float16", "int8")
-"""Precisions of the native engine's KV cache."""
+KV_PRECISIONS = ("float32", "float16", "bfloat16", "int8")
+"""Precisions of the native engine's KV cache; bfloat16 only with weights in bfloat16."""
 
 TORCH_KV_PRECISIONS = ("float32", "float16")
 """Precisions of the KV cache in PyTorch's engine."""
@@ -64,7 +64,9 @@ def default_kv_precision(precision: str, device: str = "cpu") -> str:
     """Return the default precision of the KV cache for weights in ``precision``."""
     if precision == "float32":
         return "float32"
-    return "float16" if precision == "bfloat16" or device in TORCH_DEVICES else "int8"
+    if device in TORCH_DEVICES:
+        return "float16"
+    return "bfloat16" if precision == "bfloat16" else "int8"
 
 
 def weight_bytes(config: ModelConfig, precision: str) -> int:
@@ -93,6 +95,8 @@ def checked_device(device: str, precision: str | None = None, kv_precision: str 
             _check_one_of(name, value, choices, f" on device {device}" if of_torch else "")
         if device == "reference" and value not in (None, "float32"):
             raise UsageError(f"{name} {value!r} is not available on device reference: it computes in float32")
+    if kv_precision == "bfloat16" and precision != "bfloat16":
+        raise UsageError("kv_precision 'bfloat16' needs precision 'bfloat16': choose another one")
     return device
 
 

@@ -1,7 +1,7 @@
 """Saved prompts: the keys and values of one prompt in a file, so that a later process need not compute them.
 
-A file is a safetensors container with the tensor ``keys_and_values``, float32, float16 or int8 ``[n_layer, 2, n_head,
-n_tokens, head_dim]``; in int8 each row's scale, the four bytes of a float32, follows it. Its ``__metadata__`` holds
+A file is a safetensors container with the tensor ``keys_and_values``, in the precision of the KV cache, ``[n_layer, 2,
+n_head, n_tokens, head_dim]``; in int8 each row's scale, the four bytes of a float32, follows it. Its ``__metadata__`` holds
 the token ids, the :class:`~gpt2lab.engines.origin.Origin` of the numbers, and a SHA-256 of all that. A file of another
 origin is refused: continuing it would change the text. This module knows nothing of text.
 """
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 FORMAT = "gpt2lab.prompt"
 _TENSOR = "keys_and_values"
-_PRECISIONS = {name: PRECISIONS[name] for name in ("float32", "float16")} | {INT8.name: INT8}
+_PRECISIONS = {name: PRECISIONS[name] for name in ("float32", "float16", "bfloat16")} | {INT8.name: INT8}
 
 
 def save_prompt(path: Path, tokens: Sequence[int], engine: Engine, sequences: Sequences, origin: Origin) -> None:
@@ -54,7 +54,7 @@ def save_prompt(path: Path, tokens: Sequence[int], engine: Engine, sequences: Se
     sequences.end(sequence, tokens)
     facts = {"format": FORMAT, "tokens": json.dumps(list(tokens)), **_texts(origin)}
     facts["sha256"] = _digest(facts, values)
-    precision = _PRECISIONS[values.dtype.name]
+    precision = _PRECISIONS[origin.kv_precision]
     tensor = NewTensor(_TENSOR, values.shape, precision, lambda: values.astype(precision.dtype, copy=False).reshape(-1))
     with destination_file(path, overwrite=True) as file:
         write_safetensors(file, [tensor], facts)

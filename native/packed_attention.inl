@@ -1,0 +1,84 @@
+// Attention over packed keys and values, whatever their format; included by the formats' files only.
+//
+// A format rounds queries, turns them and a span's keys into scores, weighs these, and mixes values. The order is here:
+// spans of kSpan positions; for each, the blocks that all rows share, and then every row's own. Rows of a prompt that
+// do not see a shared block are computed with it anyway: their probabilities are zero.
+#pragma once
+
+#include "attention.inl"
+#include "packed_block.h"
+
+namespace gpt2lab {
+namespace {
+
+// A row's blocks from the start of a span on.
+struct PackedRun {
+  const std::byte *const *blocks, *const *ahead;
+  std::size_t offset, ahead_offset;
+
+  PackedRun(const PackedAttention& a, int row, int first)
+      : blocks(a.rows[row].blocks + first), ahead(a.rows[row].ahead + first), offset(a.offset),
+        ahead_offset(a.ahead_offset) {}
+  const char* at(int block) const { return reinterpret_cast<const char*>(blocks[block] + offset); }
+  const char* next(int block) const { return reinterpret_cast<const char*>(ahead[block] + ahead_offset); }
+};
+
+// What a row sees of a span.
+struct PackedSpan {
+  int seen = 0;      // positions
+  int blocks = 0;    // those that it sees, or that are computed for all rows
+  float factor = 1;  // of its sums so far
+};
+
+// Writes a row's sums so far, times `factor` (or zeros if it begins), plus those of a span, sums(column); into `out`
+// times `norm` if the span is its last.
+template <typename F>
+inline void add_span(const PackedAttention& a, int row, int stride, float* so_far, const PackedSpan& span, bool begins,
+                     bool ends, float norm, F&& sums) {
+  for (int column = 0; column < stride; column += kWidth) {
+    const Vec before = begins ? Vec{} : load(so_far + column) * splat(span.factor);
+    const Vec y = before + sums(column);
+    if (ends) store_some(a.rows[row].out + column, a.head_dim - column, y * splat(norm));
+    else store(so_far + column, y);
+  }
+}
+
+// Computes attention. `Rows` holds a call and its scratch memory in one of the formats, whose functions take it first.
+template <typename Rows>
+void attend_packed(const PackedAttention& a) {
+  const Rows rows(a);
+  Softmax softmax[kRowGroup];
+  int end = 0;
+  for (int r = 0; r < a.m; ++r) {
+    end = a.rows[r].position + 1 > end ? a.rows[r].position + 1 : end;
+    round_query(rows, r);
+  }
+  for (int first = 0; first < end; first += kSpan) {
+    const int block = first / kTile, rest = a.shared - block;
+    const int shared = rest < 0 ? 0 : rest < kSpan / kTile ? rest : kSpan / kTile;
+    const PackedRun common(a, 0, block);
+    if (shared > 0) score_shared(rows, common, shared);
+    PackedSpan spans[kRowGroup];
+    for (int r = 0; r < a.m; ++r) {
+      const int left = a.rows[r].position + 1 - first;
+      if (left <= 0) continue;
+      PackedSpan& span = spans[r];
+      span.seen = left < kSpan ? left : kSpan;
+      const int own = (span.seen + kTile - 1) / kTile;
+      span.blocks = own > shared ? own : shared;
+      const PackedRun run(a, r, block);
+      if (own > shared) score_own(rows, r, run, shared, own);
+      weigh(rows, r, run, softmax[r], span);
+    }
+    if (shared > 0) mix_shared(rows, common, shared);
+    for (int r = 0; r < a.m; ++r) {
+      const PackedSpan& span = spans[r];
+      if (span.seen == 0) continue;
+      if (span.blocks > shared) mix_own(rows, r, PackedRun(a, r, block), shared, span.blocks, shared > 0);
+      finish(rows, r, span, first == 0, a.rows[r].position < first + kSpan, 1.0f / softmax[r].sum);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace gpt2lab
