@@ -49,7 +49,7 @@ struct Softmax {
   // Calls write(i, 2^(score - largest)) for a vector of the next `count` scores from number i on, with zeros for
   // further ones up to `padded`. Returns the factor for all sums so far: 2^(largest before - largest), which is 1 if
   // the largest score stays.
-  template <typename F>
+  template <bool kFused, typename F>
   float add(const float* s, int count, int padded, F&& write) {
     const Vec lowest = splat(-__builtin_inff());
     const int whole = count - count % kLanes;
@@ -64,7 +64,7 @@ struct Softmax {
     largest = max(top);
     const Vec shift = splat(largest);
     const auto weigh = [&](int i, int p, Vec score) {
-      const Vec e = power_of_negative(score - shift);
+      const Vec e = power_of_negative<kFused>(score - shift);
       total.part[p] += e;
       write(i + p * kWidth, e);
     };
@@ -72,14 +72,15 @@ struct Softmax {
       for (int p = 0; p < total.kParts; ++p) weigh(i, p, load(s + i + p * kWidth));
     for (int p = 0; p < total.kParts && whole < count; ++p) weigh(whole, p, last.part[p]);
     for (int i = rounded_up(count, kLanes); i < padded; i += kWidth) write(i, Vec{});
-    const float factor = before == largest ? 1.0f : power_of_negative(splat(before) - shift)[0];
+    const float factor = before == largest ? 1.0f : power_of_negative<kFused>(splat(before) - shift)[0];
     sum = sum * factor + total.sum();
     return factor;
   }
 
   // Turns the scores themselves into these numbers. Not inline, for there are callers for every number of rows.
+  template <bool kFused>
   __attribute__((noinline)) float add(float* s, int count, int padded) {
-    return add(s, count, padded, [s](int i, Vec e) { store(s + i, e); });
+    return add<kFused>(s, count, padded, [s](int i, Vec e) { store(s + i, e); });
   }
 };
 
@@ -167,7 +168,8 @@ void attend(const Attention& a) {
     for (int r = 0; r < kM; ++r) {
       const int seen = a.first_position + r + 1 - span.first;
       span.seen[r] = seen < 0 ? 0 : seen < size ? seen : size;
-      span.factor[r] = seen > 0 ? softmax[r].add(a.scores + r * kSpan, span.seen[r], blocks * kTile) : 1.0f;
+      span.factor[r] = seen > 0 ? softmax[r].template add<kFused>(a.scores + r * kSpan, span.seen[r], blocks * kTile)
+                                : 1.0f;
       span.norm[r] = 1.0f / softmax[r].sum;
     }
     mix_values<Element, kFused, kM>(a, span);

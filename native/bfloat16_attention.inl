@@ -153,7 +153,7 @@ void score_own(const BFloat16Rows& rows, int row, const PackedRun& run, int firs
 }
 
 void weigh(const BFloat16Rows& rows, int row, const PackedRun&, Softmax& softmax, PackedSpan& span) {
-  span.factor = softmax.add(rows.scores + row * kSpan, span.seen, span.blocks * kTile, [&](int i, Vec e) {
+  span.factor = softmax.add<true>(rows.scores + row * kSpan, span.seen, span.blocks * kTile, [&](int i, Vec e) {
     BFloat16* out = rows.probabilities[i / kBFloat16Inputs].x[row] + i % kBFloat16Inputs;
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), rounded_to_bfloat16(e));
   });

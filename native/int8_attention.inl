@@ -140,7 +140,7 @@ void weigh(const Int8Rows& rows, int row, const PackedRun& run, Softmax& softmax
   float* p = rows.scores + row * kSpan;
   const int padded = span.blocks * kTile;
   Largest largest;
-  span.factor = softmax.add(p, span.seen, padded, [&](int i, Vec e) {
+  span.factor = softmax.add<false>(p, span.seen, padded, [&](int i, Vec e) {
     const auto* scales = reinterpret_cast<const float*>(run.at(i / kTile) + rows.block.scales_at()) + kTile;
     Vec x = e * load(scales + i % kTile);
     if (i + kWidth > span.seen) x = first_lanes(span.seen - i, x, Vec{});

@@ -1,6 +1,5 @@
 #include "prompt_attention.h"
 
-
 namespace gpt2lab {
 
 PromptAttention::PromptAttention(const Shape& shape, bool fused, const Kernels& kernels, KVCache& cache, int threads)

@@ -9,8 +9,8 @@
 
 #include "kernels.h"
 #include "kv_cache.h"
-#include "thread_pool.h"
 #include "memory.h"
+#include "thread_pool.h"
 #include "weights.h"
 
 namespace gpt2lab {

@@ -181,7 +181,7 @@ void attend_sequences(const SequenceAttention& a) {
       const int blocks = (span.seen + kTile - 1) / kTile;
       float* scores = a.scores + r * kSpan;
       score_run<Element, kFused, 1>(a, a.rows[r].q, BlockRun(a, r, block + shared), blocks - shared, scores + from);
-      span.factor = softmax[r].add(scores, span.seen, blocks * kTile);
+      span.factor = softmax[r].template add<kFused>(scores, span.seen, blocks * kTile);
     }
     if (shared > 0)
       for_row_groups(a.m, [&]<int kM>(int row) { mix_shared<Element, kFused, kM>(a, common, spans, row, from); });

@@ -315,13 +315,14 @@ constexpr float kHighestPower = 127.49f;  // larger ones infinite
 
 // Computes 2^x within 2 units in the last place for x from kLowestPower to kHighestPower; NaN gives NaN.
 // 2^x = 2^n · 2^f with n = round(x) and |f| ≤ 1/2; a polynomial of degree 5, whose relative error is at most 1e-7 and
-// which is 1 at 0, gives 2^f. Products and sums are rounded one by one, so that no CPU needs a fused multiply-add.
+// which is 1 at 0, gives 2^f. Unless kFused, no CPU needs a fused multiply-add.
+template <bool kFused>
 inline Vec power_in_range(Vec x) {
   const Vec shifted = x + splat(12582912.0f);  // 1.5 · 2^23: rounds to nearest
   const Vec n = shifted - 12582912.0f, f = x - n;
   constexpr float kPolynomial[] = {0.00967151299f, 0.0555073395f, 0.240222424f, 0.693147004f, 1.0f};
   Vec p = splat(0.00132647145f);
-  for (const float c : kPolynomial) p = p * f + splat(c);
+  for (const float c : kPolynomial) p = multiply_add<kFused>(p, f, splat(c));
 #if defined(__AVX512F__)
   return (Vec)_mm512_maskz_scalef_ps(0xffff, (__m512)p, (__m512)n);
 #else
@@ -330,12 +331,15 @@ inline Vec power_in_range(Vec x) {
 }
 
 // Computes 2^x for x ≤ 0; below kLowestPower it gives 0.
-inline Vec power_of_negative(Vec x) { return zero_below(x, splat(kLowestPower), power_in_range(x)); }
+template <bool kFused>
+inline Vec power_of_negative(Vec x) {
+  return zero_below(x, splat(kLowestPower), power_in_range<kFused>(x));
+}
 
 // Computes e^x as 2^(x · log2 e); below kLowestPower that is 0, above kHighestPower the largest power.
 inline Vec exp(Vec x) {
   const Vec lowest = splat(kLowestPower), power = x * splat(kLog2E);
-  return zero_below(power, lowest, power_in_range(lesser(splat(kHighestPower), greater(lowest, power))));
+  return zero_below(power, lowest, power_in_range<false>(lesser(splat(kHighestPower), greater(lowest, power))));
 }
 
 // Calls f<n>() for an n in 1 … kMax that is known only at run time.

@@ -433,7 +433,11 @@ def test_next_token_shows_each_stage_and_its_likeliest_tokens(tiny: LanguageMode
         ({"precision": "q8_0"}, "q8_0 is a file format; as a precision choose int8"),
         ({"precision": "q4_0", "device": "reference"}, "q4_0 is a file format; as a precision choose int4"),
         ({"precision": "int3"}, "precision 'int3' is not available: choose one of float32, bfloat16, int8, int4"),
-        ({"kv_precision": "int4"}, "kv_precision 'int4' is not available: choose one of float32, float16, int8"),
+        (
+            {"kv_precision": "int4"},
+            "kv_precision 'int4' is not available: choose one of float32, float16, bfloat16, int8",
+        ),
+        ({"kv_precision": "bfloat16"}, "kv_precision 'bfloat16' needs precision 'bfloat16': choose another one"),
         ({"device": "tpu"}, "device 'tpu' is not available: choose one of cpu, cuda, mps, auto, reference, torch-cpu"),
         ({"device": "reference", "precision": "int8"}, "precision 'int8' is not available on device reference"),
         ({"device": "reference", "kv_precision": "float16"}, "kv_precision 'float16' is not available on device ref"),

@@ -10,8 +10,9 @@ explains the rules:
 * Every other operation is rounded separately. A sum over a row goes through 16 lanes, which are then added in halves.
 * Attention takes positions in spans of 256 and rescales its sums if a later span has a larger score. Its scores are
   multiples of log2 e, so its probabilities are powers of two.
-* Keys and values in float16 are rounded first. Over those in int8, attention's sums are exact, too: queries are rounded
-  like the inputs of a product, and so are the probabilities of a span, each multiplied by its value's scale.
+* Keys and values in float16 or bfloat16 are rounded first. Over those in int8, attention's sums are exact, too: queries
+  are rounded like the inputs of a product, and so are the probabilities of a span, each multiplied by its value's
+  scale.
 
 Only operations that IEEE 754 defines occur: + - * / and square roots, but not ``np.exp``, ``np.sum`` or ``@``, whose
 last bits differ between processors and libraries.
@@ -49,8 +50,8 @@ def forward(
 
     ``weights`` have the names and shapes of ``weights.checkpoint``; their matrices are rounded to ``precision``
     (``"float32"``, ``"int8"`` or ``"int4"``). Attention sees keys and values that are rounded to ``kv_precision``
-    (``"float32"``, ``"float16"`` or ``"int8"``). Prompts and drawn tokens are computed alike, so there is no cache to
-    continue from.
+    (``"float32"``, ``"float16"``, ``"bfloat16"`` or ``"int8"``). Prompts and drawn tokens are computed alike, so there
+    is no cache to continue from.
     """
     matrices = {name: rounded(name, weight, precision) for name, weight in weights.items() if is_matrix(name)}
 
@@ -127,6 +128,7 @@ def attention(qkv: Array, config: ModelConfig, layer: int, kv_precision: str, *,
         scale = scale / np.float32(layer + 1)
     scale = scale * LOG2_E
     visible = np.tri(n_seq, dtype=bool)
+    fused = fused and kv_precision != "int8"
 
     largest = np.full((config.n_head, n_seq, 1), -np.inf, np.float32)
     weight = np.zeros_like(largest)
@@ -139,7 +141,7 @@ def attention(qkv: Array, config: ModelConfig, layer: int, kv_precision: str, *,
             scores = chain(q, k[:, span].swapaxes(1, 2), np.float32(0), fused=fused) * scale
         scores = np.where(visible[:, span], scores, np.float32(-np.inf))
         before, largest = largest, np.maximum(largest, scores.max(axis=-1, keepdims=True))
-        probabilities, factor = power_of_two(scores - largest), power_of_two(before - largest)
+        probabilities, factor = (power_of_two(x - largest, fused=fused) for x in (scores, before))
         weight = weight * factor + total(probabilities)[..., None]
         if kv_precision == "int8":
             mixed = mixed * factor + exact_mix(probabilities * v_scales[:, None, span], v[:, span])
@@ -172,8 +174,8 @@ def stored(x: Array, kv_precision: str) -> tuple[NDArray[Any], Array]:
 
     In int8 they become whole numbers, the largest of a row ±127; otherwise all scales are 1. Numbers must be finite.
     """
-    if kv_precision != "int8":
-        return to_half(x) if kv_precision == "float16" else x, np.ones(x.shape[:-1], np.float32)
+    if kv_precision in ROUNDINGS:
+        return ROUNDINGS[kv_precision](x), np.ones(x.shape[:-1], np.float32)
     largest = np.abs(x).max(axis=-1)
     tiny = largest < np.float32(1e-30)
     inverse = np.divide(np.float32(127), largest, out=np.zeros_like(largest), where=~tiny)
@@ -184,6 +186,16 @@ def stored(x: Array, kv_precision: str) -> tuple[NDArray[Any], Array]:
 def to_half(x: Array) -> Array:
     """Round to float16; larger numbers become the largest."""
     return np.clip(x, np.float32(-65504), np.float32(65504)).astype(np.float16).astype(np.float32)
+
+
+def to_bfloat16(x: Array) -> Array:
+    """Round to the upper half of a float32: to nearest, ties to even. Numbers must be finite."""
+    bits = np.ascontiguousarray(x).view(np.uint32)
+    upper: Array = ((bits + 0x7FFF + (bits >> 16 & 1)) & 0xFFFF0000).view(np.float32)
+    return upper
+
+
+ROUNDINGS = {"float32": lambda x: x, "float16": to_half, "bfloat16": to_bfloat16}
 
 
 def layer_norm(weights: Weights, name: str, x: Array, epsilon: np.float32) -> Array:
@@ -233,10 +245,10 @@ ACTIVATIONS = {"gelu_new": gelu, "gelu": exact_gelu, "relu": relu, "silu": silu}
 
 def exp(x: Array) -> Array:
     """Return e^x as 2^(x · log2 e)."""
-    return power_of_two(x * LOG2_E)
+    return power_of_two(x * LOG2_E, fused=False)
 
 
-def power_of_two(x: Array) -> Array:
+def power_of_two(x: Array, *, fused: bool) -> Array:
     """Return 2^x as 2^n · 2^f with n = round(x): a polynomial of degree 5 for 2^f; 0 below -126."""
     clamped = np.minimum(np.maximum(x, np.float32(-126)), np.float32(127.49))
     magic = np.float32(12582912)  # 1.5 · 2^23: adding it rounds to a whole number
@@ -244,7 +256,7 @@ def power_of_two(x: Array) -> Array:
     f = clamped - n
     power = np.float32(0.00132647145)
     for coefficient in (0.00967151299, 0.0555073395, 0.240222424, 0.693147004, 1.0):
-        power = power * f + np.float32(coefficient)
+        power = fma(power, f, np.float32(coefficient)) if fused else power * f + np.float32(coefficient)
     out: Array = np.where(x < np.float32(-126), np.float32(0), np.ldexp(power, n.astype(np.int32)))
     return out
 

@@ -17,9 +17,10 @@ from gpt2lab.weights.checkpoint import Checkpoint, tensor_shapes
 ISAS = _native.instruction_sets()
 EXACT = ("float32", "int8", "int4")
 """The precisions of :mod:`gpt2lab.contract`; the bits of bfloat16 depend on whether a matrix unit multiplies."""
-EVERY = pytest.mark.parametrize(
-    ("isa", "precision", "kv_precision"), [(i, p, kv) for i in ISAS for p in PRECISIONS for kv in KV_PRECISIONS]
-)
+EXACT_KV = tuple(kv for kv in KV_PRECISIONS if kv != "bfloat16")
+"""The precisions of keys and values that go with every precision of weights; bfloat16 goes with bfloat16 only."""
+PAIRS = [(p, kv) for p in PRECISIONS for kv in (KV_PRECISIONS if p == "bfloat16" else EXACT_KV)]
+EVERY = pytest.mark.parametrize(("isa", "precision", "kv_precision"), [(i, *pair) for i in ISAS for pair in PAIRS])
 EVERY_PRODUCT = pytest.mark.parametrize(("isa", "precision"), [(i, p) for i in ISAS for p in PRECISIONS])
 SHAPE = ModelConfig(n_vocab=77, n_ctx=100, n_embd=72, n_head=3, n_layer=2)
 

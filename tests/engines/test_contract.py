@@ -15,11 +15,11 @@ import pytest
 from formula import KERNELS_OUTPUT, LOGITS, TOKENS, WAYS, formula_checkpoint
 from hypothesis import given
 from hypothesis import strategies as st
-from precision_cases import EXACT, ISAS, make, random_checkpoint
+from precision_cases import EXACT, EXACT_KV, ISAS, make, random_checkpoint
 
 from gpt2lab import contract
 from gpt2lab.config import ModelConfig
-from gpt2lab.engines.precision import KV_PRECISIONS, default_kv_precision
+from gpt2lab.engines.precision import default_kv_precision
 from gpt2lab.engines.protocol import Draw
 from gpt2lab.weights.checkpoint import Checkpoint
 from gpt2lab.weights.openai import read_openai
@@ -49,7 +49,7 @@ def golden(name: str, precision: str, kv_precision: str):
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("name", ["tiny", "odd"])
 @pytest.mark.parametrize("precision", EXACT)
-@pytest.mark.parametrize("kv_precision", KV_PRECISIONS)
+@pytest.mark.parametrize("kv_precision", EXACT_KV)
 def test_the_goldens_logits_are_the_contracts(kv_precision, precision, name, isa):
     checkpoint, tokens, expected = golden(name, precision, kv_precision)
     logits = logits_of(checkpoint, isa, tokens, len(tokens) // 2, precision, kv_precision)
@@ -84,7 +84,7 @@ def wide(n_head: int, precision: str, kv_precision: str):
 
 @pytest.mark.parametrize("isa", ISAS)
 @pytest.mark.parametrize("precision", EXACT)
-@pytest.mark.parametrize("kv_precision", KV_PRECISIONS)
+@pytest.mark.parametrize("kv_precision", EXACT_KV)
 @pytest.mark.parametrize("n_head", [1, 5])
 @pytest.mark.parametrize("cut", [1, 4, 20])
 def test_a_wide_models_logits_are_the_contracts_however_it_is_fed(cut, n_head, kv_precision, precision, isa):

@@ -178,7 +178,7 @@ def test_a_cache_in_fewer_bits_takes_less_memory():
         sizes.append(engine.kv_cache_bytes)
     config, block = checkpoint.config, engine.kv_block_tokens
     scales = 4 * 2 * config.n_layer * config.n_head * block
-    assert sizes == [sizes[0], sizes[0] // 2, sizes[0] // 4 + scales]
+    assert sizes == [sizes[0], sizes[0] // 2, sizes[0] // 2, sizes[0] // 4 + scales]
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

@@ -17,26 +17,26 @@ from gpt2lab.engines.precision import machine_group
 
 LENGTHS = (1, 17, 70)
 LOGITS = {
-    ("float32", "every processor"): "d4398132b9cfb224d59850ca34f659fcae4caf05806680fa08ff8e67dc288564",
-    ("bfloat16", "processors with a matrix unit"): "269f234a4c21cd590fcf2d5975b1893fd23a0bea7aa9ffd8cbcaee4defb9433e",
+    ("float32", "every processor"): "e85abb6098cbe055420baab198b1c65c48c96981e78e321603fb0bd43a98626a",
+    ("bfloat16", "processors with a matrix unit"): "398039743776385240028c6f61932d484abaeaa99082283949f8f80ee363ecb7",
     (
         "bfloat16",
         "processors without a matrix unit",
-    ): "6e0c6dc1dd1124bd3ec90790daee9744cf431f3bab1caa611c333b12aae9fa13",
-    ("int8", "every processor"): "b46196fe0a72e71c3655f84c8113713b668e306b3d698e51d08b8e7c90488a02",
-    ("int4", "every processor"): "a5365382a89753dce0754a7e7ebb1803fe0a9084b05fa016e491bfda41f3d8c7",
+    ): "5c40cba44f84bf402d0f3f23009e37cfef5a89722a71ae60710626f1c70ea957",
+    ("int8", "every processor"): "c746044bf313a64e36df7a355a7369335eb41da4ba4ec0afca4d26a4e719a71b",
+    ("int4", "every processor"): "1b5d28b411c3d137c9cd2672812db902a796096e95077eb2574fc21d45effb1c",
 }
 """The SHA-256 of the logits after every token of prompts of LENGTHS tokens."""
 QUICK = {
     "float32": "20502e5dd3880bed3abccb7528596a07e5c4db7564227a7801ddbb1c81310cf5",
-    "int8": "fd20e7ce53b2e04f6feb8cdd57fb45fc59d39e9a218127b0ec94d6ca60cb68e2",
-    "int4": "1fa357e28caa0fe818a52a011802213bbb16b8bbb29b5fc6b0e7458e462c7e7b",
+    "int8": "ce66e025a7ae0592d486146562f82af076e1a22dd8c3efac0987bc5b13fd9413",
+    "int4": "b98ec06897d40dce4e09c6ae8fa0f9fec10c9905bf33d4f9ab97500fabcdbc2b",
 }
 """The SHA-256 of 24 texts of 12 tokens of ``tales``, and below of 200 texts of 30."""
 NIGHTLY = {
     "float32": "f8a1e391f38cedf3831cc66be1c7beaa043d6bcaa34307c1727c6f68f2dcf650",
-    "int8": "99409c6548aed3e94ffcc2e1361fcfca56d97e6c2000784c4428fc02db1ece46",
-    "int4": "150fb968948befc97e86430cf1ad006e56de8afb9f93f588a7234ea18aad528a",
+    "int8": "4a3ad220700fdd5054567bd30aa03467b4e4d787b021d12999f01a79e18da93a",
+    "int4": "e69e32255518a76bf9240598d099c7dbda2fe310a8cd099e40cd95cbfece657d",
 }
 
 

@@ -1,9 +1,9 @@
 """Saved prompts: the keys and values of one prompt in a file, so that a later process need not compute them.
 
 A file is a safetensors container with the tensor ``keys_and_values``, in the precision of the KV cache, ``[n_layer, 2,
-n_head, n_tokens, head_dim]``; in int8 each row's scale, the four bytes of a float32, follows it. Its ``__metadata__`` holds
-the token ids, the :class:`~gpt2lab.engines.origin.Origin` of the numbers, and a SHA-256 of all that. A file of another
-origin is refused: continuing it would change the text. This module knows nothing of text.
+n_head, n_tokens, head_dim]``; in int8 each row's scale, the four bytes of a float32, follows it. Its ``__metadata__``
+holds the token ids, the :class:`~gpt2lab.engines.origin.Origin` of the numbers, and a SHA-256 of all that. A file of
+another origin is refused: continuing it would change the text. This module knows nothing of text.
 """
 
 from __future__ import annotations
