@@ -59,7 +59,7 @@ def random_model(size: str, folder: Path) -> Path:
     """Write a checkpoint of a released size with random weights, and return its folder."""
     from gpt2lab.config import RELEASED_SIZES
     from gpt2lab.weights.checkpoint import tensor_shapes
-    from gpt2lab.weights.quantization import PRECISIONS
+    from gpt2lab.weights.precisions import PRECISIONS
     from gpt2lab.weights.safetensors_file import write_safetensors
     from gpt2lab.weights.writing import NewTensor
 

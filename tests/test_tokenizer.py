@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -141,6 +142,51 @@ def test_ids_equal_the_original_algorithms_on_arbitrary_text(original: Original,
     assert gpt2().decode(ids) == text
 
 
+@pytest.fixture
+def fresh() -> bpe.Gpt2Vocabulary:
+    """Return a vocabulary that has encoded nothing yet."""
+    return bpe.Gpt2Vocabulary()
+
+
+def test_first_texts_in_ascii_need_no_tiktoken(fresh: bpe.Gpt2Vocabulary) -> None:
+    golden = map(json.loads, GOLDEN.read_text(encoding="utf-8").splitlines())
+    first = [line for line in golden if line["text"].isascii() and len(line["text"]) < 100][:100]
+    assert [fresh.encode(line["text"]) for line in first] == [line["ids"] for line in first]
+    assert fresh._encoding is None
+
+
+ascii_texts = st.lists(
+    fragments.filter(str.isascii) | st.text(st.characters(max_codepoint=127), max_size=12), max_size=30
+).map("".join)
+
+
+@given(text=ascii_texts)
+@example("".join(map(chr, range(128))))
+def test_first_texts_have_the_ids_of_tiktoken(merging: bpe.Gpt2Vocabulary, text: str) -> None:
+    merging._left = len(text)
+    assert merging.encode(text) == gpt2().encode(text)
+
+
+@pytest.fixture(scope="module")
+def merging() -> bpe.Gpt2Vocabulary:
+    gpt2().encode("é")  # from here on by tiktoken
+    return bpe.Gpt2Vocabulary()
+
+
+@pytest.mark.parametrize("texts", [["é"], ["a" * 10_001], ["some words " * 500] * 2])
+def test_tiktoken_encodes_other_text_and_more_of_it(fresh: bpe.Gpt2Vocabulary, texts: list[str]) -> None:
+    for text in texts:
+        assert fresh.encode(text) == gpt2().encode(text)
+    assert fresh._encoding is not None
+
+
+def test_each_token_has_the_bytes_that_its_spelling_stands_for(fresh: bpe.Gpt2Vocabulary, original: Original) -> None:
+    byte_of = {char: byte for byte, char in VISIBLE.items()}
+    for token, id in list(original.encoder.items())[:-1]:
+        assert fresh.token_bytes(id) == bytes(map(byte_of.__getitem__, token))
+    assert fresh.token_bytes(50256) == b"<|endoftext|>"
+
+
 def test_vocabulary_is_what_encoder_json_has(original: Original) -> None:
     assert gpt2().n_vocab == 50257
     assert gpt2().end_of_text == 50256
@@ -163,7 +209,8 @@ def test_each_merge_is_the_last_step_to_its_token() -> None:
         spans = range(len(word) + 1)
         cuts = {(word[i:j], word[j:k]) for i in spans for j in spans[i + 1 :] for k in spans[j + 1 :]}
         earlier = {cut: ranks[cut] for cut in cuts if ranks.get(cut, rank) < rank}
-        assert tuple(bpe._merge(list(word), earlier)) == pair
+        rank_of = partial(lambda earlier, *cut: earlier.get(cut), earlier)
+        assert tuple(bpe._merge(list(word), rank_of)) == pair
 
 
 def test_gpt2_is_built_once() -> None:

@@ -89,9 +89,9 @@ void Engine::set_integers(const std::string& name, const Array2<std::int8_t>& q,
   if (!valid) throw std::invalid_argument(name + " has numbers that are out of range");
 }
 
-Engine::Result<std::uint8_t> Engine::packed() {
+Engine::Bytes Engine::packed() {
   Array<std::byte>& memory = model_->weights.memory();
-  return Result<std::uint8_t>(memory.data(), {memory.size()}, nb::find(this));
+  return Bytes(memory.data(), {memory.size()}, nb::find(this));
 }
 
 void Engine::mark_loaded() {
@@ -171,16 +171,16 @@ std::size_t Engine::sequence_bytes(std::size_t tokens) {
   return tokens * 2 * shape_.n_layer * shape_.n_head * model_->cache().row_bytes();
 }
 
-Engine::Logits Engine::forward(const Array1<std::int32_t>& sequences, const Array1<std::int32_t>& tokens,
-                               const Array1<std::int32_t>& counts, int outputs) {
+Engine::Logits Engine::forward(const List<std::int32_t>& sequences, const List<std::int32_t>& tokens,
+                               const List<std::int32_t>& counts, int outputs) {
   if (outputs < 0 || outputs > 2) throw std::invalid_argument("outputs must be 0, 1 or 2");
-  const std::size_t rows = outputs == 0 ? sequences.shape(0) : outputs == 1 ? tokens.shape(0) : 0;
+  const std::size_t rows = outputs == 0 ? sequences.size() : outputs == 1 ? tokens.size() : 0;
   // The allocator reuses warm memory: fresh pages would cost more than a small model's step.
   std::unique_ptr<float[]> logits(new float[rows * shape_.n_vocab]);
   float* data = logits.get();
   {
     const Turn turn = take_turn();
-    std::vector<Feed> feeds = checked_feeds(*model_, shape_, span_of(sequences), span_of(tokens), span_of(counts));
+    std::vector<Feed> feeds = checked_feeds(*model_, shape_, sequences, tokens, counts);
     for (Feed& feed : feeds) feed.outputs = outputs == 0 ? 1 : outputs == 1 ? feed.count : 0;
     nb::gil_scoped_release release;
     if (!feeds.empty()) model_->forward(feeds, data);
@@ -189,14 +189,15 @@ Engine::Logits Engine::forward(const Array1<std::int32_t>& sequences, const Arra
   return Logits(data, {rows, std::size_t(shape_.n_vocab)}, owner);
 }
 
-nb::tuple Engine::sample(const Array2<float>& logits, const Array2<double>& params,
-                         const Array2<std::uint64_t>& streams, const Array1<std::int32_t>& history,
-                         const Array1<std::int64_t>& history_offsets, const Array1<std::int32_t>& bias_ids,
-                         const Array1<double>& bias_values, const Array1<std::int64_t>& bias_offsets) {
+nb::tuple Engine::sample(const Array2<float>& logits, const Array1<double>& params, const List<std::uint64_t>& streams,
+                         const List<std::int32_t>& history, const List<std::int64_t>& history_offsets,
+                         const Array1<std::int32_t>& bias_ids, const Array1<double>& bias_values,
+                         const Array1<std::int64_t>& bias_offsets) {
   const std::size_t rows = logits.shape(0), n_vocab = logits.shape(1);
   if (n_vocab != std::size_t(shape_.n_vocab)) throw DrawError("logits do not fit the vocabulary");
-  const DrawArguments arguments{span_of(params),   span_of(streams),     span_of(history),     span_of(history_offsets),
-                                span_of(bias_ids), span_of(bias_values), span_of(bias_offsets)};
+  const DrawArguments arguments{span_of(params),      streams,           history,
+                                history_offsets,      span_of(bias_ids), span_of(bias_values),
+                                span_of(bias_offsets)};
   const std::vector<Draw> draws = checked_draws(arguments, rows, shape_.n_vocab);
   std::vector<DrawResult> results;
   {
@@ -211,7 +212,7 @@ nb::tuple Engine::sample(const Array2<float>& logits, const Array2<double>& para
 
 Engine::StepResult Engine::step(const List<std::int32_t>& sequences, const List<std::int32_t>& tokens,
                                 const List<std::int32_t>& counts, const List<std::int32_t>& draw_counts,
-                                const Array2<double>& params, const List<std::uint64_t>& streams,
+                                const Array1<double>& params, const List<std::uint64_t>& streams,
                                 const List<std::int32_t>& history, const List<std::int64_t>& history_offsets,
                                 const Array1<std::int32_t>& bias_ids, const Array1<double>& bias_values,
                                 const Array1<std::int64_t>& bias_offsets, const List<std::int32_t>& top) {

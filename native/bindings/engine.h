@@ -32,6 +32,7 @@ class Engine {
   using Tensor = nb::ndarray<const float, nb::c_contig, nb::device::cpu>;
   template <typename T>
   using Result = nb::ndarray<nb::numpy, T, nb::ndim<1>>;
+  using Bytes = nb::ndarray<nb::memview, std::uint8_t, nb::ndim<1>>;
   using Logits = nb::ndarray<nb::numpy, float, nb::ndim<2>>;
   using Activations = nb::ndarray<nb::numpy, float, nb::ndim<3>>;
   template <typename T>
@@ -53,7 +54,7 @@ class Engine {
                     const std::optional<Array2<std::int8_t>>& factors);
 
   // Returns the bytes of all weights. A caller that writes to them must make sure that no thread computes meanwhile.
-  Result<std::uint8_t> packed();
+  Bytes packed();
 
   std::size_t packed_size() { return model_->weights.memory().size(); }
 
@@ -77,13 +78,13 @@ class Engine {
 
   // Runs a forward pass and returns logits. tokens: the tokens of all feeds, concatenated; counts: the number of tokens
   // per sequence; outputs: logits of 0 the last, 1 all, 2 no tokens.
-  Logits forward(const Array1<std::int32_t>& sequences, const Array1<std::int32_t>& tokens,
-                 const Array1<std::int32_t>& counts, int outputs);
+  Logits forward(const List<std::int32_t>& sequences, const List<std::int32_t>& tokens,
+                 const List<std::int32_t>& counts, int outputs);
 
-  // Draws one token per row of logits. params: the numbers of SamplingParams per row. The history and biases of row i
-  // lie at offsets[i] … offsets[i + 1].
-  nb::tuple sample(const Array2<float>& logits, const Array2<double>& params, const Array2<std::uint64_t>& streams,
-                   const Array1<std::int32_t>& history, const Array1<std::int64_t>& history_offsets,
+  // Draws one token per row of logits. params: the numbers of SamplingParams, row after row; streams: seed, stream and
+  // position of each. The history and biases of row i lie at offsets[i] … offsets[i + 1].
+  nb::tuple sample(const Array2<float>& logits, const Array1<double>& params, const List<std::uint64_t>& streams,
+                   const List<std::int32_t>& history, const List<std::int64_t>& history_offsets,
                    const Array1<std::int32_t>& bias_ids, const Array1<double>& bias_values,
                    const Array1<std::int64_t>& bias_offsets);
 
@@ -94,7 +95,7 @@ class Engine {
   // are removed again. Arguments that change with every step, and results, are lists: for so few numbers they are
   // cheaper than arrays.
   StepResult step(const List<std::int32_t>& sequences, const List<std::int32_t>& tokens,
-                  const List<std::int32_t>& counts, const List<std::int32_t>& draw_counts, const Array2<double>& params,
+                  const List<std::int32_t>& counts, const List<std::int32_t>& draw_counts, const Array1<double>& params,
                   const List<std::uint64_t>& streams, const List<std::int32_t>& history,
                   const List<std::int64_t>& history_offsets, const Array1<std::int32_t>& bias_ids,
                   const Array1<double>& bias_values, const Array1<std::int64_t>& bias_offsets,
@@ -105,7 +106,7 @@ class Engine {
 
   // Feeds `tokens` to a sequence and returns the activations of each at `sites`, from `first_layer` on:
   // [layers, tokens, n_embd] each, the layers of the residual stream one more than the others.
-  std::vector<Activations> record(int sequence, const Array1<std::int32_t>& tokens, const std::vector<int>& sites,
+  std::vector<Activations> record(int sequence, const List<std::int32_t>& tokens, const std::vector<int>& sites,
                                   int first_layer);
 
   // Returns the logits of rows at the end of the residual stream.

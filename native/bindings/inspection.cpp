@@ -60,16 +60,16 @@ void Engine::edit_sequence(int sequence, const std::vector<Change>& changes) {
   model_->hooks().set(sequence, std::move(edits));
 }
 
-std::vector<Engine::Activations> Engine::record(int sequence, const Array1<std::int32_t>& tokens,
+std::vector<Engine::Activations> Engine::record(int sequence, const List<std::int32_t>& tokens,
                                                 const std::vector<int>& sites, int first_layer) {
   if (first_layer < 0 || first_layer > shape_.n_layer) throw std::invalid_argument("no such layer");
-  Recording recording{{}, first_layer, tokens.shape(0)};
+  Recording recording{{}, first_layer, tokens.size()};
   std::vector<std::unique_ptr<float[]>> memory;
   std::vector<std::size_t> layers;
-  const std::int32_t count = std::int32_t(tokens.shape(0));
+  const std::int32_t count = std::int32_t(tokens.size());
   {
     const Turn turn = take_turn();
-    const std::vector<Feed> feeds = checked_feeds(*model_, shape_, {&sequence, 1}, span_of(tokens), {&count, 1});
+    const std::vector<Feed> feeds = checked_feeds(*model_, shape_, {&sequence, 1}, tokens, {&count, 1});
     nb::gil_scoped_release release;
     for (const int site : sites) {
       if (site < 0 || site >= kSites) throw std::invalid_argument("no such site");

@@ -1,5 +1,6 @@
 """The C++ core; see native/bindings/. The rest of the package uses it through :mod:`gpt2lab.engines.native`."""
 
+from array import array
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ KV_BLOCK_TOKENS: int
 PACKED_LAYOUT: int
 PARTS: tuple[str, ...]
 
-def checksum(data: npt.NDArray[np.uint8], /) -> int: ...
+def checksum(data: memoryview | bytes, /) -> int: ...
 def cpu_vendor() -> str: ...
 def instruction_sets() -> list[str]: ...
 def philox_uniform(seed: int, stream: int, position: int) -> float: ...
@@ -116,7 +117,7 @@ class Engine:
     ) -> None: ...
     def mark_loaded(self) -> None: ...
     @property
-    def packed(self) -> npt.NDArray[np.uint8]: ...
+    def packed(self) -> memoryview: ...
     @property
     def packed_size(self) -> int: ...
     def new_sequence(self) -> int: ...
@@ -133,9 +134,9 @@ class Engine:
     def after_fork(self) -> None: ...
     def forward(
         self,
-        sequences: npt.NDArray[np.int32],
-        tokens: npt.NDArray[np.int32],
-        counts: npt.NDArray[np.int32],
+        sequences: Sequence[int],
+        tokens: Sequence[int],
+        counts: Sequence[int],
         outputs: int,
         /,
     ) -> npt.NDArray[np.float32]: ...
@@ -143,7 +144,7 @@ class Engine:
         self, sequence: int, changes: Sequence[tuple[int, int, bool, int, int, int, npt.NDArray[np.float32]]], /
     ) -> None: ...
     def record(
-        self, sequence: int, tokens: npt.NDArray[np.int32], sites: Sequence[int], first_layer: int, /
+        self, sequence: int, tokens: Sequence[int], sites: Sequence[int], first_layer: int, /
     ) -> list[npt.NDArray[np.float32]]: ...
     def unembed(self, x: npt.NDArray[np.float32], /) -> npt.NDArray[np.float32]: ...
     def compare(self, x: npt.NDArray[np.float32], /) -> npt.NDArray[np.float32]: ...
@@ -153,13 +154,13 @@ class Engine:
     def sample(
         self,
         logits: npt.NDArray[np.float32],
-        params: npt.NDArray[np.float64],
-        streams: npt.NDArray[np.uint64],
-        history: npt.NDArray[Any],
-        history_offsets: npt.NDArray[np.int64],
-        bias_ids: npt.NDArray[Any],
-        bias_values: npt.NDArray[Any],
-        bias_offsets: npt.NDArray[np.int64],
+        params: array[float],
+        streams: Sequence[int],
+        history: Sequence[int],
+        history_offsets: Sequence[int],
+        bias_ids: array[int],
+        bias_values: array[float],
+        bias_offsets: array[int],
         /,
     ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float32]]: ...
     def step(
@@ -168,13 +169,13 @@ class Engine:
         tokens: Sequence[int],
         counts: Sequence[int],
         draw_counts: Sequence[int],
-        params: npt.NDArray[np.float64],
+        params: array[float],
         streams: Sequence[int],
         history: Sequence[int],
         history_offsets: Sequence[int],
-        bias_ids: npt.NDArray[Any],
-        bias_values: npt.NDArray[Any],
-        bias_offsets: npt.NDArray[np.int64],
+        bias_ids: array[int],
+        bias_values: array[float],
+        bias_offsets: array[int],
         top: Sequence[int],
         /,
     ) -> tuple[list[int], list[float], list[int], list[int], list[float]]: ...

@@ -1,9 +1,9 @@
 """Byte-level BPE: the byte alphabet, GPT-2's own vocabulary, and the vocabularies of checkpoints.
 
-GPT-2's own vocabulary comes from the packaged ``vocab.bpe`` alone, and tiktoken merges it. A checkpoint's own
-vocabulary is merged pair by pair, as in the original, because tiktoken treats a token's rank as its id and knows no
-pairs. Nothing is read before first use, and nothing is ever downloaded. This module knows nothing of special tokens in
-text or of decoding streams.
+GPT-2's own vocabulary comes from the packaged ``vocab.bpe`` alone, and tiktoken merges it. Two things are merged pair
+by pair, as in the original: the first short texts, because tiktoken's tables take long to build, and a checkpoint's own
+vocabulary, because tiktoken treats a token's rank as its id and knows no pairs. Nothing is read before first use, and
+nothing is ever downloaded. This module knows nothing of special tokens in text or of decoding streams.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import heapq
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -35,6 +35,13 @@ _SPLIT = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S
 
 _SPLIT_TIKTOKEN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"
 
+# The original's pattern for text in ASCII, with re.ASCII.
+_SPLIT_ASCII = r"'s|'t|'re|'ve|'m|'ll|'d| ?[a-zA-Z]+| ?[0-9]+| ?[^\sa-zA-Z0-9]+|\s+(?!\S)|\s+"
+
+# Characters that are merged pair by pair before tiktoken is used: its import and its tables take as long as 30,000 of
+# them, and are most of what a program with one prompt would wait for.
+_WITHOUT_TIKTOKEN = 10_000
+
 # tiktoken's regex engine gives up (a Rust panic) on whitespace runs of about a million characters before a word.
 _LONG_RUN = 100_000
 
@@ -56,6 +63,10 @@ _VISIBLE = _visible_bytes()
 _BYTE_OF = {ord(char): byte for byte, char in _VISIBLE.items()}
 
 _BYTE_OF_LINE = _BYTE_OF | {ord(" "): ord(" ")}
+
+_BYTE_TOKENS = [*_VISIBLE]  # the bytes by their ids
+
+_ID_OF_BYTE = {char: id for id, char in enumerate(_VISIBLE.values())}
 
 
 def pieces_of(text: str) -> Iterator[str]:
@@ -99,17 +110,30 @@ class Gpt2Vocabulary:
     """
 
     def __init__(self) -> None:
-        self._lines: list[bytes] | None = None
         self._encoding: tiktoken.Encoding | None = None
+        self._left = _WITHOUT_TIKTOKEN
         self.n_vocab = GPT2_N_VOCAB
         self.end_of_text: int | None = END_OF_TEXT
 
+    @cached_property
+    def _lines(self) -> list[bytes]:
+        """The merges as ``vocab.bpe`` spells them, by rank."""
+        return VOCAB_FILE.read_bytes().split(b"\n")[1:-1]
+
+    @cached_property
+    def _ranks(self) -> dict[bytes, int]:
+        """The rank of each merge."""
+        return {line: rank for rank, line in enumerate(self._lines)}
+
     def token_bytes(self, id: int) -> bytes:
-        if self._lines is None:
-            self._lines = _read_tokens()
-        return _spelled(self._lines[id])
+        if id < 256:
+            return bytes([_BYTE_TOKENS[id]])
+        return END_OF_TEXT_MARKER.encode() if id == END_OF_TEXT else _spelled(_joined(self._lines[id - 256]))
 
     def encode(self, text: str) -> list[int]:
+        if self._encoding is None and text.isascii() and len(text) <= self._left:
+            self._left -= len(text)
+            return self._merged(text)
         encoding = self._built()
         parts = [text] if len(text) < _LONG_RUN else _cut_long_runs(text)
         return [id for part in parts for id in encoding.encode_ordinary(part)]
@@ -147,6 +171,21 @@ class Gpt2Vocabulary:
             )
         return self._encoding
 
+    def _merged(self, text: str) -> list[int]:
+        """Return the ids of a text in ASCII as the original finds them, from the merges alone."""
+        pieces = re.findall(_SPLIT_ASCII, text, re.ASCII)
+        return [self._id(token) for piece in pieces for token in _merge([*to_visible(piece.encode())], self._rank)]
+
+    def _rank(self, left: str, right: str) -> int | None:
+        return self._ranks.get(f"{left} {right}".encode())
+
+    def _id(self, token: str) -> int:
+        """Return the id of a token as ``vocab.bpe`` spells it: only one merge has it as its product."""
+        if len(token) == 1:
+            return _ID_OF_BYTE[token]
+        ranks = (self._rank(token[:i], token[i:]) for i in range(1, len(token)))
+        return 256 + next(rank for rank in ranks if rank is not None)
+
     def encoder(self) -> dict[str, int]:
         products = (line.replace(" ", "") for line in self.merges())
         return {token: id for id, token in enumerate([*_VISIBLE.values(), *products, END_OF_TEXT_MARKER])}
@@ -167,8 +206,13 @@ def one_by_one(
 
 def _read_tokens() -> list[bytes]:
     """Read the tokens in id order, for :func:`_spelled`: a line of ``vocab.bpe`` spells the product of its merge."""
-    products = VOCAB_FILE.read_bytes().replace(b" ", b"").replace("Ġ".encode(), b" ").split(b"\n")[1:-1]
+    products = _joined(VOCAB_FILE.read_bytes()).split(b"\n")[1:-1]
     return [*(char.encode() for char in _VISIBLE.values()), *products, END_OF_TEXT_MARKER.encode()]
+
+
+def _joined(lines: bytes) -> bytes:
+    """Replace merges by their products, in which ``Ġ`` is a space again."""
+    return lines.replace(b" ", b"").replace("Ġ".encode(), b" ")
 
 
 def _spelled(line: bytes) -> bytes:
@@ -215,7 +259,7 @@ class OwnVocabulary:
         return one_by_one(self.encode, texts)
 
     def _encode_piece(self, piece: str) -> list[int]:
-        symbols = _merge(list(to_visible(piece.encode())), self._ranks)
+        symbols = _merge([*to_visible(piece.encode())], lambda left, right: self._ranks.get((left, right)))
         return [self._encoder[symbol] for symbol in symbols]
 
     def __reduce__(self) -> tuple[type[OwnVocabulary], tuple[dict[str, int], list[str]]]:
@@ -228,7 +272,7 @@ class OwnVocabulary:
         return list(self._merges)
 
 
-def _merge(symbols: list[str], ranks: Mapping[tuple[str, str], int]) -> list[str]:
+def _merge(symbols: list[str], rank_of: Callable[[str, str], int | None]) -> list[str]:
     """Repeatedly join the neighbouring pair of lowest rank, at every place it occurs, from left to right.
 
     The original rebuilds the word at every step, which takes hours for a piece of a million letters; a heap of
@@ -236,7 +280,7 @@ def _merge(symbols: list[str], ranks: Mapping[tuple[str, str], int]) -> list[str
     """
     after = list(range(1, len(symbols) + 1))
     before = list(range(-1, len(symbols) - 1))
-    heap = [(ranks[pair], i, pair) for i, pair in enumerate(pairwise(symbols)) if pair in ranks]
+    heap = [(rank, i, pair) for i, pair in enumerate(pairwise(symbols)) if (rank := rank_of(*pair)) is not None]
     heapq.heapify(heap)
     while heap:
         lowest, born = heap[0][0], []
@@ -252,8 +296,8 @@ def _merge(symbols: list[str], ranks: Mapping[tuple[str, str], int]) -> list[str
             born += [before[left], left]
         for left in born:
             right = after[left] if left >= 0 else len(symbols)
-            if right < len(symbols) and (pair := (symbols[left], symbols[right])) in ranks:
-                heapq.heappush(heap, (ranks[pair], left, pair))
+            if right < len(symbols) and (rank := rank_of(symbols[left], symbols[right])) is not None:
+                heapq.heappush(heap, (rank, left, (symbols[left], symbols[right])))
     return [symbol for symbol in symbols if symbol]
 
 

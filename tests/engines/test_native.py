@@ -352,9 +352,9 @@ def test_the_core_refuses_impossible_thread_counts(threads):
 def test_the_core_refuses_to_run_without_all_weights():
     core = core_of(SHAPE, threads=1)
     core.set_tensor("wte.weight", np.zeros((77, 48), np.float32))
-    one = np.array([core.new_sequence()], np.int32)
+    sequence = core.new_sequence()
     with pytest.raises(ValueError, match="weights"):
-        core.forward(one, np.zeros(1, np.int32), np.ones(1, np.int32), 0)
+        core.forward([sequence], [0], [1], 0)
 
 
 def python(code: str) -> subprocess.CompletedProcess[str]:

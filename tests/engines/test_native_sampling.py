@@ -197,18 +197,18 @@ def test_a_top_k_beyond_the_vocabulary_keeps_everything(engine, top_k):
 
 @pytest.mark.parametrize("raw", [{1: -5.0}, {3: 2.0}, {0: -1.0}, {2: np.nan}, {4: 0.0}, {5: np.inf}])
 def test_the_core_refuses_sampling_parameters_out_of_range(engine, raw):
-    numbers = np.array([[1.0, 0, 1, 0, 1, 0, 0]])
+    numbers = np.array([1.0, 0, 1, 0, 1, 0, 0])
     for column, value in raw.items():
-        numbers[0, column] = value
-    nothing, offsets = np.empty(0, np.int32), np.zeros(2, np.int64)
+        numbers[column] = value
+    no_ids, offsets = np.empty(0, np.int32), np.zeros(2, np.int64)
     with pytest.raises(ValueError, match="out of range"):
         engine._core.sample(
             np.zeros((1, N), np.float32),
             numbers,
-            np.zeros((1, 3), np.uint64),
-            nothing,
-            offsets,
-            nothing,
+            [0, 0, 0],
+            [],
+            [0, 0],
+            no_ids,
             np.empty(0),
             offsets,
         )

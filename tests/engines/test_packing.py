@@ -29,7 +29,7 @@ def packed(weights: np.ndarray, precision: str) -> np.ndarray:
         kv_precision="float32",
     )
     core.set_tensor("wte.weight", weights)
-    return core.packed.copy()
+    return np.array(core.packed)
 
 
 def unpacked(data: np.ndarray, precision: str, n_out: int, n_in: int) -> Integers:

@@ -43,7 +43,7 @@ def test_any_bytes_for_weights_crash_nothing(isa, precision, kv_precision):
     engine = make(random_checkpoint(SHAPE), isa, precision, kv_precision, threads=2)
     rng = np.random.default_rng(0)
     for fill in (rng.integers(0, 256, engine._core.packed_size), 0xFF, 0x80):
-        engine._core.packed[:] = fill
+        np.asarray(engine._core.packed)[:] = fill
         engine._core.mark_loaded()
         for prompts in ([[3]], [[1, 2, 3], [4]] + [[5]] * 20):
             run(engine, prompts)

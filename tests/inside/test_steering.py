@@ -135,7 +135,7 @@ def test_the_vector_is_the_difference_of_the_last_tokens(tiny):
 
 
 def save(path, **tensors) -> None:
-    from gpt2lab.weights.quantization import PRECISIONS
+    from gpt2lab.weights.precisions import PRECISIONS
     from gpt2lab.weights.safetensors_file import write_safetensors
     from gpt2lab.weights.writing import NewTensor
 

@@ -81,6 +81,17 @@ def test_opening_a_gguf_imports_nothing_heavy(models, tmp_path):
     assert out.stdout == "[]\n"
 
 
+@pytest.mark.parametrize("name", ["m.gguf", "hf"])
+def test_opening_a_file_imports_numpy_only_to_read_its_weights(models, tmp_path, name):
+    convert(models, tmp_path / name)
+    code = (
+        f"import sys, gpt2lab.weights as w; opened = w.open_checkpoint({name!r}); before = 'numpy' in sys.modules;"
+        "opened.tensors['ln_f.bias']; print(before, 'numpy' in sys.modules)"
+    )
+    out = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert out.stdout == "False True\n"
+
+
 @needs.mark("POSIX")
 def test_what_is_neither_file_nor_folder_is_named(tmp_path):
     os.mkfifo(tmp_path / "pipe.gguf")

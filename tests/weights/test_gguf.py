@@ -11,7 +11,8 @@ from gpt2lab.weights import TokenizerFiles, convert, open_checkpoint
 from gpt2lab.weights.checkpoint import tokenizer_of
 from gpt2lab.weights.gguf_file import packed_strings, read_gguf_file, write_gguf_file
 from gpt2lab.weights.gguf_writing import write_gguf
-from gpt2lab.weights.quantization import PRECISIONS, decode, encode
+from gpt2lab.weights.precisions import PRECISIONS
+from gpt2lab.weights.quantization import decode, encode
 from gpt2lab.weights.vocabulary import gpt2_vocabulary
 from gpt2lab.weights.writing import NewTensor
 

@@ -9,7 +9,7 @@ import needs
 from gpt2lab.errors import CheckpointError
 from gpt2lab.weights import open_checkpoint
 from gpt2lab.weights.gguf_writing import write_gguf
-from gpt2lab.weights.quantization import GGML_TYPES
+from gpt2lab.weights.precisions import GGML_TYPES
 
 gguf = needs.package("gguf")
 Type = gguf.GGUFValueType

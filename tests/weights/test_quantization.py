@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 import needs
-from gpt2lab.weights.quantization import PRECISIONS, decode, decode_transposed, encode
+from gpt2lab.weights.precisions import GGML_TYPES, PRECISIONS
+from gpt2lab.weights.quantization import decode, decode_transposed, encode
 
 NUMBERS = arrays(np.float32, (3, 64), elements=st.floats(-1000, 1000, width=32, allow_subnormal=False))
 GGUF_TYPES = {"float16": "F16", "bfloat16": "BF16", "q8_0": "Q8_0", "q4_0": "Q4_0"}
@@ -61,3 +62,8 @@ def test_what_a_precision_cannot_hold_is_refused(name, value):
 def test_blocks_of_zeros_and_of_subnormals_become_zeros(name):
     values = np.array([0.0] * 32 + [1e-42] * 32, dtype=np.float32)
     np.testing.assert_array_equal(decode(encode(values, PRECISIONS[name]), PRECISIONS[name], (64,)), 0)
+
+
+@pytest.mark.parametrize("precision", {**PRECISIONS, **{each.name: each for each in GGML_TYPES.values()}}.values())
+def test_an_item_has_the_size_that_is_declared(precision):
+    assert precision.dtype.itemsize == precision.size

@@ -1,55 +1,51 @@
 """The flat lists and arrays in which the C++ core receives draw parameters and returns the tokens drawn.
 
-Parameters change rarely, so their arrays are kept from step to step. This module knows nothing of engines or
-sequences; the core checks its arguments (native/draw_arguments.cpp).
+Parameters change rarely, so their arrays are kept from step to step. The arrays are Python's own: NumPy, which takes
+longer to import than anything else, is not needed to generate text. This module knows nothing of engines or sequences;
+the core checks its arguments (native/draw_arguments.cpp).
 """
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator, Sequence
-from itertools import islice
-from typing import TYPE_CHECKING, NamedTuple
-
-import numpy as np
+from itertools import accumulate, chain, islice
+from typing import NamedTuple
 
 from gpt2lab.engines.protocol import Draw, Drawn
 from gpt2lab.errors import SamplingError
 from gpt2lab.sampling.declaration import PARAMETERS, SamplingParams
-
-if TYPE_CHECKING:
-    import numpy.typing as npt
 
 _LARGEST = 2**31  # limit of whole numbers: more than any vocabulary has tokens, and exact in float64
 
 NO_DRAW = Draw(SamplingParams(), 0, 0, 0, count=0)
 
 
-_NO_IDS, _NO_VALUES = np.empty(0, np.int32), np.empty(0)
-
-
 class ParamArrays(NamedTuple):
     """The arrays that the core reads for ``n`` :class:`SamplingParams`."""
 
-    numbers: npt.NDArray[np.float64]  # [n, parameters], in the order of PARAMETERS
-    bias_ids: npt.NDArray[np.generic]  # int32, all rows concatenated
-    bias_values: npt.NDArray[np.generic]  # float64
-    bias_offsets: npt.NDArray[np.int64]  # [n + 1]: where each row's ids and values begin
+    numbers: array[float]  # float64 [n, parameters], in the order of PARAMETERS
+    bias_ids: array[int]  # int32, all rows concatenated
+    bias_values: array[float]  # float64
+    bias_offsets: array[int]  # int64 [n + 1]: where each row's ids and values begin
     penalised: list[int]
     """The rows with penalties that need the history."""
 
     @classmethod
     def of(cls, params: Sequence[SamplingParams], n_vocab: int) -> ParamArrays:
         """Make the arrays of ``params``. Raises :class:`SamplingError` for a biased id beyond int32."""
-        numbers = np.array([_numbers(p) for p in params], np.float64).reshape(len(params), len(PARAMETERS))
+        numbers = array("d", chain.from_iterable(map(_numbers, params)))
         try:
             # Once for each object: the samples of a request share theirs, which may bias the whole vocabulary.
             biases = {id(p): _bias_arrays(p) for p in params}
         except OverflowError:
             largest = max(id for p in params for id in p.logit_bias)
             raise SamplingError(f"logit_bias names token {largest}, but the vocabulary ends at {n_vocab - 1}") from None
-        bias_ids = np.concatenate([_NO_IDS, *(biases[id(p)][0] for p in params)])
-        bias_values = np.concatenate([_NO_VALUES, *(biases[id(p)][1] for p in params)])
-        bias_offsets = np.cumsum([0, *(len(p.logit_bias) for p in params)], dtype=np.int64)
+        bias_ids, bias_values = array("i"), array("d")
+        for p in params:
+            bias_ids += biases[id(p)][0]
+            bias_values += biases[id(p)][1]
+        bias_offsets = array("q", accumulate((len(p.logit_bias) for p in params), initial=0))
         penalised = [row for row, p in enumerate(params) if p.penalises]
         return cls(numbers, bias_ids, bias_values, bias_offsets, penalised)
 
@@ -74,24 +70,17 @@ class ParamCache:
         return arrays
 
 
-def _bias_arrays(p: SamplingParams) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.float64]]:
-    """Return the biased ids, and their biases."""
-    n = len(p.logit_bias)
-    return np.fromiter(p.logit_bias, np.int32, n), np.fromiter(p.logit_bias.values(), np.float64, n)
+def _bias_arrays(p: SamplingParams) -> tuple[array[int], array[float]]:
+    """Return the biased ids, int32, and their biases, float64."""
+    return array("i", p.logit_bias), array("d", p.logit_bias.values())
 
 
 def penalised_histories(draws: Sequence[Draw], penalised: Sequence[int]) -> tuple[list[int], list[int]]:
     """Return the concatenated histories of the rows ``penalised``, the offset of every row in them, and their end."""
     if not penalised:
         return [], [0] * (len(draws) + 1)
-    tokens: list[int] = []
-    offsets = [0]
     rows = set(penalised)
-    for row, draw in enumerate(draws):
-        if row in rows:
-            tokens += draw.history
-        offsets.append(len(tokens))
-    return tokens, offsets
+    return ragged([draw.history if row in rows else () for row, draw in enumerate(draws)])
 
 
 def drawn_lists(
@@ -121,13 +110,6 @@ def _numbers(p: SamplingParams) -> list[float]:
     ]
 
 
-def ragged(
-    rows: Sequence[Sequence[float]], dtype: type[np.generic]
-) -> tuple[npt.NDArray[np.generic], npt.NDArray[np.int64]]:
-    """Return the rows concatenated, and the offsets where each begins."""
-    offsets = np.zeros(len(rows) + 1, np.int64)
-    if not any(len(row) for row in rows):  # the usual case, and this runs at every step
-        return np.empty(0, dtype), offsets
-    np.cumsum([len(row) for row in rows], out=offsets[1:])
-    flat = np.fromiter((value for row in rows for value in row), dtype, int(offsets[-1]))
-    return flat, offsets
+def ragged(rows: Sequence[Sequence[int]]) -> tuple[list[int], list[int]]:
+    """Return the rows concatenated, and the offsets where each begins and the last ends."""
+    return [*chain.from_iterable(rows)], [*accumulate(map(len, rows), initial=0)]

@@ -42,7 +42,7 @@ class Core(Protocol):
         """Size of all packed weights in bytes."""
 
     @property
-    def packed(self) -> packed_cache.Arena:
+    def packed(self) -> memoryview:
         """All packed weights as bytes, readable and writable."""
 
     def set_tensor(self, name: str, values: Tensor, /) -> None:

@@ -7,13 +7,10 @@ scheduling.
 from __future__ import annotations
 
 import functools
-import logging
 import os
 from collections.abc import Sequence
 from itertools import chain
 from typing import TYPE_CHECKING, Literal
-
-import numpy as np
 
 from gpt2lab import _native
 from gpt2lab.config import ModelConfig
@@ -35,11 +32,13 @@ from gpt2lab.system.cores import physical_cores
 from gpt2lab.weights.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
+    import numpy as np
     import numpy.typing as npt
 
     from gpt2lab.engines.hooks import Edit, Site
 
 _OUTPUTS = {"last": 0, "all": 1, "none": 2}
+_NO_NUMBERS = "seed, stream, position and the ids of the history must be whole numbers from 0, below 2^64"
 
 
 class NativeEngine:
@@ -142,7 +141,7 @@ class NativeEngine:
     def write_sequence(self, values: npt.NDArray[np.number]) -> int:
         """Make a sequence with these keys and values, of the dtype in which the engine holds them."""
         try:
-            return int(self._core.write_sequence(np.ascontiguousarray(values)))
+            return int(self._core.write_sequence(values))
         except OverflowError as error:
             raise ContextError(str(error)) from None
 
@@ -176,16 +175,16 @@ class NativeEngine:
         ``[len(sequences), n_vocab]`` for ``"last"``, ``[all tokens, n_vocab]`` for ``"all"``, ``[0, n_vocab]`` for
         ``"none"``. Raises :class:`ContextError` if a sequence would exceed ``n_ctx`` tokens.
         """
-        counts = np.fromiter((len(t) for t in tokens), np.int32, len(tokens))
-        flat = _int32(np.concatenate([np.asarray(t) for t in tokens])) if len(tokens) else np.empty(0, np.int32)
-        handles = _int32(np.asarray(sequences))
         try:
-            logits: npt.NDArray[np.float32] = self._core.forward(handles, flat, counts, _OUTPUTS[outputs])
+            return self._core.forward(
+                sequences, [*chain.from_iterable(tokens)], [len(ids) for ids in tokens], _OUTPUTS[outputs]
+            )
         except OverflowError as error:
             raise ContextError(str(error)) from None
         except IndexError as error:
             raise UsageError(str(error)) from None
-        return logits
+        except TypeError as error:
+            raise _no_numbers(sequences, tokens) from error
 
     def step(
         self, sequences: Sequence[int], tokens: Sequence[Sequence[int]], draws: Sequence[Draw | None]
@@ -241,22 +240,22 @@ class NativeEngine:
         from gpt2lab.engines.hooks import SITES
 
         try:
-            found = self._core.record(
-                sequence, _int32(np.asarray(tokens)), [SITES.index(site) for site in sites], first_layer
-            )
+            found = self._core.record(sequence, tokens, [SITES.index(site) for site in sites], first_layer)
         except OverflowError as error:
             raise ContextError(str(error)) from None
         except IndexError as error:
             raise UsageError(str(error)) from None
+        except TypeError as error:
+            raise _no_numbers([sequence], [tokens]) from error
         return dict(zip(sites, found, strict=True))
 
     def unembed(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Return the logits ``[n, n_vocab]`` of rows of the residual stream."""
-        return self._core.unembed(np.ascontiguousarray(x))
+        return self._core.unembed(x)
 
     def compare(self, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Return the products ``[n, n_vocab]`` of rows with the embedding of every token."""
-        return self._core.compare(np.ascontiguousarray(x))
+        return self._core.compare(x)
 
     def embedding_lengths(self) -> npt.NDArray[np.float32]:
         """Return the length of every token's embedding, ``[n_vocab]``."""
@@ -268,7 +267,7 @@ class NativeEngine:
 
     def pull_back(self, layer: int, direction: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
         """Return ``W @ direction`` for the output projection ``W`` of a layer's attention."""
-        return self._core.pull_back(layer, np.ascontiguousarray(direction, np.float32))
+        return self._core.pull_back(layer, direction)
 
     def sample(
         self,
@@ -287,12 +286,11 @@ class NativeEngine:
         used = [h if p.penalises else () for p, h in zip(params, histories, strict=True)]
         try:
             arrays = ParamArrays.of(params, self.config.n_vocab)
-            streams_of = np.array([seeds, streams, positions], np.uint64).T.copy()
-            history, history_offsets = ragged(used, np.int32)
+            history, history_offsets = ragged(used)
             ids, logprobs = self._core.sample(
                 logits,
                 arrays.numbers,
-                streams_of,
+                [*chain.from_iterable(zip(seeds, streams, positions, strict=True))],
                 history,
                 history_offsets,
                 arrays.bias_ids,
@@ -301,6 +299,8 @@ class NativeEngine:
             )
         except (ValueError, IndexError, OverflowError) as error:
             raise SamplingError(str(error)) from None
+        except TypeError as error:
+            raise SamplingError(_NO_NUMBERS) from error
         return ids, logprobs
 
 
@@ -327,26 +327,18 @@ def instruction_set() -> str:
 
 @functools.cache  # once in a process
 def _warn_of_slowness() -> None:
+    import logging
+
     logging.getLogger("gpt2lab").warning(
         "gpt2lab: the kernels in use (baseline) have no fused multiply-add and emulate it in float32 and bfloat16, so "
         "that the text is the same everywhere; this is many times slower, and int8 is faster"
     )
 
 
-def _int32(values: npt.NDArray[np.generic]) -> npt.NDArray[np.int32]:
-    """Convert whole numbers to int32. Raises UsageError for others."""
-    if values.size == 0:
-        return np.empty(0, np.int32)
-    if values.dtype.kind not in "iu" or values.min() < -(2**31) or values.max() >= 2**31:
-        raise UsageError(f"token ids and sequences must be whole numbers below 2^31, got {values}")
-    return np.ascontiguousarray(values, np.int32)
-
-
 def _no_numbers(sequences: Sequence[int], tokens: Sequence[Sequence[int]]) -> UsageError | SamplingError:
     """Return the error to raise if the core cannot read the arguments of a step."""
-    try:
-        for ids in (sequences, *tokens):
-            _int32(np.asarray(ids))
-    except UsageError as error:
-        return error
-    return SamplingError("seed, stream, position and the ids of the history must be whole numbers from 0, below 2^64")
+    for ids in (sequences, *tokens):
+        for id in ids:
+            if not hasattr(id, "__index__") or not -(2**31) <= id < 2**31:
+                return UsageError(f"token ids and sequences must be whole numbers below 2^31, got {ids}")
+    return SamplingError(_NO_NUMBERS)

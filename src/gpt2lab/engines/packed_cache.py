@@ -12,21 +12,15 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import threading
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeAlias
-
-import numpy as np
+from typing import IO, Any, NamedTuple
 
 from gpt2lab import _native
 from gpt2lab.system import caches
-
-if TYPE_CHECKING:
-    import numpy.typing as npt
-
-Arena: TypeAlias = "npt.NDArray[np.uint8]"
 
 MAGIC = b"gpt2lab packed 2\n"
 HEADER = 4096  # bytes; the arena after it starts on a page
@@ -57,7 +51,7 @@ def default_folder() -> Path | None:
     return caches.cache_folder("packed")
 
 
-def read_entry(folder: Path, key: Key, arena: Arena) -> bool:
+def read_entry(folder: Path, key: Key, arena: memoryview) -> bool:
     """Fill ``arena`` with the entry of ``key``. Returns False, with ``arena`` undefined, if there is no intact one."""
     path = folder / key.name
     try:
@@ -103,7 +97,7 @@ def is_whole(file: IO[bytes], header: dict[str, Any]) -> bool:
     return bool(os.fstat(file.fileno()).st_size == HEADER + header["size"])
 
 
-def halves(arena: Arena) -> list[Arena]:
+def halves(arena: memoryview) -> list[memoryview]:
     """Return the two parts of ``arena`` that are summed at the same time."""
     middle = len(arena) // 2 // HEADER * HEADER
     return [arena[:middle], arena[middle:]]
@@ -111,20 +105,20 @@ def halves(arena: Arena) -> list[Arena]:
 
 def combined(sums: Iterable[int]) -> int:
     """Return one checksum of the halves' checksums."""
-    return _native.checksum(np.fromiter(sums, np.uint64).view(np.uint8))
+    return _native.checksum(b"".join(each.to_bytes(8, sys.byteorder) for each in sums))
 
 
-def _read_arena(path: Path, arena: Arena) -> list[int]:
+def _read_arena(path: Path, arena: memoryview) -> list[int]:
     """Fill ``arena`` from its place in the entry with two threads, and return the checksums of its halves.
 
     Each half is one call without the interpreter's lock, so it does not wait for other threads in between.
     """
     sums = [0, 0]
 
-    def work(number: int, start: int, half: Arena) -> None:
+    def work(number: int, start: int, half: memoryview) -> None:
         with suppress(OSError), path.open("rb", buffering=0) as file:
             file.seek(start)
-            rest = half.data
+            rest = half
             while len(rest) and (count := file.readinto(rest)):  # Linux reads at most 2 GiB at once
                 rest = rest[count:]
             sums[number] = _native.checksum(half)

@@ -19,7 +19,6 @@ from gpt2lab.engines.packed_cache import (
     HEADER,
     MAGIC,
     SUFFIX,
-    Arena,
     Key,
     combined,
     default_folder,
@@ -68,14 +67,14 @@ def obstacle() -> str | None:
     return None
 
 
-def write_entry(folder: Path, key: Key, arena: Arena, model: str) -> None:
+def write_entry(folder: Path, key: Key, arena: memoryview, model: str) -> None:
     """Write ``arena`` as the entry of ``key``; remove entries it supersedes. Raises OSError; leaves no half file."""
     checksum = combined(map(_native.checksum, halves(arena)))
     model = model[-_MODEL:]
     header = {"key": key._asdict(), "size": len(arena), "checksum": checksum, "model": model}
     with new_file(folder / key.name, sync=True) as file:
         file.write((MAGIC + json.dumps(header).encode()).ljust(HEADER))
-        file.write(arena.data)
+        file.write(arena)
     with suppress(OSError):
         _make_room(folder, key, model)
 

@@ -23,7 +23,7 @@ from gpt2lab.sampling.declaration import PARAMETERS
 from gpt2lab.sampling.exponential import COEFFICIENTS, LN_2, LOWEST, PER_LN_2, TO_WHOLE
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     from gpt2lab.engines.draw_arguments import ParamArrays
     from gpt2lab.sampling.declaration import SamplingParams
@@ -59,7 +59,7 @@ class TorchSampler:
         x = self._penalised(self._biased(raw, arrays), arrays, rows)
         largest = x.amax(-1)  # NaN if any is
         usable = (largest < torch.inf) & (largest > -torch.inf)  # no later stage makes a row unusable
-        x, columns = self._staged(x, arrays.numbers)
+        x, columns = self._staged(x, np.reshape(arrays.numbers, (-1, len(PARAMETERS))))
         cumulative = softmax(x).cumsum(-1)
         place = torch.searchsorted(cumulative, numbers * cumulative[:, -1:], right=True).clamp_max(x.shape[1] - 1)
         ids = place if columns is None else columns[place]
@@ -79,11 +79,11 @@ class TorchSampler:
             return error
         return SamplingError("the logits give no distribution")
 
-    def _to_device(self, values: NDArray[Any]) -> Tensor:
+    def _to_device(self, values: ArrayLike) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(values)).to(self._device)
 
     def _biased(self, x: Tensor, arrays: ParamArrays) -> Tensor:
-        ids = arrays.bias_ids
+        ids = np.asarray(arrays.bias_ids)
         if not len(ids):
             return x
         if ids.max() >= self._n_vocab:

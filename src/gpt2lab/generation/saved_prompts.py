@@ -18,7 +18,7 @@ import numpy as np
 
 from gpt2lab.errors import CheckpointError, UsageError
 from gpt2lab.generation.scheduler import PREFILL_CHUNK
-from gpt2lab.weights.quantization import PRECISIONS
+from gpt2lab.weights.precisions import PRECISIONS
 from gpt2lab.weights.safetensors_file import INT8, read_metadata, read_safetensors, write_safetensors
 from gpt2lab.weights.writing import NewTensor, destination_file
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from gpt2lab.engines.origin import Origin
     from gpt2lab.engines.protocol import Engine
     from gpt2lab.generation.sequences import Sequences
-    from gpt2lab.weights.quantization import Precision
+    from gpt2lab.weights.precisions import Precision
 
 FORMAT = "gpt2lab.prompt"
 _TENSOR = "keys_and_values"

@@ -9,11 +9,10 @@ This module knows nothing of that arithmetic, or of how anything is displayed.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, NamedTuple, TypedDict
-
-import numpy as np
 
 from gpt2lab.errors import SamplingError
 
@@ -68,10 +67,15 @@ class Parameter(NamedTuple):
 
     def check(self, value: Any) -> None:
         """Raise :class:`SamplingError` if the parameter cannot take ``value``."""
-        value = value.item() if isinstance(value, np.generic) else value
+        value = value.item() if isinstance(value, _numpy_scalars()) else value
         number = isinstance(value, int if self.whole else int | float) and not isinstance(value, bool)
         if not number or not self.low <= value <= self.high:  # NaN fails this comparison too
             raise SamplingError(f"{self.name} must be {self.allowed}, got {value!r}")
+
+
+def _numpy_scalars() -> Any:
+    """Return the class of NumPy's scalars, without importing NumPy: until somebody does, nothing is one."""
+    return getattr(sys.modules.get("numpy"), "generic", ())
 
 
 def _number(default: float, **declared: Any) -> Any:
@@ -188,10 +192,11 @@ class SamplingParams:
     def __post_init__(self) -> None:
         for parameter in PARAMETERS.values():
             parameter.check(getattr(self, parameter.name))
+        scalars = _numpy_scalars()
         for token, bias in self.logit_bias.items():
-            if isinstance(token, bool) or not isinstance(token, int | np.integer) or token < 0:
+            id, value = (number.item() if isinstance(number, scalars) else number for number in (token, bias))
+            if isinstance(id, bool) or not isinstance(id, int) or id < 0:
                 raise SamplingError(f"logit_bias: {token!r} is not a token id")
-            value = bias.item() if isinstance(bias, np.generic) else bias
             if isinstance(value, bool) or not isinstance(value, int | float) or not value < math.inf:
                 raise SamplingError(f"logit_bias of token {token} must be a finite number or -inf, got {value!r}")
 

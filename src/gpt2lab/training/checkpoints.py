@@ -34,7 +34,7 @@ from gpt2lab.system.marks import is_plain
 from gpt2lab.weights.huggingface import config_json
 from gpt2lab.weights.huggingface_special import GENERATION, TOKENIZER_FILES
 from gpt2lab.weights.huggingface_weights import canonical_name, stored_name
-from gpt2lab.weights.quantization import PRECISIONS
+from gpt2lab.weights.precisions import PRECISIONS
 from gpt2lab.weights.safetensors_file import write_safetensors
 from gpt2lab.weights.tokenizer_copy import TokenizerCopy
 from gpt2lab.weights.writing import NewTensor

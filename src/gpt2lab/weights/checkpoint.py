@@ -18,14 +18,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
 
-import numpy as np
-
 from gpt2lab.config import ModelConfig, takes_gpt2_vocabulary
 from gpt2lab.errors import CheckpointError, ConfigError, TokenizerError
 from gpt2lab.system.files import OpenFile
 from gpt2lab.tokenizer import SpecialTokens, Tokenizer
 
 if TYPE_CHECKING:
+    import numpy as np
     from numpy.typing import NDArray
 
     from gpt2lab.weights.integers import Integers
@@ -216,6 +215,8 @@ def check_tensors(path: Path, config: ModelConfig, stored: Mapping[str, StoredTe
 
 def _is_finite(tensor: Tensor) -> bool:
     """Return whether no value is NaN or infinite. The sum shows it without a second array, unless it overflows."""
+    import numpy as np
+
     with np.errstate(over="ignore", invalid="ignore"):
         return bool(np.isfinite(tensor.sum()) or np.isfinite(tensor).all())
 
@@ -266,11 +267,15 @@ class MappedFile:
 
     def array(self, start: int, dtype: str | np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
         """Return part of the file as a read-only array: a copy."""
+        import numpy as np
+
         kind = np.dtype(dtype)
         return np.frombuffer(self.copy(start, kind.itemsize * math.prod(shape)), dtype=kind).reshape(shape)
 
     def view(self, start: int, dtype: str | np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
         """Return part of the file as a read-only array: a view of the map. Call :meth:`check_whole` before each use."""
+        import numpy as np
+
         kind = np.dtype(dtype)
         return np.frombuffer(self.part(start, kind.itemsize * math.prod(shape)), dtype=kind).reshape(shape)
 

@@ -1,4 +1,4 @@
-"""Decode weights in the types of llama.cpp that ``quantization`` lists but does not decode: Q4_1, Q2_K … Q6_K, IQ4_NL …
+"""Decode weights in the types of llama.cpp that ``quantization`` does not decode: Q4_1, Q2_K … Q6_K, IQ4_NL …
 
 The ``gguf`` package decodes them, an optional extra. This module is imported only for files that have such weights. It
 knows nothing of files' layouts.
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from gpt2lab.weights.quantization import Precision
+    from gpt2lab.weights.precisions import Precision
 
 _NO_WEIGHTS = frozenset({"i8", "i16", "i32", "i64", "f64", "q8_1", "q8_k"})
 """Types that llama.cpp stores no weights in, and the ``gguf`` package does not decode."""
@@ -41,7 +41,7 @@ def dequantize(stored: NDArray[Any], precision: Precision, shape: tuple[int, ...
     """
     from gguf import GGMLQuantizationType, quants  # an optional extra, which takes a while to import
 
-    row_bytes = shape[-1] // precision.block * precision.dtype.itemsize
+    row_bytes = shape[-1] // precision.block * precision.size
     rows = stored.view(np.uint8).reshape(-1, row_bytes)
     try:
         with np.errstate(all="ignore"):  # a scale that is NaN or infinite is reported with the tensor's name

@@ -9,11 +9,10 @@ from __future__ import annotations
 
 import math
 import re
+from array import array
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
 
 from gpt2lab.config import ACTIVATIONS, ModelConfig
 from gpt2lab.errors import CheckpointError, ConfigError
@@ -25,7 +24,7 @@ from gpt2lab.weights.checkpoint import (
 )
 from gpt2lab.weights.gguf_file import GgufFile, GgufTensor, read_gguf_file
 from gpt2lab.weights.gguf_tokenizer import GPT2_STRINGS, read_gguf_tokenizer
-from gpt2lab.weights.quantization import PRECISIONS, Precision, decode, decode_transposed
+from gpt2lab.weights.precisions import PRECISIONS, Precision
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -136,7 +135,7 @@ def _config(file: GgufFile) -> ModelConfig:
     values = {name: metadata.get(key) for name, key in _KEYS.items() if key in metadata or not _is_switch(name)}
     epsilon = values["layer_norm_epsilon"]
     if isinstance(epsilon, float):
-        values["layer_norm_epsilon"] = float(str(np.float32(epsilon)))  # the number that was rounded to float32
+        values["layer_norm_epsilon"] = _shortest(epsilon)
     values |= {
         "n_vocab": embedding.shape[0] if embedding else None,
         "activation": activation,
@@ -150,6 +149,13 @@ def _config(file: GgufFile) -> ModelConfig:
         raise CheckpointError(f"{path}: {error}" + (f" ({key})" if key else "")) from None
     _check_hyperparameters(file, config)
     return config
+
+
+def _shortest(number: float) -> float:
+    """Return the number of fewest digits that float32 rounds to ``number``, which was rounded when it was stored."""
+    (rounded,) = array("f", [number])
+    tries = (float(f"{rounded:.{digits}g}") for digits in range(1, 10))
+    return next((each for each in tries if array("f", [each])[0] == rounded), rounded)
 
 
 def _is_switch(name: str) -> bool:
@@ -229,6 +235,8 @@ def _stored_tensor(file: GgufFile, name: str, canonical: str) -> StoredTensor:
         return _foreign_tensor(file, name, tensor, transposed)
 
     def read() -> Tensor:
+        from gpt2lab.weights.quantization import decode, decode_transposed  # needs NumPy, which a start may not need
+
         if transposed:
             return decode_transposed(file.items(tensor), precision, *tensor.shape)
         return decode(file.items(tensor), precision, tensor.shape)
@@ -244,7 +252,7 @@ def _foreign_tensor(file: GgufFile, name: str, tensor: GgufTensor, transposed: b
 
     def read() -> Tensor:
         values = dequantize(file.items(tensor), tensor.precision, tensor.shape)
-        return np.ascontiguousarray(values.T) if transposed else values
+        return values.T.copy() if transposed else values
 
     return StoredTensor(tensor.shape[::-1] if transposed else tensor.shape, read)
 
@@ -261,7 +269,7 @@ def _is_embedding(file: GgufFile, output: GgufTensor) -> bool:
             same = rows[0].tobytes() == rows[1].tobytes()
         else:
             left, right = (_decoded(file, tensor, part) for tensor, part in zip((output, embedding), rows, strict=True))
-            same = np.array_equal(left, right)
+            same = bool((left == right).all())
         if not same:
             return False
     return True
@@ -279,6 +287,8 @@ def _rows(file: GgufFile, tensor: GgufTensor, first: int, count: int) -> NDArray
 def _decoded(file: GgufFile, tensor: GgufTensor, items: NDArray[Any]) -> Tensor:
     shape = (len(items) * tensor.precision.block // tensor.shape[1], tensor.shape[1])
     if tensor.precision.name in PRECISIONS:
+        from gpt2lab.weights.quantization import decode
+
         return decode(items, tensor.precision, shape)
     from gpt2lab.weights.dequantization import check_decodable, dequantize
 

@@ -12,13 +12,12 @@ import math
 import struct
 from collections.abc import Mapping
 from pathlib import Path
+from struct import Struct
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
-
-import numpy as np
 
 from gpt2lab.errors import CheckpointError
 from gpt2lab.weights.checkpoint import MappedFile
-from gpt2lab.weights.quantization import GGML_TYPES, Precision
+from gpt2lab.weights.precisions import GGML_TYPES, Precision
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
     from gpt2lab.weights.writing import NewTensor
 
 MAGIC = b"GGUF"
-_SCALARS = dict(enumerate(["<u1", "<i1", "<u2", "<i2", "<u4", "<i4", "<f4", "<u1"])) | {10: "<u8", 11: "<i8", 12: "<f8"}
+_SCALARS = {n: Struct(f"<{code}") for n, code in [*enumerate("BbHhIifB"), (10, "Q"), (11, "q"), (12, "d")]}
 _UINT32, _INT32, _FLOAT32, _BOOL, _STRING, _ARRAY = 4, 5, 6, 7, 8, 9
 _TYPE_NAMES = dict(enumerate(["uint8", "int8", "uint16", "int16", "uint32", "int32", "float32", "bool", "string"]))
 _DEFAULT_ALIGNMENT = 32
@@ -93,8 +92,8 @@ class _Reader:
         return part
 
     def number(self, kind: int) -> Any:
-        dtype = np.dtype(_SCALARS[kind])
-        return np.frombuffer(self.bytes(dtype.itemsize), dtype)[0].item()
+        scalar = _SCALARS[kind]
+        return scalar.unpack(self.bytes(scalar.size))[0]
 
     def uint32(self) -> int:
         return int.from_bytes(self.bytes(4), "little")
@@ -136,7 +135,7 @@ class _Reader:
                 for _ in range(count):
                     self.bytes(self.uint64())
         elif kind in _SCALARS:
-            self.bytes(count * np.dtype(_SCALARS[kind]).itemsize)
+            self.bytes(count * _SCALARS[kind].size)
         else:
             raise CheckpointError(f"{self.file.path}: a list of unsupported type {kind} at byte {start}")
         return GgufArray(kind, count, start, sha256)
@@ -232,7 +231,7 @@ def _place(file: MappedFile, infos: dict[str, GgufTensor], header: int, alignmen
     if len(file) > _aligned(end, alignment):
         raise _misplaced(file, f"{len(file) - end} bytes follow the last tensor")
     for name, first, last in paddings:  # all writers fill it with zeros
-        if first < last and np.frombuffer(file.data[first:last], np.uint8).any():
+        if first < last and bytes(file.data[first:last]) != bytes(last - first):
             raise _misplaced(file, f"the padding after {name} is not zero")
     return tensors
 
@@ -258,7 +257,7 @@ def write_gguf_file(out: IO[bytes], metadata: Mapping[str, Any], tensors: list[N
         offset += _aligned(tensor.precision.n_bytes(math.prod(tensor.shape)))
     _write_padded(out, b"".join(header))
     for tensor in tensors:
-        _write_padded(out, tensor.items().view(np.uint8).data)
+        _write_padded(out, tensor.items().view("u1").data)
 
 
 def packed_strings(strings: list[str]) -> bytes:

@@ -5,11 +5,9 @@ GPT-2's own vocabulary is recognised by its checksum and never parsed. ``gguf_wr
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping, Sequence
 from enum import IntEnum
-from typing import TYPE_CHECKING
-
-import numpy as np
 
 from gpt2lab.bpe import END_OF_TEXT_MARKER
 from gpt2lab.config import END_OF_TEXT, ModelConfig, takes_gpt2_vocabulary
@@ -17,9 +15,6 @@ from gpt2lab.errors import CheckpointError
 from gpt2lab.tokenizer import AddedToken, SpecialTokens
 from gpt2lab.weights.checkpoint import OtherTokenizer, TokenizerFiles
 from gpt2lab.weights.gguf_file import GgufArray, GgufFile
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 _TOKENS_SHA256 = "1b0b4d1f2288958613732175557fa89f8db2b619574bc7500c5b8cb8269c16ee"
 _MERGES_SHA256 = "dca569b10de5f0a468dfe0d780bc5db55facb46b3bfbd8c29c9a18d3df1cac41"
@@ -51,6 +46,7 @@ class TokenType(IntEnum):
     BYTE = 6
 
 
+_PLAIN = frozenset({TokenType.NORMAL, TokenType.BYTE})
 _ENDS = ("tokenizer.ggml.bos_token_id", "tokenizer.ggml.eos_token_id")
 _NOT_GPT2S = tuple(
     f"tokenizer.ggml.{name}"
@@ -69,7 +65,7 @@ def read_gguf_tokenizer(
     tokens = file.metadata.get("tokenizer.ggml.tokens")
     n_tokens = tokens.length if isinstance(tokens, GgufArray) else config.n_vocab
     types = _token_types(file, n_tokens)
-    marked = np.flatnonzero((types != TokenType.NORMAL) & (types != TokenType.BYTE)).tolist()
+    marked = [id for id, type in enumerate(types) if type not in _PLAIN]
     if _has_gpt2s(file):
         names = {END_OF_TEXT: END_OF_TEXT_MARKER}
         if marked not in ([], [END_OF_TEXT]):
@@ -110,7 +106,7 @@ def _is_below(id: object) -> bool:
 
 
 def _own_tokenizer(
-    file: GgufFile, config: ModelConfig, types: NDArray[np.int32], marked: Sequence[int]
+    file: GgufFile, config: ModelConfig, types: Sequence[int], marked: Sequence[int]
 ) -> tuple[TokenizerFiles | None, SpecialTokens, None]:
     from gpt2lab.weights.vocabulary import check_merge_lines, unless_gpt2s  # readers of GPT-2's own start without it
 
@@ -134,25 +130,25 @@ def _has_gpt2s(file: GgufFile) -> bool:
     return (tokens.sha256, merges.sha256) == (_TOKENS_SHA256, _MERGES_SHA256)
 
 
-def _token_types(file: GgufFile, n_tokens: int) -> NDArray[np.int32]:
+def _token_types(file: GgufFile, n_tokens: int) -> Sequence[int]:
     array = file.metadata.get("tokenizer.ggml.token_type")
     if array is None:
-        return np.broadcast_to(np.int32(TokenType.NORMAL), (n_tokens,))
+        return [TokenType.NORMAL] * n_tokens
     if not isinstance(array, GgufArray) or array.type != 5 or array.length != n_tokens:
         raise CheckpointError(f"{file.file.path}: tokenizer.ggml.token_type must be {n_tokens} int32 numbers")
-    types = file.file.array(array.start, "<i4", (n_tokens,))
-    wrong = np.flatnonzero((types < min(TokenType)) | (types > max(TokenType)))
-    if len(wrong):
-        raise CheckpointError(f"{file.file.path}: the type of token {wrong[0]} is {types[wrong[0]]}, which is unknown")
+    types = struct.unpack(f"<{n_tokens}i", file.file.copy(array.start, 4 * n_tokens))
+    if unknown := set(types).difference(TokenType):
+        id = next(id for id, type in enumerate(types) if type in unknown)
+        raise CheckpointError(f"{file.file.path}: the type of token {id} is {types[id]}, which is unknown")
     return types
 
 
-def _added_tokens(names: Mapping[int, str], types: NDArray[np.int32], marked: Sequence[int]) -> tuple[AddedToken, ...]:
+def _added_tokens(names: Mapping[int, str], types: Sequence[int], marked: Sequence[int]) -> tuple[AddedToken, ...]:
     """Return the tokens that text matches as a whole: in llama.cpp, those of types other than NORMAL, BYTE, UNUSED."""
     added = []
     for id in marked:
         if types[id] != TokenType.UNUSED:
-            is_word = bool(types[id] == TokenType.USER_DEFINED)
+            is_word = types[id] == TokenType.USER_DEFINED
             added.append(AddedToken(names[id], id, special=not is_word, normalized=is_word))
     return tuple(added)
 

@@ -28,7 +28,7 @@ from gpt2lab.weights.gguf import (
 )
 from gpt2lab.weights.gguf_file import write_gguf_file
 from gpt2lab.weights.gguf_tokenizer import STOP_KEYS, TEMPLATE_KEY, TOKENIZER_JSON_KEY, TokenType
-from gpt2lab.weights.quantization import PRECISIONS, Precision
+from gpt2lab.weights.precisions import PRECISIONS, Precision
 from gpt2lab.weights.vocabulary import check_encoder_ids, vocabulary_to_write
 from gpt2lab.weights.writing import NewTensor, destination_file, encoded
 

@@ -16,8 +16,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from gpt2lab.config import ACTIVATIONS, ModelConfig
 from gpt2lab.errors import CheckpointError
 from gpt2lab.weights.checkpoint import (
@@ -31,7 +29,7 @@ from gpt2lab.weights.checkpoint import (
 from gpt2lab.weights.huggingface_special import MORE_TEMPLATES, TOKENIZER_FILES
 from gpt2lab.weights.huggingface_tokenizer import read_folder_tokenizer
 from gpt2lab.weights.huggingface_weights import OWN, SINGLE, Stored, read_own_weights, read_weights, stored_name
-from gpt2lab.weights.quantization import PRECISIONS, Precision
+from gpt2lab.weights.precisions import PRECISIONS, Precision
 from gpt2lab.weights.safetensors_file import write_safetensors
 
 if TYPE_CHECKING:
@@ -149,6 +147,8 @@ def _check_tied(path: Path, stored: Stored) -> None:
     head = stored.get("lm_head.weight")
     if head is None:
         return
+    import numpy as np
+
     embedding = stored["wte.weight"][0]
     if head[0].shape != embedding.shape or not np.array_equal(head[0].read(), embedding.read(), equal_nan=True):
         raise CheckpointError(f"{path}: lm_head.weight differs from wte.weight, but tie_word_embeddings is true")

@@ -23,7 +23,7 @@ import numpy as np
 from gpt2lab.errors import CheckpointError
 from gpt2lab.weights.checkpoint import Checkpoint, LazyTensors, StoredTensor, tensor_shapes
 from gpt2lab.weights.integers import BLOCK, GROUP, Integers, encode, is_matrix, is_output_major
-from gpt2lab.weights.quantization import PRECISIONS
+from gpt2lab.weights.precisions import PRECISIONS
 from gpt2lab.weights.safetensors_file import INT8, UINT8, SafeTensor, read_safetensors
 
 if TYPE_CHECKING:

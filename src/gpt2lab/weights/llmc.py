@@ -18,7 +18,8 @@ import numpy as np
 from gpt2lab.config import ModelConfig
 from gpt2lab.errors import CheckpointError
 from gpt2lab.weights.checkpoint import Checkpoint, MappedFile, StoredTensor, Tensor, check_tensors, config_from
-from gpt2lab.weights.quantization import PRECISIONS, Precision, decode
+from gpt2lab.weights.precisions import PRECISIONS, Precision
+from gpt2lab.weights.quantization import decode
 
 _HEADER = 1024  # bytes
 _PRECISIONS = {1: "float32", 3: "float32", 5: "bfloat16"}

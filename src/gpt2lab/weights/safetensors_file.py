@@ -11,15 +11,12 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-import numpy as np
-
 from gpt2lab.errors import CheckpointError
 from gpt2lab.weights.checkpoint import MappedFile, StoredTensor, Tensor, parse_json
-from gpt2lab.weights.quantization import PRECISIONS, Precision, decode
+from gpt2lab.weights.precisions import PRECISIONS, Precision
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -38,9 +35,9 @@ _BITS: Mapping[str, int] = {
 }
 """The dtypes of the format, and the bits that a value takes."""
 _DTYPES = {"F32": PRECISIONS["float32"], "F16": PRECISIONS["float16"], "BF16": PRECISIONS["bfloat16"]}
-INT8, UINT8 = Precision("int8", np.dtype("i1")), Precision("uint8", np.dtype("u1"))
+INT8, UINT8 = Precision("int8", "i1", 1), Precision("uint8", "u1", 1)
 """Whole numbers, which mean weights only together with scales: see :mod:`gpt2lab.weights.integer_tensors`."""
-FLOAT64 = Precision("float64", np.dtype("<f8"))
+FLOAT64 = Precision("float64", "<f8", 8)
 """Read only, and rounded to float32."""
 _NAME_OF = {precision.name: dtype for dtype, precision in _DTYPES.items()} | {
     INT8.name: "I8",
@@ -69,6 +66,10 @@ class SafeTensor:
         kind, items, shape = precision, self.items(name, precision), self.shape
 
         def read() -> Tensor:
+            import numpy as np
+
+            from gpt2lab.weights.quantization import decode
+
             if kind is FLOAT64:
                 with np.errstate(over="ignore"):  # an infinite value is reported with the tensor's name
                     return items().astype(np.float32)
@@ -80,7 +81,7 @@ class SafeTensor:
         """Return a reader of the stored items, ``[shape]``. Raises :class:`CheckpointError` for another dtype."""
         if self.dtype != _NAME_OF[precision.name]:
             raise CheckpointError(f"{self.file.path}: {name} has dtype {self.dtype}, not {_NAME_OF[precision.name]}")
-        return partial(self.file.array, self.start, precision.dtype, self.shape)
+        return lambda: self.file.array(self.start, precision.dtype, self.shape)
 
 
 def read_safetensors(path: Path) -> dict[str, SafeTensor]:

@@ -12,8 +12,6 @@ from pathlib import Path
 from reprlib import repr as short_repr
 from typing import Any
 
-import numpy as np
-
 from gpt2lab.errors import CheckpointError, first_line
 from gpt2lab.weights.checkpoint import StoredTensor, Tensor, check_not_pointer
 
@@ -81,6 +79,7 @@ class _Bounded(io.BufferedReader):
 
 def stored_tensor(path: Path, name: str, value: Any, *, transposed: bool = False) -> tuple[StoredTensor, str]:
     """Return a reader of a torch tensor as float32, and its precision; ``transposed`` for a matrix ``[out, in]``."""
+    import numpy as np
     import torch
 
     dtype = _DTYPES.get(str(value.dtype)) if isinstance(value, torch.Tensor) else None

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from gpt2lab.errors import CheckpointError
 from gpt2lab.system.atomic import new_file, new_files, new_folder
 from gpt2lab.weights.checkpoint import Checkpoint
-from gpt2lab.weights.quantization import Precision, encode
+from gpt2lab.weights.precisions import Precision
+from gpt2lab.weights.quantization import encode
 
 
 @dataclass(frozen=True)
