@@ -144,6 +144,7 @@ def run(setting: Setting, python: Path, threads: int, model: Path, workloads: li
     command += ["--model", str(model), "--threads", str(setting.threads or threads)]
     command += ["--options", json.dumps(setting.options), "--workloads", ",".join(workloads)]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", **setting.environment}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package starts from compiled modules; so does ours
     try:
         command += ["--started", str(time.monotonic())]
         ended = subprocess.run(command, env=environment, capture_output=True, timeout=LIMIT)
