@@ -1,6 +1,7 @@
 """Make the tables of ``peers.py`` from its records: each peer at its best setting, beside the machine's limits.
 
-All programs in a row are compared over the same rounds, those that every one of them has completed.
+All programs in a row are compared over the same rounds, those that every one of them has completed. A ratio is the
+median of the ratios of each round.
 """
 
 from __future__ import annotations
@@ -104,7 +105,8 @@ def best_of_each(figures: Figures, width: str, row: str) -> dict[str, Record]:
     common = set.intersection(*map(set, of_row.values())) if of_row else set()
     found: dict[str, Record] = {}
     for (_, _, peer, setting), values in of_row.items() if common else ():
-        entry = {**summary([values[number] for number in common]), "setting": setting, "rounds": len(common)}
+        each = [values[number] for number in sorted(common)]
+        entry = {**summary(each), "setting": setting, "rounds": len(common), "each": each}
         known = found.get(peer)
         found[peer] = entry if known is None or best(entry, known, key=lambda e: e["median"]) is entry else known
     return found
@@ -144,8 +146,8 @@ def cell(entry: Record | None) -> str:
 
 def ratio(found: dict[str, Record], best: Any) -> float | None:
     """Return gpt2lab's ratio to the best peer: above 1 gpt2lab is better, whether more is better or less."""
-    others = [entry["median"] for peer, entry in found.items() if peer != "gpt2lab"]
+    others = [entry for peer, entry in found.items() if peer != "gpt2lab"]
     if "gpt2lab" not in found or not others:
         return None
-    ours, theirs = float(found["gpt2lab"]["median"]), float(best(others))
-    return round(ours / theirs if best is max else theirs / ours, 3)
+    pairs = zip(found["gpt2lab"]["each"], best(others, key=lambda entry: entry["median"])["each"], strict=True)
+    return round(median(ours / theirs if best is max else theirs / ours for ours, theirs in pairs), 3)

@@ -4,7 +4,7 @@
 
 Each peer has an environment of its own, ``peers/NAME``, which is made from ``benchmarks/environments/NAME.txt`` when it
 is missing. ``--setup`` makes the environments and the models, and measures nothing. Each round measures the limits of
-the machine and then every setting once, in a separate process (a second one for the start), so that a change in the
+the machine and then every workload with all settings of a width, one process after the other, so that a change in the
 machine's load affects all alike. Every figure is appended to ``--out`` as soon as it is measured; a second run with the
 same file measures only what is missing. ``--isa`` restricts every program to one instruction set. Prints the processor,
 all versions and medians with min–max, each peer at the best of its settings; the last line is JSON.
@@ -13,12 +13,13 @@ all versions and medians with min–max, each peer at the best of its settings; 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -119,30 +120,27 @@ def run_round(
     settings: list[Setting],
     models: dict[str, Path],
 ) -> None:
-    """Measure what the round still lacks; every other round in the opposite order."""
+    """Measure what the round still lacks, each workload with all settings; every other round in the opposite order."""
     key = same(arguments) | {"round": number}
     if not records.of(**key, setting="limits"):
         config = RELEASED_SIZES[arguments.size]
         buffers = {width: bytes_per_step(config, name, 80) >> 20 for width, name in GPT2LAB.items()}
         figures = measure(arguments.threads, list(buffers.values()), repeats=3, isa=arguments.isa)
         records.add(**key, setting="limits", buffers=buffers, figures=figures)
-    for setting in settings[:: 1 if number % 2 == 0 else -1]:
-        done = {record["workload"] for record in records.of(**key, setting=setting.name)}
-        missing = [workload for workload in arguments.workloads if workload not in done]
-        for group in ([w for w in missing if w != "cold"], [w for w in missing if w == "cold"]):
-            python = environments.python(setting.peer)
-            for figures in run(setting, python, arguments.threads, models[setting.model], group):
-                records.add(**key, setting=setting.name, peer=setting.peer, width=setting.width, **figures)
+    for width, workload in itertools.product(WIDTHS, arguments.workloads):
+        for setting in [s for s in settings if s.width == width][:: 1 if number % 2 == 0 else -1]:
+            if not records.of(**key, setting=setting.name, workload=workload):
+                python = environments.python(setting.peer)
+                figures = run(setting, python, arguments.threads, models[setting.model], workload)
+                records.add(**key, setting=setting.name, peer=setting.peer, width=width, **figures)
                 print(f"round {number + 1}, {setting.name}: {figures}", file=sys.stderr, flush=True)
 
 
-def run(setting: Setting, python: Path, threads: int, model: Path, workloads: list[str]) -> Iterator[Record]:
-    """Yield what one process measured; workloads that it did not reach have an ``error`` instead."""
-    if not workloads:
-        return
+def run(setting: Setting, python: Path, threads: int, model: Path, workload: str) -> Record:
+    """Return what a process measured, or an ``error``."""
     command = [str(python), str(HERE / "drivers" / f"{setting.peer}_driver.py")]
     command += ["--model", str(model), "--threads", str(setting.threads or threads)]
-    command += ["--options", json.dumps(setting.options), "--workloads", ",".join(workloads)]
+    command += ["--options", json.dumps(setting.options), "--workloads", workload]
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", **setting.environment}
     environment.pop("PYTHONDONTWRITEBYTECODE", None)  # an installed package starts from compiled modules; so does ours
     try:
@@ -152,9 +150,7 @@ def run(setting: Setting, python: Path, threads: int, model: Path, workloads: li
     except subprocess.TimeoutExpired as stopped:
         output, complaint = stopped.stdout or b"", f"took longer than {LIMIT} s"
     measured = [json.loads(line) for line in output.splitlines() if line.startswith(b'{"workload"')]
-    yield from measured
-    for workload in workloads[len(measured) :]:
-        yield {"workload": workload, "error": complaint}
+    return measured[0] if measured else {"workload": workload, "error": complaint}
 
 
 if __name__ == "__main__":

@@ -88,18 +88,18 @@ std::vector<std::byte*> KVCache::blocks(int sequence) {
 
 namespace {
 
-// Writes a row of numbers to one slot of keys, [n][kTile].
-template <typename T>
-void scatter(const T* row, int n, std::byte* keys, int slot) {
-  for (int i = 0; i < n; ++i) reinterpret_cast<T*>(keys)[std::size_t(i) * kTile + slot] = row[i];
+// Writes n numbers, kTogether side by side and then `distance` bytes apart.
+template <int kTogether, typename T>
+void scatter(const T* x, int n, std::size_t distance, std::byte* row) {
+  int i = 0;
+  for (; i + kTogether <= n; i += kTogether, row += distance) std::memcpy(row, x + i, kTogether * sizeof(T));
+  if (i < n) std::memcpy(row, x + i, (n - i) * sizeof(T));
 }
 
-// Writes n numbers, kTogether side by side and then `distance` bytes apart.
-template <int kTogether>
-void scatter(const BFloat16* x, int n, std::size_t distance, std::byte* row) {
-  int i = 0;
-  for (; i + kTogether <= n; i += kTogether, row += distance) std::memcpy(row, x + i, kTogether * sizeof *x);
-  std::memcpy(row, x + i, (n - i) * sizeof *x);
+// Writes numbers to one slot of keys, [n][kTile].
+template <typename T>
+void scatter_key(const T* x, int n, std::byte* key) {
+  scatter<1>(x, n, kTile * sizeof(T), key);
 }
 
 }  // namespace
@@ -114,43 +114,43 @@ void KVCache::store(const Kernels& kernels, std::byte* keys, int slot, const flo
   } else if (precision_ == KVPrecision::float16) {
     auto* rounded = reinterpret_cast<Half*>(row);  // also of the key, on the way to its places far apart
     kernels.to_halves(key, head_dim_, rounded);
-    scatter(rounded, head_dim_, keys, slot);
+    scatter_key(rounded, head_dim_, this->key(keys, slot));
     kernels.to_halves(value, head_dim_, rounded);
   } else if (precision_ == KVPrecision::bfloat16) {
-    constexpr int kUsual = 128;  // most models' head_dim and more
-    BFloat16 usual[2 * kUsual];
-    std::vector<BFloat16> more(head_dim_ > kUsual ? 2 * head_dim_ : 0);
-    BFloat16* rounded = more.empty() ? usual : more.data();
-    kernels.to_bfloat16(key, head_dim_, rounded);
-    kernels.to_bfloat16(value, head_dim_, rounded + head_dim_);
-    place(keys, slot, rounded, rounded + head_dim_);
+    constexpr int kSome = 256;
+    BFloat16 some[2][kSome];
+    for (int begin = 0; begin < head_dim_; begin += kSome) {
+      const int count = std::min(kSome, head_dim_ - begin);
+      kernels.to_bfloat16(key + begin, count, some[0]);
+      kernels.to_bfloat16(value + begin, count, some[1]);
+      place(keys, slot, begin, count, some[0], some[1]);
+    }
   } else {
-    scatter(key, head_dim_, keys, slot);
+    scatter_key(key, head_dim_, this->key(keys, slot));
     std::memcpy(row, value, head_dim_ * sizeof(float));
   }
 }
 
-// Writes a key and a value to a block's slot. A matrix unit multiplies the values that a row must not see by zero, so
-// packed ones must be finite: if one is not, they become zero and the key NaN, and with it the rows that do see the
-// slot.
-void KVCache::place(std::byte* keys, int slot, const BFloat16* key, const BFloat16* value) const {
+// Writes numbers begin … begin + count of a key and a value to a block's slot. A matrix unit multiplies the values that
+// a row must not see by zero, so packed ones must be finite: if one is not, they become zero and the key NaN, and with
+// it the rows that do see the slot.
+void KVCache::place(std::byte* keys, int slot, int begin, int count, const BFloat16* key, const BFloat16* value) const {
   std::byte *key_row = this->key(keys, slot), *value_row = this->value(keys, slot);
+  std::byte *key_out = key_row + key_step(begin), *value_out = value_row + value_step(begin);
   if (!packed_) {
-    scatter<1>(key, head_dim_, key_step(1), key_row);
-    scatter<1>(value, head_dim_, value_step(1), value_row);
+    scatter_key(key, count, key_out);
+    std::memcpy(value_out, value, count * sizeof *value);
     return;
   }
   constexpr std::uint16_t kInfinity = 0x7f80, kNaN = 0x7fc0;
   bool finite = true;
-  for (int i = 0; i < head_dim_; ++i) finite &= (value[i].bits & kInfinity) != kInfinity;
+  for (int i = 0; i < count; ++i) finite &= (value[i].bits & kInfinity) != kInfinity;
   if (finite) {
-    scatter<2>(key, head_dim_, PackedBlock::kKeyStep, key_row);
-    scatter<1>(value, head_dim_, value_step(1), value_row);
+    scatter<2>(key, count, PackedBlock::kKeyStep, key_out);
+    scatter<1>(value, count, value_step(1), value_out);
   } else {
-    for (int i = 0; i < head_dim_; ++i) {
-      std::memcpy(key_row + key_step(i), &kNaN, sizeof kNaN);
-      std::memset(value_row + value_step(i), 0, sizeof kNaN);
-    }
+    for (int i = 0; i < head_dim_; ++i) std::memcpy(key_row + key_step(i), &kNaN, sizeof kNaN);
+    for (int i = 0; i < count; ++i) std::memset(value_out + value_step(i), 0, sizeof *value);
   }
 }
 
@@ -184,7 +184,7 @@ void KVCache::write(int sequence, const std::byte* numbers) {
   const std::size_t size = head_dim_ * number_size_;
   for_each_row(sequence, [&](std::byte* keys, int slot, std::size_t key_at, std::size_t value_at) {
     if (precision_ == KVPrecision::bfloat16)
-      return place(keys, slot, reinterpret_cast<const BFloat16*>(numbers + key_at),
+      return place(keys, slot, 0, head_dim_, reinterpret_cast<const BFloat16*>(numbers + key_at),
                    reinterpret_cast<const BFloat16*>(numbers + value_at));
     for (int i = 0; i < head_dim_; ++i) {
       std::memcpy(key(keys, slot) + key_step(i), numbers + key_at + i * number_size_, number_size_);

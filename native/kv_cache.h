@@ -77,7 +77,7 @@ class KVCache {
 
   const Sequence& find(int sequence) const;
   Sequence& find(int sequence) { return const_cast<Sequence&>(static_cast<const KVCache*>(this)->find(sequence)); }
-  void place(std::byte* keys, int slot, const BFloat16* key, const BFloat16* value) const;
+  void place(std::byte* keys, int slot, int begin, int count, const BFloat16* key, const BFloat16* value) const;
   template <typename F>
   void for_each_row(int sequence, F&& f);
   // Return where a slot's key and value begin, how far from there number i is, and where the key's scale is.

@@ -48,6 +48,13 @@ def test_all_programs_of_a_row_count_with_the_same_rounds(capsys):
     assert {entry["rounds"] for entry in found["rows"]["decode"].values()} == {2}
 
 
+def test_a_ratio_is_the_median_of_the_rounds_ratios(capsys):
+    ours = [measured("gpt2lab", round, tokens_s=speed) for round, speed in enumerate([10.0, 30.0, 100.0])]
+    theirs = [measured("openvino", round, tokens_s=speed) for round, speed in enumerate([5.0, 30.0, 10.0])]
+    _, found = reported(capsys, *ours, *theirs)
+    assert found["ratios"]["decode"] == 2.0
+
+
 def test_settings_that_were_not_requested_do_not_count(capsys):
     records = [measured("gpt2lab", 0, tokens_s=90.0), measured("openvino", 0, tokens_s=50.0)]
     records.append(measured("openvino", 0, "batch_8", error="a crash"))
