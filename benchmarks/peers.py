@@ -36,6 +36,8 @@ from gpt2lab.config import RELEASED_SIZES
 from gpt2lab.system.cores import physical_cores
 
 HERE = Path(__file__).parent
+PROTOCOL = 2
+"""How figures are taken; rises when they cannot be compared with earlier ones."""
 LIMIT = 600
 """Seconds after which a process is stopped."""
 
@@ -83,7 +85,7 @@ def models_of(settings: list[Setting], arguments: argparse.Namespace, environmen
 
 def same(arguments: argparse.Namespace) -> Record:
     """Return what all records of one comparison share."""
-    return {"size": arguments.size, "threads": arguments.threads, "isa": arguments.isa}
+    return {"protocol": PROTOCOL, "size": arguments.size, "threads": arguments.threads, "isa": arguments.isa}
 
 
 def parse() -> argparse.Namespace:

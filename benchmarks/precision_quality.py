@@ -37,6 +37,7 @@ ENGINES = [  # precisions of weights and of keys and values; the first is what o
     ("float32", "int8"),
     ("bfloat16", "float32"),
     ("bfloat16", "float16"),
+    ("bfloat16", "bfloat16"),
     ("bfloat16", "int8"),
     ("int8", "float32"),
     ("int8", "float16"),

@@ -93,10 +93,7 @@ struct InputScale {
     inverse = splat(zero ? 0.0f : kLargestInput / largest);
     scale = largest < kTiny ? 0.0f : largest / kLargestInput;
   }
-  IntVec round(Vec x) const {
-    constexpr float kRound = 12582912.0f;  // 1.5 · 2^23: adding it rounds to a whole number, ties to even
-    return zero ? IntVec{} : (IntVec)(x * inverse + kRound) - (IntVec)splat(kRound);
-  }
+  IntVec round(Vec x) const { return zero ? IntVec{} : (IntVec)(x * inverse + kRound) - (IntVec)splat(kRound); }
 };
 
 // Rounds a block of a row: `depth` numbers, a multiple of kPadding.

@@ -176,14 +176,17 @@ void attend(const Attention& a) {
   }
 }
 
-// Calls f<Element>() for the numbers of a format. Kernels for a matrix unit take bfloat16 packed, and have no others.
+// Calls f<Element>() for the numbers of a format. Kernels for a matrix unit take bfloat16 packed, all take int8 so.
 template <typename F>
 inline void with_element(KVPrecision format, F&& f) {
-  if (format == KVPrecision::float32) return f.template operator()<float>();
+  switch (format) {
+    case KVPrecision::float32: return f.template operator()<float>();
+    case KVPrecision::float16: return f.template operator()<Half>();
 #if !defined(__AMX_BF16__)
-  if (format == KVPrecision::bfloat16) return f.template operator()<BFloat16>();
+    case KVPrecision::bfloat16: return f.template operator()<BFloat16>();
 #endif
-  f.template operator()<Half>();
+    default: __builtin_unreachable();
+  }
 }
 
 template <bool kFused>

@@ -220,8 +220,7 @@ inline void scatter(int n, std::size_t distance, Int8* out, F&& rounded) {
 }
 
 float to_int8(const float* x, int n, int together, std::size_t distance, Int8* out) {
-  constexpr float kTiny = 1e-30f;        // smaller numbers are zero: the inverse of their scale would overflow
-  constexpr float kRound = 12582912.0f;  // 1.5 · 2^23: adding it rounds to a whole number, ties to even
+  constexpr float kTiny = 1e-30f;  // smaller numbers are zero: the inverse of their scale would overflow
   constexpr int kLargest = 127;
   const auto numbers = [&](int i) {
     if (i + kWidth <= n) return load(x + i);

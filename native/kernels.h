@@ -20,6 +20,8 @@ namespace gpt2lab {
 constexpr int kTile = 32;
 constexpr int kHalfTile = kTile / 2;  // outputs that one instruction of a matrix unit computes
 
+constexpr float kLog2E = 1.44269504f;  // attention weighs powers of two, of scores times this
+
 // Positions whose scores attention weighs together, a multiple of kTile.
 constexpr int kSpan = 256;
 
@@ -180,8 +182,8 @@ struct Kernels {
   void (*prepare)(const float* x, int k, Precision precision, int row, std::byte* group);
   void (*attention)(const Attention&);
   void (*sequence_attention)(const SequenceAttention&);
-  void (*to_halves)(const float* x, int n, Half* out);  // saturates at the largest finite float16
-  void (*to_bfloat16)(const float* x, int n, BFloat16* out);
+  void (*to_halves)(const float* x, int n, Half* out);        // saturates at the largest finite float16
+  void (*to_bfloat16)(const float* x, int n, BFloat16* out);  // numbers above the largest become infinite
   // Returns the scratch memory of packed_attention(); 0 if keys and values of this format lie as in Attention.
   std::size_t (*packed_attention_bytes)(KVPrecision, int head_dim);
   void (*packed_attention)(const PackedAttention&);

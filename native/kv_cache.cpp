@@ -132,8 +132,8 @@ void KVCache::store(const Kernels& kernels, std::byte* keys, int slot, const flo
 }
 
 // Writes numbers begin … begin + count of a key and a value to a block's slot. A matrix unit multiplies the values that
-// a row must not see by zero, so packed ones must be finite: if one is not, they become zero and the key NaN, and with
-// it the rows that do see the slot.
+// a row must not see by zero, so packed ones must be finite: if one is not, these are stored as zero, and the key as
+// NaN, so that exactly the rows that see the slot become NaN.
 void KVCache::place(std::byte* keys, int slot, int begin, int count, const BFloat16* key, const BFloat16* value) const {
   std::byte *key_row = this->key(keys, slot), *value_row = this->value(keys, slot);
   std::byte *key_out = key_row + key_step(begin), *value_out = value_row + value_step(begin);
@@ -201,7 +201,7 @@ void KVCache::reserve(int blocks) {
     free_.reserve(references_.size() + kSlab);
     references_.reserve(references_.size() + kSlab);
     slabs_.reserve(slabs_.size() + 1);
-    Array<std::byte> memory(kSlab * block_size_ + kShifts * head_size_);
+    Array<std::byte> memory(std::size_t(kSlab) * block_size_);
     const auto empty = std::find_if(slabs_.begin(), slabs_.end(), [](const auto& slab) { return slab.size() == 0; });
     const int first = int(empty - slabs_.begin()) * kSlab;
     if (empty == slabs_.end()) {

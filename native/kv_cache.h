@@ -91,18 +91,13 @@ class KVCache {
     return keys + PackedBlock(head_dim_, int(number_size_)).scales_at() + slot * scale_size_;
   }
   std::byte* block_data(int sequence, int block) { return block_at(sequences_.find(sequence)->second.blocks[block]); }
-  std::byte* block_at(int block) {
-    return slabs_[block / kSlab].data() + block % kSlab * block_size_ + block % kShifts * head_size_;
-  }
+  std::byte* block_at(int block) { return slabs_[block / kSlab].data() + std::size_t(block % kSlab) * block_size_; }
   void reserve(int blocks);
   bool unused(int slab) const;
   int take();
   void release(int block);
 
   static constexpr int kSlab = 4;  // blocks taken from the system at once
-  // Blocks are shifted against each other: at a distance that is a multiple of 128 KiB, as it often would be, the keys
-  // of a head in all blocks would share a few sets of the second-level cache, and evict each other.
-  static constexpr int kShifts = 32;
   static constexpr std::size_t kKept = std::size_t(64) << 20;
 
   int n_layer_, n_head_, head_dim_, value_stride_;

@@ -4,7 +4,7 @@
 // this file and not the optimiser decides where rounding happens.
 #pragma once
 
-#include "precision.h"
+#include "kernels.h"
 
 #if defined(__AVX512F__) || defined(__AVX2__)
 #include <immintrin.h>
@@ -309,37 +309,37 @@ inline IntVec middle_swapped(IntVec v) {
 #endif
 }
 
-constexpr float kLog2E = 1.44269504f;     // log2 e
-constexpr float kLowestPower = -126.0f;   // smaller powers of two would be subnormal
-constexpr float kHighestPower = 127.49f;  // larger ones infinite
+constexpr float kRound = 12582912.0f;  // 1.5 · 2^23: adding it rounds to a whole number, ties to even
 
-// Computes 2^x within 2 units in the last place for x from kLowestPower to kHighestPower; NaN gives NaN.
-// 2^x = 2^n · 2^f with n = round(x) and |f| ≤ 1/2; a polynomial of degree 5, whose relative error is at most 1e-7 and
-// which is 1 at 0, gives 2^f. Unless kFused, no CPU needs a fused multiply-add.
+// Computes 2^(n + f) with n = shifted - kRound from -126 to 127 and |f| ≤ 1/2; NaN in f gives NaN. A polynomial of
+// degree 5 gives 2^f: it is 1 at 0, and its relative error is at most 1e-7 before rounding. Unless kFused, no CPU needs
+// a fused multiply-add.
 template <bool kFused>
-inline Vec power_in_range(Vec x) {
-  const Vec shifted = x + splat(12582912.0f);  // 1.5 · 2^23: rounds to nearest
-  const Vec n = shifted - 12582912.0f, f = x - n;
+inline Vec power_of_parts(Vec shifted, Vec f) {
   constexpr float kPolynomial[] = {0.00967151299f, 0.0555073395f, 0.240222424f, 0.693147004f, 1.0f};
   Vec p = splat(0.00132647145f);
   for (const float c : kPolynomial) p = multiply_add<kFused>(p, f, splat(c));
 #if defined(__AVX512F__)
-  return (Vec)_mm512_maskz_scalef_ps(0xffff, (__m512)p, (__m512)n);
+  return (Vec)_mm512_maskz_scalef_ps(0xffff, (__m512)p, (__m512)(shifted - kRound));
 #else
-  return p * (Vec)(((IntVec)shifted + 127) << 23);  // the lower bits of 1.5 · 2^23 are zero, the upper ones leave
+  return p * (Vec)(((IntVec)shifted + 127) << 23);  // the lower bits of kRound are zero, its upper ones are shifted out
 #endif
 }
 
-// Computes 2^x for x ≤ 0; below kLowestPower it gives 0.
+// Computes 2^x for x ≤ 0 to about two units in the last place; powers below 2^-126 are 0.
 template <bool kFused>
 inline Vec power_of_negative(Vec x) {
-  return zero_below(x, splat(kLowestPower), power_in_range<kFused>(x));
+  const Vec shifted = x + splat(kRound);
+  return zero_below(x, splat(-126.0f), power_of_parts<kFused>(shifted, x - (shifted - kRound)));
 }
 
-// Computes e^x as 2^(x · log2 e); below kLowestPower that is 0, above kHighestPower the largest power.
+// Computes e^x to about two units in the last place; x below -87.33 gives 0, above 88.37 the largest power. The
+// remainder r of x, a multiple of ln 2 away, is exact but for its last bits: n times the upper part of ln 2 is exact.
 inline Vec exp(Vec x) {
-  const Vec lowest = splat(kLowestPower), power = x * splat(kLog2E);
-  return zero_below(power, lowest, power_in_range<false>(lesser(splat(kHighestPower), greater(lowest, power))));
+  const Vec lowest = splat(-87.33f), within = lesser(splat(88.37f), greater(lowest, x));
+  const Vec shifted = within * splat(kLog2E) + splat(kRound), n = shifted - kRound;
+  const Vec r = (within - n * splat(0.693359375f)) + n * splat(2.12194440e-4f);
+  return zero_below(x, lowest, power_of_parts<false>(shifted, r * splat(kLog2E)));
 }
 
 // Calls f<n>() for an n in 1 … kMax that is known only at run time.

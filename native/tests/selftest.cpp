@@ -732,6 +732,43 @@ void check_kv_cache() {
   expect(cache.bytes_held() == 0, "much memory is returned with the last sequence", "");
 }
 
+// Stores keys and values, one of which is infinite, in bfloat16: the rows that see it are NaN, and no others change.
+// They are copied into another sequence, too.
+void check_stored_bfloat16(const Kernels& kernels) {
+  constexpr int kHeadDim = 300, kPositions = 40;
+  const bool packed = kernels.packed_attention_bytes(KVPrecision::bfloat16, kHeadDim) > 0;
+  for (const int infinite : {-1, 5, 290}) {
+    KVCache cache(1, 1, kHeadDim, KVPrecision::bfloat16, packed);
+    const int sequence = cache.create(), copy = cache.create();
+    for (const int each : {sequence, copy}) cache.extend(each, kPositions);
+    for (int at = 0; at < kPositions; ++at) {
+      const auto key = random_floats(kHeadDim);
+      auto value = random_floats(kHeadDim);
+      if (at == 35 && infinite >= 0) value[infinite] = INFINITY;
+      cache.store(kernels, cache.keys(sequence, 0, 0, at / kTile), at % kTile, key.data(), value.data());
+    }
+    std::vector<std::byte> numbers(2 * kPositions * cache.row_bytes()), again(numbers.size());
+    cache.read(sequence, numbers.data());
+    cache.write(copy, numbers.data());
+    cache.read(copy, again.data());
+    expect(numbers == again, "a copy of a cache in bfloat16", kernels.name);
+    if (!packed) continue;
+    Array<std::byte> scratch(kernels.packed_attention_bytes(KVPrecision::bfloat16, kHeadDim));
+    const auto q = random_floats(kHeadDim);
+    for (const int each : {sequence, copy}) {
+      const auto found = cache.blocks(each);
+      const std::vector<const std::byte*> blocks(found.begin(), found.end());
+      for (const int position : {34, 35, 39}) {
+        std::vector<float> out(kHeadDim);
+        const SequenceRow row{q.data(), blocks.data(), blocks.data(), position, out.data()};
+        kernels.packed_attention({&row, 0, 0, KVPrecision::bfloat16, 1, 0, kHeadDim, 0.1f, scratch.data()});
+        for (const float x : out)
+          expect(std::isfinite(x) == (infinite < 0 || position < 35), "an infinite value in bfloat16", kernels.name);
+      }
+    }
+  }
+}
+
 void check_transformer(const Kernels& kernels, const Shape& shape, Precision precision, KVPrecision kv_precision) {
   ThreadPool pool(2);
   Transformer model(shape, precision, kv_precision, kernels, pool);
@@ -930,6 +967,7 @@ int main(int count, char** arguments) {
       check_attention(*kernels, shape);
     if (const TileKernels* tiles = tile_kernels(*kernels)) check_tiles(*kernels, *tiles);
     check_packed_attention(*kernels);
+    check_stored_bfloat16(*kernels);
     for (int n : {1, 3, 4, 15, 16, 33, 64, 300})
       for (int together : {1, 4}) check_to_int8(*kernels, n, together);
     check_halves(*kernels);

@@ -9,7 +9,8 @@ explains the rules:
   sum of products is exact; the scales follow, block by block. No fused multiply-add occurs, not even in attention.
 * Every other operation is rounded separately. A sum over a row goes through 16 lanes, which are then added in halves.
 * Attention takes positions in spans of 256 and rescales its sums if a later span has a larger score. Its scores are
-  multiples of log2 e, so its probabilities are powers of two.
+  multiples of log2 e, so its probabilities are powers of two. In float32 its multiply-adds are fused, also those of the
+  powers' polynomial, but not over an int8 cache.
 * Keys and values in float16 or bfloat16 are rounded first. Over those in int8, attention's sums are exact, too: queries
   are rounded like the inputs of a product, and so are the probabilities of a span, each multiplied by its value's
   scale.
@@ -141,7 +142,7 @@ def attention(qkv: Array, config: ModelConfig, layer: int, kv_precision: str, *,
             scores = chain(q, k[:, span].swapaxes(1, 2), np.float32(0), fused=fused) * scale
         scores = np.where(visible[:, span], scores, np.float32(-np.inf))
         before, largest = largest, np.maximum(largest, scores.max(axis=-1, keepdims=True))
-        probabilities, factor = (power_of_two(x - largest, fused=fused) for x in (scores, before))
+        probabilities, factor = (power_of_negative(x - largest, fused=fused) for x in (scores, before))
         weight = weight * factor + total(probabilities)[..., None]
         if kv_precision == "int8":
             mixed = mixed * factor + exact_mix(probabilities * v_scales[:, None, span], v[:, span])
@@ -244,21 +245,35 @@ ACTIVATIONS = {"gelu_new": gelu, "gelu": exact_gelu, "relu": relu, "silu": silu}
 
 
 def exp(x: Array) -> Array:
-    """Return e^x as 2^(x · log2 e)."""
-    return power_of_two(x * LOG2_E, fused=False)
+    """Return e^x as 2^n · 2^(r · log2 e) with n = round(x / ln 2) and r the rest; 0 below -87.33."""
+    within = np.minimum(np.maximum(x, np.float32(-87.33)), np.float32(88.37))
+    n = rounded_to_whole(within * LOG2_E)
+    r = (within - n * np.float32(0.693359375)) + n * np.float32(2.12194440e-4)  # ln 2, its upper part exact
+    out: Array = np.where(x < np.float32(-87.33), np.float32(0), power_of_parts(n, r * LOG2_E, fused=False))
+    return out
 
 
-def power_of_two(x: Array, *, fused: bool) -> Array:
-    """Return 2^x as 2^n · 2^f with n = round(x): a polynomial of degree 5 for 2^f; 0 below -126."""
-    clamped = np.minimum(np.maximum(x, np.float32(-126)), np.float32(127.49))
-    magic = np.float32(12582912)  # 1.5 · 2^23: adding it rounds to a whole number
-    n = (clamped + magic) - magic
-    f = clamped - n
+def power_of_negative(x: Array, *, fused: bool) -> Array:
+    """Return 2^x for x ≤ 0; 0 below -126."""
+    within = np.maximum(x, np.float32(-126))
+    n = rounded_to_whole(within)
+    out: Array = np.where(x < np.float32(-126), np.float32(0), power_of_parts(n, within - n, fused=fused))
+    return out
+
+
+def rounded_to_whole(x: Array) -> Array:
+    """Round to nearest, ties to even, by adding 1.5 · 2^23."""
+    magic = np.float32(12582912)
+    return (x + magic) - magic
+
+
+def power_of_parts(n: Array, f: Array, *, fused: bool) -> Array:
+    """Return 2^n · 2^f for whole ``n`` and ``|f| ≤ 1/2``, with a polynomial of degree 5 for 2^f."""
     power = np.float32(0.00132647145)
     for coefficient in (0.00967151299, 0.0555073395, 0.240222424, 0.693147004, 1.0):
         power = fma(power, f, np.float32(coefficient)) if fused else power * f + np.float32(coefficient)
-    out: Array = np.where(x < np.float32(-126), np.float32(0), np.ldexp(power, n.astype(np.int32)))
-    return out
+    scaled: Array = np.ldexp(power, n.astype(np.int32))
+    return scaled
 
 
 def total(x: Array) -> Array:

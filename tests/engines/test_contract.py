@@ -114,6 +114,15 @@ def test_texts_are_the_same_on_every_processor(precision, isa):
     assert hashlib.sha256(written).hexdigest() == KERNELS_OUTPUT[precision]
 
 
+@pytest.mark.parametrize("fused", [False, True])
+def test_exponentials_are_right_to_about_two_units_in_the_last_place(fused):
+    x = np.linspace(-87.3, 0, 100_001, dtype=np.float32)
+    power = np.exp2(x.astype(np.float64))
+    np.testing.assert_allclose(contract.power_of_negative(x, fused=fused), power, rtol=2.7e-7)
+    np.testing.assert_allclose(contract.exp(-x), np.exp(-x.astype(np.float64)), rtol=2.7e-7)
+    np.testing.assert_allclose(contract.exp(x), np.exp(x.astype(np.float64)), rtol=2.7e-7)
+
+
 @given(floats, floats, floats)
 def test_a_multiply_add_rounds_once(a, b, c):
     with np.errstate(over="ignore"):

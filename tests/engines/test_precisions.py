@@ -16,6 +16,7 @@ import needs
 from gpt2lab import contract
 from gpt2lab.config import ModelConfig
 from gpt2lab.engines.precision import KV_PRECISIONS, PRECISIONS, weight_bytes
+from gpt2lab.errors import UsageError
 from gpt2lab.weights.checkpoint import Checkpoint
 
 SHAPES = {
@@ -169,11 +170,17 @@ def test_int8_keys_and_values_reach_every_whole_number_and_zero(isa, precision):
     np.testing.assert_array_equal(logits, expected)
 
 
+@pytest.mark.parametrize("precision", EXACT)
+def test_a_cache_in_bfloat16_goes_only_with_such_weights(precision):
+    with pytest.raises(UsageError, match="goes only with precision 'bfloat16'"):
+        make(random_checkpoint(SHAPES["whole tiles"]), ISAS[0], precision, "bfloat16")
+
+
 def test_a_cache_in_fewer_bits_takes_less_memory():
     checkpoint = random_checkpoint(SHAPES["whole tiles"])
     sizes = []
     for kv_precision in KV_PRECISIONS:
-        engine = make(checkpoint, ISAS[0], "float32", kv_precision)
+        engine = make(checkpoint, ISAS[0], "bfloat16", kv_precision)
         engine.forward([engine.new_sequence()], [[0]])
         sizes.append(engine.kv_cache_bytes)
     config, block = checkpoint.config, engine.kv_block_tokens

@@ -17,26 +17,26 @@ from gpt2lab.engines.precision import machine_group
 
 LENGTHS = (1, 17, 70)
 LOGITS = {
-    ("float32", "every processor"): "e85abb6098cbe055420baab198b1c65c48c96981e78e321603fb0bd43a98626a",
-    ("bfloat16", "processors with a matrix unit"): "398039743776385240028c6f61932d484abaeaa99082283949f8f80ee363ecb7",
+    ("float32", "every processor"): "c292759f1c4f44940e73f894d85ce1325261aa49b731e7258c2bfe350ad22e86",
+    ("bfloat16", "processors with a matrix unit"): "0a5ad166ad4644cb7f9410ff90dd068fb62d475c45355a316fd272905923c8f8",
     (
         "bfloat16",
         "processors without a matrix unit",
-    ): "5c40cba44f84bf402d0f3f23009e37cfef5a89722a71ae60710626f1c70ea957",
-    ("int8", "every processor"): "c746044bf313a64e36df7a355a7369335eb41da4ba4ec0afca4d26a4e719a71b",
-    ("int4", "every processor"): "1b5d28b411c3d137c9cd2672812db902a796096e95077eb2574fc21d45effb1c",
+    ): "6641129937e6be2a680296d19243fb9c882ded017e863b71cc1335032aabdf68",
+    ("int8", "every processor"): "88f2de0266f06df92088626dcc131556d4a77fd902fd6b72c93574248ad027bc",
+    ("int4", "every processor"): "1bfb1e56ee3fc8422685d2a72ceb4d3de4ab39a589fded74e2942a433fef0e54",
 }
 """The SHA-256 of the logits after every token of prompts of LENGTHS tokens."""
 QUICK = {
     "float32": "20502e5dd3880bed3abccb7528596a07e5c4db7564227a7801ddbb1c81310cf5",
-    "int8": "ce66e025a7ae0592d486146562f82af076e1a22dd8c3efac0987bc5b13fd9413",
-    "int4": "b98ec06897d40dce4e09c6ae8fa0f9fec10c9905bf33d4f9ab97500fabcdbc2b",
+    "int8": "3b1d54cececac54930eb0384ed838a44dbcf15e8f6f1292ef6e9fb4a0d30cc04",
+    "int4": "fb577182579df024e23ea3d9d2364642517ae322c2579cd0ee9741af703c6d19",
 }
 """The SHA-256 of 24 texts of 12 tokens of ``tales``, and below of 200 texts of 30."""
 NIGHTLY = {
     "float32": "f8a1e391f38cedf3831cc66be1c7beaa043d6bcaa34307c1727c6f68f2dcf650",
-    "int8": "4a3ad220700fdd5054567bd30aa03467b4e4d787b021d12999f01a79e18da93a",
-    "int4": "e69e32255518a76bf9240598d099c7dbda2fe310a8cd099e40cd95cbfece657d",
+    "int8": "abcf1f26f37f379dfdb389ab807a6d29b73a5c0b91e76c409728e570e375051a",
+    "int4": "f2a59409014c6836191d00459782409a9b0dbedd7b4af832c6aaf9a75ff11ef1",
 }
 
 

@@ -34,7 +34,7 @@ SWITCHES = {
 }
 LOGITS = {
     "gelu": {
-        "float32": "a0d5e40c5c6cabc750bf5c09a7e7fbc903b85c404af5b3e1e55bc9f12a463975",
+        "float32": "72ef5238ee5bf3adf4208687575187c46f95c44ae927f84440a71724fddbe2f8",
         "int8": "59d4150a7e20ff75452f7f6b1ae845415fd75464aee294816c50d7ffefab746d",
         "int4": "195834dd780a1f4ab96b0ee9429a895ebc62538dde7a7d41f5713575ec7862f3",
     },
@@ -44,44 +44,44 @@ LOGITS = {
         "int4": "484f18d17460a5ebc959007bcd571b37e190895a6833b06b58f77a815fec1255",
     },
     "silu": {
-        "float32": "75b1aed53265521cf40925a81b528de1473e3e3c71af4017f05ce910f0657549",
-        "int8": "b15a2b18c12ce7a706934d86bad85cc37024c65334e626f236322c38f42c0798",
-        "int4": "8f99180fc1926014b7c928263fe51f5abb7a3854173532adf2c732dd0af2a810",
+        "float32": "cde386a94796e62e643224ff457978c6d7c7f1e3c9aae00d4fc21f20047139ab",
+        "int8": "c7c9e7ec14a714b65e227c27df6f6d94d331300b3a31b29b4f47d8fd542eddfb",
+        "int4": "b9796e1de9978f9be2bd2bf4833d91c4354ae8b54fb33bf4806b9da4c85c4c49",
     },
     "wide": {
-        "float32": "c3d91169136e59847bf0b68f76880691aa1237adfb722ed87cd511e998b14477",
-        "int8": "adb166d8249f798fb1275b566cfc3ad3a5bde35c7d1715ecc02ab8279afe466d",
-        "int4": "c7c4284317c3d4e64fb21657b42212c54275676c4dc8649620163e24a2c12f10",
+        "float32": "5b522ffc38c4edbb00091eb6e3ab05cd317ad7fc6364352718728168a4f93a06",
+        "int8": "665c2ed414cf09f444703ef0da85d3e7e0a5efb7c6844ccdf304e3542fbe9793",
+        "int4": "6a8b84efde814f848af0685929cafe31a27ecc254e7ec18ad5510342468dcfd0",
     },
     "narrow": {
-        "float32": "3ab1f3f368205e572c073e444014125c1828b55fcb88a1e0f98f4b978fb8767c",
-        "int8": "c340d4ec3b9ed18cc2a5fa29be540c52710e4ba023d5c6f7f65640049604ba2f",
-        "int4": "0d83b751a4a0f070db231fd9283cd158a56e22496e596c18bb0258fcf3b37298",
+        "float32": "00aa4ba1d8771c768b78cc8f9c1a747b2f48251f2da6a4d98d3ccc4eeb44461d",
+        "int8": "0889f162ed20a7d85a9a365afb881b58bb2b74f113d5be266fbab5512911f570",
+        "int4": "3e349cc04200f53ef4b5ad68e470f8866288047e1b9f428977c37f5b17612e4d",
     },
     "epsilon": {
-        "float32": "04227b42017c4b3e9ebe05dcb2e16b2f368a1ec6db48423784a135a7f1c30aeb",
-        "int8": "a603dd33649d997f27fd589297a1376ca61bf707a9fb584b9c00206f404f6366",
-        "int4": "ecce855d1e306245a3b5124c5501bcc755a6e78306c2bd1b700d46a1469b21fd",
+        "float32": "3b85c7a44dae90ce4ebefafd89db648b5be7b6dac38834f9cc3bbbc1862a883a",
+        "int8": "417347e381a4278e3bde21f2f3c3d2fbfedc2bc9cabcd75b8553b0897db7d4d5",
+        "int4": "e027a28427d40a8af7c3994662b6f068162d8ce919d92163715c88833e8df949",
     },
     "unscaled": {
-        "float32": "7ddd2265ee25a87ff9ca82d7f902f57b1c698a06f4a9013d3aab05ebe7312d2f",
-        "int8": "85ebb27aca1bad487ad7743e0ff36222e2c9373d7b52400dcff23ef70f5d4876",
-        "int4": "8c52c7e81ff583d1142d6913a17f8a2bacfb820c45003aa21e19407977737681",
+        "float32": "c52e7a1c1d5d1ba8778b78a0af5a49c856d9e7f75f099142e3ccbafce09eb9d7",
+        "int8": "fc13d23a2f9336bdfbb1c656c3d722e4877a692b92a8f75b32ab9a1a1f904803",
+        "int4": "ae5d1353c8c29753eb17552235dcbbee86a923a2c6e6cc40926f5901d46f0f43",
     },
     "scaled by layer": {
-        "float32": "d74b2f8b0ab96b4fd39804f4d5a7a96e9bcdc9f082aee9198149ab05cbc8d1eb",
-        "int8": "85b7e2d467ee1ad895f2c6a9d8e8d5d3356822b4dda021ac4b9ab44e308b73de",
-        "int4": "76020783b178f63f7adca817aa38ef90cc6945cf1e03cd4744b57d592ff1d4d7",
+        "float32": "a45b43acb702ec41c0d9a3984760e61de889f175fdafb07be14216b359d25c17",
+        "int8": "195c296f930ba98ef748b34032dd96015f9c6cb3b869eae8a1d44d88b8010b32",
+        "int4": "3e4c249906aedbdc09c2a4779e30c959d49de324d8c1a4f285173febe120fef8",
     },
     "untied": {
-        "float32": "a8ad31e4e8b949651bc34f3aaad42258784feda34ce1cce01d9534b9cf893ab8",
-        "int8": "1d0d3e04f17df2e2e21f0c2c478aac6a68b68f9cf5719edcaa7bb5d209c3e32d",
-        "int4": "7caa9339136555cc4328ac71675a863a55400bd039574c948b069e3fff872d23",
+        "float32": "b6de7c3ff82f016d3d5069fca807eb3e91b1348353b03b1e736b2d81421a0d17",
+        "int8": "6f30355064a9ad0e002bd406bdfcb5dec431da0c235fd2eb6d9f211ffd2c1189",
+        "int4": "9979405c3b022457f50e4e6f3d53e9676aacfd804e8dad2789d29d89885ce40c",
     },
     "all": {
-        "float32": "066ce79d7643f46f9c8fda51551ec721de0fb75433811c5eb3bbd9392dc6823e",
+        "float32": "3d67ebf12e42af5d940ce4b915009edc300132b56086bbd7bda9fd6cb343db69",
         "int8": "76d5f5e862ad5572cd7453c17c617c7620abaa33c7355cef71c61ec4860639e3",
-        "int4": "5c94578e2e0df366a806e3b05231d64fc132500a6fc1327cae5cb06279c9cca8",
+        "int4": "5245c9284fa74365b84f8ebdf0cb49572a2ea47fdda643d171f458e3c7151db4",
     },
 }
 """The SHA-256 of the logits after each of the formula model's tokens, with each switch, on every processor."""

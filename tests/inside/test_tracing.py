@@ -196,6 +196,9 @@ def test_a_tokens_own_embedding_is_nearest_to_itself(each):
     assert token == 11 and cosine == pytest.approx(1, abs=0.01)
 
 
-def test_attention_is_that_of_the_keys_in_int8(tiny):
-    rounded = load(TINY, threads=1, precision="float32", kv_precision="int8").trace(PROMPT)
+@pytest.mark.parametrize(
+    ("precision", "kv_precision"), [("float32", "float16"), ("bfloat16", "bfloat16"), ("float32", "int8")]
+)
+def test_attention_is_that_of_rounded_keys(tiny, precision, kv_precision):
+    rounded = load(TINY, threads=1, precision=precision, kv_precision=kv_precision).trace(PROMPT)
     np.testing.assert_allclose(rounded.attention, tiny.trace(PROMPT).attention, atol=0.02)

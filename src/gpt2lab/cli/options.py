@@ -71,7 +71,8 @@ PRECISION = PrecisionChoice(ALL_PRECISIONS)
 KV_PRECISION: dict[str, Any] = {
     "type": click.Choice(KV_PRECISIONS),
     "help": "Precision of the KV cache; int8 makes prompts, batches and long texts faster.  "
-    "[default: float32 with --precision float32, bfloat16 with bfloat16, float16 on a GPU, else int8]",
+    "bfloat16 goes with --precision bfloat16 only.  [default: on a CPU float32 with --precision float32, bfloat16 with "
+    "bfloat16, else int8; on a GPU float32 with float32, else float16]",
 }
 """Arguments of the option ``--kv_precision``."""
 

@@ -24,7 +24,7 @@ from gpt2lab.engines.draw_arguments import (
 )
 from gpt2lab.engines.forks import let_fork
 from gpt2lab.engines.loading import load_weights
-from gpt2lab.engines.precision import default_kv_precision
+from gpt2lab.engines.precision import check_pair, default_kv_precision
 from gpt2lab.engines.protocol import Draw, Drawn
 from gpt2lab.errors import ContextError, SamplingError, UsageError
 from gpt2lab.sampling.declaration import SamplingParams
@@ -70,6 +70,7 @@ class NativeEngine:
         if not 1 <= threads <= 1024:
             raise UsageError(f"threads must be from 1 to 1024, got {threads}")
         kv_precision = kv_precision or default_kv_precision(precision)
+        check_pair(precision, kv_precision)
         self._core = _native.Engine(
             **{name: value for name, value in self.config.to_hparams().items() if name != "reorder_and_upcast_attn"},
             threads=threads,

@@ -95,9 +95,17 @@ def checked_device(device: str, precision: str | None = None, kv_precision: str 
             _check_one_of(name, value, choices, f" on device {device}" if of_torch else "")
         if device == "reference" and value not in (None, "float32"):
             raise UsageError(f"{name} {value!r} is not available on device reference: it computes in float32")
-    if kv_precision == "bfloat16" and precision != "bfloat16":
-        raise UsageError("kv_precision 'bfloat16' needs precision 'bfloat16': choose another one")
+    check_pair(precision, kv_precision)
     return device
+
+
+def check_pair(precision: str | None, kv_precision: str | None) -> None:
+    """Raise UsageError for a bfloat16 cache with other weights: their bits would depend on the processor."""
+    if kv_precision == "bfloat16" and precision != "bfloat16":
+        others = ", ".join(name for name in KV_PRECISIONS if name != "bfloat16")
+        raise UsageError(
+            f"kv_precision 'bfloat16' goes only with precision 'bfloat16': set that too, or choose one of {others}"
+        )
 
 
 def file_format_error(name: str) -> str:

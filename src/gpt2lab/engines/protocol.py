@@ -131,8 +131,8 @@ class Engine(Inspection, Protocol):
     def read_sequence(self, sequence: int) -> npt.NDArray[np.number]:
         """Return a copy of the keys and values of ``sequence``: ``[n_layer, 2, n_head, n_tokens, head_dim]``.
 
-        They have the dtype in which the engine holds them: float32, float16 or int8. In int8 the last axis has four
-        bytes more: the row's scale in float32.
+        They have the dtype in which the engine holds them: float32, float16, uint16 (the bits of bfloat16) or int8. In
+        int8 the last axis has four bytes more: the row's scale in float32.
         """
 
     def write_sequence(self, values: npt.NDArray[np.number]) -> int:

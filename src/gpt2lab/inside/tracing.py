@@ -146,8 +146,11 @@ def trace_more(
 def _keys(held: npt.NDArray[np.number]) -> Array:
     """Return the keys ``[n_layer, n_head, n_seq, head_dim]`` that attention sees, of what a sequence holds."""
     keys = held[:, 0]
+    if keys.dtype == np.uint16:  # bfloat16, the upper half of a float32
+        found: Array = (keys.astype(np.uint32) << 16).view(np.float32)
+        return found
     if keys.dtype != np.int8:
         return keys.astype(np.float32)
     scales = np.ascontiguousarray(keys[..., -4:]).view(np.float32)
-    found: Array = keys[..., :-4].astype(np.float32) * scales
+    found = keys[..., :-4].astype(np.float32) * scales
     return found
