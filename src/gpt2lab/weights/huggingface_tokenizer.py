@@ -46,6 +46,7 @@ _GPT2_TAILS = (
     "2abc6be888818a93655d0e8d3a16b68cf03900085caf12a3e56136c6128db58a",  # merges as pairs, escaped
 )
 """SHA-256 of GPT-2's vocab and merges as the end of a ``tokenizer.json``, without white space."""
+_PIECE = 1 << 16
 _VOCAB = re.compile(rb'"vocab"\s*:\s*(?=\{)')
 
 
@@ -114,14 +115,20 @@ def _from_tokenizer_json(path: Path, settings: Mapping[str, Any]) -> _Found:
 def _parsed(path: Path, text: bytes) -> tuple[dict[str, Any], bool]:
     """Parse ``tokenizer.json``, only up to its vocabulary if that is GPT-2's; return whether it is."""
     start = _VOCAB.search(text)
-    if start is not None:
-        tail = text[start.end() :].translate(None, b" \n\t\r")
-        if hashlib.sha256(tail).hexdigest() in _GPT2_TAILS:
-            with suppress(ValueError):
-                content = json.loads(text[: start.end()] + b'{},"merges":[]}}')
-                if isinstance(content, dict):
-                    return content, True
+    if start is not None and _sha256_without_space(text, start.end()) in _GPT2_TAILS:
+        with suppress(ValueError):
+            content = json.loads(text[: start.end()] + b'{},"merges":[]}}')
+            if isinstance(content, dict):
+                return content, True
     return parse_json(path, text), False
+
+
+def _sha256_without_space(text: bytes, start: int) -> str:
+    """Return the SHA-256 of what follows ``start``, without white space; in pieces, which need no fresh memory."""
+    digest = hashlib.sha256()
+    for at in range(start, len(text), _PIECE):
+        digest.update(text[at : at + _PIECE].translate(None, b" \n\t\r"))
+    return digest.hexdigest()
 
 
 def _vocabulary_in_json(path: Path, model: Any, added: tuple[AddedToken, ...]) -> TokenizerFiles | None:
