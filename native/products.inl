@@ -14,41 +14,62 @@ constexpr int kLine = 64;                 // bytes of a cache line
 constexpr int kAhead = 3072;              // distance of prefetches in bytes: farther than the CPU's own
 static_assert(kTile % kPass == 0);
 
-// A prefetcher of memory that is read soon, `step` bytes at a time.
+// A prefetcher of memory that is read soon, `step` bytes in each turn of a loop.
 struct Prefetch {
   const char* next;
   int step;
 
+  // Prefetches for kTurns turns: two lines at most if a turn takes one or less, as the CPU's own prefetcher fetches the
+  // others, and more requests would only wait for each other.
+  template <int kTurns = 1>
   void advance() {
     __builtin_prefetch(next);
-    if (step > kLine) __builtin_prefetch(next + kLine);
-    next += step;
+    if (kTurns == 1 || step <= kLine) {
+      if (kTurns * step > kLine) __builtin_prefetch(next + kLine);
+    } else {
+      for (int line = kLine; line < kTurns * step; line += kLine) __builtin_prefetch(next + line);
+    }
+    next += kTurns * step;
   }
 };
 
-// Adds a[r, 0 … k) · b[0 … k, columns of v] to acc[r][v], k ascending. b's rows are `ldb` elements apart.
-template <int kM, int kV, bool kFused = true, typename Element>
+// Adds x[r] · b[columns of v] to acc[r][v], where x are numbers of kM rows. Only every third row has a pointer, which
+// saves registers: the next two rows are one and two strides away. Moves the pointers to the next numbers.
+template <int kM, int kV, bool kFused, typename Element>
+inline void add_turn(Vec (&acc)[kM][kV], const float* (&rows)[(kM + 2) / 3], std::size_t lda, const Element* b) {
+  Vec row[kV];
+  for (int v = 0; v < kV; ++v) row[v] = load(b + v * kWidth);
+  for (int r = 0; r < kM; ++r) {
+    const Vec x = splat(rows[r / 3][r % 3 * lda]);
+    for (int v = 0; v < kV; ++v) acc[r][v] = multiply_add<kFused>(x, row[v], acc[r][v]);
+  }
+  for (const float*& row_start : rows) ++row_start;
+}
+
+// Adds a[r, 0 … k) · b[0 … k, columns of v] to acc[r][v], k ascending. b's rows are `ldb` elements apart. Computes
+// kTurns numbers of k in each turn of the loop: fewer instructions then compete with the multiply-adds.
+template <int kM, int kV, bool kFused = true, int kTurns = 1, typename Element>
 inline void accumulate(Vec (&acc)[kM][kV], const float* a, std::size_t lda, const Element* b, std::size_t ldb, int k,
                        Prefetch prefetch) {
-  // Only every third row has a pointer, which saves registers: the next two rows are one and two strides away.
   const float* rows[(kM + 2) / 3];
   for (int g = 0; g < (kM + 2) / 3; ++g) rows[g] = a + 3 * g * lda;
-  for (int i = 0; i < k; ++i) {
-    Vec row[kV];
-    for (int v = 0; v < kV; ++v) row[v] = load(b + v * kWidth);
-    prefetch.advance();
-    for (int r = 0; r < kM; ++r) {
-      const Vec x = splat(rows[r / 3][r % 3 * lda]);
-      for (int v = 0; v < kV; ++v) acc[r][v] = multiply_add<kFused>(x, row[v], acc[r][v]);
+  int i = 0;
+  for (; i + kTurns <= k; i += kTurns) {
+    prefetch.advance<kTurns>();
+#pragma GCC unroll 4
+    for (int turn = 0; turn < kTurns; ++turn) {
+      add_turn<kM, kV, kFused>(acc, rows, lda, b);
+      b += ldb;
+      // Without this, gcc 12 loads the weights of several turns at once, for which there are no registers.
+      asm("" : "+r"(b));
     }
-    for (const float*& row_start : rows) ++row_start;
-    b += ldb;
   }
+  for (; i < k; ++i, b += ldb) add_turn<kM, kV, kFused>(acc, rows, lda, b);
 }
 
 // Does the same with bfloat16 weights, which lie in pairs of inputs: [k / 2][kTile][2]. In a pair's 32 bits, the upper
 // half is the second number as a float32; a left shift by 16 gives the first.
-template <int kM, int kV>
+template <int kM, int kV, bool kFused = true, int kTurns = 1>
 inline void accumulate(Vec (&acc)[kM][kV], const float* a, std::size_t lda, const BFloat16* b, std::size_t ldb, int k,
                        Prefetch prefetch) {
   for (int i = 0; i < k; i += 2) {
@@ -123,16 +144,16 @@ inline void with_cached_rows(const Product& p, int group_bytes, int bytes, F&& f
   with_rows(p, group_bytes > bytes / 2 ? 2 * kRowGroup : bytes / group_bytes / 2 * 2 * kRowGroup, group_bytes, f);
 }
 
-// Computes one part of k for kM rows and one pass of columns.
-template <typename Element, int kM, int kV>
-void block(const Product& p, int row, int column, int k_begin, int k_end, Prefetch prefetch) {
+// Computes one part of k for kM rows and one pass of columns. Not inline, so that the sums get all registers.
+template <typename Element, int kM, int kV, int kTurns>
+__attribute__((noinline)) void block(const Product& p, int row, int column, int k_begin, int k_end, Prefetch prefetch) {
   Vec acc[kM][kV];
   for (int r = 0; r < kM; ++r)
     for (int v = 0; v < kV; ++v) acc[r][v] = first_sum(p, row + r, column + v * kWidth, k_begin);
   constexpr int kPaired = sizeof(float) / sizeof(Element);  // inputs of one output that lie side by side
   const auto* b = reinterpret_cast<const Element*>(p.b + column / kTile * tile_bytes<Element>(p.k)) + k_begin * kTile;
-  accumulate<kM, kV>(acc, p.a + row * p.lda + k_begin, p.lda, b + column % kTile * kPaired, kTile, k_end - k_begin,
-                     prefetch);
+  accumulate<kM, kV, true, kTurns>(acc, p.a + row * p.lda + k_begin, p.lda, b + column % kTile * kPaired, kTile,
+                                   k_end - k_begin, prefetch);
   for (int r = 0; r < kM; ++r)
     for (int v = 0; v < kV; ++v) {
       const int at = column + v * kWidth;
@@ -158,12 +179,13 @@ void float_rows(const Product& p, int first_tile, int last_tile) {
   const auto* bytes = reinterpret_cast<const char*>(p.b);
   if (p.m == 1) {  // a whole tile at once, in the order it lies in memory
     for (int t = first_tile; t < last_tile; ++t)
-      block<Element, 1, kTile / kWidth>(p, 0, t * kTile, 0, p.k, {bytes + t * size + kAhead, kTurn});
+      block<Element, 1, kTile / kWidth, 1>(p, 0, t * kTile, 0, p.k, {bytes + t * size + kAhead, kTurn});
     return;
   }
   const int groups = (p.m + kRows - 1) / kRows;
   const int part_k = groups == 1 || !p.partial ? p.k : kPartK;
   constexpr int kPasses = kTile / kPass;
+  const bool one_by_one = groups == kPasses;  // such products wait for memory, and want every prefetch early
   for (int k = 0; k < p.k; k += part_k) {
     const int k_end = k + part_k < p.k ? k + part_k : p.k;
     for (int column = first_tile * kTile; column < last_tile * kTile; column += kPass)
@@ -176,8 +198,10 @@ void float_rows(const Product& p, int first_tile, int last_tile) {
           prefetch.next = part + size + std::size_t(share) * prefetch.step * ((k_end - k) / kInputs);
         }
         const Group rows(p.m, g, groups);
-        with_count<kRows>(rows.count,
-                          [&]<int kM>() { block<Element, kM, kVectors>(p, rows.begin, column, k, k_end, prefetch); });
+        with_count<kRows>(rows.count, [&]<int kM>() {
+          if (one_by_one) block<Element, kM, kVectors, 1>(p, rows.begin, column, k, k_end, prefetch);
+          else block<Element, kM, kVectors, kEmulatesFma ? 1 : 4>(p, rows.begin, column, k, k_end, prefetch);
+        });
       }
   }
 }
