@@ -69,9 +69,9 @@ inline void accumulate(Vec (&acc)[kM][kV], const float* a, std::size_t lda, cons
 
 // Does the same with bfloat16 weights, which lie in pairs of inputs: [k / 2][kTile][2]. In a pair's 32 bits, the upper
 // half is the second number as a float32; a left shift by 16 gives the first.
-template <int kM, int kV, bool kFused = true, int kTurns = 1>
-inline void accumulate(Vec (&acc)[kM][kV], const float* a, std::size_t lda, const BFloat16* b, std::size_t ldb, int k,
-                       Prefetch prefetch) {
+template <int kM, int kV>
+inline void accumulate_pairs(Vec (&acc)[kM][kV], const float* a, std::size_t lda, const BFloat16* b, std::size_t ldb,
+                             int k, Prefetch prefetch) {
   for (int i = 0; i < k; i += 2) {
     IntVec pairs[kV];
     for (int v = 0; v < kV; ++v) pairs[v] = load_ints(b + v * 2 * kWidth);
@@ -151,9 +151,11 @@ __attribute__((noinline)) void block(const Product& p, int row, int column, int 
   for (int r = 0; r < kM; ++r)
     for (int v = 0; v < kV; ++v) acc[r][v] = first_sum(p, row + r, column + v * kWidth, k_begin);
   constexpr int kPaired = sizeof(float) / sizeof(Element);  // inputs of one output that lie side by side
-  const auto* b = reinterpret_cast<const Element*>(p.b + column / kTile * tile_bytes<Element>(p.k)) + k_begin * kTile;
-  accumulate<kM, kV, true, kTurns>(acc, p.a + row * p.lda + k_begin, p.lda, b + column % kTile * kPaired, kTile,
-                                   k_end - k_begin, prefetch);
+  auto* b = reinterpret_cast<const Element*>(p.b + column / kTile * tile_bytes<Element>(p.k)) + k_begin * kTile;
+  const float* a = p.a + row * p.lda + k_begin;
+  b += column % kTile * kPaired;
+  if constexpr (kPaired > 1) accumulate_pairs(acc, a, p.lda, b, kTile, k_end - k_begin, prefetch);
+  else accumulate<kM, kV, true, kTurns>(acc, a, p.lda, b, kTile, k_end - k_begin, prefetch);
   for (int r = 0; r < kM; ++r)
     for (int v = 0; v < kV; ++v) {
       const int at = column + v * kWidth;
