@@ -1,7 +1,7 @@
 """Make the tables of ``peers.py`` from its records: each peer at its best setting, beside the machine's limits.
 
 All programs in a row are compared over the same rounds, those that every one of them has completed. A ratio is the
-median of the ratios of each round.
+median of the rounds' ratios.
 """
 
 from __future__ import annotations

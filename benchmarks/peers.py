@@ -4,10 +4,11 @@
 
 Each peer has an environment of its own, ``peers/NAME``, which is made from ``benchmarks/environments/NAME.txt`` when it
 is missing. ``--setup`` makes the environments and the models, and measures nothing. Each round measures the limits of
-the machine and then every workload with all settings of a width, one process after the other, so that a change in the
-machine's load affects all alike. Every figure is appended to ``--out`` as soon as it is measured; a second run with the
-same file measures only what is missing. ``--isa`` restricts every program to one instruction set. Prints the processor,
-all versions and medians with min–max, each peer at the best of its settings; the last line is JSON.
+the machine. Then, for each width and workload, all settings run one after the other, each in a process of its own, so
+that a change in the machine's load affects all alike. Every figure is appended to ``--out`` as soon as it is measured;
+a second run with the same file measures only what is missing. ``--isa`` restricts every program to one instruction set.
+Prints the processor, all versions and medians with min–max, each peer at the best of its settings; the last line is
+JSON.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ from gpt2lab.system.cores import physical_cores
 
 HERE = Path(__file__).parent
 PROTOCOL = 2
-"""How figures are taken; rises when they cannot be compared with earlier ones."""
+"""Version of the procedure; it rises when figures can no longer be compared with earlier ones."""
 LIMIT = 600
 """Seconds after which a process is stopped."""
 
@@ -139,7 +140,7 @@ def run_round(
 
 
 def run(setting: Setting, python: Path, threads: int, model: Path, workload: str) -> Record:
-    """Return what a process measured, or an ``error``."""
+    """Return what a driver process measured, or an ``error``."""
     command = [str(python), str(HERE / "drivers" / f"{setting.peer}_driver.py")]
     command += ["--model", str(model), "--threads", str(setting.threads or threads)]
     command += ["--options", json.dumps(setting.options), "--workloads", workload]

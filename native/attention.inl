@@ -42,7 +42,7 @@ void score_blocks(const Attention& a, int first_block, float* scores) {
   }
 }
 
-// The softmax of a row so far: its largest score, and the sum of 2^(score - largest). Scores are multiples of log2 e.
+// The softmax of a row so far: its largest score, and the sum of 2^(score - largest). Scores come multiplied by log2 e.
 struct Softmax {
   float largest = -__builtin_inff(), sum = 0;
 
@@ -176,7 +176,7 @@ void attend(const Attention& a) {
   }
 }
 
-// Calls f<Element>() for the numbers of a format. Kernels for a matrix unit take bfloat16 packed, all take int8 so.
+// Calls f<Element>() for the numbers of a format that is not packed; int8 is, and bfloat16 for a matrix unit.
 template <typename F>
 inline void with_element(KVPrecision format, F&& f) {
   switch (format) {
@@ -198,7 +198,7 @@ void attend_rows(const Attention& a) {
 
 void attention(const Attention& a) { a.fused ? attend_rows<true>(a) : attend_rows<false>(a); }
 
-// Rounds n numbers.
+// Rounds n numbers to T.
 template <typename T>
 void round_to(const float* x, int n, T* out) {
   int i = 0;

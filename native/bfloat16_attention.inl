@@ -2,8 +2,8 @@
 // it is compiled for one.
 //
 // Queries, times the scale of scores, and probabilities are rounded to bfloat16. The same instructions compute the
-// chains of one row and of many. Stored values are finite (see kv_cache.cpp), so those that a row does not see, times
-// its probabilities of zero, add nothing.
+// chains of one row and of many. Stored values are finite (see kv_cache.cpp), so those that a row does not see add
+// nothing: their probabilities are zero.
 #pragma once
 
 #include "matrix_integers.inl"
@@ -12,7 +12,7 @@
 namespace gpt2lab {
 namespace {
 
-// Inputs of rows from `row` on: tiles 0 and 1. Keys or values: 2 and 3. Sums: 4 to 7.
+// The shapes of tiles for m rows: 0 and 1 hold the rows' inputs, 2 and 3 keys or values, 4 to 7 sums.
 struct alignas(64) RowShapes {
   std::uint8_t palette = 1, start = 0, reserved[14] = {};
   std::uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
@@ -24,12 +24,12 @@ struct alignas(64) RowShapes {
 };
 
 inline void shape_tiles(int m) {
-  static constexpr RowShapes one(1), all(kRowGroup);  // not on the stack: gcc 12 may leave out its stores
+  static constexpr RowShapes one(1), all(kRowGroup);  // not on the stack: gcc 12 may drop the stores
   _tile_loadconfig(m == 1 ? &one : &all);
-  asm volatile("" ::: "memory");  // loads of tiles do not tell the compiler that they read memory
+  asm volatile("" ::: "memory");  // the compiler does not know that tile loads read memory
 }
 
-// A call, and where its scratch memory has what; every array has kRowGroup rows.
+// A call, and the layout of its scratch memory; every array has kRowGroup rows.
 struct BFloat16Rows {
   const PackedAttention& a;
   PackedBlock block;
@@ -141,7 +141,7 @@ void score_shared(const BFloat16Rows& rows, const PackedRun& run, int count) {
   _tile_release();
 }
 
-// Prefetches what is read next meanwhile: a single row's keys and values come from memory.
+// Also prefetches what is read next: a single row's keys and values come from memory.
 void score_own(const BFloat16Rows& rows, int row, const PackedRun& run, int first, int last) {
   shape_tiles(1);
   for (int b = first; b < last; ++b) {

@@ -17,7 +17,7 @@ static_assert(kSpan == kBlock);  // the probabilities of a span are one block of
 template <int kM, int kV>
 using Int8Sums = Sums<Precision::int8, kM, kV>;
 
-// A call, and where its scratch memory has what: rows are up to kRowGroup.
+// A call, and the layout of its scratch memory, for up to kRowGroup rows.
 struct Int8Rows {
   const PackedAttention& a;
   PackedBlock block;

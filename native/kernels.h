@@ -20,7 +20,7 @@ namespace gpt2lab {
 constexpr int kTile = 32;
 constexpr int kHalfTile = kTile / 2;  // outputs that one instruction of a matrix unit computes
 
-constexpr float kLog2E = 1.44269504f;  // attention weighs powers of two, of scores times this
+constexpr float kLog2E = 1.44269504f;  // attention multiplies scores by it, and weighs powers of two
 
 // Positions whose scores attention weighs together, a multiple of kTile.
 constexpr int kSpan = 256;
@@ -87,7 +87,7 @@ struct MatmulPart {
 struct Attention {
   const float* q;  // [m, head_dim], rows ldq apart
   std::size_t ldq;
-  KVPrecision format;         // of keys and values: not int8
+  KVPrecision format;         // of keys and values; not int8
   const void* const* keys;    // per block: [head_dim][kTile], positions innermost
   const void* const* values;  // per block: [kTile][value_stride]
   int value_stride;           // head_dim rounded up to kTile; the padding is zero
@@ -184,7 +184,7 @@ struct Kernels {
   void (*sequence_attention)(const SequenceAttention&);
   void (*to_halves)(const float* x, int n, Half* out);        // saturates at the largest finite float16
   void (*to_bfloat16)(const float* x, int n, BFloat16* out);  // numbers above the largest become infinite
-  // Returns the scratch memory of packed_attention(); 0 if keys and values of this format lie as in Attention.
+  // Returns the bytes of scratch memory for packed_attention(); 0 if this format's keys and values lie as in Attention.
   std::size_t (*packed_attention_bytes)(KVPrecision, int head_dim);
   void (*packed_attention)(const PackedAttention&);
   // Rounds x to whole numbers, the largest to ±127, and returns their scale. It alone reports numbers that are not

@@ -131,9 +131,9 @@ void KVCache::store(const Kernels& kernels, std::byte* keys, int slot, const flo
   }
 }
 
-// Writes numbers begin … begin + count of a key and a value to a block's slot. A matrix unit multiplies the values that
-// a row must not see by zero, so packed ones must be finite: if one is not, these are stored as zero, and the key as
-// NaN, so that exactly the rows that see the slot become NaN.
+// Writes numbers begin … begin + count of a key and a value to a block's slot. Packed values must be finite, because a
+// matrix unit multiplies those that a row must not see by zero. If one is not, all of them are stored as zero and the
+// key as NaN, so that exactly the rows that see the slot become NaN.
 void KVCache::place(std::byte* keys, int slot, int begin, int count, const BFloat16* key, const BFloat16* value) const {
   std::byte *key_row = this->key(keys, slot), *value_row = this->value(keys, slot);
   std::byte *key_out = key_row + key_step(begin), *value_out = value_row + value_step(begin);

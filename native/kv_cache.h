@@ -1,7 +1,7 @@
 // The KV cache: keys and values of each sequence's tokens, in blocks of kTile positions that sequences can share.
 //
-// A block holds kTile positions of every layer and head: keys as [head_dim][kTile], values as [kTile][value_stride];
-// packed as packed_block.h says.
+// A block holds kTile positions of every layer and head: keys as [head_dim][kTile], values as [kTile][value_stride]; or
+// both packed, as packed_block.h says.
 // A forked sequence refers to the same blocks as its parent; a shared block is copied before a sequence writes to it.
 // The cache knows nothing of tokens or weights. Two threads must not use it at once.
 #pragma once

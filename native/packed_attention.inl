@@ -1,8 +1,8 @@
 // Attention over packed keys and values, whatever their format; included by the formats' files only.
 //
-// A format rounds queries, turns them and a span's keys into scores, weighs these, and mixes values. The order is here:
-// spans of kSpan positions; for each, the blocks that all rows share, and then every row's own. Rows of a prompt that
-// do not see a shared block are computed with it anyway: their probabilities are zero.
+// A format's file rounds queries, turns them and a span's keys into scores, weighs these, and mixes values. This file
+// sets the order: spans of kSpan positions; in each, the blocks that all rows share, and then every row's own. Rows of
+// a prompt that do not see a shared block are computed with it anyway, with probabilities of zero.
 #pragma once
 
 #include "attention.inl"
@@ -30,8 +30,8 @@ struct PackedSpan {
   float factor = 1;  // of its sums so far
 };
 
-// Writes a row's sums so far, times `factor` (or zeros if it begins), plus those of a span, sums(column); into `out`
-// times `norm` if the span is its last.
+// Adds the sums of a span, sums(column), to a row's sums so far times `span.factor`, or to zero if `begins`. If `ends`,
+// writes the result, times `norm`, to the row's `out`.
 template <typename F>
 inline void add_span(const PackedAttention& a, int row, int stride, float* so_far, const PackedSpan& span, bool begins,
                      bool ends, float norm, F&& sums) {
@@ -43,7 +43,7 @@ inline void add_span(const PackedAttention& a, int row, int stride, float* so_fa
   }
 }
 
-// Computes attention. `Rows` holds a call and its scratch memory in one of the formats, whose functions take it first.
+// Computes attention. `Rows`, for which each step has an overload, holds a call and its scratch memory in a format.
 template <typename Rows>
 void attend_packed(const PackedAttention& a) {
   const Rows rows(a);

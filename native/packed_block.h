@@ -5,9 +5,9 @@
 
 namespace gpt2lab {
 
-// Keys lie as [stride / n][kTile] of n numbers, values as [kTile / n][stride] of n positions, as the inputs and outputs
-// of a product do, where n numbers have 4 bytes. In int8, the scales of the keys and those of the values follow,
-// [kTile] floats each.
+// Where n numbers take 4 bytes, keys lie as [stride / n][kTile] of n numbers, and values as [kTile / n][stride] of n
+// positions, as the weights of a product do. In int8, the scales of the keys and those of the values follow, [kTile]
+// floats each.
 struct PackedBlock {
   int stride;  // numbers of a head, rounded up to whole tiles; the padding is zero
   int number_size;

@@ -14,13 +14,13 @@ constexpr int kLine = 64;                 // bytes of a cache line
 constexpr int kAhead = 3072;              // distance of prefetches in bytes: farther than the CPU's own
 static_assert(kTile % kPass == 0);
 
-// A prefetcher of memory that is read soon, `step` bytes in each turn of a loop.
+// Prefetches memory that is read soon, `step` bytes for each turn (iteration) of a loop.
 struct Prefetch {
   const char* next;
   int step;
 
-  // Prefetches for kTurns turns: two lines at most if a turn takes one or less, as the CPU's own prefetcher fetches the
-  // others, and more requests would only wait for each other.
+  // Prefetches for kTurns turns, but at most two lines if `step` is a line or less: the CPU's own prefetcher fetches
+  // the others, and more requests would only wait for each other.
   template <int kTurns = 1>
   void advance() {
     __builtin_prefetch(next);
@@ -33,8 +33,8 @@ struct Prefetch {
   }
 };
 
-// Adds x[r] · b[columns of v] to acc[r][v], where x are numbers of kM rows. Only every third row has a pointer, which
-// saves registers: the next two rows are one and two strides away. Moves the pointers to the next numbers.
+// Adds x[r] · b[columns of v] to acc[r][v], where x[r] is the next number of row r. Only every third row has a pointer,
+// which saves registers: the next two rows are one and two strides away. Moves the pointers to the next numbers.
 template <int kM, int kV, bool kFused, typename Element>
 inline void add_turn(Vec (&acc)[kM][kV], const float* (&rows)[(kM + 2) / 3], std::size_t lda, const Element* b) {
   Vec row[kV];
@@ -46,8 +46,8 @@ inline void add_turn(Vec (&acc)[kM][kV], const float* (&rows)[(kM + 2) / 3], std
   for (const float*& row_start : rows) ++row_start;
 }
 
-// Adds a[r, 0 … k) · b[0 … k, columns of v] to acc[r][v], k ascending. b's rows are `ldb` elements apart. Computes
-// kTurns numbers of k in each turn of the loop: fewer instructions then compete with the multiply-adds.
+// Adds a[r, 0 … k) · b[0 … k, columns of v] to acc[r][v], k ascending. b's rows are `ldb` elements apart. Unrolls
+// the loop kTurns times, so that fewer instructions compete with the multiply-adds.
 template <int kM, int kV, bool kFused = true, int kTurns = 1, typename Element>
 inline void accumulate(Vec (&acc)[kM][kV], const float* a, std::size_t lda, const Element* b, std::size_t ldb, int k,
                        Prefetch prefetch) {
@@ -187,7 +187,7 @@ void float_rows(const Product& p, int first_tile, int last_tile) {
   const int groups = (p.m + kRows - 1) / kRows;
   const int part_k = groups == 1 || !p.partial ? p.k : kPartK;
   constexpr int kPasses = kTile / kPass;
-  const bool one_by_one = groups == kPasses;  // such products wait for memory, and want every prefetch early
+  const bool one_by_one = groups == kPasses;  // such products wait for memory and need every prefetch early
   for (int k = 0; k < p.k; k += part_k) {
     const int k_end = k + part_k < p.k ? k + part_k : p.k;
     for (int column = first_tile * kTile; column < last_tile * kTile; column += kPass)

@@ -32,8 +32,9 @@ void PromptAttention::plan(const std::vector<CacheRow>& rows) {
   }
 }
 
-// Returns a thread's heads of a span. If all threads can have equally many, they are the same ones in every span, and
-// their keys and values stay in the caches of one core. Otherwise the shares rotate, so that every thread gets work.
+// Returns a thread's heads of a span. If the heads divide evenly among the threads, a thread has the same ones in every
+// span, and their keys and values stay in the caches of one core. Otherwise the shares rotate, so that every thread
+// gets work.
 Share PromptAttention::heads(int span, int thread) const {
   const int threads = int(own_.size()), turn = shape_.n_head % threads == 0 ? 0 : span;
   return {shape_.n_head, (thread + turn) % threads, threads};
@@ -54,7 +55,7 @@ void PromptAttention::store(int layer, const float* qkv, int thread) const {
   }
 }
 
-// Head by head, whose keys and values then stay in the second-level cache.
+// Goes head by head, so that the keys and values of a head stay in the second-level cache.
 void PromptAttention::run(int layer, const float* qkv, float* mixed, int thread) {
   for (int head = 0; head < shape_.n_head; ++head)
     for (int s = 0; s < int(spans_.size()); ++s) {

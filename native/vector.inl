@@ -334,7 +334,7 @@ inline Vec power_of_negative(Vec x) {
 }
 
 // Computes e^x to about two units in the last place; x below -87.33 gives 0, above 88.37 the largest power. The
-// remainder r of x, a multiple of ln 2 away, is exact but for its last bits: n times the upper part of ln 2 is exact.
+// remainder r = x - n · ln 2 is exact but for its last bits, because n times the upper part of ln 2 is exact.
 inline Vec exp(Vec x) {
   const Vec lowest = splat(-87.33f), within = lesser(splat(88.37f), greater(lowest, x));
   const Vec shifted = within * splat(kLog2E) + splat(kRound), n = shifted - kRound;

@@ -26,7 +26,7 @@ struct Shape {
   bool tied = true;              // the output matrix is wte
 
   int head_dim() const { return n_embd / n_head; }
-  // Returns the factor of attention's scores in a layer, counted from 0, times log2 e: their powers of two are weighed.
+  // Returns the factor of attention's scores in a layer, counted from 0, times log2 e: attention weighs powers of two.
   float score_scale(int layer) const {
     const float scale = scaled ? 1.0f / std::sqrt(float(head_dim())) : 1.0f;
     return (scaled_by_layer ? scale / float(layer + 1) : scale) * kLog2E;

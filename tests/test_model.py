@@ -437,7 +437,7 @@ def test_next_token_shows_each_stage_and_its_likeliest_tokens(tiny: LanguageMode
             {"kv_precision": "int4"},
             "kv_precision 'int4' is not available: choose one of float32, float16, bfloat16, int8",
         ),
-        ({"kv_precision": "bfloat16"}, "kv_precision 'bfloat16' goes only with precision 'bfloat16'"),
+        ({"kv_precision": "bfloat16"}, "kv_precision 'bfloat16' requires precision 'bfloat16'"),
         ({"device": "tpu"}, "device 'tpu' is not available: choose one of cpu, cuda, mps, auto, reference, torch-cpu"),
         ({"device": "reference", "precision": "int8"}, "precision 'int8' is not available on device reference"),
         ({"device": "reference", "kv_precision": "float16"}, "kv_precision 'float16' is not available on device ref"),

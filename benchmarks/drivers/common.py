@@ -41,7 +41,7 @@ WORKLOADS = {
 }
 COLD = Workload(1, 16, 1)
 PROMPTS = 7
-"""Prompts of which the median counts."""
+"""How many prompts a prompt workload times; their median counts."""
 
 
 def drive(load: Load) -> None:
@@ -75,7 +75,7 @@ def prompts(workload: Workload, seed: int) -> list[list[int]]:
 def tokens_per_second(generate: Generate, workload: Workload) -> float:
     """Return tokens per second: of one sequence, prompt or new tokens alone; of a batch, new ones in the whole time.
 
-    A prompt, which takes a fraction of a second, is the median of several different ones.
+    A prompt takes a fraction of a second, so its time is the median of :data:`PROMPTS` different ones.
     """
     if workload.new == 1:
         return workload.prompt / median(timed(generate, prompts(workload, seed), 1) for seed in range(1, PROMPTS + 1))

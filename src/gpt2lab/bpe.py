@@ -1,9 +1,10 @@
 """Byte-level BPE: the byte alphabet, GPT-2's own vocabulary, and the vocabularies of checkpoints.
 
-GPT-2's own vocabulary comes from the packaged ``vocab.bpe`` alone, and tiktoken merges it. Two things are merged pair
-by pair, as in the original: the first short texts, because tiktoken's tables take long to build, and a checkpoint's own
-vocabulary, because tiktoken treats a token's rank as its id and knows no pairs. Nothing is read before first use, and
-nothing is ever downloaded. This module knows nothing of special tokens in text or of decoding streams.
+GPT-2's own vocabulary comes from the packaged ``vocab.bpe`` alone, and tiktoken merges text with it. The first short
+texts are merged pair by pair instead, as in the original, because tiktoken's tables take long to build. So is all text
+of a checkpoint's own vocabulary, because tiktoken treats a token's rank as its id and knows no pairs. Nothing is read
+before first use, and nothing is ever downloaded. This module knows nothing of special tokens in text or of decoding
+streams.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ _SPLIT_TIKTOKEN = r"'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++
 # The original's pattern for text in ASCII, with re.ASCII.
 _SPLIT_ASCII = r"'s|'t|'re|'ve|'m|'ll|'d| ?[a-zA-Z]+| ?[0-9]+| ?[^\sa-zA-Z0-9]+|\s+(?!\S)|\s+"
 
-# Characters that are merged pair by pair before tiktoken is used: its import and its tables take as long as 30,000 of
-# them, and are most of what a program with one prompt would wait for.
+# Characters to merge pair by pair before tiktoken is used. Importing it and building its tables takes as long as
+# merging 30,000 of them, and is most of what a program with one prompt would wait for.
 _WITHOUT_TIKTOKEN = 10_000
 
 # tiktoken's regex engine gives up (a Rust panic) on whitespace runs of about a million characters before a word.
@@ -180,7 +181,7 @@ class Gpt2Vocabulary:
         return self._ranks.get(f"{left} {right}".encode())
 
     def _id(self, token: str) -> int:
-        """Return the id of a token as ``vocab.bpe`` spells it: only one merge has it as its product."""
+        """Return the id of a token as ``vocab.bpe`` spells it: exactly one merge produces it."""
         if len(token) == 1:
             return _ID_OF_BYTE[token]
         ranks = (self._rank(token[:i], token[i:]) for i in range(1, len(token)))
@@ -211,7 +212,7 @@ def _read_tokens() -> list[bytes]:
 
 
 def _joined(lines: bytes) -> bytes:
-    """Replace merges by their products, in which ``Ġ`` is a space again."""
+    """Turn lines of ``vocab.bpe`` into the products of their merges, in which ``Ġ`` is a space again."""
     return lines.replace(b" ", b"").replace("Ġ".encode(), b" ")
 
 

@@ -9,8 +9,8 @@ explains the rules:
   sum of products is exact; the scales follow, block by block. No fused multiply-add occurs, not even in attention.
 * Every other operation is rounded separately. A sum over a row goes through 16 lanes, which are then added in halves.
 * Attention takes positions in spans of 256 and rescales its sums if a later span has a larger score. Its scores are
-  multiples of log2 e, so its probabilities are powers of two. In float32 its multiply-adds are fused, also those of the
-  powers' polynomial, but not over an int8 cache.
+  multiplied by log2 e, so its probabilities are powers of two. In float32 its multiply-adds are fused, also those of
+  the powers' polynomial, but not over an int8 cache.
 * Keys and values in float16 or bfloat16 are rounded first. Over those in int8, attention's sums are exact, too: queries
   are rounded like the inputs of a product, and so are the probabilities of a span, each multiplied by its value's
   scale.
@@ -245,7 +245,7 @@ ACTIVATIONS = {"gelu_new": gelu, "gelu": exact_gelu, "relu": relu, "silu": silu}
 
 
 def exp(x: Array) -> Array:
-    """Return e^x as 2^n · 2^(r · log2 e) with n = round(x / ln 2) and r the rest; 0 below -87.33."""
+    """Return e^x as 2^n · 2^(r · log2 e) with n = round(x / ln 2) and r the remainder; 0 below -87.33."""
     within = np.minimum(np.maximum(x, np.float32(-87.33)), np.float32(88.37))
     n = rounded_to_whole(within * LOG2_E)
     r = (within - n * np.float32(0.693359375)) + n * np.float32(2.12194440e-4)  # ln 2, its upper part exact

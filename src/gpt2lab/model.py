@@ -77,9 +77,9 @@ def load(
             a GPU, ``"float16"`` in place of int4. Default: float32 for :meth:`~LanguageModel.logits`,
             :meth:`~LanguageModel.score` and :meth:`~LanguageModel.next_token`, and for generation on a GPU; int8 for
             generation on a CPU.
-        kv_precision: precision of the KV cache: ``"float32"`` (default with float32 weights), ``"bfloat16"`` (only with
-            bfloat16 weights, the default there), ``"float16"`` (default on a GPU with other weights than float32) or
-            ``"int8"`` (default with other weights). A GPU has float32 and float16.
+        kv_precision: precision of the KV cache: ``"float32"`` (default with float32 weights), ``"float16"`` (default
+            with other weights on a GPU), ``"bfloat16"`` (default with bfloat16 weights on a CPU, and only with them) or
+            ``"int8"`` (default with other weights on a CPU). A GPU has only float32 and float16.
         threads: number of worker threads; default: the number of physical cores.
         device: ``"cpu"``; a GPU (``"cuda"`` or ``"mps"``), for which PyTorch must be installed; ``"auto"`` for a GPU if
             there is one, otherwise the CPU; ``"reference"`` for NumPy (float32, slow, for comparison); ``"torch-cpu"``

@@ -172,7 +172,7 @@ def test_int8_keys_and_values_reach_every_whole_number_and_zero(isa, precision):
 
 @pytest.mark.parametrize("precision", EXACT)
 def test_a_cache_in_bfloat16_goes_only_with_such_weights(precision):
-    with pytest.raises(UsageError, match="goes only with precision 'bfloat16'"):
+    with pytest.raises(UsageError, match="requires precision 'bfloat16'"):
         make(random_checkpoint(SHAPES["whole tiles"]), ISAS[0], precision, "bfloat16")
 
 

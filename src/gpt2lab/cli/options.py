@@ -70,9 +70,9 @@ PRECISION = PrecisionChoice(ALL_PRECISIONS)
 
 KV_PRECISION: dict[str, Any] = {
     "type": click.Choice(KV_PRECISIONS),
-    "help": "Precision of the KV cache; int8 makes prompts, batches and long texts faster.  "
-    "bfloat16 goes with --precision bfloat16 only.  [default: on a CPU float32 with --precision float32, bfloat16 with "
-    "bfloat16, else int8; on a GPU float32 with float32, else float16]",
+    "help": "Precision of the KV cache; int8 makes prompts, batches and long texts faster. "
+    "bfloat16 requires --precision bfloat16.  [default: on a CPU, float32 with --precision float32, bfloat16 with "
+    "bfloat16, else int8; on a GPU, float32 with float32, else float16]",
 }
 """Arguments of the option ``--kv_precision``."""
 

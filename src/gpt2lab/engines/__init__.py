@@ -23,7 +23,7 @@ def open_engine(
     """Open the engine for ``device`` (one of :data:`DEVICES`) with the weights of ``checkpoint``.
 
     ``threads`` (default: the physical cores) applies only to ``cpu``. ``kv_precision`` defaults to float32 with float32
-    weights, to bfloat16 with bfloat16, to float16 in PyTorch, else to int8. Raises
+    weights; with others to float16 in PyTorch, and in the native engine to bfloat16 with bfloat16, else to int8. Raises
     :class:`~gpt2lab.errors.UsageError` if the device or a precision does not exist here, or if the native engine has
     not been built.
     """

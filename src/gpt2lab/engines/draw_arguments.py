@@ -1,8 +1,8 @@
 """The flat lists and arrays in which the C++ core receives draw parameters and returns the tokens drawn.
 
-Parameters change rarely, so their arrays are kept from step to step. The arrays are Python's own: NumPy, which takes
-longer to import than anything else, is not needed to generate text. This module knows nothing of engines or sequences;
-the core checks its arguments (native/draw_arguments.cpp).
+Parameters change rarely, so their arrays are kept from step to step. The arrays are Python's own, so that generating
+text does not need NumPy, the slowest import. This module knows nothing of engines or sequences; the core checks its
+arguments (native/draw_arguments.cpp).
 """
 
 from __future__ import annotations
@@ -111,5 +111,5 @@ def _numbers(p: SamplingParams) -> list[float]:
 
 
 def ragged(rows: Sequence[Sequence[int]]) -> tuple[list[int], list[int]]:
-    """Return the rows concatenated, and the offsets where each begins and the last ends."""
+    """Return the concatenated rows, and ``len(rows) + 1`` offsets: where each row begins, and where the last ends."""
     return [*chain.from_iterable(rows)], [*accumulate(map(len, rows), initial=0)]

@@ -33,7 +33,7 @@ PRECISION_OF_FORMAT = {"q8_0": "int8", "q4_0": "int4"}
 """Format of GGUF files → the precision that takes its place in memory."""
 
 KV_PRECISIONS = ("float32", "float16", "bfloat16", "int8")
-"""Precisions of the native engine's KV cache; bfloat16 only with weights in bfloat16."""
+"""Precisions of the native engine's KV cache; bfloat16 requires weights in bfloat16."""
 
 TORCH_KV_PRECISIONS = ("float32", "float16")
 """Precisions of the KV cache in PyTorch's engine."""
@@ -100,11 +100,11 @@ def checked_device(device: str, precision: str | None = None, kv_precision: str 
 
 
 def check_pair(precision: str | None, kv_precision: str | None) -> None:
-    """Raise UsageError for a bfloat16 cache with other weights: their bits would depend on the processor."""
+    """Raise UsageError for a bfloat16 cache with other weights: the bits would depend on the processor."""
     if kv_precision == "bfloat16" and precision != "bfloat16":
         others = ", ".join(name for name in KV_PRECISIONS if name != "bfloat16")
         raise UsageError(
-            f"kv_precision 'bfloat16' goes only with precision 'bfloat16': set that too, or choose one of {others}"
+            f"kv_precision 'bfloat16' requires precision 'bfloat16': set that too, or choose one of {others}"
         )
 
 

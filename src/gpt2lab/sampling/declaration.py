@@ -74,7 +74,7 @@ class Parameter(NamedTuple):
 
 
 def _numpy_scalars() -> Any:
-    """Return the class of NumPy's scalars, without importing NumPy: until somebody does, nothing is one."""
+    """Return the class of NumPy's scalars, or ``()`` while nothing has imported NumPy: then no value is one."""
     return getattr(sys.modules.get("numpy"), "generic", ())
 
 

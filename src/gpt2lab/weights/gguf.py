@@ -152,7 +152,7 @@ def _config(file: GgufFile) -> ModelConfig:
 
 
 def _shortest(number: float) -> float:
-    """Return the number of fewest digits that float32 rounds to ``number``, which was rounded when it was stored."""
+    """Return the decimal with the fewest digits that float32 rounds to ``number``, as the file does."""
     (rounded,) = array("f", [number])
     tries = (float(f"{rounded:.{digits}g}") for digits in range(1, 10))
     return next((each for each in tries if array("f", [each])[0] == rounded), rounded)
@@ -235,7 +235,7 @@ def _stored_tensor(file: GgufFile, name: str, canonical: str) -> StoredTensor:
         return _foreign_tensor(file, name, tensor, transposed)
 
     def read() -> Tensor:
-        from gpt2lab.weights.quantization import decode, decode_transposed  # needs NumPy, which a start may not need
+        from gpt2lab.weights.quantization import decode, decode_transposed  # imports NumPy, which a start need not
 
         if transposed:
             return decode_transposed(file.items(tensor), precision, *tensor.shape)

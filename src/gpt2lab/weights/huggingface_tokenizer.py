@@ -46,7 +46,7 @@ _GPT2_TAILS = (
     "2abc6be888818a93655d0e8d3a16b68cf03900085caf12a3e56136c6128db58a",  # merges as pairs, escaped
 )
 """SHA-256 of GPT-2's vocab and merges as the end of a ``tokenizer.json``, without white space."""
-_PIECE = 1 << 16
+_PIECE = 1 << 16  # bytes
 _VOCAB = re.compile(rb'"vocab"\s*:\s*(?=\{)')
 
 
@@ -124,7 +124,7 @@ def _parsed(path: Path, text: bytes) -> tuple[dict[str, Any], bool]:
 
 
 def _sha256_without_space(text: bytes, start: int) -> str:
-    """Return the SHA-256 of what follows ``start``, without white space; in pieces, which need no fresh memory."""
+    """Return the SHA-256 of ``text`` from ``start`` on without white space, in pieces that need no fresh memory."""
     digest = hashlib.sha256()
     for at in range(start, len(text), _PIECE):
         digest.update(text[at : at + _PIECE].translate(None, b" \n\t\r"))

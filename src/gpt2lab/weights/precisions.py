@@ -1,7 +1,7 @@
 """The ways to store numbers: float32, float16, bfloat16, and GGML's types with their sizes.
 
-:mod:`gpt2lab.weights.quantization` encodes and decodes them. This module does without NumPy, which takes longer to
-import than a file's header to read.
+:mod:`gpt2lab.weights.quantization` encodes and decodes them. Only :attr:`Precision.dtype` imports NumPy,
+which takes longer than reading a file's header.
 """
 
 from __future__ import annotations
@@ -89,4 +89,4 @@ GGML_TYPES: dict[int, Precision] = {
     40: _packed("nvfp4", 64, 36),
     41: _packed("q1_0", 128, 18),
 }
-"""GGML's types by their numbers in GGUF files, of ``ggml.h``: those that are missing were removed, or are younger."""
+"""GGML's types by their numbers in GGUF files (``ggml.h``); missing ones were removed, or are newer."""
