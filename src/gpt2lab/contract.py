@@ -264,7 +264,8 @@ def power_of_negative(x: Array, *, fused: bool) -> Array:
 def rounded_to_whole(x: Array) -> Array:
     """Round to nearest, ties to even, by adding 1.5 · 2^23."""
     magic = np.float32(12582912)
-    return (x + magic) - magic
+    whole: Array = (x + magic) - magic
+    return whole
 
 
 def power_of_parts(n: Array, f: Array, *, fused: bool) -> Array:
