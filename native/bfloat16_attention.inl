@@ -13,20 +13,21 @@ namespace gpt2lab {
 namespace {
 
 // The shapes of tiles for m rows: 0 and 1 hold the rows' inputs, 2 and 3 keys or values, 4 to 7 sums.
-struct alignas(64) RowShapes {
-  std::uint8_t palette = 1, start = 0, reserved[14] = {};
-  std::uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-  std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-
+struct RowShapes : TileShapes {
   explicit constexpr RowShapes(int m) {
     for (const int tile : {0, 1, 4, 5, 6, 7}) rows[tile] = std::uint8_t(m);
   }
 };
 
-inline void shape_tiles(int m) {
+// Calls f() with tiles for one row, or for a group of them.
+template <typename F>
+inline void with_tiles(int m, F&& f) {
   static constexpr RowShapes one(1), all(kRowGroup);  // not on the stack: gcc 12 may drop the stores
   _tile_loadconfig(m == 1 ? &one : &all);
-  asm volatile("" ::: "memory");  // the compiler does not know that tile loads read memory
+  asm volatile("" ::: "memory");  // the compiler does not know that loads and stores of tiles use memory
+  f();
+  asm volatile("" ::: "memory");
+  _tile_release();
 }
 
 // A call, and the layout of its scratch memory; every array has kRowGroup rows.
@@ -135,21 +136,17 @@ inline void mix_blocks(const BFloat16Rows& rows, int row, const PackedRun& run, 
 }
 
 void score_shared(const BFloat16Rows& rows, const PackedRun& run, int count) {
-  shape_tiles(kRowGroup);
-  score_blocks(rows, 0, run, 0, count);
-  asm volatile("" ::: "memory");
-  _tile_release();
+  with_tiles(kRowGroup, [&] { score_blocks(rows, 0, run, 0, count); });
 }
 
 // Also prefetches what is read next: a single row's keys and values come from memory.
 void score_own(const BFloat16Rows& rows, int row, const PackedRun& run, int first, int last) {
-  shape_tiles(1);
-  for (int b = first; b < last; ++b) {
-    for (std::size_t at = 0; at < 2 * rows.block.values_at(); at += kLine) __builtin_prefetch(run.next(b) + at, 0, 2);
-    score_blocks(rows, row, run, b, b + 1);
-  }
-  asm volatile("" ::: "memory");
-  _tile_release();
+  with_tiles(1, [&] {
+    for (int b = first; b < last; ++b) {
+      for (std::size_t at = 0; at < 2 * rows.block.values_at(); at += kLine) __builtin_prefetch(run.next(b) + at, 0, 2);
+      score_blocks(rows, row, run, b, b + 1);
+    }
+  });
 }
 
 void weigh(const BFloat16Rows& rows, int row, const PackedRun&, Softmax& softmax, PackedSpan& span) {
@@ -160,17 +157,11 @@ void weigh(const BFloat16Rows& rows, int row, const PackedRun&, Softmax& softmax
 }
 
 void mix_shared(const BFloat16Rows& rows, const PackedRun& run, int count) {
-  shape_tiles(kRowGroup);
-  mix_blocks(rows, 0, run, 0, count, false);
-  asm volatile("" ::: "memory");
-  _tile_release();
+  with_tiles(kRowGroup, [&] { mix_blocks(rows, 0, run, 0, count, false); });
 }
 
 void mix_own(const BFloat16Rows& rows, int row, const PackedRun& run, int first, int last, bool begun) {
-  shape_tiles(1);
-  mix_blocks(rows, row, run, first, last, begun);
-  asm volatile("" ::: "memory");
-  _tile_release();
+  with_tiles(1, [&] { mix_blocks(rows, row, run, first, last, begun); });
 }
 
 void finish(const BFloat16Rows& rows, int row, const PackedSpan& span, bool begins, bool ends, float norm) {

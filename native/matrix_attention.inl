@@ -12,11 +12,7 @@ namespace {
 
 // Tiles for products of `depth` bytes: 0 and 1 hold the rows' high and low bytes, 2 and 3 what they are multiplied by,
 // 4 to 7 the sums.
-struct alignas(64) TileDepth {
-  std::uint8_t palette = 1, start = 0, reserved[14] = {};
-  std::uint16_t row_bytes[16] = {64, 64, 64, 64, 64, 64, 64, 64};
-  std::uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
-
+struct TileDepth : TileShapes {
   explicit constexpr TileDepth(int depth) {
     row_bytes[0] = row_bytes[1] = std::uint16_t(depth);
     rows[2] = rows[3] = std::uint8_t(depth / 4);

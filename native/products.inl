@@ -187,6 +187,7 @@ void float_rows(const Product& p, int first_tile, int last_tile) {
   const int groups = (p.m + kRows - 1) / kRows;
   const int part_k = groups == 1 || !p.partial ? p.k : kPartK;
   constexpr int kPasses = kTile / kPass;
+  constexpr int kTurns = kInputs > 1 || kEmulatesFma ? 1 : 4;
   const bool one_by_one = groups == kPasses;  // such products wait for memory and need every prefetch early
   for (int k = 0; k < p.k; k += part_k) {
     const int k_end = k + part_k < p.k ? k + part_k : p.k;
@@ -202,7 +203,7 @@ void float_rows(const Product& p, int first_tile, int last_tile) {
         const Group rows(p.m, g, groups);
         with_count<kRows>(rows.count, [&]<int kM>() {
           if (one_by_one) block<Element, kM, kVectors, 1>(p, rows.begin, column, k, k_end, prefetch);
-          else block<Element, kM, kVectors, kEmulatesFma ? 1 : 4>(p, rows.begin, column, k, k_end, prefetch);
+          else block<Element, kM, kVectors, kTurns>(p, rows.begin, column, k, k_end, prefetch);
         });
       }
   }

@@ -4,6 +4,7 @@ import sys
 import peer_report
 import peers
 import pytest
+from drivers import common
 from peer_environments import Environments, cmake_args, named_packages
 from peer_settings import ISAS, PEERS, RESTRICTIONS, WIDTHS, settings_for
 
@@ -120,3 +121,9 @@ def test_an_unknown_peer_is_refused(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         peers.parse()
     assert "'nobody' is none of gpt2lab, transformers" in capsys.readouterr().err
+
+
+def test_a_prompts_time_is_that_of_several_different_prompts():
+    asked = []
+    common.tokens_per_second(lambda prompts, new: asked.append(prompts[0]) or 1, common.Workload(1, 8, 1))
+    assert len({tuple(prompt) for prompt in asked}) == len(asked) == common.PROMPTS > 1

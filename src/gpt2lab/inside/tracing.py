@@ -18,6 +18,8 @@ from gpt2lab.engines.sequences import new_sequence
 from gpt2lab.errors import UsageError
 from gpt2lab.generation.options import whole
 from gpt2lab.inside.attribution import Attribution, Contributions
+from gpt2lab.weights.precisions import PRECISIONS
+from gpt2lab.weights.quantization import decode
 
 if TYPE_CHECKING:
     from gpt2lab.engines.protocol import Engine
@@ -146,11 +148,10 @@ def trace_more(
 def _keys(held: npt.NDArray[np.number]) -> Array:
     """Return the keys ``[n_layer, n_head, n_seq, head_dim]`` that attention sees, of what a sequence holds."""
     keys = held[:, 0]
-    if keys.dtype == np.uint16:  # bfloat16, the upper half of a float32
-        found: Array = (keys.astype(np.uint32) << 16).view(np.float32)
-        return found
+    if keys.dtype == np.uint16:  # the bits of bfloat16
+        return decode(keys.reshape(-1), PRECISIONS["bfloat16"], keys.shape)
     if keys.dtype != np.int8:
         return keys.astype(np.float32)
     scales = np.ascontiguousarray(keys[..., -4:]).view(np.float32)
-    found = keys[..., :-4].astype(np.float32) * scales
+    found: Array = keys[..., :-4].astype(np.float32) * scales
     return found
