@@ -42,7 +42,8 @@ EXTRAS_OF_TESTS = {"": ("test",), "serving": ("serve",)}  # beside the packages 
 NAMES = {"llama_cpp": "llama-cpp-python", "yaml": "PyYAML"}  # import → distribution, where these differ
 OLD_NAMES = {"compression"}  # in the standard library of a newer Python
 OURS = {"gpt2lab", "checkpoint_cases"}
-OURS |= {path.stem for folder in ("tests", "tools", "benchmarks") for path in (ROOT / folder).rglob("*.py")}
+OWN_FILES = [path for folder in ("tests", "tools", "benchmarks") for path in (ROOT / folder).rglob("*.py")]
+OURS |= {name for path in OWN_FILES for name in (path.stem, path.parent.name)}  # modules, and folders of modules
 
 
 class AtRunTime(ast.NodeTransformer):
