@@ -171,5 +171,36 @@ void finish(const BFloat16Rows& rows, int row, const PackedSpan& span, bool begi
            [&](int column) { return load(mixed + column); });
 }
 
+bool to_pairs(const float* x, int n, int together, std::size_t distance, BFloat16* out) {
+  const auto mask_of = [](int count) {
+    return __mmask16(count >= kWidth ? 0xffff : count <= 0 ? 0 : (1 << count) - 1);
+  };
+  const __m512i infinity = _mm512_set1_epi16(0x7f80);
+  auto* place = reinterpret_cast<char*>(out);
+  __mmask32 bad = 0;
+  for (int i = 0; i < n; i += 2 * kWidth) {
+    const int rest = n - i < 2 * kWidth ? n - i : 2 * kWidth;
+    const __m512 low = _mm512_maskz_loadu_ps(mask_of(rest), x + i);
+    const __m512 high = _mm512_maskz_loadu_ps(mask_of(rest - kWidth), x + i + kWidth);
+    const auto rounded = (__m512i)_mm512_cvtne2ps_pbh(high, low);
+    bad |= _mm512_cmpeq_epi16_mask(_mm512_and_si512(rounded, infinity), infinity);
+    if (together == 2) {
+      alignas(64) std::uint16_t numbers[2 * kWidth];
+      _mm512_store_si512(numbers, rounded);
+      for (int j = 0; j + 2 <= rest; j += 2, place += distance) __builtin_memcpy(place, numbers + j, 4);
+      if (rest % 2 != 0) __builtin_memcpy(place, numbers + rest - 1, 2);
+    } else {  // every second number, and nothing between
+      const auto half = [&](__m256i some, int count) {
+        const __mmask32 own = 0x55555555 & (count >= kWidth ? ~0u : (1u << 2 * count) - 1);
+        _mm512_mask_storeu_epi16(place, own, _mm512_cvtepu16_epi32(some));
+        place += kWidth * 4;
+      };
+      half(_mm512_castsi512_si256(rounded), rest);
+      if (rest > kWidth) half(_mm512_extracti64x4_epi64(rounded, 1), rest - kWidth);
+    }
+  }
+  return bad == 0;
+}
+
 }  // namespace
 }  // namespace gpt2lab

@@ -8,12 +8,13 @@
 namespace gpt2lab {
 
 // Changes and records a site's numbers: row i of `x` begins at i · stride.
-void Transformer::visit(Site site, int layer, const std::vector<Row>& rows, float* x, std::size_t stride, int thread) {
+void Transformer::visit(Site site, int layer, const std::vector<Row>& rows, const Teams& teams, float* x,
+                        std::size_t stride, int thread) {
   const std::size_t n = shape_.n_embd;
   float* records = recording_ ? recording_->sites[int(site)] : nullptr;
   if (records && layer < recording_->first_layer) records = nullptr;
   if (records) records += (std::size_t(layer - recording_->first_layer) * recording_->rows + recorded_) * n;
-  const Share share(int(rows.size()), thread, pool_.size());
+  const Share share = teams.of_member(thread);
   for (int r = share.begin; r < share.end; ++r) {
     float* row = x + std::size_t(r) * stride;
     if (const Edits* edits = hooks_.of(rows[r].sequence))
@@ -21,18 +22,18 @@ void Transformer::visit(Site site, int layer, const std::vector<Row>& rows, floa
         if (edit.site == site && edit.layer == layer) edit.apply(rows[r].position, row);
     if (records) std::memcpy(records + std::size_t(r) * n, row, n * sizeof(float));
   }
-  pool_.barrier();
+  settle(teams, thread);
 }
 
 // Adds outputs_ to x_, as Epilogue::add would have done, after changing and recording them.
-void Transformer::add_outputs(Site site, int layer, const std::vector<Row>& rows, int thread) {
-  visit(site, layer, rows, outputs_.data(), shape_.n_embd, thread);
+void Transformer::add_outputs(Site site, int layer, const std::vector<Row>& rows, const Teams& teams, int thread) {
+  visit(site, layer, rows, teams, outputs_.data(), shape_.n_embd, thread);
   const std::size_t n = shape_.n_embd;
-  const Share share(int(rows.size()), thread, pool_.size());
+  const Share share = teams.of_member(thread);
   float* x = x_.data();
   const float* outputs = outputs_.data();
   for (std::size_t i = share.begin * n; i < share.end * n; ++i) x[i] += outputs[i];
-  pool_.barrier();
+  settle(teams, thread);
 }
 
 void Transformer::unembed(const float* x, int rows, float* logits) {
@@ -52,9 +53,10 @@ void Transformer::compare(const float* x, int rows, float* products) {
   for (int first = 0; first < rows; first += kMaxRows) {
     const int count = std::min(kMaxRows, rows - first);
     std::memcpy(mixed_.data(), x + std::size_t(first) * n, count * n * sizeof(float));
+    const Teams teams = Teams::one(count, pool_.size());
     pool_.run([&](int thread) {
-      const Inputs a = inputs(mixed_.data(), shape_.n_embd, count, thread);
-      multiply(weights.wte(), nullptr, a, count, products + std::size_t(first) * shape_.n_vocab, Epilogue::store,
+      const Inputs a = inputs(mixed_.data(), shape_.n_embd, teams, thread);
+      multiply(weights.wte(), nullptr, a, teams, products + std::size_t(first) * shape_.n_vocab, Epilogue::store,
                thread);
     });
   }

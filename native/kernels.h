@@ -54,6 +54,7 @@ struct Product {
   const float* bias;          // [n] padded to whole tiles, or null for none
   float* c;                   // [m, n], rows ldc apart
   std::size_t ldc;
+  std::byte* blocks;   // instead of c, if finishes_blocks(): the outputs as prepare() would write them; or null
   float* partial;      // float products: [m, tiles * kTile] for sums between parts of k, or null for one part
   std::byte* scratch;  // other products: this thread's own kScratchBytes, 64-byte aligned
   int m, k, n;
@@ -178,12 +179,17 @@ struct Kernels {
   void (*softmax_gradient)(float* d, const float* p, int padded, float scale);
   // Returns the bytes that prepare() makes of a group of rows of k inputs; 0 if products read the rows directly.
   std::size_t (*prepared_bytes)(Precision, int k);
+  // Whether products can write their outputs as inputs of the next product.
+  bool (*finishes_blocks)(Precision);
   // Writes the inputs x[k] as row `row` of its group; padding is zero.
   void (*prepare)(const float* x, int k, Precision precision, int row, std::byte* group);
   void (*attention)(const Attention&);
   void (*sequence_attention)(const SequenceAttention&);
   void (*to_halves)(const float* x, int n, Half* out);        // saturates at the largest finite float16
   void (*to_bfloat16)(const float* x, int n, BFloat16* out);  // numbers above the largest become infinite
+  // Rounds x to bfloat16 where keys and values of bfloat16 are packed, and returns whether all numbers are finite.
+  // `together` and `distance` as for to_int8(), but in bytes; `together` is 1, with a distance of 4, or 2.
+  bool (*to_pairs)(const float* x, int n, int together, std::size_t distance, BFloat16* out);
   // Returns the bytes of scratch memory for packed_attention(); 0 if this format's keys and values lie as in Attention.
   std::size_t (*packed_attention_bytes)(KVPrecision, int head_dim);
   void (*packed_attention)(const PackedAttention&);

@@ -29,6 +29,7 @@ constexpr bool kMatrixUnit = false;
 
 void bfloat16_product(const Product&, int, int) {}
 void round_inputs(const float*, int, int, BFloat16Block*) {}
+bool to_pairs(const float*, int, int, std::size_t, BFloat16*) { return true; }
 #endif
 
 std::size_t packed_attention_bytes(KVPrecision format, int head_dim) {
@@ -50,6 +51,8 @@ std::size_t prepared_bytes(Precision precision, int k) {
   if (is_integer(precision)) return block_count(k) * sizeof(ActivationBlock);
   return kMatrixUnit && precision == Precision::bfloat16 ? bfloat16_blocks(k) * sizeof(BFloat16Block) : 0;
 }
+
+bool finishes_blocks(Precision precision) { return kMatrixUnit && precision == Precision::bfloat16; }
 
 void prepare(const float* x, int k, Precision precision, int row, std::byte* group) {
   auto* blocks = reinterpret_cast<ActivationBlock*>(group);
@@ -76,7 +79,7 @@ const Kernels& GPT2LAB_KERNELS() {
   static constexpr Kernels table{
       GPT2LAB_KERNELS_NAME, kRows, kPanelColumns, kEmulatesFma, product, matmul_part, pack_panels<kRows>, pack_panels<kPanelColumns>,
       activate, gelu_gradient, softmax_row, softmax_again, softmax_gradient,
-      prepared_bytes, prepare, attention, sequence_attention, round_to<Half>, round_to<BFloat16>, packed_attention_bytes,
+      prepared_bytes, finishes_blocks, prepare, attention, sequence_attention, round_to<Half>, round_to<BFloat16>, to_pairs, packed_attention_bytes,
       packed_attention, to_int8, layer_norm, layer_norm_gradient,
       exp_all, sum_exp,
       {largest<float>, at_least<float>, sum_strides<float>},

@@ -88,18 +88,17 @@ std::vector<std::byte*> KVCache::blocks(int sequence) {
 
 namespace {
 
-// Writes n numbers, kTogether side by side and then `distance` bytes apart.
-template <int kTogether, typename T>
-void scatter(const T* x, int n, std::size_t distance, std::byte* row) {
-  int i = 0;
-  for (; i + kTogether <= n; i += kTogether, row += distance) std::memcpy(row, x + i, kTogether * sizeof(T));
-  if (i < n) std::memcpy(row, x + i, (n - i) * sizeof(T));
-}
-
 // Writes numbers to one slot of keys, [n][kTile].
 template <typename T>
 void scatter_key(const T* x, int n, std::byte* key) {
-  scatter<1>(x, n, kTile * sizeof(T), key);
+  for (int i = 0; i < n; ++i, key += kTile * sizeof(T)) std::memcpy(key, x + i, sizeof(T));
+}
+
+bool is_finite(const std::byte* bfloat16) {
+  constexpr std::uint16_t kInfinity = 0x7f80;
+  std::uint16_t bits;
+  std::memcpy(&bits, bfloat16, sizeof bits);
+  return (bits & kInfinity) != kInfinity;
 }
 
 }  // namespace
@@ -116,41 +115,27 @@ void KVCache::store(const Kernels& kernels, std::byte* keys, int slot, const flo
     kernels.to_halves(key, head_dim_, rounded);
     scatter_key(rounded, head_dim_, this->key(keys, slot));
     kernels.to_halves(value, head_dim_, rounded);
+  } else if (pairs()) {
+    kernels.to_pairs(key, head_dim_, 2, PackedBlock::kKeyStep, reinterpret_cast<BFloat16*>(this->key(keys, slot)));
+    if (!kernels.to_pairs(value, head_dim_, 1, value_step(1), reinterpret_cast<BFloat16*>(row))) spoil(keys, slot);
   } else if (precision_ == KVPrecision::bfloat16) {
-    constexpr int kSome = 256;
-    BFloat16 some[2][kSome];
-    for (int begin = 0; begin < head_dim_; begin += kSome) {
-      const int count = std::min(kSome, head_dim_ - begin);
-      kernels.to_bfloat16(key + begin, count, some[0]);
-      kernels.to_bfloat16(value + begin, count, some[1]);
-      place(keys, slot, begin, count, some[0], some[1]);
-    }
+    auto* rounded = reinterpret_cast<BFloat16*>(row);
+    kernels.to_bfloat16(key, head_dim_, rounded);
+    scatter_key(rounded, head_dim_, this->key(keys, slot));
+    kernels.to_bfloat16(value, head_dim_, rounded);
   } else {
     scatter_key(key, head_dim_, this->key(keys, slot));
     std::memcpy(row, value, head_dim_ * sizeof(float));
   }
 }
 
-// Writes numbers begin … begin + count of a key and a value to a block's slot. Packed values must be finite, because a
-// matrix unit multiplies those that a row must not see by zero. If one is not, all of them are stored as zero and the
-// key as NaN, so that exactly the rows that see the slot become NaN.
-void KVCache::place(std::byte* keys, int slot, int begin, int count, const BFloat16* key, const BFloat16* value) const {
-  std::byte *key_row = this->key(keys, slot), *value_row = this->value(keys, slot);
-  std::byte *key_out = key_row + key_step(begin), *value_out = value_row + value_step(begin);
-  if (!packed_) {
-    scatter_key(key, count, key_out);
-    std::memcpy(value_out, value, count * sizeof *value);
-    return;
-  }
-  constexpr std::uint16_t kInfinity = 0x7f80, kNaN = 0x7fc0;
-  bool finite = true;
-  for (int i = 0; i < count; ++i) finite &= (value[i].bits & kInfinity) != kInfinity;
-  if (finite) {
-    scatter<2>(key, count, PackedBlock::kKeyStep, key_out);
-    scatter<1>(value, count, value_step(1), value_out);
-  } else {
-    for (int i = 0; i < head_dim_; ++i) std::memcpy(key_row + key_step(i), &kNaN, sizeof kNaN);
-    for (int i = 0; i < count; ++i) std::memset(value_out + value_step(i), 0, sizeof *value);
+// Makes a packed value zero and its key NaN, so that exactly the rows that see the slot become NaN: a matrix unit
+// multiplies the values that a row must not see by zero, so they must be finite.
+void KVCache::spoil(std::byte* keys, int slot) const {
+  constexpr std::uint16_t kNaN = 0x7fc0, kZero = 0;
+  for (int i = 0; i < head_dim_; ++i) {
+    std::memcpy(key(keys, slot) + key_step(i), &kNaN, sizeof kNaN);
+    std::memcpy(value(keys, slot) + value_step(i), &kZero, sizeof kZero);
   }
 }
 
@@ -183,13 +168,13 @@ void KVCache::read(int sequence, std::byte* numbers) {
 void KVCache::write(int sequence, const std::byte* numbers) {
   const std::size_t size = head_dim_ * number_size_;
   for_each_row(sequence, [&](std::byte* keys, int slot, std::size_t key_at, std::size_t value_at) {
-    if (precision_ == KVPrecision::bfloat16)
-      return place(keys, slot, 0, head_dim_, reinterpret_cast<const BFloat16*>(numbers + key_at),
-                   reinterpret_cast<const BFloat16*>(numbers + value_at));
+    bool finite = true;
     for (int i = 0; i < head_dim_; ++i) {
       std::memcpy(key(keys, slot) + key_step(i), numbers + key_at + i * number_size_, number_size_);
       std::memcpy(value(keys, slot) + value_step(i), numbers + value_at + i * number_size_, number_size_);
+      if (pairs()) finite &= is_finite(numbers + value_at + i * sizeof(BFloat16));
     }
+    if (!finite) spoil(keys, slot);
     if (scale_size_ == 0) return;
     std::memcpy(scale(keys, slot), numbers + key_at + size, scale_size_);
     std::memcpy(scale(keys, slot) + kTile * scale_size_, numbers + value_at + size, scale_size_);

@@ -77,7 +77,8 @@ class KVCache {
 
   const Sequence& find(int sequence) const;
   Sequence& find(int sequence) { return const_cast<Sequence&>(static_cast<const KVCache*>(this)->find(sequence)); }
-  void place(std::byte* keys, int slot, int begin, int count, const BFloat16* key, const BFloat16* value) const;
+  bool pairs() const { return packed_ && precision_ == KVPrecision::bfloat16; }
+  void spoil(std::byte* keys, int slot) const;
   template <typename F>
   void for_each_row(int sequence, F&& f);
   // Return where a slot's key and value begin, how far from there number i is, and where the key's scale is.

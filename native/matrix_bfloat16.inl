@@ -26,6 +26,24 @@ void round_inputs(const float* x, int k, int row, BFloat16Block* out) {
   }
 }
 
+// Finishes rows of outputs as inputs of the next product: a tile's outputs are a block of them.
+__attribute__((noinline)) void finish_blocks(const Product& p, const DoneOutputs& done, int begin, int end) {
+  static_assert(kTile == kBFloat16Inputs);
+  auto* blocks = reinterpret_cast<BFloat16Block*>(p.blocks) + done.column / kTile;
+  for (int r = begin; r < end; ++r) {
+    Vec y[2] = {load(done.y + r * kTile), load(done.y + r * kTile + kWidth)};
+    if (p.epilogue == Epilogue::gelu) y[0] = gelu(y[0]), y[1] = gelu(y[1]);
+    const int row = done.row + r;
+    const __m512bh rounded = _mm512_cvtne2ps_pbh((__m512)y[1], (__m512)y[0]);
+    __builtin_memcpy(blocks[row / kRowGroup * bfloat16_blocks(p.n)].x[row % kRowGroup], &rounded, sizeof rounded);
+  }
+}
+
+// Finishes rows of outputs, wherever they go.
+inline void finish_outputs(const Product& p, const DoneOutputs& done, int begin, int end) {
+  p.blocks ? finish_blocks(p, done, begin, end) : finish_rows(p, done, begin, end);
+}
+
 // Where the sums of one or two groups of rows begin, and where they go; rows are kTile numbers apart.
 struct TileSums {
   const float *first, *second;
@@ -62,7 +80,7 @@ inline void multiply_bfloat16(const Product& p, const BFloat16Block* first, cons
     }
     for (const int end = lines * (i + 1) / count; line < end; ++line) __builtin_prefetch(next + line * kLine, 0, 2);
     const int end = outputs.rows * (i + 1) / count;
-    if (row < end) finish_rows(p, outputs, row, end);
+    if (row < end) finish_outputs(p, outputs, row, end);
     row = end;
   }
   _tile_stored(4, sums.out, kSumBytes);
@@ -103,7 +121,7 @@ void multiply_rows_bfloat16(const Product& p, int first_tile, int last_tile) {
       }
     }
   }
-  finish_rows(p, outputs, 0, outputs.rows);
+  finish_outputs(p, outputs, 0, outputs.rows);
 }
 
 void bfloat16_product(const Product& p, int first_tile, int last_tile) {

@@ -132,16 +132,21 @@ inline void with_rows(const Product& p, int rows, int group_bytes, F&& f) {
     part.m = p.m - first < rows ? p.m - first : rows;
     if (group_bytes > 0) part.prepared += std::size_t(first / kRowGroup) * group_bytes;
     else part.a += first * p.lda;
-    part.c += first * p.ldc;
+    if (p.c) part.c += first * p.ldc;
+    if (p.blocks) part.blocks += std::size_t(first / kRowGroup) * bfloat16_blocks(p.n) * sizeof(BFloat16Block);
     if (p.partial) part.partial += first * std::size_t(rounded_up(p.n, kTile));
     f(part);
   }
 }
 
-// Calls f for as many rows at a time as have at most `bytes` of prepared inputs, but two groups at least.
+// Calls f for equal parts of the rows, as many at a time as have at most `bytes` of prepared inputs, but two groups at
+// least.
 template <typename F>
 inline void with_cached_rows(const Product& p, int group_bytes, int bytes, F&& f) {
-  with_rows(p, group_bytes > bytes / 2 ? 2 * kRowGroup : bytes / group_bytes / 2 * 2 * kRowGroup, group_bytes, f);
+  constexpr int kTogether = 2 * kRowGroup;
+  const int most = group_bytes > bytes / 2 ? kTogether : bytes / group_bytes / 2 * kTogether;
+  const int parts = (p.m + most - 1) / most;
+  with_rows(p, rounded_up((p.m + parts - 1) / parts, kTogether), group_bytes, f);
 }
 
 // Computes one part of k for kM rows and one pass of columns. Not inline, so that the sums get all registers.

@@ -40,18 +40,13 @@ Share PromptAttention::heads(int span, int thread) const {
   return {shape_.n_head, (thread + turn) % threads, threads};
 }
 
-void PromptAttention::store(int layer, const float* qkv, int thread) const {
-  const std::size_t n = shape_.n_embd;
-  for (int s = 0; s < int(spans_.size()); ++s) {
-    const Share heads = this->heads(s, thread);
-    for (int i = spans_[s].first; i < spans_[s].first + spans_[s].count; ++i) {
-      const Row& row = rows_[i];
-      for (int head = heads.begin; head < heads.end; ++head) {
-        const float* key = qkv + i * 3 * n + n + head * shape_.head_dim();
-        std::byte* keys = blocks_[row.sequence][row.position / kTile] + cache_.offset(layer, head);
-        cache_.store(kernels_, keys, row.position % kTile, key, key + n);
-      }
-    }
+void PromptAttention::store(int layer, int head, const float* qkv, Share rows) const {
+  const std::size_t n = shape_.n_embd, offset = cache_.offset(layer, head);
+  for (int i = rows.begin; i < rows.end; ++i) {
+    const Row& row = rows_[i];
+    const float* key = qkv + i * 3 * n + n + head * shape_.head_dim();
+    std::byte* keys = blocks_[row.sequence][row.position / kTile] + offset;
+    cache_.store(kernels_, keys, row.position % kTile, key, key + n);
   }
 }
 

@@ -52,6 +52,7 @@ class ThreadPool {
 // One thread's share of `count` things.
 struct Share {
   int begin, end;
+  Share(int first, int last) : begin(first), end(last) {}
   Share(int count, int thread, int threads)
       : begin(int(std::int64_t(count) * thread / threads)), end(int(std::int64_t(count) * (thread + 1) / threads)) {}
 };

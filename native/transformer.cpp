@@ -24,7 +24,7 @@ Transformer::Transformer(const Shape& shape, Precision precision, KVPrecision kv
   for (int thread = 0; thread < pool.size(); ++thread) {
     Own own;
     own.normed = FloatArray(std::size_t(kAloneRows) * shape.n_embd);
-    own.prepared = Array<std::byte>(prepared_bytes(std::max(shape.n_embd, shape.n_inner), kAloneRows));
+    own.prepared = Array<std::byte>(widest_bytes(kAloneRows));
     if (own.prepared.size() > 0) own.scratch = Array<std::byte>(kScratchBytes);
     own_.push_back(std::move(own));
   }
@@ -63,8 +63,9 @@ void Transformer::reserve(int rows) {
   normed_ = FloatArray(m * n);
   qkv_ = FloatArray(m * 3 * n);
   mixed_ = FloatArray(m * n);
-  hidden_ = FloatArray(m * shape_.n_inner);
-  prepared_ = Array<std::byte>(prepared_bytes(std::max(shape_.n_embd, shape_.n_inner), int(m)));
+  if (finishes_hidden()) hidden_blocks_ = Array<std::byte>(prepared_bytes(shape_.n_inner, int(m)));
+  else hidden_ = FloatArray(m * shape_.n_inner);
+  prepared_ = Array<std::byte>(widest_bytes(int(m)));
   if (prepared_.size() == 0) partial_ = FloatArray(m * widest);
   capacity_ = int(m);
 }
@@ -77,6 +78,16 @@ void Transformer::wait(int thread) {
   enter(Part::waiting, thread);
   pool_.barrier();
   enter(Part::other, thread);
+}
+
+// Whether the first product of an MLP writes the inputs of the second one.
+bool Transformer::finishes_hidden() const {
+  return shape_.activation == Activation::gelu_new && kernels_.finishes_blocks(weights.precision());
+}
+
+// Returns the bytes of what is prepared from `rows` rows of the widest inputs.
+std::size_t Transformer::widest_bytes(int rows) const {
+  return prepared_bytes(std::max(shape_.n_embd, shape_.n_inner), rows);
 }
 
 // Returns the bytes needed for what is prepared from `rows` rows of k inputs.
@@ -105,105 +116,133 @@ void Transformer::normalize(const Norm& norm, const float* x, int row, float* ro
   if (prepares) prepare(normed, n, row, blocks);
 }
 
-// Computes the layer norm of the first `rows` rows of x_.
-Transformer::Inputs Transformer::normalized(const Norm& norm, int rows, int thread) {
-  const bool alone = rows <= kAloneRows;
+// Waits for the other members of a thread's team, where it has any.
+void Transformer::settle(const Teams& teams, int thread) {
+  if (teams.size() > 1) wait(thread);
+}
+
+// Computes the layer norm of the rows of x_ that a thread's team has.
+Transformer::Inputs Transformer::normalized(const Norm& norm, const Teams& teams, int thread) {
+  const bool alone = teams.rows() <= kAloneRows;
+  const std::size_t n = shape_.n_embd;
+  const Share team = teams.of_team(thread), share = alone ? team : teams.of_member(thread);
   Own& own = own_[thread];
-  float* out = alone ? own.normed.data() : normed_.data();
-  std::byte* blocks = alone ? own.prepared.data() : prepared_.data();
-  const Share share = alone ? Share(rows, 0, 1) : Share(rows, thread, pool_.size());
+  float* out = alone ? own.normed.data() : normed_.data() + team.begin * n;
+  std::byte* blocks = alone ? own.prepared.data() : prepared_.data() + widest_bytes(team.begin);
   enter(Part::norms, thread);
-  for (int r = share.begin; r < share.end; ++r)
-    normalize(norm, x_.data() + std::size_t(r) * shape_.n_embd, r, out, blocks, thread);
-  if (!alone) wait(thread);
+  for (int r = share.begin; r < share.end; ++r) normalize(norm, x_.data() + r * n, r - team.begin, out, blocks, thread);
+  if (!alone) settle(teams, thread);
   return {out, blocks};
 }
 
-// Returns the rows of `a`, prepared for a product with a matrix of k inputs.
-Transformer::Inputs Transformer::inputs(const float* a, int k, int rows, int thread) {
+// Returns the rows of `a` that a thread's team has, prepared for a product with a matrix of k inputs.
+Transformer::Inputs Transformer::inputs(const float* a, int k, const Teams& teams, int thread) {
+  const bool alone = teams.rows() <= kAloneRows;
+  const Share team = teams.of_team(thread), share = alone ? team : teams.of_member(thread);
+  a += std::size_t(team.begin) * k;
   if (kernels_.prepared_bytes(weights.precision(), k) == 0) return {a, nullptr};
-  const bool alone = rows <= kAloneRows;
-  std::byte* blocks = alone ? own_[thread].prepared.data() : prepared_.data();
-  const Share share = alone ? Share(rows, 0, 1) : Share(rows, thread, pool_.size());
+  std::byte* blocks = alone ? own_[thread].prepared.data() : prepared_.data() + widest_bytes(team.begin);
   enter(Part::inputs, thread);
-  for (int r = share.begin; r < share.end; ++r) prepare(a + std::size_t(r) * k, k, r, blocks);
-  if (!alone) wait(thread);
+  for (int r = share.begin - team.begin; r < share.end - team.begin; ++r) prepare(a + std::size_t(r) * k, k, r, blocks);
+  if (!alone) settle(teams, thread);
   return {a, blocks};
 }
 
-void Transformer::multiply(const PackedMatrix& w, const float* bias, Inputs a, int rows, float* c, Epilogue epilogue,
-                           int thread) {
-  float* partial = bias ? partial_.data() : nullptr;  // the head, which has no bias, is too wide for partial_
+// Computes the rows of c that a thread's team has, and of them the thread's outputs.
+void Transformer::multiply(const PackedMatrix& w, const float* bias, Inputs a, const Teams& teams, float* c,
+                           Epilogue epilogue, int thread, std::byte* blocks) {
+  const Share rows = teams.of_team(thread);
+  float* own = c ? c + std::size_t(rows.begin) * w.n : nullptr;
+  // The head, which has no bias, is too wide for partial_.
+  float* partial = bias && partial_.size() > 0 ? partial_.data() + std::size_t(rows.begin) * rounded_up(w.n, kTile)
+                                               : nullptr;
   const Product p{.precision = w.precision,
                   .a = a.rows,
                   .lda = std::size_t(w.k),
                   .prepared = a.prepared,
                   .b = w.tiles,
                   .bias = bias,
-                  .c = c,
+                  .c = own,
                   .ldc = std::size_t(w.n),
+                  .blocks = blocks,
                   .partial = partial,
                   .scratch = own_[thread].scratch.data(),
-                  .m = rows,
+                  .m = rows.end - rows.begin,
                   .k = w.k,
                   .n = w.n,
                   .epilogue = epilogue,
                   .meter = meters_.empty() ? nullptr : &meters_[thread]};
-  const Share share(w.tile_count(), thread, pool_.size());
+  const Share tiles = teams.share(w.tile_count(), thread);
   enter(bias ? Part::products : Part::head, thread);
-  kernels_.product(p, share.begin, share.end);
+  kernels_.product(p, tiles.begin, tiles.end);
 }
 
 // Applies the activation to this thread's outputs of a product with `w` in hidden_.
-void Transformer::activate(const PackedMatrix& w, int rows, int thread) {
+void Transformer::activate(const PackedMatrix& w, const Teams& teams, int thread) {
   enter(Part::finishing, thread);
-  const Share tiles(w.tile_count(), thread, pool_.size());
+  const Share rows = teams.of_team(thread), tiles = teams.share(w.tile_count(), thread);
   const int begin = tiles.begin * kTile, end = std::min(tiles.end * kTile, w.n);
-  for (int r = 0; r < rows && begin < end; ++r)
+  for (int r = rows.begin; r < rows.end && begin < end; ++r)
     kernels_.activate(shape_.activation, hidden_.data() + std::size_t(r) * w.n + begin, end - begin);
 }
 
-void Transformer::run_layer(int index, const std::vector<Row>& rows, bool decoding, int thread) {
+// Computes the first half of a layer's MLP and returns the inputs of the second half.
+Transformer::Inputs Transformer::hidden(const Layer& layer, const Teams& teams, int thread) {
+  const Linear& fc = layer.mlp_fc;
+  const Inputs normed = normalized(layer.ln_2, teams, thread);
+  if (finishes_hidden()) {
+    std::byte* blocks = hidden_blocks_.data() + prepared_bytes(shape_.n_inner, teams.of_team(thread).begin);
+    multiply(fc.weight, fc.bias, normed, teams, nullptr, Epilogue::gelu, thread, blocks);
+    settle(teams, thread);
+    return {nullptr, blocks};
+  }
+  // The original's activation is part of the product; the others follow it.
+  const bool follows = shape_.activation != Activation::gelu_new;
+  multiply(fc.weight, fc.bias, normed, teams, hidden_.data(), follows ? Epilogue::store : Epilogue::gelu, thread);
+  if (follows) activate(fc.weight, teams, thread);
+  settle(teams, thread);
+  return inputs(hidden_.data(), shape_.n_inner, teams, thread);
+}
+
+void Transformer::run_layer(int index, const std::vector<Row>& rows, const Teams& teams, bool decoding, int thread) {
   const Layer& layer = weights.layer(index);
-  const int m = int(rows.size()), n = shape_.n_embd;
+  const int n = shape_.n_embd;
 
   const auto multiply_with = [&](const Linear& linear, Inputs a, float* c, Epilogue epilogue) {
-    multiply(linear.weight, linear.bias, a, m, c, epilogue, thread);
+    multiply(linear.weight, linear.bias, a, teams, c, epilogue, thread);
   };
-  if (hooked_) visit(Site::resid_pre, index, rows, x_.data(), n, thread);
-  multiply_with(layer.attn_qkv, normalized(layer.ln_1, m, thread), qkv_.data(), Epilogue::store);
-  wait(thread);
-  if (hooked_) visit(Site::q, index, rows, qkv_.data(), 3 * n, thread);
-
-  enter(decoding ? Part::attention : Part::cache, thread);
+  if (hooked_) visit(Site::resid_pre, index, rows, teams, x_.data(), n, thread);
+  multiply_with(layer.attn_qkv, normalized(layer.ln_1, teams, thread), qkv_.data(), Epilogue::store);
+  if (hooked_) {
+    settle(teams, thread);
+    visit(Site::q, index, rows, teams, qkv_.data(), 3 * n, thread);
+  }
   if (decoding) {
+    wait(thread);
+    enter(Part::attention, thread);
     decoding_.run(index, qkv_.data(), mixed_.data(), thread);
   } else {
-    prompts_.store(index, qkv_.data(), thread);
+    settle(teams, thread);
+    enter(Part::cache, thread);
+    for (int head = 0; head < shape_.n_head; ++head) prompts_.store(index, head, qkv_.data(), teams.of_member(thread));
     wait(thread);
     enter(Part::attention, thread);
     prompts_.run(index, qkv_.data(), mixed_.data(), thread);
   }
   wait(thread);
-  if (hooked_) visit(Site::z, index, rows, mixed_.data(), n, thread);
+  if (hooked_) visit(Site::z, index, rows, teams, mixed_.data(), n, thread);
 
   float* outputs = hooked_ ? outputs_.data() : x_.data();
   const Epilogue store_or_add = hooked_ ? Epilogue::store : Epilogue::add;
-  multiply_with(layer.attn_proj, inputs(mixed_.data(), n, m, thread), outputs, store_or_add);
-  wait(thread);
+  multiply_with(layer.attn_proj, inputs(mixed_.data(), n, teams, thread), outputs, store_or_add);
+  settle(teams, thread);
   if (hooked_) {
-    add_outputs(Site::attn_out, index, rows, thread);
-    visit(Site::resid_mid, index, rows, x_.data(), n, thread);
+    add_outputs(Site::attn_out, index, rows, teams, thread);
+    visit(Site::resid_mid, index, rows, teams, x_.data(), n, thread);
   }
-  // The original's activation is part of the product; the others follow it.
-  const bool follows = shape_.activation != Activation::gelu_new;
-  multiply_with(layer.mlp_fc, normalized(layer.ln_2, m, thread), hidden_.data(),
-                follows ? Epilogue::store : Epilogue::gelu);
-  if (follows) activate(layer.mlp_fc.weight, m, thread);
-  wait(thread);
-  multiply_with(layer.mlp_proj, inputs(hidden_.data(), shape_.n_inner, m, thread), outputs, store_or_add);
-  wait(thread);
-  if (hooked_) add_outputs(Site::mlp_out, index, rows, thread);
+  multiply_with(layer.mlp_proj, hidden(layer, teams, thread), outputs, store_or_add);
+  settle(teams, thread);
+  if (hooked_) add_outputs(Site::mlp_out, index, rows, teams, thread);
 }
 
 // Computes the final layer norm and the product with the output matrix for the rows that need logits, kOutputRows at a
@@ -223,8 +262,8 @@ void Transformer::compute_logits(const std::vector<Row>& rows, float* logits, in
     }
     if (count == 0) return;
     wait(thread);
-    multiply(weights.head(), nullptr, {normed_.data(), prepared_.data()}, count, logits + first * shape_.n_vocab,
-             Epilogue::store, thread);
+    multiply(weights.head(), nullptr, {normed_.data(), prepared_.data()}, Teams::one(count, pool_.size()),
+             logits + first * shape_.n_vocab, Epilogue::store, thread);
     wait(thread);
   }
 }
@@ -244,13 +283,16 @@ void Transformer::run_pass(const std::vector<Row>& rows, float* logits) {
 
   if (decoding) decoding_.plan(places);
   else prompts_.plan(places);
+  const Teams teams(int(rows.size()), pool_.size());
   pool_.run([&](int thread) {
-    const Share share(int(rows.size()), thread, pool_.size());
+    const Share share = teams.of_member(thread);
     for (int i = share.begin; i < share.end; ++i) embed(rows[i], x_.data() + std::size_t(i) * shape_.n_embd);
-    wait(thread);
-    for (int layer = 0; layer < shape_.n_layer; ++layer) run_layer(layer, rows, decoding, thread);
-    if (hooked_) visit(Site::resid_pre, shape_.n_layer, rows, x_.data(), shape_.n_embd, thread);
-    if (any_output) compute_logits(rows, logits, thread);
+    settle(teams, thread);
+    for (int layer = 0; layer < shape_.n_layer; ++layer) run_layer(layer, rows, teams, decoding, thread);
+    if (hooked_) visit(Site::resid_pre, shape_.n_layer, rows, teams, x_.data(), shape_.n_embd, thread);
+    if (!any_output) return;
+    if (teams.count() > 1) wait(thread);
+    compute_logits(rows, logits, thread);
   });
 }
 

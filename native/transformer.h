@@ -14,6 +14,7 @@
 #include "memory.h"
 #include "meter.h"
 #include "prompt_attention.h"
+#include "teams.h"
 #include "thread_pool.h"
 #include "weights.h"
 
@@ -65,7 +66,7 @@ class Transformer {
     int sequence, position, token;
     std::int64_t output;  // row of the logits, or -1
   };
-  // The rows of inputs of a product, and the blocks prepared from them if the product needs such blocks.
+  // Rows of inputs of a product, and the blocks prepared from them if the product needs such blocks.
   struct Inputs {
     const float* rows;
     const std::byte* prepared;
@@ -78,16 +79,22 @@ class Transformer {
   void run_pass(const std::vector<Row>& rows, float* logits);
   void reserve(int rows);
   void embed(const Row& row, float* x) const;
-  Inputs normalized(const Norm& norm, int rows, int thread);
-  Inputs inputs(const float* a, int k, int rows, int thread);
+  void settle(const Teams& teams, int thread);
+  Inputs normalized(const Norm& norm, const Teams& teams, int thread);
+  Inputs inputs(const float* a, int k, const Teams& teams, int thread);
   void normalize(const Norm& norm, const float* x, int row, float* rows, std::byte* blocks, int thread);
   void prepare(const float* x, int k, int row, std::byte* blocks) const;
   std::size_t prepared_bytes(int k, int rows) const;
-  void multiply(const PackedMatrix& w, const float* bias, Inputs a, int rows, float* c, Epilogue epilogue, int thread);
-  void activate(const PackedMatrix& w, int rows, int thread);
-  void run_layer(int index, const std::vector<Row>& rows, bool decoding, int thread);
-  void visit(Site site, int layer, const std::vector<Row>& rows, float* x, std::size_t stride, int thread);
-  void add_outputs(Site site, int layer, const std::vector<Row>& rows, int thread);
+  std::size_t widest_bytes(int rows) const;
+  bool finishes_hidden() const;
+  void multiply(const PackedMatrix& w, const float* bias, Inputs a, const Teams& teams, float* c, Epilogue epilogue,
+                int thread, std::byte* blocks = nullptr);
+  Inputs hidden(const Layer& layer, const Teams& teams, int thread);
+  void activate(const PackedMatrix& w, const Teams& teams, int thread);
+  void run_layer(int index, const std::vector<Row>& rows, const Teams& teams, bool decoding, int thread);
+  void visit(Site site, int layer, const std::vector<Row>& rows, const Teams& teams, float* x, std::size_t stride,
+             int thread);
+  void add_outputs(Site site, int layer, const std::vector<Row>& rows, const Teams& teams, int thread);
   void compute_logits(const std::vector<Row>& rows, float* logits, int thread);
 
   Shape shape_;
@@ -110,7 +117,7 @@ class Transformer {
   int capacity_ = 0;  // rows that the buffers below hold
   FloatArray x_, normed_, qkv_, mixed_, hidden_, partial_;
   FloatArray outputs_;  // the output of attention or an MLP before it is added to x_, where it is hooked
-  Array<std::byte> prepared_;
+  Array<std::byte> prepared_, hidden_blocks_;
   std::vector<Own> own_;
   std::vector<Meter> meters_;  // one for each thread while measuring, otherwise none
 };

@@ -161,17 +161,26 @@ float integer_product(const float* x, const std::vector<float>& b, const PackedM
   return y;
 }
 
-// Computes c = a · matrix + bias, or the sum of that and c, in one call of the kernels. `bias` may be null.
-void multiply(const Kernels& kernels, const std::vector<float>& a, const PackedMatrix& matrix, const float* bias,
-              Epilogue epilogue, std::vector<float>& c) {
-  const int k = matrix.k, n = matrix.n, m = int(c.size()) / n;
-  const std::size_t group = kernels.prepared_bytes(matrix.precision, k);
-  Array<std::byte> prepared((m + kRowGroup - 1) / kRowGroup * group), scratch(kScratchBytes);
+// Returns rows [m, k] prepared for products in `precision`; empty if these read rows directly.
+Array<std::byte> prepared_rows(const Kernels& kernels, const std::vector<float>& rows, int m, int k,
+                               Precision precision) {
+  const std::size_t group = kernels.prepared_bytes(precision, k);
+  Array<std::byte> prepared((m + kRowGroup - 1) / kRowGroup * group);
   for (int r = 0; r < m && group > 0; ++r)
-    kernels.prepare(a.data() + r * k, k, matrix.precision, r, prepared.data() + r / kRowGroup * group);
+    kernels.prepare(rows.data() + std::size_t(r) * k, k, precision, r, prepared.data() + r / kRowGroup * group);
+  return prepared;
+}
+
+// Computes c = a · matrix + bias, or the sum of that and c, in one call of the kernels. `bias` may be null. The outputs
+// go to `blocks` instead, if it is not null.
+void multiply(const Kernels& kernels, const std::vector<float>& a, const PackedMatrix& matrix, const float* bias,
+              Epilogue epilogue, std::vector<float>& c, std::byte* blocks = nullptr) {
+  const int k = matrix.k, n = matrix.n, m = int(c.size()) / n;
+  const Array<std::byte> prepared = prepared_rows(kernels, a, m, k, matrix.precision);
+  Array<std::byte> scratch(kScratchBytes);
   std::vector<float> partial(std::size_t(m) * matrix.tile_count() * kTile);
   kernels.product({matrix.precision, a.data(), std::size_t(k), prepared.data(), matrix.tiles, bias, c.data(),
-                   std::size_t(n), partial.data(), scratch.data(), m, k, n, epilogue, nullptr},
+                   std::size_t(n), blocks, partial.data(), scratch.data(), m, k, n, epilogue, nullptr},
                   0, matrix.tile_count());
 }
 
@@ -201,6 +210,11 @@ void check_product(const Kernels& kernels, ThreadPool& pool, Precision precision
       const bool exact = is_integer(precision) && epilogue != Epilogue::gelu;
       expect(exact ? c[i * n + j] == float(y) : near(c[i * n + j], y, tolerance), "product", kernels.name);
     }
+  if (!kernels.finishes_blocks(precision) || epilogue == Epilogue::add) return;
+  const Array<std::byte> expected = prepared_rows(kernels, c, m, n, precision);
+  Array<std::byte> blocks(expected.size());
+  multiply(kernels, a, matrix.packed, biased ? bias.data() : nullptr, epilogue, c, blocks.data());
+  expect(std::memcmp(blocks.data(), expected.data(), blocks.size()) == 0, "finished blocks", kernels.name);
 }
 
 // Returns a view of [rows, columns] numbers that lie row after row or, if `transposed`, column after column.
