@@ -44,6 +44,13 @@ enum class Activation { gelu_new, gelu, relu, silu };
 
 enum class Epilogue { store, gelu, add };  // c = y | c = gelu(y) | c = c + y
 
+// Of a product over a part of k: the sums of its tiles so far, [tile][row][kTile].
+struct SoFar {
+  float* sums = nullptr;  // null if the product takes all of k
+  std::size_t step = 0;   // numbers from one tile's sums to the next one's
+  bool begins = true, ends = true;
+};
+
 // y[m, n] = a[m, k] · b[k, n] + bias[n], then the epilogue into c.
 struct Product {
   Precision precision;
@@ -51,6 +58,7 @@ struct Product {
   std::size_t lda;
   const std::byte* prepared;  // what prepare() made from the rows, prepared_bytes() for each group of them
   const std::byte* b;         // packed tiles
+  std::size_t b_step;         // bytes from a tile to the next one
   const float* bias;          // [n] padded to whole tiles, or null for none
   float* c;                   // [m, n], rows ldc apart
   std::size_t ldc;
@@ -59,7 +67,8 @@ struct Product {
   std::byte* scratch;  // other products: this thread's own kScratchBytes, 64-byte aligned
   int m, k, n;
   Epilogue epilogue;
-  Meter* meter;  // of this thread, or null
+  Meter* meter;       // of this thread, or null
+  SoFar so_far = {};  // of a matrix unit's products of inputs in blocks
 
   // Returns the part before it.
   Part enter(Part part) const { return meter ? meter->enter(part) : part; }
@@ -181,6 +190,8 @@ struct Kernels {
   std::size_t (*prepared_bytes)(Precision, int k);
   // Whether products can write their outputs as inputs of the next product.
   bool (*finishes_blocks)(Precision);
+  // Whether products can take a part of k at a time, see SoFar.
+  bool (*takes_parts)(Precision);
   // Writes the inputs x[k] as row `row` of its group; padding is zero.
   void (*prepare)(const float* x, int k, Precision precision, int row, std::byte* group);
   void (*attention)(const Attention&);

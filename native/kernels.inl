@@ -54,6 +54,8 @@ std::size_t prepared_bytes(Precision precision, int k) {
 
 bool finishes_blocks(Precision precision) { return kMatrixUnit && precision == Precision::bfloat16; }
 
+bool takes_parts(Precision precision) { return kMatrixUnit && precision != Precision::float32; }
+
 void prepare(const float* x, int k, Precision precision, int row, std::byte* group) {
   auto* blocks = reinterpret_cast<ActivationBlock*>(group);
   if (precision == Precision::int8) round_row<Precision::int8>(x, k, row, blocks);
@@ -79,7 +81,7 @@ const Kernels& GPT2LAB_KERNELS() {
   static constexpr Kernels table{
       GPT2LAB_KERNELS_NAME, kRows, kPanelColumns, kEmulatesFma, product, matmul_part, pack_panels<kRows>, pack_panels<kPanelColumns>,
       activate, gelu_gradient, softmax_row, softmax_again, softmax_gradient,
-      prepared_bytes, finishes_blocks, prepare, attention, sequence_attention, round_to<Half>, round_to<BFloat16>, to_pairs, packed_attention_bytes,
+      prepared_bytes, finishes_blocks, takes_parts, prepare, attention, sequence_attention, round_to<Half>, round_to<BFloat16>, to_pairs, packed_attention_bytes,
       packed_attention, to_int8, layer_norm, layer_norm_gradient,
       exp_all, sum_exp,
       {largest<float>, at_least<float>, sum_strides<float>},

@@ -302,6 +302,17 @@ void read_integers(const std::byte* tile, int output, int k, float* out) {
 
 }  // namespace
 
+std::size_t PackedMatrix::offset_of(int input) const {
+  const std::size_t block = input / kBlock;
+  switch (precision) {
+    case Precision::float32: return input * kTile * sizeof(float);
+    case Precision::bfloat16: return input * kTile * sizeof(BFloat16);
+    case Precision::int8: return block * WeightBlock<Precision::int8>::kWhole;
+    case Precision::int4: return block * WeightBlock<Precision::int4>::kWhole;
+  }
+  return 0;
+}
+
 std::size_t PackedMatrix::tile_bytes() const {
   switch (precision) {
     case Precision::float32: return std::size_t(k) * kTile * sizeof(float);

@@ -24,6 +24,8 @@ struct PackedMatrix {
 
   int tile_count() const { return (n + kTile - 1) / kTile; }
   std::size_t tile_bytes() const;
+  // Returns where an input's weights, or its block's, begin in a tile; `input` is a multiple of kBlock.
+  std::size_t offset_of(int input) const;
   std::size_t bytes() const { return tile_count() * tile_bytes(); }
 
   // Writes the `k` inputs of output j as float32.

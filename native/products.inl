@@ -134,6 +134,7 @@ inline void with_rows(const Product& p, int rows, int group_bytes, F&& f) {
     else part.a += first * p.lda;
     if (p.c) part.c += first * p.ldc;
     if (p.blocks) part.blocks += std::size_t(first / kRowGroup) * bfloat16_blocks(p.n) * sizeof(BFloat16Block);
+    if (p.so_far.sums) part.so_far.sums += first * kTile;
     if (p.partial) part.partial += first * std::size_t(rounded_up(p.n, kTile));
     f(part);
   }

@@ -63,8 +63,7 @@ void Transformer::reserve(int rows) {
   normed_ = FloatArray(m * n);
   qkv_ = FloatArray(m * 3 * n);
   mixed_ = FloatArray(m * n);
-  if (finishes_hidden()) hidden_blocks_ = Array<std::byte>(prepared_bytes(shape_.n_inner, int(m)));
-  else hidden_ = FloatArray(m * shape_.n_inner);
+  reserve_mlp(int(m));
   prepared_ = Array<std::byte>(widest_bytes(int(m)));
   if (prepared_.size() == 0) partial_ = FloatArray(m * widest);
   capacity_ = int(m);
@@ -78,11 +77,6 @@ void Transformer::wait(int thread) {
   enter(Part::waiting, thread);
   pool_.barrier();
   enter(Part::other, thread);
-}
-
-// Whether the first product of an MLP writes the inputs of the second one.
-bool Transformer::finishes_hidden() const {
-  return shape_.activation == Activation::gelu_new && kernels_.finishes_blocks(weights.precision());
 }
 
 // Returns the bytes of what is prepared from `rows` rows of the widest inputs.
@@ -148,60 +142,38 @@ Transformer::Inputs Transformer::inputs(const float* a, int k, const Teams& team
   return {a, blocks};
 }
 
+// Returns a product with columns first … first + count of `w`, without its rows.
+Product Transformer::product(const PackedMatrix& w, const float* bias, int first, int count, Epilogue epilogue,
+                             int thread) {
+  Product p{};
+  p.precision = w.precision;
+  p.b = w.tiles + first / kTile * w.tile_bytes();
+  p.b_step = w.tile_bytes();
+  p.bias = bias ? bias + first : nullptr;
+  p.scratch = own_[thread].scratch.data();
+  p.k = w.k;
+  p.n = count;
+  p.epilogue = epilogue;
+  p.meter = meters_.empty() ? nullptr : &meters_[thread];
+  return p;
+}
+
 // Computes the rows of c that a thread's team has, and of them the thread's outputs.
 void Transformer::multiply(const PackedMatrix& w, const float* bias, Inputs a, const Teams& teams, float* c,
                            Epilogue epilogue, int thread, std::byte* blocks) {
-  const Share rows = teams.of_team(thread);
-  float* own = c ? c + std::size_t(rows.begin) * w.n : nullptr;
-  // The head, which has no bias, is too wide for partial_.
-  float* partial = bias && partial_.size() > 0 ? partial_.data() + std::size_t(rows.begin) * rounded_up(w.n, kTile)
-                                               : nullptr;
-  const Product p{.precision = w.precision,
-                  .a = a.rows,
-                  .lda = std::size_t(w.k),
-                  .prepared = a.prepared,
-                  .b = w.tiles,
-                  .bias = bias,
-                  .c = own,
-                  .ldc = std::size_t(w.n),
-                  .blocks = blocks,
-                  .partial = partial,
-                  .scratch = own_[thread].scratch.data(),
-                  .m = rows.end - rows.begin,
-                  .k = w.k,
-                  .n = w.n,
-                  .epilogue = epilogue,
-                  .meter = meters_.empty() ? nullptr : &meters_[thread]};
-  const Share tiles = teams.share(w.tile_count(), thread);
+  const Share rows = teams.of_team(thread), tiles = teams.share(w.tile_count(), thread);
+  Product p = product(w, bias, 0, w.n, epilogue, thread);
+  p.a = a.rows;
+  p.lda = std::size_t(w.k);
+  p.prepared = a.prepared;
+  p.c = c ? c + std::size_t(rows.begin) * w.n : nullptr;
+  p.ldc = std::size_t(w.n);
+  p.blocks = blocks;
+  if (bias && a.prepared == nullptr)  // the head, which has no bias, is too wide for partial_
+    p.partial = partial_.data() + std::size_t(rows.begin) * rounded_up(w.n, kTile);
+  p.m = rows.end - rows.begin;
   enter(bias ? Part::products : Part::head, thread);
   kernels_.product(p, tiles.begin, tiles.end);
-}
-
-// Applies the activation to this thread's outputs of a product with `w` in hidden_.
-void Transformer::activate(const PackedMatrix& w, const Teams& teams, int thread) {
-  enter(Part::finishing, thread);
-  const Share rows = teams.of_team(thread), tiles = teams.share(w.tile_count(), thread);
-  const int begin = tiles.begin * kTile, end = std::min(tiles.end * kTile, w.n);
-  for (int r = rows.begin; r < rows.end && begin < end; ++r)
-    kernels_.activate(shape_.activation, hidden_.data() + std::size_t(r) * w.n + begin, end - begin);
-}
-
-// Computes the first half of a layer's MLP and returns the inputs of the second half.
-Transformer::Inputs Transformer::hidden(const Layer& layer, const Teams& teams, int thread) {
-  const Linear& fc = layer.mlp_fc;
-  const Inputs normed = normalized(layer.ln_2, teams, thread);
-  if (finishes_hidden()) {
-    std::byte* blocks = hidden_blocks_.data() + prepared_bytes(shape_.n_inner, teams.of_team(thread).begin);
-    multiply(fc.weight, fc.bias, normed, teams, nullptr, Epilogue::gelu, thread, blocks);
-    settle(teams, thread);
-    return {nullptr, blocks};
-  }
-  // The original's activation is part of the product; the others follow it.
-  const bool follows = shape_.activation != Activation::gelu_new;
-  multiply(fc.weight, fc.bias, normed, teams, hidden_.data(), follows ? Epilogue::store : Epilogue::gelu, thread);
-  if (follows) activate(fc.weight, teams, thread);
-  settle(teams, thread);
-  return inputs(hidden_.data(), shape_.n_inner, teams, thread);
 }
 
 void Transformer::run_layer(int index, const std::vector<Row>& rows, const Teams& teams, bool decoding, int thread) {
@@ -240,7 +212,7 @@ void Transformer::run_layer(int index, const std::vector<Row>& rows, const Teams
     add_outputs(Site::attn_out, index, rows, teams, thread);
     visit(Site::resid_mid, index, rows, teams, x_.data(), n, thread);
   }
-  multiply_with(layer.mlp_proj, hidden(layer, teams, thread), outputs, store_or_add);
+  run_mlp(layer, teams, outputs, store_or_add, thread);
   settle(teams, thread);
   if (hooked_) add_outputs(Site::mlp_out, index, rows, teams, thread);
 }

@@ -86,11 +86,17 @@ class Transformer {
   void prepare(const float* x, int k, int row, std::byte* blocks) const;
   std::size_t prepared_bytes(int k, int rows) const;
   std::size_t widest_bytes(int rows) const;
-  bool finishes_hidden() const;
+  Product product(const PackedMatrix& w, const float* bias, int first, int count, Epilogue epilogue, int thread);
   void multiply(const PackedMatrix& w, const float* bias, Inputs a, const Teams& teams, float* c, Epilogue epilogue,
                 int thread, std::byte* blocks = nullptr);
+  bool finishes_hidden() const;
+  bool mlp_in_parts(const Teams& teams) const;
+  void reserve_mlp(int rows);
+  void run_mlp(const Layer& layer, const Teams& teams, float* outputs, Epilogue epilogue, int thread);
   Inputs hidden(const Layer& layer, const Teams& teams, int thread);
   void activate(const PackedMatrix& w, const Teams& teams, int thread);
+  void run_mlp_in_parts(const Layer& layer, const Teams& teams, float* outputs, Epilogue epilogue, int thread);
+  void finish_hidden(const Linear& fc, Inputs normed, Share rows, int first, int count, std::byte* blocks, int thread);
   void run_layer(int index, const std::vector<Row>& rows, const Teams& teams, bool decoding, int thread);
   void visit(Site site, int layer, const std::vector<Row>& rows, const Teams& teams, float* x, std::size_t stride,
              int thread);
@@ -116,6 +122,7 @@ class Transformer {
 
   int capacity_ = 0;  // rows that the buffers below hold
   FloatArray x_, normed_, qkv_, mixed_, hidden_, partial_;
+  FloatArray sums_;     // of the second product of MLPs that go in parts
   FloatArray outputs_;  // the output of attention or an MLP before it is added to x_, where it is hooked
   Array<std::byte> prepared_, hidden_blocks_;
   std::vector<Own> own_;

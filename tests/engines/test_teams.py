@@ -1,4 +1,4 @@
-"""Long prompts, whose rows are divided among teams of threads: the bits are those of one thread and short chunks."""
+"""Long prompts, whose rows teams of threads divide, and whose MLPs may go in parts: every bit is short chunks'."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from gpt2lab.engines.native import NativeEngine
 
 LONG = ModelConfig(n_vocab=61, n_ctx=620, n_embd=64, n_head=2, n_layer=2)
 NARROW = ModelConfig(n_vocab=61, n_ctx=300, n_embd=36, n_head=3, n_layer=2, n_inner=8)
-ODD = ModelConfig(n_vocab=61, n_ctx=300, n_embd=36, n_head=3, n_layer=2, n_inner=50, activation="gelu")
+WIDE = ModelConfig(n_vocab=61, n_ctx=300, n_embd=36, n_head=3, n_layer=2, n_inner=1545)  # three parts, the last one odd
+OTHER = ModelConfig(n_vocab=61, n_ctx=300, n_embd=36, n_head=3, n_layer=2, n_inner=1100, activation="gelu")
 THREADS = (2, 3, 4, 6)  # of 512 rows: 2 teams of one thread, 1 of three, 4 of one, 2 of three
 CHUNK = 40  # rows for which the threads are one team
 
@@ -44,13 +45,13 @@ def at_once(engine: NativeEngine, prompts: list[list[int]]) -> np.ndarray:
     return logits
 
 
-@pytest.mark.parametrize("config", [LONG, NARROW, ODD], ids=["long", "narrow", "odd"])
+@pytest.mark.parametrize("config", [LONG, NARROW, WIDE, OTHER], ids=["long", "narrow", "wide", "other"])
 @EVERY_PRODUCT
 def test_long_prompts_have_the_bits_of_short_chunks(isa, precision, config):
     prompts = [prompt(config, count) for count in (config.n_ctx, 3, config.n_ctx - 11)]
     alone = engine(config, isa, precision, 1)
     expected = np.concatenate([in_chunks(alone, tokens) for tokens in prompts])
-    for threads in THREADS:
+    for threads in (1, *THREADS):
         found = at_once(engine(config, isa, precision, threads), prompts)
         np.testing.assert_array_equal(found, expected, err_msg=f"{threads} threads")
 
