@@ -52,13 +52,16 @@ struct BFloat16Rows {
 
 inline __m256i rounded_to_bfloat16(Vec x) { return (__m256i)_mm512_cvtneps_pbh((__m512)x); }
 
+// Returns a mask of the first `count` lanes of a vector: all if `count` is larger, none if it is negative.
+inline __mmask16 first_lanes(int count) {
+  return __mmask16(count >= kWidth ? 0xffff : count <= 0 ? 0 : (1 << count) - 1);
+}
+
 void round_query(const BFloat16Rows& rows, int row) {
   const float* q = rows.a.rows[row].q;
   const Vec scale = splat(rows.a.scale);
   for (int i = 0; i < rows.block.stride; i += kWidth) {
-    const int count = rows.a.head_dim - i;
-    const auto mask = __mmask16(count >= kWidth ? 0xffff : count <= 0 ? 0 : (1 << count) - 1);
-    const Vec x = (Vec)_mm512_maskz_loadu_ps(mask, q + i) * scale;
+    const Vec x = (Vec)_mm512_maskz_loadu_ps(first_lanes(rows.a.head_dim - i), q + i) * scale;
     BFloat16* out = rows.queries[i / kBFloat16Inputs].x[row] + i % kBFloat16Inputs;
     _mm256_storeu_si256(reinterpret_cast<__m256i*>(out), rounded_to_bfloat16(x));
   }
@@ -171,17 +174,14 @@ void finish(const BFloat16Rows& rows, int row, const PackedSpan& span, bool begi
            [&](int column) { return load(mixed + column); });
 }
 
-bool to_pairs(const float* x, int n, int together, std::size_t distance, BFloat16* out) {
-  const auto mask_of = [](int count) {
-    return __mmask16(count >= kWidth ? 0xffff : count <= 0 ? 0 : (1 << count) - 1);
-  };
+bool pack_bfloat16(const float* x, int n, int together, std::size_t distance, BFloat16* out) {
   const __m512i infinity = _mm512_set1_epi16(0x7f80);
   auto* place = reinterpret_cast<char*>(out);
   __mmask32 bad = 0;
   for (int i = 0; i < n; i += 2 * kWidth) {
     const int rest = n - i < 2 * kWidth ? n - i : 2 * kWidth;
-    const __m512 low = _mm512_maskz_loadu_ps(mask_of(rest), x + i);
-    const __m512 high = _mm512_maskz_loadu_ps(mask_of(rest - kWidth), x + i + kWidth);
+    const __m512 low = _mm512_maskz_loadu_ps(first_lanes(rest), x + i);
+    const __m512 high = _mm512_maskz_loadu_ps(first_lanes(rest - kWidth), x + i + kWidth);
     const auto rounded = (__m512i)_mm512_cvtne2ps_pbh(high, low);
     bad |= _mm512_cmpeq_epi16_mask(_mm512_and_si512(rounded, infinity), infinity);
     if (together == 2) {
@@ -189,7 +189,7 @@ bool to_pairs(const float* x, int n, int together, std::size_t distance, BFloat1
       _mm512_store_si512(numbers, rounded);
       for (int j = 0; j + 2 <= rest; j += 2, place += distance) __builtin_memcpy(place, numbers + j, 4);
       if (rest % 2 != 0) __builtin_memcpy(place, numbers + rest - 1, 2);
-    } else {  // every second number, and nothing between
+    } else {  // every second place of 16 bits; those between belong to the other position of the pair
       const auto half = [&](__m256i some, int count) {
         const __mmask32 own = 0x55555555 & (count >= kWidth ? ~0u : (1u << 2 * count) - 1);
         _mm512_mask_storeu_epi16(place, own, _mm512_cvtepu16_epi32(some));

@@ -22,7 +22,7 @@ void Transformer::visit(Site site, int layer, const std::vector<Row>& rows, cons
         if (edit.site == site && edit.layer == layer) edit.apply(rows[r].position, row);
     if (records) std::memcpy(records + std::size_t(r) * n, row, n * sizeof(float));
   }
-  settle(teams, thread);
+  team_barrier(teams, thread);
 }
 
 // Adds outputs_ to x_, as Epilogue::add would have done, after changing and recording them.
@@ -33,7 +33,7 @@ void Transformer::add_outputs(Site site, int layer, const std::vector<Row>& rows
   float* x = x_.data();
   const float* outputs = outputs_.data();
   for (std::size_t i = share.begin * n; i < share.end * n; ++i) x[i] += outputs[i];
-  settle(teams, thread);
+  team_barrier(teams, thread);
 }
 
 void Transformer::unembed(const float* x, int rows, float* logits) {

@@ -44,11 +44,11 @@ enum class Activation { gelu_new, gelu, relu, silu };
 
 enum class Epilogue { store, gelu, add };  // c = y | c = gelu(y) | c = c + y
 
-// Of a product over a part of k: the sums of its tiles so far, [tile][row][kTile].
-struct SoFar {
-  float* sums = nullptr;  // null if the product takes all of k
-  std::size_t step = 0;   // numbers from one tile's sums to the next one's
-  bool begins = true, ends = true;
+// The sums of a product that is computed over several parts of k, one call for each, [tile][row][kTile].
+struct PartialSums {
+  float* data = nullptr;            // null if one call takes all of k
+  std::size_t step = 0;             // numbers from one tile's sums to the next one's
+  bool begins = true, ends = true;  // whether a call takes the first part, or the last one
 };
 
 // y[m, n] = a[m, k] · b[k, n] + bias[n], then the epilogue into c.
@@ -58,7 +58,7 @@ struct Product {
   std::size_t lda;
   const std::byte* prepared;  // what prepare() made from the rows, prepared_bytes() for each group of them
   const std::byte* b;         // packed tiles
-  std::size_t b_step;         // bytes from a tile to the next one
+  std::size_t b_step;         // bytes from a tile to the next one, for kernels that take parts of k; others compute it
   const float* bias;          // [n] padded to whole tiles, or null for none
   float* c;                   // [m, n], rows ldc apart
   std::size_t ldc;
@@ -67,8 +67,8 @@ struct Product {
   std::byte* scratch;  // other products: this thread's own kScratchBytes, 64-byte aligned
   int m, k, n;
   Epilogue epilogue;
-  Meter* meter;       // of this thread, or null
-  SoFar so_far = {};  // of a matrix unit's products of inputs in blocks
+  Meter* meter;           // of this thread, or null
+  PartialSums sums = {};  // if takes_parts()
 
   // Returns the part before it.
   Part enter(Part part) const { return meter ? meter->enter(part) : part; }
@@ -190,7 +190,7 @@ struct Kernels {
   std::size_t (*prepared_bytes)(Precision, int k);
   // Whether products can write their outputs as inputs of the next product.
   bool (*finishes_blocks)(Precision);
-  // Whether products can take a part of k at a time, see SoFar.
+  // Whether products of many rows can take k in parts, see PartialSums.
   bool (*takes_parts)(Precision);
   // Writes the inputs x[k] as row `row` of its group; padding is zero.
   void (*prepare)(const float* x, int k, Precision precision, int row, std::byte* group);
@@ -198,9 +198,10 @@ struct Kernels {
   void (*sequence_attention)(const SequenceAttention&);
   void (*to_halves)(const float* x, int n, Half* out);        // saturates at the largest finite float16
   void (*to_bfloat16)(const float* x, int n, BFloat16* out);  // numbers above the largest become infinite
-  // Rounds x to bfloat16 where keys and values of bfloat16 are packed, and returns whether all numbers are finite.
-  // `together` and `distance` as for to_int8(), but in bytes; `together` is 1, with a distance of 4, or 2.
-  bool (*to_pairs)(const float* x, int n, int together, std::size_t distance, BFloat16* out);
+  // Packs a key, if `together` is 2, or a value, if it is 1, of n numbers as bfloat16; returns whether all of them are
+  // finite. A key's pairs lie `distance` bytes apart, a value's numbers 4 bytes. Subnormal numbers become zero, as
+  // a matrix unit treats them anyway.
+  bool (*pack_bfloat16)(const float* x, int n, int together, std::size_t distance, BFloat16* out);
   // Returns the bytes of scratch memory for packed_attention(); 0 if this format's keys and values lie as in Attention.
   std::size_t (*packed_attention_bytes)(KVPrecision, int head_dim);
   void (*packed_attention)(const PackedAttention&);

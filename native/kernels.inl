@@ -29,7 +29,7 @@ constexpr bool kMatrixUnit = false;
 
 void bfloat16_product(const Product&, int, int) {}
 void round_inputs(const float*, int, int, BFloat16Block*) {}
-bool to_pairs(const float*, int, int, std::size_t, BFloat16*) { return true; }
+bool pack_bfloat16(const float*, int, int, std::size_t, BFloat16*) { return true; }
 #endif
 
 std::size_t packed_attention_bytes(KVPrecision format, int head_dim) {
@@ -81,7 +81,7 @@ const Kernels& GPT2LAB_KERNELS() {
   static constexpr Kernels table{
       GPT2LAB_KERNELS_NAME, kRows, kPanelColumns, kEmulatesFma, product, matmul_part, pack_panels<kRows>, pack_panels<kPanelColumns>,
       activate, gelu_gradient, softmax_row, softmax_again, softmax_gradient,
-      prepared_bytes, finishes_blocks, takes_parts, prepare, attention, sequence_attention, round_to<Half>, round_to<BFloat16>, to_pairs, packed_attention_bytes,
+      prepared_bytes, finishes_blocks, takes_parts, prepare, attention, sequence_attention, round_to<Half>, round_to<BFloat16>, pack_bfloat16, packed_attention_bytes,
       packed_attention, to_int8, layer_norm, layer_norm_gradient,
       exp_all, sum_exp,
       {largest<float>, at_least<float>, sum_strides<float>},

@@ -115,9 +115,10 @@ void KVCache::store(const Kernels& kernels, std::byte* keys, int slot, const flo
     kernels.to_halves(key, head_dim_, rounded);
     scatter_key(rounded, head_dim_, this->key(keys, slot));
     kernels.to_halves(value, head_dim_, rounded);
-  } else if (pairs()) {
-    kernels.to_pairs(key, head_dim_, 2, PackedBlock::kKeyStep, reinterpret_cast<BFloat16*>(this->key(keys, slot)));
-    if (!kernels.to_pairs(value, head_dim_, 1, value_step(1), reinterpret_cast<BFloat16*>(row))) spoil(keys, slot);
+  } else if (packs_bfloat16()) {
+    kernels.pack_bfloat16(key, head_dim_, 2, PackedBlock::kKeyStep, reinterpret_cast<BFloat16*>(this->key(keys, slot)));
+    if (!kernels.pack_bfloat16(value, head_dim_, 1, value_step(1), reinterpret_cast<BFloat16*>(row)))
+      store_nan(keys, slot);
   } else if (precision_ == KVPrecision::bfloat16) {
     auto* rounded = reinterpret_cast<BFloat16*>(row);
     kernels.to_bfloat16(key, head_dim_, rounded);
@@ -131,7 +132,7 @@ void KVCache::store(const Kernels& kernels, std::byte* keys, int slot, const flo
 
 // Makes a packed value zero and its key NaN, so that exactly the rows that see the slot become NaN: a matrix unit
 // multiplies the values that a row must not see by zero, so they must be finite.
-void KVCache::spoil(std::byte* keys, int slot) const {
+void KVCache::store_nan(std::byte* keys, int slot) const {
   constexpr std::uint16_t kNaN = 0x7fc0, kZero = 0;
   for (int i = 0; i < head_dim_; ++i) {
     std::memcpy(key(keys, slot) + key_step(i), &kNaN, sizeof kNaN);
@@ -172,9 +173,9 @@ void KVCache::write(int sequence, const std::byte* numbers) {
     for (int i = 0; i < head_dim_; ++i) {
       std::memcpy(key(keys, slot) + key_step(i), numbers + key_at + i * number_size_, number_size_);
       std::memcpy(value(keys, slot) + value_step(i), numbers + value_at + i * number_size_, number_size_);
-      if (pairs()) finite &= is_finite(numbers + value_at + i * sizeof(BFloat16));
+      if (packs_bfloat16()) finite &= is_finite(numbers + value_at + i * sizeof(BFloat16));
     }
-    if (!finite) spoil(keys, slot);
+    if (!finite) store_nan(keys, slot);
     if (scale_size_ == 0) return;
     std::memcpy(scale(keys, slot), numbers + key_at + size, scale_size_);
     std::memcpy(scale(keys, slot) + kTile * scale_size_, numbers + value_at + size, scale_size_);

@@ -77,8 +77,8 @@ class KVCache {
 
   const Sequence& find(int sequence) const;
   Sequence& find(int sequence) { return const_cast<Sequence&>(static_cast<const KVCache*>(this)->find(sequence)); }
-  bool pairs() const { return packed_ && precision_ == KVPrecision::bfloat16; }
-  void spoil(std::byte* keys, int slot) const;
+  bool packs_bfloat16() const { return packed_ && precision_ == KVPrecision::bfloat16; }
+  void store_nan(std::byte* keys, int slot) const;
   template <typename F>
   void for_each_row(int sequence, F&& f);
   // Return where a slot's key and value begin, how far from there number i is, and where the key's scale is.

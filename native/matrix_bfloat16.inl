@@ -102,7 +102,7 @@ void multiply_rows_bfloat16(const Product& p, int first_tile, int last_tile) {
     for (int r = 0; r < kRowGroup && p.bias; ++r)
       for (int v = 0; v < kTile; v += kWidth) store(bias[r] + v, load(p.bias + column + v));
     asm volatile("" ::: "memory");  // loads of tiles do not tell the compiler that they read memory
-    float* sums = p.so_far.sums ? p.so_far.sums + t * p.so_far.step : reinterpret_cast<float*>(p.scratch);
+    float* sums = p.sums.data ? p.sums.data + t * p.sums.step : reinterpret_cast<float*>(p.scratch);
     const auto* b = reinterpret_cast<const char*>(p.b) + t * p.b_step;
     // Prefetches a little ahead if the tile is read only once, otherwise the next tile.
     const char* next = b + (pairs == 1 ? std::size_t(2 * kAhead) : p.b_step);
@@ -113,12 +113,12 @@ void multiply_rows_bfloat16(const Product& p, int first_tile, int last_tile) {
         const int row = g * kRowGroup;
         const BFloat16Block* first = a + std::size_t(g) * blocks + begin;
         float* out = sums + row * kTile;
-        const bool begins = begin == 0 && p.so_far.begins;
+        const bool begins = begin == 0 && p.sums.begins;
         const TileSums where{begins ? bias[0] : out, begins ? bias[0] : out + kRowGroup * kTile, out};
         if (g + 1 < groups) multiply_bfloat16<true>(p, first, first + blocks, b, count, where, outputs, next, lines);
         else multiply_bfloat16<false>(p, first, nullptr, b, count, where, outputs, next, lines);
         const int rows = p.m - row < 2 * kRowGroup ? p.m - row : 2 * kRowGroup;
-        outputs = {out, row, column, begin + count == blocks && p.so_far.ends ? rows : 0};
+        outputs = {out, row, column, begin + count == blocks && p.sums.ends ? rows : 0};
       }
     }
   }

@@ -133,7 +133,7 @@ void multiply_tiles(const Product& p, int first_tile, int last_tile) {
   // Every block prefetches a share of the next tile; if the tile is read only once, of what comes a little later.
   const int turns = blocks * groups, lines = int((WeightBlock<kP>::tile_bytes(p.k) / kLine + turns - 1) / turns);
   // Sums are kept between parts, or for two groups in turn: one is finished while the next one is added up.
-  const bool keeps = p.so_far.sums || (blocks > kPartBlocks && groups > 1);
+  const bool keeps = p.sums.data || (blocks > kPartBlocks && groups > 1);
   char* unpacked = reinterpret_cast<char*>(p.scratch) + kMaxRows * kTile * sizeof(float);
   BlockSums sums[2];
   DoneBlock done{};
@@ -142,7 +142,7 @@ void multiply_tiles(const Product& p, int first_tile, int last_tile) {
   for (int t = first_tile; t < last_tile; ++t) {
     const auto* b = reinterpret_cast<const char*>(p.b) + std::size_t(t) * size;
     const char* next = b + (groups == 1 ? std::size_t(2 * kAhead) : size);
-    float* y = p.so_far.sums ? p.so_far.sums + t * p.so_far.step : reinterpret_cast<float*>(p.scratch);
+    float* y = p.sums.data ? p.sums.data + t * p.sums.step : reinterpret_cast<float*>(p.scratch);
     const float* bias = p.bias ? p.bias + t * kTile : kZeros;
     for (int first = 0; first < blocks; first += kPartBlocks) {
       const Part before = p.enter(Part::unpacking);
@@ -157,10 +157,10 @@ void multiply_tiles(const Product& p, int first_tile, int last_tile) {
           if (done.rows == kRowGroup) multiply_block<true>(p, a[i], part.blocks[i], done, outputs, next, lines, now);
           else multiply_block<false>(p, a[i], part.blocks[i], done, outputs, next, lines, now);
           outputs = added;
-          const bool begins = first + i == 0 && p.so_far.begins;
+          const bool begins = first + i == 0 && p.sums.begins;
           done = {&now, part.blocks[i].scales, a[i].scale, begins ? bias : out, begins ? 0 : std::size_t(kTile), out,
                   rows};
-          added = {out, row, t * kTile, first + i == blocks - 1 && p.so_far.ends ? rows : 0};
+          added = {out, row, t * kTile, first + i == blocks - 1 && p.sums.ends ? rows : 0};
         }
       }
     }

@@ -6,8 +6,8 @@
 namespace gpt2lab {
 namespace {
 
-constexpr int kPart = 3 * kBlock;  // hidden numbers that stay in the second-level cache together
-constexpr int kRows = 64;          // rows of a thread from which its MLP goes in parts
+constexpr int kPart = 3 * kBlock;  // hidden units that stay in the second-level cache together
+constexpr int kLeastRows = 64;     // fewest rows per thread for an MLP in parts
 
 }  // namespace
 
@@ -17,7 +17,7 @@ bool Transformer::finishes_hidden() const {
 }
 
 bool Transformer::mlp_in_parts(const Teams& teams) const {
-  return teams.size() == 1 && teams.rows() >= kRows * teams.count() && kernels_.takes_parts(weights.precision());
+  return teams.size() == 1 && teams.rows() >= kLeastRows * teams.count() && kernels_.takes_parts(weights.precision());
 }
 
 void Transformer::reserve_mlp(int rows) {
@@ -29,7 +29,7 @@ void Transformer::reserve_mlp(int rows) {
   if (parts) sums_ = FloatArray(std::size_t(rounded_up(rows, kRowGroup)) * rounded_up(shape_.n_embd, kTile));
 }
 
-// Adds a layer's MLP to its outputs, or stores it there.
+// Computes a layer's MLP and stores it in `outputs` or adds it to them.
 void Transformer::run_mlp(const Layer& layer, const Teams& teams, float* outputs, Epilogue epilogue, int thread) {
   if (mlp_in_parts(teams)) return run_mlp_in_parts(layer, teams, outputs, epilogue, thread);
   const Linear& proj = layer.mlp_proj;
@@ -43,14 +43,14 @@ Transformer::Inputs Transformer::hidden(const Layer& layer, const Teams& teams, 
   if (finishes_hidden()) {
     std::byte* blocks = hidden_blocks_.data() + prepared_bytes(shape_.n_inner, teams.of_team(thread).begin);
     multiply(fc.weight, fc.bias, normed, teams, nullptr, Epilogue::gelu, thread, blocks);
-    settle(teams, thread);
+    team_barrier(teams, thread);
     return {nullptr, blocks};
   }
   // The original's activation is part of the product; the others follow it.
   const bool follows = shape_.activation != Activation::gelu_new;
   multiply(fc.weight, fc.bias, normed, teams, hidden_.data(), follows ? Epilogue::store : Epilogue::gelu, thread);
   if (follows) activate(fc.weight, teams, thread);
-  settle(teams, thread);
+  team_barrier(teams, thread);
   return inputs(hidden_.data(), shape_.n_inner, teams, thread);
 }
 
@@ -63,7 +63,7 @@ void Transformer::activate(const PackedMatrix& w, const Teams& teams, int thread
     kernels_.activate(shape_.activation, hidden_.data() + std::size_t(r) * w.n + begin, end - begin);
 }
 
-// Computes an MLP for all rows of a thread that is its own team, kPart hidden numbers at a time: they, and the sums of
+// Computes an MLP for all rows of a thread that is its own team, kPart hidden units at a time: they, and the sums of
 // the second product so far, stay in the second-level cache.
 void Transformer::run_mlp_in_parts(const Layer& layer, const Teams& teams, float* outputs, Epilogue epilogue,
                                    int thread) {
@@ -76,20 +76,20 @@ void Transformer::run_mlp_in_parts(const Layer& layer, const Teams& teams, float
   p.c = outputs + std::size_t(rows.begin) * proj.n;
   p.ldc = std::size_t(proj.n);
   p.m = rows.end - rows.begin;
-  p.so_far.sums = sums_.data() + std::size_t(rows.begin) * rounded_up(proj.n, kTile);
-  p.so_far.step = std::size_t(rounded_up(p.m, kRowGroup)) * kTile;
+  p.sums.data = sums_.data() + std::size_t(rows.begin) * rounded_up(proj.n, kTile);
+  p.sums.step = std::size_t(rounded_up(p.m, kRowGroup)) * kTile;
   for (int first = 0; first < shape_.n_inner; first += kPart) {
     p.k = std::min(kPart, shape_.n_inner - first);
     p.b = proj.tiles + proj.offset_of(first);
-    p.so_far.begins = first == 0;
-    p.so_far.ends = first + p.k == shape_.n_inner;
+    p.sums.begins = first == 0;
+    p.sums.ends = first + p.k == shape_.n_inner;
     finish_hidden(layer.mlp_fc, normed, rows, first, p.k, blocks, thread);
     enter(Part::products, thread);
     kernels_.product(p, 0, proj.tile_count());
   }
 }
 
-// Computes hidden numbers first … first + count of some rows as inputs of the MLP's second product.
+// Computes hidden units first … first + count of some rows as inputs of the MLP's second product.
 void Transformer::finish_hidden(const Linear& fc, Inputs normed, Share rows, int first, int count, std::byte* blocks,
                                 int thread) {
   const int m = rows.end - rows.begin;

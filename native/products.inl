@@ -134,14 +134,14 @@ inline void with_rows(const Product& p, int rows, int group_bytes, F&& f) {
     else part.a += first * p.lda;
     if (p.c) part.c += first * p.ldc;
     if (p.blocks) part.blocks += std::size_t(first / kRowGroup) * bfloat16_blocks(p.n) * sizeof(BFloat16Block);
-    if (p.so_far.sums) part.so_far.sums += first * kTile;
+    if (p.sums.data) part.sums.data += first * kTile;
     if (p.partial) part.partial += first * std::size_t(rounded_up(p.n, kTile));
     f(part);
   }
 }
 
-// Calls f for equal parts of the rows, as many at a time as have at most `bytes` of prepared inputs, but two groups at
-// least.
+// Calls f for nearly equal parts of the rows, as few as possible with at most `bytes` of prepared inputs each, but with
+// two groups or more.
 template <typename F>
 inline void with_cached_rows(const Product& p, int group_bytes, int bytes, F&& f) {
   constexpr int kTogether = 2 * kRowGroup;

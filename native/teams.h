@@ -9,7 +9,8 @@
 namespace gpt2lab {
 
 // Teams of threads divide the rows, and the members of a team the outputs of every product. With many rows, teams are
-// small: what a thread reads was written by its own core, and the steps between two products wait for no other team.
+// small, so that outside attention a thread reads only what its own team has written. Within a layer, teams of one
+// thread wait only before and after attention.
 class Teams {
  public:
   Teams(int rows, int threads) : rows_(rows), threads_(threads) {
@@ -45,7 +46,7 @@ class Teams {
   Share share(int items, int thread) const { return {items, thread % size(), size()}; }
 
  private:
-  static constexpr int kLeastRows = 128;           // of a team, so that it reads each weight rarely
+  static constexpr int kLeastRows = 64;            // fewest rows per team: each team reads all weights
   static constexpr int kTogether = 2 * kRowGroup;  // rows that the kernels of a matrix unit multiply together
 
   int pairs() const { return (rows_ + kTogether - 1) / kTogether; }

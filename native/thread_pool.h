@@ -1,4 +1,4 @@
-// A fixed team of threads that run one function together, with a barrier cheap enough for every layer of every token.
+// A fixed set of threads that run one function together, with a barrier cheap enough for every layer of every token.
 //
 // A waiting thread spins for some microseconds, then sleeps in the kernel: a busy decode loop never pays for a wake-up,
 // and an idle program uses no CPU.
@@ -27,7 +27,7 @@ class ThreadPool {
   // Throws std::system_error, before any call, if the threads cannot be started.
   void run(const std::function<void(int)>& work);
 
-  // Call it inside work. It returns when every thread of the team has called it as often as this one.
+  // Call it inside work. It returns when every thread of the pool has called it as often as this one.
   void barrier();
 
  private:

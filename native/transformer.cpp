@@ -58,14 +58,13 @@ void Transformer::forward(const std::vector<Feed>& feeds, float* logits, const R
 void Transformer::reserve(int rows) {
   if (rows <= capacity_) return;
   const std::size_t n = shape_.n_embd, m = std::min(kPassRows, std::max(rows, 2 * capacity_));
-  const std::size_t widest = std::size_t(std::max(3 * shape_.n_embd, shape_.n_inner) + kTile);
   x_ = FloatArray(m * n);
   normed_ = FloatArray(m * n);
   qkv_ = FloatArray(m * 3 * n);
   mixed_ = FloatArray(m * n);
   reserve_mlp(int(m));
   prepared_ = Array<std::byte>(widest_bytes(int(m)));
-  if (prepared_.size() == 0) partial_ = FloatArray(m * widest);
+  if (prepared_.size() == 0) partial_ = FloatArray(m * widest_outputs());
   capacity_ = int(m);
 }
 
@@ -81,7 +80,13 @@ void Transformer::wait(int thread) {
 
 // Returns the bytes of what is prepared from `rows` rows of the widest inputs.
 std::size_t Transformer::widest_bytes(int rows) const {
-  return prepared_bytes(std::max(shape_.n_embd, shape_.n_inner), rows);
+  return prepared_bytes(finishes_hidden() ? shape_.n_embd : std::max(shape_.n_embd, shape_.n_inner), rows);
+}
+
+// Returns the width of the widest product with a bias, rounded up to whole tiles. Teams may be at different products at
+// once, so where a team's part of partial_ begins must not depend on the product.
+std::size_t Transformer::widest_outputs() const {
+  return std::size_t(rounded_up(std::max(3 * shape_.n_embd, shape_.n_inner), kTile));
 }
 
 // Returns the bytes needed for what is prepared from `rows` rows of k inputs.
@@ -110,8 +115,9 @@ void Transformer::normalize(const Norm& norm, const float* x, int row, float* ro
   if (prepares) prepare(normed, n, row, blocks);
 }
 
-// Waits for the other members of a thread's team, where it has any.
-void Transformer::settle(const Teams& teams, int thread) {
+// A barrier for teams of several threads, none for teams of one. It waits for all threads of the pool, so every thread
+// must call it.
+void Transformer::team_barrier(const Teams& teams, int thread) {
   if (teams.size() > 1) wait(thread);
 }
 
@@ -125,7 +131,7 @@ Transformer::Inputs Transformer::normalized(const Norm& norm, const Teams& teams
   std::byte* blocks = alone ? own.prepared.data() : prepared_.data() + widest_bytes(team.begin);
   enter(Part::norms, thread);
   for (int r = share.begin; r < share.end; ++r) normalize(norm, x_.data() + r * n, r - team.begin, out, blocks, thread);
-  if (!alone) settle(teams, thread);
+  if (!alone) team_barrier(teams, thread);
   return {out, blocks};
 }
 
@@ -138,7 +144,7 @@ Transformer::Inputs Transformer::inputs(const float* a, int k, const Teams& team
   std::byte* blocks = alone ? own_[thread].prepared.data() : prepared_.data() + widest_bytes(team.begin);
   enter(Part::inputs, thread);
   for (int r = share.begin - team.begin; r < share.end - team.begin; ++r) prepare(a + std::size_t(r) * k, k, r, blocks);
-  if (!alone) settle(teams, thread);
+  if (!alone) team_barrier(teams, thread);
   return {a, blocks};
 }
 
@@ -158,7 +164,7 @@ Product Transformer::product(const PackedMatrix& w, const float* bias, int first
   return p;
 }
 
-// Computes the rows of c that a thread's team has, and of them the thread's outputs.
+// Computes a thread's share of the outputs for the rows of its team; c has all rows.
 void Transformer::multiply(const PackedMatrix& w, const float* bias, Inputs a, const Teams& teams, float* c,
                            Epilogue epilogue, int thread, std::byte* blocks) {
   const Share rows = teams.of_team(thread), tiles = teams.share(w.tile_count(), thread);
@@ -170,7 +176,7 @@ void Transformer::multiply(const PackedMatrix& w, const float* bias, Inputs a, c
   p.ldc = std::size_t(w.n);
   p.blocks = blocks;
   if (bias && a.prepared == nullptr)  // the head, which has no bias, is too wide for partial_
-    p.partial = partial_.data() + std::size_t(rows.begin) * rounded_up(w.n, kTile);
+    p.partial = partial_.data() + rows.begin * widest_outputs();
   p.m = rows.end - rows.begin;
   enter(bias ? Part::products : Part::head, thread);
   kernels_.product(p, tiles.begin, tiles.end);
@@ -186,7 +192,7 @@ void Transformer::run_layer(int index, const std::vector<Row>& rows, const Teams
   if (hooked_) visit(Site::resid_pre, index, rows, teams, x_.data(), n, thread);
   multiply_with(layer.attn_qkv, normalized(layer.ln_1, teams, thread), qkv_.data(), Epilogue::store);
   if (hooked_) {
-    settle(teams, thread);
+    team_barrier(teams, thread);
     visit(Site::q, index, rows, teams, qkv_.data(), 3 * n, thread);
   }
   if (decoding) {
@@ -194,7 +200,7 @@ void Transformer::run_layer(int index, const std::vector<Row>& rows, const Teams
     enter(Part::attention, thread);
     decoding_.run(index, qkv_.data(), mixed_.data(), thread);
   } else {
-    settle(teams, thread);
+    team_barrier(teams, thread);
     enter(Part::cache, thread);
     for (int head = 0; head < shape_.n_head; ++head) prompts_.store(index, head, qkv_.data(), teams.of_member(thread));
     wait(thread);
@@ -207,13 +213,13 @@ void Transformer::run_layer(int index, const std::vector<Row>& rows, const Teams
   float* outputs = hooked_ ? outputs_.data() : x_.data();
   const Epilogue store_or_add = hooked_ ? Epilogue::store : Epilogue::add;
   multiply_with(layer.attn_proj, inputs(mixed_.data(), n, teams, thread), outputs, store_or_add);
-  settle(teams, thread);
+  team_barrier(teams, thread);
   if (hooked_) {
     add_outputs(Site::attn_out, index, rows, teams, thread);
     visit(Site::resid_mid, index, rows, teams, x_.data(), n, thread);
   }
   run_mlp(layer, teams, outputs, store_or_add, thread);
-  settle(teams, thread);
+  team_barrier(teams, thread);
   if (hooked_) add_outputs(Site::mlp_out, index, rows, teams, thread);
 }
 
@@ -259,7 +265,7 @@ void Transformer::run_pass(const std::vector<Row>& rows, float* logits) {
   pool_.run([&](int thread) {
     const Share share = teams.of_member(thread);
     for (int i = share.begin; i < share.end; ++i) embed(rows[i], x_.data() + std::size_t(i) * shape_.n_embd);
-    settle(teams, thread);
+    team_barrier(teams, thread);
     for (int layer = 0; layer < shape_.n_layer; ++layer) run_layer(layer, rows, teams, decoding, thread);
     if (hooked_) visit(Site::resid_pre, shape_.n_layer, rows, teams, x_.data(), shape_.n_embd, thread);
     if (!any_output) return;

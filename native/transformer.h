@@ -79,13 +79,14 @@ class Transformer {
   void run_pass(const std::vector<Row>& rows, float* logits);
   void reserve(int rows);
   void embed(const Row& row, float* x) const;
-  void settle(const Teams& teams, int thread);
+  void team_barrier(const Teams& teams, int thread);
   Inputs normalized(const Norm& norm, const Teams& teams, int thread);
   Inputs inputs(const float* a, int k, const Teams& teams, int thread);
   void normalize(const Norm& norm, const float* x, int row, float* rows, std::byte* blocks, int thread);
   void prepare(const float* x, int k, int row, std::byte* blocks) const;
   std::size_t prepared_bytes(int k, int rows) const;
   std::size_t widest_bytes(int rows) const;
+  std::size_t widest_outputs() const;
   Product product(const PackedMatrix& w, const float* bias, int first, int count, Epilogue epilogue, int thread);
   void multiply(const PackedMatrix& w, const float* bias, Inputs a, const Teams& teams, float* c, Epilogue epilogue,
                 int thread, std::byte* blocks = nullptr);

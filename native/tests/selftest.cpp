@@ -179,8 +179,8 @@ void multiply(const Kernels& kernels, const std::vector<float>& a, const PackedM
   const Array<std::byte> prepared = prepared_rows(kernels, a, m, k, matrix.precision);
   Array<std::byte> scratch(kScratchBytes);
   std::vector<float> partial(std::size_t(m) * matrix.tile_count() * kTile);
-  kernels.product({matrix.precision, a.data(), std::size_t(k), prepared.data(), matrix.tiles, bias, c.data(),
-                   std::size_t(n), blocks, partial.data(), scratch.data(), m, k, n, epilogue, nullptr},
+  kernels.product({matrix.precision, a.data(), std::size_t(k), prepared.data(), matrix.tiles, matrix.tile_bytes(), bias,
+                   c.data(), std::size_t(n), blocks, partial.data(), scratch.data(), m, k, n, epilogue, nullptr},
                   0, matrix.tile_count());
 }
 
@@ -511,6 +511,24 @@ void check_to_int8(const Kernels& kernels, int n, int together) {
       expect(out[i].value == expected[i].value, "numbers as int8", kernels.name);
     const float wanted = special == 1 ? 5 / 127.0f : std::isfinite(special) ? 0 : std::fabs(special) / 127;
     expect(scale == wanted || (std::isnan(scale) && std::isnan(wanted)), "scale of int8", kernels.name);
+  }
+}
+
+// Checks a packed key or value, and that nothing between its numbers changes.
+void check_pack_bfloat16(const Kernels& kernels, int n, int together) {
+  const std::size_t distance = together == 2 ? 128 : 4;
+  auto x = random_floats(n);
+  for (const float last : {x[n - 1], -3.4e38f, INFINITY, NAN}) {
+    x[n - 1] = last;
+    std::vector<std::byte> out((n / together + 1) * distance + 64, std::byte(0xa5)), expected = out;
+    for (int i = 0; i < n; ++i) {
+      BFloat16 rounded;
+      kernels.to_bfloat16(&x[i], 1, &rounded);
+      std::memcpy(&expected[i / together * distance + i % together * sizeof rounded], &rounded, sizeof rounded);
+    }
+    const bool finite = kernels.pack_bfloat16(x.data(), n, together, distance, reinterpret_cast<BFloat16*>(out.data()));
+    expect(finite == (std::abs(last) < 3.39e38f), "packed bfloat16 that is not finite", kernels.name);
+    if (!std::isnan(last)) expect(out == expected, "packed bfloat16", kernels.name);
   }
 }
 
@@ -964,6 +982,11 @@ int main(int count, char** arguments) {
       check_transformer(*kernels, {33, 40, 8, 8, 1}, precision, KVPrecision::float16);
       check_transformer(*kernels, {40, 70, 66, 2, 2}, precision, KVPrecision::int8);
       check_transformer(*kernels, {40, 70, 66, 2, 2}, precision, KVPrecision::bfloat16);
+      // teams of one thread; with more inputs than a part of k, and with MLPs in three parts
+      if (!kernels->emulates_fma || is_integer(precision))
+        check_transformer(*kernels, {20, 280, 784, 4, 1, 800}, precision, KVPrecision::float32);
+      check_transformer(*kernels, {20, 280, 66, 2, 1, 1545}, precision, KVPrecision::bfloat16);
+      check_transformer(*kernels, {20, 280, 36, 3, 1, 900, Activation::relu}, precision, KVPrecision::int8);
       // widths around a tile and below a vector, and every switch
       check_transformer(*kernels, {33, 40, 60, 5, 2, 3, Activation::gelu, 1e-6f, false, true, false}, precision,
                         KVPrecision::float32);
@@ -984,6 +1007,9 @@ int main(int count, char** arguments) {
     check_stored_bfloat16(*kernels);
     for (int n : {1, 3, 4, 15, 16, 33, 64, 300})
       for (int together : {1, 4}) check_to_int8(*kernels, n, together);
+    if (kernels->packed_attention_bytes(KVPrecision::bfloat16, 64) > 0)
+      for (int n : {1, 2, 15, 16, 17, 31, 32, 33, 64, 300})
+        for (int together : {1, 2}) check_pack_bfloat16(*kernels, n, together);
     check_halves(*kernels);
     check_activations(*kernels);
     check_gelu_gradient(*kernels);

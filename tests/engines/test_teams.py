@@ -1,4 +1,4 @@
-"""Long prompts, whose rows teams of threads divide, and whose MLPs may go in parts: every bit is short chunks'."""
+"""Long prompts: teams of threads divide their rows, MLPs may go in parts, and the bits are those of short chunks."""
 
 from __future__ import annotations
 
