@@ -831,6 +831,24 @@ void check_transformer(const Kernels& kernels, const Shape& shape, Precision pre
   expect(model.cache().blocks_in_use() == 0, "blocks given back", kernels.name);
 }
 
+// Checks that rows have the same bits whether two teams of a thread or one of two compute them.
+void check_teams(const Kernels& kernels, const Shape& shape, Precision precision, KVPrecision kv_precision) {
+  constexpr int kChunk = 40;
+  ThreadPool pool(2);
+  Transformer model(shape, precision, kv_precision, kernels, pool);
+  fill(model, shape, pool, [](const std::string&, std::size_t size) { return random_floats(size); });
+  std::vector<std::int32_t> tokens(shape.n_ctx);
+  for (std::size_t i = 0; i < tokens.size(); ++i) tokens[i] = int(i * 7 % shape.n_vocab);
+  std::vector<float> whole(tokens.size() * shape.n_vocab), chunks(whole.size());
+  const int first = model.cache().create(), second = model.cache().create();
+  model.forward({{first, tokens.data(), shape.n_ctx, shape.n_ctx}}, whole.data());
+  for (int at = 0; at < shape.n_ctx; at += kChunk) {
+    const int count = std::min(kChunk, shape.n_ctx - at);
+    model.forward({{second, &tokens[at], count, count}}, chunks.data() + std::size_t(at) * shape.n_vocab);
+  }
+  expect(std::memcmp(chunks.data(), whole.data(), whole.size() * sizeof(float)) == 0, "teams", kernels.name);
+}
+
 // Makes weights from integers, as tests/engines/formula.py does.
 std::vector<float> formula_weights(const std::string& name, std::size_t size, int number) {
   const bool gain = name.find("ln_") != std::string::npos && name.ends_with(".weight");
@@ -982,11 +1000,11 @@ int main(int count, char** arguments) {
       check_transformer(*kernels, {33, 40, 8, 8, 1}, precision, KVPrecision::float16);
       check_transformer(*kernels, {40, 70, 66, 2, 2}, precision, KVPrecision::int8);
       check_transformer(*kernels, {40, 70, 66, 2, 2}, precision, KVPrecision::bfloat16);
-      // teams of one thread; with more inputs than a part of k, and with MLPs in three parts
+      // more inputs than a part of k, and MLPs in several parts
       if (!kernels->emulates_fma || is_integer(precision))
-        check_transformer(*kernels, {20, 280, 784, 4, 1, 800}, precision, KVPrecision::float32);
-      check_transformer(*kernels, {20, 280, 66, 2, 1, 1545}, precision, KVPrecision::bfloat16);
-      check_transformer(*kernels, {20, 280, 36, 3, 1, 900, Activation::relu}, precision, KVPrecision::int8);
+        check_teams(*kernels, {20, 130, 784, 4, 1, 800}, precision, KVPrecision::float32);
+      check_teams(*kernels, {20, 150, 66, 2, 2, 1545}, precision, KVPrecision::bfloat16);
+      check_teams(*kernels, {20, 150, 36, 3, 2, 900, Activation::relu}, precision, KVPrecision::int8);
       // widths around a tile and below a vector, and every switch
       check_transformer(*kernels, {33, 40, 60, 5, 2, 3, Activation::gelu, 1e-6f, false, true, false}, precision,
                         KVPrecision::float32);
