@@ -3,8 +3,9 @@
     python benchmarks/time_to_loss.py --text shakespeare.txt --nanogpt FOLDER [--rows shakespeare tales] [--seeds 0 1 2]
 
 ``FOLDER`` is a checkout of karpathy/nanoGPT. The row ``shakespeare`` is the example for CPUs in its README: characters,
-2,000 updates, a loss of 1.88. ``gpt2lab train`` has no vocabulary of characters, so the driver gives the ids to its
-trainer directly. The row ``tales`` trains ``tales``' shape on GPT-2's tokens. gpt2lab runs with the defaults of its
+2,000 updates. It names a loss of 1.88, but in the windows that this benchmark holds out nanoGPT itself ends at 1.91 to
+1.92, so the loss to reach is 1.95. ``gpt2lab train`` has no vocabulary of characters, so the driver gives the ids to
+its trainer directly. The row ``tales`` trains ``tales``' shape on GPT-2's tokens. gpt2lab runs with the defaults of its
 ``train``, nanoGPT with those of its example. Every run is a separate process; only updates count, not validations. A
 run reaches a loss at the first validation that is not above it. Every result is appended to ``--out``; a second run
 with the same file measures only what is missing. Prints medians (smallest–largest); the last line is JSON.
@@ -52,7 +53,7 @@ class Row:
 
 
 ROWS = {
-    "shakespeare": Row(True, 4, 4, 128, 64, 12, updates=2000, every=50, target=1.88),
+    "shakespeare": Row(True, 4, 4, 128, 64, 12, updates=2000, every=50, target=1.95),
     "tales": Row(False, 16, 4, 256, 256, 8, updates=300, every=20, target=5.3),
 }
 SETTINGS: dict[str, list[str]] = {
