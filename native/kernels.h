@@ -27,6 +27,7 @@ constexpr int kSpan = 256;
 
 // The size of a group of rows of rounded inputs. A group's part of a block is a few tiles of a matrix unit.
 constexpr int kRowGroup = 16;
+constexpr int kRowPair = 2 * kRowGroup;  // rows that the kernels of a matrix unit multiply together in bfloat16
 
 // Inputs of one group of rows as bfloat16, for matrix units that multiply bfloat16.
 struct alignas(64) BFloat16Block {
@@ -62,8 +63,8 @@ struct Product {
   const float* bias;          // [n] padded to whole tiles, or null for none
   float* c;                   // [m, n], rows ldc apart
   std::size_t ldc;
-  std::byte* blocks;   // instead of c, if finishes_blocks(): the outputs as prepare() would write them; or null
-  float* partial;      // float products: [m, tiles * kTile] for sums between parts of k, or null for one part
+  std::byte* blocks;  // instead of c, if finishes_blocks(): the outputs as prepare() would write them; or null
+  float* partial;  // float products: [m, tiles * kTile] for sums between parts of k of one call, or null for one part
   std::byte* scratch;  // other products: this thread's own kScratchBytes, 64-byte aligned
   int m, k, n;
   Epilogue epilogue;

@@ -207,21 +207,13 @@ bool pack_tile(const float* source, Layout layout, const PackedMatrix& m, int ti
   Values values;
   for (int first = 0; first < m.k; first += kBlock) {
     gather(source, layout, m, tile, first, values);
-    const int block = first / kBlock, depth = std::min(kBlock, m.k - first);
+    const int depth = std::min(kBlock, m.k - first), padded = block_depth(m.k, first / kBlock);
+    std::byte* block = out + m.offset_of(first);
     switch (m.precision) {
-      case Precision::float32:
-        std::memcpy(out + first * sizeof values.at[0], values.at, depth * sizeof values.at[0]);
-        break;
-      case Precision::bfloat16:
-        finite &= encode_bfloat16(values, rounded_up(depth, kBFloat16Inputs),
-                                  out + std::size_t(first) * kTile * sizeof(BFloat16));
-        break;
-      case Precision::int8:
-        finite &= encode_int8(values, block_depth(m.k, block), out + block * WeightBlock<Precision::int8>::kWhole);
-        break;
-      case Precision::int4:
-        finite &= encode_int4(values, block_depth(m.k, block), out + block * WeightBlock<Precision::int4>::kWhole);
-        break;
+      case Precision::float32: std::memcpy(block, values.at, depth * sizeof values.at[0]); break;
+      case Precision::bfloat16: finite &= encode_bfloat16(values, rounded_up(depth, kBFloat16Inputs), block); break;
+      case Precision::int8: finite &= encode_int8(values, padded, block); break;
+      case Precision::int4: finite &= encode_int4(values, padded, block); break;
     }
   }
   return finite;

@@ -144,10 +144,9 @@ inline void with_rows(const Product& p, int rows, int group_bytes, F&& f) {
 // two groups or more.
 template <typename F>
 inline void with_cached_rows(const Product& p, int group_bytes, int bytes, F&& f) {
-  constexpr int kTogether = 2 * kRowGroup;
-  const int most = group_bytes > bytes / 2 ? kTogether : bytes / group_bytes / 2 * kTogether;
+  const int most = group_bytes > bytes / 2 ? kRowPair : bytes / group_bytes / 2 * kRowPair;
   const int parts = (p.m + most - 1) / most;
-  with_rows(p, rounded_up((p.m + parts - 1) / parts, kTogether), group_bytes, f);
+  with_rows(p, rounded_up((p.m + parts - 1) / parts, kRowPair), group_bytes, f);
 }
 
 // Computes one part of k for kM rows and one pass of columns. Not inline, so that the sums get all registers.

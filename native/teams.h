@@ -32,7 +32,7 @@ class Teams {
   // Returns the rows of a thread's team; only the last row of all ends within a pair of groups.
   Share of_team(int thread) const {
     const Share pairs(this->pairs(), thread / size(), count_);
-    return {std::min(pairs.begin * kTogether, rows_), std::min(pairs.end * kTogether, rows_)};
+    return {std::min(pairs.begin * kRowPair, rows_), std::min(pairs.end * kRowPair, rows_)};
   }
 
   // Returns a thread's part of the rows of its team.
@@ -46,10 +46,9 @@ class Teams {
   Share share(int items, int thread) const { return {items, thread % size(), size()}; }
 
  private:
-  static constexpr int kLeastRows = 64;            // fewest rows per team: each team reads all weights
-  static constexpr int kTogether = 2 * kRowGroup;  // rows that the kernels of a matrix unit multiply together
+  static constexpr int kLeastRows = 64;  // fewest rows per team: each team reads all weights
 
-  int pairs() const { return (rows_ + kTogether - 1) / kTogether; }
+  int pairs() const { return (rows_ + kRowPair - 1) / kRowPair; }
   // Whether the largest of `count` teams has at most a twelfth more than its share.
   bool is_even(int count) const { return (pairs() + count - 1) / count * count * 12 <= pairs() * 13; }
 
