@@ -274,12 +274,12 @@ def wait_for(url: str, path: str | None = None) -> str:
 def measure(
     server: Callable[..., Any], arguments: argparse.Namespace, model: str | None, peer: bool
 ) -> dict[int, Load]:
-    """Measure each load on a freshly started server, after a short warm-up."""
+    """Measure each load on a freshly started server that has served it once: by then it has the memory it keeps."""
     loads = {}
     for clients in arguments.clients:
         with server(arguments, clients) as url:
-            load(url, clients, 1, 8, model, peer)
-            loads[clients] = load(url, clients, arguments.requests, arguments.tokens, model, peer)
+            for _ in range(2):
+                loads[clients] = load(url, clients, arguments.requests, arguments.tokens, model, peer)
     return loads
 
 

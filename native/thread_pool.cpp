@@ -32,6 +32,7 @@ void ThreadPool::wait_while(const std::atomic<std::uint32_t>& value, std::uint32
 
 void ThreadPool::member(Team& team, int thread) {
   const FloatMode mode;
+  team.cores.keep(thread);
   for (std::uint32_t seen = 0;; ++seen) {
     wait_while(team.round, seen);
     if (team.stopping.load(std::memory_order_acquire)) return;
@@ -42,7 +43,7 @@ void ThreadPool::member(Team& team, int thread) {
 
 void ThreadPool::start() {
   if (team_) (void)team_.release();  // in a forked child: the team's threads do not exist here
-  team_ = std::make_unique<Team>();
+  team_ = std::make_unique<Team>(size_);
   owner_ = process_id();
   try {
     for (int thread = 1; thread < size_; ++thread)
@@ -65,6 +66,7 @@ void ThreadPool::run(const std::function<void(int)>& work) {
   const FloatMode mode;
   if (size_ == 1) return work(0);
   if (!team_ || owner_ != process_id()) start();
+  const OwnCores::Visit visit(team_->cores);
   team_->work = &work;
   team_->round.fetch_add(1, std::memory_order_acq_rel);
   team_->round.notify_all();

@@ -1,7 +1,7 @@
 // A fixed set of threads that run one function together, with a barrier cheap enough for every layer of every token.
 //
 // A waiting thread spins for some microseconds, then sleeps in the kernel: a busy decode loop never pays for a wake-up,
-// and an idle program uses no CPU.
+// and an idle program uses no CPU. If there are as many threads as cores, each computes on a core of its own.
 #pragma once
 
 #include <atomic>
@@ -10,6 +10,8 @@
 #include <memory>
 #include <thread>
 #include <vector>
+
+#include "own_cores.h"
 
 namespace gpt2lab {
 
@@ -33,6 +35,9 @@ class ThreadPool {
  private:
   // The state shared with the threads. A forked child abandons it, together with the threads that it does not have.
   struct Team {
+    explicit Team(int size) : cores(size) {}
+
+    const OwnCores cores;
     std::atomic<std::uint32_t> round{0}, arrived{0}, phase{0};
     std::atomic<bool> stopping{false};
     const std::function<void(int)>* work = nullptr;
