@@ -21,8 +21,7 @@ std::string core_of(int cpu) {
 
 }  // namespace
 
-OwnCores::OwnCores(int threads) {
-  CPU_ZERO(&all_);
+OwnCores::OwnCores(int threads) : OwnCores() {
   if (sched_getaffinity(0, sizeof all_, &all_) != 0) return;
   std::vector<std::string> names;
   std::vector<cpu_set_t> cores;

@@ -16,7 +16,10 @@ namespace gpt2lab {
 
 class OwnCores {
  public:
-  // The cores that the calling thread may use; hyper-threads of a core count as one. Unless there are as many as
+  // Does nothing.
+  OwnCores() { CPU_ZERO(&all_); }
+
+  // Has the cores that the calling thread may use; hyper-threads of a core count as one. Unless there are as many as
   // `threads`, this object does nothing: a pool that does not fill the machine goes where there is room.
   explicit OwnCores(int threads);
 
@@ -44,6 +47,7 @@ class OwnCores {
 
 class OwnCores {
  public:
+  OwnCores() = default;
   explicit OwnCores(int) {}
   void keep(int) const {}
   struct Visit {

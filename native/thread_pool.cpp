@@ -43,7 +43,8 @@ void ThreadPool::member(Team& team, int thread) {
 
 void ThreadPool::start() {
   if (team_) (void)team_.release();  // in a forked child: the team's threads do not exist here
-  team_ = std::make_unique<Team>(size_);
+  team_ = std::make_unique<Team>();
+  if (keeps_to_cores_) team_->cores = OwnCores(size_);
   owner_ = process_id();
   try {
     for (int thread = 1; thread < size_; ++thread)
@@ -52,6 +53,13 @@ void ThreadPool::start() {
     stop();
     throw;
   }
+}
+
+bool ThreadPool::is_ours() const { return team_ && owner_ == process_id(); }
+
+void ThreadPool::keep_to_cores() {
+  keeps_to_cores_ = true;
+  if (is_ours()) stop();
 }
 
 void ThreadPool::stop() {
@@ -65,7 +73,7 @@ void ThreadPool::stop() {
 void ThreadPool::run(const std::function<void(int)>& work) {
   const FloatMode mode;
   if (size_ == 1) return work(0);
-  if (!team_ || owner_ != process_id()) start();
+  if (!is_ours()) start();
   const OwnCores::Visit visit(team_->cores);
   team_->work = &work;
   team_->round.fetch_add(1, std::memory_order_acq_rel);

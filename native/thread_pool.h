@@ -1,7 +1,7 @@
 // A fixed set of threads that run one function together, with a barrier cheap enough for every layer of every token.
 //
 // A waiting thread spins for some microseconds, then sleeps in the kernel: a busy decode loop never pays for a wake-up,
-// and an idle program uses no CPU. If there are as many threads as cores, each computes on a core of its own.
+// and an idle program uses no CPU.
 #pragma once
 
 #include <atomic>
@@ -25,6 +25,10 @@ class ThreadPool {
 
   int size() const { return size_; }
 
+  // From the next run on, each thread keeps to a core of its own; see own_cores.h. It helps beside threads that compute
+  // a little again and again, and does harm beside a program that fills a core. Not while work runs.
+  void keep_to_cores();
+
   // Calls work(thread) for thread = 0 … size - 1 at once and returns when all calls have ended. `work` must not throw.
   // Throws std::system_error, before any call, if the threads cannot be started.
   void run(const std::function<void(int)>& work);
@@ -35,9 +39,7 @@ class ThreadPool {
  private:
   // The state shared with the threads. A forked child abandons it, together with the threads that it does not have.
   struct Team {
-    explicit Team(int size) : cores(size) {}
-
-    const OwnCores cores;
+    OwnCores cores;
     std::atomic<std::uint32_t> round{0}, arrived{0}, phase{0};
     std::atomic<bool> stopping{false};
     const std::function<void(int)>* work = nullptr;
@@ -46,10 +48,12 @@ class ThreadPool {
 
   void start();
   void stop();
+  bool is_ours() const;  // whether the team runs in this process
   static void wait_while(const std::atomic<std::uint32_t>& value, std::uint32_t old);
   void member(Team& team, int thread);
 
   int size_;
+  bool keeps_to_cores_ = false;
   long owner_ = 0;  // the process whose threads these are: fork() copies this object but not its threads
   std::unique_ptr<Team> team_;
 };

@@ -272,6 +272,7 @@ void bind_engine(nb::module_& m) {
       .def_prop_ro("block_bytes", &Engine::block_bytes)
       .def_prop_ro("kv_bytes_held", &Engine::kv_bytes_held)
       .def("trim_kv_cache", &Engine::trim_kv_cache)
+      .def("keep_to_cores", &Engine::keep_to_cores)
       .def("before_fork", &Engine::before_fork)
       .def("after_fork", &Engine::after_fork);
   bind_inspection(engine);

@@ -128,6 +128,7 @@ class Engine {
   std::vector<std::vector<double>> stop_meters();
 
   int threads() const { return pool_.size(); }
+  void keep_to_cores() { take_turn(), pool_.keep_to_cores(); }
   std::string instruction_set() const { return kernels_.name; }
   bool emulates_fma() const { return kernels_.emulates_fma; }
   int blocks_in_use() { return take_turn()->blocks_in_use(); }

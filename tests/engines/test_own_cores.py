@@ -1,4 +1,4 @@
-"""Threads of a pool that fills the machine each keep to a core of their own; the caller gets its freedom back."""
+"""Threads of a pool that fills the machine keep to cores of their own if asked to; the caller is free again after."""
 
 from __future__ import annotations
 
@@ -26,8 +26,11 @@ before = others()
 engine = NativeEngine(random_checkpoint(SHAPE), threads=int(sys.argv[2]))
 sequence = engine.new_sequence()
 engine.forward([sequence], [[1, 2, 3]])
-if len(sys.argv) > 3:
-    os.sched_setaffinity(0, json.loads(sys.argv[3]))
+if sys.argv[3] == "keep":
+    engine.keep_to_cores()
+    engine.forward([sequence], [[1, 2, 3]])
+if len(sys.argv) > 4:
+    os.sched_setaffinity(0, json.loads(sys.argv[4]))
     engine.forward([sequence], [[1, 2, 3]])
 masks = [sorted(os.sched_getaffinity(task)) for task in sorted(others() - before)]
 print(json.dumps({"caller": sorted(os.sched_getaffinity(0)), "pool": masks}))
@@ -43,9 +46,9 @@ def cores() -> list[list[int]]:
     return list(found.values())
 
 
-def masks(threads: int, caller: list[int] | None = None) -> dict[str, list]:
+def masks(threads: int, wish: str = "keep", caller: list[int] | None = None) -> dict[str, list]:
     """Return where the caller of a pass and the other threads of the pool may run after it."""
-    arguments = [str(Path(__file__).parent), str(threads), *([json.dumps(caller)] if caller else [])]
+    arguments = [str(Path(__file__).parent), str(threads), wish, *([json.dumps(caller)] if caller else [])]
     run = subprocess.run([sys.executable, "-c", PROBE, *arguments], check=True, capture_output=True, text=True)
     return json.loads(run.stdout)
 
@@ -62,6 +65,11 @@ def test_other_pools_go_where_there_is_room():
         assert masks(threads) == {"caller": everywhere, "pool": [everywhere] * (threads - 1)}
 
 
+def test_without_the_wish_threads_go_where_there_is_room():
+    everywhere = sorted(os.sched_getaffinity(0))
+    assert masks(len(cores()), "free") == {"caller": everywhere, "pool": [everywhere] * (len(cores()) - 1)}
+
+
 def test_a_caller_that_was_told_where_to_run_stays_there():
     last = cores()[-1]
-    assert masks(len(cores()), last)["caller"] == last
+    assert masks(len(cores()), caller=last)["caller"] == last

@@ -153,6 +153,14 @@ class NativeEngine:
         """
         self._core.trim_kv_cache()
 
+    def keep_to_cores(self) -> None:
+        """From now on compute with each thread on a core of its own, if there are as many as this process may use.
+
+        Beside threads that compute a little again and again, a batch is up to a third faster; beside a program that
+        fills a core, a tenth slower. The calling thread is free again after each call. Only Linux does this.
+        """
+        self._core.keep_to_cores()
+
     def start_meters(self) -> None:
         """Begin to measure where forward passes spend their time."""
         self._core.start_meters()

@@ -141,6 +141,12 @@ class Engine(Inspection, Protocol):
     def release_memory(self) -> None:
         """Return the memory of keys and values that no sequence uses to the system."""
 
+    def keep_to_cores(self) -> None:
+        """From now on compute with each thread on a core of its own, if there are as many as this process may use.
+
+        A hint for programs in which other threads also compute, a little and again and again, as a server's do.
+        """
+
     def forward(
         self, sequences: Sequence[int], tokens: Sequence[Sequence[int]], outputs: Outputs = "last"
     ) -> npt.NDArray[np.float32]:

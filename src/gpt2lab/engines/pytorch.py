@@ -148,6 +148,9 @@ class TorchEngine(Uninspected):
             with RECORDING:
                 torch.cuda.empty_cache()
 
+    def keep_to_cores(self) -> None:
+        """Do nothing: the threads are PyTorch's."""
+
     def forward(
         self, sequences: Sequence[int], tokens: Sequence[Sequence[int]], outputs: Outputs = "last"
     ) -> npt.NDArray[np.float32]:

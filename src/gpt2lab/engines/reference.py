@@ -80,6 +80,9 @@ class ReferenceEngine:
     def release_memory(self) -> None:
         """Do nothing: NumPy returns the memory of freed sequences."""
 
+    def keep_to_cores(self) -> None:
+        """Do nothing: the threads are NumPy's."""
+
     def truncate_sequence(self, sequence: int, length: int) -> None:
         """Forget all but the first ``length`` tokens."""
         self._past[sequence] = self._past[sequence][:, :, :, :length].copy()  # a view would hold all of it

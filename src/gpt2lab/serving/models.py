@@ -47,6 +47,7 @@ class ServedModel:
             model, batch_size=settings.max_batch, capacity=settings.capacity, metrics=metrics, prompts=self.prompts
         )
         self.worker.at_rest = model.engine.release_memory
+        model.engine.keep_to_cores()  # the event loop computes between the engine's steps
         metrics.prompt_cache.set_function(lambda: self.prompts.held_bytes)
 
     def stop(self) -> None:
