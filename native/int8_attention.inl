@@ -44,18 +44,17 @@ struct Int8Rows {
 
 // Adds a step of probabilities, which are not negative: so they, and not the values, are what may have to be unsigned.
 template <int kM, int kV>
-inline void add_values(Int8Sums<kM, kV>& sums, const ActivationBlock& a, int slot, int part, int quad, const char* p) {
+inline void add_values(Int8Sums<kM, kV>& sums, const char* x, const char* p) {
   if constexpr (kBytes<Precision::int8>) {
     IntVec values[kV];
     for (int v = 0; v < kV; ++v) values[v] = load_ints(p + v * kWidth * 4);
     for (int r = 0; r < kM; ++r) {
-      const IntVec high = splat_int(reinterpret_cast<const Int4*>(a.high[part][slot + r])[quad]);
+      const IntVec high = high_bytes(x, r), low = low_bytes(x, r);
       for (int v = 0; v < kV; ++v) sums.high[r][v] = add_bytes(sums.high[r][v], high, values[v]);
-      const IntVec low = splat_int(reinterpret_cast<const Int4*>(a.low[part][slot + r])[quad]);
       for (int v = 0; v < kV; ++v) sums.low[r][v] = add_bytes(sums.low[r][v], low, values[v]);
     }
   } else {
-    add_step<Precision::int8, false>(sums, a, slot, part, quad, p);
+    add_step<Precision::int8, false>(sums, x, p);
   }
 }
 
@@ -65,11 +64,13 @@ template <bool kValues, int kM, int kV>
 inline void add_inputs(Int8Sums<kM, kV>& sums, const ActivationBlock& a, int slot, int first, int count, const char* p,
                        const char* next, int distance) {
   for (int at = first; at < first + count; at += kGroupInputs) {
-    const int part = at / kPadding, begin = at % kPadding / 4;
-    for (int quad = begin; quad < begin + kGroupInputs / 4; ++quad, p += distance, next += distance) {
+    const char* x = inputs<Precision::int8>(a, slot, at);
+    for (int quad = 0; quad < kGroupInputs / 4; ++quad, p += distance, next += distance) {
       for (int line = 0; line < kV * kWidth * 4; line += kLine) __builtin_prefetch(next + line, 0, 2);
-      if (kValues) add_values(sums, a, slot, part, quad, p);
-      else add_step<Precision::int8, false>(sums, a, slot, part, quad, p);
+      keep_pointer(x);
+      if (kValues) add_values(sums, x, p);
+      else add_step<Precision::int8, false>(sums, x, p);
+      x += kQuad<Precision::int8>;
     }
   }
 }

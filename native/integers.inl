@@ -5,6 +5,8 @@
 // sum · (scale of the weights · scale of the inputs) is added, each operation rounded separately.
 #pragma once
 
+#include <cstddef>
+
 #include "activation_block.inl"
 #include "kernels.h"
 #include "products.inl"
@@ -38,12 +40,30 @@ struct Weights4 {
   IntVec first, second;
 };
 
-// Loads the inputs of a step; of int4, those in the bytes' low or high halves.
-template <Precision kP, bool kHigh>
+inline IntVec made_unsigned(IntVec bytes) { return bytes ^ splat_int(int(0x80808080)); }
+
+// Whether instructions want int8 weights unsigned, as q + 128.
+constexpr bool kWantsUnsigned = kZeroPoint<Precision::int8> != 0;
+
+#if defined(__AVX512VNNI__)
+constexpr bool kCopiesInt8 = true;
+#else
+constexpr bool kCopiesInt8 = false;
+#endif
+
+// From this number of rows on, a block's weights are made ready once for all rows. Copying int8 pays where products are
+// so fast that they would wait for weights from the second-level cache.
+template <Precision kP>
+constexpr int kReadyRows = kP == Precision::int4 ? 9
+                           : kCopiesInt8         ? 48
+                                                 : kMaxRows + 1;
+
+// Loads the inputs of a step; of int4, those in the bytes' low or high halves. `kUnsigned`: int8 is unsigned already.
+template <Precision kP, bool kHigh, bool kUnsigned = false>
 inline Weights4 weights(const char* p) {
   const IntVec w = load_ints(p);
   if constexpr (kBytes<kP>) {
-    if constexpr (kP == Precision::int8) return {kZeroPoint<kP> ? w ^ splat_int(int(0x80808080)) : w, w};
+    if constexpr (kP == Precision::int8) return {kWantsUnsigned && !kUnsigned ? made_unsigned(w) : w, w};
     else return {(kHigh ? w >> 4 : w) & splat_int(0x0f0f0f0f), w};
   } else if constexpr (kP == Precision::int8) {
     return {(IntVec)(((Shorts)w << 8) >> 8), (IntVec)((Shorts)w >> 8)};
@@ -98,6 +118,34 @@ inline IntVec add_bytes(IntVec acc, IntVec w, IntVec x) {
 #endif
 }
 
+// Makes the compiler count from one pointer. Else it keeps one for every row, and more than there are registers.
+inline void keep_pointer(const char*& p) {
+#if defined(__GNUC__)
+  asm("" : "+r"(p));
+#else
+  (void)p;
+#endif
+}
+
+// Bytes from four inputs to the next four: of their high bytes, or of their 16-bit integers.
+template <Precision kP>
+constexpr int kQuad = kBytes<kP> ? 4 : 8;
+
+// Where a row's inputs lie from number `at` of the block on, a multiple of four: the high bytes, or 16-bit integers.
+template <Precision kP>
+inline const char* inputs(const ActivationBlock& a, int slot, int at) {
+  const int part = at / kPadding, first = at % kPadding;
+  if constexpr (kBytes<kP>) return reinterpret_cast<const char*>(a.high[part][slot] + first);
+  else return reinterpret_cast<const char*>(a.shorts[part][slot] + first);
+}
+
+// Four inputs as bytes, in every lane, of the row `r` rows after the one whose inputs lie at x.
+inline IntVec high_bytes(const char* x, int r) { return splat_int(*reinterpret_cast<const Int4*>(x + r * kPadding)); }
+inline IntVec low_bytes(const char* x, int r) {
+  constexpr int kToLow = int(offsetof(ActivationBlock, low) - offsetof(ActivationBlock, high));
+  return high_bytes(x + kToLow, r);
+}
+
 // The integer sums of kM rows and kV vectors of outputs. With bytes, a sum is high · 128 + low.
 template <Precision kP, int kM, int kV>
 struct Sums {
@@ -112,16 +160,15 @@ struct Sums {
       }
   }
 
-  // Adds inputs 4 · quad … of part `part` of the block.
-  void add(const Weights4 (&w)[kV], const ActivationBlock& a, int slot, int part, int quad) {
+  // Adds four inputs of each row; those of the first row lie at x.
+  void add(const Weights4 (&w)[kV], const char* x) {
     for (int r = 0; r < kM; ++r)
       if constexpr (kBytes<kP>) {
-        const IntVec x = splat_int(reinterpret_cast<const Int4*>(a.high[part][slot + r])[quad]);
-        for (int v = 0; v < kV; ++v) high[r][v] = add_bytes(high[r][v], w[v].first, x);
-        const IntVec y = splat_int(reinterpret_cast<const Int4*>(a.low[part][slot + r])[quad]);
-        for (int v = 0; v < kV; ++v) low[r][v] = add_bytes(low[r][v], w[v].first, y);
+        const IntVec upper = high_bytes(x, r), lower = low_bytes(x, r);
+        for (int v = 0; v < kV; ++v) high[r][v] = add_bytes(high[r][v], w[v].first, upper);
+        for (int v = 0; v < kV; ++v) low[r][v] = add_bytes(low[r][v], w[v].first, lower);
       } else {
-        const auto* pairs = reinterpret_cast<const Int4*>(a.shorts[part][slot + r]) + 2 * quad;
+        const auto* pairs = reinterpret_cast<const Int4*>(x + r * kPadding * sizeof(std::int16_t));
         const IntVec even = splat_int(pairs[0]), odd = splat_int(pairs[1]);
         for (int v = 0; v < kV; ++v) low[r][v] = add_pairs(low[r][v], w[v].first, even);
         for (int v = 0; v < kV; ++v) low[r][v] = add_pairs(low[r][v], w[v].second, odd);
@@ -142,12 +189,12 @@ struct Sums {
   }
 };
 
-// Adds a step, which lies at p for the first of the outputs and begins with input 4 · quad of a part.
-template <Precision kP, bool kHigh, int kM, int kV>
-inline void add_step(Sums<kP, kM, kV>& sums, const ActivationBlock& a, int slot, int part, int quad, const char* p) {
+// Adds a step: weights at p for the first of the outputs, inputs at x.
+template <Precision kP, bool kHigh, bool kUnsigned = false, int kM, int kV>
+inline void add_step(Sums<kP, kM, kV>& sums, const char* x, const char* p) {
   Weights4 w[kV];
-  for (int v = 0; v < kV; ++v) w[v] = weights<kP, kHigh>(p + v * kWidth * 4);
-  sums.add(w, a, slot, part, quad);
+  for (int v = 0; v < kV; ++v) w[v] = weights<kP, kHigh, kUnsigned>(p + v * kWidth * 4);
+  sums.add(w, x);
 }
 
 // How often a block of kV vectors of outputs is read, because the registers hold two of short sums.
@@ -155,23 +202,30 @@ template <Precision kP, int kV>
 constexpr int kPasses = kShortSums<kP> ? kV / 2 : 1;
 
 // Computes the sums of a block of `depth` inputs. b and `factors` point at the first of the outputs.
-template <Precision kP, int kM, int kV>
+template <Precision kP, bool kUnsigned = false, int kM, int kV>
 inline void sum_block(IntVec (&out)[kM][kV], const ActivationBlock& a, int slot, const char* b, const char* factors,
                       int depth, Prefetch& prefetch) {
   constexpr int kStep = WeightBlock<kP>::kStep;
   if constexpr (kP == Precision::int8) {
+    constexpr int kTurns = 4;
     Sums<kP, kM, kV> sums;
     sums.begin(a, slot, -1);
-    for (int part = 0; part < depth / kPadding; ++part)
-      for (int quad = 0; quad < kPadding / 4; ++quad, b += kStep) {
-        prefetch.advance();
-        add_step<kP, false>(sums, a, slot, part, quad, b);
+    Prefetch ahead = prefetch;
+    for (int part = 0; part < depth / kPadding; ++part) {
+      const char* x = inputs<kP>(a, slot, part * kPadding);
+      for (int turns = 0; turns < kPadding / 4; turns += kTurns) {
+        ahead.advance<kTurns>();
+        keep_pointer(x);
+#pragma GCC unroll 4
+        for (int turn = 0; turn < kTurns; ++turn, x += kQuad<kP>, b += kStep)
+          add_step<kP, false, kUnsigned>(sums, x, b);
       }
+    }
+    prefetch = ahead;
     for (int r = 0; r < kM; ++r)
       for (int v = 0; v < kV; ++v) out[r][v] = sums.sum(r, v);
   } else {
     constexpr int kHalf = kGroupInputs / 8;  // quads of half a group
-    constexpr int kPartGroups = kPadding / kGroupInputs;
     constexpr int kAtOnce = kV / kPasses<kP, kV>;
     for (int first = 0; first < kV; first += kAtOnce) {
       IntVec low[kM][kAtOnce] = {}, high[kM][kAtOnce] = {};
@@ -179,11 +233,11 @@ inline void sum_block(IntVec (&out)[kM][kV], const ActivationBlock& a, int slot,
       for (int group = 0; group < depth / kGroupInputs; ++group) {
         Sums<kP, kM, kAtOnce> sums;
         sums.begin(a, slot, group);
-        const int part = group / kPartGroups, begin = group % kPartGroups * 2 * kHalf;
-        for (int quad = begin; quad < begin + kHalf; ++quad, step += kStep) {
+        const char* x = inputs<kP>(a, slot, group * kGroupInputs);
+        for (int turn = 0; turn < kHalf; ++turn, x += kQuad<kP>, step += kStep) {
           prefetch.advance();
-          add_step<kP, false>(sums, a, slot, part, quad, step);
-          add_step<kP, true>(sums, a, slot, part, quad + kHalf, step);
+          add_step<kP, false>(sums, x, step);
+          add_step<kP, true>(sums, x + kHalf * kQuad<kP>, step);
         }
         for (int v = 0; v < kAtOnce; ++v) {
           const IntVec factor = load_bytes(factors + group * kTile + (first + v) * kWidth);
@@ -237,11 +291,11 @@ struct TileBlock {
 };
 
 // Adds a block to the sums y [row][kTile] of kM rows, from `slot` of their group on.
-template <Precision kP, int kM>
+template <Precision kP, bool kUnsigned, int kM>
 void add_rows(const ActivationBlock& a, int slot, const TileBlock& b, float* y, Prefetch& prefetch) {
   for (int column = 0; column < kTile; column += kPass) {
     IntVec sums[kM][kVectors];
-    sum_block<kP>(sums, a, slot, b.weights + column * 4, b.factors + column, b.depth, prefetch);
+    sum_block<kP, kUnsigned>(sums, a, slot, b.weights + column * 4, b.factors + column, b.depth, prefetch);
     for (int v = 0; v < kVectors; ++v)
       for (int r = 0; r < kM; ++r) {
         const int at = column + v * kWidth;
@@ -252,7 +306,7 @@ void add_rows(const ActivationBlock& a, int slot, const TileBlock& b, float* y, 
 }
 
 // Adds a block to the sums of all rows.
-template <Precision kP>
+template <Precision kP, bool kUnsigned = false>
 void add_block(const Product& p, int block, const TileBlock& b, float* y, Prefetch& prefetch) {
   const auto* a = reinterpret_cast<const ActivationBlock*>(p.prepared) + block;
   for (int first = 0; first < p.m; first += kRowGroup, a += block_count(p.k)) {
@@ -261,7 +315,7 @@ void add_block(const Product& p, int block, const TileBlock& b, float* y, Prefet
     for (int g = 0; g < groups; ++g) {
       const Group group(rows, g, groups);
       with_count<kIntegerRows<kP>>(group.count, [&]<int kM>() {
-        add_rows<kP, kM>(*a, group.begin, b, y + (first + group.begin) * kTile, prefetch);
+        add_rows<kP, kUnsigned, kM>(*a, group.begin, b, y + (first + group.begin) * kTile, prefetch);
       });
     }
   }
@@ -269,7 +323,8 @@ void add_block(const Product& p, int block, const TileBlock& b, float* y, Prefet
 
 // Unpacks the weights of a block of int4 to int8: factor · q, in the layout of int8. A nibble n holds q + kZeroNibble,
 // so factor · kZeroNibble is taken from factor · n, byte by byte: what overflows a byte on the way does not matter.
-inline void unpack(const TileBlock& b, char* out) {
+template <bool kUnsigned>
+void unpack(const TileBlock& b, char* out) {
   constexpr int kStep = WeightBlock<Precision::int4>::kStep, kHalf = kGroupInputs / 8;
   typedef unsigned char Bytes __attribute__((vector_size(kWidth * 4)));
   typedef unsigned short Pairs __attribute__((vector_size(kWidth * 4)));  // unsigned, because products overflow
@@ -278,10 +333,11 @@ inline void unpack(const TileBlock& b, char* out) {
     for (int output = 0; output < kTile; output += kWidth) {
       const auto twice = (Pairs)in_both_halves(load_bytes(factors + output));
       const Pairs zero = twice * std::uint16_t(kZeroNibble);
-      const Bytes zeros = (Bytes)((zero & 0x00ff) | zero << 8);
+      const IntVec zeros = (IntVec)((zero & 0x00ff) | zero << 8);
+      const auto from = (Bytes)(kUnsigned ? made_unsigned(zeros) : zeros);
       const auto multiplied = [&](Pairs nibbles) {
         const Pairs even = (nibbles & 0x000f) * twice, odd = (nibbles & 0x0f00) * twice;
-        return (IntVec)((Bytes)((even & 0x00ff) | odd) - zeros);
+        return (IntVec)((Bytes)((even & 0x00ff) | odd) - from);
       };
       for (int step = 0; step < kHalf; ++step) {
         const auto w = (Pairs)load_ints(b.weights + (group * kHalf + step) * kStep + output * 4);
@@ -289,6 +345,14 @@ inline void unpack(const TileBlock& b, char* out) {
         store_ints(out + (kHalf + step) * kStep + output * 4, multiplied(w >> 4));
       }
     }
+}
+
+// Writes the weights of a block as products of many rows want them, in the layout of int8.
+template <Precision kP>
+void make_ready(const TileBlock& b, char* out) {
+  if constexpr (kP == Precision::int4) return unpack<kWantsUnsigned>(b, out);
+  for (int at = 0; at < b.depth * kTile; at += kWidth * 4)
+    store_ints(out + at, made_unsigned(load_ints(b.weights + at)));
 }
 
 }  // namespace
@@ -305,28 +369,29 @@ namespace {
 template <Precision kP>
 void integer_rows(const Product& p, int tile, const char* next) {
   using Block = WeightBlock<kP>;
-  constexpr int kUnpackedRows = 9;  // from this number of rows on, int4 is unpacked first
-  const auto* b = reinterpret_cast<const char*>(p.b) + tile * Block::tile_bytes(p.k);
-  auto* y = reinterpret_cast<float*>(p.scratch);
-  char* unpacked = reinterpret_cast<char*>(p.scratch) + kMaxRows * kTile * sizeof(float);
-  const bool unpacks = kP == Precision::int4 && p.m >= kUnpackedRows;
+  const auto* b = reinterpret_cast<const char*>(p.b) + tile * p.b_step;
+  float* y = p.sums.data ? p.sums.data + tile * p.sums.step : reinterpret_cast<float*>(p.scratch);
+  char* ready = reinterpret_cast<char*>(p.scratch) + kMaxRows * kTile * sizeof(float);
+  const bool makes_ready = p.m >= kReadyRows<kP>;
   const int column = tile * kTile;
-  const int passes = (p.m + kIntegerRows<kP> - 1) / kIntegerRows<kP> * (kTile / kPass) * (unpacks ? 2 : 1);
+  const int passes = (p.m + kIntegerRows<kP> - 1) / kIntegerRows<kP> * (kTile / kPass) *
+                     (kP == Precision::int4 && makes_ready ? 2 : 1);
   Prefetch prefetch{next, passes < Block::kStep ? Block::kStep / passes : 1};
-  for (int r = 0; r < p.m; ++r)
+  for (int r = 0; r < p.m && p.sums.begins; ++r)
     for (int v = 0; v < kTile; v += kWidth) store(y + r * kTile + v, p.bias ? load(p.bias + column + v) : Vec{});
   for (int i = 0; i < block_count(p.k); ++i, b += Block::kWhole) {
     TileBlock block = TileBlock::at<kP>(b, block_depth(p.k, i));
-    if (unpacks) {
+    if (makes_ready) {
       const Part before = p.enter(Part::unpacking);
-      unpack(block, unpacked);
+      make_ready<kP>(block, ready);
       p.enter(before);
-      block.weights = unpacked;
-      add_block<Precision::int8>(p, i, block, y, prefetch);
+      block.weights = ready;
+      add_block<Precision::int8, kWantsUnsigned>(p, i, block, y, prefetch);
     } else {
       add_block<kP>(p, i, block, y, prefetch);
     }
   }
+  if (!p.sums.ends) return;
   const Part before = p.enter(Part::finishing);
   for (int r = 0; r < p.m; ++r)
     for (int v = 0; v < kTile; v += kWidth) finish(p, r, column + v, load(y + r * kTile + v));
@@ -338,15 +403,15 @@ void integer_product(const Product& p, int first_tile, int last_tile) {
 #if defined(__AMX_INT8__)
   if (p.m >= kMatrixUnitRows<kP>) return matrix_unit_product<kP>(p, first_tile, last_tile);
 #endif
-  if (p.m == 1) {
+  if (p.m == 1 && !p.sums.data) {
     for (int t = first_tile; t < last_tile; ++t) integer_row<kP>(p, t);
     return;
   }
-  constexpr int kCached = 1 << 17;  // more than the first-level cache, and still a tenth faster than 1 MB
+  // More than the first-level cache, and more where weights are made ready once for these rows.
+  constexpr int kCached = kReadyRows<kP> <= kMaxRows ? 1 << 18 : 1 << 17;
   with_cached_rows(p, block_count(p.k) * int(sizeof(ActivationBlock)), kCached, [&](const Product& part) {
-    const std::size_t size = WeightBlock<kP>::tile_bytes(p.k);
     for (int t = first_tile; t < last_tile; ++t)
-      integer_rows<kP>(part, t, reinterpret_cast<const char*>(p.b) + (t + 1) * size);
+      integer_rows<kP>(part, t, reinterpret_cast<const char*>(p.b) + (t + 1) * p.b_step);
   });
 }
 

@@ -59,7 +59,7 @@ struct Product {
   std::size_t lda;
   const std::byte* prepared;  // what prepare() made from the rows, prepared_bytes() for each group of them
   const std::byte* b;         // packed tiles
-  std::size_t b_step;         // bytes from a tile to the next one, for kernels that take parts of k; others compute it
+  std::size_t b_step;         // bytes from a tile to the next one, for products that take parts of k; others compute it
   const float* bias;          // [n] padded to whole tiles, or null for none
   float* c;                   // [m, n], rows ldc apart
   std::size_t ldc;

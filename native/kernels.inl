@@ -54,7 +54,10 @@ std::size_t prepared_bytes(Precision precision, int k) {
 
 bool finishes_blocks(Precision precision) { return kMatrixUnit && precision == Precision::bfloat16; }
 
-bool takes_parts(Precision precision) { return kMatrixUnit && precision != Precision::float32; }
+bool takes_parts(Precision precision) {
+  if (precision == Precision::int8) return kMatrixUnit || kCopiesInt8;
+  return precision == Precision::int4 || (kMatrixUnit && precision == Precision::bfloat16);
+}
 
 void prepare(const float* x, int k, Precision precision, int row, std::byte* group) {
   auto* blocks = reinterpret_cast<ActivationBlock*>(group);

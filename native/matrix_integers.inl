@@ -117,7 +117,7 @@ WeightPart part_of(const Product& p, const char* tile, int first, char* unpacked
     block = TileBlock::at<kP>(tile + std::size_t(number) * WeightBlock<kP>::kWhole, block_depth(p.k, number));
     if constexpr (kP == Precision::int4) {
       char* to = unpacked + part.count * kBlock * kTile;
-      unpack(block, to);
+      unpack<false>(block, to);
       block.weights = to;
     }
   }
