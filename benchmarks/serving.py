@@ -126,11 +126,11 @@ class Load:
     failures: int
 
 
-def load(url: str, clients: int, requests: int, tokens: int, model: str | None, peer: bool) -> Load:
-    """Run all clients at once."""
+def load(url: str, clients: int, requests: int, tokens: int, model: str | None, peer: bool, first: int) -> Load:
+    """Run all clients at once; their requests are numbered from ``first`` on."""
     parts = urlsplit(url)
     address = parts.hostname or "", parts.port or 80
-    bodies = [body_of(number, tokens, model, peer) for number in range(clients * requests)]
+    bodies = [body_of(first + number, tokens, model, peer) for number in range(clients * requests)]
     began = time.perf_counter()
     every = [Client(address, bodies[i * requests : (i + 1) * requests]) for i in range(clients)]
     with selectors.DefaultSelector() as selector:
@@ -274,12 +274,18 @@ def wait_for(url: str, path: str | None = None) -> str:
 def measure(
     server: Callable[..., Any], arguments: argparse.Namespace, model: str | None, peer: bool
 ) -> dict[int, Load]:
-    """Measure each load on a freshly started server that has served it once: by then it has the memory it keeps."""
+    """Measure each load on a server that has served another one as large: by then it has the memory it keeps.
+
+    No prompt comes twice, so no server can reuse what it has computed.
+    """
     loads = {}
     for clients in arguments.clients:
+        count = clients * arguments.requests
         with server(arguments, clients) as url:
-            for _ in range(2):
-                loads[clients] = load(url, clients, arguments.requests, arguments.tokens, model, peer)
+            cold, warm = (
+                load(url, clients, arguments.requests, arguments.tokens, model, peer, first) for first in (0, count)
+            )
+        loads[clients] = Load(warm.tokens_s, warm.firsts, cold.failures + warm.failures)
     return loads
 
 

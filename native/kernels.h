@@ -35,7 +35,7 @@ struct alignas(64) BFloat16Block {
 };
 
 constexpr int kMaxRows = 512;  // rows of one product
-// Sums of all rows for one tile, and the blocks of a tile of int4 that are multiplied together, as int8.
+// Sums of all rows for one tile, and the blocks of a tile that are multiplied together, as int8 made ready for that.
 constexpr int kPartBlocks = 3;
 constexpr std::size_t kScratchBytes = kMaxRows * kTile * sizeof(float) + kPartBlocks * kBlock * kTile;
 
@@ -59,9 +59,9 @@ struct Product {
   std::size_t lda;
   const std::byte* prepared;  // what prepare() made from the rows, prepared_bytes() for each group of them
   const std::byte* b;         // packed tiles
-  std::size_t b_step;         // bytes from a tile to the next one, for products that take parts of k; others compute it
-  const float* bias;          // [n] padded to whole tiles, or null for none
-  float* c;                   // [m, n], rows ldc apart
+  std::size_t b_step;  // bytes from a tile to the next one; float32 products, and bfloat16 without tiles, compute it
+  const float* bias;   // [n] padded to whole tiles, or null for none
+  float* c;            // [m, n], rows ldc apart
   std::size_t ldc;
   std::byte* blocks;  // instead of c, if finishes_blocks(): the outputs as prepare() would write them; or null
   float* partial;  // float products: [m, tiles * kTile] for sums between parts of k of one call, or null for one part
@@ -191,7 +191,7 @@ struct Kernels {
   std::size_t (*prepared_bytes)(Precision, int k);
   // Whether products can write their outputs as inputs of the next product.
   bool (*finishes_blocks)(Precision);
-  // Whether products of many rows can take k in parts, see PartialSums.
+  // Whether products of many rows can, and should, take k in parts; see PartialSums.
   bool (*takes_parts)(Precision);
   // Writes the inputs x[k] as row `row` of its group; padding is zero.
   void (*prepare)(const float* x, int k, Precision precision, int row, std::byte* group);

@@ -51,7 +51,9 @@ OwnCores::Visit::Visit(const OwnCores& cores) {
 }
 
 OwnCores::Visit::~Visit() {
-  if (cores_) sched_setaffinity(0, sizeof(cpu_set_t), &cores_->all_);
+  cpu_set_t now;
+  if (!cores_ || sched_getaffinity(0, sizeof now, &now) != 0 || !CPU_EQUAL(&now, &cores_->cores_[0])) return;
+  sched_setaffinity(0, sizeof(cpu_set_t), &cores_->all_);
 }
 
 }  // namespace gpt2lab

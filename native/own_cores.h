@@ -26,7 +26,7 @@ class OwnCores {
   // Puts the calling thread on core `thread` for good. Whatever the system refuses is left as it is.
   void keep(int thread) const;
 
-  // While it lives, the calling thread stays on the first core, unless somebody has told it where to run.
+  // While it lives, the calling thread stays on the first core, unless somebody has told it where to run, or does so.
   class Visit {
    public:
     explicit Visit(const OwnCores& cores);
@@ -35,7 +35,7 @@ class OwnCores {
     Visit& operator=(const Visit&) = delete;
 
    private:
-    const OwnCores* cores_ = nullptr;
+    const OwnCores* cores_ = nullptr;  // null if the thread is where it was
   };
 
  private:

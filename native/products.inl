@@ -19,12 +19,12 @@ struct Prefetch {
   const char* next;
   int step;
 
-  // Prefetches for kTurns turns, but at most two lines if `step` is a line or less: the CPU's own prefetcher fetches
-  // the others, and more requests would only wait for each other.
-  template <int kTurns = 1>
+  // Prefetches for kTurns turns, but at most two lines if `step` is less than a line, or without kEveryLine a line: the
+  // CPU's own prefetcher fetches the others, and more requests would only wait for each other.
+  template <int kTurns = 1, bool kEveryLine = false>
   void advance() {
     __builtin_prefetch(next);
-    if (kTurns == 1 || step <= kLine) {
+    if (kTurns == 1 || step <= kLine - kEveryLine) {
       if (kTurns * step > kLine) __builtin_prefetch(next + kLine);
     } else {
       for (int line = kLine; line < kTurns * step; line += kLine) __builtin_prefetch(next + line);

@@ -43,8 +43,7 @@ void ThreadPool::member(Team& team, int thread) {
 
 void ThreadPool::start() {
   if (team_) (void)team_.release();  // in a forked child: the team's threads do not exist here
-  team_ = std::make_unique<Team>();
-  if (keeps_to_cores_) team_->cores = OwnCores(size_);
+  team_ = std::make_unique<Team>(keeps_to_cores_ ? OwnCores(size_) : OwnCores());
   owner_ = process_id();
   try {
     for (int thread = 1; thread < size_; ++thread)
@@ -58,8 +57,8 @@ void ThreadPool::start() {
 bool ThreadPool::is_ours() const { return team_ && owner_ == process_id(); }
 
 void ThreadPool::keep_to_cores() {
+  if (!keeps_to_cores_ && is_ours()) stop();
   keeps_to_cores_ = true;
-  if (is_ours()) stop();
 }
 
 void ThreadPool::stop() {

@@ -26,7 +26,7 @@ class ThreadPool {
   int size() const { return size_; }
 
   // From the next run on, each thread keeps to a core of its own; see own_cores.h. It helps beside threads that compute
-  // a little again and again, and does harm beside a program that fills a core. Not while work runs.
+  // briefly but often, and does harm beside a program that fills a core. Not while work runs.
   void keep_to_cores();
 
   // Calls work(thread) for thread = 0 … size - 1 at once and returns when all calls have ended. `work` must not throw.
@@ -39,7 +39,9 @@ class ThreadPool {
  private:
   // The state shared with the threads. A forked child abandons it, together with the threads that it does not have.
   struct Team {
-    OwnCores cores;
+    explicit Team(const OwnCores& own) : cores(own) {}
+
+    const OwnCores cores;
     std::atomic<std::uint32_t> round{0}, arrived{0}, phase{0};
     std::atomic<bool> stopping{false};
     const std::function<void(int)>* work = nullptr;

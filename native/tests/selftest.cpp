@@ -834,6 +834,7 @@ void check_transformer(const Kernels& kernels, const Shape& shape, Precision pre
 // Checks that rows have the same bits whether two teams of a thread or one of two compute them.
 void check_teams(const Kernels& kernels, const Shape& shape, Precision precision, KVPrecision kv_precision) {
   constexpr int kChunk = 40;
+  expect(Teams(shape.n_ctx, 2).count() == 2, "rows for two teams", kernels.name);
   ThreadPool pool(2);
   Transformer model(shape, precision, kv_precision, kernels, pool);
   fill(model, shape, pool, [](const std::string&, std::size_t size) { return random_floats(size); });
@@ -847,6 +848,45 @@ void check_teams(const Kernels& kernels, const Shape& shape, Precision precision
     model.forward({{second, &tokens[at], count, count}}, chunks.data() + std::size_t(at) * shape.n_vocab);
   }
   expect(std::memcmp(chunks.data(), whole.data(), whole.size() * sizeof(float)) == 0, "teams", kernels.name);
+}
+
+// Checks that a product has the same bits whether one call takes all inputs or each call a part of them.
+void check_parts(const Kernels& kernels, ThreadPool& pool, Precision precision, int m, int k, int n) {
+  constexpr int kPart = 3 * kBlock;
+  if (!kernels.takes_parts(precision)) return;
+  const auto a = random_floats(std::size_t(m) * k), before = random_floats(std::size_t(m) * n);
+  const TestMatrix matrix = packed_matrix(random_floats(std::size_t(k) * n), k, n, precision, pool);
+  const PackedMatrix& packed = matrix.packed;
+  const FloatArray bias = random_array(n, 1);
+  auto whole = before, parts = before;
+  multiply(kernels, a, packed, bias.data(), Epilogue::add, whole);
+
+  const std::size_t step = std::size_t(rounded_up(m, kRowGroup)) * kTile;
+  FloatArray sums(step * packed.tile_count());
+  Array<std::byte> scratch(kScratchBytes);
+  for (int first = 0; first < k; first += kPart) {
+    const int count = std::min(kPart, k - first);
+    std::vector<float> some;
+    for (int r = 0; r < m; ++r) {
+      const auto row = a.begin() + std::ptrdiff_t(r) * k + first;
+      some.insert(some.end(), row, row + count);
+    }
+    const Array<std::byte> prepared = prepared_rows(kernels, some, m, count, precision);
+    Product p{};
+    p.precision = precision;
+    p.prepared = prepared.data();
+    p.b = packed.tiles + packed.offset_of(first);
+    p.b_step = packed.tile_bytes();
+    p.bias = bias.data();
+    p.c = parts.data();
+    p.ldc = std::size_t(n);
+    p.scratch = scratch.data();
+    p.m = m, p.k = count, p.n = n;
+    p.epilogue = Epilogue::add;
+    p.sums = {sums.data(), step, first == 0, first + count == k};
+    kernels.product(p, 0, packed.tile_count());
+  }
+  expect(parts == whole, "a product in parts", kernels.name);
 }
 
 // Makes weights from integers, as tests/engines/formula.py does.
@@ -996,15 +1036,16 @@ int main(int count, char** arguments) {
       check_product(*kernels, pool, precision, 32, 3300, 33, Epilogue::add);
       check_product(*kernels, pool, precision, 140, 3300, 1, Epilogue::store, false);
       check_product(*kernels, pool, precision, kMaxRows, 19, 33, Epilogue::store);
+      for (int m : {65, 97}) check_parts(*kernels, pool, precision, m, 1545, 70);
       check_transformer(*kernels, {50, 70, 60, 5, 2}, precision, KVPrecision::float32);
       check_transformer(*kernels, {33, 40, 8, 8, 1}, precision, KVPrecision::float16);
       check_transformer(*kernels, {40, 70, 66, 2, 2}, precision, KVPrecision::int8);
       check_transformer(*kernels, {40, 70, 66, 2, 2}, precision, KVPrecision::bfloat16);
       // more inputs than a part of k, and MLPs in several parts
       if (!kernels->emulates_fma || is_integer(precision))
-        check_teams(*kernels, {20, 130, 784, 4, 1, 800}, precision, KVPrecision::float32);
-      check_teams(*kernels, {20, 150, 66, 2, 2, 1545}, precision, KVPrecision::bfloat16);
-      check_teams(*kernels, {20, 150, 36, 3, 2, 900, Activation::relu}, precision, KVPrecision::int8);
+        check_teams(*kernels, {20, 128, 784, 4, 1, 800}, precision, KVPrecision::float32);
+      check_teams(*kernels, {20, 190, 66, 2, 2, 1545}, precision, KVPrecision::bfloat16);
+      check_teams(*kernels, {20, 190, 36, 3, 2, 900, Activation::relu}, precision, KVPrecision::int8);
       // widths around a tile and below a vector, and every switch
       check_transformer(*kernels, {33, 40, 60, 5, 2, 3, Activation::gelu, 1e-6f, false, true, false}, precision,
                         KVPrecision::float32);

@@ -1,4 +1,4 @@
-"""Threads of a pool that fills the machine keep to cores of their own if asked to; the caller is free again after."""
+"""If asked to, threads of a pool that fills the machine keep to cores of their own; the caller only meanwhile."""
 
 from __future__ import annotations
 
@@ -13,63 +13,91 @@ import needs
 pytestmark = needs.mark("Linux")
 
 PROBE = """
-import json, os, sys
-from pathlib import Path
+import json, os, sys, threading, time
+from contextlib import suppress
+from gpt2lab.config import ModelConfig
 from gpt2lab.engines.native import NativeEngine
 sys.path.insert(0, sys.argv[1])
-from precision_cases import SHAPE, random_checkpoint
+from precision_cases import random_checkpoint
 
-def others():
+n_threads, asks, told = int(sys.argv[2]), sys.argv[3] == "asks", json.loads(sys.argv[4])
+
+def tasks():
     return {int(task) for task in os.listdir("/proc/self/task")}
 
-before = others()
-engine = NativeEngine(random_checkpoint(SHAPE), threads=int(sys.argv[2]))
+config = ModelConfig(n_vocab=61, n_ctx=512, n_embd=128, n_head=4, n_layer=4)
+before = tasks()
+engine = NativeEngine(random_checkpoint(config), threads=n_threads)
 sequence = engine.new_sequence()
-engine.forward([sequence], [[1, 2, 3]])
-if sys.argv[3] == "keep":
+engine.forward([sequence], [[1]])
+if asks:
     engine.keep_to_cores()
-    engine.forward([sequence], [[1, 2, 3]])
-if len(sys.argv) > 4:
-    os.sched_setaffinity(0, json.loads(sys.argv[4]))
-    engine.forward([sequence], [[1, 2, 3]])
-masks = [sorted(os.sched_getaffinity(task)) for task in sorted(others() - before)]
-print(json.dumps({"caller": sorted(os.sched_getaffinity(0)), "pool": masks}))
+
+def compute():
+    if told:
+        os.sched_setaffinity(0, told)
+    ready.set()
+    for _ in range(20):
+        engine.truncate_sequence(sequence, 0)
+        engine.forward([sequence], [[7] * 512])
+    after.append(sorted(os.sched_getaffinity(0)))
+
+ready, after, meanwhile = threading.Event(), [], set()
+caller = threading.Thread(target=compute)
+caller.start()
+ready.wait()
+while caller.is_alive():
+    with suppress(ProcessLookupError):
+        meanwhile.add(tuple(sorted(os.sched_getaffinity(caller.native_id))))
+    time.sleep(0.0005)
+caller.join()
+for _ in range(1000):  # ended threads may be listed for a moment
+    if len(tasks() - before) < n_threads:
+        break
+    time.sleep(0.01)
+pool = [sorted(os.sched_getaffinity(task)) for task in sorted(tasks() - before)]
+print(json.dumps({"meanwhile": sorted(meanwhile), "after": after[0], "pool": pool}))
 """
+
+EVERYWHERE = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 
 def cores() -> list[list[int]]:
     """Return the logical cores of each core that this process may use."""
     found: dict[str, list[int]] = {}
-    for cpu in sorted(os.sched_getaffinity(0)):
+    for cpu in EVERYWHERE:
         siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
         found.setdefault(siblings.read_text() if siblings.exists() else str(cpu), []).append(cpu)
     return list(found.values())
 
 
-def masks(threads: int, wish: str = "keep", caller: list[int] | None = None) -> dict[str, list]:
-    """Return where the caller of a pass and the other threads of the pool may run after it."""
-    arguments = [str(Path(__file__).parent), str(threads), wish, *([json.dumps(caller)] if caller else [])]
+def masks(threads: int, *, asks: bool = True, told: list[int] | None = None) -> dict[str, list]:
+    """Return where the caller of passes may run ``meanwhile`` and ``after``, and the other threads of the ``pool``."""
+    arguments = [str(Path(__file__).parent), str(threads), "asks" if asks else "", json.dumps(told)]
     run = subprocess.run([sys.executable, "-c", PROBE, *arguments], check=True, capture_output=True, text=True)
     return json.loads(run.stdout)
 
 
 def test_as_many_threads_as_cores_have_one_each():
     found = masks(len(cores()))
-    assert found["caller"] == sorted(os.sched_getaffinity(0))
+    assert cores()[0] in found["meanwhile"]
+    assert found["after"] == EVERYWHERE
     assert sorted(found["pool"]) == sorted(cores()[1:])
 
 
 def test_other_pools_go_where_there_is_room():
-    everywhere = sorted(os.sched_getaffinity(0))
     for threads in {len(cores()) + 1, max(1, len(cores()) - 1)}:
-        assert masks(threads) == {"caller": everywhere, "pool": [everywhere] * (threads - 1)}
+        expected = {"meanwhile": [EVERYWHERE], "after": EVERYWHERE, "pool": [EVERYWHERE] * (threads - 1)}
+        assert masks(threads) == expected
 
 
-def test_without_the_wish_threads_go_where_there_is_room():
-    everywhere = sorted(os.sched_getaffinity(0))
-    assert masks(len(cores()), "free") == {"caller": everywhere, "pool": [everywhere] * (len(cores()) - 1)}
+def test_unless_asked_threads_go_where_there_is_room():
+    found = masks(len(cores()), asks=False)
+    assert found == {"meanwhile": [EVERYWHERE], "after": EVERYWHERE, "pool": [EVERYWHERE] * (len(cores()) - 1)}
 
 
 def test_a_caller_that_was_told_where_to_run_stays_there():
     last = cores()[-1]
-    assert masks(len(cores()), caller=last)["caller"] == last
+    found = masks(len(cores()), told=last)
+    assert found["meanwhile"] == [last]
+    assert found["after"] == last

@@ -154,10 +154,10 @@ class NativeEngine:
         self._core.trim_kv_cache()
 
     def keep_to_cores(self) -> None:
-        """From now on compute with each thread on a core of its own, if there are as many as this process may use.
+        """Compute with each thread on a core of its own from now on, if there are as many threads as cores to use.
 
-        Beside threads that compute a little again and again, a batch is up to a third faster; beside a program that
-        fills a core, a tenth slower. The calling thread is free again after each call. Only Linux does this.
+        Beside threads that compute briefly but often, batches are faster by a fifth; beside a program that fills a
+        core, slower by a tenth. The calling thread is free again after each call. Does something on Linux only.
         """
         self._core.keep_to_cores()
 

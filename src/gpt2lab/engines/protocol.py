@@ -142,9 +142,9 @@ class Engine(Inspection, Protocol):
         """Return the memory of keys and values that no sequence uses to the system."""
 
     def keep_to_cores(self) -> None:
-        """From now on compute with each thread on a core of its own, if there are as many as this process may use.
+        """Compute with each thread on a core of its own from now on, if there are as many threads as cores to use.
 
-        A hint for programs in which other threads also compute, a little and again and again, as a server's do.
+        A hint for programs in which other threads compute too, briefly but often, as a server's event loop does.
         """
 
     def forward(

@@ -47,7 +47,6 @@ class ServedModel:
             model, batch_size=settings.max_batch, capacity=settings.capacity, metrics=metrics, prompts=self.prompts
         )
         self.worker.at_rest = model.engine.release_memory
-        model.engine.keep_to_cores()  # the event loop computes between the engine's steps
         metrics.prompt_cache.set_function(lambda: self.prompts.held_bytes)
 
     def stop(self) -> None:
@@ -77,6 +76,8 @@ class ServedModels:
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise UsageError(f"two models would be served as {twice!r}: rename a folder or file")
         self._models = {name: ServedModel(name, model, settings, metrics.of_model(name)) for name, model in models}
+        if len(models) == 1:  # the event loop computes briefly but often; another model's threads may fill a core
+            models[0][1].engine.keep_to_cores()
 
     def __iter__(self):  # type: ignore[no-untyped-def]
         return iter(self._models.values())
