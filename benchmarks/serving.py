@@ -274,9 +274,9 @@ def wait_for(url: str, path: str | None = None) -> str:
 def measure(
     server: Callable[..., Any], arguments: argparse.Namespace, model: str | None, peer: bool
 ) -> dict[int, Load]:
-    """Measure each load on a server that has served another one as large: by then it has the memory it keeps.
+    """Measure each load on a server that has already served another one of the same size, so that it has its memory.
 
-    No prompt comes twice, so no server can reuse what it has computed.
+    No prompt is sent twice, so no server can reuse earlier results.
     """
     loads = {}
     for clients in arguments.clients:

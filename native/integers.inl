@@ -51,14 +51,15 @@ constexpr bool kCopiesInt8 = true;
 constexpr bool kCopiesInt8 = false;
 #endif
 
-// From this number of rows on, a block's weights are made ready once for all rows. Copying int8 pays where products are
-// so fast that they would wait for weights from the second-level cache.
+// From this number of rows on, a block's weights are made ready once for all rows: int4 is unpacked. Making int8
+// unsigned saves an exclusive-or in every step, which pays only with AVX-512.
 template <Precision kP>
 constexpr int kReadyRows = kP == Precision::int4 ? 9
                            : kCopiesInt8         ? 48
                                                  : kMaxRows + 1;
 
-// Loads the inputs of a step; of int4, those in the bytes' low or high halves. `kUnsigned`: int8 is unsigned already.
+// Loads the weights of a step; of int4, those in the low or high halves of the bytes. `kUnsigned`: int8 weights have
+// been made unsigned.
 template <Precision kP, bool kHigh, bool kUnsigned = false>
 inline Weights4 weights(const char* p) {
   const IntVec w = load_ints(p);
@@ -118,7 +119,8 @@ inline IntVec add_bytes(IntVec acc, IntVec w, IntVec x) {
 #endif
 }
 
-// Makes the compiler address all rows from one pointer. Otherwise it keeps one per row, more than there are registers.
+// Makes the compiler address all rows from one pointer. Otherwise it keeps one for each row's high bytes and one for
+// its low bytes, more than there are registers.
 inline void keep_pointer(const char*& p) { asm("" : "+r"(p)); }
 
 // Bytes from four inputs to the next four: of their high bytes, or of their 16-bit integers.
@@ -135,7 +137,8 @@ inline const char* inputs(const ActivationBlock& a, int slot, int at) {
   else return block + offsetof(ActivationBlock, shorts) + sizeof a.shorts[0] * part + 2 * (kPadding * slot + first);
 }
 
-// Four inputs as bytes, in every lane, of the row `r` rows after the one whose inputs lie at x.
+// The high or low bytes of four inputs, repeated in every lane. The row is `r` rows after the one whose inputs lie at
+// x.
 inline IntVec high_bytes(const char* x, int r) { return splat_int(*reinterpret_cast<const Int4*>(x + r * kPadding)); }
 inline IntVec low_bytes(const char* x, int r) {
   constexpr int kToLow = int(offsetof(ActivationBlock, low) - offsetof(ActivationBlock, high));
@@ -404,8 +407,8 @@ void integer_product(const Product& p, int first_tile, int last_tile) {
     for (int t = first_tile; t < last_tile; ++t) integer_row<kP>(p, t);
     return;
   }
-  // More than the first-level cache, and still a tenth faster than 1 MB; more where weights are made ready once for
-  // these rows.
+  // Bytes of inputs that weights pass at a time. 128 kB exceed the first-level cache and are still a tenth faster than
+  // 1 MB; 256 kB where weights are made ready, which is done once for these rows.
   constexpr int kCached = kReadyRows<kP> <= kMaxRows ? 1 << 18 : 1 << 17;
   with_cached_rows(p, block_count(p.k) * int(sizeof(ActivationBlock)), kCached, [&](const Product& part) {
     for (int t = first_tile; t < last_tile; ++t)

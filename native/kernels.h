@@ -35,7 +35,7 @@ struct alignas(64) BFloat16Block {
 };
 
 constexpr int kMaxRows = 512;  // rows of one product
-// Sums of all rows for one tile, and the blocks of a tile that are multiplied together, as int8 made ready for that.
+// Sums of all rows for one tile, and weights made ready, as int8, of the blocks of a tile that are multiplied together.
 constexpr int kPartBlocks = 3;
 constexpr std::size_t kScratchBytes = kMaxRows * kTile * sizeof(float) + kPartBlocks * kBlock * kTile;
 

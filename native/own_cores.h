@@ -16,17 +16,18 @@ namespace gpt2lab {
 
 class OwnCores {
  public:
-  // Does nothing.
+  // Binds no thread.
   OwnCores() { CPU_ZERO(&all_); }
 
-  // Has the cores that the calling thread may use; hyper-threads of a core count as one. Unless there are as many as
-  // `threads`, this object does nothing: a pool that does not fill the machine goes where there is room.
+  // Finds the cores that the calling thread may use; hyper-threads of a core count as one. Binds threads only if there
+  // are exactly `threads` cores: the system places a smaller or larger pool better.
   explicit OwnCores(int threads);
 
-  // Puts the calling thread on core `thread` for good. Whatever the system refuses is left as it is.
+  // Binds the calling thread to core `thread` for good. Whatever the system refuses is left as it is.
   void keep(int thread) const;
 
-  // While it lives, the calling thread stays on the first core, unless somebody has told it where to run, or does so.
+  // Binds the calling thread to the first core while this object lives. Leaves its affinity alone if someone else has
+  // set it before, or sets it meanwhile.
   class Visit {
    public:
     explicit Visit(const OwnCores& cores);
@@ -35,7 +36,7 @@ class OwnCores {
     Visit& operator=(const Visit&) = delete;
 
    private:
-    const OwnCores* cores_ = nullptr;  // null if the thread is where it was
+    const OwnCores* cores_ = nullptr;  // null if the thread was not bound
   };
 
  private:

@@ -19,8 +19,8 @@ struct Prefetch {
   const char* next;
   int step;
 
-  // Prefetches for kTurns turns, but at most two lines if `step` is less than a line, or without kEveryLine a line: the
-  // CPU's own prefetcher fetches the others, and more requests would only wait for each other.
+  // Prefetches for kTurns turns: at most two lines if `step` is less than a line or, without kEveryLine, exactly a
+  // line. The CPU's own prefetcher fetches the others, and more requests would only wait for each other.
   template <int kTurns = 1, bool kEveryLine = false>
   void advance() {
     __builtin_prefetch(next);

@@ -26,7 +26,7 @@ class ThreadPool {
   int size() const { return size_; }
 
   // From the next run on, each thread keeps to a core of its own; see own_cores.h. It helps beside threads that compute
-  // briefly but often, and does harm beside a program that fills a core. Not while work runs.
+  // briefly but often, and does harm beside a program that fills a core. Must not be called while work runs.
   void keep_to_cores();
 
   // Calls work(thread) for thread = 0 … size - 1 at once and returns when all calls have ended. `work` must not throw.

@@ -1,4 +1,4 @@
-"""If asked to, threads of a pool that fills the machine keep to cores of their own; the caller only meanwhile."""
+"""On request, each thread of a pool that fills the machine stays on a core of its own; the caller only during calls."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def cores() -> list[list[int]]:
 
 
 def masks(threads: int, *, asks: bool = True, told: list[int] | None = None) -> dict[str, list]:
-    """Return where the caller of passes may run ``meanwhile`` and ``after``, and the other threads of the ``pool``."""
+    """Return the cores of the calling thread during calls (``meanwhile``) and ``after``, and of the ``pool``."""
     arguments = [str(Path(__file__).parent), str(threads), "asks" if asks else "", json.dumps(told)]
     run = subprocess.run([sys.executable, "-c", PROBE, *arguments], check=True, capture_output=True, text=True)
     return json.loads(run.stdout)

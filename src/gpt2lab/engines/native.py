@@ -154,10 +154,10 @@ class NativeEngine:
         self._core.trim_kv_cache()
 
     def keep_to_cores(self) -> None:
-        """Compute with each thread on a core of its own from now on, if there are as many threads as cores to use.
+        """Bind each thread to a core of its own from now on, if there are as many threads as usable cores.
 
-        Beside threads that compute briefly but often, batches are faster by a fifth; beside a program that fills a
-        core, slower by a tenth. The calling thread is free again after each call. Does something on Linux only.
+        Beside threads that compute briefly but often, batches are a fifth faster; beside a program that keeps a core
+        busy, they are a tenth slower. The calling thread is bound only during calls. Has an effect on Linux only.
         """
         self._core.keep_to_cores()
 

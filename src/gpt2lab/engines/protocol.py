@@ -142,7 +142,7 @@ class Engine(Inspection, Protocol):
         """Return the memory of keys and values that no sequence uses to the system."""
 
     def keep_to_cores(self) -> None:
-        """Compute with each thread on a core of its own from now on, if there are as many threads as cores to use.
+        """Bind each thread to a core of its own from now on, if there are as many threads as usable cores.
 
         A hint for programs in which other threads compute too, briefly but often, as a server's event loop does.
         """

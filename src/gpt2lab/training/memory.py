@@ -18,16 +18,16 @@ _FLOAT = 4  # bytes
 _TORCH = 330 << 20  # bytes of torch, its libraries' buffers and NumPy in a process, measured on Linux
 LOSS_ROWS, FROZEN_LOSS_ROWS = 256, 192  # as in ops.loss, which cannot be imported without torch
 _COMPILER = 70 << 20  # bytes of PyTorch's compiler, which torch.optim's optimizers and several processes import
-_SPINS = 2000  # of GNU OpenMP; 20 to 100 microseconds, depending on the CPU
+_SPINS = 2000  # turns of a waiting thread of GNU OpenMP: 20 to 100 microseconds, depending on the CPU
 _FRAGMENTS = 1.02  # a factor for the gaps between tensors, measured
 
 
 def prepare_process(threads: int | None = None) -> None:
     """Set up this process for training. Call it before torch is imported, or only a part takes effect.
 
-    Waiting threads spin briefly and then sleep: updates of small models have many short loops, and longer waits would
-    take cores from other programs. glibc returns large blocks to the system at once and keeps no holes between them;
-    memory that every update needs is in a :class:`~gpt2lab.training.ops.pool.Pool`. Without glibc that part does
+    Waiting threads spin briefly and then sleep: updates of small models have many short loops, and longer spinning
+    would take cores from other programs. glibc returns large blocks to the system at once and keeps no holes between
+    them; memory that every update needs is in a :class:`~gpt2lab.training.ops.pool.Pool`. Without glibc that part does
     nothing. Variables that the user has set in the environment stay.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
