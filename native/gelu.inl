@@ -6,15 +6,16 @@
 namespace gpt2lab {
 namespace {
 
-// Computes u, the inner function of GELU in its tanh form, as in the original model.py.
-inline Vec gelu_inner(Vec x) { return (x + x * x * x * 0.044715f) * 0.7978845608028654f; }
+// Computes -2u, where u is the inner function of GELU in its tanh form, as in the original model.py: 0.79788… · (x +
+// 0.044715 · x³). A factor of -2 changes no rounding.
+inline Vec gelu_exponent(Vec x) { return (x + x * x * x * 0.044715f) * (0.7978845608028654f * -2.0f); }
 
-// Computes GELU with 0.5 · (1 + tanh u) written as 1 / (1 + e^-2u).
-inline Vec gelu(Vec x) { return x / (exp(gelu_inner(x) * -2.0f) + 1.0f); }
+// Computes GELU with 0.5 · (1 + tanh u) written as 1 / (1 + e^-2u). Powers below e^x's range would not change the sum.
+inline Vec gelu(Vec x) { return x / (exp_in_range(gelu_exponent(x)) + 1.0f); }
 
 // Computes d gelu / d x = s + x · s · (1 - s) · 2u', where s = 1 / (1 + e^-2u).
 inline Vec gelu_slope(Vec x) {
-  const Vec e = exp(gelu_inner(x) * -2.0f), s = splat(1.0f) / (e + 1.0f);
+  const Vec e = exp(gelu_exponent(x)), s = splat(1.0f) / (e + 1.0f);
   const Vec inner_slope = fma(x * x, splat(0.1070322243f), splat(0.7978845608f));
   return fma(x * s * (e * s), inner_slope * 2.0f, s);
 }

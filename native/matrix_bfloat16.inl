@@ -44,6 +44,34 @@ inline void finish_outputs(const Product& p, const DoneOutputs& done, int begin,
   p.blocks ? finish_blocks(p, done, begin, end) : finish_rows(p, done, begin, end);
 }
 
+// Outputs that are complete, and are finished while the unit multiplies. Only the last part of k completes outputs, and
+// so much at once would keep the unit waiting. So half of them are left for the first part of the next tile.
+class CompleteOutputs {
+ public:
+  // `pairs` pairs of row groups pass `parts` parts of k. A pair's outputs are finished before the next tile needs their
+  // place.
+  CompleteOutputs(int pairs, int parts) : most_(parts == 1 ? kRowPair : kRowPair * pairs / (2 * pairs - 1) + 1) {}
+
+  void add(const DoneOutputs& pair) {
+    if (left_.rows == 0) left_ = pair;
+    else left_.rows += pair.rows;
+  }
+
+  // Returns the rows to finish beside the next pair.
+  DoneOutputs next() {
+    DoneOutputs some = left_;
+    if (most_ < some.rows) some.rows = most_;
+    left_.y += some.rows * kTile, left_.row += some.rows, left_.rows -= some.rows;
+    return some;
+  }
+
+  const DoneOutputs& left() const { return left_; }
+
+ private:
+  DoneOutputs left_{};
+  int most_;
+};
+
 // Where the sums of one or two groups of rows begin, and where they go; rows are kTile numbers apart.
 struct TileSums {
   const float *first, *second;
@@ -96,7 +124,7 @@ void multiply_rows_bfloat16(const Product& p, int first_tile, int last_tile) {
   const int blocks = bfloat16_blocks(p.k), groups = (p.m + kRowGroup - 1) / kRowGroup, pairs = (groups + 1) / 2;
   const auto* a = reinterpret_cast<const BFloat16Block*>(p.prepared);
   alignas(64) float bias[kRowGroup][kTile] = {};
-  DoneOutputs outputs{};
+  CompleteOutputs complete(pairs, (blocks + kStreamBlocks - 1) / kStreamBlocks);
   for (int t = first_tile; t < last_tile; ++t) {
     const int column = t * kTile;
     for (int r = 0; r < kRowGroup && p.bias; ++r)
@@ -115,14 +143,15 @@ void multiply_rows_bfloat16(const Product& p, int first_tile, int last_tile) {
         float* out = sums + row * kTile;
         const bool begins = begin == 0 && p.sums.begins;
         const TileSums where{begins ? bias[0] : out, begins ? bias[0] : out + kRowGroup * kTile, out};
+        const DoneOutputs outputs = complete.next();
         if (g + 1 < groups) multiply_bfloat16<true>(p, first, first + blocks, b, count, where, outputs, next, lines);
         else multiply_bfloat16<false>(p, first, nullptr, b, count, where, outputs, next, lines);
         const int rows = p.m - row < 2 * kRowGroup ? p.m - row : 2 * kRowGroup;
-        outputs = {out, row, column, begin + count == blocks && p.sums.ends ? rows : 0};
+        if (begin + count == blocks && p.sums.ends) complete.add({out, row, column, rows});
       }
     }
   }
-  finish_outputs(p, outputs, 0, outputs.rows);
+  finish_outputs(p, complete.left(), 0, complete.left().rows);
 }
 
 void bfloat16_product(const Product& p, int first_tile, int last_tile) {

@@ -333,14 +333,19 @@ inline Vec power_of_negative(Vec x) {
   return zero_below(x, splat(-126.0f), power_of_parts<kFused>(shifted, x - (shifted - kRound)));
 }
 
-// Computes e^x to about two units in the last place; x below -87.33 gives 0, above 88.37 the largest power. The
-// remainder r = x - n · ln 2 is exact but for its last bits, because n times the upper part of ln 2 is exact.
-inline Vec exp(Vec x) {
-  const Vec lowest = splat(-87.33f), within = lesser(splat(88.37f), greater(lowest, x));
+constexpr float kLowestExponent = -87.33f, kHighestExponent = 88.37f;  // of e, for a normal number
+
+// Computes e^x to about two units in the last place, for x limited to the range of exponents. The remainder
+// r = x - n · ln 2 is exact but for its last bits, because n times the upper part of ln 2 is exact, fused or not.
+inline Vec exp_in_range(Vec x) {
+  const Vec within = lesser(splat(kHighestExponent), greater(splat(kLowestExponent), x));
   const Vec shifted = within * splat(kLog2E) + splat(kRound), n = shifted - kRound;
-  const Vec r = (within - n * splat(0.693359375f)) + n * splat(2.12194440e-4f);
-  return zero_below(x, lowest, power_of_parts<false>(shifted, r * splat(kLog2E)));
+  const Vec r = multiply_add<!kEmulatesFma>(n, splat(-0.693359375f), within) + n * splat(2.12194440e-4f);
+  return power_of_parts<false>(shifted, r * splat(kLog2E));
 }
+
+// Does the same, but x below the range gives 0.
+inline Vec exp(Vec x) { return zero_below(x, splat(kLowestExponent), exp_in_range(x)); }
 
 // Calls f<n>() for an n in 1 … kMax that is known only at run time.
 template <int kMax, typename F>
