@@ -1,5 +1,7 @@
 #include "prompt_attention.h"
 
+#include <algorithm>
+
 namespace gpt2lab {
 
 PromptAttention::PromptAttention(const Shape& shape, bool fused, const Kernels& kernels, KVCache& cache, int threads)
@@ -38,6 +40,15 @@ void PromptAttention::plan(const std::vector<CacheRow>& rows) {
 Share PromptAttention::heads(int span, int thread) const {
   const int threads = int(own_.size()), turn = shape_.n_head % threads == 0 ? 0 : span;
   return {shape_.n_head, (thread + turn) % threads, threads};
+}
+
+// Goes head by head through some rows at a time: what it reads of each follows what it read of it before, which the CPU
+// then prefetches.
+void PromptAttention::store(int layer, const float* qkv, Share rows) const {
+  constexpr int kAtOnce = 16;
+  for (int first = rows.begin; first < rows.end; first += kAtOnce)
+    for (int head = 0; head < shape_.n_head; ++head)
+      store(layer, head, qkv, {first, std::min(first + kAtOnce, rows.end)});
 }
 
 void PromptAttention::store(int layer, int head, const float* qkv, Share rows) const {

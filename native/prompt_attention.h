@@ -23,8 +23,8 @@ class PromptAttention {
   // Prepares a pass. The rows of a sequence are neighbours, with ascending positions, which the cache has room for.
   void plan(const std::vector<CacheRow>& rows);
 
-  // Stores a head's keys and values of some rows of qkv, [rows, 3 n_embd].
-  void store(int layer, int head, const float* qkv, Share rows) const;
+  // Stores the keys and values of some rows of qkv, [rows, 3 n_embd].
+  void store(int layer, const float* qkv, Share rows) const;
 
   // Writes a thread's share of the mixed values, [rows, n_embd], once all threads have stored theirs.
   void run(int layer, const float* qkv, float* mixed, int thread);
@@ -44,6 +44,7 @@ class PromptAttention {
     Array<std::byte> scratch;  // of attention over packed keys and values
   };
 
+  void store(int layer, int head, const float* qkv, Share rows) const;
   Share heads(int span, int thread) const;
   void attend(int layer, int head, const Span& span, const float* qkv, float* mixed, Own& own) const;
   void attend_packed(int layer, int head, const Span& span, const float* qkv, float* mixed, Own& own) const;

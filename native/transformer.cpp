@@ -202,7 +202,7 @@ void Transformer::run_layer(int index, const std::vector<Row>& rows, const Teams
   } else {
     team_barrier(teams, thread);
     enter(Part::cache, thread);
-    for (int head = 0; head < shape_.n_head; ++head) prompts_.store(index, head, qkv_.data(), teams.of_member(thread));
+    prompts_.store(index, qkv_.data(), teams.of_member(thread));
     wait(thread);
     enter(Part::attention, thread);
     prompts_.run(index, qkv_.data(), mixed_.data(), thread);
