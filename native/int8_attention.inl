@@ -149,8 +149,16 @@ void weigh(const Int8Rows& rows, int row, const PackedRun& run, Softmax& softmax
     store(p + i, x);
   });
   const InputScale rounding(largest);
+#if defined(__AVX512VNNI__)
+  for (int i = 0; i < padded; i += kPadding) {  // if `padded` ends within this part, nothing reads the rest
+    IntVec q[4];
+    for (int v = 0; v < 4; ++v) q[v] = rounding.round(load(p + i + v * kWidth));
+    SplitInputs(q).store<true>(*rows.probabilities, row, i);
+  }
+#else
   for (int i = 0; i < padded; i += kWidth)
     store_inputs<Precision::int8, true>(*rows.probabilities, row, i, rounding.round(load(p + i)));
+#endif
   rows.probabilities->scale[row] = rounding.scale;
 }
 
