@@ -93,7 +93,7 @@ void DecodeAttention::store(int layer, int item, const float* qkv) const {
     const Member& member = members_[i];
     const float* key = qkv + std::size_t(member.index) * 3 * n + n + head * shape_.head_dim();
     std::byte* keys = member.blocks[member.position / kTile] + cache_.offset(layer, head);
-    cache_.store(kernels_, keys, member.position % kTile, key, key + n);
+    cache_.store(kernels_, keys, member.position % kTile, 1, key, key + n, 0);
   }
 }
 

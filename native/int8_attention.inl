@@ -228,29 +228,54 @@ inline void scatter(int n, std::size_t distance, Int8* out, F&& rounded) {
   }
 }
 
-float to_int8(const float* x, int n, int together, std::size_t distance, Int8* out) {
-  constexpr float kTiny = 1e-30f;  // smaller numbers are zero: the inverse of their scale would overflow
-  constexpr int kLargest = 127;
-  const auto numbers = [&](int i) {
-    if (i + kWidth <= n) return load(x + i);
-    float some[kWidth] = {};
-    __builtin_memcpy(some, x + i, (n - i) * sizeof(float));
-    return load(some);
-  };
-  int top = 0;
-  for (int i = 0; i < n; ++i) {  // magnitudes compared by their bits, so that NaN and infinity win and reach the scale
-    const int magnitude = __builtin_bit_cast(int, x[i]) & 0x7fffffff;
-    top = magnitude > top ? magnitude : top;
+// A row of keys or values, and how it is rounded.
+struct Int8Rounding {
+  const float* x;
+  int n;
+  float scale, inverse;
+  bool zero;
+
+  Int8Rounding(const float* row, int count) : x(row), n(count) {
+    constexpr float kTiny = 1e-30f;  // smaller numbers are zero: the inverse of their scale would overflow
+    constexpr int kLargest = 127;
+    int top = 0;
+    for (int i = 0; i < n;
+         ++i) {  // magnitudes compared by their bits, so that NaN and infinity win and reach the scale
+      const int magnitude = __builtin_bit_cast(int, x[i]) & 0x7fffffff;
+      top = magnitude > top ? magnitude : top;
+    }
+    const float largest = __builtin_bit_cast(float, top);
+    zero = !(largest >= kTiny && largest < __builtin_inff());
+    inverse = zero ? 0.0f : float(kLargest) / largest;
+    scale = largest < kTiny ? 0.0f : largest / float(kLargest);
   }
-  const float largest = __builtin_bit_cast(float, top);
-  const bool zero = !(largest >= kTiny && largest < __builtin_inff());
-  const float inverse = zero ? 0.0f : float(kLargest) / largest;
-  const auto rounded = [&](int i) {
-    return zero ? IntVec{} : (IntVec)(numbers(i) * splat(inverse) + splat(kRound)) - (IntVec)splat(kRound);
-  };
+
+  // Returns a vector of whole numbers from number i on, with zeros behind the last one.
+  IntVec operator()(int i) const {
+    if (zero) return IntVec{};
+    float some[kWidth] = {};
+    if (i + kWidth > n) __builtin_memcpy(some, x + i, (n - i) * sizeof(float));
+    const Vec numbers = load(i + kWidth > n ? some : x + i);
+    return (IntVec)(numbers * splat(inverse) + splat(kRound)) - (IntVec)splat(kRound);
+  }
+};
+
+float to_int8(const float* x, int n, int together, std::size_t distance, Int8* out) {
+  const Int8Rounding rounded(x, n);
   if (together == 4) scatter<4>(n, distance, out, rounded);
   else scatter<1>(n, distance, out, rounded);
-  return largest < kTiny ? 0.0f : largest / float(kLargest);
+  return rounded.scale;
+}
+
+void four_to_int8(const float* x, std::size_t row, int n, Int8* out, float* scales) {
+  const Int8Rounding rounded[] = {{x, n}, {x + row, n}, {x + 2 * row, n}, {x + 3 * row, n}};
+  for (int r = 0; r < 4; ++r) scales[r] = rounded[r].scale;
+  for (int i = 0; i < n; i += kWidth) {
+    const IntVec low = splat_int(0xff);
+    store_ints(out + 4 * i,
+               (rounded[0](i) & low) | (rounded[1](i) & low) << 8 | (rounded[2](i) & low) << 16 | rounded[3](i) << 24);
+  }
+  for (int i = rounded_up(n, kWidth); i < rounded_up(n, kTile); i += kWidth) store_ints(out + 4 * i, IntVec{});
 }
 
 }  // namespace

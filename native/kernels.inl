@@ -85,7 +85,7 @@ const Kernels& GPT2LAB_KERNELS() {
       GPT2LAB_KERNELS_NAME, kRows, kPanelColumns, kEmulatesFma, product, matmul_part, pack_panels<kRows>, pack_panels<kPanelColumns>,
       activate, gelu_gradient, softmax_row, softmax_again, softmax_gradient,
       prepared_bytes, finishes_blocks, takes_parts, prepare, attention, sequence_attention, round_to<Half>, round_to<BFloat16>, pack_bfloat16, packed_attention_bytes,
-      packed_attention, to_int8, layer_norm, layer_norm_gradient,
+      packed_attention, to_int8, four_to_int8, layer_norm, layer_norm_gradient,
       exp_all, sum_exp,
       {largest<float>, at_least<float>, sum_strides<float>},
       {largest<double>, at_least<double>, sum_strides<double>}};

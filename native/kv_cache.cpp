@@ -103,14 +103,33 @@ bool is_finite(const std::byte* bfloat16) {
 
 }  // namespace
 
+void KVCache::store(const Kernels& kernels, std::byte* keys, int slot, int count, const float* key, const float* value,
+                    std::size_t row) const {
+  if (precision_ == KVPrecision::int8) return store_int8(kernels, keys, slot, count, key, value, row);
+  for (int i = 0; i < count; ++i) store(kernels, keys, slot + i, key + i * row, value + i * row);
+}
+
+void KVCache::store_int8(const Kernels& kernels, std::byte* keys, int slot, int count, const float* key,
+                         const float* value, std::size_t row) const {
+  auto* scales = reinterpret_cast<float*>(scale(keys, slot));
+  const auto at = [](std::byte* numbers) { return reinterpret_cast<Int8*>(numbers); };
+  for (int i = 0; i < count; ++i)
+    scales[i] = kernels.to_int8(key + i * row, head_dim_, 4, PackedBlock::kKeyStep, at(this->key(keys, slot + i)));
+  for (int i = 0; i < count;) {
+    Int8* out = at(this->value(keys, slot + i));
+    if ((slot + i) % 4 == 0 && i + 4 <= count) {
+      kernels.four_to_int8(value + i * row, row, head_dim_, out, scales + kTile + i);
+      i += 4;
+    } else {
+      scales[kTile + i] = kernels.to_int8(value + i * row, head_dim_, 1, 4, out);
+      ++i;
+    }
+  }
+}
+
 void KVCache::store(const Kernels& kernels, std::byte* keys, int slot, const float* key, const float* value) const {
   std::byte* row = this->value(keys, slot);
-  if (precision_ == KVPrecision::int8) {
-    auto* scales = reinterpret_cast<float*>(scale(keys, slot));
-    scales[0] =
-        kernels.to_int8(key, head_dim_, 4, PackedBlock::kKeyStep, reinterpret_cast<Int8*>(this->key(keys, slot)));
-    scales[kTile] = kernels.to_int8(value, head_dim_, 1, 4, reinterpret_cast<Int8*>(row));
-  } else if (precision_ == KVPrecision::float16) {
+  if (precision_ == KVPrecision::float16) {
     auto* rounded = reinterpret_cast<Half*>(row);  // also of the key, on the way to its places far apart
     kernels.to_halves(key, head_dim_, rounded);
     scatter_key(rounded, head_dim_, this->key(keys, slot));

@@ -58,8 +58,10 @@ class KVCache {
   std::size_t value_offset() const { return std::size_t(packed_ ? value_stride_ : head_dim_) * kTile * number_size_; }
   // Returns the blocks of a sequence. They stay where they are until the sequence changes.
   std::vector<std::byte*> blocks(int sequence);
-  // Writes a key and a value to a block's slot; `keys` is where the head's keys begin.
-  void store(const Kernels& kernels, std::byte* keys, int slot, const float* key, const float* value) const;
+  // Writes `count` keys and values, `row` numbers apart, to a block's slots from `slot` on; `keys` is where the head's
+  // keys begin.
+  void store(const Kernels& kernels, std::byte* keys, int slot, int count, const float* key, const float* value,
+             std::size_t row) const;
 
   KVPrecision precision() const { return precision_; }
   bool packed() const { return packed_; }
@@ -78,6 +80,9 @@ class KVCache {
   const Sequence& find(int sequence) const;
   Sequence& find(int sequence) { return const_cast<Sequence&>(static_cast<const KVCache*>(this)->find(sequence)); }
   bool packs_bfloat16() const { return packed_ && precision_ == KVPrecision::bfloat16; }
+  void store(const Kernels& kernels, std::byte* keys, int slot, const float* key, const float* value) const;
+  void store_int8(const Kernels& kernels, std::byte* keys, int slot, int count, const float* key, const float* value,
+                  std::size_t row) const;
   void store_nan(std::byte* keys, int slot) const;
   template <typename F>
   void for_each_row(int sequence, F&& f);

@@ -53,11 +53,12 @@ void PromptAttention::store(int layer, const float* qkv, Share rows) const {
 
 void PromptAttention::store(int layer, int head, const float* qkv, Share rows) const {
   const std::size_t n = shape_.n_embd, offset = cache_.offset(layer, head);
-  for (int i = rows.begin; i < rows.end; ++i) {
+  for (int i = rows.begin, count; i < rows.end; i += count) {
     const Row& row = rows_[i];
+    const int slot = row.position % kTile, most = std::min(rows.end - i, kTile - slot);
+    for (count = 1; count < most && rows_[i + count].sequence == row.sequence;) ++count;
     const float* key = qkv + i * 3 * n + n + head * shape_.head_dim();
-    std::byte* keys = blocks_[row.sequence][row.position / kTile] + offset;
-    cache_.store(kernels_, keys, row.position % kTile, key, key + n);
+    cache_.store(kernels_, blocks_[row.sequence][row.position / kTile] + offset, slot, count, key, key + n, 3 * n);
   }
 }
 
