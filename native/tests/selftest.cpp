@@ -514,6 +514,23 @@ void check_to_int8(const Kernels& kernels, int n, int together) {
   }
 }
 
+// Checks that four rows at once are rounded as each alone, that they lie side by side, and the zeros behind them.
+void check_four_to_int8(const Kernels& kernels, int n) {
+  const std::size_t row = n + 5, width = rounded_up(n, kTile);
+  auto x = random_floats(int(4 * row));
+  x[row] = INFINITY;
+  std::fill_n(x.begin() + 2 * row, n, 0.0f);
+  std::vector<Int8> out(4 * width + 4, {99}), expected = out;
+  std::fill_n(expected.begin(), 4 * width, Int8{0});
+  float scales[4];
+  kernels.four_to_int8(x.data(), row, n, out.data(), scales);
+  for (int r = 0; r < 4; ++r)
+    expect(scales[r] == kernels.to_int8(x.data() + r * row, n, 1, 4, expected.data() + r), "scales of four rows",
+           kernels.name);
+  for (std::size_t i = 0; i < out.size(); ++i)
+    expect(out[i].value == expected[i].value, "four rows as int8", kernels.name);
+}
+
 // Checks a packed key or value, and that nothing between its numbers changes.
 void check_pack_bfloat16(const Kernels& kernels, int n, int together) {
   const std::size_t distance = together == 2 ? 128 : 4;
@@ -1064,8 +1081,10 @@ int main(int count, char** arguments) {
     if (const TileKernels* tiles = tile_kernels(*kernels)) check_tiles(*kernels, *tiles);
     check_packed_attention(*kernels);
     check_stored_bfloat16(*kernels);
-    for (int n : {1, 3, 4, 15, 16, 33, 64, 300})
+    for (int n : {1, 3, 4, 15, 16, 33, 64, 300}) {
       for (int together : {1, 4}) check_to_int8(*kernels, n, together);
+      check_four_to_int8(*kernels, n);
+    }
     if (kernels->packed_attention_bytes(KVPrecision::bfloat16, 64) > 0)
       for (int n : {1, 2, 15, 16, 17, 31, 32, 33, 64, 300})
         for (int together : {1, 2}) check_pack_bfloat16(*kernels, n, together);
