@@ -794,7 +794,7 @@ void check_stored_bfloat16(const Kernels& kernels) {
       const auto key = random_floats(kHeadDim);
       auto value = random_floats(kHeadDim);
       if (at == 35 && infinite >= 0) value[infinite] = INFINITY;
-      cache.store(kernels, cache.keys(sequence, 0, 0, at / kTile), at % kTile, key.data(), value.data());
+      cache.store(kernels, cache.keys(sequence, 0, 0, at / kTile), at % kTile, 1, key.data(), value.data(), 0);
     }
     std::vector<std::byte> numbers(2 * kPositions * cache.row_bytes()), again(numbers.size());
     cache.read(sequence, numbers.data());
