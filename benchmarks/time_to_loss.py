@@ -69,7 +69,7 @@ SETTINGS: dict[str, list[str]] = {
 def main() -> None:
     arguments = parse()
     records = Records(arguments.out)
-    settings = [name for name in SETTINGS if arguments.nanogpt or not name.startswith("nanoGPT")]
+    settings = [name for name in arguments.settings if arguments.nanogpt or is_ours(name)]
     with tempfile.TemporaryDirectory() as folder:
         for row in arguments.rows:
             n_vocab = write_ids(arguments.text, Path(folder), characters=ROWS[row].characters)
@@ -167,6 +167,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--text", type=Path, required=True, help="for the README's row: Shakespeare, 1.1 MB")
     parser.add_argument("--nanogpt", default="", help="checkout of nanoGPT; without it its rows are left out")
     parser.add_argument("--rows", choices=ROWS, nargs="+", default=list(ROWS))
+    parser.add_argument("--settings", choices=SETTINGS, nargs="+", default=list(SETTINGS), help="names in quotes")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=physical_cores())
     parser.add_argument("--python", default=sys.executable, help="Python with torch")

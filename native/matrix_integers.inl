@@ -141,7 +141,9 @@ void multiply_tiles(const Product& p, int first_tile, int last_tile) {
   int turn = 0;
   for (int t = first_tile; t < last_tile; ++t) {
     const auto* b = reinterpret_cast<const char*>(p.b) + std::size_t(t) * size;
-    const char* next = b + (groups == 1 ? std::size_t(2 * kAhead) : size);
+    const char* next = b + (groups > 1              ? size
+                            : kP == Precision::int4 ? std::size_t(kPartBlocks) * WeightBlock<kP>::kWhole
+                                                    : std::size_t(2 * kAhead));
     float* y = p.sums.data ? p.sums.data + t * p.sums.step : reinterpret_cast<float*>(p.scratch);
     const float* bias = p.bias ? p.bias + t * kTile : kZeros;
     for (int first = 0; first < blocks; first += kPartBlocks) {
