@@ -12,7 +12,7 @@ namespace {
 
 // The number of rows from which the matrix unit is faster than dot products; it needs int4 unpacked.
 template <Precision kP>
-constexpr int kMatrixUnitRows = kP == Precision::int8 ? 5 : 7;
+constexpr int kMatrixUnitRows = kP == Precision::int8 ? 5 : 6;
 
 alignas(64) constexpr float kZeros[kTile] = {};  // in place of a bias
 
@@ -130,7 +130,8 @@ template <Precision kP>
 void multiply_tiles(const Product& p, int first_tile, int last_tile) {
   const std::size_t size = p.b_step;
   const int blocks = block_count(p.k), groups = (p.m + kRowGroup - 1) / kRowGroup;
-  // Every block prefetches a share of the next tile; if the tile is read only once, of what comes a little later.
+  // Every block prefetches a share of the next tile, or of what comes a little later if the unit reads the weights
+  // themselves and only once.
   const int turns = blocks * groups, lines = int((WeightBlock<kP>::tile_bytes(p.k) / kLine + turns - 1) / turns);
   // Sums are kept between parts, or for two groups in turn: one is finished while the next one is added up.
   const bool keeps = p.sums.data || (blocks > kPartBlocks && groups > 1);
