@@ -130,13 +130,13 @@ struct SplitInputs {
   }
 };
 
-// Returns the sums of the lanes of eight vectors, each twice: four of them, four of them again, and so the others.
+// Returns the sums of the lanes of eight vectors: of the first four in lanes 0 to 3, of the others in lanes 8 to 11.
 inline IntVec sum_lanes(const IntVec (&x)[8]) {
-  const auto low = [](IntVec a, IntVec b) { return (IntVec)_mm512_unpacklo_epi32((__m512i)a, (__m512i)b); };
   __m512i four[4], two[2];
-  for (int i = 0; i < 4; ++i)
-    four[i] = _mm512_add_epi32((__m512i)low(x[2 * i], x[2 * i + 1]),
-                               _mm512_unpackhi_epi32((__m512i)x[2 * i], (__m512i)x[2 * i + 1]));
+  for (int i = 0; i < 4; ++i) {
+    const auto first = (__m512i)x[2 * i], second = (__m512i)x[2 * i + 1];
+    four[i] = _mm512_add_epi32(_mm512_unpacklo_epi32(first, second), _mm512_unpackhi_epi32(first, second));
+  }
   for (int i = 0; i < 2; ++i)
     two[i] = _mm512_add_epi32(_mm512_unpacklo_epi64(four[2 * i], four[2 * i + 1]),
                               _mm512_unpackhi_epi64(four[2 * i], four[2 * i + 1]));

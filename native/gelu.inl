@@ -7,7 +7,7 @@ namespace gpt2lab {
 namespace {
 
 // Computes -2u, where u is the inner function of GELU in its tanh form, as in the original model.py: 0.79788… · (x +
-// 0.044715 · x³). A factor of -2 changes no rounding.
+// 0.044715 · x³). The factor of -2 changes no rounding of normal numbers.
 inline Vec gelu_exponent(Vec x) { return (x + x * x * x * 0.044715f) * (0.7978845608028654f * -2.0f); }
 
 // Computes GELU with 0.5 · (1 + tanh u) written as 1 / (1 + e^-2u). Powers below e^x's range would not change the sum.

@@ -238,9 +238,9 @@ struct Int8Rounding {
   Int8Rounding(const float* row, int count) : x(row), n(count) {
     constexpr float kTiny = 1e-30f;  // smaller numbers are zero: the inverse of their scale would overflow
     constexpr int kLargest = 127;
+    // Magnitudes are compared by their bits, so that NaN and infinity win and reach the scale.
     int top = 0;
-    for (int i = 0; i < n;
-         ++i) {  // magnitudes compared by their bits, so that NaN and infinity win and reach the scale
+    for (int i = 0; i < n; ++i) {
       const int magnitude = __builtin_bit_cast(int, x[i]) & 0x7fffffff;
       top = magnitude > top ? magnitude : top;
     }

@@ -45,11 +45,12 @@ inline void finish_outputs(const Product& p, const DoneOutputs& done, int begin,
 }
 
 // Outputs that are complete, and are finished while the unit multiplies. Only the last part of k completes outputs, and
-// so much at once would keep the unit waiting. So half of them are left for the first part of the next tile.
+// to finish them all beside it would keep the unit waiting. So the first part of the next tile takes its share.
 class CompleteOutputs {
  public:
-  // `pairs` pairs of row groups pass `parts` parts of k. A pair's outputs are finished before the next tile needs their
-  // place.
+  // `pairs` pairs of row groups pass `parts` parts of k. With several parts, the outputs of a tile are finished beside
+  // all pairs of the last part but the first, and beside all of the next tile's first part, 2 · pairs - 1 in all.
+  // Before the sums of that tile's pair g are stored, (pairs + g) · most_ rows are finished, which include pair g's.
   CompleteOutputs(int pairs, int parts) : most_(parts == 1 ? kRowPair : kRowPair * pairs / (2 * pairs - 1) + 1) {}
 
   void add(const DoneOutputs& pair) {

@@ -130,8 +130,8 @@ template <Precision kP>
 void multiply_tiles(const Product& p, int first_tile, int last_tile) {
   const std::size_t size = p.b_step;
   const int blocks = block_count(p.k), groups = (p.m + kRowGroup - 1) / kRowGroup;
-  // Every block prefetches a share of the next tile, or of what comes a little later if the unit reads the weights
-  // themselves and only once.
+  // Every block prefetches a share of the next tile; of int8 weights that only one group of rows reads, a share of what
+  // comes a little later.
   const int turns = blocks * groups, lines = int((WeightBlock<kP>::tile_bytes(p.k) / kLine + turns - 1) / turns);
   // Sums are kept between parts, or for two groups in turn: one is finished while the next one is added up.
   const bool keeps = p.sums.data || (blocks > kPartBlocks && groups > 1);
@@ -142,9 +142,7 @@ void multiply_tiles(const Product& p, int first_tile, int last_tile) {
   int turn = 0;
   for (int t = first_tile; t < last_tile; ++t) {
     const auto* b = reinterpret_cast<const char*>(p.b) + std::size_t(t) * size;
-    const char* next = b + (groups > 1              ? size
-                            : kP == Precision::int4 ? std::size_t(kPartBlocks) * WeightBlock<kP>::kWhole
-                                                    : std::size_t(2 * kAhead));
+    const char* next = b + (kP == Precision::int8 && groups == 1 ? std::size_t(2 * kAhead) : size);
     float* y = p.sums.data ? p.sums.data + t * p.sums.step : reinterpret_cast<float*>(p.scratch);
     const float* bias = p.bias ? p.bias + t * kTile : kZeros;
     for (int first = 0; first < blocks; first += kPartBlocks) {

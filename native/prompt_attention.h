@@ -20,7 +20,7 @@ class PromptAttention {
   // Rounds multiply-adds of floats once if `fused`.
   PromptAttention(const Shape& shape, bool fused, const Kernels& kernels, KVCache& cache, int threads);
 
-  // Prepares a pass. The rows of a sequence are neighbours, with ascending positions, which the cache has room for.
+  // Prepares a pass. The rows of a sequence are neighbours, with consecutive positions, which the cache has room for.
   void plan(const std::vector<CacheRow>& rows);
 
   // Stores the keys and values of some rows of qkv, [rows, 3 n_embd].

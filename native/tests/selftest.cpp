@@ -531,6 +531,30 @@ void check_four_to_int8(const Kernels& kernels, int n) {
     expect(out[i].value == expected[i].value, "four rows as int8", kernels.name);
 }
 
+// Checks that storing several slots of a block at once gives the bytes that storing each alone gives.
+void check_stored_slots(const Kernels& kernels, int head_dim) {
+  const std::size_t row = 2 * head_dim + 3;
+  const auto x = random_floats(int(kTile * row));
+  for (const KVPrecision format :
+       {KVPrecision::float32, KVPrecision::float16, KVPrecision::bfloat16, KVPrecision::int8}) {
+    KVCache cache(1, 1, head_dim, format, kernels.packed_attention_bytes(format, head_dim) > 0);
+    const int sequences[] = {cache.create(), cache.create()};
+    std::byte* keys[2];
+    for (int i = 0; i < 2; ++i) {
+      cache.extend(sequences[i], kTile);
+      keys[i] = cache.keys(sequences[i], 0, 0, 0);
+    }
+    const std::pair<int, int> runs[] = {{0, 32}, {1, 3}, {2, 9}, {4, 8}, {30, 2}};
+    for (const auto& [slot, count] : runs) {
+      for (std::byte* each : keys) std::memset(each, 0, cache.block_bytes());
+      cache.store(kernels, keys[0], slot, count, x.data(), x.data() + head_dim, row);
+      for (int i = 0; i < count; ++i)
+        cache.store(kernels, keys[1], slot + i, 1, x.data() + i * row, x.data() + i * row + head_dim, 0);
+      expect(std::memcmp(keys[0], keys[1], cache.block_bytes()) == 0, "several stored slots", kernels.name);
+    }
+  }
+}
+
 // Checks a packed key or value, and that nothing between its numbers changes.
 void check_pack_bfloat16(const Kernels& kernels, int n, int together) {
   const std::size_t distance = together == 2 ? 128 : 4;
@@ -1081,6 +1105,7 @@ int main(int count, char** arguments) {
     if (const TileKernels* tiles = tile_kernels(*kernels)) check_tiles(*kernels, *tiles);
     check_packed_attention(*kernels);
     check_stored_bfloat16(*kernels);
+    for (const int head_dim : {5, 33, 64}) check_stored_slots(*kernels, head_dim);
     for (int n : {1, 3, 4, 15, 16, 33, 64, 300}) {
       for (int together : {1, 4}) check_to_int8(*kernels, n, together);
       check_four_to_int8(*kernels, n);
