@@ -346,8 +346,8 @@ def test_each_run_has_a_switch_and_a_colour_that_are_kept(watch, folder, expect)
     page.keyboard.press("Enter")
     expect(again).to_be_focused()
     expect(page.locator("#run-list li", has_text="two")).to_have_class("colour-7")  # two was the seventh of eight
+    expect(names).not_to_have_css("fill", before)  # the chart is drawn after the list
     after = names.evaluate("e => getComputedStyle(e).fill")
-    assert before != after
     page.get_by_role("checkbox", name="two", exact=True).uncheck()
     expect(names).to_have_count(0)
     page.reload()
@@ -356,7 +356,7 @@ def test_each_run_has_a_switch_and_a_colour_that_are_kept(watch, folder, expect)
     expect(names).to_have_count(0)
     page.get_by_role("checkbox", name="two", exact=True).check()
     expect(names).to_have_count(1)
-    assert names.evaluate("e => getComputedStyle(e).fill") == after
+    expect(names).to_have_css("fill", after)
 
 
 def test_another_run_is_chosen_and_named_in_the_address(watch, folder, expect):
