@@ -209,8 +209,8 @@ struct Kernels {
   // Rounds x to whole numbers, the largest to ±127, and returns their scale. It alone reports numbers that are not
   // finite. Number i goes to out[i / together · distance + i % together]; `together` is 1 or 4.
   float (*to_int8)(const float* x, int n, int together, std::size_t distance, Int8* out);
-  // Does the same to four rows of n numbers, `row` numbers apart, and puts the rows' numbers side by side. Writes zeros
-  // behind them up to a multiple of kTile.
+  // Does the same to four rows of n numbers, which begin `row` floats apart. Number i of row r goes to out[4 · i + r],
+  // and its scale to scales[r]. Pads each row with zeros to a multiple of kTile numbers.
   void (*four_to_int8)(const float* x, std::size_t row, int n, Int8* out, float* scales);
   void (*layer_norm)(const float* x, const float* gain, const float* bias, float epsilon, int n, float* out);
   // Computes out, the gradient of x, from d, the gradient of layer_norm()'s output; out may be d. Adds to d_gain and

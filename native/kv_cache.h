@@ -58,8 +58,8 @@ class KVCache {
   std::size_t value_offset() const { return std::size_t(packed_ ? value_stride_ : head_dim_) * kTile * number_size_; }
   // Returns the blocks of a sequence. They stay where they are until the sequence changes.
   std::vector<std::byte*> blocks(int sequence);
-  // Writes `count` keys and values, `row` numbers apart, to a block's slots from `slot` on; `keys` is where the head's
-  // keys begin.
+  // Writes `count` keys and values, which begin `row` floats apart, to a block's slots from `slot` on; `keys` is where
+  // the head's keys begin.
   void store(const Kernels& kernels, std::byte* keys, int slot, int count, const float* key, const float* value,
              std::size_t row) const;
 

@@ -44,13 +44,14 @@ inline void finish_outputs(const Product& p, const DoneOutputs& done, int begin,
   p.blocks ? finish_blocks(p, done, begin, end) : finish_rows(p, done, begin, end);
 }
 
-// Outputs that are complete, and are finished while the unit multiplies. Only the last part of k completes outputs, and
-// to finish them all beside it would keep the unit waiting. So the first part of the next tile takes its share.
+// Outputs whose sums are complete, and which are finished (epilogue, rounding, storing) while the unit multiplies. Sums
+// are complete only after the last part of k. Finishing them all during that part would keep the unit waiting, so some
+// are finished during the first part of the next tile.
 class CompleteOutputs {
  public:
-  // `pairs` pairs of row groups pass `parts` parts of k. With several parts, the outputs of a tile are finished beside
-  // all pairs of the last part but the first, and beside all of the next tile's first part, 2 · pairs - 1 in all.
-  // Before the sums of that tile's pair g are stored, (pairs + g) · most_ rows are finished, which include pair g's.
+  // `pairs` pairs of row groups pass `parts` parts of k. With several parts, the outputs of a tile are finished during
+  // all pairs of the last part but the first and all pairs of the next tile's first part: 2 · pairs - 1 pairs. Before
+  // the sums of that tile's pair g are stored, (pairs + g) · most_ rows are finished, which include pair g's.
   CompleteOutputs(int pairs, int parts) : most_(parts == 1 ? kRowPair : kRowPair * pairs / (2 * pairs - 1) + 1) {}
 
   void add(const DoneOutputs& pair) {

@@ -130,8 +130,8 @@ template <Precision kP>
 void multiply_tiles(const Product& p, int first_tile, int last_tile) {
   const std::size_t size = p.b_step;
   const int blocks = block_count(p.k), groups = (p.m + kRowGroup - 1) / kRowGroup;
-  // Every block prefetches a share of the next tile; of int8 weights that only one group of rows reads, a share of what
-  // comes a little later.
+  // Every block prefetches a share of the next tile. If only one group of rows reads int8 weights, it prefetches the
+  // weights 2 · kAhead bytes ahead instead.
   const int turns = blocks * groups, lines = int((WeightBlock<kP>::tile_bytes(p.k) / kLine + turns - 1) / turns);
   // Sums are kept between parts, or for two groups in turn: one is finished while the next one is added up.
   const bool keeps = p.sums.data || (blocks > kPartBlocks && groups > 1);

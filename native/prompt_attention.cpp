@@ -42,8 +42,8 @@ Share PromptAttention::heads(int span, int thread) const {
   return {shape_.n_head, (thread + turn) % threads, threads};
 }
 
-// Goes head by head through some rows at a time: what it reads of each follows what it read of it before, which the CPU
-// then prefetches.
+// Takes a few rows at a time and goes through their heads in order. Each row is thus read from left to right, which the
+// CPU's prefetcher recognises.
 void PromptAttention::store(int layer, const float* qkv, Share rows) const {
   constexpr int kAtOnce = 16;
   for (int first = rows.begin; first < rows.end; first += kAtOnce)
