@@ -106,7 +106,7 @@ bool is_finite(const std::byte* bfloat16) {
 void KVCache::store(const Kernels& kernels, std::byte* keys, int slot, int count, const float* key, const float* value,
                     std::size_t row) const {
   if (precision_ == KVPrecision::int8) return store_int8(kernels, keys, slot, count, key, value, row);
-  for (int i = 0; i < count; ++i) store(kernels, keys, slot + i, key + i * row, value + i * row);
+  for (int i = 0; i < count; ++i) store_floats(kernels, keys, slot + i, key + i * row, value + i * row);
 }
 
 void KVCache::store_int8(const Kernels& kernels, std::byte* keys, int slot, int count, const float* key,
@@ -127,7 +127,8 @@ void KVCache::store_int8(const Kernels& kernels, std::byte* keys, int slot, int 
   }
 }
 
-void KVCache::store(const Kernels& kernels, std::byte* keys, int slot, const float* key, const float* value) const {
+void KVCache::store_floats(const Kernels& kernels, std::byte* keys, int slot, const float* key,
+                           const float* value) const {
   std::byte* row = this->value(keys, slot);
   if (precision_ == KVPrecision::float16) {
     auto* rounded = reinterpret_cast<Half*>(row);  // also of the key, on the way to its places far apart

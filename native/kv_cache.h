@@ -80,7 +80,7 @@ class KVCache {
   const Sequence& find(int sequence) const;
   Sequence& find(int sequence) { return const_cast<Sequence&>(static_cast<const KVCache*>(this)->find(sequence)); }
   bool packs_bfloat16() const { return packed_ && precision_ == KVPrecision::bfloat16; }
-  void store(const Kernels& kernels, std::byte* keys, int slot, const float* key, const float* value) const;
+  void store_floats(const Kernels& kernels, std::byte* keys, int slot, const float* key, const float* value) const;
   void store_int8(const Kernels& kernels, std::byte* keys, int slot, int count, const float* key, const float* value,
                   std::size_t row) const;
   void store_nan(std::byte* keys, int slot) const;

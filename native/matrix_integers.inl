@@ -44,7 +44,7 @@ struct DoneBlock {
   int rows = 0;  // of its group
 };
 
-// A group of outputs without their epilogue, which follows while the unit multiplies.
+// Rows of outputs without their epilogue, which follows while the unit multiplies.
 struct DoneOutputs {
   const float* y;
   int row, column;  // of the first one
